@@ -1,0 +1,52 @@
+"""Visual prompt tuning: adapt one frozen, pretrained vision backbone to any number of image tasks."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from vpt._version import __version__
+
+if TYPE_CHECKING:
+    from vpt.artifact import Header, inspect, load, save
+    from vpt.backbone import Backbone, load_backbone
+    from vpt.errors import VptError
+    from vpt.methods import METHODS, VPT, Full, Linear, Method, Plan, parse_method
+    from vpt.model import Counts, TunedModel, attach
+
+__all__ = [
+    "METHODS",
+    "VPT",
+    "Backbone",
+    "Counts",
+    "Full",
+    "Header",
+    "Linear",
+    "Method",
+    "Plan",
+    "TunedModel",
+    "VptError",
+    "__version__",
+    "attach",
+    "inspect",
+    "load",
+    "load_backbone",
+    "parse_method",
+    "save",
+]
+
+# One face, and nothing heavy behind it until it is asked for: `vpt --help` must not wait for torch.
+_HOMES = ("vpt.errors", "vpt.model", "vpt.artifact", "vpt.backbone", "vpt.methods")
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for home in _HOMES:
+            module = importlib.import_module(home)
+            if hasattr(module, name):
+                return getattr(module, name)
+    raise AttributeError(f"module 'vpt' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

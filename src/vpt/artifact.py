@@ -1,0 +1,200 @@
+"""The tuned file: one safetensors file, one JSON text in its header. About a megabyte for prompts and a head."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import safetensors.torch
+import timm
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from vpt import spec
+from vpt._version import __version__
+from vpt.backbone import Backbone, load_backbone
+from vpt.data.transforms import Preprocessing
+from vpt.errors import ArtifactError, SpecError, VptError
+from vpt.files import write_atomic
+from vpt.methods.catalogue import parse_method
+from vpt.model import TunedModel
+
+FORMAT = 1
+_KEY = "vpt"  # the one entry of the safetensors header's metadata
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a tuned file says of itself.
+
+    method: spec string with every field. backbone: name; fingerprint: of its weights. image_size: of its input.
+    preprocessing: how images are made into that input. classes: names, or None where none were given.
+    scores: figures measured when the file was made. storage: dtype of the tensors in the file.
+    checksum: SHA-256 over the tensors, so that an altered file is found out. versions: of what made it.
+    """
+
+    method: str
+    backbone: str
+    fingerprint: str
+    preprocessing: Preprocessing
+    num_classes: int
+    classes: tuple[str, ...] | None
+    storage: Literal["fp32", "fp16"]
+    checksum: str
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps({**asdict(self), "preprocessing": self.preprocessing.as_dict()})
+
+    @classmethod
+    def from_json(cls, text: str, path: Path) -> Header:
+        """The inverse; raises ArtifactError for another format version or a header that is no header."""
+        try:
+            values = json.loads(text)
+            if values["format"] != FORMAT:
+                raise ArtifactError(
+                    f"{path} has format version {values['format']}, this vpt ({__version__}) reads version {FORMAT}; "
+                    "install the vpt that made it, or a newer one: "
+                    + str(values.get("versions", {}).get("vpt", "unknown"))
+                )
+            classes = values["classes"]
+            return cls(
+                **{
+                    **values,
+                    "preprocessing": Preprocessing.from_dict(values["preprocessing"]),
+                    "classes": None if classes is None else tuple(classes),
+                }
+            )
+        except (KeyError, TypeError, ValueError, SpecError) as error:
+            raise ArtifactError(f"{path} has a damaged header ({error}); fetch the file again") from error
+
+
+def save(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    scores: Mapping[str, Any] | None = None,
+    storage: Literal["fp32", "fp16"] = "fp32",
+) -> Path:
+    """Write what `model` owns (method and head) to one safetensors file.
+
+    model: a TunedModel, or one wrapped by `torch.compile` or DDP. scores: figures to keep in the header.
+    storage: "fp16" halves the file and rounds the weights; "fp32" gives every bit back.
+    Raises StorageError when the file cannot be written.
+    """
+    path = Path(path)
+    tuned = _unwrapped(model)
+    if storage not in ("fp32", "fp16"):
+        raise SpecError(f"storage is {storage!r}; it must be fp32 or fp16")
+    tensors = {name: _stored(tensor, storage) for name, tensor in tuned.owned_state().items()}
+    header = Header(
+        method=spec.show(tuned.method, tuned.method.name, full=True),
+        backbone=tuned.backbone.name,
+        fingerprint=tuned.backbone.fingerprint(),
+        preprocessing=tuned.backbone.preprocessing,
+        num_classes=tuned.head.out_features,
+        classes=tuned.classes,
+        storage=storage,
+        checksum=_checksum(tensors),
+        scores=dict(scores or {}),
+        versions=versions(),
+    )
+    write_atomic(path, safetensors.torch.save(tensors, {_KEY: header.to_json()}))
+    return path
+
+
+def load(path: str | Path, backbone: str | nn.Module | Backbone | None = None) -> TunedModel:
+    """Read a tuned file and hang it on its backbone; in eval mode, ready to predict.
+
+    backbone: the backbone at hand (a timm model, a `Backbone`, a name). None makes it by the name in the file, which
+        fetches its weights. Several files share one backbone by being given the same.
+    Raises ArtifactError when the file is damaged or altered, or the backbone is not the one it was made for.
+    """
+    path = Path(path)
+    header = inspect(path)
+    if backbone is None or isinstance(backbone, str):
+        own_size = header.preprocessing.size
+        found = load_backbone(backbone or header.backbone)
+        if found.preprocessing.size != own_size:
+            found = load_backbone(backbone or header.backbone, image_size=own_size)
+    else:
+        found = load_backbone(backbone)
+    if found.fingerprint() != header.fingerprint:
+        raise ArtifactError(
+            f"{path} was made for {header.backbone} with {header.fingerprint[:19]}..., but this is {found.name} with "
+            f"{found.fingerprint()[:19]}...; load the same weights, of the same type and image size "
+            f"({header.preprocessing.size} px)"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(f"{path} is damaged ({error}); fetch it again") from error
+    if _checksum(tensors) != header.checksum:
+        raise ArtifactError(
+            f"{path} was altered or damaged after it was written (its checksum differs); fetch it again"
+        )
+    shared = Backbone(found.module, found.name, header.preprocessing, found.notes)
+    try:
+        model = TunedModel(shared, parse_method(header.method), header.num_classes, header.classes)
+        model.load_owned_state(tensors)
+    except SpecError as error:
+        raise ArtifactError(f"{path} does not fit this vpt ({__version__}): {error}") from error
+    return model
+
+
+def inspect(path: str | Path) -> Header:
+    """Read the header of a tuned file, and nothing else. Raises ArtifactError where it is none."""
+    path = Path(path)
+    if not path.is_file():
+        raise ArtifactError(f"the tuned file {path} does not exist; `vpt tune DATA --out FILE` makes one")
+    try:
+        with safe_open(path, framework="np") as file:
+            text = (file.metadata() or {}).get(_KEY)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ArtifactError(f"{path} is damaged or no safetensors file ({error}); fetch it again") from error
+    if text is None:
+        raise ArtifactError(f"{path} is a safetensors file but not one of vpt's; `vpt tune DATA --out FILE` makes one")
+    return Header.from_json(text, path)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides a result."""
+    return {
+        "vpt": __version__,
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _unwrapped(model: nn.Module) -> TunedModel:
+    for attribute in ("_orig_mod", "module"):  # torch.compile, DDP
+        model = getattr(model, attribute, model)
+    if not isinstance(model, TunedModel):
+        raise VptError(f"only tuned models can be saved, this is {type(model).__name__}; make one with vpt.attach")
+    return model
+
+
+def _stored(tensor: Tensor, storage: str) -> Tensor:
+    tensor = tensor.detach().cpu().contiguous()
+    return tensor.half() if storage == "fp16" and tensor.is_floating_point() else tensor.clone()
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,193 @@
+"""Attention with more keys than queries: what makes visual prompts cost nothing.
+
+timm's four kinds of self-attention (ViT, EVA, EVA with rotary positions, BEiT) name their parts alike. `attend`
+reads those parts and computes the very same function, with three freedoms the original lacks:
+
+- `extra`: tokens that serve as keys and values only. In VPT-deep the output of a prompt is never read, so a
+  prompt needs neither query nor output (first identity).
+- `queries`: compute the answer for the first few tokens only. Where the head reads CLS alone, so does the
+  last block (second identity).
+- `floating`: tokens after the prefix that have no place in the image, so neither rotary position nor relative
+  bias; VPT-shallow's prompts are such.
+
+`attend` is used only after `explains` has compared it with the module's own forward on the module's own input.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers import apply_rot_embed_cat
+from torch import Tensor, nn
+
+
+def attend(
+    attention: nn.Module,
+    x: Tensor,
+    *,
+    extra: Tensor | None = None,
+    queries: int | None = None,
+    floating: int = 0,
+    **context: Any,
+) -> Tensor:
+    """Self-attention of `attention` over x, exactly as its own forward computes it, plus the freedoms above.
+
+    x: (batch, tokens, d), already normalised. extra: (p, d) or (batch, p, d), already normalised.
+    context: what the block passes along: `rope`, `attn_mask`, `shared_rel_pos_bias`.
+    Returns (batch, queries or tokens, d).
+    """
+    if context.get("is_causal"):
+        raise ValueError("causal attention reads tokens in order, which prompts do not have")
+    part: Any = attention
+    batch, tokens, _ = x.shape
+    answered = tokens if queries is None else queries
+    q, k, v = _project(part, x, answered)
+
+    rope = context.get("rope")
+    if rope is not None:
+        k = _rotate(part, k, rope, floating)
+        if answered == tokens:
+            q = _rotate(part, q, rope, floating)
+        elif answered > part.num_prefix_tokens:
+            raise ValueError(f"queries={answered} must lie within the {part.num_prefix_tokens} prefix tokens")
+        q, k = q.type_as(v), k.type_as(v)
+
+    bias = _bias(part, context, floating)
+    if bias is not None:
+        bias = bias[..., :answered, :]
+
+    if extra is not None:
+        extra_k, extra_v = _project_keys(part, extra)
+        # (p, d) prompts are the same for the whole batch: projected once, then only viewed batch times.
+        k = torch.cat([k, extra_k.expand(batch, -1, -1, -1)], dim=2)
+        v = torch.cat([v, extra_v.expand(batch, -1, -1, -1)], dim=2)
+        if bias is not None:
+            bias = F.pad(bias, (0, extra_k.shape[2]))
+
+    groups = getattr(part, "num_kv_groups", 1)
+    if groups > 1:
+        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+    dropout = part.attn_drop.p if part.training else 0.0
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=part.scale)
+
+    out = out.transpose(1, 2).reshape(batch, answered, -1)
+    if getattr(part, "norm", None) is not None:
+        out = part.norm(out)
+    if getattr(part, "gate", None) is not None:
+        out = out * part.gate(x[:, :answered]).sigmoid()
+    return part.proj_drop(part.proj(out))  # type: ignore[no-any-return]
+
+
+class Attend(nn.Module):
+    """Stands where an attention module stood, and answers through `attend`.
+
+    extra: a module that maps a batch size to tokens, (p, d) or (batch, p, d), used as keys and values only.
+    """
+
+    def __init__(
+        self,
+        attention: nn.Module,
+        *,
+        extra: nn.Module | None = None,
+        queries: int | None = None,
+        floating: int = 0,
+    ) -> None:
+        super().__init__()
+        self.attention = attention
+        self.extra = extra
+        self.queries = queries
+        self.floating = floating
+
+    def forward(self, x: Tensor, **context: Any) -> Tensor:
+        extra = None if self.extra is None else self.extra(x.shape[0])
+        return attend(self.attention, x, extra=extra, queries=self.queries, floating=self.floating, **context)
+
+
+@torch.no_grad()
+def explains(attention: nn.Module, x: Tensor, context: dict[str, Any]) -> bool:
+    """Whether `attend` computes what this attention computes, tried on a real input of it.
+
+    True without a trial where tensors hold no values (meta device).
+    """
+    try:
+        ours, theirs = attend(attention, x, **context), attention(x, **context)
+    except (AttributeError, TypeError, ValueError, RuntimeError):
+        return False  # another kind of attention: parts are missing or shaped differently
+    if ours.is_meta:
+        return ours.shape == theirs.shape
+    tolerance = 1e-4 if x.dtype == torch.float32 else 3e-2
+    return ours.shape == theirs.shape and bool(torch.isclose(ours, theirs, rtol=tolerance, atol=tolerance).all())
+
+
+def _fused(part: Any) -> tuple[Tensor | None, Tensor | None]:
+    """Weight (3d, d) and bias (3d,) of the joint query, key and value projection; None where they are apart."""
+    if getattr(part, "qkv", None) is None:
+        return None, None
+    bias = part.qkv.bias
+    if bias is None and getattr(part, "q_bias", None) is not None:
+        # EVA and BEiT keep the biases of queries and values apart from the projection; keys have none.
+        bias = torch.cat([part.q_bias, torch.zeros_like(part.q_bias), part.v_bias])
+    return part.qkv.weight, bias
+
+
+def _project(part: Any, x: Tensor, answered: int) -> tuple[Tensor, Tensor, Tensor]:
+    """x (batch, tokens, d) -> q (batch, heads, answered, d/heads), k and v (batch, heads, tokens, d/heads)."""
+    weight, bias = _fused(part)
+    if weight is not None and answered == x.shape[1]:
+        q, k, v = (_heads(part, rows) for rows in F.linear(x, weight, bias).chunk(3, dim=-1))
+        return _normed(part, "q_norm", q), _normed(part, "k_norm", k), v
+    if weight is None:
+        q = part.q_proj(x[:, :answered])
+    else:
+        width = weight.shape[0] // 3
+        q = F.linear(x[:, :answered], weight[:width], None if bias is None else bias[:width])
+    k, v = _project_keys(part, x)
+    return _normed(part, "q_norm", _heads(part, q)), k, v
+
+
+def _project_keys(part: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """x ((batch,) tokens, d) -> keys and values (batch or 1, heads, tokens, d/heads), no position applied."""
+    x = x if x.dim() == 3 else x.unsqueeze(0)
+    weight, bias = _fused(part)
+    if weight is None:
+        k, v = part.k_proj(x), part.v_proj(x)
+    else:
+        width = weight.shape[0] // 3
+        k, v = F.linear(x, weight[width:], None if bias is None else bias[width:]).chunk(2, dim=-1)
+    return _normed(part, "k_norm", _heads(part, k)), _heads(part, v)
+
+
+def _normed(part: Any, name: str, x: Tensor) -> Tensor:
+    return getattr(part, name)(x) if hasattr(part, name) else x
+
+
+def _heads(part: Any, x: Tensor) -> Tensor:
+    """(batch, tokens, width) -> (batch, heads, tokens, width/heads); fewer heads where keys are grouped."""
+    return x.unflatten(-1, (-1, part.proj.in_features // part.num_heads)).transpose(1, 2)
+
+
+def _rotate(part: Any, x: Tensor, rope: Tensor, floating: int) -> Tensor:
+    """Rotary positions for the image tokens; the prefix and floating tokens stay as they are."""
+    still = part.num_prefix_tokens + floating
+    turned: Tensor = apply_rot_embed_cat(x[:, :, still:], rope, half=getattr(part, "rotate_half", False))
+    return torch.cat([x[:, :, :still], turned], dim=2)
+
+
+def _bias(part: Any, context: dict[str, Any], floating: int) -> Tensor | None:
+    """What is added to the scores: relative positions (BEiT) and a mask; zero for floating tokens."""
+    bias = context.get("attn_mask")
+    if getattr(part, "relative_position_bias_table", None) is not None:
+        own = part._get_rel_pos_bias()
+        bias = own if bias is None else bias + own
+    shared = context.get("shared_rel_pos_bias")
+    if shared is not None:
+        bias = shared if bias is None else bias + shared
+    if bias is None or floating == 0:
+        return bias
+    # Make room after the class token, the one prefix token of every family that has a bias.
+    rows = torch.cat(
+        [bias[..., :1, :], bias.new_zeros(*bias.shape[:-2], floating, bias.shape[-1]), bias[..., 1:, :]], -2
+    )
+    return torch.cat([rows[..., :1], rows.new_zeros(*rows.shape[:-1], floating), rows[..., 1:]], -1)

@@ -1,0 +1,31 @@
+"""The embedded default: a small ViT inside the package, pretrained on images this project draws itself.
+
+1.6 million parameters, 48x48 pixels. `docs/embedded.md` has its recipe and its figures.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from timm.models.vision_transformer import VisionTransformer
+
+NAME = "vit_nano_patch8_48"
+WEIGHTS = Path(__file__).with_name(f"{NAME}.safetensors")
+SIZE = 48
+
+
+def create(image_size: int | None = None) -> VisionTransformer:
+    """The architecture, with random weights and no classifier."""
+    model = VisionTransformer(
+        img_size=image_size or SIZE, patch_size=8, embed_dim=128, depth=8, num_heads=4, num_classes=0
+    )
+    model.pretrained_cfg = {
+        "architecture": NAME,
+        "input_size": (3, SIZE, SIZE),
+        "mean": (0.5, 0.5, 0.5),
+        "std": (0.5, 0.5, 0.5),
+        "interpolation": "bilinear",
+        "crop_pct": 1.0,
+        "classifier": "head",
+    }
+    return model

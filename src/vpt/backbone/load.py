@@ -1,0 +1,125 @@
+"""Backbones by name, from a weights file, or from a timm model at hand."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import timm
+import timm.data
+import torch
+from torch import nn
+
+from vpt.backbone import embedded
+from vpt.backbone.record import Backbone
+from vpt.backbone.weights import load_weights
+from vpt.data.transforms import Preprocessing
+from vpt.errors import BackboneError, nearest
+
+DEFAULT = embedded.NAME
+
+
+def load_backbone(
+    name: str | nn.Module | Backbone = DEFAULT,
+    *,
+    weights: str | Path | None = None,
+    image_size: int | None = None,
+    pretrained: bool = True,
+) -> Backbone:
+    """A backbone ready to be tuned.
+
+    name: a timm name (`vit_base_patch16_224.augreg_in21k`, `hf-hub:...`), the embedded default, or a timm model.
+    weights: a local .safetensors, .pth or .npz file instead of timm's download.
+    image_size: side in pixels if it is not the model's own; positions are resized.
+    pretrained: False leaves the weights random (for tests and for counting).
+    Raises BackboneError for an unknown name, with the nearest one, and for weights that do not fit or load.
+    """
+    if isinstance(name, Backbone):
+        return name
+    if isinstance(name, nn.Module):
+        return Backbone(name, _name_of(name), _preprocessing(name))
+    if name == embedded.NAME:
+        model: nn.Module = embedded.create(image_size)
+        if pretrained and weights is None:
+            weights = embedded.WEIGHTS
+    else:
+        model = _create(name, image_size, pretrained and weights is None)
+    notes = load_weights(model, Path(weights)) if weights is not None else ()
+    preprocessing = _preprocessing(model)
+    if image_size is not None:
+        preprocessing = replace(preprocessing, size=image_size)
+    return Backbone(model.eval(), name, preprocessing, notes)
+
+
+def skeleton(name: str, image_size: int | None = None) -> Backbone:
+    """A backbone without weights (meta device), to count and to see where a method hangs: no download, no memory."""
+    with torch.device("meta"):
+        return load_backbone(name, image_size=image_size, pretrained=False)
+
+
+def known_backbones(pattern: str = "") -> list[str]:
+    """Names that `load_backbone` takes, the embedded default first; `pattern` is a shell pattern."""
+    return [embedded.NAME, *timm.list_models(pattern, pretrained=True)]
+
+
+def _create(name: str, image_size: int | None, pretrained: bool) -> nn.Module:
+    if ":" not in name and not timm.is_model(name):
+        raise BackboneError(f"the backbone {name!r} is unknown; {_nearest_model(name)}")
+    options: dict[str, Any] = {"num_classes": 0}
+    if image_size is not None and _takes_size(name):
+        options["img_size"] = image_size
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
+    except Exception as error:  # timm and the hub raise many kinds; each ends in the same advice
+        if not pretrained:
+            raise BackboneError(f"timm cannot make {name!r} with {options}: {error}") from error
+        raise BackboneError(
+            f"the weights of {name!r} could not be fetched: {error}; check the connection, or give a local file "
+            f"with --weights (weights=...), or use the embedded backbone {embedded.NAME!r}"
+        ) from error
+    return model
+
+
+def _takes_size(name: str) -> bool:
+    """Whether the model has a size of its own to be changed: transformers do, ConvNets take any image."""
+    with torch.device("meta"):
+        model = timm.create_model(name, pretrained=False, num_classes=0)
+    return (
+        hasattr(getattr(model, "patch_embed", None), "img_size")
+        or "img_size" in inspect.signature(type(model)).parameters
+    )
+
+
+def _nearest_model(name: str) -> str:
+    architecture, _, tag = name.partition(".")
+    names = timm.list_models()
+    if architecture in names:
+        tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{architecture}.*")]
+        return f"weights of {architecture}: {nearest(tag, tags)}"
+    close = difflib.get_close_matches(architecture, [*names, embedded.NAME], n=3, cutoff=0.4)
+    return f"did you mean {' or '.join(map(repr, close))}? " * bool(close) + "`vpt list backbones` shows all"
+
+
+def _name_of(model: nn.Module) -> str:
+    config = getattr(model, "pretrained_cfg", None) or {}
+    architecture, tag = config.get("architecture"), config.get("tag")
+    return ".".join(filter(None, (architecture, tag))) or type(model).__name__
+
+
+def _preprocessing(model: nn.Module) -> Preprocessing:
+    """Read from timm's data configuration of the model."""
+    config = timm.data.resolve_model_data_config(model)
+    size = getattr(getattr(model, "patch_embed", None), "img_size", None) or config["input_size"][-2:]
+    if len(set(size)) != 1:
+        raise BackboneError(f"the backbone takes images of {size[0]}x{size[1]} px; only square inputs are supported")
+    known = ("nearest", "bilinear", "bicubic", "lanczos")
+    return Preprocessing(
+        size=int(size[0]),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        interpolation=config["interpolation"] if config["interpolation"] in known else "bicubic",
+        crop_fraction=float(config["crop_pct"]),
+    )

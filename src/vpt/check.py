@@ -1,0 +1,55 @@
+"""What a method would do to a backbone, found without loading weights."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from vpt.backbone import skeleton
+from vpt.methods.catalogue import parse_method
+from vpt.model import TunedModel
+
+
+@dataclass(frozen=True)
+class Check:
+    """hangs_at: paths in the timm model. total, trained: parameters. file_bytes: of the tuned file's tensors in fp32."""
+
+    backbone: str
+    method: str
+    classes: int
+    image_size: int
+    hangs_at: tuple[str, ...]
+    total: int
+    trained: int
+    file_bytes: int
+    form: str
+
+    @property
+    def share(self) -> float:
+        """trained / total."""
+        return self.trained / self.total
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {**asdict(self), "hangs_at": list(self.hangs_at), "share": self.share}
+
+
+def check(backbone: str, method: str, classes: int, image_size: int | None = None) -> Check:
+    """Hang `method` on the bare structure of `backbone` (a timm name). Raises what `attach` raises."""
+    bare = skeleton(backbone, image_size)
+    model = TunedModel(bare, parse_method(method), classes)
+    counts = model.counts()
+    form = "prompts as keys and values" if model.sites.open else "textbook"
+    if model.sites.narrow:
+        form += "; the last block computes CLS alone"
+    return Check(
+        backbone=backbone,
+        method=str(model.method),
+        classes=classes,
+        image_size=bare.preprocessing.size,
+        hangs_at=model.hangs_at,
+        total=counts.total,
+        trained=counts.trained,
+        file_bytes=sum(tensor.numel() * tensor.element_size() for tensor in model.owned_state().values()),
+        form=form if model.hangs_at else "the head alone" if model.only_head_trains else "the model as it is",
+    )

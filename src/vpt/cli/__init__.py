@@ -1,0 +1,85 @@
+"""The command line. No logic lives here: commands read options, call the library and print.
+
+Commands are imported when they are called, and torch when it is needed, so `vpt --help` comes at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from vpt._version import __version__
+from vpt.errors import ExitCode, VptError
+
+# name -> (module, one line). The line stands here so that the list of commands needs no module.
+COMMANDS = {
+    "demo": (
+        "vpt.cli.demo",
+        "Compare linear, VPT and full fine-tuning on a built-in task, in about two minutes.",
+    ),
+    "tune": ("vpt.cli.tune", "Adapt a frozen backbone to a folder of images; writes one small file."),
+    "predict": ("vpt.cli.predict", "Classify images with a tuned file."),
+    "eval": ("vpt.cli.evaluate", "Measure a tuned file on labelled images."),
+    "show": ("vpt.cli.show", "Print what a tuned file says of itself."),
+    "check": ("vpt.cli.check", "Show where a method hangs and what it costs, without loading weights."),
+    "list": ("vpt.cli.list", "List methods, backbones or built-in tasks."),
+}
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from vpt.errors import nearest
+
+            raise click.UsageError(f"there is no command {args[0]!r}; {nearest(args[0], COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="vpt")
+def app() -> None:
+    """Visual prompt tuning: adapt one frozen vision backbone to any number of image tasks.
+
+    \b
+    First steps:
+      vpt demo                                  see it work, no download
+      vpt tune photos/ --out photos.safetensors adapt the embedded backbone to your folder
+      vpt predict photos.safetensors new.jpg    use the result
+    """
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run a command and leave with its exit code (`vpt.errors.ExitCode`)."""
+    try:
+        app.main(args, prog_name="vpt", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except VptError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("\nstopped; the same command goes on from the last full epoch", err=True)
+        sys.exit(ExitCode.INTERRUPTED)
+    except BrokenPipeError:  # `vpt ... | head`: the reader has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitCode.OK)

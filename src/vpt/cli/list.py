@@ -1,0 +1,50 @@
+"""`vpt list`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+
+@click.command()
+@click.argument("what", type=click.Choice(["methods", "backbones", "tasks"]))
+@click.argument("pattern", default="")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(what: str, pattern: str, as_json: bool) -> None:
+    """List methods, backbones (PATTERN such as "vit_*dino*"), or built-in tasks.
+
+    \b
+    vpt list methods
+    vpt list backbones "vit_base*"
+    """
+    rows = {"methods": _methods, "backbones": _backbones, "tasks": _tasks}[what](pattern)
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    width = max((len(name) for name in rows), default=0)
+    for name, line in rows.items():
+        click.echo(f"{name:<{width}}  {line}".rstrip())
+
+
+def _methods(pattern: str) -> dict[str, str]:
+    from vpt import spec
+    from vpt.methods import METHODS
+
+    lines = {}
+    for name, kind in METHODS.items():
+        text = spec.show(kind(), name, full=True)
+        lines[text] = (kind.__doc__ or "").strip().splitlines()[0]
+    return lines
+
+
+def _backbones(pattern: str) -> dict[str, str]:
+    from vpt.backbone import DEFAULT, known_backbones
+
+    return {name: "embedded, no download" if name == DEFAULT else "" for name in known_backbones(pattern)}
+
+
+def _tasks(pattern: str) -> dict[str, str]:
+    from vpt.data.generated import TASKS
+
+    return {name: f"{len(task.classes)} classes: {task.description}" for name, task in TASKS.items()}

@@ -1,0 +1,40 @@
+"""`vpt predict`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("images", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="How many classes to name.")
+@click.option("--backbone", help="The backbone's name, if it is not to be taken from FILE.")
+@click.option("--weights", type=click.Path(path_type=Path), help="Local weights of the backbone.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image and line.")
+def command(
+    file: Path, images: tuple[Path, ...], top: int, backbone: str | None, weights: Path | None, as_json: bool
+) -> None:
+    """Classify IMAGES (files or whole folders) with a tuned FILE.
+
+    \b
+    vpt predict photos.safetensors new.jpg
+    vpt predict photos.safetensors inbox/ --json > answers.jsonl
+    """
+    from vpt.cli.loading import load_tuned
+    from vpt.cli.progress import ConsoleListener
+    from vpt.predict import find_images, predict
+
+    found = find_images(images)
+    model = load_tuned(file, backbone, weights)
+    with ConsoleListener() as listener:
+        answers = predict(model, found, top=top, on_image=lambda done, n: listener.decoding("images", done, n))
+    for answer in answers:
+        if as_json:
+            pairs = [{"class": name, "probability": share} for name, share in answer.top]
+            click.echo(json.dumps({"image": answer.image, "top": pairs}))
+        else:
+            click.echo(f"{answer.image}: " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in answer.top))

@@ -1,0 +1,129 @@
+"""`vpt tune`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("data")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The tuned file [default: DATA.safetensors].",
+)
+@click.option("--backbone", help="A timm name [default: the embedded one, no download].")
+@click.option("--weights", type=click.Path(path_type=Path), help="Local weights (.safetensors, .pth, .npz).")
+@click.option("--method", default="vpt", show_default=True, help='A method, such as "vpt(length=10, depth=deep)".')
+@click.option("--epochs", type=int, help="Passes over the training images [default: 100].")
+@click.option("--batch-size", type=int, help="Images per step [default: 64].")
+@click.option("--lr", "learning_rate", type=float, help="Learning rate per 256 images [default: the method's].")
+@click.option("--weight-decay", type=float, help="[default: the method's]")
+@click.option("--optimizer", type=click.Choice(["sgd", "adamw"]), help="[default: the method's]")
+@click.option("--warmup-epochs", type=float, help="[default: a tenth of the epochs]")
+@click.option("--augment", type=click.Choice(["none", "flip", "crop"]), help="[default: none]")
+@click.option("--accumulate", type=int, help="Compute each step in this many parts, to save memory [default: 1].")
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="[default: auto]")
+@click.option("--seed", type=int, help="[default: 0]")
+@click.option("--train-on", type=click.Choice(["train", "trainval"]), default="train", show_default=True,
+              help="trainval: validation images train too.")  # fmt: skip
+@click.option("--val-fraction", type=float, default=0.2, show_default=True, help="Cut from train where val is missing.")
+@click.option(
+    "--test-fraction",
+    type=float,
+    default=0.2,
+    show_default=True,
+    help="Cut from train where test is missing.",
+)
+@click.option("--image-size", type=int, help="Side in pixels, if not the backbone's own; positions are resized.")
+@click.option("--resize", type=click.Choice(["squash", "crop"]), default="squash", show_default=True)
+@click.option("--storage", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
+@click.option("--cache", type=click.Path(path_type=Path, file_okay=False), help="Keep frozen features here (linear).")
+@click.option("--skip-corrupt", is_flag=True, help="Leave out unreadable images instead of refusing.")
+@click.option("--overwrite", is_flag=True, help="Begin anew, whatever an earlier run left.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+def command(
+    data: str,
+    out: Path | None,
+    backbone: str | None,
+    overwrite: bool,
+    as_json: bool,
+    method: str,
+    **options: Any,
+) -> None:
+    """Adapt a frozen backbone to DATA and write one small file.
+
+    DATA is a folder of class folders (with or without train/val/test), a folder with VTAB list files, or a
+    built-in task (`vpt list tasks`). Stopped by Ctrl-C or a crash, the same command goes on where it was.
+
+    \b
+    vpt tune photos/ --out photos.safetensors
+    vpt tune photos/ --backbone vit_base_patch16_224.augreg_in21k --method "vpt(length=50)" --epochs 30
+    vpt tune photos/ --method linear --out probe.safetensors --json
+    """
+    from vpt.backbone import DEFAULT
+    from vpt.cli.progress import ConsoleListener
+    from vpt.methods import parse_method
+    from vpt.training import Recipe, distributed
+    from vpt.tune import Job, tune
+
+    names = Recipe.__dataclass_fields__
+    recipe = Recipe.of(parse_method(method), **{key: value for key, value in options.items() if key in names})
+    rest = {key: value for key, value in options.items() if key not in names}
+    job = Job(
+        data=data,
+        out=out or Path(f"{Path(data).name or 'tuned'}.safetensors"),
+        recipe=recipe,
+        method=method,
+        backbone=backbone or DEFAULT,
+        **rest,
+    )
+    with ConsoleListener() as listener:
+        if backbone is None and Path(data).is_dir():
+            listener.note(
+                f"the embedded backbone ({DEFAULT}) is small and meant for trying out; photos deserve a larger one, "
+                "such as --backbone vit_base_patch16_224.augreg_in21k"
+            )
+        result = tune(job, listener, overwrite=overwrite)
+    if distributed.rank() != 0:
+        return
+    if as_json:
+        from dataclasses import asdict
+
+        click.echo(json.dumps(asdict(result), indent=1))
+    else:
+        _summary(result, job)
+
+
+def _summary(result: Any, job: Any) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from vpt import pictures
+    from vpt.cli.units import duration, size
+
+    console = Console(highlight=False)
+    classes = Table(
+        "class",
+        "top-1, %",
+        title=f"{result.data}, {result.scored_on}: {result.images[result.scored_on]} images",
+    )
+    for name, value in sorted(result.per_class.items(), key=lambda item: -1 if item[1] is None else item[1]):
+        classes.add_row(name, "no image" if value is None else f"{100 * value:.1f}")
+    if len(result.per_class) <= 30:
+        console.print(classes)
+    lines = [
+        ("top-1", f"{100 * result.top1:.2f} % on {result.scored_on} (mean per class {100 * result.mean_per_class:.2f} %)"),
+        ("method", f"{result.method} on {result.backbone}"),
+        ("trained", f"{result.trained_parameters:,} of {result.total_parameters:,} parameters ({100 * result.share:.2f} %)"),
+        ("file", f"{result.file}, {size(result.file_bytes)}"),
+        ("time", f"{duration(result.seconds)} of training, peak memory {size(result.peak_memory_bytes)}"),
+        ("more", f"{job.folder}/: metrics.jsonl, result.json"
+                 + (", curve.png, confusion.png" if pictures.available() else f" ({pictures.MISSING})")),
+    ]  # fmt: skip
+    for name, text in lines:
+        console.print(f"{name:<9}{text}", markup=False, soft_wrap=True)

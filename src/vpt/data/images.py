@@ -1,0 +1,190 @@
+"""From a `Split` to pixels in memory, all images fitted to one backbone: the one slow pass over a dataset."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from errno import ENOSPC
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vpt.data.dataset import Split
+from vpt.data.messages import lines, listed, number
+from vpt.data.rgb import MIN_SIDE, BadImage, listening, open_rgb
+from vpt.data.transforms import Preprocessing
+from vpt.errors import DataError
+from vpt.files import storage_error
+
+MEMORY_LIMIT = 4 * 2**30  # bytes
+_AHEAD = 1024  # images handed to the threads at once; bounds what waits and what Ctrl-C waits for
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """Decoded images.
+
+    images: uint8 (n, 3, size, size), in memory or a `np.memmap` whose `filename` is the caller's to delete.
+    labels: int64 (n,).
+    names: n texts for messages.
+    notes: what is odd about some images, one sentence each.
+    dropped: "name: reason" of each image left out, only with `skip_corrupt`.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def decode(
+    split: Split,
+    preprocessing: Preprocessing,
+    *,
+    skip_corrupt: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    threads: int | None = None,
+    memory_limit: int = MEMORY_LIMIT,
+    spill: Path | None = None,
+) -> Pixels:
+    """Decode every image of `split` and fit it to the backbone's input.
+
+    skip_corrupt: leave out the images that cannot be used and name them in `dropped`, instead of refusing.
+    progress: called as (done, total), by this thread, after each image.
+    threads: None for one per CPU core.
+    memory_limit: in bytes; pixels that take more go to a file in `spill`.
+    spill: folder for that file, made if missing.
+
+    Raises DataError naming every image that cannot be used, once all have been tried; StorageError when
+    `spill` is full or cannot be written. No file is left behind then.
+    """
+    total = len(split)
+    images = _room((total, 3, preprocessing.size, preprocessing.size), memory_limit, spill)
+    try:
+        faults, remarks = _fill(images, split, preprocessing, threads or os.cpu_count() or 1, progress)
+        if faults and (not skip_corrupt or len(faults) == total):
+            raise DataError(
+                f"{len(faults)} of {number(total, 'image')} cannot be used:"
+                f"{lines([f'{split.names[i]}: {reason}' for i, reason in faults.items()])}\n"
+                "replace or delete them"
+                + ("" if len(faults) == total else ", or ask for corrupt images to be skipped")
+            )
+    except BaseException:
+        _delete(images)
+        raise
+    kept = np.array([i for i in range(total) if i not in faults], dtype=np.int64)
+    if faults:
+        for place, i in enumerate(kept):  # closing ranks in place: a copy could be too large
+            images[place] = images[i]
+    labels = split.labels[kept]
+    return Pixels(
+        images=images[: len(kept)],
+        labels=labels,
+        names=tuple(split.names[i] for i in kept),
+        notes=_notes(split, remarks, len(np.setdiff1d(split.labels, labels))),
+        dropped=tuple(f"{split.names[i]}: {reason}" for i, reason in faults.items()),
+    )
+
+
+def _fill(
+    images: NDArray[np.uint8],
+    split: Split,
+    preprocessing: Preprocessing,
+    threads: int,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[dict[int, str], dict[int, list[str]]]:
+    """Decode into `images`; returns the faults and the remarks by position. Pillow works outside the GIL."""
+    faults: dict[int, str] = {}
+    remarks: dict[int, list[str]] = {}
+
+    def one(i: int) -> None:
+        try:
+            if isinstance(split.images, tuple):
+                image, said = open_rgb(split.images[i])
+                if said:
+                    remarks[i] = said
+            else:
+                image = _from_array(split.images[i])
+            images[i] = preprocessing.fit(image)
+        except BadImage as error:
+            faults[i] = str(error)
+
+    total = len(split)
+    with listening():
+        pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="decode")
+        try:
+            for start in range(0, total, _AHEAD):
+                stop = min(start + _AHEAD, total)
+                for done, _ in enumerate(pool.map(one, range(start, stop)), start=start + 1):
+                    if progress:
+                        progress(done, total)
+        finally:
+            pool.shutdown(cancel_futures=True)  # after an interrupt, do not work off the queue
+    return dict(sorted(faults.items())), dict(sorted(remarks.items()))
+
+
+def _from_array(pixels: NDArray[np.uint8]) -> Image.Image:
+    height, width = pixels.shape[:2]
+    if min(height, width) < MIN_SIDE:
+        raise BadImage(f"only {width} x {height} px; each side needs {MIN_SIDE}")
+    return Image.fromarray(pixels)
+
+
+def _notes(split: Split, remarks: dict[int, list[str]], lost_classes: int) -> tuple[str, ...]:
+    """One note for each kind of remark, with the count and the first names."""
+    names: defaultdict[str, list[str]] = defaultdict(list)
+    for i, said in remarks.items():
+        for remark in dict.fromkeys(said):
+            names[" ".join(remark.split())].append(split.names[i])
+    notes = [f"{number(len(who), 'image')}: {what} ({listed(who)})" for what, who in names.items()]
+    if lost_classes:
+        notes.append(
+            f"{number(lost_classes, 'class')} without any image left after skipping the corrupt ones"
+        )
+    return tuple(notes)
+
+
+def _room(shape: tuple[int, ...], memory_limit: int, spill: Path | None) -> NDArray[np.uint8]:
+    """An array to fill: in memory, or in a file with its blocks reserved: else a full disk is a crash."""
+    needed = int(np.prod(shape, dtype=np.int64))
+    if needed <= memory_limit:
+        return np.empty(shape, dtype=np.uint8)
+    if spill is None:
+        raise DataError(
+            f"{number(shape[0], 'image')} of {shape[2]} px take {needed / 2**30:.1f} GiB, more than the "
+            f"memory limit of {memory_limit / 2**30:.1f} GiB; give a folder for them, or raise the limit"
+        )
+    file: Path | None = None
+    try:
+        spill.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix="pixels-", suffix=".npy", dir=spill)
+        os.close(handle)
+        file = Path(name)
+        if shutil.disk_usage(spill).free < needed:
+            raise OSError(ENOSPC, os.strerror(ENOSPC))
+        images = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
+        if hasattr(os, "posix_fallocate"):
+            with file.open("r+b") as reserved:
+                os.posix_fallocate(reserved.fileno(), 0, file.stat().st_size)
+    except OSError as error:
+        described = storage_error(file or spill / "pixels.npy", error, needed)
+        if file:
+            file.unlink(missing_ok=True)
+        raise described from error
+    return images
+
+
+def _delete(images: NDArray[np.uint8]) -> None:
+    if isinstance(images, np.memmap) and images.filename is not None:
+        Path(images.filename).unlink(missing_ok=True)

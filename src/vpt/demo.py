@@ -1,0 +1,95 @@
+"""The paper's comparison in small: four methods on a built-in task, several seeds, one table and one picture."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+from vpt import pictures
+from vpt.methods.catalogue import parse_method
+from vpt.training import Recipe
+from vpt.tune import Job, Listener, Result, tune
+
+TASK = "digits"
+SEEDS = 3
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the demo: a method with its own best settings, chosen on validation images (docs/embedded.md)."""
+
+    method: str
+    optimizer: str
+    learning_rate: float
+    epochs: int
+    batch_size: int
+
+
+ENTRIES: tuple[Entry, ...] = (
+    Entry("linear", "adamw", 0.01, 30, 32),
+    Entry("vpt(depth=shallow)", "adamw", 0.01, 30, 32),
+    Entry("vpt", "adamw", 0.01, 30, 32),
+    Entry("full", "adamw", 0.001, 30, 32),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """The runs of one method, one per seed."""
+
+    method: str
+    runs: tuple[Result, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean top-1, between 0 and 1."""
+        return statistics.mean(run.top1 for run in self.runs)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of top-1 over seeds; 0 for a single one."""
+        return statistics.stdev(run.top1 for run in self.runs) if len(self.runs) > 1 else 0.0
+
+
+class DemoListener(Listener):
+    """Hears, besides all a job tells, which run of the demo is on."""
+
+    def run(self, number: int, total: int, method: str, seed: int) -> None:
+        """Run `number` of `total` begins."""
+
+
+def demo(
+    folder: Path,
+    *,
+    task: str = TASK,
+    seeds: int = SEEDS,
+    listener: DemoListener | None = None,
+    overwrite: bool = False,
+) -> list[Row]:
+    """Tune each method on `task` with `seeds` seeds; everything is kept in `folder`, and done only once.
+
+    Leaves comparison.png in `folder`, where matplotlib is installed.
+    """
+    listener = listener or DemoListener()
+    rows = []
+    for index, entry in enumerate(ENTRIES):
+        name = str(parse_method(entry.method))
+        runs = []
+        for seed in range(seeds):
+            listener.run(index * seeds + seed + 1, len(ENTRIES) * seeds, name, seed)
+            recipe = Recipe.of(
+                parse_method(entry.method),
+                optimizer=entry.optimizer,
+                learning_rate=entry.learning_rate,
+                epochs=entry.epochs,
+                batch_size=entry.batch_size,
+                seed=seed,
+            )
+            plain = "".join(c if c.isalnum() else "_" for c in name).strip("_")
+            job = Job(data=task, out=folder / f"{task}-{plain}-{seed}.safetensors", recipe=recipe, method=entry.method,
+                      train_on="trainval")  # fmt: skip
+            runs.append(tune(job, listener, overwrite=overwrite))
+        rows.append(Row(name, tuple(runs)))
+    pictures.comparison(folder / "comparison.png", {row.method: [r.top1 for r in row.runs] for row in rows}, task)
+    return rows

@@ -1,0 +1,23 @@
+"""Full fine-tuning: every weight of the backbone trains (paper, section 4, baseline "Full")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import nn
+
+from vpt.backbone.sites import Sites
+from vpt.methods.base import Method, Plan
+
+
+@dataclass(frozen=True)
+class Full(Method):
+    """Everything trains. The tuned file holds a whole backbone."""
+
+    name: ClassVar[str] = "full"
+    optimizer: ClassVar[Literal["sgd", "adamw"]] = "adamw"
+    learning_rate: ClassVar[float] = 5e-4
+
+    def plan(self, trunk: nn.Module, sites: Sites) -> Plan:
+        return Plan(trains=("",))

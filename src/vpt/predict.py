@@ -1,0 +1,94 @@
+"""Using a tuned file: classify images, or measure it on labelled ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vpt.data.dataset import Dataset, Split
+from vpt.data.images import decode
+from vpt.data.rgb import SUFFIXES
+from vpt.errors import DataError
+from vpt.model import TunedModel
+from vpt.training import Examples, Feed, Scores, logits_of, score
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most likely classes of one image, best first: (name, probability)."""
+
+    image: str
+    top: tuple[tuple[str, float], ...]
+
+
+def find_images(places: Sequence[Path]) -> list[Path]:
+    """Images named one by one, and all images below the folders among `places`, sorted."""
+    found: list[Path] = []
+    for place in places:
+        if place.is_dir():
+            inside = sorted(p for p in place.rglob("*") if p.suffix.casefold() in SUFFIXES and p.is_file())
+            if not inside:
+                raise DataError(f"there is no image below {place}; known endings: {', '.join(sorted(SUFFIXES))}")
+            found += inside
+        elif place.exists():
+            found.append(place)
+        else:
+            raise DataError(f"{place} does not exist; give an image or a folder of images")
+    return found
+
+
+def predict(
+    model: TunedModel,
+    images: Sequence[Path],
+    *,
+    top: int = 5,
+    on_image: Callable[[int, int], None] | None = None,
+) -> list[Prediction]:
+    """Classify image files, in order. Classes are named as the model's, or by their number.
+
+    Raises DataError naming every image that cannot be read.
+    """
+    split = Split(tuple(images), np.zeros(len(images), dtype=np.int64))
+    pixels = decode(split, model.backbone.preprocessing, progress=on_image)
+    feed = Feed(Examples(pixels.images, pixels.labels), model.backbone.preprocessing, model.head.weight.device)
+    shares = logits_of(model, feed).softmax(1)
+    best = shares.topk(min(top, shares.shape[1]))
+    names = model.classes or tuple(str(index) for index in range(shares.shape[1]))
+    return [
+        Prediction(str(image), tuple((names[i], float(p)) for i, p in zip(row.tolist(), ps.tolist(), strict=True)))
+        for image, row, ps in zip(images, best.indices, best.values, strict=True)
+    ]
+
+
+def evaluate(
+    model: TunedModel,
+    data: Dataset,
+    part: str = "test",
+    *,
+    on_image: Callable[[int, int], None] | None = None,
+) -> Scores:
+    """Measure `model` on one part of a dataset. Classes are matched by name, not by number.
+
+    Raises DataError when the part is empty or holds a class the model does not know.
+    """
+    split = data.splits[part]
+    if not len(split):
+        filled = [name for name, other in data.splits.items() if len(other)]
+        raise DataError(f"{data.name} has no {part} images; it has {', '.join(filled)}")
+    if model.classes is not None:
+        used = [data.classes[label] for label in np.unique(split.labels)]
+        foreign = sorted(set(used) - set(model.classes))
+        if foreign:
+            raise DataError(
+                f"{data.name} holds classes the model was not tuned for: {', '.join(foreign[:10])}; it knows "
+                f"{', '.join(model.classes[:10])}{' ...' if len(model.classes) > 10 else ''}"
+            )
+        number = {name: index for index, name in enumerate(model.classes)}
+        own = np.array([number.get(name, -1) for name in data.classes])
+        split = Split(split.images, own[split.labels], split.names)
+    pixels = decode(split, model.backbone.preprocessing, progress=on_image)
+    feed = Feed(Examples(pixels.images, pixels.labels), model.backbone.preprocessing, model.head.weight.device)
+    return score(logits_of(model, feed), feed.labels)

@@ -1,0 +1,20 @@
+"""Training: a recipe, one loop, checkpoints, evaluation."""
+
+from vpt.training.batches import Examples, Feed
+from vpt.training.evaluate import Scores, logits_of, score
+from vpt.training.features import what_must_run
+from vpt.training.loop import Epoch, Watcher, train
+from vpt.training.recipe import Recipe
+
+__all__ = [
+    "Epoch",
+    "Examples",
+    "Feed",
+    "Recipe",
+    "Scores",
+    "Watcher",
+    "logits_of",
+    "score",
+    "train",
+    "what_must_run",
+]

@@ -1,0 +1,45 @@
+"""A checkpoint: all that an epoch leaves to the next. One safetensors file, replaced in one step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from vpt.errors import ArtifactError
+from vpt.files import write_atomic
+from vpt.model import TunedModel
+
+
+def save_checkpoint(path: Path, model: TunedModel, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> None:
+    """Write the owned state, the optimizer's, and `progress` (JSON values)."""
+    tensors = {f"model.{name}": tensor.detach().cpu().clone() for name, tensor in model.owned_state().items()}
+    for index, parameter in enumerate(model.owned_parameters()):
+        for key, value in optimizer.state[parameter].items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"optimizer.{index}.{key}"] = value.detach().cpu().clone()
+    write_atomic(path, save(tensors, {"progress": json.dumps(progress)}))
+
+
+def load_checkpoint(path: Path, model: TunedModel, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The inverse of `save_checkpoint`; gives back `progress`."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            progress: dict[str, Any] = json.loads(file.metadata()["progress"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"the checkpoint {path} is damaged ({error}); delete it to begin anew") from error
+    model.load_owned_state({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
+    for index, parameter in enumerate(model.owned_parameters()):
+        prefix = f"optimizer.{index}."
+        optimizer.state[parameter] = {
+            # AdamW counts its steps on the CPU, whatever the device
+            name.removeprefix(prefix): tensor if name.endswith(".step") else tensor.to(parameter.device)
+            for name, tensor in tensors.items()
+            if name.startswith(prefix)
+        }
+    return progress

@@ -1,0 +1,149 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from vpt.errors import TrainingError
+from vpt.model import TunedModel
+from vpt.training import distributed
+from vpt.training.batches import Examples, Feed, batches, order
+from vpt.training.checkpoint import load_checkpoint, save_checkpoint
+from vpt.training.evaluate import logits_of, score
+from vpt.training.features import what_must_run
+from vpt.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch gave. val_top1, val_loss: None where there is no validation set. seconds: wall time."""
+
+    epoch: int
+    train_loss: float
+    train_top1: float
+    val_loss: float | None
+    val_top1: float | None
+    step_size: float
+    seconds: float
+
+
+class Watcher:
+    """Hears how training goes. Override what you want to hear."""
+
+    def begin(self, recipe: Recipe, steps_per_epoch: int, done: int) -> None:
+        """Training begins, or goes on after `done` epochs."""
+
+    def step(self, epoch: int, step: int, loss: float, step_size: float) -> None:
+        """One iteration is done; `epoch` counts from 1, `step` from 1 within it."""
+
+    def epoch(self, epoch: Epoch) -> None:
+        """One epoch is done and its checkpoint written."""
+
+
+def train(
+    model: TunedModel,
+    examples: Examples,
+    recipe: Recipe,
+    *,
+    validation: Examples | None = None,
+    checkpoint: Path | None = None,
+    cache: Path | None = None,
+    watcher: Watcher | None = None,
+) -> list[Epoch]:
+    """Train what `model` owns; returns one record per epoch.
+
+    With `checkpoint`, each epoch ends by writing that file, and a file already there is gone on from: an
+    interrupted run ends with the bits of an unbroken one (on the CPU). `cache`: a folder for features of the frozen
+    backbone, where only the head trains.
+    Raises TrainingError when the loss is NaN or infinite, with the step, the step size and advice.
+    """
+    watcher = watcher or Watcher()
+    device = next(model.parameters()).device
+    feed = Feed(examples, model.backbone.preprocessing, device)
+    val_feed = (
+        Feed(validation, model.backbone.preprocessing, device) if validation is not None and len(validation) else None
+    )
+    network = what_must_run(model, recipe, feed, val_feed, cache=cache)
+    bf16 = recipe.autocast_to_bf16(device)
+
+    parameters = model.owned_parameters()
+    optimizer = recipe.make_optimizer(parameters)
+    history: list[Epoch] = []
+    if checkpoint is not None and checkpoint.exists():
+        progress = load_checkpoint(checkpoint, model, optimizer)
+        history = [Epoch(**record) for record in progress["history"]]
+
+    steps_per_epoch = math.ceil(len(feed) / recipe.batch_size)
+    steps = steps_per_epoch * recipe.epochs
+    watcher.begin(recipe, steps_per_epoch, len(history))
+    for epoch in range(len(history), recipe.epochs):
+        started = time.perf_counter()
+        model.train()
+        # Dropout draws from here: a function of seed, epoch and process, so that an epoch can be done again.
+        torch.manual_seed(_mix(recipe.seed, epoch, distributed.rank()))
+        rng = np.random.default_rng((recipe.seed, epoch, 1 + distributed.rank()))
+        total_loss, hits, step_size = 0.0, 0.0, 0.0
+        for step, indices in enumerate(batches(order(len(feed), recipe.seed, epoch), recipe.batch_size)):
+            step_size = recipe.step_size(epoch * steps_per_epoch + step, steps, steps_per_epoch)
+            for group in optimizer.param_groups:
+                group["lr"] = step_size
+            loss_sum, correct = _gradients(network, feed, indices, recipe, bf16, rng)
+            distributed.add_gradients(parameters)
+            loss = distributed.add_number(loss_sum) / len(indices)
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"the loss became {loss} in epoch {epoch + 1}, step {step + 1} of {steps_per_epoch}, at step size "
+                    f"{step_size:.3g} (learning rate {recipe.learning_rate:g}); try a learning rate of "
+                    f"{recipe.learning_rate / 10:g}, or a longer warm-up"
+                )
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            total_loss += loss * len(indices)
+            hits += distributed.add_number(correct)
+            watcher.step(epoch + 1, step + 1, loss, step_size)
+        val = None if val_feed is None else score(logits_of(network, val_feed, bf16=bf16), val_feed.labels)
+        history.append(
+            Epoch(
+                epoch=epoch + 1,
+                train_loss=total_loss / len(feed),
+                train_top1=hits / len(feed),
+                val_loss=val.loss if val else None,
+                val_top1=val.top1 if val else None,
+                step_size=step_size,
+                seconds=time.perf_counter() - started,
+            )
+        )
+        if checkpoint is not None and distributed.rank() == 0:
+            save_checkpoint(checkpoint, model, optimizer, {"history": [asdict(record) for record in history]})
+        watcher.epoch(history[-1])
+    model.eval()
+    return history
+
+
+def _gradients(
+    network: nn.Module, feed: Feed, indices: Any, recipe: Recipe, bf16: bool, rng: np.random.Generator
+) -> tuple[float, int]:
+    """Accumulate this process's share of a batch's gradient; returns the sum of its losses and its hits."""
+    loss_sum, correct = 0.0, 0
+    mine = distributed.my_part(indices)
+    for part in batches(mine, max(1, math.ceil(len(mine) / recipe.accumulate))):
+        targets = feed.targets(part)
+        with torch.autocast(feed.device.type, torch.bfloat16, enabled=bf16):
+            logits = network(feed.inputs(part, recipe.augment, rng))
+        loss = nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+        (loss / len(indices)).backward()
+        loss_sum += loss.item()
+        correct += int((logits.argmax(1) == targets).sum())
+    return loss_sum, correct
+
+
+def _mix(seed: int, epoch: int, rank: int) -> int:
+    return int(np.random.SeedSequence((seed, epoch, rank)).generate_state(1, np.uint64)[0] >> 1)

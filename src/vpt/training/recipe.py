@@ -1,0 +1,94 @@
+"""A recipe: every choice of a training run but the data, the backbone and the method."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from vpt.errors import SpecError, nearest
+from vpt.methods.base import Method
+
+_CHOICES = {
+    "optimizer": ("sgd", "adamw"),
+    "augment": ("none", "flip", "crop"),
+    "precision": ("auto", "fp32", "bf16"),
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train (paper, section 4 and appendix A).
+
+    optimizer: "sgd" with momentum 0.9, or "adamw"; both use `weight_decay` as given.
+    learning_rate: per 256 images; the step size is learning_rate * batch_size / 256.
+    epochs, warmup_epochs: cosine decay to 0 after a linear warm-up, both per iteration, so that the first step
+        already learns. batch_size: images per step, over all processes; accumulate: in how many parts.
+    augment: "none" (VTAB-1k); "flip"; "crop" (FGVC: a random crop of 7/8 of the side, and flip).
+    precision: "bf16" runs the forward pass under autocast; "auto" does so on GPUs that have it in hardware.
+    """
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = 1.0
+    weight_decay: float = 1e-4
+    epochs: int = 100
+    warmup_epochs: float = 10
+    batch_size: int = 64
+    accumulate: int = 1
+    augment: Literal["none", "flip", "crop"] = "none"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for field, choices in _CHOICES.items():
+            value = getattr(self, field)
+            if value not in choices:
+                raise SpecError(f"{field} is {value!r}; {nearest(value, choices)}")
+        for field in ("epochs", "batch_size", "accumulate"):
+            if getattr(self, field) < 1:
+                raise SpecError(f"{field} is {getattr(self, field)}; it must be at least 1")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise SpecError(f"learning_rate is {self.learning_rate}; it must be above 0")
+        if self.weight_decay < 0:
+            raise SpecError(f"weight_decay is {self.weight_decay}; it must be at least 0")
+        if not self.warmup_epochs >= 0:
+            raise SpecError(f"warmup_epochs is {self.warmup_epochs}; it must be at least 0")
+        if self.accumulate > self.batch_size:
+            raise SpecError(f"accumulate is {self.accumulate} for batches of {self.batch_size}; a part needs an image")
+
+    @classmethod
+    def of(cls, method: Method, **choices: Any) -> Recipe:
+        """The defaults of a method, and what is chosen instead. None means not chosen."""
+        base = cls(optimizer=method.optimizer, learning_rate=method.learning_rate, weight_decay=method.weight_decay)
+        chosen = {name: value for name, value in choices.items() if value is not None}
+        recipe = replace(base, **chosen)
+        if "warmup_epochs" not in chosen:  # a tenth, as in the paper (10 of 100)
+            recipe = replace(recipe, warmup_epochs=min(10.0, recipe.epochs / 10))
+        return recipe
+
+    def step_size(self, step: int, steps: int, steps_per_epoch: int) -> float:
+        """The learning rate of iteration `step` (0-based) of `steps`."""
+        peak = self.learning_rate * self.batch_size / 256
+        warmup = min(round(self.warmup_epochs * steps_per_epoch), steps - 1)
+        if step < warmup:
+            return peak * (step + 1) / (warmup + 1)
+        return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+
+    def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimizer; its learning rate is set anew at each step."""
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(parameters, lr=0.0, momentum=0.9, weight_decay=self.weight_decay)
+        return torch.optim.AdamW(parameters, lr=0.0, weight_decay=self.weight_decay)
+
+    def autocast_to_bf16(self, device: torch.device) -> bool:
+        """Whether to run the forward pass in bf16 on this device."""
+        if self.precision == "auto":
+            return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return self.precision == "bf16"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)

@@ -1,0 +1,216 @@
+"""Class folders, with and without train, val and test."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vpt.data.folder import read_folder
+from vpt.data.generated import TASKS
+from vpt.data.read import read
+from vpt.errors import DataError, SpecError
+
+
+def files(*folders: str, count: int = 5) -> list[str]:
+    return [f"{folder}/{i}.png" for folder in folders for i in range(count)]
+
+
+def test_flat_folder_is_cut_by_class(draw):
+    root = draw(*files("dog", "cat", count=10))
+    dataset = read(root)
+    assert dataset.classes == ("cat", "dog")
+    assert [split.counts(2).tolist() for split in dataset.splits.values()] == [[6, 6], [2, 2], [2, 2]]
+    assert "seed 0" in dataset.source and not dataset.notes and not dataset.ignored
+    names = [set(split.names) for split in dataset.splits.values()]
+    assert len(set.union(*names)) == 20
+
+
+@pytest.mark.parametrize("val", ["val", "valid", "validation", "Val"])
+def test_given_parts_stay_as_they_are(draw, val):
+    root = draw(*files("train/a", "train/b"), *files(f"{val}/a", f"{val}/b", "test/a", "test/b", count=2))
+    dataset = read(root)
+    assert [len(split) for split in dataset.splits.values()] == [10, 4, 4]
+    assert len(dataset.trainval()) == 14
+    assert dataset.test.names[0] == "test/a/0.png"
+    assert dataset.test.labels.dtype == np.int64
+
+
+def test_only_what_is_missing_is_cut(draw):
+    root = draw(*files("train/a", "train/b", "test/a", "test/b"))
+    assert [len(split) for split in read(root).splits.values()] == [8, 2, 10]
+    assert [len(split) for split in read(root, val_fraction=0).splits.values()] == [10, 0, 10]
+
+
+def test_depth_names_and_suffixes(draw):
+    root = draw("chat noir/été/a.PNG", "chat noir/été/ü b.JPeG", "chat noir/a.png", "犬/a.webp", "犬/b.Tif")
+    dataset = read_folder(root)
+    assert dataset.classes == ("chat noir", "犬")
+    assert dataset.train.counts(2).tolist() == [3, 2]
+
+
+def test_accents_in_two_forms_are_one_class(draw):
+    root = draw("train/caf\u00e9/1.png", "train/b/1.png", "test/cafe\u0301/1.png")
+    assert read_folder(root).test.labels.tolist() == [1]
+
+
+def test_other_files_are_named_and_clutter_is_not(draw):
+    root = draw("a/1.png", "b/1.png", "lost.png", "a/.hidden.png", ".cache/1.png", "__MACOSX/a/1.png")
+    for name in ("README.md", "a/list.csv", "b/Thumbs.db", "b/.DS_Store", "b/photo.heic"):
+        (root / name).touch()
+    dataset = read_folder(root)
+    assert dataset.ignored == ("README.md", "a/list.csv", "b/photo.heic", "lost.png")
+    assert len(dataset.train) == 2
+
+
+def test_folders_beside_train_are_named(draw):
+    assert read_folder(draw("train/a/1.png", "train/b/1.png", "raw/x/1.png")).ignored == ("raw/",)
+
+
+def test_a_class_may_be_called_train(draw):
+    assert read_folder(draw("car/1.png", "plane/1.png", "train/1.png")).classes == ("car", "plane", "train")
+
+
+def test_link_loops_end(draw):
+    root = draw("a/1.png", "b/1.png")
+    (root / "a" / "again").symlink_to(root / "a", target_is_directory=True)
+    (root / "b" / "up").symlink_to(root, target_is_directory=True)
+    dataset = read_folder(root)
+    assert len(dataset.train.images) >= 2
+    assert any("again" in name for name in dataset.ignored)
+
+
+def test_links_to_folders_are_followed(draw, tmp_path_factory):
+    root = draw("a/1.png", "b/1.png")
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (root / "a" / "1.png").rename(elsewhere / "2.png")
+    (root / "a" / "more").symlink_to(elsewhere, target_is_directory=True)
+    assert read_folder(root).train.names == ("a/more/2.png", "b/1.png")
+
+
+def test_missing_from_test_is_a_note(draw):
+    dataset = read(draw(*files("train/a", "train/b", "test/a")))
+    assert dataset.notes == ("test has no image of 1 class: 'b'; the test accuracy leaves that out",)
+
+
+def test_equal_bytes_across_parts_are_a_note(draw):
+    root = draw(*files("train/a", "train/b", "test/a", "test/b"), colour=(1, 2, 3))
+    (note,) = read(root, val_fraction=0).notes
+    assert note.startswith("10 files of test with the same bytes as a file of train") and "and 5 more" in note
+    assert len(read(root).notes) == 3
+
+
+def test_equal_bytes_inside_a_part_are_not(draw):
+    draw("train/a/1.png", "train/a/x/1.png", colour=(9, 9, 9))
+    assert not read(draw("train/b/1.png", "test/a/1.png", "test/b/1.png"), val_fraction=0).notes
+
+
+def refusal(source: Path | str) -> str:
+    with pytest.raises(DataError) as caught:
+        read(source)
+    return str(caught.value)
+
+
+def test_nothing_there(tmp_path):
+    text = refusal(tmp_path / "nowhere")
+    assert "neither a folder nor a built-in task" in text and "one folder of images for each class" in text
+
+
+def test_a_misspelt_task_is_guessed():
+    task = sorted(TASKS)[0]
+    assert f"did you mean {task!r}?" in refusal(task[:-1] + "_")
+
+
+@pytest.mark.parametrize("source", ["", "x" * 5000, "nul\0byte"])
+def test_impossible_paths(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert refusal(source)
+
+
+def test_a_file_instead_of_a_folder(tmp_path):
+    archive = tmp_path / "data.zip"
+    archive.touch()
+    assert "is a file, not a folder" in refusal(archive)
+
+
+def test_an_empty_folder(tmp_path):
+    assert "holds no class folders and no images" in refusal(tmp_path)
+
+
+def test_images_without_class_folders(draw):
+    assert "holds 2 images (1.png, 2.png) but no class folders" in refusal(draw("1.png", "2.png"))
+    assert "train holds 1 image (1.png) but no class folders" in refusal(draw("train/1.png", "test/a/1.png"))
+
+
+def test_class_folders_without_images(draw):
+    root = draw("a/1.png", "b/1.png")
+    (root / "c").mkdir()
+    (root / "d" / "deep.jpg").mkdir(parents=True)
+    assert "2 class folders without any image:\n  'c'\n  'd'\n" in refusal(root)
+
+
+def test_an_empty_test_folder(draw):
+    root = draw("train/a/1.png", "train/b/1.png")
+    (root / "test").mkdir()
+    assert "test holds no class folders and no images" in refusal(root)
+
+
+def test_one_class_only(draw):
+    assert "one class only, 'a' (2 images)" in refusal(draw("a/1.png", "a/2.png"))
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_a_class_that_train_lacks(draw, part):
+    root = draw(
+        *files("train/cat", "train/dog"), *files(f"{part}/Cat", f"{part}/emu", count=2), f"{part}/dog/1.png"
+    )
+    text = refusal(root)
+    assert f"2 classes of {part} without any image in train" in text
+    assert "'Cat' (2 images); train has 'cat'\n  'emu' (2 images)\n" in text
+
+
+def test_no_train_folder(draw):
+    assert "holds test, val but no train" in refusal(draw("val/a/1.png", "test/a/1.png"))
+
+
+def test_two_folders_for_one_part(draw):
+    assert "holds val, valid; keep one" in refusal(draw("train/a/1.png", "val/a/1.png", "valid/a/1.png"))
+
+
+def test_a_folder_of_data_sets(draw):
+    assert "holds whole data sets" in refusal(draw("one/train/a/1.png", "two/train/a/1.png"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_a_closed_folder(draw):
+    root = draw("a/1.png", "b/1.png")
+    (root / "a").chmod(0)
+    try:
+        assert "permissions" in refusal(root)
+    finally:
+        (root / "a").chmod(0o700)
+
+
+@pytest.mark.parametrize("fractions", [(-0.1, 0.2), (0.2, 1.0), (0.5, 0.5)])
+def test_fractions_that_leave_nothing(draw, fractions):
+    root = draw(*files("a", "b"))
+    with pytest.raises(SpecError, match="fraction"):
+        read(root, val_fraction=fractions[0], test_fraction=fractions[1])
+
+
+def test_a_built_in_task(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    task = sorted(TASKS)[0]
+    dataset = read(task, seed=3)
+    assert dataset.name == task and dataset.classes == tuple(TASKS[task].classes)
+    assert all(len(split) for split in dataset.splits.values())
+
+
+def test_a_folder_goes_before_a_task(draw, monkeypatch):
+    task = sorted(TASKS)[0]
+    monkeypatch.chdir(draw(*files(f"{task}/a", f"{task}/b")))
+    dataset = read(task)
+    assert dataset.classes == ("a", "b")
+    assert "not the built-in task" in dataset.notes[0]

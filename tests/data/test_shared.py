@@ -1,0 +1,38 @@
+"""Real data sets, where they are at hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from vpt.data.dataset import Split
+from vpt.data.images import decode
+from vpt.data.read import read
+from vpt.data.transforms import Preprocessing
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "trainval", "test"),
+    [
+        ("caltech101", 102, 1000, 1000),
+        ("dtd10", 10, 800, 400),
+        ("rsscn7", 7, 1000, 1800),
+        ("signdigits", 10, 1000, 1062),
+    ],
+)
+def test_sizes(shared, name, classes, trainval, test):
+    dataset = read(shared / "data" / name)
+    assert len(dataset.classes) == classes
+    assert (len(dataset.trainval()), len(dataset.test)) == (trainval, test)
+    assert len(dataset.val) == trainval // 5
+    assert not dataset.ignored
+    assert dataset.trainval().counts(classes).min() > 0
+
+    few: Split = dataset.test.pick(range(0, test, 100))
+    pixels = decode(few, Preprocessing(size=32))
+    assert pixels.images.shape == (len(few), 3, 32, 32) and not pixels.notes
+    assert pixels.images.std() > 20
+
+
+def test_class_names_come_from_the_folders(shared):
+    assert "grand_piano" in read(shared / "data" / "caltech101").classes
+    assert read(shared / "data" / "signdigits").classes == tuple("0123456789")

@@ -1,0 +1,81 @@
+"""Cutting val and test out of train, and the two classes that carry data."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vpt.data.dataset import Dataset, Split
+from vpt.data.split import complete, cut
+from vpt.errors import DataError
+
+
+def dataset(*counts: int) -> Dataset:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    images = np.zeros((len(labels), 8, 8, 3), dtype=np.uint8)
+    images[:, 0, 0, 0] = np.arange(len(labels))
+    return Dataset("d", tuple("abcdefgh"[: len(counts)]), Split(images, labels), Split(), Split())
+
+
+def test_the_cut_is_the_same_everywhere():
+    parts = cut(dataset(10, 10).train, ("a", "b"), {"test": 0.2, "val": 0.2}, seed=0)
+    assert parts["test"].images[:, 0, 0, 0].tolist() == [1, 5, 12, 18]
+    assert parts["val"].images[:, 0, 0, 0].tolist() == [2, 6, 15, 19]
+
+
+def test_seed_order_and_other_fractions():
+    split = dataset(20, 20).train
+    parts = cut(split, ("a", "b"), {"test": 0.2, "val": 0.2}, seed=0)
+    turned = cut(split.pick(np.arange(40)[::-1]), ("a", "b"), {"test": 0.2, "val": 0.2}, seed=0)
+    assert all(set(parts[part].names) == set(turned[part].names) for part in parts)
+    assert cut(split, ("a", "b"), {"test": 0.2, "val": 0.4}, seed=0)["test"].names == parts["test"].names
+    assert cut(split, ("a", "b"), {"test": 0.2, "val": 0.2}, seed=1)["test"].names != parts["test"].names
+
+
+@pytest.mark.parametrize("val", [0.01, 0.2, 0.5, 0.6])
+@pytest.mark.parametrize("test", [0.01, 0.3])
+def test_every_class_is_in_every_part(val, test):
+    whole = dataset(3, 4, 7, 50)
+    parts = complete(whole, seed=5, val_fraction=val, test_fraction=test)
+    counts = np.array([split.counts(4) for split in parts.splits.values()])
+    assert counts.min() >= 1
+    assert counts.sum(axis=0).tolist() == [3, 4, 7, 50]
+    assert counts[1:, 3].tolist() == [int(50 * val + 0.5), int(50 * test + 0.5)]
+
+
+def test_too_few_images():
+    with pytest.raises(DataError) as caught:
+        complete(dataset(2, 30, 1))
+    text = str(caught.value)
+    assert "'a' (2 images)\n  'c' (1 image)" in text and "at least 3" in text
+    assert "set val_fraction=0 and test_fraction=0" in text
+    assert len(complete(dataset(2, 30), val_fraction=0).test) == 7
+    assert complete(dataset(1, 1), val_fraction=0, test_fraction=0).test.counts(2).tolist() == [0, 0]
+
+
+def test_trainval_restores_the_images():
+    parts = complete(dataset(5, 5), test_fraction=0)
+    assert sorted(parts.trainval().names) == sorted(dataset(5, 5).train.names)
+    assert parts.trainval().images.shape == (10, 8, 8, 3)
+    assert len(parts.test) == 0 and parts.test.counts(2).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "reason"),
+    [
+        (np.zeros((2, 8, 8, 3)), [0, 1], "float64"),
+        (np.zeros((2, 3, 8, 8), np.uint8), [0, 1], "height, width, 3"),
+        (np.zeros((2, 8, 8, 3), np.uint8), [0], "one label and one name per image"),
+        (np.zeros((2, 8, 8, 3), np.uint8), [0.5, 1], "whole numbers"),
+    ],
+)
+def test_splits_that_do_not_fit(images, labels, reason):
+    with pytest.raises(DataError, match=reason):
+        Split(images, np.array(labels))
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_labels_without_a_class(label):
+    split = Split(np.zeros((1, 8, 8, 3), np.uint8), np.array([label]))
+    with pytest.raises(DataError, match="labels run from 0 to 1"):
+        Dataset("d", ("a", "b"), split, Split(), Split())
