@@ -62,8 +62,9 @@ def run(spec: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
 
 def work(job: str, out: str) -> None:
     """The inside of that process."""
+    from vpt.job import Job
     from vpt.training import Recipe
-    from vpt.tune import Job, tune
+    from vpt.tune import tune
 
     spec = json.loads(job)
     result = tune(
@@ -108,7 +109,8 @@ def table(records: list[dict[str, Any]], command: str) -> str:
         "| method | optimizer | learning rate (per 256) | weight decay | epochs | batch |",
         "|---|---|---|---|---|---|",
         *(
-            f"| {row} | {r['optimizer']} | {r['learning_rate']:g} | {r['weight_decay']:g} | {r['epochs']} | {r['batch_size']} |"
+            f"| {row} | {r['optimizer']} | {r['learning_rate']:g} | {r['weight_decay']:g} | {r['epochs']} "
+            f"| {r['batch_size']} |"
             for row, r in recipe.items()
         ),
         "",

@@ -95,7 +95,8 @@ def images(count: int = 4, seed: int = 1) -> Tensor:
 
 @cache
 def _made(name: str) -> nn.Module:
-    model = FAMILIES[name].make()
+    with torch.random.fork_rng():  # whether it was made before or not, the caller's draws are the same
+        model = FAMILIES[name].make()
     randomise(model)
     return model.eval()
 

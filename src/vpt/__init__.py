@@ -10,7 +10,7 @@ from vpt._version import __version__
 if TYPE_CHECKING:
     from vpt.artifact import Header, inspect, load, save
     from vpt.backbone import Backbone, load_backbone
-    from vpt.errors import VptError
+    from vpt.errors import FitError, SpecError, VptError
     from vpt.methods import METHODS, VPT, Full, Linear, Method, Plan, parse_method
     from vpt.model import Counts, TunedModel, attach
 
@@ -19,11 +19,13 @@ __all__ = [
     "VPT",
     "Backbone",
     "Counts",
+    "FitError",
     "Full",
     "Header",
     "Linear",
     "Method",
     "Plan",
+    "SpecError",
     "TunedModel",
     "VptError",
     "__version__",

@@ -7,12 +7,12 @@ import json
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import safetensors.torch
-import timm
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -75,7 +75,7 @@ class Header:
                     "classes": None if classes is None else tuple(classes),
                 }
             )
-        except (KeyError, TypeError, ValueError, SpecError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, SpecError) as error:
             raise ArtifactError(f"{path} has a damaged header ({error}); fetch the file again") from error
 
 
@@ -173,7 +173,7 @@ def versions() -> dict[str, str]:
     return {
         "vpt": __version__,
         "torch": torch.__version__,
-        "timm": timm.__version__,
+        "timm": version("timm"),
         "numpy": np.__version__,
         "python": platform.python_version(),
     }

@@ -12,7 +12,11 @@ from vpt.model import TunedModel
 
 @dataclass(frozen=True)
 class Check:
-    """hangs_at: paths in the timm model. total, trained: parameters. file_bytes: of the tuned file's tensors in fp32."""
+    """What was found.
+
+    hangs_at: paths in the timm model. total, trained: parameters. file_bytes: of the tuned file's tensors in fp32.
+    form: how it is computed.
+    """
 
     backbone: str
     method: str

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vpt import pictures
+from vpt.job import Job, Listener, Result
 from vpt.methods.catalogue import parse_method
 from vpt.training import Recipe
-from vpt.tune import Job, Listener, Result, tune
+from vpt.tune import tune
 
 TASK = "digits"
 SEEDS = 3

@@ -28,7 +28,8 @@ def attach(
     """Hang `method` on a frozen `backbone` with a fresh linear head of `num_classes` outputs.
 
     backbone: a timm name (weights are fetched), a timm model, or a `Backbone`. It is not changed, and its weights
-        are shared: any number of tuned models can stand on one.
+        are shared: any number of tuned models can stand on one. `model.to(device)` gives a model weights of its own
+        there; to share them on a GPU, move the backbone first.
     method: an object, or its text such as `vpt(length=10, depth="deep")`.
     classes: names of the classes, kept with the model.
     The head and prompts are initialised from torch's global generator: seed it for a reproducible start.
@@ -73,21 +74,22 @@ class TunedModel(nn.Module):
         sites = survey(trunk, backbone.preprocessing.size)
         plan = _plan(method, trunk, sites)
         training = {id(module) for path in plan.trains for module in trunk.get_submodule(path).modules()}
-        frozen = {id(module) for module in trunk.modules()} - training
+        theirs = list(trunk.modules())  # kept, so that no identity is used twice
+        frozen = {id(module) for module in theirs} - training
         owned = {f"backbone.{name}": tensor for path in plan.trains for name, tensor in _take_over(trunk, path)}
         settled = {id(tensor) for _, tensor in _tensors(trunk)}
         hung = _hang(trunk, plan)
         if sites.narrow:
             _narrow(trunk, sites)
 
-        like = next(trunk.parameters())
-        self.added = nn.ModuleDict(plan.adds).to(like.device)
-        self.head = nn.Linear(sites.width, num_classes, device=like.device)
+        self.added = nn.ModuleDict(plan.adds)
+        self.head = nn.Linear(sites.width, num_classes)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
         self.trunk = trunk
         self.sites = sites
         self.hangs_at = tuple(hung)
+        self.to(next(trunk.parameters()).device)
 
         for prefix, module in [
             ("", self.added),
@@ -206,11 +208,19 @@ def _fitting(trunk: nn.Module, sites: Sites) -> str:
 
 
 def _take_over(trunk: nn.Module, path: str) -> Iterator[tuple[str, Tensor]]:
-    """Replace every weight and buffer below `path` by a copy of the method's own; yields their names in the trunk."""
+    """Replace every weight and buffer below `path` by a copy of the method's own; yields their names in the trunk.
+
+    Weights that the backbone ties stay tied.
+    """
+    copies: dict[nn.Parameter, nn.Parameter] = {}  # by identity, as tensors hash
     for name, module in trunk.get_submodule(path).named_modules(prefix=path):
         for key, weight in list(module.named_parameters(recurse=False)):
-            setattr(module, key, nn.Parameter(weight.detach().clone()))
-            yield f"{name}.{key}".lstrip("."), getattr(module, key)
+            tied = weight in copies
+            if not tied:
+                copies[weight] = nn.Parameter(weight.detach().clone())
+            setattr(module, key, copies[weight])
+            if not tied:
+                yield f"{name}.{key}".lstrip("."), getattr(module, key)
         for key, buffer in list(module.named_buffers(recurse=False)):
             setattr(module, key, buffer.clone())
             if key not in module._non_persistent_buffers_set:  # made anew with the model, never saved

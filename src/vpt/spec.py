@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import json
 import types
 import typing
 from collections.abc import Mapping
@@ -16,6 +17,9 @@ from typing import Any, TypeVar
 from vpt.errors import SpecError, nearest
 
 T = TypeVar("T")
+
+# What Python's parser and literal_eval raise, by their documentation, for text of any kind.
+_UNREADABLE = (SyntaxError, ValueError, TypeError, MemoryError, RecursionError)
 
 
 def parse(text: str, catalogue: Mapping[str, type[T]]) -> T:
@@ -26,7 +30,7 @@ def parse(text: str, catalogue: Mapping[str, type[T]]) -> T:
     """
     try:
         tree = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError) as error:
+    except _UNREADABLE as error:
         raise SpecError(f"{text!r} cannot be read; write it like {_example(catalogue)}") from error
     call = tree if isinstance(tree, ast.Call) else ast.Call(func=tree, args=[], keywords=[])
     if not isinstance(call.func, ast.Name):
@@ -61,7 +65,8 @@ def show(spec: Any, name: str, *, full: bool = False) -> str:
 
 
 def _quoted(value: Any) -> str:
-    return f'"{value}"' if isinstance(value, str) and '"' not in value else repr(value)
+    # A JSON string is a Python string too, in double quotes throughout.
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
 def _init_fields(kind: type) -> list[dataclasses.Field[Any]]:
@@ -73,7 +78,7 @@ def _literal(node: ast.expr, text: str) -> Any:
         return node.id
     try:
         return ast.literal_eval(node)
-    except ValueError as error:
+    except _UNREADABLE as error:
         raise SpecError(
             f"{ast.unparse(node)!r} in {text!r} is not a plain value (number, word, true or false)"
         ) from error

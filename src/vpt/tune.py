@@ -11,22 +11,22 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from vpt import artifact, machine, pictures
-from vpt.backbone import DEFAULT, load_backbone
+from vpt.backbone import load_backbone
 from vpt.data.dataset import Dataset, Split
 from vpt.data.images import decode
 from vpt.data.read import read
 from vpt.data.transforms import Preprocessing
 from vpt.errors import DataError, SpecError, TrainingError
 from vpt.files import write_atomic
-from vpt.methods.catalogue import parse_method
+from vpt.job import Job, Listener, Result
 from vpt.model import attach
 from vpt.training import (
     Epoch,
@@ -43,86 +43,6 @@ from vpt.training import (
 )
 
 
-@dataclass(frozen=True)
-class Job:
-    """What to do.
-
-    data: a folder of class folders, a folder with VTAB list files, or a built-in task.
-    train_on: "train" keeps val apart and watches it; "trainval" trains on both, as the last step of VTAB-1k.
-    resize: "squash" (VTAB-1k) or "crop" the image to the backbone's square input.
-    storage: dtype of the tensors in the tuned file. skip_corrupt: leave unreadable images out instead of refusing.
-    cache: a folder that keeps features of the frozen backbone for other jobs on the same images.
-    """
-
-    data: str
-    out: Path
-    recipe: Recipe
-    method: str = "vpt"
-    backbone: str = DEFAULT
-    weights: Path | None = None
-    image_size: int | None = None
-    train_on: Literal["train", "trainval"] = "train"
-    val_fraction: float = 0.2
-    test_fraction: float = 0.2
-    resize: Literal["squash", "crop"] = "squash"
-    storage: Literal["fp32", "fp16"] = "fp32"
-    skip_corrupt: bool = False
-    cache: Path | None = None
-
-    @property
-    def folder(self) -> Path:
-        """The run folder, beside the tuned file."""
-        return self.out.with_suffix(".run")
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values: all that decides the result."""
-        return json.loads(json.dumps({**asdict(self), "method": str(parse_method(self.method))}, default=str))  # type: ignore[no-any-return]
-
-
-@dataclass(frozen=True)
-class Result:
-    """What came of a job. Shares, accuracies: between 0 and 1. seconds: wall time of all its sittings, training only.
-
-    top1, mean_per_class, per_class: on `scored_on` (test, or val where there is no test). file_bytes: the tuned file.
-    peak_memory_bytes: of the process, or of the GPU where one trained. notes: what the user should know.
-    """
-
-    data: str
-    method: str
-    backbone: str
-    scored_on: str
-    top1: float
-    mean_per_class: float
-    per_class: dict[str, float | None]
-    images: dict[str, int]
-    total_parameters: int
-    trained_parameters: int
-    file: str
-    file_bytes: int
-    seconds: float
-    peak_memory_bytes: int
-    notes: list[str]
-    history: list[dict[str, Any]]
-    job: dict[str, Any]
-    machine: dict[str, Any]
-    status: Literal["done"] = "done"
-
-    @property
-    def share(self) -> float:
-        """Trained parameters as a share of all."""
-        return self.trained_parameters / self.total_parameters
-
-
-class Listener(Watcher):
-    """Hears a job: what `Watcher` hears of training, and what goes before. Override what you want to hear."""
-
-    def decoding(self, part: str, done: int, total: int) -> None:
-        """`done` of `total` images of `part` are decoded."""
-
-    def note(self, text: str) -> None:
-        """Something the user should know."""
-
-
 @dataclass
 class _Recorder(Watcher):
     """Passes on what it hears, and keeps metrics.jsonl in step with the checkpoint."""
@@ -131,16 +51,18 @@ class _Recorder(Watcher):
     path: Path
     history: list[Epoch] = field(default_factory=list)
 
-    def begin(self, recipe: Recipe, steps_per_epoch: int, done: int) -> None:
+    def begin(self, recipe: Recipe, steps_per_epoch: int, done: Sequence[Epoch]) -> None:
+        self.history = list(done)  # a kill between a checkpoint and its line may have left the line out
         self.listener.begin(recipe, steps_per_epoch, done)
 
     def step(self, epoch: int, step: int, loss: float, step_size: float) -> None:
         self.listener.step(epoch, step, loss, step_size)
 
     def epoch(self, epoch: Epoch) -> None:
+        self.history.append(epoch)
         if distributed.rank() == 0:
-            done = self.path.read_text().splitlines()[: epoch.epoch - 1] if self.path.exists() else []
-            write_atomic(self.path, "".join(f"{line}\n" for line in [*done, json.dumps(asdict(epoch))]).encode())
+            lines = (json.dumps(asdict(record)) + "\n" for record in self.history)
+            write_atomic(self.path, "".join(lines).encode())
         self.listener.epoch(epoch)
 
 

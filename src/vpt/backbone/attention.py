@@ -83,7 +83,8 @@ def attend(
 class Attend(nn.Module):
     """Stands where an attention module stood, and answers through `attend`.
 
-    extra: a module that maps a batch size to tokens, (p, d) or (batch, p, d), used as keys and values only.
+    extra: a module that maps x (batch, tokens, d) to further tokens of its dtype, (p, d) or (batch, p, d), which
+        serve as keys and values only.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class Attend(nn.Module):
         self.floating = floating
 
     def forward(self, x: Tensor, **context: Any) -> Tensor:
-        extra = None if self.extra is None else self.extra(x.shape[0])
+        extra = None if self.extra is None else self.extra(x)
         return attend(self.attention, x, extra=extra, queries=self.queries, floating=self.floating, **context)
 
 
@@ -115,10 +116,10 @@ def explains(attention: nn.Module, x: Tensor, context: dict[str, Any]) -> bool:
         ours, theirs = attend(attention, x, **context), attention(x, **context)
     except (AttributeError, TypeError, ValueError, RuntimeError):
         return False  # another kind of attention: parts are missing or shaped differently
-    if ours.is_meta:
-        return ours.shape == theirs.shape
+    if ours.shape != theirs.shape:
+        return False
     tolerance = 1e-4 if x.dtype == torch.float32 else 3e-2
-    return ours.shape == theirs.shape and bool(torch.isclose(ours, theirs, rtol=tolerance, atol=tolerance).all())
+    return ours.is_meta or torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance)
 
 
 def _fused(part: Any) -> tuple[Tensor | None, Tensor | None]:
@@ -165,7 +166,8 @@ def _normed(part: Any, name: str, x: Tensor) -> Tensor:
 
 def _heads(part: Any, x: Tensor) -> Tensor:
     """(batch, tokens, width) -> (batch, heads, tokens, width/heads); fewer heads where keys are grouped."""
-    return x.unflatten(-1, (-1, part.proj.in_features // part.num_heads)).transpose(1, 2)
+    heads: Tensor = x.unflatten(-1, (-1, part.proj.in_features // part.num_heads))
+    return heads.transpose(1, 2)
 
 
 def _rotate(part: Any, x: Tensor, rope: Tensor, floating: int) -> Tensor:

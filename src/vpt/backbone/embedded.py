@@ -9,7 +9,7 @@ from pathlib import Path
 
 from timm.models.vision_transformer import VisionTransformer
 
-NAME = "vit_nano_patch8_48"
+NAME = "vit_nano_patch12_48"
 WEIGHTS = Path(__file__).with_name(f"{NAME}.safetensors")
 SIZE = 48
 
@@ -17,7 +17,7 @@ SIZE = 48
 def create(image_size: int | None = None) -> VisionTransformer:
     """The architecture, with random weights and no classifier."""
     model = VisionTransformer(
-        img_size=image_size or SIZE, patch_size=8, embed_dim=128, depth=8, num_heads=4, num_classes=0
+        img_size=image_size or SIZE, patch_size=12, embed_dim=128, depth=8, num_heads=4, num_classes=0
     )
     model.pretrained_cfg = {
         "architecture": NAME,

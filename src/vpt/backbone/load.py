@@ -66,7 +66,7 @@ def known_backbones(pattern: str = "") -> list[str]:
 
 
 def _create(name: str, image_size: int | None, pretrained: bool) -> nn.Module:
-    if ":" not in name and not timm.is_model(name):
+    if ":" not in name and not _is_known(name):
         raise BackboneError(f"the backbone {name!r} is unknown; {_nearest_model(name)}")
     options: dict[str, Any] = {"num_classes": 0}
     if image_size is not None and _takes_size(name):
@@ -91,6 +91,11 @@ def _takes_size(name: str) -> bool:
         hasattr(getattr(model, "patch_embed", None), "img_size")
         or "img_size" in inspect.signature(type(model)).parameters
     )
+
+
+def _is_known(name: str) -> bool:
+    """Whether timm has this architecture and, where a tag is given, weights of that tag."""
+    return timm.is_model(name) and ("." not in name or name in timm.list_pretrained(name))
 
 
 def _nearest_model(name: str) -> str:

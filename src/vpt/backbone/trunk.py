@@ -49,6 +49,9 @@ def survey(trunk: nn.Module, size: int) -> Sites:
     if not sites.blocks:
         return sites
     blocks = [trunk.get_submodule(path) for path in sites.blocks]
+    x, context = _input_of(blocks[0], trunk, size)
+    if sites.reads_class_token and not _pools_alike(trunk, x, x[:, :1]):
+        sites = replace(sites, reads_class_token=False)
     layouts = [sites.layout(block) for block in blocks]
     layout = layouts[0]
     if layout is None or layouts.count(layout) != len(layouts):
@@ -56,7 +59,6 @@ def survey(trunk: nn.Module, size: int) -> Sites:
     kinds = {type(getattr(block, layout.attention)) for block in blocks}
     if len(kinds) != 1:
         return sites
-    x, context = _input_of(blocks[0], trunk, size)
     with torch.no_grad():
         open_ = explains(getattr(blocks[0], layout.attention), getattr(blocks[0], layout.norm1)(x), context)
     narrow = open_ and sites.reads_class_token and _narrows(blocks[0], layout, x, context)
@@ -81,6 +83,16 @@ def _input_of(block: nn.Module, trunk: nn.Module, size: int) -> tuple[Tensor, di
     finally:
         handle.remove()
     raise RuntimeError(f"{type(trunk).__name__} never calls its first block")
+
+
+@torch.no_grad()
+def _pools_alike(trunk: Any, x: Tensor, cls: Tensor) -> bool:
+    """Whether the head reads the same from CLS alone; a distilled DeiT also reads its second token."""
+    try:
+        whole, alone = (trunk.forward_head(tokens, pre_logits=True) for tokens in (x, cls))
+    except (IndexError, RuntimeError):
+        return False
+    return alone.is_meta or torch.equal(whole, alone)
 
 
 @torch.no_grad()

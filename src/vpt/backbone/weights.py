@@ -10,7 +10,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -122,15 +124,21 @@ def _strip(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     return {key[len(best) :]: value for key, value in state.items() if key.startswith(best)}
 
 
-def _load_npz(model: nn.Module, path: Path) -> tuple[str, ...]:
+def _load_npz(model: Any, path: Path) -> tuple[str, ...]:
     load = getattr(model, "load_pretrained", None)
     if load is None:
         raise BackboneError(
             f"{path}: {type(model).__name__} has no .npz layout; give its weights as .safetensors or .pth"
         )
     try:
-        load(str(path))
-    except (KeyError, AssertionError, ValueError, OSError, RuntimeError) as error:
+        with path.open("rb") as stream:  # timm would leave the file open where it does not fit
+            with np.load(stream) as file:
+                # timm takes as many blocks as the model has, and is silent about the rest
+                if any(f"/encoderblock_{len(model.blocks)}/" in name for name in file.files):
+                    raise ValueError(f"the file has more than {len(model.blocks)} blocks")
+            stream.seek(0)
+            load(stream)
+    except (KeyError, AssertionError, AttributeError, ValueError, OSError, RuntimeError, BadZipFile) as error:
         raise BackboneError(
             f"{path} does not fit {type(model).__name__}: {error}; is the backbone's name the one of this file "
             "(ViT-B_16.npz is vit_base_patch16_224)?"

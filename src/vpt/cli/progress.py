@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -10,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from vpt.cli.units import duration
+from vpt.job import Listener
 from vpt.training import Epoch, Recipe
-from vpt.tune import Listener
 
 PLAIN_EVERY = 30.0  # seconds between plain lines within a long epoch
 
@@ -56,12 +57,12 @@ class ConsoleListener(Listener):
         elif done == total:
             self.console.print(f"{self.prefix}{part}: {total} images read", markup=False)
 
-    def begin(self, recipe: Recipe, steps_per_epoch: int, done: int) -> None:
+    def begin(self, recipe: Recipe, steps_per_epoch: int, done: Sequence[Epoch]) -> None:
         self._steps, self._epochs = steps_per_epoch, recipe.epochs
-        self._done = self._at_start = done * steps_per_epoch
+        self._done = self._at_start = len(done) * steps_per_epoch
         self._began = self._spoke = time.monotonic()
         if done:
-            self.console.print(f"going on after epoch {done} of {recipe.epochs}", markup=False)
+            self.console.print(f"going on after epoch {len(done)} of {recipe.epochs}", markup=False)
 
     def step(self, epoch: int, step: int, loss: float, step_size: float) -> None:
         self._done = (epoch - 1) * self._steps + step
@@ -71,10 +72,8 @@ class ConsoleListener(Listener):
             self._say(f"epoch {epoch}/{self._epochs}  step {step}/{self._steps}  loss {loss:.3f}")
 
     def epoch(self, epoch: Epoch) -> None:
-        val = "" if epoch.val_top1 is None else f"  val {100 * epoch.val_top1:.1f} %"
-        self._say(
-            f"epoch {epoch.epoch}/{self._epochs}  loss {epoch.train_loss:.3f}  train {100 * epoch.train_top1:.1f} %{val}"
-        )
+        text = f"epoch {epoch.epoch}/{self._epochs}  loss {epoch.train_loss:.3f}  train {100 * epoch.train_top1:.1f} %"
+        self._say(text if epoch.val_top1 is None else f"{text}  val {100 * epoch.val_top1:.1f} %")
 
     def _say(self, text: str) -> None:
         self._spoke = time.monotonic()

@@ -67,9 +67,10 @@ def command(
     """
     from vpt.backbone import DEFAULT
     from vpt.cli.progress import ConsoleListener
+    from vpt.job import Job
     from vpt.methods import parse_method
     from vpt.training import Recipe, distributed
-    from vpt.tune import Job, tune
+    from vpt.tune import tune
 
     names = Recipe.__dataclass_fields__
     recipe = Recipe.of(parse_method(method), **{key: value for key, value in options.items() if key in names})
@@ -116,10 +117,12 @@ def _summary(result: Any, job: Any) -> None:
         classes.add_row(name, "no image" if value is None else f"{100 * value:.1f}")
     if len(result.per_class) <= 30:
         console.print(classes)
+    trained = f"{result.trained_parameters:,} of {result.total_parameters:,} parameters"
+    mean = f"mean per class {100 * result.mean_per_class:.2f} %"
     lines = [
-        ("top-1", f"{100 * result.top1:.2f} % on {result.scored_on} (mean per class {100 * result.mean_per_class:.2f} %)"),
+        ("top-1", f"{100 * result.top1:.2f} % on {result.scored_on}, {mean}"),
         ("method", f"{result.method} on {result.backbone}"),
-        ("trained", f"{result.trained_parameters:,} of {result.total_parameters:,} parameters ({100 * result.share:.2f} %)"),
+        ("trained", f"{trained} ({100 * result.share:.2f} %)"),
         ("file", f"{result.file}, {size(result.file_bytes)}"),
         ("time", f"{duration(result.seconds)} of training, peak memory {size(result.peak_memory_bytes)}"),
         ("more", f"{job.folder}/: metrics.jsonl, result.json"

@@ -20,9 +20,7 @@ def check_classes(root: Path, counts: Mapping[str, Mapping[str, int]]) -> None:
     for part, found in counts.items():
         strange = {name: count for name, count in found.items() if name not in train}
         if strange:
-            named = [
-                text + _resembling(name, train) for name, text in zip(strange, counted(strange), strict=True)
-            ]
+            named = [text + _resembling(name, train) for name, text in zip(strange, counted(strange), strict=True)]
             raise DataError(
                 f"{root}: {number(len(strange), 'class')} of {part} without any image in train to learn from:"
                 f"{lines(named)}\n"
@@ -46,9 +44,7 @@ def class_notes(dataset: Dataset) -> tuple[str, ...]:
         split = dataset.splits[part]
         absent = [repr(dataset.classes[k]) for k in (split.counts(len(dataset.classes)) == 0).nonzero()[0]]
         if len(split) and absent:
-            notes.append(
-                f"{part} has no image of {number(len(absent), 'class')}: {listed(absent)}; {consequence}"
-            )
+            notes.append(f"{part} has no image of {number(len(absent), 'class')}: {listed(absent)}; {consequence}")
     return tuple(notes)
 
 

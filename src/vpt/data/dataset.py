@@ -68,9 +68,7 @@ class Split:
         if not isinstance(mine, np.ndarray) or not isinstance(theirs, np.ndarray):
             raise DataError("one split holds paths, the other an array; give both in the same form")
         if mine.shape[1:] != theirs.shape[1:]:
-            raise DataError(
-                f"images of {mine.shape[1:]} and {theirs.shape[1:]} cannot be joined; make them one size"
-            )
+            raise DataError(f"images of {mine.shape[1:]} and {theirs.shape[1:]} cannot be joined; make them one size")
         return Split(np.concatenate([mine, theirs]), labels, names)
 
     def counts(self, classes: int) -> NDArray[np.int64]:

@@ -41,9 +41,7 @@ def colours(rng: np.random.Generator, n: int, k: int) -> Floats:
     return rng.uniform(0, 1, (n, k, 3)).astype(np.float32)
 
 
-def apart(
-    rng: np.random.Generator, radius: Floats, margin: float = 0.0, tries: int = 60
-) -> tuple[Floats, Floats]:
+def apart(rng: np.random.Generator, radius: Floats, margin: float = 0.0, tries: int = 60) -> tuple[Floats, Floats]:
     """Centres (n, k) twice, drawn so that circles of `radius` (n, k) stay inside and do not touch.
 
     Where `tries` draws do not find a free place, the least bad of them is taken.
@@ -78,7 +76,8 @@ def marble(rng: np.random.Generator, n: int, size: int) -> Floats:
         field += wave
         bend = 1.5 * wave
     first, second = colours(rng, n, 2).transpose(1, 0, 2)[:, :, None, None]
-    return first + (second - first) * (field[..., None] / 8 + 0.5)
+    blended: Floats = first + (second - first) * (field[..., None] / 8 + 0.5)
+    return blended
 
 
 def paint(scene: Scene, background: Floats) -> Floats:

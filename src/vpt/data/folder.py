@@ -38,9 +38,7 @@ def read_folder(root: Path) -> Dataset:
     """
     parts, ignored = _parts(root)
     found = {part: _classes(part, folder, root, ignored) for part, folder in parts.items()}
-    counts = {
-        part: {name: len(paths) for name, paths in by_class.items()} for part, by_class in found.items()
-    }
+    counts = {part: {name: len(paths) for name, paths in by_class.items()} for part, by_class in found.items()}
     check_classes(root, counts)
     classes = tuple(sorted(found["train"]))
     return Dataset(
@@ -72,9 +70,7 @@ def _parts(root: Path) -> tuple[dict[str, Path], list[str]]:
         return {"train": root}, []
     for part, candidates in named.items():
         if len(candidates) > 1:
-            raise DataError(
-                f"{root} holds {listed([f.name for f in candidates])}; keep one folder for {part}"
-            )
+            raise DataError(f"{root} holds {listed([f.name for f in candidates])}; keep one folder for {part}")
     stray = [f"{folder.name}/" for folder in folders if folder.name.casefold() not in _PARTS]
     stray += [entry.name for entry in _visible(root) if not entry.is_dir()]
     return {part: named[part][0] for part in ("train", "val", "test") if part in named}, stray
@@ -87,9 +83,7 @@ def _classes(part: str, folder: Path, root: Path, ignored: list[str]) -> dict[st
         _refuse_without_classes(folder)
     if all((inner / "train").is_dir() for inner in folders):
         inside = listed([str(inner) for inner in folders])
-        raise DataError(
-            f"{folder} holds whole data sets rather than classes; give the path of one of them: {inside}"
-        )
+        raise DataError(f"{folder} holds whole data sets rather than classes; give the path of one of them: {inside}")
     ignored += [str(entry.relative_to(root)) for entry in _visible(folder) if not entry.is_dir()]
     images: defaultdict[str, list[Path]] = defaultdict(list)
     for inner in folders:

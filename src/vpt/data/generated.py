@@ -142,8 +142,14 @@ def distance_scene(n: int, rng: np.random.Generator) -> tuple[Scene, Ints, Float
     radius = rng.uniform(0.25, 0.45, distance.shape) / distance
     foot = horizon[:, None] + EYE / distance
     x = rng.uniform(0.1, 0.9, distance.shape)
-    x, y, radius = (a.astype(np.float32) for a in (x, foot - radius, radius))
-    scene = Scene(kind, x, y, radius, np.zeros_like(radius), colours(rng, *kind.shape))
+    scene = Scene(
+        kind=kind,
+        x=x.astype(np.float32),
+        y=(foot - radius).astype(np.float32),
+        radius=radius.astype(np.float32),
+        angle=np.zeros(kind.shape, dtype=np.float32),
+        colour=colours(rng, *kind.shape),
+    )
     return scene, labels, distance.astype(np.float32), horizon.astype(np.float32)
 
 
@@ -179,18 +185,14 @@ def _draw_digits(n: int, rng: np.random.Generator, size: int) -> tuple[Pictures,
 
     scans, truth = load_digits(return_X_y=True)
     if n > len(truth):
-        raise DataError(
-            f"{n} digits were asked for and scikit-learn has {len(truth)}; ask for at most {len(truth)}"
-        )
+        raise DataError(f"{n} digits were asked for and scikit-learn has {len(truth)}; ask for at most {len(truth)}")
     turn = np.zeros(len(truth))
     for digit in range(10):
         of_digit = rng.permutation(np.flatnonzero(truth == digit))
         turn[of_digit] = (np.arange(len(of_digit)) + rng.uniform(0, 1, len(of_digit))) / len(of_digit)
     order = np.argsort(turn, kind="stable")[:n]
     grey = (scans[order].reshape(-1, 8, 8) * (255 / 16)).round().astype(np.uint8)
-    large = [
-        np.asarray(Image.fromarray(scan).resize((size, size), Image.Resampling.BICUBIC)) for scan in grey
-    ]
+    large = [np.asarray(Image.fromarray(scan).resize((size, size), Image.Resampling.BICUBIC)) for scan in grey]
     return np.repeat(np.stack(large)[..., None], 3, axis=3), truth[order].astype(np.int64)
 
 

@@ -77,8 +77,7 @@ def decode(
             raise DataError(
                 f"{len(faults)} of {number(total, 'image')} cannot be used:"
                 f"{lines([f'{split.names[i]}: {reason}' for i, reason in faults.items()])}\n"
-                "replace or delete them"
-                + ("" if len(faults) == total else ", or ask for corrupt images to be skipped")
+                "replace or delete them" + ("" if len(faults) == total else ", or ask for corrupt images to be skipped")
             )
     except BaseException:
         _delete(images)
@@ -149,9 +148,7 @@ def _notes(split: Split, remarks: dict[int, list[str]], lost_classes: int) -> tu
             names[" ".join(remark.split())].append(split.names[i])
     notes = [f"{number(len(who), 'image')}: {what} ({listed(who)})" for what, who in names.items()]
     if lost_classes:
-        notes.append(
-            f"{number(lost_classes, 'class')} without any image left after skipping the corrupt ones"
-        )
+        notes.append(f"{number(lost_classes, 'class')} without any image left after skipping the corrupt ones")
     return tuple(notes)
 
 

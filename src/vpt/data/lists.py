@@ -80,9 +80,7 @@ def read_lists(root: Path) -> Dataset:
         val=_split(root, parts["val"]),
         test=_split(root, parts["test"]),
         source=f"lists {', '.join(files.values())} in {root}",
-        notes=()
-        if named
-        else ("classes are called by their numbers: the folders of the images do not name them",),
+        notes=() if named else ("classes are called by their numbers: the folders of the images do not name them",),
     )
 
 
@@ -116,12 +114,8 @@ def _parse(root: Path, name: str, faults: list[str]) -> list[_Entry]:
             faults.append(f"{where}: {kind}: {label!r} after {path!r}")
         elif path in entries:
             earlier = entries[path]
-            with_label = f", with label {earlier.label} there and {int(label)} here" * (
-                earlier.label != int(label)
-            )
-            faults.append(
-                f"{where}: {path!r} stands already in line {earlier.where.rsplit()[-1]}{with_label}"
-            )
+            with_label = f", with label {earlier.label} there and {int(label)} here" * (earlier.label != int(label))
+            faults.append(f"{where}: {path!r} stands already in line {earlier.where.rsplit()[-1]}{with_label}")
         else:
             entries[path] = _Entry(path, int(label), where)
             if not os.path.lexists(root / path):
@@ -136,9 +130,7 @@ def _check_labels_agree(entries: dict[str, list[_Entry]], faults: list[str]) -> 
     for entry in (entry for listing in entries.values() for entry in listing):
         other = first.setdefault(entry.path, entry)
         if other.label != entry.label:
-            faults.append(
-                f"{entry.where}: {entry.path!r} has label {entry.label}, but {other.label} in {other.where}"
-            )
+            faults.append(f"{entry.where}: {entry.path!r} has label {entry.label}, but {other.label} in {other.where}")
 
 
 def _arrange(root: Path, files: dict[str, str], entries: dict[str, list[_Entry]]) -> dict[str, list[_Entry]]:

@@ -22,9 +22,7 @@ _READERS: tuple[tuple[Callable[[Path], bool], Callable[[Path], Dataset]], ...] =
 )
 
 
-def read(
-    source: str | Path, *, seed: int = 0, val_fraction: float = 0.2, test_fraction: float = 0.2
-) -> Dataset:
+def read(source: str | Path, *, seed: int = 0, val_fraction: float = 0.2, test_fraction: float = 0.2) -> Dataset:
     """Read a folder with list files, a folder of class folders, or a built-in task by its name.
 
     seed: for the images of a built-in task, and for cutting val and test where the source has none.
@@ -48,9 +46,7 @@ def read(
                 f"Built-in tasks: {nearest(str(source), generated.TASKS)}"
             )
     except OSError as error:
-        raise DataError(
-            f"{str(source)!r} cannot be read: {error}; check the path and its permissions"
-        ) from error
+        raise DataError(f"{str(source)!r} cannot be read: {error}; check the path and its permissions") from error
     dataset = complete(dataset, seed=seed, val_fraction=val_fraction, test_fraction=test_fraction)
     notes = (*dataset.notes, *class_notes(dataset), *leak_notes(dataset))
     if root.is_dir() and str(source) in generated.TASKS:

@@ -87,9 +87,7 @@ def open_rgb(path: Path) -> tuple[Image.Image, list[str]]:
     try:
         status = path.stat()
     except FileNotFoundError:
-        raise BadImage(
-            "a link to a file that is not there" if path.is_symlink() else "no such file"
-        ) from None
+        raise BadImage("a link to a file that is not there" if path.is_symlink() else "no such file") from None
     except OSError as error:
         raise BadImage(error.strerror or str(error)) from error
     if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
@@ -114,9 +112,7 @@ def open_rgb(path: Path) -> tuple[Image.Image, list[str]]:
     except UnidentifiedImageError:
         raise BadImage(f"not an image of a known format ({', '.join(_formats())})") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise BadImage(
-            f"more than {Image.MAX_IMAGE_PIXELS} pixels, too large to be safe; scale it down"
-        ) from None
+        raise BadImage(f"more than {Image.MAX_IMAGE_PIXELS} pixels, too large to be safe; scale it down") from None
     except Exception as error:  # on damaged files Pillow raises whatever its decoders stumble over
         refused = getattr(error, "strerror", None)  # set where the system, not the decoder, gave up
         raise BadImage(refused or f"damaged: {str(error) or type(error).__name__}") from error

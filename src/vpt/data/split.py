@@ -18,9 +18,7 @@ from vpt.data.messages import counted, lines, number
 from vpt.errors import DataError, SpecError
 
 
-def complete(
-    dataset: Dataset, *, seed: int = 0, val_fraction: float = 0.2, test_fraction: float = 0.2
-) -> Dataset:
+def complete(dataset: Dataset, *, seed: int = 0, val_fraction: float = 0.2, test_fraction: float = 0.2) -> Dataset:
     """The dataset with an empty val or test cut out of its train; a part that is there stays as it is.
 
     val_fraction, test_fraction: share of the images now in train, for each class; 0 leaves the part empty.
@@ -34,9 +32,7 @@ def complete(
     if not missing:
         return dataset
     if sum(missing.values()) >= 1:
-        raise SpecError(
-            f"val_fraction {val_fraction} and test_fraction {test_fraction} leave nothing to train on"
-        )
+        raise SpecError(f"val_fraction {val_fraction} and test_fraction {test_fraction} leave nothing to train on")
     parts = cut(dataset.train, dataset.classes, missing, seed)
     how = ", ".join(f"{part} {fraction:.0%}" for part, fraction in missing.items())
     return replace(
@@ -48,9 +44,7 @@ def complete(
     )
 
 
-def cut(
-    split: Split, classes: tuple[str, ...], fractions: Mapping[str, float], seed: int
-) -> dict[str, Split]:
+def cut(split: Split, classes: tuple[str, ...], fractions: Mapping[str, float], seed: int) -> dict[str, Split]:
     """Part name -> Split for each of `fractions`, and "train" for the rest; each keeps the order of `split`.
 
     Every class gives each part at least one image and keeps at least one for train; else DataError.
@@ -68,9 +62,7 @@ def cut(
         )
     taken: dict[str, list[int]] = {part: [] for part in (*fractions, "train")}
     for label, count in enumerate(counts):
-        members = sorted(
-            np.flatnonzero(split.labels == label).tolist(), key=lambda i: _rank(split.names[i], seed)
-        )
+        members = sorted(np.flatnonzero(split.labels == label).tolist(), key=lambda i: _rank(split.names[i], seed))
         for part, share in _shares(int(count), fractions).items():
             taken[part] += members[:share]
             members = members[share:]

@@ -39,8 +39,8 @@ class PromptKeys(nn.Module):
         self.prompts = prompts
         self.norm = norm
 
-    def forward(self, batch: int) -> Tensor:
-        return self.norm(self.prompts(batch))  # type: ignore[no-any-return]
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.prompts(x.shape[0]).to(x.dtype))  # type: ignore[no-any-return]
 
 
 class Insert(nn.Module):

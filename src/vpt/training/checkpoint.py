@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from vpt.errors import ArtifactError
+from vpt.errors import ArtifactError, SpecError
 from vpt.files import write_atomic
 from vpt.model import TunedModel
 
@@ -26,14 +26,20 @@ def save_checkpoint(path: Path, model: TunedModel, optimizer: torch.optim.Optimi
 
 
 def load_checkpoint(path: Path, model: TunedModel, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The inverse of `save_checkpoint`; gives back `progress`."""
+    """The inverse of `save_checkpoint`; gives back `progress`.
+
+    Raises ArtifactError when the file is damaged or of another method.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             progress: dict[str, Any] = json.loads(file.metadata()["progress"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"the checkpoint {path} is damaged ({error}); delete it to begin anew") from error
-    model.load_owned_state({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
+    try:
+        model.load_owned_state({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
+    except SpecError as error:
+        raise ArtifactError(f"the checkpoint {path} is of another run ({error}); delete it to begin anew") from error
     for index, parameter in enumerate(model.owned_parameters()):
         prefix = f"optimizer.{index}."
         optimizer.state[parameter] = {

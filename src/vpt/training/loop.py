@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from vpt.errors import TrainingError
+from vpt.errors import ArtifactError, TrainingError
 from vpt.model import TunedModel
 from vpt.training import distributed
 from vpt.training.batches import Examples, Feed, batches, order
@@ -38,8 +39,8 @@ class Epoch:
 class Watcher:
     """Hears how training goes. Override what you want to hear."""
 
-    def begin(self, recipe: Recipe, steps_per_epoch: int, done: int) -> None:
-        """Training begins, or goes on after `done` epochs."""
+    def begin(self, recipe: Recipe, steps_per_epoch: int, done: Sequence[Epoch]) -> None:
+        """Training begins, or goes on after the epochs in `done`."""
 
     def step(self, epoch: int, step: int, loss: float, step_size: float) -> None:
         """One iteration is done; `epoch` counts from 1, `step` from 1 within it."""
@@ -63,7 +64,8 @@ def train(
     With `checkpoint`, each epoch ends by writing that file, and a file already there is gone on from: an
     interrupted run ends with the bits of an unbroken one (on the CPU). `cache`: a folder for features of the frozen
     backbone, where only the head trains.
-    Raises TrainingError when the loss is NaN or infinite, with the step, the step size and advice.
+    Raises TrainingError when the loss is NaN or infinite, with the step, the step size and advice; ArtifactError when
+    the checkpoint is damaged or of another recipe or method.
     """
     watcher = watcher or Watcher()
     device = next(model.parameters()).device
@@ -79,11 +81,16 @@ def train(
     history: list[Epoch] = []
     if checkpoint is not None and checkpoint.exists():
         progress = load_checkpoint(checkpoint, model, optimizer)
+        if progress["recipe"] != recipe.as_dict():
+            raise ArtifactError(
+                f"the checkpoint {checkpoint} was made with another recipe, {progress['recipe']}; go on with that one, or "
+                "delete it to begin anew"
+            )
         history = [Epoch(**record) for record in progress["history"]]
 
     steps_per_epoch = math.ceil(len(feed) / recipe.batch_size)
     steps = steps_per_epoch * recipe.epochs
-    watcher.begin(recipe, steps_per_epoch, len(history))
+    watcher.begin(recipe, steps_per_epoch, history)
     for epoch in range(len(history), recipe.epochs):
         started = time.perf_counter()
         model.train()
@@ -122,7 +129,8 @@ def train(
             )
         )
         if checkpoint is not None and distributed.rank() == 0:
-            save_checkpoint(checkpoint, model, optimizer, {"history": [asdict(record) for record in history]})
+            progress = {"recipe": recipe.as_dict(), "history": [asdict(record) for record in history]}
+            save_checkpoint(checkpoint, model, optimizer, progress)
         watcher.epoch(history[-1])
     model.eval()
     return history

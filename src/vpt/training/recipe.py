@@ -52,10 +52,9 @@ class Recipe:
                 raise SpecError(f"{field} is {getattr(self, field)}; it must be at least 1")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise SpecError(f"learning_rate is {self.learning_rate}; it must be above 0")
-        if self.weight_decay < 0:
-            raise SpecError(f"weight_decay is {self.weight_decay}; it must be at least 0")
-        if not self.warmup_epochs >= 0:
-            raise SpecError(f"warmup_epochs is {self.warmup_epochs}; it must be at least 0")
+        for field in ("weight_decay", "warmup_epochs"):
+            if not 0 <= getattr(self, field) < math.inf:
+                raise SpecError(f"{field} is {getattr(self, field)}; it must be at least 0, and finite")
         if self.accumulate > self.batch_size:
             raise SpecError(f"accumulate is {self.accumulate} for batches of {self.batch_size}; a part needs an image")
 

@@ -1,0 +1,106 @@
+"""The built-in tasks: the same bytes every time, and labels that the drawn scene bears out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vpt.data import generated
+from vpt.data.drawing import BALL, HEART, KITE, NONE, Scene, paint
+from vpt.data.generated import TASKS, draw, load
+from vpt.errors import DataError
+
+DRAWN = [name for name in TASKS if name != "digits"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_shapes_labels_and_bytes(task):
+    images, labels = draw(task, 120, seed=1)
+    assert images.shape == (120, 48, 48, 3) and images.dtype == np.uint8
+    assert labels.shape == (120,) and labels.dtype == np.int64
+    assert set(labels.tolist()) == set(range(len(TASKS[task].classes)))
+    again, same = draw(task, 120, seed=1)
+    assert (images == again).all() and (labels == same).all()
+    other, _ = draw(task, 120, seed=2)
+    assert (images != other).any()
+
+
+@pytest.mark.parametrize("task", DRAWN)
+def test_another_size(task):
+    images, _ = draw(task, 3, seed=0, size=32)
+    assert images.shape == (3, 32, 32, 3)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_parts_share_no_image(task):
+    row, parts = TASKS[task], load(task, 0, size=16)
+    assert [len(parts[part][1]) for part in ("train", "val", "test")] == [row.train, row.val, row.test]
+    assert all(len(images) == len(labels) for images, labels in parts.values())
+    images = np.concatenate([images for images, _ in parts.values()])
+    assert len({image.tobytes() for image in images}) == len(images)
+
+
+def test_count_is_the_number_of_balls():
+    scene, labels = generated.count_scene(300, np.random.default_rng(0))
+    assert ((scene.kind == BALL).sum(axis=1) == labels + 1).all()
+    there = scene.kind != NONE
+    gap = np.hypot(scene.x[:, :, None] - scene.x[:, None], scene.y[:, :, None] - scene.y[:, None])
+    gap = gap - scene.radius[:, :, None] - scene.radius[:, None]
+    pairs = there[:, :, None] & there[:, None] & ~np.eye(there.shape[1], dtype=bool)
+    assert (gap[pairs] > -0.02).mean() > 0.99  # hardly any object hides another
+
+
+def test_position_is_the_column_of_the_heart():
+    scene, labels = generated.position_scene(300, np.random.default_rng(0))
+    hearts = scene.kind == HEART
+    assert (hearts.sum(axis=1) == 1).all()
+    assert (np.floor(scene.x[hearts] * len(TASKS["position"].classes)) == labels).all()
+
+
+def test_orientation_is_where_the_kite_points():
+    scene, labels = generated.orientation_scene(300, np.random.default_rng(0))
+    kites = scene.kind == KITE
+    assert (kites.sum(axis=1) == 1).all()
+    assert (np.round(scene.angle[kites] / 45) % 8 == labels).all()
+
+
+@pytest.mark.parametrize(("angle", "side"), [(0, np.s_[:, 24:]), (90, np.s_[24:]), (180, np.s_[:, :24])])
+def test_a_kite_is_slim_towards_its_tip(angle, side):
+    one = {name: np.full((1, 1), value, np.float32) for name, value in
+           {"x": 0.5, "y": 0.5, "radius": 0.3, "angle": angle}.items()}  # fmt: skip
+    scene = Scene(kind=np.full((1, 1), KITE), colour=np.ones((1, 1, 3), np.float32), **one)
+    picture = paint(scene, np.zeros((1, 48, 48, 3), np.float32))[0].sum(axis=-1)
+    assert 0.3 < picture[side].sum() / picture.sum() < 0.46
+
+
+def test_distance_is_the_range_of_the_nearest():
+    scene, labels, distance, horizon = generated.distance_scene(300, np.random.default_rng(0))
+    nearest = distance.min(axis=1)
+    steps = np.log(nearest / generated.NEAR) / np.log(generated.FAR / generated.NEAR) * generated.RANGES
+    assert (np.floor(steps) == labels).all()
+    foot = scene.y + scene.radius  # what stands nearer meets the plain lower in the picture
+    assert (foot.argmax(axis=1) == distance.argmin(axis=1)).all()
+    assert (foot > horizon[:, None]).all()
+
+
+def test_digits_are_all_there_and_evenly_cut():
+    parts = load("digits", 0)
+    counts = {part: np.bincount(labels, minlength=10) for part, (_, labels) in parts.items()}
+    assert sum(counts.values()).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+    for count in counts.values():
+        assert np.ptp(count / count.mean()) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("cuont", 5, 0), "did you mean 'count'"),
+        (("count", 0, 0), "cannot draw 0 images"),
+        (("count", 5, 0, 8), "of 8 px"),
+        (("count", 5, -1), "seed is -1"),
+        (("digits", 2000, 0), "at most 1797"),
+    ],
+)
+def test_refusals(arguments, message):
+    with pytest.raises(DataError, match=message):
+        draw(*arguments)

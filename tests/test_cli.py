@@ -1,0 +1,245 @@
+"""The command line, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vpt.cli import COMMANDS, main
+from vpt.errors import ExitCode
+
+SMALL = ["--epochs", "4", "--batch-size", "8", "--method", "vpt(length=2)"]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Reddish and bluish noise: 16 images of each of two classes."""
+    root = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for channel, name in enumerate(("red", "blue")):
+        (root / name).mkdir()
+        for i in range(16):
+            pixels = rng.integers(0, 120, (20, 24, 3), dtype=np.uint8)
+            pixels[..., 2 * channel] += 120
+            Image.fromarray(pixels).save(root / name / f"{i}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def tuned(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tuned file of those photos."""
+    out = tmp_path_factory.mktemp("tuned") / "photos.safetensors"
+    vpt("tune", photos, "--out", out, *SMALL)
+    return out
+
+
+def vpt(*args: object) -> None:
+    """Run a command in this process; a failure leaves by SystemExit."""
+    main([str(arg) for arg in args])
+
+
+def code(*args: object) -> int:
+    """Run a command that fails; its exit code."""
+    with pytest.raises(SystemExit) as left:
+        vpt(*args)
+    return int(left.value.code or 0)
+
+
+def started(*args: object, **options: object) -> subprocess.Popen[str]:
+    """A command in a process of its own."""
+    line = [sys.executable, "-c", "from vpt.cli import main; main()", *map(str, args)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True, env=env, **options)  # type: ignore[call-overload,no-any-return]
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import sys; from vpt.cli import main\n"
+        "try: main(['tune', '--help'])\n"
+        "finally: assert not {'torch', 'timm', 'numpy', 'rich'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    vpt(name, "--help")
+    text = capsys.readouterr().out
+    assert f"vpt {name}" in text
+    assert name == "demo" or f"\n  vpt {name} " in text
+
+
+def test_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert code("tuen") == ExitCode.USAGE
+    assert "did you mean 'tune'?" in capsys.readouterr().err
+
+
+def test_check_counts_as_the_paper_does(capsys: pytest.CaptureFixture[str]) -> None:
+    vpt("check", "vit_base_patch16_224", "vpt(length=100)", "--classes", 6, "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert (found["total"], found["trained"]) == (86_724_870, 926_214)
+    assert found["hangs_at"] == [f"blocks.{i}.attn" for i in range(12)]
+
+
+def test_check_refuses_what_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    assert code("check", "resnet18", "vpt", "--classes", 6) == ExitCode.FIT
+    assert "methods that fit: linear, full" in capsys.readouterr().err
+    assert code("check", "resnet81", "vpt", "--classes", 6) == ExitCode.BACKBONE
+    assert "resnet18" in capsys.readouterr().err
+    assert code("check", "resnet18", "vpt(lenght=3)", "--classes", 6) == ExitCode.USAGE
+    assert "did you mean 'length'?" in capsys.readouterr().err
+
+
+def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
+    vpt("list", "methods", "--json")
+    assert {text.partition("(")[0] for text in json.loads(capsys.readouterr().out)} == {"vpt", "linear", "full"}
+    vpt("list", "tasks", "--json")
+    assert {"digits", "count", "orientation"} <= set(json.loads(capsys.readouterr().out))
+    vpt("list", "backbones", "vit_base*dinov3*")
+    assert "vit_base_patch16_dinov3" in capsys.readouterr().out
+
+
+def test_tune_leaves_a_file_and_a_folder(tuned: Path) -> None:
+    run = tuned.with_suffix(".run")
+    assert {"job.json", "checkpoint.safetensors", "metrics.jsonl", "result.json", "curve.png", "confusion.png"} <= {
+        path.name for path in run.iterdir()
+    }
+    assert [json.loads(line)["epoch"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3, 4]
+    assert tuned.stat().st_size < 40_000
+    for picture in ("curve.png", "confusion.png"):
+        with Image.open(run / picture) as image:
+            assert min(image.size) > 200
+
+
+def test_tune_learns_and_says_so(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    vpt("tune", photos, "--out", tmp_path / "a.safetensors", *SMALL, "--json")
+    captured = capsys.readouterr()
+    result = json.loads(captured.out)
+    assert result["top1"] == 1.0
+    assert result["per_class"] == {"blue": 1.0, "red": 1.0}
+    assert result["images"] == {"train": 20, "val": 6, "test": 6}
+    assert result["trained_parameters"] == 8 * 2 * 128 + 2 * 129
+    assert "epoch 4/4" in captured.err
+    assert "left" in captured.err
+
+
+def test_the_same_command_again_only_reads(photos: Path, tuned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = tuned.stat().st_mtime_ns
+    vpt("tune", photos, "--out", tuned, *SMALL)
+    assert "--overwrite does it again" in capsys.readouterr().err
+    assert tuned.stat().st_mtime_ns == before
+
+
+def test_other_settings_on_the_same_file_are_refused(
+    photos: Path, tuned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert code("tune", photos, "--out", tuned, *SMALL, "--lr", 3) == ExitCode.USAGE
+    assert "recipe.learning_rate: 2.5 then, 3.0 now" in capsys.readouterr().err
+
+
+def test_show_eval_predict(photos: Path, tuned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    vpt("show", tuned)
+    text = capsys.readouterr().out
+    assert "vpt(length=2" in text
+    assert "blue, red" in text
+    vpt("eval", tuned, photos, "--json")
+    assert json.loads(capsys.readouterr().out)["top1"] == 1.0
+    vpt("predict", tuned, photos / "red" / "0.png", photos / "blue", "--json")
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(answers) == 17
+    assert [answer["top"][0]["class"] for answer in answers] == ["red"] + ["blue"] * 16
+
+
+def test_predict_names_what_is_missing(tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert code("predict", tuned, tmp_path / "no.png") == ExitCode.DATA
+    assert code("predict", tuned, tmp_path) == ExitCode.DATA
+    assert code("predict", tmp_path / "no.safetensors", tmp_path) == ExitCode.DATA
+    assert "no.png does not exist" in capsys.readouterr().err
+
+
+def test_eval_refuses_other_classes(tuned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert code("eval", tuned, "digits") == ExitCode.DATA
+    assert "not tuned for" in capsys.readouterr().err
+
+
+def test_corrupt_images_are_named_all_at_once_before_training(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("red", "blue"):
+        (tmp_path / "bad" / name).mkdir(parents=True)
+        for i in range(16):
+            (tmp_path / "bad" / name / f"{i}.png").write_bytes((photos / name / f"{i}.png").read_bytes())
+        (tmp_path / "bad" / name / "torn.png").write_bytes((photos / name / "0.png").read_bytes()[:100])
+    arguments = ("tune", tmp_path / "bad", "--out", tmp_path / "bad.safetensors", *SMALL)
+    assert code(*arguments) == ExitCode.DATA
+    error = capsys.readouterr().err
+    assert error.count("torn.png") == 2
+    assert not (tmp_path / "bad.safetensors").exists()
+    vpt(*arguments, "--skip-corrupt")
+    assert capsys.readouterr().err.count("torn.png") == 2
+
+
+def test_a_diverging_run_stops_with_advice_and_is_recorded(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "nan.safetensors"
+    assert code("tune", photos, "--out", out, *SMALL, "--lr", 1e30) == ExitCode.TRAINING
+    error = capsys.readouterr().err
+    assert "epoch 1, step" in error
+    assert "try a learning rate of 1e+29" in error
+    failure = json.loads((tmp_path / "nan.run" / "result.json").read_text())
+    assert failure["status"] == "failed"
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(("how", "left"), [(signal.SIGKILL, -9), (signal.SIGINT, ExitCode.INTERRUPTED)])
+def test_a_stopped_run_ends_with_the_bits_of_an_unbroken_one(
+    how: signal.Signals, left: int, photos: Path, tmp_path: Path
+) -> None:
+    settings = ("--epochs", 40, "--batch-size", 4, "--method", "vpt(length=2, dropout=0.1)")
+    whole, broken = tmp_path / "whole.safetensors", tmp_path / "broken.safetensors"
+    unbroken = started("tune", photos, "--out", whole, *settings)
+    unbroken.communicate()
+    assert unbroken.returncode == 0
+    process = started("tune", photos, "--out", broken, *settings)
+    metrics = tmp_path / "broken.run" / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 3):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(how)
+    _, error = process.communicate()
+    assert process.returncode == left
+    if how == signal.SIGINT:
+        assert "the same command goes on" in error
+    assert not broken.exists()
+    again = started("tune", photos, "--out", broken, *settings)
+    assert "going on after epoch" in again.communicate()[1]
+    results = [json.loads((tmp_path / f"{name}.run" / "result.json").read_text()) for name in ("whole", "broken")]
+    histories = [[{**epoch, "seconds": 0} for epoch in result["history"]] for result in results]
+    assert histories[0] == histories[1]
+    assert whole.read_bytes() == broken.read_bytes()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="file size limits are a Unix matter")
+def test_a_file_that_cannot_be_written_is_said(photos: Path, tmp_path: Path) -> None:
+    import resource
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+
+    process = started("tune", photos, "--out", tmp_path / "a.safetensors", *SMALL, preexec_fn=limit)
+    _, error = process.communicate()
+    assert process.returncode == ExitCode.STORAGE
+    assert "could not be written" in error
+    assert not list(tmp_path.glob("*.safetensors"))

@@ -1,0 +1,353 @@
+"""Training: what a recipe means, that it learns, and that it goes on where it was cut off."""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from families import images
+from two_processes import RECIPE, examples, model
+from vpt import METHODS, VPT, Full, Linear, TunedModel
+from vpt.errors import ArtifactError, SpecError, TrainingError
+from vpt.training import Epoch, Examples, Recipe, Watcher, train
+from vpt.training.batches import order
+
+TESTS = Path(__file__).parent
+
+
+def differences(one: TunedModel, other: TunedModel) -> float:
+    """The largest relative difference of an owned tensor."""
+    pairs = zip(one.owned_state().values(), other.owned_state().values(), strict=True)
+    with torch.no_grad():
+        return max(float((a - b).norm() / b.norm()) for a, b in pairs)
+
+
+def without_time(history: list[Epoch]) -> list[Epoch]:
+    return [replace(epoch, seconds=0.0) for epoch in history]
+
+
+@pytest.mark.parametrize("method", ["vpt(length=3)", "vpt(length=3, depth=shallow)", "linear", "full"])
+def test_learns_a_separable_problem(method):
+    tuned = model(method)
+    recipe = Recipe.of(tuned.method, epochs=6, batch_size=8, learning_rate=0.1 if method == "full" else 2.0)
+    history = train(tuned, examples(), recipe, validation=examples(seed=1))
+    assert len(history) == 6 and [epoch.epoch for epoch in history] == [1, 2, 3, 4, 5, 6]
+    assert history[-1].train_loss < 0.5 * history[0].train_loss
+    assert history[-1].val_top1 is not None and history[-1].val_top1 > 0.9
+    assert not tuned.training
+
+
+def test_without_validation():
+    (epoch,) = train(model(), examples(), replace(RECIPE, epochs=1))
+    assert epoch.val_loss is None and epoch.val_top1 is None
+    (epoch,) = train(model(), examples(), replace(RECIPE, epochs=1), validation=examples(0))
+    assert epoch.val_loss is None
+
+
+class TestRecipe:
+    @pytest.mark.parametrize(
+        ("choice", "message"),
+        [
+            ({"optimizer": "sdg"}, "optimizer is 'sdg'; did you mean 'sgd'"),
+            ({"augment": "flipp"}, "augment is 'flipp'; did you mean 'flip'"),
+            ({"precision": "fp16"}, "precision is 'fp16'"),
+            ({"epochs": 0}, "epochs is 0; it must be at least 1"),
+            ({"batch_size": 0}, "batch_size is 0"),
+            ({"accumulate": 0}, "accumulate is 0"),
+            ({"accumulate": 9, "batch_size": 8}, "accumulate is 9 for batches of 8"),
+            ({"learning_rate": 0.0}, "learning_rate is 0.0; it must be above 0"),
+            ({"learning_rate": -1.0}, "learning_rate is -1.0"),
+            ({"learning_rate": math.inf}, "learning_rate is inf"),
+            ({"learning_rate": math.nan}, "learning_rate is nan"),
+            ({"weight_decay": -1e-4}, "weight_decay is -0.0001"),
+            ({"weight_decay": math.nan}, "weight_decay is nan"),
+            ({"weight_decay": math.inf}, "weight_decay is inf"),
+            ({"warmup_epochs": math.inf}, "warmup_epochs is inf"),
+            ({"warmup_epochs": -1}, "warmup_epochs is -1"),
+            ({"warmup_epochs": math.nan}, "warmup_epochs is nan"),
+        ],
+    )
+    def test_refusals(self, choice, message):
+        with pytest.raises(SpecError) as caught:
+            Recipe(**choice)
+        assert message in str(caught.value)
+
+    def test_defaults_of_a_method(self):
+        assert Recipe.of(Full()).optimizer == "adamw"
+        recipe = Recipe.of(VPT(), epochs=50, learning_rate=None, weight_decay=0.0)
+        assert (recipe.optimizer, recipe.learning_rate, recipe.weight_decay) == ("sgd", VPT.learning_rate, 0.0)
+        assert recipe.warmup_epochs == 5
+        assert Recipe.of(Linear(), epochs=100).warmup_epochs == 10
+        assert Recipe.of(Linear(), epochs=100, warmup_epochs=0).warmup_epochs == 0
+
+    def test_json(self):
+        assert Recipe(**RECIPE.as_dict()) == RECIPE
+
+
+class TestSchedule:
+    def steps(self, **choices) -> list[float]:
+        recipe = Recipe(**{"learning_rate": 2.56, "batch_size": 100, "epochs": 10, "warmup_epochs": 2, **choices})
+        return [recipe.step_size(step, 10 * recipe.epochs, 10) for step in range(10 * recipe.epochs)]
+
+    def test_golden(self):
+        steps = self.steps()
+        golden = {
+            0: 1 / 21,
+            1: 2 / 21,
+            19: 20 / 21,
+            20: 1.0,
+            40: 0.8535533905932737,
+            60: 0.5,
+            99: 0.0003854818796385495,
+        }
+        assert {step: steps[step] for step in golden} == pytest.approx(golden, rel=1e-6)
+
+    def test_shape(self):
+        steps = self.steps()
+        assert steps[0] > 0
+        assert np.diff(steps[:21]) == pytest.approx([1 / 21] * 20)
+        assert max(steps) == 1.0  # learning rate × batch / 256
+        assert all(a > b for a, b in pairwise(steps[20:]))
+        assert 0 < steps[-1] < 1e-3
+
+    def test_without_warm_up(self):
+        assert self.steps(warmup_epochs=0)[0] == 1.0
+
+    def test_warm_up_longer_than_training(self):
+        steps = self.steps(epochs=1, warmup_epochs=50)
+        assert all(step > 0 for step in steps) and max(steps) == 1.0
+
+    def test_one_step(self):
+        assert Recipe(learning_rate=256, batch_size=1, epochs=1).step_size(0, 1, 1) > 0
+
+    def test_training_follows_it(self):
+        heard: list[float] = []
+
+        class Listener(Watcher):
+            def step(self, epoch, step, loss, step_size):
+                heard.append(step_size)
+
+        recipe = replace(RECIPE, epochs=3, warmup_epochs=1)
+        history = train(model(), examples(), recipe, watcher=Listener())
+        assert heard == [recipe.step_size(step, 9, 3) for step in range(9)]
+        assert history[-1].step_size == heard[-1]
+
+
+class TestOptimizer:
+    @pytest.mark.parametrize("decay", [0.0, 0.37])
+    @pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
+    def test_weight_decay_is_used_as_given(self, name, kind, decay):
+        weight = nn.Parameter(torch.ones(3))
+        optimizer = Recipe(optimizer=name, weight_decay=decay).make_optimizer([weight])
+        assert type(optimizer) is kind
+        assert [group["weight_decay"] for group in optimizer.param_groups] == [decay]
+        weight.grad = torch.zeros(3)
+        optimizer.param_groups[0]["lr"] = 0.1
+        optimizer.step()
+        assert torch.allclose(weight, torch.full((3,), 1 - 0.1 * decay))
+
+    def test_sgd_has_momentum(self):
+        (group,) = Recipe().make_optimizer([nn.Parameter(torch.ones(1))]).param_groups
+        assert group["momentum"] == 0.9 and not group["nesterov"]
+
+    def test_one_step_is_that_of_plain_sgd(self):
+        tuned, plain = model(), model()
+        recipe = replace(RECIPE, epochs=1, batch_size=24)
+        train(tuned, examples(), recipe)
+        data = examples()
+        loss = nn.functional.cross_entropy(
+            plain(plain.backbone.preprocessing.normalise(torch.from_numpy(data.pixels))), torch.from_numpy(data.labels)
+        )
+        loss.backward()
+        step_size = recipe.step_size(0, 1, 1)
+        with torch.no_grad():
+            for weight in plain.owned_parameters():
+                weight -= step_size * (weight.grad + recipe.weight_decay * weight)
+        assert differences(tuned, plain) < 1e-5
+
+
+@pytest.mark.parametrize("accumulate", [2, 3, 8])
+def test_accumulation_equals_one_batch(accumulate):
+    whole, parts = model(), model()
+    first = train(whole, examples(), RECIPE)
+    second = train(parts, examples(), replace(RECIPE, accumulate=accumulate))
+    assert differences(parts, whole) < 1e-6
+    assert [e.train_loss for e in second] == pytest.approx([e.train_loss for e in first], rel=1e-6)
+
+
+def test_frozen_features_are_computed_once_and_change_nothing(monkeypatch, tmp_path):
+    cached, again, plain = model("linear"), model("linear"), model("linear")
+    seen: list[int] = []
+    cached.trunk.blocks[0].register_forward_pre_hook(lambda block, args: seen.append(len(args[0])))
+    history = train(cached, examples(), RECIPE, validation=examples(seed=1), cache=tmp_path)
+    assert sum(seen) == 2 * 24  # each image once, whatever the number of epochs
+    assert len(list(tmp_path.iterdir())) == 2
+    train(again, examples(), RECIPE, validation=examples(seed=1), cache=tmp_path)
+    assert differences(again, cached) == 0
+    monkeypatch.setattr(TunedModel, "only_head_trains", False)
+    uncached = train(plain, examples(), RECIPE, validation=examples(seed=1))
+    assert differences(cached, plain) < 1e-5
+    assert [e.val_loss for e in history] == pytest.approx([e.val_loss for e in uncached], rel=1e-5)
+
+
+@pytest.mark.parametrize("augment", ["flip", "crop"])
+def test_augmentation_goes_past_the_cache_and_repeats(augment):
+    larger = Examples(np.random.default_rng(0).integers(0, 256, (24, 3, 36, 36), np.uint8), examples().labels)
+    recipe = replace(RECIPE, augment=augment)
+    first, second, plain = model("linear"), model("linear"), model("linear")
+    train(first, larger, recipe)
+    train(second, larger, recipe)
+    train(plain, larger, replace(recipe, augment="none"))
+    assert differences(first, second) == 0
+    assert differences(first, plain) > 0
+
+
+def test_bf16_learns():
+    tuned = model()
+    history = train(tuned, examples(), replace(RECIPE, precision="bf16", epochs=4))
+    assert history[-1].train_loss < history[0].train_loss
+    assert {tensor.dtype for tensor in tuned.owned_state().values()} == {torch.float32}
+
+
+def test_divergence_is_said_with_step_and_advice():
+    tuned = model()
+    with torch.no_grad():
+        tuned.head.weight[0, 0] = math.nan
+    with pytest.raises(TrainingError) as caught:
+        train(tuned, examples(), RECIPE)
+    message = str(caught.value)
+    assert "loss became nan in epoch 1, step 1 of 3" in message
+    assert f"step size {RECIPE.step_size(0, 9, 3):.3g}" in message
+    assert "try a learning rate of 0.1" in message
+
+
+def test_a_step_size_far_too_large_diverges_loudly():
+    with pytest.raises(TrainingError, match=r"the loss became (nan|inf)"):
+        train(model("full"), examples(), replace(RECIPE, learning_rate=1e12, epochs=5))
+
+
+@pytest.mark.parametrize("n", [1, 3, 9])
+def test_any_number_of_images(n):
+    (epoch,) = train(model(), examples(n), replace(RECIPE, epochs=1))
+    assert 0 <= epoch.train_top1 <= 1
+
+
+def test_order_is_a_matter_of_seed_and_epoch():
+    first = order(24, seed=0, epoch=0)
+    assert sorted(first) == list(range(24))
+    assert np.array_equal(order(24, seed=0, epoch=0), first)
+    assert not np.array_equal(order(24, seed=1, epoch=0), first)
+    assert not np.array_equal(order(24, seed=0, epoch=1), first)
+
+
+class Interrupt(Watcher):
+    """Ctrl-C in the middle of the third epoch."""
+
+    def step(self, epoch: int, step: int, loss: float, step_size: float) -> None:
+        if (epoch, step) == (3, 2):
+            raise KeyboardInterrupt
+
+
+class TestResume:
+    @pytest.mark.parametrize(
+        ("method", "optimizer"),
+        [("vpt(length=3, dropout=0.3)", "sgd"), ("vpt(length=3)", "adamw"), ("linear", "sgd"), ("full", "adamw")],
+    )
+    def test_to_the_bit(self, tmp_path, method, optimizer):
+        recipe = replace(RECIPE, epochs=4, optimizer=optimizer, augment="flip" if method == "linear" else "none")
+        unbroken, broken, again = model(method), model(method), model(method, seed=9)
+        whole = train(unbroken, examples(), recipe, validation=examples(seed=1))
+        checkpoint = tmp_path / "run" / "checkpoint.safetensors"
+        with pytest.raises(KeyboardInterrupt):
+            train(broken, examples(), recipe, validation=examples(seed=1), checkpoint=checkpoint, watcher=Interrupt())
+        torch.rand(7)  # whatever else the new process has drawn
+        resumed = train(again, examples(), recipe, validation=examples(seed=1), checkpoint=checkpoint)
+        assert without_time(resumed) == without_time(whole)
+        for name, tensor in unbroken.owned_state().items():
+            assert torch.equal(again.owned_state()[name], tensor), name
+
+    def test_a_finished_run_is_not_done_again(self, tmp_path):
+        checkpoint = tmp_path / "c.safetensors"
+        first = train(model(), examples(), RECIPE, checkpoint=checkpoint)
+        again = model(seed=9)
+        assert train(again, examples(), RECIPE, checkpoint=checkpoint) == first
+
+    @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.99])
+    def test_a_damaged_checkpoint_is_refused(self, tmp_path, share):
+        checkpoint = tmp_path / "c.safetensors"
+        train(model(), examples(), replace(RECIPE, epochs=1), checkpoint=checkpoint)
+        content = checkpoint.read_bytes()
+        checkpoint.write_bytes(content[: int(len(content) * share)])
+        with pytest.raises(ArtifactError, match=r"checkpoint .* is damaged .* delete it to begin anew"):
+            train(model(), examples(), RECIPE, checkpoint=checkpoint)
+
+    def test_a_checkpoint_of_another_method_is_refused(self, tmp_path):
+        checkpoint = tmp_path / "c.safetensors"
+        train(model("linear"), examples(), replace(RECIPE, epochs=1), checkpoint=checkpoint)
+        with pytest.raises(SpecError, match=r"do not fit vpt\(length=3"):
+            train(model(), examples(), RECIPE, checkpoint=checkpoint)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def test_two_processes_give_what_one_gives(tmp_path):
+    port = str(free_port())
+    common = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, TESTS / "two_processes.py", tmp_path / f"{rank}.safetensors"],
+            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank), "CUDA_VISIBLE_DEVICES": ""},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    alone, together = model(), model()
+    train(alone, examples(), RECIPE)
+    first, second = (load_file(tmp_path / f"{rank}.safetensors") for rank in range(2))
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+    together.load_owned_state(first)
+    assert differences(together, alone) < 1e-5
+
+
+def test_ddp_in_a_loop_of_ones_own(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=(tmp_path / "rendezvous").as_uri(), rank=0, world_size=1)
+    try:
+        tuned, plain = model(), model()
+        wrapped = nn.parallel.DistributedDataParallel(tuned)
+        labels = torch.tensor([0, 1, 2, 0])
+        for network, mine in ((wrapped, tuned), (plain, plain)):
+            optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.1)
+            network.train()
+            for _ in range(3):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(network(images()), labels).backward()
+                optimizer.step()
+            assert len(mine.owned_parameters()) == 5
+        assert differences(tuned, plain) < 1e-6
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_every_method_says_how_to_train_it():
+    for kind in METHODS.values():
+        assert Recipe.of(kind()).learning_rate > 0
