@@ -12,13 +12,14 @@ from vpt.methods.catalogue import parse_method
 from vpt.training import Recipe
 from vpt.tune import tune
 
-TASK = "digits"
+TASK = "numerals"
 SEEDS = 3
+FIRST_SEED = 100  # the settings below were found on seeds 0 to 3
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of the demo: a method with its own best settings, chosen on validation images (docs/embedded.md)."""
+    """One row of the demo: a method with settings of its own (docs/embedded.md tells how they were found)."""
 
     method: str
     optimizer: str
@@ -28,10 +29,10 @@ class Entry:
 
 
 ENTRIES: tuple[Entry, ...] = (
-    Entry("linear", "adamw", 0.01, 30, 32),
-    Entry("vpt(depth=shallow)", "adamw", 0.01, 30, 32),
-    Entry("vpt", "adamw", 0.01, 30, 32),
-    Entry("full", "adamw", 0.001, 30, 32),
+    Entry("linear", "sgd", 0.5, 100, 16),
+    Entry("vpt(length=4, depth=shallow)", "adamw", 0.05, 30, 16),
+    Entry("vpt(length=4)", "adamw", 0.05, 30, 16),
+    Entry("full", "adamw", 0.012, 30, 16),
 )
 
 
@@ -77,8 +78,8 @@ def demo(
     for index, entry in enumerate(ENTRIES):
         name = str(parse_method(entry.method))
         runs = []
-        for seed in range(seeds):
-            listener.run(index * seeds + seed + 1, len(ENTRIES) * seeds, name, seed)
+        for number, seed in enumerate(range(FIRST_SEED, FIRST_SEED + seeds), start=1):
+            listener.run(index * seeds + number, len(ENTRIES) * seeds, name, seed)
             recipe = Recipe.of(
                 parse_method(entry.method),
                 optimizer=entry.optimizer,

@@ -37,6 +37,7 @@ COLUMNS = 8
 DIRECTIONS = 8
 RANGES = 6
 NEAR, FAR = 2.0, 12.0  # metres
+NOISE = 0.25  # standard deviation, of a range of 1
 EYE = 1.1  # metres from the plain up to the camera, whose focal length is one picture side
 
 
@@ -180,7 +181,36 @@ def _draw_distance(n: int, rng: np.random.Generator, size: int) -> tuple[Picture
 
 
 def _draw_digits(n: int, rng: np.random.Generator, size: int) -> tuple[Pictures, Ints]:
-    """Scans of 8x8 pixels, enlarged; every prefix holds the ten digits in nearly equal shares."""
+    """Scans of 8x8 pixels, enlarged, white on black."""
+    scans, labels = _scans(n, rng)
+    large = [np.asarray(scan.resize((size, size), Image.Resampling.BICUBIC)) for scan in scans]
+    return np.repeat(np.stack(large)[..., None], 3, axis=3), labels
+
+
+def _draw_numerals(n: int, rng: np.random.Generator, size: int) -> tuple[Pictures, Ints]:
+    """The same scans as if seen outdoors: turned, scaled, moved, light on a dark and cloudy ground, in sensor noise."""
+    scans, labels = _scans(n, rng)
+    scale = rng.uniform(0.5, 0.8, n)  # of the picture's side
+    centre = 0.5 + rng.uniform(-0.4, 0.4, (n, 2)) * (1 - scale[:, None])
+    angle = rng.uniform(-20, 20, n) * np.pi / 180
+    masks = np.empty((n, size, size, 1), np.float32)
+    for i, scan in enumerate(scans):
+        step = 8 / (scale[i] * size)  # scan pixels per picture pixel
+        c, s = step * np.cos(angle[i]), step * np.sin(angle[i])
+        x, y = centre[i] * size
+        place = (c, s, 4 - c * x - s * y, -s, c, 4 + s * x - c * y)
+        turned = scan.transform((size, size), Image.Transform.AFFINE, place, Image.Resampling.BICUBIC)
+        masks[i, ..., 0] = np.asarray(turned, np.float32) / 255
+    ground = rng.uniform(0, 0.45, (n, 1, 1, 3)).astype(np.float32)
+    figure = rng.uniform(0.55, 1, (n, 1, 1, 3)).astype(np.float32)
+    clouds = 0.15 * (marble(rng, n, size) - 0.5)
+    picture = ground + clouds + masks * (figure - ground)
+    picture += rng.normal(0, NOISE, picture.shape).astype(np.float32)
+    return (picture.clip(0, 1) * 255).round().astype(np.uint8), labels
+
+
+def _scans(n: int, rng: np.random.Generator) -> tuple[list[Image.Image], Ints]:
+    """Real scans of 8x8 pixels and their labels; every prefix holds the ten digits in nearly equal shares."""
     from sklearn.datasets import load_digits  # half a second, for this task only
 
     scans, truth = load_digits(return_X_y=True)
@@ -192,8 +222,7 @@ def _draw_digits(n: int, rng: np.random.Generator, size: int) -> tuple[Pictures,
         turn[of_digit] = (np.arange(len(of_digit)) + rng.uniform(0, 1, len(of_digit))) / len(of_digit)
     order = np.argsort(turn, kind="stable")[:n]
     grey = (scans[order].reshape(-1, 8, 8) * (255 / 16)).round().astype(np.uint8)
-    large = [np.asarray(Image.fromarray(scan).resize((size, size), Image.Resampling.BICUBIC)) for scan in grey]
-    return np.repeat(np.stack(large)[..., None], 3, axis=3), truth[order].astype(np.int64)
+    return [Image.fromarray(scan) for scan in grey], truth[order].astype(np.int64)
 
 
 def _balanced(n: int, classes: int, rng: np.random.Generator) -> Ints:
@@ -254,6 +283,15 @@ TASKS: dict[str, GeneratedTask] = {
             test=1297,
             description="scikit-learn's handwritten digits, real scans of 8x8 pixels, enlarged",
             draw=_draw_digits,
+        ),
+        GeneratedTask(
+            name="numerals",
+            classes=tuple(str(k) for k in range(10)),
+            train=100,
+            val=20,
+            test=1000,
+            description="the same scans turned, moved and coloured, on a cloudy ground, in noise; few to learn from",
+            draw=_draw_numerals,
         ),
     )
 }

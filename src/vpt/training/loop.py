@@ -83,8 +83,8 @@ def train(
         progress = load_checkpoint(checkpoint, model, optimizer)
         if progress["recipe"] != recipe.as_dict():
             raise ArtifactError(
-                f"the checkpoint {checkpoint} was made with another recipe, {progress['recipe']}; go on with that one, or "
-                "delete it to begin anew"
+                f"the checkpoint {checkpoint} was made with another recipe, {progress['recipe']}; go on with "
+                "that one, or delete it to begin anew"
             )
         history = [Epoch(**record) for record in progress["history"]]
 
