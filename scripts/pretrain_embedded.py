@@ -4,8 +4,8 @@
 
 192 invented classes: characters of a few strokes, blobs, and gratings. Each picture shows one of them, turned, scaled,
 moved, redrawn by a shaking hand, in light colours on a dark and cloudy ground. The network learns to name the class,
-and where, how large and how turned it is. No picture is drawn twice; no photograph, no foreign weights and no downstream
-task is involved. A killed run goes on from `--work`.
+and where, how large and how turned it is. No picture is drawn twice; no photograph, no foreign weights and no
+downstream task is involved. A killed run goes on from `--work`.
 """
 
 from __future__ import annotations

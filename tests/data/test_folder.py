@@ -163,9 +163,7 @@ def test_one_class_only(draw):
 
 @pytest.mark.parametrize("part", ["val", "test"])
 def test_a_class_that_train_lacks(draw, part):
-    root = draw(
-        *files("train/cat", "train/dog"), *files(f"{part}/Cat", f"{part}/emu", count=2), f"{part}/dog/1.png"
-    )
+    root = draw(*files("train/cat", "train/dog"), *files(f"{part}/Cat", f"{part}/emu", count=2), f"{part}/dog/1.png")
     text = refusal(root)
     assert f"2 classes of {part} without any image in train" in text
     assert "'Cat' (2 images); train has 'cat'\n  'emu' (2 images)\n" in text

@@ -16,6 +16,7 @@ class Linear(Method):
     """A linear classifier on the frozen feature."""
 
     name: ClassVar[str] = "linear"
+    learning_rate: ClassVar[float] = 0.5
 
     def plan(self, trunk: nn.Module, sites: Sites) -> Plan:
         return Plan()

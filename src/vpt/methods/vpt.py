@@ -30,7 +30,9 @@ class VPT(Method):
     """
 
     name: ClassVar[str] = "vpt"
-    learning_rate: ClassVar[float] = 2.5
+    # The paper searches SGD from 0.05 to 50 per task; without a search AdamW is the safer start (LOG.md).
+    optimizer: ClassVar[Literal["sgd", "adamw"]] = "adamw"
+    learning_rate: ClassVar[float] = 0.02
 
     length: int = 10
     depth: Literal["deep", "shallow"] = "deep"
