@@ -22,14 +22,16 @@ SMALL = ["--epochs", "4", "--batch-size", "8", "--method", "vpt(length=2)", "--l
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Reddish and bluish noise: 16 images of each of two classes."""
+    """Light discs and light bars on dark noise: 16 images of each of two classes."""
     root = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
-    for channel, name in enumerate(("red", "blue")):
+    y, x = np.mgrid[:40, :48]
+    figures = {"disc": (x - 24) ** 2 + (y - 20) ** 2 < 190, "bars": x % 12 < 6}
+    for name, figure in figures.items():
         (root / name).mkdir()
         for i in range(16):
-            pixels = rng.integers(0, 120, (20, 24, 3), dtype=np.uint8)
-            pixels[..., 2 * channel] += 120
+            pixels = rng.integers(0, 90, (40, 48, 3), dtype=np.uint8)
+            pixels[figure] += rng.integers(100, 160, 3, dtype=np.uint8)
             Image.fromarray(pixels).save(root / name / f"{i}.png")
     return root
 
@@ -126,7 +128,7 @@ def test_tune_learns_and_says_so(photos: Path, tmp_path: Path, capsys: pytest.Ca
     captured = capsys.readouterr()
     result = json.loads(captured.out)
     assert result["top1"] == 1.0
-    assert result["per_class"] == {"blue": 1.0, "red": 1.0}
+    assert result["per_class"] == {"bars": 1.0, "disc": 1.0}
     assert result["images"] == {"train": 20, "val": 6, "test": 6}
     assert result["trained_parameters"] == 8 * 2 * 128 + 2 * 129
     assert "epoch 4/4" in captured.err
@@ -151,13 +153,13 @@ def test_show_eval_predict(photos: Path, tuned: Path, capsys: pytest.CaptureFixt
     vpt("show", tuned)
     text = capsys.readouterr().out
     assert "vpt(length=2" in text
-    assert "blue, red" in text
+    assert "bars, disc" in text
     vpt("eval", tuned, photos, "--json")
     assert json.loads(capsys.readouterr().out)["top1"] == 1.0
-    vpt("predict", tuned, photos / "red" / "0.png", photos / "blue", "--json")
+    vpt("predict", tuned, photos / "disc" / "0.png", photos / "bars", "--json")
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(answers) == 17
-    assert [answer["top"][0]["class"] for answer in answers] == ["red"] + ["blue"] * 16
+    assert [answer["top"][0]["class"] for answer in answers] == ["disc"] + ["bars"] * 16
 
 
 def test_predict_names_what_is_missing(tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -175,7 +177,7 @@ def test_eval_refuses_other_classes(tuned: Path, capsys: pytest.CaptureFixture[s
 def test_corrupt_images_are_named_all_at_once_before_training(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("red", "blue"):
+    for name in ("disc", "bars"):
         (tmp_path / "bad" / name).mkdir(parents=True)
         for i in range(16):
             (tmp_path / "bad" / name / f"{i}.png").write_bytes((photos / name / f"{i}.png").read_bytes())
