@@ -58,11 +58,11 @@ def _table(rows: list[Row], task: str, seeds: int) -> None:
     from vpt.cli.units import duration, size
 
     first = rows[0].runs[0]
-    console = Console(highlight=False, width=max(100, Console().width))
+    console = Console(highlight=False, width=max(110, Console().width))
     images = f"{first.images['train']} training and {first.images[first.scored_on]} {first.scored_on} images"
     table = Table(title=f"{task}: {images}, backbone {first.backbone}", title_justify="left")
     for name in ("method", "trained", "share", "file", "training", f"top-1, mean ± sd of {seeds}"):
-        table.add_column(name, justify="left" if name == "method" else "right")
+        table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
     best = max(row.mean for row in rows)
     for row in rows:
         run = row.runs[0]
