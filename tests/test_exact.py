@@ -157,8 +157,9 @@ def test_dropout_is_drawn_per_sample_and_only_in_training() -> None:
     with torch.no_grad():
         first, second = model.train()(twice)
         assert not torch.equal(first, second)
-        first, second = model.eval()(twice)
-        assert torch.equal(first, second)
+        # The same batch twice: two rows of one batch may differ by rounding, whatever BLAS does with them.
+        assert torch.equal(model.eval()(twice), model(twice))
+        assert torch.allclose(*model(twice), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

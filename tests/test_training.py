@@ -87,7 +87,8 @@ class TestRecipe:
     def test_defaults_of_a_method(self):
         assert Recipe.of(Full()).optimizer == "adamw"
         recipe = Recipe.of(VPT(), epochs=50, learning_rate=None, weight_decay=0.0)
-        assert (recipe.optimizer, recipe.learning_rate, recipe.weight_decay) == ("sgd", VPT.learning_rate, 0.0)
+        assert (recipe.optimizer, recipe.learning_rate, recipe.weight_decay) == ("adamw", VPT.learning_rate, 0.0)
+        assert Recipe.of(Linear()).optimizer == "sgd"
         assert recipe.warmup_epochs == 5
         assert Recipe.of(Linear(), epochs=100).warmup_epochs == 10
         assert Recipe.of(Linear(), epochs=100, warmup_epochs=0).warmup_epochs == 0
@@ -296,8 +297,14 @@ class TestResume:
     def test_a_checkpoint_of_another_method_is_refused(self, tmp_path):
         checkpoint = tmp_path / "c.safetensors"
         train(model("linear"), examples(), replace(RECIPE, epochs=1), checkpoint=checkpoint)
-        with pytest.raises(SpecError, match=r"do not fit vpt\(length=3"):
+        with pytest.raises(ArtifactError, match=r"of another run .*do not fit vpt\(length=3"):
             train(model(), examples(), RECIPE, checkpoint=checkpoint)
+
+    def test_a_checkpoint_of_another_recipe_is_refused(self, tmp_path):
+        checkpoint = tmp_path / "c.safetensors"
+        train(model("linear"), examples(), replace(RECIPE, epochs=1), checkpoint=checkpoint)
+        with pytest.raises(ArtifactError, match="made with another recipe"):
+            train(model("linear"), examples(), replace(RECIPE, epochs=2), checkpoint=checkpoint)
 
 
 def free_port() -> int:
