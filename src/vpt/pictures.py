@@ -71,19 +71,21 @@ def confusion(path: Path, counts: NDArray[np.int64], classes: Sequence[str], tit
 
 
 def comparison(path: Path, runs: Mapping[str, Sequence[float]], title: str) -> None:
-    """Top-1 of several methods: a dot for each run, a bar for the mean. runs: method -> top-1 between 0 and 1."""
+    """Top-1 of several methods: a dot for each run, a diamond for the mean. runs: method -> top-1 between 0 and 1."""
     if not available():
         return
     figure = _figure(7, 1.2 + 0.55 * len(runs))
     axes = figure.subplots()
-    for row, (name, values) in enumerate(runs.items()):
+    for row, values in enumerate(runs.values()):
         percent = 100 * np.asarray(values)
-        axes.barh(row, percent.mean(), color="tab:blue" if name.startswith("vpt") else "0.75", height=0.6)
-        axes.plot(percent, np.full(len(percent), row), "o", color="black", markersize=4)
+        # No bars: the axis does not begin at 0, so a bar's length would mislead.
+        axes.plot(percent, np.full(len(percent), row), "o", color="0.6", markersize=5)
+        axes.plot(percent.mean(), row, "D", color="tab:blue", markersize=9)
     lowest = min(min(values) for values in runs.values()) * 100
     axes.set(xlabel="top-1, %", title=title, xlim=(max(0.0, lowest - 10), 100))
     axes.set_yticks(range(len(runs)), list(runs))
-    axes.invert_yaxis()
+    axes.grid(axis="x", color="0.9")
+    axes.set_ylim(len(runs) - 0.5, -0.5)
     _save(figure, path)
 
 
