@@ -15,14 +15,14 @@ import vpt
 ROOT = Path(vpt.__file__).parent
 FLOORS = (
     {"errors", "_version"},
-    {"files", "spec"},
+    {"extras", "files", "spec"},
     {"data"},
     {"backbone"},
     {"methods"},
     {"hanging"},
     {"model"},
     {"artifact", "training", "ensemble"},
-    {"testing", "machine", "pictures", "job", "ablations"},
+    {"testing", "machine", "pictures", "job", "trackers", "ablations"},
     {"tune", "predict", "demo", "check", "ablate", "explain", "embed", "bench"},
     {"cli"},
     {"__main__"},

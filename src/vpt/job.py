@@ -99,6 +99,9 @@ class Listener(Watcher):
     def note(self, text: str) -> None:
         """Something the user should know."""
 
+    def finished(self, result: Result) -> None:
+        """The job is done, in this sitting."""
+
 
 class SeriesListener(Listener):
     """Hears, besides all a job tells, which of several runs is on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 import sys
@@ -12,6 +13,8 @@ from typing import Any
 import torch
 
 from vpt.artifact import versions
+
+_POWERCAP = Path("/sys/class/powercap")
 
 
 def describe() -> dict[str, Any]:
@@ -53,6 +56,26 @@ def forget_peak(device: torch.device) -> None:
         return
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
+
+
+def energy(device: torch.device) -> float | None:
+    """What the device has used since some moment in the past, in joules, whoever used it; None where it does not tell.
+
+    A GPU tells through NVML (the package nvidia-ml-py), processors through Linux's powercap, often to root alone.
+    """
+    if device.type == "cuda":
+        try:
+            pynvml = importlib.import_module("pynvml")
+            pynvml.nvmlInit()
+            handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+            return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3
+        except Exception:  # not installed, too old, or a card without a counter
+            return None
+    packages = sorted(_POWERCAP.glob("*-rapl:[0-9]"))
+    try:
+        return sum(int((package / "energy_uj").read_text()) for package in packages) / 1e6 if packages else None
+    except (OSError, ValueError):
+        return None
 
 
 def _processor() -> str:

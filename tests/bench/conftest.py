@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,3 +78,15 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Store:
     work(plan, store)
     torch.set_num_threads(threads)
     return store
+
+
+@pytest.fixture
+def without_times() -> Callable[[Path], dict[str, Any]]:
+    """Reads a record, less its times and provenance."""
+
+    def read(path: Path) -> dict[str, Any]:
+        record = json.loads(path.read_text())
+        history = [{**epoch, "seconds": 0} for epoch in record["history"]]
+        return {**record, "history": history, "cost": record["cost"]["file_bytes"], "provenance": None}
+
+    return read

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from vpt.bench.charts import scatter
-from vpt.bench.export import export
+from vpt.bench.export import COLUMNS, as_csv, as_parquet, query
 from vpt.bench.outcome import outcome
 from vpt.bench.plan import Plan
 from vpt.bench.report import report
@@ -23,6 +23,7 @@ from vpt.bench.status import status
 from vpt.bench.store import Store
 from vpt.bench.tables import percent, tables
 from vpt.cli.bench import command
+from vpt.errors import SpecError
 
 PlanOf = Callable[..., Plan]
 VOID = {"meta"}
@@ -111,14 +112,14 @@ def test_what_is_missing_is_said_and_never_averaged_away(broken: Store, tmp_path
 
 
 def test_export_has_a_row_for_each_run(done: Store, broken: Store) -> None:
-    rows = list(csv.DictReader(io.StringIO(export(done.folder))))
+    rows = list(csv.DictReader(io.StringIO(as_csv(done.folder))))
     records = done.records()
     assert [row["id"] for row in rows] and {row["id"] for row in rows} == records.keys()
     for row in rows:
         record = records[row["id"]]
         assert float(row["top1"]) == record.top1 and float(row["seconds"]) == record.cost["seconds"]
         assert (row["task"], row["stage"], row["scored_on"]) == (record.task, record.stage, record.scores["part"])
-    assert sorted(row["status"] for row in csv.DictReader(io.StringIO(export(broken.folder)))) == [
+    assert sorted(row["status"] for row in csv.DictReader(io.StringIO(as_csv(broken.folder)))) == [
         *["done"] * 9, "error", "failed",
     ]  # fmt: skip
 
@@ -150,7 +151,31 @@ def test_the_commands(done: Store, folder: Path, tmp_path: Path) -> None:
     assert '"done": 12' in call("status", done.folder, "--json")
     assert call("export", done.folder).count("\n") == 13
     call("export", done.folder, "--csv", tmp_path / "runs.csv")
-    assert (tmp_path / "runs.csv").read_text() == export(done.folder)
+    assert (tmp_path / "runs.csv").read_text() == as_csv(done.folder)
+    assert "final" in call("query", done.folder, "SELECT DISTINCT stage FROM runs")
     assert "report.html" in call("report", done.folder, "--out", tmp_path / "there")
     for name in command.commands:
         assert f"\n  vpt bench {name} " in call(name, "--help")
+
+
+def test_runs_can_be_asked_in_sql(done: Store) -> None:
+    names, rows = query(done.folder, "SELECT task, count(*), avg(top1) FROM runs WHERE stage = 'final' GROUP BY task")
+    expected = {
+        task: [record.top1 for record in done.records().values() if (record.task, record.stage) == (task, "final")]
+        for task in ("hue", "shade")
+    }
+    assert names == ["task", "count(*)", "avg(top1)"]
+    assert rows == [(task, 4, pytest.approx(sum(values) / 4)) for task, values in expected.items()]
+    with pytest.raises(SpecError, match="no such column: topp1; the table is runs, its columns are id, task"):
+        query(done.folder, "SELECT topp1 FROM runs")
+    with pytest.raises(SpecError, match="one statement"):
+        query(done.folder, "SELECT 1; DROP TABLE runs")
+
+
+def test_parquet_has_the_rows_of_the_csv(done: Store) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason='Parquet is an extra: pip install "vpt[parquet]"')
+    table = parquet.read_table(io.BytesIO(as_parquet(done.folder)))
+    assert table.column_names == list(COLUMNS)
+    rows = list(csv.DictReader(io.StringIO(as_csv(done.folder))))
+    texts = [{name: "" if value is None else str(value) for name, value in row.items()} for row in table.to_pylist()]
+    assert texts == rows and len(rows) == 12

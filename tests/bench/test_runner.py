@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import shutil
@@ -22,6 +21,7 @@ from vpt.bench import claims as claims_module
 from vpt.bench import work as work_module
 from vpt.bench.choose import ready
 from vpt.bench.claims import Claims, beating
+from vpt.bench.local import Processes
 from vpt.bench.plan import Plan
 from vpt.bench.runner import RunListener, run
 from vpt.bench.store import Store
@@ -29,13 +29,6 @@ from vpt.bench.work import execute, work
 from vpt.errors import DataError, VptError
 
 PlanOf = Callable[..., Plan]
-
-
-def result(path: Path) -> dict[str, Any]:
-    """A record without times and provenance."""
-    record = json.loads(path.read_text())
-    history = [{**epoch, "seconds": 0} for epoch in record["history"]]
-    return {**record, "history": history, "cost": record["cost"]["file_bytes"], "provenance": None}
 
 
 class TestClaims:
@@ -98,7 +91,9 @@ def runner(folder: Path) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="process groups are killed in another way there")
-def test_killed_and_run_by_two_at_once_the_store_is_that_of_an_unbroken_run(folder: Path, done: Store) -> None:
+def test_killed_and_run_by_two_at_once_the_store_is_that_of_an_unbroken_run(
+    folder: Path, done: Store, without_times: Callable[[Path], dict[str, Any]]
+) -> None:
     runs = folder / "out" / "runs"
     first = runner(folder)
     try:
@@ -119,7 +114,7 @@ def test_killed_and_run_by_two_at_once_the_store_is_that_of_an_unbroken_run(fold
     ours, theirs = (sorted(place.glob("[!.]*.json")) for place in (runs, done.folder / "runs"))
     assert [path.name for path in ours] == [path.name for path in theirs]
     for one, another in zip(ours, theirs, strict=True):
-        assert result(one) == result(another)
+        assert without_times(one) == without_times(another)
     tuned = {path.name: path.read_bytes() for path in (folder / "out" / "tuned").iterdir()}
     assert tuned == {path.name: path.read_bytes() for path in (done.folder / "tuned").iterdir()}
     assert not list((folder / "out" / "claims").iterdir()) and not list((folder / "out" / "work").iterdir())
@@ -144,7 +139,7 @@ def test_a_worker_dies_another_takes_its_place_and_an_interrupt_ends_that_and_fr
             notes.append(text)
 
     with pytest.raises(KeyboardInterrupt):
-        run(plan, store.folder, listener=Reaper())
+        run(plan, store.folder, Processes(), Reaper())
     ((run_id, record),) = store.records().items()
     assert {run_id} == set(killed) and record.status == "error"
     assert all("SIGKILL, perhaps for want of memory" in text for text in (record.error, *notes))
@@ -212,6 +207,6 @@ def test_a_record_that_cannot_be_written_ends_the_runner_and_is_said(
     (folder / "out").mkdir()
     (folder / "out" / "runs").write_text("in the way")
     with pytest.raises(VptError, match=r"worker 1 ended with exit code 8, and not over a run; the text above"):
-        run(plan_of(), folder / "out")
+        run(plan_of(), folder / "out", Processes())
     assert "could not be written" in capfd.readouterr().err
     assert not list((folder / "out" / "claims").iterdir())

@@ -32,7 +32,8 @@ class Record:
     time, such as a full disk. error: what was said then.
     scores: part, top1, mean_per_class, per_class; shares between 0 and 1. history: one entry per epoch.
     parameters: total, trained. cost: seconds of training, wall_seconds of the last sitting with reading and scoring,
-    peak_memory_bytes, file_bytes. provenance: hardware, versions, and when it ended.
+    peak_memory_bytes, file_bytes, energy_joules of the whole device where it tells.
+    provenance: hardware, versions, and when it ended.
     """
 
     id: str
@@ -91,7 +92,7 @@ class Store:
         """Add a record, and clear away what the run left unless it is to be tried again."""
         write_atomic(self._path(record.id), json.dumps(asdict(record), indent=1).encode())
         if record.status != "error":  # its checkpoint is worth keeping
-            self._clear(record.id)
+            self.clear(record.id)
 
     def forget_errors(self) -> int:
         """Let the runs that ended in an error be tried again; how many there were."""
@@ -108,7 +109,7 @@ class Store:
         for path in (self.folder / "work").glob("*"):
             run_id = path.name.lstrip(".").partition(".")[0]
             if self.has(run_id):
-                self._clear(run_id)
+                self.clear(run_id)
                 path.unlink(missing_ok=True)  # half a file, under a name of its own
 
     def save_plan(self, plan: Plan) -> None:
@@ -122,7 +123,8 @@ class Store:
             raise DataError(f"{self.folder} holds no comparison; `vpt bench run PLAN --out {self.folder}` begins one")
         return Plan.from_dict(json.loads(path.read_text(encoding="utf-8")), str(path))
 
-    def _clear(self, run_id: str) -> None:
+    def clear(self, run_id: str) -> None:
+        """Remove what a run left on its way."""
         self.out(run_id).unlink(missing_ok=True)
         shutil.rmtree(self.out(run_id).with_suffix(".run"), ignore_errors=True)
 

@@ -68,8 +68,9 @@ def _done(plan: Plan, run: Run, store: Store, lost: Callable[[], None]) -> bool:
 def execute(plan: Plan, run: Run, store: Store) -> Record:
     """Do a run, or go on with it. What goes wrong is a record too; only an interrupt is passed on."""
     heard = _Heard()
-    began = time.perf_counter()
-    machine.forget_peak(distributed.local_device())
+    device = distributed.local_device()
+    began, energy = time.perf_counter(), machine.energy(device)
+    machine.forget_peak(device)
     job = plan.job(run, store.out(run.id), store.features)
     outcome: dict[str, Any]
     try:
@@ -90,6 +91,9 @@ def execute(plan: Plan, run: Run, store: Store) -> Record:
     outcome.setdefault("history", [asdict(epoch) for epoch in heard.history])
     cost = outcome.setdefault("cost", {"seconds": sum(epoch.seconds for epoch in heard.history)})
     cost["wall_seconds"] = time.perf_counter() - began
+    used = machine.energy(device)
+    if energy is not None and used is not None and used >= energy:  # less: the counter began anew
+        cost["energy_joules"] = used - energy
     return Record(
         id=run.id,
         task=run.task.name,
@@ -99,6 +103,12 @@ def execute(plan: Plan, run: Run, store: Store) -> Record:
         provenance={**machine.describe(), "ended": datetime.now(UTC).isoformat(timespec="seconds")},
         **outcome,
     )
+
+
+def without_result(run: Run, error: str) -> Record:
+    """The record of a run that took its process with it."""
+    return Record(run.id, "error", run.task.name, run.method, run.stage, dict(run.config), error,
+                  cost={"seconds": 0.0, "wall_seconds": 0.0})  # fmt: skip
 
 
 def _begun_elsewhere(job: Job) -> bool:

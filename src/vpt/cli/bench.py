@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+if TYPE_CHECKING:
+    from vpt.bench.runner import Place
+
 _OUT = click.Path(path_type=Path, file_okay=False)
+_FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.group()
@@ -60,24 +65,59 @@ def plan(plan: str, as_json: bool) -> None:
 @command.command()
 @click.argument("plan")
 @click.option("--out", type=_OUT, help="The folder of the comparison [default: bench-NAME].")
-@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at once.")
-def run(plan: str, out: Path | None, workers: int) -> None:
+@click.option("--workers", type=click.IntRange(min=1), help="Runs at once on this machine [default: 1].")
+@click.option("--on", help="A cluster instead: ray, or the address of one (ray://HOST:10001).")
+@click.option("--cpus", type=click.FloatRange(min=0), help="On a cluster: processors for a run [default: 1].")
+@click.option("--gpus", type=click.FloatRange(min=0), help="On a cluster: GPUs for a run, such as 0.25 [default: 0].")
+@click.option("--track", help="Tell a logger, too: tensorboard[:FOLDER], mlflow[:URI] or wandb[:PROJECT].")
+def run(
+    plan: str,
+    out: Path | None,
+    workers: int | None,
+    on: str | None,
+    cpus: float | None,
+    gpus: float | None,
+    track: str | None,
+) -> None:
     """Do what is missing of PLAN. The same command goes on where it stopped; several may share a folder.
 
     \b
     vpt bench run smoke --out smoke/ --workers 2
+    vpt bench run mine.toml --on ray://head:10001 --gpus 0.5
     """
+    place = _place(workers, on, cpus, gpus)
     from vpt.bench.reading import find, read_plan
+    from vpt.bench.runner import RunListener
     from vpt.bench.runner import run as run_plan
+    from vpt.bench.tracked import TrackedRuns
     from vpt.cli.bench_progress import BenchProgress
+    from vpt.trackers import tracker
 
+    told = None if track is None else tracker(track)
     read = read_plan(find(plan))
     folder = out or Path(f"bench-{read.name}")
-    with BenchProgress() as listener:
-        records = run_plan(read, folder, workers=workers, listener=listener)
+    with BenchProgress() as console:
+        listener: RunListener = console if told is None else TrackedRuns(console, told)
+        records = run_plan(read, folder, place, listener)
     ill = sum(record.status != "done" for record in records.values())
     click.echo(f"{len(records)} runs in {folder}/" + (f", {ill} of them without a result" if ill else ""))
     click.echo(f"next: vpt bench report {folder}")
+
+
+def _place(workers: int | None, on: str | None, cpus: float | None, gpus: float | None) -> Place:
+    """Where the runs are done."""
+    from vpt.bench.local import Processes
+    from vpt.bench.on_ray import RayCluster
+
+    if on is None:
+        if cpus is not None or gpus is not None:
+            raise click.UsageError("--cpus and --gpus are for a cluster; say --on ray, or leave them out")
+        return Processes(workers or 1)
+    if workers is not None:
+        raise click.UsageError("--workers is for this machine; a cluster does as many runs as it has room for")
+    if on != "ray" and not on.startswith("ray://"):
+        raise click.UsageError(f"--on is {on!r}; it must be ray, or an address such as ray://HOST:10001")
+    return RayCluster(None if on == "ray" else on, cpus=1.0 if cpus is None else cpus, gpus=gpus or 0.0)
 
 
 @command.command()
@@ -97,21 +137,42 @@ def status(folder: Path, as_json: bool) -> None:
 
 @command.command()
 @click.argument("folder", type=_OUT)
-@click.option("--csv", "path", type=click.Path(path_type=Path, dir_okay=False), help="The file [default: stdout].")
-def export(folder: Path, path: Path | None) -> None:
-    """Write every run in FOLDER as a row of CSV.
+@click.option("--csv", type=_FILE, help="The CSV file [default: stdout].")
+@click.option("--parquet", type=_FILE, help="A Parquet file.")
+def export(folder: Path, csv: Path | None, parquet: Path | None) -> None:
+    """Write every run in FOLDER as a row.
 
     \b
     vpt bench export smoke/ --csv runs.csv
+    vpt bench export smoke/ --parquet runs.parquet
     """
-    from vpt.bench.export import export as export_runs
+    from vpt.bench.export import as_csv, as_parquet
     from vpt.files import write_atomic
 
-    text = export_runs(folder)
-    if path is None:
-        click.echo(text, nl=False)
-    else:
-        write_atomic(path, text.encode())
+    if parquet is not None:
+        write_atomic(parquet, as_parquet(folder))
+    if csv is not None:
+        write_atomic(csv, as_csv(folder).encode())
+    elif parquet is None:
+        click.echo(as_csv(folder), nl=False)
+
+
+@command.command()
+@click.argument("folder", type=_OUT)
+@click.argument("sql")
+def query(folder: Path, sql: str) -> None:
+    """Ask the runs in FOLDER in SQL: the table is `runs`, its columns are those of `vpt bench export`. Prints CSV.
+
+    \b
+    vpt bench query smoke/ "SELECT method, avg(top1) FROM runs WHERE stage = 'final' GROUP BY method"
+    """
+    import csv
+    import sys
+
+    from vpt.bench.export import query as ask
+
+    names, rows = ask(folder, sql)
+    csv.writer(sys.stdout, lineterminator="\n").writerows([names, *rows])
 
 
 @command.command()

@@ -52,12 +52,14 @@ import click
 @click.option("--cache", type=click.Path(path_type=Path, file_okay=False), help="Keep frozen features here.")
 @click.option("--skip-corrupt", is_flag=True, help="Leave out unreadable images instead of refusing.")
 @click.option("--overwrite", is_flag=True, help="Begin anew, whatever an earlier run left.")
+@click.option("--track", help="Tell a logger, too: tensorboard[:FOLDER], mlflow[:URI] or wandb[:PROJECT].")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 def command(
     data: str,
     out: Path | None,
     backbone: str | None,
     overwrite: bool,
+    track: str | None,
     as_json: bool,
     method: str,
     **options: Any,
@@ -76,6 +78,7 @@ def command(
     from vpt.cli.progress import ConsoleListener
     from vpt.job import Job
     from vpt.methods import parse_method
+    from vpt.trackers import tracked
     from vpt.training import Recipe, distributed
     from vpt.tune import tune
 
@@ -90,7 +93,7 @@ def command(
         backbone=backbone or DEFAULT,
         **rest,
     )
-    with ConsoleListener() as listener:
+    with ConsoleListener() as console, tracked(console, track if distributed.rank() == 0 else None, job) as listener:
         if backbone is None and Path(data).is_dir():
             listener.note(
                 f"the embedded backbone ({DEFAULT}) is small and meant for trying out; photos deserve a larger one, "

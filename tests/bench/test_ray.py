@@ -1,0 +1,113 @@
+"""A cluster of two nodes on this machine; one of them is killed in mid-sweep."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vpt.bench.on_ray import RayCluster, _do
+from vpt.bench.plan import Plan
+from vpt.bench.store import Store
+from vpt.cli.bench import command
+
+# In a process of its own: Ray installs handlers and warns of things that are not ours to mend.
+SWEEP = """
+import json, sys
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster
+from vpt.bench.on_ray import RayCluster
+from vpt.bench.reading import read_plan
+from vpt.bench.runner import RunListener, run
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+other = cluster.add_node(num_cpus=1)
+cluster.wait_for_nodes()
+
+class Killer(RunListener):
+    ended_before = None
+    def __init__(self):
+        self.ended_runs = []
+    def ended(self, run, record):
+        self.ended_runs.append(record.status)
+        if self.ended_before is None and len(self.ended_runs) >= 3:
+            self.ended_before = len(self.ended_runs)
+            cluster.remove_node(other, allow_graceful=False)
+
+killer = Killer()
+ray.init(address=cluster.address, log_to_driver=False)
+nodes = sum(node["Alive"] for node in ray.nodes())
+run(read_plan(Path(sys.argv[1])), Path(sys.argv[2]), RayCluster(), killer)
+left = sum(node["Alive"] for node in ray.nodes())
+ray.shutdown()
+cluster.shutdown()
+print(json.dumps({"nodes": [nodes, left], "before": killer.ended_before, "ended": killer.ended_runs}))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Ray's test cluster is for Linux")
+def test_a_node_is_killed_in_mid_sweep_and_the_records_are_those_of_the_local_runner(
+    folder: Path, done: Store, without_times: Callable[[Path], dict[str, Any]]
+) -> None:
+    pytest.importorskip("ray", reason='Ray is an extra: pip install "vpt[ray]"')
+    line = [sys.executable, "-c", SWEEP, str(folder / "plan.toml"), str(folder / "out")]
+    alone = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ADDRESS": "",
+        "RAY_worker_niceness": "0",
+    }
+    ran = subprocess.run(line, capture_output=True, text=True, timeout=300, env=alone, check=False)
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout.splitlines()[-1])
+    assert told["nodes"] == [2, 1] and told["ended"] == ["done"] * 12 and told["before"] < 12
+
+    ours, theirs = (sorted((place / "runs").glob("[!.]*.json")) for place in (folder / "out", done.folder))
+    assert [path.name for path in ours] == [path.name for path in theirs]
+    for one, another in zip(ours, theirs, strict=True):
+        assert without_times(one) == without_times(another)
+    assert not list((folder / "out" / "claims").iterdir()) and not list((folder / "out" / "work").iterdir())
+
+
+def test_a_node_that_does_not_see_the_folder_sends_its_tuned_file(done: Store, tmp_path: Path) -> None:
+    plan: Plan = done.plan()
+    final = next(run for task, entry in plan.cells() if len(entry.candidates) == 1
+                 for run in plan.final(task, entry, entry.candidates[0]))  # fmt: skip
+    claim = Store(tmp_path / "seen").claims.take(final.id)
+    assert claim is not None
+    record, tuned = _do(plan, final, claim, tmp_path / "seen", 1)
+    assert tuned is None and Store(tmp_path / "seen").tuned(final.id).exists()
+    claim.release()  # as where the path leads to another folder
+    again, tuned = _do(plan, final, claim, tmp_path / "unseen", 1)
+    assert tuned == Store(tmp_path / "seen").tuned(final.id).read_bytes() == done.tuned(final.id).read_bytes()
+    assert not (tmp_path / "unseen").exists()
+    assert record.scores == again.scores
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--on", "slurm"], "it must be ray, or an address"),
+        (["--on", "ray", "--workers", "2"], "--workers is for this machine"),
+        (["--gpus", "0.5"], "say --on ray"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(options: list[str], said: str) -> None:
+    from click.testing import CliRunner
+
+    answer: Any = CliRunner().invoke(command, ["run", "smoke", *options])
+    assert answer.exit_code == 2 and said in answer.output
+
+
+def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, done: Store) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(Exception, match=r'pip install "vpt\[ray\]"'):
+        RayCluster().work(done.plan(), done, None)  # type: ignore[arg-type]
