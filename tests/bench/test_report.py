@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from vpt.bench.charts import scatter
+from vpt.bench.charts import scatter, sparkline
 from vpt.bench.export import COLUMNS, as_csv, as_parquet, query
 from vpt.bench.outcome import outcome
 from vpt.bench.plan import Plan
@@ -87,7 +87,7 @@ def test_every_figure_is_in_the_page_and_in_the_document(done: Store, tmp_path: 
         for needed in ("Light", "Colour", "Wilcoxon", "vpt(length=1)", "torch", "sha256:", "learning rate", "shade"):
             assert needed in text
         assert "What is missing" not in text
-    assert page.counts["svg"] == 2  # VPT against Full, and accuracy against parameters
+    assert page.counts["svg"] == 6  # VPT against Full, accuracy against parameters, and a curve for each cell
     assert "prefers-color-scheme: dark" in paths["report.html"] and "width=device-width" in paths["report.html"]
     assert not page.addresses and "script" not in page.counts and "://" not in paths["report.html"]
     assert found.parameters("Full") == pytest.approx(2, abs=0.01) and found.wins("Full") is None
@@ -179,3 +179,15 @@ def test_parquet_has_the_rows_of_the_csv(done: Store) -> None:
     rows = list(csv.DictReader(io.StringIO(as_csv(done.folder))))
     texts = [{name: "" if value is None else str(value) for name, value in row.items()} for row in table.to_pylist()]
     assert texts == rows and len(rows) == 12
+
+
+def test_curves_show_the_loss_of_every_final_run(done: Store, tmp_path: Path) -> None:
+    page = report(done.folder, tmp_path)[0].read_text()
+    charts = page.partition("<h2>Curves</h2>")[2].partition("</section>")[0]
+    assert charts.count("<svg") == 4 and charts.count("<polyline") == 8  # 2 tasks x 2 methods, 2 seeds each
+    assert 'aria-label="shade, VPT: training loss"' in charts
+
+
+def test_a_sparkline_has_its_ends_at_the_ends_of_the_scale() -> None:
+    drawn = sparkline("title", [[2.0, 0.0], [1.0]], 0.0, 2.0)
+    assert 'points="3.0,3.0 117.0,37.0"' in drawn and 'points="3.0,20.0"' in drawn

@@ -1,9 +1,10 @@
-"""Charts as SVG text, to be put into a page whose style has the colours: `ink`, `rule`, `up`, `down` and `dot`."""
+"""Charts as SVG text, to be put into a page whose style has the colours: `ink`, `rule`, `line`, `up`, `down`
+and `dot`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 
 _ROW = 20  # px from one task to the next
@@ -84,6 +85,20 @@ def scatter(title: str, points: Mapping[str, tuple[float, float]]) -> str:
             f'<text class="ink" x="{start:.1f}" y="{label:.1f}">{escape(name)}</text>'
         )
     return _svg(title, width, height, parts)
+
+
+def sparkline(title: str, curves: Sequence[Sequence[float]], low: float, high: float) -> str:
+    """Curves on one small piece of paper. curves: a value for each epoch; low, high: the ends of the y axis."""
+    width, height, edge = 120, 40, 3
+
+    def place(curve: Sequence[float]) -> str:
+        steps, span = max(len(curve) - 1, 1), high - low or 1.0
+        corners = ((i / steps, min(max((value - low) / span, 0.0), 1.0)) for i, value in enumerate(curve))
+        return " ".join(
+            f"{edge + x * (width - 2 * edge):.1f},{height - edge - y * (height - 2 * edge):.1f}" for x, y in corners
+        )
+
+    return _svg(title, width, height, [f'<polyline class="line" points="{place(curve)}"/>' for curve in curves])
 
 
 def _svg(title: str, width: float, height: float, parts: list[str]) -> str:

@@ -6,10 +6,10 @@ import statistics
 from collections.abc import Sequence
 from html import escape
 
-from vpt.bench.charts import bars, scatter
+from vpt.bench.charts import bars, scatter, sparkline
 from vpt.bench.outcome import Outcome
 from vpt.bench.statistics import group_mean
-from vpt.bench.tables import PROTOCOL, Table
+from vpt.bench.tables import MISSING, PROTOCOL, Table
 
 _STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1c1c1c; --soft: #666; --rule: #ddd; --up: #1a6fb5;
@@ -28,6 +28,8 @@ td.long { white-space: normal; min-width: 16rem; overflow-wrap: anywhere; }
 .charts { display: flex; flex-wrap: wrap; gap: 1.5rem; } .charts figure { flex: 1 1 18rem; max-width: 24rem; }
 figure { margin: 0; } svg { display: block; width: 100%; height: auto; }
 svg text { font: 12px system-ui, sans-serif; }
+.wide svg { min-width: 30rem; } .curves svg { width: 120px; }
+.line { fill: none; stroke: var(--up); stroke-width: 1.5; opacity: .7; }
 .ink { fill: var(--ink); } .rule { stroke: var(--rule); } .up, .dot { fill: var(--up); } .down { fill: var(--down); }
 dt { font-weight: 600; } dd { margin: 0 0 .5rem; overflow-wrap: anywhere; }
 """
@@ -42,7 +44,7 @@ def page(title: str, outcome: Outcome, tables: Sequence[Table], provenance: Sequ
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
         f'<h1>{escape(title)}</h1>\n<p class="note">{escape(PROTOCOL)}</p>\n'
-        f"{first}{_differences(outcome)}{_parameters(outcome)}{''.join(rest)}"
+        f"{first}{_differences(outcome)}{_parameters(outcome)}{''.join(rest)}{_curves(outcome)}"
         f"<section>\n<h2>Made with</h2>\n<dl>{facts}</dl>\n</section>\n</body>\n</html>\n"
     )
 
@@ -95,6 +97,34 @@ def _parameters(outcome: Outcome) -> str:
     left_out = [method for method in outcome.methods if method not in points]
     note = "Means over all tasks." + (f" Left out, for cells are missing: {', '.join(left_out)}." if left_out else "")
     return (
-        f"<section>\n<h2>{title}</h2>\n<figure>{scatter(title, points)}</figure>\n"
+        f'<section>\n<h2>{title}</h2>\n<figure class="scroll wide">{scatter(title, points)}</figure>\n'
         f'<p class="note">{escape(note)}</p>\n</section>\n'
+    )
+
+
+def _curves(outcome: Outcome) -> str:
+    """The training loss of every final run by epoch, a small chart for each cell; a task has one scale."""
+    losses = {
+        key: [[epoch["train_loss"] for epoch in record.history] for record in cell.final if record.history]
+        for key, cell in outcome.cells.items()
+    }
+    if not any(losses.values()):
+        return ""
+    title = "Curves"
+    header = "".join(f'<th class="word">{escape(name)}</th>' for name in ("task", *outcome.methods))
+    body = ""
+    for task in outcome.plan.tasks:
+        mine = {method: losses[task.name, method] for method in outcome.methods}
+        high = max((loss for curves in mine.values() for curve in curves for loss in curve), default=1.0)
+        charts = (
+            sparkline(f"{task.name}, {method}: training loss", curves, 0.0, high) if curves else MISSING
+            for method, curves in mine.items()
+        )
+        body += (
+            f'<tr><td class="word">{escape(task.name)}</td>{"".join(f"<td>{chart}</td>" for chart in charts)}</tr>\n'
+        )
+    note = "Training loss of the final runs by epoch, a line for each seed; the charts of a task share a scale from 0."
+    return (
+        f'<section>\n<h2>{title}</h2>\n<div class="scroll curves"><table>\n<thead><tr>{header}</tr></thead>\n'
+        f'<tbody>{body}</tbody>\n</table></div>\n<p class="note">{note}</p>\n</section>\n'
     )
