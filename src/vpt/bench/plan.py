@@ -28,6 +28,7 @@ class Task:
     """One data set. data: a folder or a built-in task. group: tasks are averaged within it.
 
     images, digests: of each part; a digest is over names, labels and file sizes. notes: what was odd about it.
+    resize, augment: its own way to fit and vary images; None is that of the plan and its recipes.
     """
 
     name: str
@@ -37,6 +38,12 @@ class Task:
     images: dict[str, int]
     digests: dict[str, str]
     notes: tuple[str, ...] = ()
+    resize: Literal["squash", "crop"] | None = None
+    augment: Literal["none", "flip", "crop"] | None = None
+
+    def recipe(self, chosen: Recipe) -> Recipe:
+        """A recipe as this task takes it."""
+        return chosen if self.augment is None else replace(chosen, augment=self.augment)
 
 
 @dataclass(frozen=True)
@@ -142,19 +149,17 @@ class Plan:
 
     def job(self, run: Run, out: Path, cache: Path | None = None) -> Job:
         """What `tune` is to do."""
-        shared = asdict(self.protocol)
-        del shared["seeds"]
         return Job(
             data=run.task.data,
             out=out,
-            recipe=run.candidate.recipe,
+            recipe=run.task.recipe(run.candidate.recipe),
             method=run.candidate.spec,
             backbone=self.backbone,
             weights=None if self.weights is None else Path(self.weights),
             train_on="train" if run.stage == "choose" else "trainval",
             test=run.stage == "final",
             cache=cache,
-            **shared,
+            **self._shared(run.task),
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -184,8 +189,7 @@ class Plan:
         return self._made[key]
 
     def _config(self, task: Task, stage: Stage, candidate: Candidate) -> dict[str, Any]:
-        shared = asdict(self.protocol)
-        del shared["seeds"]  # how many there are does not change any one of them
+        own = {} if task.augment is None else {"augment": task.augment}  # beside the recipe, which is the plan's
         return {
             "protocol": PROTOCOL,
             "task": task.name,
@@ -196,5 +200,12 @@ class Plan:
             "recipe": candidate.recipe.as_dict(),
             "stage": stage,
             "train_on": "train" if stage == "choose" else "trainval",
-            **shared,
+            **self._shared(task),
+            **own,
         }
+
+    def _shared(self, task: Task) -> dict[str, Any]:
+        """The protocol as the fields of a job on this task."""
+        shared = asdict(self.protocol)
+        del shared["seeds"]  # how many there are does not change any one of them
+        return shared if task.resize is None else {**shared, "resize": task.resize}

@@ -10,6 +10,8 @@
     name = "digits"                        learning_rate = [5.0, 0.5]
     group = "Natural"                      weight_decay = [0.01, 0.0]
 
+benchmark may also name what comes with vpt, such as "vtab" or ["vtab", "fgvc"]; data is then the folder of its tasks.
+
 A method takes its settings from [recipe], then from its grid, then from its own keys, and what none of them names from
 the method itself. Lists of learning_rate, weight_decay and spec are chosen from on val.
 """
@@ -28,7 +30,9 @@ from typing import Any
 from vpt.backbone import DEFAULT, load_backbone
 from vpt.bench.plan import Candidate, Entry, Plan, Protocol, Task
 from vpt.data import generated
+from vpt.data.benchmarks.catalogue import BENCHMARKS, folder_of, tasks_of
 from vpt.data.dataset import Split
+from vpt.data.messages import lines
 from vpt.data.read import read
 from vpt.data.transforms import Preprocessing
 from vpt.errors import DataError, SpecError, nearest
@@ -39,8 +43,20 @@ from vpt.training import Recipe
 PLANS = Path(__file__).parent / "plans"
 _RECIPE = {field.name for field in fields(Recipe)} - {"seed"}
 _PROTOCOL = {field.name for field in fields(Protocol)}
-_PLAN = {"name", "backbone", "weights", "benchmark", "baseline", "keep_tuned", "recipe", "grids", "tasks", "methods"}
-_TASK = {"name", "data", "group"}
+_PLAN = {
+    "name",
+    "backbone",
+    "weights",
+    "benchmark",
+    "data",
+    "baseline",
+    "keep_tuned",
+    "recipe",
+    "grids",
+    "tasks",
+    "methods",
+}
+_TASK = {"name", "data", "group", "resize", "augment"}
 _METHOD = {"name", "spec", "grid"}
 
 
@@ -61,8 +77,10 @@ def find(plan: str) -> Path:
     )
 
 
-def read_plan(path: Path) -> Plan:
+def read_plan(path: Path, data: Path | None = None) -> Plan:
     """Read a plan, list its data, load its backbone and try each method on it.
+
+    data: the folder that holds the prepared tasks of a benchmark, if not the one that the plan names.
 
     Raises SpecError for a key or a value that cannot be, DataError for a task that cannot be read, FitError for a
     method that finds no place on the backbone: all of it before anything is run.
@@ -70,7 +88,7 @@ def read_plan(path: Path) -> Plan:
     values = _load(path, _PLAN | _PROTOCOL)
     protocol = _protocol({key: value for key, value in values.items() if key in _PROTOCOL}, path)
     entries = _entries(values, path)
-    tasks = tuple(_task(row, where, protocol) for row, where in _rows(values, path))
+    tasks = tuple(_task(row, where, protocol) for row, where in _rows(values, path, data))
     if not tasks:
         raise SpecError(f"{path} names no tasks; add [[tasks]] tables, or benchmark = a file that has them")
     for what, names in (("tasks", [task.name for task in tasks]), ("methods", [entry.name for entry in entries])):
@@ -122,17 +140,44 @@ def _protocol(values: dict[str, Any], path: Path) -> Protocol:
     return protocol
 
 
-def _rows(values: Mapping[str, Any], path: Path) -> list[tuple[dict[str, Any], Path]]:
+def _rows(values: Mapping[str, Any], path: Path, data: Path | None) -> list[tuple[dict[str, Any], Path]]:
     """Rows of tasks, each with the file it stands in: those of the benchmark first."""
     rows = [(row, path) for row in values.get("tasks", [])]
-    if "benchmark" in values:
-        other = path.parent / values["benchmark"]
-        rows = [(row, other) for row in _load(other, {"name", "tasks"}).get("tasks", [])] + rows
+    named = _several(values["benchmark"]) if "benchmark" in values else []
+    if named and all(name in BENCHMARKS for name in named):
+        own = None if values.get("data") is None else path.parent / values["data"]
+        rows = [(row, path) for row in _prepared(named, data or own, path)] + rows
+    else:
+        for name in named:
+            other = path.parent / name
+            rows = [(row, other) for row in _load(other, {"name", "tasks"}).get("tasks", [])] + rows
     for row, where in rows:
         _known(row, _TASK, f"{where}: a task")
         if "name" not in row:
             raise SpecError(f"{where}: the task {row} has no name; give it one")
     return rows
+
+
+def _prepared(names: list[str], root: Path | None, path: Path) -> list[dict[str, Any]]:
+    """The rows of benchmarks that come with vpt. Raises DataError naming every task that is not prepared in `root`."""
+    tasks = tasks_of(names)
+    missing = [task.name for task in tasks if root is None or not folder_of(root, task).is_dir()]
+    if missing:
+        out = "FOLDER" if root is None else root
+        where = "no folder was named: give --data FOLDER" if root is None else f"not in {root}"
+        commands = [f"vpt data prepare {name} --from DOWNLOADS --out {out}" for name in missing]
+        raise DataError(f"{path}: {len(missing)} tasks are not there, {where}:{lines(commands, most=len(commands))}")
+    assert root is not None
+    return [
+        {
+            "name": task.name,
+            "data": str(folder_of(root, task).resolve()),
+            "group": task.group,
+            "resize": task.resize,
+            "augment": task.augment,
+        }
+        for task in tasks
+    ]
 
 
 def _task(row: Mapping[str, Any], path: Path, protocol: Protocol) -> Task:
@@ -160,6 +205,8 @@ def _task(row: Mapping[str, Any], path: Path, protocol: Protocol) -> Task:
         images={part: len(split) for part, split in found.splits.items()},
         digests={part: _digest(split) for part, split in found.splits.items()},
         notes=found.notes,
+        resize=Preprocessing(resize=row["resize"]).resize if row.get("resize") else None,  # raises for others
+        augment=Recipe(augment=row["augment"]).augment if row.get("augment") else None,
     )
 
 

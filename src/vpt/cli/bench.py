@@ -13,14 +13,16 @@ if TYPE_CHECKING:
 
 _OUT = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, dir_okay=False)
+_DATA = click.option("--data", type=_OUT, help="The folder with the prepared tasks of a benchmark: vpt data prepare.")
 
 
 @click.group()
 def command() -> None:
     """Compare methods over many tasks, after the paper's protocol.
 
-    A PLAN is a TOML file, or the name of one that comes with vpt: smoke. The settings of each method are chosen on
-    val, the test set is read once, and every run leaves a record. Stopped or killed, `run` goes on.
+    A PLAN is a TOML file, or the name of one that comes with vpt: smoke, vtab, fgvc, paper-table1. The
+    settings of each method are chosen on val, the test set is read once, and every run leaves a record. Stopped or
+    killed, `run` goes on.
 
     \b
     vpt bench plan smoke
@@ -31,8 +33,9 @@ def command() -> None:
 
 @command.command()
 @click.argument("plan")
+@_DATA
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def plan(plan: str, as_json: bool) -> None:
+def plan(plan: str, data: Path | None, as_json: bool) -> None:
     """Show what PLAN takes: how many runs, how long, how much disk.
 
     \b
@@ -44,7 +47,7 @@ def plan(plan: str, as_json: bool) -> None:
     from vpt.bench.reading import find, read_plan
     from vpt.cli.units import duration, size
 
-    read = read_plan(find(plan))
+    read = read_plan(find(plan), data)
     found = estimate(read)
     if as_json:
         click.echo(json.dumps({"plan": read.as_dict(), "estimate": asdict(found)}, indent=1))
@@ -69,6 +72,7 @@ def plan(plan: str, as_json: bool) -> None:
 @click.option("--on", help="A cluster instead: ray, or the address of one (ray://HOST:10001).")
 @click.option("--cpus", type=click.FloatRange(min=0), help="On a cluster: processors for a run [default: 1].")
 @click.option("--gpus", type=click.FloatRange(min=0), help="On a cluster: GPUs for a run, such as 0.25 [default: 0].")
+@_DATA
 @click.option("--track", help="Tell a logger, too: tensorboard[:FOLDER], mlflow[:URI] or wandb[:PROJECT].")
 def run(
     plan: str,
@@ -77,6 +81,7 @@ def run(
     on: str | None,
     cpus: float | None,
     gpus: float | None,
+    data: Path | None,
     track: str | None,
 ) -> None:
     """Do what is missing of PLAN. The same command goes on where it stopped; several may share a folder.
@@ -94,7 +99,7 @@ def run(
     from vpt.trackers import tracker
 
     told = None if track is None else tracker(track)
-    read = read_plan(find(plan))
+    read = read_plan(find(plan), data)
     folder = out or Path(f"bench-{read.name}")
     with BenchProgress() as console:
         listener: RunListener = console if told is None else TrackedRuns(console, told)

@@ -12,7 +12,7 @@ import click
 @click.argument("pattern", default="")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(what: str, pattern: str, as_json: bool) -> None:
-    """List methods, backbones (PATTERN such as "vit_*dino*"), or built-in tasks.
+    """List methods, backbones (PATTERN such as "vit_*dino*"), or tasks: built-in ones and those of benchmarks.
 
     \b
     vpt list methods
@@ -45,6 +45,13 @@ def _backbones(pattern: str) -> dict[str, str]:
 
 
 def _tasks(pattern: str) -> dict[str, str]:
+    from vpt.data.benchmarks.catalogue import TASKS as BENCHMARK_TASKS
     from vpt.data.generated import TASKS
 
-    return {name: f"{len(task.classes)} classes: {task.description}" for name, task in TASKS.items()}
+    built_in = {name: f"{len(task.classes)} classes: {task.description}" for name, task in TASKS.items()}
+    prepared = {
+        name: f"{task.classes} classes: {task.benchmark}, {task.group}, {task.sizes_text} images; "
+        f"vpt data prepare {name}"
+        for name, task in BENCHMARK_TASKS.items()
+    }
+    return {**built_in, **prepared}

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vpt.data import generated
+from vpt.data.benchmarks.manifest import read_manifest
 from vpt.data.classes import class_notes
 from vpt.data.dataset import Dataset, Split
 from vpt.data.folder import SHAPE, read_folder
@@ -36,14 +37,17 @@ def read(
     val_fraction, test_fraction: share of each class that such a cut takes; 0 leaves the part empty.
     test: False gives a dataset without a test part; none of its images is opened then.
 
-    No image is decoded yet. Raises DataError when the source is not there or cannot be used, SpecError for
-    fractions that leave nothing to train on.
+    No image is decoded yet. What `vpt data prepare` noted of a folder comes with it. Raises DataError when the source
+    is not there, is not prepared to its end or cannot be used, SpecError for fractions that leave nothing to train on.
     """
     root = Path(source)
     try:
         if root.is_dir():
             known = next(reader for knows, reader in _READERS if knows(root))
+            manifest = read_manifest(root)
             dataset = known(root)
+            if manifest is not None:
+                dataset = replace(dataset, notes=(*dataset.notes, *manifest.get("notes", ())))
         elif str(source) in generated.TASKS:
             dataset = _built_in(str(source), seed)
         elif root.exists():

@@ -1,0 +1,132 @@
+"""`vpt data`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+_NAMES = click.argument("names", nargs=-1, required=True, metavar="NAME...")
+
+
+@click.group()
+def command() -> None:
+    """Prepare the data of VTAB-1k and FGVC: nothing is downloaded, all is verified, nothing is lost.
+
+    \b
+    vpt data list
+    vpt data prepare cifar100                                  what to download, and from where
+    vpt data prepare cifar100 --from downloads/ --out vtab/    then vtab/cifar100 is a data folder
+    vpt data check vtab --in vtab/
+    """
+
+
+@command.command("list")
+@click.argument("names", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_(names: tuple[str, ...], as_json: bool) -> None:
+    """List the tasks: group, classes, images of train/val/test, label, terms. NAMES: tasks, vtab or fgvc.
+
+    \b
+    vpt data list fgvc
+    """
+    from vpt.data.benchmarks.catalogue import BENCHMARKS, tasks_of
+
+    tasks = tasks_of(names or BENCHMARKS)
+    if as_json:
+        rows = [
+            {
+                "name": task.name, "benchmark": task.benchmark, "group": task.group, "classes": task.classes,
+                "images": task.sizes, "label": task.rule, "metric": task.metric, "source": task.source.home,
+                "terms": task.source.terms, "citation": task.source.citation, "remark": task.remark,
+            }
+            for task in tasks
+        ]  # fmt: skip
+        click.echo(json.dumps(rows, indent=1))
+        return
+    for task in tasks:
+        facts = f"{task.group:<12}{task.classes:>4} classes  {task.sizes_text:<18}"
+        click.echo(f"{task.name:<13} {facts}  {task.rule}; {task.source.terms}")
+
+
+@command.command()
+@_NAMES
+@click.option("--from", "source", type=_FOLDER, help="The folder of the downloaded files, packed or unpacked.")
+@click.option("--out", type=_FOLDER, help="The folder that will hold a folder for each task.")
+@click.option("--splits", type=click.Path(path_type=Path, exists=True),
+              help="VTAB's 800/200 name file, or a folder with FGVC's train.json, val.json and test.json.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def prepare(names: tuple[str, ...], source: Path | None, out: Path | None, splits: Path | None, as_json: bool) -> None:
+    """Convert tasks to folders with list files. Without --from it says what to download. NAME: a task, vtab or fgvc.
+
+    Stopped or killed, the same command goes on. Archives that had to be unpacked stay in OUT/.unpacked, for other
+    tasks of the same source; delete that folder in the end.
+
+    \b
+    vpt data prepare clevr_count clevr_dist --from downloads/ --out vtab/
+    """
+    from vpt.cli.data_progress import DataProgress
+    from vpt.data.benchmarks.catalogue import tasks_of
+    from vpt.data.benchmarks.prepare import instructions
+    from vpt.data.benchmarks.prepare import prepare as prepare_task
+    from vpt.errors import DataError
+
+    tasks = tasks_of(names)
+    if source is None:
+        click.echo("\n\n".join(instructions(task, out or "FOLDER") for task in tasks))
+        return
+    if out is None:
+        raise click.UsageError("--out is missing: the folder that will hold a folder for each task")
+    faults, made = [], {}
+    with DataProgress() as progress:
+        for task in tasks:
+            try:
+                made[task.name] = prepare_task(task, out, source, splits, progress)
+            except DataError as error:  # the others may be complete
+                faults.append(str(error))
+            else:
+                progress.say(f"{task.name}: {out / task.name}, {task.sizes_text} images; {made[task.name]['terms']}")
+    if as_json:
+        click.echo(json.dumps(made, indent=1))
+    if faults:
+        raise DataError("\n\n".join(faults))
+
+
+@command.command()
+@_NAMES
+@click.option("--in", "root", type=_FOLDER, default=Path(), help="Where the folders of tasks lie [default: here].")
+def check(names: tuple[str, ...], root: Path) -> None:
+    """Verify folders: lists, counts, labels, and the header of every image. NAME: a task, vtab, fgvc, or a folder.
+
+    Every fault is named, and the exit code is 3 where there is one.
+
+    \b
+    vpt data check vtab --in vtab/
+    vpt data check vtab/cifar100
+    """
+    from vpt.cli.data_progress import DataProgress
+    from vpt.data.benchmarks.catalogue import BENCHMARKS, TASKS, folder_of, task_of, tasks_of
+    from vpt.data.benchmarks.check import check as check_folder
+    from vpt.data.benchmarks.task import BenchmarkTask
+    from vpt.errors import DataError
+
+    wanted: list[tuple[Path, BenchmarkTask | None]] = []
+    for name in names:
+        if name in TASKS or name in BENCHMARKS:
+            wanted += [(folder_of(root, task), task) for task in tasks_of([name])]
+        else:
+            wanted.append((Path(name), task_of(Path(name))))
+    faults = []
+    with DataProgress() as progress:
+        for folder, task in wanted:
+            try:
+                found = check_folder(folder, task, progress)
+            except DataError as error:
+                faults.append(str(error))
+            else:
+                sizes = "/".join(str(len(split)) for split in found.splits.values())
+                progress.say(f"{folder}: {sizes} images of {len(found.classes)} classes, no fault")
+    if faults:
+        raise DataError("\n\n".join(faults))

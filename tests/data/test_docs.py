@@ -1,0 +1,28 @@
+"""docs/data.md tells what the rows say. To bring it up to date: python tests/data/test_docs.py"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vpt.data.benchmarks.catalogue import TASKS
+
+PAGE = Path(__file__).parents[2] / "docs" / "data.md"
+BEGIN, END = "<!-- tasks -->\n", "<!-- /tasks -->"
+
+
+def table() -> str:
+    """The table of the tasks in Markdown."""
+    lines = ["| task | group | classes | images | label | terms | source |", "|---|---|---|---|---|---|---|"]
+    for task in TASKS.values():
+        cells = (task.name, task.group, str(task.classes), task.sizes_text, task.rule, task.source.terms)
+        lines.append(f"| {' | '.join(cells)} | [{task.source.citation}]({task.source.home}) |")
+    return "\n".join(lines) + "\n"
+
+
+def test_the_table_is_in_step() -> None:
+    assert PAGE.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0] == table()
+
+
+if __name__ == "__main__":
+    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
+    PAGE.write_text(before + BEGIN + table() + END + rest.split(END)[1], encoding="utf-8")
