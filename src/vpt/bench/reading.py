@@ -89,6 +89,7 @@ def read_plan(path: Path, data: Path | None = None) -> Plan:
     protocol = _protocol({key: value for key, value in values.items() if key in _PROTOCOL}, path)
     entries = _entries(values, path)
     tasks = tuple(_task(row, where, protocol) for row, where in _rows(values, path, data))
+    _complete(values, tasks, path)
     if not tasks:
         raise SpecError(f"{path} names no tasks; add [[tasks]] tables, or benchmark = a file that has them")
     for what, names in (("tasks", [task.name for task in tasks]), ("methods", [entry.name for entry in entries])):
@@ -143,8 +144,8 @@ def _protocol(values: dict[str, Any], path: Path) -> Protocol:
 def _rows(values: Mapping[str, Any], path: Path, data: Path | None) -> list[tuple[dict[str, Any], Path]]:
     """Rows of tasks, each with the file it stands in: those of the benchmark first."""
     rows = [(row, path) for row in values.get("tasks", [])]
-    named = _several(values["benchmark"]) if "benchmark" in values else []
-    if named and all(name in BENCHMARKS for name in named):
+    named = _named(values)
+    if _shipped_benchmarks(named):
         own = None if values.get("data") is None else path.parent / values["data"]
         rows = [(row, path) for row in _prepared(named, data or own, path)] + rows
     else:
@@ -156,6 +157,28 @@ def _rows(values: Mapping[str, Any], path: Path, data: Path | None) -> list[tupl
         if "name" not in row:
             raise SpecError(f"{where}: the task {row} has no name; give it one")
     return rows
+
+
+def _named(values: Mapping[str, Any]) -> list[str]:
+    """The benchmarks of a plan: files, or names of those that come with vpt."""
+    return _several(values["benchmark"]) if "benchmark" in values else []
+
+
+def _shipped_benchmarks(names: list[str]) -> bool:
+    return bool(names) and all(name in BENCHMARKS for name in names)
+
+
+def _complete(values: Mapping[str, Any], tasks: Iterable[Task], path: Path) -> None:
+    """Raises DataError naming every task of a benchmark of ours that has not the images it should have."""
+    rows = {row.name: row.sizes for row in tasks_of(_named(values))} if _shipped_benchmarks(_named(values)) else {}
+    faults = [
+        f"{task.name}: {part} has {task.images[part]} images instead of {size}"
+        for task in tasks
+        for part, size in rows.get(task.name, {}).items()
+        if size is not None and task.images[part] != size
+    ]
+    if faults:
+        raise DataError(f"{path}: these are not the tasks of the benchmark:{lines(faults)}\nprepare them again")
 
 
 def _prepared(names: list[str], root: Path | None, path: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,107 @@
+"""The paper's plans: their data, their grids, and each benchmark's own preprocessing."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from vpt.bench import reading
+from vpt.bench.choose import left, ready
+from vpt.bench.plan import Plan
+from vpt.bench.reading import find, read_plan
+from vpt.data.benchmarks.catalogue import BENCHMARKS, TASKS
+from vpt.errors import DataError
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with two tiny tasks, one of each benchmark, prepared; the benchmarks have no others."""
+    small = {}
+    for name, test in (("dtd", 2), ("cub", 2)):
+        folder = tmp_path / "data" / name
+        for part, count in (("train", 4), ("val", 2), ("test", test)):
+            rows = [f"images/{part}/{'ab'[i % 2]}/{i}.png {i % 2}" for i in range(count)]
+            for i, row in enumerate(rows):
+                path = folder / row.split()[0]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (9, 9), (40 * i, len(part), len(name))).save(path)
+            (folder / f"{part}.txt").write_text("\n".join(rows))
+        published = {"train": 4, "validation": 2, "test": test}
+        given = replace(TASKS["flowers"].cut, first=None)
+        small[name] = replace(TASKS[name], classes=2, published=published, cut=given)
+    monkeypatch.setitem(BENCHMARKS, "vtab", (small["dtd"],))
+    monkeypatch.setitem(BENCHMARKS, "fgvc", (small["cub"],))
+    return tmp_path / "data"
+
+
+def plan_of(name: str, data: Path, *changes: tuple[str, str]) -> Plan:
+    """A shipped plan on the embedded backbone, with some of its text replaced."""
+    text = re.sub("(?m)^backbone = .*$", "image_size = 72", find(name).read_text())  # AlexNet reads no smaller ones
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    path = data.parent / f"{name}.toml"
+    path.write_text(text)
+    return read_plan(path, data)
+
+
+@pytest.mark.parametrize(("name", "tasks"), [("vtab", 19), ("fgvc", 5), ("paper-table1", 24)])
+def test_missing_data_are_named_with_what_to_do(name: str, tasks: int, tmp_path: Path) -> None:
+    for data, where in ((tmp_path, f"not in {tmp_path}"), (None, "no folder was named: give --data FOLDER")):
+        with pytest.raises(DataError) as caught:
+            read_plan(find(name), data)
+        text = str(caught.value)
+        assert f"{tasks} tasks are not there, {where}" in text
+        assert text.count("vpt data prepare ") == tasks
+
+
+def test_the_grids_are_those_of_the_paper(data: Path) -> None:
+    plan = plan_of("paper-table1", data)
+    assert {entry.name: len(entry.candidates) for entry in plan.entries} == {
+        "Full": 16, "Linear": 40, "Partial-1": 16, "MLP-3": 40, "Sidetune": 40, "Bias": 16, "Adapter": 48,
+        "VPT-shallow": 240, "VPT-deep": 240,
+    }  # fmt: skip
+    assert len(left(plan, {})) == 2 * (696 + 9 * 5)
+    assert plan.baseline == "Full"
+    recipes = {entry.name: entry.candidates[0].recipe for entry in plan.entries}
+    batches = {name: recipe.batch_size for name, recipe in recipes.items()}
+    assert [batches[name] for name in ("Full", "Linear", "Partial-1", "Bias", "Adapter")] == [128, 2048, 1280, 128, 128]
+    assert {(recipe.epochs, recipe.warmup_epochs) for recipe in recipes.values()} == {(100, 10)}
+    assert {name for name, recipe in recipes.items() if recipe.optimizer == "adamw"} == {
+        "Full", "Partial-1", "Bias", "Adapter",
+    }  # fmt: skip
+
+
+def test_each_benchmark_has_its_own_preprocessing(data: Path) -> None:
+    plan = plan_of("paper-table1", data)
+    jobs = {run.task.name: plan.job(run, Path("out")) for run in ready(plan, {})}
+    assert (jobs["cub"].resize, jobs["cub"].recipe.augment) == ("crop", "crop")
+    assert (jobs["dtd"].resize, jobs["dtd"].recipe.augment) == ("squash", "none")
+    assert {task.name: task.group for task in plan.tasks} == {"cub": "FGVC", "dtd": "Natural"}
+    assert {job.interpolation for job in jobs.values()} == {"bilinear"}
+
+
+def test_preprocessing_of_a_task_changes_its_runs(data: Path) -> None:
+    task = '[[tasks]]\nname = "more"\ndata = "data/dtd"\n'
+    plans = [plan_of("fgvc", data, ("[recipe]", f"{task}{own}[recipe]")) for own in ("", 'augment = "flip"\n')]
+    ids = [{run.id for run in ready(plan, {})} for plan in plans]
+    of_cub = [{run.id for run in ready(plan, {}) if run.task.name == "cub"} for plan in plans]
+    assert of_cub[0] == of_cub[1] == ids[0] & ids[1]
+    assert Plan.from_dict(plans[1].as_dict()) == plans[1]
+
+
+def test_a_part_of_a_task_is_refused(data: Path) -> None:
+    (data / "dtd" / "val.txt").write_text("images/val/a/0.png 0\n")
+    with pytest.raises(DataError, match="dtd: val has 1 images instead of 2"):
+        plan_of("vtab", data)
+
+
+def test_the_plan_may_name_the_folder(data: Path) -> None:
+    path = data.parent / "mine.toml"
+    path.write_text('benchmark = "fgvc"\ndata = "data"\nmethods = ["linear"]\n')
+    assert [task.data for task in read_plan(path).tasks] == [str(data / "cub")]
+    assert reading.shipped()["fgvc"].is_file()
