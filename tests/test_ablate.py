@@ -200,3 +200,14 @@ def test_the_command(
     found = json.loads(call("share", images, *few, "--method", "vpt(length=3)", "--json"))
     assert [point["x"] for point in found["points"]] == ["none", "all"]
     assert found["settings"]["method"] == "vpt(length=3)"
+
+
+def test_smaller_images_hold_for_the_whole_series(images: Path, tmp_path: Path) -> None:
+    command.main(
+        ["resolution", str(images), "--epochs", "1", "--seeds", "1", "--image-size", "24", "--head-rate", "0.5",
+         "--out", str(tmp_path)],
+        standalone_mode=False,
+    )  # fmt: skip
+    points = json.loads((tmp_path / "results.json").read_text())["points"]
+    assert [point["x"] for point in points] == [24, 36, 24]  # 1.25 x 24 is 30, and no multiple of 12: it goes to 24
+    assert {point["recipe"]["head_rate"] for point in points} == {0.5}

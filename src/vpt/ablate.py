@@ -202,7 +202,7 @@ def ablate(
 
 
 def _known(data: str, base: Method, backbones: tuple[str, ...], options: Mapping[str, Any]) -> Known:
-    bare = skeleton(backbones[0])
+    bare = skeleton(backbones[0], options.get("image_size"))
     sites = sites_of(bare.module, bare.preprocessing)
     cuts = {name: options[name] for name in ("val_fraction", "test_fraction") if name in options}
     return Known(

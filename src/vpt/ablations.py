@@ -145,7 +145,7 @@ SERIES: dict[str, Series] = {
             "resolution", "Larger images instead of prompts", "paper, appendix", "side of the image, px",
             lambda known: [
                 *(Point(side, "linear", "linear", job={"image_size": side})
-                  for side in map(known.enlarged, (1, 1.25, 1.5))),
+                  for side in dict.fromkeys(map(known.enlarged, (1, 1.25, 1.5)))),
                 Point(known.size, known.base),
             ],
         ),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vpt.bench.outcome import Cell, Outcome
+from vpt.bench.published import published
 from vpt.bench.statistics import group_mean, welch, wilcoxon
 from vpt.methods.catalogue import parse_method
 
@@ -32,7 +33,7 @@ def percent(value: float | None, signed: bool = False) -> str:
 
 def tables(outcome: Outcome) -> list[Table]:
     """All tables that have something to say."""
-    every = (main, per_task, significance, chosen, cost, failures)
+    every = (main, per_task, beside_published, significance, chosen, cost, failures)
     return [table for table in (make(outcome) for make in every) if table.rows]
 
 
@@ -73,6 +74,24 @@ def per_task(outcome: Outcome) -> Table:
         "did not all end well shows how many did, and counts as missing."
     )
     return Table("tasks", "Every task", ("task", "group", *outcome.methods), rows, note, words=2)
+
+
+def beside_published(outcome: Outcome) -> Table:
+    """Figures of others beside ours, for the cells that are comparable."""
+    theirs = published()
+    found = {entry.name: theirs.beside(outcome.plan, entry) for entry in outcome.plan.entries}
+    methods = [method for method, figures in found.items() if figures]
+    rows = tuple(
+        (task.name, *(text for method in methods for text in (
+            figure(outcome.cells[task.name, method]), percent(found[method].get(task.name)))))
+        for task in outcome.plan.tasks if any(task.name in found[method] for method in methods)
+    )  # fmt: skip
+    header = ("task", *(name for method in methods for name in (method, f"{method}, published")))
+    note = (
+        f"Top-1 on test in %. published: {theirs.source}, on the same backbone and as many images in each part; the "
+        "images of train and val may be others, and so may be the copy of the data."
+    )
+    return Table("published", "Beside published figures", header, rows, note)
 
 
 def figure(cell: Cell) -> str:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 # Options of `vpt tune` that mean the same here; the others would be at odds with a series.
 _SHARED = (
     "weights", "epochs", "batch_size", "learning_rate", "weight_decay", "optimizer", "warmup_epochs", "augment",
-    "accumulate", "precision", "probe_epochs", "train_on", "val_fraction", "test_fraction", "resize", "interpolation",
-    "cache", "skip_corrupt", "overwrite", "as_json",
+    "accumulate", "precision", "probe_epochs", "head_rate", "train_on", "val_fraction", "test_fraction",
+    "train_fraction", "image_size", "resize", "interpolation", "cache", "skip_corrupt", "overwrite", "as_json",
 )  # fmt: skip
 
 
