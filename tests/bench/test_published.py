@@ -1,0 +1,105 @@
+"""Published figures stand beside ours only where task, split and backbone are the same."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vpt.bench.outcome import outcome
+from vpt.bench.plan import Entry, Plan
+from vpt.bench.published import published
+from vpt.bench.statistics import wins
+from vpt.bench.store import Store
+from vpt.bench.tables import beside_published
+from vpt.methods import parse_method
+
+CUB = {"name": "cub", "classes": 200, "images": {"train": 5394, "val": 600, "test": 5794}}
+
+
+@pytest.fixture
+def plan(done: Store) -> Plan:
+    """The small comparison, as if its first task were CUB on the paper's backbone."""
+    first, second = done.plan().tasks
+    return replace(
+        done.plan(),
+        backbone="vit_base_patch16_224.orig_in21k",
+        tasks=(replace(first, **CUB), replace(second, name="elsewhere")),  # type: ignore[arg-type]
+    )
+
+
+def entry(plan: Plan, *specs: str) -> Entry:
+    one = plan.entries[0].candidates[0]
+    return Entry("ours", tuple(replace(one, spec=parse_method(spec).spec(full=True)) for spec in specs))
+
+
+@pytest.mark.parametrize(
+    ("specs", "top1"),
+    [
+        (("full",), 0.873),
+        (("linear",), 0.853),
+        (("vpt(length=50)",), 0.885),
+        (("vpt(length=1)", "vpt(length=100, dropout=0)"), 0.885),
+        (("vpt(depth=shallow)",), 0.867),
+    ],
+)
+def test_a_method_meets_its_row_whatever_its_prompt_length(plan: Plan, specs: tuple[str, ...], top1: float) -> None:
+    assert published().beside(plan, entry(plan, *specs)) == {"cub": top1}
+
+
+@pytest.mark.parametrize("spec", ["bias", "vpt(location=add)", 'vpt(output="image_mean")', "vpt + bias"])
+def test_another_method_meets_none(plan: Plan, spec: str) -> None:
+    assert published().beside(plan, entry(plan, spec)) == {}
+    assert published().beside(plan, entry(plan, "full", spec)) == {}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"backbone": "vit_base_patch16_224.augreg_in21k"},
+        {"weights": "ViT-B_16.npz"},
+        {"classes": 201},
+        {"images": {"train": 5394, "val": 600, "test": 5793}},
+        {"train_fraction": 0.5},
+    ],
+)
+def test_anything_else_that_differs_keeps_them_apart(plan: Plan, change: dict[str, Any]) -> None:
+    fields = {name: value for name, value in change.items() if name in ("backbone", "weights")}
+    of_task = {name: value for name, value in change.items() if name in ("classes", "images")}
+    of_protocol = {name: value for name, value in change.items() if name == "train_fraction"}
+    other = replace(
+        plan,
+        tasks=(replace(plan.tasks[0], **of_task),),
+        protocol=replace(plan.protocol, **of_protocol),
+        **fields,
+    )
+    assert published().beside(other, entry(other, "full")) == {}
+
+
+def test_the_table_marks_them(plan: Plan, done: Store) -> None:
+    found = outcome(done)
+    names = dict(zip((task.name for task in found.plan.tasks), plan.tasks, strict=True))
+    cells = {(names[task].name, method): cell for (task, method), cell in found.cells.items()}
+    table = beside_published(replace(found, plan=plan, cells=cells))
+    assert table.header == ("task", "Full", "Full, published", "VPT", "VPT, published")
+    ((task, ours, theirs, *_),) = table.rows
+    assert (task, theirs) == ("cub", "87.30") and "±" in ours and "ECCV 2022" in table.note
+    assert beside_published(found).rows == ()
+
+
+def test_they_are_the_papers_and_deep_prompts_win_20_of_24() -> None:
+    rows = {row.name: row.top1 for row in published().rows}
+    assert {len(top1) for top1 in rows.values()} == {24}
+    assert wins(rows["VPT-deep"], rows["Full"]) == 20
+
+
+def test_none_was_mistyped(shared: Path) -> None:
+    tables = json.loads((shared / "paper" / "tables.json").read_text())
+    for row in published().rows:
+        for group in ("vtab", "fgvc"):
+            values = tables[f"{group}_per_task"][row.name.lower()]["values"]
+            expected = dict(zip(tables[f"{group}_tasks"], values, strict=True))
+            assert {task: pytest.approx(100 * row.top1[task]) for task in expected} == expected
