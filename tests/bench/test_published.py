@@ -15,6 +15,7 @@ from vpt.bench.published import published
 from vpt.bench.statistics import wins
 from vpt.bench.store import Store
 from vpt.bench.tables import beside_published
+from vpt.data.benchmarks.catalogue import TASKS
 from vpt.methods import parse_method
 
 CUB = {"name": "cub", "classes": 200, "images": {"train": 5394, "val": 600, "test": 5794}}
@@ -77,6 +78,15 @@ def test_anything_else_that_differs_keeps_them_apart(plan: Plan, change: dict[st
         **fields,
     )
     assert published().beside(other, entry(other, "full")) == {}
+
+
+def test_a_copy_that_differs_from_the_published_one_keeps_them_apart(plan: Plan) -> None:
+    known = TASKS["sun397"]
+    sizes = {part: size or 7 for part, size in known.sizes.items()}
+    task = replace(plan.tasks[0], name="sun397", classes=known.classes, images=sizes)
+    for notes, expected in (((), {"sun397": 0.388}), ((f"sun397: {known.remark}",), {})):
+        other = replace(plan, tasks=(replace(task, notes=notes),))
+        assert published().beside(other, entry(other, "full")) == expected
 
 
 def test_the_table_marks_them(plan: Plan, done: Store) -> None:

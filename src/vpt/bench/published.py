@@ -59,8 +59,10 @@ def _settled(method: Method) -> Method:
 
 
 def _same(task: Task) -> bool:
-    """Whether a task of a plan is the benchmark's: as many classes, and as many images in each part."""
+    """Whether a task of a plan is the benchmark's: as many classes, as many images in each part, no other copy."""
     known = TASKS.get(task.name)
     if known is None or task.classes != known.classes:
+        return False
+    if known.remark and any(known.remark in note for note in task.notes):
         return False
     return all(size is None or task.images[part] == size for part, size in known.sizes.items())
