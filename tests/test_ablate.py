@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch import nn
 
@@ -18,10 +19,13 @@ import vpt.ablate
 import vpt.tune
 from vpt.ablate import Ablation, ablate
 from vpt.ablations import SERIES, Known, Point, find
-from vpt.backbone import skeleton
+from vpt.artifact import load
+from vpt.backbone import load_backbone, skeleton
 from vpt.backbone.sites import Sites
 from vpt.backbone.trunk import survey, trunk_of
 from vpt.cli.ablate import command
+from vpt.data.images import decode
+from vpt.data.read import read
 from vpt.errors import SpecError, TrainingError, VptError
 from vpt.job import Job
 from vpt.methods import Linear, parse_method
@@ -211,3 +215,27 @@ def test_smaller_images_hold_for_the_whole_series(images: Path, tmp_path: Path) 
     points = json.loads((tmp_path / "results.json").read_text())["points"]
     assert [point["x"] for point in points] == [24, 36, 24]  # 1.25 x 24 is 30, and no multiple of 12: it goes to 24
     assert {point["recipe"]["head_rate"] for point in points} == {0.5}
+
+
+def test_together_the_runs_of_another_point_answer_as_one(images: Path, tmp_path: Path) -> None:
+    found = run("ensemble", images, tmp_path, seeds=3, method="vpt(length=2)")
+    rows = {(row.point.line, row.point.x): row for row in found.rows}
+    assert list(rows) == [(line, x) for line in ("vpt(length=2)", "full") for x in ("each alone", "together")]
+    for line in ("vpt(length=2)", "full"):
+        alone, together = rows[line, "each alone"], rows[line, "together"]
+        assert (len(alone.top1), len(together.top1)) == (3, 1) and together.spread is None
+        backbone = load_backbone()
+        data = read(str(images), seed=0)
+        models = [load(job.out, backbone) for job in alone.jobs]
+        pixels = decode(data.test, models[0].backbone.preprocessing)
+        batch = models[0].backbone.preprocessing.normalise(torch.from_numpy(pixels.images))
+        with torch.no_grad():
+            shares = torch.stack([model(batch).softmax(1) for model in models]).mean(0)
+        assert together.top1 == [float((shares.argmax(1).numpy() == data.test.labels).mean())]
+    assert len(list(tmp_path.glob("*.safetensors"))) == 6  # nothing was trained for the points together
+    assert "n" in found.as_dict()["points"][1] and found.as_dict()["points"][1]["n"] == 1
+
+
+def test_one_seed_makes_no_ensemble(images: Path, tmp_path: Path) -> None:
+    found = run("ensemble", images, tmp_path, seeds=1, method="vpt(length=2)")
+    assert [row.trouble for row in found.rows] == ["", "refused: 1 runs make no ensemble; more seeds do"] * 2

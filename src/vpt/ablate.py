@@ -17,7 +17,8 @@ import torch
 
 from vpt import pictures
 from vpt.ablations import Known, Point, Series
-from vpt.backbone import DEFAULT, skeleton
+from vpt.artifact import load
+from vpt.backbone import DEFAULT, load_backbone, skeleton
 from vpt.backbone.sites import sites_of
 from vpt.data.read import read
 from vpt.errors import BackboneError, FitError, SpecError, TrainingError
@@ -26,6 +27,7 @@ from vpt.job import Job, Result, SeriesListener
 from vpt.methods.base import Method, Sum
 from vpt.methods.catalogue import parse_method
 from vpt.model import TunedModel
+from vpt.predict import evaluate_together
 from vpt.training import Recipe
 from vpt.tune import tune
 
@@ -39,6 +41,7 @@ class Row:
 
     method: its text; empty where it cannot be. jobs: one per seed. runs: of those that were finished.
     trouble: why runs are missing: "refused: ..." where the point cannot be, "diverged: ..." where its loss did.
+    together: top-1 of all runs as one model, where the point asks for that.
     """
 
     point: Point
@@ -46,11 +49,12 @@ class Row:
     jobs: tuple[Job, ...] = ()
     runs: tuple[Result, ...] = ()
     trouble: str = ""
+    together: float | None = None
 
     @property
     def top1(self) -> list[float]:
-        """Top-1 of each run, between 0 and 1."""
-        return [run.top1 for run in self.runs]
+        """Top-1 of each run, between 0 and 1; of all together, where they answer as one."""
+        return [run.top1 for run in self.runs] if self.together is None else [self.together]
 
     @property
     def mean(self) -> float | None:
@@ -60,7 +64,7 @@ class Row:
     @property
     def spread(self) -> float | None:
         """Standard deviation of top-1 over seeds; None for fewer than two."""
-        return statistics.stdev(self.top1) if len(self.runs) > 1 else None
+        return statistics.stdev(self.top1) if len(self.top1) > 1 else None
 
     @property
     def figure(self) -> str:
@@ -82,7 +86,7 @@ class Row:
             "trouble": self.trouble,
             "mean": self.mean,
             "spread": self.spread,
-            "n": len(self.runs),
+            "n": len(self.top1),
             "top1": self.top1,
             "seeds": [job.recipe.seed for job in self.jobs],
             "job": {**self.point.job},
@@ -183,9 +187,9 @@ def ablate(
     rows = [_planned(point, base, known, data, folder, seeds, choices, options) for point in points]
     if all(row.trouble for row in rows):
         raise SpecError(f"no point of the series {series.name} can be run; the first is {rows[0].trouble}")
-    number, total = 0, sum(len(row.jobs) for row in rows)
+    number, total = 0, sum(len(row.jobs) for row in rows if row.point.together is None)
     for index, row in enumerate(rows):
-        for job in row.jobs:
+        for job in row.jobs if row.point.together is None else ():
             number += 1
             listener.run(number, total, f"{series.name} {row.point.x}  {row.method}", job.recipe.seed)
             try:
@@ -193,12 +197,28 @@ def ablate(
             except TrainingError as error:
                 rows[index] = replace(rows[index], trouble=f"diverged: {_one_line(error)}")
 
+    for index, row in enumerate(rows):
+        if row.point.together is not None and not row.trouble:
+            rows[index] = _together(row, rows)
+
     chosen = {name: value if isinstance(value, int | float) else str(value)
               for name, value in {**choices, **options}.items() if value is not None}  # fmt: skip
     settings = {"data": data, "method": known.base, "backbones": list(backbones), "seeds": seeds, **chosen}
     ablation = Ablation(series, known, settings, tuple(rows))
     _write(ablation, folder)
     return ablation
+
+
+def _together(row: Row, rows: Sequence[Row]) -> Row:
+    """The runs of another point, as one model on the images that each was scored on."""
+    of = next(other for other in rows if (other.point.x, other.point.line) == (row.point.together, row.point.line))
+    if of.trouble or len(of.runs) < 2:
+        return replace(row, trouble=of.trouble or f"refused: {len(of.runs)} runs make no ensemble; more seeds do")
+    job = of.jobs[0]
+    data = read(job.data, seed=job.split_seed or 0, val_fraction=job.val_fraction, test_fraction=job.test_fraction)
+    backbone = load_backbone(job.backbone, weights=job.weights, image_size=job.image_size)
+    models = [load(other.out, backbone) for other in of.jobs]
+    return replace(row, runs=of.runs, together=evaluate_together(models, data, of.runs[0].scored_on).top1)
 
 
 def _known(data: str, base: Method, backbones: tuple[str, ...], options: Mapping[str, Any]) -> Known:

@@ -43,7 +43,8 @@ class Point:
 
     x: its place, a number or a category. line: the curve it belongs to, where a series has several.
     method: text of the method that stands there; None is the base. fields: of the vpt(...) in it, with other values.
-    job: fields of the job, with other values.
+    job: fields of the job, with other values. together: x of the point of the same line whose runs answer here as one;
+    nothing is trained then.
     """
 
     x: str | float
@@ -51,6 +52,7 @@ class Point:
     method: str | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
     job: Mapping[str, Any] = field(default_factory=dict)
+    together: str | float | None = None
 
     def of(self, base: Method) -> Method:
         """The method at this point. Raises SpecError for what cannot be combined."""
@@ -147,6 +149,16 @@ SERIES: dict[str, Series] = {
                 *(Point(side, "linear", "linear", job={"image_size": side})
                   for side in dict.fromkeys(map(known.enlarged, (1, 1.25, 1.5)))),
                 Point(known.size, known.base),
+            ],
+        ),
+        Series(
+            "ensemble", "One model and several together", "paper, section 4.3", "models",
+            lambda known: [
+                point
+                for method in dict.fromkeys((known.base, "full"))
+                # One cut for all seeds: what one of them has trained on must not test another.
+                for one in (Point("each alone", method, method, job={"split_seed": 0}),)
+                for point in (one, replace(one, x="together", together="each alone"))
             ],
         ),
         Series(

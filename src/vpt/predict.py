@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from vpt.data.dataset import Dataset, Split
 from vpt.data.images import decode
 from vpt.data.rgb import SUFFIXES
-from vpt.errors import DataError
+from vpt.ensemble import Ensemble
+from vpt.errors import DataError, SpecError
 from vpt.model import TunedModel
 from vpt.training import Examples, Feed, Scores, logits_of, score
 
@@ -74,6 +76,25 @@ def evaluate(
 
     Raises DataError when the part is empty or holds a class the model does not know.
     """
+    feed = _feed(model, data, part, on_image)
+    return score(logits_of(model, feed), feed.labels)
+
+
+def evaluate_together(models: Sequence[TunedModel], data: Dataset, part: str = "test") -> Scores:
+    """Measure models as one: the mean of their probabilities decides (paper, section 4.3, "prompt ensembling").
+
+    Prompt sets of one kind answer in one forward pass; other models one after the other. Raises as `evaluate` does.
+    """
+    feed = _feed(models[0], data, part, None)
+    try:
+        logits = logits_of(Ensemble(models), feed)
+    except SpecError:  # no prompt sets of one kind
+        logits = torch.stack([logits_of(model, feed).log_softmax(-1) for model in models]).logsumexp(0)
+    return score(logits, feed.labels)
+
+
+def _feed(model: TunedModel, data: Dataset, part: str, on_image: Callable[[int, int], None] | None) -> Feed:
+    """One part of a dataset, with labels as the model numbers them."""
     split = data.splits[part]
     if not len(split):
         filled = [name for name, other in data.splits.items() if len(other)]
@@ -90,5 +111,4 @@ def evaluate(
         own = np.array([number.get(name, -1) for name in data.classes])
         split = Split(split.images, own[split.labels], split.names)
     pixels = decode(split, model.backbone.preprocessing, progress=on_image)
-    feed = Feed(Examples(pixels.images, pixels.labels), model.backbone.preprocessing, next(model.parameters()).device)
-    return score(logits_of(model, feed), feed.labels)
+    return Feed(Examples(pixels.images, pixels.labels), model.backbone.preprocessing, next(model.parameters()).device)
