@@ -110,7 +110,7 @@ def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
     vpt("list", "methods", "--json")
     assert {text.partition("(")[0] for text in json.loads(capsys.readouterr().out)} == METHODS.keys()
     vpt("list", "tasks", "--json")
-    assert {"digits", "numerals", "count", "orientation"} <= set(json.loads(capsys.readouterr().out))
+    assert {"digits", "numerals", "count", "orientation", "cifar100", "cub"} <= set(json.loads(capsys.readouterr().out))
     vpt("list", "backbones", "vit_base*dinov3*")
     assert "vit_base_patch16_dinov3" in capsys.readouterr().out
 

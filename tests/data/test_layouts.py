@@ -289,3 +289,20 @@ def test_smallnorb_names_what_is_missing(tmp_path: Path) -> None:
     smallnorb(tmp_path)
     with pytest.raises(DataError, match=r"training-dat\.mat\n.*training-info\.mat\n.*testing-dat\.mat\n.*testing-info"):
         TASKS["snorb_azi"].read(Place(tmp_path))
+
+
+TORCHVISION = {
+    "caltech101": "caltech101", "dtd": "dtd", "flowers102": "flowers-102", "pets": "oxford-iiit-pet", "svhn": "",
+    "sun397": "", "camelyon": "pcam", "eurosat": "eurosat", "clevr_count": "clevr", "cars": "stanford_cars",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "folder"), TORCHVISION.items())
+def test_the_places_where_torchvision_unpacks(name: str, folder: str, tmp_path: Path) -> None:
+    """All of them below one root, beside other data."""
+    for other in ("cifar100", "cub"):
+        BUILD[other](tmp_path)
+    task = miniature(name, tmp_path / folder if folder else tmp_path)
+    assert {part: len(records) for part, records in task.read(Place(tmp_path)).parts.items()} == {
+        part: count or 4 for part, count in task.published.items()
+    }

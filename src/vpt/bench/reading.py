@@ -28,11 +28,10 @@ from pathlib import Path
 from typing import Any
 
 from vpt.backbone import DEFAULT, load_backbone
+from vpt.bench import prepared
 from vpt.bench.plan import Candidate, Entry, Plan, Protocol, Task
 from vpt.data import generated
-from vpt.data.benchmarks.catalogue import BENCHMARKS, folder_of, tasks_of
 from vpt.data.dataset import Split
-from vpt.data.messages import lines
 from vpt.data.read import read
 from vpt.data.transforms import Preprocessing
 from vpt.errors import DataError, SpecError, nearest
@@ -89,7 +88,8 @@ def read_plan(path: Path, data: Path | None = None) -> Plan:
     protocol = _protocol({key: value for key, value in values.items() if key in _PROTOCOL}, path)
     entries = _entries(values, path)
     tasks = tuple(_task(row, where, protocol) for row, where in _rows(values, path, data))
-    _complete(values, tasks, path)
+    if prepared.are_ours(_named(values)):
+        prepared.verify(_named(values), tasks, path)
     if not tasks:
         raise SpecError(f"{path} names no tasks; add [[tasks]] tables, or benchmark = a file that has them")
     for what, names in (("tasks", [task.name for task in tasks]), ("methods", [entry.name for entry in entries])):
@@ -145,9 +145,9 @@ def _rows(values: Mapping[str, Any], path: Path, data: Path | None) -> list[tupl
     """Rows of tasks, each with the file it stands in: those of the benchmark first."""
     rows = [(row, path) for row in values.get("tasks", [])]
     named = _named(values)
-    if _shipped_benchmarks(named):
+    if prepared.are_ours(named):
         own = None if values.get("data") is None else path.parent / values["data"]
-        rows = [(row, path) for row in _prepared(named, data or own, path)] + rows
+        rows = [(row, path) for row in prepared.rows(named, data or own, path)] + rows
     else:
         for name in named:
             other = path.parent / name
@@ -162,45 +162,6 @@ def _rows(values: Mapping[str, Any], path: Path, data: Path | None) -> list[tupl
 def _named(values: Mapping[str, Any]) -> list[str]:
     """The benchmarks of a plan: files, or names of those that come with vpt."""
     return _several(values["benchmark"]) if "benchmark" in values else []
-
-
-def _shipped_benchmarks(names: list[str]) -> bool:
-    return bool(names) and all(name in BENCHMARKS for name in names)
-
-
-def _complete(values: Mapping[str, Any], tasks: Iterable[Task], path: Path) -> None:
-    """Raises DataError naming every task of a benchmark of ours that has not the images it should have."""
-    rows = {row.name: row.sizes for row in tasks_of(_named(values))} if _shipped_benchmarks(_named(values)) else {}
-    faults = [
-        f"{task.name}: {part} has {task.images[part]} images instead of {size}"
-        for task in tasks
-        for part, size in rows.get(task.name, {}).items()
-        if size is not None and task.images[part] != size
-    ]
-    if faults:
-        raise DataError(f"{path}: these are not the tasks of the benchmark:{lines(faults)}\nprepare them again")
-
-
-def _prepared(names: list[str], root: Path | None, path: Path) -> list[dict[str, Any]]:
-    """The rows of benchmarks that come with vpt. Raises DataError naming every task that is not prepared in `root`."""
-    tasks = tasks_of(names)
-    missing = [task.name for task in tasks if root is None or not folder_of(root, task).is_dir()]
-    if missing:
-        out = "FOLDER" if root is None else root
-        where = "no folder was named: give --data FOLDER" if root is None else f"not in {root}"
-        commands = [f"vpt data prepare {name} --from DOWNLOADS --out {out}" for name in missing]
-        raise DataError(f"{path}: {len(missing)} tasks are not there, {where}:{lines(commands, most=len(commands))}")
-    assert root is not None
-    return [
-        {
-            "name": task.name,
-            "data": str(folder_of(root, task).resolve()),
-            "group": task.group,
-            "resize": task.resize,
-            "augment": task.augment,
-        }
-        for task in tasks
-    ]
 
 
 def _task(row: Mapping[str, Any], path: Path, protocol: Protocol) -> Task:

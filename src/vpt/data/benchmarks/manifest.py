@@ -32,9 +32,14 @@ def finish(folder: Path, values: dict[str, Any]) -> None:
     (folder / _BEGUN).unlink(missing_ok=True)
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether the folder was prepared to its end."""
+    return (folder / _DONE).is_file()
+
+
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """What was done; None where the folder was not prepared. Raises DataError where preparing is not finished."""
-    if (folder / _DONE).is_file():
+    if is_finished(folder):
         try:
             values: dict[str, Any] = json.loads((folder / _DONE).read_text(encoding="utf-8"))
         except ValueError as error:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vpt._version import __version__
-from vpt.data.benchmarks.manifest import begin, finish, read_manifest
+from vpt.data.benchmarks.manifest import begin, finish, is_finished, read_manifest
 from vpt.data.benchmarks.order import Cut
 from vpt.data.benchmarks.place import MissingFiles, Place, Progress, Remote, unpack, verify
 from vpt.data.benchmarks.published import by_lists, by_names, fgvc_lists
@@ -41,12 +41,8 @@ def prepare(
     fault where counts, labels or checksums are not the published ones.
     """
     folder = out / task.name
-    try:
-        done = read_manifest(folder)
-    except DataError:  # begun: go on
-        done = None
-    if done is not None:
-        return done
+    if is_finished(folder):
+        return _manifest(folder)
     listing, checksums = _read(task, out, source, progress)
     _verify(task, listing)
     parts, how = _cut(task, listing, splits)
@@ -82,6 +78,10 @@ def prepare(
             "vpt": __version__,
         },
     )
+    return _manifest(folder)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
     done = read_manifest(folder)
     assert done is not None
     return done
