@@ -6,7 +6,7 @@ reads those parts and computes the very same function, with three freedoms the o
 - `extra`: tokens that serve as keys and values only. In VPT-deep the output of a prompt is never read, so a
   prompt needs neither query nor output (first identity).
 - `queries`: compute the answer for the first few tokens only. Where the head reads CLS alone, so does the
-  last block (second identity).
+  last block (second identity). So few queries need no keys and values either (`absorbed.py`).
 - `floating`: tokens after the prefix that have no place in the image, so neither rotary position nor relative
   bias; VPT-shallow's prompts are such.
 
@@ -21,6 +21,9 @@ import torch
 import torch.nn.functional as F
 from timm.layers import apply_rot_embed_cat
 from torch import Tensor, nn
+
+from vpt.backbone.absorbed import attend_absorbed
+from vpt.backbone.beside import attend_beside
 
 
 def attend(
@@ -39,16 +42,23 @@ def attend(
     Returns (batch, queries or tokens, d).
     """
     part: Any = attention
-    q, k, v, bias = _meet(part, x, extra, queries, floating, context)
     dropout = part.attn_drop.p if part.training else 0.0
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=part.scale)
+    if queries is not None and dropout == 0 and _absorbs(part, context):
+        weight, own = _fused(part)
+        assert weight is not None
+        (_, *weights), of_values = weight.chunk(3), None if own is None else own.chunk(3)[2]
+        q, bias = _project_queries(part, x[:, :queries]), _bias(part, context, floating)
+        bias = None if bias is None else bias[..., :queries, :]
+        out = attend_absorbed(q, x, extra, *weights, of_values, scale=part.scale, bias=bias)
+        return _finish(part, x, out)
 
-    out = out.transpose(1, 2).flatten(2)
-    if getattr(part, "norm", None) is not None:
-        out = part.norm(out)
-    if getattr(part, "gate", None) is not None:
-        out = out * part.gate(x[:, : out.shape[1]]).sigmoid()
-    return part.proj_drop(part.proj(out))  # type: ignore[no-any-return]
+    q, k, v, bias = _meet(part, x, queries, floating, context)
+    if extra is None:
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=part.scale)
+    else:
+        prompts = _shared_out(part, *_project_keys(part, extra))
+        out = attend_beside(q, k, v, *prompts, scale=part.scale, bias=bias, dropout=dropout)
+    return _finish(part, x, out)
 
 
 class Attend(nn.Module):
@@ -82,10 +92,14 @@ class Attend(nn.Module):
         Of every token, also where `queries` answers for the first few alone.
         """
         part: Any = self.attention
-        extra = None if self.extra is None else self.extra(x)
-        q, k, _, bias = _meet(part, x, extra, None, self.floating, context)
-        scores = part.scale * q @ k.transpose(-2, -1)
-        return (scores if bias is None else scores + bias).softmax(-1)  # type: ignore[no-any-return]
+        q, k, _, bias = _meet(part, x, None, self.floating, context)
+        scores: Tensor = part.scale * q @ k.transpose(-2, -1)
+        if bias is not None:
+            scores = scores + bias
+        if self.extra is not None:
+            prompt_k, _ = _shared_out(part, *_project_keys(part, self.extra(x)))
+            scores = torch.cat([scores, part.scale * q @ prompt_k.transpose(-2, -1)], dim=-1)
+        return scores.softmax(-1)
 
 
 @torch.no_grad()
@@ -105,15 +119,15 @@ def explains(attention: nn.Module, x: Tensor, context: dict[str, Any]) -> bool:
 
 
 def _meet(
-    part: Any, x: Tensor, extra: Tensor | None, queries: int | None, floating: int, context: dict[str, Any]
+    part: Any, x: Tensor, queries: int | None, floating: int, context: dict[str, Any]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """What `attend` and `Attend.weights` have in common: queries, keys and values, and what is added to the scores.
 
-    q is (batch, heads, answered, d/heads), k and v (batch, heads, keys, d/heads), the bias (..., answered, keys).
+    q is (batch, heads, answered, d/heads), k and v (batch, heads, tokens, d/heads), the bias (..., answered, tokens).
     """
     if context.get("is_causal"):
         raise ValueError("causal attention reads tokens in order, which prompts do not have")
-    batch, tokens, _ = x.shape
+    tokens = x.shape[1]
     answered = tokens if queries is None else queries
     q, k, v = _project(part, x, answered)
 
@@ -130,18 +144,26 @@ def _meet(
     if bias is not None:
         bias = bias[..., :answered, :]
 
-    if extra is not None:
-        extra_k, extra_v = _project_keys(part, extra)
-        # (p, d) prompts are the same for the whole batch: projected once, then only viewed batch times.
-        k = torch.cat([k, extra_k.expand(batch, -1, -1, -1)], dim=2)
-        v = torch.cat([v, extra_v.expand(batch, -1, -1, -1)], dim=2)
-        if bias is not None:
-            bias = F.pad(bias, (0, extra_k.shape[2]))
+    k, v = _shared_out(part, k, v)
+    return q, k, v, bias
 
+
+def _shared_out(part: Any, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values for every head, where several heads have one in common."""
     groups = getattr(part, "num_kv_groups", 1)
     if groups > 1:
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-    return q, k, v, bias
+    return k, v
+
+
+def _finish(part: Any, x: Tensor, out: Tensor) -> Tensor:
+    """(batch, heads, answered, d/heads) -> (batch, answered, d): what comes after the attention itself."""
+    out = out.transpose(1, 2).flatten(2)
+    if getattr(part, "norm", None) is not None:
+        out = part.norm(out)
+    if getattr(part, "gate", None) is not None:
+        out = out * part.gate(x[:, : out.shape[1]]).sigmoid()
+    return part.proj_drop(part.proj(out))  # type: ignore[no-any-return]
 
 
 def _fused(part: Any) -> tuple[Tensor | None, Tensor | None]:
@@ -153,6 +175,13 @@ def _fused(part: Any) -> tuple[Tensor | None, Tensor | None]:
         # EVA and BEiT keep the biases of queries and values apart from the projection; keys have none.
         bias = torch.cat([part.q_bias, torch.zeros_like(part.q_bias), part.v_bias])
     return part.qkv.weight, bias
+
+
+def _absorbs(part: Any, context: dict[str, Any]) -> bool:
+    """Whether keys are a linear function of the tokens: no norm and no rotation after their projection."""
+    plain = isinstance(getattr(part, "k_norm", None) or nn.Identity(), nn.Identity)
+    fused = getattr(part, "qkv", None) is not None and getattr(part, "num_kv_groups", 1) == 1
+    return plain and fused and context.get("rope") is None and not context.get("is_causal")
 
 
 def _biases_apart(part: Any) -> bool:
@@ -169,13 +198,18 @@ def _project(part: Any, x: Tensor, answered: int) -> tuple[Tensor, Tensor, Tenso
     if weight is not None and answered == x.shape[1]:
         q, k, v = (_heads(part, rows) for rows in F.linear(x, weight, bias).chunk(3, dim=-1))
         return _normed(part, "q_norm", q), _normed(part, "k_norm", k), v
+    return _project_queries(part, x[:, :answered]), *_project_keys(part, x)
+
+
+def _project_queries(part: Any, x: Tensor) -> Tensor:
+    """x (batch, tokens, d) -> queries alone (batch, heads, tokens, d/heads), no position applied."""
+    weight, bias = _fused(part)
     if weight is None:
-        q = part.q_proj(x[:, :answered])
+        q = part.q_proj(x)
     else:
         width = weight.shape[0] // 3
-        q = F.linear(x[:, :answered], weight[:width], None if bias is None else bias[:width])
-    k, v = _project_keys(part, x)
-    return _normed(part, "q_norm", _heads(part, q)), k, v
+        q = F.linear(x, weight[:width], None if bias is None else bias[:width])
+    return _normed(part, "q_norm", _heads(part, q))
 
 
 def _project_keys(part: Any, x: Tensor) -> tuple[Tensor, Tensor]:

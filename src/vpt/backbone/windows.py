@@ -1,7 +1,7 @@
 """Attention in windows (Swin) with prompts that every window sees, projected once per batch.
 
-The textbook copies the prompts into each window of each image. Here their keys and values exist once: scores
-against them are one product over all windows, joined to the windows' own scores before the softmax.
+The textbook copies the prompts into each window of each image. Here their keys and values exist once: the queries of
+all windows meet them in one long row, beside the attention within each window.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from vpt.backbone.beside import attend_beside
 
 
 def attend_windows(
@@ -25,17 +28,18 @@ def attend_windows(
     part: Any = attention
     n = x.shape[1]
     q, k, v = _project(part, x)
-    scores = (q * part.scale) @ k.transpose(-2, -1) + part._get_rel_pos_bias()
+    bias = part._get_rel_pos_bias()
     if mask is not None:
-        cut = scores.unflatten(0, (-1, mask.shape[0]))
-        scores = (cut + mask.unsqueeze(1)).flatten(0, 1)
+        windows = bias + mask.unsqueeze(1)  # (windows, heads, n, n)
+        bias = windows.expand(len(x) // len(mask), -1, -1, -1, -1).flatten(0, 1)
+    dropout = part.attn_drop.p if part.training else 0.0
     if extra is None:
-        return _out(part, part.attn_drop(scores.softmax(-1)) @ v), None
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=part.scale)
+        return _out(part, out), None
 
     prompt_q, prompt_k, prompt_v = _project(part, extra if extra.dim() == 3 else extra.unsqueeze(0))
-    scores = torch.cat([scores, _shared(q * part.scale, prompt_k.transpose(-2, -1))], dim=-1)
-    weights = part.attn_drop(scores.softmax(-1))
-    out = _out(part, weights[..., :n] @ v + _shared(weights[..., n:], prompt_v))
+    out = attend_beside(q, k, v, prompt_k, prompt_v, scale=part.scale, bias=bias, dropout=dropout)
+    out = _out(part, out)
     if not answer:
         return out, None
 
@@ -112,12 +116,3 @@ def _project(part: Any, x: Tensor) -> tuple[Tensor, ...]:
 def _out(part: Any, x: Tensor) -> Tensor:
     """(b, heads, n, d/heads) -> (b, n, d), through the output projection."""
     return part.proj_drop(part.proj(x.transpose(1, 2).flatten(2)))  # type: ignore[no-any-return]
-
-
-def _shared(x: Tensor, y: Tensor) -> Tensor:
-    """x (rows, heads, n, k) @ y (b, heads, k, m), where each of y's b is for rows / b rows in turn."""
-    rows, b = len(x), len(y)
-    joined = x.unflatten(0, (b, -1)).transpose(1, 2)  # (b, heads, rows/b, n, k)
-    product: Tensor = joined.flatten(2, 3) @ y
-    out: Tensor = product.unflatten(2, (rows // b, -1)).transpose(1, 2).flatten(0, 1)
-    return out

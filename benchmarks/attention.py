@@ -1,0 +1,279 @@
+"""What deep prompts cost: inference, a training step and memory, against the frozen forward and the textbook forms.
+
+    python benchmarks/attention.py                      all parts, some ten minutes of two quiet cores
+    python benchmarks/attention.py --parts inference    one of: inference, step, memory, swin, profile
+
+ViT-S/16, 224 px, random weights (their values change no figure), fp32. All forms run in one process, in turns, each
+second round backwards; ratios are taken within a round. Memory is measured in a process of its own for each form.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from measure import once, paired, shown, spread, summary
+from report import write
+from textbook import Frozen, TextbookViT
+from vpt import attach, machine
+
+CLASSES = 100
+LENGTHS = (1, 10, 50, 100, 200)
+COMPARED = (50, 200)  # lengths at which the textbook forms run too: they take most of the time
+VIT, SWIN = "vit_small_patch16_224", "swin_tiny_patch4_window7_224"
+NAMES = {"plain": "textbook, plain attention", "fused": "textbook, fused attention", "vpt": "vpt", "linear": "linear"}
+
+
+def make(form: str, length: int, model: nn.Module, dropout: float = 0.0) -> nn.Module:
+    """One form of deep prompts on a model of its own."""
+    torch.manual_seed(0)
+    if form == "frozen":
+        return Frozen(copy.deepcopy(model), CLASSES)
+    if form == "linear":
+        return attach(model, "linear", CLASSES)
+    if form == "vpt":
+        return attach(model, f"vpt(length={length}, dropout={dropout})", CLASSES)
+    return TextbookViT(copy.deepcopy(model), length, CLASSES, fused=form == "fused", dropout=dropout)
+
+
+def step(network: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], None]:
+    """A whole iteration: forward, loss, backward and SGD."""
+    network.train()
+    optimizer = torch.optim.SGD([w for w in network.parameters() if w.requires_grad], lr=1e-3, momentum=0.9)
+
+    def run() -> None:
+        cross_entropy(network(images), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return run
+
+
+def infer(network: nn.Module, images: Tensor) -> Callable[[], None]:
+    """A forward pass that keeps nothing for a gradient."""
+    network.eval()
+
+    def run() -> None:
+        with torch.inference_mode():
+            network(images)
+
+    return run
+
+
+def forms(compared: tuple[int, ...] = COMPARED) -> list[tuple[str, int]]:
+    """Every form at every length it runs at."""
+    rows = [("linear", 0), *(("vpt", length) for length in LENGTHS)]
+    return rows + [(form, length) for length in compared for form in ("fused", "plain")]
+
+
+def timed(kind: str, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Inference or training step of every form; the reference is the frozen forward."""
+    model = timm.create_model(VIT, num_classes=0).eval()
+    images = torch.randn(options.batch, 3, 224, 224)
+    labels = torch.arange(options.batch) % CLASSES
+    todo: dict[str, Callable[[], object]] = {"frozen": infer(make("frozen", 0, model), images)}
+    for form, length in forms():
+        network = make(form, length, model)
+        todo[f"{form} {length}"] = infer(network, images) if kind == "inference" else step(network, images, labels)
+    if kind == "step":
+        todo["dropout 50"] = step(make("vpt", 50, model, dropout=0.1), images, labels)
+    seconds = paired(todo, options.rounds)
+    figures = summary(seconds, "frozen")
+    if kind == "step":  # how many times faster than the textbook, in the same round
+        for other in ("plain", "fused"):
+            for length in COMPARED:
+                pairs = zip(seconds[f"{other} {length}"], seconds[f"vpt {length}"], strict=True)
+                figures[f"vpt {length}"][f"faster_than_{other}"] = spread([a / b for a, b in pairs])
+    return figures, _table(kind, figures, options)
+
+
+def _table(kind: str, figures: dict[str, Any], options: argparse.Namespace) -> str:
+    what = "Inference" if kind == "inference" else "A training step"
+    lines = [
+        f"**{what}**, ViT-S/16, batch {options.batch}, fp32; times the frozen timm forward "
+        f"({figures['frozen']['seconds']['median']:.2f} s); median and quartiles of {options.rounds} rounds.",
+        "",
+        "| prompts per block | vpt | textbook, fused attention | textbook, plain attention |",
+        "|---:|---:|---:|---:|",
+        f"| 0 (linear) | {shown(figures['linear 0']['times_reference'])} | | |",
+    ]
+    for length in LENGTHS:
+        cells = [shown(figures[f"{form} {length}"]["times_reference"]) if f"{form} {length}" in figures else ""
+                 for form in ("vpt", "fused", "plain")]  # fmt: skip
+        lines.append(f"| {length} | {' | '.join(cells)} |")
+    if kind == "step":
+        lines.append(f"| 50, dropout 0.1 | {shown(figures['dropout 50']['times_reference'])} | | |")
+        told = [f"{shown(figures[f'vpt {length}'][f'faster_than_{other}'])} times faster than "
+                f"{NAMES[other]} at p = {length}" for length in COMPARED for other in ("fused", "plain")]  # fmt: skip
+        lines += ["", "vpt is " + "; ".join(told) + "."]
+    return "\n".join(lines)
+
+
+def swin(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Swin-T with 50 deep prompts in every window."""
+    model = timm.create_model(SWIN, num_classes=0).eval()
+    images = torch.randn(options.batch, 3, 224, 224)
+    todo = {form: infer(make(form, 50, model), images) for form in ("frozen", "vpt")}
+    figures = summary(paired(todo, 2 * options.rounds), "frozen")
+    text = (
+        f"**Swin-T**, 50 deep prompts, batch {options.batch}, inference: "
+        f"{shown(figures['vpt']['times_reference'])} times the frozen timm forward "
+        f"({figures['frozen']['seconds']['median']:.2f} s); median and quartiles of {2 * options.rounds} rounds."
+    )
+    return figures, text
+
+
+def memory(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Peak memory of a training step, each form in a process of its own."""
+    figures: dict[str, Any] = {}
+    for form, length in [("linear", 0), ("frozen", 0), *((f, p) for p in COMPARED for f in ("vpt", "fused", "plain"))]:
+        command = [sys.executable, __file__, "--peak", form, str(length), "--batch", str(options.batch)]
+        done = subprocess.run(command, capture_output=True, check=True, text=True)
+        figures[f"{form} {length}"] = json.loads(done.stdout)
+    lines = [
+        f"**Peak memory** of two training steps (`frozen`: of a forward pass), ViT-S/16, batch {options.batch}, fp32, "
+        "in MB: of the process, and above what it held with the model loaded; one process each.",
+        "",
+        "| form | prompts per block | process | above the model | of textbook, fused | of textbook, plain |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for name, figure in figures.items():
+        form, length = name.split()
+        shares = ["", ""]
+        if form == "vpt":
+            shares = [f"{figure['above'] / figures[f'{other} {length}']['above']:.2f} "
+                      f"({figure['process'] / figures[f'{other} {length}']['process']:.2f})"
+                      for other in ("fused", "plain")]  # fmt: skip
+        sizes = [f"{figure[key] / 1e6:,.0f}" for key in ("process", "above")]
+        lines.append(f"| {NAMES.get(form, form)} | {length or ''} | {' | '.join([*sizes, *shares])} |")
+    lines += ["", "Shares are of what stands above the model; in brackets, of the whole process."]
+    return figures, "\n".join(lines)
+
+
+def peak(form: str, length: int, batch: int) -> None:
+    """The inside of a process that measures memory: bytes, as JSON."""
+    network = make(form, length, timm.create_model(VIT, num_classes=0).eval())
+    images, labels = torch.randn(batch, 3, 224, 224), torch.arange(batch) % CLASSES
+    run = infer(network, images) if form == "frozen" else step(network, images, labels)
+    cpu = torch.device("cpu")
+    machine.forget_peak(cpu)
+    before = machine.peak_memory(cpu)
+    run()
+    run()
+    process = machine.peak_memory(cpu)
+    print(json.dumps({"process": process, "above": process - before}))
+
+
+def profile(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Where a step's time goes, and how near its matrix products are to what the machine can do."""
+    model = timm.create_model(VIT, num_classes=0).eval()
+    images, labels = torch.randn(options.batch, 3, 224, 224), torch.arange(options.batch) % CLASSES
+    kinds = {
+        "matrix products": ("aten::addmm", "aten::mm", "aten::bmm", "aten::mkldnn_convolution", "aten::baddbmm"),
+        "attention": (
+            "aten::_scaled_dot_product_flash_attention_for_cpu",
+            "aten::_scaled_dot_product_flash_attention_for_cpu_backward",
+        ),
+        "GELU": ("aten::gelu", "aten::gelu_backward"),
+        "LayerNorm": ("aten::native_layer_norm", "aten::native_layer_norm_backward"),
+        "copies": ("aten::copy_", "aten::cat", "aten::fill_", "aten::constant_pad_nd"),
+    }
+    figures: dict[str, Any] = {"ceiling": _ceilings()}
+    for name, form, length in (("frozen", "frozen", 0), ("vpt, p = 50", "vpt", 50), ("vpt, p = 200", "vpt", 200)):
+        network = make(form, length, model)
+        run = infer(network, images) if form == "frozen" else step(network, images, labels)
+        run()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+            run()
+        times = {event.key: event.self_cpu_time_total for event in seen.key_averages()}
+        total = sum(times.values())
+        shares = {kind: sum(times.get(key, 0) for key in keys) / total for kind, keys in kinds.items()}
+        figures[name] = {**shares, "all else": 1 - sum(shares.values()), "seconds": total / 1e6}
+    rows = [*kinds, "all else"]
+    runs = [name for name in figures if name != "ceiling"]
+    lines = [
+        f"**Where the time goes**: share of operations, ViT-S/16, batch {options.batch} "
+        "(frozen: a forward pass; the others: a training step).",
+        "",
+        f"| | {' | '.join(runs)} |",
+        f"|---|{'---:|' * len(runs)}",
+        *(f"| {row} | {' | '.join(f'{100 * figures[name][row]:.1f} %' for name in runs)} |" for row in rows),
+        "",
+        f"The machine's ceilings, measured: {figures['ceiling']['products'] / 1e9:.0f} GFLOP/s in the products of an "
+        f"MLP layer, {figures['ceiling']['bytes'] / 1e9:.1f} GB/s in copying. {_limit(options.batch, figures)}",
+    ]
+    return figures, "\n".join(lines)
+
+
+def _ceilings() -> dict[str, float]:
+    """Operations per second in the largest product of a block, and bytes per second read and written in a copy."""
+    x, w, out = torch.randn(16 * 197, 384), torch.randn(384, 1536), torch.empty(16 * 197, 1536)
+    source, target = torch.zeros(2**26), torch.zeros(2**26)
+    product = min(once(partial(torch.mm, x, w, out=out)) for _ in range(20))
+    copied = min(once(partial(target.copy_, source)) for _ in range(5))
+    return {"products": 2 * x.numel() * 1536 / product, "bytes": 2 * source.nbytes / copied}
+
+
+def _limit(batch: int, figures: dict[str, Any]) -> str:
+    """The frozen forward and the step in operations, counted by hand, and the time they would take at the ceiling."""
+    n, d, depth, patch = 197, 384, 12, 3 * 16 * 16
+    block = 2 * n * 12 * d * d + 2 * 2 * n * n * d
+    frozen = batch * (depth * block + 2 * (n - 1) * patch * d)
+    told = []
+    for length in (50, 200):
+        prompts = depth * 2 * length * 2 * d * d  # projected once per batch
+        wide = 2 * 2 * n * length * d  # each query against the prompts, and what they hold
+        last = 2 * (n - 1) * 10 * d * d + 2 * 2 * (n - 1) * (n + length) * d  # of the last block CLS alone asks
+        forward = batch * (depth * (block + wide) - last + 2 * (n - 1) * patch * d) + prompts
+        # Backward: activations only, no weight; in the first block only what leads to its prompts (no qkv of tokens).
+        embedding, first = batch * 2 * (n - 1) * patch * d, batch * 2 * n * 3 * d * d
+        attention = batch * depth * (2 * 2 * n * (n + length) * d)
+        step = 2 * forward - embedding - first + 1.5 * attention  # attention goes back in 2.5 times its forward
+        seconds = step / figures["ceiling"]["products"]
+        measured = figures[f"vpt, p = {length}"]["seconds"]
+        told.append(
+            f"a step with p = {length} is {step / 1e9:.0f} GFLOP ({step / frozen:.2f} times frozen), at the ceiling "
+            f"{seconds:.2f} s of the {measured:.2f} s measured"
+        )
+    return f"The frozen forward is {frozen / 1e9:.0f} GFLOP; {'; '.join(told)}."
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], tuple[dict[str, Any], str]]] = {
+    "inference": partial(timed, "inference"),
+    "step": partial(timed, "step"),
+    "memory": memory,
+    "swin": swin,
+    "profile": profile,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--peak", nargs=2, metavar=("FORM", "LENGTH"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.peak:
+        peak(options.peak[0], int(options.peak[1]), options.batch)
+        return
+    for part in options.parts:
+        figures, table = PARTS[part](options)
+        command = f"python benchmarks/attention.py --parts {part} --batch {options.batch} --rounds {options.rounds}"
+        write("attention", part, figures, command, table)
+        print(f"{table}\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""Paired measurement: every form once per round, every second round backwards, ratios within a round.
+
+What drifts from round to round (clock, heat, neighbours) falls out of a ratio; what favours the first or the last
+in a round falls out over two rounds.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+
+def paired(forms: Mapping[str, Callable[[], object]], rounds: int, device: str = "cpu") -> dict[str, list[float]]:
+    """Seconds of every form in every round. Each is called once before, unmeasured."""
+    for form in forms.values():
+        form()
+    seconds: dict[str, list[float]] = {name: [] for name in forms}
+    for number in range(rounds):
+        for name in list(forms) if number % 2 == 0 else reversed(list(forms)):
+            seconds[name].append(once(forms[name], device))
+    return seconds
+
+
+def once(form: Callable[[], object], device: str = "cpu") -> float:
+    """Seconds of one call, to its end on the device."""
+    _wait(device)
+    began = time.perf_counter()
+    form()
+    _wait(device)
+    return time.perf_counter() - began
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, quartiles and n."""
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+    return {"median": statistics.median(values), "low": low, "high": high, "n": len(values)}
+
+
+def summary(seconds: Mapping[str, list[float]], reference: str) -> dict[str, Any]:
+    """For every form: seconds, and how many times the reference's of the same round."""
+    return {
+        name: {
+            "seconds": spread(values),
+            "times_reference": spread([a / b for a, b in zip(values, seconds[reference], strict=True)]),
+        }
+        for name, values in seconds.items()
+    }
+
+
+def shown(figure: Mapping[str, float], digits: int = 2) -> str:
+    """`1.02 (1.01–1.04)`: median and quartiles."""
+    return f"{figure['median']:.{digits}f} ({figure['low']:.{digits}f}–{figure['high']:.{digits}f})"
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()

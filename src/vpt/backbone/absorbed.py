@@ -1,0 +1,45 @@
+"""Attention of one or a few queries without forming a single key or value.
+
+q (W_k x) = (q W_k) x, and the sum of a W_v x is W_v (the sum of a x): for few queries it is far cheaper to carry the
+weights over to their side than to project every token. Exact by associativity. A bias of the keys adds the same to
+every score of a query, so it falls out of the softmax; weights sum to 1, so a bias of the values is added once.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def attend_absorbed(
+    q: Tensor,
+    x: Tensor,
+    extra: Tensor | None,
+    weight_k: Tensor,
+    weight_v: Tensor,
+    bias_v: Tensor | None,
+    *,
+    scale: float,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """softmax(scale * q [keys of x, keys of extra]^T + [bias, 0]) [values of x, values of extra].
+
+    q: (batch, heads, a, k). x: (batch, n, d), normalised. extra: (p, d) or (batch, p, d), normalised, or None.
+    weight_k, weight_v: (heads * k, d). bias_v: (heads * k,) or None. bias: broadcast to (batch, heads, a, n).
+    Returns (batch, heads, a, k).
+    """
+    heads, n = q.shape[1], x.shape[1]
+    wide = torch.einsum("bhak,hkd->bhad", q, weight_k.unflatten(0, (heads, -1))).to(x.dtype) * scale
+    rows = wide.flatten(1, 2)
+    scores = (rows @ x.mT).unflatten(1, (heads, -1))
+    if bias is not None:
+        scores = scores + bias
+    if extra is not None:
+        scores = torch.cat([scores, (rows @ extra.mT).unflatten(1, (heads, -1))], dim=-1)
+    precise = torch.promote_types(scores.dtype, torch.float32)
+    weights = scores.softmax(-1, dtype=precise).to(x.dtype).flatten(1, 2)
+    held = weights[..., :n] @ x
+    if extra is not None:
+        held = held + weights[..., n:] @ extra
+    out = torch.einsum("bhad,hkd->bhak", held.unflatten(1, (heads, -1)), weight_v.unflatten(0, (heads, -1)))
+    return out if bias_v is None else out + bias_v.unflatten(0, (heads, 1, -1))
