@@ -1,7 +1,7 @@
 """What deep prompts cost: inference, a training step and memory, against the frozen forward and the textbook forms.
 
     python benchmarks/attention.py                      all parts, some ten minutes of two quiet cores
-    python benchmarks/attention.py --parts inference    one of: inference, step, memory, swin, profile
+    python benchmarks/attention.py --parts inference    also: step, textbook, memory, swin, profile
 
 ViT-S/16, 224 px, random weights (their values change no figure), fp32. All forms run in one process, in turns, each
 second round backwards; ratios are taken within a round. Memory is measured in a process of its own for each form.
@@ -23,14 +23,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from measure import once, paired, shown, spread, summary
+from measure import once, paired, shown, summary
 from report import write
 from textbook import Frozen, TextbookViT
 from vpt import attach, machine
 
 CLASSES = 100
 LENGTHS = (1, 10, 50, 100, 200)
-COMPARED = (50, 200)  # lengths at which the textbook forms run too: they take most of the time
+COMPARED = 200  # prompts at which the textbook forms run too: they take most of the time
 VIT, SWIN = "vit_small_patch16_224", "swin_tiny_patch4_window7_224"
 NAMES = {"plain": "textbook, plain attention", "fused": "textbook, fused attention", "vpt": "vpt", "linear": "linear"}
 
@@ -71,53 +71,51 @@ def infer(network: nn.Module, images: Tensor) -> Callable[[], None]:
     return run
 
 
-def forms(compared: tuple[int, ...] = COMPARED) -> list[tuple[str, int]]:
-    """Every form at every length it runs at."""
-    rows = [("linear", 0), *(("vpt", length) for length in LENGTHS)]
-    return rows + [(form, length) for length in compared for form in ("fused", "plain")]
-
-
 def timed(kind: str, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Inference or training step of every form; the reference is the frozen forward."""
-    model = timm.create_model(VIT, num_classes=0).eval()
-    images = torch.randn(options.batch, 3, 224, 224)
-    labels = torch.arange(options.batch) % CLASSES
-    todo: dict[str, Callable[[], object]] = {"frozen": infer(make("frozen", 0, model), images)}
-    for form, length in forms():
-        network = make(form, length, model)
-        todo[f"{form} {length}"] = infer(network, images) if kind == "inference" else step(network, images, labels)
+    """Inference or training step of vpt at every length; the reference is the frozen forward."""
+    model, images, labels = _vit(options)
+    run = {"inference": infer, "step": partial(step, labels=labels)}[kind]
+    todo: dict[str, Callable[[], object]] = {
+        "frozen": infer(make("frozen", 0, model), images),
+        "0 (linear)": run(make("linear", 0, model), images),
+        **{str(length): run(make("vpt", length, model), images) for length in LENGTHS},
+    }
     if kind == "step":
-        todo["dropout 50"] = step(make("vpt", 50, model, dropout=0.1), images, labels)
-    seconds = paired(todo, options.rounds)
-    figures = summary(seconds, "frozen")
-    if kind == "step":  # how many times faster than the textbook, in the same round
-        for other in ("plain", "fused"):
-            for length in COMPARED:
-                pairs = zip(seconds[f"{other} {length}"], seconds[f"vpt {length}"], strict=True)
-                figures[f"vpt {length}"][f"faster_than_{other}"] = spread([a / b for a, b in pairs])
-    return figures, _table(kind, figures, options)
-
-
-def _table(kind: str, figures: dict[str, Any], options: argparse.Namespace) -> str:
-    what = "Inference" if kind == "inference" else "A training step"
+        todo["50, dropout 0.1"] = run(make("vpt", 50, model, dropout=0.1), images)
+    figures = summary(paired(todo, options.rounds), "frozen")
+    what = {"inference": "Inference", "step": "A training step"}[kind]
     lines = [
-        f"**{what}**, ViT-S/16, batch {options.batch}, fp32; times the frozen timm forward "
+        f"**{what}**, ViT-S/16, deep prompts, batch {options.batch}, fp32: times the frozen timm forward "
         f"({figures['frozen']['seconds']['median']:.2f} s); median and quartiles of {options.rounds} rounds.",
         "",
-        "| prompts per block | vpt | textbook, fused attention | textbook, plain attention |",
-        "|---:|---:|---:|---:|",
-        f"| 0 (linear) | {shown(figures['linear 0']['times_reference'])} | | |",
+        f"| prompts per block | {' | '.join(name for name in figures if name != 'frozen')} |",
+        f"|---|{'---:|' * (len(figures) - 1)}",
+        f"| vpt | {' | '.join(shown(f['times_reference']) for name, f in figures.items() if name != 'frozen')} |",
     ]
-    for length in LENGTHS:
-        cells = [shown(figures[f"{form} {length}"]["times_reference"]) if f"{form} {length}" in figures else ""
-                 for form in ("vpt", "fused", "plain")]  # fmt: skip
-        lines.append(f"| {length} | {' | '.join(cells)} |")
-    if kind == "step":
-        lines.append(f"| 50, dropout 0.1 | {shown(figures['dropout 50']['times_reference'])} | | |")
-        told = [f"{shown(figures[f'vpt {length}'][f'faster_than_{other}'])} times faster than "
-                f"{NAMES[other]} at p = {length}" for length in COMPARED for other in ("fused", "plain")]  # fmt: skip
-        lines += ["", "vpt is " + "; ".join(told) + "."]
-    return "\n".join(lines)
+    return figures, "\n".join(lines)
+
+
+def textbook(kind: str, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """How many times faster than the textbook forms vpt is."""
+    model, images, labels = _vit(options)
+    run = {"inference": infer, "step": partial(step, labels=labels)}[kind]
+    todo = {form: run(make(form, COMPARED, model), images) for form in ("vpt", "fused", "plain")}
+    figures = summary(paired(todo, options.rounds), "vpt")
+    what = {"inference": "inference", "step": "a training step"}[kind]
+    faster = "; ".join(
+        f"{shown(figures[form]['times_reference'])} times faster than {NAMES[form]}" for form in ("fused", "plain")
+    )
+    text = (
+        f"**Against the textbook**, ViT-S/16, {COMPARED} deep prompts, batch {options.batch}, fp32, {what}: "
+        f"{faster}; median and quartiles of {options.rounds} rounds."
+    )
+    return figures, text
+
+
+def _vit(options: argparse.Namespace) -> tuple[nn.Module, Tensor, Tensor]:
+    """The backbone, images and labels."""
+    model = timm.create_model(VIT, num_classes=0).eval()
+    return model, torch.randn(options.batch, 3, 224, 224), torch.arange(options.batch) % CLASSES
 
 
 def swin(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -137,7 +135,8 @@ def swin(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 def memory(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Peak memory of a training step, each form in a process of its own."""
     figures: dict[str, Any] = {}
-    for form, length in [("linear", 0), ("frozen", 0), *((f, p) for p in COMPARED for f in ("vpt", "fused", "plain"))]:
+    compared = [(form, length) for length in (50, COMPARED) for form in ("vpt", "fused", "plain")]
+    for form, length in [("frozen", 0), ("linear", 0), *compared]:
         command = [sys.executable, __file__, "--peak", form, str(length), "--batch", str(options.batch)]
         done = subprocess.run(command, capture_output=True, check=True, text=True)
         figures[f"{form} {length}"] = json.loads(done.stdout)
@@ -177,8 +176,7 @@ def peak(form: str, length: int, batch: int) -> None:
 
 def profile(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Where a step's time goes, and how near its matrix products are to what the machine can do."""
-    model = timm.create_model(VIT, num_classes=0).eval()
-    images, labels = torch.randn(options.batch, 3, 224, 224), torch.arange(options.batch) % CLASSES
+    model, images, labels = _vit(options)
     kinds = {
         "matrix products": ("aten::addmm", "aten::mm", "aten::bmm", "aten::mkldnn_convolution", "aten::baddbmm"),
         "attention": (
@@ -252,6 +250,8 @@ def _limit(batch: int, figures: dict[str, Any]) -> str:
 PARTS: dict[str, Callable[[argparse.Namespace], tuple[dict[str, Any], str]]] = {
     "inference": partial(timed, "inference"),
     "step": partial(timed, "step"),
+    "textbook": partial(textbook, "step"),
+    "textbook-inference": partial(textbook, "inference"),
     "memory": memory,
     "swin": swin,
     "profile": profile,
@@ -265,6 +265,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--peak", nargs=2, metavar=("FORM", "LENGTH"), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    machine.keep_freed_memory()
     if options.peak:
         peak(options.peak[0], int(options.peak[1]), options.batch)
         return

@@ -76,6 +76,7 @@ def tune(job: Job, listener: Listener | None = None, *, overwrite: bool = False,
     the failure stays in result.json); SpecError when the run folder belongs to a job with other settings.
     """
     listener = listener or Listener()
+    machine.keep_freed_memory()
     distributed.start()
     first = distributed.rank() == 0
     if overwrite and first:
