@@ -148,3 +148,49 @@ def test_shipped_plans_can_be_read() -> None:
     assert read_plan(find("smoke")).name == "smoke"
     with pytest.raises(SpecError, match="did you mean 'smoke'"):
         find("smok")
+
+
+def test_every_fault_is_told_at_once(folder: Path) -> None:
+    path = folder / "wrong.toml"
+    path.write_text("""
+seeds = 0
+sedes = 3
+weights = "nowhere.npz"
+tasks = [{ name = "shade" }, { name = "digts" }, { nam = "hue" }]
+methods = ["linear", "vtp", { spec = "vpt", learning_rate = [] }, "partial(k=99)"]
+[recipe]
+epoch = 2
+""")
+    with pytest.raises(SpecError) as raised:
+        read_plan(path)
+    text = str(raised.value)
+    for fault in (
+        "wrong.toml has 9 faults:",
+        "the key 'sedes', which means nothing here; did you mean 'seeds'",
+        "seeds is 0",
+        "[recipe] has the key 'epoch'",
+        "'vtp' in 'vtp' is unknown",
+        "an empty grid: learning_rate is []",
+        "task 'digts' are neither a folder",
+        "the key 'nam'",
+        "nowhere.npz are not there",
+        "k is 99",
+    ):
+        assert fault in text, text
+    assert not (folder / "out").exists()
+
+
+def test_a_fault_alone_keeps_its_kind(folder: Path) -> None:
+    path = folder / "wrong.toml"
+    path.write_text('tasks = [{ name = "shade" }]\nmethods = ["vpt(location=pad, depth=deep)"]\n')
+    with pytest.raises(VptError) as raised:
+        read_plan(path)
+    assert "faults" not in str(raised.value)
+
+
+@pytest.mark.parametrize("grid", ["spec = []", 'spec = "full", weight_decay = []'])
+def test_an_empty_grid_is_refused(folder: Path, grid: str) -> None:
+    path = folder / "empty.toml"
+    path.write_text(f'tasks = [{{ name = "shade" }}]\nmethods = [{{ name = "x", {grid} }}]\n')
+    with pytest.raises(SpecError, match="has an empty grid"):
+        read_plan(path)
