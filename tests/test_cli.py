@@ -10,9 +10,11 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import timm
 from PIL import Image
 
 from vpt import METHODS
@@ -95,6 +97,20 @@ def test_check_counts_as_the_paper_does(capsys: pytest.CaptureFixture[str]) -> N
     found = json.loads(capsys.readouterr().out)
     assert (found["total"], found["trained"]) == (86_724_870, 926_214)
     assert found["hangs_at"] == [f"blocks.{i}.attn" for i in range(12)]
+
+
+def test_check_loads_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, create = [], timm.create_model
+
+    def record(name: str, **options: Any) -> Any:
+        made.append((create(name, **options), options["pretrained"]))
+        return made[-1][0]
+
+    monkeypatch.setattr(timm, "create_model", record)
+    vpt("check", "vit_base_patch16_224.augreg_in21k", "--classes", 6)
+    assert made
+    for model, pretrained in made:
+        assert not pretrained and all(weight.is_meta for weight in model.parameters())
 
 
 def test_check_refuses_what_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,6 +58,21 @@ def hang(trunk: nn.Module, plan: Plan) -> dict[str, nn.Module]:
     return hung
 
 
+def first_changed(plan: Plan, sites: Sites) -> int:
+    """Position of the first block that depends on what the method trains or hangs; 0 where even its input may."""
+    if not sites.blocks:
+        return 0
+    last = len(sites.blocks) - 1
+    places = [
+        next(
+            (index for index, block in enumerate(sites.blocks) if f"{path}.".startswith(f"{block}.")),
+            last if path in sites.norms else 0,
+        )
+        for path in (*plan.trains, *plan.wraps)
+    ]
+    return min(places, default=last)
+
+
 def narrow(trunk: nn.Module, sites: Sites) -> None:
     """Let the last block compute CLS alone, unless a method has put something of its own in that block's place."""
     path = sites.blocks[-1]

@@ -24,7 +24,7 @@ class Job:
     resize: "squash" (VTAB-1k) or "crop" the image to the backbone's square input. interpolation: nearest, bilinear
     (VTAB-1k), bicubic or lanczos; None is what the backbone was made for.
     storage: dtype of the tensors in the tuned file. skip_corrupt: leave unreadable images out instead of refusing.
-    cache: a folder that keeps features of the frozen backbone for other jobs on the same images.
+    cache: a folder that keeps decoded images, and features of the frozen backbone, for other jobs on the same images.
     """
 
     data: str
@@ -95,9 +95,6 @@ class Listener(Watcher):
 
     def decoding(self, part: str, done: int, total: int) -> None:
         """`done` of `total` images of `part` are decoded."""
-
-    def note(self, text: str) -> None:
-        """Something the user should know."""
 
     def finished(self, result: Result) -> None:
         """The job is done, in this sitting."""

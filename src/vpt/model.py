@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from vpt.backbone.load import load_backbone
+from vpt.backbone.recompute import recompute
 from vpt.backbone.record import Backbone, classifier_prefixes
 from vpt.backbone.sites import Sites
+from vpt.backbone.stem import Resumed
 from vpt.backbone.trunk import Features, probe_image, survey, trunk_of
 from vpt.errors import FitError, SpecError, VptError
-from vpt.hanging import hang, merged, modules_that_train, narrow, take_over, tensors
+from vpt.hanging import first_changed, hang, merged, modules_that_train, narrow, take_over, tensors
 from vpt.methods.base import WHOLE, Method, Plan
 from vpt.methods.catalogue import METHODS, parse_method
 
@@ -24,6 +26,7 @@ def attach(
     num_classes: int,
     *,
     classes: Sequence[str] | None = None,
+    recompute_blocks: bool = False,
 ) -> TunedModel:
     """Hang `method` on a frozen `backbone` with a fresh head of `num_classes` outputs.
 
@@ -32,6 +35,8 @@ def attach(
         there; to share them on a GPU, move the backbone first.
     method: an object, or its text such as `vpt(length=10, depth="deep")` or `vpt(length=50) + bias`.
     classes: names of the classes, kept with the model.
+    recompute_blocks: keep no activations of the blocks for the backward pass but compute them again there: a third
+        more operations in training, for a fraction of the memory. The results are the same.
     The head and prompts are initialised from torch's global generator: seed it for a reproducible start.
     Raises FitError where the method finds no place to hang or what it hung never runs.
     """
@@ -39,7 +44,10 @@ def attach(
         raise SpecError(f"num_classes is {num_classes}; a head needs at least one output")
     if classes is not None and len(classes) != num_classes:
         raise SpecError(f"{len(classes)} class names were given for {num_classes} classes; give one name each")
-    return TunedModel(load_backbone(backbone), parse_method(method), num_classes, classes)
+    model = TunedModel(load_backbone(backbone), parse_method(method), num_classes, classes)
+    if recompute_blocks:
+        recompute(model.trunk, model.sites.blocks)
+    return model
 
 
 @dataclass(frozen=True)
@@ -86,9 +94,11 @@ class TunedModel(nn.Module):
             network = hung[WHOLE] = plan.wraps[WHOLE](network)
 
         self.added = nn.ModuleDict(plan.adds)
-        self.head = (plan.head or _linear)(sites.width, num_classes)
+        self._make_head = plan.head or _linear
+        self.head = self._make_head(sites.width, num_classes)
         self.network = network
         self.sites = sites
+        self.first_changed = first_changed(plan, sites)
         self.hangs_at = tuple(path or "images" for path in hung)
         # Lists, not registered: these modules already stand in the tree, where they hang.
         self._places, self._hung = list(theirs.items()), list(hung.items())
@@ -130,6 +140,10 @@ class TunedModel(nn.Module):
             self.get_submodule(name).training = False
         return self
 
+    def new_head(self) -> nn.Module:
+        """Another head like this model's own, of its dtype and on its device, drawn from torch's global generator."""
+        return self._make_head(self.sites.width, self.num_classes).to(next(self.head.parameters()))
+
     def owned_state(self) -> dict[str, Tensor]:
         """What trains and is saved: names as they stand in the file -> tensors (not copies)."""
         return {name: self._tensor(path) for name, path in self._owned.items()}
@@ -159,6 +173,16 @@ class TunedModel(nn.Module):
     def only_head_trains(self) -> bool:
         """Whether the feature of an image can never change, so that it may be computed once."""
         return {id(weight) for weight in self.owned_parameters()} == {id(w) for w in self.head.parameters()}
+
+    def resumed(self) -> Resumed | None:
+        """The network from the first block on that can change in training.
+
+        None where that is the first of all, or where blocks change the shape of what they are given (ConvNets).
+        """
+        whole = self.first_changed == 0 or self.sites.kind not in ("tokens", "windows")
+        if whole or not isinstance(self.network, Features):
+            return None
+        return Resumed(self.network, self.sites.blocks, self.first_changed, self.sites.image.size)
 
     def begin_at(self, prototypes: Tensor) -> None:
         """Start from the mean feature of each class, (classes, d), where the method's `init` asks for it."""

@@ -21,7 +21,7 @@ import torch
 from vpt import artifact, machine, pictures
 from vpt.backbone import load_backbone
 from vpt.data.dataset import Dataset, Split
-from vpt.data.images import decode
+from vpt.data.kept import decode_once
 from vpt.data.read import read
 from vpt.data.split import subset
 from vpt.data.transforms import Preprocessing
@@ -56,6 +56,9 @@ class _Recorder(Watcher):
     def begin(self, recipe: Recipe, steps_per_epoch: int, done: Sequence[Epoch]) -> None:
         self.history = list(done)  # a kill between a checkpoint and its line may have left the line out
         self.listener.begin(recipe, steps_per_epoch, done)
+
+    def note(self, text: str) -> None:
+        self.listener.note(text)
 
     def step(self, epoch: int, step: int, loss: float, step_size: float) -> None:
         self.listener.step(epoch, step, loss, step_size)
@@ -239,12 +242,13 @@ def _decode(
         if part == "train" and job.recipe.augment == "crop":
             wanted = replace(preprocessing, size=round(preprocessing.size * 8 / 7), resize="squash")
         try:
-            pixels = decode(
+            pixels = decode_once(
                 split,
                 wanted,
+                folder=job.cache,
+                spill=job.folder / "pixels",
                 skip_corrupt=job.skip_corrupt,
                 progress=_reports(listener, part),
-                spill=job.folder / "pixels",
             )
         except DataError as error:
             faults.append(f"{part}: {error}")

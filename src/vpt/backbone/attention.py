@@ -46,10 +46,11 @@ def attend(
     if queries is not None and dropout == 0 and _absorbs(part, context):
         weight, own = _fused(part)
         assert weight is not None
-        (_, *weights), of_values = weight.chunk(3), None if own is None else own.chunk(3)[2]
+        _, of_keys, of_values = weight.chunk(3)
+        value_bias = None if own is None else own.chunk(3)[2]
         q, bias = _project_queries(part, x[:, :queries]), _bias(part, context, floating)
         bias = None if bias is None else bias[..., :queries, :]
-        out = attend_absorbed(q, x, extra, *weights, of_values, scale=part.scale, bias=bias)
+        out = attend_absorbed(q, x, extra, of_keys, of_values, value_bias, scale=part.scale, bias=bias)
         return _finish(part, x, out)
 
     q, k, v, bias = _meet(part, x, queries, floating, context)

@@ -28,6 +28,7 @@ def load_backbone(
     weights: str | Path | None = None,
     image_size: int | None = None,
     pretrained: bool = True,
+    dtype: torch.dtype = torch.float32,
 ) -> Backbone:
     """A backbone ready to be tuned.
 
@@ -35,6 +36,8 @@ def load_backbone(
     weights: a local .safetensors, .pth or .npz file instead of timm's download; a model at hand is filled with it.
     image_size: side in pixels if it is not the model's own; positions are resized.
     pretrained: False leaves the weights random (for tests and for counting).
+    dtype: of the frozen weights; torch.bfloat16 halves their memory, for ViT-H/14 and larger. For prompts and heads,
+        which stay in fp32; images are rounded to it. The fingerprint is another. A model at hand keeps its own.
     Raises BackboneError for an unknown name, with the nearest one, and for weights that do not fit or load.
     """
     if isinstance(name, Backbone):
@@ -54,7 +57,7 @@ def load_backbone(
     preprocessing = _preprocessing(model)
     if image_size is not None:
         preprocessing = replace(preprocessing, size=image_size)
-    return Backbone(model.eval(), name, preprocessing, notes)
+    return Backbone(model.eval().to(dtype), name, preprocessing, notes)
 
 
 def skeleton(name: str, image_size: int | None = None) -> Backbone:

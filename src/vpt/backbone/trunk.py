@@ -50,7 +50,7 @@ class Features(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         trunk: Any = self.trunk
-        tokens = trunk.forward_features(images)
+        tokens = trunk.forward_features(images.to(next(trunk.parameters()).dtype))
         if self.pool is None:
             return trunk.forward_head(tokens, pre_logits=True)  # type: ignore[no-any-return]
         pooled = self.pool(tokens)
@@ -72,7 +72,7 @@ def survey(trunk: nn.Module, image: Preprocessing) -> Sites:
     blocks = [trunk.get_submodule(path) for path in sites.blocks]
     if sites.kind == "windows":
         return replace(sites, open=_windows_open(trunk, sites, blocks))
-    x, context = _input_of(blocks[0], trunk, image.size)
+    x, context = input_of(blocks[0], Features(trunk), probe_image(trunk, image.size))
     sites = replace(sites, tokens=x.shape[1])
     if sites.reads_class_token and not _pools_alike(trunk, x, x[:, :1]):
         sites = replace(sites, reads_class_token=False)
@@ -112,20 +112,22 @@ class _Seen(Exception):
     """Carries a block's input out of the forward pass, which need not go on."""
 
 
-def _input_of(block: nn.Module, trunk: nn.Module, size: int) -> tuple[Tensor, dict[str, Any]]:
+@torch.no_grad()
+def input_of(block: nn.Module, network: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, Any]]:
+    """What `network` gives to this block of it: the tokens, and what the trunk passes along."""
+
     def stop(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         raise _Seen(args[0], kwargs)
 
     handle = block.register_forward_pre_hook(stop, with_kwargs=True)
     try:
-        with torch.no_grad():
-            Features(trunk)(probe_image(trunk, size))
+        network(images)
     except _Seen as seen:
         x, context = seen.args
         return x, context
     finally:
         handle.remove()
-    raise RuntimeError(f"{type(trunk).__name__} never calls its first block")
+    raise RuntimeError(f"{type(network).__name__} never calls this block")
 
 
 @torch.no_grad()

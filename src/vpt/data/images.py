@@ -34,6 +34,7 @@ class Pixels:
     images: uint8 (n, 3, size, size), in memory or a `np.memmap` whose `filename` is the caller's to delete.
     labels: int64 (n,).
     names: n texts for messages.
+    places: int64 (n,), where in the split each of them stands.
     notes: what is odd about some images, one sentence each.
     dropped: "name: reason" of each image left out, only with `skip_corrupt`.
     """
@@ -41,6 +42,7 @@ class Pixels:
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
     names: tuple[str, ...]
+    places: NDArray[np.int64]
     notes: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
 
@@ -91,6 +93,7 @@ def decode(
         images=images[: len(kept)],
         labels=labels,
         names=tuple(split.names[i] for i in kept),
+        places=kept,
         notes=_notes(split, remarks, len(np.setdiff1d(split.labels, labels))),
         dropped=tuple(f"{split.names[i]}: {reason}" for i, reason in faults.items()),
     )

@@ -3,6 +3,7 @@
 from vpt.training.batches import Examples, Feed
 from vpt.training.evaluate import Scores, logits_of, score
 from vpt.training.features import prototypes, what_must_run
+from vpt.training.grid import Trained, train_grid
 from vpt.training.loop import Epoch, Watcher, train
 from vpt.training.recipe import Recipe
 
@@ -12,10 +13,12 @@ __all__ = [
     "Feed",
     "Recipe",
     "Scores",
+    "Trained",
     "Watcher",
     "logits_of",
     "prototypes",
     "score",
     "train",
+    "train_grid",
     "what_must_run",
 ]

@@ -1,9 +1,10 @@
-"""What is frozen is computed once: where only the head trains, images are turned into features a single time."""
+"""What is frozen is computed once: all but the head, or all before the first block that changes in training."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from vpt.backbone.stem import Resumed
 from vpt.errors import DataError
 from vpt.files import write_atomic
 from vpt.methods.linear import Linear
@@ -19,21 +21,49 @@ from vpt.training.batches import Examples, Feed
 from vpt.training.evaluate import logits_of
 from vpt.training.recipe import Recipe
 
+STEM_LIMIT = 4 * 2**30  # bytes of activations that are kept in memory
 
-def what_must_run(model: TunedModel, recipe: Recipe, *feeds: Feed | None, cache: Path | None = None) -> nn.Module:
-    """The part of `model` that has to run each time.
 
-    The head alone, with the features of every feed computed here, where nothing before the head can change: only
-    the head trains and images are not augmented. Else the model itself. With `cache`, features are kept in that
-    folder under a key of the pixels, the preprocessing, the backbone's fingerprint and the precision.
+def what_must_run(
+    model: TunedModel,
+    recipe: Recipe,
+    *feeds: Feed | None,
+    cache: Path | None = None,
+    again: bool = False,
+    tell: Callable[[str], None] = lambda text: None,
+) -> nn.Module:
+    """The part of `model` that has to run each time; what comes before it is computed here, for every feed.
+
+    Where images are not augmented that is the head alone if only the head trains, and else the network from the first
+    block on that can change (`again`: the images come more than once). In all other cases it is the model itself.
+    cache: a folder that keeps features under a key of the pixels, the preprocessing, the backbone's fingerprint and
+    the precision. tell: hears why something frozen is computed again and again.
     """
-    if not model.only_head_trains or recipe.augment != "none":
-        return model
+    some = [feed for feed in feeds if feed is not None]
     bf16 = recipe.autocast_to_bf16(next(model.parameters()).device)
-    for feed in feeds:
-        if feed is not None and feed.features is None:
-            feed.features = _features(model, feed, bf16, cache).to(feed.device)
-    return model.head
+    resumed = None if model.only_head_trains or not again else model.resumed()
+    if recipe.augment != "none":
+        if model.only_head_trains or resumed is not None:
+            tell(f"augment={recipe.augment} makes every image new, so nothing frozen can be computed in advance")
+        return model
+    if model.only_head_trains:
+        for feed in some:
+            if feed.features is None:
+                feed.features = _features(model, feed, bf16, cache).to(feed.device)
+        return model.head
+    if resumed is None or not all(map(len, some)):
+        return model
+    needed = sum(len(feed) for feed in some) * logits_of(_Entering(resumed), some[0].first(), bf16=bf16).nbytes
+    limit = STEM_LIMIT
+    if needed > limit:
+        tell(
+            f"what goes into block {model.first_changed + 1} takes {needed / 2**30:.1f} GiB for all images, more than "
+            f"{limit / 2**30:.1f}, so the frozen blocks before it run in every epoch"
+        )
+        return model
+    for feed in some:
+        feed.features = logits_of(_Entering(resumed), feed, bf16=bf16).to(feed.device)
+    return _FromStem(resumed, model)
 
 
 def prototypes(model: TunedModel, examples: Examples, *, cache: Path | None = None) -> Tensor:
@@ -80,3 +110,23 @@ class _FeaturesOnly(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.model.features(images)
+
+
+class _Entering(nn.Module):
+    def __init__(self, resumed: Resumed) -> None:
+        super().__init__()
+        self.resumed = resumed
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.resumed.enter(images)
+
+
+class _FromStem(nn.Module):
+    def __init__(self, resumed: Resumed, model: TunedModel) -> None:
+        super().__init__()
+        self.resumed = resumed
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        head = self.model.head
+        return head(self.resumed(x).to(next(head.parameters()).dtype))  # type: ignore[no-any-return]

@@ -43,6 +43,9 @@ class Watcher:
     def begin(self, recipe: Recipe, steps_per_epoch: int, done: Sequence[Epoch]) -> None:
         """Training begins, or goes on after the epochs in `done`."""
 
+    def note(self, text: str) -> None:
+        """Something the user should know."""
+
     def step(self, epoch: int, step: int, loss: float, step_size: float) -> None:
         """One iteration is done; `epoch` counts from 1, `step` from 1 within it."""
 
@@ -76,7 +79,8 @@ def train(
     )
     if recipe.probe_epochs and not (checkpoint is not None and checkpoint.exists()):
         _begin_at_probe(model, examples, recipe, cache)
-    network = what_must_run(model, recipe, feed, val_feed, cache=cache)
+    again = recipe.epochs > 1
+    network = what_must_run(model, recipe, feed, val_feed, cache=cache, again=again, tell=watcher.note)
     bf16 = recipe.autocast_to_bf16(device)
 
     parameters = model.owned_parameters()
@@ -98,7 +102,7 @@ def train(
         started = time.perf_counter()
         model.train()
         # Dropout draws from here: a function of seed, epoch and process, so that an epoch can be done again.
-        torch.manual_seed(_mix(recipe.seed, epoch, distributed.rank()))
+        torch.manual_seed(mix(recipe.seed, epoch, distributed.rank()))
         rng = np.random.default_rng((recipe.seed, epoch, 1 + distributed.rank()))
         total_loss, hits, step_size = 0.0, 0.0, 0.0
         for step, indices in enumerate(batches(order(len(feed), recipe.seed, epoch), recipe.batch_size)):
@@ -108,11 +112,7 @@ def train(
             distributed.add_gradients(parameters)
             loss = distributed.add_number(loss_sum) / len(indices)
             if not math.isfinite(loss):
-                raise TrainingError(
-                    f"the loss became {loss} in epoch {epoch + 1}, step {step + 1} of {steps_per_epoch}, at step size "
-                    f"{step_size:.3g} (learning rate {recipe.learning_rate:g}); try a learning rate of "
-                    f"{recipe.learning_rate / 10:g}, or a longer warm-up"
-                )
+                raise diverged(loss, epoch, step, steps_per_epoch, step_size, recipe)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             total_loss += loss * len(indices)
@@ -165,5 +165,17 @@ def _gradients(
     return loss_sum, correct
 
 
-def _mix(seed: int, epoch: int, rank: int) -> int:
+def mix(seed: int, epoch: int, rank: int) -> int:
+    """What torch's generator is seeded with for an epoch: dropout is a function of seed, epoch and process alone."""
     return int(np.random.SeedSequence((seed, epoch, rank)).generate_state(1, np.uint64)[0] >> 1)
+
+
+def diverged(
+    loss: float, epoch: int, step: int, steps_per_epoch: int, step_size: float, recipe: Recipe
+) -> TrainingError:
+    """The error for a loss that is NaN or infinite; epoch and step count from 0."""
+    return TrainingError(
+        f"the loss became {loss} in epoch {epoch + 1}, step {step + 1} of {steps_per_epoch}, at step size "
+        f"{step_size:.3g} (learning rate {recipe.learning_rate:g}); try a learning rate of "
+        f"{recipe.learning_rate / 10:g}, or a longer warm-up"
+    )

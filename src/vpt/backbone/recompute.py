@@ -1,0 +1,39 @@
+"""Activation checkpointing: a block's activations are not kept for the backward pass but computed again there.
+
+A third more operations for a fraction of the memory (Chen et al., 2016): what large backbones (ViT-H/14, DINOv2-g) and
+large images need. Exact: dropout draws the same again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+
+def recompute(trunk: nn.Module, blocks: Iterable[str]) -> None:
+    """Let the blocks at these paths of `trunk` be computed again in the backward pass, whatever hangs on them.
+
+    The modules stay where they are, so names, hooks and what a tuned model owns stay as they were. Twice does no more
+    than once.
+    """
+    for path in blocks:
+        block = trunk.get_submodule(path)
+        if "forward" not in vars(block):
+            vars(block)["forward"] = _Recomputed(block)
+
+
+class _Recomputed:
+    """Shadows the forward of one block; outside of training it is that forward."""
+
+    def __init__(self, block: nn.Module) -> None:
+        self.block = block
+
+    def __call__(self, *args: Any, **context: Any) -> Any:
+        plain = type(self.block).forward
+        if not torch.is_grad_enabled():
+            return plain(self.block, *args, **context)
+        return checkpoint(plain, self.block, *args, use_reentrant=False, **context)

@@ -1,0 +1,108 @@
+"""Many heads of one shape as one batched model.
+
+Heads come in groups. Those of a group read the same inputs and draw the same dropout masks, as runs of one seed do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vpt.errors import FitError
+
+State = dict[str, Tensor]
+
+
+class Heads:
+    """The weights of groups x settings heads, each (groups, settings, ...), and what they compute at once.
+
+    Raises FitError where a head has a layer that is not known here.
+    """
+
+    def __init__(self, heads: Sequence[Sequence[nn.Module]]) -> None:
+        self.heads = heads
+        self.layers = _named(heads[0][0])
+        for _, layer in self.layers:
+            if _kind(layer) not in _FORMS:
+                raise FitError(f"heads with {type(layer).__name__} cannot train together; train them one by one")
+        states = [[head.state_dict() for head in group] for group in heads]
+        self.state: State = {
+            name: torch.stack([torch.stack([state[name] for state in group]) for group in states])
+            for name in states[0][0]
+        }
+        self.weights = [self.state[name].requires_grad_() for name, _ in heads[0][0].named_parameters()]
+
+    def __call__(self, x: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
+        """(groups, batch, d) -> logits (groups, batch, settings, classes).
+
+        generators: one per group, for dropout; with them the heads are in training.
+        """
+        x = x.unsqueeze(2)  # the same for all settings, until a layer makes them differ
+        for prefix, layer in self.layers:
+            own = {name: self.state[prefix + name] for name, _ in (*layer.named_parameters(), *layer.named_buffers())}
+            x = _FORMS[_kind(layer)](layer, own, x, generators)
+        return x
+
+    @torch.no_grad()
+    def unstack(self) -> None:
+        """Give every head its weights and statistics."""
+        for row, group in enumerate(self.heads):
+            for column, head in enumerate(group):
+                head.load_state_dict({name: tensor[row, column] for name, tensor in self.state.items()})
+
+
+Form = Callable[[nn.Module, State, Tensor, Sequence[torch.Generator] | None], Tensor]
+
+
+def _linear(layer: nn.Module, own: State, x: Tensor, generators: Sequence[torch.Generator] | None) -> Tensor:
+    out = torch.einsum("gbsd,gscd->gbsc", x, own["weight"])
+    return out + own["bias"].unsqueeze(1) if "bias" in own else out
+
+
+def _relu(layer: nn.Module, own: State, x: Tensor, generators: Sequence[torch.Generator] | None) -> Tensor:
+    return F.relu(x)
+
+
+def _dropout(layer: nn.Dropout, own: State, x: Tensor, generators: Sequence[torch.Generator] | None) -> Tensor:
+    if generators is None or layer.p == 0:
+        return x
+    shape = (x.shape[1], x.shape[3])
+    kept = [torch.empty(shape, dtype=x.dtype).bernoulli_(1 - layer.p, generator=one) for one in generators]
+    return x * torch.stack(kept).unsqueeze(2).to(x.device) / (1 - layer.p)
+
+
+def _norm(layer: nn.BatchNorm1d, own: State, x: Tensor, generators: Sequence[torch.Generator] | None) -> Tensor:
+    batch = x.shape[1]
+    if generators is None or batch == 1:  # a batch of one image has no spread
+        mean, var = own["running_mean"].unsqueeze(1), own["running_var"].unsqueeze(1)
+    else:
+        var, mean = torch.var_mean(x, dim=1, correction=0, keepdim=True)
+        with torch.no_grad():
+            share = layer.momentum
+            assert share is not None
+            own["running_mean"].lerp_(mean.squeeze(1), share)
+            own["running_var"].lerp_(var.squeeze(1) * (batch / (batch - 1)), share)
+            own["num_batches_tracked"] += 1
+    return (x - mean) * (var + layer.eps).rsqrt() * own["weight"].unsqueeze(1) + own["bias"].unsqueeze(1)
+
+
+# What many copies of a layer compute at once: the class it is, or comes from -> its form.
+_FORMS: dict[type[nn.Module] | None, Form] = {
+    nn.Linear: _linear,
+    nn.ReLU: _relu,
+    nn.Dropout: _dropout,  # type: ignore[dict-item]
+    nn.BatchNorm1d: _norm,  # type: ignore[dict-item]
+}
+
+
+def _kind(layer: nn.Module) -> type[nn.Module] | None:
+    return next((kind for kind in type(layer).__mro__ if kind in _FORMS), None)
+
+
+def _named(head: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The layers of a head in order, with the prefix of their weights' names."""
+    inner = list(head.named_children())
+    return [(f"{name}.", layer) for name, layer in inner] if isinstance(head, nn.Sequential) else [("", head)]

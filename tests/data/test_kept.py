@@ -1,0 +1,115 @@
+"""Images are decoded once, and again whenever anything about them has changed."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vpt.data import kept
+from vpt.data.dataset import Split
+from vpt.data.images import Pixels
+from vpt.data.kept import decode_once
+from vpt.data.transforms import Preprocessing
+from vpt.errors import DataError
+
+SMALL = Preprocessing(size=8, interpolation="nearest")
+COLOURS = ((10, 20, 30), (200, 0, 0), (0, 250, 0))
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> Split:
+    paths = tuple(tmp_path / f"{i}.png" for i in range(len(COLOURS)))
+    for path, colour in zip(paths, COLOURS, strict=True):
+        Image.new("RGB", (16, 16), colour).save(path)
+    return Split(paths, np.array([0, 1, 2]))
+
+
+def read(split: Split, folder: Path, preprocessing: Preprocessing = SMALL, **options: bool) -> Pixels:
+    return decode_once(split, preprocessing, folder=folder / "kept", spill=folder / "spill", **options)
+
+
+def colours(pixels: Pixels) -> list[tuple[int, ...]]:
+    assert isinstance(pixels.images, np.memmap)
+    return [tuple(image[:, 0, 0].tolist()) for image in pixels.images]
+
+
+def forbid(monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(*_: object, **__: object) -> None:
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr(kept, "decode", decode)
+
+
+def test_the_second_time_nothing_is_decoded(split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = read(split, tmp_path)
+    forbid(monkeypatch)
+    again = read(split, tmp_path)
+    assert colours(first) == colours(again) == list(COLOURS)
+    assert again.labels.tolist() == [0, 1, 2] and again.names == split.names
+    assert not again.images.flags.writeable
+    other = read(split, tmp_path, replace(SMALL, mean=(0.5, 0.5, 0.5)))  # the pixels do not depend on it
+    assert colours(other) == list(COLOURS)
+    assert len(list((tmp_path / "kept").iterdir())) == 2
+
+
+def test_a_changed_image_is_decoded_again(split: Split, tmp_path: Path) -> None:
+    read(split, tmp_path)
+    path = split.images[1]
+    assert isinstance(path, Path)
+    size, then = path.stat().st_size, path.stat().st_mtime_ns
+    Image.new("RGB", (16, 16), (201, 0, 0)).save(path)
+    assert path.stat().st_size == size, "this test wants files of one size"
+    os.utime(path, ns=(then + 1, then + 1))
+    assert colours(read(split, tmp_path))[1] == (201, 0, 0)
+
+
+@pytest.mark.parametrize("change", [{"size": 10}, {"interpolation": "bilinear"}, {"resize": "crop"}])
+def test_another_way_of_fitting_is_another_entry(
+    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, object]
+) -> None:
+    read(split, tmp_path)
+    forbid(monkeypatch)
+    with pytest.raises(AssertionError, match="decoded again"):
+        read(split, tmp_path, replace(SMALL, **change))
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".json"])
+@pytest.mark.parametrize("damage", [b"", b"nonsense"])
+def test_a_damaged_entry_is_made_again(split: Split, tmp_path: Path, suffix: str, damage: bytes) -> None:
+    read(split, tmp_path)
+    (path,) = (tmp_path / "kept").glob(f"*{suffix}")
+    path.write_bytes(damage)
+    assert colours(read(split, tmp_path)) == list(COLOURS)
+
+
+def test_what_was_left_out_stays_known(split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = split.images[0]
+    assert isinstance(path, Path)
+    path.write_bytes(b"no image")
+    with pytest.raises(DataError, match="1 of 3 images cannot be used"):
+        read(split, tmp_path)
+    assert not list((tmp_path / "kept").iterdir())
+    first = read(split, tmp_path, skip_corrupt=True)
+    forbid(monkeypatch)
+    again = read(split, tmp_path, skip_corrupt=True)
+    assert colours(first) == colours(again) == list(COLOURS[1:])
+    assert again.labels.tolist() == [1, 2] and again.dropped == first.dropped != ()
+
+
+def test_several_at_once(split: Split, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: read(split, tmp_path), range(8)))
+    assert [colours(pixels) for pixels in found] == [list(COLOURS)] * 8
+    assert len(list((tmp_path / "kept").iterdir())) == 2
+
+
+def test_arrays_are_not_kept(tmp_path: Path) -> None:
+    arrays = Split(np.zeros((2, 16, 16, 3), dtype=np.uint8), np.array([0, 1]))
+    assert len(read(arrays, tmp_path)) == 2
+    assert not (tmp_path / "kept").exists()

@@ -1,0 +1,65 @@
+"""What large backbones need: activations computed again, and weights in bf16."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from families import backbone_of, images
+from vpt import TunedModel, attach, load_backbone
+
+LABELS = torch.tensor([0, 1, 2, 1])
+
+
+def outcome(model: TunedModel) -> tuple[list[Tensor], int]:
+    """Logits and gradients of one step, and the bytes kept for its backward pass besides weights."""
+    weights = {weight.data_ptr() for weight in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in weights:
+            kept[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    torch.manual_seed(1)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        logits = model(images())
+        loss = cross_entropy(logits, LABELS)
+    return [logits.detach(), *torch.autograd.grad(loss, model.owned_parameters())], sum(kept.values())
+
+
+@pytest.mark.parametrize("method", ["vpt(length=3, dropout=0.5)", "vpt(depth=shallow)", "full"])
+@pytest.mark.parametrize("family", ["vit", "dinov3", "swin"])
+def test_computing_again_changes_nothing_but_the_memory(family: str, method: str) -> None:
+    results = []
+    for again in (False, True):
+        torch.manual_seed(0)
+        model = attach(backbone_of(family), method, 3, recompute_blocks=again).train()
+        results.append(outcome(model))
+    (plain, kept), (recomputed, kept_then) = results
+    for found, wanted in zip(recomputed, plain, strict=True):
+        assert torch.allclose(found, wanted, rtol=1e-5, atol=1e-6)
+    assert kept_then < 0.5 * kept
+
+
+def test_the_backbone_does_not_notice() -> None:
+    backbone = backbone_of("vit")
+    attach(backbone, "vpt", 3, recompute_blocks=True)
+    assert not any("forward" in vars(module) for module in backbone.module.modules())
+
+
+@pytest.mark.parametrize("method", ["vpt(length=3, dropout=0)", "linear"])
+def test_a_backbone_in_bf16(method: str) -> None:
+    name = {"name": "vit_tiny_patch16_224", "pretrained": False, "image_size": 32}
+    backbone = load_backbone(**name, dtype=torch.bfloat16)
+    assert {weight.dtype for weight in backbone.module.parameters()} == {torch.bfloat16}
+    rounded, exact = attach(backbone, method, 3), attach(load_backbone(**name), method, 3)
+    exact.load_state_dict(rounded.state_dict())
+    assert {weight.dtype for weight in rounded.owned_parameters()} == {torch.float32}
+    found, wanted = rounded(images()), exact(images())
+    assert found.dtype == torch.float32
+    assert float((found - wanted).detach().norm() / wanted.detach().norm()) < 0.05
+    cross_entropy(found, LABELS).backward()
+    assert all(bool(weight.grad.isfinite().all()) for weight in rounded.owned_parameters())

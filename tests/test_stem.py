@@ -1,0 +1,95 @@
+"""What lies before the first block that changes is computed once, and nothing else comes of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from families import backbone_of, images
+from two_processes import RECIPE, examples
+from vpt import TunedModel, attach
+from vpt.training import Epoch, Recipe, Watcher, features, train
+
+LABELS = torch.tensor([0, 1, 2, 1])
+
+
+def tuned(family: str, method: str) -> TunedModel:
+    torch.manual_seed(0)
+    return attach(backbone_of(family), method, 3)
+
+
+@pytest.mark.parametrize(
+    "method", ["partial(k=1)", "vpt(length=3, dropout=0, depth=2-3)", "partial(k=1) + vpt(depth=3-3)"]
+)
+@pytest.mark.parametrize("family", ["vit", "vit-avg", "dinov3", "rope-mixed", "eva02", "beit-shared", "swin"])
+def test_logits_and_gradients_are_the_same_with_the_stem_apart(family: str, method: str) -> None:
+    if family == "swin" and method != "partial(k=1)":
+        pytest.skip("in windows prompts are in all blocks")
+    model = tuned(family, method).eval()
+    resumed = model.resumed()
+    assert resumed is not None and model.first_changed >= 1
+    outcomes = []
+    for feature in (resumed(resumed.enter(images())), model.network(images())):
+        logits = model.head(feature)
+        gradients = torch.autograd.grad(cross_entropy(logits, LABELS), model.owned_parameters(), allow_unused=True)
+        outcomes.append([logits.detach(), *[gradient for gradient in gradients if gradient is not None]])
+    assert len(outcomes[0]) == len(outcomes[1]) > 2
+    for found, wanted in zip(*outcomes, strict=True):
+        assert torch.allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("method", "first"),
+    [("vpt", 0), ("full", 0), ("bias", 0), ("lora", 0), ("vpt(depth=3-3)", 2), ("partial(k=2)", 1), ("class_token", 0),
+     ("vpt(depth=3-3) + partial(k=2)", 1), ("vpt(location=pad, depth=shallow)", 0)],
+)  # fmt: skip
+def test_the_first_block_that_changes(method: str, first: int) -> None:
+    model = tuned("vit", method)
+    assert model.first_changed == first
+    assert (model.resumed() is None) == (first == 0)
+
+
+class Count(Watcher):
+    """How often the first block ran, and what was said."""
+
+    def __init__(self, model: TunedModel) -> None:
+        self.calls, self.notes = 0, list[str]()
+        model.trunk.get_submodule(model.sites.blocks[0]).register_forward_hook(self._call)
+
+    def _call(self, *_: object) -> None:
+        self.calls += 1
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def trained(recipe: Recipe) -> tuple[TunedModel, list[Epoch], Count]:
+    model = tuned("vit", "partial(k=1)")
+    count = Count(model)
+    history = train(model, examples(), recipe, validation=examples(8, seed=1), watcher=count)
+    return model, [replace(epoch, seconds=0.0) for epoch in history], count
+
+
+def test_training_is_the_same_and_the_stem_runs_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = replace(RECIPE, optimizer="adamw", learning_rate=0.01)
+    apart, history, count = trained(recipe)
+    assert count.calls == 3 and not count.notes  # one image to know the size, and each set once
+    monkeypatch.setattr(features, "STEM_LIMIT", 1000)
+    whole, wanted, count = trained(recipe)
+    assert count.calls > 10
+    (note,) = count.notes
+    assert note.startswith("what goes into block 3 takes 0.0 GiB for all images")
+    for one, other in zip(history, wanted, strict=True):
+        assert one.train_loss == pytest.approx(other.train_loss, rel=1e-4)
+        assert one.val_loss == pytest.approx(other.val_loss, rel=1e-4)
+    for ours, theirs in zip(apart.owned_parameters(), whole.owned_parameters(), strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_with_augmentation_it_goes_without_and_says_so() -> None:
+    _, _, count = trained(replace(RECIPE, augment="flip", learning_rate=0.01))
+    assert count.calls > 10
+    assert count.notes == ["augment=flip makes every image new, so nothing frozen can be computed in advance"]
