@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from measure import once, paired, shown, summary
+from measure import CLOCKS, once, paired, shown, summary
 from report import write
 from textbook import Frozen, TextbookViT
 from vpt import attach, machine
@@ -82,7 +82,7 @@ def timed(kind: str, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     }
     if kind == "step":
         todo["50, dropout 0.1"] = run(make("vpt", 50, model, dropout=0.1), images)
-    figures = summary(paired(todo, options.rounds), "frozen")
+    figures = summary(paired(todo, options.rounds, clock=CLOCKS[options.clock]), "frozen")
     what = {"inference": "Inference", "step": "A training step"}[kind]
     lines = [
         f"**{what}**, ViT-S/16, deep prompts, batch {options.batch}, fp32: times the frozen timm forward "
@@ -100,7 +100,7 @@ def textbook(kind: str, options: argparse.Namespace) -> tuple[dict[str, Any], st
     model, images, labels = _vit(options)
     run = {"inference": infer, "step": partial(step, labels=labels)}[kind]
     todo = {form: run(make(form, COMPARED, model), images) for form in ("vpt", "fused", "plain")}
-    figures = summary(paired(todo, options.rounds), "vpt")
+    figures = summary(paired(todo, options.rounds, clock=CLOCKS[options.clock]), "vpt")
     what = {"inference": "inference", "step": "a training step"}[kind]
     faster = "; ".join(
         f"{shown(figures[form]['times_reference'])} times faster than {NAMES[form]}" for form in ("fused", "plain")
@@ -123,7 +123,7 @@ def swin(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     model = timm.create_model(SWIN, num_classes=0).eval()
     images = torch.randn(options.batch, 3, 224, 224)
     todo = {form: infer(make(form, 50, model), images) for form in ("frozen", "vpt")}
-    figures = summary(paired(todo, 2 * options.rounds), "frozen")
+    figures = summary(paired(todo, 2 * options.rounds, clock=CLOCKS[options.clock]), "frozen")
     text = (
         f"**Swin-T**, 50 deep prompts, batch {options.batch}, inference: "
         f"{shown(figures['vpt']['times_reference'])} times the frozen timm forward "
@@ -263,6 +263,9 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument(
+        "--clock", choices=list(CLOCKS), default="wall", help="cpu: for a busy machine, with one thread"
+    )
     parser.add_argument("--peak", nargs=2, metavar=("FORM", "LENGTH"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     machine.keep_freed_memory()
@@ -272,6 +275,9 @@ def main() -> None:
     for part in options.parts:
         figures, table = PARTS[part](options)
         command = f"python benchmarks/attention.py --parts {part} --batch {options.batch} --rounds {options.rounds}"
+        if options.clock == "cpu":
+            command += " --clock cpu"
+            table += "\n\nSeconds of the CPU on a busy machine, not of the clock."
         write("attention", part, figures, command, table)
         print(f"{table}\n", flush=True)
 

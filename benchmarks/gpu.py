@@ -1,0 +1,296 @@
+"""Everything of speed that needs a GPU, in under ten minutes: ViT-B/16, 224 px, random weights.
+
+    python benchmarks/gpu.py              writes results/gpu.json and gpu.md
+    python benchmarks/gpu.py --dry-run    every part on the CPU with a toy model: writes nothing, measures nothing
+
+Without a GPU it says so and ends with exit code 3. The parts: ceilings of the card; a training step of VPT-deep with 50
+prompts in several forms against the textbook; what full, linear, shallow and deep cost at several lengths; and the
+hours of the whole VTAB-1k protocol, extrapolated from these. Parts that do not fit into --minutes are left out, and
+named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from measure import once, shown, spread
+from report import write
+from textbook import TextbookViT
+from vpt import attach, load_backbone
+from vpt.training import Examples, Feed
+
+NO_GPU = 3
+CLASSES = 100
+LENGTHS = (1, 10, 50, 100, 200)
+# Test images of the 19 tasks, and the protocol (paper, section 4.1 and appendix A).
+VTAB_TEST = 387_904
+TASKS, GRID, SEEDS, EPOCHS = 19, 40, 5, 100
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured on: the card and ViT-B/16, or in a dry run the CPU and a toy."""
+
+    device: str
+    model: nn.Module
+    batches: tuple[int, ...]
+    lengths: tuple[int, ...]
+    repeats: int
+    square: int  # side of the matrices that show the ceiling
+    compiled: bool
+    deadline: float
+
+    @property
+    def size(self) -> int:
+        """Side of the images in pixels."""
+        return int(self.model.patch_embed.img_size[0])  # type: ignore[index, union-attr]
+
+
+def setting(options: argparse.Namespace) -> Setting:
+    deadline = time.monotonic() + 60 * options.minutes
+    if options.dry_run:
+        tiny = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 3, "num_heads": 2, "num_classes": 0}
+        model = timm.create_model("vit_base_patch16_224", **tiny)
+        return Setting("cpu", model.eval(), (2,), (1, 3), 2, 64, False, deadline)
+    model = timm.create_model("vit_base_patch16_224", num_classes=0).eval().cuda()
+    return Setting("cuda", model, (64, 256), LENGTHS, 10, 8192, True, deadline)
+
+
+def timed(run: Callable[[], object], on: Setting) -> dict[str, float]:
+    """Seconds of a call: median and quartiles, after two calls to warm up."""
+    run()
+    run()
+    return spread([once(run, on.device) for _ in range(on.repeats)])
+
+
+def step(network: nn.Module, images: Tensor, labels: Tensor, precision: str) -> Callable[[], None]:
+    """Forward, loss, backward and SGD. precision: "fp32", or "bf16" under autocast."""
+    network.train()
+    trained = [weight for weight in network.parameters() if weight.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=1e-4, momentum=0.9)
+
+    def run() -> None:
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            logits = network(images)
+        cross_entropy(logits.float(), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return run
+
+
+def infer(network: nn.Module, images: Tensor) -> Callable[[], None]:
+    """A forward pass in bf16."""
+    network.eval()
+
+    def run() -> None:
+        with torch.inference_mode(), torch.autocast(images.device.type, torch.bfloat16):
+            network(images)
+
+    return run
+
+
+def peak(run: Callable[[], object], on: Setting) -> int:
+    """Bytes of the card at most in use during a call; 0 on a CPU."""
+    if on.device != "cuda":
+        run()
+        return 0
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    run()
+    return torch.cuda.max_memory_allocated()
+
+
+def inputs(batch: int, on: Setting) -> tuple[Tensor, Tensor]:
+    images = torch.randn(batch, 3, on.size, on.size, device=on.device)
+    return images, torch.arange(batch, device=on.device) % CLASSES
+
+
+def ceilings(on: Setting) -> tuple[dict[str, Any], str]:
+    """Operations per second of large products, and bytes per second of a copy."""
+    figures: dict[str, Any] = {}
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        left, right = (torch.randn(on.square, on.square, device=on.device, dtype=dtype) for _ in "ab")
+        figures[name] = 2 * on.square**3 / timed(partial(torch.mm, left, right), on)["median"]
+    source = torch.zeros(on.square**2 * 4, device=on.device)
+    figures["bytes"] = 2 * source.nbytes / timed(source.clone, on)["median"]
+    return figures, (
+        f"**Ceilings**, measured: {figures['bf16'] / 1e12:.1f} TFLOP/s in bf16, {figures['fp32'] / 1e12:.1f} in fp32 "
+        f"(products of {on.square} x {on.square}), {figures['bytes'] / 1e12:.2f} TB/s in copying."
+    )
+
+
+def operations(on: Setting, length: int, batch: int) -> float:
+    """Operations of a training step of VPT-deep as vpt computes it: what identities save is not counted."""
+    model: Any = on.model
+    d, depth, patch = model.embed_dim, len(model.blocks), model.patch_embed.patch_size[0]
+    n = model.patch_embed.num_patches + 1
+    linear, attention = 24 * n * d * d, 4 * n * (n + length) * d
+    embedding, prompts = 2 * (n - 1) * 3 * patch**2 * d, 4 * length * d * d
+    last = 18 * d * d + 4 * d * d + 8 * n * d  # one query: its projections, its MLP, the tokens it reads
+    forward = batch * (embedding + (depth - 1) * (linear + attention) + last) + (depth - 1) * prompts
+    # Backward: the same products once for activations, none for weights; attention makes five products of its two.
+    # Nothing below the first block's prompts: not its q, k and v of tokens, not the embedding.
+    backward = batch * ((depth - 1) * (linear + 2.5 * attention) + last - 6 * n * d * d) + (depth - 1) * prompts
+    return forward + backward
+
+
+def main_form(on: Setting) -> tuple[dict[str, Any], str]:
+    """VPT-deep with 50 prompts against the textbook: throughput, memory, share of the card's rate."""
+    length = 50 if on.device == "cuda" else 3
+    rate = ceilings(on)[0]["bf16"]
+    figures: dict[str, Any] = {}
+    lines = [
+        f"**VPT-deep, {length} prompts**, a training step; share: of the products' measured bf16 rate.",
+        "",
+        "| batch | form | images/s | share of the rate | peak memory, GB |",
+        "|---:|---|---:|---:|---:|",
+    ]
+    for batch in on.batches:
+        images, labels = inputs(batch, on)
+        vpt = attach(on.model, f"vpt(length={length}, dropout=0)", CLASSES)
+        book = TextbookViT(copy.deepcopy(on.model), length, CLASSES, fused=False).to(on.device)
+        forms: dict[str, tuple[nn.Module, str]] = {
+            "vpt, bf16": (vpt, "bf16"),
+            "textbook, bf16": (book, "bf16"),
+            "textbook, fp32": (book, "fp32"),
+        }
+        if on.compiled:
+            forms["vpt, bf16, compiled"] = (_compiled(vpt, "default"), "bf16")
+            forms["vpt, bf16, compiled, CUDA graphs"] = (_compiled(vpt, "reduce-overhead"), "bf16")
+        for name, (network, precision) in forms.items():
+            if time.monotonic() > on.deadline:
+                lines.append(f"| {batch} | {name} | left out: no time | | |")
+                continue
+            try:
+                run = step(network, images, labels, precision)
+                seconds, memory = timed(run, on), peak(run, on)
+            except Exception as error:  # what the compiler or the card cannot do is a result too
+                lines.append(f"| {batch} | {name} | {type(error).__name__} | | |")
+                figures[f"{batch} {name}"] = {"error": str(error)}
+                continue
+            share = operations(on, length, batch) / seconds["median"] / rate
+            figures[f"{batch} {name}"] = {"seconds": seconds, "memory": memory, "share": share}
+            told = f"{100 * share:.0f} %" if name.startswith("vpt") else ""
+            lines.append(f"| {batch} | {name} | {batch / seconds['median']:,.0f} | {told} | {memory / 1e9:.1f} |")
+        best = min(
+            (f["seconds"]["median"] for n, f in figures.items() if n.startswith(f"{batch} vpt") and "seconds" in f),
+            default=float("nan"),
+        )
+        for other in ("fp32", "bf16"):
+            found = figures.get(f"{batch} textbook, {other}", {})
+            if "seconds" in found:
+                faster = found["seconds"]["median"] / best
+                figures[f"{batch} faster than textbook {other}"] = faster
+                lines.append(f"| {batch} | the best is faster than the textbook in {other} | {faster:.1f} times | | |")
+    return figures, "\n".join(lines)
+
+
+def _compiled(network: nn.Module, mode: str) -> nn.Module:
+    torch._dynamo.reset()
+    return torch.compile(network, mode=mode)  # type: ignore[return-value]
+
+
+def costs(on: Setting) -> tuple[dict[str, Any], str]:
+    """The paper's cost table: time per image and memory, of training and of inference."""
+    batch = on.batches[0]
+    images, labels = inputs(batch, on)
+    specs = ["full", "linear"]
+    specs += [f"vpt(length={p}, dropout=0, depth={depth})" for depth in ("shallow", "deep") for p in on.lengths]
+    figures: dict[str, Any] = {}
+    lines = [
+        f"**What it costs**, bf16, batch {batch}, per image; the linear probe without cached features.",
+        "",
+        "| method | training, ms | memory, GB | inference, ms | memory, GB |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for spec in specs:
+        if time.monotonic() > on.deadline:
+            lines.append(f"| {spec} | left out: no time | | | |")
+            continue
+        network = attach(on.model, spec, CLASSES)
+        cells = []
+        kinds = {
+            "training": partial(step, network, images, labels, "bf16"),
+            "inference": partial(infer, network, images),
+        }
+        for kind, begin in kinds.items():
+            run = begin()
+            seconds, memory = timed(run, on), peak(run, on)
+            figures.setdefault(spec, {})[kind] = {"seconds": seconds, "memory": memory}
+            scaled = {key: 1e3 * seconds[key] / batch for key in ("median", "low", "high")}
+            cells += [shown(scaled, 3), f"{memory / 1e9:.2f}"]
+        lines.append(f"| {spec} | {' | '.join(cells)} |")
+    return figures, "\n".join(lines)
+
+
+def protocol(on: Setting) -> tuple[dict[str, Any], str]:
+    """Hours of VTAB-1k for one method, and the share of a step that waits for data."""
+    batch = on.batches[0]
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (4 * batch, 3, on.size, on.size), np.uint8)
+    backbone = load_backbone(on.model)
+    feed = Feed(Examples(pixels, np.arange(len(pixels)) % CLASSES), backbone.preprocessing, torch.device(on.device))
+    chosen = rng.permutation(len(pixels))[:batch]
+    waits = timed(partial(feed.inputs, chosen), on)
+    figures: dict[str, Any] = {"waits": waits}
+    images, labels = inputs(batch, on)
+    lines = [
+        "**The whole VTAB-1k protocol** for one method: 19 tasks, 40 settings on 800 images, 5 seeds on 1,000, "
+        "100 epochs; validation in every epoch, one pass over the test sets per seed. Extrapolated from single steps.",
+        "",
+    ]
+    trained = TASKS * EPOCHS * (GRID * 800 + SEEDS * 1000)
+    read = TASKS * EPOCHS * GRID * 200 + SEEDS * VTAB_TEST
+    for spec in (f"vpt(length={p})" for p in on.lengths if p in (3, 10, 50)):
+        network = attach(on.model, spec, CLASSES)
+        learning = timed(step(network, images, labels, "bf16"), on)["median"]
+        reading = timed(infer(network, images), on)["median"]
+        hours = (trained * learning + read * reading) / batch / 3600
+        share = waits["median"] / (learning + waits["median"])
+        figures[spec] = {"step": learning, "inference": reading, "hours": hours, "share_waiting": share}
+        lines.append(f"- {spec}: {hours:.1f} hours on one card; {100 * share:.1f} % of a step waits for data.")
+    return figures, "\n".join(lines)
+
+
+PARTS: dict[str, Callable[[Setting], tuple[dict[str, Any], str]]] = {
+    "ceilings": ceilings,
+    "deep": main_form,
+    "costs": costs,
+    "protocol": protocol,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--minutes", type=float, default=9, help="begin nothing new after so long")
+    parser.add_argument("--dry-run", action="store_true", help="a toy on the CPU; writes nothing")
+    options = parser.parse_args()
+    if not options.dry_run and not torch.cuda.is_available():
+        print("no GPU here: nothing was measured (--dry-run tries the script on the CPU)", file=sys.stderr)
+        return NO_GPU
+    on = setting(options)
+    for part in options.parts:
+        figures, table = PARTS[part](on)
+        if not options.dry_run:
+            write("gpu", part, figures, f"python benchmarks/gpu.py --parts {part}", table)
+        print(f"{table}\n", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
