@@ -40,7 +40,7 @@ def parse(text: str, catalogue: Mapping[str, type[T]]) -> T:
         raise SpecError(f"{name!r} in {text!r} is unknown; {nearest(name, catalogue)}")
     kind = catalogue[name]
     if call.args:
-        raise SpecError(f"{text!r}: write {ast.unparse(call.args[0])} as field=value; {_fields(name, kind)}")
+        raise SpecError(f"{text!r}: write {_words(text, call.args[0])} as field=value; {_fields(name, kind)}")
     values: dict[str, Any] = {}
     hints = typing.get_type_hints(kind)
     known = {field.name for field in _init_fields(kind)}
@@ -62,9 +62,9 @@ def terms(text: str) -> list[str]:
         return [text]
     found: list[str] = []
     while isinstance(tree, ast.BinOp) and isinstance(tree.op, ast.Add):
-        found.insert(0, ast.unparse(tree.right))
+        found.insert(0, _words(text, tree.right))
         tree = tree.left
-    return [ast.unparse(tree), *found] if found else [text]
+    return [_words(text, tree), *found] if found else [text]
 
 
 def show(spec: Any, name: str, *, full: bool = False) -> str:
@@ -86,6 +86,11 @@ def _init_fields(kind: type) -> list[dataclasses.Field[Any]]:
     return [field for field in dataclasses.fields(kind) if field.init]
 
 
+def _words(text: str, node: ast.expr) -> str:
+    """What the user wrote there."""
+    return ast.get_source_segment(text.strip(), node) or text
+
+
 def _literal(node: ast.expr, text: str) -> Any:
     if isinstance(node, ast.Name):
         return node.id
@@ -97,7 +102,7 @@ def _literal(node: ast.expr, text: str) -> Any:
         return ast.literal_eval(node)
     except _UNREADABLE as error:
         raise SpecError(
-            f"{ast.unparse(node)!r} in {text!r} is not a plain value (number, word, true or false)"
+            f"{_words(text, node)!r} in {text!r} is not a plain value (number, word, true or false)"
         ) from error
 
 
