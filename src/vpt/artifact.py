@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from vpt._version import __version__
 from vpt.backbone import Backbone, load_backbone
 from vpt.data.transforms import Preprocessing
+from vpt.dense.heads import parse_head
 from vpt.errors import ArtifactError, SpecError, VptError
 from vpt.files import write_atomic
 from vpt.methods.catalogue import parse_method
@@ -36,6 +37,8 @@ class Header:
     method: spec string with every field. backbone: name; fingerprint: of its weights. image_size: of its input.
     preprocessing: how images are made into that input. classes: names, or None where none were given.
     scores: figures measured when the file was made. storage: dtype of the tensors in the file.
+    head: the dense head's text, where every pixel has a class; None where images are classified.
+    parts: trained parameters of the dense head and of the method.
     checksum: SHA-256 over the tensors, so that an altered file is found out. versions: of what made it.
     """
 
@@ -50,10 +53,15 @@ class Header:
     scores: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
+    head: str | None = None
+    parts: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """One line of JSON."""
-        return json.dumps({**asdict(self), "preprocessing": self.preprocessing.as_dict()})
+        values = {**asdict(self), "preprocessing": self.preprocessing.as_dict()}
+        if self.head is None:  # files of classifiers say nothing of it
+            del values["head"], values["parts"]
+        return json.dumps(values)
 
     @classmethod
     def from_json(cls, text: str, path: Path) -> Header:
@@ -107,6 +115,8 @@ def save(
         checksum=_checksum(tensors),
         scores=dict(scores or {}),
         versions=versions(),
+        head=None if tuned.dense is None else tuned.dense.spec(full=True),
+        parts={} if tuned.dense is None else tuned.counts_by_part(),
     )
     write_atomic(path, safetensors.torch.save(tensors, {_KEY: header.to_json()}))
     return path
@@ -145,7 +155,8 @@ def load(path: str | Path, backbone: str | nn.Module | Backbone | None = None) -
         )
     shared = Backbone(found.module, found.name, header.preprocessing, found.notes)
     try:
-        model = TunedModel(shared, parse_method(header.method), header.num_classes, header.classes)
+        dense = None if header.head is None else parse_head(header.head)
+        model = TunedModel(shared, parse_method(header.method), header.num_classes, header.classes, dense)
         model.load_owned_state(tensors)
     except SpecError as error:
         raise ArtifactError(f"{path} does not fit this vpt ({__version__}): {error}") from error

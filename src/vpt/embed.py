@@ -64,6 +64,7 @@ def embed(
     The classes are those of `data`, which the model need not know. seed: of t-SNE, and of the choice of images where
     there are more than `limit`. Raises DataError for fewer than 5 images.
     """
+    model.demand_classifier("embed")
     split = data.splits[part]
     if min(len(split), limit) < FEWEST:
         raise DataError(

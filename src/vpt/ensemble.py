@@ -24,6 +24,8 @@ class Ensemble(nn.Module):
 
     def __init__(self, models: Sequence[TunedModel]) -> None:
         super().__init__()
+        for model in models:
+            model.demand_classifier("an ensemble")
         first = _alike(models)
         carrier = TunedModel(first.backbone, first.method, first.num_classes, first.classes)
         for index, prompts in enumerate(carrier.added["prompts"].children()):

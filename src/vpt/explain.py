@@ -89,6 +89,7 @@ def explain(model: TunedModel, image: Path, block: int | None = None) -> Explana
     Raises FitError where the backbone is no plain transformer, SpecError for a block that is not there, and
     DataError for an image that cannot be read.
     """
+    model.demand_classifier("explain")
     sites = model.sites
     if sites.kind != "tokens" or not sites.open:
         raise FitError(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,8 @@ from vpt.backbone.record import Backbone, classifier_prefixes
 from vpt.backbone.sites import Sites
 from vpt.backbone.stem import Resumed
 from vpt.backbone.trunk import Features, probe_image, survey, trunk_of
+from vpt.dense.heads import DenseHead, enlarged, parse_head
+from vpt.dense.maps import maps_of
 from vpt.errors import FitError, SpecError, VptError
 from vpt.hanging import first_changed, hang, merged, modules_that_train, narrow, take_over, tensors
 from vpt.methods.base import WHOLE, Method, Plan
@@ -26,6 +30,7 @@ def attach(
     num_classes: int,
     *,
     classes: Sequence[str] | None = None,
+    head: str | DenseHead | None = None,
     recompute_blocks: bool = False,
 ) -> TunedModel:
     """Hang `method` on a frozen `backbone` with a fresh head of `num_classes` outputs.
@@ -35,6 +40,8 @@ def attach(
         there; to share them on a GPU, move the backbone first.
     method: an object, or its text such as `vpt(length=10, depth="deep")` or `vpt(length=50) + bias`.
     classes: names of the classes, kept with the model.
+    head: None classifies whole images; a dense head, such as `setr_pup`, `linear` or `fpn(channels=128)`, gives every
+        pixel its class (semantic segmentation; `vpt.dense.heads`).
     recompute_blocks: keep no activations of the blocks for the backward pass but compute them again there: a third
         more operations in training, for a fraction of the memory. The results are the same.
     The head and prompts are initialised from torch's global generator: seed it for a reproducible start.
@@ -44,7 +51,8 @@ def attach(
         raise SpecError(f"num_classes is {num_classes}; a head needs at least one output")
     if classes is not None and len(classes) != num_classes:
         raise SpecError(f"{len(classes)} class names were given for {num_classes} classes; give one name each")
-    model = TunedModel(load_backbone(backbone), parse_method(method), num_classes, classes)
+    dense = None if head is None else parse_head(head)
+    model = TunedModel(load_backbone(backbone), parse_method(method), num_classes, classes, dense)
     if recompute_blocks:
         recompute(model.trunk, model.sites.blocks)
     return model
@@ -64,24 +72,34 @@ class Counts:
 
 
 class TunedModel(nn.Module):
-    """Normalised images (batch, 3, size, size) -> logits (batch, classes).
+    """Normalised images (batch, 3, size, size) -> logits (batch, classes), or (batch, classes, size, size) where dense.
 
     What is not the backbone's trains and is saved, and nothing else: ownership is settled by identity when the
     method is hung, never by a name. Made by `attach` or `load`.
     """
 
     def __init__(
-        self, backbone: Backbone, method: Method, num_classes: int, classes: Sequence[str] | None = None
+        self,
+        backbone: Backbone,
+        method: Method,
+        num_classes: int,
+        classes: Sequence[str] | None = None,
+        dense: DenseHead | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.method = method
         self.num_classes = num_classes
         self.classes = tuple(classes) if classes is not None else None
+        self.dense = dense
 
         trunk = trunk_of(backbone.module)
         sites = survey(trunk, backbone.preprocessing)
+        if dense is not None:  # every patch is read, and the class token is not
+            sites = replace(sites, reads_class_token=False, narrow=False)
         plan = _plan(method, trunk, sites)
+        if dense is not None:
+            _check_dense(method, plan, dense, sites)
         theirs = dict(trunk.named_modules())  # kept, so that no identity is used twice
         frozen = {id(module) for module in theirs.values()} - modules_that_train(trunk, plan)
         owned = {f"backbone.{name}": tensor for path in plan.trains for name, tensor in take_over(trunk, path)}
@@ -89,13 +107,20 @@ class TunedModel(nn.Module):
         hung = hang(trunk, plan)
         if sites.narrow and plan.pool is None:
             narrow(trunk, sites)
-        network: nn.Module = Features(trunk, plan.pool)
+        network: nn.Module
+        make_head: Callable[[int, int], nn.Module]
+        if dense is None:
+            network = Features(trunk, plan.pool)
+            make_head = plan.head or _linear
+        else:
+            network, shapes = maps_of(trunk, sites, dense.depths)
+            make_head = partial(_decoder, dense, [channels for channels, _ in shapes])
         if WHOLE in plan.wraps:
             network = hung[WHOLE] = plan.wraps[WHOLE](network)
 
         self.added = nn.ModuleDict(plan.adds)
-        self._make_head = plan.head or _linear
-        self.head = self._make_head(sites.width, num_classes)
+        self._make_head = make_head
+        self.head = make_head(sites.width, num_classes)
         self.network = network
         self.sites = sites
         self.first_changed = first_changed(plan, sites)
@@ -118,20 +143,29 @@ class TunedModel(nn.Module):
         self._owned = {name: where[id(tensor)] for name, tensor in owned.items()}
         self._frozen = tuple(name for name, module in self.named_modules() if id(module) in frozen)
         self.eval()
+        if dense is not None:
+            self._check_maps(shapes)
         self._fire(hung)
 
     @property
     def trunk(self) -> nn.Module:
         """The backbone's structure with what hangs on it."""
-        return next(part for part in self.network.modules() if isinstance(part, Features)).trunk
+        return next(part for part in self.network.modules() if hasattr(part, "trunk")).get_submodule("trunk")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images (batch, 3, size, size) -> logits (batch, classes)."""
-        return self.head(self.features(images))  # type: ignore[no-any-return]
+        """Normalised images (batch, 3, size, size) -> logits (batch, classes), or (batch, classes, size, size)."""
+        logits: Tensor = self.head(self.features(images))
+        return logits if self.dense is None else enlarged(logits, images.shape[-2:])
 
-    def features(self, images: Tensor) -> Tensor:
-        """Normalised images (batch, 3, size, size) -> what the head reads, (batch, d)."""
-        return self.network(images).to(next(self.head.parameters()).dtype)  # type: ignore[no-any-return]
+    def every_logits(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Of a dense model: its logits as `forward` gives them, followed by those of its auxiliary heads."""
+        found = self.head.every(self.features(images))  # type: ignore[operator]
+        return tuple(enlarged(logits, images.shape[-2:]) for logits in found)
+
+    def features(self, images: Tensor) -> Any:
+        """Normalised images (batch, 3, size, size) -> what the head reads: (batch, d), or maps where dense."""
+        read, kind = self.network(images), next(self.head.parameters()).dtype
+        return read.to(kind) if self.dense is None else tuple(map_.to(kind) for map_ in read)
 
     def train(self, mode: bool = True) -> TunedModel:
         """As `nn.Module.train`, but what is frozen stays in eval mode: no dropout, no statistics updated."""
@@ -226,6 +260,28 @@ class TunedModel(nn.Module):
         found: Tensor = getattr(self.get_submodule(module), name)
         return found
 
+    @torch.no_grad()
+    def _check_maps(self, shapes: Sequence[tuple[int, int]]) -> None:
+        """Run one image: maps of another shape than promised would be read as something that they are not."""
+        size = self.backbone.preprocessing.size
+        found = [tuple(map_.shape) for map_ in self.network(probe_image(self.trunk, size))]
+        wanted = [(1, channels, *(-(-size // stride),) * 2) for channels, stride in shapes]
+        if found != wanted:
+            raise FitError(
+                f"{self.method} on {self.backbone.name} gives maps of {found} at {size} px where {wanted} belong; "
+                "choose an image size that its strides divide, or another method"
+            )
+
+    def demand_classifier(self, task: str) -> None:
+        """Raise FitError, naming the `task`, where this model classifies pixels instead of images."""
+        if self.dense is not None:
+            raise FitError(f"{task} is for models that classify images; this one segments them, with {self.dense}")
+
+    def counts_by_part(self) -> dict[str, int]:
+        """Trained parameters of the head, and of the method: what is learned in the backbone."""
+        head = sum(weight.numel() for weight in self.head.parameters())
+        return {"head": head, "method": self.counts().trained - head}
+
     def _fire(self, hung: Mapping[str, nn.Module]) -> None:
         """Run one image and look: what hangs must take part, or it would silently train nothing."""
         if not hung:
@@ -254,7 +310,8 @@ class TunedModel(nn.Module):
         if not weights:
             return False
         with torch.enable_grad():
-            gradients = torch.autograd.grad(self.network(image).sum(), weights, allow_unused=True)
+            total = sum(part.sum() for part in self.network(image))  # over samples, or over maps
+            gradients = torch.autograd.grad(total, weights, allow_unused=True)
         return any(gradient is not None for gradient in gradients)
 
 
@@ -263,6 +320,23 @@ def _linear(width: int, num_classes: int) -> nn.Linear:
     nn.init.normal_(head.weight, std=0.01)
     nn.init.zeros_(head.bias)
     return head
+
+
+def _decoder(dense: DenseHead, channels: Sequence[int], _: int, num_classes: int) -> nn.Module:
+    return dense.build(channels, num_classes)
+
+
+def _check_dense(method: Method, plan: Plan, dense: DenseHead, sites: Sites) -> None:
+    """Raises FitError where a method is made for one feature per image, or the head for another backbone."""
+    for clash, reason in (
+        (plan.head is not None, "it has a head of its own, for one feature per image"),
+        (plan.pool is not None, "it pools the tokens to one feature; leave output at its default"),
+        (WHOLE in plan.wraps, "it changes the image or the feature as a whole, and a dense head reads maps in place"),
+    ):
+        if clash:
+            raise FitError(f"{method} does not go with the dense head {dense}: {reason}")
+    if dense.pyramid and sites.kind == "tokens":
+        raise FitError(f"the head {dense} needs maps of several resolutions, and a plain transformer has one: setr_pup")
 
 
 def _plan(method: Method, trunk: nn.Module, sites: Sites) -> Plan:

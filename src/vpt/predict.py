@@ -53,6 +53,7 @@ def predict(
 
     Raises DataError naming every image that cannot be read.
     """
+    model.demand_classifier("vpt.predict.predict")
     split = Split(tuple(images), np.zeros(len(images), dtype=np.int64))
     pixels = decode(split, model.backbone.preprocessing, progress=on_image)
     feed = Feed(Examples(pixels.images, pixels.labels), model.backbone.preprocessing, next(model.parameters()).device)
@@ -95,6 +96,7 @@ def evaluate_together(models: Sequence[TunedModel], data: Dataset, part: str = "
 
 def _feed(model: TunedModel, data: Dataset, part: str, on_image: Callable[[int, int], None] | None) -> Feed:
     """One part of a dataset, with labels as the model numbers them."""
+    model.demand_classifier("vpt.predict.evaluate")
     split = data.splits[part]
     if not len(split):
         filled = [name for name, other in data.splits.items() if len(other)]

@@ -109,7 +109,7 @@ class _FeaturesOnly(nn.Module):
         self.model = model
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.model.features(images)
+        return self.model.features(images)  # type: ignore[no-any-return]
 
 
 class _Entering(nn.Module):
