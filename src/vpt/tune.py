@@ -10,11 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from dataclasses import asdict, replace
 
 import torch
 
@@ -25,17 +22,15 @@ from vpt.data.kept import decode_once
 from vpt.data.read import read
 from vpt.data.split import subset
 from vpt.data.transforms import Preprocessing
-from vpt.errors import DataError, SpecError, TrainingError
+from vpt.errors import DataError, TrainingError
 from vpt.files import write_atomic
 from vpt.job import Job, Listener, Result
 from vpt.model import attach
+from vpt.run_folder import Recorder, claim, finished_run, record_failure
 from vpt.training import (
-    Epoch,
     Examples,
     Feed,
-    Recipe,
     Scores,
-    Watcher,
     distributed,
     logits_of,
     prototypes,
@@ -43,32 +38,6 @@ from vpt.training import (
     train,
     what_must_run,
 )
-
-
-@dataclass
-class _Recorder(Watcher):
-    """Passes on what it hears, and keeps metrics.jsonl in step with the checkpoint."""
-
-    listener: Listener
-    path: Path
-    history: list[Epoch] = field(default_factory=list)
-
-    def begin(self, recipe: Recipe, steps_per_epoch: int, done: Sequence[Epoch]) -> None:
-        self.history = list(done)  # a kill between a checkpoint and its line may have left the line out
-        self.listener.begin(recipe, steps_per_epoch, done)
-
-    def note(self, text: str) -> None:
-        self.listener.note(text)
-
-    def step(self, epoch: int, step: int, loss: float, step_size: float) -> None:
-        self.listener.step(epoch, step, loss, step_size)
-
-    def epoch(self, epoch: Epoch) -> None:
-        self.history.append(epoch)
-        if distributed.rank() == 0:
-            lines = (json.dumps(asdict(record)) + "\n" for record in self.history)
-            write_atomic(self.path, "".join(lines).encode())
-        self.listener.epoch(epoch)
 
 
 def tune(job: Job, listener: Listener | None = None, *, overwrite: bool = False, draw: bool = True) -> Result:
@@ -86,7 +55,7 @@ def tune(job: Job, listener: Listener | None = None, *, overwrite: bool = False,
         shutil.rmtree(job.folder, ignore_errors=True)
         job.out.unlink(missing_ok=True)
     result_path = job.folder / "result.json"
-    finished = _finished(job, result_path)
+    finished = finished_run(job, Result)
     if finished is not None:
         listener.note(f"{job.out} was made by this very job before; --overwrite does it again")
         return finished
@@ -110,7 +79,7 @@ def tune(job: Job, listener: Listener | None = None, *, overwrite: bool = False,
     for note in notes:
         listener.note(note)
     if first:
-        _claim(job, decoded)
+        claim(job, _digest(decoded))
 
     device = distributed.local_device()
     torch.manual_seed(job.recipe.seed)
@@ -125,17 +94,11 @@ def tune(job: Job, listener: Listener | None = None, *, overwrite: bool = False,
             validation=decoded.get("val"),
             checkpoint=job.folder / "checkpoint.safetensors",
             cache=job.cache,
-            watcher=_Recorder(listener, job.folder / "metrics.jsonl"),
+            watcher=Recorder(listener, job.folder / "metrics.jsonl"),
         )
     except TrainingError as error:
         if first:
-            failure = {
-                "status": "failed",
-                "error": str(error),
-                "job": job.as_dict(),
-                "machine": machine.describe(),
-            }
-            write_atomic(result_path, json.dumps(failure, indent=1).encode())
+            record_failure(job, error)
         raise
 
     scored_on = next(part for part in ("test", "val", "train") if part in decoded)
@@ -187,39 +150,12 @@ def _reports(listener: Listener, part: str) -> Callable[[int, int], None]:
     return lambda done, total: listener.decoding(part, done, total)
 
 
-def _finished(job: Job, path: Path) -> Result | None:
-    """The result of this very job, if it is done. Raises SpecError when the folder belongs to another."""
-    claimed = job.folder / "job.json"
-    if claimed.exists():
-        before, now = json.loads(claimed.read_text())["job"], job.as_dict()
-        # A run of an earlier version lacks the options that came since; it was done as their defaults say.
-        defaults = {option.name: option.default for option in fields(Job) if option.default is not MISSING}
-        flat_before, flat_now = _flat({**defaults, **before}), _flat(now)
-        differing = [key for key in flat_now if flat_now[key] != flat_before.get(key)]
-        if differing:
-            raise SpecError(
-                f"{job.folder} holds a run with other settings ("
-                + ", ".join(f"{key}: {flat_before.get(key)} then, {flat_now[key]} now" for key in differing)
-                + "); give another --out, or --overwrite to begin anew"
-            )
-    if not path.exists() or not job.out.exists():
-        return None
-    values = json.loads(path.read_text())
-    return Result(**values) if values["status"] == "done" else None
-
-
-def _claim(job: Job, decoded: dict[str, Examples]) -> None:
-    """Write job.json; refuse to go on with a run whose images have changed since."""
+def _digest(decoded: dict[str, Examples]) -> str:
     digest = hashlib.sha256()
     for examples in decoded.values():
         digest.update(examples.pixels.data)
         digest.update(examples.labels.data)
-    path, images = job.folder / "job.json", digest.hexdigest()
-    if path.exists() and json.loads(path.read_text())["images"] != images:
-        raise DataError(
-            f"the images of {job.data} have changed since {job.folder} was begun; give another --out, or --overwrite"
-        )
-    write_atomic(path, json.dumps({"job": job.as_dict(), "images": images, "begun": time.time()}, indent=1).encode())
+    return digest.hexdigest()
 
 
 def _parts(job: Job, data: Dataset) -> dict[str, Split]:
@@ -267,10 +203,3 @@ def _named(scores: Scores, classes: tuple[str, ...]) -> dict[str, float | None]:
         name: None if value != value else float(value)  # NaN is not itself
         for name, value in zip(classes, scores.per_class, strict=True)
     }
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
-    return flat

@@ -15,20 +15,46 @@ import click
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the cut, where DATA has no such part.")
 @click.option("--backbone", help="The backbone's name, if it is not to be taken from FILE.")
 @click.option("--weights", type=click.Path(path_type=Path), help="Local weights of the backbone.")
+@click.option("--scales", default="1", show_default=True, help="Segmentation: scales to average, such as 0.75,1,1.25.")
+@click.option("--flip", is_flag=True, help="Segmentation: average with the mirrored image.")
+@click.option("--labels", help="Segmentation: how masks are read [default: by layout].")
+@click.option("--ignore", type=int, help="Segmentation: a further id in masks that stands for no class.")
+@click.option("--reduce-zero", is_flag=True, help="Segmentation: id 0 stands for no class, 1 for the first.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    file: Path, data: str, part: str, seed: int, backbone: str | None, weights: Path | None, as_json: bool
+    file: Path,
+    data: str,
+    part: str,
+    seed: int,
+    backbone: str | None,
+    weights: Path | None,
+    scales: str,
+    flip: bool,
+    labels: str | None,
+    ignore: int | None,
+    reduce_zero: bool,
+    as_json: bool,
 ) -> None:
     """Measure a tuned FILE on labelled images. DATA is what `vpt tune` takes.
 
     \b
     vpt eval photos.safetensors photos/
     """
+    from vpt.artifact import inspect
     from vpt.cli.loading import load_tuned
     from vpt.cli.progress import ConsoleListener
     from vpt.data.read import read
     from vpt.predict import evaluate
 
+    if inspect(file).head is not None:
+        from vpt.cli.segment import eval_command
+        from vpt.cli.segment_options import inference
+
+        model = load_tuned(file, backbone, weights)
+        with ConsoleListener() as listener:
+            reading = {"labels": labels or "auto", "ignore": ignore, "reduce_zero": reduce_zero, "seed": seed}
+            eval_command(model, data, part, inference(scales, flip), reading, listener, as_json)
+        return
     dataset = read(data, seed=seed)
     model = load_tuned(file, backbone, weights)
     with ConsoleListener() as listener:

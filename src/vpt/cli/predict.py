@@ -14,11 +14,23 @@ import click
 @click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="How many classes to name.")
 @click.option("--backbone", help="The backbone's name, if it is not to be taken from FILE.")
 @click.option("--weights", type=click.Path(path_type=Path), help="Local weights of the backbone.")
+@click.option("--scales", default="1", show_default=True, help="Segmentation: scales to average, such as 0.75,1,1.25.")
+@click.option("--flip", is_flag=True, help="Segmentation: average with the mirrored image.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("masks"), show_default=True,
+              help="Segmentation: folder for masks and overlays.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image and line.")
 def command(
-    file: Path, images: tuple[Path, ...], top: int, backbone: str | None, weights: Path | None, as_json: bool
+    file: Path,
+    images: tuple[Path, ...],
+    top: int,
+    backbone: str | None,
+    weights: Path | None,
+    scales: str,
+    flip: bool,
+    out: Path,
+    as_json: bool,
 ) -> None:
-    """Classify IMAGES (files or whole folders) with a tuned FILE.
+    """Classify IMAGES (files or whole folders) with a tuned FILE; or, of a segmentation, write masks and overlays.
 
     \b
     vpt predict photos.safetensors new.jpg
@@ -30,6 +42,13 @@ def command(
 
     found = find_images(images)
     model = load_tuned(file, backbone, weights)
+    if model.dense is not None:
+        from vpt.cli.segment import predict_command
+        from vpt.cli.segment_options import inference
+
+        with ConsoleListener() as listener:
+            predict_command(model, found, out, inference(scales, flip), listener, as_json)
+        return
     with ConsoleListener() as listener:
         answers = predict(model, found, top=top, on_image=lambda done, n: listener.decoding("images", done, n))
     for answer in answers:

@@ -27,6 +27,9 @@ def command(file: Path, as_json: bool) -> None:
     pre = header.preprocessing
     click.echo(f"file          {file}, {size(file.stat().st_size)}, {header.storage}, format {header.format}")
     click.echo(f"method        {header.method}")
+    if header.head is not None:
+        click.echo(f"head          {header.head}: {header.parts['head']:,} parameters trained")
+        click.echo(f"beside it     {header.parts['method']:,} parameters trained by the method")
     click.echo(f"backbone      {header.backbone}")
     click.echo(f"fingerprint   {header.fingerprint}")
     click.echo(f"input         {pre.size} px, {pre.resize}, {pre.interpolation}, mean {pre.mean}, std {pre.std}")

@@ -53,6 +53,18 @@ import click
 @click.option("--skip-corrupt", is_flag=True, help="Leave out unreadable images instead of refusing.")
 @click.option("--overwrite", is_flag=True, help="Begin anew, whatever an earlier run left.")
 @click.option("--track", help="Tell a logger, too: tensorboard[:FOLDER], mlflow[:URI] or wandb[:PROJECT].")
+@click.option("--task", type=click.Choice(["auto", "classify", "segment"]), default="auto", show_default=True,
+              help="auto: segment where DATA holds images and masks.")  # fmt: skip
+@click.option("--head", help="Segmentation: setr_pup, linear or fpn, with options [default: by backbone].")
+@click.option("--iterations", type=int, help="Segmentation: steps [default: 2000].")
+@click.option("--interval", type=int, help="Segmentation: steps between measurements on val [default: 200].")
+@click.option("--loss", type=click.Choice(["ce", "dice", "ce+dice"]), help="Segmentation [default: ce].")
+@click.option("--class-weights", type=click.Choice(["none", "balanced"]), help="Segmentation [default: none].")
+@click.option("--crops", type=click.Choice(["none", "flip", "full"]), help="Segmentation [default: full].")
+@click.option("--labels", help="Segmentation: ade20k, cityscapes, voc, camvid or plain [default: by layout].")
+@click.option("--ignore", type=int, help="Segmentation: a further id in masks that stands for no class.")
+@click.option("--reduce-zero", is_flag=True, help="Segmentation: id 0 stands for no class, 1 for the first.")
+@click.option("--recompute-blocks", is_flag=True, help="Segmentation: less memory, a third more time.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 def command(
     data: str,
@@ -62,12 +74,14 @@ def command(
     track: str | None,
     as_json: bool,
     method: str,
+    task: str,
     **options: Any,
 ) -> None:
     """Adapt a frozen backbone to DATA and write one small file.
 
-    DATA is a folder of class folders (with or without train/val/test), a folder with VTAB list files, or a
-    built-in task (`vpt list tasks`). Stopped by Ctrl-C or a crash, the same command goes on where it was.
+    DATA is a folder of class folders (with or without train/val/test), a folder with VTAB list files, a folder of
+    images/ and masks/ (or laid out like CamVid, ADE20K, Cityscapes, VOC), or a built-in task (`vpt list tasks`).
+    Stopped by Ctrl-C or a crash, the same command goes on where it was.
 
     \b
     vpt tune photos/ --out photos.safetensors
@@ -76,12 +90,21 @@ def command(
     """
     from vpt.backbone import DEFAULT
     from vpt.cli.progress import ConsoleListener
+    from vpt.cli.segment_options import SEGMENT_ONLY, segments
     from vpt.job import Job
     from vpt.methods import parse_method
     from vpt.trackers import tracked
     from vpt.training import Recipe, distributed
     from vpt.tune import tune
 
+    if task == "segment" or (task == "auto" and segments(data)):
+        from vpt.cli.segment import tune_command
+
+        tune_command(data, out, backbone or DEFAULT, overwrite, track, as_json, method, options)
+        return
+    astray = [f"--{name.replace('_', '-')}" for name in SEGMENT_ONLY if options.pop(name)]
+    if astray:
+        raise click.UsageError(f"{', '.join(astray)}: for segmentation, and {data} is classified; see --task")
     names = Recipe.__dataclass_fields__
     recipe = Recipe.of(parse_method(method), **{key: value for key, value in options.items() if key in names})
     rest = {key: value for key, value in options.items() if key not in names}

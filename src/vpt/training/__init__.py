@@ -4,18 +4,21 @@ from vpt.training.batches import Examples, Feed
 from vpt.training.evaluate import Scores, logits_of, score
 from vpt.training.features import prototypes, what_must_run
 from vpt.training.grid import Trained, train_grid
-from vpt.training.loop import Epoch, Watcher, train
+from vpt.training.loop import Epoch, Lesson, Watcher, fit, parts_of, train
 from vpt.training.recipe import Recipe
 
 __all__ = [
     "Epoch",
     "Examples",
     "Feed",
+    "Lesson",
     "Recipe",
     "Scores",
     "Trained",
     "Watcher",
+    "fit",
     "logits_of",
+    "parts_of",
     "prototypes",
     "score",
     "train",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from vpt.errors import ArtifactError, SpecError, TrainingError
@@ -26,7 +27,10 @@ from vpt.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch gave. val_top1, val_loss: None where there is no validation set. seconds: wall time."""
+    """What one epoch gave. val_top1, val_loss: None where there is no validation set. seconds: wall time.
+
+    train_top1, val_top1: in segmentation, pixel accuracy in training and mean IoU on val.
+    """
 
     epoch: int
     train_loss: float
@@ -81,8 +85,33 @@ def train(
         _begin_at_probe(model, examples, recipe, cache)
     again = recipe.epochs > 1
     network = what_must_run(model, recipe, feed, val_feed, cache=cache, again=again, tell=watcher.note)
-    bf16 = recipe.autocast_to_bf16(device)
+    lesson = _Classification(network, feed, val_feed, recipe, recipe.autocast_to_bf16(device))
+    return fit(model, lesson, recipe, checkpoint=checkpoint, watcher=watcher)
 
+
+class Lesson(Protocol):
+    """What differs between tasks: which examples come when, their loss, and how the result is measured."""
+
+    def batches(self, epoch: int) -> Sequence[NDArray[np.int64]]:
+        """The examples of each step of an epoch, from 0: a function of nothing else, so that it can be done again."""
+
+    def gradients(self, indices: NDArray[np.int64], rng: np.random.Generator) -> tuple[float, float]:
+        """Add this process's share of a batch's gradient; gives the sums of its losses and of its hits."""
+
+    def validate(self) -> tuple[float, float] | None:
+        """Loss and figure of merit on validation examples, or None without any."""
+
+
+def fit(
+    model: TunedModel,
+    lesson: Lesson,
+    recipe: Recipe,
+    *,
+    checkpoint: Path | None = None,
+    watcher: Watcher | None = None,
+) -> list[Epoch]:
+    """The loop that every task shares; see `train` for checkpoints and errors."""
+    watcher = watcher or Watcher()
     parameters = model.owned_parameters()
     optimizer = recipe.make_optimizer(parameters, list(model.head.parameters()))
     history: list[Epoch] = []
@@ -95,7 +124,7 @@ def train(
             )
         history = [Epoch(**record) for record in progress["history"]]
 
-    steps_per_epoch = math.ceil(len(feed) / recipe.batch_size)
+    steps_per_epoch = len(lesson.batches(0))
     steps = steps_per_epoch * recipe.epochs
     watcher.begin(recipe, steps_per_epoch, history)
     for epoch in range(len(history), recipe.epochs):
@@ -104,11 +133,11 @@ def train(
         # Dropout draws from here: a function of seed, epoch and process, so that an epoch can be done again.
         torch.manual_seed(mix(recipe.seed, epoch, distributed.rank()))
         rng = np.random.default_rng((recipe.seed, epoch, 1 + distributed.rank()))
-        total_loss, hits, step_size = 0.0, 0.0, 0.0
-        for step, indices in enumerate(batches(order(len(feed), recipe.seed, epoch), recipe.batch_size)):
+        total_loss, hits, seen, step_size = 0.0, 0.0, 0, 0.0
+        for step, indices in enumerate(lesson.batches(epoch)):
             step_size = recipe.step_size(epoch * steps_per_epoch + step, steps, steps_per_epoch)
             recipe.set_step_size(optimizer, step_size)
-            loss_sum, correct = _gradients(network, feed, indices, recipe, bf16, rng)
+            loss_sum, correct = lesson.gradients(indices, rng)
             distributed.add_gradients(parameters)
             loss = distributed.add_number(loss_sum) / len(indices)
             if not math.isfinite(loss):
@@ -117,15 +146,16 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             total_loss += loss * len(indices)
             hits += distributed.add_number(correct)
+            seen += len(indices)
             watcher.step(epoch + 1, step + 1, loss, step_size)
-        val = None if val_feed is None else score(logits_of(network, val_feed, bf16=bf16), val_feed.labels)
+        val = lesson.validate()
         history.append(
             Epoch(
                 epoch=epoch + 1,
-                train_loss=total_loss / len(feed),
-                train_top1=hits / len(feed),
-                val_loss=val.loss if val else None,
-                val_top1=val.top1 if val else None,
+                train_loss=total_loss / seen,
+                train_top1=hits / seen,
+                val_loss=val[0] if val else None,
+                val_top1=val[1] if val else None,
                 step_size=step_size,
                 seconds=time.perf_counter() - started,
             )
@@ -148,21 +178,42 @@ def _begin_at_probe(model: TunedModel, examples: Examples, recipe: Recipe, cache
     model.head.load_state_dict(probe.head.state_dict())
 
 
-def _gradients(
-    network: nn.Module, feed: Feed, indices: Any, recipe: Recipe, bf16: bool, rng: np.random.Generator
-) -> tuple[float, int]:
-    """Accumulate this process's share of a batch's gradient; returns the sum of its losses and its hits."""
-    loss_sum, correct = 0.0, 0
+@dataclass(frozen=True)
+class _Classification:
+    """One label for each image; cross-entropy and top-1."""
+
+    network: nn.Module
+    feed: Feed
+    val_feed: Feed | None
+    recipe: Recipe
+    bf16: bool
+
+    def batches(self, epoch: int) -> Sequence[NDArray[np.int64]]:
+        return list(batches(order(len(self.feed), self.recipe.seed, epoch), self.recipe.batch_size))
+
+    def gradients(self, indices: NDArray[np.int64], rng: np.random.Generator) -> tuple[float, float]:
+        loss_sum, correct = 0.0, 0
+        for part in parts_of(indices, self.recipe.accumulate):
+            targets = self.feed.targets(part)
+            with torch.autocast(self.feed.device.type, torch.bfloat16, enabled=self.bf16):
+                logits = self.network(self.feed.inputs(part, self.recipe.augment, rng))
+            loss = nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+            (loss / len(indices)).backward()
+            loss_sum += loss.item()
+            correct += int((logits.argmax(1) == targets).sum())
+        return loss_sum, correct
+
+    def validate(self) -> tuple[float, float] | None:
+        if self.val_feed is None:
+            return None
+        scores = score(logits_of(self.network, self.val_feed, bf16=self.bf16), self.val_feed.labels)
+        return scores.loss, scores.top1
+
+
+def parts_of(indices: NDArray[np.int64], accumulate: int) -> Iterator[NDArray[np.int64]]:
+    """This process's share of a batch, in as many parts as gradients are to be accumulated over."""
     mine = distributed.my_part(indices)
-    for part in batches(mine, max(1, math.ceil(len(mine) / recipe.accumulate))):
-        targets = feed.targets(part)
-        with torch.autocast(feed.device.type, torch.bfloat16, enabled=bf16):
-            logits = network(feed.inputs(part, recipe.augment, rng))
-        loss = nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
-        (loss / len(indices)).backward()
-        loss_sum += loss.item()
-        correct += int((logits.argmax(1) == targets).sum())
-    return loss_sum, correct
+    return batches(mine, max(1, math.ceil(len(mine) / accumulate)))
 
 
 def mix(seed: int, epoch: int, rank: int) -> int:

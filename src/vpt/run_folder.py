@@ -1,0 +1,89 @@
+"""The run folder beside a tuned file: whose it is, how far the run has come, and how it ended."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from vpt import machine
+from vpt.errors import DataError, SpecError, TrainingError
+from vpt.files import write_atomic
+from vpt.job import Job, Listener
+from vpt.training import Epoch, Recipe, Watcher, distributed
+
+R = TypeVar("R")
+
+
+@dataclass
+class Recorder(Watcher):
+    """Passes on what it hears, and keeps metrics.jsonl in step with the checkpoint."""
+
+    listener: Listener
+    path: Path
+    history: list[Epoch] = field(default_factory=list)
+
+    def begin(self, recipe: Recipe, steps_per_epoch: int, done: Sequence[Epoch]) -> None:
+        self.history = list(done)  # a kill between a checkpoint and its line may have left the line out
+        self.listener.begin(recipe, steps_per_epoch, done)
+
+    def note(self, text: str) -> None:
+        self.listener.note(text)
+
+    def step(self, epoch: int, step: int, loss: float, step_size: float) -> None:
+        self.listener.step(epoch, step, loss, step_size)
+
+    def epoch(self, epoch: Epoch) -> None:
+        self.history.append(epoch)
+        if distributed.rank() == 0:
+            lines = (json.dumps(asdict(record)) + "\n" for record in self.history)
+            write_atomic(self.path, "".join(lines).encode())
+        self.listener.epoch(epoch)
+
+
+def finished_run(job: Job, kind: type[R]) -> R | None:
+    """The result of this very job, if it is done. Raises SpecError when the folder belongs to another."""
+    claimed = job.folder / "job.json"
+    if claimed.exists():
+        before, now = json.loads(claimed.read_text())["job"], job.as_dict()
+        # A run of an earlier version lacks the options that came since; it was done as their defaults say.
+        defaults = {option.name: option.default for option in fields(job) if option.default is not MISSING}
+        flat_before, flat_now = _flat({**defaults, **before}), _flat(now)
+        differing = [key for key in flat_now if flat_now[key] != flat_before.get(key)]
+        if differing:
+            raise SpecError(
+                f"{job.folder} holds a run with other settings ("
+                + ", ".join(f"{key}: {flat_before.get(key)} then, {flat_now[key]} now" for key in differing)
+                + "); give another --out, or --overwrite to begin anew"
+            )
+    path = job.folder / "result.json"
+    if not path.exists() or not job.out.exists():
+        return None
+    values = json.loads(path.read_text())
+    return kind(**values) if values["status"] == "done" else None
+
+
+def claim(job: Job, images: str) -> None:
+    """Write job.json with the digest of the images; refuse to go on with a run whose images have changed since."""
+    path = job.folder / "job.json"
+    if path.exists() and json.loads(path.read_text())["images"] != images:
+        raise DataError(
+            f"the images of {job.data} have changed since {job.folder} was begun; give another --out, or --overwrite"
+        )
+    write_atomic(path, json.dumps({"job": job.as_dict(), "images": images, "begun": time.time()}, indent=1).encode())
+
+
+def record_failure(job: Job, error: TrainingError) -> None:
+    """Leave result.json for a run that diverged."""
+    failure = {"status": "failed", "error": str(error), "job": job.as_dict(), "machine": machine.describe()}
+    write_atomic(job.folder / "result.json", json.dumps(failure, indent=1).encode())
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return flat

@@ -1,0 +1,179 @@
+"""The segmentation job: a folder of images and masks in, one small tuned file out.
+
+Its run folder is like that of `vpt.tune`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import torch
+
+from vpt import artifact, machine
+from vpt.backbone import load_backbone
+from vpt.errors import SpecError, TrainingError
+from vpt.files import write_atomic
+from vpt.job import Job, Listener
+from vpt.model import attach
+from vpt.run_folder import Recorder, claim, finished_run, record_failure
+from vpt.segment.course import Course, Lesson, measure
+from vpt.segment.folders import read_scenes
+from vpt.segment.sliding import Inference
+from vpt.training import distributed, fit
+
+
+@dataclass(frozen=True)
+class SegmentJob(Job):
+    """A `Job` whose recipe is a `Course`. image_size: side of crops and windows.
+
+    head: text of the dense head; None is `fpn` where the backbone has stages and `setr_pup` where it has not.
+    labels, ignore, reduce_zero: how masks are read, see `read_scenes`. recompute_blocks: see `attach`.
+    """
+
+    head: str | None = None
+    labels: str = "auto"
+    ignore: int | None = None
+    reduce_zero: bool = False
+    recompute_blocks: bool = False
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """What came of it. miou, pixel_accuracy, per_class (IoU): on `scored_on`, at one scale, between 0 and 1."""
+
+    data: str
+    method: str
+    head: str
+    backbone: str
+    scored_on: str
+    miou: float
+    pixel_accuracy: float
+    per_class: dict[str, float | None]
+    images: dict[str, int]
+    total_parameters: int
+    trained_parameters: int
+    head_parameters: int
+    file: str
+    file_bytes: int
+    seconds: float
+    peak_memory_bytes: int
+    notes: list[str]
+    history: list[dict[str, Any]]
+    job: dict[str, Any]
+    machine: dict[str, Any]
+    status: Literal["done"] = "done"
+
+
+def tune_segmentation(job: SegmentJob, listener: Listener | None = None, *, overwrite: bool = False) -> Segmented:
+    """Do a job, or go on with it, or read what came of it. Errors are those of `vpt.tune.tune`."""
+    listener = listener or Listener()
+    course = job.recipe
+    if not isinstance(course, Course):
+        raise SpecError("a segmentation job is trained by a Course, which counts iterations")
+    distributed.start()
+    first = distributed.rank() == 0
+    if overwrite and first:
+        shutil.rmtree(job.folder, ignore_errors=True)
+        job.out.unlink(missing_ok=True)
+    finished = finished_run(job, Segmented)
+    if finished is not None:
+        listener.note(f"{job.out} was made by this very job before; --overwrite does it again")
+        return finished
+
+    backbone = load_backbone(job.backbone, weights=job.weights, image_size=job.image_size)
+    if job.interpolation is not None:
+        backbone = replace(backbone, preprocessing=replace(backbone.preprocessing, interpolation=job.interpolation))
+    scenes = read_scenes(
+        job.data,
+        job.labels,
+        ignore=job.ignore,
+        reduce_zero=job.reduce_zero,
+        val_fraction=job.val_fraction,
+        seed=course.seed if job.split_seed is None else job.split_seed,
+        test=job.test,
+        progress=lambda done, total: listener.decoding("images and masks", done, total),
+    )
+    notes = [*backbone.notes, *scenes.notes]
+    for note in notes:
+        listener.note(note)
+    if first:
+        claim(job, scenes.digest)
+
+    device = distributed.local_device()
+    torch.manual_seed(course.seed)
+    head = job.head or ("fpn" if _has_stages(backbone.module) else "setr_pup")
+    model = attach(
+        backbone,
+        job.method,
+        len(scenes.classes),
+        classes=scenes.classes,
+        head=head,
+        recompute_blocks=job.recompute_blocks,
+    ).to(device)
+    machine.forget_peak(device)
+    try:
+        history = fit(
+            model,
+            Lesson(model, scenes, course),
+            course,
+            checkpoint=job.folder / "checkpoint.safetensors",
+            watcher=Recorder(listener, job.folder / "metrics.jsonl"),
+        )
+    except TrainingError as error:
+        if first:
+            record_failure(job, error)
+        raise
+
+    peak = machine.peak_memory(device)
+    scored_on = next(part for part in ("test", "val", "train") if part in scenes.parts)
+    _, scores = measure(
+        model,
+        scenes.parts[scored_on],
+        scenes.table,
+        Inference(),
+        on_image=lambda done, total: listener.decoding(f"scoring {scored_on}", done, total),
+    )
+    figures = {f"{scored_on}_miou": scores.miou, f"{scored_on}_pixel_accuracy": scores.pixel_accuracy}
+    if first:
+        artifact.save(model, job.out, scores=figures, storage=job.storage)
+    counts = model.counts()
+    result = Segmented(
+        data=scenes.name,
+        method=str(model.method),
+        head=str(model.dense),
+        backbone=backbone.name,
+        scored_on=scored_on,
+        miou=scores.miou,
+        pixel_accuracy=scores.pixel_accuracy,
+        per_class=named(scenes.classes, scores.per_class),
+        images={part: len(pairs) for part, pairs in scenes.parts.items()},
+        total_parameters=counts.total,
+        trained_parameters=counts.trained,
+        head_parameters=model.counts_by_part()["head"],
+        file=str(job.out),
+        file_bytes=job.out.stat().st_size if first else 0,
+        seconds=sum(epoch.seconds for epoch in history),
+        peak_memory_bytes=peak,
+        notes=notes,
+        history=[asdict(epoch) for epoch in history],
+        job=job.as_dict(),
+        machine=machine.describe(),
+    )
+    if first:
+        write_atomic(job.folder / "result.json", json.dumps(asdict(result), indent=1).encode())
+    return result
+
+
+def named(classes: Sequence[str], values: Any) -> dict[str, float | None]:
+    """IoU by class name; None (not NaN, which JSON lacks) for a class that neither occurs nor is predicted."""
+    return {name: None if math.isnan(value) else float(value) for name, value in zip(classes, values, strict=True)}
+
+
+def _has_stages(module: torch.nn.Module) -> bool:
+    """Whether timm tells of maps of more than one resolution."""
+    return len({stage["reduction"] for stage in getattr(module, "feature_info", [])}) > 1

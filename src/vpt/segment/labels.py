@@ -1,0 +1,81 @@
+"""What the numbers in masks mean: one row for each way that data sets are published."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+VOID = 255  # what every reader makes of pixels without a class
+
+
+@dataclass(frozen=True)
+class Labels:
+    """classes: their names, class k first named k; empty where the masks alone tell how many there are.
+
+    ignore: ids that stand for no class. ids: id in the mask -> class, where that is not the id itself; ids that are
+    neither classes nor ignored are faults. reduce_zero: id 0 stands for no class, and class k has the id k + 1.
+    """
+
+    classes: tuple[str, ...] = ()
+    ignore: tuple[int, ...] = (VOID,)
+    ids: Mapping[int, int] | None = None
+    reduce_zero: bool = False
+
+    def table(self, classes: int) -> NDArray[np.int16]:
+        """(65536,): id -> class, VOID where ignored, -1 where the id stands for nothing."""
+        shift = int(self.reduce_zero)
+        ids = self.ids if self.ids is not None else {k + shift: k for k in range(classes)}
+        table = np.full(65536, -1, dtype=np.int16)
+        table[list(self.ignore)] = VOID
+        if self.reduce_zero:
+            table[0] = VOID
+        for number, label in ids.items():
+            table[number] = label
+        return table
+
+
+_CITYSCAPES = (
+    "road sidewalk building wall fence pole traffic_light traffic_sign vegetation terrain sky person rider car truck "
+    "bus train motorcycle bicycle"
+)
+_CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+_VOC = (
+    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
+    "pottedplant sheep sofa train tvmonitor"
+)
+_CAMVID = "sky building pole road pavement tree sign fence car pedestrian bicyclist"
+_ADE20K = """wall,building,sky,floor,tree,ceiling,road,bed,windowpane,grass,cabinet,sidewalk,person,earth,door,table,
+mountain,plant,curtain,chair,car,water,painting,sofa,shelf,house,sea,mirror,rug,field,armchair,seat,fence,desk,rock,
+wardrobe,lamp,bathtub,railing,cushion,base,box,column,signboard,chest of drawers,counter,sand,sink,skyscraper,fireplace,
+refrigerator,grandstand,path,stairs,runway,case,pool table,pillow,screen door,stairway,river,bridge,bookcase,blind,
+coffee table,toilet,flower,book,hill,bench,countertop,stove,palm,kitchen island,computer,swivel chair,boat,bar,
+arcade machine,hovel,bus,towel,light,truck,tower,chandelier,awning,streetlight,booth,television receiver,airplane,
+dirt track,apparel,pole,land,bannister,escalator,ottoman,bottle,buffet,poster,stage,van,ship,fountain,conveyer belt,
+canopy,washer,plaything,swimming pool,stool,barrel,basket,waterfall,tent,bag,minibike,cradle,oven,ball,food,step,tank,
+trade name,microwave,pot,animal,bicycle,lake,dishwasher,screen,blanket,sculpture,hood,sconce,vase,traffic light,tray,
+ashcan,fan,pier,crt screen,plate,monitor,bulletin board,shower,radiator,glass,clock,flag"""
+
+LABELS: Mapping[str, Labels] = {
+    "ade20k": Labels(tuple(name.strip() for name in _ADE20K.replace("\n", "").split(",")), reduce_zero=True),
+    "cityscapes": Labels(
+        tuple(name.replace("_", " ") for name in _CITYSCAPES.split()),
+        ignore=(*(k for k in range(34) if k not in _CITYSCAPES_IDS), VOID),
+        ids={number: label for label, number in enumerate(_CITYSCAPES_IDS)},
+    ),
+    "voc": Labels(tuple(_VOC.split())),
+    "camvid": Labels(tuple(_CAMVID.split()), ignore=(11, VOID)),
+    "plain": Labels(),
+}
+
+
+def palette(classes: int) -> NDArray[np.uint8]:
+    """One colour for each class, (classes, 3): those of PASCAL VOC, whose bits are spread over red, green and blue."""
+    numbers = np.arange(classes, dtype=np.int64)
+    colours = np.zeros((classes, 3), dtype=np.int64)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= ((numbers >> (3 * bit + channel)) & 1) << (7 - bit)
+    return colours.astype(np.uint8)

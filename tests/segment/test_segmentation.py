@@ -1,0 +1,261 @@
+"""Segmentation from folder to figures, on a miniature ADE20K of the real layout."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import confusion_matrix
+from torch import nn
+
+from vpt import attach, inspect, load
+from vpt.backbone import Backbone
+from vpt.cli import main
+from vpt.errors import DataError, SpecError
+from vpt.methods import parse_method
+from vpt.segment.augment import Augment
+from vpt.segment.course import Course, Lesson, balanced, cross_entropy, dice
+from vpt.segment.folders import read_pair, read_scenes
+from vpt.segment.labels import LABELS, VOID, palette
+from vpt.segment.scores import PixelScores, confusion_of
+from vpt.segment.sliding import Inference, shares, slide, starts
+from vpt.training import Watcher, fit
+from vpt.training.loop import Epoch
+
+NANO = ["--image-size", "48", "--batch-size", "2", "--iterations", "4", "--interval", "2", "--head", "linear"]
+
+
+def draw(folder: Path, masks: Path, count: int, suffix: str = ".jpg", first_id: int = 1) -> None:
+    """Light squares on a dark ground: ground has the id `first_id`, squares the next."""
+    rng = np.random.default_rng(count)
+    for place in (folder, masks):
+        place.mkdir(parents=True)
+    for i in range(count):
+        pixels = rng.integers(0, 60, (52, 70, 3), dtype=np.uint8)
+        mask = np.full((52, 70), first_id, dtype=np.uint8)
+        top, left = rng.integers(5, 25, 2)
+        pixels[top : top + 20, left : left + 20] += 150
+        mask[top : top + 20, left : left + 20] = first_id + 1
+        mask[:3] = 0 if first_id else VOID
+        Image.fromarray(pixels).save(folder / f"scene_{i}{suffix}")
+        Image.fromarray(mask).save(masks / f"scene_{i}.png")
+
+
+@pytest.fixture(scope="module")
+def ade(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("ADEChallengeData2016")
+    draw(root / "images/training", root / "annotations/training", 6)
+    draw(root / "images/validation", root / "annotations/validation", 2)
+    return root
+
+
+@pytest.fixture(scope="module")
+def tuned(ade: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("tuned") / "ade.safetensors"
+    main_done("tune", ade, "--out", out, "--method", "vpt(length=2)", *NANO)
+    return out
+
+
+def main_done(*args: object) -> None:
+    """`main` returns where a command succeeds."""
+    main([str(arg) for arg in args])
+
+
+def test_the_whole_path(ade, tuned, tmp_path, capsys):
+    result = json.loads((tuned.with_suffix(".run") / "result.json").read_text())
+    assert result["status"] == "done" and result["scored_on"] == "val" and len(result["per_class"]) == 150
+    assert [epoch["epoch"] for epoch in result["history"]] == [1, 2]
+    header = inspect(tuned)
+    assert header.head == "linear()" or header.head == "linear"
+    assert header.parts["head"] == result["head_parameters"]
+    capsys.readouterr()
+    main_done("show", tuned)
+    assert f"{header.parts['head']:,}" in capsys.readouterr().out
+    main_done("eval", tuned, ade, "--part", "val", "--json")
+    told = json.loads(capsys.readouterr().out)
+    assert told["miou"] == pytest.approx(result["miou"], abs=1e-12)
+    main_done("eval", tuned, ade, "--part", "val", "--scales", "0.75,1", "--flip", "--json")
+    assert json.loads(capsys.readouterr().out)["images"] == 2
+    picture = ade / "images/validation/scene_0.jpg"
+    main_done("predict", tuned, picture, "--out", tmp_path, "--json")
+    found = json.loads(capsys.readouterr().out)
+    with Image.open(found["mask"]) as mask, Image.open(found["overlay"]) as overlay:
+        assert mask.mode == "P" and mask.size == (70, 52) and overlay.width > 70
+        ids = np.asarray(mask)
+        assert sum(pair["share"] for pair in found["found"]) == pytest.approx(1)
+        assert mask.getpalette()[:6] == [0, 0, 0, 128, 0, 0]
+    model = load(tuned)
+    pixels = torch.from_numpy(np.asarray(Image.open(picture).convert("RGB")).transpose(2, 0, 1).copy())
+    assert np.array_equal(shares(model, pixels, Inference()).argmax(0).numpy(), ids)
+
+
+def small(**options: object) -> Course:
+    course = Course.of(parse_method("vpt(length=2)"), batch_size=2, iterations=8, interval=2, learning_rate=1.0)
+    return replace(course, **options)
+
+
+def fresh(ade: Path) -> tuple[nn.Module, object]:
+    torch.manual_seed(0)
+    scenes = read_scenes(ade, "plain", ignore=0)
+    from vpt import load_backbone
+
+    backbone: Backbone = load_backbone(image_size=48)
+    return attach(backbone, "vpt(length=2)", len(scenes.classes), head="linear"), scenes
+
+
+def test_cut_off_and_gone_on_with_is_the_same_to_the_bit(ade, tmp_path):
+    class Cut(Watcher):
+        def epoch(self, epoch: Epoch) -> None:
+            if epoch.epoch == 2:
+                raise KeyboardInterrupt
+
+    whole, scenes = fresh(ade)
+    history = fit(whole, Lesson(whole, scenes, small()), small())
+    assert history[-1].train_loss < history[0].train_loss
+    path = tmp_path / "checkpoint.safetensors"
+    part, scenes = fresh(ade)
+    with pytest.raises(KeyboardInterrupt):
+        fit(part, Lesson(part, scenes, small()), small(), checkpoint=path, watcher=Cut())
+    again, scenes = fresh(ade)
+    fit(again, Lesson(again, scenes, small()), small(), checkpoint=path)
+    for name, tensor in whole.owned_state().items():
+        assert torch.equal(tensor, again.owned_state()[name]), name
+
+
+def test_every_fault_is_named_at_once(ade, tmp_path):
+    draw(tmp_path / "images", tmp_path / "masks", 5, first_id=0)
+    (tmp_path / "masks/scene_0.png").unlink()
+    (tmp_path / "images/scene_1.jpg").unlink()
+    Image.new("L", (30, 20)).save(tmp_path / "masks/scene_2.png")
+    Image.new("L", (70, 52), 9).save(tmp_path / "masks/scene_3.png")
+    Image.new("RGB", (70, 52)).save(tmp_path / "masks/scene_4.png")
+    with pytest.raises(DataError) as caught:
+        read_scenes(tmp_path, classes=("ground", "square"))
+    text = str(caught.value)
+    for part in (
+        "scene_0.jpg: an image without a mask",
+        "scene_1.png: a mask without an image",
+        "70 x 52 px, its mask 30 x 20",
+        "ids 9 of the mask",
+        "mode RGB",
+    ):
+        assert part in text, text
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "labels"),
+    [
+        ("train", "trainannot", "camvid"),
+        ("images/train", "masks/train", "plain"),
+        ("train/images", "train/masks", "plain"),
+    ],
+)
+def test_layouts(tmp_path, images, masks, labels):
+    draw(tmp_path / images, tmp_path / masks, 3, ".png", first_id=0)
+    scenes = read_scenes(tmp_path, val_fraction=0.34)
+    assert {part: len(pairs) for part, pairs in scenes.parts.items()} == {"train": 2, "val": 1}
+    assert scenes.classes == (LABELS[labels].classes or ("0", "1"))
+    assert scenes.pixels.sum() == 2 * 49 * 70
+
+
+def test_cityscapes_ids_and_names(tmp_path):
+    draw(tmp_path / "leftImg8bit/train/bonn", tmp_path / "gtFine/train/bonn", 1, ".png", first_id=7)
+    (tmp_path / "leftImg8bit/train/bonn/scene_0.png").rename(tmp_path / "leftImg8bit/train/bonn/a_leftImg8bit.png")
+    (tmp_path / "gtFine/train/bonn/scene_0.png").rename(tmp_path / "gtFine/train/bonn/a_gtFine_labelIds.png")
+    scenes = read_scenes(tmp_path, val_fraction=0)
+    _, mask = read_pair(scenes.parts["train"], 0, scenes.table)
+    assert set(np.unique(mask)) == {0, 1, VOID} and scenes.classes[:2] == ("road", "sidewalk")
+
+
+def test_the_tables():
+    assert {name: len(row.classes) for name, row in LABELS.items()} == {
+        "ade20k": 150, "cityscapes": 19, "voc": 21, "camvid": 11, "plain": 0,
+    }  # fmt: skip
+    assert all(len(set(row.classes)) == len(row.classes) for row in LABELS.values())
+    assert len(np.unique(palette(150), axis=0)) == 150
+    ade = LABELS["ade20k"].table(150)
+    assert (ade[0], ade[1], ade[150], ade[151]) == (VOID, 0, 149, -1)
+
+
+def test_scores_against_sklearn_and_plain_loops():
+    rng = np.random.default_rng(0)
+    true, said = rng.integers(0, 4, (2, 20, 30))
+    true[:2] = VOID
+    counts = confusion_of(torch.from_numpy(said), torch.from_numpy(true), 5)
+    known = true != VOID
+    assert np.array_equal(counts, confusion_matrix(true[known], said[known], labels=range(5)))
+    scores = PixelScores(counts.numpy())
+    ious = []
+    for k in range(4):
+        both = sum(t == k and s == k for t, s in zip(true[known], said[known], strict=True))
+        either = sum(t == k or s == k for t, s in zip(true[known], said[known], strict=True))
+        ious.append(both / either)
+    assert scores.per_class[:4] == pytest.approx(ious) and np.isnan(scores.per_class[4])
+    assert scores.miou == pytest.approx(np.mean(ious))
+    assert scores.pixel_accuracy == pytest.approx((true == said)[known].mean())
+
+
+def test_windows():
+    assert starts(48, 48, 1 / 3) == [0] and starts(30, 48, 1 / 3) == [0]
+    for length in (49, 64, 100, 333):
+        found = starts(length, 48, 1 / 3)
+        assert found[0] == 0 and found[-1] == length - 48
+        assert max(b - a for a, b in pairwise(found)) <= 33
+
+
+def test_sliding_equals_one_forward_pass_and_averages(ade):
+    model, _ = fresh(ade)
+    image = torch.randn(1, 3, 48, 72, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.allclose(slide(model, image[..., :48], Inference()), model(image[..., :48]), atol=1e-6)
+        found = slide(model, image, Inference(overlap=0.5))
+        left, right = model(image[..., :48]), model(image[..., 24:])
+    assert torch.allclose(found[..., :24], left[..., :24], atol=1e-5)
+    assert torch.allclose(found[..., 24:48], (left[..., 24:] + right[..., :24]) / 2, atol=1e-5)
+
+
+def test_augmentation_moves_image_and_mask_together():
+    mask = torch.zeros(40, 60, dtype=torch.uint8)
+    mask[10:30, 20:50] = 7
+    image = mask.repeat(3, 1, 1) * 30
+    for seed in range(20):
+        found, cut = Augment(colour=0.0)(image, mask, 32, np.random.default_rng(seed))
+        assert found.shape == (3, 32, 32) and set(cut.unique().tolist()) <= {0, 7, VOID}
+        known = cut != VOID
+        wrong = ((found[0] > 105) != (cut == 7)) & known
+        assert wrong.float().mean() < 0.06, seed
+
+
+def test_losses():
+    torch.manual_seed(0)
+    logits, masks = torch.randn(2, 3, 4, 5), torch.randint(0, 3, (2, 4, 5))
+    masks[0, 0] = VOID
+    own = sum(
+        nn.functional.cross_entropy(a[None], b[None], ignore_index=VOID) for a, b in zip(logits, masks, strict=True)
+    )
+    assert torch.allclose(cross_entropy(logits, masks), own)
+    weights = torch.tensor([1.0, 2.0, 0.5])
+    own = sum(
+        nn.functional.cross_entropy(a[None], b[None], weights, ignore_index=VOID)
+        for a, b in zip(logits, masks, strict=True)
+    )
+    assert torch.allclose(cross_entropy(logits, masks, weights), own)
+    perfect = 50.0 * nn.functional.one_hot(masks.where(masks != VOID, 0), 3).permute(0, 3, 1, 2)
+    assert dice(perfect, masks) < 1e-4 < dice(logits, masks)
+    assert torch.equal(balanced(np.array([50, 25, 0, 100])), torch.tensor([1.0, 2.0, 0.0, 0.5]))
+
+
+def test_course():
+    course = Course.of(parse_method("full"), iterations=10, interval=4, batch_size=8)
+    assert course.epochs == 3
+    peak = course.learning_rate * 8 / 256
+    assert course.step_size(5, 12, 4) == pytest.approx(peak * 0.5**0.9)
+    assert course.learning_rate * course.head_rate == pytest.approx(0.03)
+    with pytest.raises(SpecError, match="iterations"):
+        Course(iterations=0)
