@@ -35,7 +35,8 @@ def attend_beside(
     serves rows / b rows in turn. bias: broadcast to (rows, heads, n, m). dropout: of the weights.
     Returns (rows, heads, n, d).
     """
-    q, k, prompt_k = q.to(v.dtype), k.to(v.dtype), prompt_k.to(v.dtype)  # norms give fp32 under autocast
+    # Under autocast norms and scales give fp32, and linear layers bf16.
+    q, k, prompt_k, prompt_v = (x.to(v.dtype) for x in (q, k, prompt_k, prompt_v))
     if bias is not None:
         bias = bias.to(v.dtype).reshape(*[1] * (4 - bias.dim()), *bias.shape)
     learned = bias is not None and bias.requires_grad
