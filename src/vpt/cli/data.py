@@ -13,7 +13,7 @@ _NAMES = click.argument("names", nargs=-1, required=True, metavar="NAME...")
 
 @click.group()
 def command() -> None:
-    """Prepare the data of VTAB-1k and FGVC: nothing is downloaded, all is verified, nothing is lost.
+    """Prepare the data of VTAB-1k and FGVC: nothing is downloaded, all is verified, nothing is lost. Unpack Parquet.
 
     \b
     vpt data list
@@ -92,6 +92,34 @@ def prepare(names: tuple[str, ...], source: Path | None, out: Path | None, split
         click.echo(json.dumps(made, indent=1))
     if faults:
         raise DataError("\n\n".join(faults))
+
+
+@command.command()
+@click.argument("source")
+@click.option("--out", type=_FOLDER, required=True, help="The data folder to make.")
+@click.option("--image", help="The column of images, where it is not clear.")
+@click.option("--label", help="The column of labels, where it is not clear.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def unpack(source: str, out: Path, image: str | None, label: str | None, as_json: bool) -> None:
+    """Write Parquet files out as a data folder. SOURCE: a file, a folder, or hub:OWNER/NAME[@REVISION].
+
+    The images of a hub's data set are downloaded, whatever its size. Stopped or killed, the same command goes on.
+
+    \b
+    vpt data unpack parquet/ --out flowers/
+    vpt data unpack hub:owner/flowers --label species --out flowers/
+    """
+    from vpt.cli.data_progress import DataProgress
+    from vpt.data.parquet import unpack_parquet
+
+    with DataProgress() as progress:
+        made = unpack_parquet(source, out, image=image, label=label, progress=progress)
+        counts = ", ".join(f"{count} of {part}" for part, count in made["images"].items())
+        progress.say(f"{out}: images {counts}; {len(made['classes'])} classes; terms {made.get('terms', 'not stated')}")
+        for note in made["notes"]:
+            progress.say(f"note: {note}")
+    if as_json:
+        click.echo(json.dumps(made, indent=1))
 
 
 @command.command()

@@ -35,6 +35,12 @@ _FORMATS = {
 }
 SUFFIXES = frozenset(suffix for suffixes in _FORMATS.values() for suffix in suffixes.split())
 
+
+def suffix_of(kind: str | None) -> str:
+    """How a file of Pillow's format `kind` ends, such as ".png". Raises KeyError for a format that is not taken."""
+    return _FORMATS[kind or ""].split()[0]
+
+
 MIN_SIDE = 8  # pixels; anything smaller is a tracking pixel or a placeholder, not a picture
 
 _UPRIGHT = {

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections import Counter
-from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from vpt._version import __version__
-from vpt.data.benchmarks.manifest import begin, finish, is_finished, read_manifest
+from vpt.data.benchmarks.manifest import is_finished, read_manifest
 from vpt.data.benchmarks.order import Cut
 from vpt.data.benchmarks.place import MissingFiles, Place, Progress, Remote, unpack, verify
 from vpt.data.benchmarks.published import by_lists, by_names, fgvc_lists
 from vpt.data.benchmarks.records import Listing, Records
 from vpt.data.benchmarks.task import BenchmarkTask
+from vpt.data.benchmarks.written import write_folder
 from vpt.data.messages import lines
 from vpt.errors import DataError
-from vpt.files import write_atomic, write_atomic_by
 
 UNKNOWN = "no published checksum is known; the count is verified"
-_File = tuple[str, Records, int]  # path below the folder, where its bytes come from
 
 
 def quiet(what: str, done: int, total: int) -> None:
@@ -47,27 +42,15 @@ def prepare(
     _verify(task, listing)
     parts, how = _cut(task, listing, splits)
     _verify_sizes(task, parts)
-    classes = _class_folders(listing.classes)
-    files = {part: _files(part, records, classes) for part, records in parts.items()}
-    lists = {
-        name: "".join(
-            f"{path} {records.labels[i]}\n" for part in within for path, records, i in files[part]
-        )
-        for name, within in task.lists.items()
-    }  # fmt: skip
-    begin(folder, hashlib.sha256("".join(lists.values()).encode()).hexdigest())
-    _write(folder, [file for part in files.values() for file in part], f"writing {task.name}", progress)
-    for name, text in lists.items():
-        write_atomic(folder / name, text.encode())
     notes = [*listing.notes, *([f"{task.name}: {task.remark}"] if task.remark else [])]
-    finish(
+    write_folder(
         folder,
+        parts,
+        listing.classes,
+        task.lists,
         {
-            "format": 1,
             "task": task.name,
             "benchmark": task.benchmark,
-            "images": {part: len(records) for part, records in parts.items()},
-            "classes": list(listing.classes),
             "label": task.rule,
             "split": how,
             "source": task.source.home,
@@ -75,8 +58,8 @@ def prepare(
             "citation": task.source.citation,
             "checksums": checksums,
             "notes": notes,
-            "vpt": __version__,
         },
+        progress,
     )
     return _manifest(folder)
 
@@ -202,40 +185,3 @@ def _verify_sizes(task: BenchmarkTask, parts: dict[str, Records]) -> None:
     ]
     if wrong:
         raise DataError(f"{task.name}: the split is not the benchmark's:{lines(wrong)}\ngive its published lists")
-
-
-def _class_folders(classes: tuple[str, ...]) -> tuple[str, ...]:
-    """A folder for each class, named after it; with its number where two names would be one."""
-    plain = [re.sub(r"[^\w.+-]+", "_", name).strip("_.") or "_" for name in classes]
-    twice = {name for name, count in Counter(name.casefold() for name in plain).items() if count > 1}
-    return tuple(f"{k:03d}_{name}" if name.casefold() in twice else name for k, name in enumerate(plain))
-
-
-def _files(part: str, records: Records, classes: tuple[str, ...]) -> list[_File]:
-    """Where each image goes. The parts have folders of their own: the same name may stand in two of them."""
-    return [
-        (f"images/{part}/{classes[label]}/{_flat(name)}", records, i)
-        for i, (name, label) in enumerate(zip(records.names, records.labels.tolist(), strict=True))
-    ]
-
-
-def _flat(name: str) -> str:
-    return PurePosixPath(name).name
-
-
-def _write(folder: Path, files: list[_File], what: str, progress: Progress) -> None:
-    """Write what is not there yet. Files come into place whole, so one that is there is complete."""
-    twice = [path for path, count in Counter(path for path, _, _ in files).items() if count > 1]
-    if twice:
-        raise DataError(f"{folder}: {len(twice)} images would share a path, such as {twice[0]}; this is a fault of vpt")
-    for done, (path, records, i) in enumerate(files):
-        place = folder / path
-        if not place.is_file() or not place.stat().st_size:  # an empty one is left by a power cut
-            content = records.encoded(i)
-            write_atomic_by(place, partial(_put, content), size=len(content))
-        progress(what, done + 1, len(files))
-
-
-def _put(content: bytes, part: Path) -> None:
-    """Without waiting for the disk: a power cut costs files, not sense, and there may be 70,000 of them."""
-    part.write_bytes(content)

@@ -1,0 +1,161 @@
+"""Parquet files of a hub's layout, written small, come out as data folders: byte for byte, part by part."""
+
+from __future__ import annotations
+
+import io
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vpt.data.parquet import unpack_parquet
+from vpt.data.read import read
+from vpt.errors import DataError
+
+arrow = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
+
+CLASSES = ["iris", "rose/wild", "tulip"]
+
+
+def image(seed: int, kind: str = "JPEG") -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (12, 10, 3), dtype=np.uint8)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def write(path, rows, features=None, groups=2):
+    """rows: (bytes, label). features: of the label, as the hub describes it."""
+    kind = arrow.string() if isinstance(rows[0][1], str) else arrow.int64()
+    images = arrow.array(
+        [{"bytes": content, "path": f"{i}.x"} for i, (content, _) in enumerate(rows)],
+        arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())]),
+    )
+    table = arrow.table({"image": images, "label": arrow.array([label for _, label in rows], kind)})
+    if features:
+        described = {"info": {"features": {"image": {"_type": "Image"}, "label": features}}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps(described)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(table, path, row_group_size=groups)
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """Two files of train, one of test, of which one row has no label."""
+    root, named = tmp_path / "hub", {"_type": "ClassLabel", "names": CLASSES}
+    write(root / "data/train-00000-of-00002.parquet", [(image(i), i % 3) for i in range(7)], named)
+    write(root / "data/train-00001-of-00002.parquet", [(image(i, "PNG"), i % 3) for i in range(7, 12)], named)
+    write(root / "data/test-00000-of-00001.parquet", [(image(20), 2), (image(21), -1), (image(22), 0)], named)
+    return root
+
+
+def test_bytes_labels_and_names_survive(hub, tmp_path):
+    made = unpack_parquet(hub, tmp_path / "out")
+    data = read(tmp_path / "out", val_fraction=0)
+    assert made["images"] == {"train": 12, "test": 2} and made["classes"] == CLASSES
+    kinds = ["JPEG"] * 7 + ["PNG"] * 5
+    assert [path.read_bytes() for path in data.train.images] == [image(i, kind) for i, kind in enumerate(kinds)]
+    assert data.train.labels.tolist() == [i % 3 for i in range(12)]
+    assert [path.read_bytes() for path in data.test.images] == [image(20), image(22)]
+    assert data.test.labels.tolist() == [2, 0]
+    assert {path.suffix for path in data.train.images} == {".jpg", ".png"}
+    assert any("1 image of test have no label" in note for note in data.notes)
+
+
+def test_what_is_there_is_left_alone_and_a_part_goes_on(hub, tmp_path, monkeypatch):
+    seen = []
+
+    def stop(what, done, total):
+        if what.startswith("writing") and done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        unpack_parquet(hub, tmp_path / "out", progress=stop)
+    with pytest.raises(DataError, match="not prepared to its end"):
+        read(tmp_path / "out")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/images").rglob("*.jpg")}
+    unpack_parquet(hub, tmp_path / "out", progress=lambda what, done, total: seen.append(what))
+    assert before and all(path.stat().st_mtime_ns == time for path, time in before.items())
+    assert len(read(tmp_path / "out").test) == 2 and seen
+    seen.clear()
+    unpack_parquet(hub, tmp_path / "out", progress=lambda what, done, total: seen.append(what))
+    assert not seen
+
+
+def test_texts_are_classes_too_and_one_file_is_train(tmp_path):
+    write(tmp_path / "pictures.parquet", [(image(i), "ba"[i % 2]) for i in range(6)])
+    made = unpack_parquet(tmp_path / "pictures.parquet", tmp_path / "out")
+    assert made["classes"] == ["a", "b"] and made["images"] == {"train": 6}
+    assert read(tmp_path / "out", val_fraction=0, test_fraction=0).train.labels.tolist() == [1, 0] * 3
+
+
+def test_the_folder_tells_the_part(tmp_path):
+    """As the hub's own conversion lays them."""
+    for part in ("train", "validation"):
+        write(tmp_path / "in/default" / part / "0000.parquet", [(image(i), i % 2) for i in range(4)])
+    assert unpack_parquet(tmp_path / "in", tmp_path / "out")["images"] == {"train": 4, "val": 4}
+
+
+def test_two_labels_must_be_chosen_between(tmp_path):
+    columns = {"image": [image(0), image(1)], "fine": [0, 1], "coarse": [1, 0]}
+    parquet.write_table(arrow.table(columns), tmp_path / "train.parquet")
+    with pytest.raises(DataError, match=r"2 columns could be the label; name it with --label: .*fine \(int64\)"):
+        unpack_parquet(tmp_path / "train.parquet", tmp_path / "out")
+    with pytest.raises(DataError, match="no column 'fin' for the label; there are did you mean 'fine'"):
+        unpack_parquet(tmp_path / "train.parquet", tmp_path / "out", label="fin")
+    assert unpack_parquet(tmp_path / "train.parquet", tmp_path / "out", label="coarse")["label"] == "column coarse"
+
+
+def test_faults(tmp_path, hub):
+    with pytest.raises(DataError, match="holds none"):
+        unpack_parquet(tmp_path / "nowhere", tmp_path / "out")
+    write(tmp_path / "bad/train.parquet", [(b"no image", 0), (image(1), 1), (None, 0)])
+    with pytest.raises(DataError, match=r"2 rows cannot be used(.|\n)*row 0 of train is no image(.|\n)*row 2 of train"):
+        unpack_parquet(tmp_path / "bad", tmp_path / "out")
+    (tmp_path / "torn.parquet").write_bytes((hub / "data/test-00000-of-00001.parquet").read_bytes()[:100])
+    with pytest.raises(DataError, match="cannot be read"):
+        unpack_parquet(tmp_path / "torn.parquet", tmp_path / "out")
+    for config in "ab":
+        write(tmp_path / "two" / config / "train.parquet", [(image(0), 0), (image(1), 1)])
+    with pytest.raises(DataError, match="give one of these folders"):
+        unpack_parquet(tmp_path / "two", tmp_path / "out")
+    write(tmp_path / "past.parquet", [(image(0), 3), (image(1), 1)], {"_type": "ClassLabel", "names": CLASSES})
+    with pytest.raises(DataError, match="label 3, but there are 3 classes"):
+        unpack_parquet(tmp_path / "past.parquet", tmp_path / "out")
+
+
+def test_a_hub_gives_its_own_conversion_where_it_has_no_other(hub, tmp_path, monkeypatch):
+    import huggingface_hub
+
+    asked = []
+
+    def info(repo, revision):
+        files = ["data/train.parquet"] if revision else ["README.md", "train.zip"]
+        siblings = [SimpleNamespace(rfilename=file) for file in files]
+        return SimpleNamespace(siblings=siblings, sha="abc", card_data={"license": "cc0-1.0"})
+
+    def download(repo, **options):
+        asked.append((repo, options["revision"], options["repo_type"], options["allow_patterns"]))
+        return str(hub)
+
+    monkeypatch.setattr(huggingface_hub, "dataset_info", info)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    made = unpack_parquet("hub:owner/flowers", tmp_path / "out")
+    assert asked == [("owner/flowers", "abc", "dataset", ["*.parquet"])]
+    assert made["source"] == "hub:owner/flowers@abc" and made["terms"] == "as its page states: cc0-1.0"
+    with pytest.raises(DataError, match=r"cannot be downloaded: .*check the name"):
+        monkeypatch.undo()
+        unpack_parquet("hub:not/a/name", tmp_path / "other")
+
+
+def test_command(hub, tmp_path):
+    from click.testing import CliRunner
+
+    from vpt.cli.data import command
+
+    ran = CliRunner().invoke(command, ["unpack", str(hub), "--out", str(tmp_path / "out"), "--json"])
+    assert ran.exit_code == 0, ran.output
+    assert json.loads(ran.stdout)["images"] == {"train": 12, "test": 2}
+    assert "12 of train, 2 of test; 3 classes" in ran.stderr
