@@ -97,6 +97,9 @@ def test_check_counts_as_the_paper_does(capsys: pytest.CaptureFixture[str]) -> N
     found = json.loads(capsys.readouterr().out)
     assert (found["total"], found["trained"]) == (86_724_870, 926_214)
     assert found["hangs_at"] == [f"blocks.{i}.attn" for i in range(12)]
+    dense = ("--classes", 150, "--image-size", 512, "--head", "setr_pup(auxiliary=3)")
+    vpt("check", "vit_large_patch16_384", "vpt(length=10)", *dense)
+    assert "of which head 13,143,640" in capsys.readouterr().out
 
 
 def test_check_loads_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from families import SIZE, backbone_of, images, model_of
@@ -70,6 +71,18 @@ def test_every_family(family, method, head, tmp_path):
         assert torch.equal(again(images()), wanted)
         assert torch.equal(again(images()), wanted), "a second pass gives another answer"
     assert inspect(tmp_path / "x.safetensors").parts == model.counts_by_part()
+
+
+def test_a_file_keeps_no_auxiliary_heads(tmp_path):
+    """Only training reads them."""
+    model = dense("vit", "vpt(length=2)", "setr_pup(channels=8, auxiliary=1)")
+    lean = dense("vit", "vpt(length=2)", "setr_pup(channels=8)")
+    kept = load_file(save(model, tmp_path / "x.safetensors"))
+    assert kept.keys() == lean.owned_state().keys() < model.owned_state().keys()
+    header = inspect(tmp_path / "x.safetensors")
+    assert "auxiliary=0" in (header.head or "")
+    assert header.parts["head"] == sum(weight.numel() for weight in lean.head.parameters())
+    assert header.parts["auxiliary"] == sum(weight.numel() for weight in model.head.auxiliary.parameters())
 
 
 def test_deep_prompts_equal_the_textbook():
@@ -198,4 +211,4 @@ def test_the_head_part_by_part():
     first, other, scores = 9 * 1024 * 256, 9 * 256 * 256, 256 * 150 + 150
     main = 2 * 1024 + first + 3 * other + 4 * 2 * 256 + scores
     auxiliary = 2 * 1024 + first + other + 2 * 2 * 256 + scores
-    assert model.counts_by_part() == {"head": main + 3 * auxiliary, "method": 24 * 10 * 1024}
+    assert model.counts_by_part() == {"head": main, "auxiliary": 3 * auxiliary, "method": 24 * 10 * 1024}

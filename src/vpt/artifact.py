@@ -38,7 +38,7 @@ class Header:
     preprocessing: how images are made into that input. classes: names, or None where none were given.
     scores: figures measured when the file was made. storage: dtype of the tensors in the file.
     head: the dense head's text, where every pixel has a class; None where images are classified.
-    parts: trained parameters of the dense head and of the method.
+    parts: trained parameters of the dense head, its auxiliary heads (not in the file), and the method.
     checksum: SHA-256 over the tensors, so that an altered file is found out. versions: of what made it.
     """
 
@@ -93,7 +93,7 @@ def save(
     scores: Mapping[str, Any] | None = None,
     storage: Literal["fp32", "fp16"] = "fp32",
 ) -> Path:
-    """Write what `model` owns (method and head) to one safetensors file.
+    """Write what `model` owns (method and head, but no auxiliary heads) to one safetensors file.
 
     model: a TunedModel, or one wrapped by `torch.compile` or DDP. scores: figures to keep in the header.
     storage: "fp16" halves the file and rounds the weights; "fp32" gives every bit back.
@@ -103,7 +103,7 @@ def save(
     tuned = _unwrapped(model)
     if storage not in ("fp32", "fp16"):
         raise SpecError(f"storage is {storage!r}; it must be fp32 or fp16")
-    tensors = {name: _stored(tensor, storage) for name, tensor in tuned.owned_state().items()}
+    tensors = {name: _stored(tensor, storage) for name, tensor in tuned.kept_state().items()}
     header = Header(
         method=tuned.method.spec(full=True),
         backbone=tuned.backbone.name,
@@ -115,7 +115,7 @@ def save(
         checksum=_checksum(tensors),
         scores=dict(scores or {}),
         versions=versions(),
-        head=None if tuned.dense is None else tuned.dense.spec(full=True),
+        head=None if tuned.dense is None else tuned.dense.kept().spec(full=True),
         parts={} if tuned.dense is None else tuned.counts_by_part(),
     )
     write_atomic(path, safetensors.torch.save(tensors, {_KEY: header.to_json()}))

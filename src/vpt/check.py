@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from vpt.backbone import skeleton
+from vpt.dense.heads import parse_head
 from vpt.methods.catalogue import parse_method
 from vpt.model import TunedModel
 
@@ -14,8 +15,8 @@ from vpt.model import TunedModel
 class Check:
     """What was found.
 
-    hangs_at: paths in the timm model. total, trained: parameters. file_bytes: of the tuned file's tensors in fp32.
-    form: how it is computed.
+    hangs_at: paths in the timm model. total, trained: parameters, head: those of the head. file_bytes: of the tuned
+    file's tensors in fp32. form: how it is computed.
     """
 
     backbone: str
@@ -25,6 +26,7 @@ class Check:
     hangs_at: tuple[str, ...]
     total: int
     trained: int
+    head: int
     file_bytes: int
     form: str
 
@@ -38,10 +40,13 @@ class Check:
         return {**asdict(self), "hangs_at": list(self.hangs_at), "share": self.share}
 
 
-def check(backbone: str, method: str, classes: int, image_size: int | None = None) -> Check:
-    """Hang `method` on the bare structure of `backbone` (a timm name). Raises what `attach` raises."""
+def check(backbone: str, method: str, classes: int, image_size: int | None = None, head: str | None = None) -> Check:
+    """Hang `method` on the bare structure of `backbone` (a timm name).
+
+    head: as for `attach`, whose errors these are.
+    """
     bare = skeleton(backbone, image_size)
-    model = TunedModel(bare, parse_method(method), classes)
+    model = TunedModel(bare, parse_method(method), classes, dense=None if head is None else parse_head(head))
     counts = model.counts()
     form = "prompts as keys and values" if model.sites.open else "textbook"
     if model.sites.narrow:
@@ -54,6 +59,7 @@ def check(backbone: str, method: str, classes: int, image_size: int | None = Non
         hangs_at=model.hangs_at,
         total=counts.total,
         trained=counts.trained,
-        file_bytes=sum(tensor.numel() * tensor.element_size() for tensor in model.owned_state().values()),
+        head=sum(weight.numel() for weight in model.head.parameters()),
+        file_bytes=sum(tensor.numel() * tensor.element_size() for tensor in model.kept_state().values()),
         form=form if model.hangs_at else "the head alone" if model.only_head_trains else "the model as it is",
     )

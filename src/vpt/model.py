@@ -162,6 +162,10 @@ class TunedModel(nn.Module):
         found = self.head.every(self.features(images))  # type: ignore[operator]
         return tuple(enlarged(logits, images.shape[-2:]) for logits in found)
 
+    def auxiliary_heads(self) -> nn.ModuleList:
+        """Of a dense model: its heads that only training reads; empty otherwise."""
+        return nn.ModuleList() if self.dense is None else self.head.auxiliary_heads()  # type: ignore[operator]
+
     def features(self, images: Tensor) -> Any:
         """Normalised images (batch, 3, size, size) -> what the head reads: (batch, d), or maps where dense."""
         read, kind = self.network(images), next(self.head.parameters()).dtype
@@ -179,8 +183,13 @@ class TunedModel(nn.Module):
         return self._make_head(self.sites.width, self.num_classes).to(next(self.head.parameters()))
 
     def owned_state(self) -> dict[str, Tensor]:
-        """What trains and is saved: names as they stand in the file -> tensors (not copies)."""
+        """What the method and the head own: names as they stand in the file -> tensors (not copies)."""
         return {name: self._tensor(path) for name, path in self._owned.items()}
+
+    def kept_state(self) -> dict[str, Tensor]:
+        """What of it a tuned file keeps: all but auxiliary heads, which only training reads."""
+        spare = {id(tensor) for _, tensor in tensors(self.auxiliary_heads())}
+        return {name: tensor for name, tensor in self.owned_state().items() if id(tensor) not in spare}
 
     @torch.no_grad()
     def load_owned_state(self, state: Mapping[str, Tensor]) -> None:
@@ -278,9 +287,13 @@ class TunedModel(nn.Module):
             raise FitError(f"{task} is for models that classify images; this one segments them, with {self.dense}")
 
     def counts_by_part(self) -> dict[str, int]:
-        """Trained parameters of the head, and of the method: what is learned in the backbone."""
-        head = sum(weight.numel() for weight in self.head.parameters())
-        return {"head": head, "method": self.counts().trained - head}
+        """Trained parameters of the head, of its auxiliary heads, and of the method: all else that is learned."""
+        spare = self.auxiliary_heads().parameters()
+        counts = {"head": sum(weight.numel() for weight in self.head.parameters()), "auxiliary": 0}
+        counts["auxiliary"] = sum(weight.numel() for weight in spare)
+        counts["method"] = self.counts().trained - counts["head"]
+        counts["head"] -= counts["auxiliary"]
+        return counts
 
     def _fire(self, hung: Mapping[str, nn.Module]) -> None:
         """Run one image and look: what hangs must take part, or it would silently train nothing."""

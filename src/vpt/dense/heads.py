@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch.nn.functional as F
@@ -32,6 +32,10 @@ class Decoder(nn.Module, ABC):
         """The same, followed by the logits of auxiliary heads, which only training reads."""
         return (self(maps),)
 
+    def auxiliary_heads(self) -> nn.ModuleList:
+        """Those heads."""
+        return nn.ModuleList()
+
 
 @dataclass(frozen=True)
 class DenseHead(ABC):
@@ -48,6 +52,10 @@ class DenseHead(ABC):
     @abstractmethod
     def build(self, channels: Sequence[int], num_classes: int) -> Decoder:
         """The head for maps of these channels, last the deepest."""
+
+    def kept(self) -> DenseHead:
+        """What a tuned file keeps of it: itself without auxiliary heads."""
+        return self
 
     def spec(self, *, full: bool = False) -> str:
         """The text of this head; with `full`, every field is written out."""
@@ -93,6 +101,9 @@ class SetrPup(DenseHead):
 
     def build(self, channels: Sequence[int], num_classes: int) -> Decoder:
         return _Progressive(channels, self.channels, num_classes, self.auxiliary, self.dropout)
+
+    def kept(self) -> SetrPup:
+        return replace(self, auxiliary=0)
 
 
 @dataclass(frozen=True)
@@ -202,6 +213,9 @@ class _Progressive(Decoder):
     def every(self, maps: Maps) -> tuple[Tensor, ...]:
         taps = maps[len(maps) - 1 - len(self.auxiliary) : -1]
         return (self(maps), *(head(map_) for head, map_ in zip(self.auxiliary, taps, strict=True)))
+
+    def auxiliary_heads(self) -> nn.ModuleList:
+        return self.auxiliary
 
 
 class _TopDown(Decoder):
