@@ -227,11 +227,37 @@ def test_a_diverging_run_stops_with_advice_and_is_recorded(
     assert not out.exists()
 
 
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images and masks of two classes."""
+    root = tmp_path_factory.mktemp("scenes")
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        mask = (np.indices((40, 50)).sum(0) > rng.integers(20, 70)).astype(np.uint8)
+        for kind, pixels in (("images", np.repeat(mask[..., None] * 150 + rng.integers(50), 3, 2)), ("masks", mask)):
+            (root / kind).mkdir(exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(root / kind / f"{i}.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("data", "settings"),
+    [
+        ("photos", ("--epochs", 40)),
+        ("scenes", ("--iterations", 40, "--interval", 1, "--head", "linear", "--image-size", 48)),
+    ],
+)
 @pytest.mark.parametrize(("how", "left"), [(signal.SIGKILL, -9), (signal.SIGINT, ExitCode.INTERRUPTED)])
 def test_a_stopped_run_ends_with_the_bits_of_an_unbroken_one(
-    how: signal.Signals, left: int, photos: Path, tmp_path: Path
+    how: signal.Signals,
+    left: int,
+    data: str,
+    settings: tuple[object, ...],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
-    settings = ("--epochs", 40, "--batch-size", 4, "--method", "vpt(length=2, dropout=0.1)")
+    photos = request.getfixturevalue(data)
+    settings = (*settings, "--batch-size", 4, "--method", "vpt(length=2, dropout=0.1)")
     whole, broken = tmp_path / "whole.safetensors", tmp_path / "broken.safetensors"
     unbroken = started("tune", photos, "--out", whole, *settings)
     unbroken.communicate()

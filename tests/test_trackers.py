@@ -123,7 +123,7 @@ def test_a_job_is_told_once(heard: list[tuple[Any, ...]], tmp_path: Path) -> Non
         ("begin", "digits", "linear"),
         ("log", 1, figures),
         ("log", 2, figures),
-        ("end", "test_top1"),
+        ("end", "test_top1", "test_mean_per_class"),
         ("made", "here"),
     ]
 

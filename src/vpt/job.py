@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -96,8 +97,8 @@ class Listener(Watcher):
     def decoding(self, part: str, done: int, total: int) -> None:
         """`done` of `total` images of `part` are decoded."""
 
-    def finished(self, result: Result) -> None:
-        """The job is done, in this sitting."""
+    def finished(self, scores: Mapping[str, float]) -> None:
+        """The job is done, in this sitting, with these figures, such as test_top1, between 0 and 1."""
 
 
 class SeriesListener(Listener):

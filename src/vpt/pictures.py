@@ -40,27 +40,37 @@ def demand(path: Path) -> None:
         raise SpecError(f"pictures cannot be drawn here: {_NEEDED}")
 
 
-def curve(path: Path, history: Sequence[Epoch], title: str) -> None:
-    """Loss and top-1 by epoch, for train and, where there is one, val."""
+def curve(
+    path: Path,
+    history: Sequence[Epoch],
+    title: str,
+    *,
+    x: str = "epoch",
+    score: str = "top-1",
+    names: tuple[str, str] = ("train", "val"),
+) -> None:
+    """Loss and score by epoch, for train and, where there is one, val. names: what the two lines of scores are."""
     if not available():
         return
     figure = _figure(9, 3.6)
     left, right = figure.subplots(1, 2)
     epochs = [epoch.epoch for epoch in history]
-    left.plot(epochs, [epoch.train_loss for epoch in history], label="train")
-    right.plot(epochs, [100 * epoch.train_top1 for epoch in history], label="train")
+    left.plot(epochs, [epoch.train_loss for epoch in history])
+    right.plot(epochs, [100 * epoch.train_top1 for epoch in history], label=names[0])
     if history and history[0].val_top1 is not None:
-        left.plot(epochs, [epoch.val_loss for epoch in history], label="val")
-        right.plot(epochs, [100 * (epoch.val_top1 or 0) for epoch in history], label="val")
-    left.set(xlabel="epoch", ylabel="cross-entropy", yscale="log")
-    right.set(xlabel="epoch", ylabel="top-1, %", ylim=(0, 101))
+        left.plot(epochs, [epoch.val_loss for epoch in history])
+        right.plot(epochs, [100 * (epoch.val_top1 or 0) for epoch in history], label=names[1])
+    left.set(xlabel=x, ylabel="loss", yscale="log")
+    right.set(xlabel=x, ylabel=f"{score}, %", ylim=(0, 101))
     right.legend(frameon=False)
     figure.suptitle(title)
     _save(figure, path)
 
 
 def confusion(path: Path, counts: NDArray[np.int64], classes: Sequence[str], title: str) -> None:
-    """The confusion matrix, rows normalised to the images of the true class; numbers up to 20 classes."""
+    """The confusion matrix, rows normalised to what is of the true class. Up to 20 classes have numbers: counts, or
+    shares of the row in % where counts are long, as those of pixels are.
+    """
     if not available():
         return
     n = len(classes)
@@ -74,11 +84,12 @@ def confusion(path: Path, counts: NDArray[np.int64], classes: Sequence[str], tit
         axes.set_xticks(range(n), classes, rotation=90)
         axes.set_yticks(range(n), classes)
     if n <= 20:
-        for i, j in np.argwhere(counts):
+        short = counts.max(initial=0) < 10_000
+        for i, j in np.argwhere(counts if short else shares >= 0.005):
             axes.text(
                 j,
                 i,
-                str(counts[i, j]),
+                str(counts[i, j]) if short else f"{100 * shares[i, j]:.0f}",
                 ha="center",
                 va="center",
                 color="white" if shares[i, j] > 0.5 else "black",

@@ -9,7 +9,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vpt import machine
+from vpt import machine, pictures
 from vpt.errors import DataError, SpecError, TrainingError
 from vpt.files import write_atomic
 from vpt.job import Job, Listener
@@ -74,6 +74,12 @@ def claim(job: Job, images: str) -> None:
             f"the images of {job.data} have changed since {job.folder} was begun; give another --out, or --overwrite"
         )
     write_atomic(path, json.dumps({"job": job.as_dict(), "images": images, "begun": time.time()}, indent=1).encode())
+
+
+def contents(job: Job) -> str:
+    """What a finished run leaves in its folder, for people."""
+    drawn = ", curve.png, confusion.png" if pictures.available() else f" ({pictures.MISSING})"
+    return f"{job.folder}/: metrics.jsonl, result.json{drawn}"
 
 
 def record_failure(job: Job, error: TrainingError) -> None:

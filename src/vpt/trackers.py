@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from vpt.errors import SpecError, nearest
 from vpt.extras import need
-from vpt.job import Job, Listener, Result
+from vpt.job import Job, Listener
 from vpt.training import Epoch, Recipe
 
 Values = Mapping[str, float]
@@ -157,9 +157,9 @@ class TrackedJob(Listener):
         tell(self.tracker, asdict(epoch))
         self.listener.epoch(epoch)
 
-    def finished(self, result: Result) -> None:
-        self._end({f"{result.scored_on}_top1": result.top1})
-        self.listener.finished(result)
+    def finished(self, scores: Mapping[str, float]) -> None:
+        self._end(dict(scores))
+        self.listener.finished(scores)
 
     def close(self) -> None:
         """End what failed or was interrupted."""

@@ -137,7 +137,7 @@ def tune(job: Job, listener: Listener | None = None, *, overwrite: bool = False,
     if first:
         write_atomic(result_path, json.dumps(asdict(result), indent=1).encode())
         shutil.rmtree(job.folder / "pixels", ignore_errors=True)
-    listener.finished(result)
+    listener.finished(figures)
     return result
 
 

@@ -71,6 +71,9 @@ def test_the_whole_path(ade, tuned, tmp_path, capsys):
     result = json.loads((tuned.with_suffix(".run") / "result.json").read_text())
     assert result["status"] == "done" and result["scored_on"] == "val" and len(result["per_class"]) == 150
     assert [epoch["epoch"] for epoch in result["history"]] == [1, 2]
+    for name in ("curve.png", "confusion.png"):
+        with Image.open(tuned.with_suffix(".run") / name) as picture_of_the_run:
+            assert min(picture_of_the_run.size) > 300
     header = inspect(tuned)
     assert header.head == "linear()" or header.head == "linear"
     assert header.parts["head"] == result["head_parameters"]

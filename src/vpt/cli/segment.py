@@ -30,6 +30,7 @@ def tune_command(
     from vpt.cli.progress import ConsoleListener
     from vpt.cli.units import duration, size
     from vpt.methods import parse_method
+    from vpt.run_folder import contents
     from vpt.segment.course import Course
     from vpt.segment.job import SegmentJob, tune_segmentation
     from vpt.trackers import tracked
@@ -64,6 +65,7 @@ def tune_command(
         ("trained", f"{result.trained_parameters:,}: head {result.head_parameters:,}, method {rest_count:,}"),
         ("file", f"{result.file}, {size(result.file_bytes)}"),
         ("time", f"{duration(result.seconds)} of training, peak memory {size(result.peak_memory_bytes)}"),
+        ("more", contents(job)),
     ):
         click.echo(f"{name:<9}{text}")
 

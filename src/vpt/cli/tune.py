@@ -137,8 +137,8 @@ def _summary(result: Any, job: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from vpt import pictures
     from vpt.cli.units import duration, size
+    from vpt.run_folder import contents
 
     console = Console(highlight=False)
     classes = Table(
@@ -158,8 +158,7 @@ def _summary(result: Any, job: Any) -> None:
         ("trained", f"{trained} ({100 * result.share:.2f} %)"),
         ("file", f"{result.file}, {size(result.file_bytes)}"),
         ("time", f"{duration(result.seconds)} of training, peak memory {size(result.peak_memory_bytes)}"),
-        ("more", f"{job.folder}/: metrics.jsonl, result.json"
-                 + (", curve.png, confusion.png" if pictures.available() else f" ({pictures.MISSING})")),
-    ]  # fmt: skip
+        ("more", contents(job)),
+    ]
     for name, text in lines:
         console.print(f"{name:<9}{text}", markup=False, soft_wrap=True)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 
-from vpt import artifact, machine
+from vpt import artifact, machine, pictures
 from vpt.backbone import load_backbone
 from vpt.errors import SpecError, TrainingError
 from vpt.files import write_atomic
@@ -165,7 +165,18 @@ def tune_segmentation(job: SegmentJob, listener: Listener | None = None, *, over
         machine=machine.describe(),
     )
     if first:
+        title = f"{result.method}, {result.head} on {scenes.name}"
+        pictures.curve(
+            job.folder / "curve.png",
+            history,
+            title,
+            x=f"stretch of {course.interval} iterations",
+            score="score",
+            names=("pixels right, train", "mIoU, val"),
+        )
+        pictures.confusion(job.folder / "confusion.png", scores.confusion, scenes.classes, f"{title}, {scored_on}")
         write_atomic(job.folder / "result.json", json.dumps(asdict(result), indent=1).encode())
+    listener.finished(figures)
     return result
 
 
