@@ -152,7 +152,7 @@ SERIES: dict[str, Series] = {
             ],
         ),
         Series(
-            "ensemble", "One model and several together", "paper, section 4.3", "models",
+            "ensemble", "One model and several together", "paper, appendix", "models",
             lambda known: [
                 point
                 for method in dict.fromkeys((known.base, "full"))

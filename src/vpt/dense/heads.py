@@ -77,7 +77,7 @@ class LinearHead(DenseHead):
 
 @dataclass(frozen=True)
 class SetrPup(DenseHead):
-    """Progressive upsampling (Zheng et al., SETR, CVPR 2021; paper, section 4.3, "semantic segmentation").
+    """Progressive upsampling (Zheng et al., SETR, CVPR 2021; paper, section 5, semantic segmentation).
 
     Four stages of 3x3 convolution, batch norm, ReLU and twofold bilinear enlargement, then one score per class.
     channels: of the stages. auxiliary: heads of two stages on earlier blocks, which only training reads: 0 to 3.
