@@ -5,6 +5,7 @@ Each ends where `train` alone would take it, to rounding: the same start, order 
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections import defaultdict
@@ -99,7 +100,7 @@ class _Rectangle:
         self.feed, self.val_feed = feed, val_feed
         self.first = recipes[0][0]
         self.bf16 = self.first.autocast_to_bf16(feed.device)
-        self.modules = [[_begun(model, recipe) for recipe in group] for group in recipes]
+        self.modules = [_begun(model, group) for group in recipes]
         self.heads = Heads(self.modules)
         decays = torch.tensor([[recipe.weight_decay for recipe in group] for group in recipes], device=feed.device)
         self.optimizer = OPTIMIZERS[self.first.optimizer](self.heads.weights, decays)
@@ -190,7 +191,9 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return losses, gradient.div_(logits.shape[1])
 
 
-def _begun(model: TunedModel, recipe: Recipe) -> nn.Module:
+def _begun(model: TunedModel, group: Sequence[Recipe]) -> list[nn.Module]:
+    """A head for each recipe of one seed: the same one. Drawn once, as seeding is slow beside a copy."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        return model.new_head()
+        torch.manual_seed(group[0].seed)
+        head = model.new_head()
+    return [copy.deepcopy(head) for _ in group]

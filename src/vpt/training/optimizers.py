@@ -41,7 +41,7 @@ class SGD(Optimizer):
 
     def _move(self, number: int, weight: Tensor, gradient: Tensor, step_size: Tensor, decay: Tensor) -> None:
         velocity = self.velocities[number]
-        velocity.mul_(0.9).add_(gradient).addcmul_(weight, decay)
+        torch.add(gradient, velocity, alpha=0.9, out=velocity).addcmul_(weight, decay)  # one pass over memory less
         weight.addcmul_(velocity, step_size, value=-1)
 
 
