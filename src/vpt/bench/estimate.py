@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 from vpt.backbone import load_backbone
 from vpt.backbone.record import Backbone
 from vpt.bench.choose import left
-from vpt.bench.plan import Candidate, Entry, Plan
+from vpt.bench.plan import Entry, Plan, Task
 from vpt.model import attach
 from vpt.training import Examples, Feed, Recipe, distributed, logits_of, train
 
@@ -36,6 +35,9 @@ class Cost:
     feature_bytes: int
 
 
+Costs = list[tuple[Cost, Recipe]]  # of each setting of a method
+
+
 @dataclass(frozen=True)
 class Estimate:
     """What all runs of a plan will take, one after the other on this machine; reading the images is not in it."""
@@ -55,34 +57,39 @@ def estimate(plan: Plan) -> Estimate:
     device = distributed.local_device()
     backbone = load_backbone(plan.backbone, weights=plan.weights, image_size=plan.protocol.image_size)
     classes = max(task.classes for task in plan.tasks)
+    known: dict[tuple[str, str], Cost] = {}  # settings that differ in nothing else cost the same
+
+    def costs_of(entry: Entry, task: Task) -> Costs:
+        for candidate in entry.candidates:
+            recipe = task.recipe(candidate.recipe)
+            if (candidate.spec, recipe.augment) not in known:
+                known[candidate.spec, recipe.augment] = _cost(backbone, candidate.spec, recipe, classes, device)
+        recipes = [(candidate.spec, task.recipe(candidate.recipe)) for candidate in entry.candidates]
+        return [(known[spec, recipe.augment], recipe) for spec, recipe in recipes]
+
     seconds: dict[str, float] = {}
-    disk, cached = 0.0, False
+    disk, kept = 0.0, dict[str, int]()
     for entry in plan.entries:
-        costs = [_cost(backbone, candidate, classes, device) for candidate in _distinct(entry)]
-        seconds[entry.name] = sum(_seconds(plan, entry, task.images, costs) for task in plan.tasks)
+        costs = {task.name: costs_of(entry, task) for task in plan.tasks}
+        seconds[entry.name] = sum(_seconds(plan, task.images, costs[task.name]) for task in plan.tasks)
         seeds = plan.protocol.seeds * len(plan.tasks)
-        disk += seeds * max(cost.file_bytes for cost in costs) * plan.keep_tuned
+        disk += seeds * max(cost.file_bytes for each in costs.values() for cost, _ in each) * plan.keep_tuned
         runs = seeds + (len(entry.candidates) > 1) * len(entry.candidates) * len(plan.tasks)
         disk += runs * (RECORD_BYTES + EPOCH_BYTES * max(c.recipe.epochs for c in entry.candidates))
-        if costs[0].once and not cached:  # one cache for all
-            cached = True
-            images = sum(2 * (t.images["train"] + t.images["val"]) + t.images["test"] for t in plan.tasks)
-            disk += images * costs[0].feature_bytes
-    return Estimate(len(left(plan, {})), seconds, round(disk))
+        for task in plan.tasks:  # one cache for all methods
+            images = 2 * (task.images["train"] + task.images["val"]) + task.images["test"]
+            if cached := [cost for cost, _ in costs[task.name] if cost.once]:
+                kept[task.name] = images * cached[0].feature_bytes
+    return Estimate(len(left(plan, {})), seconds, round(disk + sum(kept.values())))
 
 
-def _distinct(entry: Entry) -> list[Candidate]:
-    """One candidate for each text of the method: the rest of the settings costs the same."""
-    return list({candidate.spec: candidate for candidate in entry.candidates}.values())
-
-
-def _cost(backbone: Backbone, candidate: Candidate, classes: int, device: torch.device) -> Cost:
-    recipe = replace(candidate.recipe, epochs=3, warmup_epochs=0, probe_epochs=0, learning_rate=1e-6)
+def _cost(backbone: Backbone, spec: str, recipe: Recipe, classes: int, device: torch.device) -> Cost:
+    recipe = replace(recipe, epochs=3, warmup_epochs=0, probe_epochs=0, learning_rate=1e-6)
     count = min(recipe.batch_size, IMAGES)
     size = backbone.preprocessing.size
     pixels = np.random.default_rng(0).integers(0, 256, (count, 3, size, size), np.uint8)
     examples = Examples(pixels, np.arange(count, dtype=np.int64) % classes)
-    model = attach(backbone, candidate.spec, classes).to(device)
+    model = attach(backbone, spec, classes).to(device)
     feed = Feed(examples, backbone.preprocessing, device)
     logits_of(model, feed)  # the first pass warms up
     began = time.perf_counter()
@@ -98,17 +105,15 @@ def _cost(backbone: Backbone, candidate: Candidate, classes: int, device: torch.
     )
 
 
-def _seconds(plan: Plan, entry: Entry, images: dict[str, int], costs: Sequence[Cost]) -> float:
+def _seconds(plan: Plan, images: dict[str, int], each: Costs) -> float:
     """Of all runs of one cell. Which of several texts is chosen is not known yet, so the final runs are their mean."""
-    by_spec = dict(zip((candidate.spec for candidate in _distinct(entry)), costs, strict=True))
-    each = [(by_spec[c.spec], c.recipe) for c in entry.candidates]
     fraction, seeds = plan.protocol.train_fraction, plan.protocol.seeds
     train_on, val, test = fraction * images["train"], images["val"], images["test"]
     both = fraction * (images["train"] + images["val"])
     choosing = sum(_run(cost, recipe, train_on, val, watched=True) for cost, recipe in each) if len(each) > 1 else 0
     final = seeds * sum(_run(cost, recipe, both, test, watched=False) for cost, recipe in each) / len(each)
     passes = (train_on + val) * (len(each) > 1) + both + test
-    return choosing + final + sum(cost.forward * passes for cost in costs if cost.once) / len(costs)
+    return choosing + final + passes * sum(cost.forward for cost, _ in each if cost.once) / len(each)
 
 
 def _run(cost: Cost, recipe: Recipe, images: float, scored: int, *, watched: bool) -> float:

@@ -1,0 +1,51 @@
+"""What a plan says it will cost: the arithmetic, with every measurement set to a second (a hundredth for a head)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from vpt.backbone.record import Backbone
+from vpt.bench import estimate as module
+from vpt.bench.estimate import Cost, estimate
+from vpt.bench.plan import Plan
+from vpt.training import Recipe
+
+LINEAR = ('{ name = "Full", spec = "full" }', '{ name = "Linear", spec = "linear" }')
+LONG = ("epochs = 1", "epochs = 60")
+
+
+@pytest.fixture(autouse=True)
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What was measured: text of the method, augmentation."""
+    asked = []
+
+    def cost(backbone: Backbone, spec: str, recipe: Recipe, classes: int, device: torch.device) -> Cost:
+        asked.append((spec, recipe.augment))
+        once = spec == "linear" and recipe.augment == "none"
+        return Cost(train=0.01 if once else 1.0, forward=1.0, once=once, file_bytes=10, feature_bytes=1000)
+
+    monkeypatch.setattr(module, "_cost", cost)
+    return asked
+
+
+def test_a_head_pays_for_the_backbone_once_unless_images_are_augmented(
+    plan_of: Callable[..., Plan], measured: list[tuple[str, str]]
+) -> None:
+    """Of each task 12 + 4 images train two seeds, and 8 are scored."""
+    once = estimate(plan_of(LINEAR, LONG))
+    assert once.seconds["Linear"] == pytest.approx(2 * (2 * 60 * 16 * 0.01 + 16 + 8))
+    again = estimate(plan_of(LINEAR, LONG, ('group = "Light"', 'group = "Light", augment = "flip"')))
+    assert again.seconds["Linear"] == pytest.approx(2 * 60 * 16 * 0.01 + 16 + 8 + 2 * (60 * 16 + 8))
+    assert once.disk_bytes - again.disk_bytes == (2 * 16 + 8) * 1000, "features of one task are not kept"
+    assert measured.count(("linear", "flip")) == 1 and measured.count(("linear", "none")) == 2
+
+
+def test_each_setting_counts(plan_of: Callable[..., Plan], measured: list[tuple[str, str]]) -> None:
+    one, three = (estimate(plan_of(("[0.1, 0.01]", rates))) for rates in ("0.1", "[0.1, 0.01, 0.001]"))
+    assert (one.runs, three.runs) == (8, 14)
+    assert one.seconds["VPT"] == 2 * 2 * (16 + 8)  # nothing to choose
+    assert three.seconds["VPT"] == one.seconds["VPT"] + 2 * 3 * (12 + 2 * 4)
+    assert len(measured) == 4, "rates cost the same: two methods, once for each plan"
