@@ -1,0 +1,112 @@
+"""Large backbones: what it costs to compute activations again, and to hold frozen weights in bf16.
+
+    python benchmarks/large.py                             ViT-H/14 and DINOv2-g, some ten minutes of two quiet cores
+
+Random weights, ten deep prompts. Times are of one process, in turns; memory is of a process for each form.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from attention import infer, step
+from measure import paired, shown, summary
+from report import write
+from vpt import attach, load_backbone, machine
+from vpt.backbone.record import Backbone
+from vpt.model import TunedModel
+
+MODELS = ("vit_huge_patch14_224", "vit_giant_patch14_dinov2")
+PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16}
+FORMS = {"as it is": ("fp32", False), "recomputed": ("fp32", True), "bf16": ("bf16", False)}
+CLASSES, SIZE = 10, 224
+
+
+def backbone(name: str, precision: str) -> Backbone:
+    return load_backbone(name, image_size=SIZE, pretrained=False, dtype=PRECISION[precision])
+
+
+def tuned(frozen: Backbone, recompute: bool) -> TunedModel:
+    torch.manual_seed(0)
+    return attach(frozen, "vpt(dropout=0)", CLASSES, recompute_blocks=recompute)
+
+
+def batch(size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(size, 3, SIZE, SIZE), torch.arange(size) % CLASSES
+
+
+def seconds(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Of a training step in every form, and of a forward pass; the reference is the step as it is, in fp32."""
+    loaded = {precision: backbone(name, precision) for precision in PRECISION}
+    images, labels = batch(options.batch)
+    forms: dict[str, Callable[[], object]] = {
+        form: step(tuned(loaded[precision], recompute), images, labels)
+        for form, (precision, recompute) in FORMS.items()
+        if form not in options.without
+    }
+    forms["forward"] = infer(tuned(loaded["fp32"], False), images)
+    return summary(paired(forms, options.rounds), "as it is")
+
+
+def peak(name: str, form: str, size: int) -> None:
+    """The inside of a process that measures memory: bytes, as JSON."""
+    precision, recompute = FORMS[form]
+    model = tuned(backbone(name, precision), recompute)
+    weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    cpu = torch.device("cpu")
+    run = step(model, *batch(size))
+    machine.forget_peak(cpu)
+    before = machine.peak_memory(cpu)
+    run()
+    print(json.dumps({"weights": weights, "above": machine.peak_memory(cpu) - before}))
+
+
+def measured(name: str, options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+    times, lines, figures = seconds(name, options), [], {}
+    for form in FORMS:
+        command = [sys.executable, __file__, "--peak", name, form, "--batch", str(options.batch)]
+        memory = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+        figures[form] = {**memory, **times.get(form, {})}
+        told = shown(times[form]["times_reference"]) if form in times else "not measured"
+        lines.append(f"| {form} | {told} | {memory['weights'] / 1e9:.2f} | {memory['above'] / 1e9:.2f} |")
+    return {**figures, "forward": times["forward"]}, lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--without", nargs="*", choices=list(FORMS), default=[], help="forms whose time is left out")
+    parser.add_argument("--peak", nargs=2, metavar=("MODEL", "FORM"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.peak:  # what is freed goes back to the system, or a step could use what loading had
+        peak(*options.peak, options.batch)
+        return
+    machine.keep_freed_memory()
+    for name in options.models:
+        figures, rows = measured(name, options)
+        lines = [
+            f"**{name}**, ten deep prompts, {SIZE} px, batch {options.batch}: a training step, times that of the "
+            f"form as it is ({figures['as it is']['seconds']['median']:.1f} s; a forward pass "
+            f"{figures['forward']['seconds']['median']:.1f} s); median and quartiles of {options.rounds} rounds.",
+            "",
+            "| form | step | weights, GB | a step needs above them, GB |",
+            "|---|---:|---:|---:|",
+            *rows,
+        ]
+        command = f"python benchmarks/large.py --models {name} --batch {options.batch} --rounds {options.rounds}"
+        command += f" --without {' '.join(options.without)}" if options.without else ""
+        write("large", name, figures, command, "\n".join(lines))
+        print("\n".join(lines), flush=True)
+
+
+if __name__ == "__main__":
+    main()
