@@ -45,6 +45,7 @@ CASES = [
     *((method, family) for method in BLOCKS for family in ("vit", "beit", "swin")),
     *((method, "convnext-linear") for method in BLOCKS[:2]),
     *((method, family) for method in SEQUENCES for family in ("vit", "dinov3-cls")),
+    ("gated(length=3, temperature=false)", "beit"),
     *((method, "vit") for method in VARIANTS),
     *(
         (DEEP, family)
@@ -148,6 +149,7 @@ def test_what_needs_a_transformer_is_refused_elsewhere(method: str, family: str)
         ("vpt(output=cls)", "siglip", "it has no class token"),
         ("class_token", "siglip", "it has no class token"),
         ("gated", "swin", "it is none"),
+        ("gated", "beit", "no place for a temperature; write gated"),
         ("adapter(reduction=64)", "vit", "reduction is 64, but .* 32 channels"),
         ("sidetune", "vit", "alexnet cannot read images of 32 px"),
     ],

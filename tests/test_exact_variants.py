@@ -258,14 +258,25 @@ def test_gated_prompts() -> None:
     # In fp64: the gradient of the second gate is what is left of large terms of both signs.
     model = tuned("dinov2-reg", f"gated(length={P}, dropout=0, gate=0.7)").double()
     plain: Any = model_of("dinov2-reg").double()
-    (prompts,), gates = owned(model, "prompts"), owned(model, "logit")
-    assert len(gates) == 2
+    (prompts,), gates, temperatures = (owned(model, part) for part in ("prompts", "logit", "temperature"))
+    assert len(gates) == 2 and len(temperatures) == 3
     prefix = plain.num_prefix_tokens
+    with torch.no_grad():
+        for temperature, value in zip(temperatures, (0.5, 1.5, 0.8), strict=True):
+            temperature.fill_(value)
+
+    def cooled(x: Tensor, block: Any, temperature: Tensor) -> Tensor:
+        """Written out: no function of timm's attention is called."""
+        attn, normed = block.attn, block.norm1(x)
+        q, k, v = attn.qkv(normed).unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        weights = (q @ k.transpose(-2, -1) / (q.shape[-1] ** 0.5 * temperature)).softmax(-1)
+        x = x + block.ls1(attn.proj((weights @ v).transpose(1, 2).flatten(2)))
+        return x + block.ls2(block.mlp(block.norm2(x)))
 
     def reference(x: Tensor) -> Tensor:
         x, before = enter(plain, x), prompts.expand(len(x), -1, -1)
         for index, block in enumerate(plain.blocks):
-            out = block(put(x, before, prefix))
+            out = cooled(put(x, before, prefix), block, temperatures[index])
             x, after = take(out, prefix), out[:, prefix : prefix + P]
             if index < 2:
                 gate = gates[index].sigmoid()

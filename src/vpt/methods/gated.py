@@ -1,7 +1,7 @@
 """Gated prompt tuning, for self-supervised backbones (Yoo et al., ICML 2023).
 
 Plain prompts are weak on MAE and MoCo v3: which block should listen to them differs. Here prompts travel as in
-VPT-shallow, and each block has a gate that decides how far it may change them.
+VPT-shallow, each block has a gate that decides how far it may change them, and a temperature of its attention.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from vpt.methods.vpt import VPT
 class Gated(Method):
     """P_i = g_i * block_i(P_(i-1)) + (1 - g_i) * P_(i-1), g_i = sigmoid(a_i), a_i learned per block.
 
-    length: p. gate: g at the start. dropout: on the prompts, in training.
+    length: p. gate: g at the start, sigmoid(-5) in the authors' example: blocks read prompts before they change them.
+    temperature: attention is softmax(q k / (sqrt(d) T)), T learned per block, from 1 and within 0.01 to 10.
+    dropout: on the prompts, in training.
     """
 
     name: ClassVar[str] = "gated"
@@ -32,7 +34,8 @@ class Gated(Method):
     learning_rate: ClassVar[float] = 0.02
 
     length: int = 10
-    gate: float = 0.9
+    gate: float = 0.0067
+    temperature: bool = True
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
@@ -54,7 +57,17 @@ class Gated(Method):
                 wraps[path] = partial(_inside, outer=wraps[path], inner=gated)
             else:
                 wraps[path] = gated
+        if self.temperature:
+            wraps.update(dict.fromkeys(_queries(trunk, sites), _Cooled))
         return Plan(adds=shallow.adds, wraps=wraps)
+
+
+def _queries(trunk: nn.Module, sites: Sites) -> list[str]:
+    """Where queries pass in each block, on their way to attention. Raises FitError where there is no such place."""
+    places = [name for name, _ in trunk.named_modules() if name.endswith(".q_norm")]
+    if not all(any(place.startswith(f"{block}.") for place in places) for block in sites.blocks):
+        raise FitError("this attention has no place for a temperature; write gated(temperature=false)")
+    return places
 
 
 class _Gate(nn.Module):
@@ -72,6 +85,19 @@ class _Gate(nn.Module):
         first, last = self.first, self.first + self.length
         mixed = torch.lerp(x[:, first:last], out[:, first:last], torch.sigmoid(self.logit).to(out.dtype))
         return torch.cat([out[:, :first], mixed, out[:, last:]], dim=1)
+
+
+class _Cooled(nn.Module):
+    """Stands where queries are normed: divides them by the temperature, and so what attention compares."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+        self.temperature = nn.Parameter(torch.ones(()))
+
+    def forward(self, q: Tensor) -> Tensor:
+        normed: Tensor = self.norm(q)
+        return normed / self.temperature.clamp(0.01, 10).to(normed.dtype)
 
 
 def _inside(block: nn.Module, outer: Wrap, inner: Wrap) -> nn.Module:
