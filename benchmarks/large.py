@@ -55,11 +55,14 @@ def seconds(name: str, options: argparse.Namespace) -> dict[str, Any]:
     return summary(paired(forms, options.rounds), "as it is")
 
 
-def peak(name: str, form: str, size: int) -> None:
-    """The inside of a process that measures memory: bytes, as JSON."""
+def peak(name: str, form: str, size: int, run_it: bool) -> None:
+    """The inside of a process that measures memory: bytes, as JSON. Without a step, that of the weights alone."""
     precision, recompute = FORMS[form]
     model = tuned(backbone(name, precision), recompute)
     weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    if not run_it:
+        print(json.dumps({"weights": weights}))
+        return
     cpu = torch.device("cpu")
     run = step(model, *batch(size))
     machine.forget_peak(cpu)
@@ -72,10 +75,12 @@ def measured(name: str, options: argparse.Namespace) -> tuple[dict[str, Any], li
     times, lines, figures = seconds(name, options), [], {}
     for form in FORMS:
         command = [sys.executable, __file__, "--peak", name, form, "--batch", str(options.batch)]
+        command += ["--without", *options.without]
         memory = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
         figures[form] = {**memory, **times.get(form, {})}
         told = shown(times[form]["times_reference"]) if form in times else "not measured"
-        lines.append(f"| {form} | {told} | {memory['weights'] / 1e9:.2f} | {memory['above'] / 1e9:.2f} |")
+        above = f"{memory['above'] / 1e9:.2f}" if "above" in memory else "not measured"
+        lines.append(f"| {form} | {told} | {memory['weights'] / 1e9:.2f} | {above} |")
     return {**figures, "forward": times["forward"]}, lines
 
 
@@ -84,11 +89,11 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--without", nargs="*", choices=list(FORMS), default=[], help="forms whose time is left out")
+    parser.add_argument("--without", nargs="*", choices=list(FORMS), default=[], help="forms that are only weighed")
     parser.add_argument("--peak", nargs=2, metavar=("MODEL", "FORM"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peak:  # what is freed goes back to the system, or a step could use what loading had
-        peak(*options.peak, options.batch)
+        peak(*options.peak, options.batch, options.peak[1] not in options.without)
         return
     machine.keep_freed_memory()
     for name in options.models:
