@@ -1,11 +1,15 @@
 """A grid of heads in one pass against the same points one by one: 10 learning rates x 4 weight decays x 5 seeds.
 
-    python benchmarks/grid.py
+    python benchmarks/grid.py                     both parts
+    python benchmarks/grid.py --parts sharing     what several configurations of prompts in one batch could win
 
 800 training and 200 validation images as in VTAB-1k, features cached for both forms. One by one is measured on a few
 points of the grid and extrapolated to all 200: every point does the same work. Epochs are fewer than the protocol's
 100, in both forms; their cost is the same from first to last. Learning rates are the paper's by 100, so that no point
 diverges on images of noise, where one by one would end early.
+
+Configurations of deep prompts have nothing in common behind the first block, so k of them in one batch are a step with
+k times as many rows: what that could win is what an image costs less in a larger batch, and that is measured.
 """
 
 from __future__ import annotations
@@ -20,7 +24,9 @@ from typing import Any
 
 import numpy as np
 import timm
+import torch
 
+from attention import step
 from measure import paired, shown, spread
 from report import write
 from vpt import TunedModel, attach, load_backbone, machine
@@ -29,6 +35,7 @@ from vpt.training import Examples, Recipe, train, train_grid
 RATES = (50.0, 25.0, 10.0, 5.0, 2.5, 1.0, 0.5, 0.25, 0.1, 0.05)  # paper, appendix A
 DECAYS = (0.01, 0.001, 0.0001, 0.0)
 SEEDS = range(5)
+BATCHES = (8, 16, 32, 64, 128)
 # method, width of the feature, classes, batch
 ROWS = (
     ("linear", 192, 10, 64),
@@ -71,13 +78,8 @@ def row(method: str, width: int, classes: int, batch: int, options: argparse.Nam
     }  # fmt: skip
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--points", type=int, default=3, help="measured one by one")
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
-    machine.keep_freed_memory()
+def grid(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Heads on cached features, all points at once."""
     rows = []
     with tempfile.TemporaryDirectory() as cache:
         for setting in ROWS:
@@ -94,10 +96,54 @@ def main() -> None:
         setting = " | ".join(str(found[key]) for key in ("method", "width", "classes", "batch"))
         alone, once = found["one_by_one"]["median"], found["at_once"]["median"]
         lines.append(f"| {setting} | {alone:.1f} | {once:.2f} | {shown(found['faster'], 1)} |")
-    table = "\n".join(lines)
-    command = f"python benchmarks/grid.py --epochs {options.epochs} --points {options.points} --rounds {options.rounds}"
-    write("grid", "grid", {"rows": rows}, command, table)
-    print(table)
+    return {"rows": rows}, "\n".join(lines)
+
+
+def sharing(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Seconds per image of a training step of deep prompts, by batch."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(0)
+    model = attach(timm.create_model("vit_tiny_patch16_224", num_classes=0), "vpt(dropout=0)", 10).to(device)
+    todo = {
+        str(size): step(model, torch.randn(size, 3, 224, 224, device=device), torch.arange(size, device=device) % 10)
+        for size in BATCHES
+    }
+    seconds = paired(todo, options.rounds, device)
+    alone = str(BATCHES[0])
+    wins = {
+        size: spread([a / BATCHES[0] * int(size) / b for a, b in zip(seconds[alone], values, strict=True)])
+        for size, values in seconds.items()
+    }
+    columns = [f"{size} ({int(size) // BATCHES[0]})" for size in wins]
+    lines = [
+        f"**Several configurations in one batch**: how many times less an image costs than in a batch of {alone}, a "
+        f"training step of ten deep prompts, ViT-Ti/16; median and quartiles of {options.rounds} rounds.",
+        "",
+        f"| images in a step (configurations of {alone}) | {' | '.join(columns)} |",
+        f"|---|{'---:|' * len(columns)}",
+        f"| times less | {' | '.join(shown(figure) for figure in wins.values())} |",
+    ]
+    return {"seconds": {size: spread(values) for size, values in seconds.items()}, "wins": wins}, "\n".join(lines)
+
+
+PARTS = {"grid": grid, "sharing": sharing}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--points", type=int, default=3, help="measured one by one")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    machine.keep_freed_memory()
+    for part in options.parts:
+        figures, table = PARTS[part](options)
+        command = f"python benchmarks/grid.py --parts {part} --rounds {options.rounds}"
+        if part == "grid":
+            command += f" --epochs {options.epochs} --points {options.points}"
+        write("grid", part, figures, command, table)
+        print(f"{table}\n", flush=True)
 
 
 if __name__ == "__main__":
