@@ -211,6 +211,14 @@ def test_a_header_that_lies(path, changes, part):
     assert part in refusal(path)
 
 
+@pytest.mark.parametrize("place", ["hf-hub:someone/model", "local-dir:/somewhere"])
+def test_a_file_from_a_stranger_names_no_place_to_load_from(path, place):
+    """What timm loads from a place that a file names could be a pickle."""
+    rewrite(path, backbone=place)
+    with pytest.raises(ArtifactError, match="not in timm's own list; if you trust that place"):
+        load(path)
+
+
 def test_another_backbone(path):
     other = model_of("vit")
     with torch.no_grad():

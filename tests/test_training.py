@@ -22,7 +22,10 @@ from two_processes import RECIPE, examples, model
 from vpt import METHODS, VPT, Full, Linear, TunedModel
 from vpt.errors import ArtifactError, DataError, SpecError, TrainingError
 from vpt.training import Epoch, Examples, Recipe, Watcher, prototypes, train
-from vpt.training.batches import order
+from vpt.training.batches import Feed, order
+from vpt.training.evaluate import logits_of
+from vpt.training.features import what_must_run
+from vpt.training.grid import check_grid
 
 TESTS = Path(__file__).parent
 
@@ -265,6 +268,23 @@ def test_frozen_features_are_computed_once_and_change_nothing(monkeypatch, tmp_p
     uncached = train(plain, examples(), RECIPE, validation=examples(seed=1))
     assert differences(cached, plain) < 1e-5
     assert [e.val_loss for e in history] == pytest.approx([e.val_loss for e in uncached], rel=1e-5)
+
+
+def test_features_of_fixed_prompts_are_their_own(tmp_path):
+    """They never train, but they hang: no cache may give them the features of a bare backbone, or of another draw."""
+    for number, name in enumerate(("linear", "vpt(length=5, fixed=true)", "vpt(length=5, fixed=true)")):
+        tuned = model(name)
+        for tensor in tuned.owned_state().values():
+            if not isinstance(tensor, nn.Parameter):
+                tensor += number
+        feed = Feed(examples(), tuned.backbone.preprocessing, torch.device("cpu"))
+        with torch.no_grad():
+            wanted = logits_of(tuned, feed)
+        network = what_must_run(tuned, RECIPE, feed, cache=tmp_path)
+        assert (logits_of(network, feed) - wanted).abs().max() < 1e-4
+        assert len(list(tmp_path.iterdir())) == number + 1
+    with pytest.raises(SpecError, match="hangs something that every seed draws anew"):
+        check_grid(tuned, [RECIPE])
 
 
 @pytest.mark.parametrize("augment", ["flip", "crop"])

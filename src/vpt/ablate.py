@@ -218,7 +218,8 @@ def _together(row: Row, rows: Sequence[Row]) -> Row:
     data = read(job.data, seed=job.split_seed or 0, val_fraction=job.val_fraction, test_fraction=job.test_fraction)
     backbone = load_backbone(job.backbone, weights=job.weights, image_size=job.image_size)
     models = [load(other.out, backbone) for other in of.jobs]
-    return replace(row, runs=of.runs, together=evaluate_together(models, data, of.runs[0].scored_on).top1)
+    scores = evaluate_together(models, data, of.runs[0].scored_on, skip_corrupt=job.skip_corrupt)
+    return replace(row, runs=of.runs, together=scores.top1)
 
 
 def _known(data: str, base: Method, backbones: tuple[str, ...], options: Mapping[str, Any]) -> Known:

@@ -131,6 +131,11 @@ def load(path: str | Path, backbone: str | nn.Module | Backbone | None = None) -
     """
     path = Path(path)
     header = inspect(path)
+    if backbone is None and ":" in header.backbone:  # timm reads such names as places, which a stranger may have chosen
+        raise ArtifactError(
+            f"{path} asks for the backbone {header.backbone}, which is not in timm's own list; if you trust that "
+            "place, give it as the backbone yourself"
+        )
     if backbone is None or isinstance(backbone, str):
         own_size = header.preprocessing.size
         found = load_backbone(backbone or header.backbone)

@@ -81,12 +81,17 @@ def evaluate(
     return score(logits_of(model, feed), feed.labels)
 
 
-def evaluate_together(models: Sequence[TunedModel], data: Dataset, part: str = "test") -> Scores:
-    """Measure models as one: the mean of their probabilities decides (paper, section 4.3, "prompt ensembling").
+def evaluate_together(
+    models: Sequence[TunedModel], data: Dataset, part: str = "test", *, skip_corrupt: bool = False
+) -> Scores:
+    """Measure models as one: the mean of their probabilities decides (paper, appendix, ensembling).
 
-    Prompt sets of one kind answer in one forward pass; other models one after the other. Raises as `evaluate` does.
+    Prompt sets of one kind answer in one forward pass; other models one after the other. skip_corrupt: leave unreadable
+    images out. Raises as `evaluate` does, and SpecError where the models do not know the same classes.
     """
-    feed = _feed(models[0], data, part, None)
+    if len({(model.num_classes, model.classes) for model in models}) > 1:
+        raise SpecError("the models do not know the same classes, so their answers have no mean")
+    feed = _feed(models[0], data, part, None, skip_corrupt)
     try:
         logits = logits_of(Ensemble(models), feed)
     except SpecError:  # no prompt sets of one kind
@@ -94,7 +99,13 @@ def evaluate_together(models: Sequence[TunedModel], data: Dataset, part: str = "
     return score(logits, feed.labels)
 
 
-def _feed(model: TunedModel, data: Dataset, part: str, on_image: Callable[[int, int], None] | None) -> Feed:
+def _feed(
+    model: TunedModel,
+    data: Dataset,
+    part: str,
+    on_image: Callable[[int, int], None] | None,
+    skip_corrupt: bool = False,
+) -> Feed:
     """One part of a dataset, with labels as the model numbers them."""
     model.demand_classifier("vpt.predict.evaluate")
     split = data.splits[part]
@@ -112,5 +123,5 @@ def _feed(model: TunedModel, data: Dataset, part: str, on_image: Callable[[int, 
         number = {name: index for index, name in enumerate(model.classes)}
         own = np.array([number.get(name, -1) for name in data.classes])
         split = Split(split.images, own[split.labels], split.names)
-    pixels = decode(split, model.backbone.preprocessing, progress=on_image)
+    pixels = decode(split, model.backbone.preprocessing, progress=on_image, skip_corrupt=skip_corrupt)
     return Feed(Examples(pixels.images, pixels.labels), model.backbone.preprocessing, next(model.parameters()).device)

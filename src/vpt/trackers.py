@@ -6,6 +6,7 @@ They are told what vpt records anyway; nothing depends on them. Another one is a
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -41,7 +42,7 @@ class TensorBoard:
         self._writer_of = need("torch.utils.tensorboard", "tensorboard", "TensorBoard").SummaryWriter
 
     def begin(self, name: str, config: Mapping[str, Any]) -> None:
-        self._writer = self._writer_of(self.place / name)
+        self._writer = self._writer_of(self.place / re.sub(r'[<>:"|?*\\]', "_", name))  # not in names of Windows
         self._writer.add_text("config", f"```\n{json.dumps(config, indent=1)}\n```")
         self._last = 0
 

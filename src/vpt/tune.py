@@ -54,6 +54,8 @@ def tune(job: Job, listener: Listener | None = None, *, overwrite: bool = False,
     if overwrite and first:
         shutil.rmtree(job.folder, ignore_errors=True)
         job.out.unlink(missing_ok=True)
+    if overwrite:
+        distributed.add_number(0.0)  # the others wait, or they would find the old run finished
     result_path = job.folder / "result.json"
     finished = finished_run(job, Result)
     if finished is not None:

@@ -24,7 +24,7 @@ from vpt.bench.claims import Claims, beating
 from vpt.bench.local import Processes
 from vpt.bench.plan import Plan
 from vpt.bench.runner import RunListener, run
-from vpt.bench.store import Store
+from vpt.bench.store import Record, Store
 from vpt.bench.work import execute, work
 from vpt.errors import DataError, VptError
 
@@ -157,6 +157,27 @@ def test_a_run_that_was_ended_meanwhile_is_not_done_again(
     work(plan, store)
     assert {path: path.stat().st_mtime_ns for path in (store.folder / "runs").iterdir()} == before
     assert not ready(plan, other.records())
+
+
+def test_an_error_that_another_runner_mended_is_seen(tmp_path: Path) -> None:
+    """Two runners: one has read a record of an error, the other forgets it and does the run."""
+    first, second = Store(tmp_path), Store(tmp_path)
+    first.write(Record("abc", "error", "task", "method", "final", {}, "the disk was full"))
+    assert first.records()["abc"].status == "error"
+    assert second.forget_errors() == 1
+    assert not first.records()
+    second.write(Record("abc", "done", "task", "method", "final", {}))
+    assert first.records()["abc"].status == "done"
+
+
+def test_strays_among_claims_are_left_alone(tmp_path: Path) -> None:
+    claims = Claims(tmp_path)
+    for name in (".DS_Store", "run.0 (conflicted copy)", "run.txt"):
+        (tmp_path / name).touch()
+    claim = claims.take("run")
+    assert claim is not None and claims.held() == {"run": os.getpid()}
+    claims.end("run")
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_a_damaged_record_is_named(done: Store, tmp_path: Path) -> None:

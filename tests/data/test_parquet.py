@@ -84,6 +84,38 @@ def test_what_is_there_is_left_alone_and_a_part_goes_on(hub, tmp_path, monkeypat
     assert not seen
 
 
+def test_two_sources_are_never_mixed(hub, tmp_path):
+    """Names are row numbers, so only the source tells them apart."""
+    other = tmp_path / "other"
+    write(other / "train.parquet", [(image(50 + i), i % 3) for i in range(12)])
+
+    def stop(what, done, total):
+        if what.startswith("writing") and done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        unpack_parquet(hub, tmp_path / "out", progress=stop)
+    with pytest.raises(DataError, match="from another source"):
+        unpack_parquet(other, tmp_path / "out")
+    unpack_parquet(hub, tmp_path / "out")
+    with pytest.raises(DataError, match=r"was made from .*hub, not from .*other"):
+        unpack_parquet(other, tmp_path / "out")
+
+
+def test_numbers_with_gaps_and_names_without_images(tmp_path):
+    write(tmp_path / "gaps.parquet", [(image(i), (3, 7, 900_000_000)[i % 3]) for i in range(6)])
+    assert unpack_parquet(tmp_path / "gaps.parquet", tmp_path / "gaps")["classes"] == ["3", "7", "900000000"]
+    assert read(tmp_path / "gaps", val_fraction=0, test_fraction=0).train.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    write(
+        tmp_path / "some.parquet",
+        [(image(i), 2 * (i % 2)) for i in range(6)],
+        {"_type": "ClassLabel", "names": CLASSES},
+    )
+    made = unpack_parquet(tmp_path / "some.parquet", tmp_path / "some")
+    assert made["classes"] == ["iris", "tulip"] and "rose/wild" in made["notes"][0]
+    assert read(tmp_path / "some", val_fraction=0, test_fraction=0).train.labels.tolist() == [0, 1] * 3
+
+
 def test_texts_are_classes_too_and_one_file_is_train(tmp_path):
     write(tmp_path / "pictures.parquet", [(image(i), "ba"[i % 2]) for i in range(6)])
     made = unpack_parquet(tmp_path / "pictures.parquet", tmp_path / "out")
@@ -122,7 +154,7 @@ def test_faults(tmp_path, hub):
     with pytest.raises(DataError, match="give one of these folders"):
         unpack_parquet(tmp_path / "two", tmp_path / "out")
     write(tmp_path / "past.parquet", [(image(0), 3), (image(1), 1)], {"_type": "ClassLabel", "names": CLASSES})
-    with pytest.raises(DataError, match="label 3, but there are 3 classes"):
+    with pytest.raises(DataError, match="label 3, but there are 3 class"):
         unpack_parquet(tmp_path / "past.parquet", tmp_path / "out")
 
 

@@ -262,3 +262,60 @@ def test_course():
     assert course.learning_rate * course.head_rate == pytest.approx(0.03)
     with pytest.raises(SpecError, match="iterations"):
         Course(iterations=0)
+
+
+def scene(root: Path, mask: np.ndarray, images: str = "images", masks: str = "masks") -> Path:
+    for i, (folder, pixels) in enumerate(((images, np.zeros((*mask.shape, 3), np.uint8)), (masks, mask)) * 2):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(root / folder / f"{i // 2}.png")
+    return root
+
+
+def test_an_ignored_id_is_ignored_also_where_a_class_would_have_it(tmp_path):
+    mask = np.zeros((16, 16), np.uint8)
+    mask[4:] = 1
+    scenes = read_scenes(scene(tmp_path, mask), ignore=0)
+    assert scenes.table[0] == VOID and scenes.table[1] == 1
+    assert scenes.pixels.tolist() == [0, 192]
+    assert set(np.unique(read_pair(scenes.parts["train"], 0, scenes.table)[1])) == {1, VOID}
+    for wrong in (-1, 70_000):
+        with pytest.raises(SpecError, match="0 to 65535"):
+            read_scenes(tmp_path, ignore=wrong)
+
+
+def test_more_classes_than_can_be_told_apart_are_refused(tmp_path):
+    mask = np.zeros((16, 16), np.uint16)
+    mask[4:] = 300
+    with pytest.raises(DataError, match=r"301 classes, .*255 can be told apart"):
+        read_scenes(scene(tmp_path, mask))
+    assert read_scenes(tmp_path, ignore=300).classes == ("0",)
+
+
+def test_a_part_with_images_alone_is_named(tmp_path):
+    mask = np.zeros((16, 16), np.uint8)
+    scene(tmp_path, mask, "images/train", "masks/train")
+    (tmp_path / "images/val").mkdir()
+    with pytest.raises(DataError, match=r"images/val: there is no masks/val for it"):
+        read_scenes(tmp_path)
+    (tmp_path / "images/val").rmdir()
+    with pytest.raises(SpecError, match=r"val_fraction is 5"):
+        read_scenes(tmp_path, val_fraction=5)
+
+
+def test_class_files_of_windows_and_names_that_stand_twice(tmp_path):
+    mask = np.zeros((16, 16), np.uint8)
+    mask[4:] = 1
+    (scene(tmp_path, mask) / "classes.txt").write_text("sky\nroad\n", encoding="utf-8-sig")
+    assert read_scenes(tmp_path).classes == ("sky", "road")
+    (tmp_path / "classes.txt").write_text("sky\nsky\n")
+    with pytest.raises(DataError, match="names sky more than once"):
+        read_scenes(tmp_path)
+
+
+def test_masks_are_plain_rasters(tmp_path):
+    """Pillow would start another program for PostScript."""
+    mask = np.zeros((16, 16), np.uint8)
+    scene(tmp_path, mask)
+    Image.fromarray(mask).save(tmp_path / "masks/0.png", "EPS")
+    with pytest.raises(DataError, match=r"0: a mask that cannot be read"):
+        read_scenes(tmp_path)

@@ -41,6 +41,8 @@ class Claim:
             os.utime(self.path)
         except FileNotFoundError:
             return False
+        except OSError:  # a network folder that is away for a moment: the next sign of life may come through
+            return True
         return max(_numbers(self.folder, self.run_id), default=-1) == self.number
 
     def release(self) -> None:
@@ -77,7 +79,8 @@ class Claims:
     def held(self) -> dict[str, int]:
         """Run -> process id, for the claims of this machine; 0 for those of another."""
         found: dict[str, int] = {}
-        for path in sorted(self.folder.glob("*.*"), key=lambda path: int(path.suffix[1:])):
+        numbered = [path for path in self.folder.glob("*.*") if path.suffix[1:].isdigit()]  # others are strays
+        for path in sorted(numbered, key=lambda path: int(path.suffix[1:])):
             host, process = _owner(_text(path))
             found[path.stem] = process if host == socket.gethostname() else 0
         return found
@@ -128,7 +131,7 @@ def _void(path: Path) -> str | None:
 
 
 def _numbers(folder: Path, run_id: str) -> list[int]:
-    return [int(path.suffix[1:]) for path in folder.glob(f"{run_id}.*")]
+    return [int(path.suffix[1:]) for path in folder.glob(f"{run_id}.*") if path.suffix[1:].isdigit()]
 
 
 def _text(path: Path) -> str | None:

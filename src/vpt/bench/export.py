@@ -87,6 +87,7 @@ def query(folder: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
         base.executemany(f"INSERT INTO runs VALUES ({places})", rows(folder))
         try:
             answer = base.execute(sql)
+            found = answer.fetchall()
         except (sqlite3.Error, sqlite3.Warning) as error:
             raise SpecError(f"SQLite says: {error}; the table is runs, its columns are {', '.join(COLUMNS)}") from error
-        return [column[0] for column in answer.description or ()], answer.fetchall()
+        return [column[0] for column in answer.description or ()], found

@@ -92,7 +92,7 @@ def _bury(process: BaseProcess, plan: Plan, store: Store, board: Board) -> None:
         return
     code = process.exitcode or 0
     why = f"signal {signal.Signals(-code).name}, perhaps for want of memory" if code < 0 else f"exit code {code}"
-    had = store.claims.release_of(process.pid or 0)
+    had = [run_id for run_id, owner in store.claims.held().items() if owner == process.pid]
     if not had:
         raise VptError(f"{process.name} ended with {why}, and not over a run; the text above says more")
     runs = known(plan, store.records())
@@ -101,6 +101,7 @@ def _bury(process: BaseProcess, plan: Plan, store: Store, board: Board) -> None:
             text = f"its worker ended with {why}"
             board.note(f"{runs[run_id].label}: {text}")
             store.write(without_result(runs[run_id], text))
+        store.claims.end(run_id)  # only now: it would end the next worker, too
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from vpt.methods.catalogue import parse_method
 from vpt.methods.vpt import VPT
 
 _FILE = Path(__file__).with_suffix(".toml")
+_SIZE = 224  # px, of all that is published there
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Published:
     def beside(self, plan: Plan, entry: Entry) -> dict[str, float]:
         """Task -> published top-1 of the method of `entry`, for the tasks of `plan` that are the publication's own."""
         if plan.backbone != self.backbone or plan.weights is not None or plan.protocol.train_fraction != 1:
+            return {}
+        if plan.protocol.image_size not in (None, _SIZE):
             return {}
         methods = {_settled(parse_method(candidate.spec)) for candidate in entry.candidates}
         row = next((row for row in self.rows if methods == {_settled(parse_method(row.spec))}), None)

@@ -81,6 +81,13 @@ def read_plan(path: Path, data: Path | None = None) -> Plan:
     more than one fault, all of them in one error of the first's kind.
     """
     values = _load(path)
+    try:
+        return _plan_of(values, path, data)
+    except (TypeError, AttributeError) as error:  # a number where a text or a table belongs
+        raise SpecError(f"{path} has a value of the wrong kind: {error}") from error
+
+
+def _plan_of(values: dict[str, Any], path: Path, data: Path | None) -> Plan:
     faults = Faults(path)
     with faults.gathered():
         check_keys(values, _PLAN | _PROTOCOL, str(path))

@@ -11,7 +11,7 @@ from vpt.bench.tables import PROTOCOL, Table
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--", "<": r"$<$", ">": r"$>$",
-    "|": r"\textbar{}", "×": r"$\times$", '"': r"\textquotedbl{}",
+    "|": r"\textbar{}", "×": r"$\times$", '"': "''",
 }  # fmt: skip
 
 

@@ -85,7 +85,10 @@ class Store:
     def records(self) -> dict[str, Record]:
         """All records by id. Only new ones are read."""
         there = {path.stem: path for path in self._path("x").parent.glob("[!.]*.json")}
-        self._known = {name: self._known.get(name) or _read(path) for name, path in sorted(there.items())}
+        # An error may have been forgotten, and the run done again, by another process.
+        kept = {name: record for name, record in self._known.items() if record.status != "error"}
+        found = ((name, kept.get(name) or _read(path)) for name, path in sorted(there.items()))
+        self._known = {name: record for name, record in found if record is not None}
         return self._known
 
     def write(self, record: Record) -> None:
@@ -132,8 +135,11 @@ class Store:
         return self.folder / "runs" / f"{run_id}.json"
 
 
-def _read(path: Path) -> Record:
+def _read(path: Path) -> Record | None:
+    """None where another process has just forgotten it."""
     try:
         return Record(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
     except (ValueError, TypeError) as error:
         raise DataError(f"the record {path} is damaged ({error}); delete it to have the run done again") from error

@@ -16,7 +16,7 @@ import click
 @click.option("--weights", type=click.Path(path_type=Path), help="Local weights of the backbone.")
 @click.option("--scales", default="1", show_default=True, help="Segmentation: scales to average, such as 0.75,1,1.25.")
 @click.option("--flip", is_flag=True, help="Segmentation: average with the mirrored image.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("masks"), show_default=True,
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("predicted"), show_default=True,
               help="Segmentation: folder for masks and overlays.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image and line.")
 def command(

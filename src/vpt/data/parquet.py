@@ -23,7 +23,7 @@ from vpt.data.benchmarks.prepare import quiet
 from vpt.data.benchmarks.records import Records
 from vpt.data.benchmarks.written import write_folder
 from vpt.data.messages import lines, listed, number
-from vpt.data.rgb import suffix_of
+from vpt.data.rgb import formats, suffix_of
 from vpt.errors import DataError, nearest
 from vpt.extras import need
 
@@ -50,10 +50,13 @@ def unpack_parquet(
             root, facts["source"], facts["terms"] = _download(str(source).removeprefix(HUB))
         tables = {part: _Table(files) for part, files in _files(root).items()}
         columns = _columns(next(iter(tables.values())), image, label)
-        classes = columns.classes or _classes(tables, columns)
+        classes, numbers = _numbers(tables, columns)
+        unused = [name for name in columns.classes if name not in classes]
+        if unused:
+            facts["notes"].append(f"{number(len(unused), 'class')} without any image left out: {listed(unused)}")
         parts = {}
         for part, table in tables.items():
-            parts[part], missing = _records(part, table, columns, classes, progress)
+            parts[part], missing = _records(part, table, columns, numbers, progress)
             if missing:
                 facts["notes"].append(f"{number(missing, 'image')} of {part} have no label and were left out")
         parts = {part: records for part, records in parts.items() if len(records)}
@@ -63,6 +66,8 @@ def unpack_parquet(
         write_folder(folder, parts, classes, lists, {"label": f"column {columns.label}", **facts}, progress)
     done = read_manifest(folder)
     assert done is not None
+    if str(source) not in (done["source"], done["source"].partition("@")[0]):
+        raise DataError(f"{folder} was made from {done['source']}, not from {source}; choose another --out")
     return done
 
 
@@ -173,26 +178,26 @@ def _columns(table: _Table, image: str | None, label: str | None) -> _Columns:
     return _Columns(chosen["image"], chosen["label"], tuple(features.get(chosen["label"], {}).get("names", ())))
 
 
-def _classes(tables: dict[str, _Table], columns: _Columns) -> tuple[str, ...]:
-    """Texts in alphabetical order, or the numbers up to the largest."""
+def _numbers(tables: dict[str, _Table], columns: _Columns) -> tuple[tuple[str, ...], dict[int | str, int]]:
+    """The names of the classes that occur, and for each value of the column the number of its class."""
     values = {value for table in tables.values() for value in table.whole(columns.label) if value is not None}
-    if all(isinstance(value, str) for value in values):
-        return tuple(sorted(values))
-    if not all(isinstance(value, int) for value in values):
+    if not (all(isinstance(value, str) for value in values) or all(isinstance(value, int) for value in values)):
         raise DataError(f"column {columns.label} holds neither whole numbers nor texts; name another with --label")
-    return tuple(str(k) for k in range(max(values, default=-1) + 1))
+    used = sorted(value for value in values if isinstance(value, str) or value >= 0)
+    if columns.classes and used and used[-1] >= len(columns.classes):
+        raise DataError(
+            f"column {columns.label} holds the label {used[-1]}, but there are {number(len(columns.classes), 'class')}"
+        )
+    names = tuple(columns.classes[value] if columns.classes else str(value) for value in used)
+    return names, {value: k for k, value in enumerate(used)}
 
 
 def _records(
-    part: str, table: _Table, columns: _Columns, classes: tuple[str, ...], progress: Progress
+    part: str, table: _Table, columns: _Columns, numbers: dict[int | str, int], progress: Progress
 ) -> tuple[Records, int]:
     """The labelled images of a part, and how many have no label."""
-    numbers = {name: k for k, name in enumerate(classes)}
     values = table.whole(columns.label)
-    labels = [numbers.get(value, -1) if isinstance(value, str) else -1 if value is None else value for value in values]
-    beyond = [value for value in labels if value >= len(classes)]
-    if beyond:
-        raise DataError(f"{part} holds the label {beyond[0]}, but there are {number(len(classes), 'class')}")
+    labels = [numbers.get(value, -1) for value in values]
     rows = [row for row, value in enumerate(labels) if value >= 0]
 
     def encoded(row: int) -> bytes:
@@ -205,8 +210,8 @@ def _records(
     names, faults = [], []
     for done, row in enumerate(rows, start=1):
         try:
-            names.append(f"{part}_{row:06d}{suffix_of(Image.open(io.BytesIO(encoded(row))).format)}")
-        except (OSError, KeyError, DataError) as error:
+            names.append(f"{part}_{row:06d}{suffix_of(Image.open(io.BytesIO(encoded(row)), formats=formats()).format)}")
+        except Exception as error:  # on damaged files Pillow raises whatever its decoders stumble over
             faults.append(
                 str(error) if isinstance(error, DataError) else f"row {row} of {part} is no image of a known kind"
             )

@@ -103,7 +103,7 @@ def open_rgb(path: Path) -> tuple[Image.Image, list[str]]:
 
     _ear.remarks = remarks = []
     try:
-        with path.open("rb") as file, Image.open(file, formats=_formats()) as image:
+        with path.open("rb") as file, Image.open(file, formats=formats()) as image:
             if min(image.size) < MIN_SIDE:
                 raise BadImage(f"only {image.width} x {image.height} px; each side needs {MIN_SIDE}")
             # The second image of an MPO file is a depth map or a preview that cameras add, not a frame.
@@ -116,7 +116,7 @@ def open_rgb(path: Path) -> tuple[Image.Image, list[str]]:
     except BadImage:
         raise
     except UnidentifiedImageError:
-        raise BadImage(f"not an image of a known format ({', '.join(_formats())})") from None
+        raise BadImage(f"not an image of a known format ({', '.join(formats())})") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise BadImage(f"more than {Image.MAX_IMAGE_PIXELS} pixels, too large to be safe; scale it down") from None
     except Exception as error:  # on damaged files Pillow raises whatever its decoders stumble over
@@ -127,7 +127,7 @@ def open_rgb(path: Path) -> tuple[Image.Image, list[str]]:
 
 
 @cache
-def _formats() -> tuple[str, ...]:
+def formats() -> tuple[str, ...]:
     Image.init()
     return tuple(name for name in _FORMATS if name in Image.OPEN)  # Pillow may be built without some
 

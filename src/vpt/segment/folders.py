@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vpt.data.messages import lines, listed, number
-from vpt.data.rgb import SUFFIXES, BadImage, listening, open_rgb
+from vpt.data.rgb import SUFFIXES, BadImage, formats, listening, open_rgb
 from vpt.errors import DataError, SpecError, nearest
 from vpt.segment.labels import LABELS, VOID, Labels
 
@@ -144,14 +145,23 @@ def read_scenes(
     row = LABELS[wanted]
     notes = [f"masks are read as {wanted}; --labels chooses another reading"] if labels == "auto" else []
     if ignore is not None:
+        if not 0 <= ignore <= 65535:
+            raise SpecError(f"ignore is {ignore}; ids in masks are 0 to 65535")
         row = replace(row, ignore=(*row.ignore, ignore))
     if reduce_zero:
         row = replace(row, reduce_zero=True)
 
-    faults: list[str] = []
+    if not 0 <= val_fraction < 1:
+        raise SpecError(f"val_fraction is {val_fraction}; it must be at least 0 and below 1")
+    faults = _one_sided(root, layout, names)
     parts = {part: _pairs(root, layout, name, faults) for part, name in names.items() if test or part != "test"}
     seen = _look(parts, faults, progress)
     found = tuple(classes or row.classes or _listed_classes(root) or _numbered(row, seen))
+    if len(found) > VOID:
+        raise DataError(
+            f"{root}: {number(len(found), 'class')}, or ids that large in a mask; {VOID} can be told apart. Is the "
+            "largest id one to be ignored? See --ignore"
+        )
     table = row.table(len(found))
     for name, look in seen.items():
         strange = [int(k) for k in look.ids if table[k] < 0]
@@ -195,11 +205,25 @@ class _Look:
     key: str
 
 
+def _one_sided(root: Path, layout: Layout, names: Mapping[str, str]) -> list[str]:
+    """Parts with images and no masks, or the other way round; those of test are often kept back."""
+    if not layout.parted or layout.lists:
+        return []
+    return [
+        f"{there.relative_to(root)}: there is no {lacking.relative_to(root)} for it"
+        for part in ("train", "val")
+        if part not in names
+        for name in _PARTS[part]
+        for there, lacking in permutations([root / place.format(part=name) for place in (layout.images, layout.masks)])
+        if there.is_dir() and not lacking.exists()
+    ]
+
+
 def _pairs(root: Path, layout: Layout, name: str, faults: list[str]) -> Pairs:
     images = _by_key(root, layout.images.format(part=name), layout.image_tag, faults)
     masks = _by_key(root, layout.masks.format(part=name), layout.mask_tag, faults)
     if layout.lists:
-        stems = (root / layout.lists.format(part=name)).read_text(encoding="utf-8").split()
+        stems = (root / layout.lists.format(part=name)).read_text(encoding="utf-8-sig").split()
         faults += [f"{stem}: named in the list, but there is no such image" for stem in stems if stem not in images]
         images, masks = ({k: found[k] for k in stems if k in found} for found in (images, masks))
     faults += [f"{path.relative_to(root)}: an image without a mask" for k, path in images.items() if k not in masks]
@@ -224,7 +248,9 @@ def _by_key(root: Path, folder: str, tag: str, faults: list[str]) -> dict[str, P
 def _open_mask(path: Path) -> NDArray[np.int64]:
     """Ids (height, width), as they stand in an index or grey image of 8 or 16 bits. Raises BadImage."""
     try:
-        with Image.open(path) as image:
+        if not path.is_file():  # a pipe would be waited for for ever
+            raise BadImage("not a regular file")
+        with Image.open(path, formats=formats()) as image:
             if image.mode not in ("P", "L", "1", "I", "I;16"):
                 raise BadImage(f"a mask of mode {image.mode}; save it with one number per pixel (index or grey PNG)")
             ids = np.asarray(image).astype(np.int64)
@@ -267,7 +293,11 @@ def _look(parts: dict[str, Pairs], faults: list[str], progress: Callable[[int, i
 
 def _listed_classes(root: Path) -> tuple[str, ...]:
     path = root / "classes.txt"
-    return tuple(path.read_text(encoding="utf-8").strip().splitlines()) if path.is_file() else ()
+    names = tuple(path.read_text(encoding="utf-8-sig").strip().splitlines()) if path.is_file() else ()
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"{path} names {listed(twice)} more than once; give each class a name of its own")
+    return names
 
 
 def _numbered(row: Labels, seen: dict[str, _Look]) -> tuple[str, ...]:

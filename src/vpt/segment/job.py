@@ -80,6 +80,8 @@ def tune_segmentation(job: SegmentJob, listener: Listener | None = None, *, over
     if overwrite and first:
         shutil.rmtree(job.folder, ignore_errors=True)
         job.out.unlink(missing_ok=True)
+    if overwrite:
+        distributed.add_number(0.0)  # the others wait, or they would find the old run finished
     finished = finished_run(job, Segmented)
     if finished is not None:
         listener.note(f"{job.out} was made by this very job before; --overwrite does it again")

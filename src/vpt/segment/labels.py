@@ -29,11 +29,11 @@ class Labels:
         shift = int(self.reduce_zero)
         ids = self.ids if self.ids is not None else {k + shift: k for k in range(classes)}
         table = np.full(65536, -1, dtype=np.int16)
-        table[list(self.ignore)] = VOID
         if self.reduce_zero:
             table[0] = VOID
         for number, label in ids.items():
             table[number] = label
+        table[list(self.ignore)] = VOID  # last, so that it wins
         return table
 
 

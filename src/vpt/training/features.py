@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vpt.backbone.stem import Resumed
 from vpt.errors import DataError
 from vpt.files import write_atomic
+from vpt.hanging import tensors
 from vpt.methods.linear import Linear
 from vpt.model import TunedModel
 from vpt.training.batches import Examples, Feed
@@ -100,6 +101,13 @@ def _key(model: TunedModel, feed: Feed, bf16: bool) -> str:
     digest = hashlib.sha256(model.backbone.fingerprint().encode())
     digest.update(json.dumps([model.backbone.preprocessing.as_dict(), bf16], sort_keys=True).encode())
     digest.update(feed.examples.pixels.data)
+    if model.hangs_at:  # what hangs and never trains, such as fixed prompts, is part of the network
+        digest.update(model.method.spec(full=True).encode())
+        heads = {id(tensor) for _, tensor in tensors(model.head)}
+        for name, tensor in sorted(model.owned_state().items()):
+            if id(tensor) not in heads:
+                digest.update(name.encode())
+                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:32]
 
 

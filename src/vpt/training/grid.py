@@ -71,6 +71,8 @@ def check_grid(model: TunedModel, recipes: Sequence[Recipe]) -> None:
     """Raise SpecError where these recipes cannot be trained at once."""
     if not model.only_head_trains:
         raise SpecError(f"{model.method} trains more than a head; a grid of it cannot be trained at once")
+    if model.hangs_at:
+        raise SpecError(f"{model.method} hangs something that every seed draws anew; a grid is of heads alone")
     for recipe in recipes:
         if replace(recipes[0], **{name: getattr(recipe, name) for name in _OWN}) != recipe:
             raise SpecError(f"recipes that are trained at once may differ in {', '.join(_OWN)} alone")

@@ -57,8 +57,10 @@ class Recipe:
             if value not in choices:
                 raise SpecError(f"{field} is {value!r}; {nearest(value, choices)}")
         for field in ("epochs", "batch_size", "accumulate"):
-            if getattr(self, field) < 1:
-                raise SpecError(f"{field} is {getattr(self, field)}; it must be at least 1")
+            value = getattr(self, field)
+            if not isinstance(value, int) or value < 1:
+                kind = "at least 1" if isinstance(value, int) else "a whole number"
+                raise SpecError(f"{field} is {value!r}; it must be {kind}")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise SpecError(f"learning_rate is {self.learning_rate}; it must be above 0")
         for field in ("weight_decay", "warmup_epochs", "probe_epochs", "probe_weight_decay", "head_rate"):

@@ -40,7 +40,7 @@ def write_folder(
         )
         for name, within in lists.items()
     }  # fmt: skip
-    begin(folder, hashlib.sha256("".join(texts.values()).encode()).hexdigest())
+    begin(folder, hashlib.sha256("".join([str(facts["source"]), *texts.values()]).encode()).hexdigest())
     _write(folder, [file for part in files.values() for file in part], f"writing {folder.name}", progress)
     for name, text in texts.items():
         write_atomic(folder / name, text.encode())
