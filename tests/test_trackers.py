@@ -128,6 +128,20 @@ def test_a_job_is_told_once(heard: list[tuple[Any, ...]], tmp_path: Path) -> Non
     ]
 
 
+def test_a_tracker_that_fails_costs_no_run(
+    heard: list[tuple[Any, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def log(self: Recording, step: int, values: Values) -> None:
+        raise ConnectionError("the server is down")
+
+    monkeypatch.setattr(Recording, "log", log)
+    line = ["digits", "--method", "linear", "--epochs", "2", "--train-fraction", "0.1", "--track", "recording"]
+    answer = CliRunner().invoke(command, [*line, "--out", str(tmp_path / "digits.safetensors")])
+    assert answer.exit_code == 0, answer.output
+    assert answer.output.count("Recording failed and is told nothing more: ConnectionError: the server is down") == 1
+    assert [kind for kind, *_ in heard] == ["made", "begin"]
+
+
 def test_a_failed_job_ends_without_scores(heard: list[tuple[Any, ...]], tmp_path: Path) -> None:
     line = ["digits", "--method", "linear", "--epochs", "1", "--lr", "1e38", "--track", "recording", "--out",
             str(tmp_path / "digits.safetensors")]  # fmt: skip

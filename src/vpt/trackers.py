@@ -112,6 +112,32 @@ def tracker(text: str) -> Tracker:
     return TRACKERS[name](place)
 
 
+class Guarded:
+    """A tracker that training does not depend on: its first failure is told as a note, and it hears no more."""
+
+    def __init__(self, tracker: Tracker, note: Callable[[str], None]) -> None:
+        self.tracker, self.note = tracker, note
+        self.failed = False
+
+    def begin(self, name: str, config: Mapping[str, Any]) -> None:
+        self._pass_on(lambda: self.tracker.begin(name, config))
+
+    def log(self, step: int, values: Values) -> None:
+        self._pass_on(lambda: self.tracker.log(step, values))
+
+    def end(self, scores: Values) -> None:
+        self._pass_on(lambda: self.tracker.end(scores))
+
+    def _pass_on(self, call: Callable[[], None]) -> None:
+        if self.failed:
+            return
+        try:
+            call()
+        except Exception as error:  # a server that is down, a folder that is full: whatever its package raises
+            self.failed = True
+            self.note(f"{type(self.tracker).__name__} failed and is told nothing more: {type(error).__name__}: {error}")
+
+
 def tell(tracker: Tracker, epoch: Mapping[str, Any]) -> None:
     """Pass on one epoch's record; what is not known of it is left out."""
     values = {key: float(value) for key, value in epoch.items() if key != "epoch" and value is not None}
@@ -135,7 +161,8 @@ class TrackedJob(Listener):
     """Tells `tracker` of one job, and `listener` of everything. A job that goes on is told from its beginning."""
 
     def __init__(self, listener: Listener, tracker: Tracker, name: str, config: Mapping[str, Any]) -> None:
-        self.listener, self.tracker, self.name, self.config = listener, tracker, name, config
+        self.listener, self.tracker = listener, Guarded(tracker, listener.note)
+        self.name, self.config = name, config
         self.begun = False
 
     def decoding(self, part: str, done: int, total: int) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from vpt.bench.plan import Run
 from vpt.bench.runner import RunListener
 from vpt.bench.store import Record
-from vpt.trackers import Tracker, tell
+from vpt.trackers import Guarded, Tracker, tell
 
 
 class TrackedRuns(RunListener):
     """Tells `tracker` of every run that ends, and `listener` of everything."""
 
     def __init__(self, listener: RunListener, tracker: Tracker) -> None:
-        self.listener, self.tracker = listener, tracker
+        self.listener, self.tracker = listener, Guarded(tracker, listener.note)
 
     def note(self, text: str) -> None:
         self.listener.note(text)
