@@ -116,6 +116,19 @@ def test_check_loads_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not pretrained and all(weight.is_meta for weight in model.parameters())
 
 
+@pytest.mark.parametrize(
+    ("backbone", "method"),
+    [
+        ("swin_tiny_patch4_window7_224", "ssf"),
+        ("swin_tiny_patch4_window7_224", "vpt(location=concat_channel, depth=shallow)"),
+        ("convnext_tiny", "ssf"),
+    ],
+)
+def test_check_where_the_first_weight_is_the_methods_own(backbone: str, method: str) -> None:
+    """It is made on the CPU, and the rest holds no values: what hangs goes where the backbone is."""
+    vpt("check", backbone, method, "--classes", 6)
+
+
 def test_check_refuses_what_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
     assert code("check", "resnet18", "vpt", "--classes", 6) == ExitCode.FIT
     assert "methods that fit: linear, mlp, partial, bias" in capsys.readouterr().err

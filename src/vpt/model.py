@@ -94,6 +94,7 @@ class TunedModel(nn.Module):
         self.dense = dense
 
         trunk = trunk_of(backbone.module)
+        device = next(trunk.parameters()).device  # now: what is about to hang may come first, and is made on the CPU
         sites = survey(trunk, backbone.preprocessing)
         if dense is not None:  # every patch is read, and the class token is not
             sites = replace(sites, reads_class_token=False, narrow=False)
@@ -127,7 +128,7 @@ class TunedModel(nn.Module):
         self.hangs_at = tuple(path or "images" for path in hung)
         # Lists, not registered: these modules already stand in the tree, where they hang.
         self._places, self._hung = list(theirs.items()), list(hung.items())
-        self.to(next(trunk.parameters()).device)
+        self.to(device)
 
         for prefix, module in [
             ("", self.added),

@@ -176,6 +176,9 @@ def test_a_hub_gives_its_own_conversion_where_it_has_no_other(hub, tmp_path, mon
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     made = unpack_parquet("hub:owner/flowers", tmp_path / "out")
     assert asked == [("owner/flowers", "abc", "dataset", ["*.parquet"])]
+    unpack_parquet("hub:owner/flowers@main", tmp_path / "main")
+    unpack_parquet("hub:owner/flowers@main", tmp_path / "main")
+    assert len(asked) == 2
     assert made["source"] == "hub:owner/flowers@abc" and made["terms"] == "as its page states: cc0-1.0"
     with pytest.raises(DataError, match=r"cannot be downloaded: .*check the name"):
         monkeypatch.undo()

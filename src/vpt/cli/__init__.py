@@ -22,7 +22,7 @@ COMMANDS = {
         "Compare linear, VPT and full fine-tuning on a built-in task, in about two minutes.",
     ),
     "tune": ("vpt.cli.tune", "Adapt a frozen backbone to a folder of images; writes one small file."),
-    "predict": ("vpt.cli.predict", "Classify images with a tuned file."),
+    "predict": ("vpt.cli.predict", "Classify images with a tuned file, or segment them."),
     "eval": ("vpt.cli.evaluate", "Measure a tuned file on labelled images."),
     "show": ("vpt.cli.show", "Print what a tuned file says of itself."),
     "check": ("vpt.cli.check", "Show where a method hangs and what it costs, without loading weights."),
@@ -30,7 +30,7 @@ COMMANDS = {
     "bench": ("vpt.cli.bench", "Run a whole comparison from a plan: choose on val, test once, report."),
     "explain": ("vpt.cli.explain", "Draw what a tuned file looks at in an image, with prompts and without."),
     "embed": ("vpt.cli.embed", "Draw the features of a dataset before and after tuning (t-SNE)."),
-    "data": ("vpt.cli.data", "Prepare and check the data of VTAB-1k and FGVC."),
+    "data": ("vpt.cli.data", "Prepare and check the data of VTAB-1k and FGVC; unpack Parquet files."),
     "list": ("vpt.cli.list", "List methods, backbones or tasks."),
 }
 

@@ -13,7 +13,9 @@ _NAMES = click.argument("names", nargs=-1, required=True, metavar="NAME...")
 
 @click.group()
 def command() -> None:
-    """Prepare the data of VTAB-1k and FGVC: nothing is downloaded, all is verified, nothing is lost. Unpack Parquet.
+    """Prepare the data of VTAB-1k and FGVC: nothing is downloaded, all is verified, nothing is lost.
+
+    Unpack Parquet files, also of a hub; these are downloaded.
 
     \b
     vpt data list

@@ -49,7 +49,9 @@ import click
 @click.option("--interpolation", type=click.Choice(["nearest", "bilinear", "bicubic", "lanczos"]),
               help="[default: the backbone's]")  # fmt: skip
 @click.option("--storage", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
-@click.option("--cache", type=click.Path(path_type=Path, file_okay=False), help="Keep frozen features here.")
+@click.option(
+    "--cache", type=click.Path(path_type=Path, file_okay=False), help="Keep decoded images and frozen features here."
+)
 @click.option("--skip-corrupt", is_flag=True, help="Leave out unreadable images instead of refusing.")
 @click.option("--overwrite", is_flag=True, help="Begin anew, whatever an earlier run left.")
 @click.option("--track", help="Tell a logger, too: tensorboard[:FOLDER], mlflow[:URI] or wandb[:PROJECT].")

@@ -44,7 +44,7 @@ def unpack_parquet(
     killed, the same call goes on. Raises DataError where the source is not there or its columns do not fit.
     """
     if not is_finished(folder):
-        facts: dict[str, Any] = {"source": str(source), "notes": []}
+        facts: dict[str, Any] = {"source": str(source), "asked": str(source), "notes": []}
         root = Path(source)
         if str(source).startswith(HUB):
             root, facts["source"], facts["terms"] = _download(str(source).removeprefix(HUB))
@@ -66,7 +66,7 @@ def unpack_parquet(
         write_folder(folder, parts, classes, lists, {"label": f"column {columns.label}", **facts}, progress)
     done = read_manifest(folder)
     assert done is not None
-    if str(source) not in (done["source"], done["source"].partition("@")[0]):
+    if str(source) not in (done.get("asked"), done["source"]):
         raise DataError(f"{folder} was made from {done['source']}, not from {source}; choose another --out")
     return done
 
