@@ -1,7 +1,7 @@
 """The last block where the head reads the CLS token alone: only CLS asks, only CLS passes the MLP.
 
-Exact (the second identity): no other output of the last block is ever read. Every token is still looked at, but where keys
-are a linear function of the tokens none is formed: the weights are carried over to the query (`absorbed.py`).
+Exact (the second identity): no other output of the last block is ever read. Every token is still looked at, but where
+keys are a linear function of the tokens none is formed: the weights are carried over to the query (`absorbed.py`).
 """
 
 from __future__ import annotations
