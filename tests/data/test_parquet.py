@@ -41,6 +41,12 @@ def write(path, rows, features=None, groups=2):
     parquet.write_table(table, path, row_group_size=groups)
 
 
+def stop(what, done, total):
+    """Ctrl-C while the fifth image is written."""
+    if what.startswith("writing") and done == 5:
+        raise KeyboardInterrupt
+
+
 @pytest.fixture
 def hub(tmp_path):
     """Two files of train, one of test, of which one row has no label."""
@@ -67,10 +73,6 @@ def test_bytes_labels_and_names_survive(hub, tmp_path):
 def test_what_is_there_is_left_alone_and_a_part_goes_on(hub, tmp_path, monkeypatch):
     seen = []
 
-    def stop(what, done, total):
-        if what.startswith("writing") and done == 5:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
         unpack_parquet(hub, tmp_path / "out", progress=stop)
     with pytest.raises(DataError, match="not prepared to its end"):
@@ -88,10 +90,6 @@ def test_two_sources_are_never_mixed(hub, tmp_path):
     """Names are row numbers, so only the source tells them apart."""
     other = tmp_path / "other"
     write(other / "train.parquet", [(image(50 + i), i % 3) for i in range(12)])
-
-    def stop(what, done, total):
-        if what.startswith("writing") and done == 5:
-            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         unpack_parquet(hub, tmp_path / "out", progress=stop)
