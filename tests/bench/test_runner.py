@@ -120,6 +120,21 @@ def test_killed_and_run_by_two_at_once_the_store_is_that_of_an_unbroken_run(
     assert not list((folder / "out" / "claims").iterdir()) and not list((folder / "out" / "work").iterdir())
 
 
+def test_halves_that_killed_workers_leave_are_cleared_away_at_the_end(done: Store, tmp_path: Path) -> None:
+    store, records = Store(tmp_path), done.records()
+    half = tmp_path / "work" / f".{next(iter(records))}.safetensors.a1b2c3d4.safetensors"
+
+    class Killed:
+        def work(self, plan: Plan, store: Store, board: Any) -> None:
+            half.parent.mkdir(parents=True)
+            half.write_bytes(b"half")
+            for record in records.values():  # another worker did the run of the first one after it, and the rest
+                store.write(record)
+
+    assert run(done.plan(), tmp_path, Killed()) == records
+    assert not list(half.parent.iterdir()) and store.records() == records
+
+
 def test_a_worker_dies_another_takes_its_place_and_an_interrupt_ends_that_and_frees_its_run(
     plan_of: PlanOf, folder: Path
 ) -> None:

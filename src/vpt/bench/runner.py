@@ -82,6 +82,7 @@ def run(plan: Plan, folder: Path, place: Place, listener: RunListener | None = N
     board = Board(plan, store, listener)
     if ready(plan, store.records()):
         place.work(plan, store, board)
+    store.tidy()  # a worker that was killed meanwhile has left its halves
     board.tell(1)
     records = store.records()
     return {run_id: records[run_id] for run_id in known(plan, records) if run_id in records}
