@@ -45,7 +45,7 @@ def test_every_cell_is_chosen_then_trained_on_train_and_val_and_scored_on_test(d
     assert {record.scores["part"] for record in by_stage["choose"]} == {"val"}
     assert {record.scores["part"] for record in by_stage["final"]} == {"test"}
     for record in by_stage["choose"]:
-        assert record.top1 == record.history[-1]["val_top1"]  # of the last epoch
+        assert record.score == record.history[-1]["val_top1"]  # of the last epoch
     assert {record.history[-1]["val_top1"] for record in by_stage["final"]} == {None}
     assert sorted(r.config["recipe"]["seed"] for r in by_stage["final"]) == [0] * 4 + [1] * 4
     assert {path.stem for path in (done.folder / "tuned").iterdir()} == {r.id for r in by_stage["final"]}
@@ -157,7 +157,7 @@ def test_a_failing_run_keeps_its_epochs(plan_of: PlanOf, folder: Path, monkeypat
     monkeypatch.setattr(work_module, "tune", stop)
     record = execute(plan, run, Store(folder / "out"))
     assert (record.status, len(record.history), record.cost["seconds"]) == ("failed", 1, 2.0)
-    assert record.top1 is None
+    assert record.score is None
 
 
 def test_other_weights_than_planned_are_an_error(plan_of: PlanOf, folder: Path) -> None:

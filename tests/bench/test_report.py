@@ -77,7 +77,7 @@ def test_every_figure_is_in_the_page_and_in_the_document(done: Store, tmp_path: 
     paths = {path.name: path.read_text() for path in report(done.folder, tmp_path)}
     page, found = Page(paths["report.html"]), outcome(done)
     for cell in found.cells.values():
-        assert len(cell.top1) == 2
+        assert len(cell.scores) == 2
         figure = f"{percent(cell.mean)} ± {percent(cell.spread)}"
         assert figure in page.text and figure in paths["report.md"] and figure in paths["tasks.csv"]
         assert figure.replace("±", r"$\pm$") in paths["tasks.tex"]
@@ -117,7 +117,7 @@ def test_export_has_a_row_for_each_run(done: Store, broken: Store) -> None:
     assert [row["id"] for row in rows] and {row["id"] for row in rows} == records.keys()
     for row in rows:
         record = records[row["id"]]
-        assert float(row["top1"]) == record.top1 and float(row["seconds"]) == record.cost["seconds"]
+        assert float(row["top1"]) == record.score and float(row["seconds"]) == record.cost["seconds"]
         assert (row["task"], row["stage"], row["scored_on"]) == (record.task, record.stage, record.scores["part"])
     assert sorted(row["status"] for row in csv.DictReader(io.StringIO(as_csv(broken.folder)))) == [
         *["done"] * 9, "error", "failed",
@@ -161,7 +161,7 @@ def test_the_commands(done: Store, folder: Path, tmp_path: Path) -> None:
 def test_runs_can_be_asked_in_sql(done: Store) -> None:
     names, rows = query(done.folder, "SELECT task, count(*), avg(top1) FROM runs WHERE stage = 'final' GROUP BY task")
     expected = {
-        task: [record.top1 for record in done.records().values() if (record.task, record.stage) == (task, "final")]
+        task: [record.score for record in done.records().values() if (record.task, record.stage) == (task, "final")]
         for task in ("hue", "shade")
     }
     assert names == ["task", "count(*)", "avg(top1)"]

@@ -112,6 +112,42 @@ def fresh(ade: Path) -> tuple[nn.Module, object]:
     return attach(backbone, "vpt(length=2)", len(scenes.classes), head="linear"), scenes
 
 
+def test_the_whole_path_with_the_layout_of_voc(tmp_path, capsys):
+    root = tmp_path / "VOC2012"
+    draw(root / "JPEGImages", root / "SegmentationClass", 7)
+    for path in (root / "SegmentationClass").iterdir():
+        with Image.open(path) as mask:
+            ids = np.asarray(mask).copy()
+        ids[-2:] = 255  # the rim of things
+        colours = Image.fromarray(ids)
+        colours.putpalette(  # as VOC has them: an index
+            np.repeat(np.arange(256, dtype=np.uint8), 3).tobytes()
+        )
+        colours.save(path)
+    (root / "ImageSets/Segmentation").mkdir(parents=True)
+    for part, which in (("train", range(4)), ("val", range(4, 7))):
+        (root / f"ImageSets/Segmentation/{part}.txt").write_text("".join(f"scene_{i}\n" for i in which))
+
+    results = {}
+    for name, options in {"watched": [], "whole": ["--train-on", "trainval"], "held": ["--val-as-test"]}.items():
+        out = tmp_path / f"{name}.safetensors"
+        main_done("tune", root, "--out", out, "--method", "bias", *NANO, *options)
+        results[name] = json.loads((out.with_suffix(".run") / "result.json").read_text())
+    assert {name: (result["scored_on"], result["images"]) for name, result in results.items()} == {
+        "watched": ("val", {"train": 4, "val": 3}),
+        "whole": ("train", {"train": 7}),
+        "held": ("test", {"train": 3, "val": 1, "test": 3}),
+    }
+    assert len(results["watched"]["per_class"]) == 21 and "aeroplane" in results["watched"]["per_class"]
+    tuned = tmp_path / "watched.safetensors"
+    capsys.readouterr()
+    main_done("eval", tuned, root, "--part", "val", "--json")
+    assert json.loads(capsys.readouterr().out)["miou"] == results["watched"]["miou"]
+    main_done("predict", tuned, root / "JPEGImages" / "scene_5.jpg", "--out", tmp_path / "predicted")
+    with Image.open(tmp_path / "predicted" / "scene_5.mask.png") as mask:
+        assert mask.size == (70, 52) and np.asarray(mask).max() < 21
+
+
 def test_cut_off_and_gone_on_with_is_the_same_to_the_bit(ade, tmp_path):
     class Cut(Watcher):
         def epoch(self, epoch: Epoch) -> None:

@@ -36,8 +36,8 @@ def bars(title: str, values: Mapping[str, float], limit: float) -> str:
     return _svg(title, width, height, parts)
 
 
-def scatter(title: str, points: Mapping[str, tuple[float, float]]) -> str:
-    """A named dot for each method: trained parameters on a logarithmic scale, and mean top-1 in %. points: (x, y)."""
+def scatter(title: str, points: Mapping[str, tuple[float, float]], metric: str = "top-1") -> str:
+    """A named dot for each method: trained parameters on a logarithmic scale, and a metric in %. points: (x, y)."""
     width, height, left, right, top, bottom = 640, 360, 56, 150, 16, 44
     low_x = math.floor(math.log10(min(x for x, _ in points.values())))
     high_x = max(math.ceil(math.log10(max(x for x, _ in points.values()))), low_x + 1)
@@ -69,7 +69,7 @@ def scatter(title: str, points: Mapping[str, tuple[float, float]]) -> str:
     parts.append(
         f'<text class="ink" x="{middle:.0f}" y="{height - 8}" text-anchor="middle">trained parameters</text>'
         f'<text class="ink" x="14" y="{(top + height - bottom) / 2:.0f}" text-anchor="middle" '
-        f'transform="rotate(-90 14 {(top + height - bottom) / 2:.0f})">mean top-1, %</text>'
+        f'transform="rotate(-90 14 {(top + height - bottom) / 2:.0f})">{escape(metric)}, %</text>'
     )
     taken: list[tuple[float, float, float]] = []
     for name, (x, y) in sorted(points.items(), key=lambda point: -point[1][1]):

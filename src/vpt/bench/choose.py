@@ -11,7 +11,7 @@ Records = Mapping[str, Record]
 
 
 def chosen(plan: Plan, task: Task, entry: Entry, records: Records) -> Candidate | None:
-    """The setting with the highest last-epoch top-1 on val; None while runs are missing, or where all have failed.
+    """The setting with the highest last-epoch score on val; None while runs are missing, or where all have failed.
 
     Ties go to the smaller step size (paper, appendix A), and then to what stands first in the plan. Runs that
     diverged are passed over; they stay in the store and in the report.
@@ -24,8 +24,8 @@ def chosen(plan: Plan, task: Task, entry: Entry, records: Records) -> Candidate 
         record = records.get(run.id)
         if record is None or record.status == "error":
             return None
-        if record.top1 is not None:
-            tried.append((-record.top1, run.candidate.step_size, position))
+        if record.score is not None:
+            tried.append((-record.score, run.candidate.step_size, position))
     return entry.candidates[min(tried)[2]] if tried else None
 
 

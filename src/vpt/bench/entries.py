@@ -14,39 +14,49 @@ from vpt.errors import SpecError, nearest
 from vpt.methods.catalogue import parse_method
 from vpt.training import Recipe
 
-_RECIPE = {field.name for field in fields(Recipe)} - {"seed"}
 _METHOD = {"name", "spec", "grid"}
 _CHOSEN = ("learning_rate", "weight_decay")
 
 
-def entries(values: Mapping[str, Any], path: Path, faults: Faults) -> tuple[Entry, ...]:
-    """The rows of `methods`, each with what [recipe], its grid and its own keys say. What is wrong goes to `faults`."""
+def entries(values: Mapping[str, Any], path: Path, faults: Faults, kind: type[Recipe] = Recipe) -> tuple[Entry, ...]:
+    """The rows of `methods`, each with what [recipe], its grid and its own keys say. What is wrong goes to `faults`.
+
+    kind: of the recipes.
+    """
+    known = {field.name for field in fields(kind)} - {"seed"}
     recipe, grids = values.get("recipe", {}), values.get("grids", {})
     with faults.gathered():
-        check_keys(recipe, _RECIPE, f"{path}: [recipe]")
+        check_keys(recipe, known, f"{path}: [recipe]")
     for name, grid in grids.items():
         with faults.gathered():
-            check_keys(grid, _RECIPE, f"{path}: [grids.{name}]")
+            check_keys(grid, known, f"{path}: [grids.{name}]")
     rows = [{"spec": row} if isinstance(row, str) else row for row in values.get("methods", [])]
     found = []
     for row in rows:
         with faults.gathered():
-            found.append(_entry(row, recipe, grids, path))
+            found.append(_entry(row, recipe, grids, path, kind, known))
     with faults.gathered():
         if not rows:
             raise SpecError(f'{path} names no methods; add some, such as methods = ["linear", "vpt(length=10)"]')
     return tuple(found)
 
 
-def _entry(row: Mapping[str, Any], recipe: Mapping[str, Any], grids: Mapping[str, Any], path: Path) -> Entry:
-    check_keys(row, _METHOD | _RECIPE, f"{path}: a method")
+def _entry(
+    row: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    grids: Mapping[str, Any],
+    path: Path,
+    kind: type[Recipe],
+    known: set[str],
+) -> Entry:
+    check_keys(row, _METHOD | known, f"{path}: a method")
     if "spec" not in row:
         raise SpecError(f'{path}: the method {dict(row)} has no spec; give it one, such as spec = "vpt(length=10)"')
     if "grid" in row and row["grid"] not in grids:
         raise SpecError(f"{path}: the grid {row['grid']!r} is not there; {nearest(str(row['grid']), grids)}")
-    own = {key: value for key, value in row.items() if key in _RECIPE}
+    own = {key: value for key, value in row.items() if key in known}
     settings = {**recipe, **(grids[row["grid"]] if "grid" in row else {}), **own}
-    settings = {key: value for key, value in settings.items() if key in _RECIPE}  # others were told of already
+    settings = {key: value for key, value in settings.items() if key in known}  # others were told of already
     choices = {key: several(settings.pop(key, None)) for key in _CHOSEN}
     for key, values in {"spec": several(row["spec"]), **choices}.items():
         if not values:
@@ -57,7 +67,7 @@ def _entry(row: Mapping[str, Any], recipe: Mapping[str, Any], grids: Mapping[str
     try:
         methods = [parse_method(spec) for spec in several(row["spec"])]
         for method, rate, decay in itertools.product(methods, *choices.values()):
-            chosen = Recipe.of(method, **settings, learning_rate=rate, weight_decay=decay)
+            chosen = kind.of(method, **settings, learning_rate=rate, weight_decay=decay)
             candidates.append(Candidate(method.spec(full=True), chosen))
     except TypeError as error:  # a value that cannot be compared with a number
         raise SpecError(f"{path}: the method {dict(row)} has a value of the wrong kind: {error}") from error

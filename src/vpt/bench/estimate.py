@@ -11,8 +11,10 @@ import torch
 from vpt.backbone import load_backbone
 from vpt.backbone.record import Backbone
 from vpt.bench.choose import left
-from vpt.bench.plan import Entry, Plan, Task
+from vpt.bench.plan import Entry, Plan, Segmentation, Task
+from vpt.bench.scenes import step_cost
 from vpt.model import attach
+from vpt.segment.course import Course
 from vpt.training import Examples, Feed, Recipe, distributed, logits_of, train
 
 IMAGES = 32  # at most, in the step that is timed
@@ -63,7 +65,10 @@ def estimate(plan: Plan) -> Estimate:
         for candidate in entry.candidates:
             recipe = task.recipe(candidate.recipe)
             if (candidate.spec, recipe.augment) not in known:
-                known[candidate.spec, recipe.augment] = _cost(backbone, candidate.spec, recipe, classes, device)
+                known[candidate.spec, recipe.augment] = (
+                    _cost(backbone, candidate.spec, recipe, classes, device) if plan.segmentation is None
+                    else _dense_cost(backbone, candidate.spec, plan.segmentation, classes, device)
+                )  # fmt: skip
         recipes = [(candidate.spec, task.recipe(candidate.recipe)) for candidate in entry.candidates]
         return [(known[spec, recipe.augment], recipe) for spec, recipe in recipes]
 
@@ -71,7 +76,7 @@ def estimate(plan: Plan) -> Estimate:
     disk, kept = 0.0, dict[str, int]()
     for entry in plan.entries:
         costs = {task.name: costs_of(entry, task) for task in plan.tasks}
-        seconds[entry.name] = sum(_seconds(plan, task.images, costs[task.name]) for task in plan.tasks)
+        seconds[entry.name] = sum(_seconds(plan, task, costs[task.name]) for task in plan.tasks)
         seeds = plan.protocol.seeds * len(plan.tasks)
         disk += seeds * max(cost.file_bytes for each in costs.values() for cost, _ in each) * plan.keep_tuned
         runs = seeds + (len(entry.candidates) > 1) * len(entry.candidates) * len(plan.tasks)
@@ -105,9 +110,16 @@ def _cost(backbone: Backbone, spec: str, recipe: Recipe, classes: int, device: t
     )
 
 
-def _seconds(plan: Plan, images: dict[str, int], each: Costs) -> float:
+def _dense_cost(backbone: Backbone, spec: str, segmentation: Segmentation, classes: int, device: torch.device) -> Cost:
+    train, forward, model = step_cost(backbone, spec, segmentation, classes, device)
+    file_bytes = sum(tensor.numel() * tensor.element_size() for tensor in model.kept_state().values())
+    return Cost(train, forward, once=False, file_bytes=file_bytes, feature_bytes=0)
+
+
+def _seconds(plan: Plan, task: Task, each: Costs) -> float:
     """Of all runs of one cell. Which of several texts is chosen is not known yet, so the final runs are their mean."""
     fraction, seeds = plan.protocol.train_fraction, plan.protocol.seeds
+    images = task.images
     train_on, val, test = fraction * images["train"], images["val"], images["test"]
     both = fraction * (images["train"] + images["val"])
     choosing = sum(_run(cost, recipe, train_on, val, watched=True) for cost, recipe in each) if len(each) > 1 else 0
@@ -119,4 +131,5 @@ def _seconds(plan: Plan, images: dict[str, int], each: Costs) -> float:
 def _run(cost: Cost, recipe: Recipe, images: float, scored: int, *, watched: bool) -> float:
     """One run; `watched` scores after each epoch too."""
     passes = 0.0 if cost.once else scored * (recipe.epochs * watched + 1)
-    return recipe.epochs * images * cost.train + passes * cost.forward
+    trained = recipe.iterations * recipe.batch_size if isinstance(recipe, Course) else recipe.epochs * images
+    return trained * cost.train + passes * cost.forward

@@ -18,7 +18,8 @@ from vpt.extras import need
 COLUMNS = {
     "id": str, "task": str, "group": str, "method": str, "spec": str, "stage": str, "status": str, "seed": int,
     "optimizer": str, "learning_rate": float, "weight_decay": float, "epochs": int, "batch_size": int,
-    "scored_on": str, "top1": float, "mean_per_class": float, "trained": int, "total": int, "seconds": float,
+    "scored_on": str, "top1": float, "mean_per_class": float, "miou": float, "pixel_accuracy": float, "trained": int,
+    "total": int, "seconds": float,
     "wall_seconds": float, "peak_memory_bytes": int, "energy_joules": float, "file_bytes": int, "processor": str,
     "gpus": str, "torch": str, "vpt": str, "ended": str, "error": str,
 }  # fmt: skip

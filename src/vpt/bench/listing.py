@@ -13,6 +13,7 @@ from vpt.data.dataset import Split
 from vpt.data.read import read
 from vpt.data.transforms import Preprocessing
 from vpt.errors import DataError, nearest
+from vpt.segment.folders import layout_of
 from vpt.training import Recipe
 
 
@@ -26,6 +27,11 @@ def list_task(row: Mapping[str, Any], path: Path, protocol: Protocol) -> Task:
         raise DataError(
             f"{path}: the data of task {row['name']!r} are neither a folder ({folder}) nor a built-in task; "
             f"{nearest(data, generated.TASKS)}"
+        )
+    if folder.is_dir() and layout_of(folder) is not None:
+        raise DataError(
+            f"{path}: the data of task {row['name']!r} hold masks ({folder}); a plan of segmentation tasks has a table "
+            "[segmentation]"
         )
     found = read(
         data, seed=protocol.split_seed, val_fraction=protocol.val_fraction, test_fraction=protocol.test_fraction

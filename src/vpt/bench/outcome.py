@@ -7,7 +7,7 @@ from functools import cached_property
 
 from vpt.bench import statistics
 from vpt.bench.choose import Records, chosen, known
-from vpt.bench.plan import Candidate, Entry, Plan, Task
+from vpt.bench.plan import METRICS, Candidate, Entry, Plan, Task
 from vpt.bench.store import Record, Store
 
 
@@ -26,31 +26,31 @@ class Cell:
     planned: int
 
     @cached_property
-    def top1(self) -> tuple[float, ...]:
+    def scores(self) -> tuple[float, ...]:
         """Of the final runs that ended well, between 0 and 1."""
-        return tuple(record.top1 for record in self.final if record.top1 is not None)
+        return tuple(record.score for record in self.final if record.score is not None)
 
     @property
     def complete(self) -> bool:
         """Whether every final run ended well. Leaving out those that did not would flatter a method."""
-        return len(self.top1) == self.planned
+        return len(self.scores) == self.planned
 
     @property
     def mean(self) -> float | None:
-        """Mean top-1; None for a cell that is not complete."""
-        return statistics.mean(self.top1) if self.complete else None
+        """Mean score; None for a cell that is not complete."""
+        return statistics.mean(self.scores) if self.complete else None
 
     @property
     def spread(self) -> float | None:
         """Standard deviation over the final runs; None for fewer than two."""
-        return statistics.spread(self.top1)
+        return statistics.spread(self.scores)
 
     @property
     def on_val(self) -> float | None:
-        """Top-1 on val of what was chosen; None where nothing had to be chosen."""
+        """Score on val of what was chosen; None where nothing had to be chosen."""
         tried = (r for r in self.choosing if self.candidate and r.config["method"] == self.candidate.spec)
-        return next((r.top1 for r in tried if self.candidate and r.config["recipe"] == self.candidate.recipe.as_dict()),
-                    None)  # fmt: skip
+        wanted = None if self.candidate is None else self.candidate.recipe.as_dict()
+        return next((record.score for record in tried if record.config["recipe"] == wanted), None)
 
     @property
     def trained(self) -> int | None:
@@ -72,6 +72,11 @@ class Outcome:
         return [entry.name for entry in self.plan.entries]
 
     @property
+    def metric(self) -> str:
+        """What is measured, in words."""
+        return METRICS[self.plan.metric]
+
+    @property
     def groups(self) -> dict[str, list[Task]]:
         """Groups in the order of the plan, with their tasks."""
         found: dict[str, list[Task]] = {}
@@ -84,7 +89,7 @@ class Outcome:
         return [self.cells[task.name, method] for task in (self.plan.tasks if tasks is None else tasks)]
 
     def means(self, method: str, tasks: list[Task] | None = None) -> dict[str, float | None]:
-        """Task -> mean top-1, None for a cell that is not complete."""
+        """Task -> mean score, None for a cell that is not complete."""
         return {cell.task.name: cell.mean for cell in self.of(method, tasks)}
 
     def wins(self, method: str, tasks: list[Task] | None = None) -> int | None:
@@ -94,7 +99,7 @@ class Outcome:
         return statistics.wins(self.means(method, tasks), self.means(self.plan.baseline, tasks))
 
     def differences(self, method: str) -> dict[str, float]:
-        """Task -> mean top-1 above the baseline's, where both are complete."""
+        """Task -> mean score above the baseline's, where both are complete."""
         if self.plan.baseline is None or method == self.plan.baseline:
             return {}
         return statistics.differences(self.means(method), self.means(self.plan.baseline))

@@ -97,7 +97,7 @@ def _parameters(outcome: Outcome) -> str:
     left_out = [method for method in outcome.methods if method not in points]
     note = "Means over all tasks." + (f" Left out, for cells are missing: {', '.join(left_out)}." if left_out else "")
     return (
-        f'<section>\n<h2>{title}</h2>\n<figure class="scroll wide">{scatter(title, points)}</figure>\n'
+        f'<section>\n<h2>{title}</h2>\n<figure class="scroll wide">{scatter(title, points, outcome.metric)}</figure>\n'
         f'<p class="note">{escape(note)}</p>\n</section>\n'
     )
 

@@ -1,7 +1,8 @@
 """A plan: tasks x methods x settings x seeds, as an ordered list of runs that are named by what decides their result.
 
-The protocol is that of VTAB-1k (paper, section 4.1): train each setting on train, choose by the last epoch's top-1 on
-val, train what was chosen on train and val with several seeds, and score the last epoch on test, once.
+The protocol is that of VTAB-1k (paper, section 4.1): train each setting on train, choose by the last epoch's score on
+val, train what was chosen on train and val with several seeds, and score the last epoch on test, once. The score is
+top-1, or mean IoU where the tasks are segmentation: a plan has tasks of one kind, and its means are of one thing.
 """
 
 from __future__ import annotations
@@ -9,17 +10,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from vpt.errors import DataError
 from vpt.job import Job
+from vpt.segment.course import Course
+from vpt.segment.job import SegmentJob
 from vpt.training import Recipe
 
 PROTOCOL = 1  # to be raised when the same plan comes to give other figures
 Stage = Literal["choose", "final"]
+METRICS = {"top1": "top-1", "miou": "mean IoU"}  # what is measured: its key in a record, and in words
 _PARTS: dict[Stage, tuple[str, ...]] = {"choose": ("train", "val"), "final": ("train", "val", "test")}
 
 
@@ -29,6 +33,7 @@ class Task:
 
     images, digests: of each part; a digest is over names, labels and file sizes. notes: what was odd about it.
     resize, augment: its own way to fit and vary images; None is that of the plan and its recipes.
+    masks: how the masks of a segmentation task are read, as fields of `SegmentJob`.
     """
 
     name: str
@@ -40,6 +45,7 @@ class Task:
     notes: tuple[str, ...] = ()
     resize: Literal["squash", "crop"] | None = None
     augment: Literal["none", "flip", "crop"] | None = None
+    masks: Mapping[str, Any] = field(default_factory=dict)
 
     def recipe(self, chosen: Recipe) -> Recipe:
         """A recipe as this task takes it."""
@@ -85,6 +91,14 @@ class Protocol:
 
 
 @dataclass(frozen=True)
+class Segmentation:
+    """What the runs of a plan of segmentation tasks share besides; the fields are those of `SegmentJob`."""
+
+    head: str | None = None
+    recompute_blocks: bool = False
+
+
+@dataclass(frozen=True)
 class Run:
     """One run. config: everything that decides its result, as JSON values."""
 
@@ -112,7 +126,7 @@ class Plan:
     """A plan that has been resolved: its data were listed, its backbone's weights have a fingerprint.
 
     parameters: of the backbone. baseline: the row that the others are measured against; None where there is none.
-    keep_tuned: keep the tuned files of the final runs.
+    keep_tuned: keep the tuned files of the final runs. segmentation: None where the tasks are classification.
     """
 
     name: str
@@ -125,6 +139,12 @@ class Plan:
     entries: tuple[Entry, ...]
     baseline: str | None = None
     keep_tuned: bool = True
+    segmentation: Segmentation | None = None
+
+    @property
+    def metric(self) -> str:
+        """What is measured, a key of METRICS."""
+        return "top1" if self.segmentation is None else "miou"
 
     def cells(self) -> Iterator[tuple[Task, Entry]]:
         """Every task with every method, task by task."""
@@ -148,8 +168,9 @@ class Plan:
         return {}
 
     def job(self, run: Run, out: Path, cache: Path | None = None) -> Job:
-        """What `tune` is to do."""
-        return Job(
+        """What `tune` or `tune_segmentation` is to do."""
+        kind, own = (Job, {}) if self.segmentation is None else (SegmentJob, self._dense(run.task))
+        return kind(
             data=run.task.data,
             out=out,
             recipe=run.task.recipe(run.candidate.recipe),
@@ -160,6 +181,7 @@ class Plan:
             test=run.stage == "final",
             cache=cache,
             **self._shared(run.task),
+            **own,
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -170,13 +192,17 @@ class Plan:
     def from_dict(cls, values: Mapping[str, Any], source: str = "the plan") -> Plan:
         """The inverse of `as_dict`. Raises DataError where `values` are of another version."""
         try:
+            dense = values.get("segmentation")
+            recipe = Recipe if dense is None else Course
             entries = tuple(
-                Entry(entry["name"], tuple(Candidate(c["spec"], Recipe(**c["recipe"])) for c in entry["candidates"]))
+                Entry(entry["name"], tuple(Candidate(c["spec"], recipe(**c["recipe"])) for c in entry["candidates"]))
                 for entry in values["entries"]
             )
             tasks = tuple(Task(**{**task, "notes": tuple(task["notes"])}) for task in values["tasks"])
             protocol = Protocol(**values["protocol"])
-            return cls(**{**values, "entries": entries, "tasks": tasks, "protocol": protocol})
+            segmentation = None if dense is None else Segmentation(**dense)
+            made = {"entries": entries, "tasks": tasks, "protocol": protocol, "segmentation": segmentation}
+            return cls(**{**values, **made})
         except (TypeError, KeyError) as error:
             raise DataError(
                 f"{source} cannot be read by this vpt ({error}); give the plan again to `vpt bench run`"
@@ -189,7 +215,9 @@ class Plan:
         return self._made[key]
 
     def _config(self, task: Task, stage: Stage, candidate: Candidate) -> dict[str, Any]:
-        own = {} if task.augment is None else {"augment": task.augment}  # beside the recipe, which is the plan's
+        own: dict[str, Any] = {} if task.augment is None else {"augment": task.augment}  # the recipe is the plan's
+        if self.segmentation is not None:
+            own["segmentation"] = self._dense(task)
         return {
             "protocol": PROTOCOL,
             "task": task.name,
@@ -209,3 +237,7 @@ class Plan:
         shared = asdict(self.protocol)
         del shared["seeds"]  # how many there are does not change any one of them
         return shared if task.resize is None else {**shared, "resize": task.resize}
+
+    def _dense(self, task: Task) -> dict[str, Any]:
+        """What a segmentation job has besides."""
+        return {**asdict(self.segmentation), **task.masks} if self.segmentation else {}

@@ -12,6 +12,9 @@
 
 benchmark may also name what comes with vpt, such as "vtab" or ["vtab", "fgvc"]; data is then the folder of its tasks.
 
+A table [segmentation], with head and recompute_blocks, says that the tasks are folders of images and masks; [recipe] is
+then a `Course`.
+
 A method takes its settings from [recipe], then from its grid, then from its own keys, and what none of them names from
 the method itself. Lists of learning_rate, weight_decay and spec are chosen from on val.
 """
@@ -30,11 +33,16 @@ from vpt.bench import prepared
 from vpt.bench.entries import baseline, entries, several
 from vpt.bench.faults import Faults, check_keys
 from vpt.bench.listing import list_task
-from vpt.bench.plan import Plan, Protocol, Task
+from vpt.bench.plan import Plan, Protocol, Segmentation, Task
+from vpt.bench.scenes import MASKS, list_scenes
 from vpt.data.transforms import Preprocessing
+from vpt.dense.heads import parse_head
 from vpt.errors import BackboneError, SpecError, nearest
 from vpt.methods.catalogue import parse_method
 from vpt.model import TunedModel
+from vpt.segment.course import Course
+from vpt.segment.job import usual_head
+from vpt.training import Recipe
 
 PLANS = Path(__file__).parent / "plans"
 _PROTOCOL = {field.name for field in fields(Protocol)}
@@ -50,8 +58,10 @@ _PLAN = {
     "grids",
     "tasks",
     "methods",
+    "segmentation",
 }
 _TASK = {"name", "data", "group", "resize", "augment"}
+_SCENES = {"name", "data", "group", *MASKS}
 
 
 def shipped() -> dict[str, Path]:
@@ -94,8 +104,11 @@ def _plan_of(values: dict[str, Any], path: Path, data: Path | None) -> Plan:
     protocol = Protocol()
     with faults.gathered():
         protocol = _protocol({key: value for key, value in values.items() if key in _PROTOCOL}, path)
-    rows = entries(values, path, faults)
-    tasks = _tasks(values, path, data, protocol, faults)
+    segmentation = None
+    with faults.gathered():
+        segmentation = _segmentation(values, path)
+    rows = entries(values, path, faults, Recipe if segmentation is None else Course)
+    tasks = _tasks(values, path, data, protocol, segmentation, faults)
     for what, names in (("tasks", [task.name for task in tasks]), ("methods", [entry.name for entry in rows])):
         with faults.gathered():
             _distinct(what, names, path)
@@ -112,7 +125,8 @@ def _plan_of(values: dict[str, Any], path: Path, data: Path | None) -> Plan:
         bare = skeleton(backbone, protocol.image_size)
         for spec in dict.fromkeys(candidate.spec for entry in rows for candidate in entry.candidates):
             with faults.gathered():
-                TunedModel(bare, parse_method(spec), max([2, *(task.classes for task in tasks)]))
+                dense = None if segmentation is None else parse_head(segmentation.head or usual_head(bare.module))
+                TunedModel(bare, parse_method(spec), max([2, *(task.classes for task in tasks)]), dense=dense)
     faults.tell()
     loaded = load_backbone(backbone, weights=weights, image_size=protocol.image_size)
     return Plan(
@@ -126,6 +140,7 @@ def _plan_of(values: dict[str, Any], path: Path, data: Path | None) -> Plan:
         entries=rows,
         baseline=measured_against,
         keep_tuned=bool(values.get("keep_tuned", True)),
+        segmentation=segmentation,
     )
 
 
@@ -146,8 +161,24 @@ def _protocol(values: dict[str, Any], path: Path) -> Protocol:
     return protocol
 
 
+def _segmentation(values: Mapping[str, Any], path: Path) -> Segmentation | None:
+    """What [segmentation] says; None where it is not there, and the tasks are classification."""
+    if "segmentation" not in values:
+        return None
+    check_keys(values["segmentation"], {"head", "recompute_blocks"}, f"{path}: [segmentation]")
+    astray = [key for key in ("benchmark", "train_fraction", "test_fraction", "resize") if key in values]
+    if astray:
+        raise SpecError(f"{path} has {', '.join(astray)}, for classification alone, beside [segmentation]")
+    return Segmentation(**values["segmentation"])
+
+
 def _tasks(
-    values: Mapping[str, Any], path: Path, data: Path | None, protocol: Protocol, faults: Faults
+    values: Mapping[str, Any],
+    path: Path,
+    data: Path | None,
+    protocol: Protocol,
+    segmentation: Segmentation | None,
+    faults: Faults,
 ) -> tuple[Task, ...]:
     """All tasks: those of the benchmark first. What is wrong goes to `faults`."""
     rows: list[tuple[Any, Path]] = []
@@ -166,10 +197,11 @@ def _tasks(
     found = []
     for row, where in rows:
         with faults.gathered():
-            check_keys(row, _TASK, f"{where}: a task")
+            check_keys(row, _TASK if segmentation is None else _SCENES, f"{where}: a task")
             if "name" not in row:
                 raise SpecError(f"{where}: the task {row} has no name; give it one")
-            found.append(list_task(row, where, protocol))
+            listed = list_task if segmentation is None else list_scenes
+            found.append(listed(row, where, protocol))
     with faults.gathered():
         if prepared.are_ours(named):
             prepared.verify(named, found, path)

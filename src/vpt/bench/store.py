@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vpt.bench.claims import Claims
-from vpt.bench.plan import Plan
+from vpt.bench.plan import METRICS, Plan
 from vpt.errors import DataError
 from vpt.files import write_atomic
 
@@ -30,7 +30,8 @@ class Record:
 
     status: "done"; "failed" where training diverged, a result like any other; "error" for what may go well the next
     time, such as a full disk. error: what was said then.
-    scores: part, top1, mean_per_class, per_class; shares between 0 and 1. history: one entry per epoch.
+    scores: part; top1, mean_per_class and per_class, or miou, pixel_accuracy and per_class; shares between 0 and 1.
+    history: one entry per epoch.
     parameters: total, trained. cost: seconds of training, wall_seconds of the last sitting with reading and scoring,
     peak_memory_bytes, file_bytes, energy_joules of the whole device where it tells.
     provenance: hardware, versions, and when it ended.
@@ -52,9 +53,14 @@ class Record:
     format: int = FORMAT
 
     @property
-    def top1(self) -> float | None:
-        """Between 0 and 1; None for a run that did not end well."""
-        return self.scores.get("top1") if self.status == "done" else None
+    def metric(self) -> str | None:
+        """What was measured, a key of METRICS; None for a run that did not end well."""
+        return next((metric for metric in METRICS if metric in self.scores), None) if self.status == "done" else None
+
+    @property
+    def score(self) -> float | None:
+        """How much of it, between 0 and 1; None for a run that did not end well."""
+        return None if self.metric is None else self.scores[self.metric]
 
 
 class Store:

@@ -52,7 +52,10 @@ def main(outcome: Outcome) -> Table:
         if baseline is not None:
             row.append(_p_over_tasks(outcome, method))
         rows.append(tuple(row))
-    note = f"Mean top-1 on test in %. parameters: what {len(outcome.plan.tasks)} tasks take, in backbones."
+    note = (
+        f"{_title(outcome.metric)} on test in %, means over tasks. parameters: what {len(outcome.plan.tasks)} tasks "
+        "take, in backbones."
+    )
     if baseline is not None:
         header.append("p over tasks")
         note += (
@@ -70,8 +73,8 @@ def per_task(outcome: Outcome) -> Table:
         for task in outcome.plan.tasks
     )
     note = (
-        f"Top-1 on test in %, mean ± standard deviation over {outcome.plan.protocol.seeds} seeds. A cell whose runs "
-        "did not all end well shows how many did, and counts as missing."
+        f"{_title(outcome.metric)} on test in %, mean ± standard deviation over {outcome.plan.protocol.seeds} seeds. A "
+        "cell whose runs did not all end well shows how many did, and counts as missing."
     )
     return Table("tasks", "Every task", ("task", "group", *outcome.methods), rows, note, words=2)
 
@@ -96,10 +99,10 @@ def beside_published(outcome: Outcome) -> Table:
 
 def figure(cell: Cell) -> str:
     """A cell of that table."""
-    if not cell.top1:
+    if not cell.scores:
         return MISSING
-    text = percent(plain.fmean(cell.top1)) + (f" ± {percent(cell.spread)}" if cell.spread is not None else "")
-    return text if cell.complete else f"{text} ({len(cell.top1)} of {cell.planned})"
+    text = percent(plain.fmean(cell.scores)) + (f" ± {percent(cell.spread)}" if cell.spread is not None else "")
+    return text if cell.complete else f"{text} ({len(cell.scores)} of {cell.planned})"
 
 
 def significance(outcome: Outcome) -> Table:
@@ -112,7 +115,7 @@ def significance(outcome: Outcome) -> Table:
         for method in others:
             ours, theirs = outcome.cells[task.name, method], outcome.cells[task.name, str(baseline)]
             above = outcome.differences(method).get(task.name)
-            row += [percent(above, signed=True), _p(None if above is None else welch(ours.top1, theirs.top1))]
+            row += [percent(above, signed=True), _p(None if above is None else welch(ours.scores, theirs.scores))]
         rows.append(tuple(row))
     header = ("task", *(name for method in others for name in (method, "p")))
     note = (
@@ -133,9 +136,20 @@ def chosen(outcome: Outcome) -> Table:
         figures = (f"{recipe.learning_rate:g}", f"{recipe.weight_decay:g}", str(recipe.batch_size), str(recipe.epochs))
         spec = str(parse_method(cell.candidate.spec))
         rows.append((task, method, spec, recipe.optimizer, *figures, percent(cell.on_val)))
-    header = ("task", "method", "as", "optimizer", "learning rate", "weight decay", "batch", "epochs", "top-1 on val")
+    header = (
+        "task",
+        "method",
+        "as",
+        "optimizer",
+        "learning rate",
+        "weight decay",
+        "batch",
+        "epochs",
+        f"{outcome.metric} on val",
+    )
     note = (
-        "Chosen by top-1 of the last epoch on val, in %; ties go to the smaller step. Learning rates: per 256 images."
+        f"Chosen by {outcome.metric} of the last epoch on val, in %; ties go to the smaller step. Learning rates: per "
+        "256 images."
     )
     return Table("settings", "Settings", header, tuple(rows), note, words=4)
 
@@ -190,6 +204,11 @@ def _hopeless(outcome: Outcome, cell: Cell) -> bool:
     return len(failed) == len(entry.candidates)
 
 
+def _title(words: str) -> str:
+    """With a capital letter, and the others as they are."""
+    return words[0].upper() + words[1:]
+
+
 def _p_over_tasks(outcome: Outcome, method: str) -> str:
     differences = outcome.differences(method)
     return _p(wilcoxon(list(differences.values())) if len(differences) == len(outcome.plan.tasks) else None)
@@ -225,7 +244,7 @@ def provenance(outcome: Outcome) -> Sequence[tuple[str, str]]:
 
 
 PROTOCOL = (
-    "Every setting was trained on train and judged by the top-1 of its last epoch on val. The best one was trained "
+    "Every setting was trained on train and judged by the score of its last epoch on val. The best one was trained "
     "again on train and val with several seeds, and the last epoch of each was scored on test, once. Runs that choose "
     "settings are given no test set. A method with one setting had nothing to choose."
 )

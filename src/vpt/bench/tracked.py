@@ -24,5 +24,5 @@ class TrackedRuns(RunListener):
         self.tracker.begin(f"{run.task.name}/{run.method}/{run.stage}/{run.id}", record.config)
         for epoch in record.history:
             tell(self.tracker, epoch)
-        self.tracker.end({} if record.top1 is None else {f"{record.scores['part']}_top1": record.top1})
+        self.tracker.end({} if record.score is None else {f"{record.scores['part']}_{record.metric}": record.score})
         self.listener.ended(run, record)

@@ -17,9 +17,11 @@ from vpt import artifact, machine
 from vpt.bench.choose import ready
 from vpt.bench.claims import beating
 from vpt.bench.plan import Plan, Run
+from vpt.bench.scenes import scores_of
 from vpt.bench.store import Record, Store
 from vpt.errors import BackboneError, TrainingError
 from vpt.job import Job, Listener, Result
+from vpt.segment.job import Segmented, SegmentJob, tune_segmentation
 from vpt.training import Epoch, Recipe, distributed
 from vpt.tune import tune
 
@@ -74,7 +76,13 @@ def execute(plan: Plan, run: Run, store: Store) -> Record:
     job = plan.job(run, store.out(run.id), store.features)
     outcome: dict[str, Any]
     try:
-        outcome = _done_well(tune(job, heard, draw=False, overwrite=_begun_elsewhere(job)))
+        overwrite = _begun_elsewhere(job)
+        if isinstance(job, SegmentJob):
+            segmented = tune_segmentation(job, heard, draw=False, overwrite=overwrite)
+            outcome = _done_well(segmented, scores_of(segmented))
+        else:
+            result = tune(job, heard, draw=False, overwrite=overwrite)
+            outcome = _done_well(result, _scores_of(result))
         found = artifact.inspect(job.out).fingerprint
         if found != plan.fingerprint:
             raise BackboneError(
@@ -117,15 +125,19 @@ def _begun_elsewhere(job: Job) -> bool:
     return claimed.exists() and json.loads(claimed.read_text(encoding="utf-8"))["job"] != job.as_dict()
 
 
-def _done_well(result: Result) -> dict[str, Any]:
+def _scores_of(result: Result) -> dict[str, Any]:
+    return {
+        "part": result.scored_on,
+        "top1": result.top1,
+        "mean_per_class": result.mean_per_class,
+        "per_class": result.per_class,
+    }
+
+
+def _done_well(result: Result | Segmented, scores: dict[str, Any]) -> dict[str, Any]:
     return {
         "status": "done",
-        "scores": {
-            "part": result.scored_on,
-            "top1": result.top1,
-            "mean_per_class": result.mean_per_class,
-            "per_class": result.per_class,
-        },
+        "scores": scores,
         "history": result.history,
         "parameters": {"total": result.total_parameters, "trained": result.trained_parameters},
         "cost": {

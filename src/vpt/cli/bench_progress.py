@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vpt.bench.plan import Run
+from vpt.bench.plan import METRICS, Run
 from vpt.bench.runner import RunListener
 from vpt.bench.store import Record
 from vpt.cli.progress import ConsoleListener
@@ -21,6 +21,8 @@ class BenchProgress(ConsoleListener, RunListener):
         self._done = done
 
     def ended(self, run: Run, record: Record) -> None:
-        top1 = "" if record.top1 is None else f"top-1 {100 * record.top1:.1f} % on {record.scores['part']}"
-        text = f"{run.label}  {top1 or record.status}  {duration(record.cost['wall_seconds'])}"
+        score: str = record.status
+        if record.metric is not None:
+            score = f"{METRICS[record.metric]} {100 * record.scores[record.metric]:.1f} % on {record.scores['part']}"
+        text = f"{run.label}  {score}  {duration(record.cost['wall_seconds'])}"
         self.console.print(f"{text}  {record.error}".rstrip(), markup=False, soft_wrap=True)

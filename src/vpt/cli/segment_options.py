@@ -20,6 +20,7 @@ SEGMENT_ONLY = (
     "labels",
     "ignore",
     "reduce_zero",
+    "val_as_test",
     "recompute_blocks",
 )
 CLASSIFY_ONLY = {
@@ -27,7 +28,6 @@ CLASSIFY_ONLY = {
     "warmup_epochs": None,
     "augment": None,
     "probe_epochs": None,
-    "train_on": "train",
     "train_fraction": 1.0,
     "test_fraction": 0.2,
     "resize": "squash",

@@ -66,6 +66,7 @@ import click
 @click.option("--labels", help="Segmentation: ade20k, cityscapes, voc, camvid or plain [default: by layout].")
 @click.option("--ignore", type=int, help="Segmentation: a further id in masks that stands for no class.")
 @click.option("--reduce-zero", is_flag=True, help="Segmentation: id 0 stands for no class, 1 for the first.")
+@click.option("--val-as-test", is_flag=True, help="Segmentation: score on val, and cut another val from train.")
 @click.option("--recompute-blocks", is_flag=True, help="Segmentation: less memory, a third more time.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 def command(

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import permutations
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +72,9 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __add__(self, others: Pairs) -> Pairs:
+        return Pairs(self.images + others.images, self.masks + others.masks, self.names + others.names)
+
     def pick(self, indices: Sequence[int]) -> Pairs:
         """The pairs at these positions, in this order."""
         images, masks = (tuple(paths[i] for i in indices) for paths in (self.images, self.masks))
@@ -123,6 +126,8 @@ def read_scenes(
     val_fraction: float = 0.2,
     seed: int = 0,
     test: bool = True,
+    train_on: Literal["train", "trainval"] = "train",
+    val_as_test: bool = False,
     classes: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Scenes:
@@ -131,6 +136,8 @@ def read_scenes(
     labels: a row of `LABELS`; "auto" takes the layout's own. ignore, reduce_zero: for "plain" masks. classes: names
     known already; else the row's, or `classes.txt` in the folder (one name a line), or numbers.
     val_fraction: cut from train where there is no val. test: False leaves the test part unopened.
+    train_on: "trainval" adds val to train. val_as_test: the folder's val is scored on as test, for sets that publish
+    no masks of their test images, and another val is cut from train.
     Raises DataError with every fault: images without masks and masks without images, files that cannot be read, masks
     of another size, ids that stand for nothing.
     """
@@ -153,6 +160,10 @@ def read_scenes(
 
     if not 0 <= val_fraction < 1:
         raise SpecError(f"val_fraction is {val_fraction}; it must be at least 0 and below 1")
+    if val_as_test:
+        if "val" not in names:
+            raise DataError(f"{root} has no val that could be scored on as test; {SHAPE}")
+        names = {"train": names["train"], "test": names["val"]}
     faults = _one_sided(root, layout, names)
     parts = {part: _pairs(root, layout, name, faults) for part, name in names.items() if test or part != "test"}
     seen = _look(parts, faults, progress)
@@ -174,7 +185,9 @@ def read_scenes(
             f"{root}: {number(len(faults), 'fault')}:{lines(faults)}\ncorrect or delete these files; for ids, see "
             "--labels, --ignore and --reduce-zero"
         )
-    if "val" not in parts and val_fraction > 0 and len(parts["train"]) > 1:
+    if train_on == "trainval":
+        parts["train"] += parts.pop("val", Pairs())
+    elif "val" not in parts and val_fraction > 0 and len(parts["train"]) > 1:
         parts |= _cut(parts["train"], val_fraction, seed)
         notes.append(f"{number(len(parts['val']), 'image')} of train were set apart as val (seed {seed})")
     empty = [part for part, pairs in parts.items() if not len(pairs)]

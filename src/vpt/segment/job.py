@@ -32,13 +32,14 @@ class SegmentJob(Job):
     """A `Job` whose recipe is a `Course`. image_size: side of crops and windows.
 
     head: text of the dense head; None is `fpn` where the backbone has stages and `setr_pup` where it has not.
-    labels, ignore, reduce_zero: how masks are read, see `read_scenes`. recompute_blocks: see `attach`.
+    labels, ignore, reduce_zero, val_as_test: how the folder is read, see `read_scenes`. recompute_blocks: see `attach`.
     """
 
     head: str | None = None
     labels: str = "auto"
     ignore: int | None = None
     reduce_zero: bool = False
+    val_as_test: bool = False
     recompute_blocks: bool = False
 
 
@@ -69,8 +70,10 @@ class Segmented:
     status: Literal["done"] = "done"
 
 
-def tune_segmentation(job: SegmentJob, listener: Listener | None = None, *, overwrite: bool = False) -> Segmented:
-    """Do a job, or go on with it, or read what came of it. Errors are those of `vpt.tune.tune`."""
+def tune_segmentation(
+    job: SegmentJob, listener: Listener | None = None, *, overwrite: bool = False, draw: bool = True
+) -> Segmented:
+    """Do a job, or go on with it, or read what came of it. Options and errors are those of `vpt.tune.tune`."""
     listener = listener or Listener()
     course = job.recipe
     if not isinstance(course, Course):
@@ -98,6 +101,8 @@ def tune_segmentation(job: SegmentJob, listener: Listener | None = None, *, over
         val_fraction=job.val_fraction,
         seed=course.seed if job.split_seed is None else job.split_seed,
         test=job.test,
+        train_on=job.train_on,
+        val_as_test=job.val_as_test,
         progress=lambda done, total: listener.decoding("images and masks", done, total),
     )
     notes = [*backbone.notes, *scenes.notes]
@@ -108,7 +113,7 @@ def tune_segmentation(job: SegmentJob, listener: Listener | None = None, *, over
 
     device = distributed.local_device()
     torch.manual_seed(course.seed)
-    head = job.head or ("fpn" if _has_stages(backbone.module) else "setr_pup")
+    head = job.head or usual_head(backbone.module)
     model = attach(
         backbone,
         job.method,
@@ -166,7 +171,7 @@ def tune_segmentation(job: SegmentJob, listener: Listener | None = None, *, over
         job=job.as_dict(),
         machine=machine.describe(),
     )
-    if first:
+    if first and draw:
         title = f"{result.method}, {result.head} on {scenes.name}"
         pictures.curve(
             job.folder / "curve.png",
@@ -177,6 +182,7 @@ def tune_segmentation(job: SegmentJob, listener: Listener | None = None, *, over
             names=("pixels right, train", "mIoU, val"),
         )
         pictures.confusion(job.folder / "confusion.png", scores.confusion, scenes.classes, f"{title}, {scored_on}")
+    if first:
         write_atomic(job.folder / "result.json", json.dumps(asdict(result), indent=1).encode())
     listener.finished(figures)
     return result
@@ -187,6 +193,7 @@ def named(classes: Sequence[str], values: Any) -> dict[str, float | None]:
     return {name: None if math.isnan(value) else float(value) for name, value in zip(classes, values, strict=True)}
 
 
-def _has_stages(module: torch.nn.Module) -> bool:
-    """Whether timm tells of maps of more than one resolution."""
-    return len({stage["reduction"] for stage in getattr(module, "feature_info", [])}) > 1
+def usual_head(module: torch.nn.Module) -> str:
+    """`fpn` for backbones whose maps have, as timm tells, more than one resolution, and `setr_pup` for others."""
+    resolutions = {stage["reduction"] for stage in getattr(module, "feature_info", [])}
+    return "fpn" if len(resolutions) > 1 else "setr_pup"

@@ -1,0 +1,173 @@
+"""Comparisons of segmentation methods: masks in, mean IoU in the tables."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from vpt.bench.estimate import estimate
+from vpt.bench.export import as_csv
+from vpt.bench.outcome import outcome
+from vpt.bench.reading import read_plan
+from vpt.bench.report import report
+from vpt.bench.store import Store
+from vpt.bench.work import work
+from vpt.cli.bench import command
+from vpt.errors import DataError, SpecError, VptError
+from vpt.segment.course import Course
+from vpt.segment.job import SegmentJob
+
+PLAN = """
+name = "squares"
+seeds = 2
+image_size = 48
+baseline = "Head only"
+tasks = [{ name = "squares", data = "squares" }]
+methods = [
+  { name = "Head only", spec = "linear" },
+  { name = "VPT", spec = "vpt(length=2)", learning_rate = [0.1, 0.01] },
+]
+[recipe]
+iterations = 4
+interval = 2
+batch_size = 2
+[segmentation]
+head = "linear"
+"""
+
+
+def draw(root: Path, parts: dict[str, int]) -> None:
+    """Light squares (class 1) on a dark ground (class 0), as CamVid lies."""
+    rng = np.random.default_rng(0)
+    for part, count in parts.items():
+        for place in (root / part, root / f"{part}annot"):
+            place.mkdir(parents=True)
+        for i in range(count):
+            pixels, mask = rng.integers(0, 60, (48, 48, 3), dtype=np.uint8), np.zeros((48, 48), np.uint8)
+            top, left = rng.integers(0, 28, 2)
+            pixels[top : top + 20, left : left + 20] += 150
+            mask[top : top + 20, left : left + 20] = 1
+            Image.fromarray(pixels).save(root / part / f"{i}.png")
+            Image.fromarray(mask).save(root / f"{part}annot" / f"{i}.png")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("squares")
+    draw(root / "squares", {"train": 4, "val": 2, "test": 3})
+    (root / "plan.toml").write_text(PLAN)
+    return root
+
+
+@pytest.fixture(scope="module")
+def done(folder: Path) -> Store:
+    plan, store = read_plan(folder / "plan.toml"), Store(folder / "out")
+    store.save_plan(plan)
+    work(plan, store)
+    return store
+
+
+def changed(folder: Path, tmp_path: Path, *changes: tuple[str, str]) -> Path:
+    text = PLAN.replace('data = "squares"', f"data = '{folder / 'squares'}'")
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    (tmp_path / "changed.toml").write_text(text)
+    return tmp_path / "changed.toml"
+
+
+def test_chosen_on_val_and_scored_once_on_test(done: Store) -> None:
+    plan, records = done.plan(), list(done.records().values())
+    assert [record.status for record in records] == ["done"] * 6 and plan.metric == "miou"
+    for record in records:
+        assert record.metric == "miou" and record.score == record.scores["miou"]
+        assert set(record.scores) == {"part", "miou", "pixel_accuracy", "per_class"}
+        if record.stage == "choose":
+            assert record.scores["part"] == "val" and record.score == record.history[-1]["val_top1"]
+        else:  # val trains, too, and is watched no more
+            assert record.scores["part"] == "test" and record.history[-1]["val_top1"] is None
+    (cell,) = outcome(done).of("VPT")
+    tried = {record.config["recipe"]["learning_rate"]: record.score for record in cell.choosing}
+    assert cell.candidate is not None and cell.on_val == max(score for score in tried.values() if score is not None)
+    assert isinstance(cell.candidate.recipe, Course) and plan.from_dict(json.loads(json.dumps(plan.as_dict()))) == plan
+
+
+def test_val_trains_where_it_is_to_and_test_stays_unopened(folder: Path, tmp_path: Path) -> None:
+    plan = read_plan(folder / "plan.toml")
+    (task,), entry = plan.tasks, plan.entries[1]
+    choose, final = plan.choosing(task, entry)[0], plan.final(task, entry, entry.candidates[0])[0]
+    jobs = [plan.job(run, tmp_path / "x.safetensors") for run in (choose, final)]
+    assert all(isinstance(job, SegmentJob) and job.head == "linear" for job in jobs)
+    assert [(job.train_on, job.test) for job in jobs] == [("train", False), ("trainval", True)]
+    assert task.images == {"train": 4, "val": 2, "test": 3} and task.classes == 11  # CamVid's
+
+
+def test_the_report_and_the_rows_speak_of_mean_iou(done: Store, tmp_path: Path) -> None:
+    report(done.folder, tmp_path)
+    for name in ("report.html", "report.md"):
+        text = (tmp_path / name).read_text()
+        assert "Mean IoU on test in %" in text and "top-1" not in text.casefold()
+    rows = list(csv.DictReader(io.StringIO(as_csv(done.folder))))
+    assert len(rows) == 6 and all(row["miou"] and row["pixel_accuracy"] and not row["top1"] for row in rows)
+
+
+def test_the_command_line_plans_runs_and_finds_it_done(folder: Path, done: Store) -> None:
+    plan = read_plan(folder / "plan.toml")
+    assert estimate(plan).runs == 6 and all(seconds > 0 for seconds in estimate(plan).seconds.values())
+    before = {path: path.stat().st_mtime_ns for path in (done.folder / "runs").iterdir()}
+    answer = CliRunner().invoke(command, ["run", str(folder / "plan.toml"), "--out", str(done.folder)])
+    assert answer.exit_code == 0 and "6 runs" in answer.output
+    assert {path: path.stat().st_mtime_ns for path in (done.folder / "runs").iterdir()} == before
+
+
+def test_what_decides_the_result_names_the_runs(folder: Path, tmp_path: Path) -> None:
+    def ids(*changes: tuple[str, str]) -> set[str]:
+        plan = read_plan(changed(folder, tmp_path, *changes))
+        return {run.id for task, entry in plan.cells() for run in plan.final(task, entry, entry.candidates[0])}
+
+    plain = ids()
+    for change in (('head = "linear"', 'head = "setr_pup(channels=8)"'), ("[{ name", "[{ ignore = 3, name"),
+                   ("iterations = 4", "iterations = 5")):  # fmt: skip
+        assert not plain & ids(change), change
+    assert ids() == plain
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        (('head = "linear"', 'head = "linaer"'), SpecError, "linear"),
+        (('head = "linear"', 'hed = "linear"'), SpecError, "head"),
+        (("iterations = 4", "epochs = 4\nprobe_epochs = 3"), SpecError, "dense head"),
+        (("seeds = 2", "seeds = 2\ntrain_fraction = 0.5"), SpecError, "train_fraction, for classification alone"),
+        (("[{ name", '[{ resize = "crop", name'), SpecError, "resize"),
+        (("[{ name", '[{ labels = "ade", name'), SpecError, "ade20k"),
+        (('[segmentation]\nhead = "linear"', ""), VptError, r"hold masks .* has a table \[segmentation\]"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    folder: Path, tmp_path: Path, change: tuple[str, str], error: type[VptError], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        read_plan(changed(folder, tmp_path, change))
+
+
+def test_sets_without_test_masks_are_scored_on_val_when_told(tmp_path: Path) -> None:
+    draw(tmp_path / "squares", {"train": 5, "val": 3})
+    path = changed(tmp_path, tmp_path)
+    with pytest.raises(DataError, match=r"no test images .* val_as_test = true"):
+        read_plan(path)
+    (task,) = read_plan(changed(tmp_path, tmp_path, ("[{ name", "[{ val_as_test = true, name"))).tasks
+    assert task.images == {"train": 4, "val": 1, "test": 3}
+
+
+def test_a_folder_without_masks_is_named(tmp_path: Path) -> None:
+    (tmp_path / "squares" / "a").mkdir(parents=True)
+    with pytest.raises(DataError, match="no segmentation folder"):
+        read_plan(changed(tmp_path, tmp_path))
