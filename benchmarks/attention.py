@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+import counted
 from measure import CLOCKS, once, paired, shown, summary
 from report import write
 from textbook import Frozen, TextbookViT
@@ -225,19 +226,11 @@ def _ceilings() -> dict[str, float]:
 
 def _limit(batch: int, figures: dict[str, Any]) -> str:
     """The frozen forward and the step in operations, counted by hand, and the time they would take at the ceiling."""
-    n, d, depth, patch = 197, 384, 12, 3 * 16 * 16
-    block = 2 * n * 12 * d * d + 2 * 2 * n * n * d
-    frozen = batch * (depth * block + 2 * (n - 1) * patch * d)
+    shape = (197, 384, 12, 16)  # of ViT-S/16 at 224 px
+    frozen = counted.forward(*shape, batch)
     told = []
     for length in (50, 200):
-        prompts = depth * 2 * length * 2 * d * d  # projected once per batch
-        wide = 2 * 2 * n * length * d  # each query against the prompts, and what they hold
-        last = 2 * (n - 1) * 10 * d * d + 2 * 2 * (n - 1) * (n + length) * d  # of the last block CLS alone asks
-        forward = batch * (depth * (block + wide) - last + 2 * (n - 1) * patch * d) + prompts
-        # Backward: activations only, no weight; in the first block only what leads to its prompts (no qkv of tokens).
-        embedding, first = batch * 2 * (n - 1) * patch * d, batch * 2 * n * 3 * d * d
-        attention = batch * depth * (2 * 2 * n * (n + length) * d)
-        step = 2 * forward - embedding - first + 1.5 * attention  # attention goes back in 2.5 times its forward
+        step = counted.step(*shape, length, batch)
         seconds = step / figures["ceiling"]["products"]
         measured = figures[f"vpt, p = {length}"]["seconds"]
         told.append(

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+import counted
 from measure import once, shown, spread
 from report import write
 from textbook import TextbookViT
@@ -136,16 +137,8 @@ def ceilings(on: Setting) -> tuple[dict[str, Any], str]:
 def operations(on: Setting, length: int, batch: int) -> float:
     """Operations of a training step of VPT-deep as vpt computes it: what identities save is not counted."""
     model: Any = on.model
-    d, depth, patch = model.embed_dim, len(model.blocks), model.patch_embed.patch_size[0]
-    n = model.patch_embed.num_patches + 1
-    linear, attention = 24 * n * d * d, 4 * n * (n + length) * d
-    embedding, prompts = 2 * (n - 1) * 3 * patch**2 * d, 4 * length * d * d
-    last = 18 * d * d + 4 * d * d + 8 * n * d  # one query: its projections, its MLP, the tokens it reads
-    forward = batch * (embedding + (depth - 1) * (linear + attention) + last) + (depth - 1) * prompts
-    # Backward: the same products once for activations, none for weights; attention makes five products of its two.
-    # Nothing below the first block's prompts: not its q, k and v of tokens, not the embedding.
-    backward = batch * ((depth - 1) * (linear + 2.5 * attention) + last - 6 * n * d * d) + (depth - 1) * prompts
-    return forward + backward
+    embed = model.patch_embed
+    return counted.step(embed.num_patches + 1, model.embed_dim, len(model.blocks), embed.patch_size[0], length, batch)
 
 
 def main_form(on: Setting) -> tuple[dict[str, Any], str]:
