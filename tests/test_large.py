@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
@@ -50,12 +52,15 @@ def test_the_backbone_does_not_notice() -> None:
     assert not any("forward" in vars(module) for module in backbone.module.modules())
 
 
-@pytest.mark.parametrize("method", ["vpt(length=3, dropout=0)", "linear"])
-def test_a_backbone_in_bf16(method: str) -> None:
-    name = {"name": "vit_tiny_patch16_224", "pretrained": False, "image_size": 32}
-    backbone = load_backbone(**name, dtype=torch.bfloat16)
+@pytest.mark.parametrize("method", ["vpt(length=3, dropout=0)", "linear", "ssf", "lora", "adapter", "adaptformer"])
+@pytest.mark.parametrize("family", ["vit", "swin", "convnext"])
+def test_a_backbone_in_bf16(family: str, method: str) -> None:
+    if family == "convnext" and method not in ("linear", "ssf"):
+        pytest.skip("its blocks are not those of a transformer")
+    module = backbone_of(family).module
+    backbone = load_backbone(copy.deepcopy(module).to(torch.bfloat16))
     assert {weight.dtype for weight in backbone.module.parameters()} == {torch.bfloat16}
-    rounded, exact = attach(backbone, method, 3), attach(load_backbone(**name), method, 3)
+    rounded, exact = attach(backbone, method, 3), attach(load_backbone(module), method, 3)
     exact.load_state_dict(rounded.state_dict())
     assert {weight.dtype for weight in rounded.owned_parameters()} == {torch.float32}
     found, wanted = rounded(images()), exact(images())

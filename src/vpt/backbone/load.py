@@ -36,8 +36,9 @@ def load_backbone(
     weights: a local .safetensors, .pth or .npz file instead of timm's download; a model at hand is filled with it.
     image_size: side in pixels if it is not the model's own; positions are resized.
     pretrained: False leaves the weights random (for tests and for counting).
-    dtype: of the frozen weights; torch.bfloat16 halves their memory, for ViT-H/14 and larger. For prompts and heads,
-        which stay in fp32; images are rounded to it. The fingerprint is another. A model at hand keeps its own.
+    dtype: of the frozen weights; torch.bfloat16 halves their memory, for ViT-H/14 and larger. What is
+        new (prompts, adapters, LoRA, SSF, heads) stays in fp32, what trains of the backbone itself would be rounded
+        at every step; images are rounded to it. The fingerprint is another. A model at hand keeps its own.
     Raises BackboneError for an unknown name, with the nearest one, and for weights that do not fit or load.
     """
     if isinstance(name, Backbone):

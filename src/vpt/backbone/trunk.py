@@ -34,6 +34,12 @@ def trunk_of(model: nn.Module) -> nn.Module:
     return trunk.eval()  # type: ignore[no-any-return]
 
 
+def dtype_of(trunk: nn.Module) -> torch.dtype:
+    """What a trunk computes in: the dtype of what is frozen, for what hangs on it may be finer and come first."""
+    frozen = (weight for weight in trunk.parameters() if not weight.requires_grad)
+    return next(frozen, next(trunk.parameters())).dtype
+
+
 Pool = Callable[[Tensor], Tensor]
 
 
@@ -50,7 +56,7 @@ class Features(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         trunk: Any = self.trunk
-        tokens = trunk.forward_features(images.to(next(trunk.parameters()).dtype))
+        tokens = trunk.forward_features(images.to(dtype_of(trunk)))
         if self.pool is None:
             return trunk.forward_head(tokens, pre_logits=True)  # type: ignore[no-any-return]
         pooled = self.pool(tokens)
@@ -59,9 +65,9 @@ class Features(nn.Module):
 
 def probe_image(trunk: nn.Module, size: int) -> Tensor:
     """One image without a pattern that could hide a fault, in the trunk's dtype, on its device: (1, 3, size, size)."""
-    weight = next(trunk.parameters())
+    device = next(trunk.parameters()).device
     waves = torch.arange(3 * size * size, dtype=torch.float32).mul(0.7).sin().view(1, 3, size, size)
-    return waves.to(weight.device, weight.dtype)
+    return waves.to(device, dtype_of(trunk))
 
 
 def survey(trunk: nn.Module, image: Preprocessing) -> Sites:

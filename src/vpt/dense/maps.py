@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vpt.backbone.sites import Sites
+from vpt.backbone.trunk import dtype_of
 from vpt.errors import FitError
 
 Maps = tuple[Tensor, ...]
@@ -45,7 +46,7 @@ class TokenMaps(nn.Module):
 
     def forward(self, images: Tensor) -> Maps:
         trunk: Any = self.trunk
-        final = trunk.forward_features(images.to(next(trunk.parameters()).dtype))
+        final = trunk.forward_features(images.to(dtype_of(trunk)))
         if getattr(trunk, "fc_norm", None) is not None:  # stands for the final norm where a model averages its patches
             final = trunk.fc_norm(final)
         height, width = (side // self.patch for side in images.shape[-2:])
@@ -67,7 +68,7 @@ class PyramidMaps(nn.Module):
 
     def forward(self, images: Tensor) -> Maps:
         trunk: Any = self.trunk
-        final = trunk.forward_features(images.to(next(trunk.parameters()).dtype))
+        final = trunk.forward_features(images.to(dtype_of(trunk)))
         found = [*(tap.take() for tap in self.taps), final]
         return tuple(map_.permute(0, 3, 1, 2) if self.channels_last else map_ for map_ in found)
 

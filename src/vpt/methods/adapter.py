@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpt.backbone.sites import Sites
@@ -29,7 +30,13 @@ class Bottleneck(nn.Module):
             nn.init.zeros_(weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.up(self.activation(self.down(x)))  # type: ignore[no-any-return]
+        inside = self.activation(_in_dtype_of(x, self.down))
+        return _in_dtype_of(inside, self.up)
+
+
+def _in_dtype_of(x: Tensor, layer: nn.Linear) -> Tensor:
+    """The layer, rounded to what comes in: a frozen backbone may be in bf16."""
+    return F.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
 
 
 @dataclass(frozen=True)

@@ -59,4 +59,4 @@ class _LowRank(Folding):
         return self.layer.weight + self.scale * (self.up @ self.down).to(self.layer.weight.dtype)  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x) + self.scale * F.linear(F.linear(x, self.down), self.up)  # type: ignore[no-any-return]
+        return self.layer(x) + self.scale * F.linear(F.linear(x, self.down.to(x.dtype)), self.up.to(x.dtype))  # type: ignore[no-any-return]

@@ -51,17 +51,19 @@ class _Scaled(Folding):
     @property
     def weight(self) -> Tensor:
         weight: Tensor = self.layer.weight
-        return weight * self.gamma.view(-1, *(1,) * (weight.dim() - 1))
+        return weight * self.gamma.to(weight.dtype).view(-1, *(1,) * (weight.dim() - 1))
 
     @property
     def bias(self) -> Tensor | None:
-        return self.layer.bias * self.gamma + self.beta  # type: ignore[no-any-return]
+        bias: Tensor = self.layer.bias
+        return bias * self.gamma.to(bias.dtype) + self.beta.to(bias.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.layer(x)
         # Convolutions, and the norms between them, have their channels second.
         along = (-1, 1, 1) if _channels_second(self.layer) else (-1,)
-        return out * self.gamma.view(along) + self.beta.view(along)  # type: ignore[no-any-return]
+        gamma, beta = (weight.to(out.dtype).view(along) for weight in (self.gamma, self.beta))
+        return out * gamma + beta  # type: ignore[no-any-return]
 
 
 def _channels_second(layer: nn.Module) -> bool:
