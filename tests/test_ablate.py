@@ -147,6 +147,22 @@ def test_a_run_that_diverges_does_not_end_the_series(
     assert (len(bias.runs), len(linear.runs)) == (1, 2)
 
 
+def test_points_that_are_the_same_are_trained_once(
+    images: Path, tmp_path: Path, shortened: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tune(job: Job, *_: Any, **__: Any) -> Any:
+        trained.append(job.out.stem)
+        return real(job)
+
+    real, trained = vpt.ablate.tune, list[str]()
+    monkeypatch.setattr(vpt.ablate, "tune", tune)
+    ends = [Point(12, line, fields={"depth": "1-2"}) for line in ("from the bottom", "from the top")]
+    shortened("depth", Point(1, "from the bottom", fields={"depth": "1-1"}), *ends)
+    one, bottom, top = run("depth", images, tmp_path, seeds=2).rows
+    assert trained == [f"from_the_bottom_{x}-{seed}" for x in (1, 12) for seed in (0, 1)]
+    assert bottom.runs == top.runs != one.runs and len(top.runs) == 2 and not top.trouble
+
+
 def test_data_scale_trains_on_a_part_of_the_same_images(
     images: Path, tmp_path: Path, shortened: Callable[..., None]
 ) -> None:

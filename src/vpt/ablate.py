@@ -187,19 +187,20 @@ def ablate(
     rows = [_planned(point, base, known, data, folder, seeds, choices, options) for point in points]
     if all(row.trouble for row in rows):
         raise SpecError(f"no point of the series {series.name} can be run; the first is {rows[0].trouble}")
-    number, total = 0, sum(len(row.jobs) for row in rows if row.point.together is None)
-    for index, row in enumerate(rows):
+    rows = _each_job_once(rows)
+    outcomes: dict[Path, Result | str] = {}  # of each job, or how it diverged
+    total = len({job.out for row in rows if row.point.together is None for job in row.jobs})
+    for row in rows:
         for job in row.jobs if row.point.together is None else ():
-            number += 1
-            listener.run(number, total, f"{series.name} {row.point.x}  {row.method}", job.recipe.seed)
+            if job.out in outcomes:  # at the end of two lines, such as all blocks from the bottom and from the top
+                continue
+            listener.run(len(outcomes) + 1, total, f"{series.name} {row.point.x}  {row.method}", job.recipe.seed)
             try:
-                rows[index] = replace(rows[index], runs=(*rows[index].runs, tune(job, listener, overwrite=overwrite)))
+                outcomes[job.out] = tune(job, listener, overwrite=overwrite)
             except TrainingError as error:
-                rows[index] = replace(rows[index], trouble=f"diverged: {_one_line(error)}")
-
-    for index, row in enumerate(rows):
-        if row.point.together is not None and not row.trouble:
-            rows[index] = _together(row, rows)
+                outcomes[job.out] = f"diverged: {_one_line(error)}"
+    rows = [_with_outcomes(row, outcomes) for row in rows]
+    rows = [row if row.point.together is None or row.trouble else _together(row, rows) for row in rows]
 
     chosen = {name: value if isinstance(value, int | float) else str(value)
               for name, value in {**choices, **options}.items() if value is not None}  # fmt: skip
@@ -207,6 +208,24 @@ def ablate(
     ablation = Ablation(series, known, settings, tuple(rows))
     _write(ablation, folder)
     return ablation
+
+
+def _each_job_once(rows: Sequence[Row]) -> list[Row]:
+    """The rows, with one job where several differ in nothing but the name of their file."""
+    first: dict[str, Job] = {}
+
+    def same(job: Job) -> Job:
+        return first.setdefault(str(replace(job, out=Path())), job)
+
+    return [replace(row, jobs=tuple(map(same, row.jobs))) for row in rows]
+
+
+def _with_outcomes(row: Row, outcomes: Mapping[Path, Result | str]) -> Row:
+    """The row with what came of its jobs."""
+    mine = [outcomes[job.out] for job in row.jobs if row.point.together is None]
+    trouble = [outcome for outcome in mine if isinstance(outcome, str)]
+    runs = tuple(outcome for outcome in mine if not isinstance(outcome, str))
+    return replace(row, runs=runs, trouble=trouble[-1]) if trouble else replace(row, runs=runs)
 
 
 def _together(row: Row, rows: Sequence[Row]) -> Row:
