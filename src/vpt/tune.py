@@ -10,24 +10,25 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 
 import torch
 
 from vpt import artifact, machine, pictures
-from vpt.backbone import load_backbone
+from vpt.backbone import Backbone, load_backbone
 from vpt.data.dataset import Dataset, Split
 from vpt.data.kept import decode_once
 from vpt.data.read import read
 from vpt.data.split import subset
 from vpt.data.transforms import Preprocessing
-from vpt.errors import DataError, TrainingError
+from vpt.errors import DataError, SpecError, TrainingError
 from vpt.files import write_atomic
 from vpt.job import Job, Listener, Result
-from vpt.model import attach
+from vpt.model import TunedModel, attach
 from vpt.run_folder import Recorder, claim, finished_run, record_failure
 from vpt.training import (
+    Epoch,
     Examples,
     Feed,
     Scores,
@@ -36,6 +37,7 @@ from vpt.training import (
     prototypes,
     score,
     train,
+    train_grid,
     what_must_run,
 )
 
@@ -62,6 +64,102 @@ def tune(job: Job, listener: Listener | None = None, *, overwrite: bool = False,
         listener.note(f"{job.out} was made by this very job before; --overwrite does it again")
         return finished
 
+    material = _gather(job, listener)
+    if first:
+        claim(job, _digest(material.decoded))
+
+    device = distributed.local_device()
+    torch.manual_seed(job.recipe.seed)
+    model = material.attach(job.method).to(device)
+    if model.method.needs_prototypes:
+        model.begin_at(prototypes(model, material.decoded["train"], cache=job.cache))
+    try:
+        history = train(
+            model,
+            material.decoded["train"],
+            job.recipe,
+            validation=material.decoded.get("val"),
+            checkpoint=job.folder / "checkpoint.safetensors",
+            cache=job.cache,
+            watcher=Recorder(listener, job.folder / "metrics.jsonl"),
+        )
+    except TrainingError as error:
+        if first:
+            record_failure(job, error)
+        raise
+
+    feed = Feed(material.decoded[material.scored_on], material.backbone.preprocessing, device)
+    scores = _score(model, job, feed, _reports(listener, f"scoring {material.scored_on}"))
+    result = _concluded(job, material, model, history, scores)
+    if first and draw:
+        name, classes = material.data.name, material.data.classes
+        pictures.curve(job.folder / "curve.png", history, f"{result.method} on {name}")
+        pictures.confusion(job.folder / "confusion.png", scores.confusion, classes, f"{name} {material.scored_on}")
+    if first:
+        write_atomic(result_path, json.dumps(asdict(result), indent=1).encode())
+        shutil.rmtree(job.folder / "pixels", ignore_errors=True)
+    listener.finished(_figures(material.scored_on, scores))
+    return result
+
+
+def tune_heads(jobs: Sequence[Job], listener: Listener | None = None) -> list[Result | TrainingError]:
+    """Do jobs at once that train nothing but heads, and differ in what `train_grid` lets differ; in their order.
+
+    Each result, or error of a loss that diverged, is that of `tune` to rounding. There are no run folders: what is
+    interrupted begins anew. Raises SpecError for jobs that cannot be done at once, and what `tune` raises for data.
+    """
+    listener, first = listener or Listener(), jobs[0]
+    for job in jobs:
+        if replace(job, out=first.out, recipe=first.recipe) != first or job.split_seed is None:
+            raise SpecError("jobs that are done at once may differ in their files and recipes alone, on one split")
+        if job.train_fraction < 1 and job.recipe.seed != first.recipe.seed:
+            raise SpecError(
+                f"with train_fraction {job.train_fraction:g} each seed has images of its own; do these jobs one by one"
+            )
+    machine.keep_freed_memory()
+    device = distributed.local_device()
+    try:
+        material = _gather(first, listener)
+        model = material.attach(first.method).to(device)
+        grid = train_grid(
+            model,
+            material.decoded["train"],
+            [job.recipe for job in jobs],
+            validation=material.decoded.get("val"),
+            cache=first.cache,
+        )
+        feed = Feed(material.decoded[material.scored_on], material.backbone.preprocessing, device)
+        results: list[Result | TrainingError] = []
+        for job, point in zip(jobs, grid, strict=True):
+            if point.error is not None:
+                results.append(point.error)
+                continue
+            model.head = point.head
+            results.append(_concluded(job, material, model, point.history, _score(model, job, feed)))
+    finally:
+        shutil.rmtree(first.folder, ignore_errors=True)
+    return results
+
+
+@dataclass(frozen=True)
+class _Material:
+    """What a job works on: its backbone, its data, and each part's images as arrays."""
+
+    backbone: Backbone
+    data: Dataset
+    decoded: dict[str, Examples]
+    notes: list[str]
+
+    @property
+    def scored_on(self) -> str:
+        return next(part for part in ("test", "val", "train") if part in self.decoded)
+
+    def attach(self, method: str) -> TunedModel:
+        return attach(self.backbone, method, len(self.data.classes), classes=self.data.classes)
+
+
+def _gather(job: Job, listener: Listener) -> _Material:
+    """Load the backbone, read and decode the images; every unusable one is named in one error."""
     # Images that do not fit into memory lie here while the job runs; a killed one has left its own behind.
     shutil.rmtree(job.folder / "pixels", ignore_errors=True)
     backbone = load_backbone(job.backbone, weights=job.weights, image_size=job.image_size)
@@ -73,74 +171,51 @@ def tune(job: Job, listener: Listener | None = None, *, overwrite: bool = False,
         test_fraction=job.test_fraction,
         test=job.test,
     )
-    parts = _parts(job, data)
-    decoded, remarks = _decode(job, parts, backbone.preprocessing, listener)
+    decoded, remarks = _decode(job, _parts(job, data), backbone.preprocessing, listener)
     notes = [*backbone.notes, *data.notes, *remarks]
     if data.ignored:
         notes.append(f"{len(data.ignored)} entries of the folder were not used: {', '.join(data.ignored[:5])}")
     for note in notes:
         listener.note(note)
-    if first:
-        claim(job, _digest(decoded))
+    return _Material(backbone, data, decoded, notes)
 
-    device = distributed.local_device()
-    torch.manual_seed(job.recipe.seed)
-    model = attach(backbone, job.method, len(data.classes), classes=data.classes).to(device)
-    if model.method.needs_prototypes:
-        model.begin_at(prototypes(model, decoded["train"], cache=job.cache))
-    try:
-        history = train(
-            model,
-            decoded["train"],
-            job.recipe,
-            validation=decoded.get("val"),
-            checkpoint=job.folder / "checkpoint.safetensors",
-            cache=job.cache,
-            watcher=Recorder(listener, job.folder / "metrics.jsonl"),
-        )
-    except TrainingError as error:
-        if first:
-            record_failure(job, error)
-        raise
 
-    scored_on = next(part for part in ("test", "val", "train") if part in decoded)
-    feed = Feed(decoded[scored_on], backbone.preprocessing, device)
-    bf16 = job.recipe.autocast_to_bf16(device)
+def _score(model: TunedModel, job: Job, feed: Feed, on_batch: Callable[[int, int], None] | None = None) -> Scores:
     network = what_must_run(model, job.recipe, feed, cache=job.cache)
-    logits = logits_of(network, feed, bf16=bf16, on_batch=_reports(listener, f"scoring {scored_on}"))
-    scores = score(logits, feed.labels)
-    figures = {f"{scored_on}_top1": scores.top1, f"{scored_on}_mean_per_class": scores.mean_per_class}
+    bf16 = job.recipe.autocast_to_bf16(distributed.local_device())
+    return score(logits_of(network, feed, bf16=bf16, on_batch=on_batch), feed.labels)
+
+
+def _figures(part: str, scores: Scores) -> dict[str, float]:
+    return {f"{part}_top1": scores.top1, f"{part}_mean_per_class": scores.mean_per_class}
+
+
+def _concluded(job: Job, material: _Material, model: TunedModel, history: Sequence[Epoch], scores: Scores) -> Result:
+    """The tuned file, where this process writes, and the result."""
+    first = distributed.rank() == 0
     if first:
-        artifact.save(model, job.out, scores=figures, storage=job.storage)
+        artifact.save(model, job.out, scores=_figures(material.scored_on, scores), storage=job.storage)
     counts = model.counts()
-    result = Result(
-        data=data.name,
+    return Result(
+        data=material.data.name,
         method=str(model.method),
-        backbone=backbone.name,
-        scored_on=scored_on,
+        backbone=material.backbone.name,
+        scored_on=material.scored_on,
         top1=scores.top1,
         mean_per_class=scores.mean_per_class,
-        per_class=_named(scores, data.classes),
-        images={part: len(examples) for part, examples in decoded.items()},
+        per_class=_named(scores, material.data.classes),
+        images={part: len(examples) for part, examples in material.decoded.items()},
         total_parameters=counts.total,
         trained_parameters=counts.trained,
         file=str(job.out),
         file_bytes=job.out.stat().st_size if first else 0,
         seconds=sum(epoch.seconds for epoch in history),
-        peak_memory_bytes=machine.peak_memory(device),
-        notes=notes,
+        peak_memory_bytes=machine.peak_memory(distributed.local_device()),
+        notes=material.notes,
         history=[asdict(epoch) for epoch in history],
         job=job.as_dict(),
         machine=machine.describe(),
     )
-    if first and draw:
-        pictures.curve(job.folder / "curve.png", history, f"{result.method} on {data.name}")
-        pictures.confusion(job.folder / "confusion.png", scores.confusion, data.classes, f"{data.name} {scored_on}")
-    if first:
-        write_atomic(result_path, json.dumps(asdict(result), indent=1).encode())
-        shutil.rmtree(job.folder / "pixels", ignore_errors=True)
-    listener.finished(figures)
-    return result
 
 
 def _preprocessing(job: Job, own: Preprocessing) -> Preprocessing:

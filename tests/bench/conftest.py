@@ -87,6 +87,6 @@ def without_times() -> Callable[[Path], dict[str, Any]]:
     def read(path: Path) -> dict[str, Any]:
         record = json.loads(path.read_text())
         history = [{**epoch, "seconds": 0} for epoch in record["history"]]
-        return {**record, "history": history, "cost": record["cost"]["file_bytes"], "provenance": None}
+        return {**record, "history": history, "cost": record["cost"].get("file_bytes"), "provenance": None}
 
     return read

@@ -70,14 +70,14 @@ def test_no_test_image_is_opened_while_choosing(plan_of: PlanOf, folder: Path) -
     _listening = True
     try:
         for run in runs:
-            record = execute(plan, run, store)
+            (record,) = execute(plan, [run], store)
             assert (record.status, record.scores.get("part")) == ("done", "val"), record.error
     finally:
         _listening = False
     opened = {Path(name).parts[-3] for name in _opened if name.endswith(".png")}
     assert opened == {"train", "val"}  # so the ear is good, and heard no test
     final = next(run for run in ready(plan, {}) if run.stage == "final")
-    record = execute(plan, final, store)
+    (record,) = execute(plan, [final], store)
     assert record.status == "error" and "8 of 8 images cannot be used" in record.error
 
 
@@ -155,12 +155,12 @@ def test_a_failing_run_keeps_its_epochs(plan_of: PlanOf, folder: Path, monkeypat
 
     real_epoch = Epoch(1, 0.5, 0.5, None, None, 0.1, 2.0)
     monkeypatch.setattr(work_module, "tune", stop)
-    record = execute(plan, run, Store(folder / "out"))
+    (record,) = execute(plan, [run], Store(folder / "out"))
     assert (record.status, len(record.history), record.cost["seconds"]) == ("failed", 1, 2.0)
     assert record.score is None
 
 
 def test_other_weights_than_planned_are_an_error(plan_of: PlanOf, folder: Path) -> None:
     plan = replace(plan_of(), fingerprint="sha256:other")
-    record = execute(plan, ready(plan, {})[0], Store(folder / "out"))
+    (record,) = execute(plan, ready(plan, {})[:1], Store(folder / "out"))
     assert record.status == "error" and "have changed since the plan was read" in record.error

@@ -223,7 +223,7 @@ def test_an_unfinished_run_goes_on_from_its_checkpoint_and_begins_anew_where_its
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(work_module._Heard, "epoch", epoch)
             with suppress(Stop):
-                execute(plan, ready(plan, {})[0], store)
+                execute(plan, ready(plan, {})[:1], store)
         return epochs
 
     store, plan = Store(folder / "out"), plan_of(("epochs = 1", "epochs = 3"))

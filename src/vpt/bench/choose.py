@@ -44,6 +44,25 @@ def ready(plan: Plan, records: Records) -> list[Run]:
     return [run for run_id, run in known(plan, records).items() if run_id not in records]
 
 
+def bundles(plan: Plan, records: Records) -> list[tuple[Run, ...]]:
+    """The same, as they are done: one by one, or, where only heads train, all those of a cell's stage at once.
+
+    Such a bundle is whole, whatever of it has a record, so that no figure depends on where a comparison was stopped.
+    After an error in it, the rest is done one by one.
+    """
+    found: list[tuple[Run, ...]] = []
+    for task, entry in plan.cells():
+        candidate = chosen(plan, task, entry, records)
+        for runs in (plan.choosing(task, entry), [] if candidate is None else plan.final(task, entry, candidate)):
+            missing = [run for run in runs if run.id not in records]
+            error = any(run.id in records and records[run.id].status == "error" for run in runs)
+            if plan.at_once(task, entry, runs) and missing and not error:
+                found.append(tuple(runs))
+            else:
+                found += [(run,) for run in missing]
+    return found
+
+
 def left(plan: Plan, records: Records) -> list[Run | None]:
     """All that is still to come: the runs of `ready`, and None for each final run that waits for a choice."""
     waiting = 0

@@ -1,4 +1,7 @@
-"""What a plan will cost: a few steps of each method are timed here and now, and multiplied. An estimate, no promise."""
+"""What a plan will cost: a few steps of each method are timed here and now, and multiplied. An estimate, no promise.
+
+Heads that are trained at once are counted as if one by one, and take less.
+"""
 
 from __future__ import annotations
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vpt.bench.choose import ready
+from vpt.bench.choose import bundles
 from vpt.bench.claims import BEAT, Claim
 from vpt.bench.plan import Plan, Run
 from vpt.bench.runner import Board
@@ -73,13 +74,13 @@ class _Sweep:
         self.place, self.ray, self.plan, self.store, self.board = place, ray, plan, store, board
         self.task = ray.remote(num_cpus=place.cpus, num_gpus=place.gpus, max_retries=place.retries)(_do)
         self.sent_plan = ray.put(plan)
-        self.pending: dict[Any, tuple[Run, Claim]] = {}
+        self.pending: dict[Any, tuple[tuple[Run, ...], Claim]] = {}
         self.last_beat = time.monotonic()
 
     def finish(self) -> None:
         """Send and fetch until nothing is left."""
         try:
-            while self._send() or ready(self.plan, self.store.records()):
+            while self._send() or bundles(self.plan, self.store.records()):
                 ended: list[Any] = []
                 if self.pending:
                     ended, _ = self.ray.wait(list(self.pending), timeout=PAUSE)
@@ -97,33 +98,35 @@ class _Sweep:
     def _send(self) -> bool:
         """Hand over what there is room for, and as much again, so that no node waits; whether anything is pending."""
         room = 2 * self.place.at_once(self.ray) - len(self.pending)
-        held = {run.id for run, _ in self.pending.values()}
-        for run in ready(self.plan, self.store.records()):
+        held = {runs[0].id for runs, _ in self.pending.values()}
+        for runs in bundles(self.plan, self.store.records()):
             if room <= 0:
                 break
-            claim = None if run.id in held else self.store.claims.take(run.id)
+            claim = None if runs[0].id in held else self.store.claims.take(runs[0].id)
             if claim is None:
                 continue
-            if self.store.has(run.id):  # it was ended between our look at the folder and our claim
+            if all(self.store.has(run.id) for run in runs):  # ended between our look at the folder and our claim
                 claim.release()
                 continue
             threads = max(1, int(self.place.cpus))
-            task = self.task.options(name=run.label).remote(self.sent_plan, run, claim, self.store.folder, threads)
-            self.pending[task] = (run, claim)
+            given = (self.sent_plan, runs, claim, self.store.folder, threads)
+            self.pending[self.task.options(name=runs[0].label).remote(*given)] = (runs, claim)
             room -= 1
         return bool(self.pending)
 
     def _fetch(self, task: Any) -> None:
-        run, claim = self.pending.pop(task)
+        runs, claim = self.pending.pop(task)
         try:
-            record, tuned = self.ray.get(task)
+            records, tuned = self.ray.get(task)
         except self.ray.exceptions.RayError as error:
             said = " ".join(str(error).split())
-            record, tuned = without_result(run, f"Ray gave no result: {said}"), None
-        if tuned is not None:
-            self.store.tuned(run.id).parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(self.store.tuned(run.id), tuned)
-        self.store.write(record)
+            records, tuned = [without_result(runs[0], f"Ray gave no result: {said}")], {}
+        for record in records:
+            if record.id in tuned:
+                self.store.tuned(record.id).parent.mkdir(parents=True, exist_ok=True)
+                write_atomic(self.store.tuned(record.id), tuned[record.id])
+            if not self.store.has(record.id):
+                self.store.write(record)
         claim.release()
 
     def _beat(self) -> None:
@@ -131,25 +134,28 @@ class _Sweep:
         if time.monotonic() - self.last_beat < BEAT:
             return
         self.last_beat = time.monotonic()
-        for task, (run, claim) in list(self.pending.items()):
+        for task, (runs, claim) in list(self.pending.items()):
             if not claim.beat():
-                self.board.note(f"{run.label}: another runner has taken it over")
+                self.board.note(f"{runs[0].label}: another runner has taken it over")
                 self.ray.cancel(task, force=True)
                 del self.pending[task]
 
 
-def _do(plan: Plan, run: Run, claim: Claim, folder: Path, threads: int) -> tuple[Record, bytes | None]:
-    """The inside of a Ray task: the record, and the tuned file where the folder is not to be seen from here."""
+def _do(
+    plan: Plan, runs: Sequence[Run], claim: Claim, folder: Path, threads: int
+) -> tuple[list[Record], dict[str, bytes]]:
+    """The inside of a Ray task: records, and tuned files by run where the folder is not to be seen from here."""
     torch.set_num_threads(threads)
     store = Store(folder)
     if _sees(claim):
-        return execute(plan, run, store), None
+        return execute(plan, runs, store), {}
     here = Store(Path(tempfile.gettempdir()) / f"vpt-{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}")
-    record = execute(plan, run, here)
-    tuned = here.tuned(run.id).read_bytes() if here.tuned(run.id).exists() else None
-    here.tuned(run.id).unlink(missing_ok=True)
-    here.clear(run.id)
-    return record, tuned
+    records = execute(plan, runs, here)
+    tuned = {run.id: here.tuned(run.id).read_bytes() for run in runs if here.tuned(run.id).exists()}
+    for run in runs:
+        here.tuned(run.id).unlink(missing_ok=True)
+        here.clear(run.id)
+    return records, tuned
 
 
 def _sees(claim: Claim) -> bool:

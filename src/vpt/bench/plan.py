@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -67,10 +67,14 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of the tables: a method by the name it has there, and the settings it may choose from."""
+    """One row of the tables: a method by the name it has there, and the settings it may choose from.
+
+    at_once: only heads train, with settings that `train_grid` lets differ.
+    """
 
     name: str
     candidates: tuple[Candidate, ...]
+    at_once: bool = False
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,13 @@ class Plan:
         seeded = (replace(candidate, recipe=replace(candidate.recipe, seed=seed)) for seed in seeds)
         return [self._run(task, entry, "final", one) for one in seeded]
 
+    def at_once(self, task: Task, entry: Entry, runs: Sequence[Run]) -> bool:
+        """Whether these runs of a cell can be done at once: their heads have the same images, and always the same."""
+        augments = any(task.recipe(run.candidate.recipe).augment != "none" for run in runs)
+        seeds = {run.candidate.recipe.seed for run in runs}
+        alike = self.protocol.train_fraction == 1 or len(seeds) == 1  # each seed has images of its own otherwise
+        return entry.at_once and len(runs) > 1 and not augments and alike
+
     @cached_property
     def _made(self) -> dict[tuple[str, str, Stage, Candidate], Run]:
         """Runs by what they are made of: workers ask for thousands of them again and again."""
@@ -195,8 +206,8 @@ class Plan:
             dense = values.get("segmentation")
             recipe = Recipe if dense is None else Course
             entries = tuple(
-                Entry(entry["name"], tuple(Candidate(c["spec"], recipe(**c["recipe"])) for c in entry["candidates"]))
-                for entry in values["entries"]
+                Entry(**{**entry, "candidates": tuple(Candidate(c["spec"], recipe(**c["recipe"])) for c in rows)})
+                for entry, rows in ((entry, entry["candidates"]) for entry in values["entries"])
             )
             tasks = tuple(Task(**{**task, "notes": tuple(task["notes"])}) for task in values["tasks"])
             protocol = Protocol(**values["protocol"])

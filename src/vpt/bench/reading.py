@@ -24,7 +24,7 @@ from __future__ import annotations
 import tomllib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from vpt.bench import prepared
 from vpt.bench.entries import baseline, entries, several
 from vpt.bench.faults import Faults, check_keys
 from vpt.bench.listing import list_task
-from vpt.bench.plan import Plan, Protocol, Segmentation, Task
+from vpt.bench.plan import Entry, Plan, Protocol, Segmentation, Task
 from vpt.bench.scenes import MASKS, list_scenes
 from vpt.data.transforms import Preprocessing
 from vpt.dense.heads import parse_head
@@ -43,6 +43,7 @@ from vpt.model import TunedModel
 from vpt.segment.course import Course
 from vpt.segment.job import usual_head
 from vpt.training import Recipe
+from vpt.training.grid import check_grid
 
 PLANS = Path(__file__).parent / "plans"
 _PROTOCOL = {field.name for field in fields(Protocol)}
@@ -123,10 +124,13 @@ def _plan_of(values: dict[str, Any], path: Path, data: Path | None) -> Plan:
             raise BackboneError(f"{path}: the weights {weights} are not there; paths are relative to the plan")
     with faults.gathered():
         bare = skeleton(backbone, protocol.image_size)
+        models: dict[str, TunedModel] = {}
         for spec in dict.fromkeys(candidate.spec for entry in rows for candidate in entry.candidates):
             with faults.gathered():
                 dense = None if segmentation is None else parse_head(segmentation.head or usual_head(bare.module))
-                TunedModel(bare, parse_method(spec), max([2, *(task.classes for task in tasks)]), dense=dense)
+                most = max([2, *(task.classes for task in tasks)])
+                models[spec] = TunedModel(bare, parse_method(spec), most, dense=dense)
+        rows = tuple(replace(row, at_once=_at_once(row, models)) for row in rows)
     faults.tell()
     loaded = load_backbone(backbone, weights=weights, image_size=protocol.image_size)
     return Plan(
@@ -142,6 +146,18 @@ def _plan_of(values: dict[str, Any], path: Path, data: Path | None) -> Plan:
         keep_tuned=bool(values.get("keep_tuned", True)),
         segmentation=segmentation,
     )
+
+
+def _at_once(entry: Entry, models: Mapping[str, TunedModel]) -> bool:
+    """Whether the runs of a row may be trained as a grid of heads."""
+    specs = {candidate.spec for candidate in entry.candidates}
+    if len(specs) != 1 or not specs <= models.keys() or models[next(iter(specs))].dense is not None:
+        return False
+    try:
+        check_grid(models[next(iter(specs))], [candidate.recipe for candidate in entry.candidates])
+    except SpecError:
+        return False
+    return True
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from vpt import artifact, machine
-from vpt.bench.choose import ready
+from vpt.bench.choose import bundles
 from vpt.bench.claims import beating
 from vpt.bench.plan import Plan, Run
 from vpt.bench.scenes import scores_of
@@ -23,7 +23,7 @@ from vpt.errors import BackboneError, TrainingError
 from vpt.job import Job, Listener, Result
 from vpt.segment.job import Segmented, SegmentJob, tune_segmentation
 from vpt.training import Epoch, Recipe, distributed
-from vpt.tune import tune
+from vpt.tune import tune, tune_heads
 
 PAUSE = 0.5  # seconds between two looks at the folder while others are at work
 
@@ -46,35 +46,52 @@ def work(plan: Plan, store: Store, lost: Callable[[], None] = lambda: os._exit(1
 
     lost: called, from another thread, when this process was silent for so long that its run was taken over.
     """
-    while runs := ready(plan, store.records()):
-        if not any(_done(plan, run, store, lost) for run in runs):
+    while todo := bundles(plan, store.records()):
+        if not any(_done(plan, runs, store, lost) for runs in todo):
             time.sleep(PAUSE)
 
 
-def _done(plan: Plan, run: Run, store: Store, lost: Callable[[], None]) -> bool:
-    """Whether this process did the run, and did not find it done or claimed."""
-    claim = store.claims.take(run.id)
+def _done(plan: Plan, runs: Sequence[Run], store: Store, lost: Callable[[], None]) -> bool:
+    """Whether this process did the runs, and did not find them done or claimed. The first one's claim holds for all."""
+    claim = store.claims.take(runs[0].id)
     if claim is None:
         return False
     try:
-        if store.has(run.id):  # it was ended between our look at the folder and our claim
+        if all(store.has(run.id) for run in runs):  # they were ended between our look at the folder and our claim
             return False
         with beating(claim, lost):
-            record = execute(plan, run, store)
-        store.write(record)
+            records = execute(plan, runs, store)
+        for record in records:
+            if store.has(record.id):
+                store.clear(record.id)
+            else:
+                store.write(record)
         return True
     finally:
         claim.release()
 
 
-def execute(plan: Plan, run: Run, store: Store) -> Record:
-    """Do a run, or go on with it. What goes wrong is a record too; only an interrupt is passed on."""
-    heard = _Heard()
+def execute(plan: Plan, runs: Sequence[Run], store: Store) -> list[Record]:
+    """Do a run, or go on with it, or do several at once, which then share the time and the energy.
+
+    What goes wrong is a record too; only an interrupt is passed on.
+    """
     device = distributed.local_device()
     began, energy = time.perf_counter(), machine.energy(device)
     machine.forget_peak(device)
+    outcomes = _together(plan, runs, store) if len(runs) > 1 else [_alone(plan, runs[0], store)]
+    wall, used = time.perf_counter() - began, machine.energy(device)
+    for outcome in outcomes:
+        cost = outcome.setdefault("cost", {"seconds": sum(epoch["seconds"] for epoch in outcome["history"])})
+        cost["wall_seconds"] = wall / len(runs)
+        if energy is not None and used is not None and used >= energy:  # less: the counter began anew
+            cost["energy_joules"] = (used - energy) / len(runs)
+    return [_record(run, outcome) for run, outcome in zip(runs, outcomes, strict=True)]
+
+
+def _alone(plan: Plan, run: Run, store: Store) -> dict[str, Any]:
+    heard = _Heard()
     job = plan.job(run, store.out(run.id), store.features)
-    outcome: dict[str, Any]
     try:
         overwrite = _begun_elsewhere(job)
         if isinstance(job, SegmentJob):
@@ -83,25 +100,47 @@ def execute(plan: Plan, run: Run, store: Store) -> Record:
         else:
             result = tune(job, heard, draw=False, overwrite=overwrite)
             outcome = _done_well(result, _scores_of(result))
-        found = artifact.inspect(job.out).fingerprint
-        if found != plan.fingerprint:
-            raise BackboneError(
-                f"the weights of {plan.backbone} have changed since the plan was read ({plan.fingerprint} then, "
-                f"{found} now); give the plan again"
-            )
-        if plan.keep_tuned and run.stage == "final":
-            store.tuned(run.id).parent.mkdir(parents=True, exist_ok=True)
-            job.out.replace(store.tuned(run.id))
-    except TrainingError as error:
-        outcome = {"status": "failed", "error": str(error)}
+        _keep(plan, run, store)
     except Exception as error:  # of any kind: the other runs can still be done
-        outcome = {"status": "error", "error": f"{type(error).__name__}: {error}"}
-    outcome.setdefault("history", [asdict(epoch) for epoch in heard.history])
-    cost = outcome.setdefault("cost", {"seconds": sum(epoch.seconds for epoch in heard.history)})
-    cost["wall_seconds"] = time.perf_counter() - began
-    used = machine.energy(device)
-    if energy is not None and used is not None and used >= energy:  # less: the counter began anew
-        cost["energy_joules"] = used - energy
+        outcome = _gone_wrong(error, [asdict(epoch) for epoch in heard.history])
+    return outcome
+
+
+def _together(plan: Plan, runs: Sequence[Run], store: Store) -> list[dict[str, Any]]:
+    outcomes: list[dict[str, Any]] = []
+    try:
+        results = tune_heads([plan.job(run, store.out(run.id), store.features) for run in runs])
+        for run, result in zip(runs, results, strict=True):
+            if isinstance(result, TrainingError):
+                outcomes.append(_gone_wrong(result, []))
+                continue
+            outcomes.append(_done_well(result, _scores_of(result)))
+            _keep(plan, run, store)
+    except Exception as error:
+        return [_gone_wrong(error, []) for _ in runs]
+    return outcomes
+
+
+def _keep(plan: Plan, run: Run, store: Store) -> None:
+    """See that the tuned file is of the plan's backbone, and put it where it stays, if it is to."""
+    found = artifact.inspect(store.out(run.id)).fingerprint
+    if found != plan.fingerprint:
+        raise BackboneError(
+            f"the weights of {plan.backbone} have changed since the plan was read ({plan.fingerprint} then, "
+            f"{found} now); give the plan again"
+        )
+    if plan.keep_tuned and run.stage == "final":
+        store.tuned(run.id).parent.mkdir(parents=True, exist_ok=True)
+        store.out(run.id).replace(store.tuned(run.id))
+
+
+def _gone_wrong(error: Exception, history: list[dict[str, Any]]) -> dict[str, Any]:
+    if isinstance(error, TrainingError):
+        return {"status": "failed", "error": str(error), "history": history}
+    return {"status": "error", "error": f"{type(error).__name__}: {error}", "history": history}
+
+
+def _record(run: Run, outcome: Mapping[str, Any]) -> Record:
     return Record(
         id=run.id,
         task=run.task.name,
