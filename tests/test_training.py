@@ -73,6 +73,17 @@ class TestProbe:
             assert torch.allclose(own, wanted, atol=1e-5)
         assert float(probe.head.weight.detach().norm()) > 0.2
 
+    @pytest.mark.parametrize("output", ["image_mean", "prompt_max"])
+    def test_a_head_that_reads_another_feature_is_probed_on_that(self, output, tmp_path):
+        tuned, start = (model(f"vpt(length=3, dropout=0, output={output})") for _ in range(2))
+        start.load_state_dict(tuned.state_dict())
+        train(tuned, examples(), self.recipe, cache=tmp_path)
+        feed = Feed(examples(), start.backbone.preprocessing, torch.device("cpu"))
+        with torch.no_grad():
+            read = start.features(feed.inputs(np.arange(len(feed)), "none", np.random.default_rng(0)))
+            losses = [float(nn.functional.cross_entropy(head(read), feed.labels)) for head in (start.head, tuned.head)]
+        assert losses[1] < 0.5 * losses[0]
+
     def test_a_run_that_goes_on_does_not_begin_at_the_probe_again(self, tmp_path):
         longer = replace(self.recipe, epochs=2, learning_rate=0.5)
         unbroken, cut = model("vpt(length=3)"), model("vpt(length=3)")

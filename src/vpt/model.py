@@ -125,6 +125,7 @@ class TunedModel(nn.Module):
         self.network = network
         self.sites = sites
         self.first_changed = first_changed(plan, sites)
+        self.pools_otherwise = plan.pool is not None  # than the backbone does
         self.hangs_at = tuple(path or "images" for path in hung)
         # Lists, not registered: these modules already stand in the tree, where they hang.
         self._places, self._hung = list(theirs.items()), list(hung.items())

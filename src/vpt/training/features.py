@@ -50,7 +50,7 @@ def what_must_run(
     if model.only_head_trains:
         for feed in some:
             if feed.features is None:
-                feed.features = _features(model, feed, bf16, cache).to(feed.device)
+                feed.features = features_of(model, feed, bf16, cache).to(feed.device)
         return model.head
     if resumed is None or not all(map(len, some)):
         return model
@@ -75,7 +75,7 @@ def prototypes(model: TunedModel, examples: Examples, *, cache: Path | None = No
     device = next(model.parameters()).device
     plain = TunedModel(model.backbone, Linear(), model.num_classes).to(device)
     feed = Feed(examples, model.backbone.preprocessing, device)
-    features = _features(plain, feed, False, cache).to(device)
+    features = features_of(plain, feed, False, cache).to(device)
     sums = torch.zeros(model.num_classes, features.shape[1], device=device)
     sums.index_add_(0, feed.labels.to(device), features)
     counts = feed.labels.bincount(minlength=model.num_classes).to(device)
@@ -84,7 +84,8 @@ def prototypes(model: TunedModel, examples: Examples, *, cache: Path | None = No
     return sums / counts.unsqueeze(1)
 
 
-def _features(model: TunedModel, feed: Feed, bf16: bool, cache: Path | None) -> Tensor:
+def features_of(model: TunedModel, feed: Feed, bf16: bool, cache: Path | None) -> Tensor:
+    """What the head reads of every image, (n, d) on the CPU; from `cache`, where it is there, and into it."""
     path = None if cache is None else cache / f"features-{_key(model, feed, bf16)}.safetensors"
     if path is not None and path.exists():
         try:

@@ -21,7 +21,7 @@ from vpt.training import distributed
 from vpt.training.batches import Examples, Feed, batches, order
 from vpt.training.checkpoint import load_checkpoint, save_checkpoint
 from vpt.training.evaluate import logits_of, score
-from vpt.training.features import what_must_run
+from vpt.training.features import features_of, what_must_run
 from vpt.training.recipe import Recipe
 
 
@@ -169,12 +169,18 @@ def fit(
 
 
 def _begin_at_probe(model: TunedModel, examples: Examples, recipe: Recipe, cache: Path | None) -> None:
-    """Give the head the weights that a linear probe of the frozen backbone ends with."""
-    probe = TunedModel(model.backbone, Linear(), model.num_classes).to(next(model.parameters()).device)
+    """Give the head the weights that a linear probe of the frozen backbone ends with.
+
+    A head that reads another feature, such as the mean of prompts, is probed on that, as it is before any training.
+    """
+    device, settings = next(model.parameters()).device, recipe.probe()
+    probe = TunedModel(model.backbone, Linear(), model.num_classes).to(device)
     if not isinstance(model.head, nn.Linear):
         raise SpecError(f"probe_epochs trains a linear head, but {model.method} has another; leave probe_epochs at 0")
     probe.head.load_state_dict(model.head.state_dict())
-    train(probe, examples, recipe.probe(), cache=cache)
+    feed, bf16 = Feed(examples, model.backbone.preprocessing, device), settings.autocast_to_bf16(device)
+    feed.features = features_of(model if model.pools_otherwise else probe, feed, bf16, cache).to(device)
+    fit(probe, _Classification(probe.head, feed, None, settings, bf16), settings)
     model.head.load_state_dict(probe.head.state_dict())
 
 

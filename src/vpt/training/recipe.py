@@ -30,8 +30,8 @@ class Recipe:
         already learns. batch_size: images per step, over all processes; accumulate: in how many parts.
     augment: "none" (VTAB-1k); "flip"; "crop" (FGVC: a random crop of 7/8 of the side, and flip).
     probe_epochs: the head first trains alone for this many epochs (SGD, with probe_weight_decay), on features of the
-        frozen backbone, computed once (linear probing, then tuning: Kumar et al., ICLR 2022). A good start
-        where few epochs can be afforded; 0 is the paper's protocol.
+        frozen backbone, computed once, or what else it reads, as it is at first (linear probing, then tuning: Kumar et
+        al., ICLR 2022). A good start where few epochs can be afforded; 0 is the paper's protocol.
     head_rate: the head's learning rate, as a share of the rest's: a head that is good already is soon spoilt by steps
         as large as prompts need.
     precision: "bf16" runs the forward pass under autocast; "auto" does so on GPUs that have it in hardware.
