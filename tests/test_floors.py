@@ -23,7 +23,7 @@ FLOORS = (
     {"model"},
     {"artifact", "training", "ensemble"},
     {"testing", "machine", "pictures", "job", "run_folder", "trackers", "ablations"},
-    {"segment", "tune", "predict", "demo", "check", "ablate", "explain", "embed", "bench"},
+    {"segment", "tune", "predict", "demo", "check", "ablate", "explain", "embed", "bench", "serve"},
     {"cli"},
     {"__main__"},
 )

@@ -122,31 +122,27 @@ def save(
     return path
 
 
-def load(path: str | Path, backbone: str | nn.Module | Backbone | None = None) -> TunedModel:
+def load(
+    path: str | Path, backbone: str | nn.Module | Backbone | None = None, *, known_fingerprint: str | None = None
+) -> TunedModel:
     """Read a tuned file and hang it on its backbone; in eval mode, ready to predict.
 
     backbone: the backbone at hand (a timm model, a `Backbone`, a name). None makes it by the name in the file, which
         fetches its weights. Several files share one backbone by being given the same.
+    known_fingerprint: of that backbone, by who loads many files: to compute it reads every weight.
     Raises ArtifactError when the file is damaged or altered, or the backbone is not the one it was made for.
     """
     path = Path(path)
     header = inspect(path)
-    if backbone is None and ":" in header.backbone:  # timm reads such names as places, which a stranger may have chosen
-        raise ArtifactError(
-            f"{path} asks for the backbone {header.backbone}, which is not in timm's own list; if you trust that "
-            "place, give it as the backbone yourself"
-        )
     if backbone is None or isinstance(backbone, str):
-        own_size = header.preprocessing.size
-        found = load_backbone(backbone or header.backbone)
-        if found.preprocessing.size != own_size:
-            found = load_backbone(backbone or header.backbone, image_size=own_size)
+        found = backbone_for(path, header, name=backbone)
     else:
         found = load_backbone(backbone)
-    if found.fingerprint() != header.fingerprint:
+    fingerprint = known_fingerprint or found.fingerprint()
+    if fingerprint != header.fingerprint:
         raise ArtifactError(
             f"{path} was made for {header.backbone} with {header.fingerprint[:19]}..., but this is {found.name} with "
-            f"{found.fingerprint()[:19]}...; load the same weights, of the same type and image size "
+            f"{fingerprint[:19]}...; load the same weights, of the same type and image size "
             f"({header.preprocessing.size} px)"
         )
     try:
@@ -166,6 +162,23 @@ def load(path: str | Path, backbone: str | nn.Module | Backbone | None = None) -
     except SpecError as error:
         raise ArtifactError(f"{path} does not fit this vpt ({__version__}): {error}") from error
     return model
+
+
+def backbone_for(path: Path, header: Header, *, name: str | None = None, weights: Path | None = None) -> Backbone:
+    """The backbone that the tuned file at `path` asks for, at the file's image size.
+
+    name: another name for it, of the caller's own choice. weights: a local file of them.
+    """
+    if name is None and ":" in header.backbone:  # timm reads such names as places, which a stranger may have chosen
+        raise ArtifactError(
+            f"{path} asks for the backbone {header.backbone}, which is not in timm's own list; if you trust that "
+            "place, give it as the backbone yourself"
+        )
+    size = header.preprocessing.size
+    found = load_backbone(name or header.backbone, weights=weights)
+    if found.preprocessing.size != size:
+        found = load_backbone(name or header.backbone, weights=weights, image_size=size)
+    return found
 
 
 def inspect(path: str | Path) -> Header:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vpt.backbone.attention import Attend
 from vpt.backbone.load import load_backbone
 from vpt.backbone.recompute import recompute
 from vpt.backbone.record import Backbone, classifier_prefixes
@@ -22,6 +23,7 @@ from vpt.errors import FitError, SpecError, VptError
 from vpt.hanging import first_changed, hang, merged, modules_that_train, narrow, take_over, tensors
 from vpt.methods.base import WHOLE, Method, Plan
 from vpt.methods.catalogue import METHODS, parse_method
+from vpt.methods.prompts import PromptKeys
 
 
 def attach(
@@ -218,6 +220,23 @@ class TunedModel(nn.Module):
     def only_head_trains(self) -> bool:
         """Whether the feature of an image can never change, so that it may be computed once."""
         return {id(weight) for weight in self.owned_parameters()} == {id(w) for w in self.head.parameters()}
+
+    def prompt_keys(self) -> dict[str, PromptKeys] | None:
+        """Place of an attention -> the further keys it is given, where that and the head are all that was learned.
+
+        Such models can answer side by side in one batch (`vpt.serve.mixed`): all else is the frozen backbone. Empty
+        where only the head trains; None where a method does more, or the head reads otherwise than the backbone's own.
+        """
+        keys = {
+            path: module.extra
+            for path, module in self._hung
+            if isinstance(module, Attend) and not module.floating and isinstance(module.extra, PromptKeys)
+        }
+        known = {id(tensor) for module in (*keys.values(), self.head) for _, tensor in tensors(module)}
+        everything = len(keys) == len(self._hung) and all(id(own) in known for own in self.owned_state().values())
+        if not everything or self.pools_otherwise or self.dense is not None:
+            return None
+        return keys if all(own.share == 1 for own in keys.values()) else None
 
     def resumed(self) -> Resumed | None:
         """The network from the first block on that can change in training.

@@ -25,6 +25,9 @@ from torch import Tensor, nn
 from vpt.backbone.absorbed import attend_absorbed
 from vpt.backbone.beside import attend_beside
 
+# How many samples in turn, and the further tokens of those: (p, d), (samples, p, d), or None.
+Parts = tuple[tuple[int, Tensor | None], ...]
+
 
 def attend(
     attention: nn.Module,
@@ -66,7 +69,7 @@ class Attend(nn.Module):
     """Stands where an attention module stood, and answers through `attend`.
 
     extra: a module that maps x (batch, tokens, d) to further tokens of its dtype, (p, d) or (batch, p, d), which
-        serve as keys and values only.
+        serve as keys and values only; or to `Parts` of the batch, each with tokens of its own number, or with none.
     """
 
     def __init__(
@@ -84,7 +87,13 @@ class Attend(nn.Module):
         self.floating = floating
 
     def forward(self, x: Tensor, **context: Any) -> Tensor:
-        extra = None if self.extra is None else self.extra(x)
+        extra: Tensor | Parts | None = None if self.extra is None else self.extra(x)
+        if not isinstance(extra, tuple):
+            return self._answer(x, extra, context)
+        pieces = x.split([rows for rows, _ in extra])
+        return torch.cat([self._answer(piece, own, context) for piece, (_, own) in zip(pieces, extra, strict=True)])
+
+    def _answer(self, x: Tensor, extra: Tensor | None, context: dict[str, Any]) -> Tensor:
         return attend(self.attention, x, extra=extra, queries=self.queries, floating=self.floating, **context)
 
     def weights(self, x: Tensor, **context: Any) -> Tensor:

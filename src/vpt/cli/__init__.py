@@ -30,6 +30,7 @@ COMMANDS = {
     "bench": ("vpt.cli.bench", "Run a whole comparison from a plan: choose on val, test once, report."),
     "explain": ("vpt.cli.explain", "Draw what a tuned file looks at in an image, with prompts and without."),
     "embed": ("vpt.cli.embed", "Draw the features of a dataset before and after tuning (t-SNE)."),
+    "serve": ("vpt.cli.serve", "Serve many tuned files from one backbone: a page, and JSON for programs."),
     "data": ("vpt.cli.data", "Prepare and check the data of VTAB-1k and FGVC; unpack Parquet files."),
     "list": ("vpt.cli.list", "List methods, backbones or tasks."),
 }

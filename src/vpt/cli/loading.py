@@ -11,15 +11,7 @@ if TYPE_CHECKING:
 
 def load_tuned(file: Path, backbone: str | None, weights: Path | None) -> TunedModel:
     """The tuned model in `file`, on this process's device."""
-    from vpt.artifact import inspect, load
-    from vpt.backbone import Backbone, load_backbone
+    from vpt.artifact import backbone_for, inspect, load
     from vpt.training import distributed
 
-    at_hand: str | Backbone | None = backbone
-    if weights is not None:
-        header = inspect(file)
-        name = backbone or header.backbone
-        at_hand = load_backbone(name, weights=weights)
-        if at_hand.preprocessing.size != header.preprocessing.size:
-            at_hand = load_backbone(name, weights=weights, image_size=header.preprocessing.size)
-    return load(file, at_hand).to(distributed.local_device())
+    return load(file, backbone_for(file, inspect(file), name=backbone, weights=weights)).to(distributed.local_device())

@@ -6,6 +6,8 @@ Of several frames (GIF, WebP, APNG, TIFF) the first is used. Colour profiles are
 
 from __future__ import annotations
 
+import io
+import math
 import stat
 import threading
 import warnings
@@ -13,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -101,11 +103,28 @@ def open_rgb(path: Path) -> tuple[Image.Image, list[str]]:
     if not status.st_size:
         raise BadImage("empty (0 bytes)")
 
+    try:
+        with path.open("rb") as file:
+            return _decoded(file)
+    except OSError as error:
+        raise BadImage(error.strerror or str(error)) from error
+
+
+def read_rgb(data: bytes) -> Image.Image:
+    """The image in the bytes of a file. Outside `listening`: what Pillow warns of is lost. Raises BadImage."""
+    if not data:
+        raise BadImage("empty (0 bytes)")
+    return _decoded(io.BytesIO(data))[0]
+
+
+def _decoded(file: IO[bytes]) -> tuple[Image.Image, list[str]]:
     _ear.remarks = remarks = []
     try:
-        with path.open("rb") as file, Image.open(file, formats=formats()) as image:
+        with Image.open(file, formats=formats()) as image:
             if min(image.size) < MIN_SIDE:
                 raise BadImage(f"only {image.width} x {image.height} px; each side needs {MIN_SIDE}")
+            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+                raise Image.DecompressionBombError
             # The second image of an MPO file is a depth map or a preview that cameras add, not a frame.
             if getattr(image, "is_animated", False) and image.format != "MPO":
                 remarks.append("several frames or pages, of which the first is used")

@@ -1,0 +1,193 @@
+"""A bank: tuned files by name, on backbones that they share, answered in batches that mix tasks."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from vpt.artifact import Header, backbone_for, inspect, load
+from vpt.backbone import Backbone
+from vpt.data.messages import lines, number
+from vpt.errors import ArtifactError, SpecError, nearest
+from vpt.model import TunedModel
+from vpt.segment.sliding import Inference, shares
+from vpt.serve.mixed import Learned, Mixed
+
+
+@dataclass(frozen=True)
+class Request:
+    """An image for a task, made ready by `Bank.request`.
+
+    pixels: uint8 (3, size, size), as the backbone takes it; of a segmentation (3, height, width), at its own size.
+    """
+
+    task: str
+    pixels: Tensor
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a task says of an image.
+
+    shares: (class, share), the largest first. Of a classification the probabilities of all classes; of a
+        segmentation the parts of the picture, without absent classes. mask: then class numbers (height, width).
+    """
+
+    task: str
+    shares: tuple[tuple[str, float], ...]
+    mask: NDArray[np.uint16] | None = None
+
+
+class Bank:
+    """Tuned files, by name. Each backbone is in memory once for each image size, whatever the number of files.
+
+    places: tuned files, and folders of them. A task's name is its file's without the suffix.
+    backbone: its name, if it is not to be taken from the files. weights: local ones, if timm is not to fetch them.
+    device: None is the CPU.
+    capacity: tasks whose weights stay in memory, those used last. A file's weights are read when it is first asked for,
+        its header now: a file that is damaged, or made for other weights, is named before anything is served.
+    Not for several threads at once. Raises ArtifactError naming every file that cannot be used.
+    """
+
+    def __init__(
+        self,
+        places: Iterable[Path],
+        *,
+        backbone: str | None = None,
+        weights: Path | None = None,
+        device: torch.device | str | None = None,
+        capacity: int = 1000,
+    ) -> None:
+        if capacity < 1:
+            raise SpecError(f"capacity is {capacity}; at least one task must fit in memory")
+        self._capacity = capacity
+        self._backbones: dict[str, Backbone] = {}  # by fingerprint
+        self._mixed: dict[str, Mixed] = {}
+        self._loaded: OrderedDict[str, Learned | TunedModel] = OrderedDict()
+        self._files, self.tasks = _headers(places)
+        made: dict[tuple[str, int], tuple[str, Backbone]] = {}
+        faults = []
+        for name, header in self.tasks.items():
+            kind = (header.backbone, header.preprocessing.size)
+            if kind not in made:
+                found = backbone_for(self._files[name], header, name=backbone, weights=weights)
+                made[kind] = found.fingerprint(), found
+            fingerprint, found = made[kind]
+            if fingerprint == header.fingerprint:
+                self._backbones[fingerprint] = found
+            else:
+                faults.append(
+                    f"{self._files[name]}: made for {header.backbone} with {header.fingerprint[:19]}..., "
+                    f"and this one has {fingerprint[:19]}..."
+                )
+        if faults:
+            raise ArtifactError(f"{number(len(faults), 'file')} cannot be used with these weights:{lines(faults)}")
+        for found in self._backbones.values():
+            found.module.to(device)
+
+    def header(self, task: str) -> Header:
+        """What the file of a task says of itself. Raises SpecError, with the nearest name, where there is none."""
+        if task not in self.tasks:
+            raise SpecError(f"there is no task {task!r}; {nearest(task, self.tasks)}")
+        return self.tasks[task]
+
+    def classes(self, task: str) -> tuple[str, ...]:
+        """Names of a task's classes, or their numbers."""
+        header = self.header(task)
+        return header.classes or tuple(str(index) for index in range(header.num_classes))
+
+    def request(self, task: str, image: Image.Image) -> Request:
+        """An RGB image of any size, made ready; from any thread. Raises SpecError where there is no such task."""
+        header = self.header(task)
+        if header.head is None:
+            return Request(task, torch.from_numpy(header.preprocessing.fit(image)))
+        return Request(task, torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy()))
+
+    @torch.inference_mode()
+    def answer(self, requests: Sequence[Request]) -> list[Answer]:
+        """Answers, in the order of the requests. Tasks of prompts and heads on one backbone answer in one pass."""
+        answers: dict[int, Answer] = {}
+        together: defaultdict[tuple[object, ...], list[int]] = defaultdict(list)
+        loaded = {task: self._load(task) for task in dict.fromkeys(request.task for request in requests)}
+        for index, request in enumerate(requests):
+            model = loaded[request.task]
+            if isinstance(model, TunedModel) and model.dense is not None:
+                answers[index] = self._segmented(request, model)
+            elif isinstance(model, TunedModel):
+                together[(request.task,)].append(index)
+            else:
+                together[(self.tasks[request.task].fingerprint, request.pixels.shape)].append(index)
+        for indices in together.values():
+            some = [requests[index] for index in indices]
+            for index, logits in zip(indices, self._logits(some, [loaded[one.task] for one in some]), strict=True):
+                probabilities = logits.softmax(0)
+                best = probabilities.sort(descending=True, stable=True)
+                names = self.classes(requests[index].task)
+                found = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+                answers[index] = Answer(requests[index].task, tuple((names[k], share) for k, share in found))
+        return [answers[index] for index in range(len(requests))]
+
+    def _logits(self, requests: list[Request], models: Sequence[Learned | TunedModel]) -> Sequence[Tensor]:
+        """Of requests that one pass can answer."""
+        header = self.tasks[requests[0].task]
+        device = next(self._backbones[header.fingerprint].module.parameters()).device
+        images = torch.cat(
+            [self.tasks[one.task].preprocessing.normalise(one.pixels[None].to(device)) for one in requests]
+        )
+        if isinstance(models[0], TunedModel):
+            return list(models[0](images).float())
+        if header.fingerprint not in self._mixed:
+            self._mixed[header.fingerprint] = Mixed(self._backbones[header.fingerprint])
+        return self._mixed[header.fingerprint](images, [model for model in models if isinstance(model, Learned)])
+
+    def _segmented(self, request: Request, model: TunedModel) -> Answer:
+        mask = shares(model, request.pixels, Inference()).argmax(0).cpu().numpy().astype(np.uint16)
+        names = self.classes(request.task)
+        parts = np.bincount(mask.flatten(), minlength=len(names)) / mask.size
+        found = tuple((names[k], float(parts[k])) for k in np.argsort(-parts, kind="stable") if parts[k] > 0)
+        return Answer(request.task, found, mask)
+
+    def _load(self, task: str) -> Learned | TunedModel:
+        """What a task has learned, from memory or from its file; the one unused for longest makes room."""
+        if task not in self._loaded:
+            header = self.header(task)
+            backbone = self._backbones[header.fingerprint]
+            model = load(self._files[task], backbone, known_fingerprint=header.fingerprint)
+            self._loaded[task] = Learned.of(model) or model
+            if len(self._loaded) > self._capacity:
+                self._loaded.popitem(last=False)
+        self._loaded.move_to_end(task)
+        return self._loaded[task]
+
+
+def _headers(places: Iterable[Path]) -> tuple[dict[str, Path], dict[str, Header]]:
+    """Files and their headers by name. Raises ArtifactError naming every file that has none, or no name of its own."""
+    files: dict[str, Path] = {}
+    headers: dict[str, Header] = {}
+    faults = []
+    for place in places:
+        found = sorted(place.glob("*.safetensors")) if place.is_dir() else [place]
+        if not found:
+            faults.append(f"{place}: a folder without *.safetensors")
+        for path in found:
+            if path.stem in files:
+                faults.append(f"{path}: {files[path.stem]} is also named {path.stem}; rename one of them")
+                continue
+            try:
+                headers[path.stem] = inspect(path)
+                files[path.stem] = path
+            except ArtifactError as error:
+                faults.append(str(error))
+    if faults:
+        raise ArtifactError(f"{number(len(faults), 'file')} cannot be used:{lines(faults)}")
+    if not files:
+        raise ArtifactError("no tuned file was given; `vpt tune DATA --out FILE` makes one")
+    return files, headers

@@ -1,0 +1,95 @@
+"""The bank: many files, one backbone, answers as `vpt.load` gives them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from vpt import load, load_backbone
+from vpt.errors import ArtifactError, SpecError
+from vpt.segment.sliding import Inference, shares
+from vpt.serve.bank import Bank
+
+
+def test_a_mixed_batch_answers_as_the_files_one_by_one(folder, pictures):
+    bank, backbone = Bank([folder]), load_backbone()
+    names = ["animals", "scenes", "plants", "probe", "biased", "deeper", "plants", "animals"]
+    answers = bank.answer([bank.request(name, pictures[i % 6]) for i, name in enumerate(names)])
+    assert [answer.task for answer in answers] == names
+    for i, (name, answer) in enumerate(zip(names, answers, strict=True)):
+        model, image = load(folder / f"{name}.safetensors", backbone), pictures[i % 6]
+        if name == "scenes":
+            pixels = torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy())
+            mask = shares(model, pixels, Inference()).argmax(0).numpy()
+            assert np.array_equal(answer.mask, mask)
+            assert dict(answer.shares) == {model.classes[k]: pytest.approx((mask == k).mean()) for k in np.unique(mask)}
+            continue
+        preprocessing = model.backbone.preprocessing
+        pixels = torch.from_numpy(preprocessing.fit(image))[None]
+        with torch.no_grad():
+            expected = model(preprocessing.normalise(pixels)).softmax(1)[0]
+        assert answer.mask is None and answer.shares[0][1] == max(share for _, share in answer.shares)
+        assert dict(answer.shares) == {
+            c: pytest.approx(float(p), abs=1e-4) for c, p in zip(model.classes, expected, strict=True)
+        }
+
+
+def test_the_backbone_is_in_memory_once(folder, pictures):
+    bank = Bank([folder])
+    bank.answer([bank.request(name, pictures[0]) for name in bank.tasks])
+    (backbone,) = bank._backbones.values()
+    theirs = {weight.data_ptr() for weight in backbone.module.parameters()}
+    (mixed,) = bank._mixed.values()
+    networks = [mixed.network, *(task.trunk for task in bank._loaded.values() if hasattr(task, "trunk"))]
+    assert len(networks) == 3  # of the mixed tasks, of the biases, of the segmentation
+    for network in networks:
+        shared = sum(weight.numel() for weight in network.parameters() if weight.data_ptr() in theirs)
+        assert shared > 0.99 * sum(weight.numel() for weight in backbone.module.parameters())
+
+
+def test_what_was_used_least_recently_makes_room_and_comes_back(folder, pictures):
+    bank = Bank([folder], capacity=2)
+    first = bank.answer([bank.request("animals", pictures[0])])
+    for name in bank.tasks:
+        bank.answer([bank.request(name, pictures[0])])
+        assert len(bank._loaded) <= 2
+    assert "animals" not in bank._loaded
+    assert bank.answer([bank.request("animals", pictures[0])]) == first
+
+
+def test_an_unknown_task_is_named_with_the_nearest(folder, pictures):
+    with pytest.raises(SpecError, match=r"no task 'animal'; did you mean 'animals'"):
+        Bank([folder]).request("animal", pictures[0])
+
+
+def test_faults_of_files_are_named_all_at_once(folder, tmp_path):
+    shutil.copy(folder / "animals.safetensors", tmp_path / "animals.safetensors")
+    (tmp_path / "broken.safetensors").write_bytes(b"nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ArtifactError, match="3 files cannot be used") as caught:
+        Bank([folder, tmp_path, tmp_path / "empty"])
+    for words in ("is also named animals", "broken.safetensors is damaged", "a folder without"):
+        assert words in str(caught.value)
+    with pytest.raises(ArtifactError, match="no tuned file was given"):
+        Bank([])
+
+
+def test_files_of_another_backbone_are_named_before_serving(folder, tmp_path):
+    path = tmp_path / "animals.safetensors"
+    raw = (folder / "animals.safetensors").read_bytes()
+    size = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + size])
+    header["__metadata__"]["vpt"] = header["__metadata__"]["vpt"].replace("sha256:", "sha256:0", 1)
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + size :])
+    with pytest.raises(ArtifactError, match=r"1 file cannot be used with these weights:\n.*animals"):
+        Bank([path])
+
+
+def test_a_capacity_of_nothing_is_refused(folder):
+    with pytest.raises(SpecError, match="capacity is 0"):
+        Bank([folder], capacity=0)

@@ -1,0 +1,213 @@
+"""The server over a real socket: answers, errors, company in a batch, and the page in a real browser."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from browsing import CONTRAST, look
+from vpt.serve import server as serving
+from vpt.serve.bank import Bank
+from vpt.serve.together import Busy, Together
+
+uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed")
+
+
+class Counting(Bank):
+    """A bank that notes how many requests came in together."""
+
+    def answer(self, requests: Any) -> Any:
+        self.batches = [*getattr(self, "batches", []), len(requests)]
+        return super().answer(requests)
+
+
+@pytest.fixture(scope="module")
+def bank(folder: Path) -> Counting:
+    return Counting([folder])
+
+
+@pytest.fixture(scope="module")
+def address(bank: Counting) -> Iterator[str]:
+    config = uvicorn.Config(serving.app(bank, wait=0.2), port=0, log_level="warning")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    until(lambda: server.started)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(timeout=30)
+    assert not thread.is_alive()
+
+
+def until(what: Callable[[], Any], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def ask(address: str, task: str, body: bytes, query: str = "") -> Any:
+    with urlopen(Request(f"{address}/predict/{task}{query}", data=body, method="POST"), timeout=60) as response:
+        return json.load(response)
+
+
+def refused(address: str, task: str, body: bytes, query: str = "") -> tuple[int, str]:
+    with pytest.raises(HTTPError) as caught:
+        ask(address, task, body, query)
+    with caught.value as error:
+        return error.code, json.load(error)["error"]
+
+
+def test_tasks_tell_of_themselves(address, bank):
+    with urlopen(f"{address}/tasks", timeout=60) as response:
+        told = {task["name"]: task for task in json.load(response)}
+    assert told.keys() == bank.tasks.keys()
+    assert told["plants"]["classes"] == ["oak", "rose", "fern"] and told["plants"]["kind"] == "classification"
+    assert told["scenes"]["kind"] == "segmentation" and told["scenes"]["scores"] == {"test_top1": 0.5}
+
+
+def test_images_of_several_tasks_are_answered_together(address, bank, pictures):
+    bank.batches = []
+    names = ["animals", "plants", "probe", "deeper", "biased", "animals"]
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda i: ask(address, names[i], png(pictures[i])), range(6)))
+    assert sum(bank.batches) == 6 and max(bank.batches) > 1
+    for name, picture, answer in zip(names, pictures, answers, strict=True):
+        (alone,) = bank.answer([bank.request(name, picture)])
+        assert [(top["class"], pytest.approx(top["share"], abs=1e-4)) for top in answer["top"]] == list(alone.shares)
+
+
+def test_top_limits_what_is_named(address, pictures):
+    assert len(ask(address, "plants", png(pictures[0]), "?top=1")["top"]) == 1
+    assert refused(address, "plants", png(pictures[0]), "?top=none")[0] == 400
+
+
+def test_a_segmentation_comes_with_mask_and_overlay(address, bank, pictures):
+    answer = ask(address, "scenes", png(pictures[1]))
+    mask, overlay = (
+        Image.open(io.BytesIO(base64.b64decode(answer[key].removeprefix("data:image/png;base64,"))))
+        for key in ("mask", "overlay")
+    )
+    (alone,) = bank.answer([bank.request("scenes", pictures[1])])
+    assert np.array_equal(np.asarray(mask), alone.mask) and mask.size == pictures[1].size
+    assert overlay.width > mask.width
+    assert [top["class"] for top in answer["top"]] == [name for name, _ in alone.shares]
+
+
+def test_what_cannot_be_answered_says_why(address, pictures, monkeypatch):
+    assert refused(address, "animal", b"")[0] == 404
+    assert "did you mean 'animals'" in refused(address, "animal", b"")[1]
+    assert refused(address, "animals", b"no image") == (400, "the image is " + refused_text(b"no image"))
+    assert "empty" in refused(address, "animals", b"")[1]
+    monkeypatch.setattr(serving, "MOST_BYTES", 1000)
+    status, text = refused(address, "animals", png(pictures[0]))
+    assert status == 413 and "scale it down" in text
+    monkeypatch.undo()
+    assert ask(address, "animals", png(pictures[0]))["top"]  # it still answers
+
+
+def refused_text(body: bytes) -> str:
+    with pytest.raises(serving.BadImage) as caught:
+        serving.read_rgb(body)
+    return str(caught.value)
+
+
+def test_a_bad_request_spoils_no_other():
+    def answer(requests: Any) -> list[int]:
+        if 3 in requests:
+            raise ValueError("three")
+        return [2 * number for number in requests]
+
+    together = Together[int, int](answer, batch_size=8, wait=0.2)
+    futures = [together.submit(number) for number in range(5)]
+    together.close()
+    assert [future.result() for i, future in enumerate(futures) if i != 3] == [0, 2, 4, 8]
+    with pytest.raises(ValueError, match="three"):
+        futures[3].result()
+
+
+def test_too_many_waiting_are_turned_away():
+    begun, go = threading.Event(), threading.Event()
+
+    def answer(requests: Any) -> Any:
+        begun.set()
+        go.wait(60)
+        return requests
+
+    together = Together[int, int](answer, batch_size=1, wait=0, room=2)
+    first = together.submit(0)
+    begun.wait(60)
+    waiting = [together.submit(1), together.submit(2)]
+    with pytest.raises(Busy, match="2 requests are waiting"):
+        together.submit(3)
+    go.set()
+    together.close()
+    assert [future.result() for future in (first, *waiting)] == [0, 1, 2]
+
+
+def test_the_command_serves_until_it_is_interrupted(folder, pictures, tmp_path):
+    command = [sys.executable, "-m", "vpt", "serve", str(folder), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.search(r"6 tasks at (http://127.0.0.1:\d+)/", line)
+        assert found, line
+        assert ask(found[1], "plants", png(pictures[0]))["task"] == "plants"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "stopped" in out
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 360])
+def test_the_page_in_a_browser(browser, address, pictures, tmp_path, scheme, width):
+    for index, name in enumerate(("first", "second")):
+        pictures[index].save(tmp_path / f"{name}.png")
+    look(browser, address, scheme, width)
+    until(lambda: browser.execute_script("return document.querySelectorAll('#task option').length") == 6)
+    for task, image, rows in (("plants", "first", 3), ("scenes", "second", None)):
+        browser.execute_script(
+            "const s = document.getElementById('task'); s.value = arguments[0]; s.dispatchEvent(new Event('change'));",
+            task,
+        )
+        browser.find_element("id", "images").send_keys(str(tmp_path / f"{image}.png"))
+        until(lambda: browser.execute_script("return document.querySelector('article')?.dataset.done") == "yes")
+        shown = browser.execute_script("return document.querySelector('article').innerText")
+        assert f"{image}.png, {task}" in shown
+        named = browser.execute_script("return document.querySelectorAll('article:first-child dt').length")
+        assert named == rows if rows else named >= 1
+        browser.execute_script("document.querySelector('article').dataset.done = 'seen'")
+    source = browser.execute_script("return document.querySelector('article:first-child img').src")
+    assert source.startswith("data:image/png")
+    (tmp_path / "text.png").write_text("no image")
+    browser.find_element("id", "images").send_keys(str(tmp_path / "text.png"))
+    until(lambda: browser.execute_script("return document.querySelector('article')?.dataset.done") == "no")
+    assert "the image is not an image" in browser.execute_script("return document.querySelector('article').innerText")
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert min(browser.execute_script(CONTRAST)) >= 4.5
+    said = [entry["message"] for entry in browser.get_log("browser")]
+    assert all("400" in message for message in said), said  # the one refused image, and nothing else
