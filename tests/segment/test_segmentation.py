@@ -20,11 +20,11 @@ from vpt.cli import main
 from vpt.errors import DataError, SpecError
 from vpt.methods import parse_method
 from vpt.segment.augment import Augment
-from vpt.segment.course import Course, Lesson, balanced, cross_entropy, dice
+from vpt.segment.course import Course, Lesson, balanced, cross_entropy, dice, measure
 from vpt.segment.folders import read_pair, read_scenes
 from vpt.segment.labels import LABELS, VOID, palette
 from vpt.segment.scores import PixelScores, confusion_of
-from vpt.segment.sliding import Inference, shares, slide, starts
+from vpt.segment.sliding import Inference, classes_of, slide, starts, strips
 from vpt.training import Watcher, fit
 from vpt.training.loop import Epoch
 
@@ -95,7 +95,7 @@ def test_the_whole_path(ade, tuned, tmp_path, capsys):
         assert mask.getpalette()[:6] == [0, 0, 0, 128, 0, 0]
     model = load(tuned)
     pixels = torch.from_numpy(np.asarray(Image.open(picture).convert("RGB")).transpose(2, 0, 1).copy())
-    assert np.array_equal(shares(model, pixels, Inference()).argmax(0).numpy(), ids)
+    assert np.array_equal(classes_of(model, pixels, Inference()).numpy(), ids)
 
 
 def small(**options: object) -> Course:
@@ -246,6 +246,27 @@ def test_windows():
         found = starts(length, 48, 1 / 3)
         assert found[0] == 0 and found[-1] == length - 48
         assert max(b - a for a, b in pairwise(found)) <= 33
+
+
+def test_strips_of_an_image_are_the_whole(ade, monkeypatch):
+    model = attach("vit_nano_patch12_48", "linear", 5, head="linear").eval()
+    with torch.no_grad():
+        for weight in model.owned_parameters():
+            weight.normal_()
+    scenes = read_scenes(ade)
+    pairs = replace(scenes.parts["val"])
+    table = np.where(scenes.table == VOID, VOID, scenes.table.clip(0, 4)).astype(np.int16)
+    image = torch.from_numpy(read_pair(pairs, 0, table)[0])
+    how = Inference(scales=(0.5, 1.0, 2.0), flip=True)
+    ((rows, whole),) = strips(model, image, how)
+    assert (rows.start, rows.stop) == (0, 52) and torch.allclose(whole.sum(0), torch.ones(52, 70), atol=1e-5)
+    loss, scores = measure(model, pairs, table, how)
+    monkeypatch.setattr("vpt.segment.sliding._HELD", 5 * 70 * 7)
+    parts = list(strips(model, image, how))
+    assert [part.stop - part.start for part, _ in parts] == [7] * 7 + [3]
+    assert torch.allclose(torch.cat([found for _, found in parts], 1), whole, atol=1e-5)
+    again, same = measure(model, pairs, table, how)
+    assert again == pytest.approx(loss, rel=1e-5) and np.array_equal(scores.confusion, same.confusion)
 
 
 def test_sliding_equals_one_forward_pass_and_averages(ade):

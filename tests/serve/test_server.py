@@ -102,7 +102,10 @@ def test_images_of_several_tasks_are_answered_together(address, bank, pictures):
 
 def test_top_limits_what_is_named(address, pictures):
     assert len(ask(address, "plants", png(pictures[0]), "?top=1")["top"]) == 1
-    assert refused(address, "plants", png(pictures[0]), "?top=none")[0] == 400
+    assert refused(address, "plants", png(pictures[0]), "?top=no") == (
+        400,
+        "top is 'no'; give a whole number of classes, at least 1",
+    )
 
 
 def test_a_segmentation_comes_with_mask_and_overlay(address, bank, pictures):
@@ -122,6 +125,8 @@ def test_what_cannot_be_answered_says_why(address, pictures, monkeypatch):
     assert "did you mean 'animals'" in refused(address, "animal", b"")[1]
     assert refused(address, "animals", b"no image") == (400, "the image is " + refused_text(b"no image"))
     assert "empty" in refused(address, "animals", b"")[1]
+    strip = refused(address, "scenes", png(Image.new("RGB", (400, 10))))
+    assert strip[0] == 400 and "400 x 10 px" in strip[1]
     monkeypatch.setattr(serving, "MOST_BYTES", 1000)
     status, text = refused(address, "animals", png(pictures[0]))
     assert status == 413 and "scale it down" in text

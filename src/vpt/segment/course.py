@@ -21,7 +21,7 @@ from vpt.segment.augment import Augment
 from vpt.segment.folders import Pairs, Scenes, read_pair
 from vpt.segment.labels import VOID
 from vpt.segment.scores import PixelScores, confusion_of
-from vpt.segment.sliding import Inference, shares
+from vpt.segment.sliding import Inference, strips
 from vpt.training import Recipe, parts_of
 from vpt.training.batches import order
 
@@ -184,10 +184,13 @@ def measure(
     with listening():
         for index in range(len(pairs)):
             pixels, mask = read_pair(pairs, index, table)
-            found = shares(model, torch.from_numpy(pixels), how).cpu()
-            truth = torch.from_numpy(mask).long()
-            total += confusion_of(found.argmax(0), truth, model.num_classes)
-            losses += float(cross_entropy(found.clamp(min=1e-12).log()[None], truth[None]))
+            loss, truth = 0.0, torch.from_numpy(mask).long()
+            for rows, shares in strips(model, torch.from_numpy(pixels), how):
+                found, true = shares.cpu(), truth[rows]
+                total += confusion_of(found.argmax(0), true, model.num_classes)
+                logs = found.clamp(min=1e-12).log()
+                loss += float(F.cross_entropy(logs[None], true[None], ignore_index=VOID, reduction="sum"))
+            losses += loss / max(1, int((truth != VOID).sum()))
             if on_image is not None:
                 on_image(index + 1, len(pairs))
     return losses / max(1, len(pairs)), PixelScores(total.numpy())

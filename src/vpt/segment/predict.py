@@ -21,7 +21,7 @@ from vpt.segment.course import measure
 from vpt.segment.folders import Scenes
 from vpt.segment.labels import palette
 from vpt.segment.scores import PixelScores
-from vpt.segment.sliding import Inference, shares
+from vpt.segment.sliding import Inference, classes_of
 
 _ROW, _MARGIN = 18, 6  # pixels of a line of the legend
 
@@ -63,7 +63,7 @@ def predict_masks(
         for done, path in enumerate(images, start=1):
             image = np.asarray(open_rgb(path)[0])
             pixels = torch.from_numpy(image.transpose(2, 0, 1).copy())
-            mask = shares(model, pixels, how or Inference()).argmax(0).cpu().numpy().astype(np.uint16)
+            mask = classes_of(model, pixels, how or Inference()).numpy().astype(np.uint16)
             mask_path, overlay_path = (folder / f"{path.stem}.{kind}.png" for kind in ("mask", "overlay"))
             write_atomic(mask_path, _png(index_image(mask, colours)))
             write_atomic(overlay_path, _png(overlay(image, mask, classes, colours)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,23 +35,51 @@ class Inference:
             raise SpecError(f"overlap is {self.overlap}; it must be at least 0 and below 1")
 
 
+_HELD = 2**25  # probabilities at once: 128 MB
 MULTI_SCALE = Inference(scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75), flip=True)
 
 
 @torch.inference_mode()
-def shares(model: TunedModel, image: Tensor, how: Inference) -> Tensor:
-    """An image, uint8 (3, height, width) -> probabilities (classes, height, width), averaged over scales and flips."""
+def strips(model: TunedModel, image: Tensor, how: Inference) -> Iterator[tuple[slice, Tensor]]:
+    """An image, uint8 (3, height, width) -> its rows, some at a time, and their probabilities (classes, rows, width).
+
+    They are averaged over scales and flips. What is held at once does not grow with the image, but for the classes'
+    logits at the size that the model sees.
+    """
     preprocessing, device = model.backbone.preprocessing, next(model.parameters()).device
-    size = image.shape[-2:]
-    total = torch.zeros(model.num_classes, *size, device=device)
+    height, width = size = image.shape[-2:]
+    maps = []
     for scale in how.scales:
         short = preprocessing.size * scale / min(size)
         pixels = resized(image.to(device), [max(1, round(side * short)) for side in size])
         normal = preprocessing.normalise(pixels[None])
-        total += enlarged(slide(model, normal, how), size).softmax(1)[0]
+        maps.append(slide(model, normal, how))
         if how.flip:
-            total += enlarged(slide(model, normal.flip(-1), how).flip(-1), size).softmax(1)[0]
-    return total / (len(how.scales) * (1 + how.flip))
+            maps.append(slide(model, normal.flip(-1), how).flip(-1))
+    step = max(1, _HELD // (model.num_classes * width))
+    for top in range(0, height, step):
+        rows = range(top, min(top + step, height))
+        each = (_enlarged_rows(map_, size, rows).softmax(1)[0] for map_ in maps)
+        yield slice(rows.start, rows.stop), sum(each, torch.zeros(())) / len(maps)
+
+
+def classes_of(model: TunedModel, image: Tensor, how: Inference) -> Tensor:
+    """An image, uint8 (3, height, width) -> the class of each of its pixels, int64 (height, width) on the CPU."""
+    return torch.cat([shares.argmax(0).cpu() for _, shares in strips(model, image, how)])
+
+
+def _enlarged_rows(logits: Tensor, size: Sequence[int], rows: range) -> Tensor:
+    """Some rows of `enlarged(logits, size)`: (1, classes, rows, width). To rounding, if they are not all of them."""
+    height, width = size
+    if len(rows) == height:
+        return enlarged(logits, size)
+    last = logits.shape[-2] - 1
+    places = torch.arange(rows.start, rows.stop, device=logits.device)
+    places = ((places + 0.5) * (logits.shape[-2] / height) - 0.5).clamp(0, last)
+    above = places.floor().long()
+    below = (above + 1).clamp(max=last)
+    between = logits[..., above, :].lerp(logits[..., below, :], (places - above).to(logits.dtype).unsqueeze(1))
+    return enlarged(between, (len(rows), width))
 
 
 def slide(model: TunedModel, image: Tensor, how: Inference) -> Tensor:

@@ -16,10 +16,12 @@ from torch import Tensor
 from vpt.artifact import Header, backbone_for, inspect, load
 from vpt.backbone import Backbone
 from vpt.data.messages import lines, number
-from vpt.errors import ArtifactError, SpecError, nearest
+from vpt.errors import ArtifactError, DataError, SpecError, nearest
 from vpt.model import TunedModel
-from vpt.segment.sliding import Inference, shares
+from vpt.segment.sliding import Inference, classes_of
 from vpt.serve.mixed import Learned, Mixed
+
+_LONGEST = 16  # times the short side, which is scaled to the model's input: a strip of pixels would become a wall
 
 
 @dataclass(frozen=True)
@@ -105,10 +107,18 @@ class Bank:
         return header.classes or tuple(str(index) for index in range(header.num_classes))
 
     def request(self, task: str, image: Image.Image) -> Request:
-        """An RGB image of any size, made ready; from any thread. Raises SpecError where there is no such task."""
+        """An RGB image of any size, made ready; from any thread.
+
+        Raises SpecError where there is no such task, DataError where an image to be segmented is too long a strip.
+        """
         header = self.header(task)
         if header.head is None:
             return Request(task, torch.from_numpy(header.preprocessing.fit(image)))
+        if max(image.size) > _LONGEST * min(image.size):
+            raise DataError(
+                f"the image is {image.width} x {image.height} px; to be segmented, its long side may be "
+                f"{_LONGEST} times the short one at most; cut it"
+            )
         return Request(task, torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy()))
 
     @torch.inference_mode()
@@ -149,7 +159,7 @@ class Bank:
         return self._mixed[header.fingerprint](images, [model for model in models if isinstance(model, Learned)])
 
     def _segmented(self, request: Request, model: TunedModel) -> Answer:
-        mask = shares(model, request.pixels, Inference()).argmax(0).cpu().numpy().astype(np.uint16)
+        mask = classes_of(model, request.pixels, Inference()).numpy().astype(np.uint16)
         names = self.classes(request.task)
         parts = np.bincount(mask.flatten(), minlength=len(names)) / mask.size
         found = tuple((names[k], float(parts[k])) for k in np.argsort(-parts, kind="stable") if parts[k] > 0)

@@ -26,7 +26,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from vpt.data.rgb import BadImage, read_rgb
-from vpt.errors import SpecError, VptError
+from vpt.errors import DataError, SpecError, VptError
 from vpt.segment.labels import palette
 from vpt.segment.predict import index_image, overlay
 from vpt.serve import bank as banks
@@ -37,6 +37,10 @@ MOST_BYTES = 32 * 2**20  # of an image file
 
 class _TooLarge(VptError):
     """More bytes than one image may have."""
+
+
+class _BadQuery(VptError):
+    """What stands behind the question mark of an address makes no sense."""
 
 
 def app(bank: banks.Bank, *, batch_size: int = 32, wait: float = 0.005, room: int = 256) -> Starlette:
@@ -83,6 +87,8 @@ _POLICY = (
 )
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (BadImage, 400),
+    (DataError, 400),
+    (_BadQuery, 400),
     (SpecError, 404),
     (_TooLarge, 413),
     (Busy, 503),
@@ -107,7 +113,7 @@ def _heard(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Reque
 def _top(request: Request) -> int:
     text = request.query_params.get("top", "5")
     if not text.isdecimal() or int(text) < 1:
-        raise BadImage(f"asked for with top={text!r}; give a whole number of classes, at least 1")
+        raise _BadQuery(f"top is {text!r}; give a whole number of classes, at least 1")
     return int(text)
 
 
