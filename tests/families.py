@@ -43,6 +43,11 @@ def _tiny(name: str, *, cls: bool = False, known: bool = True, **options: Any) -
     return Family(_timm(name, **{**TINY, **options}), cls=cls, known=known)
 
 
+def _swin(size: int) -> Callable[[], nn.Module]:
+    shape: dict[str, Any] = {"embed_dim": 16, "depths": (2, 2), "num_heads": (2, 2), "window_size": 4}
+    return _timm("swin_tiny_patch4_window7_224", img_size=size, **shape)
+
+
 FAMILIES: dict[str, Family] = {
     "vit": _tiny("vit_base_patch16_224", cls=True),
     "vit-avg": _tiny("vit_base_patch16_224", global_pool="avg", fc_norm=True),
@@ -67,12 +72,7 @@ FAMILIES: dict[str, Family] = {
     "resnet": Family(_timm("resnet10t", layers=(1, 1, 1, 1), channels=(8, 8, 16, 32)), prompts=False),
     "convnext": Family(_timm("convnext_atto", depths=(1, 1, 1, 1), dims=(8, 8, 16, 32)), prompts=False),
     "convnext-linear": Family(_timm("convnext_base", depths=(1, 1, 1, 1), dims=(8, 8, 16, 32)), prompts=False),
-    "swin": Family(
-        _timm(
-            "swin_tiny_patch4_window7_224", img_size=SIZE, embed_dim=16, depths=(2, 2), num_heads=(2, 2), window_size=4
-        ),
-        prompts=False,
-    ),
+    "swin": Family(_swin(SIZE), prompts=False),
 }
 PROMPTED = [name for name, family in FAMILIES.items() if family.prompts]
 
@@ -86,6 +86,14 @@ def backbone_of(name: str) -> Backbone:
     """The same as a `Backbone` for images of SIZE pixels (a ConvNet takes any, and would say 224)."""
     backbone = load_backbone(model_of(name))
     return replace(backbone, preprocessing=replace(backbone.preprocessing, size=SIZE))
+
+
+def resized(name: str, size: int) -> Backbone:
+    """The same weights for images of another size: "swin", and ConvNets. Their fingerprint does not tell sizes apart."""
+    model = _swin(size)() if name == "swin" else model_of(name)
+    model.load_state_dict(_made(name).state_dict())
+    backbone = load_backbone(model)
+    return replace(backbone, name=name, preprocessing=replace(backbone.preprocessing, size=size))
 
 
 def images(count: int = 4, seed: int = 1) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import vpt
-from families import backbone_of, images, model_of
+from families import backbone_of, images, model_of, resized
 from vpt import VPT, Backbone, TunedModel, attach, inspect, load, save
 from vpt.backbone import embedded
 from vpt.errors import ArtifactError, StorageError
@@ -273,6 +273,12 @@ def test_the_same_model_gives_the_same_file(model, path, tmp_path):
 
 
 @pytest.mark.skipif(not embedded.WEIGHTS.exists(), reason="the embedded backbone's weights are not in the package")
+def test_a_backbone_of_another_size_with_the_same_weights(tmp_path):
+    path = save(attach(resized("swin", 64), "linear", 2), tmp_path / "large.safetensors")
+    with pytest.raises(ArtifactError, match=r"images of 64 px, which this swin does not take .*image_size=64"):
+        load(path, resized("swin", 32))
+
+
 def test_the_embedded_backbone_is_found_by_its_name(tmp_path):
     backbone = vpt.load_backbone()
     model = attach(backbone, "vpt(length=2)", 3)

@@ -161,6 +161,12 @@ def load(
         model.load_owned_state(tensors)
     except SpecError as error:
         raise ArtifactError(f"{path} does not fit this vpt ({__version__}): {error}") from error
+    except AssertionError as error:  # timm's word for an image of another size, where weights do not show it (Swin)
+        size = header.preprocessing.size
+        raise ArtifactError(
+            f"{path} was made for images of {size} px, which this {found.name} does not take ({error}); load the "
+            f"backbone with image_size={size}"
+        ) from error
     return model
 
 

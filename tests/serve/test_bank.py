@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from vpt import load, load_backbone
+from families import resized
+from vpt import attach, load, load_backbone, save
 from vpt.errors import ArtifactError, SpecError
 from vpt.segment.sliding import Inference, classes_of
 from vpt.serve.bank import Bank
@@ -93,3 +94,32 @@ def test_files_of_another_backbone_are_named_before_serving(folder, tmp_path):
 def test_a_capacity_of_nothing_is_refused(folder):
     with pytest.raises(SpecError, match="capacity is 0"):
         Bank([folder], capacity=0)
+
+
+def test_a_file_that_was_replaced_meanwhile_is_not_served(folder, tmp_path, pictures):
+    place = tmp_path / "task.safetensors"
+    shutil.copy(folder / "animals.safetensors", place)
+    bank = Bank([place])
+    shutil.copy(folder / "plants.safetensors", place)
+    with pytest.raises(ArtifactError, match="another file than when it was first read"):
+        bank.answer([bank.request("task", pictures[0])])
+
+
+@pytest.mark.parametrize("family", ["swin", "convnext"])
+def test_one_backbone_at_two_sizes(family, tmp_path, pictures, monkeypatch):
+    """Weights without positions have one fingerprint at every size."""
+    monkeypatch.setattr(
+        "vpt.serve.bank.backbone_for", lambda path, header, **_: resized(family, header.preprocessing.size)
+    )
+    names = {"small": 32, "large": 64}
+    expected = {}
+    for name, size in names.items():
+        model = attach(resized(family, size), "linear", 2)
+        save(model, tmp_path / f"{name}.safetensors")
+        pixels = torch.from_numpy(model.backbone.preprocessing.fit(pictures[0]))[None]
+        with torch.no_grad():
+            expected[name] = model(model.backbone.preprocessing.normalise(pixels)).softmax(1)[0].max()
+    bank = Bank([tmp_path])
+    assert len({header.fingerprint for header in bank.tasks.values()}) == 1
+    for answer in bank.answer([bank.request(name, pictures[0]) for name in names]):
+        assert answer.shares[0][1] == pytest.approx(float(expected[answer.task]), abs=1e-4)

@@ -71,8 +71,9 @@ class Bank:
         if capacity < 1:
             raise SpecError(f"capacity is {capacity}; at least one task must fit in memory")
         self._capacity = capacity
-        self._backbones: dict[str, Backbone] = {}  # by fingerprint
-        self._mixed: dict[str, Mixed] = {}
+        # By fingerprint and image size: weights without positions have one fingerprint at every size.
+        self._backbones: dict[tuple[str, int], Backbone] = {}
+        self._mixed: dict[tuple[str, int], Mixed] = {}
         self._loaded: OrderedDict[str, Learned | TunedModel] = OrderedDict()
         self._files, self.tasks = _headers(places)
         made: dict[tuple[str, int], tuple[str, Backbone]] = {}
@@ -84,7 +85,7 @@ class Bank:
                 made[kind] = found.fingerprint(), found
             fingerprint, found = made[kind]
             if fingerprint == header.fingerprint:
-                self._backbones[fingerprint] = found
+                self._backbones[_key(header)] = found
             else:
                 faults.append(
                     f"{self._files[name]}: made for {header.backbone} with {header.fingerprint[:19]}..., "
@@ -134,7 +135,7 @@ class Bank:
             elif isinstance(model, TunedModel):
                 together[(request.task,)].append(index)
             else:
-                together[(self.tasks[request.task].fingerprint, request.pixels.shape)].append(index)
+                together[_key(self.tasks[request.task])].append(index)
         for indices in together.values():
             some = [requests[index] for index in indices]
             for index, logits in zip(indices, self._logits(some, [loaded[one.task] for one in some]), strict=True):
@@ -148,15 +149,15 @@ class Bank:
     def _logits(self, requests: list[Request], models: Sequence[Learned | TunedModel]) -> Sequence[Tensor]:
         """Of requests that one pass can answer."""
         header = self.tasks[requests[0].task]
-        device = next(self._backbones[header.fingerprint].module.parameters()).device
+        device = next(self._backbones[_key(header)].module.parameters()).device
         images = torch.cat(
             [self.tasks[one.task].preprocessing.normalise(one.pixels[None].to(device)) for one in requests]
         )
         if isinstance(models[0], TunedModel):
             return list(models[0](images).float())
-        if header.fingerprint not in self._mixed:
-            self._mixed[header.fingerprint] = Mixed(self._backbones[header.fingerprint])
-        return self._mixed[header.fingerprint](images, [model for model in models if isinstance(model, Learned)])
+        if _key(header) not in self._mixed:
+            self._mixed[_key(header)] = Mixed(self._backbones[_key(header)])
+        return self._mixed[_key(header)](images, [model for model in models if isinstance(model, Learned)])
 
     def _segmented(self, request: Request, model: TunedModel) -> Answer:
         mask = classes_of(model, request.pixels, Inference()).numpy().astype(np.uint16)
@@ -169,13 +170,19 @@ class Bank:
         """What a task has learned, from memory or from its file; the one unused for longest makes room."""
         if task not in self._loaded:
             header = self.header(task)
-            backbone = self._backbones[header.fingerprint]
+            if inspect(self._files[task]) != header:  # it was told to others with these classes
+                raise ArtifactError(f"{self._files[task]} is another file than when it was first read; start again")
+            backbone = self._backbones[_key(header)]
             model = load(self._files[task], backbone, known_fingerprint=header.fingerprint)
             self._loaded[task] = Learned.of(model) or model
             if len(self._loaded) > self._capacity:
                 self._loaded.popitem(last=False)
         self._loaded.move_to_end(task)
         return self._loaded[task]
+
+
+def _key(header: Header) -> tuple[str, int]:
+    return header.fingerprint, header.preprocessing.size
 
 
 def _headers(places: Iterable[Path]) -> tuple[dict[str, Path], dict[str, Header]]:
