@@ -89,7 +89,7 @@ def backbone_of(name: str) -> Backbone:
 
 
 def resized(name: str, size: int) -> Backbone:
-    """The same weights for images of another size: "swin", and ConvNets. Their fingerprint does not tell sizes apart."""
+    """The same weights for images of another size: "swin", and ConvNets. Their fingerprint tells no sizes apart."""
     model = _swin(size)() if name == "swin" else model_of(name)
     model.load_state_dict(_made(name).state_dict())
     backbone = load_backbone(model)

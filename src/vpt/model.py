@@ -232,7 +232,8 @@ class TunedModel(nn.Module):
             for path, module in self._hung
             if isinstance(module, Attend) and not module.floating and isinstance(module.extra, PromptKeys)
         }
-        known = {id(tensor) for module in (*keys.values(), self.head) for _, tensor in tensors(module)}
+        learned = [self.head, *(own.prompts for own in keys.values() if isinstance(own.prompts, nn.Module))]
+        known = {id(tensor) for module in learned for _, tensor in tensors(module)}
         everything = len(keys) == len(self._hung) and all(id(own) in known for own in self.owned_state().values())
         if not everything or self.pools_otherwise or self.dense is not None:
             return None

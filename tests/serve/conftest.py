@@ -17,6 +17,8 @@ TASKS = {
     "deeper": ("vpt(length=7)", ("a", "b")),
     "probe": ("linear", ("left", "right")),
     "biased": ("bias", ("up", "down")),
+    "lora": ("lora(rank=2)", ("in", "out")),
+    "ssf": ("ssf", ("on", "off")),
 }
 
 
@@ -36,7 +38,7 @@ def _save(path: Path, model: torch.nn.Module, seed: int) -> None:
     with torch.no_grad():
         for weight in model.owned_parameters():
             weight.normal_(std=0.5, generator=generator)
-    save(model, path, scores={"test_top1": 0.5})
+    save(model, path, scores={"test_top1": 0.5, "missing": float("nan")})
 
 
 @pytest.fixture(scope="session")

@@ -9,32 +9,33 @@ import numpy as np
 import pytest
 import torch
 
-from families import resized
+from families import model_of, resized
 from vpt import attach, load, load_backbone, save
 from vpt.errors import ArtifactError, SpecError
 from vpt.segment.sliding import Inference, classes_of
-from vpt.serve.bank import Bank
+from vpt.serve.bank import Bank, Segmented
 
 
 def test_a_mixed_batch_answers_as_the_files_one_by_one(folder, pictures):
     bank, backbone = Bank([folder]), load_backbone()
-    names = ["animals", "scenes", "plants", "probe", "biased", "deeper", "plants", "animals"]
+    names = ["animals", "scenes", "plants", "probe", "biased", "deeper", "lora", "ssf", "plants", "animals"]
     answers = bank.answer([bank.request(name, pictures[i % 6]) for i, name in enumerate(names)])
     assert [answer.task for answer in answers] == names
     for i, (name, answer) in enumerate(zip(names, answers, strict=True)):
         model, image = load(folder / f"{name}.safetensors", backbone), pictures[i % 6]
-        if name == "scenes":
+        if isinstance(answer, Segmented):
+            assert name == "scenes"
             pixels = torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy())
             mask = classes_of(model, pixels, Inference()).numpy()
             assert np.array_equal(answer.mask, mask)
-            assert dict(answer.shares) == {model.classes[k]: pytest.approx((mask == k).mean()) for k in np.unique(mask)}
+            assert dict(answer.found) == {model.classes[k]: pytest.approx((mask == k).mean()) for k in np.unique(mask)}
             continue
         preprocessing = model.backbone.preprocessing
         pixels = torch.from_numpy(preprocessing.fit(image))[None]
         with torch.no_grad():
             expected = model(preprocessing.normalise(pixels)).softmax(1)[0]
-        assert answer.mask is None and answer.shares[0][1] == max(share for _, share in answer.shares)
-        assert dict(answer.shares) == {
+        assert answer.top[0][1] == max(share for _, share in answer.top)
+        assert dict(answer.top) == {
             c: pytest.approx(float(p), abs=1e-4) for c, p in zip(model.classes, expected, strict=True)
         }
 
@@ -46,7 +47,7 @@ def test_the_backbone_is_in_memory_once(folder, pictures):
     theirs = {weight.data_ptr() for weight in backbone.module.parameters()}
     (mixed,) = bank._mixed.values()
     networks = [mixed.network, *(task.trunk for task in bank._loaded.values() if hasattr(task, "trunk"))]
-    assert len(networks) == 3  # of the mixed tasks, of the biases, of the segmentation
+    assert len(networks) == 5  # of what mixes, and of each task that does not
     for network in networks:
         shared = sum(weight.numel() for weight in network.parameters() if weight.data_ptr() in theirs)
         assert shared > 0.99 * sum(weight.numel() for weight in backbone.module.parameters())
@@ -87,8 +88,33 @@ def test_files_of_another_backbone_are_named_before_serving(folder, tmp_path):
     header["__metadata__"]["vpt"] = header["__metadata__"]["vpt"].replace("sha256:", "sha256:0", 1)
     text = json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + size :])
-    with pytest.raises(ArtifactError, match=r"1 file cannot be used with these weights:\n.*animals"):
+    with pytest.raises(ArtifactError, match=r"1 file cannot be used:\n.*animals.*made for"):
         Bank([path])
+
+
+def test_one_bad_task_spoils_no_other(folder, tmp_path, pictures):
+    for name in ("animals", "plants"):
+        shutil.copy(folder / f"{name}.safetensors", tmp_path)
+    raw = bytearray((tmp_path / "plants.safetensors").read_bytes())
+    raw[-1] ^= 1
+    (tmp_path / "plants.safetensors").write_bytes(raw)
+    bank = Bank([tmp_path])
+    answers = dict(bank.answers([bank.request(name, pictures[0]) for name in ("plants", "animals", "plants")]))
+    assert isinstance(answers[0], ArtifactError) and isinstance(answers[2], ArtifactError)
+    assert answers[1] == Bank([folder]).answer([bank.request("animals", pictures[0])])[0]
+    with pytest.raises(ArtifactError, match="altered or damaged"):
+        bank.preload()
+
+
+def test_a_backbone_at_hand(tmp_path, pictures):
+    backbone = load_backbone(model_of("vit"))
+    save(attach(backbone, "vpt(length=2)", 2), tmp_path / "one.safetensors")
+    bank = Bank([tmp_path], backbone=backbone)
+    heard = []
+    bank.preload(lambda done, total: heard.append((done, total)))
+    assert heard == [(1, 1)] and len(bank.answer([bank.request("one", pictures[0])])[0].top) == 2
+    with pytest.raises(ArtifactError, match="cannot be used"):  # its name is no name of timm's, or its weights differ
+        Bank([tmp_path], weights=tmp_path / "none.safetensors")
 
 
 def test_a_capacity_of_nothing_is_refused(folder):
@@ -122,4 +148,4 @@ def test_one_backbone_at_two_sizes(family, tmp_path, pictures, monkeypatch):
     bank = Bank([tmp_path])
     assert len({header.fingerprint for header in bank.tasks.values()}) == 1
     for answer in bank.answer([bank.request(name, pictures[0]) for name in names]):
-        assert answer.shares[0][1] == pytest.approx(float(expected[answer.task]), abs=1e-4)
+        assert answer.top[0][1] == pytest.approx(float(expected[answer.task]), abs=1e-4)

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -25,7 +26,7 @@ from PIL import Image
 from browsing import CONTRAST, look
 from vpt.serve import server as serving
 from vpt.serve.bank import Bank
-from vpt.serve.together import Busy, Together
+from vpt.serve.batcher import Batcher
 
 uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 
@@ -33,9 +34,9 @@ uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 class Counting(Bank):
     """A bank that notes how many requests came in together."""
 
-    def answer(self, requests: Any) -> Any:
+    def answers(self, requests: Any) -> Any:
         self.batches = [*getattr(self, "batches", []), len(requests)]
-        return super().answer(requests)
+        return super().answers(requests)
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +44,10 @@ def bank(folder: Path) -> Counting:
     return Counting([folder])
 
 
-@pytest.fixture(scope="module")
-def address(bank: Counting) -> Iterator[str]:
-    config = uvicorn.Config(serving.app(bank, wait=0.2), port=0, log_level="warning")
-    server = uvicorn.Server(config)
+@contextmanager
+def served(bank: Bank, **options: Any) -> Iterator[str]:
+    """A server of `bank` in a thread; its address."""
+    server = uvicorn.Server(uvicorn.Config(serving.app(bank, **options), port=0, log_level="critical"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     until(lambda: server.started)
@@ -54,6 +55,12 @@ def address(bank: Counting) -> Iterator[str]:
     server.should_exit = True
     thread.join(timeout=30)
     assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def address(bank: Counting) -> Iterator[str]:
+    with served(bank, wait=0.2) as found:
+        yield found
 
 
 def until(what: Callable[[], Any], seconds: float = 60) -> None:
@@ -69,24 +76,34 @@ def png(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def ask(address: str, task: str, body: bytes, query: str = "") -> Any:
-    with urlopen(Request(f"{address}/predict/{task}{query}", data=body, method="POST"), timeout=60) as response:
+def get(address: str, headers: dict[str, str] | None = None, body: bytes | None = None) -> Any:
+    with urlopen(Request(address, data=body, headers=headers or {}), timeout=60) as response:
         return json.load(response)
 
 
-def refused(address: str, task: str, body: bytes, query: str = "") -> tuple[int, str]:
+def ask(address: str, task: str, body: bytes, query: str = "") -> Any:
+    return get(f"{address}/predict/{task}{query}", body=body)
+
+
+def refusal(*args: Any) -> tuple[int, str]:
+    """The status and the error that `get` meets."""
     with pytest.raises(HTTPError) as caught:
-        ask(address, task, body, query)
+        get(*args)
     with caught.value as error:
         return error.code, json.load(error)["error"]
 
 
+def refused(address: str, task: str, body: bytes, query: str = "") -> tuple[int, str]:
+    return refusal(f"{address}/predict/{task}{query}", None, body)
+
+
 def test_tasks_tell_of_themselves(address, bank):
-    with urlopen(f"{address}/tasks", timeout=60) as response:
-        told = {task["name"]: task for task in json.load(response)}
+    told = {task["name"]: task for task in get(f"{address}/tasks")}
     assert told.keys() == bank.tasks.keys()
-    assert told["plants"]["classes"] == ["oak", "rose", "fern"] and told["plants"]["kind"] == "classification"
-    assert told["scenes"]["kind"] == "segmentation" and told["scenes"]["scores"] == {"test_top1": 0.5}
+    assert told["plants"]["num_classes"] == 3 and told["plants"]["kind"] == "classification"
+    scenes = get(f"{address}/tasks/scenes")
+    assert scenes["classes"] == ["sky", "road", "tree"] and scenes["kind"] == "segmentation"
+    assert scenes["scores"] == {"test_top1": 0.5, "missing": None}  # JSON has no NaN
 
 
 def test_images_of_several_tasks_are_answered_together(address, bank, pictures):
@@ -97,7 +114,7 @@ def test_images_of_several_tasks_are_answered_together(address, bank, pictures):
     assert sum(bank.batches) == 6 and max(bank.batches) > 1
     for name, picture, answer in zip(names, pictures, answers, strict=True):
         (alone,) = bank.answer([bank.request(name, picture)])
-        assert [(top["class"], pytest.approx(top["share"], abs=1e-4)) for top in answer["top"]] == list(alone.shares)
+        assert [(t["class"], pytest.approx(t["probability"], abs=1e-4)) for t in answer["top"]] == list(alone.top)
 
 
 def test_top_limits_what_is_named(address, pictures):
@@ -117,7 +134,7 @@ def test_a_segmentation_comes_with_mask_and_overlay(address, bank, pictures):
     (alone,) = bank.answer([bank.request("scenes", pictures[1])])
     assert np.array_equal(np.asarray(mask), alone.mask) and mask.size == pictures[1].size
     assert overlay.width > mask.width
-    assert [top["class"] for top in answer["top"]] == [name for name, _ in alone.shares]
+    assert [part["class"] for part in answer["found"]] == [name for name, _ in alone.found]
 
 
 def test_what_cannot_be_answered_says_why(address, pictures, monkeypatch):
@@ -140,45 +157,83 @@ def refused_text(body: bytes) -> str:
     return str(caught.value)
 
 
-def test_a_bad_request_spoils_no_other():
-    def answer(requests: Any) -> list[int]:
-        if 3 in requests:
-            raise ValueError("three")
-        return [2 * number for number in requests]
-
-    together = Together[int, int](answer, batch_size=8, wait=0.2)
-    futures = [together.submit(number) for number in range(5)]
-    together.close()
-    assert [future.result() for i, future in enumerate(futures) if i != 3] == [0, 2, 4, 8]
-    with pytest.raises(ValueError, match="three"):
-        futures[3].result()
+def test_strangers_are_refused(bank):
+    with served(bank, hosts={"127.0.0.1"}) as address:
+        assert len(get(f"{address}/tasks", {"Origin": address})) == len(bank.tasks)
+        status, text = refusal(f"{address}/tasks", {"Host": "evil.example:8000"})  # its name leads here now
+        assert status == 403 and "evil.example" in text
+        status, text = refusal(f"{address}/predict/animals", {"Origin": "http://evil.example"}, b"x")
+        assert status == 403 and "evil.example" in text
 
 
-def test_too_many_waiting_are_turned_away():
+def test_addresses_and_faults_that_nobody_foresaw_are_json(bank, pictures, monkeypatch):
+    with served(bank) as address:
+        assert refusal(f"{address}/nowhere")[0] == 404 and refusal(f"{address}/predict/animals")[0] == 405
+        monkeypatch.setattr(bank, "answers", lambda requests: iter(()))
+    with served(bank) as address:
+        assert refused(address, "animals", png(pictures[0]))[0] == 500
+
+
+def test_too_many_at_work_are_turned_away(bank, pictures, monkeypatch):
     begun, go = threading.Event(), threading.Event()
 
-    def answer(requests: Any) -> Any:
+    def answers(requests: Any) -> Any:
         begun.set()
         go.wait(60)
-        return requests
+        return Bank.answers(bank, requests)
 
-    together = Together[int, int](answer, batch_size=1, wait=0, room=2)
-    first = together.submit(0)
-    begun.wait(60)
-    waiting = [together.submit(1), together.submit(2)]
-    with pytest.raises(Busy, match="2 requests are waiting"):
-        together.submit(3)
+    monkeypatch.setattr(bank, "answers", answers)
+    with served(bank, max_requests=1) as address, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(ask, address, "animals", png(pictures[0]))
+        assert begun.wait(60)
+        status, text = refused(address, "animals", png(pictures[0]))
+        assert status == 503 and "ask again" in text
+        go.set()
+        assert first.result()["task"] == "animals"
+        assert ask(address, "animals", png(pictures[0]))["task"] == "animals"
+
+
+def test_a_bad_request_spoils_no_other():
+    def answers(requests: Any) -> Iterator[tuple[int, Any]]:
+        for place, number in reversed(list(enumerate(requests))):
+            if number == 3:
+                raise ValueError("three")
+            yield place, KeyError(1) if number == 1 else 2 * number
+
+    batcher = Batcher[int, int](answers, batch_size=8, wait=0.2)
+    futures = [batcher.submit(number) for number in range(5)]
+    batcher.close()
+    assert [future.result() for i, future in enumerate(futures) if i not in (1, 3)] == [0, 4, 8]
+    for place, kind in ((1, KeyError), (3, ValueError)):
+        with pytest.raises(kind):
+            futures[place].result()
+    with pytest.raises(RuntimeError, match="closed"):
+        batcher.submit(1)
+
+
+def test_a_request_that_was_cancelled_or_not_answered():
+    go = threading.Event()
+
+    def answers(requests: Any) -> Iterator[tuple[int, Any]]:
+        go.wait(60)
+        yield from ((place, number) for place, number in enumerate(requests) if number < 2)
+
+    batcher = Batcher[int, int](answers, batch_size=1, wait=0)
+    futures = [batcher.submit(number) for number in range(3)]
+    assert futures[1].cancel()
     go.set()
-    together.close()
-    assert [future.result() for future in (first, *waiting)] == [0, 1, 2]
+    batcher.close()
+    assert futures[0].result() == 0
+    with pytest.raises(RuntimeError, match="no answer"):
+        futures[2].result()
 
 
 def test_the_command_serves_until_it_is_interrupted(folder, pictures, tmp_path):
-    command = [sys.executable, "-m", "vpt", "serve", str(folder), "--port", "0"]
+    command = [sys.executable, "-m", "vpt", "serve", str(folder), "--port", "0", "--preload"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
-        found = re.search(r"6 tasks at (http://127.0.0.1:\d+)/", line)
+        found = re.search(r"8 tasks at (http://127.0.0.1:\d+)/", line)
         assert found, line
         assert ask(found[1], "plants", png(pictures[0]))["task"] == "plants"
         process.send_signal(signal.SIGINT)
@@ -193,7 +248,7 @@ def test_the_page_in_a_browser(browser, address, pictures, tmp_path, scheme, wid
     for index, name in enumerate(("first", "second")):
         pictures[index].save(tmp_path / f"{name}.png")
     look(browser, address, scheme, width)
-    until(lambda: browser.execute_script("return document.querySelectorAll('#task option').length") == 6)
+    until(lambda: browser.execute_script("return document.querySelectorAll('#task option').length") == 8)
     for task, image, rows in (("plants", "first", 3), ("scenes", "second", None)):
         browser.execute_script(
             "const s = document.getElementById('task'); s.value = arguments[0]; s.dispatchEvent(new Event('change'));",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @click.command()
@@ -16,6 +19,9 @@ import click
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Images in one pass.")
 @click.option("--wait", type=click.FloatRange(min=0), default=5.0, show_default=True,
               help="Milliseconds that an image waits for others.")  # fmt: skip
+@click.option("--name", "names", multiple=True, metavar="HOST",
+              help="A further name by which programs and pages ask, as behind a proxy; repeatable.")  # fmt: skip
+@click.option("--preload", is_flag=True, help="Read all weights now, not when a task is first asked for.")
 @click.option("--capacity", type=click.IntRange(min=1), default=1000, show_default=True,
               help="Tasks whose weights stay in memory.")  # fmt: skip
 def command(
@@ -26,6 +32,8 @@ def command(
     weights: Path | None,
     batch_size: int,
     wait: float,
+    names: tuple[str, ...],
+    preload: bool,
     capacity: int,
 ) -> None:
     """Serve tuned FILES, or folders of them, from one backbone: a page to look at, and JSON for programs.
@@ -39,6 +47,7 @@ def command(
     """
     import socket
 
+    from vpt.data.messages import number
     from vpt.errors import StorageError
     from vpt.extras import need
 
@@ -48,16 +57,22 @@ def command(
     from vpt.serve.server import app
     from vpt.training import distributed
 
-    bank = Bank(places, backbone=backbone, weights=weights, device=distributed.local_device(), capacity=capacity)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family)
     except OSError as error:
         raise StorageError(f"port {port} of {host} cannot be taken ({error}); choose another with --port") from error
+    bank = Bank(places, backbone=backbone, weights=weights, device=distributed.local_device(), capacity=capacity)
+    if preload:
+        with click.progressbar(length=min(capacity, len(bank.tasks)), label="weights", file=sys.stderr) as bar:
+            bank.preload(lambda done, total: bar.update(1))
     shown = f"[{host}]" if ":" in host else host
-    click.echo(f"{len(bank.tasks)} tasks at http://{shown}:{listener.getsockname()[1]}/  (Ctrl-C ends it)")
-    application = app(bank, batch_size=batch_size, wait=wait / 1000)
+    click.echo(f"{number(len(bank.tasks), 'task')} at http://{shown}:{listener.getsockname()[1]}/  (Ctrl-C ends it)")
+    own = _LOOPBACK if host in _LOOPBACK else None
+    hosts = None if own is None and not names else {*(own or (host,)), *names}
+    application = app(bank, batch_size=batch_size, wait=wait / 1000, hosts=hosts)
+    config = uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=10)
     try:
-        uvicorn.Server(uvicorn.Config(application, log_level="warning")).run(sockets=[listener])
+        uvicorn.Server(config).run(sockets=[listener])
     except KeyboardInterrupt:  # it has answered what was waiting
         click.echo("stopped")

@@ -111,7 +111,7 @@ def open_rgb(path: Path) -> tuple[Image.Image, list[str]]:
 
 
 def read_rgb(data: bytes) -> Image.Image:
-    """The image in the bytes of a file. Outside `listening`: what Pillow warns of is lost. Raises BadImage."""
+    """The image in the bytes of a file. Outside `listening`: Pillow's warnings go their usual way. Raises BadImage."""
     if not data:
         raise BadImage("empty (0 bytes)")
     return _decoded(io.BytesIO(data))[0]
