@@ -26,11 +26,12 @@ PROMPTS = {"learning_rate": 0.1, "head_rate": 0.02}
 FULL = {"learning_rate": 0.001}
 # The probe's weight decay: from 0.003, 0.01, 0.03 and 0.1, by cross-validation in five parts of the training images.
 PROBE_DECAY = {"signdigits": 0.01, "rsscn7": 0.1, "dtd10": 0.1, "caltech101": 0.01}
+CROPS_DECAY = {"signdigits": 0.01, "rsscn7": 0.03, "dtd10": 0.1, "caltech101": 0.01}  # the same, with random crops
 PROBE = {"optimizer": "sgd", "learning_rate": 0.2, "epochs": 100, "batch_size": 64}
 
 
 def recipes(task: str, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Method -> recipe. The probe is computed on cached features; the others begin with its head."""
+    """Row -> recipe. Probes are computed on cached features; what is tuned begins with the head of the plain one."""
     few = {
         "optimizer": "adamw",
         "weight_decay": 1e-4,
@@ -41,6 +42,7 @@ def recipes(task: str, options: argparse.Namespace) -> dict[str, dict[str, Any]]
     }
     return {
         "linear": {**PROBE, "weight_decay": PROBE_DECAY[task]},
+        "linear, random crops": {**PROBE, "weight_decay": CROPS_DECAY[task], "augment": "resize_crop"},
         "vpt(dropout=0)": {**few, **PROMPTS},
         'vpt(depth="shallow", dropout=0)': {**few, **PROMPTS},
         "full": {**few, **FULL},
@@ -49,16 +51,16 @@ def recipes(task: str, options: argparse.Namespace) -> dict[str, dict[str, Any]]
 
 def runs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Every run, method by method: what matters most is known first."""
-    for method in options.methods or recipes(TASKS[0], options):
+    for row in options.rows or recipes(TASKS[0], options):
         for seed in range(options.seeds):
             for task in TASKS:
-                recipe = {**recipes(task, options)[method], "seed": seed}
-                yield {"task": task, "method": method, "recipe": recipe}
+                recipe = {**recipes(task, options)[row], "seed": seed}
+                yield {"task": task, "row": row, "method": row.partition(", random")[0], "recipe": recipe}
 
 
 def run(spec: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """One run in a process of its own, so that its peak memory is its own."""
-    name = "".join(c if c.isalnum() else "_" for c in f"{spec['task']} {spec['method']} {spec['recipe']['seed']}")
+    name = "".join(c if c.isalnum() else "_" for c in f"{spec['task']} {spec['row']} {spec['recipe']['seed']}")
     job = json.dumps({**spec, "data": str(options.data / spec["task"]), "weights": str(options.weights)})
     code = "import sys; sys.path.insert(0, sys.argv[3]); import accuracy; accuracy.work(sys.argv[1], sys.argv[2])"
     out = options.work / f"{name}.safetensors"
@@ -93,17 +95,17 @@ def work(job: str, out: str) -> None:
             cache=Path(out).parent / "features",
         )
     )
-    print(f"{spec['task']:<11} {spec['method']:<32} seed {spec['recipe']['seed']}  top-1 {result.top1:.4f}  "
+    print(f"{spec['task']:<11} {spec['row']:<32} seed {spec['recipe']['seed']}  top-1 {result.top1:.4f}  "
           f"{result.seconds:.0f} s", flush=True)  # fmt: skip
 
 
 def table(records: list[dict[str, Any]], command: str) -> str:
     """Mean and spread over seeds, Markdown."""
-    rows = list(dict.fromkeys(record["method"] for record in records))
+    rows = list(dict.fromkeys(record["row"] for record in records))
     lines = [f"| method | trained | {' | '.join(TASKS)} | mean |", "|---|---|" + "---|" * (len(TASKS) + 1)]
     for row in rows:
         cells, means = [], []
-        mine = [record for record in records if record["method"] == row]
+        mine = [record for record in records if record["row"] == row]
         for task in TASKS:
             values = [100 * record["result"]["top1"] for record in mine if record["task"] == task]
             means.append(statistics.mean(values))
@@ -115,7 +117,9 @@ def table(records: list[dict[str, Any]], command: str) -> str:
     seeds = len({record["recipe"]["seed"] for record in records})
     machine = sample["machine"]
     few = next(record["recipe"] for record in records if "probe_epochs" in record["recipe"])
-    decays = ", ".join(f"{task} {decay:g}" for task, decay in PROBE_DECAY.items())
+    decays, cropped = (
+        ", ".join(f"{task} {decay:g}" for task, decay in chosen.items()) for chosen in (PROBE_DECAY, CROPS_DECAY)
+    )
     lines += [
         "",
         f"Top-1 in %, mean ± standard deviation over n = {seeds} seeds, test set, last epoch; trained on all "
@@ -123,16 +127,18 @@ def table(records: list[dict[str, Any]], command: str) -> str:
         "The splits are these sets' own, not VTAB's: the figures compare methods with each other, not with the paper.",
         "",
         f"linear: {PROBE['epochs']} epochs on frozen features, SGD {PROBE['learning_rate']:g} per 256, "
-        f"batch {PROBE['batch_size']}, weight decay: {decays}. The others begin with the head of that probe, "
+        f"batch {PROBE['batch_size']}, weight decay: {decays}. With random crops: of eight parts of each image, drawn "
+        "once (half to all of its area, mirrored or not), and the image itself, one in each epoch; weight decay: "
+        f"{cropped}. The others begin with the head of the plain probe, "
         f"and then train for {few['epochs']} epochs through the backbone: AdamW, weight decay "
         f"{few['weight_decay']:g}, batch {few['batch_size']}, cosine; full {FULL['learning_rate']:g} per 256; "
         f"prompts (p = 10) {PROMPTS['learning_rate']:g} per 256, their head {PROMPTS['head_rate']:g} times that. "
         "Images are "
-        "scaled to 224 x 224, bilinear, without augmentation.",
+        "scaled to 224 x 224, bilinear, and but for those crops not augmented.",
         "",
         f"Hardware: {machine['processor']}, {machine['cores']} cores. Versions: "
         + ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-        + f".\nCommand: `{command}`",
+        + f".\nCommand: {command}",
     ]
     return "\n".join(lines) + "\n"
 
@@ -144,7 +150,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--methods", nargs="+", default=[], help="only these rows [default: all four]")
+    parser.add_argument("--rows", nargs="+", default=[], help="only these; others stay as they were [default: all]")
     parser.add_argument("--workers", type=int, default=2, help="runs at once")
     parser.add_argument("--work", type=Path, default=Path("scratch/accuracy"))
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
@@ -159,12 +165,22 @@ def main() -> None:
         f"python benchmarks/accuracy.py --weights WEIGHTS --data FOLDER --epochs {options.epochs} "
         f"--batch-size {options.batch_size} --seeds {options.seeds}"
     )
-    if options.methods:
-        command += " --methods " + " ".join(f'"{method}"' for method in options.methods)
+    if options.rows:
+        command += " --rows " + " ".join(f'"{row}"' for row in options.rows)
+    for record in records:
+        record["command"] = command
     options.results.mkdir(parents=True, exist_ok=True)
-    text = table(records, command)
+    path = options.results / "accuracy.json"
+    known = json.loads(path.read_text())["runs"] if path.exists() else []
+    fresh = {record["row"] for record in records}
+    order = list(recipes(TASKS[0], options))
+    records = sorted(
+        [*records, *(record for record in known if record["row"] not in fresh)], key=lambda r: order.index(r["row"])
+    )
+    commands = "; ".join(f"`{each}`" for each in dict.fromkeys(record["command"] for record in records))
+    text = table(records, commands)
     (options.results / "accuracy.md").write_text(f"# Accuracy on real images, DeiT-Tiny/16\n\n{text}")
-    (options.results / "accuracy.json").write_text(json.dumps({"command": command, "runs": records}, indent=1))
+    path.write_text(json.dumps({"runs": records}, indent=1))
     print(text)
 
 

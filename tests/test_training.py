@@ -310,6 +310,46 @@ def test_augmentation_goes_past_the_cache_and_repeats(augment):
     assert differences(first, plain) > 0
 
 
+def test_random_crops_of_each_image_are_drawn_once_and_their_features_kept(tmp_path, monkeypatch):
+    recipe = replace(RECIPE, augment="resize_crop")
+    heard: list[str] = []
+    watcher = Watcher()
+    monkeypatch.setattr(watcher, "note", heard.append)
+    first, second, plain = model("linear"), model("linear"), model("linear")
+    train(first, examples(), recipe, validation=examples(), cache=tmp_path, watcher=watcher)
+    assert [file.suffix for file in tmp_path.iterdir()] == [".safetensors"] * 9  # the images, and eight crops of each
+    assert "8 random crops of each image" in heard[0]
+    monkeypatch.setattr("vpt.model.TunedModel.features", None)  # nothing is computed a second time
+    train(second, examples(), recipe, validation=examples(), cache=tmp_path)
+    assert differences(first, second) == 0
+    train(plain, examples(), replace(recipe, augment="none"), cache=tmp_path)
+    assert differences(first, plain) > 0
+
+
+def test_random_crops_where_more_than_the_head_trains():
+    tuned = model()
+    history = train(tuned, examples(), replace(RECIPE, augment="resize_crop", epochs=4))
+    assert history[-1].train_loss < history[0].train_loss
+
+
+def test_a_random_crop_is_a_part_of_the_image():
+    size, n = 32, 64
+    ramp = np.broadcast_to(np.linspace(0, 248, size, dtype=np.uint8), (n, 3, size, size))
+    preprocessing = replace(model().backbone.preprocessing, size=size, mean=(0, 0, 0), std=(1, 1, 1))
+    feed = Feed(Examples(np.ascontiguousarray(ramp), np.zeros(n, np.int64)), preprocessing, torch.device("cpu"))
+    indices = np.arange(n)
+    pixels = 255 * feed.inputs(indices, "resize_crop", np.random.default_rng(0))
+    again = 255 * feed.inputs(indices, "resize_crop", np.random.default_rng(0))
+    assert torch.equal(pixels, again)
+    across = pixels[:, 0, :, -1].mean(1) - pixels[:, 0, :, 0].mean(1)
+    assert 20 < (across < 0).sum() < 44  # half of them are mirrored
+    assert (across.abs() / 248).min() > 0.6 and (
+        across.abs() / 248
+    ).max() <= 1  # sqrt(0.5 * 0.85) of the width at least
+    assert (pixels - pixels[:, :, :1]).abs().max() == 0  # rows stay alike
+    assert pixels.min() >= 0 and pixels.max() <= 248
+
+
 def test_bf16_learns():
     tuned = model()
     history = train(tuned, examples(), replace(RECIPE, precision="bf16", epochs=4))

@@ -107,7 +107,7 @@ def _cost(backbone: Backbone, spec: str, recipe: Recipe, classes: int, device: t
     return Cost(
         train=min(epoch.seconds for epoch in steps[1:]) / count,
         forward=forward,
-        once=model.only_head_trains and recipe.augment == "none",
+        once=model.only_head_trains and recipe.augment in ("none", "resize_crop"),
         file_bytes=sum(tensor.numel() * tensor.element_size() for tensor in model.owned_state().values()),
         feature_bytes=4 * model.sites.width,
     )

@@ -44,7 +44,7 @@ class Task:
     digests: dict[str, str]
     notes: tuple[str, ...] = ()
     resize: Literal["squash", "crop"] | None = None
-    augment: Literal["none", "flip", "crop"] | None = None
+    augment: Literal["none", "flip", "crop", "resize_crop"] | None = None
     masks: Mapping[str, Any] = field(default_factory=dict)
 
     def recipe(self, chosen: Recipe) -> Recipe:

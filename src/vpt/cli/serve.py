@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -72,7 +73,6 @@ def command(
     hosts = None if own is None and not names else {*(own or (host,)), *names}
     application = app(bank, batch_size=batch_size, wait=wait / 1000, hosts=hosts)
     config = uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=10)
-    try:
+    with contextlib.suppress(KeyboardInterrupt):  # it has answered what was waiting
         uvicorn.Server(config).run(sockets=[listener])
-    except KeyboardInterrupt:  # it has answered what was waiting
-        click.echo("stopped")
+    click.echo("stopped")

@@ -25,7 +25,7 @@ import click
 @click.option("--weight-decay", type=float, help="[default: the method's]")
 @click.option("--optimizer", type=click.Choice(["sgd", "adamw"]), help="[default: the method's]")
 @click.option("--warmup-epochs", type=float, help="[default: a tenth of the epochs]")
-@click.option("--augment", type=click.Choice(["none", "flip", "crop"]), help="[default: none]")
+@click.option("--augment", type=click.Choice(["none", "flip", "crop", "resize_crop"]), help="[default: none]")
 @click.option("--accumulate", type=int, help="Compute each step in this many parts, to save memory [default: 1].")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="[default: auto]")
 @click.option(

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -50,7 +51,8 @@ class Feed:
         self.preprocessing = preprocessing
         self.device = device
         self.labels = torch.from_numpy(examples.labels)
-        self.features: Tensor | None = None
+        self.features: Tensor | None = None  # (n, d)
+        self.views: Tensor | None = None  # (views, n, d), the first of the images as they are
         self.resident = self._on_device()
 
     def __len__(self) -> int:
@@ -62,7 +64,10 @@ class Feed:
         return Feed(one, self.preprocessing, self.device)
 
     def inputs(self, indices: NDArray[np.int64], augment: str = "none", rng: Any = None) -> Tensor:
-        """(batch, 3, size, size) normalised, or (batch, d) where features are cached."""
+        """(batch, 3, size, size) normalised, or (batch, d) where features are cached; of views, one of each image."""
+        if self.features is not None and augment != "none" and self.views is not None:
+            drawn = torch.from_numpy(rng.integers(len(self.views), size=len(indices)))
+            return self.views[drawn, torch.from_numpy(indices)]
         if self.features is not None:
             return self.features[torch.from_numpy(indices)]
         if self.resident is not None:
@@ -88,9 +93,10 @@ class Feed:
         """Random or centre crop to the input size, and random flip, for each image; the whole batch on its device."""
         size, n = self.preprocessing.size, len(pixels)
         slack = pixels.shape[-1] - size
-        if augment == "none":
+        if augment in ("none", "resize_crop"):
             start = slack // 2
-            return pixels[..., start : start + size, start : start + size]
+            middle = pixels[..., start : start + size, start : start + size]
+            return middle if augment == "none" else _resized_crops(middle, rng)
         corners = rng.integers(0, slack + 1, (n, 2)) if augment == "crop" else np.full((n, 2), slack // 2)
         rows = corners[:, :1] + np.arange(size)
         columns = corners[:, 1:] + np.arange(size)
@@ -101,3 +107,19 @@ class Feed:
             for places in (np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :])
         )
         return pixels[image, :, row, column].permute(0, 3, 1, 2)
+
+
+def _resized_crops(pixels: Tensor, rng: np.random.Generator) -> Tensor:
+    """Of each image (batch, 3, size, size) a part of half to all its area and nearly its shape, as large as before.
+
+    Half of them are mirrored. uint8, bilinear.
+    """
+    n, sign = len(pixels), np.where(rng.random(len(pixels)) < 0.5, -1.0, 1.0)
+    side, shape = np.sqrt(rng.uniform(0.5, 1, n)), np.exp(rng.uniform(np.log(0.85), -np.log(0.85), n))
+    sides = np.minimum(1, np.stack([side * np.sqrt(shape), side / np.sqrt(shape)], 1))  # width and height, of 1
+    centres = (1 - sides) * rng.uniform(-1, 1, (n, 2))
+    boxes = np.zeros((n, 2, 3))
+    boxes[:, 0, 0], boxes[:, 1, 1], boxes[:, :, 2] = sign * sides[:, 0], sides[:, 1], centres
+    where = F.affine_grid(torch.from_numpy(boxes).float(), list(pixels.shape), align_corners=False)
+    found = F.grid_sample(pixels.float(), where.to(pixels.device), padding_mode="border", align_corners=False)
+    return found.round().to(torch.uint8)

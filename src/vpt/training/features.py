@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -22,6 +26,7 @@ from vpt.training.batches import Examples, Feed
 from vpt.training.evaluate import logits_of
 from vpt.training.recipe import Recipe
 
+VIEWS = 8  # augmented images whose features are kept, for each one
 STEM_LIMIT = 4 * 2**30  # bytes of activations that are kept in memory
 
 
@@ -36,13 +41,22 @@ def what_must_run(
     """The part of `model` that has to run each time; what comes before it is computed here, for every feed.
 
     Where images are not augmented that is the head alone if only the head trains, and else the network from the first
-    block on that can change (`again`: the images come more than once). In all other cases it is the model itself.
+    block on that can change (`again`: the images come more than once). In all other cases it is the model itself, but
+    for `resize_crop` where only the head trains: then a few views of each image of the first feed are drawn once.
     cache: a folder that keeps features under a key of the pixels, the preprocessing, the backbone's fingerprint and
     the precision. tell: hears why something frozen is computed again and again.
     """
     some = [feed for feed in feeds if feed is not None]
     bf16 = recipe.autocast_to_bf16(next(model.parameters()).device)
     resumed = None if model.only_head_trains or not again else model.resumed()
+    if model.only_head_trains and recipe.augment == "resize_crop" and some:
+        first, *others = some  # only what is trained on is augmented
+        first.views = views_of(model, first, bf16, cache).to(first.device)
+        first.features = first.views[0]
+        for feed in others:
+            feed.features = features_of(model, feed, bf16, cache).to(feed.device)
+        tell(f"the features of {VIEWS} random crops of each image are computed once, and each epoch takes one of them")
+        return model.head
     if recipe.augment != "none":
         if model.only_head_trains or resumed is not None:
             tell(f"augment={recipe.augment} makes every image new, so nothing frozen can be computed in advance")
@@ -86,13 +100,41 @@ def prototypes(model: TunedModel, examples: Examples, *, cache: Path | None = No
 
 def features_of(model: TunedModel, feed: Feed, bf16: bool, cache: Path | None) -> Tensor:
     """What the head reads of every image, (n, d) on the CPU; from `cache`, where it is there, and into it."""
-    path = None if cache is None else cache / f"features-{_key(model, feed, bf16)}.safetensors"
+    return _kept(cache, _key(model, feed, bf16), lambda: logits_of(_FeaturesOnly(model), feed, bf16=bf16))
+
+
+def views_of(model: TunedModel, feed: Feed, bf16: bool, cache: Path | None) -> Tensor:
+    """The same of every image as it is and of `VIEWS` random crops of it, (1 + VIEWS, n, d); alike for all seeds."""
+
+    def view(number: int) -> Tensor:
+        one = _Augmented(feed, np.random.default_rng((number, len(feed))))
+        return logits_of(_FeaturesOnly(model), one, bf16=bf16)
+
+    key = _key(model, feed, bf16)
+    drawn = [_kept(cache, f"{key}-crop{number}", partial(view, number)) for number in range(1, VIEWS + 1)]
+    return torch.stack([features_of(model, feed, bf16, cache), *drawn])
+
+
+class _Augmented(Feed):
+    """A feed whose images are random crops, also where they are only looked at."""
+
+    def __init__(self, feed: Feed, rng: np.random.Generator) -> None:
+        super().__init__(feed.examples, feed.preprocessing, feed.device)
+        self.rng = rng
+
+    def inputs(self, indices: NDArray[np.int64], augment: str = "resize_crop", rng: Any = None) -> Tensor:
+        return super().inputs(indices, augment, self.rng)
+
+
+def _kept(cache: Path | None, key: str, compute: Callable[[], Tensor]) -> Tensor:
+    """Features from the file in `cache` that bears this key, or computed and written there."""
+    path = None if cache is None else cache / f"features-{key}.safetensors"
     if path is not None and path.exists():
         try:
             return load_file(path)["features"]
         except (SafetensorError, KeyError):
             pass  # a damaged cache entry is computed and written again
-    features = logits_of(_FeaturesOnly(model), feed, bf16=bf16)
+    features = compute()
     if path is not None:
         write_atomic(path, save({"features": features}))
     return features

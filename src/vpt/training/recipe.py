@@ -15,7 +15,7 @@ from vpt.methods.base import Method
 
 _CHOICES = {
     "optimizer": ("sgd", "adamw"),
-    "augment": ("none", "flip", "crop"),
+    "augment": ("none", "flip", "crop", "resize_crop"),
     "precision": ("auto", "fp32", "bf16"),
 }
 
@@ -28,7 +28,9 @@ class Recipe:
     learning_rate: per 256 images; the step size is learning_rate * batch_size / 256.
     epochs, warmup_epochs: cosine decay to 0 after a linear warm-up, both per iteration, so that the first step
         already learns. batch_size: images per step, over all processes; accumulate: in how many parts.
-    augment: "none" (VTAB-1k); "flip"; "crop" (FGVC: a random crop of 7/8 of the side, and flip).
+    augment: "none" (VTAB-1k); "flip"; "crop" (FGVC: a random crop of 7/8 of the side, and flip); "resize_crop" (a part
+        of half to all the area, resized, and flip: the usual one for linear probes). There, if only the head trains,
+        eight parts of each image are drawn once and their features kept; each epoch takes one, or the whole image.
     probe_epochs: the head first trains alone for this many epochs (SGD, with probe_weight_decay), on features of the
         frozen backbone, computed once, or what else it reads, as it is at first (linear probing, then tuning: Kumar et
         al., ICLR 2022). A good start where few epochs can be afforded; 0 is the paper's protocol.
@@ -44,7 +46,7 @@ class Recipe:
     warmup_epochs: float = 10
     batch_size: int = 64
     accumulate: int = 1
-    augment: Literal["none", "flip", "crop"] = "none"
+    augment: Literal["none", "flip", "crop", "resize_crop"] = "none"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     probe_epochs: int = 0
     probe_weight_decay: float = 0.01
