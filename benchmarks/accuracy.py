@@ -31,7 +31,7 @@ PROBE = {"optimizer": "sgd", "learning_rate": 0.2, "epochs": 100, "batch_size": 
 
 
 def recipes(task: str, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Row -> recipe. Probes are computed on cached features; what is tuned begins with the head of the plain one."""
+    """Row -> recipe. Probes are computed on cached features; what is tuned begins with the head of one."""
     few = {
         "optimizer": "adamw",
         "weight_decay": 1e-4,
@@ -44,6 +44,12 @@ def recipes(task: str, options: argparse.Namespace) -> dict[str, dict[str, Any]]
         "linear": {**PROBE, "weight_decay": PROBE_DECAY[task]},
         "linear, random crops": {**PROBE, "weight_decay": CROPS_DECAY[task], "augment": "resize_crop"},
         "vpt(dropout=0)": {**few, **PROMPTS},
+        "vpt(dropout=0), random crops": {
+            **few,
+            **PROMPTS,
+            "probe_weight_decay": CROPS_DECAY[task],
+            "augment": "resize_crop",
+        },
         'vpt(depth="shallow", dropout=0)': {**few, **PROMPTS},
         "full": {**few, **FULL},
     }
@@ -129,12 +135,12 @@ def table(records: list[dict[str, Any]], command: str) -> str:
         f"linear: {PROBE['epochs']} epochs on frozen features, SGD {PROBE['learning_rate']:g} per 256, "
         f"batch {PROBE['batch_size']}, weight decay: {decays}. With random crops: of eight parts of each image, drawn "
         "once (half to all of its area, mirrored or not), and the image itself, one in each epoch; weight decay: "
-        f"{cropped}. The others begin with the head of the plain probe, "
+        f"{cropped}. The others begin with the head of that probe, "
         f"and then train for {few['epochs']} epochs through the backbone: AdamW, weight decay "
         f"{few['weight_decay']:g}, batch {few['batch_size']}, cosine; full {FULL['learning_rate']:g} per 256; "
-        f"prompts (p = 10) {PROMPTS['learning_rate']:g} per 256, their head {PROMPTS['head_rate']:g} times that. "
-        "Images are "
-        "scaled to 224 x 224, bilinear, and but for those crops not augmented.",
+        f"prompts (p = 10) {PROMPTS['learning_rate']:g} per 256, their head {PROMPTS['head_rate']:g} times that; "
+        "with random crops every image is a new part in each epoch, and the probe is the one with crops. "
+        "Images are scaled to 224 x 224, bilinear, and but for those crops not augmented.",
         "",
         f"Hardware: {machine['processor']}, {machine['cores']} cores. Versions: "
         + ", ".join(f"{name} {version}" for name, version in machine["versions"].items())

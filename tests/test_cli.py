@@ -227,6 +227,14 @@ def test_corrupt_images_are_named_all_at_once_before_training(
     assert capsys.readouterr().err.count("torn.png") == 2
 
 
+def test_random_crops_are_cut_from_images_kept_larger(photos: Path, tmp_path: Path) -> None:
+    out, kept = tmp_path / "crops.safetensors", tmp_path / "kept"
+    vpt("tune", photos, "--out", out, *SMALL, "--augment", "resize_crop", "--cache", kept)
+    sides = sorted(np.load(file, mmap_mode="r").shape[-1] for file in kept.glob("pixels-*.npy"))
+    assert sides == [48, 48, 48, 68]  # train, val and test as the backbone takes them, and train to cut from
+    assert json.loads((tmp_path / "crops.run" / "result.json").read_text())["top1"] > 0.5
+
+
 def test_a_diverging_run_stops_with_advice_and_is_recorded(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

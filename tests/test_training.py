@@ -326,17 +326,34 @@ def test_random_crops_of_each_image_are_drawn_once_and_their_features_kept(tmp_p
     assert differences(first, plain) > 0
 
 
-def test_random_crops_where_more_than_the_head_trains():
+def test_random_crops_where_more_than_the_head_trains(tmp_path):
     tuned = model()
     history = train(tuned, examples(), replace(RECIPE, augment="resize_crop", epochs=4))
     assert history[-1].train_loss < history[0].train_loss
+    train(model(), examples(), replace(RECIPE, augment="resize_crop", probe_epochs=2), cache=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 9  # the probe learns from crops, too
 
 
-def test_a_random_crop_is_a_part_of_the_image():
+def test_random_crops_are_cut_from_larger_images_where_they_are_given(tmp_path):
+    """All features of crops change with the larger images; those of the images as they are do not."""
+    recipe, small = replace(RECIPE, augment="resize_crop"), examples()
+    larger = np.random.default_rng(1).integers(0, 256, (len(small), 3, 45, 45), np.uint8)
+    first, second = model("linear"), model("linear")
+    train(first, small, recipe, cache=tmp_path)
+    train(second, replace(small, larger=larger), recipe, cache=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 9 + 8
+    assert differences(first, second) > 0
+
+
+@pytest.mark.parametrize("side", [None, 45])
+def test_a_random_crop_is_a_part_of_the_image(side):
     size, n = 32, 64
-    ramp = np.broadcast_to(np.linspace(0, 248, size, dtype=np.uint8), (n, 3, size, size))
+    ramp, larger = (
+        np.ascontiguousarray(np.broadcast_to(np.linspace(0, 248, s, dtype=np.uint8), (n, 3, s, s)))
+        for s in (size, side or size)
+    )
     preprocessing = replace(model().backbone.preprocessing, size=size, mean=(0, 0, 0), std=(1, 1, 1))
-    feed = Feed(Examples(np.ascontiguousarray(ramp), np.zeros(n, np.int64)), preprocessing, torch.device("cpu"))
+    feed = Feed(Examples(ramp, np.zeros(n, np.int64), larger if side else None), preprocessing, torch.device("cpu"))
     indices = np.arange(n)
     pixels = 255 * feed.inputs(indices, "resize_crop", np.random.default_rng(0))
     again = 255 * feed.inputs(indices, "resize_crop", np.random.default_rng(0))

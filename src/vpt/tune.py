@@ -18,6 +18,7 @@ import torch
 from vpt import artifact, machine, pictures
 from vpt.backbone import Backbone, load_backbone
 from vpt.data.dataset import Dataset, Split
+from vpt.data.images import Pixels
 from vpt.data.kept import decode_once
 from vpt.data.read import read
 from vpt.data.split import subset
@@ -28,6 +29,7 @@ from vpt.job import Job, Listener, Result
 from vpt.model import TunedModel, attach
 from vpt.run_folder import Recorder, claim, finished_run, record_failure
 from vpt.training import (
+    SIDES,
     Epoch,
     Examples,
     Feed,
@@ -250,23 +252,28 @@ def _decode(
 ) -> tuple[dict[str, Examples], list[str]]:
     """All parts as arrays; every unusable image of every part is named in one error."""
     decoded, notes, faults = {}, [], []
-    for part, split in parts.items():
-        wanted = preprocessing
-        if part == "train" and job.recipe.augment == "crop":
-            wanted = replace(preprocessing, size=round(preprocessing.size * 8 / 7), resize="squash")
+
+    def fitted(part: str, wanted: Preprocessing, doing: str) -> Pixels:
+        return decode_once(
+            parts[part],
+            wanted,
+            folder=job.cache,
+            spill=job.folder / "pixels",
+            skip_corrupt=job.skip_corrupt,
+            progress=_reports(listener, doing),
+        )
+
+    for part in parts:
+        augment = job.recipe.augment if part == "train" else "none"
+        side = round(preprocessing.size * SIDES.get(augment, 1))
+        to_cut = replace(preprocessing, size=side, resize="squash")
         try:
-            pixels = decode_once(
-                split,
-                wanted,
-                folder=job.cache,
-                spill=job.folder / "pixels",
-                skip_corrupt=job.skip_corrupt,
-                progress=_reports(listener, part),
-            )
+            pixels = fitted(part, to_cut if augment == "crop" else preprocessing, part)
+            larger = fitted(part, to_cut, f"{part}, larger").images if augment == "resize_crop" else None
         except DataError as error:
             faults.append(f"{part}: {error}")
             continue
-        decoded[part] = Examples(pixels.images, pixels.labels)
+        decoded[part] = Examples(pixels.images, pixels.labels, larger)
         notes += [f"{part}: {note}" for note in pixels.notes]
         notes += [f"{part}: left out {name}" for name in pixels.dropped]
     if faults:

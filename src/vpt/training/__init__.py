@@ -1,6 +1,6 @@
 """Training: a recipe, one loop, checkpoints, evaluation."""
 
-from vpt.training.batches import Examples, Feed
+from vpt.training.batches import SIDES, Examples, Feed
 from vpt.training.evaluate import Scores, logits_of, score
 from vpt.training.features import prototypes, what_must_run
 from vpt.training.grid import Trained, train_grid
@@ -8,6 +8,7 @@ from vpt.training.loop import Epoch, Lesson, Watcher, fit, parts_of, train
 from vpt.training.recipe import Recipe
 
 __all__ = [
+    "SIDES",
     "Epoch",
     "Examples",
     "Feed",

@@ -17,16 +17,22 @@ from torch import Tensor
 
 from vpt.data.transforms import Preprocessing
 
+# The side of the images to cut from, as a multiple of the input's: FGVC's 256 px for 224; and where at least half of
+# the area is cut, so much that no cut has to be enlarged.
+SIDES = {"crop": 8 / 7, "resize_crop": 2**0.5}
+
 
 @dataclass(frozen=True)
 class Examples:
     """Images in memory (or memory-mapped), with labels.
 
     pixels: uint8 (n, 3, side, side), `side` at least the input size. labels: int64 (n,).
+    larger: the same images, whole and with a longer side, of which `resize_crop` cuts; None takes `pixels`.
     """
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
+    larger: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -53,7 +59,8 @@ class Feed:
         self.labels = torch.from_numpy(examples.labels)
         self.features: Tensor | None = None  # (n, d)
         self.views: Tensor | None = None  # (views, n, d), the first of the images as they are
-        self.resident = self._on_device()
+        self._whole = _Store(examples.pixels, device)
+        self._larger = self._whole if examples.larger is None else _Store(examples.larger, device)
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -70,33 +77,23 @@ class Feed:
             return self.views[drawn, torch.from_numpy(indices)]
         if self.features is not None:
             return self.features[torch.from_numpy(indices)]
-        if self.resident is not None:
-            pixels = self.resident[torch.from_numpy(indices).to(self.device)]
+        if augment == "resize_crop":
+            pixels = _resized_crops(self._larger.take(indices), self.preprocessing.size, rng)
         else:
-            pixels = torch.from_numpy(self.examples.pixels[indices])
-            if self.device.type == "cuda":
-                pixels = pixels.pin_memory().to(self.device, non_blocking=True)
-        return self.preprocessing.normalise(self._cut(pixels, augment, rng))
+            pixels = self._cut(self._whole.take(indices), augment, rng)
+        return self.preprocessing.normalise(pixels)
 
     def targets(self, indices: NDArray[np.int64]) -> Tensor:
         """Labels (batch,) int64."""
         return self.labels[torch.from_numpy(indices)].to(self.device)
 
-    def _on_device(self) -> Tensor | None:
-        """All pixels, on a GPU where they take no more than a quarter of what is free: copied once, never again."""
-        pixels = self.examples.pixels
-        if self.device.type != "cuda" or 4 * pixels.nbytes > torch.cuda.mem_get_info(self.device)[0]:
-            return None
-        return torch.from_numpy(np.array(pixels)).to(self.device)
-
     def _cut(self, pixels: Tensor, augment: str, rng: Any) -> Tensor:
         """Random or centre crop to the input size, and random flip, for each image; the whole batch on its device."""
         size, n = self.preprocessing.size, len(pixels)
         slack = pixels.shape[-1] - size
-        if augment in ("none", "resize_crop"):
+        if augment == "none":
             start = slack // 2
-            middle = pixels[..., start : start + size, start : start + size]
-            return middle if augment == "none" else _resized_crops(middle, rng)
+            return pixels[..., start : start + size, start : start + size]
         corners = rng.integers(0, slack + 1, (n, 2)) if augment == "crop" else np.full((n, 2), slack // 2)
         rows = corners[:, :1] + np.arange(size)
         columns = corners[:, 1:] + np.arange(size)
@@ -109,8 +106,25 @@ class Feed:
         return pixels[image, :, row, column].permute(0, 3, 1, 2)
 
 
-def _resized_crops(pixels: Tensor, rng: np.random.Generator) -> Tensor:
-    """Of each image (batch, 3, size, size) a part of half to all its area and nearly its shape, as large as before.
+class _Store:
+    """Pixels; on a GPU, where they take no more than a quarter of what is free, they are copied there once."""
+
+    def __init__(self, pixels: NDArray[np.uint8], device: torch.device) -> None:
+        self.pixels = pixels
+        self.device = device
+        fits = device.type == "cuda" and 4 * pixels.nbytes <= torch.cuda.mem_get_info(device)[0]
+        self.resident = torch.from_numpy(np.array(pixels)).to(device) if fits else None
+
+    def take(self, indices: NDArray[np.int64]) -> Tensor:
+        """uint8 (batch, 3, side, side) on the device."""
+        if self.resident is not None:
+            return self.resident[torch.from_numpy(indices).to(self.device)]
+        pixels = torch.from_numpy(self.pixels[indices])
+        return pixels.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else pixels
+
+
+def _resized_crops(pixels: Tensor, size: int, rng: np.random.Generator) -> Tensor:
+    """Of each image (batch, 3, side, side) a part of half to all its area and nearly its shape, scaled to `size`.
 
     Half of them are mirrored. uint8, bilinear.
     """
@@ -120,6 +134,6 @@ def _resized_crops(pixels: Tensor, rng: np.random.Generator) -> Tensor:
     centres = (1 - sides) * rng.uniform(-1, 1, (n, 2))
     boxes = np.zeros((n, 2, 3))
     boxes[:, 0, 0], boxes[:, 1, 1], boxes[:, :, 2] = sign * sides[:, 0], sides[:, 1], centres
-    where = F.affine_grid(torch.from_numpy(boxes).float(), list(pixels.shape), align_corners=False)
+    where = F.affine_grid(torch.from_numpy(boxes).float(), [n, 3, size, size], align_corners=False)
     found = F.grid_sample(pixels.float(), where.to(pixels.device), padding_mode="border", align_corners=False)
     return found.round().to(torch.uint8)

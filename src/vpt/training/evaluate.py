@@ -38,15 +38,17 @@ def logits_of(
     *,
     batch_size: int = 64,
     bf16: bool = False,
+    augment: str = "none",
+    rng: np.random.Generator | None = None,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """Logits (n, classes) on the CPU in float32. `on_batch` hears (done, n)."""
+    """Logits (n, classes) on the CPU in float32, of images varied by `augment`, if any. `on_batch` hears (done, n)."""
     model.eval()
     outputs = []
     done = 0
     for indices in batches(np.arange(len(feed)), batch_size):
         with torch.autocast(feed.device.type, torch.bfloat16, enabled=bf16):
-            outputs.append(model(feed.inputs(indices)).float().cpu())
+            outputs.append(model(feed.inputs(indices, augment, rng)).float().cpu())
         done += len(indices)
         if on_batch is not None:
             on_batch(done, len(feed))

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -107,23 +106,12 @@ def views_of(model: TunedModel, feed: Feed, bf16: bool, cache: Path | None) -> T
     """The same of every image as it is and of `VIEWS` random crops of it, (1 + VIEWS, n, d); alike for all seeds."""
 
     def view(number: int) -> Tensor:
-        one = _Augmented(feed, np.random.default_rng((number, len(feed))))
-        return logits_of(_FeaturesOnly(model), one, bf16=bf16)
+        rng = np.random.default_rng((number, len(feed)))
+        return logits_of(_FeaturesOnly(model), feed, bf16=bf16, augment="resize_crop", rng=rng)
 
-    key = _key(model, feed, bf16)
+    key = _key(model, feed, bf16, feed.examples.larger)
     drawn = [_kept(cache, f"{key}-crop{number}", partial(view, number)) for number in range(1, VIEWS + 1)]
     return torch.stack([features_of(model, feed, bf16, cache), *drawn])
-
-
-class _Augmented(Feed):
-    """A feed whose images are random crops, also where they are only looked at."""
-
-    def __init__(self, feed: Feed, rng: np.random.Generator) -> None:
-        super().__init__(feed.examples, feed.preprocessing, feed.device)
-        self.rng = rng
-
-    def inputs(self, indices: NDArray[np.int64], augment: str = "resize_crop", rng: Any = None) -> Tensor:
-        return super().inputs(indices, augment, self.rng)
 
 
 def _kept(cache: Path | None, key: str, compute: Callable[[], Tensor]) -> Tensor:
@@ -140,10 +128,12 @@ def _kept(cache: Path | None, key: str, compute: Callable[[], Tensor]) -> Tensor
     return features
 
 
-def _key(model: TunedModel, feed: Feed, bf16: bool) -> str:
+def _key(model: TunedModel, feed: Feed, bf16: bool, larger: NDArray[np.uint8] | None = None) -> str:
     digest = hashlib.sha256(model.backbone.fingerprint().encode())
     digest.update(json.dumps([model.backbone.preprocessing.as_dict(), bf16], sort_keys=True).encode())
     digest.update(feed.examples.pixels.data)
+    if larger is not None:
+        digest.update(larger.data)
     if model.hangs_at:  # what hangs and never trains, such as fixed prompts, is part of the network
         digest.update(model.method.spec(full=True).encode())
         heads = {id(tensor) for _, tensor in tensors(model.head)}

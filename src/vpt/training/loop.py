@@ -179,7 +179,10 @@ def _begin_at_probe(model: TunedModel, examples: Examples, recipe: Recipe, cache
         raise SpecError(f"probe_epochs trains a linear head, but {model.method} has another; leave probe_epochs at 0")
     probe.head.load_state_dict(model.head.state_dict())
     feed, bf16 = Feed(examples, model.backbone.preprocessing, device), settings.autocast_to_bf16(device)
-    feed.features = features_of(model if model.pools_otherwise else probe, feed, bf16, cache).to(device)
+    if model.pools_otherwise:
+        feed.features = features_of(model, feed, bf16, cache).to(device)
+    else:
+        what_must_run(probe, settings, feed, cache=cache)
     fit(probe, _Classification(probe.head, feed, None, settings, bf16), settings)
     model.head.load_state_dict(probe.head.state_dict())
 

@@ -31,6 +31,7 @@ class Recipe:
     augment: "none" (VTAB-1k); "flip"; "crop" (FGVC: a random crop of 7/8 of the side, and flip); "resize_crop" (a part
         of half to all the area, resized, and flip: the usual one for linear probes). There, if only the head trains,
         eight parts of each image are drawn once and their features kept; each epoch takes one, or the whole image.
+        So does the probe of `probe_epochs`.
     probe_epochs: the head first trains alone for this many epochs (SGD, with probe_weight_decay), on features of the
         frozen backbone, computed once, or what else it reads, as it is at first (linear probing, then tuning: Kumar et
         al., ICLR 2022). A good start where few epochs can be afforded; 0 is the paper's protocol.
@@ -92,7 +93,7 @@ class Recipe:
             warmup_epochs=self.probe_epochs / 10,
             batch_size=64,
             accumulate=1,
-            augment="none",
+            augment="resize_crop" if self.augment == "resize_crop" else "none",
             probe_epochs=0,
             head_rate=1.0,
         )
