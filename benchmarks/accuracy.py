@@ -133,8 +133,8 @@ def table(records: list[dict[str, Any]], command: str) -> str:
         "The splits are these sets' own, not VTAB's: the figures compare methods with each other, not with the paper.",
         "",
         f"linear: {PROBE['epochs']} epochs on frozen features, SGD {PROBE['learning_rate']:g} per 256, "
-        f"batch {PROBE['batch_size']}, weight decay: {decays}. With random crops: of eight parts of each image, drawn "
-        "once (half to all of its area, mirrored or not), and the image itself, one in each epoch; weight decay: "
+        f"batch {PROBE['batch_size']}, weight decay: {decays}. With random crops: of sixteen parts of each image, "
+        "drawn once (half to all of its area, mirrored or not), and the image itself, one in each epoch; weight decay: "
         f"{cropped}. The others begin with the head of that probe, "
         f"and then train for {few['epochs']} epochs through the backbone: AdamW, weight decay "
         f"{few['weight_decay']:g}, batch {few['batch_size']}, cosine; full {FULL['learning_rate']:g} per 256; "

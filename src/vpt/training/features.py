@@ -25,7 +25,7 @@ from vpt.training.batches import Examples, Feed
 from vpt.training.evaluate import logits_of
 from vpt.training.recipe import Recipe
 
-VIEWS = 8  # augmented images whose features are kept, for each one
+VIEWS = 16  # augmented images whose features are kept, for each one
 STEM_LIMIT = 4 * 2**30  # bytes of activations that are kept in memory
 
 

@@ -30,7 +30,7 @@ class Recipe:
         already learns. batch_size: images per step, over all processes; accumulate: in how many parts.
     augment: "none" (VTAB-1k); "flip"; "crop" (FGVC: a random crop of 7/8 of the side, and flip); "resize_crop" (a part
         of half to all the area, resized, and flip: the usual one for linear probes). There, if only the head trains,
-        eight parts of each image are drawn once and their features kept; each epoch takes one, or the whole image.
+        sixteen parts of each image are drawn once and their features kept; each epoch takes one, or the whole image.
         So does the probe of `probe_epochs`.
     probe_epochs: the head first trains alone for this many epochs (SGD, with probe_weight_decay), on features of the
         frozen backbone, computed once, or what else it reads, as it is at first (linear probing, then tuning: Kumar et
