@@ -28,10 +28,12 @@ FULL = {"learning_rate": 0.001}
 PROBE_DECAY = {"signdigits": 0.01, "rsscn7": 0.1, "dtd10": 0.1, "caltech101": 0.01}
 CROPS_DECAY = {"signdigits": 0.003, "rsscn7": 0.03, "dtd10": 0.1, "caltech101": 0.01}  # the same, with random crops
 PROBE = {"optimizer": "sgd", "learning_rate": 0.2, "epochs": 100, "batch_size": 64}
+# With random crops there is more to learn: so long and so gently that the loss ends within 0.001 of its minimum.
+CROPS = {"optimizer": "sgd", "learning_rate": 0.05, "epochs": 1000, "batch_size": 256, "augment": "resize_crop"}
 
 
 def recipes(task: str, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Row -> recipe. Probes are computed on cached features; what is tuned begins with the head of one."""
+    """Row -> recipe. Probes are computed on cached features; what is tuned begins with the head of the first."""
     few = {
         "optimizer": "adamw",
         "weight_decay": 1e-4,
@@ -42,14 +44,9 @@ def recipes(task: str, options: argparse.Namespace) -> dict[str, dict[str, Any]]
     }
     return {
         "linear": {**PROBE, "weight_decay": PROBE_DECAY[task]},
-        "linear, random crops": {**PROBE, "weight_decay": CROPS_DECAY[task], "augment": "resize_crop"},
+        "linear(output=cls_image_mean)": {**PROBE, "weight_decay": PROBE_DECAY[task]},
+        "linear, random crops": {**CROPS, "weight_decay": CROPS_DECAY[task]},
         "vpt(dropout=0)": {**few, **PROMPTS},
-        "vpt(dropout=0), random crops": {
-            **few,
-            **PROMPTS,
-            "probe_weight_decay": CROPS_DECAY[task],
-            "augment": "resize_crop",
-        },
         'vpt(depth="shallow", dropout=0)': {**few, **PROMPTS},
         "full": {**few, **FULL},
     }
@@ -133,13 +130,13 @@ def table(records: list[dict[str, Any]], command: str) -> str:
         "The splits are these sets' own, not VTAB's: the figures compare methods with each other, not with the paper.",
         "",
         f"linear: {PROBE['epochs']} epochs on frozen features, SGD {PROBE['learning_rate']:g} per 256, "
-        f"batch {PROBE['batch_size']}, weight decay: {decays}. With random crops: of sixteen parts of each image, "
-        "drawn once (half to all of its area, mirrored or not), and the image itself, one in each epoch; weight decay: "
-        f"{cropped}. The others begin with the head of that probe, "
+        f"batch {PROBE['batch_size']}, weight decay: {decays}; it reads CLS, or CLS and the mean over patches. "
+        f"With random crops: {CROPS['epochs']} epochs, each with one of sixteen parts of each image, drawn once (half "
+        f"to all of its area, mirrored or not), or the image itself; SGD {CROPS['learning_rate']:g} per 256, batch "
+        f"{CROPS['batch_size']}, weight decay: {cropped}. The last three begin with the head of the first probe, "
         f"and then train for {few['epochs']} epochs through the backbone: AdamW, weight decay "
         f"{few['weight_decay']:g}, batch {few['batch_size']}, cosine; full {FULL['learning_rate']:g} per 256; "
-        f"prompts (p = 10) {PROMPTS['learning_rate']:g} per 256, their head {PROMPTS['head_rate']:g} times that; "
-        "with random crops every image is a new part in each epoch, and the probe is the one with crops. "
+        f"prompts (p = 10) {PROMPTS['learning_rate']:g} per 256, their head {PROMPTS['head_rate']:g} times that. "
         "Images are scaled to 224 x 224, bilinear, and but for those crops not augmented.",
         "",
         f"Hardware: {machine['processor']}, {machine['cores']} cores. Versions: "
@@ -167,6 +164,7 @@ def main() -> None:
         for path in ("data", "out", "weights", "cache"):  # places of one machine say nothing to others
             record["result"]["job"].pop(path, None)
         record["result"].pop("file", None)
+        record["result"]["history"] = record["result"]["history"][-1:]  # a thousand epochs are in the run folder
     command = (
         f"python benchmarks/accuracy.py --weights WEIGHTS --data FOLDER --epochs {options.epochs} "
         f"--batch-size {options.batch_size} --seeds {options.seeds}"

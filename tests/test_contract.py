@@ -28,6 +28,8 @@ VARIANTS = (
     "vpt(location=add_1, depth=shallow)",
     "vpt(length=2, location=prepend_pixel, depth=shallow)",
     "vpt(length=2, location=concat_channel, depth=shallow)",
+    "linear(output=image_mean)",
+    "linear(output=cls_image_mean)",
     "vpt(length=3, output=image_mean)",
     "vpt(length=3, output=prompt_mean)",
     "vpt(length=3, output=global_max, depth=shallow)",
@@ -147,6 +149,8 @@ def test_what_needs_a_transformer_is_refused_elsewhere(method: str, family: str)
         (DEEP, "resnet", r"prompts need transformer blocks.*around the image they fit any backbone"),
         ("vpt(length=16, location=pad, depth=shallow)", "vit", "leaves nothing of an image of 32"),
         ("vpt(output=cls)", "siglip", "it has no class token"),
+        ("linear(output=cls_image_mean)", "siglip", "it has no class token"),
+        ("linear(output=image_mean)", "resnet", "reads single tokens"),
         ("class_token", "siglip", "it has no class token"),
         ("gated", "swin", "it is none"),
         ("gated", "beit", "no place for a temperature; write gated"),
@@ -173,6 +177,8 @@ def test_merge_gives_a_plain_timm_state_dict() -> None:
         attach(backbone, "adapter(reduction=4)", 3).merge()
     with pytest.raises(FitError, match="has a head for which timm has no place"):
         attach(backbone, "mlp", 3).merge()
+    with pytest.raises(FitError, match="a head for which timm has no place"):
+        attach(backbone, "linear(output=cls_image_mean)", 3).merge()
 
 
 def test_prompts_are_refused_where_blocks_tie_tokens_to_places_in_an_unknown_way() -> None:

@@ -107,6 +107,19 @@ def reads(tokens: Tensor, output: str, prefix: int, p: int) -> Tensor:
     return chosen.max(dim=0).values if output.endswith("max") else chosen.mean(dim=0)
 
 
+@pytest.mark.parametrize("family", ["vit", "vit-avg", "dinov2-reg"])
+@pytest.mark.parametrize("output", ["cls", "image_mean", "image_max", "cls_image_mean"])
+def test_every_output_of_a_linear_probe(family: str, output: str) -> None:
+    model, plain, x = tuned(family, f"linear(output={output})"), model_of(family), images(3)
+    with torch.no_grad():
+        tokens = plain.forward_features(x)
+        parts = ["cls", "image_mean"] if output == "cls_image_mean" else [output]
+        read = torch.cat([plain.fc_norm(reads(tokens, part, plain.num_prefix_tokens, 0)) for part in parts], dim=1)
+        assert torch.allclose(model.features(x), read, atol=1e-5)
+        assert torch.allclose(model(x), model.head(read), atol=1e-5)
+    assert model.counts().trained == (read.shape[1] + 1) * model.num_classes
+
+
 OUTPUTS = ["cls", "image_mean", "image_max", "prompt_mean", "prompt_max", "global_mean", "global_max"]
 
 

@@ -69,6 +69,18 @@ def test_features_of_fixed_prompts_are_their_own(tmp_path):
         check_grid(tuned, [RECIPE])
 
 
+def test_features_that_a_head_reads_otherwise_are_kept_apart(tmp_path):
+    found = []
+    for name in ("linear", "linear(output=image_mean)", "linear(output=cls_image_mean)"):
+        tuned = model(name)
+        feed = Feed(examples(), tuned.backbone.preprocessing, torch.device("cpu"))
+        what_must_run(tuned, RECIPE, feed, cache=tmp_path)
+        found.append(feed.features)
+    cls, mean, both = found
+    assert not torch.equal(cls, mean)
+    assert torch.allclose(both, torch.cat([cls, mean], dim=1), atol=1e-6)
+
+
 @pytest.mark.parametrize("augment", ["flip", "crop"])
 def test_augmentation_goes_past_the_cache_and_repeats(augment):
     larger = Examples(np.random.default_rng(0).integers(0, 256, (24, 3, 36, 36), np.uint8), examples().labels)

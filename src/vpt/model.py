@@ -123,7 +123,8 @@ class TunedModel(nn.Module):
 
         self.added = nn.ModuleDict(plan.adds)
         self._make_head = make_head
-        self.head = make_head(sites.width, num_classes)
+        self.width = plan.features * sites.width  # of what the head reads of an image, (batch, width)
+        self.head = make_head(self.width, num_classes)
         self.network = network
         self.sites = sites
         self.first_changed = first_changed(plan, sites)
@@ -184,7 +185,7 @@ class TunedModel(nn.Module):
 
     def new_head(self) -> nn.Module:
         """Another head like this model's own, of its dtype and on its device, drawn from torch's global generator."""
-        return self._make_head(self.sites.width, self.num_classes).to(next(self.head.parameters()))
+        return self._make_head(self.width, self.num_classes).to(next(self.head.parameters()))
 
     def owned_state(self) -> dict[str, Tensor]:
         """What the method and the head own: names as they stand in the file -> tensors (not copies)."""
@@ -275,7 +276,7 @@ class TunedModel(nn.Module):
                 f"{self.method} cannot be folded into the weights of {self.backbone.name}: what hangs at {state[0]} "
                 "is no linear change of a weight; lora, ssf, bias, norm, partial, full, class_token and linear can"
             )
-        if not isinstance(self.head, nn.Linear) or len(classifier) != 1:
+        if not isinstance(self.head, nn.Linear) or len(classifier) != 1 or self.pools_otherwise:
             raise FitError(
                 f"{self.method} on {self.backbone.name} has a head for which timm has no place; it cannot be merged"
             )

@@ -44,7 +44,7 @@ def check_shapes(method: str | Method, backbone: nn.Module | Backbone) -> None:
     _expect(logits.shape == (len(images), CLASSES), f"logits have shape {tuple(logits.shape)}")
     with torch.no_grad():
         features = model.features(images)
-    _expect(features.shape == (len(images), model.sites.width), f"features: {tuple(features.shape)}")
+    _expect(features.shape == (len(images), model.width), f"features: {tuple(features.shape)}")
     _expect_close(_logits(model, images[1:2]), logits[1:2], 1e-4, "an image alone gives another answer than in a batch")
 
 

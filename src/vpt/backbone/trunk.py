@@ -46,7 +46,8 @@ Pool = Callable[[Tensor], Tensor]
 class Features(nn.Module):
     """Normalised images (batch, 3, height, width) -> pooled features (batch, d), by timm's own two steps.
 
-    pool: instead of the backbone's own: the final, normalised tokens (batch, tokens, d) -> (batch, d).
+    pool: instead of the backbone's own: the final, normalised tokens (batch, tokens, d) -> (batch, d), or
+    (batch, n, d), which become (batch, n * d).
     """
 
     def __init__(self, trunk: nn.Module, pool: Pool | None = None) -> None:
@@ -60,7 +61,7 @@ class Features(nn.Module):
         if self.pool is None:
             return trunk.forward_head(tokens, pre_logits=True)  # type: ignore[no-any-return]
         pooled = self.pool(tokens)
-        return trunk.fc_norm(pooled) if getattr(trunk, "fc_norm", None) is not None else pooled
+        return (trunk.fc_norm(pooled) if getattr(trunk, "fc_norm", None) is not None else pooled).flatten(1)
 
 
 def probe_image(trunk: nn.Module, size: int) -> Tensor:

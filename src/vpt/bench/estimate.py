@@ -109,7 +109,7 @@ def _cost(backbone: Backbone, spec: str, recipe: Recipe, classes: int, device: t
         forward=forward,
         once=model.only_head_trains and recipe.augment in ("none", "resize_crop"),
         file_bytes=sum(tensor.numel() * tensor.element_size() for tensor in model.owned_state().values()),
-        feature_bytes=4 * model.sites.width,
+        feature_bytes=4 * model.width,
     )
 
 

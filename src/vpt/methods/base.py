@@ -30,7 +30,8 @@ class Plan:
     adds: new modules by name; what several wraps share lives here.
     wraps: path -> function from the module there to the one that takes its place; WHOLE is the network from images
         (batch, 3, size, size) to features (batch, d).
-    pool: what the head reads, where that is not the backbone's choice: final tokens (batch, tokens, d) -> (batch, d).
+    pool: what the head reads, where that is not the backbone's choice: final tokens (batch, tokens, d) -> (batch, d),
+        or (batch, features, d). features: how many it reads side by side; the head is features * d wide.
     head: (d, classes) -> a head other than a linear layer.
     """
 
@@ -38,6 +39,7 @@ class Plan:
     adds: Mapping[str, nn.Module] = field(default_factory=dict)
     wraps: Mapping[str, Wrap] = field(default_factory=dict)
     pool: Pool | None = None
+    features: int = 1
     head: Callable[[int, int], nn.Module] | None = None
 
 
@@ -117,6 +119,7 @@ class Sum(Method):
             adds={name: module for plan in plans for name, module in plan.adds.items()},
             wraps=wraps,
             pool=self._only([plan.pool for plan in plans], "pools the tokens in a way of its own"),
+            features=max(plan.features for plan in plans),
             head=self._only([plan.head for plan in plans], "has a head of its own"),
         )
 

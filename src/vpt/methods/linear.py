@@ -9,15 +9,25 @@ from torch import nn
 
 from vpt.backbone.sites import Sites
 from vpt.methods.base import Method, Plan
+from vpt.methods.outputs import Whole, reading
 
 
 @dataclass(frozen=True)
 class Linear(Method):
-    """A linear classifier on the frozen feature."""
+    """A linear classifier on the frozen feature.
+
+    output: what it reads: the backbone's "default", "cls", the mean or maximum of the image's tokens ("image_mean",
+    "image_max"), or CLS and that mean side by side ("cls_image_mean", 2 d wide: DINOv2's linear evaluation).
+    """
 
     name: ClassVar[str] = "linear"
     learning_rate: ClassVar[float] = 0.5
     neutral: ClassVar[bool] = True
 
+    output: Whole = "default"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "neutral", self.output == "default")  # the dataclass is frozen
+
     def plan(self, trunk: nn.Module, sites: Sites) -> Plan:
-        return Plan()
+        return Plan(pool=reading(self.output, sites, 0), features=2 if self.output == "cls_image_mean" else 1)

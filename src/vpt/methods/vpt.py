@@ -15,7 +15,7 @@ from vpt.backbone.sites import BlockLayout, Sites
 from vpt.errors import FitError, SpecError, nearest
 from vpt.methods import windows
 from vpt.methods.base import WHOLE, Method, Plan, Wrap
-from vpt.methods.outputs import Output, Read
+from vpt.methods.outputs import Output, reading
 from vpt.methods.pixels import ConcatChannel, Frame, PixelPatches
 from vpt.methods.prompts import Add, Insert, PromptKeys, Prompts, Remove, xavier_bound
 
@@ -172,7 +172,7 @@ class VPT(Method):
     def _prepend(self, trunk: nn.Module, sites: Sites, prompts: list[nn.Module]) -> Plan:
         """Blocks first..last get prompts of their own; those of `last` travel on through the blocks behind it."""
         first, last = (0, 0) if self.location == "prepend_pixel" else self.blocks(len(sites.blocks))
-        read = self._reads(sites, self.length)
+        read = reading(self.output, sites, self.length)
         kept = read is not None or not sites.reads_class_token  # whether what comes out of the last block is counted
         wraps: dict[str, Wrap] = {}
         for index, path in enumerate(sites.blocks[first:], first):
@@ -213,7 +213,9 @@ class VPT(Method):
             path: partial(Add, prompts=own) for path, own in zip(sites.blocks[first : last + 1], prompts, strict=True)
         }
         return Plan(
-            adds={"prompts": nn.ModuleList(dict.fromkeys(prompts))}, wraps=dict(wraps), pool=self._reads(sites, 0)
+            adds={"prompts": nn.ModuleList(dict.fromkeys(prompts))},
+            wraps=dict(wraps),
+            pool=reading(self.output, sites, 0),
         )
 
     def _frame(self, trunk: nn.Module, sites: Sites) -> Plan:
@@ -221,23 +223,14 @@ class VPT(Method):
             raise FitError(f"a frame of {self.length} pixels leaves nothing of an image of {sites.image.size}")
         grow = sites.kind == "maps"
         frame = partial(Frame, width=self.length, image=sites.image, grow=grow)
-        return Plan(wraps={WHOLE: frame}, pool=self._reads(sites, 0))
+        return Plan(wraps={WHOLE: frame}, pool=reading(self.output, sites, 0))
 
     def _channels(self, trunk: nn.Module, sites: Sites) -> Plan:
         if sites.stem is None:
             raise FitError("its patches are not made by one convolution")
         bound = xavier_bound(sites.patch, sites.width)
         wrap = partial(ConcatChannel, channels=self.length, size=sites.image.size, bound=bound)
-        return Plan(trains=(sites.stem,), wraps={sites.stem: wrap}, pool=self._reads(sites, 0))
-
-    def _reads(self, sites: Sites, length: int) -> Read | None:
-        if self.output == "default" or (self.output == "cls" and sites.reads_class_token):
-            return None
-        if sites.kind != "tokens":
-            raise FitError(f"output={self.output} reads single tokens, which only plain transformers have")
-        if self.output == "cls" and sites.prefix == 0:
-            raise FitError("output=cls, but it has no class token")
-        return Read(self.output, sites.prefix, length)
+        return Plan(trains=(sites.stem,), wraps={sites.stem: wrap}, pool=reading(self.output, sites, 0))
 
     def _travelling(self, sites: Sites, block: nn.Module, path: str, layout: BlockLayout | None) -> dict[str, Wrap]:
         """What a block's attention needs where prompts run through it as tokens: to know that they have no place."""

@@ -134,7 +134,7 @@ def _key(model: TunedModel, feed: Feed, bf16: bool, larger: NDArray[np.uint8] | 
     digest.update(feed.examples.pixels.data)
     if larger is not None:
         digest.update(larger.data)
-    if model.hangs_at:  # what hangs and never trains, such as fixed prompts, is part of the network
+    if model.hangs_at or model.pools_otherwise:  # what hangs and never trains, such as fixed prompts, is part of it
         digest.update(model.method.spec(full=True).encode())
         heads = {id(tensor) for _, tensor in tensors(model.head)}
         for name, tensor in sorted(model.owned_state().items()):
