@@ -11,9 +11,7 @@ from vpt.backbone.sites import Sites
 from vpt.errors import FitError
 
 Output = Literal["default", "cls", "image_mean", "image_max", "prompt_mean", "prompt_max", "global_mean", "global_max"]
-
-
-Whole = Literal["default", "cls", "image_mean", "image_max", "cls_image_mean"]  # without prompts
+Whole = Literal["default", "cls", "image_mean", "image_max", "cls_image_mean"]  # where there are no prompts
 
 
 def reading(output: str, sites: Sites, length: int) -> Read | None:
