@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -190,6 +191,7 @@ def test_show_eval_predict(photos: Path, tuned: Path, capsys: pytest.CaptureFixt
     text = capsys.readouterr().out
     assert "vpt(length=2" in text
     assert "bars, disc" in text
+    assert re.search(r"\ntest_mean_per_class  [01]\.\d{4}\n", text)
     vpt("eval", tuned, photos, "--json")
     assert json.loads(capsys.readouterr().out)["top1"] == 1.0
     vpt("predict", tuned, photos / "disc" / "0.png", photos / "bars", "--json")

@@ -24,19 +24,23 @@ def command(file: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(json.loads(header.to_json()), indent=1))
         return
-    pre = header.preprocessing
-    click.echo(f"file          {file}, {size(file.stat().st_size)}, {header.storage}, format {header.format}")
-    click.echo(f"method        {header.method}")
+    pre, names = header.preprocessing, "unnamed"
+    if header.classes:
+        names = ", ".join(header.classes[:12]) + (" ..." if len(header.classes) > 12 else "")
+    rows = {
+        "file": f"{file}, {size(file.stat().st_size)}, {header.storage}, format {header.format}",
+        "method": header.method,
+    }
     if header.head is not None:
-        click.echo(f"head          {header.head}: {header.parts['head']:,} parameters trained")
-        click.echo(f"beside it     {header.parts['method']:,} parameters trained by the method")
-    click.echo(f"backbone      {header.backbone}")
-    click.echo(f"fingerprint   {header.fingerprint}")
-    click.echo(f"input         {pre.size} px, {pre.resize}, {pre.interpolation}, mean {pre.mean}, std {pre.std}")
-    names = (
-        ", ".join(header.classes[:12]) + (" ..." if len(header.classes) > 12 else "") if header.classes else "unnamed"
-    )
-    click.echo(f"classes       {header.num_classes}: {names}")
-    for name, value in header.scores.items():
-        click.echo(f"{name:<14}{value:.4f}" if isinstance(value, float) else f"{name:<14}{value}")
-    click.echo("made with     " + ", ".join(f"{name} {version}" for name, version in header.versions.items()))
+        rows["head"] = f"{header.head}: {header.parts['head']:,} parameters trained"
+        rows["beside it"] = f"{header.parts['method']:,} parameters trained by the method"
+    rows |= {
+        "backbone": header.backbone,
+        "fingerprint": header.fingerprint,
+        "input": f"{pre.size} px, {pre.resize}, {pre.interpolation}, mean {pre.mean}, std {pre.std}",
+        "classes": f"{header.num_classes}: {names}",
+        **{name: f"{value:.4f}" if isinstance(value, float) else str(value) for name, value in header.scores.items()},
+        "made with": ", ".join(f"{name} {version}" for name, version in header.versions.items()),
+    }
+    for name, text in rows.items():
+        click.echo(f"{name:<{max(map(len, rows)) + 2}}{text}")
