@@ -23,9 +23,11 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     asked = []
 
     def cost(backbone: Backbone, spec: str, recipe: Recipe, classes: int, device: torch.device) -> Cost:
-        asked.append((spec, recipe.augment))
-        once = spec == "linear" and recipe.augment == "none"
-        return Cost(train=0.01 if once else 1.0, forward=1.0, once=once, file_bytes=10, feature_bytes=1000)
+        method = spec.partition("(")[0]
+        asked.append((method, recipe.augment))
+        once = method == "linear" and recipe.augment in ("none", "resize_crop")
+        views = 17 if recipe.augment == "resize_crop" else 1
+        return Cost(0.01 if once else 1.0, forward=1.0, once=once, file_bytes=10, feature_bytes=1000, views=views)
 
     monkeypatch.setattr(module, "_cost", cost)
     return asked
@@ -41,6 +43,9 @@ def test_a_head_pays_for_the_backbone_once_unless_images_are_augmented(
     assert again.seconds["Linear"] == pytest.approx(2 * 60 * 16 * 0.01 + 16 + 8 + 2 * (60 * 16 + 8))
     assert once.disk_bytes - again.disk_bytes == (2 * 16 + 8) * 1000, "features of one task are not kept"
     assert measured.count(("linear", "flip")) == 1 and measured.count(("linear", "none")) == 2
+    crops = estimate(plan_of(LINEAR, LONG, ('group = "Light"', 'group = "Light", augment = "resize_crop"')))
+    assert crops.seconds["Linear"] - once.seconds["Linear"] == pytest.approx(16 * 16)  # crops of one task
+    assert crops.disk_bytes - once.disk_bytes == 16 * 2 * 16 * 1000
 
 
 def test_each_setting_counts(plan_of: Callable[..., Plan], measured: list[tuple[str, str]]) -> None:

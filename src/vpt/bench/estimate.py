@@ -19,6 +19,7 @@ from vpt.bench.scenes import step_cost
 from vpt.model import attach
 from vpt.segment.course import Course
 from vpt.training import Examples, Feed, Recipe, distributed, logits_of, train
+from vpt.training.features import VIEWS
 
 IMAGES = 32  # at most, in the step that is timed
 RECORD_BYTES = 3000  # of a record without its epochs
@@ -30,6 +31,7 @@ class Cost:
     """What one method costs. train, forward: seconds per image, of a training step and of a forward pass.
 
     once: only its head trains, so that the forward pass runs once per image for all runs, and `train` is of the head.
+    views: how often then, of an image that is learned from: each of its random crops is an image, too.
     file_bytes: of one tuned file. feature_bytes: of one cached feature.
     """
 
@@ -38,6 +40,7 @@ class Cost:
     once: bool
     file_bytes: int
     feature_bytes: int
+    views: int = 1
 
 
 Costs = list[tuple[Cost, Recipe]]  # of each setting of a method
@@ -85,9 +88,9 @@ def estimate(plan: Plan) -> Estimate:
         runs = seeds + (len(entry.candidates) > 1) * len(entry.candidates) * len(plan.tasks)
         disk += runs * (RECORD_BYTES + EPOCH_BYTES * max(c.recipe.epochs for c in entry.candidates))
         for task in plan.tasks:  # one cache for all methods
-            images = 2 * (task.images["train"] + task.images["val"]) + task.images["test"]
             if cached := [cost for cost, _ in costs[task.name] if cost.once]:
-                kept[task.name] = images * cached[0].feature_bytes
+                learned = 2 * (task.images["train"] + task.images["val"]) * cached[0].views
+                kept[task.name] = (learned + task.images["test"]) * cached[0].feature_bytes
     return Estimate(len(left(plan, {})), seconds, round(disk + sum(kept.values())))
 
 
@@ -110,6 +113,7 @@ def _cost(backbone: Backbone, spec: str, recipe: Recipe, classes: int, device: t
         once=model.only_head_trains and recipe.augment in ("none", "resize_crop"),
         file_bytes=sum(tensor.numel() * tensor.element_size() for tensor in model.owned_state().values()),
         feature_bytes=4 * model.width,
+        views=1 + VIEWS * (recipe.augment == "resize_crop"),
     )
 
 
@@ -127,8 +131,9 @@ def _seconds(plan: Plan, task: Task, each: Costs) -> float:
     both = fraction * (images["train"] + images["val"])
     choosing = sum(_run(cost, recipe, train_on, val, watched=True) for cost, recipe in each) if len(each) > 1 else 0
     final = seeds * sum(_run(cost, recipe, both, test, watched=False) for cost, recipe in each) / len(each)
-    passes = (train_on + val) * (len(each) > 1) + both + test
-    return choosing + final + passes * sum(cost.forward for cost, _ in each if cost.once) / len(each)
+    learned, scored = train_on * (len(each) > 1) + both, val * (len(each) > 1) + test
+    frozen = sum((learned * cost.views + scored) * cost.forward for cost, _ in each if cost.once)
+    return choosing + final + frozen / len(each)
 
 
 def _run(cost: Cost, recipe: Recipe, images: float, scored: int, *, watched: bool) -> float:
