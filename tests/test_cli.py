@@ -19,7 +19,10 @@ import timm
 from PIL import Image
 
 from vpt import METHODS
+from vpt.artifact import inspect
+from vpt.check import check
 from vpt.cli import COMMANDS, main
+from vpt.data import images
 from vpt.errors import ExitCode
 
 SMALL = ["--epochs", "4", "--batch-size", "8", "--method", "vpt(length=2)", "--lr", "0.5"]
@@ -200,6 +203,59 @@ def test_show_eval_predict(photos: Path, tuned: Path, capsys: pytest.CaptureFixt
     assert [answer["top"][0]["class"] for answer in answers] == ["disc"] + ["bars"] * 16
 
 
+def test_eval_measures_images_that_tuning_never_saw(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file keeps how its data were cut; another seed would mix in images that were learned."""
+    out = tmp_path / "cut.safetensors"
+    vpt("tune", photos, "--out", out, *SMALL, "--seed", 3, "--test-fraction", 0.25, "--json")
+    told = json.loads(capsys.readouterr().out)
+    vpt("eval", out, photos, "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert found["images"] == told["images"]["test"] == 8
+    assert found["top1"] == told["top1"] and inspect(out).cut["seed"] == 3
+
+
+def test_parts_that_do_not_fit_into_memory(
+    photos: Path, tuned: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual = images.decode
+    monkeypatch.setattr(images, "decode", lambda *args, **rest: usual(*args, memory_limit=1, **rest))
+    vpt("eval", tuned, photos, "--part", "train", "--json")
+    assert json.loads(capsys.readouterr().out)["top1"] == 1.0
+    vpt("predict", tuned, photos, "--json")
+    assert len(capsys.readouterr().out.splitlines()) == 32
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("tune", "digits", "--seed", -1), "seed is -1"),
+        (("check", "vit_base_patch16_224", "vpt", "--classes", 0), "num_classes is 0"),
+        (("check", "vit_base_patch16_224", "vpt", "--classes", -1), "num_classes is -1"),
+    ],
+)
+def test_numbers_that_make_no_sense(
+    arguments: tuple[object, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("--out", tmp_path / "x.safetensors") if arguments[0] == "tune" else ()
+    assert code(*arguments, *more) == ExitCode.USAGE
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("method", "form"),
+    [
+        ("vpt", "prompts as keys and values; the last block computes CLS alone"),
+        ("lora", "the last block computes CLS alone"),
+        ("vpt(form=textbook, output=image_mean)", "as timm computes it"),
+        ("full", "the model as it is"),
+    ],
+)
+def test_check_says_how_it_is_computed(method: str, form: str) -> None:
+    assert check("vit_base_patch16_224", method, 3).form == form
+
+
 def test_predict_names_what_is_missing(tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert code("predict", tuned, tmp_path / "no.png") == ExitCode.DATA
     assert code("predict", tuned, tmp_path) == ExitCode.DATA
@@ -233,7 +289,12 @@ def test_random_crops_are_cut_from_images_kept_larger(photos: Path, tmp_path: Pa
     out, kept = tmp_path / "crops.safetensors", tmp_path / "kept"
     vpt("tune", photos, "--out", out, *SMALL, "--augment", "resize_crop", "--cache", kept)
     sides = sorted(np.load(file, mmap_mode="r").shape[-1] for file in kept.glob("pixels-*.npy"))
-    assert sides == [48, 48, 48, 68]  # train, val and test as the backbone takes them, and train to cut from
+    assert len(list(kept.glob("*-crop*"))) == 0 and sides == [
+        48,
+        48,
+        48,
+        68,
+    ]  # train, val and test as the backbone takes them, and train to cut from
     assert json.loads((tmp_path / "crops.run" / "result.json").read_text())["top1"] > 0.5
 
 

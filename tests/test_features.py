@@ -104,7 +104,7 @@ def test_random_crops_of_each_image_are_drawn_once_and_their_features_kept(tmp_p
         ".safetensors"
     ] * 17  # the images, and sixteen crops of each
     assert "16 random crops of each image" in heard[0]
-    monkeypatch.setattr("vpt.model.TunedModel.features", None)  # nothing is computed a second time
+    monkeypatch.setattr("vpt.training.features.logits_of", None)  # nothing is computed a second time
     train(second, examples(), recipe, validation=examples(), cache=tmp_path)
     assert differences(first, second) == 0
     train(plain, examples(), replace(recipe, augment="none"), cache=tmp_path)

@@ -37,6 +37,7 @@ class Header:
     method: spec string with every field. backbone: name; fingerprint: of its weights. image_size: of its input.
     preprocessing: how images are made into that input. classes: names, or None where none were given.
     scores: figures measured when the file was made. storage: dtype of the tensors in the file.
+    cut: seed and fractions by which `vpt.data.read.read` or `read_scenes` cut the data into parts, if they read it.
     head: the dense head's text, where every pixel has a class; None where images are classified.
     parts: trained parameters of the dense head, its auxiliary heads (not in the file), and the method.
     checksum: SHA-256 over the tensors, so that an altered file is found out. versions: of what made it.
@@ -55,6 +56,7 @@ class Header:
     format: int = FORMAT
     head: str | None = None
     parts: Mapping[str, int] = field(default_factory=dict)
+    cut: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """One line of JSON."""
@@ -91,11 +93,13 @@ def save(
     path: str | Path,
     *,
     scores: Mapping[str, Any] | None = None,
+    cut: Mapping[str, Any] | None = None,
     storage: Literal["fp32", "fp16"] = "fp32",
 ) -> Path:
     """Write what `model` owns (method and head, but no auxiliary heads) to one safetensors file.
 
-    model: a TunedModel, or one wrapped by `torch.compile` or DDP. scores: figures to keep in the header.
+    model: a TunedModel, or one wrapped by `torch.compile` or DDP. scores: figures to keep in the header; cut: how
+        the data were cut into parts.
     storage: "fp16" halves the file and rounds the weights; "fp32" gives every bit back.
     Raises StorageError when the file cannot be written.
     """
@@ -114,6 +118,7 @@ def save(
         storage=storage,
         checksum=_checksum(tensors),
         scores=dict(scores or {}),
+        cut=dict(cut or {}),
         versions=versions(),
         head=None if tuned.dense is None else tuned.dense.kept().spec(full=True),
         parts={} if tuned.dense is None else tuned.counts_by_part(),

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from vpt.backbone import skeleton
+from vpt.backbone.class_token import ClassTokenBlock
 from vpt.dense.heads import parse_head
 from vpt.methods.catalogue import parse_method
 from vpt.model import TunedModel
@@ -48,9 +49,6 @@ def check(backbone: str, method: str, classes: int, image_size: int | None = Non
     bare = skeleton(backbone, image_size)
     model = TunedModel(bare, parse_method(method), classes, dense=None if head is None else parse_head(head))
     counts = model.counts()
-    form = "prompts as keys and values" if model.sites.open else "textbook"
-    if model.sites.narrow:
-        form += "; the last block computes CLS alone"
     return Check(
         backbone=backbone,
         method=str(model.method),
@@ -61,5 +59,15 @@ def check(backbone: str, method: str, classes: int, image_size: int | None = Non
         trained=counts.trained,
         head=sum(weight.numel() for weight in model.head.parameters()),
         file_bytes=sum(tensor.numel() * tensor.element_size() for tensor in model.kept_state().values()),
-        form=form if model.hangs_at else "the head alone" if model.only_head_trains else "the model as it is",
+        form=_form(model) if model.hangs_at else "the head alone" if model.only_head_trains else "the model as it is",
     )
+
+
+def _form(model: TunedModel) -> str:
+    """By what stands in the tree."""
+    modules = list(model.network.modules())
+    found = {
+        "prompts as keys and values": any(getattr(part, "extra", None) is not None for part in modules),
+        "the last block computes CLS alone": any(isinstance(part, ClassTokenBlock) for part in modules),
+    }
+    return "; ".join(text for text, there in found.items() if there) or "as timm computes it"

@@ -52,6 +52,12 @@ class Job:
         """The run folder, beside the tuned file."""
         return self.out.with_suffix(".run")
 
+    @property
+    def cut(self) -> dict[str, Any]:
+        """How data without parts of their own are cut into train, val and test: arguments of `read`."""
+        seed = self.recipe.seed if self.split_seed is None else self.split_seed
+        return {"seed": seed, "val_fraction": self.val_fraction, "test_fraction": self.test_fraction}
+
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values: all that decides the result."""
         return json.loads(json.dumps({**asdict(self), "method": str(parse_method(self.method))}, default=str))  # type: ignore[no-any-return]

@@ -49,10 +49,6 @@ def attach(
     The head and prompts are initialised from torch's global generator: seed it for a reproducible start.
     Raises FitError where the method finds no place to hang or what it hung never runs.
     """
-    if num_classes < 1:
-        raise SpecError(f"num_classes is {num_classes}; a head needs at least one output")
-    if classes is not None and len(classes) != num_classes:
-        raise SpecError(f"{len(classes)} class names were given for {num_classes} classes; give one name each")
     dense = None if head is None else parse_head(head)
     model = TunedModel(load_backbone(backbone), parse_method(method), num_classes, classes, dense)
     if recompute_blocks:
@@ -89,6 +85,10 @@ class TunedModel(nn.Module):
         dense: DenseHead | None = None,
     ) -> None:
         super().__init__()
+        if num_classes < 1:
+            raise SpecError(f"num_classes is {num_classes}; a head needs at least one output")
+        if classes is not None and len(classes) != num_classes:
+            raise SpecError(f"{len(classes)} class names were given for {num_classes} classes; give one name each")
         self.backbone = backbone
         self.method = method
         self.num_classes = num_classes

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 
 from vpt.data.dataset import Dataset, Split
-from vpt.data.images import decode
+from vpt.data.images import decoded
 from vpt.data.rgb import SUFFIXES
 from vpt.ensemble import Ensemble
 from vpt.errors import DataError, SpecError
@@ -55,9 +56,9 @@ def predict(
     """
     model.demand_classifier("vpt.predict.predict")
     split = Split(tuple(images), np.zeros(len(images), dtype=np.int64))
-    pixels = decode(split, model.backbone.preprocessing, progress=on_image)
-    feed = Feed(Examples(pixels.images, pixels.labels), model.backbone.preprocessing, next(model.parameters()).device)
-    shares = logits_of(model, feed).softmax(1)
+    preprocessing, device = model.backbone.preprocessing, next(model.parameters()).device
+    with decoded(split, preprocessing, progress=on_image) as pixels:
+        shares = logits_of(model, Feed(Examples(pixels.images, pixels.labels), preprocessing, device)).softmax(1)
     best = shares.topk(min(top, shares.shape[1]))
     names = model.classes or tuple(str(index) for index in range(shares.shape[1]))
     return [
@@ -71,14 +72,16 @@ def evaluate(
     data: Dataset,
     part: str = "test",
     *,
+    skip_corrupt: bool = False,
     on_image: Callable[[int, int], None] | None = None,
 ) -> Scores:
     """Measure `model` on one part of a dataset. Classes are matched by name, not by number.
 
+    skip_corrupt: leave unreadable images out.
     Raises DataError when the part is empty or holds a class the model does not know.
     """
-    feed = _feed(model, data, part, on_image)
-    return score(logits_of(model, feed), feed.labels)
+    with _feed(model, data, part, on_image, skip_corrupt) as feed:
+        return score(logits_of(model, feed), feed.labels)
 
 
 def evaluate_together(
@@ -91,21 +94,22 @@ def evaluate_together(
     """
     if len({(model.num_classes, model.classes) for model in models}) > 1:
         raise SpecError("the models do not know the same classes, so their answers have no mean")
-    feed = _feed(models[0], data, part, None, skip_corrupt)
-    try:
-        logits = logits_of(Ensemble(models), feed)
-    except SpecError:  # no prompt sets of one kind
-        logits = torch.stack([logits_of(model, feed).log_softmax(-1) for model in models]).logsumexp(0)
-    return score(logits, feed.labels)
+    with _feed(models[0], data, part, None, skip_corrupt) as feed:
+        try:
+            logits = logits_of(Ensemble(models), feed)
+        except SpecError:  # no prompt sets of one kind
+            logits = torch.stack([logits_of(model, feed).log_softmax(-1) for model in models]).logsumexp(0)
+        return score(logits, feed.labels)
 
 
+@contextmanager
 def _feed(
     model: TunedModel,
     data: Dataset,
     part: str,
     on_image: Callable[[int, int], None] | None,
-    skip_corrupt: bool = False,
-) -> Feed:
+    skip_corrupt: bool,
+) -> Iterator[Feed]:
     """One part of a dataset, with labels as the model numbers them."""
     model.demand_classifier("vpt.predict.evaluate")
     split = data.splits[part]
@@ -123,5 +127,6 @@ def _feed(
         number = {name: index for index, name in enumerate(model.classes)}
         own = np.array([number.get(name, -1) for name in data.classes])
         split = Split(split.images, own[split.labels], split.names)
-    pixels = decode(split, model.backbone.preprocessing, progress=on_image, skip_corrupt=skip_corrupt)
-    return Feed(Examples(pixels.images, pixels.labels), model.backbone.preprocessing, next(model.parameters()).device)
+    preprocessing, device = model.backbone.preprocessing, next(model.parameters()).device
+    with decoded(split, preprocessing, progress=on_image, skip_corrupt=skip_corrupt) as pixels:
+        yield Feed(Examples(pixels.images, pixels.labels), preprocessing, device)

@@ -166,13 +166,7 @@ def _gather(job: Job, listener: Listener) -> _Material:
     shutil.rmtree(job.folder / "pixels", ignore_errors=True)
     backbone = load_backbone(job.backbone, weights=job.weights, image_size=job.image_size)
     backbone = replace(backbone, preprocessing=_preprocessing(job, backbone.preprocessing))
-    data = read(
-        job.data,
-        seed=job.recipe.seed if job.split_seed is None else job.split_seed,
-        val_fraction=job.val_fraction,
-        test_fraction=job.test_fraction,
-        test=job.test,
-    )
+    data = read(job.data, test=job.test, **job.cut)
     decoded, remarks = _decode(job, _parts(job, data), backbone.preprocessing, listener)
     notes = [*backbone.notes, *data.notes, *remarks]
     if data.ignored:
@@ -183,7 +177,8 @@ def _gather(job: Job, listener: Listener) -> _Material:
 
 
 def _score(model: TunedModel, job: Job, feed: Feed, on_batch: Callable[[int, int], None] | None = None) -> Scores:
-    network = what_must_run(model, job.recipe, feed, cache=job.cache)
+    as_they_are = replace(job.recipe, augment="none")
+    network = what_must_run(model, as_they_are, feed, cache=job.cache)
     bf16 = job.recipe.autocast_to_bf16(distributed.local_device())
     return score(logits_of(network, feed, bf16=bf16, on_batch=on_batch), feed.labels)
 
@@ -196,7 +191,8 @@ def _concluded(job: Job, material: _Material, model: TunedModel, history: Sequen
     """The tuned file, where this process writes, and the result."""
     first = distributed.rank() == 0
     if first:
-        artifact.save(model, job.out, scores=_figures(material.scored_on, scores), storage=job.storage)
+        figures = _figures(material.scored_on, scores)
+        artifact.save(model, job.out, scores=figures, cut=job.cut, storage=job.storage)
     counts = model.counts()
     return Result(
         data=material.data.name,

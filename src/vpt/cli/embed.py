@@ -35,6 +35,7 @@ def command(
     vpt embed photos.safetensors photos/ --part train --out photos.svg
     """
     from vpt import pictures
+    from vpt.artifact import inspect
     from vpt.cli.loading import load_tuned
     from vpt.cli.progress import ConsoleListener
     from vpt.data.read import read
@@ -42,7 +43,7 @@ def command(
 
     out = out or Path(f"{file.stem}-{part}.png")
     pictures.check_name(out)
-    dataset = read(data, seed=seed)
+    dataset = read(data, **inspect(file).cut)
     model = load_tuned(file, backbone, weights)
     with ConsoleListener() as listener:
         found = embed(

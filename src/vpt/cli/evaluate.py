@@ -12,7 +12,8 @@ import click
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("data")
 @click.option("--part", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the cut, where DATA has no such part.")
+@click.option("--seed", type=click.IntRange(min=0), help="Of the cut, where DATA has no such part [default: FILE's].")
+@click.option("--skip-corrupt", is_flag=True, help="Leave unreadable images out.")
 @click.option("--backbone", help="The backbone's name, if it is not to be taken from FILE.")
 @click.option("--weights", type=click.Path(path_type=Path), help="Local weights of the backbone.")
 @click.option("--scales", default="1", show_default=True, help="Segmentation: scales to average, such as 0.75,1,1.25.")
@@ -25,7 +26,8 @@ def command(
     file: Path,
     data: str,
     part: str,
-    seed: int,
+    skip_corrupt: bool,
+    seed: int | None,
     backbone: str | None,
     weights: Path | None,
     scales: str,
@@ -46,19 +48,27 @@ def command(
     from vpt.data.read import read
     from vpt.predict import evaluate
 
-    if inspect(file).head is not None:
+    header = inspect(file)
+    cut = {**header.cut} if seed is None else {**header.cut, "seed": seed}
+    if header.head is not None:
         from vpt.cli.segment import eval_command
         from vpt.cli.segment_options import inference
 
         model = load_tuned(file, backbone, weights)
         with ConsoleListener() as listener:
-            reading = {"labels": labels or "auto", "ignore": ignore, "reduce_zero": reduce_zero, "seed": seed}
+            reading = {"labels": labels or "auto", "ignore": ignore, "reduce_zero": reduce_zero, **cut}
             eval_command(model, data, part, inference(scales, flip), reading, listener, as_json)
         return
-    dataset = read(data, seed=seed)
+    dataset = read(data, **cut)
     model = load_tuned(file, backbone, weights)
     with ConsoleListener() as listener:
-        scores = evaluate(model, dataset, part, on_image=lambda done, n: listener.decoding(part, done, n))
+        scores = evaluate(
+            model,
+            dataset,
+            part,
+            skip_corrupt=skip_corrupt,
+            on_image=lambda done, n: listener.decoding(part, done, n),
+        )
     names = model.classes or dataset.classes
     recalls = {n: None if v != v else float(v) for n, v in zip(names, scores.per_class, strict=True)}
     images = int(scores.confusion.sum())

@@ -6,11 +6,13 @@ import os
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from errno import ENOSPC
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +80,7 @@ def decode(
         if faults and (not skip_corrupt or len(faults) == total):
             raise DataError(
                 f"{len(faults)} of {number(total, 'image')} cannot be used:"
-                f"{lines([f'{split.names[i]}: {reason}' for i, reason in faults.items()])}\n"
+                f"{lines([f'{split.names[i]}: {reason}' for i, reason in faults.items()], most=len(faults))}\n"
                 "replace or delete them" + ("" if len(faults) == total else ", or ask for corrupt images to be skipped")
             )
     except BaseException:
@@ -97,6 +99,13 @@ def decode(
         notes=_notes(split, remarks, len(np.setdiff1d(split.labels, labels))),
         dropped=tuple(f"{split.names[i]}: {reason}" for i, reason in faults.items()),
     )
+
+
+@contextmanager
+def decoded(split: Split, preprocessing: Preprocessing, **options: Any) -> Iterator[Pixels]:
+    """As `decode`; what does not fit into memory lies in a temporary folder until this ends."""
+    with tempfile.TemporaryDirectory(prefix="vpt-", ignore_cleanup_errors=True) as place:
+        yield decode(split, preprocessing, spill=Path(place), **options)
 
 
 def _fill(

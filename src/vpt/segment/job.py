@@ -42,6 +42,11 @@ class SegmentJob(Job):
     val_as_test: bool = False
     recompute_blocks: bool = False
 
+    @property
+    def cut(self) -> dict[str, Any]:
+        """How val is cut from train, where there is none: arguments of `read_scenes`."""
+        return {name: value for name, value in super().cut.items() if name != "test_fraction"}
+
 
 @dataclass(frozen=True)
 class Segmented:
@@ -98,8 +103,7 @@ def tune_segmentation(
         job.labels,
         ignore=job.ignore,
         reduce_zero=job.reduce_zero,
-        val_fraction=job.val_fraction,
-        seed=course.seed if job.split_seed is None else job.split_seed,
+        **job.cut,
         test=job.test,
         train_on=job.train_on,
         val_as_test=job.val_as_test,
@@ -147,7 +151,7 @@ def tune_segmentation(
     )
     figures = {f"{scored_on}_miou": scores.miou, f"{scored_on}_pixel_accuracy": scores.pixel_accuracy}
     if first:
-        artifact.save(model, job.out, scores=figures, storage=job.storage)
+        artifact.save(model, job.out, scores=figures, cut=job.cut, storage=job.storage)
     counts = model.counts()
     result = Segmented(
         data=scenes.name,

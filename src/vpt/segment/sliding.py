@@ -36,7 +36,6 @@ class Inference:
 
 
 _HELD = 2**25  # probabilities at once: 128 MB
-MULTI_SCALE = Inference(scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75), flip=True)
 
 
 @torch.inference_mode()

@@ -99,7 +99,7 @@ def prototypes(model: TunedModel, examples: Examples, *, cache: Path | None = No
 
 def features_of(model: TunedModel, feed: Feed, bf16: bool, cache: Path | None) -> Tensor:
     """What the head reads of every image, (n, d) on the CPU; from `cache`, where it is there, and into it."""
-    return _kept(cache, _key(model, feed, bf16), lambda: logits_of(_FeaturesOnly(model), feed, bf16=bf16))
+    return _kept(cache, _key(model, feed, bf16), lambda: logits_of(model.network, feed, bf16=bf16))
 
 
 def views_of(model: TunedModel, feed: Feed, bf16: bool, cache: Path | None) -> Tensor:
@@ -107,7 +107,7 @@ def views_of(model: TunedModel, feed: Feed, bf16: bool, cache: Path | None) -> T
 
     def view(number: int) -> Tensor:
         rng = np.random.default_rng((number, len(feed)))
-        return logits_of(_FeaturesOnly(model), feed, bf16=bf16, augment="resize_crop", rng=rng)
+        return logits_of(model.network, feed, bf16=bf16, augment="resize_crop", rng=rng)
 
     key = _key(model, feed, bf16, feed.examples.larger)
     drawn = [_kept(cache, f"{key}-crop{number}", partial(view, number)) for number in range(1, VIEWS + 1)]
@@ -142,15 +142,6 @@ def _key(model: TunedModel, feed: Feed, bf16: bool, larger: NDArray[np.uint8] | 
                 digest.update(name.encode())
                 digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:32]
-
-
-class _FeaturesOnly(nn.Module):
-    def __init__(self, model: TunedModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.model.features(images)  # type: ignore[no-any-return]
 
 
 class _Entering(nn.Module):

@@ -31,7 +31,7 @@ class Recipe:
     augment: "none" (VTAB-1k); "flip"; "crop" (FGVC: a random crop of 7/8 of the side, and flip); "resize_crop" (a part
         of half to all the area, resized, and flip: the usual one for linear probes). There, if only the head trains,
         sixteen parts of each image are drawn once and their features kept; each epoch takes one, or the whole image.
-        So does the probe of `probe_epochs`.
+        So does the probe of `probe_epochs`, of a head that reads what the backbone's own does.
     probe_epochs: the head first trains alone for this many epochs (SGD, with probe_weight_decay), on features of the
         frozen backbone, computed once, or what else it reads, as it is at first (linear probing, then tuning: Kumar et
         al., ICLR 2022). A good start where few epochs can be afforded; 0 is the paper's protocol.
@@ -69,6 +69,8 @@ class Recipe:
         for field in ("weight_decay", "warmup_epochs", "probe_epochs", "probe_weight_decay", "head_rate"):
             if not 0 <= getattr(self, field) < math.inf:
                 raise SpecError(f"{field} is {getattr(self, field)}; it must be at least 0, and finite")
+        if self.seed < 0:
+            raise SpecError(f"seed is {self.seed}; it must be at least 0")
         if self.accumulate > self.batch_size:
             raise SpecError(f"accumulate is {self.accumulate} for batches of {self.batch_size}; a part needs an image")
 
