@@ -181,7 +181,7 @@ def test_all_faults_at_once(tmp_path):
 
 def test_every_one_of_many_faults_is_named(tmp_path):
     paths = [tmp_path / f"{i}.jpg" for i in range(30)]
-    with pytest.raises(DataError, match="^30 of 30 images cannot be used:") as caught:
+    with pytest.raises(DataError, match=r"^30 of 30 images cannot be used:") as caught:
         decode(split_of(*paths), SMALL)
     named = [line.strip() for line in str(caught.value).splitlines()[1:31]]
     assert named == [f"{i}.jpg: no such file" for i in range(30)]
