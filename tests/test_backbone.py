@@ -51,6 +51,15 @@ def test_safetensors(tmp_path):
     assert_loaded(model)
 
 
+def test_another_size_of_a_model_at_hand():
+    model = model_of("vit")
+    size = load_backbone(model).preprocessing.size
+    for at_hand in (model, load_backbone(model)):
+        assert load_backbone(at_hand, image_size=size).module is model
+        with pytest.raises(BackboneError, match=f"made for {size} px, and {size + 16} are asked for"):
+            load_backbone(at_hand, image_size=size + 16)
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".th"])
 def test_pytorch(tmp_path, suffix):
     torch.save(state(), tmp_path / f"w{suffix}")

@@ -149,6 +149,12 @@ def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"digits", "numerals", "count", "orientation", "cifar100", "cub"} <= set(json.loads(capsys.readouterr().out))
     vpt("list", "backbones", "vit_base*dinov3*")
     assert "vit_base_patch16_dinov3" in capsys.readouterr().out
+    for what, pattern, names in (("methods", "vp*", {"vpt"}), ("tasks", "*count", {"count", "clevr_count"})):
+        vpt("list", what, pattern, "--json")
+        assert {text.partition("(")[0] for text in json.loads(capsys.readouterr().out)} == names
+    for what in ("methods", "tasks", "backbones"):
+        assert code("list", what, "xyzzy") == ExitCode.USAGE
+        assert f"none of the {what} fits 'xyzzy'" in capsys.readouterr().err
 
 
 def test_tune_leaves_a_file_and_a_folder(tuned: Path) -> None:
@@ -256,6 +262,19 @@ def test_check_says_how_it_is_computed(method: str, form: str) -> None:
     assert check("vit_base_patch16_224", method, 3).form == form
 
 
+def test_options_for_segmentation_are_refused(
+    photos: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, option in (
+        (("tune", photos, "--out", tmp_path / "x.safetensors", "--ignore", 0), "--ignore"),
+        (("eval", tuned, photos, "--reduce-zero"), "--reduce-zero"),
+        (("eval", tuned, photos, "--scales", "1"), "--scales"),
+        (("predict", tuned, photos, "--out", tmp_path / "masks"), "--out"),
+    ):
+        assert code(*arguments) == ExitCode.USAGE
+        assert f"{option}: for segmentation, and" in capsys.readouterr().err
+
+
 def test_predict_names_what_is_missing(tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert code("predict", tuned, tmp_path / "no.png") == ExitCode.DATA
     assert code("predict", tuned, tmp_path) == ExitCode.DATA
@@ -289,13 +308,27 @@ def test_random_crops_are_cut_from_images_kept_larger(photos: Path, tmp_path: Pa
     out, kept = tmp_path / "crops.safetensors", tmp_path / "kept"
     vpt("tune", photos, "--out", out, *SMALL, "--augment", "resize_crop", "--cache", kept)
     sides = sorted(np.load(file, mmap_mode="r").shape[-1] for file in kept.glob("pixels-*.npy"))
-    assert len(list(kept.glob("*-crop*"))) == 0 and sides == [
-        48,
-        48,
-        48,
-        68,
-    ]  # train, val and test as the backbone takes them, and train to cut from
+    assert sides == [48, 48, 48, 68]  # train, val and test as the backbone takes them, and train to cut from
+    assert not list(kept.glob("*-crop*"))
     assert json.loads((tmp_path / "crops.run" / "result.json").read_text())["top1"] > 0.5
+
+
+@pytest.mark.parametrize("augment", ["crop", "resize_crop"])
+def test_what_is_cut_has_the_shape_of_what_is_tested(augment: str, tmp_path: Path) -> None:
+    """A disc stays round in training where it is round in testing: with `--resize crop` no image is squashed."""
+    y, x = np.mgrid[:60, :120]
+    disc = np.where((x - 60) ** 2 + (y - 30) ** 2 < 400, 255, 0).astype(np.uint8)
+    for name in ("a", "b"):
+        (tmp_path / "wide" / name).mkdir(parents=True)
+        for i in range(8):
+            Image.fromarray(disc).save(tmp_path / "wide" / name / f"{i}.png")
+    kept = tmp_path / "kept"
+    vpt("tune", tmp_path / "wide", "--out", tmp_path / "x.safetensors", *SMALL, "--augment", augment,
+        "--resize", "crop", "--cache", kept)  # fmt: skip
+    cut_from = max((np.load(file) for file in kept.glob("pixels-*.npy")), key=lambda found: found.shape[-1])
+    light = cut_from[0, 0] > 127
+    assert abs(int(light.any(0).sum()) - int(light.any(1).sum())) <= 1
+    assert 0.6 < light.any(0).sum() / len(light) < 0.73  # 40 of 60 px: the whole height is there
 
 
 def test_a_diverging_run_stops_with_advice_and_is_recorded(

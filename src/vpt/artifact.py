@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from vpt._version import __version__
-from vpt.backbone import Backbone, load_backbone
+from vpt.backbone import Backbone, load_backbone, skeleton
 from vpt.data.transforms import Preprocessing
 from vpt.dense.heads import parse_head
 from vpt.errors import ArtifactError, SpecError, VptError
@@ -186,10 +186,8 @@ def backbone_for(path: Path, header: Header, *, name: str | None = None, weights
             "place, give it as the backbone yourself"
         )
     size = header.preprocessing.size
-    found = load_backbone(name or header.backbone, weights=weights)
-    if found.preprocessing.size != size:
-        found = load_backbone(name or header.backbone, weights=weights, image_size=size)
-    return found
+    own = skeleton(name or header.backbone).preprocessing.size
+    return load_backbone(name or header.backbone, weights=weights, image_size=None if own == size else size)
 
 
 def inspect(path: str | Path) -> Header:

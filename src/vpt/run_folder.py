@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
@@ -42,6 +43,24 @@ class Recorder(Watcher):
             lines = (json.dumps(asdict(record)) + "\n" for record in self.history)
             write_atomic(self.path, "".join(lines).encode())
         self.listener.epoch(epoch)
+
+
+def open_run(job: Job, kind: type[R], listener: Listener, *, overwrite: bool = False) -> R | None:
+    """Join the other processes of the job; the result of this very job, if it is done.
+
+    overwrite: begin anew, whatever is in the run folder. Raises SpecError when the folder belongs to another.
+    """
+    machine.keep_freed_memory()
+    distributed.start()
+    if overwrite:
+        if distributed.rank() == 0:
+            shutil.rmtree(job.folder, ignore_errors=True)
+            job.out.unlink(missing_ok=True)
+        distributed.add_number(0.0)  # the others wait, or they would find the old run finished
+    finished = finished_run(job, kind)
+    if finished is not None:
+        listener.note(f"{job.out} was made by this very job before; --overwrite does it again")
+    return finished
 
 
 def finished_run(job: Job, kind: type[R]) -> R | None:

@@ -12,6 +12,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -27,7 +28,7 @@ from vpt.errors import DataError, SpecError, TrainingError
 from vpt.files import write_atomic
 from vpt.job import Job, Listener, Result
 from vpt.model import TunedModel, attach
-from vpt.run_folder import Recorder, claim, finished_run, record_failure
+from vpt.run_folder import Recorder, claim, open_run, record_failure
 from vpt.training import (
     SIDES,
     Epoch,
@@ -52,20 +53,11 @@ def tune(job: Job, listener: Listener | None = None, *, overwrite: bool = False,
     the failure stays in result.json); SpecError when the run folder belongs to a job with other settings.
     """
     listener = listener or Listener()
-    machine.keep_freed_memory()
-    distributed.start()
-    first = distributed.rank() == 0
-    if overwrite and first:
-        shutil.rmtree(job.folder, ignore_errors=True)
-        job.out.unlink(missing_ok=True)
-    if overwrite:
-        distributed.add_number(0.0)  # the others wait, or they would find the old run finished
-    result_path = job.folder / "result.json"
-    finished = finished_run(job, Result)
+    finished = open_run(job, Result, listener, overwrite=overwrite)
     if finished is not None:
-        listener.note(f"{job.out} was made by this very job before; --overwrite does it again")
         return finished
 
+    first = distributed.rank() == 0
     material = _gather(job, listener)
     if first:
         claim(job, _digest(material.decoded))
@@ -98,8 +90,9 @@ def tune(job: Job, listener: Listener | None = None, *, overwrite: bool = False,
         pictures.curve(job.folder / "curve.png", history, f"{result.method} on {name}")
         pictures.confusion(job.folder / "confusion.png", scores.confusion, classes, f"{name} {material.scored_on}")
     if first:
-        write_atomic(result_path, json.dumps(asdict(result), indent=1).encode())
-        shutil.rmtree(job.folder / "pixels", ignore_errors=True)
+        write_atomic(job.folder / "result.json", json.dumps(asdict(result), indent=1).encode())
+        for left in job.folder.glob("pixels-*"):
+            shutil.rmtree(left, ignore_errors=True)
     listener.finished(_figures(material.scored_on, scores))
     return result
 
@@ -163,7 +156,7 @@ class _Material:
 def _gather(job: Job, listener: Listener) -> _Material:
     """Load the backbone, read and decode the images; every unusable one is named in one error."""
     # Images that do not fit into memory lie here while the job runs; a killed one has left its own behind.
-    shutil.rmtree(job.folder / "pixels", ignore_errors=True)
+    shutil.rmtree(_spill(job), ignore_errors=True)
     backbone = load_backbone(job.backbone, weights=job.weights, image_size=job.image_size)
     backbone = replace(backbone, preprocessing=_preprocessing(job, backbone.preprocessing))
     data = read(job.data, test=job.test, **job.cut)
@@ -174,6 +167,11 @@ def _gather(job: Job, listener: Listener) -> _Material:
     for note in notes:
         listener.note(note)
     return _Material(backbone, data, decoded, notes)
+
+
+def _spill(job: Job) -> Path:
+    """Where this process puts images that do not fit into memory."""
+    return job.folder / f"pixels-{distributed.rank()}"
 
 
 def _score(model: TunedModel, job: Job, feed: Feed, on_batch: Callable[[int, int], None] | None = None) -> Scores:
@@ -254,7 +252,7 @@ def _decode(
             parts[part],
             wanted,
             folder=job.cache,
-            spill=job.folder / "pixels",
+            spill=_spill(job),
             skip_corrupt=job.skip_corrupt,
             progress=_reports(listener, doing),
         )
@@ -262,7 +260,7 @@ def _decode(
     for part in parts:
         augment = job.recipe.augment if part == "train" else "none"
         side = round(preprocessing.size * SIDES.get(augment, 1))
-        to_cut = replace(preprocessing, size=side, resize="squash")
+        to_cut = replace(preprocessing, size=side, crop_fraction=1.0)  # the shape of what is tested, and no edge lost
         try:
             pixels = fitted(part, to_cut if augment == "crop" else preprocessing, part)
             larger = fitted(part, to_cut, f"{part}, larger").images if augment == "resize_crop" else None

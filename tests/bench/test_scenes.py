@@ -144,7 +144,10 @@ def test_what_decides_the_result_names_the_runs(folder: Path, tmp_path: Path) ->
     [
         (('head = "linear"', 'head = "linaer"'), SpecError, "linear"),
         (('head = "linear"', 'hed = "linear"'), SpecError, "head"),
-        (("iterations = 4", "epochs = 4\nprobe_epochs = 3"), SpecError, "dense head"),
+        (("iterations = 4", "epochs = 4"), SpecError, "'epochs', which means nothing here; .*iterations"),
+        (("iterations = 4", 'iterations = 4\naugment = "flip"'), SpecError, "'augment', which means nothing here"),
+        (("iterations = 4", "iterations = 4\nprobe_epochs = 3"), SpecError, "'probe_epochs', which means nothing"),
+        (("seeds = 2", 'seeds = 2\ninterpolation = "bicubic"'), SpecError, "interpolation, for classification alone"),
         (("seeds = 2", "seeds = 2\ntrain_fraction = 0.5"), SpecError, "train_fraction, for classification alone"),
         (("[{ name", '[{ resize = "crop", name'), SpecError, "resize"),
         (("[{ name", '[{ labels = "ade", name'), SpecError, "ade20k"),

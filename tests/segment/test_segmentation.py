@@ -17,11 +17,12 @@ from torch import nn
 from vpt import attach, inspect, load
 from vpt.backbone import Backbone
 from vpt.cli import main
-from vpt.errors import DataError, SpecError
+from vpt.errors import DataError, ExitCode, SpecError
 from vpt.methods import parse_method
 from vpt.segment.augment import Augment
 from vpt.segment.course import Course, Lesson, balanced, cross_entropy, dice, measure
 from vpt.segment.folders import read_pair, read_scenes
+from vpt.segment.job import SegmentJob
 from vpt.segment.labels import LABELS, VOID, palette
 from vpt.segment.scores import PixelScores, confusion_of
 from vpt.segment.sliding import Inference, classes_of, slide, starts, strips
@@ -96,6 +97,24 @@ def test_the_whole_path(ade, tuned, tmp_path, capsys):
     model = load(tuned)
     pixels = torch.from_numpy(np.asarray(Image.open(picture).convert("RGB")).transpose(2, 0, 1).copy())
     assert np.array_equal(classes_of(model, pixels, Inference()).numpy(), ids)
+
+
+def test_options_for_classification_are_refused(ade, tuned, tmp_path, capsys):
+    picture = ade / "images/validation/scene_0.jpg"
+    for arguments, option in (
+        (("tune", ade, "--out", tmp_path / "x.safetensors", *NANO, "--interpolation", "bicubic"), "--interpolation"),
+        (("tune", ade, "--out", tmp_path / "x.safetensors", *NANO, "--resize", "squash"), "--resize"),
+        (("eval", tuned, ade, "--part", "val", "--skip-corrupt"), "--skip-corrupt"),
+        (("predict", tuned, picture, "--out", tmp_path, "--top", 2), "--top"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            main_done(*arguments)
+        assert left.value.code == ExitCode.USAGE
+        assert f"{option}: for classification, and" in capsys.readouterr().err
+    with pytest.raises(SpecError, match="resize is 'crop': without effect on segmentation"):
+        SegmentJob(data=str(ade), out=tmp_path / "x.safetensors", recipe=small(), resize="crop")
+    with pytest.raises(SpecError, match="augment is 'flip', for classification"):
+        small(augment="flip")
 
 
 def small(**options: object) -> Course:

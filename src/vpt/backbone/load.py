@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -34,20 +35,21 @@ def load_backbone(
 
     name: a timm name (`vit_base_patch16_224.augreg_in21k`, `hf-hub:...`), the embedded default, or a timm model.
     weights: a local .safetensors, .pth or .npz file instead of timm's download; a model at hand is filled with it.
-    image_size: side in pixels if it is not the model's own; positions are resized.
+    image_size: side in pixels if it is not the model's own; positions are resized. A model at hand keeps its own.
     pretrained: False leaves the weights random (for tests and for counting).
     dtype: of the frozen weights; torch.bfloat16 halves their memory, for ViT-H/14 and larger. What is
         new (prompts, adapters, LoRA, SSF, heads) stays in fp32, what trains of the backbone itself would be rounded
         at every step; images are rounded to it. The fingerprint is another. A model at hand keeps its own.
-    Raises BackboneError for an unknown name, with the nearest one, and for weights that do not fit or load.
+    Raises BackboneError for an unknown name, with the nearest one, for weights that do not fit or load, and for another
+    size of a model at hand.
     """
     if isinstance(name, Backbone):
         if weights is not None:
             raise BackboneError(f"{name.name} is loaded already; give its name, or its module, with {weights}")
-        return name
+        return _of_size(name, image_size)
     if isinstance(name, nn.Module):
         notes = load_weights(name, Path(weights)) if weights is not None else ()
-        return Backbone(name, _name_of(name), _preprocessing(name), notes)
+        return _of_size(Backbone(name, _name_of(name), _preprocessing(name), notes), image_size)
     if name == embedded.NAME:
         model: nn.Module = embedded.create(image_size)
         if pretrained and weights is None:
@@ -67,9 +69,10 @@ def skeleton(name: str, image_size: int | None = None) -> Backbone:
         return load_backbone(name, image_size=image_size, pretrained=False)
 
 
-def known_backbones(pattern: str = "") -> list[str]:
+def known_backbones(pattern: str = "*") -> list[str]:
     """Names that `load_backbone` takes, the embedded default first; `pattern` is a shell pattern."""
-    return [embedded.NAME, *timm.list_models(pattern, pretrained=True)]
+    own = [embedded.NAME] if fnmatch(embedded.NAME, pattern) else []
+    return [*own, *timm.list_models(pattern, pretrained=True)]
 
 
 def create(name: str, image_size: int | None, pretrained: bool) -> nn.Module:
@@ -89,6 +92,17 @@ def create(name: str, image_size: int | None, pretrained: bool) -> nn.Module:
             f"with --weights (weights=...), or use the embedded backbone {embedded.NAME!r}"
         ) from error
     return model
+
+
+def _of_size(backbone: Backbone, image_size: int | None) -> Backbone:
+    """A backbone at hand, as it is. Raises BackboneError where another size is asked for."""
+    size = backbone.preprocessing.size
+    if image_size not in (None, size):
+        raise BackboneError(
+            f"{backbone.name} is made for {size} px, and {image_size} are asked for; give its name, or make the timm "
+            f"model with img_size={image_size}"
+        )
+    return backbone
 
 
 def _takes_size(name: str) -> bool:

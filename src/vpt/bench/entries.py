@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ def entries(values: Mapping[str, Any], path: Path, faults: Faults, kind: type[Re
 
     kind: of the recipes.
     """
-    known = {field.name for field in fields(kind)} - {"seed"}
+    known = kind.choices() - {"seed"}
     recipe, grids = values.get("recipe", {}), values.get("grids", {})
     with faults.gathered():
         check_keys(recipe, known, f"{path}: [recipe]")
@@ -47,7 +46,7 @@ def _entry(
     grids: Mapping[str, Any],
     path: Path,
     kind: type[Recipe],
-    known: set[str],
+    known: frozenset[str],
 ) -> Entry:
     check_keys(row, _METHOD | known, f"{path}: a method")
     if "spec" not in row:

@@ -182,7 +182,9 @@ def _segmentation(values: Mapping[str, Any], path: Path) -> Segmentation | None:
     if "segmentation" not in values:
         return None
     check_keys(values["segmentation"], {"head", "recompute_blocks"}, f"{path}: [segmentation]")
-    astray = [key for key in ("benchmark", "train_fraction", "test_fraction", "resize") if key in values]
+    astray = [
+        key for key in ("benchmark", "train_fraction", "test_fraction", "resize", "interpolation") if key in values
+    ]
     if astray:
         raise SpecError(f"{path} has {', '.join(astray)}, for classification alone, beside [segmentation]")
     return Segmentation(**values["segmentation"])

@@ -35,6 +35,8 @@ COMMANDS = {
     "list": ("vpt.cli.list", "List methods, backbones or tasks."),
 }
 
+_RESUMED = ("demo", "tune", "ablate", "bench", "data")  # these go on where they were stopped
+
 
 class _Lazy(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -84,7 +86,8 @@ def main(args: Sequence[str] | None = None) -> None:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("\nstopped; the same command goes on from the last full epoch", err=True)
+        called = next((word for word in (sys.argv[1:] if args is None else args) if word in COMMANDS), None)
+        click.echo("\nstopped" + "; the same command goes on from there" * (called in _RESUMED), err=True)
         sys.exit(ExitCode.INTERRUPTED)
     except BrokenPipeError:  # `vpt ... | head`: the reader has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

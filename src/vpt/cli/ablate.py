@@ -71,7 +71,7 @@ def command(
     from vpt.cli.series_progress import SeriesProgress
     from vpt.training import Recipe
 
-    names = Recipe.__dataclass_fields__
+    names = Recipe.choices()
     folder = out or Path(f"{Path(data).name or 'data'}-{name}")
     with SeriesProgress() as listener:
         found = ablate(

@@ -45,6 +45,7 @@ def command(
     from vpt.artifact import inspect
     from vpt.cli.loading import load_tuned
     from vpt.cli.progress import ConsoleListener
+    from vpt.cli.segment_options import CLASSIFY_ONLY, SEGMENT_ONLY, inference, refuse
     from vpt.data.read import read
     from vpt.predict import evaluate
 
@@ -52,13 +53,14 @@ def command(
     cut = {**header.cut} if seed is None else {**header.cut, "seed": seed}
     if header.head is not None:
         from vpt.cli.segment import eval_command
-        from vpt.cli.segment_options import inference
 
+        refuse(CLASSIFY_ONLY, f"for classification, and {file} is of a segmentation")
         model = load_tuned(file, backbone, weights)
         with ConsoleListener() as listener:
             reading = {"labels": labels or "auto", "ignore": ignore, "reduce_zero": reduce_zero, **cut}
             eval_command(model, data, part, inference(scales, flip), reading, listener, as_json)
         return
+    refuse(SEGMENT_ONLY, f"for segmentation, and {file} is of a classification")
     dataset = read(data, **cut)
     model = load_tuned(file, backbone, weights)
     with ConsoleListener() as listener:

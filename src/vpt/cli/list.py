@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fnmatch import fnmatch
 
 import click
 
@@ -12,13 +13,18 @@ import click
 @click.argument("pattern", default="")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(what: str, pattern: str, as_json: bool) -> None:
-    """List methods, backbones (PATTERN such as "vit_*dino*"), or tasks: built-in ones and those of benchmarks.
+    """List methods, backbones or tasks (built-in ones and those of benchmarks) whose names fit PATTERN.
 
     \b
     vpt list methods
+    vpt list tasks "*count*"
     vpt list backbones "vit_base*"
     """
-    rows = {"methods": _methods, "backbones": _backbones, "tasks": _tasks}[what](pattern)
+    from vpt.errors import SpecError
+
+    rows = {"methods": _methods, "backbones": _backbones, "tasks": _tasks}[what](pattern or "*")
+    if not rows:
+        raise SpecError(f"none of the {what} fits {pattern!r}; `vpt list {what}` shows all")
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
@@ -33,6 +39,8 @@ def _methods(pattern: str) -> dict[str, str]:
 
     lines = {}
     for name, kind in METHODS.items():
+        if not fnmatch(name, pattern):
+            continue
         text = spec.show(kind(), name, full=True)
         lines[text] = (kind.__doc__ or "").strip().splitlines()[0]
     return lines
@@ -54,4 +62,4 @@ def _tasks(pattern: str) -> dict[str, str]:
         f"vpt data prepare {name}"
         for name, task in BENCHMARK_TASKS.items()
     }
-    return {**built_in, **prepared}
+    return {name: line for name, line in {**built_in, **prepared}.items() if fnmatch(name, pattern)}

@@ -38,17 +38,19 @@ def command(
     """
     from vpt.cli.loading import load_tuned
     from vpt.cli.progress import ConsoleListener
+    from vpt.cli.segment_options import CLASSIFY_ONLY, SEGMENT_ONLY, inference, refuse
     from vpt.predict import find_images, predict
 
     found = find_images(images)
     model = load_tuned(file, backbone, weights)
     if model.dense is not None:
         from vpt.cli.segment import predict_command
-        from vpt.cli.segment_options import inference
 
+        refuse(CLASSIFY_ONLY, f"for classification, and {file} is of a segmentation")
         with ConsoleListener() as listener:
             predict_command(model, found, out, inference(scales, flip), listener, as_json)
         return
+    refuse(SEGMENT_ONLY | {"out"}, f"for segmentation, and {file} is of a classification")
     with ConsoleListener() as listener:
         answers = predict(model, found, top=top, on_image=lambda done, n: listener.decoding("images", done, n))
     for answer in answers:

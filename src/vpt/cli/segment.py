@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vpt.cli.segment_options import CLASSIFY_ONLY
+from vpt.cli.segment_options import CLASSIFY_ONLY, refuse
 
 if TYPE_CHECKING:
     from vpt.model import TunedModel
@@ -36,12 +36,10 @@ def tune_command(
     from vpt.trackers import tracked
     from vpt.training import distributed
 
-    astray = [f"--{name.replace('_', '-')}" for name, usual in CLASSIFY_ONLY.items() if options.pop(name) != usual]
-    if astray:
-        raise click.UsageError(f"{', '.join(astray)}: for classification, and {data} holds masks; see --task")
-    names = Course.__dataclass_fields__
+    refuse(CLASSIFY_ONLY, f"for classification, and {data} holds masks; see --task")
+    names = Course.choices()
     course = Course.of(parse_method(method), **{key: value for key, value in options.items() if key in names})
-    rest = {key: value for key, value in options.items() if key not in names}
+    rest = {key: value for key, value in options.items() if key not in names | CLASSIFY_ONLY}
     job = SegmentJob(
         data=data,
         out=out or Path(f"{Path(data).name or 'tuned'}.safetensors"),

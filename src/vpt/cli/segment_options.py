@@ -1,4 +1,4 @@
-"""Which options belong to segmentation, and whether a folder asks for it."""
+"""Which options belong to classification or to segmentation alone, and whether a folder asks for the latter."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from vpt.segment.sliding import Inference
 
-SEGMENT_ONLY = (
+# Of `vpt tune`, `predict` and `eval`, by the names of their parameters.
+SEGMENT_ONLY = {
     "head",
     "iterations",
     "interval",
@@ -22,18 +24,34 @@ SEGMENT_ONLY = (
     "reduce_zero",
     "val_as_test",
     "recompute_blocks",
-)
-CLASSIFY_ONLY = {
-    "epochs": None,
-    "warmup_epochs": None,
-    "augment": None,
-    "probe_epochs": None,
-    "train_fraction": 1.0,
-    "test_fraction": 0.2,
-    "resize": "squash",
-    "cache": None,
-    "skip_corrupt": False,
+    "scales",
+    "flip",
 }
+CLASSIFY_ONLY = {
+    "epochs",
+    "warmup_epochs",
+    "augment",
+    "probe_epochs",
+    "train_fraction",
+    "test_fraction",
+    "resize",
+    "interpolation",
+    "cache",
+    "skip_corrupt",
+    "top",
+}
+
+
+def refuse(names: set[str], why: str) -> None:
+    """Raise a usage error where the command at hand was given options of these names."""
+    context = click.get_current_context()
+    given = [
+        option.opts[0]
+        for option in context.command.params
+        if option.name in names and context.get_parameter_source(option.name) is not ParameterSource.DEFAULT
+    ]
+    if given:
+        raise click.UsageError(f"{', '.join(given)}: {why}")
 
 
 def segments(data: str) -> bool:

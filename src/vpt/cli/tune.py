@@ -93,7 +93,7 @@ def command(
     """
     from vpt.backbone import DEFAULT
     from vpt.cli.progress import ConsoleListener
-    from vpt.cli.segment_options import SEGMENT_ONLY, segments
+    from vpt.cli.segment_options import SEGMENT_ONLY, refuse, segments
     from vpt.job import Job
     from vpt.methods import parse_method
     from vpt.trackers import tracked
@@ -105,12 +105,10 @@ def command(
 
         tune_command(data, out, backbone or DEFAULT, overwrite, track, as_json, method, options)
         return
-    astray = [f"--{name.replace('_', '-')}" for name in SEGMENT_ONLY if options.pop(name)]
-    if astray:
-        raise click.UsageError(f"{', '.join(astray)}: for segmentation, and {data} is classified; see --task")
-    names = Recipe.__dataclass_fields__
+    refuse(SEGMENT_ONLY, f"for segmentation, and {data} is classified; see --task")
+    names = Recipe.choices()
     recipe = Recipe.of(parse_method(method), **{key: value for key, value in options.items() if key in names})
-    rest = {key: value for key, value in options.items() if key not in names}
+    rest = {key: value for key, value in options.items() if key not in names | SEGMENT_ONLY}
     job = Job(
         data=data,
         out=out or Path(f"{Path(data).name or 'tuned'}.safetensors"),

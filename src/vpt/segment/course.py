@@ -59,8 +59,15 @@ class Course(Recipe):
                 raise SpecError(f"{name} is {getattr(self, name)!r}; {nearest(getattr(self, name), choices)}")
         if self.probe_epochs:
             raise SpecError("probe_epochs is for classification; a dense head trains from the start")
+        if self.augment != "none":
+            raise SpecError(f"augment is {self.augment!r}, for classification; here `crops` says how images vary")
         object.__setattr__(self, "epochs", math.ceil(self.iterations / self.interval))  # frozen, but derived
         super().__post_init__()
+
+    @classmethod
+    def choices(cls) -> frozenset[str]:
+        """The names of the fields that decide how such a course trains: without those of epochs."""
+        return super().choices() - {"epochs", "warmup_epochs", "augment", "probe_epochs", "probe_weight_decay"}
 
     @classmethod
     def of(cls, method: Method, **choices: Any) -> Course:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
@@ -20,16 +19,25 @@ from vpt.errors import SpecError, TrainingError
 from vpt.files import write_atomic
 from vpt.job import Job, Listener
 from vpt.model import attach
-from vpt.run_folder import Recorder, claim, finished_run, record_failure
+from vpt.run_folder import Recorder, claim, open_run, record_failure
 from vpt.segment.course import Course, Lesson, measure
 from vpt.segment.folders import read_scenes
 from vpt.segment.sliding import Inference
 from vpt.training import distributed, fit
 
+# Fields of `Job` that are for classification: images keep their size, masks their names.
+_WITHOUT_EFFECT = {
+    "train_fraction": 1.0,
+    "test_fraction": 0.2,
+    "resize": "squash",
+    "interpolation": None,
+    "skip_corrupt": False,
+}
+
 
 @dataclass(frozen=True)
 class SegmentJob(Job):
-    """A `Job` whose recipe is a `Course`. image_size: side of crops and windows.
+    """A `Job` whose recipe is a `Course`. image_size: side of crops and windows. Fields for classification stay unset.
 
     head: text of the dense head; None is `fpn` where the backbone has stages and `setr_pup` where it has not.
     labels, ignore, reduce_zero, val_as_test: how the folder is read, see `read_scenes`. recompute_blocks: see `attach`.
@@ -41,6 +49,12 @@ class SegmentJob(Job):
     reduce_zero: bool = False
     val_as_test: bool = False
     recompute_blocks: bool = False
+
+    def __post_init__(self) -> None:
+        given = {name: getattr(self, name) for name in _WITHOUT_EFFECT}
+        astray = [f"{name} is {value!r}" for name, value in given.items() if value != _WITHOUT_EFFECT[name]]
+        if astray:
+            raise SpecError(f"{', '.join(astray)}: without effect on segmentation; leave it out")
 
     @property
     def cut(self) -> dict[str, Any]:
@@ -83,21 +97,12 @@ def tune_segmentation(
     course = job.recipe
     if not isinstance(course, Course):
         raise SpecError("a segmentation job is trained by a Course, which counts iterations")
-    distributed.start()
-    first = distributed.rank() == 0
-    if overwrite and first:
-        shutil.rmtree(job.folder, ignore_errors=True)
-        job.out.unlink(missing_ok=True)
-    if overwrite:
-        distributed.add_number(0.0)  # the others wait, or they would find the old run finished
-    finished = finished_run(job, Segmented)
+    finished = open_run(job, Segmented, listener, overwrite=overwrite)
     if finished is not None:
-        listener.note(f"{job.out} was made by this very job before; --overwrite does it again")
         return finished
 
+    first = distributed.rank() == 0
     backbone = load_backbone(job.backbone, weights=job.weights, image_size=job.image_size)
-    if job.interpolation is not None:
-        backbone = replace(backbone, preprocessing=replace(backbone.preprocessing, interpolation=job.interpolation))
     scenes = read_scenes(
         job.data,
         job.labels,

@@ -72,7 +72,8 @@ class Batcher(Generic[Asked, Answered]):
                     batch[place][1].set_exception(answer)
                 else:
                     batch[place][1].set_result(answer)
-            raise RuntimeError("there was no answer")  # to those that are left, if any are
+            if not all(future.done() for _, future in batch):
+                raise RuntimeError("there was no answer")
         except Exception as error:  # whatever it is, it belongs to who asked
             left = [item for item in batch if not item[1].done()]
             if len(batch) == 1:

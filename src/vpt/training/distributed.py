@@ -1,8 +1,8 @@
 """Several processes on one task, by plain `torchrun`.
 
-What trains is about a megabyte, so one all-reduce of one flat buffer per step is all there is to synchronise: no
-wrapper around the model and no further dependency. Each process takes every world-th image of the same batch, and
-the loss is divided by the size of the whole batch, so that two processes compute what one computes.
+What trains is about a megabyte, so one all-reduce of one flat buffer per step, and two numbers for the log, are all
+there is to synchronise: no wrapper around the model and no further dependency. Each process takes every world-th image
+of the same batch, and the loss is divided by the size of the whole batch, so that two processes compute what one does.
 """
 
 from __future__ import annotations

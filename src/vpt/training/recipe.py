@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 import torch
@@ -73,6 +73,11 @@ class Recipe:
             raise SpecError(f"seed is {self.seed}; it must be at least 0")
         if self.accumulate > self.batch_size:
             raise SpecError(f"accumulate is {self.accumulate} for batches of {self.batch_size}; a part needs an image")
+
+    @classmethod
+    def choices(cls) -> frozenset[str]:
+        """The names of the fields that decide how such a recipe trains."""
+        return frozenset(field.name for field in fields(cls))
 
     @classmethod
     def of(cls, method: Method, **choices: Any) -> Recipe:
