@@ -68,6 +68,12 @@ def test_imports_lead_downward(module):
         )
 
 
+def test_benchmarks_stand_on_what_reads_and_writes_folders():
+    for module in MODULES:
+        if module.startswith("vpt.data.") and not module.startswith("vpt.data.benchmarks"):
+            assert not [other for other in imports(module) if other.startswith("vpt.data.benchmarks")], module
+
+
 def test_no_circles():
     finished: set[str] = set()
 

@@ -22,7 +22,7 @@ from vpt.data.benchmarks.layouts.smallnorb import read_matrix
 from vpt.data.benchmarks.layouts.tfrecord import example, records
 from vpt.data.benchmarks.order import Cut, published_order
 from vpt.data.benchmarks.place import Place, unpack
-from vpt.data.benchmarks.records import Listing
+from vpt.data.prepared.records import Listing
 from vpt.errors import DataError
 
 

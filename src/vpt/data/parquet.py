@@ -17,12 +17,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vpt.data.benchmarks.manifest import is_finished, read_manifest
-from vpt.data.benchmarks.place import Progress
-from vpt.data.benchmarks.prepare import quiet
-from vpt.data.benchmarks.records import Records
-from vpt.data.benchmarks.written import write_folder
 from vpt.data.messages import lines, listed, number
+from vpt.data.prepared.manifest import is_finished, read_manifest
+from vpt.data.prepared.progress import Progress, quiet
+from vpt.data.prepared.records import Records
+from vpt.data.prepared.written import write_folder
 from vpt.data.rgb import formats, suffix_of
 from vpt.errors import DataError, nearest
 from vpt.extras import need

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from vpt.data import generated
-from vpt.data.benchmarks.manifest import read_manifest
 from vpt.data.classes import class_notes
 from vpt.data.dataset import Dataset, Split
 from vpt.data.folder import SHAPE, read_folder
 from vpt.data.leaks import leak_notes
 from vpt.data.lists import has_lists, read_lists
+from vpt.data.prepared.manifest import read_manifest
 from vpt.data.split import complete
 from vpt.errors import DataError, nearest
 

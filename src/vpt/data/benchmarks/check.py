@@ -7,13 +7,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from vpt.data.benchmarks.manifest import read_manifest
-from vpt.data.benchmarks.place import Progress
-from vpt.data.benchmarks.prepare import quiet
 from vpt.data.benchmarks.task import BenchmarkTask
 from vpt.data.dataset import Dataset
 from vpt.data.lists import has_lists, read_lists
 from vpt.data.messages import lines, number
+from vpt.data.prepared.manifest import read_manifest
+from vpt.data.prepared.progress import Progress, quiet
 from vpt.errors import DataError
 
 

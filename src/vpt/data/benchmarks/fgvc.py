@@ -13,9 +13,9 @@ from dataclasses import replace
 from vpt.data.benchmarks.layouts import birds, flowers, stanford
 from vpt.data.benchmarks.order import Cut
 from vpt.data.benchmarks.place import Place, Remote
-from vpt.data.benchmarks.records import Listing
 from vpt.data.benchmarks.sources import FLOWERS
 from vpt.data.benchmarks.task import BenchmarkTask, Source
+from vpt.data.prepared.records import Listing
 
 CUB = Source(
     "cub",

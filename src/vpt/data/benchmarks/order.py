@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vpt.data.benchmarks.records import Records
+from vpt.data.prepared.records import Records
 from vpt.errors import DataError
 
 _SLICE = re.compile(r"(?P<part>\w+)(?:\[(?P<start>\d+%?)?:(?P<stop>\d+%?)?\])?")

@@ -8,15 +8,15 @@ import shutil
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from vpt.data.messages import lines
+from vpt.data.prepared.progress import Progress
 from vpt.errors import DataError
 from vpt.files import storage_error
 
-Progress = Callable[[str, int, int], None]  # what is going on, done, total
 _ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar", ".gz")
 _CHUNK = 1 << 20
 

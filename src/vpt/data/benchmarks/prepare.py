@@ -6,21 +6,18 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from vpt.data.benchmarks.manifest import is_finished, read_manifest
 from vpt.data.benchmarks.order import Cut
-from vpt.data.benchmarks.place import MissingFiles, Place, Progress, Remote, unpack, verify
+from vpt.data.benchmarks.place import MissingFiles, Place, Remote, unpack, verify
 from vpt.data.benchmarks.published import by_lists, by_names, fgvc_lists
-from vpt.data.benchmarks.records import Listing, Records
 from vpt.data.benchmarks.task import BenchmarkTask
-from vpt.data.benchmarks.written import write_folder
 from vpt.data.messages import lines
+from vpt.data.prepared.manifest import is_finished, read_manifest
+from vpt.data.prepared.progress import Progress, quiet
+from vpt.data.prepared.records import Listing, Records
+from vpt.data.prepared.written import write_folder
 from vpt.errors import DataError
 
 UNKNOWN = "no published checksum is known; the count is verified"
-
-
-def quiet(what: str, done: int, total: int) -> None:
-    """A listener that says nothing."""
 
 
 def prepare(

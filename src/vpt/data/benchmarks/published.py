@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vpt.data.benchmarks.records import Listing, Records
 from vpt.data.benchmarks.task import BenchmarkTask
 from vpt.data.messages import lines, number
+from vpt.data.prepared.records import Listing, Records
 from vpt.errors import DataError
 
 _PARTS = ("train", "val", "test")

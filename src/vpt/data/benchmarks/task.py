@@ -8,7 +8,7 @@ from typing import Literal
 
 from vpt.data.benchmarks.order import Cut
 from vpt.data.benchmarks.place import Place, Remote
-from vpt.data.benchmarks.records import Listing
+from vpt.data.prepared.records import Listing
 
 
 @dataclass(frozen=True)

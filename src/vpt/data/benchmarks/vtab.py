@@ -26,7 +26,6 @@ from vpt.data.benchmarks.layouts import (
 )
 from vpt.data.benchmarks.order import Cut
 from vpt.data.benchmarks.place import Place
-from vpt.data.benchmarks.records import Listing
 from vpt.data.benchmarks.sources import (
     CALTECH,
     CAMELYON,
@@ -46,6 +45,7 @@ from vpt.data.benchmarks.sources import (
     SVHN,
 )
 from vpt.data.benchmarks.task import BenchmarkTask, Source
+from vpt.data.prepared.records import Listing
 
 FIRST = (800, 200)
 _NINETY = Cut("train[:90%]", "train[90%:]", "test", FIRST)

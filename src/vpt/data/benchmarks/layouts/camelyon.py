@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from vpt.data.benchmarks.place import Place
-from vpt.data.benchmarks.records import Listing, Records, png
+from vpt.data.prepared.records import Listing, Records, png
 from vpt.errors import DataError
 
 _PARTS = {"train": "train", "validation": "valid", "test": "test"}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from vpt.data.benchmarks.place import Place
-from vpt.data.benchmarks.records import Listing, Records, indices, numbered, png
+from vpt.data.prepared.records import Listing, Records, indices, numbered, png
 from vpt.errors import DataError
 
 _ROW = 2 + 3 * 32 * 32  # coarse label, fine label, then red, green and blue planes

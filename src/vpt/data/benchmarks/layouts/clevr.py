@@ -9,7 +9,7 @@ from typing import Any
 
 from vpt.data.benchmarks.layouts.bins import bin_of
 from vpt.data.benchmarks.place import Place
-from vpt.data.benchmarks.records import Listing, from_files
+from vpt.data.prepared.records import Listing, from_files
 
 FEWEST = 3  # objects in a scene
 EDGES = (0.0, 8.0, 8.5, 9.0, 9.5, 10.0)  # of the distance from the camera to the closest object

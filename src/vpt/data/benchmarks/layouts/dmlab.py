@@ -8,7 +8,7 @@ import numpy as np
 
 from vpt.data.benchmarks.layouts.tfrecord import example, records
 from vpt.data.benchmarks.place import MissingFiles, Place
-from vpt.data.benchmarks.records import Listing, Records
+from vpt.data.prepared.records import Listing, Records
 from vpt.errors import DataError
 
 _PARTS = ("train", "validation", "test")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpt.data.benchmarks.place import Place
-from vpt.data.benchmarks.records import Listing, Records, indices, numbered, png
+from vpt.data.prepared.records import Listing, Records, indices, numbered, png
 from vpt.errors import DataError
 
 FILE = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from scipy.io import loadmat
 
 from vpt.data.benchmarks.place import Place
-from vpt.data.benchmarks.records import Listing, from_files
+from vpt.data.prepared.records import Listing, from_files
 
 _PARTS = {"train": "trnid", "validation": "valid", "test": "tstid"}
 

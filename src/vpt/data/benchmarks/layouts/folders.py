@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from vpt.data.benchmarks.place import Place
-from vpt.data.benchmarks.records import Listing, Records, from_files
+from vpt.data.prepared.records import Listing, Records, from_files
 
 CALTECH_TRAIN = 30  # images of each class
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from vpt.data.benchmarks.layouts.bins import bin_of
 from vpt.data.benchmarks.place import Place
-from vpt.data.benchmarks.records import Listing, from_files
+from vpt.data.prepared.records import Listing, from_files
 from vpt.errors import DataError
 
 VEHICLES = ("Car", "Van", "Truck")

@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 from vpt.data.benchmarks.place import Place
-from vpt.data.benchmarks.records import Listing, Records, from_files
+from vpt.data.prepared.records import Listing, Records, from_files
 
 _CLASSES = ("grade_0", "grade_1", "grade_2", "grade_3", "grade_4")
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpt.data.benchmarks.place import Place
-from vpt.data.benchmarks.records import Listing, Records, indices, numbered, png
+from vpt.data.prepared.records import Listing, Records, indices, numbered, png
 from vpt.errors import DataError
 
 TRAIN, TEST = "smallnorb-5x46789x9x18x6x2x96x96-training", "smallnorb-5x01235x9x18x6x2x96x96-testing"

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.io import loadmat
 
 from vpt.data.benchmarks.place import Place
-from vpt.data.benchmarks.records import Listing, Records, from_files
+from vpt.data.prepared.records import Listing, Records, from_files
 
 
 def dogs(place: Place) -> Listing:

@@ -7,7 +7,7 @@ from pathlib import Path
 from scipy.io import loadmat
 
 from vpt.data.benchmarks.place import Place
-from vpt.data.benchmarks.records import Listing, Records, indices, numbered, png
+from vpt.data.prepared.records import Listing, Records, indices, numbered, png
 
 
 def svhn(place: Place) -> Listing:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vpt.data.benchmarks.place import Place
-from vpt.data.benchmarks.records import Listing, Records, from_files
+from vpt.data.prepared.records import Listing, Records, from_files
 from vpt.errors import DataError
 
 

@@ -1,4 +1,4 @@
-"""What `vpt data prepare` leaves in a prepared folder: a mark while it is at work, and in the end what it did."""
+"""What stands in a prepared folder besides images: a mark while it is being written, in the end what was done."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ def begin(folder: Path, digest: str) -> None:
             f"{folder} was begun from another source or with another split; delete it, or choose another --out"
         )
     if folder.is_dir() and any(folder.iterdir()):
-        raise DataError(f"{folder} is there and was not made by `vpt data prepare`; delete it, or choose another --out")
+        raise DataError(
+            f"{folder} is there and was not made by `vpt data prepare` or `unpack`; delete it, or choose another --out"
+        )
     write_atomic(mark, json.dumps({"digest": digest}).encode())
 
 
@@ -46,5 +48,5 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
             raise DataError(f"{folder / _DONE} is damaged ({error}); delete {folder} and prepare it again") from error
         return values
     if (folder / _BEGUN).is_file():
-        raise DataError(f"{folder} is not prepared to its end; give the same `vpt data prepare` again, it goes on")
+        raise DataError(f"{folder} is not prepared to its end; give the same `vpt data` command again, it goes on")
     return None

@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vpt._version import __version__
-from vpt.data.benchmarks.manifest import begin, finish
-from vpt.data.benchmarks.place import Progress
-from vpt.data.benchmarks.records import Records
+from vpt.data.prepared.manifest import begin, finish
+from vpt.data.prepared.progress import Progress
+from vpt.data.prepared.records import Records
 from vpt.errors import DataError
 from vpt.files import write_atomic, write_atomic_by
 
