@@ -10,12 +10,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from vpt import pictures
 from vpt.backbone.trunk import trunk_of
 from vpt.data.dataset import Dataset
-from vpt.data.images import decode
+from vpt.data.images import decoded
 from vpt.data.messages import number
 from vpt.errors import DataError
 from vpt.files import write_atomic
@@ -73,17 +72,13 @@ def embed(
         )
     if len(split) > limit:
         split = split.pick(np.sort(np.random.default_rng(seed).permutation(len(split))[:limit]))
-    pixels = decode(split, model.backbone.preprocessing, progress=on_image)
     device = next(model.parameters()).device
-    feed = Feed(Examples(pixels.images, pixels.labels), model.backbone.preprocessing, device)
-
-    def side(network: nn.Module) -> Side:
-        features = logits_of(network, feed).numpy()
-        return Side(_laid_out(features, seed), nearest_top1(features, pixels.labels))
-
     # By way of a model, so that it computes as the tuned one does: t-SNE magnifies a difference in the last bit.
     frozen = TunedModel(model.backbone, Linear(), model.num_classes).to(device)
-    before, after = side(frozen.network), side(trunk_of(model.network))
+    with decoded(split, model.backbone.preprocessing, progress=on_image) as pixels:
+        feed = Feed(Examples(pixels.images, pixels.labels), model.backbone.preprocessing, device)
+        features = [logits_of(network, feed).numpy() for network in (frozen.network, trunk_of(model.network))]
+    before, after = (Side(_laid_out(each, seed), nearest_top1(each, pixels.labels)) for each in features)
     return Embedding(pixels.names, pixels.labels, data.classes, before, after)
 
 
