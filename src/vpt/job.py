@@ -63,11 +63,12 @@ class Job:
         return json.loads(json.dumps({**asdict(self), "method": str(parse_method(self.method))}, default=str))  # type: ignore[no-any-return]
 
 
-@dataclass(frozen=True)
-class Result:
-    """What came of a job. Shares, accuracies: between 0 and 1. seconds: wall time of all its sittings, training only.
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of a job of any kind. seconds: wall time of all its sittings, training only.
 
-    top1, mean_per_class, per_class: on `scored_on` (test, or val where there is no test). file_bytes: the tuned file.
+    scored_on: test, or val where there is no test, and train where there is neither. per_class: a figure between 0 and
+    1; None for a class that does not occur there. file_bytes: the tuned file.
     peak_memory_bytes: of the process, or of the GPU where one trained. notes: what the user should know.
     """
 
@@ -75,8 +76,6 @@ class Result:
     method: str
     backbone: str
     scored_on: str
-    top1: float
-    mean_per_class: float
     per_class: dict[str, float | None]
     images: dict[str, int]
     total_parameters: int
@@ -95,6 +94,14 @@ class Result:
     def share(self) -> float:
         """Trained parameters as a share of all."""
         return self.trained_parameters / self.total_parameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result(Outcome):
+    """What came of a classification. top1, mean_per_class, per_class (recall): between 0 and 1."""
+
+    top1: float
+    mean_per_class: float
 
 
 class Listener(Watcher):

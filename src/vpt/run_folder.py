@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vpt import machine, pictures
+from vpt import artifact, machine, pictures
 from vpt.errors import DataError, SpecError, TrainingError
 from vpt.files import write_atomic
-from vpt.job import Job, Listener
+from vpt.job import Job, Listener, Outcome
+from vpt.model import TunedModel
 from vpt.training import Epoch, Recipe, Watcher, distributed
 
-R = TypeVar("R")
+R = TypeVar("R", bound=Outcome)
 
 
 @dataclass
@@ -93,6 +94,37 @@ def claim(job: Job, images: str) -> None:
             f"the images of {job.data} have changed since {job.folder} was begun; give another --out, or --overwrite"
         )
     write_atomic(path, json.dumps({"job": job.as_dict(), "images": images, "begun": time.time()}, indent=1).encode())
+
+
+def conclude(
+    job: Job, kind: type[R], model: TunedModel, history: Sequence[Epoch], scores: Mapping[str, float], **more: Any
+) -> R:
+    """Write the tuned file, with `scores`, where this process is the one that writes; what came of the job.
+
+    more: the fields of `kind` that are not the same for every job.
+    """
+    first = distributed.rank() == 0
+    if first:
+        artifact.save(model, job.out, scores=scores, cut=job.cut, storage=job.storage)
+    counts = model.counts()
+    return kind(
+        method=str(model.method),
+        backbone=model.backbone.name,
+        total_parameters=counts.total,
+        trained_parameters=counts.trained,
+        file=str(job.out),
+        file_bytes=job.out.stat().st_size if first else 0,
+        seconds=sum(epoch.seconds for epoch in history),
+        history=[asdict(epoch) for epoch in history],
+        job=job.as_dict(),
+        machine=machine.describe(),
+        **more,
+    )
+
+
+def record(job: Job, outcome: Outcome) -> None:
+    """Leave result.json: from now on the job is done."""
+    write_atomic(job.folder / "result.json", json.dumps(asdict(outcome), indent=1).encode())
 
 
 def contents(job: Job) -> str:

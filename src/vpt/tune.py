@@ -8,15 +8,14 @@ The same job again goes on where it stopped; a finished one is only read.
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from vpt import artifact, machine, pictures
+from vpt import machine, pictures
 from vpt.backbone import Backbone, load_backbone
 from vpt.data.dataset import Dataset, Split
 from vpt.data.images import Pixels
@@ -25,10 +24,9 @@ from vpt.data.read import read
 from vpt.data.split import subset
 from vpt.data.transforms import Preprocessing
 from vpt.errors import DataError, SpecError, TrainingError
-from vpt.files import write_atomic
 from vpt.job import Job, Listener, Result
 from vpt.model import TunedModel, attach
-from vpt.run_folder import Recorder, claim, open_run, record_failure
+from vpt.run_folder import Recorder, claim, conclude, open_run, record, record_failure
 from vpt.training import (
     SIDES,
     Epoch,
@@ -90,7 +88,7 @@ def tune(job: Job, listener: Listener | None = None, *, overwrite: bool = False,
         pictures.curve(job.folder / "curve.png", history, f"{result.method} on {name}")
         pictures.confusion(job.folder / "confusion.png", scores.confusion, classes, f"{name} {material.scored_on}")
     if first:
-        write_atomic(job.folder / "result.json", json.dumps(asdict(result), indent=1).encode())
+        record(job, result)
         for left in job.folder.glob("pixels-*"):
             shutil.rmtree(left, ignore_errors=True)
     listener.finished(_figures(material.scored_on, scores))
@@ -186,31 +184,20 @@ def _figures(part: str, scores: Scores) -> dict[str, float]:
 
 
 def _concluded(job: Job, material: _Material, model: TunedModel, history: Sequence[Epoch], scores: Scores) -> Result:
-    """The tuned file, where this process writes, and the result."""
-    first = distributed.rank() == 0
-    if first:
-        figures = _figures(material.scored_on, scores)
-        artifact.save(model, job.out, scores=figures, cut=job.cut, storage=job.storage)
-    counts = model.counts()
-    return Result(
+    return conclude(
+        job,
+        Result,
+        model,
+        history,
+        _figures(material.scored_on, scores),
         data=material.data.name,
-        method=str(model.method),
-        backbone=material.backbone.name,
         scored_on=material.scored_on,
         top1=scores.top1,
         mean_per_class=scores.mean_per_class,
         per_class=_named(scores, material.data.classes),
         images={part: len(examples) for part, examples in material.decoded.items()},
-        total_parameters=counts.total,
-        trained_parameters=counts.trained,
-        file=str(job.out),
-        file_bytes=job.out.stat().st_size if first else 0,
-        seconds=sum(epoch.seconds for epoch in history),
         peak_memory_bytes=machine.peak_memory(distributed.local_device()),
         notes=material.notes,
-        history=[asdict(epoch) for epoch in history],
-        job=job.as_dict(),
-        machine=machine.describe(),
     )
 
 

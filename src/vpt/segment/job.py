@@ -5,21 +5,19 @@ Its run folder is like that of `vpt.tune`.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from vpt import artifact, machine, pictures
+from vpt import machine, pictures
 from vpt.backbone import load_backbone
 from vpt.errors import SpecError, TrainingError
-from vpt.files import write_atomic
-from vpt.job import Job, Listener
+from vpt.job import Job, Listener, Outcome
 from vpt.model import attach
-from vpt.run_folder import Recorder, claim, open_run, record_failure
+from vpt.run_folder import Recorder, claim, conclude, open_run, record, record_failure
 from vpt.segment.course import Course, Lesson, measure
 from vpt.segment.folders import read_scenes
 from vpt.segment.sliding import Inference
@@ -62,31 +60,14 @@ class SegmentJob(Job):
         return {name: value for name, value in super().cut.items() if name != "test_fraction"}
 
 
-@dataclass(frozen=True)
-class Segmented:
-    """What came of it. miou, pixel_accuracy, per_class (IoU): on `scored_on`, at one scale, between 0 and 1."""
+@dataclass(frozen=True, kw_only=True)
+class Segmented(Outcome):
+    """What came of it. miou, pixel_accuracy, per_class (IoU): at one scale, between 0 and 1."""
 
-    data: str
-    method: str
     head: str
-    backbone: str
-    scored_on: str
     miou: float
     pixel_accuracy: float
-    per_class: dict[str, float | None]
-    images: dict[str, int]
-    total_parameters: int
-    trained_parameters: int
     head_parameters: int
-    file: str
-    file_bytes: int
-    seconds: float
-    peak_memory_bytes: int
-    notes: list[str]
-    history: list[dict[str, Any]]
-    job: dict[str, Any]
-    machine: dict[str, Any]
-    status: Literal["done"] = "done"
 
 
 def tune_segmentation(
@@ -155,30 +136,22 @@ def tune_segmentation(
         on_image=lambda done, total: listener.decoding(f"scoring {scored_on}", done, total),
     )
     figures = {f"{scored_on}_miou": scores.miou, f"{scored_on}_pixel_accuracy": scores.pixel_accuracy}
-    if first:
-        artifact.save(model, job.out, scores=figures, cut=job.cut, storage=job.storage)
-    counts = model.counts()
-    result = Segmented(
+    result = conclude(
+        job,
+        Segmented,
+        model,
+        history,
+        figures,
         data=scenes.name,
-        method=str(model.method),
         head=str(model.dense),
-        backbone=backbone.name,
         scored_on=scored_on,
         miou=scores.miou,
         pixel_accuracy=scores.pixel_accuracy,
         per_class=named(scenes.classes, scores.per_class),
         images={part: len(pairs) for part, pairs in scenes.parts.items()},
-        total_parameters=counts.total,
-        trained_parameters=counts.trained,
         head_parameters=sum(weight.numel() for weight in model.head.parameters()),
-        file=str(job.out),
-        file_bytes=job.out.stat().st_size if first else 0,
-        seconds=sum(epoch.seconds for epoch in history),
         peak_memory_bytes=peak,
         notes=notes,
-        history=[asdict(epoch) for epoch in history],
-        job=job.as_dict(),
-        machine=machine.describe(),
     )
     if first and draw:
         title = f"{result.method}, {result.head} on {scenes.name}"
@@ -192,7 +165,7 @@ def tune_segmentation(
         )
         pictures.confusion(job.folder / "confusion.png", scores.confusion, scenes.classes, f"{title}, {scored_on}")
     if first:
-        write_atomic(job.folder / "result.json", json.dumps(asdict(result), indent=1).encode())
+        record(job, result)
     listener.finished(figures)
     return result
 
