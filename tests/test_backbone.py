@@ -60,6 +60,12 @@ def test_another_size_of_a_model_at_hand():
             load_backbone(at_hand, image_size=size + 16)
 
 
+@pytest.mark.parametrize("name", [NAME, DEFAULT])
+def test_a_size_below_a_patch(name):
+    with pytest.raises(BackboneError, match=f"image_size is 4, less than one patch of {name}"):
+        load_backbone(name, image_size=4, pretrained=False)
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".th"])
 def test_pytorch(tmp_path, suffix):
     torch.save(state(), tmp_path / f"w{suffix}")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import timm
+import torch
 from PIL import Image
 
 from vpt import METHODS
@@ -239,6 +240,7 @@ def test_parts_that_do_not_fit_into_memory(
         (("tune", "digits", "--seed", -1), "seed is -1"),
         (("check", "vit_base_patch16_224", "vpt", "--classes", 0), "num_classes is 0"),
         (("check", "vit_base_patch16_224", "vpt", "--classes", -1), "num_classes is -1"),
+        (("tune", "digits", "--image-size", -1), "image_size is -1"),
     ],
 )
 def test_numbers_that_make_no_sense(
@@ -247,6 +249,66 @@ def test_numbers_that_make_no_sense(
     more = ("--out", tmp_path / "x.safetensors") if arguments[0] == "tune" else ()
     assert code(*arguments, *more) == ExitCode.USAGE
     assert said in capsys.readouterr().err
+
+
+def test_neither_files_nor_folders_of_others_are_replaced(
+    photos: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo, own, alone = tmp_path / "photo.png", tmp_path / "own.run", tmp_path / "alone.safetensors"
+    photo.write_bytes((photos / "disc" / "0.png").read_bytes())
+    alone.write_bytes(tuned.read_bytes())
+    own.mkdir()
+    (own / "thesis.txt").write_text("years of work")
+    before = {path: path.read_bytes() for path in (photo, alone, own / "thesis.txt")}
+    for out, more, said in (
+        (photo, [], "photo.png is there and is no tuned file"),
+        (photo, ["--overwrite"], "photo.png is there and is no tuned file"),
+        (own.with_suffix(".safetensors"), ["--overwrite"], "holds no run, but 'thesis.txt'"),
+        (tmp_path / "new.run", [], "new.run cannot be the tuned file"),
+        (alone, [], "what made it is not known"),
+    ):
+        assert code("tune", photos, "--out", out, *SMALL, *more) == ExitCode.USAGE
+        assert said in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in before} == before
+    vpt("tune", photos, "--out", alone, *SMALL, "--seed", 1, "--overwrite")
+    assert alone.read_bytes() != before[alone]
+    assert code("explain", tuned, photo, "--out", photo) == ExitCode.USAGE
+    assert photo.read_bytes() == before[photo]
+
+
+def test_what_a_killed_job_left_of_its_images_is_no_hindrance(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.run" / "pixels-0").mkdir(parents=True)
+    vpt("tune", photos, "--out", tmp_path / "a.safetensors", *SMALL)
+    assert not (tmp_path / "a.run" / "pixels-0").exists()
+
+
+def test_data_without_a_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert code("tune", "", "--out", tmp_path / "a.safetensors", *SMALL) == ExitCode.DATA
+    assert "the data are ''" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 3 bytes."),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 3 bytes."),
+    ],
+)
+def test_lack_of_memory_is_said(
+    said: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise said
+
+    monkeypatch.setattr("vpt.tune.tune", fail)
+    assert code("tune", "digits") == ExitCode.MEMORY
+    error = capsys.readouterr().err
+    assert "memory ran out" in error and "--batch-size" in error
+    said = RuntimeError("something else")
+    with pytest.raises(RuntimeError, match="something else"):
+        vpt("tune", "digits")
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ class ExitCode(IntEnum):
     ARTIFACT = 6  # a tuned file is damaged, altered, or belongs to another backbone
     TRAINING = 7  # training diverged
     STORAGE = 8  # a file could not be written
+    MEMORY = 9  # memory ran out, of the machine or of its GPU
     INTERRUPTED = 130  # Ctrl-C; the same command resumes
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vpt import artifact, machine, pictures
-from vpt.errors import DataError, SpecError, TrainingError
+from vpt.errors import ArtifactError, DataError, SpecError, TrainingError
 from vpt.files import write_atomic
 from vpt.job import Job, Listener, Outcome
 from vpt.model import TunedModel
@@ -49,10 +49,13 @@ class Recorder(Watcher):
 def open_run(job: Job, kind: type[R], listener: Listener, *, overwrite: bool = False) -> R | None:
     """Join the other processes of the job; the result of this very job, if it is done.
 
-    overwrite: begin anew, whatever is in the run folder. Raises SpecError when the folder belongs to another.
+    overwrite: begin anew, whatever is in the run folder. Raises SpecError when the folder belongs to another job, and
+    for what no job has made: neither file nor folder of anybody else is replaced.
     """
     machine.keep_freed_memory()
     distributed.start()
+    if distributed.rank() == 0:
+        _refuse_strangers(job, overwrite)
     if overwrite:
         if distributed.rank() == 0:
             shutil.rmtree(job.folder, ignore_errors=True)
@@ -62,6 +65,30 @@ def open_run(job: Job, kind: type[R], listener: Listener, *, overwrite: bool = F
     if finished is not None:
         listener.note(f"{job.out} was made by this very job before; --overwrite does it again")
     return finished
+
+
+def _refuse_strangers(job: Job, overwrite: bool) -> None:
+    """Raise SpecError where the tuned file or the run folder would replace what is not ours."""
+    claimed = (job.folder / "job.json").exists()
+    if job.out.suffix == job.folder.suffix or job.out.is_dir():
+        raise SpecError(f"{job.out} cannot be the tuned file: it is a folder, or its run's; give another --out")
+    # A job that was killed while it read images has left its pixels alone.
+    strange = [path.name for path in job.folder.glob("*") if not path.name.startswith("pixels-")]
+    if strange and not claimed:
+        raise SpecError(f"{job.folder} is there and holds no run, but {strange[0]!r}; give another --out")
+    if not job.out.exists():
+        return
+    try:
+        artifact.inspect(job.out)
+    except ArtifactError as error:
+        raise SpecError(
+            f"{job.out} is there and is no tuned file, or a damaged one; give another --out, or move it away"
+        ) from error
+    if not claimed and not overwrite:
+        raise SpecError(
+            f"{job.out} is there, and what made it is not known, as {job.folder} is missing; give another --out, or "
+            "--overwrite to replace it"
+        )
 
 
 def finished_run(job: Job, kind: type[R]) -> R | None:

@@ -18,7 +18,7 @@ from vpt.backbone import embedded
 from vpt.backbone.record import Backbone
 from vpt.backbone.weights import load_weights
 from vpt.data.transforms import Preprocessing
-from vpt.errors import BackboneError, nearest
+from vpt.errors import BackboneError, SpecError, nearest
 
 DEFAULT = embedded.NAME
 
@@ -40,9 +40,11 @@ def load_backbone(
     dtype: of the frozen weights; torch.bfloat16 halves their memory, for ViT-H/14 and larger. What is
         new (prompts, adapters, LoRA, SSF, heads) stays in fp32, what trains of the backbone itself would be rounded
         at every step; images are rounded to it. The fingerprint is another. A model at hand keeps its own.
-    Raises BackboneError for an unknown name, with the nearest one, for weights that do not fit or load, and for another
-    size of a model at hand.
+    Raises BackboneError for an unknown name, with the nearest one, for weights that do not fit or load, for a size
+    below a patch, and for another size of a model at hand.
     """
+    if image_size is not None and image_size < 1:
+        raise SpecError(f"image_size is {image_size}; it must be at least 1 px")
     if isinstance(name, Backbone):
         if weights is not None:
             raise BackboneError(f"{name.name} is loaded already; give its name, or its module, with {weights}")
@@ -56,6 +58,9 @@ def load_backbone(
             weights = embedded.WEIGHTS
     else:
         model = create(name, image_size, pretrained and weights is None)
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
+    if image_size is not None and isinstance(patch, tuple) and image_size < max(patch):
+        raise BackboneError(f"image_size is {image_size}, less than one patch of {name}, which has {max(patch)} px")
     notes = load_weights(model, Path(weights)) if weights is not None else ()
     preprocessing = _preprocessing(model)
     if image_size is not None:

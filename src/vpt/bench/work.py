@@ -159,8 +159,13 @@ def without_result(run: Run, error: str) -> Record:
 
 
 def _begun_elsewhere(job: Job) -> bool:
-    """Whether an earlier sitting had other paths: the data or the folder were moved. The id vouches for the rest."""
+    """Whether an earlier sitting had other paths, or left its file alone. The id vouches for the rest.
+
+    Paths are others where the data or the folder were moved.
+    """
     claimed = job.folder / "job.json"
+    if job.out.exists() and not claimed.exists():
+        return True
     return claimed.exists() and json.loads(claimed.read_text(encoding="utf-8"))["job"] != job.as_dict()
 
 

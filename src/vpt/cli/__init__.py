@@ -85,10 +85,26 @@ def main(args: Sequence[str] | None = None) -> None:
     except VptError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort):  # before RuntimeError, which click's own is
         called = next((word for word in (sys.argv[1:] if args is None else args) if word in COMMANDS), None)
         click.echo("\nstopped" + "; the same command goes on from there" * (called in _RESUMED), err=True)
         sys.exit(ExitCode.INTERRUPTED)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_lack_of_memory(error):
+            raise
+        click.echo(
+            f"error: memory ran out ({str(error).partition(chr(10))[0]}); take less at once: a smaller --batch-size or "
+            "--image-size, a larger --accumulate, or a smaller backbone",
+            err=True,
+        )
+        sys.exit(ExitCode.MEMORY)
     except BrokenPipeError:  # `vpt ... | head`: the reader has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitCode.OK)
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    """torch has a class of its own for GPUs alone; what its other allocators raise is told by the words."""
+    said = str(error).lower()
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or any(word in said for word in words)

@@ -31,6 +31,8 @@ def command(
 
     out = out or Path(f"{image.stem}-explained.png")
     pictures.demand(out)
+    if out.exists() and image.exists() and out.samefile(image):
+        raise click.UsageError(f"--out is {out}, the image itself, which would be lost; choose another name")
     found = explain(load_tuned(file, backbone, weights), image, block)
     draw(found, out)
     name, share = found.answer

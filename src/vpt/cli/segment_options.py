@@ -58,7 +58,7 @@ def segments(data: str) -> bool:
     """Whether `data` is a folder of images and masks."""
     from vpt.segment.folders import layout_of
 
-    return Path(data).is_dir() and layout_of(Path(data)) is not None
+    return bool(data) and Path(data).is_dir() and layout_of(Path(data)) is not None
 
 
 def inference(scales: str, flip: bool) -> Inference:

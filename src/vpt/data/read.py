@@ -41,6 +41,8 @@ def read(
     is not there, is not prepared to its end or cannot be used, SpecError for fractions that leave nothing to train on.
     """
     root = Path(source)
+    if not str(source).strip():  # which would be the folder one stands in
+        raise DataError(f"the data are {str(source)!r}; {SHAPE}, or a built-in task; `.` is the folder you are in")
     try:
         if root.is_dir():
             known = next(reader for knows, reader in _READERS if knows(root))
