@@ -344,6 +344,29 @@ def test_predict_names_what_is_missing(tuned: Path, tmp_path: Path, capsys: pyte
     assert "no.png does not exist" in capsys.readouterr().err
 
 
+def test_what_eval_and_predict_leave_out_is_named(
+    photos: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("disc", "bars"):
+        (tmp_path / "new" / name).mkdir(parents=True)
+        for i in range(8):
+            (tmp_path / "new" / name / f"{i}.png").write_bytes((photos / name / f"{i}.png").read_bytes())
+    for torn in ("disc/0.png", "bars/3.png"):
+        (tmp_path / "new" / torn).write_bytes(b"no image")
+    assert code("predict", tuned, tmp_path / "new") == ExitCode.DATA
+    assert capsys.readouterr().err.count("not an image") == 2
+    vpt("predict", tuned, tmp_path / "new", "--json", "--skip-corrupt")
+    heard = capsys.readouterr()
+    answers = [json.loads(line) for line in heard.out.splitlines()]
+    assert len(answers) == 14
+    assert all(Path(answer["image"]).parent.name == answer["top"][0]["class"] for answer in answers)
+    assert heard.err.count("left out") == 2
+    vpt("eval", tuned, tmp_path / "new", "--part", "train", "--json", "--skip-corrupt")
+    heard = capsys.readouterr()
+    assert json.loads(heard.out)["top1"] == 1.0
+    assert json.loads(heard.out)["images"] + heard.err.count("left out") == 8  # of 16: val and test have four each
+
+
 def test_eval_refuses_other_classes(tuned: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert code("eval", tuned, "digits") == ExitCode.DATA
     assert "not tuned for" in capsys.readouterr().err

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from vpt.data.dataset import Dataset, Split
-from vpt.data.images import decoded
+from vpt.data.images import Pixels, decoded
 from vpt.data.rgb import SUFFIXES
 from vpt.ensemble import Ensemble
 from vpt.errors import DataError, SpecError
@@ -48,22 +48,26 @@ def predict(
     images: Sequence[Path],
     *,
     top: int = 5,
+    skip_corrupt: bool = False,
     on_image: Callable[[int, int], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> list[Prediction]:
     """Classify image files, in order. Classes are named as the model's, or by their number.
 
+    skip_corrupt: leave unreadable images out. on_note: told of each of them, and of what else is odd.
     Raises DataError naming every image that cannot be read.
     """
     model.demand_classifier("vpt.predict.predict")
     split = Split(tuple(images), np.zeros(len(images), dtype=np.int64))
     preprocessing, device = model.backbone.preprocessing, next(model.parameters()).device
-    with decoded(split, preprocessing, progress=on_image) as pixels:
+    with decoded(split, preprocessing, progress=on_image, skip_corrupt=skip_corrupt) as pixels:
+        _tell(pixels, on_note)
         shares = logits_of(model, Feed(Examples(pixels.images, pixels.labels), preprocessing, device)).softmax(1)
     best = shares.topk(min(top, shares.shape[1]))
     names = model.classes or tuple(str(index) for index in range(shares.shape[1]))
     return [
-        Prediction(str(image), tuple((names[i], float(p)) for i, p in zip(row.tolist(), ps.tolist(), strict=True)))
-        for image, row, ps in zip(images, best.indices, best.values, strict=True)
+        Prediction(str(images[k]), tuple((names[i], float(p)) for i, p in zip(row.tolist(), ps.tolist(), strict=True)))
+        for k, row, ps in zip(pixels.places, best.indices, best.values, strict=True)
     ]
 
 
@@ -74,13 +78,14 @@ def evaluate(
     *,
     skip_corrupt: bool = False,
     on_image: Callable[[int, int], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> Scores:
     """Measure `model` on one part of a dataset. Classes are matched by name, not by number.
 
-    skip_corrupt: leave unreadable images out.
+    skip_corrupt: leave unreadable images out. on_note: told of each of them, and of what else is odd.
     Raises DataError when the part is empty or holds a class the model does not know.
     """
-    with _feed(model, data, part, on_image, skip_corrupt) as feed:
+    with _feed(model, data, part, skip_corrupt, on_image, on_note) as feed:
         return score(logits_of(model, feed), feed.labels)
 
 
@@ -94,7 +99,7 @@ def evaluate_together(
     """
     if len({(model.num_classes, model.classes) for model in models}) > 1:
         raise SpecError("the models do not know the same classes, so their answers have no mean")
-    with _feed(models[0], data, part, None, skip_corrupt) as feed:
+    with _feed(models[0], data, part, skip_corrupt) as feed:
         try:
             logits = logits_of(Ensemble(models), feed)
         except SpecError:  # no prompt sets of one kind
@@ -107,8 +112,9 @@ def _feed(
     model: TunedModel,
     data: Dataset,
     part: str,
-    on_image: Callable[[int, int], None] | None,
     skip_corrupt: bool,
+    on_image: Callable[[int, int], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> Iterator[Feed]:
     """One part of a dataset, with labels as the model numbers them."""
     model.demand_classifier("vpt.predict.evaluate")
@@ -129,4 +135,11 @@ def _feed(
         split = Split(split.images, own[split.labels], split.names)
     preprocessing, device = model.backbone.preprocessing, next(model.parameters()).device
     with decoded(split, preprocessing, progress=on_image, skip_corrupt=skip_corrupt) as pixels:
+        _tell(pixels, on_note)
         yield Feed(Examples(pixels.images, pixels.labels), preprocessing, device)
+
+
+def _tell(pixels: Pixels, on_note: Callable[[str], None] | None) -> None:
+    for note in (*pixels.notes, *(f"left out {name}" for name in pixels.dropped)):
+        if on_note is not None:
+            on_note(note)

@@ -70,6 +70,7 @@ def command(
             part,
             skip_corrupt=skip_corrupt,
             on_image=lambda done, n: listener.decoding(part, done, n),
+            on_note=listener.note,
         )
     names = model.classes or dataset.classes
     recalls = {n: None if v != v else float(v) for n, v in zip(names, scores.per_class, strict=True)}

@@ -12,6 +12,7 @@ import click
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("images", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="How many classes to name.")
+@click.option("--skip-corrupt", is_flag=True, help="Leave unreadable images out instead of refusing.")
 @click.option("--backbone", help="The backbone's name, if it is not to be taken from FILE.")
 @click.option("--weights", type=click.Path(path_type=Path), help="Local weights of the backbone.")
 @click.option("--scales", default="1", show_default=True, help="Segmentation: scales to average, such as 0.75,1,1.25.")
@@ -23,6 +24,7 @@ def command(
     file: Path,
     images: tuple[Path, ...],
     top: int,
+    skip_corrupt: bool,
     backbone: str | None,
     weights: Path | None,
     scales: str,
@@ -52,7 +54,14 @@ def command(
         return
     refuse(SEGMENT_ONLY | {"out"}, f"for segmentation, and {file} is of a classification")
     with ConsoleListener() as listener:
-        answers = predict(model, found, top=top, on_image=lambda done, n: listener.decoding("images", done, n))
+        answers = predict(
+            model,
+            found,
+            top=top,
+            skip_corrupt=skip_corrupt,
+            on_image=lambda done, n: listener.decoding("images", done, n),
+            on_note=listener.note,
+        )
     for answer in answers:
         if as_json:
             pairs = [{"class": name, "probability": share} for name, share in answer.top]
