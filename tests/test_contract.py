@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -9,7 +10,7 @@ import torch
 from families import TINY, backbone_of, images
 from vpt import METHODS, Full, Linear, Method, Plan, attach
 from vpt.backbone.sites import Sites
-from vpt.errors import FitError, VptError
+from vpt.errors import BackboneError, FitError, SpecError, VptError
 from vpt.testing import CHECKS, Check, check_compile, check_detach, check_frozen, check_method, check_only_owned_trains
 
 DEEP, SHALLOW = "vpt(length=3)", "vpt(length=3, depth=shallow)"
@@ -122,6 +123,29 @@ def test_contract_finds_faults() -> None:
         check_only_owned_trains(_Leaks(), backbone_of("vit"))
     with pytest.raises(AssertionError, match="changed the backbone's weights"):
         check_frozen(_Leaks(), backbone_of("vit"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "said"),
+    [
+        (("vpt", 0), SpecError, "num_classes is 0"),
+        (("vpt", 2.5), SpecError, "num_classes is 2.5"),
+        (("vpt", "3"), SpecError, "num_classes is '3'"),
+        ((3, 3), SpecError, "the method is 3; give its text"),
+        (("vpt", 3, ("a", "b")), SpecError, "2 class names were given for 3 classes"),
+    ],
+)
+def test_what_attach_cannot_use_is_said(arguments, error, said) -> None:
+    method, count, *classes = arguments
+    with pytest.raises(error, match=said):
+        attach(backbone_of("vit"), method, count, classes=classes[0] if classes else None)
+    with pytest.raises(BackboneError, match="the backbone is None"):
+        attach(None, "vpt", 3)  # type: ignore[arg-type]
+
+
+def test_as_many_classes_as_numpy_counts() -> None:
+    count = np.array([0, 2, 1]).max() + 1
+    assert type(attach(backbone_of("vit"), "linear", count).num_classes) is int
 
 
 def test_what_is_never_called_is_refused() -> None:

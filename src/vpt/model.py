@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -85,13 +86,13 @@ class TunedModel(nn.Module):
         dense: DenseHead | None = None,
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise SpecError(f"num_classes is {num_classes}; a head needs at least one output")
+        if not isinstance(num_classes, (int, np.integer)) or num_classes < 1:
+            raise SpecError(f"num_classes is {num_classes!r}; a head needs a whole number of outputs, at least one")
         if classes is not None and len(classes) != num_classes:
             raise SpecError(f"{len(classes)} class names were given for {num_classes} classes; give one name each")
         self.backbone = backbone
         self.method = method
-        self.num_classes = num_classes
+        self.num_classes = int(num_classes)
         self.classes = tuple(classes) if classes is not None else None
         self.dense = dense
 

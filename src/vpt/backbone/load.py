@@ -52,6 +52,8 @@ def load_backbone(
     if isinstance(name, nn.Module):
         notes = load_weights(name, Path(weights)) if weights is not None else ()
         return _of_size(Backbone(name, _name_of(name), _preprocessing(name), notes), image_size)
+    if not isinstance(name, str):
+        raise BackboneError(f"the backbone is {name!r}; give a timm name, a timm model, or what load_backbone made")
     if name == embedded.NAME:
         model: nn.Module = embedded.create(image_size)
         if pretrained and weights is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vpt import spec
+from vpt.errors import SpecError
 from vpt.methods.adapter import Adapter
 from vpt.methods.adaptformer import AdaptFormer
 from vpt.methods.base import Method, Sum
@@ -47,5 +48,7 @@ def parse_method(text: str | Method) -> Method:
     """
     if isinstance(text, Method):
         return text
+    if not isinstance(text, str):
+        raise SpecError(f"the method is {text!r}; give its text, such as vpt(length=10), or an object")
     parts = [spec.parse(term, METHODS) for term in spec.terms(text)]
     return parts[0] if len(parts) == 1 else Sum(tuple(parts))
