@@ -72,6 +72,15 @@ def test_ids_follow_the_method_the_weights_and_the_seed(plan_of: PlanOf) -> None
     assert ids(plan) < ids(replace(plan, protocol=replace(plan.protocol, seeds=3)))
 
 
+def test_ids_follow_how_crops_are_cut_where_there_are_any(plan_of: PlanOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a new way of cutting does not touch is not done again."""
+    cropped = ("epochs = 1", 'epochs = 1\naugment = "crop"')
+    before = {change: ids(plan_of(*change)) for change in ((), (cropped,))}
+    monkeypatch.setattr("vpt.bench.plan.CROPS", 3)
+    assert ids(plan_of()) == before[()]
+    assert not ids(plan_of(cropped)) & before[(cropped,)]
+
+
 def test_ids_follow_the_files_of_their_stage_alone(plan_of: PlanOf, folder: Path) -> None:
     before = plan_of()
     image = folder / "shade" / "test" / "a" / "0.png"
@@ -133,7 +142,7 @@ def test_a_benchmark_in_a_file_of_its_own(folder: Path) -> None:
         (("seeds = 2", "seeds = 2\nweights = 5"), "wrong kind"),
         (("seeds = 2", 'seeds = 2\nval_fraction = "0.2"'), "wrong kind"),
         (("seeds = 2", "seeds = 2\ngrids = 5"), "wrong kind"),
-        (('spec = "full"', "spec = 5"), "wrong kind"),
+        (('spec = "full"', "spec = 5"), "the method is 5; give its text"),
         (("seeds = 2", "seeds ="), "is not TOML"),
     ],
 )

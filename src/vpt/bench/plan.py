@@ -19,9 +19,10 @@ from vpt.errors import DataError
 from vpt.job import Job
 from vpt.segment.course import Course
 from vpt.segment.job import SegmentJob
-from vpt.training import Recipe
+from vpt.training import SIDES, Recipe
 
-PROTOCOL = 2  # to be raised when the same plan comes to give other figures
+PROTOCOL = 1  # to be raised when the same plan comes to give other figures
+CROPS = 2  # the same for runs with random crops alone; 2: cut from images of the shape of those tested, kept larger
 Stage = Literal["choose", "final"]
 METRICS = {"top1": "top-1", "miou": "mean IoU"}  # what is measured: its key in a record, and in words
 _PARTS: dict[Stage, tuple[str, ...]] = {"choose": ("train", "val"), "final": ("train", "val", "test")}
@@ -227,6 +228,8 @@ class Plan:
 
     def _config(self, task: Task, stage: Stage, candidate: Candidate) -> dict[str, Any]:
         own: dict[str, Any] = {} if task.augment is None else {"augment": task.augment}  # the recipe is the plan's
+        if task.recipe(candidate.recipe).augment in SIDES:
+            own["crops"] = CROPS
         if self.segmentation is not None:
             own["segmentation"] = self._dense(task)
         return {
