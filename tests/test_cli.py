@@ -278,6 +278,8 @@ def test_neither_files_nor_folders_of_others_are_replaced(
 
 def test_what_a_killed_job_left_of_its_images_is_no_hindrance(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "a.run" / "pixels-0").mkdir(parents=True)
+    for name in (".job.json.x8f2.json", "metrics.jsonl"):
+        (tmp_path / "a.run" / name).write_text("")
     vpt("tune", photos, "--out", tmp_path / "a.safetensors", *SMALL)
     assert not (tmp_path / "a.run" / "pixels-0").exists()
 

@@ -18,6 +18,8 @@ from vpt.model import TunedModel
 from vpt.training import Epoch, Recipe, Watcher, distributed
 
 R = TypeVar("R", bound=Outcome)
+# How the names in a run folder begin; with a dot, what write_atomic was writing.
+_OURS = ("job.json", "checkpoint.", "metrics.", "result.json", "curve.", "confusion.", "pixels", ".")
 
 
 @dataclass
@@ -72,8 +74,8 @@ def _refuse_strangers(job: Job, overwrite: bool) -> None:
     claimed = (job.folder / "job.json").exists()
     if job.out.suffix == job.folder.suffix or job.out.is_dir():
         raise SpecError(f"{job.out} cannot be the tuned file: it is a folder, or its run's; give another --out")
-    # A job that was killed while it read images has left its pixels alone.
-    strange = [path.name for path in job.folder.glob("*") if not path.name.startswith("pixels-")]
+    # Killed while it read images, or while --overwrite deleted, a job has left some of its files without job.json.
+    strange = [path.name for path in job.folder.glob("*") if not path.name.startswith(_OURS)]
     if strange and not claimed:
         raise SpecError(f"{job.folder} is there and holds no run, but {strange[0]!r}; give another --out")
     if not job.out.exists():
