@@ -1,0 +1,217 @@
+"""The command line, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+from PIL import Image
+
+from command_line import SMALL, code, vpt
+from vpt import METHODS
+from vpt.artifact import inspect
+from vpt.check import check
+from vpt.cli import COMMANDS
+from vpt.data import images
+from vpt.errors import ExitCode
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import sys; from vpt.cli import main\n"
+        "try: main(['tune', '--help'])\n"
+        "finally: assert not {'torch', 'timm', 'numpy', 'rich'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    vpt(name, "--help")
+    text = capsys.readouterr().out
+    assert f"vpt {name}" in text
+    assert name == "demo" or f"\n  vpt {name} " in text
+
+
+def test_check_counts_as_the_paper_does(capsys: pytest.CaptureFixture[str]) -> None:
+    vpt("check", "vit_base_patch16_224", "vpt(length=100)", "--classes", 6, "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert (found["total"], found["trained"]) == (86_724_870, 926_214)
+    assert found["hangs_at"] == [f"blocks.{i}.attn" for i in range(12)]
+    dense = ("--classes", 150, "--image-size", 512, "--head", "setr_pup(auxiliary=3)")
+    vpt("check", "vit_large_patch16_384", "vpt(length=10)", *dense)
+    assert "of which head 13,143,640" in capsys.readouterr().out
+
+
+def test_check_loads_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, create = [], timm.create_model
+
+    def record(name: str, **options: Any) -> Any:
+        made.append((create(name, **options), options["pretrained"]))
+        return made[-1][0]
+
+    monkeypatch.setattr(timm, "create_model", record)
+    vpt("check", "vit_base_patch16_224.augreg_in21k", "--classes", 6)
+    assert made
+    for model, pretrained in made:
+        assert not pretrained and all(weight.is_meta for weight in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("backbone", "method"),
+    [
+        ("swin_tiny_patch4_window7_224", "ssf"),
+        ("swin_tiny_patch4_window7_224", "vpt(location=concat_channel, depth=shallow)"),
+        ("convnext_tiny", "ssf"),
+    ],
+)
+def test_check_where_the_first_weight_is_the_methods_own(backbone: str, method: str) -> None:
+    """It is made on the CPU, and the rest holds no values: what hangs goes where the backbone is."""
+    vpt("check", backbone, method, "--classes", 6)
+
+
+def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
+    vpt("list", "methods", "--json")
+    assert {text.partition("(")[0] for text in json.loads(capsys.readouterr().out)} == METHODS.keys()
+    vpt("list", "tasks", "--json")
+    assert {"digits", "numerals", "count", "orientation", "cifar100", "cub"} <= set(json.loads(capsys.readouterr().out))
+    vpt("list", "backbones", "vit_base*dinov3*")
+    assert "vit_base_patch16_dinov3" in capsys.readouterr().out
+    for what, pattern, names in (("methods", "vp*", {"vpt"}), ("tasks", "*count", {"count", "clevr_count"})):
+        vpt("list", what, pattern, "--json")
+        assert {text.partition("(")[0] for text in json.loads(capsys.readouterr().out)} == names
+    for what in ("methods", "tasks", "backbones"):
+        assert code("list", what, "xyzzy") == ExitCode.USAGE
+        assert f"none of the {what} fits 'xyzzy'" in capsys.readouterr().err
+
+
+def test_tune_leaves_a_file_and_a_folder(tuned: Path) -> None:
+    run = tuned.with_suffix(".run")
+    assert {"job.json", "checkpoint.safetensors", "metrics.jsonl", "result.json", "curve.png", "confusion.png"} <= {
+        path.name for path in run.iterdir()
+    }
+    assert [json.loads(line)["epoch"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3, 4]
+    assert tuned.stat().st_size < 40_000
+    for picture in ("curve.png", "confusion.png"):
+        with Image.open(run / picture) as image:
+            assert min(image.size) > 200
+
+
+def test_tune_learns_and_says_so(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    vpt("tune", photos, "--out", tmp_path / "a.safetensors", *SMALL, "--json")
+    captured = capsys.readouterr()
+    result = json.loads(captured.out)
+    assert result["top1"] == 1.0
+    assert result["per_class"] == {"bars": 1.0, "disc": 1.0}
+    assert result["images"] == {"train": 20, "val": 6, "test": 6}
+    assert result["trained_parameters"] == 8 * 2 * 128 + 2 * 129
+    assert "epoch 4/4" in captured.err
+    assert "left" in captured.err
+
+
+def test_show_eval_predict(photos: Path, tuned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    vpt("show", tuned)
+    text = capsys.readouterr().out
+    assert "vpt(length=2" in text
+    assert "bars, disc" in text
+    assert re.search(r"\ntest_mean_per_class  [01]\.\d{4}\n", text)
+    vpt("eval", tuned, photos, "--json")
+    assert json.loads(capsys.readouterr().out)["top1"] == 1.0
+    vpt("predict", tuned, photos / "disc" / "0.png", photos / "bars", "--json")
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(answers) == 17
+    assert [answer["top"][0]["class"] for answer in answers] == ["disc"] + ["bars"] * 16
+
+
+def test_eval_measures_images_that_tuning_never_saw(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file keeps how its data were cut; another seed would mix in images that were learned."""
+    out = tmp_path / "cut.safetensors"
+    vpt("tune", photos, "--out", out, *SMALL, "--seed", 3, "--test-fraction", 0.25, "--json")
+    told = json.loads(capsys.readouterr().out)
+    vpt("eval", out, photos, "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert found["images"] == told["images"]["test"] == 8
+    assert found["top1"] == told["top1"] and inspect(out).cut["seed"] == 3
+
+
+def test_parts_that_do_not_fit_into_memory(
+    photos: Path, tuned: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual = images.decode
+    monkeypatch.setattr(images, "decode", lambda *args, **rest: usual(*args, memory_limit=1, **rest))
+    vpt("eval", tuned, photos, "--part", "train", "--json")
+    assert json.loads(capsys.readouterr().out)["top1"] == 1.0
+    vpt("predict", tuned, photos, "--json")
+    assert len(capsys.readouterr().out.splitlines()) == 32
+
+
+@pytest.mark.parametrize(
+    ("method", "form"),
+    [
+        ("vpt", "prompts as keys and values; the last block computes CLS alone"),
+        ("lora", "the last block computes CLS alone"),
+        ("vpt(form=textbook, output=image_mean)", "as timm computes it"),
+        ("full", "the model as it is"),
+    ],
+)
+def test_check_says_how_it_is_computed(method: str, form: str) -> None:
+    assert check("vit_base_patch16_224", method, 3).form == form
+
+
+def test_what_eval_and_predict_leave_out_is_named(
+    photos: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("disc", "bars"):
+        (tmp_path / "new" / name).mkdir(parents=True)
+        for i in range(8):
+            (tmp_path / "new" / name / f"{i}.png").write_bytes((photos / name / f"{i}.png").read_bytes())
+    for torn in ("disc/0.png", "bars/3.png"):
+        (tmp_path / "new" / torn).write_bytes(b"no image")
+    assert code("predict", tuned, tmp_path / "new") == ExitCode.DATA
+    assert capsys.readouterr().err.count("not an image") == 2
+    vpt("predict", tuned, tmp_path / "new", "--json", "--skip-corrupt")
+    heard = capsys.readouterr()
+    answers = [json.loads(line) for line in heard.out.splitlines()]
+    assert len(answers) == 14
+    assert all(Path(answer["image"]).parent.name == answer["top"][0]["class"] for answer in answers)
+    assert heard.err.count("left out") == 2
+    vpt("eval", tuned, tmp_path / "new", "--part", "train", "--json", "--skip-corrupt")
+    heard = capsys.readouterr()
+    assert json.loads(heard.out)["top1"] == 1.0
+    assert json.loads(heard.out)["images"] + heard.err.count("left out") == 8  # of 16: val and test have four each
+
+
+def test_random_crops_are_cut_from_images_kept_larger(photos: Path, tmp_path: Path) -> None:
+    out, kept = tmp_path / "crops.safetensors", tmp_path / "kept"
+    vpt("tune", photos, "--out", out, *SMALL, "--augment", "resize_crop", "--cache", kept)
+    sides = sorted(np.load(file, mmap_mode="r").shape[-1] for file in kept.glob("pixels-*.npy"))
+    assert sides == [48, 48, 48, 68]  # train, val and test as the backbone takes them, and train to cut from
+    assert not list(kept.glob("*-crop*"))
+    assert json.loads((tmp_path / "crops.run" / "result.json").read_text())["top1"] > 0.5
+
+
+@pytest.mark.parametrize("augment", ["crop", "resize_crop"])
+def test_what_is_cut_has_the_shape_of_what_is_tested(augment: str, tmp_path: Path) -> None:
+    """A disc stays round in training where it is round in testing: with `--resize crop` no image is squashed."""
+    y, x = np.mgrid[:60, :120]
+    disc = np.where((x - 60) ** 2 + (y - 30) ** 2 < 400, 255, 0).astype(np.uint8)
+    for name in ("a", "b"):
+        (tmp_path / "wide" / name).mkdir(parents=True)
+        for i in range(8):
+            Image.fromarray(disc).save(tmp_path / "wide" / name / f"{i}.png")
+    kept = tmp_path / "kept"
+    vpt("tune", tmp_path / "wide", "--out", tmp_path / "x.safetensors", *SMALL, "--augment", augment,
+        "--resize", "crop", "--cache", kept)  # fmt: skip
+    cut_from = max((np.load(file) for file in kept.glob("pixels-*.npy")), key=lambda found: found.shape[-1])
+    light = cut_from[0, 0] > 127
+    assert abs(int(light.any(0).sum()) - int(light.any(1).sum())) <= 1
+    assert 0.6 < light.any(0).sum() / len(light) < 0.73  # 40 of 60 px: the whole height is there

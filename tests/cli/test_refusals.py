@@ -1,0 +1,145 @@
+"""What a command refuses, and what it says then."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from command_line import SMALL, code, vpt
+from vpt.errors import ExitCode
+
+
+def test_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert code("tuen") == ExitCode.USAGE
+    assert "did you mean 'tune'?" in capsys.readouterr().err
+
+
+def test_check_refuses_what_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    assert code("check", "resnet18", "vpt", "--classes", 6) == ExitCode.FIT
+    assert "methods that fit: linear, mlp, partial, bias" in capsys.readouterr().err
+    assert code("check", "resnet81", "vpt", "--classes", 6) == ExitCode.BACKBONE
+    assert "resnet18" in capsys.readouterr().err
+    assert code("check", "resnet18", "vpt(lenght=3)", "--classes", 6) == ExitCode.USAGE
+    assert "did you mean 'length'?" in capsys.readouterr().err
+
+
+def test_other_settings_on_the_same_file_are_refused(
+    photos: Path, tuned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert code("tune", photos, "--out", tuned, *SMALL, "--lr", 3) == ExitCode.USAGE
+    assert "recipe.learning_rate: 0.5 then, 3.0 now" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("tune", "digits", "--seed", -1), "seed is -1"),
+        (("check", "vit_base_patch16_224", "vpt", "--classes", 0), "num_classes is 0"),
+        (("check", "vit_base_patch16_224", "vpt", "--classes", -1), "num_classes is -1"),
+        (("tune", "digits", "--image-size", -1), "image_size is -1"),
+    ],
+)
+def test_numbers_that_make_no_sense(
+    arguments: tuple[object, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("--out", tmp_path / "x.safetensors") if arguments[0] == "tune" else ()
+    assert code(*arguments, *more) == ExitCode.USAGE
+    assert said in capsys.readouterr().err
+
+
+def test_neither_files_nor_folders_of_others_are_replaced(
+    photos: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo, own, alone = tmp_path / "photo.png", tmp_path / "own.run", tmp_path / "alone.safetensors"
+    photo.write_bytes((photos / "disc" / "0.png").read_bytes())
+    alone.write_bytes(tuned.read_bytes())
+    own.mkdir()
+    (own / "thesis.txt").write_text("years of work")
+    before = {path: path.read_bytes() for path in (photo, alone, own / "thesis.txt")}
+    for out, more, said in (
+        (photo, [], "photo.png is there and is no tuned file"),
+        (photo, ["--overwrite"], "photo.png is there and is no tuned file"),
+        (own.with_suffix(".safetensors"), ["--overwrite"], "holds no run, but 'thesis.txt'"),
+        (tmp_path / "new.run", [], "new.run cannot be the tuned file"),
+        (alone, [], "what made it is not known"),
+    ):
+        assert code("tune", photos, "--out", out, *SMALL, *more) == ExitCode.USAGE
+        assert said in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in before} == before
+    vpt("tune", photos, "--out", alone, *SMALL, "--seed", 1, "--overwrite")
+    assert alone.read_bytes() != before[alone]
+    assert code("explain", tuned, photo, "--out", photo) == ExitCode.USAGE
+    assert photo.read_bytes() == before[photo]
+
+
+def test_data_without_a_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert code("tune", "", "--out", tmp_path / "a.safetensors", *SMALL) == ExitCode.DATA
+    assert "the data are ''" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 3 bytes."),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 3 bytes."),
+    ],
+)
+def test_lack_of_memory_is_said(
+    said: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise said
+
+    monkeypatch.setattr("vpt.tune.tune", fail)
+    assert code("tune", "digits") == ExitCode.MEMORY
+    error = capsys.readouterr().err
+    assert "memory ran out" in error and "--batch-size" in error
+    said = RuntimeError("something else")
+    with pytest.raises(RuntimeError, match="something else"):
+        vpt("tune", "digits")
+
+
+def test_options_for_segmentation_are_refused(
+    photos: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, option in (
+        (("tune", photos, "--out", tmp_path / "x.safetensors", "--ignore", 0), "--ignore"),
+        (("eval", tuned, photos, "--reduce-zero"), "--reduce-zero"),
+        (("eval", tuned, photos, "--scales", "1"), "--scales"),
+        (("predict", tuned, photos, "--out", tmp_path / "masks"), "--out"),
+    ):
+        assert code(*arguments) == ExitCode.USAGE
+        assert f"{option}: for segmentation, and" in capsys.readouterr().err
+
+
+def test_predict_names_what_is_missing(tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert code("predict", tuned, tmp_path / "no.png") == ExitCode.DATA
+    assert code("predict", tuned, tmp_path) == ExitCode.DATA
+    assert code("predict", tmp_path / "no.safetensors", tmp_path) == ExitCode.DATA
+    assert "no.png does not exist" in capsys.readouterr().err
+
+
+def test_eval_refuses_other_classes(tuned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert code("eval", tuned, "digits") == ExitCode.DATA
+    assert "not tuned for" in capsys.readouterr().err
+
+
+def test_corrupt_images_are_named_all_at_once_before_training(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("disc", "bars"):
+        (tmp_path / "bad" / name).mkdir(parents=True)
+        for i in range(16):
+            (tmp_path / "bad" / name / f"{i}.png").write_bytes((photos / name / f"{i}.png").read_bytes())
+        (tmp_path / "bad" / name / "torn.png").write_bytes((photos / name / "0.png").read_bytes()[:100])
+    arguments = ("tune", tmp_path / "bad", "--out", tmp_path / "bad.safetensors", *SMALL)
+    assert code(*arguments) == ExitCode.DATA
+    error = capsys.readouterr().err
+    assert error.count("torn.png") == 2
+    assert not (tmp_path / "bad.safetensors").exists()
+    vpt(*arguments, "--skip-corrupt")
+    assert capsys.readouterr().err.count("torn.png") == 2

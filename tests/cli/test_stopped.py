@@ -1,0 +1,113 @@
+"""Jobs that stop before their end: by a signal, a full disk, a loss that diverges."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from command_line import SMALL, code, started, vpt
+from vpt.errors import ExitCode
+
+
+def test_the_same_command_again_only_reads(photos: Path, tuned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = tuned.stat().st_mtime_ns
+    vpt("tune", photos, "--out", tuned, *SMALL)
+    assert "--overwrite does it again" in capsys.readouterr().err
+    assert tuned.stat().st_mtime_ns == before
+
+
+def test_what_a_killed_job_left_of_its_images_is_no_hindrance(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.run" / "pixels-0").mkdir(parents=True)
+    for name in (".job.json.x8f2.json", "metrics.jsonl"):
+        (tmp_path / "a.run" / name).write_text("")
+    vpt("tune", photos, "--out", tmp_path / "a.safetensors", *SMALL)
+    assert not (tmp_path / "a.run" / "pixels-0").exists()
+
+
+def test_a_diverging_run_stops_with_advice_and_is_recorded(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "nan.safetensors"
+    assert code("tune", photos, "--out", out, *SMALL, "--lr", 1e30) == ExitCode.TRAINING
+    error = capsys.readouterr().err
+    assert "epoch 1, step" in error
+    assert "try a learning rate of 1e+29" in error
+    failure = json.loads((tmp_path / "nan.run" / "result.json").read_text())
+    assert failure["status"] == "failed"
+    assert not out.exists()
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images and masks of two classes."""
+    root = tmp_path_factory.mktemp("scenes")
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        mask = (np.indices((40, 50)).sum(0) > rng.integers(20, 70)).astype(np.uint8)
+        for kind, pixels in (("images", np.repeat(mask[..., None] * 150 + rng.integers(50), 3, 2)), ("masks", mask)):
+            (root / kind).mkdir(exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(root / kind / f"{i}.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("data", "settings"),
+    [
+        ("photos", ("--epochs", 40)),
+        ("scenes", ("--iterations", 40, "--interval", 1, "--head", "linear", "--image-size", 48)),
+    ],
+)
+@pytest.mark.parametrize(("how", "left"), [(signal.SIGKILL, -9), (signal.SIGINT, ExitCode.INTERRUPTED)])
+def test_a_stopped_run_ends_with_the_bits_of_an_unbroken_one(
+    how: signal.Signals,
+    left: int,
+    data: str,
+    settings: tuple[object, ...],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    photos = request.getfixturevalue(data)
+    settings = (*settings, "--batch-size", 4, "--method", "vpt(length=2, dropout=0.1)")
+    whole, broken = tmp_path / "whole.safetensors", tmp_path / "broken.safetensors"
+    unbroken = started("tune", photos, "--out", whole, *settings)
+    unbroken.communicate()
+    assert unbroken.returncode == 0
+    process = started("tune", photos, "--out", broken, *settings)
+    metrics = tmp_path / "broken.run" / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 3):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(how)
+    _, error = process.communicate()
+    assert process.returncode == left
+    if how == signal.SIGINT:
+        assert "the same command goes on" in error
+    assert not broken.exists()
+    again = started("tune", photos, "--out", broken, *settings)
+    assert "going on after epoch" in again.communicate()[1]
+    results = [json.loads((tmp_path / f"{name}.run" / "result.json").read_text()) for name in ("whole", "broken")]
+    histories = [[{**epoch, "seconds": 0} for epoch in result["history"]] for result in results]
+    assert histories[0] == histories[1]
+    assert whole.read_bytes() == broken.read_bytes()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="file size limits are a Unix matter")
+def test_a_file_that_cannot_be_written_is_said(photos: Path, tmp_path: Path) -> None:
+    import resource
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+
+    process = started("tune", photos, "--out", tmp_path / "a.safetensors", *SMALL, preexec_fn=limit)
+    _, error = process.communicate()
+    assert process.returncode == ExitCode.STORAGE
+    assert "could not be written" in error
+    assert not list(tmp_path.glob("*.safetensors"))
