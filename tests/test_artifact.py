@@ -235,7 +235,7 @@ def test_not_one_of_ours(tmp_path):
     (tmp_path / "text.txt").write_text("hello, this is text and no safetensors file at all")
     assert "damaged or no safetensors file" in refusal(tmp_path / "text.txt")
     assert "does not exist" in refusal(tmp_path / "absent.safetensors")
-    assert "does not exist" in refusal(tmp_path)
+    assert "is a folder, not a tuned file" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])

@@ -66,6 +66,13 @@ def test_a_size_below_a_patch(name):
         load_backbone(name, image_size=4, pretrained=False)
 
 
+def test_safetensors_under_another_ending(tmp_path):
+    save_file(state(), tmp_path / "w.st")
+    model = tiny()
+    assert load_weights(model, tmp_path / "w.st") == ()
+    assert_loaded(model)
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".th"])
 def test_pytorch(tmp_path, suffix):
     torch.save(state(), tmp_path / f"w{suffix}")

@@ -193,6 +193,8 @@ def backbone_for(path: Path, header: Header, *, name: str | None = None, weights
 def inspect(path: str | Path) -> Header:
     """Read the header of a tuned file, and nothing else. Raises ArtifactError where it is none."""
     path = Path(path)
+    if path.is_dir():
+        raise ArtifactError(f"{path} is a folder, not a tuned file; give one of its .safetensors files")
     if not path.is_file():
         raise ArtifactError(f"the tuned file {path} does not exist; `vpt tune DATA --out FILE` makes one")
     try:

@@ -80,7 +80,8 @@ _MOST = 100  # names in a hint
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint that ends an error about an unknown `word`: the nearest known one, then the others."""
     names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]!r}? " if close else ""
+    folded = {name.casefold(): name for name in names}
+    close = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.5)
+    hint = f"did you mean {folded[close[0]]!r}? " if close else ""
     more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
     return f"{hint}known: {', '.join(names[:_MOST])}{more}"

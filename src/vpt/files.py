@@ -21,9 +21,12 @@ def write_atomic_by(path: Path, write: Callable[[Path], None], size: int | None 
     """Let `write` fill a temporary file beside `path`, then put it in place in one step.
 
     size: expected bytes, only for the message when the disk is full.
-    Raises StorageError when the disk is full or the folder cannot be written; `path` is then as it was.
+    Raises StorageError when the disk is full, the folder cannot be written, or `path` is a device; `path` is then as it
+    was.
     """
     part: Path | None = None
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise StorageError(f"{path} is no ordinary file but a device or the like; choose another place")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)

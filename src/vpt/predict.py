@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from vpt.data.dataset import Dataset, Split
+from vpt.data.folder import is_run_folder
 from vpt.data.images import Pixels, decoded
 from vpt.data.rgb import SUFFIXES
 from vpt.ensemble import Ensemble
@@ -32,7 +33,11 @@ def find_images(places: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for place in places:
         if place.is_dir():
-            inside = sorted(p for p in place.rglob("*") if p.suffix.casefold() in SUFFIXES and p.is_file())
+            inside = sorted(
+                path
+                for path in place.rglob("*")
+                if path.suffix.casefold() in SUFFIXES and path.is_file() and not any(map(is_run_folder, path.parents))
+            )
             if not inside:
                 raise DataError(f"there is no image below {place}; known endings: {', '.join(sorted(SUFFIXES))}")
             found += inside

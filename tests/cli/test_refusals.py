@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from command_line import SMALL, code, vpt
-from vpt.errors import ExitCode
+from vpt.errors import ExitCode, StorageError
+from vpt.files import write_atomic
 
 
 def test_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,6 +77,44 @@ def test_neither_files_nor_folders_of_others_are_replaced(
     assert alone.read_bytes() != before[alone]
     assert code("explain", tuned, photo, "--out", photo) == ExitCode.USAGE
     assert photo.read_bytes() == before[photo]
+
+
+def test_what_vpt_left_in_the_data_is_not_learned_from(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(photos, data)
+    for out in (data / "bars" / "inside.safetensors", data / "beside.safetensors"):
+        vpt("tune", data, "--out", out, *SMALL)
+        assert (out.with_suffix(".run") / "curve.png").exists()
+    capsys.readouterr()
+    vpt("tune", data, "--out", tmp_path / "a.safetensors", *SMALL, "--json")
+    assert sum(json.loads(capsys.readouterr().out)["images"].values()) == 32
+    vpt("predict", data / "beside.safetensors", data, "--json")
+    assert len(capsys.readouterr().out.splitlines()) == 32
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux alone")
+def test_names_that_are_no_utf8(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    shutil.copytree(photos, tmp_path / name)
+    vpt("tune", tmp_path / name, "--out", tmp_path / "a.safetensors", *SMALL)  # as DATA it is only a title
+    shutil.copytree(photos, tmp_path / "plain")
+    (tmp_path / "plain" / "disc").rename(tmp_path / "plain" / name)
+    assert code("tune", tmp_path / "plain", "--out", tmp_path / "b.safetensors", *SMALL) == ExitCode.DATA
+    assert "no UTF-8; rename" in capsys.readouterr().err
+
+
+def test_a_folder_is_no_tuned_file(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert code("show", photos) == ExitCode.ARTIFACT
+    assert "is a folder, not a tuned file" in capsys.readouterr().err
+
+
+def test_a_device_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(StorageError, match="no ordinary file"):
+        write_atomic(tmp_path / "pipe", b"")
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_data_without_a_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -176,7 +176,7 @@ def test_all_faults_at_once(tmp_path):
     assert f"{len(paths) - 1} of {len(paths)} images cannot be used:" in text
     for name, reason in REASONS.items():
         assert f"\n  {name}: {reason}" in text or (name in text and reason in text)
-    assert "good.jpg" not in text and "corrupt images to be skipped" in text
+    assert "good.jpg" not in text and "leave them out: --skip-corrupt" in text
 
 
 def test_every_one_of_many_faults_is_named(tmp_path):

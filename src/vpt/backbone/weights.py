@@ -122,6 +122,12 @@ def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
     return (*notes, *_note_on_the_rest(path, [key.removeprefix("module.").split(".")[0] for key in outside]))
 
 
+def _is_safetensors(path: Path) -> bool:
+    """By its ending, or by its first bytes: a length and the JSON that has it."""
+    with path.open("rb") as file:
+        return path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
+
+
 def _read_state(path: Path) -> dict[str, Tensor]:
     if _is_torchscript(path):
         raise BackboneError(
@@ -130,9 +136,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         )
     try:
         content: Any = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
+            load_file(path) if _is_safetensors(path) else torch.load(path, map_location="cpu", weights_only=True)
         )
     except pickle.UnpicklingError as error:
         raise BackboneError(

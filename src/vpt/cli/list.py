@@ -7,6 +7,8 @@ from fnmatch import fnmatch
 
 import click
 
+_WIDTH = 40  # of a column of names
+
 
 @click.command()
 @click.argument("what", type=click.Choice(["methods", "backbones", "tasks"]))
@@ -28,9 +30,10 @@ def command(what: str, pattern: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
-    width = max((len(name) for name in rows), default=0)
+    # Long names, as those of methods with all their options, have what is said of them on a line of its own.
+    width = max((len(name) for name in rows if len(name) <= _WIDTH), default=0)
     for name, line in rows.items():
-        click.echo(f"{name:<{width}}  {line}".rstrip())
+        click.echo(f"{name:<{width}}  {line}".rstrip() if len(name) <= _WIDTH else f"{name}\n{'':<{width}}  {line}")
 
 
 def _methods(pattern: str) -> dict[str, str]:

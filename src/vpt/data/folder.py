@@ -85,6 +85,11 @@ def _classes(part: str, folder: Path, root: Path, ignored: list[str]) -> dict[st
         inside = listed([str(inner) for inner in folders])
         raise DataError(f"{folder} holds whole data sets rather than classes; give the path of one of them: {inside}")
     ignored += [str(entry.relative_to(root)) for entry in _visible(folder) if not entry.is_dir()]
+    unreadable = [inner.name for inner in folders if not _is_text(inner.name)]
+    if unreadable:
+        raise DataError(
+            f"{folder}: the names of {listed([repr(name) for name in unreadable])} are no UTF-8; rename them"
+        )
     images: defaultdict[str, list[Path]] = defaultdict(list)
     for inner in folders:
         # macOS takes é apart into two characters; the class is the same one
@@ -110,7 +115,9 @@ def _images(folder: Path, root: Path, ignored: list[str]) -> list[Path]:
             inner.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        inner[:] = sorted(name for name in inner if not _hidden(name))
+        runs = [name for name in inner if is_run_folder(Path(place, name))]
+        ignored += [f"{Path(place, name).relative_to(root)}/ (left by vpt tune)" for name in runs]
+        inner[:] = sorted(name for name in inner if not _hidden(name) and name not in runs)
         for name in names:
             path = Path(place, name)
             if path.suffix.casefold() in SUFFIXES and not _hidden(name):
@@ -147,7 +154,17 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return [entry for entry in _visible(folder) if entry.is_dir()]
+    return [entry for entry in _visible(folder) if entry.is_dir() and not is_run_folder(entry)]
+
+
+def is_run_folder(folder: Path) -> bool:
+    """Whether `vpt tune` made it, beside a tuned file: its pictures are no images to learn from."""
+    return folder.suffix == ".run" and (folder / "job.json").is_file()
+
+
+def _is_text(name: str) -> bool:
+    """False for bytes that are no UTF-8, which the system hands over as surrogates."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _hidden(name: str) -> bool:

@@ -81,7 +81,7 @@ def decode(
             raise DataError(
                 f"{len(faults)} of {number(total, 'image')} cannot be used:"
                 f"{lines([f'{split.names[i]}: {reason}' for i, reason in faults.items()], most=len(faults))}\n"
-                "replace or delete them" + ("" if len(faults) == total else ", or ask for corrupt images to be skipped")
+                "replace or delete them" + ("" if len(faults) == total else ", or leave them out: --skip-corrupt")
             )
     except BaseException:
         _delete(images)

@@ -61,6 +61,7 @@ def read(
             )
     except OSError as error:
         raise DataError(f"{str(source)!r} cannot be read: {error}; check the path and its permissions") from error
+    dataset = replace(dataset, name=dataset.name.encode("utf-8", "replace").decode())  # it may be bytes of no encoding
     dataset = complete(dataset, seed=seed, val_fraction=val_fraction, test_fraction=test_fraction)
     if not test:  # before the search for leaks, which opens images
         dataset = replace(dataset, test=Split())
