@@ -80,9 +80,9 @@ def run(spec: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
 
 def work(job: str, out: str) -> None:
     """The inside of that process."""
-    from vpt.job import Job
     from vpt.training import Recipe
-    from vpt.tune import tune
+    from vpt.training.job import Job
+    from vpt.tuning import tune
 
     spec = json.loads(job)
     result = tune(

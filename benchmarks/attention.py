@@ -27,7 +27,8 @@ import counted
 from measure import CLOCKS, once, paired, shown, summary
 from report import write
 from textbook import Frozen, TextbookViT
-from vpt import attach, machine
+from vpt import attach
+from vpt.core import environment
 
 CLASSES = 100
 LENGTHS = (1, 10, 50, 100, 200)
@@ -167,11 +168,11 @@ def peak(form: str, length: int, batch: int) -> None:
     images, labels = torch.randn(batch, 3, 224, 224), torch.arange(batch) % CLASSES
     run = infer(network, images) if form == "frozen" else step(network, images, labels)
     cpu = torch.device("cpu")
-    machine.forget_peak(cpu)
-    before = machine.peak_memory(cpu)
+    environment.forget_peak(cpu)
+    before = environment.peak_memory(cpu)
     run()
     run()
-    process = machine.peak_memory(cpu)
+    process = environment.peak_memory(cpu)
     print(json.dumps({"process": process, "above": process - before}))
 
 
@@ -261,7 +262,7 @@ def main() -> None:
     )
     parser.add_argument("--peak", nargs=2, metavar=("FORM", "LENGTH"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    machine.keep_freed_memory()
+    environment.keep_freed_memory()
     if options.peak:
         peak(options.peak[0], int(options.peak[1]), options.batch)
         return

@@ -25,8 +25,8 @@ from measure import CLOCKS, once, paired, shown, spread
 from report import write
 from vpt import attach, load_backbone
 from vpt.data.dataset import Split
+from vpt.data.decode_cache import decode_once
 from vpt.data.images import decode
-from vpt.data.kept import decode_once
 from vpt.training import Examples, Feed
 
 

@@ -29,7 +29,8 @@ import torch
 from attention import step
 from measure import paired, shown, spread
 from report import write
-from vpt import TunedModel, attach, load_backbone, machine
+from vpt import TunedModel, attach, load_backbone
+from vpt.core import environment
 from vpt.training import Examples, Recipe, train, train_grid
 
 RATES = (50.0, 25.0, 10.0, 5.0, 2.5, 1.0, 0.5, 0.25, 0.1, 0.05)  # paper, appendix A
@@ -136,7 +137,7 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=3, help="measured one by one")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    machine.keep_freed_memory()
+    environment.keep_freed_memory()
     for part in options.parts:
         figures, table = PARTS[part](options)
         command = f"python benchmarks/grid.py --parts {part} --rounds {options.rounds}"

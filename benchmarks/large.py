@@ -19,9 +19,10 @@ import torch
 from attention import infer, step
 from measure import paired, shown, summary
 from report import write
-from vpt import attach, load_backbone, machine
-from vpt.backbone.record import Backbone
-from vpt.model import TunedModel
+from vpt import attach, load_backbone
+from vpt.backbones.backbone import Backbone
+from vpt.core import environment
+from vpt.model.tuned_model import TunedModel
 
 MODELS = ("vit_huge_patch14_224", "vit_giant_patch14_dinov2")
 PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -65,10 +66,10 @@ def peak(name: str, form: str, size: int, run_it: bool) -> None:
         return
     cpu = torch.device("cpu")
     run = step(model, *batch(size))
-    machine.forget_peak(cpu)
-    before = machine.peak_memory(cpu)
+    environment.forget_peak(cpu)
+    before = environment.peak_memory(cpu)
     run()
-    print(json.dumps({"weights": weights, "above": machine.peak_memory(cpu) - before}))
+    print(json.dumps({"weights": weights, "above": environment.peak_memory(cpu) - before}))
 
 
 def measured(name: str, options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
@@ -95,7 +96,7 @@ def main() -> None:
     if options.peak:  # what is freed goes back to the system, or a step could use what loading had
         peak(*options.peak, options.batch, options.peak[1] not in options.without)
         return
-    machine.keep_freed_memory()
+    environment.keep_freed_memory()
     for name in options.models:
         figures, rows = measured(name, options)
         lines = [

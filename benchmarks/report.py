@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vpt import machine
-from vpt.files import write_atomic
+from vpt.core import environment
+from vpt.core.io import write_atomic
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -24,7 +24,7 @@ def write(name: str, part: str, values: dict[str, Any], command: str, table: str
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     parts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    here = {**machine.describe(), "day": datetime.now(UTC).date().isoformat()}
+    here = {**environment.describe(), "day": datetime.now(UTC).date().isoformat()}
     parts[part] = {"command": command, "machine": here, "values": values, "table": table}
     write_atomic(path, json.dumps(parts, indent=1).encode())
     text = "\n\n".join(f"{entry['table']}\n\n{provenance(entry)}" for entry in parts.values())

@@ -46,14 +46,14 @@ def run(spec: dict[str, Any], work: Path) -> dict[str, Any]:
 def work(text: str, out: str, record: str) -> None:
     """The inside of that process."""
     from vpt import load
-    from vpt.backbone import load_backbone
-    from vpt.files import write_atomic
+    from vpt.backbones import load_backbone
+    from vpt.core.io import write_atomic
+    from vpt.data.segmentation_folder import read_scenes
     from vpt.methods import parse_method
-    from vpt.segment.course import Course
-    from vpt.segment.folders import read_scenes
-    from vpt.segment.job import SegmentJob, tune_segmentation
-    from vpt.segment.predict import evaluate_masks, predict_masks
-    from vpt.segment.sliding import Inference
+    from vpt.tasks.segmentation.job import SegmentJob, tune_segmentation
+    from vpt.tasks.segmentation.prediction import evaluate_masks, predict_masks
+    from vpt.tasks.segmentation.sliding_window import Inference
+    from vpt.tasks.segmentation.training import Course
 
     spec = json.loads(text)
     course = Course.of(

@@ -18,7 +18,7 @@ from torch import Tensor
 from measure import paired, shown, summary
 from report import write
 from vpt import TunedModel, attach, load_backbone
-from vpt.serve.mixed import Learned, Mixed
+from vpt.serving.multi_task import Learned, Mixed
 
 
 @torch.inference_mode()

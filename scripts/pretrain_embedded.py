@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vpt.backbone import embedded
+from vpt.backbones import embedded
 
 SIZE = embedded.SIZE
 GLYPHS, BLOBS, GRATINGS = 128, 48, 16

@@ -15,21 +15,21 @@ import torch
 from PIL import Image
 from torch import nn
 
-import vpt.ablate
-import vpt.tune
-from vpt.ablate import Ablation, ablate
-from vpt.ablations import SERIES, Known, Point, find
-from vpt.artifact import load
-from vpt.backbone import load_backbone, skeleton
-from vpt.backbone.sites import Sites
-from vpt.backbone.trunk import survey, trunk_of
+import vpt.experiments.ablation
+import vpt.tuning
+from vpt.attention.detection import survey, trunk_of
+from vpt.backbones import load_backbone, skeleton
+from vpt.backbones.layout import Sites
 from vpt.cli.ablate import command
 from vpt.data.images import decode
-from vpt.data.read import read
+from vpt.data.loading import read
 from vpt.errors import SpecError, TrainingError, VptError
-from vpt.job import Job
+from vpt.experiments.ablation import Ablation, ablate
+from vpt.experiments.ablation_series import SERIES, Known, Point, find
 from vpt.methods import Linear, parse_method
+from vpt.model.tuned_file import load
 from vpt.training import Recipe
+from vpt.training.job import Job
 
 KNOWN = Known("vpt(length=5)", classes=4, backbones=("vit_nano_patch12_48", "vit_tiny_patch16_224"), blocks=8,
               size=48, patch=12)  # fmt: skip
@@ -53,8 +53,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def shortened(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Gives a series other points, and leaves pictures of single runs out."""
-    monkeypatch.setattr(vpt.tune.pictures, "confusion", lambda *_: None)
-    monkeypatch.setattr(vpt.tune.pictures, "curve", lambda *_: None)
+    monkeypatch.setattr(vpt.tuning.figures, "confusion", lambda *_: None)
+    monkeypatch.setattr(vpt.tuning.figures, "curve", lambda *_: None)
     return lambda name, *points: monkeypatch.setitem(SERIES, name, replace(SERIES[name], points=lambda known: points))
 
 
@@ -125,7 +125,7 @@ def test_a_series_leaves_a_table_a_picture_and_figures_and_is_only_read_again(
     table = (tmp_path / "table.md").read_text()
     assert "| refused: vpt(" in table and "± sd of 2 |" in table and "- epochs: 1" in table and "torch" in table
 
-    monkeypatch.setattr(vpt.tune, "train", lambda *_, **__: pytest.fail("a finished run was done again"))
+    monkeypatch.setattr(vpt.tuning, "train", lambda *_, **__: pytest.fail("a finished run was done again"))
     assert run("length", images, tmp_path, seeds=2, choices={"learning_rate": 0.01}).as_dict() == results
     with pytest.raises(SpecError, match=r"learning_rate: 0\.01 then"):
         run("length", images, tmp_path, seeds=2, choices={"learning_rate": 0.02})
@@ -139,8 +139,8 @@ def test_a_run_that_diverges_does_not_end_the_series(
             raise TrainingError("the loss is NaN")
         return real(job)
 
-    real = vpt.ablate.tune
-    monkeypatch.setattr(vpt.ablate, "tune", tune)
+    real = vpt.experiments.ablation.tune
+    monkeypatch.setattr(vpt.experiments.ablation, "tune", tune)
     shortened("combine", Point("bias", method="bias"), Point("linear", method="linear"))
     bias, linear = run("combine", images, tmp_path, seeds=2).rows
     assert "(n = 1) diverged: the loss is NaN" in bias.figure
@@ -154,8 +154,8 @@ def test_points_that_are_the_same_are_trained_once(
         trained.append(job.out.stem)
         return real(job)
 
-    real, trained = vpt.ablate.tune, list[str]()
-    monkeypatch.setattr(vpt.ablate, "tune", tune)
+    real, trained = vpt.experiments.ablation.tune, list[str]()
+    monkeypatch.setattr(vpt.experiments.ablation, "tune", tune)
     ends = [Point(12, line, fields={"depth": "1-2"}) for line in ("from the bottom", "from the top")]
     shortened("depth", Point(1, "from the bottom", fields={"depth": "1-1"}), *ends)
     one, bottom, top = run("depth", images, tmp_path, seeds=2).rows

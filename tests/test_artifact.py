@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 import vpt
 from families import backbone_of, images, model_of, resized
 from vpt import VPT, Backbone, TunedModel, attach, inspect, load, save
-from vpt.backbone import embedded
-from vpt.backbone.weights import load_weights
+from vpt.backbones import embedded
+from vpt.backbones.weights import load_weights
 from vpt.errors import ArtifactError, StorageError
 
 SCORES = {"test": {"top1": 0.75, "per_class": [0.5, 1.0, None]}}
@@ -297,6 +297,6 @@ def test_weights_are_read_once_at_another_size(tmp_path, monkeypatch):
     """Reading them at the usual size first would double the time that a large backbone takes."""
     path = save(attach(vpt.load_backbone(image_size=60), "linear", 2), tmp_path / "t.safetensors")
     usual, read = load_weights, []
-    monkeypatch.setattr("vpt.backbone.load.load_weights", lambda *args: read.append(args) or usual(*args))
+    monkeypatch.setattr("vpt.backbones.loading.load_weights", lambda *args: read.append(args) or usual(*args))
     assert load(path).backbone.preprocessing.size == 60
     assert len(read) == 1

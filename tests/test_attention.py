@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from vpt.backbone.absorbed import attend_absorbed
-from vpt.backbone.beside import attend_beside
+from vpt.attention.absorbed import attend_absorbed
+from vpt.attention.joint_attention import attend_beside
 
 HEADS, K = 2, 8
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from families import TINY, images, model_of, randomise
 from vpt import Backbone, load_backbone
-from vpt.backbone import DEFAULT, known_backbones
-from vpt.backbone.weights import load_weights
+from vpt.backbones import DEFAULT, known_backbones
+from vpt.backbones.weights import load_weights
 from vpt.errors import BackboneError
 
 NAME = "test_vit"  # the smallest ViT that timm knows by name

@@ -9,7 +9,7 @@ import torch
 
 from families import TINY, backbone_of, images
 from vpt import METHODS, Full, Linear, Method, Plan, attach
-from vpt.backbone.sites import Sites
+from vpt.backbones.layout import Sites
 from vpt.errors import BackboneError, FitError, SpecError, VptError
 from vpt.testing import CHECKS, Check, check_compile, check_detach, check_frozen, check_method, check_only_owned_trains
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vpt import Backbone, TunedModel, attach
-from vpt.backbone import skeleton
+from vpt.backbones import skeleton
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from torch import nn
 
 from families import SIZE, backbone_of, images, model_of
 from vpt import FitError, SpecError, TunedModel, attach, inspect, load, save
-from vpt.backbone import skeleton
-from vpt.backbone.trunk import trunk_of
-from vpt.predict import predict
+from vpt.attention.detection import trunk_of
+from vpt.backbones import skeleton
+from vpt.tasks.classification.prediction import predict
 
 SMALL = "setr_pup(channels=8)"
 CASES = [

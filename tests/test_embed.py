@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vpt import SpecError, TunedModel, attach, load_backbone, pictures, save
+from vpt import SpecError, TunedModel, attach, load_backbone, save
+from vpt.analysis.embeddings import embed, nearest_top1
 from vpt.cli.embed import command
-from vpt.data.read import read
-from vpt.embed import embed, nearest_top1
+from vpt.data.loading import read
 from vpt.errors import DataError
+from vpt.plots import figures
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,7 @@ def test_command(
         run(file, photos, "--out", "points.pdf")
 
     # Without matplotlib there is still the table.
-    monkeypatch.setattr(pictures, "available", lambda: False)
+    monkeypatch.setattr(figures, "available", lambda: False)
     run(file, photos, "--limit", 6, "--out", "few.svg")
     assert (Path("few.csv").exists(), Path("few.svg").exists()) == (True, False)
     assert "vpt[plots]" in capsys.readouterr().out
@@ -107,7 +108,7 @@ def test_a_picture_of_any_number_of_classes(classes: int, tmp_path: Path) -> Non
     labels = np.arange(60) % classes
     places = np.random.default_rng(0).normal(size=(60, 2))
     names = [f"class {i}" for i in range(classes)]
-    pictures.points(tmp_path / "points.svg", {"before": places, "after": places}, labels, names)
+    figures.points(tmp_path / "points.svg", {"before": places, "after": places}, labels, names)
     assert ("class 2" in (tmp_path / "points.svg").read_text()) == (classes <= 20)  # in a comment beside the outlines
 
 

@@ -7,8 +7,8 @@ import torch
 
 from families import backbone_of, images
 from vpt import TunedModel, attach
-from vpt.ensemble import Ensemble
 from vpt.errors import SpecError
+from vpt.model.ensemble import Ensemble
 
 
 def members(family: str, method: str, count: int = 5) -> list[TunedModel]:

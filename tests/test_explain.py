@@ -14,12 +14,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from families import SIZE, backbone_of, images, model_of
-from vpt import FitError, SpecError, TunedModel, attach, load_backbone, pictures, save
-from vpt.backbone.attention import Attend
-from vpt.backbone.trunk import Features, trunk_of
+from vpt import FitError, SpecError, TunedModel, attach, load_backbone, save
+from vpt.analysis.attention_maps import Gaze, Seen, draw, explain, rollout, watch
+from vpt.attention.detection import Features, trunk_of
+from vpt.attention.kv_attention import Attend
 from vpt.cli.explain import command
 from vpt.errors import DataError
-from vpt.explain import Gaze, Seen, draw, explain, rollout, watch
+from vpt.plots import figures
 
 KINDS = ("vit", "dinov2-reg", "dinov3-cls", "beit")
 P = 3
@@ -256,7 +257,7 @@ def test_command(
     assert "each prompt" in capsys.readouterr().out
     with pytest.raises(SpecError, match=r"must end in .png or .svg"):
         run("vpt.safetensors", picture, "--out", "maps.jpg")
-    monkeypatch.setattr(pictures, "available", lambda: False)
+    monkeypatch.setattr(figures, "available", lambda: False)
     with pytest.raises(SpecError, match=r"vpt\[plots\]"):
         run("vpt.safetensors", picture)
 

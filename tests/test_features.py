@@ -15,9 +15,9 @@ from vpt import TunedModel
 from vpt.errors import DataError, SpecError
 from vpt.training import Examples, Watcher, prototypes, train
 from vpt.training.batches import Feed
-from vpt.training.evaluate import logits_of
-from vpt.training.features import what_must_run
-from vpt.training.grid import check_grid
+from vpt.training.evaluation import logits_of
+from vpt.training.feature_cache import what_must_run
+from vpt.training.head_grid import check_grid
 
 
 def test_prototypes_are_the_mean_features_of_the_frozen_backbone():
@@ -104,7 +104,7 @@ def test_random_crops_of_each_image_are_drawn_once_and_their_features_kept(tmp_p
         ".safetensors"
     ] * 17  # the images, and sixteen crops of each
     assert "16 random crops of each image" in heard[0]
-    monkeypatch.setattr("vpt.training.features.logits_of", None)  # nothing is computed a second time
+    monkeypatch.setattr("vpt.training.feature_cache.logits_of", None)  # nothing is computed a second time
     train(second, examples(), recipe, validation=examples(), cache=tmp_path)
     assert differences(first, second) == 0
     train(plain, examples(), replace(recipe, augment="none"), cache=tmp_path)

@@ -15,15 +15,18 @@ import vpt
 ROOT = Path(vpt.__file__).parent
 FLOORS = (
     {"errors", "_version"},
-    {"extras", "files", "spec"},
+    {"core"},
+    {"plots"},
     {"data"},
-    {"backbone"},
+    {"datasets", "backbones"},
+    {"attention"},
+    {"heads"},
     {"methods"},
-    {"hanging", "dense"},
     {"model"},
-    {"artifact", "training", "ensemble"},
-    {"testing", "machine", "pictures", "job", "run_folder", "trackers", "ablations"},
-    {"segment", "tune", "predict", "demo", "check", "ablate", "explain", "embed", "bench", "serve"},
+    {"testing", "training"},
+    {"tasks"},
+    {"tuning"},
+    {"analysis", "experiments", "serving"},
     {"cli"},
     {"__main__"},
 )
@@ -68,12 +71,6 @@ def test_imports_lead_downward(module):
         )
 
 
-def test_benchmarks_stand_on_what_reads_and_writes_folders():
-    for module in MODULES:
-        if module.startswith("vpt.data.") and not module.startswith("vpt.data.benchmarks"):
-            assert not [other for other in imports(module) if other.startswith("vpt.data.benchmarks")], module
-
-
 def test_no_circles():
     finished: set[str] = set()
 
@@ -92,9 +89,9 @@ def test_no_circles():
 @pytest.mark.parametrize("module", MODULES)
 def test_third_parties_stay_in_their_rooms(module):
     packages = {name.split(".")[0] for name in imports(module)}
-    assert not {"timm", "torchvision"} & packages or room(module) == "backbone"
+    assert not {"timm", "torchvision"} & packages or room(module) in ("backbones", "attention")
     assert not {"click", "rich"} & packages or room(module) == "cli"
-    assert "matplotlib" not in packages or room(module) == "pictures"
+    assert "matplotlib" not in packages or room(module) == "plots"
     assert "vpt" not in imports(module) - MODULES.keys() or room(module) == "cli", (
         "import from the module, not the face"
     )

@@ -14,7 +14,7 @@ from two_processes import RECIPE, examples
 from vpt import Linear, TunedModel, attach
 from vpt.errors import FitError, SpecError, TrainingError
 from vpt.training import Recipe, train, train_grid
-from vpt.training.heads import Heads
+from vpt.training.stacked_heads import Heads
 
 GRID = [
     {"learning_rate": rate, "weight_decay": decay, "seed": seed}

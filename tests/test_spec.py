@@ -7,7 +7,8 @@ from typing import Literal
 
 import pytest
 
-from vpt import METHODS, VPT, Full, Linear, parse_method, spec
+from vpt import METHODS, VPT, Full, Linear, parse_method
+from vpt.core import spec
 from vpt.errors import SpecError
 from vpt.methods import Bias, LoRA, Norm, Sum
 

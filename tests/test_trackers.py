@@ -14,15 +14,15 @@ from typing import Any, ClassVar
 import pytest
 from click.testing import CliRunner
 
-from vpt import trackers
 from vpt.cli.tune import command
 from vpt.errors import SpecError, VptError
-from vpt.trackers import Values, flat, tracker
+from vpt.training import loggers
+from vpt.training.loggers import Values, flat, tracker
 
 # In processes of their own: these packages warn of things that are not ours to mend.
 TELL = """
 import sys
-from vpt.trackers import tracker
+from vpt.training.loggers import tracker
 told = tracker(sys.argv[1])
 for name in ("one", "two"):
     told.begin(name, {"recipe": {"epochs": 2}, "method": "linear"})
@@ -71,7 +71,7 @@ for name, path in zip(("one", "two"), files, strict=True):  # protocol buffers, 
 PLACE = {"tensorboard": "{}", "mlflow": "file:{}/mlruns", "wandb": "trial"}
 
 
-@pytest.mark.parametrize("name", trackers.TRACKERS)
+@pytest.mark.parametrize("name", loggers.TRACKERS)
 def test_each_tracker_writes_what_it_is_told(name: str, tmp_path: Path) -> None:
     package = "torch.utils.tensorboard" if name == "tensorboard" else name
     if importlib.util.find_spec("tensorboard" if name == "tensorboard" else name) is None:
@@ -107,7 +107,7 @@ class Recording:
 
 @pytest.fixture
 def heard(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    monkeypatch.setitem(trackers.TRACKERS, "recording", Recording)
+    monkeypatch.setitem(loggers.TRACKERS, "recording", Recording)
     monkeypatch.setattr(Recording, "heard", [])
     return Recording.heard
 

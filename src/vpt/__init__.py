@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from vpt._version import __version__
 
 if TYPE_CHECKING:
-    from vpt.artifact import Header, inspect, load, save
-    from vpt.backbone import Backbone, load_backbone
+    from vpt.backbones import Backbone, load_backbone
     from vpt.errors import FitError, SpecError, VptError
     from vpt.methods import METHODS, VPT, Full, Linear, Method, Plan, parse_method
-    from vpt.model import Counts, TunedModel, attach
+    from vpt.model.tuned_file import Header, inspect, load, save
+    from vpt.model.tuned_model import Counts, TunedModel, attach
 
 __all__ = [
     "METHODS",
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 # One face, and nothing heavy behind it until it is asked for: `vpt --help` must not wait for torch.
-_HOMES = ("vpt.errors", "vpt.model", "vpt.artifact", "vpt.backbone", "vpt.methods")
+_HOMES = ("vpt.errors", "vpt.model.tuned_model", "vpt.model.tuned_file", "vpt.backbones", "vpt.methods")
 
 
 def __getattr__(name: str) -> Any:

@@ -20,12 +20,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from vpt.artifact import load, save
-from vpt.backbone import Backbone, load_backbone
-from vpt.backbone.trunk import trunk_of
+from vpt.attention.detection import trunk_of
+from vpt.backbones import Backbone, load_backbone
 from vpt.errors import FitError
 from vpt.methods.base import Method
-from vpt.model import TunedModel, attach
+from vpt.model.tuned_file import load, save
+from vpt.model.tuned_model import TunedModel, attach
 
 Check = Callable[[str | Method, nn.Module | Backbone], None]
 CLASSES = 3

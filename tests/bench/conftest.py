@@ -12,10 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from vpt.bench.plan import Plan
-from vpt.bench.reading import read_plan
-from vpt.bench.store import Store
-from vpt.bench.work import work
+from vpt.experiments.experiment import Plan
+from vpt.experiments.plan_file import read_plan
+from vpt.experiments.store import Store
+from vpt.experiments.worker import work
 
 PLAN = """
 name = "small"

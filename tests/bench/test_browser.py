@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from browsing import CONTRAST, look
-from vpt.bench.report import report
-from vpt.bench.store import Store
+from vpt.experiments.report import report
+from vpt.experiments.store import Store
 
 OUTSIDE = """
 return [...document.querySelectorAll("svg")].flatMap(svg => {

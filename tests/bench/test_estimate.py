@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from vpt.backbone.record import Backbone
-from vpt.bench import estimate as module
-from vpt.bench.estimate import Cost, estimate
-from vpt.bench.plan import Plan
+from vpt.backbones.backbone import Backbone
+from vpt.experiments import cost_estimate as module
+from vpt.experiments.cost_estimate import Cost, estimate
+from vpt.experiments.experiment import Plan
 from vpt.training import Recipe
 
 LINEAR = ('{ name = "Full", spec = "full" }', '{ name = "Linear", spec = "linear" }')

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from vpt import inspect
-from vpt.bench import work as work_module
-from vpt.bench.choose import bundles, chosen
-from vpt.bench.plan import Plan, Run
-from vpt.bench.reading import read_plan, shipped
-from vpt.bench.store import Store
-from vpt.bench.work import execute, without_result, work
 from vpt.errors import SpecError
-from vpt.tune import tune_heads
+from vpt.experiments import worker as work_module
+from vpt.experiments.experiment import Plan, Run
+from vpt.experiments.plan_file import read_plan, shipped
+from vpt.experiments.search import bundles, chosen
+from vpt.experiments.store import Store
+from vpt.experiments.worker import execute, without_result, work
+from vpt.tuning import tune_heads
 
 HEADS = (
     'methods = [{ name = "Full", spec = "full" }, '

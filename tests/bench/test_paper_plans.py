@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vpt.bench import reading
-from vpt.bench.choose import left, ready
-from vpt.bench.plan import Plan
-from vpt.bench.reading import find, read_plan
-from vpt.data.benchmarks.catalogue import BENCHMARKS, TASKS
+from vpt.datasets.catalog import BENCHMARKS, TASKS
 from vpt.errors import DataError
+from vpt.experiments import plan_file
+from vpt.experiments.experiment import Plan
+from vpt.experiments.plan_file import find, read_plan
+from vpt.experiments.search import left, ready
 
 
 @pytest.fixture
@@ -112,4 +112,4 @@ def test_the_plan_may_name_the_folder(data: Path) -> None:
     path = data.parent / "mine.toml"
     path.write_text('benchmark = "fgvc"\ndata = "data"\nmethods = ["linear"]\n')
     assert [task.data for task in read_plan(path).tasks] == [str(data / "cub")]
-    assert reading.shipped()["fgvc"].is_file()
+    assert plan_file.shipped()["fgvc"].is_file()

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from vpt.bench.choose import left, ready
-from vpt.bench.plan import Plan
-from vpt.bench.reading import find, read_plan, shipped
 from vpt.errors import DataError, SpecError, VptError
+from vpt.experiments.experiment import Plan
+from vpt.experiments.plan_file import find, read_plan, shipped
+from vpt.experiments.search import left, ready
 
 PlanOf = Callable[..., Plan]
 
@@ -76,7 +76,7 @@ def test_ids_follow_how_crops_are_cut_where_there_are_any(plan_of: PlanOf, monke
     """What a new way of cutting does not touch is not done again."""
     cropped = ("epochs = 1", 'epochs = 1\naugment = "crop"')
     before = {change: ids(plan_of(*change)) for change in ((), (cropped,))}
-    monkeypatch.setattr("vpt.bench.plan.CROPS", 3)
+    monkeypatch.setattr("vpt.experiments.experiment.CROPS", 3)
     assert ids(plan_of()) == before[()]
     assert not ids(plan_of(cropped)) & before[(cropped,)]
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from vpt.bench import work as work_module
-from vpt.bench.choose import chosen, left, ready
-from vpt.bench.plan import Plan, Run
-from vpt.bench.store import Record, Store
-from vpt.bench.work import execute, work
 from vpt.errors import TrainingError
-from vpt.job import Job
+from vpt.experiments import worker as work_module
+from vpt.experiments.experiment import Plan, Run
+from vpt.experiments.search import chosen, left, ready
+from vpt.experiments.store import Record, Store
+from vpt.experiments.worker import execute, work
+from vpt.training.job import Job
 
 PlanOf = Callable[..., Plan]
 _opened: list[str] = []

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from vpt.bench.outcome import outcome
-from vpt.bench.plan import Entry, Plan
-from vpt.bench.published import published
-from vpt.bench.statistics import wins
-from vpt.bench.store import Store
-from vpt.bench.tables import beside_published
-from vpt.data.benchmarks.catalogue import TASKS
+from vpt.datasets.catalog import TASKS
+from vpt.experiments.experiment import Entry, Plan
+from vpt.experiments.published import published
+from vpt.experiments.results import outcome
+from vpt.experiments.significance import wins
+from vpt.experiments.store import Store
+from vpt.experiments.tables import beside_published
 from vpt.methods import parse_method
 
 CUB = {"name": "cub", "classes": 200, "images": {"train": 5394, "val": 600, "test": 5794}}

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from vpt.bench.on_ray import RayCluster, _do
-from vpt.bench.plan import Plan
-from vpt.bench.store import Store
 from vpt.cli.bench import command
+from vpt.experiments.experiment import Plan
+from vpt.experiments.ray_executor import RayCluster, _do
+from vpt.experiments.store import Store
 
 # In a process of its own: Ray installs handlers and warns of things that are not ours to mend.
 SWEEP = """
@@ -23,9 +23,9 @@ import json, sys, time
 from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
-from vpt.bench.on_ray import RayCluster
-from vpt.bench.reading import read_plan
-from vpt.bench.runner import RunListener, run
+from vpt.experiments.ray_executor import RayCluster
+from vpt.experiments.plan_file import read_plan
+from vpt.experiments.runner import RunListener, run
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
 other = cluster.add_node(num_cpus=1)

@@ -14,16 +14,16 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from vpt.bench.charts import scatter, sparkline
-from vpt.bench.export import COLUMNS, as_csv, as_parquet, query
-from vpt.bench.outcome import outcome
-from vpt.bench.plan import Plan
-from vpt.bench.report import report
-from vpt.bench.status import status
-from vpt.bench.store import Store
-from vpt.bench.tables import percent, tables
 from vpt.cli.bench import command
 from vpt.errors import SpecError
+from vpt.experiments.charts import scatter, sparkline
+from vpt.experiments.experiment import Plan
+from vpt.experiments.report import report
+from vpt.experiments.results import outcome
+from vpt.experiments.run_table import COLUMNS, as_csv, as_parquet, query
+from vpt.experiments.status import status
+from vpt.experiments.store import Store
+from vpt.experiments.tables import percent, tables
 
 PlanOf = Callable[..., Plan]
 VOID = {"meta"}

@@ -17,16 +17,16 @@ from typing import Any
 
 import pytest
 
-from vpt.bench import claims as claims_module
-from vpt.bench import work as work_module
-from vpt.bench.choose import ready
-from vpt.bench.claims import Claims, beating
-from vpt.bench.local import Processes
-from vpt.bench.plan import Plan
-from vpt.bench.runner import RunListener, run
-from vpt.bench.store import Record, Store
-from vpt.bench.work import execute, work
 from vpt.errors import DataError, VptError
+from vpt.experiments import run_lock as claims_module
+from vpt.experiments import worker as work_module
+from vpt.experiments.experiment import Plan
+from vpt.experiments.local_executor import Processes
+from vpt.experiments.run_lock import Claims, beating
+from vpt.experiments.runner import RunListener, run
+from vpt.experiments.search import ready
+from vpt.experiments.store import Record, Store
+from vpt.experiments.worker import execute, work
 
 PlanOf = Callable[..., Plan]
 

@@ -12,17 +12,17 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from vpt.bench.estimate import estimate
-from vpt.bench.export import as_csv
-from vpt.bench.outcome import outcome
-from vpt.bench.reading import read_plan
-from vpt.bench.report import report
-from vpt.bench.store import Store
-from vpt.bench.work import work
 from vpt.cli.bench import command
 from vpt.errors import DataError, SpecError, VptError
-from vpt.segment.course import Course
-from vpt.segment.job import SegmentJob
+from vpt.experiments.cost_estimate import estimate
+from vpt.experiments.plan_file import read_plan
+from vpt.experiments.report import report
+from vpt.experiments.results import outcome
+from vpt.experiments.run_table import as_csv
+from vpt.experiments.store import Store
+from vpt.experiments.worker import work
+from vpt.tasks.segmentation.job import SegmentJob
+from vpt.tasks.segmentation.training import Course
 
 PLAN = """
 name = "squares"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vpt.bench.statistics import differences, group_mean, mean, spread, welch, wilcoxon, wins
+from vpt.experiments.significance import differences, group_mean, mean, spread, welch, wilcoxon, wins
 
 
 def test_mean_and_spread() -> None:

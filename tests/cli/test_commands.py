@@ -16,11 +16,11 @@ from PIL import Image
 
 from command_line import SMALL, code, vpt
 from vpt import METHODS
-from vpt.artifact import inspect
-from vpt.check import check
+from vpt.analysis.summary import check
 from vpt.cli import COMMANDS
 from vpt.data import images
 from vpt.errors import ExitCode
+from vpt.model.tuned_file import inspect
 
 
 def test_help_needs_no_torch() -> None:

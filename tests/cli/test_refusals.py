@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from command_line import SMALL, code, vpt
+from vpt.core.io import write_atomic
 from vpt.errors import ExitCode, StorageError
-from vpt.files import write_atomic
 
 
 def test_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,7 +137,7 @@ def test_lack_of_memory_is_said(
     def fail(*args: object, **options: object) -> None:
         raise said
 
-    monkeypatch.setattr("vpt.tune.tune", fail)
+    monkeypatch.setattr("vpt.tuning.tune", fail)
     assert code("tune", "digits") == ExitCode.MEMORY
     error = capsys.readouterr().err
     assert "memory ran out" in error and "--batch-size" in error

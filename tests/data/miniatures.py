@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from vpt.data.benchmarks.catalogue import TASKS
-from vpt.data.benchmarks.place import Remote
-from vpt.data.benchmarks.task import BenchmarkTask
+from vpt.datasets.catalog import TASKS
+from vpt.datasets.download_dir import Remote
+from vpt.datasets.task import BenchmarkTask
 
 _fresh = count(1)
 

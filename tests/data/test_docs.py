@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vpt.data.benchmarks.catalogue import TASKS
+from vpt.datasets.catalog import TASKS
 
 PAGE = Path(__file__).parents[2] / "docs" / "data.md"
 BEGIN, END = "<!-- tasks -->\n", "<!-- /tasks -->"

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vpt.data.folder import read_folder
-from vpt.data.generated import TASKS
-from vpt.data.read import read
+from vpt.data.image_folder import read_folder
+from vpt.data.loading import read
+from vpt.data.synthetic import TASKS
 from vpt.errors import DataError, SpecError
 
 

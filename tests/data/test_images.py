@@ -13,7 +13,7 @@ from PIL import Image
 
 from vpt.data.dataset import Split
 from vpt.data.images import decode
-from vpt.data.transforms import Preprocessing
+from vpt.data.preprocessing import Preprocessing
 from vpt.errors import DataError, StorageError
 
 SMALL = Preprocessing(size=8, interpolation="nearest")

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vpt.data import kept
+from vpt.data import decode_cache
 from vpt.data.dataset import Split
+from vpt.data.decode_cache import decode_once
 from vpt.data.images import Pixels
-from vpt.data.kept import decode_once
-from vpt.data.transforms import Preprocessing
+from vpt.data.preprocessing import Preprocessing
 from vpt.errors import DataError
 
 SMALL = Preprocessing(size=8, interpolation="nearest")
@@ -43,7 +43,7 @@ def forbid(monkeypatch: pytest.MonkeyPatch) -> None:
     def decode(*_: object, **__: object) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(kept, "decode", decode)
+    monkeypatch.setattr(decode_cache, "decode", decode)
 
 
 def test_the_second_time_nothing_is_decoded(split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

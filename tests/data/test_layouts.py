@@ -14,15 +14,15 @@ from miniatures import BUILD, KITTI_DEPTHS, cifar100, dsprites, miniature, put, 
 from PIL import Image
 from scipy.io import loadmat
 
-from vpt.data.benchmarks.catalogue import TASKS
-from vpt.data.benchmarks.layouts.bins import bin_of
-from vpt.data.benchmarks.layouts.clevr import EDGES as CLEVR_EDGES
-from vpt.data.benchmarks.layouts.kitti import EDGES as KITTI_EDGES
-from vpt.data.benchmarks.layouts.smallnorb import read_matrix
-from vpt.data.benchmarks.layouts.tfrecord import example, records
-from vpt.data.benchmarks.order import Cut, published_order
-from vpt.data.benchmarks.place import Place, unpack
-from vpt.data.prepared.records import Listing
+from vpt.datasets.catalog import TASKS
+from vpt.datasets.download_dir import Place, unpack
+from vpt.datasets.layouts.bins import bin_of
+from vpt.datasets.layouts.clevr import EDGES as CLEVR_EDGES
+from vpt.datasets.layouts.kitti import EDGES as KITTI_EDGES
+from vpt.datasets.layouts.smallnorb import read_matrix
+from vpt.datasets.layouts.tfrecord import example, records
+from vpt.datasets.prepared.records import Listing
+from vpt.datasets.split_spec import Cut, published_order
 from vpt.errors import DataError
 
 

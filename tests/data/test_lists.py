@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vpt.data.read import read
+from vpt.data.loading import read
 from vpt.errors import DataError
 
 IMAGES = [f"{part}/{name}/{i}.png" for part in ("train", "test") for name in ("cat", "dog") for i in range(4)]

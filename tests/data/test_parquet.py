@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vpt.data.parquet import unpack_parquet
-from vpt.data.read import read
+from vpt.data.loading import read
+from vpt.datasets.parquet import unpack_parquet
 from vpt.errors import DataError
 
 arrow = pytest.importorskip("pyarrow")

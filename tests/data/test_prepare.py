@@ -15,11 +15,11 @@ import pytest
 from miniatures import miniature, pack
 from PIL import Image
 
-from vpt.data.benchmarks.catalogue import TASKS, folder_of, task_of, tasks_of
-from vpt.data.benchmarks.check import check
-from vpt.data.benchmarks.prepare import UNKNOWN, instructions, prepare
-from vpt.data.benchmarks.task import BenchmarkTask
-from vpt.data.read import read
+from vpt.data.loading import read
+from vpt.datasets.catalog import TASKS, folder_of, task_of, tasks_of
+from vpt.datasets.preparation import UNKNOWN, instructions, prepare
+from vpt.datasets.task import BenchmarkTask
+from vpt.datasets.verification import check
 from vpt.errors import DataError, SpecError
 
 
@@ -78,7 +78,7 @@ from pathlib import Path
 source, place, tests = sys.argv[1:]
 sys.path.insert(0, tests)
 from miniatures import miniature
-from vpt.data.benchmarks.prepare import prepare
+from vpt.datasets.preparation import prepare
 def progress(what, done, total):
     if what.startswith("writing") and done == 7:
         os.kill(os.getpid(), signal.SIGKILL)

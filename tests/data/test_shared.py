@@ -6,8 +6,8 @@ import pytest
 
 from vpt.data.dataset import Split
 from vpt.data.images import decode
-from vpt.data.read import read
-from vpt.data.transforms import Preprocessing
+from vpt.data.loading import read
+from vpt.data.preprocessing import Preprocessing
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vpt.data.dataset import Dataset, Split
-from vpt.data.split import complete, cut, subset
+from vpt.data.splits import complete, cut, subset
 from vpt.errors import DataError, SpecError
 
 

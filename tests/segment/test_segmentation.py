@@ -15,17 +15,17 @@ from sklearn.metrics import confusion_matrix
 from torch import nn
 
 from vpt import attach, inspect, load
-from vpt.backbone import Backbone
+from vpt.backbones import Backbone
 from vpt.cli import main
+from vpt.data.joint_augmentation import Augment
+from vpt.data.mask_labels import LABELS, VOID, palette
+from vpt.data.segmentation_folder import read_pair, read_scenes
 from vpt.errors import DataError, ExitCode, SpecError
 from vpt.methods import parse_method
-from vpt.segment.augment import Augment
-from vpt.segment.course import Course, Lesson, balanced, cross_entropy, dice, measure
-from vpt.segment.folders import read_pair, read_scenes
-from vpt.segment.job import SegmentJob
-from vpt.segment.labels import LABELS, VOID, palette
-from vpt.segment.scores import PixelScores, confusion_of
-from vpt.segment.sliding import Inference, classes_of, slide, starts, strips
+from vpt.tasks.segmentation.job import SegmentJob
+from vpt.tasks.segmentation.scores import PixelScores, confusion_of
+from vpt.tasks.segmentation.sliding_window import Inference, classes_of, slide, starts, strips
+from vpt.tasks.segmentation.training import Course, Lesson, balanced, cross_entropy, dice, measure
 from vpt.training import Watcher, fit
 from vpt.training.loop import Epoch
 
@@ -280,7 +280,7 @@ def test_strips_of_an_image_are_the_whole(ade, monkeypatch):
     ((rows, whole),) = strips(model, image, how)
     assert (rows.start, rows.stop) == (0, 52) and torch.allclose(whole.sum(0), torch.ones(52, 70), atol=1e-5)
     loss, scores = measure(model, pairs, table, how)
-    monkeypatch.setattr("vpt.segment.sliding._HELD", 5 * 70 * 7)
+    monkeypatch.setattr("vpt.tasks.segmentation.sliding_window._HELD", 5 * 70 * 7)
     parts = list(strips(model, image, how))
     assert [part.stop - part.start for part, _ in parts] == [7] * 7 + [3]
     assert torch.allclose(torch.cat([found for _, found in parts], 1), whole, atol=1e-5)

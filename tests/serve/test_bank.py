@@ -12,8 +12,8 @@ import torch
 from families import model_of, resized
 from vpt import attach, load, load_backbone, save
 from vpt.errors import ArtifactError, SpecError
-from vpt.segment.sliding import Inference, classes_of
-from vpt.serve.bank import Bank, Segmented
+from vpt.serving.bank import Bank, Segmented
+from vpt.tasks.segmentation.sliding_window import Inference, classes_of
 
 
 def test_a_mixed_batch_answers_as_the_files_one_by_one(folder, pictures):
@@ -135,7 +135,7 @@ def test_a_file_that_was_replaced_meanwhile_is_not_served(folder, tmp_path, pict
 def test_one_backbone_at_two_sizes(family, tmp_path, pictures, monkeypatch):
     """Weights without positions have one fingerprint at every size."""
     monkeypatch.setattr(
-        "vpt.serve.bank.backbone_for", lambda path, header, **_: resized(family, header.preprocessing.size)
+        "vpt.serving.bank.backbone_for", lambda path, header, **_: resized(family, header.preprocessing.size)
     )
     names = {"small": 32, "large": 64}
     expected = {}

@@ -8,7 +8,7 @@ import torch
 from families import FAMILIES, backbone_of, images
 from vpt import TunedModel, attach
 from vpt.errors import FitError
-from vpt.serve.mixed import Learned, Mixed
+from vpt.serving.multi_task import Learned, Mixed
 
 SPECS = (
     "vpt(length=3)",

@@ -24,9 +24,9 @@ import pytest
 from PIL import Image
 
 from browsing import CONTRAST, look
-from vpt.serve import server as serving
-from vpt.serve.bank import Bank
-from vpt.serve.batcher import Batcher
+from vpt.serving import server as serving
+from vpt.serving.bank import Bank
+from vpt.serving.batcher import Batcher
 
 uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 

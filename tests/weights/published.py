@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from families import SIZE, TINY, randomise
 from vpt import load_backbone
-from vpt.backbone import Backbone
+from vpt.backbones import Backbone
 
 State = dict[str, Tensor]
 WIDTH = TINY["embed_dim"]

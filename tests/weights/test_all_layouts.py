@@ -6,7 +6,7 @@ import pytest
 from published import PAPER, load, trained, vit
 
 from vpt import load_backbone
-from vpt.backbone import skeleton
+from vpt.backbones import skeleton
 from vpt.errors import BackboneError
 
 

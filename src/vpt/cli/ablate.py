@@ -11,7 +11,7 @@ import click
 from vpt.cli.tune import command as tune
 
 if TYPE_CHECKING:
-    from vpt.ablate import Ablation
+    from vpt.experiments.ablation import Ablation
 
 # Options of `vpt tune` that mean the same here; the others would be at odds with a series.
 _SHARED = (
@@ -54,7 +54,7 @@ def command(
     vpt ablate length photos/ --epochs 30
     vpt ablate share photos/ --method "vpt(length=50)" --backbone vit_base_patch16_224.augreg_in21k
     """
-    from vpt.ablations import SERIES, find
+    from vpt.experiments.ablation_series import SERIES, find
 
     if name is None:
         lines = {series.name: f"{series.title} ({series.source})" for series in SERIES.values()}
@@ -66,9 +66,9 @@ def command(
     if data is None:
         raise click.UsageError(f"DATA is missing; write it like: vpt ablate {name} photos/")
 
-    from vpt.ablate import ablate
-    from vpt.backbone import DEFAULT
+    from vpt.backbones import DEFAULT
     from vpt.cli.series_progress import SeriesProgress
+    from vpt.experiments.ablation import ablate
     from vpt.training import Recipe
 
     names = Recipe.choices()
@@ -99,7 +99,7 @@ def _show(found: Ablation, folder: Path) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from vpt import pictures
+    from vpt.plots import figures
 
     console = Console(highlight=False)
     if console.is_terminal:
@@ -113,5 +113,5 @@ def _show(found: Ablation, folder: Path) -> None:
         console.print(table, markup=False)
     else:
         click.echo(found.markdown(), nl=False)
-    picture = f"picture: {folder / found.series.name}.png" if pictures.available() else pictures.MISSING
+    picture = f"picture: {folder / found.series.name}.png" if figures.available() else figures.MISSING
     click.echo(f"\n{picture}\ntable, figures and runs: {folder}/table.md, results.json")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from vpt.bench.runner import Place
+    from vpt.experiments.runner import Place
 
 _OUT = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -43,9 +43,9 @@ def plan(plan: str, data: Path | None, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from vpt.bench.estimate import estimate
-    from vpt.bench.reading import find, read_plan
     from vpt.cli.units import duration, size
+    from vpt.experiments.cost_estimate import estimate
+    from vpt.experiments.plan_file import find, read_plan
 
     read = read_plan(find(plan), data)
     found = estimate(read)
@@ -91,12 +91,12 @@ def run(
     vpt bench run mine.toml --on ray://head:10001 --gpus 0.5
     """
     place = _place(workers, on, cpus, gpus)
-    from vpt.bench.reading import find, read_plan
-    from vpt.bench.runner import RunListener
-    from vpt.bench.runner import run as run_plan
-    from vpt.bench.tracked import TrackedRuns
     from vpt.cli.bench_progress import BenchProgress
-    from vpt.trackers import tracker
+    from vpt.experiments.plan_file import find, read_plan
+    from vpt.experiments.runner import RunListener
+    from vpt.experiments.runner import run as run_plan
+    from vpt.experiments.tracking import TrackedRuns
+    from vpt.training.loggers import tracker
 
     told = None if track is None else tracker(track)
     read = read_plan(find(plan), data)
@@ -111,8 +111,8 @@ def run(
 
 def _place(workers: int | None, on: str | None, cpus: float | None, gpus: float | None) -> Place:
     """Where the runs are done."""
-    from vpt.bench.local import Processes
-    from vpt.bench.on_ray import RayCluster
+    from vpt.experiments.local_executor import Processes
+    from vpt.experiments.ray_executor import RayCluster
 
     if on is None:
         if cpus is not None or gpus is not None:
@@ -134,7 +134,7 @@ def status(folder: Path, as_json: bool) -> None:
     \b
     vpt bench status smoke/
     """
-    from vpt.bench.status import status as status_of
+    from vpt.experiments.status import status as status_of
 
     found = status_of(folder)
     click.echo(json.dumps(found.as_dict(), indent=1) if as_json else found.text(), nl=as_json)
@@ -151,8 +151,8 @@ def export(folder: Path, csv: Path | None, parquet: Path | None) -> None:
     vpt bench export smoke/ --csv runs.csv
     vpt bench export smoke/ --parquet runs.parquet
     """
-    from vpt.bench.export import as_csv, as_parquet
-    from vpt.files import write_atomic
+    from vpt.core.io import write_atomic
+    from vpt.experiments.run_table import as_csv, as_parquet
 
     if parquet is not None:
         write_atomic(parquet, as_parquet(folder))
@@ -174,7 +174,7 @@ def query(folder: Path, sql: str) -> None:
     import csv
     import sys
 
-    from vpt.bench.export import query as ask
+    from vpt.experiments.run_table import query as ask
 
     names, rows = ask(folder, sql)
     csv.writer(sys.stdout, lineterminator="\n").writerows([names, *rows])
@@ -189,7 +189,7 @@ def report(folder: Path, out: Path | None) -> None:
     \b
     vpt bench report smoke/
     """
-    from vpt.bench.report import report as write_report
+    from vpt.experiments.report import report as write_report
 
     for path in write_report(folder, out or folder / "report"):
         click.echo(path)

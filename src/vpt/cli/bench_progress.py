@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from vpt.bench.plan import METRICS, Run
-from vpt.bench.runner import RunListener
-from vpt.bench.store import Record
 from vpt.cli.progress import ConsoleListener
 from vpt.cli.units import duration
+from vpt.experiments.experiment import METRICS, Run
+from vpt.experiments.runner import RunListener
+from vpt.experiments.store import Record
 
 
 class BenchProgress(ConsoleListener, RunListener):

@@ -34,7 +34,7 @@ def list_(names: tuple[str, ...], as_json: bool) -> None:
     \b
     vpt data list fgvc
     """
-    from vpt.data.benchmarks.catalogue import BENCHMARKS, tasks_of
+    from vpt.datasets.catalog import BENCHMARKS, tasks_of
 
     tasks = tasks_of(names or BENCHMARKS)
     if as_json:
@@ -70,9 +70,9 @@ def prepare(names: tuple[str, ...], source: Path | None, out: Path | None, split
     vpt data prepare clevr_count clevr_dist --from downloads/ --out vtab/
     """
     from vpt.cli.data_progress import DataProgress
-    from vpt.data.benchmarks.catalogue import tasks_of
-    from vpt.data.benchmarks.prepare import instructions
-    from vpt.data.benchmarks.prepare import prepare as prepare_task
+    from vpt.datasets.catalog import tasks_of
+    from vpt.datasets.preparation import instructions
+    from vpt.datasets.preparation import prepare as prepare_task
     from vpt.errors import DataError
 
     tasks = tasks_of(names)
@@ -112,7 +112,7 @@ def unpack(source: str, out: Path, image: str | None, label: str | None, as_json
     vpt data unpack hub:owner/flowers --label species --out flowers/
     """
     from vpt.cli.data_progress import DataProgress
-    from vpt.data.parquet import unpack_parquet
+    from vpt.datasets.parquet import unpack_parquet
 
     with DataProgress() as progress:
         made = unpack_parquet(source, out, image=image, label=label, progress=progress)
@@ -137,9 +137,9 @@ def check(names: tuple[str, ...], root: Path) -> None:
     vpt data check vtab/cifar100
     """
     from vpt.cli.data_progress import DataProgress
-    from vpt.data.benchmarks.catalogue import BENCHMARKS, TASKS, folder_of, task_of, tasks_of
-    from vpt.data.benchmarks.check import check as check_folder
-    from vpt.data.benchmarks.task import BenchmarkTask
+    from vpt.datasets.catalog import BENCHMARKS, TASKS, folder_of, task_of, tasks_of
+    from vpt.datasets.task import BenchmarkTask
+    from vpt.datasets.verification import check as check_folder
     from vpt.errors import DataError
 
     wanted: list[tuple[Path, BenchmarkTask | None]] = []

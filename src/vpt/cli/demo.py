@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from vpt.demo import Row
+    from vpt.experiments.demo import Row
 
 
 @click.command()
@@ -25,8 +25,8 @@ def command(task: str | None, seeds: int | None, out: Path, overwrite: bool, as_
     """
     import time
 
-    from vpt import demo
     from vpt.cli.series_progress import SeriesProgress
+    from vpt.experiments import demo
 
     began = time.monotonic()
     task = task or demo.TASK
@@ -34,20 +34,20 @@ def command(task: str | None, seeds: int | None, out: Path, overwrite: bool, as_
     with SeriesProgress() as listener:
         rows = demo.demo(out, task=task, seeds=seeds, listener=listener, overwrite=overwrite)
     if as_json:
-        figures = [
+        scores = [
             {"method": row.method, "mean": row.mean, "spread": row.spread, "top1": [run.top1 for run in row.runs],
              "trained": row.runs[0].trained_parameters, "file_bytes": row.runs[0].file_bytes}
             for row in rows
         ]  # fmt: skip
         click.echo(
-            json.dumps({"task": task, "seeds": seeds, "rows": figures, "machine": rows[0].runs[0].machine}, indent=1)
+            json.dumps({"task": task, "seeds": seeds, "rows": scores, "machine": rows[0].runs[0].machine}, indent=1)
         )
         return
     _table(rows, task, seeds)
-    from vpt import pictures
     from vpt.cli.units import duration
+    from vpt.plots import figures
 
-    click.echo(f"\npicture: {out / 'comparison.png'}" if pictures.available() else f"\n{pictures.MISSING}")
+    click.echo(f"\npicture: {out / 'comparison.png'}" if figures.available() else f"\n{figures.MISSING}")
     click.echo(f"tuned files and their runs: {out}/   ({duration(time.monotonic() - began)})")
 
 

@@ -34,15 +34,15 @@ def command(
     vpt embed photos.safetensors photos/
     vpt embed photos.safetensors photos/ --part train --out photos.svg
     """
-    from vpt import pictures
-    from vpt.artifact import inspect
-    from vpt.cli.loading import load_tuned
+    from vpt.analysis.embeddings import draw, embed, write_table
     from vpt.cli.progress import ConsoleListener
-    from vpt.data.read import read
-    from vpt.embed import draw, embed, write_table
+    from vpt.cli.tuned_files import load_tuned
+    from vpt.data.loading import read
+    from vpt.model.tuned_file import inspect
+    from vpt.plots import figures
 
     out = out or Path(f"{file.stem}-{part}.png")
-    pictures.check_name(out)
+    figures.check_name(out)
     dataset = read(data, **inspect(file).cut)
     model = load_tuned(file, backbone, weights)
     with ConsoleListener() as listener:
@@ -60,4 +60,4 @@ def command(
     click.echo(f"  before tuning  {100 * found.before.top1:.1f} %")
     click.echo(f"  after          {100 * found.after.top1:.1f} %")
     click.echo(f"table: {out.with_suffix('.csv')}")
-    click.echo(f"picture: {out}" if pictures.available() else pictures.MISSING)
+    click.echo(f"picture: {out}" if figures.available() else figures.MISSING)

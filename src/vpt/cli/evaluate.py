@@ -42,12 +42,12 @@ def command(
     \b
     vpt eval photos.safetensors photos/
     """
-    from vpt.artifact import inspect
-    from vpt.cli.loading import load_tuned
     from vpt.cli.progress import ConsoleListener
     from vpt.cli.segment_options import CLASSIFY_ONLY, SEGMENT_ONLY, inference, refuse
-    from vpt.data.read import read
-    from vpt.predict import evaluate
+    from vpt.cli.tuned_files import load_tuned
+    from vpt.data.loading import read
+    from vpt.model.tuned_file import inspect
+    from vpt.tasks.classification.prediction import evaluate
 
     header = inspect(file)
     cut = {**header.cut} if seed is None else {**header.cut, "seed": seed}

@@ -25,12 +25,12 @@ def command(
     vpt explain photos.safetensors new.jpg
     vpt explain photos.safetensors new.jpg --block 6 --out new.svg
     """
-    from vpt import pictures
-    from vpt.cli.loading import load_tuned
-    from vpt.explain import draw, explain
+    from vpt.analysis.attention_maps import draw, explain
+    from vpt.cli.tuned_files import load_tuned
+    from vpt.plots import figures
 
     out = out or Path(f"{image.stem}-explained.png")
-    pictures.demand(out)
+    figures.demand(out)
     if out.exists() and image.exists() and out.samefile(image):
         raise click.UsageError(f"--out is {out}, the image itself, which would be lost; choose another name")
     found = explain(load_tuned(file, backbone, weights), image, block)

@@ -37,7 +37,7 @@ def command(what: str, pattern: str, as_json: bool) -> None:
 
 
 def _methods(pattern: str) -> dict[str, str]:
-    from vpt import spec
+    from vpt.core import spec
     from vpt.methods import METHODS
 
     lines = {}
@@ -50,14 +50,14 @@ def _methods(pattern: str) -> dict[str, str]:
 
 
 def _backbones(pattern: str) -> dict[str, str]:
-    from vpt.backbone import DEFAULT, known_backbones
+    from vpt.backbones import DEFAULT, known_backbones
 
     return {name: "embedded, no download" if name == DEFAULT else "" for name in known_backbones(pattern)}
 
 
 def _tasks(pattern: str) -> dict[str, str]:
-    from vpt.data.benchmarks.catalogue import TASKS as BENCHMARK_TASKS
-    from vpt.data.generated import TASKS
+    from vpt.data.synthetic import TASKS
+    from vpt.datasets.catalog import TASKS as BENCHMARK_TASKS
 
     built_in = {name: f"{len(task.classes)} classes: {task.description}" for name, task in TASKS.items()}
     prepared = {

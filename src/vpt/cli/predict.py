@@ -38,10 +38,10 @@ def command(
     vpt predict photos.safetensors new.jpg
     vpt predict photos.safetensors inbox/ --json > answers.jsonl
     """
-    from vpt.cli.loading import load_tuned
     from vpt.cli.progress import ConsoleListener
     from vpt.cli.segment_options import CLASSIFY_ONLY, SEGMENT_ONLY, inference, refuse
-    from vpt.predict import find_images, predict
+    from vpt.cli.tuned_files import load_tuned
+    from vpt.tasks.classification.prediction import find_images, predict
 
     found = find_images(images)
     model = load_tuned(file, backbone, weights)

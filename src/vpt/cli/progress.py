@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from vpt.cli.units import duration
-from vpt.job import Listener
 from vpt.training import Epoch, Recipe
+from vpt.training.job import Listener
 
 PLAIN_EVERY = 30.0  # seconds between plain lines within a long epoch
 

@@ -12,8 +12,8 @@ import click
 from vpt.cli.segment_options import CLASSIFY_ONLY, refuse
 
 if TYPE_CHECKING:
-    from vpt.model import TunedModel
-    from vpt.segment.sliding import Inference
+    from vpt.model.tuned_model import TunedModel
+    from vpt.tasks.segmentation.sliding_window import Inference
 
 
 def tune_command(
@@ -30,11 +30,11 @@ def tune_command(
     from vpt.cli.progress import ConsoleListener
     from vpt.cli.units import duration, size
     from vpt.methods import parse_method
-    from vpt.run_folder import contents
-    from vpt.segment.course import Course
-    from vpt.segment.job import SegmentJob, tune_segmentation
-    from vpt.trackers import tracked
+    from vpt.tasks.segmentation.job import SegmentJob, tune_segmentation
+    from vpt.tasks.segmentation.training import Course
     from vpt.training import distributed
+    from vpt.training.loggers import tracked
+    from vpt.training.run_directory import contents
 
     refuse(CLASSIFY_ONLY, f"for classification, and {data} holds masks; see --task")
     names = Course.choices()
@@ -72,7 +72,7 @@ def predict_command(
     model: TunedModel, images: list[Path], folder: Path, how: Inference, listener: Any, as_json: bool
 ) -> None:
     """`vpt predict` with a dense head."""
-    from vpt.segment.predict import predict_masks
+    from vpt.tasks.segmentation.prediction import predict_masks
 
     answers = predict_masks(
         model, images, folder, how, on_image=lambda done, total: listener.decoding("images", done, total)
@@ -96,9 +96,9 @@ def eval_command(
     as_json: bool,
 ) -> None:
     """`vpt eval` with a dense head. reading: how masks are read, see `read_scenes`."""
-    from vpt.segment.folders import read_scenes
-    from vpt.segment.job import named
-    from vpt.segment.predict import evaluate_masks
+    from vpt.data.segmentation_folder import read_scenes
+    from vpt.tasks.segmentation.job import named
+    from vpt.tasks.segmentation.prediction import evaluate_masks
 
     scenes = read_scenes(data, classes=model.classes, **reading)
     scores = evaluate_masks(model, scenes, part, how, on_image=lambda done, total: listener.decoding(part, done, total))

@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 if TYPE_CHECKING:
-    from vpt.segment.sliding import Inference
+    from vpt.tasks.segmentation.sliding_window import Inference
 
 # Of `vpt tune`, `predict` and `eval`, by the names of their parameters.
 SEGMENT_ONLY = {
@@ -56,14 +56,14 @@ def refuse(names: set[str], why: str) -> None:
 
 def segments(data: str) -> bool:
     """Whether `data` is a folder of images and masks."""
-    from vpt.segment.folders import layout_of
+    from vpt.data.segmentation_folder import layout_of
 
     return bool(data) and Path(data).is_dir() and layout_of(Path(data)) is not None
 
 
 def inference(scales: str, flip: bool) -> Inference:
     """How to predict, from `--scales` and `--flip`."""
-    from vpt.segment.sliding import Inference
+    from vpt.tasks.segmentation.sliding_window import Inference
 
     try:
         return Inference(tuple(float(scale) for scale in scales.split(",")), flip)

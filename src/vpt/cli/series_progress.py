@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from vpt.cli.progress import ConsoleListener
-from vpt.job import SeriesListener
 from vpt.training import Epoch
+from vpt.training.job import SeriesListener
 
 
 class SeriesProgress(ConsoleListener, SeriesListener):

@@ -48,14 +48,14 @@ def command(
     """
     import socket
 
-    from vpt.data.messages import number
+    from vpt.core.optional import need
+    from vpt.core.text import number
     from vpt.errors import StorageError
-    from vpt.extras import need
 
     uvicorn = need("uvicorn", "serve", "vpt serve")
     need("starlette", "serve", "vpt serve")
-    from vpt.serve.bank import Bank
-    from vpt.serve.server import app
+    from vpt.serving.bank import Bank
+    from vpt.serving.server import app
     from vpt.training import distributed
 
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

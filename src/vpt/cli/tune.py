@@ -91,14 +91,14 @@ def command(
     vpt tune photos/ --backbone vit_base_patch16_224.augreg_in21k --method "vpt(length=50)" --epochs 30
     vpt tune photos/ --method linear --out probe.safetensors --json
     """
-    from vpt.backbone import DEFAULT
+    from vpt.backbones import DEFAULT
     from vpt.cli.progress import ConsoleListener
     from vpt.cli.segment_options import SEGMENT_ONLY, refuse, segments
-    from vpt.job import Job
     from vpt.methods import parse_method
-    from vpt.trackers import tracked
     from vpt.training import Recipe, distributed
-    from vpt.tune import tune
+    from vpt.training.job import Job
+    from vpt.training.loggers import tracked
+    from vpt.tuning import tune
 
     if task == "segment" or (task == "auto" and segments(data)):
         from vpt.cli.segment import tune_command
@@ -139,7 +139,7 @@ def _summary(result: Any, job: Any) -> None:
     from rich.table import Table
 
     from vpt.cli.units import duration, size
-    from vpt.run_folder import contents
+    from vpt.training.run_directory import contents
 
     console = Console(highlight=False)
     classes = Table(

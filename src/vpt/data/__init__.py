@@ -1,0 +1,1 @@
+"""Data as arrays: image folders, list files, masks, splits, decoding, and synthetic tasks."""

@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Mapping
 from pathlib import Path
 
+from vpt.core.text import counted, lines, listed, number
 from vpt.data.dataset import Dataset
-from vpt.data.messages import counted, lines, listed, number
 from vpt.errors import DataError
 
 

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vpt.core.io import storage_error
+from vpt.core.text import lines, listed, number
 from vpt.data.dataset import Split
-from vpt.data.messages import lines, listed, number
-from vpt.data.rgb import MIN_SIDE, BadImage, listening, open_rgb
-from vpt.data.transforms import Preprocessing
+from vpt.data.image_files import MIN_SIDE, BadImage, listening, open_rgb
+from vpt.data.preprocessing import Preprocessing
 from vpt.errors import DataError
-from vpt.files import storage_error
 
 MEMORY_LIMIT = 4 * 2**30  # bytes
 _AHEAD = 1024  # images handed to the threads at once; bounds what waits and what Ctrl-C waits for

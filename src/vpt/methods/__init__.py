@@ -4,7 +4,6 @@ from vpt.methods.adapter import Adapter
 from vpt.methods.adaptformer import AdaptFormer
 from vpt.methods.base import Method, Plan, Sum
 from vpt.methods.bias import Bias
-from vpt.methods.catalogue import METHODS, parse_method
 from vpt.methods.class_token import ClassToken
 from vpt.methods.full import Full
 from vpt.methods.gated import Gated
@@ -13,6 +12,7 @@ from vpt.methods.lora import LoRA
 from vpt.methods.mlp import MLP
 from vpt.methods.norm import Norm
 from vpt.methods.partial import Partial
+from vpt.methods.registry import METHODS, parse_method
 from vpt.methods.sidetune import SideTune
 from vpt.methods.ssf import SSF
 from vpt.methods.vpt import VPT

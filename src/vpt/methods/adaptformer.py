@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from vpt.backbone.sites import Sites
+from vpt.backbones.layout import Sites
 from vpt.errors import SpecError
 from vpt.methods.adapter import Bottleneck
 from vpt.methods.base import Method, Plan

@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from vpt import spec
-from vpt.backbone.sites import Sites
-from vpt.backbone.trunk import Pool
+from vpt.attention.detection import Pool
+from vpt.backbones.layout import Sites
+from vpt.core import spec
 from vpt.errors import SpecError
 
 Wrap = Callable[[nn.Module], nn.Module]

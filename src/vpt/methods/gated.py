@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from vpt.backbone.sites import Sites
+from vpt.backbones.layout import Sites
 from vpt.errors import FitError, SpecError
 from vpt.methods.base import Method, Plan, Wrap
 from vpt.methods.vpt import VPT

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from torch import nn
 
-from vpt.backbone.sites import Sites
+from vpt.backbones.layout import Sites
+from vpt.heads.pooling import Whole, reading
 from vpt.methods.base import Method, Plan
-from vpt.methods.outputs import Whole, reading
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vpt.backbone.sites import Sites
+from vpt.backbones.layout import Sites
 from vpt.errors import SpecError
 from vpt.methods.base import Method, Plan
-from vpt.methods.folding import Folding
+from vpt.methods.mergeable import Folding
 
 
 @dataclass(frozen=True)

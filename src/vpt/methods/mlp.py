@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpt.backbone.sites import Sites
+from vpt.backbones.layout import Sites
 from vpt.errors import SpecError
 from vpt.methods.base import Method, Plan
 

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
-from vpt.backbone.sites import Sites, is_norm
+from vpt.backbones.layout import Sites, is_norm
 from vpt.errors import FitError
 from vpt.methods.base import Method, Plan
 

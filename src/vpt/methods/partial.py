@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
-from vpt.backbone.sites import Sites
+from vpt.backbones.layout import Sites
 from vpt.errors import FitError, SpecError
 from vpt.methods.base import Method, Plan
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vpt.data.transforms import Preprocessing
+from vpt.data.preprocessing import Preprocessing
 
 
 def _pixels(image: Preprocessing, *shape: int) -> nn.Parameter:

@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from vpt.backbone.side import side_network
-from vpt.backbone.sites import Sites
+from vpt.backbones.layout import Sites
+from vpt.backbones.side_network import side_network
 from vpt.methods.base import WHOLE, Method, Plan
 
 

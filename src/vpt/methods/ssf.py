@@ -8,10 +8,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from vpt.backbone.sites import Sites, is_norm
+from vpt.backbones.layout import Sites, is_norm
 from vpt.errors import FitError
 from vpt.methods.base import Method, Plan
-from vpt.methods.folding import Folding
+from vpt.methods.mergeable import Folding
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from vpt.backbone.attention import Attend
-from vpt.backbone.sites import BlockLayout, Sites
+from vpt.attention.kv_attention import Attend
+from vpt.backbones.layout import BlockLayout, Sites
 from vpt.errors import FitError, SpecError, nearest
+from vpt.heads.pooling import Output, reading
 from vpt.methods import windows
 from vpt.methods.base import WHOLE, Method, Plan, Wrap
-from vpt.methods.outputs import Output, reading
 from vpt.methods.pixels import ConcatChannel, Frame, PixelPatches
 from vpt.methods.prompts import Add, Insert, PromptKeys, Prompts, Remove, xavier_bound
 

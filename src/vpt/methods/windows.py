@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vpt.backbone.sites import Sites
-from vpt.backbone.windows import WindowAttend, WindowCarry
+from vpt.attention.windows import WindowAttend, WindowCarry
+from vpt.backbones.layout import Sites
 from vpt.errors import FitError
 from vpt.methods.base import Plan, Wrap
 from vpt.methods.prompts import PromptKeys

@@ -1,11 +1,11 @@
 """Training: a recipe, one loop, checkpoints, evaluation."""
 
 from vpt.training.batches import SIDES, Examples, Feed
-from vpt.training.evaluate import Scores, logits_of, score
-from vpt.training.features import prototypes, what_must_run
-from vpt.training.grid import Trained, train_grid
+from vpt.training.config import Recipe
+from vpt.training.evaluation import Scores, logits_of, score
+from vpt.training.feature_cache import prototypes, what_must_run
+from vpt.training.head_grid import Trained, train_grid
 from vpt.training.loop import Epoch, Lesson, Watcher, fit, parts_of, train
-from vpt.training.recipe import Recipe
 
 __all__ = [
     "SIDES",

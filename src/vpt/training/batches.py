@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vpt.data.transforms import Preprocessing
+from vpt.data.preprocessing import Preprocessing
 
 # The side of the images to cut from, as a multiple of the input's: FGVC's 256 px for 224; and where at least half of
 # the area is cut, so much that no cut has to be enlarged.

@@ -10,9 +10,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from vpt.core.io import write_atomic
 from vpt.errors import ArtifactError, SpecError
-from vpt.files import write_atomic
-from vpt.model import TunedModel
+from vpt.model.tuned_model import TunedModel
 
 
 def save_checkpoint(path: Path, model: TunedModel, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> None:

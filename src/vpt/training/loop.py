@@ -16,13 +16,13 @@ from torch import nn
 
 from vpt.errors import ArtifactError, SpecError, TrainingError
 from vpt.methods.linear import Linear
-from vpt.model import TunedModel
+from vpt.model.tuned_model import TunedModel
 from vpt.training import distributed
 from vpt.training.batches import Examples, Feed, batches, order
 from vpt.training.checkpoint import load_checkpoint, save_checkpoint
-from vpt.training.evaluate import logits_of, score
-from vpt.training.features import features_of, what_must_run
-from vpt.training.recipe import Recipe
+from vpt.training.config import Recipe
+from vpt.training.evaluation import logits_of, score
+from vpt.training.feature_cache import features_of, what_must_run
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Analysis of methods and tuned models: summary, attention maps, embeddings."""

@@ -1,0 +1,1 @@
+"""Exact attention with prompts as keys and values, for token sequences and Swin windows."""

@@ -1,0 +1,46 @@
+"""`vpt show`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(file: Path, as_json: bool) -> None:
+    """Print what a tuned FILE says of itself. Only its header is read.
+
+    \b
+    vpt show photos.safetensors
+    """
+    from vpt.cli.units import size
+    from vpt.model.tuned_file import inspect
+
+    header = inspect(file)
+    if as_json:
+        click.echo(json.dumps(json.loads(header.to_json()), indent=1))
+        return
+    pre, names = header.preprocessing, "unnamed"
+    if header.classes:
+        names = ", ".join(header.classes[:12]) + (" ..." if len(header.classes) > 12 else "")
+    rows = {
+        "file": f"{file}, {size(file.stat().st_size)}, {header.storage}, format {header.format}",
+        "method": header.method,
+    }
+    if header.head is not None:
+        rows["head"] = f"{header.head}: {header.parts['head']:,} parameters trained"
+        rows["beside it"] = f"{header.parts['method']:,} parameters trained by the method"
+    rows |= {
+        "backbone": header.backbone,
+        "fingerprint": header.fingerprint,
+        "input": f"{pre.size} px, {pre.resize}, {pre.interpolation}, mean {pre.mean}, std {pre.std}",
+        "classes": f"{header.num_classes}: {names}",
+        **{name: f"{value:.4f}" if isinstance(value, float) else str(value) for name, value in header.scores.items()},
+        "made with": ", ".join(f"{name} {version}" for name, version in header.versions.items()),
+    }
+    for name, text in rows.items():
+        click.echo(f"{name:<{max(map(len, rows)) + 2}}{text}")

@@ -1,0 +1,70 @@
+"""The same file in two parts of a dataset, under whatever name: what makes a test figure too good."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from collections import defaultdict
+from itertools import combinations
+from pathlib import Path
+
+from vpt.core.text import listed, number
+from vpt.data.dataset import Dataset
+
+_File = tuple[str, str, Path]  # part, name, path
+
+
+def leak_notes(dataset: Dataset) -> tuple[str, ...]:
+    """One note for each two parts that share files with equal bytes. Only image files are compared.
+
+    Files that cannot be read are passed over here: decoding names them all.
+    """
+    files = [
+        (part, name, path)
+        for part, split in dataset.splits.items()
+        if isinstance(split.images, tuple)
+        for name, path in zip(split.names, split.images, strict=True)
+    ]
+    same_size: defaultdict[int, list[_File]] = defaultdict(list)
+    for file in files:
+        size = _size(file[2])
+        if size:
+            same_size[size].append(file)
+
+    # Few files share their size with one of another part, so few are read: a large data set costs little.
+    same_bytes: defaultdict[bytes, list[_File]] = defaultdict(list)
+    for group in same_size.values():
+        if len({part for part, _, _ in group}) > 1:
+            for file in group:
+                digest = _digest(file[2])
+                if digest:
+                    same_bytes[digest].append(file)
+
+    pairs: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for group in same_bytes.values():
+        first = {part: name for part, name, _ in reversed(group)}
+        for a, b in combinations(dataset.splits, 2):
+            pairs[a, b] += [f"{name} = {first[a]}" for part, name, _ in group if part == b and a in first]
+    return tuple(
+        f"{number(len(found), 'file')} of {b} with the same bytes as a file of {a}, "
+        f"so the {b} accuracy may be too high: {listed(found)}"
+        for (a, b), found in pairs.items()
+        if found
+    )
+
+
+def _size(path: Path) -> int:
+    """Bytes of a regular file, else 0: reading a pipe would wait for ever."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
+
+
+def _digest(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return b""

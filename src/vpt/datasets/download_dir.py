@@ -1,0 +1,124 @@
+"""Where downloaded files lie: finding them in a user's folder, verifying and unpacking archives."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import shutil
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vpt.core.io import storage_error
+from vpt.core.text import lines
+from vpt.datasets.prepared.progress import Progress
+from vpt.errors import DataError
+
+_ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar", ".gz")
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file to download. sha256, size (bytes): None where none was published."""
+
+    name: str
+    url: str
+    sha256: str | None = None
+    size: int | None = None
+
+    @property
+    def is_archive(self) -> bool:
+        """Whether it can be unpacked here."""
+        return self.name.endswith(_ARCHIVES)
+
+
+class MissingFiles(DataError):
+    """Files of a source that are not there. `names`: all of them."""
+
+    def __init__(self, names: list[str], where: Iterable[Path]) -> None:
+        self.names = names
+        super().__init__(f"not found in {', '.join(map(str, where))}:{lines(names)}")
+
+
+class Place:
+    """Folders in which the files of a source are looked for: in each of them, and up to two folders deep."""
+
+    def __init__(self, *roots: Path) -> None:
+        self.roots = roots
+
+    def find(self, *paths: str) -> tuple[Path, ...]:
+        """Where each of these files or folders lies. Raises MissingFiles that names all that are not there."""
+        found = [self._find(path) for path in paths]
+        missing = [path for path, place in zip(paths, found, strict=True) if place is None]
+        if missing:
+            raise MissingFiles(missing, self.roots)
+        return tuple(place for place in found if place is not None)
+
+    def has(self, path: str) -> bool:
+        """Whether `find` would find it."""
+        return self._find(path) is not None
+
+    def _find(self, path: str) -> Path | None:
+        for root in self.roots:
+            if path.startswith(f"{root.resolve().name}/") and (root.resolve().parent / path).exists():
+                return root.resolve().parent / path
+            for pattern in ("", "*", "*/*"):
+                found = sorted(base / path for base in ([root] if not pattern else root.glob(pattern)))
+                here = next((place for place in found if place.exists()), None)
+                if here is not None:
+                    return here
+        return None
+
+
+def verify(file: Path, remote: Remote, progress: Progress) -> str | None:
+    """What is wrong with a downloaded file; None where nothing is, or where nothing is known to compare with."""
+    size = file.stat().st_size
+    if remote.size is not None and size != remote.size:
+        return f"{file} has {size:,} bytes, the published file {remote.size:,}; download it again from {remote.url}"
+    if remote.sha256 is None:
+        return None
+    digest, done = hashlib.sha256(), 0
+    with file.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+            done += len(chunk)
+            progress(f"verifying {file.name}", done, size)
+    if digest.hexdigest() != remote.sha256:
+        found = digest.hexdigest()
+        return f"{file} has SHA-256 {found}, published is {remote.sha256}; download it again from {remote.url}"
+    return None
+
+
+def unpack(archive: Path, into: Path) -> Path:
+    """Unpack a .zip, .tar, .tar.gz or .gz into the folder `into / its name`; once, and never half.
+
+    Members that would leave the folder are refused. Raises DataError for a damaged archive, StorageError when the disk
+    is full.
+    """
+    target = into / archive.name
+    if target.is_dir():
+        return target
+    into.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=".part-", dir=into))
+    try:
+        if archive.name.endswith(".zip"):
+            with zipfile.ZipFile(archive) as packed:
+                packed.extractall(part)
+        elif archive.name.endswith(".gz") and not archive.name.endswith(".tar.gz"):
+            with gzip.open(archive) as packed_file, (part / archive.name.removesuffix(".gz")).open("wb") as plain:
+                shutil.copyfileobj(packed_file, plain, _CHUNK)
+        else:
+            with tarfile.open(archive) as packed_tar:  # also plain tars that are called .tar.gz
+                packed_tar.extractall(part, filter="data")
+        part.rename(target)
+    except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError) as error:
+        raise DataError(f"{archive} cannot be unpacked: {error}; download it again") from error
+    except OSError as error:
+        raise storage_error(target, error) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return target

@@ -1,0 +1,65 @@
+"""Class folders in one heap, without a split: EuroSAT, RESISC45, and Caltech-101."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from vpt.datasets.download_dir import Place
+from vpt.datasets.prepared.records import Listing, Records, from_files
+
+CALTECH_TRAIN = 30  # images of each class
+
+
+def eurosat(place: Place) -> Listing:
+    """`2750/AnnualCrop/AnnualCrop_1.jpg`."""
+    return _heap(place.find("AnnualCrop")[0].parent)
+
+
+def resisc45(place: Place) -> Listing:
+    """`NWPU-RESISC45/airplane/airplane_001.jpg`."""
+    return _heap(place.find("airplane/airplane_001.jpg")[0].parents[1])
+
+
+def caltech101(place: Place) -> Listing:
+    """`101_ObjectCategories/accordion/image_0001.jpg`, of which 30 of each class are drawn for train."""
+    (root,) = (found.parent for found in place.find("BACKGROUND_Google"))
+    classes, names, labels = _class_folders(root)
+    order = sorted(range(len(names)), key=lambda i: hashlib.sha256(names[i].encode()).digest())
+    taken = np.zeros(len(classes), dtype=int)
+    train = np.zeros(len(names), dtype=bool)
+    for i in order:
+        train[i] = taken[labels[i]] < CALTECH_TRAIN
+        taken[labels[i]] += train[i]
+    everything = from_files(root, names, labels)
+    return Listing(
+        classes,
+        {"train": everything.pick(np.flatnonzero(train)), "test": everything.pick(np.flatnonzero(~train))},
+        notes=(
+            "train and test of caltech101 are vpt's own draw (30 images of each class train): the published draw "
+            "followed the order in which one machine listed its files, and its names do not tell the class; figures "
+            "are not comparable with published ones",
+        ),
+    )
+
+
+def _heap(root: Path) -> Listing:
+    """All images as one part, in the order of TensorFlow Datasets, whose keys are "class_file"."""
+    classes, names, labels = _class_folders(root)
+    keys = [name.replace("/", "_", 1) for name in names]
+    records = from_files(root, names, labels, keys)
+    plain = tuple(name.split("/", 1)[1] for name in names)
+    return Listing(classes, {"train": Records(plain, records.labels, records.encoded, records.keys)})
+
+
+def _class_folders(root: Path) -> tuple[tuple[str, ...], list[str], list[int]]:
+    """Class names, and "class/file.jpg" with its label for each image; other files are not images of these sets."""
+    classes = tuple(sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")))
+    found = [
+        (f"{name}/{file.name}", label)
+        for label, name in enumerate(classes)
+        for file in sorted((root / name).glob("*.jpg"))
+    ]
+    return classes, [name for name, _ in found], [label for _, label in found]

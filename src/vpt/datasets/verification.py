@@ -1,0 +1,76 @@
+"""Whether a prepared folder, or a copy from elsewhere, holds what its benchmark says."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+from PIL import Image
+
+from vpt.core.text import lines, number
+from vpt.data.dataset import Dataset
+from vpt.data.list_files import has_lists, read_lists
+from vpt.data.manifest import read_manifest
+from vpt.datasets.prepared.progress import Progress, quiet
+from vpt.datasets.task import BenchmarkTask
+from vpt.errors import DataError
+
+
+def check(folder: Path, task: BenchmarkTask | None = None, progress: Progress = quiet) -> Dataset:
+    """The data set in `folder`, once it is verified: lists, counts, classes, labels, and the header of every image.
+
+    task: what it should be; None verifies the lists and images alone.
+    Raises DataError naming every fault; where the lists cannot be read, those faults alone.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not there{_remedy(task)}")
+    manifest = read_manifest(folder)
+    if not has_lists(folder):
+        raise DataError(f"{folder} holds no list files such as train800.txt{_remedy(task)}")
+    dataset = read_lists(folder)
+    faults = [] if task is None else _against(task, dataset)
+    if manifest is not None and task is not None and manifest.get("task") != task.name:
+        faults.insert(0, f"prepared.json says it is {manifest.get('task')!r}, not {task.name!r}")
+    total = sum(map(len, dataset.splits.values()))
+    done = 0
+    for split in dataset.splits.values():
+        assert isinstance(split.images, tuple)
+        for name, path in zip(split.names, split.images, strict=True):
+            fault = _header(path)
+            if fault:
+                faults.append(f"{name}: {fault}")
+            done += 1
+            progress(f"checking {folder.name}", done, total)
+    if faults:
+        raise DataError(f"{folder}: {number(len(faults), 'fault')}:{lines(faults, most=len(faults))}{_remedy(task)}")
+    return dataset
+
+
+def _against(task: BenchmarkTask, dataset: Dataset) -> list[str]:
+    faults = [
+        f"{part}: {len(dataset.splits[part])} images, {task.name} has {size}"
+        for part, size in task.sizes.items()
+        if size is not None and len(dataset.splits[part]) != size
+    ]
+    if len(dataset.classes) != task.classes:
+        faults.append(f"labels 0 to {len(dataset.classes) - 1}, {task.name} has 0 to {task.classes - 1}")
+    return faults
+
+
+def _header(path: Path) -> str | None:
+    """What is wrong with the header of an image; pixels are not decoded."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # oddities are told when the image is decoded
+            with Image.open(path) as image:
+                return None if min(image.size) > 0 else "no pixels"
+    except Exception as error:  # Pillow raises whatever its readers stumble over
+        return f"cannot be read as an image: {error}"
+
+
+def _remedy(task: BenchmarkTask | None) -> str:
+    return (
+        ""
+        if task is None
+        else f"\nto make it anew: delete it, then vpt data prepare {task.name} --from DOWNLOADS --out FOLDER"
+    )

@@ -1,0 +1,88 @@
+"""A plan, done: what is missing is handed to a place that works, and what comes of it is told."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from vpt.experiments.experiment import Plan, Run
+from vpt.experiments.search import known, left, ready
+from vpt.experiments.store import Record, Store
+
+
+class RunListener:
+    """Hears how a comparison goes. Override what you want to hear."""
+
+    def note(self, text: str) -> None:
+        """Something the user should know."""
+
+    def progress(self, done: int, total: int, seconds_left: float | None) -> None:
+        """So many runs of the plan have a record. seconds_left: an estimate, None before there is anything to go by."""
+
+    def ended(self, run: Run, record: Record) -> None:
+        """A run has ended, here or in another process on the same folder."""
+
+
+class Board:
+    """Tells a listener of new records, and guesses how long the rest takes."""
+
+    def __init__(self, plan: Plan, store: Store, listener: RunListener) -> None:
+        self.plan, self.store, self.listener = plan, store, listener
+        self.told = set(store.records())
+
+    def note(self, text: str) -> None:
+        """Something the user should know."""
+        self.listener.note(text)
+
+    def tell(self, at_once: int) -> None:
+        """Look for new records. at_once: runs that are done at the same time."""
+        records = self.store.records()
+        runs = known(self.plan, records)
+        for run_id in [run_id for run_id in runs if run_id in records and run_id not in self.told]:
+            self.told.add(run_id)
+            self.listener.ended(runs[run_id], records[run_id])
+        rest = left(self.plan, records)
+        done = sum(run_id in records for run_id in runs)
+        self.listener.progress(done, done + len(rest), self._seconds(rest, list(records.values()), at_once))
+
+    def _seconds(self, rest: Sequence[Run | None], records: Sequence[Record], at_once: int) -> float | None:
+        """Each run as long as those of its method and stage so far, or as all of them where there are none."""
+        times: dict[tuple[str, str] | None, list[float]] = {}
+        for record in records:
+            for key in ((record.method, record.stage), None):
+                times.setdefault(key, []).append(record.cost["wall_seconds"])
+        if not times:
+            return None
+        means = {key: statistics.mean(values) for key, values in times.items()}
+        return sum(means.get((run.method, run.stage) if run else None, means[None]) for run in rest) / at_once
+
+
+class Place(Protocol):
+    """Where runs are done: processes of this machine, or a cluster."""
+
+    def work(self, plan: Plan, store: Store, board: Board) -> None:
+        """Do runs until none is left that can be done; the board is told of each."""
+
+
+def run(plan: Plan, folder: Path, place: Place, listener: RunListener | None = None) -> dict[str, Record]:
+    """Do what is missing of a plan in `folder`; the records of the plan.
+
+    Runs that ended in an error (not: that diverged) are tried again. Interrupted or killed, the same call goes on.
+    Raises VptError where the place cannot begin, or a record cannot be written.
+    """
+    listener = listener or RunListener()
+    store = Store(folder)
+    store.save_plan(plan)
+    retried = store.forget_errors()
+    store.tidy()
+    if retried:
+        listener.note(f"{retried} runs that ended in an error are tried again")
+    board = Board(plan, store, listener)
+    if ready(plan, store.records()):
+        place.work(plan, store, board)
+    store.tidy()  # a worker that was killed meanwhile has left its halves
+    board.tell(1)
+    records = store.records()
+    return {run_id: records[run_id] for run_id in known(plan, records) if run_id in records}

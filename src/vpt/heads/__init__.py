@@ -1,0 +1,1 @@
+"""Heads: pooling of tokens, and dense heads that score every pixel."""

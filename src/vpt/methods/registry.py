@@ -1,0 +1,54 @@
+"""The catalogue: a new method is one file and one line here."""
+
+from __future__ import annotations
+
+from vpt.core import spec
+from vpt.errors import SpecError
+from vpt.methods.adapter import Adapter
+from vpt.methods.adaptformer import AdaptFormer
+from vpt.methods.base import Method, Sum
+from vpt.methods.bias import Bias
+from vpt.methods.class_token import ClassToken
+from vpt.methods.full import Full
+from vpt.methods.gated import Gated
+from vpt.methods.linear import Linear
+from vpt.methods.lora import LoRA
+from vpt.methods.mlp import MLP
+from vpt.methods.norm import Norm
+from vpt.methods.partial import Partial
+from vpt.methods.sidetune import SideTune
+from vpt.methods.ssf import SSF
+from vpt.methods.vpt import VPT
+
+METHODS: dict[str, type[Method]] = {
+    kind.name: kind
+    for kind in (
+        VPT,
+        Gated,
+        ClassToken,
+        Linear,
+        MLP,
+        Partial,
+        Bias,
+        Norm,
+        Adapter,
+        AdaptFormer,
+        LoRA,
+        SSF,
+        SideTune,
+        Full,
+    )
+}
+
+
+def parse_method(text: str | Method) -> Method:
+    """A method from its text, such as `vpt(length=10, depth="deep")` or a sum of several, `vpt(length=50) + bias`.
+
+    A method object is given back as it is.
+    """
+    if isinstance(text, Method):
+        return text
+    if not isinstance(text, str):
+        raise SpecError(f"the method is {text!r}; give its text, such as vpt(length=10), or an object")
+    parts = [spec.parse(term, METHODS) for term in spec.terms(text)]
+    return parts[0] if len(parts) == 1 else Sum(tuple(parts))

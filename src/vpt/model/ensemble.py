@@ -1,0 +1,80 @@
+"""Several prompt sets on one frozen backbone, in one forward pass (paper, section 4.3, "prompt ensembling")."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vpt.errors import SpecError
+from vpt.methods.vpt import VPT
+from vpt.model.tuned_model import TunedModel
+
+
+class Ensemble(nn.Module):
+    """Normalised images (batch, 3, size, size) -> logits (batch, classes): the log of the members' mean probability.
+
+    The images run through the backbone once per member, all in one batch: one pass, one backbone in memory.
+
+    models: tuned models on the very same backbone, with the same `vpt(...)` and the same classes; only what they have
+    learned differs. They are not changed. Raises SpecError where they differ in more, naming it.
+    """
+
+    def __init__(self, models: Sequence[TunedModel]) -> None:
+        super().__init__()
+        for model in models:
+            model.demand_classifier("an ensemble")
+        first = _alike(models)
+        carrier = TunedModel(first.backbone, first.method, first.num_classes, first.classes)
+        for index, prompts in enumerate(carrier.added["prompts"].children()):
+            members = [list(model.added["prompts"].children())[index] for model in models]
+            stack = _Stack(members)
+            # One module of prompts can be read at several blocks, where these share it.
+            for parent in list(carrier.modules()):
+                for name, child in list(parent.named_children()):
+                    if child is prompts:
+                        setattr(parent, name, stack)
+        self.network = carrier.network
+        self.heads = nn.ModuleList(model.head for model in models)
+        self.classes = first.classes
+        self.to(next(first.parameters()).device)
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.network(images.repeat(len(self.heads), 1, 1, 1)).chunk(len(self.heads))
+        answers = [head(x).log_softmax(-1) for head, x in zip(self.heads, features, strict=True)]
+        return torch.stack(answers).logsumexp(0) - math.log(len(answers))
+
+
+class _Stack(nn.Module):
+    """Stands where prompts stood: each member's own for its share of the batch, (members * batch, p, d)."""
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, batch: int) -> Tensor:
+        share = batch // len(self.members)
+        return torch.cat([member(share).expand(share, -1, -1) for member in self.members])
+
+
+def _alike(models: Sequence[TunedModel]) -> TunedModel:
+    if len(models) < 2:
+        raise SpecError(f"{len(models)} models make no ensemble; give at least two")
+    first = models[0]
+    if not isinstance(first.method, VPT) or first.method.location not in ("prepend", "add", "add_1"):
+        raise SpecError(
+            f"an ensemble in one pass needs models of one vpt(...) with prompts as tokens, not {first.method}"
+        )
+    for number, model in enumerate(models[1:], 2):
+        if model.backbone.module is not first.backbone.module:
+            raise SpecError(
+                f"model {number} stands on another backbone object than the first; load them on the same one"
+            )
+        if model.method != first.method:
+            raise SpecError(f"model {number} is {model.method}, the first is {first.method}; they must be the same")
+        if (model.num_classes, model.classes) != (first.num_classes, first.classes):
+            raise SpecError(f"model {number} has other classes than the first; an ensemble answers one question")
+    return first

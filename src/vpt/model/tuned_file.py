@@ -1,0 +1,226 @@
+"""The tuned file: one safetensors file, one JSON text in its header. About a megabyte for prompts and a head."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from vpt._version import __version__
+from vpt.backbones import Backbone, load_backbone, skeleton
+from vpt.core.environment import versions
+from vpt.core.io import write_atomic
+from vpt.data.preprocessing import Preprocessing
+from vpt.errors import ArtifactError, SpecError, VptError
+from vpt.heads.dense import parse_head
+from vpt.methods.registry import parse_method
+from vpt.model.tuned_model import TunedModel
+
+FORMAT = 1
+_KEY = "vpt"  # the one entry of the safetensors header's metadata
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a tuned file says of itself.
+
+    method: spec string with every field. backbone: name; fingerprint: of its weights. image_size: of its input.
+    preprocessing: how images are made into that input. classes: names, or None where none were given.
+    scores: figures measured when the file was made. storage: dtype of the tensors in the file.
+    cut: seed and fractions by which `vpt.data.loading.read` or `read_scenes` cut the data into parts, if they read it.
+    head: the dense head's text, where every pixel has a class; None where images are classified.
+    parts: trained parameters of the dense head, its auxiliary heads (not in the file), and the method.
+    checksum: SHA-256 over the tensors, so that an altered file is found out. versions: of what made it.
+    """
+
+    method: str
+    backbone: str
+    fingerprint: str
+    preprocessing: Preprocessing
+    num_classes: int
+    classes: tuple[str, ...] | None
+    storage: Literal["fp32", "fp16"]
+    checksum: str
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+    head: str | None = None
+    parts: Mapping[str, int] = field(default_factory=dict)
+    cut: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        values = {**asdict(self), "preprocessing": self.preprocessing.as_dict()}
+        if self.head is None:  # files of classifiers say nothing of it
+            del values["head"], values["parts"]
+        return json.dumps(values)
+
+    @classmethod
+    def from_json(cls, text: str, path: Path) -> Header:
+        """The inverse; raises ArtifactError for another format version or a header that is no header."""
+        try:
+            values = json.loads(text)
+            if values["format"] != FORMAT:
+                raise ArtifactError(
+                    f"{path} has format version {values['format']}, this vpt ({__version__}) reads version {FORMAT}; "
+                    "install the vpt that made it, or a newer one: "
+                    + str(values.get("versions", {}).get("vpt", "unknown"))
+                )
+            classes = values["classes"]
+            return cls(
+                **{
+                    **values,
+                    "preprocessing": Preprocessing.from_dict(values["preprocessing"]),
+                    "classes": None if classes is None else tuple(classes),
+                }
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, SpecError) as error:
+            raise ArtifactError(f"{path} has a damaged header ({error}); fetch the file again") from error
+
+
+def save(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    scores: Mapping[str, Any] | None = None,
+    cut: Mapping[str, Any] | None = None,
+    storage: Literal["fp32", "fp16"] = "fp32",
+) -> Path:
+    """Write what `model` owns (method and head, but no auxiliary heads) to one safetensors file.
+
+    model: a TunedModel, or one wrapped by `torch.compile` or DDP. scores: figures to keep in the header; cut: how
+        the data were cut into parts.
+    storage: "fp16" halves the file and rounds the weights; "fp32" gives every bit back.
+    Raises StorageError when the file cannot be written.
+    """
+    path = Path(path)
+    tuned = _unwrapped(model)
+    if storage not in ("fp32", "fp16"):
+        raise SpecError(f"storage is {storage!r}; it must be fp32 or fp16")
+    tensors = {name: _stored(tensor, storage) for name, tensor in tuned.kept_state().items()}
+    header = Header(
+        method=tuned.method.spec(full=True),
+        backbone=tuned.backbone.name,
+        fingerprint=tuned.backbone.fingerprint(),
+        preprocessing=tuned.backbone.preprocessing,
+        num_classes=tuned.num_classes,
+        classes=tuned.classes,
+        storage=storage,
+        checksum=_checksum(tensors),
+        scores=dict(scores or {}),
+        cut=dict(cut or {}),
+        versions=versions(),
+        head=None if tuned.dense is None else tuned.dense.kept().spec(full=True),
+        parts={} if tuned.dense is None else tuned.counts_by_part(),
+    )
+    write_atomic(path, safetensors.torch.save(tensors, {_KEY: header.to_json()}))
+    return path
+
+
+def load(
+    path: str | Path, backbone: str | nn.Module | Backbone | None = None, *, known_fingerprint: str | None = None
+) -> TunedModel:
+    """Read a tuned file and hang it on its backbone; in eval mode, ready to predict.
+
+    backbone: the backbone at hand (a timm model, a `Backbone`, a name). None makes it by the name in the file, which
+        fetches its weights. Several files share one backbone by being given the same.
+    known_fingerprint: of that backbone, by who loads many files: to compute it reads every weight.
+    Raises ArtifactError when the file is damaged or altered, or the backbone is not the one it was made for.
+    """
+    path = Path(path)
+    header = inspect(path)
+    if backbone is None or isinstance(backbone, str):
+        found = backbone_for(path, header, name=backbone)
+    else:
+        found = load_backbone(backbone)
+    fingerprint = known_fingerprint or found.fingerprint()
+    if fingerprint != header.fingerprint:
+        raise ArtifactError(
+            f"{path} was made for {header.backbone} with {header.fingerprint[:19]}..., but this is {found.name} with "
+            f"{fingerprint[:19]}...; load the same weights, of the same type and image size "
+            f"({header.preprocessing.size} px)"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(f"{path} is damaged ({error}); fetch it again") from error
+    if _checksum(tensors) != header.checksum:
+        raise ArtifactError(
+            f"{path} was altered or damaged after it was written (its checksum differs); fetch it again"
+        )
+    shared = Backbone(found.module, found.name, header.preprocessing, found.notes)
+    try:
+        dense = None if header.head is None else parse_head(header.head)
+        model = TunedModel(shared, parse_method(header.method), header.num_classes, header.classes, dense)
+        model.load_owned_state(tensors)
+    except SpecError as error:
+        raise ArtifactError(f"{path} does not fit this vpt ({__version__}): {error}") from error
+    except AssertionError as error:  # timm's word for an image of another size, where weights do not show it (Swin)
+        size = header.preprocessing.size
+        raise ArtifactError(
+            f"{path} was made for images of {size} px, which this {found.name} does not take ({error}); load the "
+            f"backbone with image_size={size}"
+        ) from error
+    return model
+
+
+def backbone_for(path: Path, header: Header, *, name: str | None = None, weights: Path | None = None) -> Backbone:
+    """The backbone that the tuned file at `path` asks for, at the file's image size.
+
+    name: another name for it, of the caller's own choice. weights: a local file of them.
+    """
+    if name is None and ":" in header.backbone:  # timm reads such names as places, which a stranger may have chosen
+        raise ArtifactError(
+            f"{path} asks for the backbone {header.backbone}, which is not in timm's own list; if you trust that "
+            "place, give it as the backbone yourself"
+        )
+    size = header.preprocessing.size
+    own = skeleton(name or header.backbone).preprocessing.size
+    return load_backbone(name or header.backbone, weights=weights, image_size=None if own == size else size)
+
+
+def inspect(path: str | Path) -> Header:
+    """Read the header of a tuned file, and nothing else. Raises ArtifactError where it is none."""
+    path = Path(path)
+    if path.is_dir():
+        raise ArtifactError(f"{path} is a folder, not a tuned file; give one of its .safetensors files")
+    if not path.is_file():
+        raise ArtifactError(f"the tuned file {path} does not exist; `vpt tune DATA --out FILE` makes one")
+    try:
+        with safe_open(path, framework="np") as file:
+            text = (file.metadata() or {}).get(_KEY)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ArtifactError(f"{path} is damaged or no safetensors file ({error}); fetch it again") from error
+    if text is None:
+        raise ArtifactError(f"{path} is a safetensors file but not one of vpt's; `vpt tune DATA --out FILE` makes one")
+    return Header.from_json(text, path)
+
+
+def _unwrapped(model: nn.Module) -> TunedModel:
+    for attribute in ("_orig_mod", "module"):  # torch.compile, DDP
+        model = getattr(model, attribute, model)
+    if not isinstance(model, TunedModel):
+        raise VptError(f"only tuned models can be saved, this is {type(model).__name__}; make one with vpt.attach")
+    return model
+
+
+def _stored(tensor: Tensor, storage: str) -> Tensor:
+    tensor = tensor.detach().cpu().contiguous()
+    return tensor.half() if storage == "fp16" and tensor.is_floating_point() else tensor.clone()
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

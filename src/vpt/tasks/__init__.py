@@ -1,0 +1,1 @@
+"""Tasks: the objective, metrics, scoring and prediction of classification and segmentation."""
