@@ -1,7 +1,7 @@
 """What deep prompts cost: inference, a training step and memory, against the frozen forward and the textbook forms.
 
     python benchmarks/attention.py                      all parts, some ten minutes of two quiet cores
-    python benchmarks/attention.py --parts inference    also: step, textbook, memory, swin, profile
+    python benchmarks/attention.py --sections inference    also: step, textbook, memory, swin, profile
 
 ViT-S/16, 224 px, random weights (their values change no figure), fp32. All forms run in one process, in turns, each
 second round backwards; ratios are taken within a round. Memory is measured in a process of its own for each form.
@@ -24,32 +24,32 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import counted
-from measure import CLOCKS, once, paired, shown, summary
-from report import write
-from textbook import Frozen, TextbookViT
+from measure import CLOCKS, format_quartiles, summarize, time_call, time_paired
+from report import write_section
+from textbook import FrozenViT, TextbookViT
 from vpt import attach
 from vpt.core import environment
 
 CLASSES = 100
 LENGTHS = (1, 10, 50, 100, 200)
-COMPARED = 200  # prompts at which the textbook forms run too: they take most of the time
+COMPARED_LENGTH = 200  # prompts at which the textbook forms run too: they take most of the time
 VIT, SWIN = "vit_small_patch16_224", "swin_tiny_patch4_window7_224"
 NAMES = {"plain": "textbook, plain attention", "fused": "textbook, fused attention", "vpt": "vpt", "linear": "linear"}
 
 
-def make(form: str, length: int, model: nn.Module, dropout: float = 0.0) -> nn.Module:
+def make_variant(variant: str, length: int, model: nn.Module, dropout: float = 0.0) -> nn.Module:
     """One form of deep prompts on a model of its own."""
     torch.manual_seed(0)
-    if form == "frozen":
-        return Frozen(copy.deepcopy(model), CLASSES)
-    if form == "linear":
+    if variant == "frozen":
+        return FrozenViT(copy.deepcopy(model), CLASSES)
+    if variant == "linear":
         return attach(model, "linear", CLASSES)
-    if form == "vpt":
+    if variant == "vpt":
         return attach(model, f"vpt(length={length}, dropout={dropout})", CLASSES)
-    return TextbookViT(copy.deepcopy(model), length, CLASSES, fused=form == "fused", dropout=dropout)
+    return TextbookViT(copy.deepcopy(model), length, CLASSES, fused=variant == "fused", dropout=dropout)
 
 
-def step(network: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], None]:
+def make_step(network: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], None]:
     """A whole iteration: forward, loss, backward and SGD."""
     network.train()
     optimizer = torch.optim.SGD([w for w in network.parameters() if w.requires_grad], lr=1e-3, momentum=0.9)
@@ -62,7 +62,7 @@ def step(network: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], Non
     return run
 
 
-def infer(network: nn.Module, images: Tensor) -> Callable[[], None]:
+def make_inference(network: nn.Module, images: Tensor) -> Callable[[], None]:
     """A forward pass that keeps nothing for a gradient."""
     network.eval()
 
@@ -73,18 +73,18 @@ def infer(network: nn.Module, images: Tensor) -> Callable[[], None]:
     return run
 
 
-def timed(kind: str, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def time_by_length(kind: str, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Inference or training step of vpt at every length; the reference is the frozen forward."""
     model, images, labels = _vit(options)
-    run = {"inference": infer, "step": partial(step, labels=labels)}[kind]
-    todo: dict[str, Callable[[], object]] = {
-        "frozen": infer(make("frozen", 0, model), images),
-        "0 (linear)": run(make("linear", 0, model), images),
-        **{str(length): run(make("vpt", length, model), images) for length in LENGTHS},
+    run = {"inference": make_inference, "step": partial(make_step, labels=labels)}[kind]
+    variants: dict[str, Callable[[], object]] = {
+        "frozen": make_inference(make_variant("frozen", 0, model), images),
+        "0 (linear)": run(make_variant("linear", 0, model), images),
+        **{str(length): run(make_variant("vpt", length, model), images) for length in LENGTHS},
     }
     if kind == "step":
-        todo["50, dropout 0.1"] = run(make("vpt", 50, model, dropout=0.1), images)
-    figures = summary(paired(todo, options.rounds, clock=CLOCKS[options.clock]), "frozen")
+        variants["50, dropout 0.1"] = run(make_variant("vpt", 50, model, dropout=0.1), images)
+    figures = summarize(time_paired(variants, options.rounds, clock=CLOCKS[options.clock]), "frozen")
     what = {"inference": "Inference", "step": "A training step"}[kind]
     lines = [
         f"**{what}**, ViT-S/16, deep prompts, batch {options.batch}, fp32: times the frozen timm forward "
@@ -92,7 +92,7 @@ def timed(kind: str, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         "",
         f"| prompts per block | {' | '.join(name for name in figures if name != 'frozen')} |",
         f"|---|{'---:|' * (len(figures) - 1)}",
-        f"| vpt | {' | '.join(shown(f['times_reference']) for name, f in figures.items() if name != 'frozen')} |",
+        f"| vpt | {' | '.join(format_quartiles(f['times_reference']) for name, f in figures.items() if name != 'frozen')} |",
     ]
     return figures, "\n".join(lines)
 
@@ -100,15 +100,18 @@ def timed(kind: str, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 def textbook(kind: str, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """How many times faster than the textbook forms vpt is."""
     model, images, labels = _vit(options)
-    run = {"inference": infer, "step": partial(step, labels=labels)}[kind]
-    todo = {form: run(make(form, COMPARED, model), images) for form in ("vpt", "fused", "plain")}
-    figures = summary(paired(todo, options.rounds, clock=CLOCKS[options.clock]), "vpt")
+    run = {"inference": make_inference, "step": partial(make_step, labels=labels)}[kind]
+    variants = {
+        variant: run(make_variant(variant, COMPARED_LENGTH, model), images) for variant in ("vpt", "fused", "plain")
+    }
+    figures = summarize(time_paired(variants, options.rounds, clock=CLOCKS[options.clock]), "vpt")
     what = {"inference": "inference", "step": "a training step"}[kind]
     faster = "; ".join(
-        f"{shown(figures[form]['times_reference'])} times faster than {NAMES[form]}" for form in ("fused", "plain")
+        f"{format_quartiles(figures[variant]['times_reference'])} times faster than {NAMES[variant]}"
+        for variant in ("fused", "plain")
     )
     text = (
-        f"**Against the textbook**, ViT-S/16, {COMPARED} deep prompts, batch {options.batch}, fp32, {what}: "
+        f"**Against the textbook**, ViT-S/16, {COMPARED_LENGTH} deep prompts, batch {options.batch}, fp32, {what}: "
         f"{faster}; median and quartiles of {options.rounds} rounds."
     )
     return figures, text
@@ -124,11 +127,11 @@ def swin(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Swin-T with 50 deep prompts in every window."""
     model = timm.create_model(SWIN, num_classes=0).eval()
     images = torch.randn(options.batch, 3, 224, 224)
-    todo = {form: infer(make(form, 50, model), images) for form in ("frozen", "vpt")}
-    figures = summary(paired(todo, 2 * options.rounds, clock=CLOCKS[options.clock]), "frozen")
+    variants = {variant: make_inference(make_variant(variant, 50, model), images) for variant in ("frozen", "vpt")}
+    figures = summarize(time_paired(variants, 2 * options.rounds, clock=CLOCKS[options.clock]), "frozen")
     text = (
         f"**Swin-T**, 50 deep prompts, batch {options.batch}, inference: "
-        f"{shown(figures['vpt']['times_reference'])} times the frozen timm forward "
+        f"{format_quartiles(figures['vpt']['times_reference'])} times the frozen timm forward "
         f"({figures['frozen']['seconds']['median']:.2f} s); median and quartiles of {2 * options.rounds} rounds."
     )
     return figures, text
@@ -137,11 +140,11 @@ def swin(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 def memory(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Peak memory of a training step, each form in a process of its own."""
     figures: dict[str, Any] = {}
-    compared = [(form, length) for length in (50, COMPARED) for form in ("vpt", "fused", "plain")]
-    for form, length in [("frozen", 0), ("linear", 0), *compared]:
-        command = [sys.executable, __file__, "--peak", form, str(length), "--batch", str(options.batch)]
+    compared = [(variant, length) for length in (50, COMPARED_LENGTH) for variant in ("vpt", "fused", "plain")]
+    for variant, length in [("frozen", 0), ("linear", 0), *compared]:
+        command = [sys.executable, __file__, "--peak", variant, str(length), "--batch", str(options.batch)]
         done = subprocess.run(command, capture_output=True, check=True, text=True)
-        figures[f"{form} {length}"] = json.loads(done.stdout)
+        figures[f"{variant} {length}"] = json.loads(done.stdout)
     lines = [
         f"**Peak memory** of two training steps (`frozen`: of a forward pass), ViT-S/16, batch {options.batch}, fp32, "
         "in MB: of the process, and above what it held with the model loaded; one process each.",
@@ -150,25 +153,25 @@ def memory(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         "|---|---:|---:|---:|---:|---:|",
     ]
     for name, figure in figures.items():
-        form, length = name.split()
+        variant, length = name.split()
         shares = ["", ""]
-        if form == "vpt":
+        if variant == "vpt":
             shares = [f"{figure['above'] / figures[f'{other} {length}']['above']:.2f} "
                       f"({figure['process'] / figures[f'{other} {length}']['process']:.2f})"
                       for other in ("fused", "plain")]  # fmt: skip
         sizes = [f"{figure[key] / 1e6:,.0f}" for key in ("process", "above")]
-        lines.append(f"| {NAMES.get(form, form)} | {length or ''} | {' | '.join([*sizes, *shares])} |")
+        lines.append(f"| {NAMES.get(variant, variant)} | {length or ''} | {' | '.join([*sizes, *shares])} |")
     lines += ["", "Shares are of what stands above the model; in brackets, of the whole process."]
     return figures, "\n".join(lines)
 
 
-def peak(form: str, length: int, batch: int) -> None:
+def measure_peak_memory(variant: str, length: int, batch: int) -> None:
     """The inside of a process that measures memory: bytes, as JSON."""
-    network = make(form, length, timm.create_model(VIT, num_classes=0).eval())
+    network = make_variant(variant, length, timm.create_model(VIT, num_classes=0).eval())
     images, labels = torch.randn(batch, 3, 224, 224), torch.arange(batch) % CLASSES
-    run = infer(network, images) if form == "frozen" else step(network, images, labels)
+    run = make_inference(network, images) if variant == "frozen" else make_step(network, images, labels)
     cpu = torch.device("cpu")
-    environment.forget_peak(cpu)
+    environment.reset_peak_memory(cpu)
     before = environment.peak_memory(cpu)
     run()
     run()
@@ -189,14 +192,14 @@ def profile(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         "LayerNorm": ("aten::native_layer_norm", "aten::native_layer_norm_backward"),
         "copies": ("aten::copy_", "aten::cat", "aten::fill_", "aten::constant_pad_nd"),
     }
-    figures: dict[str, Any] = {"ceiling": _ceilings()}
-    for name, form, length in (("frozen", "frozen", 0), ("vpt, p = 50", "vpt", 50), ("vpt, p = 200", "vpt", 200)):
-        network = make(form, length, model)
-        run = infer(network, images) if form == "frozen" else step(network, images, labels)
+    figures: dict[str, Any] = {"ceiling": _peak_rates()}
+    for name, variant, length in (("frozen", "frozen", 0), ("vpt, p = 50", "vpt", 50), ("vpt, p = 200", "vpt", 200)):
+        network = make_variant(variant, length, model)
+        run = make_inference(network, images) if variant == "frozen" else make_step(network, images, labels)
         run()
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
             run()
-        times = {event.key: event.self_cpu_time_total for event in seen.key_averages()}
+        times = {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
         total = sum(times.values())
         shares = {kind: sum(times.get(key, 0) for key in keys) / total for kind, keys in kinds.items()}
         figures[name] = {**shares, "all else": 1 - sum(shares.values()), "seconds": total / 1e6}
@@ -211,39 +214,39 @@ def profile(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         *(f"| {row} | {' | '.join(f'{100 * figures[name][row]:.1f} %' for name in runs)} |" for row in rows),
         "",
         f"The machine's ceilings, measured: {figures['ceiling']['products'] / 1e9:.0f} GFLOP/s in the products of an "
-        f"MLP layer, {figures['ceiling']['bytes'] / 1e9:.1f} GB/s in copying. {_limit(options.batch, figures)}",
+        f"MLP layer, {figures['ceiling']['bytes'] / 1e9:.1f} GB/s in copying. {_describe_flop_limit(options.batch, figures)}",
     ]
     return figures, "\n".join(lines)
 
 
-def _ceilings() -> dict[str, float]:
+def _peak_rates() -> dict[str, float]:
     """Operations per second in the largest product of a block, and bytes per second read and written in a copy."""
     x, w, out = torch.randn(16 * 197, 384), torch.randn(384, 1536), torch.empty(16 * 197, 1536)
     source, target = torch.zeros(2**26), torch.zeros(2**26)
-    product = min(once(partial(torch.mm, x, w, out=out)) for _ in range(20))
-    copied = min(once(partial(target.copy_, source)) for _ in range(5))
+    product = min(time_call(partial(torch.mm, x, w, out=out)) for _ in range(20))
+    copied = min(time_call(partial(target.copy_, source)) for _ in range(5))
     return {"products": 2 * x.numel() * 1536 / product, "bytes": 2 * source.nbytes / copied}
 
 
-def _limit(batch: int, figures: dict[str, Any]) -> str:
+def _describe_flop_limit(batch: int, figures: dict[str, Any]) -> str:
     """The frozen forward and the step in operations, counted by hand, and the time they would take at the ceiling."""
     shape = (197, 384, 12, 16)  # of ViT-S/16 at 224 px
     frozen = counted.forward(*shape, batch)
-    told = []
+    lines = []
     for length in (50, 200):
-        step = counted.step(*shape, length, batch)
-        seconds = step / figures["ceiling"]["products"]
+        step_flops = counted.step(*shape, length, batch)
+        seconds = step_flops / figures["ceiling"]["products"]
         measured = figures[f"vpt, p = {length}"]["seconds"]
-        told.append(
-            f"a step with p = {length} is {step / 1e9:.0f} GFLOP ({step / frozen:.2f} times frozen), at the ceiling "
+        lines.append(
+            f"a step with p = {length} is {step_flops / 1e9:.0f} GFLOP ({step_flops / frozen:.2f} times frozen), at the ceiling "
             f"{seconds:.2f} s of the {measured:.2f} s measured"
         )
-    return f"The frozen forward is {frozen / 1e9:.0f} GFLOP; {'; '.join(told)}."
+    return f"The frozen forward is {frozen / 1e9:.0f} GFLOP; {'; '.join(lines)}."
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], tuple[dict[str, Any], str]]] = {
-    "inference": partial(timed, "inference"),
-    "step": partial(timed, "step"),
+SECTIONS: dict[str, Callable[[argparse.Namespace], tuple[dict[str, Any], str]]] = {
+    "inference": partial(time_by_length, "inference"),
+    "step": partial(time_by_length, "step"),
     "textbook": partial(textbook, "step"),
     "textbook-inference": partial(textbook, "inference"),
     "memory": memory,
@@ -254,25 +257,27 @@ PARTS: dict[str, Callable[[argparse.Namespace], tuple[dict[str, Any], str]]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument(
         "--clock", choices=list(CLOCKS), default="wall", help="cpu: for a busy machine, with one thread"
     )
-    parser.add_argument("--peak", nargs=2, metavar=("FORM", "LENGTH"), help=argparse.SUPPRESS)
+    parser.add_argument("--peak", nargs=2, metavar=("VARIANT", "LENGTH"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     environment.keep_freed_memory()
     if options.peak:
-        peak(options.peak[0], int(options.peak[1]), options.batch)
+        measure_peak_memory(options.peak[0], int(options.peak[1]), options.batch)
         return
-    for part in options.parts:
-        figures, table = PARTS[part](options)
-        command = f"python benchmarks/attention.py --parts {part} --batch {options.batch} --rounds {options.rounds}"
+    for section in options.sections:
+        figures, table = SECTIONS[section](options)
+        command = (
+            f"python benchmarks/attention.py --sections {section} --batch {options.batch} --rounds {options.rounds}"
+        )
         if options.clock == "cpu":
             command += " --clock cpu"
             table += "\n\nSeconds of the CPU on a busy machine, not of the clock."
-        write("attention", part, figures, command, table)
+        write_section("attention", section, figures, command, table)
         print(f"{table}\n", flush=True)
 
 

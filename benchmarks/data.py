@@ -21,17 +21,17 @@ import torch
 from PIL import Image
 from torch.nn.functional import cross_entropy
 
-from measure import CLOCKS, once, paired, shown, spread
-from report import write
+from measure import CLOCKS, format_quartiles, quartiles, time_call, time_paired
+from report import write_section
 from vpt import attach, load_backbone
 from vpt.data.dataset import Split
-from vpt.data.decode_cache import decode_once
+from vpt.data.decode_cache import decode_cached
 from vpt.data.images import decode
-from vpt.training import Examples, Feed
+from vpt.training import DeviceDataset, Examples
 
 
-def drawn(folder: Path, count: int) -> Split:
-    """Smooth colours with some noise, so that a JPEG is about as large as a photograph."""
+def draw_jpegs(folder: Path, count: int) -> Split:
+    """Smooth colors with some noise, so that a JPEG is about as large as a photograph."""
     rng = np.random.default_rng(0)
     paths = []
     for number in range(count):
@@ -56,43 +56,43 @@ def main() -> None:
     clock = CLOCKS[options.clock]
     backbone = load_backbone(timm.create_model("vit_tiny_patch16_224", num_classes=0))
     preprocessing = replace(backbone.preprocessing, interpolation="bilinear", resize="squash")
-    larger = replace(preprocessing, size=256)
+    oversized = replace(preprocessing, size=256)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        split = drawn(folder, options.images)
-        kept = partial(decode_once, split, larger, folder=folder / "kept", spill=folder)
-        first = once(kept, clock=clock)
-        again = once(kept, clock=clock)
+        split = draw_jpegs(folder, options.images)
+        decode_to_cache = partial(decode_cached, split, oversized, cache_dir=folder / "kept", spill_dir=folder)
+        first_seconds = time_call(decode_to_cache, clock=clock)
+        cached_seconds = time_call(decode_to_cache, clock=clock)
         cores = os.cpu_count() or 1
-        threads = {n: once(partial(decode, split, larger, threads=n), clock=clock) for n in sorted({1, cores})}
-        pixels = kept()
-        feed = Feed(Examples(pixels.images, pixels.labels), preprocessing, torch.device("cpu"))
-        chosen = np.random.default_rng(0).permutation(options.images)[: options.batch]
+        threads = {n: time_call(partial(decode, split, oversized, threads=n), clock=clock) for n in sorted({1, cores})}
+        pixels = decode_to_cache()
+        dataset = DeviceDataset(Examples(pixels.images, pixels.labels), preprocessing, torch.device("cpu"))
+        batch_indices = np.random.default_rng(0).permutation(options.images)[: options.batch]
         model = attach(backbone, "vpt(length=10)", 10).train()
 
         def step() -> None:
-            logits = model(feed.inputs(chosen))
-            cross_entropy(logits, feed.targets(chosen)).backward()
+            logits = model(dataset.inputs(batch_indices))
+            cross_entropy(logits, dataset.targets(batch_indices)).backward()
 
-        waits = {
-            augment: partial(feed.inputs, chosen, augment, np.random.default_rng(1))
-            for augment in ("none", "flip", "crop")
+        augmentations = {
+            augment: partial(dataset.inputs, batch_indices, augment, np.random.default_rng(1))
+            for augment in ("none", "flip", "random_crop")
         }
-        seconds = paired({"step": step, **waits}, options.rounds, clock=clock)
+        seconds = time_paired({"step": step, **augmentations}, options.rounds, clock=clock)
     figures = {
-        "decode": {str(n): value for n, value in threads.items()}, "first": first, "again": again,
-        "step": spread(seconds["step"]),
-        "share": {a: spread([w / s for w, s in zip(seconds[a], seconds["step"], strict=True)]) for a in waits},
+        "decode": {str(n): value for n, value in threads.items()}, "first": first_seconds, "again": cached_seconds,
+        "step": quartiles(seconds["step"]),
+        "share": {a: quartiles([w / s for w, s in zip(seconds[a], seconds["step"], strict=True)]) for a in augmentations},
     }  # fmt: skip
     lines = [
         f"**Data**: {options.images} JPEG files of 500 x 375 px, decoded and fitted to 256 px in "
         + ", ".join(f"{value:.1f} s with {n} threads" for n, value in threads.items())
-        + f"; into the cache {first:.1f} s, and from it {again:.2f} s.",
+        + f"; into the cache {first_seconds:.1f} s, and from it {cached_seconds:.2f} s.",
         "",
         f"| augmentation | share of a step that waits (ViT-Ti/16, 10 prompts, batch {options.batch}) |",
         "|---|---:|",
         *(
-            f"| {name} | {shown({key: 100 * share[key] for key in ('median', 'low', 'high')})} % |"
+            f"| {name} | {format_quartiles({key: 100 * share[key] for key in ('median', 'low', 'high')})} % |"
             for name, share in figures["share"].items()
         ),
     ]
@@ -101,7 +101,7 @@ def main() -> None:
     if options.clock == "cpu":
         command += " --clock cpu"
         table += "\n\nSeconds of the CPU on a busy machine, not of the clock."
-    write("data", "data", figures, command, table)
+    write_section("data", "data", figures, command, table)
     print(table)
 
 

@@ -27,11 +27,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import counted
-from measure import once, shown, spread
-from report import write
+from measure import format_quartiles, quartiles, time_call
+from report import write_section
 from textbook import TextbookViT
 from vpt import attach, load_backbone
-from vpt.training import Examples, Feed
+from vpt.training import DeviceDataset, Examples
 
 NO_GPU = 3
 CLASSES = 100
@@ -42,7 +42,7 @@ TASKS, GRID, SEEDS, EPOCHS = 19, 40, 5, 100
 
 
 @dataclass(frozen=True)
-class Setting:
+class Setup:
     """What is measured on: the card and ViT-B/16, or in a dry run the CPU and a toy."""
 
     device: str
@@ -50,8 +50,8 @@ class Setting:
     batches: tuple[int, ...]
     lengths: tuple[int, ...]
     repeats: int
-    square: int  # side of the matrices that show the ceiling
-    compiled: bool
+    matrix_size: int  # side of the matrices that show the ceiling
+    compile: bool
     deadline: float
 
     @property
@@ -60,28 +60,28 @@ class Setting:
         return int(self.model.patch_embed.img_size[0])  # type: ignore[index, union-attr]
 
 
-def setting(options: argparse.Namespace) -> Setting:
+def make_setup(options: argparse.Namespace) -> Setup:
     deadline = time.monotonic() + 60 * options.minutes
     if options.dry_run:
         tiny = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 3, "num_heads": 2, "num_classes": 0}
         model = timm.create_model("vit_base_patch16_224", **tiny)
-        return Setting("cpu", model.eval(), (2,), (1, 3), 2, 64, False, deadline)
+        return Setup("cpu", model.eval(), (2,), (1, 3), 2, 64, False, deadline)
     model = timm.create_model("vit_base_patch16_224", num_classes=0).eval().cuda()
-    return Setting("cuda", model, (64, 256), LENGTHS, 10, 8192, True, deadline)
+    return Setup("cuda", model, (64, 256), LENGTHS, 10, 8192, True, deadline)
 
 
-def timed(run: Callable[[], object], on: Setting) -> dict[str, float]:
+def time_quartiles(run: Callable[[], object], setup: Setup) -> dict[str, float]:
     """Seconds of a call: median and quartiles, after two calls to warm up."""
     run()
     run()
-    return spread([once(run, on.device) for _ in range(on.repeats)])
+    return quartiles([time_call(run, setup.device) for _ in range(setup.repeats)])
 
 
-def step(network: nn.Module, images: Tensor, labels: Tensor, precision: str) -> Callable[[], None]:
+def make_step(network: nn.Module, images: Tensor, labels: Tensor, precision: str) -> Callable[[], None]:
     """Forward, loss, backward and SGD. precision: "fp32", or "bf16" under autocast."""
     network.train()
-    trained = [weight for weight in network.parameters() if weight.requires_grad]
-    optimizer = torch.optim.SGD(trained, lr=1e-4, momentum=0.9)
+    trainable = [weight for weight in network.parameters() if weight.requires_grad]
+    optimizer = torch.optim.SGD(trainable, lr=1e-4, momentum=0.9)
 
     def run() -> None:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
@@ -93,7 +93,7 @@ def step(network: nn.Module, images: Tensor, labels: Tensor, precision: str) -> 
     return run
 
 
-def infer(network: nn.Module, images: Tensor) -> Callable[[], None]:
+def make_inference(network: nn.Module, images: Tensor) -> Callable[[], None]:
     """A forward pass in bf16."""
     network.eval()
 
@@ -104,9 +104,9 @@ def infer(network: nn.Module, images: Tensor) -> Callable[[], None]:
     return run
 
 
-def peak(run: Callable[[], object], on: Setting) -> int:
+def peak_memory(run: Callable[[], object], setup: Setup) -> int:
     """Bytes of the card at most in use during a call; 0 on a CPU."""
-    if on.device != "cuda":
+    if setup.device != "cuda":
         run()
         return 0
     torch.cuda.empty_cache()
@@ -115,36 +115,38 @@ def peak(run: Callable[[], object], on: Setting) -> int:
     return torch.cuda.max_memory_allocated()
 
 
-def inputs(batch: int, on: Setting) -> tuple[Tensor, Tensor]:
-    images = torch.randn(batch, 3, on.size, on.size, device=on.device)
-    return images, torch.arange(batch, device=on.device) % CLASSES
+def make_inputs(batch: int, setup: Setup) -> tuple[Tensor, Tensor]:
+    images = torch.randn(batch, 3, setup.size, setup.size, device=setup.device)
+    return images, torch.arange(batch, device=setup.device) % CLASSES
 
 
-def ceilings(on: Setting) -> tuple[dict[str, Any], str]:
+def peak_rates(setup: Setup) -> tuple[dict[str, Any], str]:
     """Operations per second of large products, and bytes per second of a copy."""
     figures: dict[str, Any] = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        left, right = (torch.randn(on.square, on.square, device=on.device, dtype=dtype) for _ in "ab")
-        figures[name] = 2 * on.square**3 / timed(partial(torch.mm, left, right), on)["median"]
-    source = torch.zeros(on.square**2 * 4, device=on.device)
-    figures["bytes"] = 2 * source.nbytes / timed(source.clone, on)["median"]
+        left, right = (
+            torch.randn(setup.matrix_size, setup.matrix_size, device=setup.device, dtype=dtype) for _ in "ab"
+        )
+        figures[name] = 2 * setup.matrix_size**3 / time_quartiles(partial(torch.mm, left, right), setup)["median"]
+    source = torch.zeros(setup.matrix_size**2 * 4, device=setup.device)
+    figures["bytes"] = 2 * source.nbytes / time_quartiles(source.clone, setup)["median"]
     return figures, (
         f"**Ceilings**, measured: {figures['bf16'] / 1e12:.1f} TFLOP/s in bf16, {figures['fp32'] / 1e12:.1f} in fp32 "
-        f"(products of {on.square} x {on.square}), {figures['bytes'] / 1e12:.2f} TB/s in copying."
+        f"(products of {setup.matrix_size} x {setup.matrix_size}), {figures['bytes'] / 1e12:.2f} TB/s in copying."
     )
 
 
-def operations(on: Setting, length: int, batch: int) -> float:
+def count_flops(setup: Setup, length: int, batch: int) -> float:
     """Operations of a training step of VPT-deep as vpt computes it: what identities save is not counted."""
-    model: Any = on.model
+    model: Any = setup.model
     embed = model.patch_embed
     return counted.step(embed.num_patches + 1, model.embed_dim, len(model.blocks), embed.patch_size[0], length, batch)
 
 
-def main_form(on: Setting) -> tuple[dict[str, Any], str]:
+def compare_with_textbook(setup: Setup) -> tuple[dict[str, Any], str]:
     """VPT-deep with 50 prompts against the textbook: throughput, memory, share of the card's rate."""
-    length = 50 if on.device == "cuda" else 3
-    rate = ceilings(on)[0]["bf16"]
+    length = 50 if setup.device == "cuda" else 3
+    rate = peak_rates(setup)[0]["bf16"]
     figures: dict[str, Any] = {}
     lines = [
         f"**VPT-deep, {length} prompts**, a training step; share: of the products' measured bf16 rate.",
@@ -152,33 +154,33 @@ def main_form(on: Setting) -> tuple[dict[str, Any], str]:
         "| batch | form | images/s | share of the rate | peak memory, GB |",
         "|---:|---|---:|---:|---:|",
     ]
-    for batch in on.batches:
-        images, labels = inputs(batch, on)
-        vpt = attach(on.model, f"vpt(length={length}, dropout=0)", CLASSES)
-        book = TextbookViT(copy.deepcopy(on.model), length, CLASSES, fused=False).to(on.device)
-        forms: dict[str, tuple[nn.Module, str]] = {
+    for batch in setup.batches:
+        images, labels = make_inputs(batch, setup)
+        vpt = attach(setup.model, f"vpt(length={length}, dropout=0)", CLASSES)
+        textbook = TextbookViT(copy.deepcopy(setup.model), length, CLASSES, fused=False).to(setup.device)
+        variants: dict[str, tuple[nn.Module, str]] = {
             "vpt, bf16": (vpt, "bf16"),
-            "textbook, bf16": (book, "bf16"),
-            "textbook, fp32": (book, "fp32"),
+            "textbook, bf16": (textbook, "bf16"),
+            "textbook, fp32": (textbook, "fp32"),
         }
-        if on.compiled:
-            forms["vpt, bf16, compiled"] = (_compiled(vpt, "default"), "bf16")
-            forms["vpt, bf16, compiled, CUDA graphs"] = (_compiled(vpt, "reduce-overhead"), "bf16")
-        for name, (network, precision) in forms.items():
-            if time.monotonic() > on.deadline:
+        if setup.compile:
+            variants["vpt, bf16, compiled"] = (_compile_model(vpt, "default"), "bf16")
+            variants["vpt, bf16, compiled, CUDA graphs"] = (_compile_model(vpt, "reduce-overhead"), "bf16")
+        for name, (network, precision) in variants.items():
+            if time.monotonic() > setup.deadline:
                 lines.append(f"| {batch} | {name} | left out: no time | | |")
                 continue
             try:
-                run = step(network, images, labels, precision)
-                seconds, memory = timed(run, on), peak(run, on)
+                run = make_step(network, images, labels, precision)
+                seconds, memory = time_quartiles(run, setup), peak_memory(run, setup)
             except Exception as error:  # what the compiler or the card cannot do is a result too
                 lines.append(f"| {batch} | {name} | {type(error).__name__} | | |")
                 figures[f"{batch} {name}"] = {"error": str(error)}
                 continue
-            share = operations(on, length, batch) / seconds["median"] / rate
+            share = count_flops(setup, length, batch) / seconds["median"] / rate
             figures[f"{batch} {name}"] = {"seconds": seconds, "memory": memory, "share": share}
-            told = f"{100 * share:.0f} %" if name.startswith("vpt") else ""
-            lines.append(f"| {batch} | {name} | {batch / seconds['median']:,.0f} | {told} | {memory / 1e9:.1f} |")
+            share_text = f"{100 * share:.0f} %" if name.startswith("vpt") else ""
+            lines.append(f"| {batch} | {name} | {batch / seconds['median']:,.0f} | {share_text} | {memory / 1e9:.1f} |")
         best = min(
             (f["seconds"]["median"] for n, f in figures.items() if n.startswith(f"{batch} vpt") and "seconds" in f),
             default=float("nan"),
@@ -192,17 +194,17 @@ def main_form(on: Setting) -> tuple[dict[str, Any], str]:
     return figures, "\n".join(lines)
 
 
-def _compiled(network: nn.Module, mode: str) -> nn.Module:
+def _compile_model(network: nn.Module, mode: str) -> nn.Module:
     torch._dynamo.reset()
     return torch.compile(network, mode=mode)  # type: ignore[return-value]
 
 
-def costs(on: Setting) -> tuple[dict[str, Any], str]:
+def costs(setup: Setup) -> tuple[dict[str, Any], str]:
     """The paper's cost table: time per image and memory, of training and of inference."""
-    batch = on.batches[0]
-    images, labels = inputs(batch, on)
+    batch = setup.batches[0]
+    images, labels = make_inputs(batch, setup)
     specs = ["full", "linear"]
-    specs += [f"vpt(length={p}, dropout=0, depth={depth})" for depth in ("shallow", "deep") for p in on.lengths]
+    specs += [f"vpt(length={p}, dropout=0, depth={depth})" for depth in ("shallow", "deep") for p in setup.lengths]
     figures: dict[str, Any] = {}
     lines = [
         f"**What it costs**, bf16, batch {batch}, per image; the linear probe without cached features.",
@@ -211,57 +213,59 @@ def costs(on: Setting) -> tuple[dict[str, Any], str]:
         "|---|---:|---:|---:|---:|",
     ]
     for spec in specs:
-        if time.monotonic() > on.deadline:
+        if time.monotonic() > setup.deadline:
             lines.append(f"| {spec} | left out: no time | | | |")
             continue
-        network = attach(on.model, spec, CLASSES)
+        network = attach(setup.model, spec, CLASSES)
         cells = []
         kinds = {
-            "training": partial(step, network, images, labels, "bf16"),
-            "inference": partial(infer, network, images),
+            "training": partial(make_step, network, images, labels, "bf16"),
+            "inference": partial(make_inference, network, images),
         }
         for kind, begin in kinds.items():
             run = begin()
-            seconds, memory = timed(run, on), peak(run, on)
+            seconds, memory = time_quartiles(run, setup), peak_memory(run, setup)
             figures.setdefault(spec, {})[kind] = {"seconds": seconds, "memory": memory}
             scaled = {key: 1e3 * seconds[key] / batch for key in ("median", "low", "high")}
-            cells += [shown(scaled, 3), f"{memory / 1e9:.2f}"]
+            cells += [format_quartiles(scaled, 3), f"{memory / 1e9:.2f}"]
         lines.append(f"| {spec} | {' | '.join(cells)} |")
     return figures, "\n".join(lines)
 
 
-def protocol(on: Setting) -> tuple[dict[str, Any], str]:
+def protocol(setup: Setup) -> tuple[dict[str, Any], str]:
     """Hours of VTAB-1k for one method, and the share of a step that waits for data."""
-    batch = on.batches[0]
+    batch = setup.batches[0]
     rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (4 * batch, 3, on.size, on.size), np.uint8)
-    backbone = load_backbone(on.model)
-    feed = Feed(Examples(pixels, np.arange(len(pixels)) % CLASSES), backbone.preprocessing, torch.device(on.device))
+    pixels = rng.integers(0, 256, (4 * batch, 3, setup.size, setup.size), np.uint8)
+    backbone = load_backbone(setup.model)
+    feed = DeviceDataset(
+        Examples(pixels, np.arange(len(pixels)) % CLASSES), backbone.preprocessing, torch.device(setup.device)
+    )
     chosen = rng.permutation(len(pixels))[:batch]
-    waits = timed(partial(feed.inputs, chosen), on)
-    figures: dict[str, Any] = {"waits": waits}
-    images, labels = inputs(batch, on)
+    data_loading_seconds = time_quartiles(partial(feed.inputs, chosen), setup)
+    figures: dict[str, Any] = {"waits": data_loading_seconds}
+    images, labels = make_inputs(batch, setup)
     lines = [
         "**The whole VTAB-1k protocol** for one method: 19 tasks, 40 settings on 800 images, 5 seeds on 1,000, "
         "100 epochs; validation in every epoch, one pass over the test sets per seed. Extrapolated from single steps.",
         "",
     ]
-    trained = TASKS * EPOCHS * (GRID * 800 + SEEDS * 1000)
-    read = TASKS * EPOCHS * GRID * 200 + SEEDS * VTAB_TEST
-    for spec in (f"vpt(length={p})" for p in on.lengths if p in (3, 10, 50)):
-        network = attach(on.model, spec, CLASSES)
-        learning = timed(step(network, images, labels, "bf16"), on)["median"]
-        reading = timed(infer(network, images), on)["median"]
-        hours = (trained * learning + read * reading) / batch / 3600
-        share = waits["median"] / (learning + waits["median"])
-        figures[spec] = {"step": learning, "inference": reading, "hours": hours, "share_waiting": share}
+    trained_images = TASKS * EPOCHS * (GRID * 800 + SEEDS * 1000)
+    evaluated_images = TASKS * EPOCHS * GRID * 200 + SEEDS * VTAB_TEST
+    for spec in (f"vpt(length={p})" for p in setup.lengths if p in (3, 10, 50)):
+        network = attach(setup.model, spec, CLASSES)
+        step_seconds = time_quartiles(make_step(network, images, labels, "bf16"), setup)["median"]
+        inference_seconds = time_quartiles(make_inference(network, images), setup)["median"]
+        hours = (trained_images * step_seconds + evaluated_images * inference_seconds) / batch / 3600
+        share = data_loading_seconds["median"] / (step_seconds + data_loading_seconds["median"])
+        figures[spec] = {"step": step_seconds, "inference": inference_seconds, "hours": hours, "share_waiting": share}
         lines.append(f"- {spec}: {hours:.1f} hours on one card; {100 * share:.1f} % of a step waits for data.")
     return figures, "\n".join(lines)
 
 
-PARTS: dict[str, Callable[[Setting], tuple[dict[str, Any], str]]] = {
-    "ceilings": ceilings,
-    "deep": main_form,
+SECTIONS: dict[str, Callable[[Setup], tuple[dict[str, Any], str]]] = {
+    "ceilings": peak_rates,
+    "deep": compare_with_textbook,
     "costs": costs,
     "protocol": protocol,
 }
@@ -269,18 +273,18 @@ PARTS: dict[str, Callable[[Setting], tuple[dict[str, Any], str]]] = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
     parser.add_argument("--minutes", type=float, default=9, help="begin nothing new after so long")
     parser.add_argument("--dry-run", action="store_true", help="a toy on the CPU; writes nothing")
     options = parser.parse_args()
     if not options.dry_run and not torch.cuda.is_available():
         print("no GPU here: nothing was measured (--dry-run tries the script on the CPU)", file=sys.stderr)
         return NO_GPU
-    on = setting(options)
-    for part in options.parts:
-        figures, table = PARTS[part](on)
+    setup = make_setup(options)
+    for section in options.sections:
+        figures, table = SECTIONS[section](setup)
         if not options.dry_run:
-            write("gpu", part, figures, f"python benchmarks/gpu.py --parts {part}", table)
+            write_section("gpu", section, figures, f"python benchmarks/gpu.py --sections {section}", table)
         print(f"{table}\n", flush=True)
     return 0
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from attention import infer, step
-from measure import paired, shown, summary
-from report import write
+from attention import make_inference, make_step
+from measure import format_quartiles, summarize, time_paired
+from report import write_section
 from vpt import attach, load_backbone
 from vpt.backbones.backbone import Backbone
 from vpt.core import environment
@@ -26,62 +26,62 @@ from vpt.model.tuned_model import TunedModel
 
 MODELS = ("vit_huge_patch14_224", "vit_giant_patch14_dinov2")
 PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16}
-FORMS = {"as it is": ("fp32", False), "recomputed": ("fp32", True), "bf16": ("bf16", False)}
+VARIANTS = {"as it is": ("fp32", False), "recomputed": ("fp32", True), "bf16": ("bf16", False)}
 CLASSES, SIZE = 10, 224
 
 
-def backbone(name: str, precision: str) -> Backbone:
+def make_backbone(name: str, precision: str) -> Backbone:
     return load_backbone(name, image_size=SIZE, pretrained=False, dtype=PRECISION[precision])
 
 
-def tuned(frozen: Backbone, recompute: bool) -> TunedModel:
+def make_tuned(frozen: Backbone, recompute_activations: bool) -> TunedModel:
     torch.manual_seed(0)
-    return attach(frozen, "vpt(dropout=0)", CLASSES, recompute_blocks=recompute)
+    return attach(frozen, "vpt(dropout=0)", CLASSES, activation_checkpointing=recompute_activations)
 
 
-def batch(size: int) -> tuple[torch.Tensor, torch.Tensor]:
+def make_batch(size: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(size, 3, SIZE, SIZE), torch.arange(size) % CLASSES
 
 
-def seconds(name: str, options: argparse.Namespace) -> dict[str, Any]:
+def time_variants(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Of a training step in every form, and of a forward pass; the reference is the step as it is, in fp32."""
-    loaded = {precision: backbone(name, precision) for precision in PRECISION}
-    images, labels = batch(options.batch)
-    forms: dict[str, Callable[[], object]] = {
-        form: step(tuned(loaded[precision], recompute), images, labels)
-        for form, (precision, recompute) in FORMS.items()
-        if form not in options.without
+    loaded = {precision: make_backbone(name, precision) for precision in PRECISION}
+    images, labels = make_batch(options.batch)
+    variants: dict[str, Callable[[], object]] = {
+        variant: make_step(make_tuned(loaded[precision], recompute_activations), images, labels)
+        for variant, (precision, recompute_activations) in VARIANTS.items()
+        if variant not in options.without
     }
-    forms["forward"] = infer(tuned(loaded["fp32"], False), images)
-    return summary(paired(forms, options.rounds), "as it is")
+    variants["forward"] = make_inference(make_tuned(loaded["fp32"], False), images)
+    return summarize(time_paired(variants, options.rounds), "as it is")
 
 
-def peak(name: str, form: str, size: int, run_it: bool) -> None:
+def measure_peak_memory(name: str, variant: str, size: int, run_step: bool) -> None:
     """The inside of a process that measures memory: bytes, as JSON. Without a step, that of the weights alone."""
-    precision, recompute = FORMS[form]
-    model = tuned(backbone(name, precision), recompute)
+    precision, recompute_activations = VARIANTS[variant]
+    model = make_tuned(make_backbone(name, precision), recompute_activations)
     weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
-    if not run_it:
+    if not run_step:
         print(json.dumps({"weights": weights}))
         return
     cpu = torch.device("cpu")
-    run = step(model, *batch(size))
-    environment.forget_peak(cpu)
+    run = make_step(model, *make_batch(size))
+    environment.reset_peak_memory(cpu)
     before = environment.peak_memory(cpu)
     run()
     print(json.dumps({"weights": weights, "above": environment.peak_memory(cpu) - before}))
 
 
-def measured(name: str, options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
-    times, lines, figures = seconds(name, options), [], {}
-    for form in FORMS:
-        command = [sys.executable, __file__, "--peak", name, form, "--batch", str(options.batch)]
+def measure_model(name: str, options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+    times, lines, figures = time_variants(name, options), [], {}
+    for variant in VARIANTS:
+        command = [sys.executable, __file__, "--peak", name, variant, "--batch", str(options.batch)]
         command += ["--without", *options.without]
         memory = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
-        figures[form] = {**memory, **times.get(form, {})}
-        told = shown(times[form]["times_reference"]) if form in times else "not measured"
+        figures[variant] = {**memory, **times.get(variant, {})}
+        ratio_text = format_quartiles(times[variant]["times_reference"]) if variant in times else "not measured"
         above = f"{memory['above'] / 1e9:.2f}" if "above" in memory else "not measured"
-        lines.append(f"| {form} | {told} | {memory['weights'] / 1e9:.2f} | {above} |")
+        lines.append(f"| {variant} | {ratio_text} | {memory['weights'] / 1e9:.2f} | {above} |")
     return {**figures, "forward": times["forward"]}, lines
 
 
@@ -90,15 +90,15 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--without", nargs="*", choices=list(FORMS), default=[], help="forms that are only weighed")
-    parser.add_argument("--peak", nargs=2, metavar=("MODEL", "FORM"), help=argparse.SUPPRESS)
+    parser.add_argument("--without", nargs="*", choices=list(VARIANTS), default=[], help="forms that are only weighed")
+    parser.add_argument("--peak", nargs=2, metavar=("MODEL", "VARIANT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peak:  # what is freed goes back to the system, or a step could use what loading had
-        peak(*options.peak, options.batch, options.peak[1] not in options.without)
+        measure_peak_memory(*options.peak, options.batch, options.peak[1] not in options.without)
         return
     environment.keep_freed_memory()
     for name in options.models:
-        figures, rows = measured(name, options)
+        figures, rows = measure_model(name, options)
         lines = [
             f"**{name}**, ten deep prompts, {SIZE} px, batch {options.batch}: a training step, times that of the "
             f"form as it is ({figures['as it is']['seconds']['median']:.1f} s; a forward pass "
@@ -110,7 +110,7 @@ def main() -> None:
         ]
         command = f"python benchmarks/large.py --models {name} --batch {options.batch} --rounds {options.rounds}"
         command += f" --without {' '.join(options.without)}" if options.without else ""
-        write("large", name, figures, command, "\n".join(lines))
+        write_section("large", name, figures, command, "\n".join(lines))
         print("\n".join(lines), flush=True)
 
 

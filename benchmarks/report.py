@@ -11,33 +11,35 @@ from typing import Any
 from vpt.core import environment
 from vpt.core.io import write_atomic
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results"
-README = HERE / "README.md"
+BENCHMARKS_DIR = Path(__file__).parent
+RESULTS_DIR = BENCHMARKS_DIR / "results"
+README = BENCHMARKS_DIR / "README.md"
 
 
-def write(name: str, part: str, values: dict[str, Any], command: str, table: str) -> None:
+def write_section(name: str, section: str, values: dict[str, Any], command: str, table: str) -> None:
     """Put one part of a benchmark's figures in its place; the other parts stay as they were measured.
 
     values: JSON values. table: Markdown. The hardware, the versions, the day and the command go with them.
     """
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    parts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    here = {**environment.describe(), "day": datetime.now(UTC).date().isoformat()}
-    parts[part] = {"command": command, "machine": here, "values": values, "table": table}
-    write_atomic(path, json.dumps(parts, indent=1).encode())
-    text = "\n\n".join(f"{entry['table']}\n\n{provenance(entry)}" for entry in parts.values())
-    write_atomic(RESULTS / f"{name}.md", f"{text}\n".encode())
+    RESULTS_DIR.mkdir(exist_ok=True)
+    path = RESULTS_DIR / f"{name}.json"
+    sections = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    environment_info = {**environment.describe(), "day": datetime.now(UTC).date().isoformat()}
+    sections[section] = {"command": command, "environment": environment_info, "values": values, "table": table}
+    write_atomic(path, json.dumps(sections, indent=1).encode())
+    text = "\n\n".join(f"{entry['table']}\n\n{format_provenance(entry)}" for entry in sections.values())
+    write_atomic(RESULTS_DIR / f"{name}.md", f"{text}\n".encode())
     _refresh(name, text)
 
 
-def provenance(entry: dict[str, Any]) -> str:
+def format_provenance(entry: dict[str, Any]) -> str:
     """One line: command, hardware, versions, day."""
-    machine = entry["machine"]
-    devices = ", ".join(machine["gpus"]) or f"{machine['processor']}, {machine['threads']} threads"
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    return f"<sub>`{entry['command']}` · {devices} · {versions} · {machine['day']}</sub>"
+    environment_info = entry["environment"]
+    devices = (
+        ", ".join(environment_info["gpus"]) or f"{environment_info['processor']}, {environment_info['threads']} threads"
+    )
+    versions = ", ".join(f"{name} {version}" for name, version in environment_info["versions"].items())
+    return f"<sub>`{entry['command']}` · {devices} · {versions} · {environment_info['day']}</sub>"
 
 
 def _refresh(name: str, text: str) -> None:

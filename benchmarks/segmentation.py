@@ -26,37 +26,37 @@ METHODS: dict[str, tuple[str, float, float]] = {
 }
 
 
-def run(spec: dict[str, Any], work: Path) -> dict[str, Any]:
+def run(spec: dict[str, Any], work_dir: Path) -> dict[str, Any]:
     """One run in a process of its own, so that its peak memory is its own. A finished one is only read."""
     name = "".join(c if c.isalnum() else "_" for c in f"{spec['method']} {spec['seed']}")
-    record = work / f"{name}.json"
+    record = work_dir / f"{name}.json"
     if record.exists():
-        known: dict[str, Any] = json.loads(record.read_text())
-        if known["spec"] != spec:
+        saved: dict[str, Any] = json.loads(record.read_text())
+        if saved["spec"] != spec:
             raise SystemExit(f"{record} was made with other options; give another --work")
-        return known
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import segmentation; segmentation.work(*sys.argv[2:])"
-    arguments = [str(Path(__file__).parent), json.dumps(spec), str(work / f"{name}.safetensors"), str(record)]
-    done = subprocess.run([sys.executable, "-c", code, *arguments], check=False)
-    if done.returncode:
-        raise SystemExit(f"{name} failed with exit code {done.returncode}")
+        return saved
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import segmentation; segmentation.run_job(*sys.argv[2:])"
+    arguments = [str(Path(__file__).parent), json.dumps(spec), str(work_dir / f"{name}.safetensors"), str(record)]
+    process = subprocess.run([sys.executable, "-c", code, *arguments], check=False)
+    if process.returncode:
+        raise SystemExit(f"{name} failed with exit code {process.returncode}")
     return json.loads(record.read_text())  # type: ignore[no-any-return]
 
 
-def work(text: str, out: str, record: str) -> None:
+def run_job(text: str, out: str, record: str) -> None:
     """The inside of that process."""
     from vpt import load
     from vpt.backbones import load_backbone
     from vpt.core.io import write_atomic
-    from vpt.data.segmentation_folder import read_scenes
+    from vpt.data.segmentation_folder import load_segmentation_dataset
     from vpt.methods import parse_method
-    from vpt.tasks.segmentation.job import SegmentJob, tune_segmentation
+    from vpt.tasks.segmentation.job import SegmentationJob, tune_segmentation
     from vpt.tasks.segmentation.prediction import evaluate_masks, predict_masks
-    from vpt.tasks.segmentation.sliding_window import Inference
+    from vpt.tasks.segmentation.sliding_window import InferenceConfig
     from vpt.tasks.segmentation.training import Course
 
     spec = json.loads(text)
-    course = Course.of(
+    course = Course.for_method(
         parse_method(spec["method"]),
         learning_rate=spec["learning_rate"],
         iterations=spec["iterations"],
@@ -64,10 +64,10 @@ def work(text: str, out: str, record: str) -> None:
         batch_size=spec["batch_size"],
         seed=spec["seed"],
     )
-    job = SegmentJob(
+    job = SegmentationJob(
         data=spec["data"],
         out=Path(out),
-        recipe=course,
+        config=course,
         method=spec["method"],
         backbone="deit_tiny_patch16_224",
         weights=Path(spec["weights"]),
@@ -77,31 +77,31 @@ def work(text: str, out: str, record: str) -> None:
     result = tune_segmentation(job)
     backbone = load_backbone(job.backbone, weights=job.weights, image_size=job.image_size)
     model = load(out, backbone)
-    scenes = read_scenes(spec["data"], classes=model.classes)
-    several = Inference(scales=tuple(spec["scales"]), flip=True)
-    multi = evaluate_masks(model, scenes, result.scored_on, several)
-    pairs = scenes.parts[result.scored_on]
+    dataset = load_segmentation_dataset(spec["data"], classes=model.classes)
+    multi_scale = InferenceConfig(scales=tuple(spec["scales"]), flip=True)
+    multi_scale_scores = evaluate_masks(model, dataset, result.eval_split, multi_scale)
+    pairs = dataset.splits[result.eval_split]
     chosen = [pairs.images[i * len(pairs) // 3] for i in range(min(3, len(pairs)))]
     predict_masks(model, chosen, Path(out).with_suffix(".pictures"))
     values = {
         "spec": spec,
         "miou": result.miou,
-        "multi_scale_miou": multi.miou,
+        "multi_scale_miou": multi_scale_scores.miou,
         "pixel_accuracy": result.pixel_accuracy,
         "per_class": result.per_class,
-        "trained_parameters": result.trained_parameters,
+        "trainable_parameters": result.trainable_parameters,
         "head_parameters": result.head_parameters,
         "seconds": result.seconds,
         "peak_memory_bytes": result.peak_memory_bytes,
-        "scored_on": result.scored_on,
+        "eval_split": result.eval_split,
         "images": result.images,
         "history": result.history,
-        "machine": result.machine,
+        "environment": result.environment,
         "pictures": [str(Path(out).with_suffix(".pictures") / f"{path.stem}.overlay.png") for path in chosen],
     }
     write_atomic(Path(record), json.dumps(values, indent=1).encode())
     print(f"{spec['method']:<24} seed {spec['seed']}  mIoU {100 * result.miou:.2f}, several scales "
-          f"{100 * multi.miou:.2f}  {result.seconds:.0f} s", flush=True)  # fmt: skip
+          f"{100 * multi_scale_scores.miou:.2f}  {result.seconds:.0f} s", flush=True)  # fmt: skip
 
 
 def table(records: list[dict[str, Any]], command: str) -> str:
@@ -111,29 +111,32 @@ def table(records: list[dict[str, Any]], command: str) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for method in dict.fromkeys(record["spec"]["method"] for record in records):
-        own = [record for record in records if record["spec"]["method"] == method]
+        method_records = [record for record in records if record["spec"]["method"] == method]
         name, paper, _ = METHODS[method]
-        cells = [spread([record[key] for record in own]) for key in ("miou", "multi_scale_miou", "pixel_accuracy")]
-        peak = max(record["peak_memory_bytes"] for record in own) / 1e9
+        cells = [
+            mean_and_std([record[key] for record in method_records])
+            for key in ("miou", "multi_scale_miou", "pixel_accuracy")
+        ]
+        peak = max(record["peak_memory_bytes"] for record in method_records) / 1e9
         lines.append(
-            f"| {name} (`{method}`) | {own[0]['trained_parameters']:,} | {own[0]['head_parameters']:,} | "
+            f"| {name} (`{method}`) | {method_records[0]['trainable_parameters']:,} | {method_records[0]['head_parameters']:,} | "
             f"{' | '.join(cells)} | {peak:.2f} GB | {paper} |"
         )
     sample, spec = records[0], records[0]["spec"]
     seeds = len({record["spec"]["seed"] for record in records})
-    machine = sample["machine"]
+    environment = sample["environment"]
     rates = ", ".join(f"{name} {rate:g}" for name, _, rate in METHODS.values())
     lines += [
         "",
-        f"In %, mean ± standard deviation over n = {seeds} seeds; {sample['images'][sample['scored_on']]} "
-        f"{sample['scored_on']} images at their original size, trained on {sample['images']['train']}.",
+        f"In %, mean ± standard deviation over n = {seeds} seeds; {sample['images'][sample['eval_split']]} "
+        f"{sample['eval_split']} images at their original size, trained on {sample['images']['train']}.",
         f"{spec['iterations']} iterations of {spec['batch_size']} crops of {spec['image_size']} px, "
         f"head {spec['head']}, AdamW, learning rates per 256 images: {rates}; the head 0.03. "
         f"Several scales: {spec['scales']}, and flips.",
         "The paper's figures are of ADE20K, ViT-L/16 at 512 px and 160,000 iterations: only the order compares.",
         "",
-        f"Hardware: {machine['processor']}, {machine['cores']} cores, GPUs: {', '.join(machine['gpus']) or 'none'}. "
-        "Versions: " + ", ".join(f"{name} {version}" for name, version in machine["versions"].items()),
+        f"Hardware: {environment['processor']}, {environment['cores']} cores, GPUs: {', '.join(environment['gpus']) or 'none'}. "
+        "Versions: " + ", ".join(f"{name} {version}" for name, version in environment["versions"].items()),
         f"Command: `{command}`",
         "",
         "![Predictions](segmentation.png)",
@@ -141,13 +144,13 @@ def table(records: list[dict[str, Any]], command: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def spread(values: list[float]) -> str:
+def mean_and_std(values: list[float]) -> str:
     """Mean ± standard deviation, in %."""
     deviation = f" ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
     return f"{100 * statistics.mean(values):.2f}{deviation}"
 
 
-def picture(records: list[dict[str, Any]], path: Path) -> None:
+def draw_predictions(records: list[dict[str, Any]], path: Path) -> None:
     """Overlays of the first seed: a row for each method."""
     from PIL import Image, ImageDraw
 
@@ -181,8 +184,11 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    kept = ("image_size", "iterations", "batch_size", "head", "scales")
-    shared = {key: getattr(options, key) for key in kept} | {"data": str(options.data), "weights": str(options.weights)}
+    shared_keys = ("image_size", "iterations", "batch_size", "head", "scales")
+    shared = {key: getattr(options, key) for key in shared_keys} | {
+        "data": str(options.data),
+        "weights": str(options.weights),
+    }
     specs = [
         {**shared, "method": method, "seed": seed, "learning_rate": METHODS[method][2]}
         for seed in range(options.seeds)
@@ -190,7 +196,7 @@ def main() -> None:
     ]
     records = [run(spec, options.work) for spec in specs]
     options.results.mkdir(parents=True, exist_ok=True)
-    picture(records, options.results / "segmentation.png")
+    draw_predictions(records, options.results / "segmentation.png")
     for record in records:  # places of one machine say nothing to others
         for key in ("data", "weights"):
             record["spec"].pop(key, None)

@@ -12,8 +12,8 @@ import subprocess
 import sys
 from functools import partial
 
-from measure import paired, shown, summary
-from report import write
+from measure import format_quartiles, summarize, time_paired
+from report import write_section
 
 COMMANDS = {
     "python -c pass": ["-c", "pass"],
@@ -30,17 +30,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     run = partial(subprocess.run, check=True, capture_output=True)
-    forms = {name: partial(run, [sys.executable, *arguments]) for name, arguments in COMMANDS.items()}
-    figures = summary(paired(forms, options.rounds), "python -c pass")
+    variants = {name: partial(run, [sys.executable, *arguments]) for name, arguments in COMMANDS.items()}
+    figures = summarize(time_paired(variants, options.rounds), "python -c pass")
     lines = [
         f"**Start**: seconds, and times an empty Python; median and quartiles of {options.rounds} rounds.",
         "",
         "| command | seconds | times `python -c pass` |",
         "|---|---:|---:|",
-        *(f"| `{name}` | {shown(f['seconds'])} | {shown(f['times_reference'], 1)} |" for name, f in figures.items()),
+        *(
+            f"| `{name}` | {format_quartiles(f['seconds'])} | {format_quartiles(f['times_reference'], 1)} |"
+            for name, f in figures.items()
+        ),
     ]
     table = "\n".join(lines)
-    write("start", "start", figures, f"python benchmarks/start.py --rounds {options.rounds}", table)
+    write_section("start", "start", figures, f"python benchmarks/start.py --rounds {options.rounds}", table)
     print(table)
 
 

@@ -38,15 +38,15 @@ class TextbookViT(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         model = self.model
         x = model.norm_pre(model._pos_embed(model.patch_embed(images)))
-        behind = 1  # what is behind CLS and the prompts of the block before
+        first_patch = 1  # what is behind CLS and the prompts of the block before
         for block, prompts in zip(model.blocks, self.prompts, strict=True):
-            own = self.dropout(prompts.expand(len(x), -1, -1))
-            x = block(torch.cat([x[:, :1], own, x[:, behind:]], dim=1))
-            behind = 1 + own.shape[1]
+            prompt_tokens = self.dropout(prompts.expand(len(x), -1, -1))
+            x = block(torch.cat([x[:, :1], prompt_tokens, x[:, first_patch:]], dim=1))
+            first_patch = 1 + prompt_tokens.shape[1]
         return self.head(model.norm(x)[:, 0])
 
 
-class Frozen(nn.Module):
+class FrozenViT(nn.Module):
     """timm's own forward, with a head: what a feature costs without any prompts."""
 
     def __init__(self, model: Any, classes: int) -> None:

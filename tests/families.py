@@ -32,15 +32,15 @@ class Family:
     make: Callable[[], nn.Module]
     prompts: bool = True
     cls: bool = False
-    known: bool = True
+    supports_kv_prompts: bool = True
 
 
 def _timm(name: str, **options: Any) -> Callable[[], nn.Module]:
     return lambda: timm.create_model(name, pretrained=False, num_classes=0, **options)
 
 
-def _tiny(name: str, *, cls: bool = False, known: bool = True, **options: Any) -> Family:
-    return Family(_timm(name, **{**TINY, **options}), cls=cls, known=known)
+def _tiny(name: str, *, cls: bool = False, supports_kv_prompts: bool = True, **options: Any) -> Family:
+    return Family(_timm(name, **{**TINY, **options}), cls=cls, supports_kv_prompts=supports_kv_prompts)
 
 
 def _swin(size: int) -> Callable[[], nn.Module]:
@@ -53,7 +53,7 @@ FAMILIES: dict[str, Family] = {
     "vit-avg": _tiny("vit_base_patch16_224", global_pool="avg", fc_norm=True),
     "vit-qknorm": _tiny("vit_base_patch16_224", cls=True, qk_norm=True, init_values=1e-5, pre_norm=True),
     "vit-distilled": _tiny("deit_tiny_distilled_patch16_224"),  # the head reads CLS and the distillation token
-    "vit-parallel": _tiny("vit_small_patch16_18x2_224", known=False),
+    "vit-parallel": _tiny("vit_small_patch16_18x2_224", supports_kv_prompts=False),
     "deit3": _tiny("deit3_small_patch16_224", cls=True),
     "clip": _tiny("vit_base_patch16_clip_quickgelu_224", cls=True),
     "dinov2-reg": _tiny("vit_small_patch14_reg4_dinov2", cls=True),
@@ -105,12 +105,12 @@ def images(count: int = 4, seed: int = 1) -> Tensor:
 def _made(name: str) -> nn.Module:
     with torch.random.fork_rng():  # whether it was made before or not, the caller's draws are the same
         model = FAMILIES[name].make()
-    randomise(model)
+    randomize(model)
     return model.eval()
 
 
 @torch.no_grad()
-def randomise(model: nn.Module, seed: int = 0) -> None:
+def randomize(model: nn.Module, seed: int = 0) -> None:
     """Draw every weight, bias, scale, table and running statistic anew."""
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in model.state_dict().items():

@@ -19,7 +19,7 @@ from families import backbone_of, images, model_of, resized
 from vpt import VPT, Backbone, TunedModel, attach, inspect, load, save
 from vpt.backbones import embedded
 from vpt.backbones.weights import load_weights
-from vpt.errors import ArtifactError, StorageError
+from vpt.errors import StorageError, TunedFileError
 
 SCORES = {"test": {"top1": 0.75, "per_class": [0.5, 1.0, None]}}
 NAMES = ("a dog", "Kätzchen", "犬")
@@ -42,7 +42,7 @@ def path(model: TunedModel, tmp_path: Path) -> Path:
 
 
 def refusal(path: Path, backbone: Any = None) -> str:
-    with pytest.raises(ArtifactError) as caught:
+    with pytest.raises(TunedFileError) as caught:
         load(path, backbone if backbone is not None else backbone_of("vit"))
     assert str(path) in str(caught.value)
     return str(caught.value)
@@ -60,8 +60,8 @@ def test_round_trip(model, path, backbone):
     assert again.classes == NAMES
     assert not again.training
     assert again.backbone.module is backbone.module
-    for name, tensor in model.owned_state().items():
-        assert torch.equal(again.owned_state()[name], tensor)
+    for name, tensor in model.trainable_state_dict().items():
+        assert torch.equal(again.trainable_state_dict()[name], tensor)
     with torch.no_grad():
         assert torch.equal(again(images()), model(images()))
 
@@ -71,7 +71,7 @@ def test_header(path, backbone):
     assert header.method == VPT(length=3, dropout=0.25).spec(full=True)
     assert header.fingerprint == backbone.fingerprint()
     assert header.preprocessing == backbone.preprocessing
-    assert (header.num_classes, header.classes, header.storage) == (3, NAMES, "fp32")
+    assert (header.num_classes, header.classes, header.save_dtype) == (3, NAMES, "fp32")
     assert header.scores == SCORES
     assert {"vpt", "torch", "timm"} <= header.versions.keys()
     assert vpt.Header.from_json(header.to_json(), path) == header
@@ -100,15 +100,15 @@ def test_without_class_names(backbone, tmp_path):
 
 
 def test_half_storage(model, tmp_path, backbone):
-    path = save(model, tmp_path / "half.safetensors", storage="fp16")
-    assert inspect(path).storage == "fp16"
+    path = save(model, tmp_path / "half.safetensors", save_dtype="fp16")
+    assert inspect(path).save_dtype == "fp16"
     assert {tensor.dtype for tensor in load_file(path).values()} == {torch.float16}
     again = load(path, backbone)
-    for name, tensor in model.owned_state().items():
-        assert again.owned_state()[name].dtype == torch.float32
-        assert torch.equal(again.owned_state()[name], tensor.detach().half().float())
+    for name, tensor in model.trainable_state_dict().items():
+        assert again.trainable_state_dict()[name].dtype == torch.float32
+        assert torch.equal(again.trainable_state_dict()[name], tensor.detach().half().float())
     with pytest.raises(vpt.VptError, match="storage is 'int8'"):
-        save(model, tmp_path / "t.safetensors", storage="int8")
+        save(model, tmp_path / "t.safetensors", save_dtype="int8")
 
 
 def test_statistics_and_counters_of_batch_norm_are_kept(tmp_path):
@@ -116,7 +116,7 @@ def test_statistics_and_counters_of_batch_norm_are_kept(tmp_path):
     model = attach(backbone, "full", 3).train()
     model(images())
     again = load(save(model.eval(), tmp_path / "t.safetensors"), backbone)
-    assert torch.equal(again.owned_state()["backbone.bn1.num_batches_tracked"], torch.tensor(1))
+    assert torch.equal(again.trainable_state_dict()["backbone.bn1.num_batches_tracked"], torch.tensor(1))
     with torch.no_grad():
         assert torch.equal(again(images()), model(images()))
 
@@ -150,18 +150,18 @@ def test_one_bit_of_a_tensor(path, place):
 
 
 def test_any_byte_of_the_header(path):
-    """Whatever happens to the header, the answer is an ArtifactError, or the change did not matter."""
+    """Whatever happens to the header, the answer is an TunedFileError, or the change did not matter."""
     content = path.read_bytes()
-    answer = load(path, backbone_of("vit")).owned_state()
+    answer = load(path, backbone_of("vit")).trainable_state_dict()
     for place in np.random.default_rng(0).integers(0, 2000, 40):
         damaged = bytearray(content)
         damaged[place] ^= 0x10
         path.write_bytes(damaged)
         try:
-            found = load(path, backbone_of("vit")).owned_state()
-        except ArtifactError:
+            actual = load(path, backbone_of("vit")).trainable_state_dict()
+        except TunedFileError:
             continue
-        assert all(torch.equal(found[name], tensor) for name, tensor in answer.items())
+        assert all(torch.equal(actual[name], tensor) for name, tensor in answer.items())
 
 
 def test_swapped_tensors_are_noticed(path):
@@ -216,7 +216,7 @@ def test_a_header_that_lies(path, changes, part):
 def test_a_file_from_a_stranger_names_no_place_to_load_from(path, place):
     """What timm loads from a place that a file names could be a pickle."""
     rewrite(path, backbone=place)
-    with pytest.raises(ArtifactError, match="not in timm's own list; if you trust that place"):
+    with pytest.raises(TunedFileError, match="not in timm's own list; if you trust that place"):
         load(path)
 
 
@@ -276,7 +276,7 @@ def test_the_same_model_gives_the_same_file(model, path, tmp_path):
 @pytest.mark.skipif(not embedded.WEIGHTS.exists(), reason="the embedded backbone's weights are not in the package")
 def test_a_backbone_of_another_size_with_the_same_weights(tmp_path):
     path = save(attach(resized("swin", 64), "linear", 2), tmp_path / "large.safetensors")
-    with pytest.raises(ArtifactError, match=r"images of 64 px, which this swin does not take .*image_size=64"):
+    with pytest.raises(TunedFileError, match=r"images of 64 px, which this swin does not take .*image_size=64"):
         load(path, resized("swin", 32))
 
 
@@ -284,7 +284,7 @@ def test_the_embedded_backbone_is_found_by_its_name(tmp_path):
     backbone = vpt.load_backbone()
     model = attach(backbone, "vpt(length=2)", 3)
     again = load(save(model, tmp_path / "t.safetensors"))
-    pixels = torch.randn(2, 3, embedded.SIZE, embedded.SIZE)
+    pixels = torch.randn(2, 3, embedded.IMAGE_SIZE, embedded.IMAGE_SIZE)
     with torch.no_grad():
         assert torch.equal(again(pixels), model(pixels))
 

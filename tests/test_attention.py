@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from vpt.attention.absorbed import attend_absorbed
-from vpt.attention.joint_attention import attend_beside
+from vpt.attention.joint_attention import attend_with_prompts
 
 HEADS, K = 2, 8
 
@@ -23,11 +23,11 @@ def plain(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> Tensor
 
 def same(ours: Tensor, theirs: Tensor, inputs: list[Tensor]) -> None:
     gradient = drawn(*ours.shape, seed=9).detach()
-    for found, wanted in [
+    for actual, expected in [
         (ours, theirs),
         *zip(torch.autograd.grad(ours, inputs, gradient), torch.autograd.grad(theirs, inputs, gradient), strict=True),
     ]:
-        assert torch.allclose(found, wanted, rtol=1e-9, atol=1e-9)
+        assert torch.allclose(actual, expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("shared", [1, 3, 6])  # prompts for all rows, for two rows each, for each row
@@ -36,7 +36,7 @@ def test_beside(shared: int, learned: bool) -> None:
     q, k, v = (drawn(6, 5, HEADS, K, seed=seed).transpose(1, 2) for seed in range(3))
     prompts = [drawn(shared, 4, HEADS, K, seed=seed).transpose(1, 2) for seed in (3, 4)]
     bias = drawn(HEADS, 5, 5, seed=5)
-    ours = attend_beside(q, k, v, *prompts, scale=0.3, bias=bias if learned else bias.detach())
+    ours = attend_with_prompts(q, k, v, *prompts, scale=0.3, bias=bias if learned else bias.detach())
     wide_k, wide_v = (
         torch.cat([own, prompt.repeat_interleave(6 // shared, 0)], 2)
         for own, prompt in zip((k, v), prompts, strict=True)
@@ -48,13 +48,13 @@ def test_beside(shared: int, learned: bool) -> None:
 def test_beside_without_a_gradient_for_the_tokens() -> None:
     q, k, v = (drawn(2, 5, HEADS, K, seed=seed).transpose(1, 2).detach() for seed in range(3))
     prompts = [drawn(1, 4, HEADS, K, seed=seed).transpose(1, 2) for seed in (3, 4)]
-    ours = attend_beside(q, k, v, *prompts, scale=0.3)
+    ours = attend_with_prompts(q, k, v, *prompts, scale=0.3)
     joined = (torch.cat([own, prompt.expand(2, -1, -1, -1)], 2) for own, prompt in zip((k, v), prompts, strict=True))
     same(ours, scaled_dot_product_attention(q, *joined, scale=0.3), prompts)
 
 
-@pytest.mark.parametrize("extra", [None, (4,), (3, 4)], ids=["none", "shared", "own"])
-def test_absorbed(extra: tuple[int, ...] | None) -> None:
+@pytest.mark.parametrize("prompt_shape", [None, (4,), (3, 4)], ids=["none", "shared", "own"])
+def test_absorbed(prompt_shape: tuple[int, ...] | None) -> None:
     d = HEADS * K
     x, q = drawn(3, 5, d, seed=0), drawn(3, HEADS, 2, K, seed=1)
     weight_k, weight_v, bias_k, bias_v = (
@@ -62,7 +62,7 @@ def test_absorbed(extra: tuple[int, ...] | None) -> None:
     )
     bias = drawn(1, HEADS, 2, 5, seed=6).detach()
     tokens, p = x, 0
-    prompts = None if extra is None else drawn(*extra, d, seed=7)
+    prompts = None if prompt_shape is None else drawn(*prompt_shape, d, seed=7)
     if prompts is not None:
         tokens, p = torch.cat([x, prompts.expand(3, 4, d)], 1), 4
     k, v = (

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from families import TINY, images, model_of, randomise
+from families import TINY, images, model_of, randomize
 from vpt import Backbone, load_backbone
-from vpt.backbones import DEFAULT, known_backbones
+from vpt.backbones import DEFAULT, list_backbones
 from vpt.backbones.weights import load_weights
 from vpt.errors import BackboneError
 
@@ -250,7 +250,7 @@ def test_no_file_and_no_weights(tmp_path):
 
 def test_by_name_with_a_file_at_another_size(tmp_path):
     model = timm.create_model(NAME, num_classes=10)
-    randomise(model)
+    randomize(model)
     save_file(model.state_dict(), tmp_path / "w.safetensors")
     backbone = load_backbone(NAME, weights=tmp_path / "w.safetensors", image_size=64)
     assert backbone.preprocessing.size == 64
@@ -307,11 +307,11 @@ def test_only_square_images():
 
 
 def test_known_backbones():
-    names = known_backbones()
+    names = list_backbones()
     assert names[0] == DEFAULT
     assert "vit_base_patch16_224.augreg_in21k" in names
-    assert set(known_backbones("deit3_*")) < set(names)
-    assert all("deit3_" in name for name in known_backbones("deit3_*")[1:])
+    assert set(list_backbones("deit3_*")) < set(names)
+    assert all("deit3_" in name for name in list_backbones("deit3_*")[1:])
 
 
 def test_real_weights_load_strictly(shared):

@@ -8,10 +8,18 @@ import timm
 import torch
 
 from families import TINY, backbone_of, images
-from vpt import METHODS, Full, Linear, Method, Plan, attach
-from vpt.backbones.layout import Sites
-from vpt.errors import BackboneError, FitError, SpecError, VptError
-from vpt.testing import CHECKS, Check, check_compile, check_detach, check_frozen, check_method, check_only_owned_trains
+from vpt import METHODS, Full, Injection, Linear, Method, attach
+from vpt.backbones.layout import BackboneLayout
+from vpt.errors import BackboneError, SpecError, UnsupportedError, VptError
+from vpt.testing import (
+    CHECKS,
+    Check,
+    check_compile,
+    check_detach,
+    check_frozen,
+    check_method,
+    check_only_trainable_gets_gradients,
+)
 
 DEEP, SHALLOW = "vpt(length=3)", "vpt(length=3, depth=shallow)"
 PAD = "vpt(length=2, location=pad, depth=shallow)"
@@ -22,7 +30,7 @@ EVERYWHERE = ("linear", "mlp", "partial", "bias", "norm", "ssf", "full", "sidetu
 BLOCKS = ("adapter(reduction=4)", "adaptformer(bottleneck=4)", "lora(rank=2, targets=all)", DEEP, SHALLOW)
 SEQUENCES = ("gated(length=3)", "class_token")
 VARIANTS = (
-    "vpt(length=3, form=textbook)",
+    "vpt(length=3, impl=concat)",
     "vpt(length=3, depth=1-2)",
     "vpt(length=3, depth=2-3)",
     "vpt(location=add)",
@@ -34,11 +42,11 @@ VARIANTS = (
     "vpt(length=3, output=image_mean)",
     "vpt(length=3, output=prompt_mean)",
     "vpt(length=3, output=global_max, depth=shallow)",
-    "vpt(length=3, share=blocks)",
-    "vpt(length=3, share=prompts)",
-    "vpt(length=3, share=all)",
+    "vpt(length=3, shared=blocks)",
+    "vpt(length=3, shared=prompts)",
+    "vpt(length=3, shared=all)",
     "vpt(length=3, projection=4)",
-    "vpt(length=3, fixed=true)",
+    "vpt(length=3, frozen=true)",
     "vpt(length=3) + bias",
     "vpt(length=3) + class_token",
     "vpt(length=3) + lora(rank=2, targets=all) + ssf + adapter(reduction=4)",
@@ -55,10 +63,10 @@ CASES = [
         for family in (*TOKENS[1:5], "vit-distilled", "vit-parallel", "rope-mixed", "beit-shared", "siglip")
     ),
     *((SHALLOW, family) for family in ("dinov3-cls", "siglip")),
-    ("vpt(length=3, form=textbook)", "dinov3"),
+    ("vpt(length=3, impl=concat)", "dinov3"),
     ("vpt(length=3, depth=2-3, output=prompt_mean)", "dinov3-cls"),
-    ("vpt(length=3, pooled=true)", "swin"),
-    ("vpt(length=3, depth=shallow, pooled=true, share=prompts)", "swin"),
+    ("vpt(length=3, pool_prompts=true)", "swin"),
+    ("vpt(length=3, depth=shallow, pool_prompts=true, shared=prompts)", "swin"),
     ("vpt(length=3, projection=4) + lora(rank=2) + ssf", "swin"),
     ("lora(rank=2) + ssf + norm", "eva02-unfused"),
     ("full", "eva02"),
@@ -99,9 +107,9 @@ class _Leaks(Linear):
 
     name = "leaks"
 
-    def plan(self, trunk, sites: Sites) -> Plan:
+    def plan(self, trunk, layout: BackboneLayout) -> Injection:
         trunk.norm.weight.requires_grad_(True)
-        return super().plan(trunk, sites)
+        return super().plan(trunk, layout)
 
 
 class _Silent(Linear):
@@ -109,8 +117,8 @@ class _Silent(Linear):
 
     name = "silent"
 
-    def plan(self, trunk, sites: Sites) -> Plan:
-        return Plan(wraps={"pos_drop.unused": lambda module: module})
+    def plan(self, trunk, layout: BackboneLayout) -> Injection:
+        return Injection(wrappers={"pos_drop.unused": lambda module: module})
 
 
 def test_contract_is_open_to_other_methods(monkeypatch) -> None:
@@ -120,7 +128,7 @@ def test_contract_is_open_to_other_methods(monkeypatch) -> None:
 
 def test_contract_finds_faults() -> None:
     with pytest.raises(AssertionError, match=r"norm\.weight\.requires_grad is True"):
-        check_only_owned_trains(_Leaks(), backbone_of("vit"))
+        check_only_trainable_gets_gradients(_Leaks(), backbone_of("vit"))
     with pytest.raises(AssertionError, match="changed the backbone's weights"):
         check_frozen(_Leaks(), backbone_of("vit"))
 
@@ -152,7 +160,7 @@ def test_what_is_never_called_is_refused() -> None:
     backbone = backbone_of("vit")
     backbone.module.pos_drop.add_module("unused", type(backbone.module.pos_drop)())
     with pytest.raises(
-        FitError,
+        UnsupportedError,
         match=r"hangs at pos_drop\.unused .* never calls .* methods that fit: vpt, gated, class_token, linear, ",
     ):
         attach(backbone, _Silent(), 3)
@@ -161,7 +169,7 @@ def test_what_is_never_called_is_refused() -> None:
 @pytest.mark.parametrize("family", MAPS)
 @pytest.mark.parametrize("method", [DEEP, "gated", "class_token", "lora", "adapter", "vpt(location=add)"])
 def test_what_needs_a_transformer_is_refused_elsewhere(method: str, family: str) -> None:
-    with pytest.raises(FitError, match="methods that fit: linear, mlp, partial, bias, norm, ssf, full"):
+    with pytest.raises(UnsupportedError, match="methods that fit: linear, mlp, partial, bias, norm, ssf, full"):
         attach(backbone_of(family), method, 3)
 
 
@@ -191,24 +199,24 @@ def test_merge_gives_a_plain_timm_state_dict() -> None:
     backbone = backbone_of("vit")
     model = attach(backbone, "lora(rank=2) + bias", 3)
     with torch.no_grad():
-        for weight in model.owned_parameters():
+        for weight in model.trainable_parameters():
             weight.add_(0.1 * torch.randn_like(weight))
     fresh = timm.create_model("vit_base_patch16_224", num_classes=3, **TINY)
     fresh.load_state_dict(model.merge())
     with torch.no_grad():
         assert torch.allclose(fresh.eval()(images()), model(images()), rtol=1e-5, atol=1e-5)
-    with pytest.raises(FitError, match="cannot be folded into the weights"):
+    with pytest.raises(UnsupportedError, match="cannot be folded into the weights"):
         attach(backbone, "adapter(reduction=4)", 3).merge()
-    with pytest.raises(FitError, match="has a head for which timm has no place"):
+    with pytest.raises(UnsupportedError, match="has a head for which timm has no place"):
         attach(backbone, "mlp", 3).merge()
-    with pytest.raises(FitError, match="a head for which timm has no place"):
+    with pytest.raises(UnsupportedError, match="a head for which timm has no place"):
         attach(backbone, "linear(output=cls_image_mean)", 3).merge()
 
 
 def test_prompts_are_refused_where_blocks_tie_tokens_to_places_in_an_unknown_way() -> None:
 
     model = timm.create_model("eva02_tiny_patch14_224", num_classes=0, use_post_norm=True, **TINY)
-    with pytest.raises(FitError, match="EvaBlockPostNorm ties every token to a place"):
+    with pytest.raises(UnsupportedError, match="EvaBlockPostNorm ties every token to a place"):
         attach(model, DEEP, 3)
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 
 from vpt import Backbone, TunedModel, attach
-from vpt.backbones import skeleton
+from vpt.backbones import meta_backbone
 
 
 @pytest.fixture(scope="module")
 def vit_b() -> Backbone:
-    return skeleton("vit_base_patch16_224")
+    return meta_backbone("vit_base_patch16_224")
 
 
 def prompts(model: TunedModel) -> int:
-    return sum(weight.numel() for name, weight in model.owned_state().items() if name.startswith("prompts."))
+    return sum(weight.numel() for name, weight in model.trainable_state_dict().items() if name.startswith("prompts."))
 
 
 def test_encoder(vit_b):
@@ -23,28 +23,28 @@ def test_encoder(vit_b):
 
 def test_deep_with_100_prompts(vit_b):
     counts = attach(vit_b, "vpt(length=100)", 6).counts()
-    assert (counts.total, counts.trained) == (86_724_870, 926_214)
-    assert counts.share == pytest.approx(0.01068, abs=1e-5)
+    assert (counts.total, counts.trainable) == (86_724_870, 926_214)
+    assert counts.fraction == pytest.approx(0.01068, abs=1e-5)
 
 
 @pytest.mark.parametrize(("depth", "expected"), [("deep", 460_800), ("shallow", 38_400)])
 def test_50_prompts(vit_b, depth, expected):
     model = attach(vit_b, f"vpt(length=50, depth={depth})", 10)
     assert prompts(model) == expected
-    assert model.counts().trained == expected + 10 * 768 + 10
+    assert model.counts().trainable == expected + 10 * 768 + 10
 
 
 def test_form_does_not_change_what_is_trained(vit_b):
-    exact, textbook = (attach(vit_b, f"vpt(form={form})", 6) for form in ("exact", "textbook"))
+    exact, textbook = (attach(vit_b, f"vpt(impl={impl})", 6) for impl in ("kv", "concat"))
     assert exact.counts() == textbook.counts()
-    assert list(exact.owned_state()) == list(textbook.owned_state())
+    assert list(exact.trainable_state_dict()) == list(textbook.trainable_state_dict())
 
 
 def test_linear_and_full(vit_b):
     head = 6 * 768 + 6
-    assert attach(vit_b, "linear", 6).counts().trained == head
+    assert attach(vit_b, "linear", 6).counts().trainable == head
     full = attach(vit_b, "full", 6).counts()
-    assert full.trained == full.total == 85_798_656 + head
+    assert full.trainable == full.total == 85_798_656 + head
 
 
 def test_skeleton_holds_no_memory(vit_b):
@@ -54,20 +54,20 @@ def test_skeleton_holds_no_memory(vit_b):
 
 @pytest.mark.parametrize(("k", "expected"), [(1, 7_089_408), (2, 14_177_280), (4, 28_353_024)])
 def test_partial(vit_b, k, expected):
-    assert attach(vit_b, f"partial(k={k})", 10).counts().trained - (10 * 768 + 10) == expected
+    assert attach(vit_b, f"partial(k={k})", 10).counts().trainable - (10 * 768 + 10) == expected
 
 
 @pytest.mark.parametrize(("method", "expected"), [("bias", 102_912), ("adapter(reduction=8)", 1_779_840)])
 def test_biases_and_adapters(vit_b, method, expected):
-    assert attach(vit_b, method, 10).counts().trained - (10 * 768 + 10) == expected
+    assert attach(vit_b, method, 10).counts().trainable - (10 * 768 + 10) == expected
 
 
 def test_swin_b():
-    swin_b = skeleton("swin_base_patch4_window7_224")
+    swin_b = meta_backbone("swin_base_patch4_window7_224")
     head = 10 * 1024 + 10
     assert sum(weight.numel() for weight in swin_b.module.parameters()) == 86_743_224
     tables, plain = (
-        attach(swin_b, f"bias(tables={tables})", 10).counts().trained - head for tables in ("true", "false")
+        attach(swin_b, f"bias(rel_pos_bias={tables})", 10).counts().trainable - head for tables in ("true", "false")
     )
     assert (tables, tables - plain) == (200_760, 63_544)
     widths = 2 * 128 + 2 * 256 + 18 * 512 + 2 * 1024
@@ -77,9 +77,11 @@ def test_swin_b():
 
 @pytest.mark.parametrize("name", ["convnext_base", "resnet50"])
 def test_pixels_around_the_image(name):
-    network = skeleton(name)
-    linear = attach(network, "linear", 10).counts().trained
-    counts = [attach(network, f"vpt(length={p}, location=pad, depth=shallow)", 10).counts().trained for p in (1, 5, 11)]
+    network = meta_backbone(name)
+    linear = attach(network, "linear", 10).counts().trainable
+    counts = [
+        attach(network, f"vpt(length={p}, location=pad, depth=shallow)", 10).counts().trainable for p in (1, 5, 11)
+    ]
     assert [count - linear for count in counts] == [3 * ((224 + 2 * p) ** 2 - 224**2) for p in (1, 5, 11)]
     assert counts[1] - linear == 13_740
 
@@ -114,7 +116,7 @@ def test_the_papers_column_of_total_parameters_for_24_tasks(vit_b, method, expec
     def trained(text: str, classes: int) -> int:
         key = f"{text} {classes}"
         if key not in owned:
-            owned[key] = attach(vit_b, text, classes).counts().trained
+            owned[key] = attach(vit_b, text, classes).counts().trainable
         return owned[key]
 
     total = 0

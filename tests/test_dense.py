@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from families import SIZE, backbone_of, images, model_of
-from vpt import FitError, SpecError, TunedModel, attach, inspect, load, save
-from vpt.attention.detection import trunk_of
-from vpt.backbones import skeleton
+from vpt import SpecError, TunedModel, UnsupportedError, attach, inspect, load, save
+from vpt.attention.detection import structural_copy
+from vpt.backbones import meta_backbone
 from vpt.tasks.classification.prediction import predict
 
 SMALL = "setr_pup(channels=8)"
@@ -46,10 +46,10 @@ def step(model: TunedModel) -> list[torch.Tensor]:
     """The gradients of one batch, without the randomness of dropout."""
     model.train()
     torch.manual_seed(3)
-    logits = model.every_logits(images(2))
+    logits = model.logits_with_auxiliary(images(2))
     target = torch.arange(2 * SIZE * SIZE).view(2, SIZE, SIZE) % 5
     sum(nn.functional.cross_entropy(part, target) for part in logits).backward()
-    return [weight.grad for weight in model.owned_parameters() if weight.grad is not None]
+    return [weight.grad for weight in model.trainable_parameters() if weight.grad is not None]
 
 
 @pytest.mark.parametrize(("family", "method", "head"), CASES)
@@ -57,20 +57,20 @@ def test_every_family(family, method, head, tmp_path):
     model = dense(family, method, head)
     assert step(model) and all(torch.isfinite(g).all() for g in step(model))
     if method != "full":  # all that trains takes part (full also owns the frozen classifier's norm)
-        owned = model.owned_parameters()
-        silent = [n for n, p in model.owned_state().items() if isinstance(p, nn.Parameter) and p.grad is None]
+        trainable = model.trainable_parameters()
+        silent = [n for n, p in model.trainable_state_dict().items() if isinstance(p, nn.Parameter) and p.grad is None]
         assert not [n for n in silent if "head.norm" not in n and "fc_norm" not in n], silent
-        assert len(owned) > len(silent)
-    torch.optim.SGD(model.owned_parameters(), lr=0.01).step()
+        assert len(trainable) > len(silent)
+    torch.optim.SGD(model.trainable_parameters(), lr=0.01).step()
     model.eval()
     with torch.no_grad():
-        wanted = model(images())
-    assert wanted.shape == (4, 5, SIZE, SIZE)
+        expected = model(images())
+    assert expected.shape == (4, 5, SIZE, SIZE)
     again = load(save(model, tmp_path / "x.safetensors"), backbone_of(family))
     with torch.no_grad():
-        assert torch.equal(again(images()), wanted)
-        assert torch.equal(again(images()), wanted), "a second pass gives another answer"
-    assert inspect(tmp_path / "x.safetensors").parts == model.counts_by_part()
+        assert torch.equal(again(images()), expected)
+        assert torch.equal(again(images()), expected), "a second pass gives another answer"
+    assert inspect(tmp_path / "x.safetensors").parameter_counts == model.counts_by_component()
 
 
 def test_a_file_keeps_no_auxiliary_heads(tmp_path):
@@ -78,33 +78,33 @@ def test_a_file_keeps_no_auxiliary_heads(tmp_path):
     model = dense("vit", "vpt(length=2)", "setr_pup(channels=8, auxiliary=1)")
     lean = dense("vit", "vpt(length=2)", "setr_pup(channels=8)")
     kept = load_file(save(model, tmp_path / "x.safetensors"))
-    assert kept.keys() == lean.owned_state().keys() < model.owned_state().keys()
+    assert kept.keys() == lean.trainable_state_dict().keys() < model.trainable_state_dict().keys()
     header = inspect(tmp_path / "x.safetensors")
     assert "auxiliary=0" in (header.head or "")
-    assert header.parts["head"] == sum(weight.numel() for weight in lean.head.parameters())
-    assert header.parts["auxiliary"] == sum(weight.numel() for weight in model.head.auxiliary.parameters())
+    assert header.parameter_counts["head"] == sum(weight.numel() for weight in lean.head.parameters())
+    assert header.parameter_counts["auxiliary"] == sum(weight.numel() for weight in model.head.auxiliary.parameters())
 
 
 def test_deep_prompts_equal_the_textbook():
     """Concatenate, run the block, cut the prompts off: written here with timm's own blocks."""
     model = dense("vit", "vpt(length=3)", "linear")
-    plain = trunk_of(model_of("vit"))
-    prompts = [model.owned_state()[f"prompts.{i}.tokens"] for i in range(3)]
+    plain = structural_copy(model_of("vit"))
+    prompts = [model.trainable_state_dict()[f"prompts.{i}.tokens"] for i in range(3)]
     with torch.no_grad():
         x = plain.norm_pre(plain._pos_embed(plain.patch_embed(images())))
         for block, own in zip(plain.blocks, prompts, strict=True):
             x = torch.cat([x[:, :1], own.expand(len(x), -1, -1), x[:, 1:]], dim=1)
             x = block(x)
             x = torch.cat([x[:, :1], x[:, 4:]], dim=1)
-        wanted = plain.norm(x)[:, 1:].transpose(1, 2).reshape(4, 32, 4, 4)
-        (found,) = model.features(images())
-    assert (found - wanted).norm() / wanted.norm() < 1e-5
+        expected = plain.norm(x)[:, 1:].transpose(1, 2).reshape(4, 32, 4, 4)
+        (actual,) = model.features(images())
+    assert (actual - expected).norm() / expected.norm() < 1e-5
 
 
 def test_shallow_prompts_and_taps_read_patches_only():
     model = dense("vit", "vpt(length=3, depth=shallow)", "setr_pup(channels=8, auxiliary=1)")
-    plain = trunk_of(model_of("vit"))
-    prompts = model.owned_state()["prompts.0.tokens"]
+    plain = structural_copy(model_of("vit"))
+    prompts = model.trainable_state_dict()["prompts.0.tokens"]
     with torch.no_grad():
         x = plain.norm_pre(plain._pos_embed(plain.patch_embed(images())))
         x = torch.cat([x[:, :1], prompts.expand(len(x), -1, -1), x[:, 1:]], dim=1)
@@ -122,7 +122,7 @@ def test_a_copy_reads_its_own_taps():
     model = dense("vit", "vpt(length=2)", "setr_pup(channels=8, auxiliary=1)")
     twin = copy.deepcopy(model)
     with torch.no_grad():
-        for weight in model.owned_parameters():
+        for weight in model.trainable_parameters():
             weight.add_(1.0)
         assert not torch.equal(model.features(images())[0], twin.features(images())[0])
         assert torch.equal(twin.features(images())[0], copy.deepcopy(twin).features(images())[0])
@@ -141,7 +141,7 @@ def test_frozen_stays_frozen():
 )
 def test_recomputed_blocks_change_nothing(family, head):
     method = "bias" if family == "resnet" else "vpt(length=3)"
-    kept, recomputed = (step(dense(family, method, head, recompute_blocks=flag)) for flag in (False, True))
+    kept, recomputed = (step(dense(family, method, head, activation_checkpointing=flag)) for flag in (False, True))
     assert len(kept) == len(recomputed) and all(map(torch.equal, kept, recomputed))
 
 
@@ -154,11 +154,11 @@ def test_scores_before_the_last_enlargement_equal_scores_after(head):
         x = main.norm(model.features(images())[-1])
         for stage in main.stages:
             x = nn.functional.interpolate(stage(x), scale_factor=2, mode="bilinear", align_corners=False)
-        wanted = main.scores(x)
-        found = nn.functional.interpolate(
+        expected = main.scores(x)
+        actual = nn.functional.interpolate(
             model.head(model.features(images())), scale_factor=2, mode="bilinear", align_corners=False
         )
-    assert torch.allclose(found, wanted, atol=1e-5)
+    assert torch.allclose(actual, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -169,16 +169,16 @@ def test_scores_before_the_last_enlargement_equal_scores_after(head):
         ("resnet", "vpt(location=pad, depth=shallow)", "fpn", "as a whole"),
         ("vit", "linear", "fpn", "several resolutions"),
         ("vit", "linear", "setr_pup(auxiliary=3)", "too few"),
-        ("swin", "vpt(length=2, pooled=true)", "fpn(channels=8)", "maps of"),
+        ("swin", "vpt(length=2, pool_prompts=true)", "fpn(channels=8)", "maps of"),
     ],
 )
 def test_what_does_not_fit_says_so(family, method, head, reason):
-    with pytest.raises(FitError, match=reason):
+    with pytest.raises(UnsupportedError, match=reason):
         dense(family, method, head)
 
 
 def test_what_is_for_classifiers_says_so(tmp_path):
-    with pytest.raises(FitError, match="segments them"):
+    with pytest.raises(UnsupportedError, match="segments them"):
         predict(dense("vit", "linear", "linear"), [tmp_path / "any.jpg"])
 
 
@@ -200,15 +200,15 @@ def test_wrong_heads(head):
 )
 def test_the_papers_counts(method, paper):
     """ViT-L/16, ADE20K's 150 classes, SETR-PUP with its three auxiliary heads, 512 px (paper, segmentation table)."""
-    large = skeleton("vit_large_patch16_224", image_size=512)
+    large = meta_backbone("vit_large_patch16_224", image_size=512)
     counts = attach(large, method, 150, head="setr_pup(auxiliary=3)").counts()
-    assert abs(counts.trained - paper) / paper < 0.02
+    assert abs(counts.trainable - paper) / paper < 0.02
 
 
 def test_the_head_part_by_part():
-    large = skeleton("vit_large_patch16_224", image_size=512)
+    large = meta_backbone("vit_large_patch16_224", image_size=512)
     model = attach(large, "vpt(length=10)", 150, head="setr_pup(auxiliary=3)")
     first, other, scores = 9 * 1024 * 256, 9 * 256 * 256, 256 * 150 + 150
     main = 2 * 1024 + first + 3 * other + 4 * 2 * 256 + scores
     auxiliary = 2 * 1024 + first + other + 2 * 2 * 256 + scores
-    assert model.counts_by_part() == {"head": main, "auxiliary": 3 * auxiliary, "method": 24 * 10 * 1024}
+    assert model.counts_by_component() == {"head": main, "auxiliary": 3 * auxiliary, "method": 24 * 10 * 1024}

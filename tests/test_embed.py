@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from vpt import SpecError, TunedModel, attach, load_backbone, save
-from vpt.analysis.embeddings import embed, nearest_top1
+from vpt.analysis.embeddings import embed, knn_top1
 from vpt.cli.embed import command
-from vpt.data.loading import read
+from vpt.data.loading import load_dataset
 from vpt.errors import DataError
 from vpt.plots import figures
 
@@ -46,12 +46,12 @@ def test_nearest_neighbours_as_counted_by_hand() -> None:
         near = sorted((j for j in range(40) if j != i), key=lambda j: np.linalg.norm(features[i] - features[j]))[:5]
         votes = [int(sum(labels[j] == c for j in near)) for c in range(3)]
         right += votes.index(max(votes)) == labels[i]
-    assert nearest_top1(features, labels) == pytest.approx(right / 40)
+    assert knn_top1(features, labels) == pytest.approx(right / 40)
     assert 0.4 < right / 40 < 1
 
 
 def test_the_same_seed_gives_the_same_points(photos: Path, model: TunedModel) -> None:
-    data = read(photos)
+    data = load_dataset(photos)
     first, second = (embed(model, data) for _ in range(2))
     for side, again in ((first.before, second.before), (first.after, second.after)):
         np.testing.assert_array_equal(side.points, again.points)
@@ -64,16 +64,16 @@ def test_the_same_seed_gives_the_same_points(photos: Path, model: TunedModel) ->
 
 
 def test_where_only_the_head_trains_nothing_moves(photos: Path) -> None:
-    found = embed(attach(load_backbone(), "linear", 2), read(photos))
+    found = embed(attach(load_backbone(), "linear", 2), load_dataset(photos))
     np.testing.assert_array_equal(found.before.points, found.after.points)
 
 
 def test_too_few_images(photos: Path, model: TunedModel) -> None:
-    data = read(photos)
+    data = load_dataset(photos)
     with pytest.raises(DataError, match="needs 5"):
         embed(model, data, limit=4)
-    with pytest.raises(DataError, match="choose another part"):
-        embed(model, read(photos, val_fraction=0), "val")
+    with pytest.raises(DataError, match="choose another split"):
+        embed(model, load_dataset(photos, val_fraction=0), "val")
 
 
 def test_command(
@@ -97,7 +97,7 @@ def test_command(
         run(file, photos, "--out", "points.pdf")
 
     # Without matplotlib there is still the table.
-    monkeypatch.setattr(figures, "available", lambda: False)
+    monkeypatch.setattr(figures, "is_available", lambda: False)
     run(file, photos, "--limit", 6, "--out", "few.svg")
     assert (Path("few.csv").exists(), Path("few.svg").exists()) == (True, False)
     assert "vpt[plots]" in capsys.readouterr().out
@@ -108,7 +108,7 @@ def test_a_picture_of_any_number_of_classes(classes: int, tmp_path: Path) -> Non
     labels = np.arange(60) % classes
     places = np.random.default_rng(0).normal(size=(60, 2))
     names = [f"class {i}" for i in range(classes)]
-    figures.points(tmp_path / "points.svg", {"before": places, "after": places}, labels, names)
+    figures.scatter(tmp_path / "points.svg", {"before": places, "after": places}, labels, names)
     assert ("class 2" in (tmp_path / "points.svg").read_text()) == (classes <= 20)  # in a comment beside the outlines
 
 

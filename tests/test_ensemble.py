@@ -17,14 +17,14 @@ def members(family: str, method: str, count: int = 5) -> list[TunedModel]:
         torch.manual_seed(seed)
         model = attach(backbone, method, 3)
         with torch.no_grad():
-            for weight in model.owned_parameters():
+            for weight in model.trainable_parameters():
                 weight.normal_()
         models.append(model)
     return models
 
 
 @pytest.mark.parametrize("family", ["vit", "dinov3", "beit", "swin"])
-@pytest.mark.parametrize("method", ["vpt(length=3)", "vpt(length=3, depth=shallow)", "vpt(length=3, share=all)"])
+@pytest.mark.parametrize("method", ["vpt(length=3)", "vpt(length=3, depth=shallow)", "vpt(length=3, shared=all)"])
 def test_one_pass_answers_as_five_models(family: str, method: str) -> None:
     models = members(family, method)
     passes: list[int] = []

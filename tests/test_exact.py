@@ -96,37 +96,37 @@ def tuned(family: str, **options: Any) -> TunedModel:
     torch.manual_seed(0)
     model = attach(backbone_of(family), VPT(length=P, **options), 3)
     with torch.no_grad():  # as large as tokens are, or prompts would hardly matter
-        for weight in model.owned_parameters():
+        for weight in model.trainable_parameters():
             weight.normal_()
     return model
 
 
 def prompts_of(model: TunedModel) -> list[nn.Parameter]:
-    return [weight for name, weight in model.owned_state().items() if name.startswith("prompts.")]
+    return [weight for name, weight in model.trainable_state_dict().items() if name.startswith("prompts.")]
 
 
-def assert_equal(found: Tensor, wanted: Tensor, tolerance: float = 1e-5) -> None:
-    assert found.shape == wanted.shape
-    assert float((found - wanted).norm() / wanted.norm()) < tolerance
+def assert_equal(actual: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
+    assert actual.shape == expected.shape
+    assert float((actual - expected).norm() / expected.norm()) < tolerance
 
 
 def compare(model: TunedModel, reference: Reference) -> None:
-    outcomes = []
+    results = []
     for network, prompts in ((model, prompts_of(model)), (reference, list(reference.prompts))):
         logits = network(images())
         loss = cross_entropy(logits, LABELS)
         gradients = torch.autograd.grad(loss, [*prompts, network.head.weight, network.head.bias])
-        outcomes.append([logits.detach(), loss.detach(), *gradients])
-    assert len(outcomes[0]) == len(outcomes[1])
-    for found, wanted in zip(*outcomes, strict=True):
-        assert_equal(found, wanted)
+        results.append([logits.detach(), loss.detach(), *gradients])
+    assert len(results[0]) == len(results[1])
+    for actual, expected in zip(*results, strict=True):
+        assert_equal(actual, expected)
 
 
-@pytest.mark.parametrize("form", ["exact", "textbook"])
+@pytest.mark.parametrize("impl", ["kv", "concat"])
 @pytest.mark.parametrize("depth", ["deep", "shallow"])
 @pytest.mark.parametrize("family", PROMPTED)
-def test_logits_loss_and_gradients_are_the_textbooks(family: str, depth: str, form: str) -> None:
-    model = tuned(family, depth=depth, form=form, dropout=0.0)
+def test_logits_loss_and_gradients_are_the_textbooks(family: str, depth: str, impl: str) -> None:
+    model = tuned(family, depth=depth, impl=impl, dropout=0.0)
     assert len(prompts_of(model)) == (3 if depth == "deep" else 1)
     compare(model.train(), Reference(model_of(family), prompts_of(model), model.head))
 
@@ -136,7 +136,7 @@ def test_logits_loss_and_gradients_are_the_textbooks(family: str, depth: str, fo
 def test_equal_with_the_same_dropout_mask(family: str, depth: str) -> None:
     model = tuned(family, depth=depth, dropout=0.5).train()
     masks = [(torch.rand(len(LABELS), P, 32) < 0.5) * 2.0 for _ in prompts_of(model)]
-    for own, mask in zip(model.added["prompts"], masks, strict=True):
+    for own, mask in zip(model.added_modules["prompts"], masks, strict=True):
         own.dropout = FixedMask(mask)
     compare(model, Reference(model_of(family), prompts_of(model), model.head, masks))
 
@@ -146,8 +146,8 @@ def test_no_gradient_reaches_the_backbone(family: str) -> None:
     model = tuned(family)
     model.train()
     cross_entropy(model(images()), LABELS).backward()
-    owned = {id(weight) for weight in model.owned_parameters()}
-    assert all((weight.grad is not None) == (id(weight) in owned) for weight in model.parameters())
+    trainable = {id(weight) for weight in model.trainable_parameters()}
+    assert all((weight.grad is not None) == (id(weight) in trainable) for weight in model.parameters())
     assert all(weight.grad is None for weight in model.backbone.module.parameters())
 
 
@@ -174,8 +174,8 @@ def test_linear_reads_timms_own_feature(family: str) -> None:
 @pytest.mark.parametrize("family", PROMPTED)
 def test_the_last_block_is_narrowed_exactly_where_cls_alone_is_read(family: str) -> None:
     model = attach(backbone_of(family), "linear", 3)
-    assert model.sites.open == FAMILIES[family].known
-    assert model.sites.narrow == FAMILIES[family].cls
+    assert model.layout.supports_kv_prompts == FAMILIES[family].supports_kv_prompts
+    assert model.layout.cls_only == FAMILIES[family].cls
     tokens: list[int] = []
     model.trunk.blocks[-1].register_forward_hook(lambda block, args, out: tokens.append(out.shape[1]))
     model(images(1))
@@ -185,16 +185,16 @@ def test_the_last_block_is_narrowed_exactly_where_cls_alone_is_read(family: str)
 @pytest.mark.parametrize("family", ["vit", "dinov3", "beit"])
 def test_the_exact_form_sends_no_prompt_through_a_block(family: str) -> None:
     lengths: dict[str, set[int]] = {}
-    for form in ("exact", "textbook"):
-        model = tuned(family, form=form)
+    for impl in ("kv", "concat"):
+        model = tuned(family, impl=impl)
         mlps = [module for name, module in model.trunk.named_modules() if name.endswith("mlp")][:-1]
         assert len(mlps) == 2
-        seen = lengths.setdefault(form, set())
+        seen = lengths.setdefault(impl, set())
         for mlp in mlps:
             mlp.register_forward_pre_hook(lambda mlp, args, seen=seen: seen.add(args[0].shape[1]))
         model(images(1))
-    (exact,), (textbook,) = lengths["exact"], lengths["textbook"]
-    assert textbook == exact + P
+    (kv,), (concat,) = lengths["kv"], lengths["concat"]
+    assert concat == kv + P
 
 
 def test_prompts_begin_in_the_papers_range() -> None:

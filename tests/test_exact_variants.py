@@ -27,27 +27,27 @@ def tuned(family: str, method: str, scale: float = 1.0) -> TunedModel:
     torch.manual_seed(0)
     model = attach(backbone_of(family), method, 3)
     with torch.no_grad():
-        for weight in model.owned_parameters():
+        for weight in model.trainable_parameters():
             weight.add_(scale * torch.randn_like(weight))
     return model
 
 
-def owned(model: TunedModel, part: str) -> list[Tensor]:
-    return [tensor for name, tensor in model.owned_state().items() if part in name]
+def trainable_tensors(model: TunedModel, part: str) -> list[Tensor]:
+    return [tensor for name, tensor in model.trainable_state_dict().items() if part in name]
 
 
 def compare(model: TunedModel, reference: Callable[[Tensor], Tensor]) -> None:
     """Same logits, loss and gradients for all that is owned, to 1e-5."""
-    outcomes = []
+    results = []
     for network in (model, reference):
         logits = network(images().to(next(model.parameters()).dtype))
         loss = cross_entropy(logits, LABELS)
-        gradients = torch.autograd.grad(loss, model.owned_parameters())
-        outcomes.append([logits.detach(), loss.detach(), *gradients])
-    for found, wanted in zip(*outcomes, strict=True):
-        assert found.shape == wanted.shape
+        gradients = torch.autograd.grad(loss, model.trainable_parameters())
+        results.append([logits.detach(), loss.detach(), *gradients])
+    for actual, wanted in zip(*results, strict=True):
+        assert actual.shape == wanted.shape
         assert float(wanted.norm()) > 0
-        assert float((found - wanted).norm() / wanted.norm()) < 1e-5
+        assert float((actual - wanted).norm() / wanted.norm()) < 1e-5
 
 
 def enter(model: Any, x: Tensor) -> Tensor:
@@ -78,13 +78,13 @@ def through(model: Any, x: Tensor, own: dict[int, Tensor], p: int = P) -> Tensor
     return x
 
 
-@pytest.mark.parametrize("form", ["exact", "textbook"])
+@pytest.mark.parametrize("impl", ["kv", "concat"])
 @pytest.mark.parametrize("depth", ["1-1", "1-2", "1-3", "2-2", "2-3", "3-3"])
 @pytest.mark.parametrize("family", VITS)
-def test_every_range_of_depth(family: str, depth: str, form: str) -> None:
-    model = tuned(family, f"vpt(length={P}, dropout=0, depth={depth}, form={form})")
+def test_every_range_of_depth(family: str, depth: str, impl: str) -> None:
+    model = tuned(family, f"vpt(length={P}, dropout=0, depth={depth}, impl={impl})")
     first, last = (int(bound) - 1 for bound in depth.split("-"))
-    prompts = owned(model, "prompts")
+    prompts = trainable_tensors(model, "prompts")
     assert len(prompts) == last - first + 1
     own = dict(zip(range(first, last + 1), prompts, strict=True))
     plain: Any = model_of(family)
@@ -117,20 +117,20 @@ def test_every_output_of_a_linear_probe(family: str, output: str) -> None:
         read = torch.cat([plain.fc_norm(reads(tokens, part, plain.num_prefix_tokens, 0)) for part in parts], dim=1)
         assert torch.allclose(model.features(x), read, atol=1e-5)
         assert torch.allclose(model(x), model.head(read), atol=1e-5)
-    assert model.counts().trained == (read.shape[1] + 1) * model.num_classes
+    assert model.counts().trainable == (read.shape[1] + 1) * model.num_classes
 
 
 OUTPUTS = ["cls", "image_mean", "image_max", "prompt_mean", "prompt_max", "global_mean", "global_max"]
 
 
-@pytest.mark.parametrize("form", ["exact", "textbook"])
+@pytest.mark.parametrize("impl", ["kv", "concat"])
 @pytest.mark.parametrize("depth", ["deep", "shallow", "2-2"])
 @pytest.mark.parametrize("output", OUTPUTS)
-def test_every_output(output: str, depth: str, form: str) -> None:
+def test_every_output(output: str, depth: str, impl: str) -> None:
     for family in ("vit", "vit-avg"):
-        model = tuned(family, f"vpt(length={P}, dropout=0, depth={depth}, output={output}, form={form})")
+        model = tuned(family, f"vpt(length={P}, dropout=0, depth={depth}, output={output}, impl={impl})")
         blocks = {"deep": range(3), "shallow": range(1), "2-2": range(1, 2)}[depth]
-        own = dict(zip(blocks, owned(model, "prompts"), strict=True))
+        own = dict(zip(blocks, trainable_tensors(model, "prompts"), strict=True))
         plain: Any = model_of(family)
 
         def reference(x: Tensor, plain: Any = plain, own: Any = own, model: TunedModel = model) -> Tensor:
@@ -147,7 +147,7 @@ def test_added_prompts(family: str, location: str, depth: str) -> None:
     model = tuned(family, f"vpt(dropout=0, location={location}, depth={depth})")
     plain: Any = model_of(family)
     blocks = {"deep": range(3), "shallow": range(1), "2-3": range(1, 3)}[depth]
-    own = dict(zip(blocks, owned(model, "prompts"), strict=True))
+    own = dict(zip(blocks, trainable_tensors(model, "prompts"), strict=True))
     tokens = (SIZE // 8) ** 2 + plain.num_prefix_tokens
     assert {len(prompts) for prompts in own.values()} == {tokens if location == "add" else 1}
 
@@ -164,7 +164,7 @@ def test_added_prompts(family: str, location: str, depth: str) -> None:
 def test_prompts_as_pixel_patches(family: str) -> None:
     model = tuned(family, f"vpt(length={P}, dropout=0, location=prepend_pixel, depth=shallow)")
     plain: Any = model_of(family)
-    (patches,) = owned(model, "prompts")
+    (patches,) = trainable_tensors(model, "prompts")
     assert patches.shape == (P, 3, 8, 8)
     weight, bias = plain.patch_embed.proj.weight, plain.patch_embed.proj.bias
     bias = 0 if bias is None else bias
@@ -181,10 +181,10 @@ def test_prompts_as_pixel_patches(family: str) -> None:
 def test_prompts_as_channels(family: str) -> None:
     model = tuned(family, "vpt(length=2, location=concat_channel, depth=shallow)")
     plain: Any = model_of(family)
-    (channels,), (further,) = owned(model, "channels"), owned(model, "further")
+    (channels,), (further,) = trainable_tensors(model, "channels"), trainable_tensors(model, "further")
     projection = plain.patch_embed.proj
-    (weight,) = owned(model, "backbone.patch_embed.proj.weight")
-    bias = next(iter(owned(model, "backbone.patch_embed.proj.bias")), None)
+    (weight,) = trainable_tensors(model, "backbone.patch_embed.proj.weight")
+    bias = next(iter(trainable_tensors(model, "backbone.patch_embed.proj.bias")), None)
 
     class Wide(nn.Module):
         """One convolution over five channels."""
@@ -205,7 +205,7 @@ def test_prompts_as_channels(family: str) -> None:
 def test_a_frame_of_pixels(family: str) -> None:
     model = tuned(family, "vpt(length=2, location=pad, depth=shallow)")
     plain: Any = model_of(family)
-    (rows,), (columns,) = owned(model, "rows"), owned(model, "columns")
+    (rows,), (columns,) = trainable_tensors(model, "rows"), trainable_tensors(model, "columns")
     grows = family in ("convnext", "resnet")
 
     def reference(x: Tensor) -> Tensor:
@@ -221,12 +221,12 @@ def test_a_frame_of_pixels(family: str) -> None:
     compare(model, reference)
 
 
-@pytest.mark.parametrize("share", ["blocks", "prompts", "all"])
-def test_shared_prompts(share: str) -> None:
-    model = tuned("vit", f"vpt(length={P}, dropout=0, share={share})")
+@pytest.mark.parametrize("shared", ["blocks", "prompts", "all"])
+def test_shared_prompts(shared: str) -> None:
+    model = tuned("vit", f"vpt(length={P}, dropout=0, shared={shared})")
     plain: Any = model_of("vit")
-    tensors = owned(model, "prompts")
-    expected = {"blocks": [(P, 32)], "prompts": [(1, 32)] * 3, "all": [(1, 32)]}[share]
+    tensors = trainable_tensors(model, "prompts")
+    expected = {"blocks": [(P, 32)], "prompts": [(1, 32)] * 3, "all": [(1, 32)]}[shared]
     assert [tuple(tensor.shape) for tensor in tensors] == expected
     own = {index: tensors[index % len(tensors)].expand(P, -1) for index in range(3)}
 
@@ -239,7 +239,7 @@ def test_shared_prompts(share: str) -> None:
 def test_projected_prompts() -> None:
     model = tuned("vit", f"vpt(length={P}, dropout=0, projection=4)")
     plain: Any = model_of("vit")
-    tokens, (weight,), (bias,) = (owned(model, part) for part in (".tokens", "projection.weight", "projection.bias"))
+    tokens, (weight,), (bias,) = (trainable_tensors(model, part) for part in (".tokens", "projection.weight", "projection.bias"))
     assert [tuple(tensor.shape) for tensor in tokens] == [(P, 4)] * 3
     own = {index: linear(tensor, weight, bias) for index, tensor in enumerate(tokens)}
 
@@ -251,27 +251,27 @@ def test_projected_prompts() -> None:
 
 
 def test_fixed_prompts_are_saved_but_do_not_train() -> None:
-    model = attach(backbone_of("vit"), f"vpt(length={P}, fixed=true)", 3)
-    assert len(owned(model, "prompts")) == 3
+    model = attach(backbone_of("vit"), f"vpt(length={P}, frozen=true)", 3)
+    assert len(trainable_tensors(model, "prompts")) == 3
     assert model.only_head_trains
-    assert model.counts().trained == 32 * 3 + 3
+    assert model.counts().trainable == 32 * 3 + 3
     plain: Any = model_of("vit")
-    own = dict(enumerate(owned(model, "prompts")))
+    own = dict(enumerate(trainable_tensors(model, "prompts")))
     compare(model.train(), lambda x: leave(plain, model, take(through(plain, enter(plain, x), own), 1)))
 
 
 def test_prompts_that_begin_at_prototypes() -> None:
     model = attach(backbone_of("vit"), "vpt(length=3, init=prototypes)", 3)
     prototypes = torch.randn(3, 32)
-    model.begin_at(prototypes)
-    assert all(torch.equal(prompts, prototypes) for prompts in owned(model, "prompts"))
+    model.init_from_prototypes(prototypes)
+    assert all(torch.equal(prompts, prototypes) for prompts in trainable_tensors(model, "prompts"))
 
 
 def test_gated_prompts() -> None:
     # In fp64: the gradient of the second gate is what is left of large terms of both signs.
     model = tuned("dinov2-reg", f"gated(length={P}, dropout=0, gate=0.7)").double()
     plain: Any = model_of("dinov2-reg").double()
-    (prompts,), gates, temperatures = (owned(model, part) for part in ("prompts", "logit", "temperature"))
+    (prompts,), gates, temperatures = (trainable_tensors(model, part) for part in ("prompts", "logit", "temperature"))
     assert len(gates) == 2 and len(temperatures) == 3
     prefix = plain.num_prefix_tokens
     with torch.no_grad():
@@ -306,7 +306,7 @@ def test_adapters(method: str, family: str) -> None:
     model = tuned(family, method, scale=0.3).double()
     plain: Any = model_of(family).double()
     paths = [name for name, _ in plain.named_modules() if name.endswith(".mlp")]
-    weights = model.owned_state()
+    weights = model.trainable_state_dict()
 
     def hook(path: str) -> Any:
         part = "adapter" if method.startswith("adapter") else "branch"
@@ -329,7 +329,9 @@ def test_adapters(method: str, family: str) -> None:
 def test_an_adapter_that_begins_at_zero_as_in_the_official_code_learns_its_last_bias_alone() -> None:
     model = attach(backbone_of("vit"), "adapter(init=zero)", 3).train()
     cross_entropy(model(images()), LABELS).backward()
-    learns = {name for name, weight in model.owned_state().items() if weight.grad is not None and weight.grad.any()}
+    learns = {
+        name for name, weight in model.trainable_state_dict().items() if weight.grad is not None and weight.grad.any()
+    }
     assert {name.split("adapter.")[1] for name in learns if "adapter" in name} == {"up.bias"}
 
 
@@ -338,9 +340,9 @@ def test_side_network(family: str) -> None:
     model = tuned(family, "sidetune(network=test_convnext)", scale=0.05)
     plain: Any = model_of(family)
     (alpha,), (weight,), (bias,) = (
-        owned(model, "alpha"),
-        owned(model, "projection.weight"),
-        owned(model, "projection.bias"),
+        trainable_tensors(model, "alpha"),
+        trainable_tensors(model, "projection.weight"),
+        trainable_tensors(model, "projection.bias"),
     )
     side: Any = model.network.side
 
@@ -356,7 +358,7 @@ def test_side_network(family: str) -> None:
 def test_mlp_heads(layers: int) -> None:
     model = tuned("vit", f"mlp(layers={layers})", scale=0.2).eval()
     plain: Any = model_of("vit")
-    state = model.owned_state()
+    state = model.trainable_state_dict()
 
     def reference(x: Tensor) -> Tensor:
         x = plain.forward_head(plain.forward_features(x), pre_logits=True)
@@ -373,7 +375,7 @@ def test_mlp_heads(layers: int) -> None:
 def test_an_mlp_head_trains_on_a_last_batch_of_one() -> None:
     model = attach(backbone_of("vit"), "mlp", 3).train()
     cross_entropy(model(images(1)), LABELS[:1]).backward()
-    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in model.owned_parameters())
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in model.trainable_parameters())
 
 
 @pytest.mark.parametrize("targets", ["attention", "mlp", "all"])
@@ -381,13 +383,13 @@ def test_an_mlp_head_trains_on_a_last_batch_of_one() -> None:
 def test_low_rank_changes(family: str, targets: str) -> None:
     model = tuned(family, f"lora(rank=2, alpha=3, targets={targets})", scale=0.2)
     plain: Any = model_of(family)
-    paths = [name[: -len(".down")] for name in model.owned_state() if name.endswith(".down")]
+    paths = [name[: -len(".down")] for name in model.trainable_state_dict() if name.endswith(".down")]
     parts = {path.rsplit(".", 2)[-2] for path in paths}
     assert parts == {"attention": {"attn"}, "mlp": {"mlp"}, "all": {"attn", "mlp"}}[targets]
     changed = {}
     for path in paths:
         layer = plain.get_submodule(path)
-        down, up = model.owned_state()[f"{path}.down"], model.owned_state()[f"{path}.up"]
+        down, up = model.trainable_state_dict()[f"{path}.down"], model.trainable_state_dict()[f"{path}.up"]
         changed[f"{path}.weight"] = layer.weight + 1.5 * up @ down
 
     def reference(x: Tensor) -> Tensor:

@@ -14,10 +14,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from families import SIZE, backbone_of, images, model_of
-from vpt import FitError, SpecError, TunedModel, attach, load_backbone, save
-from vpt.analysis.attention_maps import Gaze, Seen, draw, explain, rollout, watch
-from vpt.attention.detection import Features, trunk_of
-from vpt.attention.kv_attention import Attend
+from vpt import SpecError, TunedModel, UnsupportedError, attach, load_backbone, save
+from vpt.analysis.attention_maps import AttentionMaps, BlockAttention, draw, explain, record_attention, rollout
+from vpt.attention.detection import FeatureExtractor, structural_copy
+from vpt.attention.kv_attention import KVAttention
 from vpt.cli.explain import command
 from vpt.errors import DataError
 from vpt.plots import figures
@@ -40,20 +40,20 @@ def tuned(kind: str, method: str) -> TunedModel:
     torch.manual_seed(0)
     model = attach(backbone_of(kind), method, 3)
     with torch.no_grad():
-        for weight in model.added.parameters():
+        for weight in model.added_modules.parameters():
             weight.normal_()
     return model
 
 
-def seen(network: nn.Module, trunk: nn.Module, model: TunedModel) -> list[Seen]:
-    found = watch(trunk, model.sites)
+def seen(network: nn.Module, trunk: nn.Module, model: TunedModel) -> list[BlockAttention]:
+    found = record_attention(trunk, model.layout)
     with torch.no_grad():
         network(images(1))
     return found
 
 
-def seen_tuned(model: TunedModel) -> list[Seen]:
-    copy = trunk_of(model)
+def seen_tuned(model: TunedModel) -> list[BlockAttention]:
+    copy = structural_copy(model)
     assert isinstance(copy, TunedModel)
     return seen(copy, copy.trunk, model)
 
@@ -73,14 +73,12 @@ def test_weights_are_those_timm_computes(kind: str) -> None:
     linear = tuned(kind, "linear")
     with torch.no_grad():
         model(images(1))
-    frozen = Features(trunk_of(linear.backbone.module))
+    frozen = FeatureExtractor(structural_copy(linear.backbone.module))
     for ours, block in zip(seen(frozen, frozen.trunk, linear), theirs, strict=True):
         close(ours.weights, block[0].double().mean(0))
 
 
-@pytest.mark.parametrize(
-    "method", ["vpt(length=3)", 'vpt(length=3, form="textbook")', 'vpt(length=3, depth="shallow")']
-)
+@pytest.mark.parametrize("method", ["vpt(length=3)", 'vpt(length=3, impl="concat")', 'vpt(length=3, depth="shallow")'])
 @pytest.mark.parametrize("kind", KINDS)
 def test_weights_give_back_what_attention_answers(kind: str, method: str) -> None:
     """weights @ v, through the output projection, is the output; rows sum to 1."""
@@ -88,11 +86,11 @@ def test_weights_give_back_what_attention_answers(kind: str, method: str) -> Non
     compared: list[int] = []
 
     def compare(module: nn.Module, args: tuple[Tensor], context: dict[str, Any], out: Tensor) -> None:
-        reader = module if isinstance(module, Attend) else Attend(module)
+        reader = module if isinstance(module, KVAttention) else KVAttention(module)
         part: Any = reader.attention
-        weights = reader.weights(*args, **context)
+        weights = reader.attention_weights(*args, **context)
         close(weights.sum(-1), 1)
-        read = args[0] if reader.extra is None else torch.cat([args[0], reader.extra(args[0])[None]], 1)
+        read = args[0] if reader.kv_prompts is None else torch.cat([args[0], reader.kv_prompts(args[0])[None]], 1)
         bias = part.qkv.bias[64:] if part.qkv.bias is not None else part.v_bias
         v = nn.functional.linear(read, part.qkv.weight[64:], bias).unflatten(-1, (2, -1)).transpose(1, 2)
         answer = part.proj((weights @ v).transpose(1, 2).flatten(2))
@@ -104,21 +102,21 @@ def test_weights_give_back_what_attention_answers(kind: str, method: str) -> Non
             part.attn.register_forward_hook(compare, with_kwargs=True)
     with torch.no_grad():
         model(images(1))
-    assert compared == [model.sites.tokens + P] * 3
+    assert compared == [model.layout.num_tokens + P] * 3
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_rollout_is_the_product_of_matrices(kind: str) -> None:
     model = tuned(kind, "vpt(length=3)")
-    n, prefix = model.sites.tokens, model.sites.prefix
-    frozen = Features(trunk_of(model.backbone.module))
+    n, prefix = model.layout.num_tokens, model.layout.num_prefix_tokens
+    frozen = FeatureExtractor(structural_copy(model.backbone.module))
     before = seen(frozen, frozen.trunk, model)
     ours = rollout(before, prefix, n - prefix)
     close(ours, _product([block.weights for block in before]))
     close(ours.sum(1), 1)
 
     # With prompts, as the paper writes them down: tokens like others, new ones in every block.
-    textbook = seen_tuned(tuned(kind, 'vpt(length=3, form="textbook")'))
+    textbook = seen_tuned(tuned(kind, 'vpt(length=3, impl="concat")'))
     image = [*range(prefix), *range(prefix + P, n + P)]
     expected = _product([block.weights for block in textbook], image)
     close(rollout(textbook, prefix, n - prefix)[image], expected)
@@ -145,12 +143,12 @@ def _product(matrices: Sequence[NDArray[np.float64]], kept: Sequence[int] | None
 @pytest.mark.parametrize("kind", KINDS)
 def test_both_forms_of_deep_prompts_explain_alike(kind: str, picture: Path) -> None:
     exact, textbook = (
-        explain(tuned(kind, f'vpt(length=3, form="{form}")'), picture, block=2).tuned for form in ("exact", "textbook")
+        explain(tuned(kind, f'vpt(length=3, impl="{impl}")'), picture, block=2).tuned for impl in ("kv", "concat")
     )
-    for name in ("attention", "prefix", "prompts", "rollout", "listeners"):
+    for name in ("attention", "prefix", "prompts", "rollout", "patch_to_prompt"):
         close(getattr(exact, name), getattr(textbook, name))
-    assert exact.looks.shape == (0, SIDE, SIDE)  # keys alone do not ask
-    assert textbook.looks.shape == (P, SIDE, SIDE)
+    assert exact.prompt_to_patch.shape == (0, SIDE, SIDE)  # keys alone do not ask
+    assert textbook.prompt_to_patch.shape == (P, SIDE, SIDE)
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, None])
@@ -161,18 +159,18 @@ def test_shares_of_a_gaze_sum_to_one(method: str, block: int | None, picture: Pa
         assert gaze.attention.shape == gaze.rollout.shape == (SIDE, SIDE)
         close(gaze.attention.sum() + gaze.prefix + gaze.prompts.sum(), 1)
     there = not (block == 1 and "2-2" in method)
-    assert len(found.tuned.prompts) == len(found.tuned.listeners) == P * there
-    assert (found.block, found.asked) == (block or 3, "class token")
+    assert len(found.tuned.prompts) == len(found.tuned.patch_to_prompt) == P * there
+    assert (found.block, found.query) == (block or 3, "class token")
 
 
 def test_without_tuned_attention_both_gazes_are_one(picture: Path) -> None:
     found = explain(tuned("vit", "linear"), picture)
-    for name in Gaze.__dataclass_fields__:
+    for name in AttentionMaps.__dataclass_fields__:
         np.testing.assert_array_equal(getattr(found.frozen, name), getattr(found.tuned, name))
 
 
 @pytest.mark.parametrize(
-    ("kind", "method", "asked"),
+    ("kind", "method", "query"),
     [
         ("siglip", "vpt", "mean over patches"),  # has no class token
         ("beit", "vpt", "mean over patches"),  # has one that the head does not read
@@ -187,9 +185,9 @@ def test_without_tuned_attention_both_gazes_are_one(picture: Path) -> None:
         ("vit", "ssf + vpt(location=prepend_pixel, depth=shallow)", "class token"),
     ],
 )
-def test_who_is_asked_is_what_the_head_reads(kind: str, method: str, asked: str, picture: Path) -> None:
+def test_who_is_asked_is_what_the_head_reads(kind: str, method: str, query: str, picture: Path) -> None:
     found = explain(tuned(kind, method), picture)
-    assert found.asked == asked
+    assert found.query == query
     close(found.tuned.attention.sum() + found.tuned.prefix + found.tuned.prompts.sum(), 1)
 
 
@@ -221,14 +219,14 @@ def test_the_model_is_not_touched(picture: Path) -> None:
     explain(model, picture)
     assert before == [(name, id(module), module.training) for name, module in model.named_modules()]
     assert not any(module._forward_pre_hooks for module in (*model.modules(), *model.backbone.module.modules()))
-    assert all(weight.requires_grad for weight in model.owned_parameters())
+    assert all(weight.requires_grad for weight in model.trainable_parameters())
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, state[name])
 
 
 def test_errors(picture: Path, tmp_path: Path) -> None:
     for kind in ("resnet", "swin", "vit-parallel"):
-        with pytest.raises(FitError, match="plain transformers do: ViT"):
+        with pytest.raises(UnsupportedError, match="plain transformers do: ViT"):
             explain(tuned(kind, "linear"), picture)
     model = tuned("vit", "linear")
     with pytest.raises(SpecError, match="blocks 1 to 3"):
@@ -257,7 +255,7 @@ def test_command(
     assert "each prompt" in capsys.readouterr().out
     with pytest.raises(SpecError, match=r"must end in .png or .svg"):
         run("vpt.safetensors", picture, "--out", "maps.jpg")
-    monkeypatch.setattr(figures, "available", lambda: False)
+    monkeypatch.setattr(figures, "is_available", lambda: False)
     with pytest.raises(SpecError, match=r"vpt\[plots\]"):
         run("vpt.safetensors", picture)
 

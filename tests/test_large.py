@@ -29,7 +29,7 @@ def outcome(model: TunedModel) -> tuple[list[Tensor], int]:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         logits = model(images())
         loss = cross_entropy(logits, LABELS)
-    return [logits.detach(), *torch.autograd.grad(loss, model.owned_parameters())], sum(kept.values())
+    return [logits.detach(), *torch.autograd.grad(loss, model.trainable_parameters())], sum(kept.values())
 
 
 @pytest.mark.parametrize("method", ["vpt(length=3, dropout=0.5)", "vpt(depth=shallow)", "full"])
@@ -38,17 +38,17 @@ def test_computing_again_changes_nothing_but_the_memory(family: str, method: str
     results = []
     for again in (False, True):
         torch.manual_seed(0)
-        model = attach(backbone_of(family), method, 3, recompute_blocks=again).train()
+        model = attach(backbone_of(family), method, 3, activation_checkpointing=again).train()
         results.append(outcome(model))
     (plain, kept), (recomputed, kept_then) = results
-    for found, wanted in zip(recomputed, plain, strict=True):
-        assert torch.allclose(found, wanted, rtol=1e-5, atol=1e-6)
+    for actual, expected in zip(recomputed, plain, strict=True):
+        assert torch.allclose(actual, expected, rtol=1e-5, atol=1e-6)
     assert kept_then < 0.5 * kept
 
 
 def test_the_backbone_does_not_notice() -> None:
     backbone = backbone_of("vit")
-    attach(backbone, "vpt", 3, recompute_blocks=True)
+    attach(backbone, "vpt", 3, activation_checkpointing=True)
     assert not any("forward" in vars(module) for module in backbone.module.modules())
 
 
@@ -62,9 +62,9 @@ def test_a_backbone_in_bf16(family: str, method: str) -> None:
     assert {weight.dtype for weight in backbone.module.parameters()} == {torch.bfloat16}
     rounded, exact = attach(backbone, method, 3), attach(load_backbone(module), method, 3)
     exact.load_state_dict(rounded.state_dict())
-    assert {weight.dtype for weight in rounded.owned_parameters()} == {torch.float32}
-    found, wanted = rounded(images()), exact(images())
-    assert found.dtype == torch.float32
-    assert float((found - wanted).detach().norm() / wanted.detach().norm()) < 0.05
-    cross_entropy(found, LABELS).backward()
-    assert all(bool(weight.grad.isfinite().all()) for weight in rounded.owned_parameters())
+    assert {weight.dtype for weight in rounded.trainable_parameters()} == {torch.float32}
+    actual, expected = rounded(images()), exact(images())
+    assert actual.dtype == torch.float32
+    assert float((actual - expected).detach().norm() / expected.detach().norm()) < 0.05
+    cross_entropy(actual, LABELS).backward()
+    assert all(bool(weight.grad.isfinite().all()) for weight in rounded.trainable_parameters())

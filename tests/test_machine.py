@@ -16,11 +16,11 @@ def test_energy_is_the_sum_over_processors_and_unknown_where_it_may_not_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(environment, "_POWERCAP", tmp_path)
-    assert environment.energy(CPU) is None
+    assert environment.energy_joules(CPU) is None
     for number, used in enumerate((1_500_000, 2_000_000)):
         (tmp_path / f"intel-rapl:{number}").mkdir()
         (tmp_path / f"intel-rapl:{number}" / "energy_uj").write_text(f"{used}\n")
     (tmp_path / "intel-rapl:0:0").mkdir()  # a part of the first
-    assert environment.energy(CPU) == 3.5
+    assert environment.energy_joules(CPU) == 3.5
     (tmp_path / "intel-rapl:1" / "energy_uj").unlink()
-    assert environment.energy(CPU) is None
+    assert environment.energy_joules(CPU) is None

@@ -79,7 +79,7 @@ def test_a_method_object_is_given_back():
 )
 def test_values(text, expected):
     assert spec.parse(text, KNOWN) == expected
-    assert spec.parse(spec.show(expected, "thing", full=True), KNOWN) == expected
+    assert spec.parse(spec.format_spec(expected, "thing", full=True), KNOWN) == expected
 
 
 def test_an_int_for_a_float_becomes_one():
@@ -146,20 +146,22 @@ def test_round_trip_of_every_method(name):
     method = METHODS[name]()
     assert str(method) == name
     assert parse_method(str(method)) == method
-    assert parse_method(spec.show(method, name, full=True)) == method
+    assert parse_method(spec.format_spec(method, name, full=True)) == method
 
 
 def test_show_gives_what_differs_or_everything():
     method = VPT(length=50, depth="shallow")
     assert str(method) == 'vpt(length=50, depth="shallow")'
-    assert spec.show(method, "vpt", full=True).startswith('vpt(length=50, depth="shallow", dropout=0.1, form="exact", ')
+    assert spec.format_spec(method, "vpt", full=True).startswith(
+        'vpt(length=50, depth="shallow", dropout=0.1, impl="kv", '
+    )
     assert parse_method(method.spec(full=True)) == method
 
 
 @pytest.mark.parametrize("word", ['"', "'", "\\", "a\\", "\"'", "\n", "ü", "none", "true"])
 def test_words_of_any_kind_come_back(word):
     thing = Thing(word=word)
-    assert spec.parse(spec.show(thing, "thing"), KNOWN) == thing
+    assert spec.parse(spec.format_spec(thing, "thing"), KNOWN) == thing
 
 
 def test_errors_have_one_base():
@@ -177,11 +179,11 @@ def test_errors_have_one_base():
         ("vpt(location=pad)", ("pad changes the image", "depth=shallow")),
         ("vpt(location=prepend_pixel)", ("depth=shallow",)),
         ("vpt(location=add, length=3)", ("leave length out",)),
-        ("vpt(location=pad, depth=shallow, share=all)", ("prompts that are tokens",)),
+        ("vpt(location=pad, depth=shallow, shared=all)", ("prompts that are tokens",)),
         ("vpt(location=add, output=prompt_mean)", ("no prompt comes out", "image_mean")),
         ("vpt(init=prototypes, projection=4)", ("whole tokens",)),
         ("vpt(init=prototypes, location=add)", ("location=prepend",)),
-        ("vpt(fixed=true, projection=4)", ("a projection trains",)),
+        ("vpt(frozen=true, projection=4)", ("a projection trains",)),
         ("vpt(depth=0-3)", ("'0-3'", "range of blocks")),
         ("vpt(depth=4-3)", ("'4-3'",)),
         ("vpt(projection=0)", ("projection is 0",)),

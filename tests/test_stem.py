@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from families import backbone_of, images
 from two_processes import RECIPE, examples
 from vpt import TunedModel, attach
-from vpt.training import Epoch, Recipe, Watcher, features, train
+from vpt.training import EpochMetrics, TrainingConfig, Watcher, feature_cache, train
 
 LABELS = torch.tensor([0, 1, 2, 1])
 
@@ -29,16 +29,16 @@ def test_logits_and_gradients_are_the_same_with_the_stem_apart(family: str, meth
     if family == "swin" and method != "partial(k=1)":
         pytest.skip("in windows prompts are in all blocks")
     model = tuned(family, method).eval()
-    resumed = model.resumed()
-    assert resumed is not None and model.first_changed >= 1
-    outcomes = []
-    for feature in (resumed(resumed.enter(images())), model.network(images())):
+    split_forward = model.split_forward()
+    assert split_forward is not None and model.first_modified_block >= 1
+    results = []
+    for feature in (split_forward(split_forward.run_frozen_prefix(images())), model.network(images())):
         logits = model.head(feature)
-        gradients = torch.autograd.grad(cross_entropy(logits, LABELS), model.owned_parameters(), allow_unused=True)
-        outcomes.append([logits.detach(), *[gradient for gradient in gradients if gradient is not None]])
-    assert len(outcomes[0]) == len(outcomes[1]) > 2
-    for found, wanted in zip(*outcomes, strict=True):
-        assert torch.allclose(found, wanted, rtol=1e-5, atol=1e-6)
+        gradients = torch.autograd.grad(cross_entropy(logits, LABELS), model.trainable_parameters(), allow_unused=True)
+        results.append([logits.detach(), *[gradient for gradient in gradients if gradient is not None]])
+    assert len(results[0]) == len(results[1]) > 2
+    for actual, expected in zip(*results, strict=True):
+        assert torch.allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -48,8 +48,8 @@ def test_logits_and_gradients_are_the_same_with_the_stem_apart(family: str, meth
 )  # fmt: skip
 def test_the_first_block_that_changes(method: str, first: int) -> None:
     model = tuned("vit", method)
-    assert model.first_changed == first
-    assert (model.resumed() is None) == (first == 0)
+    assert model.first_modified_block == first
+    assert (model.split_forward() is None) == (first == 0)
 
 
 class Count(Watcher):
@@ -57,7 +57,7 @@ class Count(Watcher):
 
     def __init__(self, model: TunedModel) -> None:
         self.calls, self.notes = 0, list[str]()
-        model.trunk.get_submodule(model.sites.blocks[0]).register_forward_hook(self._call)
+        model.trunk.get_submodule(model.layout.blocks[0]).register_forward_hook(self._call)
 
     def _call(self, *_: object) -> None:
         self.calls += 1
@@ -66,26 +66,26 @@ class Count(Watcher):
         self.notes.append(text)
 
 
-def trained(recipe: Recipe) -> tuple[TunedModel, list[Epoch], Count]:
+def trained(config: TrainingConfig) -> tuple[TunedModel, list[EpochMetrics], Count]:
     model = tuned("vit", "partial(k=1)")
     count = Count(model)
-    history = train(model, examples(), recipe, validation=examples(8, seed=1), watcher=count)
+    history = train(model, examples(), config, validation=examples(8, seed=1), watcher=count)
     return model, [replace(epoch, seconds=0.0) for epoch in history], count
 
 
 def test_training_is_the_same_and_the_stem_runs_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = replace(RECIPE, optimizer="adamw", learning_rate=0.01)
-    apart, history, count = trained(recipe)
+    config = replace(RECIPE, optimizer="adamw", learning_rate=0.01)
+    apart, history, count = trained(config)
     assert count.calls == 3 and not count.notes  # one image to know the size, and each set once
-    monkeypatch.setattr(features, "STEM_LIMIT", 1000)
-    whole, wanted, count = trained(recipe)
+    monkeypatch.setattr(feature_cache, "MAX_ACTIVATION_BYTES", 1000)
+    whole, expected, count = trained(config)
     assert count.calls > 10
     (note,) = count.notes
     assert note.startswith("what goes into block 3 takes 0.0 GiB for all images")
-    for one, other in zip(history, wanted, strict=True):
+    for one, other in zip(history, expected, strict=True):
         assert one.train_loss == pytest.approx(other.train_loss, rel=1e-4)
         assert one.val_loss == pytest.approx(other.val_loss, rel=1e-4)
-    for ours, theirs in zip(apart.owned_parameters(), whole.owned_parameters(), strict=True):
+    for ours, theirs in zip(apart.trainable_parameters(), whole.trainable_parameters(), strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4)
 
 

@@ -1,4 +1,4 @@
-"""Trackers hear what vpt records: real files of each that is installed, and a recording one for the order of things."""
+"""Loggers hear what vpt records: real files of each that is installed, and a recording one for the order of things."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from click.testing import CliRunner
 from vpt.cli.tune import command
 from vpt.errors import SpecError, VptError
 from vpt.training import loggers
-from vpt.training.loggers import Values, flat, tracker
+from vpt.training.loggers import Values, flatten, make_logger
 
 # In processes of their own: these packages warn of things that are not ours to mend.
 TELL = """
 import sys
-from vpt.training.loggers import tracker
-told = tracker(sys.argv[1])
+from vpt.training.loggers import make_logger
+told = make_logger(sys.argv[1])
 for name in ("one", "two"):
-    told.begin(name, {"recipe": {"epochs": 2}, "method": "linear"})
+    told.begin(name, {"config": {"epochs": 2}, "method": "linear"})
     told.log(1, {"train_loss": 1.0})
     told.log(2, {"train_loss": 0.5})
     told.end({"test_top1": 0.75})
@@ -71,7 +71,7 @@ for name, path in zip(("one", "two"), files, strict=True):  # protocol buffers, 
 PLACE = {"tensorboard": "{}", "mlflow": "file:{}/mlruns", "wandb": "trial"}
 
 
-@pytest.mark.parametrize("name", loggers.TRACKERS)
+@pytest.mark.parametrize("name", loggers.LOGGERS)
 def test_each_tracker_writes_what_it_is_told(name: str, tmp_path: Path) -> None:
     package = "torch.utils.tensorboard" if name == "tensorboard" else name
     if importlib.util.find_spec("tensorboard" if name == "tensorboard" else name) is None:
@@ -107,17 +107,17 @@ class Recording:
 
 @pytest.fixture
 def heard(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    monkeypatch.setitem(loggers.TRACKERS, "recording", Recording)
+    monkeypatch.setitem(loggers.LOGGERS, "recording", Recording)
     monkeypatch.setattr(Recording, "heard", [])
     return Recording.heard
 
 
 def test_a_job_is_told_once(heard: list[tuple[Any, ...]], tmp_path: Path) -> None:
-    line = ["digits", "--method", "linear", "--epochs", "2", "--train-fraction", "0.1", "--track", "recording:here"]
+    line = ["digits", "--method", "linear", "--epochs", "2", "--train-fraction", "0.1", "--logger", "recording:here"]
     for _ in range(2):  # the second time there is nothing to do
         answer = CliRunner().invoke(command, [*line, "--out", str(tmp_path / "digits.safetensors")])
         assert answer.exit_code == 0, answer.output
-    figures = ["seconds", "step_size", "train_loss", "train_top1", "val_loss", "val_top1"]
+    figures = ["lr", "seconds", "train_loss", "train_metric", "val_loss", "val_metric"]
     assert heard == [
         ("made", "here"),
         ("begin", "digits", "linear"),
@@ -128,14 +128,14 @@ def test_a_job_is_told_once(heard: list[tuple[Any, ...]], tmp_path: Path) -> Non
     ]
 
 
-def test_a_tracker_that_fails_costs_no_run(
+def test_a_logger_that_fails_costs_no_run(
     heard: list[tuple[Any, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def log(self: Recording, step: int, values: Values) -> None:
         raise ConnectionError("the server is down")
 
     monkeypatch.setattr(Recording, "log", log)
-    line = ["digits", "--method", "linear", "--epochs", "2", "--train-fraction", "0.1", "--track", "recording"]
+    line = ["digits", "--method", "linear", "--epochs", "2", "--train-fraction", "0.1", "--logger", "recording"]
     answer = CliRunner().invoke(command, [*line, "--out", str(tmp_path / "digits.safetensors")])
     assert answer.exit_code == 0, answer.output
     assert answer.output.count("Recording failed and is told nothing more: ConnectionError: the server is down") == 1
@@ -143,7 +143,7 @@ def test_a_tracker_that_fails_costs_no_run(
 
 
 def test_a_failed_job_ends_without_scores(heard: list[tuple[Any, ...]], tmp_path: Path) -> None:
-    line = ["digits", "--method", "linear", "--epochs", "1", "--lr", "1e38", "--track", "recording", "--out",
+    line = ["digits", "--method", "linear", "--epochs", "1", "--lr", "1e38", "--logger", "recording", "--out",
             str(tmp_path / "digits.safetensors")]  # fmt: skip
     assert CliRunner().invoke(command, line).exit_code != 0
     assert [kind for kind, *_ in heard] == ["made", "begin", "end"] and heard[-1] == ("end",)
@@ -154,9 +154,9 @@ def test_a_comparison_is_told_run_by_run(heard: list[tuple[Any, ...]], tmp_path:
 
     (tmp_path / "plan.toml").write_text(
         'seeds = 1\ntrain_fraction = 0.1\nmethods = [{ spec = "linear", learning_rate = [1.0, 0.1] }]\n'
-        'tasks = [{ name = "digits" }]\n[recipe]\nepochs = 1\n'
+        'tasks = [{ name = "digits" }]\n[training]\nepochs = 1\n'
     )
-    line = ["run", str(tmp_path / "plan.toml"), "--out", str(tmp_path / "out"), "--track", "recording"]
+    line = ["run", str(tmp_path / "plan.toml"), "--out", str(tmp_path / "out"), "--logger", "recording"]
     answer = CliRunner().invoke(bench, line)
     assert answer.exit_code == 0, answer.output
     assert [kind for kind, *_ in heard] == ["made", *["begin", "log", "end"] * 3]
@@ -164,12 +164,12 @@ def test_a_comparison_is_told_run_by_run(heard: list[tuple[Any, ...]], tmp_path:
 
 
 def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SpecError, match="no tracker 'tensorbord'; did you mean 'tensorboard'"):
-        tracker("tensorbord:runs")
+    with pytest.raises(SpecError, match="no logger 'tensorbord'; did you mean 'tensorboard'"):
+        make_logger("tensorbord:runs")
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(VptError, match=r'needs wandb, .* pip install "vpt\[wandb\]"'):
-        tracker("wandb")
+        make_logger("wandb")
 
 
 def test_flat() -> None:
-    assert flat({"a": 1, "b": {"c": {"d": 2}, "e": None}}) == {"a": 1, "b.c.d": 2, "b.e": None}
+    assert flatten({"a": 1, "b": {"c": {"d": 2}, "e": None}}) == {"a": 1, "b.c.d": 2, "b.e": None}

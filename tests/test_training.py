@@ -1,4 +1,4 @@
-"""Training: what a recipe means, that it learns, and that it goes on where it was cut off."""
+"""Training: what a configuration means, that it learns, and that it goes on where it was cut off."""
 
 from __future__ import annotations
 
@@ -20,38 +20,40 @@ from torch import nn
 from families import images
 from two_processes import RECIPE, examples, model
 from vpt import METHODS, VPT, Full, Linear, TunedModel
-from vpt.errors import ArtifactError, SpecError, TrainingError
-from vpt.training import Epoch, Recipe, Watcher, train
-from vpt.training.batches import Feed, order
+from vpt.errors import SpecError, TrainingError, TunedFileError
+from vpt.training import EpochMetrics, TrainingConfig, Watcher, train
+from vpt.training.batches import DeviceDataset, epoch_order
 
 TESTS = Path(__file__).parent
 
 
 def differences(one: TunedModel, other: TunedModel) -> float:
     """The largest relative difference of an owned tensor."""
-    pairs = zip(one.owned_state().values(), other.owned_state().values(), strict=True)
+    pairs = zip(one.trainable_state_dict().values(), other.trainable_state_dict().values(), strict=True)
     with torch.no_grad():
         return max(float((a - b).norm() / b.norm()) for a, b in pairs)
 
 
-def without_time(history: list[Epoch]) -> list[Epoch]:
+def without_time(history: list[EpochMetrics]) -> list[EpochMetrics]:
     return [replace(epoch, seconds=0.0) for epoch in history]
 
 
 @pytest.mark.parametrize("method", ["vpt(length=3)", "vpt(length=3, depth=shallow)", "linear", "full"])
 def test_learns_a_separable_problem(method):
     tuned = model(method)
-    recipe = Recipe.of(tuned.method, epochs=6, batch_size=8, learning_rate=0.1 if method == "full" else 2.0)
-    history = train(tuned, examples(), recipe, validation=examples(seed=1))
+    config = TrainingConfig.for_method(
+        tuned.method, epochs=6, batch_size=8, learning_rate=0.1 if method == "full" else 2.0
+    )
+    history = train(tuned, examples(), config, validation=examples(seed=1))
     assert len(history) == 6 and [epoch.epoch for epoch in history] == [1, 2, 3, 4, 5, 6]
     assert history[-1].train_loss < 0.5 * history[0].train_loss
-    assert history[-1].val_top1 is not None and history[-1].val_top1 > 0.9
+    assert history[-1].val_metric is not None and history[-1].val_metric > 0.9
     assert not tuned.training
 
 
 def test_without_validation():
     (epoch,) = train(model(), examples(), replace(RECIPE, epochs=1))
-    assert epoch.val_loss is None and epoch.val_top1 is None
+    assert epoch.val_loss is None and epoch.val_metric is None
     (epoch,) = train(model(), examples(), replace(RECIPE, epochs=1), validation=examples(0))
     assert epoch.val_loss is None
 
@@ -59,13 +61,13 @@ def test_without_validation():
 class TestProbe:
     """The head may begin where a linear probe of the frozen backbone ends."""
 
-    recipe = replace(RECIPE, epochs=1, learning_rate=1e-9, probe_epochs=20)
+    config = replace(RECIPE, epochs=1, learning_rate=1e-9, probe_epochs=20)
 
     def test_the_head_begins_as_the_probe_ends(self):
         probe, tuned = model("linear"), model("vpt(length=3)")
         probe.head.load_state_dict(tuned.head.state_dict())
-        train(probe, examples(), self.recipe.probe())
-        train(tuned, examples(), self.recipe)
+        train(probe, examples(), self.config.probe_config())
+        train(tuned, examples(), self.config)
         for own, wanted in zip(tuned.head.parameters(), probe.head.parameters(), strict=True):
             assert torch.allclose(own, wanted, atol=1e-5)
         assert float(probe.head.weight.detach().norm()) > 0.2
@@ -74,15 +76,15 @@ class TestProbe:
     def test_a_head_that_reads_another_feature_is_probed_on_that(self, output, tmp_path):
         tuned, start = (model(f"vpt(length=3, dropout=0, output={output})") for _ in range(2))
         start.load_state_dict(tuned.state_dict())
-        train(tuned, examples(), self.recipe, cache=tmp_path)
-        feed = Feed(examples(), start.backbone.preprocessing, torch.device("cpu"))
+        train(tuned, examples(), self.config, cache=tmp_path)
+        feed = DeviceDataset(examples(), start.backbone.preprocessing, torch.device("cpu"))
         with torch.no_grad():
             read = start.features(feed.inputs(np.arange(len(feed)), "none", np.random.default_rng(0)))
             losses = [float(nn.functional.cross_entropy(head(read), feed.labels)) for head in (start.head, tuned.head)]
         assert losses[1] < 0.5 * losses[0]
 
     def test_a_run_that_goes_on_does_not_begin_at_the_probe_again(self, tmp_path):
-        longer = replace(self.recipe, epochs=2, learning_rate=0.5)
+        longer = replace(self.config, epochs=2, learning_rate=0.5)
         unbroken, cut = model("vpt(length=3)"), model("vpt(length=3)")
         train(unbroken, examples(), longer)
 
@@ -93,22 +95,24 @@ class TestProbe:
         with pytest.raises(KeyboardInterrupt):
             train(cut, examples(), longer, checkpoint=tmp_path / "c.safetensors", watcher=Stop())
         train(cut, examples(), longer, checkpoint=tmp_path / "c.safetensors")
-        for own, wanted in zip(cut.owned_parameters(), unbroken.owned_parameters(), strict=True):
+        for own, wanted in zip(cut.trainable_parameters(), unbroken.trainable_parameters(), strict=True):
             assert torch.equal(own, wanted)
 
     def test_the_head_learns_at_its_own_rate(self):
-        recipe = replace(RECIPE, epochs=1, probe_epochs=5, head_rate=0.0, learning_rate=0.5)
+        config = replace(RECIPE, epochs=1, probe_epochs=5, head_lr_scale=0.0, learning_rate=0.5)
         still, probe = model("vpt(length=3)"), model("vpt(length=3)")
-        start = [weight.detach().clone() for weight in still.added.parameters()]
-        train(still, examples(), recipe)
-        train(probe, examples(), replace(recipe, learning_rate=1e-12))
+        start = [weight.detach().clone() for weight in still.added_modules.parameters()]
+        train(still, examples(), config)
+        train(probe, examples(), replace(config, learning_rate=1e-12))
         for own, wanted in zip(still.head.parameters(), probe.head.parameters(), strict=True):
             assert torch.equal(own, wanted)
-        assert not any(torch.equal(own, before) for own, before in zip(still.added.parameters(), start, strict=True))
+        assert not any(
+            torch.equal(own, before) for own, before in zip(still.added_modules.parameters(), start, strict=True)
+        )
 
     def test_another_head_is_refused(self):
         with pytest.raises(SpecError, match="probe_epochs trains a linear head, but mlp has another"):
-            train(model("mlp"), examples(), self.recipe)
+            train(model("mlp"), examples(), self.config)
 
 
 class TestRecipe:
@@ -120,8 +124,8 @@ class TestRecipe:
             ({"precision": "fp16"}, "precision is 'fp16'"),
             ({"epochs": 0}, "epochs is 0; it must be at least 1"),
             ({"batch_size": 0}, "batch_size is 0"),
-            ({"accumulate": 0}, "accumulate is 0"),
-            ({"accumulate": 9, "batch_size": 8}, "accumulate is 9 for batches of 8"),
+            ({"grad_accum_steps": 0}, "grad_accum_steps is 0"),
+            ({"grad_accum_steps": 9, "batch_size": 8}, "grad_accum_steps is 9, more than batch_size 8"),
             ({"learning_rate": 0.0}, "learning_rate is 0.0; it must be above 0"),
             ({"learning_rate": -1.0}, "learning_rate is -1.0"),
             ({"learning_rate": math.inf}, "learning_rate is inf"),
@@ -133,32 +137,34 @@ class TestRecipe:
             ({"warmup_epochs": -1}, "warmup_epochs is -1"),
             ({"warmup_epochs": math.nan}, "warmup_epochs is nan"),
             ({"probe_epochs": -1}, "probe_epochs is -1"),
-            ({"head_rate": -1}, "head_rate is -1"),
+            ({"head_lr_scale": -1}, "head_lr_scale is -1"),
             ({"probe_weight_decay": math.nan}, "probe_weight_decay is nan"),
         ],
     )
     def test_refusals(self, choice, message):
         with pytest.raises(SpecError) as caught:
-            Recipe(**choice)
+            TrainingConfig(**choice)
         assert message in str(caught.value)
 
     def test_defaults_of_a_method(self):
-        assert Recipe.of(Full()).optimizer == "adamw"
-        recipe = Recipe.of(VPT(), epochs=50, learning_rate=None, weight_decay=0.0)
-        assert (recipe.optimizer, recipe.learning_rate, recipe.weight_decay) == ("adamw", VPT.learning_rate, 0.0)
-        assert Recipe.of(Linear()).optimizer == "sgd"
-        assert recipe.warmup_epochs == 5
-        assert Recipe.of(Linear(), epochs=100).warmup_epochs == 10
-        assert Recipe.of(Linear(), epochs=100, warmup_epochs=0).warmup_epochs == 0
+        assert TrainingConfig.for_method(Full()).optimizer == "adamw"
+        config = TrainingConfig.for_method(VPT(), epochs=50, learning_rate=None, weight_decay=0.0)
+        assert (config.optimizer, config.learning_rate, config.weight_decay) == ("adamw", VPT.learning_rate, 0.0)
+        assert TrainingConfig.for_method(Linear()).optimizer == "sgd"
+        assert config.warmup_epochs == 5
+        assert TrainingConfig.for_method(Linear(), epochs=100).warmup_epochs == 10
+        assert TrainingConfig.for_method(Linear(), epochs=100, warmup_epochs=0).warmup_epochs == 0
 
     def test_json(self):
-        assert Recipe(**RECIPE.as_dict()) == RECIPE
+        assert TrainingConfig(**RECIPE.to_dict()) == RECIPE
 
 
 class TestSchedule:
     def steps(self, **choices) -> list[float]:
-        recipe = Recipe(**{"learning_rate": 2.56, "batch_size": 100, "epochs": 10, "warmup_epochs": 2, **choices})
-        return [recipe.step_size(step, 10 * recipe.epochs, 10) for step in range(10 * recipe.epochs)]
+        config = TrainingConfig(
+            **{"learning_rate": 2.56, "batch_size": 100, "epochs": 10, "warmup_epochs": 2, **choices}
+        )
+        return [config.lr_at(step, 10 * config.epochs, 10) for step in range(10 * config.epochs)]
 
     def test_golden(self):
         steps = self.steps()
@@ -189,19 +195,19 @@ class TestSchedule:
         assert all(step > 0 for step in steps) and max(steps) == 1.0
 
     def test_one_step(self):
-        assert Recipe(learning_rate=256, batch_size=1, epochs=1).step_size(0, 1, 1) > 0
+        assert TrainingConfig(learning_rate=256, batch_size=1, epochs=1).lr_at(0, 1, 1) > 0
 
     def test_training_follows_it(self):
         heard: list[float] = []
 
         class Listener(Watcher):
-            def step(self, epoch, step, loss, step_size):
-                heard.append(step_size)
+            def step(self, epoch, step, loss, lr):
+                heard.append(lr)
 
-        recipe = replace(RECIPE, epochs=3, warmup_epochs=1)
-        history = train(model(), examples(), recipe, watcher=Listener())
-        assert heard == [recipe.step_size(step, 9, 3) for step in range(9)]
-        assert history[-1].step_size == heard[-1]
+        config = replace(RECIPE, epochs=3, warmup_epochs=1)
+        history = train(model(), examples(), config, watcher=Listener())
+        assert heard == [config.lr_at(step, 9, 3) for step in range(9)]
+        assert history[-1].lr == heard[-1]
 
 
 class TestOptimizer:
@@ -209,7 +215,7 @@ class TestOptimizer:
     @pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
     def test_weight_decay_is_used_as_given(self, name, kind, decay):
         weight = nn.Parameter(torch.ones(3))
-        optimizer = Recipe(optimizer=name, weight_decay=decay).make_optimizer([weight])
+        optimizer = TrainingConfig(optimizer=name, weight_decay=decay).make_optimizer([weight])
         assert type(optimizer) is kind
         assert [group["weight_decay"] for group in optimizer.param_groups] == [decay]
         weight.grad = torch.zeros(3)
@@ -218,30 +224,30 @@ class TestOptimizer:
         assert torch.allclose(weight, torch.full((3,), 1 - 0.1 * decay))
 
     def test_sgd_has_momentum(self):
-        (group,) = Recipe().make_optimizer([nn.Parameter(torch.ones(1))]).param_groups
+        (group,) = TrainingConfig().make_optimizer([nn.Parameter(torch.ones(1))]).param_groups
         assert group["momentum"] == 0.9 and not group["nesterov"]
 
     def test_one_step_is_that_of_plain_sgd(self):
         tuned, plain = model(), model()
-        recipe = replace(RECIPE, epochs=1, batch_size=24)
-        train(tuned, examples(), recipe)
+        config = replace(RECIPE, epochs=1, batch_size=24)
+        train(tuned, examples(), config)
         data = examples()
         loss = nn.functional.cross_entropy(
-            plain(plain.backbone.preprocessing.normalise(torch.from_numpy(data.pixels))), torch.from_numpy(data.labels)
+            plain(plain.backbone.preprocessing.normalize(torch.from_numpy(data.pixels))), torch.from_numpy(data.labels)
         )
         loss.backward()
-        step_size = recipe.step_size(0, 1, 1)
+        lr = config.lr_at(0, 1, 1)
         with torch.no_grad():
-            for weight in plain.owned_parameters():
-                weight -= step_size * (weight.grad + recipe.weight_decay * weight)
+            for weight in plain.trainable_parameters():
+                weight -= lr * (weight.grad + config.weight_decay * weight)
         assert differences(tuned, plain) < 1e-5
 
 
-@pytest.mark.parametrize("accumulate", [2, 3, 8])
-def test_accumulation_equals_one_batch(accumulate):
+@pytest.mark.parametrize("grad_accum_steps", [2, 3, 8])
+def test_accumulation_equals_one_batch(grad_accum_steps):
     whole, parts = model(), model()
     first = train(whole, examples(), RECIPE)
-    second = train(parts, examples(), replace(RECIPE, accumulate=accumulate))
+    second = train(parts, examples(), replace(RECIPE, grad_accum_steps=grad_accum_steps))
     assert differences(parts, whole) < 1e-6
     assert [e.train_loss for e in second] == pytest.approx([e.train_loss for e in first], rel=1e-6)
 
@@ -250,7 +256,7 @@ def test_bf16_learns():
     tuned = model()
     history = train(tuned, examples(), replace(RECIPE, precision="bf16", epochs=4))
     assert history[-1].train_loss < history[0].train_loss
-    assert {tensor.dtype for tensor in tuned.owned_state().values()} == {torch.float32}
+    assert {tensor.dtype for tensor in tuned.trainable_state_dict().values()} == {torch.float32}
 
 
 def test_divergence_is_said_with_step_and_advice():
@@ -261,8 +267,8 @@ def test_divergence_is_said_with_step_and_advice():
         train(tuned, examples(), RECIPE)
     message = str(caught.value)
     assert "loss became nan in epoch 1, step 1 of 3" in message
-    assert f"step size {RECIPE.step_size(0, 9, 3):.3g}" in message
-    assert "try a learning rate of 0.1" in message
+    assert f"at a learning rate of {RECIPE.lr_at(0, 9, 3):.3g}" in message
+    assert "try learning_rate 0.1," in message
 
 
 def test_a_step_size_far_too_large_diverges_loudly():
@@ -273,21 +279,21 @@ def test_a_step_size_far_too_large_diverges_loudly():
 @pytest.mark.parametrize("n", [1, 3, 9])
 def test_any_number_of_images(n):
     (epoch,) = train(model(), examples(n), replace(RECIPE, epochs=1))
-    assert 0 <= epoch.train_top1 <= 1
+    assert 0 <= epoch.train_metric <= 1
 
 
 def test_order_is_a_matter_of_seed_and_epoch():
-    first = order(24, seed=0, epoch=0)
+    first = epoch_order(24, seed=0, epoch=0)
     assert sorted(first) == list(range(24))
-    assert np.array_equal(order(24, seed=0, epoch=0), first)
-    assert not np.array_equal(order(24, seed=1, epoch=0), first)
-    assert not np.array_equal(order(24, seed=0, epoch=1), first)
+    assert np.array_equal(epoch_order(24, seed=0, epoch=0), first)
+    assert not np.array_equal(epoch_order(24, seed=1, epoch=0), first)
+    assert not np.array_equal(epoch_order(24, seed=0, epoch=1), first)
 
 
 class Interrupt(Watcher):
     """Ctrl-C in the middle of the third epoch."""
 
-    def step(self, epoch: int, step: int, loss: float, step_size: float) -> None:
+    def step(self, epoch: int, step: int, loss: float, lr: float) -> None:
         if (epoch, step) == (3, 2):
             raise KeyboardInterrupt
 
@@ -298,17 +304,17 @@ class TestResume:
         [("vpt(length=3, dropout=0.3)", "sgd"), ("vpt(length=3)", "adamw"), ("linear", "sgd"), ("full", "adamw")],
     )
     def test_to_the_bit(self, tmp_path, method, optimizer):
-        recipe = replace(RECIPE, epochs=4, optimizer=optimizer, augment="flip" if method == "linear" else "none")
+        config = replace(RECIPE, epochs=4, optimizer=optimizer, augment="flip" if method == "linear" else "none")
         unbroken, broken, again = model(method), model(method), model(method, seed=9)
-        whole = train(unbroken, examples(), recipe, validation=examples(seed=1))
+        whole = train(unbroken, examples(), config, validation=examples(seed=1))
         checkpoint = tmp_path / "run" / "checkpoint.safetensors"
         with pytest.raises(KeyboardInterrupt):
-            train(broken, examples(), recipe, validation=examples(seed=1), checkpoint=checkpoint, watcher=Interrupt())
+            train(broken, examples(), config, validation=examples(seed=1), checkpoint=checkpoint, watcher=Interrupt())
         torch.rand(7)  # whatever else the new process has drawn
-        resumed = train(again, examples(), recipe, validation=examples(seed=1), checkpoint=checkpoint)
+        resumed = train(again, examples(), config, validation=examples(seed=1), checkpoint=checkpoint)
         assert without_time(resumed) == without_time(whole)
-        for name, tensor in unbroken.owned_state().items():
-            assert torch.equal(again.owned_state()[name], tensor), name
+        for name, tensor in unbroken.trainable_state_dict().items():
+            assert torch.equal(again.trainable_state_dict()[name], tensor), name
 
     def test_a_finished_run_is_not_done_again(self, tmp_path):
         checkpoint = tmp_path / "c.safetensors"
@@ -322,19 +328,19 @@ class TestResume:
         train(model(), examples(), replace(RECIPE, epochs=1), checkpoint=checkpoint)
         content = checkpoint.read_bytes()
         checkpoint.write_bytes(content[: int(len(content) * share)])
-        with pytest.raises(ArtifactError, match=r"checkpoint .* is damaged .* delete it to begin anew"):
+        with pytest.raises(TunedFileError, match=r"checkpoint .* is damaged .* delete it to begin anew"):
             train(model(), examples(), RECIPE, checkpoint=checkpoint)
 
     def test_a_checkpoint_of_another_method_is_refused(self, tmp_path):
         checkpoint = tmp_path / "c.safetensors"
         train(model("linear"), examples(), replace(RECIPE, epochs=1), checkpoint=checkpoint)
-        with pytest.raises(ArtifactError, match=r"of another run .*do not fit vpt\(length=3"):
+        with pytest.raises(TunedFileError, match=r"of another run .*do not fit vpt\(length=3"):
             train(model(), examples(), RECIPE, checkpoint=checkpoint)
 
     def test_a_checkpoint_of_another_recipe_is_refused(self, tmp_path):
         checkpoint = tmp_path / "c.safetensors"
         train(model("linear"), examples(), replace(RECIPE, epochs=1), checkpoint=checkpoint)
-        with pytest.raises(ArtifactError, match="made with another recipe"):
+        with pytest.raises(TunedFileError, match="written with another configuration"):
             train(model("linear"), examples(), replace(RECIPE, epochs=2), checkpoint=checkpoint)
 
 
@@ -363,7 +369,7 @@ def test_two_processes_give_what_one_gives(tmp_path):
     train(alone, examples(), RECIPE)
     first, second = (load_file(tmp_path / f"{rank}.safetensors") for rank in range(2))
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
-    together.load_owned_state(first)
+    together.load_trainable_state_dict(first)
     assert differences(together, alone) < 1e-5
 
 
@@ -380,7 +386,7 @@ def test_ddp_in_a_loop_of_ones_own(tmp_path):
                 optimizer.zero_grad()
                 nn.functional.cross_entropy(network(images()), labels).backward()
                 optimizer.step()
-            assert len(mine.owned_parameters()) == 5
+            assert len(mine.trainable_parameters()) == 5
         assert differences(tuned, plain) < 1e-6
     finally:
         torch.distributed.destroy_process_group()
@@ -388,4 +394,4 @@ def test_ddp_in_a_loop_of_ones_own(tmp_path):
 
 def test_every_method_says_how_to_train_it():
     for kind in METHODS.values():
-        assert Recipe.of(kind()).learning_rate > 0
+        assert TrainingConfig.for_method(kind()).learning_rate > 0

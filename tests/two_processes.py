@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 
 from families import SIZE, backbone_of
 from vpt import TunedModel, attach
-from vpt.training import Examples, Recipe, distributed, train
+from vpt.training import Examples, TrainingConfig, distributed, train
 
-RECIPE = Recipe(learning_rate=1.0, epochs=3, warmup_epochs=1, batch_size=8, optimizer="sgd", weight_decay=1e-2)
+RECIPE = TrainingConfig(learning_rate=1.0, epochs=3, warmup_epochs=1, batch_size=8, optimizer="sgd", weight_decay=1e-2)
 
 
 def model(method: str = "vpt(length=3, dropout=0)", seed: int = 0) -> TunedModel:
@@ -32,11 +32,11 @@ def examples(n: int = 24, seed: int = 0) -> Examples:
 
 def main(out: Path) -> None:
     torch.set_num_threads(1)
-    distributed.start()
-    assert distributed.world() == 2
+    distributed.init_process_group()
+    assert distributed.world_size() == 2
     trained = model()
     train(trained, examples(), RECIPE)
-    save_file(trained.owned_state(), out)
+    save_file(trained.trainable_state_dict(), out)
     torch.distributed.destroy_process_group()
 
 

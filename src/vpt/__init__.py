@@ -9,8 +9,8 @@ from vpt._version import __version__
 
 if TYPE_CHECKING:
     from vpt.backbones import Backbone, load_backbone
-    from vpt.errors import FitError, SpecError, VptError
-    from vpt.methods import METHODS, VPT, Full, Linear, Method, Plan, parse_method
+    from vpt.errors import SpecError, UnsupportedError, VptError
+    from vpt.methods import METHODS, VPT, Full, Injection, Linear, Method, parse_method
     from vpt.model.tuned_file import Header, inspect, load, save
     from vpt.model.tuned_model import Counts, TunedModel, attach
 
@@ -19,12 +19,12 @@ __all__ = [
     "VPT",
     "Backbone",
     "Counts",
-    "FitError",
+    "UnsupportedError",
     "Full",
     "Header",
     "Linear",
     "Method",
-    "Plan",
+    "Injection",
     "SpecError",
     "TunedModel",
     "VptError",

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from enum import IntEnum
 
 
@@ -18,8 +16,8 @@ class ExitCode(IntEnum):
     USAGE = 2  # the command line or a method's text is wrong
     DATA = 3  # images, labels or lists are wrong
     BACKBONE = 4  # a backbone or its weights cannot be used
-    FIT = 5  # a method does not fit this backbone
-    ARTIFACT = 6  # a tuned file is damaged, altered, or belongs to another backbone
+    UNSUPPORTED = 5  # a method does not fit this backbone
+    TUNED_FILE = 6  # a tuned file is damaged, altered, or belongs to another backbone
     TRAINING = 7  # training diverged
     STORAGE = 8  # a file could not be written
     MEMORY = 9  # memory ran out, of the machine or of its GPU
@@ -50,16 +48,16 @@ class BackboneError(VptError):
     exit_code = ExitCode.BACKBONE
 
 
-class FitError(VptError):
+class UnsupportedError(VptError):
     """A method finds no place to hang on this backbone, or what it hung never ran."""
 
-    exit_code = ExitCode.FIT
+    exit_code = ExitCode.UNSUPPORTED
 
 
-class ArtifactError(VptError):
+class TunedFileError(VptError):
     """A tuned file is truncated, altered, of an unknown version, or made for another backbone."""
 
-    exit_code = ExitCode.ARTIFACT
+    exit_code = ExitCode.TUNED_FILE
 
 
 class TrainingError(VptError):
@@ -72,16 +70,3 @@ class StorageError(VptError):
     """A file could not be written: the disk is full or the folder is read-only."""
 
     exit_code = ExitCode.STORAGE
-
-
-_MOST = 100  # names in a hint
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint that ends an error about an unknown `word`: the nearest known one, then the others."""
-    names = sorted(known)
-    folded = {name.casefold(): name for name in names}
-    close = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.5)
-    hint = f"did you mean {folded[close[0]]!r}? " if close else ""
-    more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
-    return f"{hint}known: {', '.join(names[:_MOST])}{more}"

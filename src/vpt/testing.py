@@ -20,9 +20,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from vpt.attention.detection import trunk_of
+from vpt.attention.detection import structural_copy
 from vpt.backbones import Backbone, load_backbone
-from vpt.errors import FitError
+from vpt.errors import UnsupportedError
 from vpt.methods.base import Method
 from vpt.model.tuned_file import load, save
 from vpt.model.tuned_model import TunedModel, attach
@@ -39,7 +39,7 @@ def check_method(method: str | Method, backbone: nn.Module | Backbone) -> None:
 
 def check_shapes(method: str | Method, backbone: nn.Module | Backbone) -> None:
     """Any number of images in; one row each out, and no row depends on another image."""
-    model, images = _attached(method, backbone), _images(backbone)
+    model, images = _attach(method, backbone), _random_images(backbone)
     logits = _logits(model, images)
     _expect(logits.shape == (len(images), CLASSES), f"logits have shape {tuple(logits.shape)}")
     with torch.no_grad():
@@ -50,42 +50,47 @@ def check_shapes(method: str | Method, backbone: nn.Module | Backbone) -> None:
 
 def check_seed(method: str | Method, backbone: nn.Module | Backbone) -> None:
     """The same seed gives the same start, another seed another."""
-    first, again, other = (_attached(method, backbone, seed) for seed in (0, 0, 1))
-    _expect(_same(first.owned_state(), again.owned_state()), "one seed gave two initialisations")
-    _expect(not _same(first.owned_state(), other.owned_state()), "two seeds gave one initialisation")
+    first, again, other = (_attach(method, backbone, seed) for seed in (0, 0, 1))
+    _expect(
+        _equal_states(first.trainable_state_dict(), again.trainable_state_dict()), "one seed gave two initialisations"
+    )
+    _expect(
+        not _equal_states(first.trainable_state_dict(), other.trainable_state_dict()),
+        "two seeds gave one initialisation",
+    )
 
 
-def check_matters(method: str | Method, backbone: nn.Module | Backbone) -> None:
+def check_trainable_weights_matter(method: str | Method, backbone: nn.Module | Backbone) -> None:
     """What is owned besides the head changes the feature; where there is nothing such, training knows it."""
-    model, images = _attached(method, backbone), _images(backbone)
+    model, images = _attach(method, backbone), _random_images(backbone)
     head = {id(weight) for weight in model.head.parameters()}
-    rest = [weight for weight in model.owned_parameters() if id(weight) not in head]
-    _expect(model.only_head_trains == (not rest), "only_head_trains is wrong")
-    if not rest:
+    non_head = [weight for weight in model.trainable_parameters() if id(weight) not in head]
+    _expect(model.only_head_trains == (not non_head), "only_head_trains is wrong")
+    if not non_head:
         return
     with torch.no_grad():
         before = model.features(images)
-        for weight in rest:
+        for weight in non_head:
             weight.add_(0.5 * torch.randn(weight.shape, generator=_generator(3)).to(weight))
         _expect(not torch.equal(model.features(images), before), "the feature ignores what the method owns")
 
 
-def check_neutral(method: str | Method, backbone: nn.Module | Backbone) -> None:
+def check_identity_at_init(method: str | Method, backbone: nn.Module | Backbone) -> None:
     """A method that says so starts with the feature of the frozen backbone."""
-    model = _attached(method, backbone)
-    if not model.method.neutral:
+    model = _attach(method, backbone)
+    if not model.method.identity_at_init:
         return
     with torch.no_grad():
-        found, own = (tuned.features(_images(backbone)) for tuned in (model, _attached("linear", backbone)))
-    _expect_close(found, own, 1e-5, "the method calls itself neutral but changes the feature before training")
+        actual, expected = (tuned.features(_random_images(backbone)) for tuned in (model, _attach("linear", backbone)))
+    _expect_close(actual, expected, 1e-5, "the method sets identity_at_init but changes the feature before training")
 
 
 def check_merge(method: str | Method, backbone: nn.Module | Backbone) -> None:
     """What can be merged gives the same answers as a plain model with the merged weights; what cannot says so."""
-    model, images = _trained(method, backbone), _images(backbone)
+    model, images = _attach_and_train(method, backbone), _random_images(backbone)
     try:
         state = model.merge()
-    except FitError as error:
+    except UnsupportedError as error:
         _expect("cannot be" in str(error), f"merge() refuses without a reason: {error}")
         return
     plain = copy.deepcopy(load_backbone(backbone).module).eval()
@@ -95,47 +100,49 @@ def check_merge(method: str | Method, backbone: nn.Module | Backbone) -> None:
         _expect_close(plain.to(images)(images), _logits(model, images), 1e-5, "the merged model answers otherwise")
 
 
-def check_only_owned_trains(method: str | Method, backbone: nn.Module | Backbone) -> None:
+def check_only_trainable_gets_gradients(method: str | Method, backbone: nn.Module | Backbone) -> None:
     """Gradients reach everything that is owned, and nothing else asks for one."""
-    model = _attached(method, backbone).train()
-    owned = {id(weight) for weight in model.owned_parameters()}
+    model = _attach(method, backbone).train()
+    trainable_ids = {id(weight) for weight in model.trainable_parameters()}
     for name, weight in model.named_parameters():
-        _expect(weight.requires_grad == (id(weight) in owned), f"{name}.requires_grad is {weight.requires_grad}")
-    before = _copied(model.owned_state())
+        _expect(
+            weight.requires_grad == (id(weight) in trainable_ids), f"{name}.requires_grad is {weight.requires_grad}"
+        )
+    before = _clone_state(model.trainable_state_dict())
     _loss(model, *_batch(backbone)).backward()
     for name, weight in model.named_parameters():
-        if id(weight) in owned:
+        if id(weight) in trainable_ids:
             _expect(weight.grad is not None, f"no gradient reaches {name}")
             _expect(bool(torch.isfinite(weight.grad).all()), f"the gradient of {name} is not finite")  # type: ignore[arg-type]
         else:
             _expect(weight.grad is None, f"a gradient reaches {name}, which is frozen")
     _train(model, backbone)
-    for name, tensor in model.owned_state().items():
+    for name, tensor in model.trainable_state_dict().items():
         if isinstance(tensor, nn.Parameter):
             _expect(not torch.equal(tensor, before[name]), f"{name} is owned but training never changes it")
 
 
 def check_frozen(method: str | Method, backbone: nn.Module | Backbone) -> None:
     """Training leaves the backbone as it came: weights, flags, modes, names, module tree and answer."""
-    module, images = load_backbone(backbone).module, _images(backbone)
+    module, images = load_backbone(backbone).module, _random_images(backbone)
     weights, flags, modes, answer = (
-        _copied(module.state_dict()),
-        _flags(module),
-        _modes(module),
-        _answer(module, images),
+        _clone_state(module.state_dict()),
+        _requires_grad_flags(module),
+        _training_modes(module),
+        _backbone_output(module, images),
     )
-    _train(_attached(method, backbone), backbone)
+    _train(_attach(method, backbone), backbone)
     _expect(list(module.state_dict()) == list(weights), "the backbone has other weight names than before")
-    _expect(_same(module.state_dict(), weights), "training changed the backbone's weights or statistics")
-    _expect(_flags(module) == flags, "requires_grad of the backbone's weights was changed")
-    _expect(_modes(module) == modes, "modules of the backbone, or their train or eval mode, were changed")
-    _expect(torch.equal(_answer(module, images), answer), "the backbone answers otherwise than before")
+    _expect(_equal_states(module.state_dict(), weights), "training changed the backbone's weights or statistics")
+    _expect(_requires_grad_flags(module) == flags, "requires_grad of the backbone's weights was changed")
+    _expect(_training_modes(module) == modes, "modules of the backbone, or their train or eval mode, were changed")
+    _expect(torch.equal(_backbone_output(module, images), answer), "the backbone answers otherwise than before")
 
 
 def check_modes(method: str | Method, backbone: nn.Module | Backbone) -> None:
     """train() sets what is owned to training; a module with frozen weights stays in eval mode throughout."""
-    model = _attached(method, backbone)
-    _expect(not any(_modes(model).values()), "a new model is not in eval mode")
+    model = _attach(method, backbone)
+    _expect(not any(_training_modes(model).values()), "a new model is not in eval mode")
     model.train()
     _expect(model.training and model.head.training, "train() does not reach the head")
     for name, module in model.trunk.named_modules():
@@ -143,12 +150,12 @@ def check_modes(method: str | Method, backbone: nn.Module | Backbone) -> None:
         if weights and not any(weight.requires_grad for weight in weights):
             _expect(not module.training, f"{name or 'the trunk'} is frozen but in train mode")
     model.eval()
-    _expect(not any(_modes(model).values()), "eval() leaves modules in train mode")
+    _expect(not any(_training_modes(model).values()), "eval() leaves modules in train mode")
 
 
 def check_learns(method: str | Method, backbone: nn.Module | Backbone) -> None:
     """An ordinary PyTorch training loop makes the loss smaller."""
-    model = _attached(method, backbone)
+    model = _attach(method, backbone)
     with torch.no_grad():
         before = float(_loss(model, *_batch(backbone)))
     _train(model, backbone, steps=8)
@@ -159,43 +166,47 @@ def check_learns(method: str | Method, backbone: nn.Module | Backbone) -> None:
 
 def check_counts(method: str | Method, backbone: nn.Module | Backbone) -> None:
     """trained: what is owned. total: the backbone without classifier, and what was added to it."""
-    model = _attached(method, backbone)
-    owned = {name: tensor for name, tensor in model.owned_state().items() if isinstance(tensor, nn.Parameter)}
-    added = sum(tensor.numel() for name, tensor in owned.items() if not name.startswith("backbone."))
-    encoder = sum(weight.numel() for weight in trunk_of(load_backbone(backbone).module).parameters())
+    model = _attach(method, backbone)
+    trainable = {
+        name: tensor for name, tensor in model.trainable_state_dict().items() if isinstance(tensor, nn.Parameter)
+    }
+    added = sum(tensor.numel() for name, tensor in trainable.items() if not name.startswith("backbone."))
+    encoder = sum(weight.numel() for weight in structural_copy(load_backbone(backbone).module).parameters())
     counts = model.counts()
-    _expect(counts.trained == sum(tensor.numel() for tensor in owned.values()), f"trained is {counts.trained}")
+    _expect(counts.trainable == sum(tensor.numel() for tensor in trainable.values()), f"trained is {counts.trainable}")
     _expect(counts.total == encoder + added, f"total is {counts.total}, not {encoder} + {added}")
 
 
 def check_save_and_load(method: str | Method, backbone: nn.Module | Backbone) -> None:
     """A tuned file gives every bit back, also of logits."""
-    model, images = _trained(method, backbone), _images(backbone)
-    again = _reloaded(model, backbone, "fp32")
+    model, images = _attach_and_train(method, backbone), _random_images(backbone)
+    again = _save_and_load(model, backbone, "fp32")
     _expect(again.method == model.method, f"{model.method} was read back as {again.method}")
-    _expect(_same(again.owned_state(), model.owned_state()), "tensors differ after save and load")
+    _expect(
+        _equal_states(again.trainable_state_dict(), model.trainable_state_dict()), "tensors differ after save and load"
+    )
     _expect(torch.equal(_logits(again, images), _logits(model, images)), "logits differ after save and load")
 
 
-def check_half_storage(method: str | Method, backbone: nn.Module | Backbone) -> None:
+def check_fp16_file(method: str | Method, backbone: nn.Module | Backbone) -> None:
     """A file in fp16 gives the same answers but for rounding."""
-    model, images = _trained(method, backbone), _images(backbone)
-    again = _reloaded(model, backbone, "fp16")
+    model, images = _attach_and_train(method, backbone), _random_images(backbone)
+    again = _save_and_load(model, backbone, "fp16")
     _expect_close(_logits(again, images), _logits(model, images), 2e-2, "fp16 storage changes the logits")
 
 
 def check_detach(method: str | Method, backbone: nn.Module | Backbone) -> None:
     """detach() gives back the very backbone, which answers as before."""
-    module, images = load_backbone(backbone).module, _images(backbone)
-    answer = _answer(module, images)
-    back = _trained(method, backbone).detach()
+    module, images = load_backbone(backbone).module, _random_images(backbone)
+    answer = _backbone_output(module, images)
+    back = _attach_and_train(method, backbone).detach()
     _expect(back is module, "detach() gives another object than the backbone")
-    _expect(torch.equal(_answer(back, images), answer), "the backbone answers otherwise after detach()")
+    _expect(torch.equal(_backbone_output(back, images), answer), "the backbone answers otherwise after detach()")
 
 
 def check_two_tasks(method: str | Method, backbone: nn.Module | Backbone) -> None:
     """Two tasks stand on one backbone, and training one leaves the other's answer as it was, to the bit."""
-    first, second, images = _attached(method, backbone, 0), _attached(method, backbone, 1), _images(backbone)
+    first, second, images = _attach(method, backbone, 0), _attach(method, backbone, 1), _random_images(backbone)
     answer = _logits(second, images)
     _train(first, backbone)
     _expect(torch.equal(_logits(second, images), answer), "training one task disturbed another")
@@ -203,18 +214,18 @@ def check_two_tasks(method: str | Method, backbone: nn.Module | Backbone) -> Non
 
 def check_deepcopy(method: str | Method, backbone: nn.Module | Backbone) -> None:
     """A deep copy answers the same and trains on its own."""
-    model, images = _trained(method, backbone), _images(backbone)
-    answer, twin = _logits(model, images), copy.deepcopy(model)
-    _expect(torch.equal(_logits(twin, images), answer), "the copy answers otherwise")
-    _expect(list(twin.owned_state()) == list(model.owned_state()), "the copy owns something else")
-    _train(twin, backbone)
-    _expect(not torch.equal(_logits(twin, images), answer), "the copy does not train")
+    model, images = _attach_and_train(method, backbone), _random_images(backbone)
+    answer, copied = _logits(model, images), copy.deepcopy(model)
+    _expect(torch.equal(_logits(copied, images), answer), "the copy answers otherwise")
+    _expect(list(copied.trainable_state_dict()) == list(model.trainable_state_dict()), "the copy owns something else")
+    _train(copied, backbone)
+    _expect(not torch.equal(_logits(copied, images), answer), "the copy does not train")
     _expect(torch.equal(_logits(model, images), answer), "training the copy changed the original")
 
 
 def check_mixed_precision(method: str | Method, backbone: nn.Module | Backbone) -> None:
     """Under bf16 autocast the answer is finite and close, and gradients are finite."""
-    model, (images, labels) = _attached(method, backbone), _batch(backbone)
+    model, (images, labels) = _attach(method, backbone), _batch(backbone)
     answer = _logits(model, images)
     with torch.autocast(images.device.type, torch.bfloat16):
         rounded = model(images).float()
@@ -228,7 +239,7 @@ def check_mixed_precision(method: str | Method, backbone: nn.Module | Backbone) 
 
 def check_compile(method: str | Method, backbone: nn.Module | Backbone) -> None:
     """torch.compile captures the model as one graph that answers the same."""
-    model, images = _trained(method, backbone), _images(backbone)
+    model, images = _attach_and_train(method, backbone), _random_images(backbone)
     torch.compiler.reset()
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     _expect_close(_logits(compiled, images), _logits(model, images), 1e-5, "the compiled model answers otherwise")
@@ -237,16 +248,16 @@ def check_compile(method: str | Method, backbone: nn.Module | Backbone) -> None:
 CHECKS: list[Check] = [
     check_shapes,
     check_seed,
-    check_matters,
-    check_neutral,
+    check_trainable_weights_matter,
+    check_identity_at_init,
     check_merge,
-    check_only_owned_trains,
+    check_only_trainable_gets_gradients,
     check_frozen,
     check_modes,
     check_learns,
     check_counts,
     check_save_and_load,
-    check_half_storage,
+    check_fp16_file,
     check_detach,
     check_two_tasks,
     check_deepcopy,
@@ -255,14 +266,14 @@ CHECKS: list[Check] = [
 ]
 
 
-def _expect(holds: bool, otherwise: str) -> None:
-    if not holds:  # not `assert`, which python -O leaves out
-        raise AssertionError(otherwise)
+def _expect(condition: bool, message: str) -> None:
+    if not condition:  # not `assert`, which python -O leaves out
+        raise AssertionError(message)
 
 
-def _expect_close(found: Tensor, wanted: Tensor, tolerance: float, otherwise: str) -> None:
-    error = float((found - wanted).norm() / wanted.norm())
-    _expect(error <= tolerance, f"{otherwise} (relative difference {error:.2g}, allowed {tolerance:g})")
+def _expect_close(actual: Tensor, expected: Tensor, tolerance: float, message: str) -> None:
+    error = float((actual - expected).norm() / expected.norm())
+    _expect(error <= tolerance, f"{message} (relative difference {error:.2g}, allowed {tolerance:g})")
 
 
 @contextmanager
@@ -277,20 +288,20 @@ def _generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def _attached(method: str | Method, backbone: nn.Module | Backbone, seed: int = 0) -> TunedModel:
+def _attach(method: str | Method, backbone: nn.Module | Backbone, seed: int = 0) -> TunedModel:
     with _seeded(seed):
         return attach(backbone, method, CLASSES)
 
 
-def _images(backbone: nn.Module | Backbone, count: int = 4) -> Tensor:
-    found = load_backbone(backbone)
-    size = found.preprocessing.size
+def _random_images(backbone: nn.Module | Backbone, count: int = 4) -> Tensor:
+    frozen = load_backbone(backbone)
+    size = frozen.preprocessing.size
     images = torch.randn(count, 3, size, size, generator=_generator(1))
-    return images.to(next(found.module.parameters()))
+    return images.to(next(frozen.module.parameters()))
 
 
 def _batch(backbone: nn.Module | Backbone) -> tuple[Tensor, Tensor]:
-    images = _images(backbone, 2 * CLASSES)
+    images = _random_images(backbone, 2 * CLASSES)
     return images, torch.arange(len(images), device=images.device) % CLASSES
 
 
@@ -311,15 +322,17 @@ def _train(model: TunedModel, backbone: nn.Module | Backbone, steps: int = 3) ->
     model.eval()
 
 
-def _trained(method: str | Method, backbone: nn.Module | Backbone) -> TunedModel:
-    model = _attached(method, backbone)
+def _attach_and_train(method: str | Method, backbone: nn.Module | Backbone) -> TunedModel:
+    model = _attach(method, backbone)
     _train(model, backbone)
     return model
 
 
-def _reloaded(model: TunedModel, backbone: nn.Module | Backbone, storage: Literal["fp32", "fp16"]) -> TunedModel:
+def _save_and_load(
+    model: TunedModel, backbone: nn.Module | Backbone, save_dtype: Literal["fp32", "fp16"]
+) -> TunedModel:
     with tempfile.TemporaryDirectory() as folder:
-        return load(save(model, Path(folder, "tuned.safetensors"), storage=storage), backbone)
+        return load(save(model, Path(folder, "tuned.safetensors"), save_dtype=save_dtype), backbone)
 
 
 @torch.no_grad()
@@ -328,23 +341,23 @@ def _logits(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _answer(module: nn.Module, images: Tensor) -> Tensor:
+def _backbone_output(module: nn.Module, images: Tensor) -> Tensor:
     """What the backbone itself says, in whatever mode it came, which may draw random numbers and update statistics."""
     with _seeded(4):
         return copy.deepcopy(module)(images)  # type: ignore[no-any-return]
 
 
-def _copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _clone_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in state.items()}
 
 
-def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+def _equal_states(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
-def _flags(module: nn.Module) -> dict[str, bool]:
+def _requires_grad_flags(module: nn.Module) -> dict[str, bool]:
     return {name: weight.requires_grad for name, weight in module.named_parameters()}
 
 
-def _modes(module: nn.Module) -> dict[str, bool]:
-    return {f"{name}: {type(part).__name__}": part.training for name, part in module.named_modules()}
+def _training_modes(network: nn.Module) -> dict[str, bool]:
+    return {f"{name}: {type(module).__name__}": module.training for name, module in network.named_modules()}

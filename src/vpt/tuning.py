@@ -18,33 +18,35 @@ import torch
 from vpt.backbones import Backbone, load_backbone
 from vpt.core import environment
 from vpt.data.dataset import Dataset, Split
-from vpt.data.decode_cache import decode_once
-from vpt.data.images import Pixels
-from vpt.data.loading import read
+from vpt.data.decode_cache import decode_cached
+from vpt.data.images import DecodedImages
+from vpt.data.loading import load_dataset
 from vpt.data.preprocessing import Preprocessing
-from vpt.data.splits import subset
+from vpt.data.splits import stratified_subset
 from vpt.errors import DataError, SpecError, TrainingError
 from vpt.model.tuned_model import TunedModel, attach
 from vpt.plots import figures
 from vpt.training import (
-    SIDES,
-    Epoch,
+    CROP_SCALE,
+    DeviceDataset,
+    EpochMetrics,
     Examples,
-    Feed,
     Scores,
+    cache_frozen_features,
+    class_prototypes,
     distributed,
-    logits_of,
-    prototypes,
-    score,
+    predict_logits,
+    score_logits,
     train,
-    train_grid,
-    what_must_run,
+    train_head_grid,
 )
-from vpt.training.job import Job, Listener, Result
-from vpt.training.run_directory import Recorder, claim, conclude, open_run, record, record_failure
+from vpt.training.job import ClassificationResult, Job, Listener
+from vpt.training.run_directory import MetricsRecorder, build_result, open_run, write_failure, write_job, write_result
 
 
-def tune(job: Job, listener: Listener | None = None, *, overwrite: bool = False, draw: bool = True) -> Result:
+def tune(
+    job: Job, listener: Listener | None = None, *, overwrite: bool = False, draw: bool = True
+) -> ClassificationResult:
     """Do a job, or go on with it, or read what came of it.
 
     overwrite: begin anew, whatever is in the run folder. draw: leave curve.png and confusion.png there.
@@ -52,92 +54,96 @@ def tune(job: Job, listener: Listener | None = None, *, overwrite: bool = False,
     the failure stays in result.json); SpecError when the run folder belongs to a job with other settings.
     """
     listener = listener or Listener()
-    finished = open_run(job, Result, listener, overwrite=overwrite)
-    if finished is not None:
-        return finished
+    finished_result = open_run(job, ClassificationResult, listener, overwrite=overwrite)
+    if finished_result is not None:
+        return finished_result
 
-    first = distributed.rank() == 0
-    material = _gather(job, listener)
-    if first:
-        claim(job, _digest(material.decoded))
+    is_main = distributed.rank() == 0
+    prepared = prepare_data(job, listener)
+    if is_main:
+        write_job(job, _digest(prepared.decoded))
 
     device = distributed.local_device()
-    torch.manual_seed(job.recipe.seed)
-    model = material.attach(job.method).to(device)
+    torch.manual_seed(job.config.seed)
+    model = prepared.attach(job.method).to(device)
     if model.method.needs_prototypes:
-        model.begin_at(prototypes(model, material.decoded["train"], cache=job.cache))
+        model.init_from_prototypes(class_prototypes(model, prepared.decoded["train"], cache=job.cache))
     try:
         history = train(
             model,
-            material.decoded["train"],
-            job.recipe,
-            validation=material.decoded.get("val"),
-            checkpoint=job.folder / "checkpoint.safetensors",
+            prepared.decoded["train"],
+            job.config,
+            validation=prepared.decoded.get("val"),
+            checkpoint=job.run_dir / "checkpoint.safetensors",
             cache=job.cache,
-            watcher=Recorder(listener, job.folder / "metrics.jsonl"),
+            watcher=MetricsRecorder(listener, job.run_dir / "metrics.jsonl"),
         )
     except TrainingError as error:
-        if first:
-            record_failure(job, error)
+        if is_main:
+            write_failure(job, error)
         raise
 
-    feed = Feed(material.decoded[material.scored_on], material.backbone.preprocessing, device)
-    scores = _score(model, job, feed, _reports(listener, f"scoring {material.scored_on}"))
-    result = _concluded(job, material, model, history, scores)
-    if first and draw:
-        name, classes = material.data.name, material.data.classes
-        figures.curve(job.folder / "curve.png", history, f"{result.method} on {name}")
-        figures.confusion(job.folder / "confusion.png", scores.confusion, classes, f"{name} {material.scored_on}")
-    if first:
-        record(job, result)
-        for left in job.folder.glob("pixels-*"):
-            shutil.rmtree(left, ignore_errors=True)
-    listener.finished(_figures(material.scored_on, scores))
+    dataset = DeviceDataset(prepared.decoded[prepared.eval_split], prepared.backbone.preprocessing, device)
+    scores = _evaluate(model, job, dataset, _progress_callback(listener, f"scoring {prepared.eval_split}"))
+    result = _build_result(job, prepared, model, history, scores)
+    if is_main and draw:
+        name, classes = prepared.data.name, prepared.data.classes
+        figures.training_curves(job.run_dir / "curve.png", history, f"{result.method} on {name}")
+        figures.confusion_matrix(
+            job.run_dir / "confusion.png", scores.confusion, classes, f"{name} {prepared.eval_split}"
+        )
+    if is_main:
+        write_result(job, result)
+        for leftover in job.run_dir.glob("pixels-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+    listener.finished(_metrics(prepared.eval_split, scores))
     return result
 
 
-def tune_heads(jobs: Sequence[Job], listener: Listener | None = None) -> list[Result | TrainingError]:
-    """Do jobs at once that train nothing but heads, and differ in what `train_grid` lets differ; in their order.
+def tune_heads(jobs: Sequence[Job], listener: Listener | None = None) -> list[ClassificationResult | TrainingError]:
+    """Do jobs at once that train nothing but heads, and differ in what `train_head_grid` lets differ; in their order.
 
     Each result, or error of a loss that diverged, is that of `tune` to rounding. There are no run folders: what is
     interrupted begins anew. Raises SpecError for jobs that cannot be done at once, and what `tune` raises for data.
     """
-    listener, first = listener or Listener(), jobs[0]
+    listener, base_job = listener or Listener(), jobs[0]
     for job in jobs:
-        if replace(job, out=first.out, recipe=first.recipe) != first or job.split_seed is None:
-            raise SpecError("jobs that are done at once may differ in their files and recipes alone, on one split")
-        if job.train_fraction < 1 and job.recipe.seed != first.recipe.seed:
+        if replace(job, out=base_job.out, config=base_job.config) != base_job or job.split_seed is None:
+            raise SpecError(
+                "jobs that are done at once may differ in their files and configurations alone, on one split"
+            )
+        if job.train_fraction < 1 and job.config.seed != base_job.config.seed:
             raise SpecError(
                 f"with train_fraction {job.train_fraction:g} each seed has images of its own; do these jobs one by one"
             )
     environment.keep_freed_memory()
     device = distributed.local_device()
     try:
-        material = _gather(first, listener)
-        model = material.attach(first.method).to(device)
-        grid = train_grid(
+        prepared = prepare_data(base_job, listener)
+        model = prepared.attach(base_job.method).to(device)
+        grid = train_head_grid(
             model,
-            material.decoded["train"],
-            [job.recipe for job in jobs],
-            validation=material.decoded.get("val"),
-            cache=first.cache,
+            prepared.decoded["train"],
+            [job.config for job in jobs],
+            validation=prepared.decoded.get("val"),
+            cache=base_job.cache,
         )
-        feed = Feed(material.decoded[material.scored_on], material.backbone.preprocessing, device)
-        results: list[Result | TrainingError] = []
-        for job, point in zip(jobs, grid, strict=True):
-            if point.error is not None:
-                results.append(point.error)
+        dataset = DeviceDataset(prepared.decoded[prepared.eval_split], prepared.backbone.preprocessing, device)
+        results: list[ClassificationResult | TrainingError] = []
+        for job, head_result in zip(jobs, grid, strict=True):
+            if head_result.error is not None:
+                results.append(head_result.error)
                 continue
-            model.head = point.head
-            results.append(_concluded(job, material, model, point.history, _score(model, job, feed)))
+            model.head = head_result.head
+            results.append(_build_result(job, prepared, model, head_result.history, _evaluate(model, job, dataset)))
     finally:
-        shutil.rmtree(first.folder, ignore_errors=True)
+        shutil.rmtree(base_job.run_dir, ignore_errors=True)
     return results
 
 
 @dataclass(frozen=True)
-class _Material:
-    """What a job works on: its backbone, its data, and each part's images as arrays."""
+class PreparedData:
+    """What a job works on: its backbone, its data, and each split's images as arrays."""
 
     backbone: Backbone
     data: Dataset
@@ -145,70 +151,74 @@ class _Material:
     notes: list[str]
 
     @property
-    def scored_on(self) -> str:
-        return next(part for part in ("test", "val", "train") if part in self.decoded)
+    def eval_split(self) -> str:
+        return next(split for split in ("test", "val", "train") if split in self.decoded)
 
     def attach(self, method: str) -> TunedModel:
         return attach(self.backbone, method, len(self.data.classes), classes=self.data.classes)
 
 
-def _gather(job: Job, listener: Listener) -> _Material:
+def prepare_data(job: Job, listener: Listener) -> PreparedData:
     """Load the backbone, read and decode the images; every unusable one is named in one error."""
     # Images that do not fit into memory lie here while the job runs; a killed one has left its own behind.
-    shutil.rmtree(_spill(job), ignore_errors=True)
+    shutil.rmtree(_spill_dir(job), ignore_errors=True)
     backbone = load_backbone(job.backbone, weights=job.weights, image_size=job.image_size)
     backbone = replace(backbone, preprocessing=_preprocessing(job, backbone.preprocessing))
-    data = read(job.data, test=job.test, **job.cut)
-    decoded, remarks = _decode(job, _parts(job, data), backbone.preprocessing, listener)
-    notes = [*backbone.notes, *data.notes, *remarks]
+    data = load_dataset(job.data, include_test=job.test, **job.split_options)
+    decoded, decode_notes = _decode(job, _select_splits(job, data), backbone.preprocessing, listener)
+    notes = [*backbone.notes, *data.notes, *decode_notes]
     if data.ignored:
         notes.append(f"{len(data.ignored)} entries of the folder were not used: {', '.join(data.ignored[:5])}")
     for note in notes:
         listener.note(note)
-    return _Material(backbone, data, decoded, notes)
+    return PreparedData(backbone, data, decoded, notes)
 
 
-def _spill(job: Job) -> Path:
+def _spill_dir(job: Job) -> Path:
     """Where this process puts images that do not fit into memory."""
-    return job.folder / f"pixels-{distributed.rank()}"
+    return job.run_dir / f"pixels-{distributed.rank()}"
 
 
-def _score(model: TunedModel, job: Job, feed: Feed, on_batch: Callable[[int, int], None] | None = None) -> Scores:
-    as_they_are = replace(job.recipe, augment="none")
-    network = what_must_run(model, as_they_are, feed, cache=job.cache)
-    bf16 = job.recipe.autocast_to_bf16(distributed.local_device())
-    return score(logits_of(network, feed, bf16=bf16, on_batch=on_batch), feed.labels)
+def _evaluate(
+    model: TunedModel, job: Job, dataset: DeviceDataset, on_batch: Callable[[int, int], None] | None = None
+) -> Scores:
+    without_augmentation = replace(job.config, augment="none")
+    network = cache_frozen_features(model, without_augmentation, dataset, cache=job.cache)
+    bf16 = job.config.use_bf16(distributed.local_device())
+    return score_logits(predict_logits(network, dataset, bf16=bf16, on_batch=on_batch), dataset.labels)
 
 
-def _figures(part: str, scores: Scores) -> dict[str, float]:
-    return {f"{part}_top1": scores.top1, f"{part}_mean_per_class": scores.mean_per_class}
+def _metrics(split: str, scores: Scores) -> dict[str, float]:
+    return {f"{split}_top1": scores.top1, f"{split}_mean_per_class": scores.mean_per_class}
 
 
-def _concluded(job: Job, material: _Material, model: TunedModel, history: Sequence[Epoch], scores: Scores) -> Result:
-    return conclude(
+def _build_result(
+    job: Job, prepared: PreparedData, model: TunedModel, history: Sequence[EpochMetrics], scores: Scores
+) -> ClassificationResult:
+    return build_result(
         job,
-        Result,
+        ClassificationResult,
         model,
         history,
-        _figures(material.scored_on, scores),
-        data=material.data.name,
-        scored_on=material.scored_on,
+        _metrics(prepared.eval_split, scores),
+        data=prepared.data.name,
+        eval_split=prepared.eval_split,
         top1=scores.top1,
         mean_per_class=scores.mean_per_class,
-        per_class=_named(scores, material.data.classes),
-        images={part: len(examples) for part, examples in material.decoded.items()},
+        per_class=_recall_by_class(scores, prepared.data.classes),
+        images={split: len(examples) for split, examples in prepared.decoded.items()},
         peak_memory_bytes=environment.peak_memory(distributed.local_device()),
-        notes=material.notes,
+        notes=prepared.notes,
     )
 
 
-def _preprocessing(job: Job, own: Preprocessing) -> Preprocessing:
-    return replace(own, resize=job.resize, interpolation=job.interpolation or own.interpolation)
+def _preprocessing(job: Job, defaults: Preprocessing) -> Preprocessing:
+    return replace(defaults, resize=job.resize, interpolation=job.interpolation or defaults.interpolation)
 
 
-def _reports(listener: Listener, part: str) -> Callable[[int, int], None]:
+def _progress_callback(listener: Listener, split: str) -> Callable[[int, int], None]:
     """A callback (done, total) that reports as `part`."""
-    return lambda done, total: listener.decoding(part, done, total)
+    return lambda done, total: listener.decoding(split, done, total)
 
 
 def _digest(decoded: dict[str, Examples]) -> str:
@@ -219,51 +229,55 @@ def _digest(decoded: dict[str, Examples]) -> str:
     return digest.hexdigest()
 
 
-def _parts(job: Job, data: Dataset) -> dict[str, Split]:
+def _select_splits(job: Job, data: Dataset) -> dict[str, Split]:
     train_on = data.trainval() if job.train_on == "trainval" else data.train
-    parts = {"train": subset(train_on, data.classes, job.train_fraction, job.recipe.seed)}
+    splits = {"train": stratified_subset(train_on, data.classes, job.train_fraction, job.config.seed)}
     if job.train_on == "train" and len(data.val):
-        parts["val"] = data.val
+        splits["val"] = data.val
     if len(data.test):
-        parts["test"] = data.test
-    return parts
+        splits["test"] = data.test
+    return splits
 
 
 def _decode(
-    job: Job, parts: dict[str, Split], preprocessing: Preprocessing, listener: Listener
+    job: Job, splits: dict[str, Split], preprocessing: Preprocessing, listener: Listener
 ) -> tuple[dict[str, Examples], list[str]]:
-    """All parts as arrays; every unusable image of every part is named in one error."""
-    decoded, notes, faults = {}, [], []
+    """All splits as arrays; every unusable image of every split is named in one error."""
+    decoded, notes, errors = {}, [], []
 
-    def fitted(part: str, wanted: Preprocessing, doing: str) -> Pixels:
-        return decode_once(
-            parts[part],
-            wanted,
-            folder=job.cache,
-            spill=_spill(job),
+    def decode_split(split: str, target: Preprocessing, description: str) -> DecodedImages:
+        return decode_cached(
+            splits[split],
+            target,
+            cache_dir=job.cache,
+            spill_dir=_spill_dir(job),
             skip_corrupt=job.skip_corrupt,
-            progress=_reports(listener, doing),
+            progress=_progress_callback(listener, description),
         )
 
-    for part in parts:
-        augment = job.recipe.augment if part == "train" else "none"
-        side = round(preprocessing.size * SIDES.get(augment, 1))
-        to_cut = replace(preprocessing, size=side, crop_fraction=1.0)  # the shape of what is tested, and no edge lost
+    for split in splits:
+        augment = job.config.augment if split == "train" else "none"
+        side = round(preprocessing.size * CROP_SCALE.get(augment, 1))
+        uncropped = replace(
+            preprocessing, size=side, crop_fraction=1.0
+        )  # the shape of what is tested, and no edge lost
         try:
-            pixels = fitted(part, to_cut if augment == "crop" else preprocessing, part)
-            larger = fitted(part, to_cut, f"{part}, larger").images if augment == "resize_crop" else None
+            pixels = decode_split(split, uncropped if augment == "random_crop" else preprocessing, split)
+            oversized = (
+                decode_split(split, uncropped, f"{split}, larger").images if augment == "random_resized_crop" else None
+            )
         except DataError as error:
-            faults.append(f"{part}: {error}")
+            errors.append(f"{split}: {error}")
             continue
-        decoded[part] = Examples(pixels.images, pixels.labels, larger)
-        notes += [f"{part}: {note}" for note in pixels.notes]
-        notes += [f"{part}: left out {name}" for name in pixels.dropped]
-    if faults:
-        raise DataError("\n".join(faults))
+        decoded[split] = Examples(pixels.images, pixels.labels, oversized)
+        notes += [f"{split}: {note}" for note in pixels.notes]
+        notes += [f"{split}: left out {name}" for name in pixels.dropped]
+    if errors:
+        raise DataError("\n".join(errors))
     return decoded, notes
 
 
-def _named(scores: Scores, classes: tuple[str, ...]) -> dict[str, float | None]:
+def _recall_by_class(scores: Scores, classes: tuple[str, ...]) -> dict[str, float | None]:
     """Recall by class name; None (not NaN, which JSON lacks) for a class without images."""
     return {
         name: None if value != value else float(value)  # NaN is not itself

@@ -12,17 +12,17 @@ import pytest
 import torch
 from PIL import Image
 
-from vpt.experiments.experiment import Plan
-from vpt.experiments.plan_file import read_plan
+from vpt.experiments.experiment import Experiment
+from vpt.experiments.plan_file import load_experiment
 from vpt.experiments.store import Store
-from vpt.experiments.worker import work
+from vpt.experiments.worker import run_worker
 
 PLAN = """
 name = "small"
 seeds = 2
-tasks = [{ name = "shade", data = "shade", group = "Light" }, { name = "hue", data = "hue", group = "Colour" }]
+tasks = [{ name = "shade", data = "shade", group = "Light" }, { name = "hue", data = "hue", group = "Color" }]
 methods = [{ name = "Full", spec = "full" }, { name = "VPT", spec = "vpt(length=1)", learning_rate = [0.1, 0.01] }]
-[recipe]
+[training]
 epochs = 1
 batch_size = 8
 """
@@ -51,17 +51,17 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def plan_of(folder: Path) -> Callable[..., Plan]:
+def experiment_of(folder: Path) -> Callable[..., Experiment]:
     """The plan, with some of its text replaced."""
 
-    def read(*changes: tuple[str, str]) -> Plan:
+    def read(*changes: tuple[str, str]) -> Experiment:
         text = PLAN
         for old, new in changes:
             assert old in text
             text = text.replace(old, new)
         path = folder / "changed.toml"
         path.write_text(text)
-        return read_plan(path)
+        return load_experiment(path)
 
     return read
 
@@ -70,12 +70,12 @@ def plan_of(folder: Path) -> Callable[..., Plan]:
 def done(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """The folder of that comparison, once it is done; to be read only."""
     folder = make_tasks(tmp_path_factory.mktemp("small"))
-    plan = read_plan(folder / "plan.toml")
+    experiment = load_experiment(folder / "plan.toml")
     store = Store(folder / "out")
-    store.save_plan(plan)
+    store.save_experiment(experiment)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as the workers of these tests have it: another number may round differently
-    work(plan, store)
+    run_worker(experiment, store)
     torch.set_num_threads(threads)
     return store
 

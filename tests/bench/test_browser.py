@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from browsing import CONTRAST, look
-from vpt.experiments.report import report
+from vpt.experiments.report import write_report
 from vpt.experiments.store import Store
 
 OUTSIDE = """
@@ -31,7 +31,7 @@ return [...document.querySelectorAll("svg")].flatMap(svg => {
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 360])
 def test_the_report_can_be_read(browser: Any, done: Store, tmp_path: Path, scheme: str, width: int) -> None:
-    page, *_ = report(done.folder, tmp_path)
+    page, *_ = write_report(done.folder, tmp_path)
     look(browser, page.as_uri(), scheme, width)
 
     assert not browser.get_log("browser")

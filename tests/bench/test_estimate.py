@@ -9,9 +9,9 @@ import torch
 
 from vpt.backbones.backbone import Backbone
 from vpt.experiments import cost_estimate as module
-from vpt.experiments.cost_estimate import Cost, estimate
-from vpt.experiments.experiment import Plan
-from vpt.training import Recipe
+from vpt.experiments.cost_estimate import MethodCost, estimate_cost
+from vpt.experiments.experiment import Experiment
+from vpt.training import TrainingConfig
 
 LINEAR = ('{ name = "Full", spec = "full" }', '{ name = "Linear", spec = "linear" }')
 LONG = ("epochs = 1", "epochs = 60")
@@ -22,34 +22,43 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """What was measured: text of the method, augmentation."""
     asked = []
 
-    def cost(backbone: Backbone, spec: str, recipe: Recipe, classes: int, device: torch.device) -> Cost:
+    def cost(backbone: Backbone, spec: str, config: TrainingConfig, classes: int, device: torch.device) -> MethodCost:
         method = spec.partition("(")[0]
-        asked.append((method, recipe.augment))
-        once = method == "linear" and recipe.augment in ("none", "resize_crop")
-        views = 17 if recipe.augment == "resize_crop" else 1
-        return Cost(0.01 if once else 1.0, forward=1.0, once=once, file_bytes=10, feature_bytes=1000, views=views)
+        asked.append((method, config.augment))
+        once = method == "linear" and config.augment in ("none", "random_resized_crop")
+        views_per_image = 17 if config.augment == "random_resized_crop" else 1
+        return MethodCost(
+            0.01 if once else 1.0,
+            forward_seconds=1.0,
+            cached_features=once,
+            file_bytes=10,
+            feature_bytes=1000,
+            views_per_image=views_per_image,
+        )
 
-    monkeypatch.setattr(module, "_cost", cost)
+    monkeypatch.setattr(module, "_measure_cost", cost)
     return asked
 
 
 def test_a_head_pays_for_the_backbone_once_unless_images_are_augmented(
-    plan_of: Callable[..., Plan], measured: list[tuple[str, str]]
+    experiment_of: Callable[..., Experiment], measured: list[tuple[str, str]]
 ) -> None:
     """Of each task 12 + 4 images train two seeds, and 8 are scored."""
-    once = estimate(plan_of(LINEAR, LONG))
+    once = estimate_cost(experiment_of(LINEAR, LONG))
     assert once.seconds["Linear"] == pytest.approx(2 * (2 * 60 * 16 * 0.01 + 16 + 8))
-    again = estimate(plan_of(LINEAR, LONG, ('group = "Light"', 'group = "Light", augment = "flip"')))
+    again = estimate_cost(experiment_of(LINEAR, LONG, ('group = "Light"', 'group = "Light", augment = "flip"')))
     assert again.seconds["Linear"] == pytest.approx(2 * 60 * 16 * 0.01 + 16 + 8 + 2 * (60 * 16 + 8))
     assert once.disk_bytes - again.disk_bytes == (2 * 16 + 8) * 1000, "features of one task are not kept"
     assert measured.count(("linear", "flip")) == 1 and measured.count(("linear", "none")) == 2
-    crops = estimate(plan_of(LINEAR, LONG, ('group = "Light"', 'group = "Light", augment = "resize_crop"')))
+    crops = estimate_cost(
+        experiment_of(LINEAR, LONG, ('group = "Light"', 'group = "Light", augment = "random_resized_crop"'))
+    )
     assert crops.seconds["Linear"] - once.seconds["Linear"] == pytest.approx(16 * 16)  # crops of one task
     assert crops.disk_bytes - once.disk_bytes == 16 * 2 * 16 * 1000
 
 
-def test_each_setting_counts(plan_of: Callable[..., Plan], measured: list[tuple[str, str]]) -> None:
-    one, three = (estimate(plan_of(("[0.1, 0.01]", rates))) for rates in ("0.1", "[0.1, 0.01, 0.001]"))
+def test_each_setting_counts(experiment_of: Callable[..., Experiment], measured: list[tuple[str, str]]) -> None:
+    one, three = (estimate_cost(experiment_of(("[0.1, 0.01]", rates))) for rates in ("0.1", "[0.1, 0.01, 0.001]"))
     assert (one.runs, three.runs) == (8, 14)
     assert one.seconds["VPT"] == 2 * 2 * (16 + 8)  # nothing to choose
     assert three.seconds["VPT"] == one.seconds["VPT"] + 2 * 3 * (12 + 2 * 4)

@@ -14,9 +14,9 @@ from PIL import Image
 from vpt.datasets.catalog import BENCHMARKS, TASKS
 from vpt.errors import DataError
 from vpt.experiments import plan_file
-from vpt.experiments.experiment import Plan
-from vpt.experiments.plan_file import find, read_plan
-from vpt.experiments.search import left, ready
+from vpt.experiments.experiment import Experiment
+from vpt.experiments.plan_file import find_plan_file, load_experiment
+from vpt.experiments.search import remaining_runs, runnable_runs
 
 
 @pytest.fixture
@@ -40,50 +40,54 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "data"
 
 
-def plan_of(name: str, data: Path, *changes: tuple[str, str]) -> Plan:
+def experiment_of(name: str, data: Path, *changes: tuple[str, str]) -> Experiment:
     """A shipped plan on the embedded backbone, with some of its text replaced."""
-    text = re.sub("(?m)^backbone = .*$", "image_size = 72", find(name).read_text())  # AlexNet reads no smaller ones
+    text = re.sub(
+        "(?m)^backbone = .*$", "image_size = 72", find_plan_file(name).read_text()
+    )  # AlexNet reads no smaller ones
     for old, new in changes:
         assert old in text
         text = text.replace(old, new)
     path = data.parent / f"{name}.toml"
     path.write_text(text)
-    return read_plan(path, data)
+    return load_experiment(path, data)
 
 
 @pytest.mark.parametrize(("name", "tasks"), [("vtab", 19), ("fgvc", 5), ("paper-table1", 24)])
 def test_missing_data_are_named_with_what_to_do(name: str, tasks: int, tmp_path: Path) -> None:
-    named = json.dumps(tomllib.loads(find(name).read_text())["benchmark"])
+    named = json.dumps(tomllib.loads(find_plan_file(name).read_text())["benchmark"])
     path = tmp_path / "short.toml"  # the same benchmarks; trying all methods on ViT-B takes long
     path.write_text(f'benchmark = {named}\nmethods = ["linear"]\n')
     for data, where in ((tmp_path, f"not in {tmp_path}"), (None, "no folder was named: give --data FOLDER")):
         with pytest.raises(DataError) as caught:
-            read_plan(path, data)
+            load_experiment(path, data)
         text = str(caught.value)
         assert f"{tasks} tasks are not there, {where}" in text
         assert text.count("vpt data prepare ") == tasks
 
 
 def test_table_one_has_the_grids_and_the_preprocessing_of_the_paper(data: Path) -> None:
-    plan = plan_of("paper-table1", data, ("reduction=256", "reduction=32"))  # the embedded backbone is narrow
-    assert {entry.name: len(entry.candidates) for entry in plan.entries} == {
+    experiment = experiment_of(
+        "paper-table1", data, ("reduction=256", "reduction=32")
+    )  # the embedded backbone is narrow
+    assert {row.name: len(row.settings) for row in experiment.methods} == {
         "Full": 16, "Linear": 40, "Partial-1": 16, "MLP-3": 40, "Sidetune": 40, "Bias": 16, "Adapter": 48,
         "VPT-shallow": 240, "VPT-deep": 240,
     }  # fmt: skip
-    assert len(left(plan, {})) == 2 * (696 + 9 * 5)
-    assert plan.baseline == "Full"
-    recipes = {entry.name: entry.candidates[0].recipe for entry in plan.entries}
-    batches = {name: recipe.batch_size for name, recipe in recipes.items()}
+    assert len(remaining_runs(experiment, {})) == 2 * (696 + 9 * 5)
+    assert experiment.baseline == "Full"
+    configs = {row.name: row.settings[0].config for row in experiment.methods}
+    batches = {name: config.batch_size for name, config in configs.items()}
     assert [batches[name] for name in ("Full", "Linear", "Partial-1", "Bias", "Adapter")] == [128, 2048, 1280, 128, 128]
-    assert {(recipe.epochs, recipe.warmup_epochs) for recipe in recipes.values()} == {(100, 10)}
-    assert {name for name, recipe in recipes.items() if recipe.optimizer == "adamw"} == {
+    assert {(config.epochs, config.warmup_epochs) for config in configs.values()} == {(100, 10)}
+    assert {name for name, config in configs.items() if config.optimizer == "adamw"} == {
         "Full", "Partial-1", "Bias", "Adapter",
     }  # fmt: skip
     # Each benchmark has its own preprocessing.
-    jobs = {run.task.name: plan.job(run, Path("out")) for run in ready(plan, {})}
-    assert (jobs["cub"].resize, jobs["cub"].recipe.augment) == ("crop", "crop")
-    assert (jobs["dtd"].resize, jobs["dtd"].recipe.augment) == ("squash", "none")
-    assert {task.name: task.group for task in plan.tasks} == {"cub": "FGVC", "dtd": "Natural"}
+    jobs = {run.task.name: experiment.make_job(run, Path("out")) for run in runnable_runs(experiment, {})}
+    assert (jobs["cub"].resize, jobs["cub"].config.augment) == ("crop", "random_crop")
+    assert (jobs["dtd"].resize, jobs["dtd"].config.augment) == ("squash", "none")
+    assert {task.name: task.group for task in experiment.tasks} == {"cub": "FGVC", "dtd": "Natural"}
     assert {job.interpolation for job in jobs.values()} == {"bilinear"}
 
 
@@ -93,11 +97,11 @@ def test_preprocessing_of_a_task_changes_its_runs(data: Path) -> None:
         path = data.parent / "mine.toml"
         more = f'[[tasks]]\nname = "more"\ndata = "data/dtd"\n{own}\n'
         path.write_text(f'benchmark = "fgvc"\ndata = "data"\nmethods = ["linear"]\n{more}')
-        plans.append(read_plan(path))
-    ids = [{run.id for run in ready(plan, {})} for plan in plans]
-    of_cub = [{run.id for run in ready(plan, {}) if run.task.name == "cub"} for plan in plans]
+        plans.append(load_experiment(path))
+    ids = [{run.id for run in runnable_runs(experiment, {})} for experiment in plans]
+    of_cub = [{run.id for run in runnable_runs(experiment, {}) if run.task.name == "cub"} for experiment in plans]
     assert of_cub[0] == of_cub[1] == ids[0] & ids[1]
-    assert Plan.from_dict(plans[1].as_dict()) == plans[1]
+    assert Experiment.from_dict(plans[1].to_dict()) == plans[1]
 
 
 def test_a_part_of_a_task_is_refused(data: Path) -> None:
@@ -105,11 +109,11 @@ def test_a_part_of_a_task_is_refused(data: Path) -> None:
     path = data.parent / "mine.toml"
     path.write_text('benchmark = "vtab"\ndata = "data"\nmethods = ["linear"]\n')
     with pytest.raises(DataError, match="dtd: val has 1 images instead of 2"):
-        read_plan(path)
+        load_experiment(path)
 
 
 def test_the_plan_may_name_the_folder(data: Path) -> None:
     path = data.parent / "mine.toml"
     path.write_text('benchmark = "fgvc"\ndata = "data"\nmethods = ["linear"]\n')
-    assert [task.data for task in read_plan(path).tasks] == [str(data / "cub")]
-    assert plan_file.shipped()["fgvc"].is_file()
+    assert [task.data for task in load_experiment(path).tasks] == [str(data / "cub")]
+    assert plan_file.builtin_plans()["fgvc"].is_file()

@@ -9,42 +9,42 @@ from pathlib import Path
 import pytest
 
 from vpt.errors import DataError, SpecError, VptError
-from vpt.experiments.experiment import Plan
-from vpt.experiments.plan_file import find, read_plan, shipped
-from vpt.experiments.search import left, ready
+from vpt.experiments.experiment import Experiment
+from vpt.experiments.plan_file import builtin_plans, find_plan_file, load_experiment
+from vpt.experiments.search import remaining_runs, runnable_runs
 
-PlanOf = Callable[..., Plan]
+ExperimentOf = Callable[..., Experiment]
 
 
-def ids(plan: Plan) -> set[str]:
+def ids(experiment: Experiment) -> set[str]:
     """Of the runs that can be done at once, and of the final ones of the first settings."""
-    finals = {run.id for task, entry in plan.cells() for run in plan.final(task, entry, entry.candidates[0])}
-    return {run.id for run in ready(plan, {})} | finals
+    finals = {run.id for task, row in experiment.cells() for run in experiment.final_runs(task, row, row.settings[0])}
+    return {run.id for run in runnable_runs(experiment, {})} | finals
 
 
-def test_the_runs_of_a_plan(plan_of: PlanOf) -> None:
-    plan = plan_of()
-    runs = ready(plan, {})
-    assert [(run.task.name, run.method, run.stage, run.candidate.recipe.seed) for run in runs[:4]] == [
+def test_the_runs_of_a_plan(experiment_of: ExperimentOf) -> None:
+    experiment = experiment_of()
+    runs = runnable_runs(experiment, {})
+    assert [(run.task.name, run.method, run.stage, run.setting.config.seed) for run in runs[:4]] == [
         ("shade", "Full", "final", 0),  # one setting: nothing to choose
         ("shade", "Full", "final", 1),
-        ("shade", "VPT", "choose", 0),
-        ("shade", "VPT", "choose", 0),
+        ("shade", "VPT", "search", 0),
+        ("shade", "VPT", "search", 0),
     ]
-    assert (len(runs), len(left(plan, {}))) == (8, 12)
-    assert plan.baseline == "Full"
-    choose, final = (plan.job(run, Path("out")) for run in (runs[2], runs[0]))
+    assert (len(runs), len(remaining_runs(experiment, {}))) == (8, 12)
+    assert experiment.baseline == "Full"
+    choose, final = (experiment.make_job(run, Path("out")) for run in (runs[2], runs[0]))
     assert (choose.train_on, choose.test, final.train_on, final.test) == ("train", False, "trainval", True)
     assert choose.split_seed == final.split_seed == 0
 
 
-def test_ids_are_stable(plan_of: PlanOf, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = plan_of()
-    assert ids(plan) == ids(plan_of()) == ids(Plan.from_dict(plan.as_dict()))
+def test_ids_are_stable(experiment_of: ExperimentOf, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = experiment_of()
+    assert ids(experiment) == ids(experiment_of()) == ids(Experiment.from_dict(experiment.to_dict()))
     monkeypatch.chdir(folder)
-    assert ids(read_plan(Path("plan.toml"))) == ids(plan)
+    assert ids(load_experiment(Path("plan.toml"))) == ids(experiment)
     for change in (("seeds = 2", "seeds = 2\nkeep_tuned = false"), ('"Light"', '"Other"'), ('"Full"', '"All of it"')):
-        assert ids(plan_of(change)) == ids(plan)
+        assert ids(experiment_of(change)) == ids(experiment)
 
 
 @pytest.mark.parametrize(
@@ -60,65 +60,76 @@ def test_ids_are_stable(plan_of: PlanOf, folder: Path, monkeypatch: pytest.Monke
         ('"small"', '"small"\nimage_size = 60'),
     ],
 )
-def test_ids_follow_all_that_every_run_depends_on(change: tuple[str, str], plan_of: PlanOf) -> None:
-    assert not ids(plan_of(change)) & ids(plan_of())
+def test_ids_follow_all_that_every_run_depends_on(change: tuple[str, str], experiment_of: ExperimentOf) -> None:
+    assert not ids(experiment_of(change)) & ids(experiment_of())
 
 
-def test_ids_follow_the_method_the_weights_and_the_seed(plan_of: PlanOf) -> None:
-    plan = plan_of()
-    assert len(ids(plan)) == 12  # the seeds differ
-    assert len(ids(plan_of(("length=1", "length=2"))) - ids(plan)) == 8
-    assert not ids(replace(plan, fingerprint="sha256:other")) & ids(plan)
-    assert ids(plan) < ids(replace(plan, protocol=replace(plan.protocol, seeds=3)))
+def test_ids_follow_the_method_the_weights_and_the_seed(experiment_of: ExperimentOf) -> None:
+    experiment = experiment_of()
+    assert len(ids(experiment)) == 12  # the seeds differ
+    assert len(ids(experiment_of(("length=1", "length=2"))) - ids(experiment)) == 8
+    assert not ids(replace(experiment, fingerprint="sha256:other")) & ids(experiment)
+    assert ids(experiment) < ids(replace(experiment, protocol=replace(experiment.protocol, seeds=3)))
 
 
-def test_ids_follow_how_crops_are_cut_where_there_are_any(plan_of: PlanOf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ids_follow_how_crops_are_cut_where_there_are_any(
+    experiment_of: ExperimentOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What a new way of cutting does not touch is not done again."""
-    cropped = ("epochs = 1", 'epochs = 1\naugment = "crop"')
-    before = {change: ids(plan_of(*change)) for change in ((), (cropped,))}
+    cropped = ("epochs = 1", 'epochs = 1\naugment = "random_crop"')
+    before = {change: ids(experiment_of(*change)) for change in ((), (cropped,))}
     monkeypatch.setattr("vpt.experiments.experiment.CROPS", 3)
-    assert ids(plan_of()) == before[()]
-    assert not ids(plan_of(cropped)) & before[(cropped,)]
+    assert ids(experiment_of()) == before[()]
+    assert not ids(experiment_of(cropped)) & before[(cropped,)]
 
 
-def test_ids_follow_the_files_of_their_stage_alone(plan_of: PlanOf, folder: Path) -> None:
-    before = plan_of()
+def test_ids_follow_the_files_of_their_stage_alone(experiment_of: ExperimentOf, folder: Path) -> None:
+    before = experiment_of()
     image = folder / "shade" / "test" / "a" / "0.png"
     image.rename(image.with_name("new.png"))
-    after = plan_of()
-    stages = [[run.id for run in ready(plan, {}) if run.stage == "choose"] for plan in (before, after)]
+    after = experiment_of()
+    stages = [
+        [run.id for run in runnable_runs(experiment, {}) if run.stage == "search"] for experiment in (before, after)
+    ]
     assert stages[0] == stages[1]
     assert len(ids(before) - ids(after)) == 4  # the final runs of that task
     (folder / "shade" / "train" / "a" / "0.png").write_bytes(image.with_name("new.png").read_bytes() + b" ")
-    assert len(ids(after) - ids(plan_of())) == 6
+    assert len(ids(after) - ids(experiment_of())) == 6
 
 
-def test_texts_of_a_method_are_settings_too(plan_of: PlanOf) -> None:
-    plan = plan_of(('"vpt(length=1)"', '["vpt(length=1)", "vpt(length=2)"]'))
-    assert len(plan.entries[1].candidates) == 4
-    assert len({candidate.spec for candidate in plan.entries[1].candidates}) == 2
+def test_texts_of_a_method_are_settings_too(experiment_of: ExperimentOf) -> None:
+    experiment = experiment_of(('"vpt(length=1)"', '["vpt(length=1)", "vpt(length=2)"]'))
+    assert len(experiment.methods[1].settings) == 4
+    assert len({setting.spec for setting in experiment.methods[1].settings}) == 2
 
 
-def test_grids_recipes_and_own_keys(plan_of: PlanOf) -> None:
-    grid = '[grids.own]\noptimizer = "sgd"\nlearning_rate = [5, 1]\nweight_decay = [0.1, 0]\nepochs = 3\n[recipe]'
-    plan = plan_of(("[recipe]", grid), ('spec = "full"', 'spec = "full", grid = "own", epochs = 4, weight_decay = 0.2'))
-    recipes = [candidate.recipe for candidate in plan.entries[0].candidates]
-    assert [(r.learning_rate, r.weight_decay, r.epochs, r.batch_size) for r in recipes] == [
+def test_grids_recipes_and_own_keys(experiment_of: ExperimentOf) -> None:
+    grid = '[grids.own]\noptimizer = "sgd"\nlearning_rate = [5, 1]\nweight_decay = [0.1, 0]\nepochs = 3\n[training]'
+    experiment = experiment_of(
+        ("[training]", grid), ('spec = "full"', 'spec = "full", grid = "own", epochs = 4, weight_decay = 0.2')
+    )
+    configs = [setting.config for setting in experiment.methods[0].settings]
+    assert [(r.learning_rate, r.weight_decay, r.epochs, r.batch_size) for r in configs] == [
         (5, 0.2, 4, 8),
         (1, 0.2, 4, 8),
     ]
-    assert {recipe.optimizer for recipe in recipes} == {"sgd"}
-    assert recipes[0].warmup_epochs == 0.4
+    assert {config.optimizer for config in configs} == {"sgd"}
+    assert configs[0].warmup_epochs == 0.4
 
 
 def test_a_benchmark_in_a_file_of_its_own(folder: Path) -> None:
     (folder / "lists").mkdir()
     (folder / "lists" / "tasks.toml").write_text('tasks = [{ name = "hue", data = "../hue" }, { name = "digits" }]')
     (folder / "other.toml").write_text('benchmark = "lists/tasks.toml"\nmethods = ["linear"]')
-    plan = read_plan(folder / "other.toml")
-    assert [(task.name, task.data) for task in plan.tasks] == [("hue", str(folder / "hue")), ("digits", "digits")]
-    assert (plan.name, plan.entries[0].name, plan.baseline, plan.protocol.seeds) == ("other", "linear", None, 5)
-    assert plan.tasks[1].images == {"train": 400, "val": 100, "test": 1297}
+    experiment = load_experiment(folder / "other.toml")
+    assert [(task.name, task.data) for task in experiment.tasks] == [("hue", str(folder / "hue")), ("digits", "digits")]
+    assert (experiment.name, experiment.methods[0].name, experiment.baseline, experiment.protocol.seeds) == (
+        "other",
+        "linear",
+        None,
+        5,
+    )
+    assert experiment.tasks[1].images == {"train": 400, "val": 100, "test": 1297}
 
 
 @pytest.mark.parametrize(
@@ -146,22 +157,22 @@ def test_a_benchmark_in_a_file_of_its_own(folder: Path) -> None:
         (("seeds = 2", "seeds ="), "is not TOML"),
     ],
 )
-def test_refusals(change: tuple[str, str], message: str, plan_of: PlanOf) -> None:
+def test_refusals(change: tuple[str, str], message: str, experiment_of: ExperimentOf) -> None:
     with pytest.raises(VptError, match=message):
-        plan_of(change)
+        experiment_of(change)
 
 
-def test_a_task_without_images_to_choose_on_is_refused(plan_of: PlanOf, folder: Path) -> None:
+def test_a_task_without_images_to_choose_on_is_refused(experiment_of: ExperimentOf, folder: Path) -> None:
     (folder / "hue" / "val").rename(folder / "val of hue")
     with pytest.raises(DataError, match=r"'hue' has no val images to choose settings on.*val_fraction"):
-        plan_of(("seeds = 2", "val_fraction = 0.0"))
+        experiment_of(("seeds = 2", "val_fraction = 0.0"))
 
 
 def test_shipped_plans_can_be_read() -> None:
-    assert set(shipped()) == {"smoke", "vtab", "fgvc", "paper-table1"}  # the others: test_paper_plans
-    assert read_plan(find("smoke")).name == "smoke"
+    assert set(builtin_plans()) == {"smoke", "vtab", "fgvc", "paper-table1"}  # the others: test_paper_plans
+    assert load_experiment(find_plan_file("smoke")).name == "smoke"
     with pytest.raises(SpecError, match="did you mean 'smoke'"):
-        find("smok")
+        find_plan_file("smok")
 
 
 def test_every_fault_is_told_at_once(folder: Path) -> None:
@@ -172,17 +183,17 @@ sedes = 3
 weights = "nowhere.npz"
 tasks = [{ name = "shade" }, { name = "digts" }, { nam = "hue" }]
 methods = ["linear", "vtp", { spec = "vpt", learning_rate = [] }, "partial(k=99)"]
-[recipe]
+[training]
 epoch = 2
 """)
     with pytest.raises(SpecError) as raised:
-        read_plan(path)
+        load_experiment(path)
     text = str(raised.value)
     for fault in (
         "wrong.toml has 9 faults:",
         "the key 'sedes', which means nothing here; did you mean 'seeds'",
         "seeds is 0",
-        "[recipe] has the key 'epoch'",
+        "[training] has the key 'epoch'",
         "'vtp' in 'vtp' is unknown",
         "an empty grid: learning_rate is []",
         "task 'digts' are neither a folder",
@@ -198,7 +209,7 @@ def test_a_fault_alone_keeps_its_kind(folder: Path) -> None:
     path = folder / "wrong.toml"
     path.write_text('tasks = [{ name = "shade" }]\nmethods = ["vpt(location=pad, depth=deep)"]\n')
     with pytest.raises(VptError) as raised:
-        read_plan(path)
+        load_experiment(path)
     assert "faults" not in str(raised.value)
 
 
@@ -207,4 +218,4 @@ def test_an_empty_grid_is_refused(folder: Path, grid: str) -> None:
     path = folder / "empty.toml"
     path.write_text(f'tasks = [{{ name = "shade" }}]\nmethods = [{{ name = "x", {grid} }}]\n')
     with pytest.raises(SpecError, match="has an empty grid"):
-        read_plan(path)
+        load_experiment(path)

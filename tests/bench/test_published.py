@@ -10,31 +10,31 @@ from typing import Any
 import pytest
 
 from vpt.datasets.catalog import TASKS
-from vpt.experiments.experiment import Entry, Plan
-from vpt.experiments.published import published
-from vpt.experiments.results import outcome
+from vpt.experiments.experiment import Experiment, MethodRow
+from vpt.experiments.published import load_published
+from vpt.experiments.results import load_results
 from vpt.experiments.significance import wins
 from vpt.experiments.store import Store
-from vpt.experiments.tables import beside_published
+from vpt.experiments.tables import published_table
 from vpt.methods import parse_method
 
 CUB = {"name": "cub", "classes": 200, "images": {"train": 5394, "val": 600, "test": 5794}}
 
 
 @pytest.fixture
-def plan(done: Store) -> Plan:
+def experiment(done: Store) -> Experiment:
     """The small comparison, as if its first task were CUB on the paper's backbone."""
-    first, second = done.plan().tasks
+    first, second = done.load_experiment().tasks
     return replace(
-        done.plan(),
+        done.load_experiment(),
         backbone="vit_base_patch16_224.orig_in21k",
         tasks=(replace(first, **CUB), replace(second, name="elsewhere")),  # type: ignore[arg-type]
     )
 
 
-def entry(plan: Plan, *specs: str) -> Entry:
-    one = plan.entries[0].candidates[0]
-    return Entry("ours", tuple(replace(one, spec=parse_method(spec).spec(full=True)) for spec in specs))
+def method_row(experiment: Experiment, *specs: str) -> MethodRow:
+    one = experiment.methods[0].settings[0]
+    return MethodRow("ours", tuple(replace(one, spec=parse_method(spec).spec(full=True)) for spec in specs))
 
 
 @pytest.mark.parametrize(
@@ -47,14 +47,16 @@ def entry(plan: Plan, *specs: str) -> Entry:
         (("vpt(depth=shallow)",), 0.867),
     ],
 )
-def test_a_method_meets_its_row_whatever_its_prompt_length(plan: Plan, specs: tuple[str, ...], top1: float) -> None:
-    assert published().beside(plan, entry(plan, *specs)) == {"cub": top1}
+def test_a_method_meets_its_row_whatever_its_prompt_length(
+    experiment: Experiment, specs: tuple[str, ...], top1: float
+) -> None:
+    assert load_published().comparable_scores(experiment, method_row(experiment, *specs)) == {"cub": top1}
 
 
 @pytest.mark.parametrize("spec", ["bias", "vpt(location=add)", 'vpt(output="image_mean")', "vpt + bias"])
-def test_another_method_meets_none(plan: Plan, spec: str) -> None:
-    assert published().beside(plan, entry(plan, spec)) == {}
-    assert published().beside(plan, entry(plan, "full", spec)) == {}
+def test_another_method_meets_none(experiment: Experiment, spec: str) -> None:
+    assert load_published().comparable_scores(experiment, method_row(experiment, spec)) == {}
+    assert load_published().comparable_scores(experiment, method_row(experiment, "full", spec)) == {}
 
 
 @pytest.mark.parametrize(
@@ -67,48 +69,48 @@ def test_another_method_meets_none(plan: Plan, spec: str) -> None:
         {"train_fraction": 0.5},
     ],
 )
-def test_anything_else_that_differs_keeps_them_apart(plan: Plan, change: dict[str, Any]) -> None:
+def test_anything_else_that_differs_keeps_them_apart(experiment: Experiment, change: dict[str, Any]) -> None:
     fields = {name: value for name, value in change.items() if name in ("backbone", "weights")}
     of_task = {name: value for name, value in change.items() if name in ("classes", "images")}
     of_protocol = {name: value for name, value in change.items() if name == "train_fraction"}
     other = replace(
-        plan,
-        tasks=(replace(plan.tasks[0], **of_task),),
-        protocol=replace(plan.protocol, **of_protocol),
+        experiment,
+        tasks=(replace(experiment.tasks[0], **of_task),),
+        protocol=replace(experiment.protocol, **of_protocol),
         **fields,
     )
-    assert published().beside(other, entry(other, "full")) == {}
+    assert load_published().comparable_scores(other, method_row(other, "full")) == {}
 
 
-def test_a_copy_that_differs_from_the_published_one_keeps_them_apart(plan: Plan) -> None:
+def test_a_copy_that_differs_from_the_published_one_keeps_them_apart(experiment: Experiment) -> None:
     known = TASKS["sun397"]
     sizes = {part: size or 7 for part, size in known.sizes.items()}
-    task = replace(plan.tasks[0], name="sun397", classes=known.classes, images=sizes)
+    task = replace(experiment.tasks[0], name="sun397", classes=known.classes, images=sizes)
     for notes, expected in (((), {"sun397": 0.388}), ((f"sun397: {known.remark}",), {})):
-        other = replace(plan, tasks=(replace(task, notes=notes),))
-        assert published().beside(other, entry(other, "full")) == expected
+        other = replace(experiment, tasks=(replace(task, notes=notes),))
+        assert load_published().comparable_scores(other, method_row(other, "full")) == expected
 
 
-def test_the_table_marks_them(plan: Plan, done: Store) -> None:
-    found = outcome(done)
-    names = dict(zip((task.name for task in found.plan.tasks), plan.tasks, strict=True))
+def test_the_table_marks_them(experiment: Experiment, done: Store) -> None:
+    found = load_results(done)
+    names = dict(zip((task.name for task in found.experiment.tasks), experiment.tasks, strict=True))
     cells = {(names[task].name, method): cell for (task, method), cell in found.cells.items()}
-    table = beside_published(replace(found, plan=plan, cells=cells))
+    table = published_table(replace(found, experiment=experiment, cells=cells))
     assert table.header == ("task", "Full", "Full, published", "VPT", "VPT, published")
     ((task, ours, theirs, *_),) = table.rows
     assert (task, theirs) == ("cub", "87.30") and "±" in ours and "ECCV 2022" in table.note
-    assert beside_published(found).rows == ()
+    assert published_table(found).rows == ()
 
 
 def test_they_are_the_papers_and_deep_prompts_win_20_of_24() -> None:
-    rows = {row.name: row.top1 for row in published().rows}
+    rows = {row.name: row.top1 for row in load_published().rows}
     assert {len(top1) for top1 in rows.values()} == {24}
     assert wins(rows["VPT-deep"], rows["Full"]) == 20
 
 
 def test_none_was_mistyped(shared: Path) -> None:
     tables = json.loads((shared / "paper" / "tables.json").read_text())
-    for row in published().rows:
+    for row in load_published().rows:
         for group in ("vtab", "fgvc"):
             values = tables[f"{group}_per_task"][row.name.lower()]["values"]
             expected = dict(zip(tables[f"{group}_tasks"], values, strict=True))

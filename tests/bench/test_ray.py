@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from vpt.cli.bench import command
-from vpt.experiments.experiment import Plan
-from vpt.experiments.ray_executor import RayCluster, _do
+from vpt.experiments.experiment import Experiment
+from vpt.experiments.ray_executor import RayExecutor, _run_remotely
 from vpt.experiments.store import Store
 
 # In a process of its own: Ray installs handlers and warns of things that are not ours to mend.
@@ -23,9 +23,9 @@ import json, sys, time
 from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
-from vpt.experiments.ray_executor import RayCluster
-from vpt.experiments.plan_file import read_plan
-from vpt.experiments.runner import RunListener, run
+from vpt.experiments.ray_executor import RayExecutor
+from vpt.experiments.plan_file import load_experiment
+from vpt.experiments.runner import RunListener, run_experiment
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
 other = cluster.add_node(num_cpus=1)
@@ -45,7 +45,7 @@ killer = Killer()
 ray.init(address=cluster.address, log_to_driver=False)
 alive = lambda: sum(node["Alive"] for node in ray.nodes())
 nodes = alive()
-run(read_plan(Path(sys.argv[1])), Path(sys.argv[2]), RayCluster(), killer)
+run_experiment(load_experiment(Path(sys.argv[1])), Path(sys.argv[2]), RayExecutor(), killer)
 deadline = time.monotonic() + 60
 while alive() == nodes and time.monotonic() < deadline:  # the loss is noticed a little later than it happens
     time.sleep(0.5)
@@ -78,20 +78,24 @@ def test_a_node_is_killed_in_mid_sweep_and_the_records_are_those_of_the_local_ru
     assert [path.name for path in ours] == [path.name for path in theirs]
     for one, another in zip(ours, theirs, strict=True):
         assert without_times(one) == without_times(another)
-    assert not list((folder / "out" / "claims").iterdir()) and not list((folder / "out" / "work").iterdir())
+    assert not list((folder / "out" / "locks").iterdir()) and not list((folder / "out" / "work").iterdir())
 
 
 def test_a_node_that_does_not_see_the_folder_sends_its_tuned_file(done: Store, tmp_path: Path) -> None:
-    plan: Plan = done.plan()
-    final = next(run for task, entry in plan.cells() if len(entry.candidates) == 1
-                 for run in plan.final(task, entry, entry.candidates[0]))  # fmt: skip
-    claim = Store(tmp_path / "seen").claims.take(final.id)
-    assert claim is not None
-    (record,), tuned = _do(plan, [final], claim, tmp_path / "seen", 1)
-    assert not tuned and Store(tmp_path / "seen").tuned(final.id).exists()
-    claim.release()  # as where the path leads to another folder
-    (again,), tuned = _do(plan, [final], claim, tmp_path / "unseen", 1)
-    assert tuned[final.id] == Store(tmp_path / "seen").tuned(final.id).read_bytes() == done.tuned(final.id).read_bytes()
+    experiment: Experiment = done.load_experiment()
+    final = next(run for task, row in experiment.cells() if len(row.settings) == 1
+                 for run in experiment.final_runs(task, row, row.settings[0]))  # fmt: skip
+    lock = Store(tmp_path / "seen").locks.acquire(final.id)
+    assert lock is not None
+    (record,), tuned = _run_remotely(experiment, [final], lock, tmp_path / "seen", 1)
+    assert not tuned and Store(tmp_path / "seen").tuned_path(final.id).exists()
+    lock.release()  # as where the path leads to another folder
+    (again,), tuned = _run_remotely(experiment, [final], lock, tmp_path / "unseen", 1)
+    assert (
+        tuned[final.id]
+        == Store(tmp_path / "seen").tuned_path(final.id).read_bytes()
+        == done.tuned_path(final.id).read_bytes()
+    )
     assert not (tmp_path / "unseen").exists()
     assert record.scores == again.scores
 
@@ -99,9 +103,9 @@ def test_a_node_that_does_not_see_the_folder_sends_its_tuned_file(done: Store, t
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--on", "slurm"], "it must be ray, or an address"),
-        (["--on", "ray", "--workers", "2"], "--workers is for this machine"),
-        (["--gpus", "0.5"], "say --on ray"),
+        (["--executor", "slurm"], "it must be ray, or an address"),
+        (["--executor", "ray", "--workers", "2"], "--workers is for this machine"),
+        (["--gpus", "0.5"], "say --executor ray"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options: list[str], said: str) -> None:
@@ -114,4 +118,4 @@ def test_options_that_do_not_go_together_are_refused(options: list[str], said: s
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, done: Store) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(Exception, match=r'pip install "vpt\[ray\]"'):
-        RayCluster().work(done.plan(), done, None)  # type: ignore[arg-type]
+        RayExecutor().execute(done.load_experiment(), done, None)  # type: ignore[arg-type]

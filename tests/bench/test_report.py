@@ -16,16 +16,16 @@ from click.testing import CliRunner
 
 from vpt.cli.bench import command
 from vpt.errors import SpecError
-from vpt.experiments.charts import scatter, sparkline
-from vpt.experiments.experiment import Plan
-from vpt.experiments.report import report
-from vpt.experiments.results import outcome
-from vpt.experiments.run_table import COLUMNS, as_csv, as_parquet, query
-from vpt.experiments.status import status
+from vpt.experiments.charts import scatter_plot, sparkline
+from vpt.experiments.experiment import Experiment
+from vpt.experiments.report import write_report
+from vpt.experiments.results import load_results
+from vpt.experiments.run_table import COLUMNS, query, to_csv, to_parquet
+from vpt.experiments.status import read_status
 from vpt.experiments.store import Store
-from vpt.experiments.tables import percent, tables
+from vpt.experiments.tables import build_tables, format_percent
 
-PlanOf = Callable[..., Plan]
+ExperimentOf = Callable[..., Experiment]
 VOID = {"meta"}
 
 
@@ -74,17 +74,17 @@ def broken(done: Store, tmp_path: Path) -> Store:
 
 
 def test_every_figure_is_in_the_page_and_in_the_document(done: Store, tmp_path: Path) -> None:
-    paths = {path.name: path.read_text() for path in report(done.folder, tmp_path)}
-    page, found = Page(paths["report.html"]), outcome(done)
+    paths = {path.name: path.read_text() for path in write_report(done.folder, tmp_path)}
+    page, found = Page(paths["report.html"]), load_results(done)
     for cell in found.cells.values():
         assert len(cell.scores) == 2
-        figure = f"{percent(cell.mean)} ± {percent(cell.spread)}"
+        figure = f"{format_percent(cell.mean)} ± {format_percent(cell.std)}"
         assert figure in page.text and figure in paths["report.md"] and figure in paths["tasks.csv"]
         assert figure.replace("±", r"$\pm$") in paths["tasks.tex"]
     for text in (page.text, paths["report.md"]):
         for method in found.methods:
             assert f"{found.parameters(method):.2f}x" in text
-        for needed in ("Light", "Colour", "Wilcoxon", "vpt(length=1)", "torch", "sha256:", "learning rate", "shade"):
+        for needed in ("Light", "Color", "Wilcoxon", "vpt(length=1)", "torch", "sha256:", "learning rate", "shade"):
             assert needed in text
         assert "What is missing" not in text
     assert page.counts["svg"] == 6  # VPT against Full, accuracy against parameters, and a curve for each cell
@@ -95,16 +95,16 @@ def test_every_figure_is_in_the_page_and_in_the_document(done: Store, tmp_path: 
 
 
 def test_what_is_missing_is_said_and_never_averaged_away(broken: Store, tmp_path: Path) -> None:
-    found = outcome(broken)
+    found = load_results(broken)
     assert {key: cell.mean is None for key, cell in found.cells.items()} == {
         ("shade", "Full"): True, ("shade", "VPT"): True, ("hue", "Full"): False, ("hue", "VPT"): True,
     }  # fmt: skip
-    main, per_task, *_, missing = tables(found)
-    assert main.rows[0][2:] == ("–", percent(found.cells["hue", "Full"].mean), "–")
+    main, per_task, *_, missing = build_tables(found)
+    assert main.rows[0][2:] == ("–", format_percent(found.cells["hue", "Full"].mean), "–")
     assert main.rows[1][2:] == ("–", "–", "–")
     assert "(1 of 2)" in per_task.rows[0][2]
     assert [row[3] for row in missing.rows] == ["failed", "error", "missing"]
-    paths = {path.name: path.read_text() for path in report(broken.folder, tmp_path / "report")}
+    paths = {path.name: path.read_text() for path in write_report(broken.folder, tmp_path / "report")}
     page = Page(paths["report.html"])
     assert "the loss became nan <in> epoch 1" in page.text and "1 runs: not done yet" in page.text
     assert "nan <in> epoch 1 \\| step 2" in paths["report.md"]
@@ -112,28 +112,28 @@ def test_what_is_missing_is_said_and_never_averaged_away(broken: Store, tmp_path
 
 
 def test_export_has_a_row_for_each_run(done: Store, broken: Store) -> None:
-    rows = list(csv.DictReader(io.StringIO(as_csv(done.folder))))
+    rows = list(csv.DictReader(io.StringIO(to_csv(done.folder))))
     records = done.records()
     assert [row["id"] for row in rows] and {row["id"] for row in rows} == records.keys()
     for row in rows:
         record = records[row["id"]]
         assert float(row["top1"]) == record.score and float(row["seconds"]) == record.cost["seconds"]
-        assert (row["task"], row["stage"], row["scored_on"]) == (record.task, record.stage, record.scores["part"])
-    assert sorted(row["status"] for row in csv.DictReader(io.StringIO(as_csv(broken.folder)))) == [
+        assert (row["task"], row["stage"], row["eval_split"]) == (record.task, record.stage, record.scores["split"])
+    assert sorted(row["status"] for row in csv.DictReader(io.StringIO(to_csv(broken.folder)))) == [
         *["done"] * 9, "error", "failed",
     ]  # fmt: skip
 
 
 def test_status(done: Store, broken: Store) -> None:
-    whole, part = status(done.folder), status(broken.folder)
-    assert (whole.done, whole.total, whole.at_work, whole.troubles) == (12, 12, 0, ())
+    whole, part = read_status(done.folder), read_status(broken.folder)
+    assert (whole.done, whole.total, whole.running, whole.error_messages) == (12, 12, 0, ())
     assert (part.done, part.failed, part.error, part.total) == (9, 1, 1, 12)
     assert "small: 9 of 12 runs done, 1 diverged, 1 in error, 0 at work" in part.text()
     assert "hue    VPT   3/4" in part.text() and "the disk_is full" in part.text()
 
 
 def test_names_of_a_crowded_chart_keep_clear_of_each_other() -> None:
-    text = scatter("crowded", {f"m{i}": (1000.0, 70 + i / 100) for i in range(8)})
+    text = scatter_plot("crowded", {f"m{i}": (1000.0, 70 + i / 100) for i in range(8)})
     heights = [float(part.split('y="')[1].split('"')[0]) for part in text.split("<text") if ">m" in part]
     assert all(b - a >= 15 for a, b in pairwise(heights))
 
@@ -151,7 +151,7 @@ def test_the_commands(done: Store, folder: Path, tmp_path: Path) -> None:
     assert '"done": 12' in call("status", done.folder, "--json")
     assert call("export", done.folder).count("\n") == 13
     call("export", done.folder, "--csv", tmp_path / "runs.csv")
-    assert (tmp_path / "runs.csv").read_text() == as_csv(done.folder)
+    assert (tmp_path / "runs.csv").read_text() == to_csv(done.folder)
     assert "final" in call("query", done.folder, "SELECT DISTINCT stage FROM runs")
     assert "report.html" in call("report", done.folder, "--out", tmp_path / "there")
     for name in command.commands:
@@ -174,15 +174,15 @@ def test_runs_can_be_asked_in_sql(done: Store) -> None:
 
 def test_parquet_has_the_rows_of_the_csv(done: Store) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason='Parquet is an extra: pip install "vpt[parquet]"')
-    table = parquet.read_table(io.BytesIO(as_parquet(done.folder)))
+    table = parquet.read_table(io.BytesIO(to_parquet(done.folder)))
     assert table.column_names == list(COLUMNS)
-    rows = list(csv.DictReader(io.StringIO(as_csv(done.folder))))
+    rows = list(csv.DictReader(io.StringIO(to_csv(done.folder))))
     texts = [{name: "" if value is None else str(value) for name, value in row.items()} for row in table.to_pylist()]
     assert texts == rows and len(rows) == 12
 
 
 def test_curves_show_the_loss_of_every_final_run(done: Store, tmp_path: Path) -> None:
-    page = report(done.folder, tmp_path)[0].read_text()
+    page = write_report(done.folder, tmp_path)[0].read_text()
     charts = page.partition("<h2>Curves</h2>")[2].partition("</section>")[0]
     assert charts.count("<svg") == 4 and charts.count("<polyline") == 8  # 2 tasks x 2 methods, 2 seeds each
     assert 'aria-label="shade, VPT: training loss"' in charts

@@ -18,62 +18,62 @@ from typing import Any
 import pytest
 
 from vpt.errors import DataError, VptError
-from vpt.experiments import run_lock as claims_module
-from vpt.experiments import worker as work_module
-from vpt.experiments.experiment import Plan
-from vpt.experiments.local_executor import Processes
-from vpt.experiments.run_lock import Claims, beating
-from vpt.experiments.runner import RunListener, run
-from vpt.experiments.search import ready
+from vpt.experiments import run_lock as lock_module
+from vpt.experiments import worker as worker_module
+from vpt.experiments.experiment import Experiment
+from vpt.experiments.local_executor import LocalExecutor
+from vpt.experiments.run_lock import RunLocks, heartbeat
+from vpt.experiments.runner import RunListener, run_experiment
+from vpt.experiments.search import runnable_runs
 from vpt.experiments.store import Record, Store
-from vpt.experiments.worker import execute, work
+from vpt.experiments.worker import execute_runs, run_worker
 
-PlanOf = Callable[..., Plan]
+ExperimentOf = Callable[..., Experiment]
 
 
 class TestClaims:
     def test_one_of_many_wins(self, tmp_path: Path) -> None:
         with ThreadPoolExecutor(16) as pool:
-            taken = list(pool.map(lambda _: Claims(tmp_path).take("run"), range(64)))
-        (won,) = [claim for claim in taken if claim is not None]
-        assert won.beat()
+            taken = list(pool.map(lambda _: RunLocks(tmp_path).acquire("run"), range(64)))
+        (won,) = [lock for lock in taken if lock is not None]
+        assert won.refresh()
         won.release()
         assert not list(tmp_path.iterdir())
-        assert Claims(tmp_path).take("run") is not None
+        assert RunLocks(tmp_path).acquire("run") is not None
 
     def test_a_dead_process_is_outbid_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         gone = subprocess.Popen([sys.executable, "-c", ""])
         gone.wait()
         monkeypatch.setattr(os, "getpid", lambda: gone.pid)
-        first = Claims(tmp_path).take("run")
+        first = RunLocks(tmp_path).acquire("run")
         monkeypatch.undo()
         assert first is not None
-        assert Claims(tmp_path).take("run") is None  # dead, but not for long enough to be sure
+        assert RunLocks(tmp_path).acquire("run") is None  # dead, but not for long enough to be sure
         os.utime(first.path, (time.time() - 5, time.time() - 5))
         with ThreadPoolExecutor(16) as pool:
-            taken = [claim for claim in pool.map(lambda _: Claims(tmp_path).take("run"), range(64)) if claim]
+            taken = [lock for lock in pool.map(lambda _: RunLocks(tmp_path).acquire("run"), range(64)) if lock]
         (second,) = taken
-        assert not first.beat() and second.beat()
-        assert Claims(tmp_path).held() == {"run": os.getpid()}
-        assert Claims(tmp_path).release_of(os.getpid()) == ["run"]
+        assert not first.refresh() and second.refresh()
+        assert RunLocks(tmp_path).held() == {"run": os.getpid()}
+        assert RunLocks(tmp_path).release_process(os.getpid()) == ["run"]
         assert not list(tmp_path.iterdir())
 
     def test_a_living_or_distant_process_holds_until_it_is_silent_for_long(self, tmp_path: Path) -> None:
-        mine, distant = Claims(tmp_path).take("mine"), tmp_path / "other.0"
+        mine, distant = RunLocks(tmp_path).acquire("mine"), tmp_path / "other.0"
         assert mine is not None
         distant.write_text("another-machine 1 token")
         for age, taken in ((60, False), (180, True)):
             for path in (mine.path, distant):
                 os.utime(path, (time.time() - age, time.time() - age))
-            assert [Claims(tmp_path).take(run) is not None for run in ("mine", "other")] == [taken] * 2
+            assert [RunLocks(tmp_path).acquire(run) is not None for run in ("mine", "other")] == [taken] * 2
 
     def test_who_was_silent_hears_that_it_lost(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(claims_module, "BEAT", 0.01)
-        claim, heard = Claims(tmp_path).take("run"), list[str]()
-        assert claim is not None
-        with beating(claim, lambda: heard.append("lost")):
-            before = claim.path.stat().st_mtime_ns
-            while claim.path.stat().st_mtime_ns == before:
+        monkeypatch.setattr(lock_module, "HEARTBEAT_INTERVAL", 0.01)
+        lock, heard = RunLocks(tmp_path).acquire("run"), list[str]()
+        assert lock is not None
+        with heartbeat(lock, lambda: heard.append("lost")):
+            before = lock.path.stat().st_mtime_ns
+            while lock.path.stat().st_mtime_ns == before:
                 time.sleep(0.01)
             (tmp_path / "run.1").write_text("another-machine 1 token")
             while not heard:
@@ -97,7 +97,7 @@ def test_killed_and_run_by_two_at_once_the_store_is_that_of_an_unbroken_run(
     runs = folder / "out" / "runs"
     first = runner(folder)
     try:
-        while len(list(runs.glob("[!.]*.json"))) < 3 or not list((folder / "out" / "claims").glob("*")):
+        while len(list(runs.glob("[!.]*.json"))) < 3 or not list((folder / "out" / "locks").glob("*")):
             assert first.poll() is None, first.communicate()
             time.sleep(0.01)
     finally:
@@ -117,7 +117,7 @@ def test_killed_and_run_by_two_at_once_the_store_is_that_of_an_unbroken_run(
         assert without_times(one) == without_times(another)
     tuned = {path.name: path.read_bytes() for path in (folder / "out" / "tuned").iterdir()}
     assert tuned == {path.name: path.read_bytes() for path in (done.folder / "tuned").iterdir()}
-    assert not list((folder / "out" / "claims").iterdir()) and not list((folder / "out" / "work").iterdir())
+    assert not list((folder / "out" / "locks").iterdir()) and not list((folder / "out" / "work").iterdir())
 
 
 def test_halves_that_killed_workers_leave_are_cleared_away_at_the_end(done: Store, tmp_path: Path) -> None:
@@ -125,25 +125,25 @@ def test_halves_that_killed_workers_leave_are_cleared_away_at_the_end(done: Stor
     half = tmp_path / "work" / f".{next(iter(records))}.safetensors.a1b2c3d4.safetensors"
 
     class Killed:
-        def work(self, plan: Plan, store: Store, board: Any) -> None:
+        def execute(self, experiment: Experiment, store: Store, board: Any) -> None:
             half.parent.mkdir(parents=True)
             half.write_bytes(b"half")
             for record in records.values():  # another worker did the run of the first one after it, and the rest
                 store.write(record)
 
-    assert run(done.plan(), tmp_path, Killed()) == records
+    assert run_experiment(done.load_experiment(), tmp_path, Killed()) == records
     assert not list(half.parent.iterdir()) and store.records() == records
 
 
 def test_a_worker_dies_another_takes_its_place_and_an_interrupt_ends_that_and_frees_its_run(
-    plan_of: PlanOf, folder: Path
+    experiment_of: ExperimentOf, folder: Path
 ) -> None:
-    plan = plan_of(("epochs = 1", "epochs = 10000"))
+    experiment = experiment_of(("epochs = 1", "epochs = 10000"))
     store, notes, killed = Store(folder / "out"), list[str](), list[str]()
 
     class Reaper(RunListener):
         def progress(self, done: int, total: int, seconds_left: float | None) -> None:
-            for run_id, process in store.claims.held().items():
+            for run_id, process in store.locks.held().items():
                 if notes:
                     raise KeyboardInterrupt
                 killed.append(run_id)
@@ -154,24 +154,24 @@ def test_a_worker_dies_another_takes_its_place_and_an_interrupt_ends_that_and_fr
             notes.append(text)
 
     with pytest.raises(KeyboardInterrupt):
-        run(plan, store.folder, Processes(), Reaper())
+        run_experiment(experiment, store.folder, LocalExecutor(), Reaper())
     ((run_id, record),) = store.records().items()
     assert {run_id} == set(killed) and record.status == "error"
     assert all("SIGKILL, perhaps for want of memory" in text for text in (record.error, *notes))
-    assert not store.claims.held() and not multiprocessing.active_children()
+    assert not store.locks.held() and not multiprocessing.active_children()
 
 
 def test_a_run_that_was_ended_meanwhile_is_not_done_again(
     done: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(done.folder, tmp_path / "out")
-    plan, store, other = done.plan(), Store(tmp_path / "out"), Store(tmp_path / "out")
+    experiment, store, other = done.load_experiment(), Store(tmp_path / "out"), Store(tmp_path / "out")
     seen = iter([{}, other.records()])  # as if the first look had been before all that
     monkeypatch.setattr(store, "records", lambda: next(seen))
     before = {path: path.stat().st_mtime_ns for path in (store.folder / "runs").iterdir()}
-    work(plan, store)
+    run_worker(experiment, store)
     assert {path: path.stat().st_mtime_ns for path in (store.folder / "runs").iterdir()} == before
-    assert not ready(plan, other.records())
+    assert not runnable_runs(experiment, other.records())
 
 
 def test_an_error_that_another_runner_mended_is_seen(tmp_path: Path) -> None:
@@ -179,19 +179,19 @@ def test_an_error_that_another_runner_mended_is_seen(tmp_path: Path) -> None:
     first, second = Store(tmp_path), Store(tmp_path)
     first.write(Record("abc", "error", "task", "method", "final", {}, "the disk was full"))
     assert first.records()["abc"].status == "error"
-    assert second.forget_errors() == 1
+    assert second.clear_errors() == 1
     assert not first.records()
     second.write(Record("abc", "done", "task", "method", "final", {}))
     assert first.records()["abc"].status == "done"
 
 
 def test_strays_among_claims_are_left_alone(tmp_path: Path) -> None:
-    claims = Claims(tmp_path)
+    locks = RunLocks(tmp_path)
     for name in (".DS_Store", "run.0 (conflicted copy)", "run.txt"):
         (tmp_path / name).touch()
-    claim = claims.take("run")
-    assert claim is not None and claims.held() == {"run": os.getpid()}
-    claims.end("run")
+    lock = locks.acquire("run")
+    assert lock is not None and locks.held() == {"run": os.getpid()}
+    locks.force_release("run")
     assert len(list(tmp_path.iterdir())) == 3
 
 
@@ -202,16 +202,16 @@ def test_a_damaged_record_is_named(done: Store, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"abc\.json is damaged .* delete it"):
         store.records()
     with pytest.raises(DataError, match="holds no comparison"):
-        store.plan()
+        store.load_experiment()
 
 
 def test_an_unfinished_run_goes_on_from_its_checkpoint_and_begins_anew_where_its_data_were_moved(
-    plan_of: PlanOf, folder: Path
+    experiment_of: ExperimentOf, folder: Path
 ) -> None:
     class Stop(BaseException):
         pass
 
-    def stopped(plan: Plan) -> list[int]:
+    def stopped(experiment: Experiment) -> list[int]:
         """The epochs that were done in this sitting, of a run that is stopped after the second."""
         epochs: list[int] = []
 
@@ -221,28 +221,28 @@ def test_an_unfinished_run_goes_on_from_its_checkpoint_and_begins_anew_where_its
                 raise Stop
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(work_module._Heard, "epoch", epoch)
+            patch.setattr(worker_module._HistoryListener, "epoch", epoch)
             with suppress(Stop):
-                execute(plan, ready(plan, {})[:1], store)
+                execute_runs(experiment, runnable_runs(experiment, {})[:1], store)
         return epochs
 
-    store, plan = Store(folder / "out"), plan_of(("epochs = 1", "epochs = 3"))
-    assert stopped(plan) == [1, 2]
-    assert stopped(plan) == [3]
+    store, experiment = Store(folder / "out"), experiment_of(("epochs = 1", "epochs = 3"))
+    assert stopped(experiment) == [1, 2]
+    assert stopped(experiment) == [3]
     shutil.rmtree(folder / "out")
-    assert stopped(plan) == [1, 2]
+    assert stopped(experiment) == [1, 2]
     (folder / "shade").rename(folder / "moved")
-    moved = plan_of(("epochs = 1", "epochs = 3"), ('data = "shade"', 'data = "moved"'))
-    assert ready(moved, {})[0].id == ready(plan, {})[0].id
+    moved = experiment_of(("epochs = 1", "epochs = 3"), ('data = "shade"', 'data = "moved"'))
+    assert runnable_runs(moved, {})[0].id == runnable_runs(experiment, {})[0].id
     assert stopped(moved) == [1, 2]
 
 
 def test_a_record_that_cannot_be_written_ends_the_runner_and_is_said(
-    plan_of: PlanOf, folder: Path, capfd: pytest.CaptureFixture[str]
+    experiment_of: ExperimentOf, folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "out").mkdir()
     (folder / "out" / "runs").write_text("in the way")
     with pytest.raises(VptError, match=r"worker 1 ended with exit code 8, and not over a run; the text above"):
-        run(plan_of(), folder / "out", Processes())
+        run_experiment(experiment_of(), folder / "out", LocalExecutor())
     assert "could not be written" in capfd.readouterr().err
-    assert not list((folder / "out" / "claims").iterdir())
+    assert not list((folder / "out" / "locks").iterdir())

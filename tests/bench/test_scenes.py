@@ -14,14 +14,14 @@ from PIL import Image
 
 from vpt.cli.bench import command
 from vpt.errors import DataError, SpecError, VptError
-from vpt.experiments.cost_estimate import estimate
-from vpt.experiments.plan_file import read_plan
-from vpt.experiments.report import report
-from vpt.experiments.results import outcome
-from vpt.experiments.run_table import as_csv
+from vpt.experiments.cost_estimate import estimate_cost
+from vpt.experiments.plan_file import load_experiment
+from vpt.experiments.report import write_report
+from vpt.experiments.results import load_results
+from vpt.experiments.run_table import to_csv
 from vpt.experiments.store import Store
-from vpt.experiments.worker import work
-from vpt.tasks.segmentation.job import SegmentJob
+from vpt.experiments.worker import run_worker
+from vpt.tasks.segmentation.job import SegmentationJob
 from vpt.tasks.segmentation.training import Course
 
 PLAN = """
@@ -34,7 +34,7 @@ methods = [
   { name = "Head only", spec = "linear" },
   { name = "VPT", spec = "vpt(length=2)", learning_rate = [0.1, 0.01] },
 ]
-[recipe]
+[training]
 iterations = 4
 interval = 2
 batch_size = 2
@@ -68,9 +68,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def done(folder: Path) -> Store:
-    plan, store = read_plan(folder / "plan.toml"), Store(folder / "out")
-    store.save_plan(plan)
-    work(plan, store)
+    experiment, store = load_experiment(folder / "plan.toml"), Store(folder / "out")
+    store.save_experiment(experiment)
+    run_worker(experiment, store)
     return store
 
 
@@ -84,43 +84,48 @@ def changed(folder: Path, tmp_path: Path, *changes: tuple[str, str]) -> Path:
 
 
 def test_chosen_on_val_and_scored_once_on_test(done: Store) -> None:
-    plan, records = done.plan(), list(done.records().values())
-    assert [record.status for record in records] == ["done"] * 6 and plan.metric == "miou"
+    experiment, records = done.load_experiment(), list(done.records().values())
+    assert [record.status for record in records] == ["done"] * 6 and experiment.metric == "miou"
     for record in records:
         assert record.metric == "miou" and record.score == record.scores["miou"]
-        assert set(record.scores) == {"part", "miou", "pixel_accuracy", "per_class"}
-        if record.stage == "choose":
-            assert record.scores["part"] == "val" and record.score == record.history[-1]["val_top1"]
+        assert set(record.scores) == {"split", "miou", "pixel_accuracy", "per_class"}
+        if record.stage == "search":
+            assert record.scores["split"] == "val" and record.score == record.history[-1]["val_metric"]
         else:  # val trains, too, and is watched no more
-            assert record.scores["part"] == "test" and record.history[-1]["val_top1"] is None
-    (cell,) = outcome(done).of("VPT")
-    tried = {record.config["recipe"]["learning_rate"]: record.score for record in cell.choosing}
-    assert cell.candidate is not None and cell.on_val == max(score for score in tried.values() if score is not None)
-    assert isinstance(cell.candidate.recipe, Course) and plan.from_dict(json.loads(json.dumps(plan.as_dict()))) == plan
+            assert record.scores["split"] == "test" and record.history[-1]["val_metric"] is None
+    (cell,) = load_results(done).cells_of("VPT")
+    tried = {record.config["training"]["learning_rate"]: record.score for record in cell.search_records}
+    assert cell.setting is not None and cell.val_score == max(score for score in tried.values() if score is not None)
+    assert (
+        isinstance(cell.setting.config, Course)
+        and experiment.from_dict(json.loads(json.dumps(experiment.to_dict()))) == experiment
+    )
 
 
 def test_val_trains_where_it_is_to_and_test_stays_unopened(folder: Path, tmp_path: Path) -> None:
-    plan = read_plan(folder / "plan.toml")
-    (task,), entry = plan.tasks, plan.entries[1]
-    choose, final = plan.choosing(task, entry)[0], plan.final(task, entry, entry.candidates[0])[0]
-    jobs = [plan.job(run, tmp_path / "x.safetensors") for run in (choose, final)]
-    assert all(isinstance(job, SegmentJob) and job.head == "linear" for job in jobs)
+    experiment = load_experiment(folder / "plan.toml")
+    (task,), row = experiment.tasks, experiment.methods[1]
+    choose, final = experiment.search_runs(task, row)[0], experiment.final_runs(task, row, row.settings[0])[0]
+    jobs = [experiment.make_job(run, tmp_path / "x.safetensors") for run in (choose, final)]
+    assert all(isinstance(job, SegmentationJob) and job.head == "linear" for job in jobs)
     assert [(job.train_on, job.test) for job in jobs] == [("train", False), ("trainval", True)]
     assert task.images == {"train": 4, "val": 2, "test": 3} and task.classes == 11  # CamVid's
 
 
 def test_the_report_and_the_rows_speak_of_mean_iou(done: Store, tmp_path: Path) -> None:
-    report(done.folder, tmp_path)
+    write_report(done.folder, tmp_path)
     for name in ("report.html", "report.md"):
         text = (tmp_path / name).read_text()
         assert "Mean IoU on test in %" in text and "top-1" not in text.casefold()
-    rows = list(csv.DictReader(io.StringIO(as_csv(done.folder))))
+    rows = list(csv.DictReader(io.StringIO(to_csv(done.folder))))
     assert len(rows) == 6 and all(row["miou"] and row["pixel_accuracy"] and not row["top1"] for row in rows)
 
 
 def test_the_command_line_plans_runs_and_finds_it_done(folder: Path, done: Store) -> None:
-    plan = read_plan(folder / "plan.toml")
-    assert estimate(plan).runs == 6 and all(seconds > 0 for seconds in estimate(plan).seconds.values())
+    experiment = load_experiment(folder / "plan.toml")
+    assert estimate_cost(experiment).runs == 6 and all(
+        seconds > 0 for seconds in estimate_cost(experiment).seconds.values()
+    )
     before = {path: path.stat().st_mtime_ns for path in (done.folder / "runs").iterdir()}
     answer = CliRunner().invoke(command, ["run", str(folder / "plan.toml"), "--out", str(done.folder)])
     assert answer.exit_code == 0 and "6 runs" in answer.output
@@ -129,11 +134,11 @@ def test_the_command_line_plans_runs_and_finds_it_done(folder: Path, done: Store
 
 def test_what_decides_the_result_names_the_runs(folder: Path, tmp_path: Path) -> None:
     def ids(*changes: tuple[str, str]) -> set[str]:
-        plan = read_plan(changed(folder, tmp_path, *changes))
-        return {run.id for task, entry in plan.cells() for run in plan.final(task, entry, entry.candidates[0])}
+        experiment = load_experiment(changed(folder, tmp_path, *changes))
+        return {run.id for task, row in experiment.cells() for run in experiment.final_runs(task, row, row.settings[0])}
 
     plain = ids()
-    for change in (('head = "linear"', 'head = "setr_pup(channels=8)"'), ("[{ name", "[{ ignore = 3, name"),
+    for change in (('head = "linear"', 'head = "setr_pup(channels=8)"'), ("[{ name", "[{ ignore_index = 3, name"),
                    ("iterations = 4", "iterations = 5")):  # fmt: skip
         assert not plain & ids(change), change
     assert ids() == plain
@@ -158,19 +163,19 @@ def test_what_does_not_go_together_is_refused(
     folder: Path, tmp_path: Path, change: tuple[str, str], error: type[VptError], said: str
 ) -> None:
     with pytest.raises(error, match=said):
-        read_plan(changed(folder, tmp_path, change))
+        load_experiment(changed(folder, tmp_path, change))
 
 
 def test_sets_without_test_masks_are_scored_on_val_when_told(tmp_path: Path) -> None:
     draw(tmp_path / "squares", {"train": 5, "val": 3})
     path = changed(tmp_path, tmp_path)
     with pytest.raises(DataError, match=r"no test images .* val_as_test = true"):
-        read_plan(path)
-    (task,) = read_plan(changed(tmp_path, tmp_path, ("[{ name", "[{ val_as_test = true, name"))).tasks
+        load_experiment(path)
+    (task,) = load_experiment(changed(tmp_path, tmp_path, ("[{ name", "[{ val_as_test = true, name"))).tasks
     assert task.images == {"train": 4, "val": 1, "test": 3}
 
 
 def test_a_folder_without_masks_is_named(tmp_path: Path) -> None:
     (tmp_path / "squares" / "a").mkdir(parents=True)
     with pytest.raises(DataError, match="no segmentation folder"):
-        read_plan(changed(tmp_path, tmp_path))
+        load_experiment(changed(tmp_path, tmp_path))

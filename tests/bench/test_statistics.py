@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vpt.experiments.significance import differences, group_mean, mean, spread, welch, wilcoxon, wins
+from vpt.experiments.significance import differences, group_mean, mean, std, welch, wilcoxon, wins
 
 
 def test_mean_and_spread() -> None:
     assert mean([1, 2, 6]) == 3
-    assert spread([2, 4, 4, 4, 5, 5, 7, 9]) == pytest.approx((32 / 7) ** 0.5)
-    assert (mean([]), spread([1.0])) == (None, None)
+    assert std([2, 4, 4, 4, 5, 5, 7, 9]) == pytest.approx((32 / 7) ** 0.5)
+    assert (mean([]), std([1.0])) == (None, None)
 
 
 def test_a_group_with_a_missing_cell_has_no_mean() -> None:

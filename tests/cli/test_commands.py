@@ -16,7 +16,7 @@ from PIL import Image
 
 from command_line import SMALL, code, vpt
 from vpt import METHODS
-from vpt.analysis.summary import check
+from vpt.analysis.summary import summarize
 from vpt.cli import COMMANDS
 from vpt.data import images
 from vpt.errors import ExitCode
@@ -41,12 +41,12 @@ def test_every_command_has_help_with_an_example(name: str, capsys: pytest.Captur
 
 
 def test_check_counts_as_the_paper_does(capsys: pytest.CaptureFixture[str]) -> None:
-    vpt("check", "vit_base_patch16_224", "vpt(length=100)", "--classes", 6, "--json")
+    vpt("summary", "vit_base_patch16_224", "vpt(length=100)", "--classes", 6, "--json")
     found = json.loads(capsys.readouterr().out)
-    assert (found["total"], found["trained"]) == (86_724_870, 926_214)
-    assert found["hangs_at"] == [f"blocks.{i}.attn" for i in range(12)]
+    assert (found["total"], found["trainable"]) == (86_724_870, 926_214)
+    assert found["injected_modules"] == [f"blocks.{i}.attn" for i in range(12)]
     dense = ("--classes", 150, "--image-size", 512, "--head", "setr_pup(auxiliary=3)")
-    vpt("check", "vit_large_patch16_384", "vpt(length=10)", *dense)
+    vpt("summary", "vit_large_patch16_384", "vpt(length=10)", *dense)
     assert "of which head 13,143,640" in capsys.readouterr().out
 
 
@@ -58,7 +58,7 @@ def test_check_loads_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         return made[-1][0]
 
     monkeypatch.setattr(timm, "create_model", record)
-    vpt("check", "vit_base_patch16_224.augreg_in21k", "--classes", 6)
+    vpt("summary", "vit_base_patch16_224.augreg_in21k", "--classes", 6)
     assert made
     for model, pretrained in made:
         assert not pretrained and all(weight.is_meta for weight in model.parameters())
@@ -74,7 +74,7 @@ def test_check_loads_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_check_where_the_first_weight_is_the_methods_own(backbone: str, method: str) -> None:
     """It is made on the CPU, and the rest holds no values: what hangs goes where the backbone is."""
-    vpt("check", backbone, method, "--classes", 6)
+    vpt("summary", backbone, method, "--classes", 6)
 
 
 def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,13 +111,13 @@ def test_tune_learns_and_says_so(photos: Path, tmp_path: Path, capsys: pytest.Ca
     assert result["top1"] == 1.0
     assert result["per_class"] == {"bars": 1.0, "disc": 1.0}
     assert result["images"] == {"train": 20, "val": 6, "test": 6}
-    assert result["trained_parameters"] == 8 * 2 * 128 + 2 * 129
+    assert result["trainable_parameters"] == 8 * 2 * 128 + 2 * 129
     assert "epoch 4/4" in captured.err
     assert "left" in captured.err
 
 
-def test_show_eval_predict(photos: Path, tuned: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    vpt("show", tuned)
+def test_inspect_eval_predict(photos: Path, tuned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    vpt("inspect", tuned)
     text = capsys.readouterr().out
     assert "vpt(length=2" in text
     assert "bars, disc" in text
@@ -140,7 +140,7 @@ def test_eval_measures_images_that_tuning_never_saw(
     vpt("eval", out, photos, "--json")
     found = json.loads(capsys.readouterr().out)
     assert found["images"] == told["images"]["test"] == 8
-    assert found["top1"] == told["top1"] and inspect(out).cut["seed"] == 3
+    assert found["top1"] == told["top1"] and inspect(out).split_options["seed"] == 3
 
 
 def test_parts_that_do_not_fit_into_memory(
@@ -148,23 +148,23 @@ def test_parts_that_do_not_fit_into_memory(
 ) -> None:
     usual = images.decode
     monkeypatch.setattr(images, "decode", lambda *args, **rest: usual(*args, memory_limit=1, **rest))
-    vpt("eval", tuned, photos, "--part", "train", "--json")
+    vpt("eval", tuned, photos, "--split", "train", "--json")
     assert json.loads(capsys.readouterr().out)["top1"] == 1.0
     vpt("predict", tuned, photos, "--json")
     assert len(capsys.readouterr().out.splitlines()) == 32
 
 
 @pytest.mark.parametrize(
-    ("method", "form"),
+    ("method", "computation"),
     [
         ("vpt", "prompts as keys and values; the last block computes CLS alone"),
         ("lora", "the last block computes CLS alone"),
-        ("vpt(form=textbook, output=image_mean)", "as timm computes it"),
+        ("vpt(impl=concat, output=image_mean)", "as timm computes it"),
         ("full", "the model as it is"),
     ],
 )
-def test_check_says_how_it_is_computed(method: str, form: str) -> None:
-    assert check("vit_base_patch16_224", method, 3).form == form
+def test_summary_says_how_it_is_computed(method: str, computation: str) -> None:
+    assert summarize("vit_base_patch16_224", method, 3).computation == computation
 
 
 def test_what_eval_and_predict_leave_out_is_named(
@@ -184,7 +184,7 @@ def test_what_eval_and_predict_leave_out_is_named(
     assert len(answers) == 14
     assert all(Path(answer["image"]).parent.name == answer["top"][0]["class"] for answer in answers)
     assert heard.err.count("left out") == 2
-    vpt("eval", tuned, tmp_path / "new", "--part", "train", "--json", "--skip-corrupt")
+    vpt("eval", tuned, tmp_path / "new", "--split", "train", "--json", "--skip-corrupt")
     heard = capsys.readouterr()
     assert json.loads(heard.out)["top1"] == 1.0
     assert json.loads(heard.out)["images"] + heard.err.count("left out") == 8  # of 16: val and test have four each
@@ -192,14 +192,14 @@ def test_what_eval_and_predict_leave_out_is_named(
 
 def test_random_crops_are_cut_from_images_kept_larger(photos: Path, tmp_path: Path) -> None:
     out, kept = tmp_path / "crops.safetensors", tmp_path / "kept"
-    vpt("tune", photos, "--out", out, *SMALL, "--augment", "resize_crop", "--cache", kept)
+    vpt("tune", photos, "--out", out, *SMALL, "--augment", "random_resized_crop", "--cache", kept)
     sides = sorted(np.load(file, mmap_mode="r").shape[-1] for file in kept.glob("pixels-*.npy"))
     assert sides == [48, 48, 48, 68]  # train, val and test as the backbone takes them, and train to cut from
     assert not list(kept.glob("*-crop*"))
     assert json.loads((tmp_path / "crops.run" / "result.json").read_text())["top1"] > 0.5
 
 
-@pytest.mark.parametrize("augment", ["crop", "resize_crop"])
+@pytest.mark.parametrize("augment", ["random_crop", "random_resized_crop"])
 def test_what_is_cut_has_the_shape_of_what_is_tested(augment: str, tmp_path: Path) -> None:
     """A disc stays round in training where it is round in testing: with `--resize crop` no image is squashed."""
     y, x = np.mgrid[:60, :120]

@@ -22,11 +22,11 @@ def test_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_check_refuses_what_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
-    assert code("check", "resnet18", "vpt", "--classes", 6) == ExitCode.FIT
+    assert code("summary", "resnet18", "vpt", "--classes", 6) == ExitCode.UNSUPPORTED
     assert "methods that fit: linear, mlp, partial, bias" in capsys.readouterr().err
-    assert code("check", "resnet81", "vpt", "--classes", 6) == ExitCode.BACKBONE
+    assert code("summary", "resnet81", "vpt", "--classes", 6) == ExitCode.BACKBONE
     assert "resnet18" in capsys.readouterr().err
-    assert code("check", "resnet18", "vpt(lenght=3)", "--classes", 6) == ExitCode.USAGE
+    assert code("summary", "resnet18", "vpt(lenght=3)", "--classes", 6) == ExitCode.USAGE
     assert "did you mean 'length'?" in capsys.readouterr().err
 
 
@@ -34,15 +34,15 @@ def test_other_settings_on_the_same_file_are_refused(
     photos: Path, tuned: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert code("tune", photos, "--out", tuned, *SMALL, "--lr", 3) == ExitCode.USAGE
-    assert "recipe.learning_rate: 0.5 then, 3.0 now" in capsys.readouterr().err
+    assert "config.learning_rate: 0.5 then, 3.0 now" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("tune", "digits", "--seed", -1), "seed is -1"),
-        (("check", "vit_base_patch16_224", "vpt", "--classes", 0), "num_classes is 0"),
-        (("check", "vit_base_patch16_224", "vpt", "--classes", -1), "num_classes is -1"),
+        (("summary", "vit_base_patch16_224", "vpt", "--classes", 0), "num_classes is 0"),
+        (("summary", "vit_base_patch16_224", "vpt", "--classes", -1), "num_classes is -1"),
         (("tune", "digits", "--image-size", -1), "image_size is -1"),
     ],
 )
@@ -106,7 +106,7 @@ def test_names_that_are_no_utf8(photos: Path, tmp_path: Path, capsys: pytest.Cap
 
 
 def test_a_folder_is_no_tuned_file(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert code("show", photos) == ExitCode.ARTIFACT
+    assert code("inspect", photos) == ExitCode.TUNED_FILE
     assert "is a folder, not a tuned file" in capsys.readouterr().err
 
 
@@ -150,8 +150,8 @@ def test_options_for_segmentation_are_refused(
     photos: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for arguments, option in (
-        (("tune", photos, "--out", tmp_path / "x.safetensors", "--ignore", 0), "--ignore"),
-        (("eval", tuned, photos, "--reduce-zero"), "--reduce-zero"),
+        (("tune", photos, "--out", tmp_path / "x.safetensors", "--ignore-index", 0), "--ignore-index"),
+        (("eval", tuned, photos, "--reduce-zero-label"), "--reduce-zero-label"),
         (("eval", tuned, photos, "--scales", "1"), "--scales"),
         (("predict", tuned, photos, "--out", tmp_path / "masks"), "--out"),
     ):

@@ -38,7 +38,7 @@ def test_a_diverging_run_stops_with_advice_and_is_recorded(
     assert code("tune", photos, "--out", out, *SMALL, "--lr", 1e30) == ExitCode.TRAINING
     error = capsys.readouterr().err
     assert "epoch 1, step" in error
-    assert "try a learning rate of 1e+29" in error
+    assert "try learning_rate 1e+29" in error
     failure = json.loads((tmp_path / "nan.run" / "result.json").read_text())
     assert failure["status"] == "failed"
     assert not out.exists()
@@ -61,7 +61,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("data", "settings"),
     [
         ("photos", ("--epochs", 40)),
-        ("scenes", ("--iterations", 40, "--interval", 1, "--head", "linear", "--image-size", 48)),
+        ("scenes", ("--iterations", 40, "--eval-every", 1, "--head", "linear", "--image-size", 48)),
     ],
 )
 @pytest.mark.parametrize(("how", "left"), [(signal.SIGKILL, -9), (signal.SIGINT, ExitCode.INTERRUPTED)])

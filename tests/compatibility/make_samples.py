@@ -89,7 +89,7 @@ FILES: dict[str, tuple[str, str, str | None, str]] = {
     "mlp": ("vit", "mlp", None, "fp32"),
     "partial": ("vit", "partial(k=1)", None, "fp32"),
     "bias": ("vit", "bias", None, "fp32"),
-    "bias_tables": ("beit", "bias(tables=true)", None, "fp32"),
+    "bias_tables": ("beit", "bias(rel_pos_bias=true)", None, "fp32"),
     "norm": ("vit", "norm", None, "fp32"),
     "adapter": ("vit", "adapter(reduction=4)", None, "fp32"),
     "adapter_zero": ("vit", "adapter(reduction=4, init=zero)", None, "fp32"),

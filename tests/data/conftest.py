@@ -11,20 +11,20 @@ from PIL import Image
 
 
 class Draw(Protocol):
-    def __call__(self, *paths: str, colour: tuple[int, int, int] | None = None) -> Path: ...
+    def __call__(self, *paths: str, color: tuple[int, int, int] | None = None) -> Path: ...
 
 
 @pytest.fixture
 def draw(tmp_path: Path) -> Draw:
-    """Write a 10 x 12 image to each path below the returned root; a new colour each, unless one is given."""
+    """Write a 10 x 12 image to each path below the returned root; a new color each, unless one is given."""
     fresh = count(1)
 
-    def draw(*paths: str, colour: tuple[int, int, int] | None = None) -> Path:
+    def draw(*paths: str, color: tuple[int, int, int] | None = None) -> Path:
         for path in paths:
             number = next(fresh)
             file = tmp_path / path
             file.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (10, 12), colour or (number % 256, number // 256, 7)).save(file)
+            Image.new("RGB", (10, 12), color or (number % 256, number // 256, 7)).save(file)
         return tmp_path
 
     return draw

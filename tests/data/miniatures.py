@@ -18,7 +18,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from vpt.datasets.catalog import TASKS
-from vpt.datasets.download_dir import Remote
+from vpt.datasets.download_dir import RemoteFile
 from vpt.datasets.task import BenchmarkTask
 
 _fresh = count(1)
@@ -45,10 +45,10 @@ def pixels(n: int, *shape: int) -> np.ndarray:
 def cifar100(root: Path) -> dict[str, int]:
     folder = root / "cifar-100-binary"
     put(folder / "fine_label_names.txt", "apple\naquarium_fish\nbaby\n")
-    for part, n in (("train", 30), ("test", 6)):
+    for split_name, n in (("train", 30), ("test", 6)):
         rows = pixels(n, 3074)
         rows[:, 0], rows[:, 1] = 19, np.arange(n) % 3  # coarse, fine
-        put(folder / f"{part}.bin", rows.tobytes())
+        put(folder / f"{split_name}.bin", rows.tobytes())
     return {"train": 30, "test": 6}
 
 
@@ -61,9 +61,9 @@ def caltech101(root: Path) -> dict[str, int | None]:
 
 
 def dtd(root: Path) -> dict[str, int]:
-    for part, numbers in (("train1", range(4)), ("val1", range(4, 6)), ("test1", range(6, 9))):
+    for split_name, numbers in (("train1", range(4)), ("val1", range(4, 6)), ("test1", range(6, 9))):
         names = [f"{kind}/{kind}_{i:04d}.jpg" for kind in ("banded", "zigzagged") for i in numbers]
-        put(root / "dtd" / "labels" / f"{part}.txt", "\n".join(names) + "\n")
+        put(root / "dtd" / "labels" / f"{split_name}.txt", "\n".join(names) + "\n")
         for name in names:
             put(root / "dtd" / "images" / name)
     return {"train": 8, "validation": 4, "test": 6}
@@ -79,9 +79,9 @@ def flowers(root: Path) -> dict[str, int]:
 
 
 def pets(root: Path) -> dict[str, int]:
-    for part, numbers in (("trainval", range(10)), ("test", range(10, 13))):
+    for split_name, numbers in (("trainval", range(10)), ("test", range(10, 13))):
         rows = [(f"{breed}_{i}", label) for label, breed in ((1, "Abyssinian"), (2, "great_pyrenees")) for i in numbers]
-        put(root / "annotations" / f"{part}.txt", "".join(f"{name} {label} 1 1\n" for name, label in rows))
+        put(root / "annotations" / f"{split_name}.txt", "".join(f"{name} {label} 1 1\n" for name, label in rows))
         for name, _ in rows:
             put(root / "images" / f"{name}.jpg")
     return {"train": 20, "test": 6}
@@ -89,17 +89,17 @@ def pets(root: Path) -> dict[str, int]:
 
 def svhn(root: Path) -> dict[str, int]:
     root.mkdir(parents=True, exist_ok=True)
-    for part, n in (("train", 30), ("test", 12)):
+    for split_name, n in (("train", 30), ("test", 12)):
         labels = (np.arange(n) % 10 + 1).reshape(-1, 1)
-        savemat(root / f"{part}_32x32.mat", {"X": np.moveaxis(pixels(n, 32, 32, 3), 0, -1), "y": labels})
+        savemat(root / f"{split_name}_32x32.mat", {"X": np.moveaxis(pixels(n, 32, 32, 3), 0, -1), "y": labels})
     return {"train": 30, "test": 12}
 
 
 def sun397(root: Path) -> dict[str, int]:
     places = ("/a/abbey", "/c/church/indoor", "/c/church/outdoor")
-    for part, numbers in (("tr", range(4)), ("va", range(4, 6)), ("te", range(6, 9))):
+    for split_name, numbers in (("tr", range(4)), ("va", range(4, 6)), ("te", range(6, 9))):
         names = [f"{place}/sun_{'abcdefghi'[i]}.jpg" for place in places for i in numbers]
-        put(root / f"sun397_tfds_{part}.txt", "\n".join(names))
+        put(root / f"sun397_tfds_{split_name}.txt", "\n".join(names))
         for name in names:
             put(root / "SUN397" / name[1:])
     return {"train": 12, "validation": 6, "test": 9}
@@ -109,10 +109,10 @@ def camelyon(root: Path) -> dict[str, int]:
     import h5py
 
     root.mkdir(parents=True, exist_ok=True)
-    for part, n in (("train", 6), ("valid", 3), ("test", 4)):
-        with h5py.File(root / f"camelyonpatch_level_2_split_{part}_x.h5", "w") as file:
+    for split_name, n in (("train", 6), ("valid", 3), ("test", 4)):
+        with h5py.File(root / f"camelyonpatch_level_2_split_{split_name}_x.h5", "w") as file:
             file["x"] = pixels(n, 96, 96, 3)
-        with h5py.File(root / f"camelyonpatch_level_2_split_{part}_y.h5", "w") as file:
+        with h5py.File(root / f"camelyonpatch_level_2_split_{split_name}_y.h5", "w") as file:
             file["y"] = (np.arange(n) % 2).astype(np.uint8).reshape(n, 1, 1, 1)
     return {"train": 6, "validation": 3, "test": 4}
 
@@ -146,21 +146,21 @@ DEPTHS = (7.5, 8.0, 8.1, 8.5, 9.0, 9.5, 10.0, 10.5)  # of the closest object of 
 
 def clevr(root: Path) -> dict[str, int]:
     folder = root / "CLEVR_v1.0"
-    for part, n in (("train", 40), ("val", 8)):
+    for split_name, n in (("train", 40), ("val", 8)):
         scenes = []
         for i in range(n):
             things = [{"pixel_coords": [1, 2, DEPTHS[i % 8] + k]} for k in range(3 + i % 8)][::-1]
-            scenes.append({"image_filename": f"CLEVR_{part}_{i:06d}.png", "objects": things})
-            put(folder / "images" / part / f"CLEVR_{part}_{i:06d}.png")
-        put(folder / "scenes" / f"CLEVR_{part}_scenes.json", json.dumps({"scenes": scenes}))
+            scenes.append({"image_filename": f"CLEVR_{split_name}_{i:06d}.png", "objects": things})
+            put(folder / "images" / split_name / f"CLEVR_{split_name}_{i:06d}.png")
+        put(folder / "scenes" / f"CLEVR_{split_name}_scenes.json", json.dumps({"scenes": scenes}))
     return {"train": 40, "validation": 8}
 
 
 def dmlab(root: Path) -> dict[str, int]:
-    for part, shards in (("train", (7, 5)), ("validation", (6,)), ("test", (6,))):
+    for split_name, shards in (("train", (7, 5)), ("validation", (6,)), ("test", (6,))):
         for shard, n in enumerate(shards):
-            records = [record(f"video_{shard}_{part}_{i}.jpg", i % 6) for i in range(n)]
-            put(root / f"dmlab-{part}.tfrecord-{shard:05d}-of-{len(shards):05d}", b"".join(records))
+            records = [record(f"video_{shard}_{split_name}_{i}.jpg", i % 6) for i in range(n)]
+            put(root / f"dmlab-{split_name}.tfrecord-{shard:05d}-of-{len(shards):05d}", b"".join(records))
     return {"train": 12, "validation": 6, "test": 6}
 
 
@@ -222,13 +222,13 @@ def dsprites(root: Path) -> dict[str, int]:
 
 def smallnorb(root: Path) -> dict[str, int]:
     n = 72
-    for part, inner in (("training", "5x46789"), ("testing", "5x01235")):
+    for split_name, inner in (("training", "5x46789"), ("testing", "5x01235")):
         info = np.zeros((n, 4), dtype="<i4")
         info[:, 1], info[:, 2] = np.arange(n) % 9, np.arange(n) % 18 * 2
         for kind, magic, array in (("dat", 0x1E3D4C55, pixels(n, 2, 96, 96)), ("info", 0x1E3D4C54, info)):
             dims = (*array.shape, 1)[: max(3, array.ndim)]  # at least three sizes are stored
             head = struct.pack(f"<ii{len(dims)}i", magic, array.ndim, *dims)
-            name = f"smallnorb-{inner}x9x18x6x2x96x96-{part}-{kind}.mat.gz"
+            name = f"smallnorb-{inner}x9x18x6x2x96x96-{split_name}-{kind}.mat.gz"
             put(root / name, gzip.compress(head + array.tobytes(), 1))
     return {"train": n, "test": n}
 
@@ -266,10 +266,10 @@ def cells(texts: list[str]) -> np.ndarray:
 def dogs(root: Path) -> dict[str, int]:
     breeds = ("n02085620-Chihuahua", "n02085782-Japanese_spaniel")
     root.mkdir(parents=True, exist_ok=True)
-    for part, numbers in (("train", range(10)), ("test", range(10, 13))):
+    for split_name, numbers in (("train", range(10)), ("test", range(10, 13))):
         names = [f"{breed}/{breed.split('-')[0]}_{i}.jpg" for breed in breeds for i in numbers]
         labels = np.array([[1 + (name.split("/")[0] == breeds[1])] for name in names])
-        savemat(root / f"{part}_list.mat", {"file_list": cells(names), "labels": labels})
+        savemat(root / f"{split_name}_list.mat", {"file_list": cells(names), "labels": labels})
         for name in names:
             put(root / "Images" / name)
     return {"train": 20, "test": 6}
@@ -280,12 +280,12 @@ def cars(root: Path) -> dict[str, int]:
     savemat(
         root / "devkit" / "cars_meta.mat", {"class_names": cells(["AM General Hummer SUV 2000", "Ram C/V Cargo Van"]).T}
     )
-    for part, n, place in (("train", 20, "devkit/cars_train_annos"), ("test", 6, "cars_test_annos_withlabels")):
+    for split_name, n, place in (("train", 20, "devkit/cars_train_annos"), ("test", 6, "cars_test_annos_withlabels")):
         kinds = [(key, object) for key in ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "fname")]
         rows = np.array([[(1, 1, 2, 2, i % 2 + 1, f"{i + 1:05d}.jpg") for i in range(n)]], dtype=kinds)
         savemat(root / f"{place}.mat", {"annotations": rows})
         for i in range(n):
-            put(root / f"cars_{part}" / f"{i + 1:05d}.jpg")
+            put(root / f"cars_{split_name}" / f"{i + 1:05d}.jpg")
     return {"train": 20, "test": 6}
 
 
@@ -302,21 +302,27 @@ CLASSES = {
 }  # fmt: skip
 
 
-def miniature(name: str, root: Path, first: tuple[int, int] = (1000, 1000)) -> BenchmarkTask:
+def miniature(name: str, root: Path, limits: tuple[int, int] = (1000, 1000)) -> BenchmarkTask:
     """Build the source of a task in `root`; the row that fits it. first: as large as it is, all images are taken."""
     task = TASKS[name]
     published = BUILD[name](root)
     files = tuple(replace(remote, sha256=None, size=None) for remote in task.source.files)
-    cut = task.cut
-    if cut.first is not None:
-        cut = replace(cut, first=first)
-    elif "[" in cut.val:
-        cut = replace(cut, train="train[3:]", val="train[:3]")
+    split_spec = task.split_spec
+    if split_spec.limits is not None:
+        split_spec = replace(split_spec, limits=limits)
+    elif "[" in split_spec.val:
+        split_spec = replace(split_spec, train="train[3:]", val="train[:3]")
     classes = CLASSES.get(name, task.classes)
-    return replace(task, published=published, classes=classes, cut=cut, source=replace(task.source, files=files))
+    return replace(
+        task,
+        published_sizes=published,
+        classes=classes,
+        split_spec=split_spec,
+        source=replace(task.source, files=files),
+    )
 
 
-def pack(root: Path, remote: Remote, *names: str) -> None:
+def pack(root: Path, remote: RemoteFile, *names: str) -> None:
     """Move files and folders of `root` into the archive `remote`."""
     archive = root / remote.name
     if archive.name.endswith(".zip"):

@@ -14,8 +14,8 @@ def table() -> str:
     """The table of the tasks in Markdown."""
     lines = ["| task | group | classes | images | label | terms | source |", "|---|---|---|---|---|---|---|"]
     for task in TASKS.values():
-        cells = (task.name, task.group, str(task.classes), task.sizes_text, task.rule, task.source.terms)
-        lines.append(f"| {' | '.join(cells)} | [{task.source.citation}]({task.source.home}) |")
+        cells = (task.name, task.group, str(task.classes), task.sizes_text, task.label_description, task.source.terms)
+        lines.append(f"| {' | '.join(cells)} | [{task.source.citation}]({task.source.homepage}) |")
     return "\n".join(lines) + "\n"
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vpt.data.image_folder import read_folder
-from vpt.data.loading import read
+from vpt.data.image_folder import read_image_folder
+from vpt.data.loading import load_dataset
 from vpt.data.synthetic import TASKS
 from vpt.errors import DataError, SpecError
 
@@ -20,9 +20,9 @@ def files(*folders: str, count: int = 5) -> list[str]:
 
 def test_flat_folder_is_cut_by_class(draw):
     root = draw(*files("dog", "cat", count=10))
-    dataset = read(root)
+    dataset = load_dataset(root)
     assert dataset.classes == ("cat", "dog")
-    assert [split.counts(2).tolist() for split in dataset.splits.values()] == [[6, 6], [2, 2], [2, 2]]
+    assert [split.class_counts(2).tolist() for split in dataset.splits.values()] == [[6, 6], [2, 2], [2, 2]]
     assert "seed 0" in dataset.source and not dataset.notes and not dataset.ignored
     names = [set(split.names) for split in dataset.splits.values()]
     assert len(set.union(*names)) == 20
@@ -31,7 +31,7 @@ def test_flat_folder_is_cut_by_class(draw):
 @pytest.mark.parametrize("val", ["val", "valid", "validation", "Val"])
 def test_given_parts_stay_as_they_are(draw, val):
     root = draw(*files("train/a", "train/b"), *files(f"{val}/a", f"{val}/b", "test/a", "test/b", count=2))
-    dataset = read(root)
+    dataset = load_dataset(root)
     assert [len(split) for split in dataset.splits.values()] == [10, 4, 4]
     assert len(dataset.trainval()) == 14
     assert dataset.test.names[0] == "test/a/0.png"
@@ -40,44 +40,44 @@ def test_given_parts_stay_as_they_are(draw, val):
 
 def test_only_what_is_missing_is_cut(draw):
     root = draw(*files("train/a", "train/b", "test/a", "test/b"))
-    assert [len(split) for split in read(root).splits.values()] == [8, 2, 10]
-    assert [len(split) for split in read(root, val_fraction=0).splits.values()] == [10, 0, 10]
+    assert [len(split) for split in load_dataset(root).splits.values()] == [8, 2, 10]
+    assert [len(split) for split in load_dataset(root, val_fraction=0).splits.values()] == [10, 0, 10]
 
 
 def test_depth_names_and_suffixes(draw):
     root = draw("chat noir/été/a.PNG", "chat noir/été/ü b.JPeG", "chat noir/a.png", "犬/a.webp", "犬/b.Tif")
-    dataset = read_folder(root)
+    dataset = read_image_folder(root)
     assert dataset.classes == ("chat noir", "犬")
-    assert dataset.train.counts(2).tolist() == [3, 2]
+    assert dataset.train.class_counts(2).tolist() == [3, 2]
 
 
 def test_accents_in_two_forms_are_one_class(draw):
     root = draw("train/caf\u00e9/1.png", "train/b/1.png", "test/cafe\u0301/1.png")
-    assert read_folder(root).test.labels.tolist() == [1]
+    assert read_image_folder(root).test.labels.tolist() == [1]
 
 
 def test_other_files_are_named_and_clutter_is_not(draw):
     root = draw("a/1.png", "b/1.png", "lost.png", "a/.hidden.png", ".cache/1.png", "__MACOSX/a/1.png")
     for name in ("README.md", "a/list.csv", "b/Thumbs.db", "b/.DS_Store", "b/photo.heic"):
         (root / name).touch()
-    dataset = read_folder(root)
+    dataset = read_image_folder(root)
     assert dataset.ignored == ("README.md", "a/list.csv", "b/photo.heic", "lost.png")
     assert len(dataset.train) == 2
 
 
 def test_folders_beside_train_are_named(draw):
-    assert read_folder(draw("train/a/1.png", "train/b/1.png", "raw/x/1.png")).ignored == ("raw/",)
+    assert read_image_folder(draw("train/a/1.png", "train/b/1.png", "raw/x/1.png")).ignored == ("raw/",)
 
 
 def test_a_class_may_be_called_train(draw):
-    assert read_folder(draw("car/1.png", "plane/1.png", "train/1.png")).classes == ("car", "plane", "train")
+    assert read_image_folder(draw("car/1.png", "plane/1.png", "train/1.png")).classes == ("car", "plane", "train")
 
 
 def test_link_loops_end(draw):
     root = draw("a/1.png", "b/1.png")
     (root / "a" / "again").symlink_to(root / "a", target_is_directory=True)
     (root / "b" / "up").symlink_to(root, target_is_directory=True)
-    dataset = read_folder(root)
+    dataset = read_image_folder(root)
     assert len(dataset.train.images) >= 2
     assert any("again" in name for name in dataset.ignored)
 
@@ -87,29 +87,29 @@ def test_links_to_folders_are_followed(draw, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (root / "a" / "1.png").rename(elsewhere / "2.png")
     (root / "a" / "more").symlink_to(elsewhere, target_is_directory=True)
-    assert read_folder(root).train.names == ("a/more/2.png", "b/1.png")
+    assert read_image_folder(root).train.names == ("a/more/2.png", "b/1.png")
 
 
 def test_missing_from_test_is_a_note(draw):
-    dataset = read(draw(*files("train/a", "train/b", "test/a")))
+    dataset = load_dataset(draw(*files("train/a", "train/b", "test/a")))
     assert dataset.notes == ("test has no image of 1 class: 'b'; the test accuracy leaves that out",)
 
 
 def test_equal_bytes_across_parts_are_a_note(draw):
-    root = draw(*files("train/a", "train/b", "test/a", "test/b"), colour=(1, 2, 3))
-    (note,) = read(root, val_fraction=0).notes
+    root = draw(*files("train/a", "train/b", "test/a", "test/b"), color=(1, 2, 3))
+    (note,) = load_dataset(root, val_fraction=0).notes
     assert note.startswith("10 files of test with the same bytes as a file of train") and "and 5 more" in note
-    assert len(read(root).notes) == 3
+    assert len(load_dataset(root).notes) == 3
 
 
 def test_equal_bytes_inside_a_part_are_not(draw):
-    draw("train/a/1.png", "train/a/x/1.png", colour=(9, 9, 9))
-    assert not read(draw("train/b/1.png", "test/a/1.png", "test/b/1.png"), val_fraction=0).notes
+    draw("train/a/1.png", "train/a/x/1.png", color=(9, 9, 9))
+    assert not load_dataset(draw("train/b/1.png", "test/a/1.png", "test/b/1.png"), val_fraction=0).notes
 
 
 def refusal(source: Path | str) -> str:
     with pytest.raises(DataError) as caught:
-        read(source)
+        load_dataset(source)
     return str(caught.value)
 
 
@@ -161,11 +161,15 @@ def test_one_class_only(draw):
     assert "one class only, 'a' (2 images)" in refusal(draw("a/1.png", "a/2.png"))
 
 
-@pytest.mark.parametrize("part", ["val", "test"])
-def test_a_class_that_train_lacks(draw, part):
-    root = draw(*files("train/cat", "train/dog"), *files(f"{part}/Cat", f"{part}/emu", count=2), f"{part}/dog/1.png")
+@pytest.mark.parametrize("split_name", ["val", "test"])
+def test_a_class_that_train_lacks(draw, split_name):
+    root = draw(
+        *files("train/cat", "train/dog"),
+        *files(f"{split_name}/Cat", f"{split_name}/emu", count=2),
+        f"{split_name}/dog/1.png",
+    )
     text = refusal(root)
-    assert f"2 classes of {part} without any image in train" in text
+    assert f"2 classes of {split_name} without any image in train" in text
     assert "'Cat' (2 images); train has 'cat'\n  'emu' (2 images)\n" in text
 
 
@@ -195,13 +199,13 @@ def test_a_closed_folder(draw):
 def test_fractions_that_leave_nothing(draw, fractions):
     root = draw(*files("a", "b"))
     with pytest.raises(SpecError, match="fraction"):
-        read(root, val_fraction=fractions[0], test_fraction=fractions[1])
+        load_dataset(root, val_fraction=fractions[0], test_fraction=fractions[1])
 
 
 def test_a_built_in_task(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     task = sorted(TASKS)[0]
-    dataset = read(task, seed=3)
+    dataset = load_dataset(task, seed=3)
     assert dataset.name == task and dataset.classes == tuple(TASKS[task].classes)
     assert all(len(split) for split in dataset.splits.values())
 
@@ -209,6 +213,6 @@ def test_a_built_in_task(tmp_path, monkeypatch):
 def test_a_folder_goes_before_a_task(draw, monkeypatch):
     task = sorted(TASKS)[0]
     monkeypatch.chdir(draw(*files(f"{task}/a", f"{task}/b")))
-    dataset = read(task)
+    dataset = load_dataset(task)
     assert dataset.classes == ("a", "b")
     assert "not the built-in task" in dataset.notes[0]

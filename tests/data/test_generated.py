@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from vpt.data import synthetic
-from vpt.data.drawing import BALL, HEART, KITE, NONE, Scene, paint
-from vpt.data.synthetic import TASKS, draw, load
+from vpt.data.drawing import BALL, HEART, KITE, NONE, Scene, render
+from vpt.data.synthetic import TASKS, generate, generate_splits
 from vpt.errors import DataError
 
 DRAWN = [name for name in TASKS if name != "digits"]
@@ -15,25 +15,25 @@ DRAWN = [name for name in TASKS if name != "digits"]
 
 @pytest.mark.parametrize("task", TASKS)
 def test_shapes_labels_and_bytes(task):
-    images, labels = draw(task, 120, seed=1)
+    images, labels = generate(task, 120, seed=1)
     assert images.shape == (120, 48, 48, 3) and images.dtype == np.uint8
     assert labels.shape == (120,) and labels.dtype == np.int64
     assert set(labels.tolist()) == set(range(len(TASKS[task].classes)))
-    again, same = draw(task, 120, seed=1)
+    again, same = generate(task, 120, seed=1)
     assert (images == again).all() and (labels == same).all()
-    other, _ = draw(task, 120, seed=2)
+    other, _ = generate(task, 120, seed=2)
     assert (images != other).any()
 
 
 @pytest.mark.parametrize("task", DRAWN)
 def test_another_size(task):
-    images, _ = draw(task, 3, seed=0, size=32)
+    images, _ = generate(task, 3, seed=0, size=32)
     assert images.shape == (3, 32, 32, 3)
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_parts_share_no_image(task):
-    row, parts = TASKS[task], load(task, 0, size=16)
+    row, parts = TASKS[task], generate_splits(task, 0, size=16)
     assert [len(parts[part][1]) for part in ("train", "val", "test")] == [row.train, row.val, row.test]
     assert all(len(images) == len(labels) for images, labels in parts.values())
     images = np.concatenate([images for images, _ in parts.values()])
@@ -68,8 +68,8 @@ def test_orientation_is_where_the_kite_points():
 def test_a_kite_is_slim_towards_its_tip(angle, side):
     one = {name: np.full((1, 1), value, np.float32) for name, value in
            {"x": 0.5, "y": 0.5, "radius": 0.3, "angle": angle}.items()}  # fmt: skip
-    scene = Scene(kind=np.full((1, 1), KITE), colour=np.ones((1, 1, 3), np.float32), **one)
-    picture = paint(scene, np.zeros((1, 48, 48, 3), np.float32))[0].sum(axis=-1)
+    scene = Scene(kind=np.full((1, 1), KITE), color=np.ones((1, 1, 3), np.float32), **one)
+    picture = render(scene, np.zeros((1, 48, 48, 3), np.float32))[0].sum(axis=-1)
     assert 0.3 < picture[side].sum() / picture.sum() < 0.46
 
 
@@ -84,7 +84,7 @@ def test_distance_is_the_range_of_the_nearest():
 
 
 def test_digits_are_all_there_and_evenly_cut():
-    parts = load("digits", 0)
+    parts = generate_splits("digits", 0)
     counts = {part: np.bincount(labels, minlength=10) for part, (_, labels) in parts.items()}
     assert sum(counts.values()).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
     for count in counts.values():
@@ -103,4 +103,4 @@ def test_digits_are_all_there_and_evenly_cut():
 )
 def test_refusals(arguments, message):
     with pytest.raises(DataError, match=message):
-        draw(*arguments)
+        generate(*arguments)

@@ -23,37 +23,37 @@ def split_of(*paths: Path) -> Split:
     return Split(paths, np.arange(len(paths)) % 2, tuple(path.name for path in paths))
 
 
-def colour_of(path: Path) -> list[int]:
-    """The colour of the first pixel, which must be the colour of all."""
+def color_of(path: Path) -> list[int]:
+    """The color of the first pixel, which must be the color of all."""
     (image,) = decode(split_of(path), SMALL).images
     assert (image == image[:, :1, :1]).all()
     return image[:, 0, 0].tolist()
 
 
-def plain(mode: str, colour: object, size: tuple[int, int] = (16, 16)) -> Image.Image:
-    return Image.new(mode, size, colour)
+def plain(mode: str, color: object, size: tuple[int, int] = (16, 16)) -> Image.Image:
+    return Image.new(mode, size, color)
 
 
-def grey(value: float, dtype: str) -> Image.Image:
+def gray(value: float, dtype: str) -> Image.Image:
     return Image.fromarray(np.full((16, 16), value, dtype=dtype))
 
 
 KINDS = {
     "rgb.png": (plain("RGB", (10, 20, 30)), [10, 20, 30]),
-    "grey.bmp": (plain("L", 77), [77] * 3),
+    "gray.bmp": (plain("L", 77), [77] * 3),
     "bit.png": (plain("1", 1), [255] * 3),
     "cmyk.jpg": (plain("CMYK", (0, 0, 0, 255)), [0] * 3),
     "cmyk.tif": (plain("CMYK", (0, 255, 255, 0)), [255, 0, 0]),
     "half.png": (plain("RGBA", (255, 0, 0, 128)), [255, 127, 127]),
     "clear.webp": (plain("RGBA", (0, 0, 0, 0)), [255] * 3),
-    "grey-clear.png": (plain("LA", (0, 0)), [255] * 3),
-    "16bit.png": (grey(65535, "uint16"), [255] * 3),
-    "16bit-dark.png": (grey(257 * 40, "uint16"), [40] * 3),
-    "16bit.tif": (grey(257 * 200, "uint16"), [200] * 3),
-    "16bit-big.tif": (grey(257 * 200, ">u2"), [200] * 3),
-    "32bit.tif": (grey(257 * 9, "int32"), [9] * 3),
-    "float-one.tif": (grey(0.4, "float32"), [102] * 3),
-    "float-255.tif": (grey(200.4, "float32"), [200] * 3),
+    "gray-clear.png": (plain("LA", (0, 0)), [255] * 3),
+    "16bit.png": (gray(65535, "uint16"), [255] * 3),
+    "16bit-dark.png": (gray(257 * 40, "uint16"), [40] * 3),
+    "16bit.tif": (gray(257 * 200, "uint16"), [200] * 3),
+    "16bit-big.tif": (gray(257 * 200, ">u2"), [200] * 3),
+    "32bit.tif": (gray(257 * 9, "int32"), [9] * 3),
+    "float-one.tif": (gray(0.4, "float32"), [102] * 3),
+    "float-255.tif": (gray(200.4, "float32"), [200] * 3),
     "palette.gif": (plain("RGB", (0, 255, 0)).convert("P"), [0, 255, 0]),
     "plain.ppm": (plain("RGB", (1, 2, 3)), [1, 2, 3]),
 }
@@ -61,20 +61,20 @@ KINDS = {
 
 @pytest.mark.parametrize("name", KINDS)
 def test_colours(name, tmp_path):
-    image, colour = KINDS[name]
+    image, color = KINDS[name]
     image.save(tmp_path / name, **({"lossless": True} if name.endswith("webp") else {}))
-    assert colour_of(tmp_path / name) == colour
+    assert color_of(tmp_path / name) == color
 
 
 def test_transparency_without_an_alpha_channel(tmp_path):
     plain("RGB", (9, 9, 9)).save(tmp_path / "rgb.png", transparency=(9, 9, 9))
-    plain("L", 9).save(tmp_path / "grey.png", transparency=9)
+    plain("L", 9).save(tmp_path / "gray.png", transparency=9)
     palette = plain("P", 0)
     palette.putpalette([9, 9, 9, 200, 0, 0])
     palette.save(tmp_path / "one.png", transparency=0)
     palette.save(tmp_path / "each.png", transparency=bytes([0, 255]))
-    for name in ("rgb.png", "grey.png", "one.png", "each.png"):
-        assert colour_of(tmp_path / name) == [255] * 3, name
+    for name in ("rgb.png", "gray.png", "one.png", "each.png"):
+        assert color_of(tmp_path / name) == [255] * 3, name
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
@@ -142,9 +142,9 @@ def broken(root: Path) -> list[Path]:
     (root / "loop.jpg").symlink_to(root / "loop.jpg")
     (root / "program.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 90 90\n%%EndComments\n")
     plain("RGB", 0, size=(7, 300)).save(root / "sliver.png")
-    grey(float("nan"), "float32").save(root / "nan.tif")
-    grey(-3, "float32").save(root / "negative.tif")
-    grey(70000, "int32").save(root / "deep.tif")
+    gray(float("nan"), "float32").save(root / "nan.tif")
+    gray(-3, "float32").save(root / "negative.tif")
+    gray(70000, "int32").save(root / "deep.tif")
     damaged = bytearray((root / "sliver.png").read_bytes().replace(b"\0\0\0\x07", b"\0\0\0\x09"))
     (root / "checksum.png").write_bytes(damaged)
     if hasattr(os, "mkfifo"):
@@ -226,7 +226,7 @@ def test_skipping_keeps_images_and_labels_together(limit, tmp_path):
         else:
             paths[-1].touch()
     split = Split(tuple(paths), np.arange(12))
-    pixels = decode(split, SMALL, skip_corrupt=True, memory_limit=limit, spill=tmp_path / "spill")
+    pixels = decode(split, SMALL, skip_corrupt=True, memory_limit=limit, spill_dir=tmp_path / "spill")
     assert pixels.labels.tolist() == pixels.images[:, 0, 0, 0].tolist() == [1, 2, 4, 5, 7, 8, 10, 11]
     assert [name.split(": ")[1] for name in pixels.dropped] == ["empty (0 bytes)"] * 4
     assert pixels.names[0] == str(paths[1])
@@ -264,7 +264,7 @@ def test_the_file_holds_the_same_pixels(draw, tmp_path):
     root = draw("a.png", "b.png")
     split = split_of(root / "a.png", root / "b.png")
     inside = decode(split, SMALL)
-    outside = decode(split, SMALL, memory_limit=100, spill=tmp_path / "new" / "spill")
+    outside = decode(split, SMALL, memory_limit=100, spill_dir=tmp_path / "new" / "spill")
     assert isinstance(outside.images, np.memmap) and Path(outside.images.filename).parent.name == "spill"
     assert (outside.images == inside.images).all()
     with pytest.raises(DataError, match="more than the memory limit"):
@@ -275,14 +275,14 @@ def test_a_full_disk(draw, tmp_path, monkeypatch):
     path = draw("a.png") / "a.png"
     monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(10, 10, 0))
     with pytest.raises(StorageError, match=r"it needs 0\.0 MB.*0\.0 MB are free"):
-        decode(split_of(path), SMALL, memory_limit=0, spill=tmp_path / "spill")
+        decode(split_of(path), SMALL, memory_limit=0, spill_dir=tmp_path / "spill")
     assert not list((tmp_path / "spill").iterdir())
 
 
 def test_a_spill_folder_that_cannot_be(draw):
     path = draw("a.png") / "a.png"
     with pytest.raises(StorageError, match="could not be written"):
-        decode(split_of(path), SMALL, memory_limit=0, spill=path / "below-a-file")
+        decode(split_of(path), SMALL, memory_limit=0, spill_dir=path / "below-a-file")
 
 
 @pytest.mark.parametrize("trouble", [KeyboardInterrupt, ValueError])
@@ -293,7 +293,7 @@ def test_no_file_is_left_behind(trouble, draw, tmp_path):
         raise trouble
 
     with pytest.raises(trouble):
-        decode(split_of(path), SMALL, memory_limit=0, spill=tmp_path / "spill", progress=stop)
+        decode(split_of(path), SMALL, memory_limit=0, spill_dir=tmp_path / "spill", progress=stop)
     with pytest.raises(DataError):
-        decode(split_of(tmp_path / "none.png"), SMALL, memory_limit=0, spill=tmp_path / "spill")
+        decode(split_of(tmp_path / "none.png"), SMALL, memory_limit=0, spill_dir=tmp_path / "spill")
     assert not list((tmp_path / "spill").iterdir())

@@ -13,28 +13,28 @@ from PIL import Image
 
 from vpt.data import decode_cache
 from vpt.data.dataset import Split
-from vpt.data.decode_cache import decode_once
-from vpt.data.images import Pixels
+from vpt.data.decode_cache import decode_cached
+from vpt.data.images import DecodedImages
 from vpt.data.preprocessing import Preprocessing
 from vpt.errors import DataError
 
 SMALL = Preprocessing(size=8, interpolation="nearest")
-COLOURS = ((10, 20, 30), (200, 0, 0), (0, 250, 0))
+COLORS = ((10, 20, 30), (200, 0, 0), (0, 250, 0))
 
 
 @pytest.fixture
 def split(tmp_path: Path) -> Split:
-    paths = tuple(tmp_path / f"{i}.png" for i in range(len(COLOURS)))
-    for path, colour in zip(paths, COLOURS, strict=True):
-        Image.new("RGB", (16, 16), colour).save(path)
+    paths = tuple(tmp_path / f"{i}.png" for i in range(len(COLORS)))
+    for path, color in zip(paths, COLORS, strict=True):
+        Image.new("RGB", (16, 16), color).save(path)
     return Split(paths, np.array([0, 1, 2]))
 
 
-def read(split: Split, folder: Path, preprocessing: Preprocessing = SMALL, **options: bool) -> Pixels:
-    return decode_once(split, preprocessing, folder=folder / "kept", spill=folder / "spill", **options)
+def read(split: Split, folder: Path, preprocessing: Preprocessing = SMALL, **options: bool) -> DecodedImages:
+    return decode_cached(split, preprocessing, cache_dir=folder / "kept", spill_dir=folder / "spill", **options)
 
 
-def colours(pixels: Pixels) -> list[tuple[int, ...]]:
+def colors(pixels: DecodedImages) -> list[tuple[int, ...]]:
     assert isinstance(pixels.images, np.memmap)
     return [tuple(image[:, 0, 0].tolist()) for image in pixels.images]
 
@@ -50,11 +50,11 @@ def test_the_second_time_nothing_is_decoded(split: Split, tmp_path: Path, monkey
     first = read(split, tmp_path)
     forbid(monkeypatch)
     again = read(split, tmp_path)
-    assert colours(first) == colours(again) == list(COLOURS)
+    assert colors(first) == colors(again) == list(COLORS)
     assert again.labels.tolist() == [0, 1, 2] and again.names == split.names
     assert not again.images.flags.writeable
     other = read(split, tmp_path, replace(SMALL, mean=(0.5, 0.5, 0.5)))  # the pixels do not depend on it
-    assert colours(other) == list(COLOURS)
+    assert colors(other) == list(COLORS)
     assert len(list((tmp_path / "kept").iterdir())) == 2
 
 
@@ -66,7 +66,7 @@ def test_a_changed_image_is_decoded_again(split: Split, tmp_path: Path) -> None:
     Image.new("RGB", (16, 16), (201, 0, 0)).save(path)
     assert path.stat().st_size == size, "this test wants files of one size"
     os.utime(path, ns=(then + 1, then + 1))
-    assert colours(read(split, tmp_path))[1] == (201, 0, 0)
+    assert colors(read(split, tmp_path))[1] == (201, 0, 0)
 
 
 @pytest.mark.parametrize("change", [{"size": 10}, {"interpolation": "bilinear"}, {"resize": "crop"}])
@@ -85,7 +85,7 @@ def test_a_damaged_entry_is_made_again(split: Split, tmp_path: Path, suffix: str
     read(split, tmp_path)
     (path,) = (tmp_path / "kept").glob(f"*{suffix}")
     path.write_bytes(damage)
-    assert colours(read(split, tmp_path)) == list(COLOURS)
+    assert colors(read(split, tmp_path)) == list(COLORS)
 
 
 def test_what_was_left_out_stays_known(split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,14 +98,14 @@ def test_what_was_left_out_stays_known(split: Split, tmp_path: Path, monkeypatch
     first = read(split, tmp_path, skip_corrupt=True)
     forbid(monkeypatch)
     again = read(split, tmp_path, skip_corrupt=True)
-    assert colours(first) == colours(again) == list(COLOURS[1:])
+    assert colors(first) == colors(again) == list(COLORS[1:])
     assert again.labels.tolist() == [1, 2] and again.dropped == first.dropped != ()
 
 
 def test_several_at_once(split: Split, tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: read(split, tmp_path), range(8)))
-    assert [colours(pixels) for pixels in found] == [list(COLOURS)] * 8
+    assert [colors(pixels) for pixels in found] == [list(COLORS)] * 8
     assert len(list((tmp_path / "kept").iterdir())) == 2
 
 

@@ -15,23 +15,23 @@ from PIL import Image
 from scipy.io import loadmat
 
 from vpt.datasets.catalog import TASKS
-from vpt.datasets.download_dir import Place, unpack
-from vpt.datasets.layouts.bins import bin_of
+from vpt.datasets.download_dir import DownloadDir, extract_archive
+from vpt.datasets.layouts.bins import bin_index
 from vpt.datasets.layouts.clevr import EDGES as CLEVR_EDGES
 from vpt.datasets.layouts.kitti import EDGES as KITTI_EDGES
 from vpt.datasets.layouts.smallnorb import read_matrix
-from vpt.datasets.layouts.tfrecord import example, records
-from vpt.datasets.prepared.records import Listing
-from vpt.datasets.split_spec import Cut, published_order
+from vpt.datasets.layouts.tfrecord import iter_records, parse_example
+from vpt.datasets.prepared.records import SourceData
+from vpt.datasets.split_spec import SplitSpec, published_order
 from vpt.errors import DataError
 
 
-def read(name: str, root: Path) -> Listing:
+def read(name: str, root: Path) -> SourceData:
     """The miniature of a task, as its layout reads it; what is gzipped is unpacked before."""
     task = miniature(name, root)
     for file in list(root.glob("*.gz")):
-        unpack(file, root / "unpacked")
-    return task.read(Place(root, root / "unpacked"))
+        extract_archive(file, root / "unpacked")
+    return task.read_source(DownloadDir(root, root / "unpacked"))
 
 
 def decoded(content: bytes) -> np.ndarray:
@@ -41,14 +41,14 @@ def decoded(content: bytes) -> np.ndarray:
 @pytest.mark.parametrize("name", TASKS)
 def test_counts_labels_and_images(name: str, tmp_path: Path) -> None:
     task = miniature(name, tmp_path / "counted")
-    listing = read(name, tmp_path / "source")
-    for part, count in task.published.items():
-        assert count is None or len(listing.parts[part]) == count
-    assert set(listing.parts) == set(task.published)
-    assert len(listing.classes) == task.classes == len(set(listing.classes))
-    labels = np.concatenate([part.labels for part in listing.parts.values()])
+    source_data = read(name, tmp_path / "source")
+    for part, count in task.published_sizes.items():
+        assert count is None or len(source_data.splits[part]) == count
+    assert set(source_data.splits) == set(task.published_sizes)
+    assert len(source_data.classes) == task.classes == len(set(source_data.classes))
+    labels = np.concatenate([part.labels for part in source_data.splits.values()])
     assert set(labels.tolist()) == set(range(task.classes))
-    for part in listing.parts.values():
+    for part in source_data.splits.values():
         assert len(set(zip(part.names, part.labels.tolist(), strict=True))) == len(part)
         image = part.encoded(len(part) - 1)
         assert decoded(image).ndim in (2, 3)
@@ -79,7 +79,7 @@ def test_the_sizes_are_those_of_the_paper() -> None:
 
 
 def test_bins_are_closed_above() -> None:
-    assert [bin_of(depth, CLEVR_EDGES) for depth in (0.1, 8.0, 8.01, 8.5, 9, 9.5, 10, 10.1, 500)] == [
+    assert [bin_index(depth, CLEVR_EDGES) for depth in (0.1, 8.0, 8.01, 8.5, 9, 9.5, 10, 10.1, 500)] == [
         0,
         0,
         1,
@@ -90,50 +90,50 @@ def test_bins_are_closed_above() -> None:
         5,
         5,
     ]
-    assert [bin_of(depth, KITTI_EDGES) for depth in (-3, 8, 8.01, 20, 20.01, 999, 1000)] == [0, 0, 1, 1, 2, 2, 3]
+    assert [bin_index(depth, KITTI_EDGES) for depth in (-3, 8, 8.01, 20, 20.01, 999, 1000)] == [0, 0, 1, 1, 2, 2, 3]
     with pytest.raises(DataError, match="lies below 0"):
-        bin_of(0.0, CLEVR_EDGES)
+        bin_index(0.0, CLEVR_EDGES)
 
 
 def test_clevr(tmp_path: Path) -> None:
     depths, counts = read("clevr_dist", tmp_path / "a"), read("clevr_count", tmp_path / "b")
-    assert depths.parts["train"].labels.tolist()[:8] == [0, 0, 1, 1, 2, 3, 4, 5]
-    assert counts.parts["validation"].labels.tolist() == list(range(8))
+    assert depths.splits["train"].labels.tolist()[:8] == [0, 0, 1, 1, 2, 3, 4, 5]
+    assert counts.splits["validation"].labels.tolist() == list(range(8))
     assert counts.classes[0] == "3_objects"
-    assert depths.parts["train"].names[1] == "CLEVR_train_000001.png"
+    assert depths.splits["train"].names[1] == "CLEVR_train_000001.png"
 
 
 def test_kitti(tmp_path: Path) -> None:
-    listing = read("kitti", tmp_path)
+    source_data = read("kitti", tmp_path)
     everything = {
-        name: label for part in listing.parts.values() for name, label in zip(part.names, part.labels, strict=True)
+        name: label for part in source_data.splits.values() for name, label in zip(part.names, part.labels, strict=True)
     }
     assert len(everything) == 80
     assert all(label == int(name[:6]) % len(KITTI_DEPTHS) for name, label in everything.items())
-    videos = [{int(name[:6]) // 4 for name in part.names} for part in listing.parts.values()]
+    videos = [{int(name[:6]) // 4 for name in part.names} for part in source_data.splits.values()]
     assert [len(found) for found in videos] == [16, 2, 2]  # whole videos
     assert not videos[0] & videos[1] | videos[0] & videos[2] | videos[1] & videos[2]
 
 
 def test_dsprites(tmp_path: Path) -> None:
-    place, turn = read("dsprites_loc", tmp_path), TASKS["dsprites_ori"].read(Place(tmp_path))
+    place, turn = read("dsprites_loc", tmp_path), TASKS["dsprites_ori"].read_source(DownloadDir(tmp_path))
     values = np.arange(320)
-    assert place.parts["train"].labels.tolist() == [x // 2 for x in values % 32]
-    assert turn.parts["train"].labels.tolist() == [int(np.floor(x / 2.5)) for x in values % 40]
+    assert place.splits["train"].labels.tolist() == [x // 2 for x in values % 32]
+    assert turn.splits["train"].labels.tolist() == [int(np.floor(x / 2.5)) for x in values % 40]
     with np.load(tmp_path / "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz") as stored:
         images = stored["imgs"]
     for i in (7, 300, 3):  # backwards, too
-        assert (decoded(place.parts["train"].encoded(i)) == images[i] * 255).all()
+        assert (decoded(place.splits["train"].encoded(i)) == images[i] * 255).all()
 
 
 def test_smallnorb(tmp_path: Path) -> None:
     angle = read("snorb_azi", tmp_path)
-    height = TASKS["snorb_ele"].read(Place(tmp_path, tmp_path / "unpacked"))
-    assert angle.parts["train"].labels.tolist() == [i % 18 for i in range(72)]
-    assert height.parts["test"].labels.tolist() == [i % 9 for i in range(72)]
+    height = TASKS["snorb_ele"].read_source(DownloadDir(tmp_path, tmp_path / "unpacked"))
+    assert angle.splits["train"].labels.tolist() == [i % 18 for i in range(72)]
+    assert height.splits["test"].labels.tolist() == [i % 9 for i in range(72)]
     assert (angle.classes[17], height.classes[0]) == ("azimuth_340", "elevation_30")
-    (dat,) = Place(tmp_path / "unpacked").find("smallnorb-5x01235x9x18x6x2x96x96-testing-dat.mat")
-    assert (decoded(angle.parts["test"].encoded(5)) == read_matrix(dat)[5, 0]).all()
+    (dat,) = DownloadDir(tmp_path / "unpacked").find("smallnorb-5x01235x9x18x6x2x96x96-testing-dat.mat")
+    assert (decoded(angle.splits["test"].encoded(5)) == read_matrix(dat)[5, 0]).all()
     dat.write_bytes(dat.read_bytes()[:-1])
     with pytest.raises(DataError, match="do not fit its shape"):
         read_matrix(dat)
@@ -144,100 +144,100 @@ def test_smallnorb(tmp_path: Path) -> None:
 
 def test_cifar100(tmp_path: Path) -> None:
     cifar100(tmp_path)
-    part = TASKS["cifar100"].read(Place(tmp_path)).parts["train"]
+    part = TASKS["cifar100"].read_source(DownloadDir(tmp_path)).splits["train"]
     rows = np.fromfile(tmp_path / "cifar-100-binary" / "train.bin", dtype=np.uint8).reshape(-1, 3074)
     assert part.labels.tolist() == rows[:, 1].tolist()  # the fine label, not the coarse one
     assert decoded(part.encoded(4))[3, 5].tolist() == [rows[4, 2 + plane * 1024 + 3 * 32 + 5] for plane in range(3)]
     (tmp_path / "cifar-100-binary" / "train.bin").write_bytes(b"\0" * 3000)
     with pytest.raises(DataError, match="no multiple of 3074"):
-        TASKS["cifar100"].read(Place(tmp_path))
+        TASKS["cifar100"].read_source(DownloadDir(tmp_path))
 
 
 def test_svhn(tmp_path: Path) -> None:
-    part = read("svhn", tmp_path).parts["test"]
+    part = read("svhn", tmp_path).splits["test"]
     stored = loadmat(tmp_path / "test_32x32.mat")
     assert part.labels.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2]
     assert (decoded(part.encoded(9)) == stored["X"][..., 9]).all()
 
 
 def test_dmlab(tmp_path: Path) -> None:
-    part = read("dmlab", tmp_path).parts["train"]
+    part = read("dmlab", tmp_path).splits["train"]
     assert part.names[7:9] == ("video_1_train_0.jpg", "video_1_train_1.jpg")  # of the second file
     assert part.labels.tolist() == [0, 1, 2, 3, 4, 5, 0, 0, 1, 2, 3, 4]
     assert part.encoded(8)[:2] == b"\xff\xd8"  # the JPEG as it is stored
     file = tmp_path / "dmlab-test.tfrecord-00000-of-00001"
     file.write_bytes(file.read_bytes()[:-5])
     with pytest.raises(DataError, match="is cut off within the record"):
-        list(records(file))
+        list(iter_records(file))
 
 
 def test_an_example_of_two_hundred_thousand_bytes() -> None:
     image = bytes(range(256)) * 800
     framed = record("video_1_2_3.jpg", 5, image)
-    assert example(framed[12:-4]) == {"image": image, "filename": b"video_1_2_3.jpg", "label": 5}
+    assert parse_example(framed[12:-4]) == {"image": image, "filename": b"video_1_2_3.jpg", "label": 5}
     with pytest.raises(DataError, match=r"no tf\.train\.Example"):
-        example(b"\xff\xff\xff")
+        parse_example(b"\xff\xff\xff")
 
 
 def test_retinopathy(tmp_path: Path) -> None:
-    parts = read("retinopathy", tmp_path).parts
+    parts = read("retinopathy", tmp_path).splits
     assert parts["validation"].keys == tuple(f"{i}_right" for i in range(10, 15))  # the public half
     assert parts["test"].labels.tolist() == [i % 5 for i in range(15, 22)]
 
 
 def test_flowers_pets_and_cars_count_from_one(tmp_path: Path) -> None:
-    flowers = read("flowers", tmp_path / "flowers").parts
+    flowers = read("flowers", tmp_path / "flowers").splits
     assert flowers["test"].names == tuple(f"image_{i:05d}.jpg" for i in (10, 9, 8, 7))
     assert flowers["validation"].labels.tolist() == [2, 1, 0]
     pets = read("pets", tmp_path / "pets")
-    assert (pets.classes, set(pets.parts["train"].labels)) == (("Abyssinian", "great_pyrenees"), {0, 1})
+    assert (pets.classes, set(pets.splits["train"].labels)) == (("Abyssinian", "great_pyrenees"), {0, 1})
     cars = read("cars", tmp_path / "cars")
     assert cars.classes[1] == "Ram C/V Cargo Van"
-    assert cars.parts["test"].names[1] == "cars_test/00002.jpg"
-    assert cars.parts["test"].labels.tolist() == [0, 1] * 3
+    assert cars.splits["test"].names[1] == "cars_test/00002.jpg"
+    assert cars.splits["test"].labels.tolist() == [0, 1] * 3
 
 
 def test_birds(tmp_path: Path) -> None:
-    listing = read("nabirds", tmp_path)
-    assert listing.classes == ("Bird number 295", "Bird number 1010")  # those with images, in the order of numbers
-    assert listing.parts["train"].labels.tolist() == [0] * 6 + [1] * 6
+    source_data = read("nabirds", tmp_path)
+    assert source_data.classes == ("Bird number 295", "Bird number 1010")  # those with images, in the order of numbers
+    assert source_data.splits["train"].labels.tolist() == [0] * 6 + [1] * 6
     (tmp_path / "nabirds" / "images" / "295.Bird" / "03.jpg").unlink()
     with pytest.raises(DataError, match=r"1 listed image not there:\n  295\.Bird/03\.jpg"):
-        TASKS["nabirds"].read(Place(tmp_path))
+        TASKS["nabirds"].read_source(DownloadDir(tmp_path))
 
 
 def test_caltech_draws_thirty_of_each_class(tmp_path: Path) -> None:
-    listing = read("caltech101", tmp_path)
-    assert Counter(listing.parts["train"].labels.tolist()) == {0: 30, 1: 30}
-    assert len(listing.parts["test"]) == 4  # the file that is no image is none of them
-    assert "not comparable" in listing.notes[0]
+    source_data = read("caltech101", tmp_path)
+    assert Counter(source_data.splits["train"].labels.tolist()) == {0: 30, 1: 30}
+    assert len(source_data.splits["test"]) == 4  # the file that is no image is none of them
+    assert "not comparable" in source_data.notes[0]
 
 
 def test_sun397_names_nested_places(tmp_path: Path) -> None:
-    listing = read("sun397", tmp_path)
-    assert listing.classes == ("abbey", "church/indoor", "church/outdoor")
-    assert listing.parts["train"].keys[0] == "/a/abbey/sun_a.jpg"
+    source_data = read("sun397", tmp_path)
+    assert source_data.classes == ("abbey", "church/indoor", "church/outdoor")
+    assert source_data.splits["train"].keys[0] == "/a/abbey/sun_a.jpg"
 
 
 def test_the_heaps_keep_the_names_of_published_lists(tmp_path: Path) -> None:
-    part = read("resisc45", tmp_path).parts["train"]
+    part = read("resisc45", tmp_path).splits["train"]
     assert (part.names[10], part.keys[10]) == ("tennis_court_001.jpg", "tennis_court_tennis_court_001.jpg")
 
 
 def test_no_pickle_is_opened(tmp_path: Path) -> None:
     put(tmp_path / "cifar-100-python" / "train", b"\x80\x04.")
     with pytest.raises(DataError, match=r"cifar-100-binary/train\.bin"):
-        TASKS["cifar100"].read(Place(tmp_path))
+        TASKS["cifar100"].read_source(DownloadDir(tmp_path))
     dsprites(tmp_path)  # with a pickle beside the arrays that are read
-    assert len(TASKS["dsprites_loc"].read(Place(tmp_path)).parts["train"]) == 320
+    assert len(TASKS["dsprites_loc"].read_source(DownloadDir(tmp_path)).splits["train"]) == 320
 
 
 def test_slices() -> None:
-    cut = Cut("train[:60%]", "train[60%:80%]", "train[80%:]", (800, 200))
-    assert cut.sizes({"train": 27_000}) == {"train": 800, "val": 200, "test": 5_400}
-    assert Cut("train[600:]", "train[:600]", "test").sizes({"train": 5_994, "test": 9})["train"] == 5_394
+    split_spec = SplitSpec("train[:60%]", "train[60%:80%]", "train[80%:]", (800, 200))
+    assert split_spec.sizes({"train": 27_000}) == {"train": 800, "val": 200, "test": 5_400}
+    assert SplitSpec("train[600:]", "train[:600]", "test").sizes({"train": 5_994, "test": 9})["train"] == 5_394
     with pytest.raises(DataError, match="cannot be read"):
-        Cut("train[-1:]", "train", "test").sizes({"train": 10, "test": 1})
+        SplitSpec("train[-1:]", "train", "test").sizes({"train": 10, "test": 1})
 
 
 def test_the_order_is_that_of_md5() -> None:
@@ -267,7 +267,9 @@ EUROSAT = {
 )
 def test_published_names_come_out(task: str, names: list[str], keys: list[str] | None, shared: Path) -> None:
     """The 800 and 200 file names that were published are the first ones of our order, without any image."""
-    published = json.loads((shared / "paper" / "vtab_trainval_splits.json").read_text())[TASKS[task].names]
+    published = json.loads((shared / "paper" / "vtab_trainval_splits.json").read_text())[
+        TASKS[task].published_names_key
+    ]
     order = [names[i] for i in published_order(keys or names, "train")]
     share = {"cifar100": 0.9, "clevr_count": 0.9, "eurosat": 0.6}[task]
     start = round(share * len(names))
@@ -278,17 +280,19 @@ def test_published_names_come_out(task: str, names: list[str], keys: list[str] |
 @pytest.mark.parametrize("task", ["dmlab", "kitti", "retinopathy", "dtd", "flowers102", "sun397"])
 def test_published_names_are_the_lowest_ranks(task: str, shared: Path) -> None:
     """Where other names are not known: 800 lowest ranks of n lie below 800 / n, but for chance."""
-    published = json.loads((shared / "paper" / "vtab_trainval_splits.json").read_text())[TASKS[task].names]
+    published = json.loads((shared / "paper" / "vtab_trainval_splits.json").read_text())[
+        TASKS[task].published_names_key
+    ]
     for part, own in (("train", "train"), ("val", "validation")):
         ranks = [int(hashlib.md5((own + name).encode()).hexdigest(), 16) / 2**128 for name in published[part]]
-        share = len(ranks) / TASKS[task].published[own]
+        share = len(ranks) / TASKS[task].published_sizes[own]
         assert share * 0.8 < max(ranks) < share * 1.2
 
 
 def test_smallnorb_names_what_is_missing(tmp_path: Path) -> None:
     smallnorb(tmp_path)
     with pytest.raises(DataError, match=r"training-dat\.mat\n.*training-info\.mat\n.*testing-dat\.mat\n.*testing-info"):
-        TASKS["snorb_azi"].read(Place(tmp_path))
+        TASKS["snorb_azi"].read_source(DownloadDir(tmp_path))
 
 
 TORCHVISION = {
@@ -303,6 +307,6 @@ def test_the_places_where_torchvision_unpacks(name: str, folder: str, tmp_path: 
     for other in ("cifar100", "cub"):
         BUILD[other](tmp_path)
     task = miniature(name, tmp_path / folder if folder else tmp_path)
-    assert {part: len(records) for part, records in task.read(Place(tmp_path)).parts.items()} == {
-        part: count or 4 for part, count in task.published.items()
+    assert {part: len(records) for part, records in task.read_source(DownloadDir(tmp_path)).splits.items()} == {
+        part: count or 4 for part, count in task.published_sizes.items()
     }

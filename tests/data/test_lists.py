@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from vpt.data.loading import read
+from vpt.data.loading import load_dataset
 from vpt.errors import DataError
 
-IMAGES = [f"{part}/{name}/{i}.png" for part in ("train", "test") for name in ("cat", "dog") for i in range(4)]
+IMAGES = [
+    f"{split_name}/{name}/{i}.png" for split_name in ("train", "test") for name in ("cat", "dog") for i in range(4)
+]
 TRAIN, TEST = IMAGES[:8], IMAGES[8:]
 
 
@@ -23,12 +25,12 @@ def write(root: Path, name: str, paths: list[str]) -> None:
 
 
 def sizes(root: Path, **options: float) -> list[int]:
-    return [len(split) for split in read(root, **options).splits.values()]
+    return [len(split) for split in load_dataset(root, **options).splits.values()]
 
 
 def refusal(root: Path) -> str:
     with pytest.raises(DataError) as caught:
-        read(root)
+        load_dataset(root)
     return str(caught.value)
 
 
@@ -36,7 +38,7 @@ def test_all_four_lists(root):
     for name, paths in {"train6": TRAIN[:3] + TRAIN[4:7], "val2": TRAIN[3::4], "train6val2": TRAIN}.items():
         write(root, f"{name}.txt", paths)
     write(root, "test.txt", TEST)
-    dataset = read(root)
+    dataset = load_dataset(root)
     assert dataset.classes == ("cat", "dog")
     assert sizes(root) == [6, 2, 8]
     assert dataset.val.names == ("train/cat/3.png", "train/dog/3.png")
@@ -76,7 +78,7 @@ def test_blanks_unicode_windows_endings_and_marks(draw):
     root = draw("über hund/a b.png", "über hund/c  d.png", "犬/1.png", "犬/2.png")
     text = "über hund/a b.png 0\r\nüber hund/c  d.png\t0\r\n\r\n./犬/1.png   1\r\n犬/2.png 1"
     (root / "train.txt").write_bytes(b"\xef\xbb\xbf" + text.encode())
-    dataset = read(root, val_fraction=0, test_fraction=0)
+    dataset = load_dataset(root, val_fraction=0, test_fraction=0)
     assert dataset.classes == ("über hund", "犬")
     assert dataset.train.labels.tolist() == [0, 0, 1, 1]
 
@@ -84,7 +86,7 @@ def test_blanks_unicode_windows_endings_and_marks(draw):
 def test_numbers_where_folders_do_not_name_the_classes(draw):
     root = draw("images/1.png", "images/2.png")
     (root / "train.txt").write_text("images/1.png 0\nimages/2.png 1\n")
-    dataset = read(root, val_fraction=0, test_fraction=0)
+    dataset = load_dataset(root, val_fraction=0, test_fraction=0)
     assert dataset.classes == ("0", "1")
     assert "called by their numbers" in dataset.notes[0]
 
@@ -154,7 +156,7 @@ def test_a_class_in_val_alone_is_a_note(draw):
     write(root, "train.txt", TRAIN)
     write(root, "test.txt", TEST)
     (root / "val.txt").write_text("train/emu/1.png 2\n")
-    assert any("train has no image of 1 class: 'emu'" in note for note in read(root).notes)
+    assert any("train has no image of 1 class: 'emu'" in note for note in load_dataset(root).notes)
 
 
 def test_not_text_empty_and_twice(root):
@@ -169,4 +171,4 @@ def test_not_text_empty_and_twice(root):
 def test_one_image_in_train_and_test_is_a_note(root):
     write(root, "train.txt", TRAIN)
     write(root, "test.txt", [*TEST, TRAIN[0]])
-    assert "1 file of test with the same bytes" in read(root, val_fraction=0).notes[0]
+    assert "1 file of test with the same bytes" in load_dataset(root, val_fraction=0).notes[0]

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vpt.data.loading import read
-from vpt.datasets.parquet import unpack_parquet
+from vpt.data.loading import load_dataset
+from vpt.datasets.parquet import import_parquet
 from vpt.errors import DataError
 
 arrow = pytest.importorskip("pyarrow")
@@ -58,8 +58,8 @@ def hub(tmp_path):
 
 
 def test_bytes_labels_and_names_survive(hub, tmp_path):
-    made = unpack_parquet(hub, tmp_path / "out")
-    data = read(tmp_path / "out", val_fraction=0)
+    made = import_parquet(hub, tmp_path / "out")
+    data = load_dataset(tmp_path / "out", val_fraction=0)
     assert made["images"] == {"train": 12, "test": 2} and made["classes"] == CLASSES
     kinds = ["JPEG"] * 7 + ["PNG"] * 5
     assert [path.read_bytes() for path in data.train.images] == [image(i, kind) for i, kind in enumerate(kinds)]
@@ -74,15 +74,15 @@ def test_what_is_there_is_left_alone_and_a_part_goes_on(hub, tmp_path, monkeypat
     seen = []
 
     with pytest.raises(KeyboardInterrupt):
-        unpack_parquet(hub, tmp_path / "out", progress=stop)
+        import_parquet(hub, tmp_path / "out", progress=stop)
     with pytest.raises(DataError, match="not prepared to its end"):
-        read(tmp_path / "out")
+        load_dataset(tmp_path / "out")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/images").rglob("*.jpg")}
-    unpack_parquet(hub, tmp_path / "out", progress=lambda what, done, total: seen.append(what))
+    import_parquet(hub, tmp_path / "out", progress=lambda what, done, total: seen.append(what))
     assert before and all(path.stat().st_mtime_ns == time for path, time in before.items())
-    assert len(read(tmp_path / "out").test) == 2 and seen
+    assert len(load_dataset(tmp_path / "out").test) == 2 and seen
     seen.clear()
-    unpack_parquet(hub, tmp_path / "out", progress=lambda what, done, total: seen.append(what))
+    import_parquet(hub, tmp_path / "out", progress=lambda what, done, total: seen.append(what))
     assert not seen
 
 
@@ -92,68 +92,68 @@ def test_two_sources_are_never_mixed(hub, tmp_path):
     write(other / "train.parquet", [(image(50 + i), i % 3) for i in range(12)])
 
     with pytest.raises(KeyboardInterrupt):
-        unpack_parquet(hub, tmp_path / "out", progress=stop)
+        import_parquet(hub, tmp_path / "out", progress=stop)
     with pytest.raises(DataError, match="from another source"):
-        unpack_parquet(other, tmp_path / "out")
-    unpack_parquet(hub, tmp_path / "out")
+        import_parquet(other, tmp_path / "out")
+    import_parquet(hub, tmp_path / "out")
     with pytest.raises(DataError, match=r"was made from .*hub, not from .*other"):
-        unpack_parquet(other, tmp_path / "out")
+        import_parquet(other, tmp_path / "out")
 
 
 def test_numbers_with_gaps_and_names_without_images(tmp_path):
     write(tmp_path / "gaps.parquet", [(image(i), (3, 7, 900_000_000)[i % 3]) for i in range(6)])
-    assert unpack_parquet(tmp_path / "gaps.parquet", tmp_path / "gaps")["classes"] == ["3", "7", "900000000"]
-    assert read(tmp_path / "gaps", val_fraction=0, test_fraction=0).train.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert import_parquet(tmp_path / "gaps.parquet", tmp_path / "gaps")["classes"] == ["3", "7", "900000000"]
+    assert load_dataset(tmp_path / "gaps", val_fraction=0, test_fraction=0).train.labels.tolist() == [0, 1, 2, 0, 1, 2]
     write(
         tmp_path / "some.parquet",
         [(image(i), 2 * (i % 2)) for i in range(6)],
         {"_type": "ClassLabel", "names": CLASSES},
     )
-    made = unpack_parquet(tmp_path / "some.parquet", tmp_path / "some")
+    made = import_parquet(tmp_path / "some.parquet", tmp_path / "some")
     assert made["classes"] == ["iris", "tulip"] and "rose/wild" in made["notes"][0]
-    assert read(tmp_path / "some", val_fraction=0, test_fraction=0).train.labels.tolist() == [0, 1] * 3
+    assert load_dataset(tmp_path / "some", val_fraction=0, test_fraction=0).train.labels.tolist() == [0, 1] * 3
 
 
 def test_texts_are_classes_too_and_one_file_is_train(tmp_path):
     write(tmp_path / "pictures.parquet", [(image(i), "ba"[i % 2]) for i in range(6)])
-    made = unpack_parquet(tmp_path / "pictures.parquet", tmp_path / "out")
+    made = import_parquet(tmp_path / "pictures.parquet", tmp_path / "out")
     assert made["classes"] == ["a", "b"] and made["images"] == {"train": 6}
-    assert read(tmp_path / "out", val_fraction=0, test_fraction=0).train.labels.tolist() == [1, 0] * 3
+    assert load_dataset(tmp_path / "out", val_fraction=0, test_fraction=0).train.labels.tolist() == [1, 0] * 3
 
 
 def test_the_folder_tells_the_part(tmp_path):
     """As the hub's own conversion lays them."""
-    for part in ("train", "validation"):
-        write(tmp_path / "in/default" / part / "0000.parquet", [(image(i), i % 2) for i in range(4)])
-    assert unpack_parquet(tmp_path / "in", tmp_path / "out")["images"] == {"train": 4, "val": 4}
+    for split_name in ("train", "validation"):
+        write(tmp_path / "in/default" / split_name / "0000.parquet", [(image(i), i % 2) for i in range(4)])
+    assert import_parquet(tmp_path / "in", tmp_path / "out")["images"] == {"train": 4, "val": 4}
 
 
 def test_two_labels_must_be_chosen_between(tmp_path):
     columns = {"image": [image(0), image(1)], "fine": [0, 1], "coarse": [1, 0]}
     parquet.write_table(arrow.table(columns), tmp_path / "train.parquet")
     with pytest.raises(DataError, match=r"2 columns could be the label; name it with --label: .*fine \(int64\)"):
-        unpack_parquet(tmp_path / "train.parquet", tmp_path / "out")
+        import_parquet(tmp_path / "train.parquet", tmp_path / "out")
     with pytest.raises(DataError, match="no column 'fin' for the label; there are did you mean 'fine'"):
-        unpack_parquet(tmp_path / "train.parquet", tmp_path / "out", label="fin")
-    assert unpack_parquet(tmp_path / "train.parquet", tmp_path / "out", label="coarse")["label"] == "column coarse"
+        import_parquet(tmp_path / "train.parquet", tmp_path / "out", label="fin")
+    assert import_parquet(tmp_path / "train.parquet", tmp_path / "out", label="coarse")["label"] == "column coarse"
 
 
 def test_faults(tmp_path, hub):
     with pytest.raises(DataError, match="holds none"):
-        unpack_parquet(tmp_path / "nowhere", tmp_path / "out")
+        import_parquet(tmp_path / "nowhere", tmp_path / "out")
     write(tmp_path / "bad/train.parquet", [(b"no image", 0), (image(1), 1), (None, 0)])
     with pytest.raises(DataError, match=r"2 rows cannot be used(.|\n)*row 0 of train is no image(.|\n)*row 2 of train"):
-        unpack_parquet(tmp_path / "bad", tmp_path / "out")
+        import_parquet(tmp_path / "bad", tmp_path / "out")
     (tmp_path / "torn.parquet").write_bytes((hub / "data/test-00000-of-00001.parquet").read_bytes()[:100])
     with pytest.raises(DataError, match="cannot be read"):
-        unpack_parquet(tmp_path / "torn.parquet", tmp_path / "out")
+        import_parquet(tmp_path / "torn.parquet", tmp_path / "out")
     for config in "ab":
         write(tmp_path / "two" / config / "train.parquet", [(image(0), 0), (image(1), 1)])
     with pytest.raises(DataError, match="give one of these folders"):
-        unpack_parquet(tmp_path / "two", tmp_path / "out")
+        import_parquet(tmp_path / "two", tmp_path / "out")
     write(tmp_path / "past.parquet", [(image(0), 3), (image(1), 1)], {"_type": "ClassLabel", "names": CLASSES})
     with pytest.raises(DataError, match="label 3, but there are 3 class"):
-        unpack_parquet(tmp_path / "past.parquet", tmp_path / "out")
+        import_parquet(tmp_path / "past.parquet", tmp_path / "out")
 
 
 def test_a_hub_gives_its_own_conversion_where_it_has_no_other(hub, tmp_path, monkeypatch):
@@ -172,15 +172,15 @@ def test_a_hub_gives_its_own_conversion_where_it_has_no_other(hub, tmp_path, mon
 
     monkeypatch.setattr(huggingface_hub, "dataset_info", info)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    made = unpack_parquet("hub:owner/flowers", tmp_path / "out")
+    made = import_parquet("hub:owner/flowers", tmp_path / "out")
     assert asked == [("owner/flowers", "abc", "dataset", ["*.parquet"])]
-    unpack_parquet("hub:owner/flowers@main", tmp_path / "main")
-    unpack_parquet("hub:owner/flowers@main", tmp_path / "main")
+    import_parquet("hub:owner/flowers@main", tmp_path / "main")
+    import_parquet("hub:owner/flowers@main", tmp_path / "main")
     assert len(asked) == 2
     assert made["source"] == "hub:owner/flowers@abc" and made["terms"] == "as its page states: cc0-1.0"
     with pytest.raises(DataError, match=r"cannot be downloaded: .*check the name"):
         monkeypatch.undo()
-        unpack_parquet("hub:not/a/name", tmp_path / "other")
+        import_parquet("hub:not/a/name", tmp_path / "other")
 
 
 def test_command(hub, tmp_path):
@@ -188,7 +188,7 @@ def test_command(hub, tmp_path):
 
     from vpt.cli.data import command
 
-    ran = CliRunner().invoke(command, ["unpack", str(hub), "--out", str(tmp_path / "out"), "--json"])
+    ran = CliRunner().invoke(command, ["import", str(hub), "--out", str(tmp_path / "out"), "--json"])
     assert ran.exit_code == 0, ran.output
     assert json.loads(ran.stdout)["images"] == {"train": 12, "test": 2}
     assert "12 of train, 2 of test; 3 classes" in ran.stderr

@@ -15,11 +15,11 @@ import pytest
 from miniatures import miniature, pack
 from PIL import Image
 
-from vpt.data.loading import read
-from vpt.datasets.catalog import TASKS, folder_of, task_of, tasks_of
-from vpt.datasets.preparation import UNKNOWN, instructions, prepare
+from vpt.data.loading import load_dataset
+from vpt.datasets.catalog import TASKS, resolve_tasks, task_folder, task_for_folder
+from vpt.datasets.preparation import UNKNOWN_CHECKSUM, instructions, prepare_task
 from vpt.datasets.task import BenchmarkTask
-from vpt.datasets.verification import check
+from vpt.datasets.verification import check_folder
 from vpt.errors import DataError, SpecError
 
 
@@ -29,23 +29,23 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 def refusal(task: BenchmarkTask, root: Path, **options: Path) -> str:
     with pytest.raises(DataError) as caught:
-        prepare(task, root / "out", root / "source", **options)
+        prepare_task(task, root / "out", root / "source", **options)
     return str(caught.value)
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_prepared_tasks_are_read_like_any_lists(name: str, tmp_path: Path) -> None:
     task = miniature(name, tmp_path / "source")
-    done = prepare(task, tmp_path / "out", tmp_path / "source")
+    done = prepare_task(task, tmp_path / "out", tmp_path / "source")
     folder = tmp_path / "out" / name
-    dataset = read(folder)
+    dataset = load_dataset(folder)
     for part, split in dataset.splits.items():
         assert len(split) == done["images"][part]
         assert task.sizes[part] in (len(split), None)
     assert len(dataset.classes) == task.classes
     assert dataset.notes[: len(done["notes"])] == tuple(done["notes"])
-    assert sorted(path.name for path in folder.iterdir()) == sorted([*task.lists, "images", "prepared.json"])
-    check(folder, task)
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*task.list_files, "images", "prepared.json"])
+    check_folder(folder, task)
     # Nothing is lost: an image is the file of the source, or has the pixels of its array (tested with its layout).
     source = files_of(tmp_path / "source").values()
     for images in (split.images for split in dataset.splits.values()):
@@ -54,8 +54,8 @@ def test_prepared_tasks_are_read_like_any_lists(name: str, tmp_path: Path) -> No
 
 
 def test_eight_hundred_and_two_hundred(tmp_path: Path) -> None:
-    task = miniature("cifar100", tmp_path / "source", first=(8, 2))
-    done = prepare(task, tmp_path / "out", tmp_path / "source")
+    task = miniature("cifar100", tmp_path / "source", limits=(8, 2))
+    done = prepare_task(task, tmp_path / "out", tmp_path / "source")
     folder = tmp_path / "out" / "cifar100"
     ranks = sorted(range(30), key=lambda i: hashlib.md5(f"train{i}".encode()).hexdigest())
     chosen = {
@@ -78,12 +78,12 @@ from pathlib import Path
 source, place, tests = sys.argv[1:]
 sys.path.insert(0, tests)
 from miniatures import miniature
-from vpt.datasets.preparation import prepare
+from vpt.datasets.preparation import prepare_task
 def progress(what, done, total):
     if what.startswith("writing") and done == 7:
         os.kill(os.getpid(), signal.SIGKILL)
 task = miniature("eurosat", Path(tempfile.mkdtemp(dir=place)))  # for the row alone
-prepare(task, Path(place) / "out", Path(source), progress=progress)
+prepare_task(task, Path(place) / "out", Path(source), progress=progress)
 """
 
 
@@ -96,20 +96,20 @@ def test_killed_and_resumed_gives_the_same_bytes(tmp_path: Path) -> None:
     half = place / "out" / "eurosat"
     kept = {path: path.stat().st_mtime_ns for path in half.rglob("*.jpg")}
     assert len(kept) == 7
-    for reader in (read, check):
+    for reader in (load_dataset, check_folder):
         with pytest.raises(DataError, match="is not prepared to its end"):
             reader(half)
-    prepare(task, place / "out", source)
+    prepare_task(task, place / "out", source)
     assert all(path.stat().st_mtime_ns == when for path, when in kept.items())  # what was there is not made again
-    prepare(task, tmp_path / "unbroken", source)
+    prepare_task(task, tmp_path / "unbroken", source)
     assert files_of(half) == files_of(tmp_path / "unbroken" / "eurosat")
     assert len(list(half.rglob("*.jpg"))) == 20
 
 
 def test_a_second_time_nothing_is_done(tmp_path: Path) -> None:
     task = miniature("pets", tmp_path / "source")
-    first = prepare(task, tmp_path / "out", tmp_path / "source")
-    assert prepare(task, tmp_path / "out", tmp_path / "nowhere") == first
+    first = prepare_task(task, tmp_path / "out", tmp_path / "source")
+    assert prepare_task(task, tmp_path / "out", tmp_path / "nowhere") == first
 
 
 def test_archives_are_unpacked_once_for_all_tasks(tmp_path: Path) -> None:
@@ -117,13 +117,15 @@ def test_archives_are_unpacked_once_for_all_tasks(tmp_path: Path) -> None:
     task = miniature("clevr_count", source)
     pack(source, task.source.files[0], "CLEVR_v1.0")
     (source / "CLEVR_v1.0").rename(tmp_path / "away")
-    done = prepare(task, tmp_path / "out", source)
-    assert done["checksums"] == {"CLEVR_v1.0.zip": UNKNOWN}
-    other = replace(TASKS["clevr_dist"], published=task.published, cut=task.cut, source=task.source)
+    done = prepare_task(task, tmp_path / "out", source)
+    assert done["checksums"] == {"CLEVR_v1.0.zip": UNKNOWN_CHECKSUM}
+    other = replace(
+        TASKS["clevr_dist"], published_sizes=task.published_sizes, split_spec=task.split_spec, source=task.source
+    )
     (source / "CLEVR_v1.0.zip").unlink()
-    done = prepare(other, tmp_path / "out", source)
+    done = prepare_task(other, tmp_path / "out", source)
     assert done["checksums"] == {"CLEVR_v1.0.zip": "not needed: it was unpacked already"}
-    assert not list((tmp_path / "out" / ".unpacked" / "clevr").glob(".part-*"))
+    assert not list((tmp_path / "out" / ".unpacked" / "clevr").glob(".tmp-*"))
 
 
 def test_two_archives_of_pets(tmp_path: Path) -> None:
@@ -133,7 +135,7 @@ def test_two_archives_of_pets(tmp_path: Path) -> None:
     pack(source, task.source.files[1], "annotations")
     for name in ("images", "annotations"):
         (source / name).rename(tmp_path / name)
-    assert prepare(task, tmp_path / "out", source)["images"] == {"train": 16, "val": 4, "test": 6}
+    assert prepare_task(task, tmp_path / "out", source)["images"] == {"train": 16, "val": 4, "test": 6}
 
 
 def test_checksums_and_sizes(tmp_path: Path) -> None:
@@ -149,7 +151,7 @@ def test_checksums_and_sizes(tmp_path: Path) -> None:
 
     assert "published is 00" in refusal(expecting(sha256="00" * 32), tmp_path)
     assert "the published file 19,021,600,724" in refusal(expecting(size=19_021_600_724), tmp_path)
-    done = prepare(expecting(sha256=digest, size=archive.stat().st_size), tmp_path / "other", source)
+    done = prepare_task(expecting(sha256=digest, size=archive.stat().st_size), tmp_path / "other", source)
     assert done["checksums"] == {"CLEVR_v1.0.zip": f"SHA-256 {digest}"}
     archive.write_bytes(archive.read_bytes()[:200])
     assert "cannot be unpacked" in refusal(task, tmp_path)
@@ -169,14 +171,14 @@ def test_missing_sources_say_what_to_download(tmp_path: Path) -> None:
         "vpt data prepare kitti --from DOWNLOADS",
     ):
         assert part in text
-    assert UNKNOWN in instructions(TASKS["nabirds"])
+    assert UNKNOWN_CHECKSUM in instructions(TASKS["nabirds"])
     with pytest.raises(DataError, match="is no folder"):
-        prepare(TASKS["kitti"], tmp_path, tmp_path / "nowhere")
+        prepare_task(TASKS["kitti"], tmp_path, tmp_path / "nowhere")
 
 
 def test_wrong_counts_are_named_all_at_once(tmp_path: Path) -> None:
     task = miniature("dtd", tmp_path / "source")
-    text = refusal(replace(task, classes=1, published={"train": 9, "validation": 4, "test": 7}), tmp_path)
+    text = refusal(replace(task, classes=1, published_sizes={"train": 9, "validation": 4, "test": 7}), tmp_path)
     for fault in ("2 classes, published are 1", "train: 8 images, published are 9", "test: 6 images, published are 7",
                   "train: 4 labels outside 0 to 0, such as 1"):  # fmt: skip
         assert fault in text
@@ -192,21 +194,21 @@ def test_other_folders_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_the_published_name_file(tmp_path: Path) -> None:
-    task = miniature("resisc45", tmp_path / "source", first=(3, 2))
+    task = miniature("resisc45", tmp_path / "source", limits=(3, 2))
     names = {"train": ["airplane_002.jpg", "tennis_court_001.jpg", "airplane_010.jpg"],
              "val": ["airplane_001.jpg", "tennis_court_009.jpg"]}  # fmt: skip
     file = tmp_path / "names.json"
     file.write_text(json.dumps({"resisc45": names}))
-    done = prepare(task, tmp_path / "out", tmp_path / "source", file)
-    found = read(tmp_path / "out" / "resisc45")
+    done = prepare_task(task, tmp_path / "out", tmp_path / "source", file)
+    found = load_dataset(tmp_path / "out" / "resisc45")
     assert [Path(name).name for name in found.train.names] == names["train"]
     assert [Path(name).name for name in found.val.names] == names["val"]
     assert done["split"] == "published names in names.json"
     file.write_text(json.dumps({"resisc45": {**names, "val": ["airplane_099.jpg", "ship_1.jpg"]}}))
-    text = refusal(replace(task, name="again"), tmp_path, splits=file)
+    text = refusal(replace(task, name="again"), tmp_path, split_files=file)
     assert "2 images that the source lacks:\n  airplane_099.jpg\n  ship_1.jpg" in text
     other = miniature("svhn", tmp_path / "svhn" / "source")
-    assert "tells nothing of svhn" in refusal(other, tmp_path / "svhn", splits=file)
+    assert "tells nothing of svhn" in refusal(other, tmp_path / "svhn", split_files=file)
 
 
 def lists_of_birds(folder: Path) -> None:
@@ -222,11 +224,11 @@ def lists_of_birds(folder: Path) -> None:
 
 @pytest.mark.parametrize("beside", [True, False])
 def test_the_published_lists_of_fgvc(beside: bool, tmp_path: Path) -> None:
-    task = replace(miniature("cub", tmp_path / "source"), cut=TASKS["cub"].cut)
-    task = replace(task, cut=replace(task.cut, train="train[4:]", val="train[:4]"))
+    task = replace(miniature("cub", tmp_path / "source"), split_spec=TASKS["cub"].split_spec)
+    task = replace(task, split_spec=replace(task.split_spec, train="train[4:]", val="train[:4]"))
     lists_of_birds(tmp_path / "source" / "CUB_200_2011" if beside else tmp_path / "lists")
-    done = prepare(task, tmp_path / "out", tmp_path / "source", None if beside else tmp_path / "lists")
-    found = read(tmp_path / "out" / "cub")
+    done = prepare_task(task, tmp_path / "out", tmp_path / "source", None if beside else tmp_path / "lists")
+    found = load_dataset(tmp_path / "out" / "cub")
     assert done["split"] == "lists train.json, val.json, test.json"
     assert {Path(name).name for name in found.val.names} == {"04.jpg", "05.jpg", "14.jpg", "15.jpg"}
     assert {part: len(split) for part, split in found.splits.items()} == {"train": 8, "val": 4, "test": 8}
@@ -237,19 +239,19 @@ def test_lists_of_other_data_are_refused(tmp_path: Path) -> None:
     lists_of_birds(tmp_path / "lists")
     rows = json.loads((tmp_path / "lists" / "val.json").read_text())
     (tmp_path / "lists" / "val.json").write_text(json.dumps(dict.fromkeys(rows, "001.Bird")))
-    assert "is two classes of the source" in refusal(task, tmp_path, splits=tmp_path / "lists")
-    assert "holds no train.json" in refusal(task, tmp_path, splits=tmp_path)
+    assert "is two classes of the source" in refusal(task, tmp_path, split_files=tmp_path / "lists")
+    assert "holds no train.json" in refusal(task, tmp_path, split_files=tmp_path)
 
 
 def test_own_draws_are_confessed(tmp_path: Path) -> None:
-    done = prepare(miniature("dogs", tmp_path / "source"), tmp_path / "out", tmp_path / "source")
+    done = prepare_task(miniature("dogs", tmp_path / "source"), tmp_path / "out", tmp_path / "source")
     assert "vpt's own draw, train[:3]" in done["split"]
     assert done["images"] == {"train": 17, "val": 3, "test": 6}
 
 
 def test_check_names_all_faults(tmp_path: Path) -> None:
     task = miniature("eurosat", tmp_path / "source")
-    prepare(task, tmp_path / "out", tmp_path / "source")
+    prepare_task(task, tmp_path / "out", tmp_path / "source")
     folder = tmp_path / "out" / "eurosat"
     images = sorted((folder / "images" / "test").rglob("*.jpg"))
     images[0].write_bytes(b"no image")
@@ -258,7 +260,7 @@ def test_check_names_all_faults(tmp_path: Path) -> None:
     (folder / "train1000val1000.txt").unlink()
     (folder / "train1000.txt").write_text("\n".join(lines[1:]))
     with pytest.raises(DataError) as caught:
-        check(folder, task)
+        check_folder(folder, task)
     text = str(caught.value)
     assert "3 faults" in text
     assert "train: 11 images, eurosat has 12" in text
@@ -266,27 +268,27 @@ def test_check_names_all_faults(tmp_path: Path) -> None:
     assert "vpt data prepare eurosat" in text
     images[2].unlink()
     with pytest.raises(DataError, match="no such image"):
-        check(folder, task)
+        check_folder(folder, task)
     with pytest.raises(DataError, match="is not there"):
-        check(tmp_path / "out" / "dtd", TASKS["dtd"])
+        check_folder(tmp_path / "out" / "dtd", TASKS["dtd"])
 
 
 def test_copies_of_the_community(tmp_path: Path) -> None:
     """Their folders have other names, and no prepared.json."""
     task = miniature("snorb_azi", tmp_path / "source")
-    prepare(task, tmp_path / "out", tmp_path / "source")
+    prepare_task(task, tmp_path / "out", tmp_path / "source")
     (tmp_path / "out" / "snorb_azi").rename(tmp_path / "out" / "smallnorb_azi")
     (tmp_path / "out" / "smallnorb_azi" / "prepared.json").unlink()
-    folder = folder_of(tmp_path / "out", TASKS["snorb_azi"])
+    folder = task_folder(tmp_path / "out", TASKS["snorb_azi"])
     assert folder.name == "smallnorb_azi"
-    assert task_of(folder) is TASKS["snorb_azi"]
-    check(folder, task)
+    assert task_for_folder(folder) is TASKS["snorb_azi"]
+    check_folder(folder, task)
 
 
 def test_names_of_tasks() -> None:
-    assert len(tasks_of(["vtab", "fgvc", "cub"])) == 24
+    assert len(resolve_tasks(["vtab", "fgvc", "cub"])) == 24
     with pytest.raises(SpecError, match="did you mean 'cifar100'"):
-        tasks_of(["cifar10"])
+        resolve_tasks(["cifar10"])
 
 
 def vpt(*args: str) -> subprocess.CompletedProcess[str]:

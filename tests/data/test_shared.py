@@ -6,7 +6,7 @@ import pytest
 
 from vpt.data.dataset import Split
 from vpt.data.images import decode
-from vpt.data.loading import read
+from vpt.data.loading import load_dataset
 from vpt.data.preprocessing import Preprocessing
 
 
@@ -20,19 +20,19 @@ from vpt.data.preprocessing import Preprocessing
     ],
 )
 def test_sizes(shared, name, classes, trainval, test):
-    dataset = read(shared / "data" / name)
+    dataset = load_dataset(shared / "data" / name)
     assert len(dataset.classes) == classes
     assert (len(dataset.trainval()), len(dataset.test)) == (trainval, test)
     assert len(dataset.val) == trainval // 5
     assert not dataset.ignored
-    assert dataset.trainval().counts(classes).min() > 0
+    assert dataset.trainval().class_counts(classes).min() > 0
 
-    few: Split = dataset.test.pick(range(0, test, 100))
+    few: Split = dataset.test.select(range(0, test, 100))
     pixels = decode(few, Preprocessing(size=32))
     assert pixels.images.shape == (len(few), 3, 32, 32) and not pixels.notes
     assert pixels.images.std() > 20
 
 
 def test_class_names_come_from_the_folders(shared):
-    assert "grand_piano" in read(shared / "data" / "caltech101").classes
-    assert read(shared / "data" / "signdigits").classes == tuple("0123456789")
+    assert "grand_piano" in load_dataset(shared / "data" / "caltech101").classes
+    assert load_dataset(shared / "data" / "signdigits").classes == tuple("0123456789")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vpt.data.dataset import Dataset, Split
-from vpt.data.splits import complete, cut, subset
+from vpt.data.splits import fill_missing_splits, stratified_split, stratified_subset
 from vpt.errors import DataError, SpecError
 
 
@@ -20,26 +20,26 @@ def dataset(*counts: int) -> Dataset:
 
 
 def test_the_cut_is_the_same_everywhere():
-    parts = cut(dataset(10, 10).train, ("a", "b"), {"test": 0.2, "val": 0.2}, seed=0)
+    parts = stratified_split(dataset(10, 10).train, ("a", "b"), {"test": 0.2, "val": 0.2}, seed=0)
     assert parts["test"].images[:, 0, 0, 0].tolist() == [1, 5, 12, 18]
     assert parts["val"].images[:, 0, 0, 0].tolist() == [2, 6, 15, 19]
 
 
 def test_seed_order_and_other_fractions():
     split = dataset(20, 20).train
-    parts = cut(split, ("a", "b"), {"test": 0.2, "val": 0.2}, seed=0)
-    turned = cut(split.pick(np.arange(40)[::-1]), ("a", "b"), {"test": 0.2, "val": 0.2}, seed=0)
+    parts = stratified_split(split, ("a", "b"), {"test": 0.2, "val": 0.2}, seed=0)
+    turned = stratified_split(split.select(np.arange(40)[::-1]), ("a", "b"), {"test": 0.2, "val": 0.2}, seed=0)
     assert all(set(parts[part].names) == set(turned[part].names) for part in parts)
-    assert cut(split, ("a", "b"), {"test": 0.2, "val": 0.4}, seed=0)["test"].names == parts["test"].names
-    assert cut(split, ("a", "b"), {"test": 0.2, "val": 0.2}, seed=1)["test"].names != parts["test"].names
+    assert stratified_split(split, ("a", "b"), {"test": 0.2, "val": 0.4}, seed=0)["test"].names == parts["test"].names
+    assert stratified_split(split, ("a", "b"), {"test": 0.2, "val": 0.2}, seed=1)["test"].names != parts["test"].names
 
 
 @pytest.mark.parametrize("val", [0.01, 0.2, 0.5, 0.6])
 @pytest.mark.parametrize("test", [0.01, 0.3])
 def test_every_class_is_in_every_part(val, test):
     whole = dataset(3, 4, 7, 50)
-    parts = complete(whole, seed=5, val_fraction=val, test_fraction=test)
-    counts = np.array([split.counts(4) for split in parts.splits.values()])
+    parts = fill_missing_splits(whole, seed=5, val_fraction=val, test_fraction=test)
+    counts = np.array([split.class_counts(4) for split in parts.splits.values()])
     assert counts.min() >= 1
     assert counts.sum(axis=0).tolist() == [3, 4, 7, 50]
     assert counts[1:, 3].tolist() == [int(50 * val + 0.5), int(50 * test + 0.5)]
@@ -47,19 +47,19 @@ def test_every_class_is_in_every_part(val, test):
 
 def test_too_few_images():
     with pytest.raises(DataError) as caught:
-        complete(dataset(2, 30, 1))
+        fill_missing_splits(dataset(2, 30, 1))
     text = str(caught.value)
     assert "'a' (2 images)\n  'c' (1 image)" in text and "at least 3" in text
     assert "set val_fraction=0 and test_fraction=0" in text
-    assert len(complete(dataset(2, 30), val_fraction=0).test) == 7
-    assert complete(dataset(1, 1), val_fraction=0, test_fraction=0).test.counts(2).tolist() == [0, 0]
+    assert len(fill_missing_splits(dataset(2, 30), val_fraction=0).test) == 7
+    assert fill_missing_splits(dataset(1, 1), val_fraction=0, test_fraction=0).test.class_counts(2).tolist() == [0, 0]
 
 
 def test_trainval_restores_the_images():
-    parts = complete(dataset(5, 5), test_fraction=0)
+    parts = fill_missing_splits(dataset(5, 5), test_fraction=0)
     assert sorted(parts.trainval().names) == sorted(dataset(5, 5).train.names)
     assert parts.trainval().images.shape == (10, 8, 8, 3)
-    assert len(parts.test) == 0 and parts.test.counts(2).tolist() == [0, 0]
+    assert len(parts.test) == 0 and parts.test.class_counts(2).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(
@@ -87,19 +87,19 @@ def test_labels_without_a_class(label):
 def test_subsets_are_nested_by_class_and_leave_no_class_out(seed):
     split = dataset(1, 4, 20, 0).train
     classes = ("a", "b", "c", "d")
-    parts = [subset(split, classes, fraction, seed) for fraction in (0.01, 0.1, 0.25, 0.5, 0.75, 1)]
-    assert [part.counts(4).tolist() for part in parts] == [
+    parts = [stratified_subset(split, classes, fraction, seed) for fraction in (0.01, 0.1, 0.25, 0.5, 0.75, 1)]
+    assert [part.class_counts(4).tolist() for part in parts] == [
         [1, 1, 1, 0], [1, 1, 2, 0], [1, 1, 5, 0], [1, 2, 10, 0], [1, 3, 15, 0], [1, 4, 20, 0],
     ]  # fmt: skip
     for smaller, larger in pairwise(parts):
         assert set(smaller.names) <= set(larger.names)
-    turned = subset(split.pick(np.arange(25)[::-1]), classes, 0.5, seed)
+    turned = stratified_subset(split.select(np.arange(25)[::-1]), classes, 0.5, seed)
     assert set(turned.names) == set(parts[3].names)
-    assert parts[3].names != subset(split, classes, 0.5, seed + 1).names
+    assert parts[3].names != stratified_subset(split, classes, 0.5, seed + 1).names
     assert parts[3].images[:, 0, 0, 0].tolist() == sorted(parts[3].images[:, 0, 0, 0].tolist())
 
 
 @pytest.mark.parametrize("fraction", [0, -0.1, 1.01, float("nan")])
 def test_fractions_that_are_none(fraction):
     with pytest.raises(SpecError, match="above 0 and at most 1"):
-        subset(dataset(3).train, ("a",), fraction, 0)
+        stratified_subset(dataset(3).train, ("a",), fraction, 0)

@@ -11,25 +11,38 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import confusion_matrix as reference_confusion_matrix
 from torch import nn
 
 from vpt import attach, inspect, load
 from vpt.backbones import Backbone
 from vpt.cli import main
-from vpt.data.joint_augmentation import Augment
-from vpt.data.mask_labels import LABELS, VOID, palette
-from vpt.data.segmentation_folder import read_pair, read_scenes
+from vpt.data.joint_augmentation import JointAugmentation
+from vpt.data.mask_labels import IGNORE_INDEX, LABEL_SCHEMES, palette
+from vpt.data.segmentation_folder import load_pair, load_segmentation_dataset
 from vpt.errors import DataError, ExitCode, SpecError
 from vpt.methods import parse_method
-from vpt.tasks.segmentation.job import SegmentJob
-from vpt.tasks.segmentation.scores import PixelScores, confusion_of
-from vpt.tasks.segmentation.sliding_window import Inference, classes_of, slide, starts, strips
-from vpt.tasks.segmentation.training import Course, Lesson, balanced, cross_entropy, dice, measure
+from vpt.tasks.segmentation.job import SegmentationJob
+from vpt.tasks.segmentation.scores import PixelScores, confusion_matrix
+from vpt.tasks.segmentation.sliding_window import (
+    InferenceConfig,
+    predict_classes,
+    predict_rows,
+    sliding_window_logits,
+    window_starts,
+)
+from vpt.tasks.segmentation.training import (
+    Course,
+    Lesson,
+    cross_entropy,
+    dice_loss,
+    median_frequency_weights,
+    score_pairs,
+)
 from vpt.training import Watcher, fit
-from vpt.training.loop import Epoch
+from vpt.training.loop import EpochMetrics
 
-NANO = ["--image-size", "48", "--batch-size", "2", "--iterations", "4", "--interval", "2", "--head", "linear"]
+NANO = ["--image-size", "48", "--batch-size", "2", "--iterations", "4", "--eval-every", "2", "--head", "linear"]
 
 
 def draw(folder: Path, masks: Path, count: int, suffix: str = ".jpg", first_id: int = 1) -> None:
@@ -43,7 +56,7 @@ def draw(folder: Path, masks: Path, count: int, suffix: str = ".jpg", first_id: 
         top, left = rng.integers(5, 25, 2)
         pixels[top : top + 20, left : left + 20] += 150
         mask[top : top + 20, left : left + 20] = first_id + 1
-        mask[:3] = 0 if first_id else VOID
+        mask[:3] = 0 if first_id else IGNORE_INDEX
         Image.fromarray(pixels).save(folder / f"scene_{i}{suffix}")
         Image.fromarray(mask).save(masks / f"scene_{i}.png")
 
@@ -70,7 +83,7 @@ def main_done(*args: object) -> None:
 
 def test_the_whole_path(ade, tuned, tmp_path, capsys):
     result = json.loads((tuned.with_suffix(".run") / "result.json").read_text())
-    assert result["status"] == "done" and result["scored_on"] == "val" and len(result["per_class"]) == 150
+    assert result["status"] == "done" and result["eval_split"] == "val" and len(result["per_class"]) == 150
     assert [epoch["epoch"] for epoch in result["history"]] == [1, 2]
     for name in ("curve.png", "confusion.png"):
         with Image.open(tuned.with_suffix(".run") / name) as picture_of_the_run:
@@ -81,10 +94,10 @@ def test_the_whole_path(ade, tuned, tmp_path, capsys):
     capsys.readouterr()
     main_done("show", tuned)
     assert f"{header.parts['head']:,}" in capsys.readouterr().out
-    main_done("eval", tuned, ade, "--part", "val", "--json")
+    main_done("eval", tuned, ade, "--split", "val", "--json")
     told = json.loads(capsys.readouterr().out)
     assert told["miou"] == pytest.approx(result["miou"], abs=1e-12)
-    main_done("eval", tuned, ade, "--part", "val", "--scales", "0.75,1", "--flip", "--json")
+    main_done("eval", tuned, ade, "--split", "val", "--scales", "0.75,1", "--flip", "--json")
     assert json.loads(capsys.readouterr().out)["images"] == 2
     picture = ade / "images/validation/scene_0.jpg"
     main_done("predict", tuned, picture, "--out", tmp_path, "--json")
@@ -92,11 +105,11 @@ def test_the_whole_path(ade, tuned, tmp_path, capsys):
     with Image.open(found["mask"]) as mask, Image.open(found["overlay"]) as overlay:
         assert mask.mode == "P" and mask.size == (70, 52) and overlay.width > 70
         ids = np.asarray(mask)
-        assert sum(pair["share"] for pair in found["found"]) == pytest.approx(1)
+        assert sum(pair["fraction"] for pair in found["classes"]) == pytest.approx(1)
         assert mask.getpalette()[:6] == [0, 0, 0, 128, 0, 0]
     model = load(tuned)
     pixels = torch.from_numpy(np.asarray(Image.open(picture).convert("RGB")).transpose(2, 0, 1).copy())
-    assert np.array_equal(classes_of(model, pixels, Inference()).numpy(), ids)
+    assert np.array_equal(predict_classes(model, pixels, InferenceConfig()).numpy(), ids)
 
 
 def test_options_for_classification_are_refused(ade, tuned, tmp_path, capsys):
@@ -104,7 +117,7 @@ def test_options_for_classification_are_refused(ade, tuned, tmp_path, capsys):
     for arguments, option in (
         (("tune", ade, "--out", tmp_path / "x.safetensors", *NANO, "--interpolation", "bicubic"), "--interpolation"),
         (("tune", ade, "--out", tmp_path / "x.safetensors", *NANO, "--resize", "squash"), "--resize"),
-        (("eval", tuned, ade, "--part", "val", "--skip-corrupt"), "--skip-corrupt"),
+        (("eval", tuned, ade, "--split", "val", "--skip-corrupt"), "--skip-corrupt"),
         (("predict", tuned, picture, "--out", tmp_path, "--top", 2), "--top"),
     ):
         with pytest.raises(SystemExit) as left:
@@ -112,19 +125,21 @@ def test_options_for_classification_are_refused(ade, tuned, tmp_path, capsys):
         assert left.value.code == ExitCode.USAGE
         assert f"{option}: for classification, and" in capsys.readouterr().err
     with pytest.raises(SpecError, match="resize is 'crop': without effect on segmentation"):
-        SegmentJob(data=str(ade), out=tmp_path / "x.safetensors", recipe=small(), resize="crop")
+        SegmentationJob(data=str(ade), out=tmp_path / "x.safetensors", config=small(), resize="crop")
     with pytest.raises(SpecError, match="augment is 'flip', for classification"):
         small(augment="flip")
 
 
 def small(**options: object) -> Course:
-    course = Course.of(parse_method("vpt(length=2)"), batch_size=2, iterations=8, interval=2, learning_rate=1.0)
+    course = Course.for_method(
+        parse_method("vpt(length=2)"), batch_size=2, iterations=8, eval_every=2, learning_rate=1.0
+    )
     return replace(course, **options)
 
 
 def fresh(ade: Path) -> tuple[nn.Module, object]:
     torch.manual_seed(0)
-    scenes = read_scenes(ade, "plain", ignore=0)
+    scenes = load_segmentation_dataset(ade, "plain", ignore_index=0)
     from vpt import load_backbone
 
     backbone: Backbone = load_backbone(image_size=48)
@@ -138,11 +153,11 @@ def test_the_whole_path_with_the_layout_of_voc(tmp_path, capsys):
         with Image.open(path) as mask:
             ids = np.asarray(mask).copy()
         ids[-2:] = 255  # the rim of things
-        colours = Image.fromarray(ids)
-        colours.putpalette(  # as VOC has them: an index
+        colors = Image.fromarray(ids)
+        colors.putpalette(  # as VOC has them: an index
             np.repeat(np.arange(256, dtype=np.uint8), 3).tobytes()
         )
-        colours.save(path)
+        colors.save(path)
     (root / "ImageSets/Segmentation").mkdir(parents=True)
     for part, which in (("train", range(4)), ("val", range(4, 7))):
         (root / f"ImageSets/Segmentation/{part}.txt").write_text("".join(f"scene_{i}\n" for i in which))
@@ -152,7 +167,7 @@ def test_the_whole_path_with_the_layout_of_voc(tmp_path, capsys):
         out = tmp_path / f"{name}.safetensors"
         main_done("tune", root, "--out", out, "--method", "bias", *NANO, *options)
         results[name] = json.loads((out.with_suffix(".run") / "result.json").read_text())
-    assert {name: (result["scored_on"], result["images"]) for name, result in results.items()} == {
+    assert {name: (result["eval_split"], result["images"]) for name, result in results.items()} == {
         "watched": ("val", {"train": 4, "val": 3}),
         "whole": ("train", {"train": 7}),
         "held": ("test", {"train": 3, "val": 1, "test": 3}),
@@ -160,7 +175,7 @@ def test_the_whole_path_with_the_layout_of_voc(tmp_path, capsys):
     assert len(results["watched"]["per_class"]) == 21 and "aeroplane" in results["watched"]["per_class"]
     tuned = tmp_path / "watched.safetensors"
     capsys.readouterr()
-    main_done("eval", tuned, root, "--part", "val", "--json")
+    main_done("eval", tuned, root, "--split", "val", "--json")
     assert json.loads(capsys.readouterr().out)["miou"] == results["watched"]["miou"]
     main_done("predict", tuned, root / "JPEGImages" / "scene_5.jpg", "--out", tmp_path / "predicted")
     with Image.open(tmp_path / "predicted" / "scene_5.mask.png") as mask:
@@ -169,7 +184,7 @@ def test_the_whole_path_with_the_layout_of_voc(tmp_path, capsys):
 
 def test_cut_off_and_gone_on_with_is_the_same_to_the_bit(ade, tmp_path):
     class Cut(Watcher):
-        def epoch(self, epoch: Epoch) -> None:
+        def epoch(self, epoch: EpochMetrics) -> None:
             if epoch.epoch == 2:
                 raise KeyboardInterrupt
 
@@ -182,8 +197,8 @@ def test_cut_off_and_gone_on_with_is_the_same_to_the_bit(ade, tmp_path):
         fit(part, Lesson(part, scenes, small()), small(), checkpoint=path, watcher=Cut())
     again, scenes = fresh(ade)
     fit(again, Lesson(again, scenes, small()), small(), checkpoint=path)
-    for name, tensor in whole.owned_state().items():
-        assert torch.equal(tensor, again.owned_state()[name]), name
+    for name, tensor in whole.trainable_state_dict().items():
+        assert torch.equal(tensor, again.trainable_state_dict()[name]), name
 
 
 def test_every_fault_is_named_at_once(ade, tmp_path):
@@ -194,7 +209,7 @@ def test_every_fault_is_named_at_once(ade, tmp_path):
     Image.new("L", (70, 52), 9).save(tmp_path / "masks/scene_3.png")
     Image.new("RGB", (70, 52)).save(tmp_path / "masks/scene_4.png")
     with pytest.raises(DataError) as caught:
-        read_scenes(tmp_path, classes=("ground", "square"))
+        load_segmentation_dataset(tmp_path, classes=("ground", "square"))
     text = str(caught.value)
     for part in (
         "scene_0.jpg: an image without a mask",
@@ -216,38 +231,38 @@ def test_every_fault_is_named_at_once(ade, tmp_path):
 )
 def test_layouts(tmp_path, images, masks, labels):
     draw(tmp_path / images, tmp_path / masks, 3, ".png", first_id=0)
-    scenes = read_scenes(tmp_path, val_fraction=0.34)
-    assert {part: len(pairs) for part, pairs in scenes.parts.items()} == {"train": 2, "val": 1}
-    assert scenes.classes == (LABELS[labels].classes or ("0", "1"))
-    assert scenes.pixels.sum() == 2 * 49 * 70
+    scenes = load_segmentation_dataset(tmp_path, val_fraction=0.34)
+    assert {part: len(pairs) for part, pairs in scenes.splits.items()} == {"train": 2, "val": 1}
+    assert scenes.classes == (LABEL_SCHEMES[labels].classes or ("0", "1"))
+    assert scenes.pixel_counts.sum() == 2 * 49 * 70
 
 
 def test_cityscapes_ids_and_names(tmp_path):
     draw(tmp_path / "leftImg8bit/train/bonn", tmp_path / "gtFine/train/bonn", 1, ".png", first_id=7)
     (tmp_path / "leftImg8bit/train/bonn/scene_0.png").rename(tmp_path / "leftImg8bit/train/bonn/a_leftImg8bit.png")
     (tmp_path / "gtFine/train/bonn/scene_0.png").rename(tmp_path / "gtFine/train/bonn/a_gtFine_labelIds.png")
-    scenes = read_scenes(tmp_path, val_fraction=0)
-    _, mask = read_pair(scenes.parts["train"], 0, scenes.table)
-    assert set(np.unique(mask)) == {0, 1, VOID} and scenes.classes[:2] == ("road", "sidewalk")
+    scenes = load_segmentation_dataset(tmp_path, val_fraction=0)
+    _, mask = load_pair(scenes.splits["train"], 0, scenes.lookup_table)
+    assert set(np.unique(mask)) == {0, 1, IGNORE_INDEX} and scenes.classes[:2] == ("road", "sidewalk")
 
 
 def test_the_tables():
-    assert {name: len(row.classes) for name, row in LABELS.items()} == {
+    assert {name: len(row.classes) for name, row in LABEL_SCHEMES.items()} == {
         "ade20k": 150, "cityscapes": 19, "voc": 21, "camvid": 11, "plain": 0,
     }  # fmt: skip
-    assert all(len(set(row.classes)) == len(row.classes) for row in LABELS.values())
+    assert all(len(set(row.classes)) == len(row.classes) for row in LABEL_SCHEMES.values())
     assert len(np.unique(palette(150), axis=0)) == 150
-    ade = LABELS["ade20k"].table(150)
-    assert (ade[0], ade[1], ade[150], ade[151]) == (VOID, 0, 149, -1)
+    ade = LABEL_SCHEMES["ade20k"].lookup_table(150)
+    assert (ade[0], ade[1], ade[150], ade[151]) == (IGNORE_INDEX, 0, 149, -1)
 
 
 def test_scores_against_sklearn_and_plain_loops():
     rng = np.random.default_rng(0)
     true, said = rng.integers(0, 4, (2, 20, 30))
-    true[:2] = VOID
-    counts = confusion_of(torch.from_numpy(said), torch.from_numpy(true), 5)
-    known = true != VOID
-    assert np.array_equal(counts, confusion_matrix(true[known], said[known], labels=range(5)))
+    true[:2] = IGNORE_INDEX
+    counts = confusion_matrix(torch.from_numpy(said), torch.from_numpy(true), 5)
+    known = true != IGNORE_INDEX
+    assert np.array_equal(counts, reference_confusion_matrix(true[known], said[known], labels=range(5)))
     scores = PixelScores(counts.numpy())
     ious = []
     for k in range(4):
@@ -260,9 +275,9 @@ def test_scores_against_sklearn_and_plain_loops():
 
 
 def test_windows():
-    assert starts(48, 48, 1 / 3) == [0] and starts(30, 48, 1 / 3) == [0]
+    assert window_starts(48, 48, 1 / 3) == [0] and window_starts(30, 48, 1 / 3) == [0]
     for length in (49, 64, 100, 333):
-        found = starts(length, 48, 1 / 3)
+        found = window_starts(length, 48, 1 / 3)
         assert found[0] == 0 and found[-1] == length - 48
         assert max(b - a for a, b in pairwise(found)) <= 33
 
@@ -270,21 +285,21 @@ def test_windows():
 def test_strips_of_an_image_are_the_whole(ade, monkeypatch):
     model = attach("vit_nano_patch12_48", "linear", 5, head="linear").eval()
     with torch.no_grad():
-        for weight in model.owned_parameters():
+        for weight in model.trainable_parameters():
             weight.normal_()
-    scenes = read_scenes(ade)
-    pairs = replace(scenes.parts["val"])
-    table = np.where(scenes.table == VOID, VOID, scenes.table.clip(0, 4)).astype(np.int16)
-    image = torch.from_numpy(read_pair(pairs, 0, table)[0])
-    how = Inference(scales=(0.5, 1.0, 2.0), flip=True)
-    ((rows, whole),) = strips(model, image, how)
+    scenes = load_segmentation_dataset(ade)
+    pairs = replace(scenes.splits["val"])
+    table = np.where(scenes.lookup_table == IGNORE_INDEX, IGNORE_INDEX, scenes.lookup_table.clip(0, 4)).astype(np.int16)
+    image = torch.from_numpy(load_pair(pairs, 0, table)[0])
+    inference = InferenceConfig(scales=(0.5, 1.0, 2.0), flip=True)
+    ((rows, whole),) = predict_rows(model, image, inference)
     assert (rows.start, rows.stop) == (0, 52) and torch.allclose(whole.sum(0), torch.ones(52, 70), atol=1e-5)
-    loss, scores = measure(model, pairs, table, how)
+    loss, scores = score_pairs(model, pairs, table, inference)
     monkeypatch.setattr("vpt.tasks.segmentation.sliding_window._HELD", 5 * 70 * 7)
-    parts = list(strips(model, image, how))
+    parts = list(predict_rows(model, image, inference))
     assert [part.stop - part.start for part, _ in parts] == [7] * 7 + [3]
     assert torch.allclose(torch.cat([found for _, found in parts], 1), whole, atol=1e-5)
-    again, same = measure(model, pairs, table, how)
+    again, same = score_pairs(model, pairs, table, inference)
     assert again == pytest.approx(loss, rel=1e-5) and np.array_equal(scores.confusion, same.confusion)
 
 
@@ -292,8 +307,10 @@ def test_sliding_equals_one_forward_pass_and_averages(ade):
     model, _ = fresh(ade)
     image = torch.randn(1, 3, 48, 72, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        assert torch.allclose(slide(model, image[..., :48], Inference()), model(image[..., :48]), atol=1e-6)
-        found = slide(model, image, Inference(overlap=0.5))
+        assert torch.allclose(
+            sliding_window_logits(model, image[..., :48], InferenceConfig()), model(image[..., :48]), atol=1e-6
+        )
+        found = sliding_window_logits(model, image, InferenceConfig(overlap=0.5))
         left, right = model(image[..., :48]), model(image[..., 24:])
     assert torch.allclose(found[..., :24], left[..., :24], atol=1e-5)
     assert torch.allclose(found[..., 24:48], (left[..., 24:] + right[..., :24]) / 2, atol=1e-5)
@@ -304,9 +321,9 @@ def test_augmentation_moves_image_and_mask_together():
     mask[10:30, 20:50] = 7
     image = mask.repeat(3, 1, 1) * 30
     for seed in range(20):
-        found, cut = Augment(colour=0.0)(image, mask, 32, np.random.default_rng(seed))
-        assert found.shape == (3, 32, 32) and set(cut.unique().tolist()) <= {0, 7, VOID}
-        known = cut != VOID
+        found, cut = JointAugmentation(color_jitter=0.0)(image, mask, 32, np.random.default_rng(seed))
+        assert found.shape == (3, 32, 32) and set(cut.unique().tolist()) <= {0, 7, IGNORE_INDEX}
+        known = cut != IGNORE_INDEX
         wrong = ((found[0] > 105) != (cut == 7)) & known
         assert wrong.float().mean() < 0.06, seed
 
@@ -314,28 +331,29 @@ def test_augmentation_moves_image_and_mask_together():
 def test_losses():
     torch.manual_seed(0)
     logits, masks = torch.randn(2, 3, 4, 5), torch.randint(0, 3, (2, 4, 5))
-    masks[0, 0] = VOID
+    masks[0, 0] = IGNORE_INDEX
     own = sum(
-        nn.functional.cross_entropy(a[None], b[None], ignore_index=VOID) for a, b in zip(logits, masks, strict=True)
+        nn.functional.cross_entropy(a[None], b[None], ignore_index=IGNORE_INDEX)
+        for a, b in zip(logits, masks, strict=True)
     )
     assert torch.allclose(cross_entropy(logits, masks), own)
     weights = torch.tensor([1.0, 2.0, 0.5])
     own = sum(
-        nn.functional.cross_entropy(a[None], b[None], weights, ignore_index=VOID)
+        nn.functional.cross_entropy(a[None], b[None], weights, ignore_index=IGNORE_INDEX)
         for a, b in zip(logits, masks, strict=True)
     )
     assert torch.allclose(cross_entropy(logits, masks, weights), own)
-    perfect = 50.0 * nn.functional.one_hot(masks.where(masks != VOID, 0), 3).permute(0, 3, 1, 2)
-    assert dice(perfect, masks) < 1e-4 < dice(logits, masks)
-    assert torch.equal(balanced(np.array([50, 25, 0, 100])), torch.tensor([1.0, 2.0, 0.0, 0.5]))
+    perfect = 50.0 * nn.functional.one_hot(masks.where(masks != IGNORE_INDEX, 0), 3).permute(0, 3, 1, 2)
+    assert dice_loss(perfect, masks) < 1e-4 < dice_loss(logits, masks)
+    assert torch.equal(median_frequency_weights(np.array([50, 25, 0, 100])), torch.tensor([1.0, 2.0, 0.0, 0.5]))
 
 
 def test_course():
-    course = Course.of(parse_method("full"), iterations=10, interval=4, batch_size=8)
+    course = Course.for_method(parse_method("full"), iterations=10, eval_every=4, batch_size=8)
     assert course.epochs == 3
     peak = course.learning_rate * 8 / 256
-    assert course.step_size(5, 12, 4) == pytest.approx(peak * 0.5**0.9)
-    assert course.learning_rate * course.head_rate == pytest.approx(0.03)
+    assert course.lr_at(5, 12, 4) == pytest.approx(peak * 0.5**0.9)
+    assert course.learning_rate * course.head_lr_scale == pytest.approx(0.03)
     with pytest.raises(SpecError, match="iterations"):
         Course(iterations=0)
 
@@ -350,21 +368,21 @@ def scene(root: Path, mask: np.ndarray, images: str = "images", masks: str = "ma
 def test_an_ignored_id_is_ignored_also_where_a_class_would_have_it(tmp_path):
     mask = np.zeros((16, 16), np.uint8)
     mask[4:] = 1
-    scenes = read_scenes(scene(tmp_path, mask), ignore=0)
-    assert scenes.table[0] == VOID and scenes.table[1] == 1
-    assert scenes.pixels.tolist() == [0, 192]
-    assert set(np.unique(read_pair(scenes.parts["train"], 0, scenes.table)[1])) == {1, VOID}
+    scenes = load_segmentation_dataset(scene(tmp_path, mask), ignore_index=0)
+    assert scenes.lookup_table[0] == IGNORE_INDEX and scenes.lookup_table[1] == 1
+    assert scenes.pixel_counts.tolist() == [0, 192]
+    assert set(np.unique(load_pair(scenes.splits["train"], 0, scenes.lookup_table)[1])) == {1, IGNORE_INDEX}
     for wrong in (-1, 70_000):
         with pytest.raises(SpecError, match="0 to 65535"):
-            read_scenes(tmp_path, ignore=wrong)
+            load_segmentation_dataset(tmp_path, ignore_index=wrong)
 
 
 def test_more_classes_than_can_be_told_apart_are_refused(tmp_path):
     mask = np.zeros((16, 16), np.uint16)
     mask[4:] = 300
     with pytest.raises(DataError, match=r"301 classes, .*255 can be told apart"):
-        read_scenes(scene(tmp_path, mask))
-    assert read_scenes(tmp_path, ignore=300).classes == ("0",)
+        load_segmentation_dataset(scene(tmp_path, mask))
+    assert load_segmentation_dataset(tmp_path, ignore_index=300).classes == ("0",)
 
 
 def test_a_part_with_images_alone_is_named(tmp_path):
@@ -372,20 +390,20 @@ def test_a_part_with_images_alone_is_named(tmp_path):
     scene(tmp_path, mask, "images/train", "masks/train")
     (tmp_path / "images/val").mkdir()
     with pytest.raises(DataError, match=r"images/val: there is no masks/val for it"):
-        read_scenes(tmp_path)
+        load_segmentation_dataset(tmp_path)
     (tmp_path / "images/val").rmdir()
     with pytest.raises(SpecError, match=r"val_fraction is 5"):
-        read_scenes(tmp_path, val_fraction=5)
+        load_segmentation_dataset(tmp_path, val_fraction=5)
 
 
 def test_class_files_of_windows_and_names_that_stand_twice(tmp_path):
     mask = np.zeros((16, 16), np.uint8)
     mask[4:] = 1
     (scene(tmp_path, mask) / "classes.txt").write_text("sky\nroad\n", encoding="utf-8-sig")
-    assert read_scenes(tmp_path).classes == ("sky", "road")
+    assert load_segmentation_dataset(tmp_path).classes == ("sky", "road")
     (tmp_path / "classes.txt").write_text("sky\nsky\n")
     with pytest.raises(DataError, match="names sky more than once"):
-        read_scenes(tmp_path)
+        load_segmentation_dataset(tmp_path)
 
 
 def test_masks_are_plain_rasters(tmp_path):
@@ -394,4 +412,4 @@ def test_masks_are_plain_rasters(tmp_path):
     scene(tmp_path, mask)
     Image.fromarray(mask).save(tmp_path / "masks/0.png", "EPS")
     with pytest.raises(DataError, match=r"0: a mask that cannot be read"):
-        read_scenes(tmp_path)
+        load_segmentation_dataset(tmp_path)

@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _save(path: Path, model: torch.nn.Module, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for weight in model.owned_parameters():
+        for weight in model.trainable_parameters():
             weight.normal_(std=0.5, generator=generator)
     save(model, path, scores={"test_top1": 0.5, "missing": float("nan")})
 

@@ -7,8 +7,8 @@ import torch
 
 from families import FAMILIES, backbone_of, images
 from vpt import TunedModel, attach
-from vpt.errors import FitError
-from vpt.serving.multi_task import Learned, Mixed
+from vpt.errors import UnsupportedError
+from vpt.serving.multi_task import MultiTaskBackbone, TaskAdapter
 
 SPECS = (
     "vpt(length=3)",
@@ -17,7 +17,7 @@ SPECS = (
     "vpt(length=5)",
     "mlp(layers=2)",
     'vpt(length=2, depth="2-3")',
-    "vpt(length=2, share=blocks)",
+    "vpt(length=2, shared=blocks)",
     "vpt(length=4, projection=8)",
 )
 
@@ -28,11 +28,11 @@ def tuned(family: str, specs: tuple[str, ...] = SPECS) -> list[TunedModel]:
     for seed, spec in enumerate(specs):
         try:
             model = attach(backbone, spec, 2 + seed % 3)
-        except FitError:
+        except UnsupportedError:
             continue
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            for weight in model.owned_parameters():
+            for weight in model.trainable_parameters():
                 weight.normal_(generator=generator)
         models.append(model)
     return models
@@ -40,15 +40,15 @@ def tuned(family: str, specs: tuple[str, ...] = SPECS) -> list[TunedModel]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_image_is_answered_by_its_own_task(family: str) -> None:
-    models = [model for model in tuned(family) if Learned.of(model) is not None]
+    models = [model for model in tuned(family) if TaskAdapter.from_model(model) is not None]
     expected = len(SPECS) if FAMILIES[family].prompts and FAMILIES[family].known else 2
     assert len(models) == expected, "prompts as keys mix wherever attention is known; heads everywhere"
-    mixed, tasks = Mixed(models[0].backbone), [Learned.of(model) for model in models]
+    multi_task, tasks = MultiTaskBackbone(models[0].backbone), [TaskAdapter.from_model(model) for model in models]
     turns = [7, 0, 3, 1, 2, 0, 5, 4, 1, 6, 0, 3]
     batch = images(len(turns))
     passes: list[int] = []
-    mixed.network.register_forward_hook(lambda *_: passes.append(1))
-    answers = mixed(batch, [tasks[turn % len(tasks)] for turn in turns])
+    multi_task.network.register_forward_hook(lambda *_: passes.append(1))
+    answers = multi_task(batch, [tasks[turn % len(tasks)] for turn in turns])
     assert passes == [1]
     for turn, image, answer in zip(turns, batch, answers, strict=True):
         with torch.no_grad():
@@ -68,8 +68,8 @@ def test_each_image_is_answered_by_its_own_task(family: str) -> None:
 )
 def test_what_does_more_than_give_keys_does_not_mix(spec: str) -> None:
     (model,) = tuned("vit", (spec,))
-    assert Learned.of(model) is None
+    assert TaskAdapter.from_model(model) is None
 
 
 def test_a_segmentation_does_not_mix() -> None:
-    assert Learned.of(attach(backbone_of("vit"), "vpt(length=2)", 3, head="linear")) is None
+    assert TaskAdapter.from_model(attach(backbone_of("vit"), "vpt(length=2)", 3, head="linear")) is None

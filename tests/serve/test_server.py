@@ -34,9 +34,9 @@ uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 class Counting(Bank):
     """A bank that notes how many requests came in together."""
 
-    def answers(self, requests: Any) -> Any:
+    def iter_predictions(self, requests: Any) -> Any:
         self.batches = [*getattr(self, "batches", []), len(requests)]
-        return super().answers(requests)
+        return super().iter_predictions(requests)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def bank(folder: Path) -> Counting:
 @contextmanager
 def served(bank: Bank, **options: Any) -> Iterator[str]:
     """A server of `bank` in a thread; its address."""
-    server = uvicorn.Server(uvicorn.Config(serving.app(bank, **options), port=0, log_level="critical"))
+    server = uvicorn.Server(uvicorn.Config(serving.create_app(bank, **options), port=0, log_level="critical"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     until(lambda: server.started)
@@ -59,7 +59,7 @@ def served(bank: Bank, **options: Any) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def address(bank: Counting) -> Iterator[str]:
-    with served(bank, wait=0.2) as found:
+    with served(bank, max_delay=0.2) as found:
         yield found
 
 
@@ -113,8 +113,8 @@ def test_images_of_several_tasks_are_answered_together(address, bank, pictures):
         answers = list(pool.map(lambda i: ask(address, names[i], png(pictures[i])), range(6)))
     assert sum(bank.batches) == 6 and max(bank.batches) > 1
     for name, picture, answer in zip(names, pictures, answers, strict=True):
-        (alone,) = bank.answer([bank.request(name, picture)])
-        assert [(t["class"], pytest.approx(t["probability"], abs=1e-4)) for t in answer["top"]] == list(alone.top)
+        (alone,) = bank.predict([bank.make_request(name, picture)])
+        assert [(t["class"], pytest.approx(t["probability"], abs=1e-4)) for t in answer["top"]] == list(alone.ranking)
 
 
 def test_top_limits_what_is_named(address, pictures):
@@ -131,10 +131,10 @@ def test_a_segmentation_comes_with_mask_and_overlay(address, bank, pictures):
         Image.open(io.BytesIO(base64.b64decode(answer[key].removeprefix("data:image/png;base64,"))))
         for key in ("mask", "overlay")
     )
-    (alone,) = bank.answer([bank.request("scenes", pictures[1])])
+    (alone,) = bank.predict([bank.make_request("scenes", pictures[1])])
     assert np.array_equal(np.asarray(mask), alone.mask) and mask.size == pictures[1].size
     assert overlay.width > mask.width
-    assert [part["class"] for part in answer["found"]] == [name for name, _ in alone.found]
+    assert [part["class"] for part in answer["classes"]] == [name for name, _ in alone.class_fractions]
 
 
 def test_what_cannot_be_answered_says_why(address, pictures, monkeypatch):
@@ -144,7 +144,7 @@ def test_what_cannot_be_answered_says_why(address, pictures, monkeypatch):
     assert "empty" in refused(address, "animals", b"")[1]
     strip = refused(address, "scenes", png(Image.new("RGB", (400, 10))))
     assert strip[0] == 400 and "400 x 10 px" in strip[1]
-    monkeypatch.setattr(serving, "MOST_BYTES", 1000)
+    monkeypatch.setattr(serving, "MAX_IMAGE_BYTES", 1000)
     status, text = refused(address, "animals", png(pictures[0]))
     assert status == 413 and "scale it down" in text
     monkeypatch.undo()
@@ -152,13 +152,13 @@ def test_what_cannot_be_answered_says_why(address, pictures, monkeypatch):
 
 
 def refused_text(body: bytes) -> str:
-    with pytest.raises(serving.BadImage) as caught:
+    with pytest.raises(serving.UnreadableImageError) as caught:
         serving.read_rgb(body)
     return str(caught.value)
 
 
 def test_strangers_are_refused(bank):
-    with served(bank, hosts={"127.0.0.1"}) as address:
+    with served(bank, allowed_hosts={"127.0.0.1"}) as address:
         assert len(get(f"{address}/tasks", {"Origin": address})) == len(bank.tasks)
         status, text = refusal(f"{address}/tasks", {"Host": "evil.example:8000"})  # its name leads here now
         assert status == 403 and "evil.example" in text
@@ -169,7 +169,7 @@ def test_strangers_are_refused(bank):
 def test_addresses_and_faults_that_nobody_foresaw_are_json(bank, pictures, monkeypatch):
     with served(bank) as address:
         assert refusal(f"{address}/nowhere")[0] == 404 and refusal(f"{address}/predict/animals")[0] == 405
-        monkeypatch.setattr(bank, "answers", lambda requests: iter(()))
+        monkeypatch.setattr(bank, "iter_predictions", lambda requests: iter(()))
     with served(bank) as address:
         assert refused(address, "animals", png(pictures[0]))[0] == 500
 
@@ -180,9 +180,9 @@ def test_too_many_at_work_are_turned_away(bank, pictures, monkeypatch):
     def answers(requests: Any) -> Any:
         begun.set()
         go.wait(60)
-        return Bank.answers(bank, requests)
+        return Bank.iter_predictions(bank, requests)
 
-    monkeypatch.setattr(bank, "answers", answers)
+    monkeypatch.setattr(bank, "iter_predictions", answers)
     with served(bank, max_requests=1) as address, ThreadPoolExecutor(1) as pool:
         first = pool.submit(ask, address, "animals", png(pictures[0]))
         assert begun.wait(60)
@@ -200,7 +200,7 @@ def test_a_bad_request_spoils_no_other():
                 raise ValueError("three")
             yield place, KeyError(1) if number == 1 else 2 * number
 
-    batcher = Batcher[int, int](answers, batch_size=8, wait=0.2)
+    batcher = Batcher[int, int](answers, batch_size=8, max_delay=0.2)
     futures = [batcher.submit(number) for number in range(5)]
     batcher.close()
     assert [future.result() for i, future in enumerate(futures) if i not in (1, 3)] == [0, 4, 8]
@@ -218,7 +218,7 @@ def test_a_request_that_was_cancelled_or_not_answered():
         go.wait(60)
         yield from ((place, number) for place, number in enumerate(requests) if number < 2)
 
-    batcher = Batcher[int, int](answers, batch_size=1, wait=0)
+    batcher = Batcher[int, int](answers, batch_size=1, max_delay=0)
     futures = [batcher.submit(number) for number in range(3)]
     assert futures[1].cancel()
     go.set()

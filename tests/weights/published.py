@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from families import SIZE, TINY, randomise
+from families import SIZE, TINY, randomize
 from vpt import load_backbone
 from vpt.backbones import Backbone
 
@@ -46,7 +46,7 @@ def fresh(name: str, **options: Any) -> Any:
 def trained(name: str, **options: Any) -> Any:
     """The same with other weights, none of them zero or one: what a file is written from."""
     model = fresh(name, **options)
-    randomise(model, seed=7)
+    randomize(model, seed=7)
     return model.eval()
 
 
@@ -77,10 +77,10 @@ def load(model: nn.Module, content: Any, path: Path) -> Backbone:
 @torch.no_grad()
 def assert_same(backbone: Backbone, source: nn.Module) -> None:
     """The weights of the source, every one to the bit, and so its output."""
-    theirs = backbone.module.eval().state_dict()
+    expected = backbone.module.eval().state_dict()
     for name, tensor in source.state_dict().items():
-        assert torch.equal(theirs.pop(name), tensor), name
-    assert not theirs
+        assert torch.equal(expected.pop(name), tensor), name
+    assert not expected
     config: Any = source
     size = getattr(getattr(config, "patch_embed", None), "img_size", (SIZE, SIZE))
     images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))

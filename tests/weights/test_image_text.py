@@ -23,7 +23,7 @@ from published import (
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from families import SIZE, randomise
+from families import SIZE, randomize
 from test_backbone import google
 from vpt import load_backbone
 from vpt.errors import BackboneError
@@ -85,7 +85,7 @@ def clip_text() -> State:
 def test_clip(tmp_path, prefix):
     """OpenAI's ViT-B-16 and open_clip_pytorch_model.bin (bare), and open_clip's own checkpoints (DDP, nested)."""
     tower = ClipTower()
-    randomise(tower)
+    randomize(tower)
     state = under(prefix, under("visual.", tower.state_dict()) | clip_text())
     model = vit("vit_base_patch16_clip_224")
     backbone = load(model, {"epoch": 32, "state_dict": state} if prefix else state, tmp_path / "clip.bin")
@@ -99,7 +99,7 @@ def test_clip(tmp_path, prefix):
 def test_clip_in_half_precision(tmp_path):
     """open_clip_model.safetensors of OpenAI's weights, which are half precision: the model stays what it is."""
     tower, path = ClipTower(), tmp_path / "open_clip_model.safetensors"
-    randomise(tower)
+    randomize(tower)
     save_file(under("visual.", {name: tensor.half() for name, tensor in tower.state_dict().items()}), path)
     model = vit("vit_base_patch16_clip_224")
     load_backbone(model, weights=path)

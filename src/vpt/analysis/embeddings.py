@@ -11,23 +11,23 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vpt.attention.detection import trunk_of
+from vpt.attention.detection import structural_copy
 from vpt.core.io import write_atomic
-from vpt.core.text import number
+from vpt.core.text import pluralize
 from vpt.data.dataset import Dataset
-from vpt.data.images import decoded
+from vpt.data.images import decode_to_tempdir
 from vpt.errors import DataError
 from vpt.methods.linear import Linear
 from vpt.model.tuned_model import TunedModel
 from vpt.plots import figures
-from vpt.training import Examples, Feed, logits_of
+from vpt.training import DeviceDataset, Examples, predict_logits
 
-FEWEST = 5  # images; below, there is nothing to see
-NEIGHBOURS = 5
+MIN_IMAGES = 5  # images; below, there is nothing to see
+NUM_NEIGHBORS = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Side:
+class EmbeddedFeatures:
     """Features of one model.
 
     points: (n, 2), by t-SNE. top1: how many images have the class of their 5 nearest others, found among the
@@ -45,79 +45,89 @@ class Embedding:
     names: tuple[str, ...]
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
-    before: Side
-    after: Side
+    before: EmbeddedFeatures
+    after: EmbeddedFeatures
 
 
 def embed(
     model: TunedModel,
     data: Dataset,
-    part: str = "test",
+    split: str = "test",
     *,
     seed: int = 0,
     limit: int = 2000,
     on_image: Callable[[int, int], None] | None = None,
 ) -> Embedding:
-    """Lay out what the head reads of the images of one part, before and after tuning.
+    """Lay out what the head reads of the images of one split, before and after tuning.
 
     The classes are those of `data`, which the model need not know. seed: of t-SNE, and of the choice of images where
     there are more than `limit`. Raises DataError for fewer than 5 images.
     """
-    model.demand_classifier("embed")
-    split = data.splits[part]
-    if min(len(split), limit) < FEWEST:
+    model.require_classifier("embed")
+    selected = data.splits[split]
+    if min(len(selected), limit) < MIN_IMAGES:
         raise DataError(
-            f"{data.name} has {number(len(split), 'image')} in {part}, at most {limit} are taken; a layout needs "
-            f"{FEWEST}, so choose another part or a higher limit"
+            f"{data.name} has {pluralize(len(selected), 'image')} in {split}, at most {limit} are taken; a layout needs "
+            f"{MIN_IMAGES}, so choose another split or a higher limit"
         )
-    if len(split) > limit:
-        split = split.pick(np.sort(np.random.default_rng(seed).permutation(len(split))[:limit]))
+    if len(selected) > limit:
+        selected = selected.select(np.sort(np.random.default_rng(seed).permutation(len(selected))[:limit]))
     device = next(model.parameters()).device
     # By way of a model, so that it computes as the tuned one does: t-SNE magnifies a difference in the last bit.
     frozen = TunedModel(model.backbone, Linear(), model.num_classes).to(device)
-    with decoded(split, model.backbone.preprocessing, progress=on_image) as pixels:
-        feed = Feed(Examples(pixels.images, pixels.labels), model.backbone.preprocessing, device)
-        features = [logits_of(network, feed).numpy() for network in (frozen.network, trunk_of(model.network))]
-    before, after = (Side(_laid_out(each, seed), nearest_top1(each, pixels.labels)) for each in features)
+    with decode_to_tempdir(selected, model.backbone.preprocessing, progress=on_image) as pixels:
+        dataset = DeviceDataset(Examples(pixels.images, pixels.labels), model.backbone.preprocessing, device)
+        features = [
+            predict_logits(network, dataset).numpy() for network in (frozen.network, structural_copy(model.network))
+        ]
+    before, after = (
+        EmbeddedFeatures(_tsne(model_features, seed), knn_top1(model_features, pixels.labels))
+        for model_features in features
+    )
     return Embedding(pixels.names, pixels.labels, data.classes, before, after)
 
 
-def nearest_top1(features: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+def knn_top1(features: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
     """How many images have the class most frequent among their 5 nearest others; ties go to the lower class.
 
     features: (n, d). labels: (n,).
     """
     from sklearn.neighbors import NearestNeighbors  # a second, for this command only
 
-    finder = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(labels) - 1)).fit(features)
-    near = finder.kneighbors(return_distance=False)  # of the very images it knows, without themselves
-    votes = np.eye(labels.max() + 1)[labels[near]].sum(1)
+    finder = NearestNeighbors(n_neighbors=min(NUM_NEIGHBORS, len(labels) - 1)).fit(features)
+    neighbors = finder.kneighbors(return_distance=False)  # of the very images it knows, without themselves
+    votes = np.eye(labels.max() + 1)[labels[neighbors]].sum(1)
     return float((votes.argmax(1) == labels).mean())
 
 
-def write_table(found: Embedding, path: Path) -> None:
+def write_table(embedding: Embedding, path: Path) -> None:
     """Write the points as CSV: image, class, and where it lies before and after."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["image", "class", "before_x", "before_y", "after_x", "after_y"])
-    for name, label, *points in zip(found.names, found.labels, found.before.points, found.after.points, strict=True):
-        table.writerow([name, found.classes[label], *(f"{value:.6g}" for point in points for value in point)])
+    for name, label, *points in zip(
+        embedding.names, embedding.labels, embedding.before.points, embedding.after.points, strict=True
+    ):
+        table.writerow([name, embedding.classes[label], *(f"{value:.6g}" for point in points for value in point)])
     write_atomic(path, text.getvalue().encode())
 
 
-def draw(found: Embedding, path: Path) -> None:
-    """Write both sides as a picture, .png or .svg."""
-    sides = {"before, frozen backbone": found.before, "after, tuned": found.after}
-    panels = {f"{name}: {NEIGHBOURS}-NN top-1 {100 * side.top1:.1f} %": side.points for name, side in sides.items()}
-    figures.points(path, panels, found.labels, found.classes)
+def draw(embedding: Embedding, path: Path) -> None:
+    """Write both models as a picture, .png or .svg."""
+    models = {"before, frozen backbone": embedding.before, "after, tuned": embedding.after}
+    panels = {
+        f"{name}: {NUM_NEIGHBORS}-NN top-1 {100 * features.top1:.1f} %": features.points
+        for name, features in models.items()
+    }
+    figures.scatter(path, panels, embedding.labels, embedding.classes)
 
 
-def _laid_out(features: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
+def _tsne(features: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
     """(n, d) -> (n, 2)."""
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    # As many neighbours as count (perplexity, 30 by custom) must be fewer than there are.
+    # As many neighbors as count (perplexity, 30 by custom) must be fewer than there are.
     tsne = TSNE(perplexity=min(30.0, (len(features) - 1) / 3), init="pca", random_state=seed)
     with threadpool_limits(1):  # sums over threads come in any order, and t-SNE magnifies the last bit
         return tsne.fit_transform(features).astype(np.float64)  # type: ignore[no-any-return]

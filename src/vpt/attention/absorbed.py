@@ -14,7 +14,7 @@ from torch import Tensor
 def attend_absorbed(
     q: Tensor,
     x: Tensor,
-    extra: Tensor | None,
+    kv_prompts: Tensor | None,
     weight_k: Tensor,
     weight_v: Tensor,
     bias_v: Tensor | None,
@@ -22,24 +22,24 @@ def attend_absorbed(
     scale: float,
     bias: Tensor | None = None,
 ) -> Tensor:
-    """softmax(scale * q [keys of x, keys of extra]^T + [bias, 0]) [values of x, values of extra].
+    """softmax(scale * q [keys of x, keys of kv_prompts]^T + [bias, 0]) [values of x, values of kv_prompts].
 
-    q: (batch, heads, a, k). x: (batch, n, d), normalised. extra: (p, d) or (batch, p, d), normalised, or None.
+    q: (batch, heads, a, k). x: (batch, n, d), normalized. kv_prompts: (p, d) or (batch, p, d), normalized, or None.
     weight_k, weight_v: (heads * k, d). bias_v: (heads * k,) or None. bias: broadcast to (batch, heads, a, n).
     Returns (batch, heads, a, k).
     """
     heads, n = q.shape[1], x.shape[1]
-    wide = torch.einsum("bhak,hkd->bhad", q, weight_k.unflatten(0, (heads, -1))).to(x.dtype) * scale
-    rows = wide.flatten(1, 2)
-    scores = (rows @ x.mT).unflatten(1, (heads, -1))
+    absorbed_q = torch.einsum("bhak,hkd->bhad", q, weight_k.unflatten(0, (heads, -1))).to(x.dtype) * scale
+    query_rows = absorbed_q.flatten(1, 2)
+    scores = (query_rows @ x.mT).unflatten(1, (heads, -1))
     if bias is not None:
         scores = scores + bias
-    if extra is not None:
-        scores = torch.cat([scores, (rows @ extra.mT).unflatten(1, (heads, -1))], dim=-1)
-    precise = torch.promote_types(scores.dtype, torch.float32)
-    weights = scores.softmax(-1, dtype=precise).to(x.dtype).flatten(1, 2)
-    held = weights[..., :n] @ x
-    if extra is not None:
-        held = held + weights[..., n:] @ extra
-    out = torch.einsum("bhad,hkd->bhak", held.unflatten(1, (heads, -1)), weight_v.unflatten(0, (heads, -1)))
+    if kv_prompts is not None:
+        scores = torch.cat([scores, (query_rows @ kv_prompts.mT).unflatten(1, (heads, -1))], dim=-1)
+    softmax_dtype = torch.promote_types(scores.dtype, torch.float32)
+    weights = scores.softmax(-1, dtype=softmax_dtype).to(x.dtype).flatten(1, 2)
+    weighted_sum = weights[..., :n] @ x
+    if kv_prompts is not None:
+        weighted_sum = weighted_sum + weights[..., n:] @ kv_prompts
+    out = torch.einsum("bhad,hkd->bhak", weighted_sum.unflatten(1, (heads, -1)), weight_v.unflatten(0, (heads, -1)))
     return out if bias_v is None else out + bias_v.unflatten(0, (heads, 1, -1))

@@ -10,36 +10,36 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vpt.attention.kv_attention import Attend
+from vpt.attention.kv_attention import KVAttention
 from vpt.backbones.layout import BlockLayout
 
 
 class ClassTokenBlock(nn.Module):
     """Stands where a pre-norm block stood: (batch, tokens, d) -> (batch, 1, d), the block's CLS output."""
 
-    def __init__(self, block: nn.Module, layout: BlockLayout) -> None:
+    def __init__(self, block: nn.Module, block_layout: BlockLayout) -> None:
         super().__init__()
         self.block = block
-        self.layout = layout
-        attention = getattr(block, layout.attention)
-        if isinstance(attention, Attend):
-            attention.queries = 1
+        self.block_layout = block_layout
+        attention = getattr(block, block_layout.attention)
+        if isinstance(attention, KVAttention):
+            attention.num_queries = 1
         else:
-            setattr(block, layout.attention, Attend(attention, queries=1))
+            setattr(block, block_layout.attention, KVAttention(attention, num_queries=1))
 
     def forward(self, x: Tensor, **context: Any) -> Tensor:
         block: Any = self.block
-        layout = self.layout
-        attention, mlp = getattr(block, layout.attention), getattr(block, layout.mlp)
-        norm1, norm2 = getattr(block, layout.norm1), getattr(block, layout.norm2)
+        block_layout = self.block_layout
+        attention, mlp = getattr(block, block_layout.attention), getattr(block, block_layout.mlp)
+        norm1, norm2 = getattr(block, block_layout.norm1), getattr(block, block_layout.norm2)
         cls = x[:, :1]
-        branch = _scaled(getattr(block, layout.scale1, None), attention(norm1(x), **context))
-        cls = cls + getattr(block, layout.drop1)(branch)
-        branch = _scaled(getattr(block, layout.scale2, None), mlp(norm2(cls)))
-        return cls + getattr(block, layout.drop2)(branch)  # type: ignore[no-any-return]
+        branch = _apply_scale(getattr(block, block_layout.scale1, None), attention(norm1(x), **context))
+        cls = cls + getattr(block, block_layout.drop1)(branch)
+        branch = _apply_scale(getattr(block, block_layout.scale2, None), mlp(norm2(cls)))
+        return cls + getattr(block, block_layout.drop2)(branch)  # type: ignore[no-any-return]
 
 
-def _scaled(scale: nn.Module | Tensor | None, branch: Tensor) -> Tensor:
+def _apply_scale(scale: nn.Module | Tensor | None, branch: Tensor) -> Tensor:
     if scale is None:
         return branch
     return scale(branch) if isinstance(scale, nn.Module) else scale * branch

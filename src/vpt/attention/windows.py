@@ -12,67 +12,74 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpt.attention.joint_attention import attend_beside
+from vpt.attention.joint_attention import attend_with_prompts
 
 
 def attend_windows(
-    attention: nn.Module, x: Tensor, *, mask: Tensor | None = None, extra: Tensor | None = None, answer: bool = False
+    module: nn.Module,
+    x: Tensor,
+    *,
+    mask: Tensor | None = None,
+    kv_prompts: Tensor | None = None,
+    return_prompt_outputs: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Swin's attention, exactly as its own forward computes it, with prompts beside the tokens of each window.
 
-    x: (batch * windows, n, d), already normalised. mask: (windows, n, n). extra: prompts (p, d) or (batch, p, d),
-    already normalised; they have neither relative bias nor mask. answer: compute the prompts' own outputs too
-    (then extra is (batch, p, d)): the mean over the windows of each image.
+    x: (batch * windows, n, d), already normalized. mask: (windows, n, n). kv_prompts: prompts (p, d) or (batch, p, d),
+    already normalized; they have neither relative bias nor mask. return_prompt_outputs: compute the prompts' own outputs too
+    (then kv_prompts is (batch, p, d)): the mean over the windows of each image.
     Returns (batch * windows, n, d), and (batch, p, d) or None.
     """
-    part: Any = attention
+    attention: Any = module
     n = x.shape[1]
-    q, k, v = _project(part, x)
-    bias = part._get_rel_pos_bias()
+    q, k, v = _project_qkv(attention, x)
+    bias = attention._get_rel_pos_bias()
     if mask is not None:
-        windows = bias + mask.unsqueeze(1)  # (windows, heads, n, n)
-        bias = windows.expand(len(x) // len(mask), -1, -1, -1, -1).flatten(0, 1)
-    dropout = part.attn_drop.p if part.training else 0.0
-    if extra is None:
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=part.scale)
-        return _out(part, out), None
+        window_bias = bias + mask.unsqueeze(1)  # (windows, heads, n, n)
+        bias = window_bias.expand(len(x) // len(mask), -1, -1, -1, -1).flatten(0, 1)
+    dropout = attention.attn_drop.p if attention.training else 0.0
+    if kv_prompts is None:
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=attention.scale)
+        return _project_output(attention, out), None
 
-    prompt_q, prompt_k, prompt_v = _project(part, extra if extra.dim() == 3 else extra.unsqueeze(0))
-    out = attend_beside(q, k, v, prompt_k, prompt_v, scale=part.scale, bias=bias, dropout=dropout)
-    out = _out(part, out)
-    if not answer:
+    prompt_q, prompt_k, prompt_v = _project_qkv(
+        attention, kv_prompts if kv_prompts.dim() == 3 else kv_prompts.unsqueeze(0)
+    )
+    out = attend_with_prompts(q, k, v, prompt_k, prompt_v, scale=attention.scale, bias=bias, dropout=dropout)
+    out = _project_output(attention, out)
+    if not return_prompt_outputs:
         return out, None
 
     batch = len(prompt_q)
-    ask = prompt_q * part.scale
+    scaled_q = prompt_q * attention.scale
     k, v = k.unflatten(0, (batch, -1)), v.unflatten(0, (batch, -1))  # (batch, windows, heads, n, d/heads)
-    of_tokens = ask.unsqueeze(1) @ k.transpose(-2, -1)
-    of_prompts = (ask @ prompt_k.transpose(-2, -1)).unsqueeze(1).expand(-1, k.shape[1], -1, -1, -1)
-    weights = part.attn_drop(torch.cat([of_tokens, of_prompts], dim=-1).softmax(-1))
-    answers = weights[..., :n] @ v + weights[..., n:] @ prompt_v.unsqueeze(1)
-    return out, _out(part, answers.mean(dim=1))
+    token_scores = scaled_q.unsqueeze(1) @ k.transpose(-2, -1)
+    prompt_scores = (scaled_q @ prompt_k.transpose(-2, -1)).unsqueeze(1).expand(-1, k.shape[1], -1, -1, -1)
+    weights = attention.attn_drop(torch.cat([token_scores, prompt_scores], dim=-1).softmax(-1))
+    prompt_out = weights[..., :n] @ v + weights[..., n:] @ prompt_v.unsqueeze(1)
+    return out, _project_output(attention, prompt_out.mean(dim=1))
 
 
-class WindowAttend(nn.Module):
+class KVWindowAttention(nn.Module):
     """Stands where Swin's window attention stood.
 
-    extra: a module that maps x (batch * windows, n, d) to prompts, which serve as keys and values only.
+    kv_prompts: a module that maps x (batch * windows, n, d) to prompts, which serve as keys and values only.
     """
 
-    def __init__(self, attention: nn.Module, extra: nn.Module) -> None:
+    def __init__(self, attention: nn.Module, kv_prompts: nn.Module) -> None:
         super().__init__()
         self.attention = attention
-        self.extra = extra
+        self.kv_prompts = kv_prompts
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        return attend_windows(self.attention, x, mask=mask, extra=self.extra(x))[0]
+        return attend_windows(self.attention, x, mask=mask, kv_prompts=self.kv_prompts(x))[0]
 
 
-class WindowCarry(nn.Module):
+class PromptedWindowAttention(nn.Module):
     """Stands where Swin's window attention stood, where prompts run through the block as tokens.
 
     The block that this attention belongs to has no place for them in its own forward, so they come and go beside it:
-    `come` before the block runs, `go` after.
+    `set_prompts` before the block runs, `pop_prompts` after.
     """
 
     def __init__(self, attention: nn.Module) -> None:
@@ -80,39 +87,43 @@ class WindowCarry(nn.Module):
         self.attention = attention
         self._prompts: Tensor | None = None
 
-    def come(self, prompts: Tensor) -> None:
-        """Take prompts (batch, p, d), already normalised, for the next call."""
+    def set_prompts(self, prompts: Tensor) -> None:
+        """Take prompts (batch, p, d), already normalized, for the next call."""
         self._prompts = prompts
 
-    def go(self) -> Tensor:
+    def pop_prompts(self) -> Tensor:
         """Hand over what attention answered to them, (batch, p, d), and forget it."""
-        answer, self._prompts = self._prompts, None
-        assert answer is not None
-        return answer
+        outputs, self._prompts = self._prompts, None
+        assert outputs is not None
+        return outputs
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        out, self._prompts = attend_windows(self.attention, x, mask=mask, extra=self._prompts, answer=True)
+        out, self._prompts = attend_windows(
+            self.attention, x, mask=mask, kv_prompts=self._prompts, return_prompt_outputs=True
+        )
         return out
 
 
 @torch.no_grad()
-def explains_windows(attention: nn.Module, x: Tensor, mask: Tensor | None, theirs: Tensor) -> bool:
+def matches_window_reference(attention: nn.Module, x: Tensor, mask: Tensor | None, expected: Tensor) -> bool:
     """Whether `attend_windows` computes what this attention answered to a real input of it."""
     try:
-        ours, _ = attend_windows(attention, x, mask=mask)
+        actual, _ = attend_windows(attention, x, mask=mask)
     except (AttributeError, TypeError, ValueError, RuntimeError):
         return False
     tolerance = 1e-4 if x.dtype == torch.float32 else 3e-2
-    return ours.shape == theirs.shape and (ours.is_meta or torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance))
+    return actual.shape == expected.shape and (
+        actual.is_meta or torch.allclose(actual, expected, rtol=tolerance, atol=tolerance)
+    )
 
 
-def _project(part: Any, x: Tensor) -> tuple[Tensor, ...]:
+def _project_qkv(attention: Any, x: Tensor) -> tuple[Tensor, ...]:
     """x (b, n, d) -> q, k, v, each (b, heads, n, d/heads)."""
-    joint: Tensor = part.qkv(x)
-    q, k, v = joint.unflatten(-1, (3, part.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    qkv: Tensor = attention.qkv(x)
+    q, k, v = qkv.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
     return q, k, v
 
 
-def _out(part: Any, x: Tensor) -> Tensor:
+def _project_output(attention: Any, x: Tensor) -> Tensor:
     """(b, heads, n, d/heads) -> (b, n, d), through the output projection."""
-    return part.proj_drop(part.proj(x.transpose(1, 2).flatten(2)))  # type: ignore[no-any-return]
+    return attention.proj_drop(attention.proj(x.transpose(1, 2).flatten(2)))  # type: ignore[no-any-return]

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 
-def recompute(trunk: nn.Module, blocks: Iterable[str]) -> None:
+def enable_activation_checkpointing(trunk: nn.Module, blocks: Iterable[str]) -> None:
     """Let the blocks at these paths of `trunk` be computed again in the backward pass, whatever hangs on them.
 
     The modules stay where they are, so names, hooks and what a tuned model owns stay as they were. Twice does no more
@@ -23,17 +23,17 @@ def recompute(trunk: nn.Module, blocks: Iterable[str]) -> None:
     for path in blocks:
         block = trunk.get_submodule(path)
         if "forward" not in vars(block):
-            vars(block)["forward"] = _Recomputed(block)
+            vars(block)["forward"] = _CheckpointedForward(block)
 
 
-class _Recomputed:
+class _CheckpointedForward:
     """Shadows the forward of one block; outside of training it is that forward."""
 
     def __init__(self, block: nn.Module) -> None:
         self.block = block
 
     def __call__(self, *args: Any, **context: Any) -> Any:
-        plain = type(self.block).forward
+        original_forward = type(self.block).forward
         if not torch.is_grad_enabled():
-            return plain(self.block, *args, **context)
-        return checkpoint(plain, self.block, *args, use_reentrant=False, **context)
+            return original_forward(self.block, *args, **context)
+        return checkpoint(original_forward, self.block, *args, use_reentrant=False, **context)

@@ -1,4 +1,4 @@
-"""Sites: the named places of a timm model where a method can hang something.
+"""BackboneLayout: the named places of a timm model where a method can hang something.
 
 A family is one row of data. A model belongs to the first row that names its class or one it inherits from;
 a block is known by its class in the same way. Nothing here imports a model.
@@ -14,7 +14,7 @@ from typing import Literal
 from torch import nn
 
 from vpt.data.preprocessing import Preprocessing
-from vpt.errors import FitError
+from vpt.errors import UnsupportedError
 
 
 @dataclass(frozen=True)
@@ -38,37 +38,37 @@ class BlockLayout:
 class Family:
     """One row of the table of families.
 
-    models: class names. blocks: paths of the blocks, first to last, a star for any one part. layouts: block class
+    model_classes: class names. blocks: paths of the blocks, first to last, a star for any one part. block_layouts: block class
     name -> layout. kind: what runs through a block: "tokens" (a sequence), "windows" (a grid cut into windows) or
-    "maps" (a convolution's feature maps). merges: paths of what lies between stages.
-    placed: attention knows the place of each token (rotary positions, relative bias), so that a token without a
+    "maps" (a convolution's feature maps). downsamples: paths of what lies between stages.
+    uses_positions: attention knows the place of each token (rotary positions, relative bias), so that a token without a
     place cannot simply be put into the sequence.
     """
 
     name: str
-    models: frozenset[str]
+    model_classes: frozenset[str]
     blocks: str
-    layouts: Mapping[str, BlockLayout] = field(default_factory=dict)
+    block_layouts: Mapping[str, BlockLayout] = field(default_factory=dict)
     kind: Literal["tokens", "windows", "maps"] = "tokens"
-    placed: bool = False
-    norms: tuple[str, ...] = ("norm", "fc_norm")
+    uses_positions: bool = False
+    final_norms: tuple[str, ...] = ("norm", "fc_norm")
     stem: str = "patch_embed.proj"
-    merges: str | None = None
+    downsamples: str | None = None
 
 
 _GAMMA = BlockLayout(scale1="gamma_1", scale2="gamma_2")
 
 FAMILIES: tuple[Family, ...] = (
     Family("ViT", frozenset({"VisionTransformer"}), "blocks.*", {"Block": BlockLayout()}),
-    Family("EVA", frozenset({"Eva"}), "blocks.*", {"EvaBlock": _GAMMA}, placed=True),
-    Family("BEiT", frozenset({"Beit"}), "blocks.*", {"Block": _GAMMA}, placed=True),
+    Family("EVA", frozenset({"Eva"}), "blocks.*", {"EvaBlock": _GAMMA}, uses_positions=True),
+    Family("BEiT", frozenset({"Beit"}), "blocks.*", {"Block": _GAMMA}, uses_positions=True),
     Family(
         "Swin",
         frozenset({"SwinTransformer"}),
         "layers.*.blocks.*",
         {"SwinTransformerBlock": BlockLayout()},
         kind="windows",
-        merges="layers.*.downsample",
+        downsamples="layers.*.downsample",
     ),
     Family("Swin V2", frozenset({"SwinTransformerV2"}), "layers.*.blocks.*", kind="windows"),
     Family(
@@ -76,10 +76,10 @@ FAMILIES: tuple[Family, ...] = (
         frozenset({"ConvNeXt"}),
         "stages.*.blocks.*",
         kind="maps",
-        norms=("norm_pre", "head.norm"),
+        final_norms=("norm_pre", "head.norm"),
         stem="stem.0",
     ),
-    Family("ResNet", frozenset({"ResNet"}), "layer[1-4].*", kind="maps", norms=(), stem="conv1"),
+    Family("ResNet", frozenset({"ResNet"}), "layer[1-4].*", kind="maps", final_norms=(), stem="conv1"),
 )
 
 
@@ -91,72 +91,72 @@ def class_names(module: nn.Module) -> list[str]:
 def family_of(model: nn.Module) -> Family | None:
     """The family a model belongs to, or None: such a model can only be trained in full or by its head."""
     names = class_names(model)
-    return next((family for name in names for family in FAMILIES if name in family.models), None)
+    return next((family for name in names for family in FAMILIES if name in family.model_classes), None)
 
 
 @dataclass(frozen=True)
-class Sites:
+class BackboneLayout:
     """The places of one model, as paths that `nn.Module.get_submodule` understands.
 
-    blocks: first to last; empty where the family is unknown. norms: what normalises the last block's output.
-    stem: the convolution that reads the image. merges: what lies between stages.
-    width: d, the width of the pooled feature, and of a token. patch: side of a patch in pixels. prefix: tokens before
-    the first patch (CLS and registers). tokens: how many enter the first block, the prefix included; 0 where there
-    are none. image: how the input is prepared. reads_class_token: the pooled feature is the CLS token alone.
-    open: attention can take prompts as keys and values only. narrow: the last block can compute CLS alone.
-    Both stay False until a trial on the model's own input has shown them (`survey`).
+    blocks: first to last; empty where the family is unknown. final_norms: what normalises the last block's output.
+    stem: the convolution that reads the image. downsamples: what lies between stages.
+    width: d, the width of the pooled feature, and of a token. patch_size: side of a patch in pixels. num_prefix_tokens: tokens before
+    the first patch (CLS and registers). num_tokens: how many enter the first block, the prefix included; 0 where there
+    are none. preprocessing: how the input is prepared. reads_class_token: the pooled feature is the CLS token alone.
+    supports_kv_prompts: attention can take prompts as keys and values only. cls_only: the last block can compute CLS alone.
+    Both stay False until a trial on the model's own input has shown them (`detect_layout`).
     """
 
     family: Family | None
     blocks: tuple[str, ...]
     width: int
-    patch: int
-    prefix: int
+    patch_size: int
+    num_prefix_tokens: int
     reads_class_token: bool
-    image: Preprocessing
-    norms: tuple[str, ...] = ()
+    preprocessing: Preprocessing
+    final_norms: tuple[str, ...] = ()
     stem: str | None = None
-    merges: tuple[str, ...] = ()
-    tokens: int = 0
-    open: bool = False
-    narrow: bool = False
+    downsamples: tuple[str, ...] = ()
+    num_tokens: int = 0
+    supports_kv_prompts: bool = False
+    cls_only: bool = False
 
     @property
     def kind(self) -> str:
         """What runs through a block: "tokens", "windows", "maps", or "unknown"."""
         return self.family.kind if self.family else "unknown"
 
-    def layout(self, block: nn.Module) -> BlockLayout | None:
+    def block_layout(self, block: nn.Module) -> BlockLayout | None:
         """How a block is put together, or None where only the textbook form is safe."""
         if self.family is None:
             return None
         # The exact class: a subclass may change the order of its parts.
-        return self.family.layouts.get(type(block).__name__)
+        return self.family.block_layouts.get(type(block).__name__)
 
-    def mlps(self, trunk: nn.Module) -> dict[str, int]:
-        """The MLP of every block: path -> channels in and out. Raises FitError where a block has none."""
+    def block_mlps(self, trunk: nn.Module) -> dict[str, int]:
+        """The MLP of every block: path -> channels in and out. Raises UnsupportedError where a block has none."""
         found = {}
         for path in self.blocks:
-            mlp = _module(trunk.get_submodule(path), "mlp")
-            first = next((part for part in mlp.modules() if isinstance(part, nn.Linear)), None)
+            mlp = _submodule_or_identity(trunk.get_submodule(path), "mlp")
+            first = next((module for module in mlp.modules() if isinstance(module, nn.Linear)), None)
             if first is None:
-                raise FitError(f"{path} has no MLP of linear layers")
+                raise UnsupportedError(f"{path} has no MLP of linear layers")
             found[f"{path}.mlp"] = first.in_features
         if not found:
-            raise FitError(f"the blocks of {type(trunk).__name__} are not known")
+            raise UnsupportedError(f"the blocks of {type(trunk).__name__} are not known")
         return found
 
-    def linears(self, trunk: nn.Module, part: str) -> tuple[str, ...]:
-        """The linear layers of every block's "attention", "mlp", or "all" of it. Raises FitError where none are."""
-        inside = {"attention": ".attn.", "mlp": ".mlp.", "all": "."}[part]
+    def block_linears(self, trunk: nn.Module, target: str) -> tuple[str, ...]:
+        """The linear layers of every block's "attention", "mlp", or "all" of it. Raises UnsupportedError where none are."""
+        infix = {"attention": ".attn.", "mlp": ".mlp.", "all": "."}[target]
         found = tuple(
             path
             for path, module in trunk.named_modules()
-            if isinstance(module, nn.Linear) and any(path.startswith(block + inside) for block in self.blocks)
+            if isinstance(module, nn.Linear) and any(path.startswith(block + infix) for block in self.blocks)
         )
         if not found:
-            raise FitError(
-                f"the blocks of {type(trunk).__name__} have no linear layers" + f" in {part}" * (part != "all")
+            raise UnsupportedError(
+                f"the blocks of {type(trunk).__name__} have no linear layers" + f" in {target}" * (target != "all")
             )
         return found
 
@@ -167,33 +167,37 @@ def is_norm(module: nn.Module) -> bool:
     return isinstance(module, kinds) or any(name.startswith("RmsNorm") for name in class_names(module))
 
 
-def sites_of(model: nn.Module, image: Preprocessing) -> Sites:
+def read_layout(model: nn.Module, preprocessing: Preprocessing) -> BackboneLayout:
     """Read the places of a timm model."""
     family = family_of(model)
     width = int(getattr(model, "num_features", 0))
     if family is None:
-        return Sites(None, (), width, patch=0, prefix=0, reads_class_token=False, image=image)
-    patch = getattr(getattr(model, "patch_embed", None), "patch_size", 16)
-    return Sites(
+        return BackboneLayout(
+            None, (), width, patch_size=0, num_prefix_tokens=0, reads_class_token=False, preprocessing=preprocessing
+        )
+    patch_size = getattr(getattr(model, "patch_embed", None), "patch_size", 16)
+    return BackboneLayout(
         family,
-        _matching(model, family.blocks),
+        _match_paths(model, family.blocks),
         width=width if family.kind != "tokens" else int(getattr(model, "embed_dim", width)),
-        patch=int(patch[0] if isinstance(patch, tuple) else patch),
-        prefix=int(getattr(model, "num_prefix_tokens", 1)) if family.kind == "tokens" else 0,
+        patch_size=int(patch_size[0] if isinstance(patch_size, tuple) else patch_size),
+        num_prefix_tokens=int(getattr(model, "num_prefix_tokens", 1)) if family.kind == "tokens" else 0,
         reads_class_token=_reads_class_token(model),
-        image=image,
-        norms=tuple(path for path in family.norms if any(True for _ in _module(model, path).parameters())),
-        stem=family.stem if isinstance(_module(model, family.stem), nn.Conv2d) else None,
-        merges=_matching(model, family.merges) if family.merges else (),
+        preprocessing=preprocessing,
+        final_norms=tuple(
+            path for path in family.final_norms if any(True for _ in _submodule_or_identity(model, path).parameters())
+        ),
+        stem=family.stem if isinstance(_submodule_or_identity(model, family.stem), nn.Conv2d) else None,
+        downsamples=_match_paths(model, family.downsamples) if family.downsamples else (),
     )
 
 
-def _matching(model: nn.Module, pattern: str) -> tuple[str, ...]:
+def _match_paths(model: nn.Module, pattern: str) -> tuple[str, ...]:
     wanted = re.compile(pattern.replace(".", r"\.").replace("*", r"\w+"))
     return tuple(path for path, _ in model.named_modules() if wanted.fullmatch(path))
 
 
-def _module(model: nn.Module, path: str) -> nn.Module:
+def _submodule_or_identity(model: nn.Module, path: str) -> nn.Module:
     """The module there, or an empty one."""
     try:
         return model.get_submodule(path)

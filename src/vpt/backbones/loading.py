@@ -17,8 +17,9 @@ from torch import nn
 from vpt.backbones import embedded
 from vpt.backbones.backbone import Backbone
 from vpt.backbones.weights import load_weights
+from vpt.core.text import did_you_mean
 from vpt.data.preprocessing import Preprocessing
-from vpt.errors import BackboneError, SpecError, nearest
+from vpt.errors import BackboneError, SpecError
 
 DEFAULT = embedded.NAME
 
@@ -48,46 +49,46 @@ def load_backbone(
     if isinstance(name, Backbone):
         if weights is not None:
             raise BackboneError(f"{name.name} is loaded already; give its name, or its module, with {weights}")
-        return _of_size(name, image_size)
+        return _require_image_size(name, image_size)
     if isinstance(name, nn.Module):
         notes = load_weights(name, Path(weights)) if weights is not None else ()
-        return _of_size(Backbone(name, _name_of(name), _preprocessing(name), notes), image_size)
+        return _require_image_size(Backbone(name, _name_of(name), _read_preprocessing(name), notes), image_size)
     if not isinstance(name, str):
         raise BackboneError(f"the backbone is {name!r}; give a timm name, a timm model, or what load_backbone made")
     if name == embedded.NAME:
-        model: nn.Module = embedded.create(image_size)
+        model: nn.Module = embedded.create_model(image_size)
         if pretrained and weights is None:
             weights = embedded.WEIGHTS
     else:
-        model = create(name, image_size, pretrained and weights is None)
+        model = create_model(name, image_size, pretrained and weights is None)
     patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
     if image_size is not None and isinstance(patch, tuple) and image_size < max(patch):
         raise BackboneError(f"image_size is {image_size}, less than one patch of {name}, which has {max(patch)} px")
     notes = load_weights(model, Path(weights)) if weights is not None else ()
-    preprocessing = _preprocessing(model)
+    preprocessing = _read_preprocessing(model)
     if image_size is not None:
         preprocessing = replace(preprocessing, size=image_size)
     return Backbone(model.eval().to(dtype), name, preprocessing, notes)
 
 
-def skeleton(name: str, image_size: int | None = None) -> Backbone:
+def meta_backbone(name: str, image_size: int | None = None) -> Backbone:
     """A backbone without weights (meta device), to count and to see where a method hangs: no download, no memory."""
     with torch.device("meta"):
         return load_backbone(name, image_size=image_size, pretrained=False)
 
 
-def known_backbones(pattern: str = "*") -> list[str]:
+def list_backbones(pattern: str = "*") -> list[str]:
     """Names that `load_backbone` takes, the embedded default first; `pattern` is a shell pattern."""
     own = [embedded.NAME] if fnmatch(embedded.NAME, pattern) else []
     return [*own, *timm.list_models(pattern, pretrained=True)]
 
 
-def create(name: str, image_size: int | None, pretrained: bool) -> nn.Module:
+def create_model(name: str, image_size: int | None, pretrained: bool) -> nn.Module:
     """A timm model without its classifier. Raises BackboneError for an unknown name, or weights that do not come."""
-    if ":" not in name and not _is_known(name):
-        raise BackboneError(f"the backbone {name!r} is unknown; {_nearest_model(name)}")
+    if ":" not in name and not _is_timm_model(name):
+        raise BackboneError(f"the backbone {name!r} is unknown; {_suggest_model(name)}")
     options: dict[str, Any] = {"num_classes": 0}
-    if image_size is not None and _takes_size(name):
+    if image_size is not None and _accepts_img_size(name):
         options["img_size"] = image_size
     try:
         model: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
@@ -101,7 +102,7 @@ def create(name: str, image_size: int | None, pretrained: bool) -> nn.Module:
     return model
 
 
-def _of_size(backbone: Backbone, image_size: int | None) -> Backbone:
+def _require_image_size(backbone: Backbone, image_size: int | None) -> Backbone:
     """A backbone at hand, as it is. Raises BackboneError where another size is asked for."""
     size = backbone.preprocessing.size
     if image_size not in (None, size):
@@ -112,7 +113,7 @@ def _of_size(backbone: Backbone, image_size: int | None) -> Backbone:
     return backbone
 
 
-def _takes_size(name: str) -> bool:
+def _accepts_img_size(name: str) -> bool:
     """Whether the model has a size of its own to be changed: transformers do, ConvNets take any image."""
     with torch.device("meta"):
         model = timm.create_model(name, pretrained=False, num_classes=0)
@@ -122,17 +123,17 @@ def _takes_size(name: str) -> bool:
     )
 
 
-def _is_known(name: str) -> bool:
+def _is_timm_model(name: str) -> bool:
     """Whether timm has this architecture and, where a tag is given, weights of that tag."""
     return timm.is_model(name) and ("." not in name or name in timm.list_pretrained(name))
 
 
-def _nearest_model(name: str) -> str:
+def _suggest_model(name: str) -> str:
     architecture, _, tag = name.partition(".")
     names = timm.list_models()
     if architecture in names:
         tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{architecture}.*")]
-        return f"weights of {architecture}: {nearest(tag, tags)}"
+        return f"weights of {architecture}: {did_you_mean(tag, tags)}"
     close = difflib.get_close_matches(architecture, [*names, embedded.NAME], n=3, cutoff=0.4)
     return f"did you mean {' or '.join(map(repr, close))}? " * bool(close) + "`vpt list backbones` shows all"
 
@@ -143,7 +144,7 @@ def _name_of(model: nn.Module) -> str:
     return ".".join(filter(None, (architecture, tag))) or type(model).__name__
 
 
-def _preprocessing(model: nn.Module) -> Preprocessing:
+def _read_preprocessing(model: nn.Module) -> Preprocessing:
     """Read from timm's data configuration of the model."""
     config = timm.data.resolve_model_data_config(model)
     size = getattr(getattr(model, "patch_embed", None), "img_size", None) or config["input_size"][-2:]

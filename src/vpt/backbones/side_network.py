@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torchvision.models import AlexNet_Weights, alexnet  # type: ignore[import-untyped]
 
-from vpt.backbones.loading import create
+from vpt.backbones.loading import create_model
 from vpt.errors import BackboneError
 
 
@@ -28,7 +28,7 @@ def side_network(name: str, size: int, pretrained: bool) -> tuple[nn.Module, int
                 f"the weights of alexnet could not be fetched ({error}); pretrained=false needs none"
             ) from error
     else:
-        network = create(name, size, pretrained)
+        network = create_model(name, size, pretrained)
     with torch.no_grad():
         try:
             device = next(network.parameters()).device

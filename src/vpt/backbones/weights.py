@@ -28,7 +28,7 @@ from vpt.backbones.backbone import classifier_prefixes
 from vpt.errors import BackboneError
 
 # Under these keys training code keeps the state dict inside a checkpoint; the averaged weights come first.
-_NESTS = ("state_dict_ema", "model_ema", "state_dict", "model", "teacher", "module")
+_STATE_DICT_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model", "teacher", "module")
 # What wrappers put before every name: DDP, MoCo v3, detection backbones, DINO, MoCo v1 and v2, SimSiam.
 _PREFIXES = (
     "",
@@ -42,9 +42,9 @@ _PREFIXES = (
     "module.encoder.",
 )
 # Where CLIP and its kin keep the image's part; everything else is the text's. timm takes this prefix away itself.
-_IMAGE_TOWER = "visual."
+_IMAGE_TOWER_PREFIX = "visual."
 # Parts of a pretraining model that no backbone has: MAE's decoder, mask tokens, projection and momentum heads.
-_PRETRAINING = (
+_PRETRAINING_KEYS = (
     "decoder",
     "mask_token",
     "head",
@@ -57,16 +57,16 @@ _PRETRAINING = (
     "fc_norm.",
 )
 # BEiT's pretraining has one table of relative positions for all blocks; tuned files have a copy in every block.
-_SHARED_TABLE = "rel_pos_bias.relative_position_bias_table"
-_BLOCK_TABLE = ".attn.relative_position_bias_table"
+_SHARED_BIAS_TABLE = "rel_pos_bias.relative_position_bias_table"
+_BLOCK_BIAS_TABLE = ".attn.relative_position_bias_table"
 # The final norm in timm, and what a file may have instead: the first comes after pooling, the second before it.
-_NORMS = (("fc_norm.", "norm."), ("norm.", "fc_norm."))
+_NORM_RENAMES = (("fc_norm.", "norm."), ("norm.", "fc_norm."))
 # A counter that evaluation never reads; files written before torch 0.4.1, torchvision's first, do not have it.
-_COUNTER = "num_batches_tracked"
+_BATCH_COUNTER = "num_batches_tracked"
 # What the arrays of a ViT in Google's .npz files belong to: the backbone, the stem that hybrids put before it, and the
 # classifier that is left out.
 _NPZ_PREFIXES = ("opt/target/", "params/img/", "params/", "")
-_NPZ_PARTS = (
+_NPZ_GROUPS = (
     "cls",
     "embedding/",
     "pos_embedding",
@@ -78,7 +78,7 @@ _NPZ_PARTS = (
     "pre_logits/",
 )
 # What timm's filters and loaders raise on a file of another model.
-_MISFITS = (KeyError, IndexError, AttributeError, AssertionError, TypeError, ValueError, RuntimeError)
+_LOAD_ERRORS = (KeyError, IndexError, AttributeError, AssertionError, TypeError, ValueError, RuntimeError)
 _ADVICE = "is the backbone's name the one these weights were trained with?"
 
 
@@ -92,34 +92,36 @@ def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
         raise BackboneError(f"the weights file {path} does not exist; give a .safetensors, .pth or .npz file")
     if path.suffix == ".npz":
         return _load_npz(model, path)
-    own = model.state_dict()
-    state, outside = _backbone_part(_read_state(path), own)
-    notes = _note_on_patches(path, _patch_of(state), model) + _note_on_norm(path, state, own)
+    model_state = model.state_dict()
+    state, ignored = _select_backbone(_read_state(path), model_state)
+    notes = _note_on_patches(path, _patch_of(state), model) + _note_on_norm(path, state, model_state)
     try:
-        state = _convert(_unshare(state, own), model)
-    except _MISFITS as error:
+        state = _convert(_expand_shared_bias_table(state, model_state), model)
+    except _LOAD_ERRORS as error:
         raise BackboneError(f"{path} does not fit {type(model).__name__}: {error}; {_ADVICE}") from error
-    state = _place_norm(state, own)
-    misshapen = [
-        f"{key}: {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the model"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
+    state = _rename_final_norm(state, model_state)
+    mismatched = [
+        f"{key}: {tuple(state[key].shape)} in the file, {tuple(model_state[key].shape)} in the model"
+        for key in model_state
+        if key in state and state[key].shape != model_state[key].shape
     ]
-    missing = [key for key in own if key not in state and not key.endswith(_COUNTER)]
-    if missing or misshapen:
+    missing = [key for key in model_state if key not in state and not key.endswith(_BATCH_COUNTER)]
+    if missing or mismatched:
         raise BackboneError(
             f"{path} does not fit {type(model).__name__}"
-            + _listing("missing in the file", missing)
-            + _listing("of another shape", misshapen)
+            + _list_keys("missing in the file", missing)
+            + _list_keys("of another shape", mismatched)
             + f"; {_ADVICE}"
         )
-    model.load_state_dict({key: state.get(key, own[key]) for key in own})
-    unused = [key for key in state if key not in own and not key.startswith(classifier_prefixes(model) or ("head.",))]
-    foreign = [key for key in unused if not key.startswith(_PRETRAINING)]
-    if foreign:
-        notes.append(f"{path.name}: {len(foreign)} keys fit nothing in the model" + _listing("unused", foreign))
-    outside += [key for key in unused if key.startswith(_PRETRAINING)]
-    return (*notes, *_note_on_the_rest(path, [key.removeprefix("module.").split(".")[0] for key in outside]))
+    model.load_state_dict({key: state.get(key, model_state[key]) for key in model_state})
+    unused = [
+        key for key in state if key not in model_state and not key.startswith(classifier_prefixes(model) or ("head.",))
+    ]
+    unknown = [key for key in unused if not key.startswith(_PRETRAINING_KEYS)]
+    if unknown:
+        notes.append(f"{path.name}: {len(unknown)} keys fit nothing in the model" + _list_keys("unused", unknown))
+    ignored += [key for key in unused if key.startswith(_PRETRAINING_KEYS)]
+    return (*notes, *_note_on_ignored_keys(path, [key.removeprefix("module.").split(".")[0] for key in ignored]))
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -145,9 +147,9 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         ) from error
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise BackboneError(f"{path} is no readable weights file ({error}); fetch it again") from error
-    for nest in _NESTS:
-        if isinstance(content, dict) and isinstance(content.get(nest), Mapping):
-            content = content[nest]
+    for wrapper_key in _STATE_DICT_KEYS:
+        if isinstance(content, dict) and isinstance(content.get(wrapper_key), Mapping):
+            content = content[wrapper_key]
     state = (
         {key: value for key, value in content.items() if isinstance(value, Tensor)} if isinstance(content, dict) else {}
     )
@@ -165,30 +167,32 @@ def _is_torchscript(path: Path) -> bool:
         return False
 
 
-def _backbone_part(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+def _select_backbone(
+    state: dict[str, Tensor], model_state: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], list[str]]:
     """What belongs to the backbone, without the prefix its names have in the file, and the names of the rest."""
 
-    def hits(prefix: str) -> int:
-        return sum(key.startswith(prefix) and key[len(prefix) :] in own for key in state)
+    def count_matches(prefix: str) -> int:
+        return sum(key.startswith(prefix) and key[len(prefix) :] in model_state for key in state)
 
-    prefix = max(_PREFIXES, key=hits)  # ties go to the shorter, which comes first
-    if not hits(prefix) and all(key.startswith("module.") for key in state):
+    prefix = max(_PREFIXES, key=count_matches)  # ties go to the shorter, which comes first
+    if not count_matches(prefix) and all(key.startswith("module.") for key in state):
         prefix = "module."  # none is the model's before timm's filter has renamed it, but DDP wraps every name
-    part = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
-    outside = [key for key in state if not key.startswith(prefix)]
-    if any(key.startswith(_IMAGE_TOWER) for key in part):
-        outside += [key for key in part if not key.startswith(_IMAGE_TOWER)]
-        part = {key: value for key, value in part.items() if key.startswith(_IMAGE_TOWER)}
-    return part, outside
+    selected = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+    ignored = [key for key in state if not key.startswith(prefix)]
+    if any(key.startswith(_IMAGE_TOWER_PREFIX) for key in selected):
+        ignored += [key for key in selected if not key.startswith(_IMAGE_TOWER_PREFIX)]
+        selected = {key: value for key, value in selected.items() if key.startswith(_IMAGE_TOWER_PREFIX)}
+    return selected, ignored
 
 
-def _unshare(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _expand_shared_bias_table(state: dict[str, Tensor], model_state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Give every block the bias table that pretraining shares between them, where the model has one per block."""
-    tables = [key for key in own if key.endswith(_BLOCK_TABLE)]
-    if _SHARED_TABLE not in state or _SHARED_TABLE in own or not tables:
+    tables = [key for key in model_state if key.endswith(_BLOCK_BIAS_TABLE)]
+    if _SHARED_BIAS_TABLE not in state or _SHARED_BIAS_TABLE in model_state or not tables:
         return state
-    rest = {key: value for key, value in state.items() if key != _SHARED_TABLE}
-    return rest | dict.fromkeys(tables, state[_SHARED_TABLE])
+    rest = {key: value for key, value in state.items() if key != _SHARED_BIAS_TABLE}
+    return rest | dict.fromkeys(tables, state[_SHARED_BIAS_TABLE])
 
 
 def _convert(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
@@ -199,15 +203,15 @@ def _convert(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     # timm asks for this only where DeiT-3 is made by name; in files of other ViTs there is nothing to rename.
     known = inspect.signature(convert).parameters
     options = {"adapt_layer_scale": True} if "adapt_layer_scale" in known else {}
-    lost = _biases_without_a_place(state, model.state_dict())
+    missing_biases = _biases_missing_in_model(state, model.state_dict())
     # It prints what it leaves out, where a program may be reading, and torch warns of code that is timm's.
     with redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         converted: dict[str, Tensor] = convert(state, model, **options)
-    return lost | converted
+    return missing_biases | converted
 
 
-def _biases_without_a_place(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _biases_missing_in_model(state: Mapping[str, Tensor], model_state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """DINOv3's attention biases are zero in most files, and timm's models then have none: those that are not zero.
 
     The third of the keys does not count: DINOv3 masks it.
@@ -216,61 +220,65 @@ def _biases_without_a_place(state: Mapping[str, Tensor], own: Mapping[str, Tenso
     if "storage_tokens" not in state:  # by which timm knows DINOv3
         return found
     for key, value in state.items():
-        if key.endswith("attn.qkv.bias") and key not in own and key.replace("qkv.bias", "q_bias") not in own:
+        if (
+            key.endswith("attn.qkv.bias")
+            and key not in model_state
+            and key.replace("qkv.bias", "q_bias") not in model_state
+        ):
             query, _, values = value.chunk(3)
             if query.any() or values.any():
                 found[key] = value
     return found
 
 
-def _place_norm(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _rename_final_norm(state: dict[str, Tensor], model_state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The final norm where the model has it."""
-    for ours, theirs in _NORMS:
-        if _moves(ours, theirs, state, own):
+    for model_norm, file_norm in _NORM_RENAMES:
+        if _norm_is_renamed(model_norm, file_norm, state, model_state):
             return {
-                ours + key.removeprefix(theirs) if key.startswith(theirs) else key: value
+                model_norm + key.removeprefix(file_norm) if key.startswith(file_norm) else key: value
                 for key, value in state.items()
             }
     return state
 
 
-def _moves(ours: str, theirs: str, names: Collection[str], own: Collection[str]) -> bool:
+def _norm_is_renamed(model_norm: str, file_norm: str, names: Collection[str], model_state: Collection[str]) -> bool:
     """Whether the model has its norm as `ours` alone, and a file of these names as `theirs` alone."""
-    ours, theirs = ours + "weight", theirs + "weight"
-    return ours in own and theirs in names and ours not in names and theirs not in own
+    model_norm, file_norm = model_norm + "weight", file_norm + "weight"
+    return model_norm in model_state and file_norm in names and model_norm not in names and file_norm not in model_state
 
 
 def _patch_of(state: Mapping[str, Tensor]) -> tuple[int, ...]:
     """Rows and columns of a patch in the file, or nothing where it has no convolution over patches."""
-    names = ("patch_embed.proj.weight", f"{_IMAGE_TOWER}conv1.weight")
+    names = ("patch_embed.proj.weight", f"{_IMAGE_TOWER_PREFIX}conv1.weight")
     return next((tuple(value.shape[2:]) for key, value in state.items() if key.endswith(names)), ())
 
 
-def _note_on_patches(path: Path, theirs: tuple[int, ...], model: nn.Module) -> list[str]:
+def _note_on_patches(path: Path, file_patch: tuple[int, ...], model: nn.Module) -> list[str]:
     """A remark where timm resamples the filters that read a patch: the usual cause is another model's file."""
     projection = getattr(getattr(model, "patch_embed", None), "proj", None)
-    ours = tuple(projection.weight.shape[2:]) if isinstance(projection, nn.Conv2d) else ()
-    if len(theirs) != 2 or len(ours) != 2 or theirs == ours:
+    model_patch = tuple(projection.weight.shape[2:]) if isinstance(projection, nn.Conv2d) else ()
+    if len(file_patch) != 2 or len(model_patch) != 2 or file_patch == model_patch:
         return []
     return [
-        f"{path.name}: its patches of {theirs[0]}x{theirs[1]} px were resampled to {ours[0]}x{ours[1]}; {_ADVICE}",
+        f"{path.name}: its patches of {file_patch[0]}x{file_patch[1]} px were resampled to {model_patch[0]}x{model_patch[1]}; {_ADVICE}",
     ]
 
 
-def _note_on_norm(path: Path, names: Collection[str], own: Collection[str]) -> list[str]:
+def _note_on_norm(path: Path, names: Collection[str], model_state: Collection[str]) -> list[str]:
     """A remark where the final norm changes its place: it then sees what it was not trained on."""
     return [
-        f"{path.name}: its final {theirs[:-1]} is used as {ours[:-1]}, {order} pooling"
-        for (ours, theirs), order in zip(_NORMS, ("after", "before"), strict=True)
-        if _moves(ours, theirs, names, own)
+        f"{path.name}: its final {file_norm[:-1]} is used as {model_norm[:-1]}, {order} pooling"
+        for (model_norm, file_norm), order in zip(_NORM_RENAMES, ("after", "before"), strict=True)
+        if _norm_is_renamed(model_norm, file_norm, names, model_state)
     ]
 
 
-def _note_on_the_rest(path: Path, parts: list[str]) -> list[str]:
-    if not parts:
+def _note_on_ignored_keys(path: Path, key_groups: list[str]) -> list[str]:
+    if not key_groups:
         return []
-    listing = _listing("parts", list(dict.fromkeys(parts)))
-    return [f"{path.name}: {len(parts)} keys outside the backbone were left out{listing}"]
+    listing = _list_keys("parts", list(dict.fromkeys(key_groups)))
+    return [f"{path.name}: {len(key_groups)} keys outside the backbone were left out{listing}"]
 
 
 def _load_npz(model: Any, path: Path) -> tuple[str, ...]:
@@ -283,10 +291,10 @@ def _load_npz(model: Any, path: Path) -> tuple[str, ...]:
     try:
         with path.open("rb") as stream:  # timm would leave the file open where it does not fit
             with np.load(stream) as file:
-                notes = _survey_npz(file, model, path)
+                notes = _check_npz(file, model, path)
             stream.seek(0)
             load(stream)
-    except (*_MISFITS, OSError, BadZipFile) as error:
+    except (*_LOAD_ERRORS, OSError, BadZipFile) as error:
         raise BackboneError(
             f"{path} does not fit {type(model).__name__}: {error}; is the backbone's name the one of this file "
             "(ViT-B_16.npz is vit_base_patch16_224)?"
@@ -295,11 +303,11 @@ def _load_npz(model: Any, path: Path) -> tuple[str, ...]:
     after = {key: (id(weight), weight._version) for key, weight in model.state_dict(keep_vars=True).items()}
     missing = [key for key in after if after[key] == before.get(key)]
     if missing:
-        raise BackboneError(f"{path} does not fit {type(model).__name__}{_listing('missing in the file', missing)}")
+        raise BackboneError(f"{path} does not fit {type(model).__name__}{_list_keys('missing in the file', missing)}")
     return tuple(notes)
 
 
-def _survey_npz(file: Mapping[str, Any], model: Any, path: Path) -> list[str]:
+def _check_npz(file: Mapping[str, Any], model: Any, path: Path) -> list[str]:
     """Remarks on the file of a ViT, read from its names. Raises ValueError where it has more blocks than the model.
 
     timm takes as many blocks as the model has, and is silent about the rest.
@@ -313,15 +321,15 @@ def _survey_npz(file: Mapping[str, Any], model: Any, path: Path) -> list[str]:
     more = stacked in names and len(file[stacked]) > blocks
     if more or any(name.startswith(f"{prefix}Transformer/encoderblock_{blocks}/") for name in names):
         raise ValueError(f"the file has more than {blocks} blocks")
-    known = _NPZ_PARTS + ("MAPHead_0/",) * (getattr(model, "attn_pool", None) is not None)
-    inside = tuple(prefix + part for part in known)
-    outside = [name for name in names if not name.startswith(inside)]
-    parts = [name.removeprefix(prefix).removeprefix("params/").split("/")[0] for name in outside]
+    known = _NPZ_GROUPS + ("MAPHead_0/",) * (getattr(model, "attn_pool", None) is not None)
+    inside = tuple(prefix + group for group in known)
+    ignored = [name for name in names if not name.startswith(inside)]
+    key_groups = [name.removeprefix(prefix).removeprefix("params/").split("/")[0] for name in ignored]
     patch = tuple(file[f"{prefix}embedding/kernel"].shape[:2])
-    return _note_on_patches(path, patch, model) + _note_on_the_rest(path, parts)
+    return _note_on_patches(path, patch, model) + _note_on_ignored_keys(path, key_groups)
 
 
-def _listing(title: str, keys: list[str], most: int = 12) -> str:
+def _list_keys(title: str, keys: list[str], most: int = 12) -> str:
     if not keys:
         return ""
     more = f", and {len(keys) - most} more" if len(keys) > most else ""

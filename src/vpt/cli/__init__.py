@@ -23,9 +23,9 @@ COMMANDS = {
     ),
     "tune": ("vpt.cli.tune", "Adapt a frozen backbone to a folder of images; writes one small file."),
     "predict": ("vpt.cli.predict", "Classify images with a tuned file, or segment them."),
-    "eval": ("vpt.cli.evaluate", "Measure a tuned file on labelled images."),
-    "show": ("vpt.cli.inspect", "Print what a tuned file says of itself."),
-    "check": ("vpt.cli.summary", "Show where a method hangs and what it costs, without loading weights."),
+    "eval": ("vpt.cli.evaluate", "Measure a tuned file on labeled images."),
+    "inspect": ("vpt.cli.inspect", "Print what a tuned file says of itself."),
+    "summary": ("vpt.cli.summary", "Show where a method is injected and what it costs, without loading weights."),
     "ablate": ("vpt.cli.ablate", "Run one of the paper's ablations on your images: a table and a figure."),
     "bench": ("vpt.cli.bench", "Run a whole comparison from a plan: choose on val, test once, report."),
     "explain": ("vpt.cli.explain", "Draw what a tuned file looks at in an image, with prompts and without."),
@@ -56,9 +56,9 @@ class _Lazy(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            from vpt.errors import nearest
+            from vpt.core.text import did_you_mean
 
-            raise click.UsageError(f"there is no command {args[0]!r}; {nearest(args[0], COMMANDS)}", ctx)
+            raise click.UsageError(f"there is no command {args[0]!r}; {did_you_mean(args[0], COMMANDS)}", ctx)
         return super().resolve_command(ctx, args)
 
 
@@ -94,7 +94,7 @@ def main(args: Sequence[str] | None = None) -> None:
             raise
         click.echo(
             f"error: memory ran out ({str(error).partition(chr(10))[0]}); take less at once: a smaller --batch-size or "
-            "--image-size, a larger --accumulate, or a smaller backbone",
+            "--image-size, a larger --grad-accum-steps, or a smaller backbone",
             err=True,
         )
         sys.exit(ExitCode.MEMORY)

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from vpt.experiments.ablation import Ablation
 
 # Options of `vpt tune` that mean the same here; the others would be at odds with a series.
-_SHARED = (
+_TUNE_OPTIONS = (
     "weights", "epochs", "batch_size", "learning_rate", "weight_decay", "optimizer", "warmup_epochs", "augment",
-    "accumulate", "precision", "probe_epochs", "head_rate", "train_on", "val_fraction", "test_fraction",
+    "grad_accum_steps", "precision", "probe_epochs", "head_lr_scale", "train_on", "val_fraction", "test_fraction",
     "train_fraction", "image_size", "resize", "interpolation", "cache", "skip_corrupt", "overwrite", "as_json",
 )  # fmt: skip
 
 
-@click.command(params=[option for option in tune.params if option.name in _SHARED])
+@click.command(params=[option for option in tune.params if option.name in _TUNE_OPTIONS])
 @click.argument("name", required=False)
 @click.argument("data", required=False)
 @click.option(
@@ -52,9 +52,9 @@ def command(
     \b
     vpt ablate
     vpt ablate length photos/ --epochs 30
-    vpt ablate share photos/ --method "vpt(length=50)" --backbone vit_base_patch16_224.augreg_in21k
+    vpt ablate sharing photos/ --method "vpt(length=50)" --backbone vit_base_patch16_224.augreg_in21k
     """
-    from vpt.experiments.ablation_series import SERIES, find
+    from vpt.experiments.ablation_series import SERIES, find_series
 
     if name is None:
         lines = {series.name: f"{series.title} ({series.source})" for series in SERIES.values()}
@@ -62,39 +62,39 @@ def command(
         text = "\n".join(f"{known:<{width}}  {line}" for known, line in lines.items())
         click.echo(json.dumps(lines, indent=1) if as_json else text)
         return
-    series = find(name)
+    series = find_series(name)
     if data is None:
         raise click.UsageError(f"DATA is missing; write it like: vpt ablate {name} photos/")
 
     from vpt.backbones import DEFAULT
     from vpt.cli.series_progress import SeriesProgress
     from vpt.experiments.ablation import ablate
-    from vpt.training import Recipe
+    from vpt.training import TrainingConfig
 
-    names = Recipe.choices()
+    names = TrainingConfig.field_names()
     folder = out or Path(f"{Path(data).name or 'data'}-{name}")
     with SeriesProgress() as listener:
-        found = ablate(
+        ablation = ablate(
             series,
             data,
             folder,
             method=method,
             backbones=backbones or (DEFAULT,),
             seeds=seeds,
-            choices={key: value for key, value in options.items() if key in names},
-            options={key: value for key, value in options.items() if key not in names},
+            config_options={key: value for key, value in options.items() if key in names},
+            job_options={key: value for key, value in options.items() if key not in names},
             listener=listener,
             overwrite=overwrite,
         )
-    for note in found.notes:
+    for note in ablation.notes:
         click.echo(f"note: {note}", err=True)
     if as_json:
-        click.echo(json.dumps(found.as_dict(), indent=1))
+        click.echo(json.dumps(ablation.to_dict(), indent=1))
     else:
-        _show(found, folder)
+        _show(ablation, folder)
 
 
-def _show(found: Ablation, folder: Path) -> None:
+def _show(ablation: Ablation, folder: Path) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -103,15 +103,15 @@ def _show(found: Ablation, folder: Path) -> None:
 
     console = Console(highlight=False)
     if console.is_terminal:
-        names, *rows = found.cells()
-        table = Table(title=f"{found.series.title} ({found.series.source})", title_justify="left")
+        names, *rows = ablation.table_cells()
+        table = Table(title=f"{ablation.series.title} ({ablation.series.source})", title_justify="left")
         for index, name in enumerate(names):
             table.add_column(name, justify="left" if index < 2 else "right")
-        best = max(row.mean or 0 for row in found.rows)
-        for row, cells in zip(found.rows, rows, strict=True):
+        best = max(row.mean or 0 for row in ablation.rows)
+        for row, cells in zip(ablation.rows, rows, strict=True):
             table.add_row(*cells[:-1], Text(cells[-1], style="bold" if row.mean == best else ""))
         console.print(table, markup=False)
     else:
-        click.echo(found.markdown(), nl=False)
-    picture = f"picture: {folder / found.series.name}.png" if figures.available() else figures.MISSING
+        click.echo(ablation.to_markdown(), nl=False)
+    picture = f"picture: {folder / ablation.series.name}.png" if figures.is_available() else figures.MATPLOTLIB_MISSING
     click.echo(f"\n{picture}\ntable, figures and runs: {folder}/table.md, results.json")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from vpt.experiments.runner import Place
+    from vpt.experiments.runner import Executor
 
 _OUT = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -44,23 +44,25 @@ def plan(plan: str, data: Path | None, as_json: bool) -> None:
     from dataclasses import asdict
 
     from vpt.cli.units import duration, size
-    from vpt.experiments.cost_estimate import estimate
-    from vpt.experiments.plan_file import find, read_plan
+    from vpt.experiments.cost_estimate import estimate_cost
+    from vpt.experiments.plan_file import find_plan_file, load_experiment
 
-    read = read_plan(find(plan), data)
-    found = estimate(read)
+    experiment = load_experiment(find_plan_file(plan), data)
+    found = estimate_cost(experiment)
     if as_json:
-        click.echo(json.dumps({"plan": read.as_dict(), "estimate": asdict(found)}, indent=1))
+        click.echo(json.dumps({"plan": experiment.to_dict(), "estimate": asdict(found)}, indent=1))
         return
-    click.echo(f"plan      {read.name}: {len(read.tasks)} tasks, {len(read.entries)} methods on {read.backbone}")
-    for entry in read.entries:
-        settings = f"{len(entry.candidates)} settings" if len(entry.candidates) > 1 else "one setting"
-        click.echo(f"          {entry.name}: {settings}, about {duration(found.seconds[entry.name])}")
+    click.echo(
+        f"plan      {experiment.name}: {len(experiment.tasks)} tasks, {len(experiment.methods)} methods on {experiment.backbone}"
+    )
+    for row in experiment.methods:
+        settings = f"{len(row.settings)} settings" if len(row.settings) > 1 else "one setting"
+        click.echo(f"          {row.name}: {settings}, about {duration(found.seconds[row.name])}")
     click.echo(f"runs      {found.runs}")
     click.echo(f"time      about {duration(found.total_seconds)} one after the other here: a few steps of each method")
     click.echo("          were timed just now; reading the images is not in it, and other work slows it down")
     click.echo(f"disk      about {size(found.disk_bytes)}")
-    for task in read.tasks:
+    for task in experiment.tasks:
         for note in task.notes:
             click.echo(f"note      {task.name}: {note}")
 
@@ -69,60 +71,63 @@ def plan(plan: str, data: Path | None, as_json: bool) -> None:
 @click.argument("plan")
 @click.option("--out", type=_OUT, help="The folder of the comparison [default: bench-NAME].")
 @click.option("--workers", type=click.IntRange(min=1), help="Runs at once on this machine [default: 1].")
-@click.option("--on", help="A cluster instead: ray, or the address of one (ray://HOST:10001).")
+@click.option("--executor", "executor_spec", help="A cluster instead: ray, or the address of one (ray://HOST:10001).")
 @click.option("--cpus", type=click.FloatRange(min=0), help="On a cluster: processors for a run [default: 1].")
 @click.option("--gpus", type=click.FloatRange(min=0), help="On a cluster: GPUs for a run, such as 0.25 [default: 0].")
 @_DATA
-@click.option("--track", help="Tell a logger, too: tensorboard[:FOLDER], mlflow[:URI] or wandb[:PROJECT].")
+@click.option("--logger", help="Tell a logger, too: tensorboard[:FOLDER], mlflow[:URI] or wandb[:PROJECT].")
 def run(
     plan: str,
     out: Path | None,
     workers: int | None,
-    on: str | None,
+    executor_spec: str | None,
     cpus: float | None,
     gpus: float | None,
     data: Path | None,
-    track: str | None,
+    logger: str | None,
 ) -> None:
     """Do what is missing of PLAN. The same command goes on where it stopped; several may share a folder.
 
     \b
     vpt bench run smoke --out smoke/ --workers 2
-    vpt bench run mine.toml --on ray://head:10001 --gpus 0.5
+    vpt bench run mine.toml --executor ray://head:10001 --gpus 0.5
     """
-    place = _place(workers, on, cpus, gpus)
+    executor = _make_executor(workers, executor_spec, cpus, gpus)
     from vpt.cli.bench_progress import BenchProgress
-    from vpt.experiments.plan_file import find, read_plan
-    from vpt.experiments.runner import RunListener
-    from vpt.experiments.runner import run as run_plan
+    from vpt.experiments.plan_file import find_plan_file, load_experiment
+    from vpt.experiments.runner import RunListener, run_experiment
     from vpt.experiments.tracking import TrackedRuns
-    from vpt.training.loggers import tracker
+    from vpt.training.loggers import make_logger
 
-    told = None if track is None else tracker(track)
-    read = read_plan(find(plan), data)
-    folder = out or Path(f"bench-{read.name}")
+    told = None if logger is None else make_logger(logger)
+    experiment = load_experiment(find_plan_file(plan), data)
+    folder = out or Path(f"bench-{experiment.name}")
     with BenchProgress() as console:
         listener: RunListener = console if told is None else TrackedRuns(console, told)
-        records = run_plan(read, folder, place, listener)
-    ill = sum(record.status != "done" for record in records.values())
-    click.echo(f"{len(records)} runs in {folder}/" + (f", {ill} of them without a result" if ill else ""))
+        records = run_experiment(experiment, folder, executor, listener)
+    num_failed = sum(record.status != "done" for record in records.values())
+    click.echo(f"{len(records)} runs in {folder}/" + (f", {num_failed} of them without a result" if num_failed else ""))
     click.echo(f"next: vpt bench report {folder}")
 
 
-def _place(workers: int | None, on: str | None, cpus: float | None, gpus: float | None) -> Place:
+def _make_executor(workers: int | None, executor_spec: str | None, cpus: float | None, gpus: float | None) -> Executor:
     """Where the runs are done."""
-    from vpt.experiments.local_executor import Processes
-    from vpt.experiments.ray_executor import RayCluster
+    from vpt.experiments.local_executor import LocalExecutor
+    from vpt.experiments.ray_executor import RayExecutor
 
-    if on is None:
+    if executor_spec is None:
         if cpus is not None or gpus is not None:
-            raise click.UsageError("--cpus and --gpus are for a cluster; say --on ray, or leave them out")
-        return Processes(workers or 1)
+            raise click.UsageError("--cpus and --gpus are for a cluster; say --executor ray, or leave them out")
+        return LocalExecutor(workers or 1)
     if workers is not None:
         raise click.UsageError("--workers is for this machine; a cluster does as many runs as it has room for")
-    if on != "ray" and not on.startswith("ray://"):
-        raise click.UsageError(f"--on is {on!r}; it must be ray, or an address such as ray://HOST:10001")
-    return RayCluster(None if on == "ray" else on, cpus=1.0 if cpus is None else cpus, gpus=gpus or 0.0)
+    if executor_spec != "ray" and not executor_spec.startswith("ray://"):
+        raise click.UsageError(
+            f"--executor is {executor_spec!r}; it must be ray, or an address such as ray://HOST:10001"
+        )
+    return RayExecutor(
+        None if executor_spec == "ray" else executor_spec, cpus=1.0 if cpus is None else cpus, gpus=gpus or 0.0
+    )
 
 
 @command.command()
@@ -134,10 +139,10 @@ def status(folder: Path, as_json: bool) -> None:
     \b
     vpt bench status smoke/
     """
-    from vpt.experiments.status import status as status_of
+    from vpt.experiments.status import read_status
 
-    found = status_of(folder)
-    click.echo(json.dumps(found.as_dict(), indent=1) if as_json else found.text(), nl=as_json)
+    found = read_status(folder)
+    click.echo(json.dumps(found.to_dict(), indent=1) if as_json else found.text(), nl=as_json)
 
 
 @command.command()
@@ -152,14 +157,14 @@ def export(folder: Path, csv: Path | None, parquet: Path | None) -> None:
     vpt bench export smoke/ --parquet runs.parquet
     """
     from vpt.core.io import write_atomic
-    from vpt.experiments.run_table import as_csv, as_parquet
+    from vpt.experiments.run_table import to_csv, to_parquet
 
     if parquet is not None:
-        write_atomic(parquet, as_parquet(folder))
+        write_atomic(parquet, to_parquet(folder))
     if csv is not None:
-        write_atomic(csv, as_csv(folder).encode())
+        write_atomic(csv, to_csv(folder).encode())
     elif parquet is None:
-        click.echo(as_csv(folder), nl=False)
+        click.echo(to_csv(folder), nl=False)
 
 
 @command.command()
@@ -189,7 +194,7 @@ def report(folder: Path, out: Path | None) -> None:
     \b
     vpt bench report smoke/
     """
-    from vpt.experiments.report import report as write_report
+    from vpt.experiments.report import write_report
 
     for path in write_report(folder, out or folder / "report"):
         click.echo(path)

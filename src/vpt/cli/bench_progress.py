@@ -23,6 +23,6 @@ class BenchProgress(ConsoleListener, RunListener):
     def ended(self, run: Run, record: Record) -> None:
         score: str = record.status
         if record.metric is not None:
-            score = f"{METRICS[record.metric]} {100 * record.scores[record.metric]:.1f} % on {record.scores['part']}"
+            score = f"{METRICS[record.metric]} {100 * record.scores[record.metric]:.1f} % on {record.scores['split']}"
         text = f"{run.label}  {score}  {duration(record.cost['wall_seconds'])}"
         self.console.print(f"{text}  {record.error}".rstrip(), markup=False, soft_wrap=True)

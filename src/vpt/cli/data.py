@@ -8,14 +8,14 @@ from pathlib import Path
 import click
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
-_NAMES = click.argument("names", nargs=-1, required=True, metavar="NAME...")
+_NAMES_ARGUMENT = click.argument("names", nargs=-1, required=True, metavar="NAME...")
 
 
 @click.group()
 def command() -> None:
     """Prepare the data of VTAB-1k and FGVC: nothing is downloaded, all is verified, nothing is lost.
 
-    Unpack Parquet files, also of a hub; these are downloaded.
+    Import Parquet files, also of a hub; these are downloaded.
 
     \b
     vpt data list
@@ -34,14 +34,14 @@ def list_(names: tuple[str, ...], as_json: bool) -> None:
     \b
     vpt data list fgvc
     """
-    from vpt.datasets.catalog import BENCHMARKS, tasks_of
+    from vpt.datasets.catalog import BENCHMARKS, resolve_tasks
 
-    tasks = tasks_of(names or BENCHMARKS)
+    tasks = resolve_tasks(names or BENCHMARKS)
     if as_json:
         rows = [
             {
                 "name": task.name, "benchmark": task.benchmark, "group": task.group, "classes": task.classes,
-                "images": task.sizes, "label": task.rule, "metric": task.metric, "source": task.source.home,
+                "images": task.sizes, "label": task.label_description, "metric": task.metric, "source": task.source.homepage,
                 "terms": task.source.terms, "citation": task.source.citation, "remark": task.remark,
             }
             for task in tasks
@@ -50,11 +50,11 @@ def list_(names: tuple[str, ...], as_json: bool) -> None:
         return
     for task in tasks:
         facts = f"{task.group:<12}{task.classes:>4} classes  {task.sizes_text:<18}"
-        click.echo(f"{task.name:<13} {facts}  {task.rule}; {task.source.terms}")
+        click.echo(f"{task.name:<13} {facts}  {task.label_description}; {task.source.terms}")
 
 
 @command.command()
-@_NAMES
+@_NAMES_ARGUMENT
 @click.option("--from", "source", type=_FOLDER, help="The folder of the downloaded files, packed or unpacked.")
 @click.option("--out", type=_FOLDER, help="The folder that will hold a folder for each task.")
 @click.option("--splits", type=click.Path(path_type=Path, exists=True),
@@ -70,62 +70,65 @@ def prepare(names: tuple[str, ...], source: Path | None, out: Path | None, split
     vpt data prepare clevr_count clevr_dist --from downloads/ --out vtab/
     """
     from vpt.cli.data_progress import DataProgress
-    from vpt.datasets.catalog import tasks_of
-    from vpt.datasets.preparation import instructions
-    from vpt.datasets.preparation import prepare as prepare_task
+    from vpt.datasets.catalog import resolve_tasks
+    from vpt.datasets.preparation import instructions, prepare_task
     from vpt.errors import DataError
 
-    tasks = tasks_of(names)
+    tasks = resolve_tasks(names)
     if source is None:
         click.echo("\n\n".join(instructions(task, out or "FOLDER") for task in tasks))
         return
     if out is None:
         raise click.UsageError("--out is missing: the folder that will hold a folder for each task")
-    faults, made = [], {}
+    errors, manifests = [], {}
     with DataProgress() as progress:
         for task in tasks:
             try:
-                made[task.name] = prepare_task(task, out, source, splits, progress)
+                manifests[task.name] = prepare_task(task, out, source, splits, progress)
             except DataError as error:  # the others may be complete
-                faults.append(str(error))
+                errors.append(str(error))
             else:
-                progress.say(f"{task.name}: {out / task.name}, {task.sizes_text} images; {made[task.name]['terms']}")
+                progress.print_line(
+                    f"{task.name}: {out / task.name}, {task.sizes_text} images; {manifests[task.name]['terms']}"
+                )
     if as_json:
-        click.echo(json.dumps(made, indent=1))
-    if faults:
-        raise DataError("\n\n".join(faults))
+        click.echo(json.dumps(manifests, indent=1))
+    if errors:
+        raise DataError("\n\n".join(errors))
 
 
-@command.command()
+@command.command("import")
 @click.argument("source")
 @click.option("--out", type=_FOLDER, required=True, help="The data folder to make.")
 @click.option("--image", help="The column of images, where it is not clear.")
 @click.option("--label", help="The column of labels, where it is not clear.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def unpack(source: str, out: Path, image: str | None, label: str | None, as_json: bool) -> None:
+def import_(source: str, out: Path, image: str | None, label: str | None, as_json: bool) -> None:
     """Write Parquet files out as a data folder. SOURCE: a file, a folder, or hub:OWNER/NAME[@REVISION].
 
     The images of a hub's data set are downloaded, whatever its size. Stopped or killed, the same command goes on.
 
     \b
-    vpt data unpack parquet/ --out flowers/
-    vpt data unpack hub:owner/flowers --label species --out flowers/
+    vpt data import parquet/ --out flowers/
+    vpt data import hub:owner/flowers --label species --out flowers/
     """
     from vpt.cli.data_progress import DataProgress
-    from vpt.datasets.parquet import unpack_parquet
+    from vpt.datasets.parquet import import_parquet
 
     with DataProgress() as progress:
-        made = unpack_parquet(source, out, image=image, label=label, progress=progress)
-        counts = ", ".join(f"{count} of {part}" for part, count in made["images"].items())
-        progress.say(f"{out}: images {counts}; {len(made['classes'])} classes; terms {made.get('terms', 'not stated')}")
-        for note in made["notes"]:
-            progress.say(f"note: {note}")
+        manifest = import_parquet(source, out, image=image, label=label, progress=progress)
+        counts = ", ".join(f"{count} of {split}" for split, count in manifest["images"].items())
+        progress.print_line(
+            f"{out}: images {counts}; {len(manifest['classes'])} classes; terms {manifest.get('terms', 'not stated')}"
+        )
+        for note in manifest["notes"]:
+            progress.print_line(f"note: {note}")
     if as_json:
-        click.echo(json.dumps(made, indent=1))
+        click.echo(json.dumps(manifest, indent=1))
 
 
 @command.command()
-@_NAMES
+@_NAMES_ARGUMENT
 @click.option("--in", "root", type=_FOLDER, default=Path(), help="Where the folders of tasks lie [default: here].")
 def check(names: tuple[str, ...], root: Path) -> None:
     """Verify folders: lists, counts, labels, and the header of every image. NAME: a task, vtab, fgvc, or a folder.
@@ -137,26 +140,26 @@ def check(names: tuple[str, ...], root: Path) -> None:
     vpt data check vtab/cifar100
     """
     from vpt.cli.data_progress import DataProgress
-    from vpt.datasets.catalog import BENCHMARKS, TASKS, folder_of, task_of, tasks_of
+    from vpt.datasets.catalog import BENCHMARKS, TASKS, resolve_tasks, task_folder, task_for_folder
     from vpt.datasets.task import BenchmarkTask
-    from vpt.datasets.verification import check as check_folder
+    from vpt.datasets.verification import check_folder
     from vpt.errors import DataError
 
-    wanted: list[tuple[Path, BenchmarkTask | None]] = []
+    folders: list[tuple[Path, BenchmarkTask | None]] = []
     for name in names:
         if name in TASKS or name in BENCHMARKS:
-            wanted += [(folder_of(root, task), task) for task in tasks_of([name])]
+            folders += [(task_folder(root, task), task) for task in resolve_tasks([name])]
         else:
-            wanted.append((Path(name), task_of(Path(name))))
-    faults = []
+            folders.append((Path(name), task_for_folder(Path(name))))
+    errors = []
     with DataProgress() as progress:
-        for folder, task in wanted:
+        for folder, task in folders:
             try:
                 found = check_folder(folder, task, progress)
             except DataError as error:
-                faults.append(str(error))
+                errors.append(str(error))
             else:
                 sizes = "/".join(str(len(split)) for split in found.splits.values())
-                progress.say(f"{folder}: {sizes} images of {len(found.classes)} classes, no fault")
-    if faults:
-        raise DataError("\n\n".join(faults))
+                progress.print_line(f"{folder}: {sizes} images of {len(found.classes)} classes, no fault")
+    if errors:
+        raise DataError("\n\n".join(errors))

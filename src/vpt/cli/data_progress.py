@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from vpt.cli.units import duration
 
-PLAIN_EVERY = 30.0  # seconds
+PLAIN_INTERVAL = 30.0  # seconds
 
 
 class DataProgress:
@@ -26,8 +26,8 @@ class DataProgress:
             TimeRemainingColumn(),
         )
         self._bar = Progress(*columns, console=self.console, transient=True)
-        self._shown: tuple[str, TaskID] | None = None
-        self._what, self._began, self._spoke = "", 0.0, 0.0
+        self._current_task: tuple[str, TaskID] | None = None
+        self._stage, self._start, self._last_print = "", 0.0, 0.0
 
     def __enter__(self) -> Self:
         if self.console.is_terminal:
@@ -40,23 +40,23 @@ class DataProgress:
         if self.console.is_terminal:
             self._bar.stop()
 
-    def say(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         """A line that stays."""
         self.console.print(text, markup=False, soft_wrap=True)
 
-    def __call__(self, what: str, done: int, total: int) -> None:
+    def __call__(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()
-        if what != self._what:
-            self._what, self._began, self._spoke = what, now, now
+        if stage != self._stage:
+            self._stage, self._start, self._last_print = stage, now, now
         if self.console.is_terminal:
-            self._show(what, done, total)
-        elif done and now - self._spoke > PLAIN_EVERY:
-            self._spoke = now
-            self.say(f"{what}: {done}/{total}  {duration((now - self._began) / done * (total - done))} left")
+            self._update_bar(stage, done, total)
+        elif done and now - self._last_print > PLAIN_INTERVAL:
+            self._last_print = now
+            self.print_line(f"{stage}: {done}/{total}  {duration((now - self._start) / done * (total - done))} left")
 
-    def _show(self, what: str, done: int, total: int) -> None:
-        if self._shown is None or self._shown[0] != what:
-            if self._shown is not None:
-                self._bar.remove_task(self._shown[1])
-            self._shown = (what, self._bar.add_task(what, total=total))
-        self._bar.update(self._shown[1], completed=done, total=total)
+    def _update_bar(self, stage: str, done: int, total: int) -> None:
+        if self._current_task is None or self._current_task[0] != stage:
+            if self._current_task is not None:
+                self._bar.remove_task(self._current_task[1])
+            self._current_task = (stage, self._bar.add_task(stage, total=total))
+        self._bar.update(self._current_task[1], completed=done, total=total)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from vpt.experiments.demo import Row
+    from vpt.experiments.demo import DemoRow
 
 
 @click.command()
@@ -28,30 +28,32 @@ def command(task: str | None, seeds: int | None, out: Path, overwrite: bool, as_
     from vpt.cli.series_progress import SeriesProgress
     from vpt.experiments import demo
 
-    began = time.monotonic()
+    start = time.monotonic()
     task = task or demo.TASK
     seeds = seeds or demo.SEEDS
     with SeriesProgress() as listener:
-        rows = demo.demo(out, task=task, seeds=seeds, listener=listener, overwrite=overwrite)
+        rows = demo.run_demo(out, task=task, seeds=seeds, listener=listener, overwrite=overwrite)
     if as_json:
         scores = [
-            {"method": row.method, "mean": row.mean, "spread": row.spread, "top1": [run.top1 for run in row.runs],
-             "trained": row.runs[0].trained_parameters, "file_bytes": row.runs[0].file_bytes}
+            {"method": row.method, "mean": row.mean, "std": row.std, "top1": [run.top1 for run in row.runs],
+             "trainable_parameters": row.runs[0].trainable_parameters, "file_bytes": row.runs[0].file_bytes}
             for row in rows
         ]  # fmt: skip
         click.echo(
-            json.dumps({"task": task, "seeds": seeds, "rows": scores, "machine": rows[0].runs[0].machine}, indent=1)
+            json.dumps(
+                {"task": task, "seeds": seeds, "rows": scores, "environment": rows[0].runs[0].environment}, indent=1
+            )
         )
         return
     _table(rows, task, seeds)
     from vpt.cli.units import duration
     from vpt.plots import figures
 
-    click.echo(f"\npicture: {out / 'comparison.png'}" if figures.available() else f"\n{figures.MISSING}")
-    click.echo(f"tuned files and their runs: {out}/   ({duration(time.monotonic() - began)})")
+    click.echo(f"\npicture: {out / 'comparison.png'}" if figures.is_available() else f"\n{figures.MATPLOTLIB_MISSING}")
+    click.echo(f"tuned files and their runs: {out}/   ({duration(time.monotonic() - start)})")
 
 
-def _table(rows: list[Row], task: str, seeds: int) -> None:
+def _table(rows: list[DemoRow], task: str, seeds: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -59,21 +61,21 @@ def _table(rows: list[Row], task: str, seeds: int) -> None:
 
     first = rows[0].runs[0]
     console = Console(highlight=False, width=max(110, Console().width))
-    images = f"{first.images['train']} training and {first.images[first.scored_on]} {first.scored_on} images"
+    images = f"{first.images['train']} training and {first.images[first.eval_split]} {first.eval_split} images"
     table = Table(title=f"{task}: {images}, backbone {first.backbone}", title_justify="left")
     for name in ("method", "trained", "share", "file", "training", f"top-1, mean ± sd of {seeds}"):
         table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
     best = max(row.mean for row in rows)
     for row in rows:
         run = row.runs[0]
-        figure = f"{100 * row.mean:.1f} ± {100 * row.spread:.1f} %"
+        top1_text = f"{100 * row.mean:.1f} ± {100 * row.std:.1f} %"
         table.add_row(
             row.method,
-            f"{run.trained_parameters:,}",
-            f"{100 * run.share:.2f} %",
+            f"{run.trainable_parameters:,}",
+            f"{100 * run.trainable_fraction:.2f} %",
             size(run.file_bytes),
             duration(sum(r.seconds for r in row.runs) / len(row.runs)),
-            f"[bold]{figure}[/bold]" if row.mean == best else figure,
+            f"[bold]{top1_text}[/bold]" if row.mean == best else top1_text,
         )
     console.print(table)
     bar = Table.grid(padding=(0, 1))

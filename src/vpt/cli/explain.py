@@ -30,20 +30,22 @@ def command(
     from vpt.plots import figures
 
     out = out or Path(f"{image.stem}-explained.png")
-    figures.demand(out)
+    figures.require_plots(out)
     if out.exists() and image.exists() and out.samefile(image):
         raise click.UsageError(f"--out is {out}, the image itself, which would be lost; choose another name")
-    found = explain(load_tuned(file, backbone, weights), image, block)
-    draw(found, out)
-    name, share = found.answer
-    click.echo(f"{image}: {name} {100 * share:.1f} %")
-    click.echo(f"the {found.asked} in block {found.block} attends to:")
-    for who, gaze in (("frozen backbone", found.frozen), ("tuned", found.tuned)):
-        parts = {"patches": gaze.attention.sum(), "class token and registers": gaze.prefix}
-        if len(gaze.prompts):
-            parts["prompts"] = gaze.prompts.sum()
-        click.echo(f"  {who:<17}" + ", ".join(f"{part} {100 * taken:.1f} %" for part, taken in parts.items()))
-    if len(found.tuned.prompts):
-        each = ", ".join(f"{100 * taken:.1f}" for taken in found.tuned.prompts)
+    explanation = explain(load_tuned(file, backbone, weights), image, block)
+    draw(explanation, out)
+    name, probability = explanation.prediction
+    click.echo(f"{image}: {name} {100 * probability:.1f} %")
+    click.echo(f"the {explanation.query} in block {explanation.block} attends to:")
+    for label, maps in (("frozen backbone", explanation.frozen), ("tuned", explanation.tuned)):
+        fractions = {"patches": maps.attention.sum(), "class token and registers": maps.prefix}
+        if len(maps.prompts):
+            fractions["prompts"] = maps.prompts.sum()
+        click.echo(
+            f"  {label:<17}" + ", ".join(f"{target} {100 * fraction:.1f} %" for target, fraction in fractions.items())
+        )
+    if len(explanation.tuned.prompts):
+        each = ", ".join(f"{100 * fraction:.1f}" for fraction in explanation.tuned.prompts)
         click.echo(f"  {'each prompt, %':<17}{each}")
     click.echo(f"picture: {out}")

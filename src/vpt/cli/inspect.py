@@ -1,4 +1,4 @@
-"""`vpt show`."""
+"""`vpt inspect`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def command(file: Path, as_json: bool) -> None:
     """Print what a tuned FILE says of itself. Only its header is read.
 
     \b
-    vpt show photos.safetensors
+    vpt inspect photos.safetensors
     """
     from vpt.cli.units import size
     from vpt.model.tuned_file import inspect
@@ -28,12 +28,12 @@ def command(file: Path, as_json: bool) -> None:
     if header.classes:
         names = ", ".join(header.classes[:12]) + (" ..." if len(header.classes) > 12 else "")
     rows = {
-        "file": f"{file}, {size(file.stat().st_size)}, {header.storage}, format {header.format}",
+        "file": f"{file}, {size(file.stat().st_size)}, {header.save_dtype}, format {header.format}",
         "method": header.method,
     }
     if header.head is not None:
-        rows["head"] = f"{header.head}: {header.parts['head']:,} parameters trained"
-        rows["beside it"] = f"{header.parts['method']:,} parameters trained by the method"
+        rows["head"] = f"{header.head}: {header.parameter_counts['head']:,} parameters trained"
+        rows["beside it"] = f"{header.parameter_counts['method']:,} parameters trained by the method"
     rows |= {
         "backbone": header.backbone,
         "fingerprint": header.fingerprint,

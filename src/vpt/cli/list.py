@@ -44,15 +44,15 @@ def _methods(pattern: str) -> dict[str, str]:
     for name, kind in METHODS.items():
         if not fnmatch(name, pattern):
             continue
-        text = spec.show(kind(), name, full=True)
+        text = spec.format_spec(kind(), name, full=True)
         lines[text] = (kind.__doc__ or "").strip().splitlines()[0]
     return lines
 
 
 def _backbones(pattern: str) -> dict[str, str]:
-    from vpt.backbones import DEFAULT, known_backbones
+    from vpt.backbones import DEFAULT, list_backbones
 
-    return {name: "embedded, no download" if name == DEFAULT else "" for name in known_backbones(pattern)}
+    return {name: "embedded, no download" if name == DEFAULT else "" for name in list_backbones(pattern)}
 
 
 def _tasks(pattern: str) -> dict[str, str]:

@@ -36,35 +36,38 @@ def command(
 
     \b
     vpt predict photos.safetensors new.jpg
-    vpt predict photos.safetensors inbox/ --json > answers.jsonl
+    vpt predict photos.safetensors inbox/ --json > predictions.jsonl
     """
     from vpt.cli.progress import ConsoleListener
-    from vpt.cli.segment_options import CLASSIFY_ONLY, SEGMENT_ONLY, inference, refuse
+    from vpt.cli.segment_options import CLASSIFICATION_OPTIONS, SEGMENTATION_OPTIONS, parse_inference, reject_options
     from vpt.cli.tuned_files import load_tuned
     from vpt.tasks.classification.prediction import find_images, predict
 
-    found = find_images(images)
+    image_paths = find_images(images)
     model = load_tuned(file, backbone, weights)
     if model.dense is not None:
         from vpt.cli.segment import predict_command
 
-        refuse(CLASSIFY_ONLY, f"for classification, and {file} is of a segmentation")
+        reject_options(CLASSIFICATION_OPTIONS, f"for classification, and {file} is of a segmentation")
         with ConsoleListener() as listener:
-            predict_command(model, found, out, inference(scales, flip), listener, as_json)
+            predict_command(model, image_paths, out, parse_inference(scales, flip), listener, as_json)
         return
-    refuse(SEGMENT_ONLY | {"out"}, f"for segmentation, and {file} is of a classification")
+    reject_options(SEGMENTATION_OPTIONS | {"out"}, f"for segmentation, and {file} is of a classification")
     with ConsoleListener() as listener:
-        answers = predict(
+        predictions = predict(
             model,
-            found,
+            image_paths,
             top=top,
             skip_corrupt=skip_corrupt,
             on_image=lambda done, n: listener.decoding("images", done, n),
             on_note=listener.note,
         )
-    for answer in answers:
+    for prediction in predictions:
         if as_json:
-            pairs = [{"class": name, "probability": share} for name, share in answer.top]
-            click.echo(json.dumps({"image": answer.image, "top": pairs}))
+            pairs = [{"class": name, "probability": probability} for name, probability in prediction.top]
+            click.echo(json.dumps({"image": prediction.image, "top": pairs}))
         else:
-            click.echo(f"{answer.image}: " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in answer.top))
+            click.echo(
+                f"{prediction.image}: "
+                + ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in prediction.top)
+            )

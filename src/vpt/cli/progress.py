@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from vpt.cli.units import duration
-from vpt.training import Epoch, Recipe
+from vpt.training import EpochMetrics, TrainingConfig
 from vpt.training.job import Listener
 
 PLAIN_EVERY = 30.0  # seconds between plain lines within a long epoch
@@ -57,23 +57,25 @@ class ConsoleListener(Listener):
         elif done == total:
             self.console.print(f"{self.prefix}{part}: {total} images read", markup=False)
 
-    def begin(self, recipe: Recipe, steps_per_epoch: int, done: Sequence[Epoch]) -> None:
-        self._steps, self._epochs = steps_per_epoch, recipe.epochs
+    def begin(self, config: TrainingConfig, steps_per_epoch: int, done: Sequence[EpochMetrics]) -> None:
+        self._steps, self._epochs = steps_per_epoch, config.epochs
         self._done = self._at_start = len(done) * steps_per_epoch
         self._began = self._spoke = time.monotonic()
         if done:
-            self.console.print(f"going on after epoch {len(done)} of {recipe.epochs}", markup=False)
+            self.console.print(f"going on after epoch {len(done)} of {config.epochs}", markup=False)
 
-    def step(self, epoch: int, step: int, loss: float, step_size: float) -> None:
+    def step(self, epoch: int, step: int, loss: float, lr: float) -> None:
         self._done = (epoch - 1) * self._steps + step
         if self.console.is_terminal:
             self._show(f"epoch {epoch}/{self._epochs}", self._done, self._steps * self._epochs, f"loss {loss:.3f}")
         elif time.monotonic() - self._spoke > PLAIN_EVERY:
             self._say(f"epoch {epoch}/{self._epochs}  step {step}/{self._steps}  loss {loss:.3f}")
 
-    def epoch(self, epoch: Epoch) -> None:
-        text = f"epoch {epoch.epoch}/{self._epochs}  loss {epoch.train_loss:.3f}  train {100 * epoch.train_top1:.1f} %"
-        self._say(text if epoch.val_top1 is None else f"{text}  val {100 * epoch.val_top1:.1f} %")
+    def epoch(self, epoch: EpochMetrics) -> None:
+        text = (
+            f"epoch {epoch.epoch}/{self._epochs}  loss {epoch.train_loss:.3f}  train {100 * epoch.train_metric:.1f} %"
+        )
+        self._say(text if epoch.val_metric is None else f"{text}  val {100 * epoch.val_metric:.1f} %")
 
     def _say(self, text: str) -> None:
         self._spoke = time.monotonic()

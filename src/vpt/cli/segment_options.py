@@ -9,25 +9,25 @@ import click
 from click.core import ParameterSource
 
 if TYPE_CHECKING:
-    from vpt.tasks.segmentation.sliding_window import Inference
+    from vpt.tasks.segmentation.sliding_window import InferenceConfig
 
 # Of `vpt tune`, `predict` and `eval`, by the names of their parameters.
-SEGMENT_ONLY = {
+SEGMENTATION_OPTIONS = {
     "head",
     "iterations",
-    "interval",
+    "eval_every",
     "loss",
     "class_weights",
     "crops",
     "labels",
-    "ignore",
-    "reduce_zero",
+    "ignore_index",
+    "reduce_zero_label",
     "val_as_test",
-    "recompute_blocks",
+    "activation_checkpointing",
     "scales",
     "flip",
 }
-CLASSIFY_ONLY = {
+CLASSIFICATION_OPTIONS = {
     "epochs",
     "warmup_epochs",
     "augment",
@@ -42,7 +42,7 @@ CLASSIFY_ONLY = {
 }
 
 
-def refuse(names: set[str], why: str) -> None:
+def reject_options(names: set[str], reason: str) -> None:
     """Raise a usage error where the command at hand was given options of these names."""
     context = click.get_current_context()
     given = [
@@ -51,21 +51,21 @@ def refuse(names: set[str], why: str) -> None:
         if option.name in names and context.get_parameter_source(option.name) is not ParameterSource.DEFAULT
     ]
     if given:
-        raise click.UsageError(f"{', '.join(given)}: {why}")
+        raise click.UsageError(f"{', '.join(given)}: {reason}")
 
 
-def segments(data: str) -> bool:
+def is_segmentation_folder(data: str) -> bool:
     """Whether `data` is a folder of images and masks."""
-    from vpt.data.segmentation_folder import layout_of
+    from vpt.data.segmentation_folder import detect_folder_layout
 
-    return bool(data) and Path(data).is_dir() and layout_of(Path(data)) is not None
+    return bool(data) and Path(data).is_dir() and detect_folder_layout(Path(data)) is not None
 
 
-def inference(scales: str, flip: bool) -> Inference:
+def parse_inference(scales: str, flip: bool) -> InferenceConfig:
     """How to predict, from `--scales` and `--flip`."""
-    from vpt.tasks.segmentation.sliding_window import Inference
+    from vpt.tasks.segmentation.sliding_window import InferenceConfig
 
     try:
-        return Inference(tuple(float(scale) for scale in scales.split(",")), flip)
+        return InferenceConfig(tuple(float(scale) for scale in scales.split(",")), flip)
     except ValueError as error:
         raise click.UsageError(f"--scales is {scales!r}; write numbers, such as 0.75,1,1.25") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vpt.cli.progress import ConsoleListener
-from vpt.training import Epoch
+from vpt.training import EpochMetrics
 from vpt.training.job import SeriesListener
 
 
@@ -21,5 +21,5 @@ class SeriesProgress(ConsoleListener, SeriesListener):
     def note(self, text: str) -> None:
         pass
 
-    def epoch(self, epoch: Epoch) -> None:
+    def epoch(self, epoch: EpochMetrics) -> None:
         pass

@@ -1,4 +1,4 @@
-"""`vpt check`."""
+"""`vpt summary`."""
 
 from __future__ import annotations
 
@@ -15,26 +15,28 @@ import click
 @click.option("--head", help="Classify every pixel, with this head: setr_pup, linear, fpn(channels=64), ...")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(backbone: str, method: str, classes: int, image_size: int | None, head: str | None, as_json: bool) -> None:
-    """Show where METHOD hangs on BACKBONE, and count parameters. No weights are loaded.
+    """Show where METHOD is injected into BACKBONE, and count parameters. No weights are loaded.
 
     \b
-    vpt check vit_base_patch16_224 "vpt(length=100)" --classes 6
-    vpt check vit_large_patch16_384 "vpt + bias" --classes 150 --head setr_pup --image-size 512
+    vpt summary vit_base_patch16_224 "vpt(length=100)" --classes 6
+    vpt summary vit_large_patch16_384 "vpt + bias" --classes 150 --head setr_pup --image-size 512
     """
-    from vpt.analysis.summary import check
+    from vpt.analysis.summary import summarize
     from vpt.cli.units import size
 
-    found = check(backbone, method, classes, image_size, head)
+    summary = summarize(backbone, method, classes, image_size, head)
     if as_json:
-        click.echo(json.dumps(found.as_dict(), indent=1))
+        click.echo(json.dumps(summary.to_dict(), indent=1))
         return
-    places = ", ".join(found.hangs_at[:3]) + (
-        f", ... ({len(found.hangs_at)} places)" if len(found.hangs_at) > 3 else ""
+    paths = ", ".join(summary.injected_modules[:3]) + (
+        f", ... ({len(summary.injected_modules)} modules)" if len(summary.injected_modules) > 3 else ""
     )
-    click.echo(f"method    {found.method} on {found.backbone}, {found.image_size} px, {classes} classes")
-    click.echo(f"hangs at  {places or 'nothing: ' + found.form}")
-    if found.hangs_at:
-        click.echo(f"computed  {found.form}")
-    click.echo(f"total     {found.total:,} parameters")
-    click.echo(f"trained   {found.trained:,} ({100 * found.share:.2f} %), of which head {found.head:,}")
-    click.echo(f"file      {size(found.file_bytes)} (half with --storage fp16)")
+    click.echo(f"method    {summary.method} on {summary.backbone}, {summary.image_size} px, {classes} classes")
+    click.echo(f"injected  {paths or 'nothing: ' + summary.computation}")
+    if summary.injected_modules:
+        click.echo(f"computed  {summary.computation}")
+    click.echo(f"total     {summary.total:,} parameters")
+    click.echo(
+        f"trained   {summary.trainable:,} ({100 * summary.trainable_fraction:.2f} %), of which head {summary.head:,}"
+    )
+    click.echo(f"file      {size(summary.file_bytes)} (half with --save-dtype fp16)")

@@ -26,7 +26,7 @@ def describe() -> dict[str, Any]:
         [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     )
     return {
-        "processor": _processor(),
+        "processor": _cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpus": gpus,
@@ -52,7 +52,7 @@ def peak_memory(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def forget_peak(device: torch.device) -> None:
+def reset_peak_memory(device: torch.device) -> None:
     """Let `peak_memory` count from here on, where the system can do that: on a GPU, and for a process on Linux."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -61,7 +61,7 @@ def forget_peak(device: torch.device) -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def energy(device: torch.device) -> float | None:
+def energy_joules(device: torch.device) -> float | None:
     """What the device has used since some moment in the past, in joules, whoever used it; None where it does not tell.
 
     A GPU tells through NVML (the package nvidia-ml-py), processors through Linux's powercap, often to root alone.
@@ -94,10 +94,10 @@ def keep_freed_memory() -> None:
         set_option(mmap_max, 0)
 
 
-def _processor() -> str:
-    listing = Path("/proc/cpuinfo")
-    if listing.exists():
-        for line in listing.read_text().splitlines():
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

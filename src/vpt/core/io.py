@@ -14,39 +14,39 @@ from vpt.errors import StorageError
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write `content` to `path`: the old file or the new one is there at any moment, never a part of one."""
-    write_atomic_by(path, lambda part: _write_synced(part, content), size=len(content))
+    write_atomic_with(path, lambda tmp: _write_and_sync(tmp, content), size=len(content))
 
 
-def write_atomic_by(path: Path, write: Callable[[Path], None], size: int | None = None) -> None:
+def write_atomic_with(path: Path, write: Callable[[Path], None], size: int | None = None) -> None:
     """Let `write` fill a temporary file beside `path`, then put it in place in one step.
 
     size: expected bytes, only for the message when the disk is full.
     Raises StorageError when the disk is full, the folder cannot be written, or `path` is a device; `path` is then as it
     was.
     """
-    part: Path | None = None
+    tmp: Path | None = None
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise StorageError(f"{path} is no ordinary file but a device or the like; choose another place")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
         os.close(handle)
-        part = Path(name)
-        write(part)
-        part.chmod(0o666 & ~_umask())  # mkstemp makes files private; these are ordinary ones
-        part.replace(path)
+        tmp = Path(name)
+        write(tmp)
+        tmp.chmod(0o666 & ~_umask())  # mkstemp makes files private; these are ordinary ones
+        tmp.replace(path)
     except OSError as error:
         raise storage_error(path, error, size) from error
     finally:
-        if part is not None:
-            part.unlink(missing_ok=True)
+        if tmp is not None:
+            tmp.unlink(missing_ok=True)
 
 
 def storage_error(path: Path, error: OSError, size: int | None = None) -> StorageError:
     """The message for a file that could not be written."""
     needs = f" (it needs {size / 1e6:.1f} MB)" if size else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        folder = next(place for place in (path.parent, *path.parents) if place.exists())
+        folder = next(parent for parent in (path.parent, *path.parents) if parent.exists())
         free = shutil.disk_usage(folder).free / 1e6
         return StorageError(
             f"the disk is full: {path}{needs} could not be written, {free:.1f} MB are free; "
@@ -55,7 +55,7 @@ def storage_error(path: Path, error: OSError, size: int | None = None) -> Storag
     return StorageError(f"{path}{needs} could not be written: {error.strerror or error}; choose another place")
 
 
-def _write_synced(path: Path, content: bytes) -> None:
+def _write_and_sync(path: Path, content: bytes) -> None:
     with path.open("wb") as file:
         file.write(content)
         file.flush()

@@ -8,7 +8,7 @@ from typing import Any
 from vpt.errors import VptError
 
 
-def need(module: str, extra: str, purpose: str) -> Any:
+def import_optional(module: str, extra: str, purpose: str) -> Any:
     """The module, imported. Raises VptError, which names the extra, where it is not installed."""
     try:
         return importlib.import_module(module)

@@ -14,15 +14,16 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from vpt.errors import SpecError, nearest
+from vpt.core.text import did_you_mean
+from vpt.errors import SpecError
 
 T = TypeVar("T")
 
 # What Python's parser and literal_eval raise, by their documentation, for text of any kind.
-_UNREADABLE = (SyntaxError, ValueError, TypeError, MemoryError, RecursionError)
+_PARSE_ERRORS = (SyntaxError, ValueError, TypeError, MemoryError, RecursionError)
 
 
-def parse(text: str, catalogue: Mapping[str, type[T]]) -> T:
+def parse(text: str, registry: Mapping[str, type[T]]) -> T:
     """Read `name(field=value, ...)`, or a bare `name`, into the dataclass that `catalogue` has under that name.
 
     Bare words count as strings, so `depth=deep` needs no quotes (handy in a shell).
@@ -30,63 +31,63 @@ def parse(text: str, catalogue: Mapping[str, type[T]]) -> T:
     """
     try:
         tree = ast.parse(text.strip(), mode="eval").body
-    except _UNREADABLE as error:
-        raise SpecError(f"{text!r} cannot be read; write it like {_example(catalogue)}") from error
+    except _PARSE_ERRORS as error:
+        raise SpecError(f"{text!r} cannot be read; write it like {_example(registry)}") from error
     call = tree if isinstance(tree, ast.Call) else ast.Call(func=tree, args=[], keywords=[])
     if not isinstance(call.func, ast.Name):
-        raise SpecError(f"{text!r} does not begin with a name; write it like {_example(catalogue)}")
+        raise SpecError(f"{text!r} does not begin with a name; write it like {_example(registry)}")
     name = call.func.id
-    if name not in catalogue:
-        raise SpecError(f"{name!r} in {text!r} is unknown; {nearest(name, catalogue)}")
-    kind = catalogue[name]
+    if name not in registry:
+        raise SpecError(f"{name!r} in {text!r} is unknown; {did_you_mean(name, registry)}")
+    cls = registry[name]
     if call.args:
-        raise SpecError(f"{text!r}: write {_words(text, call.args[0])} as field=value; {_fields(name, kind)}")
+        raise SpecError(f"{text!r}: write {_source_text(text, call.args[0])} as field=value; {_field_hint(name, cls)}")
     values: dict[str, Any] = {}
-    hints = typing.get_type_hints(kind)
-    known = {field.name for field in _init_fields(kind)}
+    hints = typing.get_type_hints(cls)
+    field_names = {field.name for field in _init_fields(cls)}
     for keyword in call.keywords:
-        if keyword.arg is None or keyword.arg not in known:
-            raise SpecError(f"{text!r} has no field {keyword.arg!r}; {_fields(name, kind, keyword.arg)}")
+        if keyword.arg is None or keyword.arg not in field_names:
+            raise SpecError(f"{text!r} has no field {keyword.arg!r}; {_field_hint(name, cls, keyword.arg)}")
         if keyword.arg in values:
             raise SpecError(f"{text!r} gives {keyword.arg!r} twice; give it once")
         value = _literal(keyword.value, text)
-        values[keyword.arg] = _checked(value, hints[keyword.arg], f"{keyword.arg} in {text!r}")
-    return kind(**values)
+        values[keyword.arg] = _check_type(value, hints[keyword.arg], f"{keyword.arg} in {text!r}")
+    return cls(**values)
 
 
-def terms(text: str) -> list[str]:
+def split_terms(text: str) -> list[str]:
     """The parts of a sum, `a(x=1) + b`, in order; a text that cannot be read is left whole for `parse` to explain."""
     try:
         tree: ast.expr = ast.parse(text.strip(), mode="eval").body
-    except _UNREADABLE:
+    except _PARSE_ERRORS:
         return [text]
-    found: list[str] = []
+    operands: list[str] = []
     while isinstance(tree, ast.BinOp) and isinstance(tree.op, ast.Add):
-        found.insert(0, _words(text, tree.right))
+        operands.insert(0, _source_text(text, tree.right))
         tree = tree.left
-    return [_words(text, tree), *found] if found else [text]
+    return [_source_text(text, tree), *operands] if operands else [text]
 
 
-def show(spec: Any, name: str, *, full: bool = False) -> str:
+def format_spec(spec: Any, name: str, *, full: bool = False) -> str:
     """The text of a dataclass instance: fields that differ from their default, or every field when `full`."""
-    parts = []
+    arguments = []
     for field in _init_fields(type(spec)):
         value = getattr(spec, field.name)
         if full or value != field.default:
-            parts.append(f"{field.name}={_quoted(value)}")
-    return f"{name}({', '.join(parts)})" if parts else name
+            arguments.append(f"{field.name}={_format_value(value)}")
+    return f"{name}({', '.join(arguments)})" if arguments else name
 
 
-def _quoted(value: Any) -> str:
+def _format_value(value: Any) -> str:
     # A JSON string is a Python string too, in double quotes throughout.
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
-def _init_fields(kind: type) -> list[dataclasses.Field[Any]]:
-    return [field for field in dataclasses.fields(kind) if field.init]
+def _init_fields(cls: type) -> list[dataclasses.Field[Any]]:
+    return [field for field in dataclasses.fields(cls) if field.init]
 
 
-def _words(text: str, node: ast.expr) -> str:
+def _source_text(text: str, node: ast.expr) -> str:
     """What the user wrote there."""
     return ast.get_source_segment(text.strip(), node) or text
 
@@ -100,40 +101,40 @@ def _literal(node: ast.expr, text: str) -> Any:
             return f"{first}-{last}"
     try:
         return ast.literal_eval(node)
-    except _UNREADABLE as error:
+    except _PARSE_ERRORS as error:
         raise SpecError(
-            f"{_words(text, node)!r} in {text!r} is not a plain value (number, word, true or false)"
+            f"{_source_text(text, node)!r} in {text!r} is not a plain value (number, word, true or false)"
         ) from error
 
 
-def _checked(value: Any, hint: Any, where: str) -> Any:
+def _check_type(value: Any, hint: Any, location: str) -> Any:
     """`value` if it has the type the field asks for; an int may stand for a float."""
     if typing.get_origin(hint) is typing.Literal:
         choices = typing.get_args(hint)
         if value not in choices:
-            raise SpecError(f"{where} is {value!r}; {nearest(str(value), map(str, choices))}")
+            raise SpecError(f"{location} is {value!r}; {did_you_mean(str(value), map(str, choices))}")
         return value
-    kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    if value in ("true", "false") and bool in kinds and str not in kinds:
+    allowed_types = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    if value in ("true", "false") and bool in allowed_types and str not in allowed_types:
         return value == "true"
-    if value == "none" and type(None) in kinds:
+    if value == "none" and type(None) in allowed_types:
         return None
-    for kind in kinds:
-        if kind is float and type(value) in (int, float):
+    for cls in allowed_types:
+        if cls is float and type(value) in (int, float):
             return float(value)
-        if type(value) is (typing.get_origin(kind) or kind):
+        if type(value) is (typing.get_origin(cls) or cls):
             return value
-    wanted = " or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds)
-    raise SpecError(f"{where} is {value!r}, which is {type(value).__name__}; it must be {wanted}")
+    expected = " or ".join(getattr(cls, "__name__", str(cls)) for cls in allowed_types)
+    raise SpecError(f"{location} is {value!r}, which is {type(value).__name__}; it must be {expected}")
 
 
-def _fields(name: str, kind: type, word: str | None = None) -> str:
-    fields = [field.name for field in _init_fields(kind)]
+def _field_hint(name: str, cls: type, word: str | None = None) -> str:
+    fields = [field.name for field in _init_fields(cls)]
     if not fields:
         return f"{name} takes no fields"
-    return nearest(word, fields) if word else f"the fields of {name}: {', '.join(fields)}"
+    return did_you_mean(word, fields) if word else f"the fields of {name}: {', '.join(fields)}"
 
 
-def _example(catalogue: Mapping[str, type[Any]]) -> str:
-    name = "vpt" if "vpt" in catalogue else next(iter(catalogue), "name")
+def _example(registry: Mapping[str, type[Any]]) -> str:
+    name = "vpt" if "vpt" in registry else next(iter(registry), "name")
     return f"{name}(length=10)" if name == "vpt" else f"{name}(field=value)"

@@ -1,4 +1,4 @@
-"""What every reader returns: images that are not decoded yet, their labels, and the parts they belong to."""
+"""What every reader returns: images that are not decoded yet, their labels, and the splits they belong to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vpt.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One part of a dataset: `images[i]` is of class `labels[i]` and is called `names[i]` in messages.
+    """One split of a dataset: `images[i]` is of class `labels[i]` and is called `names[i]` in messages.
 
     images: paths of image files, or a uint8 array (n, height, width, 3), red, green, blue.
     labels: int64 array (n,), each an index into `Dataset.classes`.
@@ -32,12 +32,12 @@ class Split:
             raise DataError(f"labels are {labels.dtype}; give whole numbers, 0 for the first class")
         object.__setattr__(self, "labels", labels.astype(np.int64))
         if isinstance(self.images, np.ndarray):
-            shape, kind = self.images.shape, self.images.dtype
-            if kind != np.uint8 or len(shape) != 4 or shape[3] != 3:
-                raise DataError(f"images are {kind} {shape}; give uint8 (n, height, width, 3)")
+            shape, dtype = self.images.shape, self.images.dtype
+            if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3:
+                raise DataError(f"images are {dtype} {shape}; give uint8 (n, height, width, 3)")
         if not self.names:
-            by_path = not isinstance(self.images, np.ndarray)
-            names = (str(image) if by_path else f"image {i}" for i, image in enumerate(self.images))
+            has_paths = not isinstance(self.images, np.ndarray)
+            names = (str(image) if has_paths else f"image {i}" for i, image in enumerate(self.images))
             object.__setattr__(self, "names", tuple(names))
         lengths = (len(self.images), len(self.names))
         if self.labels.ndim != 1 or lengths != (len(self.labels),) * 2:
@@ -49,7 +49,7 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def pick(self, indices: NDArray[np.int64]) -> Split:
+    def select(self, indices: NDArray[np.int64]) -> Split:
         """The images at these positions, in this order."""
         if isinstance(self.images, np.ndarray):
             images: tuple[Path, ...] | NDArray[np.uint8] = self.images[indices]
@@ -57,23 +57,23 @@ class Split:
             images = tuple(self.images[i] for i in indices)
         return Split(images, self.labels[indices], tuple(self.names[i] for i in indices))
 
-    def joined(self, other: Split) -> Split:
+    def concat(self, other: Split) -> Split:
         """This split followed by the other; both hold paths, or both hold arrays of one size."""
         if not len(self) or not len(other):
             return self if len(self) else other
         labels, names = np.concatenate([self.labels, other.labels]), self.names + other.names
-        mine, theirs = self.images, other.images
-        if isinstance(mine, tuple) and isinstance(theirs, tuple):
-            return Split(mine + theirs, labels, names)
-        if not isinstance(mine, np.ndarray) or not isinstance(theirs, np.ndarray):
+        first, second = self.images, other.images
+        if isinstance(first, tuple) and isinstance(second, tuple):
+            return Split(first + second, labels, names)
+        if not isinstance(first, np.ndarray) or not isinstance(second, np.ndarray):
             raise DataError("one split holds paths, the other an array; give both in the same form")
-        if mine.shape[1:] != theirs.shape[1:]:
-            raise DataError(f"images of {mine.shape[1:]} and {theirs.shape[1:]} cannot be joined; make them one size")
-        return Split(np.concatenate([mine, theirs]), labels, names)
+        if first.shape[1:] != second.shape[1:]:
+            raise DataError(f"images of {first.shape[1:]} and {second.shape[1:]} cannot be joined; make them one size")
+        return Split(np.concatenate([first, second]), labels, names)
 
-    def counts(self, classes: int) -> NDArray[np.int64]:
-        """Images of each class: int64 (classes,)."""
-        return np.bincount(self.labels, minlength=classes).astype(np.int64)
+    def class_counts(self, num_classes: int) -> NDArray[np.int64]:
+        """Images of each class: int64 (num_classes,)."""
+        return np.bincount(self.labels, minlength=num_classes).astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +82,7 @@ class Dataset:
 
     name: a short name for tables and files.
     classes: name of each class; label k is `classes[k]`.
-    train, val, test: the parts; val and test may be empty.
+    train, val, test: the splits; val and test may be empty.
     source: where the images come from and how they were split, for a person to read.
     notes: what a user should know but need not repair, one sentence each.
     ignored: files and folders that lie in the source and were not used.
@@ -100,19 +100,19 @@ class Dataset:
     ignored: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for part, split in self.splits.items():
-            wrong = (split.labels < 0) | (split.labels >= len(self.classes))
-            if wrong.any():
+        for split_name, split in self.splits.items():
+            invalid = (split.labels < 0) | (split.labels >= len(self.classes))
+            if invalid.any():
                 raise DataError(
-                    f"{part} holds the label {split.labels[wrong][0]}, but with {len(self.classes)} classes "
+                    f"{split_name} holds the label {split.labels[invalid][0]}, but with {len(self.classes)} classes "
                     f"labels run from 0 to {len(self.classes) - 1}; correct the labels or name all classes"
                 )
 
     @property
     def splits(self) -> dict[str, Split]:
-        """The parts by name: train, val, test."""
+        """The splits by name: train, val, test."""
         return {"train": self.train, "val": self.val, "test": self.test}
 
     def trainval(self) -> Split:
         """train and val together: what the final model is trained on once val has chosen the settings."""
-        return self.train.joined(self.val)
+        return self.train.concat(self.val)

@@ -12,61 +12,63 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import PIL
 
 from vpt.core.io import storage_error, write_atomic
+from vpt.core.legacy_keys import upgrade
 from vpt.data.dataset import Split
-from vpt.data.images import Pixels, decode
+from vpt.data.images import DecodedImages, decode
 from vpt.data.preprocessing import Preprocessing
 
-FORMAT = 1  # to be raised when the same files come to give other pixels
+CACHE_VERSION = 1  # to be raised when the same files come to give other pixels
 
 
-def decode_once(
+def decode_cached(
     split: Split,
     preprocessing: Preprocessing,
     *,
-    folder: Path | None,
-    spill: Path,
+    cache_dir: Path | None,
+    spill_dir: Path,
     skip_corrupt: bool = False,
     progress: Callable[[int, int], None] | None = None,
-) -> Pixels:
-    """As `decode`, but images that lie in `folder` already are only mapped into memory.
+) -> DecodedImages:
+    """As `decode`, but images that lie in `cache_dir` already are only mapped into memory.
 
-    folder: of the entries, made if missing; None keeps nothing. spill: as for `decode`. Images that are arrays are
+    cache_dir: of the entries, made if missing; None keeps nothing. spill_dir: as for `decode`. Images that are arrays are
     not kept: to fit them takes no longer than to read them. Raises what `decode` raises.
     """
-    if folder is None or not isinstance(split.images, tuple) or not len(split):
-        return decode(split, preprocessing, skip_corrupt=skip_corrupt, progress=progress, spill=spill)
-    array = folder / f"pixels-{_key(split.images, preprocessing, skip_corrupt)}.npy"
-    found = _mapped(array, split)
-    if found is not None:
-        return found
-    pixels = decode(split, preprocessing, skip_corrupt=skip_corrupt, progress=progress, memory_limit=0, spill=folder)
+    if cache_dir is None or not isinstance(split.images, tuple) or not len(split):
+        return decode(split, preprocessing, skip_corrupt=skip_corrupt, progress=progress, spill_dir=spill_dir)
+    array_path = cache_dir / f"pixels-{_cache_key(split.images, preprocessing, skip_corrupt)}.npy"
+    cached = _load_entry(array_path, split)
+    if cached is not None:
+        return cached
+    pixels = decode(
+        split, preprocessing, skip_corrupt=skip_corrupt, progress=progress, memory_limit=0, spill_dir=cache_dir
+    )
     assert isinstance(pixels.images, np.memmap) and pixels.images.filename is not None
     pixels.images.flush()
-    record = {"places": pixels.places.tolist(), "notes": pixels.notes, "dropped": pixels.dropped}
+    record = {"indices": pixels.indices.tolist(), "notes": pixels.notes, "dropped": pixels.dropped}
     try:
-        Path(pixels.images.filename).replace(array)
+        Path(pixels.images.filename).replace(array_path)
     except OSError as error:
-        raise storage_error(array, error) from error
-    write_atomic(array.with_suffix(".json"), json.dumps(record).encode())
-    return _mapped(array, split) or pixels
+        raise storage_error(array_path, error) from error
+    write_atomic(array_path.with_suffix(".json"), json.dumps(record).encode())
+    return _load_entry(array_path, split) or pixels
 
 
-def _key(images: tuple[Path, ...], preprocessing: Preprocessing, skip_corrupt: bool) -> str:
-    fitted = {name: value for name, value in preprocessing.as_dict().items() if name not in ("mean", "std")}
-    said = [FORMAT, PIL.__version__, fitted, skip_corrupt]
-    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+def _cache_key(images: tuple[Path, ...], preprocessing: Preprocessing, skip_corrupt: bool) -> str:
+    resize_options = {name: value for name, value in preprocessing.to_dict().items() if name not in ("mean", "std")}
+    fields = [CACHE_VERSION, PIL.__version__, resize_options, skip_corrupt]
+    digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     for path in images:
-        digest.update(f"{path.absolute()}\0{_state(path)}\n".encode())
+        digest.update(f"{path.absolute()}\0{_file_state(path)}\n".encode())
     return digest.hexdigest()[:32]
 
 
-def _state(path: Path) -> str:
+def _file_state(path: Path) -> str:
     try:
         status = path.stat()
     except OSError:  # decoding says what is wrong with it
@@ -74,21 +76,21 @@ def _state(path: Path) -> str:
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
-def _mapped(array: Path, split: Split) -> Pixels | None:
+def _load_entry(array_path: Path, split: Split) -> DecodedImages | None:
     """The entry, or None where it is missing or damaged."""
     try:
-        record: dict[str, Any] = json.loads(array.with_suffix(".json").read_text(encoding="utf-8"))
-        images = np.load(array, mmap_mode="r")
+        record = upgrade("decode_cache", json.loads(array_path.with_suffix(".json").read_text(encoding="utf-8")))
+        images = np.load(array_path, mmap_mode="r")
     except (OSError, ValueError, EOFError):
         return None
-    places = np.array(record["places"], dtype=np.int64)
-    if len(images) < len(places):
+    indices = np.array(record["indices"], dtype=np.int64)
+    if len(images) < len(indices):
         return None
-    return Pixels(
-        images=images[: len(places)],
-        labels=split.labels[places],
-        names=tuple(split.names[place] for place in places),
-        places=places,
+    return DecodedImages(
+        images=images[: len(indices)],
+        labels=split.labels[indices],
+        names=tuple(split.names[index] for index in indices),
+        indices=indices,
         notes=tuple(record["notes"]),
         dropped=tuple(record["dropped"]),
     )

@@ -14,31 +14,35 @@ from typing import NoReturn
 
 import numpy as np
 
-from vpt.core.text import lines, listed, number
+from vpt.core.text import bullets, comma_list, pluralize
 from vpt.data.classes import check_classes
 from vpt.data.dataset import Dataset, Split
-from vpt.data.image_files import SUFFIXES
+from vpt.data.image_files import IMAGE_SUFFIXES
 from vpt.errors import DataError
 
-SHAPE = (
+LAYOUT_HELP = (
     "a data folder holds one folder of images for each class (cat/1.jpg, dog/1.jpg), "
     "or the same inside train/, val/ and test/ (val and test may be left out), "
     "or train.txt and test.txt with lines 'relative/path label'"
 )
 
-_PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_CLUTTER = {"thumbs.db", "desktop.ini", "__macosx"}  # written by systems, not by people
+_SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx"}  # written by systems, not by people
 
 
-def read_folder(root: Path) -> Dataset:
+def read_image_folder(root: Path) -> Dataset:
     """Read the class folders in `root`; val and test are empty where `root` has no such folders.
 
     Classes are the folders of train in alphabetical order, as torchvision's ImageFolder numbers them.
     Raises DataError for a folder of another shape, see `SHAPE`, and for classes that do not fit together.
     """
-    parts, ignored = _parts(root)
-    found = {part: _classes(part, folder, root, ignored) for part, folder in parts.items()}
-    counts = {part: {name: len(paths) for name, paths in by_class.items()} for part, by_class in found.items()}
+    split_folders, ignored = _find_splits(root)
+    found = {
+        split_name: _find_classes(split_name, folder, root, ignored) for split_name, folder in split_folders.items()
+    }
+    counts = {
+        split_name: {name: len(paths) for name, paths in by_class.items()} for split_name, by_class in found.items()
+    }
     check_classes(root, counts)
     classes = tuple(sorted(found["train"]))
     return Dataset(
@@ -47,129 +51,133 @@ def read_folder(root: Path) -> Dataset:
         train=_split(found["train"], classes, root),
         val=_split(found.get("val", {}), classes, root),
         test=_split(found.get("test", {}), classes, root),
-        source=f"class folders {root}" + (f" ({', '.join(parts)})" if len(parts) > 1 else ""),
+        source=f"class folders {root}" + (f" ({', '.join(split_folders)})" if len(split_folders) > 1 else ""),
         ignored=tuple(sorted(ignored)),
     )
 
 
-def _parts(root: Path) -> tuple[dict[str, Path], list[str]]:
-    """Which folder holds the class folders of each part, and what else lies in `root`."""
+def _find_splits(root: Path) -> tuple[dict[str, Path], list[str]]:
+    """Which folder holds the class folders of each split, and what else lies in `root`."""
     folders = _subfolders(root)
     if not folders:
-        _refuse_without_classes(root)
+        _raise_no_classes(root)
     named: defaultdict[str, list[Path]] = defaultdict(list)
     for folder in folders:
-        if folder.name.casefold() in _PARTS:
-            named[_PARTS[folder.name.casefold()]].append(folder)
+        if folder.name.casefold() in _SPLIT_NAMES:
+            named[_SPLIT_NAMES[folder.name.casefold()]].append(folder)
     all_named = sum(map(len, named.values())) == len(folders)
     if all_named and "train" not in named:
-        raise DataError(f"{root} holds {listed([f.name for f in folders])} but no train; {SHAPE}")
+        raise DataError(f"{root} holds {comma_list([f.name for f in folders])} but no train; {LAYOUT_HELP}")
     # A class may be called "train" (car, plane, train): it holds images, and neither val nor test stands by.
-    by_part = "train" in named and (len(named) > 1 or all_named or any(map(_subfolders, named["train"])))
-    if not by_part:
+    has_splits = "train" in named and (len(named) > 1 or all_named or any(map(_subfolders, named["train"])))
+    if not has_splits:
         return {"train": root}, []
-    for part, candidates in named.items():
+    for split_name, candidates in named.items():
         if len(candidates) > 1:
-            raise DataError(f"{root} holds {listed([f.name for f in candidates])}; keep one folder for {part}")
-    stray = [f"{folder.name}/" for folder in folders if folder.name.casefold() not in _PARTS]
-    stray += [entry.name for entry in _visible(root) if not entry.is_dir()]
-    return {part: named[part][0] for part in ("train", "val", "test") if part in named}, stray
+            raise DataError(
+                f"{root} holds {comma_list([f.name for f in candidates])}; keep one folder for {split_name}"
+            )
+    other_entries = [f"{folder.name}/" for folder in folders if folder.name.casefold() not in _SPLIT_NAMES]
+    other_entries += [entry.name for entry in _visible_entries(root) if not entry.is_dir()]
+    return {
+        split_name: named[split_name][0] for split_name in ("train", "val", "test") if split_name in named
+    }, other_entries
 
 
-def _classes(part: str, folder: Path, root: Path, ignored: list[str]) -> dict[str, list[Path]]:
+def _find_classes(split_name: str, folder: Path, root: Path, ignored: list[str]) -> dict[str, list[Path]]:
     """Class name -> its images, all under `folder`."""
     folders = _subfolders(folder)
     if not folders:
-        _refuse_without_classes(folder)
-    if all((inner / "train").is_dir() for inner in folders):
-        inside = listed([str(inner) for inner in folders])
+        _raise_no_classes(folder)
+    if all((class_folder / "train").is_dir() for class_folder in folders):
+        inside = comma_list([str(class_folder) for class_folder in folders])
         raise DataError(f"{folder} holds whole data sets rather than classes; give the path of one of them: {inside}")
-    ignored += [str(entry.relative_to(root)) for entry in _visible(folder) if not entry.is_dir()]
-    unreadable = [inner.name for inner in folders if not _is_text(inner.name)]
+    ignored += [str(entry.relative_to(root)) for entry in _visible_entries(folder) if not entry.is_dir()]
+    unreadable = [class_folder.name for class_folder in folders if not _is_valid_utf8(class_folder.name)]
     if unreadable:
         raise DataError(
-            f"{folder}: the names of {listed([repr(name) for name in unreadable])} are no UTF-8; rename them"
+            f"{folder}: the names of {comma_list([repr(name) for name in unreadable])} are no UTF-8; rename them"
         )
     images: defaultdict[str, list[Path]] = defaultdict(list)
-    for inner in folders:
+    for class_folder in folders:
         # macOS takes é apart into two characters; the class is the same one
-        images[unicodedata.normalize("NFC", inner.name)] += _images(inner, root, ignored)
+        images[unicodedata.normalize("NFC", class_folder.name)] += _find_images(class_folder, root, ignored)
     empty = [name for name, paths in images.items() if not paths]
-    if len(empty) == len(images) or (empty and part == "train"):
-        named = lines([repr(name) for name in empty])
+    if len(empty) == len(images) or (empty and split_name == "train"):
+        listing = bullets([repr(name) for name in empty])
         raise DataError(
-            f"{folder}: {number(len(empty), 'class folder')} without any image:{named}\n"
-            f"add images or delete the folder; images are files that end in {', '.join(sorted(SUFFIXES))}"
+            f"{folder}: {pluralize(len(empty), 'class folder')} without any image:{listing}\n"
+            f"add images or delete the folder; images are files that end in {', '.join(sorted(IMAGE_SUFFIXES))}"
         )
     return {name: paths for name, paths in images.items() if paths}
 
 
-def _images(folder: Path, root: Path, ignored: list[str]) -> list[Path]:
+def _find_images(folder: Path, root: Path, ignored: list[str]) -> list[Path]:
     """All images below `folder`, sorted. Links are followed, each real folder once, so loops end."""
     images = []
     seen = set()
-    for place, inner, names in os.walk(folder, followlinks=True, onerror=_unreadable):
-        status = Path(place).stat()
+    for current, subfolders, names in os.walk(folder, followlinks=True, onerror=_raise_unreadable):
+        status = Path(current).stat()
         if (status.st_dev, status.st_ino) in seen:
-            ignored.append(f"{Path(place).relative_to(root)}/ (a link to a folder already read)")
-            inner.clear()
+            ignored.append(f"{Path(current).relative_to(root)}/ (a link to a folder already read)")
+            subfolders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        runs = [name for name in inner if is_run_folder(Path(place, name))]
-        ignored += [f"{Path(place, name).relative_to(root)}/ (left by vpt tune)" for name in runs]
-        inner[:] = sorted(name for name in inner if not _hidden(name) and name not in runs)
+        run_directories = [name for name in subfolders if is_run_directory(Path(current, name))]
+        ignored += [f"{Path(current, name).relative_to(root)}/ (left by vpt tune)" for name in run_directories]
+        subfolders[:] = sorted(name for name in subfolders if not _is_hidden(name) and name not in run_directories)
         for name in names:
-            path = Path(place, name)
-            if path.suffix.casefold() in SUFFIXES and not _hidden(name):
+            path = Path(current, name)
+            if path.suffix.casefold() in IMAGE_SUFFIXES and not _is_hidden(name):
                 images.append(path)
-            elif not _hidden(name):
+            elif not _is_hidden(name):
                 ignored.append(str(path.relative_to(root)))
     return sorted(images)
 
 
 def _split(by_class: dict[str, list[Path]], classes: tuple[str, ...], root: Path) -> Split:
-    chosen = [(path, label) for label, name in enumerate(classes) for path in by_class.get(name, ())]
+    labeled_paths = [(path, label) for label, name in enumerate(classes) for path in by_class.get(name, ())]
     return Split(
-        images=tuple(path for path, _ in chosen),
-        labels=np.array([label for _, label in chosen], dtype=np.int64),
-        names=tuple(path.relative_to(root).as_posix() for path, _ in chosen),
+        images=tuple(path for path, _ in labeled_paths),
+        labels=np.array([label for _, label in labeled_paths], dtype=np.int64),
+        names=tuple(path.relative_to(root).as_posix() for path, _ in labeled_paths),
     )
 
 
-def _refuse_without_classes(folder: Path) -> NoReturn:
-    images = [entry.name for entry in _visible(folder) if entry.suffix.casefold() in SUFFIXES]
+def _raise_no_classes(folder: Path) -> NoReturn:
+    images = [entry.name for entry in _visible_entries(folder) if entry.suffix.casefold() in IMAGE_SUFFIXES]
     if images:
         raise DataError(
-            f"{folder} holds {number(len(images), 'image')} ({listed(images, 3)}) but no class folders, "
-            f"so no image has a label; {SHAPE}"
+            f"{folder} holds {pluralize(len(images), 'image')} ({comma_list(images, 3)}) but no class folders, "
+            f"so no image has a label; {LAYOUT_HELP}"
         )
-    raise DataError(f"{folder} holds no class folders and no images; {SHAPE}")
+    raise DataError(f"{folder} holds no class folders and no images; {LAYOUT_HELP}")
 
 
-def _visible(folder: Path) -> list[Path]:
+def _visible_entries(folder: Path) -> list[Path]:
     try:
-        return sorted(entry for entry in folder.iterdir() if not _hidden(entry.name))
+        return sorted(entry for entry in folder.iterdir() if not _is_hidden(entry.name))
     except OSError as error:
-        _unreadable(error)
+        _raise_unreadable(error)
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return [entry for entry in _visible(folder) if entry.is_dir() and not is_run_folder(entry)]
+    return [entry for entry in _visible_entries(folder) if entry.is_dir() and not is_run_directory(entry)]
 
 
-def is_run_folder(folder: Path) -> bool:
+def is_run_directory(folder: Path) -> bool:
     """Whether `vpt tune` made it, beside a tuned file: its pictures are no images to learn from."""
     return folder.suffix == ".run" and (folder / "job.json").is_file()
 
 
-def _is_text(name: str) -> bool:
+def _is_valid_utf8(name: str) -> bool:
     """False for bytes that are no UTF-8, which the system hands over as surrogates."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in name)
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name.casefold() in _CLUTTER
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.casefold() in _SYSTEM_FILES
 
 
-def _unreadable(error: OSError) -> NoReturn:
+def _raise_unreadable(error: OSError) -> NoReturn:
     raise DataError(f"the folder {error.filename} cannot be read: {error.strerror}; correct its permissions")

@@ -19,24 +19,24 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vpt.core.io import storage_error
-from vpt.core.text import lines, listed, number
+from vpt.core.text import bullets, comma_list, pluralize
 from vpt.data.dataset import Split
-from vpt.data.image_files import MIN_SIDE, BadImage, listening, open_rgb
+from vpt.data.image_files import MIN_IMAGE_SIDE, UnreadableImageError, capture_warnings, open_rgb
 from vpt.data.preprocessing import Preprocessing
 from vpt.errors import DataError
 
 MEMORY_LIMIT = 4 * 2**30  # bytes
-_AHEAD = 1024  # images handed to the threads at once; bounds what waits and what Ctrl-C waits for
+_QUEUE_SIZE = 1024  # images handed to the threads at once; bounds what waits and what Ctrl-C waits for
 
 
 @dataclass(frozen=True, eq=False)
-class Pixels:
+class DecodedImages:
     """Decoded images.
 
     images: uint8 (n, 3, size, size), in memory or a `np.memmap` whose `filename` is the caller's to delete.
     labels: int64 (n,).
     names: n texts for messages.
-    places: int64 (n,), where in the split each of them stands.
+    indices: int64 (n,), where in the split each of them stands.
     notes: what is odd about some images, one sentence each.
     dropped: "name: reason" of each image left out, only with `skip_corrupt`.
     """
@@ -44,7 +44,7 @@ class Pixels:
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
     names: tuple[str, ...]
-    places: NDArray[np.int64]
+    indices: NDArray[np.int64]
     notes: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
 
@@ -60,27 +60,27 @@ def decode(
     progress: Callable[[int, int], None] | None = None,
     threads: int | None = None,
     memory_limit: int = MEMORY_LIMIT,
-    spill: Path | None = None,
-) -> Pixels:
+    spill_dir: Path | None = None,
+) -> DecodedImages:
     """Decode every image of `split` and fit it to the backbone's input.
 
     skip_corrupt: leave out the images that cannot be used and name them in `dropped`, instead of refusing.
     progress: called as (done, total), by this thread, after each image.
     threads: None for one per CPU core.
-    memory_limit: in bytes; pixels that take more go to a file in `spill`.
-    spill: folder for that file, made if missing.
+    memory_limit: in bytes; pixels that take more go to a file in `spill_dir`.
+    spill_dir: folder for that file, made if missing.
 
     Raises DataError naming every image that cannot be used, once all have been tried; StorageError when
-    `spill` is full or cannot be written. No file is left behind then.
+    `spill_dir` is full or cannot be written. No file is left behind then.
     """
     total = len(split)
-    images = _room((total, 3, preprocessing.size, preprocessing.size), memory_limit, spill)
+    images = _allocate((total, 3, preprocessing.size, preprocessing.size), memory_limit, spill_dir)
     try:
-        faults, remarks = _fill(images, split, preprocessing, threads or os.cpu_count() or 1, progress)
+        faults, image_notes = _decode_into(images, split, preprocessing, threads or os.cpu_count() or 1, progress)
         if faults and (not skip_corrupt or len(faults) == total):
             raise DataError(
-                f"{len(faults)} of {number(total, 'image')} cannot be used:"
-                f"{lines([f'{split.names[i]}: {reason}' for i, reason in faults.items()], most=len(faults))}\n"
+                f"{len(faults)} of {pluralize(total, 'image')} cannot be used:"
+                f"{bullets([f'{split.names[i]}: {reason}' for i, reason in faults.items()], limit=len(faults))}\n"
                 "replace or delete them" + ("" if len(faults) == total else ", or leave them out: --skip-corrupt")
             )
     except BaseException:
@@ -88,109 +88,109 @@ def decode(
         raise
     kept = np.array([i for i in range(total) if i not in faults], dtype=np.int64)
     if faults:
-        for place, i in enumerate(kept):  # closing ranks in place: a copy could be too large
-            images[place] = images[i]
+        for position, i in enumerate(kept):  # closing ranks in place: a copy could be too large
+            images[position] = images[i]
     labels = split.labels[kept]
-    return Pixels(
+    return DecodedImages(
         images=images[: len(kept)],
         labels=labels,
         names=tuple(split.names[i] for i in kept),
-        places=kept,
-        notes=_notes(split, remarks, len(np.setdiff1d(split.labels, labels))),
+        indices=kept,
+        notes=_notes(split, image_notes, len(np.setdiff1d(split.labels, labels))),
         dropped=tuple(f"{split.names[i]}: {reason}" for i, reason in faults.items()),
     )
 
 
 @contextmanager
-def decoded(split: Split, preprocessing: Preprocessing, **options: Any) -> Iterator[Pixels]:
+def decode_to_tempdir(split: Split, preprocessing: Preprocessing, **options: Any) -> Iterator[DecodedImages]:
     """As `decode`; what does not fit into memory lies in a temporary folder until this ends."""
-    with tempfile.TemporaryDirectory(prefix="vpt-", ignore_cleanup_errors=True) as place:
-        yield decode(split, preprocessing, spill=Path(place), **options)
+    with tempfile.TemporaryDirectory(prefix="vpt-", ignore_cleanup_errors=True) as tmp_dir:
+        yield decode(split, preprocessing, spill_dir=Path(tmp_dir), **options)
 
 
-def _fill(
+def _decode_into(
     images: NDArray[np.uint8],
     split: Split,
     preprocessing: Preprocessing,
     threads: int,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[dict[int, str], dict[int, list[str]]]:
-    """Decode into `images`; returns the faults and the remarks by position. Pillow works outside the GIL."""
+    """Decode into `images`; returns the faults and the image_notes by position. Pillow works outside the GIL."""
     faults: dict[int, str] = {}
-    remarks: dict[int, list[str]] = {}
+    image_notes: dict[int, list[str]] = {}
 
-    def one(i: int) -> None:
+    def decode_one(i: int) -> None:
         try:
             if isinstance(split.images, tuple):
-                image, said = open_rgb(split.images[i])
-                if said:
-                    remarks[i] = said
+                image, messages = open_rgb(split.images[i])
+                if messages:
+                    image_notes[i] = messages
             else:
                 image = _from_array(split.images[i])
-            images[i] = preprocessing.fit(image)
-        except BadImage as error:
+            images[i] = preprocessing.resize_image(image)
+        except UnreadableImageError as error:
             faults[i] = str(error)
 
     total = len(split)
-    with listening():
+    with capture_warnings():
         pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="decode")
         try:
-            for start in range(0, total, _AHEAD):
-                stop = min(start + _AHEAD, total)
-                for done, _ in enumerate(pool.map(one, range(start, stop)), start=start + 1):
+            for start in range(0, total, _QUEUE_SIZE):
+                stop = min(start + _QUEUE_SIZE, total)
+                for done, _ in enumerate(pool.map(decode_one, range(start, stop)), start=start + 1):
                     if progress:
                         progress(done, total)
         finally:
             pool.shutdown(cancel_futures=True)  # after an interrupt, do not work off the queue
-    return dict(sorted(faults.items())), dict(sorted(remarks.items()))
+    return dict(sorted(faults.items())), dict(sorted(image_notes.items()))
 
 
 def _from_array(pixels: NDArray[np.uint8]) -> Image.Image:
     height, width = pixels.shape[:2]
-    if min(height, width) < MIN_SIDE:
-        raise BadImage(f"only {width} x {height} px; each side needs {MIN_SIDE}")
+    if min(height, width) < MIN_IMAGE_SIDE:
+        raise UnreadableImageError(f"only {width} x {height} px; each side needs {MIN_IMAGE_SIDE}")
     return Image.fromarray(pixels)
 
 
-def _notes(split: Split, remarks: dict[int, list[str]], lost_classes: int) -> tuple[str, ...]:
-    """One note for each kind of remark, with the count and the first names."""
+def _notes(split: Split, image_notes: dict[int, list[str]], num_empty_classes: int) -> tuple[str, ...]:
+    """One note for each kind of note, with the count and the first names."""
     names: defaultdict[str, list[str]] = defaultdict(list)
-    for i, said in remarks.items():
-        for remark in dict.fromkeys(said):
-            names[" ".join(remark.split())].append(split.names[i])
-    notes = [f"{number(len(who), 'image')}: {what} ({listed(who)})" for what, who in names.items()]
-    if lost_classes:
-        notes.append(f"{number(lost_classes, 'class')} without any image left after skipping the corrupt ones")
+    for i, messages in image_notes.items():
+        for message in dict.fromkeys(messages):
+            names[" ".join(message.split())].append(split.names[i])
+    notes = [f"{pluralize(len(found), 'image')}: {message} ({comma_list(found)})" for message, found in names.items()]
+    if num_empty_classes:
+        notes.append(f"{pluralize(num_empty_classes, 'class')} without any image left after skipping the corrupt ones")
     return tuple(notes)
 
 
-def _room(shape: tuple[int, ...], memory_limit: int, spill: Path | None) -> NDArray[np.uint8]:
+def _allocate(shape: tuple[int, ...], memory_limit: int, spill_dir: Path | None) -> NDArray[np.uint8]:
     """An array to fill: in memory, or in a file with its blocks reserved: else a full disk is a crash."""
     needed = int(np.prod(shape, dtype=np.int64))
     if needed <= memory_limit:
         return np.empty(shape, dtype=np.uint8)
-    if spill is None:
+    if spill_dir is None:
         raise DataError(
-            f"{number(shape[0], 'image')} of {shape[2]} px take {needed / 2**30:.1f} GiB, more than the "
+            f"{pluralize(shape[0], 'image')} of {shape[2]} px take {needed / 2**30:.1f} GiB, more than the "
             f"memory limit of {memory_limit / 2**30:.1f} GiB; give a folder for them, or raise the limit"
         )
     file: Path | None = None
     try:
-        spill.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix="pixels-", suffix=".npy", dir=spill)
+        spill_dir.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix="pixels-", suffix=".npy", dir=spill_dir)
         os.close(handle)
         file = Path(name)
-        if shutil.disk_usage(spill).free < needed:
+        if shutil.disk_usage(spill_dir).free < needed:
             raise OSError(ENOSPC, os.strerror(ENOSPC))
         images = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
         if hasattr(os, "posix_fallocate"):
             with file.open("r+b") as reserved:
                 os.posix_fallocate(reserved.fileno(), 0, file.stat().st_size)
     except OSError as error:
-        described = storage_error(file or spill / "pixels.npy", error, needed)
+        wrapped = storage_error(file or spill_dir / "pixels.npy", error, needed)
         if file:
             file.unlink(missing_ok=True)
-        raise described from error
+        raise wrapped from error
     return images
 
 

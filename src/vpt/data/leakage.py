@@ -1,4 +1,4 @@
-"""The same file in two parts of a dataset, under whatever name: what makes a test figure too good."""
+"""The same file in two splits of a dataset, under whatever name: what makes a test figure too good."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections import defaultdict
 from itertools import combinations
 from pathlib import Path
 
-from vpt.core.text import listed, number
+from vpt.core.text import comma_list, pluralize
 from vpt.data.dataset import Dataset
 
-_File = tuple[str, str, Path]  # part, name, path
+_File = tuple[str, str, Path]  # split, name, path
 
 
-def leak_notes(dataset: Dataset) -> tuple[str, ...]:
-    """One note for each two parts that share files with equal bytes. Only image files are compared.
+def leakage_notes(dataset: Dataset) -> tuple[str, ...]:
+    """One note for each two splits that share files with equal bytes. Only image files are compared.
 
     Files that cannot be read are passed over here: decoding names them all.
     """
     files = [
-        (part, name, path)
-        for part, split in dataset.splits.items()
+        (split_name, name, path)
+        for split_name, split in dataset.splits.items()
         if isinstance(split.images, tuple)
         for name, path in zip(split.names, split.images, strict=True)
     ]
@@ -31,10 +31,10 @@ def leak_notes(dataset: Dataset) -> tuple[str, ...]:
         if size:
             same_size[size].append(file)
 
-    # Few files share their size with one of another part, so few are read: a large data set costs little.
+    # Few files share their size with one of another split, so few are read: a large data set costs little.
     same_bytes: defaultdict[bytes, list[_File]] = defaultdict(list)
     for group in same_size.values():
-        if len({part for part, _, _ in group}) > 1:
+        if len({split_name for split_name, _, _ in group}) > 1:
             for file in group:
                 digest = _digest(file[2])
                 if digest:
@@ -42,14 +42,14 @@ def leak_notes(dataset: Dataset) -> tuple[str, ...]:
 
     pairs: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for group in same_bytes.values():
-        first = {part: name for part, name, _ in reversed(group)}
+        first = {split_name: name for split_name, name, _ in reversed(group)}
         for a, b in combinations(dataset.splits, 2):
-            pairs[a, b] += [f"{name} = {first[a]}" for part, name, _ in group if part == b and a in first]
+            pairs[a, b] += [f"{name} = {first[a]}" for split_name, name, _ in group if split_name == b and a in first]
     return tuple(
-        f"{number(len(found), 'file')} of {b} with the same bytes as a file of {a}, "
-        f"so the {b} accuracy may be too high: {listed(found)}"
-        for (a, b), found in pairs.items()
-        if found
+        f"{pluralize(len(shared), 'file')} of {b} with the same bytes as a file of {a}, "
+        f"so the {b} accuracy may be too high: {comma_list(shared)}"
+        for (a, b), shared in pairs.items()
+        if shared
     )
 
 

@@ -8,32 +8,32 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-VOID = 255  # what every reader makes of pixels without a class
+IGNORE_INDEX = 255  # what every reader makes of pixels without a class
 
 
 @dataclass(frozen=True)
-class Labels:
+class LabelScheme:
     """classes: their names, class k first named k; empty where the masks alone tell how many there are.
 
-    ignore: ids that stand for no class. ids: id in the mask -> class, where that is not the id itself; ids that are
-    neither classes nor ignored are faults. reduce_zero: id 0 stands for no class, and class k has the id k + 1.
+    ignore_ids: ids that stand for no class. ids: id in the mask -> class, where that is not the id itself; ids that are
+    neither classes nor ignored are faults. reduce_zero_label: id 0 stands for no class, and class k has the id k + 1.
     """
 
     classes: tuple[str, ...] = ()
-    ignore: tuple[int, ...] = (VOID,)
+    ignore_ids: tuple[int, ...] = (IGNORE_INDEX,)
     ids: Mapping[int, int] | None = None
-    reduce_zero: bool = False
+    reduce_zero_label: bool = False
 
-    def table(self, classes: int) -> NDArray[np.int16]:
-        """(65536,): id -> class, VOID where ignored, -1 where the id stands for nothing."""
-        shift = int(self.reduce_zero)
-        ids = self.ids if self.ids is not None else {k + shift: k for k in range(classes)}
+    def lookup_table(self, num_classes: int) -> NDArray[np.int16]:
+        """(65536,): id -> class, IGNORE_INDEX where ignored, -1 where the id stands for nothing."""
+        offset = int(self.reduce_zero_label)
+        ids = self.ids if self.ids is not None else {k + offset: k for k in range(num_classes)}
         table = np.full(65536, -1, dtype=np.int16)
-        if self.reduce_zero:
-            table[0] = VOID
-        for number, label in ids.items():
-            table[number] = label
-        table[list(self.ignore)] = VOID  # last, so that it wins
+        if self.reduce_zero_label:
+            table[0] = IGNORE_INDEX
+        for mask_id, label in ids.items():
+            table[mask_id] = label
+        table[list(self.ignore_ids)] = IGNORE_INDEX  # last, so that it wins
         return table
 
 
@@ -58,24 +58,24 @@ canopy,washer,plaything,swimming pool,stool,barrel,basket,waterfall,tent,bag,min
 trade name,microwave,pot,animal,bicycle,lake,dishwasher,screen,blanket,sculpture,hood,sconce,vase,traffic light,tray,
 ashcan,fan,pier,crt screen,plate,monitor,bulletin board,shower,radiator,glass,clock,flag"""
 
-LABELS: Mapping[str, Labels] = {
-    "ade20k": Labels(tuple(name.strip() for name in _ADE20K.replace("\n", "").split(",")), reduce_zero=True),
-    "cityscapes": Labels(
+LABEL_SCHEMES: Mapping[str, LabelScheme] = {
+    "ade20k": LabelScheme(tuple(name.strip() for name in _ADE20K.replace("\n", "").split(",")), reduce_zero_label=True),
+    "cityscapes": LabelScheme(
         tuple(name.replace("_", " ") for name in _CITYSCAPES.split()),
-        ignore=(*(k for k in range(34) if k not in _CITYSCAPES_IDS), VOID),
-        ids={number: label for label, number in enumerate(_CITYSCAPES_IDS)},
+        ignore_ids=(*(k for k in range(34) if k not in _CITYSCAPES_IDS), IGNORE_INDEX),
+        ids={mask_id: label for label, mask_id in enumerate(_CITYSCAPES_IDS)},
     ),
-    "voc": Labels(tuple(_VOC.split())),
-    "camvid": Labels(tuple(_CAMVID.split()), ignore=(11, VOID)),
-    "plain": Labels(),
+    "voc": LabelScheme(tuple(_VOC.split())),
+    "camvid": LabelScheme(tuple(_CAMVID.split()), ignore_ids=(11, IGNORE_INDEX)),
+    "plain": LabelScheme(),
 }
 
 
-def palette(classes: int) -> NDArray[np.uint8]:
-    """One colour for each class, (classes, 3): those of PASCAL VOC, whose bits are spread over red, green and blue."""
-    numbers = np.arange(classes, dtype=np.int64)
-    colours = np.zeros((classes, 3), dtype=np.int64)
+def palette(num_classes: int) -> NDArray[np.uint8]:
+    """One color for each class, (num_classes, 3): those of PASCAL VOC, whose bits are spread over red, green and blue."""
+    indices = np.arange(num_classes, dtype=np.int64)
+    colors = np.zeros((num_classes, 3), dtype=np.int64)
     for bit in range(8):
         for channel in range(3):
-            colours[:, channel] |= ((numbers >> (3 * bit + channel)) & 1) << (7 - bit)
-    return colours.astype(np.uint8)
+            colors[:, channel] |= ((indices >> (3 * bit + channel)) & 1) << (7 - bit)
+    return colors.astype(np.uint8)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vpt.core.io import storage_error
-from vpt.core.text import lines
+from vpt.core.text import bullets
 from vpt.datasets.prepared.progress import Progress
 from vpt.errors import DataError
 
@@ -22,7 +22,7 @@ _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Remote:
+class RemoteFile:
     """A file to download. sha256, size (bytes): None where none was published."""
 
     name: str
@@ -36,27 +36,27 @@ class Remote:
         return self.name.endswith(_ARCHIVES)
 
 
-class MissingFiles(DataError):
+class MissingFilesError(DataError):
     """Files of a source that are not there. `names`: all of them."""
 
-    def __init__(self, names: list[str], where: Iterable[Path]) -> None:
+    def __init__(self, names: list[str], roots: Iterable[Path]) -> None:
         self.names = names
-        super().__init__(f"not found in {', '.join(map(str, where))}:{lines(names)}")
+        super().__init__(f"not found in {', '.join(map(str, roots))}:{bullets(names)}")
 
 
-class Place:
+class DownloadDir:
     """Folders in which the files of a source are looked for: in each of them, and up to two folders deep."""
 
     def __init__(self, *roots: Path) -> None:
         self.roots = roots
 
     def find(self, *paths: str) -> tuple[Path, ...]:
-        """Where each of these files or folders lies. Raises MissingFiles that names all that are not there."""
+        """Where each of these files or folders lies. Raises MissingFilesError that names all that are not there."""
         found = [self._find(path) for path in paths]
-        missing = [path for path, place in zip(paths, found, strict=True) if place is None]
+        missing = [path for path, location in zip(paths, found, strict=True) if location is None]
         if missing:
-            raise MissingFiles(missing, self.roots)
-        return tuple(place for place in found if place is not None)
+            raise MissingFilesError(missing, self.roots)
+        return tuple(location for location in found if location is not None)
 
     def has(self, path: str) -> bool:
         """Whether `find` would find it."""
@@ -68,13 +68,13 @@ class Place:
                 return root.resolve().parent / path
             for pattern in ("", "*", "*/*"):
                 found = sorted(base / path for base in ([root] if not pattern else root.glob(pattern)))
-                here = next((place for place in found if place.exists()), None)
-                if here is not None:
-                    return here
+                existing = next((location for location in found if location.exists()), None)
+                if existing is not None:
+                    return existing
         return None
 
 
-def verify(file: Path, remote: Remote, progress: Progress) -> str | None:
+def check_download(file: Path, remote: RemoteFile, progress: Progress) -> str | None:
     """What is wrong with a downloaded file; None where nothing is, or where nothing is known to compare with."""
     size = file.stat().st_size
     if remote.size is not None and size != remote.size:
@@ -93,32 +93,32 @@ def verify(file: Path, remote: Remote, progress: Progress) -> str | None:
     return None
 
 
-def unpack(archive: Path, into: Path) -> Path:
-    """Unpack a .zip, .tar, .tar.gz or .gz into the folder `into / its name`; once, and never half.
+def extract_archive(archive: Path, destination: Path) -> Path:
+    """Unpack a .zip, .tar, .tar.gz or .gz into the folder `destination / its name`; once, and never half.
 
     Members that would leave the folder are refused. Raises DataError for a damaged archive, StorageError when the disk
     is full.
     """
-    target = into / archive.name
+    target = destination / archive.name
     if target.is_dir():
         return target
-    into.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=".part-", dir=into))
+    destination.mkdir(parents=True, exist_ok=True)
+    tmp_dir = Path(tempfile.mkdtemp(prefix=".tmp-", dir=destination))
     try:
         if archive.name.endswith(".zip"):
-            with zipfile.ZipFile(archive) as packed:
-                packed.extractall(part)
+            with zipfile.ZipFile(archive) as zip_file:
+                zip_file.extractall(tmp_dir)
         elif archive.name.endswith(".gz") and not archive.name.endswith(".tar.gz"):
-            with gzip.open(archive) as packed_file, (part / archive.name.removesuffix(".gz")).open("wb") as plain:
-                shutil.copyfileobj(packed_file, plain, _CHUNK)
+            with gzip.open(archive) as gzip_file, (tmp_dir / archive.name.removesuffix(".gz")).open("wb") as output:
+                shutil.copyfileobj(gzip_file, output, _CHUNK)
         else:
-            with tarfile.open(archive) as packed_tar:  # also plain tars that are called .tar.gz
-                packed_tar.extractall(part, filter="data")
-        part.rename(target)
+            with tarfile.open(archive) as tar_file:  # also plain tars that are called .tar.gz
+                tar_file.extractall(tmp_dir, filter="data")
+        tmp_dir.rename(target)
     except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError) as error:
         raise DataError(f"{archive} cannot be unpacked: {error}; download it again") from error
     except OSError as error:
         raise storage_error(target, error) from error
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(tmp_dir, ignore_errors=True)
     return target

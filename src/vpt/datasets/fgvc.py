@@ -1,6 +1,6 @@
 """The five tasks of FGVC: fine-grained classes, whole training sets.
 
-The publishers have no validation part, but for Flowers; the paper keeps a tenth of train for it (section 4.1). Which
+The publishers have no validation split, but for Flowers; the paper keeps a tenth of train for it (section 4.1). Which
 images, its authors' lists tell (train.json, val.json, test.json): they are read where they lie beside the data. Else
 vpt draws as many.
 """
@@ -10,18 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from vpt.datasets.download_dir import Place, Remote
+from vpt.datasets.download_dir import DownloadDir, RemoteFile
 from vpt.datasets.layouts import birds, flowers, stanford
-from vpt.datasets.prepared.records import Listing
+from vpt.datasets.prepared.records import SourceData
 from vpt.datasets.sources import FLOWERS
-from vpt.datasets.split_spec import Cut
-from vpt.datasets.task import BenchmarkTask, Source
+from vpt.datasets.split_spec import SplitSpec
+from vpt.datasets.task import BenchmarkTask, DataSource
 
-CUB = Source(
+CUB = DataSource(
     "cub",
     "https://data.caltech.edu/records/65de6-vp158",
     (
-        Remote(
+        RemoteFile(
             "CUB_200_2011.tgz",
             "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
             "0c685df5597a8b24909f6a7c9db6d11e008733779a671760afef78feb49bf081",
@@ -31,25 +31,25 @@ CUB = Source(
     "non-commercial research and education",
     "Wah et al., The Caltech-UCSD Birds-200-2011 Dataset, 2011",
 )
-NABIRDS = Source(
+NABIRDS = DataSource(
     "nabirds",
     "https://dl.allaboutbirds.org/nabirds",
-    (Remote("nabirds.tar.gz", "https://dl.allaboutbirds.org/nabirds"),),
+    (RemoteFile("nabirds.tar.gz", "https://dl.allaboutbirds.org/nabirds"),),
     "non-commercial research; terms of use to be accepted",
     "Van Horn et al., Building a Bird Recognition App and Large Scale Dataset with Citizen Scientists, CVPR 2015",
     "the link comes after the terms of use are accepted on that page",
 )
-DOGS = Source(
+DOGS = DataSource(
     "dogs",
     "http://vision.stanford.edu/aditya86/ImageNetDogs/",
     (
-        Remote(
+        RemoteFile(
             "images.tar",
             "http://vision.stanford.edu/aditya86/ImageNetDogs/images.tar",
             "a443fc2f9a851aa1a7b8e4fa4af94b8459fce2c9f5a2f4dd4669cf9673a4ec58",
             793_579_520,
         ),
-        Remote(
+        RemoteFile(
             "lists.tar",
             "http://vision.stanford.edu/aditya86/ImageNetDogs/lists.tar",
             "34b47cacd9a98b5d150e084f24d29391c084c55272295ec65c85651bc35f4d6c",
@@ -59,29 +59,29 @@ DOGS = Source(
     "none stated; images are of ImageNet: non-commercial research",
     "Khosla et al., Novel Dataset for Fine-Grained Image Categorization, CVPR Workshop 2011",
 )
-CARS = Source(
+CARS = DataSource(
     "cars",
     "https://ai.stanford.edu/~jkrause/cars/car_dataset.html",
     (
-        Remote(
+        RemoteFile(
             "cars_train.tgz",
             "http://ai.stanford.edu/~jkrause/car196/cars_train.tgz",
             "512b227b30e2f0a8aab9e09485786ab4479582073a144998da74d64b801fd288",
             979_269_282,
         ),
-        Remote(
+        RemoteFile(
             "cars_test.tgz",
             "http://ai.stanford.edu/~jkrause/car196/cars_test.tgz",
             "bffea656d6f425cba3c91c6d83336e4c5f86c6cffd8975b0f375d3a10da8e243",
             977_350_468,
         ),
-        Remote(
+        RemoteFile(
             "car_devkit.tgz",
             "https://ai.stanford.edu/~jkrause/cars/car_devkit.tgz",
             "b97deb463af7d58b6bfaa18b2a4de9829f0f79e8ce663dfa9261bf7810e9accd",
             330_960,
         ),
-        Remote(
+        RemoteFile(
             "cars_test_annos_withlabels.mat",
             "http://ai.stanford.edu/~jkrause/car196/cars_test_annos_withlabels.mat",
             "790f75be8ea34eeded134cc559332baf23e30e91367e9ddca97d26ed9b895f05",
@@ -95,33 +95,35 @@ CARS = Source(
 _SPECIES = "the species"
 
 
-def _row(
+def _benchmark_task(
     name: str,
     classes: int,
-    published: dict[str, int | None],
-    cut: Cut,
-    rule: str,
-    source: Source,
-    read: Callable[[Place], Listing],
+    published_sizes: dict[str, int | None],
+    split_spec: SplitSpec,
+    label_description: str,
+    source: DataSource,
+    read_source: Callable[[DownloadDir], SourceData],
 ) -> BenchmarkTask:
-    task = BenchmarkTask(name, "fgvc", "FGVC", classes, published, cut, rule, source, read)
-    return replace(task, resize="crop", augment="crop")
+    task = BenchmarkTask(
+        name, "fgvc", "FGVC", classes, published_sizes, split_spec, label_description, source, read_source
+    )
+    return replace(task, resize="crop", augment="random_crop")
 
 
-def _tenth(val: int) -> Cut:
-    return Cut(f"train[{val}:]", f"train[:{val}]", "test")
+def _val_tenth(val: int) -> SplitSpec:
+    return SplitSpec(f"train[{val}:]", f"train[:{val}]", "test")
 
 
 FGVC = (
-    _row("cub", 200, {"train": 5_994, "test": 5_794}, _tenth(600), _SPECIES, CUB, birds.cub),
-    _row(
-        "nabirds", 555, {"train": 23_929, "test": 24_633}, _tenth(2_393), "the species and plumage",
+    _benchmark_task("cub", 200, {"train": 5_994, "test": 5_794}, _val_tenth(600), _SPECIES, CUB, birds.cub),
+    _benchmark_task(
+        "nabirds", 555, {"train": 23_929, "test": 24_633}, _val_tenth(2_393), "the species and plumage",
         NABIRDS, birds.nabirds,
     ),
-    _row(
+    _benchmark_task(
         "flowers", 102, {"train": 1_020, "validation": 1_020, "test": 6_149},
-        Cut("train", "validation", "test"), _SPECIES, FLOWERS, flowers.flowers,
+        SplitSpec("train", "validation", "test"), _SPECIES, FLOWERS, flowers.flowers,
     ),
-    _row("dogs", 120, {"train": 12_000, "test": 8_580}, _tenth(1_200), "the breed", DOGS, stanford.dogs),
-    _row("cars", 196, {"train": 8_144, "test": 8_041}, _tenth(815), "make, model and year", CARS, stanford.cars),
+    _benchmark_task("dogs", 120, {"train": 12_000, "test": 8_580}, _val_tenth(1_200), "the breed", DOGS, stanford.dogs),
+    _benchmark_task("cars", 196, {"train": 8_144, "test": 8_041}, _val_tenth(815), "make, model and year", CARS, stanford.cars),
 )  # fmt: skip

@@ -5,21 +5,21 @@ sha256 and size are given where TensorFlow Datasets publishes them; nothing is m
 
 from __future__ import annotations
 
-from vpt.datasets.download_dir import Remote
+from vpt.datasets.download_dir import RemoteFile
 from vpt.datasets.layouts.dsprites import FILE as _DSPRITES_FILE
 from vpt.datasets.layouts.smallnorb import TEST as _NORB_TEST
 from vpt.datasets.layouts.smallnorb import TRAIN as _NORB_TRAIN
-from vpt.datasets.task import Source
+from vpt.datasets.task import DataSource
 
 _RESEARCH = "none stated; for research"
 _OXFORD = "https://www.robots.ox.ac.uk/~vgg/data"
 _SUN_LISTS = "https://raw.githubusercontent.com/tensorflow/datasets/v4.4.0/tensorflow_datasets/image_classification"
 
-CIFAR = Source(
+CIFAR = DataSource(
     "cifar-100",
     "https://www.cs.toronto.edu/~kriz/cifar.html",
     (
-        Remote(
+        RemoteFile(
             "cifar-100-binary.tar.gz",
             "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
             "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
@@ -30,11 +30,11 @@ CIFAR = Source(
     "Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
     "take the binary version: the Python version is a pickle, which vpt never opens",
 )
-CALTECH = Source(
+CALTECH = DataSource(
     "caltech101",
     "https://data.caltech.edu/records/mzrjq-6wc02",
     (
-        Remote(
+        RemoteFile(
             "101_ObjectCategories.tar.gz",
             "https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip",
             "af6ece2f339791ca20f855943d8b55dd60892c0a25105fcd631ee3d6430f9926",
@@ -45,11 +45,11 @@ CALTECH = Source(
     "Fei-Fei et al., Learning Generative Visual Models from Few Training Examples, CVPR Workshop 2004",
     "unpack caltech-101.zip by hand: 101_ObjectCategories.tar.gz is in it",
 )
-DTD = Source(
+DTD = DataSource(
     "dtd",
     f"{_OXFORD}/dtd/",
     (
-        Remote(
+        RemoteFile(
             "dtd-r1.0.1.tar.gz",
             f"{_OXFORD}/dtd/download/dtd-r1.0.1.tar.gz",
             "e42855a52a4950a3b59612834602aa253914755c95b0cff9ead6d07395f8e205",
@@ -59,23 +59,23 @@ DTD = Source(
     "for research",
     "Cimpoi et al., Describing Textures in the Wild, CVPR 2014",
 )
-FLOWERS = Source(
+FLOWERS = DataSource(
     "flowers102",
     f"{_OXFORD}/flowers/102/",
     (
-        Remote(
+        RemoteFile(
             "102flowers.tgz",
             f"{_OXFORD}/flowers/102/102flowers.tgz",
             "2d01ecc807db462958cfe3d92f57a8c252b4abd240eb955770201e45f783b246",
             344_862_509,
         ),
-        Remote(
+        RemoteFile(
             "imagelabels.mat",
             f"{_OXFORD}/flowers/102/imagelabels.mat",
             "4903e94206bac23bf772aadf06451916df56b58fc483a62db32a97b82656651d",
             502,
         ),
-        Remote(
+        RemoteFile(
             "setid.mat",
             f"{_OXFORD}/flowers/102/setid.mat",
             "46b8678f91fd95d3c8f4feab80d271a6c834a1dd896fe29fd3e6ad9ce5c8dccd",
@@ -85,17 +85,17 @@ FLOWERS = Source(
     _RESEARCH,
     "Nilsback and Zisserman, Automated Flower Classification over a Large Number of Classes, ICVGIP 2008",
 )
-PETS = Source(
+PETS = DataSource(
     "pets",
     f"{_OXFORD}/pets/",
     (
-        Remote(
+        RemoteFile(
             "images.tar.gz",
             f"{_OXFORD}/pets/data/images.tar.gz",
             "67195c5e1c01f1ab5f9b6a5d22b8c27a580d896ece458917e61d459337fa318d",
             791_918_971,
         ),
-        Remote(
+        RemoteFile(
             "annotations.tar.gz",
             f"{_OXFORD}/pets/data/annotations.tar.gz",
             "52425fb6de5c424942b7626b428656fcbd798db970a937df61750c0f1d358e91",
@@ -105,17 +105,17 @@ PETS = Source(
     "CC BY-SA 4.0",
     "Parkhi et al., Cats and Dogs, CVPR 2012",
 )
-SVHN = Source(
+SVHN = DataSource(
     "svhn",
     "http://ufldl.stanford.edu/housenumbers/",
     (
-        Remote(
+        RemoteFile(
             "train_32x32.mat",
             "http://ufldl.stanford.edu/housenumbers/train_32x32.mat",
             "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8",
             182_040_794,
         ),
-        Remote(
+        RemoteFile(
             "test_32x32.mat",
             "http://ufldl.stanford.edu/housenumbers/test_32x32.mat",
             "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b",
@@ -125,26 +125,29 @@ SVHN = Source(
     "non-commercial use only",
     "Netzer et al., Reading Digits in Natural Images with Unsupervised Feature Learning, NIPS Workshop 2011",
 )
-SUN = Source(
+SUN = DataSource(
     "sun397",
     "https://vision.princeton.edu/projects/2010/SUN/",
     (
-        Remote(
+        RemoteFile(
             "SUN397.tar.gz",
             "https://vision.princeton.edu/projects/2010/SUN/SUN397.tar.gz",
             "f404130965a7ad77bed5ececc71e720ab50f3cc1e1bb257257610d38f3b928ec",
             39_077_296_924,
         ),
-        *(Remote(f"sun397_tfds_{part}.txt", f"{_SUN_LISTS}/sun397_tfds_{part}.txt") for part in ("tr", "va", "te")),
+        *(
+            RemoteFile(f"sun397_tfds_{abbreviation}.txt", f"{_SUN_LISTS}/sun397_tfds_{abbreviation}.txt")
+            for abbreviation in ("tr", "va", "te")
+        ),
     ),
     _RESEARCH,
     "Xiao et al., SUN Database: Large-scale Scene Recognition from Abbey to Zoo, CVPR 2010",
 )
-CAMELYON = Source(
+CAMELYON = DataSource(
     "camelyon",
     "https://patchcamelyon.grand-challenge.org/",
     tuple(
-        Remote(
+        RemoteFile(
             f"camelyonpatch_level_2_split_{name}.h5.gz",
             f"https://zenodo.org/record/2546921/files/camelyonpatch_level_2_split_{name}.h5.gz",
             sha256,
@@ -163,11 +166,11 @@ CAMELYON = Source(
     "Veeling et al., Rotation Equivariant CNNs for Digital Pathology, MICCAI 2018",
     'reading it needs h5py: pip install "vpt[hdf5]"',
 )
-EUROSAT = Source(
+EUROSAT = DataSource(
     "eurosat",
     "https://github.com/phelber/EuroSAT",
     (
-        Remote(
+        RemoteFile(
             "EuroSAT.zip",
             "http://madm.dfki.de/files/sentinel/EuroSAT.zip",
             "8ebea626349354c5328b142b96d0430e647051f26efc2dc974c843f25ecf70bd",
@@ -177,22 +180,22 @@ EUROSAT = Source(
     "MIT; images contain modified Copernicus Sentinel data",
     "Helber et al., EuroSAT: A Novel Dataset and Deep Learning Benchmark for Land Use and Land Cover, 2017",
 )
-RESISC = Source(
+RESISC = DataSource(
     "resisc45",
     "https://arxiv.org/abs/1703.00121",
-    (Remote("NWPU-RESISC45.rar", "https://1drv.ms/u/s!AmgKYzARBl5ca3HNaHIlzp_IXjs"),),
+    (RemoteFile("NWPU-RESISC45.rar", "https://1drv.ms/u/s!AmgKYzARBl5ca3HNaHIlzp_IXjs"),),
     _RESEARCH,
     "Cheng et al., Remote Sensing Image Scene Classification: Benchmark and State of the Art, Proc. IEEE 2017",
     "unpack the .rar by hand",
 )
-RETINOPATHY = Source(
+RETINOPATHY = DataSource(
     "retinopathy",
     "https://www.kaggle.com/c/diabetic-retinopathy-detection/data",
     (
-        Remote("train.zip", "https://www.kaggle.com/c/diabetic-retinopathy-detection/data"),
-        Remote("test.zip", "https://www.kaggle.com/c/diabetic-retinopathy-detection/data"),
-        Remote("trainLabels.csv", "https://www.kaggle.com/c/diabetic-retinopathy-detection/data"),
-        Remote(
+        RemoteFile("train.zip", "https://www.kaggle.com/c/diabetic-retinopathy-detection/data"),
+        RemoteFile("test.zip", "https://www.kaggle.com/c/diabetic-retinopathy-detection/data"),
+        RemoteFile("trainLabels.csv", "https://www.kaggle.com/c/diabetic-retinopathy-detection/data"),
+        RemoteFile(
             "retinopathy_solution.csv",
             "https://storage.googleapis.com/kaggle-forum-message-attachments/90528/2877/retinopathy_solution.csv",
             "a6af3d66804e81887da89b9261bcfb7da4f5bacedb070f1b5db83fa879ab60c9",
@@ -203,11 +206,11 @@ RETINOPATHY = Source(
     "Kaggle and EyePACS, Diabetic Retinopathy Detection, 2015",
     "needs an account; join and unpack the split archives by hand into train/ and test/, beside trainLabels.csv",
 )
-CLEVR = Source(
+CLEVR = DataSource(
     "clevr",
     "https://cs.stanford.edu/people/jcjohns/clevr/",
     (
-        Remote(
+        RemoteFile(
             "CLEVR_v1.0.zip",
             "https://dl.fbaipublicfiles.com/clevr/CLEVR_v1.0.zip",
             "5cd61cf1096ed20944df93c9adb31e74d189b8459a94f54ba00090e5c59936d1",
@@ -217,11 +220,11 @@ CLEVR = Source(
     "CC BY 4.0",
     "Johnson et al., CLEVR: A Diagnostic Dataset for Compositional Language and Elementary Visual Reasoning, CVPR 2017",
 )
-DMLAB = Source(
+DMLAB = DataSource(
     "dmlab",
     "https://github.com/google-research/task_adaptation",
     (
-        Remote(
+        RemoteFile(
             "dmlab.tar.gz",
             "https://storage.googleapis.com/dmlab-vtab/dmlab.tar.gz",
             "638b18fa69a5d61bbc310cd0b87ac603a39f41de0fdb07b6e77de274a24480a4",
@@ -231,23 +234,23 @@ DMLAB = Source(
     "none stated for the images",
     "Zhai et al., The Visual Task Adaptation Benchmark, 2019",
 )
-KITTI = Source(
+KITTI = DataSource(
     "kitti",
     "https://www.cvlibs.net/datasets/kitti/eval_object.php",
     (
-        Remote(
+        RemoteFile(
             "data_object_image_2.zip",
             "https://s3.eu-central-1.amazonaws.com/avg-kitti/data_object_image_2.zip",
             "351c5a2aa0cd9238b50174a3a62b846bc5855da256b82a196431d60ff8d43617",
             12_569_945_557,
         ),
-        Remote(
+        RemoteFile(
             "data_object_label_2.zip",
             "https://s3.eu-central-1.amazonaws.com/avg-kitti/data_object_label_2.zip",
             "4efc76220d867e1c31bb980bbf8cbc02599f02a9cb4350effa98dbb04aaed880",
             5_601_213,
         ),
-        Remote(
+        RemoteFile(
             "devkit_object.zip",
             "https://s3.eu-central-1.amazonaws.com/avg-kitti/devkit_object.zip",
             "cfde67e531832618ea0fd4844f91e34a45068025e2bef79e278cb812dc2537d0",
@@ -257,18 +260,18 @@ KITTI = Source(
     "CC BY-NC-SA 3.0",
     "Geiger et al., Are We Ready for Autonomous Driving? The KITTI Vision Benchmark Suite, CVPR 2012",
 )
-DSPRITES = Source(
+DSPRITES = DataSource(
     "dsprites",
     "https://github.com/google-deepmind/dsprites-dataset",
-    (Remote(_DSPRITES_FILE, f"https://github.com/google-deepmind/dsprites-dataset/raw/master/{_DSPRITES_FILE}"),),
+    (RemoteFile(_DSPRITES_FILE, f"https://github.com/google-deepmind/dsprites-dataset/raw/master/{_DSPRITES_FILE}"),),
     "Apache-2.0",
     "Matthey et al., dSprites: Disentanglement testing Sprites dataset, 2017",
 )
-SMALLNORB = Source(
+SMALLNORB = DataSource(
     "smallnorb",
     "https://cs.nyu.edu/~ylclab/data/norb-v1.0-small/",
     tuple(
-        Remote(f"{name}.mat.gz", f"https://cs.nyu.edu/~ylclab/data/norb-v1.0-small/{name}.mat.gz", sha256, size)
+        RemoteFile(f"{name}.mat.gz", f"https://cs.nyu.edu/~ylclab/data/norb-v1.0-small/{name}.mat.gz", sha256, size)
         for name, sha256, size in (
             (f"{_NORB_TRAIN}-dat", "5ffd6272a07d32695ee1082a26a41a93a37aab8c28da047f8c34ed348d214873", 131_896_188),
             (f"{_NORB_TRAIN}-info", "de7eb932ebe7a4ee16217fead60660d0eb3d23632c2f4d1c51f88c501c17bf32", 71_052),

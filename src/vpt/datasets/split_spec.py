@@ -14,67 +14,67 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vpt.datasets.prepared.records import Records
+from vpt.datasets.prepared.records import ImageRecords
 from vpt.errors import DataError
 
-_SLICE = re.compile(r"(?P<part>\w+)(?:\[(?P<start>\d+%?)?:(?P<stop>\d+%?)?\])?")
+_SLICE = re.compile(r"(?P<split>\w+)(?:\[(?P<start>\d+%?)?:(?P<stop>\d+%?)?\])?")
 
 
-def published_order(keys: Sequence[str], part: str) -> NDArray[np.int64]:
-    """Positions of `keys` in the order of TensorFlow Datasets. part: its name of the split, such as "validation"."""
-    salt = hashlib.md5(part.encode(), usedforsecurity=False)
+def published_order(keys: Sequence[str], split_name: str) -> NDArray[np.int64]:
+    """Positions of `keys` in the order of TensorFlow Datasets. split_name: its name of the split, such as "validation"."""
+    prefix = hashlib.md5(split_name.encode(), usedforsecurity=False)
 
     def rank(i: int) -> bytes:
-        salted = salt.copy()
-        salted.update(keys[i].encode())
-        return salted.digest()
+        digest = prefix.copy()
+        digest.update(keys[i].encode())
+        return digest.digest()
 
     return np.array(sorted(range(len(keys)), key=rank), dtype=np.int64)
 
 
 @dataclass(frozen=True)
-class Cut:
-    """How published parts become train, val and test.
+class SplitSpec:
+    """How published splits become train, val and test.
 
-    train, val, test: a published part, or a slice of it in published order: "train[:90%]", "train[600:]".
-    first: how many of train and of val are taken, from the start; None for all.
+    train, val, test: a published split, or a slice of it in published order: "train[:90%]", "train[600:]".
+    limits: how many of train and of val are taken, from the start; None for all.
     """
 
     train: str
     val: str
     test: str
-    first: tuple[int, int] | None = None
+    limits: tuple[int, int] | None = None
 
-    def apply(self, parts: Mapping[str, Records]) -> dict[str, Records]:
-        """train, val and test. Raises DataError where a published part is not there."""
+    def apply(self, splits: Mapping[str, ImageRecords]) -> dict[str, ImageRecords]:
+        """train, val and test. Raises DataError where a published split is not there."""
         slices = {"train": self.train, "val": self.val, "test": self.test}
-        sources = {_part(text) for text in slices.values()}
-        missing = sorted(sources - set(parts))
+        source_splits = {_split_name(text) for text in slices.values()}
+        missing = sorted(source_splits - set(splits))
         if missing:
-            raise DataError(f"the source has no {' and no '.join(missing)} part; it has {', '.join(sorted(parts))}")
-        orders = {source: published_order(parts[source].keys, source) for source in sources}
-        cut = {}
+            raise DataError(f"the source has no {' and no '.join(missing)} split; it has {', '.join(sorted(splits))}")
+        orders = {source: published_order(splits[source].keys, source) for source in source_splits}
+        result = {}
         for name, text in slices.items():
-            source = _part(text)
-            start, stop = _bounds(text, len(parts[source]))
-            chosen = orders[source][start:stop]
-            cut[name] = parts[source].pick(np.sort(chosen[: self._most(name)]))
-        return cut
+            source = _split_name(text)
+            start, stop = _bounds(text, len(splits[source]))
+            indices = orders[source][start:stop]
+            result[name] = splits[source].select(np.sort(indices[: self._limit(name)]))
+        return result
 
     def sizes(self, published: Mapping[str, int | None]) -> dict[str, int | None]:
         """Images of train, val and test; None where the publisher's count is not known."""
         sizes: dict[str, int | None] = {}
         for name, text in (("train", self.train), ("val", self.val), ("test", self.test)):
-            count = published[_part(text)]
+            count = published[_split_name(text)]
             if count is None:
                 sizes[name] = None
             else:
                 start, stop = _bounds(text, count)
-                sizes[name] = len(range(start, stop)[: self._most(name)])
+                sizes[name] = len(range(start, stop)[: self._limit(name)])
         return sizes
 
-    def _most(self, name: str) -> int | None:
-        return None if self.first is None else {"train": self.first[0], "val": self.first[1]}.get(name)
+    def _limit(self, name: str) -> int | None:
+        return None if self.limits is None else {"train": self.limits[0], "val": self.limits[1]}.get(name)
 
 
 def _match(text: str) -> re.Match[str]:
@@ -84,8 +84,8 @@ def _match(text: str) -> re.Match[str]:
     return match
 
 
-def _part(text: str) -> str:
-    return _match(text)["part"]
+def _split_name(text: str) -> str:
+    return _match(text)["split"]
 
 
 def _bounds(text: str, count: int) -> tuple[int, int]:

@@ -7,28 +7,28 @@ from pathlib import Path
 
 from PIL import Image
 
-from vpt.core.text import lines, number
+from vpt.core.text import bullets, pluralize
 from vpt.data.dataset import Dataset
-from vpt.data.list_files import has_lists, read_lists
+from vpt.data.list_files import has_list_files, read_list_files
 from vpt.data.manifest import read_manifest
-from vpt.datasets.prepared.progress import Progress, quiet
+from vpt.datasets.prepared.progress import Progress, no_progress
 from vpt.datasets.task import BenchmarkTask
 from vpt.errors import DataError
 
 
-def check(folder: Path, task: BenchmarkTask | None = None, progress: Progress = quiet) -> Dataset:
+def check_folder(folder: Path, task: BenchmarkTask | None = None, progress: Progress = no_progress) -> Dataset:
     """The data set in `folder`, once it is verified: lists, counts, classes, labels, and the header of every image.
 
     task: what it should be; None verifies the lists and images alone.
     Raises DataError naming every fault; where the lists cannot be read, those faults alone.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} is not there{_remedy(task)}")
+        raise DataError(f"{folder} is not there{_prepare_hint(task)}")
     manifest = read_manifest(folder)
-    if not has_lists(folder):
-        raise DataError(f"{folder} holds no list files such as train800.txt{_remedy(task)}")
-    dataset = read_lists(folder)
-    faults = [] if task is None else _against(task, dataset)
+    if not has_list_files(folder):
+        raise DataError(f"{folder} holds no list files such as train800.txt{_prepare_hint(task)}")
+    dataset = read_list_files(folder)
+    faults = [] if task is None else _compare_with_task(task, dataset)
     if manifest is not None and task is not None and manifest.get("task") != task.name:
         faults.insert(0, f"prepared.json says it is {manifest.get('task')!r}, not {task.name!r}")
     total = sum(map(len, dataset.splits.values()))
@@ -36,28 +36,30 @@ def check(folder: Path, task: BenchmarkTask | None = None, progress: Progress = 
     for split in dataset.splits.values():
         assert isinstance(split.images, tuple)
         for name, path in zip(split.names, split.images, strict=True):
-            fault = _header(path)
+            fault = _header_error(path)
             if fault:
                 faults.append(f"{name}: {fault}")
             done += 1
             progress(f"checking {folder.name}", done, total)
     if faults:
-        raise DataError(f"{folder}: {number(len(faults), 'fault')}:{lines(faults, most=len(faults))}{_remedy(task)}")
+        raise DataError(
+            f"{folder}: {pluralize(len(faults), 'fault')}:{bullets(faults, limit=len(faults))}{_prepare_hint(task)}"
+        )
     return dataset
 
 
-def _against(task: BenchmarkTask, dataset: Dataset) -> list[str]:
+def _compare_with_task(task: BenchmarkTask, dataset: Dataset) -> list[str]:
     faults = [
-        f"{part}: {len(dataset.splits[part])} images, {task.name} has {size}"
-        for part, size in task.sizes.items()
-        if size is not None and len(dataset.splits[part]) != size
+        f"{split_name}: {len(dataset.splits[split_name])} images, {task.name} has {size}"
+        for split_name, size in task.sizes.items()
+        if size is not None and len(dataset.splits[split_name]) != size
     ]
     if len(dataset.classes) != task.classes:
         faults.append(f"labels 0 to {len(dataset.classes) - 1}, {task.name} has 0 to {task.classes - 1}")
     return faults
 
 
-def _header(path: Path) -> str | None:
+def _header_error(path: Path) -> str | None:
     """What is wrong with the header of an image; pixels are not decoded."""
     try:
         with warnings.catch_warnings():
@@ -68,7 +70,7 @@ def _header(path: Path) -> str | None:
         return f"cannot be read as an image: {error}"
 
 
-def _remedy(task: BenchmarkTask | None) -> str:
+def _prepare_hint(task: BenchmarkTask | None) -> str:
     return (
         ""
         if task is None

@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from vpt.errors import SpecError, nearest
+from vpt.core.text import did_you_mean
+from vpt.errors import SpecError
 from vpt.methods.base import Method, Sum
 from vpt.methods.registry import parse_method
 from vpt.methods.vpt import VPT
 
 
 @dataclass(frozen=True)
-class Known:
+class SeriesContext:
     """What a series can build on when it runs.
 
     base: text of the method that is varied. classes: of the data. backbones: by name. blocks, size, patch: of the
@@ -32,7 +33,7 @@ class Known:
         """One block, and a quarter, a half, three quarters and all of them; of twelve 1, 3, 6, 9, 12."""
         return sorted({max(1, round(self.blocks * quarter / 4)) for quarter in range(5)})
 
-    def enlarged(self, factor: float) -> int:
+    def scaled_size(self, factor: float) -> int:
         """The image's side times `factor`, in whole patches."""
         return round(self.size * factor / self.patch) * self.patch
 
@@ -41,25 +42,25 @@ class Known:
 class Point:
     """One point of a series.
 
-    x: its place, a number or a category. line: the curve it belongs to, where a series has several.
+    x: its place, a number or a category. curve: the curve it belongs to, where a series has several.
     method: text of the method that stands there; None is the base. fields: of the vpt(...) in it, with other values.
-    job: fields of the job, with other values. together: x of the point of the same line whose runs answer here as one;
+    job: fields of the job, with other values. ensemble_of: x of the point of the same curve whose runs answer here as one;
     nothing is trained then.
     """
 
     x: str | float
-    line: str = ""
+    curve: str = ""
     method: str | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
     job: Mapping[str, Any] = field(default_factory=dict)
-    together: str | float | None = None
+    ensemble_of: str | float | None = None
 
-    def of(self, base: Method) -> Method:
+    def method_for(self, base: Method) -> Method:
         """The method at this point. Raises SpecError for what cannot be combined."""
         method = base if self.method is None else parse_method(self.method)
         if not self.fields:
             return method
-        parts = method.parts if isinstance(method, Sum) else (method,)
+        parts = method.terms if isinstance(method, Sum) else (method,)
         if not any(isinstance(part, VPT) for part in parts):
             raise SpecError(f"{method} has no prompts whose {next(iter(self.fields))} could vary; give a vpt(...)")
         changed = tuple(replace(part, **self.fields) if isinstance(part, VPT) else part for part in parts)
@@ -74,16 +75,16 @@ class Series:
     title: str
     source: str
     x: str
-    points: Callable[[Known], Iterable[Point]]
-    log: bool = False
+    points: Callable[[SeriesContext], Iterable[Point]]
+    log_scale: bool = False
 
 
-def _vary(field: str, values: Iterable[Any], line: str = "", **others: Any) -> list[Point]:
+def _vary(field: str, values: Iterable[Any], curve: str = "", **others: Any) -> list[Point]:
     """The base with one field of its vpt(...) at each of `values`, and the same `others` at all of them."""
-    return [Point("none" if value is None else value, line, fields={field: value, **others}) for value in values]
+    return [Point("none" if value is None else value, curve, fields={field: value, **others}) for value in values]
 
 
-def _methods(*texts: str) -> list[Point]:
+def _whole_methods(*texts: str) -> list[Point]:
     """Whole methods, each once."""
     return [Point(text, method=text) for text in dict.fromkeys(texts)]
 
@@ -92,23 +93,23 @@ SERIES: dict[str, Series] = {
     series.name: series
     for series in (
         Series(
-            "length", "Prompt length", "paper, section 4.3", "prompts per block, p", log=True,
-            points=lambda known: [
+            "length", "Prompt length", "paper, section 4.3", "prompts per block, p", log_scale=True,
+            points=lambda context: [
                 *_vary("length", (1, 5, 10, 50, 100, 200), "deep", depth="deep"),
                 *_vary("length", (1, 5, 10, 50, 100, 200), "shallow", depth="shallow"),
             ],
         ),
         Series(
             "depth", "Prompt depth", "paper, section 4.3", "blocks with prompts of their own",
-            lambda known: [
-                *(Point(count, "from the bottom", fields={"depth": f"1-{count}"}) for count in known.quarters),
-                *(Point(count, "from the top", fields={"depth": f"{known.blocks - count + 1}-{known.blocks}"})
-                  for count in known.quarters),
+            lambda context: [
+                *(Point(count, "from the bottom", fields={"depth": f"1-{count}"}) for count in context.quarters),
+                *(Point(count, "from the top", fields={"depth": f"{context.blocks - count + 1}-{context.blocks}"})
+                  for count in context.quarters),
             ],
         ),
         Series(
             "location", "Prompt location", "paper, section 4.3", "location",
-            lambda known: [
+            lambda context: [
                 point
                 for depth, in_pixels in (("deep", ()), ("shallow", ("prepend_pixel", "concat_channel", "pad")))
                 for point in (
@@ -120,65 +121,65 @@ SERIES: dict[str, Series] = {
         ),
         Series(
             "output", "What the head reads", "paper, section 4.3", "output",
-            lambda known: _vary("output", ("default", "image_mean", "image_max", "prompt_mean", "prompt_max",
+            lambda context: _vary("output", ("default", "image_mean", "image_max", "prompt_mean", "prompt_max",
                                            "global_mean", "global_max")),
         ),
         Series(
-            "init", "Prompt initialisation", "paper, appendix", "init",
-            lambda known: _vary("init", ("random", "prototypes"), length=known.classes),  # of one length, to be fair
+            "init", "Prompt initialization", "paper, appendix", "init",
+            lambda context: _vary("init", ("random", "prototypes"), length=context.classes),  # of one length, to be fair
         ),
         Series(
-            "share", "Prompt sharing", "paper, appendix", "shared",
-            lambda known: _vary("share", ("none", "blocks", "prompts", "all")),
+            "sharing", "Prompt sharing", "paper, appendix", "shared",
+            lambda context: _vary("shared", ("none", "blocks", "prompts", "all")),
         ),
         Series(
             "projection", "Width of the prompts before a projection", "the paper's code", "width",
-            lambda known: _vary("projection", (None, 8, 32, 128)),
+            lambda context: _vary("projection", (None, 8, 32, 128)),
         ),
         Series(
             "combine", "Prompts beside other parts", "paper, appendix", "method",
-            lambda known: [
-                *_methods(known.base, "bias", f"{known.base} + bias", "class_token", f"{known.base} + class_token"),
-                Point("fixed prompts", fields={"fixed": True}),
-                *_methods("linear"),
+            lambda context: [
+                *_whole_methods(context.base, "bias", f"{context.base} + bias", "class_token", f"{context.base} + class_token"),
+                Point("frozen prompts", fields={"frozen": True}),
+                *_whole_methods("linear"),
             ],
         ),
         Series(
             "resolution", "Larger images instead of prompts", "paper, appendix", "side of the image, px",
-            lambda known: [
+            lambda context: [
                 *(Point(side, "linear", "linear", job={"image_size": side})
-                  for side in dict.fromkeys(map(known.enlarged, (1, 1.25, 1.5)))),
-                Point(known.size, known.base),
+                  for side in dict.fromkeys(map(context.scaled_size, (1, 1.25, 1.5)))),
+                Point(context.size, context.base),
             ],
         ),
         Series(
             "ensemble", "One model and several together", "paper, appendix", "models",
-            lambda known: [
+            lambda context: [
                 point
-                for method in dict.fromkeys((known.base, "full"))
+                for method in dict.fromkeys((context.base, "full"))
                 # One cut for all seeds: what one of them has trained on must not test another.
                 for one in (Point("each alone", method, method, job={"split_seed": 0}),)
-                for point in (one, replace(one, x="together", together="each alone"))
+                for point in (one, replace(one, x="together", ensemble_of="each alone"))
             ],
         ),
         Series(
             "data", "Training images", "paper, section 4.2", "share of the training images, %",
-            lambda known: [
+            lambda context: [
                 Point(percent, method, method, job={"train_fraction": percent / 100})
-                for method in dict.fromkeys(("linear", known.base, "full"))
+                for method in dict.fromkeys(("linear", context.base, "full"))
                 for percent in (10, 25, 50, 75, 100)
             ],
         ),
         Series(
             "backbone", "Backbones", "paper, section 4.2", "backbone",
-            lambda known: [Point(name, job={"backbone": name}) for name in known.backbones],
+            lambda context: [Point(name, job={"backbone": name}) for name in context.backbones],
         ),
     )
 }  # fmt: skip
 
 
-def find(name: str) -> Series:
+def find_series(name: str) -> Series:
     """The series of this name. Raises SpecError with the nearest one where there is none."""
     if name not in SERIES:
-        raise SpecError(f"there is no series {name!r}; {nearest(name, SERIES)}")
+        raise SpecError(f"there is no series {name!r}; {did_you_mean(name, SERIES)}")
     return SERIES[name]

@@ -6,29 +6,31 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vpt.core.text import lines
-from vpt.datasets.catalog import BENCHMARKS, folder_of, tasks_of
+from vpt.core.text import bullets
+from vpt.datasets.catalog import BENCHMARKS, resolve_tasks, task_folder
 from vpt.errors import DataError
 from vpt.experiments.experiment import Task
 
 
-def are_ours(names: Sequence[str]) -> bool:
+def are_builtin(names: Sequence[str]) -> bool:
     """Whether all of these are benchmarks that come with vpt."""
     return bool(names) and all(name in BENCHMARKS for name in names)
 
 
-def rows(names: Sequence[str], root: Path | None, plan: Path) -> list[dict[str, Any]]:
+def task_rows(names: Sequence[str], root: Path | None, plan: Path) -> list[dict[str, Any]]:
     """Rows of [[tasks]]. root: the folder of prepared tasks. Raises DataError naming every task that is not there."""
-    tasks = tasks_of(names)
-    missing = [task.name for task in tasks if root is None or not folder_of(root, task).is_dir()]
+    tasks = resolve_tasks(names)
+    missing = [task.name for task in tasks if root is None or not task_folder(root, task).is_dir()]
     if missing or root is None:
-        where = "no folder was named: give --data FOLDER" if root is None else f"not in {root}"
+        reason = "no folder was named: give --data FOLDER" if root is None else f"not in {root}"
         commands = [f"vpt data prepare {name} --from DOWNLOADS --out {root or 'FOLDER'}" for name in missing]
-        raise DataError(f"{plan}: {len(missing)} tasks are not there, {where}:{lines(commands, most=len(commands))}")
+        raise DataError(
+            f"{plan}: {len(missing)} tasks are not there, {reason}:{bullets(commands, limit=len(commands))}"
+        )
     return [
         {
             "name": task.name,
-            "data": str(folder_of(root, task).resolve()),
+            "data": str(task_folder(root, task).resolve()),
             "group": task.group,
             "resize": task.resize,
             "augment": task.augment,
@@ -37,14 +39,14 @@ def rows(names: Sequence[str], root: Path | None, plan: Path) -> list[dict[str, 
     ]
 
 
-def verify(names: Sequence[str], tasks: Iterable[Task], plan: Path) -> None:
+def check_sizes(names: Sequence[str], tasks: Iterable[Task], plan: Path) -> None:
     """Raise DataError naming every task of these benchmarks that has not as many images as it should."""
-    sizes = {row.name: row.sizes for row in tasks_of(names)}
-    faults = [
-        f"{task.name}: {part} has {task.images[part]} images instead of {size}"
+    sizes = {row.name: row.sizes for row in resolve_tasks(names)}
+    mismatches = [
+        f"{task.name}: {split} has {task.images[split]} images instead of {size}"
         for task in tasks
-        for part, size in sizes.get(task.name, {}).items()
-        if size is not None and task.images[part] != size
+        for split, size in sizes.get(task.name, {}).items()
+        if size is not None and task.images[split] != size
     ]
-    if faults:
-        raise DataError(f"{plan}: these are not the tasks of the benchmark:{lines(faults)}\nprepare them again")
+    if mismatches:
+        raise DataError(f"{plan}: these are not the tasks of the benchmark:{bullets(mismatches)}\nprepare them again")

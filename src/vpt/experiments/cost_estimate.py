@@ -13,37 +13,37 @@ import torch
 
 from vpt.backbones import load_backbone
 from vpt.backbones.backbone import Backbone
-from vpt.experiments.experiment import Entry, Plan, Segmentation, Task
-from vpt.experiments.search import left
-from vpt.experiments.segmentation_tasks import step_cost
+from vpt.experiments.experiment import Experiment, MethodRow, SegmentationOptions, Task
+from vpt.experiments.search import remaining_runs
+from vpt.experiments.segmentation_tasks import measure_step
 from vpt.model.tuned_model import attach
 from vpt.tasks.segmentation.training import Course
-from vpt.training import Examples, Feed, Recipe, distributed, logits_of, train
-from vpt.training.feature_cache import VIEWS
+from vpt.training import DeviceDataset, Examples, TrainingConfig, distributed, predict_logits, train
+from vpt.training.feature_cache import NUM_VIEWS
 
-IMAGES = 32  # at most, in the step that is timed
+MAX_TIMED_IMAGES = 32  # at most, in the step that is timed
 RECORD_BYTES = 3000  # of a record without its epochs
 EPOCH_BYTES = 250
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What one method costs. train, forward: seconds per image, of a training step and of a forward pass.
+class MethodCost:
+    """What one method costs. train_seconds, forward_seconds: per image, of a training step and of a forward pass.
 
-    once: only its head trains, so that the forward pass runs once per image for all runs, and `train` is of the head.
-    views: how often then, of an image that is learned from: each of its random crops is an image, too.
+    cached_features: only its head trains, so that the forward pass runs once per image for all runs, and `train_seconds` is of the head.
+    views_per_image: how often then, of an image that is learned from: each of its random crops is an image, too.
     file_bytes: of one tuned file. feature_bytes: of one cached feature.
     """
 
-    train: float
-    forward: float
-    once: bool
+    train_seconds: float
+    forward_seconds: float
+    cached_features: bool
     file_bytes: int
     feature_bytes: int
-    views: int = 1
+    views_per_image: int = 1
 
 
-Costs = list[tuple[Cost, Recipe]]  # of each setting of a method
+MethodCosts = list[tuple[MethodCost, TrainingConfig]]  # of each setting of a method
 
 
 @dataclass(frozen=True)
@@ -60,84 +60,106 @@ class Estimate:
         return sum(self.seconds.values())
 
 
-def estimate(plan: Plan) -> Estimate:
+def estimate_cost(experiment: Experiment) -> Estimate:
     """Time each method on the plan's own backbone, with random images."""
     device = distributed.local_device()
-    backbone = load_backbone(plan.backbone, weights=plan.weights, image_size=plan.protocol.image_size)
-    classes = max(task.classes for task in plan.tasks)
-    known: dict[tuple[str, str], Cost] = {}  # settings that differ in nothing else cost the same
+    backbone = load_backbone(experiment.backbone, weights=experiment.weights, image_size=experiment.protocol.image_size)
+    classes = max(task.classes for task in experiment.tasks)
+    cost_cache: dict[tuple[str, str], MethodCost] = {}  # settings that differ in nothing else cost the same
 
-    def costs_of(entry: Entry, task: Task) -> Costs:
-        for candidate in entry.candidates:
-            recipe = task.recipe(candidate.recipe)
-            if (candidate.spec, recipe.augment) not in known:
-                known[candidate.spec, recipe.augment] = (
-                    _cost(backbone, candidate.spec, recipe, classes, device) if plan.segmentation is None
-                    else _dense_cost(backbone, candidate.spec, plan.segmentation, classes, device)
+    def costs_of(row: MethodRow, task: Task) -> MethodCosts:
+        for setting in row.settings:
+            config = task.resolve_config(setting.config)
+            if (setting.spec, config.augment) not in cost_cache:
+                cost_cache[setting.spec, config.augment] = (
+                    _measure_cost(backbone, setting.spec, config, classes, device) if experiment.segmentation is None
+                    else _measure_segmentation_cost(backbone, setting.spec, experiment.segmentation, classes, device)
                 )  # fmt: skip
-        recipes = [(candidate.spec, task.recipe(candidate.recipe)) for candidate in entry.candidates]
-        return [(known[spec, recipe.augment], recipe) for spec, recipe in recipes]
+        configs = [(setting.spec, task.resolve_config(setting.config)) for setting in row.settings]
+        return [(cost_cache[spec, config.augment], config) for spec, config in configs]
 
     seconds: dict[str, float] = {}
-    disk, kept = 0.0, dict[str, int]()
-    for entry in plan.entries:
-        costs = {task.name: costs_of(entry, task) for task in plan.tasks}
-        seconds[entry.name] = sum(_seconds(plan, task, costs[task.name]) for task in plan.tasks)
-        seeds = plan.protocol.seeds * len(plan.tasks)
-        disk += seeds * max(cost.file_bytes for each in costs.values() for cost, _ in each) * plan.keep_tuned
-        runs = seeds + (len(entry.candidates) > 1) * len(entry.candidates) * len(plan.tasks)
-        disk += runs * (RECORD_BYTES + EPOCH_BYTES * max(c.recipe.epochs for c in entry.candidates))
-        for task in plan.tasks:  # one cache for all methods
-            if cached := [cost for cost, _ in costs[task.name] if cost.once]:
-                learned = 2 * (task.images["train"] + task.images["val"]) * cached[0].views
-                kept[task.name] = (learned + task.images["test"]) * cached[0].feature_bytes
-    return Estimate(len(left(plan, {})), seconds, round(disk + sum(kept.values())))
+    disk_bytes, feature_bytes_by_task = 0.0, dict[str, int]()
+    for row in experiment.methods:
+        costs_by_task = {task.name: costs_of(row, task) for task in experiment.tasks}
+        seconds[row.name] = sum(_cell_seconds(experiment, task, costs_by_task[task.name]) for task in experiment.tasks)
+        seeds = experiment.protocol.seeds * len(experiment.tasks)
+        disk_bytes += (
+            seeds
+            * max(cost.file_bytes for costs in costs_by_task.values() for cost, _ in costs)
+            * experiment.keep_tuned
+        )
+        runs = seeds + (len(row.settings) > 1) * len(row.settings) * len(experiment.tasks)
+        disk_bytes += runs * (RECORD_BYTES + EPOCH_BYTES * max(c.config.epochs for c in row.settings))
+        for task in experiment.tasks:  # one cache for all methods
+            if cached := [cost for cost, _ in costs_by_task[task.name] if cost.cached_features]:
+                trained_images = 2 * (task.images["train"] + task.images["val"]) * cached[0].views_per_image
+                feature_bytes_by_task[task.name] = (trained_images + task.images["test"]) * cached[0].feature_bytes
+    return Estimate(
+        len(remaining_runs(experiment, {})), seconds, round(disk_bytes + sum(feature_bytes_by_task.values()))
+    )
 
 
-def _cost(backbone: Backbone, spec: str, recipe: Recipe, classes: int, device: torch.device) -> Cost:
-    recipe = replace(recipe, epochs=3, warmup_epochs=0, probe_epochs=0, learning_rate=1e-6)
-    count = min(recipe.batch_size, IMAGES)
+def _measure_cost(
+    backbone: Backbone, spec: str, config: TrainingConfig, classes: int, device: torch.device
+) -> MethodCost:
+    config = replace(config, epochs=3, warmup_epochs=0, probe_epochs=0, learning_rate=1e-6)
+    count = min(config.batch_size, MAX_TIMED_IMAGES)
     size = backbone.preprocessing.size
     pixels = np.random.default_rng(0).integers(0, 256, (count, 3, size, size), np.uint8)
     examples = Examples(pixels, np.arange(count, dtype=np.int64) % classes)
     model = attach(backbone, spec, classes).to(device)
-    feed = Feed(examples, backbone.preprocessing, device)
-    logits_of(model, feed)  # the first pass warms up
-    began = time.perf_counter()
-    logits_of(model, feed)
-    forward = (time.perf_counter() - began) / count
-    steps = train(model, examples, recipe)
-    return Cost(
-        train=min(epoch.seconds for epoch in steps[1:]) / count,
-        forward=forward,
-        once=model.only_head_trains and recipe.augment in ("none", "resize_crop"),
-        file_bytes=sum(tensor.numel() * tensor.element_size() for tensor in model.owned_state().values()),
+    feed = DeviceDataset(examples, backbone.preprocessing, device)
+    predict_logits(model, feed)  # the first pass warms up
+    start = time.perf_counter()
+    predict_logits(model, feed)
+    forward = (time.perf_counter() - start) / count
+    steps = train(model, examples, config)
+    return MethodCost(
+        train_seconds=min(epoch.seconds for epoch in steps[1:]) / count,
+        forward_seconds=forward,
+        cached_features=model.only_head_trains and config.augment in ("none", "random_resized_crop"),
+        file_bytes=sum(tensor.numel() * tensor.element_size() for tensor in model.trainable_state_dict().values()),
         feature_bytes=4 * model.width,
-        views=1 + VIEWS * (recipe.augment == "resize_crop"),
+        views_per_image=1 + NUM_VIEWS * (config.augment == "random_resized_crop"),
     )
 
 
-def _dense_cost(backbone: Backbone, spec: str, segmentation: Segmentation, classes: int, device: torch.device) -> Cost:
-    train, forward, model = step_cost(backbone, spec, segmentation, classes, device)
-    file_bytes = sum(tensor.numel() * tensor.element_size() for tensor in model.kept_state().values())
-    return Cost(train, forward, once=False, file_bytes=file_bytes, feature_bytes=0)
+def _measure_segmentation_cost(
+    backbone: Backbone, spec: str, segmentation: SegmentationOptions, classes: int, device: torch.device
+) -> MethodCost:
+    train, forward, model = measure_step(backbone, spec, segmentation, classes, device)
+    file_bytes = sum(tensor.numel() * tensor.element_size() for tensor in model.inference_state_dict().values())
+    return MethodCost(train, forward, cached_features=False, file_bytes=file_bytes, feature_bytes=0)
 
 
-def _seconds(plan: Plan, task: Task, each: Costs) -> float:
+def _cell_seconds(experiment: Experiment, task: Task, costs: MethodCosts) -> float:
     """Of all runs of one cell. Which of several texts is chosen is not known yet, so the final runs are their mean."""
-    fraction, seeds = plan.protocol.train_fraction, plan.protocol.seeds
+    fraction, seeds = experiment.protocol.train_fraction, experiment.protocol.seeds
     images = task.images
     train_on, val, test = fraction * images["train"], images["val"], images["test"]
-    both = fraction * (images["train"] + images["val"])
-    choosing = sum(_run(cost, recipe, train_on, val, watched=True) for cost, recipe in each) if len(each) > 1 else 0
-    final = seeds * sum(_run(cost, recipe, both, test, watched=False) for cost, recipe in each) / len(each)
-    learned, scored = train_on * (len(each) > 1) + both, val * (len(each) > 1) + test
-    frozen = sum((learned * cost.views + scored) * cost.forward for cost, _ in each if cost.once)
-    return choosing + final + frozen / len(each)
+    trainval = fraction * (images["train"] + images["val"])
+    search_seconds = (
+        sum(_run_seconds(cost, config, train_on, val, validated=True) for cost, config in costs)
+        if len(costs) > 1
+        else 0
+    )
+    final_seconds = (
+        seeds * sum(_run_seconds(cost, config, trainval, test, validated=False) for cost, config in costs) / len(costs)
+    )
+    trained_images, scored_images = train_on * (len(costs) > 1) + trainval, val * (len(costs) > 1) + test
+    frozen = sum(
+        (trained_images * cost.views_per_image + scored_images) * cost.forward_seconds
+        for cost, _ in costs
+        if cost.cached_features
+    )
+    return search_seconds + final_seconds + frozen / len(costs)
 
 
-def _run(cost: Cost, recipe: Recipe, images: float, scored: int, *, watched: bool) -> float:
-    """One run; `watched` scores after each epoch too."""
-    passes = 0.0 if cost.once else scored * (recipe.epochs * watched + 1)
-    trained = recipe.iterations * recipe.batch_size if isinstance(recipe, Course) else recipe.epochs * images
-    return trained * cost.train + passes * cost.forward
+def _run_seconds(
+    cost: MethodCost, config: TrainingConfig, images: float, scored_images: int, *, validated: bool
+) -> float:
+    """One run; `validated` scores after each epoch too."""
+    passes = 0.0 if cost.cached_features else scored_images * (config.epochs * validated + 1)
+    trained = config.iterations * config.batch_size if isinstance(config, Course) else config.epochs * images
+    return trained * cost.train_seconds + passes * cost.forward_seconds

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from vpt.methods.registry import parse_method
 from vpt.plots import figures
-from vpt.training import Recipe
-from vpt.training.job import Job, Result, SeriesListener
+from vpt.training import TrainingConfig
+from vpt.training.job import ClassificationResult, Job, SeriesListener
 from vpt.tuning import tune
 
 TASK = "numerals"
@@ -18,7 +18,7 @@ FIRST_SEED = 100  # the settings below were found on seeds 0 to 3
 
 
 @dataclass(frozen=True)
-class Entry:
+class MethodSettings:
     """One row of the demo: a method with settings of its own (docs/embedded.md tells how they were found)."""
 
     method: str
@@ -28,20 +28,20 @@ class Entry:
     batch_size: int
 
 
-ENTRIES: tuple[Entry, ...] = (
-    Entry("linear", "sgd", 0.5, 100, 16),
-    Entry("vpt(length=4, depth=shallow)", "adamw", 0.05, 30, 16),
-    Entry("vpt(length=4)", "adamw", 0.05, 30, 16),
-    Entry("full", "adamw", 0.012, 30, 16),
+METHODS: tuple[MethodSettings, ...] = (
+    MethodSettings("linear", "sgd", 0.5, 100, 16),
+    MethodSettings("vpt(length=4, depth=shallow)", "adamw", 0.05, 30, 16),
+    MethodSettings("vpt(length=4)", "adamw", 0.05, 30, 16),
+    MethodSettings("full", "adamw", 0.012, 30, 16),
 )
 
 
 @dataclass(frozen=True)
-class Row:
+class DemoRow:
     """The runs of one method, one per seed."""
 
     method: str
-    runs: tuple[Result, ...]
+    runs: tuple[ClassificationResult, ...]
 
     @property
     def mean(self) -> float:
@@ -49,42 +49,42 @@ class Row:
         return statistics.mean(run.top1 for run in self.runs)
 
     @property
-    def spread(self) -> float:
+    def std(self) -> float:
         """Standard deviation of top-1 over seeds; 0 for a single one."""
         return statistics.stdev(run.top1 for run in self.runs) if len(self.runs) > 1 else 0.0
 
 
-def demo(
+def run_demo(
     folder: Path,
     *,
     task: str = TASK,
     seeds: int = SEEDS,
     listener: SeriesListener | None = None,
     overwrite: bool = False,
-) -> list[Row]:
+) -> list[DemoRow]:
     """Tune each method on `task` with `seeds` seeds; everything is kept in `folder`, and done only once.
 
     Leaves comparison.png in `folder`, where matplotlib is installed.
     """
     listener = listener or SeriesListener()
     rows = []
-    for index, entry in enumerate(ENTRIES):
-        name = str(parse_method(entry.method))
+    for index, settings in enumerate(METHODS):
+        name = str(parse_method(settings.method))
         runs = []
-        for number, seed in enumerate(range(FIRST_SEED, FIRST_SEED + seeds), start=1):
-            listener.run(index * seeds + number, len(ENTRIES) * seeds, name, seed)
-            recipe = Recipe.of(
-                parse_method(entry.method),
-                optimizer=entry.optimizer,
-                learning_rate=entry.learning_rate,
-                epochs=entry.epochs,
-                batch_size=entry.batch_size,
+        for run_number, seed in enumerate(range(FIRST_SEED, FIRST_SEED + seeds), start=1):
+            listener.run(index * seeds + run_number, len(METHODS) * seeds, name, seed)
+            config = TrainingConfig.for_method(
+                parse_method(settings.method),
+                optimizer=settings.optimizer,
+                learning_rate=settings.learning_rate,
+                epochs=settings.epochs,
+                batch_size=settings.batch_size,
                 seed=seed,
             )
-            plain = "".join(c if c.isalnum() else "_" for c in name).strip("_")
-            job = Job(data=task, out=folder / f"{task}-{plain}-{seed}.safetensors", recipe=recipe, method=entry.method,
+            slug = "".join(c if c.isalnum() else "_" for c in name).strip("_")
+            job = Job(data=task, out=folder / f"{task}-{slug}-{seed}.safetensors", config=config, method=settings.method,
                       train_on="trainval")  # fmt: skip
             runs.append(tune(job, listener, overwrite=overwrite))
-        rows.append(Row(name, tuple(runs)))
-    figures.comparison(folder / "comparison.png", {row.method: [r.top1 for r in row.runs] for row in rows}, task)
+        rows.append(DemoRow(name, tuple(runs)))
+    figures.method_comparison(folder / "comparison.png", {row.method: [r.top1 for r in row.runs] for row in rows}, task)
     return rows

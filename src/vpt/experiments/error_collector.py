@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vpt.core.text import lines
-from vpt.errors import SpecError, VptError, nearest
+from vpt.core.text import bullets, did_you_mean
+from vpt.errors import SpecError, VptError
 
 
-class Faults:
+class ErrorCollector:
     """What is wrong with one plan."""
 
     def __init__(self, plan: Path) -> None:
@@ -19,20 +19,20 @@ class Faults:
         self.errors: list[VptError] = []
 
     @contextmanager
-    def gathered(self) -> Iterator[None]:
+    def collect(self) -> Iterator[None]:
         """What is raised inside is kept for `tell`; what comes after goes on."""
         try:
             yield
         except VptError as error:
             self.errors.append(error)
 
-    def tell(self) -> None:
+    def raise_collected(self) -> None:
         """Raise what there is: an error alone as it is, several as one of the first's kind that lists them all."""
         if len(self.errors) == 1:
             raise self.errors[0]
         if self.errors:
             texts = list(dict.fromkeys(map(str, self.errors)))
-            raise type(self.errors[0])(f"{self.plan} has {len(texts)} faults:{lines(texts, most=len(texts))}")
+            raise type(self.errors[0])(f"{self.plan} has {len(texts)} faults:{bullets(texts, limit=len(texts))}")
 
 
 def check_keys(values: Any, keys: Iterable[str], where: str) -> None:
@@ -41,7 +41,7 @@ def check_keys(values: Any, keys: Iterable[str], where: str) -> None:
         raise SpecError(f"{where} is {values!r}; it must be a table of keys and values")
     names = list(keys)
     unknown = [
-        f"the key {key!r}, which means nothing here; {nearest(key, names)}" for key in values if key not in names
+        f"the key {key!r}, which means nothing here; {did_you_mean(key, names)}" for key in values if key not in names
     ]
     if unknown:
         raise SpecError(f"{where} has {'; and '.join(unknown)}")

@@ -15,17 +15,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from vpt.core.legacy_keys import upgrade_experiment
 from vpt.errors import DataError
-from vpt.tasks.segmentation.job import SegmentJob
+from vpt.tasks.segmentation.job import SegmentationJob
 from vpt.tasks.segmentation.training import Course
-from vpt.training import SIDES, Recipe
+from vpt.training import CROP_SCALE, TrainingConfig
 from vpt.training.job import Job
 
-PROTOCOL = 1  # to be raised when the same plan comes to give other figures
-CROPS = 2  # the same for runs with random crops alone; 2: cut from images of the shape of those tested, kept larger
-Stage = Literal["choose", "final"]
+PROTOCOL_VERSION = 1  # to be raised when the same plan comes to give other figures
+CROP_VERSION = (
+    2  # the same for runs with random crops alone; 2: cut from images of the shape of those tested, kept larger
+)
+Stage = Literal["search", "final"]
 METRICS = {"top1": "top-1", "miou": "mean IoU"}  # what is measured: its key in a record, and in words
-_PARTS: dict[Stage, tuple[str, ...]] = {"choose": ("train", "val"), "final": ("train", "val", "test")}
+_STAGE_SPLITS: dict[Stage, tuple[str, ...]] = {"search": ("train", "val"), "final": ("train", "val", "test")}
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Task:
 
     images, digests: of each part; a digest is over names, labels and file sizes. notes: what was odd about it.
     resize, augment: its own way to fit and vary images; None is that of the plan and its recipes.
-    masks: how the masks of a segmentation task are read, as fields of `SegmentJob`.
+    mask_options: how the masks of a segmentation task are read, as fields of `SegmentationJob`.
     """
 
     name: str
@@ -45,37 +48,37 @@ class Task:
     digests: dict[str, str]
     notes: tuple[str, ...] = ()
     resize: Literal["squash", "crop"] | None = None
-    augment: Literal["none", "flip", "crop", "resize_crop"] | None = None
-    masks: Mapping[str, Any] = field(default_factory=dict)
+    augment: Literal["none", "flip", "random_crop", "random_resized_crop"] | None = None
+    mask_options: Mapping[str, Any] = field(default_factory=dict)
 
-    def recipe(self, chosen: Recipe) -> Recipe:
+    def resolve_config(self, config: TrainingConfig) -> TrainingConfig:
         """A recipe as this task takes it."""
-        return chosen if self.augment is None else replace(chosen, augment=self.augment)
+        return config if self.augment is None else replace(config, augment=self.augment)
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Setting:
     """One setting of a method. spec: the method's text with every field written out."""
 
     spec: str
-    recipe: Recipe
+    config: TrainingConfig
 
     @property
-    def step_size(self) -> float:
+    def lr(self) -> float:
         """The largest step the optimizer takes: learning rate x batch / 256."""
-        return self.recipe.learning_rate * self.recipe.batch_size / 256
+        return self.config.learning_rate * self.config.batch_size / 256
 
 
 @dataclass(frozen=True)
-class Entry:
+class MethodRow:
     """One row of the tables: a method by the name it has there, and the settings it may choose from.
 
-    at_once: only heads train, with settings that `train_grid` lets differ.
+    is_head_grid: only heads train, with settings that `train_head_grid` lets differ.
     """
 
     name: str
-    candidates: tuple[Candidate, ...]
-    at_once: bool = False
+    settings: tuple[Setting, ...]
+    is_head_grid: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,11 +99,16 @@ class Protocol:
 
 
 @dataclass(frozen=True)
-class Segmentation:
-    """What the runs of a plan of segmentation tasks share besides; the fields are those of `SegmentJob`."""
+class SegmentationOptions:
+    """What the runs of a plan of segmentation tasks share besides; the fields are those of `SegmentationJob`."""
 
     head: str | None = None
-    recompute_blocks: bool = False
+    activation_checkpointing: bool = False
+
+
+def run_id(config: Mapping[str, Any]) -> str:
+    """The id of the run that this `Run.config` describes: a hash of it."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:20]
 
 
 @dataclass(frozen=True)
@@ -110,24 +118,24 @@ class Run:
     task: Task
     method: str
     stage: Stage
-    candidate: Candidate
+    setting: Setting
     config: Mapping[str, Any]
 
     @cached_property
     def id(self) -> str:
         """A hash of `config`."""
-        return hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()[:20]
+        return run_id(self.config)
 
     @property
     def label(self) -> str:
         """The run in words."""
-        recipe = self.candidate.recipe
-        settings = f"lr {recipe.learning_rate:g}, wd {recipe.weight_decay:g}, seed {recipe.seed}"
+        config = self.setting.config
+        settings = f"lr {config.learning_rate:g}, wd {config.weight_decay:g}, seed {config.seed}"
         return f"{self.task.name}  {self.method}  {self.stage}  {settings}"
 
 
 @dataclass(frozen=True)
-class Plan:
+class Experiment:
     """A plan that has been resolved: its data were listed, its backbone's weights have a fingerprint.
 
     parameters: of the backbone. baseline: the row that the others are measured against; None where there is none.
@@ -141,117 +149,126 @@ class Plan:
     parameters: int
     protocol: Protocol
     tasks: tuple[Task, ...]
-    entries: tuple[Entry, ...]
+    methods: tuple[MethodRow, ...]
     baseline: str | None = None
     keep_tuned: bool = True
-    segmentation: Segmentation | None = None
+    segmentation: SegmentationOptions | None = None
 
     @property
     def metric(self) -> str:
         """What is measured, a key of METRICS."""
         return "top1" if self.segmentation is None else "miou"
 
-    def cells(self) -> Iterator[tuple[Task, Entry]]:
+    def cells(self) -> Iterator[tuple[Task, MethodRow]]:
         """Every task with every method, task by task."""
-        return ((task, entry) for task in self.tasks for entry in self.entries)
+        return ((task, row) for task in self.tasks for row in self.methods)
 
-    def choosing(self, task: Task, entry: Entry) -> list[Run]:
+    def search_runs(self, task: Task, row: MethodRow) -> list[Run]:
         """The runs that choose the settings of one cell; none where there is nothing to choose from."""
-        if len(entry.candidates) == 1:
+        if len(row.settings) == 1:
             return []
-        return [self._run(task, entry, "choose", candidate) for candidate in entry.candidates]
+        return [self._make_run(task, row, "search", setting) for setting in row.settings]
 
-    def final(self, task: Task, entry: Entry, candidate: Candidate) -> list[Run]:
+    def final_runs(self, task: Task, row: MethodRow, setting: Setting) -> list[Run]:
         """The runs whose mean is the figure of one cell, once its settings are chosen."""
         seeds = range(self.protocol.seeds)
-        seeded = (replace(candidate, recipe=replace(candidate.recipe, seed=seed)) for seed in seeds)
-        return [self._run(task, entry, "final", one) for one in seeded]
+        seeded = (replace(setting, config=replace(setting.config, seed=seed)) for seed in seeds)
+        return [self._make_run(task, row, "final", one) for one in seeded]
 
-    def at_once(self, task: Task, entry: Entry, runs: Sequence[Run]) -> bool:
+    def is_head_grid(self, task: Task, row: MethodRow, runs: Sequence[Run]) -> bool:
         """Whether these runs of a cell can be done at once: their heads have the same images, and always the same."""
-        augments = any(task.recipe(run.candidate.recipe).augment != "none" for run in runs)
-        seeds = {run.candidate.recipe.seed for run in runs}
+        augments = any(task.resolve_config(run.setting.config).augment != "none" for run in runs)
+        seeds = {run.setting.config.seed for run in runs}
         alike = self.protocol.train_fraction == 1 or len(seeds) == 1  # each seed has images of its own otherwise
-        return entry.at_once and len(runs) > 1 and not augments and alike
+        return row.is_head_grid and len(runs) > 1 and not augments and alike
 
     @cached_property
-    def _made(self) -> dict[tuple[str, str, Stage, Candidate], Run]:
+    def _run_cache(self) -> dict[tuple[str, str, Stage, Setting], Run]:
         """Runs by what they are made of: workers ask for thousands of them again and again."""
         return {}
 
-    def job(self, run: Run, out: Path, cache: Path | None = None) -> Job:
+    def make_job(self, run: Run, out: Path, cache: Path | None = None) -> Job:
         """What `tune` or `tune_segmentation` is to do."""
-        kind, own = (Job, {}) if self.segmentation is None else (SegmentJob, self._dense(run.task))
+        kind, own = (Job, {}) if self.segmentation is None else (SegmentationJob, self._segmentation_fields(run.task))
         return kind(
             data=run.task.data,
             out=out,
-            recipe=run.task.recipe(run.candidate.recipe),
-            method=run.candidate.spec,
+            config=run.task.resolve_config(run.setting.config),
+            method=run.setting.spec,
             backbone=self.backbone,
             weights=None if self.weights is None else Path(self.weights),
-            train_on="train" if run.stage == "choose" else "trainval",
+            train_on="train" if run.stage == "search" else "trainval",
             test=run.stage == "final",
             cache=cache,
-            **self._shared(run.task),
+            **self._protocol_fields(run.task),
             **own,
         )
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], source: str = "the plan") -> Plan:
-        """The inverse of `as_dict`. Raises DataError where `values` are of another version."""
+    def from_dict(cls, values: Mapping[str, Any], source: str = "the plan") -> Experiment:
+        """The inverse of `to_dict`. Raises DataError where `values` are of another version."""
         try:
-            dense = values.get("segmentation")
-            recipe = Recipe if dense is None else Course
-            entries = tuple(
-                Entry(**{**entry, "candidates": tuple(Candidate(c["spec"], recipe(**c["recipe"])) for c in rows)})
-                for entry, rows in ((entry, entry["candidates"]) for entry in values["entries"])
+            values = upgrade_experiment(values)
+            segmentation = values.get("segmentation")
+            config_class = TrainingConfig if segmentation is None else Course
+            methods = tuple(
+                MethodRow(
+                    **{
+                        **row,
+                        "settings": tuple(Setting(s["spec"], config_class(**s["config"])) for s in row["settings"]),
+                    }
+                )
+                for row in values["methods"]
             )
             tasks = tuple(Task(**{**task, "notes": tuple(task["notes"])}) for task in values["tasks"])
-            protocol = Protocol(**values["protocol"])
-            segmentation = None if dense is None else Segmentation(**dense)
-            made = {"entries": entries, "tasks": tasks, "protocol": protocol, "segmentation": segmentation}
-            return cls(**{**values, **made})
+            resolved = {
+                "methods": methods,
+                "tasks": tasks,
+                "protocol": Protocol(**values["protocol"]),
+                "segmentation": None if segmentation is None else SegmentationOptions(**segmentation),
+            }
+            return cls(**{**values, **resolved})
         except (TypeError, KeyError) as error:
             raise DataError(
                 f"{source} cannot be read by this vpt ({error}); give the plan again to `vpt bench run`"
             ) from error
 
-    def _run(self, task: Task, entry: Entry, stage: Stage, candidate: Candidate) -> Run:
-        key = (task.name, entry.name, stage, candidate)
-        if key not in self._made:
-            self._made[key] = Run(task, entry.name, stage, candidate, self._config(task, stage, candidate))
-        return self._made[key]
+    def _make_run(self, task: Task, row: MethodRow, stage: Stage, setting: Setting) -> Run:
+        key = (task.name, row.name, stage, setting)
+        if key not in self._run_cache:
+            self._run_cache[key] = Run(task, row.name, stage, setting, self._run_config(task, stage, setting))
+        return self._run_cache[key]
 
-    def _config(self, task: Task, stage: Stage, candidate: Candidate) -> dict[str, Any]:
+    def _run_config(self, task: Task, stage: Stage, setting: Setting) -> dict[str, Any]:
         own: dict[str, Any] = {} if task.augment is None else {"augment": task.augment}  # the recipe is the plan's
-        if task.recipe(candidate.recipe).augment in SIDES:
-            own["crops"] = CROPS
+        if task.resolve_config(setting.config).augment in CROP_SCALE:
+            own["crop_version"] = CROP_VERSION
         if self.segmentation is not None:
-            own["segmentation"] = self._dense(task)
+            own["segmentation"] = self._segmentation_fields(task)
         return {
-            "protocol": PROTOCOL,
+            "protocol": PROTOCOL_VERSION,
             "task": task.name,
-            "data": {part: task.digests[part] for part in _PARTS[stage]},
+            "data": {split: task.digests[split] for split in _STAGE_SPLITS[stage]},
             "backbone": self.backbone,
             "fingerprint": self.fingerprint,
-            "method": candidate.spec,
-            "recipe": candidate.recipe.as_dict(),
+            "method": setting.spec,
+            "training": setting.config.to_dict(),
             "stage": stage,
-            "train_on": "train" if stage == "choose" else "trainval",
-            **self._shared(task),
+            "train_on": "train" if stage == "search" else "trainval",
+            **self._protocol_fields(task),
             **own,
         }
 
-    def _shared(self, task: Task) -> dict[str, Any]:
+    def _protocol_fields(self, task: Task) -> dict[str, Any]:
         """The protocol as the fields of a job on this task."""
         shared = asdict(self.protocol)
         del shared["seeds"]  # how many there are does not change any one of them
         return shared if task.resize is None else {**shared, "resize": task.resize}
 
-    def _dense(self, task: Task) -> dict[str, Any]:
+    def _segmentation_fields(self, task: Task) -> dict[str, Any]:
         """What a segmentation job has besides."""
-        return {**asdict(self.segmentation), **task.masks} if self.segmentation else {}
+        return {**asdict(self.segmentation), **task.mask_options} if self.segmentation else {}

@@ -6,10 +6,10 @@ import statistics
 from collections.abc import Sequence
 from html import escape
 
-from vpt.experiments.charts import bars, scatter, sparkline
-from vpt.experiments.results import Outcome
+from vpt.experiments.charts import bar_chart, scatter_plot, sparkline
+from vpt.experiments.results import ExperimentResults
 from vpt.experiments.significance import group_mean
-from vpt.experiments.tables import MISSING, PROTOCOL, Table
+from vpt.experiments.tables import MISSING, PROTOCOL_DESCRIPTION, Table
 
 _STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1c1c1c; --soft: #666; --rule: #ddd; --up: #1a6fb5;
@@ -35,7 +35,9 @@ dt { font-weight: 600; } dd { margin: 0 0 .5rem; overflow-wrap: anywhere; }
 """
 
 
-def page(title: str, outcome: Outcome, tables: Sequence[Table], provenance: Sequence[tuple[str, str]]) -> str:
+def render_page(
+    title: str, results: ExperimentResults, tables: Sequence[Table], provenance: Sequence[tuple[str, str]]
+) -> str:
     """The whole page."""
     first, *rest = map(_section, tables)
     facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in provenance)
@@ -43,8 +45,8 @@ def page(title: str, outcome: Outcome, tables: Sequence[Table], provenance: Sequ
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        f'<h1>{escape(title)}</h1>\n<p class="note">{escape(PROTOCOL)}</p>\n'
-        f"{first}{_differences(outcome)}{_parameters(outcome)}{''.join(rest)}{_curves(outcome)}"
+        f'<h1>{escape(title)}</h1>\n<p class="note">{escape(PROTOCOL_DESCRIPTION)}</p>\n'
+        f"{first}{_differences(results)}{_parameters(results)}{''.join(rest)}{_curves(results)}"
         f"<section>\n<h2>Made with</h2>\n<dl>{facts}</dl>\n</section>\n</body>\n</html>\n"
     )
 
@@ -53,7 +55,7 @@ def _section(table: Table) -> str:
     def row(cells: Sequence[str], tag: str) -> str:
         inside = ""
         for i, cell in enumerate(cells):
-            kinds = " ".join(["word"] * (i < table.words) + ["long"] * (len(cell) > 60))
+            kinds = " ".join(["word"] * (i < table.num_text_columns) + ["long"] * (len(cell) > 60))
             inside += f'<{tag} class="{kinds}">{escape(cell)}</{tag}>' if kinds else f"<{tag}>{escape(cell)}</{tag}>"
         return f"<tr>{inside}</tr>\n"
 
@@ -65,56 +67,58 @@ def _section(table: Table) -> str:
     )
 
 
-def _differences(outcome: Outcome) -> str:
+def _differences(results: ExperimentResults) -> str:
     """A chart for each method: its points above the baseline in every task."""
     points = {
-        method: {task: 100 * value for task, value in outcome.differences(method).items()}
-        for method in outcome.methods
-        if outcome.differences(method)
+        method: {task: 100 * value for task, value in results.differences(method).items()}
+        for method in results.methods
+        if results.differences(method)
     }
     if not points:
         return ""
     limit = max(abs(value) for values in points.values() for value in values.values())
-    title = f"Points above {outcome.plan.baseline}, task by task"
+    title = f"Points above {results.experiment.baseline}, task by task"
     figures = "".join(
-        f"<figure><h3>{escape(method)}</h3>{bars(f'{method}: {title}', values, limit)}</figure>\n"
+        f"<figure><h3>{escape(method)}</h3>{bar_chart(f'{method}: {title}', values, limit)}</figure>\n"
         for method, values in points.items()
     )
     return f'<section>\n<h2>{escape(title)}</h2>\n<div class="charts">\n{figures}</div>\n</section>\n'
 
 
-def _parameters(outcome: Outcome) -> str:
+def _parameters(results: ExperimentResults) -> str:
     """Accuracy against trained parameters, for the methods whose every cell is there."""
     points = {}
-    for method in outcome.methods:
-        mean = group_mean(list(outcome.means(method).values()))
-        trained = [cell.trained for cell in outcome.of(method) if cell.trained is not None]
+    for method in results.methods:
+        mean = group_mean(list(results.means(method).values()))
+        trained = [
+            cell.trainable_parameters for cell in results.cells_of(method) if cell.trainable_parameters is not None
+        ]
         if mean is not None and trained:
             points[method] = (statistics.fmean(trained), 100 * mean)
     if not points:
         return ""
     title = "Accuracy against trained parameters"
-    left_out = [method for method in outcome.methods if method not in points]
+    left_out = [method for method in results.methods if method not in points]
     note = "Means over all tasks." + (f" Left out, for cells are missing: {', '.join(left_out)}." if left_out else "")
     return (
-        f'<section>\n<h2>{title}</h2>\n<figure class="scroll wide">{scatter(title, points, outcome.metric)}</figure>\n'
+        f'<section>\n<h2>{title}</h2>\n<figure class="scroll wide">{scatter_plot(title, points, results.metric)}</figure>\n'
         f'<p class="note">{escape(note)}</p>\n</section>\n'
     )
 
 
-def _curves(outcome: Outcome) -> str:
+def _curves(results: ExperimentResults) -> str:
     """The training loss of every final run by epoch, a small chart for each cell; a task has one scale."""
     losses = {
-        key: [[epoch["train_loss"] for epoch in record.history] for record in cell.final if record.history]
-        for key, cell in outcome.cells.items()
+        key: [[epoch["train_loss"] for epoch in record.history] for record in cell.final_records if record.history]
+        for key, cell in results.cells.items()
     }
     if not any(losses.values()):
         return ""
     title = "Curves"
-    header = "".join(f'<th class="word">{escape(name)}</th>' for name in ("task", *outcome.methods))
+    header = "".join(f'<th class="word">{escape(name)}</th>' for name in ("task", *results.methods))
     body = ""
-    for task in outcome.plan.tasks:
-        mine = {method: losses[task.name, method] for method in outcome.methods}
+    for task in results.experiment.tasks:
+        mine = {method: losses[task.name, method] for method in results.methods}
         high = max((loss for curves in mine.values() for curve in curves for loss in curve), default=1.0)
         charts = (
             sparkline(f"{task.name}, {method}: training loss", curves, 0.0, high) if curves else MISSING

@@ -17,33 +17,33 @@ from pathlib import Path
 import torch
 
 from vpt.errors import VptError
-from vpt.experiments.experiment import Plan
+from vpt.experiments.experiment import Experiment
 from vpt.experiments.runner import Board
-from vpt.experiments.search import known
+from vpt.experiments.search import resolved_runs
 from vpt.experiments.store import Store
-from vpt.experiments.worker import PAUSE, without_result, work
+from vpt.experiments.worker import POLL_INTERVAL, error_record, run_worker
 
-_LOST = 75  # exit code of a worker whose run was taken over; the system's own name for it is "try again"
+_LOCK_LOST_EXIT_CODE = 75  # exit code of a worker whose run was taken over; the system's own name for it is "try again"
 
 
 @dataclass(frozen=True)
-class Processes:
+class LocalExecutor:
     """So many workers at once; several GPUs are dealt out in turn."""
 
     workers: int = 1
 
-    def work(self, plan: Plan, store: Store, board: Board) -> None:
+    def execute(self, experiment: Experiment, store: Store, board: Board) -> None:
         """Do runs until none is left that can be done."""
         board.tell(self.workers)
-        processes = [_start(plan, store, index, self.workers) for index in range(self.workers)]
+        processes = [_start_worker(experiment, store, index, self.workers) for index in range(self.workers)]
         try:
             while True:
-                time.sleep(PAUSE)
+                time.sleep(POLL_INTERVAL)
                 board.tell(self.workers)
                 for index, process in enumerate(processes):
                     if process.exitcode:
-                        _bury(process, plan, store, board)
-                        processes[index] = _start(plan, store, index, self.workers)
+                        _handle_dead_worker(process, experiment, store, board)
+                        processes[index] = _start_worker(experiment, store, index, self.workers)
                 if not any(process.is_alive() for process in processes):
                     break
         finally:
@@ -51,33 +51,33 @@ class Processes:
                 process.terminate()  # a record is written in one step, so nothing is left half done
             for process in processes:
                 process.join()
-                store.claims.release_of(process.pid or 0)
+                store.locks.release_process(process.pid or 0)
 
 
-def _start(plan: Plan, store: Store, index: int, workers: int) -> BaseProcess:
+def _start_worker(experiment: Experiment, store: Store, index: int, workers: int) -> BaseProcess:
     threads = max(1, torch.get_num_threads() // workers)
     process = multiprocessing.get_context("spawn").Process(
-        target=_worker, args=(plan, store.folder, index, threads), name=f"worker {index + 1}"
+        target=_worker_main, args=(experiment, store.folder, index, threads), name=f"worker {index + 1}"
     )
-    with _deaf_to_interrupts():
+    with _ignore_interrupts():
         process.start()
     return process
 
 
-def _worker(plan: Plan, folder: Path, index: int, threads: int) -> None:
+def _worker_main(experiment: Experiment, folder: Path, index: int, threads: int) -> None:
     """The inside of a worker's process."""
     torch.set_num_threads(threads)
     if torch.cuda.is_available():
         os.environ["LOCAL_RANK"] = str(index % torch.cuda.device_count())
-    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    threading.Thread(target=_exit_with_parent, name="parent", daemon=True).start()
     try:
-        work(plan, Store(folder), lost=lambda: os._exit(_LOST))
+        run_worker(experiment, Store(folder), on_lost=lambda: os._exit(_LOCK_LOST_EXIT_CODE))
     except VptError as error:  # such as a full disk; a run that goes wrong is a record and does not end here
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     """A runner that was killed cannot end its workers; the next one would wait for them."""
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -85,28 +85,28 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _bury(process: BaseProcess, plan: Plan, store: Store, board: Board) -> None:
+def _handle_dead_worker(process: BaseProcess, experiment: Experiment, store: Store, board: Board) -> None:
     """Say what a worker died of, and record it for the run it had, which would kill the next worker too."""
-    if process.exitcode == _LOST:
+    if process.exitcode == _LOCK_LOST_EXIT_CODE:
         board.note(f"{process.name} was silent for so long that its run was taken over; it begins another")
         return
     code = process.exitcode or 0
-    why = f"signal {signal.Signals(-code).name}, perhaps for want of memory" if code < 0 else f"exit code {code}"
-    had = [run_id for run_id, owner in store.claims.held().items() if owner == process.pid]
-    if not had:
-        raise VptError(f"{process.name} ended with {why}, and not over a run; the text above says more")
-    runs = known(plan, store.records())
-    for run_id in had:
-        if run_id in runs and not store.has(run_id):
-            text = f"its worker ended with {why}"
+    reason = f"signal {signal.Signals(-code).name}, perhaps for want of memory" if code < 0 else f"exit code {code}"
+    run_ids = [run_id for run_id, owner in store.locks.held().items() if owner == process.pid]
+    if not run_ids:
+        raise VptError(f"{process.name} ended with {reason}, and not over a run; the text above says more")
+    runs = resolved_runs(experiment, store.records())
+    for run_id in run_ids:
+        if run_id in runs and not store.has_record(run_id):
+            text = f"its worker ended with {reason}"
             board.note(f"{runs[run_id].label}: {text}")
-            store.write(without_result(runs[run_id], text))
-        store.claims.end(run_id)  # only now: it would end the next worker, too
+            store.write(error_record(runs[run_id], text))
+        store.locks.force_release(run_id)  # only now: it would end the next worker, too
 
 
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Processes started here ignore Ctrl-C: it is the runner that ends them, once it is sure of their claims."""
+def _ignore_interrupts() -> Iterator[None]:
+    """Processes started here ignore Ctrl-C: it is the runner that ends them, once it is sure of their locks."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -17,18 +17,18 @@ from typing import Any
 import torch
 
 from vpt.core.io import write_atomic
-from vpt.core.optional import need
+from vpt.core.optional import import_optional
 from vpt.errors import VptError
-from vpt.experiments.experiment import Plan, Run
-from vpt.experiments.run_lock import BEAT, Claim
+from vpt.experiments.experiment import Experiment, Run
+from vpt.experiments.run_lock import HEARTBEAT_INTERVAL, RunLock
 from vpt.experiments.runner import Board
-from vpt.experiments.search import bundles
+from vpt.experiments.search import run_batches
 from vpt.experiments.store import Record, Store
-from vpt.experiments.worker import PAUSE, execute, without_result
+from vpt.experiments.worker import POLL_INTERVAL, error_record, execute_runs
 
 
 @dataclass(frozen=True)
-class RayCluster:
+class RayExecutor:
     """address: as `ray.init` takes it, such as "ray://host:10001"; None is the cluster this machine is part of, or a
     new one on it alone. cpus, gpus: what a run asks for; parts of a GPU will do. retries: after the loss of a node.
     """
@@ -38,26 +38,26 @@ class RayCluster:
     gpus: float = 0.0
     retries: int = 3
 
-    def work(self, plan: Plan, store: Store, board: Board) -> None:
+    def execute(self, experiment: Experiment, store: Store, board: Board) -> None:
         """Do runs until none is left that can be done.
 
         Raises VptError without Ray, and where no cluster answers.
         """
-        ray = need("ray", "ray", "work on a cluster")
-        mine = not ray.is_initialized()
-        if mine:
+        ray = import_optional("ray", "ray", "work on a cluster")
+        initialized_here = not ray.is_initialized()
+        if initialized_here:
             self._connect(ray)
         try:
-            _Sweep(self, ray, plan, store, board).finish()
+            _ClusterRuns(self, ray, experiment, store, board).run_all()
         finally:
-            if mine:
+            if initialized_here:
                 ray.shutdown()
 
-    def at_once(self, ray: Any) -> int:
+    def max_parallel_runs(self, ray: Any) -> int:
         """How many runs the cluster has room for."""
-        there = ray.cluster_resources()
-        asked = {"CPU": self.cpus, "GPU": self.gpus}
-        room = [int(there.get(name, 0.0) / amount) for name, amount in asked.items() if amount]
+        resources = ray.cluster_resources()
+        requested = {"CPU": self.cpus, "GPU": self.gpus}
+        room = [int(resources.get(name, 0.0) / amount) for name, amount in requested.items() if amount]
         return max(1, min(room, default=1))
 
     def _connect(self, ray: Any) -> None:
@@ -67,100 +67,104 @@ class RayCluster:
             raise VptError(f"no Ray cluster answers at {self.address or 'this machine'}: {error}") from error
 
 
-class _Sweep:
-    """The runs that are with the cluster, and their claims."""
+class _ClusterRuns:
+    """The runs that are with the cluster, and their locks."""
 
-    def __init__(self, place: RayCluster, ray: Any, plan: Plan, store: Store, board: Board) -> None:
-        self.place, self.ray, self.plan, self.store, self.board = place, ray, plan, store, board
-        self.task = ray.remote(num_cpus=place.cpus, num_gpus=place.gpus, max_retries=place.retries)(_do)
-        self.sent_plan = ray.put(plan)
-        self.pending: dict[Any, tuple[tuple[Run, ...], Claim]] = {}
-        self.last_beat = time.monotonic()
+    def __init__(self, executor: RayExecutor, ray: Any, experiment: Experiment, store: Store, board: Board) -> None:
+        self.executor, self.ray, self.experiment, self.store, self.board = executor, ray, experiment, store, board
+        self.task = ray.remote(num_cpus=executor.cpus, num_gpus=executor.gpus, max_retries=executor.retries)(
+            _run_remotely
+        )
+        self.experiment_ref = ray.put(experiment)
+        self.pending: dict[Any, tuple[tuple[Run, ...], RunLock]] = {}
+        self.last_refresh = time.monotonic()
 
-    def finish(self) -> None:
+    def run_all(self) -> None:
         """Send and fetch until nothing is left."""
         try:
-            while self._send() or bundles(self.plan, self.store.records()):
-                ended: list[Any] = []
+            while self._submit() or run_batches(self.experiment, self.store.records()):
+                finished: list[Any] = []
                 if self.pending:
-                    ended, _ = self.ray.wait(list(self.pending), timeout=PAUSE)
+                    finished, _ = self.ray.wait(list(self.pending), timeout=POLL_INTERVAL)
                 else:
-                    time.sleep(PAUSE)  # other runners hold the last ones
-                for task in ended:
-                    self._fetch(task)
-                self._beat()
-                self.board.tell(self.place.at_once(self.ray))
+                    time.sleep(POLL_INTERVAL)  # other runners hold the last ones
+                for task in finished:
+                    self._collect(task)
+                self._refresh_locks()
+                self.board.tell(self.executor.max_parallel_runs(self.ray))
         finally:
-            for task, (_, claim) in self.pending.items():
+            for task, (_, lock) in self.pending.items():
                 self.ray.cancel(task, force=True)
-                claim.release()
+                lock.release()
 
-    def _send(self) -> bool:
+    def _submit(self) -> bool:
         """Hand over what there is room for, and as much again, so that no node waits; whether anything is pending."""
-        room = 2 * self.place.at_once(self.ray) - len(self.pending)
+        room = 2 * self.executor.max_parallel_runs(self.ray) - len(self.pending)
         held = {runs[0].id for runs, _ in self.pending.values()}
-        for runs in bundles(self.plan, self.store.records()):
+        for runs in run_batches(self.experiment, self.store.records()):
             if room <= 0:
                 break
-            claim = None if runs[0].id in held else self.store.claims.take(runs[0].id)
-            if claim is None:
+            lock = None if runs[0].id in held else self.store.locks.acquire(runs[0].id)
+            if lock is None:
                 continue
-            if all(self.store.has(run.id) for run in runs):  # ended between our look at the folder and our claim
-                claim.release()
+            if all(self.store.has_record(run.id) for run in runs):  # ended between our look at the folder and our lock
+                lock.release()
                 continue
-            threads = max(1, int(self.place.cpus))
-            given = (self.sent_plan, runs, claim, self.store.folder, threads)
-            self.pending[self.task.options(name=runs[0].label).remote(*given)] = (runs, claim)
+            threads = max(1, int(self.executor.cpus))
+            arguments = (self.experiment_ref, runs, lock, self.store.folder, threads)
+            self.pending[self.task.options(name=runs[0].label).remote(*arguments)] = (runs, lock)
             room -= 1
         return bool(self.pending)
 
-    def _fetch(self, task: Any) -> None:
-        runs, claim = self.pending.pop(task)
+    def _collect(self, task: Any) -> None:
+        runs, lock = self.pending.pop(task)
         try:
             records, tuned = self.ray.get(task)
         except self.ray.exceptions.RayError as error:
-            said = " ".join(str(error).split())
-            records, tuned = [without_result(runs[0], f"Ray gave no result: {said}")], {}
+            message = " ".join(str(error).split())
+            records, tuned = [error_record(runs[0], f"Ray gave no result: {message}")], {}
         for record in records:
             if record.id in tuned:
-                self.store.tuned(record.id).parent.mkdir(parents=True, exist_ok=True)
-                write_atomic(self.store.tuned(record.id), tuned[record.id])
-            if not self.store.has(record.id):
+                self.store.tuned_path(record.id).parent.mkdir(parents=True, exist_ok=True)
+                write_atomic(self.store.tuned_path(record.id), tuned[record.id])
+            if not self.store.has_record(record.id):
                 self.store.write(record)
-        claim.release()
+        lock.release()
 
-    def _beat(self) -> None:
-        """Give signs of life for all claims; what was taken over meanwhile is left to who took it."""
-        if time.monotonic() - self.last_beat < BEAT:
+    def _refresh_locks(self) -> None:
+        """Give signs of life for all locks; what was taken over meanwhile is left to who took it."""
+        if time.monotonic() - self.last_refresh < HEARTBEAT_INTERVAL:
             return
-        self.last_beat = time.monotonic()
-        for task, (runs, claim) in list(self.pending.items()):
-            if not claim.beat():
+        self.last_refresh = time.monotonic()
+        for task, (runs, lock) in list(self.pending.items()):
+            if not lock.refresh():
                 self.board.note(f"{runs[0].label}: another runner has taken it over")
                 self.ray.cancel(task, force=True)
                 del self.pending[task]
 
 
-def _do(
-    plan: Plan, runs: Sequence[Run], claim: Claim, folder: Path, threads: int
+def _run_remotely(
+    experiment: Experiment, runs: Sequence[Run], lock: RunLock, folder: Path, threads: int
 ) -> tuple[list[Record], dict[str, bytes]]:
     """The inside of a Ray task: records, and tuned files by run where the folder is not to be seen from here."""
     torch.set_num_threads(threads)
     store = Store(folder)
-    if _sees(claim):
-        return execute(plan, runs, store), {}
-    here = Store(Path(tempfile.gettempdir()) / f"vpt-{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}")
-    records = execute(plan, runs, here)
-    tuned = {run.id: here.tuned(run.id).read_bytes() for run in runs if here.tuned(run.id).exists()}
+    if _sees_lock(lock):
+        return execute_runs(experiment, runs, store), {}
+    local_store = Store(Path(tempfile.gettempdir()) / f"vpt-{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}")
+    records = execute_runs(experiment, runs, local_store)
+    tuned = {
+        run.id: local_store.tuned_path(run.id).read_bytes() for run in runs if local_store.tuned_path(run.id).exists()
+    }
     for run in runs:
-        here.tuned(run.id).unlink(missing_ok=True)
-        here.clear(run.id)
+        local_store.tuned_path(run.id).unlink(missing_ok=True)
+        local_store.remove_work(run.id)
     return records, tuned
 
 
-def _sees(claim: Claim) -> bool:
-    """Whether this machine sees the folder of a claim, and not another one of the same name."""
+def _sees_lock(lock: RunLock) -> bool:
+    """Whether this machine sees the folder of a lock, and not another one of the same name."""
     try:
-        return claim.path.read_text() == claim.text
+        return lock.path.read_text() == lock.token
     except OSError:
         return False

@@ -1,7 +1,7 @@
 """Who does which run: lock files with a heartbeat, so that two processes never do one run, and none is lost.
 
-A claim on run ID is the file ID.N, made in one step that only one process can win. The highest N holds. A claim whose
-owner is dead is not removed but outbid by ID.N+1, again in one step: removing it could hit another's new claim.
+A lock on run ID is the file ID.N, made in one step that only one process can win. The highest N holds. A lock whose
+owner is dead is not removed but outbid by ID.N+1, again in one step: removing it could hit another's new lock.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-BEAT = 1.0  # seconds between two signs of life
-QUIET = 3.0  # without one for so long, a claim is void if its process is gone from this machine
-STALE = 120.0  # and after so long whatever is known of its process
+HEARTBEAT_INTERVAL = 1.0  # seconds between two signs of life
+DEAD_TIMEOUT = 3.0  # without one for so long, a lock is void if its process is gone from this machine
+STALE_TIMEOUT = 120.0  # and after so long whatever is known of its process
 
 
 @dataclass(frozen=True)
-class Claim:
-    """A run that this process holds. text: who made it; no two claims have the same."""
+class RunLock:
+    """A run that this process holds. text: who made it; no two locks have the same."""
 
     folder: Path
     run_id: str
-    number: int
-    text: str
+    generation: int
+    token: str
 
     @property
     def path(self) -> Path:
         """Its file."""
-        return self.folder / f"{self.run_id}.{self.number}"
+        return self.folder / f"{self.run_id}.{self.generation}"
 
-    def beat(self) -> bool:
+    def refresh(self) -> bool:
         """Give a sign of life. False when another process has taken over."""
         try:
             os.utime(self.path)
@@ -43,110 +43,110 @@ class Claim:
             return False
         except OSError:  # a network folder that is away for a moment: the next sign of life may come through
             return True
-        return max(_numbers(self.folder, self.run_id), default=-1) == self.number
+        return max(_generations(self.folder, self.run_id), default=-1) == self.generation
 
     def release(self) -> None:
-        """Give the run back, or end it: the claims before it go first, so that it holds to the end."""
-        for number in range(self.number + 1):
-            (self.folder / f"{self.run_id}.{number}").unlink(missing_ok=True)
+        """Give the run back, or end it: the locks before it go first, so that it holds to the end."""
+        for generation in range(self.generation + 1):
+            (self.folder / f"{self.run_id}.{generation}").unlink(missing_ok=True)
 
 
-class Claims:
-    """All claims of one folder."""
+class RunLocks:
+    """All locks of one folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def take(self, run_id: str) -> Claim | None:
-        """Claim a run; None where another process holds it, or was faster."""
+    def acquire(self, run_id: str) -> RunLock | None:
+        """Lock a run; None where another process holds it, or was faster."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        highest = max(_numbers(self.folder, run_id), default=-1)
-        before = self.folder / f"{run_id}.{highest}"
-        seen = None if highest < 0 else _void(before)
-        if highest >= 0 and seen is None:
+        highest = max(_generations(self.folder, run_id), default=-1)
+        previous = self.folder / f"{run_id}.{highest}"
+        expired = None if highest < 0 else _expired_token(previous)
+        if highest >= 0 and expired is None:
             return None
-        claim = Claim(self.folder, run_id, highest + 1, f"{socket.gethostname()} {os.getpid()} {uuid.uuid4().hex}")
+        lock = RunLock(self.folder, run_id, highest + 1, f"{socket.gethostname()} {os.getpid()} {uuid.uuid4().hex}")
         try:
-            with claim.path.open("x") as file:
-                file.write(claim.text)
+            with lock.path.open("x") as file:
+                file.write(lock.token)
         except FileExistsError:
             return None
-        if seen is not None and _text(before) != seen:  # it was ended meanwhile, and perhaps claimed anew
-            claim.path.unlink(missing_ok=True)
+        if expired is not None and _read_token(previous) != expired:  # it was ended meanwhile, and perhaps locked anew
+            lock.path.unlink(missing_ok=True)
             return None
-        return claim
+        return lock
 
     def held(self) -> dict[str, int]:
-        """Run -> process id, for the claims of this machine; 0 for those of another."""
+        """Run -> process id, for the locks of this machine; 0 for those of another."""
         found: dict[str, int] = {}
-        numbered = [path for path in self.folder.glob("*.*") if path.suffix[1:].isdigit()]  # others are strays
-        for path in sorted(numbered, key=lambda path: int(path.suffix[1:])):
-            host, process = _owner(_text(path))
+        lock_files = [path for path in self.folder.glob("*.*") if path.suffix[1:].isdigit()]  # others are strays
+        for path in sorted(lock_files, key=lambda path: int(path.suffix[1:])):
+            host, process = _parse_owner(_read_token(path))
             found[path.stem] = process if host == socket.gethostname() else 0
         return found
 
-    def release_of(self, process: int) -> list[str]:
+    def release_process(self, process: int) -> list[str]:
         """Give back what a process of this machine held that has ended; the runs."""
         runs = [run_id for run_id, owner in self.held().items() if owner == process]
         for run_id in runs:
-            self.end(run_id)
+            self.force_release(run_id)
         return runs
 
-    def end(self, run_id: str) -> None:
-        """Remove all claims on a run that is over."""
-        for number in sorted(_numbers(self.folder, run_id)):
-            (self.folder / f"{run_id}.{number}").unlink(missing_ok=True)
+    def force_release(self, run_id: str) -> None:
+        """Remove all locks on a run that is over."""
+        for generation in sorted(_generations(self.folder, run_id)):
+            (self.folder / f"{run_id}.{generation}").unlink(missing_ok=True)
 
 
 @contextmanager
-def beating(claim: Claim, lost: Callable[[], None]) -> Iterator[None]:
+def heartbeat(lock: RunLock, on_lost: Callable[[], None]) -> Iterator[None]:
     """Give signs of life from a thread; `lost` is called there when another process has taken over."""
-    ended = threading.Event()
+    stopped = threading.Event()
 
-    def beat() -> None:
-        while not ended.wait(BEAT):
-            if not claim.beat() and not ended.is_set():
-                lost()
+    def refresh() -> None:
+        while not stopped.wait(HEARTBEAT_INTERVAL):
+            if not lock.refresh() and not stopped.is_set():
+                on_lost()
                 return
 
-    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread = threading.Thread(target=refresh, name="heartbeat", daemon=True)
     thread.start()
     try:
         yield
     finally:
-        ended.set()
+        stopped.set()
         thread.join()
 
 
-def _void(path: Path) -> str | None:
-    """What stands in a claim that no longer holds; None where it does, or is gone."""
+def _expired_token(path: Path) -> str | None:
+    """What stands in a lock that no longer holds; None where it does, or is gone."""
     try:
-        quiet = time.time() - path.stat().st_mtime
+        silent_for = time.time() - path.stat().st_mtime
     except FileNotFoundError:
         return None
-    text = _text(path)
-    host, process = _owner(text)
-    gone = host == socket.gethostname() and not _alive(process)
-    return text if quiet > (QUIET if gone else STALE) else None
+    token = _read_token(path)
+    host, process = _parse_owner(token)
+    owner_is_dead = host == socket.gethostname() and not _is_alive(process)
+    return token if silent_for > (DEAD_TIMEOUT if owner_is_dead else STALE_TIMEOUT) else None
 
 
-def _numbers(folder: Path, run_id: str) -> list[int]:
+def _generations(folder: Path, run_id: str) -> list[int]:
     return [int(path.suffix[1:]) for path in folder.glob(f"{run_id}.*") if path.suffix[1:].isdigit()]
 
 
-def _text(path: Path) -> str | None:
+def _read_token(path: Path) -> str | None:
     try:
         return path.read_text()
     except FileNotFoundError:
         return None
 
 
-def _owner(text: str | None) -> tuple[str, int]:
-    host, process, *_ = [*(text or "").split(), "", "0"]
+def _parse_owner(token: str | None) -> tuple[str, int]:
+    host, process, *_ = [*(token or "").split(), "", "0"]
     return host, int(process) if process.isdigit() else 0
 
 
-def _alive(process: int) -> bool:
+def _is_alive(process: int) -> bool:
     if os.name == "nt":  # where os.kill ends the process whatever the signal
         return True
     try:

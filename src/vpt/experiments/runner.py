@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from vpt.experiments.experiment import Plan, Run
-from vpt.experiments.search import known, left, ready
+from vpt.experiments.experiment import Experiment, Run
+from vpt.experiments.search import remaining_runs, resolved_runs, runnable_runs
 from vpt.experiments.store import Record, Store
 
 
@@ -28,26 +28,26 @@ class RunListener:
 class Board:
     """Tells a listener of new records, and guesses how long the rest takes."""
 
-    def __init__(self, plan: Plan, store: Store, listener: RunListener) -> None:
-        self.plan, self.store, self.listener = plan, store, listener
+    def __init__(self, experiment: Experiment, store: Store, listener: RunListener) -> None:
+        self.experiment, self.store, self.listener = experiment, store, listener
         self.told = set(store.records())
 
     def note(self, text: str) -> None:
         """Something the user should know."""
         self.listener.note(text)
 
-    def tell(self, at_once: int) -> None:
-        """Look for new records. at_once: runs that are done at the same time."""
+    def tell(self, parallel_runs: int) -> None:
+        """Look for new records. parallel_runs: runs that are done at the same time."""
         records = self.store.records()
-        runs = known(self.plan, records)
+        runs = resolved_runs(self.experiment, records)
         for run_id in [run_id for run_id in runs if run_id in records and run_id not in self.told]:
             self.told.add(run_id)
             self.listener.ended(runs[run_id], records[run_id])
-        rest = left(self.plan, records)
+        rest = remaining_runs(self.experiment, records)
         done = sum(run_id in records for run_id in runs)
-        self.listener.progress(done, done + len(rest), self._seconds(rest, list(records.values()), at_once))
+        self.listener.progress(done, done + len(rest), self._seconds(rest, list(records.values()), parallel_runs))
 
-    def _seconds(self, rest: Sequence[Run | None], records: Sequence[Record], at_once: int) -> float | None:
+    def _seconds(self, rest: Sequence[Run | None], records: Sequence[Record], parallel_runs: int) -> float | None:
         """Each run as long as those of its method and stage so far, or as all of them where there are none."""
         times: dict[tuple[str, str] | None, list[float]] = {}
         for record in records:
@@ -56,17 +56,19 @@ class Board:
         if not times:
             return None
         means = {key: statistics.mean(values) for key, values in times.items()}
-        return sum(means.get((run.method, run.stage) if run else None, means[None]) for run in rest) / at_once
+        return sum(means.get((run.method, run.stage) if run else None, means[None]) for run in rest) / parallel_runs
 
 
-class Place(Protocol):
+class Executor(Protocol):
     """Where runs are done: processes of this machine, or a cluster."""
 
-    def work(self, plan: Plan, store: Store, board: Board) -> None:
+    def execute(self, experiment: Experiment, store: Store, board: Board) -> None:
         """Do runs until none is left that can be done; the board is told of each."""
 
 
-def run(plan: Plan, folder: Path, place: Place, listener: RunListener | None = None) -> dict[str, Record]:
+def run_experiment(
+    experiment: Experiment, folder: Path, executor: Executor, listener: RunListener | None = None
+) -> dict[str, Record]:
     """Do what is missing of a plan in `folder`; the records of the plan.
 
     Runs that ended in an error (not: that diverged) are tried again. Interrupted or killed, the same call goes on.
@@ -74,15 +76,15 @@ def run(plan: Plan, folder: Path, place: Place, listener: RunListener | None = N
     """
     listener = listener or RunListener()
     store = Store(folder)
-    store.save_plan(plan)
-    retried = store.forget_errors()
-    store.tidy()
+    store.save_experiment(experiment)
+    retried = store.clear_errors()
+    store.clean_up()
     if retried:
         listener.note(f"{retried} runs that ended in an error are tried again")
-    board = Board(plan, store, listener)
-    if ready(plan, store.records()):
-        place.work(plan, store, board)
-    store.tidy()  # a worker that was killed meanwhile has left its halves
+    board = Board(experiment, store, listener)
+    if runnable_runs(experiment, store.records()):
+        executor.execute(experiment, store, board)
+    store.clean_up()  # a worker that was killed meanwhile has left its halves
     board.tell(1)
     records = store.records()
-    return {run_id: records[run_id] for run_id in known(plan, records) if run_id in records}
+    return {run_id: records[run_id] for run_id in resolved_runs(experiment, records) if run_id in records}

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from scipy import stats
 
-_DIGITS = 9  # differences are rounded to so many decimals, so that equal accuracies are equal
+_DECIMALS = 9  # differences are rounded to so many decimals, so that equal accuracies are equal
 
 
 def mean(values: Sequence[float]) -> float | None:
@@ -18,7 +18,7 @@ def mean(values: Sequence[float]) -> float | None:
     return statistics.fmean(values) if values else None
 
 
-def spread(values: Sequence[float]) -> float | None:
+def std(values: Sequence[float]) -> float | None:
     """The sample standard deviation (n - 1); None for fewer than two."""
     return statistics.stdev(values) if len(values) > 1 else None
 
@@ -39,7 +39,7 @@ def wins(ours: Mapping[str, float | None], theirs: Mapping[str, float | None]) -
 def differences(ours: Mapping[str, float | None], theirs: Mapping[str, float | None]) -> dict[str, float]:
     """ours - theirs, for the tasks that both have."""
     pairs = ((task, value, theirs.get(task)) for task, value in ours.items())
-    return {task: round(a - b, _DIGITS) for task, a, b in pairs if a is not None and b is not None}
+    return {task: round(a - b, _DECIMALS) for task, a, b in pairs if a is not None and b is not None}
 
 
 def wilcoxon(differences: Sequence[float]) -> float | None:

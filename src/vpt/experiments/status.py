@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vpt.experiments.search import chosen, known, left
+from vpt.experiments.search import best_setting, remaining_runs, resolved_runs
 from vpt.experiments.store import Store
 
 
@@ -19,44 +19,47 @@ class Status:
     done: int
     failed: int
     error: int
-    at_work: int
+    running: int
     rows: tuple[tuple[str, str, int, int], ...]
-    troubles: tuple[str, ...]
+    error_messages: tuple[str, ...]
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return asdict(self)
 
     def text(self) -> str:
         """The same for people."""
-        wide, names = max(len(row[0]) for row in self.rows), max(len(row[1]) for row in self.rows)
+        task_width, method_width = max(len(row[0]) for row in self.rows), max(len(row[1]) for row in self.rows)
         head = f"{self.name}: {self.done} of {self.total} runs done, {self.failed} diverged, {self.error} in error, "
-        lines = [f"{head}{self.at_work} at work"]
-        lines += [f"  {task:<{wide}}  {method:<{names}}  {done}/{all_}" for task, method, done, all_ in self.rows]
-        return "".join(f"{line}\n" for line in [*lines, *self.troubles])
+        lines = [f"{head}{self.running} at work"]
+        lines += [
+            f"  {task:<{task_width}}  {method:<{method_width}}  {done}/{total}"
+            for task, method, done, total in self.rows
+        ]
+        return "".join(f"{line}\n" for line in [*lines, *self.error_messages])
 
 
-def status(folder: Path) -> Status:
+def read_status(folder: Path) -> Status:
     """Read the plan and the records in `folder`. Raises DataError where there is no comparison."""
     store = Store(folder)
-    plan, records = store.plan(), store.records()
-    runs = known(plan, records)
-    mine = [records[run_id] for run_id in runs if run_id in records]
-    count = {state: sum(record.status == state for record in mine) for state in ("done", "failed", "error")}
+    experiment, records = store.load_experiment(), store.records()
+    runs = resolved_runs(experiment, records)
+    finished = [records[run_id] for run_id in runs if run_id in records]
+    count = {state: sum(record.status == state for record in finished) for state in ("done", "failed", "error")}
     rows = []
-    for task, entry in plan.cells():
-        candidate = chosen(plan, task, entry, records)
-        here = plan.choosing(task, entry)
-        all_ = len(here) + plan.protocol.seeds
-        here += [] if candidate is None else plan.final(task, entry, candidate)
-        rows.append((task.name, entry.name, sum(run.id in records for run in here), all_))
+    for task, row in experiment.cells():
+        setting = best_setting(experiment, task, row, records)
+        runs_of_cell = experiment.search_runs(task, row)
+        total = len(runs_of_cell) + experiment.protocol.seeds
+        runs_of_cell += [] if setting is None else experiment.final_runs(task, row, setting)
+        rows.append((task.name, row.name, sum(run.id in records for run in runs_of_cell), total))
     return Status(
-        name=plan.name,
-        total=len(mine) + len(left(plan, records)),
+        name=experiment.name,
+        total=len(finished) + len(remaining_runs(experiment, records)),
         done=count["done"],
         failed=count["failed"],
         error=count["error"],
-        at_work=len(store.claims.held()),
+        running=len(store.locks.held()),
         rows=tuple(rows),
-        troubles=tuple(f"{runs[r.id].label}  {r.status}: {r.error}" for r in mine if r.error),
+        error_messages=tuple(f"{runs[r.id].label}  {r.status}: {r.error}" for r in finished if r.error),
     )

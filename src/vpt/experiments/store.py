@@ -2,7 +2,7 @@
 
 plan.json       the plan, resolved
 runs/ID.json    a record: config, scores, history, cost, provenance
-claims/ID.N     who is at work on a run
+locks/ID.N     who is at work on a run
 work/ID.run/    an unfinished run, with its checkpoint
 tuned/ID.safetensors    the tuned files of final runs
 features/       features of the frozen backbone, shared by all runs
@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vpt.core.io import write_atomic
+from vpt.core.legacy_keys import upgrade_run_record
 from vpt.errors import DataError
-from vpt.experiments.experiment import METRICS, Plan
-from vpt.experiments.run_lock import Claims
+from vpt.experiments.experiment import METRICS, Experiment, run_id
+from vpt.experiments.run_lock import RunLocks
 
-FORMAT = 1
+RECORD_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,9 @@ class Record:
 
     status: "done"; "failed" where training diverged, a result like any other; "error" for what may go well the next
     time, such as a full disk. error: what was said then.
-    scores: part; top1, mean_per_class and per_class, or miou, pixel_accuracy and per_class; shares between 0 and 1.
+    scores: split; top1, mean_per_class and per_class, or miou, pixel_accuracy and per_class; shares between 0 and 1.
     history: one entry per epoch.
-    parameters: total, trained. cost: seconds of training, wall_seconds of the last sitting with reading and scoring,
+    parameters: total, trainable. cost: seconds of training, wall_seconds of the last sitting with reading and scoring,
     peak_memory_bytes, file_bytes, energy_joules of the whole device where it tells.
     provenance: hardware, versions, and when it ended.
     """
@@ -50,7 +51,7 @@ class Record:
     cost: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
-    format: int = FORMAT
+    format: int = RECORD_FORMAT
 
     @property
     def metric(self) -> str | None:
@@ -68,84 +69,90 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
-        self.claims = Claims(self.folder / "claims")
-        self._known: dict[str, Record] = {}
+        self.locks = RunLocks(self.folder / "locks")
+        self._records: dict[str, Record] = {}  # by the name of their file, without its suffix
+        self._file_names: dict[str, str] = {}  # of records whose file has the id of an earlier format
 
     @property
-    def features(self) -> Path:
+    def feature_cache(self) -> Path:
         """The cache of frozen features."""
         return self.folder / "features"
 
-    def out(self, run_id: str) -> Path:
+    def work_path(self, run_id: str) -> Path:
         """Where a run's tuned file is made; its run folder lies beside it."""
         return self.folder / "work" / f"{run_id}.safetensors"
 
-    def tuned(self, run_id: str) -> Path:
+    def tuned_path(self, run_id: str) -> Path:
         """Where a final run's tuned file stays."""
-        return self.folder / "tuned" / f"{run_id}.safetensors"
+        return self.folder / "tuned" / f"{self._file_names.get(run_id, run_id)}.safetensors"
 
-    def has(self, run_id: str) -> bool:
+    def has_record(self, run_id: str) -> bool:
         """Whether there is a record of this run."""
-        return self._path(run_id).exists()
+        return self._record_path(run_id).exists()
 
     def records(self) -> dict[str, Record]:
         """All records by id. Only new ones are read."""
-        there = {path.stem: path for path in self._path("x").parent.glob("[!.]*.json")}
+        paths = {path.stem: path for path in self._record_path("x").parent.glob("[!.]*.json")}
         # An error may have been forgotten, and the run done again, by another process.
-        kept = {name: record for name, record in self._known.items() if record.status != "error"}
-        found = ((name, kept.get(name) or _read(path)) for name, path in sorted(there.items()))
-        self._known = {name: record for name, record in found if record is not None}
-        return self._known
+        cached = {name: record for name, record in self._records.items() if record.status != "error"}
+        found = ((name, cached.get(name) or _read_record(path)) for name, path in sorted(paths.items()))
+        self._records = {name: record for name, record in found if record is not None}
+        self._file_names = {record.id: name for name, record in self._records.items()}
+        return {record.id: record for record in self._records.values()}
 
     def write(self, record: Record) -> None:
         """Add a record, and clear away what the run left unless it is to be tried again."""
-        write_atomic(self._path(record.id), json.dumps(asdict(record), indent=1).encode())
+        write_atomic(self._record_path(record.id), json.dumps(asdict(record), indent=1).encode())
         if record.status != "error":  # its checkpoint is worth keeping
-            self.clear(record.id)
+            self.remove_work(record.id)
 
-    def forget_errors(self) -> int:
+    def clear_errors(self) -> int:
         """Let the runs that ended in an error be tried again; how many there were."""
         errors = [record.id for record in self.records().values() if record.status == "error"]
         for run_id in errors:
-            self._path(run_id).unlink(missing_ok=True)
+            self._record_path(run_id).unlink(missing_ok=True)
         return len(errors)
 
-    def tidy(self) -> None:
+    def clean_up(self) -> None:
         """Clear away what killed processes left of runs that have a record."""
-        for run_id in self.claims.held():
-            if self.has(run_id):
-                self.claims.end(run_id)
+        for run_id in self.locks.held():
+            if self.has_record(run_id):
+                self.locks.force_release(run_id)
         for path in (self.folder / "work").glob("*"):
             run_id = path.name.lstrip(".").partition(".")[0]
-            if self.has(run_id):
-                self.clear(run_id)
+            if self.has_record(run_id):
+                self.remove_work(run_id)
                 path.unlink(missing_ok=True)  # half a file, under a name of its own
 
-    def save_plan(self, plan: Plan) -> None:
+    def save_experiment(self, experiment: Experiment) -> None:
         """Keep the plan, for the commands that read the folder alone."""
-        write_atomic(self.folder / "plan.json", json.dumps(plan.as_dict(), indent=1).encode())
+        write_atomic(self.folder / "plan.json", json.dumps(experiment.to_dict(), indent=1).encode())
 
-    def plan(self) -> Plan:
+    def load_experiment(self) -> Experiment:
         """The plan last run here. Raises DataError where there is none."""
         path = self.folder / "plan.json"
         if not path.is_file():
             raise DataError(f"{self.folder} holds no comparison; `vpt bench run PLAN --out {self.folder}` begins one")
-        return Plan.from_dict(json.loads(path.read_text(encoding="utf-8")), str(path))
+        return Experiment.from_dict(json.loads(path.read_text(encoding="utf-8")), str(path))
 
-    def clear(self, run_id: str) -> None:
+    def remove_work(self, run_id: str) -> None:
         """Remove what a run left on its way."""
-        self.out(run_id).unlink(missing_ok=True)
-        shutil.rmtree(self.out(run_id).with_suffix(".run"), ignore_errors=True)
+        self.work_path(run_id).unlink(missing_ok=True)
+        shutil.rmtree(self.work_path(run_id).with_suffix(".run"), ignore_errors=True)
 
-    def _path(self, run_id: str) -> Path:
-        return self.folder / "runs" / f"{run_id}.json"
+    def _record_path(self, run_id: str) -> Path:
+        return self.folder / "runs" / f"{self._file_names.get(run_id, run_id)}.json"
 
 
-def _read(path: Path) -> Record | None:
+def _read_record(path: Path) -> Record | None:
     """None where another process has just forgotten it."""
     try:
-        return Record(**json.loads(path.read_text(encoding="utf-8")))
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values.get("format", 1) < RECORD_FORMAT:
+            values = upgrade_run_record(values)
+            values["id"] = run_id(values["config"])
+        return Record(**values)
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(f"the record {path} is damaged ({error}); delete it to have the run done again") from error

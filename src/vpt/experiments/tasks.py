@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vpt.core.text import did_you_mean
 from vpt.data import synthetic
 from vpt.data.dataset import Split
-from vpt.data.loading import read
+from vpt.data.loading import load_dataset
 from vpt.data.preprocessing import Preprocessing
-from vpt.data.segmentation_folder import layout_of
-from vpt.errors import DataError, nearest
+from vpt.data.segmentation_folder import detect_folder_layout
+from vpt.errors import DataError
 from vpt.experiments.experiment import Protocol, Task
-from vpt.training import Recipe
+from vpt.training import TrainingConfig
 
 
 def list_task(row: Mapping[str, Any], path: Path, protocol: Protocol) -> Task:
@@ -26,30 +27,30 @@ def list_task(row: Mapping[str, Any], path: Path, protocol: Protocol) -> Task:
     elif data not in synthetic.TASKS:
         raise DataError(
             f"{path}: the data of task {row['name']!r} are neither a folder ({folder}) nor a built-in task; "
-            f"{nearest(data, synthetic.TASKS)}"
+            f"{did_you_mean(data, synthetic.TASKS)}"
         )
-    if folder.is_dir() and layout_of(folder) is not None:
+    if folder.is_dir() and detect_folder_layout(folder) is not None:
         raise DataError(
             f"{path}: the data of task {row['name']!r} hold masks ({folder}); a plan of segmentation tasks has a table "
             "[segmentation]"
         )
-    found = read(
+    dataset = load_dataset(
         data, seed=protocol.split_seed, val_fraction=protocol.val_fraction, test_fraction=protocol.test_fraction
     )
-    for part, use in (("val", "to choose settings on"), ("test", "to be scored on")):
-        if not len(found.splits[part]):
-            raise DataError(f"{path}: the task {row['name']!r} has no {part} images {use}; bring some, or set "
-                            f"{part}_fraction above 0")  # fmt: skip
+    for split_name, use in (("val", "to choose settings on"), ("test", "to be scored on")):
+        if not len(dataset.splits[split_name]):
+            raise DataError(f"{path}: the task {row['name']!r} has no {split_name} images {use}; bring some, or set "
+                            f"{split_name}_fraction above 0")  # fmt: skip
     return Task(
         name=str(row["name"]),
         data=data,
         group=str(row.get("group", "")),
-        classes=len(found.classes),
-        images={part: len(split) for part, split in found.splits.items()},
-        digests={part: _digest(split) for part, split in found.splits.items()},
-        notes=found.notes,
+        classes=len(dataset.classes),
+        images={split_name: len(split) for split_name, split in dataset.splits.items()},
+        digests={split_name: _digest(split) for split_name, split in dataset.splits.items()},
+        notes=dataset.notes,
         resize=Preprocessing(resize=row["resize"]).resize if row.get("resize") else None,  # raises for others
-        augment=Recipe(augment=row["augment"]).augment if row.get("augment") else None,
+        augment=TrainingConfig(augment=row["augment"]).augment if row.get("augment") else None,
     )
 
 
@@ -58,12 +59,12 @@ def _digest(split: Split) -> str:
     digest = hashlib.sha256()
     for i, (name, label) in enumerate(zip(split.names, split.labels, strict=True)):
         image = split.images[i]
-        content = _bytes_of(image) if isinstance(image, Path) else hashlib.sha256(image.tobytes()).hexdigest()
+        content = _file_size(image) if isinstance(image, Path) else hashlib.sha256(image.tobytes()).hexdigest()
         digest.update(f"{name}\0{label}\0{content}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:20]
 
 
-def _bytes_of(path: Path) -> int:
+def _file_size(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError:  # the run will name it

@@ -1,4 +1,4 @@
-"""One worker: claim a run, do it, write its record, until nothing is left.
+"""One worker: lock a run, do it, write its record, until nothing is left.
 
 `work` is all that a cluster needs: any process that sees the folder may call it, next to any others.
 """
@@ -15,133 +15,137 @@ from typing import Any
 
 from vpt.core import environment
 from vpt.errors import BackboneError, TrainingError
-from vpt.experiments.experiment import Plan, Run
-from vpt.experiments.run_lock import beating
-from vpt.experiments.search import bundles
-from vpt.experiments.segmentation_tasks import scores_of
+from vpt.experiments.experiment import Experiment, Run
+from vpt.experiments.run_lock import heartbeat
+from vpt.experiments.search import run_batches
+from vpt.experiments.segmentation_tasks import segmentation_scores
 from vpt.experiments.store import Record, Store
 from vpt.model import tuned_file
-from vpt.tasks.segmentation.job import Segmented, SegmentJob, tune_segmentation
-from vpt.training import Epoch, Recipe, distributed
-from vpt.training.job import Job, Listener, Result
+from vpt.tasks.segmentation.job import SegmentationJob, SegmentationResult, tune_segmentation
+from vpt.training import EpochMetrics, TrainingConfig, distributed
+from vpt.training.job import ClassificationResult, Job, Listener
 from vpt.tuning import tune, tune_heads
 
-PAUSE = 0.5  # seconds between two looks at the folder while others are at work
+POLL_INTERVAL = 0.5  # seconds between two looks at the folder while others are at work
 
 
-class _Heard(Listener):
+class _HistoryListener(Listener):
     """Keeps the epochs, for the record of a run that fails."""
 
     def __init__(self) -> None:
-        self.history: list[Epoch] = []
+        self.history: list[EpochMetrics] = []
 
-    def begin(self, recipe: Recipe, steps_per_epoch: int, done: Sequence[Epoch]) -> None:
+    def begin(self, config: TrainingConfig, steps_per_epoch: int, done: Sequence[EpochMetrics]) -> None:
         self.history = list(done)
 
-    def epoch(self, epoch: Epoch) -> None:
+    def epoch(self, epoch: EpochMetrics) -> None:
         self.history.append(epoch)
 
 
-def work(plan: Plan, store: Store, lost: Callable[[], None] = lambda: os._exit(1)) -> None:
+def run_worker(experiment: Experiment, store: Store, on_lost: Callable[[], None] = lambda: os._exit(1)) -> None:
     """Do runs until none is left that can be done; waits while others hold the last ones.
 
     lost: called, from another thread, when this process was silent for so long that its run was taken over.
     """
-    while todo := bundles(plan, store.records()):
-        if not any(_done(plan, runs, store, lost) for runs in todo):
-            time.sleep(PAUSE)
+    while batches := run_batches(experiment, store.records()):
+        if not any(_try_runs(experiment, runs, store, on_lost) for runs in batches):
+            time.sleep(POLL_INTERVAL)
 
 
-def _done(plan: Plan, runs: Sequence[Run], store: Store, lost: Callable[[], None]) -> bool:
-    """Whether this process did the runs, and did not find them done or claimed. The first one's claim holds for all."""
-    claim = store.claims.take(runs[0].id)
-    if claim is None:
+def _try_runs(experiment: Experiment, runs: Sequence[Run], store: Store, on_lost: Callable[[], None]) -> bool:
+    """Whether this process did the runs, and did not find them done or locked. The first one's lock holds for all."""
+    lock = store.locks.acquire(runs[0].id)
+    if lock is None:
         return False
     try:
-        if all(store.has(run.id) for run in runs):  # they were ended between our look at the folder and our claim
+        if all(store.has_record(run.id) for run in runs):  # they were ended between our look at the folder and our lock
             return False
-        with beating(claim, lost):
-            records = execute(plan, runs, store)
+        with heartbeat(lock, on_lost):
+            records = execute_runs(experiment, runs, store)
         for record in records:
-            if store.has(record.id):
-                store.clear(record.id)
+            if store.has_record(record.id):
+                store.remove_work(record.id)
             else:
                 store.write(record)
         return True
     finally:
-        claim.release()
+        lock.release()
 
 
-def execute(plan: Plan, runs: Sequence[Run], store: Store) -> list[Record]:
+def execute_runs(experiment: Experiment, runs: Sequence[Run], store: Store) -> list[Record]:
     """Do a run, or go on with it, or do several at once, which then share the time and the energy.
 
     What goes wrong is a record too; only an interrupt is passed on.
     """
     device = distributed.local_device()
-    began, energy = time.perf_counter(), environment.energy(device)
-    environment.forget_peak(device)
-    outcomes = _together(plan, runs, store) if len(runs) > 1 else [_alone(plan, runs[0], store)]
-    wall, used = time.perf_counter() - began, environment.energy(device)
-    for outcome in outcomes:
-        cost = outcome.setdefault("cost", {"seconds": sum(epoch["seconds"] for epoch in outcome["history"])})
-        cost["wall_seconds"] = wall / len(runs)
-        if energy is not None and used is not None and used >= energy:  # less: the counter began anew
-            cost["energy_joules"] = (used - energy) / len(runs)
-    return [_record(run, outcome) for run, outcome in zip(runs, outcomes, strict=True)]
+    start, energy_start = time.perf_counter(), environment.energy_joules(device)
+    environment.reset_peak_memory(device)
+    all_fields = _run_head_grid(experiment, runs, store) if len(runs) > 1 else [_run_single(experiment, runs[0], store)]
+    wall_seconds, energy_end = time.perf_counter() - start, environment.energy_joules(device)
+    for result_fields in all_fields:
+        cost = result_fields.setdefault(
+            "cost", {"seconds": sum(epoch["seconds"] for epoch in result_fields["history"])}
+        )
+        cost["wall_seconds"] = wall_seconds / len(runs)
+        if (
+            energy_start is not None and energy_end is not None and energy_end >= energy_start
+        ):  # less: the counter began anew
+            cost["energy_joules"] = (energy_end - energy_start) / len(runs)
+    return [_make_record(run, result_fields) for run, result_fields in zip(runs, all_fields, strict=True)]
 
 
-def _alone(plan: Plan, run: Run, store: Store) -> dict[str, Any]:
-    heard = _Heard()
-    job = plan.job(run, store.out(run.id), store.features)
+def _run_single(experiment: Experiment, run: Run, store: Store) -> dict[str, Any]:
+    history_listener = _HistoryListener()
+    job = experiment.make_job(run, store.work_path(run.id), store.feature_cache)
     try:
-        overwrite = _begun_elsewhere(job)
-        if isinstance(job, SegmentJob):
-            segmented = tune_segmentation(job, heard, draw=False, overwrite=overwrite)
-            outcome = _done_well(segmented, scores_of(segmented))
+        overwrite = _must_overwrite(job)
+        if isinstance(job, SegmentationJob):
+            mask_result = tune_segmentation(job, history_listener, draw=False, overwrite=overwrite)
+            result_fields = _success(mask_result, segmentation_scores(mask_result))
         else:
-            result = tune(job, heard, draw=False, overwrite=overwrite)
-            outcome = _done_well(result, _scores_of(result))
-        _keep(plan, run, store)
+            result = tune(job, history_listener, draw=False, overwrite=overwrite)
+            result_fields = _success(result, _classification_scores(result))
+        _keep_tuned_file(experiment, run, store)
     except Exception as error:  # of any kind: the other runs can still be done
-        outcome = _gone_wrong(error, [asdict(epoch) for epoch in heard.history])
-    return outcome
+        result_fields = _failure(error, [asdict(epoch) for epoch in history_listener.history])
+    return result_fields
 
 
-def _together(plan: Plan, runs: Sequence[Run], store: Store) -> list[dict[str, Any]]:
-    outcomes: list[dict[str, Any]] = []
+def _run_head_grid(experiment: Experiment, runs: Sequence[Run], store: Store) -> list[dict[str, Any]]:
+    all_fields: list[dict[str, Any]] = []
     try:
-        results = tune_heads([plan.job(run, store.out(run.id), store.features) for run in runs])
+        results = tune_heads([experiment.make_job(run, store.work_path(run.id), store.feature_cache) for run in runs])
         for run, result in zip(runs, results, strict=True):
             if isinstance(result, TrainingError):
-                outcomes.append(_gone_wrong(result, []))
+                all_fields.append(_failure(result, []))
                 continue
-            outcomes.append(_done_well(result, _scores_of(result)))
-            _keep(plan, run, store)
+            all_fields.append(_success(result, _classification_scores(result)))
+            _keep_tuned_file(experiment, run, store)
     except Exception as error:
-        return [_gone_wrong(error, []) for _ in runs]
-    return outcomes
+        return [_failure(error, []) for _ in runs]
+    return all_fields
 
 
-def _keep(plan: Plan, run: Run, store: Store) -> None:
+def _keep_tuned_file(experiment: Experiment, run: Run, store: Store) -> None:
     """See that the tuned file is of the plan's backbone, and put it where it stays, if it is to."""
-    found = tuned_file.inspect(store.out(run.id)).fingerprint
-    if found != plan.fingerprint:
+    found = tuned_file.inspect(store.work_path(run.id)).fingerprint
+    if found != experiment.fingerprint:
         raise BackboneError(
-            f"the weights of {plan.backbone} have changed since the plan was read ({plan.fingerprint} then, "
+            f"the weights of {experiment.backbone} have changed since the plan was read ({experiment.fingerprint} then, "
             f"{found} now); give the plan again"
         )
-    if plan.keep_tuned and run.stage == "final":
-        store.tuned(run.id).parent.mkdir(parents=True, exist_ok=True)
-        store.out(run.id).replace(store.tuned(run.id))
+    if experiment.keep_tuned and run.stage == "final":
+        store.tuned_path(run.id).parent.mkdir(parents=True, exist_ok=True)
+        store.work_path(run.id).replace(store.tuned_path(run.id))
 
 
-def _gone_wrong(error: Exception, history: list[dict[str, Any]]) -> dict[str, Any]:
+def _failure(error: Exception, history: list[dict[str, Any]]) -> dict[str, Any]:
     if isinstance(error, TrainingError):
         return {"status": "failed", "error": str(error), "history": history}
     return {"status": "error", "error": f"{type(error).__name__}: {error}", "history": history}
 
 
-def _record(run: Run, outcome: Mapping[str, Any]) -> Record:
+def _make_record(run: Run, result_fields: Mapping[str, Any]) -> Record:
     return Record(
         id=run.id,
         task=run.task.name,
@@ -149,42 +153,42 @@ def _record(run: Run, outcome: Mapping[str, Any]) -> Record:
         stage=run.stage,
         config=dict(run.config),
         provenance={**environment.describe(), "ended": datetime.now(UTC).isoformat(timespec="seconds")},
-        **outcome,
+        **result_fields,
     )
 
 
-def without_result(run: Run, error: str) -> Record:
+def error_record(run: Run, error: str) -> Record:
     """The record of a run that took its process with it."""
     return Record(run.id, "error", run.task.name, run.method, run.stage, dict(run.config), error,
                   cost={"seconds": 0.0, "wall_seconds": 0.0})  # fmt: skip
 
 
-def _begun_elsewhere(job: Job) -> bool:
+def _must_overwrite(job: Job) -> bool:
     """Whether an earlier sitting had other paths, or left its file alone. The id vouches for the rest.
 
     Paths are others where the data or the folder were moved.
     """
-    claimed = job.folder / "job.json"
-    if job.out.exists() and not claimed.exists():
+    job_file = job.run_dir / "job.json"
+    if job.out.exists() and not job_file.exists():
         return True
-    return claimed.exists() and json.loads(claimed.read_text(encoding="utf-8"))["job"] != job.as_dict()
+    return job_file.exists() and json.loads(job_file.read_text(encoding="utf-8"))["job"] != job.to_dict()
 
 
-def _scores_of(result: Result) -> dict[str, Any]:
+def _classification_scores(result: ClassificationResult) -> dict[str, Any]:
     return {
-        "part": result.scored_on,
+        "split": result.eval_split,
         "top1": result.top1,
         "mean_per_class": result.mean_per_class,
         "per_class": result.per_class,
     }
 
 
-def _done_well(result: Result | Segmented, scores: dict[str, Any]) -> dict[str, Any]:
+def _success(result: ClassificationResult | SegmentationResult, scores: dict[str, Any]) -> dict[str, Any]:
     return {
         "status": "done",
         "scores": scores,
         "history": result.history,
-        "parameters": {"total": result.total_parameters, "trained": result.trained_parameters},
+        "parameters": {"total": result.total_parameters, "trainable": result.trainable_parameters},
         "cost": {
             "seconds": result.seconds,
             "peak_memory_bytes": result.peak_memory_bytes,

@@ -7,42 +7,48 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from vpt.backbones.layout import Sites
-from vpt.errors import FitError
+from vpt.backbones.layout import BackboneLayout
+from vpt.errors import UnsupportedError
 
-Output = Literal["default", "cls", "image_mean", "image_max", "prompt_mean", "prompt_max", "global_mean", "global_max"]
-Whole = Literal["default", "cls", "image_mean", "image_max", "cls_image_mean"]  # where there are no prompts
+PoolName = Literal[
+    "default", "cls", "image_mean", "image_max", "prompt_mean", "prompt_max", "global_mean", "global_max"
+]
+PromptFreePool = Literal["default", "cls", "image_mean", "image_max", "cls_image_mean"]  # where there are no prompts
 
 
-def reading(output: str, sites: Sites, length: int) -> Read | None:
-    """The pool for `output` behind `length` prompts, None where it is the backbone's own. Raises FitError."""
-    if output == "default" or (output == "cls" and sites.reads_class_token):
+def make_pool(output: str, layout: BackboneLayout, num_prompts: int) -> TokenPool | None:
+    """The pool for `output` behind `num_prompts` prompts, None where it is the backbone's own. Raises UnsupportedError."""
+    if output == "default" or (output == "cls" and layout.reads_class_token):
         return None
-    if sites.kind != "tokens":
-        raise FitError(f"output={output} reads single tokens, which only plain transformers have")
-    if output.startswith("cls") and sites.prefix == 0:
-        raise FitError(f"output={output}, but it has no class token")
-    return Read(output, sites.prefix, length)
+    if layout.kind != "tokens":
+        raise UnsupportedError(f"output={output} reads single tokens, which only plain transformers have")
+    if output.startswith("cls") and layout.num_prefix_tokens == 0:
+        raise UnsupportedError(f"output={output}, but it has no class token")
+    return TokenPool(output, layout.num_prefix_tokens, num_prompts)
 
 
-class Read(nn.Module):
+class TokenPool(nn.Module):
     """(batch, tokens, d), in the order CLS and registers, prompts, image -> (batch, d), or (batch, 2, d) for two.
 
     output: "cls"; the mean or maximum over image tokens, over prompts, or over both ("global"); or two of these.
     """
 
-    def __init__(self, output: str, prefix: int, length: int) -> None:
+    def __init__(self, output: str, num_prefix_tokens: int, num_prompts: int) -> None:
         super().__init__()
         self.output = output
-        self.prefix = prefix
-        self.length = length
+        self.num_prefix_tokens = num_prefix_tokens
+        self.num_prompts = num_prompts
 
     def forward(self, tokens: Tensor) -> Tensor:
         if self.output == "cls":
             return tokens[:, 0]
         if self.output == "cls_image_mean":
-            return torch.stack([tokens[:, 0], tokens[:, self.prefix + self.length :].mean(dim=1)], dim=1)
-        what, how = self.output.split("_")
-        first, last = self.prefix, self.prefix + self.length
-        part = {"image": tokens[:, last:], "prompt": tokens[:, first:last], "global": tokens[:, first:]}[what]
-        return part.mean(dim=1) if how == "mean" else part.amax(dim=1)
+            return torch.stack(
+                [tokens[:, 0], tokens[:, self.num_prefix_tokens + self.num_prompts :].mean(dim=1)], dim=1
+            )
+        tokens_read, reduction = self.output.split("_")
+        first, last = self.num_prefix_tokens, self.num_prefix_tokens + self.num_prompts
+        selected = {"image": tokens[:, last:], "prompt": tokens[:, first:last], "global": tokens[:, first:]}[
+            tokens_read
+        ]
+        return selected.mean(dim=1) if reduction == "mean" else selected.amax(dim=1)

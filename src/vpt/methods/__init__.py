@@ -2,7 +2,7 @@
 
 from vpt.methods.adapter import Adapter
 from vpt.methods.adaptformer import AdaptFormer
-from vpt.methods.base import Method, Plan, Sum
+from vpt.methods.base import Injection, Method, Sum
 from vpt.methods.bias import Bias
 from vpt.methods.class_token import ClassToken
 from vpt.methods.full import Full
@@ -33,7 +33,7 @@ __all__ = [
     "Method",
     "Norm",
     "Partial",
-    "Plan",
+    "Injection",
     "SideTune",
     "Sum",
     "parse_method",

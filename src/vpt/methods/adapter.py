@@ -9,20 +9,20 @@ from typing import ClassVar, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpt.backbones.layout import Sites
-from vpt.errors import FitError, SpecError
-from vpt.methods.base import Method, Plan
+from vpt.backbones.layout import BackboneLayout
+from vpt.errors import SpecError, UnsupportedError
+from vpt.methods.base import Injection, Method
 
 
 class Bottleneck(nn.Module):
     """Linear d -> d/r, a nonlinearity, Linear d/r -> d. Begins at zero through its second layer, and so can learn."""
 
-    def __init__(self, width: int, inner: int, activation: nn.Module, *, zero: bool = False) -> None:
+    def __init__(self, width: int, hidden_dim: int, activation: nn.Module, *, zero_init: bool = False) -> None:
         super().__init__()
-        self.down = nn.Linear(width, inner)
+        self.down = nn.Linear(width, hidden_dim)
         self.activation = activation
-        self.up = nn.Linear(inner, width)
-        if zero:
+        self.up = nn.Linear(hidden_dim, width)
+        if zero_init:
             nn.init.zeros_(self.down.weight)
         else:
             nn.init.kaiming_uniform_(self.down.weight, a=5**0.5)
@@ -30,11 +30,11 @@ class Bottleneck(nn.Module):
             nn.init.zeros_(weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        inside = self.activation(_in_dtype_of(x, self.down))
-        return _in_dtype_of(inside, self.up)
+        hidden = self.activation(_linear_in_input_dtype(x, self.down))
+        return _linear_in_input_dtype(hidden, self.up)
 
 
-def _in_dtype_of(x: Tensor, layer: nn.Linear) -> Tensor:
+def _linear_in_input_dtype(x: Tensor, layer: nn.Linear) -> Tensor:
     """The layer, rounded to what comes in: a frozen backbone may be in bf16."""
     return F.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
 
@@ -50,7 +50,7 @@ class Adapter(Method):
     name: ClassVar[str] = "adapter"
     optimizer: ClassVar[Literal["sgd", "adamw"]] = "adamw"
     learning_rate: ClassVar[float] = 2e-3
-    neutral: ClassVar[bool] = True
+    identity_at_init: ClassVar[bool] = True
 
     reduction: int = 8
     init: Literal["identity", "zero"] = "identity"
@@ -59,17 +59,17 @@ class Adapter(Method):
         if self.reduction < 1:
             raise SpecError(f"reduction is {self.reduction}; it must be at least 1")
 
-    def plan(self, trunk: nn.Module, sites: Sites) -> Plan:
-        wraps = {}
-        for path, width in sites.mlps(trunk).items():
+    def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
+        wrappers = {}
+        for path, width in layout.block_mlps(trunk).items():
             if self.reduction > width:
-                raise FitError(f"reduction is {self.reduction}, but {path} has only {width} channels")
-            own = Bottleneck(width, width // self.reduction, nn.GELU(), zero=self.init == "zero")
-            wraps[path] = partial(_Adapted, bottleneck=own)
-        return Plan(wraps=wraps)
+                raise UnsupportedError(f"reduction is {self.reduction}, but {path} has only {width} channels")
+            bottleneck = Bottleneck(width, width // self.reduction, nn.GELU(), zero_init=self.init == "zero")
+            wrappers[path] = partial(_AdaptedMLP, bottleneck=bottleneck)
+        return Injection(wrappers=wrappers)
 
 
-class _Adapted(nn.Module):
+class _AdaptedMLP(nn.Module):
     """Stands where an MLP stood."""
 
     def __init__(self, mlp: nn.Module, bottleneck: Bottleneck) -> None:

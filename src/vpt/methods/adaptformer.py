@@ -8,15 +8,15 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from vpt.backbones.layout import Sites
+from vpt.backbones.layout import BackboneLayout
 from vpt.errors import SpecError
 from vpt.methods.adapter import Bottleneck
-from vpt.methods.base import Method, Plan
+from vpt.methods.base import Injection, Method
 
 
 @dataclass(frozen=True)
 class AdaptFormer(Method):
-    """mlp(x) + scale * up(relu(down(x))), with x the MLP's own, normalised input.
+    """mlp(x) + scale * up(relu(down(x))), with x the MLP's own, normalized input.
 
     bottleneck: inner width of the branch. scale: how strongly it speaks (0.1 in the AdaptFormer paper).
     """
@@ -24,7 +24,7 @@ class AdaptFormer(Method):
     name: ClassVar[str] = "adaptformer"
     optimizer: ClassVar[Literal["sgd", "adamw"]] = "adamw"
     learning_rate: ClassVar[float] = 2e-3
-    neutral: ClassVar[bool] = True
+    identity_at_init: ClassVar[bool] = True
 
     bottleneck: int = 64
     scale: float = 0.1
@@ -35,16 +35,16 @@ class AdaptFormer(Method):
         if self.scale == 0:
             raise SpecError("scale is 0; the branch would never speak")
 
-    def plan(self, trunk: nn.Module, sites: Sites) -> Plan:
-        return Plan(
-            wraps={
-                path: partial(_Beside, branch=Bottleneck(width, self.bottleneck, nn.ReLU()), scale=self.scale)
-                for path, width in sites.mlps(trunk).items()
+    def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
+        return Injection(
+            wrappers={
+                path: partial(_ParallelAdapter, branch=Bottleneck(width, self.bottleneck, nn.ReLU()), scale=self.scale)
+                for path, width in layout.block_mlps(trunk).items()
             }
         )
 
 
-class _Beside(nn.Module):
+class _ParallelAdapter(nn.Module):
     """Stands where an MLP stood."""
 
     def __init__(self, mlp: nn.Module, branch: Bottleneck, scale: float) -> None:

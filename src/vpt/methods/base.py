@@ -14,33 +14,33 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from vpt.attention.detection import Pool
-from vpt.backbones.layout import Sites
+from vpt.backbones.layout import BackboneLayout
 from vpt.core import spec
 from vpt.errors import SpecError
 
-Wrap = Callable[[nn.Module], nn.Module]
-WHOLE = ""  # the path of the whole: images in, features out
+Wrapper = Callable[[nn.Module], nn.Module]
+NETWORK = ""  # the path of the whole: images in, features out
 
 
 @dataclass(frozen=True)
-class Plan:
+class Injection:
     """What a method does to a trunk.
 
-    trains: paths of modules, or of single weights, that become owned copies and train ("" is the whole trunk).
-    adds: new modules by name; what several wraps share lives here.
-    wraps: path -> function from the module there to the one that takes its place; WHOLE is the network from images
+    trainable: paths of modules, or of single weights, that become owned copies and train ("" is the whole trunk).
+    modules: new modules by name; what several wrappers share lives here.
+    wrappers: path -> function from the module there to the one that takes its place; NETWORK is the network from images
         (batch, 3, size, size) to features (batch, d).
     pool: what the head reads, where that is not the backbone's choice: final tokens (batch, tokens, d) -> (batch, d),
-        or (batch, features, d). features: how many it reads side by side; the head is features * d wide.
-    head: (d, classes) -> a head other than a linear layer.
+        or (batch, num_pooled, d). num_pooled: how many it reads side by side; the head is num_pooled * d wide.
+    make_head: (d, classes) -> a head other than a linear layer.
     """
 
-    trains: tuple[str, ...] = ()
-    adds: Mapping[str, nn.Module] = field(default_factory=dict)
-    wraps: Mapping[str, Wrap] = field(default_factory=dict)
+    trainable: tuple[str, ...] = ()
+    modules: Mapping[str, nn.Module] = field(default_factory=dict)
+    wrappers: Mapping[str, Wrapper] = field(default_factory=dict)
     pool: Pool | None = None
-    features: int = 1
-    head: Callable[[int, int], nn.Module] | None = None
+    num_pooled: int = 1
+    make_head: Callable[[int, int], nn.Module] | None = None
 
 
 @dataclass(frozen=True)
@@ -48,31 +48,31 @@ class Method(ABC):
     """Base of all methods: each is a frozen dataclass of hyper-parameters.
 
     optimizer, learning_rate, weight_decay: what `vpt tune` starts from; the learning rate is per 256 images.
-    neutral: before training the feature is the frozen backbone's own.
+    identity_at_init: before training the feature is the frozen backbone's own.
     """
 
     name: ClassVar[str]
     optimizer: ClassVar[Literal["sgd", "adamw"]] = "sgd"
     learning_rate: ClassVar[float] = 1.0
     weight_decay: ClassVar[float] = 1e-4
-    neutral: ClassVar[bool] = False
+    identity_at_init: ClassVar[bool] = False
 
     @abstractmethod
-    def plan(self, trunk: nn.Module, sites: Sites) -> Plan:
-        """What to hang on `trunk`. Raises FitError, with the reason, where this method finds no place."""
+    def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
+        """What to hang on `trunk`. Raises UnsupportedError, with the reason, where this method finds no place."""
 
     @property
     def needs_prototypes(self) -> bool:
-        """Whether `begin_at` wants to be called before training."""
+        """Whether `init_from_prototypes` wants to be called before training."""
         return False
 
-    def begin_at(self, prototypes: Tensor, added: nn.ModuleDict) -> None:
-        """Start from the mean feature of each class, (classes, d), instead of at random. `added`: the plan's `adds`."""
+    def init_from_prototypes(self, prototypes: Tensor, added_modules: nn.ModuleDict) -> None:
+        """Start from the mean feature of each class, (classes, d), instead of at random. `added_modules`: the injection's `modules`."""
         raise NotImplementedError(f"{self} begins at random")
 
     def spec(self, *, full: bool = False) -> str:
         """The text of this method; with `full`, every field is written out."""
-        return spec.show(self, self.name, full=full)
+        return spec.format_spec(self, self.name, full=full)
 
     def __str__(self) -> str:
         return self.spec()
@@ -87,63 +87,67 @@ class Sum(Method):
 
     Where two hang at one place, the later stands around the earlier.
 
-    Optimizer, learning rate and weight decay start from those of the first part.
+    Optimizer, learning rate and weight decay start from those of the first term.
     """
 
     name: ClassVar[str] = "sum"
 
-    parts: tuple[Method, ...]
+    terms: tuple[Method, ...]
 
     def __post_init__(self) -> None:
-        flat = tuple(part for term in self.parts for part in (term.parts if isinstance(term, Sum) else (term,)))
-        twice = [name for name, count in Counter(part.name for part in flat).items() if count > 1]
-        if twice:
-            raise SpecError(f"{' + '.join(map(str, flat))} names {twice[0]} twice; each method can stand in a sum once")
-        idle = [part.name for part in flat if part.name == "linear"]
-        if idle:
+        flat = tuple(term for given in self.terms for term in (given.terms if isinstance(given, Sum) else (given,)))
+        duplicates = [name for name, count in Counter(term.name for term in flat).items() if count > 1]
+        if duplicates:
+            raise SpecError(
+                f"{' + '.join(map(str, flat))} names {duplicates[0]} twice; each method can stand in a sum once"
+            )
+        redundant = [term.name for term in flat if term.name == "linear"]
+        if redundant:
             raise SpecError(f"{' + '.join(map(str, flat))}: linear adds nothing to a sum; every method has its head")
         first = flat[0]
-        object.__setattr__(self, "parts", flat)  # the dataclass is frozen; the rest shadows what the class says
+        object.__setattr__(self, "terms", flat)  # the dataclass is frozen; the rest shadows what the class says
         for key in ("optimizer", "learning_rate", "weight_decay"):
             object.__setattr__(self, key, getattr(first, key))
-        object.__setattr__(self, "neutral", all(part.neutral for part in flat))
+        object.__setattr__(self, "identity_at_init", all(term.identity_at_init for term in flat))
 
-    def plan(self, trunk: nn.Module, sites: Sites) -> Plan:
-        plans = [part.plan(trunk, sites) for part in self.parts]
-        wraps: dict[str, Wrap] = {}
-        for plan in plans:
-            for path, wrap in plan.wraps.items():
-                wraps[path] = _after(wraps[path], wrap) if path in wraps else wrap
-        return Plan(
-            trains=_outermost(path for plan in plans for path in plan.trains),
-            adds={name: module for plan in plans for name, module in plan.adds.items()},
-            wraps=wraps,
-            pool=self._only([plan.pool for plan in plans], "pools the tokens in a way of its own"),
-            features=max(plan.features for plan in plans),
-            head=self._only([plan.head for plan in plans], "has a head of its own"),
+    def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
+        injections = [term.plan(trunk, layout) for term in self.terms]
+        wrappers: dict[str, Wrapper] = {}
+        for injection in injections:
+            for path, wrapper in injection.wrappers.items():
+                wrappers[path] = _compose(wrappers[path], wrapper) if path in wrappers else wrapper
+        return Injection(
+            trainable=_outermost(path for injection in injections for path in injection.trainable),
+            modules={name: module for injection in injections for name, module in injection.modules.items()},
+            wrappers=wrappers,
+            pool=self._at_most_one(
+                [injection.pool for injection in injections], "pools the tokens in a way of its own"
+            ),
+            num_pooled=max(injection.num_pooled for injection in injections),
+            make_head=self._at_most_one([injection.make_head for injection in injections], "has a head of its own"),
         )
 
     @property
     def needs_prototypes(self) -> bool:
-        return any(part.needs_prototypes for part in self.parts)
+        return any(term.needs_prototypes for term in self.terms)
 
-    def begin_at(self, prototypes: Tensor, added: nn.ModuleDict) -> None:
-        for part in self.parts:
-            if part.needs_prototypes:
-                part.begin_at(prototypes, added)
+    def init_from_prototypes(self, prototypes: Tensor, added_modules: nn.ModuleDict) -> None:
+        for term in self.terms:
+            if term.needs_prototypes:
+                term.init_from_prototypes(prototypes, added_modules)
 
     def spec(self, *, full: bool = False) -> str:
-        return " + ".join(part.spec(full=full) for part in self.parts)
+        return " + ".join(term.spec(full=full) for term in self.terms)
 
-    def _only(self, given: list[Any], what: str) -> Any:
+    def _at_most_one(self, values: list[Any], what: str) -> Any:
         """The one that is there, or None."""
-        having = [part for part, value in zip(self.parts, given, strict=True) if value is not None]
-        if len(having) > 1:
-            raise SpecError(f"{self}: more than one part {what} ({having[0]}, {having[1]}); keep one of them")
-        return next((value for value in given if value is not None), None)
+        owners = [term for term, value in zip(self.terms, values, strict=True) if value is not None]
+        if len(owners) > 1:
+            raise SpecError(f"{self}: more than one term {what} ({owners[0]}, {owners[1]}); keep one of them")
+        return next((value for value in values if value is not None), None)
 
 
-def _after(inner: Wrap, outer: Wrap) -> Callable[[nn.Module], nn.Module]:
+def _compose(inner: Wrapper, outer: Wrapper) -> Callable[[nn.Module], nn.Module]:
     return lambda module: outer(inner(module))
 
 

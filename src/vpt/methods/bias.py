@@ -7,38 +7,38 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
-from vpt.backbones.layout import Sites
-from vpt.errors import FitError
-from vpt.methods.base import Method, Plan
+from vpt.backbones.layout import BackboneLayout
+from vpt.errors import UnsupportedError
+from vpt.methods.base import Injection, Method
 
 # What torch's and timm's layers call what they add: a linear layer's own, and attention's, kept apart from it.
-_BIASES = ("bias", "q_bias", "k_bias", "v_bias")
-_TABLE = "relative_position_bias_table"
+_BIAS_NAMES = ("bias", "q_bias", "k_bias", "v_bias")
+_REL_POS_TABLE = "relative_position_bias_table"
 
 
 @dataclass(frozen=True)
 class Bias(Method):
     """Every bias of the backbone trains.
 
-    tables: the tables of relative positions (Swin, BEiT) train too. They are no biases of a layer, but the paper's code
+    rel_pos_bias: the tables of relative positions (Swin, BEiT) train too. They are no biases of a layer, but the paper's code
     counts them as such: of its 200,760 on Swin-B they are 63,544.
     """
 
     name: ClassVar[str] = "bias"
     optimizer: ClassVar[Literal["sgd", "adamw"]] = "adamw"
     learning_rate: ClassVar[float] = 2e-3
-    neutral: ClassVar[bool] = True
+    identity_at_init: ClassVar[bool] = True
 
-    tables: bool = False
+    rel_pos_bias: bool = False
 
-    def plan(self, trunk: nn.Module, sites: Sites) -> Plan:
-        wanted = (*_BIASES, _TABLE) if self.tables else _BIASES
+    def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
+        names = (*_BIAS_NAMES, _REL_POS_TABLE) if self.rel_pos_bias else _BIAS_NAMES
         biases = tuple(
             f"{path}.{key}".lstrip(".")
             for path, module in trunk.named_modules()
             for key, _ in module.named_parameters(recurse=False)
-            if key in wanted
+            if key in names
         )
         if not biases:
-            raise FitError("its layers have no biases")
-        return Plan(trains=biases)
+            raise UnsupportedError("its layers have no biases")
+        return Injection(trainable=biases)

@@ -7,9 +7,9 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
-from vpt.backbones.layout import Sites
-from vpt.errors import FitError
-from vpt.methods.base import Method, Plan
+from vpt.backbones.layout import BackboneLayout
+from vpt.errors import UnsupportedError
+from vpt.methods.base import Injection, Method
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class ClassToken(Method):
     name: ClassVar[str] = "class_token"
     optimizer: ClassVar[Literal["sgd", "adamw"]] = "adamw"
     learning_rate: ClassVar[float] = 0.02
-    neutral: ClassVar[bool] = True
+    identity_at_init: ClassVar[bool] = True
 
-    def plan(self, trunk: nn.Module, sites: Sites) -> Plan:
-        if sites.kind != "tokens" or not isinstance(getattr(trunk, "cls_token", None), nn.Parameter):
-            raise FitError("it has no class token")
-        return Plan(trains=("cls_token",))
+    def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
+        if layout.kind != "tokens" or not isinstance(getattr(trunk, "cls_token", None), nn.Parameter):
+            raise UnsupportedError("it has no class token")
+        return Injection(trainable=("cls_token",))

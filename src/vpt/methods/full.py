@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
-from vpt.backbones.layout import Sites
-from vpt.methods.base import Method, Plan
+from vpt.backbones.layout import BackboneLayout
+from vpt.methods.base import Injection, Method
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Full(Method):
     name: ClassVar[str] = "full"
     optimizer: ClassVar[Literal["sgd", "adamw"]] = "adamw"
     learning_rate: ClassVar[float] = 5e-4
-    neutral: ClassVar[bool] = True
+    identity_at_init: ClassVar[bool] = True
 
-    def plan(self, trunk: nn.Module, sites: Sites) -> Plan:
-        return Plan(trains=("",))
+    def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
+        return Injection(trainable=("",))

@@ -14,9 +14,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from vpt.backbones.layout import Sites
-from vpt.errors import FitError, SpecError
-from vpt.methods.base import Method, Plan, Wrap
+from vpt.backbones.layout import BackboneLayout
+from vpt.errors import SpecError, UnsupportedError
+from vpt.methods.base import Injection, Method, Wrapper
 from vpt.methods.vpt import VPT
 
 
@@ -43,51 +43,53 @@ class Gated(Method):
             raise SpecError(f"gate is {self.gate}; it must lie between 0 and 1")
         VPT(length=self.length, depth="shallow", dropout=self.dropout)  # the same bounds, the same words
 
-    def plan(self, trunk: nn.Module, sites: Sites) -> Plan:
-        if sites.kind != "tokens":
-            raise FitError("gates stand between the blocks of a plain transformer, and it is none")
-        shallow = VPT(length=self.length, depth="shallow", dropout=self.dropout).plan(trunk, sites)
-        wraps: dict[str, Wrap] = dict(shallow.wraps)
-        start = math.log(self.gate / (1 - self.gate))
+    def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
+        if layout.kind != "tokens":
+            raise UnsupportedError("gates stand between the blocks of a plain transformer, and it is none")
+        shallow = VPT(length=self.length, depth="shallow", dropout=self.dropout).plan(trunk, layout)
+        wrappers: dict[str, Wrapper] = dict(shallow.wrappers)
+        init_logit = math.log(self.gate / (1 - self.gate))
         # Behind the last block nobody reads a prompt, so its gate could not learn.
-        for path in sites.blocks[:-1]:
-            gated = partial(_Gate, start=start, first=sites.prefix, length=self.length)
-            if path == sites.blocks[0]:
+        for path in layout.blocks[:-1]:
+            gated = partial(
+                _GatedBlock, init_logit=init_logit, num_prefix_tokens=layout.num_prefix_tokens, length=self.length
+            )
+            if path == layout.blocks[0]:
                 # The first block is given its prompts by what stands around it, so its gate goes inside.
-                wraps[path] = partial(_inside, outer=wraps[path], inner=gated)
+                wrappers[path] = partial(_wrap_inside, outer=wrappers[path], inner=gated)
             else:
-                wraps[path] = gated
+                wrappers[path] = gated
         if self.temperature:
-            wraps.update(dict.fromkeys(_queries(trunk, sites), _Cooled))
-        return Plan(adds=shallow.adds, wraps=wraps)
+            wrappers.update(dict.fromkeys(_query_norm_paths(trunk, layout), _TemperatureNorm))
+        return Injection(modules=shallow.modules, wrappers=wrappers)
 
 
-def _queries(trunk: nn.Module, sites: Sites) -> list[str]:
-    """Where queries pass in each block, on their way to attention. Raises FitError where there is no such place."""
-    places = [name for name, _ in trunk.named_modules() if name.endswith(".q_norm")]
-    if not all(any(place.startswith(f"{block}.") for place in places) for block in sites.blocks):
-        raise FitError("this attention has no place for a temperature; write gated(temperature=false)")
-    return places
+def _query_norm_paths(trunk: nn.Module, layout: BackboneLayout) -> list[str]:
+    """Where queries pass in each block, on their way to attention. Raises UnsupportedError where there is no such place."""
+    paths = [name for name, _ in trunk.named_modules() if name.endswith(".q_norm")]
+    if not all(any(path.startswith(f"{block}.") for path in paths) for block in layout.blocks):
+        raise UnsupportedError("this attention has no place for a temperature; write gated(temperature=false)")
+    return paths
 
 
-class _Gate(nn.Module):
+class _GatedBlock(nn.Module):
     """Stands where a block stood."""
 
-    def __init__(self, block: nn.Module, start: float, first: int, length: int) -> None:
+    def __init__(self, block: nn.Module, init_logit: float, num_prefix_tokens: int, length: int) -> None:
         super().__init__()
         self.block = block
-        self.logit = nn.Parameter(torch.tensor(start))
-        self.first = first
+        self.logit = nn.Parameter(torch.tensor(init_logit))
+        self.num_prefix_tokens = num_prefix_tokens
         self.length = length
 
     def forward(self, x: Tensor, **context: Any) -> Tensor:
         out = self.block(x, **context)
-        first, last = self.first, self.first + self.length
-        mixed = torch.lerp(x[:, first:last], out[:, first:last], torch.sigmoid(self.logit).to(out.dtype))
-        return torch.cat([out[:, :first], mixed, out[:, last:]], dim=1)
+        first, last = self.num_prefix_tokens, self.num_prefix_tokens + self.length
+        gated_prompts = torch.lerp(x[:, first:last], out[:, first:last], torch.sigmoid(self.logit).to(out.dtype))
+        return torch.cat([out[:, :first], gated_prompts, out[:, last:]], dim=1)
 
 
-class _Cooled(nn.Module):
+class _TemperatureNorm(nn.Module):
     """Stands where queries are normed: divides them by the temperature, and so what attention compares."""
 
     def __init__(self, norm: nn.Module) -> None:
@@ -100,5 +102,5 @@ class _Cooled(nn.Module):
         return normed / self.temperature.clamp(0.01, 10).to(normed.dtype)
 
 
-def _inside(block: nn.Module, outer: Wrap, inner: Wrap) -> nn.Module:
+def _wrap_inside(block: nn.Module, outer: Wrapper, inner: Wrapper) -> nn.Module:
     return outer(inner(block))

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from torch import nn
 
-from vpt.backbones.layout import Sites
-from vpt.heads.pooling import Whole, reading
-from vpt.methods.base import Method, Plan
+from vpt.backbones.layout import BackboneLayout
+from vpt.heads.pooling import PromptFreePool, make_pool
+from vpt.methods.base import Injection, Method
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ class Linear(Method):
 
     name: ClassVar[str] = "linear"
     learning_rate: ClassVar[float] = 0.5
-    neutral: ClassVar[bool] = True
+    identity_at_init: ClassVar[bool] = True
 
-    output: Whole = "default"
+    output: PromptFreePool = "default"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "neutral", self.output == "default")  # the dataclass is frozen
+        object.__setattr__(self, "identity_at_init", self.output == "default")  # the dataclass is frozen
 
-    def plan(self, trunk: nn.Module, sites: Sites) -> Plan:
-        return Plan(pool=reading(self.output, sites, 0), features=2 if self.output == "cls_image_mean" else 1)
+    def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
+        return Injection(pool=make_pool(self.output, layout, 0), num_pooled=2 if self.output == "cls_image_mean" else 1)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vpt.backbones.layout import Sites
+from vpt.backbones.layout import BackboneLayout
 from vpt.errors import SpecError
-from vpt.methods.base import Method, Plan
-from vpt.methods.mergeable import Folding
+from vpt.methods.base import Injection, Method
+from vpt.methods.mergeable import Mergeable
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class LoRA(Method):
     name: ClassVar[str] = "lora"
     optimizer: ClassVar[Literal["sgd", "adamw"]] = "adamw"
     learning_rate: ClassVar[float] = 2e-3
-    neutral: ClassVar[bool] = True
+    identity_at_init: ClassVar[bool] = True
 
     rank: int = 8
     alpha: float = 8.0
@@ -39,11 +39,13 @@ class LoRA(Method):
         if self.alpha <= 0:
             raise SpecError(f"alpha is {self.alpha}; it must be above 0")
 
-    def plan(self, trunk: nn.Module, sites: Sites) -> Plan:
-        return Plan(wraps={path: partial(_LowRank, method=self) for path in sites.linears(trunk, self.targets)})
+    def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
+        return Injection(
+            wrappers={path: partial(_LoRALinear, method=self) for path in layout.block_linears(trunk, self.targets)}
+        )
 
 
-class _LowRank(Folding):
+class _LoRALinear(Mergeable):
     """Stands where a linear layer stood."""
 
     def __init__(self, layer: nn.Module, method: LoRA) -> None:

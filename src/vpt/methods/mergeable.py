@@ -1,4 +1,4 @@
-"""Re-parameterisations: what stands where a layer stood, changes its weight linearly, and can be folded into it."""
+"""Re-parameterisations: what stands where a layer stood, changes its weight linearly, and can be merged_state into it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 
-class Folding(nn.Module):
+class Mergeable(nn.Module):
     """Base of what stands where a layer stood.
 
     Shows the weight and bias that the layer would need to do the same, so that whoever reads them (attention that
@@ -22,17 +22,17 @@ class Folding(nn.Module):
     @property
     @abstractmethod
     def weight(self) -> Tensor:
-        """The weight with the change folded in."""
+        """The weight with the change merged_state in."""
 
     @property
     def bias(self) -> Tensor | None:
-        """The bias with the change folded in."""
+        """The bias with the change merged_state in."""
         found: Tensor | None = self.layer.bias
         return found
 
-    def folded(self) -> dict[str, Tensor]:
-        """The layer's state with the change folded in."""
-        inside = self.layer.folded() if isinstance(self.layer, Folding) else self.layer.state_dict()
+    def merged_state(self) -> dict[str, Tensor]:
+        """The layer's state with the change merged_state in."""
+        inside = self.layer.merged_state() if isinstance(self.layer, Mergeable) else self.layer.state_dict()
         bias = self.bias
         return {**inside, "weight": self.weight} | ({} if bias is None else {"bias": bias})
 

@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpt.backbones.layout import Sites
+from vpt.backbones.layout import BackboneLayout
 from vpt.errors import SpecError
-from vpt.methods.base import Method, Plan
+from vpt.methods.base import Injection, Method
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class MLP(Method):
 
     name: ClassVar[str] = "mlp"
     learning_rate: ClassVar[float] = 0.1
-    neutral: ClassVar[bool] = True
+    identity_at_init: ClassVar[bool] = True
 
     layers: int = 3
     dropout: float = 0.1
@@ -33,10 +33,10 @@ class MLP(Method):
         if not 0 <= self.dropout < 1:
             raise SpecError(f"dropout is {self.dropout}; it must be at least 0 and below 1")
 
-    def plan(self, trunk: nn.Module, sites: Sites) -> Plan:
-        return Plan(head=self._head)
+    def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
+        return Injection(make_head=self._make_head)
 
-    def _head(self, width: int, num_classes: int) -> nn.Module:
+    def _make_head(self, width: int, num_classes: int) -> nn.Module:
         layers: list[nn.Module] = []
         for _ in range(self.layers - 1):
             layers += [nn.Linear(width, width), nn.ReLU(), _BatchNorm(width), nn.Dropout(self.dropout)]
@@ -44,7 +44,7 @@ class MLP(Method):
 
 
 class _BatchNorm(nn.BatchNorm1d):
-    """A batch of one image, as the last of an epoch can be, has no spread: it is normalised by what is known so far."""
+    """A batch of one image, as the last of an epoch can be, has no spread: it is normalized by what is known so far."""
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and len(x) == 1:

@@ -7,9 +7,9 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
-from vpt.backbones.layout import Sites, is_norm
-from vpt.errors import FitError
-from vpt.methods.base import Method, Plan
+from vpt.backbones.layout import BackboneLayout, is_norm
+from vpt.errors import UnsupportedError
+from vpt.methods.base import Injection, Method
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class Norm(Method):
     name: ClassVar[str] = "norm"
     optimizer: ClassVar[Literal["sgd", "adamw"]] = "adamw"
     learning_rate: ClassVar[float] = 2e-3
-    neutral: ClassVar[bool] = True
+    identity_at_init: ClassVar[bool] = True
 
-    def plan(self, trunk: nn.Module, sites: Sites) -> Plan:
+    def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
         weights = tuple(
             f"{path}.{key}"
             for path, module in trunk.named_modules()
@@ -29,5 +29,5 @@ class Norm(Method):
             for key, _ in module.named_parameters(recurse=False)
         )
         if not weights:
-            raise FitError("it has no normalisation layers with weights")
-        return Plan(trains=weights)
+            raise UnsupportedError("it has no normalisation layers with weights")
+        return Injection(trainable=weights)

@@ -7,9 +7,9 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
-from vpt.backbones.layout import Sites
-from vpt.errors import FitError, SpecError
-from vpt.methods.base import Method, Plan
+from vpt.backbones.layout import BackboneLayout
+from vpt.errors import SpecError, UnsupportedError
+from vpt.methods.base import Injection, Method
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Partial(Method):
     name: ClassVar[str] = "partial"
     optimizer: ClassVar[Literal["sgd", "adamw"]] = "adamw"
     learning_rate: ClassVar[float] = 5e-4
-    neutral: ClassVar[bool] = True
+    identity_at_init: ClassVar[bool] = True
 
     k: int = 1
 
@@ -27,11 +27,11 @@ class Partial(Method):
         if self.k < 1:
             raise SpecError(f"k is {self.k}; at least one block must train (the head alone: `linear`)")
 
-    def plan(self, trunk: nn.Module, sites: Sites) -> Plan:
-        if not sites.blocks:
-            raise FitError(f"the blocks of {type(trunk).__name__} are not known")
-        if self.k > len(sites.blocks):
-            raise FitError(
-                f"k is {self.k}, but there are {len(sites.blocks)} blocks (all of them and the rest: `full`)"
+    def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
+        if not layout.blocks:
+            raise UnsupportedError(f"the blocks of {type(trunk).__name__} are not known")
+        if self.k > len(layout.blocks):
+            raise UnsupportedError(
+                f"k is {self.k}, but there are {len(layout.blocks)} blocks (all of them and the rest: `full`)"
             )
-        return Plan(trains=(*sites.blocks[-self.k :], *sites.norms))
+        return Injection(trainable=(*layout.blocks[-self.k :], *layout.final_norms))

@@ -11,30 +11,30 @@ from torch.nn import functional as F
 from vpt.data.preprocessing import Preprocessing
 
 
-def _pixels(image: Preprocessing, *shape: int) -> nn.Parameter:
-    """uniform(0, 1), normalised as an image is; shape (..., 3, height, width)."""
-    mean = torch.tensor(image.mean).view(3, 1, 1)
-    std = torch.tensor(image.std).view(3, 1, 1)
+def _random_pixels(preprocessing: Preprocessing, *shape: int) -> nn.Parameter:
+    """uniform(0, 1), normalized as an image is; shape (..., 3, height, width)."""
+    mean = torch.tensor(preprocessing.mean).view(3, 1, 1)
+    std = torch.tensor(preprocessing.std).view(3, 1, 1)
     return nn.Parameter((torch.rand(*shape) - mean) / std)
 
 
-class Frame(nn.Module):
+class FramePrompt(nn.Module):
     """Learned pixels around the image: (batch, 3, s, s) -> features of the framed image.
 
-    grow: the input grows to s + 2p, as a ConvNet may; else the image is shrunk to s - 2p (bilinear) and the input
+    grow_input: the input grows to s + 2p, as a ConvNet may; else the image is shrunk to s - 2p (bilinear) and the input
     keeps its size, as positions or windows need it.
     """
 
-    def __init__(self, network: nn.Module, width: int, image: Preprocessing, *, grow: bool) -> None:
+    def __init__(self, network: nn.Module, width: int, preprocessing: Preprocessing, *, grow_input: bool) -> None:
         super().__init__()
         self.network = network
-        self.inner = image.size if grow else image.size - 2 * width
-        self.rows = _pixels(image, 2, 3, width, self.inner + 2 * width)
-        self.columns = _pixels(image, 2, 3, self.inner, width)
+        self.inner_size = preprocessing.size if grow_input else preprocessing.size - 2 * width
+        self.rows = _random_pixels(preprocessing, 2, 3, width, self.inner_size + 2 * width)
+        self.columns = _random_pixels(preprocessing, 2, 3, self.inner_size, width)
 
     def forward(self, images: Tensor) -> Tensor:
-        if images.shape[-1] != self.inner:
-            images = F.interpolate(images, self.inner, mode="bilinear", antialias=True)
+        if images.shape[-1] != self.inner_size:
+            images = F.interpolate(images, self.inner_size, mode="bilinear", antialias=True)
         top, bottom = self.rows.to(images.dtype).unsqueeze(1).expand(-1, len(images), -1, -1, -1)
         left, right = self.columns.to(images.dtype).unsqueeze(1).expand(-1, len(images), -1, -1, -1)
         middle = torch.cat([left, images, right], dim=3)
@@ -48,11 +48,11 @@ class ConcatChannel(nn.Module):
     computed once per batch and added. Equal to one convolution over 3 + p channels.
     """
 
-    def __init__(self, projection: Any, channels: int, size: int, bound: float) -> None:
+    def __init__(self, projection: Any, channels: int, image_size: int, init_range: float) -> None:
         super().__init__()
         self.projection = projection
         outputs, _, *patch = self.projection.weight.shape
-        self.channels = nn.Parameter(torch.empty(channels, size, size).uniform_(-bound, bound))
+        self.channels = nn.Parameter(torch.empty(channels, image_size, image_size).uniform_(-init_range, init_range))
         self.further = nn.Parameter(torch.empty(outputs, channels, *patch))
         nn.init.xavier_uniform_(self.further.flatten(1))
 
@@ -64,9 +64,9 @@ class ConcatChannel(nn.Module):
 class PixelPatches(nn.Module):
     """p further patches in pixel space, made into tokens (p, d) by the backbone's own projection."""
 
-    def __init__(self, length: int, patch: int, image: Preprocessing, projection: nn.Module) -> None:
+    def __init__(self, length: int, patch_size: int, preprocessing: Preprocessing, projection: nn.Module) -> None:
         super().__init__()
-        self.patches = _pixels(image, length, 3, patch, patch)
+        self.patches = _random_pixels(preprocessing, length, 3, patch_size, patch_size)
         self.projection = projection
 
     def forward(self, batch: int) -> Tensor:

@@ -50,5 +50,5 @@ def parse_method(text: str | Method) -> Method:
         return text
     if not isinstance(text, str):
         raise SpecError(f"the method is {text!r}; give its text, such as vpt(length=10), or an object")
-    parts = [spec.parse(term, METHODS) for term in spec.terms(text)]
-    return parts[0] if len(parts) == 1 else Sum(tuple(parts))
+    terms = [spec.parse(term, METHODS) for term in spec.split_terms(text)]
+    return terms[0] if len(terms) == 1 else Sum(tuple(terms))

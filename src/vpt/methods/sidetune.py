@@ -9,9 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from vpt.backbones.layout import Sites
+from vpt.backbones.layout import BackboneLayout
 from vpt.backbones.side_network import side_network
-from vpt.methods.base import WHOLE, Method, Plan
+from vpt.methods.base import NETWORK, Injection, Method
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class SideTune(Method):
     network: str = "alexnet"
     pretrained: bool = False
 
-    def plan(self, trunk: nn.Module, sites: Sites) -> Plan:
-        side, width = side_network(self.network, sites.image.size, self.pretrained)
-        return Plan(wraps={WHOLE: partial(_Beside, side=side, projection=nn.Linear(width, sites.width))})
+    def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
+        side, width = side_network(self.network, layout.preprocessing.size, self.pretrained)
+        return Injection(wrappers={NETWORK: partial(_SideTuned, side=side, projection=nn.Linear(width, layout.width))})
 
 
-class _Beside(nn.Module):
+class _SideTuned(nn.Module):
     """Stands where the network from images to features stood."""
 
     def __init__(self, network: nn.Module, side: nn.Module, projection: nn.Linear) -> None:

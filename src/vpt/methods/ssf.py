@@ -8,10 +8,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from vpt.backbones.layout import Sites, is_norm
-from vpt.errors import FitError
-from vpt.methods.base import Method, Plan
-from vpt.methods.mergeable import Folding
+from vpt.backbones.layout import BackboneLayout, is_norm
+from vpt.errors import UnsupportedError
+from vpt.methods.base import Injection, Method
+from vpt.methods.mergeable import Mergeable
 
 
 @dataclass(frozen=True)
@@ -24,22 +24,22 @@ class SSF(Method):
     name: ClassVar[str] = "ssf"
     optimizer: ClassVar[Literal["sgd", "adamw"]] = "adamw"
     learning_rate: ClassVar[float] = 2e-3
-    neutral: ClassVar[bool] = True
+    identity_at_init: ClassVar[bool] = True
 
-    def plan(self, trunk: nn.Module, sites: Sites) -> Plan:
-        wraps = {path: _Scaled for path, layer in trunk.named_modules() if _fits(layer)}
-        if not wraps:
-            raise FitError("it has no layers whose output could be scaled and shifted")
-        return Plan(wraps=dict(wraps))
+    def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
+        wrappers = {path: _ScaledLayer for path, layer in trunk.named_modules() if _supports_ssf(layer)}
+        if not wrappers:
+            raise UnsupportedError("it has no layers whose output could be scaled and shifted")
+        return Injection(wrappers=dict(wrappers))
 
 
-def _fits(layer: nn.Module) -> bool:
+def _supports_ssf(layer: nn.Module) -> bool:
     """Layers that can take the shift up into a bias, when merged."""
     known = isinstance(layer, (nn.Linear, nn.Conv2d)) or is_norm(layer)
     return known and all(isinstance(getattr(layer, name, None), nn.Parameter) for name in ("weight", "bias"))
 
 
-class _Scaled(Folding):
+class _ScaledLayer(Mergeable):
     """Stands where a layer stood."""
 
     def __init__(self, layer: nn.Module) -> None:
@@ -61,12 +61,12 @@ class _Scaled(Folding):
     def forward(self, x: Tensor) -> Tensor:
         out = self.layer(x)
         # Convolutions, and the norms between them, have their channels second.
-        along = (-1, 1, 1) if _channels_second(self.layer) else (-1,)
-        gamma, beta = (weight.to(out.dtype).view(along) for weight in (self.gamma, self.beta))
+        channel_shape = (-1, 1, 1) if _is_channels_first(self.layer) else (-1,)
+        gamma, beta = (weight.to(out.dtype).view(channel_shape) for weight in (self.gamma, self.beta))
         return out * gamma + beta  # type: ignore[no-any-return]
 
 
-def _channels_second(layer: nn.Module) -> bool:
-    while isinstance(layer, Folding):
+def _is_channels_first(layer: nn.Module) -> bool:
+    while isinstance(layer, Mergeable):
         layer = layer.layer
     return isinstance(layer, (nn.Conv2d, nn.BatchNorm2d, nn.GroupNorm)) or type(layer).__name__.endswith("2d")

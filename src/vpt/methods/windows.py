@@ -10,78 +10,95 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vpt.attention.windows import WindowAttend, WindowCarry
-from vpt.backbones.layout import Sites
-from vpt.errors import FitError
-from vpt.methods.base import Plan, Wrap
+from vpt.attention.windows import KVWindowAttention, PromptedWindowAttention
+from vpt.backbones.layout import BackboneLayout
+from vpt.errors import UnsupportedError
+from vpt.methods.base import Injection, Wrapper
 from vpt.methods.prompts import PromptKeys
 
-Grid = Tensor | tuple[Tensor, Tensor]  # (batch, height, width, d), alone or with prompts (batch, p, d)
+GridState = Tensor | tuple[Tensor, Tensor]  # (batch, height, width, d), alone or with prompts (batch, p, d)
 
 
-def plan(
+def plan_windows(
     trunk: nn.Module,
-    sites: Sites,
-    make: Callable[[list[int]], list[nn.Module]],
+    layout: BackboneLayout,
+    make_prompts: Callable[[list[int]], list[nn.Module]],
     *,
     deep: bool,
-    exact: bool,
-    pooled: bool,
-) -> Plan:
+    kv: bool,
+    pool_prompts: bool,
+) -> Injection:
     """Deep: each block has prompts of its stage's width, as keys and values. Shallow: they travel beside the grid.
 
-    make: widths of blocks -> their prompts. exact: deep prompts as keys and values only, where nobody reads more.
-    pooled: the pooled feature averages the last block's prompts too.
+    make_prompts: widths of blocks -> their prompts. kv: deep prompts as keys and values only, where nobody reads more.
+    pool_prompts: the pooled feature averages the last block's prompts too.
     """
-    if not sites.open:
-        raise FitError(
+    if not layout.supports_kv_prompts:
+        raise UnsupportedError(
             f"the windows of {type(trunk).__name__} attend in a way that is not known here, so prompts have no place "
             'in them; around the image they fit: "vpt(location=pad, depth=shallow)"'
         )
-    blocks: list[Any] = [trunk.get_submodule(path) for path in sites.blocks]
+    blocks: list[Any] = [trunk.get_submodule(path) for path in layout.blocks]
     last = len(blocks) - 1 if deep else 0
-    prompts = make([block.dim for block in blocks[: last + 1]])
-    wraps: dict[str, Wrap] = {}
-    for index, (path, block) in enumerate(zip(sites.blocks, blocks, strict=True)):
-        ends = index == len(blocks) - 1
-        own = prompts[index] if index <= last else None
-        keys_only = index < last or (ends and own is not None and not pooled)
-        if own is not None and keys_only and exact:
-            wraps[f"{path}.attn"] = partial(_as_keys, prompts=own, block=block)
+    prompts = make_prompts([block.dim for block in blocks[: last + 1]])
+    wrappers: dict[str, Wrapper] = {}
+    for index, (path, block) in enumerate(zip(layout.blocks, blocks, strict=True)):
+        is_last = index == len(blocks) - 1
+        block_prompts = prompts[index] if index <= last else None
+        discard_outputs = index < last or (is_last and block_prompts is not None and not pool_prompts)
+        if block_prompts is not None and discard_outputs and kv:
+            wrappers[f"{path}.attn"] = partial(_as_kv_prompts, prompts=block_prompts, block=block)
         else:
-            wraps[path] = partial(_Beside, prompts=own, ends=ends, drops=keys_only, pooled=pooled)
+            wrappers[path] = partial(
+                _PromptedSwinBlock,
+                prompts=block_prompts,
+                is_last=is_last,
+                discard_outputs=discard_outputs,
+                pool_prompts=pool_prompts,
+            )
     if not deep:  # the only prompts that ever reach a merging of patches
-        wraps.update({path: _Merge for path in sites.merges if hasattr(trunk.get_submodule(path), "reduction")})
-    return Plan(adds={"prompts": nn.ModuleList(dict.fromkeys(prompts))}, wraps=wraps)
+        wrappers.update(
+            {
+                path: _PromptedPatchMerging
+                for path in layout.downsamples
+                if hasattr(trunk.get_submodule(path), "reduction")
+            }
+        )
+    return Injection(modules={"prompts": nn.ModuleList(dict.fromkeys(prompts))}, wrappers=wrappers)
 
 
-def _as_keys(attention: nn.Module, prompts: Callable[[int], Tensor], block: Any) -> nn.Module:
+def _as_kv_prompts(attention: nn.Module, prompts: Callable[[int], Tensor], block: Any) -> nn.Module:
     windows = math.prod(
         math.ceil(side / window) for side, window in zip(block.input_resolution, block.window_size, strict=True)
     )
-    return WindowAttend(attention, PromptKeys(prompts, block.norm1, windows))
+    return KVWindowAttention(attention, PromptKeys(prompts, block.norm1, windows))
 
 
-class _Beside(nn.Module):
+class _PromptedSwinBlock(nn.Module):
     """Stands where a Swin block stood: runs prompts beside the grid, through the same attention and MLP.
 
-    prompts: the block's own; None where they come with the grid. ends: it is the last block. drops: nobody reads what
-    comes out of the prompts here. pooled: at the end, prompts join the grid as one long row, so that the pooled
+    prompts: the block's own; None where they come with the grid. is_last: it is the last block. discard_outputs: nobody reads what
+    comes out of the prompts here. pool_prompts: at the end, prompts join the grid as one long row, so that the pooled
     feature averages them too.
     """
 
     def __init__(
-        self, block: Any, prompts: Callable[[int], Tensor] | None, ends: bool, drops: bool, pooled: bool
+        self,
+        block: Any,
+        prompts: Callable[[int], Tensor] | None,
+        is_last: bool,
+        discard_outputs: bool,
+        pool_prompts: bool,
     ) -> None:
         super().__init__()
-        block.attn = WindowCarry(block.attn)
+        block.attn = PromptedWindowAttention(block.attn)
         self.block = block
         self.prompts = prompts
-        self.ends = ends
-        self.drops = drops
-        self.pooled = pooled
+        self.is_last = is_last
+        self.discard_outputs = discard_outputs
+        self.pool_prompts = pool_prompts
 
-    def forward(self, state: Grid) -> Grid:
+    def forward(self, state: GridState) -> GridState:
         x: Tensor
         if isinstance(state, tuple):
             x, prompts = state
@@ -89,25 +106,25 @@ class _Beside(nn.Module):
             assert self.prompts is not None
             x, prompts = state, self.prompts(len(state)).expand(len(state), -1, -1).to(state.dtype)
         block: Any = self.block
-        block.attn.come(block.norm1(prompts))
+        block.attn.set_prompts(block.norm1(prompts))
         x = block(x)
-        answer = block.attn.go()
-        if self.drops or (self.ends and not self.pooled):
+        prompt_out = block.attn.pop_prompts()
+        if self.discard_outputs or (self.is_last and not self.pool_prompts):
             return x
-        prompts = prompts + block.drop_path1(answer)
+        prompts = prompts + block.drop_path1(prompt_out)
         prompts = prompts + block.drop_path2(block.mlp(block.norm2(prompts)))
-        if self.ends:
+        if self.is_last:
             return torch.cat([x.flatten(1, 2), prompts], dim=1).unsqueeze(1)
         return x, prompts
 
 
-class _Merge(nn.Module):
+class _PromptedPatchMerging(nn.Module):
     """Stands where patch merging stood: a prompt is put beside itself four times and reduced like a merged patch."""
 
     def __init__(self, merge: nn.Module) -> None:
         super().__init__()
         self.merge: Any = merge
 
-    def forward(self, state: Grid) -> Grid:
+    def forward(self, state: GridState) -> GridState:
         x, prompts = state
         return self.merge(x), self.merge.reduction(self.merge.norm(prompts.repeat(1, 1, 4)))

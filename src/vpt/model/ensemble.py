@@ -25,18 +25,18 @@ class Ensemble(nn.Module):
     def __init__(self, models: Sequence[TunedModel]) -> None:
         super().__init__()
         for model in models:
-            model.demand_classifier("an ensemble")
-        first = _alike(models)
-        carrier = TunedModel(first.backbone, first.method, first.num_classes, first.classes)
-        for index, prompts in enumerate(carrier.added["prompts"].children()):
-            members = [list(model.added["prompts"].children())[index] for model in models]
-            stack = _Stack(members)
+            model.require_classifier("an ensemble")
+        first = _require_compatible(models)
+        template = TunedModel(first.backbone, first.method, first.num_classes, first.classes)
+        for index, prompts in enumerate(template.added_modules["prompts"].children()):
+            members = [list(model.added_modules["prompts"].children())[index] for model in models]
+            stacked = _StackedPrompts(members)
             # One module of prompts can be read at several blocks, where these share it.
-            for parent in list(carrier.modules()):
+            for parent in list(template.modules()):
                 for name, child in list(parent.named_children()):
                     if child is prompts:
-                        setattr(parent, name, stack)
-        self.network = carrier.network
+                        setattr(parent, name, stacked)
+        self.network = template.network
         self.heads = nn.ModuleList(model.head for model in models)
         self.classes = first.classes
         self.to(next(first.parameters()).device)
@@ -44,11 +44,11 @@ class Ensemble(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.network(images.repeat(len(self.heads), 1, 1, 1)).chunk(len(self.heads))
-        answers = [head(x).log_softmax(-1) for head, x in zip(self.heads, features, strict=True)]
-        return torch.stack(answers).logsumexp(0) - math.log(len(answers))
+        log_probs = [head(x).log_softmax(-1) for head, x in zip(self.heads, features, strict=True)]
+        return torch.stack(log_probs).logsumexp(0) - math.log(len(log_probs))
 
 
-class _Stack(nn.Module):
+class _StackedPrompts(nn.Module):
     """Stands where prompts stood: each member's own for its share of the batch, (members * batch, p, d)."""
 
     def __init__(self, members: Sequence[nn.Module]) -> None:
@@ -56,11 +56,11 @@ class _Stack(nn.Module):
         self.members = nn.ModuleList(members)
 
     def forward(self, batch: int) -> Tensor:
-        share = batch // len(self.members)
-        return torch.cat([member(share).expand(share, -1, -1) for member in self.members])
+        per_member = batch // len(self.members)
+        return torch.cat([member(per_member).expand(per_member, -1, -1) for member in self.members])
 
 
-def _alike(models: Sequence[TunedModel]) -> TunedModel:
+def _require_compatible(models: Sequence[TunedModel]) -> TunedModel:
     if len(models) < 2:
         raise SpecError(f"{len(models)} models make no ensemble; give at least two")
     first = models[0]
@@ -68,13 +68,13 @@ def _alike(models: Sequence[TunedModel]) -> TunedModel:
         raise SpecError(
             f"an ensemble in one pass needs models of one vpt(...) with prompts as tokens, not {first.method}"
         )
-    for number, model in enumerate(models[1:], 2):
+    for position, model in enumerate(models[1:], 2):
         if model.backbone.module is not first.backbone.module:
             raise SpecError(
-                f"model {number} stands on another backbone object than the first; load them on the same one"
+                f"model {position} stands on another backbone object than the first; load them on the same one"
             )
         if model.method != first.method:
-            raise SpecError(f"model {number} is {model.method}, the first is {first.method}; they must be the same")
+            raise SpecError(f"model {position} is {model.method}, the first is {first.method}; they must be the same")
         if (model.num_classes, model.classes) != (first.num_classes, first.classes):
-            raise SpecError(f"model {number} has other classes than the first; an ensemble answers one question")
+            raise SpecError(f"model {position} has other classes than the first; an ensemble answers one question")
     return first

@@ -15,11 +15,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from vpt._version import __version__
-from vpt.backbones import Backbone, load_backbone, skeleton
+from vpt.backbones import Backbone, load_backbone, meta_backbone
 from vpt.core.environment import versions
 from vpt.core.io import write_atomic
+from vpt.core.legacy_keys import upgrade
 from vpt.data.preprocessing import Preprocessing
-from vpt.errors import ArtifactError, SpecError, VptError
+from vpt.errors import SpecError, TunedFileError, VptError
 from vpt.heads.dense import parse_head
 from vpt.methods.registry import parse_method
 from vpt.model.tuned_model import TunedModel
@@ -35,9 +36,9 @@ class Header:
     method: spec string with every field. backbone: name; fingerprint: of its weights. image_size: of its input.
     preprocessing: how images are made into that input. classes: names, or None where none were given.
     scores: figures measured when the file was made. storage: dtype of the tensors in the file.
-    cut: seed and fractions by which `vpt.data.loading.read` or `read_scenes` cut the data into parts, if they read it.
+    split_options: seed and fractions by which `vpt.data.loading.load_dataset` or `load_segmentation_dataset` split the data, if they read it.
     head: the dense head's text, where every pixel has a class; None where images are classified.
-    parts: trained parameters of the dense head, its auxiliary heads (not in the file), and the method.
+    parameter_counts: trained parameters of the dense head, its auxiliary heads (not in the file), and the method.
     checksum: SHA-256 over the tensors, so that an altered file is found out. versions: of what made it.
     """
 
@@ -47,29 +48,29 @@ class Header:
     preprocessing: Preprocessing
     num_classes: int
     classes: tuple[str, ...] | None
-    storage: Literal["fp32", "fp16"]
+    save_dtype: Literal["fp32", "fp16"]
     checksum: str
     scores: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
     head: str | None = None
-    parts: Mapping[str, int] = field(default_factory=dict)
-    cut: Mapping[str, Any] = field(default_factory=dict)
+    parameter_counts: Mapping[str, int] = field(default_factory=dict)
+    split_options: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """One line of JSON."""
-        values = {**asdict(self), "preprocessing": self.preprocessing.as_dict()}
+        values = {**asdict(self), "preprocessing": self.preprocessing.to_dict()}
         if self.head is None:  # files of classifiers say nothing of it
-            del values["head"], values["parts"]
+            del values["head"], values["parameter_counts"]
         return json.dumps(values)
 
     @classmethod
     def from_json(cls, text: str, path: Path) -> Header:
-        """The inverse; raises ArtifactError for another format version or a header that is no header."""
+        """The inverse; raises TunedFileError for another format version or a header that is no header."""
         try:
-            values = json.loads(text)
+            values = upgrade("tuned_file", json.loads(text))
             if values["format"] != FORMAT:
-                raise ArtifactError(
+                raise TunedFileError(
                     f"{path} has format version {values['format']}, this vpt ({__version__}) reads version {FORMAT}; "
                     "install the vpt that made it, or a newer one: "
                     + str(values.get("versions", {}).get("vpt", "unknown"))
@@ -83,7 +84,7 @@ class Header:
                 }
             )
         except (KeyError, TypeError, ValueError, AttributeError, SpecError) as error:
-            raise ArtifactError(f"{path} has a damaged header ({error}); fetch the file again") from error
+            raise TunedFileError(f"{path} has a damaged header ({error}); fetch the file again") from error
 
 
 def save(
@@ -91,21 +92,21 @@ def save(
     path: str | Path,
     *,
     scores: Mapping[str, Any] | None = None,
-    cut: Mapping[str, Any] | None = None,
-    storage: Literal["fp32", "fp16"] = "fp32",
+    split_options: Mapping[str, Any] | None = None,
+    save_dtype: Literal["fp32", "fp16"] = "fp32",
 ) -> Path:
     """Write what `model` owns (method and head, but no auxiliary heads) to one safetensors file.
 
-    model: a TunedModel, or one wrapped by `torch.compile` or DDP. scores: figures to keep in the header; cut: how
-        the data were cut into parts.
+    model: a TunedModel, or one wrapped by `torch.compile` or DDP. scores: figures to keep in the header; split_options: how
+        the data were split.
     storage: "fp16" halves the file and rounds the weights; "fp32" gives every bit back.
     Raises StorageError when the file cannot be written.
     """
     path = Path(path)
-    tuned = _unwrapped(model)
-    if storage not in ("fp32", "fp16"):
-        raise SpecError(f"storage is {storage!r}; it must be fp32 or fp16")
-    tensors = {name: _stored(tensor, storage) for name, tensor in tuned.kept_state().items()}
+    tuned = _unwrap(model)
+    if save_dtype not in ("fp32", "fp16"):
+        raise SpecError(f"storage is {save_dtype!r}; it must be fp32 or fp16")
+    tensors = {name: _to_save_dtype(tensor, save_dtype) for name, tensor in tuned.inference_state_dict().items()}
     header = Header(
         method=tuned.method.spec(full=True),
         backbone=tuned.backbone.name,
@@ -113,13 +114,13 @@ def save(
         preprocessing=tuned.backbone.preprocessing,
         num_classes=tuned.num_classes,
         classes=tuned.classes,
-        storage=storage,
+        save_dtype=save_dtype,
         checksum=_checksum(tensors),
         scores=dict(scores or {}),
-        cut=dict(cut or {}),
+        split_options=dict(split_options or {}),
         versions=versions(),
-        head=None if tuned.dense is None else tuned.dense.kept().spec(full=True),
-        parts={} if tuned.dense is None else tuned.counts_by_part(),
+        head=None if tuned.dense is None else tuned.dense.without_auxiliary().spec(full=True),
+        parameter_counts={} if tuned.dense is None else tuned.counts_by_component(),
     )
     write_atomic(path, safetensors.torch.save(tensors, {_KEY: header.to_json()}))
     return path
@@ -133,7 +134,7 @@ def load(
     backbone: the backbone at hand (a timm model, a `Backbone`, a name). None makes it by the name in the file, which
         fetches its weights. Several files share one backbone by being given the same.
     known_fingerprint: of that backbone, by who loads many files: to compute it reads every weight.
-    Raises ArtifactError when the file is damaged or altered, or the backbone is not the one it was made for.
+    Raises TunedFileError when the file is damaged or altered, or the backbone is not the one it was made for.
     """
     path = Path(path)
     header = inspect(path)
@@ -143,7 +144,7 @@ def load(
         found = load_backbone(backbone)
     fingerprint = known_fingerprint or found.fingerprint()
     if fingerprint != header.fingerprint:
-        raise ArtifactError(
+        raise TunedFileError(
             f"{path} was made for {header.backbone} with {header.fingerprint[:19]}..., but this is {found.name} with "
             f"{fingerprint[:19]}...; load the same weights, of the same type and image size "
             f"({header.preprocessing.size} px)"
@@ -152,21 +153,21 @@ def load(
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError) as error:
-        raise ArtifactError(f"{path} is damaged ({error}); fetch it again") from error
+        raise TunedFileError(f"{path} is damaged ({error}); fetch it again") from error
     if _checksum(tensors) != header.checksum:
-        raise ArtifactError(
+        raise TunedFileError(
             f"{path} was altered or damaged after it was written (its checksum differs); fetch it again"
         )
     shared = Backbone(found.module, found.name, header.preprocessing, found.notes)
     try:
         dense = None if header.head is None else parse_head(header.head)
         model = TunedModel(shared, parse_method(header.method), header.num_classes, header.classes, dense)
-        model.load_owned_state(tensors)
+        model.load_trainable_state_dict(tensors)
     except SpecError as error:
-        raise ArtifactError(f"{path} does not fit this vpt ({__version__}): {error}") from error
+        raise TunedFileError(f"{path} does not fit this vpt ({__version__}): {error}") from error
     except AssertionError as error:  # timm's word for an image of another size, where weights do not show it (Swin)
         size = header.preprocessing.size
-        raise ArtifactError(
+        raise TunedFileError(
             f"{path} was made for images of {size} px, which this {found.name} does not take ({error}); load the "
             f"backbone with image_size={size}"
         ) from error
@@ -179,33 +180,33 @@ def backbone_for(path: Path, header: Header, *, name: str | None = None, weights
     name: another name for it, of the caller's own choice. weights: a local file of them.
     """
     if name is None and ":" in header.backbone:  # timm reads such names as places, which a stranger may have chosen
-        raise ArtifactError(
+        raise TunedFileError(
             f"{path} asks for the backbone {header.backbone}, which is not in timm's own list; if you trust that "
             "place, give it as the backbone yourself"
         )
     size = header.preprocessing.size
-    own = skeleton(name or header.backbone).preprocessing.size
+    own = meta_backbone(name or header.backbone).preprocessing.size
     return load_backbone(name or header.backbone, weights=weights, image_size=None if own == size else size)
 
 
 def inspect(path: str | Path) -> Header:
-    """Read the header of a tuned file, and nothing else. Raises ArtifactError where it is none."""
+    """Read the header of a tuned file, and nothing else. Raises TunedFileError where it is none."""
     path = Path(path)
     if path.is_dir():
-        raise ArtifactError(f"{path} is a folder, not a tuned file; give one of its .safetensors files")
+        raise TunedFileError(f"{path} is a folder, not a tuned file; give one of its .safetensors files")
     if not path.is_file():
-        raise ArtifactError(f"the tuned file {path} does not exist; `vpt tune DATA --out FILE` makes one")
+        raise TunedFileError(f"the tuned file {path} does not exist; `vpt tune DATA --out FILE` makes one")
     try:
         with safe_open(path, framework="np") as file:
             text = (file.metadata() or {}).get(_KEY)
     except (SafetensorError, OSError, ValueError) as error:
-        raise ArtifactError(f"{path} is damaged or no safetensors file ({error}); fetch it again") from error
+        raise TunedFileError(f"{path} is damaged or no safetensors file ({error}); fetch it again") from error
     if text is None:
-        raise ArtifactError(f"{path} is a safetensors file but not one of vpt's; `vpt tune DATA --out FILE` makes one")
+        raise TunedFileError(f"{path} is a safetensors file but not one of vpt's; `vpt tune DATA --out FILE` makes one")
     return Header.from_json(text, path)
 
 
-def _unwrapped(model: nn.Module) -> TunedModel:
+def _unwrap(model: nn.Module) -> TunedModel:
     for attribute in ("_orig_mod", "module"):  # torch.compile, DDP
         model = getattr(model, attribute, model)
     if not isinstance(model, TunedModel):
@@ -213,9 +214,9 @@ def _unwrapped(model: nn.Module) -> TunedModel:
     return model
 
 
-def _stored(tensor: Tensor, storage: str) -> Tensor:
+def _to_save_dtype(tensor: Tensor, save_dtype: str) -> Tensor:
     tensor = tensor.detach().cpu().contiguous()
-    return tensor.half() if storage == "fp16" and tensor.is_floating_point() else tensor.clone()
+    return tensor.half() if save_dtype == "fp16" and tensor.is_floating_point() else tensor.clone()
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:

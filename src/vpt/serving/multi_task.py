@@ -14,96 +14,100 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
-from vpt.attention.detection import dtype_of
-from vpt.attention.kv_attention import Attend, Parts
+from vpt.attention.detection import compute_dtype
+from vpt.attention.kv_attention import KVAttention, PromptGroups
 from vpt.backbones import Backbone
-from vpt.errors import FitError
+from vpt.errors import UnsupportedError
 from vpt.methods import VPT, Linear
 from vpt.model.tuned_model import TunedModel
 
 
 @dataclass(frozen=True, eq=False)
-class Learned:
+class TaskAdapter:
     """What a task adds to its backbone, where that is no more than this.
 
-    keys: place of an attention -> tokens (p, d) that it reads as further keys and values, after the block's norm.
+    kv_prompts: path of an attention -> tokens (p, d) that it reads as further keys and values, after the block's norm.
     head: features (batch, d) -> logits (batch, classes).
     """
 
-    keys: Mapping[str, Tensor]
+    kv_prompts: Mapping[str, Tensor]
     head: nn.Module
 
     @classmethod
     @torch.inference_mode()
-    def of(cls, model: TunedModel) -> Learned | None:
+    def from_model(cls, model: TunedModel) -> TaskAdapter | None:
         """That of a tuned model; None where its method does more than give attention further keys."""
-        places = model.prompt_keys()
-        if places is None:
+        paths = model.prompt_keys()
+        if paths is None:
             return None
         weight = next(model.trunk.parameters())
-        one = torch.empty(1, 1, 1, dtype=dtype_of(model.trunk), device=weight.device)  # read for dtype and batch alone
-        return cls({place: keys(one) for place, keys in places.items()}, model.head)
+        probe_input = torch.empty(
+            1, 1, 1, dtype=compute_dtype(model.trunk), device=weight.device
+        )  # read for dtype and batch alone
+        return cls({path: keys(probe_input) for path, keys in paths.items()}, model.head)
 
     @property
-    def lengths(self) -> tuple[tuple[str, int], ...]:
-        """Place -> number of prompts; samples that agree in it go through attention together."""
-        return tuple((place, len(tokens)) for place, tokens in sorted(self.keys.items()))
+    def prompt_lengths(self) -> tuple[tuple[str, int], ...]:
+        """Path -> number of prompts; samples that agree in it go through attention together."""
+        return tuple((path, len(tokens)) for path, tokens in sorted(self.kv_prompts.items()))
 
 
-class Mixed:
+class MultiTaskBackbone:
     """A frozen backbone that answers images of different tasks in one pass. Not for several threads at once."""
 
     def __init__(self, backbone: Backbone) -> None:
-        self.network, self._ports = _with_ports(backbone)
+        self.network, self._slots = _insert_prompt_slots(backbone)
 
     @torch.inference_mode()
-    def __call__(self, images: Tensor, tasks: Sequence[Learned]) -> list[Tensor]:
-        """Normalised images (batch, 3, size, size), and of each the task -> of each the logits (classes,), in fp32."""
-        order = sorted(range(len(tasks)), key=lambda i: tasks[i].lengths)
-        turns = [list(turn) for _, turn in groupby((tasks[i] for i in order), key=lambda task: task.lengths)]
-        for port in self._ports:
-            port.turns = turns
-        features = self.network(images[torch.tensor(order, device=images.device)])
+    def __call__(self, images: Tensor, tasks: Sequence[TaskAdapter]) -> list[Tensor]:
+        """Normalized images (batch, 3, size, size), and of each the task -> of each the logits (classes,), in fp32."""
+        batch_order = sorted(range(len(tasks)), key=lambda i: tasks[i].prompt_lengths)
+        groups = [
+            list(group) for _, group in groupby((tasks[i] for i in batch_order), key=lambda task: task.prompt_lengths)
+        ]
+        for slot in self._slots:
+            slot.groups = groups
+        features = self.network(images[torch.tensor(batch_order, device=images.device)])
         answers: dict[int, Tensor] = {}
         for task in dict.fromkeys(tasks):  # heads of a task answer together
-            own = [place for place, i in enumerate(order) if tasks[i] is task]
-            kind = next(task.head.parameters()).dtype
-            logits = task.head(features[torch.tensor(own, device=features.device)].to(kind)).float()
-            answers.update((order[place], row) for place, row in zip(own, logits, strict=True))
+            rows = [position for position, i in enumerate(batch_order) if tasks[i] is task]
+            dtype = next(task.head.parameters()).dtype
+            logits = task.head(features[torch.tensor(rows, device=features.device)].to(dtype)).float()
+            answers.update((batch_order[position], row) for position, row in zip(rows, logits, strict=True))
         return [answers[i] for i in range(len(tasks))]
 
 
-class _Port(nn.Module):
+class _PromptSlot(nn.Module):
     """Stands where one task's prompts stood, and gives every sample those of its own task."""
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, path: str) -> None:
         super().__init__()
-        self.place = place
-        self.turns: list[list[Learned]] = []  # tasks of the samples, in turn; those of a turn agree in lengths
+        self.path = path
+        self.groups: list[list[TaskAdapter]] = []  # tasks of the samples, in order; those of a group agree in lengths
 
-    def forward(self, x: Tensor) -> Parts:
-        return tuple((len(turn), self._tokens(turn)) for turn in self.turns)
+    def forward(self, x: Tensor) -> PromptGroups:
+        return tuple((len(group), self._prompts_of(group)) for group in self.groups)
 
-    def _tokens(self, turn: list[Learned]) -> Tensor | None:
-        if self.place not in turn[0].keys:
+    def _prompts_of(self, group: list[TaskAdapter]) -> Tensor | None:
+        if self.path not in group[0].kv_prompts:
             return None
-        first = turn[0].keys[self.place]
-        if all(task is turn[0] for task in turn):
+        first = group[0].kv_prompts[self.path]
+        if all(task is group[0] for task in group):
             return first
-        return torch.stack([task.keys[self.place] for task in turn])
+        return torch.stack([task.kv_prompts[self.path] for task in group])
 
 
-def _with_ports(backbone: Backbone) -> tuple[nn.Module, list[_Port]]:
-    """The backbone's network with a port at each attention that prompts can reach; none where they cannot."""
+def _insert_prompt_slots(backbone: Backbone) -> tuple[nn.Module, list[_PromptSlot]]:
+    """The backbone's network with a slot at each attention that prompts can reach; none where they cannot."""
     try:
-        carrier = TunedModel(backbone, VPT(length=1, dropout=0.0), 1)
-        keys = carrier.prompt_keys()
-    except FitError:
+        prompted = TunedModel(backbone, VPT(length=1, dropout=0.0), 1)
+        keys = prompted.prompt_keys()
+    except UnsupportedError:
         keys = None
     if keys is None:
         return TunedModel(backbone, Linear(), 1).network, []
-    ports = {id(extra): _Port(place) for place, extra in keys.items()}
-    for module in carrier.network.modules():
-        if isinstance(module, Attend) and id(module.extra) in ports:
-            module.extra = ports[id(module.extra)]
-    return carrier.network, list(ports.values())
+    slots = {id(extra): _PromptSlot(path) for path, extra in keys.items()}
+    for module in prompted.network.modules():
+        if isinstance(module, KVAttention) and id(module.kv_prompts) in slots:
+            module.kv_prompts = slots[id(module.kv_prompts)]
+    return prompted.network, list(slots.values())

@@ -1,28 +1,28 @@
-"""Training: a recipe, one loop, checkpoints, evaluation."""
+"""Training: a configuration, one loop, checkpoints, evaluation."""
 
-from vpt.training.batches import SIDES, Examples, Feed
-from vpt.training.config import Recipe
-from vpt.training.evaluation import Scores, logits_of, score
-from vpt.training.feature_cache import prototypes, what_must_run
-from vpt.training.head_grid import Trained, train_grid
-from vpt.training.loop import Epoch, Lesson, Watcher, fit, parts_of, train
+from vpt.training.batches import CROP_SCALE, DeviceDataset, Examples
+from vpt.training.config import TrainingConfig
+from vpt.training.evaluation import Scores, predict_logits, score_logits
+from vpt.training.feature_cache import cache_frozen_features, class_prototypes
+from vpt.training.head_grid import HeadResult, train_head_grid
+from vpt.training.loop import EpochMetrics, Lesson, Watcher, fit, micro_batches, train
 
 __all__ = [
-    "SIDES",
-    "Epoch",
+    "CROP_SCALE",
+    "EpochMetrics",
     "Examples",
-    "Feed",
+    "DeviceDataset",
     "Lesson",
-    "Recipe",
+    "TrainingConfig",
     "Scores",
-    "Trained",
+    "HeadResult",
     "Watcher",
     "fit",
-    "logits_of",
-    "parts_of",
-    "prototypes",
-    "score",
+    "predict_logits",
+    "micro_batches",
+    "class_prototypes",
+    "score_logits",
     "train",
-    "train_grid",
-    "what_must_run",
+    "train_head_grid",
+    "cache_frozen_features",
 ]

@@ -19,7 +19,7 @@ from vpt.data.preprocessing import Preprocessing
 
 # The side of the images to cut from, as a multiple of the input's: FGVC's 256 px for 224; and where at least half of
 # the area is cut, so much that no cut has to be enlarged.
-SIDES = {"crop": 8 / 7, "resize_crop": 2**0.5}
+CROP_SCALE = {"random_crop": 8 / 7, "random_resized_crop": 2**0.5}
 
 
 @dataclass(frozen=True)
@@ -27,30 +27,30 @@ class Examples:
     """Images in memory (or memory-mapped), with labels.
 
     pixels: uint8 (n, 3, side, side), `side` at least the input size. labels: int64 (n,).
-    larger: the same images, whole and with a longer side, of which `resize_crop` cuts; None takes `pixels`.
+    oversized: the same images, whole and with a longer side, of which `random_resized_crop` cuts; None takes `pixels`.
     """
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
-    larger: NDArray[np.uint8] | None = None
+    oversized: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
-def order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
+def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """A permutation of n images for one epoch."""
     return np.random.default_rng((seed, epoch)).permutation(n)
 
 
-def batches(indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+def iter_batches(indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
     """Cut into batches; the last may be smaller, no image is left out."""
     for start in range(0, len(indices), size):
         yield indices[start : start + size]
 
 
-class Feed:
-    """Turns indices into what the model eats, on its device: normalised images or, once known, frozen features."""
+class DeviceDataset:
+    """Turns indices into model inputs, on its device: normalized images or, once known, frozen features."""
 
     def __init__(self, examples: Examples, preprocessing: Preprocessing, device: torch.device) -> None:
         self.examples = examples
@@ -59,81 +59,81 @@ class Feed:
         self.labels = torch.from_numpy(examples.labels)
         self.features: Tensor | None = None  # (n, d)
         self.views: Tensor | None = None  # (views, n, d), the first of the images as they are
-        self._whole = _Store(examples.pixels, device)
-        self._larger = self._whole if examples.larger is None else _Store(examples.larger, device)
+        self._images = _PixelStore(examples.pixels, device)
+        self._oversized = self._images if examples.oversized is None else _PixelStore(examples.oversized, device)
 
     def __len__(self) -> int:
         return len(self.examples)
 
-    def first(self) -> Feed:
-        """The first image alone."""
-        one = Examples(self.examples.pixels[:1], self.examples.labels[:1])
-        return Feed(one, self.preprocessing, self.device)
+    def head(self, n: int) -> DeviceDataset:
+        """The first `n` images."""
+        examples = Examples(self.examples.pixels[:n], self.examples.labels[:n])
+        return DeviceDataset(examples, self.preprocessing, self.device)
 
     def inputs(self, indices: NDArray[np.int64], augment: str = "none", rng: Any = None) -> Tensor:
-        """(batch, 3, size, size) normalised, or (batch, d) where features are cached; of views, one of each image."""
+        """(batch, 3, size, size) normalized, or (batch, d) where features are cached; of views, one of each image."""
         if self.features is not None and augment != "none" and self.views is not None:
-            drawn = torch.from_numpy(rng.integers(len(self.views), size=len(indices)))
-            return self.views[drawn, torch.from_numpy(indices)]
+            view_indices = torch.from_numpy(rng.integers(len(self.views), size=len(indices)))
+            return self.views[view_indices, torch.from_numpy(indices)]
         if self.features is not None:
             return self.features[torch.from_numpy(indices)]
-        if augment == "resize_crop":
-            pixels = _resized_crops(self._larger.take(indices), self.preprocessing.size, rng)
+        if augment == "random_resized_crop":
+            pixels = _random_resized_crops(self._oversized.gather(indices), self.preprocessing.size, rng)
         else:
-            pixels = self._cut(self._whole.take(indices), augment, rng)
-        return self.preprocessing.normalise(pixels)
+            pixels = self._crop(self._images.gather(indices), augment, rng)
+        return self.preprocessing.normalize(pixels)
 
     def targets(self, indices: NDArray[np.int64]) -> Tensor:
         """Labels (batch,) int64."""
         return self.labels[torch.from_numpy(indices)].to(self.device)
 
-    def _cut(self, pixels: Tensor, augment: str, rng: Any) -> Tensor:
-        """Random or centre crop to the input size, and random flip, for each image; the whole batch on its device."""
+    def _crop(self, pixels: Tensor, augment: str, rng: Any) -> Tensor:
+        """Random or center crop to the input size, and random flip, for each image; the whole batch on its device."""
         size, n = self.preprocessing.size, len(pixels)
-        slack = pixels.shape[-1] - size
+        margin = pixels.shape[-1] - size
         if augment == "none":
-            start = slack // 2
+            start = margin // 2
             return pixels[..., start : start + size, start : start + size]
-        corners = rng.integers(0, slack + 1, (n, 2)) if augment == "crop" else np.full((n, 2), slack // 2)
+        corners = rng.integers(0, margin + 1, (n, 2)) if augment == "random_crop" else np.full((n, 2), margin // 2)
         rows = corners[:, :1] + np.arange(size)
         columns = corners[:, 1:] + np.arange(size)
         flipped = rng.random(n) < 0.5
         columns[flipped] = columns[flipped, ::-1]
         image, row, column = (
-            torch.from_numpy(places).to(self.device)
-            for places in (np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :])
+            torch.from_numpy(index).to(self.device)
+            for index in (np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :])
         )
         return pixels[image, :, row, column].permute(0, 3, 1, 2)
 
 
-class _Store:
+class _PixelStore:
     """Pixels; on a GPU, where they take no more than a quarter of what is free, they are copied there once."""
 
     def __init__(self, pixels: NDArray[np.uint8], device: torch.device) -> None:
         self.pixels = pixels
         self.device = device
-        fits = device.type == "cuda" and 4 * pixels.nbytes <= torch.cuda.mem_get_info(device)[0]
-        self.resident = torch.from_numpy(np.array(pixels)).to(device) if fits else None
+        fits_on_device = device.type == "cuda" and 4 * pixels.nbytes <= torch.cuda.mem_get_info(device)[0]
+        self.on_device = torch.from_numpy(np.array(pixels)).to(device) if fits_on_device else None
 
-    def take(self, indices: NDArray[np.int64]) -> Tensor:
+    def gather(self, indices: NDArray[np.int64]) -> Tensor:
         """uint8 (batch, 3, side, side) on the device."""
-        if self.resident is not None:
-            return self.resident[torch.from_numpy(indices).to(self.device)]
+        if self.on_device is not None:
+            return self.on_device[torch.from_numpy(indices).to(self.device)]
         pixels = torch.from_numpy(self.pixels[indices])
         return pixels.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else pixels
 
 
-def _resized_crops(pixels: Tensor, size: int, rng: np.random.Generator) -> Tensor:
+def _random_resized_crops(pixels: Tensor, size: int, rng: np.random.Generator) -> Tensor:
     """Of each image (batch, 3, side, side) a part of half to all its area and nearly its shape, scaled to `size`.
 
     Half of them are mirrored. uint8, bilinear.
     """
     n, sign = len(pixels), np.where(rng.random(len(pixels)) < 0.5, -1.0, 1.0)
-    side, shape = np.sqrt(rng.uniform(0.5, 1, n)), np.exp(rng.uniform(np.log(0.85), -np.log(0.85), n))
-    sides = np.minimum(1, np.stack([side * np.sqrt(shape), side / np.sqrt(shape)], 1))  # width and height, of 1
-    centres = (1 - sides) * rng.uniform(-1, 1, (n, 2))
-    boxes = np.zeros((n, 2, 3))
-    boxes[:, 0, 0], boxes[:, 1, 1], boxes[:, :, 2] = sign * sides[:, 0], sides[:, 1], centres
-    where = F.affine_grid(torch.from_numpy(boxes).float(), [n, 3, size, size], align_corners=False)
-    found = F.grid_sample(pixels.float(), where.to(pixels.device), padding_mode="border", align_corners=False)
-    return found.round().to(torch.uint8)
+    scale, aspect = np.sqrt(rng.uniform(0.5, 1, n)), np.exp(rng.uniform(np.log(0.85), -np.log(0.85), n))
+    sides = np.minimum(1, np.stack([scale * np.sqrt(aspect), scale / np.sqrt(aspect)], 1))  # width and height, of 1
+    centers = (1 - sides) * rng.uniform(-1, 1, (n, 2))
+    affine = np.zeros((n, 2, 3))
+    affine[:, 0, 0], affine[:, 1, 1], affine[:, :, 2] = sign * sides[:, 0], sides[:, 1], centers
+    grid = F.affine_grid(torch.from_numpy(affine).float(), [n, 3, size, size], align_corners=False)
+    crops = F.grid_sample(pixels.float(), grid.to(pixels.device), padding_mode="border", align_corners=False)
+    return crops.round().to(torch.uint8)

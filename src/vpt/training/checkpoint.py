@@ -11,14 +11,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from vpt.core.io import write_atomic
-from vpt.errors import ArtifactError, SpecError
+from vpt.core.legacy_keys import upgrade
+from vpt.errors import SpecError, TunedFileError
 from vpt.model.tuned_model import TunedModel
 
 
 def save_checkpoint(path: Path, model: TunedModel, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> None:
     """Write the owned state, the optimizer's, and `progress` (JSON values)."""
-    tensors = {f"model.{name}": tensor.detach().cpu().clone() for name, tensor in model.owned_state().items()}
-    for index, parameter in enumerate(model.owned_parameters()):
+    tensors = {f"model.{name}": tensor.detach().cpu().clone() for name, tensor in model.trainable_state_dict().items()}
+    for index, parameter in enumerate(model.trainable_parameters()):
         for key, value in optimizer.state[parameter].items():
             if isinstance(value, torch.Tensor):
                 tensors[f"optimizer.{index}.{key}"] = value.detach().cpu().clone()
@@ -28,19 +29,21 @@ def save_checkpoint(path: Path, model: TunedModel, optimizer: torch.optim.Optimi
 def load_checkpoint(path: Path, model: TunedModel, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """The inverse of `save_checkpoint`; gives back `progress`.
 
-    Raises ArtifactError when the file is damaged or of another method.
+    Raises TunedFileError when the file is damaged or of another method.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            progress: dict[str, Any] = json.loads(file.metadata()["progress"])
+            progress = upgrade("checkpoint", json.loads(file.metadata()["progress"]))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"the checkpoint {path} is damaged ({error}); delete it to begin anew") from error
+        raise TunedFileError(f"the checkpoint {path} is damaged ({error}); delete it to begin anew") from error
     try:
-        model.load_owned_state({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
+        model.load_trainable_state_dict(
+            {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
+        )
     except SpecError as error:
-        raise ArtifactError(f"the checkpoint {path} is of another run ({error}); delete it to begin anew") from error
-    for index, parameter in enumerate(model.owned_parameters()):
+        raise TunedFileError(f"the checkpoint {path} is of another run ({error}); delete it to begin anew") from error
+    for index, parameter in enumerate(model.trainable_parameters()):
         prefix = f"optimizer.{index}."
         optimizer.state[parameter] = {
             # AdamW counts its steps on the CPU, whatever the device

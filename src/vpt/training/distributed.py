@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 
-def start() -> None:
+def init_process_group() -> None:
     """Join the group that `torchrun` announces in the environment; without one, do nothing."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
@@ -27,7 +27,7 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def world() -> int:
+def world_size() -> int:
     """How many processes there are."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
@@ -39,25 +39,25 @@ def local_device() -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def my_part(indices: NDArray[np.int64]) -> NDArray[np.int64]:
+def local_shard(indices: NDArray[np.int64]) -> NDArray[np.int64]:
     """This process's share of a batch; may be empty."""
-    return indices[rank() :: world()]
+    return indices[rank() :: world_size()]
 
 
-def add_gradients(parameters: list[nn.Parameter]) -> None:
+def all_reduce_gradients(parameters: list[nn.Parameter]) -> None:
     """Sum the gradients over all processes, in one message."""
-    if world() == 1:
+    if world_size() == 1:
         return
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(flat)
-    for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-        parameter.grad = part.view_as(parameter)
+    for parameter, chunk in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        parameter.grad = chunk.view_as(parameter)
 
 
-def add_number(value: float) -> float:
+def all_reduce_sum(value: float) -> float:
     """The sum of a number over all processes."""
-    if world() == 1:
+    if world_size() == 1:
         return value
     total = torch.tensor(value, dtype=torch.float64)
     if dist.get_backend() == "nccl":

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vpt.training.batches import Feed, batches
+from vpt.training.batches import DeviceDataset, iter_batches
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Scores:
 
 
 @torch.inference_mode()
-def logits_of(
+def predict_logits(
     model: nn.Module,
-    feed: Feed,
+    dataset: DeviceDataset,
     *,
     batch_size: int = 64,
     bf16: bool = False,
@@ -46,16 +46,16 @@ def logits_of(
     model.eval()
     outputs = []
     done = 0
-    for indices in batches(np.arange(len(feed)), batch_size):
-        with torch.autocast(feed.device.type, torch.bfloat16, enabled=bf16):
-            outputs.append(model(feed.inputs(indices, augment, rng)).float().cpu())
+    for indices in iter_batches(np.arange(len(dataset)), batch_size):
+        with torch.autocast(dataset.device.type, torch.bfloat16, enabled=bf16):
+            outputs.append(model(dataset.inputs(indices, augment, rng)).float().cpu())
         done += len(indices)
         if on_batch is not None:
-            on_batch(done, len(feed))
+            on_batch(done, len(dataset))
     return torch.cat(outputs)
 
 
-def score(logits: Tensor, labels: Tensor) -> Scores:
+def score_logits(logits: Tensor, labels: Tensor) -> Scores:
     """logits (n, classes), labels (n,) -> figures. Ties go to the lower class, as argmax has it."""
     classes = logits.shape[1]
     predicted = logits.argmax(1)

@@ -18,103 +18,110 @@ from torch import Tensor, nn
 from vpt.core.io import write_atomic
 from vpt.errors import DataError
 from vpt.methods.linear import Linear
-from vpt.model.injection import tensors
-from vpt.model.split_forward import Resumed
+from vpt.model.injection import named_tensors
+from vpt.model.split_forward import SplitForward
 from vpt.model.tuned_model import TunedModel
-from vpt.training.batches import Examples, Feed
-from vpt.training.config import Recipe
-from vpt.training.evaluation import logits_of
+from vpt.training.batches import DeviceDataset, Examples
+from vpt.training.config import TrainingConfig
+from vpt.training.evaluation import predict_logits
 
-VIEWS = 16  # augmented images whose features are kept, for each one
-STEM_LIMIT = 4 * 2**30  # bytes of activations that are kept in memory
+NUM_VIEWS = 16  # augmented images whose features are kept, for each one
+MAX_ACTIVATION_BYTES = 4 * 2**30  # bytes of activations that are kept in memory
 
 
-def what_must_run(
+def cache_frozen_features(
     model: TunedModel,
-    recipe: Recipe,
-    *feeds: Feed | None,
+    config: TrainingConfig,
+    *datasets: DeviceDataset | None,
     cache: Path | None = None,
-    again: bool = False,
-    tell: Callable[[str], None] = lambda text: None,
+    repeated: bool = False,
+    on_note: Callable[[str], None] = lambda text: None,
 ) -> nn.Module:
-    """The part of `model` that has to run each time; what comes before it is computed here, for every feed.
+    """The part of `model` that has to run each time; what comes before it is computed here, for every dataset.
 
     Where images are not augmented that is the head alone if only the head trains, and else the network from the first
-    block on that can change (`again`: the images come more than once). In all other cases it is the model itself, but
-    for `resize_crop` where only the head trains: then a few views of each image of the first feed are drawn once.
+    block on that can change (`repeated`: the images come more than once). In all other cases it is the model itself, but
+    for `random_resized_crop` where only the head trains: then a few views of each image of the first dataset are drawn once.
     cache: a folder that keeps features under a key of the pixels, the preprocessing, the backbone's fingerprint and
-    the precision. tell: hears why something frozen is computed again and again.
+    the precision. on_note: hears why something frozen is computed again and again.
     """
-    some = [feed for feed in feeds if feed is not None]
-    bf16 = recipe.autocast_to_bf16(next(model.parameters()).device)
-    resumed = None if model.only_head_trains or not again else model.resumed()
-    if model.only_head_trains and recipe.augment == "resize_crop" and some:
-        first, *others = some  # only what is trained on is augmented
-        first.views = views_of(model, first, bf16, cache).to(first.device)
+    present = [dataset for dataset in datasets if dataset is not None]
+    bf16 = config.use_bf16(next(model.parameters()).device)
+    split_forward = None if model.only_head_trains or not repeated else model.split_forward()
+    if model.only_head_trains and config.augment == "random_resized_crop" and present:
+        first, *others = present  # only what is trained on is augmented
+        first.views = compute_view_features(model, first, bf16, cache).to(first.device)
         first.features = first.views[0]
-        for feed in others:
-            feed.features = features_of(model, feed, bf16, cache).to(feed.device)
-        tell(f"the features of {VIEWS} random crops of each image are computed once, and each epoch takes one of them")
+        for dataset in others:
+            dataset.features = compute_features(model, dataset, bf16, cache).to(dataset.device)
+        on_note(
+            f"the features of {NUM_VIEWS} random crops of each image are computed once, and each epoch takes one of them"
+        )
         return model.head
-    if recipe.augment != "none":
-        if model.only_head_trains or resumed is not None:
-            tell(f"augment={recipe.augment} makes every image new, so nothing frozen can be computed in advance")
+    if config.augment != "none":
+        if model.only_head_trains or split_forward is not None:
+            on_note(f"augment={config.augment} makes every image new, so nothing frozen can be computed in advance")
         return model
     if model.only_head_trains:
-        for feed in some:
-            if feed.features is None:
-                feed.features = features_of(model, feed, bf16, cache).to(feed.device)
+        for dataset in present:
+            if dataset.features is None:
+                dataset.features = compute_features(model, dataset, bf16, cache).to(dataset.device)
         return model.head
-    if resumed is None or not all(map(len, some)):
+    if split_forward is None or not all(map(len, present)):
         return model
-    needed = sum(len(feed) for feed in some) * logits_of(_Entering(resumed), some[0].first(), bf16=bf16).nbytes
-    limit = STEM_LIMIT
-    if needed > limit:
-        tell(
-            f"what goes into block {model.first_changed + 1} takes {needed / 2**30:.1f} GiB for all images, more than "
-            f"{limit / 2**30:.1f}, so the frozen blocks before it run in every epoch"
+    bytes_per_image = predict_logits(_PrefixModule(split_forward), present[0].head(1), bf16=bf16).nbytes
+    required_bytes = sum(len(dataset) for dataset in present) * bytes_per_image
+    max_bytes = MAX_ACTIVATION_BYTES
+    if required_bytes > max_bytes:
+        on_note(
+            f"what goes into block {model.first_modified_block + 1} takes {required_bytes / 2**30:.1f} GiB for all images, more than "
+            f"{max_bytes / 2**30:.1f}, so the frozen blocks before it run in every epoch"
         )
         return model
-    for feed in some:
-        feed.features = logits_of(_Entering(resumed), feed, bf16=bf16).to(feed.device)
-    return _FromStem(resumed, model)
+    for dataset in present:
+        dataset.features = predict_logits(_PrefixModule(split_forward), dataset, bf16=bf16).to(dataset.device)
+    return _SuffixModel(split_forward, model)
 
 
-def prototypes(model: TunedModel, examples: Examples, *, cache: Path | None = None) -> Tensor:
+def class_prototypes(model: TunedModel, examples: Examples, *, cache: Path | None = None) -> Tensor:
     """The mean feature of each class under the frozen backbone alone, (classes, d) (paper, section 4.3, "init").
 
     Raises DataError where a class has no image.
     """
     device = next(model.parameters()).device
-    plain = TunedModel(model.backbone, Linear(), model.num_classes).to(device)
-    feed = Feed(examples, model.backbone.preprocessing, device)
-    features = features_of(plain, feed, False, cache).to(device)
+    frozen = TunedModel(model.backbone, Linear(), model.num_classes).to(device)
+    dataset = DeviceDataset(examples, model.backbone.preprocessing, device)
+    features = compute_features(frozen, dataset, False, cache).to(device)
     sums = torch.zeros(model.num_classes, features.shape[1], device=device)
-    sums.index_add_(0, feed.labels.to(device), features)
-    counts = feed.labels.bincount(minlength=model.num_classes).to(device)
+    sums.index_add_(0, dataset.labels.to(device), features)
+    counts = dataset.labels.bincount(minlength=model.num_classes).to(device)
     if not counts.all():
         raise DataError(f"init=prototypes needs an image of every class, and {int((counts == 0).sum())} have none")
     return sums / counts.unsqueeze(1)
 
 
-def features_of(model: TunedModel, feed: Feed, bf16: bool, cache: Path | None) -> Tensor:
+def compute_features(model: TunedModel, dataset: DeviceDataset, bf16: bool, cache: Path | None) -> Tensor:
     """What the head reads of every image, (n, d) on the CPU; from `cache`, where it is there, and into it."""
-    return _kept(cache, _key(model, feed, bf16), lambda: logits_of(model.network, feed, bf16=bf16))
+    return _load_or_compute(
+        cache, _cache_key(model, dataset, bf16), lambda: predict_logits(model.network, dataset, bf16=bf16)
+    )
 
 
-def views_of(model: TunedModel, feed: Feed, bf16: bool, cache: Path | None) -> Tensor:
-    """The same of every image as it is and of `VIEWS` random crops of it, (1 + VIEWS, n, d); alike for all seeds."""
+def compute_view_features(model: TunedModel, dataset: DeviceDataset, bf16: bool, cache: Path | None) -> Tensor:
+    """The same of every image as it is and of `NUM_VIEWS` random crops of it, (1 + NUM_VIEWS, n, d); alike for all seeds."""
 
     def view(number: int) -> Tensor:
-        rng = np.random.default_rng((number, len(feed)))
-        return logits_of(model.network, feed, bf16=bf16, augment="resize_crop", rng=rng)
+        rng = np.random.default_rng((number, len(dataset)))
+        return predict_logits(model.network, dataset, bf16=bf16, augment="random_resized_crop", rng=rng)
 
-    key = _key(model, feed, bf16, feed.examples.larger)
-    drawn = [_kept(cache, f"{key}-crop{number}", partial(view, number)) for number in range(1, VIEWS + 1)]
-    return torch.stack([features_of(model, feed, bf16, cache), *drawn])
+    key = _cache_key(model, dataset, bf16, dataset.examples.oversized)
+    views = [
+        _load_or_compute(cache, f"{key}-crop{number}", partial(view, number)) for number in range(1, NUM_VIEWS + 1)
+    ]
+    return torch.stack([compute_features(model, dataset, bf16, cache), *views])
 
 
-def _kept(cache: Path | None, key: str, compute: Callable[[], Tensor]) -> Tensor:
+def _load_or_compute(cache: Path | None, key: str, compute: Callable[[], Tensor]) -> Tensor:
     """Features from the file in `cache` that bears this key, or computed and written there."""
     path = None if cache is None else cache / f"features-{key}.safetensors"
     if path is not None and path.exists():
@@ -128,37 +135,41 @@ def _kept(cache: Path | None, key: str, compute: Callable[[], Tensor]) -> Tensor
     return features
 
 
-def _key(model: TunedModel, feed: Feed, bf16: bool, larger: NDArray[np.uint8] | None = None) -> str:
+def _cache_key(
+    model: TunedModel, dataset: DeviceDataset, bf16: bool, oversized: NDArray[np.uint8] | None = None
+) -> str:
     digest = hashlib.sha256(model.backbone.fingerprint().encode())
-    digest.update(json.dumps([model.backbone.preprocessing.as_dict(), bf16], sort_keys=True).encode())
-    digest.update(feed.examples.pixels.data)
-    if larger is not None:
-        digest.update(larger.data)
-    if model.hangs_at or model.pools_otherwise:  # what hangs and never trains, such as fixed prompts, is part of it
+    digest.update(json.dumps([model.backbone.preprocessing.to_dict(), bf16], sort_keys=True).encode())
+    digest.update(dataset.examples.pixels.data)
+    if oversized is not None:
+        digest.update(oversized.data)
+    if (
+        model.injected_modules or model.has_custom_pool
+    ):  # what hangs and never trains, such as fixed prompts, is part of it
         digest.update(model.method.spec(full=True).encode())
-        heads = {id(tensor) for _, tensor in tensors(model.head)}
-        for name, tensor in sorted(model.owned_state().items()):
+        heads = {id(tensor) for _, tensor in named_tensors(model.head)}
+        for name, tensor in sorted(model.trainable_state_dict().items()):
             if id(tensor) not in heads:
                 digest.update(name.encode())
                 digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:32]
 
 
-class _Entering(nn.Module):
-    def __init__(self, resumed: Resumed) -> None:
+class _PrefixModule(nn.Module):
+    def __init__(self, split_forward: SplitForward) -> None:
         super().__init__()
-        self.resumed = resumed
+        self.split_forward = split_forward
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.resumed.enter(images)
+        return self.split_forward.run_frozen_prefix(images)
 
 
-class _FromStem(nn.Module):
-    def __init__(self, resumed: Resumed, model: TunedModel) -> None:
+class _SuffixModel(nn.Module):
+    def __init__(self, split_forward: SplitForward, model: TunedModel) -> None:
         super().__init__()
-        self.resumed = resumed
+        self.split_forward = split_forward
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
         head = self.model.head
-        return head(self.resumed(x).to(next(head.parameters()).dtype))  # type: ignore[no-any-return]
+        return head(self.split_forward(x).to(next(head.parameters()).dtype))  # type: ignore[no-any-return]

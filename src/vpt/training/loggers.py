@@ -1,6 +1,6 @@
 """Loggers that people already have, behind one small interface: `tensorboard:FOLDER`, `mlflow:URI`, `wandb:PROJECT`.
 
-They are told what vpt records anyway; nothing depends on them. Another one is a class here and a line in TRACKERS.
+They are told what vpt records anyway; nothing depends on them. Another one is a class here and a line in LOGGERS.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
-from vpt.core.optional import need
-from vpt.errors import SpecError, nearest
-from vpt.training import Epoch, Recipe
+from vpt.core.optional import import_optional
+from vpt.core.text import did_you_mean
+from vpt.errors import SpecError
+from vpt.training import EpochMetrics, TrainingConfig
 from vpt.training.job import Job, Listener
 
 Values = Mapping[str, float]
 
 
-class Tracker(Protocol):
+class Logger(Protocol):
     """Is told of runs, one after the other. Steps are epochs, from 1; accuracies are between 0 and 1."""
 
     def begin(self, name: str, config: Mapping[str, Any]) -> None:
@@ -34,39 +35,39 @@ class Tracker(Protocol):
         """The run is over. scores: its last figures; none for a run that failed."""
 
 
-class TensorBoard:
-    """Event files, one folder for each run. place: the folder above them."""
+class TensorBoardLogger:
+    """Event files, one folder for each run. log_dir: the folder above them."""
 
-    def __init__(self, place: str) -> None:
-        self.place = Path(place or "runs")
-        self._writer_of = need("torch.utils.tensorboard", "tensorboard", "TensorBoard").SummaryWriter
+    def __init__(self, log_dir: str) -> None:
+        self.log_dir = Path(log_dir or "runs")
+        self._writer_class = import_optional("torch.utils.tensorboard", "tensorboard", "TensorBoard").SummaryWriter
 
     def begin(self, name: str, config: Mapping[str, Any]) -> None:
-        self._writer = self._writer_of(self.place / re.sub(r'[<>:"|?*\\]', "_", name))  # not in names of Windows
+        self._writer = self._writer_class(self.log_dir / re.sub(r'[<>:"|?*\\]', "_", name))  # not in names of Windows
         self._writer.add_text("config", f"```\n{json.dumps(config, indent=1)}\n```")
-        self._last = 0
+        self._last_step = 0
 
     def log(self, step: int, values: Values) -> None:
-        self._last = step
+        self._last_step = step
         for key, value in values.items():
             self._writer.add_scalar(key, value, step)
 
     def end(self, scores: Values) -> None:
-        self.log(self._last, scores)
+        self.log(self._last_step, scores)
         self._writer.close()
 
 
-class MLflow:
-    """An MLflow server or folder. place: its tracking URI; MLflow's own default where it is empty."""
+class MLflowLogger:
+    """An MLflow server or folder. tracking_uri: its tracking URI; MLflow's own default where it is empty."""
 
-    def __init__(self, place: str) -> None:
-        self._mlflow = need("mlflow", "mlflow", "MLflow")
-        if place:
-            self._mlflow.set_tracking_uri(place)
+    def __init__(self, tracking_uri: str) -> None:
+        self._mlflow = import_optional("mlflow", "mlflow", "MLflow")
+        if tracking_uri:
+            self._mlflow.set_tracking_uri(tracking_uri)
 
     def begin(self, name: str, config: Mapping[str, Any]) -> None:
         self._mlflow.start_run(run_name=name)
-        self._mlflow.log_params(flat(config))
+        self._mlflow.log_params(flatten(config))
 
     def log(self, step: int, values: Values) -> None:
         self._mlflow.log_metrics(dict(values), step=step)
@@ -76,15 +77,15 @@ class MLflow:
         self._mlflow.end_run()
 
 
-class WeightsAndBiases:
-    """Weights & Biases. place: the project. Its own settings, such as WANDB_MODE=offline, hold."""
+class WandbLogger:
+    """Weights & Biases. project: the project. Its own settings, such as WANDB_MODE=offline, hold."""
 
-    def __init__(self, place: str) -> None:
-        self.place = place or "vpt"
-        self._wandb = need("wandb", "wandb", "Weights & Biases")
+    def __init__(self, project: str) -> None:
+        self.project = project or "vpt"
+        self._wandb = import_optional("wandb", "wandb", "Weights & Biases")
 
     def begin(self, name: str, config: Mapping[str, Any]) -> None:
-        self._run = self._wandb.init(project=self.place, name=name, config=dict(config), reinit="finish_previous")
+        self._run = self._wandb.init(project=self.project, name=name, config=dict(config), reinit="finish_previous")
 
     def log(self, step: int, values: Values) -> None:
         self._run.log(dict(values), step=step)
@@ -94,76 +95,76 @@ class WeightsAndBiases:
         self._run.finish()
 
 
-TRACKERS: dict[str, Callable[[str], Tracker]] = {
-    "tensorboard": TensorBoard,
-    "mlflow": MLflow,
-    "wandb": WeightsAndBiases,
+LOGGERS: dict[str, Callable[[str], Logger]] = {
+    "tensorboard": TensorBoardLogger,
+    "mlflow": MLflowLogger,
+    "wandb": WandbLogger,
 }
 
 
-def tracker(text: str) -> Tracker:
-    """The tracker that a text such as "tensorboard:runs" names.
+def make_logger(text: str) -> Logger:
+    """The logger that a text such as "tensorboard:runs" names.
 
     Raises SpecError for an unknown one, VptError where its package is not installed.
     """
-    name, _, place = text.partition(":")
-    if name not in TRACKERS:
-        raise SpecError(f"there is no tracker {name!r}; {nearest(name, TRACKERS)}")
-    return TRACKERS[name](place)
+    name, _, target = text.partition(":")
+    if name not in LOGGERS:
+        raise SpecError(f"there is no logger {name!r}; {did_you_mean(name, LOGGERS)}")
+    return LOGGERS[name](target)
 
 
-class Guarded:
-    """A tracker that training does not depend on: its first failure is told as a note, and it hears no more."""
+class FailSafeLogger:
+    """A logger that training does not depend on: its first failure is told as a note, and it hears no more."""
 
-    def __init__(self, tracker: Tracker, note: Callable[[str], None]) -> None:
-        self.tracker, self.note = tracker, note
+    def __init__(self, logger: Logger, note: Callable[[str], None]) -> None:
+        self.logger, self.note = logger, note
         self.failed = False
 
     def begin(self, name: str, config: Mapping[str, Any]) -> None:
-        self._pass_on(lambda: self.tracker.begin(name, config))
+        self._call_logger(lambda: self.logger.begin(name, config))
 
     def log(self, step: int, values: Values) -> None:
-        self._pass_on(lambda: self.tracker.log(step, values))
+        self._call_logger(lambda: self.logger.log(step, values))
 
     def end(self, scores: Values) -> None:
-        self._pass_on(lambda: self.tracker.end(scores))
+        self._call_logger(lambda: self.logger.end(scores))
 
-    def _pass_on(self, call: Callable[[], None]) -> None:
+    def _call_logger(self, call: Callable[[], None]) -> None:
         if self.failed:
             return
         try:
             call()
         except Exception as error:  # a server that is down, a folder that is full: whatever its package raises
             self.failed = True
-            self.note(f"{type(self.tracker).__name__} failed and is told nothing more: {type(error).__name__}: {error}")
+            self.note(f"{type(self.logger).__name__} failed and is told nothing more: {type(error).__name__}: {error}")
 
 
-def tell(tracker: Tracker, epoch: Mapping[str, Any]) -> None:
+def log_epoch(logger: Logger, epoch: Mapping[str, Any]) -> None:
     """Pass on one epoch's record; what is not known of it is left out."""
     values = {key: float(value) for key, value in epoch.items() if key != "epoch" and value is not None}
-    tracker.log(int(epoch["epoch"]), values)
+    logger.log(int(epoch["epoch"]), values)
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """One level: {"recipe": {"epochs": 2}} gives {"recipe.epochs": 2}."""
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """One level: {"config": {"epochs": 2}} gives {"config.epochs": 2}."""
 
     def items() -> Iterable[tuple[str, Any]]:
         for key, value in config.items():
             if isinstance(value, Mapping):
-                yield from flat(value, f"{prefix}{key}.").items()
+                yield from flatten(value, f"{prefix}{key}.").items()
             else:
                 yield f"{prefix}{key}", value
 
     return dict(items())
 
 
-class TrackedJob(Listener):
-    """Tells `tracker` of one job, and `listener` of everything. A job that goes on is told from its beginning."""
+class LoggedJob(Listener):
+    """Tells `logger` of one job, and `listener` of everything. A job that goes on is told from its beginning."""
 
-    def __init__(self, listener: Listener, tracker: Tracker, name: str, config: Mapping[str, Any]) -> None:
-        self.listener, self.tracker = listener, Guarded(tracker, listener.note)
+    def __init__(self, listener: Listener, logger: Logger, name: str, config: Mapping[str, Any]) -> None:
+        self.listener, self.logger = listener, FailSafeLogger(logger, listener.note)
         self.name, self.config = name, config
-        self.begun = False
+        self.started = False
 
     def decoding(self, part: str, done: int, total: int) -> None:
         self.listener.decoding(part, done, total)
@@ -171,18 +172,18 @@ class TrackedJob(Listener):
     def note(self, text: str) -> None:
         self.listener.note(text)
 
-    def begin(self, recipe: Recipe, steps_per_epoch: int, done: Sequence[Epoch]) -> None:
-        self.tracker.begin(self.name, self.config)
-        self.begun = True
+    def begin(self, config: TrainingConfig, steps_per_epoch: int, done: Sequence[EpochMetrics]) -> None:
+        self.logger.begin(self.name, self.config)
+        self.started = True
         for epoch in done:
-            tell(self.tracker, asdict(epoch))
-        self.listener.begin(recipe, steps_per_epoch, done)
+            log_epoch(self.logger, asdict(epoch))
+        self.listener.begin(config, steps_per_epoch, done)
 
-    def step(self, epoch: int, step: int, loss: float, step_size: float) -> None:
-        self.listener.step(epoch, step, loss, step_size)
+    def step(self, epoch: int, step: int, loss: float, lr: float) -> None:
+        self.listener.step(epoch, step, loss, lr)
 
-    def epoch(self, epoch: Epoch) -> None:
-        tell(self.tracker, asdict(epoch))
+    def epoch(self, epoch: EpochMetrics) -> None:
+        log_epoch(self.logger, asdict(epoch))
         self.listener.epoch(epoch)
 
     def finished(self, scores: Mapping[str, float]) -> None:
@@ -194,19 +195,19 @@ class TrackedJob(Listener):
         self._end({})
 
     def _end(self, scores: Values) -> None:
-        if self.begun:  # a job that had been done before did not begin
-            self.tracker.end(scores)
-        self.begun = False
+        if self.started:  # a job that had been done before did not begin
+            self.logger.end(scores)
+        self.started = False
 
 
 @contextmanager
-def tracked(listener: Listener, text: str | None, job: Job) -> Iterator[Listener]:
-    """`listener`, and with it the tracker that `text` names, if any, for as long as the job lasts."""
+def log_job(listener: Listener, text: str | None, job: Job) -> Iterator[Listener]:
+    """`listener`, and with it the logger that `text` names, if any, for as long as the job lasts."""
     if text is None:
         yield listener
         return
-    both = TrackedJob(listener, tracker(text), job.out.stem, job.as_dict())
+    logged_listener = LoggedJob(listener, make_logger(text), job.out.stem, job.to_dict())
     try:
-        yield both
+        yield logged_listener
     finally:
-        both.close()
+        logged_listener.close()

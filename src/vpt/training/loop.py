@@ -14,79 +14,83 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from vpt.errors import ArtifactError, SpecError, TrainingError
+from vpt.errors import SpecError, TrainingError, TunedFileError
 from vpt.methods.linear import Linear
 from vpt.model.tuned_model import TunedModel
 from vpt.training import distributed
-from vpt.training.batches import Examples, Feed, batches, order
+from vpt.training.batches import DeviceDataset, Examples, epoch_order, iter_batches
 from vpt.training.checkpoint import load_checkpoint, save_checkpoint
-from vpt.training.config import Recipe
-from vpt.training.evaluation import logits_of, score
-from vpt.training.feature_cache import features_of, what_must_run
+from vpt.training.config import TrainingConfig
+from vpt.training.evaluation import predict_logits, score_logits
+from vpt.training.feature_cache import cache_frozen_features, compute_features
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """What one epoch gave. val_top1, val_loss: None where there is no validation set. seconds: wall time.
+class EpochMetrics:
+    """What one epoch gave. val_metric, val_loss: None where there is no validation set. seconds: wall time.
 
-    train_top1, val_top1: in segmentation, pixel accuracy in training and mean IoU on val.
+    train_metric, val_metric: in segmentation, pixel accuracy in training and mean IoU on val.
     """
 
     epoch: int
     train_loss: float
-    train_top1: float
+    train_metric: float
     val_loss: float | None
-    val_top1: float | None
-    step_size: float
+    val_metric: float | None
+    lr: float
     seconds: float
 
 
 class Watcher:
     """Hears how training goes. Override what you want to hear."""
 
-    def begin(self, recipe: Recipe, steps_per_epoch: int, done: Sequence[Epoch]) -> None:
+    def begin(self, config: TrainingConfig, steps_per_epoch: int, done: Sequence[EpochMetrics]) -> None:
         """Training begins, or goes on after the epochs in `done`."""
 
     def note(self, text: str) -> None:
         """Something the user should know."""
 
-    def step(self, epoch: int, step: int, loss: float, step_size: float) -> None:
+    def step(self, epoch: int, step: int, loss: float, lr: float) -> None:
         """One iteration is done; `epoch` counts from 1, `step` from 1 within it."""
 
-    def epoch(self, epoch: Epoch) -> None:
+    def epoch(self, epoch: EpochMetrics) -> None:
         """One epoch is done and its checkpoint written."""
 
 
 def train(
     model: TunedModel,
     examples: Examples,
-    recipe: Recipe,
+    config: TrainingConfig,
     *,
     validation: Examples | None = None,
     checkpoint: Path | None = None,
     cache: Path | None = None,
     watcher: Watcher | None = None,
-) -> list[Epoch]:
+) -> list[EpochMetrics]:
     """Train what `model` owns; returns one record per epoch.
 
     With `checkpoint`, each epoch ends by writing that file, and a file already there is gone on from: an
     interrupted run ends with the bits of an unbroken one (on the CPU). `cache`: a folder for features of the frozen
     backbone, where only the head trains.
-    Raises TrainingError when the loss is NaN or infinite, with the step, the step size and advice; ArtifactError when
-    the checkpoint is damaged or of another recipe or method.
+    Raises TrainingError when the loss is NaN or infinite, with the step, the learning rate and advice; TunedFileError when
+    the checkpoint is damaged or of another configuration or method.
     """
     watcher = watcher or Watcher()
     device = next(model.parameters()).device
-    feed = Feed(examples, model.backbone.preprocessing, device)
-    val_feed = (
-        Feed(validation, model.backbone.preprocessing, device) if validation is not None and len(validation) else None
+    dataset = DeviceDataset(examples, model.backbone.preprocessing, device)
+    val_dataset = (
+        DeviceDataset(validation, model.backbone.preprocessing, device)
+        if validation is not None and len(validation)
+        else None
     )
-    if recipe.probe_epochs and not (checkpoint is not None and checkpoint.exists()):
-        _begin_at_probe(model, examples, recipe, cache)
-    again = recipe.epochs > 1
-    network = what_must_run(model, recipe, feed, val_feed, cache=cache, again=again, tell=watcher.note)
-    lesson = _Classification(network, feed, val_feed, recipe, recipe.autocast_to_bf16(device))
-    return fit(model, lesson, recipe, checkpoint=checkpoint, watcher=watcher)
+    if config.probe_epochs and not (checkpoint is not None and checkpoint.exists()):
+        _init_head_from_probe(model, examples, config, cache)
+    repeated = config.epochs > 1
+    network = cache_frozen_features(
+        model, config, dataset, val_dataset, cache=cache, repeated=repeated, on_note=watcher.note
+    )
+    lesson = _Classification(network, dataset, val_dataset, config, config.use_bf16(device))
+    return fit(model, lesson, config, checkpoint=checkpoint, watcher=watcher)
 
 
 class Lesson(Protocol):
@@ -105,85 +109,85 @@ class Lesson(Protocol):
 def fit(
     model: TunedModel,
     lesson: Lesson,
-    recipe: Recipe,
+    config: TrainingConfig,
     *,
     checkpoint: Path | None = None,
     watcher: Watcher | None = None,
-) -> list[Epoch]:
+) -> list[EpochMetrics]:
     """The loop that every task shares; see `train` for checkpoints and errors."""
     watcher = watcher or Watcher()
-    parameters = model.owned_parameters()
-    optimizer = recipe.make_optimizer(parameters, list(model.head.parameters()))
-    history: list[Epoch] = []
+    parameters = model.trainable_parameters()
+    optimizer = config.make_optimizer(parameters, list(model.head.parameters()))
+    history: list[EpochMetrics] = []
     if checkpoint is not None and checkpoint.exists():
         progress = load_checkpoint(checkpoint, model, optimizer)
-        if progress["recipe"] != recipe.as_dict():
-            raise ArtifactError(
-                f"the checkpoint {checkpoint} was made with another recipe, {progress['recipe']}; go on with "
+        if progress["config"] != config.to_dict():
+            raise TunedFileError(
+                f"the checkpoint {checkpoint} was written with another configuration, {progress['config']}; go on with "
                 "that one, or delete it to begin anew"
             )
-        history = [Epoch(**record) for record in progress["history"]]
+        history = [EpochMetrics(**record) for record in progress["history"]]
 
     steps_per_epoch = len(lesson.batches(0))
-    steps = steps_per_epoch * recipe.epochs
-    watcher.begin(recipe, steps_per_epoch, history)
-    for epoch in range(len(history), recipe.epochs):
-        started = time.perf_counter()
+    num_steps = steps_per_epoch * config.epochs
+    watcher.begin(config, steps_per_epoch, history)
+    for epoch in range(len(history), config.epochs):
+        start_time = time.perf_counter()
         model.train()
         # Dropout draws from here: a function of seed, epoch and process, so that an epoch can be done again.
-        torch.manual_seed(mix(recipe.seed, epoch, distributed.rank()))
-        rng = np.random.default_rng((recipe.seed, epoch, 1 + distributed.rank()))
-        total_loss, hits, seen, step_size = 0.0, 0.0, 0, 0.0
+        torch.manual_seed(epoch_seed(config.seed, epoch, distributed.rank()))
+        rng = np.random.default_rng((config.seed, epoch, 1 + distributed.rank()))
+        total_loss, total_correct, num_seen, lr = 0.0, 0.0, 0, 0.0
         for step, indices in enumerate(lesson.batches(epoch)):
-            step_size = recipe.step_size(epoch * steps_per_epoch + step, steps, steps_per_epoch)
-            recipe.set_step_size(optimizer, step_size)
+            lr = config.lr_at(epoch * steps_per_epoch + step, num_steps, steps_per_epoch)
+            config.set_lr(optimizer, lr)
             loss_sum, correct = lesson.gradients(indices, rng)
-            distributed.add_gradients(parameters)
-            loss = distributed.add_number(loss_sum) / len(indices)
+            distributed.all_reduce_gradients(parameters)
+            loss = distributed.all_reduce_sum(loss_sum) / len(indices)
             if not math.isfinite(loss):
-                raise diverged(loss, epoch, step, steps_per_epoch, step_size, recipe)
+                raise divergence_error(loss, epoch, step, steps_per_epoch, lr, config)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             total_loss += loss * len(indices)
-            hits += distributed.add_number(correct)
-            seen += len(indices)
-            watcher.step(epoch + 1, step + 1, loss, step_size)
-        val = lesson.validate()
+            total_correct += distributed.all_reduce_sum(correct)
+            num_seen += len(indices)
+            watcher.step(epoch + 1, step + 1, loss, lr)
+        val_scores = lesson.validate()
         history.append(
-            Epoch(
+            EpochMetrics(
                 epoch=epoch + 1,
-                train_loss=total_loss / seen,
-                train_top1=hits / seen,
-                val_loss=val[0] if val else None,
-                val_top1=val[1] if val else None,
-                step_size=step_size,
-                seconds=time.perf_counter() - started,
+                train_loss=total_loss / num_seen,
+                train_metric=total_correct / num_seen,
+                val_loss=val_scores[0] if val_scores else None,
+                val_metric=val_scores[1] if val_scores else None,
+                lr=lr,
+                seconds=time.perf_counter() - start_time,
             )
         )
         if checkpoint is not None and distributed.rank() == 0:
-            progress = {"recipe": recipe.as_dict(), "history": [asdict(record) for record in history]}
+            progress = {"config": config.to_dict(), "history": [asdict(record) for record in history]}
             save_checkpoint(checkpoint, model, optimizer, progress)
         watcher.epoch(history[-1])
     model.eval()
     return history
 
 
-def _begin_at_probe(model: TunedModel, examples: Examples, recipe: Recipe, cache: Path | None) -> None:
+def _init_head_from_probe(model: TunedModel, examples: Examples, config: TrainingConfig, cache: Path | None) -> None:
     """Give the head the weights that a linear probe of the frozen backbone ends with.
 
     A head that reads another feature, such as the mean of prompts, is probed on that, as it is before any training.
     """
-    device, settings = next(model.parameters()).device, recipe.probe()
+    device, probe_config = next(model.parameters()).device, config.probe_config()
     probe = TunedModel(model.backbone, Linear(), model.num_classes).to(device)
     if not isinstance(model.head, nn.Linear):
         raise SpecError(f"probe_epochs trains a linear head, but {model.method} has another; leave probe_epochs at 0")
     probe.head.load_state_dict(model.head.state_dict())
-    feed, bf16 = Feed(examples, model.backbone.preprocessing, device), settings.autocast_to_bf16(device)
-    if model.pools_otherwise:
-        feed.features = features_of(model, feed, bf16, cache).to(device)
+    dataset, bf16 = DeviceDataset(examples, model.backbone.preprocessing, device), probe_config.use_bf16(device)
+    if model.has_custom_pool:
+        dataset.features = compute_features(model, dataset, bf16, cache).to(device)
     else:
-        what_must_run(probe, settings, feed, cache=cache)
-    fit(probe, _Classification(probe.head, feed, None, settings, bf16), settings)
+        cache_frozen_features(probe, probe_config, dataset, cache=cache)
+    fit(probe, _Classification(probe.head, dataset, None, probe_config, bf16), probe_config)
     model.head.load_state_dict(probe.head.state_dict())
 
 
@@ -192,20 +196,20 @@ class _Classification:
     """One label for each image; cross-entropy and top-1."""
 
     network: nn.Module
-    feed: Feed
-    val_feed: Feed | None
-    recipe: Recipe
+    dataset: DeviceDataset
+    val_dataset: DeviceDataset | None
+    config: TrainingConfig
     bf16: bool
 
     def batches(self, epoch: int) -> Sequence[NDArray[np.int64]]:
-        return list(batches(order(len(self.feed), self.recipe.seed, epoch), self.recipe.batch_size))
+        return list(iter_batches(epoch_order(len(self.dataset), self.config.seed, epoch), self.config.batch_size))
 
     def gradients(self, indices: NDArray[np.int64], rng: np.random.Generator) -> tuple[float, float]:
         loss_sum, correct = 0.0, 0
-        for part in parts_of(indices, self.recipe.accumulate):
-            targets = self.feed.targets(part)
-            with torch.autocast(self.feed.device.type, torch.bfloat16, enabled=self.bf16):
-                logits = self.network(self.feed.inputs(part, self.recipe.augment, rng))
+        for micro_batch in micro_batches(indices, self.config.grad_accum_steps):
+            targets = self.dataset.targets(micro_batch)
+            with torch.autocast(self.dataset.device.type, torch.bfloat16, enabled=self.bf16):
+                logits = self.network(self.dataset.inputs(micro_batch, self.config.augment, rng))
             loss = nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
             (loss / len(indices)).backward()
             loss_sum += loss.item()
@@ -213,29 +217,29 @@ class _Classification:
         return loss_sum, correct
 
     def validate(self) -> tuple[float, float] | None:
-        if self.val_feed is None:
+        if self.val_dataset is None:
             return None
-        scores = score(logits_of(self.network, self.val_feed, bf16=self.bf16), self.val_feed.labels)
+        scores = score_logits(predict_logits(self.network, self.val_dataset, bf16=self.bf16), self.val_dataset.labels)
         return scores.loss, scores.top1
 
 
-def parts_of(indices: NDArray[np.int64], accumulate: int) -> Iterator[NDArray[np.int64]]:
+def micro_batches(indices: NDArray[np.int64], grad_accum_steps: int) -> Iterator[NDArray[np.int64]]:
     """This process's share of a batch, in as many parts as gradients are to be accumulated over."""
-    mine = distributed.my_part(indices)
-    return batches(mine, max(1, math.ceil(len(mine) / accumulate)))
+    shard = distributed.local_shard(indices)
+    return iter_batches(shard, max(1, math.ceil(len(shard) / grad_accum_steps)))
 
 
-def mix(seed: int, epoch: int, rank: int) -> int:
+def epoch_seed(seed: int, epoch: int, rank: int) -> int:
     """What torch's generator is seeded with for an epoch: dropout is a function of seed, epoch and process alone."""
     return int(np.random.SeedSequence((seed, epoch, rank)).generate_state(1, np.uint64)[0] >> 1)
 
 
-def diverged(
-    loss: float, epoch: int, step: int, steps_per_epoch: int, step_size: float, recipe: Recipe
+def divergence_error(
+    loss: float, epoch: int, step: int, steps_per_epoch: int, lr: float, config: TrainingConfig
 ) -> TrainingError:
     """The error for a loss that is NaN or infinite; epoch and step count from 0."""
     return TrainingError(
-        f"the loss became {loss} in epoch {epoch + 1}, step {step + 1} of {steps_per_epoch}, at step size "
-        f"{step_size:.3g} (learning rate {recipe.learning_rate:g}); try a learning rate of "
-        f"{recipe.learning_rate / 10:g}, or a longer warm-up"
+        f"the loss became {loss} in epoch {epoch + 1}, step {step + 1} of {steps_per_epoch}, at a learning rate "
+        f"of {lr:.3g} (learning_rate {config.learning_rate:g}); try learning_rate "
+        f"{config.learning_rate / 10:g}, or a longer warm-up"
     )

@@ -1,4 +1,4 @@
-"""SGD and AdamW for many models at once: each has a step size and a weight decay of its own.
+"""SGD and AdamW for many models at once: each has a learning rate and a weight decay of its own.
 
 The same arithmetic as torch's optimizers, on weights whose first two dimensions, (groups, settings), number the models.
 """
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 
-class Optimizer(ABC):
+class StackedOptimizer(ABC):
     """weights: each (groups, settings, ...). weight_decay: (groups, settings)."""
 
     def __init__(self, weights: Sequence[Tensor], weight_decay: Tensor) -> None:
@@ -21,44 +21,46 @@ class Optimizer(ABC):
         self.steps = 0
 
     @torch.no_grad()
-    def step(self, gradients: Sequence[Tensor], step_sizes: Tensor) -> None:
-        """One step. gradients: one per weight, of its shape. step_sizes: (groups, settings)."""
+    def step(self, gradients: Sequence[Tensor], lrs: Tensor) -> None:
+        """One step. gradients: one per weight, of its shape. lrs: (groups, settings)."""
         self.steps += 1
-        for number, (weight, gradient) in enumerate(zip(self.weights, gradients, strict=True)):
-            wide = (*step_sizes.shape, *[1] * (weight.dim() - 2))
-            self._move(number, weight, gradient, step_sizes.view(wide), self.weight_decay.view(wide))
+        for index, (weight, gradient) in enumerate(zip(self.weights, gradients, strict=True)):
+            broadcast_shape = (*lrs.shape, *[1] * (weight.dim() - 2))
+            self._update(index, weight, gradient, lrs.view(broadcast_shape), self.weight_decay.view(broadcast_shape))
 
     @abstractmethod
-    def _move(self, number: int, weight: Tensor, gradient: Tensor, step_size: Tensor, decay: Tensor) -> None: ...
+    def _update(self, index: int, weight: Tensor, gradient: Tensor, lr: Tensor, weight_decay: Tensor) -> None: ...
 
 
-class SGD(Optimizer):
+class SGD(StackedOptimizer):
     """With momentum 0.9."""
 
     def __init__(self, weights: Sequence[Tensor], weight_decay: Tensor) -> None:
         super().__init__(weights, weight_decay)
-        self.velocities = [torch.zeros_like(weight) for weight in weights]
+        self.momentum_buffers = [torch.zeros_like(weight) for weight in weights]
 
-    def _move(self, number: int, weight: Tensor, gradient: Tensor, step_size: Tensor, decay: Tensor) -> None:
-        velocity = self.velocities[number]
-        torch.add(gradient, velocity, alpha=0.9, out=velocity).addcmul_(weight, decay)  # one pass over memory less
-        weight.addcmul_(velocity, step_size, value=-1)
+    def _update(self, index: int, weight: Tensor, gradient: Tensor, lr: Tensor, weight_decay: Tensor) -> None:
+        momentum_buffer = self.momentum_buffers[index]
+        torch.add(gradient, momentum_buffer, alpha=0.9, out=momentum_buffer).addcmul_(
+            weight, weight_decay
+        )  # one pass over memory less
+        weight.addcmul_(momentum_buffer, lr, value=-1)
 
 
-class AdamW(Optimizer):
+class AdamW(StackedOptimizer):
     """With torch's defaults: betas 0.9 and 0.999, epsilon 1e-8."""
 
     def __init__(self, weights: Sequence[Tensor], weight_decay: Tensor) -> None:
         super().__init__(weights, weight_decay)
-        self.means = [torch.zeros_like(weight) for weight in weights]
-        self.squares = [torch.zeros_like(weight) for weight in weights]
+        self.exp_avgs = [torch.zeros_like(weight) for weight in weights]
+        self.exp_avg_sqs = [torch.zeros_like(weight) for weight in weights]
 
-    def _move(self, number: int, weight: Tensor, gradient: Tensor, step_size: Tensor, decay: Tensor) -> None:
-        mean = self.means[number].lerp_(gradient, 0.1)
-        square = self.squares[number].mul_(0.999).addcmul_(gradient, gradient, value=0.001)
-        weight.mul_(1 - step_size * decay)
-        spread = square.sqrt().div_((1 - 0.999**self.steps) ** 0.5).add_(1e-8)
-        weight.addcmul_(mean / spread, step_size / (1 - 0.9**self.steps), value=-1)
+    def _update(self, index: int, weight: Tensor, gradient: Tensor, lr: Tensor, weight_decay: Tensor) -> None:
+        exp_avg = self.exp_avgs[index].lerp_(gradient, 0.1)
+        exp_avg_sq = self.exp_avg_sqs[index].mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+        weight.mul_(1 - lr * weight_decay)
+        denominator = exp_avg_sq.sqrt().div_((1 - 0.999**self.steps) ** 0.5).add_(1e-8)
+        weight.addcmul_(exp_avg / denominator, lr / (1 - 0.9**self.steps), value=-1)
 
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adamw": AdamW}
+OPTIMIZERS: dict[str, type[StackedOptimizer]] = {"sgd": SGD, "adamw": AdamW}

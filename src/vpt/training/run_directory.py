@@ -12,37 +12,38 @@ from typing import Any, TypeVar
 
 from vpt.core import environment
 from vpt.core.io import write_atomic
-from vpt.errors import ArtifactError, DataError, SpecError, TrainingError
+from vpt.core.legacy_keys import upgrade
+from vpt.errors import DataError, SpecError, TrainingError, TunedFileError
 from vpt.model import tuned_file
 from vpt.model.tuned_model import TunedModel
 from vpt.plots import figures
-from vpt.training import Epoch, Recipe, Watcher, distributed
-from vpt.training.job import Job, Listener, Outcome
+from vpt.training import EpochMetrics, TrainingConfig, Watcher, distributed
+from vpt.training.job import Job, Listener, RunResult
 
-R = TypeVar("R", bound=Outcome)
+ResultT = TypeVar("ResultT", bound=RunResult)
 # How the names in a run folder begin; with a dot, what write_atomic was writing.
-_OURS = ("job.json", "checkpoint.", "metrics.", "result.json", "curve.", "confusion.", "pixels", ".")
+_RUN_FILE_PREFIXES = ("job.json", "checkpoint.", "metrics.", "result.json", "curve.", "confusion.", "pixels", ".")
 
 
 @dataclass
-class Recorder(Watcher):
+class MetricsRecorder(Watcher):
     """Passes on what it hears, and keeps metrics.jsonl in step with the checkpoint."""
 
     listener: Listener
     path: Path
-    history: list[Epoch] = field(default_factory=list)
+    history: list[EpochMetrics] = field(default_factory=list)
 
-    def begin(self, recipe: Recipe, steps_per_epoch: int, done: Sequence[Epoch]) -> None:
+    def begin(self, config: TrainingConfig, steps_per_epoch: int, done: Sequence[EpochMetrics]) -> None:
         self.history = list(done)  # a kill between a checkpoint and its line may have left the line out
-        self.listener.begin(recipe, steps_per_epoch, done)
+        self.listener.begin(config, steps_per_epoch, done)
 
     def note(self, text: str) -> None:
         self.listener.note(text)
 
-    def step(self, epoch: int, step: int, loss: float, step_size: float) -> None:
-        self.listener.step(epoch, step, loss, step_size)
+    def step(self, epoch: int, step: int, loss: float, lr: float) -> None:
+        self.listener.step(epoch, step, loss, lr)
 
-    def epoch(self, epoch: Epoch) -> None:
+    def epoch(self, epoch: EpochMetrics) -> None:
         self.history.append(epoch)
         if distributed.rank() == 0:
             lines = (json.dumps(asdict(record)) + "\n" for record in self.history)
@@ -50,128 +51,134 @@ class Recorder(Watcher):
         self.listener.epoch(epoch)
 
 
-def open_run(job: Job, kind: type[R], listener: Listener, *, overwrite: bool = False) -> R | None:
+def open_run(job: Job, result_type: type[ResultT], listener: Listener, *, overwrite: bool = False) -> ResultT | None:
     """Join the other processes of the job; the result of this very job, if it is done.
 
     overwrite: begin anew, whatever is in the run folder. Raises SpecError when the folder belongs to another job, and
     for what no job has made: neither file nor folder of anybody else is replaced.
     """
     environment.keep_freed_memory()
-    distributed.start()
+    distributed.init_process_group()
     if distributed.rank() == 0:
-        _refuse_strangers(job, overwrite)
+        check_output_path(job, overwrite)
     if overwrite:
         if distributed.rank() == 0:
-            shutil.rmtree(job.folder, ignore_errors=True)
+            shutil.rmtree(job.run_dir, ignore_errors=True)
             job.out.unlink(missing_ok=True)
-        distributed.add_number(0.0)  # the others wait, or they would find the old run finished
-    finished = finished_run(job, kind)
+        distributed.all_reduce_sum(0.0)  # the others wait, or they would find the old run finished
+    finished = load_finished_result(job, result_type)
     if finished is not None:
         listener.note(f"{job.out} was made by this very job before; --overwrite does it again")
     return finished
 
 
-def _refuse_strangers(job: Job, overwrite: bool) -> None:
+def check_output_path(job: Job, overwrite: bool) -> None:
     """Raise SpecError where the tuned file or the run folder would replace what is not ours."""
-    claimed = (job.folder / "job.json").exists()
-    if job.out.suffix == job.folder.suffix or job.out.is_dir():
+    has_job_file = (job.run_dir / "job.json").exists()
+    if job.out.suffix == job.run_dir.suffix or job.out.is_dir():
         raise SpecError(f"{job.out} cannot be the tuned file: it is a folder, or its run's; give another --out")
     # Killed while it read images, or while --overwrite deleted, a job has left some of its files without job.json.
-    strange = [path.name for path in job.folder.glob("*") if not path.name.startswith(_OURS)]
-    if strange and not claimed:
-        raise SpecError(f"{job.folder} is there and holds no run, but {strange[0]!r}; give another --out")
+    foreign = [path.name for path in job.run_dir.glob("*") if not path.name.startswith(_RUN_FILE_PREFIXES)]
+    if foreign and not has_job_file:
+        raise SpecError(f"{job.run_dir} is there and holds no run, but {foreign[0]!r}; give another --out")
     if not job.out.exists():
         return
     try:
         tuned_file.inspect(job.out)
-    except ArtifactError as error:
+    except TunedFileError as error:
         raise SpecError(
             f"{job.out} is there and is no tuned file, or a damaged one; give another --out, or move it away"
         ) from error
-    if not claimed and not overwrite:
+    if not has_job_file and not overwrite:
         raise SpecError(
-            f"{job.out} is there, and what made it is not known, as {job.folder} is missing; give another --out, or "
+            f"{job.out} is there, and what made it is not known, as {job.run_dir} is missing; give another --out, or "
             "--overwrite to replace it"
         )
 
 
-def finished_run(job: Job, kind: type[R]) -> R | None:
+def load_finished_result(job: Job, result_type: type[ResultT]) -> ResultT | None:
     """The result of this very job, if it is done. Raises SpecError when the folder belongs to another."""
-    claimed = job.folder / "job.json"
-    if claimed.exists():
-        before, now = json.loads(claimed.read_text())["job"], job.as_dict()
+    job_file = job.run_dir / "job.json"
+    if job_file.exists():
+        before, now = upgrade("job", json.loads(job_file.read_text()))["job"], job.to_dict()
         # A run of an earlier version lacks the options that came since; it was done as their defaults say.
         defaults = {option.name: option.default for option in fields(job) if option.default is not MISSING}
-        flat_before, flat_now = _flat({**defaults, **before}), _flat(now)
+        flat_before, flat_now = _flatten({**defaults, **before}), _flatten(now)
         differing = [key for key in flat_now if flat_now[key] != flat_before.get(key)]
         if differing:
             raise SpecError(
-                f"{job.folder} holds a run with other settings ("
+                f"{job.run_dir} holds a run with other settings ("
                 + ", ".join(f"{key}: {flat_before.get(key)} then, {flat_now[key]} now" for key in differing)
                 + "); give another --out, or --overwrite to begin anew"
             )
-    path = job.folder / "result.json"
+    path = job.run_dir / "result.json"
     if not path.exists() or not job.out.exists():
         return None
-    values = json.loads(path.read_text())
-    return kind(**values) if values["status"] == "done" else None
+    values = upgrade("result", json.loads(path.read_text()))
+    return result_type(**values) if values["status"] == "done" else None
 
 
-def claim(job: Job, images: str) -> None:
+def write_job(job: Job, data_digest: str) -> None:
     """Write job.json with the digest of the images; refuse to go on with a run whose images have changed since."""
-    path = job.folder / "job.json"
-    if path.exists() and json.loads(path.read_text())["images"] != images:
+    path = job.run_dir / "job.json"
+    if path.exists() and upgrade("job", json.loads(path.read_text()))["data_digest"] != data_digest:
         raise DataError(
-            f"the images of {job.data} have changed since {job.folder} was begun; give another --out, or --overwrite"
+            f"the images of {job.data} have changed since {job.run_dir} was begun; give another --out, or --overwrite"
         )
-    write_atomic(path, json.dumps({"job": job.as_dict(), "images": images, "begun": time.time()}, indent=1).encode())
+    record = {"job": job.to_dict(), "data_digest": data_digest, "started": time.time()}
+    write_atomic(path, json.dumps(record, indent=1).encode())
 
 
-def conclude(
-    job: Job, kind: type[R], model: TunedModel, history: Sequence[Epoch], scores: Mapping[str, float], **more: Any
-) -> R:
+def build_result(
+    job: Job,
+    result_type: type[ResultT],
+    model: TunedModel,
+    history: Sequence[EpochMetrics],
+    scores: Mapping[str, float],
+    **task_fields: Any,
+) -> ResultT:
     """Write the tuned file, with `scores`, where this process is the one that writes; what came of the job.
 
-    more: the fields of `kind` that are not the same for every job.
+    task_fields: the fields of `result_type` that are not the same for every job.
     """
-    first = distributed.rank() == 0
-    if first:
-        tuned_file.save(model, job.out, scores=scores, cut=job.cut, storage=job.storage)
+    is_main = distributed.rank() == 0
+    if is_main:
+        tuned_file.save(model, job.out, scores=scores, split_options=job.split_options, save_dtype=job.save_dtype)
     counts = model.counts()
-    return kind(
+    return result_type(
         method=str(model.method),
         backbone=model.backbone.name,
         total_parameters=counts.total,
-        trained_parameters=counts.trained,
+        trainable_parameters=counts.trainable,
         file=str(job.out),
-        file_bytes=job.out.stat().st_size if first else 0,
+        file_bytes=job.out.stat().st_size if is_main else 0,
         seconds=sum(epoch.seconds for epoch in history),
         history=[asdict(epoch) for epoch in history],
-        job=job.as_dict(),
-        machine=environment.describe(),
-        **more,
+        job=job.to_dict(),
+        environment=environment.describe(),
+        **task_fields,
     )
 
 
-def record(job: Job, outcome: Outcome) -> None:
+def write_result(job: Job, result: RunResult) -> None:
     """Leave result.json: from now on the job is done."""
-    write_atomic(job.folder / "result.json", json.dumps(asdict(outcome), indent=1).encode())
+    write_atomic(job.run_dir / "result.json", json.dumps(asdict(result), indent=1).encode())
 
 
-def contents(job: Job) -> str:
+def describe_outputs(job: Job) -> str:
     """What a finished run leaves in its folder, for people."""
-    drawn = ", curve.png, confusion.png" if figures.available() else f" ({figures.MISSING})"
-    return f"{job.folder}/: metrics.jsonl, result.json{drawn}"
+    drawn = ", curve.png, confusion.png" if figures.is_available() else f" ({figures.MATPLOTLIB_MISSING})"
+    return f"{job.run_dir}/: metrics.jsonl, result.json{drawn}"
 
 
-def record_failure(job: Job, error: TrainingError) -> None:
+def write_failure(job: Job, error: TrainingError) -> None:
     """Leave result.json for a run that diverged."""
-    failure = {"status": "failed", "error": str(error), "job": job.as_dict(), "machine": environment.describe()}
-    write_atomic(job.folder / "result.json", json.dumps(failure, indent=1).encode())
+    failure = {"status": "failed", "error": str(error), "job": job.to_dict(), "environment": environment.describe()}
+    write_atomic(job.run_dir / "result.json", json.dumps(failure, indent=1).encode())
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
     return flat

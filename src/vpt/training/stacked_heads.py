@@ -11,23 +11,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpt.errors import FitError
+from vpt.errors import UnsupportedError
 
 State = dict[str, Tensor]
 
 
-class Heads:
+class StackedHeads:
     """The weights of groups x settings heads, each (groups, settings, ...), and what they compute at once.
 
-    Raises FitError where a head has a layer that is not known here.
+    Raises UnsupportedError where a head has a layer that is not known here.
     """
 
     def __init__(self, heads: Sequence[Sequence[nn.Module]]) -> None:
         self.heads = heads
-        self.layers = _named(heads[0][0])
+        self.layers = _named_layers(heads[0][0])
         for _, layer in self.layers:
-            if _kind(layer) not in _FORMS:
-                raise FitError(f"heads with {type(layer).__name__} cannot train together; train them one by one")
+            if _layer_type(layer) not in _LAYER_FUNCTIONS:
+                raise UnsupportedError(
+                    f"heads with {type(layer).__name__} cannot train together; train them one by one"
+                )
         states = [[head.state_dict() for head in group] for group in heads]
         self.state: State = {
             name: torch.stack([torch.stack([state[name] for state in group]) for group in states])
@@ -42,55 +44,57 @@ class Heads:
         """
         x = x.unsqueeze(2)  # the same for all settings, until a layer makes them differ
         for prefix, layer in self.layers:
-            own = {name: self.state[prefix + name] for name, _ in (*layer.named_parameters(), *layer.named_buffers())}
-            x = _FORMS[_kind(layer)](layer, own, x, generators)
+            params = {
+                name: self.state[prefix + name] for name, _ in (*layer.named_parameters(), *layer.named_buffers())
+            }
+            x = _LAYER_FUNCTIONS[_layer_type(layer)](layer, params, x, generators)
         return x
 
     @torch.no_grad()
     def unstack(self) -> None:
         """Give every head its weights and statistics."""
-        for row, group in enumerate(self.heads):
-            for column, head in enumerate(group):
-                head.load_state_dict({name: tensor[row, column] for name, tensor in self.state.items()})
+        for group_index, group in enumerate(self.heads):
+            for setting_index, head in enumerate(group):
+                head.load_state_dict({name: tensor[group_index, setting_index] for name, tensor in self.state.items()})
 
 
-Form = Callable[[nn.Module, State, Tensor, Sequence[torch.Generator] | None], Tensor]
+LayerFunction = Callable[[nn.Module, State, Tensor, Sequence[torch.Generator] | None], Tensor]
 
 
-def _linear(layer: nn.Module, own: State, x: Tensor, generators: Sequence[torch.Generator] | None) -> Tensor:
-    out = torch.einsum("gbsd,gscd->gbsc", x, own["weight"])
-    return out + own["bias"].unsqueeze(1) if "bias" in own else out
+def _linear(layer: nn.Module, params: State, x: Tensor, generators: Sequence[torch.Generator] | None) -> Tensor:
+    out = torch.einsum("gbsd,gscd->gbsc", x, params["weight"])
+    return out + params["bias"].unsqueeze(1) if "bias" in params else out
 
 
-def _relu(layer: nn.Module, own: State, x: Tensor, generators: Sequence[torch.Generator] | None) -> Tensor:
+def _relu(layer: nn.Module, params: State, x: Tensor, generators: Sequence[torch.Generator] | None) -> Tensor:
     return F.relu(x)
 
 
-def _dropout(layer: nn.Dropout, own: State, x: Tensor, generators: Sequence[torch.Generator] | None) -> Tensor:
+def _dropout(layer: nn.Dropout, params: State, x: Tensor, generators: Sequence[torch.Generator] | None) -> Tensor:
     if generators is None or layer.p == 0:
         return x
     shape = (x.shape[1], x.shape[3])
-    kept = [torch.empty(shape, dtype=x.dtype).bernoulli_(1 - layer.p, generator=one) for one in generators]
-    return x * torch.stack(kept).unsqueeze(2).to(x.device) / (1 - layer.p)
+    masks = [torch.empty(shape, dtype=x.dtype).bernoulli_(1 - layer.p, generator=generator) for generator in generators]
+    return x * torch.stack(masks).unsqueeze(2).to(x.device) / (1 - layer.p)
 
 
-def _norm(layer: nn.BatchNorm1d, own: State, x: Tensor, generators: Sequence[torch.Generator] | None) -> Tensor:
+def _norm(layer: nn.BatchNorm1d, params: State, x: Tensor, generators: Sequence[torch.Generator] | None) -> Tensor:
     batch = x.shape[1]
     if generators is None or batch == 1:  # a batch of one image has no spread
-        mean, var = own["running_mean"].unsqueeze(1), own["running_var"].unsqueeze(1)
+        mean, var = params["running_mean"].unsqueeze(1), params["running_var"].unsqueeze(1)
     else:
         var, mean = torch.var_mean(x, dim=1, correction=0, keepdim=True)
         with torch.no_grad():
-            share = layer.momentum
-            assert share is not None
-            own["running_mean"].lerp_(mean.squeeze(1), share)
-            own["running_var"].lerp_(var.squeeze(1) * (batch / (batch - 1)), share)
-            own["num_batches_tracked"] += 1
-    return (x - mean) * (var + layer.eps).rsqrt() * own["weight"].unsqueeze(1) + own["bias"].unsqueeze(1)
+            momentum = layer.momentum
+            assert momentum is not None
+            params["running_mean"].lerp_(mean.squeeze(1), momentum)
+            params["running_var"].lerp_(var.squeeze(1) * (batch / (batch - 1)), momentum)
+            params["num_batches_tracked"] += 1
+    return (x - mean) * (var + layer.eps).rsqrt() * params["weight"].unsqueeze(1) + params["bias"].unsqueeze(1)
 
 
 # What many copies of a layer compute at once: the class it is, or comes from -> its form.
-_FORMS: dict[type[nn.Module] | None, Form] = {
+_LAYER_FUNCTIONS: dict[type[nn.Module] | None, LayerFunction] = {
     nn.Linear: _linear,
     nn.ReLU: _relu,
     nn.Dropout: _dropout,  # type: ignore[dict-item]
@@ -98,11 +102,11 @@ _FORMS: dict[type[nn.Module] | None, Form] = {
 }
 
 
-def _kind(layer: nn.Module) -> type[nn.Module] | None:
-    return next((kind for kind in type(layer).__mro__ if kind in _FORMS), None)
+def _layer_type(layer: nn.Module) -> type[nn.Module] | None:
+    return next((layer_type for layer_type in type(layer).__mro__ if layer_type in _LAYER_FUNCTIONS), None)
 
 
-def _named(head: nn.Module) -> list[tuple[str, nn.Module]]:
+def _named_layers(head: nn.Module) -> list[tuple[str, nn.Module]]:
     """The layers of a head in order, with the prefix of their weights' names."""
-    inner = list(head.named_children())
-    return [(f"{name}.", layer) for name, layer in inner] if isinstance(head, nn.Sequential) else [("", head)]
+    children = list(head.named_children())
+    return [(f"{name}.", layer) for name, layer in children] if isinstance(head, nn.Sequential) else [("", head)]

@@ -9,7 +9,7 @@ import numpy as np
 from vpt.errors import DataError
 
 
-def bin_of(value: float, edges: Sequence[float]) -> int:
+def bin_index(value: float, edges: Sequence[float]) -> int:
     """The k with edges[k] < value <= edges[k + 1], in float32 as the benchmark computes it; the last bin is open."""
     found = int(np.searchsorted(np.asarray(edges, dtype=np.float32), np.float32(value), side="left")) - 1
     if found < 0:

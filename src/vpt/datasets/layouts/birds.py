@@ -5,39 +5,39 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from vpt.datasets.download_dir import Place
-from vpt.datasets.prepared.records import Listing, from_files
+from vpt.datasets.download_dir import DownloadDir
+from vpt.datasets.prepared.records import SourceData, records_from_files
 from vpt.errors import DataError
 
 
-def _birds(place: Place, *, folder: str) -> Listing:
+def _read_birds(downloads: DownloadDir, *, folder: str) -> SourceData:
     """`images.txt`, `image_class_labels.txt`, `train_test_split.txt` (1 is train), `classes.txt`; images in `images/`.
 
     Labels are the class numbers that have images, in order: NABirds numbers its whole tree of species.
     """
     names = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
-    files = place.find(*(f"{folder}/{name}" for name in names))
-    images, numbers, in_train, titles = map(_table, files)
-    lost = sorted(set(images) - (set(numbers) & set(in_train)))
-    if lost:
+    files = downloads.find(*(f"{folder}/{name}" for name in names))
+    images, class_numbers, in_train, class_names = map(_table, files)
+    unlabeled = sorted(set(images) - (set(class_numbers) & set(in_train)))
+    if unlabeled:
         raise DataError(
-            f"{files[0].parent}: {len(lost)} images without label or part, such as {lost[0]}; unpack it again"
+            f"{files[0].parent}: {len(unlabeled)} images without label or split, such as {unlabeled[0]}; unpack it again"
         )
-    used = sorted(set(numbers.values()), key=int)
-    labels = {number: label for label, number in enumerate(used)}
-    parts = {}
-    for part, flag in (("train", "1"), ("test", "0")):
-        chosen = [image for image in images if in_train[image] == flag]
-        parts[part] = from_files(
+    used_classes = sorted(set(class_numbers.values()), key=int)
+    labels = {number: label for label, number in enumerate(used_classes)}
+    splits = {}
+    for split_name, flag in (("train", "1"), ("test", "0")):
+        images_in_split = [image for image in images if in_train[image] == flag]
+        splits[split_name] = records_from_files(
             files[0].parent / "images",
-            [images[image] for image in chosen],
-            [labels[numbers[image]] for image in chosen],
+            [images[image] for image in images_in_split],
+            [labels[class_numbers[image]] for image in images_in_split],
         )
-    return Listing(tuple(titles[number].split(".", 1)[-1] for number in used), parts, files[0].parent)
+    return SourceData(tuple(class_names[number].split(".", 1)[-1] for number in used_classes), splits, files[0].parent)
 
 
-cub = partial(_birds, folder="CUB_200_2011")
-nabirds = partial(_birds, folder="nabirds")
+cub = partial(_read_birds, folder="CUB_200_2011")
+nabirds = partial(_read_birds, folder="nabirds")
 
 
 def _table(file: Path) -> dict[str, str]:

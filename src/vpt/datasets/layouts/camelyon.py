@@ -6,33 +6,35 @@ from typing import Any
 
 import numpy as np
 
-from vpt.datasets.download_dir import Place
-from vpt.datasets.prepared.records import Listing, Records, png
+from vpt.datasets.download_dir import DownloadDir
+from vpt.datasets.prepared.records import ImageRecords, SourceData, encode_png
 from vpt.errors import DataError
 
-_PARTS = {"train": "train", "validation": "valid", "test": "test"}
+_SPLIT_NAMES = {"train": "train", "validation": "valid", "test": "test"}
 
 
-def camelyon(place: Place) -> Listing:
+def camelyon(downloads: DownloadDir) -> SourceData:
     """`camelyonpatch_level_2_split_train_x.h5` and `_y.h5`, likewise valid and test.
 
     x is uint8 (n, 96, 96, 3), y (n, 1, 1, 1).
     """
     h5py = _h5py()
-    names = [f"camelyonpatch_level_2_split_{part}_{kind}.h5" for part in _PARTS.values() for kind in "xy"]
-    files = dict(zip(names, place.find(*names), strict=True))
-    parts = {}
-    for part, own in _PARTS.items():
-        pixels = h5py.File(files[f"camelyonpatch_level_2_split_{own}_x.h5"], "r")["x"]
-        with h5py.File(files[f"camelyonpatch_level_2_split_{own}_y.h5"], "r") as stored:
+    names = [
+        f"camelyonpatch_level_2_split_{split_name}_{kind}.h5" for split_name in _SPLIT_NAMES.values() for kind in "xy"
+    ]
+    files = dict(zip(names, downloads.find(*names), strict=True))
+    splits = {}
+    for split_name, source_name in _SPLIT_NAMES.items():
+        pixels = h5py.File(files[f"camelyonpatch_level_2_split_{source_name}_x.h5"], "r")["x"]
+        with h5py.File(files[f"camelyonpatch_level_2_split_{source_name}_y.h5"], "r") as stored:
             labels = np.asarray(stored["y"]).reshape(-1)
-        parts[part] = _records(own, pixels, labels)
-    return Listing(("normal", "tumour"), parts)
+        splits[split_name] = _records(source_name, pixels, labels)
+    return SourceData(("normal", "tumour"), splits)
 
 
-def _records(part: str, pixels: Any, labels: Any) -> Records:
-    keys = tuple(f"{part}_{i}" for i in range(len(labels)))
-    return Records(tuple(f"{key}.png" for key in keys), labels, lambda i: png(pixels[i]), keys)
+def _records(split_name: str, pixels: Any, labels: Any) -> ImageRecords:
+    keys = tuple(f"{split_name}_{i}" for i in range(len(labels)))
+    return ImageRecords(tuple(f"{key}.png" for key in keys), labels, lambda i: encode_png(pixels[i]), keys)
 
 
 def _h5py() -> Any:

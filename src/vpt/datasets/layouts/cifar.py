@@ -6,31 +6,31 @@ from pathlib import Path
 
 import numpy as np
 
-from vpt.datasets.download_dir import Place
-from vpt.datasets.prepared.records import Listing, Records, indices, numbered, png
+from vpt.datasets.download_dir import DownloadDir
+from vpt.datasets.prepared.records import ImageRecords, SourceData, encode_png, index_keys, numbered_names
 from vpt.errors import DataError
 
-_ROW = 2 + 3 * 32 * 32  # coarse label, fine label, then red, green and blue planes
+_RECORD_SIZE = 2 + 3 * 32 * 32  # coarse label, fine label, then red, green and blue planes
 
 
-def cifar100(place: Place) -> Listing:
+def cifar100(downloads: DownloadDir) -> SourceData:
     """`cifar-100-binary/`: train.bin, test.bin, fine_label_names.txt. The label is the fine one."""
-    train, test, names = place.find(
-        *(f"cifar-100-binary/{n}" for n in ("train.bin", "test.bin", "fine_label_names.txt"))
+    train, test, names = downloads.find(
+        *(f"cifar-100-binary/{name}" for name in ("train.bin", "test.bin", "fine_label_names.txt"))
     )
     classes = tuple(names.read_text(encoding="utf-8").split())
-    return Listing(classes, {"train": _part(train, "train"), "test": _part(test, "test")})
+    return SourceData(classes, {"train": _read_split(train, "train"), "test": _read_split(test, "test")})
 
 
-def _part(file: Path, part: str) -> Records:
-    if file.stat().st_size % _ROW:
+def _read_split(file: Path, split_name: str) -> ImageRecords:
+    if file.stat().st_size % _RECORD_SIZE:
         raise DataError(
-            f"{file} has {file.stat().st_size} bytes, no multiple of {_ROW}; it is cut off, unpack it again"
+            f"{file} has {file.stat().st_size} bytes, no multiple of {_RECORD_SIZE}; it is cut off, unpack it again"
         )
-    rows = np.memmap(file, dtype=np.uint8, mode="r").reshape(-1, _ROW)
-    return Records(
-        numbered(part, len(rows), 5),
+    rows = np.memmap(file, dtype=np.uint8, mode="r").reshape(-1, _RECORD_SIZE)
+    return ImageRecords(
+        numbered_names(split_name, len(rows), 5),
         rows[:, 1],
-        lambda i: png(rows[i, 2:].reshape(3, 32, 32).transpose(1, 2, 0)),
-        indices(len(rows)),
+        lambda i: encode_png(rows[i, 2:].reshape(3, 32, 32).transpose(1, 2, 0)),
+        index_keys(len(rows)),
     )

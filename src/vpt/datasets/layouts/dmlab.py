@@ -6,46 +6,48 @@ from pathlib import Path
 
 import numpy as np
 
-from vpt.datasets.download_dir import MissingFiles, Place
-from vpt.datasets.layouts.tfrecord import example, records
-from vpt.datasets.prepared.records import Listing, Records
+from vpt.datasets.download_dir import DownloadDir, MissingFilesError
+from vpt.datasets.layouts.tfrecord import iter_records, parse_example
+from vpt.datasets.prepared.records import ImageRecords, SourceData
 from vpt.errors import DataError
 
-_PARTS = ("train", "validation", "test")
+_SPLIT_NAMES = ("train", "validation", "test")
 
 
-def dmlab(place: Place) -> Listing:
+def dmlab(downloads: DownloadDir) -> SourceData:
     """`dmlab-train.tfrecord-00000-of-00065`, likewise validation and test: features image, filename and label."""
-    files = {part: _files(place, part) for part in _PARTS}
-    missing = [f"dmlab-{part}.tfrecord*" for part, found in files.items() if not found]
+    files = {split_name: _files(downloads, split_name) for split_name in _SPLIT_NAMES}
+    missing = [f"dmlab-{split_name}.tfrecord*" for split_name, found in files.items() if not found]
     if missing:
-        raise MissingFiles(missing, place.roots)
-    return Listing(tuple(f"class_{k}" for k in range(6)), {part: _records(found) for part, found in files.items()})
+        raise MissingFilesError(missing, downloads.roots)
+    return SourceData(
+        tuple(f"class_{k}" for k in range(6)), {split_name: _records(found) for split_name, found in files.items()}
+    )
 
 
-def _files(place: Place, part: str) -> list[Path]:
-    for root in place.roots:
+def _files(downloads: DownloadDir, split_name: str) -> list[Path]:
+    for root in downloads.roots:
         for pattern in ("", "*/", "*/*/"):
-            found = sorted(root.glob(f"{pattern}dmlab-{part}.tfrecord*"))
+            found = sorted(root.glob(f"{pattern}dmlab-{split_name}.tfrecord*"))
             if found:
                 return found
     return []
 
 
-def _records(files: list[Path]) -> Records:
-    spans = [(file, *span) for file in files for span in records(file)]
+def _records(files: list[Path]) -> ImageRecords:
+    record_spans = [(file, *span) for file in files for span in iter_records(file)]
     names, labels = [], []
-    for span in spans:
+    for span in record_spans:
         values = _read(*span)
         names.append(bytes(values["filename"]).decode())
         labels.append(int(values["label"]))
-    return Records(tuple(names), np.array(labels), lambda i: bytes(_read(*spans[i])["image"]))
+    return ImageRecords(tuple(names), np.array(labels), lambda i: bytes(_read(*record_spans[i])["image"]))
 
 
 def _read(file: Path, offset: int, length: int) -> dict[str, bytes | int]:
     with file.open("rb") as stream:
         stream.seek(offset)
-        values = example(stream.read(length))
+        values = parse_example(stream.read(length))
     lacking = {"image", "filename", "label"} - set(values)
     if lacking:
         raise DataError(f"{file}: the record at byte {offset} has no {', '.join(sorted(lacking))}; unpack it again")

@@ -13,34 +13,37 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vpt.datasets.download_dir import Place
-from vpt.datasets.prepared.records import Listing, Records, indices, numbered, png
+from vpt.datasets.download_dir import DownloadDir
+from vpt.datasets.prepared.records import ImageRecords, SourceData, encode_png, index_keys, numbered_names
 from vpt.errors import DataError
 
 FILE = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
 BINS = 16
 
 
-def _dsprites(place: Place, *, column: int, values: int, name: str) -> Listing:
-    """Neighbouring values of one latent are put together into 16 classes: floor(16 x value / values)."""
-    (file,) = place.find(FILE)
+def _read_dsprites(downloads: DownloadDir, *, column: int, values: int, name: str) -> SourceData:
+    """Neighboring values of one latent are put together into 16 classes: floor(16 x value / values)."""
+    (file,) = downloads.find(FILE)
     try:
         with np.load(file, allow_pickle=False) as stored:
             latent = stored["latents_classes"][:, column]
     except (KeyError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(f"{file} holds no latents_classes to read ({error}); download it again") from error
-    images = _Stream(file, "imgs.npy", len(latent))
-    records = Records(
-        numbered("train", len(latent), 6), latent * BINS // values, lambda i: png(images[i] * 255), indices(len(latent))
+    images = _ZippedImages(file, "imgs.npy", len(latent))
+    records = ImageRecords(
+        numbered_names("train", len(latent), 6),
+        latent * BINS // values,
+        lambda i: encode_png(images[i] * 255),
+        index_keys(len(latent)),
     )
-    return Listing(tuple(f"{name}_{k:02d}" for k in range(BINS)), {"train": records})
+    return SourceData(tuple(f"{name}_{k:02d}" for k in range(BINS)), {"train": records})
 
 
-location = partial(_dsprites, column=4, values=32, name="x")
-orientation = partial(_dsprites, column=3, values=40, name="turn")
+location = partial(_read_dsprites, column=4, values=32, name="x")
+orientation = partial(_read_dsprites, column=3, values=40, name="turn")
 
 
-class _Stream:
+class _ZippedImages:
     """An array of images (n, height, width) inside a zip, read from start to end: unpacked it is 3 GB."""
 
     def __init__(self, file: Path, member: str, count: int) -> None:
@@ -53,16 +56,16 @@ class _Stream:
         self.stream: IO[bytes] = self.archive.open(self.member)
         version = np.lib.format.read_magic(self.stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        self.shape, by_columns, kind = read(self.stream)
-        if by_columns or kind != np.uint8 or len(self.shape) != 3:
-            raise DataError(f"{self.archive.filename}: imgs are {kind} {self.shape}; expected uint8 (n, 64, 64)")
-        self.at = 0
+        self.shape, fortran_order, dtype = read(self.stream)
+        if fortran_order or dtype != np.uint8 or len(self.shape) != 3:
+            raise DataError(f"{self.archive.filename}: imgs are {dtype} {self.shape}; expected uint8 (n, 64, 64)")
+        self.position = 0
 
     def __getitem__(self, i: int) -> NDArray[Any]:
-        if i < self.at:
+        if i < self.position:
             self._open()
         size = self.shape[1] * self.shape[2]
-        for _ in range(self.at, i):
+        for _ in range(self.position, i):
             self.stream.read(size)
-        self.at = i + 1
+        self.position = i + 1
         return np.frombuffer(self.stream.read(size), dtype=np.uint8).reshape(self.shape[1:])

@@ -1,21 +1,23 @@
-"""Oxford Flowers 102: MATLAB lists of labels and of the parts."""
+"""Oxford Flowers 102: MATLAB lists of labels and of the splits."""
 
 from __future__ import annotations
 
 from scipy.io import loadmat
 
-from vpt.datasets.download_dir import Place
-from vpt.datasets.prepared.records import Listing, from_files
+from vpt.datasets.download_dir import DownloadDir
+from vpt.datasets.prepared.records import SourceData, records_from_files
 
-_PARTS = {"train": "trnid", "validation": "valid", "test": "tstid"}
+_SPLIT_NAMES = {"train": "trnid", "validation": "valid", "test": "tstid"}
 
 
-def flowers(place: Place) -> Listing:
-    """`jpg/image_00001.jpg`, `imagelabels.mat` (labels from 1), `setid.mat` (image numbers from 1 of each part)."""
-    folder, labels_at, parts_at = place.find("jpg/image_00001.jpg", "imagelabels.mat", "setid.mat")
-    labels, ids = loadmat(labels_at)["labels"].ravel().astype(int), loadmat(parts_at)
-    parts = {}
-    for part, own in _PARTS.items():
-        chosen = ids[own].ravel().astype(int)
-        parts[part] = from_files(folder.parent, [f"image_{i:05d}.jpg" for i in chosen], labels[chosen - 1] - 1)
-    return Listing(tuple(f"flower_{k:03d}" for k in range(1, labels.max() + 1)), parts, folder.parents[1])
+def flowers(downloads: DownloadDir) -> SourceData:
+    """`jpg/image_00001.jpg`, `imagelabels.mat` (labels from 1), `setid.mat` (image numbers from 1 of each split)."""
+    folder, labels_path, splits_path = downloads.find("jpg/image_00001.jpg", "imagelabels.mat", "setid.mat")
+    labels, ids = loadmat(labels_path)["labels"].ravel().astype(int), loadmat(splits_path)
+    splits = {}
+    for split_name, source_name in _SPLIT_NAMES.items():
+        chosen = ids[source_name].ravel().astype(int)
+        splits[split_name] = records_from_files(
+            folder.parent, [f"image_{i:05d}.jpg" for i in chosen], labels[chosen - 1] - 1
+        )
+    return SourceData(tuple(f"flower_{k:03d}" for k in range(1, labels.max() + 1)), splits, folder.parents[1])

@@ -7,36 +7,36 @@ from pathlib import Path
 
 import numpy as np
 
-from vpt.datasets.download_dir import Place
-from vpt.datasets.prepared.records import Listing, Records, from_files
+from vpt.datasets.download_dir import DownloadDir
+from vpt.datasets.prepared.records import ImageRecords, SourceData, records_from_files
 
 CALTECH_TRAIN = 30  # images of each class
 
 
-def eurosat(place: Place) -> Listing:
+def eurosat(downloads: DownloadDir) -> SourceData:
     """`2750/AnnualCrop/AnnualCrop_1.jpg`."""
-    return _heap(place.find("AnnualCrop")[0].parent)
+    return _read_class_folders(downloads.find("AnnualCrop")[0].parent)
 
 
-def resisc45(place: Place) -> Listing:
+def resisc45(downloads: DownloadDir) -> SourceData:
     """`NWPU-RESISC45/airplane/airplane_001.jpg`."""
-    return _heap(place.find("airplane/airplane_001.jpg")[0].parents[1])
+    return _read_class_folders(downloads.find("airplane/airplane_001.jpg")[0].parents[1])
 
 
-def caltech101(place: Place) -> Listing:
+def caltech101(downloads: DownloadDir) -> SourceData:
     """`101_ObjectCategories/accordion/image_0001.jpg`, of which 30 of each class are drawn for train."""
-    (root,) = (found.parent for found in place.find("BACKGROUND_Google"))
+    (root,) = (found.parent for found in downloads.find("BACKGROUND_Google"))
     classes, names, labels = _class_folders(root)
     order = sorted(range(len(names)), key=lambda i: hashlib.sha256(names[i].encode()).digest())
-    taken = np.zeros(len(classes), dtype=int)
+    num_train = np.zeros(len(classes), dtype=int)
     train = np.zeros(len(names), dtype=bool)
     for i in order:
-        train[i] = taken[labels[i]] < CALTECH_TRAIN
-        taken[labels[i]] += train[i]
-    everything = from_files(root, names, labels)
-    return Listing(
+        train[i] = num_train[labels[i]] < CALTECH_TRAIN
+        num_train[labels[i]] += train[i]
+    all_records = records_from_files(root, names, labels)
+    return SourceData(
         classes,
-        {"train": everything.pick(np.flatnonzero(train)), "test": everything.pick(np.flatnonzero(~train))},
+        {"train": all_records.select(np.flatnonzero(train)), "test": all_records.select(np.flatnonzero(~train))},
         notes=(
             "train and test of caltech101 are vpt's own draw (30 images of each class train): the published draw "
             "followed the order in which one machine listed its files, and its names do not tell the class; figures "
@@ -45,13 +45,13 @@ def caltech101(place: Place) -> Listing:
     )
 
 
-def _heap(root: Path) -> Listing:
-    """All images as one part, in the order of TensorFlow Datasets, whose keys are "class_file"."""
+def _read_class_folders(root: Path) -> SourceData:
+    """All images as one split, in the order of TensorFlow Datasets, whose keys are "class_file"."""
     classes, names, labels = _class_folders(root)
     keys = [name.replace("/", "_", 1) for name in names]
-    records = from_files(root, names, labels, keys)
-    plain = tuple(name.split("/", 1)[1] for name in names)
-    return Listing(classes, {"train": Records(plain, records.labels, records.encoded, records.keys)})
+    records = records_from_files(root, names, labels, keys)
+    file_names = tuple(name.split("/", 1)[1] for name in names)
+    return SourceData(classes, {"train": ImageRecords(file_names, records.labels, records.encoded, records.keys)})
 
 
 def _class_folders(root: Path) -> tuple[tuple[str, ...], list[str], list[int]]:

@@ -5,26 +5,26 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from vpt.datasets.download_dir import Place
-from vpt.datasets.prepared.records import Listing, Records, from_files
+from vpt.datasets.download_dir import DownloadDir
+from vpt.datasets.prepared.records import ImageRecords, SourceData, records_from_files
 
 _CLASSES = ("grade_0", "grade_1", "grade_2", "grade_3", "grade_4")
 
 
-def retinopathy(place: Place) -> Listing:
+def retinopathy(downloads: DownloadDir) -> SourceData:
     """`trainLabels.csv` with `train/`, `retinopathy_solution.csv` with `test/`.
 
-    The public part of the competition's test images is the validation part, the private one is test.
+    The public part of the competition's test images is the validation split, the private one is test.
     """
-    train_csv, test_csv = place.find("trainLabels.csv", "retinopathy_solution.csv")
+    train_csv, test_csv = downloads.find("trainLabels.csv", "retinopathy_solution.csv")
     train, test = train_csv.parent / "train", train_csv.parent / "test"
-    solved = _rows(test_csv)
-    parts = {
-        "train": _part(train, _rows(train_csv)),
-        "validation": _part(test, [row for row in solved if row["Usage"] == "Public"]),
-        "test": _part(test, [row for row in solved if row["Usage"] == "Private"]),
+    test_rows = _rows(test_csv)
+    splits = {
+        "train": _read_split(train, _rows(train_csv)),
+        "validation": _read_split(test, [row for row in test_rows if row["Usage"] == "Public"]),
+        "test": _read_split(test, [row for row in test_rows if row["Usage"] == "Private"]),
     }
-    return Listing(_CLASSES, parts)
+    return SourceData(_CLASSES, splits)
 
 
 def _rows(file: Path) -> list[dict[str, str]]:
@@ -32,6 +32,6 @@ def _rows(file: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def _part(folder: Path, rows: list[dict[str, str]]) -> Records:
+def _read_split(folder: Path, rows: list[dict[str, str]]) -> ImageRecords:
     keys = [row["image"] for row in rows]
-    return from_files(folder, [f"{key}.jpeg" for key in keys], [int(row["level"]) for row in rows], keys)
+    return records_from_files(folder, [f"{key}.jpeg" for key in keys], [int(row["level"]) for row in rows], keys)

@@ -7,32 +7,32 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
-from vpt.datasets.download_dir import Place
-from vpt.datasets.prepared.records import Listing, Records, from_files
+from vpt.datasets.download_dir import DownloadDir
+from vpt.datasets.prepared.records import ImageRecords, SourceData, records_from_files
 
 
-def dogs(place: Place) -> Listing:
+def dogs(downloads: DownloadDir) -> SourceData:
     """`Images/n02085620-Chihuahua/n02085620_10.jpg`; `train_list.mat`, `test_list.mat`: file_list and labels from 1."""
-    first, *lists = place.find("Images/n02085620-Chihuahua", "train_list.mat", "test_list.mat")
+    first, *lists = downloads.find("Images/n02085620-Chihuahua", "train_list.mat", "test_list.mat")
     root = first.parent
-    parts, classes = {}, {}
-    for part, file in zip(("train", "test"), lists, strict=True):
+    splits, classes = {}, {}
+    for split_name, file in zip(("train", "test"), lists, strict=True):
         stored = loadmat(file)
         names = [str(np.squeeze(cell)) for cell in stored["file_list"].ravel()]
         labels = stored["labels"].ravel().astype(int) - 1
         classes.update(
             {int(label): name.split("/")[0].split("-", 1)[-1] for label, name in zip(labels, names, strict=True)}
         )
-        parts[part] = from_files(root, names, labels)
-    return Listing(tuple(classes[label] for label in sorted(classes)), parts, root.parent)
+        splits[split_name] = records_from_files(root, names, labels)
+    return SourceData(tuple(classes[label] for label in sorted(classes)), splits, root.parent)
 
 
-def cars(place: Place) -> Listing:
+def cars(downloads: DownloadDir) -> SourceData:
     """`cars_train/00001.jpg`, `cars_test/`, `devkit/cars_train_annos.mat`, `cars_meta.mat`, and the labels of test.
 
     Those come in a file of their own: cars_test_annos_withlabels.mat.
     """
-    train, test, train_at, meta, test_at = place.find(
+    train, test, train_annotations, meta, test_annotations = downloads.find(
         "cars_train",
         "cars_test",
         "devkit/cars_train_annos.mat",
@@ -40,10 +40,12 @@ def cars(place: Place) -> Listing:
         "cars_test_annos_withlabels.mat",
     )
     classes = tuple(str(np.squeeze(cell)) for cell in loadmat(meta)["class_names"].ravel())
-    return Listing(classes, {"train": _cars(train, train_at), "test": _cars(test, test_at)}, train.parent)
+    return SourceData(
+        classes, {"train": _cars(train, train_annotations), "test": _cars(test, test_annotations)}, train.parent
+    )
 
 
-def _cars(folder: Path, annotations: Path) -> Records:
+def _cars(folder: Path, annotations: Path) -> ImageRecords:
     stored = loadmat(annotations)["annotations"].ravel()
     labels = [int(np.squeeze(row["class"])) - 1 for row in stored]
-    return from_files(folder.parent, [f"{folder.name}/{np.squeeze(row['fname'])}" for row in stored], labels)
+    return records_from_files(folder.parent, [f"{folder.name}/{np.squeeze(row['fname'])}" for row in stored], labels)

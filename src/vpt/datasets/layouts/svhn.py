@@ -6,18 +6,23 @@ from pathlib import Path
 
 from scipy.io import loadmat
 
-from vpt.datasets.download_dir import Place
-from vpt.datasets.prepared.records import Listing, Records, indices, numbered, png
+from vpt.datasets.download_dir import DownloadDir
+from vpt.datasets.prepared.records import ImageRecords, SourceData, encode_png, index_keys, numbered_names
 
 
-def svhn(place: Place) -> Listing:
+def svhn(downloads: DownloadDir) -> SourceData:
     """`train_32x32.mat`, `test_32x32.mat`: X (32, 32, 3, n) and y (n, 1), where 10 stands for the digit 0."""
-    train, test = place.find("train_32x32.mat", "test_32x32.mat")
+    train, test = downloads.find("train_32x32.mat", "test_32x32.mat")
     classes = tuple(f"digit_{digit}" for digit in range(10))
-    return Listing(classes, {"train": _part(train, "train"), "test": _part(test, "test")})
+    return SourceData(classes, {"train": _read_split(train, "train"), "test": _read_split(test, "test")})
 
 
-def _part(file: Path, part: str) -> Records:
+def _read_split(file: Path, split_name: str) -> ImageRecords:
     stored = loadmat(file, variable_names=["X", "y"])
     pixels, labels = stored["X"], stored["y"].ravel().astype(int) % 10
-    return Records(numbered(part, len(labels), 6), labels, lambda i: png(pixels[..., i]), indices(len(labels)))
+    return ImageRecords(
+        numbered_names(split_name, len(labels), 6),
+        labels,
+        lambda i: encode_png(pixels[..., i]),
+        index_keys(len(labels)),
+    )

@@ -12,82 +12,84 @@ from pathlib import Path
 
 from vpt.errors import DataError
 
-_HEAD, _FOOT = 12, 4  # bytes around the data of a record
+_HEADER_BYTES, _FOOTER_BYTES = 12, 4  # bytes around the data of a record
 _VARINT, _BYTES = 0, 2  # wire types; those of fixed length have the sizes below
 _FIXED = {1: 8, 5: 4}
 
 Value = bytes | int
 
 
-def records(file: Path) -> Iterator[tuple[int, int]]:
+def iter_records(file: Path) -> Iterator[tuple[int, int]]:
     """(offset, length) of each record's data. Raises DataError for a file that ends within one."""
-    size, at = file.stat().st_size, 0
+    size, position = file.stat().st_size, 0
     with file.open("rb") as stream:
-        while at < size:
-            stream.seek(at)
-            head = stream.read(_HEAD)
-            length = struct.unpack("<Q", head[:8])[0] if len(head) == _HEAD else size
-            if at + _HEAD + length + _FOOT > size:
-                raise DataError(f"{file} is cut off within the record at byte {at}; unpack it again")
-            yield at + _HEAD, length
-            at += _HEAD + length + _FOOT
+        while position < size:
+            stream.seek(position)
+            header = stream.read(_HEADER_BYTES)
+            length = struct.unpack("<Q", header[:8])[0] if len(header) == _HEADER_BYTES else size
+            if position + _HEADER_BYTES + length + _FOOTER_BYTES > size:
+                raise DataError(f"{file} is cut off within the record at byte {position}; unpack it again")
+            yield position + _HEADER_BYTES, length
+            position += _HEADER_BYTES + length + _FOOTER_BYTES
 
 
-def example(data: bytes) -> dict[str, Value]:
+def parse_example(data: bytes) -> dict[str, Value]:
     """The first value of each feature of an Example. Raises DataError for bytes that are none."""
     try:
         features: dict[str, Value] = {}
-        for _, entries in _fields(data):
-            for _, entry in _fields(_bytes(entries)):
-                key, feature = (value for _, value in _fields(_bytes(entry)))
-                for _, values in _fields(_bytes(feature)):
-                    _, first = next(_fields(_bytes(values)))
+        for _, entries in _iter_fields(data):
+            for _, entry in _iter_fields(_expect_bytes(entries)):
+                key, feature = (value for _, value in _iter_fields(_expect_bytes(entry)))
+                for _, values in _iter_fields(_expect_bytes(feature)):
+                    _, first = next(_iter_fields(_expect_bytes(values)))
                     # A list of integers may be packed into bytes; a list of bytes has a field number of its own.
-                    packed = isinstance(first, bytes) and _kind(_bytes(feature)) == _INTEGERS
-                    features[_bytes(key).decode()] = _varint(_bytes(first), 0)[0] if packed else first
+                    packed = isinstance(first, bytes) and _list_field_number(_expect_bytes(feature)) == _INT64_LIST
+                    features[_expect_bytes(key).decode()] = (
+                        _read_varint(_expect_bytes(first), 0)[0] if packed else first
+                    )
         return features
     except (IndexError, ValueError, StopIteration, RuntimeError) as error:
         raise DataError(f"a record is no tf.train.Example ({error}); unpack the archive again") from error
 
 
-_INTEGERS = 3  # field number of Feature.int64_list
+_INT64_LIST = 3  # field number of Feature.int64_list
 
 
-def _kind(feature: bytes) -> int:
-    return next(_fields(feature))[0]
+def _list_field_number(feature: bytes) -> int:
+    return next(_iter_fields(feature))[0]
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, Value]]:
+def _iter_fields(data: bytes) -> Iterator[tuple[int, Value]]:
     """(field number, value) of a message."""
-    at = 0
-    while at < len(data):
-        tag, at = _varint(data, at)
-        number, wire = tag >> 3, tag & 7
-        if wire == _VARINT:
-            value, at = _varint(data, at)
-            yield number, value
+    position = 0
+    while position < len(data):
+        tag, position = _read_varint(data, position)
+        field_number, wire_type = tag >> 3, tag & 7
+        if wire_type == _VARINT:
+            value, position = _read_varint(data, position)
+            yield field_number, value
         else:
-            length = _FIXED.get(wire)
-            if wire == _BYTES:
-                length, at = _varint(data, at)
-            if length is None or at + length > len(data):
-                raise ValueError(f"wire type {wire} at byte {at} of {len(data)}")
-            yield number, data[at : at + length]
-            at += length
+            length = _FIXED.get(wire_type)
+            if wire_type == _BYTES:
+                length, position = _read_varint(data, position)
+            if length is None or position + length > len(data):
+                raise ValueError(f"wire type {wire_type} at byte {position} of {len(data)}")
+            yield field_number, data[position : position + length]
+            position += length
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def _read_varint(data: bytes, position: int) -> tuple[int, int]:
     """An integer of seven bits a byte, and the position behind it."""
     value = shift = 0
     while True:
-        byte = data[at]
+        byte = data[position]
         value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
+        position, shift = position + 1, shift + 7
         if byte < 0x80:
-            return value, at
+            return value, position
 
 
-def _bytes(value: Value) -> bytes:
+def _expect_bytes(value: Value) -> bytes:
     if not isinstance(value, bytes):
         raise ValueError(f"the number {value} where a message should be")
     return value

@@ -7,5 +7,5 @@ from collections.abc import Callable
 Progress = Callable[[str, int, int], None]  # what is going on, done, total
 
 
-def quiet(what: str, done: int, total: int) -> None:
+def no_progress(what: str, done: int, total: int) -> None:
     """A listener that says nothing."""

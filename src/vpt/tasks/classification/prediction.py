@@ -1,4 +1,4 @@
-"""Using a tuned file: classify images, or measure it on labelled ones."""
+"""Using a tuned file: classify images, or measure it on labeled ones."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from vpt.data.dataset import Dataset, Split
-from vpt.data.image_files import SUFFIXES
-from vpt.data.image_folder import is_run_folder
-from vpt.data.images import Pixels, decoded
+from vpt.data.image_files import IMAGE_SUFFIXES
+from vpt.data.image_folder import is_run_directory
+from vpt.data.images import DecodedImages, decode_to_tempdir
 from vpt.errors import DataError, SpecError
 from vpt.model.ensemble import Ensemble
 from vpt.model.tuned_model import TunedModel
-from vpt.training import Examples, Feed, Scores, logits_of, score
+from vpt.training import DeviceDataset, Examples, Scores, predict_logits, score_logits
 
 
 @dataclass(frozen=True)
@@ -28,23 +28,25 @@ class Prediction:
     top: tuple[tuple[str, float], ...]
 
 
-def find_images(places: Sequence[Path]) -> list[Path]:
-    """Images named one by one, and all images below the folders among `places`, sorted."""
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """Images named one by one, and all images below the folders among `paths`, sorted."""
     found: list[Path] = []
-    for place in places:
-        if place.is_dir():
-            inside = sorted(
-                path
-                for path in place.rglob("*")
-                if path.suffix.casefold() in SUFFIXES and path.is_file() and not any(map(is_run_folder, path.parents))
+    for path in paths:
+        if path.is_dir():
+            files = sorted(
+                file
+                for file in path.rglob("*")
+                if file.suffix.casefold() in IMAGE_SUFFIXES
+                and file.is_file()
+                and not any(map(is_run_directory, file.parents))
             )
-            if not inside:
-                raise DataError(f"there is no image below {place}; known endings: {', '.join(sorted(SUFFIXES))}")
-            found += inside
-        elif place.exists():
-            found.append(place)
+            if not files:
+                raise DataError(f"there is no image below {path}; known endings: {', '.join(sorted(IMAGE_SUFFIXES))}")
+            found += files
+        elif path.exists():
+            found.append(path)
         else:
-            raise DataError(f"{place} does not exist; give an image or a folder of images")
+            raise DataError(f"{path} does not exist; give an image or a folder of images")
     return found
 
 
@@ -62,40 +64,42 @@ def predict(
     skip_corrupt: leave unreadable images out. on_note: told of each of them, and of what else is odd.
     Raises DataError naming every image that cannot be read.
     """
-    model.demand_classifier("vpt.tasks.classification.prediction.predict")
+    model.require_classifier("vpt.tasks.classification.prediction.predict")
     split = Split(tuple(images), np.zeros(len(images), dtype=np.int64))
     preprocessing, device = model.backbone.preprocessing, next(model.parameters()).device
-    with decoded(split, preprocessing, progress=on_image, skip_corrupt=skip_corrupt) as pixels:
-        _tell(pixels, on_note)
-        shares = logits_of(model, Feed(Examples(pixels.images, pixels.labels), preprocessing, device)).softmax(1)
-    best = shares.topk(min(top, shares.shape[1]))
-    names = model.classes or tuple(str(index) for index in range(shares.shape[1]))
+    with decode_to_tempdir(split, preprocessing, progress=on_image, skip_corrupt=skip_corrupt) as pixels:
+        _report_notes(pixels, on_note)
+        probabilities = predict_logits(
+            model, DeviceDataset(Examples(pixels.images, pixels.labels), preprocessing, device)
+        ).softmax(1)
+    best = probabilities.topk(min(top, probabilities.shape[1]))
+    names = model.classes or tuple(str(index) for index in range(probabilities.shape[1]))
     return [
         Prediction(str(images[k]), tuple((names[i], float(p)) for i, p in zip(row.tolist(), ps.tolist(), strict=True)))
-        for k, row, ps in zip(pixels.places, best.indices, best.values, strict=True)
+        for k, row, ps in zip(pixels.indices, best.indices, best.values, strict=True)
     ]
 
 
 def evaluate(
     model: TunedModel,
     data: Dataset,
-    part: str = "test",
+    split: str = "test",
     *,
     skip_corrupt: bool = False,
     on_image: Callable[[int, int], None] | None = None,
     on_note: Callable[[str], None] | None = None,
 ) -> Scores:
-    """Measure `model` on one part of a dataset. Classes are matched by name, not by number.
+    """Measure `model` on one split of a dataset. Classes are matched by name, not by number.
 
     skip_corrupt: leave unreadable images out. on_note: told of each of them, and of what else is odd.
-    Raises DataError when the part is empty or holds a class the model does not know.
+    Raises DataError when the split is empty or holds a class the model does not know.
     """
-    with _feed(model, data, part, skip_corrupt, on_image, on_note) as feed:
-        return score(logits_of(model, feed), feed.labels)
+    with _split_dataset(model, data, split, skip_corrupt, on_image, on_note) as dataset:
+        return score_logits(predict_logits(model, dataset), dataset.labels)
 
 
-def evaluate_together(
-    models: Sequence[TunedModel], data: Dataset, part: str = "test", *, skip_corrupt: bool = False
+def evaluate_ensemble(
+    models: Sequence[TunedModel], data: Dataset, split: str = "test", *, skip_corrupt: bool = False
 ) -> Scores:
     """Measure models as one: the mean of their probabilities decides (paper, appendix, ensembling).
 
@@ -104,47 +108,47 @@ def evaluate_together(
     """
     if len({(model.num_classes, model.classes) for model in models}) > 1:
         raise SpecError("the models do not know the same classes, so their answers have no mean")
-    with _feed(models[0], data, part, skip_corrupt) as feed:
+    with _split_dataset(models[0], data, split, skip_corrupt) as dataset:
         try:
-            logits = logits_of(Ensemble(models), feed)
+            logits = predict_logits(Ensemble(models), dataset)
         except SpecError:  # no prompt sets of one kind
-            logits = torch.stack([logits_of(model, feed).log_softmax(-1) for model in models]).logsumexp(0)
-        return score(logits, feed.labels)
+            logits = torch.stack([predict_logits(model, dataset).log_softmax(-1) for model in models]).logsumexp(0)
+        return score_logits(logits, dataset.labels)
 
 
 @contextmanager
-def _feed(
+def _split_dataset(
     model: TunedModel,
     data: Dataset,
-    part: str,
+    split: str,
     skip_corrupt: bool,
     on_image: Callable[[int, int], None] | None = None,
     on_note: Callable[[str], None] | None = None,
-) -> Iterator[Feed]:
-    """One part of a dataset, with labels as the model numbers them."""
-    model.demand_classifier("vpt.tasks.classification.prediction.evaluate")
-    split = data.splits[part]
-    if not len(split):
-        filled = [name for name, other in data.splits.items() if len(other)]
-        raise DataError(f"{data.name} has no {part} images; it has {', '.join(filled)}")
+) -> Iterator[DeviceDataset]:
+    """One split of a dataset, with labels as the model numbers them."""
+    model.require_classifier("vpt.tasks.classification.prediction.evaluate")
+    selected = data.splits[split]
+    if not len(selected):
+        nonempty = [name for name, other in data.splits.items() if len(other)]
+        raise DataError(f"{data.name} has no {split} images; it has {', '.join(nonempty)}")
     if model.classes is not None:
-        used = [data.classes[label] for label in np.unique(split.labels)]
-        foreign = sorted(set(used) - set(model.classes))
-        if foreign:
+        used = [data.classes[label] for label in np.unique(selected.labels)]
+        unknown = sorted(set(used) - set(model.classes))
+        if unknown:
             raise DataError(
-                f"{data.name} holds classes the model was not tuned for: {', '.join(foreign[:10])}; it knows "
+                f"{data.name} holds classes the model was not tuned for: {', '.join(unknown[:10])}; it knows "
                 f"{', '.join(model.classes[:10])}{' ...' if len(model.classes) > 10 else ''}"
             )
-        number = {name: index for index, name in enumerate(model.classes)}
-        own = np.array([number.get(name, -1) for name in data.classes])
-        split = Split(split.images, own[split.labels], split.names)
+        label_of = {name: index for index, name in enumerate(model.classes)}
+        model_labels = np.array([label_of.get(name, -1) for name in data.classes])
+        selected = Split(selected.images, model_labels[selected.labels], selected.names)
     preprocessing, device = model.backbone.preprocessing, next(model.parameters()).device
-    with decoded(split, preprocessing, progress=on_image, skip_corrupt=skip_corrupt) as pixels:
-        _tell(pixels, on_note)
-        yield Feed(Examples(pixels.images, pixels.labels), preprocessing, device)
+    with decode_to_tempdir(selected, preprocessing, progress=on_image, skip_corrupt=skip_corrupt) as pixels:
+        _report_notes(pixels, on_note)
+        yield DeviceDataset(Examples(pixels.images, pixels.labels), preprocessing, device)
 
 
-def _tell(pixels: Pixels, on_note: Callable[[str], None] | None) -> None:
+def _report_notes(pixels: DecodedImages, on_note: Callable[[str], None] | None) -> None:
     for note in (*pixels.notes, *(f"left out {name}" for name in pixels.dropped)):
         if on_note is not None:
             on_note(note)

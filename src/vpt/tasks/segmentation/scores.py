@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vpt.data.mask_labels import VOID
+from vpt.data.mask_labels import IGNORE_INDEX
 
 
-def confusion_of(predicted: Tensor, mask: Tensor, classes: int) -> Tensor:
-    """Counts of pixels (true, predicted), int64 (classes, classes), of any two tensors of one shape; VOID left out."""
-    valid = mask != VOID
+def confusion_matrix(predicted: Tensor, mask: Tensor, classes: int) -> Tensor:
+    """Counts of pixels (true, predicted), int64 (classes, classes), of any two tensors of one shape; IGNORE_INDEX left out."""
+    valid = mask != IGNORE_INDEX
     pairs = mask[valid].long() * classes + predicted[valid].long()
     return torch.bincount(pairs.flatten(), minlength=classes * classes).view(classes, classes)
 
@@ -30,8 +30,8 @@ class PixelScores:
         """Intersection over union of each class."""
         hits = self.confusion.diagonal()
         union = self.confusion.sum(0) + self.confusion.sum(1) - hits
-        shares: NDArray[np.float64] = np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
-        return shares
+        iou: NDArray[np.float64] = np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
+        return iou
 
     @property
     def miou(self) -> float:
