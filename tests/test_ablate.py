@@ -53,8 +53,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def shortened(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Gives a series other points, and leaves pictures of single runs out."""
-    monkeypatch.setattr(vpt.tuning.figures, "confusion", lambda *_: None)
-    monkeypatch.setattr(vpt.tuning.figures, "curve", lambda *_: None)
+    monkeypatch.setattr(vpt.tuning.figures, "confusion_matrix", lambda *_: None)
+    monkeypatch.setattr(vpt.tuning.figures, "training_curves", lambda *_: None)
     return lambda name, *points: monkeypatch.setitem(SERIES, name, replace(SERIES[name], points=lambda context: points))
 
 

@@ -90,7 +90,7 @@ def test_an_int_for_a_float_becomes_one():
     ("text", "parts"),
     [
         ("vtp", ("'vtp'", "did you mean 'vpt'?", "known: thing, vpt")),
-        ("vpt(lenght=3)", ("'lenght'", "did you mean 'length'?", "depth, dropout, fixed, form, init, length")),
+        ("vpt(lenght=3)", ("'lenght'", "did you mean 'length'?", "depth, dropout, frozen, impl, init, length")),
         ("vpt(3)", ("write 3 as field=value", "length")),
         ("vpt(length=3, length=4)", ("length",)),
         ("vpt(length=3.5)", ("length", "3.5", "float", "must be int")),

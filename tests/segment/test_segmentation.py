@@ -90,10 +90,10 @@ def test_the_whole_path(ade, tuned, tmp_path, capsys):
             assert min(picture_of_the_run.size) > 300
     header = inspect(tuned)
     assert header.head == "linear()" or header.head == "linear"
-    assert header.parts["head"] == result["head_parameters"]
+    assert header.parameter_counts["head"] == result["head_parameters"]
     capsys.readouterr()
     main_done("show", tuned)
-    assert f"{header.parts['head']:,}" in capsys.readouterr().out
+    assert f"{header.parameter_counts['head']:,}" in capsys.readouterr().out
     main_done("eval", tuned, ade, "--split", "val", "--json")
     told = json.loads(capsys.readouterr().out)
     assert told["miou"] == pytest.approx(result["miou"], abs=1e-12)
@@ -295,7 +295,7 @@ def test_strips_of_an_image_are_the_whole(ade, monkeypatch):
     ((rows, whole),) = predict_rows(model, image, inference)
     assert (rows.start, rows.stop) == (0, 52) and torch.allclose(whole.sum(0), torch.ones(52, 70), atol=1e-5)
     loss, scores = score_pairs(model, pairs, table, inference)
-    monkeypatch.setattr("vpt.tasks.segmentation.sliding_window._HELD", 5 * 70 * 7)
+    monkeypatch.setattr("vpt.tasks.segmentation.sliding_window._MAX_PROBABILITIES", 5 * 70 * 7)
     parts = list(predict_rows(model, image, inference))
     assert [part.stop - part.start for part, _ in parts] == [7] * 7 + [3]
     assert torch.allclose(torch.cat([found for _, found in parts], 1), whole, atol=1e-5)

@@ -35,10 +35,10 @@ COMMANDS = {
     "list": ("vpt.cli.list", "List methods, backbones or tasks."),
 }
 
-_RESUMED = ("demo", "tune", "ablate", "bench", "data")  # these go on where they were stopped
+_RESUMABLE = ("demo", "tune", "ablate", "bench", "data")  # these go on where they were stopped
 
 
-class _Lazy(click.Group):
+class _LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
@@ -62,7 +62,7 @@ class _Lazy(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="vpt")
 def app() -> None:
     """Visual prompt tuning: adapt one frozen vision backbone to any number of image tasks.
@@ -86,11 +86,11 @@ def main(args: Sequence[str] | None = None) -> None:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):  # before RuntimeError, which click's own is
-        called = next((word for word in (sys.argv[1:] if args is None else args) if word in COMMANDS), None)
-        click.echo("\nstopped" + "; the same command goes on from there" * (called in _RESUMED), err=True)
+        command_name = next((word for word in (sys.argv[1:] if args is None else args) if word in COMMANDS), None)
+        click.echo("\nstopped" + "; the same command goes on from there" * (command_name in _RESUMABLE), err=True)
         sys.exit(ExitCode.INTERRUPTED)
     except (MemoryError, RuntimeError) as error:
-        if not _is_lack_of_memory(error):
+        if not _is_out_of_memory(error):
             raise
         click.echo(
             f"error: memory ran out ({str(error).partition(chr(10))[0]}); take less at once: a smaller --batch-size or "
@@ -103,8 +103,8 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.exit(ExitCode.OK)
 
 
-def _is_lack_of_memory(error: Exception) -> bool:
+def _is_out_of_memory(error: Exception) -> bool:
     """torch has a class of its own for GPUs alone; what its other allocators raise is told by the words."""
-    said = str(error).lower()
-    words = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, MemoryError) or any(word in said for word in words)
+    message = str(error).lower()
+    phrases = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or any(phrase in message for phrase in phrases)

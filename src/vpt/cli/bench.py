@@ -43,7 +43,7 @@ def plan(plan: str, data: Path | None, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from vpt.cli.units import duration, size
+    from vpt.cli.units import format_bytes, format_duration
     from vpt.experiments.cost_estimate import estimate_cost
     from vpt.experiments.plan_file import find_plan_file, load_experiment
 
@@ -57,11 +57,13 @@ def plan(plan: str, data: Path | None, as_json: bool) -> None:
     )
     for row in experiment.methods:
         settings = f"{len(row.settings)} settings" if len(row.settings) > 1 else "one setting"
-        click.echo(f"          {row.name}: {settings}, about {duration(found.seconds[row.name])}")
+        click.echo(f"          {row.name}: {settings}, about {format_duration(found.seconds[row.name])}")
     click.echo(f"runs      {found.runs}")
-    click.echo(f"time      about {duration(found.total_seconds)} one after the other here: a few steps of each method")
+    click.echo(
+        f"time      about {format_duration(found.total_seconds)} one after the other here: a few steps of each method"
+    )
     click.echo("          were timed just now; reading the images is not in it, and other work slows it down")
-    click.echo(f"disk      about {size(found.disk_bytes)}")
+    click.echo(f"disk      about {format_bytes(found.disk_bytes)}")
     for task in experiment.tasks:
         for note in task.notes:
             click.echo(f"note      {task.name}: {note}")

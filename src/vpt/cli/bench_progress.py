@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vpt.cli.progress import ConsoleListener
-from vpt.cli.units import duration
+from vpt.cli.units import format_duration
 from vpt.experiments.experiment import METRICS, Run
 from vpt.experiments.runner import RunListener
 from vpt.experiments.store import Record
@@ -13,16 +13,16 @@ class BenchProgress(ConsoleListener, RunListener):
     """Shows runs, how many of them are done, and the time left."""
 
     def progress(self, done: int, total: int, seconds_left: float | None) -> None:
-        rest = "" if seconds_left is None or done == total else f"{duration(seconds_left)} left"
+        rest = "" if seconds_left is None or done == total else f"{format_duration(seconds_left)} left"
         if self.console.is_terminal:
-            self._show("runs", done, total, rest)
-        elif done != self._done:
+            self._update_bar("runs", done, total, rest)
+        elif done != self._completed_steps:
             self.console.print(f"{done}/{total} runs  {rest}".rstrip(), markup=False)
-        self._done = done
+        self._completed_steps = done
 
     def ended(self, run: Run, record: Record) -> None:
         score: str = record.status
         if record.metric is not None:
             score = f"{METRICS[record.metric]} {100 * record.scores[record.metric]:.1f} % on {record.scores['split']}"
-        text = f"{run.label}  {score}  {duration(record.cost['wall_seconds'])}"
+        text = f"{run.label}  {score}  {format_duration(record.cost['wall_seconds'])}"
         self.console.print(f"{text}  {record.error}".rstrip(), markup=False, soft_wrap=True)

@@ -9,7 +9,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from vpt.cli.units import duration
+from vpt.cli.units import format_duration
 
 PLAIN_INTERVAL = 30.0  # seconds
 
@@ -52,7 +52,9 @@ class DataProgress:
             self._update_bar(stage, done, total)
         elif done and now - self._last_print > PLAIN_INTERVAL:
             self._last_print = now
-            self.print_line(f"{stage}: {done}/{total}  {duration((now - self._start) / done * (total - done))} left")
+            self.print_line(
+                f"{stage}: {done}/{total}  {format_duration((now - self._start) / done * (total - done))} left"
+            )
 
     def _update_bar(self, stage: str, done: int, total: int) -> None:
         if self._current_task is None or self._current_task[0] != stage:

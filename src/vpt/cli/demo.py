@@ -46,18 +46,18 @@ def command(task: str | None, seeds: int | None, out: Path, overwrite: bool, as_
         )
         return
     _table(rows, task, seeds)
-    from vpt.cli.units import duration
+    from vpt.cli.units import format_duration
     from vpt.plots import figures
 
     click.echo(f"\npicture: {out / 'comparison.png'}" if figures.is_available() else f"\n{figures.MATPLOTLIB_MISSING}")
-    click.echo(f"tuned files and their runs: {out}/   ({duration(time.monotonic() - start)})")
+    click.echo(f"tuned files and their runs: {out}/   ({format_duration(time.monotonic() - start)})")
 
 
 def _table(rows: list[DemoRow], task: str, seeds: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from vpt.cli.units import duration, size
+    from vpt.cli.units import format_bytes, format_duration
 
     first = rows[0].runs[0]
     console = Console(highlight=False, width=max(110, Console().width))
@@ -73,8 +73,8 @@ def _table(rows: list[DemoRow], task: str, seeds: int) -> None:
             row.method,
             f"{run.trainable_parameters:,}",
             f"{100 * run.trainable_fraction:.2f} %",
-            size(run.file_bytes),
-            duration(sum(r.seconds for r in row.runs) / len(row.runs)),
+            format_bytes(run.file_bytes),
+            format_duration(sum(r.seconds for r in row.runs) / len(row.runs)),
             f"[bold]{top1_text}[/bold]" if row.mean == best else top1_text,
         )
     console.print(table)

@@ -36,7 +36,7 @@ def command(
     """
     from vpt.analysis.embeddings import draw, embed, write_table
     from vpt.cli.progress import ConsoleListener
-    from vpt.cli.tuned_files import load_tuned
+    from vpt.cli.tuned_files import load_tuned_model
     from vpt.data.loading import load_dataset
     from vpt.model.tuned_file import inspect
     from vpt.plots import figures
@@ -44,7 +44,7 @@ def command(
     out = out or Path(f"{file.stem}-{split}.png")
     figures.check_plot_path(out)
     dataset = load_dataset(data, **inspect(file).split_options)
-    model = load_tuned(file, backbone, weights)
+    model = load_tuned_model(file, backbone, weights)
     with ConsoleListener() as listener:
         embedding = embed(
             model,

@@ -46,7 +46,7 @@ def command(
     """
     from vpt.cli.progress import ConsoleListener
     from vpt.cli.segment_options import CLASSIFICATION_OPTIONS, SEGMENTATION_OPTIONS, parse_inference, reject_options
-    from vpt.cli.tuned_files import load_tuned
+    from vpt.cli.tuned_files import load_tuned_model
     from vpt.data.loading import load_dataset
     from vpt.model.tuned_file import inspect
     from vpt.tasks.classification.prediction import evaluate
@@ -57,7 +57,7 @@ def command(
         from vpt.cli.segment import eval_command
 
         reject_options(CLASSIFICATION_OPTIONS, f"for classification, and {file} is of a segmentation")
-        model = load_tuned(file, backbone, weights)
+        model = load_tuned_model(file, backbone, weights)
         with ConsoleListener() as listener:
             load_options = {
                 "labels": labels or "auto",
@@ -69,7 +69,7 @@ def command(
         return
     reject_options(SEGMENTATION_OPTIONS, f"for segmentation, and {file} is of a classification")
     dataset = load_dataset(data, **split_options)
-    model = load_tuned(file, backbone, weights)
+    model = load_tuned_model(file, backbone, weights)
     with ConsoleListener() as listener:
         scores = evaluate(
             model,

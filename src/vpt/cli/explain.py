@@ -26,14 +26,14 @@ def command(
     vpt explain photos.safetensors new.jpg --block 6 --out new.svg
     """
     from vpt.analysis.attention_maps import draw, explain
-    from vpt.cli.tuned_files import load_tuned
+    from vpt.cli.tuned_files import load_tuned_model
     from vpt.plots import figures
 
     out = out or Path(f"{image.stem}-explained.png")
     figures.require_plots(out)
     if out.exists() and image.exists() and out.samefile(image):
         raise click.UsageError(f"--out is {out}, the image itself, which would be lost; choose another name")
-    explanation = explain(load_tuned(file, backbone, weights), image, block)
+    explanation = explain(load_tuned_model(file, backbone, weights), image, block)
     draw(explanation, out)
     name, probability = explanation.prediction
     click.echo(f"{image}: {name} {100 * probability:.1f} %")

@@ -17,7 +17,7 @@ def command(file: Path, as_json: bool) -> None:
     \b
     vpt inspect photos.safetensors
     """
-    from vpt.cli.units import size
+    from vpt.cli.units import format_bytes
     from vpt.model.tuned_file import inspect
 
     header = inspect(file)
@@ -28,7 +28,7 @@ def command(file: Path, as_json: bool) -> None:
     if header.classes:
         names = ", ".join(header.classes[:12]) + (" ..." if len(header.classes) > 12 else "")
     rows = {
-        "file": f"{file}, {size(file.stat().st_size)}, {header.save_dtype}, format {header.format}",
+        "file": f"{file}, {format_bytes(file.stat().st_size)}, {header.save_dtype}, format {header.format}",
         "method": header.method,
     }
     if header.head is not None:

@@ -40,11 +40,11 @@ def command(
     """
     from vpt.cli.progress import ConsoleListener
     from vpt.cli.segment_options import CLASSIFICATION_OPTIONS, SEGMENTATION_OPTIONS, parse_inference, reject_options
-    from vpt.cli.tuned_files import load_tuned
+    from vpt.cli.tuned_files import load_tuned_model
     from vpt.tasks.classification.prediction import find_images, predict
 
     image_paths = find_images(images)
-    model = load_tuned(file, backbone, weights)
+    model = load_tuned_model(file, backbone, weights)
     if model.dense is not None:
         from vpt.cli.segment import predict_command
 

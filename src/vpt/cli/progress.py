@@ -10,11 +10,11 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from vpt.cli.units import duration
+from vpt.cli.units import format_duration
 from vpt.training import EpochMetrics, TrainingConfig
 from vpt.training.job import Listener
 
-PLAIN_EVERY = 30.0  # seconds between plain lines within a long epoch
+PLAIN_INTERVAL = 30.0  # seconds between plain lines within a long epoch
 
 
 class ConsoleListener(Listener):
@@ -33,9 +33,9 @@ class ConsoleListener(Listener):
             transient=True,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._began = self._spoke = time.monotonic()
-        self._steps = self._done = self._at_start = 0
-        self._epochs = 0
+        self._started = self._last_printed = time.monotonic()
+        self._steps_per_epoch = self._completed_steps = self._initial_steps = 0
+        self._num_epochs = 0
 
     def __enter__(self) -> Self:
         if self.console.is_terminal:
@@ -53,41 +53,47 @@ class ConsoleListener(Listener):
 
     def decoding(self, part: str, done: int, total: int) -> None:
         if self.console.is_terminal:
-            self._show(part, done, total)
+            self._update_bar(part, done, total)
         elif done == total:
             self.console.print(f"{self.prefix}{part}: {total} images read", markup=False)
 
     def begin(self, config: TrainingConfig, steps_per_epoch: int, done: Sequence[EpochMetrics]) -> None:
-        self._steps, self._epochs = steps_per_epoch, config.epochs
-        self._done = self._at_start = len(done) * steps_per_epoch
-        self._began = self._spoke = time.monotonic()
+        self._steps_per_epoch, self._num_epochs = steps_per_epoch, config.epochs
+        self._completed_steps = self._initial_steps = len(done) * steps_per_epoch
+        self._started = self._last_printed = time.monotonic()
         if done:
             self.console.print(f"going on after epoch {len(done)} of {config.epochs}", markup=False)
 
     def step(self, epoch: int, step: int, loss: float, lr: float) -> None:
-        self._done = (epoch - 1) * self._steps + step
+        self._completed_steps = (epoch - 1) * self._steps_per_epoch + step
         if self.console.is_terminal:
-            self._show(f"epoch {epoch}/{self._epochs}", self._done, self._steps * self._epochs, f"loss {loss:.3f}")
-        elif time.monotonic() - self._spoke > PLAIN_EVERY:
-            self._say(f"epoch {epoch}/{self._epochs}  step {step}/{self._steps}  loss {loss:.3f}")
+            self._update_bar(
+                f"epoch {epoch}/{self._num_epochs}",
+                self._completed_steps,
+                self._steps_per_epoch * self._num_epochs,
+                f"loss {loss:.3f}",
+            )
+        elif time.monotonic() - self._last_printed > PLAIN_INTERVAL:
+            self._print_line(f"epoch {epoch}/{self._num_epochs}  step {step}/{self._steps_per_epoch}  loss {loss:.3f}")
 
     def epoch(self, epoch: EpochMetrics) -> None:
-        text = (
-            f"epoch {epoch.epoch}/{self._epochs}  loss {epoch.train_loss:.3f}  train {100 * epoch.train_metric:.1f} %"
+        text = f"epoch {epoch.epoch}/{self._num_epochs}  loss {epoch.train_loss:.3f}  train {100 * epoch.train_metric:.1f} %"
+        self._print_line(text if epoch.val_metric is None else f"{text}  val {100 * epoch.val_metric:.1f} %")
+
+    def _print_line(self, text: str) -> None:
+        self._last_printed = time.monotonic()
+        self.console.print(f"{self.prefix}{text}{self._format_time_left()}", markup=False, soft_wrap=True)
+
+    def _format_time_left(self) -> str:
+        completed, remaining = (
+            self._completed_steps - self._initial_steps,
+            self._steps_per_epoch * self._num_epochs - self._completed_steps,
         )
-        self._say(text if epoch.val_metric is None else f"{text}  val {100 * epoch.val_metric:.1f} %")
-
-    def _say(self, text: str) -> None:
-        self._spoke = time.monotonic()
-        self.console.print(f"{self.prefix}{text}{self._left()}", markup=False, soft_wrap=True)
-
-    def _left(self) -> str:
-        new, rest = self._done - self._at_start, self._steps * self._epochs - self._done
-        if new <= 0 or rest <= 0:
+        if completed <= 0 or remaining <= 0:
             return ""
-        return f"  {duration((self._spoke - self._began) / new * rest)} left"
+        return f"  {format_duration((self._last_printed - self._started) / completed * remaining)} left"
 
-    def _show(self, name: str, done: int, total: int, figures: str = "") -> None:
+    def _update_bar(self, name: str, done: int, total: int, figures: str = "") -> None:
         key = "training" if name.startswith("epoch") else name
         if key not in self._tasks:
             self._tasks[key] = self._bar.add_task(self.prefix + name, total=total, figures=figures)

@@ -28,7 +28,7 @@ def tune_command(
 ) -> None:
     """`vpt tune` on a folder of images and masks."""
     from vpt.cli.progress import ConsoleListener
-    from vpt.cli.units import duration, size
+    from vpt.cli.units import format_bytes, format_duration
     from vpt.methods import parse_method
     from vpt.tasks.segmentation.job import SegmentationJob, tune_segmentation
     from vpt.tasks.segmentation.training import Course
@@ -64,8 +64,11 @@ def tune_command(
         ("mIoU", f"{100 * result.miou:.2f} % on {result.eval_split}, pixels {100 * result.pixel_accuracy:.2f} %"),
         ("method", f"{result.method}, {result.head} on {result.backbone}"),
         ("trained", f"{result.trainable_parameters:,}: head {result.head_parameters:,}, method {method_parameters:,}"),
-        ("file", f"{result.file}, {size(result.file_bytes)}"),
-        ("time", f"{duration(result.seconds)} of training, peak memory {size(result.peak_memory_bytes)}"),
+        ("file", f"{result.file}, {format_bytes(result.file_bytes)}"),
+        (
+            "time",
+            f"{format_duration(result.seconds)} of training, peak memory {format_bytes(result.peak_memory_bytes)}",
+        ),
         ("more", describe_outputs(job)),
     ):
         click.echo(f"{name:<9}{text}")

@@ -22,7 +22,7 @@ def command(backbone: str, method: str, classes: int, image_size: int | None, he
     vpt summary vit_large_patch16_384 "vpt + bias" --classes 150 --head setr_pup --image-size 512
     """
     from vpt.analysis.summary import summarize
-    from vpt.cli.units import size
+    from vpt.cli.units import format_bytes
 
     summary = summarize(backbone, method, classes, image_size, head)
     if as_json:
@@ -39,4 +39,4 @@ def command(backbone: str, method: str, classes: int, image_size: int | None, he
     click.echo(
         f"trained   {summary.trainable:,} ({100 * summary.trainable_fraction:.2f} %), of which head {summary.head:,}"
     )
-    click.echo(f"file      {size(summary.file_bytes)} (half with --save-dtype fp16)")
+    click.echo(f"file      {format_bytes(summary.file_bytes)} (half with --save-dtype fp16)")

@@ -149,7 +149,7 @@ def _summary(result: Any, job: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from vpt.cli.units import duration, size
+    from vpt.cli.units import format_bytes, format_duration
     from vpt.training.run_directory import describe_outputs
 
     console = Console(highlight=False)
@@ -168,8 +168,11 @@ def _summary(result: Any, job: Any) -> None:
         ("top-1", f"{100 * result.top1:.2f} % on {result.eval_split}, {mean}"),
         ("method", f"{result.method} on {result.backbone}"),
         ("trained", f"{trained} ({100 * result.trainable_fraction:.2f} %)"),
-        ("file", f"{result.file}, {size(result.file_bytes)}"),
-        ("time", f"{duration(result.seconds)} of training, peak memory {size(result.peak_memory_bytes)}"),
+        ("file", f"{result.file}, {format_bytes(result.file_bytes)}"),
+        (
+            "time",
+            f"{format_duration(result.seconds)} of training, peak memory {format_bytes(result.peak_memory_bytes)}",
+        ),
         ("more", describe_outputs(job)),
     ]
     for name, text in lines:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from vpt.model.tuned_model import TunedModel
 
 
-def load_tuned(file: Path, backbone: str | None, weights: Path | None) -> TunedModel:
+def load_tuned_model(file: Path, backbone: str | None, weights: Path | None) -> TunedModel:
     """The tuned model in `file`, on this process's device."""
     from vpt.model.tuned_file import backbone_for, inspect, load
     from vpt.training import distributed
