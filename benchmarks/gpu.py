@@ -238,11 +238,11 @@ def protocol(setup: Setup) -> tuple[dict[str, Any], str]:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (4 * batch, 3, setup.size, setup.size), np.uint8)
     backbone = load_backbone(setup.model)
-    feed = DeviceDataset(
+    dataset = DeviceDataset(
         Examples(pixels, np.arange(len(pixels)) % CLASSES), backbone.preprocessing, torch.device(setup.device)
     )
     chosen = rng.permutation(len(pixels))[:batch]
-    data_loading_seconds = time_quartiles(partial(feed.inputs, chosen), setup)
+    data_loading_seconds = time_quartiles(partial(dataset.inputs, chosen), setup)
     figures: dict[str, Any] = {"waits": data_loading_seconds}
     images, labels = make_inputs(batch, setup)
     lines = [

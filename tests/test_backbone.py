@@ -306,7 +306,7 @@ def test_only_square_images():
         load_backbone(tiny(img_size=(32, 64)))
 
 
-def test_known_backbones():
+def test_list_backbones():
     names = list_backbones()
     assert names[0] == DEFAULT
     assert "vit_base_patch16_224.augreg_in21k" in names

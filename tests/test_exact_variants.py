@@ -239,7 +239,9 @@ def test_shared_prompts(shared: str) -> None:
 def test_projected_prompts() -> None:
     model = tuned("vit", f"vpt(length={P}, dropout=0, projection=4)")
     plain: Any = model_of("vit")
-    tokens, (weight,), (bias,) = (trainable_tensors(model, part) for part in (".tokens", "projection.weight", "projection.bias"))
+    tokens, (weight,), (bias,) = (
+        trainable_tensors(model, part) for part in (".tokens", "projection.weight", "projection.bias")
+    )
     assert [tuple(tensor.shape) for tensor in tokens] == [(P, 4)] * 3
     own = {index: linear(tensor, weight, bias) for index, tensor in enumerate(tokens)}
 

@@ -59,11 +59,11 @@ def test_features_of_fixed_prompts_are_their_own(tmp_path):
         for tensor in tuned.trainable_state_dict().values():
             if not isinstance(tensor, nn.Parameter):
                 tensor += number
-        feed = DeviceDataset(examples(), tuned.backbone.preprocessing, torch.device("cpu"))
+        dataset = DeviceDataset(examples(), tuned.backbone.preprocessing, torch.device("cpu"))
         with torch.no_grad():
-            wanted = predict_logits(tuned, feed)
-        network = cache_frozen_features(tuned, RECIPE, feed, cache=tmp_path)
-        assert (predict_logits(network, feed) - wanted).abs().max() < 1e-4
+            wanted = predict_logits(tuned, dataset)
+        network = cache_frozen_features(tuned, RECIPE, dataset, cache=tmp_path)
+        assert (predict_logits(network, dataset) - wanted).abs().max() < 1e-4
         assert len(list(tmp_path.iterdir())) == number + 1
     with pytest.raises(SpecError, match="hangs something that every seed draws anew"):
         check_head_grid(tuned, [RECIPE])
@@ -73,9 +73,9 @@ def test_features_that_a_head_reads_otherwise_are_kept_apart(tmp_path):
     found = []
     for name in ("linear", "linear(output=image_mean)", "linear(output=cls_image_mean)"):
         tuned = model(name)
-        feed = DeviceDataset(examples(), tuned.backbone.preprocessing, torch.device("cpu"))
-        cache_frozen_features(tuned, RECIPE, feed, cache=tmp_path)
-        found.append(feed.features)
+        dataset = DeviceDataset(examples(), tuned.backbone.preprocessing, torch.device("cpu"))
+        cache_frozen_features(tuned, RECIPE, dataset, cache=tmp_path)
+        found.append(dataset.features)
     cls, mean, both = found
     assert not torch.equal(cls, mean)
     assert torch.allclose(both, torch.cat([cls, mean], dim=1), atol=1e-6)
@@ -138,12 +138,12 @@ def test_a_random_crop_is_a_part_of_the_image(side):
         for s in (size, side or size)
     )
     preprocessing = replace(model().backbone.preprocessing, size=size, mean=(0, 0, 0), std=(1, 1, 1))
-    feed = DeviceDataset(
+    dataset = DeviceDataset(
         Examples(ramp, np.zeros(n, np.int64), oversized if side else None), preprocessing, torch.device("cpu")
     )
     indices = np.arange(n)
-    pixels = 255 * feed.inputs(indices, "random_resized_crop", np.random.default_rng(0))
-    again = 255 * feed.inputs(indices, "random_resized_crop", np.random.default_rng(0))
+    pixels = 255 * dataset.inputs(indices, "random_resized_crop", np.random.default_rng(0))
+    again = 255 * dataset.inputs(indices, "random_resized_crop", np.random.default_rng(0))
     assert torch.equal(pixels, again)
     across = pixels[:, 0, :, -1].mean(1) - pixels[:, 0, :, 0].mean(1)
     assert 20 < (across < 0).sum() < 44  # half of them are mirrored

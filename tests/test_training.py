@@ -77,10 +77,12 @@ class TestProbe:
         tuned, start = (model(f"vpt(length=3, dropout=0, output={output})") for _ in range(2))
         start.load_state_dict(tuned.state_dict())
         train(tuned, examples(), self.config, cache=tmp_path)
-        feed = DeviceDataset(examples(), start.backbone.preprocessing, torch.device("cpu"))
+        dataset = DeviceDataset(examples(), start.backbone.preprocessing, torch.device("cpu"))
         with torch.no_grad():
-            read = start.features(feed.inputs(np.arange(len(feed)), "none", np.random.default_rng(0)))
-            losses = [float(nn.functional.cross_entropy(head(read), feed.labels)) for head in (start.head, tuned.head)]
+            read = start.features(dataset.inputs(np.arange(len(dataset)), "none", np.random.default_rng(0)))
+            losses = [
+                float(nn.functional.cross_entropy(head(read), dataset.labels)) for head in (start.head, tuned.head)
+            ]
         assert losses[1] < 0.5 * losses[0]
 
     def test_a_run_that_goes_on_does_not_begin_at_the_probe_again(self, tmp_path):

@@ -92,7 +92,7 @@ def test_the_whole_path(ade, tuned, tmp_path, capsys):
     assert header.head == "linear()" or header.head == "linear"
     assert header.parameter_counts["head"] == result["head_parameters"]
     capsys.readouterr()
-    main_done("show", tuned)
+    main_done("inspect", tuned)
     assert f"{header.parameter_counts['head']:,}" in capsys.readouterr().out
     main_done("eval", tuned, ade, "--split", "val", "--json")
     told = json.loads(capsys.readouterr().out)

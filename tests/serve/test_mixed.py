@@ -41,7 +41,7 @@ def tuned(family: str, specs: tuple[str, ...] = SPECS) -> list[TunedModel]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_image_is_answered_by_its_own_task(family: str) -> None:
     models = [model for model in tuned(family) if TaskAdapter.from_model(model) is not None]
-    expected = len(SPECS) if FAMILIES[family].prompts and FAMILIES[family].known else 2
+    expected = len(SPECS) if FAMILIES[family].prompts and FAMILIES[family].supports_kv_prompts else 2
     assert len(models) == expected, "prompts as keys mix wherever attention is known; heads everywhere"
     multi_task, tasks = MultiTaskBackbone(models[0].backbone), [TaskAdapter.from_model(model) for model in models]
     turns = [7, 0, 3, 1, 2, 0, 5, 4, 1, 6, 0, 3]

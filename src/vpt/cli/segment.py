@@ -38,12 +38,12 @@ def tune_command(
 
     reject_options(CLASSIFICATION_OPTIONS, f"for classification, and {data} holds masks; see --task")
     names = Course.field_names()
-    course = Course.for_method(parse_method(method), **{key: value for key, value in options.items() if key in names})
+    config = Course.for_method(parse_method(method), **{key: value for key, value in options.items() if key in names})
     job_options = {key: value for key, value in options.items() if key not in names | CLASSIFICATION_OPTIONS}
     job = SegmentationJob(
         data=data,
         out=out or Path(f"{Path(data).name or 'tuned'}.safetensors"),
-        config=course,
+        config=config,
         method=method,
         backbone=backbone,
         **{**job_options, "labels": job_options["labels"] or "auto"},
