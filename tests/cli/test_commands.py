@@ -89,7 +89,7 @@ def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
         assert {text.partition("(")[0] for text in json.loads(capsys.readouterr().out)} == names
     for what in ("methods", "tasks", "backbones"):
         assert code("list", what, "xyzzy") == ExitCode.USAGE
-        assert f"none of the {what} fits 'xyzzy'" in capsys.readouterr().err
+        assert f"no name of {what} matches 'xyzzy'" in capsys.readouterr().err
 
 
 def test_tune_leaves_a_file_and_a_folder(tuned: Path) -> None:
@@ -215,3 +215,10 @@ def test_what_is_cut_has_the_shape_of_what_is_tested(augment: str, tmp_path: Pat
     light = cut_from[0, 0] > 127
     assert abs(int(light.any(0).sum()) - int(light.any(1).sum())) <= 1
     assert 0.6 < light.any(0).sum() / len(light) < 0.73  # 40 of 60 px: the whole height is there
+
+
+def test_list_backbones_prints_no_line_without_a_name(capsys):
+    vpt("list", "backbones")
+    lines = capsys.readouterr().out.splitlines()
+    assert any(len(line) > 40 and " " not in line for line in lines)  # names wider than the column, without description
+    assert all(line and not line.startswith(" ") for line in lines)

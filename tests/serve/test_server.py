@@ -242,6 +242,41 @@ def test_the_command_serves_until_it_is_interrupted(folder, pictures, tmp_path):
     assert "stopped" in out
 
 
+# Of each bar of the newest answer: its drawn width, the width of 100 %, and the percentage beside it.
+BARS = """
+return [...document.querySelectorAll("article:first-child .bar")].map(bar => [bar.getBoundingClientRect().width,
+  bar.parentElement.getBoundingClientRect().width, parseFloat(bar.parentElement.nextElementSibling.textContent)]);
+"""
+
+
+def set_filter(browser: Any, text: str) -> None:
+    browser.execute_script(
+        "const f = document.getElementById('filter'); f.value = arguments[0]; f.dispatchEvent(new Event('input'));", text
+    )
+
+
+def test_page_filter_without_a_match_names_the_filter_and_sends_nothing(browser, address):
+    look(browser, address, "light", 800)
+    until(lambda: browser.execute_script("return document.querySelectorAll('#task option').length") == 8)
+    set_filter(browser, "xyzzy")
+    assert browser.execute_script("return document.getElementById('about').innerText") == (
+        'No task name contains "xyzzy". Change the filter.'
+    )
+    assert not browser.find_element("id", "images").is_enabled()
+    browser.execute_script(
+        """
+        const data = new DataTransfer();
+        data.items.add(new File(["x"], "dropped.png", {type: "image/png"}));
+        document.getElementById("drop").dispatchEvent(new DragEvent("drop", {dataTransfer: data, cancelable: true}));
+        """
+    )
+    assert not browser.find_elements("css selector", "article")
+    set_filter(browser, "PLANT")
+    assert browser.find_element("id", "images").is_enabled()
+    until(lambda: "3 classes" in browser.execute_script("return document.getElementById('about').innerText"))
+    assert not browser.get_log("browser")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 360])
 def test_the_page_in_a_browser(browser, address, pictures, tmp_path, scheme, width):
@@ -260,6 +295,8 @@ def test_the_page_in_a_browser(browser, address, pictures, tmp_path, scheme, wid
         assert f"{image}.png, {task}" in shown
         named = browser.execute_script("return document.querySelectorAll('article:first-child dt').length")
         assert named == rows if rows else named >= 1
+        for drawn, track, percent in browser.execute_script(BARS):
+            assert track > 20 and drawn == pytest.approx(track * percent / 100, abs=0.5)
         browser.execute_script("document.querySelector('article').dataset.done = 'seen'")
     source = browser.execute_script("return document.querySelector('article:first-child img').src")
     assert source.startswith("data:image/png")

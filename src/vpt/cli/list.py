@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 
 import click
 
-_WIDTH = 40  # of a column of names
+_WIDTH = 40  # characters of the name column
 
 
 @click.command()
@@ -15,7 +15,7 @@ _WIDTH = 40  # of a column of names
 @click.argument("pattern", default="")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(what: str, pattern: str, as_json: bool) -> None:
-    """List methods, backbones or tasks (built-in ones and those of benchmarks) whose names fit PATTERN.
+    """List methods, backbones or tasks (built-in ones and those of benchmarks) whose names match PATTERN.
 
     \b
     vpt list methods
@@ -26,14 +26,15 @@ def command(what: str, pattern: str, as_json: bool) -> None:
 
     rows = {"methods": _methods, "backbones": _backbones, "tasks": _tasks}[what](pattern or "*")
     if not rows:
-        raise SpecError(f"none of the {what} fits {pattern!r}; `vpt list {what}` shows all")
+        raise SpecError(f"no name of {what} matches {pattern!r}; `vpt list {what}` prints all")
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
-    # Long names, as those of methods with all their options, have what is said of them on a line of its own.
+    # The description of a long name, such as a method with all its options, goes on a line of its own.
     width = max((len(name) for name in rows if len(name) <= _WIDTH), default=0)
-    for name, line in rows.items():
-        click.echo(f"{name:<{width}}  {line}".rstrip() if len(name) <= _WIDTH else f"{name}\n{'':<{width}}  {line}")
+    for name, description in rows.items():
+        separator = "  " if len(name) <= _WIDTH else f"\n{'':<{width}}  "
+        click.echo(f"{name:<{width}}{separator}{description}" if description else name)
 
 
 def _methods(pattern: str) -> dict[str, str]:
