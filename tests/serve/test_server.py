@@ -251,7 +251,8 @@ return [...document.querySelectorAll("article:first-child .bar")].map(bar => [ba
 
 def set_filter(browser: Any, text: str) -> None:
     browser.execute_script(
-        "const f = document.getElementById('filter'); f.value = arguments[0]; f.dispatchEvent(new Event('input'));", text
+        "const f = document.getElementById('filter'); f.value = arguments[0]; f.dispatchEvent(new Event('input'));",
+        text,
     )
 
 

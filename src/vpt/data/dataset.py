@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vpt.data.image_inputs import require_uint8
 from vpt.errors import DataError
 
 
@@ -32,9 +33,7 @@ class Split:
             raise DataError(f"labels are {labels.dtype}; give whole numbers, 0 for the first class")
         object.__setattr__(self, "labels", labels.astype(np.int64))
         if isinstance(self.images, np.ndarray):
-            shape, dtype = self.images.shape, self.images.dtype
-            if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3:
-                raise DataError(f"images are {dtype} {shape}; give uint8 (n, height, width, 3)")
+            require_uint8(self.images, "NHWC")
         if not self.names:
             has_paths = not isinstance(self.images, np.ndarray)
             names = (str(image) if has_paths else f"image {i}" for i, image in enumerate(self.images))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 # Plain raster formats only. Pillow would open more, among them EPS, for which it starts another program.
 _FORMATS = {
@@ -44,16 +44,6 @@ def suffix_for_format(format_name: str | None) -> str:
 
 
 MIN_IMAGE_SIDE = 8  # pixels; anything smaller is a tracking pixel or a placeholder, not a picture
-
-_EXIF_TRANSPOSES = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 _thread_state = threading.local()
 _capture_lock = threading.Lock()
@@ -131,9 +121,7 @@ def _decode(file: IO[bytes]) -> tuple[Image.Image, list[str]]:
             if getattr(image, "is_animated", False) and image.format != "MPO":
                 notes.append("several frames or pages, of which the first is used")
             image.load()
-            transpose = _EXIF_TRANSPOSES.get(_orientation(image, notes))
-            rgb = _to_rgb(image)
-            return (rgb.transpose(transpose) if transpose is not None else rgb), notes
+            return to_rgb(image, notes), notes
     except UnreadableImageError:
         raise
     except UnidentifiedImageError:
@@ -155,16 +143,24 @@ def supported_formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)  # Pillow may be built without some
 
 
-def _orientation(image: Image.Image, notes: list[str]) -> int:
-    """The EXIF orientation, 1 where there is none. Reading it late matters: PNG keeps it after the pixels."""
-    try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # as above; and the pixels are sound
-        notes.append("EXIF data that cannot be read, taken as upright")
-        return 1
+def to_rgb(image: Image.Image, notes: list[str] | None = None) -> Image.Image:
+    """Return a decoded image as an upright RGB image with 8 bits per channel.
 
+    Args:
+        image: An image of any mode. Its EXIF orientation is applied in place.
+        notes: Receives a note if the EXIF data cannot be read.
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+    Returns:
+        The RGB image, without transparency.
+
+    Raises:
+        UnreadableImageError: Float or 32-bit pixels are outside the range of their type.
+    """
+    try:  # after load(): PNG keeps the orientation after the pixels
+        ImageOps.exif_transpose(image, in_place=True)
+    except Exception:  # Pillow raises any kind of error on damaged data; the pixels are sound
+        if notes is not None:
+            notes.append("EXIF data that cannot be read")
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return Image.fromarray(_to_uint8(image)).convert("RGB")
     if image.has_transparency_data:

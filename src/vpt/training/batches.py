@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vpt.data.image_inputs import require_uint8
 from vpt.data.preprocessing import Preprocessing
 
 # The side of the images to cut from, as a multiple of the input's: FGVC's 256 px for 224; and where at least half of
@@ -33,6 +34,11 @@ class Examples:
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
     oversized: NDArray[np.uint8] | None = None
+
+    def __post_init__(self) -> None:
+        for pixels in (self.pixels, self.oversized):
+            if pixels is not None:
+                require_uint8(pixels, "NCHW")
 
     def __len__(self) -> int:
         return len(self.labels)
