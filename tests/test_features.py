@@ -13,7 +13,7 @@ from test_training import differences
 from two_processes import RECIPE, examples, model
 from vpt import TunedModel
 from vpt.errors import DataError, SpecError
-from vpt.training import Examples, Watcher, class_prototypes, train
+from vpt.training import Callback, Examples, class_prototypes, train
 from vpt.training.batches import DeviceDataset
 from vpt.training.evaluation import predict_logits
 from vpt.training.feature_cache import cache_frozen_features
@@ -96,10 +96,10 @@ def test_augmentation_goes_past_the_cache_and_repeats(augment):
 def test_random_crops_of_each_image_are_drawn_once_and_their_features_kept(tmp_path, monkeypatch):
     config = replace(RECIPE, augment="random_resized_crop")
     heard: list[str] = []
-    watcher = Watcher()
-    monkeypatch.setattr(watcher, "note", heard.append)
+    callback = Callback()
+    monkeypatch.setattr(callback, "on_note", heard.append)
     first, second, plain = model("linear"), model("linear"), model("linear")
-    train(first, examples(), config, validation=examples(), cache=tmp_path, watcher=watcher)
+    train(first, examples(), config, validation=examples(), cache=tmp_path, callback=callback)
     assert [file.suffix for file in tmp_path.iterdir()] == [
         ".safetensors"
     ] * 17  # the images, and sixteen crops of each

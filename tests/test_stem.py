@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from families import backbone_of, images
 from two_processes import RECIPE, examples
 from vpt import TunedModel, attach
-from vpt.training import EpochMetrics, TrainingConfig, Watcher, feature_cache, train
+from vpt.training import Callback, EpochMetrics, TrainingConfig, feature_cache, train
 
 LABELS = torch.tensor([0, 1, 2, 1])
 
@@ -52,7 +52,7 @@ def test_the_first_block_that_changes(method: str, first: int) -> None:
     assert (model.split_forward() is None) == (first == 0)
 
 
-class Count(Watcher):
+class Count(Callback):
     """How often the first block ran, and what was said."""
 
     def __init__(self, model: TunedModel) -> None:
@@ -62,14 +62,14 @@ class Count(Watcher):
     def _call(self, *_: object) -> None:
         self.calls += 1
 
-    def note(self, text: str) -> None:
+    def on_note(self, text: str) -> None:
         self.notes.append(text)
 
 
 def trained(config: TrainingConfig) -> tuple[TunedModel, list[EpochMetrics], Count]:
     model = tuned("vit", "partial(k=1)")
     count = Count(model)
-    history = train(model, examples(), config, validation=examples(8, seed=1), watcher=count)
+    history = train(model, examples(), config, validation=examples(8, seed=1), callback=count)
     return model, [replace(epoch, seconds=0.0) for epoch in history], count
 
 

@@ -21,7 +21,7 @@ from families import images
 from two_processes import RECIPE, examples, model
 from vpt import METHODS, VPT, Full, Linear, TunedModel
 from vpt.errors import SpecError, TrainingError, TunedFileError
-from vpt.training import EpochMetrics, TrainingConfig, Watcher, train
+from vpt.training import Callback, EpochMetrics, TrainingConfig, train
 from vpt.training.batches import DeviceDataset, epoch_order
 
 TESTS = Path(__file__).parent
@@ -90,12 +90,12 @@ class TestProbe:
         unbroken, cut = model("vpt(length=3)"), model("vpt(length=3)")
         train(unbroken, examples(), longer)
 
-        class Stop(Watcher):
-            def epoch(self, epoch):
+        class Stop(Callback):
+            def on_epoch(self, record):
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            train(cut, examples(), longer, checkpoint=tmp_path / "c.safetensors", watcher=Stop())
+            train(cut, examples(), longer, checkpoint=tmp_path / "c.safetensors", callback=Stop())
         train(cut, examples(), longer, checkpoint=tmp_path / "c.safetensors")
         for own, wanted in zip(cut.trainable_parameters(), unbroken.trainable_parameters(), strict=True):
             assert torch.equal(own, wanted)
@@ -202,12 +202,12 @@ class TestSchedule:
     def test_training_follows_it(self):
         heard: list[float] = []
 
-        class Listener(Watcher):
-            def step(self, epoch, step, loss, lr):
+        class LearningRates(Callback):
+            def on_step(self, epoch, step, loss, lr):
                 heard.append(lr)
 
         config = replace(RECIPE, epochs=3, warmup_epochs=1)
-        history = train(model(), examples(), config, watcher=Listener())
+        history = train(model(), examples(), config, callback=LearningRates())
         assert heard == [config.lr_at(step, 9, 3) for step in range(9)]
         assert history[-1].lr == heard[-1]
 
@@ -292,10 +292,10 @@ def test_order_is_a_matter_of_seed_and_epoch():
     assert not np.array_equal(epoch_order(24, seed=0, epoch=1), first)
 
 
-class Interrupt(Watcher):
+class Interrupt(Callback):
     """Ctrl-C in the middle of the third epoch."""
 
-    def step(self, epoch: int, step: int, loss: float, lr: float) -> None:
+    def on_step(self, epoch: int, step: int, loss: float, lr: float) -> None:
         if (epoch, step) == (3, 2):
             raise KeyboardInterrupt
 
@@ -311,7 +311,7 @@ class TestResume:
         whole = train(unbroken, examples(), config, validation=examples(seed=1))
         checkpoint = tmp_path / "run" / "checkpoint.safetensors"
         with pytest.raises(KeyboardInterrupt):
-            train(broken, examples(), config, validation=examples(seed=1), checkpoint=checkpoint, watcher=Interrupt())
+            train(broken, examples(), config, validation=examples(seed=1), checkpoint=checkpoint, callback=Interrupt())
         torch.rand(7)  # whatever else the new process has drawn
         resumed = train(again, examples(), config, validation=examples(seed=1), checkpoint=checkpoint)
         assert without_time(resumed) == without_time(whole)

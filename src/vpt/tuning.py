@@ -28,6 +28,8 @@ from vpt.model.tuned_model import TunedModel, attach
 from vpt.plots import figures
 from vpt.training import (
     CROP_SCALE,
+    Callback,
+    CallbackList,
     DeviceDataset,
     EpochMetrics,
     Examples,
@@ -40,12 +42,12 @@ from vpt.training import (
     train,
     train_head_grid,
 )
-from vpt.training.job import ClassificationResult, Job, Listener
+from vpt.training.job import ClassificationResult, Job
 from vpt.training.run_directory import MetricsRecorder, build_result, open_run, write_failure, write_job, write_result
 
 
 def tune(
-    job: Job, listener: Listener | None = None, *, overwrite: bool = False, draw: bool = True
+    job: Job, callback: Callback | None = None, *, overwrite: bool = False, draw: bool = True
 ) -> ClassificationResult:
     """Do a job, or go on with it, or read what came of it.
 
@@ -53,13 +55,13 @@ def tune(
     Raises DataError naming every unusable image before training; TrainingError when the loss diverges (a record of
     the failure stays in result.json); SpecError when the run folder belongs to a job with other settings.
     """
-    listener = listener or Listener()
-    finished_result = open_run(job, ClassificationResult, listener, overwrite=overwrite)
+    callback = callback or Callback()
+    finished_result = open_run(job, ClassificationResult, callback, overwrite=overwrite)
     if finished_result is not None:
         return finished_result
 
     is_main = distributed.rank() == 0
-    prepared = prepare_data(job, listener)
+    prepared = prepare_data(job, callback)
     if is_main:
         write_job(job, _digest(prepared.decoded))
 
@@ -76,7 +78,7 @@ def tune(
             validation=prepared.decoded.get("val"),
             checkpoint=job.run_dir / "checkpoint.safetensors",
             cache=job.cache,
-            watcher=MetricsRecorder(listener, job.run_dir / "metrics.jsonl"),
+            callback=CallbackList([MetricsRecorder(job.run_dir / "metrics.jsonl"), callback]),
         )
     except TrainingError as error:
         if is_main:
@@ -84,7 +86,7 @@ def tune(
         raise
 
     dataset = DeviceDataset(prepared.decoded[prepared.eval_split], prepared.backbone.preprocessing, device)
-    scores = _evaluate(model, job, dataset, _progress_callback(listener, f"scoring {prepared.eval_split}"))
+    scores = _evaluate(model, job, dataset, _progress_callback(callback, f"scoring {prepared.eval_split}"))
     result = _build_result(job, prepared, model, history, scores)
     if is_main and draw:
         name, classes = prepared.data.name, prepared.data.classes
@@ -96,17 +98,17 @@ def tune(
         write_result(job, result)
         for leftover in job.run_dir.glob("pixels-*"):
             shutil.rmtree(leftover, ignore_errors=True)
-    listener.finished(_metrics(prepared.eval_split, scores))
+    callback.on_train_end(_metrics(prepared.eval_split, scores))
     return result
 
 
-def tune_heads(jobs: Sequence[Job], listener: Listener | None = None) -> list[ClassificationResult | TrainingError]:
+def tune_heads(jobs: Sequence[Job], callback: Callback | None = None) -> list[ClassificationResult | TrainingError]:
     """Do jobs at once that train nothing but heads, and differ in what `train_head_grid` lets differ; in their order.
 
     Each result, or error of a loss that diverged, is that of `tune` to rounding. There are no run folders: what is
     interrupted begins anew. Raises SpecError for jobs that cannot be done at once, and what `tune` raises for data.
     """
-    listener, base_job = listener or Listener(), jobs[0]
+    callback, base_job = callback or Callback(), jobs[0]
     for job in jobs:
         if replace(job, out=base_job.out, config=base_job.config) != base_job or job.split_seed is None:
             raise SpecError(
@@ -119,7 +121,7 @@ def tune_heads(jobs: Sequence[Job], listener: Listener | None = None) -> list[Cl
     environment.keep_freed_memory()
     device = distributed.local_device()
     try:
-        prepared = prepare_data(base_job, listener)
+        prepared = prepare_data(base_job, callback)
         model = prepared.attach(base_job.method).to(device)
         grid = train_head_grid(
             model,
@@ -158,19 +160,19 @@ class PreparedData:
         return attach(self.backbone, method, len(self.data.classes), classes=self.data.classes)
 
 
-def prepare_data(job: Job, listener: Listener) -> PreparedData:
+def prepare_data(job: Job, callback: Callback) -> PreparedData:
     """Load the backbone, read and decode the images; every unusable one is named in one error."""
     # Images that do not fit into memory lie here while the job runs; a killed one has left its own behind.
     shutil.rmtree(_spill_dir(job), ignore_errors=True)
     backbone = load_backbone(job.backbone, weights=job.weights, image_size=job.image_size)
     backbone = replace(backbone, preprocessing=_preprocessing(job, backbone.preprocessing))
     data = load_dataset(job.data, include_test=job.test, **job.split_options)
-    decoded, decode_notes = _decode(job, _select_splits(job, data), backbone.preprocessing, listener)
+    decoded, decode_notes = _decode(job, _select_splits(job, data), backbone.preprocessing, callback)
     notes = [*backbone.notes, *data.notes, *decode_notes]
     if data.ignored:
         notes.append(f"{len(data.ignored)} entries of the folder were not used: {', '.join(data.ignored[:5])}")
     for note in notes:
-        listener.note(note)
+        callback.on_note(note)
     return PreparedData(backbone, data, decoded, notes)
 
 
@@ -216,9 +218,9 @@ def _preprocessing(job: Job, defaults: Preprocessing) -> Preprocessing:
     return replace(defaults, resize=job.resize, interpolation=job.interpolation or defaults.interpolation)
 
 
-def _progress_callback(listener: Listener, split: str) -> Callable[[int, int], None]:
+def _progress_callback(callback: Callback, split: str) -> Callable[[int, int], None]:
     """A callback (done, total) that reports as `part`."""
-    return lambda done, total: listener.decoding(split, done, total)
+    return lambda done, total: callback.on_data_progress(split, done, total)
 
 
 def _digest(decoded: dict[str, Examples]) -> str:
@@ -240,7 +242,7 @@ def _select_splits(job: Job, data: Dataset) -> dict[str, Split]:
 
 
 def _decode(
-    job: Job, splits: dict[str, Split], preprocessing: Preprocessing, listener: Listener
+    job: Job, splits: dict[str, Split], preprocessing: Preprocessing, callback: Callback
 ) -> tuple[dict[str, Examples], list[str]]:
     """All splits as arrays; every unusable image of every split is named in one error."""
     decoded, notes, errors = {}, [], []
@@ -252,7 +254,7 @@ def _decode(
             cache_dir=job.cache,
             spill_dir=_spill_dir(job),
             skip_corrupt=job.skip_corrupt,
-            progress=_progress_callback(listener, description),
+            progress=_progress_callback(callback, description),
         )
 
     for split in splits:

@@ -152,8 +152,8 @@ def test_a_failing_run_keeps_its_epochs(
 ) -> None:
     experiment = experiment_of(("epochs = 1", "epochs = 3"))
 
-    def stop(job: Job, listener: Any, **options: Any) -> Any:
-        listener.epoch(real_epoch)
+    def stop(job: Job, callback: Any, **options: Any) -> Any:
+        callback.on_epoch(real_epoch)
         raise TrainingError("the loss became nan")
 
     run = runnable_runs(experiment, {})[0]

@@ -25,17 +25,18 @@ import ray
 from ray.cluster_utils import Cluster
 from vpt.experiments.ray_executor import RayExecutor
 from vpt.experiments.plan_file import load_experiment
-from vpt.experiments.runner import RunListener, run_experiment
+from vpt.experiments.runner import run_experiment
+from vpt.training import Callback
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
 other = cluster.add_node(num_cpus=1)
 cluster.wait_for_nodes()
 
-class Killer(RunListener):
+class Killer(Callback):
     ended_before = None
     def __init__(self):
         self.ended_runs = []
-    def ended(self, run, record):
+    def on_run_end(self, run, record):
         self.ended_runs.append(record.status)
         if self.ended_before is None and len(self.ended_runs) >= 3:
             self.ended_before = len(self.ended_runs)

@@ -23,10 +23,11 @@ from vpt.experiments import worker as worker_module
 from vpt.experiments.experiment import Experiment
 from vpt.experiments.local_executor import LocalExecutor
 from vpt.experiments.run_lock import RunLocks, heartbeat
-from vpt.experiments.runner import RunListener, run_experiment
+from vpt.experiments.runner import run_experiment
 from vpt.experiments.search import runnable_runs
 from vpt.experiments.store import Record, Store
 from vpt.experiments.worker import execute_runs, run_worker
+from vpt.training import Callback
 
 ExperimentOf = Callable[..., Experiment]
 
@@ -141,8 +142,8 @@ def test_a_worker_dies_another_takes_its_place_and_an_interrupt_ends_that_and_fr
     experiment = experiment_of(("epochs = 1", "epochs = 10000"))
     store, notes, killed = Store(folder / "out"), list[str](), list[str]()
 
-    class Reaper(RunListener):
-        def progress(self, done: int, total: int, seconds_left: float | None) -> None:
+    class Reaper(Callback):
+        def on_progress(self, done: int, total: int, eta_seconds: float | None) -> None:
             for run_id, process in store.locks.held().items():
                 if notes:
                     raise KeyboardInterrupt
@@ -150,7 +151,7 @@ def test_a_worker_dies_another_takes_its_place_and_an_interrupt_ends_that_and_fr
                 with suppress(ProcessLookupError):  # dead already, and not buried yet
                     os.kill(process, signal.SIGKILL)
 
-        def note(self, text: str) -> None:
+        def on_note(self, text: str) -> None:
             notes.append(text)
 
     with pytest.raises(KeyboardInterrupt):
@@ -221,7 +222,7 @@ def test_an_unfinished_run_goes_on_from_its_checkpoint_and_begins_anew_where_its
                 raise Stop
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(worker_module._HistoryListener, "epoch", epoch)
+            patch.setattr(worker_module._HistoryCallback, "on_epoch", epoch)
             with suppress(Stop):
                 execute_runs(experiment, runnable_runs(experiment, {})[:1], store)
         return epochs

@@ -39,8 +39,7 @@ from vpt.tasks.segmentation.training import (
     median_frequency_weights,
     score_pairs,
 )
-from vpt.training import Watcher, fit
-from vpt.training.loop import EpochMetrics
+from vpt.training import Callback, EpochMetrics, fit
 
 NANO = ["--image-size", "48", "--batch-size", "2", "--iterations", "4", "--eval-every", "2", "--head", "linear"]
 
@@ -183,9 +182,9 @@ def test_the_whole_path_with_the_layout_of_voc(tmp_path, capsys):
 
 
 def test_cut_off_and_gone_on_with_is_the_same_to_the_bit(ade, tmp_path):
-    class Cut(Watcher):
-        def epoch(self, epoch: EpochMetrics) -> None:
-            if epoch.epoch == 2:
+    class Cut(Callback):
+        def on_epoch(self, record: EpochMetrics) -> None:
+            if record.epoch == 2:
                 raise KeyboardInterrupt
 
     whole, scenes = fresh(ade)
@@ -194,7 +193,7 @@ def test_cut_off_and_gone_on_with_is_the_same_to_the_bit(ade, tmp_path):
     path = tmp_path / "checkpoint.safetensors"
     part, scenes = fresh(ade)
     with pytest.raises(KeyboardInterrupt):
-        fit(part, Lesson(part, scenes, small()), small(), checkpoint=path, watcher=Cut())
+        fit(part, Lesson(part, scenes, small()), small(), checkpoint=path, callback=Cut())
     again, scenes = fresh(ade)
     fit(again, Lesson(again, scenes, small()), small(), checkpoint=path)
     for name, tensor in whole.trainable_state_dict().items():

@@ -73,7 +73,7 @@ def command(
 
     names = TrainingConfig.field_names()
     folder = out or Path(f"{Path(data).name or 'data'}-{name}")
-    with SeriesProgress() as listener:
+    with SeriesProgress() as callback:
         ablation = ablate(
             series,
             data,
@@ -83,7 +83,7 @@ def command(
             seeds=seeds,
             config_options={key: value for key, value in options.items() if key in names},
             job_options={key: value for key, value in options.items() if key not in names},
-            listener=listener,
+            callback=callback,
             overwrite=overwrite,
         )
     for note in ablation.notes:

@@ -97,16 +97,17 @@ def run(
     executor = _make_executor(workers, executor_spec, cpus, gpus)
     from vpt.cli.bench_progress import BenchProgress
     from vpt.experiments.plan_file import find_plan_file, load_experiment
-    from vpt.experiments.runner import RunListener, run_experiment
-    from vpt.experiments.tracking import TrackedRuns
+    from vpt.experiments.runner import run_experiment
+    from vpt.experiments.tracking import LoggedRuns
+    from vpt.training import Callback, CallbackList
     from vpt.training.loggers import make_logger
 
     told = None if logger is None else make_logger(logger)
     experiment = load_experiment(find_plan_file(plan), data)
     folder = out or Path(f"bench-{experiment.name}")
     with BenchProgress() as console:
-        listener: RunListener = console if told is None else TrackedRuns(console, told)
-        records = run_experiment(experiment, folder, executor, listener)
+        callback: Callback = console if told is None else CallbackList([LoggedRuns(told, console.on_note), console])
+        records = run_experiment(experiment, folder, executor, callback)
     num_failed = sum(record.status != "done" for record in records.values())
     click.echo(f"{len(records)} runs in {folder}/" + (f", {num_failed} of them without a result" if num_failed else ""))
     click.echo(f"next: vpt bench report {folder}")

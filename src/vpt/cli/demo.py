@@ -31,8 +31,8 @@ def command(task: str | None, seeds: int | None, out: Path, overwrite: bool, as_
     start = time.monotonic()
     task = task or demo.TASK
     seeds = seeds or demo.SEEDS
-    with SeriesProgress() as listener:
-        rows = demo.run_demo(out, task=task, seeds=seeds, listener=listener, overwrite=overwrite)
+    with SeriesProgress() as callback:
+        rows = demo.run_demo(out, task=task, seeds=seeds, callback=callback, overwrite=overwrite)
     if as_json:
         scores = [
             {"method": row.method, "mean": row.mean, "std": row.std, "top1": [run.top1 for run in row.runs],

@@ -35,7 +35,7 @@ def command(
     vpt embed photos.safetensors photos/ --split train --out photos.svg
     """
     from vpt.analysis.embeddings import draw, embed, write_table
-    from vpt.cli.progress import ConsoleListener
+    from vpt.cli.progress import ConsoleCallback
     from vpt.cli.tuned_files import load_tuned_model
     from vpt.data.loading import load_dataset
     from vpt.model.tuned_file import inspect
@@ -45,14 +45,14 @@ def command(
     figures.check_plot_path(out)
     dataset = load_dataset(data, **inspect(file).split_options)
     model = load_tuned_model(file, backbone, weights)
-    with ConsoleListener() as listener:
+    with ConsoleCallback() as callback:
         embedding = embed(
             model,
             dataset,
             split,
             seed=seed,
             limit=limit,
-            on_image=lambda done, n: listener.decoding(split, done, n),
+            on_image=lambda done, n: callback.on_data_progress(split, done, n),
         )
     write_table(embedding, out.with_suffix(".csv"))
     draw(embedding, out)

@@ -44,7 +44,7 @@ def command(
     \b
     vpt eval photos.safetensors photos/
     """
-    from vpt.cli.progress import ConsoleListener
+    from vpt.cli.progress import ConsoleCallback
     from vpt.cli.segment_options import CLASSIFICATION_OPTIONS, SEGMENTATION_OPTIONS, parse_inference, reject_options
     from vpt.cli.tuned_files import load_tuned_model
     from vpt.data.loading import load_dataset
@@ -58,26 +58,26 @@ def command(
 
         reject_options(CLASSIFICATION_OPTIONS, f"for classification, and {file} is of a segmentation")
         model = load_tuned_model(file, backbone, weights)
-        with ConsoleListener() as listener:
+        with ConsoleCallback() as callback:
             load_options = {
                 "labels": labels or "auto",
                 "ignore_index": ignore_index,
                 "reduce_zero_label": reduce_zero_label,
                 **split_options,
             }
-            eval_command(model, data, split, parse_inference(scales, flip), load_options, listener, as_json)
+            eval_command(model, data, split, parse_inference(scales, flip), load_options, callback, as_json)
         return
     reject_options(SEGMENTATION_OPTIONS, f"for segmentation, and {file} is of a classification")
     dataset = load_dataset(data, **split_options)
     model = load_tuned_model(file, backbone, weights)
-    with ConsoleListener() as listener:
+    with ConsoleCallback() as callback:
         scores = evaluate(
             model,
             dataset,
             split,
             skip_corrupt=skip_corrupt,
-            on_image=lambda done, n: listener.decoding(split, done, n),
-            on_note=listener.note,
+            on_image=lambda done, n: callback.on_data_progress(split, done, n),
+            on_note=callback.on_note,
         )
     names = model.classes or dataset.classes
     recalls = {n: None if v != v else float(v) for n, v in zip(names, scores.per_class, strict=True)}

@@ -38,7 +38,7 @@ def command(
     vpt predict photos.safetensors new.jpg
     vpt predict photos.safetensors inbox/ --json > predictions.jsonl
     """
-    from vpt.cli.progress import ConsoleListener
+    from vpt.cli.progress import ConsoleCallback
     from vpt.cli.segment_options import CLASSIFICATION_OPTIONS, SEGMENTATION_OPTIONS, parse_inference, reject_options
     from vpt.cli.tuned_files import load_tuned_model
     from vpt.tasks.classification.prediction import find_images, predict
@@ -49,18 +49,18 @@ def command(
         from vpt.cli.segment import predict_command
 
         reject_options(CLASSIFICATION_OPTIONS, f"for classification, and {file} is of a segmentation")
-        with ConsoleListener() as listener:
-            predict_command(model, image_paths, out, parse_inference(scales, flip), listener, as_json)
+        with ConsoleCallback() as callback:
+            predict_command(model, image_paths, out, parse_inference(scales, flip), callback, as_json)
         return
     reject_options(SEGMENTATION_OPTIONS | {"out"}, f"for segmentation, and {file} is of a classification")
-    with ConsoleListener() as listener:
+    with ConsoleCallback() as callback:
         predictions = predict(
             model,
             image_paths,
             top=top,
             skip_corrupt=skip_corrupt,
-            on_image=lambda done, n: listener.decoding("images", done, n),
-            on_note=listener.note,
+            on_image=lambda done, n: callback.on_data_progress("images", done, n),
+            on_note=callback.on_note,
         )
     for prediction in predictions:
         if as_json:

@@ -11,13 +11,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from vpt.cli.units import format_duration
-from vpt.training import EpochMetrics, TrainingConfig
-from vpt.training.job import Listener
+from vpt.training import Callback, EpochMetrics, TrainingConfig
 
 PLAIN_INTERVAL = 30.0  # seconds between plain lines within a long epoch
 
 
-class ConsoleListener(Listener):
+class ConsoleCallback(Callback):
     """Shows decoding, training with ETA, loss and top-1, and notes. Use as a context manager."""
 
     def __init__(self, prefix: str = "") -> None:
@@ -48,23 +47,25 @@ class ConsoleListener(Listener):
         if self.console.is_terminal:
             self._bar.stop()
 
-    def note(self, text: str) -> None:
+    def on_note(self, text: str) -> None:
         self.console.print(f"note: {text}", markup=False, soft_wrap=True)
 
-    def decoding(self, part: str, done: int, total: int) -> None:
+    def on_data_progress(self, split: str, done: int, total: int) -> None:
         if self.console.is_terminal:
-            self._update_bar(part, done, total)
+            self._update_bar(split, done, total)
         elif done == total:
-            self.console.print(f"{self.prefix}{part}: {total} images read", markup=False)
+            self.console.print(f"{self.prefix}{split}: {total} images read", markup=False)
 
-    def begin(self, config: TrainingConfig, steps_per_epoch: int, done: Sequence[EpochMetrics]) -> None:
+    def on_train_start(
+        self, config: TrainingConfig, steps_per_epoch: int, completed_epochs: Sequence[EpochMetrics]
+    ) -> None:
         self._steps_per_epoch, self._num_epochs = steps_per_epoch, config.epochs
-        self._completed_steps = self._initial_steps = len(done) * steps_per_epoch
+        self._completed_steps = self._initial_steps = len(completed_epochs) * steps_per_epoch
         self._started = self._last_printed = time.monotonic()
-        if done:
-            self.console.print(f"going on after epoch {len(done)} of {config.epochs}", markup=False)
+        if completed_epochs:
+            self.console.print(f"going on after epoch {len(completed_epochs)} of {config.epochs}", markup=False)
 
-    def step(self, epoch: int, step: int, loss: float, lr: float) -> None:
+    def on_step(self, epoch: int, step: int, loss: float, lr: float) -> None:
         self._completed_steps = (epoch - 1) * self._steps_per_epoch + step
         if self.console.is_terminal:
             self._update_bar(
@@ -76,9 +77,9 @@ class ConsoleListener(Listener):
         elif time.monotonic() - self._last_printed > PLAIN_INTERVAL:
             self._print_line(f"epoch {epoch}/{self._num_epochs}  step {step}/{self._steps_per_epoch}  loss {loss:.3f}")
 
-    def epoch(self, epoch: EpochMetrics) -> None:
-        text = f"epoch {epoch.epoch}/{self._num_epochs}  loss {epoch.train_loss:.3f}  train {100 * epoch.train_metric:.1f} %"
-        self._print_line(text if epoch.val_metric is None else f"{text}  val {100 * epoch.val_metric:.1f} %")
+    def on_epoch(self, record: EpochMetrics) -> None:
+        text = f"epoch {record.epoch}/{self._num_epochs}  loss {record.train_loss:.3f}  train {100 * record.train_metric:.1f} %"
+        self._print_line(text if record.val_metric is None else f"{text}  val {100 * record.val_metric:.1f} %")
 
     def _print_line(self, text: str) -> None:
         self._last_printed = time.monotonic()

@@ -27,7 +27,7 @@ def tune_command(
     options: dict[str, Any],
 ) -> None:
     """`vpt tune` on a folder of images and masks."""
-    from vpt.cli.progress import ConsoleListener
+    from vpt.cli.progress import ConsoleCallback
     from vpt.cli.units import format_bytes, format_duration
     from vpt.methods import parse_method
     from vpt.tasks.segmentation.job import SegmentationJob, tune_segmentation
@@ -49,10 +49,10 @@ def tune_command(
         **{**job_options, "labels": job_options["labels"] or "auto"},
     )
     with (
-        ConsoleListener() as console,
-        log_job(console, logger_spec if distributed.rank() == 0 else None, job) as listener,
+        ConsoleCallback() as console,
+        log_job(console, logger_spec if distributed.rank() == 0 else None, job) as callback,
     ):
-        result = tune_segmentation(job, listener, overwrite=overwrite)
+        result = tune_segmentation(job, callback, overwrite=overwrite)
     if distributed.rank() != 0:
         return
     if as_json:
@@ -75,13 +75,13 @@ def tune_command(
 
 
 def predict_command(
-    model: TunedModel, images: list[Path], out_dir: Path, inference: InferenceConfig, listener: Any, as_json: bool
+    model: TunedModel, images: list[Path], out_dir: Path, inference: InferenceConfig, callback: Any, as_json: bool
 ) -> None:
     """`vpt predict` with a dense head."""
     from vpt.tasks.segmentation.prediction import predict_masks
 
     outputs = predict_masks(
-        model, images, out_dir, inference, on_image=lambda done, total: listener.decoding("images", done, total)
+        model, images, out_dir, inference, on_image=lambda done, total: callback.on_data_progress("images", done, total)
     )
     for output in outputs:
         if as_json:
@@ -99,7 +99,7 @@ def eval_command(
     split: str,
     inference: InferenceConfig,
     load_options: dict[str, Any],
-    listener: Any,
+    callback: Any,
     as_json: bool,
 ) -> None:
     """`vpt eval` with a dense head. load_options: how masks are read, see `load_segmentation_dataset`."""
@@ -109,7 +109,7 @@ def eval_command(
 
     dataset = load_segmentation_dataset(data, classes=model.classes, **load_options)
     scores = evaluate_masks(
-        model, dataset, split, inference, on_image=lambda done, total: listener.decoding(split, done, total)
+        model, dataset, split, inference, on_image=lambda done, total: callback.on_data_progress(split, done, total)
     )
     per_class = iou_by_class(dataset.classes, scores.per_class)
     if as_json:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from vpt.cli.progress import ConsoleListener
+from vpt.cli.progress import ConsoleCallback
 from vpt.training import EpochMetrics
-from vpt.training.job import SeriesListener
 
 
-class SeriesProgress(ConsoleListener, SeriesListener):
+class SeriesProgress(ConsoleCallback):
     """One live line per run on a terminal, one plain line per run in a pipe."""
 
-    def run(self, number: int, total: int, method: str, seed: int) -> None:
-        self.prefix = f"run {number}/{total}  {method}  seed {seed}  "
+    def on_run_start(self, index: int, total: int, label: str, seed: int) -> None:
+        self.prefix = f"run {index}/{total}  {label}  seed {seed}  "
         if not self.console.is_terminal:
             self.console.print(self.prefix.strip(), markup=False)
 
-    def decoding(self, part: str, done: int, total: int) -> None:
+    def on_data_progress(self, split: str, done: int, total: int) -> None:
         pass
 
-    def note(self, text: str) -> None:
+    def on_note(self, text: str) -> None:
         pass
 
-    def epoch(self, epoch: EpochMetrics) -> None:
+    def on_epoch(self, record: EpochMetrics) -> None:
         pass

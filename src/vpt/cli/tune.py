@@ -98,7 +98,7 @@ def command(
     vpt tune photos/ --method linear --out probe.safetensors --json
     """
     from vpt.backbones import DEFAULT
-    from vpt.cli.progress import ConsoleListener
+    from vpt.cli.progress import ConsoleCallback
     from vpt.cli.segment_options import SEGMENTATION_OPTIONS, is_segmentation_folder, reject_options
     from vpt.methods import parse_method
     from vpt.training import TrainingConfig, distributed
@@ -126,15 +126,15 @@ def command(
         **job_options,
     )
     with (
-        ConsoleListener() as console,
-        log_job(console, logger_spec if distributed.rank() == 0 else None, job) as listener,
+        ConsoleCallback() as console,
+        log_job(console, logger_spec if distributed.rank() == 0 else None, job) as callback,
     ):
         if backbone is None and Path(data).is_dir():
-            listener.note(
+            callback.on_note(
                 f"the embedded backbone ({DEFAULT}) is small and meant for trying out; photos deserve a larger one, "
                 "such as --backbone vit_base_patch16_224.augreg_in21k"
             )
-        result = tune(job, listener, overwrite=overwrite)
+        result = tune(job, callback, overwrite=overwrite)
     if distributed.rank() != 0:
         return
     if as_json:

@@ -27,8 +27,8 @@ from vpt.model.tuned_file import load
 from vpt.model.tuned_model import TunedModel
 from vpt.plots import figures
 from vpt.tasks.classification.prediction import evaluate_ensemble
-from vpt.training import TrainingConfig
-from vpt.training.job import ClassificationResult, Job, SeriesListener
+from vpt.training import Callback, TrainingConfig
+from vpt.training.job import ClassificationResult, Job
 from vpt.tuning import tune
 
 SEEDS = 3
@@ -167,7 +167,7 @@ def ablate(
     seeds: int = SEEDS,
     config_options: Mapping[str, Any] | None = None,
     job_options: Mapping[str, Any] | None = None,
-    listener: SeriesListener | None = None,
+    callback: Callback | None = None,
     overwrite: bool = False,
 ) -> Ablation:
     """Run `series` on `data` with seeds 0, 1, ...; what is done in `folder` already is only read.
@@ -178,7 +178,7 @@ def ablate(
     A point that cannot be is found before any training, and stands in the table with the reason; one that diverges
     stands there too. Raises SpecError where no point can be, and for a folder whose runs have other settings.
     """
-    listener = listener or SeriesListener()
+    callback = callback or Callback()
     base, job_options = parse_method(method), dict(job_options or {})
     config_options = {name: value for name, value in (config_options or {}).items() if value is not None}
     context = _make_context(data, base, tuple(backbones), job_options)
@@ -201,9 +201,11 @@ def ablate(
         for job in row.jobs if row.point.ensemble_of is None else ():
             if job.out in results:  # at the end of two lines, such as all blocks from the bottom and from the top
                 continue
-            listener.run(len(results) + 1, total, f"{series.name} {row.point.x}  {row.method}", job.config.seed)
+            callback.on_run_start(
+                len(results) + 1, total, f"{series.name} {row.point.x}  {row.method}", job.config.seed
+            )
             try:
-                results[job.out] = tune(job, listener, overwrite=overwrite)
+                results[job.out] = tune(job, callback, overwrite=overwrite)
             except TrainingError as error:
                 results[job.out] = f"diverged: {_one_line(error)}"
     rows = [_with_results(row, results) for row in rows]

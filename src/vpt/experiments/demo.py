@@ -8,8 +8,8 @@ from pathlib import Path
 
 from vpt.methods.registry import parse_method
 from vpt.plots import figures
-from vpt.training import TrainingConfig
-from vpt.training.job import ClassificationResult, Job, SeriesListener
+from vpt.training import Callback, TrainingConfig
+from vpt.training.job import ClassificationResult, Job
 from vpt.tuning import tune
 
 TASK = "numerals"
@@ -59,20 +59,20 @@ def run_demo(
     *,
     task: str = TASK,
     seeds: int = SEEDS,
-    listener: SeriesListener | None = None,
+    callback: Callback | None = None,
     overwrite: bool = False,
 ) -> list[DemoRow]:
     """Tune each method on `task` with `seeds` seeds; everything is kept in `folder`, and done only once.
 
     Leaves comparison.png in `folder`, where matplotlib is installed.
     """
-    listener = listener or SeriesListener()
+    callback = callback or Callback()
     rows = []
     for index, settings in enumerate(METHODS):
         name = str(parse_method(settings.method))
         runs = []
         for run_number, seed in enumerate(range(FIRST_SEED, FIRST_SEED + seeds), start=1):
-            listener.run(index * seeds + run_number, len(METHODS) * seeds, name, seed)
+            callback.on_run_start(index * seeds + run_number, len(METHODS) * seeds, name, seed)
             config = TrainingConfig.for_method(
                 parse_method(settings.method),
                 optimizer=settings.optimizer,
@@ -84,7 +84,7 @@ def run_demo(
             slug = "".join(c if c.isalnum() else "_" for c in name).strip("_")
             job = Job(data=task, out=folder / f"{task}-{slug}-{seed}.safetensors", config=config, method=settings.method,
                       train_on="trainval")  # fmt: skip
-            runs.append(tune(job, listener, overwrite=overwrite))
+            runs.append(tune(job, callback, overwrite=overwrite))
         rows.append(DemoRow(name, tuple(runs)))
     figures.method_comparison(folder / "comparison.png", {row.method: [r.top1 for r in row.runs] for row in rows}, task)
     return rows

@@ -10,31 +10,19 @@ from typing import Protocol
 from vpt.experiments.experiment import Experiment, Run
 from vpt.experiments.search import remaining_runs, resolved_runs, runnable_runs
 from vpt.experiments.store import Record, Store
-
-
-class RunListener:
-    """Hears how a comparison goes. Override what you want to hear."""
-
-    def note(self, text: str) -> None:
-        """Something the user should know."""
-
-    def progress(self, done: int, total: int, seconds_left: float | None) -> None:
-        """So many runs of the plan have a record. seconds_left: an estimate, None before there is anything to go by."""
-
-    def ended(self, run: Run, record: Record) -> None:
-        """A run has ended, here or in another process on the same folder."""
+from vpt.training.callbacks import Callback
 
 
 class Board:
-    """Tells a listener of new records, and guesses how long the rest takes."""
+    """Tells a callback of new records, and guesses how long the rest takes."""
 
-    def __init__(self, experiment: Experiment, store: Store, listener: RunListener) -> None:
-        self.experiment, self.store, self.listener = experiment, store, listener
+    def __init__(self, experiment: Experiment, store: Store, callback: Callback) -> None:
+        self.experiment, self.store, self.callback = experiment, store, callback
         self.told = set(store.records())
 
     def note(self, text: str) -> None:
         """Something the user should know."""
-        self.listener.note(text)
+        self.callback.on_note(text)
 
     def tell(self, parallel_runs: int) -> None:
         """Look for new records. parallel_runs: runs that are done at the same time."""
@@ -42,10 +30,10 @@ class Board:
         runs = resolved_runs(self.experiment, records)
         for run_id in [run_id for run_id in runs if run_id in records and run_id not in self.told]:
             self.told.add(run_id)
-            self.listener.ended(runs[run_id], records[run_id])
+            self.callback.on_run_end(runs[run_id], records[run_id])
         rest = remaining_runs(self.experiment, records)
         done = sum(run_id in records for run_id in runs)
-        self.listener.progress(done, done + len(rest), self._seconds(rest, list(records.values()), parallel_runs))
+        self.callback.on_progress(done, done + len(rest), self._seconds(rest, list(records.values()), parallel_runs))
 
     def _seconds(self, rest: Sequence[Run | None], records: Sequence[Record], parallel_runs: int) -> float | None:
         """Each run as long as those of its method and stage so far, or as all of them where there are none."""
@@ -67,21 +55,21 @@ class Executor(Protocol):
 
 
 def run_experiment(
-    experiment: Experiment, folder: Path, executor: Executor, listener: RunListener | None = None
+    experiment: Experiment, folder: Path, executor: Executor, callback: Callback | None = None
 ) -> dict[str, Record]:
     """Do what is missing of a plan in `folder`; the records of the plan.
 
     Runs that ended in an error (not: that diverged) are tried again. Interrupted or killed, the same call goes on.
     Raises VptError where the place cannot begin, or a record cannot be written.
     """
-    listener = listener or RunListener()
+    callback = callback or Callback()
     store = Store(folder)
     store.save_experiment(experiment)
     retried = store.clear_errors()
     store.clean_up()
     if retried:
-        listener.note(f"{retried} runs that ended in an error are tried again")
-    board = Board(experiment, store, listener)
+        callback.on_note(f"{retried} runs that ended in an error are tried again")
+    board = Board(experiment, store, callback)
     if runnable_runs(experiment, store.records()):
         executor.execute(experiment, store, board)
     store.clean_up()  # a worker that was killed meanwhile has left its halves

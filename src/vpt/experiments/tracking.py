@@ -1,28 +1,29 @@
-"""What a comparison records, passed on to a logger as well: each run when it has ended."""
+"""Logging of experiments: each run is passed on to a logger when it has ended."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from vpt.experiments.experiment import Run
-from vpt.experiments.runner import RunListener
 from vpt.experiments.store import Record
+from vpt.training.callbacks import Callback
 from vpt.training.loggers import FailSafeLogger, Logger, log_epoch
 
 
-class TrackedRuns(RunListener):
-    """Tells `logger` of every run that ends, and `listener` of everything."""
+class LoggedRuns(Callback):
+    """Callback that passes every run on to a logger when it has ended."""
 
-    def __init__(self, listener: RunListener, logger: Logger) -> None:
-        self.listener, self.logger = listener, FailSafeLogger(logger, listener.note)
+    def __init__(self, logger: Logger, on_note: Callable[[str], None]) -> None:
+        """Log runs.
 
-    def note(self, text: str) -> None:
-        self.listener.note(text)
+        Args:
+            logger: The logger.
+            on_note: Function that receives a message if the logger fails.
+        """
+        self.logger = FailSafeLogger(logger, on_note)
 
-    def progress(self, done: int, total: int, seconds_left: float | None) -> None:
-        self.listener.progress(done, total, seconds_left)
-
-    def ended(self, run: Run, record: Record) -> None:
+    def on_run_end(self, run: Run, record: Record) -> None:
         self.logger.begin(f"{run.task.name}/{run.method}/{run.stage}/{run.id}", record.config)
         for epoch in record.history:
             log_epoch(self.logger, epoch)
         self.logger.end({} if record.score is None else {f"{record.scores['split']}_{record.metric}": record.score})
-        self.listener.ended(run, record)

@@ -22,24 +22,26 @@ from vpt.experiments.segmentation_tasks import segmentation_scores
 from vpt.experiments.store import Record, Store
 from vpt.model import tuned_file
 from vpt.tasks.segmentation.job import SegmentationJob, SegmentationResult, tune_segmentation
-from vpt.training import EpochMetrics, TrainingConfig, distributed
-from vpt.training.job import ClassificationResult, Job, Listener
+from vpt.training import Callback, EpochMetrics, TrainingConfig, distributed
+from vpt.training.job import ClassificationResult, Job
 from vpt.tuning import tune, tune_heads
 
 POLL_INTERVAL = 0.5  # seconds between two looks at the folder while others are at work
 
 
-class _HistoryListener(Listener):
+class _HistoryCallback(Callback):
     """Keeps the epochs, for the record of a run that fails."""
 
     def __init__(self) -> None:
         self.history: list[EpochMetrics] = []
 
-    def begin(self, config: TrainingConfig, steps_per_epoch: int, done: Sequence[EpochMetrics]) -> None:
-        self.history = list(done)
+    def on_train_start(
+        self, config: TrainingConfig, steps_per_epoch: int, completed_epochs: Sequence[EpochMetrics]
+    ) -> None:
+        self.history = list(completed_epochs)
 
-    def epoch(self, epoch: EpochMetrics) -> None:
-        self.history.append(epoch)
+    def on_epoch(self, record: EpochMetrics) -> None:
+        self.history.append(record)
 
 
 def run_worker(experiment: Experiment, store: Store, on_lost: Callable[[], None] = lambda: os._exit(1)) -> None:
@@ -95,19 +97,19 @@ def execute_runs(experiment: Experiment, runs: Sequence[Run], store: Store) -> l
 
 
 def _run_single(experiment: Experiment, run: Run, store: Store) -> dict[str, Any]:
-    history_listener = _HistoryListener()
+    history_callback = _HistoryCallback()
     job = experiment.make_job(run, store.work_path(run.id), store.feature_cache)
     try:
         overwrite = _must_overwrite(job)
         if isinstance(job, SegmentationJob):
-            mask_result = tune_segmentation(job, history_listener, draw=False, overwrite=overwrite)
+            mask_result = tune_segmentation(job, history_callback, draw=False, overwrite=overwrite)
             result_fields = _success(mask_result, segmentation_scores(mask_result))
         else:
-            result = tune(job, history_listener, draw=False, overwrite=overwrite)
+            result = tune(job, history_callback, draw=False, overwrite=overwrite)
             result_fields = _success(result, _classification_scores(result))
         _keep_tuned_file(experiment, run, store)
     except Exception as error:  # of any kind: the other runs can still be done
-        result_fields = _failure(error, [asdict(epoch) for epoch in history_listener.history])
+        result_fields = _failure(error, [asdict(epoch) for epoch in history_callback.history])
     return result_fields
 
 

@@ -22,7 +22,8 @@ from vpt.model.tuned_model import TunedModel
 from vpt.training.batches import DeviceDataset, Examples, epoch_order, iter_batches
 from vpt.training.config import TrainingConfig
 from vpt.training.feature_cache import cache_frozen_features
-from vpt.training.loop import EpochMetrics, divergence_error, epoch_seed
+from vpt.training.history import EpochMetrics
+from vpt.training.loop import divergence_error, epoch_seed
 from vpt.training.optimizers import OPTIMIZERS
 from vpt.training.stacked_heads import StackedHeads
 

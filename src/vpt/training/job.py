@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from vpt.backbones import DEFAULT
 from vpt.methods.registry import parse_method
-from vpt.training import TrainingConfig, Watcher
+from vpt.training import TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -102,20 +101,3 @@ class ClassificationResult(RunResult):
 
     top1: float
     mean_per_class: float
-
-
-class Listener(Watcher):
-    """Hears a job: what `Watcher` hears of training, and what goes before. Override what you want to hear."""
-
-    def decoding(self, part: str, done: int, total: int) -> None:
-        """`done` of `total` images of `part` are decoded."""
-
-    def finished(self, scores: Mapping[str, float]) -> None:
-        """The job is done, in this sitting, with these figures, such as test_top1, between 0 and 1."""
-
-
-class SeriesListener(Listener):
-    """Hears, besides all a job tells, which of several runs is on."""
-
-    def run(self, number: int, total: int, method: str, seed: int) -> None:
-        """Run `number` of `total` begins."""

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 from vpt.core.optional import import_optional
 from vpt.core.text import did_you_mean
 from vpt.errors import SpecError
-from vpt.training import EpochMetrics, TrainingConfig
-from vpt.training.job import Job, Listener
+from vpt.training import Callback, CallbackList, EpochMetrics, TrainingConfig
+from vpt.training.job import Job
 
 Values = Mapping[str, float]
 
@@ -158,56 +158,56 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return dict(items())
 
 
-class LoggedJob(Listener):
-    """Tells `logger` of one job, and `listener` of everything. A job that goes on is told from its beginning."""
+class LoggerCallback(Callback):
+    """Callback that passes one job on to a logger. A resumed job is logged from its first epoch."""
 
-    def __init__(self, listener: Listener, logger: Logger, name: str, config: Mapping[str, Any]) -> None:
-        self.listener, self.logger = listener, FailSafeLogger(logger, listener.note)
+    def __init__(self, logger: Logger, name: str, config: Mapping[str, Any], on_note: Callable[[str], None]) -> None:
+        """Log a job.
+
+        Args:
+            logger: The logger.
+            name: Name of the run.
+            config: Everything that decides the result, as JSON values.
+            on_note: Function that receives a message if the logger fails.
+        """
+        self.logger = FailSafeLogger(logger, on_note)
         self.name, self.config = name, config
         self.started = False
 
-    def decoding(self, part: str, done: int, total: int) -> None:
-        self.listener.decoding(part, done, total)
-
-    def note(self, text: str) -> None:
-        self.listener.note(text)
-
-    def begin(self, config: TrainingConfig, steps_per_epoch: int, done: Sequence[EpochMetrics]) -> None:
+    def on_train_start(
+        self, config: TrainingConfig, steps_per_epoch: int, completed_epochs: Sequence[EpochMetrics]
+    ) -> None:
         self.logger.begin(self.name, self.config)
         self.started = True
-        for epoch in done:
+        for epoch in completed_epochs:
             log_epoch(self.logger, asdict(epoch))
-        self.listener.begin(config, steps_per_epoch, done)
 
-    def step(self, epoch: int, step: int, loss: float, lr: float) -> None:
-        self.listener.step(epoch, step, loss, lr)
+    def on_epoch(self, record: EpochMetrics) -> None:
+        log_epoch(self.logger, asdict(record))
 
-    def epoch(self, epoch: EpochMetrics) -> None:
-        log_epoch(self.logger, asdict(epoch))
-        self.listener.epoch(epoch)
-
-    def finished(self, scores: Mapping[str, float]) -> None:
-        self._end(dict(scores))
-        self.listener.finished(scores)
-
-    def close(self) -> None:
-        """End what failed or was interrupted."""
-        self._end({})
-
-    def _end(self, scores: Values) -> None:
-        if self.started:  # a job that had been done before did not begin
-            self.logger.end(scores)
+    def on_train_end(self, metrics: Mapping[str, float]) -> None:
+        if self.started:  # a job that was finished before does not train
+            self.logger.end(metrics)
         self.started = False
 
 
 @contextmanager
-def log_job(listener: Listener, text: str | None, job: Job) -> Iterator[Listener]:
-    """`listener`, and with it the logger that `text` names, if any, for as long as the job lasts."""
+def log_job(callback: Callback, text: str | None, job: Job) -> Iterator[Callback]:
+    """Add the logger that `text` names to a callback, for the time of one job.
+
+    Args:
+        callback: The callback that receives every event of the job.
+        text: Name of a logger, such as "tensorboard:runs", or None for no logger.
+        job: The job that is logged.
+
+    Yields:
+        The combined callback.
+    """
     if text is None:
-        yield listener
+        yield callback
         return
-    logged_listener = LoggedJob(listener, make_logger(text), job.out.stem, job.to_dict())
+    logger = LoggerCallback(make_logger(text), job.out.stem, job.to_dict(), callback.on_note)
     try:
-        yield logged_listener
+        yield CallbackList([logger, callback])
     finally:
-        logged_listener.close()
+        logger.on_train_end({})  # ends the log of a job that failed or was interrupted

@@ -19,42 +19,12 @@ from vpt.methods.linear import Linear
 from vpt.model.tuned_model import TunedModel
 from vpt.training import distributed
 from vpt.training.batches import DeviceDataset, Examples, epoch_order, iter_batches
+from vpt.training.callbacks import Callback
 from vpt.training.checkpoint import load_checkpoint, save_checkpoint
 from vpt.training.config import TrainingConfig
 from vpt.training.evaluation import predict_logits, score_logits
 from vpt.training.feature_cache import cache_frozen_features, compute_features
-
-
-@dataclass(frozen=True)
-class EpochMetrics:
-    """What one epoch gave. val_metric, val_loss: None where there is no validation set. seconds: wall time.
-
-    train_metric, val_metric: in segmentation, pixel accuracy in training and mean IoU on val.
-    """
-
-    epoch: int
-    train_loss: float
-    train_metric: float
-    val_loss: float | None
-    val_metric: float | None
-    lr: float
-    seconds: float
-
-
-class Watcher:
-    """Hears how training goes. Override what you want to hear."""
-
-    def begin(self, config: TrainingConfig, steps_per_epoch: int, done: Sequence[EpochMetrics]) -> None:
-        """Training begins, or goes on after the epochs in `done`."""
-
-    def note(self, text: str) -> None:
-        """Something the user should know."""
-
-    def step(self, epoch: int, step: int, loss: float, lr: float) -> None:
-        """One iteration is done; `epoch` counts from 1, `step` from 1 within it."""
-
-    def epoch(self, epoch: EpochMetrics) -> None:
-        """One epoch is done and its checkpoint written."""
+from vpt.training.history import EpochMetrics
 
 
 def train(
@@ -65,7 +35,7 @@ def train(
     validation: Examples | None = None,
     checkpoint: Path | None = None,
     cache: Path | None = None,
-    watcher: Watcher | None = None,
+    callback: Callback | None = None,
 ) -> list[EpochMetrics]:
     """Train what `model` owns; returns one record per epoch.
 
@@ -75,7 +45,7 @@ def train(
     Raises TrainingError when the loss is NaN or infinite, with the step, the learning rate and advice; TunedFileError when
     the checkpoint is damaged or of another configuration or method.
     """
-    watcher = watcher or Watcher()
+    callback = callback or Callback()
     device = next(model.parameters()).device
     dataset = DeviceDataset(examples, model.backbone.preprocessing, device)
     val_dataset = (
@@ -87,10 +57,10 @@ def train(
         _init_head_from_probe(model, examples, config, cache)
     repeated = config.epochs > 1
     network = cache_frozen_features(
-        model, config, dataset, val_dataset, cache=cache, repeated=repeated, on_note=watcher.note
+        model, config, dataset, val_dataset, cache=cache, repeated=repeated, on_note=callback.on_note
     )
     lesson = _Classification(network, dataset, val_dataset, config, config.use_bf16(device))
-    return fit(model, lesson, config, checkpoint=checkpoint, watcher=watcher)
+    return fit(model, lesson, config, checkpoint=checkpoint, callback=callback)
 
 
 class Lesson(Protocol):
@@ -112,10 +82,10 @@ def fit(
     config: TrainingConfig,
     *,
     checkpoint: Path | None = None,
-    watcher: Watcher | None = None,
+    callback: Callback | None = None,
 ) -> list[EpochMetrics]:
     """The loop that every task shares; see `train` for checkpoints and errors."""
-    watcher = watcher or Watcher()
+    callback = callback or Callback()
     parameters = model.trainable_parameters()
     optimizer = config.make_optimizer(parameters, list(model.head.parameters()))
     history: list[EpochMetrics] = []
@@ -130,7 +100,7 @@ def fit(
 
     steps_per_epoch = len(lesson.batches(0))
     num_steps = steps_per_epoch * config.epochs
-    watcher.begin(config, steps_per_epoch, history)
+    callback.on_train_start(config, steps_per_epoch, history)
     for epoch in range(len(history), config.epochs):
         start_time = time.perf_counter()
         model.train()
@@ -151,7 +121,7 @@ def fit(
             total_loss += loss * len(indices)
             total_correct += distributed.all_reduce_sum(correct)
             num_seen += len(indices)
-            watcher.step(epoch + 1, step + 1, loss, lr)
+            callback.on_step(epoch + 1, step + 1, loss, lr)
         val_scores = lesson.validate()
         history.append(
             EpochMetrics(
@@ -167,7 +137,7 @@ def fit(
         if checkpoint is not None and distributed.rank() == 0:
             progress = {"config": config.to_dict(), "history": [asdict(record) for record in history]}
             save_checkpoint(checkpoint, model, optimizer, progress)
-        watcher.epoch(history[-1])
+        callback.on_epoch(history[-1])
     model.eval()
     return history
 

@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,41 +17,39 @@ from vpt.errors import DataError, SpecError, TrainingError, TunedFileError
 from vpt.model import tuned_file
 from vpt.model.tuned_model import TunedModel
 from vpt.plots import figures
-from vpt.training import EpochMetrics, TrainingConfig, Watcher, distributed
-from vpt.training.job import Job, Listener, RunResult
+from vpt.training import Callback, EpochMetrics, TrainingConfig, distributed
+from vpt.training.job import Job, RunResult
 
 ResultT = TypeVar("ResultT", bound=RunResult)
 # How the names in a run folder begin; with a dot, what write_atomic was writing.
 _RUN_FILE_PREFIXES = ("job.json", "checkpoint.", "metrics.", "result.json", "curve.", "confusion.", "pixels", ".")
 
 
-@dataclass
-class MetricsRecorder(Watcher):
-    """Passes on what it hears, and keeps metrics.jsonl in step with the checkpoint."""
+class MetricsRecorder(Callback):
+    """Callback that keeps metrics.jsonl in step with the checkpoint."""
 
-    listener: Listener
-    path: Path
-    history: list[EpochMetrics] = field(default_factory=list)
+    def __init__(self, path: Path) -> None:
+        """Record to a file.
 
-    def begin(self, config: TrainingConfig, steps_per_epoch: int, done: Sequence[EpochMetrics]) -> None:
-        self.history = list(done)  # a kill between a checkpoint and its line may have left the line out
-        self.listener.begin(config, steps_per_epoch, done)
+        Args:
+            path: The file metrics.jsonl.
+        """
+        self.path = path
+        self.history: list[EpochMetrics] = []
 
-    def note(self, text: str) -> None:
-        self.listener.note(text)
+    def on_train_start(
+        self, config: TrainingConfig, steps_per_epoch: int, completed_epochs: Sequence[EpochMetrics]
+    ) -> None:
+        self.history = list(completed_epochs)  # a kill between a checkpoint and its line may have left the line out
 
-    def step(self, epoch: int, step: int, loss: float, lr: float) -> None:
-        self.listener.step(epoch, step, loss, lr)
-
-    def epoch(self, epoch: EpochMetrics) -> None:
-        self.history.append(epoch)
+    def on_epoch(self, record: EpochMetrics) -> None:
+        self.history.append(record)
         if distributed.rank() == 0:
-            lines = (json.dumps(asdict(record)) + "\n" for record in self.history)
+            lines = (json.dumps(asdict(epoch)) + "\n" for epoch in self.history)
             write_atomic(self.path, "".join(lines).encode())
-        self.listener.epoch(epoch)
 
 
-def open_run(job: Job, result_type: type[ResultT], listener: Listener, *, overwrite: bool = False) -> ResultT | None:
+def open_run(job: Job, result_type: type[ResultT], callback: Callback, *, overwrite: bool = False) -> ResultT | None:
     """Join the other processes of the job; the result of this very job, if it is done.
 
     overwrite: begin anew, whatever is in the run folder. Raises SpecError when the folder belongs to another job, and
@@ -68,7 +66,7 @@ def open_run(job: Job, result_type: type[ResultT], listener: Listener, *, overwr
         distributed.all_reduce_sum(0.0)  # the others wait, or they would find the old run finished
     finished = load_finished_result(job, result_type)
     if finished is not None:
-        listener.note(f"{job.out} was made by this very job before; --overwrite does it again")
+        callback.on_note(f"{job.out} was made by this very job before; --overwrite does it again")
     return finished
 
 

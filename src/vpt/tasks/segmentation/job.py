@@ -20,8 +20,8 @@ from vpt.model.tuned_model import attach
 from vpt.plots import figures
 from vpt.tasks.segmentation.sliding_window import InferenceConfig
 from vpt.tasks.segmentation.training import Course, Lesson, score_pairs
-from vpt.training import distributed, fit
-from vpt.training.job import Job, Listener, RunResult
+from vpt.training import Callback, CallbackList, distributed, fit
+from vpt.training.job import Job, RunResult
 from vpt.training.run_directory import MetricsRecorder, build_result, open_run, write_failure, write_job, write_result
 
 # Fields of `Job` that are for classification: images keep their size, masks their names.
@@ -72,14 +72,14 @@ class SegmentationResult(RunResult):
 
 
 def tune_segmentation(
-    job: SegmentationJob, listener: Listener | None = None, *, overwrite: bool = False, draw: bool = True
+    job: SegmentationJob, callback: Callback | None = None, *, overwrite: bool = False, draw: bool = True
 ) -> SegmentationResult:
     """Do a job, or go on with it, or read what came of it. Options and errors are those of `vpt.tuning.tune`."""
-    listener = listener or Listener()
+    callback = callback or Callback()
     course = job.config
     if not isinstance(course, Course):
         raise SpecError("a segmentation job is trained by a Course, which counts iterations")
-    finished_result = open_run(job, SegmentationResult, listener, overwrite=overwrite)
+    finished_result = open_run(job, SegmentationResult, callback, overwrite=overwrite)
     if finished_result is not None:
         return finished_result
 
@@ -94,11 +94,11 @@ def tune_segmentation(
         include_test=job.test,
         train_on=job.train_on,
         val_as_test=job.val_as_test,
-        progress=lambda done, total: listener.decoding("images and masks", done, total),
+        progress=lambda done, total: callback.on_data_progress("images and masks", done, total),
     )
     notes = [*backbone.notes, *dataset.notes]
     for note in notes:
-        listener.note(note)
+        callback.on_note(note)
     if is_main:
         write_job(job, dataset.digest)
 
@@ -120,7 +120,7 @@ def tune_segmentation(
             Lesson(model, dataset, course),
             course,
             checkpoint=job.run_dir / "checkpoint.safetensors",
-            watcher=MetricsRecorder(listener, job.run_dir / "metrics.jsonl"),
+            callback=CallbackList([MetricsRecorder(job.run_dir / "metrics.jsonl"), callback]),
         )
     except TrainingError as error:
         if is_main:
@@ -134,7 +134,7 @@ def tune_segmentation(
         dataset.splits[eval_split],
         dataset.lookup_table,
         InferenceConfig(),
-        on_image=lambda done, total: listener.decoding(f"scoring {eval_split}", done, total),
+        on_image=lambda done, total: callback.on_data_progress(f"scoring {eval_split}", done, total),
     )
     metrics = {f"{eval_split}_miou": scores.miou, f"{eval_split}_pixel_accuracy": scores.pixel_accuracy}
     result = build_result(
@@ -169,7 +169,7 @@ def tune_segmentation(
         )
     if is_main:
         write_result(job, result)
-    listener.finished(metrics)
+    callback.on_train_end(metrics)
     return result
 
 
