@@ -1,9 +1,7 @@
-"""All runs as one table: for a spreadsheet, a data frame, or questions in SQL."""
+"""All runs of an experiment as one table: CSV, Parquet, or the answer to an SQL query."""
 
 from __future__ import annotations
 
-import csv
-import io
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,6 +10,7 @@ from typing import Any
 
 from vpt.core.optional import import_optional
 from vpt.errors import SpecError
+from vpt.experiments import table
 from vpt.experiments.search import resolved_runs
 from vpt.experiments.store import Store
 
@@ -23,13 +22,22 @@ COLUMNS = {
     "wall_seconds": float, "peak_memory_bytes": int, "energy_joules": float, "file_bytes": int, "processor": str,
     "gpus": str, "torch": str, "vpt": str, "ended": str, "error": str,
 }  # fmt: skip
+_READ_ACTIONS = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
+_QUERY_HELP = f"write one SELECT statement; the table is runs, its columns are {', '.join(COLUMNS)}"
 _SQL_TYPES = {str: "TEXT", int: "INTEGER", float: "REAL"}
 
 
 def run_rows(folder: Path) -> Iterator[dict[str, Any]]:
-    """The runs of the plan in `folder`, in the plan's order, with `COLUMNS`; None for what a run does not have.
+    """Yield the runs of an experiment in the order of its plan.
 
-    Accuracies are between 0 and 1. Raises DataError where there is no comparison.
+    Args:
+        folder: Folder of the experiment.
+
+    Yields:
+        The values of `COLUMNS` by name; None for a value that the run does not have. Scores are fractions.
+
+    Raises:
+        DataError: The folder holds no experiment.
     """
     store = Store(folder)
     experiment, records = store.load_experiment(), store.records()
@@ -56,16 +64,23 @@ def run_rows(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def to_csv(folder: Path) -> str:
-    """The runs as CSV."""
-    text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    table.writeheader()
-    table.writerows(run_rows(folder))
-    return text.getvalue()
+    """Return all runs of a folder as CSV.
+
+    Args:
+        folder: Folder of the experiment.
+    """
+    return table.to_csv(list(COLUMNS), (row.values() for row in run_rows(folder)))
 
 
 def to_parquet(folder: Path) -> bytes:
-    """The runs as a Parquet file. Raises VptError where pyarrow is not installed."""
+    """Return all runs of a folder as a Parquet file.
+
+    Args:
+        folder: Folder of the experiment.
+
+    Raises:
+        VptError: pyarrow is not installed.
+    """
     arrow = import_optional("pyarrow", "parquet", "a Parquet file")
     kinds = {str: arrow.string(), int: arrow.int64(), float: arrow.float64()}
     schema = arrow.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
@@ -76,19 +91,33 @@ def to_parquet(folder: Path) -> bytes:
 
 
 def query(folder: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """Ask in SQL, as SQLite has it: the table `runs`, with `COLUMNS`. Names of the answer's columns, and its rows.
+    """Answer a SELECT statement about the runs of a folder.
 
-    The table is made from the records and lies in memory: nothing that is said can change them. Raises SpecError for
-    what SQLite does not understand.
+    The statement is answered by SQLite from a read-only table in memory.
+
+    Args:
+        folder: Folder of the experiment.
+        sql: SELECT statement on the table `runs`, which has `COLUMNS`.
+
+    Returns:
+        The names of the columns of the answer, and its rows.
+
+    Raises:
+        SpecError: SQLite cannot answer the statement, or it is not a SELECT statement.
     """
     with closing(sqlite3.connect(":memory:")) as database:
         columns = ", ".join(f'"{name}" {_SQL_TYPES[kind]}' for name, kind in COLUMNS.items())
         database.execute(f"CREATE TABLE runs ({columns})")
         placeholders = ", ".join(f":{name}" for name in COLUMNS)
         database.executemany(f"INSERT INTO runs VALUES ({placeholders})", run_rows(folder))
+        database.set_authorizer(
+            lambda action, *_: sqlite3.SQLITE_OK if action in _READ_ACTIONS else sqlite3.SQLITE_DENY
+        )
         try:
             cursor = database.execute(sql)
-            found = cursor.fetchall()
+            rows = cursor.fetchall()
         except (sqlite3.Error, sqlite3.Warning) as error:
-            raise SpecError(f"SQLite says: {error}; the table is runs, its columns are {', '.join(COLUMNS)}") from error
-        return [column[0] for column in cursor.description or ()], found
+            raise SpecError(f"the query {sql!r} cannot be answered: {error}; {_QUERY_HELP}") from error
+        if cursor.description is None:
+            raise SpecError(f"the query {sql!r} has no result; {_QUERY_HELP}")
+        return [column[0] for column in cursor.description], rows

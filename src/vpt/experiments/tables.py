@@ -4,31 +4,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from vpt.experiments.published import load_published
 from vpt.experiments.results import Cell, ExperimentResults
 from vpt.experiments.significance import group_mean, welch, wilcoxon
+from vpt.experiments.table import MISSING, Table, format_mean_std, format_percent, one_line
 from vpt.methods.registry import parse_method
-
-MISSING = "–"
-
-
-@dataclass(frozen=True)
-class Table:
-    """One table. name: of its files. words: how many of the first columns are text; the others are numbers."""
-
-    name: str
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
-    num_text_columns: int = 1
-
-
-def format_percent(value: float | None, signed: bool = False) -> str:
-    """A share as a percentage with two decimals."""
-    return MISSING if value is None else f"{100 * value:{'+' if signed else ''}.2f}"
 
 
 def build_tables(results: ExperimentResults) -> list[Table]:
@@ -61,8 +42,8 @@ def main_table(results: ExperimentResults) -> Table:
             row.append(_p_value_over_tasks(results, method))
         rows.append(tuple(row))
     note = (
-        f"{_capitalize(results.metric)} on test in %, means over tasks. parameters: what {len(results.experiment.tasks)} tasks "
-        "take, in backbones."
+        f"{_capitalize(results.metric)} on test in %, means over tasks. parameters: what "
+        f"{len(results.experiment.tasks)} tasks take, in backbones."
     )
     if baseline is not None:
         header.append("p over tasks")
@@ -81,8 +62,8 @@ def per_task_table(results: ExperimentResults) -> Table:
         for task in results.experiment.tasks
     )
     note = (
-        f"{_capitalize(results.metric)} on test in %, mean ± standard deviation over {results.experiment.protocol.seeds} seeds. A "
-        "cell whose runs did not all end well shows how many did, and counts as missing."
+        f"{_capitalize(results.metric)} on test in %, mean ± standard deviation over "
+        f"{results.experiment.protocol.seeds} seeds. A cell whose runs did not all end well shows how many did, and counts as missing."
     )
     return Table("tasks", "Every task", ("task", "group", *results.methods), rows, note, num_text_columns=2)
 
@@ -109,9 +90,7 @@ def format_cell(cell: Cell) -> str:
     """A cell of that table."""
     if not cell.scores:
         return MISSING
-    text = format_percent(statistics.fmean(cell.scores)) + (
-        f" ± {format_percent(cell.std)}" if cell.std is not None else ""
-    )
+    text = format_mean_std(statistics.fmean(cell.scores), cell.std)
     return text if cell.complete else f"{text} ({len(cell.scores)} of {cell.expected_runs})"
 
 
@@ -182,7 +161,7 @@ def cost_table(results: ExperimentResults) -> Table:
             f"{100 * statistics.fmean(trained) / final[0].parameters['total']:.2f} %",
             f"{statistics.fmean(record.cost['file_bytes'] for record in final) / 1e6:,.3f}",
             f"{statistics.fmean(record.cost['seconds'] for record in final):,.1f}",
-            f"{sum(record.cost['seconds'] for cell in cells for record in (*cell.search_records, *cell.final_records)):,.0f}",
+            f"{sum(record.cost['seconds'] for cell in cells for record in cell.search_records + cell.final_records):,.0f}",
             f"{max(record.cost['peak_memory_bytes'] for record in final) / 1e6:,.0f}",
         ))  # fmt: skip
     header = ("method", "trained", "share", "file, MB", "training, s", "all runs, s", "peak memory, MB")
@@ -198,7 +177,7 @@ def failures_table(results: ExperimentResults) -> Table:
     rows: list[tuple[str, ...]] = [
         (record.task, record.method, record.stage, record.status,
          f"{record.config['training']['learning_rate']:g}", f"{record.config['training']['weight_decay']:g}",
-         str(record.config["training"]["seed"]), " ".join(record.error.split()))
+         str(record.config["training"]["seed"]), one_line(record.error))
         for record in results.records if record.status != "done"
     ]  # fmt: skip
     for cell in results.cells.values():

@@ -16,14 +16,15 @@ from click.testing import CliRunner
 
 from vpt.cli.bench import command
 from vpt.errors import SpecError
-from vpt.experiments.charts import scatter_plot, sparkline
 from vpt.experiments.experiment import Experiment
 from vpt.experiments.report import write_report
 from vpt.experiments.results import load_results
 from vpt.experiments.run_table import COLUMNS, query, to_csv, to_parquet
 from vpt.experiments.status import read_status
 from vpt.experiments.store import Store
-from vpt.experiments.tables import build_tables, format_percent
+from vpt.experiments.table import Table, format_mean_std, format_percent, to_console
+from vpt.experiments.tables import build_tables
+from vpt.plots.inline_svg import difference_bars, labeled_scatter, sparkline
 
 ExperimentOf = Callable[..., Experiment]
 VOID = {"meta"}
@@ -133,9 +134,9 @@ def test_status(done: Store, broken: Store) -> None:
 
 
 def test_names_of_a_crowded_chart_keep_clear_of_each_other() -> None:
-    text = scatter_plot("crowded", {f"m{i}": (1000.0, 70 + i / 100) for i in range(8)})
-    heights = [float(part.split('y="')[1].split('"')[0]) for part in text.split("<text") if ">m" in part]
-    assert all(b - a >= 15 for a, b in pairwise(heights))
+    text = labeled_scatter("crowded", {f"m{i}": (1000.0, 70 + i / 100) for i in range(8)})
+    heights = [float(part.split(' y="')[1].split('"')[0]) for part in text.split("<text") if ">m" in part]
+    assert len(heights) == 8 and all(b - a >= 11.9 for a, b in pairwise(sorted(heights)))
 
 
 def test_the_commands(done: Store, folder: Path, tmp_path: Path) -> None:
@@ -166,10 +167,20 @@ def test_runs_can_be_asked_in_sql(done: Store) -> None:
     }
     assert names == ["task", "count(*)", "avg(top1)"]
     assert rows == [(task, 4, pytest.approx(sum(values) / 4)) for task, values in expected.items()]
-    with pytest.raises(SpecError, match="no such column: topp1; the table is runs, its columns are id, task"):
+    with pytest.raises(SpecError, match=r"no such column: topp1; .*the table is runs, its columns are id, task"):
         query(done.folder, "SELECT topp1 FROM runs")
     with pytest.raises(SpecError, match="one statement"):
         query(done.folder, "SELECT 1; DROP TABLE runs")
+
+
+@pytest.mark.parametrize(
+    "sql", ["DELETE FROM runs", "UPDATE runs SET top1 = 1", "ATTACH 'x.db' AS x", "PRAGMA query_only = 0", "BEGIN", ""]
+)
+def test_query_that_is_no_select_is_refused(sql: str, done: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SpecError, match="write one SELECT statement"):
+        query(done.folder, sql)
+    result = CliRunner().invoke(command, ["query", str(done.folder), sql])
+    assert result.exit_code != 0 and not result.output
 
 
 def test_parquet_has_the_rows_of_the_csv(done: Store) -> None:
@@ -184,10 +195,40 @@ def test_parquet_has_the_rows_of_the_csv(done: Store) -> None:
 def test_curves_show_the_loss_of_every_final_run(done: Store, tmp_path: Path) -> None:
     page = write_report(done.folder, tmp_path)[0].read_text()
     charts = page.partition("<h2>Curves</h2>")[2].partition("</section>")[0]
-    assert charts.count("<svg") == 4 and charts.count("<polyline") == 8  # 2 tasks x 2 methods, 2 seeds each
+    assert charts.count("<svg") == 4 and charts.count("<use ") == 8  # 2 tasks x 2 methods, 2 seeds of one epoch each
     assert 'aria-label="shade, VPT: training loss"' in charts
 
 
-def test_a_sparkline_has_its_ends_at_the_ends_of_the_scale() -> None:
+def test_sparkline_reaches_the_ends_of_the_scale() -> None:
     drawn = sparkline("title", [[2.0, 0.0], [1.0]], 0.0, 2.0)
-    assert 'points="3.0,3.0 117.0,37.0"' in drawn and 'points="3.0,20.0"' in drawn
+    left, right, top, bottom = 0.03 * 90, 0.97 * 90, 0.08 * 30.24, 0.92 * 30.24
+    assert f"M {left:g} {top:g} \nL {right:g} {bottom:g}" in drawn
+    assert f'x="{left:g}" y="{(top + bottom) / 2:g}"' in drawn  # a curve of one epoch is a dot
+
+
+def test_charts_take_their_colors_from_the_page() -> None:
+    for drawn in (
+        sparkline("a & b", [[1.0, 0.5]], 0.0, 1.0),
+        labeled_scatter("a & b", {"<x>": (10.0, 50.0), "y": (1e6, 60.0)}),
+        difference_bars("a & b", {"a task with a very long name": 1.0, "other": -0.5}, 1.0),
+    ):
+        assert drawn.startswith("<svg ") and drawn.endswith("</svg>") and 'aria-label="a &amp; b"' in drawn
+        assert (
+            "var(--up)" in drawn and "<x>" not in drawn and "#0" not in drawn.replace('"#', "") and "://" not in drawn
+        )
+    assert "a task with a ve…" in drawn and "var(--down)" in drawn and "+1.00" in drawn
+
+
+def test_standard_deviation_of_one_run_is_left_out() -> None:
+    assert (format_mean_std(0.5, None), format_mean_std(0.5, 0.0), format_mean_std(None, 0.1)) == (
+        "50.00",
+        "50.00 ± 0.00",
+        "–",
+    )
+
+
+def test_console_table_shows_markup_as_text(capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.console import Console
+
+    Console(width=80).print(to_console(Table("x", "[red]t", ("method", "top-1"), (("[bold]m[/bold]", "1"),))))
+    assert "[bold]m[/bold]" in (text := capsys.readouterr().out) and "[red]t" in text

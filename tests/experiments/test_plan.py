@@ -78,7 +78,7 @@ def test_ids_follow_how_crops_are_cut_where_there_are_any(
     """What a new way of cutting does not touch is not done again."""
     cropped = ("epochs = 1", 'epochs = 1\naugment = "random_crop"')
     before = {change: ids(experiment_of(*change)) for change in ((), (cropped,))}
-    monkeypatch.setattr("vpt.experiments.experiment.CROPS", 3)
+    monkeypatch.setattr("vpt.experiments.experiment.CROP_VERSION", 3)
     assert ids(experiment_of()) == before[()]
     assert not ids(experiment_of(cropped)) & before[(cropped,)]
 

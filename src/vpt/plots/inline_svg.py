@@ -1,0 +1,176 @@
+"""Charts as SVG elements for an HTML page. The page sets the colors, so that one chart serves light and dark.
+
+A page defines the CSS variables --ink, --soft, --rule, --up and --down.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Colors that matplotlib writes and that a CSS variable of the page replaces.
+_INK, _SOFT, _RULE, _UP, _DOWN = "#010101", "#020202", "#030303", "#040404", "#050505"
+_CSS_VARIABLES = {_INK: "--ink", _SOFT: "--soft", _RULE: "--rule", _UP: "--up", _DOWN: "--down"}
+_STYLE = {
+    "svg.fonttype": "none",  # text stays text
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _RULE,
+    "xtick.color": _RULE,
+    "ytick.color": _RULE,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+    "grid.color": _RULE,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+}
+_IDS = re.compile(r' id="(?:figure|axes|patch|text|line2d|matplotlib\.axis|xtick|ytick|PathCollection)_\d+"')
+# What else matplotlib writes and a page does not need: rotations by nothing, style sheets, its list of fonts.
+_CLUTTER = re.compile(r' transform="rotate\(-0 [^)]*\)"|<defs>\s*<style.*?</style>\s*</defs>\s*', re.DOTALL)
+_FONTS = re.compile(r"font-family: [^;\"]+")
+_POINTS_PER_INCH = 72
+_CHAR_WIDTH = 5.6  # points, roughly
+_MAX_LABEL_CHARS = 17
+
+
+def difference_bars(title: str, values: Mapping[str, float], limit: float) -> str:
+    """Return a bar chart with one bar a task, to the right of zero for a positive value.
+
+    Args:
+        title: Accessible name of the chart.
+        values: Task -> difference in percentage points.
+        limit: Largest absolute difference of all charts of the page, which gives them one scale.
+    """
+    with _style():
+        figure = _make_figure(3.6, 0.3 + 0.2 * len(values))
+        axes = figure.add_axes((0.36, 0.02, 0.48, 0.96))
+        rows = range(len(values))
+        colors = [_UP if value >= 0 else _DOWN for value in values.values()]
+        axes.barh(rows, list(values.values()), height=0.7, color=colors)
+        axes.axvline(0, color=_RULE, linewidth=1)
+        axes.set(xlim=(-(limit or 1), limit or 1), ylim=(len(values) - 0.4, -0.6), xticks=[])
+        axes.set_yticks(rows, [_shorten(task) for task in values])
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        for row, value in zip(rows, values.values(), strict=True):
+            axes.text(1.3, row, f"{value:+.2f}", ha="right", va="center", transform=axes.get_yaxis_transform())
+        return _to_svg(figure, title)
+
+
+def labeled_scatter(title: str, points: Mapping[str, tuple[float, float]], metric: str = "top-1") -> str:
+    """Return a chart of a metric against the number of trained parameters, with a named dot for each method.
+
+    Args:
+        title: Accessible name of the chart.
+        points: Method -> trained parameters, and the metric in percent.
+        metric: Name of the metric. Default: "top-1".
+    """
+    with _style():
+        figure = _make_figure(6.6, 3.8)
+        axes = figure.add_axes((0.09, 0.14, 0.68, 0.82))
+        xs, ys = zip(*points.values(), strict=True)
+        low = math.floor(math.log10(min(xs)))
+        high = max(math.ceil(math.log10(max(xs))), low + 1)
+        margin = max(0.08 * (max(ys) - min(ys)), 0.2)
+        axes.set(xscale="log", xlabel="trained parameters", ylabel=f"{metric}, %")
+        axes.set(xlim=(10.0**low, 10.0**high), ylim=(min(ys) - margin, max(ys) + margin))
+        ticks = range(low, high + 1, max(1, math.ceil((high - low) / 6)))
+        axes.set_xticks([10.0**power for power in ticks], [_format_power(power) for power in ticks], minor=False)
+        axes.minorticks_off()
+        axes.grid(True)
+        axes.plot(xs, ys, "o", color=_UP, clip_on=False)
+        _label_points(axes, points)
+        return _to_svg(figure, title)
+
+
+def sparkline(title: str, curves: Sequence[Sequence[float]], low: float, high: float) -> str:
+    """Return a small chart of curves without axes.
+
+    Args:
+        title: Accessible name of the chart.
+        curves: Value of each epoch, curve by curve.
+        low: Lower end of the vertical axis.
+        high: Upper end of the vertical axis.
+    """
+    with _style():
+        figure = _make_figure(1.25, 0.42)
+        axes = figure.add_axes((0.03, 0.08, 0.94, 0.84))
+        axes.set_axis_off()
+        axes.set(xlim=(0, 1), ylim=(low, high if high > low else low + 1))
+        for curve in curves:
+            steps = max(len(curve) - 1, 1)
+            style = {"marker": "."} if len(curve) == 1 else {}  # a line needs two points
+            axes.plot([i / steps for i in range(len(curve))], curve, color=_UP, linewidth=1, alpha=0.7, **style)
+        return _to_svg(figure, title)
+
+
+def _label_points(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
+    """Write the names beside the dots; a name that would cover another one moves down."""
+    scale = _POINTS_PER_INCH / axes.figure.dpi
+    taken: list[tuple[float, float, float]] = []
+    for name, point in sorted(points.items(), key=lambda item: -item[1][1]):
+        x, y = (scale * value for value in axes.transData.transform(point))
+        start, label = x + 6, y - 3
+        end = start + _CHAR_WIDTH * len(name)
+        for other_start, other_end, other_label in taken:  # from the top down, so that one pass is enough
+            if start < other_end and other_start < end:
+                label = min(label, other_label - 12)
+        taken.append((start, end, label))
+        axes.annotate(name, point, xytext=(start - x, label - y), textcoords="offset points", annotation_clip=False)
+
+
+def _style() -> Any:
+    from matplotlib import rc_context
+
+    return rc_context(_STYLE)
+
+
+def _make_figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height))
+    figure.patch.set_visible(False)
+    return figure
+
+
+def _to_svg(figure: Figure, title: str) -> str:
+    """Return a figure as an SVG element without ids, metadata or addresses of its own."""
+    from matplotlib import rc_context
+
+    for axes in figure.axes:
+        axes.patch.set_visible(False)
+    text = io.StringIO()
+    with rc_context({"svg.hashsalt": title}):  # ids of two charts on one page differ, and are the same every time
+        figure.savefig(text, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    drawing = text.getvalue()
+    body = drawing[drawing.index(">", drawing.index("<svg")) + 1 :]
+    body = _FONTS.sub("font-family: system-ui, sans-serif", _CLUTTER.sub("", _IDS.sub("", body)))
+    for color, variable in _CSS_VARIABLES.items():
+        body = body.replace(color, f"var({variable})")
+    width, height = (_POINTS_PER_INCH * inches for inches in figure.get_size_inches())
+    return (
+        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(title)}" '
+        f'style="max-width:{width:g}pt">{body.strip()}'
+    )
+
+
+def _shorten(name: str) -> str:
+    return name if len(name) <= _MAX_LABEL_CHARS else f"{name[: _MAX_LABEL_CHARS - 1]}…"
+
+
+def _format_power(exponent: int) -> str:
+    """Return a power of ten in short, such as 100k."""
+    names = {0: "", 3: "k", 6: "M", 9: "G"}
+    base = exponent - exponent % 3
+    return f"{10 ** (exponent - base)}{names.get(base, f'e{base}')}"
