@@ -20,7 +20,7 @@ COMMANDS = {
     "python -c 'import click'": ["-c", "import click"],
     "vpt --version": ["-m", "vpt", "--version"],
     "vpt --help": ["-m", "vpt", "--help"],
-    "vpt check vit_base_patch16_224": ["-m", "vpt", "check", "vit_base_patch16_224", "--classes", "10"],
+    "vpt summary vit_base_patch16_224": ["-m", "vpt", "summary", "vit_base_patch16_224", "--classes", "10"],
     "python -c 'import torch, timm'": ["-c", "import torch, timm"],
 }
 
