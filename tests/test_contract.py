@@ -161,7 +161,7 @@ def test_what_is_never_called_is_refused() -> None:
     backbone.module.pos_drop.add_module("unused", type(backbone.module.pos_drop)())
     with pytest.raises(
         UnsupportedError,
-        match=r"hangs at pos_drop\.unused .* never calls .* methods that fit: vpt, gated, class_token, linear, ",
+        match=r"is injected at pos_drop\.unused .* never calls .* methods that fit: vpt, gated, class_token, linear, ",
     ):
         attach(backbone, _Silent(), 3)
 
@@ -205,7 +205,7 @@ def test_merge_gives_a_plain_timm_state_dict() -> None:
     fresh.load_state_dict(model.merge())
     with torch.no_grad():
         assert torch.allclose(fresh.eval()(images()), model(images()), rtol=1e-5, atol=1e-5)
-    with pytest.raises(UnsupportedError, match="cannot be folded into the weights"):
+    with pytest.raises(UnsupportedError, match="cannot be merged into the weights"):
         attach(backbone, "adapter(reduction=4)", 3).merge()
     with pytest.raises(UnsupportedError, match="has a head for which timm has no place"):
         attach(backbone, "mlp", 3).merge()

@@ -74,7 +74,7 @@ def embed(
         selected = selected.select(np.sort(np.random.default_rng(seed).permutation(len(selected))[:limit]))
     device = next(model.parameters()).device
     # By way of a model, so that it computes as the tuned one does: t-SNE magnifies a difference in the last bit.
-    frozen = TunedModel(model.backbone, Linear(), model.num_classes).to(device)
+    frozen = TunedModel(model.backbone, Linear(), model.num_classes, readout=model.readout).to(device)
     with decode_to_tempdir(selected, model.backbone.preprocessing, progress=on_image) as pixels:
         dataset = DeviceDataset(Examples(pixels.images, pixels.labels), model.backbone.preprocessing, device)
         features = [

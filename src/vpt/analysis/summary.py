@@ -7,9 +7,7 @@ from typing import Any
 
 from vpt.attention.class_token_block import ClassTokenBlock
 from vpt.backbones import meta_backbone
-from vpt.heads.dense import parse_head
-from vpt.methods.registry import parse_method
-from vpt.model.tuned_model import TunedModel
+from vpt.model.tuned_model import TunedModel, attach
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ def summarize(
     head: as for `attach`, whose errors these are.
     """
     meta = meta_backbone(backbone, image_size)
-    model = TunedModel(meta, parse_method(method), classes, dense=None if head is None else parse_head(head))
+    model = attach(meta, method, classes, head=head)
     counts = model.counts()
     return MethodSummary(
         backbone=backbone,

@@ -118,6 +118,7 @@ class BackboneLayout:
     stem: str | None = None
     downsamples: tuple[str, ...] = ()
     num_tokens: int = 0
+    feature_width: int = 0
     supports_kv_prompts: bool = False
     cls_only: bool = False
 
@@ -173,13 +174,22 @@ def read_layout(model: nn.Module, preprocessing: Preprocessing) -> BackboneLayou
     width = int(getattr(model, "num_features", 0))
     if family is None:
         return BackboneLayout(
-            None, (), width, patch_size=0, num_prefix_tokens=0, reads_class_token=False, preprocessing=preprocessing
+            None,
+            (),
+            width,
+            patch_size=0,
+            num_prefix_tokens=0,
+            reads_class_token=False,
+            preprocessing=preprocessing,
+            feature_width=width,
         )
+    width = width if family.kind != "tokens" else int(getattr(model, "embed_dim", width))
     patch_size = getattr(getattr(model, "patch_embed", None), "patch_size", 16)
     return BackboneLayout(
         family,
         _match_paths(model, family.blocks),
-        width=width if family.kind != "tokens" else int(getattr(model, "embed_dim", width)),
+        width=width,
+        feature_width=width,
         patch_size=int(patch_size[0] if isinstance(patch_size, tuple) else patch_size),
         num_prefix_tokens=int(getattr(model, "num_prefix_tokens", 1)) if family.kind == "tokens" else 0,
         reads_class_token=_reads_class_token(model),

@@ -45,7 +45,7 @@ def command(
 
     image_paths = find_images(images)
     model = load_tuned_model(file, backbone, weights)
-    if model.dense is not None:
+    if model.is_dense:
         from vpt.cli.segment import predict_command
 
         reject_options(CLASSIFICATION_OPTIONS, f"for classification, and {file} is of a segmentation")

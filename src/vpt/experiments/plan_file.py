@@ -39,9 +39,7 @@ from vpt.experiments.experiment import Experiment, MethodRow, Protocol, Segmenta
 from vpt.experiments.method_rows import as_list, find_baseline, parse_methods
 from vpt.experiments.segmentation_tasks import MASK_KEYS, list_segmentation_task
 from vpt.experiments.tasks import list_task
-from vpt.heads.dense import parse_head
-from vpt.methods.registry import parse_method
-from vpt.model.tuned_model import TunedModel
+from vpt.model.tuned_model import TunedModel, attach
 from vpt.tasks.segmentation.job import default_head
 from vpt.tasks.segmentation.training import Course
 from vpt.training import TrainingConfig
@@ -129,11 +127,9 @@ def _parse_plan(values: dict[str, Any], path: Path, data: Path | None) -> Experi
         models: dict[str, TunedModel] = {}
         for spec in dict.fromkeys(setting.spec for row in rows for setting in row.settings):
             with collector.collect():
-                dense = (
-                    None if segmentation is None else parse_head(segmentation.head or default_head(structure.module))
-                )
+                head = None if segmentation is None else segmentation.head or default_head(structure.module)
                 num_classes = max([2, *(task.classes for task in tasks)])
-                models[spec] = TunedModel(structure, parse_method(spec), num_classes, dense=dense)
+                models[spec] = attach(structure, spec, num_classes, head=head)
         rows = tuple(replace(row, is_head_grid=_is_head_grid(row, models)) for row in rows)
     collector.raise_collected()
     loaded = load_backbone(backbone, weights=weights, image_size=protocol.image_size)
@@ -155,7 +151,7 @@ def _parse_plan(values: dict[str, Any], path: Path, data: Path | None) -> Experi
 def _is_head_grid(row: MethodRow, models: Mapping[str, TunedModel]) -> bool:
     """Whether the runs of a row may be trained as a grid of heads."""
     specs = {setting.spec for setting in row.settings}
-    if len(specs) != 1 or not specs <= models.keys() or models[next(iter(specs))].dense is not None:
+    if len(specs) != 1 or not specs <= models.keys() or models[next(iter(specs))].is_dense:
         return False
     try:
         check_head_grid(models[next(iter(specs))], [setting.config for setting in row.settings])

@@ -1,8 +1,8 @@
-"""Feature maps of a trunk, whatever its family: what a dense head reads instead of the pooled feature."""
+"""Feature maps of a trunk of any family: the input of a dense head."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,7 +15,11 @@ FeatureMaps = tuple[Tensor, ...]
 
 
 class FeatureHook:
-    """Listens at a module and keeps what came out of it, until it is asked for. The tree of modules stays as it is."""
+    """A forward hook that keeps the last output of a module. The module tree stays as it is.
+
+    Args:
+        module: The module.
+    """
 
     def __init__(self, module: nn.Module) -> None:
         self.output: Any = None
@@ -25,26 +29,40 @@ class FeatureHook:
         self.output = output
 
     def pop(self) -> Tensor:
-        """What came out last; prompts that travel beside a grid (Swin) are left out."""
+        """Return the last output and forget it; prompts that accompany a grid (Swin) are left out."""
         output, self.output = self.output, None
         feature_map: Tensor = output[0] if isinstance(output, tuple) else output
         return feature_map
 
 
 class TokenMaps(nn.Module):
-    """Normalised images (batch, 3, height, width) -> maps (batch, d, height / patch, width / patch), finest last.
+    """Feature maps of a plain transformer.
 
-    The last map is of the final, normalized patch tokens; before it come the outputs of the tapped blocks.
     Class token, registers and prompts stand before the patches in every sequence, so the last tokens are the patches.
+
+    Args:
+        trunk: The trunk.
+        patch_size: Side of a patch in pixels.
+        width: Channels of a token.
+        hook_paths: Paths of the blocks whose outputs become maps, before the map of the final, normalized tokens.
     """
 
-    def __init__(self, trunk: nn.Module, patch_size: int, hook_paths: Sequence[str]) -> None:
+    def __init__(self, trunk: nn.Module, patch_size: int, width: int, hook_paths: Sequence[str]) -> None:
         super().__init__()
         self.trunk = trunk
         self.patch_size = patch_size
         self.hooks = [FeatureHook(trunk.get_submodule(path)) for path in hook_paths]
+        self.shapes = ((width, patch_size),) * (len(hook_paths) + 1)
 
     def forward(self, images: Tensor) -> FeatureMaps:
+        """Return the maps.
+
+        Args:
+            images: Normalized images (batch, 3, height, width).
+
+        Returns:
+            Maps (batch, d, height / patch_size, width / patch_size), the final one last.
+        """
         trunk: Any = self.trunk
         final_features = trunk.forward_features(images.to(compute_dtype(trunk)))
         if getattr(trunk, "fc_norm", None) is not None:  # stands for the final norm where a model averages its patches
@@ -55,18 +73,30 @@ class TokenMaps(nn.Module):
 
 
 class PyramidMaps(nn.Module):
-    """Normalised images -> maps of falling resolution (batch, d_k, height / r_k, width / r_k), as timm describes them.
+    """Feature maps of falling resolution, as timm describes the stages of a backbone.
 
-    channels_last: the trunk's grids are (batch, height, width, d), as in Swin.
+    Args:
+        trunk: The trunk.
+        stages: Entries of timm's `feature_info`, the finest first.
+        channels_last: True where the trunk's grids are (batch, height, width, d), as in Swin.
     """
 
-    def __init__(self, trunk: nn.Module, hook_paths: Sequence[str], channels_last: bool) -> None:
+    def __init__(self, trunk: nn.Module, stages: Sequence[Mapping[str, Any]], channels_last: bool) -> None:
         super().__init__()
         self.trunk = trunk
-        self.hooks = [FeatureHook(trunk.get_submodule(path)) for path in hook_paths]
+        self.hooks = [FeatureHook(trunk.get_submodule(stage["module"])) for stage in stages[:-1]]
         self.channels_last = channels_last
+        self.shapes = tuple((int(stage["num_chs"]), int(stage["reduction"])) for stage in stages)
 
     def forward(self, images: Tensor) -> FeatureMaps:
+        """Return the maps.
+
+        Args:
+            images: Normalized images (batch, 3, height, width).
+
+        Returns:
+            Maps (batch, d_k, height / r_k, width / r_k), the finest first.
+        """
         trunk: Any = self.trunk
         final_features = trunk.forward_features(images.to(compute_dtype(trunk)))
         feature_maps = [*(hook.pop() for hook in self.hooks), final_features]
@@ -77,11 +107,19 @@ class PyramidMaps(nn.Module):
 
 def build_feature_maps(
     trunk: nn.Module, layout: BackboneLayout, auxiliary_depths: Sequence[float]
-) -> tuple[TokenMaps | PyramidMaps, tuple[tuple[int, int], ...]]:
-    """The maps of a trunk, and of each its channels and its stride in pixels.
+) -> TokenMaps | PyramidMaps:
+    """Build the module that returns the feature maps of a trunk.
 
-    auxiliary_depths: depths, as shares of all blocks, whose outputs are wanted besides the last of a plain transformer.
-    Raises UnsupportedError where a model tells neither its tokens nor its stages.
+    Args:
+        trunk: The trunk.
+        layout: Its layout.
+        auxiliary_depths: Depths, as fractions of all blocks, of the further maps of a plain transformer.
+
+    Returns:
+        The module; its `shapes` are the channels and the stride in pixels of each map.
+
+    Raises:
+        UnsupportedError: The backbone has neither tokens nor stages, or too few blocks.
     """
     if layout.kind == "tokens":
         num_blocks = len(layout.blocks)
@@ -90,14 +128,25 @@ def build_feature_maps(
             raise UnsupportedError(
                 f"{num_blocks} blocks are too few for {len(hook_paths)} auxiliary heads; ask for fewer of them"
             )
-        return TokenMaps(trunk, layout.patch_size, hook_paths), ((layout.width, layout.patch_size),) * (
-            len(hook_paths) + 1
-        )
+        return TokenMaps(trunk, layout.patch_size, layout.width, hook_paths)
+    return PyramidMaps(trunk, feature_stages(trunk), channels_last=layout.kind == "windows")
+
+
+def feature_stages(trunk: nn.Module) -> list[dict[str, Any]]:
+    """Return the stages of a backbone from timm's `feature_info`, without those of stride below 4.
+
+    Args:
+        trunk: The trunk.
+
+    Returns:
+        Entries with the keys `module` (path), `num_chs` and `reduction` (stride in pixels), the finest first.
+
+    Raises:
+        UnsupportedError: timm does not describe the stages of this backbone.
+    """
     stages = [stage for stage in getattr(trunk, "feature_info", None) or [] if stage["reduction"] >= 4]
     if not stages:
         raise UnsupportedError(
             f"{type(trunk).__name__} tells neither tokens nor stages, so it has no maps for a dense head"
         )
-    hook_paths = [stage["module"] for stage in stages[:-1]]
-    shapes = tuple((int(stage["num_chs"]), int(stage["reduction"])) for stage in stages)
-    return PyramidMaps(trunk, hook_paths, channels_last=layout.kind == "windows"), shapes
+    return stages

@@ -30,7 +30,9 @@ class SideTune(Method):
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
         side, width = side_network(self.network, layout.preprocessing.size, self.pretrained)
-        return Injection(wrappers={NETWORK: partial(_SideTuned, side=side, projection=nn.Linear(width, layout.width))})
+        return Injection(
+            wrappers={NETWORK: partial(_SideTuned, side=side, projection=nn.Linear(width, layout.feature_width))}
+        )
 
 
 class _SideTuned(nn.Module):

@@ -27,7 +27,7 @@ class Ensemble(nn.Module):
         for model in models:
             model.require_classifier("an ensemble")
         first = _require_compatible(models)
-        template = TunedModel(first.backbone, first.method, first.num_classes, first.classes)
+        template = TunedModel(first.backbone, first.method, first.num_classes, first.classes, first.readout)
         for index, prompts in enumerate(template.added_modules["prompts"].children()):
             members = [list(model.added_modules["prompts"].children())[index] for model in models]
             stacked = _StackedPrompts(members)
@@ -75,6 +75,10 @@ def _require_compatible(models: Sequence[TunedModel]) -> TunedModel:
             )
         if model.method != first.method:
             raise SpecError(f"model {position} is {model.method}, the first is {first.method}; they must be the same")
+        if model.readout != first.readout:
+            raise SpecError(
+                f"model {position} has the head {model.readout}, the first has {first.readout}; they must be the same"
+            )
         if (model.num_classes, model.classes) != (first.num_classes, first.classes):
             raise SpecError(f"model {position} has other classes than the first; an ensemble answers one question")
     return first

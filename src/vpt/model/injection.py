@@ -1,18 +1,170 @@
-"""Carrying out a plan on a trunk: weights are taken over, modules are hung, and what was where is remembered."""
+"""Injection: a method and a readout applied to a structural copy of a backbone."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from vpt.attention.class_token_block import ClassTokenBlock
+from vpt.attention.detection import detect_layout, structural_copy
+from vpt.backbones.backbone import Backbone
 from vpt.backbones.layout import BackboneLayout
-from vpt.methods.base import NETWORK, Injection
+from vpt.errors import UnsupportedError, VptError
+from vpt.methods.base import NETWORK, Injection, Method
+from vpt.methods.registry import METHODS
+from vpt.model.readout import MakeHead, Readout
 
 
-def clone_trainable(trunk: nn.Module, path: str) -> Iterator[tuple[str, Tensor]]:
-    """Replace the weight at `path`, or every weight and buffer of the module there, by a copy of the method's own.
+@dataclass(frozen=True, eq=False)
+class Injected:
+    """A backbone's structure with the modules of a method, and the network in front of the head.
+
+    Attributes:
+        network: Normalized images (batch, 3, size, size) -> the head's input.
+        make_head: (width of the head's input, classes) -> head.
+        injection: The injection that the method planned.
+        layout: The layout of the trunk, as the readout adapted it.
+        wrappers: Path -> the module that replaced the one there.
+        cloned: Name -> copy of each weight and buffer of the backbone that the method trains.
+        shared_ids: Identities of the tensors that the backbone shares with the trunk.
+        original_modules: Path -> module of the trunk before injection.
+        frozen_ids: Identities of the original modules that stay in eval mode.
+        device: Device of the backbone.
+    """
+
+    network: nn.Module
+    make_head: MakeHead
+    injection: Injection
+    layout: BackboneLayout
+    wrappers: dict[str, nn.Module]
+    cloned: dict[str, Tensor]
+    shared_ids: set[int]
+    original_modules: dict[str, nn.Module]
+    frozen_ids: set[int]
+    device: torch.device
+
+
+def inject(backbone: Backbone, method: Method, readout: Readout) -> Injected:
+    """Inject the modules of a method into a structural copy of a backbone.
+
+    Args:
+        backbone: The backbone; it is not changed.
+        method: The method.
+        readout: The readout.
+
+    Returns:
+        The network and a record of the changes.
+
+    Raises:
+        UnsupportedError: The backbone does not have what the method or the readout needs.
+    """
+    trunk = structural_copy(backbone.module)
+    device = next(trunk.parameters()).device  # read now: the new modules may come first, and are made on the CPU
+    layout = readout.adapt(detect_layout(trunk, backbone.preprocessing))
+    injection = _plan(method, trunk, layout)
+    readout.check(method, injection, layout)
+    original_modules = dict(trunk.named_modules())  # kept, so that no identity is used twice
+    frozen_ids = {id(module) for module in original_modules.values()} - _trainable_module_ids(trunk, injection)
+    cloned = {f"backbone.{name}": tensor for path in injection.trainable for name, tensor in _clone(trunk, path)}
+    shared_ids = {id(tensor) for _, tensor in named_tensors(trunk)}
+    wrappers = _wrap_modules(trunk, injection)
+    if layout.cls_only and injection.pool is None:
+        _use_class_token_block(trunk, layout)
+    network, make_head = readout.connect(trunk, layout, injection)
+    if NETWORK in injection.wrappers:
+        network = wrappers[NETWORK] = injection.wrappers[NETWORK](network)
+    return Injected(
+        network, make_head, injection, layout, wrappers, cloned, shared_ids, original_modules, frozen_ids, device
+    )
+
+
+def first_modified_block(injection: Injection, layout: BackboneLayout) -> int:
+    """Return the index of the first block that depends on a trained or injected module.
+
+    Args:
+        injection: The injection.
+        layout: The layout of the trunk.
+
+    Returns:
+        The index, from 0; 0 where even the input of the first block may depend on one.
+    """
+    if not layout.blocks:
+        return 0
+    last = len(layout.blocks) - 1
+    block_indices = [
+        next(
+            (index for index, block in enumerate(layout.blocks) if f"{path}.".startswith(f"{block}.")),
+            last if path in layout.final_norms else 0,
+        )
+        for path in (*injection.trainable, *injection.wrappers)
+    ]
+    return min(block_indices, default=last)
+
+
+def named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield all parameters, then all buffers, by name."""
+    yield from module.named_parameters()
+    yield from module.named_buffers()
+
+
+def supported_methods(trunk: nn.Module, layout: BackboneLayout) -> str:
+    """Return the end of an error message: the methods of the registry that support this backbone."""
+    supported = []
+    with torch.random.fork_rng(devices=[]):
+        for name, kind in METHODS.items():
+            try:
+                kind().plan(trunk, layout)
+            except VptError:  # a side network may not take such small images
+                continue
+            supported.append(name)
+    return f"methods that fit: {', '.join(supported)}"
+
+
+def merge_weights(
+    original_modules: Mapping[str, nn.Module], wrappers: Mapping[str, nn.Module]
+) -> dict[str, Tensor] | list[str]:
+    """Merge the injected modules into the weights of the trunk.
+
+    Args:
+        original_modules: Path -> module of the trunk before injection.
+        wrappers: Path -> the module that replaced the one there.
+
+    Returns:
+        The weights under the trunk's own names, or the paths of the modules that cannot be merged.
+    """
+    unmergeable = [path for path, module in wrappers.items() if not hasattr(module, "merged_state")]
+    if unmergeable:
+        return unmergeable
+    state: dict[str, Tensor] = {}
+    for path, module in original_modules.items():
+        tensors: Mapping[str, Tensor]
+        if path in wrappers:
+            tensors = wrappers[path].merged_state()  # type: ignore[operator]
+        else:
+            persistent = module.state_dict().keys()
+            tensors = {
+                name: tensor
+                for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+                if name in persistent
+            }
+        state.update({f"{path}.{name}".lstrip("."): tensor.detach().clone() for name, tensor in tensors.items()})
+    return state
+
+
+def _plan(method: Method, trunk: nn.Module, layout: BackboneLayout) -> Injection:
+    try:
+        return method.plan(trunk, layout)
+    except UnsupportedError as error:
+        raise UnsupportedError(
+            f"{method} does not fit {type(trunk).__name__}: {error}; {supported_methods(trunk, layout)}"
+        ) from error
+
+
+def _clone(trunk: nn.Module, path: str) -> Iterator[tuple[str, Tensor]]:
+    """Replace the weight at `path`, or every weight and buffer of the module there, by a trainable copy.
 
     Yields their names in the trunk, and the copies. Weights that the backbone ties stay tied.
     """
@@ -37,80 +189,33 @@ def clone_trainable(trunk: nn.Module, path: str) -> Iterator[tuple[str, Tensor]]
                 yield f"{module_path}.{key}".lstrip("."), getattr(module, key)
 
 
-def trainable_module_ids(trunk: nn.Module, injection: Injection) -> set[int]:
-    """Identities of the modules that train as a whole, so in train mode: dropout, statistics of a batch."""
+def _trainable_module_ids(trunk: nn.Module, injection: Injection) -> set[int]:
+    """Return the identities of the modules that train as a whole, so in train mode."""
     names = {name for name, _ in trunk.named_modules()}
     return {
         id(module) for path in injection.trainable if path in names for module in trunk.get_submodule(path).modules()
     }
 
 
-def inject(trunk: nn.Module, injection: Injection) -> dict[str, nn.Module]:
-    """Put every wrap inside the trunk in its place; path -> what hangs there now."""
+def _wrap_modules(trunk: nn.Module, injection: Injection) -> dict[str, nn.Module]:
+    """Replace the modules inside the trunk by their wrappers; returns path -> wrapper."""
 
     def sort_key(path: str) -> tuple[int, bool]:
-        # Deepest first: once a block is wrapped, what is inside it has another path. Of two at one depth the leaf
-        # first, so that a wrap of attention already sees what became of the norm before it.
+        # Deepest first: once a block is wrapped, the modules inside it have other paths. Of two at one depth the leaf
+        # first, so that a wrapper of attention already sees the wrapped norm.
         return -path.count("."), any(True for _ in trunk.get_submodule(path).children())
 
-    injected = {}
+    wrappers = {}
     for path in sorted((path for path in injection.wrappers if path != NETWORK), key=sort_key):
-        injected[path] = injection.wrappers[path](trunk.get_submodule(path))
-        trunk.set_submodule(path, injected[path])
-    return injected
+        wrappers[path] = injection.wrappers[path](trunk.get_submodule(path))
+        trunk.set_submodule(path, wrappers[path])
+    return wrappers
 
 
-def first_modified_block(injection: Injection, layout: BackboneLayout) -> int:
-    """Position of the first block that depends on what the method trains or hangs; 0 where even its input may."""
-    if not layout.blocks:
-        return 0
-    last = len(layout.blocks) - 1
-    block_indices = [
-        next(
-            (index for index, block in enumerate(layout.blocks) if f"{path}.".startswith(f"{block}.")),
-            last if path in layout.final_norms else 0,
-        )
-        for path in (*injection.trainable, *injection.wrappers)
-    ]
-    return min(block_indices, default=last)
-
-
-def use_class_token_block(trunk: nn.Module, layout: BackboneLayout) -> None:
-    """Let the last block compute CLS alone, unless a method has put something of its own in that block's place."""
+def _use_class_token_block(trunk: nn.Module, layout: BackboneLayout) -> None:
+    """Let the last block compute the class token alone, unless a method has replaced that block."""
     path = layout.blocks[-1]
     block = trunk.get_submodule(path)
     block_layout = layout.block_layout(block)
     if block_layout is not None:
         trunk.set_submodule(path, ClassTokenBlock(block, block_layout))
-
-
-def named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """All parameters, then all buffers, by name."""
-    yield from module.named_parameters()
-    yield from module.named_buffers()
-
-
-def merge_weights(
-    original_modules: Mapping[str, nn.Module], injected: Mapping[str, nn.Module]
-) -> dict[str, Tensor] | list[str]:
-    """The weights of the trunk with what hangs folded in, under the trunk's own names.
-
-    original_modules: path -> module, as the trunk was. Gives a list of paths instead where something cannot be folded.
-    """
-    unmergeable = [path for path, module in injected.items() if not hasattr(module, "merged_state")]
-    if unmergeable:
-        return unmergeable
-    state: dict[str, Tensor] = {}
-    for path, module in original_modules.items():
-        tensors: Mapping[str, Tensor]
-        if path in injected:
-            tensors = injected[path].merged_state()  # type: ignore[operator]
-        else:
-            persistent = module.state_dict().keys()
-            tensors = {
-                name: tensor
-                for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
-                if name in persistent
-            }
-        state.update({f"{path}.{name}".lstrip("."): tensor.detach().clone() for name, tensor in tensors.items()})
-    return state

@@ -21,8 +21,8 @@ from vpt.core.io import write_atomic
 from vpt.core.legacy_keys import upgrade
 from vpt.data.preprocessing import Preprocessing
 from vpt.errors import SpecError, TunedFileError, VptError
-from vpt.heads.dense import parse_head
 from vpt.methods.registry import parse_method
+from vpt.model.readout import parse_readout
 from vpt.model.tuned_model import TunedModel
 
 FORMAT = 1
@@ -119,8 +119,8 @@ def save(
         scores=dict(scores or {}),
         split_options=dict(split_options or {}),
         versions=versions(),
-        head=None if tuned.dense is None else tuned.dense.without_auxiliary().spec(full=True),
-        parameter_counts={} if tuned.dense is None else tuned.counts_by_component(),
+        head=tuned.readout.for_inference().spec(full=True),
+        parameter_counts=tuned.counts_by_component(),
     )
     write_atomic(path, safetensors.torch.save(tensors, {_KEY: header.to_json()}))
     return path
@@ -160,8 +160,8 @@ def load(
         )
     shared = Backbone(found.module, found.name, header.preprocessing, found.notes)
     try:
-        dense = None if header.head is None else parse_head(header.head)
-        model = TunedModel(shared, parse_method(header.method), header.num_classes, header.classes, dense)
+        readout = parse_readout(header.head)
+        model = TunedModel(shared, parse_method(header.method), header.num_classes, header.classes, readout)
         model.load_trainable_state_dict(tensors)
     except SpecError as error:
         raise TunedFileError(f"{path} does not fit this vpt ({__version__}): {error}") from error

@@ -168,7 +168,7 @@ class Bank:
             except VptError as error:
                 yield index, error
                 continue
-            if isinstance(model, TunedModel) and model.dense is not None:
+            if isinstance(model, TunedModel) and model.is_dense:
                 segmentation_indices.append(index)
             elif isinstance(model, TunedModel):
                 by_task[request.task].append(index)

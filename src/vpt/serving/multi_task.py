@@ -19,6 +19,8 @@ from vpt.attention.kv_attention import KVAttention, PromptGroups
 from vpt.backbones import Backbone
 from vpt.errors import UnsupportedError
 from vpt.methods import VPT, Linear
+from vpt.methods.prompts import PromptKeys
+from vpt.model.injection import named_tensors
 from vpt.model.tuned_model import TunedModel
 
 
@@ -37,7 +39,7 @@ class TaskAdapter:
     @torch.inference_mode()
     def from_model(cls, model: TunedModel) -> TaskAdapter | None:
         """That of a tuned model; None where its method does more than give attention further keys."""
-        paths = model.prompt_keys()
+        paths = _prompt_keys(model)
         if paths is None:
             return None
         weight = next(model.trunk.parameters())
@@ -101,7 +103,7 @@ def _insert_prompt_slots(backbone: Backbone) -> tuple[nn.Module, list[_PromptSlo
     """The backbone's network with a slot at each attention that prompts can reach; none where they cannot."""
     try:
         prompted = TunedModel(backbone, VPT(length=1, dropout=0.0), 1)
-        keys = prompted.prompt_keys()
+        keys = _prompt_keys(prompted)
     except UnsupportedError:
         keys = None
     if keys is None:
@@ -111,3 +113,24 @@ def _insert_prompt_slots(backbone: Backbone) -> tuple[nn.Module, list[_PromptSlo
         if isinstance(module, KVAttention) and id(module.kv_prompts) in slots:
             module.kv_prompts = slots[id(module.kv_prompts)]
     return prompted.network, list(slots.values())
+
+
+def _prompt_keys(model: TunedModel) -> dict[str, PromptKeys] | None:
+    """Return path of an attention -> its prompts, where the model has learned nothing but prompts and a head.
+
+    Empty where only the head trains; None where the method does more, or the head reads another feature.
+    """
+    wrappers = model.wrappers()
+    keys = {
+        path: module.kv_prompts
+        for path, module in wrappers.items()
+        if isinstance(module, KVAttention) and not module.num_positionless and isinstance(module.kv_prompts, PromptKeys)
+    }
+    learned = [model.head, *(key.prompts for key in keys.values() if isinstance(key.prompts, nn.Module))]
+    known = {id(tensor) for module in learned for _, tensor in named_tensors(module)}
+    only_prompts_and_head = len(keys) == len(wrappers) and all(
+        id(tensor) in known for tensor in model.trainable_state_dict().values()
+    )
+    if not only_prompts_and_head or not model.reads_backbone_feature:
+        return None
+    return keys if all(key.windows_per_image == 1 for key in keys.values()) else None

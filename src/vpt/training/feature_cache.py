@@ -143,10 +143,9 @@ def _cache_key(
     digest.update(dataset.examples.pixels.data)
     if oversized is not None:
         digest.update(oversized.data)
-    if (
-        model.injected_modules or model.has_custom_pool
-    ):  # what hangs and never trains, such as fixed prompts, is part of it
+    if model.injected_modules or not model.reads_backbone_feature:  # fixed prompts, for one, change the features
         digest.update(model.method.spec(full=True).encode())
+        digest.update((model.readout.spec(full=True) or "").encode())
         heads = {id(tensor) for _, tensor in named_tensors(model.head)}
         for name, tensor in sorted(model.trainable_state_dict().items()):
             if id(tensor) not in heads:

@@ -148,12 +148,12 @@ def _init_head_from_probe(model: TunedModel, examples: Examples, config: Trainin
     A head that reads another feature, such as the mean of prompts, is probed on that, as it is before any training.
     """
     device, probe_config = next(model.parameters()).device, config.probe_config()
-    probe = TunedModel(model.backbone, Linear(), model.num_classes).to(device)
+    probe = TunedModel(model.backbone, Linear(), model.num_classes, readout=model.readout).to(device)
     if not isinstance(model.head, nn.Linear):
         raise SpecError(f"probe_epochs trains a linear head, but {model.method} has another; leave probe_epochs at 0")
     probe.head.load_state_dict(model.head.state_dict())
     dataset, bf16 = DeviceDataset(examples, model.backbone.preprocessing, device), probe_config.use_bf16(device)
-    if model.has_custom_pool:
+    if not model.reads_backbone_feature:
         dataset.features = compute_features(model, dataset, bf16, cache).to(device)
     else:
         cache_frozen_features(probe, probe_config, dataset, cache=cache)

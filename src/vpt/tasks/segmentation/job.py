@@ -144,7 +144,7 @@ def tune_segmentation(
         history,
         metrics,
         data=dataset.name,
-        head=str(model.dense),
+        head=str(model.readout),
         eval_split=eval_split,
         miou=scores.miou,
         pixel_accuracy=scores.pixel_accuracy,

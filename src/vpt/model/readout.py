@@ -1,0 +1,216 @@
+"""Readouts: the outputs of a backbone that the head of a tuned model reads.
+
+`Pooled` reads the pooled feature of an image and `Dense` the feature maps. A tuned model asks its readout and knows
+no other difference between the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from vpt.attention.detection import FeatureExtractor, probe_image
+from vpt.backbones.layout import BackboneLayout
+from vpt.core import spec
+from vpt.errors import UnsupportedError
+from vpt.heads.dense import HEADS, DenseHead, upsample
+from vpt.heads.feature_maps import build_feature_maps
+from vpt.methods.base import NETWORK, Injection, Method
+
+MakeHead = Callable[[int, int], nn.Module]
+
+
+@dataclass(frozen=True)
+class Readout:
+    """Base of all readouts: reads the pooled feature, (batch, d).
+
+    Attributes:
+        is_dense: True where every pixel gets a class, False where every image does.
+    """
+
+    is_dense: ClassVar[bool] = False
+
+    def adapt(self, layout: BackboneLayout) -> BackboneLayout:
+        """Return the layout that a method plans for.
+
+        Args:
+            layout: The layout of the backbone.
+
+        Returns:
+            The layout in which the outputs that this readout reads are marked as read.
+        """
+        return layout
+
+    def check(self, method: Method, injection: Injection, layout: BackboneLayout) -> None:
+        """Check that a method and this readout go together.
+
+        Args:
+            method: The method, for the message.
+            injection: The injection that the method planned.
+            layout: The layout that `adapt` returned.
+
+        Raises:
+            UnsupportedError: The method replaces what this readout reads, or the readout needs another backbone.
+        """
+
+    def connect(self, trunk: nn.Module, layout: BackboneLayout, injection: Injection) -> tuple[nn.Module, MakeHead]:
+        """Build the network in front of the head, and the function that makes a head.
+
+        Args:
+            trunk: The trunk with its injected modules.
+            layout: The layout that `adapt` returned.
+            injection: The injection that the method planned.
+
+        Returns:
+            The network from normalized images (batch, 3, size, size) to the head's input, and a function
+            (width of that input, classes) -> head.
+        """
+        return FeatureExtractor(trunk, injection.pool), injection.make_head or linear_head
+
+    def verify(self, method: Method, network: nn.Module, trunk: nn.Module, layout: BackboneLayout) -> None:
+        """Run the network on one image and check the shape of its output.
+
+        Args:
+            method: The method, for the message.
+            network: The network that `connect` built.
+            trunk: The trunk inside it.
+            layout: The layout that `adapt` returned.
+
+        Raises:
+            UnsupportedError: The output has another shape than the head expects.
+        """
+
+    def resize_logits(self, logits: Tensor, size: Sequence[int]) -> Tensor:
+        """Return the logits at the size in which they are compared with labels.
+
+        Args:
+            logits: The output of the head.
+            size: Height and width of the images in pixels.
+
+        Returns:
+            (batch, classes) as given, or (batch, classes, height, width) where every pixel gets a class.
+        """
+        return logits
+
+    def for_inference(self) -> Readout:
+        """Return the readout that a tuned file records: without what only training reads."""
+        return self
+
+    def spec(self, *, full: bool = False) -> str | None:
+        """Return the text of this readout.
+
+        Args:
+            full: Write out every field. Default: only the fields that differ from their default.
+
+        Returns:
+            The text that `attach(head=...)` takes; None for the default.
+        """
+        return None
+
+    def __str__(self) -> str:
+        return self.spec() or "linear"
+
+
+@dataclass(frozen=True)
+class Pooled(Readout):
+    """The pooled feature of an image, (batch, d), and a linear head unless the method has a head of its own."""
+
+
+@dataclass(frozen=True)
+class Dense(Readout):
+    """The feature maps of an image, and a dense head.
+
+    Args:
+        head: The dense head.
+    """
+
+    is_dense: ClassVar[bool] = True
+
+    head: DenseHead
+
+    def adapt(self, layout: BackboneLayout) -> BackboneLayout:
+        return replace(layout, reads_class_token=False, cls_only=False)  # every patch is read, the class token is not
+
+    def check(self, method: Method, injection: Injection, layout: BackboneLayout) -> None:
+        for invalid, reason in (
+            (injection.make_head is not None, "it has a head of its own, for one feature per image"),
+            (injection.pool is not None, "it pools the tokens to one feature; leave output at its default"),
+            (
+                NETWORK in injection.wrappers,
+                "it changes the image or the feature as a whole, and a dense head reads maps in place",
+            ),
+        ):
+            if invalid:
+                raise UnsupportedError(f"{method} does not go with the dense head {self.head}: {reason}")
+        if self.head.needs_pyramid and layout.kind == "tokens":
+            raise UnsupportedError(
+                f"the head {self.head} needs maps of several resolutions, and a plain transformer has one: setr_pup"
+            )
+
+    def connect(self, trunk: nn.Module, layout: BackboneLayout, injection: Injection) -> tuple[nn.Module, MakeHead]:
+        network = build_feature_maps(trunk, layout, self.head.auxiliary_depths)
+        return network, partial(_build_decoder, self.head, tuple(channels for channels, _ in network.shapes))
+
+    @torch.no_grad()
+    def verify(self, method: Method, network: Any, trunk: nn.Module, layout: BackboneLayout) -> None:
+        size = layout.preprocessing.size
+        found = [tuple(feature_map.shape) for feature_map in network(probe_image(trunk, size))]
+        expected = [(1, channels, *(-(-size // stride),) * 2) for channels, stride in network.shapes]
+        if found != expected:
+            raise UnsupportedError(
+                f"{method} gives maps of {found} at {size} px, and the dense head {self.head} needs {expected}; "
+                "choose an image size that the strides divide, or another method"
+            )
+
+    def resize_logits(self, logits: Tensor, size: Sequence[int]) -> Tensor:
+        return upsample(logits, size)
+
+    def for_inference(self) -> Dense:
+        return Dense(self.head.without_auxiliary())
+
+    def spec(self, *, full: bool = False) -> str:
+        return self.head.spec(full=full)
+
+
+def parse_readout(head: str | DenseHead | Readout | None) -> Readout:
+    """Return the readout of a head.
+
+    Args:
+        head: A readout, a dense head or its text such as `setr_pup(channels=128)`; None is `Pooled()`.
+
+    Returns:
+        The readout.
+
+    Raises:
+        SpecError: The text cannot be read.
+    """
+    if head is None:
+        return Pooled()
+    if isinstance(head, Readout):
+        return head
+    return Dense(spec.parse(head, HEADS) if isinstance(head, str) else head)
+
+
+def linear_head(width: int, num_classes: int) -> nn.Linear:
+    """Return a linear layer with small random weights and zero biases.
+
+    Args:
+        width: Channels of the input.
+        num_classes: Channels of the output.
+
+    Returns:
+        The layer.
+    """
+    head = nn.Linear(width, num_classes)
+    nn.init.normal_(head.weight, std=0.01)
+    nn.init.zeros_(head.bias)
+    return head
+
+
+def _build_decoder(head: DenseHead, channels: Sequence[int], _: int, num_classes: int) -> nn.Module:
+    return head.build(channels, num_classes)
