@@ -1,0 +1,61 @@
+"""Sample data for the pages, drawn once, and a file tuned on them."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pages import ROOT
+from running import Session
+
+from vpt.cli import main
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with photos/, roads/, inbox/, new.jpg and street.png, as `make_data.py` draws them, but smaller."""
+    spec = importlib.util.spec_from_file_location("make_data", ROOT / "docs" / "examples" / "make_data.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    root = tmp_path_factory.mktemp("sample")
+    module.main(root, images=15)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tuned(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with photos.safetensors and its run directory."""
+    folder = tmp_path_factory.mktemp("tuned")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        shutil.copytree(sample / "photos", "photos")
+        main(["tune", "photos/", "--out", "photos.safetensors", "--epochs", "12", "--batch-size", "16"])
+    return folder
+
+
+@pytest.fixture
+def workspace(sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder of a page: a copy of the sample data."""
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    folder = tmp_path / "page"
+    shutil.copytree(sample, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def session() -> Iterator[Session]:
+    """A session with a free port."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+    opened = Session(port)
+    yield opened
+    opened.close()
