@@ -1,4 +1,4 @@
-"""docs/data.md tells what the rows say. To bring it up to date: python tests/data/test_docs.py"""
+"""The table of tasks in docs/how-to/benchmark-data.md. To update it: python tests/docs/test_task_table.py"""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vpt.datasets.catalog import TASKS
 
-PAGE = Path(__file__).parents[2] / "docs" / "data.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "benchmark-data.md"
 BEGIN, END = "<!-- tasks -->\n", "<!-- /tasks -->"
 
 
@@ -19,7 +19,7 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def test_the_table_is_in_step() -> None:
+def test_task_table_equals_the_catalog() -> None:
     assert PAGE.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0] == table()
 
 
