@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).parents[1]
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
 
 project = "vpt"
 author = "The vpt developers"
@@ -73,3 +75,59 @@ html_theme_options = {
 html_sidebars = {"index": [], "start": [], "methods": [], "faq": []}
 html_static_path = ["_static"]
 html_show_sourcelink = False
+
+# Pages that live elsewhere in the repository: each build copies them into this folder.
+COPIES = DOCS / "repository"
+COPIED = (
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "benchmarks/README.md",
+    "benchmarks/results/accuracy.md",
+    "benchmarks/results/segmentation.md",
+    "benchmarks/results/four_sets/README.md",
+    "benchmarks/results/ablations/README.md",
+)
+_LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^]]*)\]\((?P<path>[^)\s#:]+)(?P<anchor>#[^)\s]*)?\)")
+
+
+def copy_pages(*_: Any) -> None:
+    """Copy the pages from elsewhere; one that is unchanged keeps its time, so that it is not built again."""
+    for name in COPIED:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        target = COPIES / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.is_file() or target.read_text(encoding="utf-8") != text:
+            target.write_text(text, encoding="utf-8")
+
+
+def resolve_links(app: Any, docname: str, source: list[str]) -> None:
+    """Point links that work in the repository to pages of this site; a link to any other file becomes text."""
+    page = DOCS / f"{docname}.md"
+    copied = page.is_relative_to(COPIES)
+    folder = (ROOT / page.relative_to(COPIES) if copied else page).parent
+
+    def resolve(match: re.Match[str]) -> str:
+        target = Path(os.path.normpath(folder / match["path"]))
+        if not target.is_relative_to(ROOT) or not target.exists():
+            return match[0]  # not a file of the repository: left to Sphinx, which knows whether it is one of its pages
+        if match["image"] or (target.is_relative_to(DOCS) and not copied):
+            return f"{match['image']}[{match['text']}]({_relative(target, page)}{match['anchor'] or ''})"
+        if target.is_relative_to(DOCS):
+            return f"[{match['text']}](/{target.relative_to(DOCS).as_posix()}{match['anchor'] or ''})"
+        name = target.relative_to(ROOT).as_posix()
+        if name in COPIED:
+            return f"[{match['text']}](/repository/{name}{match['anchor'] or ''})"
+        return match["text"] if match["text"].startswith("`") else f"{match['text']} (`{name}` in the repository)"
+
+    source[0] = _LINK.sub(resolve, source[0])
+
+
+def _relative(target: Path, page: Path) -> str:
+    return Path(os.path.relpath(target, page.parent)).as_posix()
+
+
+def setup(app: Any) -> None:
+    """Register the two steps above."""
+    app.connect("config-inited", copy_pages)
+    app.connect("source-read", resolve_links)

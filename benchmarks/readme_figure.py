@@ -1,0 +1,128 @@
+"""The figure of the README: cost of deep prompts by their number, and accuracy on four sets.
+
+    python benchmarks/readme_figure.py              draw docs/readme-figure.svg from the records in results/
+    python benchmarks/readme_figure.py --measure    measure the cost first (some minutes of a quiet core)
+
+The cost is that of a forward pass of ViT-S/16, 224 px, fp32, over that of timm's frozen forward. All variants run in one
+process, in turns, every second round backward; ratios are taken within a round, of the time that the process itself computed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import timm
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from attention import VIT, make_inference, make_variant
+from measure import CLOCKS, format_quartiles, summarize, time_paired
+from report import RESULTS_DIR, write_section
+
+LENGTHS = (0, 10, 50, 100, 150, 200)
+VARIANTS = {"plain": "textbook, plain attention", "fused": "textbook, fused attention", "vpt": "vpt"}
+STYLE = {"plain": ("#8a8f98", "--"), "fused": ("#4c72b0", "--"), "vpt": ("#d9792b", "-")}
+ROWS = {
+    "linear": ("linear probe", "#8a8f98"),
+    'vpt(depth="shallow", dropout=0)': ("VPT-shallow", "#e8b98a"),
+    "vpt(dropout=0)": ("VPT-deep", "#d9792b"),
+    "full": ("full fine-tuning", "#4c72b0"),
+}
+SETS = {"signdigits": "sign digits", "rsscn7": "RSSCN7", "dtd10": "DTD-10", "caltech101": "Caltech-101"}
+FIGURE = Path(__file__).parents[1] / "docs" / "readme-figure.svg"
+
+
+def measure_cost(batch: int, rounds: int) -> None:
+    """Measure every variant at every number of prompts, and write the record."""
+    model = timm.create_model(VIT, num_classes=0).eval()
+    images = torch.randn(batch, 3, 224, 224)
+    variants = {"frozen": make_inference(make_variant("frozen", 0, model), images)}
+    for length in LENGTHS:
+        for variant in VARIANTS:
+            network = make_variant("linear" if variant == "vpt" and not length else variant, length, model)
+            variants[f"{variant} {length}"] = make_inference(network, images)
+    values = summarize(time_paired(variants, rounds, clock=CLOCKS["cpu"]), "frozen")
+    rows = [
+        f"| {name} | "
+        + " | ".join(format_quartiles(values[f"{variant} {length}"]["times_reference"]) for length in LENGTHS)
+        + " |"
+        for variant, name in VARIANTS.items()
+    ]
+    table = "\n".join(
+        [
+            f"**Inference by number of deep prompts**, ViT-S/16, batch {batch}, fp32: times the frozen timm forward; median "
+            f"and quartiles of {rounds} rounds, in processor time.",
+            "",
+            f"| prompts per block | {' | '.join(map(str, LENGTHS))} |",
+            f"|---|{'---:|' * len(LENGTHS)}",
+            *rows,
+        ]
+    )
+    command = f"python benchmarks/readme_figure.py --measure --batch {batch} --rounds {rounds}"
+    write_section("readme_figure", "cost", values, command, table)
+
+
+def draw_cost(axes: Axes, values: dict[str, Any]) -> None:
+    """Draw the cost by number of prompts; the band is from the lower to the upper quartile."""
+    for variant, name in VARIANTS.items():
+        color, line = STYLE[variant]
+        points = [values[f"{variant} {length}"]["times_reference"] for length in LENGTHS]
+        axes.plot(LENGTHS, [p["median"] for p in points], line, color=color, marker="o", markersize=4, label=name)
+        axes.fill_between(LENGTHS, [p["low"] for p in points], [p["high"] for p in points], color=color, alpha=0.2)
+    axes.axhline(1, color="#444444", linewidth=0.8)
+    axes.text(200, 1.03, "frozen backbone", ha="right", va="bottom", fontsize=8, color="#444444")
+    axes.set(xlabel="prompts per block", ylabel="cost of a forward pass (frozen = 1)", ylim=(0, None))
+    axes.set_title("Deep prompts at the cost of the frozen backbone", fontsize=10)
+    axes.legend(frameon=False, fontsize=8, loc="upper left")
+
+
+def draw_accuracy(axes: Axes, runs: list[dict[str, Any]]) -> None:
+    """Draw mean and standard deviation of the top-1 on each set."""
+    width = 0.8 / len(ROWS)
+    for column, (row, (name, color)) in enumerate(ROWS.items()):
+        for place, task in enumerate(SETS):
+            found = [run["result"] for run in runs if run["row"] == row and run["task"] == task]
+            top1 = [100 * result["top1"] for result in found]
+            x = place + (column - (len(ROWS) - 1) / 2) * width
+            mean = statistics.mean(top1)
+            label = name if place == 0 else None
+            axes.bar(x, mean, width * 0.92, yerr=statistics.stdev(top1), color=color, label=label, error_kw={"lw": 0.8})
+            axes.text(x, 70.5, f"{mean:.1f}", ha="center", va="bottom", fontsize=6.5, rotation=90, color="white")
+    axes.set(ylim=(70, 100), ylabel="test top-1, %, n = 3 seeds (axis from 70)")
+    axes.set_xticks(range(len(SETS)), SETS.values())
+    axes.set_title("DeiT-Tiny, 800 to 1,000 labeled images a set", fontsize=10)
+    axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper right")
+
+
+def draw() -> None:
+    """Draw both panels from the stored records."""
+    cost = json.loads((RESULTS_DIR / "readme_figure.json").read_text(encoding="utf-8"))["cost"]["values"]
+    runs = json.loads((RESULTS_DIR / "accuracy.json").read_text(encoding="utf-8"))["runs"]
+    with mpl.rc_context({"svg.hashsalt": "vpt", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(9.6, 3.4), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        draw_cost(left, cost)
+        draw_accuracy(right, runs)
+        figure.savefig(FIGURE, metadata={"Date": None}, facecolor="white")
+
+
+def main() -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--measure", action="store_true", help="measure the cost anew")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=8)
+    options = parser.parse_args()
+    if options.measure:
+        measure_cost(options.batch, options.rounds)
+    draw()
+
+
+if __name__ == "__main__":
+    main()
