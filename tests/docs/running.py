@@ -85,7 +85,7 @@ class Session:
     def _python(self, source: str) -> None:
         """Run Python; comments behind and below a call of `print` are what it prints."""
         for statement, expected in statements(source):
-            code = compile(ast.Module([statement], []), "<page>", "exec")
+            code = compile(ast.Module([statement], []), "<page>", "exec", dont_inherit=True)
             out = io.StringIO()
             with _described(f"line {statement.lineno} of the block"), contextlib.redirect_stdout(out):
                 exec(code, self.names)
@@ -109,7 +109,7 @@ class Session:
         if self.code and "error:" not in output.lower():
             raise WrongPageError(f"`{command}` ends with {self.code}:\n{out}{err}")
         if output:
-            _compare(output, err if self.code else out)
+            _compare(output, _last_error(err) if self.code else out)
 
     def _serve(self, command: str) -> None:
         server = subprocess.Popen([sys.executable, "-m", *shlex.split(command)])
@@ -155,6 +155,12 @@ def statements(source: str) -> Iterator[tuple[ast.stmt, str]]:
                 below += 1
             expected = "".join(f"{line}\n" for line in lines)
         yield statement, expected
+
+
+def _last_error(printed: str) -> str:
+    """Return standard error from the line of the error on, without the progress and the notes before it."""
+    found = re.search(r"^(Usage|error|Error):? ", printed, re.MULTILINE)
+    return printed[found.start() :] if found else printed
 
 
 def _compare(expected: str, printed: str) -> None:
