@@ -3,8 +3,8 @@
     python benchmarks/readme_figure.py              draw docs/readme-figure.svg from the records in results/
     python benchmarks/readme_figure.py --measure    measure the cost first (some minutes of a quiet core)
 
-The cost is that of a forward pass of ViT-S/16, 224 px, fp32, over that of timm's frozen forward. All variants run in one
-process, in turns, every second round backward; ratios are taken within a round, of the time that the process itself computed.
+The cost is that of a forward pass of ViT-S/16, 224 px, fp32, relative to timm's frozen forward. All variants run in one
+process, in turns, every second round backward; ratios are taken within a round, of the process's processor time.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def measure_cost(batch: int, rounds: int) -> None:
     ]
     table = "\n".join(
         [
-            f"**Inference by number of deep prompts**, ViT-S/16, batch {batch}, fp32: times the frozen timm forward; median "
-            f"and quartiles of {rounds} rounds, in processor time.",
+            f"**Inference by number of deep prompts**, ViT-S/16, batch {batch}, fp32: times the frozen timm forward; "
+            f"median and quartiles of {rounds} rounds, in processor time.",
             "",
             f"| prompts per block | {' | '.join(map(str, LENGTHS))} |",
             f"|---|{'---:|' * len(LENGTHS)}",
@@ -76,7 +76,7 @@ def draw_cost(axes: Axes, values: dict[str, Any]) -> None:
         axes.plot(LENGTHS, [p["median"] for p in points], line, color=color, marker="o", markersize=4, label=name)
         axes.fill_between(LENGTHS, [p["low"] for p in points], [p["high"] for p in points], color=color, alpha=0.2)
     axes.axhline(1, color="#444444", linewidth=0.8)
-    axes.text(200, 1.03, "frozen backbone", ha="right", va="bottom", fontsize=8, color="#444444")
+    axes.text(200, 0.95, "frozen backbone", ha="right", va="top", fontsize=8, color="#444444")
     axes.set(xlabel="prompts per block", ylabel="cost of a forward pass (frozen = 1)", ylim=(0, None))
     axes.set_title("Deep prompts at the cost of the frozen backbone", fontsize=10)
     axes.legend(frameon=False, fontsize=8, loc="upper left")
