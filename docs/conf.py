@@ -57,7 +57,11 @@ if os.environ.get("VPT_DOCS_INTERSPHINX"):
     }
 nitpick_ignore_regex = [
     (r"py:.*", r"(torch|numpy|np|PIL|timm|click|pathlib|collections|typing|dataclasses|enum|starlette|datasets)\b.*"),
-    (r"py:.*", r"(Tensor|nn|Image|NDArray|npt|Path|Iterable|Iterator|Mapping|Sequence|Callable|Literal|Any|Self)\b.*"),
+    (r"py:.*", r"(vpt\.model\.)?(readout|split_forward|Readout|SplitForward)\b.*"),  # internal
+    (
+        r"py:.*",
+        r"(Tensor|Module|nn|Image|NDArray|npt|Path|Iterable|Iterator|Mapping|Sequence|Callable|Literal|Any|Self)\b.*",
+    ),
     (r"py:.*", r"(bool|bytes|dict|float|frozenset|int|list|None|object|set|str|tuple|type|optional)"),
     (r"py:.*", r"(ABC|IntEnum|Exception|BaseException|OSError|RuntimeError|ValueError|TypeError|KeyError)"),
 ]

@@ -11,7 +11,8 @@ from sybil import Document, Region
 from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)]
+_BUILT = {"_build", "repository"}  # what a build of the site makes
+PAGES = [ROOT / "README.md", *sorted(p for p in (ROOT / "docs").rglob("*.md") if not _BUILT & set(p.parts))]
 CODE = ("python", "console", "toml", "json")  # what a test runs or reads
 TEXT = ("text", "bibtex", "")  # what a person reads
 REASONS = ("network", "gpu", "cluster")
