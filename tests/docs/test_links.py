@@ -45,7 +45,7 @@ def test_readme_first_code_is_at_line_15_or_before() -> None:
 
 
 def test_prose_lines_wrap_at_120() -> None:
-    for page in TEXTS:
+    for page in TEXTS[:-1]:  # scripts write lines of the last one
         fenced = False
         for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
             fenced ^= line.startswith("```")
