@@ -13,7 +13,8 @@ from test_training import differences
 from two_processes import RECIPE, examples, model
 from vpt import TunedModel
 from vpt.errors import DataError, SpecError
-from vpt.training import Callback, Examples, class_prototypes, train
+from vpt.tasks.classification import train
+from vpt.training import Callback, Examples, class_prototypes
 from vpt.training.batches import DeviceDataset
 from vpt.training.evaluation import predict_logits
 from vpt.training.feature_cache import cache_frozen_features
@@ -62,7 +63,7 @@ def test_features_of_fixed_prompts_are_their_own(tmp_path):
         dataset = DeviceDataset(examples(), tuned.backbone.preprocessing, torch.device("cpu"))
         with torch.no_grad():
             wanted = predict_logits(tuned, dataset)
-        network = cache_frozen_features(tuned, RECIPE, dataset, cache=tmp_path)
+        network = cache_frozen_features(tuned, dataset, cache=tmp_path)
         assert (predict_logits(network, dataset) - wanted).abs().max() < 1e-4
         assert len(list(tmp_path.iterdir())) == number + 1
     with pytest.raises(SpecError, match="hangs something that every seed draws anew"):
@@ -74,7 +75,7 @@ def test_features_that_a_head_reads_otherwise_are_kept_apart(tmp_path):
     for name in ("linear", "linear(output=image_mean)", "linear(output=cls_image_mean)"):
         tuned = model(name)
         dataset = DeviceDataset(examples(), tuned.backbone.preprocessing, torch.device("cpu"))
-        cache_frozen_features(tuned, RECIPE, dataset, cache=tmp_path)
+        cache_frozen_features(tuned, dataset, cache=tmp_path)
         found.append(dataset.features)
     cls, mean, both = found
     assert not torch.equal(cls, mean)
@@ -84,17 +85,17 @@ def test_features_that_a_head_reads_otherwise_are_kept_apart(tmp_path):
 @pytest.mark.parametrize("augment", ["flip", "random_crop"])
 def test_augmentation_goes_past_the_cache_and_repeats(augment):
     oversized = Examples(np.random.default_rng(0).integers(0, 256, (24, 3, 36, 36), np.uint8), examples().labels)
-    config = replace(RECIPE, augment=augment)
+    config = RECIPE.replace(augment=augment)
     first, second, plain = model("linear"), model("linear"), model("linear")
     train(first, oversized, config)
     train(second, oversized, config)
-    train(plain, oversized, replace(config, augment="none"))
+    train(plain, oversized, config.replace(augment="none"))
     assert differences(first, second) == 0
     assert differences(first, plain) > 0
 
 
 def test_random_crops_of_each_image_are_drawn_once_and_their_features_kept(tmp_path, monkeypatch):
-    config = replace(RECIPE, augment="random_resized_crop")
+    config = RECIPE.replace(augment="random_resized_crop")
     heard: list[str] = []
     callback = Callback()
     monkeypatch.setattr(callback, "on_note", heard.append)
@@ -107,21 +108,21 @@ def test_random_crops_of_each_image_are_drawn_once_and_their_features_kept(tmp_p
     monkeypatch.setattr("vpt.training.feature_cache.predict_logits", None)  # nothing is computed a second time
     train(second, examples(), config, validation=examples(), cache=tmp_path)
     assert differences(first, second) == 0
-    train(plain, examples(), replace(config, augment="none"), cache=tmp_path)
+    train(plain, examples(), config.replace(augment="none"), cache=tmp_path)
     assert differences(first, plain) > 0
 
 
 def test_random_crops_where_more_than_the_head_trains(tmp_path):
     tuned = model()
-    history = train(tuned, examples(), replace(RECIPE, augment="random_resized_crop", epochs=4))
+    history = train(tuned, examples(), RECIPE.replace(augment="random_resized_crop", epochs=4))
     assert history[-1].train_loss < history[0].train_loss
-    train(model(), examples(), replace(RECIPE, augment="random_resized_crop", probe_epochs=2), cache=tmp_path)
+    train(model(), examples(), RECIPE.replace(augment="random_resized_crop", probe_epochs=2), cache=tmp_path)
     assert len(list(tmp_path.iterdir())) == 17  # the probe learns from crops, too
 
 
 def test_random_crops_are_cut_from_larger_images_where_they_are_given(tmp_path):
     """All features of crops change with the larger images; those of the images as they are do not."""
-    config, small = replace(RECIPE, augment="random_resized_crop"), examples()
+    config, small = RECIPE.replace(augment="random_resized_crop"), examples()
     oversized = np.random.default_rng(1).integers(0, 256, (len(small), 3, 45, 45), np.uint8)
     first, second = model("linear"), model("linear")
     train(first, small, config, cache=tmp_path)

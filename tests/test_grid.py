@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -13,7 +12,8 @@ from families import backbone_of
 from two_processes import RECIPE, examples
 from vpt import Linear, TunedModel, attach
 from vpt.errors import SpecError, TrainingError, UnsupportedError
-from vpt.training import TrainingConfig, train, train_head_grid
+from vpt.tasks.classification import ClassificationConfig, train
+from vpt.training import train_head_grid
 from vpt.training.stacked_heads import StackedHeads
 
 GRID = [
@@ -31,15 +31,15 @@ def begun(method: str, seed: int) -> TunedModel:
 @pytest.mark.parametrize("method", ["linear", "mlp(layers=3, dropout=0.3)"])
 def test_each_point_is_what_it_is_alone(method: str, optimizer: str) -> None:
     data, val = examples(17), examples(9, seed=1)  # 17 = 2 * 8 + 1: the last batch is a single image
-    base = replace(RECIPE, optimizer=optimizer, epochs=4, batch_size=8)
+    base = RECIPE.replace(optimizer=optimizer, epochs=4, batch_size=8)
     if method != "linear":  # large steps through a ReLU make differences of rounding grow
-        base = replace(base, head_lr_scale=0.02 if optimizer == "sgd" else 0.002)
+        base = base.replace(head_lr_scale=0.02 if optimizer == "sgd" else 0.002)
     # Seeds with another number of settings are trained in a pass of their own.
-    configs = [replace(base, **point) for point in [*GRID, {"seed": 5, "learning_rate": 0.5}]]
-    configs[1] = replace(configs[1], head_lr_scale=base.head_lr_scale / 3)
+    configs = [base.replace(**point) for point in [*GRID, {"seed": 5, "learning_rate": 0.5}]]
+    configs[1] = configs[1].replace(head_lr_scale=base.training.head_lr_scale / 3)
     found = train_head_grid(begun(method, 11), data, configs, validation=val)
     for config, point in zip(configs, found, strict=True):
-        alone = begun(method, config.seed)
+        alone = begun(method, config.training.seed)
         history = train(alone, data, config, validation=val)
         assert point.error is None
         pairs = zip(point.head.state_dict().values(), alone.head.state_dict().values(), strict=True)
@@ -54,14 +54,14 @@ def test_each_point_is_what_it_is_alone(method: str, optimizer: str) -> None:
 
 
 def test_a_point_that_diverges_leaves_the_others_alone() -> None:
-    configs = [replace(RECIPE, epochs=3, learning_rate=rate) for rate in (1.0, 1e38)]
+    configs = [RECIPE.replace(epochs=3, learning_rate=rate) for rate in (1.0, 1e38)]
     good, bad = train_head_grid(begun("linear", 0), examples(), configs)
-    alone = begun("linear", RECIPE.seed)
+    alone = begun("linear", RECIPE.training.seed)
     train(alone, examples(), configs[0])
     assert torch.allclose(good.head.weight, alone.head.weight, atol=1e-4)
     assert good.error is None and good.history[-1].val_loss is None
     with pytest.raises(TrainingError) as raised:
-        train(begun("linear", RECIPE.seed), examples(), configs[1])
+        train(begun("linear", RECIPE.training.seed), examples(), configs[1])
     assert str(bad.error) == str(raised.value)
     assert len(bad.history) < 3
 
@@ -77,7 +77,7 @@ def test_a_point_that_diverges_leaves_the_others_alone() -> None:
 )
 def test_what_cannot_be_trained_at_once_is_refused(method: str, changes: list[dict[str, object]], message: str) -> None:
     with pytest.raises(SpecError, match=message):
-        train_head_grid(begun(method, 0), examples(), [replace(RECIPE, **change) for change in changes])
+        train_head_grid(begun(method, 0), examples(), [RECIPE.replace(**change) for change in changes])
 
 
 def test_an_unknown_layer_is_named() -> None:
@@ -88,5 +88,5 @@ def test_an_unknown_layer_is_named() -> None:
 def test_the_model_stays_as_it_is() -> None:
     model = begun("linear", 0)
     before = model.head.weight.detach().clone()
-    train_head_grid(model, examples(), [replace(TrainingConfig.for_method(Linear()), epochs=1)])
+    train_head_grid(model, examples(), [ClassificationConfig.for_method(Linear()).replace(epochs=1)])
     assert torch.equal(model.head.weight, before)

@@ -11,7 +11,8 @@ from torch.nn.functional import cross_entropy
 from families import backbone_of, images
 from two_processes import RECIPE, examples
 from vpt import TunedModel, attach
-from vpt.training import Callback, EpochMetrics, TrainingConfig, feature_cache, train
+from vpt.tasks.classification import ClassificationConfig, train
+from vpt.training import Callback, EpochMetrics, feature_cache
 
 LABELS = torch.tensor([0, 1, 2, 1])
 
@@ -66,7 +67,7 @@ class Count(Callback):
         self.notes.append(text)
 
 
-def trained(config: TrainingConfig) -> tuple[TunedModel, list[EpochMetrics], Count]:
+def trained(config: ClassificationConfig) -> tuple[TunedModel, list[EpochMetrics], Count]:
     model = tuned("vit", "partial(k=1)")
     count = Count(model)
     history = train(model, examples(), config, validation=examples(8, seed=1), callback=count)
@@ -74,7 +75,7 @@ def trained(config: TrainingConfig) -> tuple[TunedModel, list[EpochMetrics], Cou
 
 
 def test_training_is_the_same_and_the_stem_runs_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = replace(RECIPE, optimizer="adamw", learning_rate=0.01)
+    config = RECIPE.replace(optimizer="adamw", learning_rate=0.01)
     apart, history, count = trained(config)
     assert count.calls == 3 and not count.notes  # one image to know the size, and each set once
     monkeypatch.setattr(feature_cache, "MAX_ACTIVATION_BYTES", 1000)
@@ -90,6 +91,6 @@ def test_training_is_the_same_and_the_stem_runs_once(monkeypatch: pytest.MonkeyP
 
 
 def test_with_augmentation_it_goes_without_and_says_so() -> None:
-    _, _, count = trained(replace(RECIPE, augment="flip", learning_rate=0.01))
+    _, _, count = trained(RECIPE.replace(augment="flip", learning_rate=0.01))
     assert count.calls > 10
     assert count.notes == ["augment=flip makes every image new, so nothing frozen can be computed in advance"]

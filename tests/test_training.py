@@ -21,7 +21,8 @@ from families import images
 from two_processes import RECIPE, examples, model
 from vpt import METHODS, VPT, Full, Linear, TunedModel
 from vpt.errors import SpecError, TrainingError, TunedFileError
-from vpt.training import Callback, EpochMetrics, TrainingConfig, train
+from vpt.tasks.classification import ClassificationConfig, train
+from vpt.training import Callback, EpochMetrics, TrainingConfig
 from vpt.training.batches import DeviceDataset, epoch_order
 
 TESTS = Path(__file__).parent
@@ -41,7 +42,7 @@ def without_time(history: list[EpochMetrics]) -> list[EpochMetrics]:
 @pytest.mark.parametrize("method", ["vpt(length=3)", "vpt(length=3, depth=shallow)", "linear", "full"])
 def test_learns_a_separable_problem(method):
     tuned = model(method)
-    config = TrainingConfig.for_method(
+    config = ClassificationConfig.for_method(
         tuned.method, epochs=6, batch_size=8, learning_rate=0.1 if method == "full" else 2.0
     )
     history = train(tuned, examples(), config, validation=examples(seed=1))
@@ -52,16 +53,16 @@ def test_learns_a_separable_problem(method):
 
 
 def test_without_validation():
-    (epoch,) = train(model(), examples(), replace(RECIPE, epochs=1))
+    (epoch,) = train(model(), examples(), RECIPE.replace(epochs=1))
     assert epoch.val_loss is None and epoch.val_metric is None
-    (epoch,) = train(model(), examples(), replace(RECIPE, epochs=1), validation=examples(0))
+    (epoch,) = train(model(), examples(), RECIPE.replace(epochs=1), validation=examples(0))
     assert epoch.val_loss is None
 
 
 class TestProbe:
     """The head may begin where a linear probe of the frozen backbone ends."""
 
-    config = replace(RECIPE, epochs=1, learning_rate=1e-9, probe_epochs=20)
+    config = RECIPE.replace(epochs=1, learning_rate=1e-9, probe_epochs=20)
 
     def test_the_head_begins_as_the_probe_ends(self):
         probe, tuned = model("linear"), model("vpt(length=3)")
@@ -86,7 +87,7 @@ class TestProbe:
         assert losses[1] < 0.5 * losses[0]
 
     def test_a_run_that_goes_on_does_not_begin_at_the_probe_again(self, tmp_path):
-        longer = replace(self.config, epochs=2, learning_rate=0.5)
+        longer = self.config.replace(epochs=2, learning_rate=0.5)
         unbroken, cut = model("vpt(length=3)"), model("vpt(length=3)")
         train(unbroken, examples(), longer)
 
@@ -101,11 +102,11 @@ class TestProbe:
             assert torch.equal(own, wanted)
 
     def test_the_head_learns_at_its_own_rate(self):
-        config = replace(RECIPE, epochs=1, probe_epochs=5, head_lr_scale=0.0, learning_rate=0.5)
+        config = RECIPE.replace(epochs=1, probe_epochs=5, head_lr_scale=0.0, learning_rate=0.5)
         still, probe = model("vpt(length=3)"), model("vpt(length=3)")
         start = [weight.detach().clone() for weight in still.added_modules.parameters()]
         train(still, examples(), config)
-        train(probe, examples(), replace(config, learning_rate=1e-12))
+        train(probe, examples(), config.replace(learning_rate=1e-12))
         for own, wanted in zip(still.head.parameters(), probe.head.parameters(), strict=True):
             assert torch.equal(own, wanted)
         assert not any(
@@ -145,26 +146,27 @@ class TestRecipe:
     )
     def test_refusals(self, choice, message):
         with pytest.raises(SpecError) as caught:
-            TrainingConfig(**choice)
+            ClassificationConfig.from_dict(choice)
         assert message in str(caught.value)
 
     def test_defaults_of_a_method(self):
-        assert TrainingConfig.for_method(Full()).optimizer == "adamw"
-        config = TrainingConfig.for_method(VPT(), epochs=50, learning_rate=None, weight_decay=0.0)
-        assert (config.optimizer, config.learning_rate, config.weight_decay) == ("adamw", VPT.learning_rate, 0.0)
-        assert TrainingConfig.for_method(Linear()).optimizer == "sgd"
+        assert ClassificationConfig.for_method(Full()).training.optimizer == "adamw"
+        config = ClassificationConfig.for_method(VPT(), epochs=50, learning_rate=None, weight_decay=0.0)
+        training = config.training
+        assert (training.optimizer, training.learning_rate, training.weight_decay) == ("adamw", VPT.learning_rate, 0.0)
+        assert ClassificationConfig.for_method(Linear()).training.optimizer == "sgd"
         assert config.warmup_epochs == 5
-        assert TrainingConfig.for_method(Linear(), epochs=100).warmup_epochs == 10
-        assert TrainingConfig.for_method(Linear(), epochs=100, warmup_epochs=0).warmup_epochs == 0
+        assert ClassificationConfig.for_method(Linear(), epochs=100).warmup_epochs == 10
+        assert ClassificationConfig.for_method(Linear(), epochs=100, warmup_epochs=0).warmup_epochs == 0
 
     def test_json(self):
-        assert TrainingConfig(**RECIPE.to_dict()) == RECIPE
+        assert ClassificationConfig.from_dict(RECIPE.to_dict()) == RECIPE
 
 
 class TestSchedule:
     def steps(self, **choices) -> list[float]:
-        config = TrainingConfig(
-            **{"learning_rate": 2.56, "batch_size": 100, "epochs": 10, "warmup_epochs": 2, **choices}
+        config = ClassificationConfig.from_dict(
+            {"learning_rate": 2.56, "batch_size": 100, "epochs": 10, "warmup_epochs": 2, **choices}
         )
         return [config.lr_at(step, 10 * config.epochs, 10) for step in range(10 * config.epochs)]
 
@@ -197,7 +199,7 @@ class TestSchedule:
         assert all(step > 0 for step in steps) and max(steps) == 1.0
 
     def test_one_step(self):
-        assert TrainingConfig(learning_rate=256, batch_size=1, epochs=1).lr_at(0, 1, 1) > 0
+        assert ClassificationConfig(TrainingConfig(learning_rate=256, batch_size=1), epochs=1).lr_at(0, 1, 1) > 0
 
     def test_training_follows_it(self):
         heard: list[float] = []
@@ -206,7 +208,7 @@ class TestSchedule:
             def on_step(self, epoch, step, loss, lr):
                 heard.append(lr)
 
-        config = replace(RECIPE, epochs=3, warmup_epochs=1)
+        config = RECIPE.replace(epochs=3, warmup_epochs=1)
         history = train(model(), examples(), config, callback=LearningRates())
         assert heard == [config.lr_at(step, 9, 3) for step in range(9)]
         assert history[-1].lr == heard[-1]
@@ -231,7 +233,7 @@ class TestOptimizer:
 
     def test_one_step_is_that_of_plain_sgd(self):
         tuned, plain = model(), model()
-        config = replace(RECIPE, epochs=1, batch_size=24)
+        config = RECIPE.replace(epochs=1, batch_size=24)
         train(tuned, examples(), config)
         data = examples()
         loss = nn.functional.cross_entropy(
@@ -241,7 +243,7 @@ class TestOptimizer:
         lr = config.lr_at(0, 1, 1)
         with torch.no_grad():
             for weight in plain.trainable_parameters():
-                weight -= lr * (weight.grad + config.weight_decay * weight)
+                weight -= lr * (weight.grad + config.training.weight_decay * weight)
         assert differences(tuned, plain) < 1e-5
 
 
@@ -249,14 +251,14 @@ class TestOptimizer:
 def test_accumulation_equals_one_batch(grad_accum_steps):
     whole, parts = model(), model()
     first = train(whole, examples(), RECIPE)
-    second = train(parts, examples(), replace(RECIPE, grad_accum_steps=grad_accum_steps))
+    second = train(parts, examples(), RECIPE.replace(grad_accum_steps=grad_accum_steps))
     assert differences(parts, whole) < 1e-6
     assert [e.train_loss for e in second] == pytest.approx([e.train_loss for e in first], rel=1e-6)
 
 
 def test_bf16_learns():
     tuned = model()
-    history = train(tuned, examples(), replace(RECIPE, precision="bf16", epochs=4))
+    history = train(tuned, examples(), RECIPE.replace(precision="bf16", epochs=4))
     assert history[-1].train_loss < history[0].train_loss
     assert {tensor.dtype for tensor in tuned.trainable_state_dict().values()} == {torch.float32}
 
@@ -275,12 +277,12 @@ def test_divergence_is_said_with_step_and_advice():
 
 def test_a_step_size_far_too_large_diverges_loudly():
     with pytest.raises(TrainingError, match=r"the loss became (nan|inf)"):
-        train(model("full"), examples(), replace(RECIPE, learning_rate=1e12, epochs=5))
+        train(model("full"), examples(), RECIPE.replace(learning_rate=1e12, epochs=5))
 
 
 @pytest.mark.parametrize("n", [1, 3, 9])
 def test_any_number_of_images(n):
-    (epoch,) = train(model(), examples(n), replace(RECIPE, epochs=1))
+    (epoch,) = train(model(), examples(n), RECIPE.replace(epochs=1))
     assert 0 <= epoch.train_metric <= 1
 
 
@@ -306,7 +308,7 @@ class TestResume:
         [("vpt(length=3, dropout=0.3)", "sgd"), ("vpt(length=3)", "adamw"), ("linear", "sgd"), ("full", "adamw")],
     )
     def test_to_the_bit(self, tmp_path, method, optimizer):
-        config = replace(RECIPE, epochs=4, optimizer=optimizer, augment="flip" if method == "linear" else "none")
+        config = RECIPE.replace(epochs=4, optimizer=optimizer, augment="flip" if method == "linear" else "none")
         unbroken, broken, again = model(method), model(method), model(method, seed=9)
         whole = train(unbroken, examples(), config, validation=examples(seed=1))
         checkpoint = tmp_path / "run" / "checkpoint.safetensors"
@@ -327,7 +329,7 @@ class TestResume:
     @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.99])
     def test_a_damaged_checkpoint_is_refused(self, tmp_path, share):
         checkpoint = tmp_path / "c.safetensors"
-        train(model(), examples(), replace(RECIPE, epochs=1), checkpoint=checkpoint)
+        train(model(), examples(), RECIPE.replace(epochs=1), checkpoint=checkpoint)
         content = checkpoint.read_bytes()
         checkpoint.write_bytes(content[: int(len(content) * share)])
         with pytest.raises(TunedFileError, match=r"checkpoint .* is damaged .* delete it to begin anew"):
@@ -335,15 +337,15 @@ class TestResume:
 
     def test_a_checkpoint_of_another_method_is_refused(self, tmp_path):
         checkpoint = tmp_path / "c.safetensors"
-        train(model("linear"), examples(), replace(RECIPE, epochs=1), checkpoint=checkpoint)
+        train(model("linear"), examples(), RECIPE.replace(epochs=1), checkpoint=checkpoint)
         with pytest.raises(TunedFileError, match=r"of another run .*do not fit vpt\(length=3"):
             train(model(), examples(), RECIPE, checkpoint=checkpoint)
 
     def test_a_checkpoint_of_another_recipe_is_refused(self, tmp_path):
         checkpoint = tmp_path / "c.safetensors"
-        train(model("linear"), examples(), replace(RECIPE, epochs=1), checkpoint=checkpoint)
+        train(model("linear"), examples(), RECIPE.replace(epochs=1), checkpoint=checkpoint)
         with pytest.raises(TunedFileError, match="written with another configuration"):
-            train(model("linear"), examples(), replace(RECIPE, epochs=2), checkpoint=checkpoint)
+            train(model("linear"), examples(), RECIPE.replace(epochs=2), checkpoint=checkpoint)
 
 
 def free_port() -> int:
@@ -396,4 +398,4 @@ def test_ddp_in_a_loop_of_ones_own(tmp_path):
 
 def test_every_method_says_how_to_train_it():
     for kind in METHODS.values():
-        assert TrainingConfig.for_method(kind()).learning_rate > 0
+        assert ClassificationConfig.for_method(kind()).training.learning_rate > 0

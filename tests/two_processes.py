@@ -11,9 +11,12 @@ from safetensors.torch import save_file
 
 from families import SIZE, backbone_of
 from vpt import TunedModel, attach
-from vpt.training import Examples, TrainingConfig, distributed, train
+from vpt.tasks.classification import ClassificationConfig, train
+from vpt.training import Examples, TrainingConfig, distributed
 
-RECIPE = TrainingConfig(learning_rate=1.0, epochs=3, warmup_epochs=1, batch_size=8, optimizer="sgd", weight_decay=1e-2)
+RECIPE = ClassificationConfig(
+    TrainingConfig(learning_rate=1.0, batch_size=8, optimizer="sgd", weight_decay=1e-2), epochs=3, warmup_epochs=1
+)
 
 
 def model(method: str = "vpt(length=3, dropout=0)", seed: int = 0) -> TunedModel:

@@ -1,112 +1,196 @@
-"""The main job: a folder of images and a frozen backbone in, one small tuned file out.
+"""One job for every task: data and a frozen backbone in, one small tuned file out.
 
-Everything a job leaves besides the tuned file lies in its run folder (`pets.safetensors` -> `pets.run/`):
-job.json, checkpoint.safetensors, metrics.jsonl, result.json, curve.png, confusion.png.
-The same job again goes on where it stopped; a finished one is only read.
+A run leaves everything besides the tuned file in its run directory (`pets.safetensors` -> `pets.run/`): job.json,
+run.toml, checkpoint.safetensors, metrics.jsonl, result.json, curve.png, confusion.png. The same job again resumes where
+it stopped; a finished one is only read.
 """
 
 from __future__ import annotations
 
-import hashlib
+import logging
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from vpt.backbones import Backbone, load_backbone
 from vpt.core import environment
-from vpt.data.dataset import Dataset, Split
-from vpt.data.decode_cache import decode_cached
-from vpt.data.images import DecodedImages
-from vpt.data.loading import load_dataset
-from vpt.data.preprocessing import Preprocessing
-from vpt.data.splits import stratified_subset
-from vpt.errors import DataError, SpecError, TrainingError
-from vpt.model.tuned_model import TunedModel, attach
+from vpt.errors import SpecError, TrainingError
+from vpt.methods.registry import parse_method
+from vpt.model.tuned_model import TunedModel
 from vpt.plots import figures
-from vpt.training import (
-    CROP_SCALE,
-    Callback,
-    CallbackList,
-    DeviceDataset,
-    EpochMetrics,
-    Examples,
-    Scores,
-    cache_frozen_features,
-    class_prototypes,
-    distributed,
-    predict_logits,
-    score_logits,
-    train,
-    train_head_grid,
-)
-from vpt.training.job import ClassificationResult, Job
+from vpt.tasks.base import Evaluation, PreparedData, Task
+from vpt.tasks.classification.task import ClassificationData
+from vpt.tasks.registry import TASKS, find_task
+from vpt.training import Callback, CallbackList, EpochMetrics, distributed, fit, train_head_grid
+from vpt.training.job import Job, RunResult
 from vpt.training.run_directory import MetricsRecorder, build_result, open_run, write_failure, write_job, write_result
 
 
+class LoggingCallback(Callback):
+    """Callback that passes notes and epochs on to the logger `vpt` of Python's `logging`."""
+
+    def on_note(self, text: str) -> None:  # noqa: D102
+        logging.getLogger("vpt").info(text)
+
+    def on_epoch(self, record: EpochMetrics) -> None:  # noqa: D102
+        logging.getLogger("vpt").debug("epoch %d: loss %.4f", record.epoch, record.train_loss)
+
+
 def tune(
-    job: Job, callback: Callback | None = None, *, overwrite: bool = False, draw: bool = True
-) -> ClassificationResult:
-    """Do a job, or go on with it, or read what came of it.
+    data: str | Path,
+    out: str | Path | None = None,
+    *,
+    task: str = "auto",
+    method: str = "vpt",
+    callback: Callback | None = None,
+    overwrite: bool = False,
+    device: str = "auto",
+    **options: Any,
+) -> RunResult:
+    """Adapt a frozen backbone to data and write one small file.
 
-    overwrite: begin anew, whatever is in the run folder. draw: leave curve.png and confusion.png there.
-    Raises DataError naming every unusable image before training; TrainingError when the loss diverges (a record of
-    the failure stays in result.json); SpecError when the run folder belongs to a job with other settings.
+    The same call again resumes an interrupted run, and reads a finished one.
+
+    Args:
+        data: A folder of class folders, list files, or images and masks, or the name of a built-in task.
+        out: The tuned file. Default: the name of the data with the suffix ".safetensors".
+        task: "classification", "segmentation", or "auto" for segmentation of folders with masks. Default: "auto".
+        method: Text of a method, such as "vpt(length=10)". Default: "vpt".
+        callback: Receiver of progress. Default: none, so nothing is printed.
+        overwrite: True deletes what an earlier run left. Default: False.
+        device: "auto", "cpu", "cuda" or "mps". Default: "auto".
+        **options: Options of `vpt.training.TrainingConfig`, of `vpt.training.job.Job` and of the task, such as
+            epochs=30, backbone="vit_base_patch16_224" or head="fpn". None leaves the default.
+
+    Returns:
+        The result, with metrics and paths.
+
+    Raises:
+        SpecError: An option is unknown or out of range, or the run directory belongs to a job with other settings.
+        DataError: Images cannot be used; the message names all of them.
+        TrainingError: The loss diverged.
     """
-    callback = callback or Callback()
-    finished_result = open_run(job, ClassificationResult, callback, overwrite=overwrite)
-    if finished_result is not None:
-        return finished_result
+    job = make_job(data, out, task=task, method=method, **options)
+    return run_job(job, callback, overwrite=overwrite, device=device)
 
-    is_main = distributed.rank() == 0
-    prepared = prepare_data(job, callback)
+
+def make_job(
+    data: str | Path, out: str | Path | None = None, *, task: str = "auto", method: str = "vpt", **options: Any
+) -> Job:
+    """Return the job of options by name.
+
+    Args:
+        data: A folder, or the name of a built-in task.
+        out: The tuned file. Default: the name of the data with the suffix ".safetensors".
+        task: "classification", "segmentation" or "auto". Default: "auto".
+        method: Text of a method. Default: "vpt".
+        **options: As in `tune`.
+
+    Returns:
+        The job.
+
+    Raises:
+        SpecError: An option is unknown, out of range, or one of another task.
+    """
+    found, given = find_task(task, str(data)), {name: value for name, value in options.items() if value is not None}
+    own, names = _option_names(found), {option.name for option in fields(Job)}
+    for other in TASKS.values():
+        foreign = sorted((_option_names(other) - own - names) & given.keys())
+        if foreign:
+            raise SpecError(f"{', '.join(foreign)}: for {other.name}, and {data} is for {found.name}; leave it out")
+    config_names = found.config_class.option_names()
+    config = found.config_class.for_method(
+        parse_method(method), **{name: value for name, value in given.items() if name in config_names}
+    )
+    rest = {name: value for name, value in given.items() if name not in config_names}
+    return Job.create(data, out or f"{Path(data).name or 'tuned'}.safetensors", config, method=method, **rest)
+
+
+def run_job(
+    job: Job,
+    callback: Callback | None = None,
+    *,
+    overwrite: bool = False,
+    draw: bool = True,
+    device: str = "auto",
+) -> RunResult:
+    """Run a job, resume it, or read its result.
+
+    Args:
+        job: The job.
+        callback: Receiver of progress. Default: none.
+        overwrite: True deletes what an earlier run left. Default: False.
+        draw: True draws curve.png and confusion.png. Default: True.
+        device: "auto", "cpu", "cuda" or "mps". Default: "auto".
+
+    Returns:
+        The result.
+
+    Raises:
+        SpecError: The run directory belongs to a job with other settings.
+        DataError: Images cannot be used, before any training; the message names all of them.
+        TrainingError: The loss diverged; result.json records the failure.
+    """
+    callback = CallbackList([LoggingCallback(), *([] if callback is None else [callback])])
+    target = distributed.resolve_device(device)
+    finished = open_run(job, callback, overwrite=overwrite)
+    if finished is not None:
+        return finished
+
+    is_main, task = distributed.rank() == 0, TASKS[job.config.task]
+    data = task.prepare(job, callback)
+    for note in data.notes:
+        callback.on_note(note)
     if is_main:
-        write_job(job, _digest(prepared.decoded))
+        write_job(job, data.digest())
 
-    device = distributed.local_device()
-    torch.manual_seed(job.config.seed)
-    model = prepared.attach(job.method).to(device)
-    if model.method.needs_prototypes:
-        model.init_from_prototypes(class_prototypes(model, prepared.decoded["train"], cache=job.cache))
+    torch.manual_seed(job.config.training.seed)
+    model = task.attach(job, data).to(target)
+    environment.reset_peak_memory(target)
+    checkpoint = job.run_dir / "checkpoint.safetensors"
+    recorder = MetricsRecorder(job.run_dir / "metrics.jsonl")
     try:
-        history = train(
-            model,
-            prepared.decoded["train"],
-            job.config,
-            validation=prepared.decoded.get("val"),
-            checkpoint=job.run_dir / "checkpoint.safetensors",
-            cache=job.cache,
-            callback=CallbackList([MetricsRecorder(job.run_dir / "metrics.jsonl"), callback]),
-        )
+        objective = task.objective(model, data, job, callback, resumed=checkpoint.exists())
+        history = fit(model, objective, job.config, checkpoint=checkpoint, callback=CallbackList([recorder, callback]))
     except TrainingError as error:
         if is_main:
             write_failure(job, error)
         raise
 
-    dataset = DeviceDataset(prepared.decoded[prepared.eval_split], prepared.backbone.preprocessing, device)
-    scores = _evaluate(model, job, dataset, _progress_callback(callback, f"scoring {prepared.eval_split}"))
-    result = _build_result(job, prepared, model, history, scores)
-    if is_main and draw:
-        name, classes = prepared.data.name, prepared.data.classes
-        figures.training_curves(job.run_dir / "curve.png", history, f"{result.method} on {name}")
-        figures.confusion_matrix(
-            job.run_dir / "confusion.png", scores.confusion, classes, f"{name} {prepared.eval_split}"
-        )
+    peak_memory = environment.peak_memory(target)
+    evaluation = task.score(model, data, job, callback)
+    result = _build_result(job, data, model, history, evaluation, peak_memory)
     if is_main:
+        if draw:
+            _draw(job, task, result, history, evaluation, data.classes)
         write_result(job, result)
         for leftover in job.run_dir.glob("pixels-*"):
             shutil.rmtree(leftover, ignore_errors=True)
-    callback.on_train_end(_metrics(prepared.eval_split, scores))
+    callback.on_train_end(result.metrics)
     return result
 
 
-def tune_heads(jobs: Sequence[Job], callback: Callback | None = None) -> list[ClassificationResult | TrainingError]:
-    """Do jobs at once that train nothing but heads, and differ in what `train_head_grid` lets differ; in their order.
+def tune_heads(
+    jobs: Sequence[Job], callback: Callback | None = None, *, device: str = "auto"
+) -> list[RunResult | TrainingError]:
+    """Run jobs at once that train heads alone and differ in options that `train_head_grid` lets differ.
 
-    Each result, or error of a loss that diverged, is that of `tune` to rounding. There are no run folders: what is
-    interrupted begins anew. Raises SpecError for jobs that cannot be done at once, and what `tune` raises for data.
+    Each result is that of `run_job` to rounding. There are no run directories: an interrupted call starts anew.
+
+    Args:
+        jobs: The jobs, of classification.
+        callback: Receiver of progress. Default: none.
+        device: "auto", "cpu", "cuda" or "mps". Default: "auto".
+
+    Returns:
+        The result of each job, or the error of its loss that diverged.
+
+    Raises:
+        SpecError: The jobs cannot run at once.
+        DataError: Images cannot be used; the message names all of them.
     """
     callback, base_job = callback or Callback(), jobs[0]
     for job in jobs:
@@ -114,174 +198,75 @@ def tune_heads(jobs: Sequence[Job], callback: Callback | None = None) -> list[Cl
             raise SpecError(
                 "jobs that are done at once may differ in their files and configurations alone, on one split"
             )
-        if job.train_fraction < 1 and job.config.seed != base_job.config.seed:
+        fraction = job.to_dict()["train_fraction"]
+        if fraction < 1 and job.config.training.seed != base_job.config.training.seed:
             raise SpecError(
-                f"with train_fraction {job.train_fraction:g} each seed has images of its own; do these jobs one by one"
+                f"with train_fraction {fraction:g} each seed has images of its own; do these jobs one by one"
             )
     environment.keep_freed_memory()
-    device = distributed.local_device()
+    target, task = distributed.resolve_device(device), TASKS[base_job.config.task]
     try:
-        prepared = prepare_data(base_job, callback)
-        model = prepared.attach(base_job.method).to(device)
+        data = task.prepare(base_job, callback)
+        assert isinstance(data, ClassificationData)
+        model = task.attach(base_job, data).to(target)
         grid = train_head_grid(
             model,
-            prepared.decoded["train"],
+            data.decoded["train"],
             [job.config for job in jobs],
-            validation=prepared.decoded.get("val"),
-            cache=base_job.cache,
+            validation=data.decoded.get("val"),
+            cache=getattr(base_job.options, "cache", None),
         )
-        dataset = DeviceDataset(prepared.decoded[prepared.eval_split], prepared.backbone.preprocessing, device)
-        results: list[ClassificationResult | TrainingError] = []
+        results: list[RunResult | TrainingError] = []
         for job, head_result in zip(jobs, grid, strict=True):
             if head_result.error is not None:
                 results.append(head_result.error)
                 continue
             model.head = head_result.head
-            results.append(_build_result(job, prepared, model, head_result.history, _evaluate(model, job, dataset)))
+            evaluation, peak_memory = task.score(model, data, job, Callback()), environment.peak_memory(target)
+            results.append(_build_result(job, data, model, head_result.history, evaluation, peak_memory))
     finally:
         shutil.rmtree(base_job.run_dir, ignore_errors=True)
     return results
 
 
-@dataclass(frozen=True)
-class PreparedData:
-    """What a job works on: its backbone, its data, and each split's images as arrays."""
-
-    backbone: Backbone
-    data: Dataset
-    decoded: dict[str, Examples]
-    notes: list[str]
-
-    @property
-    def eval_split(self) -> str:
-        return next(split for split in ("test", "val", "train") if split in self.decoded)
-
-    def attach(self, method: str) -> TunedModel:
-        return attach(self.backbone, method, len(self.data.classes), classes=self.data.classes)
-
-
-def prepare_data(job: Job, callback: Callback) -> PreparedData:
-    """Load the backbone, read and decode the images; every unusable one is named in one error."""
-    # Images that do not fit into memory lie here while the job runs; a killed one has left its own behind.
-    shutil.rmtree(_spill_dir(job), ignore_errors=True)
-    backbone = load_backbone(job.backbone, weights=job.weights, image_size=job.image_size)
-    backbone = replace(backbone, preprocessing=_preprocessing(job, backbone.preprocessing))
-    data = load_dataset(job.data, include_test=job.test, **job.split_options)
-    decoded, decode_notes = _decode(job, _select_splits(job, data), backbone.preprocessing, callback)
-    notes = [*backbone.notes, *data.notes, *decode_notes]
-    if data.ignored:
-        notes.append(f"{len(data.ignored)} entries of the folder were not used: {', '.join(data.ignored[:5])}")
-    for note in notes:
-        callback.on_note(note)
-    return PreparedData(backbone, data, decoded, notes)
-
-
-def _spill_dir(job: Job) -> Path:
-    """Where this process puts images that do not fit into memory."""
-    return job.run_dir / f"pixels-{distributed.rank()}"
-
-
-def _evaluate(
-    model: TunedModel, job: Job, dataset: DeviceDataset, on_batch: Callable[[int, int], None] | None = None
-) -> Scores:
-    without_augmentation = replace(job.config, augment="none")
-    network = cache_frozen_features(model, without_augmentation, dataset, cache=job.cache)
-    bf16 = job.config.use_bf16(distributed.local_device())
-    return score_logits(predict_logits(network, dataset, bf16=bf16, on_batch=on_batch), dataset.labels)
-
-
-def _metrics(split: str, scores: Scores) -> dict[str, float]:
-    return {f"{split}_top1": scores.top1, f"{split}_mean_per_class": scores.mean_per_class}
+def _option_names(task: Task) -> frozenset[str]:
+    """Names of all options that a task takes besides the attributes of `Job`."""
+    return task.config_class.option_names() | {option.name for option in fields(task.config_class.options_class)}
 
 
 def _build_result(
-    job: Job, prepared: PreparedData, model: TunedModel, history: Sequence[EpochMetrics], scores: Scores
-) -> ClassificationResult:
+    job: Job,
+    data: PreparedData,
+    model: TunedModel,
+    history: Sequence[EpochMetrics],
+    evaluation: Evaluation,
+    peak_memory: int,
+) -> RunResult:
+    metrics: Mapping[str, float] = {f"{evaluation.split}_{name}": value for name, value in evaluation.metrics.items()}
     return build_result(
         job,
-        ClassificationResult,
         model,
         history,
-        _metrics(prepared.eval_split, scores),
-        data=prepared.data.name,
-        eval_split=prepared.eval_split,
-        top1=scores.top1,
-        mean_per_class=scores.mean_per_class,
-        per_class=_recall_by_class(scores, prepared.data.classes),
-        images={split: len(examples) for split, examples in prepared.decoded.items()},
-        peak_memory_bytes=environment.peak_memory(distributed.local_device()),
-        notes=prepared.notes,
+        metrics,
+        data=data.name,
+        head=str(model.readout) if model.is_dense else None,
+        eval_split=evaluation.split,
+        per_class=evaluation.per_class,
+        images=data.images,
+        peak_memory_bytes=peak_memory,
+        notes=data.notes,
     )
 
 
-def _preprocessing(job: Job, defaults: Preprocessing) -> Preprocessing:
-    return replace(defaults, resize=job.resize, interpolation=job.interpolation or defaults.interpolation)
-
-
-def _progress_callback(callback: Callback, split: str) -> Callable[[int, int], None]:
-    """A callback (done, total) that reports as `part`."""
-    return lambda done, total: callback.on_data_progress(split, done, total)
-
-
-def _digest(decoded: dict[str, Examples]) -> str:
-    digest = hashlib.sha256()
-    for examples in decoded.values():
-        digest.update(examples.pixels.data)
-        digest.update(examples.labels.data)
-    return digest.hexdigest()
-
-
-def _select_splits(job: Job, data: Dataset) -> dict[str, Split]:
-    train_on = data.trainval() if job.train_on == "trainval" else data.train
-    splits = {"train": stratified_subset(train_on, data.classes, job.train_fraction, job.config.seed)}
-    if job.train_on == "train" and len(data.val):
-        splits["val"] = data.val
-    if len(data.test):
-        splits["test"] = data.test
-    return splits
-
-
-def _decode(
-    job: Job, splits: dict[str, Split], preprocessing: Preprocessing, callback: Callback
-) -> tuple[dict[str, Examples], list[str]]:
-    """All splits as arrays; every unusable image of every split is named in one error."""
-    decoded, notes, errors = {}, [], []
-
-    def decode_split(split: str, target: Preprocessing, description: str) -> DecodedImages:
-        return decode_cached(
-            splits[split],
-            target,
-            cache_dir=job.cache,
-            spill_dir=_spill_dir(job),
-            skip_corrupt=job.skip_corrupt,
-            progress=_progress_callback(callback, description),
-        )
-
-    for split in splits:
-        augment = job.config.augment if split == "train" else "none"
-        side = round(preprocessing.size * CROP_SCALE.get(augment, 1))
-        uncropped = replace(
-            preprocessing, size=side, crop_fraction=1.0
-        )  # the shape of what is tested, and no edge lost
-        try:
-            pixels = decode_split(split, uncropped if augment == "random_crop" else preprocessing, split)
-            oversized = (
-                decode_split(split, uncropped, f"{split}, larger").images if augment == "random_resized_crop" else None
-            )
-        except DataError as error:
-            errors.append(f"{split}: {error}")
-            continue
-        decoded[split] = Examples(pixels.images, pixels.labels, oversized)
-        notes += [f"{split}: {note}" for note in pixels.notes]
-        notes += [f"{split}: left out {name}" for name in pixels.dropped]
-    if errors:
-        raise DataError("\n".join(errors))
-    return decoded, notes
-
-
-def _recall_by_class(scores: Scores, classes: tuple[str, ...]) -> dict[str, float | None]:
-    """Recall by class name; None (not NaN, which JSON lacks) for a class without images."""
-    return {
-        name: None if value != value else float(value)  # NaN is not itself
-        for name, value in zip(classes, scores.per_class, strict=True)
-    }
+def _draw(
+    job: Job,
+    task: Task,
+    result: RunResult,
+    history: Sequence[EpochMetrics],
+    evaluation: Evaluation,
+    classes: Sequence[str],
+) -> None:
+    title = ", ".join(filter(None, (result.method, result.head))) + f" on {result.data}"
+    figures.training_curves(job.run_dir / "curve.png", history, title, **task.curve_options(job.config))
+    split_title = f"{result.data} {evaluation.split}" if result.head is None else f"{title}, {evaluation.split}"
+    figures.confusion_matrix(job.run_dir / "confusion.png", evaluation.confusion, classes, split_title)

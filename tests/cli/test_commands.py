@@ -108,7 +108,7 @@ def test_tune_learns_and_says_so(photos: Path, tmp_path: Path, capsys: pytest.Ca
     vpt("tune", photos, "--out", tmp_path / "a.safetensors", *SMALL, "--json")
     captured = capsys.readouterr()
     result = json.loads(captured.out)
-    assert result["top1"] == 1.0
+    assert result["metrics"]["test_top1"] == 1.0
     assert result["per_class"] == {"bars": 1.0, "disc": 1.0}
     assert result["images"] == {"train": 20, "val": 6, "test": 6}
     assert result["trainable_parameters"] == 8 * 2 * 128 + 2 * 129
@@ -140,7 +140,7 @@ def test_eval_measures_images_that_tuning_never_saw(
     vpt("eval", out, photos, "--json")
     found = json.loads(capsys.readouterr().out)
     assert found["images"] == told["images"]["test"] == 8
-    assert found["top1"] == told["top1"] and inspect(out).split_options["seed"] == 3
+    assert found["top1"] == told["metrics"]["test_top1"] and inspect(out).split_options["seed"] == 3
 
 
 def test_parts_that_do_not_fit_into_memory(
@@ -196,7 +196,7 @@ def test_random_crops_are_cut_from_images_kept_larger(photos: Path, tmp_path: Pa
     sides = sorted(np.load(file, mmap_mode="r").shape[-1] for file in kept.glob("pixels-*.npy"))
     assert sides == [48, 48, 48, 68]  # train, val and test as the backbone takes them, and train to cut from
     assert not list(kept.glob("*-crop*"))
-    assert json.loads((tmp_path / "crops.run" / "result.json").read_text())["top1"] > 0.5
+    assert json.loads((tmp_path / "crops.run" / "result.json").read_text())["metrics"]["test_top1"] > 0.5
 
 
 @pytest.mark.parametrize("augment", ["random_crop", "random_resized_crop"])

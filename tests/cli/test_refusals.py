@@ -64,11 +64,11 @@ def test_neither_files_nor_folders_of_others_are_replaced(
     (own / "thesis.txt").write_text("years of work")
     before = {path: path.read_bytes() for path in (photo, alone, own / "thesis.txt")}
     for out, more, said in (
-        (photo, [], "photo.png is there and is no tuned file"),
-        (photo, ["--overwrite"], "photo.png is there and is no tuned file"),
-        (own.with_suffix(".safetensors"), ["--overwrite"], "holds no run, but 'thesis.txt'"),
+        (photo, [], "photo.png already exists and is no tuned file"),
+        (photo, ["--overwrite"], "photo.png already exists and is no tuned file"),
+        (own.with_suffix(".safetensors"), ["--overwrite"], "is not a vpt run directory (it contains 'thesis.txt')"),
         (tmp_path / "new.run", [], "new.run cannot be the tuned file"),
-        (alone, [], "what made it is not known"),
+        (alone, [], "its settings are not known"),
     ):
         assert code("tune", photos, "--out", out, *SMALL, *more) == ExitCode.USAGE
         assert said in capsys.readouterr().err

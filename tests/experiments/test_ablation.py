@@ -28,7 +28,7 @@ from vpt.experiments.ablation import Ablation, ablate
 from vpt.experiments.ablation_series import SERIES, Point, SeriesContext, find_series
 from vpt.methods import Linear, parse_method
 from vpt.model.tuned_file import load
-from vpt.training import TrainingConfig
+from vpt.tasks.classification import ClassificationConfig
 from vpt.training.job import Job
 
 CONTEXT = SeriesContext("vpt(length=5)", classes=4, backbones=("vit_nano_patch12_48", "vit_tiny_patch16_224"), blocks=8,
@@ -78,7 +78,7 @@ def test_points_are_distinct_and_fit_a_plain_transformer(name: str) -> None:
     base = parse_method(CONTEXT.base)
     for point in points:
         point.method_for(base).plan(*bare(point.job.get("image_size")))
-        Job("data", Path("out"), TrainingConfig(), **point.job)
+        Job.create("data", Path("out"), ClassificationConfig(), **point.job)
 
 
 def test_the_base_keeps_what_is_not_varied() -> None:
@@ -137,12 +137,12 @@ def test_a_run_that_diverges_does_not_end_the_series(
     images: Path, tmp_path: Path, shortened: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def tune(job: Job, *_: Any, **__: Any) -> Any:
-        if job.method == "bias" and job.config.seed:
+        if job.method == "bias" and job.config.training.seed:
             raise TrainingError("the loss is NaN")
         return real(job)
 
     real = vpt.experiments.ablation.tune
-    monkeypatch.setattr(vpt.experiments.ablation, "tune", tune)
+    monkeypatch.setattr(vpt.experiments.ablation, "run_job", tune)
     shortened("combine", Point("bias", method="bias"), Point("linear", method="linear"))
     bias, linear = run("combine", images, tmp_path, seeds=2).rows
     assert "(n = 1) diverged: the loss is NaN" in bias.top1_text
@@ -157,7 +157,7 @@ def test_points_that_are_the_same_are_trained_once(
         return real(job)
 
     real, trained = vpt.experiments.ablation.tune, list[str]()
-    monkeypatch.setattr(vpt.experiments.ablation, "tune", tune)
+    monkeypatch.setattr(vpt.experiments.ablation, "run_job", tune)
     ends = [Point(12, curve, fields={"depth": "1-2"}) for curve in ("from the bottom", "from the top")]
     shortened("depth", Point(1, "from the bottom", fields={"depth": "1-1"}), *ends)
     one, bottom, top = run("depth", images, tmp_path, seeds=2).rows

@@ -11,7 +11,7 @@ from vpt.backbones.backbone import Backbone
 from vpt.experiments import cost_estimate as module
 from vpt.experiments.cost_estimate import MethodCost, estimate_cost
 from vpt.experiments.experiment import Experiment
-from vpt.training import TrainingConfig
+from vpt.training import TaskConfig
 
 LINEAR = ('{ name = "Full", spec = "full" }', '{ name = "Linear", spec = "linear" }')
 LONG = ("epochs = 1", "epochs = 60")
@@ -22,7 +22,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """What was measured: text of the method, augmentation."""
     asked = []
 
-    def cost(backbone: Backbone, spec: str, config: TrainingConfig, classes: int, device: torch.device) -> MethodCost:
+    def cost(backbone: Backbone, spec: str, config: TaskConfig, classes: int, device: torch.device) -> MethodCost:
         method = spec.partition("(")[0]
         asked.append((method, config.augment))
         once = method == "linear" and config.augment in ("none", "random_resized_crop")

@@ -85,8 +85,8 @@ def test_table_one_has_the_grids_and_the_preprocessing_of_the_paper(data: Path) 
     }  # fmt: skip
     # Each benchmark has its own preprocessing.
     jobs = {run.task.name: experiment.make_job(run, Path("out")) for run in runnable_runs(experiment, {})}
-    assert (jobs["cub"].resize, jobs["cub"].config.augment) == ("crop", "random_crop")
-    assert (jobs["dtd"].resize, jobs["dtd"].config.augment) == ("squash", "none")
+    assert (jobs["cub"].options.resize, jobs["cub"].config.augment) == ("crop", "random_crop")
+    assert (jobs["dtd"].options.resize, jobs["dtd"].config.augment) == ("squash", "none")
     assert {task.name: task.group for task in experiment.tasks} == {"cub": "FGVC", "dtd": "Natural"}
     assert {job.interpolation for job in jobs.values()} == {"bilinear"}
 

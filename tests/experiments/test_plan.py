@@ -25,7 +25,7 @@ def ids(experiment: Experiment) -> set[str]:
 def test_the_runs_of_a_plan(experiment_of: ExperimentOf) -> None:
     experiment = experiment_of()
     runs = runnable_runs(experiment, {})
-    assert [(run.task.name, run.method, run.stage, run.setting.config.seed) for run in runs[:4]] == [
+    assert [(run.task.name, run.method, run.stage, run.setting.config.training.seed) for run in runs[:4]] == [
         ("shade", "Full", "final", 0),  # one setting: nothing to choose
         ("shade", "Full", "final", 1),
         ("shade", "VPT", "search", 0),

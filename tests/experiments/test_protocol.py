@@ -57,7 +57,7 @@ def test_every_cell_is_chosen_then_trained_on_train_and_val_and_scored_on_test(d
         setting = best_setting(experiment, task, row, records)
         assert setting is not None
         for run in experiment.final_runs(task, row, setting):
-            assert records[run.id].config["training"]["learning_rate"] == setting.config.learning_rate
+            assert records[run.id].config["training"]["learning_rate"] == setting.config.training.learning_rate
 
 
 def test_no_test_image_is_opened_while_choosing(experiment_of: ExperimentOf, folder: Path) -> None:
@@ -104,7 +104,7 @@ def test_the_choice(top1: list[float | None], expected: tuple[float, float], exp
     records = {run.id: made_up(run, value) for run, value in zip(runs, top1, strict=True)}
     setting = best_setting(experiment, task, row, records)
     assert setting is not None
-    assert (setting.config.learning_rate, setting.config.weight_decay) == expected
+    assert (setting.config.training.learning_rate, setting.config.training.weight_decay) == expected
 
 
 def test_nothing_is_chosen_from_a_part_or_from_failures_alone(experiment_of: ExperimentOf) -> None:
@@ -126,22 +126,22 @@ def test_divergence_is_a_record_and_other_errors_are_tried_again(
 ) -> None:
     experiment = experiment_of(("0.1, 0.01", "1e30, 0.01"))
     experiment = replace(experiment, tasks=experiment.tasks[:1])
-    store, real = Store(folder / "out"), worker_module.tune
+    store, real = Store(folder / "out"), worker_module.run_job
 
     def tune(job: Job, *args: Any, **options: Any) -> Any:
-        if job.method.startswith("full") and job.config.seed == 1:
+        if job.method.startswith("full") and job.config.training.seed == 1:
             raise OSError("the cable was pulled")
         return real(job, *args, **options)
 
-    monkeypatch.setattr(worker_module, "tune", tune)
+    monkeypatch.setattr(worker_module, "run_job", tune)
     run_worker(experiment, store)
     records = store.records()
     assert sorted(record.status for record in records.values()) == ["done"] * 4 + ["error", "failed"]
     failed = next(record for record in records.values() if record.status == "failed")
     assert "the loss became" in failed.error and failed.config["training"]["learning_rate"] == 1e30
     setting = best_setting(experiment, *list(experiment.cells())[1], records)
-    assert setting is not None and setting.config.learning_rate == 0.01
-    monkeypatch.setattr(worker_module, "tune", real)
+    assert setting is not None and setting.config.training.learning_rate == 0.01
+    monkeypatch.setattr(worker_module, "run_job", real)
     assert store.clear_errors() == 1
     run_worker(experiment, store)
     assert sorted(record.status for record in store.records().values()) == ["done"] * 5 + ["failed"]
@@ -160,7 +160,7 @@ def test_a_failing_run_keeps_its_epochs(
     from vpt.training import EpochMetrics
 
     real_epoch = EpochMetrics(1, 0.5, 0.5, None, None, 0.1, 2.0)
-    monkeypatch.setattr(worker_module, "tune", stop)
+    monkeypatch.setattr(worker_module, "run_job", stop)
     (record,) = execute_runs(experiment, [run], Store(folder / "out"))
     assert (record.status, len(record.history), record.cost["seconds"]) == ("failed", 1, 2.0)
     assert record.score is None

@@ -21,8 +21,7 @@ from vpt.experiments.results import load_results
 from vpt.experiments.run_table import to_csv
 from vpt.experiments.store import Store
 from vpt.experiments.worker import run_worker
-from vpt.tasks.segmentation.job import SegmentationJob
-from vpt.tasks.segmentation.training import Course
+from vpt.tasks.segmentation import SegmentationConfig, SegmentationOptions
 
 PLAN = """
 name = "squares"
@@ -97,7 +96,7 @@ def test_chosen_on_val_and_scored_once_on_test(done: Store) -> None:
     tried = {record.config["training"]["learning_rate"]: record.score for record in cell.search_records}
     assert cell.setting is not None and cell.val_score == max(score for score in tried.values() if score is not None)
     assert (
-        isinstance(cell.setting.config, Course)
+        isinstance(cell.setting.config, SegmentationConfig)
         and experiment.from_dict(json.loads(json.dumps(experiment.to_dict()))) == experiment
     )
 
@@ -107,7 +106,7 @@ def test_val_trains_where_it_is_to_and_test_stays_unopened(folder: Path, tmp_pat
     (task,), row = experiment.tasks, experiment.methods[1]
     choose, final = experiment.search_runs(task, row)[0], experiment.final_runs(task, row, row.settings[0])[0]
     jobs = [experiment.make_job(run, tmp_path / "x.safetensors") for run in (choose, final)]
-    assert all(isinstance(job, SegmentationJob) and job.head == "linear" for job in jobs)
+    assert all(isinstance(job.options, SegmentationOptions) and job.options.head == "linear" for job in jobs)
     assert [(job.train_on, job.test) for job in jobs] == [("train", False), ("trainval", True)]
     assert task.images == {"train": 4, "val": 2, "test": 3} and task.classes == 11  # CamVid's
 

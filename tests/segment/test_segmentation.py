@@ -22,7 +22,9 @@ from vpt.data.mask_labels import IGNORE_INDEX, LABEL_SCHEMES, palette
 from vpt.data.segmentation_folder import load_pair, load_segmentation_dataset
 from vpt.errors import DataError, ExitCode, SpecError
 from vpt.methods import parse_method
-from vpt.tasks.segmentation.job import SegmentationJob
+from vpt.tasks.segmentation import SegmentationConfig, SegmentationObjective
+from vpt.tasks.segmentation.evaluation import score_pairs
+from vpt.tasks.segmentation.objective import cross_entropy, dice_loss, median_frequency_weights
 from vpt.tasks.segmentation.scores import PixelScores, confusion_matrix
 from vpt.tasks.segmentation.sliding_window import (
     InferenceConfig,
@@ -31,15 +33,9 @@ from vpt.tasks.segmentation.sliding_window import (
     sliding_window_logits,
     window_starts,
 )
-from vpt.tasks.segmentation.training import (
-    Course,
-    Lesson,
-    cross_entropy,
-    dice_loss,
-    median_frequency_weights,
-    score_pairs,
-)
 from vpt.training import Callback, EpochMetrics, fit
+from vpt.training.job import Job
+from vpt.tuning import make_job
 
 NANO = ["--image-size", "48", "--batch-size", "2", "--iterations", "4", "--eval-every", "2", "--head", "linear"]
 
@@ -95,7 +91,7 @@ def test_the_whole_path(ade, tuned, tmp_path, capsys):
     assert f"{header.parameter_counts['head']:,}" in capsys.readouterr().out
     main_done("eval", tuned, ade, "--split", "val", "--json")
     told = json.loads(capsys.readouterr().out)
-    assert told["miou"] == pytest.approx(result["miou"], abs=1e-12)
+    assert told["miou"] == pytest.approx(result["metrics"]["val_miou"], abs=1e-12)
     main_done("eval", tuned, ade, "--split", "val", "--scales", "0.75,1", "--flip", "--json")
     assert json.loads(capsys.readouterr().out)["images"] == 2
     picture = ade / "images/validation/scene_0.jpg"
@@ -123,17 +119,19 @@ def test_options_for_classification_are_refused(ade, tuned, tmp_path, capsys):
             main_done(*arguments)
         assert left.value.code == ExitCode.USAGE
         assert f"{option}: for classification, and" in capsys.readouterr().err
-    with pytest.raises(SpecError, match="resize is 'crop': without effect on segmentation"):
-        SegmentationJob(data=str(ade), out=tmp_path / "x.safetensors", config=small(), resize="crop")
-    with pytest.raises(SpecError, match="augment is 'flip', for classification"):
-        small(augment="flip")
+    with pytest.raises(SpecError, match="resize: for classification, and .* is for segmentation"):
+        make_job(ade, tmp_path / "x.safetensors", resize="crop")
+    with pytest.raises(SpecError, match="resize is no option of segmentation"):
+        Job.create(ade, tmp_path / "x.safetensors", small(), resize="crop")
+    with pytest.raises(SpecError, match="augment is 'random_crop'; known: flip, full, none"):
+        small(augment="random_crop")
 
 
-def small(**options: object) -> Course:
-    course = Course.for_method(
+def small(**options: object) -> SegmentationConfig:
+    config = SegmentationConfig.for_method(
         parse_method("vpt(length=2)"), batch_size=2, iterations=8, eval_every=2, learning_rate=1.0
     )
-    return replace(course, **options)
+    return config.replace(**options)
 
 
 def fresh(ade: Path) -> tuple[nn.Module, object]:
@@ -175,7 +173,7 @@ def test_the_whole_path_with_the_layout_of_voc(tmp_path, capsys):
     tuned = tmp_path / "watched.safetensors"
     capsys.readouterr()
     main_done("eval", tuned, root, "--split", "val", "--json")
-    assert json.loads(capsys.readouterr().out)["miou"] == results["watched"]["miou"]
+    assert json.loads(capsys.readouterr().out)["miou"] == results["watched"]["metrics"]["val_miou"]
     main_done("predict", tuned, root / "JPEGImages" / "scene_5.jpg", "--out", tmp_path / "predicted")
     with Image.open(tmp_path / "predicted" / "scene_5.mask.png") as mask:
         assert mask.size == (70, 52) and np.asarray(mask).max() < 21
@@ -188,14 +186,14 @@ def test_cut_off_and_gone_on_with_is_the_same_to_the_bit(ade, tmp_path):
                 raise KeyboardInterrupt
 
     whole, scenes = fresh(ade)
-    history = fit(whole, Lesson(whole, scenes, small()), small())
+    history = fit(whole, SegmentationObjective(whole, scenes, small()), small())
     assert history[-1].train_loss < history[0].train_loss
     path = tmp_path / "checkpoint.safetensors"
     part, scenes = fresh(ade)
     with pytest.raises(KeyboardInterrupt):
-        fit(part, Lesson(part, scenes, small()), small(), checkpoint=path, callback=Cut())
+        fit(part, SegmentationObjective(part, scenes, small()), small(), checkpoint=path, callback=Cut())
     again, scenes = fresh(ade)
-    fit(again, Lesson(again, scenes, small()), small(), checkpoint=path)
+    fit(again, SegmentationObjective(again, scenes, small()), small(), checkpoint=path)
     for name, tensor in whole.trainable_state_dict().items():
         assert torch.equal(tensor, again.trainable_state_dict()[name]), name
 
@@ -347,14 +345,14 @@ def test_losses():
     assert torch.equal(median_frequency_weights(np.array([50, 25, 0, 100])), torch.tensor([1.0, 2.0, 0.0, 0.5]))
 
 
-def test_course():
-    course = Course.for_method(parse_method("full"), iterations=10, eval_every=4, batch_size=8)
-    assert course.epochs == 3
-    peak = course.learning_rate * 8 / 256
-    assert course.lr_at(5, 12, 4) == pytest.approx(peak * 0.5**0.9)
-    assert course.learning_rate * course.head_lr_scale == pytest.approx(0.03)
+def test_segmentation_config_counts_iterations():
+    config = SegmentationConfig.for_method(parse_method("full"), iterations=10, eval_every=4, batch_size=8)
+    assert config.num_epochs == 3
+    peak = config.training.learning_rate * 8 / 256
+    assert config.lr_at(5, 12, 4) == pytest.approx(peak * 0.5**0.9)
+    assert config.training.learning_rate * config.training.head_lr_scale == pytest.approx(0.03)
     with pytest.raises(SpecError, match="iterations"):
-        Course(iterations=0)
+        SegmentationConfig(iterations=0)
 
 
 def scene(root: Path, mask: np.ndarray, images: str = "images", masks: str = "masks") -> Path:

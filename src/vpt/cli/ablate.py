@@ -69,9 +69,9 @@ def command(
     from vpt.backbones import DEFAULT
     from vpt.cli.series_progress import SeriesProgress
     from vpt.experiments.ablation import ablate
-    from vpt.training import TrainingConfig
+    from vpt.tasks.classification.config import ClassificationConfig
 
-    names = TrainingConfig.field_names()
+    names = ClassificationConfig.option_names()
     folder = out or Path(f"{Path(data).name or 'data'}-{name}")
     with SeriesProgress() as callback:
         ablation = ablate(

@@ -35,7 +35,7 @@ def command(task: str | None, seeds: int | None, out: Path, overwrite: bool, as_
         rows = demo.run_demo(out, task=task, seeds=seeds, callback=callback, overwrite=overwrite)
     if as_json:
         scores = [
-            {"method": row.method, "mean": row.mean, "std": row.std, "top1": [run.top1 for run in row.runs],
+            {"method": row.method, "mean": row.mean, "std": row.std, "top1": [run.score for run in row.runs],
              "trainable_parameters": row.runs[0].trainable_parameters, "file_bytes": row.runs[0].file_bytes}
             for row in rows
         ]  # fmt: skip

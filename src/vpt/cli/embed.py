@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from vpt.cli.common_options import backbone_option, device_option, weights_option
+
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
@@ -14,8 +16,9 @@ import click
 @click.option("--out", type=click.Path(path_type=Path), help="Picture, .png or .svg.  [default: FILE-SPLIT.png]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the layout and the choice.")
 @click.option("--limit", type=click.IntRange(min=5), default=2000, show_default=True, help="Images at most.")
-@click.option("--backbone", help="The backbone's name, if it is not to be taken from FILE.")
-@click.option("--weights", type=click.Path(path_type=Path), help="Local weights of the backbone.")
+@backbone_option
+@weights_option
+@device_option
 def command(
     file: Path,
     data: str,
@@ -25,6 +28,7 @@ def command(
     limit: int,
     backbone: str | None,
     weights: Path | None,
+    device: str,
 ) -> None:
     """Draw the features of labeled images in two dimensions (t-SNE), before and after tuning FILE.
 
@@ -44,7 +48,7 @@ def command(
     out = out or Path(f"{file.stem}-{split}.png")
     figures.check_plot_path(out)
     dataset = load_dataset(data, **inspect(file).split_options)
-    model = load_tuned_model(file, backbone, weights)
+    model = load_tuned_model(file, backbone, weights, device)
     with ConsoleCallback() as callback:
         embedding = embed(
             model,

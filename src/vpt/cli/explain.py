@@ -6,14 +6,16 @@ from pathlib import Path
 
 import click
 
+from vpt.cli.common_options import backbone_option, weights_option
+
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("image", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Picture, .png or .svg.  [default: IMAGE-explained.png]")
 @click.option("--block", type=int, help="Which block's attention, from 1.  [default: the last]")
-@click.option("--backbone", help="The backbone's name, if it is not to be taken from FILE.")
-@click.option("--weights", type=click.Path(path_type=Path), help="Local weights of the backbone.")
+@backbone_option
+@weights_option
 def command(
     file: Path, image: Path, out: Path | None, block: int | None, backbone: str | None, weights: Path | None
 ) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from vpt.cli.units import format_duration
-from vpt.training import Callback, EpochMetrics, TrainingConfig
+from vpt.training import Callback, EpochMetrics, TaskConfig
 
 PLAIN_INTERVAL = 30.0  # seconds between plain lines within a long epoch
 
@@ -57,13 +57,13 @@ class ConsoleCallback(Callback):
             self.console.print(f"{self.prefix}{split}: {total} images read", markup=False)
 
     def on_train_start(
-        self, config: TrainingConfig, steps_per_epoch: int, completed_epochs: Sequence[EpochMetrics]
+        self, config: TaskConfig, steps_per_epoch: int, completed_epochs: Sequence[EpochMetrics]
     ) -> None:
-        self._steps_per_epoch, self._num_epochs = steps_per_epoch, config.epochs
+        self._steps_per_epoch, self._num_epochs = steps_per_epoch, config.num_epochs
         self._completed_steps = self._initial_steps = len(completed_epochs) * steps_per_epoch
         self._started = self._last_printed = time.monotonic()
         if completed_epochs:
-            self.console.print(f"going on after epoch {len(completed_epochs)} of {config.epochs}", markup=False)
+            self.console.print(f"going on after epoch {len(completed_epochs)} of {config.num_epochs}", markup=False)
 
     def on_step(self, epoch: int, step: int, loss: float, lr: float) -> None:
         self._completed_steps = (epoch - 1) * self._steps_per_epoch + step

@@ -3,87 +3,103 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from vpt.cli.common_options import (
+    complete_backbones,
+    complete_methods,
+    device_option,
+    ignore_index_option,
+    labels_option,
+    weights_option,
+    zero_label_option,
+)
+from vpt.cli.option_groups import TaskCommand, options_of_task, read_config_file, task_option
 
-@click.command()
+if TYPE_CHECKING:
+    from vpt.training.job import RunResult
+
+_MAX_CLASSES = 30  # rows of the table of classes
+_classification = partial(task_option, "classification")
+_segmentation = partial(task_option, "segmentation")
+
+
+@click.command(cls=TaskCommand)
 @click.argument("data")
 @click.option(
-    "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The tuned file [default: DATA.safetensors].",
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="The tuned file [default: DATA.safetensors]."
 )
-@click.option("--backbone", help="A timm name [default: the embedded one, no download].")
-@click.option("--weights", type=click.Path(path_type=Path), help="Local weights (.safetensors, .pth, .npz).")
-@click.option("--method", default="vpt", show_default=True, help='A method, such as "vpt(length=10, depth=deep)".')
-@click.option("--epochs", type=int, help="Passes over the training images [default: 100].")
-@click.option("--batch-size", type=int, help="Images per step [default: 64].")
+@click.option("--config", "config_file", type=click.Path(path_type=Path, dir_okay=False), is_eager=True,
+              expose_value=False, callback=read_config_file,
+              help="Take options from a TOML file, such as the run.toml of an earlier run.")  # fmt: skip
+@click.option("--task", type=click.Choice(["auto", "classification", "segmentation"]), default="auto",
+              show_default=True, help="auto: segmentation where DATA holds images and masks.")  # fmt: skip
+@click.option("--backbone", shell_complete=complete_backbones,
+              help="A timm name [default: the embedded one, no download].")  # fmt: skip
+@weights_option
+@click.option("--method", default="vpt", show_default=True, shell_complete=complete_methods,
+              help='A method, such as "vpt(length=10, depth=deep)".')  # fmt: skip
+@click.option("--batch-size", type=int, help="Images per step [default: 64; segmentation: 8].")
 @click.option("--lr", "learning_rate", type=float, help="Learning rate per 256 images [default: the method's].")
 @click.option("--weight-decay", type=float, help="[default: the method's]")
-@click.option("--optimizer", type=click.Choice(["sgd", "adamw"]), help="[default: the method's]")
-@click.option("--warmup-epochs", type=float, help="[default: a tenth of the epochs]")
-@click.option(
-    "--augment", type=click.Choice(["none", "flip", "random_crop", "random_resized_crop"]), help="[default: none]"
-)
-@click.option(
-    "--grad-accum-steps", type=int, help="Compute each step in this many micro-batches, to save memory [default: 1]."
-)
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="[default: auto]")
-@click.option(
-    "--probe-epochs", type=int, help="First train the head alone, on frozen features, this long [default: 0]."
-)
+@click.option("--optimizer", type=click.Choice(["sgd", "adamw"]), help="[default: the method's; segmentation: adamw]")
 @click.option("--head-lr-scale", type=float, help="Learning rate of the head, relative to the rest's [default: 1].")
+@click.option("--augment", type=click.Choice(["none", "flip", "random_crop", "random_resized_crop", "full"]),
+              help="Segmentation: none, flip or full [default: none; segmentation: full].")  # fmt: skip
+@click.option("--grad-accum-steps", type=int,
+              help="Compute each step in this many micro-batches, to save memory [default: 1].")  # fmt: skip
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="[default: auto]")
 @click.option("--seed", type=int, help="[default: 0]")
 @click.option("--train-on", type=click.Choice(["train", "trainval"]), default="train", show_default=True,
               help="trainval: validation images train too.")  # fmt: skip
-@click.option("--val-fraction", type=float, default=0.2, show_default=True, help="Cut from train where val is missing.")
-@click.option(
-    "--test-fraction",
-    type=float,
-    default=0.2,
-    show_default=True,
-    help="Cut from train where test is missing.",
-)
-@click.option(
-    "--train-fraction", type=float, default=1.0, show_default=True, help="Train on this fraction of each class."
-)
+@click.option("--val-fraction", type=float, default=0.2, show_default=True, help="Split off where val is missing.")
+@click.option("--split-seed", type=int, help="Seed of the splits [default: --seed].")
 @click.option("--image-size", type=int, help="Side in pixels, if not the backbone's own; positions are resized.")
-@click.option("--resize", type=click.Choice(["squash", "crop"]), default="squash", show_default=True)
-@click.option("--interpolation", type=click.Choice(["nearest", "bilinear", "bicubic", "lanczos"]),
-              help="[default: the backbone's]")  # fmt: skip
 @click.option("--save-dtype", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
-@click.option(
-    "--cache", type=click.Path(path_type=Path, file_okay=False), help="Keep decoded images and frozen features here."
-)
-@click.option("--skip-corrupt", is_flag=True, help="Leave out unreadable images instead of refusing.")
+@device_option
 @click.option("--overwrite", is_flag=True, help="Begin anew, whatever an earlier run left.")
 @click.option("--logger", "logger_spec", help="Log to: tensorboard[:FOLDER], mlflow[:URI] or wandb[:PROJECT].")
-@click.option("--task", type=click.Choice(["auto", "classify", "segment"]), default="auto", show_default=True,
-              help="auto: segment where DATA holds images and masks.")  # fmt: skip
-@click.option("--head", help="Segmentation: setr_pup, linear or fpn, with options [default: by backbone].")
-@click.option("--iterations", type=int, help="Segmentation: steps [default: 2000].")
-@click.option("--eval-every", type=int, help="Segmentation: steps between evaluations on val [default: 200].")
-@click.option("--loss", type=click.Choice(["ce", "dice", "ce+dice"]), help="Segmentation [default: ce].")
-@click.option("--class-weights", type=click.Choice(["none", "balanced"]), help="Segmentation [default: none].")
-@click.option("--crops", type=click.Choice(["none", "flip", "full"]), help="Segmentation [default: full].")
-@click.option("--labels", help="Segmentation: ade20k, cityscapes, voc, camvid or plain [default: by layout].")
-@click.option("--ignore-index", type=int, help="Segmentation: a further id in masks that stands for no class.")
-@click.option("--reduce-zero-label", is_flag=True, help="Segmentation: id 0 stands for no class, 1 for the first.")
-@click.option("--val-as-test", is_flag=True, help="Segmentation: score on val, and cut another val from train.")
-@click.option("--activation-checkpointing", is_flag=True, help="Segmentation: less memory, a third more time.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+@_classification("--epochs", type=int, help="Passes over the training images [default: 100].")
+@_classification("--warmup-epochs", type=float, help="[default: a tenth of the epochs]")
+@_classification("--probe-epochs", type=int, help="First train the head alone, on frozen features [default: 0].")
+@_classification("--probe-weight-decay", type=float, help="Weight decay of those epochs [default: 0.01].")
+@_classification("--test-fraction", type=float, default=0.2, show_default=True, help="Split off where test is missing.")
+@_classification("--train-fraction", type=float, default=1.0, show_default=True,
+                 help="Train on this fraction of each class.")  # fmt: skip
+@_classification("--resize", type=click.Choice(["squash", "crop"]), default="squash", show_default=True)
+@_classification("--interpolation", type=click.Choice(["nearest", "bilinear", "bicubic", "lanczos"]),
+                 help="[default: the backbone's]")  # fmt: skip
+@_classification("--cache", type=click.Path(path_type=Path, file_okay=False),
+                 help="Keep decoded images and frozen features here.")  # fmt: skip
+@_classification("--skip-corrupt", is_flag=True, help="Leave out unreadable images instead of refusing.")
+@_segmentation("--head", help="setr_pup, linear or fpn, with options [default: by backbone].")
+@_segmentation("--iterations", type=int, help="Steps [default: 2000].")
+@_segmentation("--eval-every", type=int, help="Steps between evaluations on val [default: 200].")
+@_segmentation("--warmup-iterations", type=int, help="[default: 0]")
+@_segmentation("--power", type=float, help="Exponent of the learning rate schedule [default: 0.9].")
+@_segmentation("--loss", type=click.Choice(["ce", "dice", "ce+dice"]), help="[default: ce]")
+@_segmentation("--class-weights", type=click.Choice(["none", "balanced"]), help="[default: none]")
+@_segmentation("--auxiliary-weight", type=float, help="Weight of the loss of auxiliary heads [default: 0.4].")
+@labels_option
+@ignore_index_option
+@zero_label_option
+@_segmentation("--val-as-test", is_flag=True, help="Score on val, and split another val off train.")
+@_segmentation("--activation-checkpointing", is_flag=True, help="Less memory, a third more time.")
 def command(
     data: str,
     out: Path | None,
+    task: str,
     backbone: str | None,
+    method: str,
+    device: str,
     overwrite: bool,
     logger_spec: str | None,
     as_json: bool,
-    method: str,
-    task: str,
     **options: Any,
 ) -> None:
     """Adapt a frozen backbone to DATA and write one small file.
@@ -96,35 +112,21 @@ def command(
     vpt tune photos/ --out photos.safetensors
     vpt tune photos/ --backbone vit_base_patch16_224.augreg_in21k --method "vpt(length=50)" --epochs 30
     vpt tune photos/ --method linear --out probe.safetensors --json
+    vpt tune --config photos.run/run.toml --out again.safetensors
     """
     from vpt.backbones import DEFAULT
+    from vpt.cli.option_groups import TaskOption
     from vpt.cli.progress import ConsoleCallback
-    from vpt.cli.segment_options import SEGMENTATION_OPTIONS, is_segmentation_folder, reject_options
-    from vpt.methods import parse_method
-    from vpt.training import TrainingConfig, distributed
-    from vpt.training.job import Job
+    from vpt.tasks.registry import find_task
+    from vpt.training import distributed
     from vpt.training.loggers import log_job
-    from vpt.tuning import tune
+    from vpt.tuning import make_job, run_job
 
-    if task == "segment" or (task == "auto" and is_segmentation_folder(data)):
-        from vpt.cli.segment import tune_command
-
-        tune_command(data, out, backbone or DEFAULT, overwrite, logger_spec, as_json, method, options)
-        return
-    reject_options(SEGMENTATION_OPTIONS, f"for segmentation, and {data} is classified; see --task")
-    names = TrainingConfig.field_names()
-    config = TrainingConfig.for_method(
-        parse_method(method), **{key: value for key, value in options.items() if key in names}
-    )
-    job_options = {key: value for key, value in options.items() if key not in names | SEGMENTATION_OPTIONS}
-    job = Job(
-        data=data,
-        out=out or Path(f"{Path(data).name or 'tuned'}.safetensors"),
-        config=config,
-        method=method,
-        backbone=backbone or DEFAULT,
-        **job_options,
-    )
+    task = find_task(task, data).name
+    own = options_of_task(task, data)
+    grouped = {param.name for param in click.get_current_context().command.params if isinstance(param, TaskOption)}
+    common = {name: value for name, value in options.items() if name not in grouped}
+    job = make_job(data, out, task=task, method=method, backbone=backbone, **common, **own)
     with (
         ConsoleCallback() as console,
         log_job(console, logger_spec if distributed.rank() == 0 else None, job) as callback,
@@ -134,7 +136,7 @@ def command(
                 f"the embedded backbone ({DEFAULT}) is small and meant for trying out; photos deserve a larger one, "
                 "such as --backbone vit_base_patch16_224.augreg_in21k"
             )
-        result = tune(job, callback, overwrite=overwrite)
+        result = run_job(job, callback, overwrite=overwrite, device=device)
     if distributed.rank() != 0:
         return
     if as_json:
@@ -142,38 +144,42 @@ def command(
 
         click.echo(json.dumps(asdict(result), indent=1))
     else:
-        _summary(result, job)
+        _print_summary(result)
 
 
-def _summary(result: Any, job: Any) -> None:
+def _print_summary(result: RunResult) -> None:
     from rich.console import Console
     from rich.table import Table
 
     from vpt.cli.units import format_bytes, format_duration
+    from vpt.tasks.registry import TASKS
     from vpt.training.run_directory import describe_outputs
 
-    console = Console(highlight=False)
-    classes = Table(
-        "class",
-        "top-1, %",
-        title=f"{result.data}, {result.eval_split}: {result.images[result.eval_split]} images",
-    )
+    task, console = TASKS[result.task], Console(highlight=False)
+    title = f"{result.data}, {result.eval_split}: {result.images[result.eval_split]} images"
+    classes = Table("class", f"{task.class_metric}, %", title=title)
     for name, value in sorted(result.per_class.items(), key=lambda item: -1 if item[1] is None else item[1]):
-        classes.add_row(name, "no image" if value is None else f"{100 * value:.1f}")
-    if len(result.per_class) <= 30:
+        classes.add_row(name, task.nothing if value is None else f"{100 * value:.1f}")
+    if len(result.per_class) <= _MAX_CLASSES:
         console.print(classes)
+    (first, score), *others = result.eval_metrics.items()
+    rest = "".join(f", {task.metrics[name]} {100 * value:.2f} %" for name, value in others)
     trained = f"{result.trainable_parameters:,} of {result.total_parameters:,} parameters"
-    mean = f"mean per class {100 * result.mean_per_class:.2f} %"
+    if result.head is not None and result.head_parameters is not None:
+        trained += f": head {result.head_parameters:,}, method {result.trainable_parameters - result.head_parameters:,}"
+    head = "" if result.head is None else f", {result.head}"
     lines = [
-        ("top-1", f"{100 * result.top1:.2f} % on {result.eval_split}, {mean}"),
-        ("method", f"{result.method} on {result.backbone}"),
+        (task.metrics[first], f"{100 * score:.2f} % on {result.eval_split}{rest}"),
+        ("method", f"{result.method}{head} on {result.backbone}"),
         ("trained", f"{trained} ({100 * result.trainable_fraction:.2f} %)"),
         ("file", f"{result.file}, {format_bytes(result.file_bytes)}"),
         (
             "time",
             f"{format_duration(result.seconds)} of training, peak memory {format_bytes(result.peak_memory_bytes)}",
         ),
-        ("more", describe_outputs(job)),
+        ("more", describe_outputs(result.run_dir)),
+        ("next", f"vpt predict {result.file} IMAGE"),
+        ("", f"vpt eval {result.file} {result.job['data']} --split {result.eval_split}"),
     ]
     for name, text in lines:
         console.print(f"{name:<9}{text}", markup=False, soft_wrap=True)

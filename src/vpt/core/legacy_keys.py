@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 _TRAINING = {
@@ -18,6 +19,7 @@ _TRAINING = {
     "ignore": "ignore_index",
     "reduce_zero": "reduce_zero_label",
     "recompute_blocks": "activation_checkpointing",
+    "crops": "augment",
 }
 _EPOCH = {"train_top1": "train_metric", "val_top1": "val_metric", "step_size": "lr"}
 _RESULT = {
@@ -38,6 +40,9 @@ _KEYS: dict[str, dict[str, str]] = {
     "plan_file": _TRAINING,
     "decode_cache": {"places": "indices"},
 }
+
+# Options of classification that configurations of segmentation had without effect.
+_OTHER_TASK = ("epochs", "warmup_epochs", "probe_epochs", "probe_weight_decay")
 
 # Key, by its name now -> its old values and what they are called now.
 _VALUES: dict[str, dict[str, str]] = {
@@ -75,7 +80,29 @@ def upgrade(kind: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
     for old, value in sorted(mapping.items(), key=lambda item: item[0] in keys):
         key = keys.get(old, old)
         renamed[key] = value if key in _CHOSEN_BY_USERS else _upgrade_value(kind, key, value)
-    return {keys.get(old, old): renamed[keys.get(old, old)] for old in mapping}
+    if "iterations" in renamed and "probe_epochs" in renamed:
+        for key in _OTHER_TASK:
+            del renamed[key]
+    return {key: renamed[key] for key in (keys.get(old, old) for old in mapping) if key in renamed}
+
+
+def upgrade_result(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of a result.json in today's form, with one mapping of metrics for every task."""
+    result = upgrade("result", values)
+    if "metrics" in result or result["status"] != "done":
+        return result
+    is_dense = "miou" in result
+    names = ("miou", "pixel_accuracy") if is_dense else ("top1", "mean_per_class")
+    metrics = {f"{result['eval_split']}_{name}": result.pop(name) for name in names}
+    return {
+        "head": None,
+        "head_parameters": None,
+        "run_dir": str(Path(result["file"]).with_suffix(".run")),
+        **result,
+        "task": "segmentation" if is_dense else "classification",
+        "metric": next(iter(metrics)),
+        "metrics": metrics,
+    }
 
 
 def upgrade_method(text: str) -> str:

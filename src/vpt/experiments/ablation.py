@@ -26,10 +26,11 @@ from vpt.methods.registry import parse_method
 from vpt.model.tuned_file import load
 from vpt.model.tuned_model import TunedModel
 from vpt.plots import figures
+from vpt.tasks.classification.config import ClassificationConfig
 from vpt.tasks.classification.prediction import evaluate_ensemble
-from vpt.training import Callback, TrainingConfig
-from vpt.training.job import ClassificationResult, Job
-from vpt.tuning import tune
+from vpt.training import Callback
+from vpt.training.job import Job, RunResult
+from vpt.tuning import run_job
 
 SEEDS = 3
 _METHOD_SPECIFIC = ("optimizer", "learning_rate", "weight_decay")  # what is good for one kind may ruin another
@@ -47,14 +48,14 @@ class PointResult:
     point: Point
     method: str = ""
     jobs: tuple[Job, ...] = ()
-    runs: tuple[ClassificationResult, ...] = ()
+    runs: tuple[RunResult, ...] = ()
     error: str = ""
     ensemble_top1: float | None = None
 
     @property
     def top1(self) -> list[float]:
         """Top-1 of each run, between 0 and 1; of all together, where they answer as one."""
-        return [run.top1 for run in self.runs] if self.ensemble_top1 is None else [self.ensemble_top1]
+        return [run.score for run in self.runs] if self.ensemble_top1 is None else [self.ensemble_top1]
 
     @property
     def mean(self) -> float | None:
@@ -88,7 +89,7 @@ class PointResult:
             "std": self.std,
             "n": len(self.top1),
             "top1": self.top1,
-            "seeds": [job.config.seed for job in self.jobs],
+            "seeds": [job.config.training.seed for job in self.jobs],
             "job": {**self.point.job},
             "config": self.jobs[0].config.to_dict() if self.jobs else None,
             **{
@@ -195,17 +196,17 @@ def ablate(
     if all(row.error for row in rows):
         raise SpecError(f"no point of the series {series.name} can be run; the first is {rows[0].error}")
     rows = _deduplicate_jobs(rows)
-    results: dict[Path, ClassificationResult | str] = {}  # of each job, or how it diverged
+    results: dict[Path, RunResult | str] = {}  # of each job, or how it diverged
     total = len({job.out for row in rows if row.point.ensemble_of is None for job in row.jobs})
     for row in rows:
         for job in row.jobs if row.point.ensemble_of is None else ():
             if job.out in results:  # at the end of two lines, such as all blocks from the bottom and from the top
                 continue
             callback.on_run_start(
-                len(results) + 1, total, f"{series.name} {row.point.x}  {row.method}", job.config.seed
+                len(results) + 1, total, f"{series.name} {row.point.x}  {row.method}", job.config.training.seed
             )
             try:
-                results[job.out] = tune(job, callback, overwrite=overwrite)
+                results[job.out] = run_job(job, callback, overwrite=overwrite)
             except TrainingError as error:
                 results[job.out] = f"diverged: {_one_line(error)}"
     rows = [_with_results(row, results) for row in rows]
@@ -229,7 +230,7 @@ def _deduplicate_jobs(rows: Sequence[PointResult]) -> list[PointResult]:
     return [replace(row, jobs=tuple(map(same, row.jobs))) for row in rows]
 
 
-def _with_results(row: PointResult, results: Mapping[Path, ClassificationResult | str]) -> PointResult:
+def _with_results(row: PointResult, results: Mapping[Path, RunResult | str]) -> PointResult:
     """The row with what came of its jobs."""
     mine = [results[job.out] for job in row.jobs if row.point.ensemble_of is None]
     errors = [result for result in mine if isinstance(result, str)]
@@ -243,12 +244,10 @@ def _evaluate_ensemble(row: PointResult, rows: Sequence[PointResult]) -> PointRe
     if of.error or len(of.runs) < 2:
         return replace(row, error=of.error or f"refused: {len(of.runs)} runs make no ensemble; more seeds do")
     job = of.jobs[0]
-    data = load_dataset(
-        job.data, seed=job.split_seed or 0, val_fraction=job.val_fraction, test_fraction=job.test_fraction
-    )
+    data = load_dataset(job.data, **{**job.split_options, "seed": job.split_seed or 0})
     backbone = load_backbone(job.backbone, weights=job.weights, image_size=job.image_size)
     models = [load(other.out, backbone) for other in of.jobs]
-    scores = evaluate_ensemble(models, data, of.runs[0].eval_split, skip_corrupt=job.skip_corrupt)
+    scores = evaluate_ensemble(models, data, of.runs[0].eval_split, skip_corrupt=job.to_dict()["skip_corrupt"])
     return replace(row, runs=of.runs, ensemble_top1=scores.top1)
 
 
@@ -285,10 +284,10 @@ def _plan_row(
         )  # None: not chosen
         slug = "".join(c if c.isalnum() else "_" for c in f"{point.curve} {point.x}".strip())
         jobs = tuple(
-            Job(
-                data=data,
-                out=folder / f"{slug}-{seed}.safetensors",
-                config=TrainingConfig.for_method(method, **{**config_options, **reset_options}, seed=seed),
+            Job.create(
+                data,
+                folder / f"{slug}-{seed}.safetensors",
+                ClassificationConfig.for_method(method, **{**config_options, **reset_options}, seed=seed),
                 method=str(method),
                 **fields,
             )

@@ -6,7 +6,7 @@ Heads that are trained at once are counted as if one by one, and take less.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,8 +17,9 @@ from vpt.experiments.experiment import Experiment, MethodRow, SegmentationOption
 from vpt.experiments.search import remaining_runs
 from vpt.experiments.segmentation_tasks import measure_step
 from vpt.model.tuned_model import attach
-from vpt.tasks.segmentation.training import Course
-from vpt.training import DeviceDataset, Examples, TrainingConfig, distributed, predict_logits, train
+from vpt.tasks.classification import ClassificationConfig, train
+from vpt.tasks.segmentation.config import SegmentationConfig
+from vpt.training import DeviceDataset, Examples, TaskConfig, distributed, predict_logits
 from vpt.training.feature_cache import NUM_VIEWS
 
 MAX_TIMED_IMAGES = 32  # at most, in the step that is timed
@@ -43,7 +44,7 @@ class MethodCost:
     views_per_image: int = 1
 
 
-MethodCosts = list[tuple[MethodCost, TrainingConfig]]  # of each setting of a method
+MethodCosts = list[tuple[MethodCost, TaskConfig]]  # of each setting of a method
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def estimate_cost(experiment: Experiment) -> Estimate:
             * experiment.keep_tuned
         )
         runs = seeds + (len(row.settings) > 1) * len(row.settings) * len(experiment.tasks)
-        disk_bytes += runs * (RECORD_BYTES + EPOCH_BYTES * max(c.config.epochs for c in row.settings))
+        disk_bytes += runs * (RECORD_BYTES + EPOCH_BYTES * max(c.config.num_epochs for c in row.settings))
         for task in experiment.tasks:  # one cache for all methods
             if cached := [cost for cost, _ in costs_by_task[task.name] if cost.cached_features]:
                 trained_images = 2 * (task.images["train"] + task.images["val"]) * cached[0].views_per_image
@@ -100,11 +101,10 @@ def estimate_cost(experiment: Experiment) -> Estimate:
     )
 
 
-def _measure_cost(
-    backbone: Backbone, spec: str, config: TrainingConfig, classes: int, device: torch.device
-) -> MethodCost:
-    config = replace(config, epochs=3, warmup_epochs=0, probe_epochs=0, learning_rate=1e-6)
-    count = min(config.batch_size, MAX_TIMED_IMAGES)
+def _measure_cost(backbone: Backbone, spec: str, config: TaskConfig, classes: int, device: torch.device) -> MethodCost:
+    assert isinstance(config, ClassificationConfig)
+    config = config.replace(epochs=3, warmup_epochs=0, probe_epochs=0, learning_rate=1e-6)
+    count = min(config.training.batch_size, MAX_TIMED_IMAGES)
     size = backbone.preprocessing.size
     pixels = np.random.default_rng(0).integers(0, 256, (count, 3, size, size), np.uint8)
     examples = Examples(pixels, np.arange(count, dtype=np.int64) % classes)
@@ -156,10 +156,12 @@ def _cell_seconds(experiment: Experiment, task: Task, costs: MethodCosts) -> flo
     return search_seconds + final_seconds + frozen / len(costs)
 
 
-def _run_seconds(
-    cost: MethodCost, config: TrainingConfig, images: float, scored_images: int, *, validated: bool
-) -> float:
+def _run_seconds(cost: MethodCost, config: TaskConfig, images: float, scored_images: int, *, validated: bool) -> float:
     """One run; `validated` scores after each epoch too."""
-    passes = 0.0 if cost.cached_features else scored_images * (config.epochs * validated + 1)
-    trained = config.iterations * config.batch_size if isinstance(config, Course) else config.epochs * images
+    passes = 0.0 if cost.cached_features else scored_images * (config.num_epochs * validated + 1)
+    trained = (
+        config.iterations * config.training.batch_size
+        if isinstance(config, SegmentationConfig)
+        else config.num_epochs * images
+    )
     return trained * cost.train_seconds + passes * cost.forward_seconds

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from vpt.methods.registry import parse_method
 from vpt.plots import figures
-from vpt.training import Callback, TrainingConfig
-from vpt.training.job import ClassificationResult, Job
-from vpt.tuning import tune
+from vpt.tasks.classification.config import ClassificationConfig
+from vpt.training import Callback
+from vpt.training.job import Job, RunResult
+from vpt.tuning import run_job
 
 TASK = "numerals"
 SEEDS = 3
@@ -41,17 +42,17 @@ class DemoRow:
     """The runs of one method, one per seed."""
 
     method: str
-    runs: tuple[ClassificationResult, ...]
+    runs: tuple[RunResult, ...]
 
     @property
     def mean(self) -> float:
         """Mean top-1, between 0 and 1."""
-        return statistics.mean(run.top1 for run in self.runs)
+        return statistics.mean(run.score for run in self.runs)
 
     @property
     def std(self) -> float:
         """Standard deviation of top-1 over seeds; 0 for a single one."""
-        return statistics.stdev(run.top1 for run in self.runs) if len(self.runs) > 1 else 0.0
+        return statistics.stdev(run.score for run in self.runs) if len(self.runs) > 1 else 0.0
 
 
 def run_demo(
@@ -73,7 +74,7 @@ def run_demo(
         runs = []
         for run_number, seed in enumerate(range(FIRST_SEED, FIRST_SEED + seeds), start=1):
             callback.on_run_start(index * seeds + run_number, len(METHODS) * seeds, name, seed)
-            config = TrainingConfig.for_method(
+            config = ClassificationConfig.for_method(
                 parse_method(settings.method),
                 optimizer=settings.optimizer,
                 learning_rate=settings.learning_rate,
@@ -82,9 +83,11 @@ def run_demo(
                 seed=seed,
             )
             slug = "".join(c if c.isalnum() else "_" for c in name).strip("_")
-            job = Job(data=task, out=folder / f"{task}-{slug}-{seed}.safetensors", config=config, method=settings.method,
+            job = Job.create(task, folder / f"{task}-{slug}-{seed}.safetensors", config, method=settings.method,
                       train_on="trainval")  # fmt: skip
-            runs.append(tune(job, callback, overwrite=overwrite))
+            runs.append(run_job(job, callback, overwrite=overwrite))
         rows.append(DemoRow(name, tuple(runs)))
-    figures.method_comparison(folder / "comparison.png", {row.method: [r.top1 for r in row.runs] for row in rows}, task)
+    figures.method_comparison(
+        folder / "comparison.png", {row.method: [r.score for r in row.runs] for row in rows}, task
+    )
     return rows

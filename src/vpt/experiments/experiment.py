@@ -17,9 +17,9 @@ from typing import Any, Literal
 
 from vpt.core.legacy_keys import upgrade_experiment
 from vpt.errors import DataError
-from vpt.tasks.segmentation.job import SegmentationJob
-from vpt.tasks.segmentation.training import Course
-from vpt.training import CROP_SCALE, TrainingConfig
+from vpt.tasks.classification.config import ClassificationConfig
+from vpt.tasks.segmentation.config import SegmentationConfig
+from vpt.training import CROP_SCALE, TaskConfig
 from vpt.training.job import Job
 
 PROTOCOL_VERSION = 1  # to be raised when the same plan comes to give other figures
@@ -37,7 +37,7 @@ class Task:
 
     images, digests: of each part; a digest is over names, labels and file sizes. notes: what was odd about it.
     resize, augment: its own way to fit and vary images; None is that of the plan and its recipes.
-    mask_options: how the masks of a segmentation task are read, as fields of `SegmentationJob`.
+    mask_options: how the masks of a segmentation task are read, as fields of `vpt.tasks.segmentation.config.SegmentationOptions`.
     """
 
     name: str
@@ -51,9 +51,9 @@ class Task:
     augment: Literal["none", "flip", "random_crop", "random_resized_crop"] | None = None
     mask_options: Mapping[str, Any] = field(default_factory=dict)
 
-    def resolve_config(self, config: TrainingConfig) -> TrainingConfig:
+    def resolve_config(self, config: TaskConfig) -> TaskConfig:
         """A recipe as this task takes it."""
-        return config if self.augment is None else replace(config, augment=self.augment)
+        return config if self.augment is None else config.replace(augment=self.augment)
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,12 @@ class Setting:
     """One setting of a method. spec: the method's text with every field written out."""
 
     spec: str
-    config: TrainingConfig
+    config: TaskConfig
 
     @property
     def lr(self) -> float:
         """The largest step the optimizer takes: learning rate x batch / 256."""
-        return self.config.learning_rate * self.config.batch_size / 256
+        return self.config.training.peak_lr
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Run:
     @property
     def label(self) -> str:
         """The run in words."""
-        config = self.setting.config
+        config = self.setting.config.training
         settings = f"lr {config.learning_rate:g}, wd {config.weight_decay:g}, seed {config.seed}"
         return f"{self.task.name}  {self.method}  {self.stage}  {settings}"
 
@@ -172,13 +172,13 @@ class Experiment:
     def final_runs(self, task: Task, row: MethodRow, setting: Setting) -> list[Run]:
         """The runs whose mean is the figure of one cell, once its settings are chosen."""
         seeds = range(self.protocol.seeds)
-        seeded = (replace(setting, config=replace(setting.config, seed=seed)) for seed in seeds)
+        seeded = (replace(setting, config=setting.config.replace(seed=seed)) for seed in seeds)
         return [self._make_run(task, row, "final", one) for one in seeded]
 
     def is_head_grid(self, task: Task, row: MethodRow, runs: Sequence[Run]) -> bool:
         """Whether these runs of a cell can be done at once: their heads have the same images, and always the same."""
         augments = any(task.resolve_config(run.setting.config).augment != "none" for run in runs)
-        seeds = {run.setting.config.seed for run in runs}
+        seeds = {run.setting.config.training.seed for run in runs}
         alike = self.protocol.train_fraction == 1 or len(seeds) == 1  # each seed has images of its own otherwise
         return row.is_head_grid and len(runs) > 1 and not augments and alike
 
@@ -188,18 +188,17 @@ class Experiment:
         return {}
 
     def make_job(self, run: Run, out: Path, cache: Path | None = None) -> Job:
-        """What `tune` or `tune_segmentation` is to do."""
-        kind, own = (Job, {}) if self.segmentation is None else (SegmentationJob, self._segmentation_fields(run.task))
-        return kind(
-            data=run.task.data,
-            out=out,
-            config=run.task.resolve_config(run.setting.config),
+        """What `run_job` is to do."""
+        own = {"cache": cache} if self.segmentation is None else self._segmentation_fields(run.task)
+        return Job.create(
+            run.task.data,
+            out,
+            run.task.resolve_config(run.setting.config),
             method=run.setting.spec,
             backbone=self.backbone,
             weights=None if self.weights is None else Path(self.weights),
             train_on="train" if run.stage == "search" else "trainval",
             test=run.stage == "final",
-            cache=cache,
             **self._protocol_fields(run.task),
             **own,
         )
@@ -214,12 +213,14 @@ class Experiment:
         try:
             values = upgrade_experiment(values)
             segmentation = values.get("segmentation")
-            config_class = TrainingConfig if segmentation is None else Course
+            config_class = ClassificationConfig if segmentation is None else SegmentationConfig
             methods = tuple(
                 MethodRow(
                     **{
                         **row,
-                        "settings": tuple(Setting(s["spec"], config_class(**s["config"])) for s in row["settings"]),
+                        "settings": tuple(
+                            Setting(s["spec"], config_class.from_dict(s["config"])) for s in row["settings"]
+                        ),
                     }
                 )
                 for row in values["methods"]

@@ -12,7 +12,8 @@ from vpt.errors import SpecError
 from vpt.experiments.error_collector import ErrorCollector, check_keys
 from vpt.experiments.experiment import MethodRow, Setting
 from vpt.methods.registry import parse_method
-from vpt.training import TrainingConfig
+from vpt.tasks.classification.config import ClassificationConfig
+from vpt.training import TaskConfig
 
 _ROW_KEYS = {"name", "spec", "grid"}
 _SEARCHED_KEYS = ("learning_rate", "weight_decay")
@@ -22,13 +23,13 @@ def parse_methods(
     values: Mapping[str, Any],
     path: Path,
     collector: ErrorCollector,
-    config_class: type[TrainingConfig] = TrainingConfig,
+    config_class: type[TaskConfig] = ClassificationConfig,
 ) -> tuple[MethodRow, ...]:
     """The rows of `methods`, each with what [training], its grid and its own keys say. What is wrong goes to `collector`.
 
     kind: of the recipes.
     """
-    config_keys = config_class.field_names() - {"seed"}
+    config_keys = config_class.option_names() - {"seed"}
     config, grids = values.get("training", {}), values.get("grids", {})
     with collector.collect():
         check_keys(config, config_keys, f"{path}: [training]")
@@ -51,7 +52,7 @@ def _parse_method_row(
     config: Mapping[str, Any],
     grids: Mapping[str, Any],
     path: Path,
-    config_class: type[TrainingConfig],
+    config_class: type[TaskConfig],
     config_keys: frozenset[str],
 ) -> MethodRow:
     check_keys(row, _ROW_KEYS | config_keys, f"{path}: a method")

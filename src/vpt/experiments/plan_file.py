@@ -13,7 +13,7 @@
 benchmark may also name what comes with vpt, such as "vtab" or ["vtab", "fgvc"]; data is then the folder of its tasks.
 
 A table [segmentation], with head and activation_checkpointing, says that the tasks are folders of images and masks; [training] is
-then a `Course`.
+then a `SegmentationConfig`.
 
 A method takes its settings from [training], then from its grid, then from its own keys, and what none of them names from
 the method itself. Lists of learning_rate, weight_decay and spec are chosen from on val.
@@ -40,9 +40,9 @@ from vpt.experiments.method_rows import as_list, find_baseline, parse_methods
 from vpt.experiments.segmentation_tasks import MASK_KEYS, list_segmentation_task
 from vpt.experiments.tasks import list_task
 from vpt.model.tuned_model import TunedModel, attach
-from vpt.tasks.segmentation.job import default_head
-from vpt.tasks.segmentation.training import Course
-from vpt.training import TrainingConfig
+from vpt.tasks.classification.config import ClassificationConfig
+from vpt.tasks.segmentation.config import SegmentationConfig
+from vpt.tasks.segmentation.task import default_head
 from vpt.training.head_grid import check_head_grid
 
 PLANS_DIR = Path(__file__).parent / "plans"
@@ -108,7 +108,7 @@ def _parse_plan(values: dict[str, Any], path: Path, data: Path | None) -> Experi
     segmentation = None
     with collector.collect():
         segmentation = _parse_segmentation(values, path)
-    rows = parse_methods(values, path, collector, TrainingConfig if segmentation is None else Course)
+    rows = parse_methods(values, path, collector, ClassificationConfig if segmentation is None else SegmentationConfig)
     tasks = _parse_tasks(values, path, data, protocol, segmentation, collector)
     for kind, names in (("tasks", [task.name for task in tasks]), ("methods", [row.name for row in rows])):
         with collector.collect():

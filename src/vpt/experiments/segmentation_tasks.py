@@ -15,8 +15,8 @@ from vpt.data.segmentation_folder import LAYOUT_HELP, ImageMaskPairs, detect_fol
 from vpt.errors import DataError, VptError
 from vpt.experiments.experiment import Protocol, SegmentationOptions, Task
 from vpt.model.tuned_model import TunedModel, attach
-from vpt.tasks.segmentation.job import SegmentationResult, default_head
-from vpt.tasks.segmentation.training import cross_entropy
+from vpt.tasks.segmentation.objective import cross_entropy
+from vpt.tasks.segmentation.task import default_head
 
 MASK_KEYS = ("labels", "ignore_index", "reduce_zero_label", "val_as_test")  # keys of a row: how the masks are read
 
@@ -56,16 +56,6 @@ def list_segmentation_task(row: Mapping[str, Any], path: Path, protocol: Protoco
         notes=dataset.notes,
         mask_options=mask_options,
     )
-
-
-def segmentation_scores(result: SegmentationResult) -> dict[str, Any]:
-    """The scores of a record."""
-    return {
-        "split": result.eval_split,
-        "miou": result.miou,
-        "pixel_accuracy": result.pixel_accuracy,
-        "per_class": result.per_class,
-    }
 
 
 def measure_step(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+from vpt.core.text import pluralize
 from vpt.experiments.published import load_published
 from vpt.experiments.results import Cell, ExperimentResults
 from vpt.experiments.significance import group_mean, welch, wilcoxon
@@ -125,9 +126,15 @@ def settings_table(results: ExperimentResults) -> Table:
             rows.append((task, method, "nothing was chosen", "", "", "", "", "", MISSING))
             continue
         config = cell.setting.config
-        figures = (f"{config.learning_rate:g}", f"{config.weight_decay:g}", str(config.batch_size), str(config.epochs))
+        training = config.training
+        figures = (
+            f"{training.learning_rate:g}",
+            f"{training.weight_decay:g}",
+            str(training.batch_size),
+            str(config.num_epochs),
+        )
         spec = str(parse_method(cell.setting.spec))
-        rows.append((task, method, spec, config.optimizer, *figures, format_percent(cell.val_score)))
+        rows.append((task, method, spec, training.optimizer, *figures, format_percent(cell.val_score)))
     header = (
         "task",
         "method",
@@ -219,7 +226,12 @@ def provenance(results: ExperimentResults) -> Sequence[tuple[str, str]]:
     for record in results.records:
         found = record.provenance
         if found:
-            parts = [found["processor"], f"{found['cores']} cores", f"{found['threads']} threads", *found["gpus"]]
+            parts = [
+                found["processor"],
+                pluralize(found["cores"], "core"),
+                pluralize(found["threads"], "thread"),
+                *found["gpus"],
+            ]
             parts += [f"{name} {version}" for name, version in found["versions"].items()]
             machines.setdefault("; ".join(parts))
     size = f"{protocol.image_size} px, " if protocol.image_size else ""

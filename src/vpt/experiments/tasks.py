@@ -15,7 +15,7 @@ from vpt.data.preprocessing import Preprocessing
 from vpt.data.segmentation_folder import detect_folder_layout
 from vpt.errors import DataError
 from vpt.experiments.experiment import Protocol, Task
-from vpt.training import TrainingConfig
+from vpt.tasks.classification.config import ClassificationConfig
 
 
 def list_task(row: Mapping[str, Any], path: Path, protocol: Protocol) -> Task:
@@ -50,7 +50,7 @@ def list_task(row: Mapping[str, Any], path: Path, protocol: Protocol) -> Task:
         digests={split_name: _digest(split) for split_name, split in dataset.splits.items()},
         notes=dataset.notes,
         resize=Preprocessing(resize=row["resize"]).resize if row.get("resize") else None,  # raises for others
-        augment=TrainingConfig(augment=row["augment"]).augment if row.get("augment") else None,
+        augment=ClassificationConfig(augment=row["augment"]).augment if row.get("augment") else None,
     )
 
 

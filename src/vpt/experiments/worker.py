@@ -18,13 +18,11 @@ from vpt.errors import BackboneError, TrainingError
 from vpt.experiments.experiment import Experiment, Run
 from vpt.experiments.run_lock import heartbeat
 from vpt.experiments.search import run_batches
-from vpt.experiments.segmentation_tasks import segmentation_scores
 from vpt.experiments.store import Record, Store
 from vpt.model import tuned_file
-from vpt.tasks.segmentation.job import SegmentationJob, SegmentationResult, tune_segmentation
-from vpt.training import Callback, EpochMetrics, TrainingConfig, distributed
-from vpt.training.job import ClassificationResult, Job
-from vpt.tuning import tune, tune_heads
+from vpt.training import Callback, EpochMetrics, TaskConfig, distributed
+from vpt.training.job import Job, RunResult
+from vpt.tuning import run_job, tune_heads
 
 POLL_INTERVAL = 0.5  # seconds between two looks at the folder while others are at work
 
@@ -36,7 +34,7 @@ class _HistoryCallback(Callback):
         self.history: list[EpochMetrics] = []
 
     def on_train_start(
-        self, config: TrainingConfig, steps_per_epoch: int, completed_epochs: Sequence[EpochMetrics]
+        self, config: TaskConfig, steps_per_epoch: int, completed_epochs: Sequence[EpochMetrics]
     ) -> None:
         self.history = list(completed_epochs)
 
@@ -101,12 +99,7 @@ def _run_single(experiment: Experiment, run: Run, store: Store) -> dict[str, Any
     job = experiment.make_job(run, store.work_path(run.id), store.feature_cache)
     try:
         overwrite = _must_overwrite(job)
-        if isinstance(job, SegmentationJob):
-            mask_result = tune_segmentation(job, history_callback, draw=False, overwrite=overwrite)
-            result_fields = _success(mask_result, segmentation_scores(mask_result))
-        else:
-            result = tune(job, history_callback, draw=False, overwrite=overwrite)
-            result_fields = _success(result, _classification_scores(result))
+        result_fields = _success(run_job(job, history_callback, draw=False, overwrite=overwrite))
         _keep_tuned_file(experiment, run, store)
     except Exception as error:  # of any kind: the other runs can still be done
         result_fields = _failure(error, [asdict(epoch) for epoch in history_callback.history])
@@ -121,7 +114,7 @@ def _run_head_grid(experiment: Experiment, runs: Sequence[Run], store: Store) ->
             if isinstance(result, TrainingError):
                 all_fields.append(_failure(result, []))
                 continue
-            all_fields.append(_success(result, _classification_scores(result)))
+            all_fields.append(_success(result))
             _keep_tuned_file(experiment, run, store)
     except Exception as error:
         return [_failure(error, []) for _ in runs]
@@ -176,19 +169,10 @@ def _must_overwrite(job: Job) -> bool:
     return job_file.exists() and json.loads(job_file.read_text(encoding="utf-8"))["job"] != job.to_dict()
 
 
-def _classification_scores(result: ClassificationResult) -> dict[str, Any]:
-    return {
-        "split": result.eval_split,
-        "top1": result.top1,
-        "mean_per_class": result.mean_per_class,
-        "per_class": result.per_class,
-    }
-
-
-def _success(result: ClassificationResult | SegmentationResult, scores: dict[str, Any]) -> dict[str, Any]:
+def _success(result: RunResult) -> dict[str, Any]:
     return {
         "status": "done",
-        "scores": scores,
+        "scores": {"split": result.eval_split, **result.eval_metrics, "per_class": result.per_class},
         "history": result.history,
         "parameters": {"total": result.total_parameters, "trainable": result.trainable_parameters},
         "cost": {

@@ -1,13 +1,13 @@
-"""Training: a configuration, one loop, checkpoints, evaluation."""
+"""Training: configurations, the loop, callbacks, checkpoints, evaluation."""
 
 from vpt.training.batches import CROP_SCALE, DeviceDataset, Examples
 from vpt.training.callbacks import Callback, CallbackList
-from vpt.training.config import TrainingConfig
+from vpt.training.config import TaskConfig, TaskOptions, TrainingConfig
 from vpt.training.evaluation import Scores, predict_logits, score_logits
 from vpt.training.feature_cache import cache_frozen_features, class_prototypes
 from vpt.training.head_grid import HeadResult, train_head_grid
 from vpt.training.history import EpochMetrics
-from vpt.training.loop import Lesson, fit, micro_batches, train
+from vpt.training.loop import Objective, fit, micro_batches
 
 __all__ = [
     "CROP_SCALE",
@@ -17,8 +17,10 @@ __all__ = [
     "EpochMetrics",
     "Examples",
     "HeadResult",
-    "Lesson",
+    "Objective",
     "Scores",
+    "TaskConfig",
+    "TaskOptions",
     "TrainingConfig",
     "cache_frozen_features",
     "class_prototypes",
@@ -26,6 +28,5 @@ __all__ = [
     "micro_batches",
     "predict_logits",
     "score_logits",
-    "train",
     "train_head_grid",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vpt.training.config import TrainingConfig
+from vpt.training.config import TaskConfig
 from vpt.training.history import EpochMetrics
 
 
@@ -29,7 +29,7 @@ class Callback:
         """
 
     def on_train_start(
-        self, config: TrainingConfig, steps_per_epoch: int, completed_epochs: Sequence[EpochMetrics]
+        self, config: TaskConfig, steps_per_epoch: int, completed_epochs: Sequence[EpochMetrics]
     ) -> None:
         """Receive the start of training, or its resumption from a checkpoint.
 
@@ -111,7 +111,7 @@ class CallbackList(Callback):
             callback.on_data_progress(split, done, total)
 
     def on_train_start(
-        self, config: TrainingConfig, steps_per_epoch: int, completed_epochs: Sequence[EpochMetrics]
+        self, config: TaskConfig, steps_per_epoch: int, completed_epochs: Sequence[EpochMetrics]
     ) -> None:
         for callback in self.callbacks:
             callback.on_train_start(config, steps_per_epoch, completed_epochs)

@@ -15,6 +15,11 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import nn
 
+from vpt.core.text import did_you_mean
+from vpt.errors import SpecError
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
 
 def init_process_group() -> None:
     """Join the group that `torchrun` announces in the environment; without one, do nothing."""
@@ -33,10 +38,31 @@ def world_size() -> int:
 
 
 def local_device() -> torch.device:
-    """The GPU of this process, or the CPU where there is none."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    """Return the GPU of this process, or the CPU if there is none."""
+    return resolve_device("auto")
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """Return the device of a name.
+
+    Args:
+        name: "auto" for the GPU of this process if there is one, "cpu", "cuda" or "mps". Default: "auto".
+
+    Returns:
+        The device. A process of several gets a GPU of its own.
+
+    Raises:
+        SpecError: The name is unknown, or this machine has no such device.
+    """
+    if name not in DEVICES:
+        raise SpecError(f"device is {name!r}; {did_you_mean(name, DEVICES)}")
+    available = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available[name]:
+        found = ", ".join(device for device, is_there in available.items() if is_there and device != "auto")
+        raise SpecError(f"device is {name!r}, which torch does not find on this machine; use one of: {found}, or auto")
+    if name == "auto":
+        name = "cuda" if available["cuda"] else "cpu"
+    return torch.device(name, int(os.environ.get("LOCAL_RANK", "0"))) if name == "cuda" else torch.device(name)
 
 
 def local_shard(indices: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -22,7 +22,6 @@ from vpt.model.injection import named_tensors
 from vpt.model.split_forward import SplitForward
 from vpt.model.tuned_model import TunedModel
 from vpt.training.batches import DeviceDataset, Examples
-from vpt.training.config import TrainingConfig
 from vpt.training.evaluation import predict_logits
 
 NUM_VIEWS = 16  # augmented images whose features are kept, for each one
@@ -31,36 +30,48 @@ MAX_ACTIVATION_BYTES = 4 * 2**30  # bytes of activations that are kept in memory
 
 def cache_frozen_features(
     model: TunedModel,
-    config: TrainingConfig,
     *datasets: DeviceDataset | None,
+    augment: str = "none",
+    bf16: bool = False,
     cache: Path | None = None,
     repeated: bool = False,
     on_note: Callable[[str], None] = lambda text: None,
 ) -> nn.Module:
-    """The part of `model` that has to run each time; what comes before it is computed here, for every dataset.
+    """Compute the outputs of frozen modules once, for every dataset, and return the module that still has to run.
 
-    Where images are not augmented that is the head alone if only the head trains, and else the network from the first
-    block on that can change (`repeated`: the images come more than once). In all other cases it is the model itself, but
-    for `random_resized_crop` where only the head trains: then a few views of each image of the first dataset are drawn once.
-    cache: a folder that keeps features under a key of the pixels, the preprocessing, the backbone's fingerprint and
-    the precision. on_note: hears why something frozen is computed again and again.
+    Without augmentation that module is the head if only the head trains, and otherwise the network from its first
+    modified block on. With augmentation it is the model, except for `random_resized_crop` if only the head trains: the
+    features of a few random crops of each image of the first dataset are computed once.
+
+    Args:
+        model: The model.
+        *datasets: The datasets, whose `features` are set; None is skipped.
+        augment: Augmentation of the first dataset. Default: none.
+        bf16: True runs the forward pass in bf16. Default: False.
+        cache: Folder that keeps features under a key of pixels, preprocessing, fingerprint and precision. Default:
+            none.
+        repeated: True if the images are used more than once. Default: False.
+        on_note: Function that receives the reason why frozen modules run again and again. Default: none.
+
+    Returns:
+        The module that maps the inputs of the datasets to logits.
     """
     present = [dataset for dataset in datasets if dataset is not None]
-    bf16 = config.use_bf16(next(model.parameters()).device)
     split_forward = None if model.only_head_trains or not repeated else model.split_forward()
-    if model.only_head_trains and config.augment == "random_resized_crop" and present:
+    if model.only_head_trains and augment == "random_resized_crop" and present:
         first, *others = present  # only what is trained on is augmented
         first.views = compute_view_features(model, first, bf16, cache).to(first.device)
         first.features = first.views[0]
         for dataset in others:
             dataset.features = compute_features(model, dataset, bf16, cache).to(dataset.device)
         on_note(
-            f"the features of {NUM_VIEWS} random crops of each image are computed once, and each epoch takes one of them"
+            f"the features of {NUM_VIEWS} random crops of each image are computed once, and each epoch takes one of "
+            "them"
         )
         return model.head
-    if config.augment != "none":
+    if augment != "none":
         if model.only_head_trains or split_forward is not None:
-            on_note(f"augment={config.augment} makes every image new, so nothing frozen can be computed in advance")
+            on_note(f"augment={augment} makes every image new, so nothing frozen can be computed in advance")
         return model
     if model.only_head_trains:
         for dataset in present:
@@ -74,8 +85,8 @@ def cache_frozen_features(
     max_bytes = MAX_ACTIVATION_BYTES
     if required_bytes > max_bytes:
         on_note(
-            f"what goes into block {model.first_modified_block + 1} takes {required_bytes / 2**30:.1f} GiB for all images, more than "
-            f"{max_bytes / 2**30:.1f}, so the frozen blocks before it run in every epoch"
+            f"what goes into block {model.first_modified_block + 1} takes {required_bytes / 2**30:.1f} GiB for all "
+            f"images, more than {max_bytes / 2**30:.1f}, so the frozen blocks before it run in every epoch"
         )
         return model
     for dataset in present:

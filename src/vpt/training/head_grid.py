@@ -1,6 +1,6 @@
-"""Grids in one pass: heads on one frozen backbone, with different learning rates, weight decays and seeds, trained at once.
+"""Training of many heads on one frozen backbone at once, with different learning rates, weight decays and seeds.
 
-Each ends where `train` alone would take it, to rounding: the same start, order of images, schedule and optimizer.
+Each head ends as `train` alone would train it, to rounding: same start, order of images, schedule and optimizer.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from vpt.errors import SpecError, TrainingError
 from vpt.model.tuned_model import TunedModel
 from vpt.training.batches import DeviceDataset, Examples, epoch_order, iter_batches
-from vpt.training.config import TrainingConfig
+from vpt.training.config import TaskConfig
 from vpt.training.feature_cache import cache_frozen_features
 from vpt.training.history import EpochMetrics
 from vpt.training.loop import divergence_error, epoch_seed
@@ -51,21 +51,32 @@ class HeadResult:
 def train_head_grid(
     model: TunedModel,
     examples: Examples,
-    configs: Sequence[TrainingConfig],
+    configs: Sequence[TaskConfig],
     *,
     validation: Examples | None = None,
     cache: Path | None = None,
 ) -> list[HeadResult]:
-    """Train one head per configuration on the frozen features of `model`, which stays as it is; in the order of `configs`.
+    """Train one head per configuration on the frozen features of a model, which stays as it is.
 
-    Every head begins as `attach` draws it after `torch.manual_seed(config.seed)`. cache: a folder for the features.
-    Raises SpecError where more than the head trains, where images are augmented, or where configurations differ in more than
-    learning rate, weight decay, head rate and seed.
+    Every head starts as `attach` initializes it after `torch.manual_seed(seed)`.
+
+    Args:
+        model: The model. Only its head trains.
+        examples: Training images and labels.
+        configs: The configurations. They differ in learning rate, weight decay, head_lr_scale and seed alone.
+        validation: Validation images and labels. Default: none.
+        cache: Folder for frozen features. Default: none.
+
+    Returns:
+        The results in the order of the configurations.
+
+    Raises:
+        SpecError: More than the head trains, images are augmented, or configurations differ in other options.
     """
     check_head_grid(model, configs)
     device = next(model.parameters()).device
     datasets = [DeviceDataset(batch, model.backbone.preprocessing, device) for batch in (examples, validation) if batch]
-    cache_frozen_features(model, configs[0], *datasets, cache=cache)
+    cache_frozen_features(model, *datasets, bf16=configs[0].training.use_bf16(device), cache=cache)
     results: dict[int, HeadResult] = {}
     for groups in _group_by_seed(configs):
         trainer = _GridTrainer([[configs[i] for i in group] for group in groups], model, *datasets)
@@ -73,27 +84,28 @@ def train_head_grid(
     return [results[i] for i in range(len(configs))]
 
 
-def check_head_grid(model: TunedModel, configs: Sequence[TrainingConfig]) -> None:
+def check_head_grid(model: TunedModel, configs: Sequence[TaskConfig]) -> None:
     """Raise SpecError where these configurations cannot be trained at once."""
     if not model.only_head_trains:
         raise SpecError(f"{model.method} trains more than a head; a grid of it cannot be trained at once")
     if model.injected_modules:
         raise SpecError(f"{model.method} hangs something that every seed draws anew; a grid is of heads alone")
     for config in configs:
-        if replace(configs[0], **{name: getattr(config, name) for name in _VARIABLE_FIELDS}) != config:
+        if configs[0].replace(**{name: getattr(config.training, name) for name in _VARIABLE_FIELDS}) != config:
             raise SpecError(
                 f"configurations that are trained at once may differ in {', '.join(_VARIABLE_FIELDS)} alone"
             )
         for name, required in _FIXED_FIELDS.items():
-            if getattr(config, name) != required:
-                raise SpecError(f"{name} is {getattr(config, name)!r}; heads are trained at once with {required!r}")
+            value = config.to_dict().get(name)
+            if value != required:
+                raise SpecError(f"{name} is {value!r}; heads are trained at once with {required!r}")
 
 
-def _group_by_seed(configs: Sequence[TrainingConfig]) -> list[list[list[int]]]:
+def _group_by_seed(configs: Sequence[TaskConfig]) -> list[list[list[int]]]:
     """Positions of the configurations as groups of one seed each; what is trained at once has groups of one size."""
     by_seed: defaultdict[int, list[int]] = defaultdict(list)
     for position, config in enumerate(configs):
-        by_seed[config.seed].append(position)
+        by_seed[config.training.seed].append(position)
     by_size: defaultdict[int, list[list[int]]] = defaultdict(list)
     for group in by_seed.values():
         by_size[len(group)].append(group)
@@ -105,7 +117,7 @@ class _GridTrainer:
 
     def __init__(
         self,
-        configs: list[list[TrainingConfig]],
+        configs: list[list[TaskConfig]],
         model: TunedModel,
         dataset: DeviceDataset,
         val_dataset: DeviceDataset | None = None,
@@ -113,29 +125,34 @@ class _GridTrainer:
         self.configs = configs
         self.dataset, self.val_dataset = dataset, val_dataset
         self.base_config = configs[0][0]
-        self.bf16 = self.base_config.use_bf16(dataset.device)
+        self.bf16 = self.base_config.training.use_bf16(dataset.device)
         self.head_groups = [_initial_heads(model, group) for group in configs]
         self.heads = StackedHeads(self.head_groups)
         weight_decays = torch.tensor(
-            [[config.weight_decay for config in group] for group in configs], device=dataset.device
+            [[config.training.weight_decay for config in group] for group in configs], device=dataset.device
         )
-        self.optimizer = OPTIMIZERS[self.base_config.optimizer](self.heads.weights, weight_decays)
-        lr_scales = [[config.learning_rate * config.head_lr_scale for config in group] for group in configs]
-        self.lr_scales = torch.tensor(lr_scales, device=dataset.device) / self.base_config.learning_rate
-        self.steps_per_epoch = math.ceil(len(dataset) / self.base_config.batch_size)
+        self.optimizer = OPTIMIZERS[self.base_config.training.optimizer](self.heads.weights, weight_decays)
+        lr_scales = [
+            [config.training.learning_rate * config.training.head_lr_scale for config in group] for group in configs
+        ]
+        self.lr_scales = torch.tensor(lr_scales, device=dataset.device) / self.base_config.training.learning_rate
+        self.steps_per_epoch = math.ceil(len(dataset) / self.base_config.training.batch_size)
 
     def train(self) -> list[HeadResult]:
         """Group by group, in one row."""
         flat_configs = [config for group in self.configs for config in group]
         histories: list[list[EpochMetrics]] = [[] for _ in flat_configs]
         errors: list[TrainingError | None] = [None] * len(flat_configs)
-        for epoch in range(self.base_config.epochs):
+        for epoch in range(self.base_config.num_epochs):
             start_time = time.perf_counter()
             losses, top1 = self._epoch(epoch)
             val_loss, val_metric = self._validate()
             seconds = (time.perf_counter() - start_time) / len(flat_configs)
             sizes = torch.tensor(
-                [len(batch) for batch in iter_batches(np.arange(len(self.dataset)), self.base_config.batch_size)]
+                [
+                    len(batch)
+                    for batch in iter_batches(np.arange(len(self.dataset)), self.base_config.training.batch_size)
+                ]
             )
             mean_losses = ((losses * sizes.unsqueeze(1)).sum(0) / len(self.dataset)).tolist()
             finite = losses.isfinite()
@@ -144,7 +161,9 @@ class _GridTrainer:
                 if not all_finite[point] and errors[point] is None:
                     step = int(finite[:, point].int().argmin())
                     loss, lr = float(losses[step, point]), self._lr(config, epoch, step)
-                    errors[point] = divergence_error(loss, epoch, step, self.steps_per_epoch, lr, config)
+                    errors[point] = divergence_error(
+                        loss, epoch, step, self.steps_per_epoch, lr, config.training.learning_rate
+                    )
                 if errors[point] is None:
                     lr = self._lr(config, epoch, self.steps_per_epoch - 1)
                     metrics = (mean_losses[point], top1[point], val_loss[point], val_metric[point])
@@ -156,13 +175,13 @@ class _GridTrainer:
     def _epoch(self, epoch: int) -> tuple[Tensor, list[float]]:
         """The loss of every step, (steps, points), and top-1 on the training images of every point."""
         device, n, num_settings = self.dataset.device, len(self.dataset), len(self.configs[0])
-        seeds = [group[0].seed for group in self.configs]
+        seeds = [group[0].training.seed for group in self.configs]
         generators = [torch.Generator().manual_seed(epoch_seed(seed, epoch, 0)) for seed in seeds]
         permutations = np.stack([epoch_order(n, seed, epoch) for seed in seeds])
         features, labels = self.dataset.features, self.dataset.labels.to(device)
         assert features is not None
         losses, correct = [], torch.zeros(len(seeds), num_settings, device=device)
-        for step, positions in enumerate(iter_batches(np.arange(n), self.base_config.batch_size)):
+        for step, positions in enumerate(iter_batches(np.arange(n), self.base_config.training.batch_size)):
             indices = torch.from_numpy(permutations[:, positions]).to(device)  # (groups, batch)
             targets = labels[indices].unsqueeze(2).expand(-1, -1, num_settings)
             logits = self._logits(features[indices], generators)
@@ -193,8 +212,8 @@ class _GridTrainer:
         with torch.autocast(self.dataset.device.type, torch.bfloat16, enabled=self.bf16):
             return self.heads(features, generators).float()
 
-    def _lr(self, config: TrainingConfig, epoch: int, step: int) -> float:
-        num_steps = self.steps_per_epoch * config.epochs
+    def _lr(self, config: TaskConfig, epoch: int, step: int) -> float:
+        num_steps = self.steps_per_epoch * config.num_epochs
         return config.lr_at(epoch * self.steps_per_epoch + step, num_steps, self.steps_per_epoch)
 
 
@@ -209,9 +228,9 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return losses, gradient.div_(logits.shape[1])
 
 
-def _initial_heads(model: TunedModel, group: Sequence[TrainingConfig]) -> list[nn.Module]:
+def _initial_heads(model: TunedModel, group: Sequence[TaskConfig]) -> list[nn.Module]:
     """A head for each configuration of one seed: the same one. Drawn once, as seeding is slow beside a copy."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(group[0].seed)
+        torch.manual_seed(group[0].training.seed)
         head = model.new_head()
     return [copy.deepcopy(head) for _ in group]

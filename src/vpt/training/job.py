@@ -1,85 +1,149 @@
-"""A job and what comes of it: the words that `tune`, the demo and the command line share."""
+"""A job and its result, for every task."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from vpt.backbones import DEFAULT
+from vpt.core.text import did_you_mean
+from vpt.errors import SpecError
 from vpt.methods.registry import parse_method
-from vpt.training import TrainingConfig
+from vpt.training.config import TaskConfig, TaskOptions
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to do.
+    """Everything that decides the result of a run.
 
-    data: a folder of class folders, a folder with VTAB list files, or a built-in task.
-    train_on: "train" keeps val apart and watches it; "trainval" trains on both, as the last step of VTAB-1k.
-    train_fraction: share of each class of those images that trains (the paper's data scale); val and test stay whole.
-    split_seed: of the cuts into train, val and test and of a built-in task's images; None takes the configuration's seed.
-    test: False leaves the test split out before any of its images is opened, as choosing settings demands.
-    resize: "squash" (VTAB-1k) or "crop" the image to the backbone's square input. interpolation: nearest, bilinear
-    (VTAB-1k), bicubic or lanczos; None is what the backbone was made for.
-    save_dtype: dtype of the tensors in the tuned file. skip_corrupt: leave unreadable images out instead of refusing.
-    cache: a folder that keeps decoded images, and features of the frozen backbone, for other jobs on the same images.
+    Attributes:
+        data: A folder, or the name of a built-in task.
+        out: The tuned file.
+        config: Training configuration of the task.
+        options: Options for data and model that only this task has.
+        method: Text of the method.
+        backbone: Name of a timm model.
+        weights: File with local weights of the backbone, or None.
+        image_size: Side of the input in pixels, or None for that of the backbone.
+        train_on: "train" validates on val; "trainval" trains on both, as the last step of VTAB-1k.
+        val_fraction: Fraction of the training images that is split off where val is missing.
+        split_seed: Seed of that split and of the images of a built-in task, or None for the training seed.
+        test: False leaves the test split unopened.
+        save_dtype: Data type of the tensors in the tuned file.
     """
 
     data: str
     out: Path
-    config: TrainingConfig
+    config: TaskConfig
+    options: TaskOptions
     method: str = "vpt"
     backbone: str = DEFAULT
     weights: Path | None = None
     image_size: int | None = None
     train_on: Literal["train", "trainval"] = "train"
     val_fraction: float = 0.2
-    test_fraction: float = 0.2
-    train_fraction: float = 1.0
     split_seed: int | None = None
     test: bool = True
-    resize: Literal["squash", "crop"] = "squash"
-    interpolation: str | None = None
     save_dtype: Literal["fp32", "fp16"] = "fp32"
-    skip_corrupt: bool = False
-    cache: Path | None = None
+
+    @classmethod
+    def create(cls, data: str | Path, out: str | Path, config: TaskConfig, **options: Any) -> Job:
+        """Return a job.
+
+        Args:
+            data: A folder, or the name of a built-in task.
+            out: The tuned file.
+            config: Training configuration of the task.
+            **options: Attributes of `Job` and options of the task by name. Missing ones have their defaults.
+
+        Returns:
+            The job.
+
+        Raises:
+            SpecError: An option is unknown, or one of another task.
+        """
+        task_names = {option.name for option in fields(config.options_class)}
+        job_names = {option.name for option in fields(cls)} - {"data", "out", "config", "options"}
+        unknown = next((name for name in options if name not in task_names | job_names), None)
+        if unknown is not None:
+            raise SpecError(f"{unknown} is no option of {config.task}; {did_you_mean(unknown, task_names | job_names)}")
+        own = config.options_class(**{name: value for name, value in options.items() if name in task_names})
+        common = {name: value for name, value in options.items() if name in job_names}
+        return cls(str(data), Path(out), config, own, **common)
 
     @property
     def run_dir(self) -> Path:
-        """The run folder, beside the tuned file."""
+        """The run directory, beside the tuned file."""
         return self.out.with_suffix(".run")
 
     @property
     def split_options(self) -> dict[str, Any]:
-        """How data without splits of their own are cut into train, val and test: arguments of `load_dataset`."""
-        seed = self.config.seed if self.split_seed is None else self.split_seed
-        return {"seed": seed, "val_fraction": self.val_fraction, "test_fraction": self.test_fraction}
+        """Options of the split into train, val and test, for data without splits of their own."""
+        seed = self.config.training.seed if self.split_seed is None else self.split_seed
+        fractions = {"val_fraction": self.val_fraction}
+        if hasattr(self.options, "test_fraction"):
+            fractions["test_fraction"] = self.options.test_fraction
+        return {"seed": seed, **fractions}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values: all that decides the result."""
-        return json.loads(json.dumps({**asdict(self), "method": str(parse_method(self.method))}, default=str))  # type: ignore[no-any-return]
+        """Return everything that decides the result as JSON values."""
+        values = {option.name: getattr(self, option.name) for option in fields(self)}
+        values |= {"config": self.config.to_dict(), "method": str(parse_method(self.method))}
+        return json.loads(json.dumps({**values, **asdict(values.pop("options"))}, default=str))  # type: ignore[no-any-return]
+
+    def default_dict(self) -> dict[str, Any]:
+        """Return the defaults of all optional values of `to_dict`."""
+        defaults = {option.name: option.default for option in fields(self)}
+        return {**defaults, **asdict(self.config.options_class()), "config": type(self.config)().to_dict()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """What came of a job of any kind. seconds: wall time of all its sittings, training only.
+    """Result of a run.
 
-    eval_split: test, or val where there is no test, and train where there is neither. per_class: a figure between 0 and
-    1; None for a class that does not occur there. file_bytes: the tuned file.
-    peak_memory_bytes: of the process, or of the GPU where one trained. notes: what the user should know.
+    Attributes:
+        task: Name of the task, such as "classification".
+        data: Name of the data.
+        method: Text of the method.
+        backbone: Name of the backbone.
+        head: Text of the dense head, or None for a linear layer.
+        eval_split: Split that is scored: test, or val where there is no test, or train where there is neither.
+        metric: Name of the main metric in `metrics`, such as "test_top1".
+        metrics: Metrics by name, between 0 and 1, such as "test_top1" or "test_miou".
+        per_class: Recall or IoU by class name, between 0 and 1; None for a class that does not occur.
+        images: Number of images of each split.
+        total_parameters: Number of all parameters.
+        trainable_parameters: Number of trainable parameters.
+        head_parameters: Number of parameters of the head, or None for results of earlier versions.
+        file: The tuned file.
+        run_dir: The run directory.
+        file_bytes: Size of the tuned file.
+        seconds: Wall time of training, over all interruptions.
+        peak_memory_bytes: Peak memory of the process, or of its GPU, in training.
+        notes: Messages about the data and the backbone that the user should read.
+        history: Metrics of each epoch.
+        job: The job as JSON values.
+        environment: Hardware and versions.
+        status: "done".
     """
 
+    task: str
     data: str
     method: str
     backbone: str
+    head: str | None
     eval_split: str
+    metric: str
+    metrics: dict[str, float]
     per_class: dict[str, float | None]
     images: dict[str, int]
     total_parameters: int
     trainable_parameters: int
+    head_parameters: int | None
     file: str
+    run_dir: str
     file_bytes: int
     seconds: float
     peak_memory_bytes: int
@@ -90,14 +154,16 @@ class RunResult:
     status: Literal["done"] = "done"
 
     @property
+    def score(self) -> float:
+        """The main metric, between 0 and 1."""
+        return self.metrics[self.metric]
+
+    @property
+    def eval_metrics(self) -> dict[str, float]:
+        """Metrics of the scored split, without its name: "top1" instead of "test_top1"."""
+        return {name.removeprefix(f"{self.eval_split}_"): value for name, value in self.metrics.items()}
+
+    @property
     def trainable_fraction(self) -> float:
         """Trainable parameters as a fraction of all."""
         return self.trainable_parameters / self.total_parameters
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassificationResult(RunResult):
-    """What came of a classification. top1, mean_per_class, per_class (recall): between 0 and 1."""
-
-    top1: float
-    mean_per_class: float

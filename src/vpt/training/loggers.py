@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -16,8 +16,11 @@ from typing import Any, Protocol
 from vpt.core.optional import import_optional
 from vpt.core.text import did_you_mean
 from vpt.errors import SpecError
-from vpt.training import Callback, CallbackList, EpochMetrics, TrainingConfig
+from vpt.training.callbacks import Callback, CallbackList
+from vpt.training.config import TaskConfig
+from vpt.training.history import EpochMetrics
 from vpt.training.job import Job
+from vpt.training.run_directory import flatten
 
 Values = Mapping[str, float]
 
@@ -145,19 +148,6 @@ def log_epoch(logger: Logger, epoch: Mapping[str, Any]) -> None:
     logger.log(int(epoch["epoch"]), values)
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """One level: {"config": {"epochs": 2}} gives {"config.epochs": 2}."""
-
-    def items() -> Iterable[tuple[str, Any]]:
-        for key, value in config.items():
-            if isinstance(value, Mapping):
-                yield from flatten(value, f"{prefix}{key}.").items()
-            else:
-                yield f"{prefix}{key}", value
-
-    return dict(items())
-
-
 class LoggerCallback(Callback):
     """Callback that passes one job on to a logger. A resumed job is logged from its first epoch."""
 
@@ -175,7 +165,7 @@ class LoggerCallback(Callback):
         self.started = False
 
     def on_train_start(
-        self, config: TrainingConfig, steps_per_epoch: int, completed_epochs: Sequence[EpochMetrics]
+        self, config: TaskConfig, steps_per_epoch: int, completed_epochs: Sequence[EpochMetrics]
     ) -> None:
         self.logger.begin(self.name, self.config)
         self.started = True

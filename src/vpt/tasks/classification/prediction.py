@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,10 +23,24 @@ from vpt.training import DeviceDataset, Examples, Scores, predict_logits, score_
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most likely classes of one image, best first: (name, probability)."""
+    """The most likely classes of one image.
+
+    Attributes:
+        image: The image file.
+        top: Pairs of a class and its probability, most likely first.
+    """
 
     image: str
     top: tuple[tuple[str, float], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the prediction as JSON values."""
+        pairs = [{"class": name, "probability": probability} for name, probability in self.top]
+        return {"image": self.image, "top": pairs}
+
+    def describe(self) -> str:
+        """Return the prediction as one line."""
+        return f"{self.image}: " + ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in self.top)
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:

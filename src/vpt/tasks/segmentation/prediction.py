@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,21 +20,38 @@ from vpt.data.mask_labels import palette
 from vpt.data.segmentation_folder import SegmentationDataset
 from vpt.errors import DataError
 from vpt.model.tuned_model import TunedModel
+from vpt.tasks.segmentation.evaluation import score_pairs
 from vpt.tasks.segmentation.scores import PixelScores
 from vpt.tasks.segmentation.sliding_window import InferenceConfig, predict_classes
-from vpt.tasks.segmentation.training import score_pairs
 
 _ROW, _MARGIN = 18, 6  # pixels of a line of the legend
 
 
 @dataclass(frozen=True)
 class SegmentationOutput:
-    """What was written for one image. class_fractions: fraction of its pixels by class, largest first, without absent ones."""
+    """The files that were written for one image.
+
+    Attributes:
+        image: The image file.
+        mask: The file of the mask.
+        overlay: The file of the overlay.
+        class_fractions: Fraction of the pixels by class, largest first, without absent classes.
+    """
 
     image: str
     mask: str
     overlay: str
     class_fractions: tuple[tuple[str, float], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the files and the fractions as JSON values."""
+        files = {"image": self.image, "mask": self.mask, "overlay": self.overlay}
+        return {**files, "classes": [{"class": name, "fraction": value} for name, value in self.class_fractions]}
+
+    def describe(self) -> str:
+        """Return the largest classes and the files as one line."""
+        largest = ", ".join(f"{name} {100 * fraction:.1f} %" for name, fraction in self.class_fractions[:4])
+        return f"{self.image}: {largest}; {self.mask}, {self.overlay}"
 
 
 def predict_masks(

@@ -1,0 +1,116 @@
+"""Options of classification."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from vpt.methods.base import Method
+from vpt.training.config import TaskConfig, TaskOptions, TrainingConfig, check_choices, check_counts, check_not_negative
+
+
+@dataclass(frozen=True)
+class ClassificationOptions(TaskOptions):
+    """Options for data and model that only classification has.
+
+    Attributes:
+        test_fraction: Fraction of the images that is split off as test where test is missing.
+        train_fraction: Fraction of each class that trains, as in the paper's data scaling; val and test stay whole.
+        resize: "squash" the image to the square input, as VTAB-1k, or "crop" its center.
+        interpolation: "nearest", "bilinear" (VTAB-1k), "bicubic" or "lanczos", or None for that of the backbone.
+        skip_corrupt: True leaves unreadable images out.
+        cache: Folder that keeps decoded images and frozen features for other jobs on the same images, or None.
+    """
+
+    test_fraction: float = 0.2
+    train_fraction: float = 1.0
+    resize: Literal["squash", "crop"] = "squash"
+    interpolation: str | None = None
+    skip_corrupt: bool = False
+    cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class ClassificationConfig(TaskConfig):
+    """Training configuration of classification (paper, section 4 and appendix A).
+
+    The learning rate rises linearly in the warm-up and then decays as a cosine to 0. It changes with every step.
+
+    Attributes:
+        training: Options that every task has.
+        epochs: Passes over the training images.
+        warmup_epochs: Length of the warm-up in epochs.
+        augment: "none" (VTAB-1k); "flip"; "random_crop", of 7/8 of the side, and flip (FGVC); "random_resized_crop", of
+            half to all the area, and flip, which is usual for linear probes. If only the head trains, the features of
+            sixteen random resized crops of each image are computed once; each epoch takes one, or the whole image. The
+            probe of `probe_epochs` does the same if it reads the feature that the backbone's own head reads.
+        probe_epochs: Epochs in which the head trains alone first (linear probing, then tuning: Kumar et al., ICLR
+            2022), with SGD on features that are computed once. 0 is the protocol of the paper.
+        probe_weight_decay: Weight decay of those epochs.
+    """
+
+    epochs: int = 100
+    warmup_epochs: float = 10
+    augment: Literal["none", "flip", "random_crop", "random_resized_crop"] = "none"
+    probe_epochs: int = 0
+    probe_weight_decay: float = 0.01
+
+    task: ClassVar[str] = "classification"
+    options_class: ClassVar[type[TaskOptions]] = ClassificationOptions
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            SpecError: A value is out of range.
+        """
+        check_choices(self, {"augment": ("none", "flip", "random_crop", "random_resized_crop")})
+        check_counts(self, "epochs")
+        check_not_negative(self, "warmup_epochs", "probe_epochs", "probe_weight_decay")
+
+    @classmethod
+    def for_method(cls, method: Method, **options: Any) -> Self:
+        """Return the default configuration of a method, with a tenth of the epochs as warm-up.
+
+        Args:
+            method: The method.
+            **options: Options by name that replace the defaults. None leaves the default.
+
+        Returns:
+            The configuration.
+        """
+        given = {name: value for name, value in options.items() if value is not None}
+        defaults = {name: getattr(method, name) for name in ("optimizer", "learning_rate", "weight_decay")}
+        config = cls.from_dict({**defaults, **given})
+        return config if "warmup_epochs" in given else config.replace(warmup_epochs=min(10.0, config.epochs / 10))
+
+    @property
+    def num_epochs(self) -> int:
+        """Number of passes over the training images."""
+        return self.epochs
+
+    def lr_at(self, step: int, num_steps: int, steps_per_epoch: int) -> float:  # noqa: D102
+        peak = self.training.peak_lr
+        warmup = min(round(self.warmup_epochs * steps_per_epoch), num_steps - 1)
+        if step < warmup:
+            return peak * (step + 1) / (warmup + 1)
+        return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (num_steps - warmup)))
+
+    def probe_config(self) -> ClassificationConfig:
+        """Return the configuration in which the head trains alone, on features that are computed once."""
+        return ClassificationConfig(
+            TrainingConfig(
+                optimizer="sgd",
+                learning_rate=0.2,
+                weight_decay=self.probe_weight_decay,
+                batch_size=64,
+                precision=self.training.precision,
+                seed=self.training.seed,
+            ),
+            epochs=self.probe_epochs,
+            warmup_epochs=self.probe_epochs / 10,
+            augment="random_resized_crop" if self.augment == "random_resized_crop" else "none",
+            probe_weight_decay=self.probe_weight_decay,
+        )

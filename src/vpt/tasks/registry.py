@@ -1,0 +1,59 @@
+"""The known tasks. Another one is a subclass of `Task` and an entry here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vpt.core.text import did_you_mean
+from vpt.data.segmentation_folder import detect_folder_layout
+from vpt.errors import SpecError
+from vpt.model.tuned_file import Header
+from vpt.tasks.base import Task
+from vpt.tasks.classification.task import ClassificationTask
+from vpt.tasks.segmentation.task import SegmentationTask
+
+TASKS: dict[str, Task] = {task.name: task for task in (ClassificationTask(), SegmentationTask())}
+
+
+def find_task(name: str, data: str) -> Task:
+    """Return the task of a run.
+
+    Args:
+        name: Name of a task, or "auto" for segmentation of a folder of images and masks and classification of others.
+        data: The data.
+
+    Returns:
+        The task.
+
+    Raises:
+        SpecError: There is no such task.
+    """
+    if name == "auto":
+        name = "segmentation" if is_segmentation_folder(data) else "classification"
+    if name not in TASKS:
+        raise SpecError(f"there is no task {name!r}; {did_you_mean(name, TASKS)}")
+    return TASKS[name]
+
+
+def task_of_file(header: Header) -> Task:
+    """Return the task of a tuned file.
+
+    Args:
+        header: Header of the file.
+
+    Returns:
+        The task.
+    """
+    return TASKS["classification" if header.head is None else "segmentation"]
+
+
+def is_segmentation_folder(data: str) -> bool:
+    """Return True for a folder of images and masks.
+
+    Args:
+        data: A path, or the name of a built-in task.
+
+    Returns:
+        True or False.
+    """
+    return bool(data) and Path(data).is_dir() and detect_folder_layout(Path(data)) is not None

@@ -1,0 +1,106 @@
+"""Options of semantic segmentation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
+
+from vpt.methods.base import Method
+from vpt.training.config import TaskConfig, TaskOptions, check_choices, check_counts
+
+_HEAD_LEARNING_RATE = 0.03  # per 256 images with AdamW: a step of 1e-3 at batch 8, for a head that starts from nothing
+_CHOICES = {
+    "loss": ("ce", "dice", "ce+dice"),
+    "class_weights": ("none", "balanced"),
+    "augment": ("none", "flip", "full"),
+}
+
+
+@dataclass(frozen=True)
+class SegmentationOptions(TaskOptions):
+    """Options for data and model that only segmentation has.
+
+    Attributes:
+        head: Text of the dense head, or None for `fpn` where the backbone has stages and `setr_pup` where it has not.
+        labels: Scheme of the mask ids, a row of `vpt.data.mask_labels.LABEL_SCHEMES`; "auto" follows the layout.
+        ignore_index: Another id in masks that stands for no class, or None.
+        reduce_zero_label: True if id 0 stands for no class and id 1 for the first.
+        val_as_test: True scores on the published val, and splits another val off train.
+        activation_checkpointing: True recomputes activations in the backward pass: less memory, a third more time.
+    """
+
+    head: str | None = None
+    labels: str = "auto"
+    ignore_index: int | None = None
+    reduce_zero_label: bool = False
+    val_as_test: bool = False
+    activation_checkpointing: bool = False
+
+
+@dataclass(frozen=True)
+class SegmentationConfig(TaskConfig):
+    """Training configuration of segmentation. It counts iterations, that is optimizer steps.
+
+    After a linear warm-up the learning rate is peak * (1 - iteration / iterations) ** power.
+
+    Attributes:
+        training: Options that every task has.
+        iterations: Number of iterations.
+        eval_every: Iterations between two evaluations on val; each writes a checkpoint.
+        power: Exponent of the learning rate schedule.
+        warmup_iterations: Length of the warm-up in iterations.
+        loss: "ce" for cross-entropy, "dice", or "ce+dice" for their sum.
+        class_weights: "balanced" weights a class by the median of all class frequencies over its own.
+        auxiliary_weight: Weight of the loss of each auxiliary head.
+        augment: "full" scales by 0.5 to 2, crops, flips and jitters colors; "flip"; or "none", a crop at scale 1.
+    """
+
+    iterations: int = 2000
+    eval_every: int = 200
+    power: float = 0.9
+    warmup_iterations: int = 0
+    loss: Literal["ce", "dice", "ce+dice"] = "ce"
+    class_weights: Literal["none", "balanced"] = "none"
+    auxiliary_weight: float = 0.4
+    augment: Literal["none", "flip", "full"] = "full"
+
+    task: ClassVar[str] = "segmentation"
+    options_class: ClassVar[type[TaskOptions]] = SegmentationOptions
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            SpecError: A value is out of range.
+        """
+        check_counts(self, "iterations", "eval_every")
+        check_choices(self, _CHOICES)
+
+    @classmethod
+    def for_method(cls, method: Method, **options: Any) -> Self:
+        """Return the default configuration of a method: AdamW, and a learning rate of its own for the head.
+
+        Args:
+            method: The method.
+            **options: Options by name that replace the defaults. None leaves the default.
+
+        Returns:
+            The configuration.
+        """
+        given = {name: value for name, value in options.items() if value is not None}
+        learning_rate = method.learning_rate if method.optimizer == "adamw" else _HEAD_LEARNING_RATE
+        defaults = {"optimizer": "adamw", "learning_rate": learning_rate, "weight_decay": method.weight_decay}
+        config = cls.from_dict({**defaults, "batch_size": 8, **given})
+        if "head_lr_scale" in given or config.training.optimizer != "adamw":
+            return config
+        return config.replace(head_lr_scale=_HEAD_LEARNING_RATE / config.training.learning_rate)
+
+    @property
+    def num_epochs(self) -> int:
+        """Number of evaluation intervals."""
+        return math.ceil(self.iterations / self.eval_every)
+
+    def lr_at(self, step: int, num_steps: int, steps_per_epoch: int) -> float:  # noqa: D102
+        warmup_factor = min(1.0, (step + 1) / (self.warmup_iterations + 1))
+        return float(self.training.peak_lr * warmup_factor * (1 - step / self.iterations) ** self.power)

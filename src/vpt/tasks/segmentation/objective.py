@@ -1,0 +1,141 @@
+"""The objective of segmentation models: losses on random crops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vpt.data.image_files import capture_warnings
+from vpt.data.joint_augmentation import JointAugmentation
+from vpt.data.mask_labels import IGNORE_INDEX
+from vpt.data.segmentation_folder import SegmentationDataset, load_pair
+from vpt.model.tuned_model import TunedModel
+from vpt.tasks.segmentation.config import SegmentationConfig
+from vpt.tasks.segmentation.evaluation import score_pairs
+from vpt.tasks.segmentation.sliding_window import InferenceConfig
+from vpt.training import micro_batches
+from vpt.training.batches import epoch_order
+from vpt.training.loop import backward
+
+_AUGMENTATIONS = {
+    "none": JointAugmentation(1.0, 1.0, False, 0.0, 1.0),
+    "flip": JointAugmentation(1.0, 1.0, True, 0.0, 1.0),
+    "full": JointAugmentation(),
+}
+
+
+class SegmentationObjective:
+    """The losses of all heads on random crops, pixel accuracy in training, and mean IoU on val."""
+
+    def __init__(self, model: TunedModel, dataset: SegmentationDataset, config: SegmentationConfig) -> None:
+        """Prepare the objective.
+
+        Args:
+            model: The model, on its device.
+            dataset: Images and masks, with a split "train" and possibly "val".
+            config: The configuration.
+        """
+        self.model, self.dataset, self.config = model, dataset, config
+        self.train, self.val = dataset.splits["train"], dataset.splits.get("val")
+        self.device = next(model.parameters()).device
+        self.bf16 = config.training.use_bf16(self.device)
+        self.weights = None
+        if config.class_weights == "balanced":
+            self.weights = median_frequency_weights(dataset.pixel_counts).to(self.device)
+
+    def batches(self, epoch: int) -> Sequence[NDArray[np.int64]]:
+        """Return batches of one size, which run through one permutation after another whatever the interval.
+
+        Args:
+            epoch: Number of the evaluation interval, from 0.
+
+        Returns:
+            The indices of the images of each step.
+        """
+        config, count = self.config, len(self.train)
+        batch_size, seed = config.training.batch_size, config.training.seed
+        first, last = epoch * config.eval_every, min((epoch + 1) * config.eval_every, config.iterations)
+        positions = np.arange(first * batch_size, last * batch_size)
+        permutations = {p: epoch_order(count, seed, int(p)) for p in np.unique(positions // count)}
+        indices = np.array(
+            [permutations[position // count][position % count] for position in positions], dtype=np.int64
+        )
+        return list(indices.reshape(-1, batch_size))
+
+    def gradients(self, indices: NDArray[np.int64], rng: np.random.Generator) -> tuple[float, float]:  # noqa: D102
+        loss_sum, total_accuracy = 0.0, 0.0
+        for micro_batch in micro_batches(indices, self.config.training.grad_accum_steps):
+            images, masks = self._load_crops(micro_batch, rng)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                logits, *auxiliary = self.model.logits_with_auxiliary(images)
+            loss = self._loss(logits, masks) + self.config.auxiliary_weight * sum(
+                self._loss(other, masks) for other in auxiliary
+            )
+            loss_sum += backward(self.model, loss, len(micro_batch), len(indices))
+            valid = masks != IGNORE_INDEX
+            accuracy = ((logits.argmax(1) == masks) & valid).flatten(1).sum(1) / valid.flatten(1).sum(1).clamp(min=1)
+            total_accuracy += float(accuracy.sum())
+        return loss_sum, total_accuracy
+
+    def validate(self) -> tuple[float, float] | None:
+        """Return the loss of the averaged probabilities and the mean IoU, at one scale and the original size."""
+        if self.val is None:
+            return None
+        self.model.eval()
+        loss, scores = score_pairs(self.model, self.val, self.dataset.lookup_table, InferenceConfig())
+        return loss, scores.miou
+
+    def _load_crops(self, micro_batch: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        preprocessing, augment = self.model.backbone.preprocessing, _AUGMENTATIONS[self.config.augment]
+        images, masks = [], []
+        with capture_warnings():
+            for index in micro_batch:
+                pixels, mask = load_pair(self.train, int(index), self.dataset.lookup_table)
+                image, cropped_mask = augment(torch.from_numpy(pixels), torch.from_numpy(mask), preprocessing.size, rng)
+                images.append(image)
+                masks.append(cropped_mask)
+        inputs = preprocessing.normalize(torch.stack(images).to(self.device))
+        return inputs, torch.stack(masks).long().to(self.device)
+
+    def _loss(self, logits: Tensor, masks: Tensor) -> Tensor:
+        total = logits.new_zeros((), dtype=torch.float32)
+        if "ce" in self.config.loss.split("+"):
+            total = total + cross_entropy(logits.float(), masks, self.weights)
+        if "dice" in self.config.loss:
+            total = total + dice_loss(logits.float(), masks)
+        return total
+
+
+def cross_entropy(logits: Tensor, masks: Tensor, weights: Tensor | None = None) -> Tensor:
+    """The sum over images of each image's (weighted) mean over its pixels with a class; (batch, classes, h, w).
+
+    A mean by image, not by batch: the micro-batches of an accumulated batch then add up to the whole.
+    """
+    losses = F.cross_entropy(logits, masks, weights, ignore_index=IGNORE_INDEX, reduction="none").flatten(1).sum(1)
+    valid = masks != IGNORE_INDEX
+    weight = valid.float() if weights is None else weights[masks.where(valid, 0)] * valid
+    return (losses / weight.flatten(1).sum(1).clamp(min=1e-6)).sum()
+
+
+def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
+    """The sum over images of 1 - mean soft Dice over the classes that the image holds (Milletari et al., 2016)."""
+    valid = (masks != IGNORE_INDEX).unsqueeze(1)
+    probabilities = logits.softmax(1) * valid
+    one_hot = F.one_hot(masks.where(masks != IGNORE_INDEX, 0), logits.shape[1]).permute(0, 3, 1, 2) * valid
+    intersection, cardinality = (probabilities * one_hot).flatten(2).sum(2), (probabilities + one_hot).flatten(2).sum(2)
+    present = one_hot.flatten(2).any(2)
+    dice = (2 * intersection + 1) / (cardinality + 1) * present
+    return (present.any(1).float() - dice.sum(1) / present.sum(1).clamp(min=1)).sum()
+
+
+def median_frequency_weights(pixel_counts: NDArray[np.int64]) -> Tensor:
+    """Median frequency over own frequency (Eigen and Fergus, 2015), 0 for a class without pixels."""
+    frequencies = pixel_counts / max(1, pixel_counts.sum())
+    present = frequencies > 0
+    weights = np.divide(np.median(frequencies[present]), frequencies, out=np.zeros(len(frequencies)), where=present)
+    return torch.from_numpy(weights).float()
