@@ -205,7 +205,15 @@ class Experiment:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return asdict(self)
+        methods = [
+            {
+                "name": row.name,
+                "settings": [{"spec": setting.spec, "config": setting.config.to_dict()} for setting in row.settings],
+                "is_head_grid": row.is_head_grid,
+            }
+            for row in self.methods
+        ]
+        return {**asdict(self), "methods": methods}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str = "the plan") -> Experiment:

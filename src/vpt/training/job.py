@@ -89,9 +89,9 @@ class Job:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything that decides the result as JSON values."""
-        values = {option.name: getattr(self, option.name) for option in fields(self)}
-        values |= {"config": self.config.to_dict(), "method": str(parse_method(self.method))}
-        return json.loads(json.dumps({**values, **asdict(values.pop("options"))}, default=str))  # type: ignore[no-any-return]
+        values = {option.name: getattr(self, option.name) for option in fields(self) if option.name != "options"}
+        values |= {"config": self.config.to_dict(), "method": str(parse_method(self.method)), **asdict(self.options)}
+        return json.loads(json.dumps(values, default=str))  # type: ignore[no-any-return]
 
     def default_dict(self) -> dict[str, Any]:
         """Return the defaults of all optional values of `to_dict`."""
