@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 from vpt._version import __version__
@@ -13,11 +14,15 @@ if TYPE_CHECKING:
     from vpt.methods import METHODS, VPT, Full, Injection, Linear, Method, parse_method
     from vpt.model.tuned_file import Header, inspect, load, save
     from vpt.model.tuned_model import Counts, TunedModel, attach
+    from vpt.training.callbacks import Callback
+    from vpt.training.job import RunResult
+    from vpt.tuning import tune
 
 __all__ = [
     "METHODS",
     "VPT",
     "Backbone",
+    "Callback",
     "Counts",
     "UnsupportedError",
     "Full",
@@ -25,6 +30,7 @@ __all__ = [
     "Linear",
     "Method",
     "Injection",
+    "RunResult",
     "SpecError",
     "TunedModel",
     "VptError",
@@ -35,10 +41,16 @@ __all__ = [
     "load_backbone",
     "parse_method",
     "save",
+    "tune",
 ]
 
 # One face, and nothing heavy behind it until it is asked for: `vpt --help` must not wait for torch.
-_HOMES = ("vpt.errors", "vpt.model.tuned_model", "vpt.model.tuned_file", "vpt.backbones", "vpt.methods")
+_HOMES = (
+    "vpt.errors", "vpt.model.tuned_model", "vpt.model.tuned_file", "vpt.backbones", "vpt.methods",
+    "vpt.training.callbacks", "vpt.training.job", "vpt.tuning",
+)  # fmt: skip
+
+logging.getLogger("vpt").addHandler(logging.NullHandler())  # silent until the user configures logging
 
 
 def __getattr__(name: str) -> Any:

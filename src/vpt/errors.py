@@ -30,43 +30,43 @@ class VptError(Exception):
     exit_code: ExitCode = ExitCode.FAILED
 
 
-class SpecError(VptError):
+class SpecError(VptError, ValueError):
     """The text of a method or an option cannot be read, or a value is out of range."""
 
     exit_code = ExitCode.USAGE
 
 
-class DataError(VptError):
+class DataError(VptError, ValueError):
     """Images, labels or lists that cannot be used; names every fault at once."""
 
     exit_code = ExitCode.DATA
 
 
-class BackboneError(VptError):
+class BackboneError(VptError, ValueError):
     """A backbone is unknown or its weights do not fit."""
 
     exit_code = ExitCode.BACKBONE
 
 
-class UnsupportedError(VptError):
+class UnsupportedError(VptError, ValueError):
     """A method finds no place to hang on this backbone, or what it hung never ran."""
 
     exit_code = ExitCode.UNSUPPORTED
 
 
-class TunedFileError(VptError):
+class TunedFileError(VptError, ValueError):
     """A tuned file is truncated, altered, of an unknown version, or made for another backbone."""
 
     exit_code = ExitCode.TUNED_FILE
 
 
-class TrainingError(VptError):
+class TrainingError(VptError, ArithmeticError):
     """Training diverged: the loss became NaN or infinite."""
 
     exit_code = ExitCode.TRAINING
 
 
-class StorageError(VptError):
+class StorageError(VptError, OSError):
     """A file could not be written: the disk is full or the folder is read-only."""
 
     exit_code = ExitCode.STORAGE

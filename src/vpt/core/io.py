@@ -35,6 +35,8 @@ def write_atomic_with(path: Path, write: Callable[[Path], None], size: int | Non
         write(tmp)
         tmp.chmod(0o666 & ~_umask())  # mkstemp makes files private; these are ordinary ones
         tmp.replace(path)
+    except StorageError:
+        raise
     except OSError as error:
         raise storage_error(path, error, size) from error
     finally:
