@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from helpers.strict_skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -23,12 +24,16 @@ def tuned(family: str, method: str) -> TunedModel:
 
 
 @pytest.mark.parametrize(
-    "method", ["partial(k=1)", "vpt(length=3, dropout=0, depth=2-3)", "partial(k=1) + vpt(depth=3-3)"]
+    ("family", "method"),
+    [
+        *product(
+            ["vit", "vit-avg", "dinov3", "rope-mixed", "eva02", "beit-shared"],
+            ["partial(k=1)", "vpt(length=3, dropout=0, depth=2-3)", "partial(k=1) + vpt(depth=3-3)"],
+        ),
+        ("swin", "partial(k=1)"),  # in windows prompts are in all blocks
+    ],
 )
-@pytest.mark.parametrize("family", ["vit", "vit-avg", "dinov3", "rope-mixed", "eva02", "beit-shared", "swin"])
 def test_logits_and_gradients_are_the_same_with_the_stem_apart(family: str, method: str) -> None:
-    if family == "swin" and method != "partial(k=1)":
-        pytest.skip("in windows prompts are in all blocks")
     model = tuned(family, method).eval()
     split_forward = model.split_forward()
     assert split_forward is not None and model.first_modified_block >= 1

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 from PIL import Image
@@ -28,3 +31,26 @@ def draw(tmp_path: Path) -> Draw:
         return tmp_path
 
     return draw
+
+
+@pytest.fixture
+def close_path(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Take away the permission to read a file or a folder."""
+
+    def close(path: Path) -> None:
+        path.chmod(0)
+        if os.geteuid() == 0:  # root may read what a mode forbids, so the calls that read refuse
+            monkeypatch.setattr(Path, "open", _refuse_for(path, Path.open))
+            for name in ("listdir", "scandir"):
+                monkeypatch.setattr(os, name, _refuse_for(path, getattr(os, name)))
+
+    return close
+
+
+def _refuse_for(closed: Path, call: Callable[..., Any]) -> Callable[..., Any]:
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        if args and isinstance(args[0], (str, Path)) and Path(args[0]) == closed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(closed))
+        return call(*args, **kwargs)
+
+    return refuse
