@@ -16,6 +16,7 @@ from torch.nn.functional import conv2d, cross_entropy, gelu, interpolate, linear
 
 from families import SIZE, backbone_of, images, model_of
 from vpt import TunedModel, attach
+from vpt.methods.base import InitInputs
 
 LABELS = torch.tensor([0, 1, 2, 1])
 P = 3
@@ -265,7 +266,7 @@ def test_fixed_prompts_are_saved_but_do_not_train() -> None:
 def test_prompts_that_begin_at_prototypes() -> None:
     model = attach(backbone_of("vit"), "vpt(length=3, init=prototypes)", 3)
     prototypes = torch.randn(3, 32)
-    model.init_from_prototypes(prototypes)
+    model.initialize(InitInputs(prototypes))
     assert all(torch.equal(prompts, prototypes) for prompts in trainable_tensors(model, "prompts"))
 
 

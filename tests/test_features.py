@@ -13,6 +13,7 @@ from test_training import differences
 from two_processes import RECIPE, examples, model
 from vpt import TunedModel
 from vpt.errors import DataError, SpecError
+from vpt.methods.base import InitInputs
 from vpt.tasks.classification import train
 from vpt.training import Callback, Examples, class_prototypes
 from vpt.training.batches import DeviceDataset
@@ -30,9 +31,9 @@ def test_prototypes_are_the_mean_features_of_the_frozen_backbone():
     for label in range(3):
         wanted = features[torch.from_numpy(data.labels == label)].mean(0)
         assert torch.allclose(found[label], wanted, rtol=1e-4, atol=1e-5)
-    tuned.init_from_prototypes(found)
+    tuned.initialize(InitInputs(found))
     with pytest.raises(SpecError, match="with 3 classes, write length=3"):
-        model("vpt(length=4, init=prototypes)").init_from_prototypes(found)
+        model("vpt(length=4, init=prototypes)").initialize(InitInputs(found))
     kept = data.labels != 1
     with pytest.raises(DataError, match="needs an image of every class, and 1 have none"):
         class_prototypes(tuned, Examples(data.pixels[kept], data.labels[kept]))

@@ -22,6 +22,7 @@ from vpt.backbones.layout import BackboneLayout
 from vpt.data.dataset import Split
 from vpt.data.images import decode
 from vpt.errors import SpecError, UnsupportedError
+from vpt.model.readout import MultiBlock
 from vpt.model.tuned_model import TunedModel
 from vpt.plots import figures
 
@@ -186,6 +187,8 @@ def draw(explanation: Explanation, path: Path) -> None:
 
 
 def _reads_class_token(model: TunedModel) -> bool:
+    if isinstance(model.readout, MultiBlock):
+        return model.readout.features == "cls"
     features = next(module for module in model.network.modules() if isinstance(module, FeatureExtractor))
     if features.pool is not None:
         return getattr(features.pool, "output", None) == "cls"

@@ -8,7 +8,7 @@ joint output and the joint log-sum-exp (Dao et al., FlashAttention, 2022; Liu et
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,21 @@ from torch import Tensor
 
 _FORWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+class GatedPrompts(NamedTuple):
+    """Prompt tokens with a softmax and a gate of their own.
+
+    The output of attention is softmax(scores of tokens) values + gate * softmax(scores of prompts) prompt values
+    (LLaMA-Adapter, Zhang et al., 2023). A gate of 0 leaves the frozen attention as it is.
+
+    Attributes:
+        tokens: Prompts after the block's norm, (p, d) or (batch, p, d).
+        gate: Factor of the prompts: a scalar, one per head (heads,), or one per sample (batch, 1 or heads).
+    """
+
+    tokens: Tensor
+    gate: Tensor
 
 
 def attend_with_prompts(
@@ -28,17 +43,36 @@ def attend_with_prompts(
     scale: float,
     bias: Tensor | None = None,
     dropout: float = 0.0,
+    gate: Tensor | None = None,
 ) -> Tensor:
-    """softmax(scale * q [k, prompt_k]^T + [bias, 0]) [v, prompt_v].
+    """Return softmax(scale * q [k, prompt_k]^T + [bias, 0]) [v, prompt_v].
 
-    q: (rows, heads, n, d). k, v: (rows, heads, m, d). prompt_k, prompt_v: (b, heads, p, d), where each of the b
-    serves rows / b rows in turn. bias: broadcast to (rows, heads, n, m). dropout: of the weights.
-    Returns (rows, heads, n, d).
+    With a gate, the prompts have a softmax of their own:
+    softmax(scale * q k^T + bias) v + gate * softmax(scale * q prompt_k^T) prompt_v.
+
+    Args:
+        q: Queries (rows, heads, n, d).
+        k: Keys (rows, heads, m, d).
+        v: Values (rows, heads, m, d).
+        prompt_k: Keys of prompts (b, heads, p, d), where each of the b serves rows / b rows in turn.
+        prompt_v: Values of prompts (b, heads, p, d).
+        scale: Factor of the scores.
+        bias: Added to the scores of tokens; broadcast to (rows, heads, n, m). Default: none.
+        dropout: Dropout of the attention weights, 0 to 1. Default: 0.
+        gate: Factor of the prompts, see `GatedPrompts`. Default: one softmax over tokens and prompts.
+
+    Returns:
+        The output (rows, heads, n, d).
     """
     # Under autocast norms and scales give fp32, and linear layers bf16.
     q, k, prompt_k, prompt_v = (x.to(v.dtype) for x in (q, k, prompt_k, prompt_v))
     if bias is not None:
         bias = bias.to(v.dtype).reshape(*[1] * (4 - bias.dim()), *bias.shape)
+    if gate is not None:
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale)
+        grouped_q = _regroup(q, len(prompt_k))
+        prompt_out = F.scaled_dot_product_attention(grouped_q, prompt_k, prompt_v, dropout_p=dropout, scale=scale)
+        return out + expand_gate(gate, len(q)).to(out.dtype) * _regroup(prompt_out, len(q))
     bias_requires_grad = bias is not None and bias.requires_grad
     if q.device.type == "cpu" and dropout == 0 and not bias_requires_grad and q.shape[-1] == v.shape[-1]:
         return _JointAttention.apply(q, k, v, prompt_k, prompt_v, scale, bias)  # type: ignore[no-any-return]
@@ -49,10 +83,33 @@ def attend_with_prompts(
 
 
 def expand_prompts(prompts: Tensor, rows: int) -> Tensor:
-    """(b, heads, p, d) -> (rows, heads, p, d): each of the b as often as it has rows; a view where b is 1."""
+    """Repeat prompts for the rows that they serve.
+
+    Args:
+        prompts: (b, heads, p, d).
+        rows: Number of rows, a multiple of b.
+
+    Returns:
+        (rows, heads, p, d), a view if b is 1.
+    """
     if len(prompts) == 1:
         return prompts.expand(rows, -1, -1, -1)
     return prompts.repeat_interleave(rows // len(prompts), dim=0)
+
+
+def expand_gate(gate: Tensor, rows: int) -> Tensor:
+    """Return a gate in the shape of attention outputs.
+
+    Args:
+        gate: A scalar, (heads,), or (b, 1 or heads) where each of the b serves rows / b rows in turn.
+        rows: Number of rows.
+
+    Returns:
+        The gate, broadcast to (rows, heads, n, d).
+    """
+    if gate.dim() == 2 and len(gate) > 1:
+        gate = gate.repeat_interleave(rows // len(gate), dim=0)
+    return gate[..., None, None]
 
 
 class _JointAttention(torch.autograd.Function):

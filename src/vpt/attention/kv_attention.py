@@ -4,7 +4,7 @@ timm's four kinds of self-attention (ViT, EVA, EVA with rotary positions, BEiT) 
 reads those parts and computes the very same function, with three freedoms the original lacks:
 
 - `kv_prompts`: tokens that serve as keys and values only. In VPT-deep the output of a prompt is never read, so a
-  prompt needs neither query nor output (first identity).
+  prompt needs neither query nor output (first identity). `GatedPrompts` have a softmax and a gate of their own.
 - `num_queries`: compute the answer for the first few tokens only. Where the head reads CLS alone, so does the
   last block (second identity). So few queries need no keys and values either (`absorbed.py`).
 - `num_positionless`: how many tokens after the prefix that have no place in the image, so neither rotary position nor relative
@@ -23,28 +23,39 @@ from timm.layers import apply_rot_embed_cat
 from torch import Tensor, nn
 
 from vpt.attention.absorbed import attend_absorbed
-from vpt.attention.joint_attention import attend_with_prompts
+from vpt.attention.joint_attention import GatedPrompts, attend_with_prompts, expand_gate
 
-# How many samples in turn, and the further tokens of those: (p, d), (samples, p, d), or None.
-PromptGroups = tuple[tuple[int, Tensor | None], ...]
+KVPrompts = Tensor | GatedPrompts | None
+# Numbers of samples in turn, and the prompts of those: (p, d), (samples, p, d), gated ones, or None.
+PromptGroups = list[tuple[int, KVPrompts]]
 
 
 def attend(
     module: nn.Module,
     x: Tensor,
     *,
-    kv_prompts: Tensor | None = None,
+    kv_prompts: KVPrompts = None,
     num_queries: int | None = None,
     num_positionless: int = 0,
     **context: Any,
 ) -> Tensor:
-    """Self-attention of `attention` over x, exactly as its own forward computes it, plus the freedoms above.
+    """Compute the self-attention of a timm module exactly as its own forward does, plus the freedoms above.
 
-    x: (batch, tokens, d), already normalized. kv_prompts: (p, d) or (batch, p, d), already normalized.
-    context: what the block passes along: `rope`, `attn_mask`, `shared_rel_pos_bias`.
-    Returns (batch, queries or tokens, d).
+    Args:
+        module: The attention module.
+        x: Tokens (batch, tokens, d), already normalized.
+        kv_prompts: Prompts (p, d) or (batch, p, d), already normalized, or `GatedPrompts`. Default: none.
+        num_queries: Number of tokens, from the first, whose output is computed. Default: all.
+        num_positionless: Number of tokens after the prefix that have no position in the image. Default: 0.
+        **context: Further arguments of the block: `rope`, `attn_mask`, `shared_rel_pos_bias`.
+
+    Returns:
+        The output (batch, `num_queries`, d).
     """
     attention: Any = module
+    gate = None
+    if isinstance(kv_prompts, GatedPrompts):
+        kv_prompts, gate = kv_prompts
     dropout = attention.attn_drop.p if attention.training else 0.0
     if num_queries is not None and dropout == 0 and _can_absorb(attention, context):
         weight, qkv_bias = _fused_qkv(attention)
@@ -53,7 +64,13 @@ def attend(
         bias_v = None if qkv_bias is None else qkv_bias.chunk(3)[2]
         q, bias = _project_queries(attention, x[:, :num_queries]), _attention_bias(attention, context, num_positionless)
         bias = None if bias is None else bias[..., :num_queries, :]
-        out = attend_absorbed(q, x, kv_prompts, weight_k, weight_v, bias_v, scale=attention.scale, bias=bias)
+        weights = (weight_k, weight_v, bias_v)
+        joint_prompts = kv_prompts if gate is None else None
+        out = attend_absorbed(q, x, joint_prompts, *weights, scale=attention.scale, bias=bias)
+        if gate is not None and kv_prompts is not None:
+            prompt_x = kv_prompts if kv_prompts.dim() == 3 else kv_prompts.unsqueeze(0)
+            prompt_out = attend_absorbed(q, prompt_x, None, *weights, scale=attention.scale)
+            out = out + expand_gate(gate, len(out)).to(out.dtype) * prompt_out
         return _project_output(attention, x, out)
 
     q, k, v, bias = _prepare_qkv(attention, x, num_queries, num_positionless, context)
@@ -61,15 +78,20 @@ def attend(
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=attention.scale)
     else:
         prompts = _expand_kv_groups(attention, *_project_kv(attention, kv_prompts))
-        out = attend_with_prompts(q, k, v, *prompts, scale=attention.scale, bias=bias, dropout=dropout)
+        out = attend_with_prompts(q, k, v, *prompts, scale=attention.scale, bias=bias, dropout=dropout, gate=gate)
     return _project_output(attention, x, out)
 
 
 class KVAttention(nn.Module):
-    """Stands where an attention module stood, and answers through `attend`.
+    """Replacement of an attention module that computes its output with `attend`.
 
-    kv_prompts: a module that maps x (batch, tokens, d) to further tokens of its dtype, (p, d) or (batch, p, d), which
-        serve as keys and values only; or to `PromptGroups` of the batch, each with tokens of its own number, or with none.
+    Args:
+        attention: The attention module.
+        kv_prompts: Module that maps the normalized tokens of the block, (batch, tokens, d), to prompts of their dtype:
+            (p, d), (batch, p, d), `GatedPrompts`, or `PromptGroups` of the batch. The prompts may depend on the
+            tokens. Default: none.
+        num_queries: Number of tokens, from the first, whose output is computed. Default: all.
+        num_positionless: Number of tokens after the prefix that have no position in the image. Default: 0.
     """
 
     def __init__(
@@ -87,15 +109,24 @@ class KVAttention(nn.Module):
         self.num_positionless = num_positionless
 
     def forward(self, x: Tensor, **context: Any) -> Tensor:
-        kv_prompts: Tensor | PromptGroups | None = None if self.kv_prompts is None else self.kv_prompts(x)
-        if not isinstance(kv_prompts, tuple):
+        """Return the output of attention.
+
+        Args:
+            x: Tokens (batch, tokens, d), already normalized.
+            **context: Further arguments of the block, see `attend`.
+
+        Returns:
+            The output (batch, `num_queries`, d).
+        """
+        kv_prompts: KVPrompts | PromptGroups = None if self.kv_prompts is None else self.kv_prompts(x)
+        if not isinstance(kv_prompts, list):
             return self._attend(x, kv_prompts, context)
         chunks = x.split([samples for samples, _ in kv_prompts])
         return torch.cat(
             [self._attend(chunk, prompts, context) for chunk, (_, prompts) in zip(chunks, kv_prompts, strict=True)]
         )
 
-    def _attend(self, x: Tensor, kv_prompts: Tensor | None, context: dict[str, Any]) -> Tensor:
+    def _attend(self, x: Tensor, kv_prompts: KVPrompts, context: dict[str, Any]) -> Tensor:
         return attend(
             self.attention,
             x,
@@ -106,26 +137,44 @@ class KVAttention(nn.Module):
         )
 
     def attention_weights(self, x: Tensor, **context: Any) -> Tensor:
-        """How much each token takes of each: (batch, heads, tokens, tokens + p), rows sum to 1; extra tokens last.
+        """Return the attention weights of every token, also where `num_queries` limits the outputs.
 
-        Of every token, also where `num_queries` answers for the first few alone.
+        Args:
+            x: Tokens (batch, tokens, d), already normalized.
+            **context: Further arguments of the block, see `attend`.
+
+        Returns:
+            Weights (batch, heads, tokens, tokens + p), prompts last. A row sums to 1; with `GatedPrompts` its tokens
+            sum to 1 and its prompts to the gate.
         """
         attention: Any = self.attention
         q, k, _, bias = _prepare_qkv(attention, x, None, self.num_positionless, context)
         scores: Tensor = attention.scale * q @ k.transpose(-2, -1)
         if bias is not None:
             scores = scores + bias
-        if self.kv_prompts is not None:
-            prompt_k, _ = _expand_kv_groups(attention, *_project_kv(attention, self.kv_prompts(x)))
-            scores = torch.cat([scores, attention.scale * q @ prompt_k.transpose(-2, -1)], dim=-1)
-        return scores.softmax(-1)
+        if self.kv_prompts is None:
+            return scores.softmax(-1)
+        prompts = self.kv_prompts(x)
+        tokens, gate = prompts if isinstance(prompts, GatedPrompts) else (prompts, None)
+        prompt_k, _ = _expand_kv_groups(attention, *_project_kv(attention, tokens))
+        prompt_scores = attention.scale * q @ prompt_k.transpose(-2, -1)
+        if gate is None:
+            return torch.cat([scores, prompt_scores], dim=-1).softmax(-1)
+        prompt_weights = expand_gate(gate, len(q)) * prompt_scores.softmax(-1)
+        return torch.cat([scores.softmax(-1), prompt_weights], dim=-1)
 
 
 @torch.no_grad()
 def matches_reference(attention: nn.Module, x: Tensor, context: dict[str, Any]) -> bool:
-    """Whether `attend` computes what this attention computes, tried on a real input of it.
+    """Compare `attend` with the module's own forward on a real input.
 
-    True without a trial where tensors hold no values (meta device).
+    Args:
+        attention: The attention module.
+        x: Its input (batch, tokens, d).
+        context: Further arguments of the block.
+
+    Returns:
+        True if the outputs are equal to rounding; True on the meta device, where tensors have no values.
     """
     try:
         actual, expected = attend(attention, x, **context), attention(x, **context)

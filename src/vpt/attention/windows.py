@@ -1,7 +1,7 @@
-"""Attention in windows (Swin) with prompts that every window sees, projected once per batch.
+"""Attention in windows (Swin) with prompts that every window reads, projected once per batch.
 
 The textbook copies the prompts into each window of each image. Here their keys and values exist once: the queries of
-all windows meet them in one long row, beside the attention within each window.
+all windows attend to them in one long row, in addition to the attention within each window.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpt.attention.joint_attention import attend_with_prompts
+from vpt.attention.joint_attention import GatedPrompts, attend_with_prompts
 
 
 def attend_windows(
@@ -20,17 +20,27 @@ def attend_windows(
     x: Tensor,
     *,
     mask: Tensor | None = None,
-    kv_prompts: Tensor | None = None,
+    kv_prompts: Tensor | GatedPrompts | None = None,
     return_prompt_outputs: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """Swin's attention, exactly as its own forward computes it, with prompts beside the tokens of each window.
+    """Compute Swin's attention exactly as its own forward does, with prompts in addition to each window's tokens.
 
-    x: (batch * windows, n, d), already normalized. mask: (windows, n, n). kv_prompts: prompts (p, d) or (batch, p, d),
-    already normalized; they have neither relative bias nor mask. return_prompt_outputs: compute the prompts' own outputs too
-    (then kv_prompts is (batch, p, d)): the mean over the windows of each image.
-    Returns (batch * windows, n, d), and (batch, p, d) or None.
+    Args:
+        module: The window attention module.
+        x: Tokens (batch * windows, n, d), already normalized.
+        mask: Mask of shifted windows, (windows, n, n). Default: none.
+        kv_prompts: Prompts (p, d) or (batch, p, d), already normalized, or `GatedPrompts`; they have neither relative
+            bias nor mask. Default: none.
+        return_prompt_outputs: Compute the outputs of prompts (batch, p, d) too, which are not gated: the mean over
+            the windows of each image. Default: False.
+
+    Returns:
+        The output of the tokens (batch * windows, n, d), and that of the prompts (batch, p, d) or None.
     """
     attention: Any = module
+    gate = None
+    if isinstance(kv_prompts, GatedPrompts):
+        kv_prompts, gate = kv_prompts
     n = x.shape[1]
     q, k, v = _project_qkv(attention, x)
     bias = attention._get_rel_pos_bias()
@@ -45,7 +55,7 @@ def attend_windows(
     prompt_q, prompt_k, prompt_v = _project_qkv(
         attention, kv_prompts if kv_prompts.dim() == 3 else kv_prompts.unsqueeze(0)
     )
-    out = attend_with_prompts(q, k, v, prompt_k, prompt_v, scale=attention.scale, bias=bias, dropout=dropout)
+    out = attend_with_prompts(q, k, v, prompt_k, prompt_v, scale=attention.scale, bias=bias, dropout=dropout, gate=gate)
     out = _project_output(attention, out)
     if not return_prompt_outputs:
         return out, None
@@ -61,9 +71,12 @@ def attend_windows(
 
 
 class KVWindowAttention(nn.Module):
-    """Stands where Swin's window attention stood.
+    """Replacement of Swin's window attention with prompts as keys and values.
 
-    kv_prompts: a module that maps x (batch * windows, n, d) to prompts, which serve as keys and values only.
+    Args:
+        attention: The window attention module.
+        kv_prompts: Module that maps the normalized tokens (batch * windows, n, d) to prompts (p, d), (batch, p, d) or
+            `GatedPrompts`.
     """
 
     def __init__(self, attention: nn.Module, kv_prompts: nn.Module) -> None:
@@ -72,14 +85,26 @@ class KVWindowAttention(nn.Module):
         self.kv_prompts = kv_prompts
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the output of attention.
+
+        Args:
+            x: Tokens (batch * windows, n, d), already normalized.
+            mask: Mask of shifted windows, (windows, n, n). Default: none.
+
+        Returns:
+            The output (batch * windows, n, d).
+        """
         return attend_windows(self.attention, x, mask=mask, kv_prompts=self.kv_prompts(x))[0]
 
 
 class PromptedWindowAttention(nn.Module):
-    """Stands where Swin's window attention stood, where prompts run through the block as tokens.
+    """Replacement of Swin's window attention where prompts pass through the block as tokens.
 
-    The block that this attention belongs to has no place for them in its own forward, so they come and go beside it:
-    `set_prompts` before the block runs, `pop_prompts` after.
+    The forward of the block has no argument for prompts, so the caller sets them with `set_prompts` before the block
+    runs, and takes their outputs with `pop_prompts` after.
+
+    Args:
+        attention: The window attention module.
     """
 
     def __init__(self, attention: nn.Module) -> None:
@@ -88,16 +113,29 @@ class PromptedWindowAttention(nn.Module):
         self._prompts: Tensor | None = None
 
     def set_prompts(self, prompts: Tensor) -> None:
-        """Take prompts (batch, p, d), already normalized, for the next call."""
+        """Set the prompts of the next call.
+
+        Args:
+            prompts: Prompts (batch, p, d), already normalized.
+        """
         self._prompts = prompts
 
     def pop_prompts(self) -> Tensor:
-        """Hand over what attention answered to them, (batch, p, d), and forget it."""
+        """Return the outputs of the prompts, (batch, p, d), and forget them."""
         outputs, self._prompts = self._prompts, None
         assert outputs is not None
         return outputs
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the output of attention for the tokens.
+
+        Args:
+            x: Tokens (batch * windows, n, d), already normalized.
+            mask: Mask of shifted windows, (windows, n, n). Default: none.
+
+        Returns:
+            The output (batch * windows, n, d).
+        """
         out, self._prompts = attend_windows(
             self.attention, x, mask=mask, kv_prompts=self._prompts, return_prompt_outputs=True
         )
@@ -106,7 +144,17 @@ class PromptedWindowAttention(nn.Module):
 
 @torch.no_grad()
 def matches_window_reference(attention: nn.Module, x: Tensor, mask: Tensor | None, expected: Tensor) -> bool:
-    """Whether `attend_windows` computes what this attention answered to a real input of it."""
+    """Compare `attend_windows` with the output of a module on a real input.
+
+    Args:
+        attention: The window attention module.
+        x: Its input (batch * windows, n, d).
+        mask: Mask of shifted windows, (windows, n, n), or None.
+        expected: Its output.
+
+    Returns:
+        True if the outputs are equal to rounding; True on the meta device, where tensors have no values.
+    """
     try:
         actual, _ = attend_windows(attention, x, mask=mask)
     except (AttributeError, TypeError, ValueError, RuntimeError):

@@ -97,8 +97,10 @@ def _literal(node: ast.expr, text: str) -> Any:
         return node.id
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub):  # a range, 3-6, in a shell without quotes
         first, last = _literal(node.left, text), _literal(node.right, text)
-        if type(first) is int and type(last) is int:
+        if (type(first) is int or isinstance(node.left, ast.BinOp)) and type(last) is int:
             return f"{first}-{last}"
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):  # a set, cls+mean or 3+6-9, without quotes
+        return f"{_literal(node.left, text)}+{_literal(node.right, text)}"
     try:
         return ast.literal_eval(node)
     except _PARSE_ERRORS as error:

@@ -21,7 +21,7 @@ from vpt.core.io import write_atomic
 from vpt.data.loading import load_dataset
 from vpt.errors import BackboneError, SpecError, TrainingError, UnsupportedError
 from vpt.experiments.ablation_series import Point, Series, SeriesContext
-from vpt.methods.base import Method, Sum
+from vpt.methods.base import InitInputs, Method, Sum
 from vpt.methods.registry import parse_method
 from vpt.model.tuned_file import load
 from vpt.model.tuned_model import TunedModel
@@ -302,7 +302,7 @@ def _plan_row(
 def _check_supported(job: Job, method: Method, classes: int) -> None:
     """Hang the method on the bare structure of the backbone; raises what the job would, without loading weights."""
     model = TunedModel(meta_backbone(job.backbone, job.image_size), method, classes)
-    model.init_from_prototypes(torch.empty(classes, model.layout.width, device="meta"))
+    model.initialize(InitInputs(torch.empty(classes, model.layout.width, device="meta")))
 
 
 def _first_method_name(method: Method) -> str:

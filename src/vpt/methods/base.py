@@ -1,6 +1,6 @@
-"""What a method is: hyper-parameters, and a plan of what it hangs where and which weights it takes over.
+"""Base of all methods: hyper-parameters, and a plan of the modules and weights that a method adds to a backbone.
 
-A plan is data. The tuned model carries it out, and owns whatever is then in the tree and not the backbone's.
+A plan is data. The tuned model carries it out and trains exactly the tensors that do not belong to the backbone.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from vpt.attention.detection import Pool
@@ -19,20 +21,27 @@ from vpt.core import spec
 from vpt.errors import SpecError
 
 Wrapper = Callable[[nn.Module], nn.Module]
+Penalty = Callable[[], Tensor]
+InitInput = Literal["prototypes", "tokens"]
 NETWORK = ""  # the path of the whole: images in, features out
 
 
 @dataclass(frozen=True)
 class Injection:
-    """What a method does to a trunk.
+    """The changes that a method makes to a trunk.
 
-    trainable: paths of modules, or of single weights, that become owned copies and train ("" is the whole trunk).
-    modules: new modules by name; what several wrappers share lives here.
-    wrappers: path -> function from the module there to the one that takes its place; NETWORK is the network from images
-        (batch, 3, size, size) to features (batch, d).
-    pool: what the head reads, where that is not the backbone's choice: final tokens (batch, tokens, d) -> (batch, d),
-        or (batch, num_pooled, d). num_pooled: how many it reads side by side; the head is num_pooled * d wide.
-    make_head: (d, classes) -> a head other than a linear layer.
+    Attributes:
+        trainable: Paths of modules, or of single weights, that become trainable copies; "" is the whole trunk.
+        modules: New modules by name, which several wrappers may share.
+        wrappers: Path -> function from the module there to the one that replaces it. The path `NETWORK` is the network
+            from images (batch, 3, size, size) to features (batch, d).
+        pool: Pooling that replaces the backbone's own: final tokens (batch, tokens, d) -> (batch, d), or
+            (batch, num_pooled, d).
+        num_pooled: Number of features that `pool` returns for an image; the head is `num_pooled * d` wide.
+        make_head: (d, classes) -> a head other than a linear layer.
+        penalty: Function without arguments -> a scalar that is added to the training loss. Use a bound method of a
+            module or a `functools.partial` over modules or weights: a deep copy of the model then has a penalty on
+            its own weights.
     """
 
     trainable: tuple[str, ...] = ()
@@ -41,14 +50,33 @@ class Injection:
     pool: Pool | None = None
     num_pooled: int = 1
     make_head: Callable[[int, int], nn.Module] | None = None
+    penalty: Penalty | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class InitInputs:
+    """Properties of the training images that a method can be initialized from.
+
+    Attributes:
+        prototypes: Mean feature of each class, (classes, d); None unless the method asks for prototypes.
+        tokens: Index of a block, from 0 -> a sample of the image tokens that enter it, (n, d of the block); empty
+            unless the method asks for tokens.
+    """
+
+    prototypes: Tensor | None = None
+    tokens: Mapping[int, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Method(ABC):
     """Base of all methods: each is a frozen dataclass of hyper-parameters.
 
-    optimizer, learning_rate, weight_decay: what `vpt tune` starts from; the learning rate is per 256 images.
-    identity_at_init: before training the feature is the frozen backbone's own.
+    Attributes:
+        name: The name in a method's text.
+        optimizer: The optimizer that `vpt tune` starts from.
+        learning_rate: The learning rate that `vpt tune` starts from, per 256 images.
+        weight_decay: The weight decay that `vpt tune` starts from.
+        identity_at_init: True if the feature before training is the frozen backbone's own.
     """
 
     name: ClassVar[str]
@@ -59,19 +87,47 @@ class Method(ABC):
 
     @abstractmethod
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
-        """What to hang on `trunk`. Raises UnsupportedError, with the reason, where this method finds no place."""
+        """Plan the changes to a trunk.
+
+        Args:
+            trunk: The trunk; it must not be changed.
+            layout: Its layout.
+
+        Returns:
+            The changes.
+
+        Raises:
+            UnsupportedError: The backbone does not have what this method needs; the message says why.
+        """
 
     @property
-    def needs_prototypes(self) -> bool:
-        """Whether `init_from_prototypes` wants to be called before training."""
-        return False
+    def init_inputs(self) -> frozenset[InitInput]:
+        """The properties of the training images that `initialize` needs; empty for a random start."""
+        return frozenset()
 
-    def init_from_prototypes(self, prototypes: Tensor, added_modules: nn.ModuleDict) -> None:
-        """Start from the mean feature of each class, (classes, d), instead of at random. `added_modules`: the injection's `modules`."""
+    def initialize(self, inputs: InitInputs, modules: nn.ModuleDict) -> None:
+        """Initialize from the training images instead of at random.
+
+        Called once before training, without gradients, if `init_inputs` is not empty.
+
+        Args:
+            inputs: The properties named by `init_inputs`.
+            modules: The modules of the injection, by name.
+
+        Raises:
+            NotImplementedError: The method has no such initialization.
+        """
         raise NotImplementedError(f"{self} begins at random")
 
     def spec(self, *, full: bool = False) -> str:
-        """The text of this method; with `full`, every field is written out."""
+        """Return the text of this method.
+
+        Args:
+            full: Write out every field. Default: only the fields that differ from their default.
+
+        Returns:
+            The text that `parse_method` reads.
+        """
         return spec.format_spec(self, self.name, full=full)
 
     def __str__(self) -> str:
@@ -85,9 +141,11 @@ class Method(ABC):
 class Sum(Method):
     """Several methods at once on one backbone, such as `vpt(length=50) + bias` (paper, section 4.3 and table 5).
 
-    Where two hang at one place, the later stands around the earlier.
+    If two methods wrap the same module, the later one wraps the earlier. Optimizer, learning rate and weight decay
+    start from those of the first term.
 
-    Optimizer, learning rate and weight decay start from those of the first term.
+    Args:
+        terms: The methods, at least two.
     """
 
     name: ClassVar[str] = "sum"
@@ -105,7 +163,7 @@ class Sum(Method):
         if redundant:
             raise SpecError(f"{' + '.join(map(str, flat))}: linear adds nothing to a sum; every method has its head")
         first = flat[0]
-        object.__setattr__(self, "terms", flat)  # the dataclass is frozen; the rest shadows what the class says
+        object.__setattr__(self, "terms", flat)  # the dataclass is frozen; the rest shadows the class attributes
         for key in ("optimizer", "learning_rate", "weight_decay"):
             object.__setattr__(self, key, getattr(first, key))
         object.__setattr__(self, "identity_at_init", all(term.identity_at_init for term in flat))
@@ -116,6 +174,7 @@ class Sum(Method):
         for injection in injections:
             for path, wrapper in injection.wrappers.items():
                 wrappers[path] = _compose(wrappers[path], wrapper) if path in wrappers else wrapper
+        penalties = [injection.penalty for injection in injections if injection.penalty is not None]
         return Injection(
             trainable=_outermost(path for injection in injections for path in injection.trainable),
             modules={name: module for injection in injections for name, module in injection.modules.items()},
@@ -125,22 +184,23 @@ class Sum(Method):
             ),
             num_pooled=max(injection.num_pooled for injection in injections),
             make_head=self._at_most_one([injection.make_head for injection in injections], "has a head of its own"),
+            penalty=partial(_sum_penalties, penalties) if penalties else None,
         )
 
     @property
-    def needs_prototypes(self) -> bool:
-        return any(term.needs_prototypes for term in self.terms)
+    def init_inputs(self) -> frozenset[InitInput]:
+        return frozenset[InitInput]().union(*(term.init_inputs for term in self.terms))
 
-    def init_from_prototypes(self, prototypes: Tensor, added_modules: nn.ModuleDict) -> None:
+    def initialize(self, inputs: InitInputs, modules: nn.ModuleDict) -> None:
         for term in self.terms:
-            if term.needs_prototypes:
-                term.init_from_prototypes(prototypes, added_modules)
+            if term.init_inputs:
+                term.initialize(inputs, modules)
 
     def spec(self, *, full: bool = False) -> str:
         return " + ".join(term.spec(full=full) for term in self.terms)
 
     def _at_most_one(self, values: list[Any], what: str) -> Any:
-        """The one that is there, or None."""
+        """Return the one value that is not None, or None."""
         owners = [term for term, value in zip(self.terms, values, strict=True) if value is not None]
         if len(owners) > 1:
             raise SpecError(f"{self}: more than one term {what} ({owners[0]}, {owners[1]}); keep one of them")
@@ -151,8 +211,12 @@ def _compose(inner: Wrapper, outer: Wrapper) -> Callable[[nn.Module], nn.Module]
     return lambda module: outer(inner(module))
 
 
+def _sum_penalties(penalties: list[Penalty]) -> Tensor:
+    return torch.stack([penalty() for penalty in penalties]).sum()
+
+
 def _outermost(paths: Iterable[str]) -> tuple[str, ...]:
-    """Without what lies inside another."""
+    """Return the paths without those that lie inside another."""
     found = tuple(dict.fromkeys(paths))
     return tuple(
         path

@@ -1,22 +1,30 @@
-"""Prompts as modules: the learned tokens, and the ways they enter a block."""
+"""Prompts: learned tokens, and their initial values."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from vpt.backbones.layout import BackboneLayout
+
+SharedPrompts = Literal["none", "blocks", "prompts", "all"]
+
 
 class Prompts(nn.Module):
-    """p tokens of width d.
+    """Learned tokens, initialized uniform(-init_range, init_range) (paper, section 4).
 
-    Initialised uniform(-v, v) (paper, section 4). Dropout zeroes single entries, independently per sample.
-
-    tokens: (p, d), or (1, d) for one vector repeated p times, or (p or 1, k) before a projection.
-    projection: k -> d, where prompts are learned in a smaller width. frozen: they stay as drawn.
+    Args:
+        length: Number of prompts p.
+        width: Channels d of a token.
+        init_range: Bound of the initial values.
+        dropout: Probability that an entry becomes 0 in training, independently per sample.
+        num_vectors: 1 for one vector that is repeated p times. Default: p vectors.
+        projection: Layer k -> d, for prompts that are learned in a smaller width k. Default: none.
+        frozen: Keep the initial values. Default: False.
     """
 
     def __init__(
@@ -43,7 +51,14 @@ class Prompts(nn.Module):
         self.dropout = nn.Dropout(0.0 if frozen else dropout)
 
     def forward(self, batch: int) -> Tensor:
-        """(p, d), the same for all samples; (batch, p, d) while dropout is at work."""
+        """Return the prompts of a batch.
+
+        Args:
+            batch: Number of samples.
+
+        Returns:
+            (p, d), the same for all samples, or (batch, p, d) while dropout is applied.
+        """
         tokens = self.tokens if self.projection is None else self.projection(self.tokens)
         tokens = tokens.expand(self.length, -1)
         if self.training and self.dropout.p > 0:
@@ -52,62 +67,58 @@ class Prompts(nn.Module):
 
 
 def xavier_range(patch_size: int, width: int) -> float:
-    """v = sqrt(6 / (3 * patch_size^2 + d)): the range of a Xavier-initialized patch projection (paper, section 4)."""
+    """Return sqrt(6 / (3 * patch_size^2 + d)), the range of a Xavier-initialized patch projection (paper, section 4).
+
+    Args:
+        patch_size: Side of a patch in pixels.
+        width: Channels d of a token.
+
+    Returns:
+        The bound of the initial values.
+    """
     return math.sqrt(6 / (3 * patch_size**2 + width))
 
 
-class PromptKeys(nn.Module):
-    """Prompts as a block's attention reads them: after the block's own first norm.
+def make_prompts(
+    widths: Sequence[int],
+    layout: BackboneLayout,
+    length: int,
+    *,
+    dropout: float = 0.0,
+    shared: SharedPrompts = "none",
+    projection: int | None = None,
+    frozen: bool = False,
+) -> list[nn.Module]:
+    """Make the prompts of several blocks.
 
-    windows_per_image: how many rows of x belong to one sample (windows).
+    Args:
+        widths: Channels of a token of each block.
+        layout: The layout of the backbone.
+        length: Number of prompts p of a block.
+        dropout: Dropout of the prompts in training. Default: 0.
+        shared: Blocks of one width share their prompts ("blocks"), the p prompts of a block are one vector
+            ("prompts"), or both ("all"). Default: "none".
+        projection: Width in which the prompts are learned, before a linear layer. Default: the block's width.
+        frozen: Keep the initial values. Default: False.
+
+    Returns:
+        A module for each block; blocks that share their prompts get the same module.
     """
-
-    def __init__(self, prompts: Callable[[int], Tensor], norm: nn.Module, windows_per_image: int = 1) -> None:
-        super().__init__()
-        self.prompts = prompts
-        self.norm = norm
-        self.windows_per_image = windows_per_image
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.prompts(x.shape[0] // self.windows_per_image).to(x.dtype))  # type: ignore[no-any-return]
-
-
-class InsertPrompts(nn.Module):
-    """Puts prompts into the sequence before a block: [CLS, P, E], after positional encoding (paper, section 3)."""
-
-    def __init__(self, block: nn.Module, prompts: Callable[[int], Tensor], num_prefix_tokens: int) -> None:
-        super().__init__()
-        self.block = block
-        self.prompts = prompts
-        self.num_prefix_tokens = num_prefix_tokens
-
-    def forward(self, x: Tensor, **context: Any) -> Tensor:
-        prompts = self.prompts(x.shape[0]).expand(x.shape[0], -1, -1).to(x.dtype)
-        x = torch.cat([x[:, : self.num_prefix_tokens], prompts, x[:, self.num_prefix_tokens :]], dim=1)
-        return self.block(x, **context)  # type: ignore[no-any-return]
-
-
-class RemovePrompts(nn.Module):
-    """Takes the prompts' outputs out of the sequence after a block."""
-
-    def __init__(self, block: nn.Module, length: int, num_prefix_tokens: int) -> None:
-        super().__init__()
-        self.block = block
-        self.length = length
-        self.num_prefix_tokens = num_prefix_tokens
-
-    def forward(self, x: Tensor, **context: Any) -> Tensor:
-        x = self.block(x, **context)
-        return torch.cat([x[:, : self.num_prefix_tokens], x[:, self.num_prefix_tokens + self.length :]], dim=1)
-
-
-class AddPrompts(nn.Module):
-    """Adds prompts to the tokens before a block: one to each, or one to all."""
-
-    def __init__(self, block: nn.Module, prompts: Callable[[int], Tensor]) -> None:
-        super().__init__()
-        self.block = block
-        self.prompts = prompts
-
-    def forward(self, x: Tensor, **context: Any) -> Tensor:
-        return self.block(x + self.prompts(x.shape[0]).to(x.dtype), **context)  # type: ignore[no-any-return]
+    projections: dict[int, nn.Linear] = {}
+    modules: dict[int, nn.Module] = {}
+    block_prompts = []
+    for index, width in enumerate(widths):
+        layer = None if projection is None else projections.setdefault(width, nn.Linear(projection, width))
+        key = width if shared in ("blocks", "all") else -1 - index
+        if key not in modules:
+            modules[key] = Prompts(
+                length,
+                width,
+                xavier_range(layout.patch_size, projection or width),
+                dropout,
+                num_vectors=1 if shared in ("prompts", "all") else None,
+                projection=layer,
+                frozen=frozen,
+            )
+        block_prompts.append(modules[key])
+    return block_prompts

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vpt.attention.windows import KVWindowAttention, PromptedWindowAttention
+from vpt.attention.windows import PromptedWindowAttention
 from vpt.backbones.layout import BackboneLayout
 from vpt.errors import UnsupportedError
 from vpt.methods.base import Injection, Wrapper
-from vpt.methods.prompts import PromptKeys
+from vpt.methods.kv_prompts import inject_keys
 
 GridState = Tensor | tuple[Tensor, Tensor]  # (batch, height, width, d), alone or with prompts (batch, p, d)
 
@@ -47,7 +46,7 @@ def plan_windows(
         block_prompts = prompts[index] if index <= last else None
         discard_outputs = index < last or (is_last and block_prompts is not None and not pool_prompts)
         if block_prompts is not None and discard_outputs and kv:
-            wrappers[f"{path}.attn"] = partial(_as_kv_prompts, prompts=block_prompts, block=block)
+            wrappers.update(inject_keys(trunk, layout, {index: block_prompts}))
         else:
             wrappers[path] = partial(
                 _PromptedSwinBlock,
@@ -65,13 +64,6 @@ def plan_windows(
             }
         )
     return Injection(modules={"prompts": nn.ModuleList(dict.fromkeys(prompts))}, wrappers=wrappers)
-
-
-def _as_kv_prompts(attention: nn.Module, prompts: Callable[[int], Tensor], block: Any) -> nn.Module:
-    windows = math.prod(
-        math.ceil(side / window) for side, window in zip(block.input_resolution, block.window_size, strict=True)
-    )
-    return KVWindowAttention(attention, PromptKeys(prompts, block.norm1, windows))
 
 
 class _PromptedSwinBlock(nn.Module):

@@ -63,7 +63,7 @@ def inject(backbone: Backbone, method: Method, readout: Readout) -> Injected:
     """
     trunk = structural_copy(backbone.module)
     device = next(trunk.parameters()).device  # read now: the new modules may come first, and are made on the CPU
-    layout = readout.adapt(detect_layout(trunk, backbone.preprocessing))
+    layout = readout.adapt(trunk, detect_layout(trunk, backbone.preprocessing))
     injection = _plan(method, trunk, layout)
     readout.check(method, injection, layout)
     original_modules = dict(trunk.named_modules())  # kept, so that no identity is used twice

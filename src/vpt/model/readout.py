@@ -1,12 +1,12 @@
 """Readouts: the outputs of a backbone that the head of a tuned model reads.
 
-`Pooled` reads the pooled feature of an image and `Dense` the feature maps. A tuned model asks its readout and knows
-no other difference between the two.
+`Pooled` reads the pooled feature of an image, `MultiBlock` features of several blocks, and `Dense` the feature maps. A
+tuned model asks its readout and knows no other difference between them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -20,6 +20,14 @@ from vpt.core import spec
 from vpt.errors import UnsupportedError
 from vpt.heads.dense import HEADS, DenseHead, upsample
 from vpt.heads.feature_maps import build_feature_maps
+from vpt.heads.multi_block import (
+    MultiBlockFeatures,
+    check_blocks,
+    parse_features,
+    select_blocks,
+    unit_paths,
+    unit_widths,
+)
 from vpt.methods.base import NETWORK, Injection, Method
 
 MakeHead = Callable[[int, int], nn.Module]
@@ -35,14 +43,18 @@ class Readout:
 
     is_dense: ClassVar[bool] = False
 
-    def adapt(self, layout: BackboneLayout) -> BackboneLayout:
+    def adapt(self, trunk: nn.Module, layout: BackboneLayout) -> BackboneLayout:
         """Return the layout that a method plans for.
 
         Args:
-            layout: The layout of the backbone.
+            trunk: The trunk.
+            layout: Its layout.
 
         Returns:
             The layout in which the outputs that this readout reads are marked as read.
+
+        Raises:
+            UnsupportedError: The backbone has no such outputs.
         """
         return layout
 
@@ -133,7 +145,7 @@ class Dense(Readout):
 
     head: DenseHead
 
-    def adapt(self, layout: BackboneLayout) -> BackboneLayout:
+    def adapt(self, trunk: nn.Module, layout: BackboneLayout) -> BackboneLayout:
         return replace(layout, reads_class_token=False, cls_only=False)  # every patch is read, the class token is not
 
     def check(self, method: Method, injection: Injection, layout: BackboneLayout) -> None:
@@ -177,11 +189,73 @@ class Dense(Readout):
         return self.head.spec(full=full)
 
 
+@dataclass(frozen=True)
+class MultiBlock(Readout):
+    """The features of several blocks side by side, and a linear head unless the method has a head of its own.
+
+    Args:
+        blocks: The blocks of a plain transformer, or the stages of Swin and ConvNets: "all", "last4", or numbers
+            from 1 such as "3+6+9-12". Default: "last4".
+        features: "cls", "mean" and "std" (class token, mean and standard deviation over the patches), joined by +.
+            Default: "cls+mean".
+    """
+
+    name: ClassVar[str] = "multi_block"
+
+    blocks: str = "last4"
+    features: str = "cls+mean"
+
+    def __post_init__(self) -> None:
+        check_blocks(self.blocks)
+        object.__setattr__(self, "features", "+".join(parse_features(self.features)))  # the dataclass is frozen
+
+    def adapt(self, trunk: nn.Module, layout: BackboneLayout) -> BackboneLayout:
+        features = parse_features(self.features)
+        if "cls" in features and (layout.kind != "tokens" or layout.num_prefix_tokens == 0):
+            raise UnsupportedError(
+                f"{self} reads the class token, and {type(trunk).__name__} has none; write features=mean"
+            )
+        widths = unit_widths(trunk, layout)
+        width = len(features) * sum(widths[index] for index in select_blocks(self.blocks, len(widths)))
+        if features == ("cls",):
+            return replace(layout, feature_width=width)
+        return replace(layout, feature_width=width, reads_class_token=False, cls_only=False)
+
+    def check(self, method: Method, injection: Injection, layout: BackboneLayout) -> None:
+        if injection.pool is not None:
+            raise UnsupportedError(
+                f"{method} does not go with the head {self}: both choose what the head reads of the tokens; leave "
+                "output at its default"
+            )
+
+    def connect(self, trunk: nn.Module, layout: BackboneLayout, injection: Injection) -> tuple[nn.Module, MakeHead]:
+        indices = select_blocks(self.blocks, len(unit_paths(trunk, layout)))
+        network = MultiBlockFeatures(trunk, layout, indices, parse_features(self.features))
+        return network, injection.make_head or linear_head
+
+    @torch.no_grad()
+    def verify(self, method: Method, network: nn.Module, trunk: nn.Module, layout: BackboneLayout) -> None:
+        if layout.kind != "windows":
+            return
+        shapes: list[tuple[int, ...]] = []
+        handle = trunk.get_submodule(layout.blocks[-1]).register_forward_hook(
+            lambda module, inputs, output: shapes.append(tuple(output.shape))
+        )
+        network(probe_image(trunk, layout.preprocessing.size))
+        handle.remove()
+        if shapes[0][1] != shapes[0][2]:  # pool_prompts joins prompts and grid to one row
+            raise UnsupportedError(f"{method} does not go with the head {self}: it adds prompts to the last map")
+
+    def spec(self, *, full: bool = False) -> str:
+        return spec.format_spec(self, self.name, full=full)
+
+
 def parse_readout(head: str | DenseHead | Readout | None) -> Readout:
     """Return the readout of a head.
 
     Args:
-        head: A readout, a dense head or its text such as `setr_pup(channels=128)`; None is `Pooled()`.
+        head: A readout, a dense head, or the text of one, such as `setr_pup(channels=128)` or
+            `multi_block(blocks=last4)`; None is `Pooled()`.
 
     Returns:
         The readout.
@@ -193,7 +267,11 @@ def parse_readout(head: str | DenseHead | Readout | None) -> Readout:
         return Pooled()
     if isinstance(head, Readout):
         return head
-    return Dense(spec.parse(head, HEADS) if isinstance(head, str) else head)
+    found = spec.parse(head, _READOUTS) if isinstance(head, str) else head
+    return found if isinstance(found, Readout) else Dense(found)
+
+
+_READOUTS: Mapping[str, type[DenseHead] | type[MultiBlock]] = {**HEADS, MultiBlock.name: MultiBlock}
 
 
 def linear_head(width: int, num_classes: int) -> nn.Linear:

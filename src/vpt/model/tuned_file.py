@@ -57,6 +57,11 @@ class Header:
     parameter_counts: Mapping[str, int] = field(default_factory=dict)
     split_options: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_dense(self) -> bool:
+        """True if the file's model gives every pixel a class, False if it gives every image one."""
+        return parse_readout(self.head).is_dense
+
     def to_json(self) -> str:
         """One line of JSON."""
         values = {**asdict(self), "preprocessing": self.preprocessing.to_dict()}

@@ -16,7 +16,7 @@ from vpt.backbones.backbone import Backbone, classifier_prefixes
 from vpt.backbones.loading import load_backbone
 from vpt.errors import SpecError, UnsupportedError
 from vpt.heads.dense import DenseHead
-from vpt.methods.base import Method
+from vpt.methods.base import InitInputs, Method
 from vpt.methods.registry import parse_method
 from vpt.model.injection import first_modified_block, inject, merge_weights, named_tensors
 from vpt.model.readout import Pooled, Readout, parse_readout
@@ -45,8 +45,8 @@ def attach(
         num_classes: Number of classes, at least 1.
         classes: Names of the classes, saved with the model. Default: none.
         head: Text of the head: a dense head such as `setr_pup`, `linear` or `fpn(channels=128)` gives every pixel a
-            class (semantic segmentation). Default: a linear layer on the pooled feature, which gives every image a
-            class.
+            class (semantic segmentation); `multi_block(blocks=last4, features=cls+mean)` gives every image a class
+            from the features of several blocks. Default: a linear layer on the pooled feature.
         activation_checkpointing: Recompute the activations of the blocks in the backward pass: a third more
             operations in training, for a fraction of the memory. The results are the same. Default: False.
 
@@ -133,6 +133,7 @@ class TunedModel(nn.Module):
         injection, self.layout = injected.injection, injected.layout
         self.added_modules = nn.ModuleDict(injection.modules)
         self._make_head = injected.make_head
+        self._penalty = injection.penalty
         self.width = injection.num_pooled * self.layout.feature_width
         self.head = injected.make_head(self.width, self.num_classes)
         self.network = injected.network
@@ -293,14 +294,18 @@ class TunedModel(nn.Module):
         return SplitForward(self.network, self.layout.blocks, self.first_modified_block, self.layout.preprocessing.size)
 
     @torch.no_grad()
-    def init_from_prototypes(self, prototypes: Tensor) -> None:
-        """Initialize from the mean feature of each class, if the method asks for it.
+    def initialize(self, inputs: InitInputs) -> None:
+        """Initialize from the training images, if the method asks for it (`method.init_inputs`).
 
         Args:
-            prototypes: Features (classes, d).
+            inputs: Properties of the training images, see `vpt.training.collect_init_inputs`.
         """
-        if self.method.needs_prototypes:
-            self.method.init_from_prototypes(prototypes, self.added_modules)
+        if self.method.init_inputs:
+            self.method.initialize(inputs, self.added_modules)
+
+    def penalty(self) -> Tensor | None:
+        """Return the scalar that the method adds to the training loss, or None if it adds none."""
+        return None if self._penalty is None else self._penalty()
 
     def counts(self) -> Counts:
         """Return the numbers of parameters."""

@@ -134,7 +134,7 @@ class Bank:
         Raises SpecError where there is no such task, DataError where an image to be segmented is too long a strip.
         """
         header = self.header(task)
-        if header.head is None:
+        if not header.is_dense:
             return PredictionRequest(task, torch.from_numpy(header.preprocessing.resize_image(image)))
         if max(image.size) > _MAX_ASPECT_RATIO * min(image.size):
             raise DataError(

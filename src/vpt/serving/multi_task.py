@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from vpt.attention.detection import compute_dtype
-from vpt.attention.kv_attention import KVAttention, PromptGroups
+from vpt.attention.joint_attention import GatedPrompts
+from vpt.attention.kv_attention import KVAttention, KVPrompts, PromptGroups
 from vpt.backbones import Backbone
 from vpt.errors import UnsupportedError
 from vpt.methods import VPT, Linear
-from vpt.methods.prompts import PromptKeys
+from vpt.methods.kv_prompts import PromptKeys
 from vpt.model.injection import named_tensors
 from vpt.model.tuned_model import TunedModel
 
@@ -28,11 +29,12 @@ from vpt.model.tuned_model import TunedModel
 class TaskAdapter:
     """What a task adds to its backbone, where that is no more than this.
 
-    kv_prompts: path of an attention -> tokens (p, d) that it reads as further keys and values, after the block's norm.
-    head: features (batch, d) -> logits (batch, classes).
+    Attributes:
+        kv_prompts: Path of an attention -> its prompts after the block's norm: (p, d), or gated ones.
+        head: Features (batch, d) -> logits (batch, classes).
     """
 
-    kv_prompts: Mapping[str, Tensor]
+    kv_prompts: Mapping[str, Tensor | GatedPrompts]
     head: nn.Module
 
     @classmethod
@@ -49,9 +51,14 @@ class TaskAdapter:
         return cls({path: keys(probe_input) for path, keys in paths.items()}, model.head)
 
     @property
-    def prompt_lengths(self) -> tuple[tuple[str, int], ...]:
-        """Path -> number of prompts; samples that agree in it go through attention together."""
-        return tuple((path, len(tokens)) for path, tokens in sorted(self.kv_prompts.items()))
+    def prompt_shapes(self) -> tuple[tuple[str, int, int], ...]:
+        """(path, number of prompts, size of their gate or 0); samples that agree in it share a call of attention."""
+        return tuple(
+            (path, len(prompts.tokens), prompts.gate.numel())
+            if isinstance(prompts, GatedPrompts)
+            else (path, len(prompts), 0)
+            for path, prompts in sorted(self.kv_prompts.items())
+        )
 
 
 class MultiTaskBackbone:
@@ -63,9 +70,9 @@ class MultiTaskBackbone:
     @torch.inference_mode()
     def __call__(self, images: Tensor, tasks: Sequence[TaskAdapter]) -> list[Tensor]:
         """Normalized images (batch, 3, size, size), and of each the task -> of each the logits (classes,), in fp32."""
-        batch_order = sorted(range(len(tasks)), key=lambda i: tasks[i].prompt_lengths)
+        batch_order = sorted(range(len(tasks)), key=lambda i: tasks[i].prompt_shapes)
         groups = [
-            list(group) for _, group in groupby((tasks[i] for i in batch_order), key=lambda task: task.prompt_lengths)
+            list(group) for _, group in groupby((tasks[i] for i in batch_order), key=lambda task: task.prompt_shapes)
         ]
         for slot in self._slots:
             slot.groups = groups
@@ -88,15 +95,20 @@ class _PromptSlot(nn.Module):
         self.groups: list[list[TaskAdapter]] = []  # tasks of the samples, in order; those of a group agree in lengths
 
     def forward(self, x: Tensor) -> PromptGroups:
-        return tuple((len(group), self._prompts_of(group)) for group in self.groups)
+        return [(len(group), self._prompts_of(group)) for group in self.groups]
 
-    def _prompts_of(self, group: list[TaskAdapter]) -> Tensor | None:
+    def _prompts_of(self, group: list[TaskAdapter]) -> KVPrompts:
         if self.path not in group[0].kv_prompts:
             return None
         first = group[0].kv_prompts[self.path]
         if all(task is group[0] for task in group):
             return first
-        return torch.stack([task.kv_prompts[self.path] for task in group])
+        prompts = [task.kv_prompts[self.path] for task in group]
+        gated = [one for one in prompts if isinstance(one, GatedPrompts)]
+        if gated:
+            gates = torch.stack([one.gate.reshape(-1) for one in gated])
+            return GatedPrompts(torch.stack([one.tokens for one in gated]), gates)
+        return torch.stack([one for one in prompts if isinstance(one, Tensor)])
 
 
 def _insert_prompt_slots(backbone: Backbone) -> tuple[nn.Module, list[_PromptSlot]]:
@@ -118,7 +130,8 @@ def _insert_prompt_slots(backbone: Backbone) -> tuple[nn.Module, list[_PromptSlo
 def _prompt_keys(model: TunedModel) -> dict[str, PromptKeys] | None:
     """Return path of an attention -> its prompts, where the model has learned nothing but prompts and a head.
 
-    Empty where only the head trains; None where the method does more, or the head reads another feature.
+    Empty where only the head trains. None where the method does more or the head reads another feature. None too where
+    prompts depend on the image: each image has its own, so nothing is shared between the images of a task.
     """
     wrappers = model.wrappers()
     keys = {
@@ -128,6 +141,7 @@ def _prompt_keys(model: TunedModel) -> dict[str, PromptKeys] | None:
     }
     learned = [model.head, *(key.prompts for key in keys.values() if isinstance(key.prompts, nn.Module))]
     known = {id(tensor) for module in learned for _, tensor in named_tensors(module)}
+    known |= {id(key.gate) for key in keys.values() if key.gate is not None}
     only_prompts_and_head = len(keys) == len(wrappers) and all(
         id(tensor) in known for tensor in model.trainable_state_dict().values()
     )

@@ -135,7 +135,7 @@ def _prepare(bank: Bank, task: str, body: bytes) -> tuple[Image.Image | None, Pr
     """What the model reads; and the image itself only where an overlay will be drawn on it."""
     image = read_rgb(body)
     prepared = bank.make_request(task, image)
-    return (None if bank.header(task).head is None else image), prepared
+    return (image if bank.header(task).is_dense else None), prepared
 
 
 def _check_origin(request: Request, allowed_hosts: Collection[str] | None) -> None:
@@ -188,7 +188,7 @@ def _describe_task(bank: Bank, name: str) -> dict[str, Any]:
     header = bank.tasks[name]
     return {
         "name": name,
-        "kind": "classification" if header.head is None else "segmentation",
+        "kind": "segmentation" if header.is_dense else "classification",
         "method": header.method,
         "backbone": header.backbone,
         "num_classes": header.num_classes,

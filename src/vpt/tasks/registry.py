@@ -44,7 +44,7 @@ def task_of_file(header: Header) -> Task:
     Returns:
         The task.
     """
-    return TASKS["classification" if header.head is None else "segmentation"]
+    return TASKS["segmentation" if header.is_dense else "classification"]
 
 
 def is_segmentation_folder(data: str) -> bool:

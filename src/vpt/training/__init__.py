@@ -4,7 +4,12 @@ from vpt.training.batches import CROP_SCALE, DeviceDataset, Examples
 from vpt.training.callbacks import Callback, CallbackList
 from vpt.training.config import TaskConfig, TaskOptions, TrainingConfig
 from vpt.training.evaluation import Scores, predict_logits, score_logits
-from vpt.training.feature_cache import cache_frozen_features, class_prototypes
+from vpt.training.feature_cache import (
+    cache_frozen_features,
+    class_prototypes,
+    collect_block_inputs,
+    collect_init_inputs,
+)
 from vpt.training.head_grid import HeadResult, train_head_grid
 from vpt.training.history import EpochMetrics
 from vpt.training.loop import Objective, fit, micro_batches
@@ -24,6 +29,8 @@ __all__ = [
     "TrainingConfig",
     "cache_frozen_features",
     "class_prototypes",
+    "collect_block_inputs",
+    "collect_init_inputs",
     "fit",
     "micro_batches",
     "predict_logits",

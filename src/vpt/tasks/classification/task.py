@@ -30,7 +30,7 @@ from vpt.training import (
     Scores,
     TaskConfig,
     cache_frozen_features,
-    class_prototypes,
+    collect_init_inputs,
     distributed,
     predict_logits,
     score_logits,
@@ -96,8 +96,9 @@ class ClassificationTask(Task):
     ) -> ClassificationObjective:
         assert isinstance(data, ClassificationData)
         config, options = _settings(job)
-        if model.method.needs_prototypes:
-            model.init_from_prototypes(class_prototypes(model, data.decoded["train"], cache=options.cache))
+        if model.method.init_inputs:
+            seed, examples = config.training.seed, data.decoded["train"]
+            model.initialize(collect_init_inputs(model, examples, cache=options.cache, seed=seed))
         return make_objective(
             model, data.decoded["train"], config, validation=data.decoded.get("val"), cache=options.cache,
             callback=callback, resumed=resumed,

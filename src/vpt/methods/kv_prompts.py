@@ -1,0 +1,149 @@
+"""Prompts as keys and values of attention: learned ones, gated ones, and ones that depend on the image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from vpt.attention.joint_attention import GatedPrompts
+from vpt.attention.kv_attention import KVAttention
+from vpt.attention.windows import KVWindowAttention
+from vpt.backbones.layout import BackboneLayout
+from vpt.errors import UnsupportedError
+
+
+class PromptKeys(nn.Module):
+    """Prompts as the keys and values of a block's attention: normalized by the block's own first norm.
+
+    Args:
+        prompts: Batch size -> prompts (p, d) or (batch, p, d).
+        norm: The block's first norm.
+        windows_per_image: Number of rows of x that belong to one image (windows). Default: 1.
+        gate: Factor of the prompts, a scalar or (heads,); the prompts then have a softmax of their own. Default: one
+            softmax over tokens and prompts.
+    """
+
+    def __init__(
+        self,
+        prompts: Callable[[int], Tensor],
+        norm: nn.Module,
+        windows_per_image: int = 1,
+        gate: nn.Parameter | None = None,
+    ) -> None:
+        super().__init__()
+        self.prompts = prompts
+        self.norm = norm
+        self.windows_per_image = windows_per_image
+        self.gate = gate
+
+    def forward(self, x: Tensor) -> Tensor | GatedPrompts:
+        """Return the prompts of a batch.
+
+        Args:
+            x: Normalized tokens (batch * windows, n, d); only their number and dtype are used.
+
+        Returns:
+            Prompts (p, d) or (batch, p, d), with the gate if there is one.
+        """
+        tokens: Tensor = self.norm(self.prompts(x.shape[0] // self.windows_per_image).to(x.dtype))
+        return tokens if self.gate is None else GatedPrompts(tokens, self.gate)
+
+
+class ImagePromptKeys(nn.Module):
+    """Prompts that depend on the image, as the keys and values of a block's attention.
+
+    Args:
+        prompts: Module that maps the tokens of a block, after its first norm, (batch, n, d) to prompts (batch, p, d).
+        norm: The block's first norm, applied to the prompts.
+        windows_per_image: Number of rows of x that belong to one image (windows): `prompts` gets all tokens of an
+            image in one row. Default: 1.
+        gate: As for `PromptKeys`.
+    """
+
+    def __init__(
+        self, prompts: nn.Module, norm: nn.Module, windows_per_image: int = 1, gate: nn.Parameter | None = None
+    ) -> None:
+        super().__init__()
+        self.prompts = prompts
+        self.norm = norm
+        self.windows_per_image = windows_per_image
+        self.gate = gate
+
+    def forward(self, x: Tensor) -> Tensor | GatedPrompts:
+        """Return the prompts of each image.
+
+        Args:
+            x: Normalized tokens (batch * windows, n, d).
+
+        Returns:
+            Prompts (batch, p, d), with the gate if there is one.
+        """
+        images = x.unflatten(0, (-1, self.windows_per_image)).flatten(1, 2)
+        tokens: Tensor = self.norm(self.prompts(images).to(x.dtype))
+        return tokens if self.gate is None else GatedPrompts(tokens, self.gate)
+
+
+def inject_keys(
+    trunk: nn.Module,
+    layout: BackboneLayout,
+    prompts: Mapping[int, nn.Module],
+    *,
+    gates: Mapping[int, nn.Parameter] | None = None,
+    per_image: bool = False,
+) -> dict[str, Callable[[nn.Module], nn.Module]]:
+    """Return wrappers that give blocks prompts as keys and values.
+
+    Args:
+        trunk: The trunk.
+        layout: Its layout.
+        prompts: Index of a block, from 0 -> its prompts: a module from the batch size, or with `per_image` from the
+            block's normalized tokens (batch, n, d), to (p, d) or (batch, p, d).
+        gates: Index of a block -> the gate of its prompts, which then have a softmax of their own. Default: none.
+        per_image: The prompts depend on the image. Default: False.
+
+    Returns:
+        Path of an attention -> wrapper, for `Injection.wrappers`.
+
+    Raises:
+        UnsupportedError: The attention of this backbone cannot take prompts as keys and values.
+    """
+    if not layout.supports_kv_prompts:
+        raise UnsupportedError(f"the attention of {type(trunk).__name__} cannot take prompts as keys and values")
+    wrappers: dict[str, Callable[[nn.Module], nn.Module]] = {}
+    for index, block_prompts in prompts.items():
+        block: Any = trunk.get_submodule(layout.blocks[index])
+        block_layout = layout.block_layout(block)
+        if block_layout is None:
+            raise UnsupportedError(f"the attention of {type(block).__name__} cannot take prompts as keys and values")
+        wrappers[f"{layout.blocks[index]}.{block_layout.attention}"] = partial(
+            _wrap_attention,
+            block=block,
+            norm=block_layout.norm1,
+            keys=partial(
+                ImagePromptKeys if per_image else PromptKeys,
+                block_prompts,
+                gate=None if gates is None else gates.get(index),
+            ),
+            windows_per_image=windows_per_image(block) if layout.kind == "windows" else None,
+        )
+    return wrappers
+
+
+def windows_per_image(block: Any) -> int:
+    """Return the number of windows that a Swin block cuts an image into."""
+    return math.prod(
+        math.ceil(side / window) for side, window in zip(block.input_resolution, block.window_size, strict=True)
+    )
+
+
+def _wrap_attention(
+    attention: nn.Module, block: nn.Module, norm: str, keys: Callable[..., nn.Module], windows_per_image: int | None
+) -> nn.Module:
+    # The norm is looked up now, when the module is wrapped: another method may have replaced it.
+    if windows_per_image is None:
+        return KVAttention(attention, kv_prompts=keys(norm=getattr(block, norm)))
+    return KVWindowAttention(attention, keys(norm=getattr(block, norm), windows_per_image=windows_per_image))

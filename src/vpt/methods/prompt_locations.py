@@ -1,0 +1,157 @@
+"""Locations of prompts: as tokens of blocks, added to tokens, as channels or as a frame of the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from torch import nn
+
+from vpt.attention.kv_attention import KVAttention
+from vpt.backbones.layout import BackboneLayout, BlockLayout
+from vpt.errors import UnsupportedError
+from vpt.heads.pooling import make_pool
+from vpt.methods.base import NETWORK, Injection, Wrapper
+from vpt.methods.kv_prompts import inject_keys
+from vpt.methods.pixels import ConcatChannel, FramePrompt
+from vpt.methods.prompt_tokens import AddPrompts, InsertPrompts, RemovePrompts
+from vpt.methods.prompts import xavier_range
+
+
+def prepend_tokens(
+    trunk: nn.Module,
+    layout: BackboneLayout,
+    prompts: Sequence[nn.Module],
+    *,
+    first: int,
+    length: int,
+    output: str = "default",
+    kv: bool = True,
+) -> Injection:
+    """Prepend prompts to the patches of consecutive blocks; those of the last propagate through the remaining blocks.
+
+    Args:
+        trunk: The trunk of a plain transformer.
+        layout: Its layout.
+        prompts: The prompts of the blocks, from the first.
+        first: Index of the first block with prompts, from 0.
+        length: Number of prompts of a block.
+        output: Tokens that the head reads, see `make_pool`. Default: the backbone's own.
+        kv: Compute prompts whose outputs are discarded as keys and values only. Default: True.
+
+    Returns:
+        The injection.
+
+    Raises:
+        UnsupportedError: Attention ties tokens to positions in an unknown way, or the output does not exist.
+    """
+    last = first + len(prompts) - 1
+    pool = make_pool(output, layout, length)
+    outputs_are_read = pool is not None or not layout.reads_class_token  # those of the last block
+    wrappers: dict[str, Wrapper] = {}
+    for index, path in enumerate(layout.blocks[first:], first):
+        block = trunk.get_submodule(path)
+        block_layout = layout.block_layout(block)
+        is_last = index == len(layout.blocks) - 1
+        discard_outputs = index < last or (is_last and pool is None)
+        block_prompts = prompts[index - first] if index <= last else None
+        opened = layout.supports_kv_prompts and block_layout is not None
+        if kv and block_prompts is not None and discard_outputs and opened:
+            wrappers.update(inject_keys(trunk, layout, {index: block_prompts}))
+            continue
+        wrappers.update(_positionless_attention(layout, block, path, block_layout, length))
+        steps: list[Wrapper] = []
+        if block_prompts is not None:
+            steps.append(partial(InsertPrompts, prompts=block_prompts, num_prefix_tokens=layout.num_prefix_tokens))
+        if discard_outputs and (outputs_are_read or not is_last):  # else nothing reads the tokens after the class token
+            steps.append(partial(RemovePrompts, length=length, num_prefix_tokens=layout.num_prefix_tokens))
+        if steps:
+            wrappers[path] = partial(_apply_wrappers, steps=steps)
+    return Injection(modules={"prompts": nn.ModuleList(dict.fromkeys(prompts))}, wrappers=wrappers, pool=pool)
+
+
+def add_to_tokens(
+    layout: BackboneLayout, prompts: Sequence[nn.Module], *, first: int, output: str = "default"
+) -> Injection:
+    """Add prompts to the tokens of consecutive blocks.
+
+    Args:
+        layout: The layout of a plain transformer.
+        prompts: The prompts of the blocks, from the first: one for each token, or one for all.
+        first: Index of the first block with prompts, from 0.
+        output: Tokens that the head reads, see `make_pool`. Default: the backbone's own.
+
+    Returns:
+        The injection.
+    """
+    paths = layout.blocks[first : first + len(prompts)]
+    return Injection(
+        modules={"prompts": nn.ModuleList(dict.fromkeys(prompts))},
+        wrappers={path: partial(AddPrompts, prompts=own) for path, own in zip(paths, prompts, strict=True)},
+        pool=make_pool(output, layout, 0),
+    )
+
+
+def frame_image(layout: BackboneLayout, width: int, output: str = "default") -> Injection:
+    """Put learned pixels around the image.
+
+    Args:
+        layout: The layout of any backbone.
+        width: Width of the frame in pixels.
+        output: Tokens that the head reads, see `make_pool`. Default: the backbone's own.
+
+    Returns:
+        The injection.
+
+    Raises:
+        UnsupportedError: The frame covers the whole image.
+    """
+    if 2 * width >= layout.preprocessing.size:
+        raise UnsupportedError(f"a frame of {width} pixels leaves nothing of an image of {layout.preprocessing.size}")
+    frame = partial(FramePrompt, width=width, preprocessing=layout.preprocessing, grow_input=layout.kind == "maps")
+    return Injection(wrappers={NETWORK: frame}, pool=make_pool(output, layout, 0))
+
+
+def concat_channels(layout: BackboneLayout, channels: int, output: str = "default") -> Injection:
+    """Add learned channels to red, green and blue.
+
+    Args:
+        layout: The layout of a transformer.
+        channels: Number of further channels.
+        output: Tokens that the head reads, see `make_pool`. Default: the backbone's own.
+
+    Returns:
+        The injection.
+
+    Raises:
+        UnsupportedError: The patches are not made by one convolution.
+    """
+    if layout.stem is None:
+        raise UnsupportedError("its patches are not made by one convolution")
+    wrapper = partial(
+        ConcatChannel,
+        channels=channels,
+        image_size=layout.preprocessing.size,
+        init_range=xavier_range(layout.patch_size, layout.width),
+    )
+    return Injection(trainable=(layout.stem,), wrappers={layout.stem: wrapper}, pool=make_pool(output, layout, 0))
+
+
+def _positionless_attention(
+    layout: BackboneLayout, block: nn.Module, path: str, block_layout: BlockLayout | None, length: int
+) -> dict[str, Wrapper]:
+    """Return the wrapper of a block's attention that gives the prompts in its sequence no position."""
+    if layout.family is None or not layout.family.uses_positions:
+        return {}
+    if layout.supports_kv_prompts and block_layout is not None:
+        return {f"{path}.{block_layout.attention}": partial(KVAttention, num_positionless=length)}
+    raise UnsupportedError(
+        f"{type(block).__name__} ties every token to a place in the image in a way that is not known here, "
+        "so prompts cannot be told apart from patches"
+    )
+
+
+def _apply_wrappers(block: nn.Module, steps: list[Wrapper]) -> nn.Module:
+    for step in steps:
+        block = step(block)
+    return block
