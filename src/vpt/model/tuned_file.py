@@ -212,11 +212,14 @@ def inspect(path: str | Path) -> Header:
 
 
 def _unwrap(model: nn.Module) -> TunedModel:
-    for attribute in ("_orig_mod", "module"):  # torch.compile, DDP
-        model = getattr(model, attribute, model)
-    if not isinstance(model, TunedModel):
-        raise VptError(f"only tuned models can be saved, this is {type(model).__name__}; make one with vpt.attach")
-    return model
+    """Return the tuned model inside torch.compile, DDP, a LightningModule or another wrapper."""
+    found = [module for module in model.modules() if isinstance(module, TunedModel)]
+    if len(found) != 1:
+        raise VptError(
+            f"one tuned model can be saved, and {type(model).__name__} contains {len(found)}; make one with "
+            "vpt.attach, and give that"
+        )
+    return found[0]
 
 
 def _to_save_dtype(tensor: Tensor, save_dtype: str) -> Tensor:

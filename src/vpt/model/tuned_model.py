@@ -21,6 +21,7 @@ from vpt.methods.registry import parse_method
 from vpt.model.injection import first_modified_block, inject, merge_weights, named_tensors
 from vpt.model.readout import Pooled, Readout, parse_readout
 from vpt.model.split_forward import SplitForward
+from vpt.model.state_dict import use_one_name_per_tensor
 from vpt.model.verification import check_all_called
 
 
@@ -51,7 +52,7 @@ def attach(
             operations in training, for a fraction of the memory. The results are the same. Default: False.
 
     Returns:
-        The tuned model.
+        The tuned model in train mode; its frozen modules are in eval mode.
 
     Raises:
         UnsupportedError: The backbone does not have what the method needs, or an injected module is never called.
@@ -61,7 +62,7 @@ def attach(
     model = TunedModel(load_backbone(backbone), parse_method(method), num_classes, classes, parse_readout(head))
     if activation_checkpointing:
         enable_activation_checkpointing(model.trunk, model.layout.blocks)
-    return model
+    return model.train()
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class TunedModel(nn.Module):
     """A frozen backbone, the trainable modules of a method, and a head: an ordinary `nn.Module`.
 
     Exactly the tensors that do not belong to the backbone are trained and saved. They are identified by object
-    identity at injection, never by name. Use `attach` or `load` to make one.
+    identity at injection, never by name. Use `attach` or `load` to make one; the constructor leaves it in eval mode.
 
     Args:
         backbone: The backbone.
@@ -159,6 +160,7 @@ class TunedModel(nn.Module):
         # Names in the file -> paths in this tree. They are addresses: ownership was decided by identity above.
         self._trainable_paths = {name: path_by_id[id(tensor)] for name, tensor in trainable.items()}
         self._frozen_modules = tuple(name for name, module in self.named_modules() if id(module) in injected.frozen_ids)
+        use_one_name_per_tensor(self)
         self.eval()
         self.readout.verify(method, self.network, self.trunk, self.layout)
         check_all_called(injected, self.trunk, str(method), backbone.name)

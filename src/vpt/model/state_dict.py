@@ -1,0 +1,44 @@
+"""One name per tensor in the state dict of a module whose tree contains shared modules."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Any
+
+from torch import Tensor, nn
+
+
+def use_one_name_per_tensor(module: nn.Module) -> None:
+    """Let `state_dict` name each tensor once, as `named_parameters` does, and let `load_state_dict` accept that.
+
+    State dicts that contain a tensor under several names are accepted too.
+
+    Args:
+        module: The module; the hooks are registered on it.
+    """
+    module.register_state_dict_post_hook(_remove_aliases)
+    module.register_load_state_dict_pre_hook(_add_aliases)
+
+
+def _aliases(module: nn.Module) -> dict[str, str]:
+    """Return each further name of a tensor -> its first name."""
+    first: dict[int, str] = {}
+    aliases: dict[str, str] = {}
+    for name, tensor in chain(
+        module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False)
+    ):
+        canonical = first.setdefault(id(tensor), name)
+        if canonical != name:
+            aliases[name] = canonical
+    return aliases
+
+
+def _remove_aliases(module: nn.Module, state: dict[str, Tensor], prefix: str, _: Any) -> None:
+    for alias in _aliases(module):
+        state.pop(prefix + alias, None)
+
+
+def _add_aliases(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    for alias, canonical in _aliases(module).items():
+        if prefix + canonical in state:
+            state.setdefault(prefix + alias, state[prefix + canonical])

@@ -1,0 +1,145 @@
+"""Helpers of the checks: a seeded model, a batch, a user's training loop, and comparisons."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from vpt.backbones import Backbone, load_backbone
+from vpt.methods.base import Method
+from vpt.model.tuned_file import load, save
+from vpt.model.tuned_model import TunedModel, attach
+
+CLASSES = 3
+BackboneLike = nn.Module | Backbone
+
+
+def expect(condition: bool, message: str) -> None:
+    """Raise AssertionError with `message` unless `condition` is true; unlike `assert`, also under `python -O`."""
+    if not condition:
+        raise AssertionError(message)
+
+
+def expect_close(actual: Tensor, expected: Tensor, tolerance: float, message: str) -> None:
+    """Raise AssertionError if the relative difference of two tensors exceeds `tolerance`."""
+    error = float((actual - expected).norm() / expected.norm())
+    expect(error <= tolerance, f"{message} (relative difference {error:.2g}, allowed {tolerance:g})")
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's generators, and restore them afterwards."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def generator(seed: int) -> torch.Generator:
+    """Return a seeded generator."""
+    return torch.Generator().manual_seed(seed)
+
+
+def new_model(method: str | Method, backbone: BackboneLike, head: str | None, seed: int = 0) -> TunedModel:
+    """Return a tuned model in train mode, initialized with a seed."""
+    with seeded(seed):
+        return attach(backbone, method, CLASSES, head=head)
+
+
+def eval_model(method: str | Method, backbone: BackboneLike, head: str | None, seed: int = 0) -> TunedModel:
+    """Return a tuned model in eval mode, initialized with a seed."""
+    return new_model(method, backbone, head, seed).eval()
+
+
+def trained_model(method: str | Method, backbone: BackboneLike, head: str | None) -> TunedModel:
+    """Return a tuned model in eval mode after a few steps of training."""
+    model = new_model(method, backbone, head)
+    train_model(model, backbone)
+    return model
+
+
+def random_images(backbone: BackboneLike, count: int = 4) -> Tensor:
+    """Return random images (count, 3, size, size) of the backbone's dtype and on its device."""
+    frozen = load_backbone(backbone)
+    size = frozen.preprocessing.size
+    images = torch.randn(count, 3, size, size, generator=generator(1))
+    return images.to(next(frozen.module.parameters()))
+
+
+def make_batch(backbone: BackboneLike) -> tuple[Tensor, Tensor]:
+    """Return images (6, 3, size, size) and labels (6,)."""
+    images = random_images(backbone, 2 * CLASSES)
+    return images, torch.arange(len(images), device=images.device) % CLASSES
+
+
+def loss_of(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross-entropy; where every pixel gets a class, all pixels of an image have its label."""
+    logits = model(images)
+    targets = labels.view(-1, *[1] * (logits.dim() - 2)).expand(-1, *logits.shape[2:])
+    return nn.functional.cross_entropy(logits, targets)
+
+
+def train_model(model: TunedModel, backbone: BackboneLike, steps: int = 3) -> None:
+    """Train with a user's own loop, which uses nothing of vpt but the model; leaves the model in eval mode."""
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3, weight_decay=0.0)
+    images, labels = make_batch(backbone)
+    model.train()
+    with seeded(2):
+        for _ in range(steps):
+            optimizer.zero_grad()
+            loss_of(model, images, labels).backward()
+            optimizer.step()
+    model.eval()
+
+
+def save_and_load(model: TunedModel, backbone: BackboneLike, save_dtype: Literal["fp32", "fp16"]) -> TunedModel:
+    """Write a model to a tuned file and read it."""
+    with tempfile.TemporaryDirectory() as folder:
+        return load(save(model, Path(folder, "tuned.safetensors"), save_dtype=save_dtype), backbone)
+
+
+@torch.no_grad()
+def logits_of(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Return the logits, without gradients."""
+    return model(images)
+
+
+@torch.no_grad()
+def features_of(model: TunedModel, images: Tensor) -> Tensor:
+    """Return the features, or all feature maps in one row for each image, without gradients."""
+    features = model.features(images)
+    maps = (features,) if isinstance(features, Tensor) else features
+    return torch.cat([feature_map.flatten(1) for feature_map in maps], dim=1)
+
+
+@torch.no_grad()
+def backbone_output(module: nn.Module, images: Tensor) -> Tensor:
+    """Return the output of a copy of the backbone, in its mode, which may draw random numbers and update statistics."""
+    with seeded(4):
+        return copy.deepcopy(module)(images)  # type: ignore[no-any-return]
+
+
+def clone_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a copy of a state dict."""
+    return {name: tensor.detach().clone() for name, tensor in state.items()}
+
+
+def equal_states(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Return True if two state dicts have the same names and the same bits."""
+    return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def requires_grad_flags(module: nn.Module) -> dict[str, bool]:
+    """Return name of a parameter -> requires_grad."""
+    return {name: weight.requires_grad for name, weight in module.named_parameters()}
+
+
+def training_modes(network: nn.Module) -> dict[str, bool]:
+    """Return name and class of a module -> training."""
+    return {f"{name}: {type(module).__name__}": module.training for name, module in network.named_modules()}
