@@ -33,7 +33,7 @@ def backbone() -> Backbone:
 @pytest.fixture
 def model(backbone: Backbone) -> TunedModel:
     torch.manual_seed(0)
-    return attach(backbone, "vpt(length=3, dropout=0.25)", 3, classes=NAMES)
+    return attach(backbone, "vpt(length=3, dropout=0.25)", 3, classes=NAMES).eval()
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_statistics_and_counters_of_batch_norm_are_kept(tmp_path):
 def test_wrapped_models_are_saved(model, path, tmp_path):
     compiled = torch.compile(model, backend="eager")
     assert load_file(save(compiled, tmp_path / "c.safetensors")).keys() == load_file(path).keys()
-    with pytest.raises(vpt.VptError, match="only tuned models can be saved, this is Linear"):
+    with pytest.raises(vpt.VptError, match="one tuned model can be saved, and Linear contains 0"):
         save(torch.nn.Linear(2, 2), tmp_path / "t.safetensors")
 
 
@@ -282,7 +282,7 @@ def test_a_backbone_of_another_size_with_the_same_weights(tmp_path):
 
 def test_the_embedded_backbone_is_found_by_its_name(tmp_path):
     backbone = vpt.load_backbone()
-    model = attach(backbone, "vpt(length=2)", 3)
+    model = attach(backbone, "vpt(length=2)", 3).eval()
     again = load(save(model, tmp_path / "t.safetensors"))
     pixels = torch.randn(2, 3, embedded.IMAGE_SIZE, embedded.IMAGE_SIZE)
     with torch.no_grad():

@@ -197,7 +197,7 @@ def test_what_makes_no_sense_here_is_refused_with_the_reason(method: str, family
 
 def test_merge_gives_a_plain_timm_state_dict() -> None:
     backbone = backbone_of("vit")
-    model = attach(backbone, "lora(rank=2) + bias", 3)
+    model = attach(backbone, "lora(rank=2) + bias", 3).eval()
     with torch.no_grad():
         for weight in model.trainable_parameters():
             weight.add_(0.1 * torch.randn_like(weight))

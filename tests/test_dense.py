@@ -39,7 +39,7 @@ CASES = [
 
 def dense(family: str, method: str, head: str, **options: bool) -> TunedModel:
     torch.manual_seed(0)
-    return attach(backbone_of(family), method, 5, head=head, **options)
+    return attach(backbone_of(family), method, 5, head=head, **options).eval()
 
 
 def step(model: TunedModel) -> list[torch.Tensor]:

@@ -15,7 +15,7 @@ def members(family: str, method: str, count: int = 5) -> list[TunedModel]:
     backbone, models = backbone_of(family), []
     for seed in range(count):
         torch.manual_seed(seed)
-        model = attach(backbone, method, 3)
+        model = attach(backbone, method, 3).eval()
         with torch.no_grad():
             for weight in model.trainable_parameters():
                 weight.normal_()

@@ -94,7 +94,7 @@ class FixedMask(nn.Dropout):
 
 def tuned(family: str, **options: Any) -> TunedModel:
     torch.manual_seed(0)
-    model = attach(backbone_of(family), VPT(length=P, **options), 3)
+    model = attach(backbone_of(family), VPT(length=P, **options), 3).eval()
     with torch.no_grad():  # as large as tokens are, or prompts would hardly matter
         for weight in model.trainable_parameters():
             weight.normal_()

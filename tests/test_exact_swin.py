@@ -22,7 +22,7 @@ P = 3
 
 def tuned(method: str) -> TunedModel:
     torch.manual_seed(0)
-    model = attach(backbone_of("swin"), method, 3)
+    model = attach(backbone_of("swin"), method, 3).eval()
     with torch.no_grad():
         for weight in model.trainable_parameters():
             weight.normal_()

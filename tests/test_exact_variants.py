@@ -26,7 +26,7 @@ VITS = ["vit", "vit-avg", "dinov2-reg"]
 def tuned(family: str, method: str, scale: float = 1.0) -> TunedModel:
     """A tuned model whose own weights are large enough to matter."""
     torch.manual_seed(0)
-    model = attach(backbone_of(family), method, 3)
+    model = attach(backbone_of(family), method, 3).eval()
     with torch.no_grad():
         for weight in model.trainable_parameters():
             weight.add_(scale * torch.randn_like(weight))
@@ -254,7 +254,7 @@ def test_projected_prompts() -> None:
 
 
 def test_fixed_prompts_are_saved_but_do_not_train() -> None:
-    model = attach(backbone_of("vit"), f"vpt(length={P}, frozen=true)", 3)
+    model = attach(backbone_of("vit"), f"vpt(length={P}, frozen=true)", 3).eval()
     assert len(trainable_tensors(model, "prompts")) == 3
     assert model.only_head_trains
     assert model.counts().trainable == 32 * 3 + 3
@@ -264,7 +264,7 @@ def test_fixed_prompts_are_saved_but_do_not_train() -> None:
 
 
 def test_prompts_that_begin_at_prototypes() -> None:
-    model = attach(backbone_of("vit"), "vpt(length=3, init=prototypes)", 3)
+    model = attach(backbone_of("vit"), "vpt(length=3, init=prototypes)", 3).eval()
     prototypes = torch.randn(3, 32)
     model.initialize(InitInputs(prototypes))
     assert all(torch.equal(prompts, prototypes) for prompts in trainable_tensors(model, "prompts"))

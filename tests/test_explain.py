@@ -38,7 +38,7 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tuned(kind: str, method: str) -> TunedModel:
     """With prompts that are large enough to be looked at."""
     torch.manual_seed(0)
-    model = attach(backbone_of(kind), method, 3)
+    model = attach(backbone_of(kind), method, 3).eval()
     with torch.no_grad():
         for weight in model.added_modules.parameters():
             weight.normal_()

@@ -24,7 +24,7 @@ GRID = [
 
 def begun(method: str, seed: int) -> TunedModel:
     torch.manual_seed(seed)
-    return attach(backbone_of("vit"), method, 3)
+    return attach(backbone_of("vit"), method, 3).eval()
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])

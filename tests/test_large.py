@@ -64,7 +64,7 @@ def test_a_backbone_in_bf16(family: str, method: str) -> None:
     module = backbone_of(family).module
     backbone = load_backbone(copy.deepcopy(module).to(torch.bfloat16))
     assert {weight.dtype for weight in backbone.module.parameters()} == {torch.bfloat16}
-    rounded, exact = attach(backbone, method, 3), attach(load_backbone(module), method, 3)
+    rounded, exact = (attach(one, method, 3).eval() for one in (backbone, load_backbone(module)))
     exact.load_state_dict(rounded.state_dict())
     assert {weight.dtype for weight in rounded.trainable_parameters()} == {torch.float32}
     actual, expected = rounded(images()), exact(images())

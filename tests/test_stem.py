@@ -20,7 +20,7 @@ LABELS = torch.tensor([0, 1, 2, 1])
 
 def tuned(family: str, method: str) -> TunedModel:
     torch.manual_seed(0)
-    return attach(backbone_of(family), method, 3)
+    return attach(backbone_of(family), method, 3).eval()
 
 
 @pytest.mark.parametrize(

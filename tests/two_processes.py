@@ -21,7 +21,7 @@ RECIPE = ClassificationConfig(
 
 def model(method: str = "vpt(length=3, dropout=0)", seed: int = 0) -> TunedModel:
     torch.manual_seed(seed)
-    return attach(backbone_of("vit"), method, 3)
+    return attach(backbone_of("vit"), method, 3).eval()
 
 
 def examples(n: int = 24, seed: int = 0) -> Examples:

@@ -140,7 +140,7 @@ def fresh(ade: Path) -> tuple[nn.Module, object]:
     from vpt import load_backbone
 
     backbone: Backbone = load_backbone(image_size=48)
-    return attach(backbone, "vpt(length=2)", len(scenes.classes), head="linear"), scenes
+    return attach(backbone, "vpt(length=2)", len(scenes.classes), head="linear").eval(), scenes
 
 
 def test_the_whole_path_with_the_layout_of_voc(tmp_path, capsys):

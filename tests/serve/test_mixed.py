@@ -27,7 +27,7 @@ def tuned(family: str, specs: tuple[str, ...] = SPECS) -> list[TunedModel]:
     backbone, models = backbone_of(family), []
     for seed, spec in enumerate(specs):
         try:
-            model = attach(backbone, spec, 2 + seed % 3)
+            model = attach(backbone, spec, 2 + seed % 3).eval()
         except UnsupportedError:
             continue
         generator = torch.Generator().manual_seed(seed)

@@ -40,7 +40,15 @@ class TaskAdapter:
     @classmethod
     @torch.inference_mode()
     def from_model(cls, model: TunedModel) -> TaskAdapter | None:
-        """That of a tuned model; None where its method does more than give attention further keys."""
+        """Return the adapter of a tuned model, which is set to eval mode.
+
+        Args:
+            model: The tuned model.
+
+        Returns:
+            The adapter; None where the method does more than give attention prompts that all images share.
+        """
+        model.eval()
         paths = _prompt_keys(model)
         if paths is None:
             return None
