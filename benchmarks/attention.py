@@ -92,7 +92,9 @@ def time_by_length(kind: str, options: argparse.Namespace) -> tuple[dict[str, An
         "",
         f"| prompts per block | {' | '.join(name for name in figures if name != 'frozen')} |",
         f"|---|{'---:|' * (len(figures) - 1)}",
-        f"| vpt | {' | '.join(format_quartiles(f['times_reference']) for name, f in figures.items() if name != 'frozen')} |",
+        "| vpt | "
+        + " | ".join(format_quartiles(f["times_reference"]) for name, f in figures.items() if name != "frozen")
+        + " |",
     ]
     return figures, "\n".join(lines)
 
@@ -214,7 +216,8 @@ def profile(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         *(f"| {row} | {' | '.join(f'{100 * figures[name][row]:.1f} %' for name in runs)} |" for row in rows),
         "",
         f"The machine's ceilings, measured: {figures['ceiling']['products'] / 1e9:.0f} GFLOP/s in the products of an "
-        f"MLP layer, {figures['ceiling']['bytes'] / 1e9:.1f} GB/s in copying. {_describe_flop_limit(options.batch, figures)}",
+        f"MLP layer, {figures['ceiling']['bytes'] / 1e9:.1f} GB/s in copying. "
+        f"{_describe_flop_limit(options.batch, figures)}",
     ]
     return figures, "\n".join(lines)
 
@@ -238,8 +241,8 @@ def _describe_flop_limit(batch: int, figures: dict[str, Any]) -> str:
         seconds = step_flops / figures["ceiling"]["products"]
         measured = figures[f"vpt, p = {length}"]["seconds"]
         lines.append(
-            f"a step with p = {length} is {step_flops / 1e9:.0f} GFLOP ({step_flops / frozen:.2f} times frozen), at the ceiling "
-            f"{seconds:.2f} s of the {measured:.2f} s measured"
+            f"a step with p = {length} is {step_flops / 1e9:.0f} GFLOP ({step_flops / frozen:.2f} times frozen), at "
+            f"the ceiling {seconds:.2f} s of the {measured:.2f} s measured"
         )
     return f"The frozen forward is {frozen / 1e9:.0f} GFLOP; {'; '.join(lines)}."
 

@@ -82,7 +82,9 @@ def main() -> None:
     figures = {
         "decode": {str(n): value for n, value in threads.items()}, "first": first_seconds, "again": cached_seconds,
         "step": quartiles(seconds["step"]),
-        "share": {a: quartiles([w / s for w, s in zip(seconds[a], seconds["step"], strict=True)]) for a in augmentations},
+        "share": {
+            a: quartiles([w / s for w, s in zip(seconds[a], seconds["step"], strict=True)]) for a in augmentations
+        },
     }  # fmt: skip
     lines = [
         f"**Data**: {options.images} JPEG files of 500 x 375 px, decoded and fitted to 256 px in "

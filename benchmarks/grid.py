@@ -78,7 +78,8 @@ def measure_row(
     sequential = [value * len(configs) / len(sample) for value in seconds["one by one"]]
     return {
         "method": method, "width": width, "classes": classes, "batch": batch, "points": len(configs),
-        "measured_one_by_one": len(sample), "at_once": quartiles(seconds["at once"]), "one_by_one": quartiles(sequential),
+        "measured_one_by_one": len(sample), "at_once": quartiles(seconds["at once"]),
+        "one_by_one": quartiles(sequential),
         "faster": quartiles([a / b for a, b in zip(sequential, seconds["at once"], strict=True)]),
     }  # fmt: skip
 

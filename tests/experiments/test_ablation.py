@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-import vpt.experiments.ablation
+import vpt.experiments.worker
 import vpt.tuning
 from vpt.attention.detection import detect_layout, structural_copy
 from vpt.backbones import load_backbone, meta_backbone
@@ -23,8 +23,9 @@ from vpt.backbones.layout import BackboneLayout
 from vpt.cli.ablate import command
 from vpt.data.images import decode
 from vpt.data.loading import load_dataset
-from vpt.errors import SpecError, TrainingError, VptError
-from vpt.experiments.ablation import Ablation, ablate
+from vpt.errors import SpecError, StorageError, TrainingError, VptError
+from vpt.experiments.ablation import ablate
+from vpt.experiments.ablation_report import Ablation
 from vpt.experiments.ablation_series import SERIES, Point, SeriesContext, find_series
 from vpt.methods import Linear, parse_method
 from vpt.model.tuned_file import load
@@ -108,15 +109,15 @@ def test_a_series_leaves_a_table_a_picture_and_figures_and_is_only_read_again(
         Point(2, "other", "linear"),
     )
     found = run("length", images, tmp_path, seeds=2, config_options={"learning_rate": 0.01})
-    assert {"length.png", "results.json", "table.md", "deep_1-0.run", "other_2-1.safetensors"} <= {
-        path.name for path in tmp_path.iterdir()
-    }
+    assert {"length.png", "results.json", "table.md", "plan.json"} <= {path.name for path in tmp_path.iterdir()}
+    assert len(list((tmp_path / "runs").iterdir())) == len(list((tmp_path / "tuned").iterdir())) == 6
     with Image.open(tmp_path / "length.png") as picture:
         assert min(picture.size) > 200
     results = json.loads((tmp_path / "results.json").read_text())
     assert results == found.to_dict()
     one, two, impossible, linear = results["points"]
     assert (one["method"], one["n"], one["seeds"], one["status"]) == ("vpt(length=1)", 2, [0, 1], "done")
+    assert [Path(file).is_file() for file in one["files"]] == [True, True]
     assert one["mean"] == pytest.approx(sum(one["top1"]) / 2)
     assert two["trainable_parameters"] - one["trainable_parameters"] == 8 * 128
     assert (impossible["status"], impossible["n"], impossible["mean"]) == ("refused", 0, None)
@@ -129,20 +130,22 @@ def test_a_series_leaves_a_table_a_picture_and_figures_and_is_only_read_again(
 
     monkeypatch.setattr(vpt.tuning, "train", lambda *_, **__: pytest.fail("a finished run was done again"))
     assert run("length", images, tmp_path, seeds=2, config_options={"learning_rate": 0.01}).to_dict() == results
-    with pytest.raises(SpecError, match=r"learning_rate: 0\.01 then"):
-        run("length", images, tmp_path, seeds=2, config_options={"learning_rate": 0.02})
+    monkeypatch.undo()
+    shortened("length", Point(1, "deep", fields={"length": 1}))
+    other = run("length", images, tmp_path, seeds=2, config_options={"learning_rate": 0.02}).to_dict()["points"][0]
+    assert other["config"]["learning_rate"] == 0.02 and not set(other["files"]) & set(one["files"])
 
 
 def test_a_run_that_diverges_does_not_end_the_series(
     images: Path, tmp_path: Path, shortened: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def tune(job: Job, *_: Any, **__: Any) -> Any:
-        if job.method == "bias" and job.config.training.seed:
+    def tune(job: Job, *arguments: Any, **options: Any) -> Any:
+        if job.method.startswith("bias") and job.config.training.seed:
             raise TrainingError("the loss is NaN")
-        return real(job)
+        return real(job, *arguments, **options)
 
-    real = vpt.experiments.ablation.tune
-    monkeypatch.setattr(vpt.experiments.ablation, "run_job", tune)
+    real = vpt.experiments.worker.run_job
+    monkeypatch.setattr(vpt.experiments.worker, "run_job", tune)
     shortened("combine", Point("bias", method="bias"), Point("linear", method="linear"))
     bias, linear = run("combine", images, tmp_path, seeds=2).rows
     assert "(n = 1) diverged: the loss is NaN" in bias.top1_text
@@ -152,17 +155,17 @@ def test_a_run_that_diverges_does_not_end_the_series(
 def test_points_that_are_the_same_are_trained_once(
     images: Path, tmp_path: Path, shortened: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def tune(job: Job, *_: Any, **__: Any) -> Any:
-        trained.append(job.out.stem)
-        return real(job)
+    def tune(job: Job, *arguments: Any, **options: Any) -> Any:
+        trained.append((str(parse_method(job.method)), job.config.training.seed))
+        return real(job, *arguments, **options)
 
-    real, trained = vpt.experiments.ablation.tune, list[str]()
-    monkeypatch.setattr(vpt.experiments.ablation, "run_job", tune)
+    real, trained = vpt.experiments.worker.run_job, list[tuple[str, int]]()
+    monkeypatch.setattr(vpt.experiments.worker, "run_job", tune)
     ends = [Point(12, curve, fields={"depth": "1-2"}) for curve in ("from the bottom", "from the top")]
     shortened("depth", Point(1, "from the bottom", fields={"depth": "1-1"}), *ends)
     one, bottom, top = run("depth", images, tmp_path, seeds=2).rows
-    assert trained == [f"from_the_bottom_{x}-{seed}" for x in (1, 12) for seed in (0, 1)]
-    assert bottom.runs == top.runs != one.runs and len(top.runs) == 2 and not top.error
+    assert trained == [(f'vpt(depth="1-{x}")', seed) for x in (1, 2) for seed in (0, 1)]
+    assert bottom.runs == top.runs != one.runs and len(top.runs) == 2 and top.status == "done"
 
 
 def test_data_scale_trains_on_a_part_of_the_same_images(
@@ -173,16 +176,30 @@ def test_data_scale_trains_on_a_part_of_the_same_images(
     assert [row.runs[0].images for row in rows] == [{"train": n, "val": 2, "test": 2} for n in (2, 4, 8)]
 
 
-def test_a_run_from_before_an_option_was_there_is_still_the_same_run(
-    images: Path, tmp_path: Path, shortened: Callable[..., None]
+def test_run_that_ends_in_an_error_is_raised_and_tried_again(
+    images: Path, tmp_path: Path, shortened: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def tune(*_: Any, **__: Any) -> Any:
+        raise StorageError("the disk is full")
+
+    shortened("combine", Point("linear", method="linear"))
+    with monkeypatch.context() as patch:
+        patch.setattr(vpt.experiments.worker, "run_job", tune)
+        with pytest.raises(StorageError, match="the disk is full\n1 run ended in an error; the same command"):
+            run("combine", images, tmp_path, seeds=1)
+    assert "| error: StorageError: the disk is full |" in (tmp_path / "table.md").read_text()
+    assert run("combine", images, tmp_path, seeds=1).rows[0].status == "done"
+
+
+def test_overwrite_does_all_runs_again(images: Path, tmp_path: Path, shortened: Callable[..., None]) -> None:
     shortened("combine", Point("linear", method="linear"))
     run("combine", images, tmp_path, seeds=1)
-    path = tmp_path / "linear-0.run" / "job.json"
-    claim = json.loads(path.read_text())
-    del claim["job"]["train_fraction"]
-    path.write_text(json.dumps(claim))
-    assert run("combine", images, tmp_path, seeds=1).rows[0].runs[0].job["train_fraction"] == 1
+    (record,) = (tmp_path / "runs").iterdir()
+    before = record.stat().st_mtime_ns
+    run("combine", images, tmp_path, seeds=1)
+    assert record.stat().st_mtime_ns == before
+    run("combine", images, tmp_path, seeds=1, overwrite=True)
+    assert record.stat().st_mtime_ns > before
 
 
 @pytest.mark.parametrize(
@@ -196,6 +213,7 @@ def test_a_run_from_before_an_option_was_there_is_still_the_same_run(
             {"backbones": ("resnet18", "resnet34"), "job_options": {"weights": "a.pth"}},
             "belong to one backbone",
         ),
+        ("length", {"config_options": {"augment": "flop"}}, "training.augment is 'flop'; did you mean 'flip'"),
     ],
 )
 def test_what_makes_no_series(name: str, options: dict[str, Any], reason: str, images: Path, tmp_path: Path) -> None:
@@ -244,16 +262,17 @@ def test_together_the_runs_of_another_point_answer_as_one(images: Path, tmp_path
         assert (len(alone.top1), len(together.top1)) == (3, 1) and together.std is None
         backbone = load_backbone()
         data = load_dataset(str(images), seed=0)
-        models = [load(job.out, backbone) for job in alone.jobs]
+        models = [load(path, backbone) for path in alone.to_dict()["files"]]
         pixels = decode(data.test, models[0].backbone.preprocessing)
         batch = models[0].backbone.preprocessing.normalize(torch.from_numpy(pixels.images))
         with torch.no_grad():
             shares = torch.stack([model(batch).softmax(1) for model in models]).mean(0)
         assert together.top1 == [float((shares.argmax(1).numpy() == data.test.labels).mean())]
-    assert len(list(tmp_path.glob("*.safetensors"))) == 6  # nothing was trained for the points together
+    assert len(list(tmp_path.glob("tuned/*.safetensors"))) == 6  # nothing was trained for the points together
     assert "n" in found.to_dict()["points"][1] and found.to_dict()["points"][1]["n"] == 1
 
 
 def test_one_seed_makes_no_ensemble(images: Path, tmp_path: Path) -> None:
     found = run("ensemble", images, tmp_path, seeds=1, method="vpt(length=2)")
-    assert [row.error for row in found.rows] == ["", "refused: 1 runs make no ensemble; more seeds do"] * 2
+    reasons = ["", "refused: 1 run makes no ensemble; give seeds 2 or more"] * 2
+    assert [row.reason for row in found.rows] == reasons

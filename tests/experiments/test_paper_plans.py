@@ -77,10 +77,10 @@ def test_table_one_has_the_grids_and_the_preprocessing_of_the_paper(data: Path) 
     assert len(remaining_runs(experiment, {})) == 2 * (696 + 9 * 5)
     assert experiment.baseline == "Full"
     configs = {row.name: row.settings[0].config for row in experiment.methods}
-    batches = {name: config.batch_size for name, config in configs.items()}
+    batches = {name: config.training.batch_size for name, config in configs.items()}
     assert [batches[name] for name in ("Full", "Linear", "Partial-1", "Bias", "Adapter")] == [128, 2048, 1280, 128, 128]
     assert {(config.epochs, config.warmup_epochs) for config in configs.values()} == {(100, 10)}
-    assert {name for name, config in configs.items() if config.optimizer == "adamw"} == {
+    assert {name for name, config in configs.items() if config.training.optimizer == "adamw"} == {
         "Full", "Partial-1", "Bias", "Adapter",
     }  # fmt: skip
     # Each benchmark has its own preprocessing.
@@ -88,7 +88,7 @@ def test_table_one_has_the_grids_and_the_preprocessing_of_the_paper(data: Path) 
     assert (jobs["cub"].options.resize, jobs["cub"].config.augment) == ("crop", "random_crop")
     assert (jobs["dtd"].options.resize, jobs["dtd"].config.augment) == ("squash", "none")
     assert {task.name: task.group for task in experiment.tasks} == {"cub": "FGVC", "dtd": "Natural"}
-    assert {job.interpolation for job in jobs.values()} == {"bilinear"}
+    assert {job.options.interpolation for job in jobs.values()} == {"bilinear"}
 
 
 def test_preprocessing_of_a_task_changes_its_runs(data: Path) -> None:

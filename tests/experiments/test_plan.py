@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -109,11 +110,13 @@ def test_grids_recipes_and_own_keys(experiment_of: ExperimentOf) -> None:
         ("[training]", grid), ('spec = "full"', 'spec = "full", grid = "own", epochs = 4, weight_decay = 0.2')
     )
     configs = [setting.config for setting in experiment.methods[0].settings]
-    assert [(r.learning_rate, r.weight_decay, r.epochs, r.batch_size) for r in configs] == [
+    assert [
+        (r.training.learning_rate, r.training.weight_decay, r.num_epochs, r.training.batch_size) for r in configs
+    ] == [
         (5, 0.2, 4, 8),
         (1, 0.2, 4, 8),
     ]
-    assert {config.optimizer for config in configs} == {"sgd"}
+    assert {config.training.optimizer for config in configs} == {"sgd"}
     assert configs[0].warmup_epochs == 0.4
 
 
@@ -135,25 +138,34 @@ def test_a_benchmark_in_a_file_of_its_own(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("seeds = 2", "sedes = 2"), "has the key 'sedes', which means nothing here; did you mean 'seeds'"),
-        (("epochs = 1", "epoch = 1"), r"\[recipe\] has the key 'epoch'.*did you mean 'epochs'"),
+        (("seeds = 2", "sedes = 2"), "a plan has the key 'sedes', which has no meaning here; did you mean 'seeds'"),
+        (("epochs = 1", "epoch = 1"), "training has the key 'epoch'.*did you mean 'epochs'"),
         (("group", "gruop"), "did you mean 'group'"),
         (("learning_rate", "learning_rat"), "did you mean 'learning_rate'"),
         (("length=1", "lenght=1"), "did you mean 'length'"),
         (('data = "hue"', 'data = "heu"'), "neither a folder"),
-        (('spec = "full"', 'spec = "full", grid = "no"'), "grid 'no' is not there"),
+        (('spec = "full"', 'spec = "full", grid = "no"'), "there is no grid 'no'"),
         (('name = "hue"', 'name = "shade"'), "two tasks are called 'shade'"),
         (('"VPT"', '"Full"'), "two methods are called 'Full'"),
         (("seeds = 2", 'seeds = 2\nbaseline = "Fool"'), "did you mean 'Full'"),
-        (("seeds = 2", "seeds = 0"), "seeds is 0"),
+        (("seeds = 2", "seeds = 0"), "seeds is 0; it must be greater than or equal to 1"),
         (("seeds = 2", 'resize = "squish"'), "did you mean 'squash'"),
-        (("epochs = 1", 'epochs = "1"'), "epochs is '1'; it must be a whole number"),
+        (("epochs = 1", 'epochs = "1"'), "training.epochs is '1'; it must be a valid integer"),
         (("epochs = 1", "epochs = 0"), "epochs is 0"),
-        (("epochs = 1", "epochs = 2.5"), "epochs is 2.5; it must be a whole number"),
-        (("seeds = 2", "seeds = 2\nweights = 5"), "wrong kind"),
-        (("seeds = 2", 'seeds = 2\nval_fraction = "0.2"'), "wrong kind"),
-        (("seeds = 2", "seeds = 2\ngrids = 5"), "wrong kind"),
-        (('spec = "full"', "spec = 5"), "the method is 5; give its text"),
+        (("epochs = 1", "epochs = 2.5"), "training.epochs is 2.5; it must be a valid integer"),
+        (("seeds = 2", "seeds = 2\nweights = 5"), "weights is 5; it must be a valid string"),
+        (("seeds = 2", 'seeds = 2\nval_fraction = "0.2"'), "val_fraction is '0.2'; it must be a valid number"),
+        (("seeds = 2", "seeds = 2\ngrids = 5"), "grids is 5; it must be a valid dictionary"),
+        (('spec = "full"', "spec = 5"), r"methods\[1\].spec\[1\] is 5; it must be a valid string"),
+        (('spec = "full"', 'ensemble_of = "full"'), "ensemble of 'full', which is no method; did you mean 'Full'"),
+        (('spec = "full"', 'group = "full"'), r"methods\[1\] has the key 'group'"),
+        (('spec = "full"', "epochs = 2"), "the method 'Full' needs either spec or ensemble_of"),
+        (('spec = "full"', 'spec = "full", task = { heu = { epochs = 2 } }'), "has keys for 'heu'; did you mean 'hue'"),
+        (
+            ('spec = "full"', 'spec = "full", task = { hue = { epoch = 2 } }'),
+            r"methods\[1\].task.hue has the key 'epoch'",
+        ),
+        (("seeds = 2", 'seeds = 2\nsplit_seed = "run"'), "'VPT' has several settings, and with split_seed"),
         (("seeds = 2", "seeds ="), "is not TOML"),
     ],
 )
@@ -169,10 +181,68 @@ def test_a_task_without_images_to_choose_on_is_refused(experiment_of: Experiment
 
 
 def test_shipped_plans_can_be_read() -> None:
-    assert set(builtin_plans()) == {"smoke", "vtab", "fgvc", "paper-table1"}  # the others: test_paper_plans
+    assert set(builtin_plans()) == {"smoke", "demo", "vtab", "fgvc", "paper-table1"}  # the others: test_paper_plans
     assert load_experiment(find_plan_file("smoke")).name == "smoke"
     with pytest.raises(SpecError, match="did you mean 'smoke'"):
         find_plan_file("smok")
+
+
+def test_error_within_vpt_is_not_reported_as_the_plans(
+    experiment_of: ExperimentOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object) -> None:
+        raise TypeError("a mistake of ours")
+
+    monkeypatch.setattr("vpt.experiments.plan_resolution.check_head_grid", broken)
+    with pytest.raises(TypeError, match="a mistake of ours"):
+        experiment_of()
+
+
+def test_whole_numbers_stay_whole_in_run_ids(experiment_of: ExperimentOf) -> None:
+    config = experiment_of(("epochs = 1", "epochs = 1\nwarmup_epochs = 1")).methods[0].settings[0].config
+    assert type(config.to_dict()["warmup_epochs"]) is int
+
+
+def test_method_has_settings_of_its_own_on_a_task(experiment_of: ExperimentOf) -> None:
+    change = ('spec = "full"', 'spec = "full", weight_decay = 0.5, task = { hue = { weight_decay = [0.1, 0.2] } }')
+    experiment = experiment_of(change)
+    row, (shade, hue) = experiment.methods[0], experiment.tasks
+    assert [setting.config.training.weight_decay for setting in row.settings_for(shade)] == [0.5]
+    assert [setting.config.training.weight_decay for setting in row.settings_for(hue)] == [0.1, 0.2]
+    assert (len(experiment.search_runs(shade, row)), len(experiment.search_runs(hue, row))) == (0, 2)
+    assert Experiment.from_dict(json.loads(json.dumps(experiment.to_dict()))) == experiment
+
+
+def test_method_has_job_options_of_its_own(experiment_of: ExperimentOf, folder: Path) -> None:
+    options = "image_size = 60, train_fraction = 0.5, split_seed = 3"
+    experiment = experiment_of(('spec = "full"', f'spec = "full", {options}'))
+    jobs = {run.method: experiment.make_job(run, folder / "out") for run in runnable_runs(experiment, {})}
+    own, other = jobs["Full"], jobs["VPT"]
+    assert (own.image_size, own.to_dict()["train_fraction"], own.split_seed) == (60, 0.5, 3)
+    assert (other.image_size, other.to_dict()["train_fraction"], other.split_seed) == (None, 1.0, 0)
+    row = experiment.methods[0]
+    assert row.fingerprint not in (None, experiment.fingerprint) and experiment.methods[1].fingerprint is None
+    ours = {run.id for run in experiment.final_runs(experiment.tasks[0], row, row.settings[0])}
+    whole = experiment_of(('"small"', '"small"\nimage_size = 60\ntrain_fraction = 0.5\nsplit_seed = 3'))
+    assert ours == {run.id for run in whole.final_runs(whole.tasks[0], whole.methods[0], row.settings[0])}
+
+
+def test_each_run_splits_the_data_by_its_own_seed(experiment_of: ExperimentOf, folder: Path) -> None:
+    experiment = experiment_of(("seeds = 2", 'seeds = 2\nfirst_seed = 5\nsplit_seed = "run"'), ("[0.1, 0.01]", "0.1"))
+    jobs = [experiment.make_job(run, folder / "out") for run in runnable_runs(experiment, {})[:2]]
+    assert [(job.config.training.seed, job.split_options["seed"]) for job in jobs] == [(5, 5), (6, 6)]
+
+
+def test_unsupported_method_is_reported_when_the_plan_says_so(experiment_of: ExperimentOf) -> None:
+    wrong = ('spec = "full"', 'spec = "partial(k=99)"')
+    with pytest.raises(VptError, match="k is 99"):
+        experiment_of(wrong)
+    experiment = experiment_of(wrong, ("seeds = 2", 'seeds = 2\nunsupported = "report"'))
+    assert "k is 99" in experiment.methods[0].refusal and not experiment.methods[1].refusal
+    assert {run.method for run in runnable_runs(experiment, {})} == {"VPT"}
+    assert len(remaining_runs(experiment, {})) == 8
+    with pytest.raises(SpecError, match=r"no method can be run; the first one is refused: .*k is 99"):
+        experiment_of(wrong, ('"vpt(length=1)"', '"partial(k=98)"'), ("seeds = 2", 'unsupported = "report"'))
 
 
 def test_every_fault_is_told_at_once(folder: Path) -> None:
@@ -190,14 +260,15 @@ epoch = 2
         load_experiment(path)
     text = str(raised.value)
     for fault in (
-        "wrong.toml has 9 faults:",
-        "the key 'sedes', which means nothing here; did you mean 'seeds'",
+        "wrong.toml has 10 errors:",
+        "the key 'sedes', which has no meaning here; did you mean 'seeds'",
         "seeds is 0",
-        "[training] has the key 'epoch'",
-        "'vtp' in 'vtp' is unknown",
-        "an empty grid: learning_rate is []",
+        "training has the key 'epoch'",
+        "methods[2].spec[1]: 'vtp' in 'vtp' is unknown",
+        "methods[3].learning_rate is an empty list",
         "task 'digts' are neither a folder",
-        "the key 'nam'",
+        "tasks[3] has the key 'nam'",
+        "tasks[3] has no name",
         "nowhere.npz are not there",
         "k is 99",
     ):
@@ -210,12 +281,12 @@ def test_a_fault_alone_keeps_its_kind(folder: Path) -> None:
     path.write_text('tasks = [{ name = "shade" }]\nmethods = ["vpt(location=pad, depth=deep)"]\n')
     with pytest.raises(VptError) as raised:
         load_experiment(path)
-    assert "faults" not in str(raised.value)
+    assert "errors" not in str(raised.value)
 
 
 @pytest.mark.parametrize("grid", ["spec = []", 'spec = "full", weight_decay = []'])
 def test_an_empty_grid_is_refused(folder: Path, grid: str) -> None:
     path = folder / "empty.toml"
     path.write_text(f'tasks = [{{ name = "shade" }}]\nmethods = [{{ name = "x", {grid} }}]\n')
-    with pytest.raises(SpecError, match="has an empty grid"):
+    with pytest.raises(SpecError, match=r"methods\[1\]\.(spec|weight_decay) is an empty list"):
         load_experiment(path)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from vpt.datasets.catalog import TASKS
-from vpt.experiments.experiment import Experiment, MethodRow
+from vpt.experiments.design import MethodRow
+from vpt.experiments.experiment import Experiment
 from vpt.experiments.published import load_published
 from vpt.experiments.results import load_results
 from vpt.experiments.significance import wins

@@ -129,7 +129,7 @@ def test_status(done: Store, broken: Store) -> None:
     whole, part = read_status(done.folder), read_status(broken.folder)
     assert (whole.done, whole.total, whole.running, whole.error_messages) == (12, 12, 0, ())
     assert (part.done, part.failed, part.error, part.total) == (9, 1, 1, 12)
-    assert "small: 9 of 12 runs done, 1 diverged, 1 in error, 0 at work" in part.text()
+    assert "small: 9 of 12 runs done, 1 diverged, 1 in error, 0 running" in part.text()
     assert "hue    VPT   3/4" in part.text() and "the disk_is full" in part.text()
 
 

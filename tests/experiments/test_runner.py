@@ -202,7 +202,7 @@ def test_a_damaged_record_is_named(done: Store, tmp_path: Path) -> None:
     (tmp_path / "runs" / "abc.json").write_text("{")
     with pytest.raises(DataError, match=r"abc\.json is damaged .* delete it"):
         store.records()
-    with pytest.raises(DataError, match="holds no comparison"):
+    with pytest.raises(DataError, match="holds no experiment"):
         store.load_experiment()
 
 

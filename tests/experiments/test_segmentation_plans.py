@@ -148,11 +148,23 @@ def test_what_decides_the_result_names_the_runs(folder: Path, tmp_path: Path) ->
     [
         (('head = "linear"', 'head = "linaer"'), SpecError, "linear"),
         (('head = "linear"', 'hed = "linear"'), SpecError, "head"),
-        (("iterations = 4", "epochs = 4"), SpecError, "'epochs', which means nothing here; .*iterations"),
-        (("iterations = 4", 'iterations = 4\naugment = "flip"'), SpecError, "'augment', which means nothing here"),
-        (("iterations = 4", "iterations = 4\nprobe_epochs = 3"), SpecError, "'probe_epochs', which means nothing"),
-        (("seeds = 2", 'seeds = 2\ninterpolation = "bicubic"'), SpecError, "interpolation, for classification alone"),
-        (("seeds = 2", "seeds = 2\ntrain_fraction = 0.5"), SpecError, "train_fraction, for classification alone"),
+        (("iterations = 4", "epochs = 4"), SpecError, "'epochs', which has no meaning here; .*iterations"),
+        (
+            ("iterations = 4", 'iterations = 4\naugment = "fip"'),
+            SpecError,
+            "training.augment is 'fip'; did you mean 'flip'",
+        ),
+        (("iterations = 4", "iterations = 4\nprobe_epochs = 3"), SpecError, "'probe_epochs', which has no meaning"),
+        (
+            ("seeds = 2", 'seeds = 2\ninterpolation = "bicubic"'),
+            SpecError,
+            r"a plan with \[segmentation\] has the key 'interpolation'",
+        ),
+        (
+            ("seeds = 2", "seeds = 2\ntrain_fraction = 0.5"),
+            SpecError,
+            r"a plan with \[segmentation\] has the key 'train_fraction'",
+        ),
         (("[{ name", '[{ resize = "crop", name'), SpecError, "resize"),
         (("[{ name", '[{ labels = "ade", name'), SpecError, "ade20k"),
         (('[segmentation]\nhead = "linear"', ""), VptError, r"hold masks .* has a table \[segmentation\]"),

@@ -1,4 +1,4 @@
-"""`vpt ablate`."""
+"""The command `vpt ablate`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import click
 from vpt.cli.tune import command as tune
 
 if TYPE_CHECKING:
-    from vpt.experiments.ablation import Ablation
+    from vpt.experiments.ablation_report import Ablation
 
 # Options of `vpt tune` that mean the same here; the others would be at odds with a series.
 _TUNE_OPTIONS = (
     "weights", "epochs", "batch_size", "learning_rate", "weight_decay", "optimizer", "warmup_epochs", "augment",
     "grad_accum_steps", "precision", "probe_epochs", "head_lr_scale", "train_on", "val_fraction", "test_fraction",
-    "train_fraction", "image_size", "resize", "interpolation", "cache", "skip_corrupt", "overwrite", "as_json",
+    "train_fraction", "image_size", "resize", "interpolation", "skip_corrupt", "overwrite", "as_json",
 )  # fmt: skip
 
 
@@ -28,8 +28,12 @@ _TUNE_OPTIONS = (
     "--out", type=click.Path(path_type=Path, file_okay=False), help="The folder of the series [default: DATA-NAME]."
 )
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Runs per point.")
+@click.option("--workers", type=click.IntRange(min=1), help="Runs at once, each in a process of its own [default: 1].")
 @click.option(
-    "--method", default="vpt", show_default=True, help="The base: the series keeps its fields but those it varies."
+    "--method",
+    default="vpt",
+    show_default=True,
+    help="Base method: the series keeps its fields except those that it varies.",
 )
 @click.option("--backbone", "backbones", multiple=True,
               help="A timm name [default: the embedded one]; several for the series `backbone`.")  # fmt: skip
@@ -38,16 +42,17 @@ def command(
     data: str | None,
     out: Path | None,
     seeds: int,
+    workers: int | None,
     method: str,
     backbones: tuple[str, ...],
     overwrite: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Run the ablation NAME of the paper on DATA; without a NAME, list them.
+    r"""Run the ablation NAME of the paper on DATA; without a NAME, list them.
 
-    Each run is a job of `vpt tune` in the folder of the series. Stopped, the same command goes on. --lr, --optimizer
-    and --weight-decay are for the base and its variants; other methods that a series compares train with their own.
+    The same command resumes an interrupted series. --lr, --optimizer and --weight-decay are for the base and its
+    variants; other methods that a series compares train with their own.
 
     \b
     vpt ablate
@@ -69,6 +74,7 @@ def command(
     from vpt.backbones import DEFAULT
     from vpt.cli.series_progress import SeriesProgress
     from vpt.experiments.ablation import ablate
+    from vpt.experiments.local_executor import InlineExecutor, LocalExecutor
     from vpt.tasks.classification.config import ClassificationConfig
 
     names = ClassificationConfig.option_names()
@@ -83,6 +89,7 @@ def command(
             seeds=seeds,
             config_options={key: value for key, value in options.items() if key in names},
             job_options={key: value for key, value in options.items() if key not in names},
+            executor=InlineExecutor() if workers is None else LocalExecutor(workers),
             callback=callback,
             overwrite=overwrite,
         )
@@ -96,22 +103,16 @@ def command(
 
 def _show(ablation: Ablation, folder: Path) -> None:
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
+    from vpt.experiments.table import markdown_rows, to_console
     from vpt.plots import figures
 
     console = Console(highlight=False)
     if console.is_terminal:
-        names, *rows = ablation.table_cells()
-        table = Table(title=f"{ablation.series.title} ({ablation.series.source})", title_justify="left")
-        for index, name in enumerate(names):
-            table.add_column(name, justify="left" if index < 2 else "right")
-        best = max(row.mean or 0 for row in ablation.rows)
-        for row, cells in zip(ablation.rows, rows, strict=True):
-            table.add_row(*cells[:-1], Text(cells[-1], style="bold" if row.mean == best else ""))
-        console.print(table, markup=False)
+        console.print(to_console(ablation.table))
     else:
-        click.echo(ablation.to_markdown(), nl=False)
+        click.echo(markdown_rows(ablation.table), nl=False)
     picture = f"picture: {folder / ablation.series.name}.png" if figures.is_available() else figures.MATPLOTLIB_MISSING
-    click.echo(f"\n{picture}\ntable, figures and runs: {folder}/table.md, results.json")
+    click.echo(
+        f"\n{picture}\ntable, results and runs: {folder}/table.md, results.json\nnext: vpt bench report {folder}"
+    )

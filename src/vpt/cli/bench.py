@@ -1,4 +1,4 @@
-"""`vpt bench`."""
+"""The command `vpt bench`."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 _OUT = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, dir_okay=False)
-_DATA = click.option("--data", type=_OUT, help="The folder with the prepared tasks of a benchmark: vpt data prepare.")
+_DATA = click.option("--data", type=_OUT, help="Folder with the prepared tasks of a benchmark (vpt data prepare).")
 
 
 @click.group()
 def command() -> None:
-    """Compare methods over many tasks, after the paper's protocol.
+    r"""Compare methods over many tasks, after the paper's protocol.
 
-    A PLAN is a TOML file, or the name of one that comes with vpt: smoke, vtab, fgvc, paper-table1. The
-    settings of each method are chosen on val, the test set is read once, and every run leaves a record. Stopped or
-    killed, `run` goes on.
+    A PLAN is a TOML file, or the name of one that comes with vpt: smoke, demo, vtab, fgvc, paper-table1. The
+    settings of each method are selected on val, the test set is read once, and every run leaves a record. `run` resumes
+    an interrupted comparison.
 
     \b
     vpt bench plan smoke
@@ -36,7 +36,7 @@ def command() -> None:
 @_DATA
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan(plan: str, data: Path | None, as_json: bool) -> None:
-    """Show what PLAN takes: how many runs, how long, how much disk.
+    r"""Estimate the cost of PLAN: runs, time and disk space.
 
     \b
     vpt bench plan smoke
@@ -44,6 +44,7 @@ def plan(plan: str, data: Path | None, as_json: bool) -> None:
     from dataclasses import asdict
 
     from vpt.cli.units import format_bytes, format_duration
+    from vpt.core.text import pluralize
     from vpt.experiments.cost_estimate import estimate_cost
     from vpt.experiments.plan_file import find_plan_file, load_experiment
 
@@ -53,16 +54,18 @@ def plan(plan: str, data: Path | None, as_json: bool) -> None:
         click.echo(json.dumps({"plan": experiment.to_dict(), "estimate": asdict(found)}, indent=1))
         return
     click.echo(
-        f"plan      {experiment.name}: {len(experiment.tasks)} tasks, {len(experiment.methods)} methods on {experiment.backbone}"
+        f"plan      {experiment.name}: {pluralize(len(experiment.tasks), 'task')}, "
+        f"{pluralize(len(experiment.methods), 'method')} on {experiment.backbone}"
     )
     for row in experiment.methods:
-        settings = f"{len(row.settings)} settings" if len(row.settings) > 1 else "one setting"
-        click.echo(f"          {row.name}: {settings}, about {format_duration(found.seconds[row.name])}")
+        settings = pluralize(max(len(row.settings_for(task)) for task in experiment.tasks), "setting")
+        cost = f"refused: {row.refusal}" if row.refusal else f"about {format_duration(found.seconds[row.name])}"
+        click.echo(f"          {row.name}: {settings}, {cost}")
     click.echo(f"runs      {found.runs}")
     click.echo(
         f"time      about {format_duration(found.total_seconds)} one after the other here: a few steps of each method"
     )
-    click.echo("          were timed just now; reading the images is not in it, and other work slows it down")
+    click.echo("          were timed just now; reading the images is not included, and other work slows it down")
     click.echo(f"disk      about {format_bytes(found.disk_bytes)}")
     for task in experiment.tasks:
         for note in task.notes:
@@ -71,13 +74,15 @@ def plan(plan: str, data: Path | None, as_json: bool) -> None:
 
 @command.command()
 @click.argument("plan")
-@click.option("--out", type=_OUT, help="The folder of the comparison [default: bench-NAME].")
+@click.option("--out", type=_OUT, help="Folder of the comparison [default: bench-NAME].")
 @click.option("--workers", type=click.IntRange(min=1), help="Runs at once on this machine [default: 1].")
-@click.option("--executor", "executor_spec", help="A cluster instead: ray, or the address of one (ray://HOST:10001).")
-@click.option("--cpus", type=click.FloatRange(min=0), help="On a cluster: processors for a run [default: 1].")
+@click.option(
+    "--executor", "executor_spec", help="A cluster: ray, or its address (ray://HOST:10001) [default: this machine]."
+)
+@click.option("--cpus", type=click.FloatRange(min=0), help="On a cluster: CPU cores for a run [default: 1].")
 @click.option("--gpus", type=click.FloatRange(min=0), help="On a cluster: GPUs for a run, such as 0.25 [default: 0].")
 @_DATA
-@click.option("--logger", help="Tell a logger, too: tensorboard[:FOLDER], mlflow[:URI] or wandb[:PROJECT].")
+@click.option("--logger", help="Log each run: tensorboard[:FOLDER], mlflow[:URI] or wandb[:PROJECT].")
 def run(
     plan: str,
     out: Path | None,
@@ -88,7 +93,7 @@ def run(
     data: Path | None,
     logger: str | None,
 ) -> None:
-    """Do what is missing of PLAN. The same command goes on where it stopped; several may share a folder.
+    r"""Do the missing runs of PLAN. The same command resumes; several may share a folder.
 
     \b
     vpt bench run smoke --out smoke/ --workers 2
@@ -102,11 +107,13 @@ def run(
     from vpt.training import Callback, CallbackList
     from vpt.training.loggers import make_logger
 
-    told = None if logger is None else make_logger(logger)
+    run_logger = None if logger is None else make_logger(logger)
     experiment = load_experiment(find_plan_file(plan), data)
     folder = out or Path(f"bench-{experiment.name}")
     with BenchProgress() as console:
-        callback: Callback = console if told is None else CallbackList([LoggedRuns(told, console.on_note), console])
+        callback: Callback = (
+            console if run_logger is None else CallbackList([LoggedRuns(run_logger, console.on_note), console])
+        )
         records = run_experiment(experiment, folder, executor, callback)
     num_failed = sum(record.status != "done" for record in records.values())
     click.echo(f"{len(records)} runs in {folder}/" + (f", {num_failed} of them without a result" if num_failed else ""))
@@ -114,13 +121,13 @@ def run(
 
 
 def _make_executor(workers: int | None, executor_spec: str | None, cpus: float | None, gpus: float | None) -> Executor:
-    """Where the runs are done."""
+    """Return the executor that the options name."""
     from vpt.experiments.local_executor import LocalExecutor
     from vpt.experiments.ray_executor import RayExecutor
 
     if executor_spec is None:
         if cpus is not None or gpus is not None:
-            raise click.UsageError("--cpus and --gpus are for a cluster; say --executor ray, or leave them out")
+            raise click.UsageError("--cpus and --gpus are for a cluster; add --executor ray, or leave them out")
         return LocalExecutor(workers or 1)
     if workers is not None:
         raise click.UsageError("--workers is for this machine; a cluster does as many runs as it has room for")
@@ -137,7 +144,7 @@ def _make_executor(workers: int | None, executor_spec: str | None, cpus: float |
 @click.argument("folder", type=_OUT)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(folder: Path, as_json: bool) -> None:
-    """Show how far the comparison in FOLDER is.
+    r"""Show the progress of the comparison in FOLDER.
 
     \b
     vpt bench status smoke/
@@ -153,7 +160,7 @@ def status(folder: Path, as_json: bool) -> None:
 @click.option("--csv", type=_FILE, help="The CSV file [default: stdout].")
 @click.option("--parquet", type=_FILE, help="A Parquet file.")
 def export(folder: Path, csv: Path | None, parquet: Path | None) -> None:
-    """Write every run in FOLDER as a row.
+    r"""Write every run in FOLDER as a row.
 
     \b
     vpt bench export smoke/ --csv runs.csv
@@ -174,25 +181,24 @@ def export(folder: Path, csv: Path | None, parquet: Path | None) -> None:
 @click.argument("folder", type=_OUT)
 @click.argument("sql")
 def query(folder: Path, sql: str) -> None:
-    """Ask the runs in FOLDER in SQL: the table is `runs`, its columns are those of `vpt bench export`. Prints CSV.
+    r"""Answer a SELECT statement about the runs in FOLDER, as CSV.
+
+    The table is `runs`; its columns are those of `vpt bench export`.
 
     \b
     vpt bench query smoke/ "SELECT method, avg(top1) FROM runs WHERE stage = 'final' GROUP BY method"
     """
-    import csv
-    import sys
+    from vpt.experiments import run_table
+    from vpt.experiments.table import to_csv
 
-    from vpt.experiments.run_table import query as ask
-
-    names, rows = ask(folder, sql)
-    csv.writer(sys.stdout, lineterminator="\n").writerows([names, *rows])
+    click.echo(to_csv(*run_table.query(folder, sql)), nl=False)
 
 
 @command.command()
 @click.argument("folder", type=_OUT)
-@click.option("--out", type=_OUT, help="Where to [default: FOLDER/report].")
+@click.option("--out", type=_OUT, help="Folder of the report [default: FOLDER/report].")
 def report(folder: Path, out: Path | None) -> None:
-    """Write the tables and charts of FOLDER: report.html, report.md, and each table as CSV and LaTeX.
+    r"""Write the tables and charts of FOLDER: report.html, report.md, and each table as CSV and LaTeX.
 
     \b
     vpt bench report smoke/

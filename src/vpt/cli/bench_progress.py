@@ -1,4 +1,4 @@
-"""Progress of a comparison: a line for each run that has ended, and on a terminal a bar below them."""
+"""Progress of an experiment: a line for each run that has ended, and on a terminal a bar below them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ from vpt.experiments.store import Record
 
 
 class BenchProgress(ConsoleCallback):
-    """Shows runs, how many of them are done, and the time left."""
+    """Shows runs that have ended, the number of runs, and the remaining time."""
 
     def on_progress(self, done: int, total: int, eta_seconds: float | None) -> None:
+        """Show the number of runs and the remaining time.
+
+        Args:
+            done: Number of runs that have ended.
+            total: Number of all runs.
+            eta_seconds: Estimated time to the end, or None before the first run has ended.
+        """
         rest = "" if eta_seconds is None or done == total else f"{format_duration(eta_seconds)} left"
         if self.console.is_terminal:
             self._update_bar("runs", done, total, rest)
@@ -20,6 +27,12 @@ class BenchProgress(ConsoleCallback):
         self._completed_steps = done
 
     def on_run_end(self, run: Run, record: Record) -> None:
+        """Show a run with its score or its error.
+
+        Args:
+            run: The run.
+            record: Its record.
+        """
         score: str = record.status
         if record.metric is not None:
             score = f"{METRICS[record.metric]} {100 * record.scores[record.metric]:.1f} % on {record.scores['split']}"

@@ -1,4 +1,4 @@
-"""`vpt demo`."""
+"""The command `vpt demo`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from vpt.experiments.demo import DemoRow
+    from vpt.experiments.results import Cell, ExperimentResults
+    from vpt.experiments.table import Table
 
 
 @click.command()
@@ -21,64 +22,74 @@ if TYPE_CHECKING:
 def command(task: str | None, seeds: int | None, out: Path, overwrite: bool, as_json: bool) -> None:
     """Compare linear, VPT-shallow, VPT-deep and full fine-tuning on a built-in task.
 
-    Nothing is downloaded; about two minutes on two CPU cores. Stopped, the same command goes on.
+    Nothing is downloaded; about two minutes on two CPU cores. The same command resumes an interrupted demo.
     """
     import time
 
-    from vpt.cli.series_progress import SeriesProgress
-    from vpt.experiments import demo
+    from rich.console import Console
+    from rich.table import Table as Grid
 
-    start = time.monotonic()
-    task = task or demo.TASK
-    seeds = seeds or demo.SEEDS
-    with SeriesProgress() as callback:
-        rows = demo.run_demo(out, task=task, seeds=seeds, callback=callback, overwrite=overwrite)
-    if as_json:
-        scores = [
-            {"method": row.method, "mean": row.mean, "std": row.std, "top1": [run.score for run in row.runs],
-             "trainable_parameters": row.runs[0].trainable_parameters, "file_bytes": row.runs[0].file_bytes}
-            for row in rows
-        ]  # fmt: skip
-        click.echo(
-            json.dumps(
-                {"task": task, "seeds": seeds, "rows": scores, "environment": rows[0].runs[0].environment}, indent=1
-            )
-        )
-        return
-    _table(rows, task, seeds)
+    from vpt.cli.series_progress import SeriesProgress
     from vpt.cli.units import format_duration
+    from vpt.experiments.demo import run_demo
+    from vpt.experiments.table import to_console
     from vpt.plots import figures
 
-    click.echo(f"\npicture: {out / 'comparison.png'}" if figures.is_available() else f"\n{figures.MATPLOTLIB_MISSING}")
-    click.echo(f"tuned files and their runs: {out}/   ({format_duration(time.monotonic() - start)})")
-
-
-def _table(rows: list[DemoRow], task: str, seeds: int) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from vpt.cli.units import format_bytes, format_duration
-
-    first = rows[0].runs[0]
+    start = time.monotonic()
+    with SeriesProgress() as progress:
+        results = run_demo(out, task=task, seeds=seeds, callback=progress, overwrite=overwrite)
+    experiment, cells = results.experiment, list(results.cells.values())
+    if as_json:
+        rows = [
+            {"method": cell.method, "mean": cell.mean, "std": cell.std, "top1": cell.scores,
+             "trainable_parameters": cell.trainable_parameters,
+             "file_bytes": cell.final_records[0].cost.get("file_bytes")}
+            for cell in cells
+        ]  # fmt: skip
+        provenance = cells[0].final_records[0].provenance
+        values = {"task": experiment.tasks[0].name, "seeds": experiment.protocol.seeds, "rows": rows}
+        click.echo(json.dumps({**values, "environment": provenance}, indent=1))
+        return
     console = Console(highlight=False, width=max(110, Console().width))
-    images = f"{first.images['train']} training and {first.images[first.eval_split]} {first.eval_split} images"
-    table = Table(title=f"{task}: {images}, backbone {first.backbone}", title_justify="left")
-    for name in ("method", "trained", "share", "file", "training", f"top-1, mean ± sd of {seeds}"):
-        table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
-    best = max(row.mean for row in rows)
-    for row in rows:
-        run = row.runs[0]
-        top1_text = f"{100 * row.mean:.1f} ± {100 * row.std:.1f} %"
-        table.add_row(
-            row.method,
-            f"{run.trainable_parameters:,}",
-            f"{100 * run.trainable_fraction:.2f} %",
-            format_bytes(run.file_bytes),
-            format_duration(sum(r.seconds for r in row.runs) / len(row.runs)),
-            f"[bold]{top1_text}[/bold]" if row.mean == best else top1_text,
-        )
-    console.print(table)
-    bar = Table.grid(padding=(0, 1))
-    for row in rows:
-        bar.add_row(row.method, "█" * round(60 * row.mean), f"{100 * row.mean:.1f} %")
-    console.print(bar)
+    console.print(to_console(_demo_table(results)))
+    bars = Grid.grid(padding=(0, 1))
+    for cell in cells:
+        if cell.mean is not None:
+            bars.add_row(cell.method, "█" * round(60 * cell.mean), f"{100 * cell.mean:.1f} %")
+    console.print(bars)
+    click.echo(f"\npicture: {out / 'comparison.png'}" if figures.is_available() else f"\n{figures.MATPLOTLIB_MISSING}")
+    click.echo(f"tuned files: {out / 'tuned'}/   ({format_duration(time.monotonic() - start)})")
+    click.echo(f"next: vpt bench report {out}")
+
+
+def _demo_table(results: ExperimentResults) -> Table:
+    """Return the table: a row for each method with its cost and its accuracy."""
+    from vpt.experiments.table import Table
+
+    task, cells = results.experiment.tasks[0], list(results.cells.values())
+    images = cells[0].final_records[0].images
+    title = (
+        f"{task.name}: {images['train']} training and {images['test']} test images, "
+        f"backbone {results.experiment.backbone}"
+    )
+    seeds = results.experiment.protocol.seeds
+    header = ("method", "trained", "share", "file", "training", "top-1" + f", mean ± sd of {seeds}" * (seeds > 1))
+    best = max(range(len(cells)), key=lambda index: cells[index].mean or 0.0)
+    return Table("demo", title, header, tuple(map(_row, cells)), best_row=best)
+
+
+def _row(cell: Cell) -> tuple[str, ...]:
+    from vpt.cli.units import format_bytes, format_duration
+    from vpt.experiments.table import format_mean_std
+
+    record = cell.final_records[0]
+    if not record.parameters:
+        return (cell.method, "", "", "", "", record.status)
+    return (
+        cell.method,
+        f"{record.parameters['trainable']:,}",
+        f"{100 * record.parameters['trainable'] / record.parameters['total']:.2f} %",
+        format_bytes(record.cost["file_bytes"]),
+        format_duration(sum(run.cost["seconds"] for run in cell.final_records) / len(cell.final_records)),
+        f"{format_mean_std(cell.mean, cell.std, digits=1)} %",
+    )

@@ -1,6 +1,6 @@
-"""A comparison of methods over many tasks, after the paper's protocol: planned, run in pieces, and reported.
+"""Comparisons of methods over many tasks, with the paper's protocol: planned, run in pieces, and reported.
 
-A plan (`plan.py`) is a list of runs, each with an id that is a hash of all that decides its result. A folder
-(`store.py`) holds one record per run; workers (`work.py`, `runner.py`) do what is missing; the report is made of the
-records alone.
+A plan file (`plan_file`) becomes an `Experiment`: a list of runs, each with an id that is a hash of all that decides
+its result. A folder (`store`) holds a record for each run, an executor (`runner`, `worker`) does the missing runs, and
+the report is made from the records alone. The demo and the ablations are experiments too.
 """

@@ -1,4 +1,4 @@
-"""The paper's ablations as a table: a new series is one row."""
+"""The paper's ablations as a table; each series is one row."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ from vpt.methods.vpt import VPT
 
 @dataclass(frozen=True)
 class SeriesContext:
-    """What a series can build on when it runs.
+    """The backbone and the data that the points of a series depend on.
 
-    base: text of the method that is varied. classes: of the data. backbones: by name. blocks, size, patch: of the
-    first of them; its blocks, and the sides of its image and of a patch in pixels.
+    Attributes:
+        base: Text of the method that is varied.
+        classes: Number of classes of the data.
+        backbones: Names of the backbones.
+        blocks: Number of blocks of the first backbone.
+        size: Side of its images in pixels.
+        patch: Side of its patches in pixels.
     """
 
     base: str
@@ -30,22 +35,25 @@ class SeriesContext:
 
     @property
     def quarters(self) -> list[int]:
-        """One block, and a quarter, a half, three quarters and all of them; of twelve 1, 3, 6, 9, 12."""
+        """One block, and a quarter, a half, three quarters and all of the blocks; of twelve 1, 3, 6, 9, 12."""
         return sorted({max(1, round(self.blocks * quarter / 4)) for quarter in range(5)})
 
     def scaled_size(self, factor: float) -> int:
-        """The image's side times `factor`, in whole patches."""
+        """Return the side of the image times a factor, rounded to whole patches."""
         return round(self.size * factor / self.patch) * self.patch
 
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a series.
+    """A point of a series.
 
-    x: its place, a number or a category. curve: the curve it belongs to, where a series has several.
-    method: text of the method that stands there; None is the base. fields: of the vpt(...) in it, with other values.
-    job: fields of the job, with other values. ensemble_of: x of the point of the same curve whose runs answer here as one;
-    nothing is trained then.
+    Attributes:
+        x: Its number or category on the axis.
+        curve: Its curve, where a series has several.
+        method: Text of its method; None takes the base.
+        fields: Fields of the vpt(...) in the method with other values.
+        job: Fields of the job with other values.
+        ensemble_of: x of the point of the same curve whose runs are scored together as one model; nothing trains then.
     """
 
     x: str | float
@@ -55,21 +63,45 @@ class Point:
     job: Mapping[str, Any] = field(default_factory=dict)
     ensemble_of: str | float | None = None
 
+    @property
+    def label(self) -> str:
+        """Name of the point within its series."""
+        return f"{self.curve} {self.x}".strip()
+
     def method_for(self, base: Method) -> Method:
-        """The method at this point. Raises SpecError for what cannot be combined."""
+        """Return the method of this point.
+
+        Args:
+            base: Method that the series varies.
+
+        Returns:
+            The method of this point.
+
+        Raises:
+            SpecError: The fields cannot be combined, or the method has no prompts.
+        """
         method = base if self.method is None else parse_method(self.method)
         if not self.fields:
             return method
-        parts = method.terms if isinstance(method, Sum) else (method,)
-        if not any(isinstance(part, VPT) for part in parts):
+        terms = method.terms if isinstance(method, Sum) else (method,)
+        if not any(isinstance(term, VPT) for term in terms):
             raise SpecError(f"{method} has no prompts whose {next(iter(self.fields))} could vary; give a vpt(...)")
-        changed = tuple(replace(part, **self.fields) if isinstance(part, VPT) else part for part in parts)
+        changed = tuple(replace(term, **self.fields) if isinstance(term, VPT) else term for term in terms)
         return Sum(changed) if isinstance(method, Sum) else changed[0]
 
 
 @dataclass(frozen=True)
 class Series:
-    """One ablation: points on an axis (x), with a logarithmic scale or not. source: where the paper has it."""
+    """An ablation.
+
+    Attributes:
+        name: Name on the command line.
+        title: Title of the table and the picture.
+        source: Section of the paper.
+        x: Name of the axis.
+        points: Function that returns the points.
+        log_scale: The axis is logarithmic.
+    """
 
     name: str
     title: str
@@ -80,12 +112,12 @@ class Series:
 
 
 def _vary(field: str, values: Iterable[Any], curve: str = "", **others: Any) -> list[Point]:
-    """The base with one field of its vpt(...) at each of `values`, and the same `others` at all of them."""
+    """Return the base with one field of its vpt(...) at each of `values`, and the same `others` at all of them."""
     return [Point("none" if value is None else value, curve, fields={field: value, **others}) for value in values]
 
 
 def _whole_methods(*texts: str) -> list[Point]:
-    """Whole methods, each once."""
+    """Return a point for each method; a method that is given twice has one."""
     return [Point(text, method=text) for text in dict.fromkeys(texts)]
 
 
@@ -126,7 +158,7 @@ SERIES: dict[str, Series] = {
         ),
         Series(
             "init", "Prompt initialization", "paper, appendix", "init",
-            lambda context: _vary("init", ("random", "prototypes"), length=context.classes),  # of one length, to be fair
+            lambda context: _vary("init", ("random", "prototypes"), length=context.classes),  # one length for both
         ),
         Series(
             "sharing", "Prompt sharing", "paper, appendix", "shared",
@@ -139,7 +171,8 @@ SERIES: dict[str, Series] = {
         Series(
             "combine", "Prompts beside other parts", "paper, appendix", "method",
             lambda context: [
-                *_whole_methods(context.base, "bias", f"{context.base} + bias", "class_token", f"{context.base} + class_token"),
+                *_whole_methods(context.base, "bias", f"{context.base} + bias", "class_token",
+                                f"{context.base} + class_token"),
                 Point("frozen prompts", fields={"frozen": True}),
                 *_whole_methods("linear"),
             ],
@@ -179,7 +212,17 @@ SERIES: dict[str, Series] = {
 
 
 def find_series(name: str) -> Series:
-    """The series of this name. Raises SpecError with the nearest one where there is none."""
+    """Return the series of this name.
+
+    Args:
+        name: Name of the series.
+
+    Returns:
+        The series of this name.
+
+    Raises:
+        SpecError: There is none.
+    """
     if name not in SERIES:
         raise SpecError(f"there is no series {name!r}; {did_you_mean(name, SERIES)}")
     return SERIES[name]

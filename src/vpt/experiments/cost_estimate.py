@@ -1,19 +1,21 @@
-"""What a plan will cost: a few steps of each method are timed here and now, and multiplied. An estimate, no promise.
+"""The estimated cost of an experiment: a few steps of each method are timed on this machine, and multiplied.
 
-Heads that are trained at once are counted as if one by one, and take less.
+Heads that train at once are counted as if one by one, and take less.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
 
 from vpt.backbones import load_backbone
 from vpt.backbones.backbone import Backbone
-from vpt.experiments.experiment import Experiment, MethodRow, SegmentationOptions, Task
+from vpt.experiments.design import MethodRow, SegmentationOptions, Task
+from vpt.experiments.experiment import Experiment
 from vpt.experiments.search import remaining_runs
 from vpt.experiments.segmentation_tasks import measure_step
 from vpt.model.tuned_model import attach
@@ -29,11 +31,15 @@ EPOCH_BYTES = 250
 
 @dataclass(frozen=True)
 class MethodCost:
-    """What one method costs. train_seconds, forward_seconds: per image, of a training step and of a forward pass.
+    """The measured cost of a method.
 
-    cached_features: only its head trains, so that the forward pass runs once per image for all runs, and `train_seconds` is of the head.
-    views_per_image: how often then, of an image that is learned from: each of its random crops is an image, too.
-    file_bytes: of one tuned file. feature_bytes: of one cached feature.
+    Attributes:
+        train_seconds: Time of a training step per image; of the head alone with `cached_features`.
+        forward_seconds: Time of a forward pass per image.
+        cached_features: Only the head trains, so that the forward pass runs once per image for all runs.
+        file_bytes: Size of a tuned file.
+        feature_bytes: Size of a cached feature.
+        views_per_image: Number of forward passes per training image with `cached_features`: one for each random crop.
     """
 
     train_seconds: float
@@ -49,7 +55,13 @@ MethodCosts = list[tuple[MethodCost, TaskConfig]]  # of each setting of a method
 
 @dataclass(frozen=True)
 class Estimate:
-    """What all runs of a plan will take, one after the other on this machine; reading the images is not in it."""
+    """The estimated cost of all runs, one after the other on this machine, without reading the images.
+
+    Attributes:
+        runs: Number of runs.
+        seconds: Row -> time of its runs.
+        disk_bytes: Size of records, tuned files and cached features.
+    """
 
     runs: int
     seconds: dict[str, float]
@@ -57,31 +69,47 @@ class Estimate:
 
     @property
     def total_seconds(self) -> float:
-        """Over all methods."""
+        """Time of all runs."""
         return sum(self.seconds.values())
 
 
 def estimate_cost(experiment: Experiment) -> Estimate:
-    """Time each method on the plan's own backbone, with random images."""
+    """Return the estimated cost of an experiment; each method is timed on its backbone with random images.
+
+    Args:
+        experiment: The experiment.
+
+    Returns:
+        The estimated cost of an experiment.
+    """
     device = distributed.local_device()
-    backbone = load_backbone(experiment.backbone, weights=experiment.weights, image_size=experiment.protocol.image_size)
+    load = cache(load_backbone)
     classes = max(task.classes for task in experiment.tasks)
-    cost_cache: dict[tuple[str, str], MethodCost] = {}  # settings that differ in nothing else cost the same
+    cost_cache: dict[tuple[Backbone, str, str], MethodCost] = {}  # settings that differ in nothing else cost the same
 
     def costs_of(row: MethodRow, task: Task) -> MethodCosts:
-        for setting in row.settings:
+        backbone = load(
+            row.job_options.get("backbone", experiment.backbone),
+            weights=experiment.weights,
+            image_size=row.job_options.get("image_size", experiment.protocol.image_size),
+        )
+        settings = row.settings_for(task)
+        for setting in settings:
             config = task.resolve_config(setting.config)
-            if (setting.spec, config.augment) not in cost_cache:
-                cost_cache[setting.spec, config.augment] = (
+            if (backbone, setting.spec, config.augment) not in cost_cache:
+                cost_cache[backbone, setting.spec, config.augment] = (
                     _measure_cost(backbone, setting.spec, config, classes, device) if experiment.segmentation is None
                     else _measure_segmentation_cost(backbone, setting.spec, experiment.segmentation, classes, device)
                 )  # fmt: skip
-        configs = [(setting.spec, task.resolve_config(setting.config)) for setting in row.settings]
-        return [(cost_cache[spec, config.augment], config) for spec, config in configs]
+        configs = [(setting.spec, task.resolve_config(setting.config)) for setting in settings]
+        return [(cost_cache[backbone, spec, config.augment], config) for spec, config in configs]
 
     seconds: dict[str, float] = {}
     disk_bytes, feature_bytes_by_task = 0.0, dict[str, int]()
     for row in experiment.methods:
+        if row.refusal or row.ensemble_of:  # scoring is a small part of the members' cost
+            seconds[row.name] = 0.0
+            continue
         costs_by_task = {task.name: costs_of(row, task) for task in experiment.tasks}
         seconds[row.name] = sum(_cell_seconds(experiment, task, costs_by_task[task.name]) for task in experiment.tasks)
         seeds = experiment.protocol.seeds * len(experiment.tasks)
@@ -90,8 +118,10 @@ def estimate_cost(experiment: Experiment) -> Estimate:
             * max(cost.file_bytes for costs in costs_by_task.values() for cost, _ in costs)
             * experiment.keep_tuned
         )
-        runs = seeds + (len(row.settings) > 1) * len(row.settings) * len(experiment.tasks)
-        disk_bytes += runs * (RECORD_BYTES + EPOCH_BYTES * max(c.config.num_epochs for c in row.settings))
+        runs = seeds + sum(len(experiment.search_runs(task, row)) for task in experiment.tasks)
+        disk_bytes += runs * (
+            RECORD_BYTES + EPOCH_BYTES * max(setting.config.num_epochs for setting in row.all_settings)
+        )
         for task in experiment.tasks:  # one cache for all methods
             if cached := [cost for cost, _ in costs_by_task[task.name] if cost.cached_features]:
                 trained_images = 2 * (task.images["train"] + task.images["val"]) * cached[0].views_per_image
@@ -134,7 +164,7 @@ def _measure_segmentation_cost(
 
 
 def _cell_seconds(experiment: Experiment, task: Task, costs: MethodCosts) -> float:
-    """Of all runs of one cell. Which of several texts is chosen is not known yet, so the final runs are their mean."""
+    """Return the time of all runs of a cell; final runs take the mean of all settings, as the selection is unknown."""
     fraction, seeds = experiment.protocol.train_fraction, experiment.protocol.seeds
     images = task.images
     train_on, val, test = fraction * images["train"], images["val"], images["test"]
@@ -157,11 +187,9 @@ def _cell_seconds(experiment: Experiment, task: Task, costs: MethodCosts) -> flo
 
 
 def _run_seconds(cost: MethodCost, config: TaskConfig, images: float, scored_images: int, *, validated: bool) -> float:
-    """One run; `validated` scores after each epoch too."""
+    """Return the time of a run; `validated` scores val after each epoch."""
     passes = 0.0 if cost.cached_features else scored_images * (config.num_epochs * validated + 1)
-    trained = (
-        config.iterations * config.training.batch_size
-        if isinstance(config, SegmentationConfig)
-        else config.num_epochs * images
-    )
+    trained = config.num_epochs * images
+    if isinstance(config, SegmentationConfig):
+        trained = config.iterations * config.training.batch_size
     return trained * cost.train_seconds + passes * cost.forward_seconds

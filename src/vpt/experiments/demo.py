@@ -1,93 +1,48 @@
-"""The paper's comparison in small: four methods on a built-in task, several seeds, one table and one picture."""
+"""The demo: the shipped plan `demo` and its picture."""
 
 from __future__ import annotations
 
-import statistics
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from vpt.methods.registry import parse_method
+from vpt.experiments.local_executor import InlineExecutor
+from vpt.experiments.plan_file import find_plan_file, load_experiment
+from vpt.experiments.results import ExperimentResults, load_results
+from vpt.experiments.runner import raise_errors, run_experiment
+from vpt.experiments.store import Store
 from vpt.plots import figures
-from vpt.tasks.classification.config import ClassificationConfig
-from vpt.training import Callback
-from vpt.training.job import Job, RunResult
-from vpt.tuning import run_job
-
-TASK = "numerals"
-SEEDS = 3
-FIRST_SEED = 100  # the settings below were found on seeds 0 to 3
-
-
-@dataclass(frozen=True)
-class MethodSettings:
-    """One row of the demo: a method with settings of its own (docs/embedded.md tells how they were found)."""
-
-    method: str
-    optimizer: str
-    learning_rate: float
-    epochs: int
-    batch_size: int
-
-
-METHODS: tuple[MethodSettings, ...] = (
-    MethodSettings("linear", "sgd", 0.5, 100, 16),
-    MethodSettings("vpt(length=4, depth=shallow)", "adamw", 0.05, 30, 16),
-    MethodSettings("vpt(length=4)", "adamw", 0.05, 30, 16),
-    MethodSettings("full", "adamw", 0.012, 30, 16),
-)
-
-
-@dataclass(frozen=True)
-class DemoRow:
-    """The runs of one method, one per seed."""
-
-    method: str
-    runs: tuple[RunResult, ...]
-
-    @property
-    def mean(self) -> float:
-        """Mean top-1, between 0 and 1."""
-        return statistics.mean(run.score for run in self.runs)
-
-    @property
-    def std(self) -> float:
-        """Standard deviation of top-1 over seeds; 0 for a single one."""
-        return statistics.stdev(run.score for run in self.runs) if len(self.runs) > 1 else 0.0
+from vpt.training.callbacks import Callback
 
 
 def run_demo(
     folder: Path,
     *,
-    task: str = TASK,
-    seeds: int = SEEDS,
+    task: str | None = None,
+    seeds: int | None = None,
     callback: Callback | None = None,
     overwrite: bool = False,
-) -> list[DemoRow]:
-    """Tune each method on `task` with `seeds` seeds; everything is kept in `folder`, and done only once.
+) -> ExperimentResults:
+    """Run the plan `demo`, or resume it, and draw comparison.png where matplotlib is installed.
 
-    Leaves comparison.png in `folder`, where matplotlib is installed.
+    Args:
+        folder: Folder of the runs and of the picture.
+        task: Built-in task; None takes that of the plan.
+        seeds: Number of runs of each method; None takes that of the plan.
+        callback: Callback that receives the events of the runs.
+        overwrite: Do all runs again. Default: False.
+
+    Returns:
+        The results.
+
+    Raises:
+        VptError: A run ended in an error.
     """
-    callback = callback or Callback()
-    rows = []
-    for index, settings in enumerate(METHODS):
-        name = str(parse_method(settings.method))
-        runs = []
-        for run_number, seed in enumerate(range(FIRST_SEED, FIRST_SEED + seeds), start=1):
-            callback.on_run_start(index * seeds + run_number, len(METHODS) * seeds, name, seed)
-            config = ClassificationConfig.for_method(
-                parse_method(settings.method),
-                optimizer=settings.optimizer,
-                learning_rate=settings.learning_rate,
-                epochs=settings.epochs,
-                batch_size=settings.batch_size,
-                seed=seed,
-            )
-            slug = "".join(c if c.isalnum() else "_" for c in name).strip("_")
-            job = Job.create(task, folder / f"{task}-{slug}-{seed}.safetensors", config, method=settings.method,
-                      train_on="trainval")  # fmt: skip
-            runs.append(run_job(job, callback, overwrite=overwrite))
-        rows.append(DemoRow(name, tuple(runs)))
-    figures.method_comparison(
-        folder / "comparison.png", {row.method: [r.score for r in row.runs] for row in rows}, task
-    )
-    return rows
+    changes: dict[str, Any] = {} if seeds is None else {"seeds": seeds}
+    if task is not None:
+        changes["tasks"] = [{"name": task}]
+    experiment = load_experiment(find_plan_file("demo"), **changes)
+    raise_errors(run_experiment(experiment, folder, InlineExecutor(), callback, overwrite=overwrite))
+    results = load_results(Store(folder))
+    runs = {cell.method: cell.scores for cell in results.cells.values() if cell.scores}
+    figures.method_comparison(folder / "comparison.png", runs, experiment.tasks[0].name)
+    return results

@@ -28,6 +28,9 @@ def render_page(
         results: Results of the experiment.
         tables: Tables in their order; charts follow the first one.
         facts: Names and values of the last section.
+
+    Returns:
+        The report as an HTML page.
     """
     environment = Environment(loader=PackageLoader("vpt.experiments"), autoescape=True, keep_trailing_newline=True)
     return environment.get_template("report.html").render(

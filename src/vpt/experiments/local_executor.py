@@ -1,7 +1,8 @@
-"""Workers in processes of their own on this machine."""
+"""Executors on this machine: this process, or worker processes."""
 
 from __future__ import annotations
 
+import _thread
 import multiprocessing
 import os
 import signal
@@ -18,7 +19,7 @@ import torch
 
 from vpt.errors import VptError
 from vpt.experiments.experiment import Experiment
-from vpt.experiments.runner import Board
+from vpt.experiments.runner import ProgressReporter
 from vpt.experiments.search import resolved_runs
 from vpt.experiments.store import Store
 from vpt.experiments.worker import POLL_INTERVAL, error_record, run_worker
@@ -27,22 +28,51 @@ _LOCK_LOST_EXIT_CODE = 75  # exit code of a worker whose run was taken over; the
 
 
 @dataclass(frozen=True)
+class InlineExecutor:
+    """One run after the other in this process, with the events of their training."""
+
+    def execute(self, experiment: Experiment, store: Store, reporter: ProgressReporter) -> None:
+        """Do runs until none is left that can be done.
+
+        Args:
+            experiment: The experiment.
+            store: Folder of the experiment.
+            reporter: Reports the runs.
+        """
+        run_worker(experiment, store, on_lost=_thread.interrupt_main, callback=reporter.callback,
+                   on_end=lambda: reporter.report(1))  # fmt: skip
+
+
+@dataclass(frozen=True)
 class LocalExecutor:
-    """So many workers at once; several GPUs are dealt out in turn."""
+    """Worker processes that do runs at the same time; several GPUs are assigned in turn.
+
+    Attributes:
+        workers: Number of processes.
+    """
 
     workers: int = 1
 
-    def execute(self, experiment: Experiment, store: Store, board: Board) -> None:
-        """Do runs until none is left that can be done."""
-        board.tell(self.workers)
+    def execute(self, experiment: Experiment, store: Store, reporter: ProgressReporter) -> None:
+        """Do runs until none is left that can be done.
+
+        Args:
+            experiment: The experiment.
+            store: Folder of the experiment.
+            reporter: Reports the runs.
+
+        Raises:
+            VptError: A worker ended for a reason that is not its run.
+        """
+        reporter.report(self.workers)
         processes = [_start_worker(experiment, store, index, self.workers) for index in range(self.workers)]
         try:
             while True:
                 time.sleep(POLL_INTERVAL)
-                board.tell(self.workers)
+                reporter.report(self.workers)
                 for index, process in enumerate(processes):
                     if process.exitcode:
-                        _handle_dead_worker(process, experiment, store, board)
+                        _handle_dead_worker(process, experiment, store, reporter)
                         processes[index] = _start_worker(experiment, store, index, self.workers)
                 if not any(process.is_alive() for process in processes):
                     break
@@ -65,7 +95,7 @@ def _start_worker(experiment: Experiment, store: Store, index: int, workers: int
 
 
 def _worker_main(experiment: Experiment, folder: Path, index: int, threads: int) -> None:
-    """The inside of a worker's process."""
+    """Do runs in a worker process."""
     torch.set_num_threads(threads)
     if torch.cuda.is_available():
         os.environ["LOCAL_RANK"] = str(index % torch.cuda.device_count())
@@ -78,17 +108,17 @@ def _worker_main(experiment: Experiment, folder: Path, index: int, threads: int)
 
 
 def _exit_with_parent() -> None:
-    """A runner that was killed cannot end its workers; the next one would wait for them."""
+    """End this process when its parent was killed; the next runner would wait for it."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
         os._exit(1)
 
 
-def _handle_dead_worker(process: BaseProcess, experiment: Experiment, store: Store, board: Board) -> None:
-    """Say what a worker died of, and record it for the run it had, which would kill the next worker too."""
+def _handle_dead_worker(process: BaseProcess, experiment: Experiment, store: Store, reporter: ProgressReporter) -> None:
+    """Report the end of a worker, and record it for its run, which would end the next worker too."""
     if process.exitcode == _LOCK_LOST_EXIT_CODE:
-        board.note(f"{process.name} was silent for so long that its run was taken over; it begins another")
+        reporter.note(f"{process.name} was silent for so long that its run was taken over; it begins another")
         return
     code = process.exitcode or 0
     reason = f"signal {signal.Signals(-code).name}, perhaps for want of memory" if code < 0 else f"exit code {code}"
@@ -99,14 +129,14 @@ def _handle_dead_worker(process: BaseProcess, experiment: Experiment, store: Sto
     for run_id in run_ids:
         if run_id in runs and not store.has_record(run_id):
             text = f"its worker ended with {reason}"
-            board.note(f"{runs[run_id].label}: {text}")
+            reporter.note(f"{runs[run_id].label}: {text}")
             store.write(error_record(runs[run_id], text))
         store.locks.force_release(run_id)  # only now: it would end the next worker, too
 
 
 @contextmanager
 def _ignore_interrupts() -> Iterator[None]:
-    """Processes started here ignore Ctrl-C: it is the runner that ends them, once it is sure of their locks."""
+    """Let processes that are started here ignore Ctrl-C: the runner ends them and releases their locks."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""Figures of others beside ours, only where task, split and backbone are the same, and marked as published."""
+"""Published scores, for comparison where task, split and backbone are the same."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from functools import cache
 from pathlib import Path
 
 from vpt.datasets.catalog import TASKS
-from vpt.experiments.experiment import Experiment, MethodRow, Task
+from vpt.experiments.design import MethodRow, Task
+from vpt.experiments.experiment import Experiment
 from vpt.methods.base import Method
 from vpt.methods.registry import parse_method
 from vpt.methods.vpt import VPT
@@ -19,7 +20,13 @@ _IMAGE_SIZE = 224  # px, of all that is published there
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """A published row. top1: task -> accuracy between 0 and 1."""
+    """A published row.
+
+    Attributes:
+        name: Name of the method in the publication.
+        spec: Text of the method.
+        top1: Task -> accuracy between 0 and 1.
+    """
 
     name: str
     spec: str
@@ -28,14 +35,28 @@ class PublishedRow:
 
 @dataclass(frozen=True)
 class Published:
-    """A publication. backbone: timm's name of the one it used."""
+    """A publication.
+
+    Attributes:
+        source: Its citation.
+        backbone: timm's name of the backbone that it used.
+        rows: Its rows.
+    """
 
     source: str
     backbone: str
     rows: tuple[PublishedRow, ...]
 
     def comparable_scores(self, experiment: Experiment, method_row: MethodRow) -> dict[str, float]:
-        """Task -> published top-1 of the method of `method_row`, for the tasks of `experiment` that are the publication's own."""
+        """Return the published top-1 of a method by task, for the tasks that are those of the publication.
+
+        Args:
+            experiment: The experiment.
+            method_row: Row of the method.
+
+        Returns:
+            The published top-1 of a method by task, for the tasks that are those of the publication.
+        """
         if (
             experiment.backbone != self.backbone
             or experiment.weights is not None
@@ -44,7 +65,9 @@ class Published:
             return {}
         if experiment.protocol.image_size not in (None, _IMAGE_SIZE):
             return {}
-        methods = {_without_searched_fields(parse_method(setting.spec)) for setting in method_row.settings}
+        if method_row.job_options or method_row.ensemble_of:
+            return {}
+        methods = {_without_searched_fields(parse_method(setting.spec)) for setting in method_row.all_settings}
         row = next((row for row in self.rows if methods == {_without_searched_fields(parse_method(row.spec))}), None)
         return (
             {}
@@ -55,7 +78,7 @@ class Published:
 
 @cache
 def load_published() -> Published:
-    """What the file beside this module holds."""
+    """Return the publication in the file beside this module."""
     values = tomllib.loads(_FILE.read_text(encoding="utf-8"))
     rows = (
         PublishedRow(row["name"], row["spec"], {task: round(value / 100, 6) for task, value in row["top1"].items()})
@@ -65,12 +88,12 @@ def load_published() -> Published:
 
 
 def _without_searched_fields(method: Method) -> Method:
-    """The method without what the paper chose task by task."""
+    """Return a method without the fields that the paper searched on each task."""
     return replace(method, length=VPT.length, dropout=VPT.dropout) if isinstance(method, VPT) else method
 
 
 def _is_same_task(task: Task) -> bool:
-    """Whether a task of a plan is the benchmark's: as many classes, as many images in each part, no other copy."""
+    """Return whether a task is the benchmark's: as many classes, as many images in each split, no other copy."""
     benchmark_task = TASKS.get(task.name)
     if benchmark_task is None or task.classes != benchmark_task.classes:
         return False

@@ -21,7 +21,7 @@ from vpt.core.optional import import_optional
 from vpt.errors import VptError
 from vpt.experiments.experiment import Experiment, Run
 from vpt.experiments.run_lock import HEARTBEAT_INTERVAL, RunLock
-from vpt.experiments.runner import Board
+from vpt.experiments.runner import ProgressReporter
 from vpt.experiments.search import run_batches
 from vpt.experiments.store import Record, Store
 from vpt.experiments.worker import POLL_INTERVAL, error_record, execute_runs
@@ -29,8 +29,14 @@ from vpt.experiments.worker import POLL_INTERVAL, error_record, execute_runs
 
 @dataclass(frozen=True)
 class RayExecutor:
-    """address: as `ray.init` takes it, such as "ray://host:10001"; None is the cluster this machine is part of, or a
-    new one on it alone. cpus, gpus: what a run asks for; parts of a GPU will do. retries: after the loss of a node.
+    """Runs as tasks of a Ray cluster.
+
+    Attributes:
+        address: Address for `ray.init`, such as "ray://host:10001"; None takes the cluster of this machine, or starts
+            one on it.
+        cpus: CPU cores of a run.
+        gpus: GPUs of a run; may be a fraction.
+        retries: Number of retries after the loss of a node.
     """
 
     address: str | None = None
@@ -38,23 +44,36 @@ class RayExecutor:
     gpus: float = 0.0
     retries: int = 3
 
-    def execute(self, experiment: Experiment, store: Store, board: Board) -> None:
+    def execute(self, experiment: Experiment, store: Store, reporter: ProgressReporter) -> None:
         """Do runs until none is left that can be done.
 
-        Raises VptError without Ray, and where no cluster answers.
+        Args:
+            experiment: The experiment.
+            store: Folder of the experiment.
+            reporter: Reports the runs.
+
+        Raises:
+            VptError: Ray is not installed, or no cluster answers.
         """
         ray = import_optional("ray", "ray", "work on a cluster")
         initialized_here = not ray.is_initialized()
         if initialized_here:
             self._connect(ray)
         try:
-            _ClusterRuns(self, ray, experiment, store, board).run_all()
+            _ClusterRuns(self, ray, experiment, store, reporter).run_all()
         finally:
             if initialized_here:
                 ray.shutdown()
 
     def max_parallel_runs(self, ray: Any) -> int:
-        """How many runs the cluster has room for."""
+        """Return the number of runs that the cluster can do at the same time.
+
+        Args:
+            ray: The module `ray`.
+
+        Returns:
+            The number of runs that the cluster can do at the same time.
+        """
         resources = ray.cluster_resources()
         requested = {"CPU": self.cpus, "GPU": self.gpus}
         room = [int(resources.get(name, 0.0) / amount) for name, amount in requested.items() if amount]
@@ -68,10 +87,12 @@ class RayExecutor:
 
 
 class _ClusterRuns:
-    """The runs that are with the cluster, and their locks."""
+    """The runs that were submitted to the cluster, and their locks."""
 
-    def __init__(self, executor: RayExecutor, ray: Any, experiment: Experiment, store: Store, board: Board) -> None:
-        self.executor, self.ray, self.experiment, self.store, self.board = executor, ray, experiment, store, board
+    def __init__(
+        self, executor: RayExecutor, ray: Any, experiment: Experiment, store: Store, reporter: ProgressReporter
+    ) -> None:
+        self.executor, self.ray, self.experiment, self.store, self.reporter = executor, ray, experiment, store, reporter
         self.task = ray.remote(num_cpus=executor.cpus, num_gpus=executor.gpus, max_retries=executor.retries)(
             _run_remotely
         )
@@ -80,7 +101,7 @@ class _ClusterRuns:
         self.last_refresh = time.monotonic()
 
     def run_all(self) -> None:
-        """Send and fetch until nothing is left."""
+        """Submit runs and collect their records until none is left."""
         try:
             while self._submit() or run_batches(self.experiment, self.store.records()):
                 finished: list[Any] = []
@@ -91,14 +112,14 @@ class _ClusterRuns:
                 for task in finished:
                     self._collect(task)
                 self._refresh_locks()
-                self.board.tell(self.executor.max_parallel_runs(self.ray))
+                self.reporter.report(self.executor.max_parallel_runs(self.ray))
         finally:
             for task, (_, lock) in self.pending.items():
                 self.ray.cancel(task, force=True)
                 lock.release()
 
     def _submit(self) -> bool:
-        """Hand over what there is room for, and as much again, so that no node waits; whether anything is pending."""
+        """Submit twice as many runs as fit, so that no node waits; return whether any is pending."""
         room = 2 * self.executor.max_parallel_runs(self.ray) - len(self.pending)
         held = {runs[0].id for runs, _ in self.pending.values()}
         for runs in run_batches(self.experiment, self.store.records()):
@@ -132,13 +153,13 @@ class _ClusterRuns:
         lock.release()
 
     def _refresh_locks(self) -> None:
-        """Give signs of life for all locks; what was taken over meanwhile is left to who took it."""
+        """Refresh all locks; cancel a run that another process has taken over."""
         if time.monotonic() - self.last_refresh < HEARTBEAT_INTERVAL:
             return
         self.last_refresh = time.monotonic()
         for task, (runs, lock) in list(self.pending.items()):
             if not lock.refresh():
-                self.board.note(f"{runs[0].label}: another runner has taken it over")
+                self.reporter.note(f"{runs[0].label}: another runner has taken it over")
                 self.ray.cancel(task, force=True)
                 del self.pending[task]
 
@@ -146,7 +167,7 @@ class _ClusterRuns:
 def _run_remotely(
     experiment: Experiment, runs: Sequence[Run], lock: RunLock, folder: Path, threads: int
 ) -> tuple[list[Record], dict[str, bytes]]:
-    """The inside of a Ray task: records, and tuned files by run where the folder is not to be seen from here."""
+    """Do runs in a Ray task; return records, and tuned files by run where this node does not see the folder."""
     torch.set_num_threads(threads)
     store = Store(folder)
     if _sees_lock(lock):
@@ -163,7 +184,7 @@ def _run_remotely(
 
 
 def _sees_lock(lock: RunLock) -> bool:
-    """Whether this machine sees the folder of a lock, and not another one of the same name."""
+    """Return whether this machine sees the folder of a lock, and not another one of the same name."""
     try:
         return lock.path.read_text() == lock.token
     except OSError:

@@ -1,4 +1,4 @@
-"""Who does which run: lock files with a heartbeat, so that two processes never do one run, and none is lost.
+"""Lock files with a heartbeat: two processes never do one run, and no run is lost.
 
 A lock on run ID is the file ID.N, made in one step that only one process can win. The highest N holds. A lock whose
 owner is dead is not removed but outbid by ID.N+1, again in one step: removing it could hit another's new lock.
@@ -23,7 +23,14 @@ STALE_TIMEOUT = 120.0  # and after so long whatever is known of its process
 
 @dataclass(frozen=True)
 class RunLock:
-    """A run that this process holds. text: who made it; no two locks have the same."""
+    """A lock on a run that this process holds.
+
+    Attributes:
+        folder: Folder of the locks.
+        run_id: Id of the run.
+        generation: Number of the lock among those on the run.
+        token: Text that identifies the owner; no two locks have the same.
+    """
 
     folder: Path
     run_id: str
@@ -32,11 +39,11 @@ class RunLock:
 
     @property
     def path(self) -> Path:
-        """Its file."""
+        """File of the lock."""
         return self.folder / f"{self.run_id}.{self.generation}"
 
     def refresh(self) -> bool:
-        """Give a sign of life. False when another process has taken over."""
+        """Update the time of the lock; return False where another process has taken over the run."""
         try:
             os.utime(self.path)
         except FileNotFoundError:
@@ -46,19 +53,31 @@ class RunLock:
         return max(_generations(self.folder, self.run_id), default=-1) == self.generation
 
     def release(self) -> None:
-        """Give the run back, or end it: the locks before it go first, so that it holds to the end."""
+        """Release the lock. Earlier locks are removed first, so that this one holds to the end."""
         for generation in range(self.generation + 1):
             (self.folder / f"{self.run_id}.{generation}").unlink(missing_ok=True)
 
 
 class RunLocks:
-    """All locks of one folder."""
+    """The locks in a folder."""
 
     def __init__(self, folder: Path) -> None:
+        """Open a folder, which need not exist yet.
+
+        Args:
+            folder: The folder.
+        """
         self.folder = folder
 
     def acquire(self, run_id: str) -> RunLock | None:
-        """Lock a run; None where another process holds it, or was faster."""
+        """Lock a run that no other process holds.
+
+        Args:
+            run_id: Id of the run.
+
+        Returns:
+            The lock; None where another process holds the run.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         highest = max(_generations(self.folder, run_id), default=-1)
         previous = self.folder / f"{run_id}.{highest}"
@@ -77,7 +96,7 @@ class RunLocks:
         return lock
 
     def held(self) -> dict[str, int]:
-        """Run -> process id, for the locks of this machine; 0 for those of another."""
+        """Return the process id of each run that is locked; 0 for a lock of another machine."""
         found: dict[str, int] = {}
         lock_files = [path for path in self.folder.glob("*.*") if path.suffix[1:].isdigit()]  # others are strays
         for path in sorted(lock_files, key=lambda path: int(path.suffix[1:])):
@@ -86,21 +105,37 @@ class RunLocks:
         return found
 
     def release_process(self, process: int) -> list[str]:
-        """Give back what a process of this machine held that has ended; the runs."""
+        """Release the locks of a process of this machine that has ended.
+
+        Args:
+            process: Process id.
+
+        Returns:
+            The ids of the runs that the process held.
+        """
         runs = [run_id for run_id, owner in self.held().items() if owner == process]
         for run_id in runs:
             self.force_release(run_id)
         return runs
 
     def force_release(self, run_id: str) -> None:
-        """Remove all locks on a run that is over."""
+        """Remove all locks on a run.
+
+        Args:
+            run_id: Id of the run.
+        """
         for generation in sorted(_generations(self.folder, run_id)):
             (self.folder / f"{run_id}.{generation}").unlink(missing_ok=True)
 
 
 @contextmanager
 def heartbeat(lock: RunLock, on_lost: Callable[[], None]) -> Iterator[None]:
-    """Give signs of life from a thread; `lost` is called there when another process has taken over."""
+    """Refresh a lock from a thread during a `with` block.
+
+    Args:
+        lock: The lock.
+        on_lost: Function to call in the thread when another process has taken over the run.
+    """
     stopped = threading.Event()
 
     def refresh() -> None:
@@ -119,7 +154,7 @@ def heartbeat(lock: RunLock, on_lost: Callable[[], None]) -> Iterator[None]:
 
 
 def _expired_token(path: Path) -> str | None:
-    """What stands in a lock that no longer holds; None where it does, or is gone."""
+    """Return the token of a lock that has expired; None where it holds or does not exist."""
     try:
         silent_for = time.time() - path.stat().st_mtime
     except FileNotFoundError:

@@ -68,8 +68,11 @@ def to_csv(folder: Path) -> str:
 
     Args:
         folder: Folder of the experiment.
+
+    Returns:
+        All runs of a folder as CSV.
     """
-    return table.to_csv(list(COLUMNS), (row.values() for row in run_rows(folder)))
+    return table.to_csv(list(COLUMNS), (list(row.values()) for row in run_rows(folder)))
 
 
 def to_parquet(folder: Path) -> bytes:
@@ -77,6 +80,9 @@ def to_parquet(folder: Path) -> bytes:
 
     Args:
         folder: Folder of the experiment.
+
+    Returns:
+        All runs of a folder as a Parquet file.
 
     Raises:
         VptError: pyarrow is not installed.

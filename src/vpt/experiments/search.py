@@ -1,24 +1,38 @@
-"""What the choosing stage decides, and which runs can be done now."""
+"""The selection of settings on val, and the runs that can be done now."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from vpt.experiments.experiment import Experiment, MethodRow, Run, Setting, Task
+from vpt.experiments.design import MethodRow, Setting, Task
+from vpt.experiments.experiment import Experiment, Run
 from vpt.experiments.store import Record
 
 Records = Mapping[str, Record]
 
 
 def best_setting(experiment: Experiment, task: Task, row: MethodRow, records: Records) -> Setting | None:
-    """The setting with the highest last-epoch score on val; None while runs are missing, or where all have failed.
+    """Return the setting with the highest score of the last epoch on val.
 
-    Ties go to the smaller step size (paper, appendix A), and then to what stands first in the plan. Runs that
-    diverged are passed over; they stay in the store and in the report.
+    Ties go to the lower peak learning rate (paper, appendix A), and then to the order of the plan. Runs that diverged
+    are passed over.
+
+    Args:
+        experiment: The experiment.
+        task: Task of the cell.
+        row: Method of the cell.
+        records: Records by run id.
+
+    Returns:
+        The setting; None while search runs are missing, where all of them diverged, and for a row that has no runs.
     """
-    runs = experiment.search_runs(task, row)
+    if row.refusal:
+        return None
+    if row.ensemble_of:
+        return best_setting(experiment, task, experiment.row(row.ensemble_of), records)
+    settings, runs = row.settings_for(task), experiment.search_runs(task, row)
     if not runs:
-        return row.settings[0]
+        return settings[0]
     tried: list[tuple[float, float, int]] = []
     for position, run in enumerate(runs):
         record = records.get(run.id)
@@ -26,52 +40,103 @@ def best_setting(experiment: Experiment, task: Task, row: MethodRow, records: Re
             return None
         if record.score is not None:
             tried.append((-record.score, run.setting.lr, position))
-    return row.settings[min(tried)[2]] if tried else None
+    return settings[min(tried)[2]] if tried else None
+
+
+def cell_runs(experiment: Experiment, task: Task, row: MethodRow, records: Records) -> tuple[list[Run], list[Run]]:
+    """Return the search runs of a cell, and its final runs as far as they are known.
+
+    Args:
+        experiment: The experiment.
+        task: Task of the cell.
+        row: Method of the cell.
+        records: Records by run id.
+
+    Returns:
+        The search runs of a cell, and its final runs as far as they are known.
+    """
+    setting = best_setting(experiment, task, row, records)
+    search = [] if row.refusal else experiment.search_runs(task, row)
+    return search, [] if setting is None else experiment.final_runs(task, row, setting)
 
 
 def resolved_runs(experiment: Experiment, records: Records) -> dict[str, Run]:
-    """The runs that are settled so far, by id, in the order of the plan: those of a cell, then its final ones."""
-    found: dict[str, Run] = {}
-    for task, row in experiment.cells():
-        setting = best_setting(experiment, task, row, records)
-        runs = experiment.search_runs(task, row) + (
-            [] if setting is None else experiment.final_runs(task, row, setting)
-        )
-        found.update({run.id: run for run in runs})
-    return found
+    """Return all runs that are known so far by id, in the order of the plan.
+
+    Args:
+        experiment: The experiment.
+        records: Records by run id.
+
+    Returns:
+        All runs that are known so far by id, in the order of the plan.
+    """
+    return {run.id: run for runs in _stages(experiment, records) for run in runs}
 
 
 def runnable_runs(experiment: Experiment, records: Records) -> list[Run]:
-    """The runs that can be done now: settled, and without a record."""
-    return [run for run_id, run in resolved_runs(experiment, records).items() if run_id not in records]
+    """Return the runs without a record that can be done now; an ensemble can when all its members are done.
+
+    Args:
+        experiment: The experiment.
+        records: Records by run id.
+
+    Returns:
+        The runs without a record that can be done now.
+    """
+    missing = [run for run_id, run in resolved_runs(experiment, records).items() if run_id not in records]
+    return [run for run in missing if _members_done(run, records)]
 
 
 def run_batches(experiment: Experiment, records: Records) -> list[tuple[Run, ...]]:
-    """The same, as they are done: one by one, or, where only heads train, all those of a cell's stage at once.
+    """Return the runs that can be done now, in batches of runs that train at once.
 
-    Such a bundle is whole, whatever of it has a record, so that no figure depends on where a comparison was stopped.
-    After an error in it, the rest is done one by one.
+    A batch is one run, or all runs of a stage of a cell where only heads train. Such a batch is whole, whichever of its
+    runs have a record, so that no result depends on where an experiment was interrupted. After an error in it, the
+    other runs are batches of their own.
+
+    Args:
+        experiment: The experiment.
+        records: Records by run id.
+
+    Returns:
+        The runs that can be done now, in batches of runs that train at once.
     """
-    found: list[tuple[Run, ...]] = []
-    for task, row in experiment.cells():
-        setting = best_setting(experiment, task, row, records)
-        for runs in (
-            experiment.search_runs(task, row),
-            [] if setting is None else experiment.final_runs(task, row, setting),
-        ):
-            missing = [run for run in runs if run.id not in records]
-            error = any(run.id in records and records[run.id].status == "error" for run in runs)
-            if experiment.is_head_grid(task, row, runs) and missing and not error:
-                found.append(tuple(runs))
-            else:
-                found += [(run,) for run in missing]
-    return found
+    batches: dict[str, tuple[Run, ...]] = {}  # by the first run: two rows may consist of the same runs
+    for runs in _stages(experiment, records):
+        missing = [run for run in runs if run.id not in records and _members_done(run, records)]
+        error = any(run.id in records and records[run.id].status == "error" for run in runs)
+        if missing and not error and experiment.is_head_grid(runs[0].task, experiment.row(runs[0].method), runs):
+            batches.setdefault(runs[0].id, tuple(runs))
+        else:
+            for run in missing:
+                batches.setdefault(run.id, (run,))
+    return list(batches.values())
 
 
 def remaining_runs(experiment: Experiment, records: Records) -> list[Run | None]:
-    """All that is still to come: the runs of `ready`, and None for each final run that waits for a choice."""
+    """Return all runs that are still to be done, and None for each final run that waits for other runs.
+
+    Args:
+        experiment: The experiment.
+        records: Records by run id.
+
+    Returns:
+        All runs that are still to be done, and None for each final run that waits for other runs.
+    """
     waiting = 0
     for task, row in experiment.cells():
-        if any(run.id not in records for run in experiment.search_runs(task, row)):
-            waiting += experiment.protocol.seeds
+        of = experiment.row(row.ensemble_of) if row.ensemble_of else row
+        search, final = cell_runs(experiment, task, of, records)
+        if any(run.id not in records for run in (*search, *(final if row.ensemble_of else ()))):
+            waiting += experiment.num_final_runs(row)
     return [*runnable_runs(experiment, records), *[None] * waiting]
+
+
+def _stages(experiment: Experiment, records: Records) -> Iterator[list[Run]]:
+    """Yield the runs of each stage of each cell."""
+    for task, row in experiment.cells():
+        yield from cell_runs(experiment, task, row, records)
+
+
+def _members_done(run: Run, records: Records) -> bool:
+    return all(run_id in records and records[run_id].status == "done" for run_id in run.members)

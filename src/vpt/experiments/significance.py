@@ -1,11 +1,12 @@
-"""The statistics of the paper's tables: means and spreads, wins, and two tests. All of it on plain numbers.
+"""The statistics of the paper's tables: means, standard deviations, wins, and two significance tests.
 
-None stands for what cannot be said; no figure is made of a part of its numbers.
+None stands for a value that is not defined, such as a mean with a missing number.
 """
 
 from __future__ import annotations
 
 import statistics
+import warnings
 from collections.abc import Mapping, Sequence
 
 from scipy import stats
@@ -14,39 +15,60 @@ _DECIMALS = 9  # differences are rounded to so many decimals, so that equal accu
 
 
 def mean(values: Sequence[float]) -> float | None:
-    """The mean; None of nothing."""
+    """Return the mean; None of no values."""
     return statistics.fmean(values) if values else None
 
 
 def std(values: Sequence[float]) -> float | None:
-    """The sample standard deviation (n - 1); None for fewer than two."""
+    """Return the sample standard deviation (n - 1); None of fewer than two values."""
     return statistics.stdev(values) if len(values) > 1 else None
 
 
 def group_mean(cells: Sequence[float | None]) -> float | None:
-    """The mean over the tasks of a group; None as soon as one is missing, for the rest would be another figure."""
+    """Return the mean over the tasks of a group; None where one is missing."""
     there = [cell for cell in cells if cell is not None]
     return mean(there) if len(there) == len(cells) else None
 
 
 def wins(ours: Mapping[str, float | None], theirs: Mapping[str, float | None]) -> int | None:
-    """In how many tasks `ours` is above `theirs` (paper, table 1); None where a cell is missing."""
+    """Return the number of tasks on which one method is better (paper, table 1).
+
+    Args:
+        ours: Task -> mean score of the method.
+        theirs: Task -> mean score of the other method.
+
+    Returns:
+        The number of tasks; None where a score is missing.
+    """
     if any(ours.get(task) is None or theirs.get(task) is None for task in ours):
         return None
     return sum(difference > 0 for difference in differences(ours, theirs).values())
 
 
 def differences(ours: Mapping[str, float | None], theirs: Mapping[str, float | None]) -> dict[str, float]:
-    """ours - theirs, for the tasks that both have."""
+    """Return the differences of scores by task, for the tasks that both have.
+
+    Args:
+        ours: Task -> mean score of the method.
+        theirs: Task -> mean score that is subtracted.
+
+    Returns:
+        The differences of scores by task, for the tasks that both have.
+    """
     pairs = ((task, value, theirs.get(task)) for task, value in ours.items())
     return {task: round(a - b, _DECIMALS) for task, a, b in pairs if a is not None and b is not None}
 
 
 def wilcoxon(differences: Sequence[float]) -> float | None:
-    """p of the one-sided signed-rank test: that differences as large as these arise where neither side is better.
+    """Return p of the one-sided Wilcoxon signed-rank test that a method is better over all tasks.
 
-    Over tasks, each its mean accuracy. Ties of zero are left out, as Wilcoxon does; None where nothing is left. Exact
-    up to 50 tasks without ties, else the normal approximation, as scipy has it.
+    Differences of zero are left out. The test is exact for up to 50 tasks without ties, else the normal approximation.
+
+    Args:
+        differences: Difference of mean scores on each task.
+
+    Returns:
+        The p-value; None where all differences are zero.
     """
     nonzero = [difference for difference in differences if difference]
     if not nonzero:
@@ -55,13 +77,19 @@ def wilcoxon(differences: Sequence[float]) -> float | None:
 
 
 def welch(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
-    """p of Welch's one-sided t-test that the mean of `ours` is above that of `theirs`, from the runs of one task.
+    """Return p of Welch's one-sided t-test that the mean of one method is higher on a task.
 
-    None for fewer than two runs on a side, and where neither side varies at all.
+    Args:
+        ours: Score of each run of the method.
+        theirs: Score of each run of the other method.
+
+    Returns:
+        The p-value; None for fewer than two runs of a method, and where no score varies.
     """
     if min(len(ours), len(theirs)) < 2:
         return None
-    first, second = ((statistics.fmean(runs), statistics.stdev(runs), len(runs)) for runs in (ours, theirs))
-    if not first[1] and not second[1]:
+    if not statistics.stdev(ours) and not statistics.stdev(theirs):
         return None
-    return float(stats.ttest_ind_from_stats(*first, *second, equal_var=False, alternative="greater").pvalue)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # scipy warns where one method does not vary
+        return float(stats.ttest_ind(ours, theirs, equal_var=False, alternative="greater").pvalue)

@@ -1,4 +1,4 @@
-"""How far a comparison is, read from its folder."""
+"""The progress of an experiment, read from its folder."""
 
 from __future__ import annotations
 
@@ -6,13 +6,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vpt.experiments.search import best_setting, remaining_runs, resolved_runs
+from vpt.experiments.search import cell_runs, remaining_runs, resolved_runs
 from vpt.experiments.store import Store
 
 
 @dataclass(frozen=True)
 class Status:
-    """Runs by what became of them. rows: for each cell, how many of its runs are done. troubles: what was said."""
+    """The progress of an experiment.
+
+    Attributes:
+        name: Name of the experiment.
+        total: Number of runs.
+        done: Number of runs that are done.
+        failed: Number of runs that diverged.
+        error: Number of runs that ended in an error.
+        running: Number of runs that a process holds.
+        rows: Task, method, runs with a record, and all runs of each cell.
+        error_messages: A line for each run that is not done and has a record.
+    """
 
     name: str
     total: int
@@ -24,14 +35,14 @@ class Status:
     error_messages: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return the progress as JSON values."""
         return asdict(self)
 
     def text(self) -> str:
-        """The same for people."""
+        """Return the progress as text."""
         task_width, method_width = max(len(row[0]) for row in self.rows), max(len(row[1]) for row in self.rows)
         head = f"{self.name}: {self.done} of {self.total} runs done, {self.failed} diverged, {self.error} in error, "
-        lines = [f"{head}{self.running} at work"]
+        lines = [f"{head}{self.running} running"]
         lines += [
             f"  {task:<{task_width}}  {method:<{method_width}}  {done}/{total}"
             for task, method, done, total in self.rows
@@ -40,7 +51,17 @@ class Status:
 
 
 def read_status(folder: Path) -> Status:
-    """Read the plan and the records in `folder`. Raises DataError where there is no comparison."""
+    """Return the progress of the experiment in a folder.
+
+    Args:
+        folder: Folder of the experiment.
+
+    Returns:
+        The progress of the experiment in a folder.
+
+    Raises:
+        DataError: The folder holds no experiment.
+    """
     store = Store(folder)
     experiment, records = store.load_experiment(), store.records()
     runs = resolved_runs(experiment, records)
@@ -48,11 +69,9 @@ def read_status(folder: Path) -> Status:
     count = {state: sum(record.status == state for record in finished) for state in ("done", "failed", "error")}
     rows = []
     for task, row in experiment.cells():
-        setting = best_setting(experiment, task, row, records)
-        runs_of_cell = experiment.search_runs(task, row)
-        total = len(runs_of_cell) + experiment.protocol.seeds
-        runs_of_cell += [] if setting is None else experiment.final_runs(task, row, setting)
-        rows.append((task.name, row.name, sum(run.id in records for run in runs_of_cell), total))
+        search, final = cell_runs(experiment, task, row, records)
+        done = sum(run.id in records for run in (*search, *final))
+        rows.append((task.name, row.name, done, len(search) + experiment.num_final_runs(row)))
     return Status(
         name=experiment.name,
         total=len(finished) + len(remaining_runs(experiment, records)),

@@ -1,17 +1,18 @@
-"""The folder of a comparison: one record per run, written in one step, and nothing that cannot be read by hand.
+"""The folder of an experiment: one JSON record for each run, written atomically.
 
-plan.json       the plan, resolved
-runs/ID.json    a record: config, scores, history, cost, provenance
-locks/ID.N     who is at work on a run
-work/ID.run/    an unfinished run, with its checkpoint
+plan.json               the experiment
+runs/ID.json            a record: config, scores, history, cost, provenance
+locks/ID.N              the process that does a run
+work/ID.run/            an unfinished run, with its checkpoint
 tuned/ID.safetensors    the tuned files of final runs
-features/       features of the frozen backbone, shared by all runs
+features/               decoded images and features of the frozen backbone, shared by all runs
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +20,8 @@ from typing import Any, Literal
 from vpt.core.io import write_atomic
 from vpt.core.legacy_keys import upgrade_run_record
 from vpt.errors import DataError
-from vpt.experiments.experiment import METRICS, Experiment, run_id
+from vpt.experiments.experiment import METRICS, Experiment
+from vpt.experiments.experiment import run_id as hash_config
 from vpt.experiments.run_lock import RunLocks
 
 RECORD_FORMAT = 2
@@ -27,15 +29,26 @@ RECORD_FORMAT = 2
 
 @dataclass(frozen=True)
 class Record:
-    """What came of a run.
+    """The record of a run.
 
-    status: "done"; "failed" where training diverged, a result like any other; "error" for what may go well the next
-    time, such as a full disk. error: what was said then.
-    scores: split; top1, mean_per_class and per_class, or miou, pixel_accuracy and per_class; shares between 0 and 1.
-    history: one entry per epoch.
-    parameters: total, trainable. cost: seconds of training, wall_seconds of the last sitting with reading and scoring,
-    peak_memory_bytes, file_bytes, energy_joules of the whole device where it tells.
-    provenance: hardware, versions, and when it ended.
+    Attributes:
+        id: Id of the run.
+        status: "done"; "failed" where training diverged, a result like any other; "error" for an error that may not
+            occur the next time, such as a full disk.
+        task: Name of the task.
+        method: Name of the row.
+        stage: Stage of the run.
+        config: All that decides the result.
+        error: Message of the error; empty where there was none.
+        scores: split; top1, mean_per_class and per_class, or miou, pixel_accuracy and per_class; between 0 and 1.
+        history: An entry for each epoch.
+        parameters: total and trainable.
+        cost: seconds of training; wall_seconds of the last session with reading and scoring; peak_memory_bytes;
+            file_bytes; energy_joules of the whole device where it is known.
+        notes: What the user should know.
+        images: Split -> number of images that were used; empty in records of earlier versions.
+        provenance: Hardware, versions, and the time of the end.
+        format: Version of the format of the record.
     """
 
     id: str
@@ -50,24 +63,30 @@ class Record:
     parameters: dict[str, int] = field(default_factory=dict)
     cost: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    images: dict[str, int] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     format: int = RECORD_FORMAT
 
     @property
     def metric(self) -> str | None:
-        """What was measured, a key of METRICS; None for a run that did not end well."""
+        """Key of the metric in METRICS; None for a run that is not done."""
         return next((metric for metric in METRICS if metric in self.scores), None) if self.status == "done" else None
 
     @property
     def score(self) -> float | None:
-        """How much of it, between 0 and 1; None for a run that did not end well."""
+        """Value of the metric, between 0 and 1; None for a run that is not done."""
         return None if self.metric is None else self.scores[self.metric]
 
 
 class Store:
-    """The folder, read as it grows: several processes may write to it at once."""
+    """The folder of an experiment. Several processes may write to it at once."""
 
     def __init__(self, folder: Path) -> None:
+        """Open a folder, which need not exist yet.
+
+        Args:
+            folder: The folder.
+        """
         self.folder = folder.resolve()
         self.locks = RunLocks(self.folder / "locks")
         self._records: dict[str, Record] = {}  # by the name of their file, without its suffix
@@ -75,23 +94,23 @@ class Store:
 
     @property
     def feature_cache(self) -> Path:
-        """The cache of frozen features."""
+        """Folder of decoded images and of features of the frozen backbone."""
         return self.folder / "features"
 
     def work_path(self, run_id: str) -> Path:
-        """Where a run's tuned file is made; its run folder lies beside it."""
+        """Return the path of the tuned file of an unfinished run; its run folder lies beside it."""
         return self.folder / "work" / f"{run_id}.safetensors"
 
     def tuned_path(self, run_id: str) -> Path:
-        """Where a final run's tuned file stays."""
+        """Return the path of the tuned file of a final run."""
         return self.folder / "tuned" / f"{self._file_names.get(run_id, run_id)}.safetensors"
 
     def has_record(self, run_id: str) -> bool:
-        """Whether there is a record of this run."""
+        """Return whether a run has a record."""
         return self._record_path(run_id).exists()
 
     def records(self) -> dict[str, Record]:
-        """All records by id. Only new ones are read."""
+        """Return all records by run id. Only new ones are read."""
         paths = {path.stem: path for path in self._record_path("x").parent.glob("[!.]*.json")}
         # An error may have been forgotten, and the run done again, by another process.
         cached = {name: record for name, record in self._records.items() if record.status != "error"}
@@ -101,20 +120,27 @@ class Store:
         return {record.id: record for record in self._records.values()}
 
     def write(self, record: Record) -> None:
-        """Add a record, and clear away what the run left unless it is to be tried again."""
+        """Write a record; remove the checkpoint of the run unless it is to be tried again."""
         write_atomic(self._record_path(record.id), json.dumps(asdict(record), indent=1).encode())
         if record.status != "error":  # its checkpoint is worth keeping
             self.remove_work(record.id)
 
+    def remove_records(self, run_ids: Iterable[str]) -> None:
+        """Remove the records, the tuned files and the unfinished files of runs."""
+        for run_id in run_ids:
+            self._record_path(run_id).unlink(missing_ok=True)
+            self.tuned_path(run_id).unlink(missing_ok=True)
+            self.remove_work(run_id)
+
     def clear_errors(self) -> int:
-        """Let the runs that ended in an error be tried again; how many there were."""
+        """Remove the records of runs that ended in an error, and return their number."""
         errors = [record.id for record in self.records().values() if record.status == "error"]
         for run_id in errors:
             self._record_path(run_id).unlink(missing_ok=True)
         return len(errors)
 
     def clean_up(self) -> None:
-        """Clear away what killed processes left of runs that have a record."""
+        """Remove the locks and files that killed processes left of runs that have a record."""
         for run_id in self.locks.held():
             if self.has_record(run_id):
                 self.locks.force_release(run_id)
@@ -125,18 +151,25 @@ class Store:
                 path.unlink(missing_ok=True)  # half a file, under a name of its own
 
     def save_experiment(self, experiment: Experiment) -> None:
-        """Keep the plan, for the commands that read the folder alone."""
+        """Write plan.json, for the commands that read the folder alone."""
         write_atomic(self.folder / "plan.json", json.dumps(experiment.to_dict(), indent=1).encode())
 
     def load_experiment(self) -> Experiment:
-        """The plan last run here. Raises DataError where there is none."""
+        """Return the experiment that was last run here.
+
+        Returns:
+            The experiment that was last run here.
+
+        Raises:
+            DataError: There is none.
+        """
         path = self.folder / "plan.json"
         if not path.is_file():
-            raise DataError(f"{self.folder} holds no comparison; `vpt bench run PLAN --out {self.folder}` begins one")
+            raise DataError(f"{self.folder} holds no experiment; `vpt bench run PLAN --out {self.folder}` starts one")
         return Experiment.from_dict(json.loads(path.read_text(encoding="utf-8")), str(path))
 
     def remove_work(self, run_id: str) -> None:
-        """Remove what a run left on its way."""
+        """Remove the unfinished files of a run."""
         self.work_path(run_id).unlink(missing_ok=True)
         shutil.rmtree(self.work_path(run_id).with_suffix(".run"), ignore_errors=True)
 
@@ -145,12 +178,12 @@ class Store:
 
 
 def _read_record(path: Path) -> Record | None:
-    """None where another process has just forgotten it."""
+    """Return a record; None where another process has just removed it."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         if values.get("format", 1) < RECORD_FORMAT:
             values = upgrade_run_record(values)
-            values["id"] = run_id(values["config"])
+            values["id"] = hash_config(values["config"])
         return Record(**values)
     except FileNotFoundError:
         return None

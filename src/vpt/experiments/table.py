@@ -49,6 +49,9 @@ def format_percent(value: float | None, *, digits: int = 2, signed: bool = False
         value: Fraction, 1.0 for 100 %; None gives the sign for a missing value.
         digits: Number of decimals. Default: 2.
         signed: Write a plus before positive values. Default: False.
+
+    Returns:
+        A fraction as a percentage without the percent sign.
     """
     return MISSING if value is None else f"{100 * value:{'+' if signed else ''}.{digits}f}"
 
@@ -60,6 +63,9 @@ def format_mean_std(mean: float | None, std: float | None, *, digits: int = 2) -
         mean: Mean as a fraction; None gives the sign for a missing value.
         std: Standard deviation as a fraction; None, as for a single run, leaves it out.
         digits: Number of decimals. Default: 2.
+
+    Returns:
+        "mean ± standard deviation" in percent.
     """
     text = format_percent(mean, digits=digits)
     return text if mean is None or std is None else f"{text} ± {format_percent(std, digits=digits)}"
@@ -85,6 +91,9 @@ def to_document(title: str, text: str, tables: Sequence[Table], facts: Iterable[
         text: Paragraph below the heading.
         tables: Tables, a section each.
         facts: Names and values of the last section.
+
+    Returns:
+        A Markdown document.
     """
     lines = "".join(f"- {name}: {one_line(value)}\n" for name, value in facts)
     return "\n".join([f"# {title}\n\n{text}\n", *map(to_markdown, tables), f"## Made with\n\n{lines}"])

@@ -1,4 +1,4 @@
-"""The tables of a comparison, as text in cells; how they are written down is `render.py`'s part."""
+"""The tables of a report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from vpt.methods.registry import parse_method
 
 
 def build_tables(results: ExperimentResults) -> list[Table]:
-    """All tables that have something to say."""
+    """Return all tables that have rows.
+
+    Args:
+        results: Results of the experiment.
+
+    Returns:
+        All tables that have rows.
+    """
     builders = (
         main_table,
         per_task_table,
@@ -28,7 +35,14 @@ def build_tables(results: ExperimentResults) -> list[Table]:
 
 
 def main_table(results: ExperimentResults) -> Table:
-    """Means of the groups and wins, as table 1 of the paper."""
+    """Return the means of the groups with wins, as table 1 of the paper.
+
+    Args:
+        results: Results of the experiment.
+
+    Returns:
+        The means of the groups with wins, as table 1 of the paper.
+    """
     baseline = results.experiment.baseline
     header = ["method", "parameters", *(f"{group or 'mean'} ({len(tasks)})" for group, tasks in results.groups.items())]
     rows = []
@@ -57,20 +71,35 @@ def main_table(results: ExperimentResults) -> Table:
 
 
 def per_task_table(results: ExperimentResults) -> Table:
-    """Mean and spread of every cell."""
+    """Return mean and standard deviation of every cell.
+
+    Args:
+        results: Results of the experiment.
+
+    Returns:
+        Mean and standard deviation of every cell.
+    """
     rows = tuple(
         (task.name, task.group, *(format_cell(results.cells[task.name, method]) for method in results.methods))
         for task in results.experiment.tasks
     )
     note = (
         f"{_capitalize(results.metric)} on test in %, mean ± standard deviation over "
-        f"{results.experiment.protocol.seeds} seeds. A cell whose runs did not all end well shows how many did, and counts as missing."
+        f"{results.experiment.protocol.seeds} seeds. A cell whose runs did not all end well shows "
+        "how many did, and counts as missing."
     )
     return Table("tasks", "Every task", ("task", "group", *results.methods), rows, note, num_text_columns=2)
 
 
 def published_table(results: ExperimentResults) -> Table:
-    """Figures of others beside ours, for the cells that are comparable."""
+    """Return published scores beside ours, for the cells that are comparable.
+
+    Args:
+        results: Results of the experiment.
+
+    Returns:
+        Published scores beside ours, for the cells that are comparable.
+    """
     theirs = load_published()
     found = {row.name: theirs.comparable_scores(results.experiment, row) for row in results.experiment.methods}
     methods = [method for method, figures in found.items() if figures]
@@ -88,7 +117,14 @@ def published_table(results: ExperimentResults) -> Table:
 
 
 def format_cell(cell: Cell) -> str:
-    """A cell of that table."""
+    """Return the text of a cell: mean ± standard deviation, and the number of runs where some are missing.
+
+    Args:
+        cell: The cell.
+
+    Returns:
+        The text of a cell.
+    """
     if not cell.scores:
         return MISSING
     text = format_mean_std(statistics.fmean(cell.scores), cell.std)
@@ -96,7 +132,14 @@ def format_cell(cell: Cell) -> str:
 
 
 def significance_table(results: ExperimentResults) -> Table:
-    """Difference to the baseline, and Welch's test, for each task."""
+    """Return the difference to the baseline and Welch's test for each task.
+
+    Args:
+        results: Results of the experiment.
+
+    Returns:
+        The difference to the baseline and Welch's test for each task.
+    """
     baseline = results.experiment.baseline
     others = [method for method in results.methods if method != baseline]
     rows = []
@@ -119,11 +162,20 @@ def significance_table(results: ExperimentResults) -> Table:
 
 
 def settings_table(results: ExperimentResults) -> Table:
-    """The settings of every cell."""
+    """Return the setting of every cell.
+
+    Args:
+        results: Results of the experiment.
+
+    Returns:
+        The setting of every cell.
+    """
     rows: list[tuple[str, ...]] = []
     for (task, method), cell in results.cells.items():
+        if cell.refusal:
+            continue
         if cell.setting is None:
-            rows.append((task, method, "nothing was chosen", "", "", "", "", "", MISSING))
+            rows.append((task, method, "no setting was selected", "", "", "", "", "", MISSING))
             continue
         config = cell.setting.config
         training = config.training
@@ -147,14 +199,21 @@ def settings_table(results: ExperimentResults) -> Table:
         f"{results.metric} on val",
     )
     note = (
-        f"Chosen by {results.metric} of the last epoch on val, in %; ties go to the smaller step. Learning rates: per "
-        "256 images."
+        f"Selected by {results.metric} of the last epoch on val, in %; ties go to the smaller step. Learning rates: "
+        "per 256 images."
     )
     return Table("settings", "Settings", header, tuple(rows), note, num_text_columns=4)
 
 
 def cost_table(results: ExperimentResults) -> Table:
-    """What each method took."""
+    """Return the cost of each method.
+
+    Args:
+        results: Results of the experiment.
+
+    Returns:
+        The cost of each method.
+    """
     rows = []
     for method in results.methods:
         cells = results.cells_of(method)
@@ -168,7 +227,7 @@ def cost_table(results: ExperimentResults) -> Table:
             f"{100 * statistics.fmean(trained) / final[0].parameters['total']:.2f} %",
             f"{statistics.fmean(record.cost['file_bytes'] for record in final) / 1e6:,.3f}",
             f"{statistics.fmean(record.cost['seconds'] for record in final):,.1f}",
-            f"{sum(record.cost['seconds'] for cell in cells for record in cell.search_records + cell.final_records):,.0f}",
+            f"{sum(record.cost['seconds'] for cell in cells for record in cell.records):,.0f}",
             f"{max(record.cost['peak_memory_bytes'] for record in final) / 1e6:,.0f}",
         ))  # fmt: skip
     header = ("method", "trained", "share", "file, MB", "training, s", "all runs, s", "peak memory, MB")
@@ -180,7 +239,14 @@ def cost_table(results: ExperimentResults) -> Table:
 
 
 def failures_table(results: ExperimentResults) -> Table:
-    """Every run that has no result, and every cell that lacks runs."""
+    """Return every run without a result, and every cell without all its runs.
+
+    Args:
+        results: Results of the experiment.
+
+    Returns:
+        Every run without a result, and every cell without all its runs.
+    """
     rows: list[tuple[str, ...]] = [
         (record.task, record.method, record.stage, record.status,
          f"{record.config['training']['learning_rate']:g}", f"{record.config['training']['weight_decay']:g}",
@@ -188,23 +254,28 @@ def failures_table(results: ExperimentResults) -> Table:
         for record in results.records if record.status != "done"
     ]  # fmt: skip
     for cell in results.cells.values():
+        if cell.refusal:
+            rows.append((cell.task.name, cell.method, "", "refused", "", "", "", one_line(cell.refusal)))
         missing = cell.expected_runs - len(cell.final_records)
         if missing:
             why = "all settings failed" if _all_settings_failed(results, cell) else "not done yet"
             rows.append((cell.task.name, cell.method, "final", "missing", "", "", "", f"{missing} runs: {why}"))
-    header = ("task", "method", "stage", "status", "learning rate", "weight decay", "seed", "what was said")
-    note = "failed: training diverged, which is a result; error: tried again by the next `vpt bench run`."
+    header = ("task", "method", "stage", "status", "learning rate", "weight decay", "seed", "message")
+    note = (
+        "failed: training diverged, which is a result; error: tried again by the next `vpt bench run`; refused: the "
+        "backbone does not support the method."
+    )
     return Table("failures", "What is missing", header, tuple(rows), note, num_text_columns=len(header))
 
 
 def _all_settings_failed(results: ExperimentResults, cell: Cell) -> bool:
     row = next(row for row in results.experiment.methods if row.name == cell.method)
     failed = [record for record in cell.search_records if record.status == "failed"]
-    return len(failed) == len(row.settings)
+    return len(failed) == len(row.settings_for(cell.task))
 
 
 def _capitalize(words: str) -> str:
-    """With a capital letter, and the others as they are."""
+    """Return words with the first letter as a capital."""
     return words[0].upper() + words[1:]
 
 
@@ -220,7 +291,14 @@ def _format_p_value(value: float | None) -> str:
 
 
 def provenance(results: ExperimentResults) -> Sequence[tuple[str, str]]:
-    """What a reader needs to judge the figures, as names and values."""
+    """Return the conditions of the runs as names and values.
+
+    Args:
+        results: Results of the experiment.
+
+    Returns:
+        The conditions of the runs as names and values.
+    """
     experiment, protocol = results.experiment, results.experiment.protocol
     machines: dict[str, None] = {}
     for record in results.records:
@@ -238,7 +316,7 @@ def provenance(results: ExperimentResults) -> Sequence[tuple[str, str]]:
     lines = [
         ("backbone", f"{experiment.backbone}, {experiment.parameters:,} parameters, {experiment.fingerprint}"),
         ("images", f"{size}{protocol.resize}, interpolation: {protocol.interpolation or 'that of the backbone'}"),
-        ("runs", f"{len(results.records)}, of which {sum(r.status == 'done' for r in results.records)} ended well"),
+        ("runs", f"{len(results.records)}, of which {sum(r.status == 'done' for r in results.records)} are done"),
         *(("machine", machine) for machine in machines),
     ]
     if protocol.train_fraction < 1:
@@ -250,7 +328,7 @@ def provenance(results: ExperimentResults) -> Sequence[tuple[str, str]]:
 
 
 PROTOCOL_DESCRIPTION = (
-    "Every setting was trained on train and judged by the score of its last epoch on val. The best one was trained "
-    "again on train and val with several seeds, and the last epoch of each was scored on test, once. Runs that choose "
-    "settings are given no test set. A method with one setting had nothing to choose."
+    "Every setting was trained on train and scored by its last epoch on val. The best one was trained again on train "
+    "and val with several seeds, and the last epoch of each was scored on test, once. Search runs are given no test "
+    "set. A method with one setting has no search."
 )

@@ -23,6 +23,12 @@ class LoggedRuns(Callback):
         self.logger = FailSafeLogger(logger, on_note)
 
     def on_run_end(self, run: Run, record: Record) -> None:
+        """Log a run.
+
+        Args:
+            run: The run.
+            record: Its record.
+        """
         self.logger.begin(f"{run.task.name}/{run.method}/{run.stage}/{run.id}", record.config)
         for epoch in record.history:
             log_epoch(self.logger, epoch)

@@ -1,6 +1,6 @@
-"""One worker: lock a run, do it, write its record, until nothing is left.
+"""A worker: it locks a run, does it and writes its record, until no run is left.
 
-`work` is all that a cluster needs: any process that sees the folder may call it, next to any others.
+Any process that sees the folder may call `run_worker`, at the same time as others.
 """
 
 from __future__ import annotations
@@ -13,22 +13,25 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from vpt.backbones import load_backbone
 from vpt.core import environment
+from vpt.data.loading import load_dataset
 from vpt.errors import BackboneError, TrainingError
 from vpt.experiments.experiment import Experiment, Run
 from vpt.experiments.run_lock import heartbeat
-from vpt.experiments.search import run_batches
+from vpt.experiments.search import remaining_runs, resolved_runs, run_batches
 from vpt.experiments.store import Record, Store
 from vpt.model import tuned_file
-from vpt.training import Callback, EpochMetrics, TaskConfig, distributed
+from vpt.tasks.classification.prediction import evaluate_ensemble
+from vpt.training import Callback, CallbackList, EpochMetrics, TaskConfig, distributed
 from vpt.training.job import Job, RunResult
 from vpt.tuning import run_job, tune_heads
 
-POLL_INTERVAL = 0.5  # seconds between two looks at the folder while others are at work
+POLL_INTERVAL = 0.5  # seconds between two looks at the folder while other processes do runs
 
 
 class _HistoryCallback(Callback):
-    """Keeps the epochs, for the record of a run that fails."""
+    """Keeps the epochs for the record of a run that fails."""
 
     def __init__(self) -> None:
         self.history: list[EpochMetrics] = []
@@ -42,27 +45,50 @@ class _HistoryCallback(Callback):
         self.history.append(record)
 
 
-def run_worker(experiment: Experiment, store: Store, on_lost: Callable[[], None] = lambda: os._exit(1)) -> None:
-    """Do runs until none is left that can be done; waits while others hold the last ones.
+def run_worker(
+    experiment: Experiment,
+    store: Store,
+    on_lost: Callable[[], None] = lambda: os._exit(1),
+    callback: Callback | None = None,
+    on_end: Callable[[], None] = lambda: None,
+) -> None:
+    """Do runs until none is left that can be done; wait while other processes hold the last ones.
 
-    lost: called, from another thread, when this process was silent for so long that its run was taken over.
+    Args:
+        experiment: The experiment.
+        store: Folder of the experiment.
+        on_lost: Function to call, from another thread, when this process was silent for so long that another one has
+            taken over its run. Default: end the process.
+        callback: Callback that receives the start of each run and the events of its training; None receives none.
+        on_end: Function to call after each record is written.
     """
+    callback = callback or Callback()
     while batches := run_batches(experiment, store.records()):
-        if not any(_try_runs(experiment, runs, store, on_lost) for runs in batches):
+        for runs in batches:
+            if _try_runs(experiment, runs, store, on_lost, callback):
+                on_end()
+                break
+        else:
             time.sleep(POLL_INTERVAL)
 
 
-def _try_runs(experiment: Experiment, runs: Sequence[Run], store: Store, on_lost: Callable[[], None]) -> bool:
-    """Whether this process did the runs, and did not find them done or locked. The first one's lock holds for all."""
+def _try_runs(
+    experiment: Experiment, runs: Sequence[Run], store: Store, on_lost: Callable[[], None], callback: Callback
+) -> bool:
+    """Return whether this process did the runs: they were not done or locked. The first one's lock holds for all."""
     lock = store.locks.acquire(runs[0].id)
     if lock is None:
         return False
     try:
         if all(store.has_record(run.id) for run in runs):  # they were ended between our look at the folder and our lock
             return False
+        records = store.records()
+        total = len(resolved_runs(experiment, records)) + remaining_runs(experiment, records).count(None)
+        index = sum(run_id in records for run_id in resolved_runs(experiment, records)) + 1
+        callback.on_run_start(index, total, runs[0].method, runs[0].setting.config.seed)
         with heartbeat(lock, on_lost):
-            records = execute_runs(experiment, runs, store)
-        for record in records:
+            new_records = execute_runs(experiment, runs, store, callback)
+        for record in new_records:
             if store.has_record(record.id):
                 store.remove_work(record.id)
             else:
@@ -72,15 +98,28 @@ def _try_runs(experiment: Experiment, runs: Sequence[Run], store: Store, on_lost
         lock.release()
 
 
-def execute_runs(experiment: Experiment, runs: Sequence[Run], store: Store) -> list[Record]:
-    """Do a run, or go on with it, or do several at once, which then share the time and the energy.
+def execute_runs(
+    experiment: Experiment, runs: Sequence[Run], store: Store, callback: Callback | None = None
+) -> list[Record]:
+    """Do a run, or resume it, or do several at once, which then share the time and the energy.
 
-    What goes wrong is a record too; only an interrupt is passed on.
+    Args:
+        experiment: The experiment.
+        runs: One run, or the heads of a grid.
+        store: Folder of the experiment.
+        callback: Callback that receives the events of training; None receives none.
+
+    Returns:
+        A record for each run. An error is a record too; only an interrupt is passed on.
     """
+    callback = callback or Callback()
     device = distributed.local_device()
     start, energy_start = time.perf_counter(), environment.energy_joules(device)
     environment.reset_peak_memory(device)
-    all_fields = _run_head_grid(experiment, runs, store) if len(runs) > 1 else [_run_single(experiment, runs[0], store)]
+    if len(runs) > 1:
+        all_fields = _run_head_grid(experiment, runs, store, callback)
+    else:
+        all_fields = [_run_single(experiment, runs[0], store, callback)]
     wall_seconds, energy_end = time.perf_counter() - start, environment.energy_joules(device)
     for result_fields in all_fields:
         cost = result_fields.setdefault(
@@ -94,22 +133,52 @@ def execute_runs(experiment: Experiment, runs: Sequence[Run], store: Store) -> l
     return [_make_record(run, result_fields) for run, result_fields in zip(runs, all_fields, strict=True)]
 
 
-def _run_single(experiment: Experiment, run: Run, store: Store) -> dict[str, Any]:
+def _run_single(experiment: Experiment, run: Run, store: Store, callback: Callback) -> dict[str, Any]:
     history_callback = _HistoryCallback()
+    callbacks = CallbackList([history_callback, callback])
     job = experiment.make_job(run, store.work_path(run.id), store.feature_cache)
     try:
+        if run.members:
+            return _score_ensemble(experiment, run, store)
         overwrite = _must_overwrite(job)
-        result_fields = _success(run_job(job, history_callback, draw=False, overwrite=overwrite))
+        result_fields = _success(run_job(job, callbacks, draw=False, overwrite=overwrite))
         _keep_tuned_file(experiment, run, store)
     except Exception as error:  # of any kind: the other runs can still be done
         result_fields = _failure(error, [asdict(epoch) for epoch in history_callback.history])
     return result_fields
 
 
-def _run_head_grid(experiment: Experiment, runs: Sequence[Run], store: Store) -> list[dict[str, Any]]:
+def _score_ensemble(experiment: Experiment, run: Run, store: Store) -> dict[str, Any]:
+    """Score the tuned files of final runs together as one model."""
+    records = [store.records()[run_id] for run_id in run.members]
+    job = experiment.make_job(run, store.work_path(run.id))
+    data = load_dataset(job.data, **job.split_options)
+    backbone = load_backbone(job.backbone, weights=job.weights, image_size=job.image_size)
+    models = [tuned_file.load(store.tuned_path(record.id), backbone) for record in records]
+    split = records[0].scores["split"]
+    scores = evaluate_ensemble(models, data, split, skip_corrupt=job.to_dict()["skip_corrupt"])
+    trainable = sum(record.parameters["trainable"] for record in records)
+    return {
+        "status": "done",
+        "scores": {"split": split, "top1": scores.top1, "mean_per_class": scores.mean_per_class},
+        "history": [],
+        "parameters": {**records[0].parameters, "trainable": trainable},
+        "images": records[0].images,
+        "cost": {
+            "seconds": 0.0,
+            "peak_memory_bytes": environment.peak_memory(distributed.local_device()),
+            "file_bytes": sum(record.cost["file_bytes"] for record in records),
+        },
+    }
+
+
+def _run_head_grid(
+    experiment: Experiment, runs: Sequence[Run], store: Store, callback: Callback
+) -> list[dict[str, Any]]:
     all_fields: list[dict[str, Any]] = []
     try:
-        results = tune_heads([experiment.make_job(run, store.work_path(run.id), store.feature_cache) for run in runs])
+        results = tune_heads([experiment.make_job(run, store.work_path(run.id), store.feature_cache) for run in runs],
+                             callback)  # fmt: skip
         for run, result in zip(runs, results, strict=True):
             if isinstance(result, TrainingError):
                 all_fields.append(_failure(result, []))
@@ -122,12 +191,13 @@ def _run_head_grid(experiment: Experiment, runs: Sequence[Run], store: Store) ->
 
 
 def _keep_tuned_file(experiment: Experiment, run: Run, store: Store) -> None:
-    """See that the tuned file is of the plan's backbone, and put it where it stays, if it is to."""
+    """Check that the tuned file is of the expected backbone; keep that of a final run."""
     found = tuned_file.inspect(store.work_path(run.id)).fingerprint
-    if found != experiment.fingerprint:
+    expected = experiment.row(run.method).fingerprint or experiment.fingerprint
+    if found != expected:
         raise BackboneError(
-            f"the weights of {experiment.backbone} have changed since the plan was read ({experiment.fingerprint} then, "
-            f"{found} now); give the plan again"
+            f"the weights of {experiment.backbone} have changed since the plan was read ({expected} then, {found} "
+            "now); give the plan again"
         )
     if experiment.keep_tuned and run.stage == "final":
         store.tuned_path(run.id).parent.mkdir(parents=True, exist_ok=True)
@@ -153,15 +223,23 @@ def _make_record(run: Run, result_fields: Mapping[str, Any]) -> Record:
 
 
 def error_record(run: Run, error: str) -> Record:
-    """The record of a run that took its process with it."""
+    """Return the record of a run whose process ended.
+
+    Args:
+        run: The run.
+        error: Message.
+
+    Returns:
+        The record of a run whose process ended.
+    """
     return Record(run.id, "error", run.task.name, run.method, run.stage, dict(run.config), error,
                   cost={"seconds": 0.0, "wall_seconds": 0.0})  # fmt: skip
 
 
 def _must_overwrite(job: Job) -> bool:
-    """Whether an earlier sitting had other paths, or left its file alone. The id vouches for the rest.
+    """Return whether an unfinished run is to start again: it has other paths, or its run folder is missing.
 
-    Paths are others where the data or the folder were moved.
+    All else is the same, as the id is. Paths are others where the data or the folder of the experiment were moved.
     """
     job_file = job.run_dir / "job.json"
     if job.out.exists() and not job_file.exists():
@@ -181,4 +259,5 @@ def _success(result: RunResult) -> dict[str, Any]:
             "file_bytes": result.file_bytes,
         },
         "notes": result.notes,
+        "images": result.images,
     }

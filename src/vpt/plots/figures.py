@@ -1,4 +1,4 @@
-"""Pictures of a run, for people who would rather look. They need matplotlib (`pip install "vpt[plots]"`)."""
+"""Plots of runs as picture files. They need matplotlib."""
 
 from __future__ import annotations
 
@@ -22,36 +22,59 @@ MAX_NAMED_CLASSES = 20  # classes that colors can still tell apart
 
 
 def is_available() -> bool:
-    """Whether pictures can be drawn here."""
+    """Return whether matplotlib is installed."""
     return importlib.util.find_spec("matplotlib") is not None
 
 
 def check_plot_path(path: Path) -> None:
-    """Raise SpecError for a file name that stands for no kind of picture, before any work is done."""
+    """Check the file name of a picture before any work is done.
+
+    Args:
+        path: Path of the picture.
+
+    Raises:
+        SpecError: The name ends in neither .png nor .svg.
+    """
     if path.suffix.casefold() not in (".png", ".svg"):
-        raise SpecError(f"{path} is no name of a picture; it must end in .png or .svg")
+        raise SpecError(f"{path} is not the name of a picture; end it in .png or .svg")
 
 
 def require_plots(path: Path) -> None:
-    """The same for a command whose whole product is this picture: raises SpecError, too, where none can be drawn."""
+    """Check that a picture can be drawn.
+
+    Args:
+        path: Path of the picture.
+
+    Raises:
+        SpecError: The name ends in neither .png nor .svg, or matplotlib is not installed.
+    """
     check_plot_path(path)
     if not is_available():
         raise SpecError(f"pictures cannot be drawn here: {_INSTALL_HINT}")
 
 
 class EpochRecord(Protocol):
-    """The figures of one epoch that a curve shows."""
+    """The metrics of an epoch that a curve shows."""
 
     @property
-    def epoch(self) -> int: ...
+    def epoch(self) -> int:
+        """Number of the epoch, from 1."""
+
     @property
-    def train_loss(self) -> float: ...
+    def train_loss(self) -> float:
+        """Mean loss on train."""
+
     @property
-    def train_metric(self) -> float: ...
+    def train_metric(self) -> float:
+        """Metric on train, between 0 and 1."""
+
     @property
-    def val_loss(self) -> float | None: ...
+    def val_loss(self) -> float | None:
+        """Mean loss on val; None without val images."""
+
     @property
-    def val_metric(self) -> float | None: ...
+    def val_metric(self) -> float | None:
+        """Metric on val, between 0 and 1; None without val images."""
 
 
 def training_curves(
@@ -63,7 +86,16 @@ def training_curves(
     metric: str = "top-1",
     labels: tuple[str, str] = ("train", "val"),
 ) -> None:
-    """Loss and score by epoch, for train and, where there is one, val. labels: of the two lines of scores."""
+    """Plot loss and metric by epoch, on train and on val.
+
+    Args:
+        path: Path of the picture.
+        history: Metrics of each epoch.
+        title: Title of the picture.
+        xlabel: Label of the horizontal axis. Default: "epoch".
+        metric: Name of the metric. Default: "top-1".
+        labels: Labels of the metric on train and on val.
+    """
     if not is_available():
         return
     figure = _figure(9, 3.6)
@@ -82,8 +114,15 @@ def training_curves(
 
 
 def confusion_matrix(path: Path, counts: NDArray[np.int64], classes: Sequence[str], title: str) -> None:
-    """The confusion matrix, rows normalized to what is of the true class. Up to 20 classes have numbers: counts, or
-    shares of the row in % where counts are long, as those of pixels are.
+    """Plot a confusion matrix with normalized rows.
+
+    Up to 20 classes have numbers: counts, or percentages of the row where counts are long.
+
+    Args:
+        path: Path of the picture.
+        counts: Number of images or pixels by true and by predicted class, (classes, classes).
+        classes: Names of the classes.
+        title: Title of the picture.
     """
     if not is_available():
         return
@@ -112,7 +151,13 @@ def confusion_matrix(path: Path, counts: NDArray[np.int64], classes: Sequence[st
 
 
 def method_comparison(path: Path, runs: Mapping[str, Sequence[float]], title: str) -> None:
-    """Top-1 of several methods: a dot for each run, a diamond for the mean. runs: method -> top-1 between 0 and 1."""
+    """Plot top-1 of several methods: a dot for each run, a diamond for the mean.
+
+    Args:
+        path: Path of the picture.
+        runs: Method -> top-1 of each run, between 0 and 1.
+        title: Title of the picture.
+    """
     if not is_available():
         return
     figure = _figure(7, 1.2 + 0.55 * len(runs))
@@ -138,9 +183,14 @@ def sweep(
     *,
     log_scale: bool = False,
 ) -> None:
-    """Top-1 along an axis: mean and standard deviation of the runs. Names stand below each other, numbers on a scale.
+    """Plot mean and standard deviation of top-1 along an axis of numbers, or of names.
 
-    lines: line -> setting -> top-1 of its runs, between 0 and 1. log_scale: numbers on a logarithmic scale.
+    Args:
+        path: Path of the picture.
+        lines: Line -> setting -> top-1 of each run, between 0 and 1.
+        xlabel: Label of the axis of settings.
+        title: Title of the picture.
+        log_scale: Numbers are on a logarithmic scale. Default: False.
     """
     if not is_available() or not lines:
         return
@@ -151,7 +201,7 @@ def sweep(
     for index, (name, line) in enumerate(lines.items()):
         percent = [100 * np.asarray(values) for values in line.values()]
         means = [values.mean() for values in percent]
-        stds = [values.std(ddof=1) if len(values) > 1 else 0.0 for values in percent]
+        stds = [values.std(ddof=1) if len(values) > 1 else np.nan for values in percent]  # nan: no bar is drawn
         if categorical:  # lines side by side, so that none hides another
             rows = [settings.index(setting) + 0.2 * (index - (len(lines) - 1) / 2) for setting in line]
             axes.errorbar(means, rows, xerr=stds, fmt="o", capsize=3, label=name)
@@ -176,7 +226,14 @@ def sweep(
 def heatmaps(
     path: Path, image: NDArray[np.uint8], rows: Sequence[Mapping[str, NDArray[np.float64]]], title: str
 ) -> None:
-    """Maps over an image (height, width, 3), beside it. Each row has one scale. rows: name -> (h, w)."""
+    """Plot maps over an image, beside it.
+
+    Args:
+        path: Path of the picture.
+        image: Image, (height, width, 3).
+        rows: Rows of maps by name, (rows of patches, columns of patches); each row has one scale.
+        title: Title of the picture.
+    """
     if not is_available():
         return
     check_plot_path(path)
@@ -203,7 +260,14 @@ def heatmaps(
 def scatter(
     path: Path, panels: Mapping[str, NDArray[np.float64]], labels: NDArray[np.int64], classes: Sequence[str]
 ) -> None:
-    """Points in the plane side by side, colored by class; named up to 20 classes. panels: title -> (n, 2)."""
+    """Plot points side by side, colored by class; up to 20 classes are named.
+
+    Args:
+        path: Path of the picture.
+        panels: Title -> coordinates, (n, 2).
+        labels: Class of each point, (n,).
+        classes: Names of the classes.
+    """
     if not is_available():
         return
     check_plot_path(path)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Colors that matplotlib writes and that a CSS variable of the page replaces.
 _INK, _SOFT, _RULE, _UP, _DOWN = "#010101", "#020202", "#030303", "#040404", "#050505"
 _CSS_VARIABLES = {_INK: "--ink", _SOFT: "--soft", _RULE: "--rule", _UP: "--up", _DOWN: "--down"}
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text
     "font.family": "sans-serif",
     "font.size": 9,
@@ -51,6 +51,9 @@ def difference_bars(title: str, values: Mapping[str, float], limit: float) -> st
         title: Accessible name of the chart.
         values: Task -> difference in percentage points.
         limit: Largest absolute difference of all charts of the page, which gives them one scale.
+
+    Returns:
+        A bar chart with one bar a task, to the right of zero for a positive value.
     """
     with _style():
         figure = _make_figure(3.6, 0.3 + 0.2 * len(values))
@@ -75,6 +78,9 @@ def labeled_scatter(title: str, points: Mapping[str, tuple[float, float]], metri
         title: Accessible name of the chart.
         points: Method -> trained parameters, and the metric in percent.
         metric: Name of the metric. Default: "top-1".
+
+    Returns:
+        A chart of a metric against the number of trained parameters, with a named dot for each method.
     """
     with _style():
         figure = _make_figure(6.6, 3.8)
@@ -102,6 +108,9 @@ def sparkline(title: str, curves: Sequence[Sequence[float]], low: float, high: f
         curves: Value of each epoch, curve by curve.
         low: Lower end of the vertical axis.
         high: Upper end of the vertical axis.
+
+    Returns:
+        A small chart of curves without axes.
     """
     with _style():
         figure = _make_figure(1.25, 0.42)
@@ -110,8 +119,8 @@ def sparkline(title: str, curves: Sequence[Sequence[float]], low: float, high: f
         axes.set(xlim=(0, 1), ylim=(low, high if high > low else low + 1))
         for curve in curves:
             steps = max(len(curve) - 1, 1)
-            style = {"marker": "."} if len(curve) == 1 else {}  # a line needs two points
-            axes.plot([i / steps for i in range(len(curve))], curve, color=_UP, linewidth=1, alpha=0.7, **style)
+            marker = "." if len(curve) == 1 else ""  # a line needs two points
+            axes.plot([i / steps for i in range(len(curve))], curve, color=_UP, linewidth=1, alpha=0.7, marker=marker)
         return _to_svg(figure, title)
 
 

@@ -1,0 +1,234 @@
+"""The tables and keys of a plan file as pydantic models."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_type_hints
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    create_model,
+)
+from pydantic_core import PydanticCustomError
+
+from vpt.data.preprocessing import Preprocessing
+from vpt.errors import VptError
+from vpt.methods.registry import parse_method
+from vpt.tasks.classification.config import ClassificationConfig
+from vpt.tasks.segmentation.config import SegmentationConfig
+from vpt.training import TaskConfig, TrainingConfig
+
+T = TypeVar("T")
+SEARCHED_KEYS = ("learning_rate", "weight_decay")  # keys of a training table that take a list of choices
+JOB_KEYS = ("backbone", "image_size", "split_seed", "train_fraction")  # keys of a method that replace those of the plan
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+def _own_seed(value: Any) -> Any:
+    return None if value == "run" else value
+
+
+def _from_text(row: Any) -> Any:
+    return {"spec": row} if isinstance(row, str) else row
+
+
+def _check_spec(spec: str) -> str:
+    try:
+        parse_method(spec)
+    except VptError as error:
+        raise PydanticCustomError("vpt", "{reason}", {"reason": str(error)}) from error
+    return spec
+
+
+def _check_interpolation(name: str) -> str:
+    try:
+        Preprocessing(interpolation=name)
+    except VptError as error:
+        raise PydanticCustomError("vpt", "{reason}", {"reason": str(error)}) from error
+    return name
+
+
+def _keep_whole(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    return value if type(value) is int else handler(value)
+
+
+# A whole number stays one: the id of a run is a hash of its values, and JSON tells 1 from 1.0.
+Number = Annotated[float, WrapValidator(_keep_whole)]
+Choices = Annotated[list[T], BeforeValidator(_as_list), Field(min_length=1)]
+Spec = Annotated[str, AfterValidator(_check_spec)]
+Resize = Literal["squash", "crop"]
+SplitSeed = Annotated[int | None, BeforeValidator(_own_seed)]
+
+
+class PlanTable(BaseModel):
+    """Base of all tables: unknown keys and values of another type are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    def given(self) -> dict[str, Any]:
+        """Return the keys that the file gives, with their values."""
+        return self.model_dump(exclude_unset=True)
+
+
+class TaskTable(PlanTable):
+    """A row of [[tasks]].
+
+    Attributes:
+        name: Name in all tables.
+        data: Folder, relative to the plan, or a built-in task; None takes the name.
+        group: Tasks of a group are averaged.
+    """
+
+    name: str
+    data: str | None = None
+    group: str = ""
+
+
+class ClassificationTaskTable(TaskTable):
+    """A row of [[tasks]] of a plan of classification tasks, with preprocessing of its own."""
+
+    resize: Resize | None = None
+    augment: Literal["none", "flip", "random_crop", "random_resized_crop"] | None = None
+
+
+class SegmentationTaskTable(TaskTable):
+    """A row of [[tasks]] of a plan of segmentation tasks; the keys say how its masks are read."""
+
+    labels: str = "auto"
+    ignore_index: int | None = None
+    reduce_zero_label: bool = False
+    val_as_test: bool = False
+
+
+class SegmentationTable(PlanTable):
+    """The table [segmentation]."""
+
+    head: str | None = None
+    activation_checkpointing: bool = False
+
+
+class MethodTable(PlanTable):
+    """A row of `methods`. It also takes the keys of [training].
+
+    Attributes:
+        name: Name in all tables; None takes the text of the method.
+        spec: Text of the method, or several to choose from.
+        grid: Name of the table of [grids] with the keys of the row.
+        task: Task -> keys of [training] that the row has on this task only.
+        ensemble_of: Name of the row whose final runs are scored together as one model, instead of `spec`.
+        backbone: Backbone of this row; so image_size, split_seed and train_fraction.
+    """
+
+    name: str | None = None
+    spec: Choices[Spec] | None = None
+    grid: str | None = None
+    task: dict[str, Any] = {}
+    ensemble_of: str | None = None
+    backbone: str | None = None
+    image_size: int | None = None
+    split_seed: SplitSeed = None
+    train_fraction: Number | None = None
+
+
+class PlanTables(PlanTable):
+    """All tables of a plan file.
+
+    Attributes:
+        split_seed: Seed of the cuts into train, val and test; "run" in the file, None here, is each run's own seed.
+        unsupported: "error" refuses a plan with a method that its backbone does not support; "report" leaves the
+            method out and gives the reason in the report.
+    """
+
+    config_class: ClassVar[type[TaskConfig]]
+    kind: ClassVar[str]
+
+    name: str | None = None
+    backbone: str | None = None
+    weights: str | None = None
+    baseline: str | None = None
+    keep_tuned: bool = True
+    unsupported: Literal["error", "report"] = "error"
+    seeds: Annotated[int, Field(ge=1)] = 5
+    first_seed: Annotated[int, Field(ge=0)] = 0
+    split_seed: SplitSeed = 0
+    val_fraction: Number = 0.2
+    train_on: Literal["train", "trainval"] = "trainval"
+    image_size: int | None = None
+    tasks: list[Any] = []
+    training: Any = None
+    grids: dict[str, Any] = {}
+    methods: list[Any] = []
+
+
+class _ClassificationKeys(PlanTables):
+    """The keys of a plan of classification tasks."""
+
+    config_class = ClassificationConfig
+    kind = "a plan"
+
+    benchmark: Choices[str] = []
+    data: str | None = None
+    test_fraction: Number = 0.2
+    train_fraction: Number = 1.0
+    resize: Resize = "squash"
+    interpolation: Annotated[str, AfterValidator(_check_interpolation)] | None = None
+    skip_corrupt: bool = False
+
+
+class _SegmentationKeys(PlanTables):
+    """The keys of a plan of segmentation tasks."""
+
+    config_class = SegmentationConfig
+    kind = "a plan with [segmentation]"
+
+    segmentation: SegmentationTable
+
+
+class BenchmarkTables(PlanTable):
+    """A file of tasks that plans refer to by `benchmark`."""
+
+    name: str | None = None
+    tasks: list[ClassificationTaskTable] = []
+
+
+@cache
+def plan_model(*, segmentation: bool) -> type[PlanTables]:
+    """Return the model of a plan file.
+
+    Args:
+        segmentation: The tasks are folders of images and masks.
+
+    Returns:
+        The model of a plan file.
+    """
+    keys: type[PlanTables] = _SegmentationKeys if segmentation else _ClassificationKeys
+    training: Any = _training_model(keys.config_class)
+    method: Any = create_model("MethodRow", __base__=(MethodTable, training), task=(dict[str, training], {}))
+    row: Any = Annotated[method, BeforeValidator(_from_text)]
+    task: Any = SegmentationTaskTable if segmentation else ClassificationTaskTable
+    tables: dict[str, Any] = {
+        "tasks": (list[task], []),
+        "training": (training, training()),
+        "grids": (dict[str, training], {}),
+        "methods": (list[row], []),
+    }
+    return create_model("Plan", __base__=keys, **tables)
+
+
+def _training_model(config_class: type[TaskConfig]) -> type[PlanTable]:
+    """Return the model of [training]: the fields of a configuration except its seed."""
+    hints = get_type_hints(TrainingConfig) | get_type_hints(config_class)
+    keys: dict[str, Any] = {}
+    for name in sorted(config_class.option_names() - {"seed"}):
+        kind: Any = Number if hints[name] is float else hints[name]
+        keys[name] = ((Choices[kind] if name in SEARCHED_KEYS else kind) | None, None)
+    return create_model("Training", __base__=PlanTable, **keys)

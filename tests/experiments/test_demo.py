@@ -1,0 +1,87 @@
+"""The demo: a shipped plan, its table and its picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from vpt.cli.demo import command
+from vpt.experiments.plan_file import find_plan_file, load_experiment
+from vpt.experiments.search import runnable_runs
+
+SHORT = """
+name = "demo"
+seeds = 3
+first_seed = 100
+split_seed = "run"
+train_fraction = 0.1
+tasks = [{ name = "numerals" }]
+methods = [{ spec = "linear" }, { spec = "vpt(length=1)", learning_rate = 0.05 }]
+[training]
+epochs = 1
+batch_size = 32
+"""
+
+
+@pytest.fixture
+def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A shorter plan in place of the shipped one."""
+    path = tmp_path / "demo.toml"
+    path.write_text(SHORT)
+    monkeypatch.setattr("vpt.experiments.demo.find_plan_file", lambda name: path)
+    return tmp_path / "out"
+
+
+def call(*arguments: object) -> str:
+    result = CliRunner().invoke(command, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_plan_of_the_demo_has_the_methods_and_seeds_of_the_documentation() -> None:
+    experiment = load_experiment(find_plan_file("demo"))
+    assert [row.name for row in experiment.methods] == [
+        "linear", 'vpt(length=4, depth="shallow")', "vpt(length=4)", "full",
+    ]  # fmt: skip
+    jobs = [experiment.make_job(run, Path("out")) for run in runnable_runs(experiment, {})]
+    assert [job.config.training.seed for job in jobs] == [100, 101, 102] * 4
+    assert {(job.data, job.train_on, job.test) for job in jobs} == {("numerals", "trainval", True)}
+    assert [job.split_options["seed"] for job in jobs[:3]] == [100, 101, 102]
+    figures = {
+        (training.optimizer, training.learning_rate, job.config.num_epochs, training.batch_size)
+        for job, training in ((job, job.config.training) for job in jobs)
+    }
+    assert figures == {("sgd", 0.5, 100, 16), ("adamw", 0.05, 30, 16), ("adamw", 0.012, 30, 16)}
+
+
+def test_demo_prints_a_table_draws_a_picture_and_is_only_read_again(short: Path) -> None:
+    text = call("--out", short, "--seeds", 2)
+    for part in (
+        "numerals: ",
+        "top-1, mean ± sd of 2",
+        "linear",
+        "vpt(length=1)",
+        "█",
+        "comparison.png",
+        "vpt bench report",
+    ):
+        assert part in text
+    with Image.open(short / "comparison.png") as picture:
+        assert min(picture.size) > 100
+    before = {path: path.stat().st_mtime_ns for path in (short / "runs").iterdir()}
+    values = json.loads(call("--out", short, "--seeds", 2, "--json"))
+    assert {path: path.stat().st_mtime_ns for path in (short / "runs").iterdir()} == before and len(before) == 4
+    assert (values["task"], values["seeds"]) == ("numerals", 2) and "torch" in values["environment"]["versions"]
+    for row in values["rows"]:
+        assert row["mean"] == pytest.approx(sum(row["top1"]) / 2) and row["std"] is not None
+        assert 0 < row["trainable_parameters"] < row["file_bytes"]
+
+
+def test_one_seed_has_no_standard_deviation(short: Path) -> None:
+    text = call("--out", short, "--seeds", 1)
+    assert "±" not in text and "top-1" in text
+    assert {row["std"] for row in json.loads(call("--out", short, "--seeds", 1, "--json"))["rows"]} == {None}
