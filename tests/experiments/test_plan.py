@@ -12,9 +12,13 @@ import pytest
 from vpt.errors import DataError, SpecError, VptError
 from vpt.experiments.experiment import Experiment
 from vpt.experiments.plan_file import builtin_plans, find_plan_file, load_experiment
+from vpt.experiments.plan_schema import plan_model
+from vpt.experiments.plan_validation import validate
 from vpt.experiments.search import remaining_runs, runnable_runs
+from vpt.experiments.toml_file import read_toml
 
 ExperimentOf = Callable[..., Experiment]
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 def ids(experiment: Experiment) -> set[str]:
@@ -290,3 +294,12 @@ def test_an_empty_grid_is_refused(folder: Path, grid: str) -> None:
     path.write_text(f'tasks = [{{ name = "shade" }}]\nmethods = [{{ name = "x", {grid} }}]\n')
     with pytest.raises(SpecError, match=r"methods\[1\]\.(spec|weight_decay) is an empty list"):
         load_experiment(path)
+
+
+@pytest.mark.parametrize(
+    "path", [*sorted(BENCHMARKS.glob("*.toml")), *builtin_plans().values()], ids=lambda path: path.stem
+)
+def test_plan_of_the_project_has_no_unknown_keys(path: Path) -> None:
+    values = read_toml(path)
+    tables, texts = validate(plan_model(segmentation="segmentation" in values), values, str(path))
+    assert tables is not None and not texts

@@ -6,11 +6,13 @@ The folder is that of the experiment; besides, it holds results.json, table.md a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vpt.backbones import DEFAULT, meta_backbone
 from vpt.backbones.layout import read_layout
+from vpt.core.io import write_atomic
 from vpt.data.loading import load_dataset
 from vpt.errors import SpecError
 from vpt.experiments.ablation_report import Ablation, PointResult, write_ablation
@@ -20,10 +22,13 @@ from vpt.experiments.local_executor import InlineExecutor
 from vpt.experiments.plan_file import make_experiment
 from vpt.experiments.results import load_results
 from vpt.experiments.runner import Executor, raise_errors, run_experiment
+from vpt.experiments.search import resolved_runs
 from vpt.experiments.store import Store
+from vpt.experiments.worker import result_record
 from vpt.methods.base import Method, Sum
 from vpt.methods.registry import parse_method
 from vpt.training.callbacks import Callback
+from vpt.training.run_directory import load_finished_result
 
 SEEDS = 3
 _METHOD_SPECIFIC = ("optimizer", "learning_rate", "weight_decay")  # values for one kind of method may ruin another
@@ -90,6 +95,8 @@ def ablate(
     if not methods:
         raise SpecError(f"no point of the series {series.name} can be run; the first one: {refused[0].error}")
     experiment = _make_experiment(series, data, context, seeds, methods, config_options, job_options)
+    if not overwrite:
+        _reuse_results(experiment, data, folder)
     records = run_experiment(experiment, folder, executor or InlineExecutor(), callback, overwrite=overwrite)
 
     store = Store(folder)
@@ -163,6 +170,23 @@ def _make_experiment(
     if "weights" in job_options:
         values["weights"] = str(Path(job_options["weights"]).resolve())
     return make_experiment(values, Path(f"the series {series.name}"))
+
+
+def _reuse_results(experiment: Experiment, data: str, folder: Path) -> None:
+    """Record the finished runs of a series by version 0.1.0, which ran a job named after point and seed for each."""
+    store = Store(folder)
+    for run in resolved_runs(experiment, store.records()).values():
+        slug = "".join(c if c.isalnum() else "_" for c in run.method)
+        out = folder / f"{slug}-{run.setting.config.training.seed}.safetensors"
+        if run.members or store.has_record(run.id) or not out.exists():
+            continue
+        try:
+            result = load_finished_result(replace(experiment.make_job(run, out), data=data))
+        except SpecError:  # a run with other settings
+            continue
+        if result is not None:
+            write_atomic(store.tuned_path(run.id), out.read_bytes())
+            store.write(result_record(run, result))
 
 
 def _first_method_name(method: Method) -> str:

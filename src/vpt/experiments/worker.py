@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -85,7 +85,7 @@ def _try_runs(
         records = store.records()
         total = len(resolved_runs(experiment, records)) + remaining_runs(experiment, records).count(None)
         index = sum(run_id in records for run_id in resolved_runs(experiment, records)) + 1
-        callback.on_run_start(index, total, runs[0].method, runs[0].setting.config.seed)
+        callback.on_run_start(index, total, runs[0].method, runs[0].setting.config.training.seed)
         with heartbeat(lock, on_lost):
             new_records = execute_runs(experiment, runs, store, callback)
         for record in new_records:
@@ -220,6 +220,21 @@ def _make_record(run: Run, result_fields: Mapping[str, Any]) -> Record:
         provenance={**environment.describe(), "ended": datetime.now(UTC).isoformat(timespec="seconds")},
         **result_fields,
     )
+
+
+def result_record(run: Run, result: RunResult) -> Record:
+    """Return the record of a run that was done as a single job.
+
+    Args:
+        run: The run.
+        result: Result of the job.
+
+    Returns:
+        The record, with the environment of the job.
+    """
+    fields = _success(result)
+    fields["cost"]["wall_seconds"] = result.seconds
+    return replace(_make_record(run, fields), provenance=result.environment)
 
 
 def error_record(run: Run, error: str) -> Record:
