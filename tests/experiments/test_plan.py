@@ -161,7 +161,7 @@ def test_a_benchmark_in_a_file_of_its_own(folder: Path) -> None:
         (("seeds = 2", 'seeds = 2\nval_fraction = "0.2"'), "val_fraction is '0.2'; it must be a valid number"),
         (("seeds = 2", "seeds = 2\ngrids = 5"), "grids is 5; it must be a valid dictionary"),
         (('spec = "full"', "spec = 5"), r"methods\[1\].spec\[1\] is 5; it must be a valid string"),
-        (('spec = "full"', 'ensemble_of = "full"'), "ensemble of 'full', which is no method; did you mean 'Full'"),
+        (('spec = "full"', 'ensemble_of = "full"'), "'Full' is an ensemble of 'full', which is no method; known: VPT"),
         (('spec = "full"', 'group = "full"'), r"methods\[1\] has the key 'group'"),
         (('spec = "full"', "epochs = 2"), "the method 'Full' needs either spec or ensemble_of"),
         (('spec = "full"', 'spec = "full", task = { heu = { epochs = 2 } }'), "has keys for 'heu'; did you mean 'hue'"),
