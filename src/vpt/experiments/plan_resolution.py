@@ -21,6 +21,7 @@ from vpt.experiments.design import MethodRow, Protocol, SegmentationOptions, Set
 from vpt.experiments.error_collector import ErrorCollector
 from vpt.experiments.experiment import Experiment
 from vpt.experiments.plan_schema import JOB_KEYS, SEARCHED_KEYS, MethodTable, PlanTables
+from vpt.methods.base import InitInputs
 from vpt.methods.registry import parse_method
 from vpt.model.tuned_model import TunedModel, attach
 from vpt.tasks.segmentation.task import default_head
@@ -185,8 +186,8 @@ def _try_methods(
             structure = backbones.structure(row.job_options)
             head = None if segmentation is None else segmentation.head or default_head(structure.module)
             models[spec] = model = attach(structure, spec, classes, head=head)
-            if model.method.needs_prototypes:
-                model.init_from_prototypes(torch.empty(classes, model.layout.width, device="meta"))
+            if "prototypes" in model.method.init_inputs:
+                model.initialize(InitInputs(torch.empty(classes, model.layout.width, device="meta")))
     except (SpecError, UnsupportedError, BackboneError) as error:
         if not report:
             raise
