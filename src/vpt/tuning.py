@@ -52,7 +52,9 @@ def tune(
 ) -> RunResult:
     """Adapt a frozen backbone to data and write one small file.
 
-    The same call again resumes an interrupted run, and reads a finished one.
+    The same call again resumes an interrupted run, and reads a finished one. Errors: SpecError for an option that is
+    unknown or out of range, or a run directory of a job with other settings; DataError for images that cannot be used,
+    naming all of them; TrainingError for a loss that diverges.
 
     Args:
         data: A folder of class folders, list files, or images and masks, or the name of a built-in task.
@@ -67,11 +69,6 @@ def tune(
 
     Returns:
         The result, with metrics and paths.
-
-    Raises:
-        SpecError: An option is unknown or out of range, or the run directory belongs to a job with other settings.
-        DataError: Images cannot be used; the message names all of them.
-        TrainingError: The loss diverged.
     """
     job = make_job(data, out, task=task, method=method, **options)
     return run_job(job, callback, overwrite=overwrite, device=device)
@@ -119,6 +116,9 @@ def run_job(
 ) -> RunResult:
     """Run a job, resume it, or read its result.
 
+    A SpecError is raised if the run directory belongs to a job with other settings, and a DataError for images that
+    cannot be used, before any training.
+
     Args:
         job: The job.
         callback: Receiver of progress. Default: none.
@@ -130,8 +130,6 @@ def run_job(
         The result.
 
     Raises:
-        SpecError: The run directory belongs to a job with other settings.
-        DataError: Images cannot be used, before any training; the message names all of them.
         TrainingError: The loss diverged; result.json records the failure.
     """
     callback = CallbackList([LoggingCallback(), *([] if callback is None else [callback])])
@@ -190,7 +188,6 @@ def tune_heads(
 
     Raises:
         SpecError: The jobs cannot run at once.
-        DataError: Images cannot be used; the message names all of them.
     """
     callback, base_job = callback or Callback(), jobs[0]
     for job in jobs:

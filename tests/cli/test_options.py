@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -22,7 +23,7 @@ from vpt.tasks.registry import TASKS
 def test_tune_help_shows_one_group_for_each_task(capsys: pytest.CaptureFixture[str]) -> None:
     vpt("tune", "--help")
     text = capsys.readouterr().out
-    common, _, rest = text.partition("Options of classification:")
+    common, _, rest = text.partition("Options:")[2].partition("Options of classification:")
     classification, _, segmentation = rest.partition("Options of segmentation:")
     assert "--epochs" in classification and "--epochs" not in common + segmentation
     assert "--iterations" in segmentation and "--iterations" not in common + classification
@@ -84,7 +85,7 @@ def test_tune_names_the_next_commands(photos: Path, tmp_path: Path, capsys: pyte
     text = capsys.readouterr().out
     assert f"vpt predict {out} IMAGE" in text
     (command_line,) = re.findall(r"vpt (eval .*)", text)
-    vpt(*command_line.split())
+    vpt(*shlex.split(command_line))
     assert "top-1 100.00 %" in capsys.readouterr().out
 
 

@@ -137,7 +137,7 @@ def test_lack_of_memory_is_said(
     def fail(*args: object, **options: object) -> None:
         raise said
 
-    monkeypatch.setattr("vpt.tuning.tune", fail)
+    monkeypatch.setattr("vpt.tuning.run_job", fail)
     assert code("tune", "digits") == ExitCode.MEMORY
     error = capsys.readouterr().err
     assert "memory ran out" in error and "--batch-size" in error

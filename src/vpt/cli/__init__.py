@@ -65,7 +65,7 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="vpt")
 def app() -> None:
-    """Visual prompt tuning: adapt one frozen vision backbone to any number of image tasks.
+    r"""Visual prompt tuning: adapt one frozen vision backbone to any number of image tasks.
 
     \b
     First steps:
@@ -104,7 +104,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """torch has a class of its own for GPUs alone; what its other allocators raise is told by the words."""
+    """Return True for errors of allocators. Only torch's error for GPUs has a class; others are found by their text."""
     message = str(error).lower()
     phrases = ("out of memory", "can't allocate memory", "not enough memory")
     return isinstance(error, MemoryError) or any(phrase in message for phrase in phrases)

@@ -1,4 +1,4 @@
-"""Progress on the terminal: a live line for people, plain lines for pipes and logs. All of it goes to stderr."""
+"""Progress on stderr: a live line on a terminal, plain lines in pipes and logs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,14 @@ PLAIN_INTERVAL = 30.0  # seconds between plain lines within a long epoch
 
 
 class ConsoleCallback(Callback):
-    """Shows decoding, training with ETA, loss and top-1, and notes. Use as a context manager."""
+    """Callback that prints decoding, training with loss, metric and time left, and notes. Use as a context manager."""
 
     def __init__(self, prefix: str = "") -> None:
+        """Prepare the progress bar.
+
+        Args:
+            prefix: Text before every line. Default: none.
+        """
         self.console = Console(stderr=True, highlight=False)
         self.prefix = prefix
         self._bar = Progress(
@@ -37,6 +42,7 @@ class ConsoleCallback(Callback):
         self._num_epochs = 0
 
     def __enter__(self) -> Self:
+        """Show the progress bar."""
         if self.console.is_terminal:
             self._bar.start()
         return self
@@ -44,19 +50,20 @@ class ConsoleCallback(Callback):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Remove the progress bar."""
         if self.console.is_terminal:
             self._bar.stop()
 
-    def on_note(self, text: str) -> None:
+    def on_note(self, text: str) -> None:  # noqa: D102
         self.console.print(f"note: {text}", markup=False, soft_wrap=True)
 
-    def on_data_progress(self, split: str, done: int, total: int) -> None:
+    def on_data_progress(self, split: str, done: int, total: int) -> None:  # noqa: D102
         if self.console.is_terminal:
             self._update_bar(split, done, total)
         elif done == total:
             self.console.print(f"{self.prefix}{split}: {total} images read", markup=False)
 
-    def on_train_start(
+    def on_train_start(  # noqa: D102
         self, config: TaskConfig, steps_per_epoch: int, completed_epochs: Sequence[EpochMetrics]
     ) -> None:
         self._steps_per_epoch, self._num_epochs = steps_per_epoch, config.num_epochs
@@ -65,7 +72,7 @@ class ConsoleCallback(Callback):
         if completed_epochs:
             self.console.print(f"going on after epoch {len(completed_epochs)} of {config.num_epochs}", markup=False)
 
-    def on_step(self, epoch: int, step: int, loss: float, lr: float) -> None:
+    def on_step(self, epoch: int, step: int, loss: float, lr: float) -> None:  # noqa: D102
         self._completed_steps = (epoch - 1) * self._steps_per_epoch + step
         if self.console.is_terminal:
             self._update_bar(
@@ -77,8 +84,9 @@ class ConsoleCallback(Callback):
         elif time.monotonic() - self._last_printed > PLAIN_INTERVAL:
             self._print_line(f"epoch {epoch}/{self._num_epochs}  step {step}/{self._steps_per_epoch}  loss {loss:.3f}")
 
-    def on_epoch(self, record: EpochMetrics) -> None:
-        text = f"epoch {record.epoch}/{self._num_epochs}  loss {record.train_loss:.3f}  train {100 * record.train_metric:.1f} %"
+    def on_epoch(self, record: EpochMetrics) -> None:  # noqa: D102
+        done = f"epoch {record.epoch}/{self._num_epochs}"
+        text = f"{done}  loss {record.train_loss:.3f}  train {100 * record.train_metric:.1f} %"
         self._print_line(text if record.val_metric is None else f"{text}  val {100 * record.val_metric:.1f} %")
 
     def _print_line(self, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,7 +103,7 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Adapt a frozen backbone to DATA and write one small file.
+    r"""Adapt a frozen backbone to DATA and write one small file.
 
     DATA is a folder of class folders (with or without train/val/test), a folder with VTAB list files, a folder of
     images/ and masks/ (or laid out like CamVid, ADE20K, Cityscapes, VOC), or a built-in task (`vpt list tasks`).
@@ -178,8 +179,9 @@ def _print_summary(result: RunResult) -> None:
             f"{format_duration(result.seconds)} of training, peak memory {format_bytes(result.peak_memory_bytes)}",
         ),
         ("more", describe_outputs(result.run_dir)),
-        ("next", f"vpt predict {result.file} IMAGE"),
-        ("", f"vpt eval {result.file} {result.job['data']} --split {result.eval_split}"),
+        ("next", f"vpt predict {shlex.quote(result.file)} IMAGE"),
+        ("", shlex.join(["vpt", "eval", result.file, result.job["data"], "--split", result.eval_split])),
     ]
     for name, text in lines:
-        console.print(f"{name:<9}{text}", markup=False, soft_wrap=True)
+        printable = text.encode("utf-8", "replace").decode()  # a path may hold bytes of no encoding
+        console.print(f"{name:<9}{printable}", markup=False, soft_wrap=True)

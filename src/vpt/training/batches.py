@@ -1,6 +1,6 @@
-"""Batches: which images, in which order, as a function of the seed and the epoch alone.
+"""Batches of images, in an order that depends on the seed and the epoch alone.
 
-Because nothing depends on what ran before, an epoch that was cut off is simply done again, to the same bits.
+Nothing depends on earlier epochs, so an interrupted epoch can be repeated bit by bit.
 """
 
 from __future__ import annotations
@@ -18,17 +18,19 @@ from torch import Tensor
 from vpt.data.image_inputs import require_uint8
 from vpt.data.preprocessing import Preprocessing
 
-# The side of the images to cut from, as a multiple of the input's: FGVC's 256 px for 224; and where at least half of
-# the area is cut, so much that no cut has to be enlarged.
+# Side of the images that crops are taken from, as a multiple of the input's: 256 px for 224, as FGVC; and for crops of
+# half the area or more, so much that no crop has to be upsampled.
 CROP_SCALE = {"random_crop": 8 / 7, "random_resized_crop": 2**0.5}
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Images in memory (or memory-mapped), with labels.
+    """Images in memory, or memory-mapped, with labels.
 
-    pixels: uint8 (n, 3, side, side), `side` at least the input size. labels: int64 (n,).
-    oversized: the same images, whole and with a longer side, of which `random_resized_crop` cuts; None takes `pixels`.
+    Attributes:
+        pixels: Images, uint8 (n, 3, side, side), with a side of at least the input size.
+        labels: Class of each image, int64 (n,).
+        oversized: The same images, whole and with a longer side, for `random_resized_crop`, or None to crop `pixels`.
     """
 
     pixels: NDArray[np.uint8]
@@ -36,29 +38,55 @@ class Examples:
     oversized: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
+        """Check that the pixels are uint8. A DataError is raised for other arrays."""
         for pixels in (self.pixels, self.oversized):
             if pixels is not None:
                 require_uint8(pixels, "NCHW")
 
     def __len__(self) -> int:
+        """Return the number of images."""
         return len(self.labels)
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """A permutation of n images for one epoch."""
+    """Return a permutation of the images for one epoch.
+
+    Args:
+        n: Number of images.
+        seed: Seed of the run.
+        epoch: Number of the epoch, from 0.
+
+    Returns:
+        The indices, int64 (n,).
+    """
     return np.random.default_rng((seed, epoch)).permutation(n)
 
 
 def iter_batches(indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
-    """Cut into batches; the last may be smaller, no image is left out."""
+    """Split indices into batches. The last one may be smaller.
+
+    Args:
+        indices: The indices.
+        size: Size of a batch.
+
+    Yields:
+        The indices of each batch.
+    """
     for start in range(0, len(indices), size):
         yield indices[start : start + size]
 
 
 class DeviceDataset:
-    """Turns indices into model inputs, on its device: normalized images or, once known, frozen features."""
+    """Examples as model inputs on a device: normalized images, or frozen features once they are computed."""
 
     def __init__(self, examples: Examples, preprocessing: Preprocessing, device: torch.device) -> None:
+        """Prepare examples for a device.
+
+        Args:
+            examples: Images and labels.
+            preprocessing: Preprocessing of the backbone.
+            device: Device of the inputs. A GPU keeps all pixels if they take at most a quarter of its free memory.
+        """
         self.examples = examples
         self.preprocessing = preprocessing
         self.device = device
@@ -69,15 +97,33 @@ class DeviceDataset:
         self._oversized = self._images if examples.oversized is None else _PixelStore(examples.oversized, device)
 
     def __len__(self) -> int:
+        """Return the number of images."""
         return len(self.examples)
 
     def head(self, n: int) -> DeviceDataset:
-        """The first `n` images."""
+        """Return a dataset of the first images.
+
+        Args:
+            n: Number of images.
+
+        Returns:
+            The dataset, without cached features.
+        """
         examples = Examples(self.examples.pixels[:n], self.examples.labels[:n])
         return DeviceDataset(examples, self.preprocessing, self.device)
 
     def inputs(self, indices: NDArray[np.int64], augment: str = "none", rng: Any = None) -> Tensor:
-        """(batch, 3, size, size) normalized, or (batch, d) where features are cached; of views, one of each image."""
+        """Return the model inputs of some images.
+
+        Args:
+            indices: Indices of the images.
+            augment: Name of the augmentation. Default: none.
+            rng: Random generator of the augmentation. Default: none.
+
+        Returns:
+            Normalized images, (batch, 3, size, size), or cached features, (batch, d). Of several cached views of an
+            image, augmentation takes one at random.
+        """
         if self.features is not None and augment != "none" and self.views is not None:
             view_indices = torch.from_numpy(rng.integers(len(self.views), size=len(indices)))
             return self.views[view_indices, torch.from_numpy(indices)]
@@ -90,11 +136,18 @@ class DeviceDataset:
         return self.preprocessing.normalize(pixels)
 
     def targets(self, indices: NDArray[np.int64]) -> Tensor:
-        """Labels (batch,) int64."""
+        """Return the labels of some images.
+
+        Args:
+            indices: Indices of the images.
+
+        Returns:
+            Labels, int64 (batch,).
+        """
         return self.labels[torch.from_numpy(indices)].to(self.device)
 
     def _crop(self, pixels: Tensor, augment: str, rng: Any) -> Tensor:
-        """Random or center crop to the input size, and random flip, for each image; the whole batch on its device."""
+        """Crop each image to the input size, at random or in the center, and flip it at random, on the device."""
         size, n = self.preprocessing.size, len(pixels)
         margin = pixels.shape[-1] - size
         if augment == "none":
@@ -113,7 +166,7 @@ class DeviceDataset:
 
 
 class _PixelStore:
-    """Pixels; on a GPU, where they take no more than a quarter of what is free, they are copied there once."""
+    """Pixels, which are copied to a GPU once if they take at most a quarter of its free memory."""
 
     def __init__(self, pixels: NDArray[np.uint8], device: torch.device) -> None:
         self.pixels = pixels
@@ -122,7 +175,7 @@ class _PixelStore:
         self.on_device = torch.from_numpy(np.array(pixels)).to(device) if fits_on_device else None
 
     def gather(self, indices: NDArray[np.int64]) -> Tensor:
-        """uint8 (batch, 3, side, side) on the device."""
+        """Return pixels, uint8 (batch, 3, side, side), on the device."""
         if self.on_device is not None:
             return self.on_device[torch.from_numpy(indices).to(self.device)]
         pixels = torch.from_numpy(self.pixels[indices])
@@ -130,9 +183,9 @@ class _PixelStore:
 
 
 def _random_resized_crops(pixels: Tensor, size: int, rng: np.random.Generator) -> Tensor:
-    """Of each image (batch, 3, side, side) a part of half to all its area and nearly its shape, scaled to `size`.
+    """Crop half to all of the area of each image (batch, 3, side, side), nearly in its shape, and resize to `size`.
 
-    Half of them are mirrored. uint8, bilinear.
+    Half of the crops are mirrored. The result is uint8, with bilinear interpolation.
     """
     n, sign = len(pixels), np.where(rng.random(len(pixels)) < 0.5, -1.0, 1.0)
     scale, aspect = np.sqrt(rng.uniform(0.5, 1, n)), np.exp(rng.uniform(np.log(0.85), -np.log(0.85), n))

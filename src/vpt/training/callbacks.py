@@ -102,40 +102,40 @@ class CallbackList(Callback):
         """
         self.callbacks = tuple(callbacks)
 
-    def on_note(self, text: str) -> None:
+    def on_note(self, text: str) -> None:  # noqa: D102
         for callback in self.callbacks:
             callback.on_note(text)
 
-    def on_data_progress(self, split: str, done: int, total: int) -> None:
+    def on_data_progress(self, split: str, done: int, total: int) -> None:  # noqa: D102
         for callback in self.callbacks:
             callback.on_data_progress(split, done, total)
 
-    def on_train_start(
+    def on_train_start(  # noqa: D102
         self, config: TaskConfig, steps_per_epoch: int, completed_epochs: Sequence[EpochMetrics]
     ) -> None:
         for callback in self.callbacks:
             callback.on_train_start(config, steps_per_epoch, completed_epochs)
 
-    def on_step(self, epoch: int, step: int, loss: float, lr: float) -> None:
+    def on_step(self, epoch: int, step: int, loss: float, lr: float) -> None:  # noqa: D102
         for callback in self.callbacks:
             callback.on_step(epoch, step, loss, lr)
 
-    def on_epoch(self, record: EpochMetrics) -> None:
+    def on_epoch(self, record: EpochMetrics) -> None:  # noqa: D102
         for callback in self.callbacks:
             callback.on_epoch(record)
 
-    def on_train_end(self, metrics: Mapping[str, float]) -> None:
+    def on_train_end(self, metrics: Mapping[str, float]) -> None:  # noqa: D102
         for callback in self.callbacks:
             callback.on_train_end(metrics)
 
-    def on_run_start(self, index: int, total: int, label: str, seed: int) -> None:
+    def on_run_start(self, index: int, total: int, label: str, seed: int) -> None:  # noqa: D102
         for callback in self.callbacks:
             callback.on_run_start(index, total, label, seed)
 
-    def on_run_end(self, run: Any, record: Any) -> None:
+    def on_run_end(self, run: Any, record: Any) -> None:  # noqa: D102
         for callback in self.callbacks:
             callback.on_run_end(run, record)
 
-    def on_progress(self, done: int, total: int, eta_seconds: float | None) -> None:
+    def on_progress(self, done: int, total: int, eta_seconds: float | None) -> None:  # noqa: D102
         for callback in self.callbacks:
             callback.on_progress(done, total, eta_seconds)

@@ -1,4 +1,4 @@
-"""A checkpoint: all that an epoch leaves to the next. One safetensors file, replaced in one step."""
+"""Checkpoints: everything that an epoch leaves to the next, in one safetensors file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ from vpt.model.tuned_model import TunedModel
 
 
 def save_checkpoint(path: Path, model: TunedModel, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> None:
-    """Write the owned state, the optimizer's, and `progress` (JSON values)."""
+    """Write a checkpoint. The old file or the new one exists at any moment.
+
+    Args:
+        path: The file.
+        model: The model, of which the trainable state is saved.
+        optimizer: The optimizer.
+        progress: JSON values that are saved beside the tensors.
+    """
     tensors = {f"model.{name}": tensor.detach().cpu().clone() for name, tensor in model.trainable_state_dict().items()}
     for index, parameter in enumerate(model.trainable_parameters()):
         for key, value in optimizer.state[parameter].items():
@@ -27,9 +34,18 @@ def save_checkpoint(path: Path, model: TunedModel, optimizer: torch.optim.Optimi
 
 
 def load_checkpoint(path: Path, model: TunedModel, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The inverse of `save_checkpoint`; gives back `progress`.
+    """Load a checkpoint into a model and its optimizer.
 
-    Raises TunedFileError when the file is damaged or of another method.
+    Args:
+        path: The file.
+        model: The model.
+        optimizer: The optimizer.
+
+    Returns:
+        The JSON values of `save_checkpoint`.
+
+    Raises:
+        TunedFileError: The file is damaged, or of another method.
     """
     try:
         with safe_open(path, framework="pt") as file:

@@ -1,8 +1,8 @@
-"""Several processes on one task, by plain `torchrun`.
+"""Data-parallel training of one task in the processes of `torchrun`.
 
-What trains is about a megabyte, so one all-reduce of one flat buffer per step, and two numbers for the log, are all
-there is to synchronise: no wrapper around the model and no further dependency. Each process takes every world-th image
-of the same batch, and the loss is divided by the size of the whole batch, so that two processes compute what one does.
+The trainable parameters take about a megabyte, so one all-reduce of one flat buffer per step is enough, without a
+wrapper around the model. Each process takes every world-size-th image of the same batch, and the loss is divided by the size of
+the whole batch, so that two processes compute the same as one.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def init_process_group() -> None:
-    """Join the group that `torchrun` announces in the environment; without one, do nothing."""
+    """Join the process group that `torchrun` announces in the environment, if there is one."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
 
 
 def rank() -> int:
-    """This process's number; 0 speaks and writes."""
+    """Return the rank of this process. Rank 0 prints and writes."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
@@ -66,12 +66,23 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 
 def local_shard(indices: NDArray[np.int64]) -> NDArray[np.int64]:
-    """This process's share of a batch; may be empty."""
+    """Return this process's shard of a batch.
+
+    Args:
+        indices: Indices of the whole batch.
+
+    Returns:
+        The indices of the shard, possibly none.
+    """
     return indices[rank() :: world_size()]
 
 
 def all_reduce_gradients(parameters: list[nn.Parameter]) -> None:
-    """Sum the gradients over all processes, in one message."""
+    """Sum the gradients over all processes, in one message.
+
+    Args:
+        parameters: The parameters, whose gradients are replaced.
+    """
     if world_size() == 1:
         return
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
@@ -82,7 +93,14 @@ def all_reduce_gradients(parameters: list[nn.Parameter]) -> None:
 
 
 def all_reduce_sum(value: float) -> float:
-    """The sum of a number over all processes."""
+    """Return the sum of a number over all processes.
+
+    Args:
+        value: The number of this process.
+
+    Returns:
+        The sum.
+    """
     if world_size() == 1:
         return value
     total = torch.tensor(value, dtype=torch.float64)

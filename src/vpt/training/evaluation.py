@@ -1,4 +1,4 @@
-"""Evaluation: logits over a set, and the figures read from them."""
+"""Evaluation: logits of a dataset, and the scores computed from them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ from vpt.training.batches import DeviceDataset, iter_batches
 
 @dataclass(frozen=True)
 class Scores:
-    """Figures of one set, all between 0 and 1 but the loss.
+    """Scores of classification on one dataset.
 
-    per_class: recall of each class, NaN where the set has no image of it. confusion: counts, (true, predicted).
+    Attributes:
+        loss: Mean cross-entropy.
+        top1: Top-1 accuracy, between 0 and 1.
+        per_class: Recall of each class, between 0 and 1; NaN for a class without images.
+        confusion: Counts (true, predicted), (classes, classes).
     """
 
     loss: float
@@ -42,7 +46,20 @@ def predict_logits(
     rng: np.random.Generator | None = None,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """Logits (n, classes) on the CPU in float32, of images varied by `augment`, if any. `on_batch` hears (done, n)."""
+    """Compute the logits of a dataset, in eval mode.
+
+    Args:
+        model: Module that maps the inputs of the dataset to logits.
+        dataset: The dataset.
+        batch_size: Images per forward pass. Default: 64.
+        bf16: True runs the forward pass in bf16. Default: False.
+        augment: Name of an augmentation. Default: none.
+        rng: Random generator of the augmentation. Default: none.
+        on_batch: Function that receives the number of finished images and of all images. Default: none.
+
+    Returns:
+        Logits (n, classes), float32 on the CPU.
+    """
     model.eval()
     outputs = []
     done = 0
@@ -56,7 +73,15 @@ def predict_logits(
 
 
 def score_logits(logits: Tensor, labels: Tensor) -> Scores:
-    """logits (n, classes), labels (n,) -> figures. Ties go to the lower class, as argmax has it."""
+    """Compute scores from logits. Ties go to the lower class.
+
+    Args:
+        logits: Logits (n, classes).
+        labels: Labels (n,).
+
+    Returns:
+        The scores.
+    """
     classes = logits.shape[1]
     predicted = logits.argmax(1)
     confusion = torch.bincount(labels * classes + predicted, minlength=classes * classes).view(classes, classes).numpy()

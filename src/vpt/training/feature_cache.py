@@ -1,4 +1,4 @@
-"""What is frozen is computed once: all but the head, or all before the first block that changes in training."""
+"""Frozen outputs, computed once: the features that the head reads, or the inputs of the first modified block."""
 
 from __future__ import annotations
 
@@ -98,9 +98,18 @@ def cache_frozen_features(
 
 
 def class_prototypes(model: TunedModel, examples: Examples, *, cache: Path | None = None) -> Tensor:
-    """The mean feature of each class under the frozen backbone alone, (classes, d) (paper, section 4.3, "init").
+    """Return the mean feature of each class under the frozen backbone alone (paper, section 4.3, "init").
 
-    Raises DataError where a class has no image.
+    Args:
+        model: The model.
+        examples: Training images and labels.
+        cache: Folder that keeps frozen features. Default: none.
+
+    Returns:
+        Prototypes (classes, d).
+
+    Raises:
+        DataError: A class has no image.
     """
     device = next(model.parameters()).device
     frozen = TunedModel(model.backbone, Linear(), model.num_classes).to(device)
@@ -211,14 +220,34 @@ class _InputHook:
 
 
 def compute_features(model: TunedModel, dataset: DeviceDataset, bf16: bool, cache: Path | None) -> Tensor:
-    """What the head reads of every image, (n, d) on the CPU; from `cache`, where it is there, and into it."""
+    """Return the features that the head reads.
+
+    Args:
+        model: The model.
+        dataset: The images.
+        bf16: True runs the forward pass in bf16.
+        cache: Folder that keeps frozen features, or None.
+
+    Returns:
+        Features (n, d) on the CPU.
+    """
     return _load_or_compute(
         cache, _cache_key(model, dataset, bf16), lambda: predict_logits(model.network, dataset, bf16=bf16)
     )
 
 
 def compute_view_features(model: TunedModel, dataset: DeviceDataset, bf16: bool, cache: Path | None) -> Tensor:
-    """The same of every image as it is and of `NUM_VIEWS` random crops of it, (1 + NUM_VIEWS, n, d); alike for all seeds."""
+    """Return the features of every image and of `NUM_VIEWS` random crops of it, which are the same for all seeds.
+
+    Args:
+        model: The model.
+        dataset: The images.
+        bf16: True runs the forward pass in bf16.
+        cache: Folder that keeps frozen features, or None.
+
+    Returns:
+        Features (1 + NUM_VIEWS, n, d) on the CPU, the first those of the whole images.
+    """
 
     def view(number: int) -> Tensor:
         rng = np.random.default_rng((number, len(dataset)))
@@ -232,7 +261,7 @@ def compute_view_features(model: TunedModel, dataset: DeviceDataset, bf16: bool,
 
 
 def _load_or_compute(cache: Path | None, key: str, compute: Callable[[], Tensor]) -> Tensor:
-    """Features from the file in `cache` that bears this key, or computed and written there."""
+    """Return the features of the file with this key in `cache`, or compute and write them."""
     path = None if cache is None else cache / f"features-{key}.safetensors"
     if path is not None and path.exists():
         try:

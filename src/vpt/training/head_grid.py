@@ -23,7 +23,7 @@ from vpt.training.batches import DeviceDataset, Examples, epoch_order, iter_batc
 from vpt.training.config import TaskConfig
 from vpt.training.feature_cache import cache_frozen_features
 from vpt.training.history import EpochMetrics
-from vpt.training.loop import divergence_error, epoch_seed
+from vpt.training.loop import divergence_message, epoch_seed
 from vpt.training.optimizers import OPTIMIZERS
 from vpt.training.stacked_heads import StackedHeads
 
@@ -38,9 +38,12 @@ _FIXED_FIELDS = {"augment": "none", "probe_epochs": 0, "grad_accum_steps": 1}  #
 
 @dataclass(frozen=True)
 class HeadResult:
-    """One point of a grid: its head, one record per epoch, and the error that `train` would have raised, or None.
+    """Result of one configuration of a grid.
 
-    history: `seconds` is the wall time of the whole grid's epoch, shared out evenly. It ends where the loss did.
+    Attributes:
+        head: The trained head.
+        history: Metrics of each epoch, up to a diverging one; `seconds` is an even part of the grid's wall time.
+        error: The error that `train` would raise, or None.
     """
 
     head: nn.Module
@@ -68,10 +71,7 @@ def train_head_grid(
         cache: Folder for frozen features. Default: none.
 
     Returns:
-        The results in the order of the configurations.
-
-    Raises:
-        SpecError: More than the head trains, images are augmented, or configurations differ in other options.
+        The results in the order of the configurations. `check_head_grid` states what is refused.
     """
     check_head_grid(model, configs)
     device = next(model.parameters()).device
@@ -85,11 +85,21 @@ def train_head_grid(
 
 
 def check_head_grid(model: TunedModel, configs: Sequence[TaskConfig]) -> None:
-    """Raise SpecError where these configurations cannot be trained at once."""
+    """Check that configurations can be trained at once.
+
+    Args:
+        model: The model.
+        configs: The configurations.
+
+    Raises:
+        SpecError: More than the head trains, images are augmented, or configurations differ in other options.
+    """
     if not model.only_head_trains:
         raise SpecError(f"{model.method} trains more than a head; a grid of it cannot be trained at once")
     if model.injected_modules:
-        raise SpecError(f"{model.method} hangs something that every seed draws anew; a grid is of heads alone")
+        raise SpecError(
+            f"{model.method} injects modules that every seed initializes differently; a grid is of heads alone"
+        )
     for config in configs:
         if configs[0].replace(**{name: getattr(config.training, name) for name in _VARIABLE_FIELDS}) != config:
             raise SpecError(
@@ -102,7 +112,7 @@ def check_head_grid(model: TunedModel, configs: Sequence[TaskConfig]) -> None:
 
 
 def _group_by_seed(configs: Sequence[TaskConfig]) -> list[list[list[int]]]:
-    """Positions of the configurations as groups of one seed each; what is trained at once has groups of one size."""
+    """Return the positions of the configurations: passes of groups of one size, each group of one seed."""
     by_seed: defaultdict[int, list[int]] = defaultdict(list)
     for position, config in enumerate(configs):
         by_seed[config.training.seed].append(position)
@@ -113,7 +123,7 @@ def _group_by_seed(configs: Sequence[TaskConfig]) -> list[list[list[int]]]:
 
 
 class _GridTrainer:
-    """Groups of one seed each, all with the same number of settings."""
+    """One pass: groups of one seed each, all with the same number of settings."""
 
     def __init__(
         self,
@@ -139,7 +149,7 @@ class _GridTrainer:
         self.steps_per_epoch = math.ceil(len(dataset) / self.base_config.training.batch_size)
 
     def train(self) -> list[HeadResult]:
-        """Group by group, in one row."""
+        """Train all heads and return their results, group by group."""
         flat_configs = [config for group in self.configs for config in group]
         histories: list[list[EpochMetrics]] = [[] for _ in flat_configs]
         errors: list[TrainingError | None] = [None] * len(flat_configs)
@@ -161,9 +171,10 @@ class _GridTrainer:
                 if not all_finite[point] and errors[point] is None:
                     step = int(finite[:, point].int().argmin())
                     loss, lr = float(losses[step, point]), self._lr(config, epoch, step)
-                    errors[point] = divergence_error(
+                    message = divergence_message(
                         loss, epoch, step, self.steps_per_epoch, lr, config.training.learning_rate
                     )
+                    errors[point] = TrainingError(message)
                 if errors[point] is None:
                     lr = self._lr(config, epoch, self.steps_per_epoch - 1)
                     metrics = (mean_losses[point], top1[point], val_loss[point], val_metric[point])
@@ -173,7 +184,7 @@ class _GridTrainer:
         return [HeadResult(*point) for point in zip(heads, histories, errors, strict=True)]
 
     def _epoch(self, epoch: int) -> tuple[Tensor, list[float]]:
-        """The loss of every step, (steps, points), and top-1 on the training images of every point."""
+        """Train one epoch; return the loss of every step, (steps, points), and top-1 in training of every point."""
         device, n, num_settings = self.dataset.device, len(self.dataset), len(self.configs[0])
         seeds = [group[0].training.seed for group in self.configs]
         generators = [torch.Generator().manual_seed(epoch_seed(seed, epoch, 0)) for seed in seeds]
@@ -194,7 +205,7 @@ class _GridTrainer:
 
     @torch.no_grad()
     def _validate(self) -> tuple[list[float | None], list[float | None]]:
-        """Mean loss and top-1 on the validation images of every point; None where there are none."""
+        """Return the mean loss and top-1 on validation images of every point; None without such images."""
         if self.val_dataset is None:
             return [None] * self.lr_scales.numel(), [None] * self.lr_scales.numel()
         features, labels = self.val_dataset.features, self.val_dataset.labels.to(self.dataset.device)
@@ -218,8 +229,10 @@ class _GridTrainer:
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """logits (groups, batch, settings, classes), labels without the classes -> the loss of each image, and the
-    gradient of every head's mean loss. By hand, for a third of the passes over memory that autograd would take.
+    """Return the loss of each image and the gradient of every head's mean loss.
+
+    Logits are (groups, batch, settings, classes), labels (groups, batch, settings). Computed by hand, this takes a
+    third of the passes over memory that autograd takes.
     """
     log_probs = logits.log_softmax(-1)
     positions = labels.unsqueeze(-1)
@@ -229,7 +242,7 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _initial_heads(model: TunedModel, group: Sequence[TaskConfig]) -> list[nn.Module]:
-    """A head for each configuration of one seed: the same one. Drawn once, as seeding is slow beside a copy."""
+    """Return equal heads for the configurations of one seed. One is drawn and copied, as seeding is slow."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(group[0].training.seed)
         head = model.new_head()

@@ -1,6 +1,6 @@
-"""Loggers that people already have, behind one small interface: `tensorboard:FOLDER`, `mlflow:URI`, `wandb:PROJECT`.
+"""Experiment loggers behind one interface: `tensorboard:FOLDER`, `mlflow:URI`, `wandb:PROJECT`.
 
-They are told what vpt records anyway; nothing depends on them. Another one is a class here and a line in LOGGERS.
+They receive what vpt records anyway; no result depends on them. Another logger is a class here and an entry in LOGGERS.
 """
 
 from __future__ import annotations
@@ -26,74 +26,103 @@ Values = Mapping[str, float]
 
 
 class Logger(Protocol):
-    """Is told of runs, one after the other. Steps are epochs, from 1; accuracies are between 0 and 1."""
+    """A logger of runs, one after the other. Steps are epochs, from 1; accuracies are between 0 and 1."""
 
     def begin(self, name: str, config: Mapping[str, Any]) -> None:
-        """A run begins. config: everything that decides its result, as JSON values."""
+        """Start a run.
+
+        Args:
+            name: Name of the run.
+            config: Everything that decides its result, as JSON values.
+        """
 
     def log(self, step: int, values: Values) -> None:
-        """What one epoch gave."""
+        """Log the metrics of an epoch.
+
+        Args:
+            step: Number of the epoch, from 1.
+            values: Metrics by name.
+        """
 
     def end(self, scores: Values) -> None:
-        """The run is over. scores: its last figures; none for a run that failed."""
+        """End the run.
+
+        Args:
+            scores: Final metrics by name; none for a run that failed.
+        """
 
 
 class TensorBoardLogger:
-    """Event files, one folder for each run. log_dir: the folder above them."""
+    """TensorBoard event files, in one folder for each run."""
 
     def __init__(self, log_dir: str) -> None:
+        """Log to a folder.
+
+        Args:
+            log_dir: The folder; "runs" if it is empty.
+        """
         self.log_dir = Path(log_dir or "runs")
         self._writer_class = import_optional("torch.utils.tensorboard", "tensorboard", "TensorBoard").SummaryWriter
 
-    def begin(self, name: str, config: Mapping[str, Any]) -> None:
+    def begin(self, name: str, config: Mapping[str, Any]) -> None:  # noqa: D102
         self._writer = self._writer_class(self.log_dir / re.sub(r'[<>:"|?*\\]', "_", name))  # not in names of Windows
         self._writer.add_text("config", f"```\n{json.dumps(config, indent=1)}\n```")
         self._last_step = 0
 
-    def log(self, step: int, values: Values) -> None:
+    def log(self, step: int, values: Values) -> None:  # noqa: D102
         self._last_step = step
         for key, value in values.items():
             self._writer.add_scalar(key, value, step)
 
-    def end(self, scores: Values) -> None:
+    def end(self, scores: Values) -> None:  # noqa: D102
         self.log(self._last_step, scores)
         self._writer.close()
 
 
 class MLflowLogger:
-    """An MLflow server or folder. tracking_uri: its tracking URI; MLflow's own default where it is empty."""
+    """Runs of an MLflow server or folder."""
 
     def __init__(self, tracking_uri: str) -> None:
+        """Log to MLflow.
+
+        Args:
+            tracking_uri: The tracking URI; MLflow's own default if it is empty.
+        """
         self._mlflow = import_optional("mlflow", "mlflow", "MLflow")
         if tracking_uri:
             self._mlflow.set_tracking_uri(tracking_uri)
 
-    def begin(self, name: str, config: Mapping[str, Any]) -> None:
+    def begin(self, name: str, config: Mapping[str, Any]) -> None:  # noqa: D102
         self._mlflow.start_run(run_name=name)
         self._mlflow.log_params(flatten(config))
 
-    def log(self, step: int, values: Values) -> None:
+    def log(self, step: int, values: Values) -> None:  # noqa: D102
         self._mlflow.log_metrics(dict(values), step=step)
 
-    def end(self, scores: Values) -> None:
+    def end(self, scores: Values) -> None:  # noqa: D102
         self._mlflow.log_metrics(dict(scores))
         self._mlflow.end_run()
 
 
 class WandbLogger:
-    """Weights & Biases. project: the project. Its own settings, such as WANDB_MODE=offline, hold."""
+    """Runs of Weights & Biases. Its own settings, such as WANDB_MODE=offline, apply."""
 
     def __init__(self, project: str) -> None:
+        """Log to a project.
+
+        Args:
+            project: The project; "vpt" if it is empty.
+        """
         self.project = project or "vpt"
         self._wandb = import_optional("wandb", "wandb", "Weights & Biases")
 
-    def begin(self, name: str, config: Mapping[str, Any]) -> None:
+    def begin(self, name: str, config: Mapping[str, Any]) -> None:  # noqa: D102
         self._run = self._wandb.init(project=self.project, name=name, config=dict(config), reinit="finish_previous")
 
-    def log(self, step: int, values: Values) -> None:
+    def log(self, step: int, values: Values) -> None:  # noqa: D102
         self._run.log(dict(values), step=step)
 
-    def end(self, scores: Values) -> None:
+    def end(self, scores: Values) -> None:  # noqa: D102
         self._run.summary.update(dict(scores))
         self._run.finish()
 
@@ -106,9 +135,18 @@ LOGGERS: dict[str, Callable[[str], Logger]] = {
 
 
 def make_logger(text: str) -> Logger:
-    """The logger that a text such as "tensorboard:runs" names.
+    """Return a logger.
 
-    Raises SpecError for an unknown one, VptError where its package is not installed.
+    A VptError is raised if its package is not installed.
+
+    Args:
+        text: Name and target, such as "tensorboard:runs".
+
+    Returns:
+        The logger.
+
+    Raises:
+        SpecError: There is no such logger.
     """
     name, _, target = text.partition(":")
     if name not in LOGGERS:
@@ -117,19 +155,25 @@ def make_logger(text: str) -> Logger:
 
 
 class FailSafeLogger:
-    """A logger that training does not depend on: its first failure is told as a note, and it hears no more."""
+    """A logger whose first failure becomes a note and ends the logging, but not the training."""
 
     def __init__(self, logger: Logger, note: Callable[[str], None]) -> None:
+        """Guard a logger.
+
+        Args:
+            logger: The logger.
+            note: Function that receives the note.
+        """
         self.logger, self.note = logger, note
         self.failed = False
 
-    def begin(self, name: str, config: Mapping[str, Any]) -> None:
+    def begin(self, name: str, config: Mapping[str, Any]) -> None:  # noqa: D102
         self._call_logger(lambda: self.logger.begin(name, config))
 
-    def log(self, step: int, values: Values) -> None:
+    def log(self, step: int, values: Values) -> None:  # noqa: D102
         self._call_logger(lambda: self.logger.log(step, values))
 
-    def end(self, scores: Values) -> None:
+    def end(self, scores: Values) -> None:  # noqa: D102
         self._call_logger(lambda: self.logger.end(scores))
 
     def _call_logger(self, call: Callable[[], None]) -> None:
@@ -143,7 +187,12 @@ class FailSafeLogger:
 
 
 def log_epoch(logger: Logger, epoch: Mapping[str, Any]) -> None:
-    """Pass on one epoch's record; what is not known of it is left out."""
+    """Log the metrics of an epoch that are not None.
+
+    Args:
+        logger: The logger.
+        epoch: Fields of an `EpochMetrics`.
+    """
     values = {key: float(value) for key, value in epoch.items() if key != "epoch" and value is not None}
     logger.log(int(epoch["epoch"]), values)
 
@@ -164,7 +213,7 @@ class LoggerCallback(Callback):
         self.name, self.config = name, config
         self.started = False
 
-    def on_train_start(
+    def on_train_start(  # noqa: D102
         self, config: TaskConfig, steps_per_epoch: int, completed_epochs: Sequence[EpochMetrics]
     ) -> None:
         self.logger.begin(self.name, self.config)
@@ -172,10 +221,10 @@ class LoggerCallback(Callback):
         for epoch in completed_epochs:
             log_epoch(self.logger, asdict(epoch))
 
-    def on_epoch(self, record: EpochMetrics) -> None:
+    def on_epoch(self, record: EpochMetrics) -> None:  # noqa: D102
         log_epoch(self.logger, asdict(record))
 
-    def on_train_end(self, metrics: Mapping[str, float]) -> None:
+    def on_train_end(self, metrics: Mapping[str, float]) -> None:  # noqa: D102
         if self.started:  # a job that was finished before does not train
             self.logger.end(metrics)
         self.started = False

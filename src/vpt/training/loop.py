@@ -109,7 +109,7 @@ def fit(
             distributed.all_reduce_gradients(parameters)
             loss = distributed.all_reduce_sum(loss_sum) / len(indices)
             if not math.isfinite(loss):
-                raise divergence_error(loss, epoch, step, steps_per_epoch, lr, training.learning_rate)
+                raise TrainingError(divergence_message(loss, epoch, step, steps_per_epoch, lr, training.learning_rate))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             total_loss += loss * len(indices)
@@ -185,10 +185,10 @@ def epoch_seed(seed: int, epoch: int, rank: int) -> int:
     return int(np.random.SeedSequence((seed, epoch, rank)).generate_state(1, np.uint64)[0] >> 1)
 
 
-def divergence_error(
+def divergence_message(
     loss: float, epoch: int, step: int, steps_per_epoch: int, lr: float, learning_rate: float
-) -> TrainingError:
-    """Return the error for a loss that is NaN or infinite.
+) -> str:
+    """Return the message for a loss that is NaN or infinite.
 
     Args:
         loss: The loss.
@@ -199,9 +199,9 @@ def divergence_error(
         learning_rate: The configured learning rate.
 
     Returns:
-        The error, with advice.
+        The message, with advice.
     """
-    return TrainingError(
+    return (
         f"the loss became {loss} in epoch {epoch + 1}, step {step + 1} of {steps_per_epoch}, at a learning rate "
         f"of {lr:.3g} (learning_rate {learning_rate:g}); try learning_rate {learning_rate / 10:g}, or a longer warm-up"
     )

@@ -1,6 +1,6 @@
-"""SGD and AdamW for many models at once: each has a learning rate and a weight decay of its own.
+"""SGD and AdamW for many models at once, each with a learning rate and a weight decay of its own.
 
-The same arithmetic as torch's optimizers, on weights whose first two dimensions, (groups, settings), number the models.
+The arithmetic is that of torch's optimizers, on weights whose first two dimensions, (groups, settings), are the models.
 """
 
 from __future__ import annotations
@@ -13,16 +13,27 @@ from torch import Tensor
 
 
 class StackedOptimizer(ABC):
-    """weights: each (groups, settings, ...). weight_decay: (groups, settings)."""
+    """Base of the optimizers of many models."""
 
     def __init__(self, weights: Sequence[Tensor], weight_decay: Tensor) -> None:
+        """Create the state of the optimizer.
+
+        Args:
+            weights: Weights, each (groups, settings, ...).
+            weight_decay: Weight decay of each model, (groups, settings).
+        """
         self.weights = weights
         self.weight_decay = weight_decay
         self.steps = 0
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor], lrs: Tensor) -> None:
-        """One step. gradients: one per weight, of its shape. lrs: (groups, settings)."""
+        """Update the weights in place.
+
+        Args:
+            gradients: Gradient of each weight, of its shape.
+            lrs: Learning rate of each model, (groups, settings).
+        """
         self.steps += 1
         for index, (weight, gradient) in enumerate(zip(self.weights, gradients, strict=True)):
             broadcast_shape = (*lrs.shape, *[1] * (weight.dim() - 2))
@@ -33,9 +44,15 @@ class StackedOptimizer(ABC):
 
 
 class SGD(StackedOptimizer):
-    """With momentum 0.9."""
+    """SGD with momentum 0.9."""
 
     def __init__(self, weights: Sequence[Tensor], weight_decay: Tensor) -> None:
+        """Create the momentum buffers.
+
+        Args:
+            weights: Weights, each (groups, settings, ...).
+            weight_decay: Weight decay of each model, (groups, settings).
+        """
         super().__init__(weights, weight_decay)
         self.momentum_buffers = [torch.zeros_like(weight) for weight in weights]
 
@@ -48,9 +65,15 @@ class SGD(StackedOptimizer):
 
 
 class AdamW(StackedOptimizer):
-    """With torch's defaults: betas 0.9 and 0.999, epsilon 1e-8."""
+    """AdamW with torch's defaults: betas 0.9 and 0.999, epsilon 1e-8."""
 
     def __init__(self, weights: Sequence[Tensor], weight_decay: Tensor) -> None:
+        """Create the moment estimates.
+
+        Args:
+            weights: Weights, each (groups, settings, ...).
+            weight_decay: Weight decay of each model, (groups, settings).
+        """
         super().__init__(weights, weight_decay)
         self.exp_avgs = [torch.zeros_like(weight) for weight in weights]
         self.exp_avg_sqs = [torch.zeros_like(weight) for weight in weights]

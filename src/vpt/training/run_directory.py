@@ -57,6 +57,9 @@ class MetricsRecorder(Callback):
 def open_run(job: Job, callback: Callback, *, overwrite: bool = False) -> RunResult | None:
     """Open the run directory of a job in all its processes.
 
+    A SpecError is raised if the directory belongs to a job with other settings, or if a file or folder that is no run
+    is in the way.
+
     Args:
         job: The job.
         callback: Receiver of notes.
@@ -64,10 +67,6 @@ def open_run(job: Job, callback: Callback, *, overwrite: bool = False) -> RunRes
 
     Returns:
         The result of the job if it is finished, or None.
-
-    Raises:
-        SpecError: The run directory belongs to a job with other settings, or a file or folder that is no run is in
-            the way.
     """
     environment.keep_freed_memory()
     distributed.init_process_group()

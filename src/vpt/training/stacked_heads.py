@@ -1,6 +1,6 @@
 """Many heads of one shape as one batched model.
 
-Heads come in groups. Those of a group read the same inputs and draw the same dropout masks, as runs of one seed do.
+The heads of a group read the same inputs and draw the same dropout masks, as runs of one seed do.
 """
 
 from __future__ import annotations
@@ -17,12 +17,17 @@ State = dict[str, Tensor]
 
 
 class StackedHeads:
-    """The weights of groups x settings heads, each (groups, settings, ...), and what they compute at once.
-
-    Raises UnsupportedError where a head has a layer that is not known here.
-    """
+    """Heads of groups x settings models, whose weights are stacked, each (groups, settings, ...)."""
 
     def __init__(self, heads: Sequence[Sequence[nn.Module]]) -> None:
+        """Stack the weights of heads.
+
+        Args:
+            heads: The heads of each group, all of one shape.
+
+        Raises:
+            UnsupportedError: A head has a layer that cannot be stacked.
+        """
         self.heads = heads
         self.layers = _named_layers(heads[0][0])
         for _, layer in self.layers:
@@ -38,9 +43,14 @@ class StackedHeads:
         self.weights = [self.state[name].requires_grad_() for name, _ in heads[0][0].named_parameters()]
 
     def __call__(self, x: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
-        """(groups, batch, d) -> logits (groups, batch, settings, classes).
+        """Compute the logits of all heads.
 
-        generators: one per group, for dropout; with them the heads are in training.
+        Args:
+            x: Features (groups, batch, d).
+            generators: Random generator of dropout of each group in training, or None in evaluation. Default: None.
+
+        Returns:
+            Logits (groups, batch, settings, classes).
         """
         x = x.unsqueeze(2)  # the same for all settings, until a layer makes them differ
         for prefix, layer in self.layers:
@@ -52,7 +62,7 @@ class StackedHeads:
 
     @torch.no_grad()
     def unstack(self) -> None:
-        """Give every head its weights and statistics."""
+        """Copy the weights and statistics back into every head."""
         for group_index, group in enumerate(self.heads):
             for setting_index, head in enumerate(group):
                 head.load_state_dict({name: tensor[group_index, setting_index] for name, tensor in self.state.items()})
@@ -93,7 +103,7 @@ def _norm(layer: nn.BatchNorm1d, params: State, x: Tensor, generators: Sequence[
     return (x - mean) * (var + layer.eps).rsqrt() * params["weight"].unsqueeze(1) + params["bias"].unsqueeze(1)
 
 
-# What many copies of a layer compute at once: the class it is, or comes from -> its form.
+# Class of a layer, or a base of it -> the function that computes many copies of the layer at once.
 _LAYER_FUNCTIONS: dict[type[nn.Module] | None, LayerFunction] = {
     nn.Linear: _linear,
     nn.ReLU: _relu,
@@ -107,6 +117,6 @@ def _layer_type(layer: nn.Module) -> type[nn.Module] | None:
 
 
 def _named_layers(head: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The layers of a head in order, with the prefix of their weights' names."""
+    """Return the layers of a head in order, with the prefix of the names of their weights."""
     children = list(head.named_children())
     return [(f"{name}.", layer) for name, layer in children] if isinstance(head, nn.Sequential) else [("", head)]

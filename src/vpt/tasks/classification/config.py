@@ -61,11 +61,7 @@ class ClassificationConfig(TaskConfig):
     options_class: ClassVar[type[TaskOptions]] = ClassificationOptions
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            SpecError: A value is out of range.
-        """
+        """Check the values. A SpecError is raised for a value out of range."""
         check_choices(self, {"augment": ("none", "flip", "random_crop", "random_resized_crop")})
         check_counts(self, "epochs")
         check_not_negative(self, "warmup_epochs", "probe_epochs", "probe_weight_decay")

@@ -1,4 +1,4 @@
-"""Using a tuned file: classify images, or measure it on labeled ones."""
+"""Prediction and evaluation of classification models."""
 
 from __future__ import annotations
 
@@ -44,7 +44,17 @@ class Prediction:
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
-    """Images named one by one, and all images below the folders among `paths`, sorted."""
+    """Find image files.
+
+    Args:
+        paths: Image files and folders.
+
+    Returns:
+        The files, and all images below the folders, sorted.
+
+    Raises:
+        DataError: A path does not exist, or a folder holds no image.
+    """
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
@@ -74,10 +84,18 @@ def predict(
     on_image: Callable[[int, int], None] | None = None,
     on_note: Callable[[str], None] | None = None,
 ) -> list[Prediction]:
-    """Classify image files, in order. Classes are named as the model's, or by their number.
+    """Classify image files. A DataError names every image that cannot be read.
 
-    skip_corrupt: leave unreadable images out. on_note: told of each of them, and of what else is odd.
-    Raises DataError naming every image that cannot be read.
+    Args:
+        model: The model.
+        images: The image files.
+        top: Number of classes to name. Default: 5.
+        skip_corrupt: True leaves unreadable images out. Default: False.
+        on_image: Function that receives the number of finished images and of all images. Default: none.
+        on_note: Function that receives notes about images. Default: none.
+
+    Returns:
+        A prediction for each image, in order. Classes without names are named by their number.
     """
     model.require_classifier("vpt.tasks.classification.prediction.predict")
     split = Split(tuple(images), np.zeros(len(images), dtype=np.int64))
@@ -104,10 +122,20 @@ def evaluate(
     on_image: Callable[[int, int], None] | None = None,
     on_note: Callable[[str], None] | None = None,
 ) -> Scores:
-    """Measure `model` on one split of a dataset. Classes are matched by name, not by number.
+    """Score a model on one split of a dataset. Classes are matched by name.
 
-    skip_corrupt: leave unreadable images out. on_note: told of each of them, and of what else is odd.
-    Raises DataError when the split is empty or holds a class the model does not know.
+    A DataError is raised if the split is empty or holds a class that the model does not know.
+
+    Args:
+        model: The model.
+        data: The dataset.
+        split: Name of the split. Default: "test".
+        skip_corrupt: True leaves unreadable images out. Default: False.
+        on_image: Function that receives the number of finished images and of all images. Default: none.
+        on_note: Function that receives notes about images. Default: none.
+
+    Returns:
+        The scores.
     """
     with _split_dataset(model, data, split, skip_corrupt, on_image, on_note) as dataset:
         return score_logits(predict_logits(model, dataset), dataset.labels)
@@ -116,10 +144,21 @@ def evaluate(
 def evaluate_ensemble(
     models: Sequence[TunedModel], data: Dataset, split: str = "test", *, skip_corrupt: bool = False
 ) -> Scores:
-    """Measure models as one: the mean of their probabilities decides (paper, appendix, ensembling).
+    """Score an ensemble by the mean of its probabilities (paper, appendix, ensembling).
 
-    Prompt sets of one kind answer in one forward pass; other models one after the other. skip_corrupt: leave unreadable
-    images out. Raises as `evaluate` does, and SpecError where the models do not know the same classes.
+    Prompts of one kind share a forward pass; other models run one after the other. Errors are also those of `evaluate`.
+
+    Args:
+        models: The models.
+        data: The dataset.
+        split: Name of the split. Default: "test".
+        skip_corrupt: True leaves unreadable images out. Default: False.
+
+    Returns:
+        The scores.
+
+    Raises:
+        SpecError: The models do not know the same classes.
     """
     if len({(model.num_classes, model.classes) for model in models}) > 1:
         raise SpecError("the models do not know the same classes, so their answers have no mean")
@@ -140,7 +179,7 @@ def _split_dataset(
     on_image: Callable[[int, int], None] | None = None,
     on_note: Callable[[str], None] | None = None,
 ) -> Iterator[DeviceDataset]:
-    """One split of a dataset, with labels as the model numbers them."""
+    """Return one split of a dataset, with the labels of the model."""
     model.require_classifier("vpt.tasks.classification.prediction.evaluate")
     selected = data.splits[split]
     if not len(selected):

@@ -35,7 +35,7 @@ def train(
     """Train the trainable parameters of a classification model.
 
     With a checkpoint, an interrupted run resumes from its last epoch. On the CPU its result is bit-identical to that of
-    an uninterrupted run.
+    an uninterrupted run. Errors are those of `vpt.training.fit`.
 
     Args:
         model: The model, on its device.
@@ -48,10 +48,6 @@ def train(
 
     Returns:
         The metrics of each epoch.
-
-    Raises:
-        TrainingError: The loss is NaN or infinite.
-        TunedFileError: The checkpoint is damaged, or of another configuration or method.
     """
     callback = callback or Callback()
     resumed = checkpoint is not None and checkpoint.exists()

@@ -69,11 +69,7 @@ class SegmentationConfig(TaskConfig):
     options_class: ClassVar[type[TaskOptions]] = SegmentationOptions
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            SpecError: A value is out of range.
-        """
+        """Check the values. A SpecError is raised for a value out of range."""
         check_counts(self, "iterations", "eval_every")
         check_choices(self, _CHOICES)
 

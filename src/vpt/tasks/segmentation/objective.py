@@ -112,9 +112,17 @@ class SegmentationObjective:
 
 
 def cross_entropy(logits: Tensor, masks: Tensor, weights: Tensor | None = None) -> Tensor:
-    """The sum over images of each image's (weighted) mean over its pixels with a class; (batch, classes, h, w).
+    """Return the sum over images of each image's weighted mean cross-entropy.
 
-    A mean by image, not by batch: the micro-batches of an accumulated batch then add up to the whole.
+    The mean is by image, not by batch, so that the micro-batches of a batch add up to the whole.
+
+    Args:
+        logits: Logits (batch, classes, height, width).
+        masks: Classes or IGNORE_INDEX, int64 (batch, height, width).
+        weights: Weight of each class. Default: 1.
+
+    Returns:
+        The sum, a scalar.
     """
     losses = F.cross_entropy(logits, masks, weights, ignore_index=IGNORE_INDEX, reduction="none").flatten(1).sum(1)
     valid = masks != IGNORE_INDEX
@@ -123,7 +131,15 @@ def cross_entropy(logits: Tensor, masks: Tensor, weights: Tensor | None = None) 
 
 
 def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """The sum over images of 1 - mean soft Dice over the classes that the image holds (Milletari et al., 2016)."""
+    """Return the sum over images of 1 - the mean soft Dice of the classes in the image (Milletari et al., 2016).
+
+    Args:
+        logits: Logits (batch, classes, height, width).
+        masks: Classes or IGNORE_INDEX, int64 (batch, height, width).
+
+    Returns:
+        The sum, a scalar.
+    """
     valid = (masks != IGNORE_INDEX).unsqueeze(1)
     probabilities = logits.softmax(1) * valid
     one_hot = F.one_hot(masks.where(masks != IGNORE_INDEX, 0), logits.shape[1]).permute(0, 3, 1, 2) * valid
@@ -134,7 +150,14 @@ def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def median_frequency_weights(pixel_counts: NDArray[np.int64]) -> Tensor:
-    """Median frequency over own frequency (Eigen and Fergus, 2015), 0 for a class without pixels."""
+    """Return class weights: median frequency over own frequency (Eigen and Fergus, 2015), 0 for an absent class.
+
+    Args:
+        pixel_counts: Number of pixels of each class.
+
+    Returns:
+        Weights, float32 (classes,).
+    """
     frequencies = pixel_counts / max(1, pixel_counts.sum())
     present = frequencies > 0
     weights = np.divide(np.median(frequencies[present]), frequencies, out=np.zeros(len(frequencies)), where=present)

@@ -1,4 +1,4 @@
-"""Using a tuned segmentation file: masks and overlays of images, and figures on labeled ones."""
+"""Prediction and evaluation of segmentation models."""
 
 from __future__ import annotations
 
@@ -64,7 +64,18 @@ def predict_masks(
 ) -> list[SegmentationOutput]:
     """Write NAME.mask.png (class numbers, with a palette) and NAME.overlay.png (with a legend) for each image.
 
-    Raises DataError for images that cannot be read or that share a name, before anything is written.
+    Args:
+        model: The model.
+        images: The image files.
+        out_dir: Folder of the files.
+        inference: Scales and flips that are averaged. Default: one scale.
+        on_image: Function that receives the number of finished images and of all images. Default: none.
+
+    Returns:
+        The files that were written for each image.
+
+    Raises:
+        DataError: Images cannot be read or share a name. Nothing is written then.
     """
     names = [image.stem for image in images]
     errors = [f"{path}: another image is also named {path.stem}" for path in images if names.count(path.stem) > 1]
@@ -102,7 +113,21 @@ def evaluate_masks(
     *,
     on_image: Callable[[int, int], None] | None = None,
 ) -> PixelScores:
-    """Measure `model` on one split of a out_dir. Raises DataError where it has other classes or no such split."""
+    """Score a model on one split of a dataset.
+
+    Args:
+        model: The model.
+        dataset: The dataset.
+        split: Name of the split. Default: "test".
+        inference: Scales and flips that are averaged. Default: one scale.
+        on_image: Function that receives the number of finished images and of all images. Default: none.
+
+    Returns:
+        The scores.
+
+    Raises:
+        DataError: The dataset has other classes, or no such split.
+    """
     if split not in dataset.splits:
         raise DataError(f"{dataset.name} has no {split} images; it has {', '.join(dataset.splits)}")
     if model.num_classes != len(dataset.classes) or (model.classes or dataset.classes) != dataset.classes:
@@ -114,7 +139,15 @@ def evaluate_masks(
 
 
 def indexed_mask(mask: NDArray[np.uint16], colors: NDArray[np.uint8]) -> Image.Image:
-    """Classes (height, width) as an index image with its palette; of more than 256 classes, as 16-bit gray."""
+    """Return a mask as an indexed image with a palette, or as 16-bit gray for more than 256 classes.
+
+    Args:
+        mask: Class numbers (height, width).
+        colors: Color of each class, (classes, 3).
+
+    Returns:
+        The image.
+    """
     if len(colors) > 256:
         return Image.fromarray(mask)
     image = Image.fromarray(mask.astype(np.uint8))
@@ -125,7 +158,17 @@ def indexed_mask(mask: NDArray[np.uint16], colors: NDArray[np.uint8]) -> Image.I
 def draw_overlay(
     image: NDArray[np.uint8], mask: NDArray[np.uint16], classes: Sequence[str], colors: NDArray[np.uint8]
 ) -> Image.Image:
-    """An image (height, width, 3) under half-clear colors; beside it what they stand for, the commonest first."""
+    """Draw an image under half-transparent colors of its mask, with a legend beside it, most frequent class first.
+
+    Args:
+        image: The image, uint8 (height, width, 3).
+        mask: Class numbers (height, width).
+        classes: Names of the classes.
+        colors: Color of each class, (classes, 3).
+
+    Returns:
+        The drawing.
+    """
     blended = (0.45 * image + 0.55 * colors[mask]).round().astype(np.uint8)
     counts = np.bincount(mask.flatten(), minlength=len(classes))
     present = [k for k in np.argsort(-counts, kind="stable") if counts[k] > 0]

@@ -1,4 +1,4 @@
-"""Figures of segmentation, all read from one confusion matrix of pixels."""
+"""Scores of segmentation, all computed from one confusion matrix of pixels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ from vpt.data.mask_labels import IGNORE_INDEX
 
 
 def confusion_matrix(predicted: Tensor, mask: Tensor, classes: int) -> Tensor:
-    """Counts of pixels (true, predicted), int64 (classes, classes), of any two tensors of one shape; IGNORE_INDEX left out."""
+    """Count pixels by true and predicted class. Pixels of IGNORE_INDEX are left out.
+
+    Args:
+        predicted: Predicted classes, of any shape.
+        mask: True classes, of the same shape.
+        classes: Number of classes.
+
+    Returns:
+        Counts (true, predicted), int64 (classes, classes).
+    """
     valid = mask != IGNORE_INDEX
     pairs = mask[valid].long() * classes + predicted[valid].long()
     return torch.bincount(pairs.flatten(), minlength=classes * classes).view(classes, classes)
@@ -21,7 +30,11 @@ def confusion_matrix(predicted: Tensor, mask: Tensor, classes: int) -> Tensor:
 
 @dataclass(frozen=True)
 class PixelScores:
-    """confusion: counts of pixels (true, predicted). A class neither there nor predicted has no IoU (NaN)."""
+    """Scores of a confusion matrix. A class that neither occurs nor is predicted has the IoU NaN.
+
+    Attributes:
+        confusion: Counts of pixels (true, predicted), int64 (classes, classes).
+    """
 
     confusion: NDArray[np.int64]
 
@@ -40,5 +53,5 @@ class PixelScores:
 
     @property
     def pixel_accuracy(self) -> float:
-        """Share of pixels that are right."""
+        """Fraction of correct pixels."""
         return float(self.confusion.trace() / max(1, self.confusion.sum()))

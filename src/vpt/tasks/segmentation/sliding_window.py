@@ -1,4 +1,4 @@
-"""Inference at the original size: scales, flips, and a window that slides over larger images."""
+"""Inference at the original size: scales, flips, and a sliding window over larger images."""
 
 from __future__ import annotations
 
@@ -18,9 +18,13 @@ from vpt.model.tuned_model import TunedModel
 
 @dataclass(frozen=True)
 class InferenceConfig:
-    """scales: the short side, as multiples of the model's input. flip: average with the mirrored image.
+    """Options of inference.
 
-    overlap: of neighboring windows, as a share of their side. batch_size: windows at once.
+    Attributes:
+        scales: Lengths of the short side that are averaged, as multiples of the model's input size.
+        flip: True averages with the mirrored image.
+        overlap: Overlap of neighboring windows, as a fraction of their side.
+        batch_size: Windows per forward pass.
     """
 
     scales: tuple[float, ...] = (1.0,)
@@ -29,6 +33,11 @@ class InferenceConfig:
     batch_size: int = 8
 
     def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            SpecError: A value is out of range.
+        """
         if not self.scales or not all(0 < scale < math.inf for scale in self.scales):
             raise SpecError(f"scales are {self.scales}; give one or more numbers above 0")
         if not 0 <= self.overlap < 1:
@@ -40,10 +49,17 @@ _MAX_PROBABILITIES = 2**25  # probabilities at once: 128 MB
 
 @torch.inference_mode()
 def predict_rows(model: TunedModel, image: Tensor, inference: InferenceConfig) -> Iterator[tuple[slice, Tensor]]:
-    """An image, uint8 (3, height, width) -> its rows, some at a time, and their probabilities (classes, rows, width).
+    """Predict an image, some rows at a time, averaged over scales and flips.
 
-    They are averaged over scales and flips. What is held at once does not grow with the image, but for the classes'
-    logits at the size that the model sees.
+    The memory does not grow with the image, except for the logits at the size that the model sees.
+
+    Args:
+        model: The model.
+        image: The image, uint8 (3, height, width).
+        inference: Options of inference.
+
+    Yields:
+        A slice of rows, and their probabilities (classes, rows, width).
     """
     preprocessing, device = model.backbone.preprocessing, next(model.parameters()).device
     height, width = size = image.shape[-2:]
@@ -63,12 +79,21 @@ def predict_rows(model: TunedModel, image: Tensor, inference: InferenceConfig) -
 
 
 def predict_classes(model: TunedModel, image: Tensor, inference: InferenceConfig) -> Tensor:
-    """An image, uint8 (3, height, width) -> the class of each of its pixels, int64 (height, width) on the CPU."""
+    """Predict the class of each pixel.
+
+    Args:
+        model: The model.
+        image: The image, uint8 (3, height, width).
+        inference: Options of inference.
+
+    Returns:
+        Classes, int64 (height, width) on the CPU.
+    """
     return torch.cat([probabilities.argmax(0).cpu() for _, probabilities in predict_rows(model, image, inference)])
 
 
 def _upsample_rows(logits: Tensor, size: Sequence[int], rows: range) -> Tensor:
-    """Some rows of `upsample(logits, size)`: (1, classes, rows, width). To rounding, if they are not all of them."""
+    """Return some rows of `upsample(logits, size)`, (1, classes, rows, width), to rounding."""
     height, width = size
     if len(rows) == height:
         return upsample(logits, size)
@@ -82,9 +107,17 @@ def _upsample_rows(logits: Tensor, size: Sequence[int], rows: range) -> Tensor:
 
 
 def sliding_window_logits(model: TunedModel, image: Tensor, inference: InferenceConfig) -> Tensor:
-    """A normalized image (1, 3, height, width) of any size -> logits (1, classes, height, width).
+    """Compute logits with a sliding window, averaged where windows overlap.
 
-    They are averaged where windows overlap. What is smaller than a window is filled up with the mean color: 0.
+    An image that is smaller than a window is padded with the mean color, 0.
+
+    Args:
+        model: The model.
+        image: A normalized image, (1, 3, height, width).
+        inference: Options of inference.
+
+    Returns:
+        Logits (1, classes, height, width).
     """
     side = model.backbone.preprocessing.size
     height, width = image.shape[-2:]
@@ -106,7 +139,16 @@ def sliding_window_logits(model: TunedModel, image: Tensor, inference: Inference
 
 
 def window_starts(length: int, side: int, overlap: float) -> list[int]:
-    """Where windows of `side` begin along `length`: evenly spread, overlapping by at least `overlap`."""
+    """Return the evenly spread positions of windows along one axis.
+
+    Args:
+        length: Length of the axis in pixels.
+        side: Side of a window in pixels.
+        overlap: Minimal overlap of neighboring windows, as a fraction of their side.
+
+    Returns:
+        The first pixel of each window.
+    """
     if length <= side:
         return [0]
     steps = math.ceil((length - side) / max(1, side * (1 - overlap)))
