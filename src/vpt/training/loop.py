@@ -150,7 +150,7 @@ def backward(model: TunedModel, loss_sum: Tensor, count: int, batch_size: int) -
     Returns:
         The sum of the losses, penalty included.
     """
-    penalty = getattr(model, "penalty", lambda: None)()
+    penalty = model.penalty()
     if penalty is not None:
         loss_sum = loss_sum + penalty * count
     (loss_sum / batch_size).backward()
