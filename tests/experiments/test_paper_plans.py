@@ -33,8 +33,8 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 Image.new("RGB", (9, 9), (40 * i, len(part), len(name))).save(path)
             (folder / f"{part}.txt").write_text("\n".join(rows))
         published = {"train": 4, "validation": 2, "test": test}
-        given = replace(TASKS["flowers"].cut, first=None)
-        small[name] = replace(TASKS[name], classes=2, published=published, cut=given)
+        given = replace(TASKS["flowers"].split_spec, limits=None)
+        small[name] = replace(TASKS[name], classes=2, published_sizes=published, split_spec=given)
     monkeypatch.setitem(BENCHMARKS, "vtab", (small["dtd"],))
     monkeypatch.setitem(BENCHMARKS, "fgvc", (small["cub"],))
     return tmp_path / "data"

@@ -65,7 +65,7 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="vpt")
 def app() -> None:
-    r"""Visual prompt tuning: adapt one frozen vision backbone to any number of image tasks.
+    """Visual prompt tuning: adapt one frozen vision backbone to any number of image tasks.
 
     \b
     First steps:

@@ -49,7 +49,7 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    r"""Run the ablation NAME of the paper on DATA; without a NAME, list them.
+    """Run the ablation NAME of the paper on DATA; without a NAME, list them.
 
     The same command resumes an interrupted series. --lr, --optimizer and --weight-decay are for the base and its
     variants; other methods that a series compares train with their own.

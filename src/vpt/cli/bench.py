@@ -18,7 +18,7 @@ _DATA = click.option("--data", type=_OUT, help="Folder with the prepared tasks o
 
 @click.group()
 def command() -> None:
-    r"""Compare methods over many tasks, after the paper's protocol.
+    """Compare methods over many tasks, after the paper's protocol.
 
     A PLAN is a TOML file, or the name of one that comes with vpt: smoke, demo, vtab, fgvc, paper-table1. The
     settings of each method are selected on val, the test set is read once, and every run leaves a record. `run` resumes
@@ -36,7 +36,7 @@ def command() -> None:
 @_DATA
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan(plan: str, data: Path | None, as_json: bool) -> None:
-    r"""Estimate the cost of PLAN: runs, time and disk space.
+    """Estimate the cost of PLAN: runs, time and disk space.
 
     \b
     vpt bench plan smoke
@@ -93,7 +93,7 @@ def run(
     data: Path | None,
     logger: str | None,
 ) -> None:
-    r"""Do the missing runs of PLAN. The same command resumes; several may share a folder.
+    """Do the missing runs of PLAN. The same command resumes; several may share a folder.
 
     \b
     vpt bench run smoke --out smoke/ --workers 2
@@ -144,7 +144,7 @@ def _make_executor(workers: int | None, executor_spec: str | None, cpus: float |
 @click.argument("folder", type=_OUT)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(folder: Path, as_json: bool) -> None:
-    r"""Show the progress of the comparison in FOLDER.
+    """Show the progress of the comparison in FOLDER.
 
     \b
     vpt bench status smoke/
@@ -160,7 +160,7 @@ def status(folder: Path, as_json: bool) -> None:
 @click.option("--csv", type=_FILE, help="The CSV file [default: stdout].")
 @click.option("--parquet", type=_FILE, help="A Parquet file.")
 def export(folder: Path, csv: Path | None, parquet: Path | None) -> None:
-    r"""Write every run in FOLDER as a row.
+    """Write every run in FOLDER as a row.
 
     \b
     vpt bench export smoke/ --csv runs.csv
@@ -181,7 +181,7 @@ def export(folder: Path, csv: Path | None, parquet: Path | None) -> None:
 @click.argument("folder", type=_OUT)
 @click.argument("sql")
 def query(folder: Path, sql: str) -> None:
-    r"""Answer a SELECT statement about the runs in FOLDER, as CSV.
+    """Answer a SELECT statement about the runs in FOLDER, as CSV.
 
     The table is `runs`; its columns are those of `vpt bench export`.
 
@@ -198,7 +198,7 @@ def query(folder: Path, sql: str) -> None:
 @click.argument("folder", type=_OUT)
 @click.option("--out", type=_OUT, help="Folder of the report [default: FOLDER/report].")
 def report(folder: Path, out: Path | None) -> None:
-    r"""Write the tables and charts of FOLDER: report.html, report.md, and each table as CSV and LaTeX.
+    """Write the tables and charts of FOLDER: report.html, report.md, and each table as CSV and LaTeX.
 
     \b
     vpt bench report smoke/

@@ -30,7 +30,7 @@ def command(
     weights: Path | None,
     device: str,
 ) -> None:
-    r"""Draw the features of labeled images in two dimensions (t-SNE), before and after tuning FILE.
+    """Draw the features of labeled images in two dimensions (t-SNE), before and after tuning FILE.
 
     DATA is what `vpt tune` takes. The points are also written as a table (.csv) beside the picture.
 

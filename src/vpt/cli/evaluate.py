@@ -49,7 +49,7 @@ def command(
     as_json: bool,
     **_: Any,
 ) -> None:
-    r"""Measure a tuned FILE on labeled images. DATA is what `vpt tune` takes.
+    """Measure a tuned FILE on labeled images. DATA is what `vpt tune` takes.
 
     \b
     vpt eval photos.safetensors photos/

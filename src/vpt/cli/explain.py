@@ -19,7 +19,7 @@ from vpt.cli.common_options import backbone_option, weights_option
 def command(
     file: Path, image: Path, out: Path | None, block: int | None, backbone: str | None, weights: Path | None
 ) -> None:
-    r"""Draw where a tuned FILE looks in IMAGE, beside its frozen backbone, and what goes to and from the prompts.
+    """Draw where a tuned FILE looks in IMAGE, beside its frozen backbone, and what goes to and from the prompts.
 
     Attention shows what a block reads, not what decides the answer.
 

@@ -12,7 +12,7 @@ import click
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(file: Path, as_json: bool) -> None:
-    r"""Print what a tuned FILE says of itself. Only its header is read.
+    """Print what a tuned FILE says of itself. Only its header is read.
 
     \b
     vpt inspect photos.safetensors

@@ -15,7 +15,7 @@ _WIDTH = 40  # characters of the name column
 @click.argument("pattern", default="")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(what: str, pattern: str, as_json: bool) -> None:
-    r"""List methods, backbones or tasks (built-in ones and those of benchmarks) whose names match PATTERN.
+    """List methods, backbones or tasks (built-in ones and those of benchmarks) whose names match PATTERN.
 
     \b
     vpt list methods

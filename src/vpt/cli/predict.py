@@ -35,7 +35,7 @@ def command(
     as_json: bool,
     **_: Any,
 ) -> None:
-    r"""Classify IMAGES (files or whole folders) with a tuned FILE; or, of a segmentation, write masks and overlays.
+    """Classify IMAGES (files or whole folders) with a tuned FILE; or, of a segmentation, write masks and overlays.
 
     \b
     vpt predict photos.safetensors new.jpg

@@ -15,7 +15,7 @@ import click
 @click.option("--head", help="Classify every pixel, with this head: setr_pup, linear, fpn(channels=64), ...")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(backbone: str, method: str, classes: int, image_size: int | None, head: str | None, as_json: bool) -> None:
-    r"""Show where METHOD is injected into BACKBONE, and count parameters. No weights are loaded.
+    """Show where METHOD is injected into BACKBONE, and count parameters. No weights are loaded.
 
     \b
     vpt summary vit_base_patch16_224 "vpt(length=100)" --classes 6

@@ -103,7 +103,7 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    r"""Adapt a frozen backbone to DATA and write one small file.
+    """Adapt a frozen backbone to DATA and write one small file.
 
     DATA is a folder of class folders (with or without train/val/test), a folder with VTAB list files, a folder of
     images/ and masks/ (or laid out like CamVid, ADE20K, Cityscapes, VOC), or a built-in task (`vpt list tasks`).
