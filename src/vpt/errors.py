@@ -1,6 +1,7 @@
-"""Every error vpt raises on purpose. Each says what happened, with the value, and what to do.
+"""Errors that vpt raises on purpose.
 
-`exit_code` is what the command line returns for it; the codes follow `ExitCode`.
+Each message says what was given, why it cannot be used, and what to do. The class attribute `exit_code` is the exit
+code of the command line for that error.
 """
 
 from __future__ import annotations
@@ -9,64 +10,64 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What a `vpt` command returns to the shell."""
+    """Exit codes of the `vpt` command."""
 
     OK = 0
-    FAILED = 1  # something broke that vpt did not foresee
-    USAGE = 2  # the command line or a method's text is wrong
-    DATA = 3  # images, labels or lists are wrong
+    FAILED = 1  # an unexpected error
+    USAGE = 2  # an invalid command line or method
+    DATA = 3  # invalid images, labels or lists
     BACKBONE = 4  # a backbone or its weights cannot be used
-    UNSUPPORTED = 5  # a method does not fit this backbone
+    UNSUPPORTED = 5  # a method does not support the backbone
     TUNED_FILE = 6  # a tuned file is damaged, altered, or belongs to another backbone
     TRAINING = 7  # training diverged
     STORAGE = 8  # a file could not be written
-    MEMORY = 9  # memory ran out, of the machine or of its GPU
+    MEMORY = 9  # the machine or its GPU is out of memory
     INTERRUPTED = 130  # Ctrl-C; the same command resumes
 
 
 class VptError(Exception):
-    """Base of all errors raised on purpose; catch this one to catch them all."""
+    """Base class of all errors that vpt raises on purpose."""
 
     exit_code: ExitCode = ExitCode.FAILED
 
 
 class SpecError(VptError, ValueError):
-    """The text of a method or an option cannot be read, or a value is out of range."""
+    """The text of a method or an option that cannot be read, or a value out of range."""
 
     exit_code = ExitCode.USAGE
 
 
 class DataError(VptError, ValueError):
-    """Images, labels or lists that cannot be used; names every fault at once."""
+    """Images, labels or lists that cannot be used. The message names every fault."""
 
     exit_code = ExitCode.DATA
 
 
 class BackboneError(VptError, ValueError):
-    """A backbone is unknown or its weights do not fit."""
+    """An unknown backbone, or weights that do not fit it."""
 
     exit_code = ExitCode.BACKBONE
 
 
 class UnsupportedError(VptError, ValueError):
-    """A method finds no place to hang on this backbone, or what it hung never ran."""
+    """A method that does not support the backbone, or an injected module that never ran."""
 
     exit_code = ExitCode.UNSUPPORTED
 
 
 class TunedFileError(VptError, ValueError):
-    """A tuned file is truncated, altered, of an unknown version, or made for another backbone."""
+    """A tuned file that is truncated, altered, of an unknown version, or made for another backbone."""
 
     exit_code = ExitCode.TUNED_FILE
 
 
 class TrainingError(VptError, ArithmeticError):
-    """Training diverged: the loss became NaN or infinite."""
+    """A training run that diverged: the loss is NaN or infinite."""
 
     exit_code = ExitCode.TRAINING
 
 
 class StorageError(VptError, OSError):
-    """A file could not be written: the disk is full or the folder is read-only."""
+    """A file that cannot be written because the disk is full or the folder is read-only."""
 
     exit_code = ExitCode.STORAGE

@@ -91,7 +91,7 @@ def test_links_to_folders_are_followed(draw, tmp_path_factory):
 
 def test_missing_from_test_is_a_note(draw):
     dataset = load_dataset(draw(*files("train/a", "train/b", "test/a")))
-    assert dataset.notes == ("test has no image of 1 class: 'b'; the test accuracy leaves that out",)
+    assert dataset.notes == ("test has no image of 1 class: 'b'; the test accuracy does not cover it",)
 
 
 def test_equal_bytes_across_parts_are_a_note(draw):
@@ -157,7 +157,7 @@ def test_an_empty_test_folder(draw):
 
 
 def test_one_class_only(draw):
-    assert "one class only, 'a' (2 images)" in refusal(draw("a/1.png", "a/2.png"))
+    assert "only one class, 'a' (2 images)" in refusal(draw("a/1.png", "a/2.png"))
 
 
 @pytest.mark.parametrize("split_name", ["val", "test"])
@@ -181,7 +181,7 @@ def test_two_folders_for_one_part(draw):
 
 
 def test_a_folder_of_data_sets(draw):
-    assert "holds whole data sets" in refusal(draw("one/train/a/1.png", "two/train/a/1.png"))
+    assert "contains whole datasets" in refusal(draw("one/train/a/1.png", "two/train/a/1.png"))
 
 
 def test_a_closed_folder(draw, close_path):

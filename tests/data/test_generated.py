@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vpt.data import synthetic
+from vpt.data import synthetic_scenes
 from vpt.data.drawing import BALL, HEART, KITE, NONE, Scene, render
 from vpt.data.synthetic import TASKS, generate, generate_splits
 from vpt.errors import DataError
@@ -41,7 +41,7 @@ def test_parts_share_no_image(task):
 
 
 def test_count_is_the_number_of_balls():
-    scene, labels = synthetic.count_scene(300, np.random.default_rng(0))
+    scene, labels = synthetic_scenes.count_scene(300, np.random.default_rng(0))
     assert ((scene.kind == BALL).sum(axis=1) == labels + 1).all()
     there = scene.kind != NONE
     gap = np.hypot(scene.x[:, :, None] - scene.x[:, None], scene.y[:, :, None] - scene.y[:, None])
@@ -51,14 +51,14 @@ def test_count_is_the_number_of_balls():
 
 
 def test_position_is_the_column_of_the_heart():
-    scene, labels = synthetic.position_scene(300, np.random.default_rng(0))
+    scene, labels = synthetic_scenes.position_scene(300, np.random.default_rng(0))
     hearts = scene.kind == HEART
     assert (hearts.sum(axis=1) == 1).all()
     assert (np.floor(scene.x[hearts] * len(TASKS["position"].classes)) == labels).all()
 
 
 def test_orientation_is_where_the_kite_points():
-    scene, labels = synthetic.orientation_scene(300, np.random.default_rng(0))
+    scene, labels = synthetic_scenes.orientation_scene(300, np.random.default_rng(0))
     kites = scene.kind == KITE
     assert (kites.sum(axis=1) == 1).all()
     assert (np.round(scene.angle[kites] / 45) % 8 == labels).all()
@@ -74,9 +74,9 @@ def test_a_kite_is_slim_towards_its_tip(angle, side):
 
 
 def test_distance_is_the_range_of_the_nearest():
-    scene, labels, distance, horizon = synthetic.distance_scene(300, np.random.default_rng(0))
+    scene, labels, distance, horizon = synthetic_scenes.distance_scene(300, np.random.default_rng(0))
     nearest = distance.min(axis=1)
-    steps = np.log(nearest / synthetic.NEAR) / np.log(synthetic.FAR / synthetic.NEAR) * synthetic.RANGES
+    steps = np.log(nearest / synthetic_scenes.NEAR) / np.log(synthetic_scenes.FAR / synthetic_scenes.NEAR) * synthetic_scenes.RANGES
     assert (np.floor(steps) == labels).all()
     foot = scene.y + scene.radius  # what stands nearer meets the plain lower in the picture
     assert (foot.argmax(axis=1) == distance.argmin(axis=1)).all()

@@ -88,7 +88,7 @@ def test_numbers_where_folders_do_not_name_the_classes(draw):
     (root / "train.txt").write_text("images/1.png 0\nimages/2.png 1\n")
     dataset = load_dataset(root, val_fraction=0, test_fraction=0)
     assert dataset.classes == ("0", "1")
-    assert "called by their numbers" in dataset.notes[0]
+    assert "named by number" in dataset.notes[0]
 
 
 def test_all_faulty_lines_at_once(root):
@@ -111,8 +111,8 @@ def test_all_faulty_lines_at_once(root):
         "train.txt line 4: a negative label: '-1' after 'train/cat/2.png'",
         "train.txt line 5: not a whole number: 'x'",
         "train.txt line 6: not a whole number: '1.0'",
-        "train.txt line 7: 'train/cat/0.png' stands already in line 1\n",
-        "train.txt line 8: 'train/cat/0.png' stands already in line 1, with label 0 there and 1 here",
+        "train.txt line 7: 'train/cat/0.png' is already in line 1\n",
+        "train.txt line 8: 'train/cat/0.png' is already in line 1, with label 0 there and 1 here",
         "test.txt line 1: 'train/cat/0.png' has label 1, but 0 in train.txt line 1",
     ):
         assert fault in text
@@ -129,12 +129,12 @@ def test_many_faults_are_counted(root):
     [
         (
             [1, 2],
-            "largest label is 2, so there should be 3 classes, but the lists use 2 labels; without any image: 0",
+            "largest label is 2, which means 3 classes, but the lists use 2 labels; without any image: 0",
         ),
         ([1, 2], "subtract 1"),
         ([0, 3], "without any image: 1, 2. Number the classes from 0"),
         ([0, 10**30], "without any image: 1, 2, 3, 4, 5, ..."),
-        ([0, 0], "one class only, 'cat'"),
+        ([0, 0], "only one class, 'cat'"),
     ],
 )
 def test_labels_with_gaps(draw, labels, reason):
@@ -148,7 +148,7 @@ def test_a_test_class_that_train_lacks(draw):
     root = draw(*IMAGES, "test/emu/1.png")
     write(root, "train.txt", TRAIN)
     (root / "test.txt").write_text("test/cat/0.png 0\ntest/emu/1.png 2\n")
-    assert "1 class of test without any image in train to learn from:\n  'emu' (1 image)" in refusal(root)
+    assert "1 class of test without any image in train:\n  'emu' (1 image)" in refusal(root)
 
 
 def test_a_class_in_val_alone_is_a_note(draw):

@@ -97,7 +97,7 @@ def test_killed_and_resumed_gives_the_same_bytes(tmp_path: Path) -> None:
     kept = {path: path.stat().st_mtime_ns for path in half.rglob("*.jpg")}
     assert len(kept) == 7
     for reader in (load_dataset, check_folder):
-        with pytest.raises(DataError, match="is not prepared to its end"):
+        with pytest.raises(DataError, match="is not complete"):
             reader(half)
     prepare_task(task, place / "out", source)
     assert all(path.stat().st_mtime_ns == when for path, when in kept.items())  # what was there is not made again

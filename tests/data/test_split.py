@@ -68,7 +68,7 @@ def test_trainval_restores_the_images():
         (np.zeros((2, 8, 8, 3)), [0, 1], "float64"),
         (np.zeros((2, 3, 8, 8), np.uint8), [0, 1], "height, width, 3"),
         (np.zeros((2, 8, 8, 3), np.uint8), [0], "one label and one name per image"),
-        (np.zeros((2, 8, 8, 3), np.uint8), [0.5, 1], "whole numbers"),
+        (np.zeros((2, 8, 8, 3), np.uint8), [0.5, 1], "integers"),
     ],
 )
 def test_splits_that_do_not_fit(images, labels, reason):
@@ -79,7 +79,7 @@ def test_splits_that_do_not_fit(images, labels, reason):
 @pytest.mark.parametrize("label", [-1, 2])
 def test_labels_without_a_class(label):
     split = Split(np.zeros((1, 8, 8, 3), np.uint8), np.array([label]))
-    with pytest.raises(DataError, match="labels run from 0 to 1"):
+    with pytest.raises(DataError, match="labels are 0 to 1"):
         Dataset("d", ("a", "b"), split, Split(), Split())
 
 

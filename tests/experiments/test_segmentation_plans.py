@@ -188,5 +188,5 @@ def test_sets_without_test_masks_are_scored_on_val_when_told(tmp_path: Path) -> 
 
 def test_a_folder_without_masks_is_named(tmp_path: Path) -> None:
     (tmp_path / "squares" / "a").mkdir(parents=True)
-    with pytest.raises(DataError, match="no segmentation folder"):
+    with pytest.raises(DataError, match="not a segmentation folder"):
         load_experiment(changed(tmp_path, tmp_path))

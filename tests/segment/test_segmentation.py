@@ -18,8 +18,9 @@ from vpt import attach, inspect, load
 from vpt.backbones import Backbone
 from vpt.cli import main
 from vpt.data.joint_augmentation import JointAugmentation
+from vpt.data.mask_files import load_pair
 from vpt.data.mask_labels import IGNORE_INDEX, LABEL_SCHEMES, palette
-from vpt.data.segmentation_folder import load_pair, load_segmentation_dataset
+from vpt.data.segmentation_folder import load_segmentation_dataset
 from vpt.errors import DataError, ExitCode, SpecError
 from vpt.methods import parse_method
 from vpt.tasks.segmentation import SegmentationConfig, SegmentationObjective
@@ -377,7 +378,7 @@ def test_an_ignored_id_is_ignored_also_where_a_class_would_have_it(tmp_path):
 def test_more_classes_than_can_be_told_apart_are_refused(tmp_path):
     mask = np.zeros((16, 16), np.uint16)
     mask[4:] = 300
-    with pytest.raises(DataError, match=r"301 classes, .*255 can be told apart"):
+    with pytest.raises(DataError, match=r"301 classes, .*the maximum is 255"):
         load_segmentation_dataset(scene(tmp_path, mask))
     assert load_segmentation_dataset(tmp_path, ignore_index=300).classes == ("0",)
 

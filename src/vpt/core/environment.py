@@ -1,4 +1,4 @@
-"""What a figure was measured on."""
+"""Hardware, package versions, memory and energy of the machine that runs a job."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ _POWERCAP = Path("/sys/class/powercap")
 
 
 def describe() -> dict[str, Any]:
-    """Hardware and versions, as JSON values."""
+    """Return the hardware and the package versions.
+
+    Returns:
+        Values that JSON can hold: processor, cores, threads, gpus, system and versions.
+    """
     gpus = (
         [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     )
@@ -36,11 +40,18 @@ def describe() -> dict[str, Any]:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Highest memory use so far in bytes: of the GPU if `device` is one, else of this process; 0 where unknown."""
+    """Return the peak memory use so far.
+
+    Args:
+        device: A CUDA device for GPU memory allocated by PyTorch; any other device for memory of this process.
+
+    Returns:
+        Bytes, or 0 if the system does not report them.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count what the process was before it began, as a copy of its parent
+    if status.exists():  # getrusage also counts the parent's memory, which a forked process starts with
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM"):
                 return int(line.split()[1]) * 1024
@@ -53,7 +64,11 @@ def peak_memory(device: torch.device) -> int:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Let `peak_memory` count from here on, where the system can do that: on a GPU, and for a process on Linux."""
+    """Reset the peak that `peak_memory` reports, on CUDA devices and on Linux.
+
+    Args:
+        device: The device whose peak is reset.
+    """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
@@ -62,9 +77,16 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def energy_joules(device: torch.device) -> float | None:
-    """What the device has used since some moment in the past, in joules, whoever used it; None where it does not tell.
+    """Return the energy that a device has used since an arbitrary start.
 
-    A GPU tells through NVML (the package nvidia-ml-py), processors through Linux's powercap, often to root alone.
+    GPUs report it through NVML (package nvidia-ml-py). Processors report it through the Linux power capping framework,
+    often to root only. All processes on the device are included.
+
+    Args:
+        device: A CUDA device for that GPU; any other device for the processors.
+
+    Returns:
+        Joules, or None if the device does not report its energy.
     """
     if device.type == "cuda":
         try:
@@ -82,10 +104,10 @@ def energy_joules(device: torch.device) -> float | None:
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep the memory it frees, where its allocator is glibc's; elsewhere, do nothing.
+    """Keep freed memory in this process instead of returning it to the system, if the C library is glibc.
 
-    By default glibc hands large blocks back to the system, and each training step on a CPU fetches its activations
-    anew, page by page.
+    By default glibc returns large blocks to the system. Each training step on a CPU then requests its activations
+    again, page by page.
     """
     trim_threshold, mmap_max = -1, -4  # names of malloc.h
     with suppress(OSError, AttributeError, TypeError):
@@ -104,7 +126,11 @@ def _cpu_name() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decides a result."""
+    """Return the versions of the packages that affect results.
+
+    Returns:
+        Package name to version.
+    """
     return {
         "vpt": __version__,
         "torch": torch.__version__,

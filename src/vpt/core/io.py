@@ -1,4 +1,4 @@
-"""Writing files so that a crash, a kill or a full disk never leaves half a file behind."""
+"""Atomic file writes: a crash, a kill or a full disk never leaves a partial file."""
 
 from __future__ import annotations
 
@@ -13,20 +13,29 @@ from vpt.errors import StorageError
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write `content` to `path`: the old file or the new one is there at any moment, never a part of one."""
+    """Replace a file in one step.
+
+    Args:
+        path: The file to write. Missing parent folders are created.
+        content: The new content.
+    """
     write_atomic_with(path, lambda tmp: _write_and_sync(tmp, content), size=len(content))
 
 
 def write_atomic_with(path: Path, write: Callable[[Path], None], size: int | None = None) -> None:
-    """Let `write` fill a temporary file beside `path`, then put it in place in one step.
+    """Let a function write a temporary file, then move it to its final path in one step.
 
-    size: expected bytes, only for the message when the disk is full.
-    Raises StorageError when the disk is full, the folder cannot be written, or `path` is a device; `path` is then as it
-    was.
+    Args:
+        path: The file to write. Missing parent folders are created.
+        write: Called with the path of the temporary file, which is in the same folder.
+        size: Expected size in bytes, for the error message of a full disk.
+
+    Raises:
+        StorageError: The disk is full, the folder cannot be written, or `path` is a device. `path` is unchanged.
     """
     tmp: Path | None = None
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise StorageError(f"{path} is no ordinary file but a device or the like; choose another place")
+        raise StorageError(f"{path} is not a regular file; choose another path")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
@@ -38,23 +47,32 @@ def write_atomic_with(path: Path, write: Callable[[Path], None], size: int | Non
     except StorageError:
         raise
     except OSError as error:
-        raise storage_error(path, error, size) from error
+        raise StorageError(describe_write_error(path, error, size)) from error
     finally:
         if tmp is not None:
             tmp.unlink(missing_ok=True)
 
 
-def storage_error(path: Path, error: OSError, size: int | None = None) -> StorageError:
-    """The message for a file that could not be written."""
+def describe_write_error(path: Path, error: OSError, size: int | None = None) -> str:
+    """Return the message of the `StorageError` for a file that could not be written.
+
+    Args:
+        path: The file.
+        error: The reason.
+        size: Size of the file in bytes.
+
+    Returns:
+        The message, with the free space if the disk is full.
+    """
     needs = f" (it needs {size / 1e6:.1f} MB)" if size else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         folder = next(parent for parent in (path.parent, *path.parents) if parent.exists())
         free = shutil.disk_usage(folder).free / 1e6
-        return StorageError(
-            f"the disk is full: {path}{needs} could not be written, {free:.1f} MB are free; "
-            "free some space and give the same command again, nothing written before is lost"
+        return (
+            f"{path}{needs} could not be written: the disk is full, {free:.1f} MB are free; "
+            "free some space and run the same command again, earlier files are kept"
         )
-    return StorageError(f"{path}{needs} could not be written: {error.strerror or error}; choose another place")
+    return f"{path}{needs} could not be written: {error.strerror or error}; choose another path"
 
 
 def _write_and_sync(path: Path, content: bytes) -> None:

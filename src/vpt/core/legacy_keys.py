@@ -69,11 +69,14 @@ _CHOSEN_BY_USERS = frozenset({"per_class", "scores", "versions"})
 
 
 def upgrade(kind: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of parsed file contents with today's keys and values, at any depth.
+    """Return a copy of parsed file contents with current keys and values, at any depth.
 
     Args:
         kind: A key of the table of files, such as "job" or "result".
         mapping: Parsed contents. Keys that are current already stay; a renamed key wins over a current one.
+
+    Returns:
+        The upgraded copy.
     """
     keys = _KEYS[kind]
     renamed: dict[str, Any] = {}
@@ -106,7 +109,14 @@ def upgrade_result(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def upgrade_method(text: str) -> str:
-    """Return the text of a method, such as `vpt(form=exact) + bias`, with today's fields and values."""
+    """Return the text of a method with current fields and values.
+
+    Args:
+        text: A method, such as `vpt(form=exact) + bias`.
+
+    Returns:
+        The same method, such as `vpt(impl=kv) + bias`.
+    """
 
     def renamed(match: re.Match[str]) -> str:
         old, equals, quote, value = match.groups()
@@ -127,7 +137,14 @@ def _upgrade_value(kind: str, key: str, value: Any) -> Any:
 
 
 def upgrade_run_record(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of the record of a benchmark run, as format 1 has it, in the form of format 2."""
+    """Return a copy of the record of a benchmark run in format 2.
+
+    Args:
+        record: A record in format 1.
+
+    Returns:
+        The upgraded copy.
+    """
     config = {"crop_version" if key == "crops" else key: value for key, value in record["config"].items()}
     training = upgrade("plan_file", config.pop("recipe"))
     stage = _STAGES.get(record["stage"], record["stage"])
@@ -144,7 +161,14 @@ def upgrade_run_record(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def upgrade_experiment(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of a resolved plan, as plan.json holds it, with today's keys and values."""
+    """Return a copy of a resolved plan with current keys and values.
+
+    Args:
+        values: The contents of plan.json.
+
+    Returns:
+        The upgraded copy.
+    """
     if "entries" not in values:
         return dict(values)
     methods = [
@@ -172,7 +196,14 @@ def upgrade_experiment(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def upgrade_plan_file(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of the tables of a plan file with today's keys and values. What is no table stays as it is."""
+    """Return a copy of the tables of a plan file with current keys and values.
+
+    Args:
+        values: Parsed TOML. Values that are not tables are unchanged.
+
+    Returns:
+        The upgraded copy.
+    """
     upgraded = {"training" if key == "recipe" else key: value for key, value in values.items()}
     for key in ("training", "segmentation"):
         if key in upgraded:

@@ -1,4 +1,4 @@
-"""Packages that only some users need: imported where they are used, and missed with a word on how to get them."""
+"""Imports of packages that only some features need."""
 
 from __future__ import annotations
 
@@ -9,11 +9,24 @@ from vpt.errors import VptError
 
 
 def import_optional(module: str, extra: str, purpose: str) -> Any:
-    """The module, imported. Raises VptError, which names the extra, where it is not installed."""
+    """Import a module of an optional package.
+
+    Args:
+        module: Dotted name of the module.
+        extra: The extra of this distribution that installs the package.
+        purpose: The feature that needs the package, for the error message.
+
+    Returns:
+        The imported module.
+
+    Raises:
+        VptError: The package is not installed. The message names the extra.
+        ModuleNotFoundError: The package is installed, but a module that it imports is not.
+    """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != module.partition(".")[0]:
-            raise  # it is there, and broken
+            raise  # the package is installed, but broken
         package = module.partition(".")[0]
         raise VptError(f'{purpose} needs {package}, which is not installed; pip install "vpt[{extra}]"') from error

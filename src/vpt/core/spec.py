@@ -1,7 +1,7 @@
-"""Spec strings: `vpt(length=10, depth="deep")` as text and as an object.
+"""Spec strings such as `vpt(length=10, depth="deep")`, parsed into dataclass instances and formatted back.
 
-The same text names a method on the command line, in files, in tables and inside a tuned file. It looks like a
-Python call and is read as data: names, keywords and literals, never evaluated.
+A spec names a method on the command line, in files, in tables and in tuned files. It has the syntax of a Python call
+and is parsed as data: names, keywords and literals. It is never evaluated.
 """
 
 from __future__ import annotations
@@ -19,15 +19,24 @@ from vpt.errors import SpecError
 
 T = TypeVar("T")
 
-# What Python's parser and literal_eval raise, by their documentation, for text of any kind.
+# The documented errors of ast.parse and ast.literal_eval for arbitrary text.
 _PARSE_ERRORS = (SyntaxError, ValueError, TypeError, MemoryError, RecursionError)
 
 
 def parse(text: str, registry: Mapping[str, type[T]]) -> T:
-    """Read `name(field=value, ...)`, or a bare `name`, into the dataclass that `catalogue` has under that name.
+    """Parse `name(field=value, ...)` or a bare `name` into an instance of the dataclass of that name.
 
-    Bare words count as strings, so `depth=deep` needs no quotes (handy in a shell).
-    Raises SpecError with the fields that exist, and the nearest one, when the text does not fit.
+    Bare words are strings: `depth=deep` needs no quotes.
+
+    Args:
+        text: The spec.
+        registry: Name to dataclass.
+
+    Returns:
+        An instance of `registry[name]`.
+
+    Raises:
+        SpecError: The text cannot be read, or a name, field or value is not valid. The message lists the valid ones.
     """
     try:
         tree = ast.parse(text.strip(), mode="eval").body
@@ -56,7 +65,14 @@ def parse(text: str, registry: Mapping[str, type[T]]) -> T:
 
 
 def split_terms(text: str) -> list[str]:
-    """The parts of a sum, `a(x=1) + b`, in order; a text that cannot be read is left whole for `parse` to explain."""
+    """Split a sum such as `a(x=1) + b` into its terms.
+
+    Args:
+        text: One or more specs joined by `+`.
+
+    Returns:
+        The terms in order. Text that cannot be read is returned as a single term, for `parse` to report.
+    """
     try:
         tree: ast.expr = ast.parse(text.strip(), mode="eval").body
     except _PARSE_ERRORS:
@@ -69,7 +85,16 @@ def split_terms(text: str) -> list[str]:
 
 
 def format_spec(spec: Any, name: str, *, full: bool = False) -> str:
-    """The text of a dataclass instance: fields that differ from their default, or every field when `full`."""
+    """Return the spec of a dataclass instance.
+
+    Args:
+        spec: The instance.
+        name: Its name in the registry.
+        full: Include fields that have their default value. Default: False.
+
+    Returns:
+        The spec, such as `vpt(length=10)`.
+    """
     arguments = []
     for field in _init_fields(type(spec)):
         value = getattr(spec, field.name)
@@ -88,7 +113,6 @@ def _init_fields(cls: type) -> list[dataclasses.Field[Any]]:
 
 
 def _source_text(text: str, node: ast.expr) -> str:
-    """What the user wrote there."""
     return ast.get_source_segment(text.strip(), node) or text
 
 
@@ -110,7 +134,7 @@ def _literal(node: ast.expr, text: str) -> Any:
 
 
 def _check_type(value: Any, hint: Any, location: str) -> Any:
-    """`value` if it has the type the field asks for; an int may stand for a float."""
+    """Return a value converted to the type of its field. An int is accepted for a float."""
     if typing.get_origin(hint) is typing.Literal:
         choices = typing.get_args(hint)
         if value not in choices:

@@ -1,4 +1,4 @@
-"""What must hold of the classes of a dataset, whatever layout it was read from."""
+"""Checks of the classes of a dataset, for every folder layout."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from vpt.errors import DataError
 
 
 def check_classes(root: Path, counts: Mapping[str, Mapping[str, int]]) -> None:
-    """Raise DataError unless train has two classes and every class of the other splits.
+    """Check that train has at least two classes and every class of the other splits.
 
-    counts: split ("train", "val", "test") -> class name -> images.
+    Args:
+        root: The data folder, for the error message.
+        counts: Split ("train", "val", "test") to class name to number of images.
+
+    Raises:
+        DataError: A class is missing from train, or train has only one class.
     """
     train = counts["train"]
     for split_name, split_counts in counts.items():
@@ -25,24 +30,31 @@ def check_classes(root: Path, counts: Mapping[str, Mapping[str, int]]) -> None:
                 for name, text in zip(unknown, describe_counts(unknown), strict=True)
             ]
             raise DataError(
-                f"{root}: {pluralize(len(unknown), 'class')} of {split_name} without any image in train to learn from:"
+                f"{root}: {pluralize(len(unknown), 'class')} of {split_name} without any image in train:"
                 f"{bullets(described)}\n"
                 f"put some of these images into train, remove the class from {split_name}, or correct its name"
             )
     if len(train) == 1:
         (only_class,) = describe_counts(train)
         raise DataError(
-            f"{root} has one class only, {only_class}; a classifier needs two or more: one folder for each class. "
-            "If that folder is itself a data set, give its path"
+            f"{root} has only one class, {only_class}; a classifier needs at least two: add one folder per class. "
+            "If that folder is itself a dataset, give its path"
         )
 
 
 def class_notes(dataset: Dataset) -> tuple[str, ...]:
-    """Classes that train or a non-empty test lacks: allowed, but the figures will not speak of them."""
+    """Return notes about classes that train or a non-empty test split does not contain.
+
+    Args:
+        dataset: The dataset.
+
+    Returns:
+        One note per split with missing classes.
+    """
     notes = []
     for split_name, consequence in (
-        ("train", "learned only where train and val are used together"),
-        ("test", "the test accuracy leaves that out"),
+        ("train", "learned only if train and val are used together"),
+        ("test", "the test accuracy does not cover it"),
     ):
         split = dataset.splits[split_name]
         missing = [repr(dataset.classes[k]) for k in (split.class_counts(len(dataset.classes)) == 0).nonzero()[0]]

@@ -1,4 +1,4 @@
-"""What every reader returns: images that are not decoded yet, their labels, and the splits they belong to."""
+"""Datasets as every reader returns them: images that are not decoded yet, labels, and splits."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from vpt.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One split of a dataset: `images[i]` is of class `labels[i]` and is called `names[i]` in messages.
+    """One split of a dataset. `images[i]` has class `labels[i]` and is called `names[i]` in messages.
 
-    images: paths of image files, or a uint8 array (n, height, width, 3), red, green, blue.
-    labels: int64 array (n,), each an index into `Dataset.classes`.
-    names: n texts; left out, the paths or the positions. A seeded cut depends on them, not on the order.
+    Args:
+        images: Paths of image files, or a uint8 RGB array (n, height, width, 3). Default: no images.
+        labels: Integer array (n,) of indices into `Dataset.classes`, stored as int64.
+        names: One text per image. Default: the paths, or "image 0" and so on. A seeded split depends on the names, not
+            on the order of the images.
 
-    Raises DataError when the lengths, the shape or the type do not fit together.
+    Raises:
+        DataError: The lengths, shapes or types do not match.
     """
 
     images: tuple[Path, ...] | NDArray[np.uint8] = ()
@@ -28,9 +31,10 @@ class Split:
     names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        """Check and convert the fields."""
         labels = np.asarray(self.labels)
         if labels.size and labels.dtype.kind not in "iu":
-            raise DataError(f"labels are {labels.dtype}; give whole numbers, 0 for the first class")
+            raise DataError(f"labels are {labels.dtype}; give integers, starting with 0 for the first class")
         object.__setattr__(self, "labels", labels.astype(np.int64))
         if isinstance(self.images, np.ndarray):
             require_uint8(self.images, "NHWC")
@@ -46,10 +50,18 @@ class Split:
             )
 
     def __len__(self) -> int:
+        """Return the number of images."""
         return len(self.labels)
 
     def select(self, indices: NDArray[np.int64]) -> Split:
-        """The images at these positions, in this order."""
+        """Return the images at some indices.
+
+        Args:
+            indices: Indices of images, int64 (k,).
+
+        Returns:
+            A split with these images, in this order.
+        """
         if isinstance(self.images, np.ndarray):
             images: tuple[Path, ...] | NDArray[np.uint8] = self.images[indices]
         else:
@@ -57,7 +69,17 @@ class Split:
         return Split(images, self.labels[indices], tuple(self.names[i] for i in indices))
 
     def concat(self, other: Split) -> Split:
-        """This split followed by the other; both hold paths, or both hold arrays of one size."""
+        """Return this split followed by another one.
+
+        Args:
+            other: A split of the same form: paths, or arrays of the same image size.
+
+        Returns:
+            The combined split.
+
+        Raises:
+            DataError: The two splits have different forms or image sizes.
+        """
         if not len(self) or not len(other):
             return self if len(self) else other
         labels, names = np.concatenate([self.labels, other.labels]), self.names + other.names
@@ -65,28 +87,41 @@ class Split:
         if isinstance(first, tuple) and isinstance(second, tuple):
             return Split(first + second, labels, names)
         if not isinstance(first, np.ndarray) or not isinstance(second, np.ndarray):
-            raise DataError("one split holds paths, the other an array; give both in the same form")
+            raise DataError("one split holds paths and the other an array; give both in the same form")
         if first.shape[1:] != second.shape[1:]:
-            raise DataError(f"images of {first.shape[1:]} and {second.shape[1:]} cannot be joined; make them one size")
+            raise DataError(
+                f"images of shapes {first.shape[1:]} and {second.shape[1:]} cannot be combined; give one size"
+            )
         return Split(np.concatenate([first, second]), labels, names)
 
     def class_counts(self, num_classes: int) -> NDArray[np.int64]:
-        """Images of each class: int64 (num_classes,)."""
+        """Return the number of images of each class.
+
+        Args:
+            num_classes: Number of classes of the dataset.
+
+        Returns:
+            int64 (num_classes,).
+        """
         return np.bincount(self.labels, minlength=num_classes).astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A classification task.
+    """A classification dataset.
 
-    name: a short name for tables and files.
-    classes: name of each class; label k is `classes[k]`.
-    train, val, test: the splits; val and test may be empty.
-    source: where the images come from and how they were split, for a person to read.
-    notes: what a user should know but need not repair, one sentence each.
-    ignored: files and folders that lie in the source and were not used.
+    Args:
+        name: A short name for tables and files.
+        classes: Name of each class; label k is `classes[k]`.
+        train: Training split.
+        val: Validation split; it may be empty.
+        test: Test split; it may be empty.
+        source: Description of the origin of the images and of the split.
+        notes: Messages for the user that require no action, one sentence each.
+        ignored: Files and folders in the source that are not used.
 
-    Raises DataError when a label has no class.
+    Raises:
+        DataError: A label has no class.
     """
 
     name: str
@@ -99,12 +134,13 @@ class Dataset:
     ignored: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        """Check the labels."""
         for split_name, split in self.splits.items():
             invalid = (split.labels < 0) | (split.labels >= len(self.classes))
             if invalid.any():
                 raise DataError(
-                    f"{split_name} holds the label {split.labels[invalid][0]}, but with {len(self.classes)} classes "
-                    f"labels run from 0 to {len(self.classes) - 1}; correct the labels or name all classes"
+                    f"{split_name} contains the label {split.labels[invalid][0]}, but with {len(self.classes)} classes "
+                    f"labels are 0 to {len(self.classes) - 1}; correct the labels or name all classes"
                 )
 
     @property
@@ -113,5 +149,9 @@ class Dataset:
         return {"train": self.train, "val": self.val, "test": self.test}
 
     def trainval(self) -> Split:
-        """train and val together: what the final model is trained on once val has chosen the settings."""
+        """Return train and val together, for the final training with the selected settings.
+
+        Returns:
+            The combined split.
+        """
         return self.train.concat(self.val)

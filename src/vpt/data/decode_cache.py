@@ -1,9 +1,9 @@
-"""Decoded pixels, kept on disk: an image is decoded once, whatever number of runs and processes read it.
+"""A cache of decoded pixels on disk, shared by runs and processes.
 
-An entry is a memory-mapped array and a small record, written last: what has no record is not there. Its name is a hash
-of the files (path, size, time of change) and of how they are fitted, so that any change makes another entry.
-Processes that decode the same images at the same time each write their own file, and the last to finish puts the same
-bytes in the same place.
+An entry is a memory-mapped array and a record. The record is written last; an array without a record is not an entry.
+The name of an entry is a hash of its files (path, size, modification time) and of the resize options, so that any
+change leads to a new entry. Processes that decode the same images at the same time write one file each and move it to
+the same path; the bytes are equal.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 import PIL
 
-from vpt.core.io import storage_error, write_atomic
+from vpt.core.io import describe_write_error, write_atomic
 from vpt.core.legacy_keys import upgrade
 from vpt.data.dataset import Split
 from vpt.data.images import DecodedImages, decode
 from vpt.data.preprocessing import Preprocessing
+from vpt.errors import StorageError
 
-CACHE_VERSION = 1  # to be raised when the same files come to give other pixels
+CACHE_VERSION = 1  # to be increased when the same files decode to different pixels
 
 
 def decode_cached(
@@ -34,10 +35,24 @@ def decode_cached(
     skip_corrupt: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> DecodedImages:
-    """As `decode`, but images that lie in `cache_dir` already are only mapped into memory.
+    """Decode the images of a split, or map them into memory if the cache has them.
 
-    cache_dir: of the entries, made if missing; None keeps nothing. spill_dir: as for `decode`. Images that are arrays are
-    not kept: to fit them takes no longer than to read them. Raises what `decode` raises.
+    Images that are arrays are not cached, because resizing them is as fast as reading a cache. Errors of `decode`
+    propagate.
+
+    Args:
+        split: The images.
+        preprocessing: Resize options.
+        cache_dir: Folder of the cache, created if missing; None for no cache.
+        spill_dir: Folder for pixels that exceed the memory limit of `decode`.
+        skip_corrupt: Leave out images that cannot be used instead of raising an error. Default: False.
+        progress: Called as (done, total) after each image.
+
+    Returns:
+        The decoded images.
+
+    Raises:
+        StorageError: The cache cannot be written.
     """
     if cache_dir is None or not isinstance(split.images, tuple) or not len(split):
         return decode(split, preprocessing, skip_corrupt=skip_corrupt, progress=progress, spill_dir=spill_dir)
@@ -54,7 +69,7 @@ def decode_cached(
     try:
         Path(pixels.images.filename).replace(array_path)
     except OSError as error:
-        raise storage_error(array_path, error) from error
+        raise StorageError(describe_write_error(array_path, error)) from error
     write_atomic(array_path.with_suffix(".json"), json.dumps(record).encode())
     return _load_entry(array_path, split) or pixels
 
@@ -71,13 +86,13 @@ def _cache_key(images: tuple[Path, ...], preprocessing: Preprocessing, skip_corr
 def _file_state(path: Path) -> str:
     try:
         status = path.stat()
-    except OSError:  # decoding says what is wrong with it
+    except OSError:  # decoding reports the fault
         return "unreadable"
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def _load_entry(array_path: Path, split: Split) -> DecodedImages | None:
-    """The entry, or None where it is missing or damaged."""
+    """Return a cache entry, or None if it is missing or damaged."""
     try:
         record = upgrade("decode_cache", json.loads(array_path.with_suffix(".json").read_text(encoding="utf-8")))
         images = np.load(array_path, mmap_mode="r")

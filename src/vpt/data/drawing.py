@@ -1,6 +1,6 @@
-"""Drawing for the generated tasks: scenes as arrays, painted by numpy alone.
+"""Drawing of synthetic scenes with NumPy.
 
-Lengths are in units of the picture's side: x runs to the right and y down, both from 0 to 1.
+Lengths are fractions of the image side. x points to the right and y points down, both from 0 to 1.
 """
 
 from __future__ import annotations
@@ -15,17 +15,20 @@ IntArray = NDArray[np.int64]
 
 NONE, BALL, BLOCK, HEART, KITE, ROD = range(6)
 
-_CHUNK = 64  # pictures painted at a time, so that the arrays stay in the processor's cache
+_CHUNK = 64  # images drawn at a time, so that the arrays stay in the CPU cache
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """n pictures of up to k objects; a later object hides an earlier one.
+    """A batch of n scenes of up to k objects. Later objects cover earlier ones.
 
-    kind: (n, k), one of NONE, BALL, BLOCK, HEART, KITE, ROD.
-    x, y, radius: (n, k), centers and half sizes in picture sides.
-    angle: (n, k), degrees, clockwise from the right.
-    color: (n, k, 3), 0..1.
+    Args:
+        kind: int64 (n, k), one of NONE, BALL, BLOCK, HEART, KITE, ROD.
+        x: Centers (n, k), fraction of the image width.
+        y: Centers (n, k), fraction of the image height.
+        radius: Half sizes (n, k), fraction of the image side.
+        angle: Degrees (n, k), clockwise from the right.
+        color: RGB (n, k, 3) in 0..1.
     """
 
     kind: IntArray
@@ -37,16 +40,32 @@ class Scene:
 
 
 def random_colors(rng: np.random.Generator, n: int, k: int) -> FloatArray:
-    """Random colors (n, k, 3) in 0..1."""
+    """Return random colors.
+
+    Args:
+        rng: Random generator.
+        n: Number of images.
+        k: Colors per image.
+
+    Returns:
+        RGB (n, k, 3) in 0..1.
+    """
     return rng.uniform(0, 1, (n, k, 3)).astype(np.float32)
 
 
 def non_overlapping_centers(
     rng: np.random.Generator, radius: FloatArray, margin: float = 0.0, tries: int = 60
 ) -> tuple[FloatArray, FloatArray]:
-    """Centres (n, k) twice, drawn so that circles of `radius` (n, k) stay inside and do not touch.
+    """Return random centers of circles that stay inside the image and do not overlap.
 
-    Where `tries` draws do not find a free place, the least bad of them is taken.
+    Args:
+        rng: Random generator.
+        radius: Radii (n, k), fraction of the image side.
+        margin: Minimum gap between circles, fraction of the image side. Default: 0.
+        tries: Maximum number of draws per circle. After that, the draw with the largest gap is used. Default: 60.
+
+    Returns:
+        x and y, each (n, k).
     """
     n, k = radius.shape
     centers = np.zeros((n, k, 2), dtype=np.float32)
@@ -67,7 +86,16 @@ def non_overlapping_centers(
 
 
 def marble_texture(rng: np.random.Generator, n: int, size: int) -> FloatArray:
-    """Backgrounds (n, size, size, 3): two colors blended by a few random plane waves, bent by another."""
+    """Return random backgrounds: two colors blended by a sum of plane waves with modulated phase.
+
+    Args:
+        rng: Random generator.
+        n: Number of images.
+        size: Image side in pixels.
+
+    Returns:
+        RGB (n, size, size, 3) in about 0..1.
+    """
     y, x = (np.mgrid[:size, :size] / size).astype(np.float32)
     field = np.zeros((n, size, size), dtype=np.float32)
     bend = 0.0
@@ -83,7 +111,15 @@ def marble_texture(rng: np.random.Generator, n: int, size: int) -> FloatArray:
 
 
 def render(scene: Scene, background: FloatArray) -> FloatArray:
-    """The scene over a background (n, size, size, 3); returns a new array of that shape."""
+    """Draw scenes over backgrounds.
+
+    Args:
+        scene: n scenes.
+        background: RGB (n, size, size, 3) in 0..1.
+
+    Returns:
+        A new array of the same shape.
+    """
     image = background.copy()
     for start in range(0, len(image), _CHUNK):
         chunk = slice(start, start + _CHUNK)
@@ -96,7 +132,16 @@ def render(scene: Scene, background: FloatArray) -> FloatArray:
 
 
 def add_noise(rng: np.random.Generator, image: FloatArray, noise: float = 0.03) -> NDArray[np.uint8]:
-    """Pictures in 0..1 -> uint8, with sensor noise of standard deviation `noise`."""
+    """Add Gaussian noise and convert to uint8.
+
+    Args:
+        rng: Random generator.
+        image: RGB (n, size, size, 3) in 0..1.
+        noise: Standard deviation. Default: 0.03.
+
+    Returns:
+        uint8 of the same shape.
+    """
     noisy = image + noise * rng.standard_normal(image.shape, dtype=np.float32)
     return (np.clip(noisy, 0, 1) * 255).round().astype(np.uint8)
 
@@ -116,10 +161,10 @@ def _render_object(image: FloatArray, scene: Scene, rows: IntArray, slot: int, k
         signed_distance = np.maximum(np.abs(dx), np.abs(dy)) - 0.85
         shading = np.where(dy < -0.45, 1.25, np.where(dx > 0.4, 0.55, 0.9))
     elif kind == HEART:
-        across = np.abs(v)  # the two lobes lie towards u, the tip away from it
+        across = np.abs(v)  # the lobes point along +u, the tip along -u
         signed_distance = np.hypot(across, u + 0.2 - 0.65 * np.sqrt(across)) - 0.8
         shading = 1 - 0.25 * u
-    elif kind == KITE:  # long and bright towards its tip, blunt behind
+    elif kind == KITE:  # long and bright toward its tip
         signed_distance = np.maximum(np.abs(v) - 0.45 * (1 - u), np.abs(v) - 0.9 * (u + 1)) * 0.75
         shading = 0.85 + 0.35 * u
     else:

@@ -1,7 +1,7 @@
-"""One image file of any common kind -> a Pillow image in RGB, upright, eight bits, no transparency.
+"""Image files of common formats, decoded to Pillow images: RGB, upright, 8 bits per channel, opaque.
 
-Transparent pixels are laid over white. Sixteen bits are scaled to eight. A float image holds 0..1 or 0..255.
-Of several frames (GIF, WebP, APNG, TIFF) the first is used. Color profiles are not applied.
+Transparent pixels are blended with white. 16-bit values are scaled to 8 bits. Float images are in 0..1 or 0..255.
+The first frame of a file with several frames (GIF, WebP, APNG, TIFF) is used. Color profiles are not applied.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-# Plain raster formats only. Pillow would open more, among them EPS, for which it starts another program.
+# Raster formats only. Pillow opens more, such as EPS, for which it starts another program.
 _FORMATS = {
     "AVIF": ".avif .avifs",
     "BMP": ".bmp .dib",
@@ -39,27 +39,34 @@ IMAGE_SUFFIXES = frozenset(suffix for suffixes in _FORMATS.values() for suffix i
 
 
 def suffix_for_format(format_name: str | None) -> str:
-    """How a file of Pillow's format `kind` ends, such as ".png". Raises KeyError for a format that is not taken."""
+    """Return the usual suffix of a format.
+
+    Args:
+        format_name: Pillow's name of the format, such as "PNG". Unsupported formats raise KeyError.
+
+    Returns:
+        The suffix, such as ".png".
+    """
     return _FORMATS[format_name or ""].split()[0]
 
 
-MIN_IMAGE_SIDE = 8  # pixels; anything smaller is a tracking pixel or a placeholder, not a picture
+MIN_IMAGE_SIDE = 8  # pixels; smaller files are tracking pixels or placeholders
 
 _thread_state = threading.local()
 _capture_lock = threading.Lock()
 
 
 class UnreadableImageError(Exception):
-    """An image that cannot be used; the text says why."""
+    """An image that cannot be used. The message is the reason, without the name of the image."""
 
 
 @contextmanager
 def capture_warnings() -> Iterator[None]:
-    """Around `open_rgb`, in however many threads: what Pillow warns of becomes a note on the image.
+    """Collect Pillow's warnings as notes on the image that caused them, for `open_rgb` in any number of threads.
 
-    `warnings.catch_warnings` swaps state of the whole process: threads must not enter it side by side. Here
-    it is entered once, outside them, and each warning goes to the thread that caused it. Warnings from other
-    modules and from other threads take their usual way.
+    `warnings.catch_warnings` changes global state, so threads must not enter it concurrently. This context is entered
+    once, outside the threads, and assigns each warning to the thread that caused it. Warnings from other modules and
+    threads are shown as usual.
     """
     with _capture_lock, warnings.catch_warnings():
         warnings.filterwarnings("always", module=r"PIL\.|vpt\.data\.image_files$")
@@ -81,16 +88,24 @@ def capture_warnings() -> Iterator[None]:
 
 
 def open_rgb(path: Path) -> tuple[Image.Image, list[str]]:
-    """The image, and notes on what is odd about it. Inside `capture_warnings` only. Raises UnreadableImageError."""
+    """Decode an image file. Call it inside `capture_warnings`.
+
+    Args:
+        path: The image file.
+
+    Returns:
+        The RGB image, and notes about irregularities of the file.
+
+    Raises:
+        UnreadableImageError: The file is missing, is not a regular file, or is not an image that can be used.
+    """
     try:
         status = path.stat()
     except FileNotFoundError:
-        raise UnreadableImageError(
-            "a link to a file that is not there" if path.is_symlink() else "no such file"
-        ) from None
+        raise UnreadableImageError("a link to a missing file" if path.is_symlink() else "no such file") from None
     except OSError as error:
         raise UnreadableImageError(error.strerror or str(error)) from error
-    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe blocks
         raise UnreadableImageError("a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file")
     if not status.st_size:
         raise UnreadableImageError("empty (0 bytes)")
@@ -103,7 +118,17 @@ def open_rgb(path: Path) -> tuple[Image.Image, list[str]]:
 
 
 def read_rgb(data: bytes) -> Image.Image:
-    """The image in the bytes of a file. Outside `capture_warnings`: Pillow's warnings go their usual way. Raises UnreadableImageError."""
+    """Decode the bytes of an image file. Pillow's warnings are shown as usual.
+
+    Args:
+        data: Contents of the file.
+
+    Returns:
+        The RGB image.
+
+    Raises:
+        UnreadableImageError: The bytes are not an image that can be used.
+    """
     if not data:
         raise UnreadableImageError("empty (0 bytes)")
     return _decode(io.BytesIO(data))[0]
@@ -117,7 +142,7 @@ def _decode(file: IO[bytes]) -> tuple[Image.Image, list[str]]:
                 raise UnreadableImageError(f"only {image.width} x {image.height} px; each side needs {MIN_IMAGE_SIDE}")
             if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
                 raise Image.DecompressionBombError
-            # The second image of an MPO file is a depth map or a preview that cameras add, not a frame.
+            # The second image of an MPO file is a depth map or a preview, not a frame.
             if getattr(image, "is_animated", False) and image.format != "MPO":
                 notes.append("several frames or pages, of which the first is used")
             image.load()
@@ -128,10 +153,10 @@ def _decode(file: IO[bytes]) -> tuple[Image.Image, list[str]]:
         raise UnreadableImageError(f"not an image of a known format ({', '.join(supported_formats())})") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise UnreadableImageError(
-            f"more than {Image.MAX_IMAGE_PIXELS} pixels, too large to be safe; scale it down"
+            f"more than {Image.MAX_IMAGE_PIXELS} pixels, which may exhaust memory; scale it down"
         ) from None
-    except Exception as error:  # on damaged files Pillow raises whatever its decoders stumble over
-        system_error = getattr(error, "strerror", None)  # set where the system, not the decoder, gave up
+    except Exception as error:  # Pillow raises any kind of error on damaged files
+        system_error = getattr(error, "strerror", None)  # set for errors of the system, not of the decoder
         raise UnreadableImageError(system_error or f"damaged: {str(error) or type(error).__name__}") from error
     finally:
         _thread_state.notes = None
@@ -139,12 +164,19 @@ def _decode(file: IO[bytes]) -> tuple[Image.Image, list[str]]:
 
 @cache
 def supported_formats() -> tuple[str, ...]:
+    """Return the formats that the installed Pillow can decode.
+
+    Returns:
+        Pillow's names of the formats.
+    """
     Image.init()
-    return tuple(name for name in _FORMATS if name in Image.OPEN)  # Pillow may be built without some
+    return tuple(name for name in _FORMATS if name in Image.OPEN)  # Pillow can be built without some formats
 
 
 def to_rgb(image: Image.Image, notes: list[str] | None = None) -> Image.Image:
     """Return a decoded image as an upright RGB image with 8 bits per channel.
+
+    Pixels outside the range of their type raise UnreadableImageError.
 
     Args:
         image: An image of any mode. Its EXIF orientation is applied in place.
@@ -152,9 +184,6 @@ def to_rgb(image: Image.Image, notes: list[str] | None = None) -> Image.Image:
 
     Returns:
         The RGB image, without transparency.
-
-    Raises:
-        UnreadableImageError: Float or 32-bit pixels are outside the range of their type.
     """
     try:  # after load(): PNG keeps the orientation after the pixels
         ImageOps.exif_transpose(image, in_place=True)
@@ -171,11 +200,11 @@ def to_rgb(image: Image.Image, notes: list[str] | None = None) -> Image.Image:
 
 
 def _to_uint8(image: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """A gray image of more than eight bits -> uint8 (height, width), by the range its type stands for."""
+    """Return a gray image with more than 8 bits as uint8 (height, width), scaled from the range of its type."""
     values = np.asarray(image).astype(np.float64)
     low, high = values.min(), values.max()
     if not np.isfinite([low, high]).all():
-        raise UnreadableImageError("float pixels that are NaN or infinite")
+        raise UnreadableImageError("float pixels that are NaN or infinite; save it with 8 or 16 bits")
     is_integer = image.mode != "F"
     max_value = 65535 if is_integer else (1 if high <= 1 else 255)  # older Pillow opens 16-bit PNG as "I"
     if low < 0 or high > max_value:

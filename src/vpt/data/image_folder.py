@@ -1,7 +1,7 @@
-"""A folder of class folders: `cat/1.jpg, dog/2.jpg`, or the same inside `train/`, `val/` and `test/`.
+"""Folders of class folders: `cat/1.jpg, dog/2.jpg`, or the same inside `train/`, `val/` and `test/`.
 
-Class folders may hold folders, to any depth. Every file is either an image by its suffix, or hidden, or named
-in `Dataset.ignored`: nothing is passed over in silence.
+Class folders may be nested to any depth. Every file is an image by its suffix, is hidden, or is listed in
+`Dataset.ignored`.
 """
 
 from __future__ import annotations
@@ -27,14 +27,20 @@ LAYOUT_HELP = (
 )
 
 _SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx"}  # written by systems, not by people
+_SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx"}
 
 
 def read_image_folder(root: Path) -> Dataset:
-    """Read the class folders in `root`; val and test are empty where `root` has no such folders.
+    """Read a folder of class folders, see `LAYOUT_HELP`.
 
-    Classes are the folders of train in alphabetical order, as torchvision's ImageFolder numbers them.
-    Raises DataError for a folder of another shape, see `SHAPE`, and for classes that do not fit together.
+    Classes are the folders of train in alphabetical order, as in torchvision's ImageFolder. Folders with another layout
+    raise DataError.
+
+    Args:
+        root: The data folder.
+
+    Returns:
+        The dataset. val and test are empty if `root` has no such folders.
     """
     split_folders, ignored = _find_splits(root)
     found = {
@@ -57,7 +63,7 @@ def read_image_folder(root: Path) -> Dataset:
 
 
 def _find_splits(root: Path) -> tuple[dict[str, Path], list[str]]:
-    """Which folder holds the class folders of each split, and what else lies in `root`."""
+    """Return the folder of each split, and the names of the other entries of `root`."""
     folders = _subfolders(root)
     if not folders:
         _raise_no_classes(root)
@@ -68,7 +74,7 @@ def _find_splits(root: Path) -> tuple[dict[str, Path], list[str]]:
     all_named = sum(map(len, named.values())) == len(folders)
     if all_named and "train" not in named:
         raise DataError(f"{root} holds {comma_list([f.name for f in folders])} but no train; {LAYOUT_HELP}")
-    # A class may be called "train" (car, plane, train): it holds images, and neither val nor test stands by.
+    # "train" can be a class (car, plane, train): then it contains images, and there is no val or test.
     has_splits = "train" in named and (len(named) > 1 or all_named or any(map(_subfolders, named["train"])))
     if not has_splits:
         return {"train": root}, []
@@ -85,22 +91,22 @@ def _find_splits(root: Path) -> tuple[dict[str, Path], list[str]]:
 
 
 def _find_classes(split_name: str, folder: Path, root: Path, ignored: list[str]) -> dict[str, list[Path]]:
-    """Class name -> its images, all under `folder`."""
+    """Return class name to images, all below `folder`."""
     folders = _subfolders(folder)
     if not folders:
         _raise_no_classes(folder)
     if all((class_folder / "train").is_dir() for class_folder in folders):
         inside = comma_list([str(class_folder) for class_folder in folders])
-        raise DataError(f"{folder} holds whole data sets rather than classes; give the path of one of them: {inside}")
+        raise DataError(f"{folder} contains whole datasets instead of classes; give the path of one of them: {inside}")
     ignored += [str(entry.relative_to(root)) for entry in _visible_entries(folder) if not entry.is_dir()]
     unreadable = [class_folder.name for class_folder in folders if not _is_valid_utf8(class_folder.name)]
     if unreadable:
         raise DataError(
-            f"{folder}: the names of {comma_list([repr(name) for name in unreadable])} are no UTF-8; rename them"
+            f"{folder}: the names {comma_list([repr(name) for name in unreadable])} are not valid UTF-8; rename them"
         )
     images: defaultdict[str, list[Path]] = defaultdict(list)
     for class_folder in folders:
-        # macOS takes é apart into two characters; the class is the same one
+        # macOS stores é as two characters; both forms name the same class
         images[unicodedata.normalize("NFC", class_folder.name)] += _find_images(class_folder, root, ignored)
     empty = [name for name, paths in images.items() if not paths]
     if len(empty) == len(images) or (empty and split_name == "train"):
@@ -113,7 +119,7 @@ def _find_classes(split_name: str, folder: Path, root: Path, ignored: list[str])
 
 
 def _find_images(folder: Path, root: Path, ignored: list[str]) -> list[Path]:
-    """All images below `folder`, sorted. Links are followed, each real folder once, so loops end."""
+    """Return all images below `folder`, sorted. Each folder is visited once, so that loops of links end."""
     images = []
     seen = set()
     for current, subfolders, names in os.walk(folder, followlinks=True, onerror=_raise_unreadable):
@@ -124,7 +130,7 @@ def _find_images(folder: Path, root: Path, ignored: list[str]) -> list[Path]:
             continue
         seen.add((status.st_dev, status.st_ino))
         run_directories = [name for name in subfolders if is_run_directory(Path(current, name))]
-        ignored += [f"{Path(current, name).relative_to(root)}/ (left by vpt tune)" for name in run_directories]
+        ignored += [f"{Path(current, name).relative_to(root)}/ (written by vpt tune)" for name in run_directories]
         subfolders[:] = sorted(name for name in subfolders if not _is_hidden(name) and name not in run_directories)
         for name in names:
             path = Path(current, name)
@@ -166,12 +172,19 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def is_run_directory(folder: Path) -> bool:
-    """Whether `vpt tune` made it, beside a tuned file: its pictures are no images to learn from."""
+    """Return True for a run directory of `vpt tune`, whose plots are not training images.
+
+    Args:
+        folder: The folder to check.
+
+    Returns:
+        True if the folder is a run directory.
+    """
     return folder.suffix == ".run" and (folder / "job.json").is_file()
 
 
 def _is_valid_utf8(name: str) -> bool:
-    """False for bytes that are no UTF-8, which the system hands over as surrogates."""
+    """Return False for names that are not valid UTF-8. Python represents their bytes as surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 

@@ -1,4 +1,4 @@
-"""From a `Split` to pixels in memory, all images fitted to one backbone: the one slow pass over a dataset."""
+"""Decoding of a `Split` into a uint8 array, with all images resized to the input size of a backbone."""
 
 from __future__ import annotations
 
@@ -18,27 +18,28 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vpt.core.io import storage_error
+from vpt.core.io import describe_write_error
 from vpt.core.text import bullets, comma_list, pluralize
 from vpt.data.dataset import Split
 from vpt.data.image_files import MIN_IMAGE_SIDE, UnreadableImageError, capture_warnings, open_rgb
 from vpt.data.preprocessing import Preprocessing
-from vpt.errors import DataError
+from vpt.errors import DataError, StorageError
 
 MEMORY_LIMIT = 4 * 2**30  # bytes
-_QUEUE_SIZE = 1024  # images handed to the threads at once; bounds what waits and what Ctrl-C waits for
+_QUEUE_SIZE = 1024  # images submitted to the threads at once; limits memory and the delay after Ctrl-C
 
 
 @dataclass(frozen=True, eq=False)
 class DecodedImages:
     """Decoded images.
 
-    images: uint8 (n, 3, size, size), in memory or a `np.memmap` whose `filename` is the caller's to delete.
-    labels: int64 (n,).
-    names: n texts for messages.
-    indices: int64 (n,), where in the split each of them stands.
-    notes: what is odd about some images, one sentence each.
-    dropped: "name: reason" of each image left out, only with `skip_corrupt`.
+    Args:
+        images: uint8 (n, 3, size, size), in memory or a `np.memmap` whose file the caller deletes.
+        labels: int64 (n,).
+        names: n texts for messages.
+        indices: int64 (n,), index of each image in the split.
+        notes: Notes about irregularities, one sentence each.
+        dropped: "name: reason" of each image that is left out, only with `skip_corrupt`.
     """
 
     images: NDArray[np.uint8]
@@ -49,6 +50,7 @@ class DecodedImages:
     dropped: tuple[str, ...] = ()
 
     def __len__(self) -> int:
+        """Return the number of images."""
         return len(self.labels)
 
 
@@ -62,16 +64,25 @@ def decode(
     memory_limit: int = MEMORY_LIMIT,
     spill_dir: Path | None = None,
 ) -> DecodedImages:
-    """Decode every image of `split` and fit it to the backbone's input.
+    """Decode every image of a split and resize it to the input size of the backbone.
 
-    skip_corrupt: leave out the images that cannot be used and name them in `dropped`, instead of refusing.
-    progress: called as (done, total), by this thread, after each image.
-    threads: None for one per CPU core.
-    memory_limit: in bytes; pixels that take more go to a file in `spill_dir`.
-    spill_dir: folder for that file, made if missing.
+    After an error, no file is left in `spill_dir`. StorageError is raised if `spill_dir` is full or cannot be written.
 
-    Raises DataError naming every image that cannot be used, once all have been tried; StorageError when
-    `spill_dir` is full or cannot be written. No file is left behind then.
+    Args:
+        split: The images.
+        preprocessing: Resize options.
+        skip_corrupt: Leave out images that cannot be used and list them in `dropped`. Default: False.
+        progress: Called as (done, total) by this thread after each image.
+        threads: Number of threads. Default: one per CPU core.
+        memory_limit: Bytes. Larger pixel arrays are stored in a file in `spill_dir`. Default: 4 GiB.
+        spill_dir: Folder for that file, created if missing.
+
+    Returns:
+        The decoded images.
+
+    Raises:
+        DataError: Images cannot be used. All images are tried, and the message names every fault.
+        BaseException: Re-raised after the file in `spill_dir` is deleted.
     """
     total = len(split)
     images = _allocate((total, 3, preprocessing.size, preprocessing.size), memory_limit, spill_dir)
@@ -81,14 +92,14 @@ def decode(
             raise DataError(
                 f"{len(faults)} of {pluralize(total, 'image')} cannot be used:"
                 f"{bullets([f'{split.names[i]}: {reason}' for i, reason in faults.items()], limit=len(faults))}\n"
-                "replace or delete them" + ("" if len(faults) == total else ", or leave them out: --skip-corrupt")
+                "replace or delete them" + ("" if len(faults) == total else ", or leave them out with --skip-corrupt")
             )
     except BaseException:
         _delete(images)
         raise
     kept = np.array([i for i in range(total) if i not in faults], dtype=np.int64)
     if faults:
-        for position, i in enumerate(kept):  # closing ranks in place: a copy could be too large
+        for position, i in enumerate(kept):  # in place, because a copy may not fit in memory
             images[position] = images[i]
     labels = split.labels[kept]
     return DecodedImages(
@@ -103,7 +114,16 @@ def decode(
 
 @contextmanager
 def decode_to_tempdir(split: Split, preprocessing: Preprocessing, **options: Any) -> Iterator[DecodedImages]:
-    """As `decode`; what does not fit into memory lies in a temporary folder until this ends."""
+    """Decode images with a temporary spill folder that is deleted at the end of the context.
+
+    Args:
+        split: The images.
+        preprocessing: Resize options.
+        **options: Other arguments of `decode`.
+
+    Yields:
+        The decoded images.
+    """
     with tempfile.TemporaryDirectory(prefix="vpt-", ignore_cleanup_errors=True) as tmp_dir:
         yield decode(split, preprocessing, spill_dir=Path(tmp_dir), **options)
 
@@ -115,7 +135,7 @@ def _decode_into(
     threads: int,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[dict[int, str], dict[int, list[str]]]:
-    """Decode into `images`; returns the faults and the image_notes by position. Pillow works outside the GIL."""
+    """Decode into `images` and return the faults and notes by index. Pillow releases the GIL."""
     faults: dict[int, str] = {}
     image_notes: dict[int, list[str]] = {}
 
@@ -141,7 +161,7 @@ def _decode_into(
                     if progress:
                         progress(done, total)
         finally:
-            pool.shutdown(cancel_futures=True)  # after an interrupt, do not work off the queue
+            pool.shutdown(cancel_futures=True)  # after an interrupt, do not process the queue
     return dict(sorted(faults.items())), dict(sorted(image_notes.items()))
 
 
@@ -153,7 +173,7 @@ def _from_array(pixels: NDArray[np.uint8]) -> Image.Image:
 
 
 def _notes(split: Split, image_notes: dict[int, list[str]], num_empty_classes: int) -> tuple[str, ...]:
-    """One note for each kind of note, with the count and the first names."""
+    """Return one note per kind of irregularity, with the count and the first names."""
     names: defaultdict[str, list[str]] = defaultdict(list)
     for i, messages in image_notes.items():
         for message in dict.fromkeys(messages):
@@ -165,14 +185,14 @@ def _notes(split: Split, image_notes: dict[int, list[str]], num_empty_classes: i
 
 
 def _allocate(shape: tuple[int, ...], memory_limit: int, spill_dir: Path | None) -> NDArray[np.uint8]:
-    """An array to fill: in memory, or in a file with its blocks reserved: else a full disk is a crash."""
+    """Return an empty array in memory, or in a file with reserved blocks: writing to a full disk would crash."""
     needed = int(np.prod(shape, dtype=np.int64))
     if needed <= memory_limit:
         return np.empty(shape, dtype=np.uint8)
     if spill_dir is None:
         raise DataError(
             f"{pluralize(shape[0], 'image')} of {shape[2]} px take {needed / 2**30:.1f} GiB, more than the "
-            f"memory limit of {memory_limit / 2**30:.1f} GiB; give a folder for them, or raise the limit"
+            f"memory limit of {memory_limit / 2**30:.1f} GiB; give a spill_dir, or increase memory_limit"
         )
     file: Path | None = None
     try:
@@ -187,10 +207,10 @@ def _allocate(shape: tuple[int, ...], memory_limit: int, spill_dir: Path | None)
             with file.open("r+b") as reserved:
                 os.posix_fallocate(reserved.fileno(), 0, file.stat().st_size)
     except OSError as error:
-        wrapped = storage_error(file or spill_dir / "pixels.npy", error, needed)
+        message = describe_write_error(file or spill_dir / "pixels.npy", error, needed)
         if file:
             file.unlink(missing_ok=True)
-        raise wrapped from error
+        raise StorageError(message) from error
     return images
 
 

@@ -1,4 +1,4 @@
-"""Joint augmentation of an image and its mask, on tensors. Masks are moved, never interpolated."""
+"""Joint augmentation of an image and its mask. Masks are resized by nearest neighbor."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ from torch import Tensor
 
 from vpt.data.mask_labels import IGNORE_INDEX
 
-_MAX_CROP_ATTEMPTS = 10  # crops drawn before one of a single class is taken after all
+_MAX_CROP_ATTEMPTS = 10  # the last crop is used even if one class dominates it
 
 
 @dataclass(frozen=True)
 class JointAugmentation:
-    """min_scale, max_scale: the short side is scaled to this times the crop. flip: mirror every second image.
+    """Random scale, crop, flip and color jitter of an image and its mask.
 
-    color_jitter: brightness and contrast vary by this fraction. max_class_fraction: a crop of which one class takes more is drawn again.
+    Args:
+        min_scale: Minimum length of the scaled short side, as a multiple of the crop size. Default: 0.5.
+        max_scale: Maximum length of the scaled short side, as a multiple of the crop size. Default: 2.
+        flip: Flip half of the images horizontally. Default: True.
+        color_jitter: Maximum relative change of brightness and contrast. Default: 0.25.
+        max_class_fraction: Crops in which one class covers a larger fraction are drawn again. Default: 0.75.
     """
 
     min_scale: float = 0.5
@@ -28,9 +33,18 @@ class JointAugmentation:
     max_class_fraction: float = 0.75
 
     def __call__(self, image: Tensor, mask: Tensor, size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """uint8 (3, height, width) and (height, width) -> float 0..255 (3, size, size) and uint8 (size, size).
+        """Return a random crop of an image and its mask.
 
-        Where an image is too small, its mean fills up the crop, and the mask is IGNORE_INDEX there.
+        Crops that extend beyond the image are filled with its mean color, and with IGNORE_INDEX in the mask.
+
+        Args:
+            image: uint8 (3, height, width).
+            mask: uint8 (height, width).
+            size: Side of the crop in pixels.
+            rng: Random generator.
+
+        Returns:
+            The image as float (3, size, size) in 0..255, and the mask as uint8 (size, size).
         """
         image, mask = resize_pair(image, mask, round(size * float(rng.uniform(self.min_scale, self.max_scale))))
         pad_bottom, pad_right = (max(0, size - side) for side in mask.shape)
@@ -57,7 +71,16 @@ class JointAugmentation:
 
 
 def resize_pair(image: Tensor, mask: Tensor, short_side: int) -> tuple[Tensor, Tensor]:
-    """Both, with a short side of `short` px: the image bilinear with antialiasing, as float; the mask by nearest."""
+    """Resize an image and its mask to a given short side.
+
+    Args:
+        image: (3, height, width), 0..255.
+        mask: (height, width).
+        short_side: Length of the short side in pixels.
+
+    Returns:
+        The image as float, resized by antialiased bilinear interpolation, and the mask, resized by nearest neighbor.
+    """
     height, width = mask.shape
     size = [max(1, round(side * short_side / min(height, width))) for side in (height, width)]
     resized_mask = F.interpolate(mask[None, None].float(), size=size, mode="nearest-exact")[0, 0].to(mask.dtype)
@@ -65,5 +88,13 @@ def resize_pair(image: Tensor, mask: Tensor, short_side: int) -> tuple[Tensor, T
 
 
 def resize_tensor(image: Tensor, size: list[int]) -> Tensor:
-    """An image (3, h, w), 0..255 -> float (3, *size), 0..255, bilinear with antialiasing."""
+    """Resize an image by antialiased bilinear interpolation.
+
+    Args:
+        image: (3, height, width), 0..255.
+        size: Height and width in pixels.
+
+    Returns:
+        float (3, *size), 0..255.
+    """
     return F.interpolate(image[None].float(), size=size, mode="bilinear", align_corners=False, antialias=True)[0]

@@ -1,4 +1,4 @@
-"""The same file in two splits of a dataset, under whatever name: what makes a test figure too good."""
+"""Detection of identical files in different splits of a dataset, which make test scores too high."""
 
 from __future__ import annotations
 
@@ -15,9 +15,15 @@ _File = tuple[str, str, Path]  # split, name, path
 
 
 def leakage_notes(dataset: Dataset) -> tuple[str, ...]:
-    """One note for each two splits that share files with equal bytes. Only image files are compared.
+    """Return notes about files with identical bytes in two splits.
 
-    Files that cannot be read are passed over here: decoding names them all.
+    Only image files are compared. Unreadable files are skipped, because decoding reports them.
+
+    Args:
+        dataset: The dataset.
+
+    Returns:
+        One note per pair of splits that share files.
     """
     files = [
         (split_name, name, path)
@@ -31,7 +37,7 @@ def leakage_notes(dataset: Dataset) -> tuple[str, ...]:
         if size:
             same_size[size].append(file)
 
-    # Few files share their size with one of another split, so few are read: a large data set costs little.
+    # Only files with the size of a file in another split are read, which are few even in a large dataset.
     same_bytes: defaultdict[bytes, list[_File]] = defaultdict(list)
     for group in same_size.values():
         if len({split_name for split_name, _, _ in group}) > 1:
@@ -54,7 +60,7 @@ def leakage_notes(dataset: Dataset) -> tuple[str, ...]:
 
 
 def _size(path: Path) -> int:
-    """Bytes of a regular file, else 0: reading a pipe would wait for ever."""
+    """Return the size of a regular file in bytes, else 0. Reading a pipe would block."""
     try:
         status = path.stat()
     except OSError:

@@ -1,7 +1,7 @@
-"""List files as the VTAB-1k community ships them: `train800.txt`, `val200.txt`, `test.txt`.
+"""List files as published for VTAB-1k: `train800.txt`, `val200.txt`, `test.txt`.
 
-A line is `relative/path label`; the label follows the last blank, so paths may hold blanks. The numbers in
-the file names may be any, or none: `train.txt` with `test.txt` will do.
+A line is `relative/path label`. The label follows the last space, so paths may contain spaces. The numbers in the file
+names are arbitrary and optional.
 """
 
 from __future__ import annotations
@@ -38,18 +38,33 @@ class _Entry:
 
 
 def has_list_files(root: Path) -> bool:
-    """Whether `root` holds a list of training images."""
+    """Return True if a folder contains a list of training images.
+
+    Args:
+        root: The data folder.
+
+    Returns:
+        True if `read_list_files` can read the folder.
+    """
     found = _find_list_files(root)
     return bool(found["train"] or found["trainval"])
 
 
 def read_list_files(root: Path) -> Dataset:
-    """Read the lists in `root`; val and test are empty where there is no list for them.
+    """Read the lists of a folder.
 
-    `train800val200.txt` stands for train where there is no other list, else for what the other one lacks.
-    A class is called after its folder if each label has one folder to itself, else by its number.
-    Lists with numbers in their names are published ones: a class that test alone has is noted there, not refused.
-    Raises DataError that names every faulty line of all the lists.
+    `train800val200.txt` is train if there is no other list, else the rest of the listed split. A class has the name
+    of its folder if every label has exactly one folder, else its number. Lists with numbers in their names are
+    published lists, for which a class without training images is a note, not an error.
+
+    Args:
+        root: The data folder.
+
+    Returns:
+        The dataset. val and test are empty if they have no list.
+
+    Raises:
+        DataError: A list is faulty. The message names the faulty lines of all lists.
     """
     files = {}
     for split_name, found in _find_list_files(root).items():
@@ -70,11 +85,11 @@ def read_list_files(root: Path) -> Dataset:
     classes, from_folders = _class_names(root, all_entries)
     counts: dict[str, defaultdict[str, int]] = {}
     for split_name, split_entries in splits.items():
-        # A published list may leave a rare class to val alone; it is learned from train and val together.
+        # In published lists, a rare class may be in val only; it is learned from train and val together.
         split_counts = counts.setdefault("train" if split_name == "val" else split_name, defaultdict(int))
         for entry in split_entries:
             split_counts[classes[entry.label]] += 1
-    if not any(map(_DIGIT.search, files.values())):  # 1,000 images of a benchmark may well leave out some classes
+    if not any(map(_DIGIT.search, files.values())):  # 1,000 images of a benchmark may not cover all classes
         check_classes(root, counts)
     return Dataset(
         name=root.resolve().name,
@@ -85,7 +100,7 @@ def read_list_files(root: Path) -> Dataset:
         source=f"lists {', '.join(files.values())} in {root}",
         notes=()
         if from_folders
-        else ("classes are called by their numbers: the folders of the images do not name them",),
+        else ("classes are named by number, because the folders of the images do not name them",),
     )
 
 
@@ -98,7 +113,7 @@ def _find_list_files(root: Path) -> dict[str, list[str]]:
 
 
 def _parse_list(root: Path, name: str, faults: list[str]) -> list[_Entry]:
-    """The good lines of one list; the others go to `faults`."""
+    """Return the valid lines of one list, and add the others to `faults`."""
     try:
         text = (root / name).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -108,7 +123,7 @@ def _parse_list(root: Path, name: str, faults: list[str]) -> list[_Entry]:
         faults.append(f"{name} cannot be read: {error.strerror}")
         return []
     entries: dict[str, _Entry] = {}
-    for i, line in enumerate(text.split("\n"), start=1):  # not splitlines: U+2028 may stand in a file name
+    for i, line in enumerate(text.split("\n"), start=1):  # not splitlines: file names may contain U+2028
         if not line.strip():
             continue
         location = f"{name} line {i}"
@@ -123,7 +138,7 @@ def _parse_list(root: Path, name: str, faults: list[str]) -> list[_Entry]:
         elif path in entries:
             earlier = entries[path]
             with_label = f", with label {earlier.label} there and {int(label)} here" * (earlier.label != int(label))
-            faults.append(f"{location}: {path!r} stands already in line {earlier.location.rsplit()[-1]}{with_label}")
+            faults.append(f"{location}: {path!r} is already in line {earlier.location.rsplit()[-1]}{with_label}")
         else:
             entries[path] = _Entry(path, int(label), location)
             if not os.path.lexists(root / path):
@@ -144,7 +159,7 @@ def _check_labels_agree(entries: dict[str, list[_Entry]], faults: list[str]) -> 
 
 
 def _assign_splits(root: Path, files: dict[str, str], entries: dict[str, list[_Entry]]) -> dict[str, list[_Entry]]:
-    """Train, val and test from whichever of the four lists there are."""
+    """Return train, val and test from the lists that exist."""
     train, val, trainval = (entries.get(split_name, []) for split_name in ("train", "val", "trainval"))
     paths = {split_name: {entry.path for entry in split_entries} for split_name, split_entries in entries.items()}
     if trainval:
@@ -163,7 +178,7 @@ def _assign_splits(root: Path, files: dict[str, str], entries: dict[str, list[_E
 
 
 def _class_names(root: Path, entries: list[_Entry]) -> tuple[tuple[str, ...], bool]:
-    """The name of each label, and whether the folders gave it. Raises DataError when a label is not used."""
+    """Return the class names, and True if the folders determine them. An unused label raises DataError."""
     folders: defaultdict[int, set[str]] = defaultdict(set)
     for entry in entries:
         folders[entry.label].add(PurePosixPath(entry.path).parent.name)
@@ -174,10 +189,10 @@ def _class_names(root: Path, entries: list[_Entry]) -> tuple[tuple[str, ...], bo
         if min(folders) == 1 and len(folders) == max_label:
             hint = "The labels start at 1: subtract 1 from each"
         else:
-            hint = "Number the classes from 0 without gaps, or bring back the images of the missing labels"
+            hint = "Number the classes from 0 without gaps, or add images of the missing labels"
         raise DataError(
-            f"{root}: the largest label is {max_label}, so there should be {pluralize(max_label + 1, 'class')}, but the "
-            f"lists use {pluralize(len(folders), 'label')}; without any image: {shown}. {hint}"
+            f"{root}: the largest label is {max_label}, which means {pluralize(max_label + 1, 'class')}, but the lists "
+            f"use {pluralize(len(folders), 'label')}; without any image: {shown}. {hint}"
         )
     names = tuple(sorted(folders[label])[0] for label in range(max_label + 1))
     one_folder_each = all(len(found) == 1 for found in folders.values()) and len(set(names)) == len(names)

@@ -1,4 +1,4 @@
-"""The one way in: what a user typed -> a `Dataset`, whichever layout it is."""
+"""Loading of a classification dataset from a folder or by the name of a built-in task."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vpt.data.manifest import read_manifest
 from vpt.data.splits import fill_missing_splits
 from vpt.errors import DataError
 
-# The first reader that knows the layout of a folder reads it.
+# The first reader whose check returns True reads the folder.
 _READERS: tuple[tuple[Callable[[Path], bool], Callable[[Path], Dataset]], ...] = (
     (has_list_files, read_list_files),
     (lambda root: True, read_image_folder),
@@ -32,19 +32,28 @@ def load_dataset(
     test_fraction: float = 0.2,
     include_test: bool = True,
 ) -> Dataset:
-    """Read a folder with list files, a folder of class folders, or a built-in task by its name.
+    """Read a folder with list files, a folder of class folders, or a built-in task. No image is decoded.
 
-    seed: for the images of a built-in task, and for cutting val and test where the source has none.
-    val_fraction, test_fraction: fraction of each class that such a cut takes; 0 leaves the split empty.
-    include_test: False gives a dataset without a test split; none of its images is opened then.
+    Notes that `vpt data prepare` stored in a folder are included. SpecError is raised for fractions that leave nothing
+    to train on.
 
-    No image is decoded yet. What `vpt data prepare` noted of a folder comes with it. Raises DataError when the source
-    is not there, is not prepared to its end or cannot be used, SpecError for fractions that leave nothing to train on.
+    Args:
+        source: A folder, or the name of a built-in task.
+        seed: Seed of the images of a built-in task, and of missing splits. Default: 0.
+        val_fraction: Fraction of each class to move from train to val if there is no val; 0 for none. Default: 0.2.
+        test_fraction: Fraction of each class to move from train to test if there is no test; 0 for none. Default: 0.2.
+        include_test: False for a dataset without a test split, of which no image is opened. Default: True.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        DataError: The source does not exist, is not completely prepared, or cannot be used.
     """
     root = Path(source)
-    if not str(source).strip():  # which would be the folder one stands in
+    if not str(source).strip():  # Path("") is the current folder
         raise DataError(
-            f"the data are {str(source)!r}; {LAYOUT_HELP}, or a built-in task; `.` is the folder you are in"
+            f"the data source is {str(source)!r}; {LAYOUT_HELP}, or name a built-in task; `.` is the current folder"
         )
     try:
         if root.is_dir():
@@ -56,7 +65,7 @@ def load_dataset(
         elif str(source) in synthetic.TASKS:
             dataset = _load_synthetic(str(source), seed)
         elif root.exists():
-            raise DataError(f"{source} is a file, not a folder; {LAYOUT_HELP}; unpack an archive first")
+            raise DataError(f"{source} is a file, not a folder; {LAYOUT_HELP}; extract archives first")
         else:
             raise DataError(
                 f"{str(source)!r} is neither a folder nor a built-in task; {LAYOUT_HELP}. "
@@ -64,13 +73,13 @@ def load_dataset(
             )
     except OSError as error:
         raise DataError(f"{str(source)!r} cannot be read: {error}; check the path and its permissions") from error
-    dataset = replace(dataset, name=dataset.name.encode("utf-8", "replace").decode())  # it may be bytes of no encoding
+    dataset = replace(dataset, name=dataset.name.encode("utf-8", "replace").decode())  # may be invalid UTF-8
     dataset = fill_missing_splits(dataset, seed=seed, val_fraction=val_fraction, test_fraction=test_fraction)
-    if not include_test:  # before the search for leaks, which opens images
+    if not include_test:  # before leakage_notes, which opens images
         dataset = replace(dataset, test=Split())
     notes = (*dataset.notes, *class_notes(dataset), *leakage_notes(dataset))
     if root.is_dir() and str(source) in synthetic.TASKS:
-        notes = (f"the folder {source} was read, not the built-in task of that name", *notes)
+        notes = (f"the folder {source} is used, not the built-in task of that name", *notes)
     return replace(dataset, notes=notes)
 
 

@@ -1,4 +1,4 @@
-"""What stands in a prepared folder besides images: a mark while it is being written, in the end what was done."""
+"""Marker and manifest of a prepared folder: the marker exists while it is written, the manifest when it is complete."""
 
 from __future__ import annotations
 
@@ -13,34 +13,65 @@ _MANIFEST, _IN_PROGRESS = "prepared.json", ".preparing.json"
 
 
 def begin_preparation(folder: Path, digest: str) -> None:
-    """Mark `folder` as being prepared. Raises DataError where it holds something else."""
+    """Mark a folder as being prepared.
+
+    Args:
+        folder: The output folder.
+        digest: Hash of the source and of the options.
+
+    Raises:
+        DataError: The folder contains something else.
+    """
     marker = folder / _IN_PROGRESS
     if marker.is_file():
         if json.loads(marker.read_text(encoding="utf-8"))["digest"] == digest:
             return
         raise DataError(
-            f"{folder} was begun from another source or with another split; delete it, or choose another --out"
+            f"{folder} was started from another source or with another split; delete it, or choose another --out"
         )
     if folder.is_dir() and any(folder.iterdir()):
         raise DataError(
-            f"{folder} is there and was not made by `vpt data prepare` or `vpt data import`; delete it, or choose another --out"
+            f"{folder} already exists and was not made by `vpt data prepare` or `vpt data import`; delete it, or "
+            "choose another --out"
         )
     write_atomic(marker, json.dumps({"digest": digest}).encode())
 
 
 def finish_preparation(folder: Path, values: dict[str, Any]) -> None:
-    """Say what was done; from now on the folder is prepared."""
+    """Write the manifest and remove the marker.
+
+    Args:
+        folder: The output folder.
+        values: Contents of the manifest, as JSON values.
+    """
     write_atomic(folder / _MANIFEST, (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode())
     (folder / _IN_PROGRESS).unlink(missing_ok=True)
 
 
 def is_prepared(folder: Path) -> bool:
-    """Whether the folder was prepared to its end."""
+    """Return True if a folder is completely prepared.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        True if the manifest exists.
+    """
     return (folder / _MANIFEST).is_file()
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """What was done; None where the folder was not prepared. Raises DataError where preparing is not finished."""
+    """Return the manifest of a folder.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        The manifest, or None if the folder was not prepared by vpt.
+
+    Raises:
+        DataError: The preparation is not complete, or the manifest is damaged.
+    """
     if is_prepared(folder):
         try:
             values: dict[str, Any] = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
@@ -50,5 +81,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
             ) from error
         return values
     if (folder / _IN_PROGRESS).is_file():
-        raise DataError(f"{folder} is not prepared to its end; give the same `vpt data` command again, it goes on")
+        raise DataError(
+            f"the preparation of {folder} is not complete; run the same `vpt data` command again, it resumes"
+        )
     return None

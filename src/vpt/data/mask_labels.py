@@ -1,4 +1,4 @@
-"""What the numbers in masks mean: one row for each way that data sets are published."""
+"""Label schemes: the meaning of the ids in masks, as public datasets define them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-IGNORE_INDEX = 255  # what every reader makes of pixels without a class
+IGNORE_INDEX = 255  # label of pixels without a class
 
 
 @dataclass(frozen=True)
 class LabelScheme:
-    """classes: their names, class k first named k; empty where the masks alone tell how many there are.
+    """A mapping of mask ids to classes.
 
-    ignore_ids: ids that stand for no class. ids: id in the mask -> class, where that is not the id itself; ids that are
-    neither classes nor ignored are faults. reduce_zero_label: id 0 stands for no class, and class k has the id k + 1.
+    Args:
+        classes: Name of each class. Default: unknown, to be counted in the masks.
+        ignore_ids: Ids of pixels without a class. Default: 255.
+        ids: Id to class, if they differ. All other ids that are not ignored are faults.
+        reduce_zero_label: Id 0 is ignored, and class k has the id k + 1. Default: False.
     """
 
     classes: tuple[str, ...] = ()
@@ -25,7 +28,14 @@ class LabelScheme:
     reduce_zero_label: bool = False
 
     def lookup_table(self, num_classes: int) -> NDArray[np.int16]:
-        """(65536,): id -> class, IGNORE_INDEX where ignored, -1 where the id stands for nothing."""
+        """Return the class of every id.
+
+        Args:
+            num_classes: Number of classes.
+
+        Returns:
+            int16 (65536,): the class, IGNORE_INDEX if ignored, -1 for unknown ids.
+        """
         offset = int(self.reduce_zero_label)
         ids = self.ids if self.ids is not None else {k + offset: k for k in range(num_classes)}
         table = np.full(65536, -1, dtype=np.int16)
@@ -33,7 +43,7 @@ class LabelScheme:
             table[0] = IGNORE_INDEX
         for mask_id, label in ids.items():
             table[mask_id] = label
-        table[list(self.ignore_ids)] = IGNORE_INDEX  # last, so that it wins
+        table[list(self.ignore_ids)] = IGNORE_INDEX  # last, because it takes precedence
         return table
 
 
@@ -72,7 +82,14 @@ LABEL_SCHEMES: Mapping[str, LabelScheme] = {
 
 
 def palette(num_classes: int) -> NDArray[np.uint8]:
-    """One color for each class, (num_classes, 3): those of PASCAL VOC, whose bits are spread over red, green and blue."""
+    """Return the colors of PASCAL VOC, which spread the bits of the class over red, green and blue.
+
+    Args:
+        num_classes: Number of classes.
+
+    Returns:
+        uint8 (num_classes, 3).
+    """
     indices = np.arange(num_classes, dtype=np.int64)
     colors = np.zeros((num_classes, 3), dtype=np.int64)
     for bit in range(8):

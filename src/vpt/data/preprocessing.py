@@ -1,7 +1,7 @@
-"""Preprocessing as data: how a backbone wants its images, and the two steps that obey it.
+"""Preprocessing of images for a backbone, in two steps.
 
-Step one (`Preprocessing.fit`) happens once per image, on the CPU, and ends in uint8; step two
-(`Preprocessing.normalize`) happens per batch, on the device. What lies between can be kept in memory.
+`Preprocessing.resize_image` runs once per image on the CPU and returns uint8. `Preprocessing.normalize` runs per batch
+on the device. The uint8 arrays in between can be cached.
 """
 
 from __future__ import annotations
@@ -27,13 +27,19 @@ _FILTERS = {
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How images become the input of a backbone.
+    """Options of the conversion of images to the input of a backbone.
 
-    size: side of the square input, in pixels.
-    mean, std: per channel (red, green, blue), on values scaled to 0..1.
-    interpolation: nearest, bilinear, bicubic or lanczos.
-    resize: "squash" scales both sides to `size`, whatever the aspect ratio (the VTAB-1k protocol);
-        "crop" scales the short side to `size / crop_fraction` and keeps the center (FGVC: 224 / 0.875 = 256).
+    Args:
+        size: Side of the square input in pixels. Default: 224.
+        mean: Mean of each RGB channel, for values in 0..1. Default: that of ImageNet.
+        std: Standard deviation of each RGB channel, for values in 0..1. Default: that of ImageNet.
+        interpolation: "nearest", "bilinear", "bicubic" or "lanczos". Default: "bilinear".
+        resize: "squash" scales both sides to `size` (the VTAB-1k protocol). "crop" scales the short side to
+            `size / crop_fraction` and crops the center (FGVC: 224 / 0.875 = 256). Default: "squash".
+        crop_fraction: See `resize`. Default: 0.875.
+
+    Raises:
+        SpecError: A value is out of range.
     """
 
     size: int = 224
@@ -44,6 +50,7 @@ class Preprocessing:
     crop_fraction: float = 0.875
 
     def __post_init__(self) -> None:
+        """Check the fields."""
         if self.interpolation not in _FILTERS:
             raise SpecError(
                 f"interpolation {self.interpolation!r} is unknown; {did_you_mean(self.interpolation, _FILTERS)}"
@@ -51,16 +58,23 @@ class Preprocessing:
         if self.resize not in ("squash", "crop"):
             raise SpecError(f"resize {self.resize!r} is unknown; {did_you_mean(self.resize, ('squash', 'crop'))}")
         if self.size < 1:
-            raise SpecError(f"the input size is {self.size} px; it must be at least 1")
+            raise SpecError(f"size is {self.size} px; it must be at least 1")
         if not 0 < self.crop_fraction <= 1:
-            raise SpecError(f"crop_fraction is {self.crop_fraction}; it must lie above 0 and at most 1")
+            raise SpecError(f"crop_fraction is {self.crop_fraction}; it must be above 0 and at most 1")
 
     def resize_image(self, image: Image.Image) -> NDArray[np.uint8]:
-        """An RGB image of any size -> uint8 array (3, size, size)."""
+        """Return an image as an array of the input size.
+
+        Args:
+            image: An RGB image of any size.
+
+        Returns:
+            uint8 (3, size, size).
+        """
         resample = _FILTERS[self.interpolation]
         width, height = image.size
         box = (0.0, 0.0, float(width), float(height))
-        if self.resize == "crop":  # the box is cut before scaling: a long strip is never blown up
+        if self.resize == "crop":  # crop before scaling, so that a long strip is never enlarged as a whole
             side = min(image.size) * self.size / round(self.size / self.crop_fraction)
             left, top = (width - side) / 2, (height - side) / 2
             box = (left, top, left + side, top + side)
@@ -68,16 +82,34 @@ class Preprocessing:
         return np.ascontiguousarray(np.asarray(resized, dtype=np.uint8).transpose(2, 0, 1))
 
     def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
-        """uint8 (batch, 3, size, size) -> float32 of the same shape, with this mean and std."""
+        """Return pixels with zero mean and unit variance.
+
+        Args:
+            pixels: (batch, 3, size, size), values in 0..255.
+
+        Returns:
+            float32 of the same shape.
+        """
         mean = torch.tensor(self.mean, device=pixels.device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=pixels.device).view(1, 3, 1, 1)
         return (pixels.float() / 255 - mean) / std
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return the options as JSON values.
+
+        Returns:
+            Field name to value.
+        """
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
-        """The inverse of `to_dict`."""
+        """Return the preprocessing of the result of `to_dict`.
+
+        Args:
+            values: Field name to value.
+
+        Returns:
+            The preprocessing.
+        """
         return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})

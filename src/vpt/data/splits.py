@@ -1,9 +1,7 @@
-"""Cutting val and test out of train where a dataset comes without them, and taking a part of train: by class,
-by seed, by name.
+"""Stratified splits and subsets of a dataset, determined by seed and image name.
 
-The images of a class are ordered by the SHA-256 of seed and name. So a cut is the same on every machine and
-with every version of NumPy, does not depend on the order in which a disk lists files, and a
-new image hardly moves it.
+The images of each class are ordered by the SHA-256 of seed and name. A split is therefore the same on every machine
+and with every version of NumPy, does not depend on the order of files on disk, and hardly changes with a new image.
 """
 
 from __future__ import annotations
@@ -22,10 +20,19 @@ from vpt.errors import DataError, SpecError
 def fill_missing_splits(
     dataset: Dataset, *, seed: int = 0, val_fraction: float = 0.2, test_fraction: float = 0.2
 ) -> Dataset:
-    """The dataset with an empty val or test cut out of its train; a split that is there stays as it is.
+    """Return the dataset with empty val and test splits filled from train. Other splits are unchanged.
 
-    val_fraction, test_fraction: fraction of the images now in train, for each class; 0 leaves the split empty.
-    Raises SpecError for fractions that leave nothing to train on, DataError for a class too small to be cut.
+    Args:
+        dataset: The dataset.
+        seed: Seed of the split. Default: 0.
+        val_fraction: Fraction of each class of train to move to val; 0 for none. Default: 0.2.
+        test_fraction: Fraction of each class of train to move to test; 0 for none. Default: 0.2.
+
+    Returns:
+        The dataset with new splits.
+
+    Raises:
+        SpecError: A fraction is out of range, or nothing is left to train on.
     """
     wanted = {"test": test_fraction, "val": val_fraction}
     for split_name, fraction in wanted.items():
@@ -54,10 +61,21 @@ def fill_missing_splits(
 def stratified_split(
     split: Split, classes: tuple[str, ...], fractions: Mapping[str, float], seed: int
 ) -> dict[str, Split]:
-    """Split name -> Split for each of `fractions`, and "train" for the rest; each keeps the order of `split`.
+    """Split the images of each class into new splits and train.
 
-    Every class gives each split at least one image and keeps at least one for train; else DataError.
-    The first fraction is served first, so changing the second leaves its images alone.
+    Earlier entries of `fractions` take their images first, so that changing a later one does not affect them.
+
+    Args:
+        split: The images.
+        classes: Class names.
+        fractions: Name of each new split to its fraction of the images of each class.
+        seed: Seed of the split.
+
+    Returns:
+        The new splits and "train" by name, each in the order of `split`. Each has at least one image of each class.
+
+    Raises:
+        DataError: A class has too few images.
     """
     counts = split.class_counts(len(classes))
     min_images = 1 + len(fractions)
@@ -65,9 +83,9 @@ def stratified_split(
     if too_small:
         options = " and ".join(f"{split_name}_fraction=0" for split_name in sorted(fractions, reverse=True))
         raise DataError(
-            f"{pluralize(len(too_small), 'class')} with too few images to give {' and '.join(fractions)} one each "
-            f"and keep one to train on (at least {min_images}):{bullets(describe_counts(too_small))}\n"
-            f"add images, remove the class, bring your own {' and '.join(fractions)} images, or set {options}"
+            f"{pluralize(len(too_small), 'class')} with too few images for train, {' and '.join(fractions)} "
+            f"(at least {min_images}):{bullets(describe_counts(too_small))}\n"
+            f"add images, remove the class, add your own {' and '.join(fractions)} images, or set {options}"
         )
     selected: dict[str, list[int]] = {split_name: [] for split_name in (*fractions, "train")}
     for label, count in enumerate(counts):
@@ -82,13 +100,25 @@ def stratified_split(
 
 
 def stratified_subset(split: Split, classes: tuple[str, ...], fraction: float, seed: int) -> Split:
-    """This fraction of the images of each class, in the order of `split` (paper, section 4.2: data scale).
+    """Return a fraction of the images of each class, in the order of the split (paper, section 4.2: data scale).
 
-    Rounded half up, and at least one image of each class that has any. For one seed, the images of a smaller fraction
-    are among those of a larger. Raises SpecError for a fraction that is not above 0 and at most 1.
+    The number of images is rounded half up, and at least one image of each class is kept. For the same seed, a smaller
+    subset is contained in a larger one.
+
+    Args:
+        split: The split.
+        classes: Class names.
+        fraction: Fraction of the images, above 0 and at most 1.
+        seed: Seed of the selection.
+
+    Returns:
+        The subset.
+
+    Raises:
+        SpecError: The fraction is out of range.
     """
     if not 0 < fraction <= 1:
-        raise SpecError(f"train_fraction is {fraction}; it must be above 0 and at most 1, which is all of train")
+        raise SpecError(f"train_fraction is {fraction}; it must be above 0 and at most 1 (all of train)")
     if fraction == 1:
         return split
     selected: list[int] = []
@@ -99,7 +129,7 @@ def stratified_subset(split: Split, classes: tuple[str, ...], fraction: float, s
 
 
 def _images_per_split(count: int, fractions: Mapping[str, float]) -> dict[str, int]:
-    """Images of one class for each split: rounded half up, never below 1, one image left over."""
+    """Return the number of images of one class for each split: rounded half up, at least 1, leaving one for train."""
     if not count:
         return {}
     sizes = {split_name: max(1, int(count * fraction + 0.5)) for split_name, fraction in fractions.items()}

@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vpt.core.io import storage_error
+from vpt.core.io import describe_write_error
 from vpt.core.text import bullets
 from vpt.datasets.prepared.progress import Progress
-from vpt.errors import DataError
+from vpt.errors import DataError, StorageError
 
 _ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar", ".gz")
 _CHUNK = 1 << 20
@@ -118,7 +118,7 @@ def extract_archive(archive: Path, destination: Path) -> Path:
     except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError) as error:
         raise DataError(f"{archive} cannot be unpacked: {error}; download it again") from error
     except OSError as error:
-        raise storage_error(target, error) from error
+        raise StorageError(describe_write_error(target, error)) from error
     finally:
         shutil.rmtree(tmp_dir, ignore_errors=True)
     return target

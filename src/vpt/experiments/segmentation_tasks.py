@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from vpt.backbones.backbone import Backbone
-from vpt.data.segmentation_folder import LAYOUT_HELP, ImageMaskPairs, detect_folder_layout, load_segmentation_dataset
+from vpt.data.segmentation_folder import load_segmentation_dataset
+from vpt.data.segmentation_layouts import LAYOUT_HELP, ImageMaskPairs, detect_folder_layout
 from vpt.errors import DataError, VptError
 from vpt.experiments.design import Protocol, SegmentationOptions, Task
 from vpt.experiments.plan_schema import SegmentationTaskTable

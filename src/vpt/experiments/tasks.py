@@ -9,7 +9,7 @@ from vpt.core.text import did_you_mean
 from vpt.data import synthetic
 from vpt.data.dataset import Split
 from vpt.data.loading import load_dataset
-from vpt.data.segmentation_folder import detect_folder_layout
+from vpt.data.segmentation_layouts import detect_folder_layout
 from vpt.errors import DataError
 from vpt.experiments.design import Protocol, Task
 from vpt.experiments.plan_schema import ClassificationTaskTable

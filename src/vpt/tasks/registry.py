@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vpt.core.text import did_you_mean
-from vpt.data.segmentation_folder import detect_folder_layout
+from vpt.data.segmentation_layouts import detect_folder_layout
 from vpt.errors import SpecError
 from vpt.model.tuned_file import Header
 from vpt.tasks.base import Task

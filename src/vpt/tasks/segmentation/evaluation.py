@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from vpt.data.image_files import capture_warnings
+from vpt.data.mask_files import load_pair
 from vpt.data.mask_labels import IGNORE_INDEX
-from vpt.data.segmentation_folder import ImageMaskPairs, load_pair
+from vpt.data.segmentation_layouts import ImageMaskPairs
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.segmentation.scores import PixelScores, confusion_matrix
 from vpt.tasks.segmentation.sliding_window import InferenceConfig, predict_rows

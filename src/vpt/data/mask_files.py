@@ -1,0 +1,118 @@
+"""Mask files: decoding, checks and pixel counts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vpt.data.image_files import UnreadableImageError, capture_warnings, open_rgb, supported_formats
+from vpt.data.segmentation_layouts import ImageMaskPairs
+
+
+@dataclass(frozen=True)
+class MaskStats:
+    """Ids of a mask.
+
+    Args:
+        ids: Distinct ids, sorted.
+        counts: Number of pixels of each id.
+        key: Shape and hash of the mask.
+    """
+
+    ids: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    key: str
+
+
+def load_pair(
+    pairs: ImageMaskPairs, index: int, lookup_table: NDArray[np.int16]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return an image and its mask. Call it inside `capture_warnings`.
+
+    Args:
+        pairs: Image and mask files.
+        index: Index of the pair.
+        lookup_table: int16 (65536,), id to class, see `LabelScheme.lookup_table`.
+
+    Returns:
+        The image, uint8 (3, height, width), and its classes, uint8 (height, width), IGNORE_INDEX for no class.
+    """
+    image, _ = open_rgb(pairs.images[index])
+    mask = lookup_table[read_mask(pairs.masks[index])].astype(np.uint8)
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)), mask
+
+
+def read_mask(path: Path) -> NDArray[np.int64]:
+    """Return the ids in a palette or gray image of 8 or 16 bits.
+
+    Args:
+        path: The mask file.
+
+    Returns:
+        int64 (height, width).
+
+    Raises:
+        UnreadableImageError: The file is not a mask.
+    """
+    try:
+        if not path.is_file():  # opening a pipe blocks
+            raise UnreadableImageError("not a regular file")
+        with Image.open(path, formats=supported_formats()) as image:
+            if image.mode not in ("P", "L", "1", "I", "I;16"):
+                raise UnreadableImageError(
+                    f"a mask of mode {image.mode}; save it with one number per pixel (index or gray PNG)"
+                )
+            ids = np.asarray(image).astype(np.int64)
+    except UnreadableImageError:
+        raise
+    except Exception as error:  # Pillow raises any kind of error on damaged files
+        raise UnreadableImageError(f"a mask that cannot be read: {error}") from error
+    if ids.min() < 0 or ids.max() > 65535:
+        raise UnreadableImageError(f"a mask with ids from {ids.min()} to {ids.max()}, outside 0 to 65535")
+    return ids
+
+
+def scan_masks(
+    splits: Iterable[ImageMaskPairs], faults: list[str], progress: Callable[[int, int], None] | None
+) -> dict[str, MaskStats]:
+    """Decode all images and masks once.
+
+    Args:
+        splits: Pairs of each split.
+        faults: Receives the images and masks that cannot be used.
+        progress: Called as (done, total) after each pair.
+
+    Returns:
+        Name of the pair to the ids of its mask.
+    """
+
+    def scan_pair(pair: tuple[str, Path, Path]) -> MaskStats | str:
+        name, image_path, mask_path = pair
+        try:
+            image, _ = open_rgb(image_path)
+            ids = read_mask(mask_path)
+        except UnreadableImageError as error:
+            return f"{name}: {error}"
+        if image.size != ids.shape[::-1]:
+            return f"{name}: the image has {image.width} x {image.height} px, its mask {ids.shape[1]} x {ids.shape[0]}"
+        values, counts = np.unique(ids, return_counts=True)
+        return MaskStats(values, counts, f"{ids.shape} {hashlib.sha256(ids.tobytes()).hexdigest()}")
+
+    scanned = [pair for pairs in splits for pair in zip(pairs.names, pairs.images, pairs.masks, strict=True)]
+    mask_stats: dict[str, MaskStats] = {}
+    with capture_warnings(), ThreadPoolExecutor() as pool:
+        for done, ((name, _, _), stats) in enumerate(zip(scanned, pool.map(scan_pair, scanned), strict=True), start=1):
+            if isinstance(stats, str):
+                faults.append(stats)
+            else:
+                mask_stats[name] = stats
+            if progress:
+                progress(done, len(scanned))
+    return mask_stats

@@ -1,0 +1,181 @@
+"""Random scenes of the built-in tasks: counting, position, orientation and distance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vpt.data.drawing import (
+    BALL,
+    BLOCK,
+    HEART,
+    KITE,
+    NONE,
+    ROD,
+    FloatArray,
+    IntArray,
+    Scene,
+    add_noise,
+    marble_texture,
+    non_overlapping_centers,
+    random_colors,
+    render,
+)
+
+ImageArray = NDArray[np.uint8]
+
+COUNTS = 6
+COLUMNS = 8
+DIRECTIONS = 8
+RANGES = 6
+NEAR, FAR = 2.0, 12.0  # meters
+CAMERA_HEIGHT = 1.1  # meters above the plane; the focal length of the camera is one image side
+
+
+def count_scene(n: int, rng: np.random.Generator) -> tuple[Scene, IntArray]:
+    """Return scenes of one to six balls and up to three blocks. The label is the number of balls minus one.
+
+    Args:
+        n: Number of scenes.
+        rng: Random generator.
+
+    Returns:
+        The scenes, and labels, int64 (n,).
+    """
+    labels = _balanced_labels(n, COUNTS, rng)
+    slots = np.arange(COUNTS + 3)
+    kind = np.where(slots <= labels[:, None], BALL, NONE)
+    blocks = (slots >= COUNTS) & (slots < COUNTS + rng.integers(0, 4, (n, 1)))
+    kind = np.where(blocks, BLOCK, kind)
+    radius = rng.uniform(0.06, 0.13, kind.shape).astype(np.float32)
+    # An absent object must not take space.
+    x, y = non_overlapping_centers(rng, np.where(kind == NONE, 0, radius).astype(np.float32), margin=0.01)
+    return Scene(kind, x, y, radius, np.zeros_like(radius), random_colors(rng, *kind.shape)), labels
+
+
+def position_scene(n: int, rng: np.random.Generator) -> tuple[Scene, IntArray]:
+    """Return scenes of a heart, two balls, two blocks and a rod. The label is the column of the heart, one of eight.
+
+    Args:
+        n: Number of scenes.
+        rng: Random generator.
+
+    Returns:
+        The scenes, and labels, int64 (n,).
+    """
+    labels = _balanced_labels(n, COLUMNS, rng)
+    kind = np.tile(np.array([BALL, BALL, BLOCK, BLOCK, ROD, HEART]), (n, 1))
+    shape = kind.shape
+    radius = rng.uniform(0.06, 0.13, shape).astype(np.float32)
+    x, y = rng.uniform(0.08, 0.92, (2, *shape)).astype(np.float32)
+    x[:, -1] = (labels + rng.uniform(0.1, 0.9, n)) / COLUMNS
+    radius[:, -1] = rng.uniform(0.09, 0.14, n)
+    return Scene(kind, x, y, radius, _random_angles(rng, shape), random_colors(rng, *shape)), labels
+
+
+def orientation_scene(n: int, rng: np.random.Generator) -> tuple[Scene, IntArray]:
+    """Return scenes of a kite, two balls, a block and two rods. The label is the direction of the kite, one of eight.
+
+    Args:
+        n: Number of scenes.
+        rng: Random generator.
+
+    Returns:
+        The scenes, and labels, int64 (n,).
+    """
+    labels = _balanced_labels(n, DIRECTIONS, rng)
+    kind = np.tile(np.array([BALL, BALL, BLOCK, ROD, ROD, KITE]), (n, 1))
+    shape = kind.shape
+    radius = rng.uniform(0.06, 0.13, shape).astype(np.float32)
+    x, y = rng.uniform(0.05, 0.95, (2, *shape)).astype(np.float32)
+    angle = _random_angles(rng, shape)
+    radius[:, -1] = rng.uniform(0.16, 0.28, n)
+    x[:, -1], y[:, -1] = rng.uniform(0.28, 0.72, (2, n))
+    angle[:, -1] = (labels + rng.uniform(-0.4, 0.4, n)) * (360 / DIRECTIONS)
+    return Scene(kind, x, y, radius, angle, random_colors(rng, *shape)), labels
+
+
+def distance_scene(n: int, rng: np.random.Generator) -> tuple[Scene, IntArray, FloatArray, FloatArray]:
+    """Return scenes of balls and blocks of different sizes on a plane. The label is the distance of the nearest object.
+
+    Args:
+        n: Number of scenes.
+        rng: Random generator.
+
+    Returns:
+        The scenes; labels, int64 (n,), each one of six ranges; distances in meters, (n, 3), farthest first; and heights
+        of the horizon, (n,).
+    """
+    labels = _balanced_labels(n, RANGES, rng)
+    ratio = FAR / NEAR  # ranges are equal steps of the logarithm, like sizes in the image
+    closest = NEAR * ratio ** ((labels + rng.uniform(0.05, 0.95, n)) / RANGES)
+    behind = closest[:, None] * (1.1 + rng.exponential(0.6, (n, 2)))
+    distance = np.concatenate([np.sort(behind, axis=1)[:, ::-1], closest[:, None]], axis=1)
+    kind = rng.choice(np.array([BALL, BLOCK]), distance.shape)
+    horizon = rng.uniform(0.25, 0.4, n)
+    radius = rng.uniform(0.25, 0.45, distance.shape) / distance
+    ground_y = horizon[:, None] + CAMERA_HEIGHT / distance
+    x = rng.uniform(0.1, 0.9, distance.shape)
+    scene = Scene(
+        kind=kind,
+        x=x.astype(np.float32),
+        y=(ground_y - radius).astype(np.float32),
+        radius=radius.astype(np.float32),
+        angle=np.zeros(kind.shape, dtype=np.float32),
+        color=random_colors(rng, *kind.shape),
+    )
+    return scene, labels, distance.astype(np.float32), horizon.astype(np.float32)
+
+
+def scene_generator(
+    make_scene: Callable[[int, np.random.Generator], tuple[Scene, IntArray]],
+) -> Callable[[int, np.random.Generator, int], tuple[ImageArray, IntArray]]:
+    """Return a function that draws scenes over marble.
+
+    Args:
+        make_scene: Function (n, generator) that returns scenes and labels.
+
+    Returns:
+        Function (n, generator, size) that returns images and labels.
+    """
+
+    def generate_images(n: int, rng: np.random.Generator, size: int) -> tuple[ImageArray, IntArray]:
+        scene, labels = make_scene(n, rng)
+        return add_noise(rng, render(scene, marble_texture(rng, n, size))), labels
+
+    return generate_images
+
+
+def generate_distance(n: int, rng: np.random.Generator, size: int) -> tuple[ImageArray, IntArray]:
+    """Return images of `distance_scene` on a furrowed plane under a sky.
+
+    Args:
+        n: Number of images.
+        rng: Random generator.
+        size: Image side in pixels.
+
+    Returns:
+        uint8 (n, size, size, 3), and labels, int64 (n,).
+    """
+    scene, labels, _, horizon = distance_scene(n, rng)
+    # (n, size, 1), distance of a pixel row below the horizon
+    below = ((np.arange(size, dtype=np.float32) + 0.5) / size)[:, None] - horizon[:, None, None]
+    depth = CAMERA_HEIGHT / np.maximum(below, 0.01)
+    across = (np.arange(size, dtype=np.float32) / size - 0.5) * depth
+    furrows = np.sin(3 * np.cos(turn := rng.uniform(0, np.pi, (n, 1, 1))) * across + 3 * np.sin(turn) * depth)
+    # Distant furrows are finer than a pixel: fade them out to avoid aliasing.
+    furrows = (0.12 * furrows * np.clip(below * 5, 0, 1))[..., None].astype(np.float32)
+    ground = random_colors(rng, n, 1)[:, :, None] * 0.7 + 0.15 + furrows
+    sky = 0.4 + 0.6 * marble_texture(rng, n, size)
+    return add_noise(rng, render(scene, np.where(below[..., None] > 0, ground, sky))), labels
+
+
+def _balanced_labels(n: int, classes: int, rng: np.random.Generator) -> IntArray:
+    """Return labels (n,) in random order. The numbers of images per class differ by at most one."""
+    return rng.permutation(np.arange(n, dtype=np.int64) % classes)
+
+
+def _random_angles(rng: np.random.Generator, shape: tuple[int, ...]) -> FloatArray:
+    return rng.uniform(0, 360, shape).astype(np.float32)
