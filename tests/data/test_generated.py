@@ -76,7 +76,11 @@ def test_a_kite_is_slim_towards_its_tip(angle, side):
 def test_distance_is_the_range_of_the_nearest():
     scene, labels, distance, horizon = synthetic_scenes.distance_scene(300, np.random.default_rng(0))
     nearest = distance.min(axis=1)
-    steps = np.log(nearest / synthetic_scenes.NEAR) / np.log(synthetic_scenes.FAR / synthetic_scenes.NEAR) * synthetic_scenes.RANGES
+    steps = (
+        np.log(nearest / synthetic_scenes.NEAR)
+        / np.log(synthetic_scenes.FAR / synthetic_scenes.NEAR)
+        * synthetic_scenes.RANGES
+    )
     assert (np.floor(steps) == labels).all()
     foot = scene.y + scene.radius  # what stands nearer meets the plain lower in the picture
     assert (foot.argmax(axis=1) == distance.argmin(axis=1)).all()

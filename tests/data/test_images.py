@@ -157,7 +157,7 @@ REASONS = {
     "text.png": "not an image of a known format",
     "cut.jpg": "damaged: image file is truncated",
     "folder.jpg": "a folder",
-    "dangling.jpg": "a link to a file that is not there",
+    "dangling.jpg": "a link to a missing file",
     "loop.jpg": "Too many levels of symbolic links",
     "program.png": "not an image of a known format",
     "sliver.png": "only 7 x 300 px; each side needs 8",

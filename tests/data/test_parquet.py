@@ -75,7 +75,7 @@ def test_what_is_there_is_left_alone_and_a_part_goes_on(hub, tmp_path, monkeypat
 
     with pytest.raises(KeyboardInterrupt):
         import_parquet(hub, tmp_path / "out", progress=stop)
-    with pytest.raises(DataError, match="not prepared to its end"):
+    with pytest.raises(DataError, match="is not complete"):
         load_dataset(tmp_path / "out")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/images").rglob("*.jpg")}
     import_parquet(hub, tmp_path / "out", progress=lambda what, done, total: seen.append(what))
@@ -133,16 +133,18 @@ def test_two_labels_must_be_chosen_between(tmp_path):
     parquet.write_table(arrow.table(columns), tmp_path / "train.parquet")
     with pytest.raises(DataError, match=r"2 columns could be the label; name it with --label: .*fine \(int64\)"):
         import_parquet(tmp_path / "train.parquet", tmp_path / "out")
-    with pytest.raises(DataError, match="no column 'fin' for the label; there are did you mean 'fine'"):
+    with pytest.raises(DataError, match="there is no column 'fin' for the label; did you mean 'fine'"):
         import_parquet(tmp_path / "train.parquet", tmp_path / "out", label="fin")
     assert import_parquet(tmp_path / "train.parquet", tmp_path / "out", label="coarse")["label"] == "column coarse"
 
 
 def test_faults(tmp_path, hub):
-    with pytest.raises(DataError, match="holds none"):
+    with pytest.raises(DataError, match="is not a Parquet file or a folder of them"):
         import_parquet(tmp_path / "nowhere", tmp_path / "out")
     write(tmp_path / "bad/train.parquet", [(b"no image", 0), (image(1), 1), (None, 0)])
-    with pytest.raises(DataError, match=r"2 rows cannot be used(.|\n)*row 0 of train is no image(.|\n)*row 2 of train"):
+    with pytest.raises(
+        DataError, match=r"2 rows cannot be used(.|\n)*row 0 of train is not an image(.|\n)*row 2 of train"
+    ):
         import_parquet(tmp_path / "bad", tmp_path / "out")
     (tmp_path / "torn.parquet").write_bytes((hub / "data/test-00000-of-00001.parquet").read_bytes()[:100])
     with pytest.raises(DataError, match="cannot be read"):

@@ -124,7 +124,7 @@ def test_archives_are_unpacked_once_for_all_tasks(tmp_path: Path) -> None:
     )
     (source / "CLEVR_v1.0.zip").unlink()
     done = prepare_task(other, tmp_path / "out", source)
-    assert done["checksums"] == {"CLEVR_v1.0.zip": "not needed: it was unpacked already"}
+    assert done["checksums"] == {"CLEVR_v1.0.zip": "not needed: already extracted"}
     assert not list((tmp_path / "out" / ".unpacked" / "clevr").glob(".tmp-*"))
 
 
@@ -150,11 +150,11 @@ def test_checksums_and_sizes(tmp_path: Path) -> None:
         return replace(task, source=replace(task.source, files=(replace(task.source.files[0], **known),)))
 
     assert "published is 00" in refusal(expecting(sha256="00" * 32), tmp_path)
-    assert "the published file 19,021,600,724" in refusal(expecting(size=19_021_600_724), tmp_path)
+    assert "published are 19,021,600,724" in refusal(expecting(size=19_021_600_724), tmp_path)
     done = prepare_task(expecting(sha256=digest, size=archive.stat().st_size), tmp_path / "other", source)
     assert done["checksums"] == {"CLEVR_v1.0.zip": f"SHA-256 {digest}"}
     archive.write_bytes(archive.read_bytes()[:200])
-    assert "cannot be unpacked" in refusal(task, tmp_path)
+    assert "cannot be extracted" in refusal(task, tmp_path)
     assert not list((tmp_path / "out" / ".unpacked" / "clevr").iterdir())
 
 
@@ -172,7 +172,7 @@ def test_missing_sources_say_what_to_download(tmp_path: Path) -> None:
     ):
         assert part in text
     assert UNKNOWN_CHECKSUM in instructions(TASKS["nabirds"])
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         prepare_task(TASKS["kitti"], tmp_path, tmp_path / "nowhere")
 
 
@@ -206,9 +206,9 @@ def test_the_published_name_file(tmp_path: Path) -> None:
     assert done["split"] == "published names in names.json"
     file.write_text(json.dumps({"resisc45": {**names, "val": ["airplane_099.jpg", "ship_1.jpg"]}}))
     text = refusal(replace(task, name="again"), tmp_path, split_files=file)
-    assert "2 images that the source lacks:\n  airplane_099.jpg\n  ship_1.jpg" in text
+    assert "2 images missing from the source:\n  airplane_099.jpg\n  ship_1.jpg" in text
     other = miniature("svhn", tmp_path / "svhn" / "source")
-    assert "tells nothing of svhn" in refusal(other, tmp_path / "svhn", split_files=file)
+    assert "has no entry for svhn" in refusal(other, tmp_path / "svhn", split_files=file)
 
 
 def lists_of_birds(folder: Path) -> None:
@@ -239,13 +239,13 @@ def test_lists_of_other_data_are_refused(tmp_path: Path) -> None:
     lists_of_birds(tmp_path / "lists")
     rows = json.loads((tmp_path / "lists" / "val.json").read_text())
     (tmp_path / "lists" / "val.json").write_text(json.dumps(dict.fromkeys(rows, "001.Bird")))
-    assert "is two classes of the source" in refusal(task, tmp_path, split_files=tmp_path / "lists")
-    assert "holds no train.json" in refusal(task, tmp_path, split_files=tmp_path)
+    assert "covers two classes of the source" in refusal(task, tmp_path, split_files=tmp_path / "lists")
+    assert "does not contain train.json" in refusal(task, tmp_path, split_files=tmp_path)
 
 
 def test_own_draws_are_confessed(tmp_path: Path) -> None:
     done = prepare_task(miniature("dogs", tmp_path / "source"), tmp_path / "out", tmp_path / "source")
-    assert "vpt's own draw, train[:3]" in done["split"]
+    assert "val is drawn by vpt, train[:3]" in done["split"]
     assert done["images"] == {"train": 17, "val": 3, "test": 6}
 
 
@@ -269,7 +269,7 @@ def test_check_names_all_faults(tmp_path: Path) -> None:
     images[2].unlink()
     with pytest.raises(DataError, match="no such image"):
         check_folder(folder, task)
-    with pytest.raises(DataError, match="is not there"):
+    with pytest.raises(DataError, match="does not exist"):
         check_folder(tmp_path / "out" / "dtd", TASKS["dtd"])
 
 
@@ -303,4 +303,4 @@ def test_on_the_command_line(tmp_path: Path) -> None:
     assert lacking.returncode == 3
     assert "102flowers.tgz" in lacking.stderr and "CUB_200_2011.tgz" in lacking.stderr
     wrong = vpt("check", "fgvc", "--in", str(tmp_path))
-    assert (wrong.returncode, wrong.stderr.count("is not there")) == (3, 5)
+    assert (wrong.returncode, wrong.stderr.count("does not exist")) == (3, 5)

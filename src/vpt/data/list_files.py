@@ -78,7 +78,7 @@ def read_list_files(root: Path) -> Dataset:
     if faults:
         raise DataError(
             f"{root}: {pluralize(len(faults), 'fault')} in {', '.join(files.values())}; a line is "
-            f"'relative/path label', the label a whole number from 0:{bullets(faults)}"
+            f"'relative/path label', the label an integer from 0:{bullets(faults)}"
         )
     splits = _assign_splits(root, files, entries)
     all_entries = [entry for split_entries in splits.values() for entry in split_entries]
@@ -133,7 +133,7 @@ def _parse_list(root: Path, name: str, faults: list[str]) -> list[_Entry]:
             continue
         path, label = posixpath.normpath(fields[0]), fields[1]
         if not re.fullmatch(r"[0-9]+", label):
-            kind = "a negative label" if re.fullmatch(r"-[0-9]+", label) else "not a whole number"
+            kind = "a negative label" if re.fullmatch(r"-[0-9]+", label) else "not an integer"
             faults.append(f"{location}: {kind}: {label!r} after {path!r}")
         elif path in entries:
             earlier = entries[path]

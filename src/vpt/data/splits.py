@@ -54,7 +54,7 @@ def fill_missing_splits(
         train=splits["train"],
         val=splits.get("val", dataset.val),
         test=splits.get("test", dataset.test),
-        source=f"{dataset.source}; cut from train by class with seed {seed}: {description}",
+        source=f"{dataset.source}; split from train by class with seed {seed}: {description}",
     )
 
 

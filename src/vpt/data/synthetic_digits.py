@@ -42,12 +42,12 @@ def generate_numerals(n: int, rng: np.random.Generator, size: int) -> tuple[Imag
         uint8 (n, size, size, 3), and labels, int64 (n,).
     """
     scans, labels = _sample_scans(n, rng)
-    scale = rng.uniform(0.5, 0.8, n)  # of the picture's side
+    scale = rng.uniform(0.5, 0.8, n)  # fraction of the image side
     center = 0.5 + rng.uniform(-0.4, 0.4, (n, 2)) * (1 - scale[:, None])
     angle = rng.uniform(-20, 20, n) * np.pi / 180
     masks = np.empty((n, size, size, 1), np.float32)
     for i, scan in enumerate(scans):
-        step = 8 / (scale[i] * size)  # scan pixels per picture pixel
+        step = 8 / (scale[i] * size)  # scan pixels per image pixel
         c, s = step * np.cos(angle[i]), step * np.sin(angle[i])
         x, y = center[i] * size
         affine = (c, s, 4 - c * x - s * y, -s, c, 4 + s * x - c * y)

@@ -1,4 +1,4 @@
-"""Where downloaded files lie: finding them in a user's folder, verifying and unpacking archives."""
+"""Downloaded files: search in a user's folders, verification, and extraction of archives."""
 
 from __future__ import annotations
 
@@ -23,7 +23,14 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file to download. sha256, size (bytes): None where none was published."""
+    """A file to download.
+
+    Args:
+        name: File name.
+        url: Address of the file.
+        sha256: Published checksum, or None.
+        size: Published size in bytes, or None.
+    """
 
     name: str
     url: str
@@ -32,26 +39,47 @@ class RemoteFile:
 
     @property
     def is_archive(self) -> bool:
-        """Whether it can be unpacked here."""
+        """True if `extract_archive` supports the file."""
         return self.name.endswith(_ARCHIVES)
 
 
 class MissingFilesError(DataError):
-    """Files of a source that are not there. `names`: all of them."""
+    """Files of a source that are missing. `names` lists all of them."""
 
     def __init__(self, names: list[str], roots: Iterable[Path]) -> None:
+        """Create the error.
+
+        Args:
+            names: The missing files.
+            roots: The folders that were searched.
+        """
         self.names = names
         super().__init__(f"not found in {', '.join(map(str, roots))}:{bullets(names)}")
 
 
 class DownloadDir:
-    """Folders in which the files of a source are looked for: in each of them, and up to two folders deep."""
+    """Folders with the files of a source. Each is searched up to two levels deep."""
 
     def __init__(self, *roots: Path) -> None:
+        """Create the search path.
+
+        Args:
+            *roots: Folders to search, in this order.
+        """
         self.roots = roots
 
     def find(self, *paths: str) -> tuple[Path, ...]:
-        """Where each of these files or folders lies. Raises MissingFilesError that names all that are not there."""
+        """Return the paths of files or folders.
+
+        Args:
+            *paths: Relative paths.
+
+        Returns:
+            The full path of each.
+
+        Raises:
+            MissingFilesError: Some do not exist. The message names all of them.
+        """
         found = [self._find(path) for path in paths]
         missing = [path for path, location in zip(paths, found, strict=True) if location is None]
         if missing:
@@ -59,7 +87,14 @@ class DownloadDir:
         return tuple(location for location in found if location is not None)
 
     def has(self, path: str) -> bool:
-        """Whether `find` would find it."""
+        """Return True if a file or folder exists.
+
+        Args:
+            path: Relative path.
+
+        Returns:
+            True if `find` finds it.
+        """
         return self._find(path) is not None
 
     def _find(self, path: str) -> Path | None:
@@ -75,10 +110,19 @@ class DownloadDir:
 
 
 def check_download(file: Path, remote: RemoteFile, progress: Progress) -> str | None:
-    """What is wrong with a downloaded file; None where nothing is, or where nothing is known to compare with."""
+    """Compare a downloaded file with its published size and checksum.
+
+    Args:
+        file: The downloaded file.
+        remote: The published values.
+        progress: Called while the checksum is computed.
+
+    Returns:
+        The difference as text; None if there is none, or if no values are published.
+    """
     size = file.stat().st_size
     if remote.size is not None and size != remote.size:
-        return f"{file} has {size:,} bytes, the published file {remote.size:,}; download it again from {remote.url}"
+        return f"{file} has {size:,} bytes, published are {remote.size:,}; download it again from {remote.url}"
     if remote.sha256 is None:
         return None
     digest, done = hashlib.sha256(), 0
@@ -94,10 +138,20 @@ def check_download(file: Path, remote: RemoteFile, progress: Progress) -> str | 
 
 
 def extract_archive(archive: Path, destination: Path) -> Path:
-    """Unpack a .zip, .tar, .tar.gz or .gz into the folder `destination / its name`; once, and never half.
+    """Extract a .zip, .tar, .tar.gz or .gz into the folder `destination / archive.name`, if it does not exist yet.
 
-    Members that would leave the folder are refused. Raises DataError for a damaged archive, StorageError when the disk
-    is full.
+    The folder appears when the extraction is complete. Members with a path outside the folder are refused.
+
+    Args:
+        archive: The archive.
+        destination: Parent of the new folder.
+
+    Returns:
+        The new folder.
+
+    Raises:
+        DataError: The archive is damaged.
+        StorageError: The folder cannot be written.
     """
     target = destination / archive.name
     if target.is_dir():
@@ -112,11 +166,11 @@ def extract_archive(archive: Path, destination: Path) -> Path:
             with gzip.open(archive) as gzip_file, (tmp_dir / archive.name.removesuffix(".gz")).open("wb") as output:
                 shutil.copyfileobj(gzip_file, output, _CHUNK)
         else:
-            with tarfile.open(archive) as tar_file:  # also plain tars that are called .tar.gz
+            with tarfile.open(archive) as tar_file:  # also uncompressed files named .tar.gz
                 tar_file.extractall(tmp_dir, filter="data")
         tmp_dir.rename(target)
     except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError) as error:
-        raise DataError(f"{archive} cannot be unpacked: {error}; download it again") from error
+        raise DataError(f"{archive} cannot be extracted: {error}; download it again") from error
     except OSError as error:
         raise StorageError(describe_write_error(target, error)) from error
     finally:

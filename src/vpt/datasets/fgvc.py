@@ -1,8 +1,8 @@
-"""The five tasks of FGVC: fine-grained classes, whole training sets.
+"""The five FGVC tasks: fine-grained classes with complete training sets.
 
-The publishers have no validation split, but for Flowers; the paper keeps a tenth of train for it (section 4.1). Which
-images, its authors' lists tell (train.json, val.json, test.json): they are read where they lie beside the data. Else
-vpt draws as many.
+Except for Flowers, the publishers provide no validation split. The paper uses a tenth of train (section 4.1), defined
+by its authors' lists (train.json, val.json, test.json). These lists are used if they are next to the data; otherwise
+vpt draws a validation split of the same size.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NABIRDS = DataSource(
     (RemoteFile("nabirds.tar.gz", "https://dl.allaboutbirds.org/nabirds"),),
     "non-commercial research; terms of use to be accepted",
     "Van Horn et al., Building a Bird Recognition App and Large Scale Dataset with Citizen Scientists, CVPR 2015",
-    "the link comes after the terms of use are accepted on that page",
+    "accept the terms of use on that page to get the link",
 )
 DOGS = DataSource(
     "dogs",
@@ -90,7 +90,7 @@ CARS = DataSource(
     ),
     "none stated; for research",
     "Krause et al., 3D Object Representations for Fine-Grained Categorization, ICCV Workshop 2013",
-    "the original addresses are often down; any mirror with these checksums will do",
+    "the original addresses are often unavailable; use any mirror with these checksums",
 )
 _SPECIES = "the species"
 
@@ -125,5 +125,7 @@ FGVC = (
         SplitSpec("train", "validation", "test"), _SPECIES, FLOWERS, flowers.flowers,
     ),
     _benchmark_task("dogs", 120, {"train": 12_000, "test": 8_580}, _val_tenth(1_200), "the breed", DOGS, stanford.dogs),
-    _benchmark_task("cars", 196, {"train": 8_144, "test": 8_041}, _val_tenth(815), "make, model and year", CARS, stanford.cars),
+    _benchmark_task(
+        "cars", 196, {"train": 8_144, "test": 8_041}, _val_tenth(815), "make, model and year", CARS, stanford.cars,
+    ),
 )  # fmt: skip

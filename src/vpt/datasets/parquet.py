@@ -1,6 +1,6 @@
-"""Parquet files as data hubs keep them: a row an image with its label, `data/train-00000-of-00002.parquet`.
+"""Import of image datasets in Parquet files, as data hubs store them: one row per image, with its label.
 
-They are written out once as a folder with list files, the bytes of every image as they are. Needs the extra `parquet`.
+The images are written to a folder with list files, byte for byte. Requires the extra `parquet`.
 """
 
 from __future__ import annotations
@@ -40,12 +40,23 @@ def import_parquet(
     label: str | None = None,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
-    """Make the data folder `folder` and return what it says of itself (prepared.json).
+    """Create a data folder from Parquet files.
 
-    source: a Parquet file, a folder of them, or "hub:OWNER/NAME", with "@REVISION" where it should not be the newest.
-    image, label: the columns, where the files do not tell which they are.
-    Split and order are those of the file names; rows without a label (-1) are left out and noted. Interrupted or
-    killed, the same call goes on. Raises DataError where the source is not there or its columns do not fit.
+    Splits and order follow the file names. Rows without a label (None or -1) are left out and noted. After an
+    interruption, the same call resumes.
+
+    Args:
+        source: A Parquet file, a folder of them, or "hub:OWNER/NAME", optionally with "@REVISION".
+        folder: The new data folder.
+        image: Column of images. Default: detected.
+        label: Column of labels. Default: detected.
+        progress: Called after each image.
+
+    Returns:
+        The manifest (prepared.json).
+
+    Raises:
+        DataError: The source does not exist, its columns are not clear, or `folder` was made from another source.
     """
     if not is_prepared(folder):
         metadata: dict[str, Any] = {"source": str(source), "asked": str(source), "notes": []}
@@ -69,7 +80,9 @@ def import_parquet(
                 )
         splits = {split_name: records for split_name, records in splits.items() if len(records)}
         if "train" not in splits:
-            raise DataError(f"{source} holds no labeled image of train; its files are for {comma_list(list(tables))}")
+            raise DataError(
+                f"{source} has no labeled image for train, only files for {comma_list(list(tables))}; add some"
+            )
         list_files = {f"{split_name}.txt": (split_name,) for split_name in splits}
         write_data_folder(
             folder, splits, classes, list_files, {"label": f"column {columns.label}", **metadata}, progress
@@ -82,7 +95,7 @@ def import_parquet(
 
 
 def _download(name: str) -> tuple[Path, str, str]:
-    """The folder of a hub's Parquet files, which revision they are, and the license it states."""
+    """Download the Parquet files of a hub dataset. Return their folder, the revision, and the stated license."""
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -93,7 +106,7 @@ def _download(name: str) -> tuple[Path, str, str]:
             if any(file.rfilename.endswith(".parquet") for file in dataset_info.siblings or ()):
                 break
         else:
-            raise DataError(f"{repo} on the hub holds no Parquet files; download it, and give its folder of images")
+            raise DataError(f"{repo} on the hub has no Parquet files; download it, and give its folder of images")
         snapshot = huggingface_hub.snapshot_download(
             repo, repo_type="dataset", revision=dataset_info.sha, allow_patterns=["*.parquet"]
         )
@@ -108,10 +121,10 @@ def _download(name: str) -> tuple[Path, str, str]:
 
 
 def _find_files(root: Path) -> dict[str, list[Path]]:
-    """The files of each split, in order."""
+    """Return the files of each split in order."""
     found = [root] if root.is_file() else sorted(root.rglob("*.parquet")) if root.is_dir() else []
     if not found:
-        raise DataError(f"{root} is no Parquet file and holds none; give a .parquet file or the folder of them")
+        raise DataError(f"{root} is not a Parquet file or a folder of them; give one of these")
     by_split: defaultdict[str | None, list[Path]] = defaultdict(list)
     for file in found:
         by_split[_split_of_file(file, root)].append(file)
@@ -119,23 +132,26 @@ def _find_files(root: Path) -> dict[str, list[Path]]:
     if not by_split:
         by_split["train"], unknown = unknown, []
     if unknown:
-        raise DataError(f"{root}: not clear whether train, val or test:{bullets([file.name for file in unknown])}")
+        raise DataError(
+            f"{root}: files without train, val or test in their names:{bullets([file.name for file in unknown])}\n"
+            "rename them"
+        )
     for split_name, files in by_split.items():
         folders = sorted({str(file.parent) for file in files})
         if len(folders) > 1:
-            raise DataError(f"{root} holds {split_name} in {comma_list(folders)}; give one of these folders")
+            raise DataError(f"{root} has {split_name} in {comma_list(folders)}; give one of these folders")
     return {split_name: by_split[split_name] for split_name in ("train", "val", "test") if split_name in by_split}
 
 
 def _split_of_file(file: Path, root: Path) -> str | None:
-    """By a word of the name, `train-00000-of-00002.parquet`; else by the folder, `test/0.parquet`."""
+    """Return the split by a word in the file name (`train-00000-of-00002.parquet`) or folder (`test/0.parquet`)."""
     folders = () if file == root else file.relative_to(root).parts[:-1]
     words = [word.casefold() for text in (file.stem, *reversed(folders)) for word in _WORD.findall(text)]
     return next((_SPLIT_NAMES[word] for word in words if word in _SPLIT_NAMES), None)
 
 
 class _ParquetRows:
-    """The rows of some files, read by groups as they come: images of a whole split need not fit into memory."""
+    """The rows of some files, read by row group, because the images of a split may not fit in memory."""
 
     def __init__(self, files: list[Path]) -> None:
         parquet = import_optional("pyarrow.parquet", "parquet", "a Parquet file")
@@ -144,7 +160,7 @@ class _ParquetRows:
             self.files = [parquet.ParquetFile(file) for file in files]
         except (arrow.ArrowInvalid, OSError) as error:
             raise DataError(
-                f"{comma_list([str(file) for file in files])} cannot be read: {error}; get it again"
+                f"{comma_list([str(file) for file in files])} cannot be read: {error}; download it again"
             ) from error
         self.schema = self.files[0].schema_arrow
         groups = [(file, i) for file in self.files for i in range(file.num_row_groups)]
@@ -153,14 +169,15 @@ class _ParquetRows:
         self._cached_group: tuple[int, list[Any]] = (-1, [])
 
     def __len__(self) -> int:
+        """Return the number of rows."""
         return int(self.row_ends[-1]) if len(self.row_ends) else 0
 
     def read_column(self, column: str) -> list[Any]:
-        """All values of a column that is small."""
+        """Return all values of a small column."""
         return [value for file in self.files for value in file.read([column])[column].to_pylist()]
 
     def read_value(self, column: str, row: int) -> Any:
-        """One value of a column that is large; the group it stands in is held for the next."""
+        """Return one value of a large column. The last row group is kept in memory."""
         group = int(np.searchsorted(self.row_ends, row, side="right"))
         if self._cached_group[0] != group:
             file, i = self.groups[group]
@@ -172,11 +189,11 @@ class _ParquetRows:
 class _Columns:
     image: str
     label: str
-    classes: tuple[str, ...]  # as the file names them; empty where it does not
+    classes: tuple[str, ...]  # from the metadata of the file; empty if it has none
 
 
 def _choose_columns(table: _ParquetRows, image: str | None, label: str | None) -> _Columns:
-    """Which columns to read: as asked, as the hub's features say, or by their types where only one fits."""
+    """Return the columns to read: those requested, those of the hub's metadata, or the only ones of a suitable type."""
     hub_metadata = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
     features = hub_metadata.get("info", {}).get("features", {})
     types = {field.name: str(field.type) for field in table.schema}
@@ -186,7 +203,7 @@ def _choose_columns(table: _ParquetRows, image: str | None, label: str | None) -
     selected = {}
     for role, requested, candidates in (("image", image, images), ("label", label, labels)):
         if requested is not None and requested not in types:
-            raise DataError(f"no column {requested!r} for the {role}; there are {did_you_mean(requested, types)}")
+            raise DataError(f"there is no column {requested!r} for the {role}; {did_you_mean(requested, types)}")
         if requested is None and len(candidates) != 1 and role not in candidates:
             available = comma_list([f"{name} ({kind})" for name, kind in types.items()], limit=len(types))
             raise DataError(
@@ -197,14 +214,15 @@ def _choose_columns(table: _ParquetRows, image: str | None, label: str | None) -
 
 
 def _class_indices(tables: dict[str, _ParquetRows], columns: _Columns) -> tuple[tuple[str, ...], dict[int | str, int]]:
-    """The names of the classes that occur, and for each value of the column the number of its class."""
+    """Return the names of the classes that occur, and value of the label column to class index."""
     values = {value for table in tables.values() for value in table.read_column(columns.label) if value is not None}
     if not (all(isinstance(value, str) for value in values) or all(isinstance(value, int) for value in values)):
-        raise DataError(f"column {columns.label} holds neither whole numbers nor texts; name another with --label")
+        raise DataError(f"column {columns.label} contains neither integers nor text; name another one with --label")
     used = sorted(value for value in values if isinstance(value, str) or value >= 0)
     if columns.classes and used and used[-1] >= len(columns.classes):
         raise DataError(
-            f"column {columns.label} holds the label {used[-1]}, but there are {pluralize(len(columns.classes), 'class')}"
+            f"column {columns.label} contains the label {used[-1]}, but there are "
+            f"{pluralize(len(columns.classes), 'class')}; correct the file or name another column with --label"
         )
     names = tuple(columns.classes[value] if columns.classes else str(value) for value in used)
     return names, {value: k for k, value in enumerate(used)}
@@ -213,7 +231,7 @@ def _class_indices(tables: dict[str, _ParquetRows], columns: _Columns) -> tuple[
 def _read_records(
     split_name: str, table: _ParquetRows, columns: _Columns, class_indices: dict[int | str, int], progress: Progress
 ) -> tuple[ImageRecords, int]:
-    """The labeled images of a split, and how many have no label."""
+    """Return the labeled images of a split, and the number of images without a label."""
     values = table.read_column(columns.label)
     labels = [class_indices.get(value, -1) for value in values]
     rows = [row for row, value in enumerate(labels) if value >= 0]
@@ -230,17 +248,15 @@ def _read_records(
     names, faults = [], []
     for done, row in enumerate(rows, start=1):
         try:
-            names.append(
-                f"{split_name}_{row:06d}{suffix_for_format(Image.open(io.BytesIO(read_encoded(row)), formats=supported_formats()).format)}"
-            )
-        except Exception as error:  # on damaged files Pillow raises whatever its decoders stumble over
-            faults.append(
-                str(error) if isinstance(error, DataError) else f"row {row} of {split_name} is no image of a known kind"
-            )
+            image = Image.open(io.BytesIO(read_encoded(row)), formats=supported_formats())
+            names.append(f"{split_name}_{row:06d}{suffix_for_format(image.format)}")
+        except DataError as error:
+            faults.append(str(error))
+        except Exception:  # Pillow raises any kind of error on damaged files
+            faults.append(f"row {row} of {split_name} is not an image of a known format")
         progress(f"reading {split_name}", done, len(rows))
     if faults:
-        raise DataError(f"{pluralize(len(faults), 'row')} cannot be used:{bullets(faults)}")
-    selected = [labels[row] for row in rows]
-    return ImageRecords(tuple(names), np.array(selected, dtype=np.int64), lambda i: read_encoded(rows[i])), len(
-        values
-    ) - len(rows)
+        raise DataError(f"{pluralize(len(faults), 'row')} cannot be used:{bullets(faults)}\ncorrect the files")
+    selected = np.array([labels[row] for row in rows], dtype=np.int64)
+    records = ImageRecords(tuple(names), selected, lambda i: read_encoded(rows[i]))
+    return records, len(values) - len(rows)

@@ -1,4 +1,4 @@
-"""From a publisher's files to a folder with list files: verified, lossless, and resumable."""
+"""Preparation of a benchmark task: published files to a folder with list files, verified and lossless."""
 
 from __future__ import annotations
 
@@ -27,14 +27,21 @@ def prepare_task(
     split_files: Path | None = None,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
-    """Make the folder `out / task.name`, and return what it says of itself (prepared.json).
+    """Create the folder `out / task.name`, unless it is prepared already.
 
-    source: the folder of the downloaded files, packed or unpacked, also as torchvision unpacks them.
-    split_files: VTAB's published name file, or the folder of FGVC's train.json, val.json and test.json.
+    Image files are copied byte for byte, arrays are stored as PNG. After an interruption, the same call resumes. If
+    files are missing, the message contains `instructions`.
 
-    Image files are copied as they are, arrays become PNG. Interrupted or killed, the same call goes on. What is
-    prepared already is left alone. Raises DataError with `instructions` where files are missing, and naming every
-    fault where counts, labels or checksums are not the published ones.
+    Args:
+        task: The task.
+        out: Parent of the new folder.
+        source: Folder of the downloaded files, as archives or extracted, also as torchvision extracts them.
+        split_files: The published name file of VTAB, or the folder of train.json, val.json and test.json of FGVC.
+            Default: the published order is computed.
+        progress: Called after each file.
+
+    Returns:
+        The manifest (prepared.json).
     """
     folder = out / task.name
     if is_prepared(folder):
@@ -72,7 +79,15 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 
 def instructions(task: BenchmarkTask, out: Path | str = "FOLDER") -> str:
-    """What to download for a task, from where, and under which terms."""
+    """Return the instructions for downloading the files of a task.
+
+    Args:
+        task: The task.
+        out: The output folder to show in the command. Default: "FOLDER".
+
+    Returns:
+        Files, addresses, terms and the next command.
+    """
     source = task.source
     files = [f"{remote.name}{_format_size(remote)}  {remote.url}" for remote in source.files]
     checksum_lines = [
@@ -95,18 +110,18 @@ def _format_size(remote: RemoteFile) -> str:
 def _read_source(
     task: BenchmarkTask, out: Path, source: Path | None, progress: Progress
 ) -> tuple[SourceData, dict[str, str]]:
-    """The source data, and for each file what is known of its checksum. Archives are unpacked where that is needed."""
+    """Return the images of the source, and the state of each checksum. Archives are extracted if necessary."""
     unpacked = out / ".unpacked" / task.source.name
     if source is None:
-        raise DataError(f"nothing to prepare {task.name} from:\n{instructions(task, out)}")
+        raise DataError(f"{task.name} needs downloaded files:\n{instructions(task, out)}")
     if not source.is_dir():
-        raise DataError(f"{source} is no folder; --from takes the folder of the downloaded files")
+        raise DataError(f"{source} is not a folder; give the folder of the downloaded files as --from")
     downloads, source_dir = DownloadDir(source, unpacked), DownloadDir(source)
     found_files = {
         remote: source_dir.find(remote.name)[0] for remote in task.source.files if source_dir.has(remote.name)
     }
     plain_files = [remote for remote in found_files if not remote.is_archive]
-    checksums = dict.fromkeys((remote.name for remote in task.source.files), "not needed: it was unpacked already")
+    checksums = dict.fromkeys((remote.name for remote in task.source.files), "not needed: already extracted")
     _verify_checksums(plain_files, found_files, checksums, progress)
     try:
         return task.read_source(downloads), checksums
@@ -116,9 +131,9 @@ def _read_source(
             raise DataError(f"{task.name}: {error}\n{instructions(task, out)}") from error
     _verify_checksums(archives, found_files, checksums, progress)
     for i, remote in enumerate(archives):
-        progress(f"unpacking {task.name}", i, len(archives))
+        progress(f"extracting {task.name}", i, len(archives))
         extract_archive(found_files[remote], unpacked)
-    progress(f"unpacking {task.name}", len(archives), len(archives))
+    progress(f"extracting {task.name}", len(archives), len(archives))
     try:
         return task.read_source(downloads), checksums
     except MissingFilesError as error:
@@ -130,14 +145,14 @@ def _verify_checksums(
 ) -> None:
     faults = [fault for remote in remotes if (fault := check_download(found_files[remote], remote, progress))]
     if faults:
-        raise DataError(f"{len(faults)} downloaded files are not the published ones:{bullets(faults)}")
+        raise DataError(f"{len(faults)} downloaded files differ from the published ones:{bullets(faults)}")
     checksums.update(
         {remote.name: f"SHA-256 {remote.sha256}" if remote.sha256 else UNKNOWN_CHECKSUM for remote in remotes}
     )
 
 
 def _verify_source(task: BenchmarkTask, source_data: SourceData) -> None:
-    """Counts, classes, labels and names against the row; every fault at once."""
+    """Compare counts, classes, labels and names with those of the task, and report every fault."""
     faults = []
     if len(source_data.classes) != task.classes:
         faults.append(f"{len(source_data.classes)} classes, published are {task.classes}")
@@ -148,27 +163,26 @@ def _verify_source(task: BenchmarkTask, source_data: SourceData) -> None:
     for split_name, records in source_data.splits.items():
         invalid_labels = records.labels[(records.labels < 0) | (records.labels >= task.classes)]
         if len(invalid_labels):
-            faults.append(
-                f"{split_name}: {len(invalid_labels)} labels outside 0 to {task.classes - 1}, such as {invalid_labels[0]}"
-            )
+            allowed = f"0 to {task.classes - 1}"
+            faults.append(f"{split_name}: {len(invalid_labels)} labels outside {allowed}, such as {invalid_labels[0]}")
         duplicates = [
             name
             for name, count in Counter(zip(records.labels.tolist(), records.names, strict=True)).items()
             if count > 1
         ]
         if duplicates:
-            faults.append(f"{split_name}: {len(duplicates)} names stand twice, such as {duplicates[0][1]!r}")
+            faults.append(f"{split_name}: {len(duplicates)} duplicate names, such as {duplicates[0][1]!r}")
     if faults:
         raise DataError(
-            f"{task.name}: the source is not what its publisher has:{bullets(faults)}\n"
-            "unpack or download it again; a part of a data set cannot be compared with published figures"
+            f"{task.name}: the source differs from the published dataset:{bullets(faults)}\n"
+            "extract or download it again; an incomplete dataset cannot be compared with published results"
         )
 
 
 def _make_splits(
     task: BenchmarkTask, source_data: SourceData, split_files: Path | None
 ) -> tuple[dict[str, ImageRecords], str]:
-    """train, val and test, and how they came about."""
+    """Return train, val and test, and a description of the split."""
     if task.split_spec.limits is None:
         files = (
             find_fgvc_lists(split_files)
@@ -177,7 +191,7 @@ def _make_splits(
         )
         if split_files is not None and files is None:
             raise DataError(
-                f"{split_files} holds no train.json, val.json and test.json; give the folder of the published lists"
+                f"{split_files} does not contain train.json, val.json and test.json; give the folder of these lists"
             )
         if files:
             return split_by_lists(files, source_data), "lists " + ", ".join(file.name for file in files.values())
@@ -193,7 +207,7 @@ def _make_splits(
 def _describe_drawn_val(split_spec: SplitSpec) -> str:
     if "[" not in split_spec.val:
         return "the publisher's splits"
-    return f"val is vpt's own draw, {split_spec.val}: the lists of the paper's authors were not beside the data"
+    return f"val is drawn by vpt, {split_spec.val}: the lists of the paper's authors were not next to the data"
 
 
 def _verify_sizes(task: BenchmarkTask, splits: dict[str, ImageRecords]) -> None:
@@ -203,4 +217,6 @@ def _verify_sizes(task: BenchmarkTask, splits: dict[str, ImageRecords]) -> None:
         if size is not None and len(splits[split_name]) != size
     ]
     if wrong:
-        raise DataError(f"{task.name}: the split is not the benchmark's:{bullets(wrong)}\ngive its published lists")
+        raise DataError(
+            f"{task.name}: the split differs from that of the benchmark:{bullets(wrong)}\ngive its published lists"
+        )

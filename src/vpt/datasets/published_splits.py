@@ -1,4 +1,4 @@
-"""Splits that others have published: VTAB's 800/200 file names, and the lists of FGVC's train, val and test."""
+"""Published splits: the 800 and 200 file names of VTAB, and the lists of FGVC."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ _SPLIT_NAMES = ("train", "val", "test")
 
 
 def find_fgvc_lists(folder: Path) -> dict[str, Path] | None:
-    """`train.json`, `val.json` and `test.json` in `folder`; None where one of them is not there."""
+    """Return the paths of `train.json`, `val.json` and `test.json`.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        Split to its list, or None if one is missing.
+    """
     files = {split_name: folder / f"{split_name}.json" for split_name in _SPLIT_NAMES}
     return files if all(file.is_file() for file in files.values()) else None
 
@@ -25,22 +32,30 @@ def find_fgvc_lists(folder: Path) -> dict[str, Path] | None:
 def split_by_names(
     task: BenchmarkTask, default_splits: Mapping[str, ImageRecords], source_data: SourceData, file: Path
 ) -> dict[str, ImageRecords]:
-    """train and val as the published name file has them: task -> {"train": 800 names, "val": 200 names}.
+    """Return the splits of VTAB according to the published file of names.
 
-    Raises DataError for a file without this task, and names all images that the source lacks.
+    Args:
+        task: The task.
+        default_splits: The splits without the file, for test.
+        source_data: Images of the source.
+        file: JSON file, task to {"train": 800 names, "val": 200 names}.
+
+    Returns:
+        Split ("train", "val", "test") to its images.
+
+    Raises:
+        DataError: The file has no entry for the task, or a name is ambiguous.
     """
     names_by_task = _read_json(file)
     if task.published_names_key is None or task.published_names_key not in names_by_task:
-        raise DataError(f"{file} tells nothing of {task.name}; leave it out, and the published order is computed")
+        raise DataError(f"{file} has no entry for {task.name}; omit the file to compute the published order")
     wanted = {
         "train": names_by_task[task.published_names_key]["train"],
         "val": names_by_task[task.published_names_key]["val"],
     }
     repeated = [name for names in wanted.values() for name, count in Counter(names).items() if count > 1]
     if repeated:
-        raise DataError(
-            f"{file}: names of {task.name} stand for several images, such as {repeated[0]!r}; leave the file out"
-        )
+        raise DataError(f"{file}: names of {task.name} refer to several images, such as {repeated[0]!r}; omit the file")
     slices = {"train": task.split_spec.train, "val": task.split_spec.val}
     found = {
         split_name: _select_by_name(source_data.splits[text.split("[")[0]], wanted[split_name], file)
@@ -50,9 +65,17 @@ def split_by_names(
 
 
 def split_by_lists(files: Mapping[str, Path], source_data: SourceData) -> dict[str, ImageRecords]:
-    """train, val and test as the lists have them: JSON objects, file -> class.
+    """Return the splits of FGVC according to published lists.
 
-    Raises DataError for files that the source lacks and for classes that are not those of the source.
+    Args:
+        files: Split to its list, a JSON object of file to class.
+        source_data: Images of the source.
+
+    Returns:
+        Split ("train", "val", "test") to its images.
+
+    Raises:
+        DataError: The classes of the lists differ from those of the source.
     """
     all_records: ImageRecords | None = None
     for records in source_data.splits.values():
@@ -65,14 +88,19 @@ def split_by_lists(files: Mapping[str, Path], source_data: SourceData) -> dict[s
         splits[split_name] = _select_by_name(all_records, list(wanted), file)
         for label, class_index in zip(wanted.values(), splits[split_name].labels, strict=True):
             if classes.setdefault(str(label), int(class_index)) != class_index:
-                raise DataError(f"{file}: its class {label!r} is two classes of the source; it belongs to other data")
+                raise DataError(
+                    f"{file}: its class {label!r} covers two classes of the source; use the lists of this dataset"
+                )
     if len(set(classes.values())) != len(classes):
-        raise DataError(f"{', '.join(map(str, files.values()))}: two of their classes are one class of the source")
+        raise DataError(
+            f"{', '.join(map(str, files.values()))}: two of their classes are one class of the source; use the lists "
+            "of this dataset"
+        )
     return splits
 
 
 def _select_by_name(records: ImageRecords, wanted: list[str], file: Path) -> ImageRecords:
-    """The records of these names, or else of the same file name where only one has it; suffixes do not count."""
+    """Return the images with these paths, or with the same unique file name. Suffixes are ignored."""
     by_path = {_without_suffix(name): i for i, name in enumerate(records.names)}
     by_basename: dict[str, list[int]] = {}
     for name, i in by_path.items():
@@ -86,7 +114,7 @@ def _select_by_name(records: ImageRecords, wanted: list[str], file: Path) -> Ima
         else:
             missing.append(name)
     if missing:
-        raise DataError(f"{file}: {pluralize(len(missing), 'image')} that the source lacks:{bullets(missing)}")
+        raise DataError(f"{file}: {pluralize(len(missing), 'image')} missing from the source:{bullets(missing)}")
     return records.select(found)
 
 
@@ -100,5 +128,5 @@ def _read_json(file: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DataError(f"{file} cannot be read as JSON: {error}") from error
     if not isinstance(values, dict):
-        raise DataError(f"{file} holds no JSON object; give a published list of names")
+        raise DataError(f"{file} is not a JSON object; give a published list of names")
     return values

@@ -1,6 +1,6 @@
-"""Where the data of the benchmarks come from, under which terms, and whom to cite.
+"""Sources of the benchmark datasets, with terms and citations.
 
-sha256 and size are given where TensorFlow Datasets publishes them; nothing is made up where they are not known.
+sha256 and size are given if TensorFlow Datasets publishes them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ CALTECH = DataSource(
     ),
     "CC BY 4.0",
     "Fei-Fei et al., Learning Generative Visual Models from Few Training Examples, CVPR Workshop 2004",
-    "unpack caltech-101.zip by hand: 101_ObjectCategories.tar.gz is in it",
+    "extract caltech-101.zip by hand: it contains 101_ObjectCategories.tar.gz",
 )
 DTD = DataSource(
     "dtd",
@@ -164,7 +164,7 @@ CAMELYON = DataSource(
     ),
     "CC0 1.0",
     "Veeling et al., Rotation Equivariant CNNs for Digital Pathology, MICCAI 2018",
-    'reading it needs h5py: pip install "vpt[hdf5]"',
+    "requires h5py (extra hdf5)",
 )
 EUROSAT = DataSource(
     "eurosat",
@@ -186,7 +186,7 @@ RESISC = DataSource(
     (RemoteFile("NWPU-RESISC45.rar", "https://1drv.ms/u/s!AmgKYzARBl5ca3HNaHIlzp_IXjs"),),
     _RESEARCH,
     "Cheng et al., Remote Sensing Image Scene Classification: Benchmark and State of the Art, Proc. IEEE 2017",
-    "unpack the .rar by hand",
+    "extract the .rar by hand",
 )
 RETINOPATHY = DataSource(
     "retinopathy",
@@ -204,7 +204,7 @@ RETINOPATHY = DataSource(
     ),
     "rules of the competition: research, no redistribution",
     "Kaggle and EyePACS, Diabetic Retinopathy Detection, 2015",
-    "needs an account; join and unpack the split archives by hand into train/ and test/, beside trainLabels.csv",
+    "requires an account; join and extract the split archives by hand into train/ and test/, next to trainLabels.csv",
 )
 CLEVR = DataSource(
     "clevr",

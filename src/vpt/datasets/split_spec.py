@@ -1,7 +1,7 @@
-"""Which images make up train, val and test of a task.
+"""Train, val and test of a benchmark task in terms of published splits.
 
-VTAB-1k was cut from what TensorFlow Datasets wrote, whose order is that of the MD5 of split name and key. Neither
-TensorFlow nor the data are needed to repeat it: the 800 and 200 names that were published for 13 tasks come out.
+VTAB-1k was taken from files of TensorFlow Datasets, which are ordered by the MD5 of split name and key. That order is
+computed here without TensorFlow. It reproduces the 800 and 200 names that are published for 13 tasks.
 """
 
 from __future__ import annotations
@@ -21,7 +21,15 @@ _SLICE = re.compile(r"(?P<split>\w+)(?:\[(?P<start>\d+%?)?:(?P<stop>\d+%?)?\])?"
 
 
 def published_order(keys: Sequence[str], split_name: str) -> NDArray[np.int64]:
-    """Positions of `keys` in the order of TensorFlow Datasets. split_name: its name of the split, such as "validation"."""
+    """Return the order of TensorFlow Datasets.
+
+    Args:
+        keys: Key of each image.
+        split_name: Name of the split in TensorFlow Datasets, such as "validation".
+
+    Returns:
+        Indices into `keys`, int64 (n,).
+    """
     prefix = hashlib.md5(split_name.encode(), usedforsecurity=False)
 
     def rank(i: int) -> bytes:
@@ -34,10 +42,13 @@ def published_order(keys: Sequence[str], split_name: str) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class SplitSpec:
-    """How published splits become train, val and test.
+    """Train, val and test as slices of published splits.
 
-    train, val, test: a published split, or a slice of it in published order: "train[:90%]", "train[600:]".
-    limits: how many of train and of val are taken, from the start; None for all.
+    Args:
+        train: A published split or a slice of it in published order, such as "train[:90%]" or "train[600:]".
+        val: The same for val.
+        test: The same for test.
+        limits: Maximum numbers of images of train and val, from the start. Default: no limits.
     """
 
     train: str
@@ -46,7 +57,17 @@ class SplitSpec:
     limits: tuple[int, int] | None = None
 
     def apply(self, splits: Mapping[str, ImageRecords]) -> dict[str, ImageRecords]:
-        """train, val and test. Raises DataError where a published split is not there."""
+        """Return train, val and test.
+
+        Args:
+            splits: Published split to its images.
+
+        Returns:
+            Split ("train", "val", "test") to its images.
+
+        Raises:
+            DataError: A published split is missing.
+        """
         slices = {"train": self.train, "val": self.val, "test": self.test}
         source_splits = {_split_name(text) for text in slices.values()}
         missing = sorted(source_splits - set(splits))
@@ -62,7 +83,14 @@ class SplitSpec:
         return result
 
     def sizes(self, published: Mapping[str, int | None]) -> dict[str, int | None]:
-        """Images of train, val and test; None where the publisher's count is not known."""
+        """Return the number of images of train, val and test.
+
+        Args:
+            published: Published split to its number of images, or None.
+
+        Returns:
+            Split to number of images; None if unknown.
+        """
         sizes: dict[str, int | None] = {}
         for name, text in (("train", self.train), ("val", self.val), ("test", self.test)):
             count = published[_split_name(text)]
@@ -89,7 +117,7 @@ def _split_name(text: str) -> str:
 
 
 def _bounds(text: str, count: int) -> tuple[int, int]:
-    """First and last position of a slice of `count` images; a share is rounded to the nearest image."""
+    """Return the bounds of a slice of `count` images. Percentages are rounded to the nearest image."""
     start, stop = _match(text)["start"] or "0", _match(text)["stop"] or "100%"
     first, last = (round(int(v[:-1]) * count / 100) if v.endswith("%") else int(v) for v in (start, stop))
     return first, last

@@ -1,4 +1,4 @@
-"""A task of a benchmark, as one row: what it is, where it comes from, how it is read and cut."""
+"""Definition of a benchmark task: its source, reader, splits and protocol."""
 
 from __future__ import annotations
 
@@ -13,9 +13,15 @@ from vpt.datasets.split_spec import SplitSpec
 
 @dataclass(frozen=True)
 class DataSource:
-    """What is to be downloaded. homepage: the page of the data. terms: the license, or that none is stated.
+    """A dataset to download.
 
-    manual_steps: what a person must do by hand, where a plain download is not enough.
+    Args:
+        name: Short name.
+        homepage: Web page of the dataset.
+        files: Files to download.
+        terms: The license, or a statement that there is none.
+        citation: Publication to cite.
+        manual_steps: Steps that the user performs by hand. Default: none.
     """
 
     name: str
@@ -28,12 +34,24 @@ class DataSource:
 
 @dataclass(frozen=True, eq=False)
 class BenchmarkTask:
-    """One task. benchmark: "vtab" or "fgvc". group: tasks are averaged within it.
+    """A task of a benchmark.
 
-    published_sizes: images of each split as its publisher has it; None where that is not known. All of them are verified.
-    label_description: what the label is, in words. read_source: the layout. published_names_key: its key in the published 800/200 name file.
-    community_name: the folder's name in copies that the community shares. remark: how the copy behind published figures
-    differs from this one. resize, augment: how the paper's protocol fits images to a backbone, and varies them.
+    Args:
+        name: Name of the task.
+        benchmark: "vtab" or "fgvc".
+        group: Group of tasks over which results are averaged.
+        classes: Number of classes.
+        published_sizes: Number of images of each published split, which is verified; None if unknown.
+        split_spec: Train, val and test in terms of published splits.
+        label_description: Meaning of the label.
+        source: The dataset.
+        read_source: Reader of the published files.
+        published_names_key: Key of the task in the published file of 800 and 200 names, or None.
+        community_name: Folder name of the task in copies that the community shares.
+        remark: Differences to the data of published results.
+        metric: Metric of the benchmark. Default: "top-1".
+        resize: Resize option of the paper's protocol. Default: "squash".
+        augment: Augmentation of the paper's protocol. Default: "none".
     """
 
     name: str
@@ -54,17 +72,17 @@ class BenchmarkTask:
 
     @property
     def sizes(self) -> dict[str, int | None]:
-        """Images of train, val and test; None where it depends on the source."""
+        """Number of images of train, val and test; None if it depends on the source."""
         return self.split_spec.sizes(self.published_sizes)
 
     @property
     def sizes_text(self) -> str:
-        """The same, for people: "800/200/10000"."""
+        """The sizes as text, such as "800/200/10000"."""
         return "/".join("the rest" if size is None else str(size) for size in self.sizes.values())
 
     @property
     def list_files(self) -> dict[str, tuple[str, ...]]:
-        """File name of each list -> the splits in it."""
+        """File name of each list to the splits in it."""
         if self.split_spec.limits is None:
             return {"train.txt": ("train",), "val.txt": ("val",), "test.txt": ("test",)}
         train, val = self.split_spec.limits

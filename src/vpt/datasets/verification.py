@@ -1,4 +1,4 @@
-"""Whether a prepared folder, or a copy from elsewhere, holds what its benchmark says."""
+"""Verification of a prepared folder, or of a copy from another source, against its benchmark."""
 
 from __future__ import annotations
 
@@ -17,16 +17,26 @@ from vpt.errors import DataError
 
 
 def check_folder(folder: Path, task: BenchmarkTask | None = None, progress: Progress = no_progress) -> Dataset:
-    """The data set in `folder`, once it is verified: lists, counts, classes, labels, and the header of every image.
+    """Verify a data folder: lists, number of images, classes, labels, and the header of every image.
 
-    task: what it should be; None verifies the lists and images alone.
-    Raises DataError naming every fault; where the lists cannot be read, those faults alone.
+    If the lists cannot be read, only their faults are reported.
+
+    Args:
+        folder: The data folder.
+        task: The expected task. Default: only lists and images are verified.
+        progress: Called after each image.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        DataError: The folder is faulty. The message names every fault.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} is not there{_prepare_hint(task)}")
+        raise DataError(f"{folder} does not exist{_prepare_hint(task)}")
     manifest = read_manifest(folder)
     if not has_list_files(folder):
-        raise DataError(f"{folder} holds no list files such as train800.txt{_prepare_hint(task)}")
+        raise DataError(f"{folder} contains no list files such as train800.txt{_prepare_hint(task)}")
     dataset = read_list_files(folder)
     faults = [] if task is None else _compare_with_task(task, dataset)
     if manifest is not None and task is not None and manifest.get("task") != task.name:
@@ -60,13 +70,13 @@ def _compare_with_task(task: BenchmarkTask, dataset: Dataset) -> list[str]:
 
 
 def _header_error(path: Path) -> str | None:
-    """What is wrong with the header of an image; pixels are not decoded."""
+    """Return the fault of an image header, or None. Pixels are not decoded."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # oddities are told when the image is decoded
+            warnings.simplefilter("ignore")  # decoding reports them
             with Image.open(path) as image:
                 return None if min(image.size) > 0 else "no pixels"
-    except Exception as error:  # Pillow raises whatever its readers stumble over
+    except Exception as error:  # Pillow raises any kind of error on damaged files
         return f"cannot be read as an image: {error}"
 
 
@@ -74,5 +84,5 @@ def _prepare_hint(task: BenchmarkTask | None) -> str:
     return (
         ""
         if task is None
-        else f"\nto make it anew: delete it, then vpt data prepare {task.name} --from DOWNLOADS --out FOLDER"
+        else f"\nto create it: delete the folder, then run `vpt data prepare {task.name} --from DOWNLOADS --out FOLDER`"
     )

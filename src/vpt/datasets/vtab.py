@@ -1,8 +1,7 @@
-"""The 19 tasks of VTAB-1k: 800 images to train on, 200 to choose settings on, the whole test set.
+"""The 19 tasks of VTAB-1k: 800 images for training, 200 for selecting settings, and the whole test set.
 
-After Zhai et al., A Large-scale Study of Representation Learning with the Visual Task Adaptation Benchmark
-(arXiv 1910.04867), as its authors' task_adaptation defines the labels and the splits. Sizes and SHA-256 of files are
-those that TensorFlow Datasets publishes.
+Zhai et al., A Large-scale Study of Representation Learning with the Visual Task Adaptation Benchmark (arXiv
+1910.04867). Labels and splits follow the authors' task_adaptation. Sizes and SHA-256 are those of TensorFlow Datasets.
 """
 
 from __future__ import annotations
@@ -85,9 +84,9 @@ VTAB = (
         published_names_key="cifar(num_classes=100)", community_name="cifar",
     ),
     _benchmark_task(
-        "caltech101", "Natural", 102, {"train": 3_060, "test": None}, _TRAIN_90, "the class; background is one", CALTECH,
-        folders.caltech101, community_name="caltech101",
-        remark="the published train and test images were drawn by one machine and cannot be drawn again; 6,084 to test",
+        "caltech101", "Natural", 102, {"train": 3_060, "test": None}, _TRAIN_90, "the class, including background",
+        CALTECH, folders.caltech101, community_name="caltech101",
+        remark="the published train and test images were drawn at random and cannot be reproduced; 6,084 for test",
     ),
     _benchmark_task(
         "dtd", "Natural", 47, _sizes(1_880, 1_880, 1_880), _PUBLISHED, "the key attribute", DTD, textlists.dtd,
@@ -108,11 +107,11 @@ VTAB = (
     _benchmark_task(
         "sun397", "Natural", 397, _sizes(76_128, 10_875, 21_750), _PUBLISHED, "the scene", SUN, textlists.sun397,
         published_names_key="sun397", community_name="sun397",
-        remark="published figures used images scaled to at most 120,000 pixels and stored as JPEG again",
+        remark="published results used images scaled to at most 120,000 pixels and stored as JPEG again",
     ),
     _benchmark_task(
-        "camelyon", "Specialized", 2, _sizes(262_144, 32_768, 32_768), _PUBLISHED, "tumour in the centre, or not", CAMELYON,
-        camelyon.camelyon, published_names_key="patch_camelyon", community_name="patch_camelyon",
+        "camelyon", "Specialized", 2, _sizes(262_144, 32_768, 32_768), _PUBLISHED, "tumor in the center, or not",
+        CAMELYON, camelyon.camelyon, published_names_key="patch_camelyon", community_name="patch_camelyon",
     ),
     _benchmark_task(
         "eurosat", "Specialized", 10, _sizes(27_000), _TRAIN_60, _CLASS, EUROSAT, folders.eurosat,
@@ -126,8 +125,8 @@ VTAB = (
         "retinopathy", "Specialized", 5, _sizes(35_126, 10_906, 42_670), _PUBLISHED, "the grade, 0 to 4", RETINOPATHY,
         retinopathy.retinopathy,
         published_names_key='diabetic_retinopathy(config="btgraham-300")', community_name="diabetic_retinopathy",
-        remark="published figures used images scaled to an eye of 300 px radius, less their local average, as JPEG "
-        "again (btgraham-300); these are the originals",
+        remark="published results used images scaled to a radius of 300 px, minus the local average, stored as JPEG "
+        "(btgraham-300); these are the original images",
     ),
     _benchmark_task(
         "clevr_count", "Structured", 8, _sizes(70_000, 15_000), _CLEVR, "objects in the scene, 3 to 10", CLEVR,

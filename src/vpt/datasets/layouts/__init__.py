@@ -1,1 +1,1 @@
-"""One file for each format in which a publisher ships images and labels; each reads one source into a `Listing`."""
+"""Readers of published file formats, one module per format. Each returns a `SourceData`."""

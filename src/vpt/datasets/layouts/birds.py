@@ -1,4 +1,4 @@
-"""CUB-200-2011 and NABirds: the same four text files, keyed by the image."""
+"""CUB-200-2011 and NABirds: four text files, keyed by image."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from vpt.errors import DataError
 
 
 def _read_birds(downloads: DownloadDir, *, folder: str) -> SourceData:
-    """`images.txt`, `image_class_labels.txt`, `train_test_split.txt` (1 is train), `classes.txt`; images in `images/`.
+    """Read `images.txt`, `image_class_labels.txt`, `train_test_split.txt` (1 is train), `classes.txt` and `images/`.
 
-    Labels are the class numbers that have images, in order: NABirds numbers its whole tree of species.
+    Labels are the class numbers with images, in order, because NABirds numbers its whole tree of species.
     """
     names = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
     files = downloads.find(*(f"{folder}/{name}" for name in names))
@@ -21,7 +21,7 @@ def _read_birds(downloads: DownloadDir, *, folder: str) -> SourceData:
     unlabeled = sorted(set(images) - (set(class_numbers) & set(in_train)))
     if unlabeled:
         raise DataError(
-            f"{files[0].parent}: {len(unlabeled)} images without label or split, such as {unlabeled[0]}; unpack it again"
+            f"{files[0].parent}: {len(unlabeled)} images lack label or split, such as {unlabeled[0]}; extract it again"
         )
     used_classes = sorted(set(class_numbers.values()), key=int)
     labels = {number: label for label, number in enumerate(used_classes)}
@@ -41,6 +41,6 @@ nabirds = partial(_read_birds, folder="nabirds")
 
 
 def _table(file: Path) -> dict[str, str]:
-    """First word of each line -> the rest of it."""
+    """Return first word of each line to the rest of the line."""
     rows = (line.split(maxsplit=1) for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
     return {row[0]: row[1].strip() for row in rows}

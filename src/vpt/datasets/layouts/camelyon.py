@@ -1,4 +1,4 @@
-"""PatchCamelyon: HDF5 files, read with h5py, which is an extra."""
+"""PatchCamelyon: HDF5 files, read with the optional package h5py."""
 
 from __future__ import annotations
 
@@ -14,9 +14,15 @@ _SPLIT_NAMES = {"train": "train", "validation": "valid", "test": "test"}
 
 
 def camelyon(downloads: DownloadDir) -> SourceData:
-    """`camelyonpatch_level_2_split_train_x.h5` and `_y.h5`, likewise valid and test.
+    """Read `camelyonpatch_level_2_split_train_x.h5` and `_y.h5`, and the same for valid and test.
 
-    x is uint8 (n, 96, 96, 3), y (n, 1, 1, 1).
+    x is uint8 (n, 96, 96, 3), y is (n, 1, 1, 1).
+
+    Args:
+        downloads: The downloaded files.
+
+    Returns:
+        The images of each split.
     """
     h5py = _h5py()
     names = [

@@ -1,4 +1,4 @@
-"""CIFAR-100, binary version. The Python version is a pickle, which could run any program: it is never opened."""
+"""CIFAR-100, binary version. The Python version is a pickle, which can execute code, and is never read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ _RECORD_SIZE = 2 + 3 * 32 * 32  # coarse label, fine label, then red, green and 
 
 
 def cifar100(downloads: DownloadDir) -> SourceData:
-    """`cifar-100-binary/`: train.bin, test.bin, fine_label_names.txt. The label is the fine one."""
+    """Read train.bin, test.bin and fine_label_names.txt in `cifar-100-binary/`. The label is the fine one.
+
+    Args:
+        downloads: The downloaded files.
+
+    Returns:
+        The images of each split.
+    """
     train, test, names = downloads.find(
         *(f"cifar-100-binary/{name}" for name in ("train.bin", "test.bin", "fine_label_names.txt"))
     )
@@ -24,9 +31,7 @@ def cifar100(downloads: DownloadDir) -> SourceData:
 
 def _read_split(file: Path, split_name: str) -> ImageRecords:
     if file.stat().st_size % _RECORD_SIZE:
-        raise DataError(
-            f"{file} has {file.stat().st_size} bytes, no multiple of {_RECORD_SIZE}; it is cut off, unpack it again"
-        )
+        raise DataError(f"{file} has {file.stat().st_size} bytes, not a multiple of {_RECORD_SIZE}; extract it again")
     rows = np.memmap(file, dtype=np.uint8, mode="r").reshape(-1, _RECORD_SIZE)
     return ImageRecords(
         numbered_names(split_name, len(rows), 5),

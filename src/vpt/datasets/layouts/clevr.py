@@ -1,4 +1,4 @@
-"""CLEVR: rendered scenes; the labels are computed from the objects of each scene."""
+"""CLEVR: rendered scenes. Labels are computed from the objects of each scene."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SPLIT_NAMES = {"train": "train", "validation": "val"}  # the published test ima
 
 
 def _read_clevr(downloads: DownloadDir, *, label: Callable[[list[Any]], int], classes: tuple[str, ...]) -> SourceData:
-    """`CLEVR_v1.0/scenes/CLEVR_train_scenes.json` and `images/train/`, likewise val."""
+    """Read `CLEVR_v1.0/scenes/CLEVR_train_scenes.json` and `images/train/`, and the same for val."""
     scenes = downloads.find(
         *(f"CLEVR_v1.0/scenes/CLEVR_{source_name}_scenes.json" for source_name in _SPLIT_NAMES.values())
     )

@@ -1,4 +1,4 @@
-"""DMLab: frames of a 3D maze in TFRecord files; the stored JPEG bytes are taken as they are."""
+"""DMLab: frames of a 3D maze in TFRecord files. The stored JPEG bytes are copied."""
 
 from __future__ import annotations
 
@@ -15,7 +15,19 @@ _SPLIT_NAMES = ("train", "validation", "test")
 
 
 def dmlab(downloads: DownloadDir) -> SourceData:
-    """`dmlab-train.tfrecord-00000-of-00065`, likewise validation and test: features image, filename and label."""
+    """Read `dmlab-train.tfrecord-00000-of-00065`, and the same for validation and test.
+
+    The features are image, filename and label.
+
+    Args:
+        downloads: The downloaded files.
+
+    Returns:
+        The images of each split.
+
+    Raises:
+        MissingFilesError: Files are missing.
+    """
     files = {split_name: _files(downloads, split_name) for split_name in _SPLIT_NAMES}
     missing = [f"dmlab-{split_name}.tfrecord*" for split_name, found in files.items() if not found]
     if missing:
@@ -50,5 +62,5 @@ def _read(file: Path, offset: int, length: int) -> dict[str, bytes | int]:
         values = parse_example(stream.read(length))
     lacking = {"image", "filename", "label"} - set(values)
     if lacking:
-        raise DataError(f"{file}: the record at byte {offset} has no {', '.join(sorted(lacking))}; unpack it again")
+        raise DataError(f"{file}: the record at byte {offset} has no {', '.join(sorted(lacking))}; extract it again")
     return values

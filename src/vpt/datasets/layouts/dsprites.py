@@ -1,6 +1,6 @@
-"""dSprites: 737,280 binary images in one compressed .npz, of which only two arrays are read.
+"""dSprites: 737,280 binary images in a compressed .npz, of which two arrays are read.
 
-The third holds a pickle, which could run any program; NumPy is told not to open one.
+The third array is a pickle, which can execute code, and is never read.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ BINS = 16
 
 
 def _read_dsprites(downloads: DownloadDir, *, column: int, values: int, name: str) -> SourceData:
-    """Neighboring values of one latent are put together into 16 classes: floor(16 x value / values)."""
+    """Read the images. Neighboring values of one latent form 16 classes: floor(16 x value / values)."""
     (file,) = downloads.find(FILE)
     try:
         with np.load(file, allow_pickle=False) as stored:
             latent = stored["latents_classes"][:, column]
     except (KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{file} holds no latents_classes to read ({error}); download it again") from error
+        raise DataError(f"{file} has no readable latents_classes ({error}); download it again") from error
     images = _ZippedImages(file, "imgs.npy", len(latent))
     records = ImageRecords(
         numbered_names("train", len(latent), 6),
@@ -44,7 +44,7 @@ orientation = partial(_read_dsprites, column=3, values=40, name="turn")
 
 
 class _ZippedImages:
-    """An array of images (n, height, width) inside a zip, read from start to end: unpacked it is 3 GB."""
+    """An array of images (n, height, width) in a zip file, 3 GB when extracted, read sequentially."""
 
     def __init__(self, file: Path, member: str, count: int) -> None:
         self.archive, self.member = zipfile.ZipFile(file), member

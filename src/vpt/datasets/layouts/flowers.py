@@ -1,4 +1,4 @@
-"""Oxford Flowers 102: MATLAB lists of labels and of the splits."""
+"""Oxford Flowers 102: MATLAB lists of labels and splits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ _SPLIT_NAMES = {"train": "trnid", "validation": "valid", "test": "tstid"}
 
 
 def flowers(downloads: DownloadDir) -> SourceData:
-    """`jpg/image_00001.jpg`, `imagelabels.mat` (labels from 1), `setid.mat` (image numbers from 1 of each split)."""
+    """Read `jpg/image_00001.jpg`, `imagelabels.mat` (labels from 1) and `setid.mat` (image numbers of splits, from 1).
+
+    Args:
+        downloads: The downloaded files.
+
+    Returns:
+        The images of each split.
+    """
     folder, labels_path, splits_path = downloads.find("jpg/image_00001.jpg", "imagelabels.mat", "setid.mat")
     labels, ids = loadmat(labels_path)["labels"].ravel().astype(int), loadmat(splits_path)
     splits = {}

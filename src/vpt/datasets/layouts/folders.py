@@ -1,4 +1,4 @@
-"""Class folders in one heap, without a split: EuroSAT, RESISC45, and Caltech-101."""
+"""Class folders without published splits: EuroSAT, RESISC45 and Caltech-101."""
 
 from __future__ import annotations
 
@@ -14,17 +14,38 @@ CALTECH_TRAIN = 30  # images of each class
 
 
 def eurosat(downloads: DownloadDir) -> SourceData:
-    """`2750/AnnualCrop/AnnualCrop_1.jpg`."""
+    """Read `2750/AnnualCrop/AnnualCrop_1.jpg`.
+
+    Args:
+        downloads: The downloaded files.
+
+    Returns:
+        All images as train.
+    """
     return _read_class_folders(downloads.find("AnnualCrop")[0].parent)
 
 
 def resisc45(downloads: DownloadDir) -> SourceData:
-    """`NWPU-RESISC45/airplane/airplane_001.jpg`."""
+    """Read `NWPU-RESISC45/airplane/airplane_001.jpg`.
+
+    Args:
+        downloads: The downloaded files.
+
+    Returns:
+        All images as train.
+    """
     return _read_class_folders(downloads.find("airplane/airplane_001.jpg")[0].parents[1])
 
 
 def caltech101(downloads: DownloadDir) -> SourceData:
-    """`101_ObjectCategories/accordion/image_0001.jpg`, of which 30 of each class are drawn for train."""
+    """Read `101_ObjectCategories/accordion/image_0001.jpg`, and draw 30 images of each class for train.
+
+    Args:
+        downloads: The downloaded files.
+
+    Returns:
+        The images of each split.
+    """
     (root,) = (found.parent for found in downloads.find("BACKGROUND_Google"))
     classes, names, labels = _class_folders(root)
     order = sorted(range(len(names)), key=lambda i: hashlib.sha256(names[i].encode()).digest())
@@ -46,7 +67,7 @@ def caltech101(downloads: DownloadDir) -> SourceData:
 
 
 def _read_class_folders(root: Path) -> SourceData:
-    """All images as one split, in the order of TensorFlow Datasets, whose keys are "class_file"."""
+    """Return all images as one split, in the order of TensorFlow Datasets, whose keys are "class_file"."""
     classes, names, labels = _class_folders(root)
     keys = [name.replace("/", "_", 1) for name in names]
     records = records_from_files(root, names, labels, keys)
@@ -55,7 +76,7 @@ def _read_class_folders(root: Path) -> SourceData:
 
 
 def _class_folders(root: Path) -> tuple[tuple[str, ...], list[str], list[int]]:
-    """Class names, and "class/file.jpg" with its label for each image; other files are not images of these sets."""
+    """Return the class names, and "class/file.jpg" and the label of each image. Other files are ignored."""
     classes = tuple(sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")))
     found = [
         (f"{name}/{file.name}", label)

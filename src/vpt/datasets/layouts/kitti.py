@@ -1,4 +1,4 @@
-"""KITTI object detection: how far away the closest vehicle is."""
+"""KITTI object detection: distance of the closest vehicle."""
 
 from __future__ import annotations
 
@@ -14,11 +14,18 @@ from vpt.errors import DataError
 
 VEHICLES = ("Car", "Van", "Truck")
 EDGES = (-100.0, 8.0, 20.0, 999.0)  # meters along the camera's axis; no vehicle counts as 1000
-_PERCENT, _SEED = 10, 123  # per cent of the videos for validation, and for test
+_PERCENT, _SEED = 10, 123  # percent of the videos for validation, and for test
 
 
 def kitti(downloads: DownloadDir) -> SourceData:
-    """`training/image_2/000000.png`, `training/label_2/000000.txt`, and the devkit's `mapping/`."""
+    """Read `training/image_2/000000.png`, `training/label_2/000000.txt` and `mapping/` of the devkit.
+
+    Args:
+        downloads: The downloaded files.
+
+    Returns:
+        The images of each split.
+    """
     images, labels, rand, mapping = downloads.find(
         "training/image_2", "training/label_2", "mapping/train_rand.txt", "mapping/train_mapping.txt"
     )
@@ -30,17 +37,17 @@ def kitti(downloads: DownloadDir) -> SourceData:
 
 
 def _label(file: Path) -> int:
-    """The class of one frame. A line: type, 10 numbers, then x, y, z of the object in meters, and its rotation."""
+    """Return the class of a frame. A line has the type, 10 numbers, then x, y, z in meters, and the rotation."""
     try:
         objects = [line.split() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
         depths = [float(fields[13]) for fields in objects if fields[0] in VEHICLES]
     except (OSError, IndexError, ValueError) as error:
-        raise DataError(f"{file} cannot be read as labels of KITTI: {error}; unpack it again") from error
+        raise DataError(f"{file} cannot be read as labels of KITTI: {error}; extract it again") from error
     return bin_index(min([1000.0, *depths]), EDGES)
 
 
 def _split_by_video(rand: Path, mapping: Path) -> dict[str, list[int]]:
-    """Split -> image numbers. The frames of a video go into one split, which is drawn as TensorFlow Datasets draws it."""
+    """Return split to image numbers. All frames of a video are in one split, drawn as in TensorFlow Datasets."""
     lines = mapping.read_text(encoding="utf-8").splitlines()
     frames: defaultdict[str, list[int]] = defaultdict(list)
     for i, line in enumerate(rand.read_text(encoding="utf-8").split(",")):

@@ -1,4 +1,4 @@
-"""Diabetic retinopathy: photographs of the retina, in five grades of the disease."""
+"""Diabetic retinopathy: photographs of the retina in five grades of the disease."""
 
 from __future__ import annotations
 
@@ -12,9 +12,15 @@ _CLASSES = ("grade_0", "grade_1", "grade_2", "grade_3", "grade_4")
 
 
 def retinopathy(downloads: DownloadDir) -> SourceData:
-    """`trainLabels.csv` with `train/`, `retinopathy_solution.csv` with `test/`.
+    """Read `trainLabels.csv` with `train/`, and `retinopathy_solution.csv` with `test/`.
 
-    The public part of the competition's test images is the validation split, the private one is test.
+    The public part of the test images of the competition is validation, the private part is test.
+
+    Args:
+        downloads: The downloaded files.
+
+    Returns:
+        The images of each split.
     """
     train_csv, test_csv = downloads.find("trainLabels.csv", "retinopathy_solution.csv")
     train, test = train_csv.parent / "train", train_csv.parent / "test"

@@ -1,4 +1,4 @@
-"""smallNORB: the publisher's own binary matrices, named .mat though MATLAB did not write them."""
+"""smallNORB: binary matrices in a format of its own, in files named .mat."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _DTYPES: dict[int, np.dtype[Any]] = {
 
 
 def _read_smallnorb(downloads: DownloadDir, *, column: int, step: int, classes: tuple[str, ...]) -> SourceData:
-    """The label is a column of the info matrix (instance, elevation, azimuth, lighting); azimuths are even numbers.
+    """Read the images of the first camera. The label is a column of the info matrix.
 
-    The image is that of the first of the two cameras.
+    The columns are instance, elevation, azimuth and lighting. Azimuths are even numbers.
     """
     files = downloads.find(*(f"{split_name}-{kind}.mat" for split_name in (TRAIN, TEST) for kind in ("dat", "info")))
     splits = {}
@@ -43,14 +43,24 @@ elevation = partial(_read_smallnorb, column=1, step=1, classes=tuple(f"elevation
 
 
 def read_matrix(file: Path) -> NDArray[Any]:
-    """A matrix: magic number, number of dimensions, at least three sizes, elements; all little-endian."""
+    """Read a matrix: magic number, number of dimensions, at least three sizes, elements; all little-endian.
+
+    Args:
+        file: The file.
+
+    Returns:
+        The matrix.
+
+    Raises:
+        DataError: The file is not a complete matrix.
+    """
     header = np.fromfile(file, dtype="<i4", count=16)
     if len(header) < 5 or int(header[0]) not in _DTYPES or not 0 < header[1] <= 8:
-        raise DataError(f"{file} is no smallNORB matrix (it begins with {header[:2].tolist()}); unpack it again")
+        raise DataError(f"{file} is not a smallNORB matrix (it starts with {header[:2].tolist()}); extract it again")
     dtype, ndim = _DTYPES[int(header[0])], int(header[1])
     shape = tuple(int(size) for size in header[2 : 2 + ndim])
     offset = 4 * (2 + max(3, ndim))
     if file.stat().st_size != offset + dtype.itemsize * int(np.prod(shape)):
-        raise DataError(f"{file} has {file.stat().st_size} bytes, which do not fit its shape {shape}; unpack it again")
+        raise DataError(f"{file} has {file.stat().st_size} bytes, which do not fit its shape {shape}; extract it again")
     matrix: NDArray[Any] = np.memmap(file, dtype=dtype, mode="r", offset=offset, shape=shape)
     return matrix

@@ -12,7 +12,14 @@ from vpt.datasets.prepared.records import ImageRecords, SourceData, records_from
 
 
 def dogs(downloads: DownloadDir) -> SourceData:
-    """`Images/n02085620-Chihuahua/n02085620_10.jpg`; `train_list.mat`, `test_list.mat`: file_list and labels from 1."""
+    """Read `Images/n02085620-Chihuahua/n02085620_10.jpg`, `train_list.mat` and `test_list.mat` (labels from 1).
+
+    Args:
+        downloads: The downloaded files.
+
+    Returns:
+        The images of each split.
+    """
     first, *lists = downloads.find("Images/n02085620-Chihuahua", "train_list.mat", "test_list.mat")
     root = first.parent
     splits, classes = {}, {}
@@ -28,9 +35,15 @@ def dogs(downloads: DownloadDir) -> SourceData:
 
 
 def cars(downloads: DownloadDir) -> SourceData:
-    """`cars_train/00001.jpg`, `cars_test/`, `devkit/cars_train_annos.mat`, `cars_meta.mat`, and the labels of test.
+    """Read `cars_train/00001.jpg`, `cars_test/`, `devkit/cars_train_annos.mat` and `cars_meta.mat`.
 
-    Those come in a file of their own: cars_test_annos_withlabels.mat.
+    The labels of test are in cars_test_annos_withlabels.mat.
+
+    Args:
+        downloads: The downloaded files.
+
+    Returns:
+        The images of each split.
     """
     train, test, train_annotations, meta, test_annotations = downloads.find(
         "cars_train",

@@ -11,7 +11,14 @@ from vpt.datasets.prepared.records import ImageRecords, SourceData, encode_png, 
 
 
 def svhn(downloads: DownloadDir) -> SourceData:
-    """`train_32x32.mat`, `test_32x32.mat`: X (32, 32, 3, n) and y (n, 1), where 10 stands for the digit 0."""
+    """Read `train_32x32.mat` and `test_32x32.mat`: X (32, 32, 3, n) and y (n, 1), where 10 is the digit 0.
+
+    Args:
+        downloads: The downloaded files.
+
+    Returns:
+        The images of each split.
+    """
     train, test = downloads.find("train_32x32.mat", "test_32x32.mat")
     classes = tuple(f"digit_{digit}" for digit in range(10))
     return SourceData(classes, {"train": _read_split(train, "train"), "test": _read_split(test, "test")})

@@ -1,4 +1,4 @@
-"""Images with lists in text files: DTD, Oxford pets, SUN397."""
+"""Images with lists in text files: DTD, Oxford Pets and SUN397."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ from vpt.errors import DataError
 
 
 def dtd(downloads: DownloadDir) -> SourceData:
-    """`dtd/labels/train1.txt`, val1.txt and test1.txt (the first of ten folds), with lines "banded/banded_0002.jpg"."""
+    """Read train1.txt, val1.txt and test1.txt (the first of ten folds) in `dtd/labels/`.
+
+    A line is "banded/banded_0002.jpg".
+
+    Args:
+        downloads: The downloaded files.
+
+    Returns:
+        The images of each split.
+    """
     lists = downloads.find(*(f"labels/{split_name}1.txt" for split_name in ("train", "val", "test")))
     root = lists[0].parents[1] / "images"
     found = dict(zip(("train", "validation", "test"), map(_lines, lists), strict=True))
@@ -19,7 +28,16 @@ def dtd(downloads: DownloadDir) -> SourceData:
 
 
 def pets(downloads: DownloadDir) -> SourceData:
-    """`annotations/trainval.txt` and test.txt with lines "Abyssinian_100 1 1 1": name, class from 1, species, breed."""
+    """Read trainval.txt and test.txt in `annotations/`.
+
+    A line is "Abyssinian_100 1 1 1": name, class from 1, species, breed.
+
+    Args:
+        downloads: The downloaded files.
+
+    Returns:
+        The images of each split.
+    """
     lists = downloads.find("annotations/trainval.txt", "annotations/test.txt")
     (first,) = downloads.find(f"images/{_lines(lists[0])[0].split()[0]}.jpg")
     splits, classes = {}, {}
@@ -32,7 +50,16 @@ def pets(downloads: DownloadDir) -> SourceData:
 
 
 def sun397(downloads: DownloadDir) -> SourceData:
-    """`SUN397/a/abbey/sun_x.jpg`, and lists sun397_tfds_tr.txt, _va.txt and _te.txt with lines "/a/abbey/sun_x.jpg"."""
+    """Read `SUN397/a/abbey/sun_x.jpg`, and sun397_tfds_tr.txt, _va.txt and _te.txt.
+
+    A line is "/a/abbey/sun_x.jpg".
+
+    Args:
+        downloads: The downloaded files.
+
+    Returns:
+        The images of each split.
+    """
     root, *lists = downloads.find(
         "SUN397/a", *(f"sun397_tfds_{abbreviation}.txt" for abbreviation in ("tr", "va", "te"))
     )
@@ -40,7 +67,7 @@ def sun397(downloads: DownloadDir) -> SourceData:
 
 
 def _label_by_folder(root: Path, found: dict[str, list[str]]) -> SourceData:
-    """The label is the folder of an image, below `root`; the key is the line as it stands."""
+    """Return images labeled by their folder below `root`. The key is the line of the list."""
     folders = sorted({_folder(name) for names in found.values() for name in names})
     labels = {folder: label for label, folder in enumerate(folders)}
     splits: dict[str, ImageRecords] = {}
@@ -55,7 +82,7 @@ def _folder(name: str) -> str:
 
 
 def _class_names(folders: Sequence[str]) -> tuple[str, ...]:
-    """ "a/airport_terminal" and "banded" without the letter that SUN397 files them under."""
+    """Return folder names without the leading letter of SUN397: "airport_terminal" for "a/airport_terminal"."""
     return tuple(folder.split("/", 1)[-1] if folder[1:2] == "/" else folder for folder in folders)
 
 
@@ -63,5 +90,5 @@ def _lines(file: Path) -> list[str]:
     found = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
     found = [line for line in found if line and not line.startswith("#")]
     if not found:
-        raise DataError(f"{file} is empty; unpack or download it again")
+        raise DataError(f"{file} is empty; extract or download it again")
     return found

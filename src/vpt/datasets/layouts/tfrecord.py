@@ -1,7 +1,8 @@
-"""Files of tf.train.Example records, read without TensorFlow.
+"""TFRecord files of tf.train.Example records, read without TensorFlow.
 
-A record is its length (uint64), a checksum of that, its bytes, a checksum of those. An Example is a protocol buffer:
-a map from names to a list of bytes or of integers. The checksums are not verified: archives are, by their own.
+A record is its length (uint64), a checksum of the length, the data, and a checksum of the data. An Example is a
+protocol buffer: a map from names to lists of bytes or integers. The checksums are not verified, because archives have
+their own.
 """
 
 from __future__ import annotations
@@ -20,7 +21,17 @@ Value = bytes | int
 
 
 def iter_records(file: Path) -> Iterator[tuple[int, int]]:
-    """(offset, length) of each record's data. Raises DataError for a file that ends within one."""
+    """Iterate over the records of a file.
+
+    Args:
+        file: The file.
+
+    Yields:
+        Offset and length of the data of each record.
+
+    Raises:
+        DataError: The file ends within a record.
+    """
     size, position = file.stat().st_size, 0
     with file.open("rb") as stream:
         while position < size:
@@ -28,13 +39,23 @@ def iter_records(file: Path) -> Iterator[tuple[int, int]]:
             header = stream.read(_HEADER_BYTES)
             length = struct.unpack("<Q", header[:8])[0] if len(header) == _HEADER_BYTES else size
             if position + _HEADER_BYTES + length + _FOOTER_BYTES > size:
-                raise DataError(f"{file} is cut off within the record at byte {position}; unpack it again")
+                raise DataError(f"{file} is truncated in the record at byte {position}; extract it again")
             yield position + _HEADER_BYTES, length
             position += _HEADER_BYTES + length + _FOOTER_BYTES
 
 
 def parse_example(data: bytes) -> dict[str, Value]:
-    """The first value of each feature of an Example. Raises DataError for bytes that are none."""
+    """Return the first value of each feature.
+
+    Args:
+        data: A serialized Example.
+
+    Returns:
+        Feature name to value.
+
+    Raises:
+        DataError: The data is not an Example.
+    """
     try:
         features: dict[str, Value] = {}
         for _, entries in _iter_fields(data):
@@ -42,14 +63,14 @@ def parse_example(data: bytes) -> dict[str, Value]:
                 key, feature = (value for _, value in _iter_fields(_expect_bytes(entry)))
                 for _, values in _iter_fields(_expect_bytes(feature)):
                     _, first = next(_iter_fields(_expect_bytes(values)))
-                    # A list of integers may be packed into bytes; a list of bytes has a field number of its own.
+                    # Integers may be packed into bytes; a list of bytes has another field number.
                     packed = isinstance(first, bytes) and _list_field_number(_expect_bytes(feature)) == _INT64_LIST
                     features[_expect_bytes(key).decode()] = (
                         _read_varint(_expect_bytes(first), 0)[0] if packed else first
                     )
         return features
     except (IndexError, ValueError, StopIteration, RuntimeError) as error:
-        raise DataError(f"a record is no tf.train.Example ({error}); unpack the archive again") from error
+        raise DataError(f"a record is not a tf.train.Example ({error}); extract the archive again") from error
 
 
 _INT64_LIST = 3  # field number of Feature.int64_list
@@ -60,7 +81,7 @@ def _list_field_number(feature: bytes) -> int:
 
 
 def _iter_fields(data: bytes) -> Iterator[tuple[int, Value]]:
-    """(field number, value) of a message."""
+    """Iterate over the fields of a message, as field number and value."""
     position = 0
     while position < len(data):
         tag, position = _read_varint(data, position)
@@ -79,7 +100,7 @@ def _iter_fields(data: bytes) -> Iterator[tuple[int, Value]]:
 
 
 def _read_varint(data: bytes, position: int) -> tuple[int, int]:
-    """An integer of seven bits a byte, and the position behind it."""
+    """Return an integer of seven bits per byte, and the position after it."""
     value = shift = 0
     while True:
         byte = data[position]

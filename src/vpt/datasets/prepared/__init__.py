@@ -1,1 +1,1 @@
-"""Folders that vpt writes: images as they came, list files beside them, and in the end `prepared.json`."""
+"""Writers of prepared folders: images, list files, and at the end `prepared.json`."""

@@ -1,4 +1,4 @@
-"""What a layout reader returns: the images of each published split, not written anywhere yet."""
+"""Images of published splits as readers return them, before they are written."""
 
 from __future__ import annotations
 
@@ -18,11 +18,16 @@ from vpt.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class ImageRecords:
-    """Images of one published split, in the order of their source.
+    """Images of one published split, in the order of the source.
 
-    names: n file names as lists of the publisher have them, with suffix. labels: whole numbers (n,), kept as int64.
-    encoded: position -> bytes of an image file, of the kind the suffix of its name says.
-    keys: n texts by which TensorFlow Datasets shuffles the split (see `published_order`); left out, the names.
+    Args:
+        names: n file names with suffix, as in the publisher's lists.
+        labels: Integers (n,), stored as int64.
+        encoded: Function from index to the bytes of an image file, of the format of its suffix.
+        keys: n keys by which TensorFlow Datasets orders the split, see `published_order`. Default: the names.
+
+    Raises:
+        DataError: The lengths differ.
     """
 
     names: tuple[str, ...]
@@ -31,17 +36,28 @@ class ImageRecords:
     keys: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        """Check and convert the fields."""
         if not self.keys:
             object.__setattr__(self, "keys", self.names)
         object.__setattr__(self, "labels", np.asarray(self.labels).astype(np.int64))
         if not len(self.names) == len(self.labels) == len(self.keys):
-            raise DataError(f"{len(self.names)} images with {len(self.labels)} labels; the source is not complete")
+            raise DataError(
+                f"{len(self.names)} images with {len(self.labels)} labels; the source is incomplete, download it again"
+            )
 
     def __len__(self) -> int:
+        """Return the number of images."""
         return len(self.names)
 
     def select(self, indices: Sequence[int] | NDArray[np.int64]) -> ImageRecords:
-        """The images at these positions, in this order."""
+        """Return the images at some indices.
+
+        Args:
+            indices: Indices of images.
+
+        Returns:
+            These images, in this order.
+        """
         selected = [int(i) for i in indices]
         return ImageRecords(
             tuple(self.names[i] for i in selected),
@@ -51,7 +67,14 @@ class ImageRecords:
         )
 
     def concat(self, other: ImageRecords) -> ImageRecords:
-        """These images followed by the others."""
+        """Return these images followed by others.
+
+        Args:
+            other: The other images.
+
+        Returns:
+            All images.
+        """
         num_first = len(self)
         return ImageRecords(
             self.names + other.names,
@@ -63,10 +86,13 @@ class ImageRecords:
 
 @dataclass(frozen=True, eq=False)
 class SourceData:
-    """All that a source holds of one task.
+    """All images of a source for one task.
 
-    classes: name of each label. splits: "train", "validation" and "test", those that the publisher has.
-    folder: where lists of a split may lie beside the data. notes: what a user of the figures must know.
+    Args:
+        classes: Class names.
+        splits: Published split ("train", "validation", "test") to its images.
+        folder: Folder that may contain lists of a split. Default: none.
+        notes: Messages for users of the results.
     """
 
     classes: tuple[str, ...]
@@ -78,10 +104,26 @@ class SourceData:
 def records_from_files(
     root: Path, names: Sequence[str], labels: Sequence[int] | NDArray[Any], keys: Sequence[str] = ()
 ) -> ImageRecords:
-    """Image files `root / name`, taken byte for byte. Raises DataError naming those that are not there."""
+    """Return image files as records.
+
+    Args:
+        root: Folder of the images.
+        names: Paths below `root`.
+        labels: Label of each image.
+        keys: See `ImageRecords`.
+
+    Returns:
+        The records.
+
+    Raises:
+        DataError: Files are missing. The message names them.
+    """
     missing = [name for name in names if not (root / name).is_file()]
     if missing:
-        raise DataError(f"{root}: {pluralize(len(missing), 'listed image')} not there:{bullets(missing)}")
+        raise DataError(
+            f"{root}: {pluralize(len(missing), 'listed image')} missing:{bullets(missing)}\n"
+            "extract or download it again"
+        )
     return ImageRecords(
         tuple(str(PurePosixPath(name)) for name in names),
         np.asarray(labels),
@@ -91,17 +133,40 @@ def records_from_files(
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:
-    """An image (height, width) or (height, width, 3) as the bytes of a PNG file: nothing is lost."""
+    """Return an image as the bytes of a PNG file.
+
+    Args:
+        pixels: uint8 (height, width) or (height, width, 3).
+
+    Returns:
+        The bytes.
+    """
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
 def numbered_names(prefix: str, count: int, digits: int) -> tuple[str, ...]:
-    """Names for images that their publisher keeps in one array: "train_00007.png"."""
+    """Return names for images that are published as one array, such as "train_00007.png".
+
+    Args:
+        prefix: Start of each name.
+        count: Number of images.
+        digits: Minimum number of digits.
+
+    Returns:
+        One name per image.
+    """
     return tuple(f"{prefix}_{i:0{digits}d}.png" for i in range(count))
 
 
 def index_keys(count: int) -> tuple[str, ...]:
-    """Positions as keys."""
+    """Return indices as keys.
+
+    Args:
+        count: Number of images.
+
+    Returns:
+        "0", "1" and so on.
+    """
     return tuple(map(str, range(count)))

@@ -1,4 +1,4 @@
-"""Images of any source, written as a folder with list files: lossless, resumable, and marked when it is whole."""
+"""Writer of a folder with list files: lossless, resumable, and marked when complete."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vpt.datasets.prepared.progress import Progress
 from vpt.datasets.prepared.records import ImageRecords
 from vpt.errors import DataError
 
-_File = tuple[str, ImageRecords, int]  # path below the folder, where its bytes come from
+_File = tuple[str, ImageRecords, int]  # path below the folder, records, index into the records
 
 
 def write_data_folder(
@@ -28,9 +28,17 @@ def write_data_folder(
     metadata: Mapping[str, Any],
     progress: Progress,
 ) -> None:
-    """Write each split below `folder / "images"`, then the lists (name -> splits in it), last what it says of itself.
+    """Write the images of each split to `folder / "images"`, then the lists, then the manifest.
 
-    Killed, the same call goes on. Raises DataError where the folder holds something else.
+    After an interruption, the same call resumes. DataError is raised if the folder contains something else.
+
+    Args:
+        folder: The new folder.
+        splits: Split to its images.
+        classes: Class names.
+        list_files: File name of each list to the splits in it.
+        metadata: Further contents of the manifest.
+        progress: Called after each image.
     """
     folders = _class_folders(classes)
     files = {split_name: _file_paths(split_name, records, folders) for split_name, records in splits.items()}
@@ -51,14 +59,14 @@ def write_data_folder(
 
 
 def _class_folders(classes: tuple[str, ...]) -> tuple[str, ...]:
-    """A folder for each class, named after it; with its number where two names would be one."""
+    """Return a folder name per class: its name, preceded by its number if two names would be equal."""
     folder_names = [re.sub(r"[^\w.+-]+", "_", name).strip("_.") or "_" for name in classes]
     duplicates = {name for name, count in Counter(name.casefold() for name in folder_names).items() if count > 1}
     return tuple(f"{k:03d}_{name}" if name.casefold() in duplicates else name for k, name in enumerate(folder_names))
 
 
 def _file_paths(split_name: str, records: ImageRecords, classes: tuple[str, ...]) -> list[_File]:
-    """Where each image goes. The splits have folders of their own: the same name may stand in two of them."""
+    """Return the path of each image. Splits have separate folders, because they may contain the same name."""
     return [
         (f"images/{split_name}/{classes[label]}/{_basename(name)}", records, i)
         for i, (name, label) in enumerate(zip(records.names, records.labels.tolist(), strict=True))
@@ -70,20 +78,20 @@ def _basename(name: str) -> str:
 
 
 def _write(folder: Path, files: list[_File], description: str, progress: Progress) -> None:
-    """Write what is not there yet. Files come into place whole, so one that is there is complete."""
+    """Write the missing files. Files are moved into place when complete, so existing files are complete."""
     duplicates = [path for path, count in Counter(path for path, _, _ in files).items() if count > 1]
     if duplicates:
         raise DataError(
-            f"{folder}: {len(duplicates)} images would share a path, such as {duplicates[0]}; this is a fault of vpt"
+            f"{folder}: {len(duplicates)} images have the same path, such as {duplicates[0]}; this is a bug, report it"
         )
     for done, (path, records, i) in enumerate(files):
         target = folder / path
-        if not target.is_file() or not target.stat().st_size:  # an empty one is left by a power cut
+        if not target.is_file() or not target.stat().st_size:  # a power failure can leave empty files
             content = records.encoded(i)
             write_atomic_with(target, partial(_write_unsynced, content), size=len(content))
         progress(description, done + 1, len(files))
 
 
 def _write_unsynced(content: bytes, tmp: Path) -> None:
-    """Without waiting for the disk: a power cut costs files, not sense, and there may be 70,000 of them."""
+    """Write without fsync, which is slow for 70,000 files. Files lost by a power failure are written again."""
     tmp.write_bytes(content)
