@@ -226,7 +226,7 @@ def test_the_model_is_not_touched(picture: Path) -> None:
 
 def test_errors(picture: Path, tmp_path: Path) -> None:
     for kind in ("resnet", "swin", "vit-parallel"):
-        with pytest.raises(UnsupportedError, match="plain transformers do: ViT"):
+        with pytest.raises(UnsupportedError, match="use a plain transformer: ViT"):
             explain(tuned(kind, "linear"), picture)
     model = tuned("vit", "linear")
     with pytest.raises(SpecError, match="blocks 1 to 3"):

@@ -157,10 +157,10 @@ def test_parts_that_do_not_fit_into_memory(
 @pytest.mark.parametrize(
     ("method", "computation"),
     [
-        ("vpt", "prompts as keys and values; the last block computes CLS alone"),
-        ("lora", "the last block computes CLS alone"),
-        ("vpt(impl=concat, output=image_mean)", "as timm computes it"),
-        ("full", "the model as it is"),
+        ("vpt", "prompts as keys and values; the last block computes the class token only"),
+        ("lora", "the last block computes the class token only"),
+        ("vpt(impl=concat, output=image_mean)", "that of timm"),
+        ("full", "the unchanged model"),
     ],
 )
 def test_summary_says_how_it_is_computed(method: str, computation: str) -> None:

@@ -102,7 +102,7 @@ def test_names_that_are_no_utf8(photos: Path, tmp_path: Path, capsys: pytest.Cap
     shutil.copytree(photos, tmp_path / "plain")
     (tmp_path / "plain" / "disc").rename(tmp_path / "plain" / name)
     assert code("tune", tmp_path / "plain", "--out", tmp_path / "b.safetensors", *SMALL) == ExitCode.DATA
-    assert "no UTF-8; rename" in capsys.readouterr().err
+    assert "not valid UTF-8; rename" in capsys.readouterr().err
 
 
 def test_a_folder_is_no_tuned_file(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,7 +112,7 @@ def test_a_folder_is_no_tuned_file(photos: Path, capsys: pytest.CaptureFixture[s
 
 def test_a_device_is_not_replaced(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(StorageError, match="no ordinary file"):
+    with pytest.raises(StorageError, match="not a regular file"):
         write_atomic(tmp_path / "pipe", b"")
     assert (tmp_path / "pipe").is_fifo()
 

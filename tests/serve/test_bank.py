@@ -131,7 +131,7 @@ def test_a_file_that_was_replaced_meanwhile_is_not_served(folder, tmp_path, pict
     shutil.copy(folder / "animals.safetensors", place)
     bank = Bank([place])
     shutil.copy(folder / "plants.safetensors", place)
-    with pytest.raises(TunedFileError, match="another file than when it was first read"):
+    with pytest.raises(TunedFileError, match="has changed since its header was read"):
         bank.predict([bank.make_request("task", pictures[0])])
 
 

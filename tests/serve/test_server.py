@@ -121,7 +121,7 @@ def test_top_limits_what_is_named(address, pictures):
     assert len(ask(address, "plants", png(pictures[0]), "?top=1")["top"]) == 1
     assert refused(address, "plants", png(pictures[0]), "?top=no") == (
         400,
-        "top is 'no'; give a whole number of classes, at least 1",
+        "top is 'no'; give an integer, at least 1",
     )
 
 
@@ -187,7 +187,7 @@ def test_too_many_at_work_are_turned_away(bank, pictures, monkeypatch):
         first = pool.submit(ask, address, "animals", png(pictures[0]))
         assert begun.wait(60)
         status, text = refused(address, "animals", png(pictures[0]))
-        assert status == 503 and "ask again" in text
+        assert status == 503 and "try again" in text
         go.set()
         assert first.result()["task"] == "animals"
         assert ask(address, "animals", png(pictures[0]))["task"] == "animals"

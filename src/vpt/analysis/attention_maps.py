@@ -1,6 +1,6 @@
-"""Where a tuned transformer looks in one image, beside the frozen backbone it stands on, and what prompts take part.
+"""Attention maps of a tuned transformer and of its frozen backbone for one image.
 
-Attention says what a block reads, not what decides the prediction: a map shows where information could come from.
+Attention shows which tokens a block reads, not what determines the prediction.
 """
 
 from __future__ import annotations
@@ -28,19 +28,23 @@ from vpt.plots import figures
 
 Floats = NDArray[np.float64]
 
-MAX_DRAWN_PROMPTS = 3  # prompts in a picture: those with the largest shares
+MAX_DRAWN_PROMPTS = 3  # prompts in a figure: those with the most attention
 
 
 @dataclass(frozen=True, eq=False)
 class AttentionMaps:
-    """What one model makes of one image in one block; shares between 0 and 1, means over the heads.
+    """Attention of one model in one block for one image. Weights are in 0..1, averaged over heads.
 
-    attention: (h, w), what the query token takes of each patch. prefix: what it takes of CLS and registers.
-    prompts: (p,), what it takes of each prompt. All of these together are 1.
-    rollout: (h, w), attention rollout of the query token, from the image through this block.
-    patch_to_prompt: (p, h, w), what each patch takes of each prompt.
-    prompt_to_patch: (t, h, w), what each prompt takes of each patch. Only prompts that travel through the block ask: the
-        first t of p. Those that are keys alone read nothing.
+    Only prompts that are tokens of the block attend to patches: the first t of p. Prompts that are keys and values
+    only do not.
+
+    Args:
+        attention: (h, w), attention of the query token to each patch.
+        prefix: Attention of the query token to the class token and registers.
+        prompts: (p,), attention of the query token to each prompt. With `attention` and `prefix`, the sum is 1.
+        rollout: (h, w), attention rollout of the query token from the image through this block.
+        patch_to_prompt: (p, h, w), attention of each patch to each prompt.
+        prompt_to_patch: (t, h, w), attention of each prompt to each patch.
     """
 
     attention: Floats
@@ -55,9 +59,13 @@ class AttentionMaps:
 class Explanation:
     """The attention maps of a tuned model and of its frozen backbone.
 
-    image: uint8 (size, size, 3), as the backbone gets it. prediction: the most likely class and its probability.
-    block: from 1. query: the token whose attention is shown: what the head reads, "class token", or
-    "mean over patches" where the head does not read a class token.
+    Args:
+        image: uint8 (size, size, 3), the input of the backbone.
+        prediction: The most likely class and its probability.
+        block: Number of the block, from 1.
+        query: The query token: "class token", or "mean over patches" if the head does not read a class token.
+        frozen: Maps of the frozen backbone.
+        tuned: Maps of the tuned model.
     """
 
     image: NDArray[np.uint8]
@@ -70,11 +78,13 @@ class Explanation:
 
 @dataclass(frozen=True, eq=False)
 class BlockAttention:
-    """One block while it read one image.
+    """Attention of one block for one image.
 
-    num_input_tokens: how many tokens the block was given; what its attention has beyond them was put in after the prefix.
-    weights: (tokens, tokens + keys), mean over the heads: how much each token takes of each. The order is prefix,
-        prompts that travel, patches, and then prompts that are keys alone.
+    Args:
+        num_input_tokens: Number of tokens of the block's input. Further tokens of its attention were inserted after the
+            prefix.
+        weights: (tokens, tokens + keys), averaged over heads. The order is prefix, prompt tokens, patches, and prompts
+            that are keys and values only.
     """
 
     num_input_tokens: int
@@ -83,19 +93,29 @@ class BlockAttention:
 
 @torch.no_grad()
 def explain(model: TunedModel, image: Path, block: int | None = None) -> Explanation:
-    """Compare the attention of `model` with that of its frozen backbone, on one image file.
+    """Compare the attention of a tuned model with that of its frozen backbone.
 
-    block: from 1; None is the last. There, where the head reads CLS alone, what patches and prompts take is worked
-        out for this picture only: nothing reads it. The model is not touched, and may be in train mode.
-    Raises UnsupportedError where the backbone is no plain transformer, SpecError for a block that is not there, and
-    DataError for an image that cannot be read.
+    In the last block, attention of patches and prompts is computed for the maps even if the head reads the class token
+    only. The model is not changed and may be in train mode. An image that cannot be read raises DataError.
+
+    Args:
+        model: The tuned model.
+        image: An image file.
+        block: Number of the block, from 1. Default: the last.
+
+    Returns:
+        The attention maps.
+
+    Raises:
+        UnsupportedError: The backbone is not a plain transformer.
+        SpecError: The block does not exist.
     """
     model.require_classifier("explain")
     layout = model.layout
     if layout.kind != "tokens" or not layout.supports_kv_prompts:
         raise UnsupportedError(
-            f"{model.backbone.name} has no attention from a class token or patches to patches that could be shown; "
-            "plain transformers do: ViT, DeiT, CLIP, SigLIP, DINOv2, DINOv3, EVA-02 and BEiT"
+            f"{model.backbone.name} has no attention maps over all patches; use a plain transformer: ViT, DeiT, CLIP, "
+            "SigLIP, DINOv2, DINOv3, EVA-02 or BEiT"
         )
     block = len(layout.blocks) if block is None else block
     if not 1 <= block <= len(layout.blocks):
@@ -124,9 +144,14 @@ def explain(model: TunedModel, image: Path, block: int | None = None) -> Explana
 
 
 def record_attention(trunk: nn.Module, layout: BackboneLayout) -> list[BlockAttention]:
-    """Record every block of `trunk` from now on, for one image; the list fills as the model runs.
+    """Register hooks that record the attention of every block for one image.
 
-    trunk: with whatever hangs on it, and the caller's own (`structural_copy`): hooks stay on it.
+    Args:
+        trunk: The network, including injected modules. Pass a `structural_copy`, because the hooks remain.
+        layout: Layout of the backbone.
+
+    Returns:
+        A list that receives one entry per block when the model runs.
     """
     input_lengths: list[int] = []
     attentions: list[BlockAttention] = []
@@ -141,7 +166,7 @@ def record_attention(trunk: nn.Module, layout: BackboneLayout) -> list[BlockAtte
 
     for path in layout.blocks:
         wrapped = trunk.get_submodule(path)
-        # What hangs around a block stands in its place, with the block somewhere inside.
+        # A wrapper takes the place of the block, and the block is inside it.
         block, block_layout = next(
             (module, found) for module in wrapped.modules() if (found := layout.block_layout(module)) is not None
         )
@@ -151,15 +176,22 @@ def record_attention(trunk: nn.Module, layout: BackboneLayout) -> list[BlockAtte
 
 
 def rollout(attentions: Sequence[BlockAttention], prefix: int, patches: int) -> Floats:
-    """Attention rollout (Abnar and Zuidema, 2020): the product of (A + I) / 2 over the blocks, A averaged over heads.
+    """Return the attention rollout (Abnar and Zuidema, 2020): the product of (A + I) / 2 over blocks.
 
-    Returns (tokens in the last of these blocks, prefix + patches): how much of each token stems from each token of
-    the image. What a row lacks of 1 stems from prompts. The rows of (A + I) / 2 sum to 1 as they are.
+    Prompts account for the difference of a row sum to 1. Each (A + I) / 2 already has rows that sum to 1.
+
+    Args:
+        attentions: Attention of consecutive blocks from the first.
+        prefix: Number of prefix tokens.
+        patches: Number of patches.
+
+    Returns:
+        (tokens of the last block, prefix + patches), contribution of each image token to each token.
     """
     flow = np.eye(prefix + patches)
     for block in attentions:
         tokens = len(block.weights)
-        # Between blocks prompts leave and enter, always right behind the prefix. New ones hold nothing of the image.
+        # Between blocks, prompts are removed and inserted after the prefix. New prompts contain nothing of the image.
         new = np.zeros((tokens - block.num_input_tokens, prefix + patches))
         flow = np.concatenate([flow[:prefix], new, flow[prefix + len(flow) - block.num_input_tokens :]])
         flow = (block.weights[:, :tokens] + np.eye(tokens)) / 2 @ flow
@@ -167,18 +199,19 @@ def rollout(attentions: Sequence[BlockAttention], prefix: int, patches: int) -> 
 
 
 def draw(explanation: Explanation, path: Path) -> None:
-    """Write the maps as a picture, .png or .svg; of the prompts, the few that are attended to most."""
-    top_prompts = np.argsort(-explanation.tuned.prompts, kind="stable")[:MAX_DRAWN_PROMPTS]
-    prompt_to_patch = explanation.tuned.prompt_to_patch
+    """Write a figure of the maps, with the prompts that receive the most attention.
+
+    Args:
+        explanation: The maps.
+        path: The figure, .png or .svg.
+    """
+    frozen, tuned = explanation.frozen, explanation.tuned
+    top_prompts = np.argsort(-tuned.prompts, kind="stable")[:MAX_DRAWN_PROMPTS]
+    prompt_to_patch = tuned.prompt_to_patch
     rows: list[Mapping[str, Floats]] = [
-        {"attention, frozen backbone": explanation.frozen.attention, "attention, tuned": explanation.tuned.attention},
-        {"rollout, frozen backbone": explanation.frozen.rollout, "rollout, tuned": explanation.tuned.rollout},
-        {
-            f"patches to prompt {i + 1} ({100 * explanation.tuned.prompts[i]:.1f} %)": explanation.tuned.patch_to_prompt[
-                i
-            ]
-            for i in top_prompts
-        },
+        {"attention, frozen backbone": frozen.attention, "attention, tuned": tuned.attention},
+        {"rollout, frozen backbone": frozen.rollout, "rollout, tuned": tuned.rollout},
+        {f"patches to prompt {i + 1} ({100 * tuned.prompts[i]:.1f} %)": tuned.patch_to_prompt[i] for i in top_prompts},
         {f"prompt {i + 1} to patches": prompt_to_patch[i] for i in top_prompts if i < len(prompt_to_patch)},
     ]
     name, probability = explanation.prediction
@@ -198,11 +231,11 @@ def _reads_class_token(model: TunedModel) -> bool:
 def _attention_maps(
     attentions: Sequence[BlockAttention], layout: BackboneLayout, by_class_token: bool
 ) -> AttentionMaps:
-    """What stands in the last of these blocks."""
+    """Return the maps of the last of these blocks."""
     weights = attentions[-1].weights
     tokens, patches = len(weights), layout.num_tokens - layout.num_prefix_tokens
-    first = tokens - patches  # prefix, prompts that travel, patches
-    grid = (math.isqrt(patches),) * 2  # backbones take square images
+    first = tokens - patches  # the order is prefix, prompt tokens, patches
+    grid = (math.isqrt(patches),) * 2  # inputs are square
     query = slice(0, 1) if by_class_token else slice(first, tokens)
     prompts = [*range(layout.num_prefix_tokens, first), *range(tokens, weights.shape[1])]
     attention = weights[query].mean(0)

@@ -1,4 +1,4 @@
-"""The features of many images in two dimensions, before and after tuning."""
+"""Two-dimensional embeddings (t-SNE) of image features before and after tuning."""
 
 from __future__ import annotations
 
@@ -22,16 +22,18 @@ from vpt.model.tuned_model import TunedModel
 from vpt.plots import figures
 from vpt.training import DeviceDataset, Examples, predict_logits
 
-MIN_IMAGES = 5  # images; below, there is nothing to see
+MIN_IMAGES = 5
 NUM_NEIGHBORS = 5
 
 
 @dataclass(frozen=True, eq=False)
 class EmbeddedFeatures:
-    """Features of one model.
+    """Embedded features of one model.
 
-    points: (n, 2), by t-SNE. top1: how many images have the class of their 5 nearest others, found among the
-    features themselves: distances in the plane mean little.
+    Args:
+        points: t-SNE coordinates (n, 2).
+        top1: Top-1 accuracy of a 5-nearest-neighbor classifier on the features. Distances between t-SNE coordinates
+            carry little meaning.
     """
 
     points: NDArray[np.float64]
@@ -40,7 +42,15 @@ class EmbeddedFeatures:
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """names: of the n images. labels: int64 (n,), each an index into `classes`. before: tuning; after: it."""
+    """Embedded features of a dataset before and after tuning.
+
+    Args:
+        names: Name of each of the n images.
+        labels: int64 (n,), indices into `classes`.
+        classes: Class names.
+        before: Features of the frozen backbone.
+        after: Features of the tuned model.
+    """
 
     names: tuple[str, ...]
     labels: NDArray[np.int64]
@@ -58,22 +68,33 @@ def embed(
     limit: int = 2000,
     on_image: Callable[[int, int], None] | None = None,
 ) -> Embedding:
-    """Lay out what the head reads of the images of one split, before and after tuning.
+    """Embed the features that the head reads, before and after tuning.
 
-    The classes are those of `data`, which the model need not know. seed: of t-SNE, and of the choice of images where
-    there are more than `limit`. Raises DataError for fewer than 5 images.
+    Args:
+        model: The tuned model.
+        data: The dataset. Its classes may differ from those of the model.
+        split: "train", "val" or "test". Default: "test".
+        seed: Seed of t-SNE and of the selection of images. Default: 0.
+        limit: Maximum number of images; more are sampled. Default: 2000.
+        on_image: Called as (done, total) after each decoded image.
+
+    Returns:
+        The embedding.
+
+    Raises:
+        DataError: There are fewer than 5 images.
     """
     model.require_classifier("embed")
     selected = data.splits[split]
     if min(len(selected), limit) < MIN_IMAGES:
         raise DataError(
-            f"{data.name} has {pluralize(len(selected), 'image')} in {split}, at most {limit} are taken; a layout needs "
-            f"{MIN_IMAGES}, so choose another split or a higher limit"
+            f"{data.name} has {pluralize(len(selected), 'image')} in {split} and the limit is {limit}; an embedding "
+            f"needs {MIN_IMAGES}, so choose another split or a higher limit"
         )
     if len(selected) > limit:
         selected = selected.select(np.sort(np.random.default_rng(seed).permutation(len(selected))[:limit]))
     device = next(model.parameters()).device
-    # By way of a model, so that it computes as the tuned one does: t-SNE magnifies a difference in the last bit.
+    # A TunedModel computes exactly as the tuned one does: t-SNE amplifies differences in the last bit.
     frozen = TunedModel(model.backbone, Linear(), model.num_classes, readout=model.readout).to(device)
     with decode_to_tempdir(selected, model.backbone.preprocessing, progress=on_image) as pixels:
         dataset = DeviceDataset(Examples(pixels.images, pixels.labels), model.backbone.preprocessing, device)
@@ -88,20 +109,30 @@ def embed(
 
 
 def knn_top1(features: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """How many images have the class most frequent among their 5 nearest others; ties go to the lower class.
+    """Return the leave-one-out top-1 accuracy of a 5-nearest-neighbor classifier. Ties go to the lower class.
 
-    features: (n, d). labels: (n,).
+    Args:
+        features: (n, d).
+        labels: Integers (n,).
+
+    Returns:
+        The accuracy in 0..1.
     """
-    from sklearn.neighbors import NearestNeighbors  # a second, for this command only
+    from sklearn.neighbors import NearestNeighbors  # slow import
 
     finder = NearestNeighbors(n_neighbors=min(NUM_NEIGHBORS, len(labels) - 1)).fit(features)
-    neighbors = finder.kneighbors(return_distance=False)  # of the very images it knows, without themselves
+    neighbors = finder.kneighbors(return_distance=False)  # of the fitted images, without themselves
     votes = np.eye(labels.max() + 1)[labels[neighbors]].sum(1)
     return float((votes.argmax(1) == labels).mean())
 
 
 def write_table(embedding: Embedding, path: Path) -> None:
-    """Write the points as CSV: image, class, and where it lies before and after."""
+    """Write a CSV file: image, class, and coordinates before and after tuning.
+
+    Args:
+        embedding: The embedding.
+        path: The CSV file.
+    """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["image", "class", "before_x", "before_y", "after_x", "after_y"])
@@ -113,7 +144,12 @@ def write_table(embedding: Embedding, path: Path) -> None:
 
 
 def draw(embedding: Embedding, path: Path) -> None:
-    """Write both models as a picture, .png or .svg."""
+    """Write a figure of both models.
+
+    Args:
+        embedding: The embedding.
+        path: The figure, .png or .svg.
+    """
     models = {"before, frozen backbone": embedding.before, "after, tuned": embedding.after}
     panels = {
         f"{name}: {NUM_NEIGHBORS}-NN top-1 {100 * features.top1:.1f} %": features.points
@@ -123,11 +159,11 @@ def draw(embedding: Embedding, path: Path) -> None:
 
 
 def _tsne(features: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
-    """(n, d) -> (n, 2)."""
+    """Return t-SNE coordinates (n, 2) of features (n, d)."""
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    # As many neighbors as count (perplexity, 30 by custom) must be fewer than there are.
+    # The perplexity must be less than the number of images.
     tsne = TSNE(perplexity=min(30.0, (len(features) - 1) / 3), init="pca", random_state=seed)
-    with threadpool_limits(1):  # sums over threads come in any order, and t-SNE magnifies the last bit
+    with threadpool_limits(1):  # sums over threads have no fixed order, and t-SNE amplifies the last bit
         return tsne.fit_transform(features).astype(np.float64)  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""What a method would do to a backbone, found without loading weights."""
+"""Summary of a method on a backbone, computed without loading weights."""
 
 from __future__ import annotations
 
@@ -12,10 +12,19 @@ from vpt.model.tuned_model import TunedModel, attach
 
 @dataclass(frozen=True)
 class MethodSummary:
-    """What was found.
+    """Injected modules and costs of a method on a backbone.
 
-    injected_modules: paths in the timm model. total, trainable: parameters, head: those of the head. file_bytes: of the tuned
-    file's tensors in fp32. computation: how it is computed.
+    Args:
+        backbone: Name of the backbone.
+        method: Text of the method.
+        classes: Number of classes.
+        image_size: Input side in pixels.
+        injected_modules: Paths in the timm model.
+        total: Number of parameters.
+        trainable: Number of trainable parameters.
+        head: Number of parameters of the head.
+        file_bytes: Size of the tensors of the tuned file in fp32.
+        computation: Description of the computation.
     """
 
     backbone: str
@@ -31,11 +40,15 @@ class MethodSummary:
 
     @property
     def trainable_fraction(self) -> float:
-        """trainable / total."""
+        """Trainable parameters as a fraction of all parameters."""
         return self.trainable / self.total
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return the summary as JSON values.
+
+        Returns:
+            Field name to value.
+        """
         return {
             **asdict(self),
             "injected_modules": list(self.injected_modules),
@@ -46,9 +59,17 @@ class MethodSummary:
 def summarize(
     backbone: str, method: str, classes: int, image_size: int | None = None, head: str | None = None
 ) -> MethodSummary:
-    """Inject `method` into the bare structure of `backbone` (a timm name).
+    """Attach a method to a backbone without weights. The errors are those of `attach`.
 
-    head: as for `attach`, whose errors these are.
+    Args:
+        backbone: A timm model name.
+        method: Text of the method.
+        classes: Number of classes.
+        image_size: Input side in pixels. Default: that of the backbone.
+        head: Head for segmentation. Default: a classifier.
+
+    Returns:
+        The summary.
     """
     meta = meta_backbone(backbone, image_size)
     model = attach(meta, method, classes, head=head)
@@ -65,17 +86,16 @@ def summarize(
         file_bytes=sum(tensor.numel() * tensor.element_size() for tensor in model.inference_state_dict().values()),
         computation=_describe_computation(model)
         if model.injected_modules
-        else "the head alone"
+        else "only the head"
         if model.only_head_trains
-        else "the model as it is",
+        else "the unchanged model",
     )
 
 
 def _describe_computation(model: TunedModel) -> str:
-    """By what stands in the tree."""
     modules = list(model.network.modules())
     found = {
         "prompts as keys and values": any(getattr(module, "kv_prompts", None) is not None for module in modules),
-        "the last block computes CLS alone": any(isinstance(module, ClassTokenBlock) for module in modules),
+        "the last block computes the class token only": any(isinstance(module, ClassTokenBlock) for module in modules),
     }
-    return "; ".join(text for text, there in found.items() if there) or "as timm computes it"
+    return "; ".join(text for text, is_found in found.items() if is_found) or "that of timm"

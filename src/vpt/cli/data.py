@@ -1,4 +1,4 @@
-"""`vpt data`."""
+"""The command `vpt data`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _NAMES_ARGUMENT = click.argument("names", nargs=-1, required=True, metavar="NAME
 
 @click.group()
 def command() -> None:
-    """Prepare the data of VTAB-1k and FGVC: nothing is downloaded, all is verified, nothing is lost.
+    """Prepare the data of VTAB-1k and FGVC from downloaded files, verified and lossless, and import Parquet files.
 
-    Import Parquet files, also of a hub; these are downloaded.
+    Files of VTAB-1k and FGVC are not downloaded. Parquet files of a hub are.
 
     \b
     vpt data list
@@ -29,7 +29,7 @@ def command() -> None:
 @click.argument("names", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_(names: tuple[str, ...], as_json: bool) -> None:
-    """List the tasks: group, classes, images of train/val/test, label, terms. NAMES: tasks, vtab or fgvc.
+    """List tasks: group, classes, images of train/val/test, label, terms. NAMES: tasks, vtab or fgvc.
 
     \b
     vpt data list fgvc
@@ -41,8 +41,9 @@ def list_(names: tuple[str, ...], as_json: bool) -> None:
         rows = [
             {
                 "name": task.name, "benchmark": task.benchmark, "group": task.group, "classes": task.classes,
-                "images": task.sizes, "label": task.label_description, "metric": task.metric, "source": task.source.homepage,
-                "terms": task.source.terms, "citation": task.source.citation, "remark": task.remark,
+                "images": task.sizes, "label": task.label_description, "metric": task.metric,
+                "source": task.source.homepage, "terms": task.source.terms, "citation": task.source.citation,
+                "remark": task.remark,
             }
             for task in tasks
         ]  # fmt: skip
@@ -55,16 +56,16 @@ def list_(names: tuple[str, ...], as_json: bool) -> None:
 
 @command.command()
 @_NAMES_ARGUMENT
-@click.option("--from", "source", type=_FOLDER, help="The folder of the downloaded files, packed or unpacked.")
-@click.option("--out", type=_FOLDER, help="The folder that will hold a folder for each task.")
+@click.option("--from", "source", type=_FOLDER, help="Folder of the downloaded files, as archives or extracted.")
+@click.option("--out", type=_FOLDER, help="Parent of the new folders, one per task.")
 @click.option("--splits", type=click.Path(path_type=Path, exists=True),
-              help="VTAB's 800/200 name file, or a folder with FGVC's train.json, val.json and test.json.")  # fmt: skip
+              help="Name file of VTAB, or folder of train.json, val.json and test.json of FGVC.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def prepare(names: tuple[str, ...], source: Path | None, out: Path | None, splits: Path | None, as_json: bool) -> None:
-    """Convert tasks to folders with list files. Without --from it says what to download. NAME: a task, vtab or fgvc.
+    """Convert tasks to folders with list files. Without --from, print what to download. NAME: a task, vtab or fgvc.
 
-    Stopped or killed, the same command goes on. Archives that had to be unpacked stay in OUT/.unpacked, for other
-    tasks of the same source; delete that folder in the end.
+    After an interruption, the same command resumes. Extracted archives stay in OUT/.unpacked for other tasks of the
+    same source; delete that folder at the end.
 
     \b
     vpt data prepare clevr_count clevr_dist --from downloads/ --out vtab/
@@ -79,13 +80,13 @@ def prepare(names: tuple[str, ...], source: Path | None, out: Path | None, split
         click.echo("\n\n".join(instructions(task, out or "FOLDER") for task in tasks))
         return
     if out is None:
-        raise click.UsageError("--out is missing: the folder that will hold a folder for each task")
+        raise click.UsageError("--out is missing; give the parent of the new folders")
     errors, manifests = [], {}
     with DataProgress() as progress:
         for task in tasks:
             try:
                 manifests[task.name] = prepare_task(task, out, source, splits, progress)
-            except DataError as error:  # the others may be complete
+            except DataError as error:  # continue with the other tasks
                 errors.append(str(error))
             else:
                 progress.print_line(
@@ -99,14 +100,15 @@ def prepare(names: tuple[str, ...], source: Path | None, out: Path | None, split
 
 @command.command("import")
 @click.argument("source")
-@click.option("--out", type=_FOLDER, required=True, help="The data folder to make.")
-@click.option("--image", help="The column of images, where it is not clear.")
-@click.option("--label", help="The column of labels, where it is not clear.")
+@click.option("--out", type=_FOLDER, required=True, help="The new data folder.")
+@click.option("--image", help="Column of images.  [default: detected]")
+@click.option("--label", help="Column of labels.  [default: detected]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def import_(source: str, out: Path, image: str | None, label: str | None, as_json: bool) -> None:
-    """Write Parquet files out as a data folder. SOURCE: a file, a folder, or hub:OWNER/NAME[@REVISION].
+    """Convert Parquet files to a data folder. SOURCE: a file, a folder, or hub:OWNER/NAME[@REVISION].
 
-    The images of a hub's data set are downloaded, whatever its size. Stopped or killed, the same command goes on.
+    All Parquet files of a hub dataset are downloaded, regardless of their size. After an interruption, the same command
+    resumes.
 
     \b
     vpt data import parquet/ --out flowers/
@@ -129,11 +131,11 @@ def import_(source: str, out: Path, image: str | None, label: str | None, as_jso
 
 @command.command()
 @_NAMES_ARGUMENT
-@click.option("--in", "root", type=_FOLDER, default=Path(), help="Where the folders of tasks lie [default: here].")
+@click.option("--in", "root", type=_FOLDER, default=Path(), help="Parent of the folders of tasks.  [default: .]")
 def check(names: tuple[str, ...], root: Path) -> None:
     """Verify folders: lists, counts, labels, and the header of every image. NAME: a task, vtab, fgvc, or a folder.
 
-    Every fault is named, and the exit code is 3 where there is one.
+    Every fault is reported, and the exit code is then 3.
 
     \b
     vpt data check vtab --in vtab/
@@ -160,6 +162,6 @@ def check(names: tuple[str, ...], root: Path) -> None:
                 errors.append(str(error))
             else:
                 sizes = "/".join(str(len(split)) for split in found.splits.values())
-                progress.print_line(f"{folder}: {sizes} images of {len(found.classes)} classes, no fault")
+                progress.print_line(f"{folder}: {sizes} images of {len(found.classes)} classes, no faults")
     if errors:
         raise DataError("\n\n".join(errors))

@@ -1,4 +1,4 @@
-"""Progress of preparing and checking data: a bar with the time left for people, a line now and then for logs."""
+"""Progress of data preparation: a bar on terminals, otherwise a line every 30 seconds."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ PLAIN_INTERVAL = 30.0  # seconds
 
 
 class DataProgress:
-    """Called as (what, done, total). Use as a context manager. All of it goes to stderr, `say` too."""
+    """A context manager that is called as (description, done, total). All output goes to stderr."""
 
     def __init__(self) -> None:
+        """Create the progress bar."""
         self.console = Console(stderr=True, highlight=False)
         columns = (
             TextColumn("{task.description}"),
@@ -30,6 +31,11 @@ class DataProgress:
         self._stage, self._start, self._last_print = "", 0.0, 0.0
 
     def __enter__(self) -> Self:
+        """Start the bar on terminals.
+
+        Returns:
+            This object.
+        """
         if self.console.is_terminal:
             self._bar.start()
         return self
@@ -37,14 +43,32 @@ class DataProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Stop the bar.
+
+        Args:
+            kind: Type of the error that ends the context, or None.
+            error: The error, or None.
+            trace: Its traceback, or None.
+        """
         if self.console.is_terminal:
             self._bar.stop()
 
     def print_line(self, text: str) -> None:
-        """A line that stays."""
+        """Print a permanent line.
+
+        Args:
+            text: The line.
+        """
         self.console.print(text, markup=False, soft_wrap=True)
 
     def __call__(self, stage: str, done: int, total: int) -> None:
+        """Show the progress of a stage.
+
+        Args:
+            stage: Description of the stage.
+            done: Number of completed items.
+            total: Number of items.
+        """
         now = time.monotonic()
         if stage != self._stage:
             self._stage, self._start, self._last_print = stage, now, now

@@ -1,4 +1,4 @@
-"""`vpt list`."""
+"""The command `vpt list`."""
 
 from __future__ import annotations
 

@@ -37,6 +37,6 @@ def command(backbone: str, method: str, classes: int, image_size: int | None, he
         click.echo(f"computed  {summary.computation}")
     click.echo(f"total     {summary.total:,} parameters")
     click.echo(
-        f"trained   {summary.trainable:,} ({100 * summary.trainable_fraction:.2f} %), of which head {summary.head:,}"
+        f"trainable {summary.trainable:,} ({100 * summary.trainable_fraction:.2f} %), of which head {summary.head:,}"
     )
     click.echo(f"file      {format_bytes(summary.file_bytes)} (half with --save-dtype fp16)")

@@ -1,4 +1,4 @@
-"""Opening a tuned file for a command: with the backbone it names, or with local weights."""
+"""Loading of tuned files in commands."""
 
 from __future__ import annotations
 

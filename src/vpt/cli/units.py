@@ -1,10 +1,17 @@
-"""Quantities for people."""
+"""Text of durations and sizes."""
 
 from __future__ import annotations
 
 
 def format_duration(seconds: float) -> str:
-    """A time for people: 42 s, 3 min 5 s, 2 h 10 min."""
+    """Return a duration such as "42 s", "3 min 5 s" or "2 h 10 min".
+
+    Args:
+        seconds: The duration.
+
+    Returns:
+        The text.
+    """
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -14,7 +21,14 @@ def format_duration(seconds: float) -> str:
 
 
 def format_bytes(count: float) -> str:
-    """Bytes for people: 812 B, 96.4 kB, 1.2 MB."""
+    """Return a size such as "812 B", "96.4 kB" or "1.2 MB".
+
+    Args:
+        count: Number of bytes.
+
+    Returns:
+        The text.
+    """
     for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -37,7 +37,9 @@ def list_segmentation_task(row: SegmentationTaskTable, path: Path, protocol: Pro
     """
     folder = (path.parent / (row.data or row.name)).resolve()
     if not folder.is_dir() or detect_folder_layout(folder) is None:
-        raise DataError(f"{path}: the data of task {row.name!r} are no segmentation folder ({folder}); {LAYOUT_HELP}")
+        raise DataError(
+            f"{path}: the data of task {row.name!r} are not a segmentation folder ({folder}); {LAYOUT_HELP}"
+        )
     mask_options = {key: value for key, value in row.given().items() if key in _MASK_KEYS}
     try:
         dataset = load_segmentation_dataset(

@@ -1,4 +1,4 @@
-"""A bank: tuned files by name, on backbones that they share, answered in batches that mix tasks."""
+"""A bank of tuned files on shared backbones, with predictions for batches that mix tasks."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ from vpt.model.tuned_model import TunedModel
 from vpt.serving.multi_task import MultiTaskBackbone, TaskAdapter
 from vpt.tasks.segmentation.sliding_window import InferenceConfig, predict_classes
 
-_MAX_ASPECT_RATIO = (
-    16  # times the short side, which is scaled to the model's input: a strip of pixels would become a wall
-)
+_MAX_ASPECT_RATIO = 16  # the short side is scaled to the input size, so a long strip would become very large
 
 
 @dataclass(frozen=True)
 class PredictionRequest:
-    """An image for a task, made ready by `Bank.make_request`.
+    """An image for a task, prepared by `Bank.make_request`.
 
-    pixels: uint8 (3, size, size), as the backbone takes it; of a segmentation (3, height, width), at its own size.
+    Args:
+        task: Name of the task.
+        pixels: uint8 (3, size, size), the input size of the backbone. For segmentation (3, height, width), the original
+            size.
     """
 
     task: str
@@ -40,7 +41,12 @@ class PredictionRequest:
 
 @dataclass(frozen=True)
 class ClassPrediction:
-    """ranking: (class, probability) of all classes, the most likely first."""
+    """The classification of an image.
+
+    Args:
+        task: Name of the task.
+        ranking: (class, probability) of all classes, most likely first.
+    """
 
     task: str
     ranking: tuple[tuple[str, float], ...]
@@ -48,7 +54,13 @@ class ClassPrediction:
 
 @dataclass(frozen=True, eq=False)
 class MaskPrediction:
-    """class_fractions: (class, fraction of the image), the largest first, without absent ones. mask: classes (height, width)."""
+    """The segmentation of an image.
+
+    Args:
+        task: Name of the task.
+        class_fractions: (class, fraction of the image) of the classes in the mask, largest first.
+        mask: Class of each pixel, (height, width).
+    """
 
     task: str
     class_fractions: tuple[tuple[str, float], ...]
@@ -59,14 +71,10 @@ Prediction = ClassPrediction | MaskPrediction
 
 
 class Bank:
-    """Tuned files, by name. Each backbone is in memory once for each image size, whatever the number of files.
+    """Tuned files by name. Each backbone is in memory once per image size, for any number of files.
 
-    paths: tuned files, and folders of them. A task's name is its file's without the suffix.
-    backbone: the one at hand, or its name, if that is not to be taken from the files. weights: local ones, if timm is
-        not to fetch them. device: None is where the backbone is.
-    cache_size: tasks whose weights stay in memory, those used last.
-    Headers are read now, and weights when a task is first asked for, or by `preload`. Not for several threads at once.
-    Raises TunedFileError naming every file that has no header, no name of its own, or another backbone.
+    Headers are read at construction. Weights are read when a task is first used, or by `preload`. A bank is not
+    thread-safe, except for `make_request`.
     """
 
     def __init__(
@@ -78,8 +86,21 @@ class Bank:
         device: torch.device | str | None = None,
         cache_size: int = 1000,
     ) -> None:
+        """Read the headers of all files and load their backbones.
+
+        Args:
+            paths: Tuned files, and folders of them. The name of a task is that of its file, without suffix.
+            backbone: A backbone or its name. Default: that of the files.
+            weights: Local weights of the backbone. Default: those that timm downloads.
+            device: Device of the backbones. Default: unchanged.
+            cache_size: Maximum number of tasks with weights in memory, the most recently used. Default: 1000.
+
+        Raises:
+            TunedFileError: Files have no header, equal names, or another backbone. The message names every such file.
+            SpecError: `cache_size` is less than 1.
+        """
         if cache_size < 1:
-            raise SpecError(f"cache_size is {cache_size}; at least one task must fit in memory")
+            raise SpecError(f"cache_size is {cache_size}; it must be at least 1")
         self._cache_size = cache_size
         # By fingerprint and image size: weights without positions have one fingerprint at every size.
         self._backbones: dict[tuple[str, int], Backbone] = {}
@@ -97,9 +118,9 @@ class Bank:
                 faults.append(f"{self._files[name]}: {found}")
             elif found[0] != header.fingerprint:
                 faults.append(
-                    f"{self._files[name]}: made for {header.backbone} with {header.fingerprint[:19]}..., and this is "
-                    f"{found[1].name} with {found[0][:19]}...; the weights, their type and the image size "
-                    f"({header.preprocessing.size} px) must be the same"
+                    f"{self._files[name]}: made for {header.backbone} with {header.fingerprint[:19]}..., but the "
+                    f"backbone is {found[1].name} with {found[0][:19]}...; weights, dtype and image size "
+                    f"({header.preprocessing.size} px) must be equal"
                 )
             else:
                 self._backbones[_backbone_key(header)] = found[1]
@@ -110,7 +131,11 @@ class Bank:
                 shared.module.to(device)
 
     def preload(self, on_progress: Callable[[int, int], None] | None = None) -> None:
-        """Read the weights of as many tasks as stay in memory. on_progress: called with (done, total)."""
+        """Read the weights of as many tasks as the cache holds.
+
+        Args:
+            on_progress: Called as (done, total) after each task.
+        """
         names = list(self.tasks)[: self._cache_size]
         for done, name in enumerate(names, start=1):
             self._load(name)
@@ -118,33 +143,70 @@ class Bank:
                 on_progress(done, len(names))
 
     def header(self, task: str) -> Header:
-        """What the file of a task says of itself. Raises SpecError, with the nearest name, where there is none."""
+        """Return the header of the file of a task.
+
+        Args:
+            task: Name of the task.
+
+        Returns:
+            The header.
+
+        Raises:
+            SpecError: The task is unknown.
+        """
         if task not in self.tasks:
             raise SpecError(f"there is no task {task!r}; {did_you_mean(task, self.tasks)}")
         return self.tasks[task]
 
     def class_names(self, task: str) -> tuple[str, ...]:
-        """Names of a task's classes, or their numbers."""
+        """Return the class names of a task, or their numbers.
+
+        Args:
+            task: Name of the task.
+
+        Returns:
+            One name per class.
+        """
         header = self.header(task)
         return header.classes or tuple(str(index) for index in range(header.num_classes))
 
     def make_request(self, task: str, image: Image.Image) -> PredictionRequest:
-        """An RGB image of any size, made ready; from any thread.
+        """Prepare an image for `predict`. This method is thread-safe.
 
-        Raises SpecError where there is no such task, DataError where an image to be segmented is too long a strip.
+        An unknown task raises SpecError.
+
+        Args:
+            task: Name of the task.
+            image: An RGB image of any size.
+
+        Returns:
+            The request.
+
+        Raises:
+            DataError: The image is too long and narrow to be segmented.
         """
         header = self.header(task)
         if not header.is_dense:
             return PredictionRequest(task, torch.from_numpy(header.preprocessing.resize_image(image)))
         if max(image.size) > _MAX_ASPECT_RATIO * min(image.size):
             raise DataError(
-                f"the image is {image.width} x {image.height} px; to be segmented, its long side may be "
-                f"{_MAX_ASPECT_RATIO} times the short one at most; cut it"
+                f"the image is {image.width} x {image.height} px; for segmentation, the long side must be at most "
+                f"{_MAX_ASPECT_RATIO} times the short side; crop it"
             )
         return PredictionRequest(task, torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy()))
 
     def predict(self, requests: Sequence[PredictionRequest]) -> list[Prediction]:
-        """Answers, in the order of the requests. Raises the first error there is."""
+        """Return one prediction per request.
+
+        Args:
+            requests: Requests of any tasks.
+
+        Returns:
+            The predictions, in the same order.
+
+        Raises:
+            prediction: The first error of a request.
+        """
         predictions = dict(self.iter_predictions(requests))
         for prediction in predictions.values():
             if isinstance(prediction, Exception):
@@ -153,10 +215,16 @@ class Bank:
 
     @torch.inference_mode()
     def iter_predictions(self, requests: Sequence[PredictionRequest]) -> Iterator[tuple[int, Prediction | Exception]]:
-        """(position, answer or error) of each request, as soon as it is there.
+        """Iterate over predictions as they become available.
 
-        Tasks of prompts and heads on one backbone answer in one pass; then other tasks, one after the other, the images
-        of each in one pass; then segmentations, one by one.
+        Prompts and heads on one backbone run in one pass. Other classification tasks follow, one pass per task, then
+        segmentations one by one.
+
+        Args:
+            requests: Requests of any tasks.
+
+        Yields:
+            Index of the request, and its prediction or error.
         """
         models: dict[str, TaskAdapter | TunedModel] = {}
         multi_task: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
@@ -190,7 +258,7 @@ class Bank:
     def _logits(
         self, requests: list[PredictionRequest], models: Sequence[TaskAdapter | TunedModel]
     ) -> Sequence[Tensor]:
-        """Of requests that one pass can answer."""
+        """Return the logits of requests that share a forward pass."""
         header = self.tasks[requests[0].task]
         device = next(self._backbones[_backbone_key(header)].module.parameters()).device
         images = torch.cat(
@@ -213,13 +281,13 @@ class Bank:
         return MaskPrediction(request.task, present, mask)
 
     def _load(self, task: str) -> TaskAdapter | TunedModel:
-        """What a task has learned, from memory or from its file; the one unused for longest makes room."""
+        """Return the model of a task from memory or from its file. A full cache drops the least recently used model."""
         if task not in self._models:
             header = self.header(task)
             path = self._files[task]
-            if inspect(path).to_json() != header.to_json():  # others were told of these classes
-                raise TunedFileError(f"{path} is another file than when it was first read; start again")
-            with torch.inference_mode(False):  # injection is tried with gradients
+            if inspect(path).to_json() != header.to_json():  # clients have the old class names
+                raise TunedFileError(f"{path} has changed since its header was read; restart the server")
+            with torch.inference_mode(False):  # injection is verified with gradients
                 model = load(path, self._backbones[_backbone_key(header)], known_fingerprint=header.fingerprint)
             self._models[task] = TaskAdapter.from_model(model) or model
             if len(self._models) > self._cache_size:
@@ -233,14 +301,14 @@ def _backbone_key(header: Header) -> tuple[str, int]:
 
 
 def _read_headers(paths: Iterable[Path]) -> tuple[dict[str, Path], dict[str, Header]]:
-    """Files and their headers by name. Raises TunedFileError naming every file that has none, or no name of its own."""
+    """Return files and headers by name. TunedFileError names every file without a header or with an existing name."""
     files: dict[str, Path] = {}
     headers: dict[str, Header] = {}
     faults = []
     for given in paths:
         found = sorted(given.glob("*.safetensors")) if given.is_dir() else [given]
         if not found:
-            faults.append(f"{given}: a folder without *.safetensors")
+            faults.append(f"{given}: a folder without *.safetensors files")
         for path in found:
             if path.stem in files:
                 faults.append(f"{path}: {files[path.stem]} is also named {path.stem}; rename one of them")
@@ -253,14 +321,14 @@ def _read_headers(paths: Iterable[Path]) -> tuple[dict[str, Path], dict[str, Hea
     if faults:
         raise TunedFileError(f"{pluralize(len(faults), 'file')} cannot be used:{bullets(faults)}")
     if not files:
-        raise TunedFileError("no tuned file was given; `vpt tune DATA --out FILE` makes one")
+        raise TunedFileError("no tuned file was given; create one with `vpt tune DATA --out FILE`")
     return files, headers
 
 
 def _load_for(
     path: Path, header: Header, backbone: str | nn.Module | Backbone | None, weights: Path | None
 ) -> tuple[str, Backbone] | VptError:
-    """Fingerprint and backbone for files like this one, or why there is none."""
+    """Return the fingerprint and the backbone for a file, or the error."""
     try:
         if backbone is None or isinstance(backbone, str):
             found = backbone_for(path, header, name=backbone, weights=weights)

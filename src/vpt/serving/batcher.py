@@ -1,4 +1,4 @@
-"""Dynamic batching: requests of many threads, answered together by one."""
+"""Dynamic batching: one thread processes the requests of many threads together."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ ResultT = TypeVar("ResultT")
 
 
 class Batcher(Generic[RequestT, ResultT]):
-    """Calls `process` from a thread of its own, with as many requests as have come in.
+    """A thread that calls a function with all requests that have arrived.
 
-    process: requests -> (position, answer or error) of each, in any order; each is told as soon as it comes. Where it
-        raises, the requests without an answer are tried one by one, so that a bad one spoils no other.
-    batch_size: requests at once at most. max_delay: seconds that a request waits for company at most.
+    If the function raises an error, the requests without a result are processed one by one, so that an invalid
+    request does not affect others.
     """
 
     def __init__(
@@ -28,6 +27,13 @@ class Batcher(Generic[RequestT, ResultT]):
         batch_size: int = 32,
         max_delay: float = 0.005,
     ) -> None:
+        """Start the thread.
+
+        Args:
+            process: Function from requests to (index, result or error) in any order. Results are delivered immediately.
+            batch_size: Maximum number of requests per call. Default: 32.
+            max_delay: Maximum time in seconds that a request waits for others. Default: 0.005.
+        """
         self._process = process
         self._batch_size = batch_size
         self._max_delay = max_delay
@@ -37,7 +43,17 @@ class Batcher(Generic[RequestT, ResultT]):
         self._thread.start()
 
     def submit(self, request: RequestT) -> Future[ResultT]:
-        """The answer to come."""
+        """Queue a request.
+
+        Args:
+            request: The request.
+
+        Returns:
+            The future result.
+
+        Raises:
+            RuntimeError: The batcher is closed.
+        """
         if self._closed:
             raise RuntimeError("the batcher is closed")
         future: Future[ResultT] = Future()
@@ -45,7 +61,7 @@ class Batcher(Generic[RequestT, ResultT]):
         return future
 
     def close(self) -> None:
-        """Answer what is waiting, then stop."""
+        """Process the queued requests, then stop the thread."""
         self._closed = True
         self._queue.put(None)
         self._thread.join()
@@ -73,8 +89,8 @@ class Batcher(Generic[RequestT, ResultT]):
                 else:
                     batch[index][1].set_result(result)
             if not all(future.done() for _, future in batch):
-                raise RuntimeError("there was no answer")
-        except Exception as error:  # whatever it is, it belongs to who asked
+                raise RuntimeError("the request got no result")
+        except Exception as error:  # any error is delivered to the request that caused it
             unanswered = [item for item in batch if not item[1].done()]
             if len(batch) == 1:
                 for _, future in unanswered:

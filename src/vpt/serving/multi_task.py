@@ -1,8 +1,9 @@
-"""One pass of one frozen backbone for images of different tasks.
+"""One forward pass of a frozen backbone for images of different tasks.
 
-A task of deep prompts differs from the frozen backbone in two places only: attention reads further keys, and a head
-of its own reads the feature. So a batch may hold images of as many tasks as it has images. All of the backbone runs
-over the whole batch; only attention goes over it by the number of prompts. Equal to each task alone, to rounding.
+With deep prompts, a task differs from the frozen backbone in two respects: attention has further keys and values, and
+the feature is read by the head of the task. A batch may therefore contain images of different tasks. The backbone runs
+on the whole batch; attention runs once per shape of prompts. The results equal those of each task alone, up to
+rounding.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from vpt.model.tuned_model import TunedModel
 
 @dataclass(frozen=True, eq=False)
 class TaskAdapter:
-    """What a task adds to its backbone, where that is no more than this.
+    """The prompts and the head of a task.
 
-    Attributes:
-        kv_prompts: Path of an attention -> its prompts after the block's norm: (p, d), or gated ones.
-        head: Features (batch, d) -> logits (batch, classes).
+    Args:
+        kv_prompts: Path of an attention module to its prompts after the block's norm: (p, d), or gated ones.
+        head: Module from features (batch, d) to logits (batch, classes).
     """
 
     kv_prompts: Mapping[str, Tensor | GatedPrompts]
@@ -46,7 +47,7 @@ class TaskAdapter:
             model: The tuned model.
 
         Returns:
-            The adapter; None where the method does more than give attention prompts that all images share.
+            The adapter, or None if the method does more than add prompts to attention that all images share.
         """
         model.eval()
         paths = _prompt_keys(model)
@@ -60,7 +61,7 @@ class TaskAdapter:
 
     @property
     def prompt_shapes(self) -> tuple[tuple[str, int, int], ...]:
-        """(path, number of prompts, size of their gate or 0); samples that agree in it share a call of attention."""
+        """Path, number of prompts, and size of their gate or 0. Samples with equal shapes share a call of attention."""
         return tuple(
             (path, len(prompts.tokens), prompts.gate.numel())
             if isinstance(prompts, GatedPrompts)
@@ -70,14 +71,27 @@ class TaskAdapter:
 
 
 class MultiTaskBackbone:
-    """A frozen backbone that answers images of different tasks in one pass. Not for several threads at once."""
+    """A frozen backbone that predicts images of different tasks in one pass. It is not thread-safe."""
 
     def __init__(self, backbone: Backbone) -> None:
+        """Insert a prompt slot at each attention module.
+
+        Args:
+            backbone: The frozen backbone.
+        """
         self.network, self._slots = _insert_prompt_slots(backbone)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor, tasks: Sequence[TaskAdapter]) -> list[Tensor]:
-        """Normalized images (batch, 3, size, size), and of each the task -> of each the logits (classes,), in fp32."""
+        """Return the logits of each image for its task.
+
+        Args:
+            images: Normalized images (batch, 3, size, size).
+            tasks: Task of each image.
+
+        Returns:
+            Logits (classes,) in float32, one tensor per image.
+        """
         batch_order = sorted(range(len(tasks)), key=lambda i: tasks[i].prompt_shapes)
         groups = [
             list(group) for _, group in groupby((tasks[i] for i in batch_order), key=lambda task: task.prompt_shapes)
@@ -95,7 +109,7 @@ class MultiTaskBackbone:
 
 
 class _PromptSlot(nn.Module):
-    """Stands where one task's prompts stood, and gives every sample those of its own task."""
+    """A module in place of the prompts of a task, which returns the prompts of each sample's task."""
 
     def __init__(self, path: str) -> None:
         super().__init__()
@@ -120,7 +134,7 @@ class _PromptSlot(nn.Module):
 
 
 def _insert_prompt_slots(backbone: Backbone) -> tuple[nn.Module, list[_PromptSlot]]:
-    """The backbone's network with a slot at each attention that prompts can reach; none where they cannot."""
+    """Return the network of the backbone with a slot at each attention module that supports prompts."""
     try:
         prompted = TunedModel(backbone, VPT(length=1, dropout=0.0), 1)
         keys = _prompt_keys(prompted)

@@ -1,12 +1,12 @@
-"""A bank over HTTP: a page to look at, and an interface for programs.
+"""HTTP server of a bank: a page, and an API with JSON.
 
     GET  /                       the page
-    GET  /tasks                  what is served: names, kinds, methods, backbones
-    GET  /tasks/TASK             one of them, with its classes and scores
-    POST /predict/TASK?top=5     the body is an image file; the answer is JSON
+    GET  /tasks                  all tasks: name, kind, method, backbone
+    GET  /tasks/TASK             one task, with its classes and scores
+    POST /predict/TASK?top=5     the body is an image file; the response is JSON
 
-An error is JSON, too: {"error": "..."}, with status 400 for an image, 403 for a stranger's page, 404 for a task or an
-address, 413 for too many bytes, 503 when too many requests are at work, and 500 for a file that cannot be used.
+Errors are JSON as well, {"error": "..."}: status 400 for the image, 403 for another origin, 404 for the task or path,
+413 for too many bytes, 503 for too many requests, and 500 for a file that cannot be used.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from vpt.serving.bank import Bank, ClassPrediction, Prediction, PredictionReques
 from vpt.serving.batcher import Batcher
 from vpt.tasks.segmentation.prediction import draw_overlay, indexed_mask
 
-MAX_IMAGE_BYTES = 32 * 2**20  # of an image file
-# The page runs its own script and shows pictures it was sent; it asks nobody else for anything.
+MAX_IMAGE_BYTES = 32 * 2**20
+# The page runs its inline script, shows local images, and connects to this server only.
 _CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; connect-src 'self'"
 )
@@ -46,9 +46,15 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class _RequestError(VptError):
-    """A request that is answered with a status of its own."""
+    """A request that is answered with a given HTTP status."""
 
     def __init__(self, status: int, text: str) -> None:
+        """Create the error.
+
+        Args:
+            status: HTTP status.
+            text: The message.
+        """
         super().__init__(text)
         self.status = status
 
@@ -61,15 +67,20 @@ def create_app(
     max_requests: int = 64,
     allowed_hosts: Collection[str] | None = None,
 ) -> Starlette:
-    """An ASGI application that serves `bank`; its lifespan must be run.
+    """Return an ASGI application that serves a bank. Its lifespan must be run.
 
-    batch_size: images in one pass at most. max_delay: seconds that an image waits for others at most.
-    max_requests: images in memory at once; what comes beyond is told to come again.
-    allowed_hosts: names under which it may be asked; None is any. Where only this machine may ask, its names keep pages of
-        strangers from asking in its stead.
+    Args:
+        bank: The tasks.
+        batch_size: Maximum number of images per forward pass. Default: 32.
+        max_delay: Maximum time in seconds that an image waits for others. Default: 0.005.
+        max_requests: Maximum number of images in memory. Further requests get status 503. Default: 64.
+        allowed_hosts: Accepted `Host` headers, which protects a local server from DNS rebinding. Default: any.
+
+    Returns:
+        The application.
     """
     page = files("vpt.serving").joinpath("page.html").read_text(encoding="utf-8")
-    decode_slots = asyncio.Semaphore(os.cpu_count() or 1)  # a decoded image is far larger than its file
+    decode_slots = asyncio.Semaphore(os.cpu_count() or 1)  # a decoded image is much larger than its file
     in_flight = 0
 
     @asynccontextmanager
@@ -96,7 +107,7 @@ def create_app(
         name, top = request.path_params["task"], _parse_top(request)
         bank.header(name)  # before the image is read
         if in_flight >= max_requests:
-            raise _RequestError(503, f"{in_flight} images are at work already; ask again in a moment")
+            raise _RequestError(503, f"{in_flight} images are being processed; try again in a moment")
         in_flight += 1
         try:
             body = await _read_body(request)
@@ -113,7 +124,7 @@ def create_app(
                 _check_origin(request, allowed_hosts)
                 return await handler(request)
             except ClientDisconnect:
-                return Response(status_code=499)  # nobody listens any more
+                return Response(status_code=499)  # the client has disconnected
             except (UnreadableImageError, VptError) as error:
                 return _error_response(error)
 
@@ -132,21 +143,21 @@ def create_app(
 
 
 def _prepare(bank: Bank, task: str, body: bytes) -> tuple[Image.Image | None, PredictionRequest]:
-    """What the model reads; and the image itself only where an overlay will be drawn on it."""
+    """Return the prepared request, and the image if an overlay is drawn on it."""
     image = read_rgb(body)
     prepared = bank.make_request(task, image)
     return (image if bank.header(task).is_dense else None), prepared
 
 
 def _check_origin(request: Request, allowed_hosts: Collection[str] | None) -> None:
-    """Refuse what a page of strangers asks by this machine's hand: of another origin, or under a name of its own."""
+    """Refuse requests of pages of another origin, and requests for an unknown host."""
     host, origin = request.headers.get("host", ""), request.headers.get("origin")
     if allowed_hosts is not None and urlsplit(f"//{host}").hostname not in allowed_hosts:
         raise _RequestError(
-            403, f"asked as {host!r}, which is not among the names served: {', '.join(sorted(allowed_hosts))}"
+            403, f"the host is {host!r}; allowed are {', '.join(sorted(allowed_hosts))}, see --allowed-host"
         )
     if origin is not None and urlsplit(origin).netloc != host:
-        raise _RequestError(403, f"asked by a page of {origin}, which is not this server's")
+        raise _RequestError(403, f"the origin is {origin}; only pages of this server may send requests")
 
 
 def _error_response(error: Exception) -> Response:
@@ -164,18 +175,18 @@ async def _not_found(request: Request, error: Exception) -> Response:
 
 
 async def _internal_error(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": f"{type(error).__name__} on the server; its log tells more"}, 500)
+    return JSONResponse({"error": f"{type(error).__name__} on the server; see its log"}, 500)
 
 
 def _parse_top(request: Request) -> int:
     text = request.query_params.get("top", "5")
     if not text.isdecimal() or len(text) > 9 or int(text) < 1:
-        raise _RequestError(400, f"top is {text[:20]!r}; give a whole number of classes, at least 1")
+        raise _RequestError(400, f"top is {text[:20]!r}; give an integer, at least 1")
     return int(text)
 
 
 async def _read_body(request: Request) -> bytes:
-    """What was sent, as long as it may be one image. Its announced length is not trusted."""
+    """Return the request body. Its length is checked while it is read, because the announced length may be wrong."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
@@ -196,7 +207,7 @@ def _describe_task(bank: Bank, name: str) -> dict[str, Any]:
 
 
 def _to_response(answer: Prediction, image: Image.Image | None, classes: tuple[str, ...], top: int) -> Response:
-    """An answer as JSON. Of a segmentation also its mask, and what it looks like, as PNG in data URIs."""
+    """Return a prediction as JSON. Masks and overlays are PNG images in data URIs."""
     if isinstance(answer, ClassPrediction):
         ranking = [{"class": name, "probability": probability} for name, probability in answer.ranking[:top]]
         return _json_response({"task": answer.task, "top": ranking})
@@ -216,7 +227,7 @@ def _json_response(values: Any) -> Response:
 
 
 def _replace_non_finite(value: Any) -> Any:
-    """JSON has neither NaN nor infinity: None stands for them."""
+    """Replace NaN and infinity by None, because JSON has neither."""
     if isinstance(value, dict):
         return {key: _replace_non_finite(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
