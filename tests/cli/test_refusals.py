@@ -119,7 +119,7 @@ def test_a_device_is_not_replaced(tmp_path: Path) -> None:
 
 def test_data_without_a_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert code("tune", "", "--out", tmp_path / "a.safetensors", *SMALL) == ExitCode.DATA
-    assert "the data are ''" in capsys.readouterr().err
+    assert "the data source is ''" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
