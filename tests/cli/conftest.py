@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from command_line import SMALL, vpt
+from helpers.command_line import SMALL, vpt
 
 
 @pytest.fixture(scope="session")

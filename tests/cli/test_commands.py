@@ -14,7 +14,7 @@ import pytest
 import timm
 from PIL import Image
 
-from command_line import SMALL, code, vpt
+from helpers.command_line import SMALL, code, vpt
 from vpt import METHODS
 from vpt.analysis.summary import summarize
 from vpt.cli import COMMANDS

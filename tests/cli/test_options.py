@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from command_line import SMALL, code, vpt
+from helpers.command_line import SMALL, code, vpt
 from vpt.cli.option_groups import TaskOption
 from vpt.cli.tune import command
 from vpt.errors import ExitCode

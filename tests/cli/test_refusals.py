@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from command_line import SMALL, code, vpt
+from helpers.command_line import SMALL, code, vpt
 from vpt.core.io import write_atomic
 from vpt.errors import ExitCode, StorageError
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from command_line import SMALL, code, started, vpt
+from helpers.command_line import SMALL, code, started, vpt
 from vpt.errors import ExitCode
 
 

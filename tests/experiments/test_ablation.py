@@ -128,7 +128,9 @@ def test_a_series_leaves_a_table_a_picture_and_figures_and_is_only_read_again(
     table = (tmp_path / "table.md").read_text()
     assert "| refused: vpt(" in table and "± sd of 2 |" in table and "- epochs: 1" in table and "torch" in table
 
-    monkeypatch.setattr(vpt.experiments.worker, "run_job", lambda *_, **__: pytest.fail("a finished run was done again"))
+    monkeypatch.setattr(
+        vpt.experiments.worker, "run_job", lambda *_, **__: pytest.fail("a finished run was done again")
+    )
     assert run("length", images, tmp_path, seeds=2, config_options={"learning_rate": 0.01}).to_dict() == results
     monkeypatch.undo()
     shortened("length", Point(1, "deep", fields={"length": 1}))

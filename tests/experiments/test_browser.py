@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from browsing import CONTRAST, look
+from helpers.browsing import CONTRAST, look
 from vpt.experiments.report import write_report
 from vpt.experiments.store import Store
 

@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from vpt.cli.bench import command
+from vpt.cli.console_table import to_console
 from vpt.errors import SpecError
 from vpt.experiments.experiment import Experiment
 from vpt.experiments.report import write_report
@@ -22,7 +23,7 @@ from vpt.experiments.results import load_results
 from vpt.experiments.run_table import COLUMNS, query, to_csv, to_parquet
 from vpt.experiments.status import read_status
 from vpt.experiments.store import Store
-from vpt.experiments.table import Table, format_mean_std, format_percent, to_console
+from vpt.experiments.table import Table, format_mean_std, format_percent
 from vpt.experiments.tables import build_tables
 from vpt.plots.inline_svg import difference_bars, labeled_scatter, sparkline
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import vpt
-from two_processes import RECIPE, examples, model
+from helpers.two_processes import RECIPE, examples, model
 from vpt.tasks.classification import train
 from vpt.training import Callback, CallbackList
 from vpt.training.distributed import resolve_device

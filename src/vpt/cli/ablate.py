@@ -104,7 +104,8 @@ def command(
 def _show(ablation: Ablation, folder: Path) -> None:
     from rich.console import Console
 
-    from vpt.experiments.table import markdown_rows, to_console
+    from vpt.cli.console_table import to_console
+    from vpt.experiments.table import markdown_rows
     from vpt.plots import figures
 
     console = Console(highlight=False)

@@ -29,10 +29,10 @@ def command(task: str | None, seeds: int | None, out: Path, overwrite: bool, as_
     from rich.console import Console
     from rich.table import Table as Grid
 
+    from vpt.cli.console_table import to_console
     from vpt.cli.series_progress import SeriesProgress
     from vpt.cli.units import format_duration
     from vpt.experiments.demo import run_demo
-    from vpt.experiments.table import to_console
     from vpt.plots import figures
 
     start = time.monotonic()

@@ -6,10 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from rich.table import Table as RichTable
+from typing import Any
 
 MISSING = "–"
 _LATEX_ESCAPES = {
@@ -117,19 +114,6 @@ def to_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *rows])
     return text.getvalue()
-
-
-def to_console(table: Table) -> RichTable:
-    """Return a table for `rich.console.Console.print`."""
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    drawn = RichTable(title=Text(table.title), title_justify="left")
-    for index, name in enumerate(table.header):
-        drawn.add_column(Text(name), justify="left" if index < table.num_text_columns else "right")
-    for index, row in enumerate(table.rows):
-        drawn.add_row(*map(Text, row), style="bold" if index == table.best_row else None)
-    return drawn
 
 
 def one_line(text: object) -> str:

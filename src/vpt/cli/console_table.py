@@ -1,0 +1,18 @@
+"""Tables on the terminal."""
+
+from __future__ import annotations
+
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from vpt.experiments.table import Table
+
+
+def to_console(table: Table) -> RichTable:
+    """Return a table for `rich.console.Console.print`."""
+    drawn = RichTable(title=Text(table.title), title_justify="left")
+    for index, name in enumerate(table.header):
+        drawn.add_column(Text(name), justify="left" if index < table.num_text_columns else "right")
+    for index, row in enumerate(table.rows):
+        drawn.add_row(*map(Text, row), style="bold" if index == table.best_row else None)
+    return drawn

@@ -1,0 +1,264 @@
+"""The maps are the attention the models really compute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from helpers.families import SIZE, backbone_of, images, model_of
+from vpt import SpecError, TunedModel, UnsupportedError, attach, load_backbone, save
+from vpt.analysis.attention_maps import AttentionMaps, BlockAttention, draw, explain, record_attention, rollout
+from vpt.attention.detection import FeatureExtractor, structural_copy
+from vpt.attention.kv_attention import KVAttention
+from vpt.cli.explain import command
+from vpt.errors import DataError
+from vpt.plots import figures
+
+KINDS = ("vit", "dinov2-reg", "dinov3-cls", "beit")
+P = 3
+SIDE = SIZE // 8  # patches along one side
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image file of noise."""
+    path = tmp_path_factory.mktemp("image") / "noise.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 48, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+def tuned(kind: str, method: str) -> TunedModel:
+    """With prompts that are large enough to be looked at."""
+    torch.manual_seed(0)
+    model = attach(backbone_of(kind), method, 3).eval()
+    with torch.no_grad():
+        for weight in model.added_modules.parameters():
+            weight.normal_()
+    return model
+
+
+def seen(network: nn.Module, trunk: nn.Module, model: TunedModel) -> list[BlockAttention]:
+    found = record_attention(trunk, model.layout)
+    with torch.no_grad():
+        network(images(1))
+    return found
+
+
+def seen_tuned(model: TunedModel) -> list[BlockAttention]:
+    copy = structural_copy(model)
+    assert isinstance(copy, TunedModel)
+    return seen(copy, copy.trunk, model)
+
+
+def close(ours: Any, theirs: Any) -> None:
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_are_those_timm_computes(kind: str) -> None:
+    """timm's unfused attention lays its weights bare: they pass through `attn_drop`."""
+    model: Any = model_of(kind)
+    theirs: list[Tensor] = []
+    for block in model.blocks:
+        block.attn.fused_attn = False
+        block.attn.attn_drop.register_forward_pre_hook(lambda _, args: theirs.append(args[0]))
+    linear = tuned(kind, "linear")
+    with torch.no_grad():
+        model(images(1))
+    frozen = FeatureExtractor(structural_copy(linear.backbone.module))
+    for ours, block in zip(seen(frozen, frozen.trunk, linear), theirs, strict=True):
+        close(ours.weights, block[0].double().mean(0))
+
+
+@pytest.mark.parametrize("method", ["vpt(length=3)", 'vpt(length=3, impl="concat")', 'vpt(length=3, depth="shallow")'])
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_give_back_what_attention_answers(kind: str, method: str) -> None:
+    """weights @ v, through the output projection, is the output; rows sum to 1."""
+    model = tuned(kind, method)
+    compared: list[int] = []
+
+    def compare(module: nn.Module, args: tuple[Tensor], context: dict[str, Any], out: Tensor) -> None:
+        reader = module if isinstance(module, KVAttention) else KVAttention(module)
+        part: Any = reader.attention
+        weights = reader.attention_weights(*args, **context)
+        close(weights.sum(-1), 1)
+        read = args[0] if reader.kv_prompts is None else torch.cat([args[0], reader.kv_prompts(args[0])[None]], 1)
+        bias = part.qkv.bias[64:] if part.qkv.bias is not None else part.v_bias
+        v = nn.functional.linear(read, part.qkv.weight[64:], bias).unflatten(-1, (2, -1)).transpose(1, 2)
+        answer = part.proj((weights @ v).transpose(1, 2).flatten(2))
+        close(out, answer[:, : out.shape[1]])
+        compared.append(weights.shape[-1])
+
+    for part in model.network.modules():
+        if hasattr(part, "attn"):
+            part.attn.register_forward_hook(compare, with_kwargs=True)
+    with torch.no_grad():
+        model(images(1))
+    assert compared == [model.layout.num_tokens + P] * 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rollout_is_the_product_of_matrices(kind: str) -> None:
+    model = tuned(kind, "vpt(length=3)")
+    n, prefix = model.layout.num_tokens, model.layout.num_prefix_tokens
+    frozen = FeatureExtractor(structural_copy(model.backbone.module))
+    before = seen(frozen, frozen.trunk, model)
+    ours = rollout(before, prefix, n - prefix)
+    close(ours, _product([block.weights for block in before]))
+    close(ours.sum(1), 1)
+
+    # With prompts, as the paper writes them down: tokens like others, new ones in every block.
+    textbook = seen_tuned(tuned(kind, 'vpt(length=3, impl="concat")'))
+    image = [*range(prefix), *range(prefix + P, n + P)]
+    expected = _product([block.weights for block in textbook], image)
+    close(rollout(textbook, prefix, n - prefix)[image], expected)
+    close(rollout(seen_tuned(model), prefix, n - prefix), expected)
+    assert (expected.sum(1) < 0.99).all()
+
+    # Prompts that travel are tokens from the first block to the last.
+    shallow = seen_tuned(tuned(kind, 'vpt(length=3, depth="shallow")'))
+    close(rollout(shallow, prefix, n - prefix), _product([block.weights for block in shallow])[:, image])
+
+
+def _product(matrices: Sequence[NDArray[np.float64]], kept: Sequence[int] | None = None) -> NDArray[np.float64]:
+    """Written anew, block by block, one entry at a time; `kept`: the tokens that pass from block to block."""
+    result: NDArray[np.float64] | None = None
+    for weights in matrices:
+        n = len(weights)
+        mixed = np.array([[(weights[i, j] + (i == j)) / 2 for j in range(n)] for i in range(n)])
+        mixed = mixed[np.ix_(kept, kept)] if kept is not None else mixed
+        result = mixed if result is None else np.einsum("ij,jk->ik", mixed, result)
+    assert result is not None
+    return result
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_forms_of_deep_prompts_explain_alike(kind: str, picture: Path) -> None:
+    exact, textbook = (
+        explain(tuned(kind, f'vpt(length=3, impl="{impl}")'), picture, block=2).tuned for impl in ("kv", "concat")
+    )
+    for name in ("attention", "prefix", "prompts", "rollout", "patch_to_prompt"):
+        close(getattr(exact, name), getattr(textbook, name))
+    assert exact.prompt_to_patch.shape == (0, SIDE, SIDE)  # keys alone do not ask
+    assert textbook.prompt_to_patch.shape == (P, SIDE, SIDE)
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, None])
+@pytest.mark.parametrize("method", ["vpt(length=3)", 'vpt(length=3, depth="shallow")', 'vpt(length=3, depth="2-2")'])
+def test_shares_of_a_gaze_sum_to_one(method: str, block: int | None, picture: Path) -> None:
+    found = explain(tuned("dinov2-reg", method), picture, block)
+    for gaze in (found.frozen, found.tuned):
+        assert gaze.attention.shape == gaze.rollout.shape == (SIDE, SIDE)
+        close(gaze.attention.sum() + gaze.prefix + gaze.prompts.sum(), 1)
+    there = not (block == 1 and "2-2" in method)
+    assert len(found.tuned.prompts) == len(found.tuned.patch_to_prompt) == P * there
+    assert (found.block, found.query) == (block or 3, "class token")
+
+
+def test_without_tuned_attention_both_gazes_are_one(picture: Path) -> None:
+    found = explain(tuned("vit", "linear"), picture)
+    for name in AttentionMaps.__dataclass_fields__:
+        np.testing.assert_array_equal(getattr(found.frozen, name), getattr(found.tuned, name))
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "query"),
+    [
+        ("siglip", "vpt", "mean over patches"),  # has no class token
+        ("beit", "vpt", "mean over patches"),  # has one that the head does not read
+        ("beit", "vpt(output=cls)", "class token"),
+        ("vit", "vpt(output=image_mean)", "mean over patches"),
+        ("vit-distilled", "vpt", "class token"),
+        ("eva02-unfused", "vpt", "class token"),
+        ("beit-shared", 'vpt(depth="shallow")', "class token"),
+        ("rope-mixed", "gated", "class token"),
+        ("vit", "lora", "class token"),
+        ("vit", "full", "class token"),
+        ("vit", "ssf + vpt(location=prepend_pixel, depth=shallow)", "class token"),
+    ],
+)
+def test_who_is_asked_is_what_the_head_reads(kind: str, method: str, query: str, picture: Path) -> None:
+    found = explain(tuned(kind, method), picture)
+    assert found.query == query
+    close(found.tuned.attention.sum() + found.tuned.prefix + found.tuned.prompts.sum(), 1)
+
+
+def test_a_bright_patch_lights_up(tmp_path: Path) -> None:
+    """A model made to attend to brightness, and to nothing else."""
+    backbone: Any = backbone_of("vit")
+    model = backbone.module
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.zero_()
+        model.patch_embed.proj.weight[0] = 1 / 192  # channel 0: the mean over a patch
+        for block in model.blocks:
+            block.norm1 = nn.Identity()
+            block.attn.qkv.bias[0] = 10.0  # every query asks for channel 0 ...
+            block.attn.qkv.weight[32, 0] = 10.0  # ... which is what keys show
+    pixels = np.zeros((SIZE, SIZE, 3), dtype=np.uint8)
+    pixels[8:16, 16:24] = 255
+    Image.fromarray(pixels).save(tmp_path / "bright.png")
+    found = explain(attach(backbone, "linear", 2), tmp_path / "bright.png")
+    for values in (found.frozen.attention, found.frozen.rollout):
+        assert np.unravel_index(values.argmax(), values.shape) == (1, 2)
+    assert found.frozen.attention[1, 2] > 0.4
+
+
+def test_the_model_is_not_touched(picture: Path) -> None:
+    model = tuned("vit", "vpt(length=3)").train()
+    before = [(name, id(module), module.training) for name, module in model.named_modules()]
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    explain(model, picture)
+    assert before == [(name, id(module), module.training) for name, module in model.named_modules()]
+    assert not any(module._forward_pre_hooks for module in (*model.modules(), *model.backbone.module.modules()))
+    assert all(weight.requires_grad for weight in model.trainable_parameters())
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, state[name])
+
+
+def test_errors(picture: Path, tmp_path: Path) -> None:
+    for kind in ("resnet", "swin", "vit-parallel"):
+        with pytest.raises(UnsupportedError, match="use a plain transformer: ViT"):
+            explain(tuned(kind, "linear"), picture)
+    model = tuned("vit", "linear")
+    with pytest.raises(SpecError, match="blocks 1 to 3"):
+        explain(model, picture, block=4)
+    with pytest.raises(DataError, match="no such file"):
+        explain(model, tmp_path / "none.png")
+    with pytest.raises(SpecError, match=r"must end in .png or .svg"):
+        draw(explain(model, picture), tmp_path / "maps.jpg")
+
+
+def test_command(
+    picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    classes = ("disc", "bars")
+    for method in ("linear", 'vpt(length=2, depth="shallow")'):
+        save(attach(load_backbone(), method, 2, classes=classes), f"{method[:3]}.safetensors")
+    run("lin.safetensors", picture, "--block", 3, "--out", "maps.svg")
+    assert "<svg" in Path("maps.svg").read_text()
+    text = capsys.readouterr().out
+    assert "the class token in block 3 attends to:" in text
+    assert "prompt" not in text
+    run("vpt.safetensors", picture)
+    with Image.open("noise-explained.png") as drawn:
+        assert min(drawn.size) > 400
+    assert "each prompt" in capsys.readouterr().out
+    with pytest.raises(SpecError, match=r"must end in .png or .svg"):
+        run("vpt.safetensors", picture, "--out", "maps.jpg")
+    monkeypatch.setattr(figures, "is_available", lambda: False)
+    with pytest.raises(SpecError, match=r"vpt\[plots\]"):
+        run("vpt.safetensors", picture)
+
+
+def run(*args: object) -> None:
+    command.main([str(arg) for arg in args], standalone_mode=False)

@@ -1,0 +1,410 @@
+"""Every variant of the ablations, and every baseline, computes what it says: written here anew with plain tensors.
+
+Nothing of vpt's wrappers is used: timm's own parts are called one after the other, and what a method adds stands
+between them in the open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, cross_entropy, gelu, interpolate, linear, relu
+
+from helpers.families import SIZE, backbone_of, images, model_of
+from vpt import TunedModel, attach
+from vpt.methods.base import InitInputs
+
+LABELS = torch.tensor([0, 1, 2, 1])
+P = 3
+VITS = ["vit", "vit-avg", "dinov2-reg"]
+
+
+def tuned(family: str, method: str, scale: float = 1.0) -> TunedModel:
+    """A tuned model whose own weights are large enough to matter."""
+    torch.manual_seed(0)
+    model = attach(backbone_of(family), method, 3).eval()
+    with torch.no_grad():
+        for weight in model.trainable_parameters():
+            weight.add_(scale * torch.randn_like(weight))
+    return model
+
+
+def trainable_tensors(model: TunedModel, part: str) -> list[Tensor]:
+    return [tensor for name, tensor in model.trainable_state_dict().items() if part in name]
+
+
+def compare(model: TunedModel, reference: Callable[[Tensor], Tensor]) -> None:
+    """Same logits, loss and gradients for all that is owned, to 1e-5."""
+    results = []
+    for network in (model, reference):
+        logits = network(images().to(next(model.parameters()).dtype))
+        loss = cross_entropy(logits, LABELS)
+        gradients = torch.autograd.grad(loss, model.trainable_parameters())
+        results.append([logits.detach(), loss.detach(), *gradients])
+    for actual, wanted in zip(*results, strict=True):
+        assert actual.shape == wanted.shape
+        assert float(wanted.norm()) > 0
+        assert float((actual - wanted).norm() / wanted.norm()) < 1e-5
+
+
+def enter(model: Any, x: Tensor) -> Tensor:
+    return model.norm_pre(model._pos_embed(model.patch_embed(x)))
+
+
+def leave(model: Any, tuned_model: TunedModel, x: Tensor) -> Tensor:
+    """The final norm, the backbone's own pooling of what is now in the sequence, and the head."""
+    return tuned_model.head(model.forward_head(model.norm(x), pre_logits=True))
+
+
+def put(x: Tensor, prompts: Tensor, prefix: int) -> Tensor:
+    return torch.cat([x[:, :prefix], prompts.expand(len(x), -1, -1), x[:, prefix:]], dim=1)
+
+
+def take(x: Tensor, prefix: int, p: int = P) -> Tensor:
+    return torch.cat([x[:, :prefix], x[:, prefix + p :]], dim=1)
+
+
+def through(model: Any, x: Tensor, own: dict[int, Tensor], p: int = P) -> Tensor:
+    """Blocks with prompts: a block's own replace what travels; behind the last own ones, they travel on."""
+    prefix, inside = model.num_prefix_tokens, False
+    for index, block in enumerate(model.blocks):
+        if index in own:
+            x = put(take(x, prefix, p) if inside else x, own[index], prefix)
+            inside = True
+        x = block(x)
+    return x
+
+
+@pytest.mark.parametrize("impl", ["kv", "concat"])
+@pytest.mark.parametrize("depth", ["1-1", "1-2", "1-3", "2-2", "2-3", "3-3"])
+@pytest.mark.parametrize("family", VITS)
+def test_every_range_of_depth(family: str, depth: str, impl: str) -> None:
+    model = tuned(family, f"vpt(length={P}, dropout=0, depth={depth}, impl={impl})")
+    first, last = (int(bound) - 1 for bound in depth.split("-"))
+    prompts = trainable_tensors(model, "prompts")
+    assert len(prompts) == last - first + 1
+    own = dict(zip(range(first, last + 1), prompts, strict=True))
+    plain: Any = model_of(family)
+
+    def reference(x: Tensor) -> Tensor:
+        return leave(plain, model, take(through(plain, enter(plain, x), own), plain.num_prefix_tokens))
+
+    compare(model, reference)
+
+
+def reads(tokens: Tensor, output: str, prefix: int, p: int) -> Tensor:
+    """What the head reads, token by token."""
+    rows = {
+        "cls": [0],
+        "image": range(prefix + p, tokens.shape[1]),
+        "prompt": range(prefix, prefix + p),
+        "global": range(prefix, tokens.shape[1]),
+    }[output.split("_")[0]]
+    chosen = torch.stack([tokens[:, row] for row in rows])
+    return chosen.max(dim=0).values if output.endswith("max") else chosen.mean(dim=0)
+
+
+@pytest.mark.parametrize("family", ["vit", "vit-avg", "dinov2-reg"])
+@pytest.mark.parametrize("output", ["cls", "image_mean", "image_max", "cls_image_mean"])
+def test_every_output_of_a_linear_probe(family: str, output: str) -> None:
+    model, plain, x = tuned(family, f"linear(output={output})"), model_of(family), images(3)
+    with torch.no_grad():
+        tokens = plain.forward_features(x)
+        parts = ["cls", "image_mean"] if output == "cls_image_mean" else [output]
+        read = torch.cat([plain.fc_norm(reads(tokens, part, plain.num_prefix_tokens, 0)) for part in parts], dim=1)
+        assert torch.allclose(model.features(x), read, atol=1e-5)
+        assert torch.allclose(model(x), model.head(read), atol=1e-5)
+    assert model.counts().trainable == (read.shape[1] + 1) * model.num_classes
+
+
+OUTPUTS = ["cls", "image_mean", "image_max", "prompt_mean", "prompt_max", "global_mean", "global_max"]
+
+
+@pytest.mark.parametrize("impl", ["kv", "concat"])
+@pytest.mark.parametrize("depth", ["deep", "shallow", "2-2"])
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_every_output(output: str, depth: str, impl: str) -> None:
+    for family in ("vit", "vit-avg"):
+        model = tuned(family, f"vpt(length={P}, dropout=0, depth={depth}, output={output}, impl={impl})")
+        blocks = {"deep": range(3), "shallow": range(1), "2-2": range(1, 2)}[depth]
+        own = dict(zip(blocks, trainable_tensors(model, "prompts"), strict=True))
+        plain: Any = model_of(family)
+
+        def reference(x: Tensor, plain: Any = plain, own: Any = own, model: TunedModel = model) -> Tensor:
+            tokens = plain.norm(through(plain, enter(plain, x), own))
+            return model.head(plain.fc_norm(reads(tokens, output, plain.num_prefix_tokens, P)))
+
+        compare(model, reference)
+
+
+@pytest.mark.parametrize("depth", ["deep", "shallow", "2-3"])
+@pytest.mark.parametrize("location", ["add", "add_1"])
+@pytest.mark.parametrize("family", VITS)
+def test_added_prompts(family: str, location: str, depth: str) -> None:
+    model = tuned(family, f"vpt(dropout=0, location={location}, depth={depth})")
+    plain: Any = model_of(family)
+    blocks = {"deep": range(3), "shallow": range(1), "2-3": range(1, 3)}[depth]
+    own = dict(zip(blocks, trainable_tensors(model, "prompts"), strict=True))
+    tokens = (SIZE // 8) ** 2 + plain.num_prefix_tokens
+    assert {len(prompts) for prompts in own.values()} == {tokens if location == "add" else 1}
+
+    def reference(x: Tensor) -> Tensor:
+        x = enter(plain, x)
+        for index, block in enumerate(plain.blocks):
+            x = block(x + own[index] if index in own else x)
+        return leave(plain, model, x)
+
+    compare(model, reference)
+
+
+@pytest.mark.parametrize("family", VITS)
+def test_prompts_as_pixel_patches(family: str) -> None:
+    model = tuned(family, f"vpt(length={P}, dropout=0, location=prepend_pixel, depth=shallow)")
+    plain: Any = model_of(family)
+    (patches,) = trainable_tensors(model, "prompts")
+    assert patches.shape == (P, 3, 8, 8)
+    weight, bias = plain.patch_embed.proj.weight, plain.patch_embed.proj.bias
+    bias = 0 if bias is None else bias
+
+    def reference(x: Tensor) -> Tensor:
+        tokens = patches.flatten(1) @ weight.flatten(1).T + bias
+        x = through(plain, enter(plain, x), {0: tokens})
+        return leave(plain, model, take(x, plain.num_prefix_tokens))
+
+    compare(model, reference)
+
+
+@pytest.mark.parametrize("family", VITS)
+def test_prompts_as_channels(family: str) -> None:
+    model = tuned(family, "vpt(length=2, location=concat_channel, depth=shallow)")
+    plain: Any = model_of(family)
+    (channels,), (further,) = trainable_tensors(model, "channels"), trainable_tensors(model, "further")
+    projection = plain.patch_embed.proj
+    (weight,) = trainable_tensors(model, "backbone.patch_embed.proj.weight")
+    bias = next(iter(trainable_tensors(model, "backbone.patch_embed.proj.bias")), None)
+
+    class Wide(nn.Module):
+        """One convolution over five channels."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.cat([x, channels.expand(len(x), -1, -1, -1)], dim=1)
+            return conv2d(x, torch.cat([weight, further], dim=1), bias, stride=projection.stride)
+
+    plain.patch_embed.proj = Wide()
+
+    def reference(x: Tensor) -> Tensor:
+        return leave(plain, model, plain.blocks(enter(plain, x)))
+
+    compare(model, reference)
+
+
+@pytest.mark.parametrize("family", ["vit", "swin", "convnext", "resnet"])
+def test_a_frame_of_pixels(family: str) -> None:
+    model = tuned(family, "vpt(length=2, location=pad, depth=shallow)")
+    plain: Any = model_of(family)
+    (rows,), (columns,) = trainable_tensors(model, "rows"), trainable_tensors(model, "columns")
+    grows = family in ("convnext", "resnet")
+
+    def reference(x: Tensor) -> Tensor:
+        if not grows:
+            x = interpolate(x, SIZE - 4, mode="bilinear", antialias=True)
+        side = x.shape[-1]
+        framed = x.new_zeros(len(x), 3, side + 4, side + 4)
+        framed[:, :, 2:-2, 2:-2] = x
+        framed[:, :, :2], framed[:, :, -2:] = rows[0], rows[1]
+        framed[:, :, 2:-2, :2], framed[:, :, 2:-2, -2:] = columns[0], columns[1]
+        return model.head(plain.forward_head(plain.forward_features(framed), pre_logits=True))
+
+    compare(model, reference)
+
+
+@pytest.mark.parametrize("shared", ["blocks", "prompts", "all"])
+def test_shared_prompts(shared: str) -> None:
+    model = tuned("vit", f"vpt(length={P}, dropout=0, shared={shared})")
+    plain: Any = model_of("vit")
+    tensors = trainable_tensors(model, "prompts")
+    expected = {"blocks": [(P, 32)], "prompts": [(1, 32)] * 3, "all": [(1, 32)]}[shared]
+    assert [tuple(tensor.shape) for tensor in tensors] == expected
+    own = {index: tensors[index % len(tensors)].expand(P, -1) for index in range(3)}
+
+    def reference(x: Tensor) -> Tensor:
+        return leave(plain, model, take(through(plain, enter(plain, x), own), 1))
+
+    compare(model, reference)
+
+
+def test_projected_prompts() -> None:
+    model = tuned("vit", f"vpt(length={P}, dropout=0, projection=4)")
+    plain: Any = model_of("vit")
+    tokens, (weight,), (bias,) = (
+        trainable_tensors(model, part) for part in (".tokens", "projection.weight", "projection.bias")
+    )
+    assert [tuple(tensor.shape) for tensor in tokens] == [(P, 4)] * 3
+    own = {index: linear(tensor, weight, bias) for index, tensor in enumerate(tokens)}
+
+    def reference(x: Tensor) -> Tensor:
+        own.update({index: linear(tensor, weight, bias) for index, tensor in enumerate(tokens)})
+        return leave(plain, model, take(through(plain, enter(plain, x), own), 1))
+
+    compare(model, reference)
+
+
+def test_fixed_prompts_are_saved_but_do_not_train() -> None:
+    model = attach(backbone_of("vit"), f"vpt(length={P}, frozen=true)", 3).eval()
+    assert len(trainable_tensors(model, "prompts")) == 3
+    assert model.only_head_trains
+    assert model.counts().trainable == 32 * 3 + 3
+    plain: Any = model_of("vit")
+    own = dict(enumerate(trainable_tensors(model, "prompts")))
+    compare(model.train(), lambda x: leave(plain, model, take(through(plain, enter(plain, x), own), 1)))
+
+
+def test_prompts_that_begin_at_prototypes() -> None:
+    model = attach(backbone_of("vit"), "vpt(length=3, init=prototypes)", 3).eval()
+    prototypes = torch.randn(3, 32)
+    model.initialize(InitInputs(prototypes))
+    assert all(torch.equal(prompts, prototypes) for prompts in trainable_tensors(model, "prompts"))
+
+
+def test_gated_prompts() -> None:
+    # In fp64: the gradient of the second gate is what is left of large terms of both signs.
+    model = tuned("dinov2-reg", f"gated(length={P}, dropout=0, gate=0.7)").double()
+    plain: Any = model_of("dinov2-reg").double()
+    (prompts,), gates, temperatures = (trainable_tensors(model, part) for part in ("prompts", "logit", "temperature"))
+    assert len(gates) == 2 and len(temperatures) == 3
+    prefix = plain.num_prefix_tokens
+    with torch.no_grad():
+        for temperature, value in zip(temperatures, (0.5, 1.5, 0.8), strict=True):
+            temperature.fill_(value)
+
+    def cooled(x: Tensor, block: Any, temperature: Tensor) -> Tensor:
+        """Written out: no function of timm's attention is called."""
+        attn, normed = block.attn, block.norm1(x)
+        q, k, v = attn.qkv(normed).unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        weights = (q @ k.transpose(-2, -1) / (q.shape[-1] ** 0.5 * temperature)).softmax(-1)
+        x = x + block.ls1(attn.proj((weights @ v).transpose(1, 2).flatten(2)))
+        return x + block.ls2(block.mlp(block.norm2(x)))
+
+    def reference(x: Tensor) -> Tensor:
+        x, before = enter(plain, x), prompts.expand(len(x), -1, -1)
+        for index, block in enumerate(plain.blocks):
+            out = cooled(put(x, before, prefix), block, temperatures[index])
+            x, after = take(out, prefix), out[:, prefix : prefix + P]
+            if index < 2:
+                gate = gates[index].sigmoid()
+                before = gate * after + (1 - gate) * before
+        return leave(plain, model, x)
+
+    compare(model, reference)
+
+
+@pytest.mark.parametrize("family", ["vit", "vit-avg", "dinov2-reg", "swin"])
+@pytest.mark.parametrize("method", ["adapter(reduction=4)", "adaptformer(bottleneck=5, scale=0.3)"])
+def test_adapters(method: str, family: str) -> None:
+    # In fp64: a ReLU near its kink turns rounding into another gradient.
+    model = tuned(family, method, scale=0.3).double()
+    plain: Any = model_of(family).double()
+    paths = [name for name, _ in plain.named_modules() if name.endswith(".mlp")]
+    weights = model.trainable_state_dict()
+
+    def hook(path: str) -> Any:
+        part = "adapter" if method.startswith("adapter") else "branch"
+        down, down_bias, up, up_bias = (
+            weights[f"{path}.{part}.{name}"] for name in ("down.weight", "down.bias", "up.weight", "up.bias")
+        )
+
+        def change(mlp: nn.Module, args: tuple[Tensor], out: Tensor) -> Tensor:
+            if part == "adapter":
+                return out + linear(gelu(linear(out, down, down_bias)), up, up_bias)
+            return out + 0.3 * linear(relu(linear(args[0], down, down_bias)), up, up_bias)
+
+        return change
+
+    for path in paths:
+        plain.get_submodule(path).register_forward_hook(hook(path))
+    compare(model, lambda x: model.head(plain.forward_head(plain.forward_features(x), pre_logits=True)))
+
+
+def test_an_adapter_that_begins_at_zero_as_in_the_official_code_learns_its_last_bias_alone() -> None:
+    model = attach(backbone_of("vit"), "adapter(init=zero)", 3).train()
+    cross_entropy(model(images()), LABELS).backward()
+    learns = {
+        name for name, weight in model.trainable_state_dict().items() if weight.grad is not None and weight.grad.any()
+    }
+    assert {name.split("adapter.")[1] for name in learns if "adapter" in name} == {"up.bias"}
+
+
+@pytest.mark.parametrize("family", ["vit", "swin", "convnext"])
+def test_side_network(family: str) -> None:
+    model = tuned(family, "sidetune(network=test_convnext)", scale=0.05)
+    plain: Any = model_of(family)
+    (alpha,), (weight,), (bias,) = (
+        trainable_tensors(model, "alpha"),
+        trainable_tensors(model, "projection.weight"),
+        trainable_tensors(model, "projection.bias"),
+    )
+    side: Any = model.network.side
+
+    def reference(x: Tensor) -> Tensor:
+        frozen = plain.forward_head(plain.forward_features(x), pre_logits=True)
+        gate = 1 / (1 + torch.exp(-alpha))
+        return model.head(gate * frozen + (1 - gate) * linear(side(x), weight, bias))
+
+    compare(model, reference)
+
+
+@pytest.mark.parametrize("layers", [2, 3, 5])
+def test_mlp_heads(layers: int) -> None:
+    model = tuned("vit", f"mlp(layers={layers})", scale=0.2).eval()
+    plain: Any = model_of("vit")
+    state = model.trainable_state_dict()
+
+    def reference(x: Tensor) -> Tensor:
+        x = plain.forward_head(plain.forward_features(x), pre_logits=True)
+        for start in range(0, 4 * (layers - 1), 4):
+            x = relu(linear(x, state[f"head.{start}.weight"], state[f"head.{start}.bias"]))
+            mean, var = state[f"head.{start + 2}.running_mean"], state[f"head.{start + 2}.running_var"]
+            x = (x - mean) / (var + 1e-5).sqrt() * state[f"head.{start + 2}.weight"] + state[f"head.{start + 2}.bias"]
+        last = 4 * (layers - 1)
+        return linear(x, state[f"head.{last}.weight"], state[f"head.{last}.bias"])
+
+    compare(model, reference)
+
+
+def test_an_mlp_head_trains_on_a_last_batch_of_one() -> None:
+    model = attach(backbone_of("vit"), "mlp", 3).train()
+    cross_entropy(model(images(1)), LABELS[:1]).backward()
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in model.trainable_parameters())
+
+
+@pytest.mark.parametrize("targets", ["attention", "mlp", "all"])
+@pytest.mark.parametrize("family", ["vit", "dinov3-cls", "eva02-unfused", "beit", "swin"])
+def test_low_rank_changes(family: str, targets: str) -> None:
+    model = tuned(family, f"lora(rank=2, alpha=3, targets={targets})", scale=0.2)
+    plain: Any = model_of(family)
+    paths = [name[: -len(".down")] for name in model.trainable_state_dict() if name.endswith(".down")]
+    parts = {path.rsplit(".", 2)[-2] for path in paths}
+    assert parts == {"attention": {"attn"}, "mlp": {"mlp"}, "all": {"attn", "mlp"}}[targets]
+    changed = {}
+    for path in paths:
+        layer = plain.get_submodule(path)
+        down, up = model.trainable_state_dict()[f"{path}.down"], model.trainable_state_dict()[f"{path}.up"]
+        changed[f"{path}.weight"] = layer.weight + 1.5 * up @ down
+
+    def reference(x: Tensor) -> Tensor:
+        class Whole(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.plain = plain
+
+            def forward(self, x: Tensor) -> Tensor:
+                return plain.forward_head(plain.forward_features(x), pre_logits=True)
+
+        weights = {f"plain.{name}": weight for name, weight in changed.items()}
+        return model.head(torch.func.functional_call(Whole(), weights, (x,)))
+
+    compare(model, reference)

@@ -1,0 +1,47 @@
+"""One small training run, alike in one process and in several; as a script, one process of a group."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from helpers.families import SIZE, backbone_of
+from vpt import TunedModel, attach
+from vpt.tasks.classification import ClassificationConfig, train
+from vpt.training import Examples, TrainingConfig, distributed
+
+RECIPE = ClassificationConfig(
+    TrainingConfig(learning_rate=1.0, batch_size=8, optimizer="sgd", weight_decay=1e-2), epochs=3, warmup_epochs=1
+)
+
+
+def model(method: str = "vpt(length=3, dropout=0)", seed: int = 0) -> TunedModel:
+    torch.manual_seed(seed)
+    return attach(backbone_of("vit"), method, 3).eval()
+
+
+def examples(n: int = 24, seed: int = 0) -> Examples:
+    """Three classes: mostly red, mostly green, mostly blue."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % 3
+    pixels = rng.integers(0, 128, (n, 3, SIZE, SIZE), np.uint8)
+    pixels[np.arange(n), labels] += 100
+    return Examples(pixels, labels.astype(np.int64))
+
+
+def main(out: Path) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group()
+    assert distributed.world_size() == 2
+    trained = model()
+    train(trained, examples(), RECIPE)
+    save_file(trained.trainable_state_dict(), out)
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,225 @@
+"""Methods on the families they claim keep the whole contract."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+from helpers.families import TINY, backbone_of, images
+from vpt import METHODS, Full, Injection, Linear, Method, attach
+from vpt.backbones.layout import BackboneLayout
+from vpt.errors import BackboneError, SpecError, UnsupportedError, VptError
+from vpt.testing import (
+    CHECKS,
+    Check,
+    check_compile,
+    check_detach,
+    check_frozen,
+    check_method,
+    check_only_trainable_gets_gradients,
+)
+
+DEEP, SHALLOW = "vpt(length=3)", "vpt(length=3, depth=shallow)"
+PAD = "vpt(length=2, location=pad, depth=shallow)"
+# One family for each thing that differs: attention, place of tokens, pooling. The tests of exactness have every family.
+TOKENS = ("vit", "vit-avg", "dinov2-reg", "dinov3", "eva02-unfused", "beit", "siglip")
+MAPS = ("convnext", "resnet")
+EVERYWHERE = ("linear", "mlp", "partial", "bias", "norm", "ssf", "full", "sidetune(network=test_convnext)", PAD)
+BLOCKS = ("adapter(reduction=4)", "adaptformer(bottleneck=4)", "lora(rank=2, targets=all)", DEEP, SHALLOW)
+SEQUENCES = ("gated(length=3)", "class_token")
+VARIANTS = (
+    "vpt(length=3, impl=concat)",
+    "vpt(length=3, depth=1-2)",
+    "vpt(length=3, depth=2-3)",
+    "vpt(location=add)",
+    "vpt(location=add_1, depth=shallow)",
+    "vpt(length=2, location=prepend_pixel, depth=shallow)",
+    "vpt(length=2, location=concat_channel, depth=shallow)",
+    "linear(output=image_mean)",
+    "linear(output=cls_image_mean)",
+    "vpt(length=3, output=image_mean)",
+    "vpt(length=3, output=prompt_mean)",
+    "vpt(length=3, output=global_max, depth=shallow)",
+    "vpt(length=3, shared=blocks)",
+    "vpt(length=3, shared=prompts)",
+    "vpt(length=3, shared=all)",
+    "vpt(length=3, projection=4)",
+    "vpt(length=3, frozen=true)",
+    "vpt(length=3) + bias",
+    "vpt(length=3) + class_token",
+    "vpt(length=3) + lora(rank=2, targets=all) + ssf + adapter(reduction=4)",
+)
+CASES = [
+    *((method, family) for method in EVERYWHERE for family in ("vit", "beit", "swin", *MAPS)),
+    *((method, family) for method in BLOCKS for family in ("vit", "beit", "swin")),
+    *((method, "convnext-linear") for method in BLOCKS[:2]),
+    *((method, family) for method in SEQUENCES for family in ("vit", "dinov3-cls")),
+    ("gated(length=3, temperature=false)", "beit"),
+    *((method, "vit") for method in VARIANTS),
+    *(
+        (DEEP, family)
+        for family in (*TOKENS[1:5], "vit-distilled", "vit-parallel", "rope-mixed", "beit-shared", "siglip")
+    ),
+    *((SHALLOW, family) for family in ("dinov3-cls", "siglip")),
+    ("vpt(length=3, impl=concat)", "dinov3"),
+    ("vpt(length=3, depth=2-3, output=prompt_mean)", "dinov3-cls"),
+    ("vpt(length=3, pool_prompts=true)", "swin"),
+    ("vpt(length=3, depth=shallow, pool_prompts=true, shared=prompts)", "swin"),
+    ("vpt(length=3, projection=4) + lora(rank=2) + ssf", "swin"),
+    ("lora(rank=2) + ssf + norm", "eva02-unfused"),
+    ("full", "eva02"),
+]
+COMPILED = [(DEEP, "dinov3"), (DEEP, "beit"), (SHALLOW, "vit"), (DEEP, "swin"), (SHALLOW, "swin"), (PAD, "resnet")]
+COMPILED += [("lora(rank=2) + ssf", "vit"), ("gated(length=3)", "vit"), ("sidetune(network=test_convnext)", "vit")]
+
+
+@pytest.mark.parametrize(("method", "family"), CASES, ids=lambda value: value)
+@pytest.mark.parametrize("check", [c for c in CHECKS if c is not check_compile], ids=lambda check: check.__name__)
+def test_contract(check: Check, method: str, family: str) -> None:
+    check(method, backbone_of(family))
+
+
+@pytest.mark.parametrize(("method", "family"), COMPILED, ids=lambda value: value)
+def test_compile(method: str, family: str) -> None:  # takes a second each, so not on every family
+    check_compile(method, backbone_of(family))
+
+
+def test_backbone_in_any_state_comes_back_in_it() -> None:
+    backbone = backbone_of("resnet")
+    backbone.module.train()
+    backbone.module.layer2.eval()
+    next(backbone.module.parameters()).requires_grad_(False)
+    for check in (check_frozen, check_detach):
+        check("linear", backbone)
+        check("full", backbone)
+
+
+class _Mean(Linear):
+    """A method of someone else's: linear under another name."""
+
+    name = "mean"
+
+
+class _Leaks(Linear):
+    """A faulty one: it trains the very weights of the shared backbone."""
+
+    name = "leaks"
+
+    def plan(self, trunk, layout: BackboneLayout) -> Injection:
+        trunk.norm.weight.requires_grad_(True)
+        return super().plan(trunk, layout)
+
+
+class _Silent(Linear):
+    """A faulty one: it hangs where the model never passes."""
+
+    name = "silent"
+
+    def plan(self, trunk, layout: BackboneLayout) -> Injection:
+        return Injection(wrappers={"pos_drop.unused": lambda module: module})
+
+
+def test_contract_is_open_to_other_methods(monkeypatch) -> None:
+    monkeypatch.setitem(METHODS, "mean", _Mean)
+    check_method(_Mean(), backbone_of("vit"))
+
+
+def test_contract_finds_faults() -> None:
+    with pytest.raises(AssertionError, match=r"norm\.weight\.requires_grad is True"):
+        check_only_trainable_gets_gradients(_Leaks(), backbone_of("vit"))
+    with pytest.raises(AssertionError, match="changed the backbone's weights"):
+        check_frozen(_Leaks(), backbone_of("vit"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "said"),
+    [
+        (("vpt", 0), SpecError, "num_classes is 0"),
+        (("vpt", 2.5), SpecError, "num_classes is 2.5"),
+        (("vpt", "3"), SpecError, "num_classes is '3'"),
+        ((3, 3), SpecError, "the method is 3; give its text"),
+        (("vpt", 3, ("a", "b")), SpecError, "2 class names were given for 3 classes"),
+    ],
+)
+def test_what_attach_cannot_use_is_said(arguments, error, said) -> None:
+    method, count, *classes = arguments
+    with pytest.raises(error, match=said):
+        attach(backbone_of("vit"), method, count, classes=classes[0] if classes else None)
+    with pytest.raises(BackboneError, match="the backbone is None"):
+        attach(None, "vpt", 3)  # type: ignore[arg-type]
+
+
+def test_as_many_classes_as_numpy_counts() -> None:
+    count = np.array([0, 2, 1]).max() + 1
+    assert type(attach(backbone_of("vit"), "linear", count).num_classes) is int
+
+
+def test_what_is_never_called_is_refused() -> None:
+    backbone = backbone_of("vit")
+    backbone.module.pos_drop.add_module("unused", type(backbone.module.pos_drop)())
+    with pytest.raises(
+        UnsupportedError,
+        match=r"is injected at pos_drop\.unused .* never calls .* methods that fit: vpt, gated, class_token, linear, ",
+    ):
+        attach(backbone, _Silent(), 3)
+
+
+@pytest.mark.parametrize("family", MAPS)
+@pytest.mark.parametrize("method", [DEEP, "gated", "class_token", "lora", "adapter", "vpt(location=add)"])
+def test_what_needs_a_transformer_is_refused_elsewhere(method: str, family: str) -> None:
+    with pytest.raises(UnsupportedError, match="methods that fit: linear, mlp, partial, bias, norm, ssf, full"):
+        attach(backbone_of(family), method, 3)
+
+
+@pytest.mark.parametrize(
+    ("method", "family", "reason"),
+    [
+        ("partial(k=4)", "vit", "k is 4, but there are 3 blocks .*`full`"),
+        ("vpt(depth=2-4)", "vit", "depth is 2-4, but there are 3 blocks"),
+        (DEEP, "resnet", r"prompts need transformer blocks.*around the image they fit any backbone"),
+        ("vpt(length=16, location=pad, depth=shallow)", "vit", "leaves nothing of an image of 32"),
+        ("vpt(output=cls)", "siglip", "it has no class token"),
+        ("linear(output=cls_image_mean)", "siglip", "it has no class token"),
+        ("linear(output=image_mean)", "resnet", "reads single tokens"),
+        ("class_token", "siglip", "it has no class token"),
+        ("gated", "swin", "it is none"),
+        ("gated", "beit", "no place for a temperature; write gated"),
+        ("adapter(reduction=64)", "vit", "reduction is 64, but .* 32 channels"),
+        ("sidetune", "vit", "alexnet cannot read images of 32 px"),
+    ],
+)
+def test_what_makes_no_sense_here_is_refused_with_the_reason(method: str, family: str, reason: str) -> None:
+    with pytest.raises(VptError, match=reason):
+        attach(backbone_of(family), method, 3)
+
+
+def test_merge_gives_a_plain_timm_state_dict() -> None:
+    backbone = backbone_of("vit")
+    model = attach(backbone, "lora(rank=2) + bias", 3).eval()
+    with torch.no_grad():
+        for weight in model.trainable_parameters():
+            weight.add_(0.1 * torch.randn_like(weight))
+    fresh = timm.create_model("vit_base_patch16_224", num_classes=3, **TINY)
+    fresh.load_state_dict(model.merge())
+    with torch.no_grad():
+        assert torch.allclose(fresh.eval()(images()), model(images()), rtol=1e-5, atol=1e-5)
+    with pytest.raises(UnsupportedError, match="cannot be merged into the weights"):
+        attach(backbone, "adapter(reduction=4)", 3).merge()
+    with pytest.raises(UnsupportedError, match="has a head for which timm has no place"):
+        attach(backbone, "mlp", 3).merge()
+    with pytest.raises(UnsupportedError, match="a head for which timm has no place"):
+        attach(backbone, "linear(output=cls_image_mean)", 3).merge()
+
+
+def test_prompts_are_refused_where_blocks_tie_tokens_to_places_in_an_unknown_way() -> None:
+
+    model = timm.create_model("eva02_tiny_patch14_224", num_classes=0, use_post_norm=True, **TINY)
+    with pytest.raises(UnsupportedError, match="EvaBlockPostNorm ties every token to a place"):
+        attach(model, DEEP, 3)
+
+
+@pytest.mark.parametrize("kind", [Linear, Full])
+def test_methods_are_objects_too(kind: type[Method]) -> None:
+    assert attach(backbone_of("vit"), kind(), 3).method == kind()

@@ -1,0 +1,74 @@
+"""What large backbones need: activations computed again, and weights in bf16."""
+
+from __future__ import annotations
+
+import copy
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from helpers.families import backbone_of, images
+from vpt import TunedModel, attach, load_backbone
+
+LABELS = torch.tensor([0, 1, 2, 1])
+
+
+def outcome(model: TunedModel) -> tuple[list[Tensor], int]:
+    """Logits and gradients of one step, and the bytes kept for its backward pass besides weights."""
+    weights = {weight.data_ptr() for weight in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in weights:
+            kept[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    torch.manual_seed(1)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        logits = model(images())
+        loss = cross_entropy(logits, LABELS)
+    return [logits.detach(), *torch.autograd.grad(loss, model.trainable_parameters())], sum(kept.values())
+
+
+@pytest.mark.parametrize("method", ["vpt(length=3, dropout=0.5)", "vpt(depth=shallow)", "full"])
+@pytest.mark.parametrize("family", ["vit", "dinov3", "swin"])
+def test_computing_again_changes_nothing_but_the_memory(family: str, method: str) -> None:
+    results = []
+    for again in (False, True):
+        torch.manual_seed(0)
+        model = attach(backbone_of(family), method, 3, activation_checkpointing=again).train()
+        results.append(outcome(model))
+    (plain, kept), (recomputed, kept_then) = results
+    for actual, expected in zip(recomputed, plain, strict=True):
+        assert torch.allclose(actual, expected, rtol=1e-5, atol=1e-6)
+    assert kept_then < 0.5 * kept
+
+
+def test_the_backbone_does_not_notice() -> None:
+    backbone = backbone_of("vit")
+    attach(backbone, "vpt", 3, activation_checkpointing=True)
+    assert not any("forward" in vars(module) for module in backbone.module.modules())
+
+
+@pytest.mark.parametrize(
+    ("family", "method"),
+    [
+        *product(["vit", "swin"], ["vpt(length=3, dropout=0)", "linear", "ssf", "lora", "adapter", "adaptformer"]),
+        *product(["convnext"], ["linear", "ssf"]),  # its blocks are not those of a transformer
+    ],
+)
+def test_a_backbone_in_bf16(family: str, method: str) -> None:
+    module = backbone_of(family).module
+    backbone = load_backbone(copy.deepcopy(module).to(torch.bfloat16))
+    assert {weight.dtype for weight in backbone.module.parameters()} == {torch.bfloat16}
+    rounded, exact = (attach(one, method, 3).eval() for one in (backbone, load_backbone(module)))
+    exact.load_state_dict(rounded.state_dict())
+    assert {weight.dtype for weight in rounded.trainable_parameters()} == {torch.float32}
+    actual, expected = rounded(images()), exact(images())
+    assert actual.dtype == torch.float32
+    assert float((actual - expected).detach().norm() / expected.detach().norm()) < 0.05
+    cross_entropy(actual, LABELS).backward()
+    assert all(bool(weight.grad.isfinite().all()) for weight in rounded.trainable_parameters())

@@ -1,0 +1,302 @@
+"""The tuned file: what goes in comes out, and whatever is wrong with one is said."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import vpt
+from helpers.families import backbone_of, images, model_of, resized
+from vpt import VPT, Backbone, TunedModel, attach, inspect, load, save
+from vpt.backbones import embedded
+from vpt.backbones.weights import load_weights
+from vpt.errors import StorageError, TunedFileError
+
+SCORES = {"test": {"top1": 0.75, "per_class": [0.5, 1.0, None]}}
+NAMES = ("a dog", "Kätzchen", "犬")
+
+
+@pytest.fixture
+def backbone() -> Backbone:
+    return backbone_of("vit")
+
+
+@pytest.fixture
+def model(backbone: Backbone) -> TunedModel:
+    torch.manual_seed(0)
+    return attach(backbone, "vpt(length=3, dropout=0.25)", 3, classes=NAMES).eval()
+
+
+@pytest.fixture
+def path(model: TunedModel, tmp_path: Path) -> Path:
+    return save(model, tmp_path / "dogs.safetensors", scores=SCORES)
+
+
+def refusal(path: Path, backbone: Any = None) -> str:
+    with pytest.raises(TunedFileError) as caught:
+        load(path, backbone if backbone is not None else backbone_of("vit"))
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def rewrite(path: Path, **changes: Any) -> None:
+    """The same tensors under another header."""
+    header = {**json.loads(inspect(path).to_json()), **changes}
+    save_file(load_file(path), path, {"vpt": json.dumps(header)})
+
+
+def test_round_trip(model, path, backbone):
+    again = load(path, backbone)
+    assert again.method == model.method
+    assert again.classes == NAMES
+    assert not again.training
+    assert again.backbone.module is backbone.module
+    for name, tensor in model.trainable_state_dict().items():
+        assert torch.equal(again.trainable_state_dict()[name], tensor)
+    with torch.no_grad():
+        assert torch.equal(again(images()), model(images()))
+
+
+def test_header(path, backbone):
+    header = inspect(path)
+    assert header.method == VPT(length=3, dropout=0.25).spec(full=True)
+    assert header.fingerprint == backbone.fingerprint()
+    assert header.preprocessing == backbone.preprocessing
+    assert (header.num_classes, header.classes, header.save_dtype) == (3, NAMES, "fp32")
+    assert header.scores == SCORES
+    assert {"vpt", "torch", "timm"} <= header.versions.keys()
+    assert vpt.Header.from_json(header.to_json(), path) == header
+
+
+def test_the_file_holds_what_is_owned_and_nothing_else(path):
+    tensors = load_file(path)
+    assert sorted(tensors) == ["head.bias", "head.weight", *(f"prompts.{i}.tokens" for i in range(3))]
+    assert path.stat().st_size < 4 * sum(tensor.numel() for tensor in tensors.values()) + 4000
+
+
+def test_inspect_reads_the_header_alone(path):
+    whole = inspect(path)
+    content = bytearray(path.read_bytes())
+    length = int.from_bytes(content[:8], "little")
+    content[8 + length :] = bytes(len(content) - 8 - length)  # every tensor is lost
+    path.write_bytes(content)
+    assert inspect(path) == whole
+    assert "altered" in refusal(path)
+
+
+def test_without_class_names(backbone, tmp_path):
+    path = save(attach(backbone, "linear", 3), tmp_path / "t.safetensors")
+    assert inspect(path).classes is None
+    assert load(path, backbone).classes is None
+
+
+def test_half_storage(model, tmp_path, backbone):
+    path = save(model, tmp_path / "half.safetensors", save_dtype="fp16")
+    assert inspect(path).save_dtype == "fp16"
+    assert {tensor.dtype for tensor in load_file(path).values()} == {torch.float16}
+    again = load(path, backbone)
+    for name, tensor in model.trainable_state_dict().items():
+        assert again.trainable_state_dict()[name].dtype == torch.float32
+        assert torch.equal(again.trainable_state_dict()[name], tensor.detach().half().float())
+    with pytest.raises(vpt.VptError, match="storage is 'int8'"):
+        save(model, tmp_path / "t.safetensors", save_dtype="int8")
+
+
+def test_statistics_and_counters_of_batch_norm_are_kept(tmp_path):
+    backbone = backbone_of("resnet")
+    model = attach(backbone, "full", 3).train()
+    model(images())
+    again = load(save(model.eval(), tmp_path / "t.safetensors"), backbone)
+    assert torch.equal(again.trainable_state_dict()["backbone.bn1.num_batches_tracked"], torch.tensor(1))
+    with torch.no_grad():
+        assert torch.equal(again(images()), model(images()))
+
+
+def test_wrapped_models_are_saved(model, path, tmp_path):
+    compiled = torch.compile(model, backend="eager")
+    assert load_file(save(compiled, tmp_path / "c.safetensors")).keys() == load_file(path).keys()
+    with pytest.raises(vpt.VptError, match="one tuned model can be saved, and Linear contains 0"):
+        save(torch.nn.Linear(2, 2), tmp_path / "t.safetensors")
+
+
+def test_several_files_share_one_backbone(path, backbone):
+    first, second = load(path, backbone), load(path, backbone)
+    (one, *_), (two, *_) = first.trunk.blocks[0].mlp.parameters(), second.trunk.blocks[0].mlp.parameters()
+    assert one.data_ptr() == two.data_ptr() == backbone.module.blocks[0].mlp.fc1.weight.data_ptr()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.0001, 0.2, 0.9, 0.999])
+def test_truncated(path, share):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    assert "damaged" in refusal(path)
+
+
+@pytest.mark.parametrize("place", [-1, -100, -1000])
+def test_one_bit_of_a_tensor(path, place):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    assert "checksum differs" in refusal(path)
+
+
+def test_any_byte_of_the_header(path):
+    """Whatever happens to the header, the answer is an TunedFileError, or the change did not matter."""
+    content = path.read_bytes()
+    answer = load(path, backbone_of("vit")).trainable_state_dict()
+    for place in np.random.default_rng(0).integers(0, 2000, 40):
+        damaged = bytearray(content)
+        damaged[place] ^= 0x10
+        path.write_bytes(damaged)
+        try:
+            actual = load(path, backbone_of("vit")).trainable_state_dict()
+        except TunedFileError:
+            continue
+        assert all(torch.equal(actual[name], tensor) for name, tensor in answer.items())
+
+
+def test_swapped_tensors_are_noticed(path):
+    tensors = load_file(path)
+    tensors["prompts.0.tokens"], tensors["prompts.1.tokens"] = tensors["prompts.1.tokens"], tensors["prompts.0.tokens"]
+    save_file(tensors, path, {"vpt": inspect(path).to_json()})
+    assert "checksum differs" in refusal(path)
+
+
+def test_another_format_version(path):
+    rewrite(path, format=2, versions={"vpt": "9.1"})
+    message = refusal(path)
+    assert "format version 2" in message and "reads version 1" in message and "9.1" in message
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"preprocessing": {"size": -1}},
+        {"preprocessing": 3},
+        {"classes": 5},
+        {"surprise": 1},
+        {"versions": None, "format": 7},
+    ],
+)
+def test_a_header_that_is_none(path, changes):
+    rewrite(path, **changes)
+    refusal(path)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null", "3", "{'a': 1}", "[1]"])
+def test_metadata_that_is_no_header(path, text):
+    save_file(load_file(path), path, {"vpt": text})
+    assert "damaged header" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"method": "vpt(length=4)"}, "do not fit"),
+        ({"method": "linear"}, "do not fit"),
+        ({"method": "vqt(length=3)"}, "'vqt'"),
+        ({"num_classes": 4, "classes": None}, "do not fit"),
+    ],
+)
+def test_a_header_that_lies(path, changes, part):
+    rewrite(path, **changes)
+    assert part in refusal(path)
+
+
+@pytest.mark.parametrize("place", ["hf-hub:someone/model", "local-dir:/somewhere"])
+def test_a_file_from_a_stranger_names_no_place_to_load_from(path, place):
+    """What timm loads from a place that a file names could be a pickle."""
+    rewrite(path, backbone=place)
+    with pytest.raises(TunedFileError, match="not in timm's own list; if you trust that place"):
+        load(path)
+
+
+def test_another_backbone(path):
+    other = model_of("vit")
+    with torch.no_grad():
+        other.blocks[2].mlp.fc2.bias[3] += 1e-3
+    assert "was made for vit_base_patch16_224" in refusal(path, other)
+    assert "load the same weights" in refusal(path, model_of("vit").half())
+
+
+def test_not_one_of_ours(tmp_path):
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"weight": torch.zeros(3)}, foreign)
+    assert "not one of vpt's" in refusal(foreign)
+    (tmp_path / "text.txt").write_text("hello, this is text and no safetensors file at all")
+    assert "damaged or no safetensors file" in refusal(tmp_path / "text.txt")
+    assert "does not exist" in refusal(tmp_path / "absent.safetensors")
+    assert "is a folder, not a tuned file" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_disk_full_leaves_the_old_file(model, path, monkeypatch, code):
+    before = path.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    with torch.no_grad():
+        model.head.bias.add_(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(
+            StorageError, match=r"dogs.*\(it needs 0\.0 MB\) could not be written: the disk is full, .* MB are free; free some space"
+        ):
+            save(model, path)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+    save(model, path)
+    assert path.read_bytes() != before
+
+
+def test_a_place_that_cannot_be_written(model, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="could not be written"):
+        save(model, tmp_path / "file" / "t.safetensors")
+
+
+def test_folders_are_made(model, tmp_path):
+    assert save(model, tmp_path / "a" / "b" / "t.safetensors").is_file()
+
+
+def test_the_same_model_gives_the_same_file(model, path, tmp_path):
+    assert save(model, tmp_path / "again.safetensors", scores=SCORES).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.skipif(not embedded.WEIGHTS.exists(), reason="the embedded backbone's weights are not in the package")
+def test_a_backbone_of_another_size_with_the_same_weights(tmp_path):
+    path = save(attach(resized("swin", 64), "linear", 2), tmp_path / "large.safetensors")
+    with pytest.raises(TunedFileError, match=r"images of 64 px, which this swin does not take .*image_size=64"):
+        load(path, resized("swin", 32))
+
+
+def test_the_embedded_backbone_is_found_by_its_name(tmp_path):
+    backbone = vpt.load_backbone()
+    model = attach(backbone, "vpt(length=2)", 3).eval()
+    again = load(save(model, tmp_path / "t.safetensors"))
+    pixels = torch.randn(2, 3, embedded.IMAGE_SIZE, embedded.IMAGE_SIZE)
+    with torch.no_grad():
+        assert torch.equal(again(pixels), model(pixels))
+
+
+def test_scores_are_plain_values(path):
+    assert asdict(inspect(path))["scores"] == SCORES
+
+
+def test_weights_are_read_once_at_another_size(tmp_path, monkeypatch):
+    """Reading them at the usual size first would double the time that a large backbone takes."""
+    path = save(attach(vpt.load_backbone(image_size=60), "linear", 2), tmp_path / "t.safetensors")
+    usual, read = load_weights, []
+    monkeypatch.setattr("vpt.backbones.loading.load_weights", lambda *args: read.append(args) or usual(*args))
+    assert load(path).backbone.preprocessing.size == 60
+    assert len(read) == 1

@@ -1,0 +1,155 @@
+"""The bank: many files, one backbone, answers as `vpt.load` gives them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.families import model_of, resized
+from vpt import attach, load, load_backbone, save
+from vpt.errors import SpecError, TunedFileError
+from vpt.serving.bank import Bank, MaskPrediction
+from vpt.tasks.segmentation.sliding_window import InferenceConfig, predict_classes
+
+
+def test_a_mixed_batch_answers_as_the_files_one_by_one(folder, pictures):
+    bank, backbone = Bank([folder]), load_backbone()
+    names = ["animals", "scenes", "plants", "probe", "biased", "deeper", "lora", "ssf", "plants", "animals"]
+    answers = bank.predict([bank.make_request(name, pictures[i % 6]) for i, name in enumerate(names)])
+    assert [answer.task for answer in answers] == names
+    for i, (name, answer) in enumerate(zip(names, answers, strict=True)):
+        model, image = load(folder / f"{name}.safetensors", backbone), pictures[i % 6]
+        if isinstance(answer, MaskPrediction):
+            assert name == "scenes"
+            pixels = torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy())
+            mask = predict_classes(model, pixels, InferenceConfig()).numpy()
+            assert np.array_equal(answer.mask, mask)
+            assert dict(answer.class_fractions) == {
+                model.classes[k]: pytest.approx((mask == k).mean()) for k in np.unique(mask)
+            }
+            continue
+        preprocessing = model.backbone.preprocessing
+        pixels = torch.from_numpy(preprocessing.resize_image(image))[None]
+        with torch.no_grad():
+            expected = model(preprocessing.normalize(pixels)).softmax(1)[0]
+        assert answer.ranking[0][1] == max(share for _, share in answer.ranking)
+        assert dict(answer.ranking) == {
+            c: pytest.approx(float(p), abs=1e-4) for c, p in zip(model.classes, expected, strict=True)
+        }
+
+
+def test_the_backbone_is_in_memory_once(folder, pictures):
+    bank = Bank([folder])
+    bank.predict([bank.make_request(name, pictures[0]) for name in bank.tasks])
+    (backbone,) = bank._backbones.values()
+    theirs = {weight.data_ptr() for weight in backbone.module.parameters()}
+    (multi_task,) = bank._multi_task.values()
+    networks = [multi_task.network, *(task.trunk for task in bank._models.values() if hasattr(task, "trunk"))]
+    assert len(networks) == 5  # of what mixes, and of each task that does not
+    for network in networks:
+        shared = sum(weight.numel() for weight in network.parameters() if weight.data_ptr() in theirs)
+        assert shared > 0.99 * sum(weight.numel() for weight in backbone.module.parameters())
+
+
+def test_what_was_used_least_recently_makes_room_and_comes_back(folder, pictures):
+    bank = Bank([folder], cache_size=2)
+    first = bank.predict([bank.make_request("animals", pictures[0])])
+    for name in bank.tasks:
+        bank.predict([bank.make_request(name, pictures[0])])
+        assert len(bank._models) <= 2
+    assert "animals" not in bank._models
+    assert bank.predict([bank.make_request("animals", pictures[0])]) == first
+
+
+def test_an_unknown_task_is_named_with_the_nearest(folder, pictures):
+    with pytest.raises(SpecError, match=r"no task 'animal'; did you mean 'animals'"):
+        Bank([folder]).make_request("animal", pictures[0])
+
+
+def test_faults_of_files_are_named_all_at_once(folder, tmp_path):
+    shutil.copy(folder / "animals.safetensors", tmp_path / "animals.safetensors")
+    (tmp_path / "broken.safetensors").write_bytes(b"nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(TunedFileError, match="3 files cannot be used") as caught:
+        Bank([folder, tmp_path, tmp_path / "empty"])
+    for words in ("is also named animals", "broken.safetensors is damaged", "a folder without"):
+        assert words in str(caught.value)
+    with pytest.raises(TunedFileError, match="no tuned file was given"):
+        Bank([])
+
+
+def test_files_of_another_backbone_are_named_before_serving(folder, tmp_path):
+    path = tmp_path / "animals.safetensors"
+    raw = (folder / "animals.safetensors").read_bytes()
+    size = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + size])
+    header["__metadata__"]["vpt"] = header["__metadata__"]["vpt"].replace("sha256:", "sha256:0", 1)
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + size :])
+    with pytest.raises(TunedFileError, match=r"1 file cannot be used:\n.*animals.*made for"):
+        Bank([path])
+
+
+def test_one_bad_task_spoils_no_other(folder, tmp_path, pictures):
+    for name in ("animals", "plants"):
+        shutil.copy(folder / f"{name}.safetensors", tmp_path)
+    raw = bytearray((tmp_path / "plants.safetensors").read_bytes())
+    raw[-1] ^= 1
+    (tmp_path / "plants.safetensors").write_bytes(raw)
+    bank = Bank([tmp_path])
+    answers = dict(
+        bank.iter_predictions([bank.make_request(name, pictures[0]) for name in ("plants", "animals", "plants")])
+    )
+    assert isinstance(answers[0], TunedFileError) and isinstance(answers[2], TunedFileError)
+    assert answers[1] == Bank([folder]).predict([bank.make_request("animals", pictures[0])])[0]
+    with pytest.raises(TunedFileError, match="altered or damaged"):
+        bank.preload()
+
+
+def test_a_backbone_at_hand(tmp_path, pictures):
+    backbone = load_backbone(model_of("vit"))
+    save(attach(backbone, "vpt(length=2)", 2), tmp_path / "one.safetensors")
+    bank = Bank([tmp_path], backbone=backbone)
+    heard = []
+    bank.preload(lambda done, total: heard.append((done, total)))
+    assert heard == [(1, 1)] and len(bank.predict([bank.make_request("one", pictures[0])])[0].ranking) == 2
+    with pytest.raises(TunedFileError, match="cannot be used"):  # its name is no name of timm's, or its weights differ
+        Bank([tmp_path], weights=tmp_path / "none.safetensors")
+
+
+def test_a_capacity_of_nothing_is_refused(folder):
+    with pytest.raises(SpecError, match="cache_size is 0"):
+        Bank([folder], cache_size=0)
+
+
+def test_a_file_that_was_replaced_meanwhile_is_not_served(folder, tmp_path, pictures):
+    place = tmp_path / "task.safetensors"
+    shutil.copy(folder / "animals.safetensors", place)
+    bank = Bank([place])
+    shutil.copy(folder / "plants.safetensors", place)
+    with pytest.raises(TunedFileError, match="has changed since its header was read"):
+        bank.predict([bank.make_request("task", pictures[0])])
+
+
+@pytest.mark.parametrize("family", ["swin", "convnext"])
+def test_one_backbone_at_two_sizes(family, tmp_path, pictures, monkeypatch):
+    """Weights without positions have one fingerprint at every size."""
+    monkeypatch.setattr(
+        "vpt.serving.bank.backbone_for", lambda path, header, **_: resized(family, header.preprocessing.size)
+    )
+    names = {"small": 32, "large": 64}
+    expected = {}
+    for name, size in names.items():
+        model = attach(resized(family, size), "linear", 2)
+        save(model, tmp_path / f"{name}.safetensors")
+        pixels = torch.from_numpy(model.backbone.preprocessing.resize_image(pictures[0]))[None]
+        with torch.no_grad():
+            expected[name] = model(model.backbone.preprocessing.normalize(pixels)).softmax(1)[0].max()
+    bank = Bank([tmp_path])
+    assert len({header.fingerprint for header in bank.tasks.values()}) == 1
+    for answer in bank.predict([bank.make_request(name, pictures[0]) for name in names]):
+        assert answer.ranking[0][1] == pytest.approx(float(expected[answer.task]), abs=1e-4)

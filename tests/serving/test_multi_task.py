@@ -1,0 +1,75 @@
+"""A batch that mixes tasks answers as each task alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from helpers.families import FAMILIES, backbone_of, images
+from vpt import TunedModel, attach
+from vpt.errors import UnsupportedError
+from vpt.serving.multi_task import MultiTaskBackbone, TaskAdapter
+
+SPECS = (
+    "vpt(length=3)",
+    "vpt(length=3)",
+    "linear",
+    "vpt(length=5)",
+    "mlp(layers=2)",
+    'vpt(length=2, depth="2-3")',
+    "vpt(length=2, shared=blocks)",
+    "vpt(length=4, projection=8)",
+)
+
+
+def tuned(family: str, specs: tuple[str, ...] = SPECS) -> list[TunedModel]:
+    """A model of each spec that fits, with weights of their own, on one backbone."""
+    backbone, models = backbone_of(family), []
+    for seed, spec in enumerate(specs):
+        try:
+            model = attach(backbone, spec, 2 + seed % 3).eval()
+        except UnsupportedError:
+            continue
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for weight in model.trainable_parameters():
+                weight.normal_(generator=generator)
+        models.append(model)
+    return models
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_image_is_answered_by_its_own_task(family: str) -> None:
+    models = [model for model in tuned(family) if TaskAdapter.from_model(model) is not None]
+    expected = len(SPECS) if FAMILIES[family].prompts and FAMILIES[family].supports_kv_prompts else 2
+    assert len(models) == expected, "prompts as keys mix wherever attention is known; heads everywhere"
+    multi_task, tasks = MultiTaskBackbone(models[0].backbone), [TaskAdapter.from_model(model) for model in models]
+    turns = [7, 0, 3, 1, 2, 0, 5, 4, 1, 6, 0, 3]
+    batch = images(len(turns))
+    passes: list[int] = []
+    multi_task.network.register_forward_hook(lambda *_: passes.append(1))
+    answers = multi_task(batch, [tasks[turn % len(tasks)] for turn in turns])
+    assert passes == [1]
+    for turn, image, answer in zip(turns, batch, answers, strict=True):
+        with torch.no_grad():
+            alone = models[turn % len(models)](image[None])[0]
+        assert torch.allclose(answer, alone, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "bias",
+        "lora(rank=2)",
+        "vpt(length=2, depth=shallow)",
+        "vpt(length=2) + bias",
+        "vpt(length=2, output=image_mean)",
+    ],
+)
+def test_what_does_more_than_give_keys_does_not_mix(spec: str) -> None:
+    (model,) = tuned("vit", (spec,))
+    assert TaskAdapter.from_model(model) is None
+
+
+def test_a_segmentation_does_not_mix() -> None:
+    assert TaskAdapter.from_model(attach(backbone_of("vit"), "vpt(length=2)", 3, head="linear")) is None
