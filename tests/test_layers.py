@@ -89,6 +89,13 @@ def test_import_vpt_loads_no_torch():
 def test_public_names_exist():
     for name in vpt.__all__:
         assert getattr(vpt, name) is not None
-    assert dir(vpt) == sorted(vpt.__all__)
+    assert set(vpt.__all__) <= set(dir(vpt))
+    assert {"testing", "training"} <= set(dir(vpt))
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         vpt.nothing  # noqa: B018
+
+
+def test_documented_submodules_are_there_after_import_vpt_alone():
+    script = "import sys, vpt; assert 'torch' not in sys.modules; print(len(vpt.testing.CHECKS) > 10, vpt.training.fit)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("True <function fit")

@@ -50,10 +50,15 @@ _HOMES = (
     "vpt.training.callbacks", "vpt.training.job", "vpt.tuning",
 )  # fmt: skip
 
+# Documented submodules: `vpt.testing` works after `import vpt`.
+_SUBMODULES = ("analysis", "backbones", "data", "errors", "heads", "methods", "model", "tasks", "testing", "training")
+
 logging.getLogger("vpt").addHandler(logging.NullHandler())  # silent until the user configures logging
 
 
 def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"vpt.{name}")
     if name in __all__:
         for home in _HOMES:
             module = importlib.import_module(home)
@@ -63,4 +68,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*__all__, *_SUBMODULES})

@@ -71,6 +71,17 @@ CASES = [
     ("lora(rank=2) + ssf + norm", "eva02-unfused"),
     ("full", "eva02"),
 ]
+MULTI, MULTI_GRID = "multi_block(blocks=last2, features=cls+mean+std)", "multi_block(blocks=last2, features=mean)"
+HEADED = [
+    *((method, "vit", "setr_pup(channels=8)") for method in ("linear", DEEP, "lora(rank=2)")),
+    (DEEP, "swin", "fpn(channels=8)"),
+    ("bias", "convnext", "fpn(channels=8)"),
+    *((method, "vit", MULTI) for method in ("linear", "mlp", DEEP, SHALLOW, PAD, "lora(rank=2)", "full")),
+    ("sidetune(network=test_convnext)", "vit", MULTI),
+    (DEEP, "beit", MULTI),
+    *((method, "swin", MULTI_GRID) for method in (DEEP, SHALLOW)),
+    *((method, family, MULTI_GRID) for method in ("linear", "full", PAD) for family in MAPS),
+]
 COMPILED = [(DEEP, "dinov3"), (DEEP, "beit"), (SHALLOW, "vit"), (DEEP, "swin"), (SHALLOW, "swin"), (PAD, "resnet")]
 COMPILED += [("lora(rank=2) + ssf", "vit"), ("gated(length=3)", "vit"), ("sidetune(network=test_convnext)", "vit")]
 
@@ -79,6 +90,12 @@ COMPILED += [("lora(rank=2) + ssf", "vit"), ("gated(length=3)", "vit"), ("sidetu
 @pytest.mark.parametrize("check", [c for c in CHECKS if c is not check_compile], ids=lambda check: check.__name__)
 def test_contract(check: Check, method: str, family: str) -> None:
     check(method, backbone_of(family))
+
+
+@pytest.mark.parametrize(("method", "family", "head"), HEADED, ids=lambda value: value)
+@pytest.mark.parametrize("check", [c for c in CHECKS if c is not check_compile], ids=lambda check: check.__name__)
+def test_contract_with_another_head(check: Check, method: str, family: str, head: str) -> None:
+    check(method, backbone_of(family), head)
 
 
 @pytest.mark.parametrize(("method", "family"), COMPILED, ids=lambda value: value)

@@ -1,23 +1,29 @@
-"""A backbone: a pretrained timm model, how its images look, and a fingerprint of its weights."""
+"""A backbone: a pretrained timm model, its preprocessing, and a fingerprint of its weights."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import nn
 
+from vpt.backbones.transform import make_transform
 from vpt.data.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A pretrained model and what is known of it. The model is never changed by vpt.
+    """A pretrained model and its preprocessing. vpt never changes the model.
 
-    name: the timm name it was made by, or the class name of a model made by hand.
-    notes: remarks on loading, such as keys of a weights file that nothing used.
+    Attributes:
+        module: The timm model.
+        name: The timm name, or the class name of a model made by hand.
+        preprocessing: The preprocessing of its images.
+        notes: Remarks on loading, such as unused keys of a weights file.
     """
 
     module: nn.Module
@@ -26,9 +32,12 @@ class Backbone:
     notes: tuple[str, ...] = ()
 
     def fingerprint(self) -> str:
-        """SHA-256 over the names, shapes, types and bytes of all weights but the classifier's.
+        """Return the SHA-256 over the names, shapes, types and bytes of all weights but the classifier's.
 
-        A property of the weights as loaded: a backbone cast to another dtype, or with positions resized, differs.
+        A backbone cast to another dtype, or with resized positions, has another fingerprint.
+
+        Returns:
+            "sha256:" and 64 hexadecimal digits.
         """
         digest = hashlib.sha256()
         classifier = classifier_prefixes(self.module)
@@ -39,12 +48,32 @@ class Backbone:
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return f"sha256:{digest.hexdigest()}"
 
+    def transform(self, train: bool = False) -> Callable[[Image.Image], torch.Tensor]:
+        """Return the preprocessing as a torchvision v2 transform, for `ImageFolder` and `DataLoader`.
+
+        The tensors are those that vpt computes itself.
+
+        Args:
+            train: Flip half of the images horizontally, as `augment="flip"` does. Default: False.
+
+        Returns:
+            Pillow image of any mode and size -> normalized float32 (3, size, size).
+        """
+        return make_transform(self.preprocessing, train)  # type: ignore[no-any-return]
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Backbone:
         return self  # frozen, and the point of it is to be shared
 
 
 def classifier_prefixes(model: nn.Module) -> tuple[str, ...]:
-    """Where a timm model keeps its classifier, as prefixes of weight names: pretrained_cfg["classifier"]."""
+    """Return the prefixes of the weight names of a timm model's classifier, from its `pretrained_cfg`.
+
+    Args:
+        model: The timm model.
+
+    Returns:
+        The prefixes, such as ("head.",); empty where timm names none.
+    """
     config = getattr(model, "pretrained_cfg", None) or {}
     names = config.get("classifier") or ()
     return tuple(f"{name}." for name in ((names,) if isinstance(names, str) else names))
