@@ -75,12 +75,13 @@ MULTI, MULTI_GRID = "multi_block(blocks=last2, features=cls+mean+std)", "multi_b
 HEADED = [
     *((method, "vit", "setr_pup(channels=8)") for method in ("linear", DEEP, "lora(rank=2)")),
     (DEEP, "swin", "fpn(channels=8)"),
-    ("bias", "convnext", "fpn(channels=8)"),
+    ("bias", "resnet", "fpn(channels=8)"),
     *((method, "vit", MULTI) for method in ("linear", "mlp", DEEP, SHALLOW, PAD, "lora(rank=2)", "full")),
     ("sidetune(network=test_convnext)", "vit", MULTI),
     (DEEP, "beit", MULTI),
     *((method, "swin", MULTI_GRID) for method in (DEEP, SHALLOW)),
-    *((method, family, MULTI_GRID) for method in ("linear", "full", PAD) for family in MAPS),
+    *((method, family, MULTI_GRID) for method in ("linear", PAD) for family in MAPS),
+    ("full", "resnet", MULTI_GRID),  # ConvNeXt has a norm in its classifier, which these heads do not read
 ]
 COMPILED = [(DEEP, "dinov3"), (DEEP, "beit"), (SHALLOW, "vit"), (DEEP, "swin"), (SHALLOW, "swin"), (PAD, "resnet")]
 COMPILED += [("lora(rank=2) + ssf", "vit"), ("gated(length=3)", "vit"), ("sidetune(network=test_convnext)", "vit")]

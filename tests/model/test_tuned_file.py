@@ -124,6 +124,8 @@ def test_statistics_and_counters_of_batch_norm_are_kept(tmp_path):
 def test_wrapped_models_are_saved(model, path, tmp_path):
     compiled = torch.compile(model, backend="eager")
     assert load_file(save(compiled, tmp_path / "c.safetensors")).keys() == load_file(path).keys()
+    inside = torch.nn.ModuleDict({"model": torch.compile(model, backend="eager"), "metric": torch.nn.Identity()})
+    assert load_file(save(inside, tmp_path / "i.safetensors")).keys() == load_file(path).keys()
     with pytest.raises(vpt.VptError, match="one tuned model can be saved, and Linear contains 0"):
         save(torch.nn.Linear(2, 2), tmp_path / "t.safetensors")
 
