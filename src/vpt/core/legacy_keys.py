@@ -83,7 +83,7 @@ def upgrade(kind: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
     for old, value in sorted(mapping.items(), key=lambda item: item[0] in keys):
         key = keys.get(old, old)
         renamed[key] = value if key in _CHOSEN_BY_USERS else _upgrade_value(kind, key, value)
-    if "iterations" in renamed and "probe_epochs" in renamed:
+    if {"iterations", *_OTHER_TASK} <= renamed.keys():  # as vpt wrote them; a user's key is left to be refused
         for key in _OTHER_TASK:
             del renamed[key]
     return {key: renamed[key] for key in (keys.get(old, old) for old in mapping) if key in renamed}
