@@ -31,7 +31,8 @@ from measure import format_quartiles, quartiles, time_paired
 from report import write_section
 from vpt import TunedModel, attach, load_backbone
 from vpt.core import environment
-from vpt.training import Examples, TrainingConfig, train, train_head_grid
+from vpt.tasks.classification import ClassificationConfig, train
+from vpt.training import Examples, TrainingConfig, train_head_grid
 
 RATES = (50.0, 25.0, 10.0, 5.0, 2.5, 1.0, 0.5, 0.25, 0.1, 0.05)  # paper, appendix A
 DECAYS = (0.01, 0.001, 0.0001, 0.0)
@@ -47,7 +48,7 @@ ROWS = (
 
 
 def train_one_by_one(
-    model: TunedModel, data: Examples, val: Examples, configs: list[TrainingConfig], cache: Path
+    model: TunedModel, data: Examples, val: Examples, configs: list[ClassificationConfig], cache: Path
 ) -> None:
     for config in configs:
         model.head.load_state_dict(model.new_head().state_dict())
@@ -64,9 +65,10 @@ def measure_row(
     data, val = (
         Examples(rng.integers(0, 256, (n, 3, 16, 16), np.uint8), rng.integers(0, classes, n)) for n in (800, 200)
     )
-    base = TrainingConfig(optimizer="sgd", epochs=options.epochs, warmup_epochs=options.epochs / 10, batch_size=batch)
+    training = TrainingConfig(optimizer="sgd", batch_size=batch)
+    base = ClassificationConfig(training, epochs=options.epochs, warmup_epochs=options.epochs / 10)
     configs = [
-        TrainingConfig(**{**base.to_dict(), "learning_rate": rate / 100, "weight_decay": decay, "seed": seed})
+        base.replace(learning_rate=rate / 100, weight_decay=decay, seed=seed)
         for seed, rate, decay in product(SEEDS, RATES, DECAYS)
     ]
     sample = random.Random(0).sample(configs, options.points)
