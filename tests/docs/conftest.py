@@ -35,7 +35,7 @@ def tuned(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         shutil.copytree(sample / "photos", "photos")
-        main(["tune", "photos/", "--out", "photos.safetensors", "--epochs", "12", "--batch-size", "16"])
+        main(["tune", "photos/", "--out", "photos.safetensors", "--epochs", "6", "--batch-size", "16"])
     return folder
 
 
