@@ -6,7 +6,6 @@ import pytest
 
 from helpers.published import PAPER, load, trained, vit
 from vpt import load_backbone
-from vpt.backbones import meta_backbone
 from vpt.errors import BackboneError
 
 
@@ -28,6 +27,6 @@ def test_weights_for_what_is_loaded_already(tmp_path):
 )
 def test_names_that_bring_the_right_preprocessing(name, imagenet):
     """A file knows nothing of preprocessing: these are the names to load the paper's files under."""
-    image = meta_backbone(name).preprocessing
+    image = load_backbone(name, device="meta").preprocessing
     assert image.size == 224
     assert image.mean == ((0.485, 0.456, 0.406) if imagenet else (0.5, 0.5, 0.5))

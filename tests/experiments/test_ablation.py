@@ -18,7 +18,7 @@ from torch import nn
 import vpt.experiments.worker
 import vpt.tuning
 from vpt.attention.detection import detect_layout, structural_copy
-from vpt.backbones import load_backbone, meta_backbone
+from vpt.backbones import load_backbone
 from vpt.backbones.layout import BackboneLayout
 from vpt.cli.ablate import command
 from vpt.data.images import decode
@@ -67,7 +67,7 @@ def run(name: str, images: Path, folder: Path, **options: Any) -> Ablation:
 
 @cache
 def bare(image_size: int | None) -> tuple[nn.Module, BackboneLayout]:
-    backbone = meta_backbone("vit_nano_patch12_48", image_size)
+    backbone = load_backbone("vit_nano_patch12_48", image_size=image_size, device="meta")
     trunk = structural_copy(backbone.module)
     return trunk, detect_layout(trunk, backbone.preprocessing)
 

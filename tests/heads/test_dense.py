@@ -12,7 +12,7 @@ from torch import nn
 from helpers.families import SIZE, backbone_of, images, model_of
 from vpt import SpecError, TunedModel, UnsupportedError, attach, inspect, load, save
 from vpt.attention.detection import structural_copy
-from vpt.backbones import meta_backbone
+from vpt.backbones import load_backbone
 from vpt.tasks.classification.prediction import predict
 
 SMALL = "setr_pup(channels=8)"
@@ -200,13 +200,13 @@ def test_wrong_heads(head):
 )
 def test_the_papers_counts(method, paper):
     """ViT-L/16, ADE20K's 150 classes, SETR-PUP with its three auxiliary heads, 512 px (paper, segmentation table)."""
-    large = meta_backbone("vit_large_patch16_224", image_size=512)
+    large = load_backbone("vit_large_patch16_224", image_size=512, device="meta")
     counts = attach(large, method, 150, head="setr_pup(auxiliary=3)").counts()
     assert abs(counts.trainable - paper) / paper < 0.02
 
 
 def test_the_head_part_by_part():
-    large = meta_backbone("vit_large_patch16_224", image_size=512)
+    large = load_backbone("vit_large_patch16_224", image_size=512, device="meta")
     model = attach(large, "vpt(length=10)", 150, head="setr_pup(auxiliary=3)")
     first, other, scores = 9 * 1024 * 256, 9 * 256 * 256, 256 * 150 + 150
     main = 2 * 1024 + first + 3 * other + 4 * 2 * 256 + scores

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from vpt import Backbone, TunedModel, attach
-from vpt.backbones import meta_backbone
+from vpt.backbones import load_backbone
 
 
 @pytest.fixture(scope="module")
 def vit_b() -> Backbone:
-    return meta_backbone("vit_base_patch16_224")
+    return load_backbone("vit_base_patch16_224", device="meta")
 
 
 def prompts(model: TunedModel) -> int:
@@ -63,7 +63,7 @@ def test_biases_and_adapters(vit_b, method, expected):
 
 
 def test_swin_b():
-    swin_b = meta_backbone("swin_base_patch4_window7_224")
+    swin_b = load_backbone("swin_base_patch4_window7_224", device="meta")
     head = 10 * 1024 + 10
     assert sum(weight.numel() for weight in swin_b.module.parameters()) == 86_743_224
     tables, plain = (
@@ -77,7 +77,7 @@ def test_swin_b():
 
 @pytest.mark.parametrize("name", ["convnext_base", "resnet50"])
 def test_pixels_around_the_image(name):
-    network = meta_backbone(name)
+    network = load_backbone(name, device="meta")
     linear = attach(network, "linear", 10).counts().trainable
     counts = [
         attach(network, f"vpt(length={p}, location=pad, depth=shallow)", 10).counts().trainable for p in (1, 5, 11)

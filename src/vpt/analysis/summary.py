@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from vpt.attention.class_token_block import ClassTokenBlock
-from vpt.backbones import meta_backbone
+from vpt.backbones import load_backbone
 from vpt.model.tuned_model import TunedModel, attach
 
 
@@ -71,7 +71,7 @@ def summarize(
     Returns:
         The summary.
     """
-    meta = meta_backbone(backbone, image_size)
+    meta = load_backbone(backbone, image_size=image_size, device="meta")
     model = attach(meta, method, classes, head=head)
     counts = model.counts()
     return MethodSummary(

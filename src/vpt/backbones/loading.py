@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+from contextlib import nullcontext
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -31,18 +32,30 @@ def load_backbone(
     image_size: int | None = None,
     pretrained: bool = True,
     dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
 ) -> Backbone:
-    """A backbone ready to be tuned.
+    """Return a backbone, ready to be tuned.
 
-    name: a timm name (`vit_base_patch16_224.augreg_in21k`, `hf-hub:...`), the embedded default, or a timm model.
-    weights: a local .safetensors, .pth or .npz file instead of timm's download; a model at hand is filled with it.
-    image_size: side in pixels if it is not the model's own; positions are resized. A model at hand keeps its own.
-    pretrained: False leaves the weights random (for tests and for counting).
-    dtype: of the frozen weights; torch.bfloat16 halves their memory, for ViT-H/14 and larger. What is
-        new (prompts, adapters, LoRA, SSF, heads) stays in fp32, what trains of the backbone itself would be rounded
-        at every step; images are rounded to it. The fingerprint is another. A model at hand keeps its own.
-    Raises BackboneError for an unknown name, with the nearest one, for weights that do not fit or load, for a size
-    below a patch, and for another size of a model at hand.
+    Args:
+        name: A timm name (`vit_base_patch16_224.augreg_in21k`, `hf-hub:...`), the embedded default, a timm model, or a
+            `Backbone`.
+        weights: Local .safetensors, .pth or .npz file that replaces timm's download. A given model is filled with it.
+        image_size: Side of the input in pixels; position embeddings are resized. Default: the model's own. A given
+            model keeps its own.
+        pretrained: False leaves the weights random, for tests. Default: True.
+        dtype: Type of the frozen weights. torch.bfloat16 halves their memory, for ViT-H/14 and larger. Prompts,
+            adapters, LoRA, SSF and heads stay in fp32; backbone weights that train are rounded at every step. The
+            fingerprint differs from that of fp32. A given model keeps its own. Default: torch.float32.
+        device: Device of the weights, such as "cuda". "meta" loads no weights and takes no memory: enough to count
+            parameters and to see where a method is injected. A given model stays where it is. Default: "cpu".
+
+    Returns:
+        The backbone, in eval mode.
+
+    Raises:
+        SpecError: `image_size` is below 1.
+        BackboneError: The name is unknown, the weights cannot be loaded or do not fit, or the image size is below one
+            patch or differs from that of a given model, or the device "meta" comes with weights.
     """
     if image_size is not None and image_size < 1:
         raise SpecError(f"image_size is {image_size}; it must be at least 1 px")
@@ -55,12 +68,16 @@ def load_backbone(
         return _require_image_size(Backbone(name, _name_of(name), _read_preprocessing(name), notes), image_size)
     if not isinstance(name, str):
         raise BackboneError(f"the backbone is {name!r}; give a timm name, a timm model, or what load_backbone made")
-    if name == embedded.NAME:
-        model: nn.Module = embedded.create_model(image_size)
-        if pretrained and weights is None:
-            weights = embedded.WEIGHTS
-    else:
-        model = create_model(name, image_size, pretrained and weights is None)
+    is_meta = torch.device(device).type == "meta"
+    if is_meta and weights is not None:
+        raise BackboneError(f"the device meta holds no weights, and {weights} is given; leave out one of the two")
+    pretrained = pretrained and weights is None and not is_meta
+    with torch.device("meta") if is_meta else nullcontext():
+        if name == embedded.NAME:
+            model: nn.Module = embedded.create_model(image_size)
+            weights = embedded.WEIGHTS if pretrained else weights
+        else:
+            model = create_model(name, image_size, pretrained)
     patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
     if image_size is not None and isinstance(patch, tuple) and image_size < max(patch):
         raise BackboneError(f"image_size is {image_size}, less than one patch of {name}, which has {max(patch)} px")
@@ -68,13 +85,7 @@ def load_backbone(
     preprocessing = _read_preprocessing(model)
     if image_size is not None:
         preprocessing = replace(preprocessing, size=image_size)
-    return Backbone(model.eval().to(dtype), name, preprocessing, notes)
-
-
-def meta_backbone(name: str, image_size: int | None = None) -> Backbone:
-    """A backbone without weights (meta device), to count and to see where a method hangs: no download, no memory."""
-    with torch.device("meta"):
-        return load_backbone(name, image_size=image_size, pretrained=False)
+    return Backbone(model.eval().to(device, dtype), name, preprocessing, notes)
 
 
 def list_backbones(pattern: str = "*") -> list[str]:

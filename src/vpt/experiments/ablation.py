@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vpt.backbones import DEFAULT, meta_backbone
+from vpt.backbones import DEFAULT, load_backbone
 from vpt.backbones.layout import read_layout
 from vpt.core.io import write_atomic
 from vpt.data.loading import load_dataset
@@ -121,7 +121,7 @@ def _given(options: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _make_context(data: str, base: Method, backbones: tuple[str, ...], job_options: Mapping[str, Any]) -> SeriesContext:
-    structure = meta_backbone(backbones[0], job_options.get("image_size"))
+    structure = load_backbone(backbones[0], image_size=job_options.get("image_size"), device="meta")
     layout = read_layout(structure.module, structure.preprocessing)
     split_options = {name: job_options[name] for name in ("val_fraction", "test_fraction") if name in job_options}
     return SeriesContext(

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from vpt.backbones import DEFAULT, load_backbone, meta_backbone
+from vpt.backbones import DEFAULT, load_backbone
 from vpt.backbones.backbone import Backbone
 from vpt.core.text import did_you_mean
 from vpt.errors import BackboneError, SpecError, UnsupportedError

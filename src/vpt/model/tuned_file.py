@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from vpt._version import __version__
-from vpt.backbones import Backbone, load_backbone, meta_backbone
+from vpt.backbones import Backbone, load_backbone
 from vpt.core.environment import versions
 from vpt.core.io import write_atomic
 from vpt.core.legacy_keys import upgrade
@@ -190,7 +190,7 @@ def backbone_for(path: Path, header: Header, *, name: str | None = None, weights
             "place, give it as the backbone yourself"
         )
     size = header.preprocessing.size
-    own = meta_backbone(name or header.backbone).preprocessing.size
+    own = load_backbone(name or header.backbone, device="meta").preprocessing.size
     return load_backbone(name or header.backbone, weights=weights, image_size=None if own == size else size)
 
 
