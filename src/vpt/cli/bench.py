@@ -43,8 +43,8 @@ def plan(plan: str, data: Path | None, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from vpt.cli.units import format_bytes, format_duration
     from vpt.core.text import pluralize
+    from vpt.core.units import format_bytes, format_duration
     from vpt.experiments.cost_estimate import estimate_cost
     from vpt.experiments.plan_file import find_plan_file, load_experiment
 

@@ -9,7 +9,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from vpt.cli.units import format_duration
+from vpt.core.units import format_duration
 
 PLAIN_INTERVAL = 30.0  # seconds
 

@@ -31,7 +31,7 @@ def command(task: str | None, seeds: int | None, out: Path, overwrite: bool, as_
 
     from vpt.cli.console_table import to_console
     from vpt.cli.series_progress import SeriesProgress
-    from vpt.cli.units import format_duration
+    from vpt.core.units import format_duration
     from vpt.experiments.demo import run_demo
     from vpt.plots import figures
 
@@ -79,7 +79,7 @@ def _demo_table(results: ExperimentResults) -> Table:
 
 
 def _row(cell: Cell) -> tuple[str, ...]:
-    from vpt.cli.units import format_bytes, format_duration
+    from vpt.core.units import format_bytes, format_duration
     from vpt.experiments.table import format_mean_std
 
     record = cell.final_records[0]

@@ -39,11 +39,11 @@ def command(
     vpt embed photos.safetensors photos/ --split train --out photos.svg
     """
     from vpt.analysis.embeddings import draw, embed, write_table
-    from vpt.cli.progress import ConsoleCallback
     from vpt.cli.tuned_files import load_tuned_model
     from vpt.data.loading import load_dataset
     from vpt.model.tuned_file import inspect
     from vpt.plots import figures
+    from vpt.training.progress import ConsoleCallback
 
     out = out or Path(f"{file.stem}-{split}.png")
     figures.check_plot_path(out)

@@ -54,10 +54,10 @@ def command(
     \b
     vpt eval photos.safetensors photos/
     """
-    from vpt.cli.progress import ConsoleCallback
     from vpt.cli.tuned_files import load_tuned_model
     from vpt.model.tuned_file import inspect
     from vpt.tasks.registry import task_of_file
+    from vpt.training.progress import ConsoleCallback
 
     header = inspect(file)
     task = task_of_file(header)

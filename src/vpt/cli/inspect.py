@@ -17,7 +17,7 @@ def command(file: Path, as_json: bool) -> None:
     \b
     vpt inspect photos.safetensors
     """
-    from vpt.cli.units import format_bytes
+    from vpt.core.units import format_bytes
     from vpt.model.tuned_file import inspect
 
     header = inspect(file)

@@ -41,11 +41,11 @@ def command(
     vpt predict photos.safetensors new.jpg
     vpt predict photos.safetensors inbox/ --json > predictions.jsonl
     """
-    from vpt.cli.progress import ConsoleCallback
     from vpt.cli.tuned_files import load_tuned_model
     from vpt.model.tuned_file import inspect
     from vpt.tasks.classification.prediction import find_images
     from vpt.tasks.registry import task_of_file
+    from vpt.training.progress import ConsoleCallback
 
     image_paths = find_images(images)
     task = task_of_file(inspect(file))

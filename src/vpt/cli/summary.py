@@ -22,7 +22,7 @@ def command(backbone: str, method: str, classes: int, image_size: int | None, he
     vpt summary vit_large_patch16_384 "vpt + bias" --classes 150 --head setr_pup --image-size 512
     """
     from vpt.analysis.summary import summarize
-    from vpt.cli.units import format_bytes
+    from vpt.core.units import format_bytes
 
     summary = summarize(backbone, method, classes, image_size, head)
     if as_json:

@@ -117,10 +117,10 @@ def command(
     """
     from vpt.backbones import DEFAULT
     from vpt.cli.option_groups import TaskOption
-    from vpt.cli.progress import ConsoleCallback
     from vpt.tasks.registry import find_task
     from vpt.training import distributed
     from vpt.training.loggers import log_job
+    from vpt.training.progress import ConsoleCallback
     from vpt.tuning import make_job, run_job
 
     task = find_task(task, data).name
@@ -152,7 +152,7 @@ def _print_summary(result: RunResult) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from vpt.cli.units import format_bytes, format_duration
+    from vpt.core.units import format_bytes, format_duration
     from vpt.tasks.registry import TASKS
     from vpt.training.run_directory import describe_outputs
 
