@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from vpt.core import environment
+from vpt.data.dataset import Dataset
 from vpt.errors import SpecError, TrainingError
 from vpt.methods.registry import parse_method
 from vpt.model.tuned_model import TunedModel
@@ -39,59 +40,35 @@ class LoggingCallback(Callback):
         logging.getLogger("vpt").debug("epoch %d: loss %.4f", record.epoch, record.train_loss)
 
 
-def tune(
-    data: str | Path,
+def make_job(
+    data: str | Path | Dataset,
     out: str | Path | None = None,
     *,
     task: str = "auto",
     method: str = "vpt",
-    callback: Callback | None = None,
-    overwrite: bool = False,
-    device: str = "auto",
     **options: Any,
-) -> RunResult:
-    """Adapt a frozen backbone to data and write one small file.
-
-    The same call again resumes an interrupted run, and reads a finished one. Errors: SpecError for an option that is
-    unknown or out of range, or a run directory of a job with other settings; DataError for images that cannot be used,
-    naming all of them; TrainingError for a loss that diverges.
-
-    Args:
-        data: A folder of class folders, list files, or images and masks, or the name of a built-in task.
-        out: The tuned file. Default: the name of the data with the suffix ".safetensors".
-        task: "classification", "segmentation", or "auto" for segmentation of folders with masks. Default: "auto".
-        method: Text of a method, such as "vpt(length=10)". Default: "vpt".
-        callback: Receiver of progress. Default: none, so nothing is printed.
-        overwrite: True deletes what an earlier run left. Default: False.
-        device: "auto", "cpu", "cuda" or "mps". Default: "auto".
-        **options: Options of `vpt.training.TrainingConfig`, of `vpt.training.job.Job` and of the task, such as
-            epochs=30, backbone="vit_base_patch16_224" or head="fpn". None leaves the default.
-
-    Returns:
-        The result, with metrics and paths.
-    """
-    job = make_job(data, out, task=task, method=method, **options)
-    return run_job(job, callback, overwrite=overwrite, device=device)
-
-
-def make_job(
-    data: str | Path, out: str | Path | None = None, *, task: str = "auto", method: str = "vpt", **options: Any
 ) -> Job:
     """Return the job of options by name.
 
     Args:
-        data: A folder, or the name of a built-in task.
-        out: The tuned file. Default: the name of the data with the suffix ".safetensors".
+        data: A folder, the name of a built-in task, or a dataset in memory.
+        out: The tuned file. Default: the name of the folder or task with the suffix ".safetensors".
         task: "classification", "segmentation" or "auto". Default: "auto".
         method: Text of a method. Default: "vpt".
-        **options: As in `tune`.
+        **options: Options of `vpt.training.TrainingConfig`, of `vpt.training.job.Job` and of the task. None leaves the
+            default.
 
     Returns:
         The job.
 
     Raises:
-        SpecError: An option is unknown, out of range, or one of another task.
+        SpecError: An option is unknown, out of range, or one of another task; or a dataset in memory comes without
+            `out`.
     """
+    if out is None and isinstance(data, Dataset):
+        raise SpecError(
+            "the data are in memory, so the tuned file has no name; give one, such as out='pets.safetensors'"
+        )
     found, given = find_task(task, str(data)), {name: value for name, value in options.items() if value is not None}
     own, names = _option_names(found), {option.name for option in fields(Job)}
     for other in TASKS.values():
@@ -103,7 +80,7 @@ def make_job(
         parse_method(method), **{name: value for name, value in given.items() if name in config_names}
     )
     rest = {name: value for name, value in given.items() if name not in config_names}
-    return Job.create(data, out or f"{Path(data).name or 'tuned'}.safetensors", config, method=method, **rest)
+    return Job.create(data, out or f"{Path(str(data)).name or 'tuned'}.safetensors", config, method=method, **rest)
 
 
 def run_job(

@@ -20,6 +20,7 @@ from vpt.attention.detection import FeatureExtractor, structural_copy
 from vpt.attention.kv_attention import KVAttention
 from vpt.backbones.layout import BackboneLayout
 from vpt.data.dataset import Split
+from vpt.data.image_inputs import ImageInput
 from vpt.data.images import decode
 from vpt.errors import SpecError, UnsupportedError
 from vpt.model.readout import MultiBlock
@@ -92,7 +93,7 @@ class BlockAttention:
 
 
 @torch.no_grad()
-def explain(model: TunedModel, image: Path, block: int | None = None) -> Explanation:
+def explain(model: TunedModel, image: ImageInput, block: int | None = None) -> Explanation:
     """Compare the attention of a tuned model with that of its frozen backbone.
 
     In the last block, attention of patches and prompts is computed for the maps even if the head reads the class token
@@ -100,7 +101,7 @@ def explain(model: TunedModel, image: Path, block: int | None = None) -> Explana
 
     Args:
         model: The tuned model.
-        image: An image file.
+        image: An image in any form that `vpt.data.image_inputs.as_images` takes.
         block: Number of the block, from 1. Default: the last.
 
     Returns:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vpt.data.image_inputs import require_uint8
+from vpt.data.image_inputs import ImageInput, require_uint8
 from vpt.errors import DataError
 
 
@@ -17,7 +17,7 @@ class Split:
     """One split of a dataset. `images[i]` has class `labels[i]` and is called `names[i]` in messages.
 
     Args:
-        images: Paths of image files, or a uint8 RGB array (n, height, width, 3). Default: no images.
+        images: Images in any form that `as_images` takes, or a uint8 RGB array (n, height, width, 3). Default: no images.
         labels: Integer array (n,) of indices into `Dataset.classes`, stored as int64.
         names: One text per image. Default: the paths, or "image 0" and so on. A seeded split depends on the names, not
             on the order of the images.
@@ -26,7 +26,7 @@ class Split:
         DataError: The lengths, shapes or types do not match.
     """
 
-    images: tuple[Path, ...] | NDArray[np.uint8] = ()
+    images: tuple[ImageInput, ...] | NDArray[np.uint8] = ()
     labels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     names: tuple[str, ...] = ()
 
@@ -39,9 +39,10 @@ class Split:
         if isinstance(self.images, np.ndarray):
             require_uint8(self.images, "NHWC")
         if not self.names:
-            has_paths = not isinstance(self.images, np.ndarray)
-            names = (str(image) if has_paths else f"image {i}" for i, image in enumerate(self.images))
-            object.__setattr__(self, "names", tuple(names))
+            names = tuple(
+                str(image) if isinstance(image, str | Path) else f"image {i}" for i, image in enumerate(self.images)
+            )
+            object.__setattr__(self, "names", names)
         lengths = (len(self.images), len(self.names))
         if self.labels.ndim != 1 or lengths != (len(self.labels),) * 2:
             raise DataError(
@@ -53,6 +54,13 @@ class Split:
         """Return the number of images."""
         return len(self.labels)
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Those of the images that are files."""
+        if isinstance(self.images, np.ndarray):
+            return ()
+        return tuple(image for image in self.images if isinstance(image, Path))
+
     def select(self, indices: NDArray[np.int64]) -> Split:
         """Return the images at some indices.
 
@@ -63,7 +71,7 @@ class Split:
             A split with these images, in this order.
         """
         if isinstance(self.images, np.ndarray):
-            images: tuple[Path, ...] | NDArray[np.uint8] = self.images[indices]
+            images: tuple[ImageInput, ...] | NDArray[np.uint8] = self.images[indices]
         else:
             images = tuple(self.images[i] for i in indices)
         return Split(images, self.labels[indices], tuple(self.names[i] for i in indices))
@@ -87,7 +95,7 @@ class Split:
         if isinstance(first, tuple) and isinstance(second, tuple):
             return Split(first + second, labels, names)
         if not isinstance(first, np.ndarray) or not isinstance(second, np.ndarray):
-            raise DataError("one split holds paths and the other an array; give both in the same form")
+            raise DataError("one split holds single images, the other an array; give both in the same form")
         if first.shape[1:] != second.shape[1:]:
             raise DataError(
                 f"images of shapes {first.shape[1:]} and {second.shape[1:]} cannot be combined; give one size"
@@ -119,6 +127,7 @@ class Dataset:
         source: Description of the origin of the images and of the split.
         notes: Messages for the user that require no action, one sentence each.
         ignored: Files and folders in the source that are not used.
+        digest: SHA-256 of all images and labels of data in memory, else "".
 
     Raises:
         DataError: A label has no class.
@@ -132,6 +141,11 @@ class Dataset:
     source: str = ""
     notes: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    digest: str = ""
+
+    def __str__(self) -> str:
+        """Return the name, with the digest of data in memory."""
+        return f"{self.name} (sha256 {self.digest[:16]})" if self.digest else self.name
 
     def __post_init__(self) -> None:
         """Check the labels."""

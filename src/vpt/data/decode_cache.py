@@ -54,9 +54,9 @@ def decode_cached(
     Raises:
         StorageError: The cache cannot be written.
     """
-    if cache_dir is None or not isinstance(split.images, tuple) or not len(split):
+    if cache_dir is None or not len(split) or len(split.paths) < len(split):
         return decode(split, preprocessing, skip_corrupt=skip_corrupt, progress=progress, spill_dir=spill_dir)
-    array_path = cache_dir / f"pixels-{_cache_key(split.images, preprocessing, skip_corrupt)}.npy"
+    array_path = cache_dir / f"pixels-{_cache_key(split.paths, preprocessing, skip_corrupt)}.npy"
     cached = _load_entry(array_path, split)
     if cached is not None:
         return cached

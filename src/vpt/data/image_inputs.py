@@ -44,7 +44,8 @@ def as_images(images: ImageInput | Sequence[ImageInput]) -> list[Image.Image]:
     converted, faults = [], []
     for index, image in enumerate(images):
         try:
-            converted.append(_as_image(image))
+            with capture_warnings():
+                converted.append(read_image(image)[0])
         except UnreadableImageError as error:
             label = str(image) if isinstance(image, str | Path) else f"image {index}"
             faults.append(f"{label}: {error}")
@@ -73,19 +74,31 @@ def require_uint8(pixels: NDArray[Any], layout: str) -> None:
         raise DataError(f"images are {pixels.dtype} {pixels.shape}{values}; give uint8 ({expected}) in 0..255")
 
 
-def _as_image(image: ImageInput) -> Image.Image:
+def read_image(image: ImageInput) -> tuple[Image.Image, list[str]]:
+    """Return one image of any form as an upright RGB image with 8 bits per channel.
+
+    Args:
+        image: A path, the bytes of an image file, a Pillow image, an array or a tensor, as in `as_images`.
+
+    Returns:
+        The image, and notes about irregularities of a file.
+
+    Raises:
+        UnreadableImageError: The image cannot be used.
+    """
     if isinstance(image, str | Path):
-        with capture_warnings():
-            return open_rgb(Path(image))[0]
+        return open_rgb(Path(image))
     if isinstance(image, bytes):
-        return read_rgb(image)
+        return read_rgb(image), []
     if isinstance(image, Image.Image):
-        return to_rgb(image.copy())
+        if min(image.size) < MIN_IMAGE_SIDE:
+            raise UnreadableImageError(f"only {image.width} x {image.height} px; each side needs {MIN_IMAGE_SIDE}")
+        return to_rgb(image.copy()), []
     if isinstance(image, Tensor):
         tensor = image.detach().cpu()
         image = (tensor.float() if tensor.is_floating_point() else tensor).numpy()  # NumPy has no bfloat16
     if isinstance(image, np.ndarray):
-        return to_rgb(Image.fromarray(_to_uint8(_channels_last(image))))
+        return to_rgb(Image.fromarray(_to_uint8(_channels_last(image)))), []
     raise UnreadableImageError(
         f"a value of type {type(image).__name__}; give a path, bytes, a Pillow image, an array or a tensor"
     )

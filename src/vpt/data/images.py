@@ -21,7 +21,8 @@ from PIL import Image
 from vpt.core.io import describe_write_error
 from vpt.core.text import bullets, comma_list, pluralize
 from vpt.data.dataset import Split
-from vpt.data.image_files import MIN_IMAGE_SIDE, UnreadableImageError, capture_warnings, open_rgb
+from vpt.data.image_files import UnreadableImageError, capture_warnings
+from vpt.data.image_inputs import read_image
 from vpt.data.preprocessing import Preprocessing
 from vpt.errors import DataError, StorageError
 
@@ -141,12 +142,9 @@ def _decode_into(
 
     def decode_one(i: int) -> None:
         try:
-            if isinstance(split.images, tuple):
-                image, messages = open_rgb(split.images[i])
-                if messages:
-                    image_notes[i] = messages
-            else:
-                image = _from_array(split.images[i])
+            image, messages = read_image(split.images[i])
+            if messages:
+                image_notes[i] = messages
             images[i] = preprocessing.resize_image(image)
         except UnreadableImageError as error:
             faults[i] = str(error)
@@ -163,13 +161,6 @@ def _decode_into(
         finally:
             pool.shutdown(cancel_futures=True)  # after an interrupt, do not process the queue
     return dict(sorted(faults.items())), dict(sorted(image_notes.items()))
-
-
-def _from_array(pixels: NDArray[np.uint8]) -> Image.Image:
-    height, width = pixels.shape[:2]
-    if min(height, width) < MIN_IMAGE_SIDE:
-        raise UnreadableImageError(f"only {width} x {height} px; each side needs {MIN_IMAGE_SIDE}")
-    return Image.fromarray(pixels)
 
 
 def _notes(split: Split, image_notes: dict[int, list[str]], num_empty_classes: int) -> tuple[str, ...]:

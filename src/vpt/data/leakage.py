@@ -28,8 +28,8 @@ def leakage_notes(dataset: Dataset) -> tuple[str, ...]:
     files = [
         (split_name, name, path)
         for split_name, split in dataset.splits.items()
-        if isinstance(split.images, tuple)
         for name, path in zip(split.names, split.images, strict=True)
+        if isinstance(path, Path)
     ]
     same_size: defaultdict[int, list[_File]] = defaultdict(list)
     for file in files:

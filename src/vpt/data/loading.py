@@ -25,7 +25,7 @@ _READERS: tuple[tuple[Callable[[Path], bool], Callable[[Path], Dataset]], ...] =
 
 
 def load_dataset(
-    source: str | Path,
+    source: str | Path | Dataset,
     *,
     seed: int = 0,
     val_fraction: float = 0.2,
@@ -38,7 +38,7 @@ def load_dataset(
     to train on.
 
     Args:
-        source: A folder, or the name of a built-in task.
+        source: A folder, the name of a built-in task, or a dataset in memory.
         seed: Seed of the images of a built-in task, and of missing splits. Default: 0.
         val_fraction: Fraction of each class to move from train to val if there is no val; 0 for none. Default: 0.2.
         test_fraction: Fraction of each class to move from train to test if there is no test; 0 for none. Default: 0.2.
@@ -50,13 +50,15 @@ def load_dataset(
     Raises:
         DataError: The source does not exist, is not completely prepared, or cannot be used.
     """
-    root = Path(source)
+    root = Path(str(source))
     if not str(source).strip():  # Path("") is the current folder
         raise DataError(
             f"the data source is {str(source)!r}; {LAYOUT_HELP}, or name a built-in task; `.` is the current folder"
         )
     try:
-        if root.is_dir():
+        if isinstance(source, Dataset):
+            dataset = source
+        elif root.is_dir():
             reader_for_layout = next(reader for matches, reader in _READERS if matches(root))
             manifest = read_manifest(root)
             dataset = reader_for_layout(root)

@@ -44,8 +44,7 @@ def check_folder(folder: Path, task: BenchmarkTask | None = None, progress: Prog
     total = sum(map(len, dataset.splits.values()))
     done = 0
     for split in dataset.splits.values():
-        assert isinstance(split.images, tuple)
-        for name, path in zip(split.names, split.images, strict=True):
+        for name, path in zip(split.names, split.paths, strict=True):
             fault = _header_error(path)
             if fault:
                 faults.append(f"{name}: {fault}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import numpy as np
+
 from vpt.core.text import did_you_mean
 from vpt.data import synthetic
 from vpt.data.dataset import Split
@@ -72,7 +74,7 @@ def _digest(split: Split) -> str:
     digest = hashlib.sha256()
     for i, (name, label) in enumerate(zip(split.names, split.labels, strict=True)):
         image = split.images[i]
-        content = _file_size(image) if isinstance(image, Path) else hashlib.sha256(image.tobytes()).hexdigest()
+        content = _file_size(image) if isinstance(image, Path) else hashlib.sha256(np.asarray(image).tobytes()).hexdigest()
         digest.update(f"{name}\0{label}\0{content}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:20]
 

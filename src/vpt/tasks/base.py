@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vpt.backbones import Backbone
+from vpt.data.dataset import Dataset
+from vpt.data.image_inputs import ImageInput
 from vpt.model.tuned_model import TunedModel
 from vpt.training import Callback, Objective, TaskConfig
 from vpt.training.job import Job
+
+_MAX_DESCRIBED = 4  # classes of a mask in one line
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ class Evaluation:
     images: int
     metrics: dict[str, float]
     per_class: dict[str, float | None]
-    confusion: Any
+    confusion: NDArray[np.int64]
     loss: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -69,14 +75,48 @@ class Evaluation:
         return {**counts, **self.metrics, **loss, "per_class": self.per_class}
 
 
-class TaskPrediction(Protocol):
-    """The prediction for one image."""
+@dataclass(frozen=True)
+class Prediction:
+    """The prediction for one image: its classes or, in segmentation, the classes of its pixels.
+
+    Attributes:
+        image: Path of the image, or "image 0" and so on for images in memory.
+        top: Pairs of a class and its probability, most likely first; in segmentation, pairs of a class and its fraction
+            of the pixels, largest first, without absent classes.
+        mask: Class of each pixel, uint16 (height, width), in segmentation; else None.
+        mask_file: File of the mask, if written.
+        overlay_file: File of the image under the colors of the mask, if written.
+    """
+
+    image: str
+    top: tuple[tuple[str, float], ...]
+    mask: NDArray[np.uint16] | None = field(default=None, compare=False, repr=False)
+    mask_file: str | None = None
+    overlay_file: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The most likely class; in segmentation, the one with most pixels."""
+        return self.top[0][0]
+
+    @property
+    def probability(self) -> float:
+        """The probability of `label`; in segmentation, its fraction of the pixels."""
+        return self.top[0][1]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the prediction as JSON values."""
+        """Return the prediction as JSON values, without the mask itself."""
+        if self.mask is None:
+            return {"image": self.image, "top": [{"class": name, "probability": value} for name, value in self.top]}
+        files = {"image": self.image, "mask": self.mask_file, "overlay": self.overlay_file}
+        return {**files, "classes": [{"class": name, "fraction": value} for name, value in self.top]}
 
     def describe(self) -> str:
         """Return the prediction as one line."""
+        shown = self.top if self.mask is None else self.top[:_MAX_DESCRIBED]
+        classes = ", ".join(f"{name} {100 * value:.1f} %" for name, value in shown)
+        files = ", ".join(file for file in (self.mask_file, self.overlay_file) if file is not None)
+        return f"{self.image}: {classes}" + (f"; {files}" if files else "")
 
 
 class Task(ABC):
@@ -158,7 +198,7 @@ class Task(ABC):
     def evaluate(
         self,
         model: TunedModel,
-        data: str,
+        data: str | Dataset,
         split: str,
         split_options: Mapping[str, Any],
         options: Mapping[str, Any],
@@ -168,7 +208,7 @@ class Task(ABC):
 
         Args:
             model: The model.
-            data: A folder, or the name of a built-in task.
+            data: A folder, the name of a built-in task, or a dataset in memory.
             split: Name of the split.
             split_options: Options of the split of data without splits of their own.
             options: Options of the task by name.
@@ -180,13 +220,13 @@ class Task(ABC):
 
     @abstractmethod
     def predict(
-        self, model: TunedModel, images: Sequence[Path], options: Mapping[str, Any], callback: Callback
-    ) -> Sequence[TaskPrediction]:
-        """Predict image files.
+        self, model: TunedModel, images: Sequence[ImageInput], options: Mapping[str, Any], callback: Callback
+    ) -> list[Prediction]:
+        """Predict images.
 
         Args:
             model: The model.
-            images: The image files.
+            images: The images.
             options: Options of the task by name.
             callback: Receiver of progress.
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from vpt.backbones import DEFAULT
 from vpt.core.text import did_you_mean
+from vpt.data.dataset import Dataset
 from vpt.errors import SpecError
 from vpt.methods.registry import parse_method
 from vpt.training.config import TaskConfig, TaskOptions
@@ -19,7 +20,7 @@ class Job:
     """Everything that decides the result of a run.
 
     Attributes:
-        data: A folder, or the name of a built-in task.
+        data: A folder, the name of a built-in task, or a dataset in memory.
         out: The tuned file.
         config: Training configuration of the task.
         options: Options for data and model that only this task has.
@@ -34,7 +35,7 @@ class Job:
         save_dtype: Data type of the tensors in the tuned file.
     """
 
-    data: str
+    data: str | Dataset
     out: Path
     config: TaskConfig
     options: TaskOptions
@@ -49,11 +50,11 @@ class Job:
     save_dtype: Literal["fp32", "fp16"] = "fp32"
 
     @classmethod
-    def create(cls, data: str | Path, out: str | Path, config: TaskConfig, **options: Any) -> Job:
+    def create(cls, data: str | Path | Dataset, out: str | Path, config: TaskConfig, **options: Any) -> Job:
         """Return a job.
 
         Args:
-            data: A folder, or the name of a built-in task.
+            data: A folder, the name of a built-in task, or a dataset in memory.
             out: The tuned file.
             config: Training configuration of the task.
             **options: Attributes of `Job` and options of the task by name. Missing ones have their defaults.
@@ -71,7 +72,7 @@ class Job:
             raise SpecError(f"{unknown} is no option of {config.task}; {did_you_mean(unknown, task_names | job_names)}")
         own = config.options_class(**{name: value for name, value in options.items() if name in task_names})
         common = {name: value for name, value in options.items() if name in job_names}
-        return cls(str(data), Path(out), config, own, **common)
+        return cls(data if isinstance(data, Dataset) else str(data), Path(out), config, own, **common)
 
     @property
     def run_dir(self) -> Path:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,33 +12,13 @@ import torch
 from vpt.data.dataset import Dataset, Split
 from vpt.data.image_files import IMAGE_SUFFIXES
 from vpt.data.image_folder import is_run_directory
+from vpt.data.image_inputs import ImageInput
 from vpt.data.images import DecodedImages, decode_to_tempdir
 from vpt.errors import DataError, SpecError
 from vpt.model.ensemble import Ensemble
 from vpt.model.tuned_model import TunedModel
+from vpt.tasks.base import Prediction
 from vpt.training import DeviceDataset, Examples, Scores, predict_logits, score_logits
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The most likely classes of one image.
-
-    Attributes:
-        image: The image file.
-        top: Pairs of a class and its probability, most likely first.
-    """
-
-    image: str
-    top: tuple[tuple[str, float], ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the prediction as JSON values."""
-        pairs = [{"class": name, "probability": probability} for name, probability in self.top]
-        return {"image": self.image, "top": pairs}
-
-    def describe(self) -> str:
-        """Return the prediction as one line."""
-        return f"{self.image}: " + ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in self.top)
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
@@ -77,18 +55,18 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
 
 def predict(
     model: TunedModel,
-    images: Sequence[Path],
+    images: Sequence[ImageInput],
     *,
     top: int = 5,
     skip_corrupt: bool = False,
     on_image: Callable[[int, int], None] | None = None,
     on_note: Callable[[str], None] | None = None,
 ) -> list[Prediction]:
-    """Classify image files. A DataError names every image that cannot be read.
+    """Classify images. A DataError names every image that cannot be read.
 
     Args:
         model: The model.
-        images: The image files.
+        images: The images.
         top: Number of classes to name. Default: 5.
         skip_corrupt: True leaves unreadable images out. Default: False.
         on_image: Function that receives the number of finished images and of all images. Default: none.
@@ -108,7 +86,7 @@ def predict(
     best = probabilities.topk(min(top, probabilities.shape[1]))
     names = model.classes or tuple(str(index) for index in range(probabilities.shape[1]))
     return [
-        Prediction(str(images[k]), tuple((names[i], float(p)) for i, p in zip(row.tolist(), ps.tolist(), strict=True)))
+        Prediction(split.names[k], tuple((names[i], float(p)) for i, p in zip(row.tolist(), ps.tolist(), strict=True)))
         for k, row, ps in zip(pixels.indices, best.indices, best.values, strict=True)
     ]
 

@@ -12,15 +12,16 @@ from typing import Any, ClassVar
 from vpt.backbones import load_backbone
 from vpt.data.dataset import Dataset, Split
 from vpt.data.decode_cache import decode_cached
+from vpt.data.image_inputs import ImageInput
 from vpt.data.images import DecodedImages
 from vpt.data.loading import load_dataset
 from vpt.data.preprocessing import Preprocessing
 from vpt.data.splits import stratified_subset
 from vpt.errors import DataError
 from vpt.model.tuned_model import TunedModel, attach
-from vpt.tasks.base import Evaluation, PreparedData, Task
+from vpt.tasks.base import Evaluation, Prediction, PreparedData, Task
 from vpt.tasks.classification.config import ClassificationConfig, ClassificationOptions
-from vpt.tasks.classification.prediction import Prediction, evaluate, predict
+from vpt.tasks.classification.prediction import evaluate, predict
 from vpt.tasks.classification.training import ClassificationObjective, make_objective
 from vpt.training import (
     CROP_SCALE,
@@ -123,7 +124,7 @@ class ClassificationTask(Task):
     def evaluate(  # noqa: D102
         self,
         model: TunedModel,
-        data: str,
+        data: str | Dataset,
         split: str,
         split_options: Mapping[str, Any],
         options: Mapping[str, Any],
@@ -141,7 +142,7 @@ class ClassificationTask(Task):
         return _evaluation(split, scores, model.classes or dataset.classes)
 
     def predict(  # noqa: D102
-        self, model: TunedModel, images: Sequence[Path], options: Mapping[str, Any], callback: Callback
+        self, model: TunedModel, images: Sequence[ImageInput], options: Mapping[str, Any], callback: Callback
     ) -> list[Prediction]:
         return predict(
             model,

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,11 +13,13 @@ from PIL import Image, ImageDraw
 
 from vpt.core.io import write_atomic
 from vpt.core.text import bullets, pluralize
-from vpt.data.image_files import UnreadableImageError, capture_warnings, open_rgb
+from vpt.data.image_files import UnreadableImageError, capture_warnings
+from vpt.data.image_inputs import ImageInput, read_image
 from vpt.data.mask_labels import palette
 from vpt.data.segmentation_folder import SegmentationDataset
 from vpt.errors import DataError
 from vpt.model.tuned_model import TunedModel
+from vpt.tasks.base import Prediction
 from vpt.tasks.segmentation.evaluation import score_pairs
 from vpt.tasks.segmentation.scores import PixelScores
 from vpt.tasks.segmentation.sliding_window import InferenceConfig, predict_classes
@@ -27,82 +27,61 @@ from vpt.tasks.segmentation.sliding_window import InferenceConfig, predict_class
 _ROW, _MARGIN = 18, 6  # pixels of a line of the legend
 
 
-@dataclass(frozen=True)
-class SegmentationOutput:
-    """The files that were written for one image.
-
-    Attributes:
-        image: The image file.
-        mask: The file of the mask.
-        overlay: The file of the overlay.
-        class_fractions: Fraction of the pixels by class, largest first, without absent classes.
-    """
-
-    image: str
-    mask: str
-    overlay: str
-    class_fractions: tuple[tuple[str, float], ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the files and the fractions as JSON values."""
-        files = {"image": self.image, "mask": self.mask, "overlay": self.overlay}
-        return {**files, "classes": [{"class": name, "fraction": value} for name, value in self.class_fractions]}
-
-    def describe(self) -> str:
-        """Return the largest classes and the files as one line."""
-        largest = ", ".join(f"{name} {100 * fraction:.1f} %" for name, fraction in self.class_fractions[:4])
-        return f"{self.image}: {largest}; {self.mask}, {self.overlay}"
-
-
 def predict_masks(
     model: TunedModel,
-    images: Sequence[Path],
-    out_dir: Path,
+    images: Sequence[ImageInput],
+    out_dir: str | Path | None,
     inference: InferenceConfig | None = None,
     *,
     on_image: Callable[[int, int], None] | None = None,
-) -> list[SegmentationOutput]:
-    """Write NAME.mask.png (class numbers, with a palette) and NAME.overlay.png (with a legend) for each image.
+) -> list[Prediction]:
+    """Segment images, and write NAME.mask.png (class numbers, with a palette) and NAME.overlay.png (with a legend).
 
     Args:
         model: The model.
-        images: The image files.
-        out_dir: Folder of the files.
-        inference: Scales and flips that are averaged. Default: one scale.
+        images: The images. All of them are checked before the first is segmented.
+        out_dir: Folder of the files, or None to write none.
+        inference: Scales and flips that are averaged. Default: the image as it is.
         on_image: Function that receives the number of finished images and of all images. Default: none.
 
     Returns:
-        The files that were written for each image.
+        A prediction with a mask for each image.
 
     Raises:
-        DataError: Images cannot be read or share a name. Nothing is written then.
+        DataError: Images cannot be read, or share a name.
     """
-    names = [image.stem for image in images]
-    errors = [f"{path}: another image is also named {path.stem}" for path in images if names.count(path.stem) > 1]
+    labels = [str(image) if isinstance(image, str | Path) else f"image {i}" for i, image in enumerate(images)]
+    stems = [Path(label).stem for label in labels]
+    repeated = [pair for pair in zip(labels, stems, strict=True) if stems.count(pair[1]) > 1 and out_dir is not None]
+    errors = [f"{label}: another image is also named {stem}" for label, stem in repeated]
     with capture_warnings():
-        for path in images:
+        for label, source in zip(labels, images, strict=True):
             try:
-                open_rgb(path)
+                read_image(source)
             except UnreadableImageError as error:
-                errors.append(f"{path}: {error}")
+                errors.append(f"{label}: {error}")
         if errors:
             raise DataError(f"{pluralize(len(errors), 'image')} cannot be used:{bullets(errors)}")
         classes = model.classes or tuple(str(k) for k in range(model.num_classes))
-        colors, outputs = palette(len(classes)), []
-        for done, path in enumerate(images, start=1):
-            image = np.asarray(open_rgb(path)[0])
+        colors, predictions = palette(len(classes)), []
+        for done, (label, stem, source) in enumerate(zip(labels, stems, images, strict=True), start=1):
+            image = np.asarray(read_image(source)[0])
             pixels = torch.from_numpy(image.transpose(2, 0, 1).copy())
             mask = predict_classes(model, pixels, inference or InferenceConfig()).numpy().astype(np.uint16)
-            mask_path, overlay_path = (out_dir / f"{path.stem}.{kind}.png" for kind in ("mask", "overlay"))
-            write_atomic(mask_path, _encode_png(indexed_mask(mask, colors)))
-            write_atomic(overlay_path, _encode_png(draw_overlay(image, mask, classes, colors)))
+            files: dict[str, str] = {}
+            if out_dir is not None:
+                drawn = {"mask": indexed_mask(mask, colors), "overlay": draw_overlay(image, mask, classes, colors)}
+                for kind, picture in drawn.items():
+                    path = Path(out_dir) / f"{stem}.{kind}.png"
+                    write_atomic(path, _encode_png(picture))
+                    files[f"{kind}_file"] = str(path)
             fractions = np.bincount(mask.flatten(), minlength=len(classes)) / mask.size
             order = np.argsort(-fractions, kind="stable")
-            class_fractions = tuple((classes[k], float(fractions[k])) for k in order if fractions[k] > 0)
-            outputs.append(SegmentationOutput(str(path), str(mask_path), str(overlay_path), class_fractions))
+            top = tuple((classes[k], float(fractions[k])) for k in order if fractions[k] > 0)
+            predictions.append(Prediction(label, top, mask, **files))
             if on_image is not None:
                 on_image(done, len(images))
-    return outputs
+    return predictions
 
 
 def evaluate_masks(

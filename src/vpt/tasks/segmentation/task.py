@@ -5,19 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
 from vpt.backbones import load_backbone
+from vpt.data.dataset import Dataset
+from vpt.data.image_inputs import ImageInput
 from vpt.data.segmentation_folder import SegmentationDataset, load_segmentation_dataset
+from vpt.errors import SpecError
 from vpt.model.tuned_model import TunedModel, attach
-from vpt.tasks.base import Evaluation, PreparedData, Task
+from vpt.tasks.base import Evaluation, Prediction, PreparedData, Task
 from vpt.tasks.segmentation.config import SegmentationConfig, SegmentationOptions
 from vpt.tasks.segmentation.evaluation import score_pairs
 from vpt.tasks.segmentation.objective import SegmentationObjective
-from vpt.tasks.segmentation.prediction import SegmentationOutput, evaluate_masks, predict_masks
+from vpt.tasks.segmentation.prediction import evaluate_masks, predict_masks
 from vpt.tasks.segmentation.scores import PixelScores
 from vpt.tasks.segmentation.sliding_window import InferenceConfig
 from vpt.training import Callback, TaskConfig
@@ -51,7 +53,7 @@ class SegmentationTask(Task):
         _, options = _settings(job)
         backbone = load_backbone(job.backbone, weights=job.weights, image_size=job.image_size)
         dataset = load_segmentation_dataset(
-            job.data,
+            _folder(job.data),
             options.labels,
             ignore_index=options.ignore_index,
             reduce_zero_label=options.reduce_zero_label,
@@ -96,14 +98,14 @@ class SegmentationTask(Task):
     def evaluate(  # noqa: D102
         self,
         model: TunedModel,
-        data: str,
+        data: str | Dataset,
         split: str,
         split_options: Mapping[str, Any],
         options: Mapping[str, Any],
         callback: Callback,
     ) -> Evaluation:
         load_options = {name: value for name, value in options.items() if name not in ("scales", "flip")}
-        dataset = load_segmentation_dataset(data, classes=model.classes, **load_options, **split_options)
+        dataset = load_segmentation_dataset(_folder(data), classes=model.classes, **load_options, **split_options)
         scores = evaluate_masks(
             model,
             dataset,
@@ -114,12 +116,12 @@ class SegmentationTask(Task):
         return _evaluation(split, len(dataset.splits[split]), scores, dataset.classes)
 
     def predict(  # noqa: D102
-        self, model: TunedModel, images: Sequence[Path], options: Mapping[str, Any], callback: Callback
-    ) -> list[SegmentationOutput]:
+        self, model: TunedModel, images: Sequence[ImageInput], options: Mapping[str, Any], callback: Callback
+    ) -> list[Prediction]:
         return predict_masks(
             model,
             images,
-            options["out"],
+            options.get("out"),
             _inference(options),
             on_image=lambda done, total: callback.on_data_progress("images", done, total),
         )
@@ -149,6 +151,12 @@ def default_head(module: torch.nn.Module) -> str:
 def _settings(job: Job) -> tuple[SegmentationConfig, SegmentationOptions]:
     assert isinstance(job.config, SegmentationConfig) and isinstance(job.options, SegmentationOptions)
     return job.config, job.options
+
+
+def _folder(data: str | Dataset) -> str:
+    if isinstance(data, Dataset):
+        raise SpecError(f"{data} is in memory, and segmentation reads folders of images and masks; give a folder")
+    return data
 
 
 def _inference(options: Mapping[str, Any]) -> InferenceConfig:

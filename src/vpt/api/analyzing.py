@@ -1,0 +1,120 @@
+"""The calls that look into a tuned model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vpt.analysis import attention_maps, embeddings
+from vpt.analysis.attention_maps import Explanation
+from vpt.analysis.embeddings import Embedding
+from vpt.api.models import open_model, scored_data, show_progress
+from vpt.api.options import Data, Device, SplitName
+from vpt.data.image_inputs import ImageInput
+from vpt.data.loading import load_dataset
+from vpt.model.tuned_model import TunedModel
+from vpt.plots import figures
+from vpt.training import Callback
+
+
+def explain(
+    model: str | Path | TunedModel,
+    image: ImageInput,
+    *,
+    block: int | None = None,
+    out: str | Path | None = None,
+    backbone: str | None = None,
+    weights: str | Path | None = None,
+    device: Device = "auto",
+) -> Explanation:
+    """Compare the attention of a tuned model with that of its frozen backbone, on one image.
+
+    Attention shows which tokens a block reads. It does not show which of them decide the prediction.
+
+    Args:
+        model: The tuned file, or a model that `vpt.load` or `vpt.attach` returned.
+        image: A path, the bytes of an image file, a Pillow image, an array or a tensor, as for `predict`.
+        block: Number of the block, from 1. Default: the last.
+        out: Picture to draw, .png or .svg. Default: none is drawn.
+        backbone: Name of the backbone. Default: the one that the file names.
+        weights: File with local weights of the backbone. Default: timm's download.
+        device: "auto" for the GPU if there is one, "cpu", "cuda" or "mps". A given model stays where it is with "auto".
+            Default: "auto".
+
+    Returns:
+        Attention maps (h, w) in patches, with the prediction.
+
+    Raises:
+        SpecError: There is no such block, or `out` is neither .png nor .svg.
+        UnsupportedError: The backbone is no plain transformer, or the model segments.
+        DataError: The image cannot be read.
+        TunedFileError: The tuned file is damaged, or made for another backbone.
+        BackboneError: The backbone cannot be loaded.
+    """
+    if out is not None:
+        figures.require_plots(Path(out))
+    explanation = attention_maps.explain(open_model(model, backbone, weights, device), image, block)
+    if out is not None:
+        attention_maps.draw(explanation, Path(out))
+    return explanation
+
+
+def embed(
+    model: str | Path | TunedModel,
+    data: Data,
+    *,
+    split: SplitName = "test",
+    classes: Sequence[str] | None = None,
+    out: str | Path | None = None,
+    seed: int = 0,
+    limit: int = 2000,
+    backbone: str | None = None,
+    weights: str | Path | None = None,
+    device: Device = "auto",
+    progress: bool = False,
+    callback: Callback | None = None,
+) -> Embedding:
+    """Lay out the features of labeled images in two dimensions (t-SNE), before and after tuning.
+
+    Args:
+        model: The tuned file, or a model that `vpt.load` or `vpt.attach` returned.
+        data: As for `evaluate`.
+        split: "train", "val" or "test". Default: "test".
+        classes: Names of the classes of data in memory. Default: those of the data, or those of the model.
+        out: Picture to draw, .png or .svg; the points are written beside it as .csv. Default: nothing is written.
+        seed: Seed of the layout and of the choice of images. Default: 0.
+        limit: Maximal number of images. Default: 2000.
+        backbone: Name of the backbone. Default: the one that the file names.
+        weights: File with local weights of the backbone. Default: timm's download.
+        device: "auto" for the GPU if there is one, "cpu", "cuda" or "mps". A given model stays where it is with "auto".
+            Default: "auto".
+        progress: True shows progress in a terminal or a notebook. Default: False.
+        callback: Receiver of events. Default: none.
+
+    Returns:
+        The points (n, 2) before and after tuning, with labels and classes.
+
+    Raises:
+        DataError: The split has fewer than 5 images, or images cannot be used.
+        UnsupportedError: The model segments.
+        SpecError: `out` is neither .png nor .svg.
+        TunedFileError: The tuned file is damaged, or made for another backbone.
+        BackboneError: The backbone cannot be loaded.
+    """
+    if out is not None:
+        figures.check_plot_path(Path(out))
+    tuned = open_model(model, backbone, weights, device)
+    source, split_options = scored_data(model, tuned, data, split, classes)
+    with show_progress(progress, callback) as receiver:
+        embedding = embeddings.embed(
+            tuned,
+            load_dataset(source, **split_options),
+            split,
+            seed=seed,
+            limit=limit,
+            on_image=lambda done, total: receiver.on_data_progress(split, done, total),
+        )
+    if out is not None:
+        embeddings.write_table(embedding, Path(out).with_suffix(".csv"))
+        embeddings.draw(embedding, Path(out))
+    return embedding

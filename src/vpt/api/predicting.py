@@ -1,0 +1,192 @@
+"""The calls that predict and score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Unpack, overload
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from vpt.api.models import open_model, scored_data, show_progress
+from vpt.api.options import Data, Device, PredictOptions, SplitName
+from vpt.data.image_inputs import ImageInput
+from vpt.errors import SpecError
+from vpt.model.tuned_model import TunedModel
+from vpt.tasks.base import Evaluation, Prediction
+from vpt.tasks.classification.prediction import find_images
+from vpt.tasks.registry import TASKS
+from vpt.training import Callback
+
+
+@overload
+def predict(
+    model: str | Path | TunedModel, source: bytes | Image.Image, **options: Unpack[PredictOptions]
+) -> Prediction: ...
+@overload
+def predict(
+    model: str | Path | TunedModel, source: str | Path | NDArray[Any] | Tensor, **options: Unpack[PredictOptions]
+) -> Prediction | Any: ...  # a list for folders and for four dimensions, which types do not show
+@overload
+def predict(
+    model: str | Path | TunedModel, source: list[Any] | tuple[Any, ...], **options: Unpack[PredictOptions]
+) -> list[Prediction]: ...
+def predict(
+    model: str | Path | TunedModel,
+    source: ImageInput | Sequence[ImageInput],
+    *,
+    top: int | None = None,
+    skip_corrupt: bool | None = None,
+    scales: Sequence[float] | None = None,
+    flip: bool | None = None,
+    out: str | Path | None = None,
+    backbone: str | None = None,
+    weights: str | Path | None = None,
+    device: Device = "auto",
+    progress: bool = False,
+    callback: Callback | None = None,
+) -> Prediction | list[Prediction] | Any:
+    """Classify images or, with the tuned file of a segmentation, classify their pixels.
+
+    To predict many times, load the model once: `model = vpt.load("photos.safetensors")`.
+
+    Args:
+        model: The tuned file, or a model that `vpt.load` or `vpt.attach` returned.
+        source: One image or several. An image is a path, the bytes of an image file, a Pillow image, or an array or
+            tensor of shape (height, width), (height, width, channels) or (channels, height, width), uint8 in 0..255 or
+            float in 0..1. Several are a folder (all images below it, sorted), a sequence of images and folders, or an
+            array or tensor with four dimensions.
+        top: Number of classes in `Prediction.top`, in classification. Default: 3.
+        skip_corrupt: True leaves unreadable images out, in classification. Default: False.
+        scales: Scales of the image whose probabilities are averaged, in segmentation. Default: (1.0,).
+        flip: True averages with the mirrored image, in segmentation. Default: False.
+        out: Folder for masks (NAME.mask.png) and overlays (NAME.overlay.png), in segmentation. Default: none are
+            written.
+        backbone: Name of the backbone. Default: the one that the file names.
+        weights: File with local weights of the backbone. Default: timm's download.
+        device: "auto" for the GPU if there is one, "cpu", "cuda" or "mps". A given model stays where it is with "auto".
+            Default: "auto".
+        progress: True shows progress in a terminal or a notebook. Default: False.
+        callback: Receiver of events. Default: none.
+
+    Returns:
+        The prediction of one image, or a list with the prediction of each of several.
+
+    Raises:
+        SpecError: An option is out of range, or belongs to the other task.
+        DataError: Images cannot be used; the message names all of them.
+        TunedFileError: The tuned file is damaged, or made for another backbone.
+        BackboneError: The backbone cannot be loaded.
+    """
+    images, is_single = _images(source)
+    tuned = open_model(model, backbone, weights, device)
+    found = _task_of(tuned)
+    known: dict[str, dict[str, Any]] = {
+        "classification": {"top": top, "skip_corrupt": skip_corrupt},
+        "segmentation": {"scales": None if scales is None else tuple(scales), "flip": flip, "out": out},
+    }
+    options = _own_options(found, known)
+    if options.get("top", 1) < 1:
+        raise SpecError(f"top is {top}; it must be at least 1")
+    if found == "classification":
+        options = {"top": 3, **options}
+    with show_progress(progress, callback) as receiver:
+        predictions = TASKS[found].predict(tuned, images, options, receiver)
+    return predictions[0] if is_single else predictions
+
+
+def evaluate(
+    model: str | Path | TunedModel,
+    data: Data,
+    *,
+    split: SplitName = "test",
+    classes: Sequence[str] | None = None,
+    seed: int | None = None,
+    skip_corrupt: bool | None = None,
+    scales: Sequence[float] | None = None,
+    flip: bool | None = None,
+    labels: str | None = None,
+    ignore_index: int | None = None,
+    reduce_zero_label: bool | None = None,
+    backbone: str | None = None,
+    weights: str | Path | None = None,
+    device: Device = "auto",
+    progress: bool = False,
+    callback: Callback | None = None,
+) -> Evaluation:
+    """Measure a tuned file on labeled images.
+
+    Args:
+        model: The tuned file, or a model that `vpt.load` or `vpt.attach` returned.
+        data: As for `tune`. A folder without splits is split as in training, so that no training image is measured.
+            Data in memory are measured whole, unless they are a mapping of split names to data.
+        split: "train", "val" or "test". Default: "test".
+        classes: Names of the classes of data in memory. Default: those of the data, or those of the model.
+        seed: Seed of missing splits. Default: the one that the file names; 0 for a model.
+        skip_corrupt: True leaves unreadable images out, in classification. Default: False.
+        scales: Scales of the image whose probabilities are averaged, in segmentation. Default: (1.0,).
+        flip: True averages with the mirrored image, in segmentation. Default: False.
+        labels: Scheme of the mask ids, in segmentation: "ade20k", "cityscapes", "voc", "camvid", "plain" or "auto".
+            Default: "auto", by layout.
+        ignore_index: Another id in masks that stands for no class, in segmentation. Default: none.
+        reduce_zero_label: True if id 0 stands for no class and id 1 for the first, in segmentation. Default: False.
+        backbone: Name of the backbone. Default: the one that the file names.
+        weights: File with local weights of the backbone. Default: timm's download.
+        device: "auto" for the GPU if there is one, "cpu", "cuda" or "mps". A given model stays where it is with "auto".
+            Default: "auto".
+        progress: True shows progress in a terminal or a notebook. Default: False.
+        callback: Receiver of events. Default: none.
+
+    Returns:
+        The scores, between 0 and 1: `metrics["top1"]`, or `metrics["miou"]` in segmentation.
+
+    Raises:
+        SpecError: An option belongs to the other task.
+        DataError: Images cannot be used, the split is empty, or it has a class that the model does not know.
+        TunedFileError: The tuned file is damaged, or made for another backbone.
+        BackboneError: The backbone cannot be loaded.
+    """
+    tuned = open_model(model, backbone, weights, device)
+    found = _task_of(tuned)
+    known: dict[str, dict[str, Any]] = {
+        "classification": {"skip_corrupt": skip_corrupt},
+        "segmentation": {
+            "scales": None if scales is None else tuple(scales), "flip": flip, "labels": labels,
+            "ignore_index": ignore_index, "reduce_zero_label": reduce_zero_label,
+        },
+    }  # fmt: skip
+    source, split_options = scored_data(model, tuned, data, split, classes)
+    if seed is not None:
+        split_options = {**split_options, "seed": seed}
+    with show_progress(progress, callback) as receiver:
+        return TASKS[found].evaluate(tuned, source, split, split_options, _own_options(found, known), receiver)
+
+
+def _task_of(model: TunedModel) -> str:
+    return "segmentation" if model.is_dense else "classification"
+
+
+def _own_options(task: str, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the options of a task that are given. Raises SpecError for one of another task."""
+    for other, options in known.items():
+        foreign = [name for name, value in options.items() if value is not None and name not in known[task]]
+        if foreign:
+            raise SpecError(f"{', '.join(foreign)}: for {other}, and the model is for {task}; leave it out")
+    return {name: value for name, value in known[task].items() if value is not None}
+
+
+def _images(source: Any) -> tuple[list[ImageInput], bool]:
+    """Return the images of a source, and True if it is a single image."""
+    if isinstance(source, str | Path):
+        return list(find_images([Path(source)])), not Path(source).is_dir()
+    if isinstance(source, bytes | Image.Image):
+        return [source], True
+    if isinstance(source, np.ndarray | Tensor):
+        return (list(source), False) if source.ndim == 4 else ([source], True)
+    images: list[ImageInput] = []
+    for image in source:
+        images += find_images([Path(image)]) if isinstance(image, str | Path) else [image]
+    return images, False

@@ -1,0 +1,111 @@
+"""The call that trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Unpack
+
+from vpt.api.models import show_progress
+from vpt.api.options import Data, Device, TuneOptions
+from vpt.data.dataset import Dataset
+from vpt.data.in_memory import InMemoryData, dataset_from_memory, split_mapping
+from vpt.errors import SpecError
+from vpt.training import Callback
+from vpt.training.job import RunResult
+from vpt.tuning import make_job, run_job
+
+
+def tune(
+    data: Data,
+    out: str | Path | None = None,
+    *,
+    val: InMemoryData | None = None,
+    test: InMemoryData | None = None,
+    classes: Sequence[str] | None = None,
+    task: Literal["auto", "classification", "segmentation"] = "auto",
+    method: str = "vpt",
+    backbone: str | None = None,
+    epochs: int | None = None,
+    iterations: int | None = None,
+    head: str | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    seed: int | None = None,
+    device: Device = "auto",
+    progress: bool = True,
+    callback: Callback | None = None,
+    overwrite: bool = False,
+    **options: Unpack[TuneOptions],
+) -> RunResult:
+    """Adapt a frozen backbone to data and write one small file.
+
+    The same call again resumes an interrupted run, and reads the result of a finished one. Next to the tuned file
+    (pets.safetensors), a run directory (pets.run/) has the metrics, the curve, the confusion matrix and the result.
+
+    Args:
+        data: A folder with one folder of images per class, with or without train/, val/ and test/; a folder of images
+            and masks; the name of a built-in task, such as "digits"; `(images, labels)` with images as a uint8 array
+            (n, height, width, 3) or a list of paths, Pillow images, arrays or tensors; a torch `Dataset` of
+            (image, label); a Hugging Face `Dataset` with the columns image and label; or a mapping of split names to
+            these. Labels are integers from 0, or names of classes.
+        out: The tuned file, required for data in memory. Default: the name of the folder or task with the suffix
+            ".safetensors".
+        val: Validation images in memory. Default: a fraction of each class of `data`, see `val_fraction`.
+        test: Test images in memory. Default: a fraction of each class of `data`, see `test_fraction`.
+        classes: Names of the classes of data in memory. Default: those of the data, or the labels themselves.
+        task: "classification", "segmentation", or "auto" for segmentation of folders with masks. Default: "auto".
+        method: Text of a method, such as "vpt(length=10)" or "lora(rank=4)". Default: "vpt".
+        backbone: A timm name, such as "vit_base_patch16_224.augreg_in21k". Default: the small embedded one, which needs
+            no download and is meant for trying out.
+        epochs: Passes over the training images, in classification. Default: 100.
+        iterations: Optimizer steps, in segmentation. Default: 2000.
+        head: Text of the dense head, in segmentation: "setr_pup", "linear" or "fpn". Default: by backbone.
+        batch_size: Images per step. Default: 64; segmentation: 8.
+        learning_rate: Learning rate per 256 images; the peak is learning_rate * batch_size / 256. Default: the
+            method's.
+        seed: Seed of initialization, order, augmentation, and of missing splits. Default: 0.
+        device: "auto" for the GPU if there is one, "cpu", "cuda" or "mps". Default: "auto".
+        progress: True shows progress in a terminal or a notebook; False prints nothing. Default: True.
+        callback: Receiver of events. Default: none.
+        overwrite: True deletes what an earlier run left. Default: False.
+        **options: Options that are needed less often, see `vpt.TuneOptions`.
+
+    Returns:
+        The result, with metrics between 0 and 1 and paths of the files.
+
+    Raises:
+        SpecError: An option is unknown or out of range, or `out` belongs to a run with other settings.
+        DataError: Images or labels cannot be used; the message names all of them.
+        BackboneError: The backbone is unknown, or its weights cannot be loaded.
+        UnsupportedError: The method does not fit the backbone.
+        TrainingError: The loss diverged.
+        StorageError: A file cannot be written.
+    """
+    source = _training_data(data, val, test, classes)
+    job = make_job(
+        source, out, task=task, method=method, backbone=backbone, epochs=epochs, iterations=iterations, head=head,
+        batch_size=batch_size, learning_rate=learning_rate, seed=seed, **options,
+    )  # fmt: skip
+    with show_progress(progress, callback) as receiver:
+        return run_job(job, receiver, overwrite=overwrite, device=device)
+
+
+def _training_data(
+    data: Any, val: InMemoryData | None, test: InMemoryData | None, classes: Sequence[str] | None
+) -> str | Path | Dataset:
+    """Return a folder or the name of a task as it is, and data in memory as a dataset."""
+    if isinstance(data, str | Path | Dataset):
+        if val is None and test is None and classes is None:
+            return data
+        raise SpecError(
+            f"val, test and classes belong to data in memory, and {str(data)!r} is a folder or a built-in task; put "
+            "folders train, val and test into the folder"
+        )
+    separate = {name: given for name, given in {"val": val, "test": test}.items() if given is not None}
+    splits = split_mapping(data) if isinstance(data, Mapping) else {"train": data}
+    for name in separate.keys() & splits.keys():
+        raise SpecError(f"{name} is given twice, in the data and as {name}=; leave one of them out")
+    if "train" not in splits:
+        raise SpecError(f"the data have the splits {', '.join(splits)}, but no train; name the training images train")
+    return dataset_from_memory(splits | separate, classes)

@@ -1,0 +1,232 @@
+"""Datasets of a Python program, such as arrays and torch datasets, converted to the `Dataset` of a folder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from vpt.core.text import comma_list, did_you_mean, pluralize
+from vpt.data.dataset import Dataset, Split
+from vpt.data.image_inputs import ImageInput
+from vpt.errors import DataError
+
+InMemoryData = tuple[Any, Any] | Mapping[str, Any] | torch.utils.data.Dataset[Any] | Sequence[tuple[Any, Any]]
+
+FORMS = (
+    "give a folder, a built-in task, (images, labels), a torch Dataset of (image, label), or a Hugging Face Dataset "
+    "with the columns image and label"
+)
+_SPLIT_NAMES = {"train": "train", "val": "val", "validation": "val", "test": "test"}
+
+
+@dataclass(frozen=True)
+class _LabeledImages:
+    """Images with labels, which are names of classes, or integers.
+
+    Args:
+        images: The images.
+        labels: One label per image.
+        classes: Names of integer labels, or None.
+        name: Name of the source, or "" if it has none.
+    """
+
+    images: tuple[ImageInput, ...] | NDArray[np.uint8]
+    labels: tuple[str | int, ...]
+    classes: tuple[str, ...] | None = None
+    name: str = ""
+
+
+def dataset_from_memory(
+    splits: Mapping[str, InMemoryData],
+    classes: Sequence[str] | None = None,
+    default_classes: Sequence[str] | None = None,
+) -> Dataset:
+    """Convert data in memory to a dataset. Every image is read once and kept in memory at its size.
+
+    Args:
+        splits: Data of "train", "val" and "test"; a missing key stands for an empty split. Data are `(images, labels)`
+            with images in any form that `vpt.data.image_inputs.as_images` takes; a torch `Dataset` of (image, label);
+            or a Hugging Face `Dataset` with the columns image and label. Labels are integers from 0, or class names.
+        classes: Names of the classes, so that label k is `classes[k]`. Default: those of the data (`classes` of a torch
+            dataset, `ClassLabel` names of a Hugging Face dataset), else `default_classes`.
+        default_classes: Names of the classes of data without names. Default: the labels themselves.
+
+    Returns:
+        The dataset. Its text is a digest of all images and labels.
+
+    Raises:
+        DataError: The data have another form, lengths differ, a label has no class, or train has only one class.
+    """
+    given = {name: _read(data, name) for name, data in splits.items()}
+    names = {name: tuple(classes or split.classes or default_classes or ()) for name, split in given.items()}
+    named = {name: _class_names(split.labels, names[name]) for name, split in given.items()}
+    first = "train" if "train" in given else next(iter(given))
+    known = names[first] or _known_classes(given[first].labels)
+    label_of = {name: index for index, name in enumerate(known)}
+    for name, labels in named.items():
+        unknown = sorted(set(labels) - set(label_of))
+        if unknown:
+            raise DataError(
+                f"{name} has the labels {comma_list([repr(label) for label in unknown])}, which are no classes "
+                f"({comma_list(list(known))}); correct the labels, or name all classes with classes=[...]"
+            )
+    built = {
+        name: Split(split.images, np.array([label_of[label] for label in named[name]], dtype=np.int64))
+        for name, split in given.items()
+    }
+    if "train" in named and len(set(named["train"])) == 1:
+        raise DataError(
+            f"train has one class only, {named['train'][0]!r}; a classifier needs images of two or more classes"
+        )
+    titles = [split.name for split in given.values() if split.name]
+    return Dataset(
+        name=titles[0] if titles else "images",
+        classes=known,
+        train=built.get("train", Split()),
+        val=built.get("val", Split()),
+        test=built.get("test", Split()),
+        source="data in memory",
+        digest=_digest(built, known),
+    )
+
+
+def split_mapping(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the splits of a mapping, such as a Hugging Face `DatasetDict`, under the names train, val and test.
+
+    Args:
+        data: Split name -> data.
+
+    Returns:
+        The splits.
+
+    Raises:
+        DataError: A name is no split.
+    """
+    for name in data:
+        if name not in _SPLIT_NAMES:
+            raise DataError(f"the data have a split {name!r}; {did_you_mean(str(name), _SPLIT_NAMES)}")
+    return {_SPLIT_NAMES[name]: split for name, split in data.items()}
+
+
+def _read(data: Any, split: str) -> _LabeledImages:
+    """Read one split."""
+    if isinstance(data, tuple) and len(data) == 2:
+        found = _LabeledImages(_as_sequence(data[0]), _as_labels(data[1]))
+    elif hasattr(data, "column_names") and hasattr(data, "features"):
+        found = _read_columns(data)
+    elif hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, str | bytes | Mapping):
+        found = _read_pairs(data)
+    else:
+        raise DataError(f"{split} is a value of type {type(data).__name__}; {FORMS}")
+    if len(found.images) != len(found.labels):
+        raise DataError(
+            f"{split} has {pluralize(len(found.images), 'image')} and {pluralize(len(found.labels), 'label')}; give "
+            "one label per image"
+        )
+    if not len(found.images):
+        raise DataError(f"{split} has no image; {FORMS}")
+    return found
+
+
+def _read_columns(data: Any) -> _LabeledImages:
+    """Read a Hugging Face dataset."""
+    if not {"image", "label"} <= set(data.column_names):
+        raise DataError(
+            f"the dataset has the columns {comma_list(list(data.column_names))}; rename those of the images and labels "
+            "to image and label, with rename_column"
+        )
+    names = getattr(data.features["label"], "names", None)
+    title = str(getattr(getattr(data, "info", None), "dataset_name", None) or "")
+    return _LabeledImages(
+        tuple(row["image"] for row in data), _as_labels(data["label"]), tuple(map(str, names)) if names else None, title
+    )
+
+
+def _read_pairs(data: Any) -> _LabeledImages:
+    """Read a torch dataset, or a sequence of pairs."""
+    images: list[Any] = []
+    labels: list[Any] = []
+    for index in range(len(data)):
+        item = data[index]
+        if not isinstance(item, tuple | list) or len(item) != 2:
+            raise DataError(
+                f"item {index} of the dataset is a value of type {type(item).__name__}; each item is (image, label)"
+            )
+        images.append(item[0])
+        labels.append(item[1])
+    names = getattr(data, "classes", None)
+    title = "" if isinstance(data, list | tuple) else type(data).__name__
+    return _LabeledImages(tuple(images), _as_labels(labels), tuple(map(str, names)) if names else None, title)
+
+
+def _as_sequence(images: Any) -> tuple[ImageInput, ...] | NDArray[np.uint8]:
+    """Return images as an array for uint8 RGB, and one by one otherwise."""
+    if isinstance(images, np.ndarray | Tensor):
+        if images.ndim not in (3, 4):
+            raise DataError(f"images have the shape {tuple(images.shape)}; give (n, height, width, 3)")
+        if isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim == 4 and images.shape[3] == 3:
+            return images
+        return tuple(images)
+    if isinstance(images, str | Path | bytes | Image.Image) or not isinstance(images, Iterable):
+        raise DataError(
+            f"images are a value of type {type(images).__name__}; give a list of images, or an array of them"
+        )
+    return tuple(images)
+
+
+def _as_labels(labels: Any) -> tuple[str | int, ...]:
+    values: list[Any] = [label.item() if isinstance(label, np.generic | Tensor) else label for label in labels]
+    if all(isinstance(label, str) for label in values):
+        return tuple(values)
+    for label in values:
+        if not isinstance(label, int) or isinstance(label, bool) or label < 0:
+            raise DataError(f"a label is {label!r}; labels are integers from 0, or names of classes")
+    return tuple(values)
+
+
+def _class_names(labels: tuple[str | int, ...], names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the name of the class of each image. An integer without a name stands for itself."""
+    return tuple(
+        label if isinstance(label, str) else names[label] if label < len(names) else str(label) for label in labels
+    )
+
+
+def _known_classes(labels: tuple[str | int, ...]) -> tuple[str, ...]:
+    """Return the classes of labels without names: all integers up to the largest, or the texts in order."""
+    numbers = [label for label in labels if isinstance(label, int)]
+    return tuple(map(str, range(max(numbers) + 1))) if numbers else tuple(sorted(set(map(str, labels))))
+
+
+def _digest(splits: Mapping[str, Split], classes: Sequence[str]) -> str:
+    """Return a digest of images, labels and names of classes."""
+    digest = hashlib.sha256("\0".join(classes).encode())
+    for name, split in sorted(splits.items()):
+        digest.update(f"\0{name}\0{len(split)}".encode())
+        digest.update(split.labels.data)
+        for image in split.images:
+            digest.update(_content(image))
+    return digest.hexdigest()
+
+
+def _content(image: ImageInput) -> bytes:
+    """Return what identifies an image: the bytes of a file, or the pixels with their shape."""
+    if isinstance(image, str | Path):
+        try:
+            return Path(image).read_bytes()
+        except OSError:  # decoding reports the fault
+            return str(image).encode()
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, Image.Image):
+        return f"{image.mode}{image.size}".encode() + image.tobytes()
+    pixels = image.detach().cpu().float().numpy() if isinstance(image, Tensor) else np.asarray(image)
+    return f"{pixels.dtype}{pixels.shape}".encode() + pixels.tobytes()
