@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 from vpt._version import __version__
@@ -114,6 +115,8 @@ _SUBMODULES = (
     "tuning",
 )
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
+
+logging.getLogger("vpt").addHandler(logging.NullHandler())  # silent until the user configures logging
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,6 @@ from helpers.two_processes import RECIPE, examples, model
 from vpt.tasks.classification import train
 from vpt.training import Callback, CallbackList
 from vpt.training.distributed import resolve_device
-from vpt.tuning import tune
 
 _EVENTS = [name for name in vars(Callback) if name.startswith("on_")]
 
@@ -82,12 +81,12 @@ def test_tune_prints_nothing_and_logs_its_notes(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options: dict[str, Any] = {"method": "linear", "epochs": 1, "train_fraction": 0.1}
-    result = tune("digits", tmp_path / "digits.safetensors", **options)
+    result = vpt.tune("digits", tmp_path / "digits.safetensors", **options)
     assert capsys.readouterr() == ("", "")
     assert result.metric == "test_top1" and 0 <= result.score == result.metrics["test_top1"] <= 1
     assert Path(result.file).is_file() and (Path(result.run_dir) / "run.toml").is_file()
     with caplog.at_level(logging.INFO, logger="vpt"):
-        again = tune("digits", tmp_path / "digits.safetensors", **options)
+        again = vpt.tune("digits", tmp_path / "digits.safetensors", **options)
     assert again == result
     assert any("was made by this very job before" in record.message for record in caplog.records)
 

@@ -12,6 +12,7 @@ from vpt.api.models import open_model, scored_data, show_progress
 from vpt.api.options import Data, Device, SplitName
 from vpt.data.image_inputs import ImageInput
 from vpt.data.loading import load_dataset
+from vpt.errors import SpecError
 from vpt.model.tuned_model import TunedModel
 from vpt.plots import figures
 from vpt.training import Callback
@@ -45,7 +46,7 @@ def explain(
         Attention maps (h, w) in patches, with the prediction.
 
     Raises:
-        SpecError: There is no such block, or `out` is neither .png nor .svg.
+        SpecError: There is no such block, or `out` is neither .png nor .svg, or is the image itself.
         UnsupportedError: The backbone is no plain transformer, or the model segments.
         DataError: The image cannot be read.
         TunedFileError: The tuned file is damaged, or made for another backbone.
@@ -53,6 +54,8 @@ def explain(
     """
     if out is not None:
         figures.require_plots(Path(out))
+        if isinstance(image, str | Path) and Path(out).exists() and Path(image).exists() and Path(out).samefile(image):
+            raise SpecError(f"out is {out}, the image itself, which would be lost; choose another name")
     explanation = attention_maps.explain(open_model(model, backbone, weights, device), image, block)
     if out is not None:
         attention_maps.draw(explanation, Path(out))

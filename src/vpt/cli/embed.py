@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from vpt.cli.common_options import backbone_option, device_option, weights_option
+
+if TYPE_CHECKING:
+    from vpt.api.options import Device, SplitName
 
 
 @click.command()
@@ -22,13 +26,13 @@ from vpt.cli.common_options import backbone_option, device_option, weights_optio
 def command(
     file: Path,
     data: str,
-    split: str,
+    split: SplitName,
     out: Path | None,
     seed: int,
     limit: int,
     backbone: str | None,
     weights: Path | None,
-    device: str,
+    device: Device,
 ) -> None:
     """Draw the features of labeled images in two dimensions (t-SNE), before and after tuning FILE.
 
@@ -38,28 +42,16 @@ def command(
     vpt embed photos.safetensors photos/
     vpt embed photos.safetensors photos/ --split train --out photos.svg
     """
-    from vpt.analysis.embeddings import draw, embed, write_table
-    from vpt.cli.tuned_files import load_tuned_model
-    from vpt.data.loading import load_dataset
-    from vpt.model.tuned_file import inspect
+    from vpt.api import embed
     from vpt.plots import figures
     from vpt.training.progress import ConsoleCallback
 
     out = out or Path(f"{file.stem}-{split}.png")
-    figures.check_plot_path(out)
-    dataset = load_dataset(data, **inspect(file).split_options)
-    model = load_tuned_model(file, backbone, weights, device)
     with ConsoleCallback() as callback:
         embedding = embed(
-            model,
-            dataset,
-            split,
-            seed=seed,
-            limit=limit,
-            on_image=lambda done, n: callback.on_data_progress(split, done, n),
-        )
-    write_table(embedding, out.with_suffix(".csv"))
-    draw(embedding, out)
+            file, data, split=split, out=out, seed=seed, limit=limit, backbone=backbone, weights=weights,
+            device=device, callback=callback,
+        )  # fmt: skip
     click.echo(f"{len(embedding.labels)} {split} images; of the class of their 5 nearest, in all dimensions:")
     click.echo(f"  before tuning  {100 * embedding.before.top1:.1f} %")
     click.echo(f"  after          {100 * embedding.after.top1:.1f} %")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +19,9 @@ from vpt.cli.common_options import (
     zero_label_option,
 )
 from vpt.cli.option_groups import TaskCommand, options_of_task, task_option
+
+if TYPE_CHECKING:
+    from vpt.api.options import Device, SplitName
 
 
 @click.command(name="eval", cls=TaskCommand)
@@ -41,11 +44,11 @@ from vpt.cli.option_groups import TaskCommand, options_of_task, task_option
 def command(
     file: Path,
     data: str,
-    split: str,
+    split: SplitName,
     seed: int | None,
     backbone: str | None,
     weights: Path | None,
-    device: str,
+    device: Device,
     as_json: bool,
     **_: Any,
 ) -> None:
@@ -54,18 +57,18 @@ def command(
     \b
     vpt eval photos.safetensors photos/
     """
-    from vpt.cli.tuned_files import load_tuned_model
+    from vpt.api import evaluate
     from vpt.model.tuned_file import inspect
     from vpt.tasks.registry import task_of_file
     from vpt.training.progress import ConsoleCallback
 
-    header = inspect(file)
-    task = task_of_file(header)
+    task = task_of_file(inspect(file))
     options = options_of_task(task.name, str(file))
-    split_options = {**header.split_options} if seed is None else {**header.split_options, "seed": seed}
-    model = load_tuned_model(file, backbone, weights, device)
     with ConsoleCallback() as callback:
-        evaluation = task.evaluate(model, data, split, split_options, options, callback)
+        evaluation = evaluate(
+            file, data, split=split, seed=seed, backbone=backbone, weights=weights, device=device, callback=callback,
+            **options,
+        )  # fmt: skip
     if as_json:
         click.echo(json.dumps(evaluation.to_dict(), indent=1))
         return

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from vpt.cli.common_options import backbone_option, weights_option
+from vpt.cli.common_options import backbone_option, device_option, weights_option
+
+if TYPE_CHECKING:
+    from vpt.api.options import Device
 
 
 @click.command()
@@ -16,8 +20,15 @@ from vpt.cli.common_options import backbone_option, weights_option
 @click.option("--block", type=int, help="Which block's attention, from 1.  [default: the last]")
 @backbone_option
 @weights_option
+@device_option
 def command(
-    file: Path, image: Path, out: Path | None, block: int | None, backbone: str | None, weights: Path | None
+    file: Path,
+    image: Path,
+    out: Path | None,
+    block: int | None,
+    backbone: str | None,
+    weights: Path | None,
+    device: Device,
 ) -> None:
     """Draw where a tuned FILE looks in IMAGE, beside its frozen backbone, and what goes to and from the prompts.
 
@@ -27,16 +38,10 @@ def command(
     vpt explain photos.safetensors new.jpg
     vpt explain photos.safetensors new.jpg --block 6 --out new.svg
     """
-    from vpt.analysis.attention_maps import draw, explain
-    from vpt.cli.tuned_files import load_tuned_model
-    from vpt.plots import figures
+    from vpt.api import explain
 
     out = out or Path(f"{image.stem}-explained.png")
-    figures.require_plots(out)
-    if out.exists() and image.exists() and out.samefile(image):
-        raise click.UsageError(f"--out is {out}, the image itself, which would be lost; choose another name")
-    explanation = explain(load_tuned_model(file, backbone, weights), image, block)
-    draw(explanation, out)
+    explanation = explain(file, image, block=block, out=out, backbone=backbone, weights=weights, device=device)
     name, probability = explanation.prediction
     click.echo(f"{image}: {name} {100 * probability:.1f} %")
     click.echo(f"the {explanation.query} in block {explanation.block} attends to:")

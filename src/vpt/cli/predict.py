@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vpt.cli.common_options import backbone_option, device_option, flip_option, scales_option, weights_option
 from vpt.cli.option_groups import TaskCommand, options_of_task, task_option
+
+if TYPE_CHECKING:
+    from vpt.api.options import Device
 
 
 @click.command(cls=TaskCommand)
@@ -31,7 +34,7 @@ def command(
     images: tuple[Path, ...],
     backbone: str | None,
     weights: Path | None,
-    device: str,
+    device: Device,
     as_json: bool,
     **_: Any,
 ) -> None:
@@ -41,17 +44,17 @@ def command(
     vpt predict photos.safetensors new.jpg
     vpt predict photos.safetensors inbox/ --json > predictions.jsonl
     """
-    from vpt.cli.tuned_files import load_tuned_model
+    from vpt.api import predict
     from vpt.model.tuned_file import inspect
     from vpt.tasks.classification.prediction import find_images
     from vpt.tasks.registry import task_of_file
     from vpt.training.progress import ConsoleCallback
 
     image_paths = find_images(images)
-    task = task_of_file(inspect(file))
-    options = options_of_task(task.name, str(file))
-    model = load_tuned_model(file, backbone, weights, device)
+    options = options_of_task(task_of_file(inspect(file)).name, str(file))
     with ConsoleCallback() as callback:
-        predictions = task.predict(model, image_paths, options, callback)
+        predictions = predict(
+            file, image_paths, backbone=backbone, weights=weights, device=device, callback=callback, **options
+        )
     for prediction in predictions:
         click.echo(json.dumps(prediction.to_dict()) if as_json else prediction.describe())
