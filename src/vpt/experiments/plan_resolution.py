@@ -91,7 +91,7 @@ class _Backbones:
     def __init__(self, tables: PlanTables, path: Path) -> None:
         self.path, self.tables = path, tables
         self.weights = None if tables.weights is None else (path.parent / tables.weights).resolve()
-        self.load_cached, self.structure_cached = cache(load_backbone), cache(meta_backbone)
+        self.load_cached = cache(load_backbone)
 
     def check_weights(self) -> None:
         if self.weights is not None and not self.weights.is_file():
@@ -103,7 +103,8 @@ class _Backbones:
         return str(options.get("backbone", self.tables.backbone or DEFAULT))
 
     def structure(self, options: Mapping[str, Any]) -> Backbone:
-        return self.structure_cached(self.name(options), options.get("image_size", self.tables.image_size))
+        size = options.get("image_size", self.tables.image_size)
+        return self.load_cached(self.name(options), image_size=size, device="meta")
 
     def load(self, options: Mapping[str, Any]) -> Backbone:
         size = options.get("image_size", self.tables.image_size)
