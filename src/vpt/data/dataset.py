@@ -17,7 +17,7 @@ class Split:
     """One split of a dataset. `images[i]` has class `labels[i]` and is called `names[i]` in messages.
 
     Args:
-        images: Images in any form that `as_images` takes, or a uint8 RGB array (n, height, width, 3). Default: no images.
+        images: Images in any form that `as_images` takes, or a uint8 RGB array (n, height, width, 3). Default: none.
         labels: Integer array (n,) of indices into `Dataset.classes`, stored as int64.
         names: One text per image. Default: the paths, or "image 0" and so on. A seeded split depends on the names, not
             on the order of the images.

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from vpt.core.io import describe_write_error
 from vpt.core.text import bullets, comma_list, pluralize
