@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vpt import backbones as backbones
     from vpt import data as data
     from vpt import errors as errors
+    from vpt import heads as heads
     from vpt import methods as methods
     from vpt import model as model
     from vpt import serving as serving
@@ -101,19 +102,11 @@ _MODULES = {
     "vpt.analysis.embeddings": "Embedding",
     "vpt.api": "PredictOptions TuneOptions embed evaluate explain predict tune",
 }
+# Documented submodules: `vpt.testing` works after `import vpt`.
 _SUBMODULES = (
-    "analysis",
-    "backbones",
-    "data",
-    "errors",
-    "methods",
-    "model",
-    "serving",
-    "tasks",
-    "testing",
-    "training",
+    "analysis", "backbones", "data", "errors", "heads", "methods", "model", "serving", "tasks", "testing", "training",
     "tuning",
-)
+)  # fmt: skip
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 logging.getLogger("vpt").addHandler(logging.NullHandler())  # silent until the user configures logging
