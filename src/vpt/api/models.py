@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from vpt.api.progress import ConsoleCallback
 from vpt.data.dataset import Dataset
 from vpt.data.in_memory import dataset_from_memory, split_mapping
 from vpt.errors import DataError, SpecError
 from vpt.model.tuned_file import backbone_for, inspect, load
 from vpt.model.tuned_model import TunedModel
 from vpt.training import Callback, CallbackList, distributed
-from vpt.training.progress import ConsoleCallback
 
 
 @contextmanager

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from vpt.api.progress import ConsoleCallback
 from vpt.core.units import format_duration
 from vpt.experiments.experiment import METRICS, Run
 from vpt.experiments.store import Record
-from vpt.training.progress import ConsoleCallback
 
 
 class BenchProgress(ConsoleCallback):

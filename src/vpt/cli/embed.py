@@ -43,8 +43,8 @@ def command(
     vpt embed photos.safetensors photos/ --split train --out photos.svg
     """
     from vpt.api import embed
+    from vpt.api.progress import ConsoleCallback
     from vpt.plots import figures
-    from vpt.training.progress import ConsoleCallback
 
     out = out or Path(f"{file.stem}-{split}.png")
     with ConsoleCallback() as callback:

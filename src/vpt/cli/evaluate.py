@@ -58,9 +58,9 @@ def command(
     vpt eval photos.safetensors photos/
     """
     from vpt.api import evaluate
+    from vpt.api.progress import ConsoleCallback
     from vpt.model.tuned_file import inspect
     from vpt.tasks.registry import task_of_file
-    from vpt.training.progress import ConsoleCallback
 
     task = task_of_file(inspect(file))
     options = options_of_task(task.name, str(file))

@@ -45,10 +45,10 @@ def command(
     vpt predict photos.safetensors inbox/ --json > predictions.jsonl
     """
     from vpt.api import predict
+    from vpt.api.progress import ConsoleCallback
     from vpt.model.tuned_file import inspect
     from vpt.tasks.classification.prediction import find_images
     from vpt.tasks.registry import task_of_file
-    from vpt.training.progress import ConsoleCallback
 
     image_paths = find_images(images)
     options = options_of_task(task_of_file(inspect(file)).name, str(file))

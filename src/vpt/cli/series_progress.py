@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from vpt.api.progress import ConsoleCallback
 from vpt.training import EpochMetrics
-from vpt.training.progress import ConsoleCallback
 
 
 class SeriesProgress(ConsoleCallback):

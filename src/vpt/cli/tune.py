@@ -115,12 +115,12 @@ def command(
     vpt tune photos/ --method linear --out probe.safetensors --json
     vpt tune --config photos.run/run.toml --out again.safetensors
     """
+    from vpt.api.progress import ConsoleCallback
     from vpt.backbones import DEFAULT
     from vpt.cli.option_groups import TaskOption
     from vpt.tasks.registry import find_task
     from vpt.training import distributed
     from vpt.training.loggers import log_job
-    from vpt.training.progress import ConsoleCallback
     from vpt.tuning import make_job, run_job
 
     task = find_task(task, data).name
