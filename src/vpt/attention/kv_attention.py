@@ -7,8 +7,8 @@ reads those parts and computes the very same function, with three freedoms the o
   prompt needs neither query nor output (first identity). `GatedPrompts` have a softmax and a gate of their own.
 - `num_queries`: compute the answer for the first few tokens only. Where the head reads CLS alone, so does the
   last block (second identity). So few queries need no keys and values either (`absorbed.py`).
-- `num_positionless`: how many tokens after the prefix that have no place in the image, so neither rotary position nor relative
-  bias; VPT-shallow's prompts are such.
+- `num_positionless`: the number of tokens after the prefix that have no position in the image, so neither rotary
+  position nor relative bias, such as VPT-shallow's prompts.
 
 `attend` is used only after `matches_reference` has compared it with the module's own forward on the module's own input.
 """
@@ -189,9 +189,10 @@ def matches_reference(attention: nn.Module, x: Tensor, context: dict[str, Any]) 
 def _prepare_qkv(
     attention: Any, x: Tensor, num_queries: int | None, num_positionless: int, context: dict[str, Any]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """What `attend` and `KVAttention.attention_weights` have in common: queries, keys and values, and what is added to the scores.
+    """Return queries, keys, values, and the bias that is added to the scores.
 
-    q is (batch, heads, num_outputs, d/heads), k and v (batch, heads, tokens, d/heads), the bias (..., num_outputs, tokens).
+    q is (batch, heads, num_outputs, d/heads), k and v (batch, heads, tokens, d/heads), the bias
+    (..., num_outputs, tokens).
     """
     if context.get("is_causal"):
         raise ValueError("causal attention reads tokens in order, which prompts do not have")

@@ -1,4 +1,4 @@
-"""BackboneLayout: the named places of a timm model where a method can hang something.
+"""BackboneLayout: the named parts of a timm model that a method can replace.
 
 A family is one row of data. A model belongs to the first row that names its class or one it inherits from;
 a block is known by its class in the same way. Nothing here imports a model.
@@ -38,11 +38,17 @@ class BlockLayout:
 class Family:
     """One row of the table of families.
 
-    model_classes: class names. blocks: paths of the blocks, first to last, a star for any one part. block_layouts: block class
-    name -> layout. kind: what runs through a block: "tokens" (a sequence), "windows" (a grid cut into windows) or
-    "maps" (a convolution's feature maps). downsamples: paths of what lies between stages.
-    uses_positions: attention knows the place of each token (rotary positions, relative bias), so that a token without a
-    place cannot simply be put into the sequence.
+    Attributes:
+        name: Name of the family.
+        model_classes: Names of the model classes.
+        blocks: Paths of the blocks, first to last, with a star for any one name.
+        block_layouts: Name of a block class -> its layout.
+        kind: Input of a block: "tokens" (a sequence), "windows" (a grid cut into windows) or "maps" (feature maps).
+        uses_positions: True if attention depends on the position of each token (rotary positions, relative bias), so
+            that a token without a position cannot be inserted into the sequence.
+        final_norms: Paths of the norms after the last block.
+        stem: Path of the convolution that reads the image.
+        downsamples: Paths of the layers between stages.
     """
 
     name: str
@@ -96,15 +102,24 @@ def family_of(model: nn.Module) -> Family | None:
 
 @dataclass(frozen=True)
 class BackboneLayout:
-    """The places of one model, as paths that `nn.Module.get_submodule` understands.
+    """The parts of one model, as paths for `nn.Module.get_submodule`.
 
-    blocks: first to last; empty where the family is unknown. final_norms: what normalises the last block's output.
-    stem: the convolution that reads the image. downsamples: what lies between stages.
-    width: d, the width of the pooled feature, and of a token. patch_size: side of a patch in pixels. num_prefix_tokens: tokens before
-    the first patch (CLS and registers). num_tokens: how many enter the first block, the prefix included; 0 where there
-    are none. preprocessing: how the input is prepared. reads_class_token: the pooled feature is the CLS token alone.
-    supports_kv_prompts: attention can take prompts as keys and values only. cls_only: the last block can compute CLS alone.
-    Both stay False until a trial on the model's own input has shown them (`detect_layout`).
+    Attributes:
+        family: The family, or None where it is unknown.
+        blocks: Paths of the blocks, first to last; empty where the family is unknown.
+        width: Channels d of a token and of the backbone's own pooled feature.
+        patch_size: Side of a patch in pixels.
+        num_prefix_tokens: Number of tokens before the first patch: class token and registers.
+        reads_class_token: True if the pooled feature is the class token alone.
+        preprocessing: The preprocessing of the images.
+        final_norms: Paths of the norms after the last block.
+        stem: Path of the convolution that reads the image.
+        downsamples: Paths of the layers between stages.
+        num_tokens: Number of tokens that enter the first block, the prefix included; 0 where there are none.
+        feature_width: Channels of the features that the head reads.
+        supports_kv_prompts: True if attention can take prompts as keys and values only.
+        cls_only: True if the last block can compute the class token alone. This and `supports_kv_prompts` stay False
+            until a trial on the model's own input (`detect_layout`).
     """
 
     family: Family | None
@@ -128,14 +143,31 @@ class BackboneLayout:
         return self.family.kind if self.family else "unknown"
 
     def block_layout(self, block: nn.Module) -> BlockLayout | None:
-        """How a block is put together, or None where only the textbook form is safe."""
+        """Return the layout of a block.
+
+        Args:
+            block: The block.
+
+        Returns:
+            Its layout; None where only the concatenated form of prompts is safe.
+        """
         if self.family is None:
             return None
         # The exact class: a subclass may change the order of its parts.
         return self.family.block_layouts.get(type(block).__name__)
 
     def block_mlps(self, trunk: nn.Module) -> dict[str, int]:
-        """The MLP of every block: path -> channels in and out. Raises UnsupportedError where a block has none."""
+        """Return the MLP of every block.
+
+        Args:
+            trunk: The trunk.
+
+        Returns:
+            Path of an MLP -> its channels.
+
+        Raises:
+            UnsupportedError: A block has no MLP, or the blocks are not known.
+        """
         found = {}
         for path in self.blocks:
             mlp = _submodule_or_identity(trunk.get_submodule(path), "mlp")
@@ -148,7 +180,18 @@ class BackboneLayout:
         return found
 
     def block_linears(self, trunk: nn.Module, target: str) -> tuple[str, ...]:
-        """The linear layers of every block's "attention", "mlp", or "all" of it. Raises UnsupportedError where none are."""
+        """Return the linear layers of every block.
+
+        Args:
+            trunk: The trunk.
+            target: "attention", "mlp", or "all".
+
+        Returns:
+            The paths of the layers.
+
+        Raises:
+            UnsupportedError: There are none.
+        """
         infix = {"attention": ".attn.", "mlp": ".mlp.", "all": "."}[target]
         found = tuple(
             path

@@ -261,7 +261,8 @@ def _note_on_patches(path: Path, file_patch: tuple[int, ...], model: nn.Module) 
     if len(file_patch) != 2 or len(model_patch) != 2 or file_patch == model_patch:
         return []
     return [
-        f"{path.name}: its patches of {file_patch[0]}x{file_patch[1]} px were resampled to {model_patch[0]}x{model_patch[1]}; {_ADVICE}",
+        f"{path.name}: its patches of {file_patch[0]}x{file_patch[1]} px were resampled to "
+        f"{model_patch[0]}x{model_patch[1]}; {_ADVICE}",
     ]
 
 

@@ -39,7 +39,12 @@ class Decoder(nn.Module, ABC):
 
 @dataclass(frozen=True)
 class DenseHead(ABC):
-    """Base of all dense heads: a frozen dataclass of hyper-parameters. auxiliary_depths: what `build_feature_maps` is to tap, as shares."""
+    """Base of all dense heads: a frozen dataclass of hyper-parameters.
+
+    Attributes:
+        name: The name in a head's text.
+        needs_pyramid: True if the head needs maps of several resolutions.
+    """
 
     name: ClassVar[str]
     needs_pyramid: ClassVar[bool] = False  # whether it needs maps of several resolutions

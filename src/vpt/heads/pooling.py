@@ -17,7 +17,19 @@ PromptFreePool = Literal["default", "cls", "image_mean", "image_max", "cls_image
 
 
 def make_pool(output: str, layout: BackboneLayout, num_prompts: int) -> TokenPool | None:
-    """The pool for `output` behind `num_prompts` prompts, None where it is the backbone's own. Raises UnsupportedError."""
+    """Return the pooling of the final tokens.
+
+    Args:
+        output: Name of the pooling.
+        layout: The layout of the backbone.
+        num_prompts: Number of prompts between the prefix and the patches.
+
+    Returns:
+        The pooling; None where it is the backbone's own.
+
+    Raises:
+        UnsupportedError: The backbone has no such tokens.
+    """
     if output == "default" or (output == "cls" and layout.reads_class_token):
         return None
     if layout.kind != "tokens":

@@ -20,8 +20,9 @@ _REL_POS_TABLE = "relative_position_bias_table"
 class Bias(Method):
     """Every bias of the backbone trains.
 
-    rel_pos_bias: the tables of relative positions (Swin, BEiT) train too. They are no biases of a layer, but the paper's code
-    counts them as such: of its 200,760 on Swin-B they are 63,544.
+    Args:
+        rel_pos_bias: Train the tables of relative positions (Swin, BEiT) too. They are no biases of a layer, but the
+            paper's code counts them as such: of its 200,760 on Swin-B they are 63,544. Default: False.
     """
 
     name: ClassVar[str] = "bias"

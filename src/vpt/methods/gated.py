@@ -65,7 +65,7 @@ class Gated(Method):
 
 
 def _query_norm_paths(trunk: nn.Module, layout: BackboneLayout) -> list[str]:
-    """Where queries pass in each block, on their way to attention. Raises UnsupportedError where there is no such place."""
+    """Return the paths of the norms of queries. Raises UnsupportedError if a block has none."""
     paths = [name for name, _ in trunk.named_modules() if name.endswith(".q_norm")]
     if not all(any(path.startswith(f"{block}.") for path in paths) for block in layout.blocks):
         raise UnsupportedError("this attention has no place for a temperature; write gated(temperature=false)")

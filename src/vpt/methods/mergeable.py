@@ -1,4 +1,4 @@
-"""Re-parameterisations: what stands where a layer stood, changes its weight linearly, and can be merged_state into it."""
+"""Re-parameterizations: replacements of a layer that change its weight linearly and can be merged into it."""
 
 from __future__ import annotations
 

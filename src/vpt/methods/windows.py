@@ -67,11 +67,15 @@ def plan_windows(
 
 
 class _PromptedSwinBlock(nn.Module):
-    """Stands where a Swin block stood: runs prompts beside the grid, through the same attention and MLP.
+    """Replacement of a Swin block that runs prompts and grid through the same attention and MLP.
 
-    prompts: the block's own; None where they come with the grid. is_last: it is the last block. discard_outputs: nobody reads what
-    comes out of the prompts here. pool_prompts: at the end, prompts join the grid as one long row, so that the pooled
-    feature averages them too.
+    Args:
+        block: The block.
+        prompts: The block's own prompts; None where they arrive with the grid.
+        is_last: True for the last block.
+        discard_outputs: True if nothing reads the outputs of the prompts.
+        pool_prompts: True if the prompts join the grid of the last block as one row, so that the pooled feature
+            averages them too.
     """
 
     def __init__(

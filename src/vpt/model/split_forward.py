@@ -1,6 +1,6 @@
-"""The blocks before the first that a method changes: what comes out of them is the same in every epoch.
+"""A network split at the first block that a method changes: the output of the frozen blocks before it never changes.
 
-`SplitForward` splits a network there: `run_frozen_prefix` computes what goes into that block, and the forward pass goes on from it.
+`run_frozen_prefix` computes the input of that block, and `forward` continues from there.
 """
 
 from __future__ import annotations
@@ -16,9 +16,13 @@ from vpt.attention.detection import FeatureExtractor, capture_block_input, probe
 
 
 class SplitForward(nn.Module):
-    """The input of a block (batch, ...) -> pooled features (batch, d), over the very modules of `network`.
+    """The blocks of a network from one on: input of the block (batch, ...) -> pooled features (batch, d).
 
-    blocks: paths of the network's blocks, first to last. first_block: position of the block to go on from. image_size: of images.
+    Args:
+        network: The network; its modules are shared.
+        blocks: Paths of its blocks, first to last.
+        first_block: Index of the block to continue from.
+        image_size: Side of the images in pixels.
     """
 
     def __init__(self, network: FeatureExtractor, blocks: Sequence[str], first_block: int, image_size: int) -> None:

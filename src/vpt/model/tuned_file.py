@@ -31,15 +31,23 @@ _KEY = "vpt"  # the one entry of the safetensors header's metadata
 
 @dataclass(frozen=True)
 class Header:
-    """What a tuned file says of itself.
+    """The description of a tuned file.
 
-    method: spec string with every field. backbone: name; fingerprint: of its weights. image_size: of its input.
-    preprocessing: how images are made into that input. classes: names, or None where none were given.
-    scores: figures measured when the file was made. storage: dtype of the tensors in the file.
-    split_options: seed and fractions by which `vpt.data.loading.load_dataset` or `load_segmentation_dataset` split the data, if they read it.
-    head: the dense head's text, where every pixel has a class; None where images are classified.
-    parameter_counts: trained parameters of the dense head, its auxiliary heads (not in the file), and the method.
-    checksum: SHA-256 over the tensors, so that an altered file is found out. versions: of what made it.
+    Attributes:
+        method: The method's text with every field.
+        backbone: Name of the backbone.
+        fingerprint: Fingerprint of its weights.
+        preprocessing: The preprocessing of the images.
+        num_classes: Number of classes.
+        classes: Names of the classes, or None.
+        save_dtype: Type of the tensors in the file: "fp32" or "fp16".
+        checksum: SHA-256 over the tensors, which reveals an altered file.
+        scores: Metrics measured when the file was made.
+        versions: Versions of the software that made the file.
+        format: Version of the file format.
+        head: Text of the head; None for the default, a linear layer on the pooled feature.
+        parameter_counts: Trained parameters of the head, its auxiliary heads (not in the file), and the method.
+        split_options: Seed and fractions of the split of the data, if it was split.
     """
 
     method: str
@@ -100,12 +108,22 @@ def save(
     split_options: Mapping[str, Any] | None = None,
     save_dtype: Literal["fp32", "fp16"] = "fp32",
 ) -> Path:
-    """Write what `model` owns (method and head, but no auxiliary heads) to one safetensors file.
+    """Write the method's tensors and the head, without auxiliary heads, to one safetensors file.
 
-    model: a TunedModel, or one wrapped by `torch.compile` or DDP. scores: figures to keep in the header; split_options: how
-        the data were split.
-    storage: "fp16" halves the file and rounds the weights; "fp32" gives every bit back.
-    Raises StorageError when the file cannot be written.
+    Args:
+        model: A tuned model, or a wrapper with one inside: torch.compile, DDP, a LightningModule.
+        path: The file.
+        scores: Metrics for the header. Default: none.
+        split_options: Seed and fractions of the split of the data. Default: none.
+        save_dtype: "fp16" halves the file and rounds the weights; "fp32" keeps every bit. Default: "fp32".
+
+    Returns:
+        The path.
+
+    Raises:
+        StorageError: The file cannot be written.
+        SpecError: `save_dtype` is unknown.
+        VptError: There is no tuned model inside, or more than one.
     """
     path = Path(path)
     tuned = _unwrap(model)
@@ -134,12 +152,20 @@ def save(
 def load(
     path: str | Path, backbone: str | nn.Module | Backbone | None = None, *, known_fingerprint: str | None = None
 ) -> TunedModel:
-    """Read a tuned file and hang it on its backbone; in eval mode, ready to predict.
+    """Read a tuned file and attach it to its backbone.
 
-    backbone: the backbone at hand (a timm model, a `Backbone`, a name). None makes it by the name in the file, which
-        fetches its weights. Several files share one backbone by being given the same.
-    known_fingerprint: of that backbone, by who loads many files: to compute it reads every weight.
-    Raises TunedFileError when the file is damaged or altered, or the backbone is not the one it was made for.
+    Args:
+        path: The file.
+        backbone: The backbone: a timm model, a `Backbone` or a name. Several files share one backbone if they are
+            given the same object. Default: the one named in the file, whose weights are downloaded.
+        known_fingerprint: Fingerprint of that backbone, for callers that load many files. Default: computed, which
+            reads every weight.
+
+    Returns:
+        The tuned model in eval mode.
+
+    Raises:
+        TunedFileError: The file is damaged or altered, or was made for another backbone.
     """
     path = Path(path)
     header = inspect(path)

@@ -40,7 +40,6 @@ from vpt.testing.training_checks import (
 __all__ = [
     "CHECKS",
     "Check",
-    "check_method",
     "check_compile",
     "check_counts",
     "check_deepcopy",
@@ -50,6 +49,7 @@ __all__ = [
     "check_identity_at_init",
     "check_learns",
     "check_merge",
+    "check_method",
     "check_mixed_precision",
     "check_modes",
     "check_only_trainable_gets_gradients",

@@ -13,7 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
-from families import backbone_of
+from helpers.families import backbone_of
 from vpt import load_backbone
 from vpt.data.image_folder import read_image_folder
 from vpt.data.images import decode
