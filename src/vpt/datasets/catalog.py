@@ -1,17 +1,55 @@
-"""All benchmark tasks by name, and their folders."""
+"""All benchmark tasks by name, read from the TOML files of this package, and their folders."""
 
 from __future__ import annotations
 
+import pkgutil
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from vpt.core.text import did_you_mean
-from vpt.datasets.fgvc import FGVC
-from vpt.datasets.task import BenchmarkTask
-from vpt.datasets.vtab import VTAB
+from vpt.datasets.download_dir import RemoteFile
+from vpt.datasets.split_spec import SplitSpec
+from vpt.datasets.task import BenchmarkTask, DataSource
 from vpt.errors import SpecError
 
-BENCHMARKS: dict[str, tuple[BenchmarkTask, ...]] = {"vtab": VTAB, "fgvc": FGVC}
+
+def _read_toml(name: str) -> dict[str, Any]:
+    return tomllib.loads(Path(__file__).with_name(f"{name}.toml").read_text(encoding="utf-8"))
+
+
+def _read_sources() -> dict[str, DataSource]:
+    return {
+        name: DataSource(name=name, files=tuple(RemoteFile(**file) for file in row.pop("files")), **row)
+        for name, row in _read_toml("sources").items()
+    }
+
+
+def _read_benchmark(benchmark: str, sources: dict[str, DataSource]) -> tuple[BenchmarkTask, ...]:
+    """Return the tasks of a file: a table of options that all tasks share, and one table per task."""
+    table = _read_toml(benchmark)
+    limits = table["common"].pop("limits", None)
+    return tuple(
+        BenchmarkTask(
+            name=name,
+            benchmark=benchmark,
+            published_sizes={
+                split_name: None if size == "unknown" else size
+                for split_name, size in row.pop("published_sizes").items()
+            },
+            split_spec=SplitSpec(**row.pop("split_spec"), limits=limits and tuple(limits)),
+            source=sources[row.pop("source")],
+            read_source=pkgutil.resolve_name(f"vpt.datasets.layouts.{row.pop('read_source')}"),
+            **table["common"],
+            **row,
+        )
+        for name, row in table["tasks"].items()
+    )
+
+
+_SOURCES = _read_sources()
+BENCHMARKS: dict[str, tuple[BenchmarkTask, ...]] = {name: _read_benchmark(name, _SOURCES) for name in ("vtab", "fgvc")}
 TASKS: dict[str, BenchmarkTask] = {task.name: task for tasks in BENCHMARKS.values() for task in tasks}
 
 
