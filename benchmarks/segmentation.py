@@ -14,11 +14,11 @@ from PIL import Image, ImageDraw
 
 from vpt.backbones import load_backbone
 from vpt.data.segmentation_folder import load_segmentation_dataset
+from vpt.experiments.provenance import provenance
 from vpt.experiments.results import Cell, load_results
 from vpt.experiments.significance import std
 from vpt.experiments.store import Store
 from vpt.experiments.table import Table, format_mean_std, markdown_rows
-from vpt.experiments.tables import provenance
 from vpt.model.tuned_file import load
 from vpt.tasks.segmentation.prediction import evaluate_masks, predict_masks
 from vpt.tasks.segmentation.sliding_window import InferenceConfig

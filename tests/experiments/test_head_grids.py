@@ -129,10 +129,10 @@ def test_changed_weights_and_unlike_jobs_are_refused(experiment: Experiment, fol
     assert "have changed since the plan was read" in records[0].error
     jobs = [experiment.make_job(run, folder / f"{run.id}.safetensors") for run in runs[:2]]
     with pytest.raises(SpecError, match="in their files and configurations alone"):
-        tune_heads([jobs[0], replace(jobs[1], resize="crop")])
+        tune_heads([jobs[0], replace(jobs[1], options=replace(jobs[1].options, resize="crop"))])
     with pytest.raises(SpecError, match="one by one"):
-        seeds = [replace(job.config, seed=seed) for seed, job in enumerate(jobs)]
-        tune_heads([replace(job, train_fraction=0.5, config=seed) for job, seed in zip(jobs, seeds, strict=True)])
+        half = replace(jobs[0].options, train_fraction=0.5)
+        tune_heads([replace(job, options=half, config=job.config.replace(seed=n)) for n, job in enumerate(jobs)])
 
 
 def test_a_shipped_plan_trains_its_heads_at_once() -> None:

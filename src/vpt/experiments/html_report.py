@@ -9,10 +9,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
+from vpt.experiments.provenance import PROTOCOL_DESCRIPTION
 from vpt.experiments.results import ExperimentResults
 from vpt.experiments.significance import group_mean
 from vpt.experiments.table import MISSING, Table
-from vpt.experiments.tables import PROTOCOL_DESCRIPTION
 from vpt.plots.inline_svg import difference_bars, labeled_scatter, sparkline
 
 _Charts = list[tuple[str, Any]]

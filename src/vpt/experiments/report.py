@@ -6,10 +6,11 @@ from pathlib import Path
 
 from vpt.core.io import write_atomic
 from vpt.experiments.html_report import render_page
+from vpt.experiments.provenance import PROTOCOL_DESCRIPTION, provenance
 from vpt.experiments.results import load_results
 from vpt.experiments.store import Store
 from vpt.experiments.table import to_csv, to_document, to_latex
-from vpt.experiments.tables import PROTOCOL_DESCRIPTION, build_tables, provenance
+from vpt.experiments.tables import build_tables
 
 
 def write_report(folder: Path, out: Path) -> list[Path]:
