@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
+ImageArray = NDArray[np.uint8]
 IntArray = NDArray[np.int64]
 
 NONE, BALL, BLOCK, HEART, KITE, ROD = range(6)
@@ -131,7 +132,7 @@ def render(scene: Scene, background: FloatArray) -> FloatArray:
     return image
 
 
-def add_noise(rng: np.random.Generator, image: FloatArray, noise: float = 0.03) -> NDArray[np.uint8]:
+def add_noise(rng: np.random.Generator, image: FloatArray, noise: float = 0.03) -> ImageArray:
     """Add Gaussian noise and convert to uint8.
 
     Args:

@@ -138,8 +138,7 @@ def _decode(file: IO[bytes]) -> tuple[Image.Image, list[str]]:
     _thread_state.notes = notes = []
     try:
         with Image.open(file, formats=supported_formats()) as image:
-            if min(image.size) < MIN_IMAGE_SIDE:
-                raise UnreadableImageError(f"only {image.width} x {image.height} px; each side needs {MIN_IMAGE_SIDE}")
+            require_min_side(*image.size)
             if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
                 raise Image.DecompressionBombError
             # The second image of an MPO file is a depth map or a preview, not a frame.
@@ -160,6 +159,34 @@ def _decode(file: IO[bytes]) -> tuple[Image.Image, list[str]]:
         raise UnreadableImageError(system_error or f"damaged: {str(error) or type(error).__name__}") from error
     finally:
         _thread_state.notes = None
+
+
+def require_min_side(width: int, height: int) -> None:
+    """Refuse images that are too small.
+
+    Args:
+        width: Width in pixels.
+        height: Height in pixels.
+
+    Raises:
+        UnreadableImageError: A side is less than `MIN_IMAGE_SIDE`.
+    """
+    if min(width, height) < MIN_IMAGE_SIDE:
+        raise UnreadableImageError(f"only {width} x {height} px; each side needs {MIN_IMAGE_SIDE}")
+
+
+def encode_png(image: Image.Image) -> bytes:
+    """Return an image as the bytes of a PNG file.
+
+    Args:
+        image: The image.
+
+    Returns:
+        The bytes.
+    """
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 @cache

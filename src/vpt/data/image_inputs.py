@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from vpt.core.text import bullets, pluralize
-from vpt.data.image_files import MIN_IMAGE_SIDE, UnreadableImageError, capture_warnings, open_rgb, read_rgb, to_rgb
+from vpt.data.image_files import UnreadableImageError, capture_warnings, open_rgb, read_rgb, require_min_side, to_rgb
 from vpt.errors import DataError
 
 ImageInput = str | Path | bytes | Image.Image | NDArray[Any] | Tensor
@@ -91,8 +91,7 @@ def read_image(image: ImageInput) -> tuple[Image.Image, list[str]]:
     if isinstance(image, bytes):
         return read_rgb(image), []
     if isinstance(image, Image.Image):
-        if min(image.size) < MIN_IMAGE_SIDE:
-            raise UnreadableImageError(f"only {image.width} x {image.height} px; each side needs {MIN_IMAGE_SIDE}")
+        require_min_side(*image.size)
         return to_rgb(image.copy()), []
     if isinstance(image, Tensor):
         tensor = image.detach().cpu()
@@ -113,9 +112,7 @@ def _channels_last(pixels: NDArray[Any]) -> NDArray[Any]:
             f"an array of shape {pixels.shape}; give (height, width), (height, width, channels) or "
             "(channels, height, width) with 1, 3 or 4 channels"
         )
-    height, width = pixels.shape[:2]
-    if min(height, width) < MIN_IMAGE_SIDE:
-        raise UnreadableImageError(f"only {width} x {height} px; each side needs {MIN_IMAGE_SIDE}")
+    require_min_side(pixels.shape[1], pixels.shape[0])
     return pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
 
 

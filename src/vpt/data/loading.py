@@ -62,8 +62,7 @@ def load_dataset(
             reader_for_layout = next(reader for matches, reader in _READERS if matches(root))
             manifest = read_manifest(root)
             dataset = reader_for_layout(root)
-            if manifest is not None:
-                dataset = replace(dataset, notes=(*dataset.notes, *manifest.get("notes", ())))
+            dataset = replace(dataset, notes=(*dataset.notes, *manifest.get("notes", ())))
         elif str(source) in synthetic.TASKS:
             dataset = _load_synthetic(str(source), seed)
         elif root.exists():

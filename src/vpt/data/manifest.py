@@ -60,14 +60,14 @@ def is_prepared(folder: Path) -> bool:
     return (folder / _MANIFEST).is_file()
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
+def read_manifest(folder: Path) -> dict[str, Any]:
     """Return the manifest of a folder.
 
     Args:
         folder: The folder.
 
     Returns:
-        The manifest, or None if the folder was not prepared by vpt.
+        The manifest, empty if the folder was not prepared by vpt.
 
     Raises:
         DataError: The preparation is not complete, or the manifest is damaged.
@@ -84,4 +84,4 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         raise DataError(
             f"the preparation of {folder} is not complete; run the same `vpt data` command again, it resumes"
         )
-    return None
+    return {}

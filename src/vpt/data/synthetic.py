@@ -10,10 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vpt.core.text import did_you_mean
-from vpt.data.drawing import IntArray
+from vpt.data.drawing import ImageArray, IntArray
 from vpt.data.synthetic_digits import generate_digits, generate_numerals
 from vpt.data.synthetic_scenes import (
     COLUMNS,
@@ -30,8 +29,6 @@ from vpt.data.synthetic_scenes import (
 )
 from vpt.errors import DataError
 
-ImageArray = NDArray[np.uint8]
-
 
 @dataclass(frozen=True)
 class SyntheticTask:
@@ -40,20 +37,20 @@ class SyntheticTask:
     Args:
         name: Name of the task.
         classes: Class names, in the order of the labels.
-        train: Number of training images.
-        val: Number of validation images.
-        test: Number of test images.
         description: What is to be recognized, for `vpt list tasks`.
         generate: Function (n, generator, size) that returns uint8 (n, size, size, 3) and int64 (n,).
+        train: Number of training images. Default: 800.
+        val: Number of validation images. Default: 200.
+        test: Number of test images. Default: 1000.
     """
 
     name: str
     classes: tuple[str, ...]
-    train: int
-    val: int
-    test: int
     description: str
     generate: Callable[[int, np.random.Generator, int], tuple[ImageArray, IntArray]]
+    train: int = 800
+    val: int = 200
+    test: int = 1000
 
 
 def generate(task: str, n: int, seed: int, size: int = 48) -> tuple[ImageArray, IntArray]:
@@ -69,20 +66,19 @@ def generate(task: str, n: int, seed: int, size: int = 48) -> tuple[ImageArray, 
         Images, uint8 (n, size, size, 3), and labels, int64 (n,).
 
     Raises:
-        DataError: The task is unknown, or an argument is out of range.
+        DataError: An argument is out of range, or the task is unknown.
     """
-    if task not in TASKS:
-        raise DataError(f"there is no built-in task {task!r}; {did_you_mean(task, TASKS)}")
+    definition = _find_task(task)
     if n < 1 or size < 16:
         raise DataError(f"cannot draw {n} images of {size} px; ask for at least 1 image of at least 16 px")
     if seed < 0:
         raise DataError(f"the seed is {seed}; give 0 or more")
     # The index of the task gives tasks with the same seed different random numbers.
-    return TASKS[task].generate(n, np.random.default_rng([seed, list(TASKS).index(task)]), size)
+    return definition.generate(n, np.random.default_rng([seed, list(TASKS).index(task)]), size)
 
 
 def generate_splits(task: str, seed: int, size: int = 48) -> dict[str, tuple[ImageArray, IntArray]]:
-    """Return the splits of a task. They share no image.
+    """Return the splits of a task. They share no image. An unknown task raises DataError.
 
     Args:
         task: A name in `TASKS`.
@@ -91,17 +87,18 @@ def generate_splits(task: str, seed: int, size: int = 48) -> dict[str, tuple[Ima
 
     Returns:
         Split ("train", "val", "test") to images and labels.
-
-    Raises:
-        DataError: The task is unknown.
     """
-    if task not in TASKS:
-        raise DataError(f"there is no built-in task {task!r}; {did_you_mean(task, TASKS)}")
-    definition = TASKS[task]
+    definition = _find_task(task)
     images, labels = generate(task, definition.train + definition.val + definition.test, seed, size)
     boundaries = (definition.train, definition.train + definition.val)
     names = ("train", "val", "test")
     return dict(zip(names, zip(np.split(images, boundaries), np.split(labels, boundaries), strict=True), strict=True))
+
+
+def _find_task(name: str) -> SyntheticTask:
+    if name not in TASKS:
+        raise DataError(f"there is no built-in task {name!r}; {did_you_mean(name, TASKS)}")
+    return TASKS[name]
 
 
 _EDGES = NEAR * (FAR / NEAR) ** (np.arange(RANGES + 1) / RANGES)
@@ -112,36 +109,24 @@ TASKS: dict[str, SyntheticTask] = {
         SyntheticTask(
             name="count",
             classes=tuple(str(k + 1) for k in range(COUNTS)),
-            train=800,
-            val=200,
-            test=1000,
             description="number of balls, among blocks",
             generate=scene_generator(count_scene),
         ),
         SyntheticTask(
             name="position",
             classes=tuple(f"column {k + 1}" for k in range(COLUMNS)),
-            train=800,
-            val=200,
-            test=1000,
             description="column of the heart, one of eight, among balls, blocks and a rod",
             generate=scene_generator(position_scene),
         ),
         SyntheticTask(
             name="orientation",
             classes=tuple(f"{k * 360 // DIRECTIONS} degrees" for k in range(DIRECTIONS)),
-            train=800,
-            val=200,
-            test=1000,
             description="direction of the kite, clockwise from the right, among balls, a block and rods",
             generate=scene_generator(orientation_scene),
         ),
         SyntheticTask(
             name="distance",
             classes=tuple(f"{_EDGES[k]:.1f}-{_EDGES[k + 1]:.1f} m" for k in range(RANGES)),
-            train=800,
-            val=200,
-            test=1000,
             description="distance of the nearest of three objects on a plane",
             generate=generate_distance,
         ),

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from vpt.data.drawing import IntArray, marble_texture
+from vpt.data.drawing import ImageArray, IntArray, marble_texture
 from vpt.errors import DataError
-
-ImageArray = NDArray[np.uint8]
 
 NOISE = 0.25  # standard deviation, of a range of 1
 

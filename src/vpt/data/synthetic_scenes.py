@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vpt.data.drawing import (
     BALL,
@@ -15,6 +14,7 @@ from vpt.data.drawing import (
     NONE,
     ROD,
     FloatArray,
+    ImageArray,
     IntArray,
     Scene,
     add_noise,
@@ -23,8 +23,6 @@ from vpt.data.drawing import (
     random_colors,
     render,
 )
-
-ImageArray = NDArray[np.uint8]
 
 COUNTS = 6
 COLUMNS = 8

@@ -97,6 +97,18 @@ class DownloadDir:
         """
         return self._find(path) is not None
 
+    def glob(self, pattern: str) -> list[Path]:
+        """Return the files of the first folder with a file whose name matches a pattern.
+
+        Args:
+            pattern: A pattern of file names, such as "*.txt".
+
+        Returns:
+            The files in alphabetical order, empty if there are none.
+        """
+        found = (sorted(root.glob(f"{folder}{pattern}")) for root in self.roots for folder in ("", "*/", "*/*/"))
+        return next(filter(None, found), [])
+
     def _find(self, path: str) -> Path | None:
         for root in self.roots:
             if path.startswith(f"{root.resolve().name}/") and (root.resolve().parent / path).exists():

@@ -88,7 +88,6 @@ def import_parquet(
             folder, splits, classes, list_files, {"label": f"column {columns.label}", **metadata}, progress
         )
     manifest = read_manifest(folder)
-    assert manifest is not None
     if str(source) not in (manifest.get("asked"), manifest["source"]):
         raise DataError(f"{folder} was made from {manifest['source']}, not from {source}; choose another --out")
     return manifest

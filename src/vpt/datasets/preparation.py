@@ -42,14 +42,24 @@ def prepare_task(
 
     Returns:
         The manifest (prepared.json).
+
+    Raises:
+        DataError: Files are missing or damaged, or the source or the split differs from the published one.
     """
     folder = out / task.name
     if is_prepared(folder):
-        return _manifest(folder)
-    source_data, checksums = _read_source(task, out, source, progress)
+        return read_manifest(folder)
+    try:
+        source_data, checksums = _read_source(task, out, source, progress)
+    except MissingFilesError as error:
+        raise DataError(f"{task.name}: {error}\n{instructions(task, out)}") from error
     _verify_source(task, source_data)
     splits, split_description = _make_splits(task, source_data, split_files)
-    _verify_sizes(task, splits)
+    wrong = task.size_faults(splits)
+    if wrong:
+        raise DataError(
+            f"{task.name}: the split differs from that of the benchmark:{bullets(wrong)}\ngive its published lists"
+        )
     notes = [*source_data.notes, *([f"{task.name}: {task.remark}"] if task.remark else [])]
     write_data_folder(
         folder,
@@ -69,13 +79,7 @@ def prepare_task(
         },
         progress,
     )
-    return _manifest(folder)
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    manifest = read_manifest(folder)
-    assert manifest is not None
-    return manifest
+    return read_manifest(folder)
 
 
 def instructions(task: BenchmarkTask, out: Path | str = "FOLDER") -> str:
@@ -125,19 +129,16 @@ def _read_source(
     _verify_checksums(plain_files, found_files, checksums, progress)
     try:
         return task.read_source(downloads), checksums
-    except MissingFilesError as error:
+    except MissingFilesError:
         archives = [remote for remote in found_files if remote.is_archive and not (unpacked / remote.name).is_dir()]
         if not archives:
-            raise DataError(f"{task.name}: {error}\n{instructions(task, out)}") from error
+            raise
     _verify_checksums(archives, found_files, checksums, progress)
     for i, remote in enumerate(archives):
         progress(f"extracting {task.name}", i, len(archives))
         extract_archive(found_files[remote], unpacked)
     progress(f"extracting {task.name}", len(archives), len(archives))
-    try:
-        return task.read_source(downloads), checksums
-    except MissingFilesError as error:
-        raise DataError(f"{task.name}: {error}\n{instructions(task, out)}") from error
+    return task.read_source(downloads), checksums
 
 
 def _verify_checksums(
@@ -208,15 +209,3 @@ def _describe_drawn_val(split_spec: SplitSpec) -> str:
     if "[" not in split_spec.val:
         return "the publisher's splits"
     return f"val is drawn by vpt, {split_spec.val}: the lists of the paper's authors were not next to the data"
-
-
-def _verify_sizes(task: BenchmarkTask, splits: dict[str, ImageRecords]) -> None:
-    wrong = [
-        f"{split_name}: {len(splits[split_name])} images, the benchmark has {size}"
-        for split_name, size in task.sizes.items()
-        if size is not None and len(splits[split_name]) != size
-    ]
-    if wrong:
-        raise DataError(
-            f"{task.name}: the split differs from that of the benchmark:{bullets(wrong)}\ngive its published lists"
-        )

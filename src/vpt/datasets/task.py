@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
 from typing import Literal
 
@@ -74,6 +74,21 @@ class BenchmarkTask:
     def sizes(self) -> dict[str, int | None]:
         """Number of images of train, val and test; None if it depends on the source."""
         return self.split_spec.sizes(self.published_sizes)
+
+    def size_faults(self, splits: Mapping[str, Sized]) -> list[str]:
+        """Return the differences between the sizes of splits and those of the task.
+
+        Args:
+            splits: Split ("train", "val", "test") to its images.
+
+        Returns:
+            One text per split with another number of images.
+        """
+        return [
+            f"{split_name}: {len(splits[split_name])} images, {self.name} has {size}"
+            for split_name, size in self.sizes.items()
+            if size is not None and len(splits[split_name]) != size
+        ]
 
     @property
     def sizes_text(self) -> str:

@@ -39,7 +39,7 @@ def check_folder(folder: Path, task: BenchmarkTask | None = None, progress: Prog
         raise DataError(f"{folder} contains no list files such as train800.txt{_prepare_hint(task)}")
     dataset = read_list_files(folder)
     faults = [] if task is None else _compare_with_task(task, dataset)
-    if manifest is not None and task is not None and manifest.get("task") != task.name:
+    if manifest and task is not None and manifest.get("task") != task.name:
         faults.insert(0, f"prepared.json says it is {manifest.get('task')!r}, not {task.name!r}")
     total = sum(map(len, dataset.splits.values()))
     done = 0
@@ -58,11 +58,7 @@ def check_folder(folder: Path, task: BenchmarkTask | None = None, progress: Prog
 
 
 def _compare_with_task(task: BenchmarkTask, dataset: Dataset) -> list[str]:
-    faults = [
-        f"{split_name}: {len(dataset.splits[split_name])} images, {task.name} has {size}"
-        for split_name, size in task.sizes.items()
-        if size is not None and len(dataset.splits[split_name]) != size
-    ]
+    faults = task.size_faults(dataset.splits)
     if len(dataset.classes) != task.classes:
         faults.append(f"labels 0 to {len(dataset.classes) - 1}, {task.name} has 0 to {task.classes - 1}")
     return faults
@@ -80,8 +76,6 @@ def _header_error(path: Path) -> str | None:
 
 
 def _prepare_hint(task: BenchmarkTask | None) -> str:
-    return (
-        ""
-        if task is None
-        else f"\nto create it: delete the folder, then run `vpt data prepare {task.name} --from DOWNLOADS --out FOLDER`"
-    )
+    if task is None:
+        return ""
+    return f"\nto create it: delete the folder, then run `vpt data prepare {task.name} --from DOWNLOADS --out FOLDER`"

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import io
-import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
@@ -24,13 +22,14 @@ from urllib.parse import urlsplit
 
 import numpy as np
 from PIL import Image
+from pydantic_core import to_json
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from vpt.data.image_files import UnreadableImageError, read_rgb
+from vpt.data.image_files import UnreadableImageError, encode_png, read_rgb
 from vpt.data.mask_labels import palette
 from vpt.errors import DataError, SpecError, VptError
 from vpt.serving.bank import Bank, ClassPrediction, Prediction, PredictionRequest
@@ -223,19 +222,9 @@ def _to_response(answer: Prediction, image: Image.Image | None, classes: tuple[s
 
 
 def _json_response(values: Any) -> Response:
-    return JSONResponse(_replace_non_finite(values))
-
-
-def _replace_non_finite(value: Any) -> Any:
-    """Replace NaN and infinity by None, because JSON has neither."""
-    if isinstance(value, dict):
-        return {key: _replace_non_finite(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_replace_non_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    """Return values as JSON, with null for NaN and infinity, because JSON has neither."""
+    return Response(to_json(values, inf_nan_mode="null"), media_type="application/json")
 
 
 def _data_uri(image: Image.Image) -> str:
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return f"data:image/png;base64,{base64.b64encode(encode_png(image)).decode()}"

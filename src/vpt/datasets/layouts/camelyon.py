@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from vpt.datasets.download_dir import DownloadDir
-from vpt.datasets.prepared.records import ImageRecords, SourceData, encode_png
+from vpt.datasets.prepared.records import ImageRecords, SourceData, records_from_arrays
 from vpt.errors import DataError
 
 _SPLIT_NAMES = {"train": "train", "validation": "valid", "test": "test"}
@@ -39,8 +40,8 @@ def camelyon(downloads: DownloadDir) -> SourceData:
 
 
 def _records(split_name: str, pixels: Any, labels: Any) -> ImageRecords:
-    keys = tuple(f"{split_name}_{i}" for i in range(len(labels)))
-    return ImageRecords(tuple(f"{key}.png" for key in keys), labels, lambda i: encode_png(pixels[i]), keys)
+    records = records_from_arrays(split_name, 1, labels, lambda i: pixels[i])
+    return replace(records, keys=tuple(name.removesuffix(".png") for name in records.names))
 
 
 def _h5py() -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from vpt.datasets.download_dir import DownloadDir
-from vpt.datasets.prepared.records import ImageRecords, SourceData, encode_png, index_keys, numbered_names
+from vpt.datasets.prepared.records import ImageRecords, SourceData, records_from_arrays
 from vpt.errors import DataError
 
 _RECORD_SIZE = 2 + 3 * 32 * 32  # coarse label, fine label, then red, green and blue planes
@@ -33,9 +33,4 @@ def _read_split(file: Path, split_name: str) -> ImageRecords:
     if file.stat().st_size % _RECORD_SIZE:
         raise DataError(f"{file} has {file.stat().st_size} bytes, not a multiple of {_RECORD_SIZE}; extract it again")
     rows = np.memmap(file, dtype=np.uint8, mode="r").reshape(-1, _RECORD_SIZE)
-    return ImageRecords(
-        numbered_names(split_name, len(rows), 5),
-        rows[:, 1],
-        lambda i: encode_png(rows[i, 2:].reshape(3, 32, 32).transpose(1, 2, 0)),
-        index_keys(len(rows)),
-    )
+    return records_from_arrays(split_name, 5, rows[:, 1], lambda i: rows[i, 2:].reshape(3, 32, 32).transpose(1, 2, 0))

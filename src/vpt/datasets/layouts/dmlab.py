@@ -28,22 +28,13 @@ def dmlab(downloads: DownloadDir) -> SourceData:
     Raises:
         MissingFilesError: Files are missing.
     """
-    files = {split_name: _files(downloads, split_name) for split_name in _SPLIT_NAMES}
+    files = {split_name: downloads.glob(f"dmlab-{split_name}.tfrecord*") for split_name in _SPLIT_NAMES}
     missing = [f"dmlab-{split_name}.tfrecord*" for split_name, found in files.items() if not found]
     if missing:
         raise MissingFilesError(missing, downloads.roots)
     return SourceData(
         tuple(f"class_{k}" for k in range(6)), {split_name: _records(found) for split_name, found in files.items()}
     )
-
-
-def _files(downloads: DownloadDir, split_name: str) -> list[Path]:
-    for root in downloads.roots:
-        for pattern in ("", "*/", "*/*/"):
-            found = sorted(root.glob(f"{pattern}dmlab-{split_name}.tfrecord*"))
-            if found:
-                return found
-    return []
 
 
 def _records(files: list[Path]) -> ImageRecords:

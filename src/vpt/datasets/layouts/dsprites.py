@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpt.datasets.download_dir import DownloadDir
-from vpt.datasets.prepared.records import ImageRecords, SourceData, encode_png, index_keys, numbered_names
+from vpt.datasets.prepared.records import SourceData, records_from_arrays
 from vpt.errors import DataError
 
 FILE = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
@@ -30,12 +30,7 @@ def _read_dsprites(downloads: DownloadDir, *, column: int, values: int, name: st
     except (KeyError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(f"{file} has no readable latents_classes ({error}); download it again") from error
     images = _ZippedImages(file, "imgs.npy", len(latent))
-    records = ImageRecords(
-        numbered_names("train", len(latent), 6),
-        latent * BINS // values,
-        lambda i: encode_png(images[i] * 255),
-        index_keys(len(latent)),
-    )
+    records = records_from_arrays("train", 6, latent * BINS // values, lambda i: images[i] * 255)
     return SourceData(tuple(f"{name}_{k:02d}" for k in range(BINS)), {"train": records})
 
 

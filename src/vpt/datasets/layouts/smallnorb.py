@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpt.datasets.download_dir import DownloadDir
-from vpt.datasets.prepared.records import ImageRecords, SourceData, encode_png, index_keys, numbered_names
+from vpt.datasets.prepared.records import ImageRecords, SourceData, records_from_arrays
 from vpt.errors import DataError
 
 TRAIN, TEST = "smallnorb-5x46789x9x18x6x2x96x96-training", "smallnorb-5x01235x9x18x6x2x96x96-testing"
@@ -33,9 +33,7 @@ def _read_smallnorb(downloads: DownloadDir, *, column: int, step: int, classes: 
 
 
 def _records(split_name: str, pixels: NDArray[Any], labels: NDArray[Any]) -> ImageRecords:
-    return ImageRecords(
-        numbered_names(split_name, len(labels), 5), labels, lambda i: encode_png(pixels[i, 0]), index_keys(len(labels))
-    )
+    return records_from_arrays(split_name, 5, labels, lambda i: pixels[i, 0])
 
 
 azimuth = partial(_read_smallnorb, column=2, step=2, classes=tuple(f"azimuth_{20 * k:03d}" for k in range(18)))

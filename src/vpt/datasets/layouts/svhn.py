@@ -7,7 +7,7 @@ from pathlib import Path
 from scipy.io import loadmat
 
 from vpt.datasets.download_dir import DownloadDir
-from vpt.datasets.prepared.records import ImageRecords, SourceData, encode_png, index_keys, numbered_names
+from vpt.datasets.prepared.records import ImageRecords, SourceData, records_from_arrays
 
 
 def svhn(downloads: DownloadDir) -> SourceData:
@@ -27,9 +27,4 @@ def svhn(downloads: DownloadDir) -> SourceData:
 def _read_split(file: Path, split_name: str) -> ImageRecords:
     stored = loadmat(file, variable_names=["X", "y"])
     pixels, labels = stored["X"], stored["y"].ravel().astype(int) % 10
-    return ImageRecords(
-        numbered_names(split_name, len(labels), 6),
-        labels,
-        lambda i: encode_png(pixels[..., i]),
-        index_keys(len(labels)),
-    )
+    return records_from_arrays(split_name, 6, labels, lambda i: pixels[..., i])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vpt.core.text import bullets, pluralize
+from vpt.data.image_files import encode_png
 from vpt.errors import DataError
 
 
@@ -132,41 +132,23 @@ def records_from_files(
     )
 
 
-def encode_png(pixels: NDArray[np.uint8]) -> bytes:
-    """Return an image as the bytes of a PNG file.
+def records_from_arrays(
+    prefix: str, digits: int, labels: NDArray[Any], read_pixels: Callable[[int], NDArray[np.uint8]]
+) -> ImageRecords:
+    """Return images that are published as one array. They are stored as PNG, and their keys are their indices.
 
     Args:
-        pixels: uint8 (height, width) or (height, width, 3).
+        prefix: Start of each file name, such as "train" of "train_00007.png".
+        digits: Minimum number of digits in each file name.
+        labels: Integers (n,).
+        read_pixels: Function from index to uint8 (height, width) or (height, width, 3).
 
     Returns:
-        The bytes.
+        The records.
     """
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def numbered_names(prefix: str, count: int, digits: int) -> tuple[str, ...]:
-    """Return names for images that are published as one array, such as "train_00007.png".
-
-    Args:
-        prefix: Start of each name.
-        count: Number of images.
-        digits: Minimum number of digits.
-
-    Returns:
-        One name per image.
-    """
-    return tuple(f"{prefix}_{i:0{digits}d}.png" for i in range(count))
-
-
-def index_keys(count: int) -> tuple[str, ...]:
-    """Return indices as keys.
-
-    Args:
-        count: Number of images.
-
-    Returns:
-        "0", "1" and so on.
-    """
-    return tuple(map(str, range(count)))
+    return ImageRecords(
+        tuple(f"{prefix}_{i:0{digits}d}.png" for i in range(len(labels))),
+        labels,
+        lambda i: encode_png(Image.fromarray(np.ascontiguousarray(read_pixels(i)))),
+        tuple(map(str, range(len(labels)))),
+    )
