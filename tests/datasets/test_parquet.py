@@ -142,9 +142,7 @@ def test_faults(tmp_path, hub):
     with pytest.raises(DataError, match="is not a Parquet file or a folder of them"):
         import_parquet(tmp_path / "nowhere", tmp_path / "out")
     write(tmp_path / "bad/train.parquet", [(b"no image", 0), (image(1), 1), (None, 0)])
-    with pytest.raises(
-        DataError, match=r"(?s)2 rows cannot be used.*row 0 of train is not an image.*row 2 of train"
-    ):
+    with pytest.raises(DataError, match=r"(?s)2 rows cannot be used.*row 0 of train is not an image.*row 2 of train"):
         import_parquet(tmp_path / "bad", tmp_path / "out")
     (tmp_path / "torn.parquet").write_bytes((hub / "data/test-00000-of-00001.parquet").read_bytes()[:100])
     with pytest.raises(DataError, match="cannot be read"):

@@ -252,7 +252,8 @@ def test_disk_full_leaves_the_old_file(model, path, monkeypatch, code):
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(
-            StorageError, match=r"dogs.*\(it needs 0\.0 MB\) could not be written: the disk is full, .* MB are free; free some space"
+            StorageError,
+            match=r"dogs.*\(it needs 0\.0 MB\) could not be written: the disk is full, .* MB are free; free some space",
         ):
             save(model, path)
     assert path.read_bytes() == before

@@ -51,7 +51,7 @@ def explain(
         DataError: The image cannot be read.
         TunedFileError: The tuned file is damaged, or made for another backbone.
         BackboneError: The backbone cannot be loaded.
-    """  # noqa: DOC503 (errors of what it calls)
+    """
     if out is not None:
         figures.require_plots(Path(out))
         if isinstance(image, str | Path) and Path(out).exists() and Path(image).exists() and Path(out).samefile(image):
@@ -103,7 +103,7 @@ def embed(
         SpecError: `out` is neither .png nor .svg.
         TunedFileError: The tuned file is damaged, or made for another backbone.
         BackboneError: The backbone cannot be loaded.
-    """  # noqa: DOC502 (errors of what it calls)
+    """
     if out is not None:
         figures.check_plot_path(Path(out))
     tuned = open_model(model, backbone, weights, device)

@@ -80,7 +80,7 @@ def predict(
         DataError: Images cannot be used; the message names all of them.
         TunedFileError: The tuned file is damaged, or made for another backbone.
         BackboneError: The backbone cannot be loaded.
-    """  # noqa: DOC503 (errors of what it calls)
+    """
     images, is_single = _images(source)
     tuned = open_model(model, backbone, weights, device)
     found = _task_of(tuned)
@@ -148,7 +148,7 @@ def evaluate(
         DataError: Images cannot be used, the split is empty, or it has a class that the model does not know.
         TunedFileError: The tuned file is damaged, or made for another backbone.
         BackboneError: The backbone cannot be loaded.
-    """  # noqa: DOC502 (errors of what it calls)
+    """
     tuned = open_model(model, backbone, weights, device)
     found = _task_of(tuned)
     known: dict[str, dict[str, Any]] = {

@@ -81,7 +81,7 @@ def tune(
         UnsupportedError: The method does not fit the backbone.
         TrainingError: The loss diverged.
         StorageError: A file cannot be written.
-    """  # noqa: DOC502 (errors of what it calls)
+    """
     source = _training_data(data, val, test, classes)
     job = make_job(
         source, out, task=task, method=method, backbone=backbone, epochs=epochs, iterations=iterations, head=head,

@@ -28,6 +28,15 @@ class ClassTokenBlock(nn.Module):
             setattr(block, block_layout.attention, KVAttention(attention, num_queries=1))
 
     def forward(self, x: Tensor, **context: Any) -> Tensor:
+        """Return the class token after the block.
+
+        Args:
+            x: Tokens (batch, tokens, d), the class token first.
+            **context: Further arguments of the block's attention, such as a mask.
+
+        Returns:
+            The class token (batch, 1, d).
+        """
         block: Any = self.block
         block_layout = self.block_layout
         attention, mlp = getattr(block, block_layout.attention), getattr(block, block_layout.mlp)

@@ -56,6 +56,14 @@ class FeatureExtractor(nn.Module):
         self.pool = pool
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the features of normalized images.
+
+        Args:
+            images: Normalized images (batch, 3, height, width).
+
+        Returns:
+            Pooled features (batch, d).
+        """
         trunk: Any = self.trunk
         tokens = trunk.forward_features(images.to(compute_dtype(trunk)))
         if self.pool is None:

@@ -260,7 +260,7 @@ def _has_separate_biases(attention: Any) -> bool:
 
 
 def _project_qkv(attention: Any, x: Tensor, num_outputs: int) -> tuple[Tensor, Tensor, Tensor]:
-    """x (batch, tokens, d) -> q (batch, heads, num_outputs, d/heads), k and v (batch, heads, tokens, d/heads)."""
+    """Return q (batch, heads, num_outputs, d/heads), k, v (batch, heads, tokens, d/heads) of x (batch, tokens, d)."""
     fused = getattr(attention, "qkv", None) is not None
     if fused and num_outputs == x.shape[1] and not _has_separate_biases(attention):
         q, k, v = (_split_heads(attention, rows) for rows in attention.qkv(x).chunk(3, dim=-1))
@@ -273,7 +273,7 @@ def _project_qkv(attention: Any, x: Tensor, num_outputs: int) -> tuple[Tensor, T
 
 
 def _project_queries(attention: Any, x: Tensor) -> Tensor:
-    """x (batch, tokens, d) -> queries alone (batch, heads, tokens, d/heads), no position applied."""
+    """Return the queries (batch, heads, tokens, d/heads) of x (batch, tokens, d), without positions."""
     weight, bias = _fused_qkv(attention)
     if weight is None:
         q = attention.q_proj(x)
@@ -284,7 +284,7 @@ def _project_queries(attention: Any, x: Tensor) -> Tensor:
 
 
 def _project_kv(attention: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    """x ((batch,) tokens, d) -> keys and values (batch or 1, heads, tokens, d/heads), no position applied."""
+    """Return keys and values (batch or 1, heads, tokens, d/heads) of x ((batch,) tokens, d), without positions."""
     x = x if x.dim() == 3 else x.unsqueeze(0)
     weight, bias = _fused_qkv(attention)
     if weight is None:

@@ -166,7 +166,7 @@ def matches_window_reference(attention: nn.Module, x: Tensor, mask: Tensor | Non
 
 
 def _project_qkv(attention: Any, x: Tensor) -> tuple[Tensor, ...]:
-    """x (b, n, d) -> q, k, v, each (b, heads, n, d/heads)."""
+    """Return q, k and v, each (b, heads, n, d/heads), of x (b, n, d)."""
     qkv: Tensor = attention.qkv(x)
     q, k, v = qkv.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
     return q, k, v

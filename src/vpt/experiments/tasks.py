@@ -74,7 +74,9 @@ def _digest(split: Split) -> str:
     digest = hashlib.sha256()
     for i, (name, label) in enumerate(zip(split.names, split.labels, strict=True)):
         image = split.images[i]
-        content = _file_size(image) if isinstance(image, Path) else hashlib.sha256(np.asarray(image).tobytes()).hexdigest()
+        content = (
+            _file_size(image) if isinstance(image, Path) else hashlib.sha256(np.asarray(image).tobytes()).hexdigest()
+        )
         digest.update(f"{name}\0{label}\0{content}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:20]
 

@@ -77,6 +77,7 @@ class LinearHead(DenseHead):
     name: ClassVar[str] = "linear"
 
     def build(self, channels: Sequence[int], num_classes: int) -> Decoder:
+        """Build a linear layer on the last map."""
         return _LinearDecoder(channels[-1], num_classes)
 
 
@@ -104,12 +105,15 @@ class SetrPup(DenseHead):
 
     @property
     def auxiliary_depths(self) -> tuple[float, ...]:
+        """Depths, between 0 and 1, of the blocks that auxiliary heads read."""
         return _AUXILIARY_DEPTHS[len(_AUXILIARY_DEPTHS) - self.auxiliary :]
 
     def build(self, channels: Sequence[int], num_classes: int) -> Decoder:
+        """Build the upsampling decoder on the last map, and its auxiliary heads on the others."""
         return _PUPDecoder(channels, self.channels, num_classes, self.auxiliary, self.dropout)
 
     def without_auxiliary(self) -> SetrPup:
+        """Return this head without auxiliary heads."""
         return replace(self, auxiliary=0)
 
 
@@ -130,6 +134,7 @@ class FPN(DenseHead):
         _validate(self.channels, self.dropout)
 
     def build(self, channels: Sequence[int], num_classes: int) -> Decoder:
+        """Build the feature pyramid on all maps."""
         return _FPNDecoder(channels, self.channels, num_classes, self.dropout)
 
 

@@ -26,6 +26,7 @@ class FeatureHook:
         module.register_forward_hook(self)
 
     def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        """Keep the output of a module, as a forward hook does."""
         self.output = output
 
     def pop(self) -> Tensor:

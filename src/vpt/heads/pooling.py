@@ -52,6 +52,14 @@ class TokenPool(nn.Module):
         self.num_prompts = num_prompts
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """Return what the head reads of the tokens.
+
+        Args:
+            tokens: Final tokens (batch, tokens, d): class token and registers, prompts, image.
+
+        Returns:
+            (batch, d), or (batch, 2, d) if `output` names two.
+        """
         if self.output == "cls":
             return tokens[:, 0]
         if self.output == "cls_image_mean":

@@ -30,6 +30,7 @@ class Bottleneck(nn.Module):
             nn.init.zeros_(weight)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the output of the bottleneck for x (..., d), in the shape and dtype of x."""
         hidden = self.activation(_linear_in_input_dtype(x, self.down))
         return _linear_in_input_dtype(hidden, self.up)
 
@@ -60,6 +61,7 @@ class Adapter(Method):
             raise SpecError(f"reduction is {self.reduction}; it must be at least 1")
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
+        """Plan a bottleneck after the MLP of every block; raise UnsupportedError if it is narrower than `reduction`."""
         wrappers = {}
         for path, width in layout.block_mlps(trunk).items():
             if self.reduction > width:

@@ -36,6 +36,7 @@ class AdaptFormer(Method):
             raise SpecError("scale is 0; the branch would never speak")
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
+        """Plan a parallel branch beside the MLP of every block."""
         return Injection(
             wrappers={
                 path: partial(_ParallelAdapter, branch=Bottleneck(width, self.bottleneck, nn.ReLU()), scale=self.scale)

@@ -169,6 +169,7 @@ class Sum(Method):
         object.__setattr__(self, "identity_at_init", all(term.identity_at_init for term in flat))
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
+        """Plan every term and join the plans; raise SpecError if two terms replace the pooling or the head."""
         injections = [term.plan(trunk, layout) for term in self.terms]
         wrappers: dict[str, Wrapper] = {}
         for injection in injections:
@@ -189,14 +190,17 @@ class Sum(Method):
 
     @property
     def init_inputs(self) -> frozenset[InitInput]:
+        """The properties of the training images that any term needs."""
         return frozenset[InitInput]().union(*(term.init_inputs for term in self.terms))
 
     def initialize(self, inputs: InitInputs, modules: nn.ModuleDict) -> None:
+        """Initialize every term that needs the training images."""
         for term in self.terms:
             if term.init_inputs:
                 term.initialize(inputs, modules)
 
     def spec(self, *, full: bool = False) -> str:
+        """Return the texts of the terms, joined by +; with `full`, every field is written out."""
         return " + ".join(term.spec(full=full) for term in self.terms)
 
     def _at_most_one(self, values: list[Any], what: str) -> Any:

@@ -33,6 +33,7 @@ class Bias(Method):
     rel_pos_bias: bool = False
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
+        """Plan to train every bias; raise UnsupportedError if there is none."""
         names = (*_BIAS_NAMES, _REL_POS_TABLE) if self.rel_pos_bias else _BIAS_NAMES
         biases = tuple(
             f"{path}.{key}".lstrip(".")

@@ -22,6 +22,7 @@ class ClassToken(Method):
     identity_at_init: ClassVar[bool] = True
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
+        """Plan to train the class token; raise UnsupportedError if there is none."""
         if layout.kind != "tokens" or not isinstance(getattr(trunk, "cls_token", None), nn.Parameter):
             raise UnsupportedError("it has no class token")
         return Injection(trainable=("cls_token",))

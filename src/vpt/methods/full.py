@@ -21,4 +21,5 @@ class Full(Method):
     identity_at_init: ClassVar[bool] = True
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
+        """Plan to train every parameter of the trunk."""
         return Injection(trainable=("",))

@@ -44,6 +44,7 @@ class Gated(Method):
         VPT(length=self.length, depth="shallow", dropout=self.dropout)  # the same bounds, the same words
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
+        """Plan shallow prompts, a gate for every block but the last, and temperatures if asked for."""
         if layout.kind != "tokens":
             raise UnsupportedError("gates stand between the blocks of a plain transformer, and it is none")
         shallow = VPT(length=self.length, depth="shallow", dropout=self.dropout).plan(trunk, layout)

@@ -30,4 +30,5 @@ class Linear(Method):
         object.__setattr__(self, "identity_at_init", self.output == "default")  # the dataclass is frozen
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
+        """Plan the pooling that `output` names, and no other change."""
         return Injection(pool=make_pool(self.output, layout, 0), num_pooled=2 if self.output == "cls_image_mean" else 1)

@@ -40,6 +40,7 @@ class LoRA(Method):
             raise SpecError(f"alpha is {self.alpha}; it must be above 0")
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
+        """Plan a low-rank update for every linear layer that `targets` names."""
         return Injection(
             wrappers={path: partial(_LoRALinear, method=self) for path in layout.block_linears(trunk, self.targets)}
         )

@@ -34,6 +34,7 @@ class MLP(Method):
             raise SpecError(f"dropout is {self.dropout}; it must be at least 0 and below 1")
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
+        """Plan an MLP head in place of the linear head."""
         return Injection(make_head=self._make_head)
 
     def _make_head(self, width: int, num_classes: int) -> nn.Module:

@@ -22,6 +22,7 @@ class Norm(Method):
     identity_at_init: ClassVar[bool] = True
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
+        """Plan to train the parameters of every normalization layer; raise UnsupportedError if there is none."""
         weights = tuple(
             f"{path}.{key}"
             for path, module in trunk.named_modules()

@@ -28,6 +28,7 @@ class Partial(Method):
             raise SpecError(f"k is {self.k}; at least one block must train (the head alone: `linear`)")
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
+        """Plan to train the last `k` blocks and the final norms; raise UnsupportedError if there are fewer blocks."""
         if not layout.blocks:
             raise UnsupportedError(f"the blocks of {type(trunk).__name__} are not known")
         if self.k > len(layout.blocks):

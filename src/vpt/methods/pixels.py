@@ -33,6 +33,7 @@ class FramePrompt(nn.Module):
         self.columns = _random_pixels(preprocessing, 2, 3, self.inner_size, width)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the features of images (batch, 3, s, s), each inside the learned frame."""
         if images.shape[-1] != self.inner_size:
             images = F.interpolate(images, self.inner_size, mode="bilinear", antialias=True)
         top, bottom = self.rows.to(images.dtype).unsqueeze(1).expand(-1, len(images), -1, -1, -1)
@@ -57,6 +58,7 @@ class ConcatChannel(nn.Module):
         nn.init.xavier_uniform_(self.further.flatten(1))
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the patches of images (batch, 3, s, s) with the learned channels: (batch, d, rows, columns)."""
         extra = F.conv2d(self.channels[None], self.further, stride=self.projection.stride)
         return self.projection(images) + extra  # type: ignore[no-any-return]
 
@@ -70,4 +72,5 @@ class PixelPatches(nn.Module):
         self.projection = projection
 
     def forward(self, batch: int) -> Tensor:
+        """Return the tokens (p, d) of the learned patches, the same for a batch of any size."""
         return self.projection(self.patches).flatten(1)  # type: ignore[no-any-return]

@@ -60,7 +60,6 @@ def check_options(
         shared: Prompts that are shared.
         projection: Width in which the prompts are learned.
         frozen: The prompts keep their initial values.
-        **_: Further fields, which need no check.
 
     Raises:
         SpecError: A field is out of range, or two fields contradict each other.

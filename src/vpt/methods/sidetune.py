@@ -29,6 +29,7 @@ class SideTune(Method):
     pretrained: bool = False
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
+        """Build the side network, and plan to blend its features with those of the frozen network."""
         side, width = side_network(self.network, layout.preprocessing.size, self.pretrained)
         return Injection(
             wrappers={NETWORK: partial(_SideTuned, side=side, projection=nn.Linear(width, layout.feature_width))}

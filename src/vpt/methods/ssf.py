@@ -27,6 +27,7 @@ class SSF(Method):
     identity_at_init: ClassVar[bool] = True
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
+        """Plan a scale and a shift after every layer that has a bias; raise UnsupportedError if there is none."""
         wrappers = {path: _ScaledLayer for path, layer in trunk.named_modules() if _supports_ssf(layer)}
         if not wrappers:
             raise UnsupportedError("it has no layers whose output could be scaled and shifted")

@@ -67,6 +67,7 @@ class VPT(Method):
         check_options(self.spec(), **vars(self))
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
+        """Plan prompts at `location`; raise UnsupportedError if the backbone has no blocks that take them."""
         if self.location == "pad":
             return frame_image(layout, self.length, self.output)
         if layout.kind not in ("tokens", "windows") or not layout.blocks:
@@ -103,9 +104,11 @@ class VPT(Method):
 
     @property
     def init_inputs(self) -> frozenset[InitInput]:
+        """The mean feature of each class if `init` is prototypes, else nothing."""
         return frozenset({"prototypes"}) if self.init == "prototypes" else frozenset()
 
     def initialize(self, inputs: InitInputs, modules: nn.ModuleDict) -> None:
+        """Set prompt i to the prototype of class i; raise SpecError unless there is one prompt per class."""
         prototypes = inputs.prototypes
         assert prototypes is not None
         if len(prototypes) != self.length:

@@ -41,7 +41,7 @@ def plan_windows(
     last = len(blocks) - 1 if deep else 0
     prompts = make_prompts([block.dim for block in blocks[: last + 1]])
     wrappers: dict[str, Wrapper] = {}
-    for index, (path, block) in enumerate(zip(layout.blocks, blocks, strict=True)):
+    for index, path in enumerate(layout.blocks):
         is_last = index == len(blocks) - 1
         block_prompts = prompts[index] if index <= last else None
         discard_outputs = index < last or (is_last and block_prompts is not None and not pool_prompts)

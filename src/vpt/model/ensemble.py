@@ -43,6 +43,14 @@ class Ensemble(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the logits of the ensemble.
+
+        Args:
+            images: Normalized images (batch, 3, size, size).
+
+        Returns:
+            Log of the mean probability over the members (batch, classes).
+        """
         features = self.network(images.repeat(len(self.heads), 1, 1, 1)).chunk(len(self.heads))
         log_probs = [head(x).log_softmax(-1) for head, x in zip(self.heads, features, strict=True)]
         return torch.stack(log_probs).logsumexp(0) - math.log(len(log_probs))

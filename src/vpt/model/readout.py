@@ -146,9 +146,11 @@ class Dense(Readout):
     head: DenseHead
 
     def adapt(self, trunk: nn.Module, layout: BackboneLayout) -> BackboneLayout:
+        """Return the layout without a class token that is read: a dense head reads every patch instead."""
         return replace(layout, reads_class_token=False, cls_only=False)  # every patch is read, the class token is not
 
     def check(self, method: Method, injection: Injection, layout: BackboneLayout) -> None:
+        """Raise UnsupportedError if the method replaces what a dense head reads, or the head needs a pyramid."""
         for invalid, reason in (
             (injection.make_head is not None, "it has a head of its own, for one feature per image"),
             (injection.pool is not None, "it pools the tokens to one feature; leave output at its default"),
@@ -165,11 +167,13 @@ class Dense(Readout):
             )
 
     def connect(self, trunk: nn.Module, layout: BackboneLayout, injection: Injection) -> tuple[nn.Module, MakeHead]:
+        """Build the feature maps of the trunk, and the function that builds the decoder on them."""
         network = build_feature_maps(trunk, layout, self.head.auxiliary_depths)
         return network, partial(_build_decoder, self.head, tuple(channels for channels, _ in network.shapes))
 
     @torch.no_grad()
     def verify(self, method: Method, network: Any, trunk: nn.Module, layout: BackboneLayout) -> None:
+        """Raise UnsupportedError if the maps of one image have other shapes than the decoder needs."""
         size = layout.preprocessing.size
         found = [tuple(feature_map.shape) for feature_map in network(probe_image(trunk, size))]
         expected = [(1, channels, *(-(-size // stride),) * 2) for channels, stride in network.shapes]
@@ -180,12 +184,15 @@ class Dense(Readout):
             )
 
     def resize_logits(self, logits: Tensor, size: Sequence[int]) -> Tensor:
+        """Return the logits (batch, classes, h, w) enlarged to the size of the images, bilinear."""
         return upsample(logits, size)
 
     def for_inference(self) -> Dense:
+        """Return this readout without auxiliary heads."""
         return Dense(self.head.without_auxiliary())
 
     def spec(self, *, full: bool = False) -> str:
+        """Return the text of the dense head; with `full`, every field is written out."""
         return self.head.spec(full=full)
 
 
@@ -210,6 +217,7 @@ class MultiBlock(Readout):
         object.__setattr__(self, "features", "+".join(parse_features(self.features)))  # the dataclass is frozen
 
     def adapt(self, trunk: nn.Module, layout: BackboneLayout) -> BackboneLayout:
+        """Return the layout with the width of the joined features; raise UnsupportedError if one is missing."""
         features = parse_features(self.features)
         if "cls" in features and (layout.kind != "tokens" or layout.num_prefix_tokens == 0):
             raise UnsupportedError(
@@ -222,6 +230,7 @@ class MultiBlock(Readout):
         return replace(layout, feature_width=width, reads_class_token=False, cls_only=False)
 
     def check(self, method: Method, injection: Injection, layout: BackboneLayout) -> None:
+        """Raise UnsupportedError if the method pools the tokens itself."""
         if injection.pool is not None:
             raise UnsupportedError(
                 f"{method} does not go with the head {self}: both choose what the head reads of the tokens; leave "
@@ -229,12 +238,14 @@ class MultiBlock(Readout):
             )
 
     def connect(self, trunk: nn.Module, layout: BackboneLayout, injection: Injection) -> tuple[nn.Module, MakeHead]:
+        """Build the features of the blocks, and the method's head or a linear one."""
         indices = select_blocks(self.blocks, len(unit_paths(trunk, layout)))
         network = MultiBlockFeatures(trunk, layout, indices, parse_features(self.features))
         return network, injection.make_head or linear_head
 
     @torch.no_grad()
     def verify(self, method: Method, network: nn.Module, trunk: nn.Module, layout: BackboneLayout) -> None:
+        """Raise UnsupportedError if prompts are joined to the last map of a backbone with windows."""
         if layout.kind != "windows":
             return
         shapes: list[tuple[int, ...]] = []
@@ -247,6 +258,7 @@ class MultiBlock(Readout):
             raise UnsupportedError(f"{method} does not go with the head {self}: it adds prompts to the last map")
 
     def spec(self, *, full: bool = False) -> str:
+        """Return the text of this readout; with `full`, every field is written out."""
         return spec.format_spec(self, self.name, full=full)
 
 

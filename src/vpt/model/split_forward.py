@@ -43,6 +43,14 @@ class SplitForward(nn.Module):
         return x
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the features from the input of the first block that runs.
+
+        Args:
+            x: Output of `run_frozen_prefix` (batch, ...).
+
+        Returns:
+            Pooled features (batch, d).
+        """
         # The trunk's own forward knows what stands around the blocks (positions, norms). It is given one image, which
         # passes by all blocks before the first and is dropped there.
         self.input_override.set_input(x)

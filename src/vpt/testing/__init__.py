@@ -67,7 +67,17 @@ class Check(Protocol):
 
     __name__: str
 
-    def __call__(self, method: str | Method, backbone: BackboneLike, head: str | None = None) -> None: ...
+    def __call__(self, method: str | Method, backbone: BackboneLike, head: str | None = None) -> None:
+        """Check a method on a backbone.
+
+        Args:
+            method: The method or its text.
+            backbone: The backbone, or a timm model.
+            head: Text of the head. Default: a linear layer on the pooled feature.
+
+        Raises:
+            AssertionError: The method breaks the contract.
+        """
 
 
 CHECKS: list[Check] = [

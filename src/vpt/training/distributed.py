@@ -1,8 +1,8 @@
 """Data-parallel training of one task in the processes of `torchrun`.
 
 The trainable parameters take about a megabyte, so one all-reduce of one flat buffer per step is enough, without a
-wrapper around the model. Each process takes every world-size-th image of the same batch, and the loss is divided by the size of
-the whole batch, so that two processes compute the same as one.
+wrapper around the model. Each process takes every world-size-th image of the same batch, and the loss is divided by the
+size of the whole batch, so that two processes compute the same as one.
 """
 
 from __future__ import annotations
