@@ -22,7 +22,7 @@ def write_atomic(path: Path, content: bytes) -> None:
     write_atomic_with(path, lambda tmp: _write_and_sync(tmp, content), size=len(content))
 
 
-def write_atomic_with(path: Path, write: Callable[[Path], None], size: int | None = None) -> None:
+def write_atomic_with(path: Path, write: Callable[[Path], object], size: int | None = None) -> None:
     """Let a function write a temporary file, then move it to its final path in one step.
 
     Args:

@@ -46,12 +46,10 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         """Check the fields."""
-        if self.interpolation not in _FILTERS:
-            raise SpecError(
-                f"interpolation {self.interpolation!r} is unknown; {did_you_mean(self.interpolation, _FILTERS)}"
-            )
-        if self.resize not in ("squash", "crop"):
-            raise SpecError(f"resize {self.resize!r} is unknown; {did_you_mean(self.resize, ('squash', 'crop'))}")
+        for name, known in (("interpolation", tuple(_FILTERS)), ("resize", ("squash", "crop"))):
+            value = getattr(self, name)
+            if value not in known:
+                raise SpecError(f"{name} {value!r} is unknown; {did_you_mean(value, known)}")
         if self.size < 1:
             raise SpecError(f"size is {self.size} px; it must be at least 1")
         if not 0 < self.crop_fraction <= 1:

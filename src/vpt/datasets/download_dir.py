@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import gzip
 import hashlib
 import shutil
@@ -98,10 +99,10 @@ class DownloadDir:
         return self._find(path) is not None
 
     def glob(self, pattern: str) -> list[Path]:
-        """Return the files of the first folder with a file whose name matches a pattern.
+        """Return the files that match a pattern, below the first folder that has any.
 
         Args:
-            pattern: A pattern of file names, such as "*.txt".
+            pattern: A pattern of relative paths, such as "lists/*.txt".
 
         Returns:
             The files in alphabetical order, empty if there are none.
@@ -113,12 +114,7 @@ class DownloadDir:
         for root in self.roots:
             if path.startswith(f"{root.resolve().name}/") and (root.resolve().parent / path).exists():
                 return root.resolve().parent / path
-            for pattern in ("", "*", "*/*"):
-                found = sorted(base / path for base in ([root] if not pattern else root.glob(pattern)))
-                existing = next((location for location in found if location.exists()), None)
-                if existing is not None:
-                    return existing
-        return None
+        return next(iter(self.glob(glob.escape(path))), None)
 
 
 def check_download(file: Path, remote: RemoteFile, progress: Progress) -> str | None:

@@ -201,7 +201,7 @@ def _make_splits(
         return splits, _describe_drawn_val(task.split_spec)
     if split_files is not None:
         return split_by_names(task, splits, source_data, split_files), f"published names in {split_files.name}"
-    slices = f"train {task.split_spec.train}, val {task.split_spec.val}, test {task.split_spec.test}"
+    slices = ", ".join(f"{split_name} {text}" for split_name, text in task.split_spec.slices.items())
     return splits, f"{slices}; of train and val the first {task.split_spec.limits}, all in published order"
 
 

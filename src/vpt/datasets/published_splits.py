@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
+from functools import reduce
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vpt.core.text import bullets, pluralize
 from vpt.datasets.prepared.records import ImageRecords, SourceData
+from vpt.datasets.split_spec import source_split
 from vpt.datasets.task import BenchmarkTask
 from vpt.errors import DataError
 
@@ -49,17 +51,14 @@ def split_by_names(
     names_by_task = _read_json(file)
     if task.published_names_key is None or task.published_names_key not in names_by_task:
         raise DataError(f"{file} has no entry for {task.name}; omit the file to compute the published order")
-    wanted = {
-        "train": names_by_task[task.published_names_key]["train"],
-        "val": names_by_task[task.published_names_key]["val"],
-    }
+    wanted = {split_name: names_by_task[task.published_names_key][split_name] for split_name in ("train", "val")}
     repeated = [name for names in wanted.values() for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise DataError(f"{file}: names of {task.name} refer to several images, such as {repeated[0]!r}; omit the file")
-    slices = {"train": task.split_spec.train, "val": task.split_spec.val}
+    slices = task.split_spec.slices
     found = {
-        split_name: _select_by_name(source_data.splits[text.split("[")[0]], wanted[split_name], file)
-        for split_name, text in slices.items()
+        split_name: _select_by_name(source_data.splits[source_split(slices[split_name])], names, file)
+        for split_name, names in wanted.items()
     }
     return {**found, "test": default_splits["test"]}
 
@@ -77,10 +76,7 @@ def split_by_lists(files: Mapping[str, Path], source_data: SourceData) -> dict[s
     Raises:
         DataError: The classes of the lists differ from those of the source.
     """
-    all_records: ImageRecords | None = None
-    for records in source_data.splits.values():
-        all_records = records if all_records is None else all_records.concat(records)
-    assert all_records is not None
+    all_records = reduce(ImageRecords.concat, source_data.splits.values())
     splits: dict[str, ImageRecords] = {}
     classes: dict[str, int] = {}
     for split_name, file in files.items():

@@ -56,6 +56,11 @@ class SplitSpec:
     test: str
     limits: tuple[int, int] | None = None
 
+    @property
+    def slices(self) -> dict[str, str]:
+        """The slices by name: train, val, test."""
+        return {"train": self.train, "val": self.val, "test": self.test}
+
     def apply(self, splits: Mapping[str, ImageRecords]) -> dict[str, ImageRecords]:
         """Return train, val and test.
 
@@ -68,15 +73,14 @@ class SplitSpec:
         Raises:
             DataError: A published split is missing.
         """
-        slices = {"train": self.train, "val": self.val, "test": self.test}
-        source_splits = {_split_name(text) for text in slices.values()}
+        source_splits = {source_split(text) for text in self.slices.values()}
         missing = sorted(source_splits - set(splits))
         if missing:
             raise DataError(f"the source has no {' and no '.join(missing)} split; it has {', '.join(sorted(splits))}")
         orders = {source: published_order(splits[source].keys, source) for source in source_splits}
         result = {}
-        for name, text in slices.items():
-            source = _split_name(text)
+        for name, text in self.slices.items():
+            source = source_split(text)
             start, stop = _bounds(text, len(splits[source]))
             indices = orders[source][start:stop]
             result[name] = splits[source].select(np.sort(indices[: self._limit(name)]))
@@ -92,13 +96,9 @@ class SplitSpec:
             Split to number of images; None if unknown.
         """
         sizes: dict[str, int | None] = {}
-        for name, text in (("train", self.train), ("val", self.val), ("test", self.test)):
-            count = published[_split_name(text)]
-            if count is None:
-                sizes[name] = None
-            else:
-                start, stop = _bounds(text, count)
-                sizes[name] = len(range(start, stop)[: self._limit(name)])
+        for name, text in self.slices.items():
+            count = published[source_split(text)]
+            sizes[name] = None if count is None else len(range(*_bounds(text, count))[: self._limit(name)])
         return sizes
 
     def _limit(self, name: str) -> int | None:
@@ -112,7 +112,15 @@ def _match(text: str) -> re.Match[str]:
     return match
 
 
-def _split_name(text: str) -> str:
+def source_split(text: str) -> str:
+    """Return the published split of a slice.
+
+    Args:
+        text: A slice, such as "train[:90%]".
+
+    Returns:
+        The name of the split.
+    """
     return _match(text)["split"]
 
 

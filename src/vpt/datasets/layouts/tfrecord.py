@@ -16,6 +16,7 @@ from vpt.errors import DataError
 _HEADER_BYTES, _FOOTER_BYTES = 12, 4  # bytes around the data of a record
 _VARINT, _BYTES = 0, 2  # wire types; those of fixed length have the sizes below
 _FIXED = {1: 8, 5: 4}
+_INT64_LIST = 3  # field number of Feature.int64_list
 
 Value = bytes | int
 
@@ -61,23 +62,14 @@ def parse_example(data: bytes) -> dict[str, Value]:
         for _, entries in _iter_fields(data):
             for _, entry in _iter_fields(_expect_bytes(entries)):
                 key, feature = (value for _, value in _iter_fields(_expect_bytes(entry)))
-                for _, values in _iter_fields(_expect_bytes(feature)):
+                for list_field, values in _iter_fields(_expect_bytes(feature)):
                     _, first = next(_iter_fields(_expect_bytes(values)))
-                    # Integers may be packed into bytes; a list of bytes has another field number.
-                    packed = isinstance(first, bytes) and _list_field_number(_expect_bytes(feature)) == _INT64_LIST
-                    features[_expect_bytes(key).decode()] = (
-                        _read_varint(_expect_bytes(first), 0)[0] if packed else first
-                    )
+                    if list_field == _INT64_LIST and isinstance(first, bytes):  # integers may be packed into bytes
+                        first, _ = _read_varint(first, 0)
+                    features[_expect_bytes(key).decode()] = first
         return features
     except (IndexError, ValueError, StopIteration, RuntimeError) as error:
         raise DataError(f"a record is not a tf.train.Example ({error}); extract the archive again") from error
-
-
-_INT64_LIST = 3  # field number of Feature.int64_list
-
-
-def _list_field_number(feature: bytes) -> int:
-    return next(_iter_fields(feature))[0]
 
 
 def _iter_fields(data: bytes) -> Iterator[tuple[int, Value]]:
