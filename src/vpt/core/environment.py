@@ -17,6 +17,7 @@ import torch
 
 from vpt._version import __version__
 
+_PROC = Path("/proc")
 _POWERCAP = Path("/sys/class/powercap")
 
 
@@ -30,7 +31,7 @@ def describe() -> dict[str, Any]:
         [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     )
     return {
-        "processor": _cpu_name(),
+        "processor": _proc_value("cpuinfo", "model name") or platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpus": gpus,
@@ -50,11 +51,9 @@ def peak_memory(device: torch.device) -> int:
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage also counts the parent's memory, which a forked process starts with
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM"):
-                return int(line.split()[1]) * 1024
+    peak_kib = _proc_value("self/status", "VmHWM")
+    if peak_kib is not None:  # getrusage also counts the parent's memory, which a forked process starts with
+        return int(peak_kib.split()[0]) * 1024
     try:
         import resource
     except ImportError:  # Windows
@@ -116,13 +115,12 @@ def keep_freed_memory() -> None:
         set_option(mmap_max, 0)
 
 
-def _cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+def _proc_value(file: str, key: str) -> str | None:
+    """Return the first value of a key in a file of /proc, or None where it is missing."""
+    with suppress(OSError):
+        fields = (line.partition(":") for line in (_PROC / file).read_text().splitlines())
+        return next((value.strip() for name, _, value in fields if name.strip() == key), None)
+    return None
 
 
 def versions() -> dict[str, str]:
