@@ -13,6 +13,7 @@ from pages import ROOT
 from running import Session
 
 from vpt.cli import main
+from vpt.methods import METHODS
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +57,8 @@ def session() -> Iterator[Session]:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         port = server.getsockname()[1]
-    opened = Session(port)
+    opened, methods = Session(port), dict(METHODS)
     yield opened
     opened.close()
+    METHODS.clear()  # a page may add a method of its own
+    METHODS.update(methods)
