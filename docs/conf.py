@@ -7,6 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from sphinx.ext import napoleon
+from sphinx.ext.napoleon.docstring import GoogleDocstring
+
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 
@@ -57,6 +60,7 @@ if os.environ.get("VPT_DOCS_INTERSPHINX"):
     }
 nitpick_ignore_regex = [
     (r"py:.*", r"(torch|numpy|np|PIL|timm|click|pathlib|collections|typing|dataclasses|enum|starlette|datasets)\b.*"),
+    (r"py:exc", r"prediction"),  # an exception held by a variable
     (r"py:.*", r"(vpt\.model\.)?(readout|split_forward|Readout|SplitForward)\b.*"),  # internal
     (
         r"py:.*",
@@ -131,7 +135,20 @@ def _relative(target: Path, page: Path) -> str:
     return Path(os.path.relpath(target, page.parent)).as_posix()
 
 
+class UntypedReturns(GoogleDocstring):
+    """Google docstrings whose types are in the signature: a colon in the text of `Returns:` is only a colon."""
+
+    def _consume_returns_section(self, preprocess_types: bool = False) -> list[tuple[str, str, list[str]]]:
+        lines = self._dedent(self._consume_to_next_section())
+        return [("", "", type(self)(lines, self._config).lines())] if lines else []
+
+    def _consume_inline_attribute(self) -> tuple[str, list[str]]:
+        lines = [self._lines.next(), *self._dedent(self._consume_to_end())]
+        return "", type(self)(lines, self._config).lines()
+
+
 def setup(app: Any) -> None:
-    """Register the two steps above."""
+    """Register the steps above."""
+    napoleon.GoogleDocstring = UntypedReturns  # type: ignore[misc]
     app.connect("config-inited", copy_pages)
     app.connect("source-read", resolve_links)
