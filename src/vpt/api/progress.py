@@ -27,8 +27,8 @@ class ConsoleCallback(Callback):
         Args:
             prefix: Text before every line. Default: none.
         """
-        self.console = Console(stderr=True, highlight=False)
-        self.prefix = prefix
+        self.console: Console = Console(stderr=True, highlight=False)
+        self.prefix: str = prefix
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from vpt.backbones.transform import make_transform
+from vpt.backbones._transform import make_transform
 from vpt.data.preprocessing import Preprocessing
 
 

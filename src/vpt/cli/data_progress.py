@@ -19,7 +19,7 @@ class DataProgress:
 
     def __init__(self) -> None:
         """Create the progress bar."""
-        self.console = Console(stderr=True, highlight=False)
+        self.console: Console = Console(stderr=True, highlight=False)
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),

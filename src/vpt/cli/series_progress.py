@@ -10,7 +10,7 @@ class SeriesProgress(ConsoleCallback):
     """One live line per run on a terminal, one plain line per run in a pipe."""
 
     def on_run_start(self, index: int, total: int, label: str, seed: int) -> None:  # noqa: D102
-        self.prefix = f"run {index}/{total}  {label}  seed {seed}  "
+        self.prefix: str = f"run {index}/{total}  {label}  seed {seed}  "
         if not self.console.is_terminal:
             self.console.print(self.prefix.strip(), markup=False)
 

@@ -72,7 +72,7 @@ SplitSeed = Annotated[int | None, BeforeValidator(_own_seed)]
 class PlanTable(BaseModel):
     """Base of all tables: unknown keys and values of another type are errors."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
 
     def given(self) -> dict[str, Any]:
         """Return the keys that the file gives, with their values."""

@@ -14,7 +14,7 @@ from vpt.experiments import table
 from vpt.experiments.search import resolved_runs
 from vpt.experiments.store import Store
 
-COLUMNS = {
+COLUMNS: dict[str, type[str] | type[int] | type[float]] = {
     "id": str, "task": str, "group": str, "method": str, "spec": str, "stage": str, "status": str, "seed": int,
     "optimizer": str, "learning_rate": float, "weight_decay": float, "epochs": int, "batch_size": int,
     "eval_split": str, "top1": float, "mean_per_class": float, "miou": float, "pixel_accuracy": float, "trainable": int,

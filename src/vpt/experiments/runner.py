@@ -27,8 +27,10 @@ class ProgressReporter:
             store: Folder of the experiment.
             callback: Callback that receives the events.
         """
-        self.experiment, self.store, self.callback = experiment, store, callback
-        self.reported = set(store.records())
+        self.experiment = experiment
+        self.store = store
+        self.callback = callback
+        self.reported: set[str] = set(store.records())
 
     def note(self, text: str) -> None:
         """Report a message that the user should read."""

@@ -87,8 +87,8 @@ class Store:
         Args:
             folder: The folder.
         """
-        self.folder = folder.resolve()
-        self.locks = RunLocks(self.folder / "locks")
+        self.folder: Path = folder.resolve()
+        self.locks: RunLocks = RunLocks(self.folder / "locks")
         self._records: dict[str, Record] = {}  # by the name of their file, without its suffix
         self._file_names: dict[str, str] = {}  # of records whose file has the id of an earlier format
 

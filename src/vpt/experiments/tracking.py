@@ -20,7 +20,7 @@ class LoggedRuns(Callback):
             logger: The logger.
             on_note: Function that receives a message if the logger fails.
         """
-        self.logger = FailSafeLogger(logger, on_note)
+        self.logger: FailSafeLogger = FailSafeLogger(logger, on_note)
 
     def on_run_end(self, run: Run, record: Record) -> None:
         """Log a run.

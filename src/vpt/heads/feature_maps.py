@@ -52,8 +52,8 @@ class TokenMaps(nn.Module):
         super().__init__()
         self.trunk = trunk
         self.patch_size = patch_size
-        self.hooks = [FeatureHook(trunk.get_submodule(path)) for path in hook_paths]
-        self.shapes = ((width, patch_size),) * (len(hook_paths) + 1)
+        self.hooks: list[FeatureHook] = [FeatureHook(trunk.get_submodule(path)) for path in hook_paths]
+        self.shapes: tuple[tuple[int, int], ...] = ((width, patch_size),) * (len(hook_paths) + 1)
 
     def forward(self, images: Tensor) -> FeatureMaps:
         """Return the maps.
@@ -85,9 +85,11 @@ class PyramidMaps(nn.Module):
     def __init__(self, trunk: nn.Module, stages: Sequence[Mapping[str, Any]], channels_last: bool) -> None:
         super().__init__()
         self.trunk = trunk
-        self.hooks = [FeatureHook(trunk.get_submodule(stage["module"])) for stage in stages[:-1]]
+        self.hooks: list[FeatureHook] = [FeatureHook(trunk.get_submodule(stage["module"])) for stage in stages[:-1]]
         self.channels_last = channels_last
-        self.shapes = tuple((int(stage["num_chs"]), int(stage["reduction"])) for stage in stages)
+        self.shapes: tuple[tuple[int, int], ...] = tuple(
+            (int(stage["num_chs"]), int(stage["reduction"])) for stage in stages
+        )
 
     def forward(self, images: Tensor) -> FeatureMaps:
         """Return the maps.

@@ -39,12 +39,14 @@ class MultiBlockFeatures(nn.Module):
     ) -> None:
         super().__init__()
         self.trunk = trunk
-        self.features = tuple(features)
-        self.kind = layout.kind
-        self.num_patches = layout.num_tokens - layout.num_prefix_tokens
+        self.features: tuple[str, ...] = tuple(features)
+        self.kind: str = layout.kind
+        self.num_patches: int = layout.num_tokens - layout.num_prefix_tokens
         paths = unit_paths(trunk, layout)
-        self.hooks = [FeatureHook(trunk.get_submodule(paths[index])) for index in indices if index < len(paths) - 1]
-        self.reads_last = len(paths) - 1 in indices
+        self.hooks: list[FeatureHook] = [
+            FeatureHook(trunk.get_submodule(paths[index])) for index in indices if index < len(paths) - 1
+        ]
+        self.reads_last: bool = len(paths) - 1 in indices
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the features of images.

@@ -19,9 +19,9 @@ class Bottleneck(nn.Module):
 
     def __init__(self, width: int, hidden_dim: int, activation: nn.Module, *, zero_init: bool = False) -> None:
         super().__init__()
-        self.down = nn.Linear(width, hidden_dim)
+        self.down: nn.Linear = nn.Linear(width, hidden_dim)
         self.activation = activation
-        self.up = nn.Linear(hidden_dim, width)
+        self.up: nn.Linear = nn.Linear(hidden_dim, width)
         if zero_init:
             nn.init.zeros_(self.down.weight)
         else:

@@ -28,9 +28,9 @@ class FramePrompt(nn.Module):
     def __init__(self, network: nn.Module, width: int, preprocessing: Preprocessing, *, grow_input: bool) -> None:
         super().__init__()
         self.network = network
-        self.inner_size = preprocessing.size if grow_input else preprocessing.size - 2 * width
-        self.rows = _random_pixels(preprocessing, 2, 3, width, self.inner_size + 2 * width)
-        self.columns = _random_pixels(preprocessing, 2, 3, self.inner_size, width)
+        self.inner_size: int = preprocessing.size if grow_input else preprocessing.size - 2 * width
+        self.rows: nn.Parameter = _random_pixels(preprocessing, 2, 3, width, self.inner_size + 2 * width)
+        self.columns: nn.Parameter = _random_pixels(preprocessing, 2, 3, self.inner_size, width)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the features of images (batch, 3, s, s), each inside the learned frame."""
@@ -53,8 +53,8 @@ class ConcatChannel(nn.Module):
         super().__init__()
         self.projection = projection
         outputs, _, *patch = self.projection.weight.shape
-        self.channels = nn.Parameter(torch.empty(channels, image_size, image_size).uniform_(-init_range, init_range))
-        self.further = nn.Parameter(torch.empty(outputs, channels, *patch))
+        self.channels: nn.Parameter = nn.Parameter(torch.empty(channels, image_size, image_size).uniform_(-init_range, init_range))
+        self.further: nn.Parameter = nn.Parameter(torch.empty(outputs, channels, *patch))
         nn.init.xavier_uniform_(self.further.flatten(1))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class PixelPatches(nn.Module):
 
     def __init__(self, length: int, patch_size: int, preprocessing: Preprocessing, projection: nn.Module) -> None:
         super().__init__()
-        self.patches = _random_pixels(preprocessing, length, 3, patch_size, patch_size)
+        self.patches: nn.Parameter = _random_pixels(preprocessing, length, 3, patch_size, patch_size)
         self.projection = projection
 
     def forward(self, batch: int) -> Tensor:

@@ -48,7 +48,7 @@ class Prompts(nn.Module):
             self.tokens = nn.Parameter(tokens)
         self.projection = projection
         self.length = length
-        self.dropout = nn.Dropout(0.0 if frozen else dropout)
+        self.dropout: nn.Dropout = nn.Dropout(0.0 if frozen else dropout)
 
     def forward(self, batch: int) -> Tensor:
         """Return the prompts of a batch.

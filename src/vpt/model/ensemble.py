@@ -36,9 +36,9 @@ class Ensemble(nn.Module):
                 for name, child in list(parent.named_children()):
                     if child is prompts:
                         setattr(parent, name, stacked)
-        self.network = template.network
-        self.heads = nn.ModuleList(model.head for model in models)
-        self.classes = first.classes
+        self.network: nn.Module = template.network
+        self.heads: nn.ModuleList = nn.ModuleList(model.head for model in models)
+        self.classes: tuple[str, ...] | None = first.classes
         self.to(next(first.parameters()).device)
         self.eval()
 

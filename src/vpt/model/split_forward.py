@@ -28,11 +28,11 @@ class SplitForward(nn.Module):
     def __init__(self, network: FeatureExtractor, blocks: Sequence[str], first_block: int, image_size: int) -> None:
         super().__init__()
         self.network = network
-        self.path = blocks[first_block]
+        self.path: str = blocks[first_block]
         self.image_size = image_size
-        self.input_override = _InputOverride(network.trunk.get_submodule(self.path))
+        self.input_override: _InputOverride = _InputOverride(network.trunk.get_submodule(self.path))
         replacements: dict[str, nn.Module] = {path: _SkippedBlock() for path in blocks[:first_block]}
-        self.suffix = FeatureExtractor(
+        self.suffix: FeatureExtractor = FeatureExtractor(
             _replace_modules(network.trunk, {**replacements, self.path: self.input_override}), network.pool
         )
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vpt.attention.detection import FeatureExtractor
 from vpt.backbones.activation_checkpointing import enable_activation_checkpointing
 from vpt.backbones.backbone import Backbone, classifier_prefixes
+from vpt.backbones.layout import BackboneLayout
 from vpt.backbones.loading import load_backbone
 from vpt.errors import SpecError, UnsupportedError
 from vpt.heads.dense import DenseHead
@@ -126,21 +127,22 @@ class TunedModel(nn.Module):
             raise SpecError(f"{len(classes)} class names were given for {num_classes} classes; give one name each")
         self.backbone = backbone
         self.method = method
-        self.num_classes = int(num_classes)
-        self.classes = tuple(classes) if classes is not None else None
-        self.readout = readout or Pooled()
+        self.num_classes: int = int(num_classes)
+        self.classes: tuple[str, ...] | None = tuple(classes) if classes is not None else None
+        self.readout: Readout = readout or Pooled()
 
         injected = inject(backbone, method, self.readout)
-        injection, self.layout = injected.injection, injected.layout
-        self.added_modules = nn.ModuleDict(injection.modules)
+        injection = injected.injection
+        self.layout: BackboneLayout = injected.layout
+        self.added_modules: nn.ModuleDict = nn.ModuleDict(injection.modules)
         self._make_head = injected.make_head
         self._penalty = injection.penalty
-        self.width = injection.num_pooled * self.layout.feature_width
-        self.head = injected.make_head(self.width, self.num_classes)
-        self.network = injected.network
-        self.first_modified_block = first_modified_block(injection, self.layout)
-        self.reads_backbone_feature = injection.pool is None and self.readout == Pooled()
-        self.injected_modules = tuple(path or "images" for path in injected.wrappers)
+        self.width: int = injection.num_pooled * self.layout.feature_width
+        self.head: nn.Module = injected.make_head(self.width, self.num_classes)
+        self.network: nn.Module = injected.network
+        self.first_modified_block: int = first_modified_block(injection, self.layout)
+        self.reads_backbone_feature: bool = injection.pool is None and self.readout == Pooled()
+        self.injected_modules: tuple[str, ...] = tuple(path or "images" for path in injected.wrappers)
         # Lists, not registered: these modules are already in the tree.
         self._original_modules = list(injected.original_modules.items())
         self._wrappers = list(injected.wrappers.items())

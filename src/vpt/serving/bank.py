@@ -106,6 +106,7 @@ class Bank:
         self._backbones: dict[tuple[str, int], Backbone] = {}
         self._multi_task: dict[tuple[str, int], MultiTaskBackbone] = {}
         self._models: OrderedDict[str, TaskAdapter | TunedModel] = OrderedDict()
+        self.tasks: dict[str, Header]
         self._files, self.tasks = _read_headers(paths)
         by_kind: dict[tuple[str, int], tuple[str, Backbone] | VptError] = {}
         faults = []

@@ -79,6 +79,8 @@ class MultiTaskBackbone:
         Args:
             backbone: The frozen backbone.
         """
+        self.network: nn.Module
+        self._slots: list[_PromptSlot]
         self.network, self._slots = _insert_prompt_slots(backbone)
 
     @torch.inference_mode()

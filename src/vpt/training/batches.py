@@ -90,7 +90,7 @@ class DeviceDataset:
         self.examples = examples
         self.preprocessing = preprocessing
         self.device = device
-        self.labels = torch.from_numpy(examples.labels)
+        self.labels: Tensor = torch.from_numpy(examples.labels)
         self.features: Tensor | None = None  # (n, d)
         self.views: Tensor | None = None  # (views, n, d), the first of the images as they are
         self._images = _PixelStore(examples.pixels, device)

@@ -100,7 +100,7 @@ class CallbackList(Callback):
         Args:
             callbacks: The callbacks, in the order in which they receive each event.
         """
-        self.callbacks = tuple(callbacks)
+        self.callbacks: tuple[Callback, ...] = tuple(callbacks)
 
     def on_note(self, text: str) -> None:  # noqa: D102
         for callback in self.callbacks:

@@ -61,7 +61,7 @@ class TensorBoardLogger:
         Args:
             log_dir: The folder; "runs" if it is empty.
         """
-        self.log_dir = Path(log_dir or "runs")
+        self.log_dir: Path = Path(log_dir or "runs")
         self._writer_class = import_optional("torch.utils.tensorboard", "tensorboard", "TensorBoard").SummaryWriter
 
     def begin(self, name: str, config: Mapping[str, Any]) -> None:  # noqa: D102
@@ -113,7 +113,7 @@ class WandbLogger:
         Args:
             project: The project; "vpt" if it is empty.
         """
-        self.project = project or "vpt"
+        self.project: str = project or "vpt"
         self._wandb = import_optional("wandb", "wandb", "Weights & Biases")
 
     def begin(self, name: str, config: Mapping[str, Any]) -> None:  # noqa: D102
@@ -164,8 +164,9 @@ class FailSafeLogger:
             logger: The logger.
             note: Function that receives the note.
         """
-        self.logger, self.note = logger, note
-        self.failed = False
+        self.logger = logger
+        self.note = note
+        self.failed: bool = False
 
     def begin(self, name: str, config: Mapping[str, Any]) -> None:  # noqa: D102
         self._call_logger(lambda: self.logger.begin(name, config))
@@ -209,9 +210,10 @@ class LoggerCallback(Callback):
             config: Everything that decides the result, as JSON values.
             on_note: Function that receives a message if the logger fails.
         """
-        self.logger = FailSafeLogger(logger, on_note)
-        self.name, self.config = name, config
-        self.started = False
+        self.logger: FailSafeLogger = FailSafeLogger(logger, on_note)
+        self.name = name
+        self.config = config
+        self.started: bool = False
 
     def on_train_start(  # noqa: D102
         self, config: TaskConfig, steps_per_epoch: int, completed_epochs: Sequence[EpochMetrics]

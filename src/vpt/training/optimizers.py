@@ -24,7 +24,7 @@ class StackedOptimizer(ABC):
         """
         self.weights = weights
         self.weight_decay = weight_decay
-        self.steps = 0
+        self.steps: int = 0
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor], lrs: Tensor) -> None:
@@ -54,7 +54,7 @@ class SGD(StackedOptimizer):
             weight_decay: Weight decay of each model, (groups, settings).
         """
         super().__init__(weights, weight_decay)
-        self.momentum_buffers = [torch.zeros_like(weight) for weight in weights]
+        self.momentum_buffers: list[Tensor] = [torch.zeros_like(weight) for weight in weights]
 
     def _update(self, index: int, weight: Tensor, gradient: Tensor, lr: Tensor, weight_decay: Tensor) -> None:
         momentum_buffer = self.momentum_buffers[index]
@@ -75,8 +75,8 @@ class AdamW(StackedOptimizer):
             weight_decay: Weight decay of each model, (groups, settings).
         """
         super().__init__(weights, weight_decay)
-        self.exp_avgs = [torch.zeros_like(weight) for weight in weights]
-        self.exp_avg_sqs = [torch.zeros_like(weight) for weight in weights]
+        self.exp_avgs: list[Tensor] = [torch.zeros_like(weight) for weight in weights]
+        self.exp_avg_sqs: list[Tensor] = [torch.zeros_like(weight) for weight in weights]
 
     def _update(self, index: int, weight: Tensor, gradient: Tensor, lr: Tensor, weight_decay: Tensor) -> None:
         exp_avg = self.exp_avgs[index].lerp_(gradient, 0.1)

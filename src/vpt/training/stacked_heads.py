@@ -29,7 +29,7 @@ class StackedHeads:
             UnsupportedError: A head has a layer that cannot be stacked.
         """
         self.heads = heads
-        self.layers = _named_layers(heads[0][0])
+        self.layers: list[tuple[str, nn.Module]] = _named_layers(heads[0][0])
         for _, layer in self.layers:
             if _layer_type(layer) not in _LAYER_FUNCTIONS:
                 raise UnsupportedError(
@@ -40,7 +40,7 @@ class StackedHeads:
             name: torch.stack([torch.stack([state[name] for state in group]) for group in states])
             for name in states[0][0]
         }
-        self.weights = [self.state[name].requires_grad_() for name, _ in heads[0][0].named_parameters()]
+        self.weights: list[Tensor] = [self.state[name].requires_grad_() for name, _ in heads[0][0].named_parameters()]
 
     def __call__(self, x: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
         """Compute the logits of all heads.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -36,8 +37,8 @@ def _read_birds(downloads: DownloadDir, *, folder: str) -> SourceData:
     return SourceData(tuple(class_names[number].split(".", 1)[-1] for number in used_classes), splits, files[0].parent)
 
 
-cub = partial(_read_birds, folder="CUB_200_2011")
-nabirds = partial(_read_birds, folder="nabirds")
+cub: Callable[[DownloadDir], SourceData] = partial(_read_birds, folder="CUB_200_2011")
+nabirds: Callable[[DownloadDir], SourceData] = partial(_read_birds, folder="nabirds")
 
 
 def _table(file: Path) -> dict[str, str]:

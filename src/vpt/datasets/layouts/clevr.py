@@ -30,12 +30,12 @@ def _read_clevr(downloads: DownloadDir, *, label: Callable[[list[Any]], int], cl
     return SourceData(classes, splits)
 
 
-count = partial(
+count: Callable[[DownloadDir], SourceData] = partial(
     _read_clevr,
     label=lambda objects: len(objects) - MIN_OBJECTS,
     classes=tuple(f"{k}_objects" for k in range(MIN_OBJECTS, 11)),
 )
-distance = partial(
+distance: Callable[[DownloadDir], SourceData] = partial(
     _read_clevr,
     label=lambda objects: bin_index(min(obj["pixel_coords"][2] for obj in objects), EDGES),
     classes=("up_to_8.0", "up_to_8.5", "up_to_9.0", "up_to_9.5", "up_to_10.0", "beyond_10.0"),

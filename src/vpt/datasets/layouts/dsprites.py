@@ -6,6 +6,7 @@ The third array is a pickle, which can execute code, and is never read.
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -34,8 +35,8 @@ def _read_dsprites(downloads: DownloadDir, *, column: int, values: int, name: st
     return SourceData(tuple(f"{name}_{k:02d}" for k in range(BINS)), {"train": records})
 
 
-location = partial(_read_dsprites, column=4, values=32, name="x")
-orientation = partial(_read_dsprites, column=3, values=40, name="turn")
+location: Callable[[DownloadDir], SourceData] = partial(_read_dsprites, column=4, values=32, name="x")
+orientation: Callable[[DownloadDir], SourceData] = partial(_read_dsprites, column=3, values=40, name="turn")
 
 
 class _ZippedImages:

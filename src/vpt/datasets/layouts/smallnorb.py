@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,12 @@ def _records(split_name: str, pixels: NDArray[Any], labels: NDArray[Any]) -> Ima
     return records_from_arrays(split_name, 5, labels, lambda i: pixels[i, 0])
 
 
-azimuth = partial(_read_smallnorb, column=2, step=2, classes=tuple(f"azimuth_{20 * k:03d}" for k in range(18)))
-elevation = partial(_read_smallnorb, column=1, step=1, classes=tuple(f"elevation_{30 + 5 * k}" for k in range(9)))
+azimuth: Callable[[DownloadDir], SourceData] = partial(
+    _read_smallnorb, column=2, step=2, classes=tuple(f"azimuth_{20 * k:03d}" for k in range(18))
+)
+elevation: Callable[[DownloadDir], SourceData] = partial(
+    _read_smallnorb, column=1, step=1, classes=tuple(f"elevation_{30 + 5 * k}" for k in range(9))
+)
 
 
 def read_matrix(file: Path) -> NDArray[Any]:

@@ -15,6 +15,7 @@ from vpt.data.joint_augmentation import JointAugmentation
 from vpt.data.mask_files import load_pair
 from vpt.data.mask_labels import IGNORE_INDEX
 from vpt.data.segmentation_folder import SegmentationDataset
+from vpt.data.segmentation_layouts import ImageMaskPairs
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.segmentation.config import SegmentationConfig
 from vpt.tasks.segmentation.evaluation import score_pairs
@@ -41,11 +42,14 @@ class SegmentationObjective:
             dataset: Images and masks, with a split "train" and possibly "val".
             config: The configuration.
         """
-        self.model, self.dataset, self.config = model, dataset, config
-        self.train, self.val = dataset.splits["train"], dataset.splits.get("val")
-        self.device = next(model.parameters()).device
-        self.bf16 = config.training.use_bf16(self.device)
-        self.weights = None
+        self.model = model
+        self.dataset = dataset
+        self.config = config
+        self.train: ImageMaskPairs = dataset.splits["train"]
+        self.val: ImageMaskPairs | None = dataset.splits.get("val")
+        self.device: torch.device = next(model.parameters()).device
+        self.bf16: bool = config.training.use_bf16(self.device)
+        self.weights: Tensor | None = None
         if config.class_weights == "balanced":
             self.weights = median_frequency_weights(dataset.pixel_counts).to(self.device)
 

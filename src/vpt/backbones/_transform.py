@@ -1,4 +1,4 @@
-"""The preprocessing of a backbone as a torchvision transform."""
+"""The preprocessing of a backbone as a torchvision transform. Private, because torchvision has no types."""
 
 from __future__ import annotations
 
