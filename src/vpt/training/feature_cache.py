@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -15,16 +15,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from vpt.attention.detection import FeatureExtractor, structural_copy
-from vpt.backbones.layout import BackboneLayout
 from vpt.core.io import write_atomic
-from vpt.errors import DataError
-from vpt.methods.base import InitInputs
-from vpt.methods.linear import Linear
 from vpt.model.injection import named_tensors
 from vpt.model.split_forward import SplitForward
 from vpt.model.tuned_model import TunedModel
-from vpt.training.batches import DeviceDataset, Examples, iter_batches
+from vpt.training.batches import DeviceDataset
 from vpt.training.evaluation import predict_logits
 
 NUM_VIEWS = 16  # augmented images whose features are kept, for each one
@@ -95,128 +90,6 @@ def cache_frozen_features(
     for dataset in present:
         dataset.features = predict_logits(_PrefixModule(split_forward), dataset, bf16=bf16).to(dataset.device)
     return _SuffixModel(split_forward, model)
-
-
-def class_prototypes(model: TunedModel, examples: Examples, *, cache: Path | None = None) -> Tensor:
-    """Return the mean feature of each class under the frozen backbone alone (paper, section 4.3, "init").
-
-    Args:
-        model: The model.
-        examples: Training images and labels.
-        cache: Folder that keeps frozen features. Default: none.
-
-    Returns:
-        Prototypes (classes, d).
-
-    Raises:
-        DataError: A class has no image.
-    """
-    device = next(model.parameters()).device
-    frozen = TunedModel(model.backbone, Linear(), model.num_classes).to(device)
-    dataset = DeviceDataset(examples, model.backbone.preprocessing, device)
-    features = compute_features(frozen, dataset, False, cache).to(device)
-    sums = torch.zeros(model.num_classes, features.shape[1], device=device)
-    sums.index_add_(0, dataset.labels.to(device), features)
-    counts = dataset.labels.bincount(minlength=model.num_classes).to(device)
-    if not counts.all():
-        raise DataError(f"init=prototypes needs an image of every class, and {int((counts == 0).sum())} have none")
-    return sums / counts.unsqueeze(1)
-
-
-def collect_init_inputs(
-    model: TunedModel, examples: Examples, *, cache: Path | None = None, seed: int = 0
-) -> InitInputs:
-    """Collect the properties of the training images that the method of a model is initialized from.
-
-    Args:
-        model: The model; the properties are those of its frozen backbone.
-        examples: The training images.
-        cache: Folder for features. Default: none.
-        seed: Seed of the sample of tokens. Default: 0.
-
-    Returns:
-        The properties named by `model.method.init_inputs`.
-
-    Raises:
-        DataError: Prototypes are needed, and a class has no image.
-    """
-    wanted = model.method.init_inputs
-    return InitInputs(
-        prototypes=class_prototypes(model, examples, cache=cache) if "prototypes" in wanted else None,
-        tokens=collect_block_inputs(model, examples, range(len(model.layout.blocks)), seed=seed)
-        if "tokens" in wanted
-        else {},
-    )
-
-
-@torch.no_grad()
-def collect_block_inputs(
-    model: TunedModel,
-    examples: Examples,
-    blocks: Sequence[int],
-    *,
-    max_tokens: int = 4096,
-    seed: int = 0,
-    batch_size: int = 64,
-) -> dict[int, Tensor]:
-    """Sample the image tokens that enter blocks of the frozen backbone.
-
-    Each image contributes the same number of tokens, at positions drawn per image; with more images than
-    `max_tokens`, a random subset of images contributes one token each. Memory is bounded by one batch and the sample.
-
-    Args:
-        model: The model; its frozen backbone runs, without the method.
-        examples: The images.
-        blocks: Indices of blocks, from 0.
-        max_tokens: Largest number of tokens per block. Default: 4096.
-        seed: Seed of the sample. Default: 0.
-        batch_size: Images per forward pass. Default: 64.
-
-    Returns:
-        Index of a block -> tokens (n, d of the block) in float32 on the model's device, without class token and
-        registers, n at most `max_tokens`. In blocks of a ConvNet a token is a position of the map.
-    """
-    rng = np.random.default_rng((seed, len(examples)))
-    device, layout = next(model.parameters()).device, model.layout
-    trunk = structural_copy(model.backbone.module).to(device)
-    network = FeatureExtractor(trunk)
-    hooks = {index: _InputHook(trunk.get_submodule(layout.blocks[index])) for index in blocks}
-    images = np.sort(rng.permutation(len(examples))[:max_tokens])
-    tokens_per_image = max(1, max_tokens // max(1, len(images)))
-    dataset = DeviceDataset(examples, model.backbone.preprocessing, device)
-    sampled: dict[int, list[Tensor]] = {index: [] for index in blocks}
-    for indices in iter_batches(images, batch_size):
-        network(dataset.inputs(indices))
-        for index, hook in hooks.items():
-            tokens = _image_tokens(hook.pop(), layout)
-            count = min(tokens_per_image, tokens.shape[1])
-            positions = torch.from_numpy(rng.random(tokens.shape[:2]).argsort(1)[:, :count].copy()).to(device)
-            chosen = tokens.gather(1, positions.unsqueeze(-1).expand(-1, -1, tokens.shape[2]))
-            sampled[index].append(chosen.flatten(0, 1).float())
-    return {index: torch.cat(found) for index, found in sampled.items()}
-
-
-def _image_tokens(x: Tensor, layout: BackboneLayout) -> Tensor:
-    """Return the input of a block as (batch, n, d), without class token and registers."""
-    if layout.kind == "tokens":
-        return x[:, layout.num_prefix_tokens :]
-    return x.flatten(1, 2) if layout.kind == "windows" else x.flatten(2).transpose(1, 2)
-
-
-class _InputHook:
-    """A forward pre-hook that keeps the last input of a module."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self._input: Tensor | None = None
-        module.register_forward_pre_hook(self)
-
-    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self._input = inputs[0]
-
-    def pop(self) -> Tensor:
-        found, self._input = self._input, None
-        assert found is not None
-        return found
 
 
 def compute_features(model: TunedModel, dataset: DeviceDataset, bf16: bool, cache: Path | None) -> Tensor:
