@@ -62,8 +62,8 @@ def make_job(
         The job.
 
     Raises:
-        SpecError: An option is unknown, out of range, or one of another task; or a dataset in memory comes without
-            `out`.
+        SpecError: An option is unknown, out of range, or one of another task, and so the head; or a dataset in memory
+            comes without `out`.
     """
     if out is None and isinstance(data, Dataset):
         raise SpecError(
@@ -75,6 +75,8 @@ def make_job(
         foreign = sorted((_option_names(other) - own - names) & given.keys())
         if foreign:
             raise SpecError(f"{', '.join(foreign)}: for {other.name}, and {data} is for {found.name}; leave it out")
+    if "head" in given and found.parse_head(given["head"]).spec() is None:
+        del given["head"]  # the default by name is the same job
     config_names = found.config_class.option_names()
     config = found.config_class.for_method(
         parse_method(method), **{name: value for name, value in given.items() if name in config_names}
@@ -223,7 +225,7 @@ def _build_result(
         history,
         metrics,
         data=data.name,
-        head=str(model.readout) if model.is_dense else None,
+        head=model.readout.spec(),
         eval_split=evaluation.split,
         per_class=evaluation.per_class,
         images=data.images,

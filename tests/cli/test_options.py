@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -11,13 +12,17 @@ import sys
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
 
 from helpers.command_line import SMALL, code, vpt
+from vpt import inspect
+from vpt.cli import COMMANDS
 from vpt.cli.option_groups import TaskOption
 from vpt.cli.tune import command
 from vpt.errors import ExitCode
 from vpt.tasks.registry import TASKS
+from vpt.tuning import make_job
 
 
 def test_tune_help_shows_one_group_for_each_task(capsys: pytest.CaptureFixture[str]) -> None:
@@ -27,7 +32,18 @@ def test_tune_help_shows_one_group_for_each_task(capsys: pytest.CaptureFixture[s
     classification, _, segmentation = rest.partition("Options of segmentation:")
     assert "--epochs" in classification and "--epochs" not in common + segmentation
     assert "--iterations" in segmentation and "--iterations" not in common + classification
-    assert "--batch-size" in common
+    assert "--batch-size" in common and "--head " in common and not re.search("^  DATA", common, re.MULTILINE)
+
+
+def _all_commands() -> list[click.Command]:
+    commands = [importlib.import_module(module).command for module, _ in COMMANDS.values()]
+    return commands + [one for group in commands if isinstance(group, click.Group) for one in group.commands.values()]
+
+
+@pytest.mark.parametrize("one", _all_commands(), ids=lambda one: one.callback.__module__ + "." + (one.name or ""))
+def test_every_option_of_a_command_has_a_help_text(one: click.Command) -> None:
+    options = [param for param in one.params if isinstance(param, click.Option)]
+    assert [option.name for option in options if not option.help or option.help.startswith("[")] == []
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -43,8 +59,8 @@ def test_group_of_a_task_holds_exactly_the_options_that_only_it_has(name: str) -
 
 def test_option_of_the_other_task_is_refused(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "x.safetensors"
-    assert code("tune", photos, "--out", out, *SMALL, "--head", "fpn", "--iterations", 3) == ExitCode.USAGE
-    assert f"--head, --iterations: for segmentation, and {photos} is for classification" in capsys.readouterr().err
+    assert code("tune", photos, "--out", out, *SMALL, "--power", 1, "--iterations", 3) == ExitCode.USAGE
+    assert f"--iterations, --power: for segmentation, and {photos} is for classification" in capsys.readouterr().err
     assert not out.exists()
 
 
@@ -77,6 +93,84 @@ def test_config_file_with_a_fault_is_refused(
     (tmp_path / "run.toml").write_text(text)
     assert code("tune", photos, "--config", tmp_path / "run.toml", "--out", tmp_path / "x.safetensors") == 2
     assert message in capsys.readouterr().err
+
+
+def test_head_of_several_blocks_is_tuned_saved_and_used(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, head = tmp_path / "m.safetensors", "multi_block(blocks=last2, features=cls+mean+std)"
+    written = 'multi_block(blocks="last2", features="cls+mean+std")'
+    vpt("tune", photos, "--out", out, *SMALL, "--head", head)
+    assert f"vpt(length=2), {written} on " in " ".join(capsys.readouterr().out.split())
+    header, result = inspect(out), json.loads((out.with_suffix(".run") / "result.json").read_text())
+    assert header.head == result["head"] == written and header.num_classes == 2
+    saved = out.with_suffix(".run") / "run.toml"
+    assert tomllib.loads(saved.read_text())["head"] == head
+    vpt("tune", "--config", saved)
+    assert "--overwrite does it again" in capsys.readouterr().err
+    assert code("tune", "--config", saved, "--head", "linear") == ExitCode.USAGE
+    assert "head: multi_block(blocks=last2, features=cls+mean+std) then, None now" in capsys.readouterr().err
+    vpt("eval", out, photos, "--json")
+    assert json.loads(capsys.readouterr().out)["top1"] == result["metrics"]["test_top1"]
+    vpt("predict", out, photos / "disc" / "0.png")
+    assert "disc" in capsys.readouterr().out
+
+
+def test_head_of_the_probe_reads_cached_features_of_several_blocks(photos: Path, tmp_path: Path) -> None:
+    options = ("--epochs", 2, "--batch-size", 8, "--method", "linear", "--cache", tmp_path / "cache")
+    sizes = []
+    for number, head in enumerate(("linear", "multi_block(blocks=last2)")):
+        out = tmp_path / f"{number}.safetensors"
+        vpt("tune", photos, "--out", out, *options, "--head", head)
+        result = json.loads((out.with_suffix(".run") / "result.json").read_text())
+        sizes.append((result["head_parameters"] - 2) // 2)
+        assert result["trainable_parameters"] == result["head_parameters"]
+    assert sizes[1] == 4 * sizes[0]
+    assert len(list((tmp_path / "cache").glob("features-*"))) == 2 * 3  # train, val and test for each head
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        ("fpn", "'fpn' is no head of classification; known: linear, multi_block"),
+        ("setr_pup(channels=8)", "'setr_pup' is no head of classification; known: linear, multi_block"),
+        ("multi_blok", "did you mean 'multi_block'"),
+        ("multi_block(blocks=first)", "write all, last4"),
+        ("linear(channels=3)", "has no field 'channels'"),
+    ],
+)
+def test_head_of_another_task_or_a_wrong_one_is_refused(
+    head: str, message: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "x.safetensors"
+    assert code("tune", photos, "--out", out, *SMALL, "--head", head) == ExitCode.USAGE
+    assert message in capsys.readouterr().err and not out.with_suffix(".run").exists()
+
+
+def test_linear_head_by_name_is_the_default_job(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "x.safetensors"
+    assert make_job(photos, out, head="linear") == make_job(photos, out)
+
+
+def test_summary_counts_a_head_of_several_blocks(capsys: pytest.CaptureFixture[str]) -> None:
+    vpt("summary", "vit_base_patch16_224", "linear", "--classes", 6, "--head", "multi_block(blocks=last4)")
+    text = capsys.readouterr().out
+    assert "linear, multi_block(blocks=last4) on vit_base_patch16_224" in text
+    assert f"of which head {6 * (4 * 2 * 768 + 1):,}" in text
+
+
+@pytest.mark.parametrize("columns", ["1", "20", "40"])
+def test_tables_fit_a_narrow_terminal(
+    columns: str, photos: Path, tuned: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    vpt("tune", photos, "--out", tuned, *SMALL)  # finished before: only its tables are printed
+    lines = capsys.readouterr().out.splitlines()
+    table = lines[: next(number for number, line in enumerate(lines) if line.startswith("top-1"))]
+    assert table and max(map(len, table)) <= max(int(columns), 1) and any(line.startswith("trained") for line in lines)
+    for words in (["list", "methods"], ["list", "tasks"], ["inspect", tuned]):
+        vpt(*words)
+    assert capsys.readouterr().out
 
 
 def test_tune_names_the_next_commands(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """What was measured: text of the method, augmentation."""
     asked = []
 
-    def cost(backbone: Backbone, spec: str, config: TaskConfig, classes: int, device: torch.device) -> MethodCost:
+    def cost(
+        backbone: Backbone, spec: str, head: str | None, config: TaskConfig, classes: int, device: torch.device
+    ) -> MethodCost:
         method = spec.partition("(")[0]
         asked.append((method, config.augment))
         once = method == "linear" and config.augment in ("none", "random_resized_crop")

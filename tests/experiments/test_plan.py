@@ -170,6 +170,10 @@ def test_a_benchmark_in_a_file_of_its_own(folder: Path) -> None:
             r"methods\[1\].task.hue has the key 'epoch'",
         ),
         (("seeds = 2", 'seeds = 2\nsplit_seed = "run"'), "'VPT' has several settings, and with split_seed"),
+        (
+            ('spec = "full"', 'spec = "full", head = "fpn"'),
+            "'fpn' is no head of classification; known: linear, multi_bl",
+        ),
         (("seeds = 2", "seeds ="), "is not TOML"),
     ],
 )
@@ -229,6 +233,17 @@ def test_method_has_job_options_of_its_own(experiment_of: ExperimentOf, folder: 
     ours = {run.id for run in experiment.final_runs(experiment.tasks[0], row, row.settings[0])}
     whole = experiment_of(('"small"', '"small"\nimage_size = 60\ntrain_fraction = 0.5\nsplit_seed = 3'))
     assert ours == {run.id for run in whole.final_runs(whole.tasks[0], whole.methods[0], row.settings[0])}
+
+
+def test_method_has_a_head_of_its_own(experiment_of: ExperimentOf, folder: Path) -> None:
+    plain, head = experiment_of(), "multi_block(blocks=last2)"
+    experiment = experiment_of(('spec = "full"', f'spec = "full", head = "{head}"'))
+    jobs = {run.method: experiment.make_job(run, folder / "out") for run in runnable_runs(experiment, {})}
+    assert (jobs["Full"].head, jobs["VPT"].head) == (head, None)
+    run_ids = [{(run.method, run.id) for run in runnable_runs(one, {})} for one in (plain, experiment)]
+    assert {method for method, _ in run_ids[0] & run_ids[1]} == {"VPT"}
+    assert {method for method, _ in run_ids[1] - run_ids[0]} == {"Full"}
+    assert Experiment.from_dict(json.loads(json.dumps(experiment.to_dict()))) == experiment
 
 
 def test_each_run_splits_the_data_by_its_own_seed(experiment_of: ExperimentOf, folder: Path) -> None:

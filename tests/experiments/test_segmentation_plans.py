@@ -137,7 +137,8 @@ def test_what_decides_the_result_names_the_runs(folder: Path, tmp_path: Path) ->
         return {run.id for task, row in experiment.cells() for run in experiment.final_runs(task, row, row.settings[0])}
 
     plain = ids()
-    for change in (('head = "linear"', 'head = "setr_pup(channels=8)"'), ("[{ name", "[{ ignore_index = 3, name"),
+    for change in (('head = "linear"', 'head = "setr_pup(channels=8)"'), ('spec = "linear"', 'spec = "linear", head = "setr_pup"'),
+                   ("[{ name", "[{ ignore_index = 3, name"),
                    ("iterations = 4", "iterations = 5")):  # fmt: skip
         assert not plain & ids(change), change
     assert ids() == plain
@@ -147,6 +148,7 @@ def test_what_decides_the_result_names_the_runs(folder: Path, tmp_path: Path) ->
     ("change", "error", "said"),
     [
         (('head = "linear"', 'head = "linaer"'), SpecError, "linear"),
+        (('head = "linear"', 'head = "multi_block"'), SpecError, "'multi_block' is no head of segmentation"),
         (('head = "linear"', 'hed = "linear"'), SpecError, "head"),
         (("iterations = 4", "epochs = 4"), SpecError, "'epochs', which has no meaning here; .*iterations"),
         (

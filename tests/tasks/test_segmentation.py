@@ -77,6 +77,13 @@ def main_done(*args: object) -> None:
     main([str(arg) for arg in args])
 
 
+def test_head_of_classification_is_refused(ade: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["tune", str(ade), "--out", str(tmp_path / "x.safetensors"), "--head", "multi_block(blocks=last4)"])
+    assert left.value.code == ExitCode.USAGE
+    assert "'multi_block' is no head of segmentation; known: fpn, linear, setr_pup" in capsys.readouterr().err
+
+
 def test_the_whole_path(ade, tuned, tmp_path, capsys):
     result = json.loads((tuned.with_suffix(".run") / "result.json").read_text())
     assert result["status"] == "done" and result["eval_split"] == "val" and len(result["per_class"]) == 150

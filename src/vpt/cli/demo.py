@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--task", help="A built-in task [default: the demo's own; see `vpt list tasks`].")
 @click.option("--seeds", type=click.IntRange(min=1), help="Runs per method [default: 3].")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("vpt-demo"), show_default=True)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("vpt-demo"), show_default=True,
+              help="Folder of the comparison.")  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Do all runs again.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 def command(task: str | None, seeds: int | None, out: Path, overwrite: bool, as_json: bool) -> None:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("data")
-@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
+@click.option(
+    "--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True, help="Split to draw."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Picture, .png or .svg.  [default: FILE-SPLIT.png]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the layout and the choice.")
 @click.option("--limit", type=click.IntRange(min=5), default=2000, show_default=True, help="Images at most.")

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 @click.command(name="eval", cls=TaskCommand)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("data")
-@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
+@click.option(
+    "--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True, help="Split to measure."
+)
 @click.option(
     "--seed", type=click.IntRange(min=0), help="Seed for splitting DATA when it has no such split [default: FILE's]."
 )

@@ -55,7 +55,7 @@ class TaskCommand(click.Command):
         groups: dict[str, list[tuple[str, str]]] = {title: [] for title in ("Options", *_TITLES.values())}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
-            if record is not None:
+            if record is not None and isinstance(param, click.Option):  # the usage line names the arguments
                 groups[_TITLES[param.task] if isinstance(param, TaskOption) else "Options"].append(record)
         for title, records in groups.items():
             if records:

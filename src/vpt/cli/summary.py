@@ -12,7 +12,7 @@ import click
 @click.argument("method", default="vpt")
 @click.option("--classes", type=int, required=True, help="Outputs of the head.")
 @click.option("--image-size", type=int, help="Side in pixels, if not the backbone's own.")
-@click.option("--head", help="Classify every pixel, with this head: setr_pup, linear, fpn(channels=64), ...")
+@click.option("--head", help="multi_block(blocks=last4), or a head for segmentation: setr_pup, linear, fpn.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(backbone: str, method: str, classes: int, image_size: int | None, head: str | None, as_json: bool) -> None:
     """Show where METHOD is injected into BACKBONE, and count parameters. No weights are loaded.
@@ -31,7 +31,10 @@ def command(backbone: str, method: str, classes: int, image_size: int | None, he
     paths = ", ".join(summary.injected_modules[:3]) + (
         f", ... ({len(summary.injected_modules)} modules)" if len(summary.injected_modules) > 3 else ""
     )
-    click.echo(f"method    {summary.method} on {summary.backbone}, {summary.image_size} px, {classes} classes")
+    named_head = "" if head is None else f", {head}"
+    click.echo(
+        f"method    {summary.method}{named_head} on {summary.backbone}, {summary.image_size} px, {classes} classes"
+    )
     click.echo(f"injected  {paths or 'nothing: ' + summary.computation}")
     if summary.injected_modules:
         click.echo(f"computed  {summary.computation}")

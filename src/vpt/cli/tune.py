@@ -44,47 +44,56 @@ _segmentation = partial(task_option, "segmentation")
 @weights_option
 @click.option("--method", default="vpt", show_default=True, shell_complete=complete_methods,
               help='A method, such as "vpt(length=10, depth=deep)".')  # fmt: skip
+@click.option("--head", help="linear or multi_block(blocks=last4, features=cls+mean); segmentation: setr_pup, linear or "
+              "fpn, with options [default: linear; segmentation: by backbone].")  # fmt: skip
 @click.option("--batch-size", type=int, help="Images per step [default: 64; segmentation: 8].")
 @click.option("--lr", "learning_rate", type=float, help="Learning rate per 256 images [default: the method's].")
-@click.option("--weight-decay", type=float, help="[default: the method's]")
-@click.option("--optimizer", type=click.Choice(["sgd", "adamw"]), help="[default: the method's; segmentation: adamw]")
+@click.option("--weight-decay", type=float, help="Weight decay of the optimizer [default: the method's].")
+@click.option("--optimizer", type=click.Choice(["sgd", "adamw"]),
+              help="Optimizer [default: the method's; segmentation: adamw].")  # fmt: skip
 @click.option("--head-lr-scale", type=float, help="Learning rate of the head, relative to the rest's [default: 1].")
 @click.option("--augment", type=click.Choice(["none", "flip", "random_crop", "random_resized_crop", "full"]),
               help="Segmentation: none, flip or full [default: none; segmentation: full].")  # fmt: skip
 @click.option("--grad-accum-steps", type=int,
               help="Compute each step in this many micro-batches, to save memory [default: 1].")  # fmt: skip
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="[default: auto]")
-@click.option("--seed", type=int, help="[default: 0]")
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]),
+              help="bf16: forward pass in bf16; auto: on GPUs with bf16 hardware [default: auto].")  # fmt: skip
+@click.option(
+    "--seed", type=int, help="Seed of initialization, order of images, augmentation and dropout [default: 0]."
+)
 @click.option("--train-on", type=click.Choice(["train", "trainval"]), default="train", show_default=True,
               help="trainval: validation images train too.")  # fmt: skip
 @click.option("--val-fraction", type=float, default=0.2, show_default=True, help="Split off where val is missing.")
 @click.option("--split-seed", type=int, help="Seed of the splits [default: --seed].")
 @click.option("--image-size", type=int, help="Side in pixels, if not the backbone's own; positions are resized.")
-@click.option("--save-dtype", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
+@click.option("--save-dtype", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True,
+              help="Data type in the tuned file; fp16 halves it.")  # fmt: skip
 @device_option
 @click.option("--overwrite", is_flag=True, help="Begin anew, whatever an earlier run left.")
 @click.option("--logger", "logger_spec", help="Log to: tensorboard[:FOLDER], mlflow[:URI] or wandb[:PROJECT].")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 @_classification("--epochs", type=int, help="Passes over the training images [default: 100].")
-@_classification("--warmup-epochs", type=float, help="[default: a tenth of the epochs]")
+@_classification("--warmup-epochs", type=float, help="Length of the warm-up [default: a tenth of the epochs].")
 @_classification("--probe-epochs", type=int, help="First train the head alone, on frozen features [default: 0].")
 @_classification("--probe-weight-decay", type=float, help="Weight decay of those epochs [default: 0.01].")
 @_classification("--test-fraction", type=float, default=0.2, show_default=True, help="Split off where test is missing.")
 @_classification("--train-fraction", type=float, default=1.0, show_default=True,
                  help="Train on this fraction of each class.")  # fmt: skip
-@_classification("--resize", type=click.Choice(["squash", "crop"]), default="squash", show_default=True)
+@_classification("--resize", type=click.Choice(["squash", "crop"]), default="squash", show_default=True,
+                 help="Squash images to a square, or crop their center.")  # fmt: skip
 @_classification("--interpolation", type=click.Choice(["nearest", "bilinear", "bicubic", "lanczos"]),
-                 help="[default: the backbone's]")  # fmt: skip
+                 help="Interpolation of resized images [default: the backbone's].")  # fmt: skip
 @_classification("--cache", type=click.Path(path_type=Path, file_okay=False),
                  help="Keep decoded images and frozen features here.")  # fmt: skip
 @_classification("--skip-corrupt", is_flag=True, help="Leave out unreadable images instead of refusing.")
-@_segmentation("--head", help="setr_pup, linear or fpn, with options [default: by backbone].")
 @_segmentation("--iterations", type=int, help="Steps [default: 2000].")
 @_segmentation("--eval-every", type=int, help="Steps between evaluations on val [default: 200].")
-@_segmentation("--warmup-iterations", type=int, help="[default: 0]")
+@_segmentation("--warmup-iterations", type=int, help="Length of the warm-up [default: 0].")
 @_segmentation("--power", type=float, help="Exponent of the learning rate schedule [default: 0.9].")
-@_segmentation("--loss", type=click.Choice(["ce", "dice", "ce+dice"]), help="[default: ce]")
-@_segmentation("--class-weights", type=click.Choice(["none", "balanced"]), help="[default: none]")
+@_segmentation("--loss", type=click.Choice(["ce", "dice", "ce+dice"]),
+               help="Cross-entropy, Dice, or their sum [default: ce].")  # fmt: skip
+@_segmentation("--class-weights", type=click.Choice(["none", "balanced"]),
+               help="balanced: weight classes by median frequency [default: none].")  # fmt: skip
 @_segmentation("--auxiliary-weight", type=float, help="Weight of the loss of auxiliary heads [default: 0.4].")
 @labels_option
 @ignore_index_option

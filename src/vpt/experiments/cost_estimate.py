@@ -6,7 +6,7 @@ Heads that train at once are counted as if one by one, and take less.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -20,6 +20,7 @@ from vpt.experiments.search import remaining_runs
 from vpt.experiments.segmentation_tasks import measure_step
 from vpt.model.tuned_model import attach
 from vpt.tasks.classification import ClassificationConfig, train
+from vpt.tasks.classification.task import ClassificationTask
 from vpt.tasks.segmentation.config import SegmentationConfig
 from vpt.training import DeviceDataset, Examples, TaskConfig, distributed, predict_logits
 from vpt.training.feature_cache import NUM_VIEWS
@@ -85,7 +86,9 @@ def estimate_cost(experiment: Experiment) -> Estimate:
     device = distributed.local_device()
     load = cache(load_backbone)
     classes = max(task.classes for task in experiment.tasks)
-    cost_cache: dict[tuple[Backbone, str, str], MethodCost] = {}  # settings that differ in nothing else cost the same
+    cost_cache: dict[
+        tuple[Backbone, str, str | None, str], MethodCost
+    ] = {}  # settings that differ in nothing else cost the same
 
     def costs_of(row: MethodRow, task: Task) -> MethodCosts:
         backbone = load(
@@ -93,16 +96,19 @@ def estimate_cost(experiment: Experiment) -> Estimate:
             weights=experiment.weights,
             image_size=row.job_options.get("image_size", experiment.protocol.image_size),
         )
-        settings = row.settings_for(task)
+        settings, head = row.settings_for(task), row.job_options.get("head")
+        segmentation = experiment.segmentation
+        if segmentation is not None and head is not None:
+            segmentation = replace(segmentation, head=head)
         for setting in settings:
             config = task.resolve_config(setting.config)
-            if (backbone, setting.spec, config.augment) not in cost_cache:
-                cost_cache[backbone, setting.spec, config.augment] = (
-                    _measure_cost(backbone, setting.spec, config, classes, device) if experiment.segmentation is None
-                    else _measure_segmentation_cost(backbone, setting.spec, experiment.segmentation, classes, device)
+            if (backbone, setting.spec, head, config.augment) not in cost_cache:
+                cost_cache[backbone, setting.spec, head, config.augment] = (
+                    _measure_cost(backbone, setting.spec, head, config, classes, device) if segmentation is None
+                    else _measure_segmentation_cost(backbone, setting.spec, segmentation, classes, device)
                 )  # fmt: skip
         configs = [(setting.spec, task.resolve_config(setting.config)) for setting in settings]
-        return [(cost_cache[backbone, spec, config.augment], config) for spec, config in configs]
+        return [(cost_cache[backbone, spec, head, config.augment], config) for spec, config in configs]
 
     seconds: dict[str, float] = {}
     disk_bytes, feature_bytes_by_task = 0.0, dict[str, int]()
@@ -131,14 +137,16 @@ def estimate_cost(experiment: Experiment) -> Estimate:
     )
 
 
-def _measure_cost(backbone: Backbone, spec: str, config: TaskConfig, classes: int, device: torch.device) -> MethodCost:
+def _measure_cost(
+    backbone: Backbone, spec: str, head: str | None, config: TaskConfig, classes: int, device: torch.device
+) -> MethodCost:
     assert isinstance(config, ClassificationConfig)
     config = config.replace(epochs=3, warmup_epochs=0, probe_epochs=0, learning_rate=1e-6)
     count = min(config.training.batch_size, MAX_TIMED_IMAGES)
     size = backbone.preprocessing.size
     pixels = np.random.default_rng(0).integers(0, 256, (count, 3, size, size), np.uint8)
     examples = Examples(pixels, np.arange(count, dtype=np.int64) % classes)
-    model = attach(backbone, spec, classes).to(device)
+    model = attach(backbone, spec, classes, head=ClassificationTask().make_readout(head, backbone)).to(device)
     feed = DeviceDataset(examples, backbone.preprocessing, device)
     predict_logits(model, feed)  # the first pass warms up
     start = time.perf_counter()

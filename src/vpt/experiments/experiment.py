@@ -173,8 +173,8 @@ class Experiment:
         if self.segmentation is None:
             options["cache"] = cache
         else:
-            options = {name: value for name, value in options.items() if name not in _CLASSIFICATION_ONLY}
-            options.update(self._segmentation_fields(run.task))
+            own = {name: value for name, value in options.items() if name not in _CLASSIFICATION_ONLY}
+            options = {**self._segmentation_fields(run.task), **own}
         return Job.create(
             run.task.data,
             out,

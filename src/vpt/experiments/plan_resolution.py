@@ -24,7 +24,7 @@ from vpt.experiments.plan_schema import JOB_KEYS, SEARCHED_KEYS, MethodTable, Pl
 from vpt.methods.base import InitInputs
 from vpt.methods.registry import parse_method
 from vpt.model.tuned_model import TunedModel, attach
-from vpt.tasks.segmentation.task import default_head
+from vpt.tasks.registry import TASKS
 from vpt.training import TaskConfig
 from vpt.training.head_grid import check_head_grid
 
@@ -185,8 +185,9 @@ def _try_methods(
         models = {}
         for spec in dict.fromkeys(setting.spec for setting in row.settings):
             structure = backbones.structure(row.job_options)
-            head = None if segmentation is None else segmentation.head or default_head(structure.module)
-            models[spec] = model = attach(structure, spec, classes, head=head)
+            head = row.job_options.get("head", None if segmentation is None else segmentation.head)
+            task = TASKS["classification" if segmentation is None else "segmentation"]
+            models[spec] = model = attach(structure, spec, classes, head=task.make_readout(head, structure))
             if "prototypes" in model.method.init_inputs:
                 model.initialize(InitInputs(torch.empty(classes, model.layout.width, device="meta")))
     except (SpecError, UnsupportedError, BackboneError) as error:

@@ -26,7 +26,8 @@ from vpt.training import TaskConfig, TrainingConfig
 
 T = TypeVar("T")
 SEARCHED_KEYS = ("learning_rate", "weight_decay")  # keys of a training table that take a list of choices
-JOB_KEYS = ("backbone", "image_size", "split_seed", "train_fraction")  # keys of a method that replace those of the plan
+# Keys of a method that replace those of the plan.
+JOB_KEYS = ("backbone", "image_size", "head", "split_seed", "train_fraction")
 
 
 def _as_list(value: Any) -> Any:
@@ -126,6 +127,7 @@ class MethodTable(PlanTable):
         task: Task -> keys of [training] that the row has on this task only.
         ensemble_of: Name of the row whose final runs are scored together as one model, instead of `spec`.
         backbone: Backbone of this row; so image_size, split_seed and train_fraction.
+        head: Head of this row.
     """
 
     name: str | None = None
@@ -135,6 +137,7 @@ class MethodTable(PlanTable):
     ensemble_of: str | None = None
     backbone: str | None = None
     image_size: int | None = None
+    head: str | None = None
     split_seed: SplitSeed = None
     train_fraction: Number | None = None
 

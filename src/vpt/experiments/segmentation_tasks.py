@@ -16,7 +16,7 @@ from vpt.experiments.design import Protocol, SegmentationOptions, Task
 from vpt.experiments.plan_schema import SegmentationTaskTable
 from vpt.model.tuned_model import TunedModel, attach
 from vpt.tasks.segmentation.objective import cross_entropy
-from vpt.tasks.segmentation.task import default_head
+from vpt.tasks.segmentation.task import SegmentationTask
 
 _MASK_KEYS = ("labels", "ignore_index", "reduce_zero_label", "val_as_test")  # keys of a row that say how masks are read
 
@@ -82,7 +82,7 @@ def measure_step(
     Returns:
         The time of a training step and of a forward pass per crop in seconds, and the model.
     """
-    model = attach(backbone, spec, classes, head=segmentation.head or default_head(backbone.module),
+    model = attach(backbone, spec, classes, head=SegmentationTask().make_readout(segmentation.head, backbone),
                    activation_checkpointing=segmentation.activation_checkpointing).to(device)  # fmt: skip
     size = backbone.preprocessing.size
     crops, masks = torch.rand(2, 3, size, size).to(device), torch.zeros(2, size, size, dtype=torch.long).to(device)

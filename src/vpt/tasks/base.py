@@ -10,9 +10,19 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from torch import nn
+
 from vpt.backbones import Backbone
+<<<<<<< HEAD
 from vpt.data.dataset import Dataset
 from vpt.data.image_inputs import ImageInput
+=======
+from vpt.core import spec
+from vpt.core.text import did_you_mean
+from vpt.errors import SpecError
+from vpt.heads.dense import DenseHead
+from vpt.model.readout import Readout, parse_readout
+>>>>>>> b4817c1 (vpt tune --head and rows of plans take multi-block heads; every option has a help text)
 from vpt.model.tuned_model import TunedModel
 from vpt.training import Callback, Objective, TaskConfig
 from vpt.training.job import Job
@@ -128,6 +138,7 @@ class Task(ABC):
         class_metric: Label of the metric of single classes.
         nothing: Text for a class that does not occur.
         config_class: Class of the training configuration.
+        heads: Head name -> class of its options.
     """
 
     name: ClassVar[str]
@@ -135,6 +146,47 @@ class Task(ABC):
     class_metric: ClassVar[str]
     nothing: ClassVar[str]
     config_class: ClassVar[type[TaskConfig]]
+    heads: ClassVar[Mapping[str, type[Readout] | type[DenseHead]]]
+
+    @abstractmethod
+    def default_head(self, module: nn.Module) -> str:
+        """Return the default head of a backbone.
+
+        Args:
+            module: The timm model.
+
+        Returns:
+            The text of the head.
+        """
+
+    def parse_head(self, text: str) -> Readout:
+        """Return the readout of a head of this task.
+
+        Args:
+            text: Text of the head, such as "multi_block(blocks=last4)".
+
+        Returns:
+            The readout.
+
+        Raises:
+            SpecError: The text cannot be read, or the head is one of another task.
+        """
+        name = text.partition("(")[0].strip()
+        if name not in self.heads:
+            raise SpecError(f"{name!r} is no head of {self.name}; {did_you_mean(name, self.heads)}")
+        return parse_readout(spec.parse(text, self.heads))
+
+    def make_readout(self, head: str | None, backbone: Backbone) -> Readout:
+        """Return the readout of a head, or the default of a backbone.
+
+        Args:
+            head: Text of the head, or None for the default.
+            backbone: The backbone.
+
+        Returns:
+            The readout. The errors are those of `parse_head`.
+        """
+        return self.parse_head(self.default_head(backbone.module) if head is None else head)
 
     @abstractmethod
     def prepare(self, job: Job, callback: Callback) -> PreparedData:

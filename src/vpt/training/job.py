@@ -28,6 +28,7 @@ class Job:
         backbone: Name of a timm model.
         weights: File with local weights of the backbone, or None.
         image_size: Side of the input in pixels, or None for that of the backbone.
+        head: Text of the head, such as "multi_block(blocks=last4)" or "fpn", or None for the default of the task.
         train_on: "train" validates on val; "trainval" trains on both, as the last step of VTAB-1k.
         val_fraction: Fraction of the training images that is split off where val is missing.
         split_seed: Seed of that split and of the images of a built-in task, or None for the training seed.
@@ -43,6 +44,7 @@ class Job:
     backbone: str = DEFAULT
     weights: Path | None = None
     image_size: int | None = None
+    head: str | None = None
     train_on: Literal["train", "trainval"] = "train"
     val_fraction: float = 0.2
     split_seed: int | None = None
@@ -109,7 +111,7 @@ class RunResult:
         data: Name of the data.
         method: Text of the method.
         backbone: Name of the backbone.
-        head: Text of the dense head, or None for a linear layer.
+        head: Text of the head, or None for the default head of classification.
         eval_split: Split that is scored: test, or val where there is no test, or train where there is neither.
         metric: Name of the main metric in `metrics`, such as "test_top1".
         metrics: Metrics by name, between 0 and 1, such as "test_top1" or "test_miou".

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from torch import nn
+
 from vpt.backbones import load_backbone
 from vpt.data.dataset import Dataset, Split
 from vpt.data.decode_cache import decode_cached
@@ -18,6 +20,8 @@ from vpt.data.loading import load_dataset
 from vpt.data.preprocessing import Preprocessing
 from vpt.data.splits import stratified_subset
 from vpt.errors import DataError
+from vpt.heads.dense import DenseHead
+from vpt.model.readout import MultiBlock, Pooled, Readout
 from vpt.model.tuned_model import TunedModel, attach
 from vpt.tasks.base import Evaluation, Prediction, PreparedData, Task
 from vpt.tasks.classification.config import ClassificationConfig, ClassificationOptions
@@ -65,6 +69,10 @@ class ClassificationTask(Task):
     class_metric: ClassVar[str] = "top-1"
     nothing: ClassVar[str] = "no image"
     config_class: ClassVar[type[TaskConfig]] = ClassificationConfig
+    heads: ClassVar[Mapping[str, type[Readout] | type[DenseHead]]] = {"linear": Pooled, MultiBlock.name: MultiBlock}
+
+    def default_head(self, module: nn.Module) -> str:  # noqa: D102
+        return "linear"
 
     def prepare(self, job: Job, callback: Callback) -> ClassificationData:  # noqa: D102
         _, options = _settings(job)
@@ -90,7 +98,8 @@ class ClassificationTask(Task):
         )
 
     def attach(self, job: Job, data: PreparedData) -> TunedModel:  # noqa: D102
-        return attach(data.backbone, job.method, len(data.classes), classes=data.classes)
+        readout = self.make_readout(job.head, data.backbone)
+        return attach(data.backbone, job.method, len(data.classes), classes=data.classes, head=readout)
 
     def objective(  # noqa: D102
         self, model: TunedModel, data: PreparedData, job: Job, callback: Callback, *, resumed: bool

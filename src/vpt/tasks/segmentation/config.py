@@ -22,7 +22,6 @@ class SegmentationOptions(TaskOptions):
     """Options for data and model that only segmentation has.
 
     Attributes:
-        head: Text of the dense head, or None for `fpn` where the backbone has stages and `setr_pup` where it has not.
         labels: Scheme of the mask ids, a row of `vpt.data.mask_labels.LABEL_SCHEMES`; "auto" follows the layout.
         ignore_index: Another id in masks that stands for no class, or None.
         reduce_zero_label: True if id 0 stands for no class and id 1 for the first.
@@ -30,7 +29,6 @@ class SegmentationOptions(TaskOptions):
         activation_checkpointing: True recomputes activations in the backward pass: less memory, a third more time.
     """
 
-    head: str | None = None
     labels: str = "auto"
     ignore_index: int | None = None
     reduce_zero_label: bool = False

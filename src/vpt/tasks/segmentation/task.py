@@ -7,13 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
+from torch import nn
 
 from vpt.backbones import load_backbone
 from vpt.data.dataset import Dataset
 from vpt.data.image_inputs import ImageInput
 from vpt.data.segmentation_folder import SegmentationDataset, load_segmentation_dataset
+<<<<<<< HEAD
 from vpt.errors import SpecError
+=======
+from vpt.heads.dense import HEADS, DenseHead
+from vpt.model.readout import Readout
+>>>>>>> b4817c1 (vpt tune --head and rows of plans take multi-block heads; every option has a help text)
 from vpt.model.tuned_model import TunedModel, attach
 from vpt.tasks.base import Evaluation, Prediction, PreparedData, Task
 from vpt.tasks.segmentation.config import SegmentationConfig, SegmentationOptions
@@ -48,6 +53,19 @@ class SegmentationTask(Task):
     class_metric: ClassVar[str] = "IoU"
     nothing: ClassVar[str] = "no pixel"
     config_class: ClassVar[type[TaskConfig]] = SegmentationConfig
+    heads: ClassVar[Mapping[str, type[Readout] | type[DenseHead]]] = HEADS
+
+    def default_head(self, module: nn.Module) -> str:
+        """Return the default dense head of a backbone.
+
+        Args:
+            module: The timm model.
+
+        Returns:
+            "fpn" if its feature maps have, by timm's `feature_info`, several resolutions, and "setr_pup" otherwise.
+        """
+        resolutions = {stage["reduction"] for stage in getattr(module, "feature_info", [])}
+        return "fpn" if len(resolutions) > 1 else "setr_pup"
 
     def prepare(self, job: Job, callback: Callback) -> SegmentationData:  # noqa: D102
         _, options = _settings(job)
@@ -74,7 +92,7 @@ class SegmentationTask(Task):
             job.method,
             len(data.classes),
             classes=data.classes,
-            head=options.head or default_head(data.backbone.module),
+            head=self.make_readout(job.head, data.backbone),
             activation_checkpointing=options.activation_checkpointing,
         )
 
@@ -133,19 +151,6 @@ class SegmentationTask(Task):
             "metric": "score",
             "labels": ("pixel accuracy, train", "mIoU, val"),
         }
-
-
-def default_head(module: torch.nn.Module) -> str:
-    """Return the default dense head of a backbone.
-
-    Args:
-        module: The timm model.
-
-    Returns:
-        "fpn" if its feature maps have, by timm's `feature_info`, more than one resolution, and "setr_pup" otherwise.
-    """
-    resolutions = {stage["reduction"] for stage in getattr(module, "feature_info", [])}
-    return "fpn" if len(resolutions) > 1 else "setr_pup"
 
 
 def _settings(job: Job) -> tuple[SegmentationConfig, SegmentationOptions]:
