@@ -137,7 +137,8 @@ def test_what_decides_the_result_names_the_runs(folder: Path, tmp_path: Path) ->
         return {run.id for task, row in experiment.cells() for run in experiment.final_runs(task, row, row.settings[0])}
 
     plain = ids()
-    for change in (('head = "linear"', 'head = "setr_pup(channels=8)"'), ('spec = "linear"', 'spec = "linear", head = "setr_pup"'),
+    for change in (('head = "linear"', 'head = "setr_pup(channels=8)"'),
+                   ('spec = "linear"', 'spec = "linear", head = "setr_pup"'),
                    ("[{ name", "[{ ignore_index = 3, name"),
                    ("iterations = 4", "iterations = 5")):  # fmt: skip
         assert not plain & ids(change), change

@@ -9,20 +9,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-
 from torch import nn
 
 from vpt.backbones import Backbone
-<<<<<<< HEAD
-from vpt.data.dataset import Dataset
-from vpt.data.image_inputs import ImageInput
-=======
 from vpt.core import spec
 from vpt.core.text import did_you_mean
+from vpt.data.dataset import Dataset
+from vpt.data.image_inputs import ImageInput
 from vpt.errors import SpecError
 from vpt.heads.dense import DenseHead
 from vpt.model.readout import Readout, parse_readout
->>>>>>> b4817c1 (vpt tune --head and rows of plans take multi-block heads; every option has a help text)
 from vpt.model.tuned_model import TunedModel
 from vpt.training import Callback, Objective, TaskConfig
 from vpt.training.job import Job

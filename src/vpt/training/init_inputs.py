@@ -57,10 +57,7 @@ def collect_init_inputs(
         seed: Seed of the sample of tokens. Default: 0.
 
     Returns:
-        The properties named by `model.method.init_inputs`.
-
-    Raises:
-        DataError: Prototypes are needed, and a class has no image.
+        The properties named by `model.method.init_inputs`. The errors are those of `class_prototypes`.
     """
     wanted = model.method.init_inputs
     return InitInputs(

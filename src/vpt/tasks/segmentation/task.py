@@ -13,12 +13,9 @@ from vpt.backbones import load_backbone
 from vpt.data.dataset import Dataset
 from vpt.data.image_inputs import ImageInput
 from vpt.data.segmentation_folder import SegmentationDataset, load_segmentation_dataset
-<<<<<<< HEAD
 from vpt.errors import SpecError
-=======
 from vpt.heads.dense import HEADS, DenseHead
 from vpt.model.readout import Readout
->>>>>>> b4817c1 (vpt tune --head and rows of plans take multi-block heads; every option has a help text)
 from vpt.model.tuned_model import TunedModel, attach
 from vpt.tasks.base import Evaluation, Prediction, PreparedData, Task
 from vpt.tasks.segmentation.config import SegmentationConfig, SegmentationOptions
