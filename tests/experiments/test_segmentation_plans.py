@@ -138,11 +138,12 @@ def test_what_decides_the_result_names_the_runs(folder: Path, tmp_path: Path) ->
 
     plain = ids()
     for change in (('head = "linear"', 'head = "setr_pup(channels=8)"'),
-                   ('spec = "linear"', 'spec = "linear", head = "setr_pup"'),
                    ("[{ name", "[{ ignore_index = 3, name"),
                    ("iterations = 4", "iterations = 5")):  # fmt: skip
         assert not plain & ids(change), change
     assert ids() == plain
+    shared = plain & ids(('spec = "linear"', 'spec = "linear", head = "setr_pup"'))
+    assert len(shared) == len(plain) / 2  # the other row has the head of the plan
 
 
 @pytest.mark.parametrize(
