@@ -44,8 +44,8 @@ _segmentation = partial(task_option, "segmentation")
 @weights_option
 @click.option("--method", default="vpt", show_default=True, shell_complete=complete_methods,
               help='A method, such as "vpt(length=10, depth=deep)".')  # fmt: skip
-@click.option("--head", help="linear or multi_block(blocks=last4, features=cls+mean); segmentation: setr_pup, linear or "
-              "fpn, with options [default: linear; segmentation: by backbone].")  # fmt: skip
+@click.option("--head", help="linear or multi_block(blocks=last4, features=cls+mean); segmentation: setr_pup, linear "
+              "or fpn, with options [default: linear; segmentation: by backbone].")  # fmt: skip
 @click.option("--batch-size", type=int, help="Images per step [default: 64; segmentation: 8].")
 @click.option("--lr", "learning_rate", type=float, help="Learning rate per 256 images [default: the method's].")
 @click.option("--weight-decay", type=float, help="Weight decay of the optimizer [default: the method's].")

@@ -53,7 +53,8 @@ class ConcatChannel(nn.Module):
         super().__init__()
         self.projection = projection
         outputs, _, *patch = self.projection.weight.shape
-        self.channels: nn.Parameter = nn.Parameter(torch.empty(channels, image_size, image_size).uniform_(-init_range, init_range))
+        pixels = torch.empty(channels, image_size, image_size).uniform_(-init_range, init_range)
+        self.channels: nn.Parameter = nn.Parameter(pixels)
         self.further: nn.Parameter = nn.Parameter(torch.empty(outputs, channels, *patch))
         nn.init.xavier_uniform_(self.further.flatten(1))
 
