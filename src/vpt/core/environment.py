@@ -54,12 +54,13 @@ def peak_memory(device: torch.device) -> int:
     peak_kib = _proc_value("self/status", "VmHWM")
     if peak_kib is not None:  # getrusage also counts the parent's memory, which a forked process starts with
         return int(peak_kib.split()[0]) * 1024
-    try:
+    peak = 0
+    if sys.platform != "win32":
         import resource
-    except ImportError:  # Windows
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return peak
 
 
 def reset_peak_memory(device: torch.device) -> None:
