@@ -52,7 +52,8 @@ def test_methods_page_names_every_method() -> None:
     text = (DOCS / "methods.md").read_text(encoding="utf-8")
     tables = text.partition("## Options")[0]
     named = set(re.findall(r"^\|.*?`(\w+)[(`]", tables, re.MULTILINE)) | set(re.findall(r"`(\w+)`", tables))
-    assert set(vpt.METHODS) <= named
+    missing = set(vpt.METHODS) - named
+    assert not missing, f"add a row for {', '.join(sorted(missing))} to docs/methods.md"
 
 
 def test_methods_page_names_every_option_of_vpt() -> None:
@@ -86,7 +87,10 @@ def test_renames_new_python_names_exist() -> None:
 def test_readme_backbones_table_names_every_method() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Methods and backbones")[2]
     header = text.strip().splitlines()[0]
-    assert set(re.findall(r"`(\w+)`", header)) == set(vpt.METHODS)
+    named = set(re.findall(r"`(\w+)`", header))
+    missing, unknown = set(vpt.METHODS) - named, named - set(vpt.METHODS)
+    assert not missing, f"add {', '.join(sorted(missing))} to a column of the table of methods in README.md"
+    assert not unknown, f"README.md names {', '.join(sorted(unknown))}, which is no method"
 
 
 def test_extras_in_the_docs_are_declared() -> None:

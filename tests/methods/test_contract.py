@@ -8,7 +8,7 @@ import timm
 import torch
 
 from helpers.families import TINY, backbone_of, images
-from vpt import METHODS, Full, Injection, Linear, Method, attach
+from vpt import METHODS, Full, Injection, Linear, Method, attach, parse_method
 from vpt.backbones.layout import BackboneLayout
 from vpt.errors import BackboneError, SpecError, UnsupportedError, VptError
 from vpt.testing import (
@@ -91,6 +91,14 @@ COMPILED += [("lora(rank=2) + ssf", "vit"), ("gated(length=3)", "vit"), ("sidetu
 @pytest.mark.parametrize("check", [c for c in CHECKS if c is not check_compile], ids=lambda check: check.__name__)
 def test_contract(check: Check, method: str, family: str) -> None:
     check(method, backbone_of(family))
+
+
+def test_contract_covers_every_method() -> None:
+    missing = set(METHODS) - {parse_method(method).name for method, _ in CASES}
+    assert not missing, (
+        f"no case tests {', '.join(sorted(missing))}: add each to EVERYWHERE (any backbone), BLOCKS (transformers) or "
+        "SEQUENCES (plain transformers with a class token) in tests/methods/test_contract.py"
+    )
 
 
 @pytest.mark.parametrize(("method", "family", "head"), HEADED, ids=lambda value: value)
@@ -182,6 +190,28 @@ def test_what_is_never_called_is_refused() -> None:
         match=r"is injected at pos_drop\.unused .* never calls .* methods that fit: vpt, gated, class_token, linear, ",
     ):
         attach(backbone, _Silent(), 3)
+
+
+@pytest.mark.parametrize("method", [_Silent(), _Silent() + parse_method(DEEP)], ids=str)
+def test_methods_that_fit_are_those_of_the_backbone_without_the_injection(method: Method) -> None:
+    backbone = backbone_of("vit")
+    backbone.module.pos_drop.add_module("unused", type(backbone.module.pos_drop)())
+    with pytest.raises(UnsupportedError, match="never calls") as refused:
+        attach(backbone, method, 3)
+    fit = set()
+    for name in METHODS:
+        try:
+            attach(backbone, name, 3)
+        except VptError:
+            continue
+        fit.add(name)
+    assert set(str(refused.value).partition("methods that fit: ")[2].split(", ")) == fit
+    assert {"adapter", "vpt"} <= fit
+
+
+def test_sum_whose_terms_name_a_module_alike_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"more than one term adds a module named 'prompts' \(vpt\(length=3\), gated\)"):
+        attach(backbone_of("vit"), "vpt(length=3) + bias + gated", 3)
 
 
 @pytest.mark.parametrize("family", MAPS)

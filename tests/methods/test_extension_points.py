@@ -17,6 +17,7 @@ from helpers.families import backbone_of, images, model_of
 from vpt import METHODS, Injection, Method, TunedModel, attach
 from vpt.attention.class_token_block import ClassTokenBlock
 from vpt.backbones.layout import BackboneLayout
+from vpt.errors import UnsupportedError
 from vpt.methods.base import InitInput, InitInputs
 from vpt.methods.kv_prompts import inject_keys
 from vpt.methods.prompts import make_prompts
@@ -27,10 +28,6 @@ from vpt.training import Examples, collect_block_inputs, collect_init_inputs
 P = 3
 
 
-def block_widths(trunk: nn.Module, layout: BackboneLayout) -> list[int]:
-    return [getattr(trunk.get_submodule(path), "dim", layout.width) for path in layout.blocks]
-
-
 @dataclass(frozen=True)
 class Penalized(Method):
     """Deep prompts whose squared norm is added to the loss."""
@@ -38,7 +35,7 @@ class Penalized(Method):
     name = "penalized"
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
-        prompts = nn.ModuleList(make_prompts(block_widths(trunk, layout), layout, P))
+        prompts = nn.ModuleList(make_prompts(layout.block_widths(trunk), layout, P))
         wrappers = inject_keys(trunk, layout, dict(enumerate(prompts)))
         return Injection(modules={"prompts": prompts}, wrappers=wrappers, penalty=partial(squared_norm, prompts))
 
@@ -75,7 +72,7 @@ class GatedKeys(Method):
         object.__setattr__(self, "identity_at_init", self.gate == 0)
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
-        prompts = nn.ModuleList(make_prompts(block_widths(trunk, layout), layout, P))
+        prompts = nn.ModuleList(make_prompts(layout.block_widths(trunk), layout, P))
         gates = nn.ParameterList([nn.Parameter(torch.tensor(self.gate)) for _ in prompts])
         wrappers = inject_keys(trunk, layout, dict(enumerate(prompts)), gates=dict(enumerate(gates)))
         return Injection(modules={"prompts": prompts, "gates": gates}, wrappers=wrappers)
@@ -99,14 +96,25 @@ class OfImage(Method):
     name = "of_image"
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
-        prompts = nn.ModuleList([PromptsOfMean(width) for width in block_widths(trunk, layout)])
+        prompts = nn.ModuleList([PromptsOfMean(width) for width in layout.block_widths(trunk)])
         wrappers = inject_keys(trunk, layout, dict(enumerate(prompts)), per_image=True)
         return Injection(modules={"prompts": prompts}, wrappers=wrappers)
 
 
+@dataclass(frozen=True)
+class OtherKeys(Method):
+    """Deep prompts whose module has a name of its own."""
+
+    name = "other_keys"
+
+    def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
+        keys = nn.ModuleList(make_prompts(layout.block_widths(trunk), layout, P))
+        return Injection(modules={"keys": keys}, wrappers=inject_keys(trunk, layout, dict(enumerate(keys))))
+
+
 @pytest.fixture(autouse=True)
 def _registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for kind in (Penalized, FromTokens, GatedKeys, OfImage):
+    for kind in (Penalized, FromTokens, GatedKeys, OfImage, OtherKeys):
         monkeypatch.setitem(METHODS, kind.name, kind)
     yield
 
@@ -143,6 +151,33 @@ def test_extension_keeps_the_contract(check: Check, method: str, family: str) ->
 @pytest.mark.parametrize("method", ["gated_keys(gate=0.5)", "of_image"])
 def test_extension_compiles_as_one_graph(method: str) -> None:
     check_compile(method, backbone_of("vit"))
+
+
+@pytest.mark.parametrize(
+    ("method", "family", "path"),
+    [
+        ("other_keys + vpt(length=3)", "vit", r"blocks\.0\.attn"),
+        ("of_image + other_keys", "beit", r"blocks\.0\.attn"),
+        ("other_keys + vpt(length=3)", "swin", r"layers\.0\.blocks\.0\.attn"),
+        ("other_keys + vpt(length=3, depth=shallow)", "dinov3", r"blocks\.0\.attn"),
+        ("other_keys + vpt(length=3, depth=shallow)", "swin", r"layers\.0\.blocks\.0"),
+    ],
+)
+def test_sum_of_two_methods_with_prompts_in_one_attention_is_refused(method: str, family: str, path: str) -> None:
+    with pytest.raises(
+        UnsupportedError,
+        match=rf"cannot be injected at {path}: .* already carries the prompts of another term.*keep one",
+    ):
+        attach(backbone_of(family), method, 3)
+
+
+def test_block_widths_are_those_of_each_stage() -> None:
+    for family, widths in (("vit", [32, 32, 32]), ("swin", [16, 16, 32, 32])):
+        model = attach(backbone_of(family), "linear", 3)
+        assert model.layout.block_widths(model_of(family)) == widths
+    layout = attach(backbone_of("resnet"), "linear", 3).layout
+    with pytest.raises(UnsupportedError, match="no blocks with tokens are known in ResNet"):
+        layout.block_widths(model_of("resnet"))
 
 
 def test_penalty_is_none_unless_a_method_adds_one() -> None:

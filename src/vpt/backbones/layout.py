@@ -156,6 +156,24 @@ class BackboneLayout:
         # The exact class: a subclass may change the order of its parts.
         return self.family.block_layouts.get(type(block).__name__)
 
+    def block_widths(self, trunk: nn.Module) -> list[int]:
+        """Return the channels of a token of every block.
+
+        Args:
+            trunk: The trunk.
+
+        Returns:
+            The widths d, first block to last; in Swin each stage has its own.
+
+        Raises:
+            UnsupportedError: No tokens run through the blocks, or the blocks are not known.
+        """
+        if self.kind not in ("tokens", "windows"):
+            raise UnsupportedError(f"no blocks with tokens are known in {type(trunk).__name__}")
+        if self.kind == "tokens":
+            return [self.width] * len(self.blocks)
+        return [int(getattr(trunk.get_submodule(path), "dim", self.width)) for path in self.blocks]
+
     def block_mlps(self, trunk: nn.Module) -> dict[str, int]:
         """Return the MLP of every block.
 

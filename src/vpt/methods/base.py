@@ -169,8 +169,24 @@ class Sum(Method):
         object.__setattr__(self, "identity_at_init", all(term.identity_at_init for term in flat))
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
-        """Plan every term and join the plans; raise SpecError if two terms replace the pooling or the head."""
+        """Plan every term and join the plans.
+
+        Args:
+            trunk: The trunk; it must not be changed.
+            layout: Its layout.
+
+        Returns:
+            The joint changes.
+
+        Raises:
+            SpecError: Two terms replace the pooling or the head, or name a module alike.
+            UnsupportedError: The backbone does not have what a term needs.
+        """
         injections = [term.plan(trunk, layout) for term in self.terms]
+        for module in dict.fromkeys(name for injection in injections for name in injection.modules):
+            self._at_most_one(
+                [injection.modules.get(module) for injection in injections], f"adds a module named {module!r}"
+            )
         wrappers: dict[str, Wrapper] = {}
         for injection in injections:
             for path, wrapper in injection.wrappers.items():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vpt.attention.joint_attention import GatedPrompts
 from vpt.attention.kv_attention import KVAttention
-from vpt.attention.windows import KVWindowAttention
+from vpt.attention.windows import KVWindowAttention, PromptedWindowAttention
 from vpt.backbones.layout import BackboneLayout
 from vpt.errors import UnsupportedError
 
@@ -133,6 +133,22 @@ def inject_keys(
     return wrappers
 
 
+def check_takes_prompts(attention: nn.Module) -> None:
+    """Check that no other method of a sum has given an attention its prompts.
+
+    Args:
+        attention: The attention module as it is before it is wrapped.
+
+    Raises:
+        UnsupportedError: The attention carries prompts already.
+    """
+    if isinstance(attention, (KVAttention, KVWindowAttention, PromptedWindowAttention)):
+        raise UnsupportedError(
+            "the attention of this block already carries the prompts of another term, and it takes those of one method "
+            "only; keep one of the two terms, or give them different blocks"
+        )
+
+
 def windows_per_image(block: Any) -> int:
     """Return the number of windows that a Swin block cuts an image into."""
     return math.prod(
@@ -143,6 +159,7 @@ def windows_per_image(block: Any) -> int:
 def _wrap_attention(
     attention: nn.Module, block: nn.Module, norm: str, keys: Callable[..., nn.Module], windows_per_image: int | None
 ) -> nn.Module:
+    check_takes_prompts(attention)
     # The norm is looked up now, when the module is wrapped: another method may have replaced it.
     if windows_per_image is None:
         return KVAttention(attention, kv_prompts=keys(norm=getattr(block, norm)))

@@ -12,7 +12,7 @@ from vpt.backbones.layout import BackboneLayout, BlockLayout
 from vpt.errors import UnsupportedError
 from vpt.heads.pooling import make_pool
 from vpt.methods.base import NETWORK, Injection, Wrapper
-from vpt.methods.kv_prompts import inject_keys
+from vpt.methods.kv_prompts import check_takes_prompts, inject_keys
 from vpt.methods.pixels import ConcatChannel, FramePrompt
 from vpt.methods.prompt_tokens import AddPrompts, InsertPrompts, RemovePrompts
 from vpt.methods.prompts import xavier_range
@@ -144,11 +144,16 @@ def _positionless_attention(
     if layout.family is None or not layout.family.uses_positions:
         return {}
     if layout.supports_kv_prompts and block_layout is not None:
-        return {f"{path}.{block_layout.attention}": partial(KVAttention, num_positionless=length)}
+        return {f"{path}.{block_layout.attention}": partial(_without_positions, length=length)}
     raise UnsupportedError(
         f"{type(block).__name__} ties every token to a place in the image in a way that is not known here, "
         "so prompts cannot be told apart from patches"
     )
+
+
+def _without_positions(attention: nn.Module, length: int) -> nn.Module:
+    check_takes_prompts(attention)
+    return KVAttention(attention, num_positionless=length)
 
 
 def _apply_wrappers(block: nn.Module, steps: list[Wrapper]) -> nn.Module:

@@ -90,7 +90,7 @@ class VPT(Method):
             options = {"deep": self.depth == "deep", "kv": self.impl == "kv", "pool_prompts": self.pool_prompts}
             return plan_windows(trunk, layout, partial(new_prompts, length=self.length), **options)
         first, last = block_range(self.depth, len(layout.blocks))
-        widths = [layout.width] * (last - first + 1)
+        widths = layout.block_widths(trunk)[first : last + 1]
         if self.location in ("add", "add_1"):
             length = layout.num_tokens if self.location == "add" else 1
             return add_to_tokens(layout, new_prompts(widths, length=length), first=first, output=self.output)

@@ -13,7 +13,7 @@ from vpt.attention.windows import PromptedWindowAttention
 from vpt.backbones.layout import BackboneLayout
 from vpt.errors import UnsupportedError
 from vpt.methods.base import Injection, Wrapper
-from vpt.methods.kv_prompts import inject_keys
+from vpt.methods.kv_prompts import check_takes_prompts, inject_keys
 
 GridState = Tensor | tuple[Tensor, Tensor]  # (batch, height, width, d), alone or with prompts (batch, p, d)
 
@@ -39,7 +39,7 @@ def plan_windows(
         )
     blocks: list[Any] = [trunk.get_submodule(path) for path in layout.blocks]
     last = len(blocks) - 1 if deep else 0
-    prompts = make_prompts([block.dim for block in blocks[: last + 1]])
+    prompts = make_prompts(layout.block_widths(trunk)[: last + 1])
     wrappers: dict[str, Wrapper] = {}
     for index, path in enumerate(layout.blocks):
         is_last = index == len(blocks) - 1
@@ -87,6 +87,7 @@ class _PromptedSwinBlock(nn.Module):
         pool_prompts: bool,
     ) -> None:
         super().__init__()
+        check_takes_prompts(block.attn)
         block.attn = PromptedWindowAttention(block.attn)
         self.block = block
         self.prompts = prompts

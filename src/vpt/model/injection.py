@@ -70,7 +70,7 @@ def inject(backbone: Backbone, method: Method, readout: Readout) -> Injected:
     frozen_ids = {id(module) for module in original_modules.values()} - _trainable_module_ids(trunk, injection)
     cloned = {f"backbone.{name}": tensor for path in injection.trainable for name, tensor in _clone(trunk, path)}
     shared_ids = {id(tensor) for _, tensor in named_tensors(trunk)}
-    wrappers = _wrap_modules(trunk, injection)
+    wrappers = _wrap_modules(trunk, injection, method)
     if layout.cls_only and injection.pool is None:
         _use_class_token_block(trunk, layout)
     network, make_head = readout.connect(trunk, layout, injection)
@@ -197,7 +197,7 @@ def _trainable_module_ids(trunk: nn.Module, injection: Injection) -> set[int]:
     }
 
 
-def _wrap_modules(trunk: nn.Module, injection: Injection) -> dict[str, nn.Module]:
+def _wrap_modules(trunk: nn.Module, injection: Injection, method: Method) -> dict[str, nn.Module]:
     """Replace the modules inside the trunk by their wrappers; returns path -> wrapper."""
 
     def sort_key(path: str) -> tuple[int, bool]:
@@ -207,7 +207,10 @@ def _wrap_modules(trunk: nn.Module, injection: Injection) -> dict[str, nn.Module
 
     wrappers = {}
     for path in sorted((path for path in injection.wrappers if path != NETWORK), key=sort_key):
-        wrappers[path] = injection.wrappers[path](trunk.get_submodule(path))
+        try:
+            wrappers[path] = injection.wrappers[path](trunk.get_submodule(path))
+        except UnsupportedError as error:
+            raise UnsupportedError(f"{method} cannot be injected at {path}: {error}") from error
         trunk.set_submodule(path, wrappers[path])
     return wrappers
 

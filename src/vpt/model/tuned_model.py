@@ -165,7 +165,7 @@ class TunedModel(nn.Module):
         use_one_name_per_tensor(self)
         self.eval()
         self.readout.verify(method, self.network, self.trunk, self.layout)
-        check_all_called(injected, self.trunk, str(method), backbone.name)
+        check_all_called(injected, self.trunk, str(method), backbone)
 
     @property
     def trunk(self) -> nn.Module:

@@ -7,19 +7,20 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from vpt.attention.detection import probe_image
+from vpt.attention.detection import probe_image, structural_copy
+from vpt.backbones.backbone import Backbone
 from vpt.errors import UnsupportedError
 from vpt.model.injection import Injected, supported_methods
 
 
-def check_all_called(injected: Injected, trunk: nn.Module, method: str, backbone: str) -> None:
+def check_all_called(injected: Injected, trunk: nn.Module, method: str, backbone: Backbone) -> None:
     """Run one image and check that every injected module takes part.
 
     Args:
         injected: The injected network.
         trunk: The trunk inside it.
         method: The method's text, for the message.
-        backbone: The backbone's name, for the message.
+        backbone: The backbone without the injection, for the message.
 
     Raises:
         UnsupportedError: An injected module is never called, and the features do not depend on its weights.
@@ -35,8 +36,8 @@ def check_all_called(injected: Injected, trunk: nn.Module, method: str, backbone
     ]
     if never_called:
         raise UnsupportedError(
-            f"{method} is injected at {', '.join(never_called)} of {backbone}, but the model never calls these "
-            f"modules, so nothing would train; {supported_methods(trunk, injected.layout)}"
+            f"{method} is injected at {', '.join(never_called)} of {backbone.name}, but the model never calls these "
+            f"modules, so nothing would train; {supported_methods(structural_copy(backbone.module), injected.layout)}"
         )
 
 
