@@ -16,6 +16,53 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 DRIVER = shutil.which("chromedriver")
 
 
+# Modules that the fast tier, `pytest -m "not slow"`, leaves out: whole trainings, processes, browsers, and the tests
+# that repeat one property for every method and backbone family.
+SLOW = (
+    "analysis/test_attention_maps",
+    "attention/test_exact",
+    "attention/test_gradients",
+    "backbones/test_weights",
+    "cli/test_commands",
+    "cli/test_refusals",
+    "cli/test_stopped",
+    "compatibility",
+    "datasets/test_preparation",
+    "docs/test_pages",
+    "docs/test_running",
+    "experiments/test_ablation",
+    "experiments/test_browser",
+    "experiments/test_demo",
+    "experiments/test_earlier_formats",
+    "experiments/test_head_grids",
+    "experiments/test_paper_plans",
+    "experiments/test_protocol",
+    "experiments/test_ray",
+    "experiments/test_report",
+    "experiments/test_runner",
+    "experiments/test_segmentation_plans",
+    "heads/test_multi_block",
+    "helpers",
+    "methods/test_contract",
+    "methods/test_extension_points",
+    "model/test_large",
+    "serving/test_server",
+    "serving/test_multi_task",
+    "tasks/test_segmentation",
+    "test_benchmarks",
+    "training/test_loggers",
+    "training/test_loop",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of slow modules."""
+    root = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(root) and item.path.relative_to(root).as_posix().startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data and weights: $VPT_SHARED, or `shared` beside the repository."""
