@@ -1,5 +1,7 @@
 """The contract of a method, as checks that anyone can run on a method of their own.
 
+For example with pytest::
+
     @pytest.mark.parametrize("check", vpt.testing.CHECKS)
     def test_mine(check):
         check(Mine(), my_backbone)
