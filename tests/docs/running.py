@@ -98,6 +98,7 @@ class Session:
         if command.startswith("vpt ") and command.endswith("&"):
             self._serve(command.removesuffix("&").strip())
             return
+        command, _, target = command.partition(" > ") if command.startswith("vpt ") else (command, "", "")
         words = shlex.split(command, comments=True)
         plain = not re.search(r"[|<>;&*]", re.sub(r"\"[^\"]*\"|'[^']*'", "", command))
         if plain and words[0] == "vpt":
@@ -106,6 +107,9 @@ class Session:
             environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
             done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, timeout=120)
             self.code, out, err = done.returncode, done.stdout, done.stderr
+        if target:
+            Path(target).write_text(out, encoding="utf-8")
+            out = ""
         if self.code and "error:" not in output.lower():
             raise WrongPageError(f"`{command}` ends with {self.code}:\n{out}{err}")
         if output:

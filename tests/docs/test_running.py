@@ -53,6 +53,12 @@ def test_session_named_block_is_written(tmp_path: Path, monkeypatch: pytest.Monk
     assert Path("plugin/mine.py").read_text(encoding="utf-8") == "raise ValueError\n"
 
 
+def test_session_redirected_output_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Session(8000).run(block("console", "$ vpt --version > version.txt\n$ cat version.txt\nvpt, version 0...\n"))
+    assert Path("version.txt").read_text(encoding="utf-8").startswith("vpt, version")
+
+
 def test_commands_continued_line_is_one_command() -> None:
     assert commands("$ vpt tune a \\\n  --seed 1\ndone\n$ ls\n") == [("vpt tune a    --seed 1", "done\n"), ("ls", "")]
 
