@@ -189,8 +189,10 @@ def test_tune_arguments_that_contradict_are_refused(data: Any, tmp_path: Path) -
         vpt.tune("digits", out, val=data, **FAST)
     with pytest.raises(vpt.SpecError, match="in memory, and segmentation reads folders"):
         vpt.tune(data, out, task="segmentation", method="linear")
-    with pytest.raises(vpt.SpecError, match="head: for segmentation"):
+    with pytest.raises(vpt.SpecError, match="'fpn' is no head of classification; known: linear, multi_block"):
         vpt.tune(data, out, head="fpn", **FAST)
+    with pytest.raises(vpt.SpecError, match="iterations: for segmentation"):
+        vpt.tune(data, out, iterations=3, **FAST)
 
 
 def encoded(pixels: NDArray[np.uint8]) -> bytes:

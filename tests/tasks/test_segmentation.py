@@ -14,6 +14,7 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix as reference_confusion_matrix
 from torch import nn
 
+import vpt
 from vpt import attach, inspect, load
 from vpt.backbones import Backbone
 from vpt.cli import main
@@ -113,6 +114,23 @@ def test_the_whole_path(ade, tuned, tmp_path, capsys):
     model = load(tuned)
     pixels = torch.from_numpy(np.asarray(Image.open(picture).convert("RGB")).transpose(2, 0, 1).copy())
     assert np.array_equal(predict_classes(model, pixels, InferenceConfig()).numpy(), ids)
+
+
+def test_predict_image_in_memory_gives_its_mask_and_writes_on_request(tuned: Path, ade: Path, tmp_path: Path) -> None:
+    picture = next(iter(sorted((ade / "images/validation").glob("*.jpg"))))
+    with Image.open(picture) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    found = vpt.predict(tuned, pixels)
+    assert found.mask is not None and found.mask.shape == pixels.shape[:2]
+    assert found.label == found.top[0][0] and sum(fraction for _, fraction in found.top) == pytest.approx(1)
+    assert (found.mask_file, found.overlay_file) == (None, None)
+    (written,) = vpt.predict(vpt.load(tuned), [picture], out=tmp_path / "masks")
+    assert written.mask is not None and np.array_equal(written.mask, found.mask)
+    assert {path.name for path in (tmp_path / "masks").iterdir()} == {
+        f"{picture.stem}.mask.png", f"{picture.stem}.overlay.png",
+    }  # fmt: skip
+    with pytest.raises(vpt.SpecError, match="top: for classification, and the model is for segmentation"):
+        vpt.predict(tuned, pixels, top=1)
 
 
 def test_options_for_classification_are_refused(ade, tuned, tmp_path, capsys):
