@@ -60,8 +60,8 @@ def tune(
             no download and is meant for trying out.
         epochs: Passes over the training images, in classification. Default: 100.
         iterations: Optimizer steps, in segmentation. Default: 2000.
-        head: Text of the head: "linear" or "multi_block(...)", in segmentation "setr_pup", "linear" or "fpn". Default:
-            "linear"; segmentation: by backbone.
+        head: Text of the head: "linear" or "multi_block(blocks=last4, features=cls+mean)"; in segmentation "setr_pup",
+            "linear" or "fpn". Default: "linear"; segmentation: by backbone.
         batch_size: Images per step. Default: 64; segmentation: 8.
         learning_rate: Learning rate per 256 images; the peak is learning_rate * batch_size / 256. Default: the
             method's.
