@@ -89,7 +89,14 @@ def load_backbone(
 
 
 def list_backbones(pattern: str = "*") -> list[str]:
-    """Names that `load_backbone` takes, the embedded default first; `pattern` is a shell pattern."""
+    """Return the names that `load_backbone` takes.
+
+    Args:
+        pattern: A shell pattern, such as "vit_base*". Default: all names.
+
+    Returns:
+        Matching names, the embedded backbone first.
+    """
     own = [embedded.NAME] if fnmatch(embedded.NAME, pattern) else []
     return [*own, *timm.list_models(pattern, pretrained=True)]
 

@@ -42,9 +42,17 @@ METHODS: dict[str, type[Method]] = {
 
 
 def parse_method(text: str | Method) -> Method:
-    """A method from its text, such as `vpt(length=10, depth="deep")` or a sum of several, `vpt(length=50) + bias`.
+    """Return the method of a text.
 
-    A method object is given back as it is.
+    Args:
+        text: Such as `vpt(length=10, depth="deep")`, or a sum of several, `vpt(length=50) + bias`. A method object is
+            returned as it is.
+
+    Returns:
+        The method.
+
+    Raises:
+        SpecError: The text cannot be read, names an unknown method or option, or has a value out of range.
     """
     if isinstance(text, Method):
         return text

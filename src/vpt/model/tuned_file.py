@@ -221,7 +221,17 @@ def backbone_for(path: Path, header: Header, *, name: str | None = None, weights
 
 
 def inspect(path: str | Path) -> Header:
-    """Read the header of a tuned file, and nothing else. Raises TunedFileError where it is none."""
+    """Read the header of a tuned file, and nothing else.
+
+    Args:
+        path: The tuned file.
+
+    Returns:
+        The header.
+
+    Raises:
+        TunedFileError: The path is a folder or does not exist, or the file is damaged or not a tuned file.
+    """
     path = Path(path)
     if path.is_dir():
         raise TunedFileError(f"{path} is a folder, not a tuned file; give one of its .safetensors files")
