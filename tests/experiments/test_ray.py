@@ -61,7 +61,7 @@ print(json.dumps({"nodes": [nodes, left], "before": killer.ended_before, "ended"
 def test_a_node_is_killed_in_mid_sweep_and_the_records_are_those_of_the_local_runner(
     folder: Path, done: Store, without_times: Callable[[Path], dict[str, Any]]
 ) -> None:
-    pytest.importorskip("ray", reason='Ray is an extra: pip install "vpt[ray]"')
+    pytest.importorskip("ray", reason='Ray is an extra: pip install ".[ray]"')
     line = [sys.executable, "-c", SWEEP, str(folder / "plan.toml"), str(folder / "out")]
     alone = {
         **os.environ,
@@ -118,5 +118,5 @@ def test_options_that_do_not_go_together_are_refused(options: list[str], said: s
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, done: Store) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(Exception, match=r'pip install "vpt\[ray\]"'):
+    with pytest.raises(Exception, match=r'pip install "\.\[ray\]"'):
         RayExecutor().execute(done.load_experiment(), done, None)  # type: ignore[arg-type]

@@ -185,7 +185,7 @@ def test_query_that_is_no_select_is_refused(sql: str, done: Store, monkeypatch: 
 
 
 def test_parquet_has_the_rows_of_the_csv(done: Store) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet", reason='Parquet is an extra: pip install "vpt[parquet]"')
+    parquet = pytest.importorskip("pyarrow.parquet", reason='Parquet is an extra: pip install ".[parquet]"')
     table = parquet.read_table(io.BytesIO(to_parquet(done.folder)))
     assert table.column_names == list(COLUMNS)
     rows = list(csv.DictReader(io.StringIO(to_csv(done.folder))))

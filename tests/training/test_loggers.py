@@ -75,7 +75,7 @@ PLACE = {"tensorboard": "{}", "mlflow": "file:{}/mlruns", "wandb": "trial"}
 def test_each_tracker_writes_what_it_is_told(name: str, tmp_path: Path) -> None:
     package = "torch.utils.tensorboard" if name == "tensorboard" else name
     if importlib.util.find_spec("tensorboard" if name == "tensorboard" else name) is None:
-        pytest.skip(f'{package} is an extra: pip install "vpt[{name}]"')
+        pytest.skip(f'{package} is an extra: pip install ".[{name}]"')
     env = {**os.environ, "WANDB_MODE": "offline", "WANDB_SILENT": "true", "WANDB_DIR": str(tmp_path),
            "MLFLOW_ALLOW_FILE_STORE": "true"}  # fmt: skip
     read = f"import json, sys\nplace, found = sys.argv[1], {{}}\n{READ[name]}\nprint(json.dumps(found))"
@@ -167,7 +167,7 @@ def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SpecError, match="no logger 'tensorbord'; did you mean 'tensorboard'"):
         make_logger("tensorbord:runs")
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(VptError, match=r'needs wandb, .* pip install "vpt\[wandb\]"'):
+    with pytest.raises(VptError, match=r'needs wandb, .* pip install "\.\[wandb\]"'):
         make_logger("wandb")
 
 

@@ -8,6 +8,18 @@ from typing import Any
 from vpt.errors import VptError
 
 
+def install_hint(extra: str) -> str:
+    """Return the command that installs an extra.
+
+    Args:
+        extra: Name of the extra in pyproject.toml.
+
+    Returns:
+        The command, for the end of an error message.
+    """
+    return f'in a checkout of visual-prompt-tuning: pip install ".[{extra}]"'
+
+
 def import_optional(module: str, extra: str, purpose: str) -> Any:
     """Import a module of an optional package.
 
@@ -29,4 +41,4 @@ def import_optional(module: str, extra: str, purpose: str) -> Any:
         if error.name is None or error.name.partition(".")[0] != module.partition(".")[0]:
             raise  # the package is installed, but broken
         package = module.partition(".")[0]
-        raise VptError(f'{purpose} needs {package}, which is not installed; pip install "vpt[{extra}]"') from error
+        raise VptError(f"{purpose} needs {package}, which is not installed; {install_hint(extra)}") from error

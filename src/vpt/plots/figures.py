@@ -16,7 +16,7 @@ from vpt.errors import SpecError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_INSTALL_HINT = 'they need matplotlib; pip install "vpt[plots]"'
+_INSTALL_HINT = "they need matplotlib, which is not installed; pip install matplotlib"
 MATPLOTLIB_MISSING = f"pictures are left out: {_INSTALL_HINT}"
 MAX_NAMED_CLASSES = 20  # classes that colors can still tell apart
 

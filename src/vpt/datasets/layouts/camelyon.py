@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from vpt.core.optional import install_hint
 from vpt.datasets.download_dir import DownloadDir
 from vpt.datasets.prepared.records import ImageRecords, SourceData, records_from_arrays
 from vpt.errors import DataError
@@ -48,5 +49,5 @@ def _h5py() -> Any:
     try:
         import h5py
     except ImportError as error:
-        raise DataError('PatchCamelyon comes as HDF5; to read it: pip install "vpt[hdf5]"') from error
+        raise DataError(f"PatchCamelyon comes as HDF5, which needs h5py; {install_hint('hdf5')}") from error
     return h5py
