@@ -92,6 +92,7 @@ COPIED = (
     "SECURITY.md",
     "benchmarks/README.md",
     "benchmarks/results/accuracy.md",
+    "benchmarks/results/readme_figure.md",
     "benchmarks/results/segmentation.md",
     "benchmarks/results/four_sets/README.md",
     "benchmarks/results/ablations/README.md",
