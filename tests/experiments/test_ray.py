@@ -106,7 +106,7 @@ def test_a_node_that_does_not_see_the_folder_sends_its_tuned_file(done: Store, t
     [
         (["--executor", "slurm"], "it must be ray, or an address"),
         (["--executor", "ray", "--workers", "2"], "--workers is for this machine"),
-        (["--gpus", "0.5"], "say --executor ray"),
+        (["--gpus", "0.5"], "add --executor ray"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options: list[str], said: str) -> None:
