@@ -1,7 +1,7 @@
 """A trunk: a backbone's structure of its own, over the very same weights.
 
-Whatever hangs on a trunk, the backbone it was taken from is not touched: not its modules, not their mode, not the
-flags of its weights. Hence any number of methods hang on one backbone at once, and giving it back is no work.
+Modules are injected into the trunk. The backbone keeps its modules, their mode, and the flags of its weights, so any
+number of methods share one backbone at a time, and detaching needs no work.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def structural_copy(model: nn.Module) -> nn.Module:
 
 
 def compute_dtype(trunk: nn.Module) -> torch.dtype:
-    """What a trunk computes in: the dtype of what is frozen, for what hangs on it may be finer and come first."""
+    """Return the dtype of the frozen weights; injected modules may come first and have a wider dtype."""
     frozen = (weight for weight in trunk.parameters() if not weight.requires_grad)
     return next(frozen, next(trunk.parameters())).dtype
 

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def enable_activation_checkpointing(trunk: nn.Module, blocks: Iterable[str]) -> None:
-    """Let the blocks at these paths of `trunk` be computed again in the backward pass, whatever hangs on them.
+    """Recompute the blocks at these paths of `trunk` in the backward pass, with all modules injected into them.
 
     The modules stay where they are, so names, hooks and what a tuned model owns stay as they were. Twice does no more
     than once.
