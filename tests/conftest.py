@@ -12,6 +12,10 @@ import pytest
 
 from helpers.strict_skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401
 
+# Processes side by side have one thread each, and so do the commands that they start; set before torch is imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 
