@@ -24,6 +24,7 @@ from torch.nn.functional import cross_entropy
 from measure import CLOCKS, format_quartiles, quartiles, time_call, time_paired
 from report import write_section
 from vpt import attach, load_backbone
+from vpt.core.text import pluralize
 from vpt.data.dataset import Split
 from vpt.data.decode_cache import decode_cached
 from vpt.data.images import decode
@@ -88,7 +89,7 @@ def main() -> None:
     }  # fmt: skip
     lines = [
         f"**Data**: {options.images} JPEG files of 500 x 375 px, decoded and fitted to 256 px in "
-        + ", ".join(f"{value:.1f} s with {n} threads" for n, value in threads.items())
+        + ", ".join(f"{value:.1f} s with {pluralize(n, 'thread')}" for n, value in threads.items())
         + f"; into the cache {first_seconds:.1f} s, and from it {cached_seconds:.2f} s.",
         "",
         f"| augmentation | share of a step that waits (ViT-Ti/16, 10 prompts, batch {options.batch}) |",

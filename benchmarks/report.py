@@ -10,6 +10,7 @@ from typing import Any
 
 from vpt.core import environment
 from vpt.core.io import write_atomic
+from vpt.core.text import pluralize
 
 BENCHMARKS_DIR = Path(__file__).parent
 RESULTS_DIR = BENCHMARKS_DIR / "results"
@@ -35,9 +36,8 @@ def write_section(name: str, section: str, values: dict[str, Any], command: str,
 def format_provenance(entry: dict[str, Any]) -> str:
     """One line: command, hardware, versions, day."""
     environment_info = entry["environment"]
-    devices = (
-        ", ".join(environment_info["gpus"]) or f"{environment_info['processor']}, {environment_info['threads']} threads"
-    )
+    cpu = f"{environment_info['processor']}, {pluralize(environment_info['threads'], 'thread')}"
+    devices = ", ".join(environment_info["gpus"]) or cpu
     versions = ", ".join(f"{name} {version}" for name, version in environment_info["versions"].items())
     return f"<sub>`{entry['command']}` · {devices} · {versions} · {environment_info['day']}</sub>"
 
