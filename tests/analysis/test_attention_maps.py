@@ -24,11 +24,11 @@ from vpt.plots import figures
 
 KINDS = ("vit", "dinov2-reg", "dinov3-cls", "beit")
 P = 3
-SIDE = SIZE // 8  # patches along one side
+PATCHES_PER_SIDE = SIZE // 8  # patches along one side
 
 
 @pytest.fixture(scope="module")
-def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def image_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An image file of noise."""
     path = tmp_path_factory.mktemp("image") / "noise.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 48, 3), dtype=np.uint8)).save(path)
@@ -45,25 +45,25 @@ def tuned(kind: str, method: str) -> TunedModel:
     return model
 
 
-def seen(network: nn.Module, trunk: nn.Module, model: TunedModel) -> list[BlockAttention]:
+def record_blocks(network: nn.Module, trunk: nn.Module, model: TunedModel) -> list[BlockAttention]:
     found = record_attention(trunk, model.layout)
     with torch.no_grad():
         network(images(1))
     return found
 
 
-def seen_tuned(model: TunedModel) -> list[BlockAttention]:
+def record_tuned_blocks(model: TunedModel) -> list[BlockAttention]:
     copy = structural_copy(model)
     assert isinstance(copy, TunedModel)
-    return seen(copy, copy.trunk, model)
+    return record_blocks(copy, copy.trunk, model)
 
 
-def close(ours: Any, theirs: Any) -> None:
+def assert_close(ours: Any, theirs: Any) -> None:
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_weights_are_those_timm_computes(kind: str) -> None:
+def test_record_attention_of_frozen_model_equals_timm_weights(kind: str) -> None:
     """timm's unfused attention lays its weights bare: they pass through `attn_drop`."""
     model: Any = model_of(kind)
     theirs: list[Tensor] = []
@@ -74,13 +74,13 @@ def test_weights_are_those_timm_computes(kind: str) -> None:
     with torch.no_grad():
         model(images(1))
     frozen = FeatureExtractor(structural_copy(linear.backbone.module))
-    for ours, block in zip(seen(frozen, frozen.trunk, linear), theirs, strict=True):
-        close(ours.weights, block[0].double().mean(0))
+    for ours, block in zip(record_blocks(frozen, frozen.trunk, linear), theirs, strict=True):
+        assert_close(ours.weights, block[0].double().mean(0))
 
 
 @pytest.mark.parametrize("method", ["vpt(length=3)", 'vpt(length=3, impl="concat")', 'vpt(length=3, depth="shallow")'])
 @pytest.mark.parametrize("kind", KINDS)
-def test_weights_give_back_what_attention_answers(kind: str, method: str) -> None:
+def test_attention_weights_with_prompts_reproduce_the_attention_output(kind: str, method: str) -> None:
     """weights @ v, through the output projection, is the output; rows sum to 1."""
     model = tuned(kind, method)
     compared: list[int] = []
@@ -89,12 +89,12 @@ def test_weights_give_back_what_attention_answers(kind: str, method: str) -> Non
         reader = module if isinstance(module, KVAttention) else KVAttention(module)
         part: Any = reader.attention
         weights = reader.attention_weights(*args, **context)
-        close(weights.sum(-1), 1)
+        assert_close(weights.sum(-1), 1)
         read = args[0] if reader.kv_prompts is None else torch.cat([args[0], reader.kv_prompts(args[0])[None]], 1)
         bias = part.qkv.bias[64:] if part.qkv.bias is not None else part.v_bias
         v = nn.functional.linear(read, part.qkv.weight[64:], bias).unflatten(-1, (2, -1)).transpose(1, 2)
         answer = part.proj((weights @ v).transpose(1, 2).flatten(2))
-        close(out, answer[:, : out.shape[1]])
+        assert_close(out, answer[:, : out.shape[1]])
         compared.append(weights.shape[-1])
 
     for part in model.network.modules():
@@ -106,26 +106,26 @@ def test_weights_give_back_what_attention_answers(kind: str, method: str) -> Non
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_rollout_is_the_product_of_matrices(kind: str) -> None:
+def test_rollout_with_and_without_prompts_equals_the_matrix_product(kind: str) -> None:
     model = tuned(kind, "vpt(length=3)")
     n, prefix = model.layout.num_tokens, model.layout.num_prefix_tokens
     frozen = FeatureExtractor(structural_copy(model.backbone.module))
-    before = seen(frozen, frozen.trunk, model)
+    before = record_blocks(frozen, frozen.trunk, model)
     ours = rollout(before, prefix, n - prefix)
-    close(ours, _product([block.weights for block in before]))
-    close(ours.sum(1), 1)
+    assert_close(ours, _product([block.weights for block in before]))
+    assert_close(ours.sum(1), 1)
 
     # With prompts, as the paper writes them down: tokens like others, new ones in every block.
-    textbook = seen_tuned(tuned(kind, 'vpt(length=3, impl="concat")'))
+    textbook = record_tuned_blocks(tuned(kind, 'vpt(length=3, impl="concat")'))
     image = [*range(prefix), *range(prefix + P, n + P)]
     expected = _product([block.weights for block in textbook], image)
-    close(rollout(textbook, prefix, n - prefix)[image], expected)
-    close(rollout(seen_tuned(model), prefix, n - prefix), expected)
+    assert_close(rollout(textbook, prefix, n - prefix)[image], expected)
+    assert_close(rollout(record_tuned_blocks(model), prefix, n - prefix), expected)
     assert (expected.sum(1) < 0.99).all()
 
     # Prompts that travel are tokens from the first block to the last.
-    shallow = seen_tuned(tuned(kind, 'vpt(length=3, depth="shallow")'))
-    close(rollout(shallow, prefix, n - prefix), _product([block.weights for block in shallow])[:, image])
+    shallow = record_tuned_blocks(tuned(kind, 'vpt(length=3, depth="shallow")'))
+    assert_close(rollout(shallow, prefix, n - prefix), _product([block.weights for block in shallow])[:, image])
 
 
 def _product(matrices: Sequence[NDArray[np.float64]], kept: Sequence[int] | None = None) -> NDArray[np.float64]:
@@ -141,30 +141,30 @@ def _product(matrices: Sequence[NDArray[np.float64]], kept: Sequence[int] | None
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_both_forms_of_deep_prompts_explain_alike(kind: str, picture: Path) -> None:
+def test_explain_with_kv_and_concat_prompts_gives_equal_maps(kind: str, image_file: Path) -> None:
     exact, textbook = (
-        explain(tuned(kind, f'vpt(length=3, impl="{impl}")'), picture, block=2).tuned for impl in ("kv", "concat")
+        explain(tuned(kind, f'vpt(length=3, impl="{impl}")'), image_file, block=2).tuned for impl in ("kv", "concat")
     )
     for name in ("attention", "prefix", "prompts", "rollout", "patch_to_prompt"):
-        close(getattr(exact, name), getattr(textbook, name))
-    assert exact.prompt_to_patch.shape == (0, SIDE, SIDE)  # keys alone do not ask
-    assert textbook.prompt_to_patch.shape == (P, SIDE, SIDE)
+        assert_close(getattr(exact, name), getattr(textbook, name))
+    assert exact.prompt_to_patch.shape == (0, PATCHES_PER_SIDE, PATCHES_PER_SIDE)  # keys alone do not ask
+    assert textbook.prompt_to_patch.shape == (P, PATCHES_PER_SIDE, PATCHES_PER_SIDE)
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, None])
 @pytest.mark.parametrize("method", ["vpt(length=3)", 'vpt(length=3, depth="shallow")', 'vpt(length=3, depth="2-2")'])
-def test_shares_of_a_gaze_sum_to_one(method: str, block: int | None, picture: Path) -> None:
-    found = explain(tuned("dinov2-reg", method), picture, block)
-    for gaze in (found.frozen, found.tuned):
-        assert gaze.attention.shape == gaze.rollout.shape == (SIDE, SIDE)
-        close(gaze.attention.sum() + gaze.prefix + gaze.prompts.sum(), 1)
+def test_explain_with_prompts_gives_attention_with_sum_one(method: str, block: int | None, image_file: Path) -> None:
+    found = explain(tuned("dinov2-reg", method), image_file, block)
+    for maps in (found.frozen, found.tuned):
+        assert maps.attention.shape == maps.rollout.shape == (PATCHES_PER_SIDE, PATCHES_PER_SIDE)
+        assert_close(maps.attention.sum() + maps.prefix + maps.prompts.sum(), 1)
     there = not (block == 1 and "2-2" in method)
     assert len(found.tuned.prompts) == len(found.tuned.patch_to_prompt) == P * there
     assert (found.block, found.query) == (block or 3, "class token")
 
 
-def test_without_tuned_attention_both_gazes_are_one(picture: Path) -> None:
-    found = explain(tuned("vit", "linear"), picture)
+def test_explain_of_linear_model_gives_equal_frozen_and_tuned_maps(image_file: Path) -> None:
+    found = explain(tuned("vit", "linear"), image_file)
     for name in AttentionMaps.__dataclass_fields__:
         np.testing.assert_array_equal(getattr(found.frozen, name), getattr(found.tuned, name))
 
@@ -185,13 +185,15 @@ def test_without_tuned_attention_both_gazes_are_one(picture: Path) -> None:
         ("vit", "ssf + vpt(location=prepend_pixel, depth=shallow)", "class token"),
     ],
 )
-def test_who_is_asked_is_what_the_head_reads(kind: str, method: str, query: str, picture: Path) -> None:
-    found = explain(tuned(kind, method), picture)
+def test_explain_of_each_pooling_uses_the_query_of_the_head(
+    kind: str, method: str, query: str, image_file: Path
+) -> None:
+    found = explain(tuned(kind, method), image_file)
     assert found.query == query
-    close(found.tuned.attention.sum() + found.tuned.prefix + found.tuned.prompts.sum(), 1)
+    assert_close(found.tuned.attention.sum() + found.tuned.prefix + found.tuned.prompts.sum(), 1)
 
 
-def test_a_bright_patch_lights_up(tmp_path: Path) -> None:
+def test_explain_of_brightness_attention_highlights_the_bright_patch(tmp_path: Path) -> None:
     """A model made to attend to brightness, and to nothing else."""
     backbone: Any = backbone_of("vit")
     model = backbone.module
@@ -212,11 +214,11 @@ def test_a_bright_patch_lights_up(tmp_path: Path) -> None:
     assert found.frozen.attention[1, 2] > 0.4
 
 
-def test_the_model_is_not_touched(picture: Path) -> None:
+def test_explain_of_a_model_leaves_it_unchanged(image_file: Path) -> None:
     model = tuned("vit", "vpt(length=3)").train()
     before = [(name, id(module), module.training) for name, module in model.named_modules()]
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    explain(model, picture)
+    explain(model, image_file)
     assert before == [(name, id(module), module.training) for name, module in model.named_modules()]
     assert not any(module._forward_pre_hooks for module in (*model.modules(), *model.backbone.module.modules()))
     assert all(weight.requires_grad for weight in model.trainable_parameters())
@@ -224,40 +226,40 @@ def test_the_model_is_not_touched(picture: Path) -> None:
         assert torch.equal(tensor, state[name])
 
 
-def test_errors(picture: Path, tmp_path: Path) -> None:
+def test_explain_with_unusable_input_is_refused(image_file: Path, tmp_path: Path) -> None:
     for kind in ("resnet", "swin", "vit-parallel"):
         with pytest.raises(UnsupportedError, match="use a plain transformer: ViT"):
-            explain(tuned(kind, "linear"), picture)
+            explain(tuned(kind, "linear"), image_file)
     model = tuned("vit", "linear")
     with pytest.raises(SpecError, match="blocks 1 to 3"):
-        explain(model, picture, block=4)
+        explain(model, image_file, block=4)
     with pytest.raises(DataError, match="no such file"):
         explain(model, tmp_path / "none.png")
     with pytest.raises(SpecError, match=r"is not the name of a picture; end it in \.png or \.svg"):
-        draw(explain(model, picture), tmp_path / "maps.jpg")
+        draw(explain(model, image_file), tmp_path / "maps.jpg")
 
 
-def test_command(
-    picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_explain_command_writes_image_and_prints_summary(
+    image_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     classes = ("disc", "bars")
     for method in ("linear", 'vpt(length=2, depth="shallow")'):
         save(attach(load_backbone(), method, 2, classes=classes), f"{method[:3]}.safetensors")
-    run("lin.safetensors", picture, "--block", 3, "--out", "maps.svg")
+    run("lin.safetensors", image_file, "--block", 3, "--out", "maps.svg")
     assert "<svg" in Path("maps.svg").read_text()
     text = capsys.readouterr().out
     assert "the class token in block 3 attends to:" in text
     assert "prompt" not in text
-    run("vpt.safetensors", picture)
+    run("vpt.safetensors", image_file)
     with Image.open("noise-explained.png") as drawn:
         assert min(drawn.size) > 400
     assert "each prompt" in capsys.readouterr().out
     with pytest.raises(SpecError, match=r"is not the name of a picture; end it in \.png or \.svg"):
-        run("vpt.safetensors", picture, "--out", "maps.jpg")
+        run("vpt.safetensors", image_file, "--out", "maps.jpg")
     monkeypatch.setattr(figures, "is_available", lambda: False)
     with pytest.raises(SpecError, match="pip install matplotlib"):
-        run("vpt.safetensors", picture)
+        run("vpt.safetensors", image_file)
 
 
 def run(*args: object) -> None:

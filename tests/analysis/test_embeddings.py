@@ -37,7 +37,7 @@ def model() -> TunedModel:
     return attach(load_backbone(), "vpt(length=2)", 2, classes=("dark", "light"))
 
 
-def test_nearest_neighbours_as_counted_by_hand() -> None:
+def test_knn_top1_of_random_features_equals_manual_count() -> None:
     rng = np.random.default_rng(0)
     features, labels = rng.normal(size=(40, 3)).astype(np.float32), rng.integers(0, 3, 40)
     features += labels[:, None]
@@ -50,7 +50,7 @@ def test_nearest_neighbours_as_counted_by_hand() -> None:
     assert 0.4 < right / 40 < 1
 
 
-def test_the_same_seed_gives_the_same_points(photos: Path, model: TunedModel) -> None:
+def test_embed_with_the_same_seed_gives_the_same_points(photos: Path, model: TunedModel) -> None:
     data = load_dataset(photos)
     first, second = (embed(model, data) for _ in range(2))
     for side, again in ((first.before, second.before), (first.after, second.after)):
@@ -63,12 +63,12 @@ def test_the_same_seed_gives_the_same_points(photos: Path, model: TunedModel) ->
     assert set(fewer.names) < set(first.names)
 
 
-def test_where_only_the_head_trains_nothing_moves(photos: Path) -> None:
+def test_embed_of_linear_model_gives_equal_points_before_and_after(photos: Path) -> None:
     found = embed(attach(load_backbone(), "linear", 2), load_dataset(photos))
     np.testing.assert_array_equal(found.before.points, found.after.points)
 
 
-def test_too_few_images(photos: Path, model: TunedModel) -> None:
+def test_embed_of_too_few_images_is_refused(photos: Path, model: TunedModel) -> None:
     data = load_dataset(photos)
     with pytest.raises(DataError, match="needs 5"):
         embed(model, data, limit=4)
@@ -76,7 +76,7 @@ def test_too_few_images(photos: Path, model: TunedModel) -> None:
         embed(model, load_dataset(photos, val_fraction=0), "val")
 
 
-def test_command(
+def test_embed_command_writes_image_and_csv(
     photos: Path,
     model: TunedModel,
     tmp_path: Path,
@@ -104,11 +104,11 @@ def test_command(
 
 
 @pytest.mark.parametrize("classes", [3, 15, 30])
-def test_a_picture_of_any_number_of_classes(classes: int, tmp_path: Path) -> None:
+def test_scatter_of_many_classes_omits_the_legend(classes: int, tmp_path: Path) -> None:
     labels = np.arange(60) % classes
-    places = np.random.default_rng(0).normal(size=(60, 2))
+    points = np.random.default_rng(0).normal(size=(60, 2))
     names = [f"class {i}" for i in range(classes)]
-    figures.scatter(tmp_path / "points.svg", {"before": places, "after": places}, labels, names)
+    figures.scatter(tmp_path / "points.svg", {"before": points, "after": points}, labels, names)
     assert ("class 2" in (tmp_path / "points.svg").read_text()) == (classes <= 20)  # in a comment beside the outlines
 
 

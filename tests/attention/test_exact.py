@@ -125,7 +125,7 @@ def compare(model: TunedModel, reference: Reference) -> None:
 @pytest.mark.parametrize("impl", ["kv", "concat"])
 @pytest.mark.parametrize("depth", ["deep", "shallow"])
 @pytest.mark.parametrize("family", PROMPTED)
-def test_logits_loss_and_gradients_are_the_textbooks(family: str, depth: str, impl: str) -> None:
+def test_vpt_of_each_depth_and_impl_equals_reference(family: str, depth: str, impl: str) -> None:
     model = tuned(family, depth=depth, impl=impl, dropout=0.0)
     assert len(prompts_of(model)) == (3 if depth == "deep" else 1)
     compare(model.train(), Reference(model_of(family), prompts_of(model), model.head))
@@ -133,7 +133,7 @@ def test_logits_loss_and_gradients_are_the_textbooks(family: str, depth: str, im
 
 @pytest.mark.parametrize("depth", ["deep", "shallow"])
 @pytest.mark.parametrize("family", PROMPTED)
-def test_equal_with_the_same_dropout_mask(family: str, depth: str) -> None:
+def test_vpt_with_fixed_dropout_mask_equals_reference(family: str, depth: str) -> None:
     model = tuned(family, depth=depth, dropout=0.5).train()
     masks = [(torch.rand(len(LABELS), P, 32) < 0.5) * 2.0 for _ in prompts_of(model)]
     for own, mask in zip(model.added_modules["prompts"], masks, strict=True):
@@ -142,7 +142,7 @@ def test_equal_with_the_same_dropout_mask(family: str, depth: str) -> None:
 
 
 @pytest.mark.parametrize("family", PROMPTED)
-def test_no_gradient_reaches_the_backbone(family: str) -> None:
+def test_vpt_backward_gives_the_backbone_no_gradient(family: str) -> None:
     model = tuned(family)
     model.train()
     cross_entropy(model(images()), LABELS).backward()
@@ -151,7 +151,7 @@ def test_no_gradient_reaches_the_backbone(family: str) -> None:
     assert all(weight.grad is None for weight in model.backbone.module.parameters())
 
 
-def test_dropout_is_drawn_per_sample_and_only_in_training() -> None:
+def test_prompt_dropout_differs_per_sample_in_training_only() -> None:
     model = tuned("vit", dropout=0.5)
     twice = images(1).expand(2, -1, -1, -1)
     with torch.no_grad():
@@ -163,7 +163,7 @@ def test_dropout_is_drawn_per_sample_and_only_in_training() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_linear_reads_timms_own_feature(family: str) -> None:
+def test_linear_features_equal_timm_pre_logits(family: str) -> None:
     backbone = backbone_of(family)
     model = attach(backbone, "linear", 3)
     timms: Any = backbone.module
@@ -172,7 +172,7 @@ def test_linear_reads_timms_own_feature(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", PROMPTED)
-def test_the_last_block_is_narrowed_exactly_where_cls_alone_is_read(family: str) -> None:
+def test_last_block_computes_only_cls_where_the_head_reads_only_cls(family: str) -> None:
     model = attach(backbone_of(family), "linear", 3)
     assert model.layout.supports_kv_prompts == FAMILIES[family].supports_kv_prompts
     assert model.layout.cls_only == FAMILIES[family].cls
@@ -183,7 +183,7 @@ def test_the_last_block_is_narrowed_exactly_where_cls_alone_is_read(family: str)
 
 
 @pytest.mark.parametrize("family", ["vit", "dinov3", "beit"])
-def test_the_exact_form_sends_no_prompt_through_a_block(family: str) -> None:
+def test_kv_impl_sends_no_prompts_through_the_mlp(family: str) -> None:
     lengths: dict[str, set[int]] = {}
     for impl in ("kv", "concat"):
         model = tuned(family, impl=impl)
@@ -197,7 +197,7 @@ def test_the_exact_form_sends_no_prompt_through_a_block(family: str) -> None:
     assert concat == kv + P
 
 
-def test_prompts_begin_in_the_papers_range() -> None:
+def test_prompts_at_init_lie_in_the_range_of_the_paper() -> None:
     torch.manual_seed(0)
     model = attach(backbone_of("vit"), VPT(length=50), 3)
     bound = (6 / (3 * 8**2 + 32)) ** 0.5

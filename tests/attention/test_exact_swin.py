@@ -29,7 +29,7 @@ def tuned(method: str) -> TunedModel:
     return model
 
 
-def window(attention: Any, x: Tensor, bias: Tensor) -> Tensor:
+def plain_attention(attention: Any, x: Tensor, bias: Tensor) -> Tensor:
     """Plain attention in one window of one image: x (tokens, d), bias (heads, tokens, tokens)."""
     n, d = x.shape
     q, k, v = attention.qkv(x).view(n, 3, attention.num_heads, -1).permute(1, 2, 0, 3)
@@ -37,7 +37,7 @@ def window(attention: Any, x: Tensor, bias: Tensor) -> Tensor:
     return attention.proj((weights @ v).transpose(0, 1).reshape(n, d))
 
 
-def attend(block: Any, image: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
+def attend_windows(block: Any, image: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
     """One image (height, width, d) and its prompts (p, d), both normalized: every window with a copy of the prompts.
 
     Bias and mask are zero in the prompts' rows and columns; their outputs are averaged over the windows.
@@ -47,22 +47,22 @@ def attend(block: Any, image: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
     shift = block.shift_size
     image = image.roll((-shift[0], -shift[1]), (0, 1))
     own = block.attn._get_rel_pos_bias()[0]
-    out, answers = torch.zeros_like(image), []
+    out, prompt_outputs = torch.zeros_like(image), []
     for number, (top, left) in enumerate((t, s) for t in range(0, height, rows) for s in range(0, width, columns)):
-        cut = image[top : top + rows, left : left + columns].reshape(-1, d)
-        wide = own.new_zeros(len(own), P + len(cut), P + len(cut))
+        window = image[top : top + rows, left : left + columns].reshape(-1, d)
+        wide = own.new_zeros(len(own), P + len(window), P + len(window))
         wide[:, P:, P:] = own if block.attn_mask is None else own + block.attn_mask[number]
-        answer = window(block.attn, torch.cat([prompts, cut]), wide)
-        answers.append(answer[:P])
-        out[top : top + rows, left : left + columns] = answer[P:].reshape(rows, columns, d)
-    return out.roll((shift[0], shift[1]), (0, 1)), torch.stack(answers).mean(0)
+        output = plain_attention(block.attn, torch.cat([prompts, window]), wide)
+        prompt_outputs.append(output[:P])
+        out[top : top + rows, left : left + columns] = output[P:].reshape(rows, columns, d)
+    return out.roll((shift[0], shift[1]), (0, 1)), torch.stack(prompt_outputs).mean(0)
 
 
-def run(block: Any, x: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
+def run_block(block: Any, x: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
     """A Swin block on (batch, height, width, d) with prompts (batch, p, d)."""
-    pairs = [attend(block, block.norm1(i), block.norm1(p)) for i, p in zip(x, prompts, strict=True)]
+    pairs = [attend_windows(block, block.norm1(i), block.norm1(p)) for i, p in zip(x, prompts, strict=True)]
     x = x + torch.stack([image for image, _ in pairs])
-    prompts = prompts + torch.stack([answer for _, answer in pairs])
+    prompts = prompts + torch.stack([output for _, output in pairs])
     return x + block.mlp(block.norm2(x)), prompts + block.mlp(block.norm2(prompts))
 
 
@@ -76,7 +76,7 @@ def reference(plain: Any, model: TunedModel, own: list[Tensor], x: Tensor, pool_
         for block in stage.blocks:
             if number < len(own):
                 prompts = own[number].expand(len(x), -1, -1)
-            x, prompts = run(block, x, prompts)
+            x, prompts = run_block(block, x, prompts)
             number += 1
     tokens = plain.norm(torch.cat([x.flatten(1, 2), prompts], 1) if pool_prompts else x.flatten(1, 2))
     return model.head(tokens.mean(1))
@@ -85,7 +85,7 @@ def reference(plain: Any, model: TunedModel, own: list[Tensor], x: Tensor, pool_
 @pytest.mark.parametrize("impl", ["kv", "concat"])
 @pytest.mark.parametrize("pool_prompts", ["false", "true"])
 @pytest.mark.parametrize("depth", ["deep", "shallow"])
-def test_swin_is_the_textbook(depth: str, pool_prompts: str, impl: str) -> None:
+def test_vpt_on_swin_equals_reference(depth: str, pool_prompts: str, impl: str) -> None:
     model = tuned(f"vpt(length={P}, dropout=0, depth={depth}, pool_prompts={pool_prompts}, impl={impl})").train()
     plain: Any = model_of("swin")
     assert any(any(block.shift_size) for stage in plain.layers for block in stage.blocks), "no window is shifted"
@@ -104,7 +104,7 @@ def test_swin_is_the_textbook(depth: str, pool_prompts: str, impl: str) -> None:
 
 
 @pytest.mark.parametrize("depth", ["deep", "shallow"])
-def test_no_image_sees_the_prompts_of_another(depth: str) -> None:
+def test_vpt_on_swin_of_a_batch_equals_single_images(depth: str) -> None:
     """The official code mixes the samples of a batch in shallow Swin."""
     model = tuned(f"vpt(length={P}, dropout=0, depth={depth}, pool_prompts=true)")
     with torch.no_grad():
@@ -113,7 +113,7 @@ def test_no_image_sees_the_prompts_of_another(depth: str) -> None:
     assert torch.allclose(together, alone, rtol=1e-4, atol=1e-5)
 
 
-def test_dropout_is_drawn_per_image_not_per_window() -> None:
+def test_prompt_dropout_on_swin_is_drawn_per_image() -> None:
     model = tuned(f"vpt(length={P}, dropout=0.5)").train()
     shapes = []
     for prompts in model.added_modules["prompts"].children():
@@ -122,18 +122,18 @@ def test_dropout_is_drawn_per_image_not_per_window() -> None:
     assert [shape[0] for shape in shapes] == [len(LABELS)] * 4
 
 
-def test_prototypes_are_too_wide_for_the_stages() -> None:
+def test_prototype_init_on_swin_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="the stages have widths of their own"):
         attach(backbone_of("swin"), "vpt(init=prototypes)", 3)
 
 
 @pytest.mark.parametrize("method", ["vpt(depth=1-2)", "vpt(location=add)", "vpt(output=image_mean)", "vpt(output=cls)"])
-def test_what_windows_cannot_do_is_refused(method: str) -> None:
+def test_vpt_options_unsupported_on_swin_are_refused(method: str) -> None:
     with pytest.raises(UnsupportedError, match="in windows prompts are prepended, deep or shallow"):
         attach(backbone_of("swin"), method, 3)
 
 
-def test_swin_v2_is_refused_with_what_fits() -> None:
+def test_vpt_on_swin_v2_is_refused_and_names_methods_that_fit() -> None:
     import timm
 
     options = {"img_size": 32, "window_size": 4, "embed_dim": 16, "depths": (2,), "num_heads": (2,)}

@@ -51,29 +51,29 @@ def compare(model: TunedModel, reference: Callable[[Tensor], Tensor]) -> None:
         assert float((actual - wanted).norm() / wanted.norm()) < 1e-5
 
 
-def enter(model: Any, x: Tensor) -> Tensor:
+def embed_patches(model: Any, x: Tensor) -> Tensor:
     return model.norm_pre(model._pos_embed(model.patch_embed(x)))
 
 
-def leave(model: Any, tuned_model: TunedModel, x: Tensor) -> Tensor:
+def classify(model: Any, tuned_model: TunedModel, x: Tensor) -> Tensor:
     """The final norm, the backbone's own pooling of what is now in the sequence, and the head."""
     return tuned_model.head(model.forward_head(model.norm(x), pre_logits=True))
 
 
-def put(x: Tensor, prompts: Tensor, prefix: int) -> Tensor:
+def insert_prompts(x: Tensor, prompts: Tensor, prefix: int) -> Tensor:
     return torch.cat([x[:, :prefix], prompts.expand(len(x), -1, -1), x[:, prefix:]], dim=1)
 
 
-def take(x: Tensor, prefix: int, p: int = P) -> Tensor:
+def remove_prompts(x: Tensor, prefix: int, p: int = P) -> Tensor:
     return torch.cat([x[:, :prefix], x[:, prefix + p :]], dim=1)
 
 
-def through(model: Any, x: Tensor, own: dict[int, Tensor], p: int = P) -> Tensor:
+def run_blocks(model: Any, x: Tensor, own: dict[int, Tensor], p: int = P) -> Tensor:
     """Blocks with prompts: a block's own replace what travels; behind the last own ones, they travel on."""
     prefix, inside = model.num_prefix_tokens, False
     for index, block in enumerate(model.blocks):
         if index in own:
-            x = put(take(x, prefix, p) if inside else x, own[index], prefix)
+            x = insert_prompts(remove_prompts(x, prefix, p) if inside else x, own[index], prefix)
             inside = True
         x = block(x)
     return x
@@ -82,7 +82,7 @@ def through(model: Any, x: Tensor, own: dict[int, Tensor], p: int = P) -> Tensor
 @pytest.mark.parametrize("impl", ["kv", "concat"])
 @pytest.mark.parametrize("depth", ["1-1", "1-2", "1-3", "2-2", "2-3", "3-3"])
 @pytest.mark.parametrize("family", VITS)
-def test_every_range_of_depth(family: str, depth: str, impl: str) -> None:
+def test_vpt_of_each_depth_range_equals_reference(family: str, depth: str, impl: str) -> None:
     model = tuned(family, f"vpt(length={P}, dropout=0, depth={depth}, impl={impl})")
     first, last = (int(bound) - 1 for bound in depth.split("-"))
     prompts = trainable_tensors(model, "prompts")
@@ -91,12 +91,14 @@ def test_every_range_of_depth(family: str, depth: str, impl: str) -> None:
     plain: Any = model_of(family)
 
     def reference(x: Tensor) -> Tensor:
-        return leave(plain, model, take(through(plain, enter(plain, x), own), plain.num_prefix_tokens))
+        return classify(
+            plain, model, remove_prompts(run_blocks(plain, embed_patches(plain, x), own), plain.num_prefix_tokens)
+        )
 
     compare(model, reference)
 
 
-def reads(tokens: Tensor, output: str, prefix: int, p: int) -> Tensor:
+def pool(tokens: Tensor, output: str, prefix: int, p: int) -> Tensor:
     """What the head reads, token by token."""
     rows = {
         "cls": [0],
@@ -110,12 +112,12 @@ def reads(tokens: Tensor, output: str, prefix: int, p: int) -> Tensor:
 
 @pytest.mark.parametrize("family", ["vit", "vit-avg", "dinov2-reg"])
 @pytest.mark.parametrize("output", ["cls", "image_mean", "image_max", "cls_image_mean"])
-def test_every_output_of_a_linear_probe(family: str, output: str) -> None:
+def test_linear_of_each_output_equals_reference(family: str, output: str) -> None:
     model, plain, x = tuned(family, f"linear(output={output})"), model_of(family), images(3)
     with torch.no_grad():
         tokens = plain.forward_features(x)
         parts = ["cls", "image_mean"] if output == "cls_image_mean" else [output]
-        read = torch.cat([plain.fc_norm(reads(tokens, part, plain.num_prefix_tokens, 0)) for part in parts], dim=1)
+        read = torch.cat([plain.fc_norm(pool(tokens, part, plain.num_prefix_tokens, 0)) for part in parts], dim=1)
         assert torch.allclose(model.features(x), read, atol=1e-5)
         assert torch.allclose(model(x), model.head(read), atol=1e-5)
     assert model.counts().trainable == (read.shape[1] + 1) * model.num_classes
@@ -127,7 +129,7 @@ OUTPUTS = ["cls", "image_mean", "image_max", "prompt_mean", "prompt_max", "globa
 @pytest.mark.parametrize("impl", ["kv", "concat"])
 @pytest.mark.parametrize("depth", ["deep", "shallow", "2-2"])
 @pytest.mark.parametrize("output", OUTPUTS)
-def test_every_output(output: str, depth: str, impl: str) -> None:
+def test_vpt_of_each_output_equals_reference(output: str, depth: str, impl: str) -> None:
     for family in ("vit", "vit-avg"):
         model = tuned(family, f"vpt(length={P}, dropout=0, depth={depth}, output={output}, impl={impl})")
         blocks = {"deep": range(3), "shallow": range(1), "2-2": range(1, 2)}[depth]
@@ -135,8 +137,8 @@ def test_every_output(output: str, depth: str, impl: str) -> None:
         plain: Any = model_of(family)
 
         def reference(x: Tensor, plain: Any = plain, own: Any = own, model: TunedModel = model) -> Tensor:
-            tokens = plain.norm(through(plain, enter(plain, x), own))
-            return model.head(plain.fc_norm(reads(tokens, output, plain.num_prefix_tokens, P)))
+            tokens = plain.norm(run_blocks(plain, embed_patches(plain, x), own))
+            return model.head(plain.fc_norm(pool(tokens, output, plain.num_prefix_tokens, P)))
 
         compare(model, reference)
 
@@ -144,7 +146,7 @@ def test_every_output(output: str, depth: str, impl: str) -> None:
 @pytest.mark.parametrize("depth", ["deep", "shallow", "2-3"])
 @pytest.mark.parametrize("location", ["add", "add_1"])
 @pytest.mark.parametrize("family", VITS)
-def test_added_prompts(family: str, location: str, depth: str) -> None:
+def test_vpt_with_added_prompts_equals_reference(family: str, location: str, depth: str) -> None:
     model = tuned(family, f"vpt(dropout=0, location={location}, depth={depth})")
     plain: Any = model_of(family)
     blocks = {"deep": range(3), "shallow": range(1), "2-3": range(1, 3)}[depth]
@@ -153,16 +155,16 @@ def test_added_prompts(family: str, location: str, depth: str) -> None:
     assert {len(prompts) for prompts in own.values()} == {tokens if location == "add" else 1}
 
     def reference(x: Tensor) -> Tensor:
-        x = enter(plain, x)
+        x = embed_patches(plain, x)
         for index, block in enumerate(plain.blocks):
             x = block(x + own[index] if index in own else x)
-        return leave(plain, model, x)
+        return classify(plain, model, x)
 
     compare(model, reference)
 
 
 @pytest.mark.parametrize("family", VITS)
-def test_prompts_as_pixel_patches(family: str) -> None:
+def test_vpt_with_pixel_patch_prompts_equals_reference(family: str) -> None:
     model = tuned(family, f"vpt(length={P}, dropout=0, location=prepend_pixel, depth=shallow)")
     plain: Any = model_of(family)
     (patches,) = trainable_tensors(model, "prompts")
@@ -172,14 +174,14 @@ def test_prompts_as_pixel_patches(family: str) -> None:
 
     def reference(x: Tensor) -> Tensor:
         tokens = patches.flatten(1) @ weight.flatten(1).T + bias
-        x = through(plain, enter(plain, x), {0: tokens})
-        return leave(plain, model, take(x, plain.num_prefix_tokens))
+        x = run_blocks(plain, embed_patches(plain, x), {0: tokens})
+        return classify(plain, model, remove_prompts(x, plain.num_prefix_tokens))
 
     compare(model, reference)
 
 
 @pytest.mark.parametrize("family", VITS)
-def test_prompts_as_channels(family: str) -> None:
+def test_vpt_with_channel_prompts_equals_reference(family: str) -> None:
     model = tuned(family, "vpt(length=2, location=concat_channel, depth=shallow)")
     plain: Any = model_of(family)
     (channels,), (further,) = trainable_tensors(model, "channels"), trainable_tensors(model, "further")
@@ -197,13 +199,13 @@ def test_prompts_as_channels(family: str) -> None:
     plain.patch_embed.proj = Wide()
 
     def reference(x: Tensor) -> Tensor:
-        return leave(plain, model, plain.blocks(enter(plain, x)))
+        return classify(plain, model, plain.blocks(embed_patches(plain, x)))
 
     compare(model, reference)
 
 
 @pytest.mark.parametrize("family", ["vit", "swin", "convnext", "resnet"])
-def test_a_frame_of_pixels(family: str) -> None:
+def test_vpt_with_padding_prompts_equals_reference(family: str) -> None:
     model = tuned(family, "vpt(length=2, location=pad, depth=shallow)")
     plain: Any = model_of(family)
     (rows,), (columns,) = trainable_tensors(model, "rows"), trainable_tensors(model, "columns")
@@ -223,7 +225,7 @@ def test_a_frame_of_pixels(family: str) -> None:
 
 
 @pytest.mark.parametrize("shared", ["blocks", "prompts", "all"])
-def test_shared_prompts(shared: str) -> None:
+def test_vpt_with_shared_prompts_equals_reference(shared: str) -> None:
     model = tuned("vit", f"vpt(length={P}, dropout=0, shared={shared})")
     plain: Any = model_of("vit")
     tensors = trainable_tensors(model, "prompts")
@@ -232,12 +234,12 @@ def test_shared_prompts(shared: str) -> None:
     own = {index: tensors[index % len(tensors)].expand(P, -1) for index in range(3)}
 
     def reference(x: Tensor) -> Tensor:
-        return leave(plain, model, take(through(plain, enter(plain, x), own), 1))
+        return classify(plain, model, remove_prompts(run_blocks(plain, embed_patches(plain, x), own), 1))
 
     compare(model, reference)
 
 
-def test_projected_prompts() -> None:
+def test_vpt_with_projected_prompts_equals_reference() -> None:
     model = tuned("vit", f"vpt(length={P}, dropout=0, projection=4)")
     plain: Any = model_of("vit")
     tokens, (weight,), (bias,) = (
@@ -248,29 +250,32 @@ def test_projected_prompts() -> None:
 
     def reference(x: Tensor) -> Tensor:
         own.update({index: linear(tensor, weight, bias) for index, tensor in enumerate(tokens)})
-        return leave(plain, model, take(through(plain, enter(plain, x), own), 1))
+        return classify(plain, model, remove_prompts(run_blocks(plain, embed_patches(plain, x), own), 1))
 
     compare(model, reference)
 
 
-def test_fixed_prompts_are_saved_but_do_not_train() -> None:
+def test_vpt_with_frozen_prompts_saves_but_does_not_train_them() -> None:
     model = attach(backbone_of("vit"), f"vpt(length={P}, frozen=true)", 3).eval()
     assert len(trainable_tensors(model, "prompts")) == 3
     assert model.only_head_trains
     assert model.counts().trainable == 32 * 3 + 3
     plain: Any = model_of("vit")
     own = dict(enumerate(trainable_tensors(model, "prompts")))
-    compare(model.train(), lambda x: leave(plain, model, take(through(plain, enter(plain, x), own), 1)))
+    compare(
+        model.train(),
+        lambda x: classify(plain, model, remove_prompts(run_blocks(plain, embed_patches(plain, x), own), 1)),
+    )
 
 
-def test_prompts_that_begin_at_prototypes() -> None:
+def test_vpt_with_prototype_init_starts_at_the_prototypes() -> None:
     model = attach(backbone_of("vit"), "vpt(length=3, init=prototypes)", 3).eval()
     prototypes = torch.randn(3, 32)
     model.initialize(InitInputs(prototypes))
     assert all(torch.equal(prompts, prototypes) for prompts in trainable_tensors(model, "prompts"))
 
 
-def test_gated_prompts() -> None:
+def test_gated_with_register_tokens_equals_reference() -> None:
     # In fp64: the gradient of the second gate is what is left of large terms of both signs.
     model = tuned("dinov2-reg", f"gated(length={P}, dropout=0, gate=0.7)").double()
     plain: Any = model_of("dinov2-reg").double()
@@ -290,21 +295,21 @@ def test_gated_prompts() -> None:
         return x + block.ls2(block.mlp(block.norm2(x)))
 
     def reference(x: Tensor) -> Tensor:
-        x, before = enter(plain, x), prompts.expand(len(x), -1, -1)
+        x, before = embed_patches(plain, x), prompts.expand(len(x), -1, -1)
         for index, block in enumerate(plain.blocks):
-            out = cooled(put(x, before, prefix), block, temperatures[index])
-            x, after = take(out, prefix), out[:, prefix : prefix + P]
+            out = cooled(insert_prompts(x, before, prefix), block, temperatures[index])
+            x, after = remove_prompts(out, prefix), out[:, prefix : prefix + P]
             if index < 2:
                 gate = gates[index].sigmoid()
                 before = gate * after + (1 - gate) * before
-        return leave(plain, model, x)
+        return classify(plain, model, x)
 
     compare(model, reference)
 
 
 @pytest.mark.parametrize("family", ["vit", "vit-avg", "dinov2-reg", "swin"])
 @pytest.mark.parametrize("method", ["adapter(reduction=4)", "adaptformer(bottleneck=5, scale=0.3)"])
-def test_adapters(method: str, family: str) -> None:
+def test_adapters_on_each_family_equal_reference(method: str, family: str) -> None:
     # In fp64: a ReLU near its kink turns rounding into another gradient.
     model = tuned(family, method, scale=0.3).double()
     plain: Any = model_of(family).double()
@@ -329,7 +334,7 @@ def test_adapters(method: str, family: str) -> None:
     compare(model, lambda x: model.head(plain.forward_head(plain.forward_features(x), pre_logits=True)))
 
 
-def test_an_adapter_that_begins_at_zero_as_in_the_official_code_learns_its_last_bias_alone() -> None:
+def test_adapter_with_zero_init_trains_only_its_up_bias() -> None:
     model = attach(backbone_of("vit"), "adapter(init=zero)", 3).train()
     cross_entropy(model(images()), LABELS).backward()
     learns = {
@@ -339,7 +344,7 @@ def test_an_adapter_that_begins_at_zero_as_in_the_official_code_learns_its_last_
 
 
 @pytest.mark.parametrize("family", ["vit", "swin", "convnext"])
-def test_side_network(family: str) -> None:
+def test_sidetune_on_each_family_equals_reference(family: str) -> None:
     model = tuned(family, "sidetune(network=test_convnext)", scale=0.05)
     plain: Any = model_of(family)
     (alpha,), (weight,), (bias,) = (
@@ -358,7 +363,7 @@ def test_side_network(family: str) -> None:
 
 
 @pytest.mark.parametrize("layers", [2, 3, 5])
-def test_mlp_heads(layers: int) -> None:
+def test_mlp_of_each_depth_equals_reference(layers: int) -> None:
     model = tuned("vit", f"mlp(layers={layers})", scale=0.2).eval()
     plain: Any = model_of("vit")
     state = model.trainable_state_dict()
@@ -375,7 +380,7 @@ def test_mlp_heads(layers: int) -> None:
     compare(model, reference)
 
 
-def test_an_mlp_head_trains_on_a_last_batch_of_one() -> None:
+def test_mlp_with_a_batch_of_one_trains() -> None:
     model = attach(backbone_of("vit"), "mlp", 3).train()
     cross_entropy(model(images(1)), LABELS[:1]).backward()
     assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in model.trainable_parameters())
@@ -383,7 +388,7 @@ def test_an_mlp_head_trains_on_a_last_batch_of_one() -> None:
 
 @pytest.mark.parametrize("targets", ["attention", "mlp", "all"])
 @pytest.mark.parametrize("family", ["vit", "dinov3-cls", "eva02-unfused", "beit", "swin"])
-def test_low_rank_changes(family: str, targets: str) -> None:
+def test_lora_on_each_target_equals_reference(family: str, targets: str) -> None:
     model = tuned(family, f"lora(rank=2, alpha=3, targets={targets})", scale=0.2)
     plain: Any = model_of(family)
     paths = [name[: -len(".down")] for name in model.trainable_state_dict() if name.endswith(".down")]

@@ -18,7 +18,7 @@ WIDTH = TINY["embed_dim"]
 ROWS = len(LABELS) * 17  # all tokens of the batch: CLS and 16 patches each
 
 
-class Products(TorchDispatchMode):
+class RecordProducts(TorchDispatchMode):
     """Keeps (rows, columns) of the left factor and of the result of every matrix product, and all convolutions."""
 
     def __init__(self) -> None:
@@ -36,11 +36,11 @@ class Products(TorchDispatchMode):
         return out
 
 
-def backward(method: str) -> Products:
+def backward(method: str) -> RecordProducts:
     torch.manual_seed(0)
     model = attach(backbone_of("vit"), method, 3).train()
     loss = cross_entropy(model(images()), LABELS)
-    with Products() as products:
+    with RecordProducts() as products:
         loss.backward()
     return products
 
@@ -50,7 +50,9 @@ def backward(method: str) -> Products:
 @pytest.mark.parametrize(
     ("depth", "through_mlp", "through_qkv"), [("deep", 2, 1), ("shallow", 2, 2), ("2-3", 1, 0), ("3-3", 0, 0)]
 )
-def test_gradients_end_at_the_first_prompted_block(depth: str, through_mlp: int, through_qkv: int) -> None:
+def test_backward_with_prompts_stops_at_the_first_prompted_block(
+    depth: str, through_mlp: int, through_qkv: int
+) -> None:
     products = backward(f"vpt(length=3, dropout=0, depth={depth})")
     assert products.convolutions == 0, "a gradient went into the embedding"
     rows = ROWS if depth != "shallow" else ROWS + 3 * len(LABELS)
@@ -60,7 +62,7 @@ def test_gradients_end_at_the_first_prompted_block(depth: str, through_mlp: int,
 
 
 @pytest.mark.parametrize("method", ["vpt(length=3)", "vpt(length=3, depth=shallow)", "linear", "mlp"])
-def test_no_frozen_weight_has_its_gradient_computed(method: str) -> None:
+def test_backward_of_each_method_computes_no_frozen_weight_gradient(method: str) -> None:
     shapes = {tuple(weight.shape) for weight in backbone_of("vit").module.parameters() if weight.dim() == 2}
     assert len(shapes) >= 4
     if method == "mlp":  # its hidden layers are as large as the projections
@@ -69,6 +71,6 @@ def test_no_frozen_weight_has_its_gradient_computed(method: str) -> None:
     assert not made & (shapes | {shape[::-1] for shape in shapes})
 
 
-def test_a_probe_sends_no_gradient_into_the_backbone() -> None:
+def test_backward_of_linear_computes_only_the_head_gradient() -> None:
     products = backward("linear")
     assert [out for _, out in products.seen] == [(3, WIDTH)]

@@ -45,29 +45,29 @@ def refusal(model: nn.Module, path: Path) -> str:
     return str(caught.value)
 
 
-def test_safetensors(tmp_path):
+def test_load_weights_of_safetensors_file_restores_the_model(tmp_path):
     save_file(state(), tmp_path / "w.safetensors")
     model = tiny()
     assert load_weights(model, tmp_path / "w.safetensors") == ()
     assert_loaded(model)
 
 
-def test_another_size_of_a_model_at_hand():
+def test_load_backbone_of_model_instance_at_another_size_is_refused():
     model = model_of("vit")
     size = load_backbone(model).preprocessing.size
-    for at_hand in (model, load_backbone(model)):
-        assert load_backbone(at_hand, image_size=size).module is model
+    for given in (model, load_backbone(model)):
+        assert load_backbone(given, image_size=size).module is model
         with pytest.raises(BackboneError, match=f"made for {size} px, and {size + 16} are asked for"):
-            load_backbone(at_hand, image_size=size + 16)
+            load_backbone(given, image_size=size + 16)
 
 
 @pytest.mark.parametrize("name", [NAME, DEFAULT])
-def test_a_size_below_a_patch(name):
+def test_load_backbone_with_size_below_one_patch_is_refused(name):
     with pytest.raises(BackboneError, match=f"image_size is 4, less than one patch of {name}"):
         load_backbone(name, image_size=4, pretrained=False)
 
 
-def test_safetensors_under_another_ending(tmp_path):
+def test_load_weights_of_safetensors_with_other_suffix_restores_the_model(tmp_path):
     save_file(state(), tmp_path / "w.st")
     model = tiny()
     assert load_weights(model, tmp_path / "w.st") == ()
@@ -75,7 +75,7 @@ def test_safetensors_under_another_ending(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".th"])
-def test_pytorch(tmp_path, suffix):
+def test_load_weights_of_pytorch_file_restores_the_model(tmp_path, suffix):
     torch.save(state(), tmp_path / f"w{suffix}")
     model = tiny()
     load_weights(model, tmp_path / f"w{suffix}")
@@ -84,7 +84,7 @@ def test_pytorch(tmp_path, suffix):
 
 @pytest.mark.parametrize("prefix", ["", "module.", "module.base_encoder.", "backbone."])
 @pytest.mark.parametrize("nest", [None, "model", "state_dict", "state_dict_ema"])
-def test_nests_and_prefixes(tmp_path, nest, prefix):
+def test_load_weights_with_nesting_and_prefix_restores_the_model(tmp_path, nest, prefix):
     weights = {prefix + name: tensor for name, tensor in state().items()}
     torch.save({nest: weights, "epoch": 3} if nest else weights, tmp_path / "w.pth")
     model = tiny()
@@ -92,7 +92,7 @@ def test_nests_and_prefixes(tmp_path, nest, prefix):
     assert_loaded(model)
 
 
-def test_averaged_weights_come_first(tmp_path):
+def test_load_weights_with_ema_weights_prefers_them(tmp_path):
     other = {name: torch.zeros_like(tensor) for name, tensor in state().items()}
     torch.save({"state_dict": other, "state_dict_ema": state()}, tmp_path / "w.pth")
     model = tiny()
@@ -100,7 +100,7 @@ def test_averaged_weights_come_first(tmp_path):
     assert_loaded(model)
 
 
-def test_classifier_and_pretraining_parts_are_left_out_with_a_note(tmp_path):
+def test_load_weights_with_extra_keys_omits_them_with_a_note(tmp_path):
     mocov3 = {f"module.base_encoder.{name}": tensor for name, tensor in state().items()}
     mocov3 |= {"module.base_encoder.head.0.weight": torch.zeros(2), "module.momentum_encoder.cls_token": torch.zeros(2)}
     torch.save({"state_dict": mocov3}, tmp_path / "moco.pth")
@@ -114,7 +114,7 @@ def test_classifier_and_pretraining_parts_are_left_out_with_a_note(tmp_path):
     assert "1 keys fit nothing" in note and "odd.weight" in note and "head.weight" not in note
 
 
-class Trap:
+class PickleWithCode:
     """A pickle that does something when it is read."""
 
     def __init__(self, target: Path) -> None:
@@ -125,26 +125,26 @@ class Trap:
 
 
 @pytest.mark.parametrize("how", ["torch", "pickle"])
-def test_code_in_a_pickle_is_refused_and_not_run(tmp_path, how):
+def test_load_weights_of_pickle_with_code_is_refused_and_not_run(tmp_path, how):
     path, trace = tmp_path / "w.pth", tmp_path / "trace"
-    content = {"state_dict": state(), "args": Trap(trace)}
+    content = {"state_dict": state(), "args": PickleWithCode(trace)}
     if how == "torch":
         torch.save(content, path)
     else:
-        path.write_bytes(pickle.dumps({"args": Trap(trace)}, protocol=2))
+        path.write_bytes(pickle.dumps({"args": PickleWithCode(trace)}, protocol=2))
     assert "could run code" in refusal(tiny(), path)
     assert not trace.exists()
 
 
 @pytest.mark.parametrize("prefix", ["", "opt/target/"])
-def test_googles_npz(tmp_path, prefix):
+def test_load_weights_of_google_npz_restores_the_model(tmp_path, prefix):
     np.savez(tmp_path / "ViT.npz", **google(model_of("vit"), prefix))
     model = tiny()
     assert load_weights(model, tmp_path / "ViT.npz") == ()
     assert_loaded(model)
 
 
-def test_npz_at_another_size(tmp_path):
+def test_load_weights_of_npz_at_another_size_resizes_positions(tmp_path):
     np.savez(tmp_path / "ViT.npz", **google(model_of("vit")))
     model: Any = tiny(img_size=48)
     load_weights(model, tmp_path / "ViT.npz")
@@ -152,7 +152,7 @@ def test_npz_at_another_size(tmp_path):
     assert torch.equal(model.pos_embed[:, :1], model_of("vit").pos_embed[:, :1])
 
 
-def test_npz_that_does_not_fit(tmp_path):
+def test_load_weights_of_unsuitable_npz_is_refused(tmp_path):
     path = tmp_path / "ViT.npz"
     weights = google(model_of("vit"))
     np.savez(path, **weights)
@@ -162,12 +162,12 @@ def test_npz_that_does_not_fit(tmp_path):
     assert "no .npz layout" in refusal(model_of("resnet"), path)
     path.write_bytes(path.read_bytes()[:5000])
     refusal(tiny(), path)
-    np.savez(path, cls=np.array([Trap(tmp_path / "trace")], dtype=object))
+    np.savez(path, cls=np.array([PickleWithCode(tmp_path / "trace")], dtype=object))
     refusal(tiny(), path)
     assert not (tmp_path / "trace").exists()
 
 
-def test_positions_are_resized(tmp_path):
+def test_load_weights_at_another_size_resizes_positions(tmp_path):
     save_file(state(), tmp_path / "w.safetensors")
     model: Any = tiny(img_size=64)
     load_weights(model, tmp_path / "w.safetensors")
@@ -177,7 +177,7 @@ def test_positions_are_resized(tmp_path):
     assert torch.allclose(model.pos_embed[:, 1:].mean(1), state()["pos_embed"][:, 1:].mean(1), atol=0.05)
 
 
-def test_missing_keys_are_listed(tmp_path):
+def test_load_weights_with_missing_keys_lists_them(tmp_path):
     weights = state()
     del weights["blocks.1.mlp.fc1.bias"], weights["norm.weight"]
     save_file(weights, tmp_path / "w.safetensors")
@@ -185,7 +185,7 @@ def test_missing_keys_are_listed(tmp_path):
     assert "missing in the file: blocks.1.mlp.fc1.bias, norm.weight" in message
 
 
-def test_misshapen_weights_are_listed_and_nothing_is_loaded(tmp_path):
+def test_load_weights_with_wrong_shapes_lists_them_and_loads_nothing(tmp_path):
     weights = state()
     weights["blocks.1.mlp.fc1.bias"] = torch.zeros(5)
     save_file(weights, tmp_path / "w.safetensors")
@@ -195,21 +195,21 @@ def test_misshapen_weights_are_listed_and_nothing_is_loaded(tmp_path):
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-def test_a_long_list_is_cut(tmp_path):
+def test_load_weights_with_many_missing_keys_truncates_the_list(tmp_path):
     save_file({"odd": torch.zeros(1)}, tmp_path / "w.safetensors")
     assert ", and 30 more" in refusal(tiny(), tmp_path / "w.safetensors")
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5])
-def test_truncated(tmp_path, suffix, share):
+def test_load_weights_of_truncated_file_is_refused(tmp_path, suffix, share):
     path = tmp_path / f"w{suffix}"
     save_file(state(), path) if suffix == ".safetensors" else torch.save(state(), path)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     refusal(tiny(), path)
 
 
-def test_no_file_and_no_weights(tmp_path):
+def test_load_weights_of_absent_or_empty_file_is_refused(tmp_path):
     assert "does not exist" in refusal(tiny(), tmp_path / "absent.pth")
     torch.save([1, 2], tmp_path / "list.pth")
     assert "holds no weights" in refusal(tiny(), tmp_path / "list.pth")
@@ -217,7 +217,7 @@ def test_no_file_and_no_weights(tmp_path):
     assert "holds no weights" in refusal(tiny(), tmp_path / "empty.pth")
 
 
-def test_by_name_with_a_file_at_another_size(tmp_path):
+def test_load_backbone_by_name_with_file_at_another_size_resizes_positions(tmp_path):
     model = timm.create_model(NAME, num_classes=10)
     randomize(model)
     save_file(model.state_dict(), tmp_path / "w.safetensors")
@@ -238,13 +238,13 @@ def test_by_name_with_a_file_at_another_size(tmp_path):
         ("zzzzzzzzzz", "vpt list backbones"),
     ],
 )
-def test_unknown_names(name, hint):
+def test_load_backbone_of_unknown_name_suggests_a_known_one(name, hint):
     with pytest.raises(BackboneError, match="unknown") as caught:
         load_backbone(name)
     assert hint in str(caught.value)
 
 
-def test_fingerprint_is_stable_and_knows_every_weight():
+def test_fingerprint_with_any_changed_weight_differs():
     model: Any = model_of("vit")
     backbone = load_backbone(model)
     first = backbone.fingerprint()
@@ -261,7 +261,7 @@ def test_fingerprint_is_stable_and_knows_every_weight():
     assert load_backbone(model.half()).fingerprint() != first
 
 
-def test_a_model_at_hand():
+def test_load_backbone_of_model_instance_keeps_it():
     model = model_of("vit")
     backbone = load_backbone(model)
     assert backbone.module is model
@@ -270,12 +270,12 @@ def test_a_model_at_hand():
     assert backbone.name.startswith("vit_base_patch16_224")
 
 
-def test_only_square_images():
+def test_load_backbone_of_non_square_model_is_refused():
     with pytest.raises(BackboneError, match="32x64 px; only square"):
         load_backbone(tiny(img_size=(32, 64)))
 
 
-def test_list_backbones():
+def test_list_backbones_with_pattern_returns_a_subset():
     names = list_backbones()
     assert names[0] == DEFAULT
     assert "vit_base_patch16_224.augreg_in21k" in names
@@ -283,7 +283,7 @@ def test_list_backbones():
     assert all("deit3_" in name for name in list_backbones("deit3_*")[1:])
 
 
-def test_real_weights_load_strictly(shared):
+def test_load_backbone_with_published_weights_has_no_notes(shared):
     backbone = load_backbone(
         "deit_tiny_patch16_224", weights=shared / "weights" / "deit_tiny_patch16_224.in1k.safetensors"
     )

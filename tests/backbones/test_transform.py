@@ -37,7 +37,7 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("resize", ["squash", "crop"])
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
-def test_transform_equals_vpts_own_preprocessing(photos: Path, resize: str, interpolation: str) -> None:
+def test_transform_in_a_data_loader_equals_decode_and_normalize(photos: Path, resize: str, interpolation: str) -> None:
     backbone = backbone_of("vit")
     preprocessing = replace(backbone.preprocessing, resize=resize, interpolation=interpolation)
     backbone = replace(backbone, preprocessing=preprocessing)
@@ -48,7 +48,7 @@ def test_transform_equals_vpts_own_preprocessing(photos: Path, resize: str, inte
     assert inputs.dtype == torch.float32 and inputs.shape == (6, 3, 32, 32)
 
 
-def test_training_transform_flips_half_of_the_images(photos: Path) -> None:
+def test_transform_in_training_flips_half_of_the_images(photos: Path) -> None:
     backbone = backbone_of("vit")
     image = Image.open(photos / "train" / "a" / "2.jpg")
     plain, transform = backbone.transform()(image), backbone.transform(train=True)
@@ -62,7 +62,7 @@ def test_training_transform_flips_half_of_the_images(photos: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["vit_small_patch14_reg4_dinov2", "vit_base_patch16_clip_224.openai", "resnet50.a1_in1k"]
 )
-def test_preprocessing_is_timms_data_config(name: str) -> None:
+def test_preprocessing_of_timm_model_equals_its_data_config(name: str) -> None:
     model = timm.create_model(name, pretrained=False, num_classes=0)
     config, preprocessing = timm.data.resolve_model_data_config(model), load_backbone(model).preprocessing
     assert (preprocessing.mean, preprocessing.std) == (config["mean"], config["std"])

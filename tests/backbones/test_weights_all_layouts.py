@@ -9,7 +9,7 @@ from vpt import load_backbone
 from vpt.errors import BackboneError
 
 
-def test_weights_for_what_is_loaded_already(tmp_path):
+def test_load_backbone_with_weights_for_a_loaded_backbone_is_refused(tmp_path):
     backbone = load(vit(), vit(make=trained).state_dict(), tmp_path / "w.pth")
     with pytest.raises(BackboneError, match="is loaded already"):
         load_backbone(backbone, weights=tmp_path / "w.pth")
@@ -25,7 +25,7 @@ def test_weights_for_what_is_loaded_already(tmp_path):
         ("resnet50.tv_in1k", True),
     ],
 )
-def test_names_that_bring_the_right_preprocessing(name, imagenet):
+def test_load_backbone_of_paper_names_sets_their_preprocessing(name, imagenet):
     """A file knows nothing of preprocessing: these are the names to load the paper's files under."""
     image = load_backbone(name, device="meta").preprocessing
     assert image.size == 224

@@ -28,7 +28,7 @@ def beit(source: Any) -> State:
     return {**source.state_dict(), **index, "head.weight": torch.ones(21_841, WIDTH), "head.bias": torch.ones(21_841)}
 
 
-def test_beit_tuned(tmp_path):
+def test_load_backbone_with_finetuned_beit_weights_restores_the_model(tmp_path):
     """beit_base_patch16_224_pt22k_ft22k.pth."""
     source = vit("beit_base_patch16_224", make=trained)
     backbone = load(vit("beit_base_patch16_224"), {"model": beit(source)}, tmp_path / "beit.pth")
@@ -37,7 +37,7 @@ def test_beit_tuned(tmp_path):
 
 
 @pytest.mark.parametrize("pool", ["avg", "token"])
-def test_beit_pretrained(tmp_path, pool):
+def test_load_backbone_with_pretrained_beit_weights_restores_the_model(tmp_path, pool):
     """beit_base_patch16_224_pt22k.pth: one table for all blocks, mask token, lm_head, a norm that saw no pooling."""
     source = vit("beit_base_patch16_224", make=trained, global_pool=pool)
     table = source.blocks[0].attn.relative_position_bias_table.detach().clone()
@@ -72,7 +72,7 @@ def test_beit_pretrained(tmp_path, pool):
         load_backbone(vit(), weights=path)
 
 
-def test_deit3(tmp_path):
+def test_load_backbone_with_deit3_weights_restores_the_model(tmp_path):
     """deit_3_base_224_21k.pth: key `model`, layer scales as gamma_1 and gamma_2, CLS has no position."""
     source = vit("deit3_base_patch16_224.fb_in22k_ft_in1k", make=trained)
     state = renamed(source.state_dict(), ("ls1.gamma", "gamma_1"), ("ls2.gamma", "gamma_2"))

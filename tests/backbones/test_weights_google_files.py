@@ -22,7 +22,7 @@ from vpt.errors import BackboneError
 
 
 @pytest.mark.parametrize(("name", "options"), PAPER)
-def test_google_imagenet21k(tmp_path, name, options):
+def test_load_backbone_with_imagenet21k_npz_restores_the_model(tmp_path, name, options):
     """imagenet21k/ViT-B_16.npz, ViT-L_16.npz, ViT-H_14.npz: all blocks and heads; pre_logits, a head of 21,843."""
     source, path = trained(name, **options), tmp_path / "ViT.npz"
     weights = google(source)
@@ -34,7 +34,7 @@ def test_google_imagenet21k(tmp_path, name, options):
     assert backbone.notes == ()
 
 
-def test_google_tuned_on_imagenet(tmp_path):
+def test_load_backbone_with_finetuned_npz_resizes_positions(tmp_path):
     """imagenet21k+imagenet2012/ViT-B_16.npz: no pre_logits, 1,000 classes, positions of 384 pixels."""
     source, path = vit(make=trained, img_size=48), tmp_path / "ViT.npz"
     np.savez(path, **{name: array for name, array in google(source).items() if "pre_logits" not in name})
@@ -45,7 +45,7 @@ def test_google_tuned_on_imagenet(tmp_path):
     assert torch.equal(model.blocks[2].mlp.fc2.weight, source.blocks[2].mlp.fc2.weight)
 
 
-def test_google_by_name_at_another_size(tmp_path):
+def test_load_backbone_by_name_with_npz_at_another_size_resizes_positions(tmp_path):
     """The whole way by name: 160 pixels in the file, 64 asked for."""
     source, path = trained("test_vit"), tmp_path / "ViT.npz"
     np.savez(path, **google(source))
@@ -56,7 +56,7 @@ def test_google_by_name_at_another_size(tmp_path):
     assert_same(load_backbone("test_vit", weights=path), source)
 
 
-def test_google_never_leaves_a_weight_at_random(tmp_path):
+def test_load_backbone_with_npz_that_lacks_weights_is_refused(tmp_path):
     """A model with weights that the layout does not know, here a norm after pooling and layer scales, is refused."""
     path = tmp_path / "ViT.npz"
     np.savez(path, **google(vit(make=trained)))
@@ -67,7 +67,7 @@ def test_google_never_leaves_a_weight_at_random(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".pth"])
-def test_patches_of_another_size_are_told(tmp_path, suffix):
+def test_load_backbone_with_another_patch_size_adds_a_note(tmp_path, suffix):
     """ViT-B_32.npz under the name of a B/16: timm resamples, which is seldom what was meant."""
     source, path = vit(make=trained, patch_size=16), tmp_path / f"ViT{suffix}"
     np.savez(path, **google(source)) if suffix == ".npz" else torch.save(source.state_dict(), path)

@@ -36,7 +36,7 @@ def swin(source: Any) -> State:
     return state | {"head.weight": torch.ones(21_841, 64), "head.bias": torch.ones(21_841)}
 
 
-def test_swin(tmp_path):
+def test_load_backbone_with_swin_weights_restores_the_model(tmp_path):
     """swin_base_patch4_window7_224_22k.pth."""
     source = trained("swin_base_patch4_window7_224.ms_in22k", **SWIN)
     model = fresh("swin_base_patch4_window7_224.ms_in22k", **SWIN)
@@ -48,7 +48,7 @@ def test_swin(tmp_path):
     assert torch.equal(model.layers[1].downsample.reduction.weight, state["layers.0.downsample.reduction.weight"])
 
 
-def test_swin_of_another_depth_is_refused(tmp_path):
+def test_load_backbone_with_swin_weights_of_another_depth_is_refused(tmp_path):
     """timm's filter looks for the tables of blocks that are not there."""
     state = swin(trained("swin_base_patch4_window7_224", **SWIN))
     model = fresh("swin_base_patch4_window7_224", **{**SWIN, "depths": (2, 2), "num_heads": (2, 2)})
@@ -71,7 +71,7 @@ def convnext(source: Any) -> State:
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_convnext(tmp_path, prefix):
+def test_load_backbone_with_convnext_weights_restores_the_model(tmp_path, prefix):
     """convnext_base_22k_224.pth, also as DDP would store it."""
     source = trained("convnext_base.fb_in22k", **CONVNEXT)
     state = convnext(source)
@@ -83,14 +83,14 @@ def test_convnext(tmp_path, prefix):
     assert backbone.notes == ()
 
 
-def test_convnext_of_another_depth_is_refused(tmp_path):
+def test_load_backbone_with_convnext_weights_of_another_depth_is_refused(tmp_path):
     state = convnext(trained("convnext_base", **{**CONVNEXT, "depths": (1, 1, 3, 1)}))
     with pytest.raises(BackboneError, match="does not fit ConvNeXt"):
         load(fresh("convnext_base", **CONVNEXT), {"model": state}, tmp_path / "convnext.pth")
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_resnet(tmp_path, first):
+def test_load_backbone_with_resnet_weights_restores_the_model(tmp_path, first):
     """resnet50-0676ba61.pth, and resnet50-19c8e357.pth: the first in the old format, before BatchNorm had counters."""
     source = trained("resnet50.tv_in1k", **RESNET)
     state = source.state_dict() | {"fc.weight": torch.ones(10, 128), "fc.bias": torch.ones(10)}

@@ -82,7 +82,7 @@ def clip_text() -> State:
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_clip(tmp_path, prefix):
+def test_load_backbone_with_clip_weights_equals_the_clip_tower(tmp_path, prefix):
     """OpenAI's ViT-B-16 and open_clip_pytorch_model.bin (bare), and open_clip's own checkpoints (DDP, nested)."""
     tower = ClipTower()
     randomize(tower)
@@ -96,7 +96,7 @@ def test_clip(tmp_path, prefix):
     assert "6 keys outside the backbone" in note and "token_embedding" in note
 
 
-def test_clip_in_half_precision(tmp_path):
+def test_load_backbone_with_half_precision_clip_weights_keeps_float32(tmp_path):
     """open_clip_model.safetensors of OpenAI's weights, which are half precision: the model stays what it is."""
     tower, path = ClipTower(), tmp_path / "open_clip_model.safetensors"
     randomize(tower)
@@ -106,7 +106,7 @@ def test_clip_in_half_precision(tmp_path):
     assert torch.equal(model.pos_embed[0], tower.positional_embedding.half().float())
 
 
-def test_openais_archive_is_refused_with_advice(tmp_path):
+def test_load_backbone_with_torchscript_archive_is_refused(tmp_path):
     """ViT-B-16.pt is a TorchScript archive: a program, so it is not run."""
     path = tmp_path / "ViT-B-16.pt"
     with zipfile.ZipFile(path, "w") as archive:
@@ -116,7 +116,7 @@ def test_openais_archive_is_refused_with_advice(tmp_path):
         load_backbone(vit("vit_base_patch16_clip_224"), weights=path)
 
 
-def test_siglip(tmp_path):
+def test_load_backbone_with_open_clip_siglip_weights_restores_the_model(tmp_path):
     """open_clip_pytorch_model.bin of timm/ViT-B-16-SigLIP: a timm tower; map pooling is part of it."""
     source = vit("vit_base_patch16_siglip_224", make=trained)
     text = {"text.transformer.resblocks.0.ln_1.weight": torch.ones(8), "logit_bias": torch.ones(())}
@@ -164,7 +164,7 @@ def big_vision(source: Any, stacked: bool) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("stacked", [False, True])
-def test_siglip_from_google(tmp_path, stacked):
+def test_load_backbone_with_google_siglip_weights_restores_the_model(tmp_path, stacked):
     """webli_en_b16_224_63724782.npz and siglip2_b16_224.npz; the text tower may have more blocks than the image's."""
     source, path = vit("vit_base_patch16_siglip_224", make=trained), tmp_path / "siglip.npz"
     np.savez(path, **big_vision(source, stacked))
@@ -192,7 +192,7 @@ ROTARY = {"rope.freqs_cos": torch.ones(16, 16), "blocks.0.attn.rope.freqs_sin": 
 
 
 @pytest.mark.parametrize("pool", ["avg", "token"])
-def test_eva02(tmp_path, pool):
+def test_load_backbone_with_eva02_weights_restores_the_model(tmp_path, pool):
     """eva02_B_pt_in21k_p14.pt: key `module`, pretraining's norm, mask token and lm_head, rotary buffers."""
     source = vit("eva02_base_patch14_224", make=trained, global_pool=pool)
     state = renamed(source.state_dict(), *EVA) | ROTARY
@@ -206,7 +206,7 @@ def test_eva02(tmp_path, pool):
     ] * (pool == "avg")
 
 
-def test_eva02_clip(tmp_path):
+def test_load_backbone_with_eva02_clip_weights_restores_the_model(tmp_path):
     """EVA02_CLIP_B_psz16_s8B.pt: the image tower under `visual.`, with a norm inside attention, and a text tower."""
     source = vit("eva02_base_patch16_clip_224", make=trained)
     state = under("visual.", renamed(source.state_dict(), *EVA) | ROTARY | {"head.weight": torch.ones(16, WIDTH)})

@@ -39,7 +39,7 @@ def mae_decoder() -> State:
     }
 
 
-def test_mae(tmp_path):
+def test_load_backbone_with_mae_weights_restores_the_model(tmp_path):
     """mae_pretrain_vit_base.pth, read by CLS as in the paper."""
     source = vit("vit_base_patch16_224.mae", make=trained)
     backbone = load(vit("vit_base_patch16_224.mae"), {"model": mae(source)}, tmp_path / "mae.pth")
@@ -49,7 +49,7 @@ def test_mae(tmp_path):
     assert module.global_pool == "token"
 
 
-def test_mae_with_its_decoder(tmp_path):
+def test_load_backbone_with_mae_decoder_omits_it_with_a_note(tmp_path):
     """mae_visualize_vit_base.pth: the encoder alone is taken, and the rest told."""
     source = vit(make=trained)
     backbone = load(vit(), {"model": mae_decoder() | mae(source)}, tmp_path / "mae.pth")
@@ -58,7 +58,7 @@ def test_mae_with_its_decoder(tmp_path):
     assert "5 keys outside the backbone" in note and "decoder_blocks" in note  # timm itself drops mask_token
 
 
-def test_mae_averaged(tmp_path):
+def test_load_backbone_with_mae_weights_for_mean_pooling_moves_the_norm(tmp_path):
     """Features averaged over the patches, the other way to read MAE: its norm comes after pooling."""
     source = vit(make=trained, global_pool="avg")
     backbone = load(vit(global_pool="avg"), {"model": mae(source)}, tmp_path / "mae.pth")
@@ -72,7 +72,7 @@ def test_mae_averaged(tmp_path):
     assert "its final fc_norm is used as norm, before pooling" in back.notes[0]
 
 
-def test_mae_at_another_size(tmp_path):
+def test_load_backbone_with_mae_weights_at_another_size_resizes_positions(tmp_path):
     source, model = vit(make=trained), vit(img_size=48)
     load(model, {"model": mae(source)}, tmp_path / "mae.pth")
     expected = resized(source.pos_embed[:, 1:], 6, mode="bicubic", antialias=True)
@@ -91,7 +91,7 @@ def moco(source: nn.Module, encoder: str, head: str) -> State:
     return under(f"module.{encoder}.", weights | mlp) | under("module.momentum_encoder.", other | mlp)
 
 
-def test_moco_v3(tmp_path):
+def test_load_backbone_with_moco_v3_weights_restores_the_base_encoder(tmp_path):
     """vit-b-300ep.pth.tar: the base encoder, not the momentum encoder; fixed positions are stored as weights."""
     source = vit(make=trained)
     state = {"module.predictor.0.weight": torch.ones(4, 4)} | moco(source, "base_encoder", "head")
@@ -103,7 +103,7 @@ def test_moco_v3(tmp_path):
     assert "parts: predictor, momentum_encoder" in note
 
 
-def test_moco_v3_linear_probe(tmp_path):
+def test_load_backbone_with_moco_v3_linear_probe_restores_the_model(tmp_path):
     """linear-vit-b-300ep.pth.tar, the file of the paper: `module.` before every name, a linear head."""
     source = vit(make=trained)
     state = under("module.", source.state_dict() | {"head.weight": torch.ones(10, WIDTH), "head.bias": torch.ones(10)})
@@ -113,7 +113,7 @@ def test_moco_v3_linear_probe(tmp_path):
 
 
 @pytest.mark.parametrize("encoder", ["base_encoder", "encoder_q", "encoder"])
-def test_moco_resnet(tmp_path, encoder):
+def test_load_backbone_with_moco_resnet_weights_restores_the_model(tmp_path, encoder):
     """r-50-300ep.pth.tar (MoCo v3), moco_v2_800ep_pretrain.pth.tar with its queue, and SimSiam's checkpoint."""
     source = trained("resnet50", **RESNET)
     state = moco(source, encoder, "fc") | {"module.queue": torch.ones(8, 8), "module.queue_ptr": torch.zeros(1)}
@@ -126,7 +126,7 @@ def test_moco_resnet(tmp_path, encoder):
 # --- DINOv2, DINOv3
 
 
-def test_dinov2(tmp_path):
+def test_load_backbone_with_dinov2_weights_restores_the_model(tmp_path):
     """dinov2_vitb14_pretrain.pth: a bare state dict with a mask token, positions of 518 pixels."""
     source = vit("vit_base_patch14_dinov2", make=trained)
     state = source.state_dict() | {"mask_token": torch.ones(1, WIDTH)}
@@ -139,13 +139,13 @@ def test_dinov2(tmp_path):
     assert torch.allclose(smaller.pos_embed[:, 1:], expected, atol=1e-5)
 
 
-def test_dinov2_with_registers(tmp_path):
+def test_load_backbone_with_dinov2_register_weights_restores_the_model(tmp_path):
     """dinov2_vitb14_reg4_pretrain.pth: positions include CLS, which timm adds to the token itself."""
     source = vit("vit_base_patch14_reg4_dinov2", make=trained)
     own = {name: tensor.clone() for name, tensor in source.state_dict().items()}
-    place = torch.full((1, 1, WIDTH), 0.25)
+    cls_position = torch.full((1, 1, WIDTH), 0.25)
     cls, patches = own.pop("cls_token"), own.pop("pos_embed")
-    own["cls_token"], own["pos_embed"] = cls - place, torch.cat((place, patches), 1)
+    own["cls_token"], own["pos_embed"] = cls - cls_position, torch.cat((cls_position, patches), 1)
     own["register_tokens"], own["mask_token"] = own.pop("reg_token"), torch.ones(1, WIDTH)
     backbone = load(vit("vit_base_patch14_reg4_dinov2"), own, tmp_path / "dinov2.pth")
     module: Any = backbone.module
@@ -155,7 +155,7 @@ def test_dinov2_with_registers(tmp_path):
     assert backbone.notes == ()
 
 
-def test_dinov2_giant(tmp_path):
+def test_load_backbone_with_dinov2_giant_weights_restores_the_model(tmp_path):
     """dinov2_vitg14_pretrain.pth: the MLP is w12, w3: w3(silu(first half) * second half)."""
     source = vit("vit_giant_patch14_dinov2", make=trained)
     state = renamed(source.state_dict(), ("mlp.fc1", "mlp.w12"), ("mlp.fc2", "mlp.w3"))
@@ -189,7 +189,7 @@ def dinov3(source: Any, biases: bool) -> State:
 
 
 @pytest.mark.parametrize("name", ["vit_base_patch16_dinov3", "vit_base_patch16_dinov3_qkvb"])
-def test_dinov3(tmp_path, capsys, name):
+def test_load_backbone_with_dinov3_weights_restores_the_model(tmp_path, capsys, name):
     """dinov3_vitb16_pretrain_lvd1689m.pth: a bare state dict; rotary periods and masks are stored."""
     source = vit(name, make=trained)
     backbone = load(vit(name), dinov3(source, biases=False), tmp_path / "dinov3.pth")
@@ -198,7 +198,7 @@ def test_dinov3(tmp_path, capsys, name):
     assert capsys.readouterr().out == ""
 
 
-def test_dinov3_biases_are_not_lost_in_silence(tmp_path):
+def test_load_backbone_with_dinov3_biases_that_do_not_fit_adds_a_note(tmp_path):
     """timm drops the biases where the model of that name has none; that is right only where they are zero."""
     source = vit("vit_base_patch16_dinov3", make=trained)
     (note,) = load(vit("vit_base_patch16_dinov3"), dinov3(source, biases=True), tmp_path / "dinov3.pth").notes

@@ -12,7 +12,7 @@ from vpt.core import environment
 CPU = torch.device("cpu")
 
 
-def test_energy_is_the_sum_over_processors_and_unknown_where_it_may_not_be_read(
+def test_energy_joules_sums_processors_and_is_none_if_unreadable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(environment, "_POWERCAP", tmp_path)
