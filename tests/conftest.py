@@ -29,7 +29,7 @@ SLOW = (
     "backbones/test_weights",
     "cli/test_commands",
     "cli/test_refusals",
-    "cli/test_stopped",
+    "cli/test_tune",
     "compatibility",
     "datasets/test_preparation",
     "docs/test_pages",

@@ -23,7 +23,7 @@ from vpt.errors import ExitCode
 from vpt.model.tuned_file import inspect
 
 
-def test_help_needs_no_torch() -> None:
+def test_tune_help_loads_no_torch() -> None:
     code = (
         "import sys; from vpt.cli import main\n"
         "try: main(['tune', '--help'])\n"
@@ -33,14 +33,14 @@ def test_help_needs_no_torch() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_help_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_each_command_shows_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     vpt(name, "--help")
     text = capsys.readouterr().out
     assert f"vpt {name}" in text
     assert name == "demo" or f"\n  vpt {name} " in text
 
 
-def test_check_counts_as_the_paper_does(capsys: pytest.CaptureFixture[str]) -> None:
+def test_summary_of_paper_models_equals_the_counts_of_the_paper(capsys: pytest.CaptureFixture[str]) -> None:
     vpt("summary", "vit_base_patch16_224", "vpt(length=100)", "--classes", 6, "--json")
     found = json.loads(capsys.readouterr().out)
     assert (found["total"], found["trainable"]) == (86_724_870, 926_214)
@@ -50,7 +50,7 @@ def test_check_counts_as_the_paper_does(capsys: pytest.CaptureFixture[str]) -> N
     assert "of which head 13,143,640" in capsys.readouterr().out
 
 
-def test_check_loads_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_summary_of_pretrained_model_loads_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     made, create = [], timm.create_model
 
     def record(name: str, **options: Any) -> Any:
@@ -72,12 +72,12 @@ def test_check_loads_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         ("convnext_tiny", "ssf"),
     ],
 )
-def test_check_where_the_first_weight_is_the_methods_own(backbone: str, method: str) -> None:
-    """It is made on the CPU, and the rest holds no values: what hangs goes where the backbone is."""
+def test_summary_of_method_with_weights_at_the_input_succeeds(backbone: str, method: str) -> None:
+    """The added weights are created on the meta device of the backbone, not on the CPU."""
     vpt("summary", backbone, method, "--classes", 6)
 
 
-def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_with_pattern_prints_matching_names(capsys: pytest.CaptureFixture[str]) -> None:
     vpt("list", "methods", "--json")
     assert {text.partition("(")[0] for text in json.loads(capsys.readouterr().out)} == METHODS.keys()
     vpt("list", "tasks", "--json")
@@ -92,7 +92,7 @@ def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"no name of {what} matches 'xyzzy'" in capsys.readouterr().err
 
 
-def test_tune_leaves_a_file_and_a_folder(tuned: Path) -> None:
+def test_tune_of_a_folder_writes_tuned_file_and_run_directory(tuned: Path) -> None:
     run = tuned.with_suffix(".run")
     assert {"job.json", "checkpoint.safetensors", "metrics.jsonl", "result.json", "curve.png", "confusion.png"} <= {
         path.name for path in run.iterdir()
@@ -104,7 +104,9 @@ def test_tune_leaves_a_file_and_a_folder(tuned: Path) -> None:
             assert min(image.size) > 200
 
 
-def test_tune_learns_and_says_so(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tune_with_json_prints_metrics_and_progress(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     vpt("tune", photos, "--out", tmp_path / "a.safetensors", *SMALL, "--json")
     captured = capsys.readouterr()
     result = json.loads(captured.out)
@@ -116,7 +118,9 @@ def test_tune_learns_and_says_so(photos: Path, tmp_path: Path, capsys: pytest.Ca
     assert "left" in captured.err
 
 
-def test_inspect_eval_predict(photos: Path, tuned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_eval_and_predict_of_tuned_file_print_results(
+    photos: Path, tuned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     vpt("inspect", tuned)
     text = capsys.readouterr().out
     assert "vpt(length=2" in text
@@ -130,20 +134,20 @@ def test_inspect_eval_predict(photos: Path, tuned: Path, capsys: pytest.CaptureF
     assert [answer["top"][0]["class"] for answer in answers] == ["disc"] + ["bars"] * 16
 
 
-def test_eval_measures_images_that_tuning_never_saw(
+def test_eval_without_split_options_scores_the_test_split_of_tuning(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The file keeps how its data were cut; another seed would mix in images that were learned."""
     out = tmp_path / "cut.safetensors"
     vpt("tune", photos, "--out", out, *SMALL, "--seed", 3, "--test-fraction", 0.25, "--json")
-    told = json.loads(capsys.readouterr().out)
+    tuned_result = json.loads(capsys.readouterr().out)
     vpt("eval", out, photos, "--json")
     found = json.loads(capsys.readouterr().out)
-    assert found["images"] == told["images"]["test"] == 8
-    assert found["top1"] == told["metrics"]["test_top1"] and inspect(out).split_options["seed"] == 3
+    assert found["images"] == tuned_result["images"]["test"] == 8
+    assert found["top1"] == tuned_result["metrics"]["test_top1"] and inspect(out).split_options["seed"] == 3
 
 
-def test_parts_that_do_not_fit_into_memory(
+def test_eval_and_predict_beyond_the_memory_limit_succeed(
     photos: Path, tuned: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     usual = images.decode
@@ -163,44 +167,45 @@ def test_parts_that_do_not_fit_into_memory(
         ("full", "the unchanged model"),
     ],
 )
-def test_summary_says_how_it_is_computed(method: str, computation: str) -> None:
+def test_summary_of_each_method_names_its_computation(method: str, computation: str) -> None:
     assert summarize("vit_base_patch16_224", method, 3).computation == computation
 
 
-def test_what_eval_and_predict_leave_out_is_named(
+def test_eval_and_predict_with_skip_corrupt_name_omitted_images(
     photos: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("disc", "bars"):
         (tmp_path / "new" / name).mkdir(parents=True)
         for i in range(8):
             (tmp_path / "new" / name / f"{i}.png").write_bytes((photos / name / f"{i}.png").read_bytes())
-    for torn in ("disc/0.png", "bars/3.png"):
-        (tmp_path / "new" / torn).write_bytes(b"no image")
+    for corrupt in ("disc/0.png", "bars/3.png"):
+        (tmp_path / "new" / corrupt).write_bytes(b"no image")
     assert code("predict", tuned, tmp_path / "new") == ExitCode.DATA
     assert capsys.readouterr().err.count("not an image") == 2
     vpt("predict", tuned, tmp_path / "new", "--json", "--skip-corrupt")
-    heard = capsys.readouterr()
-    answers = [json.loads(line) for line in heard.out.splitlines()]
+    captured = capsys.readouterr()
+    answers = [json.loads(line) for line in captured.out.splitlines()]
     assert len(answers) == 14
     assert all(Path(answer["image"]).parent.name == answer["top"][0]["class"] for answer in answers)
-    assert heard.err.count("left out") == 2
+    assert captured.err.count("left out") == 2
     vpt("eval", tuned, tmp_path / "new", "--split", "train", "--json", "--skip-corrupt")
-    heard = capsys.readouterr()
-    assert json.loads(heard.out)["top1"] == 1.0
-    assert json.loads(heard.out)["images"] + heard.err.count("left out") == 8  # of 16: val and test have four each
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["top1"] == 1.0
+    # Of 16 images val and test have four each.
+    assert json.loads(captured.out)["images"] + captured.err.count("left out") == 8
 
 
-def test_random_crops_are_cut_from_images_kept_larger(photos: Path, tmp_path: Path) -> None:
-    out, kept = tmp_path / "crops.safetensors", tmp_path / "kept"
-    vpt("tune", photos, "--out", out, *SMALL, "--augment", "random_resized_crop", "--cache", kept)
-    sides = sorted(np.load(file, mmap_mode="r").shape[-1] for file in kept.glob("pixels-*.npy"))
+def test_tune_with_random_resized_crop_caches_larger_images(photos: Path, tmp_path: Path) -> None:
+    out, cache = tmp_path / "crops.safetensors", tmp_path / "kept"
+    vpt("tune", photos, "--out", out, *SMALL, "--augment", "random_resized_crop", "--cache", cache)
+    sides = sorted(np.load(file, mmap_mode="r").shape[-1] for file in cache.glob("pixels-*.npy"))
     assert sides == [48, 48, 48, 68]  # train, val and test as the backbone takes them, and train to cut from
-    assert not list(kept.glob("*-crop*"))
+    assert not list(cache.glob("*-crop*"))
     assert json.loads((tmp_path / "crops.run" / "result.json").read_text())["metrics"]["test_top1"] > 0.5
 
 
 @pytest.mark.parametrize("augment", ["random_crop", "random_resized_crop"])
-def test_what_is_cut_has_the_shape_of_what_is_tested(augment: str, tmp_path: Path) -> None:
+def test_tune_with_random_crops_keeps_the_aspect_ratio(augment: str, tmp_path: Path) -> None:
     """A disc stays round in training where it is round in testing: with `--resize crop` no image is squashed."""
     y, x = np.mgrid[:60, :120]
     disc = np.where((x - 60) ** 2 + (y - 30) ** 2 < 400, 255, 0).astype(np.uint8)
@@ -208,16 +213,16 @@ def test_what_is_cut_has_the_shape_of_what_is_tested(augment: str, tmp_path: Pat
         (tmp_path / "wide" / name).mkdir(parents=True)
         for i in range(8):
             Image.fromarray(disc).save(tmp_path / "wide" / name / f"{i}.png")
-    kept = tmp_path / "kept"
+    cache = tmp_path / "kept"
     vpt("tune", tmp_path / "wide", "--out", tmp_path / "x.safetensors", *SMALL, "--augment", augment,
-        "--resize", "crop", "--cache", kept)  # fmt: skip
-    cut_from = max((np.load(file) for file in kept.glob("pixels-*.npy")), key=lambda found: found.shape[-1])
+        "--resize", "crop", "--cache", cache)  # fmt: skip
+    cut_from = max((np.load(file) for file in cache.glob("pixels-*.npy")), key=lambda found: found.shape[-1])
     light = cut_from[0, 0] > 127
     assert abs(int(light.any(0).sum()) - int(light.any(1).sum())) <= 1
     assert 0.6 < light.any(0).sum() / len(light) < 0.73  # 40 of 60 px: the whole height is there
 
 
-def test_list_backbones_prints_no_line_without_a_name(capsys):
+def test_list_backbones_with_long_names_prints_no_line_without_a_name(capsys):
     vpt("list", "backbones")
     lines = capsys.readouterr().out.splitlines()
     assert any(len(line) > 40 and " " not in line for line in lines)  # names wider than the column, without description

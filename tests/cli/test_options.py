@@ -47,7 +47,7 @@ def test_every_option_of_a_command_has_a_help_text(one: click.Command) -> None:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_group_of_a_task_holds_exactly_the_options_that_only_it_has(name: str) -> None:
+def test_option_group_of_each_task_holds_only_its_own_options(name: str) -> None:
     def options(task: str) -> set[str]:
         config = TASKS[task].config_class
         return set(config.option_names()) | set(vars(config.options_class())) - {"training"}
@@ -57,14 +57,16 @@ def test_group_of_a_task_holds_exactly_the_options_that_only_it_has(name: str) -
     assert group == options(name) - options(other)
 
 
-def test_option_of_the_other_task_is_refused(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tune_with_option_of_the_other_task_is_refused(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "x.safetensors"
     assert code("tune", photos, "--out", out, *SMALL, "--power", 1, "--iterations", 3) == ExitCode.USAGE
     assert f"--iterations, --power: for segmentation, and {photos} is for classification" in capsys.readouterr().err
     assert not out.exists()
 
 
-def test_run_toml_repeats_a_run_and_the_command_line_overrides_it(
+def test_tune_with_config_of_a_run_repeats_it_and_options_override_it(
     photos: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     saved = tuned.with_suffix(".run") / "run.toml"
@@ -87,7 +89,7 @@ def test_run_toml_repeats_a_run_and_the_command_line_overrides_it(
         ("iterations = 3\n", "--iterations: for segmentation"),
     ],
 )
-def test_config_file_with_a_fault_is_refused(
+def test_tune_with_faulty_config_file_is_refused(
     text: str, message: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "run.toml").write_text(text)
@@ -95,7 +97,7 @@ def test_config_file_with_a_fault_is_refused(
     assert message in capsys.readouterr().err
 
 
-def test_head_of_several_blocks_is_tuned_saved_and_used(
+def test_tune_with_multi_block_head_saves_and_uses_it(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, head = tmp_path / "m.safetensors", "multi_block(blocks=last2, features=cls+mean+std)"
@@ -116,7 +118,7 @@ def test_head_of_several_blocks_is_tuned_saved_and_used(
     assert "disc" in capsys.readouterr().out
 
 
-def test_head_of_the_probe_reads_cached_features_of_several_blocks(photos: Path, tmp_path: Path) -> None:
+def test_tune_linear_with_multi_block_head_caches_features_of_its_blocks(photos: Path, tmp_path: Path) -> None:
     options = ("--epochs", 2, "--batch-size", 8, "--method", "linear", "--cache", tmp_path / "cache")
     sizes = []
     for number, head in enumerate(("linear", "multi_block(blocks=last2)")):
@@ -139,7 +141,7 @@ def test_head_of_the_probe_reads_cached_features_of_several_blocks(photos: Path,
         ("linear(channels=3)", "has no field 'channels'"),
     ],
 )
-def test_head_of_another_task_or_a_wrong_one_is_refused(
+def test_tune_with_unknown_head_is_refused(
     head: str, message: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "x.safetensors"
@@ -147,12 +149,12 @@ def test_head_of_another_task_or_a_wrong_one_is_refused(
     assert message in capsys.readouterr().err and not out.with_suffix(".run").exists()
 
 
-def test_linear_head_by_name_is_the_default_job(photos: Path, tmp_path: Path) -> None:
+def test_make_job_with_linear_head_equals_the_default(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "x.safetensors"
     assert make_job(photos, out, head="linear") == make_job(photos, out)
 
 
-def test_summary_counts_a_head_of_several_blocks(capsys: pytest.CaptureFixture[str]) -> None:
+def test_summary_with_multi_block_head_counts_its_parameters(capsys: pytest.CaptureFixture[str]) -> None:
     vpt("summary", "vit_base_patch16_224", "linear", "--classes", 6, "--head", "multi_block(blocks=last4)")
     text = capsys.readouterr().out
     assert "linear, multi_block(blocks=last4) on vit_base_patch16_224" in text
@@ -160,7 +162,7 @@ def test_summary_counts_a_head_of_several_blocks(capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize("columns", ["1", "20", "40"])
-def test_tables_fit_a_narrow_terminal(
+def test_tables_in_a_narrow_terminal_fit_its_width(
     columns: str, photos: Path, tuned: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", columns)
@@ -173,7 +175,9 @@ def test_tables_fit_a_narrow_terminal(
     assert capsys.readouterr().out
 
 
-def test_tune_names_the_next_commands(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tune_of_a_folder_prints_the_next_commands(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "a.safetensors"
     vpt("tune", photos, "--out", out, *SMALL, "--device", "cpu")
     text = capsys.readouterr().out
@@ -183,7 +187,7 @@ def test_tune_names_the_next_commands(photos: Path, tmp_path: Path, capsys: pyte
     assert "top-1 100.00 %" in capsys.readouterr().out
 
 
-def test_absent_device_is_refused(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tune_on_absent_device_is_refused(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "a.safetensors"
     assert code("tune", photos, "--out", out, *SMALL, "--device", "mps") == ExitCode.USAGE
     assert "device is 'mps', which torch does not find on this machine" in capsys.readouterr().err
@@ -194,7 +198,7 @@ def test_absent_device_is_refused(photos: Path, tmp_path: Path, capsys: pytest.C
     [("vpt pre", "predict"), ("vpt tune --met", "--method"), ("vpt tune --method lo", "lora"),
      ("vpt tune --backbone vit_nano", "vit_nano_patch12_48")],
 )  # fmt: skip
-def test_shell_completion_knows_commands_options_and_names(words: str, expected: str) -> None:
+def test_shell_completion_of_partial_words_suggests_names(words: str, expected: str) -> None:
     env = {**os.environ, "_VPT_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
     line = [sys.executable, "-c", "from vpt.cli import main; main()"]
     found = subprocess.run(line, env=env, capture_output=True, text=True, check=True).stdout

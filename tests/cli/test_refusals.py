@@ -21,7 +21,7 @@ def test_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -
     assert "did you mean 'tune'?" in capsys.readouterr().err
 
 
-def test_check_refuses_what_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
+def test_summary_of_unsupported_or_unknown_names_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert code("summary", "resnet18", "vpt", "--classes", 6) == ExitCode.UNSUPPORTED
     assert "methods that fit: linear, mlp, partial, bias" in capsys.readouterr().err
     assert code("summary", "resnet81", "vpt", "--classes", 6) == ExitCode.BACKBONE
@@ -30,7 +30,7 @@ def test_check_refuses_what_does_not_fit(capsys: pytest.CaptureFixture[str]) -> 
     assert "did you mean 'length'?" in capsys.readouterr().err
 
 
-def test_other_settings_on_the_same_file_are_refused(
+def test_tune_with_other_settings_on_existing_run_is_refused(
     photos: Path, tuned: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert code("tune", photos, "--out", tuned, *SMALL, "--lr", 3) == ExitCode.USAGE
@@ -38,7 +38,7 @@ def test_other_settings_on_the_same_file_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("tune", "digits", "--seed", -1), "seed is -1"),
         (("summary", "vit_base_patch16_224", "vpt", "--classes", 0), "num_classes is 0"),
@@ -46,15 +46,15 @@ def test_other_settings_on_the_same_file_are_refused(
         (("tune", "digits", "--image-size", -1), "image_size is -1"),
     ],
 )
-def test_numbers_that_make_no_sense(
-    arguments: tuple[object, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_commands_with_out_of_range_numbers_are_refused(
+    arguments: tuple[object, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = ("--out", tmp_path / "x.safetensors") if arguments[0] == "tune" else ()
     assert code(*arguments, *more) == ExitCode.USAGE
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_neither_files_nor_folders_of_others_are_replaced(
+def test_tune_onto_foreign_files_is_refused(
     photos: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photo, own, alone = tmp_path / "photo.png", tmp_path / "own.run", tmp_path / "alone.safetensors"
@@ -63,7 +63,7 @@ def test_neither_files_nor_folders_of_others_are_replaced(
     own.mkdir()
     (own / "thesis.txt").write_text("years of work")
     before = {path: path.read_bytes() for path in (photo, alone, own / "thesis.txt")}
-    for out, more, said in (
+    for out, more, message in (
         (photo, [], "photo.png already exists and is no tuned file"),
         (photo, ["--overwrite"], "photo.png already exists and is no tuned file"),
         (own.with_suffix(".safetensors"), ["--overwrite"], "is not a vpt run directory (it contains 'thesis.txt')"),
@@ -71,7 +71,7 @@ def test_neither_files_nor_folders_of_others_are_replaced(
         (alone, [], "its settings are not known"),
     ):
         assert code("tune", photos, "--out", out, *SMALL, *more) == ExitCode.USAGE
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     assert {path: path.read_bytes() for path in before} == before
     vpt("tune", photos, "--out", alone, *SMALL, "--seed", 1, "--overwrite")
     assert alone.read_bytes() != before[alone]
@@ -79,7 +79,7 @@ def test_neither_files_nor_folders_of_others_are_replaced(
     assert photo.read_bytes() == before[photo]
 
 
-def test_what_vpt_left_in_the_data_is_not_learned_from(
+def test_tune_with_run_directories_in_the_data_ignores_them(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "data"
@@ -95,7 +95,9 @@ def test_what_vpt_left_in_the_data_is_not_learned_from(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux alone")
-def test_names_that_are_no_utf8(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tune_of_class_name_that_is_not_utf8_is_refused(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     name = os.fsdecode(b"caf\xe9")
     shutil.copytree(photos, tmp_path / name)
     vpt("tune", tmp_path / name, "--out", tmp_path / "a.safetensors", *SMALL)  # as DATA it is only a title
@@ -105,25 +107,25 @@ def test_names_that_are_no_utf8(photos: Path, tmp_path: Path, capsys: pytest.Cap
     assert "not valid UTF-8; rename" in capsys.readouterr().err
 
 
-def test_a_folder_is_no_tuned_file(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_of_a_folder_is_refused(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert code("inspect", photos) == ExitCode.TUNED_FILE
     assert "is a folder, not a tuned file" in capsys.readouterr().err
 
 
-def test_a_device_is_not_replaced(tmp_path: Path) -> None:
+def test_write_atomic_onto_a_pipe_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(StorageError, match="not a regular file"):
         write_atomic(tmp_path / "pipe", b"")
     assert (tmp_path / "pipe").is_fifo()
 
 
-def test_data_without_a_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tune_of_empty_data_name_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert code("tune", "", "--out", tmp_path / "a.safetensors", *SMALL) == ExitCode.DATA
     assert "the data source is ''" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    "said",
+    "raised",
     [
         MemoryError(),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
@@ -131,22 +133,22 @@ def test_data_without_a_name(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 3 bytes."),
     ],
 )
-def test_lack_of_memory_is_said(
-    said: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_tune_out_of_memory_exits_with_advice(
+    raised: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*args: object, **options: object) -> None:
-        raise said
+        raise raised
 
     monkeypatch.setattr("vpt.tuning.run_job", fail)
     assert code("tune", "digits") == ExitCode.MEMORY
     error = capsys.readouterr().err
     assert "memory ran out" in error and "--batch-size" in error
-    said = RuntimeError("something else")
+    raised = RuntimeError("something else")
     with pytest.raises(RuntimeError, match="something else"):
         vpt("tune", "digits")
 
 
-def test_options_for_segmentation_are_refused(
+def test_segmentation_options_for_classification_are_refused(
     photos: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for arguments, option in (
@@ -159,19 +161,19 @@ def test_options_for_segmentation_are_refused(
         assert f"{option}: for segmentation, and" in capsys.readouterr().err
 
 
-def test_predict_names_what_is_missing(tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_of_absent_files_names_them(tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert code("predict", tuned, tmp_path / "no.png") == ExitCode.DATA
     assert code("predict", tuned, tmp_path) == ExitCode.DATA
     assert code("predict", tmp_path / "no.safetensors", tmp_path) == ExitCode.DATA
     assert "no.png does not exist" in capsys.readouterr().err
 
 
-def test_eval_refuses_other_classes(tuned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_eval_on_other_classes_is_refused(tuned: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert code("eval", tuned, "digits") == ExitCode.DATA
     assert "not tuned for" in capsys.readouterr().err
 
 
-def test_corrupt_images_are_named_all_at_once_before_training(
+def test_tune_with_corrupt_images_names_all_before_training(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("disc", "bars"):

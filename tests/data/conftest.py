@@ -34,7 +34,7 @@ def draw(tmp_path: Path) -> Draw:
 
 
 @pytest.fixture
-def close_path(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+def make_unreadable(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
     """Take away the permission to read a file or a folder."""
 
     def close(path: Path) -> None:

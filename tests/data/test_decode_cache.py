@@ -30,7 +30,7 @@ def split(tmp_path: Path) -> Split:
     return Split(paths, np.array([0, 1, 2]))
 
 
-def read(split: Split, folder: Path, preprocessing: Preprocessing = SMALL, **options: bool) -> DecodedImages:
+def decode(split: Split, folder: Path, preprocessing: Preprocessing = SMALL, **options: bool) -> DecodedImages:
     return decode_cached(split, preprocessing, cache_dir=folder / "kept", spill_dir=folder / "spill", **options)
 
 
@@ -39,77 +39,83 @@ def colors(pixels: DecodedImages) -> list[tuple[int, ...]]:
     return [tuple(image[:, 0, 0].tolist()) for image in pixels.images]
 
 
-def forbid(monkeypatch: pytest.MonkeyPatch) -> None:
+def forbid_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     def decode(*_: object, **__: object) -> None:
         raise AssertionError("decoded again")
 
     monkeypatch.setattr(decode_cache, "decode", decode)
 
 
-def test_the_second_time_nothing_is_decoded(split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = read(split, tmp_path)
-    forbid(monkeypatch)
-    again = read(split, tmp_path)
+def test_decode_cached_a_second_time_reads_the_cache(
+    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = decode(split, tmp_path)
+    forbid_decoding(monkeypatch)
+    again = decode(split, tmp_path)
     assert colors(first) == colors(again) == list(COLORS)
     assert again.labels.tolist() == [0, 1, 2] and again.names == split.names
     assert not again.images.flags.writeable
-    other = read(split, tmp_path, replace(SMALL, mean=(0.5, 0.5, 0.5)))  # the pixels do not depend on it
+    other = decode(split, tmp_path, replace(SMALL, mean=(0.5, 0.5, 0.5)))  # the pixels do not depend on it
     assert colors(other) == list(COLORS)
     assert len(list((tmp_path / "kept").iterdir())) == 2
 
 
-def test_a_changed_image_is_decoded_again(split: Split, tmp_path: Path) -> None:
-    read(split, tmp_path)
+def test_decode_cached_of_changed_image_decodes_again(split: Split, tmp_path: Path) -> None:
+    decode(split, tmp_path)
     path = split.images[1]
     assert isinstance(path, Path)
     size, then = path.stat().st_size, path.stat().st_mtime_ns
     Image.new("RGB", (16, 16), (201, 0, 0)).save(path)
     assert path.stat().st_size == size, "this test wants files of one size"
     os.utime(path, ns=(then + 1, then + 1))
-    assert colors(read(split, tmp_path))[1] == (201, 0, 0)
+    assert colors(decode(split, tmp_path))[1] == (201, 0, 0)
 
 
 @pytest.mark.parametrize("change", [{"size": 10}, {"interpolation": "bilinear"}, {"resize": "crop"}])
-def test_another_way_of_fitting_is_another_entry(
+def test_decode_cached_with_other_preprocessing_decodes_again(
     split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, object]
 ) -> None:
-    read(split, tmp_path)
-    forbid(monkeypatch)
+    decode(split, tmp_path)
+    forbid_decoding(monkeypatch)
     with pytest.raises(AssertionError, match="decoded again"):
-        read(split, tmp_path, replace(SMALL, **change))
+        decode(split, tmp_path, replace(SMALL, **change))
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".json"])
 @pytest.mark.parametrize("damage", [b"", b"nonsense"])
-def test_a_damaged_entry_is_made_again(split: Split, tmp_path: Path, suffix: str, damage: bytes) -> None:
-    read(split, tmp_path)
+def test_decode_cached_with_damaged_entry_decodes_again(
+    split: Split, tmp_path: Path, suffix: str, damage: bytes
+) -> None:
+    decode(split, tmp_path)
     (path,) = (tmp_path / "kept").glob(f"*{suffix}")
     path.write_bytes(damage)
-    assert colors(read(split, tmp_path)) == list(COLORS)
+    assert colors(decode(split, tmp_path)) == list(COLORS)
 
 
-def test_what_was_left_out_stays_known(split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decode_cached_with_skip_corrupt_keeps_the_dropped_names(
+    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = split.images[0]
     assert isinstance(path, Path)
     path.write_bytes(b"no image")
     with pytest.raises(DataError, match="1 of 3 images cannot be used"):
-        read(split, tmp_path)
+        decode(split, tmp_path)
     assert not list((tmp_path / "kept").iterdir())
-    first = read(split, tmp_path, skip_corrupt=True)
-    forbid(monkeypatch)
-    again = read(split, tmp_path, skip_corrupt=True)
+    first = decode(split, tmp_path, skip_corrupt=True)
+    forbid_decoding(monkeypatch)
+    again = decode(split, tmp_path, skip_corrupt=True)
     assert colors(first) == colors(again) == list(COLORS[1:])
     assert again.labels.tolist() == [1, 2] and again.dropped == first.dropped != ()
 
 
-def test_several_at_once(split: Split, tmp_path: Path) -> None:
+def test_decode_cached_in_parallel_threads_writes_one_entry(split: Split, tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: read(split, tmp_path), range(8)))
+        found = list(pool.map(lambda _: decode(split, tmp_path), range(8)))
     assert [colors(pixels) for pixels in found] == [list(COLORS)] * 8
     assert len(list((tmp_path / "kept").iterdir())) == 2
 
 
-def test_arrays_are_not_kept(tmp_path: Path) -> None:
+def test_decode_cached_of_arrays_writes_no_entry(tmp_path: Path) -> None:
     arrays = Split(np.zeros((2, 16, 16, 3), dtype=np.uint8), np.array([0, 1]))
-    assert len(read(arrays, tmp_path)) == 2
+    assert len(decode(arrays, tmp_path)) == 2
     assert not (tmp_path / "kept").exists()

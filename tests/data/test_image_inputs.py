@@ -66,7 +66,7 @@ def test_as_images_of_a_batch_returns_each_image():
     assert as_images([]) == []
 
 
-def test_as_images_of_a_turned_image_is_upright_and_leaves_it_as_it_was():
+def test_as_images_of_a_rotated_image_is_upright_and_leaves_it_unchanged():
     exif = Image.Exif()
     exif[0x0112] = 6
     turned = Image.open(io.BytesIO(encode(Image.fromarray(np.rot90(PIXELS).copy()), exif=exif)))
@@ -108,7 +108,7 @@ def test_as_images_of_several_faults_names_each():
         as_images([b"", PIXELS, PIXELS * 2.0])
 
 
-def test_float_pixels_are_refused_for_splits_and_training():
+def test_split_and_examples_of_float_pixels_are_refused():
     labels = np.zeros(1, np.int64)
     with pytest.raises(DataError, match=r"images are float64 \(1, 10, 12, 3\) from 0 to 1; give uint8 \(n, height"):
         Split((PIXELS / 255)[None], labels)

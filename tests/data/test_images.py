@@ -30,7 +30,7 @@ def color_of(path: Path) -> list[int]:
     return image[:, 0, 0].tolist()
 
 
-def plain(mode: str, color: object, size: tuple[int, int] = (16, 16)) -> Image.Image:
+def solid_image(mode: str, color: object, size: tuple[int, int] = (16, 16)) -> Image.Image:
     return Image.new(mode, size, color)
 
 
@@ -39,14 +39,14 @@ def gray(value: float, dtype: str) -> Image.Image:
 
 
 KINDS = {
-    "rgb.png": (plain("RGB", (10, 20, 30)), [10, 20, 30]),
-    "gray.bmp": (plain("L", 77), [77] * 3),
-    "bit.png": (plain("1", 1), [255] * 3),
-    "cmyk.jpg": (plain("CMYK", (0, 0, 0, 255)), [0] * 3),
-    "cmyk.tif": (plain("CMYK", (0, 255, 255, 0)), [255, 0, 0]),
-    "half.png": (plain("RGBA", (255, 0, 0, 128)), [255, 127, 127]),
-    "clear.webp": (plain("RGBA", (0, 0, 0, 0)), [255] * 3),
-    "gray-clear.png": (plain("LA", (0, 0)), [255] * 3),
+    "rgb.png": (solid_image("RGB", (10, 20, 30)), [10, 20, 30]),
+    "gray.bmp": (solid_image("L", 77), [77] * 3),
+    "bit.png": (solid_image("1", 1), [255] * 3),
+    "cmyk.jpg": (solid_image("CMYK", (0, 0, 0, 255)), [0] * 3),
+    "cmyk.tif": (solid_image("CMYK", (0, 255, 255, 0)), [255, 0, 0]),
+    "half.png": (solid_image("RGBA", (255, 0, 0, 128)), [255, 127, 127]),
+    "clear.webp": (solid_image("RGBA", (0, 0, 0, 0)), [255] * 3),
+    "gray-clear.png": (solid_image("LA", (0, 0)), [255] * 3),
     "16bit.png": (gray(65535, "uint16"), [255] * 3),
     "16bit-dark.png": (gray(257 * 40, "uint16"), [40] * 3),
     "16bit.tif": (gray(257 * 200, "uint16"), [200] * 3),
@@ -54,22 +54,22 @@ KINDS = {
     "32bit.tif": (gray(257 * 9, "int32"), [9] * 3),
     "float-one.tif": (gray(0.4, "float32"), [102] * 3),
     "float-255.tif": (gray(200.4, "float32"), [200] * 3),
-    "palette.gif": (plain("RGB", (0, 255, 0)).convert("P"), [0, 255, 0]),
-    "plain.ppm": (plain("RGB", (1, 2, 3)), [1, 2, 3]),
+    "palette.gif": (solid_image("RGB", (0, 255, 0)).convert("P"), [0, 255, 0]),
+    "plain.ppm": (solid_image("RGB", (1, 2, 3)), [1, 2, 3]),
 }
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_colours(name, tmp_path):
+def test_decode_of_each_image_mode_gives_rgb(name, tmp_path):
     image, color = KINDS[name]
     image.save(tmp_path / name, **({"lossless": True} if name.endswith("webp") else {}))
     assert color_of(tmp_path / name) == color
 
 
-def test_transparency_without_an_alpha_channel(tmp_path):
-    plain("RGB", (9, 9, 9)).save(tmp_path / "rgb.png", transparency=(9, 9, 9))
-    plain("L", 9).save(tmp_path / "gray.png", transparency=9)
-    palette = plain("P", 0)
+def test_decode_of_transparent_color_blends_with_white(tmp_path):
+    solid_image("RGB", (9, 9, 9)).save(tmp_path / "rgb.png", transparency=(9, 9, 9))
+    solid_image("L", 9).save(tmp_path / "gray.png", transparency=9)
+    palette = solid_image("P", 0)
     palette.putpalette([9, 9, 9, 200, 0, 0])
     palette.save(tmp_path / "one.png", transparency=0)
     palette.save(tmp_path / "each.png", transparency=bytes([0, 255]))
@@ -79,7 +79,7 @@ def test_transparency_without_an_alpha_channel(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation(orientation, suffix, tmp_path):
+def test_decode_with_exif_orientation_is_upright(orientation, suffix, tmp_path):
     upright = np.zeros((16, 16), dtype=np.uint8)
     upright[:8, :8], upright[:8, 8:], upright[8:, :8] = 250, 170, 90  # each corner differs
     stored = {
@@ -101,8 +101,8 @@ def test_exif_orientation(orientation, suffix, tmp_path):
     assert np.abs(corners.astype(int) - [[250, 170], [90, 0]]).max() <= 3
 
 
-def test_several_frames(tmp_path):
-    frames = [plain("RGB", (255, 0, 0)), plain("RGB", (0, 0, 255))]
+def test_decode_of_several_frames_uses_the_first_with_a_note(tmp_path):
+    frames = [solid_image("RGB", (255, 0, 0)), solid_image("RGB", (0, 0, 255))]
     for name in ("a.gif", "b.webp", "c.png", "d.tif"):
         frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
     pixels = decode(split_of(*sorted(tmp_path.iterdir())), SMALL)
@@ -112,10 +112,10 @@ def test_several_frames(tmp_path):
     )
 
 
-def test_what_pillow_warns_of_becomes_a_note(tmp_path):
+def test_decode_with_pillow_warnings_adds_a_note(tmp_path):
     paths = [tmp_path / f"{i}.jpg" for i in range(8)]
     for path in paths:
-        plain("RGB", (5, 5, 5)).save(path, exif=b"Exif\0\0II*\0\x08\0\0\0\x02\0\x12\x01\x03\0")
+        solid_image("RGB", (5, 5, 5)).save(path, exif=b"Exif\0\0II*\0\x08\0\0\0\x02\0\x12\x01\x03\0")
     before = list(warnings.filters), warnings.showwarning
     pixels = decode(split_of(*paths), SMALL, threads=4)
     assert (list(warnings.filters), warnings.showwarning) == before
@@ -124,13 +124,13 @@ def test_what_pillow_warns_of_becomes_a_note(tmp_path):
     assert note.startswith("8 images: Corrupt EXIF data") and "0.jpg" in note
 
 
-def test_warnings_of_others_take_their_way(draw):
+def test_decode_with_other_warnings_passes_them_on(draw):
     split = split_of(draw("a.png") / "a.png")
     with pytest.warns(UserWarning, match="mine"):
         decode(split, SMALL, progress=lambda done, total: warnings.warn("mine", stacklevel=1))
 
 
-def broken(root: Path) -> list[Path]:
+def write_faulty_files(root: Path) -> list[Path]:
     """One file of every kind that cannot be used."""
     good = root / "good.jpg"
     Image.effect_noise((64, 64), 90).convert("RGB").save(good)
@@ -141,7 +141,7 @@ def broken(root: Path) -> list[Path]:
     (root / "dangling.jpg").symlink_to(root / "nowhere")
     (root / "loop.jpg").symlink_to(root / "loop.jpg")
     (root / "program.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 90 90\n%%EndComments\n")
-    plain("RGB", 0, size=(7, 300)).save(root / "sliver.png")
+    solid_image("RGB", 0, size=(7, 300)).save(root / "sliver.png")
     gray(float("nan"), "float32").save(root / "nan.tif")
     gray(-3, "float32").save(root / "negative.tif")
     gray(70000, "int32").save(root / "deep.tif")
@@ -168,8 +168,8 @@ REASONS = {
 }
 
 
-def test_all_faults_at_once(tmp_path):
-    paths = broken(tmp_path)
+def test_decode_of_faulty_files_names_each_reason(tmp_path):
+    paths = write_faulty_files(tmp_path)
     with pytest.raises(DataError) as caught:
         decode(split_of(*paths), SMALL)
     text = str(caught.value)
@@ -179,7 +179,7 @@ def test_all_faults_at_once(tmp_path):
     assert "good.jpg" not in text and "leave them out with --skip-corrupt" in text
 
 
-def test_every_one_of_many_faults_is_named(tmp_path):
+def test_decode_of_many_faulty_files_names_all(tmp_path):
     paths = [tmp_path / f"{i}.jpg" for i in range(30)]
     with pytest.raises(DataError, match=r"^30 of 30 images cannot be used:") as caught:
         decode(split_of(*paths), SMALL)
@@ -187,14 +187,14 @@ def test_every_one_of_many_faults_is_named(tmp_path):
     assert named == [f"{i}.jpg: no such file" for i in range(30)]
 
 
-def test_a_closed_file(draw, close_path):
+def test_decode_of_unreadable_file_is_refused(draw, make_unreadable):
     path = draw("a.png") / "a.png"
-    close_path(path)
+    make_unreadable(path)
     with pytest.raises(DataError, match="Permission denied"):
         decode(split_of(path), SMALL)
 
 
-def test_a_file_that_cannot_be_opened(draw, monkeypatch):
+def test_decode_with_permission_error_is_refused(draw, monkeypatch):
     path = draw("a.png") / "a.png"
 
     def refuse(*args: object, **kwargs: object) -> None:
@@ -206,22 +206,22 @@ def test_a_file_that_cannot_be_opened(draw, monkeypatch):
 
 
 @pytest.mark.parametrize("side", [12, 30])  # above the limit, and above twice the limit
-def test_decompression_bombs(side, tmp_path, monkeypatch):
-    plain("RGB", 0, size=(side, side)).save(tmp_path / "bomb.png")
+def test_decode_of_decompression_bomb_is_refused(side, tmp_path, monkeypatch):
+    solid_image("RGB", 0, size=(side, side)).save(tmp_path / "bomb.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(DataError, match=r"bomb\.png: more than 100 pixels, which may exhaust memory"):
         decode(split_of(tmp_path / "bomb.png"), SMALL)
 
 
 @pytest.mark.parametrize("limit", [2**30, 0])
-def test_skipping_keeps_images_and_labels_together(limit, tmp_path):
+def test_decode_with_skip_corrupt_keeps_labels_aligned(limit, tmp_path):
     data = tmp_path / "data"
     data.mkdir()
     paths = []
     for i in range(12):
         paths.append(data / f"{i}.png")
         if i % 3:
-            plain("RGB", (i, i, i)).save(paths[-1])
+            solid_image("RGB", (i, i, i)).save(paths[-1])
         else:
             paths[-1].touch()
     split = Split(tuple(paths), np.arange(12))
@@ -232,12 +232,12 @@ def test_skipping_keeps_images_and_labels_together(limit, tmp_path):
     assert "4 classes without any image left" in pixels.notes[0]
 
 
-def test_nothing_left_after_skipping(tmp_path):
+def test_decode_with_skip_corrupt_and_no_image_left_is_refused(tmp_path):
     with pytest.raises(DataError, match="1 of 1 image cannot be used"):
         decode(split_of(tmp_path / "none.png"), SMALL, skip_corrupt=True)
 
 
-def test_arrays_and_nothing():
+def test_decode_of_arrays_returns_their_pixels():
     images = np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(2, 8, 8, 3)
     pixels = decode(Split(images, np.array([1, 0])), SMALL)
     assert (pixels.images == images.transpose(0, 3, 1, 2)).all()
@@ -247,7 +247,7 @@ def test_arrays_and_nothing():
         decode(Split(images[:, :4], np.array([1, 0])), SMALL)
 
 
-def test_progress_and_threads(draw):
+def test_decode_with_threads_reports_progress_and_equals_one_thread(draw):
     names = [f"{i}.png" for i in range(20)]
     root = draw(*names)
     seen = []
@@ -259,7 +259,7 @@ def test_progress_and_threads(draw):
     assert (many.images == one.images).all()
 
 
-def test_the_file_holds_the_same_pixels(draw, tmp_path):
+def test_decode_beyond_the_memory_limit_spills_equal_pixels(draw, tmp_path):
     root = draw("a.png", "b.png")
     split = split_of(root / "a.png", root / "b.png")
     inside = decode(split, SMALL)
@@ -270,28 +270,28 @@ def test_the_file_holds_the_same_pixels(draw, tmp_path):
         decode(split, SMALL, memory_limit=100)
 
 
-def test_a_full_disk(draw, tmp_path, monkeypatch):
+def test_decode_with_full_disk_is_refused(draw, tmp_path, monkeypatch):
     path = draw("a.png") / "a.png"
-    monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(10, 10, 0))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))
     with pytest.raises(StorageError, match=r"it needs 0\.0 MB.*0\.0 MB are free"):
         decode(split_of(path), SMALL, memory_limit=0, spill_dir=tmp_path / "spill")
     assert not list((tmp_path / "spill").iterdir())
 
 
-def test_a_spill_folder_that_cannot_be(draw):
+def test_decode_with_invalid_spill_dir_is_refused(draw):
     path = draw("a.png") / "a.png"
     with pytest.raises(StorageError, match="could not be written"):
         decode(split_of(path), SMALL, memory_limit=0, spill_dir=path / "below-a-file")
 
 
-@pytest.mark.parametrize("trouble", [KeyboardInterrupt, ValueError])
-def test_no_file_is_left_behind(trouble, draw, tmp_path):
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_decode_that_fails_removes_its_spill_file(error, draw, tmp_path):
     path = draw("a.png") / "a.png"
 
     def stop(done: int, total: int) -> None:
-        raise trouble
+        raise error
 
-    with pytest.raises(trouble):
+    with pytest.raises(error):
         decode(split_of(path), SMALL, memory_limit=0, spill_dir=tmp_path / "spill", progress=stop)
     with pytest.raises(DataError):
         decode(split_of(tmp_path / "none.png"), SMALL, memory_limit=0, spill_dir=tmp_path / "spill")

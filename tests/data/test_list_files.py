@@ -34,7 +34,7 @@ def refusal(root: Path) -> str:
     return str(caught.value)
 
 
-def test_all_four_lists(root):
+def test_load_dataset_of_four_lists_returns_their_splits(root):
     for name, paths in {"train6": TRAIN[:3] + TRAIN[4:7], "val2": TRAIN[3::4], "train6val2": TRAIN}.items():
         write(root, f"{name}.txt", paths)
     write(root, "test.txt", TEST)
@@ -46,27 +46,27 @@ def test_all_four_lists(root):
     assert not dataset.notes
 
 
-def test_train_and_test_only(root):
+def test_load_dataset_of_train_and_test_lists_splits_val(root):
     write(root, "train.txt", TRAIN)
     write(root, "test.txt", TEST)
     assert sizes(root, val_fraction=0.25) == [6, 2, 8]
     assert sizes(root, val_fraction=0) == [8, 0, 8]
 
 
-def test_train_only(root):
+def test_load_dataset_of_train_list_splits_val_and_test(root):
     write(root, "train.txt", TRAIN)
     assert sizes(root, val_fraction=0.25, test_fraction=0.25) == [4, 2, 2]
 
 
 @pytest.mark.parametrize("other", ["train", "val"])
-def test_the_fourth_list_follows_from_two(root, other):
+def test_load_dataset_of_trainval_list_derives_the_missing_list(root, other):
     write(root, f"{other}.txt", TRAIN[:3] + TRAIN[4:7])
     write(root, "trainval.txt", TRAIN)
     write(root, "test.txt", TEST)
     assert sizes(root) == ([6, 2, 8] if other == "train" else [2, 6, 8])
 
 
-def test_lists_that_disagree(root):
+def test_load_dataset_of_lists_that_disagree_is_refused(root):
     write(root, "train.txt", TRAIN[:3])
     write(root, "val.txt", TRAIN[4:5])
     write(root, "trainval.txt", TRAIN[1:6])
@@ -74,7 +74,7 @@ def test_lists_that_disagree(root):
     assert "trainval.txt does not agree with train.txt + val.txt on 3 images: train/cat/0.png" in text
 
 
-def test_blanks_unicode_windows_endings_and_marks(draw):
+def test_list_file_with_blanks_unicode_and_crlf_is_read(draw):
     root = draw("über hund/a b.png", "über hund/c  d.png", "犬/1.png", "犬/2.png")
     text = "über hund/a b.png 0\r\nüber hund/c  d.png\t0\r\n\r\n./犬/1.png   1\r\n犬/2.png 1"
     (root / "train.txt").write_bytes(b"\xef\xbb\xbf" + text.encode())
@@ -83,7 +83,7 @@ def test_blanks_unicode_windows_endings_and_marks(draw):
     assert dataset.train.labels.tolist() == [0, 0, 1, 1]
 
 
-def test_numbers_where_folders_do_not_name_the_classes(draw):
+def test_list_file_without_class_folders_names_classes_by_number(draw):
     root = draw("images/1.png", "images/2.png")
     (root / "train.txt").write_text("images/1.png 0\nimages/2.png 1\n")
     dataset = load_dataset(root, val_fraction=0, test_fraction=0)
@@ -91,7 +91,7 @@ def test_numbers_where_folders_do_not_name_the_classes(draw):
     assert "named by number" in dataset.notes[0]
 
 
-def test_all_faulty_lines_at_once(root):
+def test_list_file_with_faulty_lines_names_each(root):
     lines = [
         "train/cat/0.png 0",
         "train/cat/9.png 0",
@@ -118,7 +118,7 @@ def test_all_faulty_lines_at_once(root):
         assert fault in text
 
 
-def test_many_faults_are_counted(root):
+def test_list_file_with_many_faults_counts_the_rest(root):
     (root / "train.txt").write_text("".join(f"nowhere/{i}.png 0\n" for i in range(50)))
     text = refusal(root)
     assert text.count("no such image") == 20 and "and 30 more" in text
@@ -137,21 +137,21 @@ def test_many_faults_are_counted(root):
         ([0, 0], "only one class, 'cat'"),
     ],
 )
-def test_labels_with_gaps(draw, labels, reason):
+def test_list_file_with_label_gaps_is_refused(draw, labels, reason):
     root = draw("cat/1.png", "dog/1.png" if labels[1] else "cat/2.png")
     second = "dog/1.png" if labels[1] else "cat/2.png"
     (root / "train.txt").write_text(f"cat/1.png {labels[0]}\n{second} {labels[1]}\n")
     assert reason in refusal(root)
 
 
-def test_a_test_class_that_train_lacks(draw):
+def test_list_file_with_test_class_absent_from_train_is_refused(draw):
     root = draw(*IMAGES, "test/emu/1.png")
     write(root, "train.txt", TRAIN)
     (root / "test.txt").write_text("test/cat/0.png 0\ntest/emu/1.png 2\n")
     assert "1 class of test without any image in train:\n  'emu' (1 image)" in refusal(root)
 
 
-def test_a_class_in_val_alone_is_a_note(draw):
+def test_list_file_with_class_in_val_alone_adds_a_note(draw):
     root = draw(*IMAGES, "train/emu/1.png")
     write(root, "train.txt", TRAIN)
     write(root, "test.txt", TEST)
@@ -159,7 +159,7 @@ def test_a_class_in_val_alone_is_a_note(draw):
     assert any("train has no image of 1 class: 'emu'" in note for note in load_dataset(root).notes)
 
 
-def test_not_text_empty_and_twice(root):
+def test_list_file_that_is_binary_empty_or_duplicate_is_refused(root):
     (root / "train.txt").write_bytes(b"\xff\xfe\x00")
     assert "train.txt is not UTF-8 text" in refusal(root)
     (root / "train.txt").write_text("\n")
@@ -168,7 +168,7 @@ def test_not_text_empty_and_twice(root):
     assert "holds train.txt, train8.txt; keep one list for train" in refusal(root)
 
 
-def test_one_image_in_train_and_test_is_a_note(root):
+def test_list_file_with_image_in_train_and_test_adds_a_note(root):
     write(root, "train.txt", TRAIN)
     write(root, "test.txt", [*TEST, TRAIN[0]])
     assert "1 file of test with the same bytes" in load_dataset(root, val_fraction=0).notes[0]

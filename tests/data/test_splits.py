@@ -19,33 +19,33 @@ def dataset(*counts: int) -> Dataset:
     return Dataset("d", tuple("abcdefgh"[: len(counts)]), Split(images, labels), Split(), Split())
 
 
-def test_the_cut_is_the_same_everywhere():
-    parts = stratified_split(dataset(10, 10).train, ("a", "b"), {"test": 0.2, "val": 0.2}, seed=0)
-    assert parts["test"].images[:, 0, 0, 0].tolist() == [1, 5, 12, 18]
-    assert parts["val"].images[:, 0, 0, 0].tolist() == [2, 6, 15, 19]
+def test_stratified_split_with_seed_0_selects_known_images():
+    splits = stratified_split(dataset(10, 10).train, ("a", "b"), {"test": 0.2, "val": 0.2}, seed=0)
+    assert splits["test"].images[:, 0, 0, 0].tolist() == [1, 5, 12, 18]
+    assert splits["val"].images[:, 0, 0, 0].tolist() == [2, 6, 15, 19]
 
 
-def test_seed_order_and_other_fractions():
+def test_stratified_split_of_reordered_images_selects_the_same():
     split = dataset(20, 20).train
-    parts = stratified_split(split, ("a", "b"), {"test": 0.2, "val": 0.2}, seed=0)
-    turned = stratified_split(split.select(np.arange(40)[::-1]), ("a", "b"), {"test": 0.2, "val": 0.2}, seed=0)
-    assert all(set(parts[part].names) == set(turned[part].names) for part in parts)
-    assert stratified_split(split, ("a", "b"), {"test": 0.2, "val": 0.4}, seed=0)["test"].names == parts["test"].names
-    assert stratified_split(split, ("a", "b"), {"test": 0.2, "val": 0.2}, seed=1)["test"].names != parts["test"].names
+    splits = stratified_split(split, ("a", "b"), {"test": 0.2, "val": 0.2}, seed=0)
+    reordered = stratified_split(split.select(np.arange(40)[::-1]), ("a", "b"), {"test": 0.2, "val": 0.2}, seed=0)
+    assert all(set(splits[name].names) == set(reordered[name].names) for name in splits)
+    assert stratified_split(split, ("a", "b"), {"test": 0.2, "val": 0.4}, seed=0)["test"].names == splits["test"].names
+    assert stratified_split(split, ("a", "b"), {"test": 0.2, "val": 0.2}, seed=1)["test"].names != splits["test"].names
 
 
 @pytest.mark.parametrize("val", [0.01, 0.2, 0.5, 0.6])
 @pytest.mark.parametrize("test", [0.01, 0.3])
-def test_every_class_is_in_every_part(val, test):
+def test_fill_missing_splits_of_small_classes_keeps_each_class_in_each_split(val, test):
     whole = dataset(3, 4, 7, 50)
-    parts = fill_missing_splits(whole, seed=5, val_fraction=val, test_fraction=test)
-    counts = np.array([split.class_counts(4) for split in parts.splits.values()])
+    filled = fill_missing_splits(whole, seed=5, val_fraction=val, test_fraction=test)
+    counts = np.array([split.class_counts(4) for split in filled.splits.values()])
     assert counts.min() >= 1
     assert counts.sum(axis=0).tolist() == [3, 4, 7, 50]
     assert counts[1:, 3].tolist() == [int(50 * val + 0.5), int(50 * test + 0.5)]
 
 
-def test_too_few_images():
+def test_fill_missing_splits_of_too_few_images_is_refused():
     with pytest.raises(DataError) as caught:
         fill_missing_splits(dataset(2, 30, 1))
     text = str(caught.value)
@@ -55,11 +55,11 @@ def test_too_few_images():
     assert fill_missing_splits(dataset(1, 1), val_fraction=0, test_fraction=0).test.class_counts(2).tolist() == [0, 0]
 
 
-def test_trainval_restores_the_images():
-    parts = fill_missing_splits(dataset(5, 5), test_fraction=0)
-    assert sorted(parts.trainval().names) == sorted(dataset(5, 5).train.names)
-    assert parts.trainval().images.shape == (10, 8, 8, 3)
-    assert len(parts.test) == 0 and parts.test.class_counts(2).tolist() == [0, 0]
+def test_trainval_after_fill_missing_splits_restores_the_images():
+    filled = fill_missing_splits(dataset(5, 5), test_fraction=0)
+    assert sorted(filled.trainval().names) == sorted(dataset(5, 5).train.names)
+    assert filled.trainval().images.shape == (10, 8, 8, 3)
+    assert len(filled.test) == 0 and filled.test.class_counts(2).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(
@@ -71,35 +71,35 @@ def test_trainval_restores_the_images():
         (np.zeros((2, 8, 8, 3), np.uint8), [0.5, 1], "integers"),
     ],
 )
-def test_splits_that_do_not_fit(images, labels, reason):
+def test_split_of_invalid_arrays_is_refused(images, labels, reason):
     with pytest.raises(DataError, match=reason):
         Split(images, np.array(labels))
 
 
 @pytest.mark.parametrize("label", [-1, 2])
-def test_labels_without_a_class(label):
+def test_dataset_with_label_outside_classes_is_refused(label):
     split = Split(np.zeros((1, 8, 8, 3), np.uint8), np.array([label]))
     with pytest.raises(DataError, match="labels are 0 to 1"):
         Dataset("d", ("a", "b"), split, Split(), Split())
 
 
 @pytest.mark.parametrize("seed", [0, 3])
-def test_subsets_are_nested_by_class_and_leave_no_class_out(seed):
+def test_stratified_subset_of_growing_fractions_is_nested_and_keeps_each_class(seed):
     split = dataset(1, 4, 20, 0).train
     classes = ("a", "b", "c", "d")
-    parts = [stratified_subset(split, classes, fraction, seed) for fraction in (0.01, 0.1, 0.25, 0.5, 0.75, 1)]
-    assert [part.class_counts(4).tolist() for part in parts] == [
+    subsets = [stratified_subset(split, classes, fraction, seed) for fraction in (0.01, 0.1, 0.25, 0.5, 0.75, 1)]
+    assert [subset.class_counts(4).tolist() for subset in subsets] == [
         [1, 1, 1, 0], [1, 1, 2, 0], [1, 1, 5, 0], [1, 2, 10, 0], [1, 3, 15, 0], [1, 4, 20, 0],
     ]  # fmt: skip
-    for smaller, larger in pairwise(parts):
+    for smaller, larger in pairwise(subsets):
         assert set(smaller.names) <= set(larger.names)
-    turned = stratified_subset(split.select(np.arange(25)[::-1]), classes, 0.5, seed)
-    assert set(turned.names) == set(parts[3].names)
-    assert parts[3].names != stratified_subset(split, classes, 0.5, seed + 1).names
-    assert parts[3].images[:, 0, 0, 0].tolist() == sorted(parts[3].images[:, 0, 0, 0].tolist())
+    reordered = stratified_subset(split.select(np.arange(25)[::-1]), classes, 0.5, seed)
+    assert set(reordered.names) == set(subsets[3].names)
+    assert subsets[3].names != stratified_subset(split, classes, 0.5, seed + 1).names
+    assert subsets[3].images[:, 0, 0, 0].tolist() == sorted(subsets[3].images[:, 0, 0, 0].tolist())
 
 
 @pytest.mark.parametrize("fraction", [0, -0.1, 1.01, float("nan")])
-def test_fractions_that_are_none(fraction):
+def test_stratified_subset_with_invalid_fraction_is_refused(fraction):
     with pytest.raises(SpecError, match="above 0 and at most 1"):
         stratified_subset(dataset(3).train, ("a",), fraction, 0)

@@ -39,7 +39,7 @@ def decoded(content: bytes) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_counts_labels_and_images(name: str, tmp_path: Path) -> None:
+def test_read_source_of_each_task_matches_the_published_sizes(name: str, tmp_path: Path) -> None:
     task = miniature(name, tmp_path / "counted")
     source_data = read(name, tmp_path / "source")
     for part, count in task.published_sizes.items():
@@ -55,14 +55,14 @@ def test_counts_labels_and_images(name: str, tmp_path: Path) -> None:
         assert part.names[0].endswith((".png", ".jpg", ".jpeg"))
 
 
-def test_every_task_has_a_miniature() -> None:
+def test_catalog_tasks_each_have_a_miniature() -> None:
     assert list(BUILD) == list(TASKS)
     assert Counter((task.benchmark, task.group) for task in TASKS.values()) == {
         ("vtab", "Natural"): 7, ("vtab", "Specialized"): 4, ("vtab", "Structured"): 8, ("fgvc", "FGVC"): 5,
     }  # fmt: skip
 
 
-def test_the_sizes_are_those_of_the_paper() -> None:
+def test_catalog_sizes_equal_those_of_the_paper() -> None:
     test = {name: task.sizes["test"] for name, task in TASKS.items() if task.benchmark == "vtab"}
     assert test == {
         "cifar100": 10_000, "caltech101": None, "dtd": 1_880, "flowers102": 6_149, "pets": 3_669, "svhn": 26_032,
@@ -78,7 +78,7 @@ def test_the_sizes_are_those_of_the_paper() -> None:
     }  # fmt: skip
 
 
-def test_bins_are_closed_above() -> None:
+def test_bin_index_at_an_edge_is_the_lower_bin() -> None:
     assert [bin_index(depth, CLEVR_EDGES) for depth in (0.1, 8.0, 8.01, 8.5, 9, 9.5, 10, 10.1, 500)] == [
         0,
         0,
@@ -95,7 +95,7 @@ def test_bins_are_closed_above() -> None:
         bin_index(0.0, CLEVR_EDGES)
 
 
-def test_clevr(tmp_path: Path) -> None:
+def test_read_source_of_clevr_labels_depths_and_counts(tmp_path: Path) -> None:
     depths, counts = read("clevr_dist", tmp_path / "a"), read("clevr_count", tmp_path / "b")
     assert depths.splits["train"].labels.tolist()[:8] == [0, 0, 1, 1, 2, 3, 4, 5]
     assert counts.splits["validation"].labels.tolist() == list(range(8))
@@ -103,7 +103,7 @@ def test_clevr(tmp_path: Path) -> None:
     assert depths.splits["train"].names[1] == "CLEVR_train_000001.png"
 
 
-def test_kitti(tmp_path: Path) -> None:
+def test_read_source_of_kitti_keeps_videos_in_one_split(tmp_path: Path) -> None:
     source_data = read("kitti", tmp_path)
     everything = {
         name: label for part in source_data.splits.values() for name, label in zip(part.names, part.labels, strict=True)
@@ -115,25 +115,25 @@ def test_kitti(tmp_path: Path) -> None:
     assert not videos[0] & videos[1] | videos[0] & videos[2] | videos[1] & videos[2]
 
 
-def test_dsprites(tmp_path: Path) -> None:
-    place, turn = read("dsprites_loc", tmp_path), TASKS["dsprites_ori"].read_source(DownloadDir(tmp_path))
+def test_read_source_of_dsprites_labels_position_and_orientation(tmp_path: Path) -> None:
+    position, orientation = read("dsprites_loc", tmp_path), TASKS["dsprites_ori"].read_source(DownloadDir(tmp_path))
     values = np.arange(320)
-    assert place.splits["train"].labels.tolist() == [x // 2 for x in values % 32]
-    assert turn.splits["train"].labels.tolist() == [int(np.floor(x / 2.5)) for x in values % 40]
+    assert position.splits["train"].labels.tolist() == [x // 2 for x in values % 32]
+    assert orientation.splits["train"].labels.tolist() == [int(np.floor(x / 2.5)) for x in values % 40]
     with np.load(tmp_path / "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz") as stored:
         images = stored["imgs"]
     for i in (7, 300, 3):  # backwards, too
-        assert (decoded(place.splits["train"].encoded(i)) == images[i] * 255).all()
+        assert (decoded(position.splits["train"].encoded(i)) == images[i] * 255).all()
 
 
-def test_smallnorb(tmp_path: Path) -> None:
-    angle = read("snorb_azi", tmp_path)
-    height = TASKS["snorb_ele"].read_source(DownloadDir(tmp_path, tmp_path / "unpacked"))
-    assert angle.splits["train"].labels.tolist() == [i % 18 for i in range(72)]
-    assert height.splits["test"].labels.tolist() == [i % 9 for i in range(72)]
-    assert (angle.classes[17], height.classes[0]) == ("azimuth_340", "elevation_30")
+def test_read_source_of_smallnorb_labels_azimuth_and_elevation(tmp_path: Path) -> None:
+    azimuth = read("snorb_azi", tmp_path)
+    elevation = TASKS["snorb_ele"].read_source(DownloadDir(tmp_path, tmp_path / "unpacked"))
+    assert azimuth.splits["train"].labels.tolist() == [i % 18 for i in range(72)]
+    assert elevation.splits["test"].labels.tolist() == [i % 9 for i in range(72)]
+    assert (azimuth.classes[17], elevation.classes[0]) == ("azimuth_340", "elevation_30")
     (dat,) = DownloadDir(tmp_path / "unpacked").find("smallnorb-5x01235x9x18x6x2x96x96-testing-dat.mat")
-    assert (decoded(angle.splits["test"].encoded(5)) == read_matrix(dat)[5, 0]).all()
+    assert (decoded(azimuth.splits["test"].encoded(5)) == read_matrix(dat)[5, 0]).all()
     dat.write_bytes(dat.read_bytes()[:-1])
     with pytest.raises(DataError, match="do not fit its shape"):
         read_matrix(dat)
@@ -142,7 +142,7 @@ def test_smallnorb(tmp_path: Path) -> None:
         read_matrix(dat)
 
 
-def test_cifar100(tmp_path: Path) -> None:
+def test_read_source_of_cifar100_uses_fine_labels(tmp_path: Path) -> None:
     cifar100(tmp_path)
     part = TASKS["cifar100"].read_source(DownloadDir(tmp_path)).splits["train"]
     rows = np.fromfile(tmp_path / "cifar-100-binary" / "train.bin", dtype=np.uint8).reshape(-1, 3074)
@@ -153,14 +153,14 @@ def test_cifar100(tmp_path: Path) -> None:
         TASKS["cifar100"].read_source(DownloadDir(tmp_path))
 
 
-def test_svhn(tmp_path: Path) -> None:
+def test_read_source_of_svhn_maps_label_10_to_0(tmp_path: Path) -> None:
     part = read("svhn", tmp_path).splits["test"]
     stored = loadmat(tmp_path / "test_32x32.mat")
     assert part.labels.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2]
     assert (decoded(part.encoded(9)) == stored["X"][..., 9]).all()
 
 
-def test_dmlab(tmp_path: Path) -> None:
+def test_read_source_of_dmlab_keeps_stored_jpegs(tmp_path: Path) -> None:
     part = read("dmlab", tmp_path).splits["train"]
     assert part.names[7:9] == ("video_1_train_0.jpg", "video_1_train_1.jpg")  # of the second file
     assert part.labels.tolist() == [0, 1, 2, 3, 4, 5, 0, 0, 1, 2, 3, 4]
@@ -171,7 +171,7 @@ def test_dmlab(tmp_path: Path) -> None:
         list(iter_records(file))
 
 
-def test_an_example_of_two_hundred_thousand_bytes() -> None:
+def test_parse_example_of_200_kilobytes_returns_its_fields() -> None:
     image = bytes(range(256)) * 800
     framed = record("video_1_2_3.jpg", 5, image)
     assert parse_example(framed[12:-4]) == {"image": image, "filename": b"video_1_2_3.jpg", "label": 5}
@@ -179,13 +179,13 @@ def test_an_example_of_two_hundred_thousand_bytes() -> None:
         parse_example(b"\xff\xff\xff")
 
 
-def test_retinopathy(tmp_path: Path) -> None:
+def test_read_source_of_retinopathy_validates_on_the_public_half(tmp_path: Path) -> None:
     parts = read("retinopathy", tmp_path).splits
     assert parts["validation"].keys == tuple(f"{i}_right" for i in range(10, 15))  # the public half
     assert parts["test"].labels.tolist() == [i % 5 for i in range(15, 22)]
 
 
-def test_flowers_pets_and_cars_count_from_one(tmp_path: Path) -> None:
+def test_read_source_of_one_based_labels_starts_them_at_zero(tmp_path: Path) -> None:
     flowers = read("flowers", tmp_path / "flowers").splits
     assert flowers["test"].names == tuple(f"image_{i:05d}.jpg" for i in (10, 9, 8, 7))
     assert flowers["validation"].labels.tolist() == [2, 1, 0]
@@ -197,7 +197,7 @@ def test_flowers_pets_and_cars_count_from_one(tmp_path: Path) -> None:
     assert cars.splits["test"].labels.tolist() == [0, 1] * 3
 
 
-def test_birds(tmp_path: Path) -> None:
+def test_read_source_of_nabirds_names_missing_images(tmp_path: Path) -> None:
     source_data = read("nabirds", tmp_path)
     assert source_data.classes == ("Bird number 295", "Bird number 1010")  # those with images, in the order of numbers
     assert source_data.splits["train"].labels.tolist() == [0] * 6 + [1] * 6
@@ -206,25 +206,25 @@ def test_birds(tmp_path: Path) -> None:
         TASKS["nabirds"].read_source(DownloadDir(tmp_path))
 
 
-def test_caltech_draws_thirty_of_each_class(tmp_path: Path) -> None:
+def test_read_source_of_caltech101_selects_30_images_per_class(tmp_path: Path) -> None:
     source_data = read("caltech101", tmp_path)
     assert Counter(source_data.splits["train"].labels.tolist()) == {0: 30, 1: 30}
     assert len(source_data.splits["test"]) == 4  # the file that is no image is none of them
     assert "not comparable" in source_data.notes[0]
 
 
-def test_sun397_names_nested_places(tmp_path: Path) -> None:
+def test_read_source_of_sun397_names_nested_classes(tmp_path: Path) -> None:
     source_data = read("sun397", tmp_path)
     assert source_data.classes == ("abbey", "church/indoor", "church/outdoor")
     assert source_data.splits["train"].keys[0] == "/a/abbey/sun_a.jpg"
 
 
-def test_the_heaps_keep_the_names_of_published_lists(tmp_path: Path) -> None:
+def test_read_source_of_resisc45_keeps_published_names(tmp_path: Path) -> None:
     part = read("resisc45", tmp_path).splits["train"]
     assert (part.names[10], part.keys[10]) == ("tennis_court_001.jpg", "tennis_court_tennis_court_001.jpg")
 
 
-def test_no_pickle_is_opened(tmp_path: Path) -> None:
+def test_read_source_of_pickle_files_opens_none(tmp_path: Path) -> None:
     put(tmp_path / "cifar-100-python" / "train", b"\x80\x04.")
     with pytest.raises(DataError, match=r"cifar-100-binary/train\.bin"):
         TASKS["cifar100"].read_source(DownloadDir(tmp_path))
@@ -232,7 +232,7 @@ def test_no_pickle_is_opened(tmp_path: Path) -> None:
     assert len(TASKS["dsprites_loc"].read_source(DownloadDir(tmp_path)).splits["train"]) == 320
 
 
-def test_slices() -> None:
+def test_split_spec_of_slices_gives_their_sizes() -> None:
     split_spec = SplitSpec("train[:60%]", "train[60%:80%]", "train[80%:]", (800, 200))
     assert split_spec.sizes({"train": 27_000}) == {"train": 800, "val": 200, "test": 5_400}
     assert SplitSpec("train[600:]", "train[:600]", "test").sizes({"train": 5_994, "test": 9})["train"] == 5_394
@@ -240,7 +240,7 @@ def test_slices() -> None:
         SplitSpec("train[-1:]", "train", "test").sizes({"train": 10, "test": 1})
 
 
-def test_the_order_is_that_of_md5() -> None:
+def test_published_order_of_keys_equals_md5_order() -> None:
     keys = [str(i) for i in range(100)]
     assert published_order(keys, "train").tolist() == sorted(
         range(100), key=lambda i: hashlib.md5(f"train{i}".encode()).hexdigest()
@@ -265,31 +265,33 @@ EUROSAT = {
         ),
     ],
 )
-def test_published_names_come_out(task: str, names: list[str], keys: list[str] | None, shared: Path) -> None:
+def test_published_order_of_known_names_gives_the_published_splits(
+    task: str, names: list[str], keys: list[str] | None, shared: Path
+) -> None:
     """The 800 and 200 file names that were published are the first ones of our order, without any image."""
     published = json.loads((shared / "paper" / "vtab_trainval_splits.json").read_text())[
         TASKS[task].published_names_key
     ]
     order = [names[i] for i in published_order(keys or names, "train")]
-    share = {"cifar100": 0.9, "clevr_count": 0.9, "eurosat": 0.6}[task]
-    start = round(share * len(names))
+    fraction = {"cifar100": 0.9, "clevr_count": 0.9, "eurosat": 0.6}[task]
+    start = round(fraction * len(names))
     assert set(order[:800]) == set(published["train"])
     assert set(order[start : start + 200]) == set(published["val"])
 
 
 @pytest.mark.parametrize("task", ["dmlab", "kitti", "retinopathy", "dtd", "flowers102", "sun397"])
-def test_published_names_are_the_lowest_ranks(task: str, shared: Path) -> None:
+def test_published_names_of_other_tasks_have_the_lowest_md5_ranks(task: str, shared: Path) -> None:
     """Where other names are not known: 800 lowest ranks of n lie below 800 / n, but for chance."""
     published = json.loads((shared / "paper" / "vtab_trainval_splits.json").read_text())[
         TASKS[task].published_names_key
     ]
     for part, own in (("train", "train"), ("val", "validation")):
         ranks = [int(hashlib.md5((own + name).encode()).hexdigest(), 16) / 2**128 for name in published[part]]
-        share = len(ranks) / TASKS[task].published_sizes[own]
-        assert share * 0.8 < max(ranks) < share * 1.2
+        fraction = len(ranks) / TASKS[task].published_sizes[own]
+        assert fraction * 0.8 < max(ranks) < fraction * 1.2
 
 
-def test_smallnorb_names_what_is_missing(tmp_path: Path) -> None:
+def test_read_source_of_missing_smallnorb_files_names_them(tmp_path: Path) -> None:
     smallnorb(tmp_path)
     with pytest.raises(DataError, match=r"training-dat\.mat\n.*training-info\.mat\n.*testing-dat\.mat\n.*testing-info"):
         TASKS["snorb_azi"].read_source(DownloadDir(tmp_path))
@@ -302,7 +304,7 @@ TORCHVISION = {
 
 
 @pytest.mark.parametrize(("name", "folder"), TORCHVISION.items())
-def test_the_places_where_torchvision_unpacks(name: str, folder: str, tmp_path: Path) -> None:
+def test_read_source_of_torchvision_folders_finds_them(name: str, folder: str, tmp_path: Path) -> None:
     """All of them below one root, beside other data."""
     for other in ("cifar100", "cub"):
         BUILD[other](tmp_path)

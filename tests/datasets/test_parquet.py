@@ -41,7 +41,7 @@ def write(path, rows, features=None, groups=2):
     parquet.write_table(table, path, row_group_size=groups)
 
 
-def stop(what, done, total):
+def interrupt_at_fifth_image(what, done, total):
     """Ctrl-C while the fifth image is written."""
     if what.startswith("writing") and done == 5:
         raise KeyboardInterrupt
@@ -57,7 +57,7 @@ def hub(tmp_path):
     return root
 
 
-def test_bytes_labels_and_names_survive(hub, tmp_path):
+def test_import_parquet_of_a_hub_folder_keeps_bytes_and_labels(hub, tmp_path):
     made = import_parquet(hub, tmp_path / "out")
     data = load_dataset(tmp_path / "out", val_fraction=0)
     assert made["images"] == {"train": 12, "test": 2} and made["classes"] == CLASSES
@@ -70,11 +70,11 @@ def test_bytes_labels_and_names_survive(hub, tmp_path):
     assert any("1 image of test have no label" in note for note in data.notes)
 
 
-def test_what_is_there_is_left_alone_and_a_part_goes_on(hub, tmp_path, monkeypatch):
+def test_import_parquet_after_an_interrupt_resumes(hub, tmp_path, monkeypatch):
     seen = []
 
     with pytest.raises(KeyboardInterrupt):
-        import_parquet(hub, tmp_path / "out", progress=stop)
+        import_parquet(hub, tmp_path / "out", progress=interrupt_at_fifth_image)
     with pytest.raises(DataError, match="is not complete"):
         load_dataset(tmp_path / "out")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/images").rglob("*.jpg")}
@@ -86,13 +86,13 @@ def test_what_is_there_is_left_alone_and_a_part_goes_on(hub, tmp_path, monkeypat
     assert not seen
 
 
-def test_two_sources_are_never_mixed(hub, tmp_path):
+def test_import_parquet_of_another_source_into_the_same_folder_is_refused(hub, tmp_path):
     """Names are row numbers, so only the source tells them apart."""
     other = tmp_path / "other"
     write(other / "train.parquet", [(image(50 + i), i % 3) for i in range(12)])
 
     with pytest.raises(KeyboardInterrupt):
-        import_parquet(hub, tmp_path / "out", progress=stop)
+        import_parquet(hub, tmp_path / "out", progress=interrupt_at_fifth_image)
     with pytest.raises(DataError, match="from another source"):
         import_parquet(other, tmp_path / "out")
     import_parquet(hub, tmp_path / "out")
@@ -100,7 +100,7 @@ def test_two_sources_are_never_mixed(hub, tmp_path):
         import_parquet(other, tmp_path / "out")
 
 
-def test_numbers_with_gaps_and_names_without_images(tmp_path):
+def test_import_parquet_with_label_gaps_renumbers_classes(tmp_path):
     write(tmp_path / "gaps.parquet", [(image(i), (3, 7, 900_000_000)[i % 3]) for i in range(6)])
     assert import_parquet(tmp_path / "gaps.parquet", tmp_path / "gaps")["classes"] == ["3", "7", "900000000"]
     assert load_dataset(tmp_path / "gaps", val_fraction=0, test_fraction=0).train.labels.tolist() == [0, 1, 2, 0, 1, 2]
@@ -114,21 +114,21 @@ def test_numbers_with_gaps_and_names_without_images(tmp_path):
     assert load_dataset(tmp_path / "some", val_fraction=0, test_fraction=0).train.labels.tolist() == [0, 1] * 3
 
 
-def test_texts_are_classes_too_and_one_file_is_train(tmp_path):
+def test_import_parquet_with_text_labels_uses_them_as_classes(tmp_path):
     write(tmp_path / "pictures.parquet", [(image(i), "ba"[i % 2]) for i in range(6)])
     made = import_parquet(tmp_path / "pictures.parquet", tmp_path / "out")
     assert made["classes"] == ["a", "b"] and made["images"] == {"train": 6}
     assert load_dataset(tmp_path / "out", val_fraction=0, test_fraction=0).train.labels.tolist() == [1, 0] * 3
 
 
-def test_the_folder_tells_the_part(tmp_path):
+def test_import_parquet_of_split_folders_names_splits_by_folder(tmp_path):
     """As the hub's own conversion lays them."""
     for split_name in ("train", "validation"):
         write(tmp_path / "in/default" / split_name / "0000.parquet", [(image(i), i % 2) for i in range(4)])
     assert import_parquet(tmp_path / "in", tmp_path / "out")["images"] == {"train": 4, "val": 4}
 
 
-def test_two_labels_must_be_chosen_between(tmp_path):
+def test_import_parquet_with_two_label_columns_requires_a_choice(tmp_path):
     columns = {"image": [image(0), image(1)], "fine": [0, 1], "coarse": [1, 0]}
     parquet.write_table(arrow.table(columns), tmp_path / "train.parquet")
     with pytest.raises(DataError, match=r"2 columns could be the label; name it with --label: .*fine \(int64\)"):
@@ -138,7 +138,7 @@ def test_two_labels_must_be_chosen_between(tmp_path):
     assert import_parquet(tmp_path / "train.parquet", tmp_path / "out", label="coarse")["label"] == "column coarse"
 
 
-def test_faults(tmp_path, hub):
+def test_import_parquet_of_faulty_files_is_refused(tmp_path, hub):
     with pytest.raises(DataError, match="is not a Parquet file or a folder of them"):
         import_parquet(tmp_path / "nowhere", tmp_path / "out")
     write(tmp_path / "bad/train.parquet", [(b"no image", 0), (image(1), 1), (None, 0)])
@@ -156,10 +156,10 @@ def test_faults(tmp_path, hub):
         import_parquet(tmp_path / "past.parquet", tmp_path / "out")
 
 
-def test_a_hub_gives_its_own_conversion_where_it_has_no_other(hub, tmp_path, monkeypatch):
+def test_import_parquet_from_hub_without_parquet_uses_its_conversion(hub, tmp_path, monkeypatch):
     import huggingface_hub
 
-    asked = []
+    requests = []
 
     def info(repo, revision):
         files = ["data/train.parquet"] if revision else ["README.md", "train.zip"]
@@ -167,23 +167,23 @@ def test_a_hub_gives_its_own_conversion_where_it_has_no_other(hub, tmp_path, mon
         return SimpleNamespace(siblings=siblings, sha="abc", card_data={"license": "cc0-1.0"})
 
     def download(repo, **options):
-        asked.append((repo, options["revision"], options["repo_type"], options["allow_patterns"]))
+        requests.append((repo, options["revision"], options["repo_type"], options["allow_patterns"]))
         return str(hub)
 
     monkeypatch.setattr(huggingface_hub, "dataset_info", info)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     made = import_parquet("hub:owner/flowers", tmp_path / "out")
-    assert asked == [("owner/flowers", "abc", "dataset", ["*.parquet"])]
+    assert requests == [("owner/flowers", "abc", "dataset", ["*.parquet"])]
     import_parquet("hub:owner/flowers@main", tmp_path / "main")
     import_parquet("hub:owner/flowers@main", tmp_path / "main")
-    assert len(asked) == 2
+    assert len(requests) == 2
     assert made["source"] == "hub:owner/flowers@abc" and made["terms"] == "as its page states: cc0-1.0"
     with pytest.raises(DataError, match=r"cannot be downloaded: .*check the name"):
         monkeypatch.undo()
         import_parquet("hub:not/a/name", tmp_path / "other")
 
 
-def test_command(hub, tmp_path):
+def test_data_import_command_writes_the_data_folder(hub, tmp_path):
     from click.testing import CliRunner
 
     from vpt.cli.data import command

@@ -34,7 +34,7 @@ def refusal(task: BenchmarkTask, root: Path, **options: Path) -> str:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_prepared_tasks_are_read_like_any_lists(name: str, tmp_path: Path) -> None:
+def test_prepare_task_of_each_task_is_read_as_list_files(name: str, tmp_path: Path) -> None:
     task = miniature(name, tmp_path / "source")
     done = prepare_task(task, tmp_path / "out", tmp_path / "source")
     folder = tmp_path / "out" / name
@@ -53,7 +53,7 @@ def test_prepared_tasks_are_read_like_any_lists(name: str, tmp_path: Path) -> No
             assert image.suffix == ".png" or any(image.read_bytes() in content for content in source)
 
 
-def test_eight_hundred_and_two_hundred(tmp_path: Path) -> None:
+def test_prepare_task_with_limits_selects_the_published_order(tmp_path: Path) -> None:
     task = miniature("cifar100", tmp_path / "source", limits=(8, 2))
     done = prepare_task(task, tmp_path / "out", tmp_path / "source")
     folder = tmp_path / "out" / "cifar100"
@@ -87,7 +87,7 @@ prepare_task(task, Path(place) / "out", Path(source), progress=progress)
 """
 
 
-def test_killed_and_resumed_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_prepare_task_resumed_after_kill_is_byte_identical(tmp_path: Path) -> None:
     source, place = tmp_path / "source", tmp_path / "killed"
     task = miniature("eurosat", source)
     place.mkdir()
@@ -106,13 +106,13 @@ def test_killed_and_resumed_gives_the_same_bytes(tmp_path: Path) -> None:
     assert len(list(half.rglob("*.jpg"))) == 20
 
 
-def test_a_second_time_nothing_is_done(tmp_path: Path) -> None:
+def test_prepare_task_of_finished_task_does_nothing(tmp_path: Path) -> None:
     task = miniature("pets", tmp_path / "source")
     first = prepare_task(task, tmp_path / "out", tmp_path / "source")
     assert prepare_task(task, tmp_path / "out", tmp_path / "nowhere") == first
 
 
-def test_archives_are_unpacked_once_for_all_tasks(tmp_path: Path) -> None:
+def test_prepare_task_of_shared_archive_extracts_it_once(tmp_path: Path) -> None:
     source = tmp_path / "source"
     task = miniature("clevr_count", source)
     pack(source, task.source.files[0], "CLEVR_v1.0")
@@ -128,7 +128,7 @@ def test_archives_are_unpacked_once_for_all_tasks(tmp_path: Path) -> None:
     assert not list((tmp_path / "out" / ".unpacked" / "clevr").glob(".tmp-*"))
 
 
-def test_two_archives_of_pets(tmp_path: Path) -> None:
+def test_prepare_task_of_two_archives_extracts_both(tmp_path: Path) -> None:
     source = tmp_path / "source"
     task = miniature("pets", source)
     pack(source, task.source.files[0], "images")
@@ -138,7 +138,7 @@ def test_two_archives_of_pets(tmp_path: Path) -> None:
     assert prepare_task(task, tmp_path / "out", source)["images"] == {"train": 16, "val": 4, "test": 6}
 
 
-def test_checksums_and_sizes(tmp_path: Path) -> None:
+def test_prepare_task_with_wrong_checksum_or_size_is_refused(tmp_path: Path) -> None:
     source = tmp_path / "source"
     task = miniature("clevr_count", source)
     pack(source, task.source.files[0], "CLEVR_v1.0")
@@ -158,7 +158,7 @@ def test_checksums_and_sizes(tmp_path: Path) -> None:
     assert not list((tmp_path / "out" / ".unpacked" / "clevr").iterdir())
 
 
-def test_missing_sources_say_what_to_download(tmp_path: Path) -> None:
+def test_prepare_task_without_source_names_the_downloads(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     text = refusal(TASKS["kitti"], tmp_path)
     for part in (
@@ -176,7 +176,7 @@ def test_missing_sources_say_what_to_download(tmp_path: Path) -> None:
         prepare_task(TASKS["kitti"], tmp_path, tmp_path / "nowhere")
 
 
-def test_wrong_counts_are_named_all_at_once(tmp_path: Path) -> None:
+def test_prepare_task_with_wrong_counts_names_all(tmp_path: Path) -> None:
     task = miniature("dtd", tmp_path / "source")
     text = refusal(replace(task, classes=1, published_sizes={"train": 9, "validation": 4, "test": 7}), tmp_path)
     for fault in ("2 classes, published are 1", "train: 8 images, published are 9", "test: 6 images, published are 7",
@@ -186,14 +186,14 @@ def test_wrong_counts_are_named_all_at_once(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "dtd").exists()
 
 
-def test_other_folders_are_left_alone(tmp_path: Path) -> None:
+def test_prepare_task_onto_a_foreign_folder_is_refused(tmp_path: Path) -> None:
     task = miniature("dtd", tmp_path / "source")
     (tmp_path / "out" / "dtd").mkdir(parents=True)
     (tmp_path / "out" / "dtd" / "mine.txt").write_text("mine")
     assert "was not made by" in refusal(task, tmp_path)
 
 
-def test_the_published_name_file(tmp_path: Path) -> None:
+def test_prepare_task_with_published_names_selects_them(tmp_path: Path) -> None:
     task = miniature("resisc45", tmp_path / "source", limits=(3, 2))
     names = {"train": ["airplane_002.jpg", "tennis_court_001.jpg", "airplane_010.jpg"],
              "val": ["airplane_001.jpg", "tennis_court_009.jpg"]}  # fmt: skip
@@ -211,7 +211,7 @@ def test_the_published_name_file(tmp_path: Path) -> None:
     assert "has no entry for svhn" in refusal(other, tmp_path / "svhn", split_files=file)
 
 
-def lists_of_birds(folder: Path) -> None:
+def write_bird_lists(folder: Path) -> None:
     """Lists as the paper's authors publish them, with class names in place of numbers."""
 
     def rows(numbers: range) -> dict[str, str]:
@@ -223,10 +223,10 @@ def lists_of_birds(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("beside", [True, False])
-def test_the_published_lists_of_fgvc(beside: bool, tmp_path: Path) -> None:
+def test_prepare_task_with_published_fgvc_lists_uses_them(beside: bool, tmp_path: Path) -> None:
     task = replace(miniature("cub", tmp_path / "source"), split_spec=TASKS["cub"].split_spec)
     task = replace(task, split_spec=replace(task.split_spec, train="train[4:]", val="train[:4]"))
-    lists_of_birds(tmp_path / "source" / "CUB_200_2011" if beside else tmp_path / "lists")
+    write_bird_lists(tmp_path / "source" / "CUB_200_2011" if beside else tmp_path / "lists")
     done = prepare_task(task, tmp_path / "out", tmp_path / "source", None if beside else tmp_path / "lists")
     found = load_dataset(tmp_path / "out" / "cub")
     assert done["split"] == "lists train.json, val.json, test.json"
@@ -234,22 +234,22 @@ def test_the_published_lists_of_fgvc(beside: bool, tmp_path: Path) -> None:
     assert {part: len(split) for part, split in found.splits.items()} == {"train": 8, "val": 4, "test": 8}
 
 
-def test_lists_of_other_data_are_refused(tmp_path: Path) -> None:
+def test_prepare_task_with_lists_of_other_data_is_refused(tmp_path: Path) -> None:
     task = miniature("cub", tmp_path / "source")
-    lists_of_birds(tmp_path / "lists")
+    write_bird_lists(tmp_path / "lists")
     rows = json.loads((tmp_path / "lists" / "val.json").read_text())
     (tmp_path / "lists" / "val.json").write_text(json.dumps(dict.fromkeys(rows, "001.Bird")))
     assert "covers two classes of the source" in refusal(task, tmp_path, split_files=tmp_path / "lists")
     assert "does not contain train.json" in refusal(task, tmp_path, split_files=tmp_path)
 
 
-def test_own_draws_are_confessed(tmp_path: Path) -> None:
+def test_prepare_task_without_published_val_states_its_own_split(tmp_path: Path) -> None:
     done = prepare_task(miniature("dogs", tmp_path / "source"), tmp_path / "out", tmp_path / "source")
     assert "val is drawn by vpt, train[:3]" in done["split"]
     assert done["images"] == {"train": 17, "val": 3, "test": 6}
 
 
-def test_check_names_all_faults(tmp_path: Path) -> None:
+def test_check_folder_of_faulty_data_names_all_faults(tmp_path: Path) -> None:
     task = miniature("eurosat", tmp_path / "source")
     prepare_task(task, tmp_path / "out", tmp_path / "source")
     folder = tmp_path / "out" / "eurosat"
@@ -273,7 +273,7 @@ def test_check_names_all_faults(tmp_path: Path) -> None:
         check_folder(tmp_path / "out" / "dtd", TASKS["dtd"])
 
 
-def test_copies_of_the_community(tmp_path: Path) -> None:
+def test_task_folder_under_community_name_is_found(tmp_path: Path) -> None:
     """Their folders have other names, and no prepared.json."""
     task = miniature("snorb_azi", tmp_path / "source")
     prepare_task(task, tmp_path / "out", tmp_path / "source")
@@ -285,7 +285,7 @@ def test_copies_of_the_community(tmp_path: Path) -> None:
     check_folder(folder, task)
 
 
-def test_names_of_tasks() -> None:
+def test_resolve_tasks_of_group_names_expands_them() -> None:
     assert len(resolve_tasks(["vtab", "fgvc", "cub"])) == 24
     with pytest.raises(SpecError, match="did you mean 'cifar100'"):
         resolve_tasks(["cifar10"])
@@ -295,7 +295,7 @@ def vpt(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "vpt", "data", *args], capture_output=True, text=True)
 
 
-def test_on_the_command_line(tmp_path: Path) -> None:
+def test_data_commands_without_downloads_print_instructions(tmp_path: Path) -> None:
     (tmp_path / "downloads").mkdir()
     shown = vpt("prepare", "flowers", "cub")
     assert (shown.returncode, shown.stdout.count("then: vpt data prepare")) == (0, 2)

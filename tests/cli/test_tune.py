@@ -16,14 +16,14 @@ from helpers.command_line import SMALL, code, started, vpt
 from vpt.errors import ExitCode
 
 
-def test_the_same_command_again_only_reads(photos: Path, tuned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tune_of_finished_run_reads_its_result(photos: Path, tuned: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = tuned.stat().st_mtime_ns
     vpt("tune", photos, "--out", tuned, *SMALL)
     assert "--overwrite does it again" in capsys.readouterr().err
     assert tuned.stat().st_mtime_ns == before
 
 
-def test_what_a_killed_job_left_of_its_images_is_no_hindrance(photos: Path, tmp_path: Path) -> None:
+def test_tune_after_a_killed_run_removes_its_leftovers(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "a.run" / "pixels-0").mkdir(parents=True)
     for name in (".job.json.x8f2.json", "metrics.jsonl"):
         (tmp_path / "a.run" / name).write_text("")
@@ -31,7 +31,7 @@ def test_what_a_killed_job_left_of_its_images_is_no_hindrance(photos: Path, tmp_
     assert not (tmp_path / "a.run" / "pixels-0").exists()
 
 
-def test_a_diverging_run_stops_with_advice_and_is_recorded(
+def test_tune_that_diverges_exits_with_advice_and_a_record(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "nan.safetensors"
@@ -65,7 +65,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 @pytest.mark.parametrize(("how", "left"), [(signal.SIGKILL, -9), (signal.SIGINT, ExitCode.INTERRUPTED)])
-def test_a_stopped_run_ends_with_the_bits_of_an_unbroken_one(
+def test_tune_resumed_after_a_signal_is_bit_identical(
     how: signal.Signals,
     left: int,
     data: str,
@@ -99,7 +99,7 @@ def test_a_stopped_run_ends_with_the_bits_of_an_unbroken_one(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="file size limits are a Unix matter")
-def test_a_file_that_cannot_be_written_is_said(photos: Path, tmp_path: Path) -> None:
+def test_tune_on_a_full_disk_exits_with_storage_error(photos: Path, tmp_path: Path) -> None:
     import resource
 
     def limit() -> None:

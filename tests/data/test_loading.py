@@ -19,7 +19,7 @@ from vpt.data.preprocessing import Preprocessing
         ("signdigits", 10, 1000, 1062),
     ],
 )
-def test_sizes(shared, name, classes, trainval, test):
+def test_load_dataset_of_shared_data_has_known_sizes(shared, name, classes, trainval, test):
     dataset = load_dataset(shared / "data" / name)
     assert len(dataset.classes) == classes
     assert (len(dataset.trainval()), len(dataset.test)) == (trainval, test)
@@ -33,6 +33,6 @@ def test_sizes(shared, name, classes, trainval, test):
     assert pixels.images.std() > 20
 
 
-def test_class_names_come_from_the_folders(shared):
+def test_load_dataset_of_shared_data_names_classes_by_folder(shared):
     assert "grand_piano" in load_dataset(shared / "data" / "caltech101").classes
     assert load_dataset(shared / "data" / "signdigits").classes == tuple("0123456789")
