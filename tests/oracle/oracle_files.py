@@ -1,0 +1,140 @@
+"""Oracle files: what the authors' own code computes, and the comparison of a method of vpt with it.
+
+scripts/oracles/ writes the files; scripts/oracles/authors.py describes their tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from vpt import TunedModel, attach, load_backbone
+
+FILES = Path(__file__).parent / "files"
+TOLERANCE = 1e-5  # of the largest value of a tensor
+CLASSES = 5
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+Tensors = dict[str, Tensor]
+# The authors' names and shapes -> those of timm and of a tuned model, for weights and for gradients alike.
+Translation = Callable[[Tensors], Tensors]
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """The content of a file: tensors by name, and metadata."""
+
+    tensors: Tensors
+    metadata: Mapping[str, str]
+
+    def group(self, name: str) -> Tensors:
+        """The tensors NAME/..., without the prefix."""
+        return {key.removeprefix(f"{name}/"): x for key, x in self.tensors.items() if key.startswith(f"{name}/")}
+
+
+def read_oracle(name: str) -> Oracle:
+    with safe_open(FILES / f"{name}.safetensors", "pt") as file:
+        return Oracle({key: file.get_tensor(key) for key in file.keys()}, file.metadata())  # noqa: SIM118
+
+
+def assert_close(name: str, actual: Tensor, expected: Tensor) -> None:
+    """Equal within `TOLERANCE` of the largest value, which is not zero."""
+    assert actual.shape == expected.shape, name
+    largest = float(expected.abs().max())
+    assert largest > 0, f"{name} is zero in the oracle, so that anything would be equal to it"
+    error = float((actual - expected).detach().abs().max()) / largest
+    assert error <= TOLERANCE, f"{name} differs by {error:.1e} of its largest value"
+
+
+def attach_with_weights(
+    module: nn.Module, method: str, weights: Tensors, *, imagenet_pixels: bool = False, **options: Any
+) -> TunedModel:
+    """Attach a method to a timm model and load the authors' weights, all of them and into every tensor.
+
+    Args:
+        module: A timm model without classifier.
+        method: Text of the method.
+        weights: Every tensor of the backbone and every learned one, under the names of timm and of the tuned model.
+        imagenet_pixels: Give the backbone ImageNet's mean and standard deviation.
+        **options: Passed to `attach`.
+    """
+    own = module.state_dict()
+    with torch.no_grad():
+        for name, tensor in own.items():
+            assert name in weights, f"the oracle has no {name}"
+            tensor.copy_(weights[name])
+    backbone = load_backbone(module.eval())
+    if imagenet_pixels:
+        preprocessing = replace(backbone.preprocessing, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+        backbone = replace(backbone, preprocessing=preprocessing)
+    model = attach(backbone, method, CLASSES, **options).eval()
+    trainable = model.trainable_state_dict()
+    model.load_trainable_state_dict({name: weights[name.removeprefix("backbone.")] for name in trainable})
+    unused = weights.keys() - {name.removeprefix("backbone.") for name in trainable} - own.keys()
+    assert not unused, f"the authors have tensors that this model lacks: {sorted(unused)}"
+    return model
+
+
+def gradients_of(model: TunedModel, loss: Tensor) -> Tensors:
+    """The gradient of every parameter that trains, under its name in the backbone or in the tuned file."""
+    parameters = {
+        name.removeprefix("backbone."): tensor
+        for name, tensor in model.trainable_state_dict().items()
+        if isinstance(tensor, nn.Parameter)
+    }
+    return dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
+
+
+def assert_equal_to_oracle(model: TunedModel, oracle: Oracle, gradients: Tensors) -> None:
+    """Features, logits and gradients of the model equal the authors', and the same tensors learn.
+
+    Args:
+        model: The model with the authors' weights, in the mode that the authors' was in.
+        oracle: The file.
+        gradients: The authors' gradients under the names of the model.
+    """
+    features = model.features(oracle.tensors["images"])
+    logits = model.readout.resize_logits(model.head(features), oracle.tensors["images"].shape[-2:])
+    assert_close("features", features, oracle.tensors["features"])
+    assert_close("logits", logits, oracle.tensors["logits"])
+    actual = gradients_of(model, (logits * oracle.tensors["direction"]).sum())
+    assert sorted(actual) == sorted(gradients), "other tensors learn than in the authors' code"
+    for name, expected in gradients.items():
+        assert_close(f"the gradient of {name}", actual[name], expected)
+
+
+@contextmanager
+def replayed_dropout(oracle: Oracle, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give dropout the masks of the file, in their order: shapes and probabilities must be the authors'."""
+    masks = [mask for _, mask in sorted(oracle.group("dropout").items(), key=lambda item: int(item[0]))]
+    used: list[Tensor] = []
+
+    def dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+        if not training or p == 0:
+            return x
+        assert len(used) < len(masks), "dropout is called more often than in the authors' code"
+        mask = masks[len(used)]
+        assert x.shape == mask.shape
+        assert float(mask.max()) == pytest.approx(1 / (1 - p)), "the probability is not the authors'"
+        used.append(mask)
+        return x * mask
+
+    with monkeypatch.context() as patch:
+        patch.setattr(nn.functional, "dropout", dropout)
+        yield
+    assert len(used) == len(masks), "dropout is called less often than in the authors' code"
+
+
+def tiny_vit(**options: Any) -> nn.Module:
+    """The timm model of the authors' tiny ViT."""
+    sizes = {"img_size": 8, "patch_size": 4, "embed_dim": 8, "depth": 2, "num_heads": 2, "mlp_ratio": 2}
+    return timm.create_model("vit_base_patch16_224", pretrained=False, num_classes=0, **{**sizes, **options})

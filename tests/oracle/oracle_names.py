@@ -1,0 +1,94 @@
+"""The authors' names and shapes of tensors in those of timm and of tuned models."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from oracle_files import Tensors
+
+_OFFICIAL_VIT = (
+    (r"^enc\.transformer\.", ""),
+    (r"^embeddings\.patch_embeddings\.", "patch_embed.proj."),
+    (r"^embeddings\.position_embeddings", "pos_embed"),
+    (r"^embeddings\.cls_token", "cls_token"),
+    (r"^encoder\.encoder_norm\.", "norm."),
+    (r"^encoder\.layer\.", "blocks."),
+    (r"\.attention_norm\.", ".norm1."),
+    (r"\.ffn_norm\.", ".norm2."),
+    (r"\.attn\.out\.", ".attn.proj."),
+    (r"\.ffn\.", ".mlp."),
+    (r"\.adapter_downsample\.", ".mlp.adapter.down."),
+    (r"\.adapter_upsample\.", ".mlp.adapter.up."),
+    (r"^side_projection\.", "projection."),
+    (r"^side_alpha$", "alpha"),
+    (r"^side\.features\.", "side.0."),
+)
+
+
+def renamed(tensors: Tensors, *rules: tuple[str, str]) -> Tensors:
+    """Apply regular expressions to the names, in order."""
+    result = {}
+    for name, tensor in tensors.items():
+        for pattern, replacement in rules:
+            name = re.sub(pattern, replacement, name)
+        result[name] = tensor
+    return result
+
+
+def fused_qkv(tensors: Tensors, query: str, key: str, value: str) -> Tensors:
+    """Concatenate the layers of queries, keys and values, as timm does."""
+    result = {}
+    for name, tensor in tensors.items():
+        if f".attn.{query}." in name:
+            parts = [tensor, *(tensors[name.replace(f".{query}.", f".{other}.")] for other in (key, value))]
+            result[name.replace(f".{query}.", ".qkv.")] = torch.cat(parts)
+        elif f".attn.{key}." not in name and f".attn.{value}." not in name:
+            result[name] = tensor
+    return result
+
+
+def official_vit(tensors: Tensors) -> Tensors:
+    """KMnP/vpt: a ViT with its head, and prompts (1, p, d) before the first block, (blocks - 1, p, d) before others."""
+    result = fused_qkv(renamed(tensors, *_OFFICIAL_VIT), "query", "key", "value")
+    result = _official_head(result)
+    if "prompt_embeddings" in result:
+        result["prompts.0.tokens"] = result.pop("prompt_embeddings")[0]
+    for index, tokens in enumerate(result.pop("deep_prompt_embeddings", ()), 1):
+        result[f"prompts.{index}.tokens"] = tokens
+    for kind in ("weight", "bias"):
+        if f"prompt_proj.{kind}" in result:
+            result[f"prompts.0.projection.{kind}"] = result.pop(f"prompt_proj.{kind}")
+    return result
+
+
+def _official_head(tensors: Tensors) -> Tensors:
+    """`head.projection` and `head.last_layer`: one layer, or the layers of an MLP in a row."""
+    hidden = [int(name.split(".")[2]) for name in tensors if name.startswith("head.projection.")]
+    last = f"head.{max(hidden) + 2}." if hidden else "head."  # a dropout without weights stands between
+    return renamed(tensors, (r"^head\.projection\.", "head."), (r"^head\.last_layer\.", last))
+
+
+def official_pixel_patches(tensors: Tensors) -> Tensors:
+    """Prompts in pixel space (1, 3, P, p * P), side by side, as p patches."""
+    name = "enc.transformer.prompt_embeddings"
+    result = official_vit({key: tensor for key, tensor in tensors.items() if key != name})
+    result["prompts.0.patches"] = torch.stack(tensors[name][0].split(tensors[name].shape[2], dim=2))
+    return result
+
+
+def official_channels(tensors: Tensors) -> Tensors:
+    """Further channels (1, p, size, size), and a patch projection that reads them too."""
+    result = official_vit(tensors)
+    weight = result["patch_embed.proj.weight"]
+    result["patch_embed.proj.weight"], result["patch_embed.proj.further"] = weight[:, :3], weight[:, 3:]
+    result["patch_embed.proj.channels"] = result.pop("prompts.0.tokens")
+    return result
+
+
+def official_frame(tensors: Tensors) -> Tensors:
+    """A frame: rows above and below side by side, (1, 3, 2 p, size), and columns (1, 3, size - 2 p, 2 p)."""
+    result = official_vit(tensors)
+    for ours, theirs, dim in (("rows", "prompt_embeddings_tb", 1), ("columns", "prompt_embeddings_lr", 2)):
+        result[ours] = torch.stack(result.pop(theirs)[0].chunk(2, dim=dim))
+    return result

@@ -1,0 +1,104 @@
+"""The ViT of the official code, KMnP/vpt: every method and ablation that it has, in features, logits and gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from oracle_files import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    assert_equal_to_oracle,
+    attach_with_weights,
+    read_oracle,
+    replayed_dropout,
+    tiny_vit,
+)
+from oracle_names import official_channels, official_frame, official_pixel_patches, official_vit
+
+METHODS = {
+    "linear": "linear",
+    "mlp": "mlp(layers=3)",
+    "partial": "partial(k=1)",
+    "bias": "bias",
+    "full": "full",
+    "adapter": "adapter(reduction=4)",
+    "class_token": "class_token",
+    "vpt_shallow": "vpt(length=2, depth=shallow)",
+    "vpt_deep": "vpt(length=2)",
+    "vpt_deep_bias": "vpt(length=2) + bias",
+    "vpt_deep_class_token": "vpt(length=2) + class_token",
+    "vpt_deep_frozen": "vpt(length=2, frozen=true)",
+    "vpt_deep_projection": "vpt(length=2, projection=6)",
+    "add": "vpt(location=add, depth=shallow)",
+    "add_deep": "vpt(location=add)",
+    "add_1_deep": "vpt(location=add_1)",
+    "image_mean": "vpt(length=2, output=image_mean)",
+    "prompt_mean": "vpt(length=2, output=prompt_mean)",
+    "global_mean": "vpt(length=2, output=global_mean)",
+}
+TRAIN_MODE = {
+    "adapter": "adapter(reduction=4)",  # their frozen encoder, adapters included, runs without dropout
+    "vpt_deep": "vpt(length=2, dropout=0.1)",
+    "vpt_deep_projection": "vpt(length=2, dropout=0.1, projection=6)",
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_method_equals_official_code(name: str) -> None:
+    oracle = read_oracle(f"official_{name}")
+    model = attach_with_weights(tiny_vit(), METHODS[name], official_vit(oracle.group("weights")))
+    assert_equal_to_oracle(model, oracle, official_vit(oracle.group("gradients")))
+
+
+@pytest.mark.parametrize("name", TRAIN_MODE)
+def test_method_in_train_mode_equals_official_code(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    oracle = read_oracle(f"official_{name}_train")
+    model = attach_with_weights(tiny_vit(), TRAIN_MODE[name], official_vit(oracle.group("weights"))).train()
+    with replayed_dropout(oracle, monkeypatch):
+        assert_equal_to_oracle(model, oracle, official_vit(oracle.group("gradients")))
+
+
+def test_depth_range_equals_official_code() -> None:
+    """Three blocks, of which the first two have prompts of their own; the last prompts travel on."""
+    oracle = read_oracle("official_depth_1_2")
+    weights = official_vit(oracle.group("weights"))
+    model = attach_with_weights(tiny_vit(depth=3), 'vpt(length=2, depth="1-2")', weights)
+    assert_equal_to_oracle(model, oracle, official_vit(oracle.group("gradients")))
+
+
+def test_shared_prompts_equal_official_code() -> None:
+    """Their model has further prompts here, trained parameters that nothing reads."""
+    oracle = read_oracle("official_shared_blocks")
+    weights = oracle.group("weights")
+    del weights["enc.transformer.deep_prompt_embeddings"]
+    model = attach_with_weights(tiny_vit(), "vpt(length=2, shared=blocks)", official_vit(weights))
+    assert_equal_to_oracle(model, oracle, official_vit(oracle.group("gradients")))
+
+
+def test_pixel_patches_equal_official_code() -> None:
+    oracle = read_oracle("official_prepend_pixel")
+    weights = official_pixel_patches(oracle.group("weights"))
+    model = attach_with_weights(tiny_vit(), "vpt(length=2, depth=shallow, location=prepend_pixel)", weights)
+    assert_equal_to_oracle(model, oracle, official_pixel_patches(oracle.group("gradients")))
+
+
+def test_further_channels_equal_official_code() -> None:
+    oracle = read_oracle("official_concat_channel")
+    weights = official_channels(oracle.group("weights"))
+    model = attach_with_weights(tiny_vit(), "vpt(length=2, depth=shallow, location=concat_channel)", weights)
+    assert_equal_to_oracle(model, oracle, official_channels(oracle.group("gradients")))
+
+
+def test_frame_equals_official_code() -> None:
+    """Images of 8 px in a frame of 2 px: a ViT of 12 px reads both.
+
+    Their prompts are pixels of 0 to 1 that every pass normalizes; ours are kept normalized.
+    """
+    oracle = read_oracle("official_pad")
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    weights, gradients = (official_frame(oracle.group(group)) for group in ("weights", "gradients"))
+    for name in ("rows", "columns"):
+        weights[name] = (weights[name] - mean) / std
+        gradients[name] = gradients[name] * std
+    model = attach_with_weights(tiny_vit(img_size=12), "vpt(length=2, depth=shallow, location=pad)", weights)
+    assert_equal_to_oracle(model, oracle, gradients)
