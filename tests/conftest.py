@@ -49,7 +49,7 @@ SLOW = (
     "helpers",
     "methods/test_contract",
     "methods/test_extension_points",
-    "model/test_large",
+    "model/test_tuned_model",
     "serving/test_server",
     "serving/test_multi_task",
     "tasks/test_segmentation",

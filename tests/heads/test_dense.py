@@ -53,14 +53,16 @@ def step(model: TunedModel) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize(("family", "method", "head"), CASES)
-def test_every_family(family, method, head, tmp_path):
+def test_dense_head_on_each_family_trains_and_survives_save_and_load(family, method, head, tmp_path):
     model = dense(family, method, head)
     assert step(model) and all(torch.isfinite(g).all() for g in step(model))
     if method != "full":  # all that trains takes part (full also owns the frozen classifier's norm)
         trainable = model.trainable_parameters()
-        silent = [n for n, p in model.trainable_state_dict().items() if isinstance(p, nn.Parameter) and p.grad is None]
-        assert not [n for n in silent if "head.norm" not in n and "fc_norm" not in n], silent
-        assert len(trainable) > len(silent)
+        without_gradient = [
+            n for n, p in model.trainable_state_dict().items() if isinstance(p, nn.Parameter) and p.grad is None
+        ]
+        assert not [n for n in without_gradient if "head.norm" not in n and "fc_norm" not in n], without_gradient
+        assert len(trainable) > len(without_gradient)
     torch.optim.SGD(model.trainable_parameters(), lr=0.01).step()
     model.eval()
     with torch.no_grad():
@@ -73,19 +75,19 @@ def test_every_family(family, method, head, tmp_path):
     assert inspect(tmp_path / "x.safetensors").parameter_counts == model.counts_by_component()
 
 
-def test_a_file_keeps_no_auxiliary_heads(tmp_path):
+def test_save_of_auxiliary_heads_omits_them(tmp_path):
     """Only training reads them."""
     model = dense("vit", "vpt(length=2)", "setr_pup(channels=8, auxiliary=1)")
-    lean = dense("vit", "vpt(length=2)", "setr_pup(channels=8)")
+    without_auxiliary = dense("vit", "vpt(length=2)", "setr_pup(channels=8)")
     kept = load_file(save(model, tmp_path / "x.safetensors"))
-    assert kept.keys() == lean.trainable_state_dict().keys() < model.trainable_state_dict().keys()
+    assert kept.keys() == without_auxiliary.trainable_state_dict().keys() < model.trainable_state_dict().keys()
     header = inspect(tmp_path / "x.safetensors")
     assert "auxiliary=0" in (header.head or "")
-    assert header.parameter_counts["head"] == sum(weight.numel() for weight in lean.head.parameters())
+    assert header.parameter_counts["head"] == sum(weight.numel() for weight in without_auxiliary.head.parameters())
     assert header.parameter_counts["auxiliary"] == sum(weight.numel() for weight in model.head.auxiliary.parameters())
 
 
-def test_deep_prompts_equal_the_textbook():
+def test_dense_features_with_deep_prompts_equal_reference():
     """Concatenate, run the block, cut the prompts off: written here with timm's own blocks."""
     model = dense("vit", "vpt(length=3)", "linear")
     plain = structural_copy(model_of("vit"))
@@ -101,7 +103,7 @@ def test_deep_prompts_equal_the_textbook():
     assert (actual - expected).norm() / expected.norm() < 1e-5
 
 
-def test_shallow_prompts_and_taps_read_patches_only():
+def test_dense_features_with_shallow_prompts_contain_patches_only():
     model = dense("vit", "vpt(length=3, depth=shallow)", "setr_pup(channels=8, auxiliary=1)")
     plain = structural_copy(model_of("vit"))
     prompts = model.trainable_state_dict()["prompts.0.tokens"]
@@ -112,23 +114,23 @@ def test_shallow_prompts_and_taps_read_patches_only():
         for block in plain.blocks:
             x = block(x)
             states.append(x)
-        tapped, final = model.features(images())
+        intermediate, final = model.features(images())
     assert torch.allclose(final.flatten(2).transpose(1, 2), plain.norm(x)[:, 4:], atol=1e-5)
     which = round(20 / 24 * 3) - 1
-    assert torch.allclose(tapped.flatten(2).transpose(1, 2), states[which][:, 4:], atol=1e-5)
+    assert torch.allclose(intermediate.flatten(2).transpose(1, 2), states[which][:, 4:], atol=1e-5)
 
 
-def test_a_copy_reads_its_own_taps():
+def test_dense_model_after_deepcopy_reads_its_own_features():
     model = dense("vit", "vpt(length=2)", "setr_pup(channels=8, auxiliary=1)")
-    twin = copy.deepcopy(model)
+    copied = copy.deepcopy(model)
     with torch.no_grad():
         for weight in model.trainable_parameters():
             weight.add_(1.0)
-        assert not torch.equal(model.features(images())[0], twin.features(images())[0])
-        assert torch.equal(twin.features(images())[0], copy.deepcopy(twin).features(images())[0])
+        assert not torch.equal(model.features(images())[0], copied.features(images())[0])
+        assert torch.equal(copied.features(images())[0], copy.deepcopy(copied).features(images())[0])
 
 
-def test_frozen_stays_frozen():
+def test_dense_head_on_resnet_keeps_batch_norm_frozen():
     module = model_of("resnet")
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     model = attach(module, "linear", 5, head="fpn(channels=8)").train()
@@ -139,14 +141,14 @@ def test_frozen_stays_frozen():
 @pytest.mark.parametrize(
     ("family", "head"), [("vit", SMALL), ("swin", "fpn(channels=8)"), ("resnet", "fpn(channels=8)")]
 )
-def test_recomputed_blocks_change_nothing(family, head):
+def test_dense_head_with_activation_checkpointing_gives_equal_gradients(family, head):
     method = "bias" if family == "resnet" else "vpt(length=3)"
     kept, recomputed = (step(dense(family, method, head, activation_checkpointing=flag)) for flag in (False, True))
     assert len(kept) == len(recomputed) and all(map(torch.equal, kept, recomputed))
 
 
 @pytest.mark.parametrize("head", ["setr_pup(channels=8)", "setr_pup(channels=8, auxiliary=1)"])
-def test_scores_before_the_last_enlargement_equal_scores_after(head):
+def test_setr_pup_scores_before_upsampling_equal_scores_after(head):
     """The head classifies at half its resolution: enlarging and a linear layer per pixel commute."""
     model = dense("vit", "linear", head)
     main = model.head.main
@@ -172,18 +174,18 @@ def test_scores_before_the_last_enlargement_equal_scores_after(head):
         ("swin", "vpt(length=2, pool_prompts=true)", "fpn(channels=8)", "maps of"),
     ],
 )
-def test_what_does_not_fit_says_so(family, method, head, reason):
+def test_dense_head_on_unsupported_backbone_or_method_is_refused(family, method, head, reason):
     with pytest.raises(UnsupportedError, match=reason):
         dense(family, method, head)
 
 
-def test_what_is_for_classifiers_says_so(tmp_path):
+def test_predict_of_dense_model_is_refused(tmp_path):
     with pytest.raises(UnsupportedError, match="segments them"):
         predict(dense("vit", "linear", "linear"), [tmp_path / "any.jpg"])
 
 
 @pytest.mark.parametrize("head", ["setr_pup(auxiliary=4)", "setr_pup(channels=0)", "fpn(dropout=1.0)", "setr"])
-def test_wrong_heads(head):
+def test_dense_head_with_invalid_options_is_refused(head):
     with pytest.raises(SpecError):
         dense("vit", "linear", head)
 
@@ -198,14 +200,14 @@ def test_wrong_heads(head):
         ("full", 318.31e6),
     ],
 )
-def test_the_papers_counts(method, paper):
+def test_counts_of_setr_pup_on_vit_l_equal_the_paper(method, paper):
     """ViT-L/16, ADE20K's 150 classes, SETR-PUP with its three auxiliary heads, 512 px (paper, segmentation table)."""
     large = load_backbone("vit_large_patch16_224", image_size=512, device="meta")
     counts = attach(large, method, 150, head="setr_pup(auxiliary=3)").counts()
     assert abs(counts.trainable - paper) / paper < 0.02
 
 
-def test_the_head_part_by_part():
+def test_counts_by_component_of_setr_pup_equal_manual_counts():
     large = load_backbone("vit_large_patch16_224", image_size=512, device="meta")
     model = attach(large, "vpt(length=10)", 150, head="setr_pup(auxiliary=3)")
     first, other, scores = 9 * 1024 * 256, 9 * 256 * 256, 256 * 150 + 150

@@ -30,7 +30,7 @@ def statistics(tokens: Tensor, prefix: int) -> list[Tensor]:
 
 @pytest.mark.parametrize("family", ["vit", "vit-avg", "dinov2-reg"])
 @pytest.mark.parametrize("method", ["linear", "vpt(length=3)", "vpt(length=3, depth=shallow)"])
-def test_multi_block_on_tokens_equals_timms_blocks_by_hand(family: str, method: str) -> None:
+def test_multi_block_on_tokens_equals_reference(family: str, method: str) -> None:
     model, plain = tuned(family, method), model_of(family)
     timms: Any = plain
     prefix = timms.num_prefix_tokens
@@ -71,7 +71,7 @@ def test_multi_block_on_stages_equals_the_statistics_of_their_maps(family: str) 
     assert actual.shape == (4, model.width)
 
 
-def test_class_token_of_the_last_block_alone_is_the_backbones_feature() -> None:
+def test_multi_block_of_last_class_token_equals_the_default_feature() -> None:
     """The last block still computes the class token alone."""
     one = tuned("vit", "vpt(length=3)", "multi_block(blocks=last1, features=cls)")
     default = attach(backbone_of("vit"), "vpt(length=3)", 3).eval()
@@ -85,11 +85,11 @@ def test_class_token_of_the_last_block_alone_is_the_backbones_feature() -> None:
     ("text", "indices"),
     [("all", (0, 1, 2, 3)), ("last2", (2, 3)), ("2", (1,)), ("1-2", (0, 1)), ("1+3-4", (0, 2, 3)), ("4+1", (0, 3))],
 )
-def test_blocks_are_selected_by_number(text: str, indices: tuple[int, ...]) -> None:
+def test_select_blocks_of_text_returns_their_indices(text: str, indices: tuple[int, ...]) -> None:
     assert select_blocks(text, 4) == indices
 
 
-def test_a_head_is_read_without_quotes_and_written_with_them() -> None:
+def test_parse_readout_without_quotes_equals_its_spec() -> None:
     head = parse_readout("multi_block(blocks=1+3-4, features=std+cls)")
     assert head == MultiBlock("1+3-4", "cls+std")
     assert parse_readout(head.spec(full=True)) == head
@@ -105,7 +105,7 @@ def test_a_head_is_read_without_quotes_and_written_with_them() -> None:
         ("multi_block(features=cls+cls)", "once"),
     ],
 )
-def test_a_head_that_cannot_be_read_is_refused(head: str, reason: str) -> None:
+def test_parse_readout_of_invalid_head_is_refused(head: str, reason: str) -> None:
     with pytest.raises(SpecError, match=reason):
         parse_readout(head)
 
@@ -120,12 +120,12 @@ def test_a_head_that_cannot_be_read_is_refused(head: str, reason: str) -> None:
         ("swin", "vpt(length=2, pool_prompts=true)", GRID_HEAD, "adds prompts to the last map"),
     ],
 )
-def test_a_head_that_does_not_fit_says_why(family: str, method: str, head: str, reason: str) -> None:
+def test_multi_block_on_unsupported_backbone_is_refused(family: str, method: str, head: str, reason: str) -> None:
     with pytest.raises(UnsupportedError, match=reason):
         tuned(family, method, head)
 
 
-def test_a_tuned_file_keeps_the_head(tmp_path) -> None:
+def test_save_of_multi_block_head_restores_it(tmp_path) -> None:
     model = tuned("vit", "vpt(length=3)")
     path = save(model, tmp_path / "x.safetensors")
     header = inspect(path)
@@ -135,7 +135,7 @@ def test_a_tuned_file_keeps_the_head(tmp_path) -> None:
         assert torch.equal(load(path, backbone_of("vit"))(images()), model(images()))
 
 
-def test_cached_features_of_different_heads_have_different_keys() -> None:
+def test_cache_key_of_each_head_differs() -> None:
     from helpers.two_processes import examples
     from vpt.training.batches import DeviceDataset
 

@@ -89,11 +89,11 @@ COMPILED += [("lora(rank=2) + ssf", "vit"), ("gated(length=3)", "vit"), ("sidetu
 
 @pytest.mark.parametrize(("method", "family"), CASES, ids=lambda value: value)
 @pytest.mark.parametrize("check", [c for c in CHECKS if c is not check_compile], ids=lambda check: check.__name__)
-def test_contract(check: Check, method: str, family: str) -> None:
+def test_method_on_each_family_keeps_the_contract(check: Check, method: str, family: str) -> None:
     check(method, backbone_of(family))
 
 
-def test_contract_covers_every_method() -> None:
+def test_contract_cases_cover_every_method() -> None:
     missing = set(METHODS) - {parse_method(method).name for method, _ in CASES}
     assert not missing, (
         f"no case tests {', '.join(sorted(missing))}: add each to EVERYWHERE (any backbone), BLOCKS (transformers) or "
@@ -103,16 +103,17 @@ def test_contract_covers_every_method() -> None:
 
 @pytest.mark.parametrize(("method", "family", "head"), HEADED, ids=lambda value: value)
 @pytest.mark.parametrize("check", [c for c in CHECKS if c is not check_compile], ids=lambda check: check.__name__)
-def test_contract_with_another_head(check: Check, method: str, family: str, head: str) -> None:
+def test_method_with_another_head_keeps_the_contract(check: Check, method: str, family: str, head: str) -> None:
     check(method, backbone_of(family), head)
 
 
 @pytest.mark.parametrize(("method", "family"), COMPILED, ids=lambda value: value)
-def test_compile(method: str, family: str) -> None:  # takes a second each, so not on every family
+def test_method_when_compiled_keeps_the_contract(method: str, family: str) -> None:
+    """Compiling takes a second each, so not every family is tested."""
     check_compile(method, backbone_of(family))
 
 
-def test_backbone_in_any_state_comes_back_in_it() -> None:
+def test_checks_on_backbone_in_training_mode_restore_it() -> None:
     backbone = backbone_of("resnet")
     backbone.module.train()
     backbone.module.layer2.eval()
@@ -123,13 +124,13 @@ def test_backbone_in_any_state_comes_back_in_it() -> None:
 
 
 class _Mean(Linear):
-    """A method of someone else's: linear under another name."""
+    """An external method: linear under another name."""
 
     name = "mean"
 
 
 class _Leaks(Linear):
-    """A faulty one: it trains the very weights of the shared backbone."""
+    """A faulty method: it trains the weights of the shared backbone."""
 
     name = "leaks"
 
@@ -139,7 +140,7 @@ class _Leaks(Linear):
 
 
 class _Silent(Linear):
-    """A faulty one: it hangs where the model never passes."""
+    """A faulty method: it wraps a module that the model never calls."""
 
     name = "silent"
 
@@ -147,12 +148,12 @@ class _Silent(Linear):
         return Injection(wrappers={"pos_drop.unused": lambda module: module})
 
 
-def test_contract_is_open_to_other_methods(monkeypatch) -> None:
+def test_check_method_of_external_method_passes(monkeypatch) -> None:
     monkeypatch.setitem(METHODS, "mean", _Mean)
     check_method(_Mean(), backbone_of("vit"))
 
 
-def test_contract_finds_faults() -> None:
+def test_checks_of_faulty_method_fail() -> None:
     with pytest.raises(AssertionError, match=r"norm\.weight\.requires_grad is True"):
         check_only_trainable_gets_gradients(_Leaks(), backbone_of("vit"))
     with pytest.raises(AssertionError, match="changed the backbone's weights"):
@@ -160,7 +161,7 @@ def test_contract_finds_faults() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "said"),
+    ("arguments", "error", "message"),
     [
         (("vpt", 0), SpecError, "num_classes is 0"),
         (("vpt", 2.5), SpecError, "num_classes is 2.5"),
@@ -169,20 +170,20 @@ def test_contract_finds_faults() -> None:
         (("vpt", 3, ("a", "b")), SpecError, "2 class names were given for 3 classes"),
     ],
 )
-def test_what_attach_cannot_use_is_said(arguments, error, said) -> None:
+def test_attach_with_invalid_arguments_is_refused(arguments, error, message) -> None:
     method, count, *classes = arguments
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         attach(backbone_of("vit"), method, count, classes=classes[0] if classes else None)
     with pytest.raises(BackboneError, match="the backbone is None"):
         attach(None, "vpt", 3)  # type: ignore[arg-type]
 
 
-def test_as_many_classes_as_numpy_counts() -> None:
+def test_attach_with_numpy_class_count_stores_an_int() -> None:
     count = np.array([0, 2, 1]).max() + 1
     assert type(attach(backbone_of("vit"), "linear", count).num_classes) is int
 
 
-def test_what_is_never_called_is_refused() -> None:
+def test_attach_of_method_that_is_never_called_is_refused() -> None:
     backbone = backbone_of("vit")
     backbone.module.pos_drop.add_module("unused", type(backbone.module.pos_drop)())
     with pytest.raises(
@@ -193,7 +194,7 @@ def test_what_is_never_called_is_refused() -> None:
 
 
 @pytest.mark.parametrize("method", [_Silent(), _Silent() + parse_method(DEEP)], ids=str)
-def test_methods_that_fit_are_those_of_the_backbone_without_the_injection(method: Method) -> None:
+def test_attach_of_unsupported_method_names_the_methods_that_fit(method: Method) -> None:
     backbone = backbone_of("vit")
     backbone.module.pos_drop.add_module("unused", type(backbone.module.pos_drop)())
     with pytest.raises(UnsupportedError, match="never calls") as refused:
@@ -209,14 +210,14 @@ def test_methods_that_fit_are_those_of_the_backbone_without_the_injection(method
     assert {"adapter", "vpt"} <= fit
 
 
-def test_sum_whose_terms_name_a_module_alike_is_refused() -> None:
+def test_sum_of_terms_with_equal_module_names_is_refused() -> None:
     with pytest.raises(SpecError, match=r"more than one term adds a module named 'prompts' \(vpt\(length=3\), gated\)"):
         attach(backbone_of("vit"), "vpt(length=3) + bias + gated", 3)
 
 
 @pytest.mark.parametrize("family", MAPS)
 @pytest.mark.parametrize("method", [DEEP, "gated", "class_token", "lora", "adapter", "vpt(location=add)"])
-def test_what_needs_a_transformer_is_refused_elsewhere(method: str, family: str) -> None:
+def test_transformer_method_on_convolutional_backbone_is_refused(method: str, family: str) -> None:
     with pytest.raises(UnsupportedError, match="methods that fit: linear, mlp, partial, bias, norm, ssf, full"):
         attach(backbone_of(family), method, 3)
 
@@ -238,12 +239,12 @@ def test_what_needs_a_transformer_is_refused_elsewhere(method: str, family: str)
         ("sidetune", "vit", "alexnet cannot read images of 32 px"),
     ],
 )
-def test_what_makes_no_sense_here_is_refused_with_the_reason(method: str, family: str, reason: str) -> None:
+def test_attach_of_unsupported_options_is_refused(method: str, family: str, reason: str) -> None:
     with pytest.raises(VptError, match=reason):
         attach(backbone_of(family), method, 3)
 
 
-def test_merge_gives_a_plain_timm_state_dict() -> None:
+def test_merge_of_lora_and_bias_gives_a_timm_state_dict() -> None:
     backbone = backbone_of("vit")
     model = attach(backbone, "lora(rank=2) + bias", 3).eval()
     with torch.no_grad():
@@ -261,7 +262,7 @@ def test_merge_gives_a_plain_timm_state_dict() -> None:
         attach(backbone, "linear(output=cls_image_mean)", 3).merge()
 
 
-def test_prompts_are_refused_where_blocks_tie_tokens_to_places_in_an_unknown_way() -> None:
+def test_vpt_on_blocks_with_unknown_positions_is_refused() -> None:
 
     model = timm.create_model("eva02_tiny_patch14_224", num_classes=0, use_post_norm=True, **TINY)
     with pytest.raises(UnsupportedError, match="EvaBlockPostNorm ties every token to a place"):
@@ -269,5 +270,5 @@ def test_prompts_are_refused_where_blocks_tie_tokens_to_places_in_an_unknown_way
 
 
 @pytest.mark.parametrize("kind", [Linear, Full])
-def test_methods_are_objects_too(kind: type[Method]) -> None:
+def test_attach_with_method_object_keeps_it(kind: type[Method]) -> None:
     assert attach(backbone_of("vit"), kind(), 3).method == kind()

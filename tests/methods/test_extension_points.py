@@ -144,12 +144,12 @@ CASES = [
 
 @pytest.mark.parametrize(("method", "family"), CASES, ids=lambda value: value)
 @pytest.mark.parametrize("check", [c for c in CHECKS if c is not check_compile], ids=lambda check: check.__name__)
-def test_extension_keeps_the_contract(check: Check, method: str, family: str) -> None:
+def test_extension_on_each_family_keeps_the_contract(check: Check, method: str, family: str) -> None:
     check(method, backbone_of(family))
 
 
 @pytest.mark.parametrize("method", ["gated_keys(gate=0.5)", "of_image"])
-def test_extension_compiles_as_one_graph(method: str) -> None:
+def test_extension_when_compiled_is_one_graph(method: str) -> None:
     check_compile(method, backbone_of("vit"))
 
 
@@ -171,7 +171,7 @@ def test_sum_of_two_methods_with_prompts_in_one_attention_is_refused(method: str
         attach(backbone_of(family), method, 3)
 
 
-def test_block_widths_are_those_of_each_stage() -> None:
+def test_block_widths_of_each_family_equal_its_stage_widths() -> None:
     for family, widths in (("vit", [32, 32, 32]), ("swin", [16, 16, 32, 32])):
         model = attach(backbone_of(family), "linear", 3)
         assert model.layout.block_widths(model_of(family)) == widths
@@ -180,11 +180,11 @@ def test_block_widths_are_those_of_each_stage() -> None:
         layout.block_widths(model_of("resnet"))
 
 
-def test_penalty_is_none_unless_a_method_adds_one() -> None:
+def test_penalty_of_method_without_one_is_none() -> None:
     assert attach(backbone_of("vit"), "vpt", 3).penalty() is None
 
 
-def test_penalty_is_a_scalar_of_the_models_own_weights() -> None:
+def test_penalty_of_prompts_equals_their_squared_norm() -> None:
     model = tuned("vit", "penalized")
     prompts = [weight for name, weight in model.trainable_state_dict().items() if name.startswith("prompts.")]
     expected = sum(float(weight.detach().square().sum()) for weight in prompts)
@@ -192,10 +192,10 @@ def test_penalty_is_a_scalar_of_the_models_own_weights() -> None:
     assert penalty is not None and float(penalty.detach()) == pytest.approx(expected, rel=1e-5)
     (gradient,) = torch.autograd.grad(penalty, prompts[:1])
     assert torch.allclose(gradient, 2 * prompts[0])
-    twin = copy.deepcopy(model)
+    copied = copy.deepcopy(model)
     with torch.no_grad():
         prompts[0].zero_()
-    assert twin.penalty() == penalty.detach() and model.penalty() < penalty.detach()
+    assert copied.penalty() == penalty.detach() and model.penalty() < penalty.detach()
 
 
 def test_initialize_from_tokens_copies_the_tokens_of_each_block() -> None:
@@ -208,7 +208,7 @@ def test_initialize_from_tokens_copies_the_tokens_of_each_block() -> None:
 
 
 @pytest.mark.parametrize(("family", "width"), [("vit", 32), ("dinov2-reg", 32), ("swin", 16), ("convnext", 8)])
-def test_block_inputs_are_tokens_that_enter_the_block(family: str, width: int) -> None:
+def test_collect_block_inputs_of_each_family_returns_tokens_of_the_block(family: str, width: int) -> None:
     """Every sampled token is one of those that timm's own forward pass gives to the block."""
     backbone, data = backbone_of(family), examples()
     model = attach(backbone, "linear", 3)
@@ -263,11 +263,11 @@ def concat_reference(model: TunedModel, timms: Any, gated: bool) -> Tensor:
 
 @pytest.mark.parametrize("family", ["vit", "vit-avg", "dinov2-reg"])
 @pytest.mark.parametrize("method", ["gated_keys(gate=0.7)", "of_image"])
-def test_keys_equal_the_concatenation_in_logits_and_gradients(family: str, method: str) -> None:
+def test_kv_prompts_with_gate_or_image_equal_concatenation(family: str, method: str) -> None:
     """With the class token alone in the last block (vit, dinov2-reg) and with all tokens (vit-avg)."""
     model = tuned(family, method)
-    narrowed = any(isinstance(module, ClassTokenBlock) for module in model.network.modules())
-    assert narrowed == (family != "vit-avg")
+    cls_only = any(isinstance(module, ClassTokenBlock) for module in model.network.modules())
+    assert cls_only == (family != "vit-avg")
     results = []
     for logits in (model(images()), concat_reference(model, model_of(family), method.startswith("gated"))):
         loss = nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2, 1]))
@@ -277,7 +277,7 @@ def test_keys_equal_the_concatenation_in_logits_and_gradients(family: str, metho
         assert float((actual - expected).norm() / expected.norm()) < 1e-4
 
 
-def test_swin_gate_adds_attention_to_prompts_alone() -> None:
+def test_gated_keys_on_swin_equal_reference() -> None:
     """In each window: timm's own attention, plus the gate times a softmax over prompts."""
     model, timms = tuned("swin", "gated_keys(gate=0.7)"), model_of("swin")
     state = model.trainable_state_dict()
@@ -306,7 +306,7 @@ def test_swin_gate_adds_attention_to_prompts_alone() -> None:
         assert torch.allclose(model(images()), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_gate_of_zero_leaves_the_frozen_feature() -> None:
+def test_gated_keys_with_gate_of_zero_equal_the_frozen_feature() -> None:
     for family in ("vit", "swin", "beit"):
         model = attach(backbone_of(family), "gated_keys", 3).eval()
         plain = attach(backbone_of(family), "linear", 3).eval()
@@ -323,7 +323,7 @@ def test_attention_weights_of_gated_keys_sum_to_one_plus_the_gate() -> None:
     assert torch.allclose(weights[..., 17:].sum(-1), torch.full((), gate), atol=1e-5)
 
 
-def test_serving_mixes_gated_keys_with_other_tasks() -> None:
+def test_multi_task_backbone_with_gated_keys_equals_single_models() -> None:
     backbone = backbone_of("vit")
     models = []
     for seed, method in enumerate(["gated_keys(gate=0.5)", "gated_keys(gate=0.5)", "vpt(length=3)", "linear"]):
@@ -341,5 +341,5 @@ def test_serving_mixes_gated_keys_with_other_tasks() -> None:
             assert torch.allclose(answers[i], models[i % 4](batch[i : i + 1])[0], rtol=1e-4, atol=1e-5)
 
 
-def test_serving_runs_prompts_that_depend_on_the_image_alone() -> None:
+def test_task_adapter_of_image_dependent_prompts_is_none() -> None:
     assert TaskAdapter.from_model(attach(backbone_of("vit"), "of_image", 3)) is None

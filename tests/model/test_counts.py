@@ -17,52 +17,52 @@ def prompts(model: TunedModel) -> int:
     return sum(weight.numel() for name, weight in model.trainable_state_dict().items() if name.startswith("prompts."))
 
 
-def test_encoder(vit_b):
+def test_vit_b_without_head_has_the_parameter_count_of_the_paper(vit_b):
     assert sum(weight.numel() for weight in vit_b.module.parameters()) == 85_798_656
 
 
-def test_deep_with_100_prompts(vit_b):
+def test_counts_of_100_deep_prompts_equal_the_paper(vit_b):
     counts = attach(vit_b, "vpt(length=100)", 6).counts()
     assert (counts.total, counts.trainable) == (86_724_870, 926_214)
     assert counts.fraction == pytest.approx(0.01068, abs=1e-5)
 
 
 @pytest.mark.parametrize(("depth", "expected"), [("deep", 460_800), ("shallow", 38_400)])
-def test_50_prompts(vit_b, depth, expected):
+def test_counts_of_50_prompts_equal_the_paper(vit_b, depth, expected):
     model = attach(vit_b, f"vpt(length=50, depth={depth})", 10)
     assert prompts(model) == expected
     assert model.counts().trainable == expected + 10 * 768 + 10
 
 
-def test_form_does_not_change_what_is_trained(vit_b):
+def test_counts_of_kv_and_concat_prompts_are_equal(vit_b):
     exact, textbook = (attach(vit_b, f"vpt(impl={impl})", 6) for impl in ("kv", "concat"))
     assert exact.counts() == textbook.counts()
     assert list(exact.trainable_state_dict()) == list(textbook.trainable_state_dict())
 
 
-def test_linear_and_full(vit_b):
+def test_counts_of_linear_and_full_equal_the_paper(vit_b):
     head = 6 * 768 + 6
     assert attach(vit_b, "linear", 6).counts().trainable == head
     full = attach(vit_b, "full", 6).counts()
     assert full.trainable == full.total == 85_798_656 + head
 
 
-def test_skeleton_holds_no_memory(vit_b):
+def test_load_backbone_on_meta_device_holds_no_memory(vit_b):
     assert all(weight.is_meta for weight in vit_b.module.parameters())
     assert vit_b.preprocessing.size == 224
 
 
 @pytest.mark.parametrize(("k", "expected"), [(1, 7_089_408), (2, 14_177_280), (4, 28_353_024)])
-def test_partial(vit_b, k, expected):
+def test_counts_of_partial_equal_the_paper(vit_b, k, expected):
     assert attach(vit_b, f"partial(k={k})", 10).counts().trainable - (10 * 768 + 10) == expected
 
 
 @pytest.mark.parametrize(("method", "expected"), [("bias", 102_912), ("adapter(reduction=8)", 1_779_840)])
-def test_biases_and_adapters(vit_b, method, expected):
+def test_counts_of_bias_and_adapter_equal_the_paper(vit_b, method, expected):
     assert attach(vit_b, method, 10).counts().trainable - (10 * 768 + 10) == expected
 
 
-def test_swin_b():
+def test_counts_on_swin_b_equal_the_paper():
     swin_b = load_backbone("swin_base_patch4_window7_224", device="meta")
     head = 10 * 1024 + 10
     assert sum(weight.numel() for weight in swin_b.module.parameters()) == 86_743_224
@@ -76,7 +76,7 @@ def test_swin_b():
 
 
 @pytest.mark.parametrize("name", ["convnext_base", "resnet50"])
-def test_pixels_around_the_image(name):
+def test_counts_of_padding_prompts_equal_the_added_pixels(name):
     network = load_backbone(name, device="meta")
     linear = attach(network, "linear", 10).counts().trainable
     counts = [
@@ -105,19 +105,19 @@ SHALLOW = (100, 5, 1, 200, 50, 200, 1, 5, 50, 50, 10, 100, 200, 100, 100, 100, 1
         ("vpt(length={deep})", 1.18),
     ],
 )
-def test_the_papers_column_of_total_parameters_for_24_tasks(vit_b, method, expected):
+def test_counts_of_24_tasks_equal_the_total_parameters_of_the_paper(vit_b, method, expected):
     encoder = 85_798_656
     if method == "full":  # a backbone for each task, and none that is shared
         encoder = 0
     # What a task owns grows by one row of its head with each class, so few models tell it for all 24.
     tasks = list(zip(CLASSES, DEEP, SHALLOW, strict=True))
-    owned: dict[str, int] = {}
+    trainable: dict[str, int] = {}
 
     def trained(text: str, classes: int) -> int:
         key = f"{text} {classes}"
-        if key not in owned:
-            owned[key] = attach(vit_b, text, classes).counts().trainable
-        return owned[key]
+        if key not in trainable:
+            trainable[key] = attach(vit_b, text, classes).counts().trainable
+        return trainable[key]
 
     total = 0
     for classes, deep, shallow in tasks:

@@ -25,7 +25,7 @@ def members(family: str, method: str, count: int = 5) -> list[TunedModel]:
 
 @pytest.mark.parametrize("family", ["vit", "dinov3", "beit", "swin"])
 @pytest.mark.parametrize("method", ["vpt(length=3)", "vpt(length=3, depth=shallow)", "vpt(length=3, shared=all)"])
-def test_one_pass_answers_as_five_models(family: str, method: str) -> None:
+def test_ensemble_of_five_models_equals_their_mean_in_one_pass(family: str, method: str) -> None:
     models = members(family, method)
     passes: list[int] = []
     ensemble = Ensemble(models)
@@ -38,14 +38,14 @@ def test_one_pass_answers_as_five_models(family: str, method: str) -> None:
     assert torch.allclose(together.exp().sum(-1), torch.ones(len(together)), atol=1e-5)
 
 
-def test_members_are_not_changed() -> None:
+def test_ensemble_of_two_models_leaves_them_unchanged() -> None:
     models = members("vit", "vpt(length=3)", 2)
     before = [model(images()) for model in models]
     Ensemble(models)
     assert all(torch.equal(model(images()), answer) for model, answer in zip(models, before, strict=True))
 
 
-def test_what_is_not_alike_is_named() -> None:
+def test_ensemble_of_incompatible_models_is_refused() -> None:
     (one,) = members("vit", "vpt(length=3)", 1)
     with pytest.raises(SpecError, match="make no ensemble"):
         Ensemble([one])

@@ -33,7 +33,7 @@ def tuned(family: str, method: str) -> TunedModel:
         ("swin", "partial(k=1)"),  # in windows prompts are in all blocks
     ],
 )
-def test_logits_and_gradients_are_the_same_with_the_stem_apart(family: str, method: str) -> None:
+def test_split_forward_of_each_method_equals_one_forward_pass(family: str, method: str) -> None:
     model = tuned(family, method).eval()
     split_forward = model.split_forward()
     assert split_forward is not None and model.first_modified_block >= 1
@@ -52,13 +52,13 @@ def test_logits_and_gradients_are_the_same_with_the_stem_apart(family: str, meth
     [("vpt", 0), ("full", 0), ("bias", 0), ("lora", 0), ("vpt(depth=3-3)", 2), ("partial(k=2)", 1), ("class_token", 0),
      ("vpt(depth=3-3) + partial(k=2)", 1), ("vpt(location=pad, depth=shallow)", 0)],
 )  # fmt: skip
-def test_the_first_block_that_changes(method: str, first: int) -> None:
+def test_first_modified_block_of_each_method_is_the_first_it_changes(method: str, first: int) -> None:
     model = tuned("vit", method)
     assert model.first_modified_block == first
     assert (model.split_forward() is None) == (first == 0)
 
 
-class Count(Callback):
+class CountCalls(Callback):
     """How often the first block ran, and what was said."""
 
     def __init__(self, model: TunedModel) -> None:
@@ -72,14 +72,14 @@ class Count(Callback):
         self.notes.append(text)
 
 
-def trained(config: ClassificationConfig) -> tuple[TunedModel, list[EpochMetrics], Count]:
+def trained(config: ClassificationConfig) -> tuple[TunedModel, list[EpochMetrics], CountCalls]:
     model = tuned("vit", "partial(k=1)")
-    count = Count(model)
+    count = CountCalls(model)
     history = train(model, examples(), config, validation=examples(8, seed=1), callback=count)
     return model, [replace(epoch, seconds=0.0) for epoch in history], count
 
 
-def test_training_is_the_same_and_the_stem_runs_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_with_frozen_prefix_runs_it_once_and_equals_full_training(monkeypatch: pytest.MonkeyPatch) -> None:
     config = RECIPE.replace(optimizer="adamw", learning_rate=0.01)
     apart, history, count = trained(config)
     assert count.calls == 3 and not count.notes  # one image to know the size, and each set once
@@ -95,7 +95,7 @@ def test_training_is_the_same_and_the_stem_runs_once(monkeypatch: pytest.MonkeyP
         assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
-def test_with_augmentation_it_goes_without_and_says_so() -> None:
+def test_train_with_augmentation_skips_the_frozen_prefix_cache() -> None:
     _, _, count = trained(RECIPE.replace(augment="flip", learning_rate=0.01))
     assert count.calls > 10
     assert count.notes == ["augment=flip makes every image new, so nothing frozen can be computed in advance"]

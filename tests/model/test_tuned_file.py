@@ -1,4 +1,4 @@
-"""The tuned file: what goes in comes out, and whatever is wrong with one is said."""
+"""Tuned files: saving and loading restore the model, and faulty files are refused."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def rewrite(path: Path, **changes: Any) -> None:
     save_file(load_file(path), path, {"vpt": json.dumps(header)})
 
 
-def test_round_trip(model, path, backbone):
+def test_load_after_save_restores_the_model(model, path, backbone):
     again = load(path, backbone)
     assert again.method == model.method
     assert again.classes == NAMES
@@ -66,7 +66,7 @@ def test_round_trip(model, path, backbone):
         assert torch.equal(again(images()), model(images()))
 
 
-def test_header(path, backbone):
+def test_inspect_of_tuned_file_returns_its_header(path, backbone):
     header = inspect(path)
     assert header.method == VPT(length=3, dropout=0.25).spec(full=True)
     assert header.fingerprint == backbone.fingerprint()
@@ -77,13 +77,13 @@ def test_header(path, backbone):
     assert vpt.Header.from_json(header.to_json(), path) == header
 
 
-def test_the_file_holds_what_is_owned_and_nothing_else(path):
+def test_save_of_a_model_writes_only_trainable_tensors(path):
     tensors = load_file(path)
     assert sorted(tensors) == ["head.bias", "head.weight", *(f"prompts.{i}.tokens" for i in range(3))]
     assert path.stat().st_size < 4 * sum(tensor.numel() for tensor in tensors.values()) + 4000
 
 
-def test_inspect_reads_the_header_alone(path):
+def test_inspect_of_lost_tensors_reads_the_header(path):
     whole = inspect(path)
     content = bytearray(path.read_bytes())
     length = int.from_bytes(content[:8], "little")
@@ -93,13 +93,13 @@ def test_inspect_reads_the_header_alone(path):
     assert "altered" in refusal(path)
 
 
-def test_without_class_names(backbone, tmp_path):
+def test_load_without_class_names_returns_none(backbone, tmp_path):
     path = save(attach(backbone, "linear", 3), tmp_path / "t.safetensors")
     assert inspect(path).classes is None
     assert load(path, backbone).classes is None
 
 
-def test_half_storage(model, tmp_path, backbone):
+def test_save_in_fp16_restores_fp32_tensors(model, tmp_path, backbone):
     path = save(model, tmp_path / "half.safetensors", save_dtype="fp16")
     assert inspect(path).save_dtype == "fp16"
     assert {tensor.dtype for tensor in load_file(path).values()} == {torch.float16}
@@ -111,7 +111,7 @@ def test_half_storage(model, tmp_path, backbone):
         save(model, tmp_path / "t.safetensors", save_dtype="int8")
 
 
-def test_statistics_and_counters_of_batch_norm_are_kept(tmp_path):
+def test_save_of_batch_norm_keeps_its_statistics(tmp_path):
     backbone = backbone_of("resnet")
     model = attach(backbone, "full", 3).train()
     model(images())
@@ -121,7 +121,7 @@ def test_statistics_and_counters_of_batch_norm_are_kept(tmp_path):
         assert torch.equal(again(images()), model(images()))
 
 
-def test_wrapped_models_are_saved(model, path, tmp_path):
+def test_save_of_wrapped_model_writes_the_tuned_model(model, path, tmp_path):
     compiled = torch.compile(model, backend="eager")
     assert load_file(save(compiled, tmp_path / "c.safetensors")).keys() == load_file(path).keys()
     inside = torch.nn.ModuleDict({"model": torch.compile(model, backend="eager"), "metric": torch.nn.Identity()})
@@ -130,50 +130,50 @@ def test_wrapped_models_are_saved(model, path, tmp_path):
         save(torch.nn.Linear(2, 2), tmp_path / "t.safetensors")
 
 
-def test_several_files_share_one_backbone(path, backbone):
+def test_load_of_several_files_shares_one_backbone(path, backbone):
     first, second = load(path, backbone), load(path, backbone)
     (one, *_), (two, *_) = first.trunk.blocks[0].mlp.parameters(), second.trunk.blocks[0].mlp.parameters()
     assert one.data_ptr() == two.data_ptr() == backbone.module.blocks[0].mlp.fc1.weight.data_ptr()
 
 
-@pytest.mark.parametrize("share", [0.0, 0.0001, 0.2, 0.9, 0.999])
-def test_truncated(path, share):
+@pytest.mark.parametrize("fraction", [0.0, 0.0001, 0.2, 0.9, 0.999])
+def test_load_of_truncated_tuned_file_is_refused(path, fraction):
     content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * share)])
+    path.write_bytes(content[: int(len(content) * fraction)])
     assert "damaged" in refusal(path)
 
 
-@pytest.mark.parametrize("place", [-1, -100, -1000])
-def test_one_bit_of_a_tensor(path, place):
+@pytest.mark.parametrize("position", [-1, -100, -1000])
+def test_load_with_a_changed_tensor_bit_is_refused(path, position):
     content = bytearray(path.read_bytes())
-    content[place] ^= 1
+    content[position] ^= 1
     path.write_bytes(content)
     assert "checksum differs" in refusal(path)
 
 
-def test_any_byte_of_the_header(path):
-    """Whatever happens to the header, the answer is an TunedFileError, or the change did not matter."""
+def test_load_with_a_changed_header_byte_is_refused_or_equal(path):
+    """Whatever happens to the header, loading raises a TunedFileError or gives the same tensors."""
     content = path.read_bytes()
-    answer = load(path, backbone_of("vit")).trainable_state_dict()
-    for place in np.random.default_rng(0).integers(0, 2000, 40):
+    expected = load(path, backbone_of("vit")).trainable_state_dict()
+    for position in np.random.default_rng(0).integers(0, 2000, 40):
         damaged = bytearray(content)
-        damaged[place] ^= 0x10
+        damaged[position] ^= 0x10
         path.write_bytes(damaged)
         try:
             actual = load(path, backbone_of("vit")).trainable_state_dict()
         except TunedFileError:
             continue
-        assert all(torch.equal(actual[name], tensor) for name, tensor in answer.items())
+        assert all(torch.equal(actual[name], tensor) for name, tensor in expected.items())
 
 
-def test_swapped_tensors_are_noticed(path):
+def test_load_with_swapped_tensors_is_refused(path):
     tensors = load_file(path)
     tensors["prompts.0.tokens"], tensors["prompts.1.tokens"] = tensors["prompts.1.tokens"], tensors["prompts.0.tokens"]
     save_file(tensors, path, {"vpt": inspect(path).to_json()})
     assert "checksum differs" in refusal(path)
 
 
-def test_another_format_version(path):
+def test_load_of_another_format_version_is_refused(path):
     rewrite(path, format=2, versions={"vpt": "9.1"})
     message = refusal(path)
     assert "format version 2" in message and "reads version 1" in message and "9.1" in message
@@ -189,13 +189,13 @@ def test_another_format_version(path):
         {"versions": None, "format": 7},
     ],
 )
-def test_a_header_that_is_none(path, changes):
+def test_load_with_invalid_header_fields_is_refused(path, changes):
     rewrite(path, **changes)
     refusal(path)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", "3", "{'a': 1}", "[1]"])
-def test_metadata_that_is_no_header(path, text):
+def test_load_with_invalid_metadata_is_refused(path, text):
     save_file(load_file(path), path, {"vpt": text})
     assert "damaged header" in refusal(path)
 
@@ -209,20 +209,20 @@ def test_metadata_that_is_no_header(path, text):
         ({"num_classes": 4, "classes": None}, "do not fit"),
     ],
 )
-def test_a_header_that_lies(path, changes, part):
+def test_load_with_header_that_contradicts_its_tensors_is_refused(path, changes, part):
     rewrite(path, **changes)
     assert part in refusal(path)
 
 
-@pytest.mark.parametrize("place", ["hf-hub:someone/model", "local-dir:/somewhere"])
-def test_a_file_from_a_stranger_names_no_place_to_load_from(path, place):
-    """What timm loads from a place that a file names could be a pickle."""
-    rewrite(path, backbone=place)
+@pytest.mark.parametrize("source", ["hf-hub:someone/model", "local-dir:/somewhere"])
+def test_load_with_foreign_backbone_source_is_refused(path, source):
+    """What timm would load from such a source could be a pickle."""
+    rewrite(path, backbone=source)
     with pytest.raises(TunedFileError, match="not in timm's own list; if you trust that place"):
         load(path)
 
 
-def test_another_backbone(path):
+def test_load_on_another_backbone_is_refused(path):
     other = model_of("vit")
     with torch.no_grad():
         other.blocks[2].mlp.fc2.bias[3] += 1e-3
@@ -230,7 +230,7 @@ def test_another_backbone(path):
     assert "load the same weights" in refusal(path, model_of("vit").half())
 
 
-def test_not_one_of_ours(tmp_path):
+def test_load_of_foreign_file_is_refused(tmp_path):
     foreign = tmp_path / "foreign.safetensors"
     save_file({"weight": torch.zeros(3)}, foreign)
     assert "not one of vpt's" in refusal(foreign)
@@ -241,7 +241,7 @@ def test_not_one_of_ours(tmp_path):
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
-def test_disk_full_leaves_the_old_file(model, path, monkeypatch, code):
+def test_save_on_a_full_disk_keeps_the_old_file(model, path, monkeypatch, code):
     before = path.read_bytes()
 
     def full(descriptor: int) -> None:
@@ -262,28 +262,28 @@ def test_disk_full_leaves_the_old_file(model, path, monkeypatch, code):
     assert path.read_bytes() != before
 
 
-def test_a_place_that_cannot_be_written(model, tmp_path):
+def test_save_below_a_file_is_refused(model, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="could not be written"):
         save(model, tmp_path / "file" / "t.safetensors")
 
 
-def test_folders_are_made(model, tmp_path):
+def test_save_into_absent_folders_creates_them(model, tmp_path):
     assert save(model, tmp_path / "a" / "b" / "t.safetensors").is_file()
 
 
-def test_the_same_model_gives_the_same_file(model, path, tmp_path):
+def test_save_of_the_same_model_is_byte_identical(model, path, tmp_path):
     assert save(model, tmp_path / "again.safetensors", scores=SCORES).read_bytes() == path.read_bytes()
 
 
 @pytest.mark.skipif(not embedded.WEIGHTS.exists(), reason="the embedded backbone's weights are not in the package")
-def test_a_backbone_of_another_size_with_the_same_weights(tmp_path):
+def test_load_on_backbone_of_another_image_size_is_refused(tmp_path):
     path = save(attach(resized("swin", 64), "linear", 2), tmp_path / "large.safetensors")
     with pytest.raises(TunedFileError, match=r"images of 64 px, which this swin does not take .*image_size=64"):
         load(path, resized("swin", 32))
 
 
-def test_the_embedded_backbone_is_found_by_its_name(tmp_path):
+def test_load_without_backbone_finds_the_embedded_one(tmp_path):
     backbone = vpt.load_backbone()
     model = attach(backbone, "vpt(length=2)", 3).eval()
     again = load(save(model, tmp_path / "t.safetensors"))
@@ -292,11 +292,11 @@ def test_the_embedded_backbone_is_found_by_its_name(tmp_path):
         assert torch.equal(again(pixels), model(pixels))
 
 
-def test_scores_are_plain_values(path):
+def test_inspect_of_scores_returns_plain_values(path):
     assert asdict(inspect(path))["scores"] == SCORES
 
 
-def test_weights_are_read_once_at_another_size(tmp_path, monkeypatch):
+def test_load_at_another_size_reads_the_weights_once(tmp_path, monkeypatch):
     """Reading them at the usual size first would double the time that a large backbone takes."""
     path = save(attach(vpt.load_backbone(image_size=60), "linear", 2), tmp_path / "t.safetensors")
     usual, read = load_weights, []

@@ -16,7 +16,7 @@ from vpt.serving.bank import Bank, MaskPrediction
 from vpt.tasks.segmentation.sliding_window import InferenceConfig, predict_classes
 
 
-def test_a_mixed_batch_answers_as_the_files_one_by_one(folder, pictures):
+def test_bank_predict_of_mixed_batch_equals_single_files(folder, pictures):
     bank, backbone = Bank([folder]), load_backbone()
     names = ["animals", "scenes", "plants", "probe", "biased", "deeper", "lora", "ssf", "plants", "animals"]
     answers = bank.predict([bank.make_request(name, pictures[i % 6]) for i, name in enumerate(names)])
@@ -36,13 +36,13 @@ def test_a_mixed_batch_answers_as_the_files_one_by_one(folder, pictures):
         pixels = torch.from_numpy(preprocessing.resize_image(image))[None]
         with torch.no_grad():
             expected = model(preprocessing.normalize(pixels)).softmax(1)[0]
-        assert answer.ranking[0][1] == max(share for _, share in answer.ranking)
+        assert answer.ranking[0][1] == max(probability for _, probability in answer.ranking)
         assert dict(answer.ranking) == {
             c: pytest.approx(float(p), abs=1e-4) for c, p in zip(model.classes, expected, strict=True)
         }
 
 
-def test_the_backbone_is_in_memory_once(folder, pictures):
+def test_bank_with_all_tasks_holds_the_backbone_once(folder, pictures):
     bank = Bank([folder])
     bank.predict([bank.make_request(name, pictures[0]) for name in bank.tasks])
     (backbone,) = bank._backbones.values()
@@ -55,7 +55,7 @@ def test_the_backbone_is_in_memory_once(folder, pictures):
         assert shared > 0.99 * sum(weight.numel() for weight in backbone.module.parameters())
 
 
-def test_what_was_used_least_recently_makes_room_and_comes_back(folder, pictures):
+def test_bank_with_cache_size_evicts_and_reloads_tasks(folder, pictures):
     bank = Bank([folder], cache_size=2)
     first = bank.predict([bank.make_request("animals", pictures[0])])
     for name in bank.tasks:
@@ -65,12 +65,12 @@ def test_what_was_used_least_recently_makes_room_and_comes_back(folder, pictures
     assert bank.predict([bank.make_request("animals", pictures[0])]) == first
 
 
-def test_an_unknown_task_is_named_with_the_nearest(folder, pictures):
+def test_make_request_of_unknown_task_suggests_the_nearest(folder, pictures):
     with pytest.raises(SpecError, match=r"no task 'animal'; did you mean 'animals'"):
         Bank([folder]).make_request("animal", pictures[0])
 
 
-def test_faults_of_files_are_named_all_at_once(folder, tmp_path):
+def test_bank_of_faulty_files_names_all(folder, tmp_path):
     shutil.copy(folder / "animals.safetensors", tmp_path / "animals.safetensors")
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
     (tmp_path / "empty").mkdir()
@@ -82,7 +82,7 @@ def test_faults_of_files_are_named_all_at_once(folder, tmp_path):
         Bank([])
 
 
-def test_files_of_another_backbone_are_named_before_serving(folder, tmp_path):
+def test_bank_of_files_with_another_backbone_is_refused(folder, tmp_path):
     path = tmp_path / "animals.safetensors"
     raw = (folder / "animals.safetensors").read_bytes()
     size = int.from_bytes(raw[:8], "little")
@@ -94,7 +94,7 @@ def test_files_of_another_backbone_are_named_before_serving(folder, tmp_path):
         Bank([path])
 
 
-def test_one_bad_task_spoils_no_other(folder, tmp_path, pictures):
+def test_bank_predict_with_damaged_task_answers_the_others(folder, tmp_path, pictures):
     for name in ("animals", "plants"):
         shutil.copy(folder / f"{name}.safetensors", tmp_path)
     raw = bytearray((tmp_path / "plants.safetensors").read_bytes())
@@ -110,33 +110,33 @@ def test_one_bad_task_spoils_no_other(folder, tmp_path, pictures):
         bank.preload()
 
 
-def test_a_backbone_at_hand(tmp_path, pictures):
+def test_bank_with_given_backbone_uses_it(tmp_path, pictures):
     backbone = load_backbone(model_of("vit"))
     save(attach(backbone, "vpt(length=2)", 2), tmp_path / "one.safetensors")
     bank = Bank([tmp_path], backbone=backbone)
-    heard = []
-    bank.preload(lambda done, total: heard.append((done, total)))
-    assert heard == [(1, 1)] and len(bank.predict([bank.make_request("one", pictures[0])])[0].ranking) == 2
+    progress = []
+    bank.preload(lambda done, total: progress.append((done, total)))
+    assert progress == [(1, 1)] and len(bank.predict([bank.make_request("one", pictures[0])])[0].ranking) == 2
     with pytest.raises(TunedFileError, match="cannot be used"):  # its name is no name of timm's, or its weights differ
         Bank([tmp_path], weights=tmp_path / "none.safetensors")
 
 
-def test_a_capacity_of_nothing_is_refused(folder):
+def test_bank_with_cache_size_of_0_is_refused(folder):
     with pytest.raises(SpecError, match="cache_size is 0"):
         Bank([folder], cache_size=0)
 
 
-def test_a_file_that_was_replaced_meanwhile_is_not_served(folder, tmp_path, pictures):
-    place = tmp_path / "task.safetensors"
-    shutil.copy(folder / "animals.safetensors", place)
-    bank = Bank([place])
-    shutil.copy(folder / "plants.safetensors", place)
+def test_bank_predict_of_replaced_file_is_refused(folder, tmp_path, pictures):
+    path = tmp_path / "task.safetensors"
+    shutil.copy(folder / "animals.safetensors", path)
+    bank = Bank([path])
+    shutil.copy(folder / "plants.safetensors", path)
     with pytest.raises(TunedFileError, match="has changed since its header was read"):
         bank.predict([bank.make_request("task", pictures[0])])
 
 
 @pytest.mark.parametrize("family", ["swin", "convnext"])
-def test_one_backbone_at_two_sizes(family, tmp_path, pictures, monkeypatch):
+def test_bank_with_one_backbone_at_two_sizes_predicts_with_both(family, tmp_path, pictures, monkeypatch):
     """Weights without positions have one fingerprint at every size."""
     monkeypatch.setattr(
         "vpt.serving.bank.backbone_for", lambda path, header, **_: resized(family, header.preprocessing.size)

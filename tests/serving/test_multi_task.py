@@ -39,20 +39,20 @@ def tuned(family: str, specs: tuple[str, ...] = SPECS) -> list[TunedModel]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_each_image_is_answered_by_its_own_task(family: str) -> None:
+def test_multi_task_backbone_with_mixed_tasks_equals_single_models(family: str) -> None:
     models = [model for model in tuned(family) if TaskAdapter.from_model(model) is not None]
     expected = len(SPECS) if FAMILIES[family].prompts and FAMILIES[family].supports_kv_prompts else 2
     assert len(models) == expected, "prompts as keys mix wherever attention is known; heads everywhere"
     multi_task, tasks = MultiTaskBackbone(models[0].backbone), [TaskAdapter.from_model(model) for model in models]
-    turns = [7, 0, 3, 1, 2, 0, 5, 4, 1, 6, 0, 3]
-    batch = images(len(turns))
+    task_numbers = [7, 0, 3, 1, 2, 0, 5, 4, 1, 6, 0, 3]
+    batch = images(len(task_numbers))
     passes: list[int] = []
     multi_task.network.register_forward_hook(lambda *_: passes.append(1))
-    answers = multi_task(batch, [tasks[turn % len(tasks)] for turn in turns])
+    answers = multi_task(batch, [tasks[number % len(tasks)] for number in task_numbers])
     assert passes == [1]
-    for turn, image, answer in zip(turns, batch, answers, strict=True):
+    for number, image, answer in zip(task_numbers, batch, answers, strict=True):
         with torch.no_grad():
-            alone = models[turn % len(models)](image[None])[0]
+            alone = models[number % len(models)](image[None])[0]
         assert torch.allclose(answer, alone, rtol=1e-4, atol=1e-4)
 
 
@@ -66,10 +66,10 @@ def test_each_image_is_answered_by_its_own_task(family: str) -> None:
         "vpt(length=2, output=image_mean)",
     ],
 )
-def test_what_does_more_than_give_keys_does_not_mix(spec: str) -> None:
+def test_task_adapter_of_method_beyond_kv_prompts_is_none(spec: str) -> None:
     (model,) = tuned("vit", (spec,))
     assert TaskAdapter.from_model(model) is None
 
 
-def test_a_segmentation_does_not_mix() -> None:
+def test_task_adapter_of_segmentation_is_none() -> None:
     assert TaskAdapter.from_model(attach(backbone_of("vit"), "vpt(length=2)", 3, head="linear")) is None

@@ -31,7 +31,7 @@ from vpt.serving.batcher import Batcher
 uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 
 
-class Counting(Bank):
+class CountingBank(Bank):
     """A bank that notes how many requests came in together."""
 
     def iter_predictions(self, requests: Any) -> Any:
@@ -40,17 +40,17 @@ class Counting(Bank):
 
 
 @pytest.fixture(scope="module")
-def bank(folder: Path) -> Counting:
-    return Counting([folder])
+def bank(folder: Path) -> CountingBank:
+    return CountingBank([folder])
 
 
 @contextmanager
-def served(bank: Bank, **options: Any) -> Iterator[str]:
+def running_server(bank: Bank, **options: Any) -> Iterator[str]:
     """A server of `bank` in a thread; its address."""
     server = uvicorn.Server(uvicorn.Config(serving.create_app(bank, **options), port=0, log_level="critical"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    until(lambda: server.started)
+    wait_until(lambda: server.started)
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     server.should_exit = True
     thread.join(timeout=30)
@@ -58,12 +58,12 @@ def served(bank: Bank, **options: Any) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def address(bank: Counting) -> Iterator[str]:
-    with served(bank, max_delay=0.2) as found:
+def address(bank: CountingBank) -> Iterator[str]:
+    with running_server(bank, max_delay=0.2) as found:
         yield found
 
 
-def until(what: Callable[[], Any], seconds: float = 60) -> None:
+def wait_until(what: Callable[[], Any], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end
@@ -81,7 +81,7 @@ def get(address: str, headers: dict[str, str] | None = None, body: bytes | None 
         return json.load(response)
 
 
-def ask(address: str, task: str, body: bytes, query: str = "") -> Any:
+def predict(address: str, task: str, body: bytes, query: str = "") -> Any:
     return get(f"{address}/predict/{task}{query}", body=body)
 
 
@@ -93,40 +93,40 @@ def refusal(*args: Any) -> tuple[int, str]:
         return error.code, json.load(error)["error"]
 
 
-def refused(address: str, task: str, body: bytes, query: str = "") -> tuple[int, str]:
+def refused_predict(address: str, task: str, body: bytes, query: str = "") -> tuple[int, str]:
     return refusal(f"{address}/predict/{task}{query}", None, body)
 
 
-def test_tasks_tell_of_themselves(address, bank):
-    told = {task["name"]: task for task in get(f"{address}/tasks")}
-    assert told.keys() == bank.tasks.keys()
-    assert told["plants"]["num_classes"] == 3 and told["plants"]["kind"] == "classification"
+def test_tasks_endpoint_of_each_task_describes_it(address, bank):
+    described = {task["name"]: task for task in get(f"{address}/tasks")}
+    assert described.keys() == bank.tasks.keys()
+    assert described["plants"]["num_classes"] == 3 and described["plants"]["kind"] == "classification"
     scenes = get(f"{address}/tasks/scenes")
     assert scenes["classes"] == ["sky", "road", "tree"] and scenes["kind"] == "segmentation"
     assert scenes["scores"] == {"test_top1": 0.5, "missing": None}  # JSON has no NaN
 
 
-def test_images_of_several_tasks_are_answered_together(address, bank, pictures):
+def test_predict_endpoint_with_concurrent_requests_batches_them(address, bank, pictures):
     bank.batches = []
     names = ["animals", "plants", "probe", "deeper", "biased", "animals"]
     with ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(lambda i: ask(address, names[i], png(pictures[i])), range(6)))
+        answers = list(pool.map(lambda i: predict(address, names[i], png(pictures[i])), range(6)))
     assert sum(bank.batches) == 6 and max(bank.batches) > 1
     for name, picture, answer in zip(names, pictures, answers, strict=True):
         (alone,) = bank.predict([bank.make_request(name, picture)])
         assert [(t["class"], pytest.approx(t["probability"], abs=1e-4)) for t in answer["top"]] == list(alone.ranking)
 
 
-def test_top_limits_what_is_named(address, pictures):
-    assert len(ask(address, "plants", png(pictures[0]), "?top=1")["top"]) == 1
-    assert refused(address, "plants", png(pictures[0]), "?top=no") == (
+def test_predict_endpoint_with_top_limits_the_classes(address, pictures):
+    assert len(predict(address, "plants", png(pictures[0]), "?top=1")["top"]) == 1
+    assert refused_predict(address, "plants", png(pictures[0]), "?top=no") == (
         400,
         "top is 'no'; give an integer, at least 1",
     )
 
 
-def test_a_segmentation_comes_with_mask_and_overlay(address, bank, pictures):
-    answer = ask(address, "scenes", png(pictures[1]))
+def test_predict_endpoint_of_segmentation_returns_mask_and_overlay(address, bank, pictures):
+    answer = predict(address, "scenes", png(pictures[1]))
     mask, overlay = (
         Image.open(io.BytesIO(base64.b64decode(answer[key].removeprefix("data:image/png;base64,"))))
         for key in ("mask", "overlay")
@@ -137,18 +137,18 @@ def test_a_segmentation_comes_with_mask_and_overlay(address, bank, pictures):
     assert [part["class"] for part in answer["classes"]] == [name for name, _ in alone.class_fractions]
 
 
-def test_what_cannot_be_answered_says_why(address, pictures, monkeypatch):
-    assert refused(address, "animal", b"")[0] == 404
-    assert "did you mean 'animals'" in refused(address, "animal", b"")[1]
-    assert refused(address, "animals", b"no image") == (400, "the image is " + refused_text(b"no image"))
-    assert "empty" in refused(address, "animals", b"")[1]
-    strip = refused(address, "scenes", png(Image.new("RGB", (400, 10))))
+def test_predict_endpoint_with_invalid_request_returns_the_reason(address, pictures, monkeypatch):
+    assert refused_predict(address, "animal", b"")[0] == 404
+    assert "did you mean 'animals'" in refused_predict(address, "animal", b"")[1]
+    assert refused_predict(address, "animals", b"no image") == (400, "the image is " + refused_text(b"no image"))
+    assert "empty" in refused_predict(address, "animals", b"")[1]
+    strip = refused_predict(address, "scenes", png(Image.new("RGB", (400, 10))))
     assert strip[0] == 400 and "400 x 10 px" in strip[1]
     monkeypatch.setattr(serving, "MAX_IMAGE_BYTES", 1000)
-    status, text = refused(address, "animals", png(pictures[0]))
+    status, text = refused_predict(address, "animals", png(pictures[0]))
     assert status == 413 and "scale it down" in text
     monkeypatch.undo()
-    assert ask(address, "animals", png(pictures[0]))["top"]  # it still answers
+    assert predict(address, "animals", png(pictures[0]))["top"]  # it still answers
 
 
 def refused_text(body: bytes) -> str:
@@ -157,8 +157,8 @@ def refused_text(body: bytes) -> str:
     return str(caught.value)
 
 
-def test_strangers_are_refused(bank):
-    with served(bank, allowed_hosts={"127.0.0.1"}) as address:
+def test_server_with_foreign_host_or_origin_returns_403(bank):
+    with running_server(bank, allowed_hosts={"127.0.0.1"}) as address:
         assert len(get(f"{address}/tasks", {"Origin": address})) == len(bank.tasks)
         status, text = refusal(f"{address}/tasks", {"Host": "evil.example:8000"})  # its name leads here now
         assert status == 403 and "evil.example" in text
@@ -166,15 +166,15 @@ def test_strangers_are_refused(bank):
         assert status == 403 and "evil.example" in text
 
 
-def test_addresses_and_faults_that_nobody_foresaw_are_json(bank, pictures, monkeypatch):
-    with served(bank) as address:
+def test_server_with_unknown_path_or_internal_error_returns_json(bank, pictures, monkeypatch):
+    with running_server(bank) as address:
         assert refusal(f"{address}/nowhere")[0] == 404 and refusal(f"{address}/predict/animals")[0] == 405
         monkeypatch.setattr(bank, "iter_predictions", lambda requests: iter(()))
-    with served(bank) as address:
-        assert refused(address, "animals", png(pictures[0]))[0] == 500
+    with running_server(bank) as address:
+        assert refused_predict(address, "animals", png(pictures[0]))[0] == 500
 
 
-def test_too_many_at_work_are_turned_away(bank, pictures, monkeypatch):
+def test_server_beyond_max_requests_returns_503(bank, pictures, monkeypatch):
     begun, go = threading.Event(), threading.Event()
 
     def answers(requests: Any) -> Any:
@@ -183,40 +183,40 @@ def test_too_many_at_work_are_turned_away(bank, pictures, monkeypatch):
         return Bank.iter_predictions(bank, requests)
 
     monkeypatch.setattr(bank, "iter_predictions", answers)
-    with served(bank, max_requests=1) as address, ThreadPoolExecutor(1) as pool:
-        first = pool.submit(ask, address, "animals", png(pictures[0]))
+    with running_server(bank, max_requests=1) as address, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(predict, address, "animals", png(pictures[0]))
         assert begun.wait(60)
-        status, text = refused(address, "animals", png(pictures[0]))
+        status, text = refused_predict(address, "animals", png(pictures[0]))
         assert status == 503 and "try again" in text
         go.set()
         assert first.result()["task"] == "animals"
-        assert ask(address, "animals", png(pictures[0]))["task"] == "animals"
+        assert predict(address, "animals", png(pictures[0]))["task"] == "animals"
 
 
-def test_a_bad_request_spoils_no_other():
+def test_batcher_with_failing_request_answers_the_others():
     def answers(requests: Any) -> Iterator[tuple[int, Any]]:
-        for place, number in reversed(list(enumerate(requests))):
+        for index, number in reversed(list(enumerate(requests))):
             if number == 3:
                 raise ValueError("three")
-            yield place, KeyError(1) if number == 1 else 2 * number
+            yield index, KeyError(1) if number == 1 else 2 * number
 
     batcher = Batcher[int, int](answers, batch_size=8, max_delay=0.2)
     futures = [batcher.submit(number) for number in range(5)]
     batcher.close()
     assert [future.result() for i, future in enumerate(futures) if i not in (1, 3)] == [0, 4, 8]
-    for place, kind in ((1, KeyError), (3, ValueError)):
+    for index, kind in ((1, KeyError), (3, ValueError)):
         with pytest.raises(kind):
-            futures[place].result()
+            futures[index].result()
     with pytest.raises(RuntimeError, match="closed"):
         batcher.submit(1)
 
 
-def test_a_request_that_was_cancelled_or_not_answered():
+def test_batcher_with_cancelled_or_unanswered_request_answers_the_others():
     go = threading.Event()
 
     def answers(requests: Any) -> Iterator[tuple[int, Any]]:
         go.wait(60)
-        yield from ((place, number) for place, number in enumerate(requests) if number < 2)
+        yield from ((index, number) for index, number in enumerate(requests) if number < 2)
 
     batcher = Batcher[int, int](answers, batch_size=1, max_delay=0)
     futures = [batcher.submit(number) for number in range(3)]
@@ -228,14 +228,14 @@ def test_a_request_that_was_cancelled_or_not_answered():
         futures[2].result()
 
 
-def test_the_command_serves_until_it_is_interrupted(folder, pictures, tmp_path):
+def test_serve_command_until_interrupt_answers_requests(folder, pictures, tmp_path):
     command = [sys.executable, "-m", "vpt", "serve", str(folder), "--port", "0", "--preload"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         found = re.search(r"8 tasks at (http://127.0.0.1:\d+)/", line)
         assert found, line
-        assert ask(found[1], "plants", png(pictures[0]))["task"] == "plants"
+        assert predict(found[1], "plants", png(pictures[0]))["task"] == "plants"
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
@@ -258,7 +258,7 @@ def set_filter(browser: Any, text: str) -> None:
 
 def test_page_filter_without_a_match_names_the_filter_and_sends_nothing(browser, address):
     look(browser, address, "light", 800)
-    until(lambda: browser.execute_script("return document.querySelectorAll('#task option').length") == 8)
+    wait_until(lambda: browser.execute_script("return document.querySelectorAll('#task option').length") == 8)
     set_filter(browser, "xyzzy")
     assert browser.execute_script("return document.getElementById('about').innerText") == (
         'No task name contains "xyzzy". Change the filter.'
@@ -274,24 +274,24 @@ def test_page_filter_without_a_match_names_the_filter_and_sends_nothing(browser,
     assert not browser.find_elements("css selector", "article")
     set_filter(browser, "PLANT")
     assert browser.find_element("id", "images").is_enabled()
-    until(lambda: "3 classes" in browser.execute_script("return document.getElementById('about').innerText"))
+    wait_until(lambda: "3 classes" in browser.execute_script("return document.getElementById('about').innerText"))
     assert not browser.get_log("browser")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 360])
-def test_the_page_in_a_browser(browser, address, pictures, tmp_path, scheme, width):
+def test_page_in_a_browser_shows_predictions_and_errors(browser, address, pictures, tmp_path, scheme, width):
     for index, name in enumerate(("first", "second")):
         pictures[index].save(tmp_path / f"{name}.png")
     look(browser, address, scheme, width)
-    until(lambda: browser.execute_script("return document.querySelectorAll('#task option').length") == 8)
+    wait_until(lambda: browser.execute_script("return document.querySelectorAll('#task option').length") == 8)
     for task, image, rows in (("plants", "first", 3), ("scenes", "second", None)):
         browser.execute_script(
             "const s = document.getElementById('task'); s.value = arguments[0]; s.dispatchEvent(new Event('change'));",
             task,
         )
         browser.find_element("id", "images").send_keys(str(tmp_path / f"{image}.png"))
-        until(lambda: browser.execute_script("return document.querySelector('article')?.dataset.done") == "yes")
+        wait_until(lambda: browser.execute_script("return document.querySelector('article')?.dataset.done") == "yes")
         shown = browser.execute_script("return document.querySelector('article').innerText")
         assert f"{image}.png, {task}" in shown
         named = browser.execute_script("return document.querySelectorAll('article:first-child dt').length")
@@ -303,9 +303,9 @@ def test_the_page_in_a_browser(browser, address, pictures, tmp_path, scheme, wid
     assert source.startswith("data:image/png")
     (tmp_path / "text.png").write_text("no image")
     browser.find_element("id", "images").send_keys(str(tmp_path / "text.png"))
-    until(lambda: browser.execute_script("return document.querySelector('article')?.dataset.done") == "no")
+    wait_until(lambda: browser.execute_script("return document.querySelector('article')?.dataset.done") == "no")
     assert "the image is not an image" in browser.execute_script("return document.querySelector('article').innerText")
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     assert min(browser.execute_script(CONTRAST)) >= 4.5
-    said = [entry["message"] for entry in browser.get_log("browser")]
-    assert all("400" in message for message in said), said  # the one refused image, and nothing else
+    messages = [entry["message"] for entry in browser.get_log("browser")]
+    assert all("400" in message for message in messages), messages  # the one refused image, and nothing else

@@ -39,14 +39,14 @@ from vpt.training import Callback, EpochMetrics, fit
 from vpt.training.job import Job
 from vpt.tuning import make_job
 
-NANO = ["--image-size", "48", "--batch-size", "2", "--iterations", "4", "--eval-every", "2", "--head", "linear"]
+SMALL = ["--image-size", "48", "--batch-size", "2", "--iterations", "4", "--eval-every", "2", "--head", "linear"]
 
 
-def draw(folder: Path, masks: Path, count: int, suffix: str = ".jpg", first_id: int = 1) -> None:
+def write_split(folder: Path, masks: Path, count: int, suffix: str = ".jpg", first_id: int = 1) -> None:
     """Light squares on a dark ground: ground has the id `first_id`, squares the next."""
     rng = np.random.default_rng(count)
-    for place in (folder, masks):
-        place.mkdir(parents=True)
+    for directory in (folder, masks):
+        directory.mkdir(parents=True)
     for i in range(count):
         pixels = rng.integers(0, 60, (52, 70, 3), dtype=np.uint8)
         mask = np.full((52, 70), first_id, dtype=np.uint8)
@@ -59,33 +59,35 @@ def draw(folder: Path, masks: Path, count: int, suffix: str = ".jpg", first_id: 
 
 
 @pytest.fixture(scope="module")
-def ade(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ade20k(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("ADEChallengeData2016")
-    draw(root / "images/training", root / "annotations/training", 6)
-    draw(root / "images/validation", root / "annotations/validation", 2)
+    write_split(root / "images/training", root / "annotations/training", 6)
+    write_split(root / "images/validation", root / "annotations/validation", 2)
     return root
 
 
 @pytest.fixture(scope="module")
-def tuned(ade: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tuned(ade20k: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("tuned") / "ade.safetensors"
-    main_done("tune", ade, "--out", out, "--method", "vpt(length=2)", *NANO)
+    run_main("tune", ade20k, "--out", out, "--method", "vpt(length=2)", *SMALL)
     return out
 
 
-def main_done(*args: object) -> None:
+def run_main(*args: object) -> None:
     """`main` returns where a command succeeds."""
     main([str(arg) for arg in args])
 
 
-def test_head_of_classification_is_refused(ade: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tune_segmentation_with_classification_head_is_refused(
+    ade20k: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as left:
-        main(["tune", str(ade), "--out", str(tmp_path / "x.safetensors"), "--head", "multi_block(blocks=last4)"])
+        main(["tune", str(ade20k), "--out", str(tmp_path / "x.safetensors"), "--head", "multi_block(blocks=last4)"])
     assert left.value.code == ExitCode.USAGE
     assert "'multi_block' is no head of segmentation; known: fpn, linear, setr_pup" in capsys.readouterr().err
 
 
-def test_the_whole_path(ade, tuned, tmp_path, capsys):
+def test_segmentation_commands_on_ade20k_tune_eval_and_predict(ade20k, tuned, tmp_path, capsys):
     result = json.loads((tuned.with_suffix(".run") / "result.json").read_text())
     assert result["status"] == "done" and result["eval_split"] == "val" and len(result["per_class"]) == 150
     assert [epoch["epoch"] for epoch in result["history"]] == [1, 2]
@@ -96,15 +98,15 @@ def test_the_whole_path(ade, tuned, tmp_path, capsys):
     assert header.head == "linear()" or header.head == "linear"
     assert header.parameter_counts["head"] == result["head_parameters"]
     capsys.readouterr()
-    main_done("inspect", tuned)
+    run_main("inspect", tuned)
     assert f"{header.parameter_counts['head']:,}" in capsys.readouterr().out
-    main_done("eval", tuned, ade, "--split", "val", "--json")
-    told = json.loads(capsys.readouterr().out)
-    assert told["miou"] == pytest.approx(result["metrics"]["val_miou"], abs=1e-12)
-    main_done("eval", tuned, ade, "--split", "val", "--scales", "0.75,1", "--flip", "--json")
+    run_main("eval", tuned, ade20k, "--split", "val", "--json")
+    evaluated = json.loads(capsys.readouterr().out)
+    assert evaluated["miou"] == pytest.approx(result["metrics"]["val_miou"], abs=1e-12)
+    run_main("eval", tuned, ade20k, "--split", "val", "--scales", "0.75,1", "--flip", "--json")
     assert json.loads(capsys.readouterr().out)["images"] == 2
-    picture = ade / "images/validation/scene_0.jpg"
-    main_done("predict", tuned, picture, "--out", tmp_path, "--json")
+    picture = ade20k / "images/validation/scene_0.jpg"
+    run_main("predict", tuned, picture, "--out", tmp_path, "--json")
     found = json.loads(capsys.readouterr().out)
     with Image.open(found["mask"]) as mask, Image.open(found["overlay"]) as overlay:
         assert mask.mode == "P" and mask.size == (70, 52) and overlay.width > 70
@@ -116,8 +118,10 @@ def test_the_whole_path(ade, tuned, tmp_path, capsys):
     assert np.array_equal(predict_classes(model, pixels, InferenceConfig()).numpy(), ids)
 
 
-def test_predict_image_in_memory_gives_its_mask_and_writes_on_request(tuned: Path, ade: Path, tmp_path: Path) -> None:
-    picture = next(iter(sorted((ade / "images/validation").glob("*.jpg"))))
+def test_predict_of_image_in_memory_returns_mask_and_writes_on_request(
+    tuned: Path, ade20k: Path, tmp_path: Path
+) -> None:
+    picture = next(iter(sorted((ade20k / "images/validation").glob("*.jpg"))))
     with Image.open(picture) as image:
         pixels = np.asarray(image.convert("RGB"))
     found = vpt.predict(tuned, pixels)
@@ -133,22 +137,25 @@ def test_predict_image_in_memory_gives_its_mask_and_writes_on_request(tuned: Pat
         vpt.predict(tuned, pixels, top=1)
 
 
-def test_options_for_classification_are_refused(ade, tuned, tmp_path, capsys):
-    picture = ade / "images/validation/scene_0.jpg"
+def test_classification_options_for_segmentation_are_refused(ade20k, tuned, tmp_path, capsys):
+    picture = ade20k / "images/validation/scene_0.jpg"
     for arguments, option in (
-        (("tune", ade, "--out", tmp_path / "x.safetensors", *NANO, "--interpolation", "bicubic"), "--interpolation"),
-        (("tune", ade, "--out", tmp_path / "x.safetensors", *NANO, "--resize", "squash"), "--resize"),
-        (("eval", tuned, ade, "--split", "val", "--skip-corrupt"), "--skip-corrupt"),
+        (
+            ("tune", ade20k, "--out", tmp_path / "x.safetensors", *SMALL, "--interpolation", "bicubic"),
+            "--interpolation",
+        ),
+        (("tune", ade20k, "--out", tmp_path / "x.safetensors", *SMALL, "--resize", "squash"), "--resize"),
+        (("eval", tuned, ade20k, "--split", "val", "--skip-corrupt"), "--skip-corrupt"),
         (("predict", tuned, picture, "--out", tmp_path, "--top", 2), "--top"),
     ):
         with pytest.raises(SystemExit) as left:
-            main_done(*arguments)
+            run_main(*arguments)
         assert left.value.code == ExitCode.USAGE
         assert f"{option}: for classification, and" in capsys.readouterr().err
     with pytest.raises(SpecError, match=r"resize: for classification, and .* is for segmentation"):
-        make_job(ade, tmp_path / "x.safetensors", resize="crop")
+        make_job(ade20k, tmp_path / "x.safetensors", resize="crop")
     with pytest.raises(SpecError, match=r"resize is no option of segmentation"):
-        Job.create(ade, tmp_path / "x.safetensors", small(), resize="crop")
+        Job.create(ade20k, tmp_path / "x.safetensors", small(), resize="crop")
     with pytest.raises(SpecError, match="augment is 'random_crop'; known: flip, full, none"):
         small(augment="random_crop")
 
@@ -160,18 +167,18 @@ def small(**options: object) -> SegmentationConfig:
     return config.replace(**options)
 
 
-def fresh(ade: Path) -> tuple[nn.Module, object]:
+def new_model(ade20k: Path) -> tuple[nn.Module, object]:
     torch.manual_seed(0)
-    scenes = load_segmentation_dataset(ade, "plain", ignore_index=0)
+    dataset = load_segmentation_dataset(ade20k, "plain", ignore_index=0)
     from vpt import load_backbone
 
     backbone: Backbone = load_backbone(image_size=48)
-    return attach(backbone, "vpt(length=2)", len(scenes.classes), head="linear").eval(), scenes
+    return attach(backbone, "vpt(length=2)", len(dataset.classes), head="linear").eval(), dataset
 
 
-def test_the_whole_path_with_the_layout_of_voc(tmp_path, capsys):
+def test_segmentation_commands_on_voc_layout_tune_eval_and_predict(tmp_path, capsys):
     root = tmp_path / "VOC2012"
-    draw(root / "JPEGImages", root / "SegmentationClass", 7)
+    write_split(root / "JPEGImages", root / "SegmentationClass", 7)
     for path in (root / "SegmentationClass").iterdir():
         with Image.open(path) as mask:
             ids = np.asarray(mask).copy()
@@ -188,7 +195,7 @@ def test_the_whole_path_with_the_layout_of_voc(tmp_path, capsys):
     results = {}
     for name, options in {"watched": [], "whole": ["--train-on", "trainval"], "held": ["--val-as-test"]}.items():
         out = tmp_path / f"{name}.safetensors"
-        main_done("tune", root, "--out", out, "--method", "bias", *NANO, *options)
+        run_main("tune", root, "--out", out, "--method", "bias", *SMALL, *options)
         results[name] = json.loads((out.with_suffix(".run") / "result.json").read_text())
     assert {name: (result["eval_split"], result["images"]) for name, result in results.items()} == {
         "watched": ("val", {"train": 4, "val": 3}),
@@ -198,34 +205,34 @@ def test_the_whole_path_with_the_layout_of_voc(tmp_path, capsys):
     assert len(results["watched"]["per_class"]) == 21 and "aeroplane" in results["watched"]["per_class"]
     tuned = tmp_path / "watched.safetensors"
     capsys.readouterr()
-    main_done("eval", tuned, root, "--split", "val", "--json")
+    run_main("eval", tuned, root, "--split", "val", "--json")
     assert json.loads(capsys.readouterr().out)["miou"] == results["watched"]["metrics"]["val_miou"]
-    main_done("predict", tuned, root / "JPEGImages" / "scene_5.jpg", "--out", tmp_path / "predicted")
+    run_main("predict", tuned, root / "JPEGImages" / "scene_5.jpg", "--out", tmp_path / "predicted")
     with Image.open(tmp_path / "predicted" / "scene_5.mask.png") as mask:
         assert mask.size == (70, 52) and np.asarray(mask).max() < 21
 
 
-def test_cut_off_and_gone_on_with_is_the_same_to_the_bit(ade, tmp_path):
-    class Cut(Callback):
+def test_fit_resumed_after_interrupt_is_bit_identical(ade20k, tmp_path):
+    class Interrupt(Callback):
         def on_epoch(self, record: EpochMetrics) -> None:
             if record.epoch == 2:
                 raise KeyboardInterrupt
 
-    whole, scenes = fresh(ade)
-    history = fit(whole, SegmentationObjective(whole, scenes, small()), small())
+    whole, dataset = new_model(ade20k)
+    history = fit(whole, SegmentationObjective(whole, dataset, small()), small())
     assert history[-1].train_loss < history[0].train_loss
     path = tmp_path / "checkpoint.safetensors"
-    part, scenes = fresh(ade)
+    part, dataset = new_model(ade20k)
     with pytest.raises(KeyboardInterrupt):
-        fit(part, SegmentationObjective(part, scenes, small()), small(), checkpoint=path, callback=Cut())
-    again, scenes = fresh(ade)
-    fit(again, SegmentationObjective(again, scenes, small()), small(), checkpoint=path)
+        fit(part, SegmentationObjective(part, dataset, small()), small(), checkpoint=path, callback=Interrupt())
+    again, dataset = new_model(ade20k)
+    fit(again, SegmentationObjective(again, dataset, small()), small(), checkpoint=path)
     for name, tensor in whole.trainable_state_dict().items():
         assert torch.equal(tensor, again.trainable_state_dict()[name]), name
 
 
-def test_every_fault_is_named_at_once(ade, tmp_path):
-    draw(tmp_path / "images", tmp_path / "masks", 5, first_id=0)
+def test_load_segmentation_dataset_with_faults_names_all(ade20k, tmp_path):
+    write_split(tmp_path / "images", tmp_path / "masks", 5, first_id=0)
     (tmp_path / "masks/scene_0.png").unlink()
     (tmp_path / "images/scene_1.jpg").unlink()
     Image.new("L", (30, 20)).save(tmp_path / "masks/scene_2.png")
@@ -252,52 +259,52 @@ def test_every_fault_is_named_at_once(ade, tmp_path):
         ("train/images", "train/masks", "plain"),
     ],
 )
-def test_layouts(tmp_path, images, masks, labels):
-    draw(tmp_path / images, tmp_path / masks, 3, ".png", first_id=0)
-    scenes = load_segmentation_dataset(tmp_path, val_fraction=0.34)
-    assert {part: len(pairs) for part, pairs in scenes.splits.items()} == {"train": 2, "val": 1}
-    assert scenes.classes == (LABEL_SCHEMES[labels].classes or ("0", "1"))
-    assert scenes.pixel_counts.sum() == 2 * 49 * 70
+def test_load_segmentation_dataset_of_each_layout_finds_splits(tmp_path, images, masks, labels):
+    write_split(tmp_path / images, tmp_path / masks, 3, ".png", first_id=0)
+    dataset = load_segmentation_dataset(tmp_path, val_fraction=0.34)
+    assert {part: len(pairs) for part, pairs in dataset.splits.items()} == {"train": 2, "val": 1}
+    assert dataset.classes == (LABEL_SCHEMES[labels].classes or ("0", "1"))
+    assert dataset.pixel_counts.sum() == 2 * 49 * 70
 
 
-def test_cityscapes_ids_and_names(tmp_path):
-    draw(tmp_path / "leftImg8bit/train/bonn", tmp_path / "gtFine/train/bonn", 1, ".png", first_id=7)
+def test_load_segmentation_dataset_of_cityscapes_maps_ids(tmp_path):
+    write_split(tmp_path / "leftImg8bit/train/bonn", tmp_path / "gtFine/train/bonn", 1, ".png", first_id=7)
     (tmp_path / "leftImg8bit/train/bonn/scene_0.png").rename(tmp_path / "leftImg8bit/train/bonn/a_leftImg8bit.png")
     (tmp_path / "gtFine/train/bonn/scene_0.png").rename(tmp_path / "gtFine/train/bonn/a_gtFine_labelIds.png")
-    scenes = load_segmentation_dataset(tmp_path, val_fraction=0)
-    _, mask = load_pair(scenes.splits["train"], 0, scenes.lookup_table)
-    assert set(np.unique(mask)) == {0, 1, IGNORE_INDEX} and scenes.classes[:2] == ("road", "sidewalk")
+    dataset = load_segmentation_dataset(tmp_path, val_fraction=0)
+    _, mask = load_pair(dataset.splits["train"], 0, dataset.lookup_table)
+    assert set(np.unique(mask)) == {0, 1, IGNORE_INDEX} and dataset.classes[:2] == ("road", "sidewalk")
 
 
-def test_the_tables():
+def test_label_schemes_of_each_dataset_have_its_classes():
     assert {name: len(row.classes) for name, row in LABEL_SCHEMES.items()} == {
         "ade20k": 150, "cityscapes": 19, "voc": 21, "camvid": 11, "plain": 0,
     }  # fmt: skip
     assert all(len(set(row.classes)) == len(row.classes) for row in LABEL_SCHEMES.values())
     assert len(np.unique(palette(150), axis=0)) == 150
-    ade = LABEL_SCHEMES["ade20k"].lookup_table(150)
-    assert (ade[0], ade[1], ade[150], ade[151]) == (IGNORE_INDEX, 0, 149, -1)
+    ade20k = LABEL_SCHEMES["ade20k"].lookup_table(150)
+    assert (ade20k[0], ade20k[1], ade20k[150], ade20k[151]) == (IGNORE_INDEX, 0, 149, -1)
 
 
-def test_scores_against_sklearn_and_plain_loops():
+def test_pixel_scores_of_random_masks_equal_sklearn():
     rng = np.random.default_rng(0)
-    true, said = rng.integers(0, 4, (2, 20, 30))
+    true, predicted = rng.integers(0, 4, (2, 20, 30))
     true[:2] = IGNORE_INDEX
-    counts = confusion_matrix(torch.from_numpy(said), torch.from_numpy(true), 5)
+    counts = confusion_matrix(torch.from_numpy(predicted), torch.from_numpy(true), 5)
     known = true != IGNORE_INDEX
-    assert np.array_equal(counts, reference_confusion_matrix(true[known], said[known], labels=range(5)))
+    assert np.array_equal(counts, reference_confusion_matrix(true[known], predicted[known], labels=range(5)))
     scores = PixelScores(counts.numpy())
     ious = []
     for k in range(4):
-        both = sum(t == k and s == k for t, s in zip(true[known], said[known], strict=True))
-        either = sum(t == k or s == k for t, s in zip(true[known], said[known], strict=True))
+        both = sum(t == k and s == k for t, s in zip(true[known], predicted[known], strict=True))
+        either = sum(t == k or s == k for t, s in zip(true[known], predicted[known], strict=True))
         ious.append(both / either)
     assert scores.per_class[:4] == pytest.approx(ious) and np.isnan(scores.per_class[4])
     assert scores.miou == pytest.approx(np.mean(ious))
-    assert scores.pixel_accuracy == pytest.approx((true == said)[known].mean())
+    assert scores.pixel_accuracy == pytest.approx((true == predicted)[known].mean())
 
 
-def test_windows():
+def test_window_starts_of_each_length_cover_the_image():
     assert window_starts(48, 48, 1 / 3) == [0] and window_starts(30, 48, 1 / 3) == [0]
     for length in (49, 64, 100, 333):
         found = window_starts(length, 48, 1 / 3)
@@ -305,14 +312,16 @@ def test_windows():
         assert max(b - a for a, b in pairwise(found)) <= 33
 
 
-def test_strips_of_an_image_are_the_whole(ade, monkeypatch):
+def test_predict_rows_in_strips_equal_the_whole_image(ade20k, monkeypatch):
     model = attach("vit_nano_patch12_48", "linear", 5, head="linear").eval()
     with torch.no_grad():
         for weight in model.trainable_parameters():
             weight.normal_()
-    scenes = load_segmentation_dataset(ade)
-    pairs = replace(scenes.splits["val"])
-    table = np.where(scenes.lookup_table == IGNORE_INDEX, IGNORE_INDEX, scenes.lookup_table.clip(0, 4)).astype(np.int16)
+    dataset = load_segmentation_dataset(ade20k)
+    pairs = replace(dataset.splits["val"])
+    table = np.where(dataset.lookup_table == IGNORE_INDEX, IGNORE_INDEX, dataset.lookup_table.clip(0, 4)).astype(
+        np.int16
+    )
     image = torch.from_numpy(load_pair(pairs, 0, table)[0])
     inference = InferenceConfig(scales=(0.5, 1.0, 2.0), flip=True)
     ((rows, whole),) = predict_rows(model, image, inference)
@@ -326,8 +335,8 @@ def test_strips_of_an_image_are_the_whole(ade, monkeypatch):
     assert again == pytest.approx(loss, rel=1e-5) and np.array_equal(scores.confusion, same.confusion)
 
 
-def test_sliding_equals_one_forward_pass_and_averages(ade):
-    model, _ = fresh(ade)
+def test_sliding_window_logits_with_overlap_equal_the_mean_of_passes(ade20k):
+    model, _ = new_model(ade20k)
     image = torch.randn(1, 3, 48, 72, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.allclose(
@@ -339,7 +348,7 @@ def test_sliding_equals_one_forward_pass_and_averages(ade):
     assert torch.allclose(found[..., 24:48], (left[..., 24:] + right[..., :24]) / 2, atol=1e-5)
 
 
-def test_augmentation_moves_image_and_mask_together():
+def test_joint_augmentation_of_image_and_mask_keeps_them_aligned():
     mask = torch.zeros(40, 60, dtype=torch.uint8)
     mask[10:30, 20:50] = 7
     image = mask.repeat(3, 1, 1) * 30
@@ -351,7 +360,7 @@ def test_augmentation_moves_image_and_mask_together():
         assert wrong.float().mean() < 0.06, seed
 
 
-def test_losses():
+def test_losses_with_ignored_pixels_equal_reference():
     torch.manual_seed(0)
     logits, masks = torch.randn(2, 3, 4, 5), torch.randint(0, 3, (2, 4, 5))
     masks[0, 0] = IGNORE_INDEX
@@ -371,7 +380,7 @@ def test_losses():
     assert torch.equal(median_frequency_weights(np.array([50, 25, 0, 100])), torch.tensor([1.0, 2.0, 0.0, 0.5]))
 
 
-def test_segmentation_config_counts_iterations():
+def test_segmentation_config_with_iterations_derives_epochs_and_rates():
     config = SegmentationConfig.for_method(parse_method("full"), iterations=10, eval_every=4, batch_size=8)
     assert config.num_epochs == 3
     peak = config.training.learning_rate * 8 / 256
@@ -381,36 +390,36 @@ def test_segmentation_config_counts_iterations():
         SegmentationConfig(iterations=0)
 
 
-def scene(root: Path, mask: np.ndarray, images: str = "images", masks: str = "masks") -> Path:
+def write_scene(root: Path, mask: np.ndarray, images: str = "images", masks: str = "masks") -> Path:
     for i, (folder, pixels) in enumerate(((images, np.zeros((*mask.shape, 3), np.uint8)), (masks, mask)) * 2):
         (root / folder).mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(root / folder / f"{i // 2}.png")
     return root
 
 
-def test_an_ignored_id_is_ignored_also_where_a_class_would_have_it(tmp_path):
+def test_load_segmentation_dataset_with_ignore_index_ignores_that_class(tmp_path):
     mask = np.zeros((16, 16), np.uint8)
     mask[4:] = 1
-    scenes = load_segmentation_dataset(scene(tmp_path, mask), ignore_index=0)
-    assert scenes.lookup_table[0] == IGNORE_INDEX and scenes.lookup_table[1] == 1
-    assert scenes.pixel_counts.tolist() == [0, 192]
-    assert set(np.unique(load_pair(scenes.splits["train"], 0, scenes.lookup_table)[1])) == {1, IGNORE_INDEX}
+    dataset = load_segmentation_dataset(write_scene(tmp_path, mask), ignore_index=0)
+    assert dataset.lookup_table[0] == IGNORE_INDEX and dataset.lookup_table[1] == 1
+    assert dataset.pixel_counts.tolist() == [0, 192]
+    assert set(np.unique(load_pair(dataset.splits["train"], 0, dataset.lookup_table)[1])) == {1, IGNORE_INDEX}
     for wrong in (-1, 70_000):
         with pytest.raises(SpecError, match="0 to 65535"):
             load_segmentation_dataset(tmp_path, ignore_index=wrong)
 
 
-def test_more_classes_than_can_be_told_apart_are_refused(tmp_path):
+def test_load_segmentation_dataset_of_more_than_255_classes_is_refused(tmp_path):
     mask = np.zeros((16, 16), np.uint16)
     mask[4:] = 300
     with pytest.raises(DataError, match=r"301 classes .*the maximum is 255"):
-        load_segmentation_dataset(scene(tmp_path, mask))
+        load_segmentation_dataset(write_scene(tmp_path, mask))
     assert load_segmentation_dataset(tmp_path, ignore_index=300).classes == ("0",)
 
 
-def test_a_part_with_images_alone_is_named(tmp_path):
+def test_load_segmentation_dataset_with_split_without_masks_is_refused(tmp_path):
     mask = np.zeros((16, 16), np.uint8)
-    scene(tmp_path, mask, "images/train", "masks/train")
+    write_scene(tmp_path, mask, "images/train", "masks/train")
     (tmp_path / "images/val").mkdir()
     with pytest.raises(DataError, match=r"images/val: there is no masks/val for it"):
         load_segmentation_dataset(tmp_path)
@@ -419,20 +428,20 @@ def test_a_part_with_images_alone_is_named(tmp_path):
         load_segmentation_dataset(tmp_path, val_fraction=5)
 
 
-def test_class_files_of_windows_and_names_that_stand_twice(tmp_path):
+def test_class_file_with_duplicate_names_is_refused(tmp_path):
     mask = np.zeros((16, 16), np.uint8)
     mask[4:] = 1
-    (scene(tmp_path, mask) / "classes.txt").write_text("sky\nroad\n", encoding="utf-8-sig")
+    (write_scene(tmp_path, mask) / "classes.txt").write_text("sky\nroad\n", encoding="utf-8-sig")
     assert load_segmentation_dataset(tmp_path).classes == ("sky", "road")
     (tmp_path / "classes.txt").write_text("sky\nsky\n")
     with pytest.raises(DataError, match="names sky more than once"):
         load_segmentation_dataset(tmp_path)
 
 
-def test_masks_are_plain_rasters(tmp_path):
+def test_load_segmentation_dataset_of_postscript_mask_is_refused(tmp_path):
     """Pillow would start another program for PostScript."""
     mask = np.zeros((16, 16), np.uint8)
-    scene(tmp_path, mask)
+    write_scene(tmp_path, mask)
     Image.fromarray(mask).save(tmp_path / "masks/0.png", "EPS")
     with pytest.raises(DataError, match=r"0: a mask that cannot be read"):
         load_segmentation_dataset(tmp_path)

@@ -29,7 +29,7 @@ class _Recorder(Callback):
         return super().__getattribute__(name)
 
 
-def test_callback_list_passes_every_event_to_every_callback_in_order() -> None:
+def test_callback_list_of_two_callbacks_passes_every_event_in_order() -> None:
     received: list[tuple[int, str, tuple[object, ...]]] = []
 
     def recorder(number: int) -> Callback:
@@ -47,7 +47,7 @@ def test_callback_list_passes_every_event_to_every_callback_in_order() -> None:
         assert received[-2:] == [(1, name, args), (2, name, args)]
 
 
-def test_train_sends_start_steps_and_epochs_in_order() -> None:
+def test_train_with_callback_sends_start_steps_and_epochs_in_order() -> None:
     recorder = _Recorder()
     train(model(), examples(), RECIPE.replace(epochs=2), callback=recorder)
     steps = ["on_step"] * 3 + ["on_epoch"]
@@ -55,7 +55,7 @@ def test_train_sends_start_steps_and_epochs_in_order() -> None:
 
 
 @pytest.mark.parametrize("grad_accum_steps", [1, 3])
-def test_penalty_is_added_once_to_the_mean_loss_of_a_batch(
+def test_penalty_with_grad_accumulation_is_added_once_per_batch(
     grad_accum_steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, penalized = model("linear"), model("linear")
@@ -77,7 +77,7 @@ def test_penalty_is_added_once_to_the_mean_loss_of_a_batch(
     assert within.train_loss - without.train_loss == pytest.approx(expected, rel=1e-3)
 
 
-def test_tune_prints_nothing_and_logs_its_notes(
+def test_tune_without_progress_prints_nothing_and_logs_notes(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options: dict[str, Any] = {"method": "linear", "epochs": 1, "train_fraction": 0.1}
@@ -91,7 +91,7 @@ def test_tune_prints_nothing_and_logs_its_notes(
     assert any("was made by this very job before" in record.message for record in caplog.records)
 
 
-def test_resolve_device_refuses_absent_and_unknown_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resolve_device_of_absent_or_unknown_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert resolve_device("auto") == resolve_device("cpu") == torch.device("cpu")
     with pytest.raises(

@@ -22,7 +22,7 @@ from vpt.training.feature_cache import cache_frozen_features
 from vpt.training.head_grid import check_head_grid
 
 
-def test_prototypes_are_the_mean_features_of_the_frozen_backbone():
+def test_class_prototypes_of_frozen_backbone_equal_mean_features():
     tuned, data = model("vpt(length=3, init=prototypes)"), examples()
     inputs = tuned.backbone.preprocessing.normalize(torch.from_numpy(data.pixels))
     with torch.no_grad():
@@ -39,7 +39,7 @@ def test_prototypes_are_the_mean_features_of_the_frozen_backbone():
         class_prototypes(tuned, Examples(data.pixels[kept], data.labels[kept]))
 
 
-def test_frozen_features_are_computed_once_and_change_nothing(monkeypatch, tmp_path):
+def test_train_linear_with_cache_computes_features_once_and_equals_uncached(monkeypatch, tmp_path):
     cached, again, plain = model("linear"), model("linear"), model("linear")
     seen: list[int] = []
     cached.trunk.blocks[0].register_forward_pre_hook(lambda block, args: seen.append(len(args[0])))
@@ -54,8 +54,8 @@ def test_frozen_features_are_computed_once_and_change_nothing(monkeypatch, tmp_p
     assert [e.val_loss for e in history] == pytest.approx([e.val_loss for e in uncached], rel=1e-5)
 
 
-def test_features_of_fixed_prompts_are_their_own(tmp_path):
-    """They never train, but they hang: no cache may give them the features of a bare backbone, or of another draw."""
+def test_feature_cache_of_frozen_prompts_has_its_own_entry(tmp_path):
+    """Frozen prompts change the features: the cache must not return those of the backbone alone or of another seed."""
     for number, name in enumerate(("linear", "vpt(length=5, frozen=true)", "vpt(length=5, frozen=true)")):
         tuned = model(name)
         for tensor in tuned.trainable_state_dict().values():
@@ -71,7 +71,7 @@ def test_features_of_fixed_prompts_are_their_own(tmp_path):
         check_head_grid(tuned, [RECIPE])
 
 
-def test_features_that_a_head_reads_otherwise_are_kept_apart(tmp_path):
+def test_feature_cache_of_each_output_has_its_own_entry(tmp_path):
     found = []
     for name in ("linear", "linear(output=image_mean)", "linear(output=cls_image_mean)"):
         tuned = model(name)
@@ -84,7 +84,7 @@ def test_features_that_a_head_reads_otherwise_are_kept_apart(tmp_path):
 
 
 @pytest.mark.parametrize("augment", ["flip", "random_crop"])
-def test_augmentation_goes_past_the_cache_and_repeats(augment):
+def test_train_linear_with_augmentation_bypasses_the_cache_reproducibly(augment):
     oversized = Examples(np.random.default_rng(0).integers(0, 256, (24, 3, 36, 36), np.uint8), examples().labels)
     config = RECIPE.replace(augment=augment)
     first, second, plain = model("linear"), model("linear"), model("linear")
@@ -95,17 +95,17 @@ def test_augmentation_goes_past_the_cache_and_repeats(augment):
     assert differences(first, plain) > 0
 
 
-def test_random_crops_of_each_image_are_drawn_once_and_their_features_kept(tmp_path, monkeypatch):
+def test_train_linear_with_random_resized_crop_caches_features_of_16_crops(tmp_path, monkeypatch):
     config = RECIPE.replace(augment="random_resized_crop")
-    heard: list[str] = []
+    notes: list[str] = []
     callback = Callback()
-    monkeypatch.setattr(callback, "on_note", heard.append)
+    monkeypatch.setattr(callback, "on_note", notes.append)
     first, second, plain = model("linear"), model("linear"), model("linear")
     train(first, examples(), config, validation=examples(), cache=tmp_path, callback=callback)
     assert [file.suffix for file in tmp_path.iterdir()] == [
         ".safetensors"
     ] * 17  # the images, and sixteen crops of each
-    assert "16 random crops of each image" in heard[0]
+    assert "16 random crops of each image" in notes[0]
     monkeypatch.setattr("vpt.training.feature_cache.predict_logits", None)  # nothing is computed a second time
     train(second, examples(), config, validation=examples(), cache=tmp_path)
     assert differences(first, second) == 0
@@ -113,7 +113,7 @@ def test_random_crops_of_each_image_are_drawn_once_and_their_features_kept(tmp_p
     assert differences(first, plain) > 0
 
 
-def test_random_crops_where_more_than_the_head_trains(tmp_path):
+def test_train_vpt_with_random_resized_crop_lowers_the_loss(tmp_path):
     tuned = model()
     history = train(tuned, examples(), RECIPE.replace(augment="random_resized_crop", epochs=4))
     assert history[-1].train_loss < history[0].train_loss
@@ -121,7 +121,7 @@ def test_random_crops_where_more_than_the_head_trains(tmp_path):
     assert len(list(tmp_path.iterdir())) == 17  # the probe learns from crops, too
 
 
-def test_random_crops_are_cut_from_larger_images_where_they_are_given(tmp_path):
+def test_random_resized_crop_with_oversized_images_uses_them(tmp_path):
     """All features of crops change with the larger images; those of the images as they are do not."""
     config, small = RECIPE.replace(augment="random_resized_crop"), examples()
     oversized = np.random.default_rng(1).integers(0, 256, (len(small), 3, 45, 45), np.uint8)
@@ -133,7 +133,7 @@ def test_random_crops_are_cut_from_larger_images_where_they_are_given(tmp_path):
 
 
 @pytest.mark.parametrize("side", [None, 45])
-def test_a_random_crop_is_a_part_of_the_image(side):
+def test_random_resized_crop_of_a_ramp_is_a_region_of_the_image(side):
     size, n = 32, 64
     ramp, oversized = (
         np.ascontiguousarray(np.broadcast_to(np.linspace(0, 248, s, dtype=np.uint8), (n, 3, s, s)))

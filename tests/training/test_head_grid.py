@@ -22,14 +22,14 @@ GRID = [
 ]
 
 
-def begun(method: str, seed: int) -> TunedModel:
+def new_model(method: str, seed: int) -> TunedModel:
     torch.manual_seed(seed)
     return attach(backbone_of("vit"), method, 3).eval()
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("method", ["linear", "mlp(layers=3, dropout=0.3)"])
-def test_each_point_is_what_it_is_alone(method: str, optimizer: str) -> None:
+def test_train_head_grid_of_each_point_equals_single_training(method: str, optimizer: str) -> None:
     data, val = examples(17), examples(9, seed=1)  # 17 = 2 * 8 + 1: the last batch is a single image
     base = RECIPE.replace(optimizer=optimizer, epochs=4, batch_size=8)
     if method != "linear":  # large steps through a ReLU make differences of rounding grow
@@ -37,9 +37,9 @@ def test_each_point_is_what_it_is_alone(method: str, optimizer: str) -> None:
     # Seeds with another number of settings are trained in a pass of their own.
     configs = [base.replace(**point) for point in [*GRID, {"seed": 5, "learning_rate": 0.5}]]
     configs[1] = configs[1].replace(head_lr_scale=base.training.head_lr_scale / 3)
-    found = train_head_grid(begun(method, 11), data, configs, validation=val)
+    found = train_head_grid(new_model(method, 11), data, configs, validation=val)
     for config, point in zip(configs, found, strict=True):
-        alone = begun(method, config.training.seed)
+        alone = new_model(method, config.training.seed)
         history = train(alone, data, config, validation=val)
         assert point.error is None
         pairs = zip(point.head.state_dict().values(), alone.head.state_dict().values(), strict=True)
@@ -53,15 +53,15 @@ def test_each_point_is_what_it_is_alone(method: str, optimizer: str) -> None:
                 assert getattr(own, key) == pytest.approx(getattr(wanted, key), abs=1e-4 if sharp else 1e-3), key
 
 
-def test_a_point_that_diverges_leaves_the_others_alone() -> None:
+def test_train_head_grid_with_diverging_point_keeps_the_others() -> None:
     configs = [RECIPE.replace(epochs=3, learning_rate=rate) for rate in (1.0, 1e38)]
-    good, bad = train_head_grid(begun("linear", 0), examples(), configs)
-    alone = begun("linear", RECIPE.training.seed)
+    good, bad = train_head_grid(new_model("linear", 0), examples(), configs)
+    alone = new_model("linear", RECIPE.training.seed)
     train(alone, examples(), configs[0])
     assert torch.allclose(good.head.weight, alone.head.weight, atol=1e-4)
     assert good.error is None and good.history[-1].val_loss is None
     with pytest.raises(TrainingError) as raised:
-        train(begun("linear", RECIPE.training.seed), examples(), configs[1])
+        train(new_model("linear", RECIPE.training.seed), examples(), configs[1])
     assert str(bad.error) == str(raised.value)
     assert len(bad.history) < 3
 
@@ -75,18 +75,20 @@ def test_a_point_that_diverges_leaves_the_others_alone() -> None:
         ("linear", [{"probe_epochs": 3}], "probe_epochs is 3"),
     ],
 )
-def test_what_cannot_be_trained_at_once_is_refused(method: str, changes: list[dict[str, object]], message: str) -> None:
+def test_train_head_grid_with_unsupported_settings_is_refused(
+    method: str, changes: list[dict[str, object]], message: str
+) -> None:
     with pytest.raises(SpecError, match=message):
-        train_head_grid(begun(method, 0), examples(), [RECIPE.replace(**change) for change in changes])
+        train_head_grid(new_model(method, 0), examples(), [RECIPE.replace(**change) for change in changes])
 
 
-def test_an_unknown_layer_is_named() -> None:
+def test_stacked_heads_with_unknown_layer_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="heads with Tanh cannot train together"):
         StackedHeads([[nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2))]])
 
 
-def test_the_model_stays_as_it_is() -> None:
-    model = begun("linear", 0)
+def test_train_head_grid_of_a_model_leaves_it_unchanged() -> None:
+    model = new_model("linear", 0)
     before = model.head.weight.detach().clone()
     train_head_grid(model, examples(), [ClassificationConfig.for_method(Linear()).replace(epochs=1)])
     assert torch.equal(model.head.weight, before)

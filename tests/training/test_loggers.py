@@ -1,4 +1,4 @@
-"""Loggers hear what vpt records: real files of each that is installed, and a recording one for the order of things."""
+"""Loggers: the files that each installed one writes, and the order of the calls that a recording one receives."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from vpt.training import loggers
 from vpt.training.loggers import Values, flatten, make_logger
 
 # In processes of their own: these packages warn of things that are not ours to mend.
-TELL = """
+LOG_SCRIPT = """
 import sys
 from vpt.training.loggers import make_logger
-told = make_logger(sys.argv[1])
+logger = make_logger(sys.argv[1])
 for name in ("one", "two"):
-    told.begin(name, {"config": {"epochs": 2}, "method": "linear"})
-    told.log(1, {"train_loss": 1.0})
-    told.log(2, {"train_loss": 0.5})
-    told.end({"test_top1": 0.75})
+    logger.begin(name, {"config": {"epochs": 2}, "method": "linear"})
+    logger.log(1, {"train_loss": 1.0})
+    logger.log(2, {"train_loss": 0.5})
+    logger.end({"test_top1": 0.75})
 """
-READ = {
+READ_SCRIPTS = {
     "tensorboard": """
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 for name in ("one", "two"):
@@ -68,18 +68,18 @@ for name, path in zip(("one", "two"), files, strict=True):  # protocol buffers, 
     }
 """,
 }
-PLACE = {"tensorboard": "{}", "mlflow": "file:{}/mlruns", "wandb": "trial"}
+LOCATIONS = {"tensorboard": "{}", "mlflow": "file:{}/mlruns", "wandb": "trial"}
 
 
 @pytest.mark.parametrize("name", loggers.LOGGERS)
-def test_each_tracker_writes_what_it_is_told(name: str, tmp_path: Path) -> None:
+def test_make_logger_of_each_package_writes_its_metrics(name: str, tmp_path: Path) -> None:
     package = "torch.utils.tensorboard" if name == "tensorboard" else name
     if importlib.util.find_spec("tensorboard" if name == "tensorboard" else name) is None:
         pytest.skip(f'{package} is an extra: pip install ".[{name}]"')
     env = {**os.environ, "WANDB_MODE": "offline", "WANDB_SILENT": "true", "WANDB_DIR": str(tmp_path),
            "MLFLOW_ALLOW_FILE_STORE": "true"}  # fmt: skip
-    read = f"import json, sys\nplace, found = sys.argv[1], {{}}\n{READ[name]}\nprint(json.dumps(found))"
-    for code, argument in ((TELL, f"{name}:{PLACE[name].format(tmp_path)}"), (read, str(tmp_path))):
+    read = f"import json, sys\nplace, found = sys.argv[1], {{}}\n{READ_SCRIPTS[name]}\nprint(json.dumps(found))"
+    for code, argument in ((LOG_SCRIPT, f"{name}:{LOCATIONS[name].format(tmp_path)}"), (read, str(tmp_path))):
         ran = subprocess.run([sys.executable, "-c", code, argument], capture_output=True, text=True, check=False,
                              env=env, cwd=tmp_path, timeout=300)  # fmt: skip
         assert ran.returncode == 0, ran.stderr
@@ -87,38 +87,38 @@ def test_each_tracker_writes_what_it_is_told(name: str, tmp_path: Path) -> None:
     assert json.loads(ran.stdout.splitlines()[-1]) == {"one": run, "two": run}
 
 
-class Recording:
-    """Keeps what it hears."""
+class RecordingLogger:
+    """A logger that records its calls."""
 
-    heard: ClassVar[list[tuple[Any, ...]]] = []
+    calls: ClassVar[list[tuple[Any, ...]]] = []
 
     def __init__(self, place: str) -> None:
-        self.heard.append(("made", place))
+        self.calls.append(("made", place))
 
     def begin(self, name: str, config: Mapping[str, Any]) -> None:
-        self.heard.append(("begin", name, config["method"]))
+        self.calls.append(("begin", name, config["method"]))
 
     def log(self, step: int, values: Values) -> None:
-        self.heard.append(("log", step, sorted(values)))
+        self.calls.append(("log", step, sorted(values)))
 
     def end(self, scores: Values) -> None:
-        self.heard.append(("end", *scores))
+        self.calls.append(("end", *scores))
 
 
 @pytest.fixture
-def heard(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    monkeypatch.setitem(loggers.LOGGERS, "recording", Recording)
-    monkeypatch.setattr(Recording, "heard", [])
-    return Recording.heard
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    monkeypatch.setitem(loggers.LOGGERS, "recording", RecordingLogger)
+    monkeypatch.setattr(RecordingLogger, "calls", [])
+    return RecordingLogger.calls
 
 
-def test_a_job_is_told_once(heard: list[tuple[Any, ...]], tmp_path: Path) -> None:
+def test_tune_with_logger_logs_the_job_once(calls: list[tuple[Any, ...]], tmp_path: Path) -> None:
     line = ["digits", "--method", "linear", "--epochs", "2", "--train-fraction", "0.1", "--logger", "recording:here"]
     for _ in range(2):  # the second time there is nothing to do
         answer = CliRunner().invoke(command, [*line, "--out", str(tmp_path / "digits.safetensors")])
         assert answer.exit_code == 0, answer.output
     figures = ["lr", "seconds", "train_loss", "train_metric", "val_loss", "val_metric"]
-    assert heard == [
+    assert calls == [
         ("made", "here"),
         ("begin", "digits", "linear"),
         ("log", 1, figures),
@@ -128,28 +128,30 @@ def test_a_job_is_told_once(heard: list[tuple[Any, ...]], tmp_path: Path) -> Non
     ]
 
 
-def test_a_logger_that_fails_costs_no_run(
-    heard: list[tuple[Any, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_tune_with_failing_logger_finishes(
+    calls: list[tuple[Any, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def log(self: Recording, step: int, values: Values) -> None:
+    def log(self: RecordingLogger, step: int, values: Values) -> None:
         raise ConnectionError("the server is down")
 
-    monkeypatch.setattr(Recording, "log", log)
+    monkeypatch.setattr(RecordingLogger, "log", log)
     line = ["digits", "--method", "linear", "--epochs", "2", "--train-fraction", "0.1", "--logger", "recording"]
     answer = CliRunner().invoke(command, [*line, "--out", str(tmp_path / "digits.safetensors")])
     assert answer.exit_code == 0, answer.output
-    assert answer.output.count("Recording failed and is told nothing more: ConnectionError: the server is down") == 1
-    assert [kind for kind, *_ in heard] == ["made", "begin"]
+    assert (
+        answer.output.count("RecordingLogger failed and is told nothing more: ConnectionError: the server is down") == 1
+    )
+    assert [kind for kind, *_ in calls] == ["made", "begin"]
 
 
-def test_a_failed_job_ends_without_scores(heard: list[tuple[Any, ...]], tmp_path: Path) -> None:
+def test_tune_that_fails_ends_the_logger_without_scores(calls: list[tuple[Any, ...]], tmp_path: Path) -> None:
     line = ["digits", "--method", "linear", "--epochs", "1", "--lr", "1e38", "--logger", "recording", "--out",
             str(tmp_path / "digits.safetensors")]  # fmt: skip
     assert CliRunner().invoke(command, line).exit_code != 0
-    assert [kind for kind, *_ in heard] == ["made", "begin", "end"] and heard[-1] == ("end",)
+    assert [kind for kind, *_ in calls] == ["made", "begin", "end"] and calls[-1] == ("end",)
 
 
-def test_a_comparison_is_told_run_by_run(heard: list[tuple[Any, ...]], tmp_path: Path) -> None:
+def test_bench_with_logger_logs_each_run(calls: list[tuple[Any, ...]], tmp_path: Path) -> None:
     from vpt.cli.bench import command as bench
 
     (tmp_path / "plan.toml").write_text(
@@ -159,11 +161,11 @@ def test_a_comparison_is_told_run_by_run(heard: list[tuple[Any, ...]], tmp_path:
     line = ["run", str(tmp_path / "plan.toml"), "--out", str(tmp_path / "out"), "--logger", "recording"]
     answer = CliRunner().invoke(bench, line)
     assert answer.exit_code == 0, answer.output
-    assert [kind for kind, *_ in heard] == ["made", *["begin", "log", "end"] * 3]
-    assert [scores for kind, *scores in heard if kind == "end"] == [["val_top1"], ["val_top1"], ["test_top1"]]
+    assert [kind for kind, *_ in calls] == ["made", *["begin", "log", "end"] * 3]
+    assert [scores for kind, *scores in calls if kind == "end"] == [["val_top1"], ["val_top1"], ["test_top1"]]
 
 
-def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_logger_of_unknown_or_absent_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SpecError, match="no logger 'tensorbord'; did you mean 'tensorboard'"):
         make_logger("tensorbord:runs")
     monkeypatch.setitem(sys.modules, "wandb", None)
@@ -171,5 +173,5 @@ def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         make_logger("wandb")
 
 
-def test_flat() -> None:
+def test_flatten_of_nested_dict_joins_keys_with_dots() -> None:
     assert flatten({"a": 1, "b": {"c": {"d": 2}, "e": None}}) == {"a": 1, "b.c.d": 2, "b.e": None}

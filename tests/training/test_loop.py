@@ -34,7 +34,7 @@ def without_time(history: list[EpochMetrics]) -> list[EpochMetrics]:
 
 
 @pytest.mark.parametrize("method", ["vpt(length=3)", "vpt(length=3, depth=shallow)", "linear", "full"])
-def test_learns_a_separable_problem(method):
+def test_train_of_each_method_learns_a_separable_problem(method):
     tuned = model(method)
     config = ClassificationConfig.for_method(
         tuned.method, epochs=6, batch_size=8, learning_rate=0.1 if method == "full" else 2.0
@@ -46,7 +46,7 @@ def test_learns_a_separable_problem(method):
     assert not tuned.training
 
 
-def test_without_validation():
+def test_train_without_validation_reports_no_validation_metrics():
     (epoch,) = train(model(), examples(), RECIPE.replace(epochs=1))
     assert epoch.val_loss is None and epoch.val_metric is None
     (epoch,) = train(model(), examples(), RECIPE.replace(epochs=1), validation=examples(0))
@@ -58,7 +58,7 @@ class TestProbe:
 
     config = RECIPE.replace(epochs=1, learning_rate=1e-9, probe_epochs=20)
 
-    def test_the_head_begins_as_the_probe_ends(self):
+    def test_train_with_probe_epochs_initializes_the_head_from_the_probe(self):
         probe, tuned = model("linear"), model("vpt(length=3)")
         probe.head.load_state_dict(tuned.head.state_dict())
         train(probe, examples(), self.config.probe_config())
@@ -68,7 +68,7 @@ class TestProbe:
         assert float(probe.head.weight.detach().norm()) > 0.2
 
     @pytest.mark.parametrize("output", ["image_mean", "prompt_max"])
-    def test_a_head_that_reads_another_feature_is_probed_on_that(self, output, tmp_path):
+    def test_train_with_probe_epochs_and_output_probes_that_output(self, output, tmp_path):
         tuned, start = (model(f"vpt(length=3, dropout=0, output={output})") for _ in range(2))
         start.load_state_dict(tuned.state_dict())
         train(tuned, examples(), self.config, cache=tmp_path)
@@ -80,7 +80,7 @@ class TestProbe:
             ]
         assert losses[1] < 0.5 * losses[0]
 
-    def test_a_run_that_goes_on_does_not_begin_at_the_probe_again(self, tmp_path):
+    def test_train_resumed_with_probe_epochs_skips_the_probe(self, tmp_path):
         longer = self.config.replace(epochs=2, learning_rate=0.5)
         unbroken, cut = model("vpt(length=3)"), model("vpt(length=3)")
         train(unbroken, examples(), longer)
@@ -95,7 +95,7 @@ class TestProbe:
         for own, wanted in zip(cut.trainable_parameters(), unbroken.trainable_parameters(), strict=True):
             assert torch.equal(own, wanted)
 
-    def test_the_head_learns_at_its_own_rate(self):
+    def test_train_with_head_lr_scale_scales_the_rate_of_the_head(self):
         config = RECIPE.replace(epochs=1, probe_epochs=5, head_lr_scale=0.0, learning_rate=0.5)
         still, probe = model("vpt(length=3)"), model("vpt(length=3)")
         start = [weight.detach().clone() for weight in still.added_modules.parameters()]
@@ -107,12 +107,12 @@ class TestProbe:
             torch.equal(own, before) for own, before in zip(still.added_modules.parameters(), start, strict=True)
         )
 
-    def test_another_head_is_refused(self):
+    def test_train_with_probe_epochs_and_mlp_head_is_refused(self):
         with pytest.raises(SpecError, match="probe_epochs trains a linear head, but mlp has another"):
             train(model("mlp"), examples(), self.config)
 
 
-class TestRecipe:
+class TestConfig:
     @pytest.mark.parametrize(
         ("choice", "message"),
         [
@@ -138,12 +138,12 @@ class TestRecipe:
             ({"probe_weight_decay": math.nan}, "probe_weight_decay is nan"),
         ],
     )
-    def test_refusals(self, choice, message):
+    def test_config_with_invalid_value_is_refused(self, choice, message):
         with pytest.raises(SpecError) as caught:
             ClassificationConfig.from_dict(choice)
         assert message in str(caught.value)
 
-    def test_defaults_of_a_method(self):
+    def test_config_for_method_uses_the_defaults_of_the_method(self):
         assert ClassificationConfig.for_method(Full()).training.optimizer == "adamw"
         config = ClassificationConfig.for_method(VPT(), epochs=50, learning_rate=None, weight_decay=0.0)
         training = config.training
@@ -153,7 +153,7 @@ class TestRecipe:
         assert ClassificationConfig.for_method(Linear(), epochs=100).warmup_epochs == 10
         assert ClassificationConfig.for_method(Linear(), epochs=100, warmup_epochs=0).warmup_epochs == 0
 
-    def test_json(self):
+    def test_config_from_its_dict_is_equal(self):
         assert ClassificationConfig.from_dict(RECIPE.to_dict()) == RECIPE
 
 
@@ -164,7 +164,7 @@ class TestSchedule:
         )
         return [config.lr_at(step, 10 * config.epochs, 10) for step in range(10 * config.epochs)]
 
-    def test_golden(self):
+    def test_lr_at_known_steps_equals_golden_values(self):
         steps = self.steps()
         golden = {
             0: 1 / 21,
@@ -177,7 +177,7 @@ class TestSchedule:
         }
         assert {step: steps[step] for step in golden} == pytest.approx(golden, rel=1e-6)
 
-    def test_shape(self):
+    def test_lr_at_all_steps_warms_up_and_decays(self):
         steps = self.steps()
         assert steps[0] > 0
         assert np.diff(steps[:21]) == pytest.approx([1 / 21] * 20)
@@ -185,33 +185,33 @@ class TestSchedule:
         assert all(a > b for a, b in pairwise(steps[20:]))
         assert 0 < steps[-1] < 1e-3
 
-    def test_without_warm_up(self):
+    def test_lr_at_first_step_without_warmup_is_the_peak(self):
         assert self.steps(warmup_epochs=0)[0] == 1.0
 
-    def test_warm_up_longer_than_training(self):
+    def test_lr_at_steps_of_warmup_longer_than_training_is_positive(self):
         steps = self.steps(epochs=1, warmup_epochs=50)
         assert all(step > 0 for step in steps) and max(steps) == 1.0
 
-    def test_one_step(self):
+    def test_lr_at_the_only_step_is_positive(self):
         assert ClassificationConfig(TrainingConfig(learning_rate=256, batch_size=1), epochs=1).lr_at(0, 1, 1) > 0
 
-    def test_training_follows_it(self):
-        heard: list[float] = []
+    def test_train_with_callback_reports_the_scheduled_rates(self):
+        rates: list[float] = []
 
         class LearningRates(Callback):
             def on_step(self, epoch, step, loss, lr):
-                heard.append(lr)
+                rates.append(lr)
 
         config = RECIPE.replace(epochs=3, warmup_epochs=1)
         history = train(model(), examples(), config, callback=LearningRates())
-        assert heard == [config.lr_at(step, 9, 3) for step in range(9)]
-        assert history[-1].lr == heard[-1]
+        assert rates == [config.lr_at(step, 9, 3) for step in range(9)]
+        assert history[-1].lr == rates[-1]
 
 
 class TestOptimizer:
     @pytest.mark.parametrize("decay", [0.0, 0.37])
     @pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
-    def test_weight_decay_is_used_as_given(self, name, kind, decay):
+    def test_make_optimizer_with_weight_decay_applies_it_as_given(self, name, kind, decay):
         weight = nn.Parameter(torch.ones(3))
         optimizer = TrainingConfig(optimizer=name, weight_decay=decay).make_optimizer([weight])
         assert type(optimizer) is kind
@@ -221,11 +221,11 @@ class TestOptimizer:
         optimizer.step()
         assert torch.allclose(weight, torch.full((3,), 1 - 0.1 * decay))
 
-    def test_sgd_has_momentum(self):
+    def test_make_optimizer_of_sgd_has_momentum(self):
         (group,) = TrainingConfig().make_optimizer([nn.Parameter(torch.ones(1))]).param_groups
         assert group["momentum"] == 0.9 and not group["nesterov"]
 
-    def test_one_step_is_that_of_plain_sgd(self):
+    def test_train_for_one_step_equals_plain_sgd(self):
         tuned, plain = model(), model()
         config = RECIPE.replace(epochs=1, batch_size=24)
         train(tuned, examples(), config)
@@ -242,7 +242,7 @@ class TestOptimizer:
 
 
 @pytest.mark.parametrize("grad_accum_steps", [2, 3, 8])
-def test_accumulation_equals_one_batch(grad_accum_steps):
+def test_train_with_grad_accumulation_equals_one_batch(grad_accum_steps):
     whole, parts = model(), model()
     first = train(whole, examples(), RECIPE)
     second = train(parts, examples(), RECIPE.replace(grad_accum_steps=grad_accum_steps))
@@ -250,14 +250,14 @@ def test_accumulation_equals_one_batch(grad_accum_steps):
     assert [e.train_loss for e in second] == pytest.approx([e.train_loss for e in first], rel=1e-6)
 
 
-def test_bf16_learns():
+def test_train_in_bf16_lowers_the_loss():
     tuned = model()
     history = train(tuned, examples(), RECIPE.replace(precision="bf16", epochs=4))
     assert history[-1].train_loss < history[0].train_loss
     assert {tensor.dtype for tensor in tuned.trainable_state_dict().values()} == {torch.float32}
 
 
-def test_divergence_is_said_with_step_and_advice():
+def test_train_that_diverges_names_step_and_advice():
     tuned = model()
     with torch.no_grad():
         tuned.head.weight[0, 0] = math.nan
@@ -269,18 +269,18 @@ def test_divergence_is_said_with_step_and_advice():
     assert "try learning_rate 0.1," in message
 
 
-def test_a_step_size_far_too_large_diverges_loudly():
+def test_train_with_huge_learning_rate_raises_training_error():
     with pytest.raises(TrainingError, match=r"the loss became (nan|inf)"):
         train(model("full"), examples(), RECIPE.replace(learning_rate=1e12, epochs=5))
 
 
 @pytest.mark.parametrize("n", [1, 3, 9])
-def test_any_number_of_images(n):
+def test_train_of_few_images_gives_a_valid_metric(n):
     (epoch,) = train(model(), examples(n), RECIPE.replace(epochs=1))
     assert 0 <= epoch.train_metric <= 1
 
 
-def test_order_is_a_matter_of_seed_and_epoch():
+def test_epoch_order_with_same_seed_and_epoch_is_equal():
     first = epoch_order(24, seed=0, epoch=0)
     assert sorted(first) == list(range(24))
     assert np.array_equal(epoch_order(24, seed=0, epoch=0), first)
@@ -301,7 +301,7 @@ class TestResume:
         ("method", "optimizer"),
         [("vpt(length=3, dropout=0.3)", "sgd"), ("vpt(length=3)", "adamw"), ("linear", "sgd"), ("full", "adamw")],
     )
-    def test_to_the_bit(self, tmp_path, method, optimizer):
+    def test_train_resumed_after_interrupt_is_bit_identical(self, tmp_path, method, optimizer):
         config = RECIPE.replace(epochs=4, optimizer=optimizer, augment="flip" if method == "linear" else "none")
         unbroken, broken, again = model(method), model(method), model(method, seed=9)
         whole = train(unbroken, examples(), config, validation=examples(seed=1))
@@ -314,28 +314,28 @@ class TestResume:
         for name, tensor in unbroken.trainable_state_dict().items():
             assert torch.equal(again.trainable_state_dict()[name], tensor), name
 
-    def test_a_finished_run_is_not_done_again(self, tmp_path):
+    def test_train_of_finished_checkpoint_returns_its_history(self, tmp_path):
         checkpoint = tmp_path / "c.safetensors"
         first = train(model(), examples(), RECIPE, checkpoint=checkpoint)
         again = model(seed=9)
         assert train(again, examples(), RECIPE, checkpoint=checkpoint) == first
 
-    @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.99])
-    def test_a_damaged_checkpoint_is_refused(self, tmp_path, share):
+    @pytest.mark.parametrize("fraction", [0.0, 0.001, 0.5, 0.99])
+    def test_train_from_damaged_checkpoint_is_refused(self, tmp_path, fraction):
         checkpoint = tmp_path / "c.safetensors"
         train(model(), examples(), RECIPE.replace(epochs=1), checkpoint=checkpoint)
         content = checkpoint.read_bytes()
-        checkpoint.write_bytes(content[: int(len(content) * share)])
+        checkpoint.write_bytes(content[: int(len(content) * fraction)])
         with pytest.raises(TunedFileError, match=r"checkpoint .* is damaged .* delete it to begin anew"):
             train(model(), examples(), RECIPE, checkpoint=checkpoint)
 
-    def test_a_checkpoint_of_another_method_is_refused(self, tmp_path):
+    def test_train_from_checkpoint_of_another_method_is_refused(self, tmp_path):
         checkpoint = tmp_path / "c.safetensors"
         train(model("linear"), examples(), RECIPE.replace(epochs=1), checkpoint=checkpoint)
         with pytest.raises(TunedFileError, match=r"of another run .*do not fit vpt\(length=3"):
             train(model(), examples(), RECIPE, checkpoint=checkpoint)
 
-    def test_a_checkpoint_of_another_recipe_is_refused(self, tmp_path):
+    def test_train_from_checkpoint_of_another_config_is_refused(self, tmp_path):
         checkpoint = tmp_path / "c.safetensors"
         train(model("linear"), examples(), RECIPE.replace(epochs=1), checkpoint=checkpoint)
         with pytest.raises(TunedFileError, match="written with another configuration"):
@@ -348,7 +348,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def test_two_processes_give_what_one_gives(tmp_path):
+def test_train_in_two_processes_equals_one_process(tmp_path):
     port = str(free_port())
     common = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
     processes = [
@@ -372,7 +372,7 @@ def test_two_processes_give_what_one_gives(tmp_path):
     assert differences(together, alone) < 1e-5
 
 
-def test_ddp_in_a_loop_of_ones_own(tmp_path):
+def test_tuned_model_in_ddp_equals_plain_training(tmp_path):
     torch.distributed.init_process_group("gloo", init_method=(tmp_path / "rendezvous").as_uri(), rank=0, world_size=1)
     try:
         tuned, plain = model(), model()
@@ -391,6 +391,6 @@ def test_ddp_in_a_loop_of_ones_own(tmp_path):
         torch.distributed.destroy_process_group()
 
 
-def test_every_method_says_how_to_train_it():
+def test_config_for_each_method_has_a_learning_rate():
     for kind in METHODS.values():
         assert ClassificationConfig.for_method(kind()).training.learning_rate > 0

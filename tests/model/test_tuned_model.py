@@ -16,7 +16,7 @@ from vpt import TunedModel, attach, load_backbone
 LABELS = torch.tensor([0, 1, 2, 1])
 
 
-def outcome(model: TunedModel) -> tuple[list[Tensor], int]:
+def run_step(model: TunedModel) -> tuple[list[Tensor], int]:
     """Logits and gradients of one step, and the bytes kept for its backward pass besides weights."""
     weights = {weight.data_ptr() for weight in model.parameters()}
     kept: dict[int, int] = {}
@@ -35,19 +35,19 @@ def outcome(model: TunedModel) -> tuple[list[Tensor], int]:
 
 @pytest.mark.parametrize("method", ["vpt(length=3, dropout=0.5)", "vpt(depth=shallow)", "full"])
 @pytest.mark.parametrize("family", ["vit", "dinov3", "swin"])
-def test_computing_again_changes_nothing_but_the_memory(family: str, method: str) -> None:
+def test_activation_checkpointing_in_training_saves_memory_and_equals_plain(family: str, method: str) -> None:
     results = []
-    for again in (False, True):
+    for checkpointing in (False, True):
         torch.manual_seed(0)
-        model = attach(backbone_of(family), method, 3, activation_checkpointing=again).train()
-        results.append(outcome(model))
+        model = attach(backbone_of(family), method, 3, activation_checkpointing=checkpointing).train()
+        results.append(run_step(model))
     (plain, kept), (recomputed, kept_then) = results
     for actual, expected in zip(recomputed, plain, strict=True):
         assert torch.allclose(actual, expected, rtol=1e-5, atol=1e-6)
     assert kept_then < 0.5 * kept
 
 
-def test_the_backbone_does_not_notice() -> None:
+def test_activation_checkpointing_of_a_model_leaves_the_backbone_unchanged() -> None:
     backbone = backbone_of("vit")
     attach(backbone, "vpt", 3, activation_checkpointing=True)
     assert not any("forward" in vars(module) for module in backbone.module.modules())
@@ -60,7 +60,7 @@ def test_the_backbone_does_not_notice() -> None:
         *product(["convnext"], ["linear", "ssf"]),  # its blocks are not those of a transformer
     ],
 )
-def test_a_backbone_in_bf16(family: str, method: str) -> None:
+def test_tuned_model_on_bf16_backbone_is_close_to_fp32(family: str, method: str) -> None:
     module = backbone_of(family).module
     backbone = load_backbone(copy.deepcopy(module).to(torch.bfloat16))
     assert {weight.dtype for weight in backbone.module.parameters()} == {torch.bfloat16}

@@ -50,12 +50,12 @@ def refusal(text: str) -> str:
         ("lora(rank=2)+ vpt +norm", Sum((LoRA(rank=2), VPT(), Norm()))),
     ],
 )
-def test_methods_are_parsed(text, expected):
+def test_parse_method_of_each_text_returns_the_method(text, expected):
     assert parse_method(text) == expected
     assert type(parse_method(text)) is type(expected)
 
 
-def test_a_method_object_is_given_back():
+def test_parse_method_of_method_object_returns_it():
     method = VPT(length=3)
     assert parse_method(method) is method
 
@@ -77,12 +77,12 @@ def test_a_method_object_is_given_back():
         ("thing(rate=1e-3)", Thing(rate=0.001)),
     ],
 )
-def test_values(text, expected):
+def test_spec_parse_of_each_value_type_round_trips(text, expected):
     assert spec.parse(text, KNOWN) == expected
     assert spec.parse(spec.format_spec(expected, "thing", full=True), KNOWN) == expected
 
 
-def test_an_int_for_a_float_becomes_one():
+def test_spec_parse_of_int_for_float_field_is_float():
     assert type(spec.parse("thing(rate=1)", KNOWN).rate) is float
 
 
@@ -116,7 +116,7 @@ def test_an_int_for_a_float_becomes_one():
         ("vpt(length=" + "-" * 5000 + "3)", ("vpt",)),
     ],
 )
-def test_refusals_say_what_and_what_else(text, parts):
+def test_spec_parse_of_invalid_text_names_fault_and_choices(text, parts):
     message = refusal(text)
     for part in parts:
         assert part in message
@@ -135,21 +135,21 @@ def test_refusals_say_what_and_what_else(text, parts):
         "vpt(length=f'{{1}}')",
     ],
 )
-def test_nothing_is_ever_run(text, tmp_path):
+def test_spec_parse_of_code_runs_nothing(text, tmp_path):
     trace = tmp_path / "trace"
     refusal(text.format(trace))
     assert not trace.exists()
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_round_trip_of_every_method(name):
+def test_parse_method_of_each_spec_round_trips(name):
     method = METHODS[name]()
     assert str(method) == name
     assert parse_method(str(method)) == method
     assert parse_method(spec.format_spec(method, name, full=True)) == method
 
 
-def test_show_gives_what_differs_or_everything():
+def test_spec_of_method_shows_changed_or_all_fields():
     method = VPT(length=50, depth="shallow")
     assert str(method) == 'vpt(length=50, depth="shallow")'
     assert spec.format_spec(method, "vpt", full=True).startswith(
@@ -159,12 +159,12 @@ def test_show_gives_what_differs_or_everything():
 
 
 @pytest.mark.parametrize("word", ['"', "'", "\\", "a\\", "\"'", "\n", "ü", "none", "true"])
-def test_words_of_any_kind_come_back(word):
+def test_spec_of_any_string_round_trips(word):
     thing = Thing(word=word)
     assert spec.parse(spec.format_spec(thing, "thing"), KNOWN) == thing
 
 
-def test_errors_have_one_base():
+def test_spec_error_is_a_vpt_error():
     from vpt import VptError
 
     assert issubclass(SpecError, VptError)
@@ -198,14 +198,14 @@ def test_errors_have_one_base():
         ("gated(length=0)", ("length is 0",)),
     ],
 )
-def test_what_makes_no_sense_is_refused_with_the_alternative(text, parts):
+def test_parse_method_of_contradicting_options_names_the_alternative(text, parts):
     with pytest.raises(SpecError) as caught:
         parse_method(text)
     for part in parts:
         assert part in str(caught.value)
 
 
-def test_a_sum_starts_from_its_first_part():
+def test_sum_of_methods_uses_the_defaults_of_its_first_term():
     both = parse_method("vpt(length=5) + bias")
     assert str(both) == "vpt(length=5) + bias"
     assert parse_method(both.spec(full=True)) == both
