@@ -30,7 +30,7 @@ def write_section(name: str, section: str, values: dict[str, Any], command: str,
     write_atomic(path, json.dumps(sections, indent=1).encode())
     text = "\n\n".join(f"{entry['table']}\n\n{format_provenance(entry)}" for entry in sections.values())
     write_atomic(RESULTS_DIR / f"{name}.md", f"{text}\n".encode())
-    _refresh(name, text)
+    write_between_marks(README, name, text)
 
 
 def format_provenance(entry: dict[str, Any]) -> str:
@@ -42,8 +42,9 @@ def format_provenance(entry: dict[str, Any]) -> str:
     return f"<sub>`{entry['command']}` · {devices} · {versions} · {environment_info['day']}</sub>"
 
 
-def _refresh(name: str, text: str) -> None:
+def write_between_marks(page: Path, name: str, text: str) -> None:
+    """Replace what a page has between the two marks of that name; a page without them stays as it is."""
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    if README.exists() and begin in (old := README.read_text(encoding="utf-8")):
+    if page.exists() and begin in (old := page.read_text(encoding="utf-8")):
         marked = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-        write_atomic(README, marked.sub(lambda _: f"{begin}\n{text}\n{end}", old).encode())
+        write_atomic(page, marked.sub(lambda _: f"{begin}\n{text}\n{end}", old).encode())

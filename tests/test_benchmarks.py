@@ -1,20 +1,36 @@
-"""The GPU benchmark: without a GPU it says so, and every part of it runs on the CPU with a toy."""
+"""The GPU benchmark runs dry on the CPU with a toy; the sweep of timm's models finds crashes and false refusals."""
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import timm
 import torch
+from torch import nn
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 def gpu(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(BENCHMARKS / "gpu.py"), *arguments]
+    return run_script("gpu.py", *arguments)
+
+
+def run_script(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(BENCHMARKS / name), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """Imports a script, as scripts import each other."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -34,3 +50,80 @@ def test_every_part_runs_dry() -> None:
     assert "| vpt(length=3, dropout=0, depth=deep) |" in done.stdout
     after = {path: path.stat().st_mtime_ns for path in BENCHMARKS.rglob("*") if "__pycache__" not in path.parts}
     assert after == before, "a dry run wrote something"
+
+
+def test_families_dry_run_prints_row_of_model_and_writes_nothing() -> None:
+    before = {path: path.stat().st_mtime_ns for path in BENCHMARKS.rglob("*") if "__pycache__" not in path.parts}
+    done = run_script("families.py", "--models", "test_vit", "--dry-run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 models, 1 of them run" in done.stdout and "0 crashes, 0 false" in done.stdout
+    assert "| vision_transformer: test | `test_vit` | " + " | ".join("✓" * 9) + " |" in done.stdout
+    after = {path: path.stat().st_mtime_ns for path in BENCHMARKS.rglob("*") if "__pycache__" not in path.parts}
+    assert after == before, "a dry run wrote something"
+
+
+def test_families_method_that_fails_is_a_crash(script, monkeypatch: pytest.MonkeyPatch) -> None:
+    families, table = script("families"), script("families_table")
+
+    def fail(*_: object) -> None:
+        raise IndexError("no such block")
+
+    monkeypatch.setattr(families, "attach", fail)
+    cells = families.sweep_model("test_vit")["cells"]
+    assert {cell["outcome"] for cell in cells.values()} == {"crash"} and set(cells) == set(table.METHODS)
+    assert cells["lora"]["reason"].startswith("IndexError: no such block")
+
+
+def test_families_merge_of_other_values_is_a_crash(script, monkeypatch: pytest.MonkeyPatch) -> None:
+    families = script("families")
+    monkeypatch.setattr(
+        families.TunedModel, "merge", lambda model: {k: v + 0.1 for k, v in model.backbone.module.state_dict().items()}
+    )
+    merged = families.sweep_model("test_vit")["cells"]["lora"]["merge"]
+    assert merged["outcome"] == "crash" and "Missing key(s)" in merged["reason"]
+
+
+def test_families_faults_are_crashes_false_and_unexpected_refusals(script) -> None:
+    def entry(outcome: str, false: str | None = None, reason: str = "") -> dict[str, Any]:
+        cell = {"outcome": outcome, "reason": reason, "false": false}
+        return {"family": "vgg: vgg", "device": "cpu", "cells": {"vpt": cell}}
+
+    known = "vpt does not fit VGG: prompts need transformer blocks, and none are known in VGG"
+    models = {
+        "vgg11": entry("works"),
+        "vgg13": entry("crash", reason="IndexError"),
+        "vgg16": entry("refused", "blocks.0", known),
+        "vgg19": entry("refused", reason="it is too old"),
+        "vgg11_bn": entry("refused", reason=known),
+    }
+    faults = script("families_table").find_faults(models)
+    assert [fault.partition(",")[0] for fault in faults] == ["crash: vgg13", "false: vgg16", "unexpected: vgg19"]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "contradiction"),
+    [
+        ("test_vit", "the blocks of X have no linear layers in attention", "blocks.0.attn.qkv"),
+        ("test_vit", "blocks.0 has no MLP of linear layers", "blocks.0.mlp"),
+        ("test_vit", "its layers have no biases", "patch_embed.proj.bias"),
+        ("test_vit", "it has a head for which timm has no place", "head"),
+        ("test_vit", "only square inputs are supported", "the input has 160x160 px"),
+        ("test_vit", "the stars are wrong", "no rule judges this reason"),
+        ("test_resnet", "the blocks of X have no linear layers", None),
+        ("test_resnet", "blocks.0 has no MLP of linear layers", None),
+        ("test_resnet", "it has no layers whose output could be scaled and shifted", "conv1.1"),
+        ("mixer_s32_224", "have no linear layers in attention", None),
+        ("mixer_s32_224", "the blocks of MlpMixer have no linear layers", "blocks.0.mlp_tokens.fc1"),
+    ],
+)
+def test_judge_contradicts_refusals_that_are_not_true(
+    script, name: str, reason: str, contradiction: str | None
+) -> None:
+    with torch.device("meta"):
+        model = timm.create_model(name, num_classes=3)
+    assert script("refusals").contradiction(model, reason) == contradiction
+
+
+def test_judge_layers_without_biases_are_a_true_refusal(script) -> None:
+    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.LayerNorm(2, bias=False))
+    assert script("refusals").contradiction(model, "its layers have no biases") is None
