@@ -34,13 +34,13 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_it_says_so() -> None:
+def test_gpu_benchmark_without_gpu_exits_with_a_message() -> None:
     done = gpu()
     assert done.returncode == 3
     assert done.stderr.startswith("no GPU here: nothing was measured")
 
 
-def test_every_part_runs_dry() -> None:
+def test_gpu_benchmark_dry_run_prints_every_section() -> None:
     before = {path: path.stat().st_mtime_ns for path in BENCHMARKS.rglob("*") if "__pycache__" not in path.parts}
     done = gpu("--dry-run")
     assert done.returncode == 0, done.stderr

@@ -61,7 +61,7 @@ def test_modules_have_no_circular_imports():
         visit(module, ())
 
 
-def test_third_parties_stay_in_their_packages():
+def test_third_party_imports_stay_in_their_packages():
     for module in MODULES:
         packages = {name.split(".")[0] for name in imports(module)}
         assert "timm" not in packages or package(module) in ("backbones", "attention"), module
@@ -75,7 +75,7 @@ def test_library_modules_import_no_public_api():
         assert "vpt" not in imports(module) - MODULES.keys() or package(module) == "cli", module
 
 
-def test_files_are_short_and_have_telling_names():
+def test_source_files_have_at_most_400_lines_and_specific_names():
     for module, path in MODULES.items():
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, module
         assert path.stem not in ("utils", "util", "helpers", "common", "misc"), module
@@ -96,7 +96,7 @@ def test_public_names_exist():
         vpt.nothing  # noqa: B018
 
 
-def test_documented_submodules_are_there_after_import_vpt_alone():
+def test_documented_submodules_after_import_vpt_are_available():
     script = "import sys, vpt; assert 'torch' not in sys.modules; print(len(vpt.testing.CHECKS) > 10, vpt.training.fit)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("True <function fit")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from helpers.published import PAPER, load, trained, vit
+from helpers.published import PAPER, trained, vit, write_and_load
 from vpt import load_backbone
 from vpt.errors import BackboneError
 
 
 def test_load_backbone_with_weights_for_a_loaded_backbone_is_refused(tmp_path):
-    backbone = load(vit(), vit(make=trained).state_dict(), tmp_path / "w.pth")
+    backbone = write_and_load(vit(), vit(make=trained).state_dict(), tmp_path / "w.pth")
     with pytest.raises(BackboneError, match="is loaded already"):
         load_backbone(backbone, weights=tmp_path / "w.pth")
 

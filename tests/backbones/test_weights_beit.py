@@ -11,12 +11,12 @@ from helpers.published import (
     WIDTH,
     State,
     assert_same,
-    load,
     mae,
-    renamed,
-    resized,
+    rename_keys,
+    resize_positions,
     trained,
     vit,
+    write_and_load,
 )
 from vpt import load_backbone
 from vpt.errors import BackboneError
@@ -31,7 +31,7 @@ def beit(source: Any) -> State:
 def test_load_backbone_with_finetuned_beit_weights_restores_the_model(tmp_path):
     """beit_base_patch16_224_pt22k_ft22k.pth."""
     source = vit("beit_base_patch16_224", make=trained)
-    backbone = load(vit("beit_base_patch16_224"), {"model": beit(source)}, tmp_path / "beit.pth")
+    backbone = write_and_load(vit("beit_base_patch16_224"), {"model": beit(source)}, tmp_path / "beit.pth")
     assert_same(backbone, source)
     assert backbone.notes == ()
 
@@ -52,7 +52,7 @@ def test_load_backbone_with_pretrained_beit_weights_restores_the_model(tmp_path,
         "lm_head.bias": torch.ones(8192),
     }
     path = tmp_path / "beit.pth"
-    backbone = load(vit("beit_base_patch16_224", global_pool=pool), {"model": state}, path)
+    backbone = write_and_load(vit("beit_base_patch16_224", global_pool=pool), {"model": state}, path)
     assert_same(backbone, source)
     assert "3 keys outside the backbone" in backbone.notes[-1] and "lm_head" in backbone.notes[-1]
     assert len(backbone.notes) == (2 if pool == "avg" else 1)
@@ -75,14 +75,14 @@ def test_load_backbone_with_pretrained_beit_weights_restores_the_model(tmp_path,
 def test_load_backbone_with_deit3_weights_restores_the_model(tmp_path):
     """deit_3_base_224_21k.pth: key `model`, layer scales as gamma_1 and gamma_2, CLS has no position."""
     source = vit("deit3_base_patch16_224.fb_in22k_ft_in1k", make=trained)
-    state = renamed(source.state_dict(), ("ls1.gamma", "gamma_1"), ("ls2.gamma", "gamma_2"))
+    state = rename_keys(source.state_dict(), ("ls1.gamma", "gamma_1"), ("ls2.gamma", "gamma_2"))
     assert state["pos_embed"].shape == (1, 16, WIDTH) and "blocks.0.gamma_1" in state
     state |= {"head.weight": torch.ones(21_841, WIDTH), "head.bias": torch.ones(21_841)}
     name = "deit3_base_patch16_224.fb_in22k_ft_in1k"
-    backbone = load(vit(name), {"model": state}, tmp_path / "deit3.pth")
+    backbone = write_and_load(vit(name), {"model": state}, tmp_path / "deit3.pth")
     assert_same(backbone, source)
     assert backbone.notes == ()
     larger = vit(name, img_size=48)
-    load(larger, {"model": state}, tmp_path / "deit3.pth")
-    expected = resized(source.pos_embed, 6, mode="bicubic", antialias=True)
+    write_and_load(larger, {"model": state}, tmp_path / "deit3.pth")
+    expected = resize_positions(source.pos_embed, 6, mode="bicubic", antialias=True)
     assert torch.allclose(larger.pos_embed, expected, atol=1e-5)

@@ -13,7 +13,7 @@ from helpers.published import (
     PAPER,
     assert_same,
     fresh,
-    resized,
+    resize_positions,
     trained,
     vit,
 )
@@ -41,7 +41,9 @@ def test_load_backbone_with_finetuned_npz_resizes_positions(tmp_path):
     model = vit()
     assert load_backbone(model, weights=path).notes == ()
     assert torch.equal(model.pos_embed[:, :1], source.pos_embed[:, :1])
-    assert torch.allclose(model.pos_embed[:, 1:], resized(source.pos_embed[:, 1:], 4, mode="bilinear"), atol=1e-6)
+    assert torch.allclose(
+        model.pos_embed[:, 1:], resize_positions(source.pos_embed[:, 1:], 4, mode="bilinear"), atol=1e-6
+    )
     assert torch.equal(model.blocks[2].mlp.fc2.weight, source.blocks[2].mlp.fc2.weight)
 
 
@@ -52,7 +54,9 @@ def test_load_backbone_by_name_with_npz_at_another_size_resizes_positions(tmp_pa
     backbone = load_backbone("test_vit", weights=path, image_size=64)
     module: Any = backbone.module
     assert backbone.preprocessing.size == 64
-    assert torch.allclose(module.pos_embed[:, 1:], resized(source.pos_embed[:, 1:], 4, mode="bilinear"), atol=1e-6)
+    assert torch.allclose(
+        module.pos_embed[:, 1:], resize_positions(source.pos_embed[:, 1:], 4, mode="bilinear"), atol=1e-6
+    )
     assert_same(load_backbone("test_vit", weights=path), source)
 
 

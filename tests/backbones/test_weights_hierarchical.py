@@ -13,11 +13,11 @@ from helpers.published import (
     RESNET,
     SWIN,
     State,
+    add_prefix,
     assert_same,
     fresh,
-    load,
     trained,
-    under,
+    write_and_load,
 )
 from vpt import load_backbone
 from vpt.errors import BackboneError
@@ -42,7 +42,7 @@ def test_load_backbone_with_swin_weights_restores_the_model(tmp_path):
     model = fresh("swin_base_patch4_window7_224.ms_in22k", **SWIN)
     state = swin(source)
     assert "layers.0.downsample.reduction.weight" in state and "layers.2.downsample.reduction.weight" not in state
-    backbone = load(model, {"model": state}, tmp_path / "swin.pth")
+    backbone = write_and_load(model, {"model": state}, tmp_path / "swin.pth")
     assert_same(backbone, source)
     assert backbone.notes == ()
     assert torch.equal(model.layers[1].downsample.reduction.weight, state["layers.0.downsample.reduction.weight"])
@@ -53,7 +53,7 @@ def test_load_backbone_with_swin_weights_of_another_depth_is_refused(tmp_path):
     state = swin(trained("swin_base_patch4_window7_224", **SWIN))
     model = fresh("swin_base_patch4_window7_224", **{**SWIN, "depths": (2, 2), "num_heads": (2, 2)})
     with pytest.raises(BackboneError, match="does not fit SwinTransformer"):
-        load(model, {"model": state}, tmp_path / "swin.pth")
+        write_and_load(model, {"model": state}, tmp_path / "swin.pth")
 
 
 def convnext(source: Any) -> State:
@@ -78,7 +78,7 @@ def test_load_backbone_with_convnext_weights_restores_the_model(tmp_path, prefix
     assert state["downsample_layers.3.1.weight"].shape == (32, 16, 2, 2)
     assert state["stages.2.1.pwconv1.weight"].shape == (64, 16) and state["norm.weight"].shape == (32,)
     model = fresh("convnext_base.fb_in22k", **CONVNEXT)
-    backbone = load(model, {"model": under(prefix, state)}, tmp_path / "convnext.pth")
+    backbone = write_and_load(model, {"model": add_prefix(prefix, state)}, tmp_path / "convnext.pth")
     assert_same(backbone, source)
     assert backbone.notes == ()
 
@@ -86,7 +86,7 @@ def test_load_backbone_with_convnext_weights_restores_the_model(tmp_path, prefix
 def test_load_backbone_with_convnext_weights_of_another_depth_is_refused(tmp_path):
     state = convnext(trained("convnext_base", **{**CONVNEXT, "depths": (1, 1, 3, 1)}))
     with pytest.raises(BackboneError, match="does not fit ConvNeXt"):
-        load(fresh("convnext_base", **CONVNEXT), {"model": state}, tmp_path / "convnext.pth")
+        write_and_load(fresh("convnext_base", **CONVNEXT), {"model": state}, tmp_path / "convnext.pth")
 
 
 @pytest.mark.parametrize("first", [True, False])

@@ -18,12 +18,12 @@ from helpers.google_weights import google
 from helpers.published import (
     WIDTH,
     State,
+    add_prefix,
     assert_same,
-    load,
-    renamed,
+    rename_keys,
     trained,
-    under,
     vit,
+    write_and_load,
 )
 from vpt import load_backbone
 from vpt.errors import BackboneError
@@ -86,9 +86,9 @@ def test_load_backbone_with_clip_weights_equals_the_clip_tower(tmp_path, prefix)
     """OpenAI's ViT-B-16 and open_clip_pytorch_model.bin (bare), and open_clip's own checkpoints (DDP, nested)."""
     tower = ClipTower()
     randomize(tower)
-    state = under(prefix, under("visual.", tower.state_dict()) | clip_text())
+    state = add_prefix(prefix, add_prefix("visual.", tower.state_dict()) | clip_text())
     model = vit("vit_base_patch16_clip_224")
-    backbone = load(model, {"epoch": 32, "state_dict": state} if prefix else state, tmp_path / "clip.bin")
+    backbone = write_and_load(model, {"epoch": 32, "state_dict": state} if prefix else state, tmp_path / "clip.bin")
     images = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         assert torch.allclose(model.eval()(images), tower(images), atol=1e-5)
@@ -100,7 +100,7 @@ def test_load_backbone_with_half_precision_clip_weights_keeps_float32(tmp_path):
     """open_clip_model.safetensors of OpenAI's weights, which are half precision: the model stays what it is."""
     tower, path = ClipTower(), tmp_path / "open_clip_model.safetensors"
     randomize(tower)
-    save_file(under("visual.", {name: tensor.half() for name, tensor in tower.state_dict().items()}), path)
+    save_file(add_prefix("visual.", {name: tensor.half() for name, tensor in tower.state_dict().items()}), path)
     model = vit("vit_base_patch16_clip_224")
     load_backbone(model, weights=path)
     assert torch.equal(model.pos_embed[0], tower.positional_embedding.half().float())
@@ -120,8 +120,8 @@ def test_load_backbone_with_open_clip_siglip_weights_restores_the_model(tmp_path
     """open_clip_pytorch_model.bin of timm/ViT-B-16-SigLIP: a timm tower; map pooling is part of it."""
     source = vit("vit_base_patch16_siglip_224", make=trained)
     text = {"text.transformer.resblocks.0.ln_1.weight": torch.ones(8), "logit_bias": torch.ones(())}
-    state = under("visual.trunk.", source.state_dict()) | text | {"logit_scale": torch.ones(())}
-    backbone = load(vit("vit_base_patch16_siglip_224"), state, tmp_path / "siglip.bin")
+    state = add_prefix("visual.trunk.", source.state_dict()) | text | {"logit_scale": torch.ones(())}
+    backbone = write_and_load(vit("vit_base_patch16_siglip_224"), state, tmp_path / "siglip.bin")
     assert_same(backbone, source)
     (note,) = backbone.notes
     assert "3 keys outside the backbone were left out; parts: text, logit_bias, logit_scale" in note
@@ -195,11 +195,11 @@ ROTARY = {"rope.freqs_cos": torch.ones(16, 16), "blocks.0.attn.rope.freqs_sin": 
 def test_load_backbone_with_eva02_weights_restores_the_model(tmp_path, pool):
     """eva02_B_pt_in21k_p14.pt: key `module`, pretraining's norm, mask token and lm_head, rotary buffers."""
     source = vit("eva02_base_patch14_224", make=trained, global_pool=pool)
-    state = renamed(source.state_dict(), *EVA) | ROTARY
+    state = rename_keys(source.state_dict(), *EVA) | ROTARY
     assert "blocks.2.attn.q_bias" in state and "blocks.2.mlp.w2.weight" in state and "norm.weight" in state
     state |= {"mask_token": torch.ones(1, 1, WIDTH), "lm_head.weight": torch.ones(8, WIDTH)}
     model = vit("eva02_base_patch14_224", global_pool=pool)
-    backbone = load(model, {"module": state}, tmp_path / "eva02.pt")
+    backbone = write_and_load(model, {"module": state}, tmp_path / "eva02.pt")
     assert_same(backbone, source)
     assert [note.partition(": ")[2] for note in backbone.notes] == [
         "its final norm is used as fc_norm, after pooling",
@@ -209,10 +209,12 @@ def test_load_backbone_with_eva02_weights_restores_the_model(tmp_path, pool):
 def test_load_backbone_with_eva02_clip_weights_restores_the_model(tmp_path):
     """EVA02_CLIP_B_psz16_s8B.pt: the image tower under `visual.`, with a norm inside attention, and a text tower."""
     source = vit("eva02_base_patch16_clip_224", make=trained)
-    state = under("visual.", renamed(source.state_dict(), *EVA) | ROTARY | {"head.weight": torch.ones(16, WIDTH)})
+    state = add_prefix(
+        "visual.", rename_keys(source.state_dict(), *EVA) | ROTARY | {"head.weight": torch.ones(16, WIDTH)}
+    )
     assert "visual.blocks.0.attn.inner_attn_ln.weight" in state
     state |= {"text.token_embedding.weight": torch.ones(9, 8), "logit_scale": torch.ones(())}
-    backbone = load(vit("eva02_base_patch16_clip_224"), state, tmp_path / "eva_clip.pt")
+    backbone = write_and_load(vit("eva02_base_patch16_clip_224"), state, tmp_path / "eva_clip.pt")
     assert_same(backbone, source)
     (note,) = backbone.notes
     assert "2 keys outside the backbone were left out; parts: text, logit_scale" in note

@@ -14,7 +14,7 @@ import pytest
 import timm
 from PIL import Image
 
-from helpers.command_line import SMALL, code, vpt
+from helpers.command_line import SMALL, exit_code, vpt
 from vpt import METHODS
 from vpt.analysis.summary import summarize
 from vpt.cli import COMMANDS
@@ -88,7 +88,7 @@ def test_list_with_pattern_prints_matching_names(capsys: pytest.CaptureFixture[s
         vpt("list", what, pattern, "--json")
         assert {text.partition("(")[0] for text in json.loads(capsys.readouterr().out)} == names
     for what in ("methods", "tasks", "backbones"):
-        assert code("list", what, "xyzzy") == ExitCode.USAGE
+        assert exit_code("list", what, "xyzzy") == ExitCode.USAGE
         assert f"no name of {what} matches 'xyzzy'" in capsys.readouterr().err
 
 
@@ -180,7 +180,7 @@ def test_eval_and_predict_with_skip_corrupt_name_omitted_images(
             (tmp_path / "new" / name / f"{i}.png").write_bytes((photos / name / f"{i}.png").read_bytes())
     for corrupt in ("disc/0.png", "bars/3.png"):
         (tmp_path / "new" / corrupt).write_bytes(b"no image")
-    assert code("predict", tuned, tmp_path / "new") == ExitCode.DATA
+    assert exit_code("predict", tuned, tmp_path / "new") == ExitCode.DATA
     assert capsys.readouterr().err.count("not an image") == 2
     vpt("predict", tuned, tmp_path / "new", "--json", "--skip-corrupt")
     captured = capsys.readouterr()

@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 import pytest
 
-from helpers.command_line import SMALL, code, vpt
+from helpers.command_line import SMALL, exit_code, vpt
 from vpt import inspect
 from vpt.cli import COMMANDS
 from vpt.cli.option_groups import TaskOption
@@ -61,7 +61,7 @@ def test_tune_with_option_of_the_other_task_is_refused(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "x.safetensors"
-    assert code("tune", photos, "--out", out, *SMALL, "--power", 1, "--iterations", 3) == ExitCode.USAGE
+    assert exit_code("tune", photos, "--out", out, *SMALL, "--power", 1, "--iterations", 3) == ExitCode.USAGE
     assert f"--iterations, --power: for segmentation, and {photos} is for classification" in capsys.readouterr().err
     assert not out.exists()
 
@@ -93,7 +93,7 @@ def test_tune_with_faulty_config_file_is_refused(
     text: str, message: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "run.toml").write_text(text)
-    assert code("tune", photos, "--config", tmp_path / "run.toml", "--out", tmp_path / "x.safetensors") == 2
+    assert exit_code("tune", photos, "--config", tmp_path / "run.toml", "--out", tmp_path / "x.safetensors") == 2
     assert message in capsys.readouterr().err
 
 
@@ -110,7 +110,7 @@ def test_tune_with_multi_block_head_saves_and_uses_it(
     assert tomllib.loads(saved.read_text())["head"] == head
     vpt("tune", "--config", saved)
     assert "--overwrite does it again" in capsys.readouterr().err
-    assert code("tune", "--config", saved, "--head", "linear") == ExitCode.USAGE
+    assert exit_code("tune", "--config", saved, "--head", "linear") == ExitCode.USAGE
     assert "head: multi_block(blocks=last2, features=cls+mean+std) then, None now" in capsys.readouterr().err
     vpt("eval", out, photos, "--json")
     assert json.loads(capsys.readouterr().out)["top1"] == result["metrics"]["test_top1"]
@@ -145,7 +145,7 @@ def test_tune_with_unknown_head_is_refused(
     head: str, message: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "x.safetensors"
-    assert code("tune", photos, "--out", out, *SMALL, "--head", head) == ExitCode.USAGE
+    assert exit_code("tune", photos, "--out", out, *SMALL, "--head", head) == ExitCode.USAGE
     assert message in capsys.readouterr().err and not out.with_suffix(".run").exists()
 
 
@@ -189,7 +189,7 @@ def test_tune_of_a_folder_prints_the_next_commands(
 
 def test_tune_on_absent_device_is_refused(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "a.safetensors"
-    assert code("tune", photos, "--out", out, *SMALL, "--device", "mps") == ExitCode.USAGE
+    assert exit_code("tune", photos, "--out", out, *SMALL, "--device", "mps") == ExitCode.USAGE
     assert "device is 'mps', which torch does not find on this machine" in capsys.readouterr().err
 
 

@@ -11,29 +11,29 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers.command_line import SMALL, code, vpt
+from helpers.command_line import SMALL, exit_code, vpt
 from vpt.core.io import write_atomic
 from vpt.errors import ExitCode, StorageError
 
 
 def test_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
-    assert code("tuen") == ExitCode.USAGE
+    assert exit_code("tuen") == ExitCode.USAGE
     assert "did you mean 'tune'?" in capsys.readouterr().err
 
 
 def test_summary_of_unsupported_or_unknown_names_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert code("summary", "resnet18", "vpt", "--classes", 6) == ExitCode.UNSUPPORTED
+    assert exit_code("summary", "resnet18", "vpt", "--classes", 6) == ExitCode.UNSUPPORTED
     assert "methods that fit: linear, mlp, partial, bias" in capsys.readouterr().err
-    assert code("summary", "resnet81", "vpt", "--classes", 6) == ExitCode.BACKBONE
+    assert exit_code("summary", "resnet81", "vpt", "--classes", 6) == ExitCode.BACKBONE
     assert "resnet18" in capsys.readouterr().err
-    assert code("summary", "resnet18", "vpt(lenght=3)", "--classes", 6) == ExitCode.USAGE
+    assert exit_code("summary", "resnet18", "vpt(lenght=3)", "--classes", 6) == ExitCode.USAGE
     assert "did you mean 'length'?" in capsys.readouterr().err
 
 
 def test_tune_with_other_settings_on_existing_run_is_refused(
     photos: Path, tuned: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert code("tune", photos, "--out", tuned, *SMALL, "--lr", 3) == ExitCode.USAGE
+    assert exit_code("tune", photos, "--out", tuned, *SMALL, "--lr", 3) == ExitCode.USAGE
     assert "config.learning_rate: 0.5 then, 3.0 now" in capsys.readouterr().err
 
 
@@ -50,7 +50,7 @@ def test_commands_with_out_of_range_numbers_are_refused(
     arguments: tuple[object, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = ("--out", tmp_path / "x.safetensors") if arguments[0] == "tune" else ()
-    assert code(*arguments, *more) == ExitCode.USAGE
+    assert exit_code(*arguments, *more) == ExitCode.USAGE
     assert message in capsys.readouterr().err
 
 
@@ -70,12 +70,12 @@ def test_tune_onto_foreign_files_is_refused(
         (tmp_path / "new.run", [], "new.run cannot be the tuned file"),
         (alone, [], "its settings are not known"),
     ):
-        assert code("tune", photos, "--out", out, *SMALL, *more) == ExitCode.USAGE
+        assert exit_code("tune", photos, "--out", out, *SMALL, *more) == ExitCode.USAGE
         assert message in capsys.readouterr().err
     assert {path: path.read_bytes() for path in before} == before
     vpt("tune", photos, "--out", alone, *SMALL, "--seed", 1, "--overwrite")
     assert alone.read_bytes() != before[alone]
-    assert code("explain", tuned, photo, "--out", photo) == ExitCode.USAGE
+    assert exit_code("explain", tuned, photo, "--out", photo) == ExitCode.USAGE
     assert photo.read_bytes() == before[photo]
 
 
@@ -103,12 +103,12 @@ def test_tune_of_class_name_that_is_not_utf8_is_refused(
     vpt("tune", tmp_path / name, "--out", tmp_path / "a.safetensors", *SMALL)  # as DATA it is only a title
     shutil.copytree(photos, tmp_path / "plain")
     (tmp_path / "plain" / "disc").rename(tmp_path / "plain" / name)
-    assert code("tune", tmp_path / "plain", "--out", tmp_path / "b.safetensors", *SMALL) == ExitCode.DATA
+    assert exit_code("tune", tmp_path / "plain", "--out", tmp_path / "b.safetensors", *SMALL) == ExitCode.DATA
     assert "not valid UTF-8; rename" in capsys.readouterr().err
 
 
 def test_inspect_of_a_folder_is_refused(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert code("inspect", photos) == ExitCode.TUNED_FILE
+    assert exit_code("inspect", photos) == ExitCode.TUNED_FILE
     assert "is a folder, not a tuned file" in capsys.readouterr().err
 
 
@@ -120,7 +120,7 @@ def test_write_atomic_onto_a_pipe_is_refused(tmp_path: Path) -> None:
 
 
 def test_tune_of_empty_data_name_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert code("tune", "", "--out", tmp_path / "a.safetensors", *SMALL) == ExitCode.DATA
+    assert exit_code("tune", "", "--out", tmp_path / "a.safetensors", *SMALL) == ExitCode.DATA
     assert "the data source is ''" in capsys.readouterr().err
 
 
@@ -140,7 +140,7 @@ def test_tune_out_of_memory_exits_with_advice(
         raise raised
 
     monkeypatch.setattr("vpt.tuning.run_job", fail)
-    assert code("tune", "digits") == ExitCode.MEMORY
+    assert exit_code("tune", "digits") == ExitCode.MEMORY
     error = capsys.readouterr().err
     assert "memory ran out" in error and "--batch-size" in error
     raised = RuntimeError("something else")
@@ -157,19 +157,19 @@ def test_segmentation_options_for_classification_are_refused(
         (("eval", tuned, photos, "--scales", "1"), "--scales"),
         (("predict", tuned, photos, "--out", tmp_path / "masks"), "--out"),
     ):
-        assert code(*arguments) == ExitCode.USAGE
+        assert exit_code(*arguments) == ExitCode.USAGE
         assert f"{option}: for segmentation, and" in capsys.readouterr().err
 
 
 def test_predict_of_absent_files_names_them(tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert code("predict", tuned, tmp_path / "no.png") == ExitCode.DATA
-    assert code("predict", tuned, tmp_path) == ExitCode.DATA
-    assert code("predict", tmp_path / "no.safetensors", tmp_path) == ExitCode.DATA
+    assert exit_code("predict", tuned, tmp_path / "no.png") == ExitCode.DATA
+    assert exit_code("predict", tuned, tmp_path) == ExitCode.DATA
+    assert exit_code("predict", tmp_path / "no.safetensors", tmp_path) == ExitCode.DATA
     assert "no.png does not exist" in capsys.readouterr().err
 
 
 def test_eval_on_other_classes_is_refused(tuned: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert code("eval", tuned, "digits") == ExitCode.DATA
+    assert exit_code("eval", tuned, "digits") == ExitCode.DATA
     assert "not tuned for" in capsys.readouterr().err
 
 
@@ -182,7 +182,7 @@ def test_tune_with_corrupt_images_names_all_before_training(
             (tmp_path / "bad" / name / f"{i}.png").write_bytes((photos / name / f"{i}.png").read_bytes())
         (tmp_path / "bad" / name / "torn.png").write_bytes((photos / name / "0.png").read_bytes()[:100])
     arguments = ("tune", tmp_path / "bad", "--out", tmp_path / "bad.safetensors", *SMALL)
-    assert code(*arguments) == ExitCode.DATA
+    assert exit_code(*arguments) == ExitCode.DATA
     error = capsys.readouterr().err
     assert error.count("torn.png") == 2
     assert not (tmp_path / "bad.safetensors").exists()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.command_line import SMALL, code, started, vpt
+from helpers.command_line import SMALL, exit_code, start_command, vpt
 from vpt.errors import ExitCode
 
 
@@ -35,7 +35,7 @@ def test_tune_that_diverges_exits_with_advice_and_a_record(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "nan.safetensors"
-    assert code("tune", photos, "--out", out, *SMALL, "--lr", 1e30) == ExitCode.TRAINING
+    assert exit_code("tune", photos, "--out", out, *SMALL, "--lr", 1e30) == ExitCode.TRAINING
     error = capsys.readouterr().err
     assert "epoch 1, step" in error
     assert "try learning_rate 1e+29" in error
@@ -76,10 +76,10 @@ def test_tune_resumed_after_a_signal_is_bit_identical(
     photos = request.getfixturevalue(data)
     settings = (*settings, "--batch-size", 4, "--method", "vpt(length=2, dropout=0.1)")
     whole, broken = tmp_path / "whole.safetensors", tmp_path / "broken.safetensors"
-    unbroken = started("tune", photos, "--out", whole, *settings)
+    unbroken = start_command("tune", photos, "--out", whole, *settings)
     unbroken.communicate()
     assert unbroken.returncode == 0
-    process = started("tune", photos, "--out", broken, *settings)
+    process = start_command("tune", photos, "--out", broken, *settings)
     metrics = tmp_path / "broken.run" / "metrics.jsonl"
     while not (metrics.exists() and metrics.read_text().count("\n") >= 3):
         assert process.poll() is None, process.communicate()
@@ -90,7 +90,7 @@ def test_tune_resumed_after_a_signal_is_bit_identical(
     if how == signal.SIGINT:
         assert "the same command goes on" in error
     assert not broken.exists()
-    again = started("tune", photos, "--out", broken, *settings)
+    again = start_command("tune", photos, "--out", broken, *settings)
     assert "going on after epoch" in again.communicate()[1]
     results = [json.loads((tmp_path / f"{name}.run" / "result.json").read_text()) for name in ("whole", "broken")]
     histories = [[{**epoch, "seconds": 0} for epoch in result["history"]] for result in results]
@@ -106,7 +106,7 @@ def test_tune_on_a_full_disk_exits_with_storage_error(photos: Path, tmp_path: Pa
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 
-    process = started("tune", photos, "--out", tmp_path / "a.safetensors", *SMALL, preexec_fn=limit)
+    process = start_command("tune", photos, "--out", tmp_path / "a.safetensors", *SMALL, preexec_fn=limit)
     _, error = process.communicate()
     assert process.returncode == ExitCode.STORAGE
     assert "could not be written" in error

@@ -101,6 +101,6 @@ def test_extras_in_the_docs_are_declared() -> None:
 
 
 @pytest.mark.parametrize("name", ["CITATION.cff"])
-def test_versions_agree(name: str) -> None:
+def test_version_in_each_file_is_equal(name: str) -> None:
     assert f"version: {vpt.__version__}\n" in (ROOT / name).read_text(encoding="utf-8")
     assert f"## [{vpt.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

@@ -34,12 +34,12 @@ def make_tasks(root: Path) -> Path:
         rng = np.random.default_rng(number)
         for part, count in (("train", 6), ("val", 2), ("test", 4)):
             for label in ("a", "b"):
-                place = root / name / part / label
-                place.mkdir(parents=True)
+                directory = root / name / part / label
+                directory.mkdir(parents=True)
                 for i in range(count):
                     pixels = rng.integers(0, 130, (12, 12, 3), dtype=np.uint8)
                     pixels[..., : 3 if name == "shade" else 1] += 120 * (label == "b")
-                    Image.fromarray(pixels).save(place / f"{i}.png")
+                    Image.fromarray(pixels).save(directory / f"{i}.png")
     (root / "plan.toml").write_text(PLAN)
     return root
 

@@ -34,7 +34,7 @@ from vpt.training.job import Job
 
 CONTEXT = SeriesContext("vpt(length=5)", classes=4, backbones=("vit_nano_patch12_48", "vit_tiny_patch16_224"), blocks=8,
               size=48, patch=12)  # fmt: skip
-FEW = {"epochs": 1, "batch_size": 8}
+SHORT = {"epochs": 1, "batch_size": 8}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def shortened(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def set_points(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Gives a series other points, and leaves pictures of single runs out."""
     monkeypatch.setattr(vpt.tuning.figures, "confusion_matrix", lambda *_: None)
     monkeypatch.setattr(vpt.tuning.figures, "training_curves", lambda *_: None)
@@ -61,28 +61,28 @@ def shortened(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 def run(name: str, images: Path, folder: Path, **options: Any) -> Ablation:
     return ablate(
-        find_series(name), str(images), folder, config_options={**FEW, **options.pop("config_options", {})}, **options
+        find_series(name), str(images), folder, config_options={**SHORT, **options.pop("config_options", {})}, **options
     )
 
 
 @cache
-def bare(image_size: int | None) -> tuple[nn.Module, BackboneLayout]:
+def meta_trunk(image_size: int | None) -> tuple[nn.Module, BackboneLayout]:
     backbone = load_backbone("vit_nano_patch12_48", image_size=image_size, device="meta")
     trunk = structural_copy(backbone.module)
     return trunk, detect_layout(trunk, backbone.preprocessing)
 
 
 @pytest.mark.parametrize("name", SERIES)
-def test_points_are_distinct_and_fit_a_plain_transformer(name: str) -> None:
+def test_series_of_each_name_has_distinct_points_that_fit_a_transformer(name: str) -> None:
     points = list(SERIES[name].points(CONTEXT))
     assert len({(point.curve, point.x) for point in points}) == len(points) > 1
     base = parse_method(CONTEXT.base)
     for point in points:
-        point.method_for(base).plan(*bare(point.job.get("image_size")))
+        point.method_for(base).plan(*meta_trunk(point.job.get("image_size")))
         Job.create("data", Path("out"), ClassificationConfig(), **point.job)
 
 
-def test_the_base_keeps_what_is_not_varied() -> None:
+def test_point_method_for_base_keeps_its_other_options() -> None:
     base = parse_method("vpt(length=5, shared=blocks) + bias")
     methods = [str(point.method_for(base)) for point in SERIES["depth"].points(CONTEXT)]
     assert methods[1] == 'vpt(length=5, depth="1-2", shared="blocks") + bias'
@@ -91,17 +91,17 @@ def test_the_base_keeps_what_is_not_varied() -> None:
         Point(5, fields={"length": 5}).method_for(parse_method("linear"))
 
 
-def test_what_is_known_of_the_backbone_and_the_data() -> None:
+def test_series_context_of_backbone_and_data_sets_the_points() -> None:
     assert replace(CONTEXT, blocks=12).quarters == [1, 3, 6, 9, 12]
     assert replace(CONTEXT, size=224, patch=16).scaled_size(1.5) == 336
     assert [point.x for point in SERIES["resolution"].points(CONTEXT)] == [48, 60, 72, 48]
     assert {point.fields["length"] for point in SERIES["init"].points(CONTEXT)} == {4}
 
 
-def test_a_series_leaves_a_table_a_picture_and_figures_and_is_only_read_again(
-    images: Path, tmp_path: Path, shortened: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+def test_ablate_of_a_series_writes_reports_and_reuses_finished_runs(
+    images: Path, tmp_path: Path, set_points: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shortened(
+    set_points(
         "length",
         Point(1, "deep", fields={"length": 1}),
         Point(2, "deep", fields={"length": 2}),
@@ -133,13 +133,13 @@ def test_a_series_leaves_a_table_a_picture_and_figures_and_is_only_read_again(
     )
     assert run("length", images, tmp_path, seeds=2, config_options={"learning_rate": 0.01}).to_dict() == results
     monkeypatch.undo()
-    shortened("length", Point(1, "deep", fields={"length": 1}))
+    set_points("length", Point(1, "deep", fields={"length": 1}))
     other = run("length", images, tmp_path, seeds=2, config_options={"learning_rate": 0.02}).to_dict()["points"][0]
     assert other["config"]["learning_rate"] == 0.02 and not set(other["files"]) & set(one["files"])
 
 
-def test_a_run_that_diverges_does_not_end_the_series(
-    images: Path, tmp_path: Path, shortened: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+def test_ablate_with_diverging_run_continues_the_series(
+    images: Path, tmp_path: Path, set_points: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def tune(job: Job, *arguments: Any, **options: Any) -> Any:
         if job.method.startswith("bias") and job.config.training.seed:
@@ -148,14 +148,14 @@ def test_a_run_that_diverges_does_not_end_the_series(
 
     real = vpt.experiments.worker.run_job
     monkeypatch.setattr(vpt.experiments.worker, "run_job", tune)
-    shortened("combine", Point("bias", method="bias"), Point("linear", method="linear"))
+    set_points("combine", Point("bias", method="bias"), Point("linear", method="linear"))
     bias, linear = run("combine", images, tmp_path, seeds=2).rows
     assert "(n = 1) diverged: the loss is NaN" in bias.top1_text
     assert (len(bias.runs), len(linear.runs)) == (1, 2)
 
 
-def test_points_that_are_the_same_are_trained_once(
-    images: Path, tmp_path: Path, shortened: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+def test_ablate_with_equal_points_trains_them_once(
+    images: Path, tmp_path: Path, set_points: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def tune(job: Job, *arguments: Any, **options: Any) -> Any:
         trained.append((str(parse_method(job.method)), job.config.training.seed))
@@ -164,27 +164,27 @@ def test_points_that_are_the_same_are_trained_once(
     real, trained = vpt.experiments.worker.run_job, list[tuple[str, int]]()
     monkeypatch.setattr(vpt.experiments.worker, "run_job", tune)
     ends = [Point(12, curve, fields={"depth": "1-2"}) for curve in ("from the bottom", "from the top")]
-    shortened("depth", Point(1, "from the bottom", fields={"depth": "1-1"}), *ends)
+    set_points("depth", Point(1, "from the bottom", fields={"depth": "1-1"}), *ends)
     one, bottom, top = run("depth", images, tmp_path, seeds=2).rows
     assert trained == [(f'vpt(depth="1-{x}")', seed) for x in (1, 2) for seed in (0, 1)]
     assert bottom.runs == top.runs != one.runs and len(top.runs) == 2 and top.status == "done"
 
 
-def test_data_scale_trains_on_a_part_of_the_same_images(
-    images: Path, tmp_path: Path, shortened: Callable[..., None]
+def test_ablate_data_series_trains_on_fractions_of_the_images(
+    images: Path, tmp_path: Path, set_points: Callable[..., None]
 ) -> None:
-    shortened("data", *(Point(p, "linear", "linear", job={"train_fraction": p / 100}) for p in (10, 50, 100)))
+    set_points("data", *(Point(p, "linear", "linear", job={"train_fraction": p / 100}) for p in (10, 50, 100)))
     rows = run("data", images, tmp_path, seeds=1).rows
     assert [row.runs[0].images for row in rows] == [{"train": n, "val": 2, "test": 2} for n in (2, 4, 8)]
 
 
-def test_run_that_ends_in_an_error_is_raised_and_tried_again(
-    images: Path, tmp_path: Path, shortened: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+def test_ablate_with_failing_run_raises_and_retries_it(
+    images: Path, tmp_path: Path, set_points: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def tune(*_: Any, **__: Any) -> Any:
         raise StorageError("the disk is full")
 
-    shortened("combine", Point("linear", method="linear"))
+    set_points("combine", Point("linear", method="linear"))
     with monkeypatch.context() as patch:
         patch.setattr(vpt.experiments.worker, "run_job", tune)
         with pytest.raises(StorageError, match="the disk is full\n1 run ended in an error; the same command"):
@@ -193,8 +193,8 @@ def test_run_that_ends_in_an_error_is_raised_and_tried_again(
     assert run("combine", images, tmp_path, seeds=1).rows[0].status == "done"
 
 
-def test_overwrite_does_all_runs_again(images: Path, tmp_path: Path, shortened: Callable[..., None]) -> None:
-    shortened("combine", Point("linear", method="linear"))
+def test_ablate_with_overwrite_repeats_all_runs(images: Path, tmp_path: Path, set_points: Callable[..., None]) -> None:
+    set_points("combine", Point("linear", method="linear"))
     run("combine", images, tmp_path, seeds=1)
     (record,) = (tmp_path / "runs").iterdir()
     before = record.stat().st_mtime_ns
@@ -218,14 +218,16 @@ def test_overwrite_does_all_runs_again(images: Path, tmp_path: Path, shortened: 
         ("length", {"config_options": {"augment": "flop"}}, "training.augment is 'flop'; did you mean 'flip'"),
     ],
 )
-def test_what_makes_no_series(name: str, options: dict[str, Any], reason: str, images: Path, tmp_path: Path) -> None:
+def test_ablate_with_invalid_series_options_is_refused(
+    name: str, options: dict[str, Any], reason: str, images: Path, tmp_path: Path
+) -> None:
     with pytest.raises(VptError, match=reason):
         run(name, images, tmp_path, **options)
     assert not list(tmp_path.iterdir())
 
 
-def test_the_command(
-    images: Path, tmp_path: Path, shortened: Callable[..., None], capsys: pytest.CaptureFixture[str]
+def test_ablate_command_with_series_prints_table_and_json(
+    images: Path, tmp_path: Path, set_points: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     def call(*arguments: object) -> str:
         command.main([str(argument) for argument in arguments], standalone_mode=False)
@@ -235,16 +237,16 @@ def test_the_command(
     assert [curve.split()[0] for curve in listed.splitlines()] == list(SERIES)
     with pytest.raises(SpecError, match="did you mean 'length'"):
         call("lenght", images)
-    shortened("sharing", Point("none", fields={"shared": "none"}), Point("all", fields={"shared": "all"}))
-    few = ("--epochs", 1, "--batch-size", 8, "--seeds", 1, "--out", tmp_path)
-    text = call("sharing", images, *few, "--method", "vpt(length=3)")
+    set_points("sharing", Point("none", fields={"shared": "none"}), Point("all", fields={"shared": "all"}))
+    short = ("--epochs", 1, "--batch-size", 8, "--seeds", 1, "--out", tmp_path)
+    text = call("sharing", images, *short, "--method", "vpt(length=3)")
     assert '| all | vpt(length=3, shared="all") |' in text and "sharing.png" in text
-    found = json.loads(call("sharing", images, *few, "--method", "vpt(length=3)", "--json"))
+    found = json.loads(call("sharing", images, *short, "--method", "vpt(length=3)", "--json"))
     assert [point["x"] for point in found["points"]] == ["none", "all"]
     assert found["settings"]["method"] == "vpt(length=3)"
 
 
-def test_smaller_images_hold_for_the_whole_series(images: Path, tmp_path: Path) -> None:
+def test_ablate_resolution_with_image_size_scales_all_points(images: Path, tmp_path: Path) -> None:
     command.main(
         ["resolution", str(images), "--epochs", "1", "--seeds", "1", "--image-size", "24", "--head-lr-scale", "0.5",
          "--out", str(tmp_path)],
@@ -255,7 +257,7 @@ def test_smaller_images_hold_for_the_whole_series(images: Path, tmp_path: Path) 
     assert {point["config"]["head_lr_scale"] for point in points} == {0.5}
 
 
-def test_together_the_runs_of_another_point_answer_as_one(images: Path, tmp_path: Path) -> None:
+def test_ablate_ensemble_of_runs_equals_their_mean_prediction(images: Path, tmp_path: Path) -> None:
     found = run("ensemble", images, tmp_path, seeds=3, method="vpt(length=2)")
     rows = {(row.point.curve, row.point.x): row for row in found.rows}
     assert list(rows) == [(curve, x) for curve in ("vpt(length=2)", "full") for x in ("each alone", "together")]
@@ -268,13 +270,13 @@ def test_together_the_runs_of_another_point_answer_as_one(images: Path, tmp_path
         pixels = decode(data.test, models[0].backbone.preprocessing)
         batch = models[0].backbone.preprocessing.normalize(torch.from_numpy(pixels.images))
         with torch.no_grad():
-            shares = torch.stack([model(batch).softmax(1) for model in models]).mean(0)
-        assert together.top1 == [float((shares.argmax(1).numpy() == data.test.labels).mean())]
+            probabilities = torch.stack([model(batch).softmax(1) for model in models]).mean(0)
+        assert together.top1 == [float((probabilities.argmax(1).numpy() == data.test.labels).mean())]
     assert len(list(tmp_path.glob("tuned/*.safetensors"))) == 6  # nothing was trained for the points together
     assert "n" in found.to_dict()["points"][1] and found.to_dict()["points"][1]["n"] == 1
 
 
-def test_one_seed_makes_no_ensemble(images: Path, tmp_path: Path) -> None:
+def test_ablate_ensemble_of_one_seed_is_refused(images: Path, tmp_path: Path) -> None:
     found = run("ensemble", images, tmp_path, seeds=1, method="vpt(length=2)")
     reasons = ["", "refused: 1 run makes no ensemble; give seeds 2 or more"] * 2
     assert [row.reason for row in found.rows] == reasons

@@ -20,13 +20,13 @@ LONG = ("epochs = 1", "epochs = 60")
 @pytest.fixture(autouse=True)
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """What was measured: text of the method, augmentation."""
-    asked = []
+    calls = []
 
     def cost(
         backbone: Backbone, spec: str, head: str | None, config: TaskConfig, classes: int, device: torch.device
     ) -> MethodCost:
         method = spec.partition("(")[0]
-        asked.append((method, config.augment))
+        calls.append((method, config.augment))
         once = method == "linear" and config.augment in ("none", "random_resized_crop")
         views_per_image = 17 if config.augment == "random_resized_crop" else 1
         return MethodCost(
@@ -39,10 +39,10 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         )
 
     monkeypatch.setattr(module, "_measure_cost", cost)
-    return asked
+    return calls
 
 
-def test_a_head_pays_for_the_backbone_once_unless_images_are_augmented(
+def test_estimate_cost_of_linear_counts_the_backbone_once_unless_augmented(
     experiment_of: Callable[..., Experiment], measured: list[tuple[str, str]]
 ) -> None:
     """Of each task 12 + 4 images train two seeds, and 8 are scored."""
@@ -59,7 +59,9 @@ def test_a_head_pays_for_the_backbone_once_unless_images_are_augmented(
     assert crops.disk_bytes - once.disk_bytes == 16 * 2 * 16 * 1000
 
 
-def test_each_setting_counts(experiment_of: Callable[..., Experiment], measured: list[tuple[str, str]]) -> None:
+def test_estimate_cost_of_each_setting_adds_its_runs(
+    experiment_of: Callable[..., Experiment], measured: list[tuple[str, str]]
+) -> None:
     one, three = (estimate_cost(experiment_of(("[0.1, 0.01]", rates))) for rates in ("0.1", "[0.1, 0.01, 0.001]"))
     assert (one.runs, three.runs) == (8, 14)
     assert one.seconds["VPT"] == 2 * 2 * (16 + 8)  # nothing to choose

@@ -42,7 +42,7 @@ def call(*arguments: object) -> str:
     return result.stdout
 
 
-def test_plan_of_the_demo_has_the_methods_and_seeds_of_the_documentation() -> None:
+def test_demo_plan_of_the_package_has_documented_methods_and_seeds() -> None:
     experiment = load_experiment(find_plan_file("demo"))
     assert [row.name for row in experiment.methods] == [
         "linear", 'vpt(length=4, depth="shallow")', "vpt(length=4)", "full",
@@ -58,7 +58,7 @@ def test_plan_of_the_demo_has_the_methods_and_seeds_of_the_documentation() -> No
     assert figures == {("sgd", 0.5, 100, 16), ("adamw", 0.05, 30, 16), ("adamw", 0.012, 30, 16)}
 
 
-def test_demo_prints_a_table_draws_a_picture_and_is_only_read_again(short: Path) -> None:
+def test_demo_with_two_seeds_prints_table_and_reuses_finished_runs(short: Path) -> None:
     text = call("--out", short, "--seeds", 2)
     for part in (
         "numerals: ",
@@ -81,7 +81,7 @@ def test_demo_prints_a_table_draws_a_picture_and_is_only_read_again(short: Path)
         assert 0 < row["trainable_parameters"] < row["file_bytes"]
 
 
-def test_one_seed_has_no_standard_deviation(short: Path) -> None:
+def test_demo_with_one_seed_prints_no_standard_deviation(short: Path) -> None:
     text = call("--out", short, "--seeds", 1)
     assert "±" not in text and "top-1" in text
     assert {row["std"] for row in json.loads(call("--out", short, "--seeds", 1, "--json"))["rows"]} == {None}

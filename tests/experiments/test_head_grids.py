@@ -49,7 +49,9 @@ def grids(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-def test_each_record_is_that_of_the_run_alone(experiment: Experiment, folder: Path, grids: list[int]) -> None:
+def test_run_worker_with_head_grid_gives_records_of_single_runs(
+    experiment: Experiment, folder: Path, grids: list[int]
+) -> None:
     together, alone = Store(folder / "out"), Store(folder / "alone")
     run_worker(experiment, together)
     # On each of two tasks six settings of Linear and two of MLP, then two seeds of each.
@@ -74,7 +76,7 @@ def test_each_record_is_that_of_the_run_alone(experiment: Experiment, folder: Pa
                 assert files[0].method == files[1].method and files[0].fingerprint == experiment.fingerprint
 
 
-def test_a_broken_store_becomes_that_of_an_unbroken_one(
+def test_run_worker_after_lost_records_restores_them(
     experiment: Experiment, folder: Path, without_times: Callable[[Path], dict[str, Any]]
 ) -> None:
     whole, broken = Store(folder / "whole"), Store(folder / "broken")
@@ -91,7 +93,7 @@ def test_a_broken_store_becomes_that_of_an_unbroken_one(
     assert not list((folder / "broken" / "work").iterdir())
 
 
-def test_what_cannot_be_done_at_once_is_done_one_by_one(
+def test_run_batches_of_unsupported_runs_are_single_runs(
     experiment: Experiment, experiment_of: Callable[..., Experiment]
 ) -> None:
     def sizes(experiment: Experiment) -> dict[str, int]:
@@ -112,7 +114,7 @@ def test_what_cannot_be_done_at_once_is_done_one_by_one(
     assert set(sizes(part).values()) == {1}  # each seed has images of its own
 
 
-def test_after_an_error_the_rest_is_done_one_by_one(experiment: Experiment, folder: Path, grids: list[int]) -> None:
+def test_run_batches_after_an_error_are_single_runs(experiment: Experiment, folder: Path, grids: list[int]) -> None:
     store = Store(folder / "out")
     runs: tuple[Run, ...] = next(runs for runs in run_batches(experiment, {}) if len(runs) == 6)
     store.write(error_record(runs[0], "its worker ended with signal SIGKILL"))
@@ -122,7 +124,7 @@ def test_after_an_error_the_rest_is_done_one_by_one(experiment: Experiment, fold
     assert store.clear_errors() == 1 and runs in run_batches(experiment, store.records())
 
 
-def test_changed_weights_and_unlike_jobs_are_refused(experiment: Experiment, folder: Path) -> None:
+def test_head_grid_with_changed_weights_or_unequal_jobs_is_refused(experiment: Experiment, folder: Path) -> None:
     runs = next(runs for runs in run_batches(experiment, {}) if len(runs) == 6)
     records = execute_runs(replace(experiment, fingerprint="sha256:0"), runs, Store(folder / "out"))
     assert {record.status for record in records} == {"error"}
@@ -135,7 +137,7 @@ def test_changed_weights_and_unlike_jobs_are_refused(experiment: Experiment, fol
         tune_heads([replace(job, options=half, config=job.config.replace(seed=n)) for n, job in enumerate(jobs)])
 
 
-def test_a_shipped_plan_trains_its_heads_at_once() -> None:
+def test_builtin_plan_of_linear_is_a_head_grid() -> None:
     assert [(row.name, row.is_head_grid) for row in load_experiment(builtin_plans()["smoke"]).methods] == [
         ("Full", False), ("Linear", True), ("VPT-deep", False),
     ]  # fmt: skip

@@ -54,7 +54,7 @@ def experiment_of(name: str, data: Path, *changes: tuple[str, str]) -> Experimen
 
 
 @pytest.mark.parametrize(("name", "tasks"), [("vtab", 19), ("fgvc", 5), ("paper-table1", 24)])
-def test_missing_data_are_named_with_what_to_do(name: str, tasks: int, tmp_path: Path) -> None:
+def test_load_experiment_without_data_names_the_commands_to_prepare_it(name: str, tasks: int, tmp_path: Path) -> None:
     named = json.dumps(tomllib.loads(find_plan_file(name).read_text())["benchmark"])
     path = tmp_path / "short.toml"  # the same benchmarks; trying all methods on ViT-B takes long
     path.write_text(f'benchmark = {named}\nmethods = ["linear"]\n')
@@ -66,7 +66,7 @@ def test_missing_data_are_named_with_what_to_do(name: str, tasks: int, tmp_path:
         assert text.count("vpt data prepare ") == tasks
 
 
-def test_table_one_has_the_grids_and_the_preprocessing_of_the_paper(data: Path) -> None:
+def test_paper_table1_plan_has_the_grids_and_preprocessing_of_the_paper(data: Path) -> None:
     experiment = experiment_of(
         "paper-table1", data, ("reduction=256", "reduction=32")
     )  # the embedded backbone is narrow
@@ -91,7 +91,7 @@ def test_table_one_has_the_grids_and_the_preprocessing_of_the_paper(data: Path) 
     assert {job.options.interpolation for job in jobs.values()} == {"bilinear"}
 
 
-def test_preprocessing_of_a_task_changes_its_runs(data: Path) -> None:
+def test_run_ids_with_preprocessing_of_one_task_change_for_it_only(data: Path) -> None:
     plans = []
     for own in ("", 'augment = "flip"'):
         path = data.parent / "mine.toml"
@@ -104,7 +104,7 @@ def test_preprocessing_of_a_task_changes_its_runs(data: Path) -> None:
     assert Experiment.from_dict(plans[1].to_dict()) == plans[1]
 
 
-def test_a_part_of_a_task_is_refused(data: Path) -> None:
+def test_load_experiment_of_incomplete_task_is_refused(data: Path) -> None:
     (data / "dtd" / "val.txt").write_text("images/val/a/0.png 0\n")
     path = data.parent / "mine.toml"
     path.write_text('benchmark = "vtab"\ndata = "data"\nmethods = ["linear"]\n')
@@ -112,7 +112,7 @@ def test_a_part_of_a_task_is_refused(data: Path) -> None:
         load_experiment(path)
 
 
-def test_the_plan_may_name_the_folder(data: Path) -> None:
+def test_load_experiment_with_data_in_the_plan_uses_that_folder(data: Path) -> None:
     path = data.parent / "mine.toml"
     path.write_text('benchmark = "fgvc"\ndata = "data"\nmethods = ["linear"]\n')
     assert [task.data for task in load_experiment(path).tasks] == [str(data / "cub")]

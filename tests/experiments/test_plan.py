@@ -27,7 +27,7 @@ def ids(experiment: Experiment) -> set[str]:
     return {run.id for run in runnable_runs(experiment, {})} | finals
 
 
-def test_the_runs_of_a_plan(experiment_of: ExperimentOf) -> None:
+def test_runnable_runs_of_a_plan_are_searches_and_finals(experiment_of: ExperimentOf) -> None:
     experiment = experiment_of()
     runs = runnable_runs(experiment, {})
     assert [(run.task.name, run.method, run.stage, run.setting.config.training.seed) for run in runs[:4]] == [
@@ -43,7 +43,9 @@ def test_the_runs_of_a_plan(experiment_of: ExperimentOf) -> None:
     assert choose.split_seed == final.split_seed == 0
 
 
-def test_ids_are_stable(experiment_of: ExperimentOf, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_ids_of_equal_plans_are_equal(
+    experiment_of: ExperimentOf, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     experiment = experiment_of()
     assert ids(experiment) == ids(experiment_of()) == ids(Experiment.from_dict(experiment.to_dict()))
     monkeypatch.chdir(folder)
@@ -65,11 +67,11 @@ def test_ids_are_stable(experiment_of: ExperimentOf, folder: Path, monkeypatch: 
         ('"small"', '"small"\nimage_size = 60'),
     ],
 )
-def test_ids_follow_all_that_every_run_depends_on(change: tuple[str, str], experiment_of: ExperimentOf) -> None:
+def test_run_ids_with_changed_training_options_all_change(change: tuple[str, str], experiment_of: ExperimentOf) -> None:
     assert not ids(experiment_of(change)) & ids(experiment_of())
 
 
-def test_ids_follow_the_method_the_weights_and_the_seed(experiment_of: ExperimentOf) -> None:
+def test_run_ids_with_changed_method_weights_or_seed_change(experiment_of: ExperimentOf) -> None:
     experiment = experiment_of()
     assert len(ids(experiment)) == 12  # the seeds differ
     assert len(ids(experiment_of(("length=1", "length=2"))) - ids(experiment)) == 8
@@ -77,7 +79,7 @@ def test_ids_follow_the_method_the_weights_and_the_seed(experiment_of: Experimen
     assert ids(experiment) < ids(replace(experiment, protocol=replace(experiment.protocol, seeds=3)))
 
 
-def test_ids_follow_how_crops_are_cut_where_there_are_any(
+def test_run_ids_with_changed_crop_version_change_for_crops_only(
     experiment_of: ExperimentOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a new way of cutting does not touch is not done again."""
@@ -88,7 +90,7 @@ def test_ids_follow_how_crops_are_cut_where_there_are_any(
     assert not ids(experiment_of(cropped)) & before[(cropped,)]
 
 
-def test_ids_follow_the_files_of_their_stage_alone(experiment_of: ExperimentOf, folder: Path) -> None:
+def test_run_ids_with_changed_files_change_for_their_stage_only(experiment_of: ExperimentOf, folder: Path) -> None:
     before = experiment_of()
     image = folder / "shade" / "test" / "a" / "0.png"
     image.rename(image.with_name("new.png"))
@@ -102,13 +104,13 @@ def test_ids_follow_the_files_of_their_stage_alone(experiment_of: ExperimentOf, 
     assert len(ids(after) - ids(experiment_of())) == 6
 
 
-def test_texts_of_a_method_are_settings_too(experiment_of: ExperimentOf) -> None:
+def test_method_with_several_specs_has_a_setting_for_each(experiment_of: ExperimentOf) -> None:
     experiment = experiment_of(('"vpt(length=1)"', '["vpt(length=1)", "vpt(length=2)"]'))
     assert len(experiment.methods[1].settings) == 4
     assert len({setting.spec for setting in experiment.methods[1].settings}) == 2
 
 
-def test_grids_recipes_and_own_keys(experiment_of: ExperimentOf) -> None:
+def test_method_with_grid_and_own_keys_overrides_the_grid(experiment_of: ExperimentOf) -> None:
     grid = '[grids.own]\noptimizer = "sgd"\nlearning_rate = [5, 1]\nweight_decay = [0.1, 0]\nepochs = 3\n[training]'
     experiment = experiment_of(
         ("[training]", grid), ('spec = "full"', 'spec = "full", grid = "own", epochs = 4, weight_decay = 0.2')
@@ -124,7 +126,7 @@ def test_grids_recipes_and_own_keys(experiment_of: ExperimentOf) -> None:
     assert configs[0].warmup_epochs == 0.4
 
 
-def test_a_benchmark_in_a_file_of_its_own(folder: Path) -> None:
+def test_plan_with_benchmark_file_reads_its_tasks(folder: Path) -> None:
     (folder / "lists").mkdir()
     (folder / "lists" / "tasks.toml").write_text('tasks = [{ name = "hue", data = "../hue" }, { name = "digits" }]')
     (folder / "other.toml").write_text('benchmark = "lists/tasks.toml"\nmethods = ["linear"]')
@@ -177,25 +179,25 @@ def test_a_benchmark_in_a_file_of_its_own(folder: Path) -> None:
         (("seeds = 2", "seeds ="), "is not TOML"),
     ],
 )
-def test_refusals(change: tuple[str, str], message: str, experiment_of: ExperimentOf) -> None:
+def test_plan_with_invalid_value_is_refused(change: tuple[str, str], message: str, experiment_of: ExperimentOf) -> None:
     with pytest.raises(VptError, match=message):
         experiment_of(change)
 
 
-def test_a_task_without_images_to_choose_on_is_refused(experiment_of: ExperimentOf, folder: Path) -> None:
+def test_plan_of_task_without_val_images_is_refused(experiment_of: ExperimentOf, folder: Path) -> None:
     (folder / "hue" / "val").rename(folder / "val of hue")
     with pytest.raises(DataError, match=r"'hue' has no val images to choose settings on.*val_fraction"):
         experiment_of(("seeds = 2", "val_fraction = 0.0"))
 
 
-def test_shipped_plans_can_be_read() -> None:
+def test_builtin_plans_are_found_by_name() -> None:
     assert set(builtin_plans()) == {"smoke", "demo", "vtab", "fgvc", "paper-table1"}  # the others: test_paper_plans
     assert load_experiment(find_plan_file("smoke")).name == "smoke"
     with pytest.raises(SpecError, match="did you mean 'smoke'"):
         find_plan_file("smok")
 
 
-def test_error_within_vpt_is_not_reported_as_the_plans(
+def test_plan_with_internal_error_raises_it_unchanged(
     experiment_of: ExperimentOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*args: object) -> None:
@@ -206,12 +208,12 @@ def test_error_within_vpt_is_not_reported_as_the_plans(
         experiment_of()
 
 
-def test_whole_numbers_stay_whole_in_run_ids(experiment_of: ExperimentOf) -> None:
+def test_config_of_integer_in_a_plan_stays_an_integer(experiment_of: ExperimentOf) -> None:
     config = experiment_of(("epochs = 1", "epochs = 1\nwarmup_epochs = 1")).methods[0].settings[0].config
     assert type(config.to_dict()["warmup_epochs"]) is int
 
 
-def test_method_has_settings_of_its_own_on_a_task(experiment_of: ExperimentOf) -> None:
+def test_method_with_task_settings_uses_them_on_that_task(experiment_of: ExperimentOf) -> None:
     change = ('spec = "full"', 'spec = "full", weight_decay = 0.5, task = { hue = { weight_decay = [0.1, 0.2] } }')
     experiment = experiment_of(change)
     row, (shade, hue) = experiment.methods[0], experiment.tasks
@@ -221,7 +223,7 @@ def test_method_has_settings_of_its_own_on_a_task(experiment_of: ExperimentOf) -
     assert Experiment.from_dict(json.loads(json.dumps(experiment.to_dict()))) == experiment
 
 
-def test_method_has_job_options_of_its_own(experiment_of: ExperimentOf, folder: Path) -> None:
+def test_method_with_job_options_applies_them_to_its_runs_only(experiment_of: ExperimentOf, folder: Path) -> None:
     options = "image_size = 60, train_fraction = 0.5, split_seed = 3"
     experiment = experiment_of(('spec = "full"', f'spec = "full", {options}'))
     jobs = {run.method: experiment.make_job(run, folder / "out") for run in runnable_runs(experiment, {})}
@@ -235,7 +237,7 @@ def test_method_has_job_options_of_its_own(experiment_of: ExperimentOf, folder: 
     assert ours == {run.id for run in whole.final_runs(whole.tasks[0], whole.methods[0], row.settings[0])}
 
 
-def test_method_has_a_head_of_its_own(experiment_of: ExperimentOf, folder: Path) -> None:
+def test_method_with_its_own_head_changes_only_its_runs(experiment_of: ExperimentOf, folder: Path) -> None:
     plain, head = experiment_of(), "multi_block(blocks=last2)"
     experiment = experiment_of(('spec = "full"', f'spec = "full", head = "{head}"'))
     jobs = {run.method: experiment.make_job(run, folder / "out") for run in runnable_runs(experiment, {})}
@@ -246,13 +248,13 @@ def test_method_has_a_head_of_its_own(experiment_of: ExperimentOf, folder: Path)
     assert Experiment.from_dict(json.loads(json.dumps(experiment.to_dict()))) == experiment
 
 
-def test_each_run_splits_the_data_by_its_own_seed(experiment_of: ExperimentOf, folder: Path) -> None:
+def test_plan_with_split_seed_run_splits_by_the_seed_of_each_run(experiment_of: ExperimentOf, folder: Path) -> None:
     experiment = experiment_of(("seeds = 2", 'seeds = 2\nfirst_seed = 5\nsplit_seed = "run"'), ("[0.1, 0.01]", "0.1"))
     jobs = [experiment.make_job(run, folder / "out") for run in runnable_runs(experiment, {})[:2]]
     assert [(job.config.training.seed, job.split_options["seed"]) for job in jobs] == [(5, 5), (6, 6)]
 
 
-def test_unsupported_method_is_reported_when_the_plan_says_so(experiment_of: ExperimentOf) -> None:
+def test_unsupported_method_with_report_is_listed_and_not_raised(experiment_of: ExperimentOf) -> None:
     wrong = ('spec = "full"', 'spec = "partial(k=99)"')
     with pytest.raises(VptError, match="k is 99"):
         experiment_of(wrong)
@@ -264,7 +266,7 @@ def test_unsupported_method_is_reported_when_the_plan_says_so(experiment_of: Exp
         experiment_of(wrong, ('"vpt(length=1)"', '"partial(k=98)"'), ("seeds = 2", 'unsupported = "report"'))
 
 
-def test_every_fault_is_told_at_once(folder: Path) -> None:
+def test_plan_with_many_faults_names_all(folder: Path) -> None:
     path = folder / "wrong.toml"
     path.write_text("""
 seeds = 0
@@ -295,7 +297,7 @@ epoch = 2
     assert not (folder / "out").exists()
 
 
-def test_a_fault_alone_keeps_its_kind(folder: Path) -> None:
+def test_plan_with_one_fault_keeps_its_message(folder: Path) -> None:
     path = folder / "wrong.toml"
     path.write_text('tasks = [{ name = "shade" }]\nmethods = ["vpt(location=pad, depth=deep)"]\n')
     with pytest.raises(VptError) as raised:
@@ -304,7 +306,7 @@ def test_a_fault_alone_keeps_its_kind(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("grid", ["spec = []", 'spec = "full", weight_decay = []'])
-def test_an_empty_grid_is_refused(folder: Path, grid: str) -> None:
+def test_plan_with_empty_grid_is_refused(folder: Path, grid: str) -> None:
     path = folder / "empty.toml"
     path.write_text(f'tasks = [{{ name = "shade" }}]\nmethods = [{{ name = "x", {grid} }}]\n')
     with pytest.raises(SpecError, match=r"methods\[1\]\.(spec|weight_decay) is an empty list"):
@@ -314,7 +316,7 @@ def test_an_empty_grid_is_refused(folder: Path, grid: str) -> None:
 @pytest.mark.parametrize(
     "path", [*sorted(BENCHMARKS.glob("*.toml")), *builtin_plans().values()], ids=lambda path: path.stem
 )
-def test_plan_of_the_project_has_no_unknown_keys(path: Path) -> None:
+def test_plan_of_each_project_file_has_no_unknown_keys(path: Path) -> None:
     values = read_toml(path)
     tables, texts = validate(plan_model(segmentation="segmentation" in values), values, str(path))
     assert tables is not None and not texts

@@ -20,25 +20,25 @@ from vpt.training.job import Job
 
 ExperimentOf = Callable[..., Experiment]
 _opened: list[str] = []
-_listening = False
+_recording = False
 
 
-def _hear(event: str, arguments: tuple[Any, ...]) -> None:
-    if _listening and event == "open" and isinstance(arguments[0], str):
+def _record_open(event: str, arguments: tuple[Any, ...]) -> None:
+    if _recording and event == "open" and isinstance(arguments[0], str):
         _opened.append(arguments[0])
 
 
-sys.addaudithook(_hear)  # hears every file that Python opens; it cannot be taken off, but it can be deaf
+sys.addaudithook(_record_open)  # an audit hook cannot be removed, so a flag turns it off
 
 
-def made_up(run: Run, top1: float | None) -> Record:
+def fake_record(run: Run, top1: float | None) -> Record:
     """A record of a run that was not done."""
     scores = {} if top1 is None else {"top1": top1, "split": "val"}
     status = "failed" if top1 is None else "done"
     return Record(run.id, status, run.task.name, run.method, run.stage, dict(run.config), scores=scores)
 
 
-def test_every_cell_is_chosen_then_trained_on_train_and_val_and_scored_on_test(done: Store) -> None:
+def test_run_worker_of_each_cell_selects_on_val_and_scores_on_test(done: Store) -> None:
     experiment, records = done.load_experiment(), done.records()
     assert len(records) == 12 and not remaining_runs(experiment, records)
     by_stage = {stage: [r for r in records.values() if r.stage == stage] for stage in ("search", "final")}
@@ -60,22 +60,22 @@ def test_every_cell_is_chosen_then_trained_on_train_and_val_and_scored_on_test(d
             assert records[run.id].config["training"]["learning_rate"] == setting.config.training.learning_rate
 
 
-def test_no_test_image_is_opened_while_choosing(experiment_of: ExperimentOf, folder: Path) -> None:
-    global _listening
+def test_execute_runs_of_search_stage_opens_no_test_image(experiment_of: ExperimentOf, folder: Path) -> None:
+    global _recording
     experiment = experiment_of()
     store = Store(folder / "out")
     for image in folder.glob("*/test/*/*.png"):
         image.write_bytes(bytes(image.stat().st_size))  # of the same size, and no picture any more
     runs = [run for run in runnable_runs(experiment, {}) if run.stage == "search"]
-    _listening = True
+    _recording = True
     try:
         for run in runs:
             (record,) = execute_runs(experiment, [run], store)
             assert (record.status, record.scores.get("split")) == ("done", "val"), record.error
     finally:
-        _listening = False
+        _recording = False
     opened = {Path(name).parts[-3] for name in _opened if name.endswith(".png")}
-    assert opened == {"train", "val"}  # so the ear is good, and heard no test
+    assert opened == {"train", "val"}  # the hook recorded files, and no test image
     final = next(run for run in runnable_runs(experiment, {}) if run.stage == "final")
     (record,) = execute_runs(experiment, [final], store)
     assert record.status == "error" and "8 of 8 images cannot be used" in record.error
@@ -91,7 +91,9 @@ def test_no_test_image_is_opened_while_choosing(experiment_of: ExperimentOf, fol
         ([None, 0.2, None, 0.1], (1.0, 0.1)),
     ],
 )
-def test_the_choice(top1: list[float | None], expected: tuple[float, float], experiment_of: ExperimentOf) -> None:
+def test_best_setting_with_ties_prefers_smaller_steps_then_plan_order(
+    top1: list[float | None], expected: tuple[float, float], experiment_of: ExperimentOf
+) -> None:
     experiment = experiment_of(("[0.1, 0.01]", "[1.0, 0.5], weight_decay = [0.0, 0.1]"))
     experiment = replace(experiment, methods=(experiment.methods[1],))
     if expected == (0.5, 0.1):  # the order is the plan's, and no other
@@ -101,27 +103,27 @@ def test_the_choice(top1: list[float | None], expected: tuple[float, float], exp
         )
     task, row = next(experiment.cells())
     runs = experiment.search_runs(task, row)
-    records = {run.id: made_up(run, value) for run, value in zip(runs, top1, strict=True)}
+    records = {run.id: fake_record(run, value) for run, value in zip(runs, top1, strict=True)}
     setting = best_setting(experiment, task, row, records)
     assert setting is not None
     assert (setting.config.training.learning_rate, setting.config.training.weight_decay) == expected
 
 
-def test_nothing_is_chosen_from_a_part_or_from_failures_alone(experiment_of: ExperimentOf) -> None:
+def test_best_setting_of_incomplete_or_failed_runs_is_none(experiment_of: ExperimentOf) -> None:
     experiment = experiment_of()
     task, row = list(experiment.cells())[1]
     first, second = experiment.search_runs(task, row)
-    assert best_setting(experiment, task, row, {first.id: made_up(first, 0.9)}) is None
-    failed = {run.id: made_up(run, None) for run in (first, second)}
+    assert best_setting(experiment, task, row, {first.id: fake_record(first, 0.9)}) is None
+    failed = {run.id: fake_record(run, None) for run in (first, second)}
     assert best_setting(experiment, task, row, failed) is None
     assert (
         len(remaining_runs(experiment, {})) - len(remaining_runs(experiment, failed)) == 4
     )  # no final run waits for them any more
-    error = {**failed, first.id: replace(made_up(first, None), status="error"), second.id: made_up(second, 0.5)}
+    error = {**failed, first.id: replace(fake_record(first, None), status="error"), second.id: fake_record(second, 0.5)}
     assert best_setting(experiment, task, row, error) is None
 
 
-def test_divergence_is_a_record_and_other_errors_are_tried_again(
+def test_run_worker_with_divergence_records_it_and_retries_other_errors(
     experiment_of: ExperimentOf, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment = experiment_of(("0.1, 0.01", "1e30, 0.01"))
@@ -147,7 +149,7 @@ def test_divergence_is_a_record_and_other_errors_are_tried_again(
     assert sorted(record.status for record in store.records().values()) == ["done"] * 5 + ["failed"]
 
 
-def test_a_failing_run_keeps_its_epochs(
+def test_execute_runs_that_fail_keep_their_epochs(
     experiment_of: ExperimentOf, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment = experiment_of(("epochs = 1", "epochs = 3"))
@@ -166,7 +168,7 @@ def test_a_failing_run_keeps_its_epochs(
     assert record.score is None
 
 
-def test_other_weights_than_planned_are_an_error(experiment_of: ExperimentOf, folder: Path) -> None:
+def test_execute_runs_with_changed_weights_gives_an_error(experiment_of: ExperimentOf, folder: Path) -> None:
     experiment = replace(experiment_of(), fingerprint="sha256:other")
     (record,) = execute_runs(experiment, runnable_runs(experiment, {})[:1], Store(folder / "out"))
     assert record.status == "error" and "have changed since the plan was read" in record.error

@@ -48,14 +48,14 @@ def method_row(experiment: Experiment, *specs: str) -> MethodRow:
         (("vpt(depth=shallow)",), 0.867),
     ],
 )
-def test_a_method_meets_its_row_whatever_its_prompt_length(
+def test_comparable_scores_of_published_method_ignore_prompt_length(
     experiment: Experiment, specs: tuple[str, ...], top1: float
 ) -> None:
     assert load_published().comparable_scores(experiment, method_row(experiment, *specs)) == {"cub": top1}
 
 
 @pytest.mark.parametrize("spec", ["bias", "vpt(location=add)", 'vpt(output="image_mean")', "vpt + bias"])
-def test_another_method_meets_none(experiment: Experiment, spec: str) -> None:
+def test_comparable_scores_of_unpublished_method_are_empty(experiment: Experiment, spec: str) -> None:
     assert load_published().comparable_scores(experiment, method_row(experiment, spec)) == {}
     assert load_published().comparable_scores(experiment, method_row(experiment, "full", spec)) == {}
 
@@ -70,7 +70,9 @@ def test_another_method_meets_none(experiment: Experiment, spec: str) -> None:
         {"train_fraction": 0.5},
     ],
 )
-def test_anything_else_that_differs_keeps_them_apart(experiment: Experiment, change: dict[str, Any]) -> None:
+def test_comparable_scores_with_other_backbone_or_data_are_empty(
+    experiment: Experiment, change: dict[str, Any]
+) -> None:
     fields = {name: value for name, value in change.items() if name in ("backbone", "weights")}
     of_task = {name: value for name, value in change.items() if name in ("classes", "images")}
     of_protocol = {name: value for name, value in change.items() if name == "train_fraction"}
@@ -83,7 +85,7 @@ def test_anything_else_that_differs_keeps_them_apart(experiment: Experiment, cha
     assert load_published().comparable_scores(other, method_row(other, "full")) == {}
 
 
-def test_a_copy_that_differs_from_the_published_one_keeps_them_apart(experiment: Experiment) -> None:
+def test_comparable_scores_of_differing_copy_are_empty(experiment: Experiment) -> None:
     known = TASKS["sun397"]
     sizes = {part: size or 7 for part, size in known.sizes.items()}
     task = replace(experiment.tasks[0], name="sun397", classes=known.classes, images=sizes)
@@ -92,7 +94,7 @@ def test_a_copy_that_differs_from_the_published_one_keeps_them_apart(experiment:
         assert load_published().comparable_scores(other, method_row(other, "full")) == expected
 
 
-def test_the_table_marks_them(experiment: Experiment, done: Store) -> None:
+def test_published_table_of_comparable_task_has_published_columns(experiment: Experiment, done: Store) -> None:
     found = load_results(done)
     names = dict(zip((task.name for task in found.experiment.tasks), experiment.tasks, strict=True))
     cells = {(names[task].name, method): cell for (task, method), cell in found.cells.items()}
@@ -103,13 +105,13 @@ def test_the_table_marks_them(experiment: Experiment, done: Store) -> None:
     assert published_table(found).rows == ()
 
 
-def test_they_are_the_papers_and_deep_prompts_win_20_of_24() -> None:
+def test_published_scores_of_vpt_deep_win_on_20_of_24_tasks() -> None:
     rows = {row.name: row.top1 for row in load_published().rows}
     assert {len(top1) for top1 in rows.values()} == {24}
     assert wins(rows["VPT-deep"], rows["Full"]) == 20
 
 
-def test_none_was_mistyped(shared: Path) -> None:
+def test_published_scores_of_each_task_equal_the_tables_of_the_paper(shared: Path) -> None:
     tables = json.loads((shared / "paper" / "tables.json").read_text())
     for row in load_published().rows:
         for group in ("vtab", "fgvc"):

@@ -28,7 +28,7 @@ from vpt.experiments.tables import build_tables
 from vpt.plots.inline_svg import difference_bars, labeled_scatter, sparkline
 
 ExperimentOf = Callable[..., Experiment]
-VOID = {"meta"}
+VOID_TAGS = {"meta"}
 
 
 class Page(HTMLParser):
@@ -47,7 +47,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.counts[tag] = self.counts.get(tag, 0) + 1
         self.addresses += [str(value) for name, value in attrs if name in ("src", "href", "srcset", "data")]
-        if tag not in VOID:
+        if tag not in VOID_TAGS:
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -75,7 +75,7 @@ def broken(done: Store, tmp_path: Path) -> Store:
     return Store(tmp_path / "out")
 
 
-def test_every_figure_is_in_the_page_and_in_the_document(done: Store, tmp_path: Path) -> None:
+def test_write_report_of_finished_runs_contains_every_score(done: Store, tmp_path: Path) -> None:
     paths = {path.name: path.read_text() for path in write_report(done.folder, tmp_path)}
     page, found = Page(paths["report.html"]), load_results(done)
     for cell in found.cells.values():
@@ -96,7 +96,7 @@ def test_every_figure_is_in_the_page_and_in_the_document(done: Store, tmp_path: 
     assert found.parameters("VPT") == pytest.approx(1, abs=0.01) and found.wins("VPT") in (0, 1, 2)
 
 
-def test_what_is_missing_is_said_and_never_averaged_away(broken: Store, tmp_path: Path) -> None:
+def test_write_report_of_missing_runs_lists_them_and_averages_none(broken: Store, tmp_path: Path) -> None:
     found = load_results(broken)
     assert {key: cell.mean is None for key, cell in found.cells.items()} == {
         ("shade", "Full"): True, ("shade", "VPT"): True, ("hue", "Full"): False, ("hue", "VPT"): True,
@@ -113,7 +113,7 @@ def test_what_is_missing_is_said_and_never_averaged_away(broken: Store, tmp_path
     assert r"disk\_is full \& 100 \% of it" in paths["failures.tex"]
 
 
-def test_export_has_a_row_for_each_run(done: Store, broken: Store) -> None:
+def test_to_csv_of_a_store_has_a_row_for_each_run(done: Store, broken: Store) -> None:
     rows = list(csv.DictReader(io.StringIO(to_csv(done.folder))))
     records = done.records()
     assert [row["id"] for row in rows] and {row["id"] for row in rows} == records.keys()
@@ -126,7 +126,7 @@ def test_export_has_a_row_for_each_run(done: Store, broken: Store) -> None:
     ]  # fmt: skip
 
 
-def test_status(done: Store, broken: Store) -> None:
+def test_read_status_of_a_store_counts_its_runs(done: Store, broken: Store) -> None:
     whole, part = read_status(done.folder), read_status(broken.folder)
     assert (whole.done, whole.total, whole.running, whole.error_messages) == (12, 12, 0, ())
     assert (part.done, part.failed, part.error, part.total) == (9, 1, 1, 12)
@@ -134,20 +134,20 @@ def test_status(done: Store, broken: Store) -> None:
     assert "hue    VPT   3/4" in part.text() and "the disk_is full" in part.text()
 
 
-def test_names_of_a_crowded_chart_keep_clear_of_each_other() -> None:
+def test_labeled_scatter_of_close_points_separates_the_labels() -> None:
     text = labeled_scatter("crowded", {f"m{i}": (1000.0, 70 + i / 100) for i in range(8)})
     heights = [float(part.split(' y="')[1].split('"')[0]) for part in text.split("<text") if ">m" in part]
     assert len(heights) == 8 and all(b - a >= 11.9 for a, b in pairwise(sorted(heights)))
 
 
-def test_the_commands(done: Store, folder: Path, tmp_path: Path) -> None:
+def test_bench_commands_on_finished_runs_print_results(done: Store, folder: Path, tmp_path: Path) -> None:
     def call(*arguments: object) -> str:
         result = CliRunner().invoke(command, [str(argument) for argument in arguments], catch_exceptions=False)
         assert result.exit_code == 0, result.output
         return result.output
 
-    told = call("plan", folder / "plan.toml")
-    assert "runs      12" in told and "VPT: 2 settings, about" in told and "disk      about" in told
+    planned = call("plan", folder / "plan.toml")
+    assert "runs      12" in planned and "VPT: 2 settings, about" in planned and "disk      about" in planned
     assert '"runs": 12' in call("plan", folder / "plan.toml", "--json")
     assert "12 of 12 runs done" in call("status", done.folder)
     assert '"done": 12' in call("status", done.folder, "--json")
@@ -160,7 +160,7 @@ def test_the_commands(done: Store, folder: Path, tmp_path: Path) -> None:
         assert f"\n  vpt bench {name} " in call(name, "--help")
 
 
-def test_runs_can_be_asked_in_sql(done: Store) -> None:
+def test_query_of_runs_in_sql_returns_rows(done: Store) -> None:
     names, rows = query(done.folder, "SELECT task, count(*), avg(top1) FROM runs WHERE stage = 'final' GROUP BY task")
     expected = {
         task: [record.score for record in done.records().values() if (record.task, record.stage) == (task, "final")]
@@ -184,7 +184,7 @@ def test_query_that_is_no_select_is_refused(sql: str, done: Store, monkeypatch: 
     assert result.exit_code != 0 and not result.output
 
 
-def test_parquet_has_the_rows_of_the_csv(done: Store) -> None:
+def test_to_parquet_of_a_store_equals_the_csv_rows(done: Store) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason='Parquet is an extra: pip install ".[parquet]"')
     table = parquet.read_table(io.BytesIO(to_parquet(done.folder)))
     assert table.column_names == list(COLUMNS)
@@ -193,21 +193,21 @@ def test_parquet_has_the_rows_of_the_csv(done: Store) -> None:
     assert texts == rows and len(rows) == 12
 
 
-def test_curves_show_the_loss_of_every_final_run(done: Store, tmp_path: Path) -> None:
+def test_report_curves_of_final_runs_show_each_loss(done: Store, tmp_path: Path) -> None:
     page = write_report(done.folder, tmp_path)[0].read_text()
     charts = page.partition("<h2>Curves</h2>")[2].partition("</section>")[0]
     assert charts.count("<svg") == 4 and charts.count("<use ") == 8  # 2 tasks x 2 methods, 2 seeds of one epoch each
     assert 'aria-label="shade, VPT: training loss"' in charts
 
 
-def test_sparkline_reaches_the_ends_of_the_scale() -> None:
+def test_sparkline_of_extreme_values_spans_the_scale() -> None:
     drawn = sparkline("title", [[2.0, 0.0], [1.0]], 0.0, 2.0)
     left, right, top, bottom = 0.03 * 90, 0.97 * 90, 0.08 * 30.24, 0.92 * 30.24
     assert f"M {left:g} {top:g} \nL {right:g} {bottom:g}" in drawn
     assert f'x="{left:g}" y="{(top + bottom) / 2:g}"' in drawn  # a curve of one epoch is a dot
 
 
-def test_charts_take_their_colors_from_the_page() -> None:
+def test_charts_of_each_kind_use_the_colors_of_the_page() -> None:
     for drawn in (
         sparkline("a & b", [[1.0, 0.5]], 0.0, 1.0),
         labeled_scatter("a & b", {"<x>": (10.0, 50.0), "y": (1e6, 60.0)}),
@@ -220,7 +220,7 @@ def test_charts_take_their_colors_from_the_page() -> None:
     assert "a task with a ve…" in drawn and "var(--down)" in drawn and "+1.00" in drawn
 
 
-def test_standard_deviation_of_one_run_is_left_out() -> None:
+def test_format_mean_std_without_std_omits_it() -> None:
     assert (format_mean_std(0.5, None), format_mean_std(0.5, 0.0), format_mean_std(None, 0.1)) == (
         "50.00",
         "50.00 ± 0.00",
@@ -228,7 +228,7 @@ def test_standard_deviation_of_one_run_is_left_out() -> None:
     )
 
 
-def test_console_table_shows_markup_as_text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_to_console_of_markup_shows_it_as_text(capsys: pytest.CaptureFixture[str]) -> None:
     from rich.console import Console
 
     Console(width=80).print(to_console(Table("x", "[red]t", ("method", "top-1"), (("[bold]m[/bold]", "1"),))))

@@ -1,4 +1,4 @@
-"""Workers: claims that hold, two runners on one folder, and what a kill leaves."""
+"""Workers: run locks, two runners on one folder, and the state after a kill."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from vpt.training import Callback
 ExperimentOf = Callable[..., Experiment]
 
 
-class TestClaims:
-    def test_one_of_many_wins(self, tmp_path: Path) -> None:
+class TestRunLocks:
+    def test_run_locks_with_many_threads_are_acquired_once(self, tmp_path: Path) -> None:
         with ThreadPoolExecutor(16) as pool:
             taken = list(pool.map(lambda _: RunLocks(tmp_path).acquire("run"), range(64)))
         (won,) = [lock for lock in taken if lock is not None]
@@ -42,10 +42,12 @@ class TestClaims:
         assert not list(tmp_path.iterdir())
         assert RunLocks(tmp_path).acquire("run") is not None
 
-    def test_a_dead_process_is_outbid_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        gone = subprocess.Popen([sys.executable, "-c", ""])
-        gone.wait()
-        monkeypatch.setattr(os, "getpid", lambda: gone.pid)
+    def test_run_locks_of_dead_process_are_taken_over_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ended = subprocess.Popen([sys.executable, "-c", ""])
+        ended.wait()
+        monkeypatch.setattr(os, "getpid", lambda: ended.pid)
         first = RunLocks(tmp_path).acquire("run")
         monkeypatch.undo()
         assert first is not None
@@ -59,7 +61,7 @@ class TestClaims:
         assert RunLocks(tmp_path).release_process(os.getpid()) == ["run"]
         assert not list(tmp_path.iterdir())
 
-    def test_a_living_or_distant_process_holds_until_it_is_silent_for_long(self, tmp_path: Path) -> None:
+    def test_run_locks_of_silent_process_are_taken_over_after_a_timeout(self, tmp_path: Path) -> None:
         mine, distant = RunLocks(tmp_path).acquire("mine"), tmp_path / "other.0"
         assert mine is not None
         distant.write_text("another-machine 1 token")
@@ -68,20 +70,20 @@ class TestClaims:
                 os.utime(path, (time.time() - age, time.time() - age))
             assert [RunLocks(tmp_path).acquire(run) is not None for run in ("mine", "other")] == [taken] * 2
 
-    def test_who_was_silent_hears_that_it_lost(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_heartbeat_of_lost_lock_calls_back(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(lock_module, "HEARTBEAT_INTERVAL", 0.01)
-        lock, heard = RunLocks(tmp_path).acquire("run"), list[str]()
+        lock, calls = RunLocks(tmp_path).acquire("run"), list[str]()
         assert lock is not None
-        with heartbeat(lock, lambda: heard.append("lost")):
+        with heartbeat(lock, lambda: calls.append("lost")):
             before = lock.path.stat().st_mtime_ns
             while lock.path.stat().st_mtime_ns == before:
                 time.sleep(0.01)
             (tmp_path / "run.1").write_text("another-machine 1 token")
-            while not heard:
+            while not calls:
                 time.sleep(0.01)
 
 
-def runner(folder: Path) -> subprocess.Popen[bytes]:
+def start_bench_run(folder: Path) -> subprocess.Popen[bytes]:
     """`vpt bench run`, in a process group of its own."""
     code = "from vpt.cli.bench import command; command()"
     line = [sys.executable, "-c", code, "run", str(folder / "plan.toml"), "--out", str(folder / "out")]
@@ -92,11 +94,11 @@ def runner(folder: Path) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="process groups are killed in another way there")
-def test_killed_and_run_by_two_at_once_the_store_is_that_of_an_unbroken_run(
+def test_bench_run_killed_and_resumed_by_two_processes_equals_one_run(
     folder: Path, done: Store, without_times: Callable[[Path], dict[str, Any]]
 ) -> None:
     runs = folder / "out" / "runs"
-    first = runner(folder)
+    first = start_bench_run(folder)
     try:
         while len(list(runs.glob("[!.]*.json"))) < 3 or not list((folder / "out" / "locks").glob("*")):
             assert first.poll() is None, first.communicate()
@@ -107,12 +109,12 @@ def test_killed_and_run_by_two_at_once_the_store_is_that_of_an_unbroken_run(
     written = {path: path.stat().st_mtime_ns for path in runs.glob("[!.]*.json")}
     assert 3 <= len(written) < 12
 
-    both = [runner(folder), runner(folder)]
-    said = [process.communicate(timeout=240)[0].decode() for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
-    assert "12 runs in" in said[0] and "12/12 runs" in said[0]
+    both = [start_bench_run(folder), start_bench_run(folder)]
+    outputs = [process.communicate(timeout=240)[0].decode() for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert "12 runs in" in outputs[0] and "12/12 runs" in outputs[0]
     assert {path: path.stat().st_mtime_ns for path in written} == written  # none of them was done again
-    ours, theirs = (sorted(place.glob("[!.]*.json")) for place in (runs, done.folder / "runs"))
+    ours, theirs = (sorted(directory.glob("[!.]*.json")) for directory in (runs, done.folder / "runs"))
     assert [path.name for path in ours] == [path.name for path in theirs]
     for one, another in zip(ours, theirs, strict=True):
         assert without_times(one) == without_times(another)
@@ -121,7 +123,7 @@ def test_killed_and_run_by_two_at_once_the_store_is_that_of_an_unbroken_run(
     assert not list((folder / "out" / "locks").iterdir()) and not list((folder / "out" / "work").iterdir())
 
 
-def test_halves_that_killed_workers_leave_are_cleared_away_at_the_end(done: Store, tmp_path: Path) -> None:
+def test_run_experiment_after_killed_workers_removes_partial_files(done: Store, tmp_path: Path) -> None:
     store, records = Store(tmp_path), done.records()
     half = tmp_path / "work" / f".{next(iter(records))}.safetensors.a1b2c3d4.safetensors"
 
@@ -136,33 +138,33 @@ def test_halves_that_killed_workers_leave_are_cleared_away_at_the_end(done: Stor
     assert not list(half.parent.iterdir()) and store.records() == records
 
 
-def test_a_worker_dies_another_takes_its_place_and_an_interrupt_ends_that_and_frees_its_run(
+def test_run_experiment_with_killed_worker_replaces_it_and_frees_its_lock(
     experiment_of: ExperimentOf, folder: Path
 ) -> None:
     experiment = experiment_of(("epochs = 1", "epochs = 10000"))
     store, notes, killed = Store(folder / "out"), list[str](), list[str]()
 
-    class Reaper(Callback):
+    class KillWorkers(Callback):
         def on_progress(self, done: int, total: int, eta_seconds: float | None) -> None:
             for run_id, process in store.locks.held().items():
                 if notes:
                     raise KeyboardInterrupt
                 killed.append(run_id)
-                with suppress(ProcessLookupError):  # dead already, and not buried yet
+                with suppress(ProcessLookupError):  # dead already, and not yet reaped
                     os.kill(process, signal.SIGKILL)
 
         def on_note(self, text: str) -> None:
             notes.append(text)
 
     with pytest.raises(KeyboardInterrupt):
-        run_experiment(experiment, store.folder, LocalExecutor(), Reaper())
+        run_experiment(experiment, store.folder, LocalExecutor(), KillWorkers())
     ((run_id, record),) = store.records().items()
     assert {run_id} == set(killed) and record.status == "error"
     assert all("SIGKILL, perhaps for want of memory" in text for text in (record.error, *notes))
     assert not store.locks.held() and not multiprocessing.active_children()
 
 
-def test_a_run_that_was_ended_meanwhile_is_not_done_again(
+def test_run_worker_of_runs_finished_meanwhile_skips_them(
     done: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(done.folder, tmp_path / "out")
@@ -175,7 +177,7 @@ def test_a_run_that_was_ended_meanwhile_is_not_done_again(
     assert not runnable_runs(experiment, other.records())
 
 
-def test_an_error_that_another_runner_mended_is_seen(tmp_path: Path) -> None:
+def test_store_records_after_changes_by_another_store_are_current(tmp_path: Path) -> None:
     """Two runners: one has read a record of an error, the other forgets it and does the run."""
     first, second = Store(tmp_path), Store(tmp_path)
     first.write(Record("abc", "error", "task", "method", "final", {}, "the disk was full"))
@@ -186,7 +188,7 @@ def test_an_error_that_another_runner_mended_is_seen(tmp_path: Path) -> None:
     assert first.records()["abc"].status == "done"
 
 
-def test_strays_among_claims_are_left_alone(tmp_path: Path) -> None:
+def test_run_locks_with_foreign_files_ignore_them(tmp_path: Path) -> None:
     locks = RunLocks(tmp_path)
     for name in (".DS_Store", "run.0 (conflicted copy)", "run.txt"):
         (tmp_path / name).touch()
@@ -196,7 +198,7 @@ def test_strays_among_claims_are_left_alone(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_a_damaged_record_is_named(done: Store, tmp_path: Path) -> None:
+def test_store_of_damaged_record_names_it(done: Store, tmp_path: Path) -> None:
     store = Store(tmp_path)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "abc.json").write_text("{")
@@ -206,7 +208,7 @@ def test_a_damaged_record_is_named(done: Store, tmp_path: Path) -> None:
         store.load_experiment()
 
 
-def test_an_unfinished_run_goes_on_from_its_checkpoint_and_begins_anew_where_its_data_were_moved(
+def test_execute_runs_of_unfinished_run_resumes_unless_its_data_moved(
     experiment_of: ExperimentOf, folder: Path
 ) -> None:
     class Stop(BaseException):
@@ -238,7 +240,7 @@ def test_an_unfinished_run_goes_on_from_its_checkpoint_and_begins_anew_where_its
     assert stopped(moved) == [1, 2]
 
 
-def test_a_record_that_cannot_be_written_ends_the_runner_and_is_said(
+def test_run_experiment_with_unwritable_record_fails_with_a_message(
     experiment_of: ExperimentOf, folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "out").mkdir()

@@ -42,12 +42,12 @@ head = "linear"
 """
 
 
-def draw(root: Path, parts: dict[str, int]) -> None:
+def write_task(root: Path, parts: dict[str, int]) -> None:
     """Light squares (class 1) on a dark ground (class 0), as CamVid lies."""
     rng = np.random.default_rng(0)
     for part, count in parts.items():
-        for place in (root / part, root / f"{part}annot"):
-            place.mkdir(parents=True)
+        for directory in (root / part, root / f"{part}annot"):
+            directory.mkdir(parents=True)
         for i in range(count):
             pixels, mask = rng.integers(0, 60, (48, 48, 3), dtype=np.uint8), np.zeros((48, 48), np.uint8)
             top, left = rng.integers(0, 28, 2)
@@ -60,7 +60,7 @@ def draw(root: Path, parts: dict[str, int]) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("squares")
-    draw(root / "squares", {"train": 4, "val": 2, "test": 3})
+    write_task(root / "squares", {"train": 4, "val": 2, "test": 3})
     (root / "plan.toml").write_text(PLAN)
     return root
 
@@ -82,7 +82,7 @@ def changed(folder: Path, tmp_path: Path, *changes: tuple[str, str]) -> Path:
     return tmp_path / "changed.toml"
 
 
-def test_chosen_on_val_and_scored_once_on_test(done: Store) -> None:
+def test_segmentation_plan_when_run_selects_on_val_and_scores_on_test(done: Store) -> None:
     experiment, records = done.load_experiment(), list(done.records().values())
     assert [record.status for record in records] == ["done"] * 6 and experiment.metric == "miou"
     for record in records:
@@ -101,7 +101,7 @@ def test_chosen_on_val_and_scored_once_on_test(done: Store) -> None:
     )
 
 
-def test_val_trains_where_it_is_to_and_test_stays_unopened(folder: Path, tmp_path: Path) -> None:
+def test_make_job_of_search_and_final_run_uses_their_splits(folder: Path, tmp_path: Path) -> None:
     experiment = load_experiment(folder / "plan.toml")
     (task,), row = experiment.tasks, experiment.methods[1]
     choose, final = experiment.search_runs(task, row)[0], experiment.final_runs(task, row, row.settings[0])[0]
@@ -111,7 +111,7 @@ def test_val_trains_where_it_is_to_and_test_stays_unopened(folder: Path, tmp_pat
     assert task.images == {"train": 4, "val": 2, "test": 3} and task.classes == 11  # CamVid's
 
 
-def test_the_report_and_the_rows_speak_of_mean_iou(done: Store, tmp_path: Path) -> None:
+def test_report_of_segmentation_names_mean_iou(done: Store, tmp_path: Path) -> None:
     write_report(done.folder, tmp_path)
     for name in ("report.html", "report.md"):
         text = (tmp_path / name).read_text()
@@ -120,7 +120,7 @@ def test_the_report_and_the_rows_speak_of_mean_iou(done: Store, tmp_path: Path) 
     assert len(rows) == 6 and all(row["miou"] and row["pixel_accuracy"] and not row["top1"] for row in rows)
 
 
-def test_the_command_line_plans_runs_and_finds_it_done(folder: Path, done: Store) -> None:
+def test_bench_run_of_finished_segmentation_plan_repeats_nothing(folder: Path, done: Store) -> None:
     experiment = load_experiment(folder / "plan.toml")
     assert estimate_cost(experiment).runs == 6 and all(
         seconds > 0 for seconds in estimate_cost(experiment).seconds.values()
@@ -131,7 +131,7 @@ def test_the_command_line_plans_runs_and_finds_it_done(folder: Path, done: Store
     assert {path: path.stat().st_mtime_ns for path in (done.folder / "runs").iterdir()} == before
 
 
-def test_what_decides_the_result_names_the_runs(folder: Path, tmp_path: Path) -> None:
+def test_run_ids_of_segmentation_with_changed_options_change(folder: Path, tmp_path: Path) -> None:
     def ids(*changes: tuple[str, str]) -> set[str]:
         experiment = load_experiment(changed(folder, tmp_path, *changes))
         return {run.id for task, row in experiment.cells() for run in experiment.final_runs(task, row, row.settings[0])}
@@ -147,7 +147,7 @@ def test_what_decides_the_result_names_the_runs(folder: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "said"),
+    ("change", "error", "message"),
     [
         (('head = "linear"', 'head = "linaer"'), SpecError, "linear"),
         (('head = "linear"', 'head = "multi_block"'), SpecError, "'multi_block' is no head of segmentation"),
@@ -174,15 +174,15 @@ def test_what_decides_the_result_names_the_runs(folder: Path, tmp_path: Path) ->
         (('[segmentation]\nhead = "linear"', ""), VptError, r"hold masks .* has a table \[segmentation\]"),
     ],
 )
-def test_what_does_not_go_together_is_refused(
-    folder: Path, tmp_path: Path, change: tuple[str, str], error: type[VptError], said: str
+def test_segmentation_plan_with_invalid_options_is_refused(
+    folder: Path, tmp_path: Path, change: tuple[str, str], error: type[VptError], message: str
 ) -> None:
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         load_experiment(changed(folder, tmp_path, change))
 
 
-def test_sets_without_test_masks_are_scored_on_val_when_told(tmp_path: Path) -> None:
-    draw(tmp_path / "squares", {"train": 5, "val": 3})
+def test_segmentation_plan_without_test_masks_uses_val_as_test(tmp_path: Path) -> None:
+    write_task(tmp_path / "squares", {"train": 5, "val": 3})
     path = changed(tmp_path, tmp_path)
     with pytest.raises(DataError, match=r"no test images .* val_as_test = true"):
         load_experiment(path)
@@ -190,7 +190,7 @@ def test_sets_without_test_masks_are_scored_on_val_when_told(tmp_path: Path) -> 
     assert task.images == {"train": 4, "val": 1, "test": 3}
 
 
-def test_a_folder_without_masks_is_named(tmp_path: Path) -> None:
+def test_segmentation_plan_of_folder_without_masks_is_refused(tmp_path: Path) -> None:
     (tmp_path / "squares" / "a").mkdir(parents=True)
     with pytest.raises(DataError, match="not a segmentation folder"):
         load_experiment(changed(tmp_path, tmp_path))

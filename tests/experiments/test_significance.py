@@ -12,19 +12,19 @@ import pytest
 from vpt.experiments.significance import differences, group_mean, mean, std, welch, wilcoxon, wins
 
 
-def test_mean_and_spread() -> None:
+def test_mean_and_std_of_values_equal_manual_results() -> None:
     assert mean([1, 2, 6]) == 3
     assert std([2, 4, 4, 4, 5, 5, 7, 9]) == pytest.approx((32 / 7) ** 0.5)
     assert (mean([]), std([1.0])) == (None, None)
 
 
-def test_a_group_with_a_missing_cell_has_no_mean() -> None:
+def test_group_mean_with_missing_value_is_none() -> None:
     assert group_mean([0.5, 0.7]) == pytest.approx(0.6)
     assert group_mean([0.5, None]) is None
     assert group_mean([]) is None
 
 
-def test_wins_count_tasks_above_and_not_ties() -> None:
+def test_wins_with_ties_count_only_higher_scores() -> None:
     full = {"a": 0.5, "b": 0.1 + 0.2, "c": 0.9}
     assert wins({"a": 0.6, "b": 0.3, "c": 0.8}, full) == 1
     assert wins({"a": 0.6, "b": None, "c": 0.8}, full) is None
@@ -41,15 +41,15 @@ def test_wins_count_tasks_above_and_not_ties() -> None:
         ([8, 6.4, 5.6, 3.2, 2.4, 1.6, -0.8], 2 / 128),
     ],
 )
-def test_wilcoxon_by_hand(differences: list[float], p: float) -> None:
+def test_wilcoxon_of_small_samples_equals_manual_p_values(differences: list[float], p: float) -> None:
     assert wilcoxon(differences) == pytest.approx(p)
 
 
-def test_wilcoxon_of_nothing() -> None:
+def test_wilcoxon_of_zeros_is_none() -> None:
     assert wilcoxon([0.0, 0.0]) is None
 
 
-def test_welch_by_hand() -> None:
+def test_welch_of_equal_variances_equals_closed_form() -> None:
     # Means 3 and 2, variances 1 and 1, n = 3: t = 1 / sqrt(2/3) with 4 degrees of freedom, whose distribution has a
     # closed form: F(t) = 1/2 + u (3 - u^2) / 4 with u = t / sqrt(4 + t^2).
     t = (3 / 2) ** 0.5
@@ -58,17 +58,17 @@ def test_welch_by_hand() -> None:
     assert welch([1, 2, 3], [2, 3, 4]) == pytest.approx(0.5 + u * (3 - u * u) / 4)
 
 
-def test_welch_of_too_little() -> None:
+def test_welch_of_too_few_or_constant_values_is_none() -> None:
     assert welch([1.0], [1.0, 2.0]) is None
     assert welch([1.0, 1.0], [2.0, 2.0]) is None
 
 
-def test_welch_where_one_side_does_not_vary() -> None:
+def test_welch_of_one_constant_side_equals_closed_form() -> None:
     # t = 3 / sqrt(2/2 + 0) with 1 degree of freedom: 1/2 - atan(t) / pi
     assert welch([2, 4], [0, 0]) == pytest.approx(0.5 - math.atan(3) / math.pi)
 
 
-def test_the_papers_groups_and_wins(shared: Path) -> None:
+def test_group_mean_and_wins_of_the_paper_equal_its_tables(shared: Path) -> None:
     tables = json.loads((shared / "paper" / "tables.json").read_text())
     rows, names = tables["vtab_per_task"], tables["vtab_tasks"]
     groups = {"Natural": slice(0, 7), "Specialized": slice(7, 11), "Structured": slice(11, 19)}
@@ -84,7 +84,7 @@ def test_the_papers_groups_and_wins(shared: Path) -> None:
             assert wins(ours, full) == count
 
 
-def test_vpt_deep_wins_20_of_24_tasks_in_the_paper(shared: Path) -> None:
+def test_wilcoxon_of_the_paper_equals_normal_approximation(shared: Path) -> None:
     tables = json.loads((shared / "paper" / "tables.json").read_text())
 
     def of(method: str) -> dict[str, float]:

@@ -16,7 +16,7 @@ return [...document.querySelectorAll("h1, h2, h3, td, th, p, dt, dd, svg text")]
 """
 
 
-def look(browser: Any, address: str, scheme: str, width: int) -> None:
+def open_page(browser: Any, address: str, scheme: str, width: int) -> None:
     """Open a page as the screen of a reader shows it, in `scheme` "light" or "dark"."""
     feature = {"name": "prefers-color-scheme", "value": scheme}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})

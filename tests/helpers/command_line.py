@@ -20,14 +20,14 @@ def vpt(*args: object) -> None:
     main([str(arg) for arg in args])
 
 
-def code(*args: object) -> int:
+def exit_code(*args: object) -> int:
     """Run a command that fails; its exit code."""
     with pytest.raises(SystemExit) as left:
         vpt(*args)
     return int(left.value.code or 0)
 
 
-def started(*args: object, **options: object) -> subprocess.Popen[str]:
+def start_command(*args: object, **options: object) -> subprocess.Popen[str]:
     """A command in a process of its own."""
     line = [sys.executable, "-c", "from vpt.cli import main; main()", *map(str, args)]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}

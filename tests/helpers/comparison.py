@@ -7,7 +7,7 @@ import torch
 from vpt import TunedModel
 
 
-def differences(one: TunedModel, other: TunedModel) -> float:
+def max_relative_difference(one: TunedModel, other: TunedModel) -> float:
     """The largest relative difference of an owned tensor."""
     pairs = zip(one.trainable_state_dict().values(), other.trainable_state_dict().values(), strict=True)
     with torch.no_grad():

@@ -54,7 +54,7 @@ def vit(name: str = "vit_base_patch16_224", *, make: Callable[..., Any] = fresh,
     return make(name, **{**TINY, **options})
 
 
-def renamed(state: State, *swaps: tuple[str, str]) -> State:
+def rename_keys(state: State, *swaps: tuple[str, str]) -> State:
     """Every name with each swap applied, in order."""
     out = {}
     for name, tensor in state.items():
@@ -64,11 +64,11 @@ def renamed(state: State, *swaps: tuple[str, str]) -> State:
     return out
 
 
-def under(prefix: str, state: State) -> State:
+def add_prefix(prefix: str, state: State) -> State:
     return {prefix + name: tensor for name, tensor in state.items()}
 
 
-def load(model: nn.Module, content: Any, path: Path) -> Backbone:
+def write_and_load(model: nn.Module, content: Any, path: Path) -> Backbone:
     """Write the content and load it through the public door."""
     torch.save(content, path)
     return load_backbone(model, weights=path)
@@ -87,7 +87,7 @@ def assert_same(backbone: Backbone, source: nn.Module) -> None:
     assert torch.equal(backbone.module(images), source(images))
 
 
-def resized(grid: Tensor, side: int, **how: Any) -> Tensor:
+def resize_positions(grid: Tensor, side: int, **how: Any) -> Tensor:
     """Positions (1, n * n, d) on another grid."""
     n = round(grid.shape[1] ** 0.5)
     surface = grid.reshape(1, n, n, -1).permute(0, 3, 1, 2)
@@ -96,4 +96,4 @@ def resized(grid: Tensor, side: int, **how: Any) -> Tensor:
 
 def mae(source: Any) -> State:
     """mae_pretrain_vit_base.pth: timm's names, no head, the final norm as `norm`."""
-    return renamed(source.state_dict(), ("fc_norm.", "norm."))
+    return rename_keys(source.state_dict(), ("fc_norm.", "norm."))

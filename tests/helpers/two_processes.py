@@ -14,7 +14,7 @@ from vpt import TunedModel, attach
 from vpt.tasks.classification import ClassificationConfig, train
 from vpt.training import Examples, TrainingConfig, distributed
 
-RECIPE = ClassificationConfig(
+CONFIG = ClassificationConfig(
     TrainingConfig(learning_rate=1.0, batch_size=8, optimizer="sgd", weight_decay=1e-2), epochs=3, warmup_epochs=1
 )
 
@@ -38,7 +38,7 @@ def main(out: Path) -> None:
     distributed.init_process_group()
     assert distributed.world_size() == 2
     trained = model()
-    train(trained, examples(), RECIPE)
+    train(trained, examples(), CONFIG)
     save_file(trained.trainable_state_dict(), out)
     torch.distributed.destroy_process_group()
 

@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from helpers.families import backbone_of, images
-from helpers.two_processes import RECIPE, examples
+from helpers.two_processes import CONFIG, examples
 from vpt import TunedModel, attach
 from vpt.tasks.classification import ClassificationConfig, train
 from vpt.training import Callback, EpochMetrics, feature_cache
@@ -80,7 +80,7 @@ def trained(config: ClassificationConfig) -> tuple[TunedModel, list[EpochMetrics
 
 
 def test_train_with_frozen_prefix_runs_it_once_and_equals_full_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = RECIPE.replace(optimizer="adamw", learning_rate=0.01)
+    config = CONFIG.replace(optimizer="adamw", learning_rate=0.01)
     apart, history, count = trained(config)
     assert count.calls == 3 and not count.notes  # one image to know the size, and each set once
     monkeypatch.setattr(feature_cache, "MAX_ACTIVATION_BYTES", 1000)
@@ -96,6 +96,6 @@ def test_train_with_frozen_prefix_runs_it_once_and_equals_full_training(monkeypa
 
 
 def test_train_with_augmentation_skips_the_frozen_prefix_cache() -> None:
-    _, _, count = trained(RECIPE.replace(augment="flip", learning_rate=0.01))
+    _, _, count = trained(CONFIG.replace(augment="flip", learning_rate=0.01))
     assert count.calls > 10
     assert count.notes == ["augment=flip makes every image new, so nothing frozen can be computed in advance"]

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.browsing import CONTRAST, look
+from helpers.browsing import CONTRAST, open_page
 from vpt.serving import server as serving
 from vpt.serving.bank import Bank
 from vpt.serving.batcher import Batcher
@@ -257,7 +257,7 @@ def set_filter(browser: Any, text: str) -> None:
 
 
 def test_page_filter_without_a_match_names_the_filter_and_sends_nothing(browser, address):
-    look(browser, address, "light", 800)
+    open_page(browser, address, "light", 800)
     wait_until(lambda: browser.execute_script("return document.querySelectorAll('#task option').length") == 8)
     set_filter(browser, "xyzzy")
     assert browser.execute_script("return document.getElementById('about').innerText") == (
@@ -283,7 +283,7 @@ def test_page_filter_without_a_match_names_the_filter_and_sends_nothing(browser,
 def test_page_in_a_browser_shows_predictions_and_errors(browser, address, pictures, tmp_path, scheme, width):
     for index, name in enumerate(("first", "second")):
         pictures[index].save(tmp_path / f"{name}.png")
-    look(browser, address, scheme, width)
+    open_page(browser, address, scheme, width)
     wait_until(lambda: browser.execute_script("return document.querySelectorAll('#task option').length") == 8)
     for task, image, rows in (("plants", "first", 3), ("scenes", "second", None)):
         browser.execute_script(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import vpt
-from helpers.two_processes import RECIPE, examples, model
+from helpers.two_processes import CONFIG, examples, model
 from vpt.tasks.classification import train
 from vpt.training import Callback, CallbackList
 from vpt.training.distributed import resolve_device
@@ -49,7 +49,7 @@ def test_callback_list_of_two_callbacks_passes_every_event_in_order() -> None:
 
 def test_train_with_callback_sends_start_steps_and_epochs_in_order() -> None:
     recorder = _Recorder()
-    train(model(), examples(), RECIPE.replace(epochs=2), callback=recorder)
+    train(model(), examples(), CONFIG.replace(epochs=2), callback=recorder)
     steps = ["on_step"] * 3 + ["on_epoch"]
     assert [name for name in recorder.events if name != "on_note"] == ["on_train_start", *steps, *steps]
 
@@ -59,7 +59,7 @@ def test_penalty_with_grad_accumulation_is_added_once_per_batch(
     grad_accum_steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, penalized = model("linear"), model("linear")
-    config = RECIPE.replace(
+    config = CONFIG.replace(
         epochs=1, batch_size=24, warmup_epochs=0, weight_decay=0.0, grad_accum_steps=grad_accum_steps
     )
     start = [weight.detach().clone() for weight in plain.head.parameters()]

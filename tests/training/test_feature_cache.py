@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from helpers.comparison import differences
-from helpers.two_processes import RECIPE, examples, model
+from helpers.comparison import max_relative_difference
+from helpers.two_processes import CONFIG, examples, model
 from vpt import TunedModel
 from vpt.errors import DataError, SpecError
 from vpt.methods.base import InitInputs
@@ -43,14 +43,14 @@ def test_train_linear_with_cache_computes_features_once_and_equals_uncached(monk
     cached, again, plain = model("linear"), model("linear"), model("linear")
     seen: list[int] = []
     cached.trunk.blocks[0].register_forward_pre_hook(lambda block, args: seen.append(len(args[0])))
-    history = train(cached, examples(), RECIPE, validation=examples(seed=1), cache=tmp_path)
+    history = train(cached, examples(), CONFIG, validation=examples(seed=1), cache=tmp_path)
     assert sum(seen) == 2 * 24  # each image once, whatever the number of epochs
     assert len(list(tmp_path.iterdir())) == 2
-    train(again, examples(), RECIPE, validation=examples(seed=1), cache=tmp_path)
-    assert differences(again, cached) == 0
+    train(again, examples(), CONFIG, validation=examples(seed=1), cache=tmp_path)
+    assert max_relative_difference(again, cached) == 0
     monkeypatch.setattr(TunedModel, "only_head_trains", False)
-    uncached = train(plain, examples(), RECIPE, validation=examples(seed=1))
-    assert differences(cached, plain) < 1e-5
+    uncached = train(plain, examples(), CONFIG, validation=examples(seed=1))
+    assert max_relative_difference(cached, plain) < 1e-5
     assert [e.val_loss for e in history] == pytest.approx([e.val_loss for e in uncached], rel=1e-5)
 
 
@@ -68,7 +68,7 @@ def test_feature_cache_of_frozen_prompts_has_its_own_entry(tmp_path):
         assert (predict_logits(network, dataset) - wanted).abs().max() < 1e-4
         assert len(list(tmp_path.iterdir())) == number + 1
     with pytest.raises(SpecError, match="injects modules that every seed initializes differently"):
-        check_head_grid(tuned, [RECIPE])
+        check_head_grid(tuned, [CONFIG])
 
 
 def test_feature_cache_of_each_output_has_its_own_entry(tmp_path):
@@ -86,17 +86,17 @@ def test_feature_cache_of_each_output_has_its_own_entry(tmp_path):
 @pytest.mark.parametrize("augment", ["flip", "random_crop"])
 def test_train_linear_with_augmentation_bypasses_the_cache_reproducibly(augment):
     oversized = Examples(np.random.default_rng(0).integers(0, 256, (24, 3, 36, 36), np.uint8), examples().labels)
-    config = RECIPE.replace(augment=augment)
+    config = CONFIG.replace(augment=augment)
     first, second, plain = model("linear"), model("linear"), model("linear")
     train(first, oversized, config)
     train(second, oversized, config)
     train(plain, oversized, config.replace(augment="none"))
-    assert differences(first, second) == 0
-    assert differences(first, plain) > 0
+    assert max_relative_difference(first, second) == 0
+    assert max_relative_difference(first, plain) > 0
 
 
 def test_train_linear_with_random_resized_crop_caches_features_of_16_crops(tmp_path, monkeypatch):
-    config = RECIPE.replace(augment="random_resized_crop")
+    config = CONFIG.replace(augment="random_resized_crop")
     notes: list[str] = []
     callback = Callback()
     monkeypatch.setattr(callback, "on_note", notes.append)
@@ -108,28 +108,28 @@ def test_train_linear_with_random_resized_crop_caches_features_of_16_crops(tmp_p
     assert "16 random crops of each image" in notes[0]
     monkeypatch.setattr("vpt.training.feature_cache.predict_logits", None)  # nothing is computed a second time
     train(second, examples(), config, validation=examples(), cache=tmp_path)
-    assert differences(first, second) == 0
+    assert max_relative_difference(first, second) == 0
     train(plain, examples(), config.replace(augment="none"), cache=tmp_path)
-    assert differences(first, plain) > 0
+    assert max_relative_difference(first, plain) > 0
 
 
 def test_train_vpt_with_random_resized_crop_lowers_the_loss(tmp_path):
     tuned = model()
-    history = train(tuned, examples(), RECIPE.replace(augment="random_resized_crop", epochs=4))
+    history = train(tuned, examples(), CONFIG.replace(augment="random_resized_crop", epochs=4))
     assert history[-1].train_loss < history[0].train_loss
-    train(model(), examples(), RECIPE.replace(augment="random_resized_crop", probe_epochs=2), cache=tmp_path)
+    train(model(), examples(), CONFIG.replace(augment="random_resized_crop", probe_epochs=2), cache=tmp_path)
     assert len(list(tmp_path.iterdir())) == 17  # the probe learns from crops, too
 
 
 def test_random_resized_crop_with_oversized_images_uses_them(tmp_path):
     """All features of crops change with the larger images; those of the images as they are do not."""
-    config, small = RECIPE.replace(augment="random_resized_crop"), examples()
+    config, small = CONFIG.replace(augment="random_resized_crop"), examples()
     oversized = np.random.default_rng(1).integers(0, 256, (len(small), 3, 45, 45), np.uint8)
     first, second = model("linear"), model("linear")
     train(first, small, config, cache=tmp_path)
     train(second, replace(small, oversized=oversized), config, cache=tmp_path)
     assert len(list(tmp_path.iterdir())) == 17 + 16
-    assert differences(first, second) > 0
+    assert max_relative_difference(first, second) > 0
 
 
 @pytest.mark.parametrize("side", [None, 45])

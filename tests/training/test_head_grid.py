@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from helpers.families import backbone_of
-from helpers.two_processes import RECIPE, examples
+from helpers.two_processes import CONFIG, examples
 from vpt import Linear, TunedModel, attach
 from vpt.errors import SpecError, TrainingError, UnsupportedError
 from vpt.tasks.classification import ClassificationConfig, train
@@ -31,7 +31,7 @@ def new_model(method: str, seed: int) -> TunedModel:
 @pytest.mark.parametrize("method", ["linear", "mlp(layers=3, dropout=0.3)"])
 def test_train_head_grid_of_each_point_equals_single_training(method: str, optimizer: str) -> None:
     data, val = examples(17), examples(9, seed=1)  # 17 = 2 * 8 + 1: the last batch is a single image
-    base = RECIPE.replace(optimizer=optimizer, epochs=4, batch_size=8)
+    base = CONFIG.replace(optimizer=optimizer, epochs=4, batch_size=8)
     if method != "linear":  # large steps through a ReLU make differences of rounding grow
         base = base.replace(head_lr_scale=0.02 if optimizer == "sgd" else 0.002)
     # Seeds with another number of settings are trained in a pass of their own.
@@ -54,14 +54,14 @@ def test_train_head_grid_of_each_point_equals_single_training(method: str, optim
 
 
 def test_train_head_grid_with_diverging_point_keeps_the_others() -> None:
-    configs = [RECIPE.replace(epochs=3, learning_rate=rate) for rate in (1.0, 1e38)]
+    configs = [CONFIG.replace(epochs=3, learning_rate=rate) for rate in (1.0, 1e38)]
     good, bad = train_head_grid(new_model("linear", 0), examples(), configs)
-    alone = new_model("linear", RECIPE.training.seed)
+    alone = new_model("linear", CONFIG.training.seed)
     train(alone, examples(), configs[0])
     assert torch.allclose(good.head.weight, alone.head.weight, atol=1e-4)
     assert good.error is None and good.history[-1].val_loss is None
     with pytest.raises(TrainingError) as raised:
-        train(new_model("linear", RECIPE.training.seed), examples(), configs[1])
+        train(new_model("linear", CONFIG.training.seed), examples(), configs[1])
     assert str(bad.error) == str(raised.value)
     assert len(bad.history) < 3
 
@@ -79,7 +79,7 @@ def test_train_head_grid_with_unsupported_settings_is_refused(
     method: str, changes: list[dict[str, object]], message: str
 ) -> None:
     with pytest.raises(SpecError, match=message):
-        train_head_grid(new_model(method, 0), examples(), [RECIPE.replace(**change) for change in changes])
+        train_head_grid(new_model(method, 0), examples(), [CONFIG.replace(**change) for change in changes])
 
 
 def test_stacked_heads_with_unknown_layer_is_refused() -> None:

@@ -17,9 +17,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from helpers.comparison import differences
+from helpers.comparison import max_relative_difference
 from helpers.families import images
-from helpers.two_processes import RECIPE, examples, model
+from helpers.two_processes import CONFIG, examples, model
 from vpt import METHODS, VPT, Full, Linear
 from vpt.errors import SpecError, TrainingError, TunedFileError
 from vpt.tasks.classification import ClassificationConfig, train
@@ -47,16 +47,16 @@ def test_train_of_each_method_learns_a_separable_problem(method):
 
 
 def test_train_without_validation_reports_no_validation_metrics():
-    (epoch,) = train(model(), examples(), RECIPE.replace(epochs=1))
+    (epoch,) = train(model(), examples(), CONFIG.replace(epochs=1))
     assert epoch.val_loss is None and epoch.val_metric is None
-    (epoch,) = train(model(), examples(), RECIPE.replace(epochs=1), validation=examples(0))
+    (epoch,) = train(model(), examples(), CONFIG.replace(epochs=1), validation=examples(0))
     assert epoch.val_loss is None
 
 
 class TestProbe:
     """The head may begin where a linear probe of the frozen backbone ends."""
 
-    config = RECIPE.replace(epochs=1, learning_rate=1e-9, probe_epochs=20)
+    config = CONFIG.replace(epochs=1, learning_rate=1e-9, probe_epochs=20)
 
     def test_train_with_probe_epochs_initializes_the_head_from_the_probe(self):
         probe, tuned = model("linear"), model("vpt(length=3)")
@@ -96,7 +96,7 @@ class TestProbe:
             assert torch.equal(own, wanted)
 
     def test_train_with_head_lr_scale_scales_the_rate_of_the_head(self):
-        config = RECIPE.replace(epochs=1, probe_epochs=5, head_lr_scale=0.0, learning_rate=0.5)
+        config = CONFIG.replace(epochs=1, probe_epochs=5, head_lr_scale=0.0, learning_rate=0.5)
         still, probe = model("vpt(length=3)"), model("vpt(length=3)")
         start = [weight.detach().clone() for weight in still.added_modules.parameters()]
         train(still, examples(), config)
@@ -154,7 +154,7 @@ class TestConfig:
         assert ClassificationConfig.for_method(Linear(), epochs=100, warmup_epochs=0).warmup_epochs == 0
 
     def test_config_from_its_dict_is_equal(self):
-        assert ClassificationConfig.from_dict(RECIPE.to_dict()) == RECIPE
+        assert ClassificationConfig.from_dict(CONFIG.to_dict()) == CONFIG
 
 
 class TestSchedule:
@@ -202,7 +202,7 @@ class TestSchedule:
             def on_step(self, epoch, step, loss, lr):
                 rates.append(lr)
 
-        config = RECIPE.replace(epochs=3, warmup_epochs=1)
+        config = CONFIG.replace(epochs=3, warmup_epochs=1)
         history = train(model(), examples(), config, callback=LearningRates())
         assert rates == [config.lr_at(step, 9, 3) for step in range(9)]
         assert history[-1].lr == rates[-1]
@@ -227,7 +227,7 @@ class TestOptimizer:
 
     def test_train_for_one_step_equals_plain_sgd(self):
         tuned, plain = model(), model()
-        config = RECIPE.replace(epochs=1, batch_size=24)
+        config = CONFIG.replace(epochs=1, batch_size=24)
         train(tuned, examples(), config)
         data = examples()
         loss = nn.functional.cross_entropy(
@@ -238,21 +238,21 @@ class TestOptimizer:
         with torch.no_grad():
             for weight in plain.trainable_parameters():
                 weight -= lr * (weight.grad + config.training.weight_decay * weight)
-        assert differences(tuned, plain) < 1e-5
+        assert max_relative_difference(tuned, plain) < 1e-5
 
 
 @pytest.mark.parametrize("grad_accum_steps", [2, 3, 8])
 def test_train_with_grad_accumulation_equals_one_batch(grad_accum_steps):
     whole, parts = model(), model()
-    first = train(whole, examples(), RECIPE)
-    second = train(parts, examples(), RECIPE.replace(grad_accum_steps=grad_accum_steps))
-    assert differences(parts, whole) < 1e-6
+    first = train(whole, examples(), CONFIG)
+    second = train(parts, examples(), CONFIG.replace(grad_accum_steps=grad_accum_steps))
+    assert max_relative_difference(parts, whole) < 1e-6
     assert [e.train_loss for e in second] == pytest.approx([e.train_loss for e in first], rel=1e-6)
 
 
 def test_train_in_bf16_lowers_the_loss():
     tuned = model()
-    history = train(tuned, examples(), RECIPE.replace(precision="bf16", epochs=4))
+    history = train(tuned, examples(), CONFIG.replace(precision="bf16", epochs=4))
     assert history[-1].train_loss < history[0].train_loss
     assert {tensor.dtype for tensor in tuned.trainable_state_dict().values()} == {torch.float32}
 
@@ -262,21 +262,21 @@ def test_train_that_diverges_names_step_and_advice():
     with torch.no_grad():
         tuned.head.weight[0, 0] = math.nan
     with pytest.raises(TrainingError) as caught:
-        train(tuned, examples(), RECIPE)
+        train(tuned, examples(), CONFIG)
     message = str(caught.value)
     assert "loss became nan in epoch 1, step 1 of 3" in message
-    assert f"at a learning rate of {RECIPE.lr_at(0, 9, 3):.3g}" in message
+    assert f"at a learning rate of {CONFIG.lr_at(0, 9, 3):.3g}" in message
     assert "try learning_rate 0.1," in message
 
 
 def test_train_with_huge_learning_rate_raises_training_error():
     with pytest.raises(TrainingError, match=r"the loss became (nan|inf)"):
-        train(model("full"), examples(), RECIPE.replace(learning_rate=1e12, epochs=5))
+        train(model("full"), examples(), CONFIG.replace(learning_rate=1e12, epochs=5))
 
 
 @pytest.mark.parametrize("n", [1, 3, 9])
 def test_train_of_few_images_gives_a_valid_metric(n):
-    (epoch,) = train(model(), examples(n), RECIPE.replace(epochs=1))
+    (epoch,) = train(model(), examples(n), CONFIG.replace(epochs=1))
     assert 0 <= epoch.train_metric <= 1
 
 
@@ -302,7 +302,7 @@ class TestResume:
         [("vpt(length=3, dropout=0.3)", "sgd"), ("vpt(length=3)", "adamw"), ("linear", "sgd"), ("full", "adamw")],
     )
     def test_train_resumed_after_interrupt_is_bit_identical(self, tmp_path, method, optimizer):
-        config = RECIPE.replace(epochs=4, optimizer=optimizer, augment="flip" if method == "linear" else "none")
+        config = CONFIG.replace(epochs=4, optimizer=optimizer, augment="flip" if method == "linear" else "none")
         unbroken, broken, again = model(method), model(method), model(method, seed=9)
         whole = train(unbroken, examples(), config, validation=examples(seed=1))
         checkpoint = tmp_path / "run" / "checkpoint.safetensors"
@@ -316,30 +316,30 @@ class TestResume:
 
     def test_train_of_finished_checkpoint_returns_its_history(self, tmp_path):
         checkpoint = tmp_path / "c.safetensors"
-        first = train(model(), examples(), RECIPE, checkpoint=checkpoint)
+        first = train(model(), examples(), CONFIG, checkpoint=checkpoint)
         again = model(seed=9)
-        assert train(again, examples(), RECIPE, checkpoint=checkpoint) == first
+        assert train(again, examples(), CONFIG, checkpoint=checkpoint) == first
 
     @pytest.mark.parametrize("fraction", [0.0, 0.001, 0.5, 0.99])
     def test_train_from_damaged_checkpoint_is_refused(self, tmp_path, fraction):
         checkpoint = tmp_path / "c.safetensors"
-        train(model(), examples(), RECIPE.replace(epochs=1), checkpoint=checkpoint)
+        train(model(), examples(), CONFIG.replace(epochs=1), checkpoint=checkpoint)
         content = checkpoint.read_bytes()
         checkpoint.write_bytes(content[: int(len(content) * fraction)])
         with pytest.raises(TunedFileError, match=r"checkpoint .* is damaged .* delete it to begin anew"):
-            train(model(), examples(), RECIPE, checkpoint=checkpoint)
+            train(model(), examples(), CONFIG, checkpoint=checkpoint)
 
     def test_train_from_checkpoint_of_another_method_is_refused(self, tmp_path):
         checkpoint = tmp_path / "c.safetensors"
-        train(model("linear"), examples(), RECIPE.replace(epochs=1), checkpoint=checkpoint)
+        train(model("linear"), examples(), CONFIG.replace(epochs=1), checkpoint=checkpoint)
         with pytest.raises(TunedFileError, match=r"of another run .*do not fit vpt\(length=3"):
-            train(model(), examples(), RECIPE, checkpoint=checkpoint)
+            train(model(), examples(), CONFIG, checkpoint=checkpoint)
 
     def test_train_from_checkpoint_of_another_config_is_refused(self, tmp_path):
         checkpoint = tmp_path / "c.safetensors"
-        train(model("linear"), examples(), RECIPE.replace(epochs=1), checkpoint=checkpoint)
+        train(model("linear"), examples(), CONFIG.replace(epochs=1), checkpoint=checkpoint)
         with pytest.raises(TunedFileError, match="written with another configuration"):
-            train(model("linear"), examples(), RECIPE.replace(epochs=2), checkpoint=checkpoint)
+            train(model("linear"), examples(), CONFIG.replace(epochs=2), checkpoint=checkpoint)
 
 
 def free_port() -> int:
@@ -365,11 +365,11 @@ def test_train_in_two_processes_equals_one_process(tmp_path):
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
     alone, together = model(), model()
-    train(alone, examples(), RECIPE)
+    train(alone, examples(), CONFIG)
     first, second = (load_file(tmp_path / f"{rank}.safetensors") for rank in range(2))
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
     together.load_trainable_state_dict(first)
-    assert differences(together, alone) < 1e-5
+    assert max_relative_difference(together, alone) < 1e-5
 
 
 def test_tuned_model_in_ddp_equals_plain_training(tmp_path):
@@ -386,7 +386,7 @@ def test_tuned_model_in_ddp_equals_plain_training(tmp_path):
                 nn.functional.cross_entropy(network(images()), labels).backward()
                 optimizer.step()
             assert len(mine.trainable_parameters()) == 5
-        assert differences(tuned, plain) < 1e-6
+        assert max_relative_difference(tuned, plain) < 1e-6
     finally:
         torch.distributed.destroy_process_group()
 

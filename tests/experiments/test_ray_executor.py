@@ -58,7 +58,7 @@ print(json.dumps({"nodes": [nodes, left], "before": killer.ended_before, "ended"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Ray's test cluster is for Linux")
-def test_a_node_is_killed_in_mid_sweep_and_the_records_are_those_of_the_local_runner(
+def test_ray_executor_with_killed_node_gives_the_local_records(
     folder: Path, done: Store, without_times: Callable[[Path], dict[str, Any]]
 ) -> None:
     pytest.importorskip("ray", reason='Ray is an extra: pip install ".[ray]"')
@@ -72,17 +72,17 @@ def test_a_node_is_killed_in_mid_sweep_and_the_records_are_those_of_the_local_ru
     }
     ran = subprocess.run(line, capture_output=True, text=True, timeout=300, env=alone, check=False)
     assert ran.returncode == 0, ran.stderr
-    told = json.loads(ran.stdout.splitlines()[-1])
-    assert told["nodes"] == [2, 1] and told["ended"] == ["done"] * 12 and told["before"] < 12
+    summary = json.loads(ran.stdout.splitlines()[-1])
+    assert summary["nodes"] == [2, 1] and summary["ended"] == ["done"] * 12 and summary["before"] < 12
 
-    ours, theirs = (sorted((place / "runs").glob("[!.]*.json")) for place in (folder / "out", done.folder))
+    ours, theirs = (sorted((directory / "runs").glob("[!.]*.json")) for directory in (folder / "out", done.folder))
     assert [path.name for path in ours] == [path.name for path in theirs]
     for one, another in zip(ours, theirs, strict=True):
         assert without_times(one) == without_times(another)
     assert not list((folder / "out" / "locks").iterdir()) and not list((folder / "out" / "work").iterdir())
 
 
-def test_a_node_that_does_not_see_the_folder_sends_its_tuned_file(done: Store, tmp_path: Path) -> None:
+def test_ray_executor_without_shared_folder_sends_the_tuned_file(done: Store, tmp_path: Path) -> None:
     experiment: Experiment = done.load_experiment()
     final = next(run for task, row in experiment.cells() if len(row.settings) == 1
                  for run in experiment.final_runs(task, row, row.settings[0]))  # fmt: skip
@@ -102,21 +102,21 @@ def test_a_node_that_does_not_see_the_folder_sends_its_tuned_file(done: Store, t
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--executor", "slurm"], "it must be ray, or an address"),
         (["--executor", "ray", "--workers", "2"], "--workers is for this machine"),
         (["--gpus", "0.5"], "add --executor ray"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(options: list[str], said: str) -> None:
+def test_bench_run_with_conflicting_executor_options_is_refused(options: list[str], message: str) -> None:
     from click.testing import CliRunner
 
     answer: Any = CliRunner().invoke(command, ["run", "smoke", *options])
-    assert answer.exit_code == 2 and said in answer.output
+    assert answer.exit_code == 2 and message in answer.output
 
 
-def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, done: Store) -> None:
+def test_ray_executor_without_ray_names_the_extra(monkeypatch: pytest.MonkeyPatch, done: Store) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(Exception, match=r'pip install "\.\[ray\]"'):
         RayExecutor().execute(done.load_experiment(), done, None)  # type: ignore[arg-type]

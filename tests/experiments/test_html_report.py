@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from helpers.browsing import CONTRAST, look
+from helpers.browsing import CONTRAST, open_page
 from vpt.experiments.report import write_report
 from vpt.experiments.store import Store
 
@@ -30,13 +30,17 @@ return [...document.querySelectorAll("svg")].flatMap(svg => {
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 360])
-def test_the_report_can_be_read(browser: Any, done: Store, tmp_path: Path, scheme: str, width: int) -> None:
+def test_report_page_in_a_browser_is_readable(
+    browser: Any, done: Store, tmp_path: Path, scheme: str, width: int
+) -> None:
     page, *_ = write_report(done.folder, tmp_path)
-    look(browser, page.as_uri(), scheme, width)
+    open_page(browser, page.as_uri(), scheme, width)
 
     assert not browser.get_log("browser")
-    asked = [entry["message"] for entry in browser.get_log("performance") if "requestWillBeSent" in entry["message"]]
-    assert asked and all("file://" in message and "http" not in message.partition('"url"')[2][:12] for message in asked)
+    requests = [entry["message"] for entry in browser.get_log("performance") if "requestWillBeSent" in entry["message"]]
+    assert requests and all(
+        "file://" in message and "http" not in message.partition('"url"')[2][:12] for message in requests
+    )
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     assert min(browser.execute_script(CONTRAST)) >= 4.5
     assert browser.execute_script("return document.querySelectorAll('svg').length") >= 2
