@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -41,17 +41,12 @@ def _linear_in_input_dtype(x: Tensor, layer: nn.Linear) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Adapter(Method):
+class Adapter(Method, name="adapter", optimizer="adamw", learning_rate=2e-3, identity_at_init=True):
     """d -> d/r -> GELU -> d with a skip, after each block's MLP and before its residual.
 
     reduction: r. init: "identity" begins as the frozen backbone and learns; "zero" sets both projections to zero as
     the paper's code does, so that of every adapter only the last bias ever changes.
     """
-
-    name: ClassVar[str] = "adapter"
-    optimizer: ClassVar[Literal["sgd", "adamw"]] = "adamw"
-    learning_rate: ClassVar[float] = 2e-3
-    identity_at_init: ClassVar[bool] = True
 
     reduction: int = 8
     init: Literal["identity", "zero"] = "identity"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -15,16 +14,11 @@ from vpt.methods.base import Injection, Method
 
 
 @dataclass(frozen=True)
-class AdaptFormer(Method):
+class AdaptFormer(Method, name="adaptformer", optimizer="adamw", learning_rate=2e-3, identity_at_init=True):
     """mlp(x) + scale * up(relu(down(x))), with x the MLP's own, normalized input.
 
     bottleneck: inner width of the branch. scale: how strongly it speaks (0.1 in the AdaptFormer paper).
     """
-
-    name: ClassVar[str] = "adaptformer"
-    optimizer: ClassVar[Literal["sgd", "adamw"]] = "adamw"
-    learning_rate: ClassVar[float] = 2e-3
-    identity_at_init: ClassVar[bool] = True
 
     bottleneck: int = 64
     scale: float = 0.1
@@ -37,12 +31,11 @@ class AdaptFormer(Method):
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
         """Plan a parallel branch beside the MLP of every block."""
-        return Injection(
-            wrappers={
-                path: partial(_ParallelAdapter, branch=Bottleneck(width, self.bottleneck, nn.ReLU()), scale=self.scale)
-                for path, width in layout.block_mlps(trunk).items()
-            }
-        )
+        wrappers = {
+            path: partial(_ParallelAdapter, branch=Bottleneck(width, self.bottleneck, nn.ReLU()), scale=self.scale)
+            for path, width in layout.block_mlps(trunk).items()
+        }
+        return Injection(wrappers=wrappers)
 
 
 class _ParallelAdapter(nn.Module):

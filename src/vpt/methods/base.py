@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, reduce
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -23,6 +23,7 @@ from vpt.errors import SpecError
 Wrapper = Callable[[nn.Module], nn.Module]
 Penalty = Callable[[], Tensor]
 InitInput = Literal["prototypes", "tokens"]
+Optimizer = Literal["sgd", "adamw"]
 NETWORK = ""  # the path of the whole: images in, features out
 
 
@@ -71,6 +72,8 @@ class InitInputs:
 class Method(ABC):
     """Base of all methods: each is a frozen dataclass of hyper-parameters.
 
+    A subclass gives these attributes in its class statement, such as `class Mine(Method, name="mine")`, or in its body.
+
     Attributes:
         name: The name in a method's text.
         optimizer: The optimizer that `vpt tune` starts from.
@@ -80,10 +83,23 @@ class Method(ABC):
     """
 
     name: ClassVar[str]
-    optimizer: ClassVar[Literal["sgd", "adamw"]] = "sgd"
+    optimizer: ClassVar[Optimizer] = "sgd"
     learning_rate: ClassVar[float] = 1.0
     weight_decay: ClassVar[float] = 1e-4
     identity_at_init: ClassVar[bool] = False
+
+    def __init_subclass__(
+        cls,
+        name: str | None = None,
+        optimizer: Optimizer | None = None,
+        learning_rate: float | None = None,
+        weight_decay: float | None = None,
+        identity_at_init: bool | None = None,
+    ) -> None:
+        given = {"name": name, "optimizer": optimizer, "learning_rate": learning_rate, "weight_decay": weight_decay}
+        for key, value in (given | {"identity_at_init": identity_at_init}).items():
+            if value is not None:
+                setattr(cls, key, value)
 
     @abstractmethod
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
@@ -138,7 +154,7 @@ class Method(ABC):
 
 
 @dataclass(frozen=True)
-class Sum(Method):
+class Sum(Method, name="sum"):
     """Several methods at once on one backbone, such as `vpt(length=50) + bias` (paper, section 4.3 and table 5).
 
     If two methods wrap the same module, the later one wraps the earlier. Optimizer, learning rate and weight decay
@@ -148,24 +164,19 @@ class Sum(Method):
         terms: The methods, at least two.
     """
 
-    name: ClassVar[str] = "sum"
-
     terms: tuple[Method, ...]
 
     def __post_init__(self) -> None:
         flat = tuple(term for given in self.terms for term in (given.terms if isinstance(given, Sum) else (given,)))
-        duplicates = [name for name, count in Counter(term.name for term in flat).items() if count > 1]
+        text, counts = " + ".join(map(str, flat)), Counter(term.name for term in flat)
+        duplicates = [name for name, count in counts.items() if count > 1]
         if duplicates:
-            raise SpecError(
-                f"{' + '.join(map(str, flat))} names {duplicates[0]} twice; each method can stand in a sum once"
-            )
-        redundant = [term.name for term in flat if term.name == "linear"]
-        if redundant:
-            raise SpecError(f"{' + '.join(map(str, flat))}: linear adds nothing to a sum; every method has its head")
-        first = flat[0]
+            raise SpecError(f"{text} names {duplicates[0]} twice; each method can stand in a sum once")
+        if "linear" in counts:
+            raise SpecError(f"{text}: linear adds nothing to a sum; every method has its head")
         object.__setattr__(self, "terms", flat)  # the dataclass is frozen; the rest shadows the class attributes
         for key in ("optimizer", "learning_rate", "weight_decay"):
-            object.__setattr__(self, key, getattr(first, key))
+            object.__setattr__(self, key, getattr(flat[0], key))
         object.__setattr__(self, "identity_at_init", all(term.identity_at_init for term in flat))
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
@@ -183,24 +194,30 @@ class Sum(Method):
             UnsupportedError: The backbone does not have what a term needs.
         """
         injections = [term.plan(trunk, layout) for term in self.terms]
-        for module in dict.fromkeys(name for injection in injections for name in injection.modules):
-            self._at_most_one(
-                [injection.modules.get(module) for injection in injections], f"adds a module named {module!r}"
-            )
+        names = dict.fromkeys(name for injection in injections for name in injection.modules)
         wrappers: dict[str, Wrapper] = {}
         for injection in injections:
             for path, wrapper in injection.wrappers.items():
-                wrappers[path] = _compose(wrappers[path], wrapper) if path in wrappers else wrapper
+                wrappers[path] = compose(wrappers[path], wrapper) if path in wrappers else wrapper
         penalties = [injection.penalty for injection in injections if injection.penalty is not None]
+
+        def at_most_one(values: Iterable[Any], what: str) -> Any:
+            """Return the one value that is not None, or None."""
+            given = [(term, value) for term, value in zip(self.terms, values, strict=True) if value is not None]
+            if len(given) > 1:
+                raise SpecError(f"{self}: more than one term {what} ({given[0][0]}, {given[1][0]}); keep one of them")
+            return given[0][1] if given else None
+
         return Injection(
             trainable=_outermost(path for injection in injections for path in injection.trainable),
-            modules={name: module for injection in injections for name, module in injection.modules.items()},
+            modules={
+                name: at_most_one((each.modules.get(name) for each in injections), f"adds a module named {name!r}")
+                for name in names
+            },
             wrappers=wrappers,
-            pool=self._at_most_one(
-                [injection.pool for injection in injections], "pools the tokens in a way of its own"
-            ),
-            num_pooled=max(injection.num_pooled for injection in injections),
-            make_head=self._at_most_one([injection.make_head for injection in injections], "has a head of its own"),
+            pool=at_most_one((each.pool for each in injections), "pools the tokens in a way of its own"),
+            num_pooled=max(each.num_pooled for each in injections),
+            make_head=at_most_one((each.make_head for each in injections), "has a head of its own"),
             penalty=partial(_sum_penalties, penalties) if penalties else None,
         )
 
@@ -219,16 +236,17 @@ class Sum(Method):
         """Return the texts of the terms, joined by +; with `full`, every field is written out."""
         return " + ".join(term.spec(full=full) for term in self.terms)
 
-    def _at_most_one(self, values: list[Any], what: str) -> Any:
-        """Return the one value that is not None, or None."""
-        owners = [term for term, value in zip(self.terms, values, strict=True) if value is not None]
-        if len(owners) > 1:
-            raise SpecError(f"{self}: more than one term {what} ({owners[0]}, {owners[1]}); keep one of them")
-        return next((value for value in values if value is not None), None)
 
+def compose(*wrappers: Wrapper) -> Wrapper:
+    """Return a wrapper that applies several.
 
-def _compose(inner: Wrapper, outer: Wrapper) -> Callable[[nn.Module], nn.Module]:
-    return lambda module: outer(inner(module))
+    Args:
+        wrappers: The wrappers, the innermost first.
+
+    Returns:
+        The wrapper.
+    """
+    return lambda module: reduce(lambda inner, wrapper: wrapper(inner), wrappers, module)
 
 
 def _sum_penalties(penalties: list[Penalty]) -> Tensor:
@@ -237,9 +255,7 @@ def _sum_penalties(penalties: list[Penalty]) -> Tensor:
 
 def _outermost(paths: Iterable[str]) -> tuple[str, ...]:
     """Return the paths without those that lie inside another."""
-    found = tuple(dict.fromkeys(paths))
+    found = dict.fromkeys(paths)
     return tuple(
-        path
-        for path in found
-        if not any(other != path and (other == "" or path.startswith(f"{other}.")) for other in found)
+        path for path in found if not any(path != outer and path.startswith(f"{outer}.".lstrip(".")) for outer in found)
     )

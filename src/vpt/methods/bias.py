@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
 
 from torch import nn
 
@@ -17,18 +16,13 @@ _REL_POS_TABLE = "relative_position_bias_table"
 
 
 @dataclass(frozen=True)
-class Bias(Method):
+class Bias(Method, name="bias", optimizer="adamw", learning_rate=2e-3, identity_at_init=True):
     """Every bias of the backbone trains.
 
     Args:
         rel_pos_bias: Train the tables of relative positions (Swin, BEiT) too. They are no biases of a layer, but the
             paper's code counts them as such: of its 200,760 on Swin-B they are 63,544. Default: False.
     """
-
-    name: ClassVar[str] = "bias"
-    optimizer: ClassVar[Literal["sgd", "adamw"]] = "adamw"
-    learning_rate: ClassVar[float] = 2e-3
-    identity_at_init: ClassVar[bool] = True
 
     rel_pos_bias: bool = False
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
 
 from torch import nn
 
@@ -13,13 +12,8 @@ from vpt.methods.base import Injection, Method
 
 
 @dataclass(frozen=True)
-class ClassToken(Method):
+class ClassToken(Method, name="class_token", optimizer="adamw", learning_rate=0.02, identity_at_init=True):
     """The class token trains, as a prompt that was there already."""
-
-    name: ClassVar[str] = "class_token"
-    optimizer: ClassVar[Literal["sgd", "adamw"]] = "adamw"
-    learning_rate: ClassVar[float] = 0.02
-    identity_at_init: ClassVar[bool] = True
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
         """Plan to train the class token; raise UnsupportedError if there is none."""

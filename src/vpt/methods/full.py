@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
 
 from torch import nn
 
@@ -12,13 +11,8 @@ from vpt.methods.base import Injection, Method
 
 
 @dataclass(frozen=True)
-class Full(Method):
+class Full(Method, name="full", optimizer="adamw", learning_rate=5e-4, identity_at_init=True):
     """Everything trains. The tuned file holds a whole backbone."""
-
-    name: ClassVar[str] = "full"
-    optimizer: ClassVar[Literal["sgd", "adamw"]] = "adamw"
-    learning_rate: ClassVar[float] = 5e-4
-    identity_at_init: ClassVar[bool] = True
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
         """Plan to train every parameter of the trunk."""

@@ -9,29 +9,25 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vpt.backbones.layout import BackboneLayout
 from vpt.errors import SpecError, UnsupportedError
-from vpt.methods.base import Injection, Method, Wrapper
+from vpt.methods.base import Injection, Method, Wrapper, compose
 from vpt.methods.vpt import VPT
 
 
 @dataclass(frozen=True)
-class Gated(Method):
+class Gated(Method, name="gated", optimizer="adamw", learning_rate=0.02):
     """P_i = g_i * block_i(P_(i-1)) + (1 - g_i) * P_(i-1), g_i = sigmoid(a_i), a_i learned per block.
 
     length: p. gate: g at the start, sigmoid(-5) in the authors' example: blocks read prompts before they change them.
     temperature: attention is softmax(q k / (sqrt(d) T)), T learned per block, from 1 and within 0.01 to 10.
     dropout: on the prompts, in training.
     """
-
-    name: ClassVar[str] = "gated"
-    optimizer: ClassVar[Literal["sgd", "adamw"]] = "adamw"
-    learning_rate: ClassVar[float] = 0.02
 
     length: int = 10
     gate: float = 0.0067
@@ -52,14 +48,9 @@ class Gated(Method):
         init_logit = math.log(self.gate / (1 - self.gate))
         # Behind the last block nobody reads a prompt, so its gate could not learn.
         for path in layout.blocks[:-1]:
-            gated = partial(
-                _GatedBlock, init_logit=init_logit, num_prefix_tokens=layout.num_prefix_tokens, length=self.length
-            )
-            if path == layout.blocks[0]:
-                # The first block is given its prompts by what stands around it, so its gate goes inside.
-                wrappers[path] = partial(_wrap_inside, outer=wrappers[path], inner=gated)
-            else:
-                wrappers[path] = gated
+            gated = partial(_GatedBlock, init_logit=init_logit, first=layout.num_prefix_tokens, length=self.length)
+            # The first block is given its prompts by what stands around it, so its gate goes inside.
+            wrappers[path] = compose(gated, wrappers[path]) if path in wrappers else gated
         if self.temperature:
             wrappers.update(dict.fromkeys(_query_norm_paths(trunk, layout), _TemperatureNorm))
         return Injection(modules=shallow.modules, wrappers=wrappers)
@@ -76,18 +67,17 @@ def _query_norm_paths(trunk: nn.Module, layout: BackboneLayout) -> list[str]:
 class _GatedBlock(nn.Module):
     """Stands where a block stood."""
 
-    def __init__(self, block: nn.Module, init_logit: float, num_prefix_tokens: int, length: int) -> None:
+    def __init__(self, block: nn.Module, init_logit: float, first: int, length: int) -> None:
         super().__init__()
         self.block = block
         self.logit = nn.Parameter(torch.tensor(init_logit))
-        self.num_prefix_tokens = num_prefix_tokens
-        self.length = length
+        self.first, self.last = first, first + length
 
     def forward(self, x: Tensor, **context: Any) -> Tensor:
         out = self.block(x, **context)
-        first, last = self.num_prefix_tokens, self.num_prefix_tokens + self.length
-        gated_prompts = torch.lerp(x[:, first:last], out[:, first:last], torch.sigmoid(self.logit).to(out.dtype))
-        return torch.cat([out[:, :first], gated_prompts, out[:, last:]], dim=1)
+        prompts = slice(self.first, self.last)
+        gated_prompts = torch.lerp(x[:, prompts], out[:, prompts], torch.sigmoid(self.logit).to(out.dtype))
+        return torch.cat([out[:, : self.first], gated_prompts, out[:, self.last :]], dim=1)
 
 
 class _TemperatureNorm(nn.Module):
@@ -101,7 +91,3 @@ class _TemperatureNorm(nn.Module):
     def forward(self, q: Tensor) -> Tensor:
         normed: Tensor = self.norm(q)
         return normed / self.temperature.clamp(0.01, 10).to(normed.dtype)
-
-
-def _wrap_inside(block: nn.Module, outer: Wrapper, inner: Wrapper) -> nn.Module:
-    return outer(inner(block))

@@ -29,7 +29,7 @@ class PromptKeys(nn.Module):
 
     def __init__(
         self,
-        prompts: Callable[[int], Tensor],
+        prompts: Callable[[Any], Tensor],
         norm: nn.Module,
         windows_per_image: int = 1,
         gate: nn.Parameter | None = None,
@@ -49,11 +49,14 @@ class PromptKeys(nn.Module):
         Returns:
             Prompts (p, d) or (batch, p, d), with the gate if there is one.
         """
-        tokens: Tensor = self.norm(self.prompts(x.shape[0] // self.windows_per_image).to(x.dtype))
+        tokens: Tensor = self.norm(self._prompts_of(x).to(x.dtype))
         return tokens if self.gate is None else GatedPrompts(tokens, self.gate)
 
+    def _prompts_of(self, x: Tensor) -> Tensor:
+        return self.prompts(x.shape[0] // self.windows_per_image)
 
-class ImagePromptKeys(nn.Module):
+
+class ImagePromptKeys(PromptKeys):
     """Prompts that depend on the image, as the keys and values of a block's attention.
 
     Args:
@@ -64,27 +67,8 @@ class ImagePromptKeys(nn.Module):
         gate: As for `PromptKeys`.
     """
 
-    def __init__(
-        self, prompts: nn.Module, norm: nn.Module, windows_per_image: int = 1, gate: nn.Parameter | None = None
-    ) -> None:
-        super().__init__()
-        self.prompts = prompts
-        self.norm = norm
-        self.windows_per_image = windows_per_image
-        self.gate = gate
-
-    def forward(self, x: Tensor) -> Tensor | GatedPrompts:
-        """Return the prompts of each image.
-
-        Args:
-            x: Normalized tokens (batch * windows, n, d).
-
-        Returns:
-            Prompts (batch, p, d), with the gate if there is one.
-        """
-        images = x.unflatten(0, (-1, self.windows_per_image)).flatten(1, 2)
-        tokens: Tensor = self.norm(self.prompts(images).to(x.dtype))
-        return tokens if self.gate is None else GatedPrompts(tokens, self.gate)
+    def _prompts_of(self, x: Tensor) -> Tensor:
+        return self.prompts(x.unflatten(0, (-1, self.windows_per_image)).flatten(1, 2))
 
 
 def inject_keys(
@@ -117,19 +101,11 @@ def inject_keys(
     for index, block_prompts in prompts.items():
         block: Any = trunk.get_submodule(layout.blocks[index])
         block_layout = layout.block_layout(block)
-        if block_layout is None:
-            raise UnsupportedError(f"the attention of {type(block).__name__} cannot take prompts as keys and values")
-        wrappers[f"{layout.blocks[index]}.{block_layout.attention}"] = partial(
-            _wrap_attention,
-            block=block,
-            norm=block_layout.norm1,
-            keys=partial(
-                ImagePromptKeys if per_image else PromptKeys,
-                block_prompts,
-                gate=None if gates is None else gates.get(index),
-            ),
-            windows_per_image=windows_per_image(block) if layout.kind == "windows" else None,
-        )
+        assert block_layout is not None  # or attention would not take prompts
+        keys = partial(ImagePromptKeys if per_image else PromptKeys, block_prompts, gate=(gates or {}).get(index))
+        windows = windows_per_image(block) if layout.kind == "windows" else None
+        wrap = partial(_wrap_attention, block=block, norm=block_layout.norm1, keys=keys, windows_per_image=windows)
+        wrappers[f"{layout.blocks[index]}.{block_layout.attention}"] = wrap
     return wrappers
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import nn
 
@@ -13,16 +12,12 @@ from vpt.methods.base import Injection, Method
 
 
 @dataclass(frozen=True)
-class Linear(Method):
+class Linear(Method, name="linear", learning_rate=0.5, identity_at_init=True):
     """A linear classifier on the frozen feature.
 
     output: what it reads: the backbone's "default", "cls", the mean or maximum of the image's tokens ("image_mean",
     "image_max"), or CLS and that mean side by side ("cls_image_mean", 2 d wide: DINOv2's linear evaluation).
     """
-
-    name: ClassVar[str] = "linear"
-    learning_rate: ClassVar[float] = 0.5
-    identity_at_init: ClassVar[bool] = True
 
     output: PromptFreePool = "default"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,17 +17,12 @@ from vpt.methods.mergeable import Mergeable
 
 
 @dataclass(frozen=True)
-class LoRA(Method):
+class LoRA(Method, name="lora", optimizer="adamw", learning_rate=2e-3, identity_at_init=True):
     """W + (alpha / rank) * B A, with A (rank, in) random and B (out, rank) zero at first.
 
     targets: "attention" (queries, keys, values and output projection), "mlp", or "all" linear layers of every block.
     Can be merged into plain weights.
     """
-
-    name: ClassVar[str] = "lora"
-    optimizer: ClassVar[Literal["sgd", "adamw"]] = "adamw"
-    learning_rate: ClassVar[float] = 2e-3
-    identity_at_init: ClassVar[bool] = True
 
     rank: int = 8
     alpha: float = 8.0
@@ -41,9 +36,8 @@ class LoRA(Method):
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
         """Plan a low-rank update for every linear layer that `targets` names."""
-        return Injection(
-            wrappers={path: partial(_LoRALinear, method=self) for path in layout.block_linears(trunk, self.targets)}
-        )
+        paths = layout.block_linears(trunk, self.targets)
+        return Injection(wrappers=dict.fromkeys(paths, partial(_LoRALinear, method=self)))
 
 
 class _LoRALinear(Mergeable):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,15 +13,11 @@ from vpt.methods.base import Injection, Method
 
 
 @dataclass(frozen=True)
-class MLP(Method):
+class MLP(Method, name="mlp", learning_rate=0.1, identity_at_init=True):
     """A head of `layers` layers: all but the last are Linear d -> d, ReLU, BatchNorm, Dropout.
 
     The paper's MLP-3, its best, has two hidden layers.
     """
-
-    name: ClassVar[str] = "mlp"
-    learning_rate: ClassVar[float] = 0.1
-    identity_at_init: ClassVar[bool] = True
 
     layers: int = 3
     dropout: float = 0.1

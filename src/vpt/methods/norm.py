@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
 
 from torch import nn
 
@@ -13,13 +12,8 @@ from vpt.methods.base import Injection, Method
 
 
 @dataclass(frozen=True)
-class Norm(Method):
+class Norm(Method, name="norm", optimizer="adamw", learning_rate=2e-3, identity_at_init=True):
     """Weights and biases of LayerNorm, RMSNorm, GroupNorm and BatchNorm train; running statistics stay as they are."""
-
-    name: ClassVar[str] = "norm"
-    optimizer: ClassVar[Literal["sgd", "adamw"]] = "adamw"
-    learning_rate: ClassVar[float] = 2e-3
-    identity_at_init: ClassVar[bool] = True
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
         """Plan to train the parameters of every normalization layer; raise UnsupportedError if there is none."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
 
 from torch import nn
 
@@ -13,13 +12,8 @@ from vpt.methods.base import Injection, Method
 
 
 @dataclass(frozen=True)
-class Partial(Method):
+class Partial(Method, name="partial", optimizer="adamw", learning_rate=5e-4, identity_at_init=True):
     """The last `k` blocks train, and the norm after them; what lies before stays frozen."""
-
-    name: ClassVar[str] = "partial"
-    optimizer: ClassVar[Literal["sgd", "adamw"]] = "adamw"
-    learning_rate: ClassVar[float] = 5e-4
-    identity_at_init: ClassVar[bool] = True
 
     k: int = 1
 

@@ -8,10 +8,10 @@ from functools import partial
 from torch import nn
 
 from vpt.attention.kv_attention import KVAttention
-from vpt.backbones.layout import BackboneLayout, BlockLayout
+from vpt.backbones.layout import BackboneLayout
 from vpt.errors import UnsupportedError
 from vpt.heads.pooling import make_pool
-from vpt.methods.base import NETWORK, Injection, Wrapper
+from vpt.methods.base import NETWORK, Injection, Wrapper, compose
 from vpt.methods.kv_prompts import check_takes_prompts, inject_keys
 from vpt.methods.pixels import ConcatChannel, FramePrompt
 from vpt.methods.prompt_tokens import AddPrompts, InsertPrompts, RemovePrompts
@@ -50,23 +50,20 @@ def prepend_tokens(
     outputs_are_read = pool is not None or not layout.reads_class_token  # those of the last block
     wrappers: dict[str, Wrapper] = {}
     for index, path in enumerate(layout.blocks[first:], first):
-        block = trunk.get_submodule(path)
-        block_layout = layout.block_layout(block)
         is_last = index == len(layout.blocks) - 1
         discard_outputs = index < last or (is_last and pool is None)
         block_prompts = prompts[index - first] if index <= last else None
-        opened = layout.supports_kv_prompts and block_layout is not None
-        if kv and block_prompts is not None and discard_outputs and opened:
+        if kv and block_prompts is not None and discard_outputs and layout.supports_kv_prompts:
             wrappers.update(inject_keys(trunk, layout, {index: block_prompts}))
             continue
-        wrappers.update(_positionless_attention(layout, block, path, block_layout, length))
+        wrappers.update(_positionless_attention(trunk.get_submodule(path), layout, path, length))
         steps: list[Wrapper] = []
         if block_prompts is not None:
             steps.append(partial(InsertPrompts, prompts=block_prompts, num_prefix_tokens=layout.num_prefix_tokens))
         if discard_outputs and (outputs_are_read or not is_last):  # else nothing reads the tokens after the class token
             steps.append(partial(RemovePrompts, length=length, num_prefix_tokens=layout.num_prefix_tokens))
         if steps:
-            wrappers[path] = partial(_apply_wrappers, steps=steps)
+            wrappers[path] = compose(*steps)
     return Injection(modules={"prompts": nn.ModuleList(dict.fromkeys(prompts))}, wrappers=wrappers, pool=pool)
 
 
@@ -128,21 +125,16 @@ def concat_channels(layout: BackboneLayout, channels: int, output: str = "defaul
     """
     if layout.stem is None:
         raise UnsupportedError("its patches are not made by one convolution")
-    wrapper = partial(
-        ConcatChannel,
-        channels=channels,
-        image_size=layout.preprocessing.size,
-        init_range=xavier_range(layout.patch_size, layout.width),
-    )
+    size, init_range = layout.preprocessing.size, xavier_range(layout.patch_size, layout.width)
+    wrapper = partial(ConcatChannel, channels=channels, image_size=size, init_range=init_range)
     return Injection(trainable=(layout.stem,), wrappers={layout.stem: wrapper}, pool=make_pool(output, layout, 0))
 
 
-def _positionless_attention(
-    layout: BackboneLayout, block: nn.Module, path: str, block_layout: BlockLayout | None, length: int
-) -> dict[str, Wrapper]:
+def _positionless_attention(block: nn.Module, layout: BackboneLayout, path: str, length: int) -> dict[str, Wrapper]:
     """Return the wrapper of a block's attention that gives the prompts in its sequence no position."""
     if layout.family is None or not layout.family.uses_positions:
         return {}
+    block_layout = layout.block_layout(block)
     if layout.supports_kv_prompts and block_layout is not None:
         return {f"{path}.{block_layout.attention}": partial(_without_positions, length=length)}
     raise UnsupportedError(
@@ -154,9 +146,3 @@ def _positionless_attention(
 def _without_positions(attention: nn.Module, length: int) -> nn.Module:
     check_takes_prompts(attention)
     return KVAttention(attention, num_positionless=length)
-
-
-def _apply_wrappers(block: nn.Module, steps: list[Wrapper]) -> nn.Module:
-    for step in steps:
-        block = step(block)
-    return block

@@ -6,7 +6,7 @@ from vpt.core import spec
 from vpt.errors import SpecError
 from vpt.methods.adapter import Adapter
 from vpt.methods.adaptformer import AdaptFormer
-from vpt.methods.base import Method, Sum
+from vpt.methods.base import Injection, Method, Sum
 from vpt.methods.bias import Bias
 from vpt.methods.class_token import ClassToken
 from vpt.methods.full import Full
@@ -20,25 +20,30 @@ from vpt.methods.sidetune import SideTune
 from vpt.methods.ssf import SSF
 from vpt.methods.vpt import VPT
 
-METHODS: dict[str, type[Method]] = {
-    kind.name: kind
-    for kind in (
-        VPT,
-        Gated,
-        ClassToken,
-        Linear,
-        MLP,
-        Partial,
-        Bias,
-        Norm,
-        Adapter,
-        AdaptFormer,
-        LoRA,
-        SSF,
-        SideTune,
-        Full,
-    )
-}
+__all__ = [
+    "METHODS",
+    "MLP",
+    "SSF",
+    "VPT",
+    "AdaptFormer",
+    "Adapter",
+    "Bias",
+    "ClassToken",
+    "Full",
+    "Gated",
+    "Injection",
+    "Linear",
+    "LoRA",
+    "Method",
+    "Norm",
+    "Partial",
+    "SideTune",
+    "Sum",
+    "parse_method",
+]
+
+_KINDS = (VPT, Gated, ClassToken, Linear, MLP, Partial, Bias, Norm, Adapter, AdaptFormer, LoRA, SSF, SideTune, Full)
+METHODS: dict[str, type[Method]] = {kind.name: kind for kind in _KINDS}
 
 
 def parse_method(text: str | Method) -> Method:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,15 +14,12 @@ from vpt.methods.base import NETWORK, Injection, Method
 
 
 @dataclass(frozen=True)
-class SideTune(Method):
+class SideTune(Method, name="sidetune", learning_rate=0.1):
     """sigmoid(a) * f + (1 - sigmoid(a)) * s: f the frozen feature, s the side network's, a learned from 0.
 
     network: "alexnet", as in the paper, or any timm name. pretrained: begin at the network's published weights, which
     are fetched; else at random. Everything of the side network trains, with a projection of its feature to d.
     """
-
-    name: ClassVar[str] = "sidetune"
-    learning_rate: ClassVar[float] = 0.1
 
     network: str = "alexnet"
     pretrained: bool = False
@@ -31,9 +27,8 @@ class SideTune(Method):
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
         """Build the side network, and plan to blend its features with those of the frozen network."""
         side, width = side_network(self.network, layout.preprocessing.size, self.pretrained)
-        return Injection(
-            wrappers={NETWORK: partial(_SideTuned, side=side, projection=nn.Linear(width, layout.feature_width))}
-        )
+        side_tuned = partial(_SideTuned, side=side, projection=nn.Linear(width, layout.feature_width))
+        return Injection(wrappers={NETWORK: side_tuned})
 
 
 class _SideTuned(nn.Module):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,16 +14,11 @@ from vpt.methods.mergeable import Mergeable
 
 
 @dataclass(frozen=True)
-class SSF(Method):
+class SSF(Method, name="ssf", optimizer="adamw", learning_rate=2e-3, identity_at_init=True):
     """gamma * layer(x) + beta per channel, after every linear layer, convolution and norm that has a bias.
 
     Can be merged into plain weights.
     """
-
-    name: ClassVar[str] = "ssf"
-    optimizer: ClassVar[Literal["sgd", "adamw"]] = "adamw"
-    learning_rate: ClassVar[float] = 2e-3
-    identity_at_init: ClassVar[bool] = True
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
         """Plan a scale and a shift after every layer that has a bias; raise UnsupportedError if there is none."""

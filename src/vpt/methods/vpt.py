@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Literal
 
 from torch import nn
 
@@ -12,15 +12,16 @@ from vpt.backbones.layout import BackboneLayout
 from vpt.errors import SpecError, UnsupportedError
 from vpt.heads.pooling import PoolName
 from vpt.methods.base import InitInput, InitInputs, Injection, Method
+from vpt.methods.depth import block_range, check_depth
 from vpt.methods.pixels import PixelPatches
 from vpt.methods.prompt_locations import add_to_tokens, concat_channels, frame_image, prepend_tokens
-from vpt.methods.prompt_options import block_range, check_options
 from vpt.methods.prompts import Prompts, SharedPrompts, make_prompts
 from vpt.methods.windows import plan_windows
 
 
+# The paper searches SGD from 0.05 to 50 per task; without a search AdamW is the safer start (LOG.md).
 @dataclass(frozen=True)
-class VPT(Method):
+class VPT(Method, name="vpt", optimizer="adamw", learning_rate=0.02):
     """Learned tokens in the input of a frozen transformer.
 
     Args:
@@ -46,11 +47,6 @@ class VPT(Method):
             Default: False.
     """
 
-    name: ClassVar[str] = "vpt"
-    # The paper searches SGD from 0.05 to 50 per task; without a search AdamW is the safer start (LOG.md).
-    optimizer: ClassVar[Literal["sgd", "adamw"]] = "adamw"
-    learning_rate: ClassVar[float] = 0.02
-
     length: int = 10
     depth: str = "deep"
     dropout: float = 0.1
@@ -64,7 +60,16 @@ class VPT(Method):
     pool_prompts: bool = False
 
     def __post_init__(self) -> None:
-        check_options(self.spec(), **vars(self))
+        if self.length < 1:
+            raise SpecError(f"length is {self.length}; a prompt needs at least one token (no prompts at all: `linear`)")
+        if not 0 <= self.dropout < 1:
+            raise SpecError(f"dropout is {self.dropout}; it must be at least 0 and below 1")
+        check_depth(self.depth)
+        if self.projection is not None and self.projection < 1:
+            raise SpecError(f"projection is {self.projection}; it must be at least 1")
+        for contradiction, found in self._contradictions().items():
+            if found:
+                raise SpecError(f"{self}: {contradiction}")
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
         """Plan prompts at `location`; raise UnsupportedError if the backbone has no blocks that take them."""
@@ -119,6 +124,30 @@ class VPT(Method):
         for prompts in modules["prompts"].children():
             assert isinstance(prompts, Prompts)
             prompts.tokens.copy_(prototypes)
+
+    def _contradictions(self) -> dict[str, bool]:
+        """Return a description of each pair of fields that contradict each other -> True if they do."""
+        location, projects, prototypes = self.location, self.projection is not None, self.init == "prototypes"
+        adds, in_pixels = location in ("add", "add_1"), location in ("prepend_pixel", "concat_channel", "pad")
+        token_options = self.frozen or projects or prototypes or self.shared != "none"
+        no_prompts_out = adds or location in ("concat_channel", "pad")
+        return {
+            f"{location} changes the image, which only the first block reads; write depth=shallow": (
+                in_pixels and self.depth != "shallow"
+            ),
+            "add has a prompt for every token, and add_1 one for all; leave length out": adds and self.length != 10,
+            f"shared, projection, init and frozen are for prompts that are tokens, not for {location}": (
+                in_pixels and token_options
+            ),
+            f"with {location} no prompt comes out of the last block; read cls, image_mean or image_max": (
+                no_prompts_out and self.output.startswith("prompt")
+            ),
+            "prototypes are whole tokens, one per class; they go with neither projection nor shared vectors": (
+                prototypes and (projects or self.shared in ("prompts", "all"))
+            ),
+            "prototypes are tokens, and go with location=prepend": prototypes and location != "prepend",
+            "a projection trains, so the prompts would not stay frozen": self.frozen and projects,
+        }
 
     def _check_windows(self) -> None:
         if self.location != "prepend" or self.output != "default" or self.depth not in ("deep", "shallow"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from vpt.errors import UnsupportedError
 from vpt.methods.base import Injection, Wrapper
 from vpt.methods.kv_prompts import check_takes_prompts, inject_keys
 
+PromptOutputs = Literal["discard", "pass", "pool"]
 GridState = Tensor | tuple[Tensor, Tensor]  # (batch, height, width, d), alone or with prompts (batch, p, d)
 
 
@@ -44,25 +45,16 @@ def plan_windows(
     for index, path in enumerate(layout.blocks):
         is_last = index == len(blocks) - 1
         block_prompts = prompts[index] if index <= last else None
-        discard_outputs = index < last or (is_last and block_prompts is not None and not pool_prompts)
-        if block_prompts is not None and discard_outputs and kv:
+        outputs: PromptOutputs = "pool" if is_last else "pass"
+        if index < last or (is_last and not pool_prompts):
+            outputs = "discard"
+        if block_prompts is not None and outputs == "discard" and kv:
             wrappers.update(inject_keys(trunk, layout, {index: block_prompts}))
         else:
-            wrappers[path] = partial(
-                _PromptedSwinBlock,
-                prompts=block_prompts,
-                is_last=is_last,
-                discard_outputs=discard_outputs,
-                pool_prompts=pool_prompts,
-            )
+            wrappers[path] = partial(_PromptedSwinBlock, prompts=block_prompts, outputs=outputs)
     if not deep:  # the only prompts that ever reach a merging of patches
-        wrappers.update(
-            {
-                path: _PromptedPatchMerging
-                for path in layout.downsamples
-                if hasattr(trunk.get_submodule(path), "reduction")
-            }
-        )
+        merges = [path for path in layout.downsamples if hasattr(trunk.get_submodule(path), "reduction")]
+        wrappers.update(dict.fromkeys(merges, _PromptedPatchMerging))
     return Injection(modules={"prompts": nn.ModuleList(dict.fromkeys(prompts))}, wrappers=wrappers)
 
 
@@ -72,28 +64,17 @@ class _PromptedSwinBlock(nn.Module):
     Args:
         block: The block.
         prompts: The block's own prompts; None where they arrive with the grid.
-        is_last: True for the last block.
-        discard_outputs: True if nothing reads the outputs of the prompts.
-        pool_prompts: True if the prompts join the grid of the last block as one row, so that the pooled feature
-            averages them too.
+        outputs: "discard" the outputs of the prompts, "pass" them on beside the grid, or, in the last block, join them
+            and the grid to one row, so that the model will "pool" both.
     """
 
-    def __init__(
-        self,
-        block: Any,
-        prompts: Callable[[int], Tensor] | None,
-        is_last: bool,
-        discard_outputs: bool,
-        pool_prompts: bool,
-    ) -> None:
+    def __init__(self, block: Any, prompts: Callable[[int], Tensor] | None, outputs: PromptOutputs) -> None:
         super().__init__()
         check_takes_prompts(block.attn)
         block.attn = PromptedWindowAttention(block.attn)
         self.block = block
         self.prompts = prompts
-        self.is_last = is_last
-        self.discard_outputs = discard_outputs
-        self.pool_prompts = pool_prompts
+        self.outputs = outputs
 
     def forward(self, state: GridState) -> GridState:
         x: Tensor
@@ -106,11 +87,11 @@ class _PromptedSwinBlock(nn.Module):
         block.attn.set_prompts(block.norm1(prompts))
         x = block(x)
         prompt_out = block.attn.pop_prompts()
-        if self.discard_outputs or (self.is_last and not self.pool_prompts):
+        if self.outputs == "discard":
             return x
         prompts = prompts + block.drop_path1(prompt_out)
         prompts = prompts + block.drop_path2(block.mlp(block.norm2(prompts)))
-        if self.is_last:
+        if self.outputs == "pool":
             return torch.cat([x.flatten(1, 2), prompts], dim=1).unsqueeze(1)
         return x, prompts
 

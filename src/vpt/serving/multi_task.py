@@ -161,7 +161,7 @@ def _prompt_keys(model: TunedModel) -> dict[str, PromptKeys] | None:
     keys = {
         path: module.kv_prompts
         for path, module in wrappers.items()
-        if isinstance(module, KVAttention) and not module.num_positionless and isinstance(module.kv_prompts, PromptKeys)
+        if isinstance(module, KVAttention) and not module.num_positionless and type(module.kv_prompts) is PromptKeys
     }
     learned = [model.head, *(key.prompts for key in keys.values() if isinstance(key.prompts, nn.Module))]
     known = {id(tensor) for module in learned for _, tensor in named_tensors(module)}
