@@ -1,16 +1,19 @@
 """BackboneLayout: the named parts of a timm model that a method can replace.
 
-A family is one row of data. A model belongs to the first row that names its class or one it inherits from;
-a block is known by its class in the same way. Nothing here imports a model.
+A family is one table of `families.toml`. A model belongs to the first one that names its class or one it inherits from;
+a block is known by its exact class. Nothing here imports a model.
 """
 
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
+from pydantic import TypeAdapter
 from torch import nn
 
 from vpt.data.preprocessing import Preprocessing
@@ -36,7 +39,7 @@ class BlockLayout:
 
 @dataclass(frozen=True)
 class Family:
-    """One row of the table of families.
+    """One family of models, as `families.toml` lists them.
 
     Attributes:
         name: Name of the family.
@@ -62,31 +65,8 @@ class Family:
     downsamples: str | None = None
 
 
-_GAMMA = BlockLayout(scale1="gamma_1", scale2="gamma_2")
-
-FAMILIES: tuple[Family, ...] = (
-    Family("ViT", frozenset({"VisionTransformer"}), "blocks.*", {"Block": BlockLayout()}),
-    Family("EVA", frozenset({"Eva"}), "blocks.*", {"EvaBlock": _GAMMA}, uses_positions=True),
-    Family("BEiT", frozenset({"Beit"}), "blocks.*", {"Block": _GAMMA}, uses_positions=True),
-    Family(
-        "Swin",
-        frozenset({"SwinTransformer"}),
-        "layers.*.blocks.*",
-        {"SwinTransformerBlock": BlockLayout()},
-        kind="windows",
-        downsamples="layers.*.downsample",
-    ),
-    Family("Swin V2", frozenset({"SwinTransformerV2"}), "layers.*.blocks.*", kind="windows"),
-    Family(
-        "ConvNeXt",
-        frozenset({"ConvNeXt"}),
-        "stages.*.blocks.*",
-        kind="maps",
-        final_norms=("norm_pre", "head.norm"),
-        stem="stem.0",
-    ),
-    Family("ResNet", frozenset({"ResNet"}), "layer[1-4].*", kind="maps", final_norms=(), stem="conv1"),
-)
+_TABLES = tomllib.loads(Path(__file__).with_name("families.toml").read_text(encoding="utf-8"))["families"]
+FAMILIES: tuple[Family, ...] = TypeAdapter(tuple[Family, ...]).validate_python(_TABLES)
 
 
 def class_names(module: nn.Module) -> list[str]:
@@ -106,12 +86,12 @@ class BackboneLayout:
 
     Attributes:
         family: The family, or None where it is unknown.
-        blocks: Paths of the blocks, first to last; empty where the family is unknown.
+        preprocessing: The preprocessing of the images.
         width: Channels d of a token and of the backbone's own pooled feature.
+        blocks: Paths of the blocks, first to last; empty where the family is unknown.
         patch_size: Side of a patch in pixels.
         num_prefix_tokens: Number of tokens before the first patch: class token and registers.
         reads_class_token: True if the pooled feature is the class token alone.
-        preprocessing: The preprocessing of the images.
         final_norms: Paths of the norms after the last block.
         stem: Path of the convolution that reads the image.
         downsamples: Paths of the layers between stages.
@@ -123,12 +103,12 @@ class BackboneLayout:
     """
 
     family: Family | None
-    blocks: tuple[str, ...]
-    width: int
-    patch_size: int
-    num_prefix_tokens: int
-    reads_class_token: bool
     preprocessing: Preprocessing
+    width: int
+    blocks: tuple[str, ...] = ()
+    patch_size: int = 0
+    num_prefix_tokens: int = 0
+    reads_class_token: bool = False
     final_norms: tuple[str, ...] = ()
     stem: str | None = None
     downsamples: tuple[str, ...] = ()
@@ -151,10 +131,8 @@ class BackboneLayout:
         Returns:
             Its layout; None where only the concatenated form of prompts is safe.
         """
-        if self.family is None:
-            return None
         # The exact class: a subclass may change the order of its parts.
-        return self.family.block_layouts.get(type(block).__name__)
+        return self.family.block_layouts.get(type(block).__name__) if self.family else None
 
     def block_widths(self, trunk: nn.Module) -> list[int]:
         """Return the channels of a token of every block.
@@ -211,15 +189,12 @@ class BackboneLayout:
             UnsupportedError: There are none.
         """
         infix = {"attention": ".attn.", "mlp": ".mlp.", "all": "."}[target]
-        found = tuple(
-            path
-            for path, module in trunk.named_modules()
-            if isinstance(module, nn.Linear) and any(path.startswith(block + infix) for block in self.blocks)
-        )
+        prefixes = tuple(block + infix for block in self.blocks)
+        linears = (path for path, module in trunk.named_modules() if isinstance(module, nn.Linear))
+        found = tuple(path for path in linears if path.startswith(prefixes))
         if not found:
-            raise UnsupportedError(
-                f"the blocks of {type(trunk).__name__} have no linear layers" + f" in {target}" * (target != "all")
-            )
+            where = "" if target == "all" else f" in {target}"
+            raise UnsupportedError(f"the blocks of {type(trunk).__name__} have no linear layers{where}")
         return found
 
 
@@ -234,30 +209,21 @@ def read_layout(model: nn.Module, preprocessing: Preprocessing) -> BackboneLayou
     family = family_of(model)
     width = int(getattr(model, "num_features", 0))
     if family is None:
-        return BackboneLayout(
-            None,
-            (),
-            width,
-            patch_size=0,
-            num_prefix_tokens=0,
-            reads_class_token=False,
-            preprocessing=preprocessing,
-            feature_width=width,
-        )
-    width = width if family.kind != "tokens" else int(getattr(model, "embed_dim", width))
+        return BackboneLayout(None, preprocessing, width, feature_width=width)
+    if family.kind == "tokens":
+        width = int(getattr(model, "embed_dim", width))
     patch_size = getattr(getattr(model, "patch_embed", None), "patch_size", 16)
+    norms = {path: list(_submodule_or_identity(model, path).parameters()) for path in family.final_norms}
     return BackboneLayout(
         family,
+        preprocessing,
+        width,
         _match_paths(model, family.blocks),
-        width=width,
         feature_width=width,
         patch_size=int(patch_size[0] if isinstance(patch_size, tuple) else patch_size),
         num_prefix_tokens=int(getattr(model, "num_prefix_tokens", 1)) if family.kind == "tokens" else 0,
         reads_class_token=_reads_class_token(model),
-        preprocessing=preprocessing,
-        final_norms=tuple(
-            path for path in family.final_norms if any(True for _ in _submodule_or_identity(model, path).parameters())
-        ),
+        final_norms=tuple(path for path, weights in norms.items() if weights),
         stem=family.stem if isinstance(_submodule_or_identity(model, family.stem), nn.Conv2d) else None,
         downsamples=_match_paths(model, family.downsamples) if family.downsamples else (),
     )

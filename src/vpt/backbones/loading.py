@@ -135,10 +135,8 @@ def _accepts_img_size(name: str) -> bool:
     """Whether the model has a size of its own to be changed: transformers do, ConvNets take any image."""
     with torch.device("meta"):
         model = timm.create_model(name, pretrained=False, num_classes=0)
-    return (
-        hasattr(getattr(model, "patch_embed", None), "img_size")
-        or "img_size" in inspect.signature(type(model)).parameters
-    )
+    in_patches = hasattr(getattr(model, "patch_embed", None), "img_size")
+    return in_patches or "img_size" in inspect.signature(type(model)).parameters
 
 
 def _is_timm_model(name: str) -> bool:

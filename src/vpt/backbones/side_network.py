@@ -20,21 +20,19 @@ def side_network(name: str, size: int, pretrained: bool) -> tuple[nn.Module, int
     network: Any
     if name == "alexnet":
         try:
-            network = nn.Sequential(
-                alexnet(weights=AlexNet_Weights.IMAGENET1K_V1 if pretrained else None).features, nn.Flatten()
-            )
+            weights = AlexNet_Weights.IMAGENET1K_V1 if pretrained else None
+            network = nn.Sequential(alexnet(weights=weights).features, nn.Flatten())
         except OSError as error:  # what torch.hub raises without a network
-            raise BackboneError(
-                f"the weights of alexnet could not be fetched ({error}); pretrained=false needs none"
-            ) from error
+            advice = "pretrained=false needs none"
+            raise BackboneError(f"the weights of alexnet could not be fetched ({error}); {advice}") from error
     else:
         network = create_model(name, size, pretrained)
-    with torch.no_grad():
-        try:
-            device = next(network.parameters()).device
-            features = network.eval()(torch.zeros(1, 3, size, size, device=device))
-        except RuntimeError as error:
-            raise BackboneError(
-                f"{name} cannot read images of {size} px ({error}); choose a side network that can"
-            ) from error
+    image = torch.zeros(1, 3, size, size, device=next(network.parameters()).device)
+    try:
+        with torch.no_grad():
+            features = network.eval()(image)
+    except RuntimeError as error:
+        raise BackboneError(
+            f"{name} cannot read images of {size} px ({error}); choose a side network that can"
+        ) from error
     return network, int(features.shape[1])

@@ -10,9 +10,11 @@ from __future__ import annotations
 import inspect
 import io
 import pickle
+import re
 import sys
+import tomllib
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -25,58 +27,19 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vpt.backbones.backbone import classifier_prefixes
+from vpt.core.text import comma_list
 from vpt.errors import BackboneError
 
-# Under these keys training code keeps the state dict inside a checkpoint; the averaged weights come first.
-_STATE_DICT_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model", "teacher", "module")
-# What wrappers put before every name: DDP, MoCo v3, detection backbones, DINO, MoCo v1 and v2, SimSiam.
-_PREFIXES = (
-    "",
-    "module.",
-    "model.",
-    "backbone.",
-    "module.base_encoder.",
-    "base_encoder.",
-    "module.backbone.",
-    "module.encoder_q.",
-    "module.encoder.",
-)
+_LAYOUTS = tomllib.loads(Path(__file__).with_name("weight_layouts.toml").read_text(encoding="utf-8"))
+_PRETRAINING_KEYS = tuple(_LAYOUTS["pretraining_keys"])
 # Where CLIP and its kin keep the image's part; everything else is the text's. timm takes this prefix away itself.
 _IMAGE_TOWER_PREFIX = "visual."
-# Parts of a pretraining model that no backbone has: MAE's decoder, mask tokens, projection and momentum heads.
-_PRETRAINING_KEYS = (
-    "decoder",
-    "mask_token",
-    "head",
-    "lm_head",
-    "fc",
-    "predictor",
-    "momentum_encoder",
-    "projector",
-    "norm.",
-    "fc_norm.",
-)
 # BEiT's pretraining has one table of relative positions for all blocks; tuned files have a copy in every block.
 _SHARED_BIAS_TABLE = "rel_pos_bias.relative_position_bias_table"
 _BLOCK_BIAS_TABLE = ".attn.relative_position_bias_table"
-# The final norm in timm, and what a file may have instead: the first comes after pooling, the second before it.
-_NORM_RENAMES = (("fc_norm.", "norm."), ("norm.", "fc_norm."))
 # A counter that evaluation never reads; files written before torch 0.4.1, torchvision's first, do not have it.
 _BATCH_COUNTER = "num_batches_tracked"
-# What the arrays of a ViT in Google's .npz files belong to: the backbone, the stem that hybrids put before it, and the
-# classifier that is left out.
-_NPZ_PREFIXES = ("opt/target/", "params/img/", "params/", "")
-_NPZ_GROUPS = (
-    "cls",
-    "embedding/",
-    "pos_embedding",
-    "Transformer/",
-    "conv_root/",
-    "gn_root/",
-    "block",
-    "head/",
-    "pre_logits/",
-)
+_PATCH_WEIGHTS = ("patch_embed.proj.weight", f"{_IMAGE_TOWER_PREFIX}conv1.weight")
 # What timm's filters and loaders raise on a file of another model.
 _LOAD_ERRORS = (KeyError, IndexError, AttributeError, AssertionError, TypeError, ValueError, RuntimeError)
 _ADVICE = "is the backbone's name the one these weights were trained with?"
@@ -94,12 +57,20 @@ def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
         return _load_npz(model, path)
     model_state = model.state_dict()
     state, ignored = _select_backbone(_read_state(path), model_state)
-    notes = _note_on_patches(path, _patch_of(state), model) + _note_on_norm(path, state, model_state)
+    # Rows and columns of a patch in the file, or nothing where it has no convolution over patches.
+    patch = next((tuple(value.shape[2:]) for key, value in state.items() if key.endswith(_PATCH_WEIGHTS)), ())
+    notes = _note_on_patches(path, patch, model)
+    # A norm that changes its place sees what it was not trained on.
+    notes += [
+        f"{path.name}: its final {file_norm[:-1]} is used as {model_norm[:-1]}, {order} pooling"
+        for model_norm, file_norm, order in _norm_renames(state, model_state)
+    ]
     try:
         state = _convert(_expand_shared_bias_table(state, model_state), model)
     except _LOAD_ERRORS as error:
         raise BackboneError(f"{path} does not fit {type(model).__name__}: {error}; {_ADVICE}") from error
-    state = _rename_final_norm(state, model_state)
+    for model_norm, file_norm, _ in _norm_renames(state, model_state):
+        state = {re.sub(f"^{re.escape(file_norm)}", model_norm, key): value for key, value in state.items()}
     mismatched = [
         f"{key}: {tuple(state[key].shape)} in the file, {tuple(model_state[key].shape)} in the model"
         for key in model_state
@@ -114,20 +85,13 @@ def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
             + f"; {_ADVICE}"
         )
     model.load_state_dict({key: state.get(key, model_state[key]) for key in model_state})
-    unused = [
-        key for key in state if key not in model_state and not key.startswith(classifier_prefixes(model) or ("head.",))
-    ]
+    classifier = classifier_prefixes(model) or ("head.",)
+    unused = [key for key in state if key not in model_state and not key.startswith(classifier)]
     unknown = [key for key in unused if not key.startswith(_PRETRAINING_KEYS)]
     if unknown:
         notes.append(f"{path.name}: {len(unknown)} keys fit nothing in the model" + _list_keys("unused", unknown))
     ignored += [key for key in unused if key.startswith(_PRETRAINING_KEYS)]
     return (*notes, *_note_on_ignored_keys(path, [key.removeprefix("module.").split(".")[0] for key in ignored]))
-
-
-def _is_safetensors(path: Path) -> bool:
-    """By its ending, or by its first bytes: a length and the JSON that has it."""
-    with path.open("rb") as file:
-        return path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
@@ -137,9 +101,9 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             "convert it once: torch.jit.load(path).state_dict(), then safetensors.torch.save_file(...)"
         )
     try:
-        content: Any = (
-            load_file(path) if _is_safetensors(path) else torch.load(path, map_location="cpu", weights_only=True)
-        )
+        with path.open("rb") as file:  # known by its ending, or by its first bytes: a length and the JSON that has it
+            is_safetensors = path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
+        content: Any = load_file(path) if is_safetensors else torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise BackboneError(
             f"{path} holds Python objects besides tensors, which could run code, so it is not read; where you trust "
@@ -147,12 +111,11 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         ) from error
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise BackboneError(f"{path} is no readable weights file ({error}); fetch it again") from error
-    for wrapper_key in _STATE_DICT_KEYS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper_key), Mapping):
-            content = content[wrapper_key]
-    state = (
-        {key: value for key, value in content.items() if isinstance(value, Tensor)} if isinstance(content, dict) else {}
-    )
+    content = content if isinstance(content, dict) else {}
+    for key in _LAYOUTS["state_dict_keys"]:
+        if isinstance(content.get(key), Mapping):
+            content = content[key]
+    state = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     if not state:
         raise BackboneError(f"{path} holds no weights (a mapping of names to tensors was expected)")
     return state
@@ -175,7 +138,7 @@ def _select_backbone(
     def count_matches(prefix: str) -> int:
         return sum(key.startswith(prefix) and key[len(prefix) :] in model_state for key in state)
 
-    prefix = max(_PREFIXES, key=count_matches)  # ties go to the shorter, which comes first
+    prefix: str = max(_LAYOUTS["prefixes"], key=count_matches)
     if not count_matches(prefix) and all(key.startswith("module.") for key in state):
         prefix = "module."  # none is the model's before timm's filter has renamed it, but DDP wraps every name
     selected = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
@@ -220,38 +183,19 @@ def _biases_missing_in_model(state: Mapping[str, Tensor], model_state: Mapping[s
     if "storage_tokens" not in state:  # by which timm knows DINOv3
         return found
     for key, value in state.items():
-        if (
-            key.endswith("attn.qkv.bias")
-            and key not in model_state
-            and key.replace("qkv.bias", "q_bias") not in model_state
-        ):
+        if key.endswith("attn.qkv.bias") and model_state.keys().isdisjoint((key, key.replace("qkv.bias", "q_bias"))):
             query, _, values = value.chunk(3)
             if query.any() or values.any():
                 found[key] = value
     return found
 
 
-def _rename_final_norm(state: dict[str, Tensor], model_state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The final norm where the model has it."""
-    for model_norm, file_norm in _NORM_RENAMES:
-        if _norm_is_renamed(model_norm, file_norm, state, model_state):
-            return {
-                model_norm + key.removeprefix(file_norm) if key.startswith(file_norm) else key: value
-                for key, value in state.items()
-            }
-    return state
-
-
-def _norm_is_renamed(model_norm: str, file_norm: str, names: Collection[str], model_state: Collection[str]) -> bool:
-    """Whether the model has its norm as `ours` alone, and a file of these names as `theirs` alone."""
-    model_norm, file_norm = model_norm + "weight", file_norm + "weight"
-    return model_norm in model_state and file_norm in names and model_norm not in names and file_norm not in model_state
-
-
-def _patch_of(state: Mapping[str, Tensor]) -> tuple[int, ...]:
-    """Rows and columns of a patch in the file, or nothing where it has no convolution over patches."""
-    names = ("patch_embed.proj.weight", f"{_IMAGE_TOWER_PREFIX}conv1.weight")
-    return next((tuple(value.shape[2:]) for key, value in state.items() if key.endswith(names)), ())
+def _norm_renames(names: Collection[str], model_state: Collection[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield the prefix of the final norm in the model, its other prefix in the file, and where the model applies it."""
+    for model_norm, file_norm, order in (("fc_norm.", "norm.", "after"), ("norm.", "fc_norm.", "before")):
+        ours, theirs = f"{model_norm}weight", f"{file_norm}weight"
+        if ours in model_state and theirs in names and ours not in names and theirs not in model_state:
+            yield model_norm, file_norm, order
 
 
 def _note_on_patches(path: Path, file_patch: tuple[int, ...], model: nn.Module) -> list[str]:
@@ -260,19 +204,8 @@ def _note_on_patches(path: Path, file_patch: tuple[int, ...], model: nn.Module) 
     model_patch = tuple(projection.weight.shape[2:]) if isinstance(projection, nn.Conv2d) else ()
     if len(file_patch) != 2 or len(model_patch) != 2 or file_patch == model_patch:
         return []
-    return [
-        f"{path.name}: its patches of {file_patch[0]}x{file_patch[1]} px were resampled to "
-        f"{model_patch[0]}x{model_patch[1]}; {_ADVICE}",
-    ]
-
-
-def _note_on_norm(path: Path, names: Collection[str], model_state: Collection[str]) -> list[str]:
-    """A remark where the final norm changes its place: it then sees what it was not trained on."""
-    return [
-        f"{path.name}: its final {file_norm[:-1]} is used as {model_norm[:-1]}, {order} pooling"
-        for (model_norm, file_norm), order in zip(_NORM_RENAMES, ("after", "before"), strict=True)
-        if _norm_is_renamed(model_norm, file_norm, names, model_state)
-    ]
+    theirs, ours = ("{}x{}".format(*patch) for patch in (file_patch, model_patch))
+    return [f"{path.name}: its patches of {theirs} px were resampled to {ours}; {_ADVICE}"]
 
 
 def _note_on_ignored_keys(path: Path, key_groups: list[str]) -> list[str]:
@@ -288,7 +221,11 @@ def _load_npz(model: Any, path: Path) -> tuple[str, ...]:
         raise BackboneError(
             f"{path}: {type(model).__name__} has no .npz layout; give its weights as .safetensors or .pth"
         )
-    before = {key: (id(weight), weight._version) for key, weight in model.state_dict(keep_vars=True).items()}
+
+    def versions() -> dict[str, tuple[int, int]]:
+        return {key: (id(weight), weight._version) for key, weight in model.state_dict(keep_vars=True).items()}
+
+    before = versions()
     try:
         with path.open("rb") as stream:  # timm would leave the file open where it does not fit
             with np.load(stream) as file:
@@ -301,8 +238,7 @@ def _load_npz(model: Any, path: Path) -> tuple[str, ...]:
             "(ViT-B_16.npz is vit_base_patch16_224)?"
         ) from error
     # timm fills what the layout knows, and is silent about the rest: a weight that nothing was written to.
-    after = {key: (id(weight), weight._version) for key, weight in model.state_dict(keep_vars=True).items()}
-    missing = [key for key in after if after[key] == before.get(key)]
+    missing = [key for key, version in versions().items() if version == before.get(key)]
     if missing:
         raise BackboneError(f"{path} does not fit {type(model).__name__}{_list_keys('missing in the file', missing)}")
     return tuple(notes)
@@ -314,7 +250,7 @@ def _check_npz(file: Mapping[str, Any], model: Any, path: Path) -> list[str]:
     timm takes as many blocks as the model has, and is silent about the rest.
     """
     names = list(file)
-    prefix = next((prefix for prefix in _NPZ_PREFIXES if f"{prefix}embedding/kernel" in names), None)
+    prefix = next((prefix for prefix in _LAYOUTS["npz"]["prefixes"] if f"{prefix}embedding/kernel" in names), None)
     if prefix is None:
         return []  # not a ViT's: timm knows whether it is the model's
     blocks = len(model.blocks)
@@ -322,16 +258,13 @@ def _check_npz(file: Mapping[str, Any], model: Any, path: Path) -> list[str]:
     more = stacked in names and len(file[stacked]) > blocks
     if more or any(name.startswith(f"{prefix}Transformer/encoderblock_{blocks}/") for name in names):
         raise ValueError(f"the file has more than {blocks} blocks")
-    known = _NPZ_GROUPS + ("MAPHead_0/",) * (getattr(model, "attn_pool", None) is not None)
-    inside = tuple(prefix + group for group in known)
+    pooling = () if getattr(model, "attn_pool", None) is None else ("MAPHead_0/",)
+    inside = tuple(prefix + group for group in (*_LAYOUTS["npz"]["groups"], *pooling))
     ignored = [name for name in names if not name.startswith(inside)]
     key_groups = [name.removeprefix(prefix).removeprefix("params/").split("/")[0] for name in ignored]
     patch = tuple(file[f"{prefix}embedding/kernel"].shape[:2])
     return _note_on_patches(path, patch, model) + _note_on_ignored_keys(path, key_groups)
 
 
-def _list_keys(title: str, keys: list[str], most: int = 12) -> str:
-    if not keys:
-        return ""
-    more = f", and {len(keys) - most} more" if len(keys) > most else ""
-    return f"; {title}: {', '.join(keys[:most])}{more}"
+def _list_keys(title: str, keys: list[str]) -> str:
+    return f"; {title}: {comma_list(keys, 12)}" if keys else ""
