@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -15,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from vpt.attention.class_token_block import ClassTokenBlock
-from vpt.attention.kv_attention import matches_reference
-from vpt.attention.windows import matches_window_reference
-from vpt.backbones.layout import BackboneLayout, BlockLayout, read_layout
+from vpt.attention.kv_attention import attend
+from vpt.attention.windows import attend_windows
+from vpt.backbones.layout import BackboneLayout, read_layout
 from vpt.data.preprocessing import Preprocessing
 
 
@@ -91,23 +92,22 @@ def detect_layout(trunk: nn.Module, preprocessing: Preprocessing) -> BackboneLay
     layout = replace(layout, num_tokens=x.shape[1])
     if layout.reads_class_token and not _pools_class_token_alone(trunk, x, x[:, :1]):
         layout = replace(layout, reads_class_token=False)
-    block_layouts = [layout.block_layout(block) for block in blocks]
-    block_layout = block_layouts[0]
-    if block_layout is None or block_layouts.count(block_layout) != len(block_layouts):
+    block_layouts = {layout.block_layout(block) for block in blocks}
+    block_layout = block_layouts.pop()
+    if block_layout is None or block_layouts:
         return layout
-    attention_classes = {type(getattr(block, block_layout.attention)) for block in blocks}
-    if len(attention_classes) != 1:
+    block, attentions = blocks[0], [getattr(block, block_layout.attention) for block in blocks]
+    if len({type(attention) for attention in attentions}) != 1:
         return layout
     with torch.no_grad():
-        supports_kv_prompts = matches_reference(
-            getattr(blocks[0], block_layout.attention), getattr(blocks[0], block_layout.norm1)(x), context
-        )
-    cls_only = (
-        supports_kv_prompts
-        and layout.reads_class_token
-        and _matches_class_token_block(blocks[0], block_layout, x, context)
+        normed = getattr(block, block_layout.norm1)(x)
+    if not _agree(lambda: (attend(attentions[0], normed, **context), attentions[0](normed, **context))):
+        return layout
+    # Only the CLS of the last block is read, and a block restated for CLS alone gives it.
+    cls_only = layout.reads_class_token and _agree(
+        lambda: (ClassTokenBlock(structural_copy(block), block_layout)(x, **context), block(x, **context)[:, :1])
     )
-    return replace(layout, supports_kv_prompts=supports_kv_prompts, cls_only=cls_only)
+    return replace(layout, supports_kv_prompts=True, cls_only=cls_only)
 
 
 def _supports_window_prompts(trunk: nn.Module, layout: BackboneLayout, blocks: list[nn.Module]) -> bool:
@@ -117,16 +117,26 @@ def _supports_window_prompts(trunk: nn.Module, layout: BackboneLayout, blocks: l
     matches: list[bool] = []
 
     def compare(attention: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], expected: Tensor) -> None:
-        matches.append(matches_window_reference(attention, args[0], kwargs.get("mask"), expected))
+        matches.append(_agree(lambda: (attend_windows(attention, args[0], mask=kwargs.get("mask"))[0], expected)))
 
-    handles = [block.get_submodule("attn").register_forward_hook(compare, with_kwargs=True) for block in blocks]
-    try:
-        with torch.no_grad():
-            FeatureExtractor(trunk)(probe_image(trunk, layout.preprocessing.size))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for block in blocks:
+            hooks.enter_context(block.get_submodule("attn").register_forward_hook(compare, with_kwargs=True))
+        FeatureExtractor(trunk)(probe_image(trunk, layout.preprocessing.size))
     return len(matches) == len(blocks) and all(matches)
+
+
+@torch.no_grad()
+def _agree(compute: Callable[[], tuple[Tensor, Tensor]]) -> bool:
+    """Return True if the two outputs are equal to rounding; on the meta device, where they have no values, too."""
+    try:
+        actual, expected = compute()
+    except (AttributeError, TypeError, ValueError, RuntimeError):
+        return False  # another kind of module: parts are missing or shaped differently
+    tolerance = 1e-4 if expected.dtype == torch.float32 else 3e-2
+    return actual.shape == expected.shape and (
+        actual.is_meta or torch.allclose(actual, expected, rtol=tolerance, atol=tolerance)
+    )
 
 
 class _InputCaptured(Exception):
@@ -140,14 +150,12 @@ def capture_block_input(block: nn.Module, network: nn.Module, images: Tensor) ->
     def stop(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         raise _InputCaptured(args[0], kwargs)
 
-    handle = block.register_forward_pre_hook(stop, with_kwargs=True)
-    try:
-        network(images)
-    except _InputCaptured as captured:
-        x, context = captured.args
-        return x, context
-    finally:
-        handle.remove()
+    with block.register_forward_pre_hook(stop, with_kwargs=True):
+        try:
+            network(images)
+        except _InputCaptured as captured:
+            x, context = captured.args
+            return x, context
     raise RuntimeError(f"{type(network).__name__} never calls this block")
 
 
@@ -159,12 +167,3 @@ def _pools_class_token_alone(trunk: Any, x: Tensor, cls: Tensor) -> bool:
     except (IndexError, RuntimeError):
         return False
     return cls_alone.is_meta or torch.equal(all_tokens, cls_alone)
-
-
-@torch.no_grad()
-def _matches_class_token_block(block: nn.Module, block_layout: BlockLayout, x: Tensor, context: dict[str, Any]) -> bool:
-    """Whether the block, restated for CLS alone, gives the block's own CLS."""
-    expected = block(x, **context)[:, :1]
-    actual = ClassTokenBlock(structural_copy(block), block_layout)(x, **context)
-    tolerance = 1e-4 if x.dtype == torch.float32 else 3e-2
-    return expected.is_meta or torch.allclose(expected, actual, rtol=tolerance, atol=tolerance)

@@ -76,22 +76,13 @@ def attend_with_prompts(
     bias_requires_grad = bias is not None and bias.requires_grad
     if q.device.type == "cpu" and dropout == 0 and not bias_requires_grad and q.shape[-1] == v.shape[-1]:
         return _JointAttention.apply(q, k, v, prompt_k, prompt_v, scale, bias)  # type: ignore[no-any-return]
-    rows, p = len(q), prompt_k.shape[2]
-    k, v = torch.cat([k, expand_prompts(prompt_k, rows)], dim=2), torch.cat([v, expand_prompts(prompt_v, rows)], dim=2)
-    bias = None if bias is None else F.pad(bias, (0, p))
+    bias = None if bias is None else F.pad(bias, (0, prompt_k.shape[2]))
+    k, v = (torch.cat([x, _expand_prompts(own, len(q))], dim=2) for x, own in ((k, prompt_k), (v, prompt_v)))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale)
 
 
-def expand_prompts(prompts: Tensor, rows: int) -> Tensor:
-    """Repeat prompts for the rows that they serve.
-
-    Args:
-        prompts: (b, heads, p, d).
-        rows: Number of rows, a multiple of b.
-
-    Returns:
-        (rows, heads, p, d), a view if b is 1.
-    """
+def _expand_prompts(prompts: Tensor, rows: int) -> Tensor:
+    """Repeat prompts (b, heads, p, d) for the rows that they serve; a view if b is 1."""
     if len(prompts) == 1:
         return prompts.expand(rows, -1, -1, -1)
     return prompts.repeat_interleave(rows // len(prompts), dim=0)
@@ -132,19 +123,14 @@ class _JointAttention(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (grad_out,) = grad_outputs
         q, k, v, prompt_k, prompt_v, out, lse, bias = ctx.saved_tensors
-        b = len(prompt_k)
-        grouped = (_regroup(x, b) for x in (grad_out, q, out, lse))
-        grouped_grad, grouped_q, grouped_out, grouped_lse = grouped
-        dq, dk_prompt, dv_prompt = _BACKWARD(
-            grouped_grad, grouped_q, prompt_k, prompt_v, grouped_out, grouped_lse, 0.0, False, scale=ctx.scale
+        grouped_grad, grouped_q, *saved = (_regroup(x, len(prompt_k)) for x in (grad_out, q, out, lse))
+        dq_prompt, dk_prompt, dv_prompt = _BACKWARD(
+            grouped_grad, grouped_q, prompt_k, prompt_v, *saved, 0.0, False, scale=ctx.scale
         )
-        dk = dv = None
-        if any(ctx.needs_input_grad[:3]):  # not in the first block: nothing before it learns
-            dq_tokens, dk, dv = _BACKWARD(grad_out, q, k, v, out, lse, 0.0, False, attn_mask=bias, scale=ctx.scale)
-            dq = dq_tokens.add_(_regroup(dq, len(q)))
-        else:
-            dq = None
-        return dq, dk, dv, dk_prompt, dv_prompt, None, None
+        if not any(ctx.needs_input_grad[:3]):  # in the first block: nothing before it learns
+            return None, None, None, dk_prompt, dv_prompt, None, None
+        dq, dk, dv = _BACKWARD(grad_out, q, k, v, out, lse, 0.0, False, attn_mask=bias, scale=ctx.scale)
+        return dq.add_(_regroup(dq_prompt, len(q))), dk, dv, dk_prompt, dv_prompt, None, None
 
 
 def _regroup(x: Tensor, rows: int) -> Tensor:

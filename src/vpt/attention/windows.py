@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpt.attention.joint_attention import GatedPrompts, attend_with_prompts
+from vpt.attention.projections import project, project_output
 
 
 def attend_windows(
@@ -38,11 +39,9 @@ def attend_windows(
         The output of the tokens (batch * windows, n, d), and that of the prompts (batch, p, d) or None.
     """
     attention: Any = module
-    gate = None
-    if isinstance(kv_prompts, GatedPrompts):
-        kv_prompts, gate = kv_prompts
+    kv_prompts, gate = kv_prompts if isinstance(kv_prompts, GatedPrompts) else (kv_prompts, None)
     n = x.shape[1]
-    q, k, v = _project_qkv(attention, x)
+    q, k, v = project(attention, x, "qkv")
     bias = attention._get_rel_pos_bias()
     if mask is not None:
         window_bias = bias + mask.unsqueeze(1)  # (windows, heads, n, n)
@@ -50,13 +49,11 @@ def attend_windows(
     dropout = attention.attn_drop.p if attention.training else 0.0
     if kv_prompts is None:
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=attention.scale)
-        return _project_output(attention, out), None
+        return project_output(attention, x, out), None
 
-    prompt_q, prompt_k, prompt_v = _project_qkv(
-        attention, kv_prompts if kv_prompts.dim() == 3 else kv_prompts.unsqueeze(0)
-    )
+    prompt_q, prompt_k, prompt_v = project(attention, kv_prompts, "qkv")
     out = attend_with_prompts(q, k, v, prompt_k, prompt_v, scale=attention.scale, bias=bias, dropout=dropout, gate=gate)
-    out = _project_output(attention, out)
+    out = project_output(attention, x, out)
     if not return_prompt_outputs:
         return out, None
 
@@ -67,7 +64,7 @@ def attend_windows(
     prompt_scores = (scaled_q @ prompt_k.transpose(-2, -1)).unsqueeze(1).expand(-1, k.shape[1], -1, -1, -1)
     weights = attention.attn_drop(torch.cat([token_scores, prompt_scores], dim=-1).softmax(-1))
     prompt_out = weights[..., :n] @ v + weights[..., n:] @ prompt_v.unsqueeze(1)
-    return out, _project_output(attention, prompt_out.mean(dim=1))
+    return out, project_output(attention, kv_prompts, prompt_out.mean(dim=1))
 
 
 class KVWindowAttention(nn.Module):
@@ -140,38 +137,3 @@ class PromptedWindowAttention(nn.Module):
             self.attention, x, mask=mask, kv_prompts=self._prompts, return_prompt_outputs=True
         )
         return out
-
-
-@torch.no_grad()
-def matches_window_reference(attention: nn.Module, x: Tensor, mask: Tensor | None, expected: Tensor) -> bool:
-    """Compare `attend_windows` with the output of a module on a real input.
-
-    Args:
-        attention: The window attention module.
-        x: Its input (batch * windows, n, d).
-        mask: Mask of shifted windows, (windows, n, n), or None.
-        expected: Its output.
-
-    Returns:
-        True if the outputs are equal to rounding; True on the meta device, where tensors have no values.
-    """
-    try:
-        actual, _ = attend_windows(attention, x, mask=mask)
-    except (AttributeError, TypeError, ValueError, RuntimeError):
-        return False
-    tolerance = 1e-4 if x.dtype == torch.float32 else 3e-2
-    return actual.shape == expected.shape and (
-        actual.is_meta or torch.allclose(actual, expected, rtol=tolerance, atol=tolerance)
-    )
-
-
-def _project_qkv(attention: Any, x: Tensor) -> tuple[Tensor, ...]:
-    """Return q, k and v, each (b, heads, n, d/heads), of x (b, n, d)."""
-    qkv: Tensor = attention.qkv(x)
-    q, k, v = qkv.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
-    return q, k, v
-
-
-def _project_output(attention: Any, x: Tensor) -> Tensor:
-    """(b, heads, n, d/heads) -> (b, n, d), through the output projection."""
-    return attention.proj_drop(attention.proj(x.transpose(1, 2).flatten(2)))  # type: ignore[no-any-return]
