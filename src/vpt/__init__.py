@@ -37,8 +37,9 @@ if TYPE_CHECKING:
         VptError,
     )
     from vpt.methods import METHODS, VPT, Full, Injection, Linear, Method, parse_method
+    from vpt.model.attach import attach
     from vpt.model.tuned_file import Header, inspect, load, save
-    from vpt.model.tuned_model import Counts, TunedModel, attach
+    from vpt.model.tuned_model import Counts, TunedModel
     from vpt.tasks.base import Evaluation, Prediction
     from vpt.training import Callback
     from vpt.training.job import RunResult
@@ -93,7 +94,8 @@ _MODULES = {
     ),
     "vpt.backbones": "Backbone list_backbones load_backbone",
     "vpt.methods": "METHODS VPT Full Injection Linear Method parse_method",
-    "vpt.model.tuned_model": "Counts TunedModel attach",
+    "vpt.model.attach": "attach",
+    "vpt.model.tuned_model": "Counts TunedModel",
     "vpt.model.tuned_file": "Header inspect load save",
     "vpt.tasks.base": "Evaluation Prediction",
     "vpt.training": "Callback",

@@ -7,7 +7,8 @@ from typing import Any
 
 from vpt.attention.class_token_block import ClassTokenBlock
 from vpt.backbones import load_backbone
-from vpt.model.tuned_model import TunedModel, attach
+from vpt.model.attach import attach
+from vpt.model.tuned_model import TunedModel
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from vpt.backbones._transform import make_transform
 from vpt.data.preprocessing import Preprocessing
@@ -39,14 +39,8 @@ class Backbone:
         Returns:
             "sha256:" and 64 hexadecimal digits.
         """
-        digest = hashlib.sha256()
-        classifier = classifier_prefixes(self.module)
-        for name, tensor in sorted(self.module.state_dict().items()):
-            if name.startswith(classifier):
-                continue
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        return f"sha256:{digest.hexdigest()}"
+        classifier, state = classifier_prefixes(self.module), self.module.state_dict()
+        return f"sha256:{digest_tensors(item for item in state.items() if not item[0].startswith(classifier))}"
 
     def transform(self, train: bool = False) -> Callable[[Image.Image], torch.Tensor]:
         """Return the preprocessing as a torchvision v2 transform, for `ImageFolder` and `DataLoader`.
@@ -63,6 +57,22 @@ class Backbone:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Backbone:
         return self  # frozen, and the point of it is to be shared
+
+
+def digest_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """Return the SHA-256 over the names, shapes, types and bytes of tensors.
+
+    Args:
+        tensors: Names and tensors; their order does not matter.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors, key=lambda item: item[0]):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def classifier_prefixes(model: nn.Module) -> tuple[str, ...]:

@@ -118,6 +118,11 @@ class BackboneLayout:
     cls_only: bool = False
 
     @property
+    def pooled_norm(self) -> str | None:
+        """Path of the norm that timm applies after pooling instead of at the end of `forward_features`, or None."""
+        return next((path for path in self.final_norms if path in ("fc_norm", "head.norm")), None)
+
+    @property
     def kind(self) -> str:
         """What runs through a block: "tokens", "windows", "maps", or "unknown"."""
         return self.family.kind if self.family else "unknown"

@@ -18,7 +18,7 @@ from vpt.experiments.design import MethodRow, SegmentationOptions, Task
 from vpt.experiments.experiment import Experiment
 from vpt.experiments.search import remaining_runs
 from vpt.experiments.segmentation_tasks import measure_step
-from vpt.model.tuned_model import attach
+from vpt.model.attach import attach
 from vpt.tasks.classification import ClassificationConfig, train
 from vpt.tasks.classification.task import ClassificationTask
 from vpt.tasks.segmentation.config import SegmentationConfig

@@ -23,7 +23,8 @@ from vpt.experiments.experiment import Experiment
 from vpt.experiments.plan_schema import JOB_KEYS, SEARCHED_KEYS, MethodTable, PlanTables
 from vpt.methods.base import InitInputs
 from vpt.methods.registry import parse_method
-from vpt.model.tuned_model import TunedModel, attach
+from vpt.model.attach import attach
+from vpt.model.tuned_model import TunedModel
 from vpt.tasks.registry import TASKS
 from vpt.training import TaskConfig
 from vpt.training.head_grid import check_head_grid

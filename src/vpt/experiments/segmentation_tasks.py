@@ -14,7 +14,8 @@ from vpt.data.segmentation_layouts import LAYOUT_HELP, ImageMaskPairs, detect_fo
 from vpt.errors import DataError, VptError
 from vpt.experiments.design import Protocol, SegmentationOptions, Task
 from vpt.experiments.plan_schema import SegmentationTaskTable
-from vpt.model.tuned_model import TunedModel, attach
+from vpt.model.attach import attach
+from vpt.model.tuned_model import TunedModel
 from vpt.tasks.segmentation.objective import cross_entropy
 from vpt.tasks.segmentation.task import SegmentationTask
 

@@ -47,7 +47,7 @@ class DenseHead(ABC):
     """
 
     name: ClassVar[str]
-    needs_pyramid: ClassVar[bool] = False  # whether it needs maps of several resolutions
+    needs_pyramid: ClassVar[bool] = False
 
     @property
     def auxiliary_depths(self) -> tuple[float, ...]:
@@ -97,10 +97,9 @@ class SetrPup(DenseHead):
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.auxiliary <= len(_AUXILIARY_DEPTHS):
-            raise SpecError(
-                f"auxiliary is {self.auxiliary}; there can be 0 to {len(_AUXILIARY_DEPTHS)} auxiliary heads"
-            )
+        most = len(_AUXILIARY_DEPTHS)
+        if not 0 <= self.auxiliary <= most:
+            raise SpecError(f"auxiliary is {self.auxiliary}; there can be 0 to {most} auxiliary heads")
         _validate(self.channels, self.dropout)
 
     @property
@@ -174,9 +173,8 @@ class _ChannelNorm(nn.LayerNorm):
 
 
 def _conv_bn_relu(in_channels: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU()
-    )
+    conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU())
 
 
 class _LinearDecoder(Decoder):
@@ -216,21 +214,15 @@ class _PUPDecoder(Decoder):
     def __init__(self, widths: Sequence[int], channels: int, num_classes: int, auxiliary: int, dropout: float) -> None:
         super().__init__()
         self.main = _UpsamplingHead(widths[-1], channels, num_classes, stages=4, factor=2, dropout=dropout)
-        auxiliary_widths = widths[len(widths) - 1 - auxiliary : -1]
-        self.auxiliary = nn.ModuleList(
-            _UpsamplingHead(width, channels, num_classes, stages=2, factor=4, dropout=dropout)
-            for width in auxiliary_widths
-        )
+        options = {"channels": channels, "num_classes": num_classes, "stages": 2, "factor": 4, "dropout": dropout}
+        self.auxiliary = nn.ModuleList(_UpsamplingHead(width, **options) for width in widths[-1 - auxiliary : -1])
 
     def forward(self, maps: FeatureMaps) -> Tensor:
         return self.main(maps[-1])  # type: ignore[no-any-return]
 
     def with_auxiliary(self, maps: FeatureMaps) -> tuple[Tensor, ...]:
-        auxiliary_maps = maps[len(maps) - 1 - len(self.auxiliary) : -1]
-        return (
-            self(maps),
-            *(head(feature_map) for head, feature_map in zip(self.auxiliary, auxiliary_maps, strict=True)),
-        )
+        pairs = zip(self.auxiliary, maps[-1 - len(self.auxiliary) : -1], strict=True)
+        return (self(maps), *(head(feature_map) for head, feature_map in pairs))
 
     def auxiliary_heads(self) -> nn.ModuleList:
         return self.auxiliary
@@ -239,9 +231,8 @@ class _PUPDecoder(Decoder):
 class _FPNDecoder(Decoder):
     def __init__(self, widths: Sequence[int], channels: int, num_classes: int, dropout: float) -> None:
         super().__init__()
-        self.lateral = nn.ModuleList(
-            nn.Sequential(_ChannelNorm(width), nn.Conv2d(width, channels, 1)) for width in widths
-        )
+        laterals = (nn.Sequential(_ChannelNorm(width), nn.Conv2d(width, channels, 1)) for width in widths)
+        self.lateral = nn.ModuleList(laterals)
         self.fuse = _conv_bn_relu(channels, channels)
         self.dropout = nn.Dropout2d(dropout)
         self.scores = _make_classifier(channels, num_classes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -36,24 +36,58 @@ class FeatureHook:
         return feature_map
 
 
-class TokenMaps(nn.Module):
-    """Feature maps of a plain transformer.
+class HookedTrunk(nn.Module):
+    """Base of networks that read outputs of several modules of a trunk.
+
+    Args:
+        trunk: The trunk.
+        layout: Its layout.
+        paths: Paths of the modules inside the trunk.
+    """
+
+    def __init__(self, trunk: nn.Module, layout: BackboneLayout, paths: Iterable[str]) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.kind: str = layout.kind
+        self.pooled_norm = layout.pooled_norm
+        self.hooks: list[FeatureHook] = [FeatureHook(trunk.get_submodule(path)) for path in paths]
+
+    def run(self, images: Tensor) -> list[Tensor]:
+        """Run the trunk.
+
+        Args:
+            images: Normalized images (batch, 3, height, width).
+
+        Returns:
+            The outputs of the modules, and last the final, normalized features.
+        """
+        trunk: Any = self.trunk
+        final = self.normalize_pooled(trunk.forward_features(images.to(compute_dtype(trunk))))
+        return [*(hook.pop() for hook in self.hooks), final]
+
+    def normalize_pooled(self, x: Tensor) -> Tensor:
+        """Apply the norm that timm applies after pooling, if there is one."""
+        return x if self.pooled_norm is None else self.trunk.get_submodule(self.pooled_norm)(x)  # type: ignore[no-any-return]
+
+
+class MapNetwork(HookedTrunk):
+    """Feature maps of a trunk.
 
     Class token, registers and prompts stand before the patches in every sequence, so the last tokens are the patches.
 
     Args:
         trunk: The trunk.
-        patch_size: Side of a patch in pixels.
-        width: Channels of a token.
-        hook_paths: Paths of the blocks whose outputs become maps, before the map of the final, normalized tokens.
+        layout: Its layout.
+        paths: Paths of the modules whose outputs become maps, before the map of the final features.
+        shapes: Channels and stride in pixels of each map.
     """
 
-    def __init__(self, trunk: nn.Module, patch_size: int, width: int, hook_paths: Sequence[str]) -> None:
-        super().__init__()
-        self.trunk = trunk
-        self.patch_size = patch_size
-        self.hooks: list[FeatureHook] = [FeatureHook(trunk.get_submodule(path)) for path in hook_paths]
-        self.shapes: tuple[tuple[int, int], ...] = ((width, patch_size),) * (len(hook_paths) + 1)
+    def __init__(
+        self, trunk: nn.Module, layout: BackboneLayout, paths: Iterable[str], shapes: Iterable[tuple[int, int]]
+    ) -> None:
+        super().__init__(trunk, layout, paths)
+        self.patch_size = layout.patch_size
+        self.shapes: tuple[tuple[int, int], ...] = tuple(shapes)
 
     def forward(self, images: Tensor) -> FeatureMaps:
         """Return the maps.
@@ -62,55 +96,18 @@ class TokenMaps(nn.Module):
             images: Normalized images (batch, 3, height, width).
 
         Returns:
-            Maps (batch, d, height / patch_size, width / patch_size), the final one last.
+            Maps (batch, d_k, height / r_k, width / r_k): those of the modules, and last the final one.
         """
-        trunk: Any = self.trunk
-        final_features = trunk.forward_features(images.to(compute_dtype(trunk)))
-        if getattr(trunk, "fc_norm", None) is not None:  # stands for the final norm where a model averages its patches
-            final_features = trunk.fc_norm(final_features)
+        outputs = self.run(images)
+        if self.kind == "windows":
+            return tuple(grid.permute(0, 3, 1, 2) for grid in outputs)
+        if self.kind != "tokens":
+            return tuple(outputs)
         height, width = (side // self.patch_size for side in images.shape[-2:])
-        sequences = [*(hook.pop() for hook in self.hooks), final_features]
-        return tuple(tokens[:, -height * width :].transpose(1, 2).unflatten(2, (height, width)) for tokens in sequences)
+        return tuple(tokens[:, -height * width :].transpose(1, 2).unflatten(2, (height, width)) for tokens in outputs)
 
 
-class PyramidMaps(nn.Module):
-    """Feature maps of falling resolution, as timm describes the stages of a backbone.
-
-    Args:
-        trunk: The trunk.
-        stages: Entries of timm's `feature_info`, the finest first.
-        channels_last: True where the trunk's grids are (batch, height, width, d), as in Swin.
-    """
-
-    def __init__(self, trunk: nn.Module, stages: Sequence[Mapping[str, Any]], channels_last: bool) -> None:
-        super().__init__()
-        self.trunk = trunk
-        self.hooks: list[FeatureHook] = [FeatureHook(trunk.get_submodule(stage["module"])) for stage in stages[:-1]]
-        self.channels_last = channels_last
-        self.shapes: tuple[tuple[int, int], ...] = tuple(
-            (int(stage["num_chs"]), int(stage["reduction"])) for stage in stages
-        )
-
-    def forward(self, images: Tensor) -> FeatureMaps:
-        """Return the maps.
-
-        Args:
-            images: Normalized images (batch, 3, height, width).
-
-        Returns:
-            Maps (batch, d_k, height / r_k, width / r_k), the finest first.
-        """
-        trunk: Any = self.trunk
-        final_features = trunk.forward_features(images.to(compute_dtype(trunk)))
-        feature_maps = [*(hook.pop() for hook in self.hooks), final_features]
-        return tuple(
-            feature_map.permute(0, 3, 1, 2) if self.channels_last else feature_map for feature_map in feature_maps
-        )
-
-
-def build_feature_maps(
-    trunk: nn.Module, layout: BackboneLayout, auxiliary_depths: Sequence[float]
-) -> TokenMaps | PyramidMaps:
+def build_feature_maps(trunk: nn.Module, layout: BackboneLayout, auxiliary_depths: Sequence[float]) -> MapNetwork:
     """Build the module that returns the feature maps of a trunk.
 
     Args:
@@ -119,20 +116,21 @@ def build_feature_maps(
         auxiliary_depths: Depths, as fractions of all blocks, of the further maps of a plain transformer.
 
     Returns:
-        The module; its `shapes` are the channels and the stride in pixels of each map.
+        The module. Its maps are those at the depths and the final one, or those of all stages, the finest first.
 
     Raises:
         UnsupportedError: The backbone has neither tokens nor stages, or too few blocks.
     """
-    if layout.kind == "tokens":
-        num_blocks = len(layout.blocks)
-        hook_paths = [layout.blocks[max(1, round(depth * num_blocks)) - 1] for depth in auxiliary_depths]
-        if len({*hook_paths, layout.blocks[-1]}) != len(hook_paths) + 1:
-            raise UnsupportedError(
-                f"{num_blocks} blocks are too few for {len(hook_paths)} auxiliary heads; ask for fewer of them"
-            )
-        return TokenMaps(trunk, layout.patch_size, layout.width, hook_paths)
-    return PyramidMaps(trunk, feature_stages(trunk), channels_last=layout.kind == "windows")
+    if layout.kind != "tokens":
+        stages = feature_stages(trunk)
+        shapes = [(int(stage["num_chs"]), int(stage["reduction"])) for stage in stages]
+        return MapNetwork(trunk, layout, [stage["module"] for stage in stages[:-1]], shapes)
+    num_blocks = len(layout.blocks)
+    paths = [layout.blocks[max(1, round(depth * num_blocks)) - 1] for depth in auxiliary_depths]
+    if len({*paths, layout.blocks[-1]}) != len(paths) + 1:
+        heads = f"{len(paths)} auxiliary heads"
+        raise UnsupportedError(f"{num_blocks} blocks are too few for {heads}; ask for fewer of them")
+    return MapNetwork(trunk, layout, paths, [(layout.width, layout.patch_size)] * (len(paths) + 1))
 
 
 def feature_stages(trunk: nn.Module) -> list[dict[str, Any]]:
@@ -149,7 +147,6 @@ def feature_stages(trunk: nn.Module) -> list[dict[str, Any]]:
     """
     stages = [stage for stage in getattr(trunk, "feature_info", None) or [] if stage["reduction"] >= 4]
     if not stages:
-        raise UnsupportedError(
-            f"{type(trunk).__name__} tells neither tokens nor stages, so it has no maps for a dense head"
-        )
+        name = type(trunk).__name__
+        raise UnsupportedError(f"{name} tells neither tokens nor stages, so it has no maps for a dense head")
     return stages

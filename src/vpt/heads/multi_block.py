@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vpt.attention.detection import compute_dtype
 from vpt.backbones.layout import BackboneLayout
 from vpt.core.text import did_you_mean
 from vpt.errors import SpecError, UnsupportedError
-from vpt.heads.feature_maps import FeatureHook, feature_stages
+from vpt.heads.feature_maps import HookedTrunk, feature_stages
 
 FEATURES = ("cls", "mean", "std")
 _LAST = re.compile(r"last(\d+)")
 _BLOCKS = re.compile(r"\d+(-\d+)?(\+\d+(-\d+)?)*")
 
 
-class MultiBlockFeatures(nn.Module):
+class MultiBlockFeatures(HookedTrunk):
     """Features of several blocks, side by side.
 
     In a plain transformer the final norm is applied to the tokens of every block, as in DINOv2's linear evaluation
     (Oquab et al., 2024). In Swin and ConvNets the units are stages: their maps are read as they are, the last one after
-    the final norm where timm's `forward_features` applies one. Prompts are not read.
+    the final norm where the model has one. Prompts are not read.
 
     Args:
         trunk: The trunk.
@@ -37,16 +35,11 @@ class MultiBlockFeatures(nn.Module):
     def __init__(
         self, trunk: nn.Module, layout: BackboneLayout, indices: Sequence[int], features: Sequence[str]
     ) -> None:
-        super().__init__()
-        self.trunk = trunk
+        *inner, _ = units(trunk, layout)
+        super().__init__(trunk, layout, [inner[index] for index in indices if index < len(inner)])
         self.features: tuple[str, ...] = tuple(features)
-        self.kind: str = layout.kind
         self.num_patches: int = layout.num_tokens - layout.num_prefix_tokens
-        paths = unit_paths(trunk, layout)
-        self.hooks: list[FeatureHook] = [
-            FeatureHook(trunk.get_submodule(paths[index])) for index in indices if index < len(paths) - 1
-        ]
-        self.reads_last: bool = len(paths) - 1 in indices
+        self.reads_last: bool = len(inner) in indices
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the features of images.
@@ -57,14 +50,10 @@ class MultiBlockFeatures(nn.Module):
         Returns:
             Features (batch, sum of the widths): block after block, and of a block in the order of `features`.
         """
-        trunk: Any = self.trunk
-        final = trunk.forward_features(images.to(compute_dtype(trunk)))
-        outputs = [hook.pop() for hook in self.hooks]
+        *outputs, final = self.run(images)
         if self.kind == "tokens":
-            outputs = [trunk.norm(tokens) for tokens in outputs]
+            outputs = [self.normalize_pooled(self.trunk.get_submodule("norm")(tokens)) for tokens in outputs]
         outputs += [final] * self.reads_last
-        if self.kind == "tokens" and getattr(trunk, "fc_norm", None) is not None:
-            outputs = [trunk.fc_norm(tokens) for tokens in outputs]  # the final norm of models that average patches
         return torch.cat([feature for output in outputs for feature in self._pool(output)], dim=1)
 
     def _pool(self, x: Tensor) -> list[Tensor]:
@@ -80,37 +69,22 @@ class MultiBlockFeatures(nn.Module):
         return [pools[name]() for name in self.features]
 
 
-def unit_paths(trunk: nn.Module, layout: BackboneLayout) -> tuple[str, ...]:
-    """Return the paths of the blocks of a plain transformer, or of the stages of Swin and ConvNets.
+def units(trunk: nn.Module, layout: BackboneLayout) -> dict[str, int]:
+    """Return the blocks of a plain transformer, or the stages of Swin and ConvNets.
 
     Args:
         trunk: The trunk.
         layout: Its layout.
 
     Returns:
-        The paths, first to last.
+        Path -> channels, first to last.
 
     Raises:
         UnsupportedError: The backbone has neither known blocks nor stages.
     """
     if layout.kind == "tokens":
-        return layout.blocks
-    return tuple(str(stage["module"]) for stage in feature_stages(trunk))
-
-
-def unit_widths(trunk: nn.Module, layout: BackboneLayout) -> tuple[int, ...]:
-    """Return the channels of each block or stage of `unit_paths`.
-
-    Args:
-        trunk: The trunk.
-        layout: Its layout.
-
-    Returns:
-        The channels, first to last.
-    """
-    if layout.kind == "tokens":
-        return (layout.width,) * len(layout.blocks)
-    return tuple(int(stage["num_chs"]) for stage in feature_stages(trunk))
+        return dict.fromkeys(layout.blocks, layout.width)
+    return {str(stage["module"]): int(stage["num_chs"]) for stage in feature_stages(trunk)}
 
 
 def parse_features(text: str) -> tuple[str, ...]:
@@ -161,15 +135,12 @@ def select_blocks(text: str, count: int) -> tuple[int, ...]:
     Raises:
         UnsupportedError: The backbone has not as many blocks.
     """
-    if text == "all":
-        return tuple(range(count))
     last = _LAST.fullmatch(text)
-    if last:
-        first, numbers = count - int(last[1]) + 1, set(range(count - int(last[1]) + 1, count + 1))
+    if text == "all" or last:
+        numbers = set(range(count - int(last[1]) + 1 if last else 1, count + 1))
     else:
         ranges = [[int(bound) for bound in term.split("-")] for term in text.split("+")]
         numbers = {number for term in ranges for number in range(term[0], term[-1] + 1)}
-        first = min(numbers, default=0)
-    if not numbers or first < 1 or max(numbers) > count:
+    if not numbers or min(numbers) < 1 or max(numbers) > count:
         raise UnsupportedError(f"blocks is {text}, but there are {count} blocks or stages, from 1 to {count}")
     return tuple(number - 1 for number in sorted(numbers))

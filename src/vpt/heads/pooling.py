@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from vpt.backbones.layout import BackboneLayout
 from vpt.errors import UnsupportedError
 
-PoolName = Literal[
-    "default", "cls", "image_mean", "image_max", "prompt_mean", "prompt_max", "global_mean", "global_max"
-]
-PromptFreePool = Literal["default", "cls", "image_mean", "image_max", "cls_image_mean"]  # where there are no prompts
+_ImagePool = Literal["default", "cls", "image_mean", "image_max"]
+PoolName = Literal[_ImagePool, "prompt_mean", "prompt_max", "global_mean", "global_max"]
+PromptFreePool = Literal[_ImagePool, "cls_image_mean"]  # where there are no prompts
 
 
 def make_pool(output: str, layout: BackboneLayout, num_prompts: int) -> TokenPool | None:
@@ -60,15 +59,12 @@ class TokenPool(nn.Module):
         Returns:
             (batch, d), or (batch, 2, d) if `output` names two.
         """
+        first, last = self.num_prefix_tokens, self.num_prefix_tokens + self.num_prompts
         if self.output == "cls":
             return tokens[:, 0]
         if self.output == "cls_image_mean":
-            return torch.stack(
-                [tokens[:, 0], tokens[:, self.num_prefix_tokens + self.num_prompts :].mean(dim=1)], dim=1
-            )
-        tokens_read, reduction = self.output.split("_")
-        first, last = self.num_prefix_tokens, self.num_prefix_tokens + self.num_prompts
-        selected = {"image": tokens[:, last:], "prompt": tokens[:, first:last], "global": tokens[:, first:]}[
-            tokens_read
-        ]
+            return torch.stack([tokens[:, 0], tokens[:, last:].mean(dim=1)], dim=1)
+        region, reduction = self.output.split("_")
+        regions = {"image": tokens[:, last:], "prompt": tokens[:, first:last], "global": tokens[:, first:]}
+        selected = regions[region]
         return selected.mean(dim=1) if reduction == "mean" else selected.amax(dim=1)

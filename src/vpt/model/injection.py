@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -94,14 +94,12 @@ def first_modified_block(injection: Injection, layout: BackboneLayout) -> int:
     if not layout.blocks:
         return 0
     last = len(layout.blocks) - 1
-    block_indices = [
-        next(
-            (index for index, block in enumerate(layout.blocks) if f"{path}.".startswith(f"{block}.")),
-            last if path in layout.final_norms else 0,
-        )
-        for path in (*injection.trainable, *injection.wrappers)
-    ]
-    return min(block_indices, default=last)
+
+    def block_of(path: str) -> int:
+        inside = (index for index, block in enumerate(layout.blocks) if f"{path}.".startswith(f"{block}."))
+        return next(inside, last if path in layout.final_norms else 0)
+
+    return min(map(block_of, (*injection.trainable, *injection.wrappers)), default=last)
 
 
 def named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -121,37 +119,6 @@ def supported_methods(trunk: nn.Module, layout: BackboneLayout) -> str:
                 continue
             supported.append(name)
     return f"methods that fit: {', '.join(supported)}"
-
-
-def merge_weights(
-    original_modules: Mapping[str, nn.Module], wrappers: Mapping[str, nn.Module]
-) -> dict[str, Tensor] | list[str]:
-    """Merge the injected modules into the weights of the trunk.
-
-    Args:
-        original_modules: Path -> module of the trunk before injection.
-        wrappers: Path -> the module that replaced the one there.
-
-    Returns:
-        The weights under the trunk's own names, or the paths of the modules that cannot be merged.
-    """
-    unmergeable = [path for path, module in wrappers.items() if not hasattr(module, "merged_state")]
-    if unmergeable:
-        return unmergeable
-    state: dict[str, Tensor] = {}
-    for path, module in original_modules.items():
-        tensors: Mapping[str, Tensor]
-        if path in wrappers:
-            tensors = wrappers[path].merged_state()  # type: ignore[operator]
-        else:
-            persistent = module.state_dict().keys()
-            tensors = {
-                name: tensor
-                for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
-                if name in persistent
-            }
-        state.update({f"{path}.{name}".lstrip("."): tensor.detach().clone() for name, tensor in tensors.items()})
-    return state
 
 
 def _plan(method: Method, trunk: nn.Module, layout: BackboneLayout) -> Injection:
@@ -177,12 +144,10 @@ def _clone(trunk: nn.Module, path: str) -> Iterator[tuple[str, Tensor]]:
     copies: dict[nn.Parameter, nn.Parameter] = {}  # by identity, as tensors hash
     for module_path, module in trunk.get_submodule(path).named_modules(prefix=path):
         for key, weight in list(module.named_parameters(recurse=False)):
-            is_tied = weight in copies
-            if not is_tied:
+            if weight not in copies:
                 copies[weight] = nn.Parameter(weight.detach().clone())
+                yield f"{module_path}.{key}".lstrip("."), copies[weight]
             setattr(module, key, copies[weight])
-            if not is_tied:
-                yield f"{module_path}.{key}".lstrip("."), getattr(module, key)
         for key, buffer in list(module.named_buffers(recurse=False)):
             setattr(module, key, buffer.clone())
             if key not in module._non_persistent_buffers_set:  # made anew with the model, never saved
@@ -191,10 +156,8 @@ def _clone(trunk: nn.Module, path: str) -> Iterator[tuple[str, Tensor]]:
 
 def _trainable_module_ids(trunk: nn.Module, injection: Injection) -> set[int]:
     """Return the identities of the modules that train as a whole, so in train mode."""
-    names = {name for name, _ in trunk.named_modules()}
-    return {
-        id(module) for path in injection.trainable if path in names for module in trunk.get_submodule(path).modules()
-    }
+    modules = dict(trunk.named_modules())
+    return {id(inner) for path in injection.trainable if path in modules for inner in modules[path].modules()}
 
 
 def _wrap_modules(trunk: nn.Module, injection: Injection, method: Method) -> dict[str, nn.Module]:

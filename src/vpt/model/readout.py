@@ -20,14 +20,7 @@ from vpt.core import spec
 from vpt.errors import UnsupportedError
 from vpt.heads.dense import HEADS, DenseHead, upsample
 from vpt.heads.feature_maps import build_feature_maps
-from vpt.heads.multi_block import (
-    MultiBlockFeatures,
-    check_blocks,
-    parse_features,
-    select_blocks,
-    unit_paths,
-    unit_widths,
-)
+from vpt.heads.multi_block import MultiBlockFeatures, check_blocks, parse_features, select_blocks, units
 from vpt.methods.base import NETWORK, Injection, Method
 
 MakeHead = Callable[[int, int], nn.Module]
@@ -151,15 +144,15 @@ class Dense(Readout):
 
     def check(self, method: Method, injection: Injection, layout: BackboneLayout) -> None:
         """Raise UnsupportedError if the method replaces what a dense head reads, or the head needs a pyramid."""
-        for invalid, reason in (
-            (injection.make_head is not None, "it has a head of its own, for one feature per image"),
-            (injection.pool is not None, "it pools the tokens to one feature; leave output at its default"),
-            (
-                NETWORK in injection.wrappers,
-                "it changes the image or the feature as a whole, and a dense head reads maps in place",
+        conflicts = {
+            "it has a head of its own, for one feature per image": injection.make_head is not None,
+            "it pools the tokens to one feature; leave output at its default": injection.pool is not None,
+            "it changes the image or the feature as a whole, and a dense head reads maps in place": (
+                NETWORK in injection.wrappers
             ),
-        ):
-            if invalid:
+        }
+        for reason, found in conflicts.items():
+            if found:
                 raise UnsupportedError(f"{method} does not go with the dense head {self.head}: {reason}")
         if self.head.needs_pyramid and layout.kind == "tokens":
             raise UnsupportedError(
@@ -223,11 +216,10 @@ class MultiBlock(Readout):
             raise UnsupportedError(
                 f"{self} reads the class token, and {type(trunk).__name__} has none; write features=mean"
             )
-        widths = unit_widths(trunk, layout)
+        widths = list(units(trunk, layout).values())
         width = len(features) * sum(widths[index] for index in select_blocks(self.blocks, len(widths)))
-        if features == ("cls",):
-            return replace(layout, feature_width=width)
-        return replace(layout, feature_width=width, reads_class_token=False, cls_only=False)
+        layout = replace(layout, feature_width=width)
+        return layout if features == ("cls",) else replace(layout, reads_class_token=False, cls_only=False)
 
     def check(self, method: Method, injection: Injection, layout: BackboneLayout) -> None:
         """Raise UnsupportedError if the method pools the tokens itself."""
@@ -239,7 +231,7 @@ class MultiBlock(Readout):
 
     def connect(self, trunk: nn.Module, layout: BackboneLayout, injection: Injection) -> tuple[nn.Module, MakeHead]:
         """Build the features of the blocks, and the method's head or a linear one."""
-        indices = select_blocks(self.blocks, len(unit_paths(trunk, layout)))
+        indices = select_blocks(self.blocks, len(units(trunk, layout)))
         network = MultiBlockFeatures(trunk, layout, indices, parse_features(self.features))
         return network, injection.make_head or linear_head
 
@@ -249,11 +241,9 @@ class MultiBlock(Readout):
         if layout.kind != "windows":
             return
         shapes: list[tuple[int, ...]] = []
-        handle = trunk.get_submodule(layout.blocks[-1]).register_forward_hook(
-            lambda module, inputs, output: shapes.append(tuple(output.shape))
-        )
-        network(probe_image(trunk, layout.preprocessing.size))
-        handle.remove()
+        last_block = trunk.get_submodule(layout.blocks[-1])
+        with last_block.register_forward_hook(lambda module, inputs, output: shapes.append(tuple(output.shape))):
+            network(probe_image(trunk, layout.preprocessing.size))
         if shapes[0][1] != shapes[0][2]:  # pool_prompts joins prompts and grid to one row
             raise UnsupportedError(f"{method} does not go with the head {self}: it adds prompts to the last map")
 

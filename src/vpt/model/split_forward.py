@@ -32,9 +32,8 @@ class SplitForward(nn.Module):
         self.image_size = image_size
         self.input_override: _InputOverride = _InputOverride(network.trunk.get_submodule(self.path))
         replacements: dict[str, nn.Module] = {path: _SkippedBlock() for path in blocks[:first_block]}
-        self.suffix: FeatureExtractor = FeatureExtractor(
-            _replace_modules(network.trunk, {**replacements, self.path: self.input_override}), network.pool
-        )
+        trunk = _replace_modules(network.trunk, {**replacements, self.path: self.input_override})
+        self.suffix: FeatureExtractor = FeatureExtractor(trunk, network.pool)
 
     @torch.no_grad()
     def run_frozen_prefix(self, images: Tensor) -> Tensor:

@@ -22,15 +22,10 @@ def use_one_name_per_tensor(module: nn.Module) -> None:
 
 def _aliases(module: nn.Module) -> dict[str, str]:
     """Return each further name of a tensor -> its first name."""
+    named = (module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False))
     first: dict[int, str] = {}
-    aliases: dict[str, str] = {}
-    for name, tensor in chain(
-        module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False)
-    ):
-        canonical = first.setdefault(id(tensor), name)
-        if canonical != name:
-            aliases[name] = canonical
-    return aliases
+    canonical = {name: first.setdefault(id(tensor), name) for name, tensor in chain(*named)}
+    return {name: other for name, other in canonical.items() if name != other}
 
 
 def _remove_aliases(module: nn.Module, state: dict[str, Tensor], prefix: str, _: Any) -> None:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import safetensors.torch
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from vpt._version import __version__
-from vpt.backbones import Backbone, load_backbone
+from vpt.backbones.backbone import Backbone, digest_tensors
+from vpt.backbones.loading import load_backbone
 from vpt.core.environment import versions
 from vpt.core.io import write_atomic
 from vpt.core.legacy_keys import upgrade
@@ -83,19 +82,14 @@ class Header:
         try:
             values = upgrade("tuned_file", json.loads(text))
             if values["format"] != FORMAT:
+                made_by = values.get("versions", {}).get("vpt", "unknown")
                 raise TunedFileError(
                     f"{path} has format version {values['format']}, this vpt ({__version__}) reads version {FORMAT}; "
-                    "install the vpt that made it, or a newer one: "
-                    + str(values.get("versions", {}).get("vpt", "unknown"))
+                    f"install the vpt that made it, or a newer one: {made_by}"
                 )
-            classes = values["classes"]
-            return cls(
-                **{
-                    **values,
-                    "preprocessing": Preprocessing.from_dict(values["preprocessing"]),
-                    "classes": None if classes is None else tuple(classes),
-                }
-            )
+            values["preprocessing"] = Preprocessing.from_dict(values["preprocessing"])
+            values["classes"] = None if values["classes"] is None else tuple(values["classes"])
+            return cls(**values)
         except (KeyError, TypeError, ValueError, AttributeError, SpecError) as error:
             raise TunedFileError(f"{path} has a damaged header ({error}); fetch the file again") from error
 
@@ -138,7 +132,7 @@ def save(
         num_classes=tuned.num_classes,
         classes=tuned.classes,
         save_dtype=save_dtype,
-        checksum=_checksum(tensors),
+        checksum=digest_tensors(tensors.items()),
         scores=dict(scores or {}),
         split_options=dict(split_options or {}),
         versions=versions(),
@@ -185,11 +179,11 @@ def load(
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError) as error:
         raise TunedFileError(f"{path} is damaged ({error}); fetch it again") from error
-    if _checksum(tensors) != header.checksum:
+    if digest_tensors(tensors.items()) != header.checksum:
         raise TunedFileError(
             f"{path} was altered or damaged after it was written (its checksum differs); fetch it again"
         )
-    shared = Backbone(found.module, found.name, header.preprocessing, found.notes)
+    shared = replace(found, preprocessing=header.preprocessing)
     try:
         readout = parse_readout(header.head)
         model = TunedModel(shared, parse_method(header.method), header.num_classes, header.classes, readout)
@@ -261,11 +255,3 @@ def _unwrap(model: nn.Module) -> TunedModel:
 def _to_save_dtype(tensor: Tensor, save_dtype: str) -> Tensor:
     tensor = tensor.detach().cpu().contiguous()
     return tensor.half() if save_dtype == "fp16" and tensor.is_floating_point() else tensor.clone()
-
-
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()

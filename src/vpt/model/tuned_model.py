@@ -11,59 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from vpt.attention.detection import FeatureExtractor
-from vpt.backbones.activation_checkpointing import enable_activation_checkpointing
-from vpt.backbones.backbone import Backbone, classifier_prefixes
+from vpt.backbones.backbone import Backbone
 from vpt.backbones.layout import BackboneLayout
-from vpt.backbones.loading import load_backbone
 from vpt.errors import SpecError, UnsupportedError
-from vpt.heads.dense import DenseHead
 from vpt.methods.base import InitInputs, Method
-from vpt.methods.registry import parse_method
-from vpt.model.injection import first_modified_block, inject, merge_weights, named_tensors
-from vpt.model.readout import Pooled, Readout, parse_readout
+from vpt.model.injection import first_modified_block, inject, named_tensors
+from vpt.model.merging import merge
+from vpt.model.readout import Pooled, Readout
 from vpt.model.split_forward import SplitForward
 from vpt.model.state_dict import use_one_name_per_tensor
 from vpt.model.verification import check_all_called
-
-
-def attach(
-    backbone: str | nn.Module | Backbone,
-    method: str | Method,
-    num_classes: int,
-    *,
-    classes: Sequence[str] | None = None,
-    head: str | DenseHead | Readout | None = None,
-    activation_checkpointing: bool = False,
-) -> TunedModel:
-    """Attach a method and a new head to a frozen backbone.
-
-    The backbone is not changed and its weights are shared: any number of tuned models can use one. `model.to(device)`
-    gives a model weights of its own there; to share them on a GPU, move the backbone first. The head and the prompts
-    are initialized from torch's global generator: seed it for a reproducible start.
-
-    Args:
-        backbone: A timm name (the weights are downloaded), a timm model, or a `Backbone`.
-        method: A method or its text, such as `vpt(length=10, depth="deep")` or `vpt(length=50) + bias`.
-        num_classes: Number of classes, at least 1.
-        classes: Names of the classes, saved with the model. Default: none.
-        head: Text of the head: a dense head such as `setr_pup`, `linear` or `fpn(channels=128)` gives every pixel a
-            class (semantic segmentation); `multi_block(blocks=last4, features=cls+mean)` gives every image a class
-            from the features of several blocks. Default: a linear layer on the pooled feature.
-        activation_checkpointing: Recompute the activations of the blocks in the backward pass: a third more
-            operations in training, for a fraction of the memory. The results are the same. Default: False.
-
-    Returns:
-        The tuned model in train mode; its frozen modules are in eval mode.
-
-    Raises:
-        UnsupportedError: The backbone does not have what the method needs, or an injected module is never called.
-        SpecError: An argument cannot be read.
-        BackboneError: The backbone cannot be loaded.
-    """
-    model = TunedModel(load_backbone(backbone), parse_method(method), num_classes, classes, parse_readout(head))
-    if activation_checkpointing:
-        enable_activation_checkpointing(model.trunk, model.layout.blocks)
-    return model.train()
 
 
 @dataclass(frozen=True)
@@ -149,14 +106,10 @@ class TunedModel(nn.Module):
         self.to(injected.device)
 
         trainable, known = dict(injected.cloned), set(injected.shared_ids)
-        for prefix, module in [
-            ("", self.added_modules),
-            ("head.", self.head),
-            *((f"{path}." if path else path, module) for path, module in injected.wrappers.items()),
-        ]:
+        for path, module in (("", self.added_modules), ("head", self.head), *injected.wrappers.items()):
             for name, tensor in named_tensors(module):
                 if id(tensor) not in known:
-                    trainable[prefix + name] = tensor
+                    trainable[f"{path}.{name}".lstrip(".")] = tensor
                     known.add(id(tensor))
         path_by_id = {id(tensor): name for name, tensor in named_tensors(self)}
         # Names in the file -> paths in this tree. They are addresses: ownership was decided by identity above.
@@ -336,19 +289,8 @@ class TunedModel(nn.Module):
         Raises:
             UnsupportedError: The method is no linear change of weights, or timm has no such head.
         """
-        state = merge_weights(dict(self._original_modules), dict(self._wrappers))
-        classifier = classifier_prefixes(self.backbone.module)
-        if not isinstance(state, dict):
-            raise UnsupportedError(
-                f"{self.method} cannot be merged into the weights of {self.backbone.name}: the module at {state[0]} "
-                "is no linear change of a weight; lora, ssf, bias, norm, partial, full, class_token and linear can"
-            )
-        if not isinstance(self.head, nn.Linear) or len(classifier) != 1 or not self.reads_backbone_feature:
-            raise UnsupportedError(
-                f"{self.method} on {self.backbone.name} has a head for which timm has no place; it cannot be merged"
-            )
-        weights = {f"{classifier[0]}{name}": tensor.detach().clone() for name, tensor in self.head.named_parameters()}
-        return {**state, **weights}
+        head = self.head if self.reads_backbone_feature else None
+        return merge(self.method, self.backbone, dict(self._original_modules), dict(self._wrappers), head)
 
     def detach(self) -> nn.Module:
         """Return the backbone, which was never changed."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ def check_all_called(injected: Injected, trunk: nn.Module, method: str, backbone
     if not injected.wrappers:
         return
     image = probe_image(trunk, injected.layout.preprocessing.size)
-    called = _called_modules(injected.network, injected.wrappers, image)
+    called = _called_modules(injected.network, injected.wrappers.values(), image)
     never_called = [
         path
         for path, module in injected.wrappers.items()
@@ -42,15 +43,13 @@ def check_all_called(injected: Injected, trunk: nn.Module, method: str, backbone
 
 
 @torch.no_grad()
-def _called_modules(network: nn.Module, modules: Mapping[str, nn.Module], image: Tensor) -> set[int]:
+def _called_modules(network: nn.Module, modules: Iterable[nn.Module], image: Tensor) -> set[int]:
     """Return the identities of the modules that a forward pass calls."""
     called: set[int] = set()
-    handles = [module.register_forward_hook(lambda module, *_: called.add(id(module))) for module in modules.values()]
-    try:
+    with ExitStack() as hooks:
+        for module in modules:
+            hooks.enter_context(module.register_forward_hook(lambda module, *_: called.add(id(module))))
         network(image)
-    finally:
-        for handle in handles:
-            handle.remove()
     return called
 
 

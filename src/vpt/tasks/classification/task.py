@@ -21,8 +21,9 @@ from vpt.data.preprocessing import Preprocessing
 from vpt.data.splits import stratified_subset
 from vpt.errors import DataError
 from vpt.heads.dense import DenseHead
+from vpt.model.attach import attach
 from vpt.model.readout import MultiBlock, Pooled, Readout
-from vpt.model.tuned_model import TunedModel, attach
+from vpt.model.tuned_model import TunedModel
 from vpt.tasks.base import Evaluation, Prediction, PreparedData, Task
 from vpt.tasks.classification.config import ClassificationConfig, ClassificationOptions
 from vpt.tasks.classification.prediction import evaluate, predict

@@ -15,8 +15,9 @@ from vpt.data.image_inputs import ImageInput
 from vpt.data.segmentation_folder import SegmentationDataset, load_segmentation_dataset
 from vpt.errors import SpecError
 from vpt.heads.dense import HEADS, DenseHead
+from vpt.model.attach import attach
 from vpt.model.readout import Readout
-from vpt.model.tuned_model import TunedModel, attach
+from vpt.model.tuned_model import TunedModel
 from vpt.tasks.base import Evaluation, Prediction, PreparedData, Task
 from vpt.tasks.segmentation.config import SegmentationConfig, SegmentationOptions
 from vpt.tasks.segmentation.evaluation import score_pairs
