@@ -37,15 +37,14 @@ class ClassTokenBlock(nn.Module):
         Returns:
             The class token (batch, 1, d).
         """
-        block: Any = self.block
-        block_layout = self.block_layout
-        attention, mlp = getattr(block, block_layout.attention), getattr(block, block_layout.mlp)
-        norm1, norm2 = getattr(block, block_layout.norm1), getattr(block, block_layout.norm2)
-        cls = x[:, :1]
-        branch = _apply_scale(getattr(block, block_layout.scale1, None), attention(norm1(x), **context))
-        cls = cls + getattr(block, block_layout.drop1)(branch)
-        branch = _apply_scale(getattr(block, block_layout.scale2, None), mlp(norm2(cls)))
-        return cls + getattr(block, block_layout.drop2)(branch)  # type: ignore[no-any-return]
+
+        def part(role: str) -> Any:
+            return getattr(self.block, getattr(self.block_layout, role), None)
+
+        branch = part("attention")(part("norm1")(x), **context)
+        cls = x[:, :1] + part("drop1")(_apply_scale(part("scale1"), branch))
+        branch = part("mlp")(part("norm2")(cls))
+        return cls + part("drop2")(_apply_scale(part("scale2"), branch))  # type: ignore[no-any-return]
 
 
 def _apply_scale(scale: nn.Module | Tensor | None, branch: Tensor) -> Tensor:

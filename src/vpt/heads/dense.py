@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from vpt.core import spec
 from vpt.errors import SpecError
 from vpt.heads.feature_maps import FeatureMaps
 
+Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 # Where auxiliary heads listen, as shares of the depth: after blocks 10, 15 and 20 of ViT-L's 24, as SETR does.
 _AUXILIARY_DEPTHS = (10 / 24, 15 / 24, 20 / 24)
 
@@ -157,8 +158,8 @@ def _validate(channels: int, dropout: float) -> None:
         raise SpecError(f"dropout is {dropout}; it must be at least 0 and below 1")
 
 
-def _make_classifier(width: int, num_classes: int) -> nn.Conv2d:
-    layer = nn.Conv2d(width, num_classes, 1)
+def init_classifier(layer: Layer) -> Layer:
+    """Give the last layer of a head small random weights and zero biases, and return it."""
     nn.init.normal_(layer.weight, std=0.01)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
@@ -180,7 +181,7 @@ def _conv_bn_relu(in_channels: int, out_channels: int) -> nn.Sequential:
 class _LinearDecoder(Decoder):
     def __init__(self, width: int, num_classes: int) -> None:
         super().__init__()
-        self.scores = _make_classifier(width, num_classes)
+        self.scores = init_classifier(nn.Conv2d(width, num_classes, 1))
 
     def forward(self, maps: FeatureMaps) -> Tensor:
         return self.scores(maps[-1])  # type: ignore[no-any-return]
@@ -198,7 +199,7 @@ class _UpsamplingHead(nn.Module):
         self.norm = _ChannelNorm(width)
         self.stages = nn.ModuleList(_conv_bn_relu(width if i == 0 else channels, channels) for i in range(stages))
         self.dropout = nn.Dropout2d(dropout)
-        self.scores = _make_classifier(channels, num_classes)
+        self.scores = init_classifier(nn.Conv2d(channels, num_classes, 1))
         self.factor = factor
 
     def forward(self, x: Tensor) -> Tensor:
@@ -235,7 +236,7 @@ class _FPNDecoder(Decoder):
         self.lateral = nn.ModuleList(laterals)
         self.fuse = _conv_bn_relu(channels, channels)
         self.dropout = nn.Dropout2d(dropout)
-        self.scores = _make_classifier(channels, num_classes)
+        self.scores = init_classifier(nn.Conv2d(channels, num_classes, 1))
 
     def forward(self, maps: FeatureMaps) -> Tensor:
         *finer, x = (lateral(feature_map) for lateral, feature_map in zip(self.lateral, maps, strict=True))

@@ -82,18 +82,13 @@ class VPT(Method, name="vpt", optimizer="adamw", learning_rate=0.02):
             )
         if self.location == "concat_channel":
             return concat_channels(layout, self.length, self.output)
-        new_prompts = partial(
-            make_prompts,
-            layout=layout,
-            dropout=self.dropout,
-            shared=self.shared,
-            projection=self.projection,
-            frozen=self.frozen,
-        )
+        options = {"dropout": self.dropout, "shared": self.shared, "projection": self.projection, "frozen": self.frozen}
+        new_prompts = partial(make_prompts, layout=layout, **options)
         if layout.kind == "windows":
             self._check_windows()
-            options = {"deep": self.depth == "deep", "kv": self.impl == "kv", "pool_prompts": self.pool_prompts}
-            return plan_windows(trunk, layout, partial(new_prompts, length=self.length), **options)
+            prompts = partial(new_prompts, length=self.length)
+            kinds = {"deep": self.depth == "deep", "kv": self.impl == "kv", "pool_prompts": self.pool_prompts}
+            return plan_windows(trunk, layout, prompts, **kinds)
         first, last = block_range(self.depth, len(layout.blocks))
         widths = layout.block_widths(trunk)[first : last + 1]
         if self.location in ("add", "add_1"):

@@ -102,6 +102,26 @@ def first_modified_block(injection: Injection, layout: BackboneLayout) -> int:
     return min(map(block_of, (*injection.trainable, *injection.wrappers)), default=last)
 
 
+def trainable_tensors(injected: Injected, added_modules: nn.Module, head: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors that do not belong to the backbone, by identity.
+
+    Args:
+        injected: The injected network.
+        added_modules: The modules that the method's wrappers share.
+        head: The head.
+
+    Returns:
+        The tensors under their names in a tuned file.
+    """
+    trainable, known = dict(injected.cloned), set(injected.shared_ids)
+    for path, module in (("", added_modules), ("head", head), *injected.wrappers.items()):
+        for name, tensor in named_tensors(module):
+            if id(tensor) not in known:
+                trainable[f"{path}.{name}".lstrip(".")] = tensor
+                known.add(id(tensor))
+    return trainable
+
+
 def named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Yield all parameters, then all buffers, by name."""
     yield from module.named_parameters()

@@ -18,7 +18,7 @@ from vpt.attention.detection import FeatureExtractor, probe_image
 from vpt.backbones.layout import BackboneLayout
 from vpt.core import spec
 from vpt.errors import UnsupportedError
-from vpt.heads.dense import HEADS, DenseHead, upsample
+from vpt.heads.dense import HEADS, DenseHead, init_classifier, upsample
 from vpt.heads.feature_maps import build_feature_maps
 from vpt.heads.multi_block import MultiBlockFeatures, check_blocks, parse_features, select_blocks, units
 from vpt.methods.base import NETWORK, Injection, Method
@@ -286,10 +286,7 @@ def linear_head(width: int, num_classes: int) -> nn.Linear:
     Returns:
         The layer.
     """
-    head = nn.Linear(width, num_classes)
-    nn.init.normal_(head.weight, std=0.01)
-    nn.init.zeros_(head.bias)
-    return head
+    return init_classifier(nn.Linear(width, num_classes))
 
 
 def _build_decoder(head: DenseHead, channels: Sequence[int], _: int, num_classes: int) -> nn.Module:

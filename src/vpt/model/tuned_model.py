@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from vpt.backbones.backbone import Backbone
 from vpt.backbones.layout import BackboneLayout
 from vpt.errors import SpecError, UnsupportedError
 from vpt.methods.base import InitInputs, Method
-from vpt.model.injection import first_modified_block, inject, named_tensors
+from vpt.model.injection import first_modified_block, inject, named_tensors, trainable_tensors
 from vpt.model.merging import merge
 from vpt.model.readout import Pooled, Readout
 from vpt.model.split_forward import SplitForward
@@ -100,17 +101,11 @@ class TunedModel(nn.Module):
         self.first_modified_block: int = first_modified_block(injection, self.layout)
         self.reads_backbone_feature: bool = injection.pool is None and self.readout == Pooled()
         self.injected_modules: tuple[str, ...] = tuple(path or "images" for path in injected.wrappers)
-        # Lists, not registered: these modules are already in the tree.
-        self._original_modules = list(injected.original_modules.items())
-        self._wrappers = list(injected.wrappers.items())
+        # Dicts, not registered: these modules are already in the tree.
+        self._original_modules, self._wrappers = injected.original_modules, injected.wrappers
         self.to(injected.device)
 
-        trainable, known = dict(injected.cloned), set(injected.shared_ids)
-        for path, module in (("", self.added_modules), ("head", self.head), *injected.wrappers.items()):
-            for name, tensor in named_tensors(module):
-                if id(tensor) not in known:
-                    trainable[f"{path}.{name}".lstrip(".")] = tensor
-                    known.add(id(tensor))
+        trainable = trainable_tensors(injected, self.added_modules, self.head)
         path_by_id = {id(tensor): name for name, tensor in named_tensors(self)}
         # Names in the file -> paths in this tree. They are addresses: ownership was decided by identity above.
         self._trainable_paths = {name: path_by_id[id(tensor)] for name, tensor in trainable.items()}
@@ -155,8 +150,7 @@ class TunedModel(nn.Module):
 
     def auxiliary_heads(self) -> nn.ModuleList:
         """Return the heads that only training reads; empty unless the head is dense and has some."""
-        find = getattr(self.head, "auxiliary_heads", nn.ModuleList)
-        return find()
+        return getattr(self.head, "auxiliary_heads", nn.ModuleList)()  # type: ignore[no-any-return]
 
     def features(self, images: Tensor) -> Any:
         """Return the input of the head.
@@ -194,7 +188,7 @@ class TunedModel(nn.Module):
 
     def trainable_state_dict(self) -> dict[str, Tensor]:
         """Return the tensors of the method and the head, under their names in a tuned file; they are not copies."""
-        return {name: self._tensor(path) for name, path in self._trainable_paths.items()}
+        return {name: attrgetter(path)(self) for name, path in self._trainable_paths.items()}
 
     def inference_state_dict(self) -> dict[str, Tensor]:
         """Return the tensors that a tuned file contains: all trainable ones but those of auxiliary heads."""
@@ -290,7 +284,7 @@ class TunedModel(nn.Module):
             UnsupportedError: The method is no linear change of weights, or timm has no such head.
         """
         head = self.head if self.reads_backbone_feature else None
-        return merge(self.method, self.backbone, dict(self._original_modules), dict(self._wrappers), head)
+        return merge(self.method, self.backbone, self._original_modules, self._wrappers, head)
 
     def detach(self) -> nn.Module:
         """Return the backbone, which was never changed."""
@@ -306,11 +300,5 @@ class TunedModel(nn.Module):
             UnsupportedError: The model gives every pixel a class.
         """
         if self.is_dense:
-            raise UnsupportedError(
-                f"{task} is for models that classify images; this one segments them, with {self.readout}"
-            )
-
-    def _tensor(self, path: str) -> Tensor:
-        module, _, name = path.rpartition(".")
-        tensor: Tensor = getattr(self.get_submodule(module), name)
-        return tensor
+            mismatch = f"this one segments them, with {self.readout}"
+            raise UnsupportedError(f"{task} is for models that classify images; {mismatch}")
