@@ -74,12 +74,6 @@ def class_names(module: nn.Module) -> list[str]:
     return [kind.__name__ for kind in type(module).__mro__]
 
 
-def family_of(model: nn.Module) -> Family | None:
-    """The family a model belongs to, or None: such a model can only be trained in full or by its head."""
-    names = class_names(model)
-    return next((family for name in names for family in FAMILIES if name in family.model_classes), None)
-
-
 @dataclass(frozen=True)
 class BackboneLayout:
     """The parts of one model, as paths for `nn.Module.get_submodule`.
@@ -211,7 +205,8 @@ def is_norm(module: nn.Module) -> bool:
 
 def read_layout(model: nn.Module, preprocessing: Preprocessing) -> BackboneLayout:
     """Read the places of a timm model."""
-    family = family_of(model)
+    names = class_names(model)
+    family = next((family for name in names for family in FAMILIES if name in family.model_classes), None)
     width = int(getattr(model, "num_features", 0))
     if family is None:
         return BackboneLayout(None, preprocessing, width, feature_width=width)
@@ -248,8 +243,5 @@ def _submodule_or_identity(model: nn.Module, path: str) -> nn.Module:
 
 
 def _reads_class_token(model: nn.Module) -> bool:
-    return (
-        getattr(model, "global_pool", None) == "token"
-        and getattr(model, "cls_token", None) is not None
-        and getattr(model, "attn_pool", None) is None
-    )
+    cls_token, attn_pool = (getattr(model, name, None) for name in ("cls_token", "attn_pool"))
+    return getattr(model, "global_pool", None) == "token" and cls_token is not None and attn_pool is None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import inspect
 from contextlib import nullcontext
 from dataclasses import replace
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +97,7 @@ def list_backbones(pattern: str = "*") -> list[str]:
     Returns:
         Matching names, the embedded backbone first.
     """
-    own = [embedded.NAME] if fnmatch(embedded.NAME, pattern) else []
-    return [*own, *timm.list_models(pattern, pretrained=True)]
+    return [*fnmatch.filter([embedded.NAME], pattern), *timm.list_models(pattern, pretrained=True)]
 
 
 def create_model(name: str, image_size: int | None, pretrained: bool) -> nn.Module:

@@ -72,18 +72,14 @@ def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
     for model_norm, file_norm, _ in _norm_renames(state, model_state):
         state = {re.sub(f"^{re.escape(file_norm)}", model_norm, key): value for key, value in state.items()}
     mismatched = [
-        f"{key}: {tuple(state[key].shape)} in the file, {tuple(model_state[key].shape)} in the model"
-        for key in model_state
-        if key in state and state[key].shape != model_state[key].shape
+        f"{key}: {tuple(state[key].shape)} in the file, {tuple(weight.shape)} in the model"
+        for key, weight in model_state.items()
+        if key in state and state[key].shape != weight.shape
     ]
     missing = [key for key in model_state if key not in state and not key.endswith(_BATCH_COUNTER)]
     if missing or mismatched:
-        raise BackboneError(
-            f"{path} does not fit {type(model).__name__}"
-            + _list_keys("missing in the file", missing)
-            + _list_keys("of another shape", mismatched)
-            + f"; {_ADVICE}"
-        )
+        faults = _list_keys("missing in the file", missing) + _list_keys("of another shape", mismatched)
+        raise BackboneError(f"{path} does not fit {type(model).__name__}{faults}; {_ADVICE}")
     model.load_state_dict({key: state.get(key, model_state[key]) for key in model_state})
     classifier = classifier_prefixes(model) or ("head.",)
     unused = [key for key in state if key not in model_state and not key.startswith(classifier)]
@@ -218,9 +214,8 @@ def _note_on_ignored_keys(path: Path, key_groups: list[str]) -> list[str]:
 def _load_npz(model: Any, path: Path) -> tuple[str, ...]:
     load = getattr(model, "load_pretrained", None)
     if load is None:
-        raise BackboneError(
-            f"{path}: {type(model).__name__} has no .npz layout; give its weights as .safetensors or .pth"
-        )
+        advice = "give its weights as .safetensors or .pth"
+        raise BackboneError(f"{path}: {type(model).__name__} has no .npz layout; {advice}")
 
     def versions() -> dict[str, tuple[int, int]]:
         return {key: (id(weight), weight._version) for key, weight in model.state_dict(keep_vars=True).items()}

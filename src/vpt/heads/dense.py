@@ -30,11 +30,13 @@ class Decoder(nn.Module, ABC):
         """Maps (batch, d_k, h_k, w_k) -> logits (batch, classes, h, w)."""
 
     def with_auxiliary(self, maps: FeatureMaps) -> tuple[Tensor, ...]:
-        """The same, followed by the logits of auxiliary heads, which only training reads."""
-        return (self(maps),)
+        """The same, followed by the logits of the auxiliary heads, each of a map before the last."""
+        heads = self.auxiliary_heads()
+        pairs = zip(heads, maps[-1 - len(heads) : -1], strict=True)
+        return (self(maps), *(head(feature_map) for head, feature_map in pairs))
 
     def auxiliary_heads(self) -> nn.ModuleList:
-        """Those heads."""
+        """The heads that only training reads."""
         return nn.ModuleList()
 
 
@@ -220,10 +222,6 @@ class _PUPDecoder(Decoder):
 
     def forward(self, maps: FeatureMaps) -> Tensor:
         return self.main(maps[-1])  # type: ignore[no-any-return]
-
-    def with_auxiliary(self, maps: FeatureMaps) -> tuple[Tensor, ...]:
-        pairs = zip(self.auxiliary, maps[-1 - len(self.auxiliary) : -1], strict=True)
-        return (self(maps), *(head(feature_map) for head, feature_map in pairs))
 
     def auxiliary_heads(self) -> nn.ModuleList:
         return self.auxiliary

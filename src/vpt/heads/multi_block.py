@@ -15,7 +15,7 @@ from vpt.heads.feature_maps import HookedTrunk, feature_stages
 
 FEATURES = ("cls", "mean", "std")
 _LAST = re.compile(r"last(\d+)")
-_BLOCKS = re.compile(r"\d+(-\d+)?(\+\d+(-\d+)?)*")
+_BLOCKS = re.compile(r"all|last0*[1-9]\d*|\d+(-\d+)?(\+\d+(-\d+)?)*")
 
 
 class MultiBlockFeatures(HookedTrunk):
@@ -117,8 +117,7 @@ def check_blocks(text: str) -> None:
     Raises:
         SpecError: The text has another form.
     """
-    last = _LAST.fullmatch(text)
-    if text != "all" and not (last and int(last[1]) > 0) and not _BLOCKS.fullmatch(text):
+    if not _BLOCKS.fullmatch(text):
         raise SpecError(f'blocks is {text!r}; write all, last4, or numbers from 1 such as "3+6+9-12"')
 
 

@@ -200,8 +200,7 @@ def _wrap_modules(trunk: nn.Module, injection: Injection, method: Method) -> dic
 
 def _use_class_token_block(trunk: nn.Module, layout: BackboneLayout) -> None:
     """Let the last block compute the class token alone, unless a method has replaced that block."""
-    path = layout.blocks[-1]
-    block = trunk.get_submodule(path)
+    block = trunk.get_submodule(layout.blocks[-1])
     block_layout = layout.block_layout(block)
     if block_layout is not None:
-        trunk.set_submodule(path, ClassTokenBlock(block, block_layout))
+        trunk.set_submodule(layout.blocks[-1], ClassTokenBlock(block, block_layout))
