@@ -217,8 +217,10 @@ class _PUPDecoder(Decoder):
     def __init__(self, widths: Sequence[int], channels: int, num_classes: int, auxiliary: int, dropout: float) -> None:
         super().__init__()
         self.main = _UpsamplingHead(widths[-1], channels, num_classes, stages=4, factor=2, dropout=dropout)
-        options = {"channels": channels, "num_classes": num_classes, "stages": 2, "factor": 4, "dropout": dropout}
-        self.auxiliary = nn.ModuleList(_UpsamplingHead(width, **options) for width in widths[-1 - auxiliary : -1])
+        self.auxiliary = nn.ModuleList(
+            _UpsamplingHead(width, channels, num_classes, stages=2, factor=4, dropout=dropout)
+            for width in widths[-1 - auxiliary : -1]
+        )
 
     def forward(self, maps: FeatureMaps) -> Tensor:
         return self.main(maps[-1])  # type: ignore[no-any-return]

@@ -67,7 +67,7 @@ class HookedTrunk(nn.Module):
 
     def normalize_pooled(self, x: Tensor) -> Tensor:
         """Apply the norm that timm applies after pooling, if there is one."""
-        return x if self.pooled_norm is None else self.trunk.get_submodule(self.pooled_norm)(x)  # type: ignore[no-any-return]
+        return x if self.pooled_norm is None else self.trunk.get_submodule(self.pooled_norm)(x)
 
 
 class MapNetwork(HookedTrunk):

@@ -82,8 +82,14 @@ class VPT(Method, name="vpt", optimizer="adamw", learning_rate=0.02):
             )
         if self.location == "concat_channel":
             return concat_channels(layout, self.length, self.output)
-        options = {"dropout": self.dropout, "shared": self.shared, "projection": self.projection, "frozen": self.frozen}
-        new_prompts = partial(make_prompts, layout=layout, **options)
+        new_prompts = partial(
+            make_prompts,
+            layout=layout,
+            dropout=self.dropout,
+            shared=self.shared,
+            projection=self.projection,
+            frozen=self.frozen,
+        )
         if layout.kind == "windows":
             self._check_windows()
             prompts = partial(new_prompts, length=self.length)

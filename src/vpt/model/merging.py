@@ -44,7 +44,7 @@ def merge(
         raise UnsupportedError(
             f"{method} on {backbone.name} has a head for which timm has no place; it cannot be merged"
         )
-    state = {f"{classifier[0]}{name}": tensor for name, tensor in head.named_parameters()}
+    state: dict[str, Tensor] = {f"{classifier[0]}{name}": tensor for name, tensor in head.named_parameters()}
     for path, module in original_modules.items():
         if path in wrappers:
             tensors: Mapping[str, Tensor] = wrappers[path].merged_state()  # type: ignore[operator]

@@ -150,7 +150,7 @@ class TunedModel(nn.Module):
 
     def auxiliary_heads(self) -> nn.ModuleList:
         """Return the heads that only training reads; empty unless the head is dense and has some."""
-        return getattr(self.head, "auxiliary_heads", nn.ModuleList)()  # type: ignore[no-any-return]
+        return getattr(self.head, "auxiliary_heads", nn.ModuleList)()
 
     def features(self, images: Tensor) -> Any:
         """Return the input of the head.
