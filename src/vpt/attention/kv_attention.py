@@ -115,11 +115,7 @@ class KVAttention(nn.Module):
             The output (batch, `num_queries`, d).
         """
         kv_prompts: KVPrompts | PromptGroups = None if self.kv_prompts is None else self.kv_prompts(x)
-        options: dict[str, Any] = {
-            "num_queries": self.num_queries,
-            "num_positionless": self.num_positionless,
-            **context,
-        }
+        options = {**context, "num_queries": self.num_queries, "num_positionless": self.num_positionless}
         if not isinstance(kv_prompts, list):
             return attend(self.attention, x, kv_prompts=kv_prompts, **options)
         chunks = zip(x.split([samples for samples, _ in kv_prompts]), kv_prompts, strict=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -195,6 +195,24 @@ class BackboneLayout:
             where = "" if target == "all" else f" in {target}"
             raise UnsupportedError(f"the blocks of {type(trunk).__name__} have no linear layers{where}")
         return found
+
+
+def parameter_paths(trunk: nn.Module, select: Callable[[nn.Module, str], bool]) -> tuple[str, ...]:
+    """Return the paths of single parameters.
+
+    Args:
+        trunk: The trunk.
+        select: Function of a module and the name of one of its own parameters -> whether to return it.
+
+    Returns:
+        The paths, in the order of the modules.
+    """
+    return tuple(
+        f"{path}.{name}".lstrip(".")
+        for path, module in trunk.named_modules()
+        for name, _ in module.named_parameters(recurse=False)
+        if select(module, name)
+    )
 
 
 def is_norm(module: nn.Module) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from vpt.backbones.layout import BackboneLayout
+from vpt.backbones.layout import BackboneLayout, parameter_paths
 from vpt.errors import UnsupportedError
 from vpt.methods.base import Injection, Method
 
@@ -29,12 +29,7 @@ class Bias(Method, name="bias", optimizer="adamw", learning_rate=2e-3, identity_
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
         """Plan to train every bias; raise UnsupportedError if there is none."""
         names = (*_BIAS_NAMES, _REL_POS_TABLE) if self.rel_pos_bias else _BIAS_NAMES
-        biases = tuple(
-            f"{path}.{key}".lstrip(".")
-            for path, module in trunk.named_modules()
-            for key, _ in module.named_parameters(recurse=False)
-            if key in names
-        )
+        biases = parameter_paths(trunk, lambda _, name: name in names)
         if not biases:
             raise UnsupportedError("its layers have no biases")
         return Injection(trainable=biases)

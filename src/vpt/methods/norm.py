@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from vpt.backbones.layout import BackboneLayout, is_norm
+from vpt.backbones.layout import BackboneLayout, is_norm, parameter_paths
 from vpt.errors import UnsupportedError
 from vpt.methods.base import Injection, Method
 
@@ -17,12 +17,7 @@ class Norm(Method, name="norm", optimizer="adamw", learning_rate=2e-3, identity_
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
         """Plan to train the parameters of every normalization layer; raise UnsupportedError if there is none."""
-        weights = tuple(
-            f"{path}.{key}"
-            for path, module in trunk.named_modules()
-            if is_norm(module)
-            for key, _ in module.named_parameters(recurse=False)
-        )
+        weights = parameter_paths(trunk, lambda module, _: is_norm(module))
         if not weights:
             raise UnsupportedError("it has no normalisation layers with weights")
         return Injection(trainable=weights)

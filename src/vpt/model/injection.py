@@ -32,7 +32,6 @@ class Injected:
         shared_ids: Identities of the tensors that the backbone shares with the trunk.
         original_modules: Path -> module of the trunk before injection.
         frozen_ids: Identities of the original modules that stay in eval mode.
-        device: Device of the backbone.
     """
 
     network: nn.Module
@@ -44,7 +43,6 @@ class Injected:
     shared_ids: set[int]
     original_modules: dict[str, nn.Module]
     frozen_ids: set[int]
-    device: torch.device
 
 
 def inject(backbone: Backbone, method: Method, readout: Readout) -> Injected:
@@ -62,9 +60,12 @@ def inject(backbone: Backbone, method: Method, readout: Readout) -> Injected:
         UnsupportedError: The backbone does not have what the method or the readout needs.
     """
     trunk = structural_copy(backbone.module)
-    device = next(trunk.parameters()).device  # read now: the new modules may come first, and are made on the CPU
     layout = readout.adapt(trunk, detect_layout(trunk, backbone.preprocessing))
-    injection = _plan(method, trunk, layout)
+    try:
+        injection = method.plan(trunk, layout)
+    except UnsupportedError as error:
+        fitting = supported_methods(trunk, layout)
+        raise UnsupportedError(f"{method} does not fit {type(trunk).__name__}: {error}; {fitting}") from error
     readout.check(method, injection, layout)
     original_modules = dict(trunk.named_modules())  # kept, so that no identity is used twice
     frozen_ids = {id(module) for module in original_modules.values()} - _trainable_module_ids(trunk, injection)
@@ -76,9 +77,7 @@ def inject(backbone: Backbone, method: Method, readout: Readout) -> Injected:
     network, make_head = readout.connect(trunk, layout, injection)
     if NETWORK in injection.wrappers:
         network = wrappers[NETWORK] = injection.wrappers[NETWORK](network)
-    return Injected(
-        network, make_head, injection, layout, wrappers, cloned, shared_ids, original_modules, frozen_ids, device
-    )
+    return Injected(network, make_head, injection, layout, wrappers, cloned, shared_ids, original_modules, frozen_ids)
 
 
 def first_modified_block(injection: Injection, layout: BackboneLayout) -> int:
@@ -139,15 +138,6 @@ def supported_methods(trunk: nn.Module, layout: BackboneLayout) -> str:
                 continue
             supported.append(name)
     return f"methods that fit: {', '.join(supported)}"
-
-
-def _plan(method: Method, trunk: nn.Module, layout: BackboneLayout) -> Injection:
-    try:
-        return method.plan(trunk, layout)
-    except UnsupportedError as error:
-        raise UnsupportedError(
-            f"{method} does not fit {type(trunk).__name__}: {error}; {supported_methods(trunk, layout)}"
-        ) from error
 
 
 def _clone(trunk: nn.Module, path: str) -> Iterator[tuple[str, Tensor]]:

@@ -88,7 +88,6 @@ class TunedModel(nn.Module):
         self.num_classes: int = int(num_classes)
         self.classes: tuple[str, ...] | None = tuple(classes) if classes is not None else None
         self.readout: Readout = readout or Pooled()
-
         injected = inject(backbone, method, self.readout)
         injection = injected.injection
         self.layout: BackboneLayout = injected.layout
@@ -103,8 +102,7 @@ class TunedModel(nn.Module):
         self.injected_modules: tuple[str, ...] = tuple(path or "images" for path in injected.wrappers)
         # Dicts, not registered: these modules are already in the tree.
         self._original_modules, self._wrappers = injected.original_modules, injected.wrappers
-        self.to(injected.device)
-
+        self.to(next(backbone.module.parameters()).device)  # new modules are made on the CPU
         trainable = trainable_tensors(injected, self.added_modules, self.head)
         path_by_id = {id(tensor): name for name, tensor in named_tensors(self)}
         # Names in the file -> paths in this tree. They are addresses: ownership was decided by identity above.
@@ -213,9 +211,8 @@ class TunedModel(nn.Module):
             if state[name].shape != own[name].shape
         ]
         if mismatched:
-            raise SpecError(
-                f"these tensors do not fit {self.method} with {self.num_classes} classes: {', '.join(mismatched)}"
-            )
+            own_text = f"{self.method} with {self.num_classes} classes"
+            raise SpecError(f"these tensors do not fit {own_text}: {', '.join(mismatched)}")
         for name, tensor in own.items():
             tensor.copy_(state[name])
 
@@ -260,10 +257,8 @@ class TunedModel(nn.Module):
 
     def counts(self) -> Counts:
         """Return the numbers of parameters."""
-        return Counts(
-            total=sum(weight.numel() for weight in self.parameters()),
-            trainable=sum(weight.numel() for weight in self.trainable_parameters()),
-        )
+        trainable = sum(weight.numel() for weight in self.trainable_parameters())
+        return Counts(total=sum(weight.numel() for weight in self.parameters()), trainable=trainable)
 
     def counts_by_component(self) -> dict[str, int]:
         """Return the trained parameters of the `head`, of its `auxiliary` heads and of the `method`."""
