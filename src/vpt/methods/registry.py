@@ -1,4 +1,4 @@
-"""The catalogue: a new method is one file and one line here."""
+"""The registry: methods by their names."""
 
 from __future__ import annotations
 
