@@ -24,11 +24,8 @@ from vpt.data.preprocessing import Preprocessing
 
 def structural_copy(model: nn.Module) -> nn.Module:
     """A frozen copy of the module tree in eval mode, without its classifier, that shares every weight's storage."""
-    shared: dict[int, Any] = {}
-    for weight in model.parameters():
-        shared[id(weight)] = nn.Parameter(weight.detach(), requires_grad=False)
-    for buffer in model.buffers():
-        shared[id(buffer)] = buffer
+    shared: dict[int, Any] = {id(buffer): buffer for buffer in model.buffers()}
+    shared |= {id(weight): nn.Parameter(weight.detach(), requires_grad=False) for weight in model.parameters()}
     trunk: Any = copy.deepcopy(model, shared)
     if hasattr(trunk, "reset_classifier"):
         trunk.reset_classifier(0)

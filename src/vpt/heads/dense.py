@@ -12,6 +12,8 @@ from typing import ClassVar, TypeVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models.convnext import LayerNorm2d  # type: ignore[import-untyped]
+from torchvision.ops import Conv2dNormActivation  # type: ignore[import-untyped]
 
 from vpt.core import spec
 from vpt.errors import SpecError
@@ -168,18 +170,6 @@ def init_classifier(layer: Layer) -> Layer:
     return layer
 
 
-class _ChannelNorm(nn.LayerNorm):
-    """Layer norm over the channels of a map."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
-def _conv_bn_relu(in_channels: int, out_channels: int) -> nn.Sequential:
-    conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU())
-
-
 class _LinearDecoder(Decoder):
     def __init__(self, width: int, num_classes: int) -> None:
         super().__init__()
@@ -198,8 +188,8 @@ class _UpsamplingHead(nn.Module):
 
     def __init__(self, width: int, channels: int, num_classes: int, stages: int, factor: int, dropout: float) -> None:
         super().__init__()
-        self.norm = _ChannelNorm(width)
-        self.stages = nn.ModuleList(_conv_bn_relu(width if i == 0 else channels, channels) for i in range(stages))
+        self.norm = LayerNorm2d(width)
+        self.stages = nn.ModuleList(Conv2dNormActivation(channels if i else width, channels) for i in range(stages))
         self.dropout = nn.Dropout2d(dropout)
         self.scores = init_classifier(nn.Conv2d(channels, num_classes, 1))
         self.factor = factor
@@ -232,9 +222,9 @@ class _PUPDecoder(Decoder):
 class _FPNDecoder(Decoder):
     def __init__(self, widths: Sequence[int], channels: int, num_classes: int, dropout: float) -> None:
         super().__init__()
-        laterals = (nn.Sequential(_ChannelNorm(width), nn.Conv2d(width, channels, 1)) for width in widths)
+        laterals = (nn.Sequential(LayerNorm2d(width), nn.Conv2d(width, channels, 1)) for width in widths)
         self.lateral = nn.ModuleList(laterals)
-        self.fuse = _conv_bn_relu(channels, channels)
+        self.fuse = Conv2dNormActivation(channels, channels)
         self.dropout = nn.Dropout2d(dropout)
         self.scores = init_classifier(nn.Conv2d(channels, num_classes, 1))
 
