@@ -27,7 +27,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vpt.backbones.backbone import classifier_prefixes
-from vpt.core.text import comma_list
 from vpt.errors import BackboneError
 
 _LAYOUTS = tomllib.loads(Path(__file__).with_name("weight_layouts.toml").read_text(encoding="utf-8"))
@@ -262,4 +261,5 @@ def _check_npz(file: Mapping[str, Any], model: Any, path: Path) -> list[str]:
 
 
 def _list_keys(title: str, keys: list[str]) -> str:
-    return f"; {title}: {comma_list(keys, 12)}" if keys else ""
+    more = f", and {len(keys) - 12} more" if len(keys) > 12 else ""
+    return f"; {title}: {', '.join(keys[:12])}{more}" if keys else ""
