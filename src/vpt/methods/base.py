@@ -241,7 +241,7 @@ def compose(*wrappers: Wrapper) -> Wrapper:
     """Return a wrapper that applies several.
 
     Args:
-        wrappers: The wrappers, the innermost first.
+        *wrappers: The wrappers, the innermost first.
 
     Returns:
         The wrapper.
