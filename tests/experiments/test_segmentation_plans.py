@@ -106,7 +106,7 @@ def test_make_job_of_search_and_final_run_uses_their_splits(folder: Path, tmp_pa
     (task,), row = experiment.tasks, experiment.methods[1]
     choose, final = experiment.search_runs(task, row)[0], experiment.final_runs(task, row, row.settings[0])[0]
     jobs = [experiment.make_job(run, tmp_path / "x.safetensors") for run in (choose, final)]
-    assert all(isinstance(job.options, SegmentationOptions) and job.options.head == "linear" for job in jobs)
+    assert all(isinstance(job.options, SegmentationOptions) and job.head == "linear" for job in jobs)
     assert [(job.train_on, job.test) for job in jobs] == [("train", False), ("trainval", True)]
     assert task.images == {"train": 4, "val": 2, "test": 3} and task.classes == 11  # CamVid's
 
