@@ -16,7 +16,7 @@ import math
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -29,6 +29,7 @@ from torch import Tensor, nn
 FILES = Path(__file__).parents[2] / "tests" / "oracle" / "files"
 # The tiny ViT of all scripts: images of 8 px, patches of 4, two blocks, two heads.
 IMAGE_SIZE, PATCH_SIZE, WIDTH, DEPTH, HEADS, MLP_RATIO, CLASSES, PROMPTS = 8, 4, 8, 2, 2, 2, 5, 2
+DERIVED_BUFFERS = ("attn_mask", "relative_position_index", "num_batches_tracked")  # follow from the sizes, or count
 
 
 class Authors:
@@ -57,15 +58,11 @@ class Authors:
 
     def save(self, name: str, tensors: dict[str, Tensor], **details: Any) -> None:
         """Write one file."""
-        metadata = {
-            "repository": self.repository,
-            "commit": self.commit,
-            "files": json.dumps(self.imported_files()),
-            **{key: json.dumps(value) for key, value in details.items()},
-        }
+        # In one entry, for safetensors writes several in a random order.
+        source = {"repository": self.repository, "commit": self.commit, "files": self.imported_files(), **details}
         path = self.out / f"{name}.safetensors"
         contiguous = {key: tensor.detach().clone().contiguous() for key, tensor in tensors.items()}
-        save_file(contiguous, path, metadata=metadata)
+        save_file(contiguous, path, metadata={"source": json.dumps(source)})
         print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
 
 
@@ -150,24 +147,25 @@ def draw_images(size: int = IMAGE_SIZE, count: int = 2) -> Tensor:
     return torch.randn(count, 3, size, size, generator=generator(1))
 
 
-Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
-
-
-def record(model: nn.Module, images: Tensor, forward: Forward) -> dict[str, Tensor]:
-    """The tensors of a file: what `forward` (images -> features, logits) computes, and its gradients.
+def record(model: Any, images: Tensor) -> dict[str, Tensor]:
+    """The tensors of a file: what a model with a `head` computes, and its gradients.
 
     Parameters that require a gradient are the learned ones; one that the authors' code never reads has none.
     """
-    features, logits = forward(images)
+    features: list[Tensor] = []
+    head = getattr(model.head, "fc", model.head)
+    handle = head.register_forward_pre_hook(lambda module, inputs: features.append(inputs[0]))
+    logits = model(images)
+    handle.remove()
     direction = torch.randn(logits.shape, generator=generator(2))
     learned = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     gradients = torch.autograd.grad((logits * direction).sum(), list(learned.values()), allow_unused=True)
     return {
         "images": images,
         "direction": direction,
-        "features": features,
+        "features": features[0],
         "logits": logits,
-        **{f"weights/{name}": tensor for name, tensor in model.state_dict().items()},
+        **{f"weights/{name}": x for name, x in model.state_dict().items() if not name.endswith(DERIVED_BUFFERS)},
         **{f"gradients/{name}": value for name, value in zip(learned, gradients, strict=True) if value is not None},
     }
 

@@ -62,6 +62,20 @@ def official_vit(tensors: Tensors) -> Tensors:
     return result
 
 
+def official_swin(tensors: Tensors) -> Tensors:
+    """KMnP/vpt: a Swin with its head; its deep prompts are one tensor for each stage, the first block's own."""
+    result = _official_head(swin(renamed(tensors, (r"^enc\.", ""))))
+    prompts = list(result.pop("prompt_embeddings", ()))
+    for stage in range(4):
+        prompts += result.pop(f"deep_prompt_embeddings_{stage}", ())
+    return {**result, **{f"prompts.{index}.tokens": tokens for index, tokens in enumerate(prompts)}}
+
+
+def timm_vit(tensors: Tensors) -> Tensors:
+    """KMnP/vpt: the ViTs of MAE and MoCo v3, which are timm's, with prompts and head."""
+    return official_vit(renamed(tensors, (r"^enc\.timm\.", "")))
+
+
 def _official_head(tensors: Tensors) -> Tensors:
     """`head.projection` and `head.last_layer`: one layer, or the layers of an MLP in a row."""
     hidden = [int(name.split(".")[2]) for name in tensors if name.startswith("head.projection.")]
@@ -92,3 +106,59 @@ def official_frame(tensors: Tensors) -> Tensors:
     for ours, theirs, dim in (("rows", "prompt_embeddings_tb", 1), ("columns", "prompt_embeddings_lr", 2)):
         result[ours] = torch.stack(result.pop(theirs)[0].chunk(2, dim=dim))
     return result
+
+
+def adaptformer(tensors: Tensors) -> Tensors:
+    """ShoufaChen/AdaptFormer: separate layers of queries, keys and values, an MLP without a module of its own."""
+    return renamed(
+        fused_qkv(tensors, "q_proj", "k_proj", "v_proj"),
+        (r"\.fc(\d)\.", r".mlp.fc\1."),
+        (r"\.adaptmlp\.(down|up)_proj\.", r".mlp.branch.\1."),
+    )
+
+
+def ssf(tensors: Tensors) -> Tensors:
+    """dongzelian/SSF: a module holds the scales and shifts of its layers, in the order in which they run."""
+    layers = {
+        "patch_embed": ("proj", "norm"),
+        "attn": ("qkv", "proj"),
+        "mlp": ("fc1", "fc2"),
+        "downsample": ("norm",),
+        "": ("norm",),
+    }
+    result = {}
+    for name, tensor in tensors.items():
+        path, _, own = name.rpartition(".")
+        found = re.fullmatch(r"ssf_(scale|shift)_(\d)", own)
+        if found is None:
+            result[name] = tensor
+            continue
+        of_block = ("norm1", "norm2")
+        layer = layers.get(path.rpartition(".")[2], of_block)[int(found[2]) - 1]
+        result[f"{path}.{layer}.".lstrip(".") + {"scale": "gamma", "shift": "beta"}[found[1]]] = tensor
+    return result
+
+
+def lora(tensors: Tensors) -> Tensors:
+    """microsoft/LoRA: `lora_A` (rank, in) and `lora_B` (out, rank) beside the weight of a layer."""
+    return renamed(tensors, (r"\.lora_A$", ".down"), (r"\.lora_B$", ".up"))
+
+
+def gated(tensors: Tensors) -> Tensors:
+    """ryongithub/GatedPromptTuning: one vector of temperatures, one of gates, and the ViT of timm."""
+    result = renamed(tensors, (r"^enc\.", ""))
+    result["prompts.0.tokens"] = result.pop("prompt_embeddings")[0]
+    for index, temperature in enumerate(result.pop("temp")):
+        result[f"blocks.{index}.attn.q_norm.temperature"] = temperature
+    for index, logit in enumerate(result.pop("gate_logit")):
+        # Prompts enter around the first block, so that its gate is one level deeper.
+        result["blocks.0.block.logit" if index == 0 else f"blocks.{index}.logit"] = logit
+    return result
+
+
+def swin(tensors: Tensors) -> Tensors:
+    """The names of a Swin: the authors merge patches at the end of a stage, timm at the start of the next."""
+    return {
+        re.sub(r"layers\.(\d+)\.downsample", lambda found: f"layers.{int(found[1]) + 1}.downsample", name): tensor
+        for name, tensor in tensors.items()
+    }

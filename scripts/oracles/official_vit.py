@@ -1,6 +1,6 @@
 """Oracles of KMnP/vpt, the official code of the paper: prompts, baselines and ablations on a ViT.
 
-python scripts/oracles/visual_prompt_tuning.py --repo CLONE --commit SHA
+python scripts/oracles/official_vit.py --repo CLONE --commit SHA
 """
 
 from __future__ import annotations
@@ -9,53 +9,19 @@ from typing import Any
 
 import torch
 from authors import (
-    CLASSES,
     DEPTH,
     HEADS,
-    IMAGE_SIZE,
     MLP_RATIO,
     PATCH_SIZE,
-    PROMPTS,
     WIDTH,
     AttributeDict,
-    Authors,
     draw_images,
     perturb,
     record,
     recorded_dropout,
-    restore_old_timm,
-    stub,
 )
-from torch import Tensor, nn
-
-
-def stub_missing_packages() -> None:
-    """Packages of which the official models and trainer read nothing that changes a number."""
-    stub("fvcore.common.config", CfgNode=AttributeDict)
-    stub("ml_collections", ConfigDict=AttributeDict)
-    for module in ("fvcore.common.checkpoint", "iopath.common.file_io", "simplejson", "termcolor", "turtle"):
-        stub(module)
-    restore_old_timm()
-
-
-def official_config(transfer_type: str, **options: Any) -> AttributeDict:
-    """The official default configuration with other options; names with a dot stand below MODEL.
-
-    Args:
-        transfer_type: MODEL.TRANSFER_TYPE.
-        **options: Options of MODEL.PROMPT, or MODEL.MLP_NUM, SOLVER.* and DATA.* as sections.
-    """
-    from src.configs.config import get_cfg
-
-    config = get_cfg()
-    config.MODEL.TRANSFER_TYPE = transfer_type
-    config.MODEL.MLP_NUM = options.pop("MLP_NUM", 0)
-    config.MODEL.ADAPTER.REDUCATION_FACTOR = 4
-    config.DATA.FEATURE, config.DATA.CROPSIZE, config.DATA.NUMBER_CLASSES = "sup_vitb16", IMAGE_SIZE, CLASSES
-    config.MODEL.PROMPT.NUM_TOKENS = PROMPTS
-    config.SOLVER.update(options.pop("SOLVER", {}))
-    config.MODEL.PROMPT.update(options)
-    return config
+from official import official_authors, official_config
+from torch import nn
 
 
 def tiny_vit_config(width: int = WIDTH, depth: int = DEPTH) -> AttributeDict:
@@ -97,19 +63,6 @@ def build(config: AttributeDict, *, width: int = WIDTH, depth: int = DEPTH, abla
     return model
 
 
-def forward_of(model: Any) -> Any:
-    """Images -> features and logits, in one pass."""
-
-    def forward(images: Tensor) -> tuple[Tensor, Tensor]:
-        features: list[Tensor] = []
-        handle = model.head.register_forward_pre_hook(lambda module, inputs: features.append(inputs[0]))
-        logits = model(images)
-        handle.remove()
-        return features[0], logits
-
-    return forward
-
-
 # File -> transfer type, and options.
 BASELINES: dict[str, tuple[str, dict[str, Any]]] = {
     "linear": ("linear", {}),
@@ -149,22 +102,21 @@ TRAIN_MODE: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def main() -> None:
-    authors = Authors("KMnP/vpt", ["src"])
-    stub_missing_packages()
+    authors = official_authors()
     for name, (transfer_type, options) in BASELINES.items():
         model = build(official_config(transfer_type, **options)).eval()
-        authors.save(f"official_{name}", record(model, draw_images(), forward_of(model)), case=[transfer_type, options])
+        authors.save(f"official_{name}", record(model, draw_images()), case=[transfer_type, options])
     model = build(official_config("side"), width=4).eval()
-    authors.save("official_sidetune", record(model, draw_images(), forward_of(model)), case=["side", {}])
+    authors.save("official_sidetune", record(model, draw_images()), case=["side", {}])
     for name, options in ABLATIONS.items():
         depth = 3 if name.startswith("depth") else DEPTH
         model = build(official_config("prompt", **options), depth=depth, ablations=True).eval()
-        authors.save(f"official_{name}", record(model, draw_images(), forward_of(model)), case=["prompt", options])
+        authors.save(f"official_{name}", record(model, draw_images()), case=["prompt", options])
     for name, (transfer_type, options) in TRAIN_MODE.items():
         model = build(official_config(transfer_type, **options))
         model.train()
         with recorded_dropout() as masks:
-            tensors = record(model, draw_images(), forward_of(model))
+            tensors = record(model, draw_images())
         authors.save(f"official_{name}_train", {**tensors, **masks}, case=[transfer_type, options])
 
 
