@@ -41,7 +41,7 @@ def package(module: str) -> str:
     return module.split(".")[1]
 
 
-def test_imports_go_down_only():
+def test_imports_of_each_layer_go_down_only():
     """The contract stands in pyproject.toml: [tool.importlinter]."""
     assert lint_imports(str(CONTRACT)) == 0
 
@@ -87,7 +87,7 @@ def test_import_vpt_loads_no_torch():
     assert done.stdout.strip() == "[]"
 
 
-def test_public_names_exist():
+def test_public_names_of_vpt_exist():
     for name in vpt.__all__:
         assert getattr(vpt, name) is not None
     assert set(vpt.__all__) <= set(dir(vpt))

@@ -16,7 +16,7 @@ from vpt.core.io import write_atomic
 from vpt.errors import ExitCode, StorageError
 
 
-def test_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_of_unknown_name_suggests_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code("tuen") == ExitCode.USAGE
     assert "did you mean 'tune'?" in capsys.readouterr().err
 

@@ -35,7 +35,7 @@ def test_page_blocks_are_of_known_kinds(page: Path) -> None:
         assert block.language in CODE or not commands, f"{block.where}: commands belong into a console block"
 
 
-def test_marks_are_at_most_one_in_ten() -> None:
+def test_not_run_marks_of_all_pages_are_at_most_one_in_ten() -> None:
     code = [block for page in PAGES for block in blocks(page) if block.language in CODE]
     marked = [block.where for block in code if block.not_run is not None]
     assert len(marked) <= len(code) / 10, f"{len(marked)} of {len(code)} blocks are not run: {', '.join(marked)}"

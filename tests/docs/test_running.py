@@ -69,7 +69,7 @@ def test_statements_comments_of_print_are_output() -> None:
     assert found == [(ast.Assign, ""), (ast.Expr, "1\n"), (ast.Expr, "1\n"), (ast.Expr, "")]
 
 
-def test_blocks_mark_gives_the_reason(tmp_path: Path) -> None:
+def test_blocks_with_a_mark_give_the_reason(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("a\n\n<!-- not run: gpu -->\n```console\n$ vpt\n```\n\n```python\n1\n```\n", encoding="utf-8")
     assert [(b.language, b.not_run, b.line) for b in blocks(page)] == [("console", "gpu", 4), ("python", None, 8)]

@@ -37,7 +37,7 @@ def test_find_task_of_unknown_name_names_the_nearest() -> None:
         find_task("segment", "photos")
 
 
-def test_tasks_name_their_main_metric() -> None:
+def test_tasks_of_the_registry_name_their_main_metric() -> None:
     assert {name: next(iter(task.metrics)) for name, task in TASKS.items()} == {
         "classification": "top1",
         "segmentation": "miou",
