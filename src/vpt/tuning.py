@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +243,8 @@ def _draw(
     classes: Sequence[str],
 ) -> None:
     title = ", ".join(filter(None, (result.method, result.head))) + f" on {result.data}"
-    figures.training_curves(job.run_dir / "curve.png", history, title, **task.curve_options(job.config))
+    figures.training_curves(
+        job.run_dir / "curve.png", list(map(asdict, history)), title, **task.curve_options(job.config)
+    )
     split_title = f"{result.data} {evaluation.split}" if result.head is None else f"{title}, {evaluation.split}"
     figures.confusion_matrix(job.run_dir / "confusion.png", evaluation.confusion, classes, split_title)

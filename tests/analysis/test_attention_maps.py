@@ -20,7 +20,6 @@ from vpt.attention.detection import FeatureExtractor, structural_copy
 from vpt.attention.kv_attention import KVAttention
 from vpt.cli.explain import command
 from vpt.errors import DataError
-from vpt.plots import figures
 
 KINDS = ("vit", "dinov2-reg", "dinov3-cls", "beit")
 P = 3
@@ -257,9 +256,6 @@ def test_explain_command_writes_image_and_prints_summary(
     assert "each prompt" in capsys.readouterr().out
     with pytest.raises(SpecError, match=r"is not the name of a picture; end it in \.png or \.svg"):
         run("vpt.safetensors", image_file, "--out", "maps.jpg")
-    monkeypatch.setattr(figures, "is_available", lambda: False)
-    with pytest.raises(SpecError, match="pip install matplotlib"):
-        run("vpt.safetensors", image_file)
 
 
 def run(*args: object) -> None:

@@ -16,10 +16,8 @@ from scipy.io import loadmat
 from helpers.miniatures import BUILD, KITTI_DEPTHS, cifar100, dsprites, miniature, put, record, smallnorb
 from vpt.datasets.catalog import TASKS
 from vpt.datasets.download_dir import DownloadDir, extract_archive
-from vpt.datasets.layouts.bins import bin_index
-from vpt.datasets.layouts.clevr import EDGES as CLEVR_EDGES
-from vpt.datasets.layouts.kitti import EDGES as KITTI_EDGES
-from vpt.datasets.layouts.smallnorb import read_matrix
+from vpt.datasets.layouts.arrays import read_norb_matrix
+from vpt.datasets.layouts.object_lists import CLEVR_EDGES, KITTI_EDGES, bin_index
 from vpt.datasets.layouts.tfrecord import iter_records, parse_example
 from vpt.datasets.prepared.records import SourceData
 from vpt.datasets.split_spec import SplitSpec, published_order
@@ -80,15 +78,7 @@ def test_catalog_sizes_equal_those_of_the_paper() -> None:
 
 def test_bin_index_at_an_edge_is_the_lower_bin() -> None:
     assert [bin_index(depth, CLEVR_EDGES) for depth in (0.1, 8.0, 8.01, 8.5, 9, 9.5, 10, 10.1, 500)] == [
-        0,
-        0,
-        1,
-        1,
-        2,
-        3,
-        4,
-        5,
-        5,
+        *(0, 0, 1, 1, 2, 3, 4, 5, 5)
     ]
     assert [bin_index(depth, KITTI_EDGES) for depth in (-3, 8, 8.01, 20, 20.01, 999, 1000)] == [0, 0, 1, 1, 2, 2, 3]
     with pytest.raises(DataError, match="is below 0"):
@@ -133,13 +123,13 @@ def test_read_source_of_smallnorb_labels_azimuth_and_elevation(tmp_path: Path) -
     assert elevation.splits["test"].labels.tolist() == [i % 9 for i in range(72)]
     assert (azimuth.classes[17], elevation.classes[0]) == ("azimuth_340", "elevation_30")
     (dat,) = DownloadDir(tmp_path / "unpacked").find("smallnorb-5x01235x9x18x6x2x96x96-testing-dat.mat")
-    assert (decoded(azimuth.splits["test"].encoded(5)) == read_matrix(dat)[5, 0]).all()
+    assert (decoded(azimuth.splits["test"].encoded(5)) == read_norb_matrix(dat)[5, 0]).all()
     dat.write_bytes(dat.read_bytes()[:-1])
     with pytest.raises(DataError, match="do not fit its shape"):
-        read_matrix(dat)
+        read_norb_matrix(dat)
     dat.write_bytes(b"MATLAB 5.0 MAT-file, Platform: none")
     with pytest.raises(DataError, match="is not a smallNORB matrix"):
-        read_matrix(dat)
+        read_norb_matrix(dat)
 
 
 def test_read_source_of_cifar100_uses_fine_labels(tmp_path: Path) -> None:

@@ -98,13 +98,8 @@ def embed(
     frozen = TunedModel(model.backbone, Linear(), model.num_classes, readout=model.readout).to(device)
     with decode_to_tempdir(selected, model.backbone.preprocessing, progress=on_image) as pixels:
         dataset = DeviceDataset(Examples(pixels.images, pixels.labels), model.backbone.preprocessing, device)
-        features = [
-            predict_logits(network, dataset).numpy() for network in (frozen.network, structural_copy(model.network))
-        ]
-    before, after = (
-        EmbeddedFeatures(_tsne(model_features, seed), knn_top1(model_features, pixels.labels))
-        for model_features in features
-    )
+        networks = (frozen.network, structural_copy(model.network))
+        before, after = (_embed_features(predict_logits(net, dataset).numpy(), pixels.labels, seed) for net in networks)
     return Embedding(pixels.names, pixels.labels, data.classes, before, after)
 
 
@@ -136,10 +131,9 @@ def write_table(embedding: Embedding, path: Path) -> None:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["image", "class", "before_x", "before_y", "after_x", "after_y"])
-    for name, label, *points in zip(
-        embedding.names, embedding.labels, embedding.before.points, embedding.after.points, strict=True
-    ):
-        table.writerow([name, embedding.classes[label], *(f"{value:.6g}" for point in points for value in point)])
+    points = np.concatenate([embedding.before.points, embedding.after.points], axis=1)
+    for name, label, row in zip(embedding.names, embedding.labels, points, strict=True):
+        table.writerow([name, embedding.classes[label], *(f"{value:.6g}" for value in row)])
     write_atomic(path, text.getvalue().encode())
 
 
@@ -150,20 +144,19 @@ def draw(embedding: Embedding, path: Path) -> None:
         embedding: The embedding.
         path: The figure, .png or .svg.
     """
-    models = {"before, frozen backbone": embedding.before, "after, tuned": embedding.after}
-    panels = {
-        f"{name}: {NUM_NEIGHBORS}-NN top-1 {100 * features.top1:.1f} %": features.points
-        for name, features in models.items()
-    }
+    panels = {}
+    for name, features in (("before, frozen backbone", embedding.before), ("after, tuned", embedding.after)):
+        panels[f"{name}: {NUM_NEIGHBORS}-NN top-1 {100 * features.top1:.1f} %"] = features.points
     figures.scatter(path, panels, embedding.labels, embedding.classes)
 
 
-def _tsne(features: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
-    """Return t-SNE coordinates (n, 2) of features (n, d)."""
+def _embed_features(features: NDArray[np.float32], labels: NDArray[np.int64], seed: int) -> EmbeddedFeatures:
+    """Return features (n, d) laid out by t-SNE."""
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     # The perplexity must be less than the number of images.
     tsne = TSNE(perplexity=min(30.0, (len(features) - 1) / 3), init="pca", random_state=seed)
     with threadpool_limits(1):  # sums over threads have no fixed order, and t-SNE amplifies the last bit
-        return tsne.fit_transform(features).astype(np.float64)  # type: ignore[no-any-return]
+        points = tsne.fit_transform(features).astype(np.float64)
+    return EmbeddedFeatures(points, knn_top1(features, labels))

@@ -50,11 +50,8 @@ class MethodSummary:
         Returns:
             Field name to value.
         """
-        return {
-            **asdict(self),
-            "injected_modules": list(self.injected_modules),
-            "trainable_fraction": self.trainable_fraction,
-        }
+        modules = list(self.injected_modules)
+        return {**asdict(self), "injected_modules": modules, "trainable_fraction": self.trainable_fraction}
 
 
 def summarize(
@@ -85,18 +82,16 @@ def summarize(
         trainable=counts.trainable,
         head=sum(weight.numel() for weight in model.head.parameters()),
         file_bytes=sum(tensor.numel() * tensor.element_size() for tensor in model.inference_state_dict().values()),
-        computation=_describe_computation(model)
-        if model.injected_modules
-        else "only the head"
-        if model.only_head_trains
-        else "the unchanged model",
+        computation=_describe_computation(model),
     )
 
 
 def _describe_computation(model: TunedModel) -> str:
-    modules = list(model.network.modules())
-    found = {
-        "prompts as keys and values": any(getattr(module, "kv_prompts", None) is not None for module in modules),
-        "the last block computes the class token only": any(isinstance(module, ClassTokenBlock) for module in modules),
-    }
-    return "; ".join(text for text, is_found in found.items() if is_found) or "that of timm"
+    if not model.injected_modules:
+        return "only the head" if model.only_head_trains else "the unchanged model"
+    modules, found = list(model.network.modules()), []
+    if any(getattr(module, "kv_prompts", None) is not None for module in modules):
+        found.append("prompts as keys and values")
+    if any(isinstance(module, ClassTokenBlock) for module in modules):
+        found.append("the last block computes the class token only")
+    return "; ".join(found) or "that of timm"

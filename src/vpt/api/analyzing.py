@@ -53,7 +53,7 @@ def explain(
         BackboneError: The backbone cannot be loaded.
     """
     if out is not None:
-        figures.require_plots(Path(out))
+        figures.check_plot_path(Path(out))
         if isinstance(image, str | Path) and Path(out).exists() and Path(image).exists() and Path(out).samefile(image):
             raise SpecError(f"out is {out}, the image itself, which would be lost; choose another name")
     explanation = attention_maps.explain(open_model(model, backbone, weights, device), image, block)

@@ -106,14 +106,11 @@ def _show(ablation: Ablation, folder: Path) -> None:
 
     from vpt.cli.console_table import to_console
     from vpt.experiments.table import markdown_rows
-    from vpt.plots import figures
 
     console = Console(highlight=False)
     if console.is_terminal:
         console.print(to_console(ablation.table))
     else:
         click.echo(markdown_rows(ablation.table), nl=False)
-    picture = f"picture: {folder / ablation.series.name}.png" if figures.is_available() else figures.MATPLOTLIB_MISSING
-    click.echo(
-        f"\n{picture}\ntable, results and runs: {folder}/table.md, results.json\nnext: vpt bench report {folder}"
-    )
+    click.echo(f"\npicture: {folder / ablation.series.name}.png")
+    click.echo(f"table, results and runs: {folder}/table.md, results.json\nnext: vpt bench report {folder}")

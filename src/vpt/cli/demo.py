@@ -34,7 +34,6 @@ def command(task: str | None, seeds: int | None, out: Path, overwrite: bool, as_
     from vpt.cli.series_progress import SeriesProgress
     from vpt.core.units import format_duration
     from vpt.experiments.demo import run_demo
-    from vpt.plots import figures
 
     start = time.monotonic()
     with SeriesProgress() as progress:
@@ -58,7 +57,7 @@ def command(task: str | None, seeds: int | None, out: Path, overwrite: bool, as_
         if cell.mean is not None:
             bars.add_row(cell.method, "█" * round(60 * cell.mean), f"{100 * cell.mean:.1f} %")
     console.print(bars)
-    click.echo(f"\npicture: {out / 'comparison.png'}" if figures.is_available() else f"\n{figures.MATPLOTLIB_MISSING}")
+    click.echo(f"\npicture: {out / 'comparison.png'}")
     click.echo(f"tuned files: {out / 'tuned'}/   ({format_duration(time.monotonic() - start)})")
     click.echo(f"next: vpt bench report {out}")
 

@@ -46,7 +46,6 @@ def command(
     """
     from vpt.api import embed
     from vpt.api.progress import ConsoleCallback
-    from vpt.plots import figures
 
     out = out or Path(f"{file.stem}-{split}.png")
     with ConsoleCallback() as callback:
@@ -58,4 +57,4 @@ def command(
     click.echo(f"  before tuning  {100 * embedding.before.top1:.1f} %")
     click.echo(f"  after          {100 * embedding.after.top1:.1f} %")
     click.echo(f"table: {out.with_suffix('.csv')}")
-    click.echo(f"picture: {out}" if figures.is_available() else figures.MATPLOTLIB_MISSING)
+    click.echo(f"picture: {out}")

@@ -25,13 +25,10 @@ def check_classes(root: Path, counts: Mapping[str, Mapping[str, int]]) -> None:
     for split_name, split_counts in counts.items():
         unknown = {name: count for name, count in split_counts.items() if name not in train}
         if unknown:
-            described = [
-                text + _similar_name_hint(name, train)
-                for name, text in zip(unknown, describe_counts(unknown), strict=True)
-            ]
+            texts = zip(unknown, describe_counts(unknown), strict=True)
+            described = bullets([text + _similar_name_hint(name, train) for name, text in texts])
             raise DataError(
-                f"{root}: {pluralize(len(unknown), 'class')} of {split_name} without any image in train:"
-                f"{bullets(described)}\n"
+                f"{root}: {pluralize(len(unknown), 'class')} of {split_name} without any image in train:{described}\n"
                 f"put some of these images into train, remove the class from {split_name}, or correct its name"
             )
     if len(train) == 1:
@@ -51,17 +48,17 @@ def class_notes(dataset: Dataset) -> tuple[str, ...]:
     Returns:
         One note per split with missing classes.
     """
+    consequences = {
+        "train": "learned only if train and val are used together",
+        "test": "the test accuracy does not cover it",
+    }
     notes = []
-    for split_name, consequence in (
-        ("train", "learned only if train and val are used together"),
-        ("test", "the test accuracy does not cover it"),
-    ):
+    for split_name, consequence in consequences.items():
         split = dataset.splits[split_name]
         missing = [repr(dataset.classes[k]) for k in (split.class_counts(len(dataset.classes)) == 0).nonzero()[0]]
         if len(split) and missing:
-            notes.append(
-                f"{split_name} has no image of {pluralize(len(missing), 'class')}: {comma_list(missing)}; {consequence}"
-            )
+            classes = f"{pluralize(len(missing), 'class')}: {comma_list(missing)}"
+            notes.append(f"{split_name} has no image of {classes}; {consequence}")
     return tuple(notes)
 
 

@@ -39,15 +39,13 @@ class Split:
         if isinstance(self.images, np.ndarray):
             require_uint8(self.images, "NHWC")
         if not self.names:
-            names = tuple(
-                str(image) if isinstance(image, str | Path) else f"image {i}" for i, image in enumerate(self.images)
-            )
-            object.__setattr__(self, "names", names)
-        lengths = (len(self.images), len(self.names))
-        if self.labels.ndim != 1 or lengths != (len(self.labels),) * 2:
+            named = (str(x) if isinstance(x, str | Path) else f"image {i}" for i, x in enumerate(self.images))
+            object.__setattr__(self, "names", tuple(named))
+        num_images, num_names = len(self.images), len(self.names)
+        if labels.ndim != 1 or not num_images == num_names == len(labels):
             raise DataError(
-                f"{lengths[0]} images, {lengths[1]} names and labels of shape {self.labels.shape} do not "
-                "match; give one label and one name per image"
+                f"{num_images} images, {num_names} names and labels of shape {labels.shape} do not match; give one "
+                "label and one name per image"
             )
 
     def __len__(self) -> int:
@@ -90,17 +88,18 @@ class Split:
         """
         if not len(self) or not len(other):
             return self if len(self) else other
-        labels, names = np.concatenate([self.labels, other.labels]), self.names + other.names
         first, second = self.images, other.images
+        images: tuple[ImageInput, ...] | NDArray[np.uint8]
         if isinstance(first, tuple) and isinstance(second, tuple):
-            return Split(first + second, labels, names)
-        if not isinstance(first, np.ndarray) or not isinstance(second, np.ndarray):
+            images = first + second
+        elif not isinstance(first, np.ndarray) or not isinstance(second, np.ndarray):
             raise DataError("one split holds single images, the other an array; give both in the same form")
-        if first.shape[1:] != second.shape[1:]:
-            raise DataError(
-                f"images of shapes {first.shape[1:]} and {second.shape[1:]} cannot be combined; give one size"
-            )
-        return Split(np.concatenate([first, second]), labels, names)
+        elif first.shape[1:] != second.shape[1:]:
+            shapes = f"{first.shape[1:]} and {second.shape[1:]}"
+            raise DataError(f"images of shapes {shapes} cannot be combined; give one size")
+        else:
+            images = np.concatenate([first, second])
+        return Split(images, np.concatenate([self.labels, other.labels]), self.names + other.names)
 
     def class_counts(self, num_classes: int) -> NDArray[np.int64]:
         """Return the number of images of each class.

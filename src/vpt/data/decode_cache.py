@@ -79,16 +79,13 @@ def _cache_key(images: tuple[Path, ...], preprocessing: Preprocessing, skip_corr
     fields = [CACHE_VERSION, PIL.__version__, resize_options, skip_corrupt]
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     for path in images:
-        digest.update(f"{path.absolute()}\0{_file_state(path)}\n".encode())
+        try:
+            status = path.stat()
+            state = f"{status.st_size} {status.st_mtime_ns}"
+        except OSError:  # decoding reports the fault
+            state = "unreadable"
+        digest.update(f"{path.absolute()}\0{state}\n".encode())
     return digest.hexdigest()[:32]
-
-
-def _file_state(path: Path) -> str:
-    try:
-        status = path.stat()
-    except OSError:  # decoding reports the fault
-        return "unreadable"
-    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def _load_entry(array_path: Path, split: Split) -> DecodedImages | None:
@@ -101,11 +98,6 @@ def _load_entry(array_path: Path, split: Split) -> DecodedImages | None:
     indices = np.array(record["indices"], dtype=np.int64)
     if len(images) < len(indices):
         return None
-    return DecodedImages(
-        images=images[: len(indices)],
-        labels=split.labels[indices],
-        names=tuple(split.names[index] for index in indices),
-        indices=indices,
-        notes=tuple(record["notes"]),
-        dropped=tuple(record["dropped"]),
-    )
+    notes, dropped = tuple(record["notes"]), tuple(record["dropped"])
+    kept = split.select(indices)
+    return DecodedImages(images[: len(indices)], kept.labels, kept.names, indices, notes, dropped)

@@ -101,18 +101,14 @@ def open_rgb(path: Path) -> tuple[Image.Image, list[str]]:
     """
     try:
         status = path.stat()
-    except FileNotFoundError:
-        raise UnreadableImageError("a link to a missing file" if path.is_symlink() else "no such file") from None
-    except OSError as error:
-        raise UnreadableImageError(error.strerror or str(error)) from error
-    if not stat.S_ISREG(status.st_mode):  # opening a pipe blocks
-        raise UnreadableImageError("a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file")
-    if not status.st_size:
-        raise UnreadableImageError("empty (0 bytes)")
-
-    try:
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe blocks
+            raise UnreadableImageError("a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file")
+        if not status.st_size:
+            raise UnreadableImageError("empty (0 bytes)")
         with path.open("rb") as file:
             return _decode(file)
+    except FileNotFoundError:
+        raise UnreadableImageError("a link to a missing file" if path.is_symlink() else "no such file") from None
     except OSError as error:
         raise UnreadableImageError(error.strerror or str(error)) from error
 

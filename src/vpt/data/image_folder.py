@@ -46,10 +46,7 @@ def read_image_folder(root: Path) -> Dataset:
     found = {
         split_name: _find_classes(split_name, folder, root, ignored) for split_name, folder in split_folders.items()
     }
-    counts = {
-        split_name: {name: len(paths) for name, paths in by_class.items()} for split_name, by_class in found.items()
-    }
-    check_classes(root, counts)
+    check_classes(root, {name: {k: len(paths) for k, paths in by_class.items()} for name, by_class in found.items()})
     classes = tuple(sorted(found["train"]))
     return Dataset(
         name=root.resolve().name,
@@ -64,53 +61,42 @@ def read_image_folder(root: Path) -> Dataset:
 
 def _find_splits(root: Path) -> tuple[dict[str, Path], list[str]]:
     """Return the folder of each split, and the names of the other entries of `root`."""
-    folders = _subfolders(root)
-    if not folders:
-        _raise_no_classes(root)
+    folders = _class_folders(root)
     named: defaultdict[str, list[Path]] = defaultdict(list)
     for folder in folders:
-        if folder.name.casefold() in _SPLIT_NAMES:
-            named[_SPLIT_NAMES[folder.name.casefold()]].append(folder)
-    all_named = sum(map(len, named.values())) == len(folders)
-    if all_named and "train" not in named:
+        named[_SPLIT_NAMES.get(folder.name.casefold(), "")].append(folder)
+    others = named.pop("", [])
+    if not others and "train" not in named:
         raise DataError(f"{root} holds {comma_list([f.name for f in folders])} but no train; {LAYOUT_HELP}")
     # "train" can be a class (car, plane, train): then it contains images, and there is no val or test.
-    has_splits = "train" in named and (len(named) > 1 or all_named or any(map(_subfolders, named["train"])))
-    if not has_splits:
+    if "train" not in named or not (len(named) > 1 or not others or any(map(_subfolders, named["train"]))):
         return {"train": root}, []
     for split_name, candidates in named.items():
         if len(candidates) > 1:
-            raise DataError(
-                f"{root} holds {comma_list([f.name for f in candidates])}; keep one folder for {split_name}"
-            )
-    other_entries = [f"{folder.name}/" for folder in folders if folder.name.casefold() not in _SPLIT_NAMES]
-    other_entries += [entry.name for entry in _visible_entries(root) if not entry.is_dir()]
-    return {
-        split_name: named[split_name][0] for split_name in ("train", "val", "test") if split_name in named
-    }, other_entries
+            names = comma_list([folder.name for folder in candidates])
+            raise DataError(f"{root} holds {names}; keep one folder for {split_name}")
+    ignored = [f"{folder.name}/" for folder in others]
+    ignored += [entry.name for entry in _visible_entries(root) if not entry.is_dir()]
+    return {name: named[name][0] for name in ("train", "val", "test") if name in named}, ignored
 
 
 def _find_classes(split_name: str, folder: Path, root: Path, ignored: list[str]) -> dict[str, list[Path]]:
     """Return class name to images, all below `folder`."""
-    folders = _subfolders(folder)
-    if not folders:
-        _raise_no_classes(folder)
+    folders = _class_folders(folder)
     if all((class_folder / "train").is_dir() for class_folder in folders):
-        inside = comma_list([str(class_folder) for class_folder in folders])
+        inside = comma_list(list(map(str, folders)))
         raise DataError(f"{folder} contains whole datasets instead of classes; give the path of one of them: {inside}")
     ignored += [str(entry.relative_to(root)) for entry in _visible_entries(folder) if not entry.is_dir()]
-    unreadable = [class_folder.name for class_folder in folders if not _is_valid_utf8(class_folder.name)]
+    unreadable = [repr(class_folder.name) for class_folder in folders if not _is_valid_utf8(class_folder.name)]
     if unreadable:
-        raise DataError(
-            f"{folder}: the names {comma_list([repr(name) for name in unreadable])} are not valid UTF-8; rename them"
-        )
+        raise DataError(f"{folder}: the names {comma_list(unreadable)} are not valid UTF-8; rename them")
     images: defaultdict[str, list[Path]] = defaultdict(list)
     for class_folder in folders:
         # macOS stores é as two characters; both forms name the same class
         images[unicodedata.normalize("NFC", class_folder.name)] += _find_images(class_folder, root, ignored)
     empty = [name for name, paths in images.items() if not paths]
     if len(empty) == len(images) or (empty and split_name == "train"):
-        listing = bullets([repr(name) for name in empty])
+        listing = bullets(list(map(repr, empty)))
         raise DataError(
             f"{folder}: {pluralize(len(empty), 'class folder')} without any image:{listing}\n"
             f"add images or delete the folder; images are files that end in {', '.join(sorted(IMAGE_SUFFIXES))}"
@@ -120,23 +106,22 @@ def _find_classes(split_name: str, folder: Path, root: Path, ignored: list[str])
 
 def _find_images(folder: Path, root: Path, ignored: list[str]) -> list[Path]:
     """Return all images below `folder`, sorted. Each folder is visited once, so that loops of links end."""
-    images = []
-    seen = set()
+    images, seen = [], set()
     for current, subfolders, names in os.walk(folder, followlinks=True, onerror=_raise_unreadable):
-        status = Path(current).stat()
+        here = Path(current)
+        status = here.stat()
         if (status.st_dev, status.st_ino) in seen:
-            ignored.append(f"{Path(current).relative_to(root)}/ (a link to a folder already read)")
+            ignored.append(f"{here.relative_to(root)}/ (a link to a folder already read)")
             subfolders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        run_directories = [name for name in subfolders if is_run_directory(Path(current, name))]
-        ignored += [f"{Path(current, name).relative_to(root)}/ (written by vpt tune)" for name in run_directories]
-        subfolders[:] = sorted(name for name in subfolders if not _is_hidden(name) and name not in run_directories)
-        for name in names:
-            path = Path(current, name)
-            if path.suffix.casefold() in IMAGE_SUFFIXES and not _is_hidden(name):
+        runs = [name for name in subfolders if is_run_directory(here / name)]
+        ignored += [f"{(here / name).relative_to(root)}/ (written by vpt tune)" for name in runs]
+        subfolders[:] = sorted(name for name in subfolders if not _is_hidden(name) and name not in runs)
+        for path in (here / name for name in names if not _is_hidden(name)):
+            if path.suffix.casefold() in IMAGE_SUFFIXES:
                 images.append(path)
-            elif not _is_hidden(name):
+            else:
                 ignored.append(str(path.relative_to(root)))
     return sorted(images)
 
@@ -150,14 +135,18 @@ def _split(by_class: dict[str, list[Path]], classes: tuple[str, ...], root: Path
     )
 
 
-def _raise_no_classes(folder: Path) -> NoReturn:
-    images = [entry.name for entry in _visible_entries(folder) if entry.suffix.casefold() in IMAGE_SUFFIXES]
-    if images:
-        raise DataError(
-            f"{folder} holds {pluralize(len(images), 'image')} ({comma_list(images, 3)}) but no class folders, "
-            f"so no image has a label; {LAYOUT_HELP}"
-        )
-    raise DataError(f"{folder} holds no class folders and no images; {LAYOUT_HELP}")
+def _class_folders(folder: Path) -> list[Path]:
+    """Return the subfolders. A folder without any raises DataError."""
+    folders = _subfolders(folder)
+    if not folders:
+        images = [entry.name for entry in _visible_entries(folder) if entry.suffix.casefold() in IMAGE_SUFFIXES]
+        if images:
+            raise DataError(
+                f"{folder} holds {pluralize(len(images), 'image')} ({comma_list(images, 3)}) but no class folders, "
+                f"so no image has a label; {LAYOUT_HELP}"
+            )
+        raise DataError(f"{folder} holds no class folders and no images; {LAYOUT_HELP}")
+    return folders
 
 
 def _visible_entries(folder: Path) -> list[Path]:

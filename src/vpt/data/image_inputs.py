@@ -67,11 +67,10 @@ def require_uint8(pixels: NDArray[Any], layout: str) -> None:
     Raises:
         DataError: The type is not uint8, or the shape is not a batch of three-channel images.
     """
-    axes = {"N": "n", "C": "3", "H": "height", "W": "width"}
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[layout.index("C")] != 3:
         values = f" from {pixels.min():g} to {pixels.max():g}" if pixels.size and pixels.dtype.kind in "iuf" else ""
-        expected = ", ".join(axes[axis] for axis in layout)
-        raise DataError(f"images are {pixels.dtype} {pixels.shape}{values}; give uint8 ({expected}) in 0..255")
+        axes = "n, height, width, 3" if layout == "NHWC" else "n, 3, height, width"
+        raise DataError(f"images are {pixels.dtype} {pixels.shape}{values}; give uint8 ({axes}) in 0..255")
 
 
 def read_image(image: ImageInput) -> tuple[Image.Image, list[str]]:

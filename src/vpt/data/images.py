@@ -6,13 +6,13 @@ import os
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from errno import ENOSPC
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ from vpt.data.image_files import UnreadableImageError, capture_warnings
 from vpt.data.image_inputs import read_image
 from vpt.data.preprocessing import Preprocessing
 from vpt.errors import DataError, StorageError
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 MEMORY_LIMIT = 4 * 2**30  # bytes
 _QUEUE_SIZE = 1024  # images submitted to the threads at once; limits memory and the delay after Ctrl-C
@@ -86,30 +89,36 @@ def decode(
     """
     total = len(split)
     images = _allocate((total, 3, preprocessing.size, preprocessing.size), memory_limit, spill_dir)
+
+    def decode_one(i: int) -> list[str] | str:
+        """Return the notes on an image, or its fault."""
+        try:
+            image, notes = read_image(split.images[i])
+            images[i] = preprocessing.resize_image(image)
+            return notes
+        except UnreadableImageError as error:
+            return str(error)
+
     try:
-        faults, image_notes = _decode_into(images, split, preprocessing, threads or os.cpu_count() or 1, progress)
+        results = map_images(decode_one, range(total), progress, threads)
+        faults = {i: result for i, result in enumerate(results) if isinstance(result, str)}
+        dropped = tuple(f"{split.names[i]}: {reason}" for i, reason in faults.items())
         if faults and (not skip_corrupt or len(faults) == total):
             raise DataError(
-                f"{len(faults)} of {pluralize(total, 'image')} cannot be used:"
-                f"{bullets([f'{split.names[i]}: {reason}' for i, reason in faults.items()], limit=len(faults))}\n"
+                f"{len(faults)} of {pluralize(total, 'image')} cannot be used:{bullets(dropped, limit=total)}\n"
                 "replace or delete them" + ("" if len(faults) == total else ", or leave them out with --skip-corrupt")
             )
     except BaseException:
-        _delete(images)
+        if isinstance(images, np.memmap):
+            Path(str(images.filename)).unlink(missing_ok=True)
         raise
     kept = np.array([i for i in range(total) if i not in faults], dtype=np.int64)
     if faults:
         for position, i in enumerate(kept):  # in place, because a copy may not fit in memory
             images[position] = images[i]
-    labels = split.labels[kept]
-    return DecodedImages(
-        images=images[: len(kept)],
-        labels=labels,
-        names=tuple(split.names[i] for i in kept),
-        indices=kept,
-        notes=_notes(split, image_notes, len(np.setdiff1d(split.labels, labels))),
-        dropped=tuple(f"{split.names[i]}: {reason}" for i, reason in faults.items()),
-    )
+    labels, names = split.labels[kept], tuple(split.names[i] for i in kept)
+    notes = _notes(split, results, len(np.setdiff1d(split.labels, labels)))
+    return DecodedImages(images[: len(kept)], labels, names, kept, notes, dropped)
 
 
 @contextmanager
@@ -128,46 +137,43 @@ def decode_to_tempdir(split: Split, preprocessing: Preprocessing, **options: Any
         yield decode(split, preprocessing, spill_dir=Path(tmp_dir), **options)
 
 
-def _decode_into(
-    images: NDArray[np.uint8],
-    split: Split,
-    preprocessing: Preprocessing,
-    threads: int,
-    progress: Callable[[int, int], None] | None,
-) -> tuple[dict[int, str], dict[int, list[str]]]:
-    """Decode into `images` and return the faults and notes by index. Pillow releases the GIL."""
-    faults: dict[int, str] = {}
-    image_notes: dict[int, list[str]] = {}
+def map_images(
+    function: Callable[[_Item], _Result],
+    items: Sequence[_Item],
+    progress: Callable[[int, int], None] | None = None,
+    threads: int | None = None,
+) -> list[_Result]:
+    """Call a function that decodes images, in threads, because Pillow releases the GIL.
 
-    def decode_one(i: int) -> None:
-        try:
-            image, messages = read_image(split.images[i])
-            if messages:
-                image_notes[i] = messages
-            images[i] = preprocessing.resize_image(image)
-        except UnreadableImageError as error:
-            faults[i] = str(error)
+    Args:
+        function: The function. Pillow's warnings become notes, see `capture_warnings`.
+        items: Its arguments.
+        progress: Called as (done, total) by this thread after each item.
+        threads: Number of threads. Default: one per CPU core.
 
-    total = len(split)
+    Returns:
+        The results, in the order of the items.
+    """
+    results: list[_Result] = []
+    pool = ThreadPoolExecutor(max_workers=threads or os.cpu_count(), thread_name_prefix="decode")
     with capture_warnings():
-        pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="decode")
         try:
-            for start in range(0, total, _QUEUE_SIZE):
-                stop = min(start + _QUEUE_SIZE, total)
-                for done, _ in enumerate(pool.map(decode_one, range(start, stop)), start=start + 1):
+            for start in range(0, len(items), _QUEUE_SIZE):
+                for result in pool.map(function, items[start : start + _QUEUE_SIZE]):
+                    results.append(result)
                     if progress:
-                        progress(done, total)
+                        progress(len(results), len(items))
         finally:
             pool.shutdown(cancel_futures=True)  # after an interrupt, do not process the queue
-    return dict(sorted(faults.items())), dict(sorted(image_notes.items()))
+    return results
 
 
-def _notes(split: Split, image_notes: dict[int, list[str]], num_empty_classes: int) -> tuple[str, ...]:
+def _notes(split: Split, results: list[list[str] | str], num_empty_classes: int) -> tuple[str, ...]:
     """Return one note per kind of irregularity, with the count and the first names."""
     names: defaultdict[str, list[str]] = defaultdict(list)
-    for i, messages in image_notes.items():
-        for message in dict.fromkeys(messages):
-            names[" ".join(message.split())].append(split.names[i])
+    for name, result in zip(split.names, results, strict=True):
+        for message in dict.fromkeys(result if isinstance(result, list) else ()):
+            names[" ".join(message.split())].append(name)
     notes = [f"{pluralize(len(found), 'image')}: {message} ({comma_list(found)})" for message, found in names.items()]
     if num_empty_classes:
         notes.append(f"{pluralize(num_empty_classes, 'class')} without any image left after skipping the corrupt ones")
@@ -202,8 +208,3 @@ def _allocate(shape: tuple[int, ...], memory_limit: int, spill_dir: Path | None)
             file.unlink(missing_ok=True)
         raise StorageError(message) from error
     return images
-
-
-def _delete(images: NDArray[np.uint8]) -> None:
-    if isinstance(images, np.memmap) and images.filename is not None:
-        Path(images.filename).unlink(missing_ok=True)

@@ -35,13 +35,13 @@ class _LabeledImages:
     Args:
         images: The images.
         labels: One label per image.
-        classes: Names of integer labels, or None.
+        classes: Names of integer labels, or () if they have none.
         name: Name of the source, or "" if it has none.
     """
 
     images: tuple[ImageInput, ...] | NDArray[np.uint8]
     labels: tuple[str | int, ...]
-    classes: tuple[str, ...] | None = None
+    classes: tuple[str, ...] = ()
     name: str = ""
 
 
@@ -68,28 +68,23 @@ def dataset_from_memory(
     """
     given = {name: _read(data, name) for name, data in splits.items()}
     names = {name: tuple(classes or split.classes or default_classes or ()) for name, split in given.items()}
-    named = {name: _class_names(split.labels, names[name]) for name, split in given.items()}
     first = "train" if "train" in given else next(iter(given))
     known = names[first] or _known_classes(given[first].labels)
     label_of = {name: index for index, name in enumerate(known)}
-    for name, labels in named.items():
-        unknown = sorted(set(labels) - set(label_of))
+    built = {}
+    for name, split in given.items():
+        named = [_class_name(label, names[name]) for label in split.labels]
+        unknown = sorted(set(named) - set(label_of))
         if unknown:
             raise DataError(
-                f"{name} has the labels {comma_list([repr(label) for label in unknown])}, which are no classes "
+                f"{name} has the labels {comma_list(list(map(repr, unknown)))}, which are no classes "
                 f"({comma_list(list(known))}); correct the labels, or name all classes with classes=[...]"
             )
-    built = {
-        name: Split(split.images, np.array([label_of[label] for label in named[name]], dtype=np.int64))
-        for name, split in given.items()
-    }
-    if "train" in named and len(set(named["train"])) == 1:
-        raise DataError(
-            f"train has one class only, {named['train'][0]!r}; a classifier needs images of two or more classes"
-        )
-    titles = [split.name for split in given.values() if split.name]
+        if name == "train" and len(set(named)) == 1:
+            raise DataError(f"train has one class only, {named[0]!r}; a classifier needs images of two or more classes")
+        built[name] = Split(split.images, np.array([label_of[label] for label in named], dtype=np.int64))
     return Dataset(
-        name=titles[0] if titles else "images",
+        name=next((split.name for split in given.values() if split.name), "images"),
         classes=known,
         train=built.get("train", Split()),
         val=built.get("val", Split()),
@@ -119,53 +114,38 @@ def split_mapping(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read(data: Any, split: str) -> _LabeledImages:
     """Read one split."""
+    classes: Any = None
+    name: Any = ""
     if isinstance(data, tuple) and len(data) == 2:
-        found = _LabeledImages(_as_sequence(data[0]), _as_labels(data[1]))
-    elif hasattr(data, "column_names") and hasattr(data, "features"):
-        found = _read_columns(data)
+        images, labels = data
+    elif hasattr(data, "column_names") and hasattr(data, "features"):  # a Hugging Face dataset
+        if not {"image", "label"} <= set(data.column_names):
+            raise DataError(
+                f"the dataset has the columns {comma_list(list(data.column_names))}; rename those of the images and "
+                "labels to image and label, with rename_column"
+            )
+        images, labels = [row["image"] for row in data], data["label"]
+        classes = getattr(data.features["label"], "names", None)
+        name = getattr(getattr(data, "info", None), "dataset_name", None)
     elif hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, str | bytes | Mapping):
-        found = _read_pairs(data)
+        items = [data[index] for index in range(len(data))]  # of a torch dataset, or a sequence of pairs
+        for index, item in enumerate(items):
+            if not isinstance(item, tuple | list) or len(item) != 2:
+                kind = type(item).__name__
+                raise DataError(f"item {index} of the dataset is a value of type {kind}; each item is (image, label)")
+        images, labels = [image for image, _ in items], [label for _, label in items]
+        classes = getattr(data, "classes", None)
+        name = "" if isinstance(data, list | tuple) else type(data).__name__
     else:
         raise DataError(f"{split} is a value of type {type(data).__name__}; {FORMS}")
-    if len(found.images) != len(found.labels):
-        raise DataError(
-            f"{split} has {pluralize(len(found.images), 'image')} and {pluralize(len(found.labels), 'label')}; give "
-            "one label per image"
-        )
-    if not len(found.images):
+    found = _LabeledImages(_as_sequence(images), _as_labels(labels), tuple(map(str, classes or ())), str(name or ""))
+    num_images, num_labels = len(found.images), len(found.labels)
+    if num_images != num_labels:
+        given = f"{pluralize(num_images, 'image')} and {pluralize(num_labels, 'label')}"
+        raise DataError(f"{split} has {given}; give one label per image")
+    if not num_images:
         raise DataError(f"{split} has no image; {FORMS}")
     return found
-
-
-def _read_columns(data: Any) -> _LabeledImages:
-    """Read a Hugging Face dataset."""
-    if not {"image", "label"} <= set(data.column_names):
-        raise DataError(
-            f"the dataset has the columns {comma_list(list(data.column_names))}; rename those of the images and labels "
-            "to image and label, with rename_column"
-        )
-    names = getattr(data.features["label"], "names", None)
-    title = str(getattr(getattr(data, "info", None), "dataset_name", None) or "")
-    return _LabeledImages(
-        tuple(row["image"] for row in data), _as_labels(data["label"]), tuple(map(str, names)) if names else None, title
-    )
-
-
-def _read_pairs(data: Any) -> _LabeledImages:
-    """Read a torch dataset, or a sequence of pairs."""
-    images: list[Any] = []
-    labels: list[Any] = []
-    for index in range(len(data)):
-        item = data[index]
-        if not isinstance(item, tuple | list) or len(item) != 2:
-            raise DataError(
-                f"item {index} of the dataset is a value of type {type(item).__name__}; each item is (image, label)"
-            )
-        images.append(item[0])
-        labels.append(item[1])
-    names = getattr(data, "classes", None)
-    title = "" if isinstance(data, list | tuple) else type(data).__name__
-    return _LabeledImages(tuple(images), _as_labels(labels), tuple(map(str, names)) if names else None, title)
 
 
 def _as_sequence(images: Any) -> tuple[ImageInput, ...] | NDArray[np.uint8]:
@@ -177,27 +157,25 @@ def _as_sequence(images: Any) -> tuple[ImageInput, ...] | NDArray[np.uint8]:
             return images
         return tuple(images)
     if isinstance(images, str | Path | bytes | Image.Image) or not isinstance(images, Iterable):
-        raise DataError(
-            f"images are a value of type {type(images).__name__}; give a list of images, or an array of them"
-        )
+        kind = type(images).__name__
+        raise DataError(f"images are a value of type {kind}; give a list of images, or an array of them")
     return tuple(images)
 
 
-def _as_labels(labels: Any) -> tuple[str | int, ...]:
-    values: list[Any] = [label.item() if isinstance(label, np.generic | Tensor) else label for label in labels]
-    if all(isinstance(label, str) for label in values):
-        return tuple(values)
-    for label in values:
-        if not isinstance(label, int) or isinstance(label, bool) or label < 0:
-            raise DataError(f"a label is {label!r}; labels are integers from 0, or names of classes")
+def _as_labels(labels: Iterable[Any]) -> tuple[str | int, ...]:
+    values: tuple[Any, ...] = tuple(
+        label.item() if isinstance(label, np.generic | Tensor) else label for label in labels
+    )
+    if not all(isinstance(label, str) for label in values):
+        for label in values:
+            if not isinstance(label, int) or isinstance(label, bool) or label < 0:
+                raise DataError(f"a label is {label!r}; labels are integers from 0, or names of classes")
     return tuple(values)
 
 
-def _class_names(labels: tuple[str | int, ...], names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the name of the class of each image. An integer without a name stands for itself."""
-    return tuple(
-        label if isinstance(label, str) else names[label] if label < len(names) else str(label) for label in labels
-    )
+def _class_name(label: str | int, names: tuple[str, ...]) -> str:
+    """Return the name of a class. An integer without a name stands for itself."""
+    return label if isinstance(label, str) else names[label] if label < len(names) else str(label)
 
 
 def _known_classes(labels: tuple[str | int, ...]) -> tuple[str, ...]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -21,13 +21,7 @@ from vpt.data.classes import check_classes
 from vpt.data.dataset import Dataset, Split
 from vpt.errors import DataError
 
-_LIST_PATTERNS = {
-    "train": re.compile(r"train\d*\.txt", re.IGNORECASE),
-    "val": re.compile(r"val\d*\.txt", re.IGNORECASE),
-    "trainval": re.compile(r"train\d*val\d*\.txt", re.IGNORECASE),
-    "test": re.compile(r"test\d*\.txt", re.IGNORECASE),
-}
-_DIGIT = re.compile(r"\d")
+_LIST_NAME = re.compile(r"(train\d*(?:val)?|val|test)\d*\.txt", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -75,41 +69,37 @@ def read_list_files(root: Path) -> Dataset:
     faults: list[str] = []
     entries = {split_name: _parse_list(root, name, faults) for split_name, name in files.items()}
     _check_labels_agree(entries, faults)
+    listing = ", ".join(files.values())
     if faults:
         raise DataError(
-            f"{root}: {pluralize(len(faults), 'fault')} in {', '.join(files.values())}; a line is "
+            f"{root}: {pluralize(len(faults), 'fault')} in {listing}; a line is "
             f"'relative/path label', the label an integer from 0:{bullets(faults)}"
         )
     splits = _assign_splits(root, files, entries)
-    all_entries = [entry for split_entries in splits.values() for entry in split_entries]
-    classes, from_folders = _class_names(root, all_entries)
-    counts: dict[str, defaultdict[str, int]] = {}
-    for split_name, split_entries in splits.items():
-        # In published lists, a rare class may be in val only; it is learned from train and val together.
-        split_counts = counts.setdefault("train" if split_name == "val" else split_name, defaultdict(int))
-        for entry in split_entries:
-            split_counts[classes[entry.label]] += 1
-    if not any(map(_DIGIT.search, files.values())):  # 1,000 images of a benchmark may not cover all classes
-        check_classes(root, counts)
+    classes, from_folders = _class_names(root, [*splits["train"], *splits["val"], *splits["test"]])
+    if not re.search(r"\d", listing):  # 1,000 images of a benchmark may not cover all classes
+        # A rare class may be in val only; it is learned from train and val together.
+        listed = {"train": splits["train"] + splits["val"], "test": splits["test"]}
+        check_classes(root, {name: Counter(classes[e.label] for e in found) for name, found in listed.items()})
+    note = "classes are named by number, because the folders of the images do not name them"
     return Dataset(
         name=root.resolve().name,
         classes=classes,
         train=_split(root, splits["train"]),
         val=_split(root, splits["val"]),
         test=_split(root, splits["test"]),
-        source=f"lists {', '.join(files.values())} in {root}",
-        notes=()
-        if from_folders
-        else ("classes are named by number, because the folders of the images do not name them",),
+        source=f"lists {listing} in {root}",
+        notes=() if from_folders else (note,),
     )
 
 
 def _find_list_files(root: Path) -> dict[str, list[str]]:
+    """Return "train", "val", "trainval" and "test" to the names of lists."""
     names = sorted(entry.name for entry in root.iterdir() if entry.is_file())
-    return {
-        split_name: [name for name in names if pattern.fullmatch(name)]
-        for split_name, pattern in _LIST_PATTERNS.items()
-    }
+    found: dict[str, list[str]] = {"train": [], "val": [], "trainval": [], "test": []}
+    for match in filter(None, map(_LIST_NAME.fullmatch, names)):
+        found[re.sub(r"\d", "", match[1]).lower()].append(match[0])
+    return found
 
 
 def _parse_list(root: Path, name: str, faults: list[str]) -> list[_Entry]:
@@ -150,7 +140,7 @@ def _parse_list(root: Path, name: str, faults: list[str]) -> list[_Entry]:
 
 def _check_labels_agree(entries: dict[str, list[_Entry]], faults: list[str]) -> None:
     first: dict[str, _Entry] = {}
-    for entry in (entry for split_entries in entries.values() for entry in split_entries):
+    for entry in chain.from_iterable(entries.values()):
         earlier = first.setdefault(entry.path, entry)
         if earlier.label != entry.label:
             faults.append(
@@ -161,19 +151,19 @@ def _check_labels_agree(entries: dict[str, list[_Entry]], faults: list[str]) -> 
 def _assign_splits(root: Path, files: dict[str, str], entries: dict[str, list[_Entry]]) -> dict[str, list[_Entry]]:
     """Return train, val and test from the lists that exist."""
     train, val, trainval = (entries.get(split_name, []) for split_name in ("train", "val", "trainval"))
-    paths = {split_name: {entry.path for entry in split_entries} for split_name, split_entries in entries.items()}
     if trainval:
-        extra = sorted((paths.get("train", set()) | paths.get("val", set())) - paths["trainval"])
+        in_train, in_val, in_both = ({entry.path for entry in found} for found in (train, val, trainval))
+        extra = sorted((in_train | in_val) - in_both)
         if train and val:
-            extra += sorted(paths["trainval"] - paths["train"] - paths["val"])
+            extra += sorted(in_both - in_train - in_val)
         if extra:
             names = " + ".join(files[split_name] for split_name in ("train", "val") if split_name in files)
             raise DataError(
                 f"{root}: {files['trainval']} does not agree with {names} on "
                 f"{pluralize(len(extra), 'image')}: {comma_list(extra)}; correct the lists, or delete that one"
             )
-        train = train or [entry for entry in trainval if entry.path not in paths.get("val", ())]
-        val = val or [entry for entry in trainval if entry.path not in {e.path for e in train}]
+        rest = [entry for entry in trainval if entry.path not in in_train | in_val]
+        train, val = train or rest, val or (rest if train else [])
     return {"train": train, "val": val, "test": entries.get("test", [])}
 
 
@@ -182,23 +172,23 @@ def _class_names(root: Path, entries: list[_Entry]) -> tuple[tuple[str, ...], bo
     folders: defaultdict[int, set[str]] = defaultdict(set)
     for entry in entries:
         folders[entry.label].add(PurePosixPath(entry.path).parent.name)
-    max_label = max(folders)
-    if len(folders) <= max_label:
-        unused = [str(label) for label in islice((k for k in range(max_label) if k not in folders), 6)]
+    num_classes = max(folders) + 1
+    if len(folders) < num_classes:
+        unused = [str(label) for label in islice((k for k in range(num_classes) if k not in folders), 6)]
         shown = ", ".join(unused[:5]) + (", ..." if len(unused) > 5 else "")
-        if min(folders) == 1 and len(folders) == max_label:
-            hint = "The labels start at 1: subtract 1 from each"
-        else:
-            hint = "Number the classes from 0 without gaps, or add images of the missing labels"
-        raise DataError(
-            f"{root}: the largest label is {max_label}, which means {pluralize(max_label + 1, 'class')}, but the lists "
-            f"use {pluralize(len(folders), 'label')}; without any image: {shown}. {hint}"
+        hint = (
+            "The labels start at 1: subtract 1 from each"
+            if min(folders) == 1 and len(folders) == num_classes - 1
+            else "Number the classes from 0 without gaps, or add images of the missing labels"
         )
-    names = tuple(sorted(folders[label])[0] for label in range(max_label + 1))
-    one_folder_each = all(len(found) == 1 for found in folders.values()) and len(set(names)) == len(names)
-    if one_folder_each and all(names):
-        return names, True
-    return tuple(map(str, range(max_label + 1))), False
+        raise DataError(
+            f"{root}: the largest label is {num_classes - 1}, which means {pluralize(num_classes, 'class')}, but the "
+            f"lists use {pluralize(len(folders), 'label')}; without any image: {shown}. {hint}"
+        )
+    names = [name for label in range(num_classes) for name in folders[label]]
+    if len(names) == len(set(names)) == num_classes and all(names):  # one folder for each class
+        return tuple(names), True
+    return tuple(map(str, range(num_classes))), False
 
 
 def _split(root: Path, entries: list[_Entry]) -> Split:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +15,6 @@ from vpt.data.list_files import has_list_files, read_list_files
 from vpt.data.manifest import read_manifest
 from vpt.data.splits import fill_missing_splits
 from vpt.errors import DataError
-
-# The first reader whose check returns True reads the folder.
-_READERS: tuple[tuple[Callable[[Path], bool], Callable[[Path], Dataset]], ...] = (
-    (has_list_files, read_list_files),
-    (lambda root: True, read_image_folder),
-)
 
 
 def load_dataset(
@@ -56,22 +49,7 @@ def load_dataset(
             f"the data source is {str(source)!r}; {LAYOUT_HELP}, or name a built-in task; `.` is the current folder"
         )
     try:
-        if isinstance(source, Dataset):
-            dataset = source
-        elif root.is_dir():
-            reader_for_layout = next(reader for matches, reader in _READERS if matches(root))
-            manifest = read_manifest(root)
-            dataset = reader_for_layout(root)
-            dataset = replace(dataset, notes=(*dataset.notes, *manifest.get("notes", ())))
-        elif str(source) in synthetic.TASKS:
-            dataset = _load_synthetic(str(source), seed)
-        elif root.exists():
-            raise DataError(f"{source} is a file, not a folder; {LAYOUT_HELP}; extract archives first")
-        else:
-            raise DataError(
-                f"{str(source)!r} is neither a folder nor a built-in task; {LAYOUT_HELP}. "
-                f"Built-in tasks: {did_you_mean(str(source), synthetic.TASKS)}"
-            )
+        dataset = source if isinstance(source, Dataset) else _read(root, str(source), seed)
     except OSError as error:
         raise DataError(f"{str(source)!r} cannot be read: {error}; check the path and its permissions") from error
     dataset = replace(dataset, name=dataset.name.encode("utf-8", "replace").decode())  # may be invalid UTF-8
@@ -84,17 +62,20 @@ def load_dataset(
     return replace(dataset, notes=notes)
 
 
-def _load_synthetic(name: str, seed: int) -> Dataset:
-    task = synthetic.TASKS[name]
-    splits = {
-        split_name: Split(images, labels)
-        for split_name, (images, labels) in synthetic.generate_splits(name, seed).items()
-    }
-    return Dataset(
-        name=name,
-        classes=tuple(task.classes),
-        train=splits["train"],
-        val=splits["val"],
-        test=splits["test"],
-        source=f"built-in task {name}, drawn with seed {seed}",
+def _read(root: Path, source: str, seed: int) -> Dataset:
+    """Read a folder, or draw a built-in task."""
+    if root.is_dir():
+        notes = read_manifest(root).get("notes", ())
+        dataset = read_list_files(root) if has_list_files(root) else read_image_folder(root)
+        return replace(dataset, notes=(*dataset.notes, *notes))
+    if source in synthetic.TASKS:
+        drawn = synthetic.generate_splits(source, seed)
+        train, val, test = (Split(*drawn[split_name]) for split_name in ("train", "val", "test"))
+        origin = f"built-in task {source}, drawn with seed {seed}"
+        return Dataset(source, synthetic.TASKS[source].classes, train, val, test, origin)
+    if root.exists():
+        raise DataError(f"{source} is a file, not a folder; {LAYOUT_HELP}; extract archives first")
+    raise DataError(
+        f"{source!r} is neither a folder nor a built-in task; {LAYOUT_HELP}. "
+        f"Built-in tasks: {did_you_mean(source, synthetic.TASKS)}"
     )

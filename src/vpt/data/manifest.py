@@ -73,13 +73,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         DataError: The preparation is not complete, or the manifest is damaged.
     """
     if is_prepared(folder):
+        path = folder / _MANIFEST
         try:
-            values: dict[str, Any] = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+            return dict(json.loads(path.read_text(encoding="utf-8")))
         except ValueError as error:
-            raise DataError(
-                f"{folder / _MANIFEST} is damaged ({error}); delete {folder} and prepare it again"
-            ) from error
-        return values
+            raise DataError(f"{path} is damaged ({error}); delete {folder} and prepare it again") from error
     if (folder / _IN_PROGRESS).is_file():
         raise DataError(
             f"the preparation of {folder} is not complete; run the same `vpt data` command again, it resumes"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vpt.data.image_files import UnreadableImageError, capture_warnings, open_rgb, supported_formats
+from vpt.data.image_files import UnreadableImageError, open_rgb, supported_formats
+from vpt.data.images import map_images
 from vpt.data.segmentation_layouts import ImageMaskPairs
 
 
@@ -61,19 +61,15 @@ def read_mask(path: Path) -> NDArray[np.int64]:
     Raises:
         UnreadableImageError: The file is not a mask.
     """
+    if not path.is_file():  # opening a pipe blocks
+        raise UnreadableImageError("not a regular file")
     try:
-        if not path.is_file():  # opening a pipe blocks
-            raise UnreadableImageError("not a regular file")
         with Image.open(path, formats=supported_formats()) as image:
-            if image.mode not in ("P", "L", "1", "I", "I;16"):
-                raise UnreadableImageError(
-                    f"a mask of mode {image.mode}; save it with one number per pixel (index or gray PNG)"
-                )
-            ids = np.asarray(image).astype(np.int64)
-    except UnreadableImageError:
-        raise
+            mode, ids = image.mode, np.asarray(image).astype(np.int64)
     except Exception as error:  # Pillow raises any kind of error on damaged files
         raise UnreadableImageError(f"a mask that cannot be read: {error}") from error
+    if mode not in ("P", "L", "1", "I", "I;16"):
+        raise UnreadableImageError(f"a mask of mode {mode}; save it with one number per pixel (index or gray PNG)")
     if ids.min() < 0 or ids.max() > 65535:
         raise UnreadableImageError(f"a mask with ids from {ids.min()} to {ids.max()}, outside 0 to 65535")
     return ids
@@ -107,12 +103,9 @@ def scan_masks(
 
     scanned = [pair for pairs in splits for pair in zip(pairs.names, pairs.images, pairs.masks, strict=True)]
     mask_stats: dict[str, MaskStats] = {}
-    with capture_warnings(), ThreadPoolExecutor() as pool:
-        for done, ((name, _, _), stats) in enumerate(zip(scanned, pool.map(scan_pair, scanned), strict=True), start=1):
-            if isinstance(stats, str):
-                faults.append(stats)
-            else:
-                mask_stats[name] = stats
-            if progress:
-                progress(done, len(scanned))
+    for (name, _, _), stats in zip(scanned, map_images(scan_pair, scanned, progress), strict=True):
+        if isinstance(stats, str):
+            faults.append(stats)
+        else:
+            mask_stats[name] = stats
     return mask_stats

@@ -62,9 +62,6 @@ def palette(num_classes: int) -> NDArray[np.uint8]:
     Returns:
         uint8 (num_classes, 3).
     """
-    indices = np.arange(num_classes, dtype=np.int64)
-    colors = np.zeros((num_classes, 3), dtype=np.int64)
-    for bit in range(8):
-        for channel in range(3):
-            colors[:, channel] |= ((indices >> (3 * bit + channel)) & 1) << (7 - bit)
-    return colors.astype(np.uint8)
+    bits = (np.arange(num_classes)[:, None] >> np.arange(24)) & 1  # (classes, 8 bits x 3 channels)
+    colors: NDArray[np.uint8] = (bits.reshape(-1, 8, 3) << np.arange(7, -1, -1)[:, None]).sum(axis=1).astype(np.uint8)
+    return colors

@@ -127,11 +127,10 @@ def load_segmentation_dataset(
     empty = [split_name for split_name, pairs in splits.items() if not len(pairs)]
     if empty:
         raise DataError(f"{root} has no images for {', '.join(empty)}; {LAYOUT_HELP}")
-    pixel_counts = np.zeros(len(found), dtype=np.int64)
+    counts = np.zeros(IGNORE_INDEX + 1, dtype=np.int64)
     for name in splits["train"].names:
-        class_ids = lookup_table[mask_stats[name].ids]
-        known = class_ids != IGNORE_INDEX
-        np.add.at(pixel_counts, class_ids[known], mask_stats[name].counts[known])
+        np.add.at(counts, lookup_table[mask_stats[name].ids], mask_stats[name].counts)
+    pixel_counts = counts[: len(found)]
     missing = [found[k] for k in np.flatnonzero(pixel_counts == 0)]
     if missing:
         notes.append(f"train has no pixel of {pluralize(len(missing), 'class')}: {comma_list(missing)}")
@@ -176,14 +175,8 @@ def _read_classes_file(root: Path) -> tuple[str, ...]:
 
 def _numbered_classes(scheme: LabelScheme, mask_stats: dict[str, MaskStats]) -> tuple[str, ...]:
     """Return numbers as class names, up to the largest id in any mask."""
-    ids = (
-        np.unique(np.concatenate([stats.ids for stats in mask_stats.values()]))
-        if mask_stats
-        else np.zeros(0, dtype=np.int64)
-    )
-    ids = ids[~np.isin(ids, scheme.ignore_ids)]
-    num_classes = int(ids.max()) + 1 - int(scheme.reduce_zero_label) if len(ids) else 0
-    return tuple(str(k) for k in range(max(num_classes, 1)))
+    ids = {int(k) for stats in mask_stats.values() for k in stats.ids} - set(scheme.ignore_ids)
+    return tuple(str(k) for k in range(max([1, *(k + 1 - scheme.reduce_zero_label for k in ids)])))
 
 
 def _split_off_val(train: ImageMaskPairs, fraction: float, seed: int) -> dict[str, ImageMaskPairs]:

@@ -13,11 +13,7 @@ LAYOUT_HELP = (
     "a segmentation folder holds images/ and masks/ (with or without train/, val/, test/ inside), or is laid out like "
     "CamVid (train/, trainannot/), ADE20K, Cityscapes or VOC"
 )
-_SPLIT_NAMES = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
+_SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 
 
 @dataclass(frozen=True)
@@ -163,22 +159,17 @@ def find_pairs(root: Path, layout: FolderLayout, name: str, faults: list[str]) -
         images, masks = ({k: found[k] for k in stems if k in found} for found in (images, masks))
     faults += [f"{path.relative_to(root)}: an image without a mask" for k, path in images.items() if k not in masks]
     faults += [f"{path.relative_to(root)}: a mask without an image" for k, path in masks.items() if k not in images]
-    both = sorted(images.keys() & masks.keys())
-    names = tuple(images[k].relative_to(root).with_suffix("").as_posix() for k in both)
-    return ImageMaskPairs(tuple(images[k] for k in both), tuple(masks[k] for k in both), names)
+    paths = [(images[k], masks[k]) for k in sorted(images.keys() & masks.keys())]
+    names = tuple(image.relative_to(root).with_suffix("").as_posix() for image, _ in paths)
+    return ImageMaskPairs(tuple(image for image, _ in paths), tuple(mask for _, mask in paths), names)
 
 
 def _files_by_key(root: Path, folder: str, stem_suffix: str, faults: list[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for path in sorted((root / folder).rglob("*")):
-        if (
-            path.name.startswith(".")
-            or path.suffix.casefold() not in IMAGE_SUFFIXES
-            or not path.stem.endswith(stem_suffix)
-        ):
-            continue
-        key = path.relative_to(root / folder).with_suffix("").as_posix().removesuffix(stem_suffix)
-        if key in found:
-            faults.append(f"{path.relative_to(root)}: {found[key].name} has the same name")
-        found[key] = path
+    for path in sorted((root / folder).rglob("[!.]*")):
+        if path.suffix.casefold() in IMAGE_SUFFIXES and path.stem.endswith(stem_suffix):
+            key = path.relative_to(root / folder).with_suffix("").as_posix().removesuffix(stem_suffix)
+            if key in found:
+                faults.append(f"{path.relative_to(root)}: {found[key].name} has the same name")
+            found[key] = path
     return found

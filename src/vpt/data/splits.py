@@ -7,10 +7,11 @@ and with every version of NumPy, does not depend on the order of files on disk, 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vpt.core.text import bullets, describe_counts, pluralize
 from vpt.data.dataset import Dataset, Split
@@ -38,24 +39,15 @@ def fill_missing_splits(
     for split_name, fraction in wanted.items():
         if not 0 <= fraction < 1:
             raise SpecError(f"{split_name}_fraction is {fraction}; it must be at least 0 and below 1")
-    missing = {
-        split_name: wanted[split_name]
-        for split_name in wanted
-        if wanted[split_name] and not len(dataset.splits[split_name])
-    }
+    missing = {name: fraction for name, fraction in wanted.items() if fraction and not len(dataset.splits[name])}
     if not missing:
         return dataset
     if sum(missing.values()) >= 1:
         raise SpecError(f"val_fraction {val_fraction} and test_fraction {test_fraction} leave nothing to train on")
-    splits = stratified_split(dataset.train, dataset.classes, missing, seed)
+    splits = dataset.splits | stratified_split(dataset.train, dataset.classes, missing, seed)
     description = ", ".join(f"{split_name} {fraction:.0%}" for split_name, fraction in missing.items())
-    return replace(
-        dataset,
-        train=splits["train"],
-        val=splits.get("val", dataset.val),
-        test=splits.get("test", dataset.test),
-        source=f"{dataset.source}; split from train by class with seed {seed}: {description}",
-    )
+    source = f"{dataset.source}; split from train by class with seed {seed}: {description}"
+    return replace(dataset, train=splits["train"], val=splits["val"], test=splits["test"], source=source)
 
 
 def stratified_split(
@@ -88,15 +80,12 @@ def stratified_split(
             f"add images, remove the class, add your own {' and '.join(fractions)} images, or set {options}"
         )
     selected: dict[str, list[int]] = {split_name: [] for split_name in (*fractions, "train")}
-    for label, count in enumerate(counts):
-        members = sorted(np.flatnonzero(split.labels == label).tolist(), key=lambda i: _hash_rank(split.names[i], seed))
-        for split_name, num_images in _images_per_split(int(count), fractions).items():
+    for members in _ordered_by_class(split, len(classes), seed):
+        for split_name, num_images in _images_per_split(len(members), fractions).items():
             selected[split_name] += members[:num_images]
             members = members[num_images:]
         selected["train"] += members
-    return {
-        split_name: split.select(np.array(sorted(indices), dtype=np.int64)) for split_name, indices in selected.items()
-    }
+    return {split_name: split.select(_sorted(indices)) for split_name, indices in selected.items()}
 
 
 def stratified_subset(split: Split, classes: tuple[str, ...], fraction: float, seed: int) -> Split:
@@ -122,10 +111,23 @@ def stratified_subset(split: Split, classes: tuple[str, ...], fraction: float, s
     if fraction == 1:
         return split
     selected: list[int] = []
-    for label in range(len(classes)):
-        members = sorted(np.flatnonzero(split.labels == label).tolist(), key=lambda i: _hash_rank(split.names[i], seed))
+    for members in _ordered_by_class(split, len(classes), seed):
         selected += members[: max(1, int(len(members) * fraction + 0.5))]
-    return split.select(np.array(sorted(selected), dtype=np.int64))
+    return split.select(_sorted(selected))
+
+
+def _ordered_by_class(split: Split, num_classes: int, seed: int) -> Iterator[list[int]]:
+    """Iterate over classes. Return the indices of the images of each, by the SHA-256 of seed and name."""
+
+    def rank(i: int) -> bytes:
+        return hashlib.sha256(f"{seed}\0{split.names[i]}".encode("utf-8", "surrogateescape")).digest()
+
+    for label in range(num_classes):
+        yield sorted(np.flatnonzero(split.labels == label).tolist(), key=rank)
+
+
+def _sorted(indices: list[int]) -> NDArray[np.int64]:
+    return np.array(sorted(indices), dtype=np.int64)
 
 
 def _images_per_split(count: int, fractions: Mapping[str, float]) -> dict[str, int]:
@@ -136,7 +138,3 @@ def _images_per_split(count: int, fractions: Mapping[str, float]) -> dict[str, i
     while sum(sizes.values()) >= count:
         sizes[max(sizes, key=lambda split_name: sizes[split_name])] -= 1
     return sizes
-
-
-def _hash_rank(name: str, seed: int) -> bytes:
-    return hashlib.sha256(f"{seed}\0{name}".encode("utf-8", "surrogateescape")).digest()

@@ -8,25 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from vpt.core.text import did_you_mean
+from vpt.data import synthetic_scenes as scenes
 from vpt.data.drawing import ImageArray, IntArray
 from vpt.data.synthetic_digits import generate_digits, generate_numerals
-from vpt.data.synthetic_scenes import (
-    COLUMNS,
-    COUNTS,
-    DIRECTIONS,
-    FAR,
-    NEAR,
-    RANGES,
-    count_scene,
-    generate_distance,
-    orientation_scene,
-    position_scene,
-    scene_generator,
-)
 from vpt.errors import DataError
 
 
@@ -101,52 +90,50 @@ def _find_task(name: str) -> SyntheticTask:
     return TASKS[name]
 
 
-_EDGES = NEAR * (FAR / NEAR) ** (np.arange(RANGES + 1) / RANGES)
-
-TASKS: dict[str, SyntheticTask] = {
-    task.name: task
-    for task in (
-        SyntheticTask(
-            name="count",
-            classes=tuple(str(k + 1) for k in range(COUNTS)),
-            description="number of balls, among blocks",
-            generate=scene_generator(count_scene),
-        ),
-        SyntheticTask(
-            name="position",
-            classes=tuple(f"column {k + 1}" for k in range(COLUMNS)),
-            description="column of the heart, one of eight, among balls, blocks and a rod",
-            generate=scene_generator(position_scene),
-        ),
-        SyntheticTask(
-            name="orientation",
-            classes=tuple(f"{k * 360 // DIRECTIONS} degrees" for k in range(DIRECTIONS)),
-            description="direction of the kite, clockwise from the right, among balls, a block and rods",
-            generate=scene_generator(orientation_scene),
-        ),
-        SyntheticTask(
-            name="distance",
-            classes=tuple(f"{_EDGES[k]:.1f}-{_EDGES[k + 1]:.1f} m" for k in range(RANGES)),
-            description="distance of the nearest of three objects on a plane",
-            generate=generate_distance,
-        ),
-        SyntheticTask(
-            name="digits",
-            classes=tuple(str(k) for k in range(10)),
-            train=400,
-            val=100,
-            test=1297,
-            description="scikit-learn's handwritten digits, real scans of 8x8 pixels, enlarged",
-            generate=generate_digits,
-        ),
-        SyntheticTask(
-            name="numerals",
-            classes=tuple(str(k) for k in range(10)),
-            train=100,
-            val=20,
-            test=1000,
-            description="the same scans rotated, moved and colored, on a cloudy and noisy background; few for training",
-            generate=generate_numerals,
-        ),
-    )
-}
+_EDGES = scenes.NEAR * (scenes.FAR / scenes.NEAR) ** (np.arange(scenes.RANGES + 1) / scenes.RANGES)
+_DIGITS = tuple(map(str, range(10)))
+_TASKS = (
+    SyntheticTask(
+        "count",
+        tuple(str(k + 1) for k in range(scenes.COUNTS)),
+        "number of balls, among blocks",
+        scenes.scene_generator(scenes.count_scene),
+    ),
+    SyntheticTask(
+        "position",
+        tuple(f"column {k + 1}" for k in range(scenes.COLUMNS)),
+        "column of the heart, one of eight, among balls, blocks and a rod",
+        scenes.scene_generator(scenes.position_scene),
+    ),
+    SyntheticTask(
+        "orientation",
+        tuple(f"{k * 360 // scenes.DIRECTIONS} degrees" for k in range(scenes.DIRECTIONS)),
+        "direction of the kite, clockwise from the right, among balls, a block and rods",
+        scenes.scene_generator(scenes.orientation_scene),
+    ),
+    SyntheticTask(
+        "distance",
+        tuple(f"{low:.1f}-{high:.1f} m" for low, high in pairwise(_EDGES)),
+        "distance of the nearest of three objects on a plane",
+        scenes.generate_distance,
+    ),
+    SyntheticTask(
+        "digits",
+        _DIGITS,
+        "scikit-learn's handwritten digits, real scans of 8x8 pixels, enlarged",
+        generate_digits,
+        train=400,
+        val=100,
+        test=1297,
+    ),
+    SyntheticTask(
+        "numerals",
+        _DIGITS,
+        "the same scans rotated, moved and colored, on a cloudy and noisy background; few for training",
+        generate_numerals,
+        train=100,
+        val=20,
+        test=1000,
+    ),
+)
+TASKS: dict[str, SyntheticTask] = {task.name: task for task in _TASKS}

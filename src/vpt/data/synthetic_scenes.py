@@ -6,23 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from vpt.data.drawing import (
-    BALL,
-    BLOCK,
-    HEART,
-    KITE,
-    NONE,
-    ROD,
-    FloatArray,
-    ImageArray,
-    IntArray,
-    Scene,
-    add_noise,
-    marble_texture,
-    non_overlapping_centers,
-    random_colors,
-    render,
-)
+from vpt.data import drawing
+from vpt.data.drawing import FloatArray, ImageArray, IntArray, Scene, random_colors
 
 COUNTS = 6
 COLUMNS = 8
@@ -44,12 +29,14 @@ def count_scene(n: int, rng: np.random.Generator) -> tuple[Scene, IntArray]:
     """
     labels = _balanced_labels(n, COUNTS, rng)
     slots = np.arange(COUNTS + 3)
-    kind = np.where(slots <= labels[:, None], BALL, NONE)
+    kind = np.where(slots <= labels[:, None], drawing.BALL, drawing.NONE)
     blocks = (slots >= COUNTS) & (slots < COUNTS + rng.integers(0, 4, (n, 1)))
-    kind = np.where(blocks, BLOCK, kind)
+    kind = np.where(blocks, drawing.BLOCK, kind)
     radius = rng.uniform(0.06, 0.13, kind.shape).astype(np.float32)
     # An absent object must not take space.
-    x, y = non_overlapping_centers(rng, np.where(kind == NONE, 0, radius).astype(np.float32), margin=0.01)
+    x, y = drawing.non_overlapping_centers(
+        rng, np.where(kind == drawing.NONE, 0, radius).astype(np.float32), margin=0.01
+    )
     return Scene(kind, x, y, radius, np.zeros_like(radius), random_colors(rng, *kind.shape)), labels
 
 
@@ -64,13 +51,11 @@ def position_scene(n: int, rng: np.random.Generator) -> tuple[Scene, IntArray]:
         The scenes, and labels, int64 (n,).
     """
     labels = _balanced_labels(n, COLUMNS, rng)
-    kind = np.tile(np.array([BALL, BALL, BLOCK, BLOCK, ROD, HEART]), (n, 1))
-    shape = kind.shape
-    radius = rng.uniform(0.06, 0.13, shape).astype(np.float32)
-    x, y = rng.uniform(0.08, 0.92, (2, *shape)).astype(np.float32)
+    kinds = (drawing.BALL, drawing.BALL, drawing.BLOCK, drawing.BLOCK, drawing.ROD, drawing.HEART)
+    kind, x, y, radius = _random_objects(n, kinds, 0.08, rng)
     x[:, -1] = (labels + rng.uniform(0.1, 0.9, n)) / COLUMNS
     radius[:, -1] = rng.uniform(0.09, 0.14, n)
-    return Scene(kind, x, y, radius, _random_angles(rng, shape), random_colors(rng, *shape)), labels
+    return Scene(kind, x, y, radius, _random_angles(rng, kind.shape), random_colors(rng, *kind.shape)), labels
 
 
 def orientation_scene(n: int, rng: np.random.Generator) -> tuple[Scene, IntArray]:
@@ -84,15 +69,13 @@ def orientation_scene(n: int, rng: np.random.Generator) -> tuple[Scene, IntArray
         The scenes, and labels, int64 (n,).
     """
     labels = _balanced_labels(n, DIRECTIONS, rng)
-    kind = np.tile(np.array([BALL, BALL, BLOCK, ROD, ROD, KITE]), (n, 1))
-    shape = kind.shape
-    radius = rng.uniform(0.06, 0.13, shape).astype(np.float32)
-    x, y = rng.uniform(0.05, 0.95, (2, *shape)).astype(np.float32)
-    angle = _random_angles(rng, shape)
+    kinds = (drawing.BALL, drawing.BALL, drawing.BLOCK, drawing.ROD, drawing.ROD, drawing.KITE)
+    kind, x, y, radius = _random_objects(n, kinds, 0.05, rng)
+    angle = _random_angles(rng, kind.shape)
     radius[:, -1] = rng.uniform(0.16, 0.28, n)
     x[:, -1], y[:, -1] = rng.uniform(0.28, 0.72, (2, n))
     angle[:, -1] = (labels + rng.uniform(-0.4, 0.4, n)) * (360 / DIRECTIONS)
-    return Scene(kind, x, y, radius, angle, random_colors(rng, *shape)), labels
+    return Scene(kind, x, y, radius, angle, random_colors(rng, *kind.shape)), labels
 
 
 def distance_scene(n: int, rng: np.random.Generator) -> tuple[Scene, IntArray, FloatArray, FloatArray]:
@@ -111,19 +94,12 @@ def distance_scene(n: int, rng: np.random.Generator) -> tuple[Scene, IntArray, F
     closest = NEAR * ratio ** ((labels + rng.uniform(0.05, 0.95, n)) / RANGES)
     behind = closest[:, None] * (1.1 + rng.exponential(0.6, (n, 2)))
     distance = np.concatenate([np.sort(behind, axis=1)[:, ::-1], closest[:, None]], axis=1)
-    kind = rng.choice(np.array([BALL, BLOCK]), distance.shape)
+    kind = rng.choice(np.array([drawing.BALL, drawing.BLOCK]), distance.shape)
     horizon = rng.uniform(0.25, 0.4, n)
     radius = rng.uniform(0.25, 0.45, distance.shape) / distance
-    ground_y = horizon[:, None] + CAMERA_HEIGHT / distance
-    x = rng.uniform(0.1, 0.9, distance.shape)
-    scene = Scene(
-        kind=kind,
-        x=x.astype(np.float32),
-        y=(ground_y - radius).astype(np.float32),
-        radius=radius.astype(np.float32),
-        angle=np.zeros(kind.shape, dtype=np.float32),
-        color=random_colors(rng, *kind.shape),
-    )
+    x, y = rng.uniform(0.1, 0.9, distance.shape), horizon[:, None] + CAMERA_HEIGHT / distance - radius
+    floats = [values.astype(np.float32) for values in (x, y, radius, np.zeros(kind.shape))]
+    scene = Scene(kind, floats[0], floats[1], floats[2], floats[3], random_colors(rng, *kind.shape))
     return scene, labels, distance.astype(np.float32), horizon.astype(np.float32)
 
 
@@ -141,7 +117,7 @@ def scene_generator(
 
     def generate_images(n: int, rng: np.random.Generator, size: int) -> tuple[ImageArray, IntArray]:
         scene, labels = make_scene(n, rng)
-        return add_noise(rng, render(scene, marble_texture(rng, n, size))), labels
+        return drawing.add_noise(rng, drawing.render(scene, drawing.marble_texture(rng, n, size))), labels
 
     return generate_images
 
@@ -166,13 +142,23 @@ def generate_distance(n: int, rng: np.random.Generator, size: int) -> tuple[Imag
     # Distant furrows are finer than a pixel: fade them out to avoid aliasing.
     furrows = (0.12 * furrows * np.clip(below * 5, 0, 1))[..., None].astype(np.float32)
     ground = random_colors(rng, n, 1)[:, :, None] * 0.7 + 0.15 + furrows
-    sky = 0.4 + 0.6 * marble_texture(rng, n, size)
-    return add_noise(rng, render(scene, np.where(below[..., None] > 0, ground, sky))), labels
+    sky = 0.4 + 0.6 * drawing.marble_texture(rng, n, size)
+    return drawing.add_noise(rng, drawing.render(scene, np.where(below[..., None] > 0, ground, sky))), labels
 
 
 def _balanced_labels(n: int, classes: int, rng: np.random.Generator) -> IntArray:
     """Return labels (n,) in random order. The numbers of images per class differ by at most one."""
     return rng.permutation(np.arange(n, dtype=np.int64) % classes)
+
+
+def _random_objects(
+    n: int, kinds: tuple[int, ...], margin: float, rng: np.random.Generator
+) -> tuple[IntArray, FloatArray, FloatArray, FloatArray]:
+    """Return kinds, x, y and radii (n, len(kinds)) of objects at random positions, which may overlap."""
+    kind = np.tile(np.array(kinds), (n, 1))
+    radius = rng.uniform(0.06, 0.13, kind.shape).astype(np.float32)
+    x, y = rng.uniform(margin, 1 - margin, (2, *kind.shape)).astype(np.float32)
+    return kind, x, y, radius
 
 
 def _random_angles(rng: np.random.Generator, shape: tuple[int, ...]) -> FloatArray:

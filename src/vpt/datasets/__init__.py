@@ -1,1 +1,1 @@
-"""The paper's benchmarks as data: a task is a table in a TOML file, a publisher's format one file in `layouts`."""
+"""The paper's benchmarks as data: a task is a table in a TOML file, a publisher's format one function in `layouts`."""

@@ -19,36 +19,27 @@ def _read_toml(name: str) -> dict[str, Any]:
     return tomllib.loads(Path(__file__).with_name(f"{name}.toml").read_text(encoding="utf-8"))
 
 
-def _read_sources() -> dict[str, DataSource]:
-    return {
-        name: DataSource(name=name, files=tuple(RemoteFile(**file) for file in row.pop("files")), **row)
-        for name, row in _read_toml("sources").items()
-    }
-
-
 def _read_benchmark(benchmark: str, sources: dict[str, DataSource]) -> tuple[BenchmarkTask, ...]:
     """Return the tasks of a file: a table of options that all tasks share, and one table per task."""
     table = _read_toml(benchmark)
     limits = table["common"].pop("limits", None)
-    return tuple(
-        BenchmarkTask(
-            name=name,
-            benchmark=benchmark,
-            published_sizes={
-                split_name: None if size == "unknown" else size
-                for split_name, size in row.pop("published_sizes").items()
-            },
-            split_spec=SplitSpec(**row.pop("split_spec"), limits=limits and tuple(limits)),
-            source=sources[row.pop("source")],
-            read_source=pkgutil.resolve_name(f"vpt.datasets.layouts.{row.pop('read_source')}"),
-            **table["common"],
-            **row,
-        )
-        for name, row in table["tasks"].items()
-    )
+    tasks = []
+    for name, row in table["tasks"].items():
+        sizes = row.pop("published_sizes")
+        options = {
+            "published_sizes": {key: None if size == "unknown" else size for key, size in sizes.items()},
+            "split_spec": SplitSpec(**row.pop("split_spec"), limits=limits and tuple(limits)),
+            "source": sources[row.pop("source")],
+            "read_source": pkgutil.resolve_name(f"vpt.datasets.layouts.{row.pop('read_source')}"),
+        }
+        tasks.append(BenchmarkTask(name=name, benchmark=benchmark, **table["common"], **row, **options))
+    return tuple(tasks)
 
 
-_SOURCES = _read_sources()
+_SOURCES = {
+    name: DataSource(name=name, files=tuple(RemoteFile(**file) for file in row.pop("files")), **row)
+    for name, row in _read_toml("sources").items()
+}
 BENCHMARKS: dict[str, tuple[BenchmarkTask, ...]] = {name: _read_benchmark(name, _SOURCES) for name in ("vtab", "fgvc")}
 TASKS: dict[str, BenchmarkTask] = {task.name: task for tasks in BENCHMARKS.values() for task in tasks}
 

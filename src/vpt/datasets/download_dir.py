@@ -45,7 +45,7 @@ class RemoteFile:
 
 
 class MissingFilesError(DataError):
-    """Files of a source that are missing. `names` lists all of them."""
+    """Files of a source that are missing. The message names all of them."""
 
     def __init__(self, names: list[str], roots: Iterable[Path]) -> None:
         """Create the error.
@@ -54,7 +54,6 @@ class MissingFilesError(DataError):
             names: The missing files.
             roots: The folders that were searched.
         """
-        self.names = names
         super().__init__(f"not found in {', '.join(map(str, roots))}:{bullets(names)}")
 
 
@@ -81,11 +80,11 @@ class DownloadDir:
         Raises:
             MissingFilesError: Some do not exist. The message names all of them.
         """
-        found = [self._find(path) for path in paths]
-        missing = [path for path, location in zip(paths, found, strict=True) if location is None]
+        found = {path: self._find(path) for path in paths}
+        missing = [path for path, location in found.items() if location is None]
         if missing:
             raise MissingFilesError(missing, self.roots)
-        return tuple(location for location in found if location is not None)
+        return tuple(location for location in found.values() if location is not None)
 
     def has(self, path: str) -> bool:
         """Return True if a file or folder exists.
@@ -111,9 +110,9 @@ class DownloadDir:
         return next(filter(None, found), [])
 
     def _find(self, path: str) -> Path | None:
-        for root in self.roots:
-            if path.startswith(f"{root.resolve().name}/") and (root.resolve().parent / path).exists():
-                return root.resolve().parent / path
+        for root in map(Path.resolve, self.roots):
+            if path.startswith(f"{root.name}/") and (root.parent / path).exists():
+                return root.parent / path
         return next(iter(self.glob(glob.escape(path))), None)
 
 
@@ -133,14 +132,13 @@ def check_download(file: Path, remote: RemoteFile, progress: Progress) -> str | 
         return f"{file} has {size:,} bytes, published are {remote.size:,}; download it again from {remote.url}"
     if remote.sha256 is None:
         return None
-    digest, done = hashlib.sha256(), 0
+    digest = hashlib.sha256()
     with file.open("rb") as stream:
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
-            done += len(chunk)
-            progress(f"verifying {file.name}", done, size)
-    if digest.hexdigest() != remote.sha256:
-        found = digest.hexdigest()
+            progress(f"verifying {file.name}", stream.tell(), size)
+    found = digest.hexdigest()
+    if found != remote.sha256:
         return f"{file} has SHA-256 {found}, published is {remote.sha256}; download it again from {remote.url}"
     return None
 
@@ -165,22 +163,21 @@ def extract_archive(archive: Path, destination: Path) -> Path:
     if target.is_dir():
         return target
     destination.mkdir(parents=True, exist_ok=True)
-    tmp_dir = Path(tempfile.mkdtemp(prefix=".tmp-", dir=destination))
     try:
-        if archive.name.endswith(".zip"):
-            with zipfile.ZipFile(archive) as zip_file:
-                zip_file.extractall(tmp_dir)
-        elif archive.name.endswith(".gz") and not archive.name.endswith(".tar.gz"):
-            with gzip.open(archive) as gzip_file, (tmp_dir / archive.name.removesuffix(".gz")).open("wb") as output:
-                shutil.copyfileobj(gzip_file, output, _CHUNK)
-        else:
-            with tarfile.open(archive) as tar_file:  # also uncompressed files named .tar.gz
-                tar_file.extractall(tmp_dir, filter="data")
-        tmp_dir.rename(target)
+        with tempfile.TemporaryDirectory(prefix=".tmp-", dir=destination, ignore_cleanup_errors=True) as tmp_name:
+            tmp_dir = Path(tmp_name)
+            if archive.name.endswith(".zip"):
+                with zipfile.ZipFile(archive) as zip_file:
+                    zip_file.extractall(tmp_dir)
+            elif archive.name.endswith(".gz") and not archive.name.endswith(".tar.gz"):
+                with gzip.open(archive) as gzip_file, (tmp_dir / archive.name.removesuffix(".gz")).open("wb") as output:
+                    shutil.copyfileobj(gzip_file, output, _CHUNK)
+            else:
+                with tarfile.open(archive) as tar_file:  # also uncompressed files named .tar.gz
+                    tar_file.extractall(tmp_dir, filter="data")
+            tmp_dir.rename(target)
     except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError) as error:
         raise DataError(f"{archive} cannot be extracted: {error}; download it again") from error
     except OSError as error:
         raise StorageError(describe_write_error(target, error)) from error
-    finally:
-        shutil.rmtree(tmp_dir, ignore_errors=True)
     return target

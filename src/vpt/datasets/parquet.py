@@ -10,7 +10,6 @@ import json
 import re
 from collections import defaultdict
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -59,34 +58,29 @@ def import_parquet(
         DataError: The source does not exist, its columns are not clear, or `folder` was made from another source.
     """
     if not is_prepared(folder):
-        metadata: dict[str, Any] = {"source": str(source), "asked": str(source), "notes": []}
-        root = Path(source)
+        root, origin = Path(source), {"source": str(source), "asked": str(source)}
         if str(source).startswith(HUB_PREFIX):
-            root, metadata["source"], metadata["terms"] = _download(str(source).removeprefix(HUB_PREFIX))
+            root, origin["source"], origin["terms"] = _download(str(source).removeprefix(HUB_PREFIX))
         tables = {split_name: _ParquetRows(files) for split_name, files in _find_files(root).items()}
         columns = _choose_columns(next(iter(tables.values())), image, label)
         classes, class_indices = _class_indices(tables, columns)
+        notes, splits = [], {}
         unused = [name for name in columns.classes if name not in classes]
         if unused:
-            metadata["notes"].append(
-                f"{pluralize(len(unused), 'class')} without any image left out: {comma_list(unused)}"
-            )
-        splits = {}
+            notes.append(f"{pluralize(len(unused), 'class')} without any image left out: {comma_list(unused)}")
         for split_name, table in tables.items():
-            splits[split_name], missing = _read_records(split_name, table, columns, class_indices, progress)
+            records, missing = _read_records(split_name, table, columns, class_indices, progress)
             if missing:
-                metadata["notes"].append(
-                    f"{pluralize(missing, 'image')} of {split_name} have no label and were left out"
-                )
-        splits = {split_name: records for split_name, records in splits.items() if len(records)}
+                notes.append(f"{pluralize(missing, 'image')} of {split_name} have no label and were left out")
+            if len(records):
+                splits[split_name] = records
         if "train" not in splits:
             raise DataError(
                 f"{source} has no labeled image for train, only files for {comma_list(list(tables))}; add some"
             )
         list_files = {f"{split_name}.txt": (split_name,) for split_name in splits}
-        write_data_folder(
-            folder, splits, classes, list_files, {"label": f"column {columns.label}", **metadata}, progress
-        )
+        metadata = {"label": f"column {columns.label}", **origin, "notes": notes}
+        write_data_folder(folder, splits, classes, list_files, metadata, progress)
     manifest = read_manifest(folder)
     if str(source) not in (manifest.get("asked"), manifest["source"]):
         raise DataError(f"{folder} was made from {manifest['source']}, not from {source}; choose another --out")
@@ -101,22 +95,19 @@ def _download(name: str) -> tuple[Path, str, str]:
     repo, _, requested = name.partition("@")
     try:
         for revision in [requested] if requested else [None, _CONVERTED_REVISION]:
-            dataset_info = huggingface_hub.dataset_info(repo, revision=revision)
-            if any(file.rfilename.endswith(".parquet") for file in dataset_info.siblings or ()):
+            info = huggingface_hub.dataset_info(repo, revision=revision)
+            if any(file.rfilename.endswith(".parquet") for file in info.siblings or ()):
                 break
         else:
             raise DataError(f"{repo} on the hub has no Parquet files; download it, and give its folder of images")
         snapshot = huggingface_hub.snapshot_download(
-            repo, repo_type="dataset", revision=dataset_info.sha, allow_patterns=["*.parquet"]
+            repo, repo_type="dataset", revision=info.sha, allow_patterns=["*.parquet"]
         )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise DataError(f"{HUB_PREFIX}{name} cannot be downloaded: {error}; check the name and the network") from error
-    license_name = dataset_info.card_data.get("license") if dataset_info.card_data else None
-    return (
-        Path(snapshot),
-        f"{HUB_PREFIX}{repo}@{dataset_info.sha}",
-        f"as its page states: {license_name}" if license_name else "none stated",
-    )
+    license_name = info.card_data.get("license") if info.card_data else None
+    terms = f"as its page states: {license_name}" if license_name else "none stated"
+    return Path(snapshot), f"{HUB_PREFIX}{repo}@{info.sha}", terms
 
 
 def _find_files(root: Path) -> dict[str, list[Path]]:
@@ -154,22 +145,16 @@ class _ParquetRows:
 
     def __init__(self, files: list[Path]) -> None:
         parquet = import_optional("pyarrow.parquet", "parquet", "a Parquet file")
-        arrow = import_optional("pyarrow", "parquet", "a Parquet file")
         try:
             self.files = [parquet.ParquetFile(file) for file in files]
-        except (arrow.ArrowInvalid, OSError) as error:
+        except (ValueError, OSError) as error:  # an ArrowInvalid is a ValueError
             raise DataError(
-                f"{comma_list([str(file) for file in files])} cannot be read: {error}; download it again"
+                f"{comma_list(list(map(str, files)))} cannot be read: {error}; download it again"
             ) from error
         self.schema = self.files[0].schema_arrow
-        groups = [(file, i) for file in self.files for i in range(file.num_row_groups)]
-        row_ends = accumulate(file.metadata.row_group(i).num_rows for file, i in groups)
-        self.groups, self.row_ends = groups, np.array(list(row_ends), dtype=np.int64)
+        self.groups = [(file, i) for file in self.files for i in range(file.num_row_groups)]
+        self.row_ends = np.cumsum([file.metadata.row_group(i).num_rows for file, i in self.groups])
         self._cached_group: tuple[int, list[Any]] = (-1, [])
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return int(self.row_ends[-1]) if len(self.row_ends) else 0
 
     def read_column(self, column: str) -> list[Any]:
         """Return all values of a small column."""
@@ -181,7 +166,7 @@ class _ParquetRows:
         if self._cached_group[0] != group:
             file, i = self.groups[group]
             self._cached_group = (group, file.read_row_group(i, columns=[column])[column].to_pylist())
-        return self._cached_group[1][row - (int(self.row_ends[group - 1]) if group else 0)]
+        return self._cached_group[1][row - self.row_ends[group]]  # from the end of the group
 
 
 @dataclass(frozen=True)
@@ -209,13 +194,13 @@ def _choose_columns(table: _ParquetRows, image: str | None, label: str | None) -
                 f"{pluralize(len(candidates), 'column')} could be the {role}; name it with --{role}: {available}"
             )
         selected[role] = requested or (role if role in candidates else candidates[0])
-    return _Columns(selected["image"], selected["label"], tuple(features.get(selected["label"], {}).get("names", ())))
+    return _Columns(**selected, classes=tuple(features.get(selected["label"], {}).get("names", ())))
 
 
 def _class_indices(tables: dict[str, _ParquetRows], columns: _Columns) -> tuple[tuple[str, ...], dict[int | str, int]]:
     """Return the names of the classes that occur, and value of the label column to class index."""
     values = {value for table in tables.values() for value in table.read_column(columns.label) if value is not None}
-    if not (all(isinstance(value, str) for value in values) or all(isinstance(value, int) for value in values)):
+    if not any(all(isinstance(value, kind) for value in values) for kind in (str, int)):
         raise DataError(f"column {columns.label} contains neither integers nor text; name another one with --label")
     used = sorted(value for value in values if isinstance(value, str) or value >= 0)
     if columns.classes and used and used[-1] >= len(columns.classes):
@@ -232,8 +217,8 @@ def _read_records(
 ) -> tuple[ImageRecords, int]:
     """Return the labeled images of a split, and the number of images without a label."""
     values = table.read_column(columns.label)
-    labels = [class_indices.get(value, -1) for value in values]
-    rows = [row for row, value in enumerate(labels) if value >= 0]
+    labels = {row: class_indices[value] for row, value in enumerate(values) if value in class_indices}
+    rows = list(labels)
 
     def read_encoded(row: int) -> bytes:
         value = table.read_value(columns.image, row)
@@ -256,6 +241,6 @@ def _read_records(
         progress(f"reading {split_name}", done, len(rows))
     if faults:
         raise DataError(f"{pluralize(len(faults), 'row')} cannot be used:{bullets(faults)}\ncorrect the files")
-    selected = np.array([labels[row] for row in rows], dtype=np.int64)
+    selected = np.array(list(labels.values()), dtype=np.int64)
     records = ImageRecords(tuple(names), selected, lambda i: read_encoded(rows[i]))
     return records, len(values) - len(rows)

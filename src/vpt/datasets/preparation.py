@@ -13,7 +13,6 @@ from vpt.datasets.prepared.progress import Progress, no_progress
 from vpt.datasets.prepared.records import ImageRecords, SourceData
 from vpt.datasets.prepared.writer import write_data_folder
 from vpt.datasets.published_splits import find_fgvc_lists, split_by_lists, split_by_names
-from vpt.datasets.split_spec import SplitSpec
 from vpt.datasets.task import BenchmarkTask
 from vpt.errors import DataError
 
@@ -60,25 +59,18 @@ def prepare_task(
         raise DataError(
             f"{task.name}: the split differs from that of the benchmark:{bullets(wrong)}\ngive its published lists"
         )
-    notes = [*source_data.notes, *([f"{task.name}: {task.remark}"] if task.remark else [])]
-    write_data_folder(
-        folder,
-        splits,
-        source_data.classes,
-        task.list_files,
-        {
-            "task": task.name,
-            "benchmark": task.benchmark,
-            "label": task.label_description,
-            "split": split_description,
-            "source": task.source.homepage,
-            "terms": task.source.terms,
-            "citation": task.source.citation,
-            "checksums": checksums,
-            "notes": notes,
-        },
-        progress,
-    )
+    metadata = {
+        "task": task.name,
+        "benchmark": task.benchmark,
+        "label": task.label_description,
+        "split": split_description,
+        "source": task.source.homepage,
+        "terms": task.source.terms,
+        "citation": task.source.citation,
+        "checksums": checksums,
+        "notes": [*source_data.notes, *([f"{task.name}: {task.remark}"] if task.remark else [])],
+    }
+    write_data_folder(folder, splits, source_data.classes, task.list_files, metadata, progress)
     return read_manifest(folder)
 
 
@@ -92,64 +84,57 @@ def instructions(task: BenchmarkTask, out: Path | str = "FOLDER") -> str:
     Returns:
         Files, addresses, terms and the next command.
     """
-    source = task.source
-    files = [f"{remote.name}{_format_size(remote)}  {remote.url}" for remote in source.files]
-    checksum_lines = [
-        f"SHA-256 {remote.sha256 or 'of ' + remote.name + ': ' + UNKNOWN_CHECKSUM}" for remote in source.files
-    ]
-    file_lines = [text for pair in zip(files, checksum_lines, strict=True) for text in (pair[0], f"  {pair[1]}")]
+    source, lines = task.source, []
+    for remote in source.files:
+        size = "" if remote.size is None else f" ({remote.size:,} bytes)"
+        checksum = remote.sha256 or f"of {remote.name}: {UNKNOWN_CHECKSUM}"
+        lines += [f"{remote.name}{size}  {remote.url}", f"  SHA-256 {checksum}"]
     manual_text = f"\n  by hand: {source.manual_steps}" if source.manual_steps else ""
     return (
         f"{task.name} ({task.benchmark}, {task.group}: {task.classes} classes, {task.sizes_text} images) is at "
         f"{source.homepage}\n  terms: {source.terms}\n  cite: {source.citation}{manual_text}\n"
-        f"  download into one folder:{bullets(file_lines, limit=len(file_lines))}\n"
+        f"  download into one folder:{bullets(lines, limit=len(lines))}\n"
         f"then: vpt data prepare {task.name} --from DOWNLOADS --out {out}"
     )
-
-
-def _format_size(remote: RemoteFile) -> str:
-    return "" if remote.size is None else f" ({remote.size:,} bytes)"
 
 
 def _read_source(
     task: BenchmarkTask, out: Path, source: Path | None, progress: Progress
 ) -> tuple[SourceData, dict[str, str]]:
     """Return the images of the source, and the state of each checksum. Archives are extracted if necessary."""
-    unpacked = out / ".unpacked" / task.source.name
     if source is None:
         raise DataError(f"{task.name} needs downloaded files:\n{instructions(task, out)}")
     if not source.is_dir():
         raise DataError(f"{source} is not a folder; give the folder of the downloaded files as --from")
-    downloads, source_dir = DownloadDir(source, unpacked), DownloadDir(source)
-    found_files = {
-        remote: source_dir.find(remote.name)[0] for remote in task.source.files if source_dir.has(remote.name)
-    }
-    plain_files = [remote for remote in found_files if not remote.is_archive]
+    unpacked, source_dir = out / ".unpacked" / task.source.name, DownloadDir(source)
+    downloads = DownloadDir(source, unpacked)
+    found = {remote: source_dir.find(remote.name)[0] for remote in task.source.files if source_dir.has(remote.name)}
     checksums = dict.fromkeys((remote.name for remote in task.source.files), "not needed: already extracted")
-    _verify_checksums(plain_files, found_files, checksums, progress)
+
+    def verify(files: dict[RemoteFile, Path]) -> None:
+        faults = [fault for remote, file in files.items() if (fault := check_download(file, remote, progress))]
+        if faults:
+            raise DataError(f"{len(faults)} downloaded files differ from the published ones:{bullets(faults)}")
+        for remote in files:
+            checksums[remote.name] = f"SHA-256 {remote.sha256}" if remote.sha256 else UNKNOWN_CHECKSUM
+
+    verify({remote: file for remote, file in found.items() if not remote.is_archive})
     try:
         return task.read_source(downloads), checksums
     except MissingFilesError:
-        archives = [remote for remote in found_files if remote.is_archive and not (unpacked / remote.name).is_dir()]
+        archives = {
+            remote: file
+            for remote, file in found.items()
+            if remote.is_archive and not (unpacked / remote.name).is_dir()
+        }
         if not archives:
             raise
-    _verify_checksums(archives, found_files, checksums, progress)
-    for i, remote in enumerate(archives):
+    verify(archives)
+    for i, archive in enumerate(archives.values()):
         progress(f"extracting {task.name}", i, len(archives))
-        extract_archive(found_files[remote], unpacked)
+        extract_archive(archive, unpacked)
     progress(f"extracting {task.name}", len(archives), len(archives))
     return task.read_source(downloads), checksums
-
-
-def _verify_checksums(
-    remotes: list[RemoteFile], found_files: dict[RemoteFile, Path], checksums: dict[str, str], progress: Progress
-) -> None:
-    faults = [fault for remote in remotes if (fault := check_download(found_files[remote], remote, progress))]
-    if faults:
-        raise DataError(f"{len(faults)} downloaded files differ from the published ones:{bullets(faults)}")
-    checksums.update(
-        {remote.name: f"SHA-256 {remote.sha256}" if remote.sha256 else UNKNOWN_CHECKSUM for remote in remotes}
-    )
 
 
 def _verify_source(task: BenchmarkTask, source_data: SourceData) -> None:
@@ -166,13 +151,10 @@ def _verify_source(task: BenchmarkTask, source_data: SourceData) -> None:
         if len(invalid_labels):
             allowed = f"0 to {task.classes - 1}"
             faults.append(f"{split_name}: {len(invalid_labels)} labels outside {allowed}, such as {invalid_labels[0]}")
-        duplicates = [
-            name
-            for name, count in Counter(zip(records.labels.tolist(), records.names, strict=True)).items()
-            if count > 1
-        ]
+        names = Counter(zip(records.labels.tolist(), records.names, strict=True))
+        duplicates = [name for (_, name), count in names.items() if count > 1]
         if duplicates:
-            faults.append(f"{split_name}: {len(duplicates)} duplicate names, such as {duplicates[0][1]!r}")
+            faults.append(f"{split_name}: {len(duplicates)} duplicate names, such as {duplicates[0]!r}")
     if faults:
         raise DataError(
             f"{task.name}: the source differs from the published dataset:{bullets(faults)}\n"
@@ -184,28 +166,22 @@ def _make_splits(
     task: BenchmarkTask, source_data: SourceData, split_files: Path | None
 ) -> tuple[dict[str, ImageRecords], str]:
     """Return train, val and test, and a description of the split."""
-    if task.split_spec.limits is None:
-        files = (
-            find_fgvc_lists(split_files)
-            if split_files is not None
-            else source_data.folder and find_fgvc_lists(source_data.folder)
-        )
-        if split_files is not None and files is None:
-            raise DataError(
-                f"{split_files} does not contain train.json, val.json and test.json; give the folder of these lists"
-            )
-        if files:
-            return split_by_lists(files, source_data), "lists " + ", ".join(file.name for file in files.values())
-    splits = task.split_spec.apply(source_data.splits)
-    if task.split_spec.limits is None:
-        return splits, _describe_drawn_val(task.split_spec)
+    spec = task.split_spec
+    if spec.limits is not None:
+        splits = spec.apply(source_data.splits)
+        if split_files is not None:
+            return split_by_names(task, splits, source_data, split_files), f"published names in {split_files.name}"
+        slices = ", ".join(f"{split_name} {text}" for split_name, text in spec.slices.items())
+        return splits, f"{slices}; of train and val the first {spec.limits}, all in published order"
+    lists = find_fgvc_lists(split_files or source_data.folder)
+    if lists:
+        return split_by_lists(lists, source_data), "lists " + ", ".join(file.name for file in lists.values())
     if split_files is not None:
-        return split_by_names(task, splits, source_data, split_files), f"published names in {split_files.name}"
-    slices = ", ".join(f"{split_name} {text}" for split_name, text in task.split_spec.slices.items())
-    return splits, f"{slices}; of train and val the first {task.split_spec.limits}, all in published order"
-
-
-def _describe_drawn_val(split_spec: SplitSpec) -> str:
-    if "[" not in split_spec.val:
-        return "the publisher's splits"
-    return f"val is drawn by vpt, {split_spec.val}: the lists of the paper's authors were not next to the data"
+        raise DataError(
+            f"{split_files} does not contain train.json, val.json and test.json; give the folder of these lists"
+        )
+    return spec.apply(source_data.splits), (
+        f"val is drawn by vpt, {spec.val}: the lists of the paper's authors were not next to the data"
+        if "[" in spec.val
+        else "the publisher's splits"
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from functools import reduce
 from pathlib import Path, PurePosixPath
@@ -15,20 +15,18 @@ from vpt.datasets.split_spec import source_split
 from vpt.datasets.task import BenchmarkTask
 from vpt.errors import DataError
 
-_SPLIT_NAMES = ("train", "val", "test")
 
-
-def find_fgvc_lists(folder: Path) -> dict[str, Path] | None:
+def find_fgvc_lists(folder: Path | None) -> dict[str, Path]:
     """Return the paths of `train.json`, `val.json` and `test.json`.
 
     Args:
-        folder: The folder.
+        folder: The folder, or None.
 
     Returns:
-        Split to its list, or None if one is missing.
+        Split to its list; empty if one is missing.
     """
-    files = {split_name: folder / f"{split_name}.json" for split_name in _SPLIT_NAMES}
-    return files if all(file.is_file() for file in files.values()) else None
+    files = {name: folder / f"{name}.json" for name in ("train", "val", "test")} if folder else {}
+    return files if all(file.is_file() for file in files.values()) else {}
 
 
 def split_by_names(
@@ -48,19 +46,20 @@ def split_by_names(
     Raises:
         DataError: The file has no entry for the task, or a name is ambiguous.
     """
-    names_by_task = _read_json(file)
-    if task.published_names_key is None or task.published_names_key not in names_by_task:
+    wanted = _read_json(file).get(task.published_names_key or "")
+    if wanted is None:
         raise DataError(f"{file} has no entry for {task.name}; omit the file to compute the published order")
-    wanted = {split_name: names_by_task[task.published_names_key][split_name] for split_name in ("train", "val")}
-    repeated = [name for names in wanted.values() for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        raise DataError(f"{file}: names of {task.name} refer to several images, such as {repeated[0]!r}; omit the file")
-    slices = task.split_spec.slices
-    found = {
-        split_name: _select_by_name(source_data.splits[source_split(slices[split_name])], names, file)
-        for split_name, names in wanted.items()
-    }
-    return {**found, "test": default_splits["test"]}
+    splits = dict(default_splits)
+    for split_name in ("train", "val"):
+        names = wanted[split_name]
+        repeated = [name for name, count in Counter(names).items() if count > 1]
+        if repeated:
+            raise DataError(
+                f"{file}: names of {task.name} refer to several images, such as {repeated[0]!r}; omit the file"
+            )
+        records = source_data.splits[source_split(task.split_spec.slices[split_name])]
+        splits[split_name] = _select_by_name(records, names, file)
+    return splits
 
 
 def split_by_lists(files: Mapping[str, Path], source_data: SourceData) -> dict[str, ImageRecords]:
@@ -98,13 +97,13 @@ def split_by_lists(files: Mapping[str, Path], source_data: SourceData) -> dict[s
 def _select_by_name(records: ImageRecords, wanted: list[str], file: Path) -> ImageRecords:
     """Return the images with these paths, or with the same unique file name. Suffixes are ignored."""
     by_path = {_without_suffix(name): i for i, name in enumerate(records.names)}
-    by_basename: dict[str, list[int]] = {}
-    for name, i in by_path.items():
-        by_basename.setdefault(name.rpartition("/")[2], []).append(i)
+    by_basename = defaultdict(list)
+    for path, i in by_path.items():
+        by_basename[path.rpartition("/")[2]].append(i)
     found, missing = [], []
     for name in wanted:
-        path_stem = _without_suffix(name)
-        candidates = [by_path[path_stem]] if path_stem in by_path else by_basename.get(path_stem.rpartition("/")[2], [])
+        path = _without_suffix(name)
+        candidates = [by_path[path]] if path in by_path else by_basename[path.rpartition("/")[2]]
         if len(candidates) == 1:
             found.append(candidates[0])
         else:

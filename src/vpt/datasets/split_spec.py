@@ -30,14 +30,8 @@ def published_order(keys: Sequence[str], split_name: str) -> NDArray[np.int64]:
     Returns:
         Indices into `keys`, int64 (n,).
     """
-    prefix = hashlib.md5(split_name.encode(), usedforsecurity=False)
-
-    def rank(i: int) -> bytes:
-        digest = prefix.copy()
-        digest.update(keys[i].encode())
-        return digest.digest()
-
-    return np.array(sorted(range(len(keys)), key=rank), dtype=np.int64)
+    ranks = [hashlib.md5(f"{split_name}{key}".encode(), usedforsecurity=False).digest() for key in keys]
+    return np.array(sorted(range(len(keys)), key=ranks.__getitem__), dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -73,18 +67,15 @@ class SplitSpec:
         Raises:
             DataError: A published split is missing.
         """
-        source_splits = {source_split(text) for text in self.slices.values()}
-        missing = sorted(source_splits - set(splits))
+        sources = {name: source_split(text) for name, text in self.slices.items()}
+        missing = sorted(set(sources.values()) - set(splits))
         if missing:
             raise DataError(f"the source has no {' and no '.join(missing)} split; it has {', '.join(sorted(splits))}")
-        orders = {source: published_order(splits[source].keys, source) for source in source_splits}
-        result = {}
-        for name, text in self.slices.items():
-            source = source_split(text)
-            start, stop = _bounds(text, len(splits[source]))
-            indices = orders[source][start:stop]
-            result[name] = splits[source].select(np.sort(indices[: self._limit(name)]))
-        return result
+        orders = {source: published_order(splits[source].keys, source) for source in set(sources.values())}
+        return {
+            name: splits[source].select(np.sort(orders[source][self._positions(name, len(splits[source]))]))
+            for name, source in sources.items()
+        }
 
     def sizes(self, published: Mapping[str, int | None]) -> dict[str, int | None]:
         """Return the number of images of train, val and test.
@@ -95,21 +86,16 @@ class SplitSpec:
         Returns:
             Split to number of images; None if unknown.
         """
-        sizes: dict[str, int | None] = {}
-        for name, text in self.slices.items():
-            count = published[source_split(text)]
-            sizes[name] = None if count is None else len(range(*_bounds(text, count))[: self._limit(name)])
-        return sizes
+        counts = {name: published[source_split(text)] for name, text in self.slices.items()}
+        return {name: None if n is None else len(range(n)[self._positions(name, n)]) for name, n in counts.items()}
 
-    def _limit(self, name: str) -> int | None:
-        return None if self.limits is None else {"train": self.limits[0], "val": self.limits[1]}.get(name)
-
-
-def _match(text: str) -> re.Match[str]:
-    match = _SLICE.fullmatch(text)
-    if match is None:
-        raise DataError(f"the slice {text!r} cannot be read; write it like 'train[:90%]' or 'train[600:]'")
-    return match
+    def _positions(self, name: str, count: int) -> slice:
+        """Return the positions of a split in the order of `count` images. Percentages are rounded."""
+        match = _match(self.slices[name])
+        start, stop = match["start"] or "0", match["stop"] or "100%"
+        first, last = (round(int(v[:-1]) * count / 100) if v.endswith("%") else int(v) for v in (start, stop))
+        limit = None if self.limits is None else dict(zip(("train", "val"), self.limits, strict=True)).get(name)
+        return slice(first, last if limit is None else min(last, first + limit))
 
 
 def source_split(text: str) -> str:
@@ -124,8 +110,8 @@ def source_split(text: str) -> str:
     return _match(text)["split"]
 
 
-def _bounds(text: str, count: int) -> tuple[int, int]:
-    """Return the bounds of a slice of `count` images. Percentages are rounded to the nearest image."""
-    start, stop = _match(text)["start"] or "0", _match(text)["stop"] or "100%"
-    first, last = (round(int(v[:-1]) * count / 100) if v.endswith("%") else int(v) for v in (start, stop))
-    return first, last
+def _match(text: str) -> re.Match[str]:
+    match = _SLICE.fullmatch(text)
+    if match is None:
+        raise DataError(f"the slice {text!r} cannot be read; write it like 'train[:90%]' or 'train[600:]'")
+    return match

@@ -38,30 +38,24 @@ def check_folder(folder: Path, task: BenchmarkTask | None = None, progress: Prog
     if not has_list_files(folder):
         raise DataError(f"{folder} contains no list files such as train800.txt{_prepare_hint(task)}")
     dataset = read_list_files(folder)
-    faults = [] if task is None else _compare_with_task(task, dataset)
-    if manifest and task is not None and manifest.get("task") != task.name:
-        faults.insert(0, f"prepared.json says it is {manifest.get('task')!r}, not {task.name!r}")
-    total = sum(map(len, dataset.splits.values()))
-    done = 0
-    for split in dataset.splits.values():
-        for name, path in zip(split.names, split.paths, strict=True):
-            fault = _header_error(path)
-            if fault:
-                faults.append(f"{name}: {fault}")
-            done += 1
-            progress(f"checking {folder.name}", done, total)
+    faults = []
+    if task is not None:
+        if manifest and manifest.get("task") != task.name:
+            faults.append(f"prepared.json says it is {manifest.get('task')!r}, not {task.name!r}")
+        faults += task.size_faults(dataset.splits)
+        if len(dataset.classes) != task.classes:
+            faults.append(f"labels 0 to {len(dataset.classes) - 1}, {task.name} has 0 to {task.classes - 1}")
+    images = [image for split in dataset.splits.values() for image in zip(split.names, split.paths, strict=True)]
+    for done, (name, path) in enumerate(images, start=1):
+        fault = _header_error(path)
+        if fault:
+            faults.append(f"{name}: {fault}")
+        progress(f"checking {folder.name}", done, len(images))
     if faults:
         raise DataError(
             f"{folder}: {pluralize(len(faults), 'fault')}:{bullets(faults, limit=len(faults))}{_prepare_hint(task)}"
         )
     return dataset
-
-
-def _compare_with_task(task: BenchmarkTask, dataset: Dataset) -> list[str]:
-    faults = task.size_faults(dataset.splits)
-    if len(dataset.classes) != task.classes:
-        faults.append(f"labels 0 to {len(dataset.classes) - 1}, {task.name} has 0 to {task.classes - 1}")
-    return faults
 
 
 def _header_error(path: Path) -> str | None:

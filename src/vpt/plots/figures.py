@@ -1,11 +1,10 @@
-"""Plots of runs as picture files. They need matplotlib."""
+"""Plots of runs as picture files."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +15,7 @@ from vpt.errors import SpecError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_INSTALL_HINT = "they need matplotlib, which is not installed; pip install matplotlib"
-MATPLOTLIB_MISSING = f"pictures are left out: {_INSTALL_HINT}"
-MAX_NAMED_CLASSES = 20  # classes that colors can still tell apart
-
-
-def is_available() -> bool:
-    """Return whether matplotlib is installed."""
-    return importlib.util.find_spec("matplotlib") is not None
+MAX_NAMED_CLASSES = 20  # classes that colors and numbers can still tell apart
 
 
 def check_plot_path(path: Path) -> None:
@@ -39,47 +31,9 @@ def check_plot_path(path: Path) -> None:
         raise SpecError(f"{path} is not the name of a picture; end it in .png or .svg")
 
 
-def require_plots(path: Path) -> None:
-    """Check that a picture can be drawn.
-
-    Args:
-        path: Path of the picture.
-
-    Raises:
-        SpecError: The name ends in neither .png nor .svg, or matplotlib is not installed.
-    """
-    check_plot_path(path)
-    if not is_available():
-        raise SpecError(f"pictures cannot be drawn here: {_INSTALL_HINT}")
-
-
-class EpochRecord(Protocol):
-    """The metrics of an epoch that a curve shows."""
-
-    @property
-    def epoch(self) -> int:
-        """Number of the epoch, from 1."""
-
-    @property
-    def train_loss(self) -> float:
-        """Mean loss on train."""
-
-    @property
-    def train_metric(self) -> float:
-        """Metric on train, between 0 and 1."""
-
-    @property
-    def val_loss(self) -> float | None:
-        """Mean loss on val; None without val images."""
-
-    @property
-    def val_metric(self) -> float | None:
-        """Metric on val, between 0 and 1; None without val images."""
-
-
 def training_curves(
     path: Path,
-    history: Sequence[EpochRecord],
+    history: Sequence[Mapping[str, Any]],
     title: str,
     *,
     xlabel: str = "epoch",
@@ -90,22 +44,20 @@ def training_curves(
 
     Args:
         path: Path of the picture.
-        history: Metrics of each epoch.
+        history: Metrics of each epoch, with the keys of metrics.jsonl. Metrics are between 0 and 1, and None on val
+            without val images.
         title: Title of the picture.
         xlabel: Label of the horizontal axis. Default: "epoch".
         metric: Name of the metric. Default: "top-1".
         labels: Labels of the metric on train and on val.
     """
-    if not is_available():
-        return
     figure = _figure(9, 3.6)
     left, right = figure.subplots(1, 2)
-    epochs = [epoch.epoch for epoch in history]
-    left.plot(epochs, [epoch.train_loss for epoch in history])
-    right.plot(epochs, [100 * epoch.train_metric for epoch in history], label=labels[0])
-    if history and history[0].val_metric is not None:
-        left.plot(epochs, [epoch.val_loss for epoch in history])
-        right.plot(epochs, [100 * (epoch.val_metric or 0) for epoch in history], label=labels[1])
+    epochs = [epoch["epoch"] for epoch in history]
+    has_val = bool(history) and history[0]["val_metric"] is not None
+    for split, label in zip(("train", "val") if has_val else ("train",), labels, strict=False):
+        left.plot(epochs, [epoch[f"{split}_loss"] for epoch in history])
+        right.plot(epochs, [100 * (epoch[f"{split}_metric"] or 0) for epoch in history], label=label)
     left.set(xlabel=xlabel, ylabel="loss", yscale="log")
     right.set(xlabel=xlabel, ylabel=f"{metric}, %", ylim=(0, 101))
     right.legend(frameon=False)
@@ -124,8 +76,6 @@ def confusion_matrix(path: Path, counts: NDArray[np.int64], classes: Sequence[st
         classes: Names of the classes.
         title: Title of the picture.
     """
-    if not is_available():
-        return
     n = len(classes)
     side = min(5 + 0.28 * n, 16)
     figure = _figure(side, side)
@@ -136,17 +86,11 @@ def confusion_matrix(path: Path, counts: NDArray[np.int64], classes: Sequence[st
     if n <= 50:
         axes.set_xticks(range(n), classes, rotation=90)
         axes.set_yticks(range(n), classes)
-    if n <= 20:
+    if n <= MAX_NAMED_CLASSES:
         show_counts = counts.max(initial=0) < 10_000
         for i, j in np.argwhere(counts if show_counts else fractions >= 0.005):
-            axes.text(
-                j,
-                i,
-                str(counts[i, j]) if show_counts else f"{100 * fractions[i, j]:.0f}",
-                ha="center",
-                va="center",
-                color="white" if fractions[i, j] > 0.5 else "black",
-            )
+            text = str(counts[i, j]) if show_counts else f"{100 * fractions[i, j]:.0f}"
+            axes.text(j, i, text, ha="center", va="center", color="white" if fractions[i, j] > 0.5 else "black")
     _save(figure, path)
 
 
@@ -158,8 +102,6 @@ def method_comparison(path: Path, runs: Mapping[str, Sequence[float]], title: st
         runs: Method -> top-1 of each run, between 0 and 1.
         title: Title of the picture.
     """
-    if not is_available():
-        return
     figure = _figure(7, 1.2 + 0.55 * len(runs))
     axes = figure.subplots()
     for row, values in enumerate(runs.values()):
@@ -192,7 +134,7 @@ def sweep(
         title: Title of the picture.
         log_scale: Numbers are on a logarithmic scale. Default: False.
     """
-    if not is_available() or not lines:
+    if not lines:
         return
     settings = list(dict.fromkeys(setting for line in lines.values() for setting in line))
     categorical = any(isinstance(setting, str) for setting in settings)
@@ -215,8 +157,9 @@ def sweep(
         axes.set(xlabel=top1, ylabel=xlabel, ylim=(len(settings) - 0.5, -0.5))
         axes.set_yticks(range(len(settings)), list(map(str, settings)))
     else:
+        numbers = list(map(float, settings))
         axes.set(xlabel=xlabel, ylabel=top1, xscale="log" if log_scale else "linear")
-        axes.set_xticks(list(map(float, settings)), [f"{setting:g}" for setting in map(float, settings)], minor=False)
+        axes.set_xticks(numbers, [f"{number:g}" for number in numbers], minor=False)
         axes.minorticks_off()
     if len(lines) > 1:
         figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False)
@@ -234,21 +177,17 @@ def heatmaps(
         rows: Rows of maps by name, (rows of patches, columns of patches); each row has one scale.
         title: Title of the picture.
     """
-    if not is_available():
-        return
-    check_plot_path(path)
     columns = 1 + max(map(len, rows))
     figure = _figure(3 * columns, 2.9 * len(rows))
     height, width = image.shape[:2]
+    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     for (first, *rest), row in zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True):
         first.imshow(image)
         low, high = min(map(np.min, row.values())), max(map(np.max, row.values()))
         for axes, (name, values) in zip(rest, row.items(), strict=False):
             axes.imshow(image.mean(2), cmap="gray", vmin=0, vmax=255)
             # Every patch as the square it is: smoothing would show more than is known.
-            heatmap = axes.imshow(
-                values, cmap="inferno", vmin=low, vmax=high, alpha=0.65, extent=(-0.5, width - 0.5, height - 0.5, -0.5)
-            )
+            heatmap = axes.imshow(values, cmap="inferno", vmin=low, vmax=high, alpha=0.65, extent=extent)
             axes.set_title(name, fontsize="medium")
         for axes in (first, *rest):
             axes.set_axis_off()
@@ -268,15 +207,11 @@ def scatter(
         labels: Class of each point, (n,).
         classes: Names of the classes.
     """
-    if not is_available():
-        return
-    check_plot_path(path)
     figure = _figure(5.2 * len(panels) + 1.6, 5)
     present = np.unique(labels)
     colors = _class_colors(len(present))
-    for axes, (title, coordinates) in zip(
-        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
-    ):
+    row = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (title, coordinates) in zip(row, panels.items(), strict=True):
         for color, label in zip(colors, present, strict=True):
             axes.plot(*coordinates[labels == label].T, ".", color=color, label=classes[label])
         # No ticks: axes of t-SNE have no unit.
@@ -304,4 +239,5 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _save(figure: Figure, path: Path) -> None:
+    check_plot_path(path)
     write_atomic_with(path, lambda tmp: figure.savefig(tmp, dpi=120))

@@ -1,6 +1,6 @@
 """Charts as SVG elements for an HTML page. The page sets the colors, so that one chart serves light and dark.
 
-A page defines the CSS variables --ink, --soft, --rule, --up and --down.
+A page defines the CSS variables --ink, --rule, --up and --down.
 """
 
 from __future__ import annotations
@@ -10,31 +10,16 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Colors that matplotlib writes and that a CSS variable of the page replaces.
-_INK, _SOFT, _RULE, _UP, _DOWN = "#010101", "#020202", "#030303", "#040404", "#050505"
-_CSS_VARIABLES = {_INK: "--ink", _SOFT: "--soft", _RULE: "--rule", _UP: "--up", _DOWN: "--down"}
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _RULE,
-    "xtick.color": _RULE,
-    "ytick.color": _RULE,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "grid.color": _RULE,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-}
+# Colors that matplotlib writes, here and by chart.mplstyle, and that a CSS variable of the page replaces.
+_RULE, _UP, _DOWN = "#030303", "#040404", "#050505"
+_CSS_VARIABLES = {"#010101": "--ink", _RULE: "--rule", _UP: "--up", _DOWN: "--down"}
 _IDS = re.compile(r' id="(?:figure|axes|patch|text|line2d|matplotlib\.axis|xtick|ytick|PathCollection)_\d+"')
 # What else matplotlib writes and a page does not need: rotations by nothing, style sheets, its list of fonts.
 _CLUTTER = re.compile(r' transform="rotate\(-0 [^)]*\)"|<defs>\s*<style.*?</style>\s*</defs>\s*', re.DOTALL)
@@ -55,9 +40,8 @@ def difference_bars(title: str, values: Mapping[str, float], limit: float) -> st
     Returns:
         A bar chart with one bar a task, to the right of zero for a positive value.
     """
-    with _style():
-        figure = _make_figure(3.6, 0.3 + 0.2 * len(values))
-        axes = figure.add_axes((0.36, 0.02, 0.48, 0.96))
+    with _style(title):
+        figure, axes = _make_axes(3.6, 0.3 + 0.2 * len(values), (0.36, 0.02, 0.48, 0.96))
         rows = range(len(values))
         colors = [_UP if value >= 0 else _DOWN for value in values.values()]
         axes.barh(rows, list(values.values()), height=0.7, color=colors)
@@ -82,20 +66,20 @@ def labeled_scatter(title: str, points: Mapping[str, tuple[float, float]], metri
     Returns:
         A chart of a metric against the number of trained parameters, with a named dot for each method.
     """
-    with _style():
-        figure = _make_figure(6.6, 3.8)
-        axes = figure.add_axes((0.09, 0.14, 0.68, 0.82))
+    from matplotlib.ticker import EngFormatter, LogLocator
+
+    with _style(title):
+        figure, axes = _make_axes(6.6, 3.8, (0.09, 0.14, 0.68, 0.82))
         xs, ys = zip(*points.values(), strict=True)
         low = math.floor(math.log10(min(xs)))
         high = max(math.ceil(math.log10(max(xs))), low + 1)
         margin = max(0.08 * (max(ys) - min(ys)), 0.2)
         axes.set(xscale="log", xlabel="trained parameters", ylabel=f"{metric}, %")
         axes.set(xlim=(10.0**low, 10.0**high), ylim=(min(ys) - margin, max(ys) + margin))
-        ticks = range(low, high + 1, max(1, math.ceil((high - low) / 6)))
-        axes.set_xticks([10.0**power for power in ticks], [_format_power(power) for power in ticks], minor=False)
+        axes.xaxis.set(major_locator=LogLocator(numticks=8), major_formatter=EngFormatter(sep=""))
         axes.minorticks_off()
         axes.grid(True)
-        axes.plot(xs, ys, "o", color=_UP, clip_on=False)
+        axes.plot(xs, ys, "o", clip_on=False)
         _label_points(axes, points)
         return _to_svg(figure, title)
 
@@ -112,9 +96,8 @@ def sparkline(title: str, curves: Sequence[Sequence[float]], low: float, high: f
     Returns:
         A small chart of curves without axes.
     """
-    with _style():
-        figure = _make_figure(1.25, 0.42)
-        axes = figure.add_axes((0.03, 0.08, 0.94, 0.84))
+    with _style(title):
+        figure, axes = _make_axes(1.25, 0.42, (0.03, 0.08, 0.94, 0.84))
         axes.set_axis_off()
         axes.set(xlim=(0, 1), ylim=(low, high if high > low else low + 1))
         for curve in curves:
@@ -139,31 +122,25 @@ def _label_points(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None
         axes.annotate(name, point, xytext=(start - x, label - y), textcoords="offset points", annotation_clip=False)
 
 
-def _style() -> Any:
-    from matplotlib import rc_context
+def _style(title: str) -> Any:
+    """Return a context with the style, in which the ids of each chart differ and are the same every time."""
+    from matplotlib import style
 
-    return rc_context(_STYLE)
+    return style.context([Path(__file__).with_name("chart.mplstyle"), {"svg.hashsalt": title}])
 
 
-def _make_figure(width: float, height: float) -> Figure:
+def _make_axes(width: float, height: float, position: tuple[float, float, float, float]) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height))
-    figure.patch.set_visible(False)
-    return figure
+    return figure, figure.add_axes(position)
 
 
 def _to_svg(figure: Figure, title: str) -> str:
     """Return a figure as an SVG element without ids, metadata or addresses of its own."""
-    from matplotlib import rc_context
-
-    for axes in figure.axes:
-        axes.patch.set_visible(False)
     text = io.StringIO()
-    with rc_context({"svg.hashsalt": title}):  # ids of two charts on one page differ, and are the same every time
-        figure.savefig(text, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    drawing = text.getvalue()
-    body = drawing[drawing.index(">", drawing.index("<svg")) + 1 :]
+    figure.savefig(text, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    _, _, body = text.getvalue().partition("<svg")[2].partition(">")
     body = _FONTS.sub("font-family: system-ui, sans-serif", _CLUTTER.sub("", _IDS.sub("", body)))
     for color, variable in _CSS_VARIABLES.items():
         body = body.replace(color, f"var({variable})")
@@ -176,10 +153,3 @@ def _to_svg(figure: Figure, title: str) -> str:
 
 def _shorten(name: str) -> str:
     return name if len(name) <= _MAX_LABEL_CHARS else f"{name[: _MAX_LABEL_CHARS - 1]}…"
-
-
-def _format_power(exponent: int) -> str:
-    """Return a power of ten in short, such as 100k."""
-    names = {0: "", 3: "k", 6: "M", 9: "G"}
-    base = exponent - exponent % 3
-    return f"{10 ** (exponent - base)}{names.get(base, f'e{base}')}"

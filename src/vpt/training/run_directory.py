@@ -17,7 +17,6 @@ from vpt.core.toml import to_toml
 from vpt.errors import DataError, SpecError, TrainingError, TunedFileError
 from vpt.model import tuned_file
 from vpt.model.tuned_model import TunedModel
-from vpt.plots import figures
 from vpt.training import distributed
 from vpt.training.callbacks import Callback
 from vpt.training.config import TaskConfig
@@ -237,8 +236,7 @@ def describe_outputs(run_dir: str | Path) -> str:
     Returns:
         One line.
     """
-    drawn = ", curve.png, confusion.png" if figures.is_available() else f" ({figures.MATPLOTLIB_MISSING})"
-    return f"{run_dir}/: run.toml, metrics.jsonl, result.json{drawn}"
+    return f"{run_dir}/: run.toml, metrics.jsonl, result.json, curve.png, confusion.png"
 
 
 def write_failure(job: Job, error: TrainingError) -> None:

@@ -1,1 +1,1 @@
-"""Readers of published file formats, one module per format. Each returns a `SourceData`."""
+"""Readers of published file formats, one module per kind of format. Each returns a `SourceData`."""

@@ -11,8 +11,6 @@ from vpt.datasets.layouts.tfrecord import iter_records, parse_example
 from vpt.datasets.prepared.records import ImageRecords, SourceData
 from vpt.errors import DataError
 
-_SPLIT_NAMES = ("train", "validation", "test")
-
 
 def dmlab(downloads: DownloadDir) -> SourceData:
     """Read `dmlab-train.tfrecord-00000-of-00065`, and the same for validation and test.
@@ -28,23 +26,21 @@ def dmlab(downloads: DownloadDir) -> SourceData:
     Raises:
         MissingFilesError: Files are missing.
     """
-    files = {split_name: downloads.glob(f"dmlab-{split_name}.tfrecord*") for split_name in _SPLIT_NAMES}
-    missing = [f"dmlab-{split_name}.tfrecord*" for split_name, found in files.items() if not found]
+    files = {name: downloads.glob(f"dmlab-{name}.tfrecord*") for name in ("train", "validation", "test")}
+    missing = [f"dmlab-{name}.tfrecord*" for name, found in files.items() if not found]
     if missing:
         raise MissingFilesError(missing, downloads.roots)
-    return SourceData(
-        tuple(f"class_{k}" for k in range(6)), {split_name: _records(found) for split_name, found in files.items()}
-    )
+    return SourceData(tuple(f"class_{k}" for k in range(6)), {name: _records(found) for name, found in files.items()})
 
 
 def _records(files: list[Path]) -> ImageRecords:
-    record_spans = [(file, *span) for file in files for span in iter_records(file)]
+    spans = [(file, *span) for file in files for span in iter_records(file)]
     names, labels = [], []
-    for span in record_spans:
-        values = _read(*span)
-        names.append(bytes(values["filename"]).decode())
-        labels.append(int(values["label"]))
-    return ImageRecords(tuple(names), np.array(labels), lambda i: bytes(_read(*record_spans[i])["image"]))
+    for span in spans:  # one by one, because the images of a split may not fit in memory
+        features = _read(*span)
+        names.append(bytes(features["filename"]).decode())
+        labels.append(int(features["label"]))
+    return ImageRecords(tuple(names), np.array(labels), lambda i: bytes(_read(*spans[i])["image"]))
 
 
 def _read(file: Path, offset: int, length: int) -> dict[str, bytes | int]:

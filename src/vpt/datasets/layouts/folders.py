@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from vpt.datasets.download_dir import DownloadDir
-from vpt.datasets.prepared.records import ImageRecords, SourceData, records_from_files
+from vpt.datasets.prepared.records import SourceData, records_from_files
 
 CALTECH_TRAIN = 30  # images of each class
 
@@ -46,41 +45,31 @@ def caltech101(downloads: DownloadDir) -> SourceData:
     Returns:
         The images of each split.
     """
-    (root,) = (found.parent for found in downloads.find("BACKGROUND_Google"))
+    root = downloads.find("BACKGROUND_Google")[0].parent
     classes, names, labels = _class_folders(root)
-    order = sorted(range(len(names)), key=lambda i: hashlib.sha256(names[i].encode()).digest())
-    num_train = np.zeros(len(classes), dtype=int)
-    train = np.zeros(len(names), dtype=bool)
-    for i in order:
-        train[i] = num_train[labels[i]] < CALTECH_TRAIN
-        num_train[labels[i]] += train[i]
-    all_records = records_from_files(root, names, labels)
-    return SourceData(
-        classes,
-        {"train": all_records.select(np.flatnonzero(train)), "test": all_records.select(np.flatnonzero(~train))},
-        notes=(
-            "train and test of caltech101 are vpt's own draw (30 images of each class train): the published draw "
-            "followed the order in which one machine listed its files, and its names do not tell the class; figures "
-            "are not comparable with published ones",
-        ),
+    train: list[int] = []
+    for label in range(len(classes)):
+        members = [i for i, found in enumerate(labels) if found == label]
+        train += sorted(members, key=lambda i: hashlib.sha256(names[i].encode()).digest())[:CALTECH_TRAIN]
+    records = records_from_files(root, names, labels)
+    splits = {"train": sorted(train), "test": sorted(set(range(len(names))) - set(train))}
+    note = (
+        "train and test of caltech101 are vpt's own draw (30 images of each class train): the published draw followed "
+        "the order in which one machine listed its files, and its names do not tell the class; figures are not "
+        "comparable with published ones"
     )
+    return SourceData(classes, {name: records.select(indices) for name, indices in splits.items()}, notes=(note,))
 
 
 def _read_class_folders(root: Path) -> SourceData:
     """Return all images as one split, in the order of TensorFlow Datasets, whose keys are "class_file"."""
     classes, names, labels = _class_folders(root)
-    keys = [name.replace("/", "_", 1) for name in names]
-    records = records_from_files(root, names, labels, keys)
-    file_names = tuple(name.split("/", 1)[1] for name in names)
-    return SourceData(classes, {"train": ImageRecords(file_names, records.labels, records.encoded, records.keys)})
+    records = records_from_files(root, names, labels, [name.replace("/", "_", 1) for name in names])
+    return SourceData(classes, {"train": replace(records, names=tuple(name.split("/", 1)[1] for name in names))})
 
 
 def _class_folders(root: Path) -> tuple[tuple[str, ...], list[str], list[int]]:
     """Return the class names, and "class/file.jpg" and the label of each image. Other files are ignored."""
     classes = tuple(sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")))
-    found = [
-        (f"{name}/{file.name}", label)
-        for label, name in enumerate(classes)
-        for file in sorted((root / name).glob("*.jpg"))
-    ]
-    return classes, [name for name, _ in found], [label for _, label in found]
+    files = [(file, label) for label, name in enumerate(classes) for file in sorted((root / name).glob("*.jpg"))]
+    return classes, [f"{file.parent.name}/{file.name}" for file, _ in files], [label for _, label in files]

@@ -10,15 +10,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from vpt.errors import DataError
 
 _HEADER_BYTES, _FOOTER_BYTES = 12, 4  # bytes around the data of a record
-_VARINT, _BYTES = 0, 2  # wire types; those of fixed length have the sizes below
-_FIXED = {1: 8, 5: 4}
+_VARINT, _BYTES = 0, 2  # wire types of the fields of an Example with bytes and integers
 _INT64_LIST = 3  # field number of Feature.int64_list
-
-Value = bytes | int
 
 
 def iter_records(file: Path) -> Iterator[tuple[int, int]]:
@@ -45,11 +43,11 @@ def iter_records(file: Path) -> Iterator[tuple[int, int]]:
             position += _HEADER_BYTES + length + _FOOTER_BYTES
 
 
-def parse_example(data: bytes) -> dict[str, Value]:
+def parse_example(data: bytes) -> dict[str, bytes | int]:
     """Return the first value of each feature.
 
     Args:
-        data: A serialized Example.
+        data: A serialized Example of bytes and integers.
 
     Returns:
         Feature name to value.
@@ -58,51 +56,34 @@ def parse_example(data: bytes) -> dict[str, Value]:
         DataError: The data is not an Example.
     """
     try:
-        features: dict[str, Value] = {}
+        features: dict[str, bytes | int] = {}
         for _, entries in _iter_fields(data):
-            for _, entry in _iter_fields(_expect_bytes(entries)):
-                key, feature = (value for _, value in _iter_fields(_expect_bytes(entry)))
-                for list_field, values in _iter_fields(_expect_bytes(feature)):
-                    _, first = next(_iter_fields(_expect_bytes(values)))
-                    if list_field == _INT64_LIST and isinstance(first, bytes):  # integers may be packed into bytes
+            for _, entry in _iter_fields(entries):
+                (_, key), (_, feature) = _iter_fields(entry)
+                for kind, values in _iter_fields(feature):
+                    _, first = next(_iter_fields(values))
+                    if kind == _INT64_LIST and isinstance(first, bytes):  # integers may be packed into bytes
                         first, _ = _read_varint(first, 0)
-                    features[_expect_bytes(key).decode()] = first
+                    features[key.decode()] = first
         return features
-    except (IndexError, ValueError, StopIteration, RuntimeError) as error:
+    except (IndexError, ValueError, TypeError, AttributeError, StopIteration, RuntimeError) as error:
         raise DataError(f"a record is not a tf.train.Example ({error}); extract the archive again") from error
 
 
-def _iter_fields(data: bytes) -> Iterator[tuple[int, Value]]:
-    """Iterate over the fields of a message, as field number and value."""
+def _iter_fields(data: bytes) -> Iterator[tuple[int, Any]]:
+    """Iterate over the fields of a message, as field number and value: an integer, or bytes."""
     position = 0
     while position < len(data):
         tag, position = _read_varint(data, position)
-        field_number, wire_type = tag >> 3, tag & 7
-        if wire_type == _VARINT:
-            value, position = _read_varint(data, position)
-            yield field_number, value
-        else:
-            length = _FIXED.get(wire_type)
-            if wire_type == _BYTES:
-                length, position = _read_varint(data, position)
-            if length is None or position + length > len(data):
-                raise ValueError(f"wire type {wire_type} at byte {position} of {len(data)}")
-            yield field_number, data[position : position + length]
-            position += length
+        number, position = _read_varint(data, position)
+        end = position + number if tag & 7 == _BYTES else position
+        if tag & 7 not in (_VARINT, _BYTES) or end > len(data):
+            raise ValueError(f"wire type {tag & 7} at byte {position} of {len(data)}")
+        yield tag >> 3, data[position:end] if tag & 7 == _BYTES else number
+        position = end
 
 
 def _read_varint(data: bytes, position: int) -> tuple[int, int]:
     """Return an integer of seven bits per byte, and the position after it."""
-    value = shift = 0
-    while True:
-        byte = data[position]
-        value |= (byte & 0x7F) << shift
-        position, shift = position + 1, shift + 7
-        if byte < 0x80:
-            return value, position
-
-
-def _expect_bytes(value: Value) -> bytes:
-    if not isinstance(value, bytes):
-        raise ValueError(f"the number {value} where a message should be")
-    return value
+    stop = next(i for i in range(position, len(data)) if data[i] < 0x80) + 1
+    return sum((byte & 0x7F) << 7 * i for i, byte in enumerate(data[position:stop])), stop

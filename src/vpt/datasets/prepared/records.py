@@ -58,13 +58,9 @@ class ImageRecords:
         Returns:
             These images, in this order.
         """
-        selected = [int(i) for i in indices]
-        return ImageRecords(
-            tuple(self.names[i] for i in selected),
-            self.labels[np.array(selected, dtype=np.int64)],
-            lambda i: self.encoded(selected[i]),
-            tuple(self.keys[i] for i in selected),
-        )
+        selected = np.asarray(indices, dtype=np.int64).tolist()
+        names, keys = (tuple(texts[i] for i in selected) for texts in (self.names, self.keys))
+        return ImageRecords(names, self.labels[selected], lambda i: self.encoded(selected[i]), keys)
 
     def concat(self, other: ImageRecords) -> ImageRecords:
         """Return these images followed by others.
@@ -124,12 +120,8 @@ def records_from_files(
             f"{root}: {pluralize(len(missing), 'listed image')} missing:{bullets(missing)}\n"
             "extract or download it again"
         )
-    return ImageRecords(
-        tuple(str(PurePosixPath(name)) for name in names),
-        np.asarray(labels),
-        lambda i: (root / names[i]).read_bytes(),
-        tuple(keys),
-    )
+    paths = tuple(str(PurePosixPath(name)) for name in names)
+    return ImageRecords(paths, np.asarray(labels), lambda i: (root / names[i]).read_bytes(), tuple(keys))
 
 
 def records_from_arrays(
@@ -146,9 +138,9 @@ def records_from_arrays(
     Returns:
         The records.
     """
-    return ImageRecords(
-        tuple(f"{prefix}_{i:0{digits}d}.png" for i in range(len(labels))),
-        labels,
-        lambda i: encode_png(Image.fromarray(np.ascontiguousarray(read_pixels(i)))),
-        tuple(map(str, range(len(labels)))),
-    )
+
+    def encoded(i: int) -> bytes:
+        return encode_png(Image.fromarray(np.ascontiguousarray(read_pixels(i))))
+
+    names = tuple(f"{prefix}_{i:0{digits}d}.png" for i in range(len(labels)))
+    return ImageRecords(names, labels, encoded, tuple(map(str, range(len(labels)))))

@@ -41,17 +41,20 @@ def write_data_folder(
         progress: Called after each image.
     """
     folders = _class_folders(classes)
-    files = {split_name: _file_paths(split_name, records, folders) for split_name, records in splits.items()}
-    list_texts = {
-        name: "".join(
-            f"{path} {records.labels[i]}\n" for split_name in split_names for path, records, i in files[split_name]
-        )
-        for name, split_names in list_files.items()
-    }  # fmt: skip
-    begin_preparation(
-        folder, hashlib.sha256("".join([str(metadata["source"]), *list_texts.values()]).encode()).hexdigest()
-    )
-    _write(folder, [file for split_files in files.values() for file in split_files], f"writing {folder.name}", progress)
+    files: dict[str, list[_File]] = {}
+    for split_name, records in splits.items():  # in separate folders, because splits may contain the same name
+        paths = zip(records.labels.tolist(), records.names, strict=True)
+        files[split_name] = [
+            (f"images/{split_name}/{folders[label]}/{PurePosixPath(name).name}", records, i)
+            for i, (label, name) in enumerate(paths)
+        ]
+    list_texts = {}
+    for name, split_names in list_files.items():
+        listed = (file for split_name in split_names for file in files[split_name])
+        list_texts[name] = "".join(f"{path} {records.labels[i]}\n" for path, records, i in listed)
+    digest = hashlib.sha256("".join([str(metadata["source"]), *list_texts.values()]).encode())
+    begin_preparation(folder, digest.hexdigest())
+    _write(folder, [file for split_files in files.values() for file in split_files], progress)
     for name, text in list_texts.items():
         write_atomic(folder / name, text.encode())
     totals = {"images": {split_name: len(records) for split_name, records in splits.items()}, "classes": list(classes)}
@@ -65,25 +68,17 @@ def _class_folders(classes: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"{k:03d}_{name}" if name.casefold() in duplicates else name for k, name in enumerate(folder_names))
 
 
-def _file_paths(split_name: str, records: ImageRecords, classes: tuple[str, ...]) -> list[_File]:
-    """Return the path of each image. Splits have separate folders, because they may contain the same name."""
-    return [
-        (f"images/{split_name}/{classes[label]}/{PurePosixPath(name).name}", records, i)
-        for i, (name, label) in enumerate(zip(records.names, records.labels.tolist(), strict=True))
-    ]
-
-
-def _write(folder: Path, files: list[_File], description: str, progress: Progress) -> None:
+def _write(folder: Path, files: list[_File], progress: Progress) -> None:
     """Write the missing files. Files are moved into place when complete, so existing files are complete."""
     duplicates = [path for path, count in Counter(path for path, _, _ in files).items() if count > 1]
     if duplicates:
         raise DataError(
             f"{folder}: {len(duplicates)} images have the same path, such as {duplicates[0]}; this is a bug, report it"
         )
-    for done, (path, records, i) in enumerate(files):
+    for done, (path, records, i) in enumerate(files, start=1):
         target = folder / path
         if not target.is_file() or not target.stat().st_size:  # a power failure can leave empty files
             content = records.encoded(i)
             # Without fsync, which is slow for 70,000 files. Files lost by a power failure are written again.
             write_atomic_with(target, partial(Path.write_bytes, data=content), size=len(content))
-        progress(description, done + 1, len(files))
+        progress(f"writing {folder.name}", done, len(files))
