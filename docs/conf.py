@@ -60,7 +60,6 @@ if os.environ.get("VPT_DOCS_INTERSPHINX"):
     }
 nitpick_ignore_regex = [
     (r"py:.*", r"(torch|numpy|np|PIL|timm|click|pathlib|collections|typing|dataclasses|enum|starlette|datasets)\b.*"),
-    (r"py:exc", r"prediction"),  # an exception held by a variable
     (r"py:.*", r"(vpt\.model\.)?(readout|split_forward|Readout|SplitForward)\b.*"),  # internal
     (
         r"py:.*",

@@ -6,7 +6,7 @@ import importlib
 import logging
 from typing import TYPE_CHECKING, Any
 
-from vpt._version import __version__
+from vpt._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from vpt import analysis as analysis
@@ -21,71 +21,45 @@ if TYPE_CHECKING:
     from vpt import testing as testing
     from vpt import training as training
     from vpt import tuning as tuning
-    from vpt.analysis.attention_maps import Explanation
-    from vpt.analysis.embeddings import Embedding
-    from vpt.api import PredictOptions, TuneOptions, embed, evaluate, explain, predict, tune
-    from vpt.backbones import Backbone, list_backbones, load_backbone
-    from vpt.errors import (
-        BackboneError,
-        DataError,
-        ExitCode,
-        SpecError,
-        StorageError,
-        TrainingError,
-        TunedFileError,
-        UnsupportedError,
-        VptError,
-    )
-    from vpt.methods import METHODS, VPT, Full, Injection, Linear, Method, parse_method
-    from vpt.model.attach import attach
-    from vpt.model.tuned_file import Header, inspect, load, save
-    from vpt.model.tuned_model import Counts, TunedModel
-    from vpt.tasks.base import Evaluation, Prediction
-    from vpt.training import Callback
-    from vpt.training.job import RunResult
-
-__all__ = [
-    "METHODS",
-    "VPT",
-    "Backbone",
-    "BackboneError",
-    "Callback",
-    "Counts",
-    "DataError",
-    "Embedding",
-    "Evaluation",
-    "ExitCode",
-    "Explanation",
-    "Full",
-    "Header",
-    "Injection",
-    "Linear",
-    "Method",
-    "PredictOptions",
-    "Prediction",
-    "RunResult",
-    "SpecError",
-    "StorageError",
-    "TrainingError",
-    "TuneOptions",
-    "TunedFileError",
-    "TunedModel",
-    "UnsupportedError",
-    "VptError",
-    "__version__",
-    "attach",
-    "embed",
-    "evaluate",
-    "explain",
-    "inspect",
-    "list_backbones",
-    "load",
-    "load_backbone",
-    "parse_method",
-    "predict",
-    "save",
-    "tune",
-]
+    from vpt.analysis.attention_maps import Explanation as Explanation
+    from vpt.analysis.embeddings import Embedding as Embedding
+    from vpt.api import PredictOptions as PredictOptions
+    from vpt.api import TuneOptions as TuneOptions
+    from vpt.api import embed as embed
+    from vpt.api import evaluate as evaluate
+    from vpt.api import explain as explain
+    from vpt.api import predict as predict
+    from vpt.api import tune as tune
+    from vpt.backbones import Backbone as Backbone
+    from vpt.backbones import list_backbones as list_backbones
+    from vpt.backbones import load_backbone as load_backbone
+    from vpt.errors import BackboneError as BackboneError
+    from vpt.errors import DataError as DataError
+    from vpt.errors import ExitCode as ExitCode
+    from vpt.errors import SpecError as SpecError
+    from vpt.errors import StorageError as StorageError
+    from vpt.errors import TrainingError as TrainingError
+    from vpt.errors import TunedFileError as TunedFileError
+    from vpt.errors import UnsupportedError as UnsupportedError
+    from vpt.errors import VptError as VptError
+    from vpt.methods import METHODS as METHODS
+    from vpt.methods import VPT as VPT
+    from vpt.methods import Full as Full
+    from vpt.methods import Injection as Injection
+    from vpt.methods import Linear as Linear
+    from vpt.methods import Method as Method
+    from vpt.methods import parse_method as parse_method
+    from vpt.model.attach import attach as attach
+    from vpt.model.tuned_file import Header as Header
+    from vpt.model.tuned_file import inspect as inspect
+    from vpt.model.tuned_file import load as load
+    from vpt.model.tuned_file import save as save
+    from vpt.model.tuned_model import Counts as Counts
+    from vpt.model.tuned_model import TunedModel as TunedModel
+    from vpt.tasks.base import Evaluation as Evaluation
+    from vpt.tasks.base import Prediction as Prediction
+    from vpt.training import Callback as Callback
+    from vpt.training.job import RunResult as RunResult
 
 # Module -> its names here. They are imported when they are used first, because torch takes seconds.
 _MODULES = {
@@ -110,18 +84,18 @@ _SUBMODULES = (
     "tuning",
 )  # fmt: skip
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
+__all__ = sorted(["__version__", *_HOMES])
 
 logging.getLogger("vpt").addHandler(logging.NullHandler())  # silent until the user configures logging
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        value = getattr(importlib.import_module(_HOMES[name]), name)
-        globals()[name] = value
-        return value
     if name in _SUBMODULES:
         return importlib.import_module(f"vpt.{name}")
-    raise AttributeError(f"module 'vpt' has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vpt' has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
+    return value
 
 
 def __dir__() -> list[str]:

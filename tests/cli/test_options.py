@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
@@ -17,8 +16,8 @@ import pytest
 
 from helpers.command_line import SMALL, exit_code, vpt
 from vpt import inspect
-from vpt.cli import COMMANDS
-from vpt.cli.option_groups import TaskOption
+from vpt.cli import app
+from vpt.cli.options import TaskOption
 from vpt.cli.tune import command
 from vpt.errors import ExitCode
 from vpt.tasks.registry import TASKS
@@ -36,7 +35,7 @@ def test_tune_help_shows_one_group_for_each_task(capsys: pytest.CaptureFixture[s
 
 
 def _all_commands() -> list[click.Command]:
-    commands = [importlib.import_module(module).command for module, _ in COMMANDS.values()]
+    commands = list(app.commands.values())
     return commands + [one for group in commands if isinstance(group, click.Group) for one in group.commands.values()]
 
 

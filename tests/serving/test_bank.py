@@ -48,7 +48,8 @@ def test_bank_with_all_tasks_holds_the_backbone_once(folder, pictures):
     (backbone,) = bank._backbones.values()
     theirs = {weight.data_ptr() for weight in backbone.module.parameters()}
     (multi_task,) = bank._multi_task.values()
-    networks = [multi_task.network, *(task.trunk for task in bank._models.values() if hasattr(task, "trunk"))]
+    models = [bank._load(name) for name in bank.tasks]
+    networks = [multi_task.network, *(model.trunk for model in models if hasattr(model, "trunk"))]
     assert len(networks) == 5  # of what mixes, and of each task that does not
     for network in networks:
         shared = sum(weight.numel() for weight in network.parameters() if weight.data_ptr() in theirs)
@@ -60,9 +61,10 @@ def test_bank_with_cache_size_evicts_and_reloads_tasks(folder, pictures):
     first = bank.predict([bank.make_request("animals", pictures[0])])
     for name in bank.tasks:
         bank.predict([bank.make_request(name, pictures[0])])
-        assert len(bank._models) <= 2
-    assert "animals" not in bank._models
+        assert bank._load.cache_info().currsize <= 2
+    reads = bank._load.cache_info().misses
     assert bank.predict([bank.make_request("animals", pictures[0])]) == first
+    assert bank._load.cache_info().misses == reads + 1  # the file was read again
 
 
 def test_make_request_of_unknown_task_suggests_the_nearest(folder, pictures):
@@ -139,7 +141,7 @@ def test_bank_predict_of_replaced_file_is_refused(folder, tmp_path, pictures):
 def test_bank_with_one_backbone_at_two_sizes_predicts_with_both(family, tmp_path, pictures, monkeypatch):
     """Weights without positions have one fingerprint at every size."""
     monkeypatch.setattr(
-        "vpt.serving.bank.backbone_for", lambda path, header, **_: resized(family, header.preprocessing.size)
+        "vpt.serving.tuned_files.backbone_for", lambda path, header, *_: resized(family, header.preprocessing.size)
     )
     names = {"small": 32, "large": 64}
     expected = {}

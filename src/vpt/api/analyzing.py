@@ -9,17 +9,16 @@ from vpt.analysis import attention_maps, embeddings
 from vpt.analysis.attention_maps import Explanation
 from vpt.analysis.embeddings import Embedding
 from vpt.api.models import open_model, scored_data, show_progress
-from vpt.api.options import Data, Device, SplitName
+from vpt.api.options import Data, Device, Model, SplitName
 from vpt.data.image_inputs import ImageInput
 from vpt.data.loading import load_dataset
 from vpt.errors import SpecError
-from vpt.model.tuned_model import TunedModel
 from vpt.plots import figures
 from vpt.training import Callback
 
 
 def explain(
-    model: str | Path | TunedModel,
+    model: Model,
     image: ImageInput,
     *,
     block: int | None = None,
@@ -63,7 +62,7 @@ def explain(
 
 
 def embed(
-    model: str | Path | TunedModel,
+    model: Model,
     data: Data,
     *,
     split: SplitName = "test",

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from vpt.api.options import Model
 from vpt.api.progress import ConsoleCallback
 from vpt.data.dataset import Dataset
 from vpt.data.in_memory import dataset_from_memory, split_mapping
@@ -36,9 +37,7 @@ def show_progress(shown: bool, callback: Callback | None) -> Iterator[Callback]:
         yield CallbackList([console, *others])
 
 
-def open_model(
-    model: str | Path | TunedModel, backbone: str | None, weights: str | Path | None, device: str
-) -> TunedModel:
+def open_model(model: Model, backbone: str | None, weights: str | Path | None, device: str) -> TunedModel:
     """Return the model of a tuned file, or the given model, on a device.
 
     Args:
@@ -57,13 +56,12 @@ def open_model(
         if backbone is not None or weights is not None:
             raise SpecError("backbone and weights belong to a tuned file, and a model is given, which has both")
         return model if device == "auto" else model.to(distributed.resolve_device(device))
-    path, target = Path(model), distributed.resolve_device(device)
-    local = None if weights is None else Path(weights)
-    return load(path, backbone_for(path, inspect(path), name=backbone, weights=local)).to(target)
+    target, local = distributed.resolve_device(device), None if weights is None else Path(weights)
+    return load(model, backbone_for(Path(model), inspect(model), backbone, local)).to(target)
 
 
 def scored_data(
-    model: str | Path | TunedModel, tuned: TunedModel, data: Any, split: str, classes: Sequence[str] | None
+    model: Model, tuned: TunedModel, data: Any, split: str, classes: Sequence[str] | None
 ) -> tuple[str | Dataset, dict[str, Any]]:
     """Return data to be scored, and options of the splits that they lack.
 

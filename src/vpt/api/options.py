@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from vpt.data.in_memory import InMemoryData
+from vpt.model.tuned_model import TunedModel
 from vpt.training import Callback
 
+Model = str | Path | TunedModel
 Data = str | Path | InMemoryData
 SplitName = Literal["train", "val", "test"]
 Device = Literal["auto", "cpu", "cuda", "mps"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Unpack, overload
 
@@ -12,30 +12,28 @@ from PIL import Image
 from torch import Tensor
 
 from vpt.api.models import open_model, scored_data, show_progress
-from vpt.api.options import Data, Device, PredictOptions, SplitName
+from vpt.api.options import Data, Device, Model, PredictOptions, SplitName
 from vpt.data.image_inputs import ImageInput
 from vpt.errors import SpecError
 from vpt.model.tuned_model import TunedModel
-from vpt.tasks.base import Evaluation, Prediction
+from vpt.tasks.base import Evaluation, Prediction, Task
 from vpt.tasks.classification.prediction import find_images
 from vpt.tasks.registry import TASKS
 from vpt.training import Callback
 
 
 @overload
-def predict(
-    model: str | Path | TunedModel, source: bytes | Image.Image, **options: Unpack[PredictOptions]
-) -> Prediction: ...
+def predict(model: Model, source: bytes | Image.Image, **options: Unpack[PredictOptions]) -> Prediction: ...
 @overload
 def predict(
-    model: str | Path | TunedModel, source: str | Path | NDArray[Any] | Tensor, **options: Unpack[PredictOptions]
+    model: Model, source: str | Path | NDArray[Any] | Tensor, **options: Unpack[PredictOptions]
 ) -> Prediction | Any: ...  # a list for folders and for four dimensions, which types do not show
 @overload
 def predict(
-    model: str | Path | TunedModel, source: list[Any] | tuple[Any, ...], **options: Unpack[PredictOptions]
+    model: Model, source: list[Any] | tuple[Any, ...], **options: Unpack[PredictOptions]
 ) -> list[Prediction]: ...
 def predict(
-    model: str | Path | TunedModel,
+    model: Model,
     source: ImageInput | Sequence[ImageInput],
     *,
     top: int | None = None,
@@ -83,23 +81,22 @@ def predict(
     """
     images, is_single = _images(source)
     tuned = open_model(model, backbone, weights, device)
-    found = _task_of(tuned)
-    known: dict[str, dict[str, Any]] = {
-        "classification": {"top": top, "skip_corrupt": skip_corrupt},
-        "segmentation": {"scales": None if scales is None else tuple(scales), "flip": flip, "out": out},
-    }
-    options = _own_options(found, known)
-    if options.get("top", 1) < 1:
+    task, options = _task_and_options(
+        tuned,
+        classification={"top": top, "skip_corrupt": skip_corrupt},
+        segmentation={"scales": scales, "flip": flip, "out": out},
+    )
+    if top is not None and top < 1:
         raise SpecError(f"top is {top}; it must be at least 1")
-    if found == "classification":
-        options = {"top": 3, **options}
+    if task.name == "classification":
+        options.setdefault("top", 3)
     with show_progress(progress, callback) as receiver:
-        predictions = TASKS[found].predict(tuned, images, options, receiver)
+        predictions = task.predict(tuned, images, options, receiver)
     return predictions[0] if is_single else predictions
 
 
 def evaluate(
-    model: str | Path | TunedModel,
+    model: Model,
     data: Data,
     *,
     split: SplitName = "test",
@@ -150,32 +147,27 @@ def evaluate(
         BackboneError: The backbone cannot be loaded.
     """
     tuned = open_model(model, backbone, weights, device)
-    found = _task_of(tuned)
-    known: dict[str, dict[str, Any]] = {
-        "classification": {"skip_corrupt": skip_corrupt},
-        "segmentation": {
-            "scales": None if scales is None else tuple(scales), "flip": flip, "labels": labels,
-            "ignore_index": ignore_index, "reduce_zero_label": reduce_zero_label,
-        },
-    }  # fmt: skip
+    masks = {"labels": labels, "ignore_index": ignore_index, "reduce_zero_label": reduce_zero_label}
+    task, options = _task_and_options(
+        tuned,
+        classification={"skip_corrupt": skip_corrupt},
+        segmentation={"scales": scales, "flip": flip, **masks},
+    )
     source, split_options = scored_data(model, tuned, data, split, classes)
     if seed is not None:
-        split_options = {**split_options, "seed": seed}
+        split_options["seed"] = seed
     with show_progress(progress, callback) as receiver:
-        return TASKS[found].evaluate(tuned, source, split, split_options, _own_options(found, known), receiver)
+        return task.evaluate(tuned, source, split, split_options, options, receiver)
 
 
-def _task_of(model: TunedModel) -> str:
-    return "segmentation" if model.is_dense else "classification"
-
-
-def _own_options(task: str, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the options of a task that are given. Raises SpecError for one of another task."""
-    for other, options in known.items():
-        foreign = [name for name, value in options.items() if value is not None and name not in known[task]]
-        if foreign:
-            raise SpecError(f"{', '.join(foreign)}: for {other}, and the model is for {task}; leave it out")
-    return {name: value for name, value in known[task].items() if value is not None}
+def _task_and_options(model: TunedModel, **options: dict[str, Any]) -> tuple[Task, dict[str, Any]]:
+    """Return the task of a model, and its options that are given. Raises SpecError for options of another task."""
+    task = TASKS["segmentation" if model.is_dense else "classification"]
+    given = {name: {key: value for key, value in known.items() if value is not None} for name, known in options.items()}
+    for other, values in given.items():
+        if other != task.name and values:
+            raise SpecError(f"{', '.join(values)}: for {other}, and the model is for {task.name}; leave it out")
+    return task, given[task.name]
 
 
 def _images(source: Any) -> tuple[list[ImageInput], bool]:

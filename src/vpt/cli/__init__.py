@@ -1,6 +1,6 @@
 """The command line. No logic lives here: commands read options, call the library and print.
 
-Commands are imported when they are called, and torch when it is needed, so `vpt --help` comes at once.
+Commands import torch when it is needed, so `vpt --help` comes at once.
 """
 
 from __future__ import annotations
@@ -15,42 +15,18 @@ import click
 from vpt._version import __version__
 from vpt.errors import ExitCode, VptError
 
-# name -> (module, one line). The line stands here so that the list of commands needs no module.
-COMMANDS = {
-    "demo": (
-        "vpt.cli.demo",
-        "Compare linear, VPT and full fine-tuning on a built-in task, in about two minutes.",
-    ),
-    "tune": ("vpt.cli.tune", "Adapt a frozen backbone to a folder of images; writes one small file."),
-    "predict": ("vpt.cli.predict", "Classify images with a tuned file, or segment them."),
-    "eval": ("vpt.cli.evaluate", "Measure a tuned file on labeled images."),
-    "inspect": ("vpt.cli.inspect", "Print what a tuned file says of itself."),
-    "summary": ("vpt.cli.summary", "Show where a method is injected and what it costs, without loading weights."),
-    "ablate": ("vpt.cli.ablate", "Run one of the paper's ablations on your images: a table and a figure."),
-    "bench": ("vpt.cli.bench", "Run a whole comparison from a plan: choose on val, test once, report."),
-    "explain": ("vpt.cli.explain", "Draw what a tuned file looks at in an image, with prompts and without."),
-    "embed": ("vpt.cli.embed", "Draw the features of a dataset before and after tuning (t-SNE)."),
-    "serve": ("vpt.cli.serve", "Serve many tuned files from one backbone: a page, and JSON for programs."),
-    "data": ("vpt.cli.data", "Prepare and check the data of VTAB-1k and FGVC; unpack Parquet files."),
-    "list": ("vpt.cli.list", "List methods, backbones or tasks."),
-}
-
+# Each is the attribute `command` of the module of that name.
+COMMANDS = (
+    "demo", "tune", "predict", "eval", "inspect", "summary", "ablate", "bench", "explain", "embed", "serve", "data",
+    "list",
+)  # fmt: skip
 _RESUMABLE = ("demo", "tune", "ablate", "bench", "data")  # these go on where they were stopped
 
 
-class _LazyGroup(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*COMMANDS]  # `list` is the module of a command here
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
-        return command
-
+class _Group(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+            formatter.write_dl([(name, one.get_short_help_str(limit=200)) for name, one in self.commands.items()])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -62,7 +38,11 @@ class _LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Group,
+    commands={name: importlib.import_module(f"vpt.cli.{name}").command for name in COMMANDS},
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="vpt")
 def app() -> None:
     """Visual prompt tuning: adapt one frozen vision backbone to any number of image tasks.

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from vpt.cli.options import COUNT, FOLDER, backbone_option, option
+from vpt.cli.output import print_result
 from vpt.cli.tune import command as tune
-
-if TYPE_CHECKING:
-    from vpt.experiments.ablation_report import Ablation
 
 # Options of `vpt tune` that mean the same here; the others would be at odds with a series.
 _TUNE_OPTIONS = (
@@ -24,19 +23,11 @@ _TUNE_OPTIONS = (
 @click.command(params=[option for option in tune.params if option.name in _TUNE_OPTIONS])
 @click.argument("name", required=False)
 @click.argument("data", required=False)
-@click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), help="The folder of the series [default: DATA-NAME]."
-)
-@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Runs per point.")
-@click.option("--workers", type=click.IntRange(min=1), help="Runs at once, each in a process of its own [default: 1].")
-@click.option(
-    "--method",
-    default="vpt",
-    show_default=True,
-    help="Base method: the series keeps its fields except those that it varies.",
-)
-@click.option("--backbone", "backbones", multiple=True,
-              help="A timm name [default: the embedded one]; several for the series `backbone`.")  # fmt: skip
+@option("--out", "The folder of the series [default: DATA-NAME].", FOLDER)
+@option("--seeds", "Runs per point.", COUNT, default=3)
+@option("--workers", "Runs at once, each in a process of its own [default: 1].", COUNT)
+@option("--method", "Base method: the series keeps its fields except those that it varies.", default="vpt")
+@backbone_option("A timm name [default: the embedded one]; several for the series `backbone`.", multiple=True)
 def command(
     name: str | None,
     data: str | None,
@@ -44,12 +35,12 @@ def command(
     seeds: int,
     workers: int | None,
     method: str,
-    backbones: tuple[str, ...],
+    backbone: tuple[str, ...],
     overwrite: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Run the ablation NAME of the paper on DATA; without a NAME, list them.
+    """Run the ablation NAME of the paper on DATA, or list all of them.
 
     The same command resumes an interrupted series. --lr, --optimizer and --weight-decay are for the base and its
     variants; other methods that a series compares train with their own.
@@ -62,16 +53,16 @@ def command(
     from vpt.experiments.ablation_series import SERIES, find_series
 
     if name is None:
-        lines = {series.name: f"{series.title} ({series.source})" for series in SERIES.values()}
-        width = max(map(len, lines))
-        text = "\n".join(f"{known:<{width}}  {line}" for known, line in lines.items())
-        click.echo(json.dumps(lines, indent=1) if as_json else text)
+        titles = {series.name: f"{series.title} ({series.source})" for series in SERIES.values()}
+        width = max(map(len, titles))
+        print_result(as_json, titles, (f"{known:<{width}}  {title}" for known, title in titles.items()))
         return
     series = find_series(name)
     if data is None:
         raise click.UsageError(f"DATA is missing; write it like: vpt ablate {name} photos/")
 
     from vpt.backbones import DEFAULT
+    from vpt.cli.console_table import print_table
     from vpt.cli.series_progress import SeriesProgress
     from vpt.experiments.ablation import ablate
     from vpt.experiments.local_executor import InlineExecutor, LocalExecutor
@@ -85,7 +76,7 @@ def command(
             data,
             folder,
             method=method,
-            backbones=backbones or (DEFAULT,),
+            backbones=backbone or (DEFAULT,),
             seeds=seeds,
             config_options={key: value for key, value in options.items() if key in names},
             job_options={key: value for key, value in options.items() if key not in names},
@@ -97,20 +88,7 @@ def command(
         click.echo(f"note: {note}", err=True)
     if as_json:
         click.echo(json.dumps(ablation.to_dict(), indent=1))
-    else:
-        _show(ablation, folder)
-
-
-def _show(ablation: Ablation, folder: Path) -> None:
-    from rich.console import Console
-
-    from vpt.cli.console_table import to_console
-    from vpt.experiments.table import markdown_rows
-
-    console = Console(highlight=False)
-    if console.is_terminal:
-        console.print(to_console(ablation.table))
-    else:
-        click.echo(markdown_rows(ablation.table), nl=False)
-    click.echo(f"\npicture: {folder / ablation.series.name}.png")
-    click.echo(f"table, results and runs: {folder}/table.md, results.json\nnext: vpt bench report {folder}")
+        return
+    print_table(ablation.table)
+    click.echo(f"\npicture: {folder / series.name}.png\ntable, results and runs: {folder}/table.md, results.json")
+    click.echo(f"next: vpt bench report {folder}")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from vpt.cli.options import COUNT, FILE, FOLDER, json_option, option
+from vpt.cli.output import print_result
 
 if TYPE_CHECKING:
     from vpt.experiments.runner import Executor
 
-_OUT = click.Path(path_type=Path, file_okay=False)
-_FILE = click.Path(path_type=Path, dir_okay=False)
-_DATA = click.option("--data", type=_OUT, help="Folder with the prepared tasks of a benchmark (vpt data prepare).")
+_DATA = option("--data", "Folder with the prepared tasks of a benchmark (vpt data prepare).", FOLDER)
 
 
 @click.group()
@@ -34,7 +34,7 @@ def command() -> None:
 @command.command()
 @click.argument("plan")
 @_DATA
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def plan(plan: str, data: Path | None, as_json: bool) -> None:
     """Estimate the cost of PLAN: runs, time and disk space.
 
@@ -49,100 +49,79 @@ def plan(plan: str, data: Path | None, as_json: bool) -> None:
     from vpt.experiments.plan_file import find_plan_file, load_experiment
 
     experiment = load_experiment(find_plan_file(plan), data)
-    found = estimate_cost(experiment)
-    if as_json:
-        click.echo(json.dumps({"plan": experiment.to_dict(), "estimate": asdict(found)}, indent=1))
-        return
-    click.echo(
-        f"plan      {experiment.name}: {pluralize(len(experiment.tasks), 'task')}, "
-        f"{pluralize(len(experiment.methods), 'method')} on {experiment.backbone}"
-    )
+    found, tasks = estimate_cost(experiment), experiment.tasks
+    methods = pluralize(len(experiment.methods), "method")
+    lines = [f"plan      {experiment.name}: {pluralize(len(tasks), 'task')}, {methods} on {experiment.backbone}"]
     for row in experiment.methods:
-        settings = pluralize(max(len(row.settings_for(task)) for task in experiment.tasks), "setting")
+        settings = pluralize(max(len(row.settings_for(task)) for task in tasks), "setting")
         cost = f"refused: {row.refusal}" if row.refusal else f"about {format_duration(found.seconds[row.name])}"
-        click.echo(f"          {row.name}: {settings}, {cost}")
-    click.echo(f"runs      {found.runs}")
-    click.echo(
-        f"time      about {format_duration(found.total_seconds)} one after the other here: a few steps of each method"
-    )
-    click.echo("          were timed just now; reading the images is not included, and other work slows it down")
-    click.echo(f"disk      about {format_bytes(found.disk_bytes)}")
-    for task in experiment.tasks:
-        for note in task.notes:
-            click.echo(f"note      {task.name}: {note}")
+        lines.append(f"          {row.name}: {settings}, {cost}")
+    time = format_duration(found.total_seconds)
+    lines += [
+        f"runs      {found.runs}",
+        f"time      about {time} one after the other here: a few steps of each method",
+        "          were timed just now; reading the images is not included, and other work slows it down",
+        f"disk      about {format_bytes(found.disk_bytes)}",
+        *(f"note      {task.name}: {note}" for task in tasks for note in task.notes),
+    ]
+    print_result(as_json, {"plan": experiment.to_dict(), "estimate": asdict(found)}, lines)
 
 
 @command.command()
 @click.argument("plan")
-@click.option("--out", type=_OUT, help="Folder of the comparison [default: bench-NAME].")
-@click.option("--workers", type=click.IntRange(min=1), help="Runs at once on this machine [default: 1].")
-@click.option(
-    "--executor", "executor_spec", help="A cluster: ray, or its address (ray://HOST:10001) [default: this machine]."
-)
-@click.option("--cpus", type=click.FloatRange(min=0), help="On a cluster: CPU cores for a run [default: 1].")
-@click.option("--gpus", type=click.FloatRange(min=0), help="On a cluster: GPUs for a run, such as 0.25 [default: 0].")
+@option("--out", "Folder of the comparison [default: bench-NAME].", FOLDER)
+@option("--workers", "Runs at once on this machine [default: 1].", COUNT)
+@option("--executor", "A cluster: ray, or its address (ray://HOST:10001) [default: this machine].")
+@option("--cpus", "On a cluster: CPU cores for a run [default: 1].", click.FloatRange(min=0))
+@option("--gpus", "On a cluster: GPUs for a run, such as 0.25 [default: 0].", click.FloatRange(min=0))
 @_DATA
-@click.option("--logger", help="Log each run: tensorboard[:FOLDER], mlflow[:URI] or wandb[:PROJECT].")
-def run(
-    plan: str,
-    out: Path | None,
-    workers: int | None,
-    executor_spec: str | None,
-    cpus: float | None,
-    gpus: float | None,
-    data: Path | None,
-    logger: str | None,
-) -> None:
+@option("--logger", "Log each run: tensorboard[:FOLDER], mlflow[:URI] or wandb[:PROJECT].")
+def run(plan: str, out: Path | None, data: Path | None, logger: str | None, **executor_options: Any) -> None:
     """Do the missing runs of PLAN. The same command resumes; several may share a folder.
 
     \b
     vpt bench run smoke --out smoke/ --workers 2
     vpt bench run mine.toml --executor ray://head:10001 --gpus 0.5
     """
-    executor = _make_executor(workers, executor_spec, cpus, gpus)
+    executor = _make_executor(**executor_options)
     from vpt.cli.bench_progress import BenchProgress
     from vpt.experiments.plan_file import find_plan_file, load_experiment
     from vpt.experiments.runner import run_experiment
     from vpt.experiments.tracking import LoggedRuns
-    from vpt.training import Callback, CallbackList
+    from vpt.training import CallbackList
     from vpt.training.loggers import make_logger
 
     run_logger = None if logger is None else make_logger(logger)
     experiment = load_experiment(find_plan_file(plan), data)
     folder = out or Path(f"bench-{experiment.name}")
     with BenchProgress() as console:
-        callback: Callback = (
-            console if run_logger is None else CallbackList([LoggedRuns(run_logger, console.on_note), console])
-        )
-        records = run_experiment(experiment, folder, executor, callback)
+        loggers = [] if run_logger is None else [LoggedRuns(run_logger, console.on_note)]
+        records = run_experiment(experiment, folder, executor, CallbackList([*loggers, console]))
     num_failed = sum(record.status != "done" for record in records.values())
     click.echo(f"{len(records)} runs in {folder}/" + (f", {num_failed} of them without a result" if num_failed else ""))
     click.echo(f"next: vpt bench report {folder}")
 
 
-def _make_executor(workers: int | None, executor_spec: str | None, cpus: float | None, gpus: float | None) -> Executor:
+def _make_executor(workers: int | None, executor: str | None, cpus: float | None, gpus: float | None) -> Executor:
     """Return the executor that the options name."""
     from vpt.experiments.local_executor import LocalExecutor
     from vpt.experiments.ray_executor import RayExecutor
 
-    if executor_spec is None:
+    if executor is None:
         if cpus is not None or gpus is not None:
             raise click.UsageError("--cpus and --gpus are for a cluster; add --executor ray, or leave them out")
         return LocalExecutor(workers or 1)
     if workers is not None:
         raise click.UsageError("--workers is for this machine; a cluster does as many runs as it has room for")
-    if executor_spec != "ray" and not executor_spec.startswith("ray://"):
-        raise click.UsageError(
-            f"--executor is {executor_spec!r}; it must be ray, or an address such as ray://HOST:10001"
-        )
-    return RayExecutor(
-        None if executor_spec == "ray" else executor_spec, cpus=1.0 if cpus is None else cpus, gpus=gpus or 0.0
-    )
+    if executor != "ray" and not executor.startswith("ray://"):
+        raise click.UsageError(f"--executor is {executor!r}; it must be ray, or an address such as ray://HOST:10001")
+    address = None if executor == "ray" else executor
+    return RayExecutor(address, cpus=1.0 if cpus is None else cpus, gpus=gpus or 0.0)
 
 
 @command.command()
-@click.argument("folder", type=_OUT)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.argument("folder", type=FOLDER)
+@json_option
 def status(folder: Path, as_json: bool) -> None:
     """Show the progress of the comparison in FOLDER.
 
@@ -152,13 +131,13 @@ def status(folder: Path, as_json: bool) -> None:
     from vpt.experiments.status import read_status
 
     found = read_status(folder)
-    click.echo(json.dumps(found.to_dict(), indent=1) if as_json else found.text(), nl=as_json)
+    print_result(as_json, found.to_dict(), found.text().splitlines())
 
 
 @command.command()
-@click.argument("folder", type=_OUT)
-@click.option("--csv", type=_FILE, help="The CSV file [default: stdout].")
-@click.option("--parquet", type=_FILE, help="A Parquet file.")
+@click.argument("folder", type=FOLDER)
+@option("--csv", "The CSV file [default: stdout].", FILE)
+@option("--parquet", "A Parquet file.", FILE)
 def export(folder: Path, csv: Path | None, parquet: Path | None) -> None:
     """Write every run in FOLDER as a row.
 
@@ -178,7 +157,7 @@ def export(folder: Path, csv: Path | None, parquet: Path | None) -> None:
 
 
 @command.command()
-@click.argument("folder", type=_OUT)
+@click.argument("folder", type=FOLDER)
 @click.argument("sql")
 def query(folder: Path, sql: str) -> None:
     """Answer a SELECT statement about the runs in FOLDER, as CSV.
@@ -195,8 +174,8 @@ def query(folder: Path, sql: str) -> None:
 
 
 @command.command()
-@click.argument("folder", type=_OUT)
-@click.option("--out", type=_OUT, help="Folder of the report [default: FOLDER/report].")
+@click.argument("folder", type=FOLDER)
+@option("--out", "Folder of the report [default: FOLDER/report].", FOLDER)
 def report(folder: Path, out: Path | None) -> None:
     """Write the tables and charts of FOLDER: report.html, report.md, and each table as CSV and LaTeX.
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import click
+from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from vpt.experiments.table import Table
+from vpt.experiments.table import Table, markdown_rows
 
 
 def to_console(table: Table) -> RichTable:
@@ -16,3 +18,12 @@ def to_console(table: Table) -> RichTable:
     for index, row in enumerate(table.rows):
         drawn.add_row(*map(Text, row), style="bold" if index == table.best_row else None)
     return drawn
+
+
+def print_table(table: Table) -> None:
+    """Print a table on a terminal, and its header and rows as Markdown elsewhere."""
+    console = Console(highlight=False)
+    if console.is_terminal:
+        console.print(to_console(table))
+    else:
+        click.echo(markdown_rows(table), nl=False)

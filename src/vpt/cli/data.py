@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
-_FOLDER = click.Path(path_type=Path, file_okay=False)
+from vpt.cli.options import FOLDER, json_option, option
+from vpt.cli.output import print_result
+from vpt.errors import DataError
+
 _NAMES_ARGUMENT = click.argument("names", nargs=-1, required=True, metavar="NAME...")
 
 
 @click.group()
 def command() -> None:
-    """Prepare the data of VTAB-1k and FGVC from downloaded files, verified and lossless, and import Parquet files.
+    """Prepare the data of VTAB-1k and FGVC, and import Parquet files.
 
-    Files of VTAB-1k and FGVC are not downloaded. Parquet files of a hub are.
+    Downloaded files are verified and converted without loss. Files of VTAB-1k and FGVC are not downloaded. Parquet
+    files of a hub are.
 
     \b
     vpt data list
@@ -27,7 +33,7 @@ def command() -> None:
 
 @command.command("list")
 @click.argument("names", nargs=-1)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def list_(names: tuple[str, ...], as_json: bool) -> None:
     """List tasks: group, classes, images of train/val/test, label, terms. NAMES: tasks, vtab or fgvc.
 
@@ -37,30 +43,28 @@ def list_(names: tuple[str, ...], as_json: bool) -> None:
     from vpt.datasets.catalog import BENCHMARKS, resolve_tasks
 
     tasks = resolve_tasks(names or BENCHMARKS)
-    if as_json:
-        rows = [
-            {
-                "name": task.name, "benchmark": task.benchmark, "group": task.group, "classes": task.classes,
-                "images": task.sizes, "label": task.label_description, "metric": task.metric,
-                "source": task.source.homepage, "terms": task.source.terms, "citation": task.source.citation,
-                "remark": task.remark,
-            }
-            for task in tasks
-        ]  # fmt: skip
-        click.echo(json.dumps(rows, indent=1))
-        return
-    for task in tasks:
-        facts = f"{task.group:<12}{task.classes:>4} classes  {task.sizes_text:<18}"
-        click.echo(f"{task.name:<13} {facts}  {task.label_description}; {task.source.terms}")
+    rows = [
+        {
+            "name": task.name, "benchmark": task.benchmark, "group": task.group, "classes": task.classes,
+            "images": task.sizes, "label": task.label_description, "metric": task.metric,
+            "source": task.source.homepage, "terms": task.source.terms, "citation": task.source.citation,
+            "remark": task.remark,
+        }
+        for task in tasks
+    ]  # fmt: skip
+    row = (
+        "{0.name:<13} {0.group:<12}{0.classes:>4} classes  {0.sizes_text:<18}  {0.label_description}; {0.source.terms}"
+    )
+    print_result(as_json, rows, map(row.format, tasks))
 
 
 @command.command()
 @_NAMES_ARGUMENT
-@click.option("--from", "source", type=_FOLDER, help="Folder of the downloaded files, as archives or extracted.")
-@click.option("--out", type=_FOLDER, help="Parent of the new folders, one per task.")
-@click.option("--splits", type=click.Path(path_type=Path, exists=True),
-              help="Name file of VTAB, or folder of train.json, val.json and test.json of FGVC.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@option("--from source", "Folder of the downloaded files, as archives or extracted.", FOLDER)
+@option("--out", "Parent of the new folders, one per task.", FOLDER)
+@option("--splits", "Name file of VTAB, or folder of train.json, val.json and test.json of FGVC.",
+        click.Path(path_type=Path, exists=True))  # fmt: skip
+@json_option
 def prepare(names: tuple[str, ...], source: Path | None, out: Path | None, splits: Path | None, as_json: bool) -> None:
     """Convert tasks to folders with list files. Without --from, print what to download. NAME: a task, vtab or fgvc.
 
@@ -73,7 +77,6 @@ def prepare(names: tuple[str, ...], source: Path | None, out: Path | None, split
     from vpt.cli.data_progress import DataProgress
     from vpt.datasets.catalog import resolve_tasks
     from vpt.datasets.preparation import instructions, prepare_task
-    from vpt.errors import DataError
 
     tasks = resolve_tasks(names)
     if source is None:
@@ -81,17 +84,12 @@ def prepare(names: tuple[str, ...], source: Path | None, out: Path | None, split
         return
     if out is None:
         raise click.UsageError("--out is missing; give the parent of the new folders")
-    errors, manifests = [], {}
+    manifests, errors = {}, list[str]()
     with DataProgress() as progress:
         for task in tasks:
-            try:
-                manifests[task.name] = prepare_task(task, out, source, splits, progress)
-            except DataError as error:  # continue with the other tasks
-                errors.append(str(error))
-            else:
-                progress.print_line(
-                    f"{task.name}: {out / task.name}, {task.sizes_text} images; {manifests[task.name]['terms']}"
-                )
+            with _collect(errors):
+                manifest = manifests[task.name] = prepare_task(task, out, source, splits, progress)
+                progress.print_line(f"{task.name}: {out / task.name}, {task.sizes_text} images; {manifest['terms']}")
     if as_json:
         click.echo(json.dumps(manifests, indent=1))
     if errors:
@@ -100,10 +98,10 @@ def prepare(names: tuple[str, ...], source: Path | None, out: Path | None, split
 
 @command.command("import")
 @click.argument("source")
-@click.option("--out", type=_FOLDER, required=True, help="The new data folder.")
-@click.option("--image", help="Column of images.  [default: detected]")
-@click.option("--label", help="Column of labels.  [default: detected]")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@option("--out", "The new data folder.", FOLDER, required=True)
+@option("--image", "Column of images [default: detected].")
+@option("--label", "Column of labels [default: detected].")
+@json_option
 def import_(source: str, out: Path, image: str | None, label: str | None, as_json: bool) -> None:
     """Convert Parquet files to a data folder. SOURCE: a file, a folder, or hub:OWNER/NAME[@REVISION].
 
@@ -120,9 +118,8 @@ def import_(source: str, out: Path, image: str | None, label: str | None, as_jso
     with DataProgress() as progress:
         manifest = import_parquet(source, out, image=image, label=label, progress=progress)
         counts = ", ".join(f"{count} of {split}" for split, count in manifest["images"].items())
-        progress.print_line(
-            f"{out}: images {counts}; {len(manifest['classes'])} classes; terms {manifest.get('terms', 'not stated')}"
-        )
+        terms = manifest.get("terms", "not stated")
+        progress.print_line(f"{out}: images {counts}; {len(manifest['classes'])} classes; terms {terms}")
         for note in manifest["notes"]:
             progress.print_line(f"note: {note}")
     if as_json:
@@ -131,7 +128,7 @@ def import_(source: str, out: Path, image: str | None, label: str | None, as_jso
 
 @command.command()
 @_NAMES_ARGUMENT
-@click.option("--in", "root", type=_FOLDER, default=Path(), help="Parent of the folders of tasks.  [default: .]")
+@option("--in root", "Parent of the folders of tasks.", FOLDER, default=Path())
 def check(names: tuple[str, ...], root: Path) -> None:
     """Verify folders: lists, counts, labels, and the header of every image. NAME: a task, vtab, fgvc, or a folder.
 
@@ -145,7 +142,6 @@ def check(names: tuple[str, ...], root: Path) -> None:
     from vpt.datasets.catalog import BENCHMARKS, TASKS, resolve_tasks, task_folder, task_for_folder
     from vpt.datasets.task import BenchmarkTask
     from vpt.datasets.verification import check_folder
-    from vpt.errors import DataError
 
     folders: list[tuple[Path, BenchmarkTask | None]] = []
     for name in names:
@@ -153,15 +149,21 @@ def check(names: tuple[str, ...], root: Path) -> None:
             folders += [(task_folder(root, task), task) for task in resolve_tasks([name])]
         else:
             folders.append((Path(name), task_for_folder(Path(name))))
-    errors = []
+    errors: list[str] = []
     with DataProgress() as progress:
         for folder, task in folders:
-            try:
+            with _collect(errors):
                 found = check_folder(folder, task, progress)
-            except DataError as error:
-                errors.append(str(error))
-            else:
                 sizes = "/".join(str(len(split)) for split in found.splits.values())
                 progress.print_line(f"{folder}: {sizes} images of {len(found.classes)} classes, no faults")
     if errors:
         raise DataError("\n\n".join(errors))
+
+
+@contextmanager
+def _collect(errors: list[str]) -> Iterator[None]:
+    """Keep the message of a DataError, and go on with the next task or folder."""
+    try:
+        yield
+    except DataError as error:
+        errors.append(str(error))

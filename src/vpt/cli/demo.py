@@ -8,22 +8,24 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vpt.cli.options import COUNT, FOLDER, json_option, option
+
 if TYPE_CHECKING:
     from vpt.experiments.results import Cell, ExperimentResults
     from vpt.experiments.table import Table
 
 
 @click.command()
-@click.option("--task", help="A built-in task [default: the demo's own; see `vpt list tasks`].")
-@click.option("--seeds", type=click.IntRange(min=1), help="Runs per method [default: 3].")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("vpt-demo"), show_default=True,
-              help="Folder of the comparison.")  # fmt: skip
-@click.option("--overwrite", is_flag=True, help="Do all runs again.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+@option("--task", "A built-in task [default: the demo's own; see `vpt list tasks`].")
+@option("--seeds", "Runs per method [default: 3].", COUNT)
+@option("--out", "Folder of the comparison.", FOLDER, default=Path("vpt-demo"))
+@option("--overwrite", "Do all runs again.", is_flag=True)
+@json_option
 def command(task: str | None, seeds: int | None, out: Path, overwrite: bool, as_json: bool) -> None:
-    """Compare linear, VPT-shallow, VPT-deep and full fine-tuning on a built-in task.
+    """Compare linear, VPT and full fine-tuning on a built-in task.
 
-    Nothing is downloaded; about two minutes on two CPU cores. The same command resumes an interrupted demo.
+    VPT is both shallow and deep. Nothing is downloaded; about two minutes on two CPU cores. The same command resumes an
+    interrupted demo.
     """
     import time
 
@@ -46,9 +48,8 @@ def command(task: str | None, seeds: int | None, out: Path, overwrite: bool, as_
              "file_bytes": cell.final_records[0].cost.get("file_bytes")}
             for cell in cells
         ]  # fmt: skip
-        provenance = cells[0].final_records[0].provenance
         values = {"task": experiment.tasks[0].name, "seeds": experiment.protocol.seeds, "rows": rows}
-        click.echo(json.dumps({**values, "environment": provenance}, indent=1))
+        click.echo(json.dumps({**values, "environment": cells[0].final_records[0].provenance}, indent=1))
         return
     console = Console(highlight=False, width=max(110, Console().width))
     console.print(to_console(_demo_table(results)))
@@ -67,12 +68,9 @@ def _demo_table(results: ExperimentResults) -> Table:
     from vpt.experiments.table import Table
 
     task, cells = results.experiment.tasks[0], list(results.cells.values())
-    images = cells[0].final_records[0].images
-    title = (
-        f"{task.name}: {images['train']} training and {images['test']} test images, "
-        f"backbone {results.experiment.backbone}"
-    )
-    seeds = results.experiment.protocol.seeds
+    images, seeds = cells[0].final_records[0].images, results.experiment.protocol.seeds
+    counts = f"{images['train']} training and {images['test']} test images"
+    title = f"{task.name}: {counts}, backbone {results.experiment.backbone}"
     header = ("method", "trained", "share", "file", "training", "top-1" + f", mean ± sd of {seeds}" * (seeds > 1))
     best = max(range(len(cells)), key=lambda index: cells[index].mean or 0.0)
     return Table("demo", title, header, tuple(map(_row, cells)), best_row=best)

@@ -3,40 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
-from vpt.cli.common_options import backbone_option, device_option, weights_option
-
-if TYPE_CHECKING:
-    from vpt.api.options import Device, SplitName
+from vpt.cli.options import NATURAL, PATH, model_options, option, split_option
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 @click.argument("data")
-@click.option(
-    "--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True, help="Split to draw."
-)
-@click.option("--out", type=click.Path(path_type=Path), help="Picture, .png or .svg.  [default: FILE-SPLIT.png]")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the layout and the choice.")
-@click.option("--limit", type=click.IntRange(min=5), default=2000, show_default=True, help="Images at most.")
-@backbone_option
-@weights_option
-@device_option
-def command(
-    file: Path,
-    data: str,
-    split: SplitName,
-    out: Path | None,
-    seed: int,
-    limit: int,
-    backbone: str | None,
-    weights: Path | None,
-    device: Device,
-) -> None:
-    """Draw the features of labeled images in two dimensions (t-SNE), before and after tuning FILE.
+@split_option
+@option("--out", "Picture, .png or .svg [default: FILE-SPLIT.png].", PATH)
+@option("--seed", "Of the layout and the choice.", NATURAL, default=0)
+@option("--limit", "Images at most.", click.IntRange(min=5), default=2000)
+@model_options
+def command(file: Path, data: str, split: Any, out: Path | None, **options: Any) -> None:
+    """Draw features of labeled images (t-SNE) before and after tuning.
 
     DATA is what `vpt tune` takes. The points are also written as a table (.csv) beside the picture.
 
@@ -49,10 +32,7 @@ def command(
 
     out = out or Path(f"{file.stem}-{split}.png")
     with ConsoleCallback() as callback:
-        embedding = embed(
-            file, data, split=split, out=out, seed=seed, limit=limit, backbone=backbone, weights=weights,
-            device=device, callback=callback,
-        )  # fmt: skip
+        embedding = embed(file, data, split=split, out=out, callback=callback, **options)
     click.echo(f"{len(embedding.labels)} {split} images; of the class of their 5 nearest, in all dimensions:")
     click.echo(f"  before tuning  {100 * embedding.before.top1:.1f} %")
     click.echo(f"  after          {100 * embedding.after.top1:.1f} %")

@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
-from vpt.cli.common_options import backbone_option, device_option, weights_option
-
-if TYPE_CHECKING:
-    from vpt.api.options import Device
+from vpt.cli.options import PATH, model_options, option
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.argument("image", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Picture, .png or .svg.  [default: IMAGE-explained.png]")
-@click.option("--block", type=int, help="Which block's attention, from 1.  [default: the last]")
-@backbone_option
-@weights_option
-@device_option
-def command(
-    file: Path,
-    image: Path,
-    out: Path | None,
-    block: int | None,
-    backbone: str | None,
-    weights: Path | None,
-    device: Device,
-) -> None:
-    """Draw where a tuned FILE looks in IMAGE, beside its frozen backbone, and what goes to and from the prompts.
+@click.argument("file", type=PATH)
+@click.argument("image", type=PATH)
+@option("--out", "Picture, .png or .svg [default: IMAGE-explained.png].", PATH)
+@option("--block", "Which block's attention, from 1 [default: the last].", int)
+@model_options
+def command(file: Path, image: Path, out: Path | None, **options: Any) -> None:
+    """Draw where a tuned FILE looks in IMAGE, beside its frozen backbone.
 
-    Attention shows what a block reads, not what decides the answer.
+    The picture also shows what goes to and from the prompts. Attention shows what a block reads, not what decides the
+    answer.
 
     \b
     vpt explain photos.safetensors new.jpg
@@ -41,7 +29,7 @@ def command(
     from vpt.api import explain
 
     out = out or Path(f"{image.stem}-explained.png")
-    explanation = explain(file, image, block=block, out=out, backbone=backbone, weights=weights, device=device)
+    explanation = explain(file, image, out=out, **options)
     name, probability = explanation.prediction
     click.echo(f"{image}: {name} {100 * probability:.1f} %")
     click.echo(f"the {explanation.query} in block {explanation.block} attends to:")
@@ -49,9 +37,8 @@ def command(
         fractions = {"patches": maps.attention.sum(), "class token and registers": maps.prefix}
         if len(maps.prompts):
             fractions["prompts"] = maps.prompts.sum()
-        click.echo(
-            f"  {label:<17}" + ", ".join(f"{target} {100 * fraction:.1f} %" for target, fraction in fractions.items())
-        )
+        text = ", ".join(f"{target} {100 * fraction:.1f} %" for target, fraction in fractions.items())
+        click.echo(f"  {label:<17}{text}")
     if len(explanation.tuned.prompts):
         each = ", ".join(f"{100 * fraction:.1f}" for fraction in explanation.tuned.prompts)
         click.echo(f"  {'each prompt, %':<17}{each}")

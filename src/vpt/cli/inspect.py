@@ -7,10 +7,13 @@ from pathlib import Path
 
 import click
 
+from vpt.cli.options import PATH, json_option
+from vpt.cli.output import print_result
+
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.argument("file", type=PATH)
+@json_option
 def command(file: Path, as_json: bool) -> None:
     """Print what a tuned FILE says of itself. Only its header is read.
 
@@ -21,12 +24,7 @@ def command(file: Path, as_json: bool) -> None:
     from vpt.model.tuned_file import inspect
 
     header = inspect(file)
-    if as_json:
-        click.echo(json.dumps(json.loads(header.to_json()), indent=1))
-        return
-    pre, names = header.preprocessing, "unnamed"
-    if header.classes:
-        names = ", ".join(header.classes[:12]) + (" ..." if len(header.classes) > 12 else "")
+    pre, names = header.preprocessing, header.classes or ("unnamed",)
     rows = {
         "file": f"{file}, {format_bytes(file.stat().st_size)}, {header.save_dtype}, format {header.format}",
         "method": header.method,
@@ -38,9 +36,9 @@ def command(file: Path, as_json: bool) -> None:
         "backbone": header.backbone,
         "fingerprint": header.fingerprint,
         "input": f"{pre.size} px, {pre.resize}, {pre.interpolation}, mean {pre.mean}, std {pre.std}",
-        "classes": f"{header.num_classes}: {names}",
+        "classes": f"{header.num_classes}: {', '.join(names[:12])}" + (" ..." if len(names) > 12 else ""),
         **{name: f"{value:.4f}" if isinstance(value, float) else str(value) for name, value in header.scores.items()},
         "made with": ", ".join(f"{name} {version}" for name, version in header.versions.items()),
     }
-    for name, text in rows.items():
-        click.echo(f"{name:<{max(map(len, rows)) + 2}}{text}")
+    width = max(map(len, rows)) + 2
+    print_result(as_json, json.loads(header.to_json()), (f"{name:<{width}}{text}" for name, text in rows.items()))

@@ -4,41 +4,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from vpt.cli.common_options import backbone_option, device_option, flip_option, scales_option, weights_option
-from vpt.cli.option_groups import TaskCommand, options_of_task, task_option
-
-if TYPE_CHECKING:
-    from vpt.api.options import Device
+from vpt.cli import options as common
+from vpt.cli.options import TaskCommand, option, own_options
 
 
 @click.command(cls=TaskCommand)
-@click.argument("file", type=click.Path(path_type=Path))
-@click.argument("images", type=click.Path(path_type=Path), nargs=-1, required=True)
-@backbone_option
-@weights_option
-@device_option
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image and line.")
-@task_option("classification", "--top", type=click.IntRange(min=1), default=3, show_default=True,
-             help="How many classes to name.")  # fmt: skip
-@task_option("classification", "--skip-corrupt", is_flag=True, help="Leave unreadable images out.")
-@scales_option
-@flip_option
-@task_option("segmentation", "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("predicted"),
-             show_default=True, help="Folder for masks and overlays.")  # fmt: skip
-def command(
-    file: Path,
-    images: tuple[Path, ...],
-    backbone: str | None,
-    weights: Path | None,
-    device: Device,
-    as_json: bool,
-    **_: Any,
-) -> None:
-    """Classify IMAGES (files or whole folders) with a tuned FILE; or, of a segmentation, write masks and overlays.
+@click.argument("file", type=common.PATH)
+@click.argument("images", type=common.PATH, nargs=-1, required=True)
+@common.model_options
+@option("--json as_json", "Print one JSON object per image and line.", is_flag=True)
+@common.classification_option("--top", "How many classes to name.", common.COUNT, default=3)
+@common.skip_corrupt_option
+@common.inference_options
+@common.segmentation_option("--out", "Folder for masks and overlays.", common.FOLDER, default=Path("predicted"))
+def command(file: Path, images: tuple[Path, ...], as_json: bool, **options: Any) -> None:
+    """Classify IMAGES with a tuned FILE, or segment them.
+
+    IMAGES are files or whole folders. A segmentation writes masks and overlays.
 
     \b
     vpt predict photos.safetensors new.jpg
@@ -51,10 +37,8 @@ def command(
     from vpt.tasks.registry import task_of_file
 
     image_paths = find_images(images)
-    options = options_of_task(task_of_file(inspect(file)).name, str(file))
+    options = own_options(options, task_of_file(inspect(file)).name, str(file))
     with ConsoleCallback() as callback:
-        predictions = predict(
-            file, image_paths, backbone=backbone, weights=weights, device=device, callback=callback, **options
-        )
+        predictions = predict(file, image_paths, callback=callback, **options)
     for prediction in predictions:
         click.echo(json.dumps(prediction.to_dict()) if as_json else prediction.describe())

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
-
 import click
+
+from vpt.cli.options import json_option, option
+from vpt.cli.output import print_result
 
 
 @click.command()
 @click.argument("backbone")
 @click.argument("method", default="vpt")
-@click.option("--classes", type=int, required=True, help="Outputs of the head.")
-@click.option("--image-size", type=int, help="Side in pixels, if not the backbone's own.")
-@click.option("--head", help="multi_block(blocks=last4), or a head for segmentation: setr_pup, linear, fpn.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@option("--classes", "Outputs of the head.", int, required=True)
+@option("--image-size", "Side in pixels, if not the backbone's own.", int)
+@option("--head", "multi_block(blocks=last4), or a head for segmentation: setr_pup, linear, fpn.")
+@json_option
 def command(backbone: str, method: str, classes: int, image_size: int | None, head: str | None, as_json: bool) -> None:
     """Show where METHOD is injected into BACKBONE, and count parameters. No weights are loaded.
 
@@ -25,21 +26,15 @@ def command(backbone: str, method: str, classes: int, image_size: int | None, he
     from vpt.core.units import format_bytes
 
     summary = summarize(backbone, method, classes, image_size, head)
-    if as_json:
-        click.echo(json.dumps(summary.to_dict(), indent=1))
-        return
-    paths = ", ".join(summary.injected_modules[:3]) + (
-        f", ... ({len(summary.injected_modules)} modules)" if len(summary.injected_modules) > 3 else ""
-    )
-    named_head = "" if head is None else f", {head}"
-    click.echo(
-        f"method    {summary.method}{named_head} on {summary.backbone}, {summary.image_size} px, {classes} classes"
-    )
-    click.echo(f"injected  {paths or 'nothing: ' + summary.computation}")
-    if summary.injected_modules:
-        click.echo(f"computed  {summary.computation}")
-    click.echo(f"total     {summary.total:,} parameters")
-    click.echo(
-        f"trainable {summary.trainable:,} ({100 * summary.trainable_fraction:.2f} %), of which head {summary.head:,}"
-    )
-    click.echo(f"file      {format_bytes(summary.file_bytes)} (half with --save-dtype fp16)")
+    method_and_head = summary.method if head is None else f"{summary.method}, {head}"
+    modules, fraction = summary.injected_modules, f"{100 * summary.trainable_fraction:.2f} %"
+    named = ", ".join(modules[:3]) + (f", ... ({len(modules)} modules)" if len(modules) > 3 else "")
+    lines = [
+        f"method    {method_and_head} on {summary.backbone}, {summary.image_size} px, {classes} classes",
+        f"injected  {named or 'nothing: ' + summary.computation}",
+        *([f"computed  {summary.computation}"] if modules else []),
+        f"total     {summary.total:,} parameters",
+        f"trainable {summary.trainable:,} ({fraction}), of which head {summary.head:,}",
+        f"file      {format_bytes(summary.file_bytes)} (half with --save-dtype fp16)",
+    ]
+    print_result(as_json, summary.to_dict(), lines)

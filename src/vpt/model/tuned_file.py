@@ -163,10 +163,7 @@ def load(
     """
     path = Path(path)
     header = inspect(path)
-    if backbone is None or isinstance(backbone, str):
-        found = backbone_for(path, header, name=backbone)
-    else:
-        found = load_backbone(backbone)
+    found = backbone_for(path, header, backbone)
     fingerprint = known_fingerprint or found.fingerprint()
     if fingerprint != header.fingerprint:
         raise TunedFileError(
@@ -199,19 +196,33 @@ def load(
     return model
 
 
-def backbone_for(path: Path, header: Header, *, name: str | None = None, weights: Path | None = None) -> Backbone:
-    """The backbone that the tuned file at `path` asks for, at the file's image size.
+def backbone_for(
+    path: Path, header: Header, backbone: str | nn.Module | Backbone | None = None, weights: Path | None = None
+) -> Backbone:
+    """Load the backbone that a tuned file names, at the file's image size.
 
-    name: another name for it, of the caller's own choice. weights: a local file of them.
+    Args:
+        path: The tuned file.
+        header: Its header.
+        backbone: Another name, or the backbone itself. Default: the name in the file.
+        weights: File with local weights of the backbone. Default: timm's download.
+
+    Returns:
+        The backbone.
+
+    Raises:
+        TunedFileError: The name in the file is not in timm's own list.
     """
-    if name is None and ":" in header.backbone:  # timm reads such names as places, which a stranger may have chosen
+    if not (backbone is None or isinstance(backbone, str)):
+        return load_backbone(backbone, weights=weights)
+    if backbone is None and ":" in header.backbone:  # timm reads such names as places, which a stranger may have chosen
         raise TunedFileError(
             f"{path} asks for the backbone {header.backbone}, which is not in timm's own list; if you trust that "
             "place, give it as the backbone yourself"
         )
     size = header.preprocessing.size
-    own = load_backbone(name or header.backbone, device="meta").preprocessing.size
-    return load_backbone(name or header.backbone, weights=weights, image_size=None if own == size else size)
+    own = load_backbone(backbone or header.backbone, device="meta").preprocessing.size
+    return load_backbone(backbone or header.backbone, weights=weights, image_size=None if own == size else size)
 
 
 def inspect(path: str | Path) -> Header:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,12 +16,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from vpt.backbones import Backbone, load_backbone
-from vpt.core.text import bullets, did_you_mean, pluralize
+from vpt.backbones import Backbone
+from vpt.core.text import did_you_mean
 from vpt.errors import DataError, SpecError, TunedFileError, VptError
-from vpt.model.tuned_file import Header, backbone_for, inspect, load
+from vpt.model.tuned_file import Header, inspect, load
 from vpt.model.tuned_model import TunedModel
 from vpt.serving.multi_task import MultiTaskBackbone, TaskAdapter
+from vpt.serving.tuned_files import BackboneKey, backbone_key, load_backbones, read_headers
 from vpt.tasks.segmentation.sliding_window import InferenceConfig, predict_classes
 
 _MAX_ASPECT_RATIO = 16  # the short side is scaled to the input size, so a long strip would become very large
@@ -102,31 +105,11 @@ class Bank:
         if cache_size < 1:
             raise SpecError(f"cache_size is {cache_size}; it must be at least 1")
         self._cache_size = cache_size
-        # By fingerprint and image size: weights without positions have one fingerprint at every size.
-        self._backbones: dict[tuple[str, int], Backbone] = {}
-        self._multi_task: dict[tuple[str, int], MultiTaskBackbone] = {}
-        self._models: OrderedDict[str, TaskAdapter | TunedModel] = OrderedDict()
-        self.tasks: dict[str, Header]
-        self._files, self.tasks = _read_headers(paths)
-        by_kind: dict[tuple[str, int], tuple[str, Backbone] | VptError] = {}
-        faults = []
-        for name, header in self.tasks.items():
-            kind = (header.backbone, header.preprocessing.size)
-            if kind not in by_kind:
-                by_kind[kind] = _load_for(self._files[name], header, backbone, weights)
-            found = by_kind[kind]
-            if isinstance(found, VptError):
-                faults.append(f"{self._files[name]}: {found}")
-            elif found[0] != header.fingerprint:
-                faults.append(
-                    f"{self._files[name]}: made for {header.backbone} with {header.fingerprint[:19]}..., but the "
-                    f"backbone is {found[1].name} with {found[0][:19]}...; weights, dtype and image size "
-                    f"({header.preprocessing.size} px) must be equal"
-                )
-            else:
-                self._backbones[_backbone_key(header)] = found[1]
-        if faults:
-            raise TunedFileError(f"{pluralize(len(faults), 'file')} cannot be used:{bullets(faults)}")
+        self._files, headers = read_headers(paths)
+        self.tasks: dict[str, Header] = headers
+        self._backbones = load_backbones(self._files, headers, backbone, weights)
+        self._multi_task: dict[BackboneKey, MultiTaskBackbone] = {}
+        self._load = lru_cache(maxsize=cache_size)(self._read_model)
         if device is not None:
             for shared in self._backbones.values():
                 shared.module.to(device)
@@ -206,13 +189,14 @@ class Bank:
             The predictions, in the same order.
 
         Raises:
-            prediction: The first error of a request.
+            VptError: The error of the first request that cannot be answered.
         """
-        predictions = dict(self.iter_predictions(requests))
-        for prediction in predictions.values():
+        predictions: list[Prediction] = []
+        for _, prediction in sorted(self.iter_predictions(requests), key=itemgetter(0)):
             if isinstance(prediction, Exception):
                 raise prediction
-        return [cast(Prediction, predictions[index]) for index in range(len(requests))]
+            predictions.append(prediction)
+        return predictions
 
     @torch.inference_mode()
     def iter_predictions(self, requests: Sequence[PredictionRequest]) -> Iterator[tuple[int, Prediction | Exception]]:
@@ -228,50 +212,44 @@ class Bank:
             Index of the request, and its prediction or error.
         """
         models: dict[str, TaskAdapter | TunedModel] = {}
-        multi_task: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
-        by_task: defaultdict[str, list[int]] = defaultdict(list)
-        segmentation_indices = []
+        groups: defaultdict[tuple[Any, ...], list[int]] = defaultdict(list)  # indices of requests that run together
         for index, request in enumerate(requests):
             try:
                 model = models[request.task] = self._load(request.task)
             except VptError as error:
                 yield index, error
                 continue
-            if isinstance(model, TunedModel) and model.is_dense:
-                segmentation_indices.append(index)
-            elif isinstance(model, TunedModel):
-                by_task[request.task].append(index)
+            if isinstance(model, TaskAdapter):
+                groups[0, *backbone_key(self.tasks[request.task])].append(index)
             else:
-                multi_task[_backbone_key(self.tasks[request.task])].append(index)
-        for indices in (*multi_task.values(), *by_task.values()):
+                groups[(2, index) if model.is_dense else (1, request.task)].append(index)
+        for _, indices in sorted(groups.items()):
             batch = [requests[index] for index in indices]
-            for index, logits in zip(indices, self._logits(batch, [models[one.task] for one in batch]), strict=True):
-                probabilities = logits.softmax(0).sort(descending=True, stable=True)
-                names = self.class_names(requests[index].task)
-                ranking = zip(probabilities.indices.tolist(), probabilities.values.tolist(), strict=True)
-                yield (
-                    index,
-                    ClassPrediction(requests[index].task, tuple((names[k], probability) for k, probability in ranking)),
-                )
-        for index in segmentation_indices:
-            yield index, self._predict_mask(requests[index], cast(TunedModel, models[requests[index].task]))
+            yield from zip(indices, self._predict_batch(batch, [models[one.task] for one in batch]), strict=True)
 
-    def _logits(
-        self, requests: list[PredictionRequest], models: Sequence[TaskAdapter | TunedModel]
-    ) -> Sequence[Tensor]:
-        """Return the logits of requests that share a forward pass."""
-        header = self.tasks[requests[0].task]
-        device = next(self._backbones[_backbone_key(header)].module.parameters()).device
+    def _predict_batch(
+        self, requests: Sequence[PredictionRequest], models: Sequence[TaskAdapter | TunedModel]
+    ) -> Iterator[Prediction]:
+        """Yield the predictions of requests that share a forward pass."""
+        key, model = backbone_key(self.tasks[requests[0].task]), models[0]
+        if isinstance(model, TunedModel) and model.is_dense:
+            yield self._predict_mask(requests[0], model)
+            return
+        device = next(self._backbones[key].module.parameters()).device
         images = torch.cat(
             [self.tasks[one.task].preprocessing.normalize(one.pixels[None].to(device)) for one in requests]
         )
-        if isinstance(models[0], TunedModel):
-            return list(models[0](images).float())
-        if _backbone_key(header) not in self._multi_task:
-            self._multi_task[_backbone_key(header)] = MultiTaskBackbone(self._backbones[_backbone_key(header)])
-        return self._multi_task[_backbone_key(header)](
-            images, [model for model in models if isinstance(model, TaskAdapter)]
-        )
+        logits: Iterable[Tensor]
+        if isinstance(model, TunedModel):
+            logits = model(images).float()
+        else:
+            if key not in self._multi_task:
+                self._multi_task[key] = MultiTaskBackbone(self._backbones[key])
+            logits = self._multi_task[key](images, [one for one in models if isinstance(one, TaskAdapter)])
+        for request, row in zip(requests, logits, strict=True):
+            names, probabilities = self.class_names(request.task), row.softmax(0).sort(descending=True, stable=True)
+            ranked = [names[index] for index in probabilities.indices.tolist()]
+            yield ClassPrediction(request.task, tuple(zip(ranked, probabilities.values.tolist(), strict=True)))
 
     def _predict_mask(self, request: PredictionRequest, model: TunedModel) -> MaskPrediction:
         mask = predict_classes(model, request.pixels, InferenceConfig()).numpy().astype(np.uint16)
@@ -281,60 +259,10 @@ class Bank:
         present = tuple((names[k], float(fractions[k])) for k in order if fractions[k] > 0)
         return MaskPrediction(request.task, present, mask)
 
-    def _load(self, task: str) -> TaskAdapter | TunedModel:
-        """Return the model of a task from memory or from its file. A full cache drops the least recently used model."""
-        if task not in self._models:
-            header = self.header(task)
-            path = self._files[task]
-            if inspect(path).to_json() != header.to_json():  # clients have the old class names
-                raise TunedFileError(f"{path} has changed since its header was read; restart the server")
-            with torch.inference_mode(False):  # injection is verified with gradients
-                model = load(path, self._backbones[_backbone_key(header)], known_fingerprint=header.fingerprint)
-            self._models[task] = TaskAdapter.from_model(model) or model
-            if len(self._models) > self._cache_size:
-                self._models.popitem(last=False)
-        self._models.move_to_end(task)
-        return self._models[task]
-
-
-def _backbone_key(header: Header) -> tuple[str, int]:
-    return header.fingerprint, header.preprocessing.size
-
-
-def _read_headers(paths: Iterable[Path]) -> tuple[dict[str, Path], dict[str, Header]]:
-    """Return files and headers by name. TunedFileError names every file without a header or with an existing name."""
-    files: dict[str, Path] = {}
-    headers: dict[str, Header] = {}
-    faults = []
-    for given in paths:
-        found = sorted(given.glob("*.safetensors")) if given.is_dir() else [given]
-        if not found:
-            faults.append(f"{given}: a folder without *.safetensors files")
-        for path in found:
-            if path.stem in files:
-                faults.append(f"{path}: {files[path.stem]} is also named {path.stem}; rename one of them")
-                continue
-            try:
-                headers[path.stem] = inspect(path)
-                files[path.stem] = path
-            except TunedFileError as error:
-                faults.append(str(error))
-    if faults:
-        raise TunedFileError(f"{pluralize(len(faults), 'file')} cannot be used:{bullets(faults)}")
-    if not files:
-        raise TunedFileError("no tuned file was given; create one with `vpt tune DATA --out FILE`")
-    return files, headers
-
-
-def _load_for(
-    path: Path, header: Header, backbone: str | nn.Module | Backbone | None, weights: Path | None
-) -> tuple[str, Backbone] | VptError:
-    """Return the fingerprint and the backbone for a file, or the error."""
-    try:
-        if backbone is None or isinstance(backbone, str):
-            found = backbone_for(path, header, name=backbone, weights=weights)
-        else:
-            found = load_backbone(backbone, weights=weights)
-        return found.fingerprint(), found
-    except VptError as error:
-        return error
+    def _read_model(self, task: str) -> TaskAdapter | TunedModel:
+        header, path = self.header(task), self._files[task]
+        if inspect(path).to_json() != header.to_json():  # clients have the old class names
+            raise TunedFileError(f"{path} has changed since its header was read; restart the server")
+        with torch.inference_mode(False):  # injection is verified with gradients
+            model = load(path, self._backbones[backbone_key(header)], known_fingerprint=header.fingerprint)
+        return TaskAdapter.from_model(model) or model

@@ -88,13 +88,11 @@ class Batcher(Generic[RequestT, ResultT]):
                     batch[index][1].set_exception(result)
                 else:
                     batch[index][1].set_result(result)
-            if not all(future.done() for _, future in batch):
-                raise RuntimeError("the request got no result")
-        except Exception as error:  # any error is delivered to the request that caused it
-            unanswered = [item for item in batch if not item[1].done()]
-            if len(batch) == 1:
-                for _, future in unanswered:
-                    future.set_exception(error)
-                return
-            for item in unanswered:
+            error: Exception = RuntimeError("the request got no result")
+        except Exception as raised:  # any error is delivered to the request that caused it
+            error = raised
+        for item in batch:
+            if not item[1].done() and len(batch) > 1:
                 self._process_batch([item])
+            elif not item[1].done():
+                item[1].set_exception(error)

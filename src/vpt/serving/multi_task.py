@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from operator import attrgetter
 
 import torch
 from torch import Tensor, nn
@@ -54,9 +55,8 @@ class TaskAdapter:
         if paths is None:
             return None
         weight = next(model.trunk.parameters())
-        probe_input = torch.empty(
-            1, 1, 1, dtype=compute_dtype(model.trunk), device=weight.device
-        )  # read for dtype and batch alone
+        # Keys read the dtype and the batch of their input alone.
+        probe_input = torch.empty(1, 1, 1, dtype=compute_dtype(model.trunk), device=weight.device)
         return cls({path: keys(probe_input) for path, keys in paths.items()}, model.head)
 
     @property
@@ -79,8 +79,6 @@ class MultiTaskBackbone:
         Args:
             backbone: The frozen backbone.
         """
-        self.network: nn.Module
-        self._slots: list[_PromptSlot]
         self.network, self._slots = _insert_prompt_slots(backbone)
 
     @torch.inference_mode()
@@ -95,15 +93,14 @@ class MultiTaskBackbone:
             Logits (classes,) in float32, one tensor per image.
         """
         batch_order = sorted(range(len(tasks)), key=lambda i: tasks[i].prompt_shapes)
-        groups = [
-            list(group) for _, group in groupby((tasks[i] for i in batch_order), key=lambda task: task.prompt_shapes)
-        ]
+        ordered = [tasks[i] for i in batch_order]
+        groups = [list(group) for _, group in groupby(ordered, key=attrgetter("prompt_shapes"))]
         for slot in self._slots:
             slot.groups = groups
         features = self.network(images[torch.tensor(batch_order, device=images.device)])
         answers: dict[int, Tensor] = {}
         for task in dict.fromkeys(tasks):  # heads of a task answer together
-            rows = [position for position, i in enumerate(batch_order) if tasks[i] is task]
+            rows = [position for position, other in enumerate(ordered) if other is task]
             dtype = next(task.head.parameters()).dtype
             logits = task.head(features[torch.tensor(rows, device=features.device)].to(dtype)).float()
             answers.update((batch_order[position], row) for position, row in zip(rows, logits, strict=True))
@@ -144,11 +141,10 @@ def _insert_prompt_slots(backbone: Backbone) -> tuple[nn.Module, list[_PromptSlo
         keys = None
     if keys is None:
         return TunedModel(backbone, Linear(), 1).network, []
-    slots = {id(extra): _PromptSlot(path) for path, extra in keys.items()}
-    for module in prompted.network.modules():
-        if isinstance(module, KVAttention) and id(module.kv_prompts) in slots:
-            module.kv_prompts = slots[id(module.kv_prompts)]
-    return prompted.network, list(slots.values())
+    slots = [_PromptSlot(path) for path in keys]
+    for slot in slots:
+        prompted.wrappers()[slot.path].kv_prompts = slot
+    return prompted.network, slots
 
 
 def _prompt_keys(model: TunedModel) -> dict[str, PromptKeys] | None:

@@ -26,7 +26,7 @@ from pydantic_core import to_json
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from vpt.data.image_files import UnreadableImageError, encode_png, read_rgb
@@ -44,18 +44,8 @@ _CONTENT_SECURITY_POLICY = (
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-class _RequestError(VptError):
-    """A request that is answered with a given HTTP status."""
-
-    def __init__(self, status: int, text: str) -> None:
-        """Create the error.
-
-        Args:
-            status: HTTP status.
-            text: The message.
-        """
-        super().__init__(text)
-        self.status = status
+class _RequestError(HTTPException):
+    """A request that is answered with a given HTTP status and message."""
 
 
 def create_app(
@@ -80,7 +70,7 @@ def create_app(
     """
     page = files("vpt.serving").joinpath("page.html").read_text(encoding="utf-8")
     decode_slots = asyncio.Semaphore(os.cpu_count() or 1)  # a decoded image is much larger than its file
-    in_flight = 0
+    in_flight = asyncio.Semaphore(max_requests)
 
     @asynccontextmanager
     async def lifespan(application: Starlette) -> AsyncIterator[None]:
@@ -92,52 +82,43 @@ def create_app(
         return HTMLResponse(page, headers={"Content-Security-Policy": _CONTENT_SECURITY_POLICY})
 
     async def tasks(request: Request) -> Response:
-        return JSONResponse([_describe_task(bank, name) for name in bank.tasks])
+        return _json_response([_describe_task(bank, name) for name in bank.tasks])
 
     async def task(request: Request) -> Response:
         name = request.path_params["task"]
-        header = bank.header(name)
-        return _json_response(
-            {**_describe_task(bank, name), "classes": bank.class_names(name), "scores": dict(header.scores)}
-        )
+        more = {"classes": bank.class_names(name), "scores": dict(bank.header(name).scores)}
+        return _json_response({**_describe_task(bank, name), **more})
 
     async def predict(request: Request) -> Response:
-        nonlocal in_flight
         name, top = request.path_params["task"], _parse_top(request)
         bank.header(name)  # before the image is read
-        if in_flight >= max_requests:
-            raise _RequestError(503, f"{in_flight} images are being processed; try again in a moment")
-        in_flight += 1
-        try:
+        if in_flight.locked():
+            raise _RequestError(503, f"{max_requests} images are being processed; try again in a moment")
+        async with in_flight:
             body = await _read_body(request)
             async with decode_slots:
                 image, prepared = await asyncio.to_thread(_prepare, bank, name, body)
             answer = await asyncio.wrap_future(request.app.state.batcher.submit(prepared))
             return await asyncio.to_thread(_to_response, answer, image, bank.class_names(name), top)
-        finally:
-            in_flight -= 1
 
-    def handle_errors(handler: Handler) -> Handler:
-        async def answer(request: Request) -> Response:
-            try:
-                _check_origin(request, allowed_hosts)
-                return await handler(request)
-            except ClientDisconnect:
-                return Response(status_code=499)  # the client has disconnected
-            except (UnreadableImageError, VptError) as error:
-                return _error_response(error)
+    def check_origin(handler: Handler) -> Handler:
+        async def check_and_answer(request: Request) -> Response:
+            _check_origin(request, allowed_hosts)
+            return await handler(request)
 
-        return answer
+        return check_and_answer
 
     return Starlette(
         routes=[
-            Route("/", handle_errors(index)),
-            Route("/tasks", handle_errors(tasks)),
-            Route("/tasks/{task}", handle_errors(task)),
-            Route("/predict/{task}", handle_errors(predict), methods=["POST"]),
+            Route("/", check_origin(index)),
+            Route("/tasks", check_origin(tasks)),
+            Route("/tasks/{task}", check_origin(task)),
+            Route("/predict/{task}", check_origin(predict), methods=["POST"]),
         ],
         lifespan=lifespan,
-        exception_handlers={HTTPException: _not_found, Exception: _internal_error},
+        exception_handlers=dict.fromkeys(
+            (ClientDisconnect, HTTPException, UnreadableImageError, VptError, Exception), _error_response
+        ),
     )
 
 
@@ -159,22 +140,20 @@ def _check_origin(request: Request, allowed_hosts: Collection[str] | None) -> No
         raise _RequestError(403, f"the origin is {origin}; only pages of this server may send requests")
 
 
-def _error_response(error: Exception) -> Response:
-    if isinstance(error, UnreadableImageError):
-        return JSONResponse({"error": f"the image is {error}"}, 400)
-    if isinstance(error, _RequestError):
-        return JSONResponse({"error": str(error)}, error.status)
-    status = 404 if isinstance(error, SpecError) else 400 if isinstance(error, DataError) else 500
-    return JSONResponse({"error": str(error)}, status)
-
-
-async def _not_found(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return JSONResponse({"error": f"{request.method} {request.url.path}: {error.detail}"}, error.status_code)
-
-
-async def _internal_error(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": f"{type(error).__name__} on the server; see its log"}, 500)
+async def _error_response(request: Request, error: Exception) -> Response:
+    match error:
+        case ClientDisconnect():
+            return Response(status_code=499)
+        case HTTPException():
+            subject = "" if isinstance(error, _RequestError) else f"{request.method} {request.url.path}: "
+            status, text = error.status_code, subject + error.detail
+        case UnreadableImageError():
+            status, text = 400, f"the image is {error}"
+        case VptError():
+            status, text = {SpecError: 404, DataError: 400}.get(type(error), 500), str(error)
+        case _:
+            status, text = 500, f"{type(error).__name__} on the server; see its log"
+    return _json_response({"error": text}, status)
 
 
 def _parse_top(request: Request) -> int:
@@ -221,9 +200,9 @@ def _to_response(answer: Prediction, image: Image.Image | None, classes: tuple[s
     )
 
 
-def _json_response(values: Any) -> Response:
+def _json_response(values: Any, status: int = 200) -> Response:
     """Return values as JSON, with null for NaN and infinity, because JSON has neither."""
-    return Response(to_json(values, inf_nan_mode="null"), media_type="application/json")
+    return Response(to_json(values, inf_nan_mode="null"), status, media_type="application/json")
 
 
 def _data_uri(image: Image.Image) -> str:

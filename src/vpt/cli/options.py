@@ -1,0 +1,213 @@
+"""Options of commands: their declaration, groups by task, and those that several commands share.
+
+An option of one task is a usage error where another task is at work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+from click.shell_completion import CompletionItem
+
+PATH = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+COUNT = click.IntRange(min=1)
+NATURAL = click.IntRange(min=0)
+_TITLES = {None: "Options", "classification": "Options of classification", "segmentation": "Options of segmentation"}
+
+
+class TaskOption(click.Option):
+    """An option that every task has, or only one."""
+
+    def __init__(self, *args: Any, task: str | None = None, **attributes: Any) -> None:
+        """Create an option.
+
+        Args:
+            *args: Positional arguments of `click.Option`.
+            task: Name of the only task that has the option. Default: every task has it.
+            **attributes: Keyword arguments of `click.Option`.
+        """
+        super().__init__(*args, **attributes)
+        self.task = task
+
+
+def option(flags: str, help: str, type: Any = None, **attributes: Any) -> Callable[[Any], Any]:
+    """Return the decorator that adds an option to a command. Its default is shown in the help.
+
+    Args:
+        flags: The flags and, if they do not spell it, the parameter name, separated by spaces.
+        help: Text for the help.
+        type: Type of the value as in `click.option`, or a list of choices. Default: that of the default, or text.
+        **attributes: Other arguments of `TaskOption`.
+
+    Returns:
+        The decorator.
+    """
+    known = click.Choice(type) if isinstance(type, list) else type
+    return click.option(*flags.split(), help=help, type=known, cls=TaskOption, show_default=True, **attributes)
+
+
+class TaskCommand(click.Command):
+    """A command whose help shows the options of each task as a group."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the common options, then one group for each task.
+
+        Args:
+            ctx: The context.
+            formatter: The formatter.
+        """
+        options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
+        for task, title in _TITLES.items():
+            records = [param.get_help_record(ctx) for param in options if getattr(param, "task", None) == task]
+            with formatter.section(title):
+                formatter.write_dl([record for record in records if record is not None])
+
+
+def own_options(options: Mapping[str, Any], task: str, subject: str) -> dict[str, Any]:
+    """Return options of the current command without those of other tasks.
+
+    Args:
+        options: Values by parameter name.
+        task: Name of the task at work.
+        subject: The data or file that decides on the task, for the message.
+
+    Returns:
+        The values by parameter name.
+
+    Raises:
+        click.UsageError: An option of another task was given.
+    """
+    context = click.get_current_context()
+    params = [param for param in context.command.params if isinstance(param, TaskOption)]
+    foreign = {str(param.name): param for param in params if param.task not in (None, task)}
+    given = [p for name, p in foreign.items() if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
+    if given:
+        flags = ", ".join(param.opts[0] for param in given)
+        raise click.UsageError(f"{flags}: for {given[0].task}, and {subject} is for {task}")
+    return {name: value for name, value in options.items() if name not in foreign}
+
+
+def read_config_file(context: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
+    """Take the values of a TOML file as defaults of the command's options.
+
+    Args:
+        context: The context.
+        param: The option that names the file.
+        path: The file, or None.
+
+    Returns:
+        The file.
+
+    Raises:
+        click.UsageError: The file cannot be read, or it names an option that the command does not have.
+    """
+    if path is None:
+        return None
+    import tomllib
+
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"{param.opts[0]} {path} cannot be read as TOML: {error}") from error
+    known = {option.name for option in context.command.params} - {param.name}
+    unknown = next((name for name in values if name not in known), None)
+    if unknown is not None:
+        from vpt.core.text import did_you_mean
+
+        raise click.UsageError(f"{path} names an unknown option {unknown!r}; {did_you_mean(unknown, map(str, known))}")
+    context.default_map = {**(context.default_map or {}), **values}
+    return path
+
+
+def complete_backbones(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the backbones whose names begin with a text, for the shell.
+
+    Args:
+        context: The context.
+        param: The option.
+        incomplete: The text.
+
+    Returns:
+        The names.
+    """
+    from vpt.backbones import list_backbones
+
+    return [CompletionItem(name) for name in list_backbones(f"{incomplete}*")]
+
+
+def complete_methods(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the methods whose names begin with a text, for the shell.
+
+    Args:
+        context: The context.
+        param: The option.
+        incomplete: The text.
+
+    Returns:
+        The names.
+    """
+    from vpt.methods import METHODS
+
+    return [CompletionItem(name) for name in METHODS if name.startswith(incomplete)]
+
+
+def parse_scales(context: click.Context, param: click.Parameter, text: str) -> tuple[float, ...]:
+    """Read the value of `--scales`.
+
+    Args:
+        context: The context.
+        param: The option.
+        text: Numbers with commas.
+
+    Returns:
+        The numbers.
+
+    Raises:
+        click.UsageError: The text holds no numbers.
+    """
+    try:
+        return tuple(float(scale) for scale in text.split(","))
+    except ValueError as error:
+        raise click.UsageError(f"--scales is {text!r}; write numbers, such as 0.75,1,1.25") from error
+
+
+def _join(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return one decorator that adds the options of several."""
+
+    def add_options(command: Any) -> Any:
+        for add_option in reversed(decorators):
+            command = add_option(command)
+        return command
+
+    return add_options
+
+
+classification_option = partial(option, task="classification")
+segmentation_option = partial(option, task="segmentation")
+backbone_option = partial(option, "--backbone", shell_complete=complete_backbones)
+json_option = option("--json as_json", "Print JSON.", is_flag=True)
+weights_option = option("--weights", "Local weights of the backbone.", PATH)
+device_option = option("--device", "auto: the GPU, where there is one.", ["auto", "cpu", "cuda", "mps"], default="auto")
+split_option = option("--split", "Split of DATA.", ["train", "val", "test"], default="test")
+skip_corrupt_option = classification_option("--skip-corrupt", "Leave unreadable images out.", is_flag=True)
+model_options = _join(
+    backbone_option("The backbone's name, if it is not to be taken from FILE."),
+    weights_option,
+    device_option,
+)
+inference_options = _join(
+    segmentation_option("--scales", "Scales to average, such as 0.75,1,1.25.", default="1", callback=parse_scales),
+    segmentation_option("--flip", "Average with the mirrored image.", is_flag=True),
+)
+mask_options = _join(
+    segmentation_option("--labels", "ade20k, cityscapes, voc, camvid or plain; auto: by layout.", default="auto"),
+    segmentation_option("--ignore-index", "Another id in masks that stands for no class.", int),
+    segmentation_option("--reduce-zero-label", "Id 0 stands for no class, 1 for the first.", is_flag=True),
+)
