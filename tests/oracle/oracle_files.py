@@ -23,7 +23,6 @@ from vpt import TunedModel, attach, load_backbone
 FILES = Path(__file__).parent / "files"
 TOLERANCE = 1e-5  # of the largest value of a tensor
 CLASSES = 5
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 Tensors = dict[str, Tensor]
 # The authors' names and shapes -> those of timm and of a tuned model, for weights and for gradients alike.
@@ -56,28 +55,26 @@ def assert_close(name: str, actual: Tensor, expected: Tensor) -> None:
     assert error <= TOLERANCE, f"{name} differs by {error:.1e} of its largest value"
 
 
-def attach_with_weights(
-    module: nn.Module, method: str, weights: Tensors, *, imagenet_pixels: bool = False, **options: Any
-) -> TunedModel:
+def attach_with_weights(module: nn.Module, method: str, weights: Tensors, *, size: int | None = None) -> TunedModel:
     """Attach a method to a timm model and load the authors' weights, all of them and into every tensor.
 
     Args:
         module: A timm model without classifier.
         method: Text of the method.
         weights: Every tensor of the backbone and every learned one, under the names of timm and of the tuned model.
-        imagenet_pixels: Give the backbone ImageNet's mean and standard deviation.
-        **options: Passed to `attach`.
+        size: Side of the images of a ConvNet, which has none of its own.
     """
     own = module.state_dict()
     with torch.no_grad():
         for name, tensor in own.items():
+            if name.endswith("num_batches_tracked"):
+                continue
             assert name in weights, f"the oracle has no {name}"
             tensor.copy_(weights[name])
     backbone = load_backbone(module.eval())
-    if imagenet_pixels:
-        preprocessing = replace(backbone.preprocessing, mean=IMAGENET_MEAN, std=IMAGENET_STD)
-        backbone = replace(backbone, preprocessing=preprocessing)
-    model = attach(backbone, method, CLASSES, **options).eval()
+    if size is not None:
+        backbone = replace(backbone, preprocessing=replace(backbone.preprocessing, size=size))
+    model = attach(backbone, method, CLASSES).eval()
     trainable = model.trainable_state_dict()
     counters = {name: tensor for name, tensor in trainable.items() if name.endswith("num_batches_tracked")}
     model.load_trainable_state_dict(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import torch
 from oracle_files import Tensors
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 _OFFICIAL_VIT = (
     (r"^enc\.transformer\.", ""),
@@ -26,7 +29,7 @@ _OFFICIAL_VIT = (
 )
 
 
-def renamed(tensors: Tensors, *rules: tuple[str, str]) -> Tensors:
+def renamed(tensors: Tensors, *rules: tuple[str, str | Callable[[re.Match[str]], str]]) -> Tensors:
     """Apply regular expressions to the names, in order."""
     result = {}
     for name, tensor in tensors.items():
@@ -71,6 +74,28 @@ def official_swin(tensors: Tensors) -> Tensors:
     return {**result, **{f"prompts.{index}.tokens": tokens for index, tokens in enumerate(prompts)}}
 
 
+def official_convnet(tensors: Tensors) -> Tensors:
+    """KMnP/vpt: a ResNet or ConvNeXt cut into frozen and tuned layers, of which the last block alone has no index."""
+    convnext = any("dwconv" in name for name in tensors)
+    result = renamed(
+        tensors,
+        (r"^tuned_layers\.(layer|stage)4\.(?!\d)", r"\g<1>4.1."),
+        (r"^(frozen|tuned)_layers\.", ""),
+    )
+    if convnext:
+        result = renamed(
+            result,
+            (r"^norm\.", "head.norm."),
+            (r"^downsample_layer1\.", "stem."),
+            (r"^(downsample_layer|stage)(\d)", lambda found: f"{found[1]}{int(found[2]) - 1}"),
+            (r"^downsample_layer(\d)\.", r"stages.\1.downsample."),
+            (r"^stage(\d)\.(\d)\.", r"stages.\1.blocks.\2."),
+            (r"\.dwconv\.", ".conv_dw."),
+            (r"\.pwconv(\d)\.", r".mlp.fc\1."),
+        )
+    return _official_head(result)
+
+
 def timm_vit(tensors: Tensors) -> Tensors:
     """KMnP/vpt: the ViTs of MAE and MoCo v3, which are timm's, with prompts and head."""
     return official_vit(renamed(tensors, (r"^enc\.timm\.", "")))
@@ -100,12 +125,22 @@ def official_channels(tensors: Tensors) -> Tensors:
     return result
 
 
-def official_frame(tensors: Tensors) -> Tensors:
+def with_frame(tensors: Tensors) -> Tensors:
     """A frame: rows above and below side by side, (1, 3, 2 p, size), and columns (1, 3, size - 2 p, 2 p)."""
-    result = official_vit(tensors)
+    result = dict(tensors)
     for ours, theirs, dim in (("rows", "prompt_embeddings_tb", 1), ("columns", "prompt_embeddings_lr", 2)):
         result[ours] = torch.stack(result.pop(theirs)[0].chunk(2, dim=dim))
     return result
+
+
+def normalized_frame(weights: Tensors, gradients: Tensors) -> tuple[Tensors, Tensors]:
+    """The authors' frame has pixels of 0 to 1 that every pass normalizes; that of vpt is kept normalized."""
+    weights, gradients = with_frame(weights), with_frame(gradients)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    for name in ("rows", "columns"):
+        weights[name] = (weights[name] - mean) / std
+        gradients[name] = gradients[name] * std
+    return weights, gradients
 
 
 def adaptformer(tensors: Tensors) -> Tensors:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from oracle_files import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     assert_equal_to_oracle,
     attach_with_weights,
     read_oracle,
     replayed_dropout,
     tiny_vit,
 )
-from oracle_names import official_channels, official_frame, official_pixel_patches, official_vit
+from oracle_names import normalized_frame, official_channels, official_pixel_patches, official_vit
 
 METHODS = {
     "linear": "linear",
@@ -90,15 +87,8 @@ def test_further_channels_equal_official_code() -> None:
 
 
 def test_frame_equals_official_code() -> None:
-    """Images of 8 px in a frame of 2 px: a ViT of 12 px reads both.
-
-    Their prompts are pixels of 0 to 1 that every pass normalizes; ours are kept normalized.
-    """
+    """Images of 8 px in a frame of 2 px: a ViT of 12 px reads both."""
     oracle = read_oracle("official_pad")
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    weights, gradients = (official_frame(oracle.group(group)) for group in ("weights", "gradients"))
-    for name in ("rows", "columns"):
-        weights[name] = (weights[name] - mean) / std
-        gradients[name] = gradients[name] * std
+    weights, gradients = normalized_frame(*(official_vit(oracle.group(name)) for name in ("weights", "gradients")))
     model = attach_with_weights(tiny_vit(img_size=12), "vpt(length=2, depth=shallow, location=pad)", weights)
     assert_equal_to_oracle(model, oracle, gradients)
