@@ -20,7 +20,8 @@ from vpt.experiments.significance import std
 from vpt.experiments.store import Store
 from vpt.experiments.table import Table, format_mean_std, markdown_rows
 from vpt.model.tuned_file import load
-from vpt.tasks.segmentation.prediction import evaluate_masks, predict_masks
+from vpt.tasks.segmentation.evaluation import score_split
+from vpt.tasks.segmentation.prediction import predict_masks
 from vpt.tasks.segmentation.sliding_window import InferenceConfig
 
 SCALES = (0.75, 1.0, 1.25)
@@ -45,12 +46,12 @@ def main() -> None:
         models = [load(store.tuned_path(record.id), backbone) for record in cell.final_records]
         dataset = load_segmentation_dataset(task.data, classes=models[0].classes, **task.mask_options)
         test = InferenceConfig(scales=SCALES, flip=True)
-        several = [evaluate_masks(model, dataset, "test", test).miou for model in models]
+        several = [score_split(model, dataset, "test", test).metrics["miou"] for model in models]
         head_parameters = sum(weight.numel() for weight in models[0].head.parameters())
         rows.append(table_row(cell, head_parameters, several))
         images = dataset.splits["test"].images
         with tempfile.TemporaryDirectory() as folder:
-            predict_masks(models[0], [images[i * len(images) // 3] for i in range(3)], Path(folder))
+            predict_masks(models[0], [images[i * len(images) // 3] for i in range(3)], Path(folder), InferenceConfig())
             pictures.append((cell.method, [Image.open(path).copy() for path in Path(folder).glob("*.overlay.png")]))
     header = (
         "method",

@@ -56,6 +56,7 @@ SLOW = (
     "serving/test_multi_task",
     "tasks/test_segmentation",
     "test_benchmarks",
+    "training/test_distributed",
     "training/test_loggers",
     "training/test_loop",
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from vpt.core import environment
 from vpt.data.dataset import Dataset
 from vpt.errors import SpecError, TrainingError
 from vpt.methods.registry import parse_method
+from vpt.model import tuned_file
 from vpt.model.tuned_model import TunedModel
 from vpt.plots import figures
 from vpt.tasks.base import Evaluation, PreparedData, Task
@@ -27,7 +28,7 @@ from vpt.tasks.classification.task import ClassificationData
 from vpt.tasks.registry import TASKS, find_task
 from vpt.training import Callback, CallbackList, EpochMetrics, distributed, fit, train_head_grid
 from vpt.training.job import Job, RunResult
-from vpt.training.run_directory import MetricsRecorder, build_result, open_run, write_failure, write_job, write_result
+from vpt.training.run_directory import MetricsRecorder, open_run, write_failure, write_job, write_result
 
 
 class LoggingCallback(Callback):
@@ -70,28 +71,20 @@ def make_job(
             "the data are in memory, so the tuned file has no name; give one, such as out='pets.safetensors'"
         )
     found, given = find_task(task, str(data)), {name: value for name, value in options.items() if value is not None}
-    own, names = _option_names(found), {option.name for option in fields(Job)}
+    known = _option_names(found) | {option.name for option in fields(Job)}
     for other in TASKS.values():
-        foreign = sorted((_option_names(other) - own - names) & given.keys())
+        foreign = sorted((_option_names(other) - known) & given.keys())
         if foreign:
             raise SpecError(f"{', '.join(foreign)}: for {other.name}, and {data} is for {found.name}; leave it out")
     if "head" in given and found.parse_head(given["head"]).spec() is None:
         del given["head"]  # the default by name is the same job
-    config_names = found.config_class.option_names()
-    config = found.config_class.for_method(
-        parse_method(method), **{name: value for name, value in given.items() if name in config_names}
-    )
-    rest = {name: value for name, value in given.items() if name not in config_names}
-    return Job.create(data, out or f"{Path(str(data)).name or 'tuned'}.safetensors", config, method=method, **rest)
+    names = found.config_class.option_names() & given.keys()
+    config = found.config_class.for_method(parse_method(method), **{name: given.pop(name) for name in names})
+    return Job.create(data, out or f"{Path(str(data)).name or 'tuned'}.safetensors", config, method=method, **given)
 
 
 def run_job(
-    job: Job,
-    callback: Callback | None = None,
-    *,
-    overwrite: bool = False,
-    draw: bool = True,
-    device: str = "auto",
+    job: Job, callback: Callback | None = None, *, overwrite: bool = False, draw: bool = True, device: str = "auto"
 ) -> RunResult:
     """Run a job, resume it, or read its result.
 
@@ -111,7 +104,7 @@ def run_job(
     Raises:
         TrainingError: The loss diverged; result.json records the failure.
     """
-    callback = CallbackList([LoggingCallback(), *([] if callback is None else [callback])])
+    callback = CallbackList([LoggingCallback(), callback or Callback()])
     target = distributed.resolve_device(device)
     finished = open_run(job, callback, overwrite=overwrite)
     if finished is not None:
@@ -127,22 +120,22 @@ def run_job(
     torch.manual_seed(job.config.training.seed)
     model = task.attach(job, data).to(target)
     environment.reset_peak_memory(target)
-    checkpoint = job.run_dir / "checkpoint.safetensors"
     recorder = MetricsRecorder(job.run_dir / "metrics.jsonl")
     try:
-        objective = task.objective(model, data, job, callback, resumed=checkpoint.exists())
-        history = fit(model, objective, job.config, checkpoint=checkpoint, callback=CallbackList([recorder, callback]))
+        objective = data.objective(model, callback, resumed=job.checkpoint.exists())
+        callbacks = CallbackList([recorder, callback])
+        history = fit(model, objective, job.config, checkpoint=job.checkpoint, callback=callbacks)
     except TrainingError as error:
         if is_main:
             write_failure(job, error)
         raise
 
     peak_memory = environment.peak_memory(target)
-    evaluation = task.score(model, data, job, callback)
-    result = _build_result(job, data, model, history, evaluation, peak_memory)
+    evaluation = data.score(model, callback)
+    result = _save_result(job, data, model, history, evaluation, peak_memory)
     if is_main:
         if draw:
-            _draw(job, task, result, history, evaluation, data.classes)
+            _draw(job, data, result, evaluation)
         write_result(job, result)
         for leftover in job.run_dir.glob("pixels-*"):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -185,21 +178,16 @@ def tune_heads(
         data = task.prepare(base_job, callback)
         assert isinstance(data, ClassificationData)
         model = task.attach(base_job, data).to(target)
-        grid = train_head_grid(
-            model,
-            data.decoded["train"],
-            [job.config for job in jobs],
-            validation=data.decoded.get("val"),
-            cache=getattr(base_job.options, "cache", None),
-        )
+        train, val, configs = data.decoded["train"], data.decoded.get("val"), [job.config for job in jobs]
+        grid = train_head_grid(model, train, configs, validation=val, cache=data.cache)
         results: list[RunResult | TrainingError] = []
         for job, head_result in zip(jobs, grid, strict=True):
             if head_result.error is not None:
                 results.append(head_result.error)
                 continue
             model.head = head_result.head
-            evaluation, peak_memory = task.score(model, data, job, Callback()), environment.peak_memory(target)
-            results.append(_build_result(job, data, model, head_result.history, evaluation, peak_memory))
+            evaluation, peak_memory = data.score(model, Callback()), environment.peak_memory(target)
+            results.append(_save_result(job, data, model, head_result.history, evaluation, peak_memory))
     finally:
         shutil.rmtree(base_job.run_dir, ignore_errors=True)
     return results
@@ -210,41 +198,43 @@ def _option_names(task: Task) -> frozenset[str]:
     return task.config_class.option_names() | {option.name for option in fields(task.config_class.options_class)}
 
 
-def _build_result(
-    job: Job,
-    data: PreparedData,
-    model: TunedModel,
-    history: Sequence[EpochMetrics],
-    evaluation: Evaluation,
-    peak_memory: int,
+def _save_result(
+    job: Job, data: PreparedData, model: TunedModel, history: list[EpochMetrics], scores: Evaluation, peak_memory: int
 ) -> RunResult:
-    metrics: Mapping[str, float] = {f"{evaluation.split}_{name}": value for name, value in evaluation.metrics.items()}
-    return build_result(
-        job,
-        model,
-        history,
-        metrics,
+    """Write the tuned file in the main process, and return the result of a job."""
+    metrics = {f"{scores.split}_{name}": value for name, value in scores.metrics.items()}
+    is_main, counts = distributed.rank() == 0, model.counts()
+    if is_main:
+        tuned_file.save(model, job.out, scores=metrics, split_options=job.split_options, save_dtype=job.save_dtype)
+    return RunResult(
+        task=job.config.task,
         data=data.name,
+        method=str(model.method),
+        backbone=model.backbone.name,
         head=model.readout.spec(),
-        eval_split=evaluation.split,
-        per_class=evaluation.per_class,
+        eval_split=scores.split,
+        metric=next(iter(metrics)),
+        metrics=metrics,
+        per_class=scores.per_class,
         images=data.images,
+        total_parameters=counts.total,
+        trainable_parameters=counts.trainable,
+        head_parameters=sum(weight.numel() for weight in model.head.parameters()),
+        file=str(job.out),
+        run_dir=str(job.run_dir),
+        file_bytes=job.out.stat().st_size if is_main else 0,
+        seconds=sum(epoch.seconds for epoch in history),
         peak_memory_bytes=peak_memory,
         notes=data.notes,
+        history=[asdict(epoch) for epoch in history],
+        job=job.to_dict(),
+        environment=environment.describe(),
     )
 
 
-def _draw(
-    job: Job,
-    task: Task,
-    result: RunResult,
-    history: Sequence[EpochMetrics],
-    evaluation: Evaluation,
-    classes: Sequence[str],
-) -> None:
+def _draw(job: Job, data: PreparedData, result: RunResult, evaluation: Evaluation) -> None:
     title = ", ".join(filter(None, (result.method, result.head))) + f" on {result.data}"
-    figures.training_curves(
-        job.run_dir / "curve.png", list(map(asdict, history)), title, **task.curve_options(job.config)
-    )
+    labels = TASKS[result.task].curve_options(job.config)
+    figures.training_curves(job.run_dir / "curve.png", result.history, title, **labels)
     split_title = f"{result.data} {evaluation.split}" if result.head is None else f"{title}, {evaluation.split}"
-    figures.confusion_matrix(job.run_dir / "confusion.png", evaluation.confusion, classes, split_title)
+    figures.confusion_matrix(job.run_dir / "confusion.png", evaluation.confusion, data.classes, split_title)

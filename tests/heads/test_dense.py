@@ -14,6 +14,7 @@ from vpt import SpecError, TunedModel, UnsupportedError, attach, inspect, load, 
 from vpt.attention.detection import structural_copy
 from vpt.backbones import load_backbone
 from vpt.tasks.classification.prediction import predict
+from vpt.training import Callback
 
 SMALL = "setr_pup(channels=8)"
 CASES = [
@@ -178,7 +179,7 @@ def test_dense_head_on_unsupported_backbone_or_method_is_refused(family, method,
 
 def test_predict_of_dense_model_is_refused(tmp_path):
     with pytest.raises(UnsupportedError, match="segments them"):
-        predict(dense("vit", "linear", "linear"), [tmp_path / "any.jpg"])
+        predict(dense("vit", "linear", "linear"), [tmp_path / "any.jpg"], Callback())
 
 
 @pytest.mark.parametrize("head", ["setr_pup(auxiliary=4)", "setr_pup(channels=0)", "fpn(dropout=1.0)", "setr"])

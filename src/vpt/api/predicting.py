@@ -157,7 +157,7 @@ def evaluate(
     if seed is not None:
         split_options["seed"] = seed
     with show_progress(progress, callback) as receiver:
-        return task.evaluate(tuned, source, split, split_options, options, receiver)
+        return task.evaluate(tuned, source, split, split_options | options, receiver)
 
 
 def _task_and_options(model: TunedModel, **options: dict[str, Any]) -> tuple[Task, dict[str, Any]]:

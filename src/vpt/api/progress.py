@@ -11,9 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from vpt.core.units import format_duration
-from vpt.training.callbacks import Callback
+from vpt.training.callbacks import Callback, EpochMetrics
 from vpt.training.config import TaskConfig
-from vpt.training.history import EpochMetrics
 
 PLAIN_INTERVAL = 30.0  # seconds between plain lines within a long epoch
 

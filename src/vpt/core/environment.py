@@ -12,7 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from vpt._version import __version__
@@ -27,14 +26,11 @@ def describe() -> dict[str, Any]:
     Returns:
         Values that JSON can hold: processor, cores, threads, gpus, system and versions.
     """
-    gpus = (
-        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    )
     return {
         "processor": _proc_value("cpuinfo", "model name") or platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "gpus": gpus,
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "system": f"{platform.system()} {platform.machine()}",
         "versions": versions(),
     }
@@ -54,13 +50,11 @@ def peak_memory(device: torch.device) -> int:
     peak_kib = _proc_value("self/status", "VmHWM")
     if peak_kib is not None:  # getrusage also counts the parent's memory, which a forked process starts with
         return int(peak_kib.split()[0]) * 1024
-    peak = 0
-    if sys.platform != "win32":
-        import resource
+    if sys.platform == "win32":
+        return 0
+    import resource
 
-        unit = 1 if sys.platform == "darwin" else 1024
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return peak
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def reset_peak_memory(device: torch.device) -> None:
@@ -130,10 +124,5 @@ def versions() -> dict[str, str]:
     Returns:
         Package name to version.
     """
-    return {
-        "vpt": __version__,
-        "torch": torch.__version__,
-        "timm": version("timm"),
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
+    packages = {"torch": torch.__version__, "timm": version("timm"), "numpy": version("numpy")}
+    return {"vpt": __version__, **packages, "python": platform.python_version()}

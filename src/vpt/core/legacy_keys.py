@@ -6,63 +6,24 @@ Only this module knows the old names. A reader passes what it parsed through `up
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_TRAINING = {
-    "recipe": "config",
-    "accumulate": "grad_accum_steps",
-    "head_rate": "head_lr_scale",
-    "interval": "eval_every",
-    "storage": "save_dtype",
-    "ignore": "ignore_index",
-    "reduce_zero": "reduce_zero_label",
-    "recompute_blocks": "activation_checkpointing",
-    "crops": "augment",
-}
-_EPOCH = {"train_top1": "train_metric", "val_top1": "val_metric", "step_size": "lr"}
-_RESULT = {
-    "machine": "environment",
-    "scored_on": "eval_split",
-    "trained_parameters": "trainable_parameters",
-    "part": "split",
-}
+_TABLES: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
 # Kind of file -> its old keys and their names now, at any depth.
 _KEYS: dict[str, dict[str, str]] = {
-    "tuned_file": {"storage": "save_dtype", "cut": "split_options", "parts": "parameter_counts"},
-    "job": {**_TRAINING, "images": "data_digest", "begun": "started"},
-    "metrics": _EPOCH,
-    "result": {**_TRAINING, **_EPOCH, **_RESULT},
-    "checkpoint": {**_TRAINING, **_EPOCH},
-    "run_record": {**_TRAINING, **_EPOCH, **_RESULT},
-    "plan_file": _TRAINING,
-    "decode_cache": {"places": "indices"},
+    kind: {old: new for table in tables for old, new in _TABLES["keys"][table].items()}
+    for kind, tables in _TABLES["files"].items()
 }
+_VALUES: dict[str, dict[str, str]] = _TABLES["values"]
+_METHOD_FIELD = re.compile(rf"\b({'|'.join(_TABLES['method_fields'])})(\s*=\s*)([\"']?)(\w+)")
+_METHOD_TEXTS = frozenset({"method", "spec"})  # keys whose value is the text of a method
 
 # Options of classification that configurations of segmentation had without effect.
 _OTHER_TASK = ("epochs", "warmup_epochs", "probe_epochs", "probe_weight_decay")
-
-# Key, by its name now -> its old values and what they are called now.
-_VALUES: dict[str, dict[str, str]] = {
-    "augment": {"crop": "random_crop", "resize_crop": "random_resized_crop"},
-}
-
-# Field of a method's text -> its name now, and its old values and what they are called now.
-_METHOD_FIELDS: dict[str, tuple[str, dict[str, str]]] = {
-    "form": ("impl", {"exact": "kv", "textbook": "concat"}),
-    "share": ("shared", {}),
-    "fixed": ("frozen", {}),
-    "pooled": ("pool_prompts", {}),
-    "tables": ("rel_pos_bias", {}),
-}
-_METHOD_FIELD = re.compile(rf"\b({'|'.join(_METHOD_FIELDS)})(\s*=\s*)([\"']?)(\w+)")
-_METHOD_TEXTS = frozenset({"method", "spec"})  # keys whose value is the text of a method
-
-# Stage of a benchmark run, as format 1 of its record has it -> its name now.
-_STAGES = {"choose": "search"}
-_PARAMETERS = {"trained": "trainable"}
 
 # Mappings whose keys are names that users chose, such as classes; they stay as they are.
 _CHOSEN_BY_USERS = frozenset({"per_class", "scores", "versions"})
@@ -120,8 +81,8 @@ def upgrade_method(text: str) -> str:
 
     def renamed(match: re.Match[str]) -> str:
         old, equals, quote, value = match.groups()
-        field, values = _METHOD_FIELDS[old]
-        return f"{field}{equals}{quote}{values.get(value, value)}"
+        field = _TABLES["method_fields"][old]
+        return f"{field['name']}{equals}{quote}{field.get('values', {}).get(value, value)}"
 
     return _METHOD_FIELD.sub(renamed, text)
 
@@ -146,18 +107,9 @@ def upgrade_run_record(record: Mapping[str, Any]) -> dict[str, Any]:
         The upgraded copy.
     """
     config = {"crop_version" if key == "crops" else key: value for key, value in record["config"].items()}
-    training = upgrade("plan_file", config.pop("recipe"))
-    stage = _STAGES.get(record["stage"], record["stage"])
-    scores = {"split" if key == "part" else key: value for key, value in record.get("scores", {}).items()}
-    return {
-        **record,
-        "stage": stage,
-        "config": {**upgrade("plan_file", config), "training": training, "stage": stage},
-        "scores": scores,
-        "parameters": {_PARAMETERS.get(key, key): value for key, value in record.get("parameters", {}).items()},
-        "history": [upgrade("metrics", epoch) for epoch in record.get("history", ())],
-        "format": 2,
-    }
+    scores = upgrade("result", record.get("scores", {}))
+    upgraded = upgrade("run_record", {**record, "config": config})
+    return {**upgraded, "method": record["method"], "scores": scores, "format": 2}  # the name of a row, not a text
 
 
 def upgrade_experiment(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,30 +121,7 @@ def upgrade_experiment(values: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         The upgraded copy.
     """
-    if "entries" not in values:
-        return dict(values)
-    methods = [
-        {
-            "name": entry["name"],
-            "settings": [
-                {"spec": upgrade_method(setting["spec"]), "config": upgrade("plan_file", setting["recipe"])}
-                for setting in entry["candidates"]
-            ],
-            "is_head_grid": entry.get("at_once", False),
-        }
-        for entry in values["entries"]
-    ]
-    tasks = [
-        upgrade("plan_file", {"mask_options" if key == "masks" else key: value for key, value in task.items()})
-        for task in values["tasks"]
-    ]
-    segmentation = values.get("segmentation")
-    return {
-        **{key: value for key, value in values.items() if key != "entries"},
-        "methods": methods,
-        "tasks": tasks,
-        "segmentation": None if segmentation is None else upgrade("plan_file", segmentation),
-    }
+    return upgrade("experiment", values) if "entries" in values else dict(values)
 
 
 def upgrade_plan_file(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -205,16 +134,9 @@ def upgrade_plan_file(values: Mapping[str, Any]) -> dict[str, Any]:
         The upgraded copy.
     """
     upgraded = {"training" if key == "recipe" else key: value for key, value in values.items()}
-    for key in ("training", "segmentation"):
+    for key in ("training", "segmentation", "tasks", "methods"):
         if key in upgraded:
-            upgraded[key] = _upgrade_table(upgraded[key])
-    if isinstance(upgraded.get("grids"), Mapping):
-        upgraded["grids"] = {name: _upgrade_table(grid) for name, grid in upgraded["grids"].items()}
-    for key in ("tasks", "methods"):
-        if isinstance(upgraded.get(key), list):
-            upgraded[key] = [_upgrade_table(row) for row in upgraded[key]]
+            upgraded[key] = _upgrade_value("plan_file", key, upgraded[key])
+    if isinstance(upgraded.get("grids"), Mapping):  # its own keys are names that users chose
+        upgraded["grids"] = {name: _upgrade_value("plan_file", name, grid) for name, grid in upgraded["grids"].items()}
     return upgraded
-
-
-def _upgrade_table(table: Any) -> Any:
-    return upgrade("plan_file", table) if isinstance(table, Mapping) else table

@@ -38,13 +38,14 @@ def parse(text: str, registry: Mapping[str, type[T]]) -> T:
     Raises:
         SpecError: The text cannot be read, or a name, field or value is not valid. The message lists the valid ones.
     """
+    example = "vpt(length=10)" if "vpt" in registry else f"{next(iter(registry), 'name')}(field=value)"
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except _PARSE_ERRORS as error:
-        raise SpecError(f"{text!r} cannot be read; write it like {_example(registry)}") from error
+        raise SpecError(f"{text!r} cannot be read; write it like {example}") from error
     call = tree if isinstance(tree, ast.Call) else ast.Call(func=tree, args=[], keywords=[])
     if not isinstance(call.func, ast.Name):
-        raise SpecError(f"{text!r} does not begin with a name; write it like {_example(registry)}")
+        raise SpecError(f"{text!r} does not begin with a name; write it like {example}")
     name = call.func.id
     if name not in registry:
         raise SpecError(f"{name!r} in {text!r} is unknown; {did_you_mean(name, registry)}")
@@ -99,13 +100,10 @@ def format_spec(spec: Any, name: str, *, full: bool = False) -> str:
     for field in _init_fields(type(spec)):
         value = getattr(spec, field.name)
         if full or value != field.default:
-            arguments.append(f"{field.name}={_format_value(value)}")
+            # A JSON string is a Python string too, in double quotes throughout.
+            text = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+            arguments.append(f"{field.name}={text}")
     return f"{name}({', '.join(arguments)})" if arguments else name
-
-
-def _format_value(value: Any) -> str:
-    # A JSON string is a Python string too, in double quotes throughout.
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
 def _init_fields(cls: type) -> list[dataclasses.Field[Any]]:
@@ -159,8 +157,3 @@ def _field_hint(name: str, cls: type, word: str | None = None) -> str:
     if not fields:
         return f"{name} takes no fields"
     return did_you_mean(word, fields) if word else f"the fields of {name}: {', '.join(fields)}"
-
-
-def _example(registry: Mapping[str, type[Any]]) -> str:
-    name = "vpt" if "vpt" in registry else next(iter(registry), "name")
-    return f"{name}(length=10)" if name == "vpt" else f"{name}(field=value)"

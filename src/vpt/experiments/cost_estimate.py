@@ -83,7 +83,7 @@ def estimate_cost(experiment: Experiment) -> Estimate:
     Returns:
         The estimated cost of an experiment.
     """
-    device = distributed.local_device()
+    device = distributed.resolve_device()
     load = cache(load_backbone)
     classes = max(task.classes for task in experiment.tasks)
     cost_cache: dict[

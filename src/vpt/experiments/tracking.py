@@ -7,7 +7,7 @@ from collections.abc import Callable
 from vpt.experiments.experiment import Run
 from vpt.experiments.store import Record
 from vpt.training.callbacks import Callback
-from vpt.training.loggers import FailSafeLogger, Logger, log_epoch
+from vpt.training.loggers import FailSafeLogger, Logger
 
 
 class LoggedRuns(Callback):
@@ -31,5 +31,5 @@ class LoggedRuns(Callback):
         """
         self.logger.begin(f"{run.task.name}/{run.method}/{run.stage}/{run.id}", record.config)
         for epoch in record.history:
-            log_epoch(self.logger, epoch)
+            self.logger.log_epoch(epoch)
         self.logger.end({} if record.score is None else {f"{record.scores['split']}_{record.metric}": record.score})

@@ -23,26 +23,11 @@ from vpt.experiments.search import remaining_runs, resolved_runs, run_batches
 from vpt.experiments.store import Record, Store
 from vpt.model import tuned_file
 from vpt.tasks.classification.prediction import evaluate_ensemble
-from vpt.training import Callback, CallbackList, EpochMetrics, TaskConfig, distributed
+from vpt.training import Callback, CallbackList, HistoryCallback, distributed
 from vpt.training.job import Job, RunResult
 from vpt.tuning import run_job, tune_heads
 
 POLL_INTERVAL = 0.5  # seconds between two looks at the folder while other processes do runs
-
-
-class _HistoryCallback(Callback):
-    """Keeps the epochs for the record of a run that fails."""
-
-    def __init__(self) -> None:
-        self.history: list[EpochMetrics] = []
-
-    def on_train_start(
-        self, config: TaskConfig, steps_per_epoch: int, completed_epochs: Sequence[EpochMetrics]
-    ) -> None:
-        self.history = list(completed_epochs)
-
-    def on_epoch(self, record: EpochMetrics) -> None:
-        self.history.append(record)
 
 
 def run_worker(
@@ -113,7 +98,7 @@ def execute_runs(
         A record for each run. An error is a record too; only an interrupt is passed on.
     """
     callback = callback or Callback()
-    device = distributed.local_device()
+    device = distributed.resolve_device()
     start, energy_start = time.perf_counter(), environment.energy_joules(device)
     environment.reset_peak_memory(device)
     if len(runs) > 1:
@@ -134,7 +119,7 @@ def execute_runs(
 
 
 def _run_single(experiment: Experiment, run: Run, store: Store, callback: Callback) -> dict[str, Any]:
-    history_callback = _HistoryCallback()
+    history_callback = HistoryCallback()
     callbacks = CallbackList([history_callback, callback])
     job = experiment.make_job(run, store.work_path(run.id), store.feature_cache)
     try:
@@ -160,13 +145,13 @@ def _score_ensemble(experiment: Experiment, run: Run, store: Store) -> dict[str,
     trainable = sum(record.parameters["trainable"] for record in records)
     return {
         "status": "done",
-        "scores": {"split": split, "top1": scores.top1, "mean_per_class": scores.mean_per_class},
+        "scores": {"split": split, **scores.metrics},
         "history": [],
         "parameters": {**records[0].parameters, "trainable": trainable},
         "images": records[0].images,
         "cost": {
             "seconds": 0.0,
-            "peak_memory_bytes": environment.peak_memory(distributed.local_device()),
+            "peak_memory_bytes": environment.peak_memory(distributed.resolve_device()),
             "file_bytes": sum(record.cost["file_bytes"] for record in records),
         },
     }

@@ -1,10 +1,12 @@
-"""The protocol of a task: what a run asks of classification, segmentation, and any other task."""
+"""The protocol of a task: what a run asks of classification, segmentation, and any other task, and of its data."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,9 +20,10 @@ from vpt.data.dataset import Dataset
 from vpt.data.image_inputs import ImageInput
 from vpt.errors import SpecError
 from vpt.heads.dense import DenseHead
+from vpt.model.attach import attach
 from vpt.model.readout import Readout, parse_readout
 from vpt.model.tuned_model import TunedModel
-from vpt.training import Callback, Objective, TaskConfig
+from vpt.training import Callback, Objective, Progress, Scores, TaskConfig
 from vpt.training.job import Job
 
 _MAX_DESCRIBED = 4  # classes of a mask in one line
@@ -28,7 +31,7 @@ _MAX_DESCRIBED = 4  # classes of a mask in one line
 
 @dataclass(frozen=True)
 class PreparedData(ABC):
-    """The backbone and the data of a run. Tasks add the images in their own form.
+    """The backbone and the data of a run. Tasks add the images in their own form, and how a model learns from them.
 
     Attributes:
         backbone: The backbone, with the preprocessing of the job.
@@ -52,6 +55,46 @@ class PreparedData(ABC):
     @abstractmethod
     def digest(self) -> str:
         """Return a digest of all images and labels."""
+
+    @abstractmethod
+    def objective(self, model: TunedModel, callback: Callback, *, resumed: bool) -> Objective:
+        """Return the objective, and initialize what depends on training images.
+
+        Args:
+            model: The model, on its device.
+            callback: Receiver of notes.
+            resumed: True if a checkpoint replaces the initial weights.
+
+        Returns:
+            The objective.
+        """
+
+    @abstractmethod
+    def score_split(self, model: TunedModel, split: str, on_image: Progress) -> Scores:
+        """Return the scores of a model on a split.
+
+        Args:
+            model: The model.
+            split: Name of the split.
+            on_image: Function that receives the number of scored images and of all images.
+
+        Returns:
+            The scores.
+        """
+
+    def score(self, model: TunedModel, callback: Callback) -> Evaluation:
+        """Score a model on `eval_split`.
+
+        Args:
+            model: The model.
+            callback: Receiver of progress.
+
+        Returns:
+            The scores.
+        """
+        split = self.eval_split
+        scores = self.score_split(model, split, partial(callback.on_data_progress, f"scoring {split}"))
+        return make_evaluation(split, self.images[split], scores, self.classes)
 
 
 @dataclass(frozen=True)
@@ -79,6 +122,23 @@ class Evaluation:
         loss = {} if self.loss is None else {"loss": self.loss}
         counts = {"split": self.split, "images": self.images}
         return {**counts, **self.metrics, **loss, "per_class": self.per_class}
+
+
+def make_evaluation(split: str, images: int, scores: Scores, classes: Sequence[str]) -> Evaluation:
+    """Return scores by name: None (not NaN, which JSON lacks) for a class that does not occur.
+
+    Args:
+        split: Name of the split.
+        images: Number of images.
+        scores: The scores.
+        classes: Names of the classes.
+
+    Returns:
+        The evaluation.
+    """
+    values = (None if math.isnan(value) else float(value) for value in scores.per_class)
+    per_class = dict(zip(classes, values, strict=True))
+    return Evaluation(split, images, scores.metrics, per_class, scores.confusion, scores.loss)
 
 
 @dataclass(frozen=True)
@@ -126,7 +186,7 @@ class Prediction:
 
 
 class Task(ABC):
-    """A task: its data, its model, its objective and its metrics.
+    """A task: its options, its data, its model and its metrics.
 
     Attributes:
         name: Name of the task.
@@ -199,7 +259,6 @@ class Task(ABC):
             DataError: Images or labels cannot be used; the message names all of them.
         """
 
-    @abstractmethod
     def attach(self, job: Job, data: PreparedData) -> TunedModel:
         """Return the model with its method and its head, on the CPU.
 
@@ -210,47 +269,20 @@ class Task(ABC):
         Returns:
             The model.
         """
-
-    @abstractmethod
-    def objective(
-        self, model: TunedModel, data: PreparedData, job: Job, callback: Callback, *, resumed: bool
-    ) -> Objective:
-        """Return the objective, and initialize what depends on training images.
-
-        Args:
-            model: The model, on its device.
-            data: The prepared data.
-            job: The job.
-            callback: Receiver of notes.
-            resumed: True if a checkpoint replaces the initial weights.
-
-        Returns:
-            The objective.
-        """
-
-    @abstractmethod
-    def score(self, model: TunedModel, data: PreparedData, job: Job, callback: Callback) -> Evaluation:
-        """Score the model on `data.eval_split`.
-
-        Args:
-            model: The trained model.
-            data: The prepared data.
-            job: The job.
-            callback: Receiver of progress.
-
-        Returns:
-            The scores.
-        """
+        head = self.make_readout(job.head, data.backbone)
+        recompute = getattr(job.options, "activation_checkpointing", False)
+        return attach(
+            data.backbone,
+            job.method,
+            len(data.classes),
+            classes=data.classes,
+            head=head,
+            activation_checkpointing=recompute,
+        )
 
     @abstractmethod
     def evaluate(
-        self,
-        model: TunedModel,
-        data: str | Dataset,
-        split: str,
-        split_options: Mapping[str, Any],
-        options: Mapping[str, Any],
-        callback: Callback,
+        self, model: TunedModel, data: str | Dataset, split: str, options: Mapping[str, Any], callback: Callback
     ) -> Evaluation:
         """Score a model on labeled images.
 
@@ -258,8 +290,7 @@ class Task(ABC):
             model: The model.
             data: A folder, the name of a built-in task, or a dataset in memory.
             split: Name of the split.
-            split_options: Options of the split of data without splits of their own.
-            options: Options of the task by name.
+            options: Options by name, of the task and of the split of data without splits of their own.
             callback: Receiver of progress.
 
         Returns:

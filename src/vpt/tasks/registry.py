@@ -29,7 +29,8 @@ def find_task(name: str, data: str) -> Task:
         SpecError: There is no such task.
     """
     if name == "auto":
-        name = "segmentation" if is_segmentation_folder(data) else "classification"
+        is_folder = bool(data) and Path(data).is_dir()
+        name = "segmentation" if is_folder and detect_folder_layout(Path(data)) is not None else "classification"
     if name not in TASKS:
         raise SpecError(f"there is no task {name!r}; {did_you_mean(name, TASKS)}")
     return TASKS[name]
@@ -45,15 +46,3 @@ def task_of_file(header: Header) -> Task:
         The task.
     """
     return TASKS["segmentation" if header.is_dense else "classification"]
-
-
-def is_segmentation_folder(data: str) -> bool:
-    """Return True for a folder of images and masks.
-
-    Args:
-        data: A path, or the name of a built-in task.
-
-    Returns:
-        True or False.
-    """
-    return bool(data) and Path(data).is_dir() and detect_folder_layout(Path(data)) is not None

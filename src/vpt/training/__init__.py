@@ -1,14 +1,13 @@
 """Training: configurations, the loop, callbacks, checkpoints, evaluation."""
 
 from vpt.training.batches import CROP_SCALE, DeviceDataset, Examples
-from vpt.training.callbacks import Callback, CallbackList
+from vpt.training.callbacks import Callback, CallbackList, EpochMetrics, HistoryCallback, Progress
 from vpt.training.config import TaskConfig, TaskOptions, TrainingConfig
 from vpt.training.evaluation import Scores, predict_logits, score_logits
 from vpt.training.feature_cache import cache_frozen_features
 from vpt.training.head_grid import HeadResult, train_head_grid
-from vpt.training.history import EpochMetrics
 from vpt.training.init_inputs import class_prototypes, collect_block_inputs, collect_init_inputs
-from vpt.training.loop import Objective, fit, micro_batches
+from vpt.training.loop import Objective, fit
 
 __all__ = [
     "CROP_SCALE",
@@ -18,7 +17,9 @@ __all__ = [
     "EpochMetrics",
     "Examples",
     "HeadResult",
+    "HistoryCallback",
     "Objective",
+    "Progress",
     "Scores",
     "TaskConfig",
     "TaskOptions",
@@ -28,7 +29,6 @@ __all__ = [
     "collect_block_inputs",
     "collect_init_inputs",
     "fit",
-    "micro_batches",
     "predict_logits",
     "score_logits",
     "train_head_grid",

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vpt.data.image_inputs import require_uint8
 from vpt.data.preprocessing import Preprocessing
+from vpt.model.tuned_model import TunedModel
 
 # Side of the images that crops are taken from, as a multiple of the input's: 256 px for 224, as FGVC; and for crops of
 # half the area or more, so much that no crop has to be upsampled.
@@ -91,26 +92,26 @@ class DeviceDataset:
         self.preprocessing = preprocessing
         self.device = device
         self.labels: Tensor = torch.from_numpy(examples.labels)
-        self.features: Tensor | None = None  # (n, d)
-        self.views: Tensor | None = None  # (views, n, d), the first of the images as they are
+        self.features: Tensor | None = None  # (views, n, d), the first view of the images as they are
         self._images = _PixelStore(examples.pixels, device)
         self._oversized = self._images if examples.oversized is None else _PixelStore(examples.oversized, device)
+
+    @classmethod
+    def for_model(cls, model: TunedModel, examples: Examples) -> DeviceDataset:
+        """Return examples with the preprocessing of a model, on its device.
+
+        Args:
+            model: The model.
+            examples: Images and labels.
+
+        Returns:
+            The dataset.
+        """
+        return cls(examples, model.backbone.preprocessing, next(model.parameters()).device)
 
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.examples)
-
-    def head(self, n: int) -> DeviceDataset:
-        """Return a dataset of the first images.
-
-        Args:
-            n: Number of images.
-
-        Returns:
-            The dataset, without cached features.
-        """
-        examples = Examples(self.examples.pixels[:n], self.examples.labels[:n])
-        return DeviceDataset(examples, self.preprocessing, self.device)
 
     def inputs(self, indices: NDArray[np.int64], augment: str = "none", rng: Any = None) -> Tensor:
         """Return the model inputs of some images.
@@ -124,11 +125,9 @@ class DeviceDataset:
             Normalized images, (batch, 3, size, size), or cached features, (batch, d). Of several cached views of an
             image, augmentation takes one at random.
         """
-        if self.features is not None and augment != "none" and self.views is not None:
-            view_indices = torch.from_numpy(rng.integers(len(self.views), size=len(indices)))
-            return self.views[view_indices, torch.from_numpy(indices)]
         if self.features is not None:
-            return self.features[torch.from_numpy(indices)]
+            views = 0 if augment == "none" else torch.from_numpy(rng.integers(len(self.features), size=len(indices)))
+            return self.features[views, torch.from_numpy(indices)]
         if augment == "random_resized_crop":
             pixels = _random_resized_crops(self._oversized.gather(indices), self.preprocessing.size, rng)
         else:

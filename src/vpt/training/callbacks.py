@@ -1,12 +1,41 @@
-"""The callback protocol of everything that takes time: reading data, training, scoring, and series of runs."""
+"""The callback protocol of everything that takes time: reading data, training, scoring, and series of runs.
+
+`EpochMetrics` is the record of an epoch that callbacks receive.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from vpt.training.config import TaskConfig
-from vpt.training.history import EpochMetrics
+
+Progress = Callable[[int, int], None]  # receives the number of finished images and of all images
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """Metrics of one training epoch, or of one evaluation interval of a segmentation model.
+
+    Attributes:
+        epoch: Number of the epoch, from 1.
+        train_loss: Mean training loss per image.
+        train_metric: Top-1 accuracy in training, between 0 and 1; pixel accuracy for segmentation.
+        val_loss: Mean validation loss, or None without validation images.
+        val_metric: Top-1 accuracy on validation images, between 0 and 1; mean IoU for segmentation; None without them.
+        lr: Learning rate of the last step.
+        seconds: Wall time of the epoch, validation included.
+    """
+
+    epoch: int
+    train_loss: float
+    train_metric: float
+    val_loss: float | None
+    val_metric: float | None
+    lr: float
+    seconds: float
 
 
 class Callback:
@@ -91,6 +120,9 @@ class Callback:
         """
 
 
+_EVENTS = tuple(name for name in vars(Callback) if name.startswith("on_"))
+
+
 class CallbackList(Callback):
     """A callback that passes every event on to several others, in order."""
 
@@ -101,41 +133,29 @@ class CallbackList(Callback):
             callbacks: The callbacks, in the order in which they receive each event.
         """
         self.callbacks: tuple[Callback, ...] = tuple(callbacks)
+        for event in _EVENTS:
+            setattr(self, event, partial(self._pass_on, event))
 
-    def on_note(self, text: str) -> None:  # noqa: D102
+    def _pass_on(self, event: str, *args: Any, **kwargs: Any) -> None:
         for callback in self.callbacks:
-            callback.on_note(text)
+            getattr(callback, event)(*args, **kwargs)
 
-    def on_data_progress(self, split: str, done: int, total: int) -> None:  # noqa: D102
-        for callback in self.callbacks:
-            callback.on_data_progress(split, done, total)
+
+class HistoryCallback(Callback):
+    """Callback that keeps the metrics of all epochs, those before a resumption included.
+
+    Attributes:
+        history: The metrics, in order.
+    """
+
+    def __init__(self) -> None:
+        """Create an empty history."""
+        self.history: list[EpochMetrics] = []
 
     def on_train_start(  # noqa: D102
         self, config: TaskConfig, steps_per_epoch: int, completed_epochs: Sequence[EpochMetrics]
     ) -> None:
-        for callback in self.callbacks:
-            callback.on_train_start(config, steps_per_epoch, completed_epochs)
-
-    def on_step(self, epoch: int, step: int, loss: float, lr: float) -> None:  # noqa: D102
-        for callback in self.callbacks:
-            callback.on_step(epoch, step, loss, lr)
+        self.history = list(completed_epochs)
 
     def on_epoch(self, record: EpochMetrics) -> None:  # noqa: D102
-        for callback in self.callbacks:
-            callback.on_epoch(record)
-
-    def on_train_end(self, metrics: Mapping[str, float]) -> None:  # noqa: D102
-        for callback in self.callbacks:
-            callback.on_train_end(metrics)
-
-    def on_run_start(self, index: int, total: int, label: str, seed: int) -> None:  # noqa: D102
-        for callback in self.callbacks:
-            callback.on_run_start(index, total, label, seed)
-
-    def on_run_end(self, run: Any, record: Any) -> None:  # noqa: D102
-        for callback in self.callbacks:
-            callback.on_run_end(run, record)
-
-    def on_progress(self, done: int, total: int, eta_seconds: float | None) -> None:  # noqa: D102
-        for callback in self.callbacks:
-            callback.on_progress(done, total, eta_seconds)
+        self.history.append(record)

@@ -54,17 +54,17 @@ def load_checkpoint(path: Path, model: TunedModel, optimizer: torch.optim.Optimi
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise TunedFileError(f"the checkpoint {path} is damaged ({error}); delete it to begin anew") from error
     try:
-        model.load_trainable_state_dict(
-            {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
-        )
+        model.load_trainable_state_dict(_with_prefix(tensors, "model."))
     except SpecError as error:
         raise TunedFileError(f"the checkpoint {path} is of another run ({error}); delete it to begin anew") from error
     for index, parameter in enumerate(model.trainable_parameters()):
-        prefix = f"optimizer.{index}."
         optimizer.state[parameter] = {
             # AdamW counts its steps on the CPU, whatever the device
-            name.removeprefix(prefix): tensor if name.endswith(".step") else tensor.to(parameter.device)
-            for name, tensor in tensors.items()
-            if name.startswith(prefix)
+            name: tensor if name == "step" else tensor.to(parameter.device)
+            for name, tensor in _with_prefix(tensors, f"optimizer.{index}.").items()
         }
     return progress
+
+
+def _with_prefix(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

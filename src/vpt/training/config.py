@@ -6,62 +6,40 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, ClassVar, Literal, Self
+from functools import cache
+from numbers import Integral
+from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
 import torch
 from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
 
 from vpt.core.text import did_you_mean
 from vpt.errors import SpecError
 from vpt.methods.base import Method
 
+_type_hints = cache(get_type_hints)  # of the classes below; plans have thousands of configurations
 
-def check_choices(config: Any, choices: Mapping[str, Sequence[str]]) -> None:
-    """Check that fields of a configuration have known values.
+
+def check_options(config: Any, **minimums: int) -> None:
+    """Check the values of a configuration: choices by their type, a `Literal`, and numbers by their least value.
 
     Args:
-        config: The configuration.
-        choices: Field name -> accepted values.
+        config: The configuration, a dataclass.
+        **minimums: Least value of each number. Numbers are finite, and whole if their type is `int`.
 
     Raises:
         SpecError: A field has another value.
     """
-    for name, known in choices.items():
-        value = getattr(config, name)
-        if value not in known:
+    for name, hint in _type_hints(config.__class__).items():
+        value, known = getattr(config, name, None), get_args(hint)
+        if get_origin(hint) is Literal and value not in known:
             raise SpecError(f"{name} is {value!r}; {did_you_mean(str(value), known)}")
-
-
-def check_counts(config: Any, *names: str) -> None:
-    """Check that fields of a configuration are whole numbers of at least 1.
-
-    Args:
-        config: The configuration.
-        *names: Names of the fields.
-
-    Raises:
-        SpecError: A field is no whole number, or below 1.
-    """
-    for name in names:
-        value = getattr(config, name)
-        if not isinstance(value, int) or value < 1:
-            expected = "at least 1" if isinstance(value, int) else "a whole number"
+        if hint is int and not isinstance(value, Integral):
+            raise SpecError(f"{name} is {value!r}; it must be a whole number")
+        if name in minimums and not minimums[name] <= getattr(config, name) < math.inf:
+            expected = f"at least {minimums[name]}" + ("" if hint is int else ", and finite")
             raise SpecError(f"{name} is {value!r}; it must be {expected}")
-
-
-def check_not_negative(config: Any, *names: str) -> None:
-    """Check that fields of a configuration are finite numbers of at least 0.
-
-    Args:
-        config: The configuration.
-        *names: Names of the fields.
-
-    Raises:
-        SpecError: A field is negative, infinite or NaN.
-    """
-    for name in names:
-        if not 0 <= getattr(config, name) < math.inf:
-            raise SpecError(f"{name} is {getattr(config, name)}; it must be at least 0, and finite")
 
 
 @dataclass(frozen=True)
@@ -94,13 +72,9 @@ class TrainingConfig:
         Raises:
             SpecError: A value is out of range.
         """
-        check_choices(self, {"optimizer": ("sgd", "adamw"), "precision": ("auto", "fp32", "bf16")})
-        check_counts(self, "batch_size", "grad_accum_steps")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+        check_options(self, batch_size=1, grad_accum_steps=1, weight_decay=0, head_lr_scale=0, seed=0)
+        if not 0 < self.learning_rate < math.inf:
             raise SpecError(f"learning_rate is {self.learning_rate}; it must be above 0")
-        check_not_negative(self, "weight_decay", "head_lr_scale")
-        if self.seed < 0:
-            raise SpecError(f"seed is {self.seed}; it must be at least 0")
         if self.grad_accum_steps > self.batch_size:
             raise SpecError(
                 f"grad_accum_steps is {self.grad_accum_steps}, more than batch_size {self.batch_size}; a micro-batch "
@@ -112,9 +86,7 @@ class TrainingConfig:
         """The highest learning rate of the optimizer: learning_rate * batch_size / 256."""
         return self.learning_rate * self.batch_size / 256
 
-    def make_optimizer(
-        self, parameters: Sequence[nn.Parameter], head: Sequence[nn.Parameter] = ()
-    ) -> torch.optim.Optimizer:
+    def make_optimizer(self, parameters: Sequence[nn.Parameter], head: Sequence[nn.Parameter] = ()) -> Optimizer:
         """Return the optimizer, with a learning rate of 0 until `set_lr` is called.
 
         Args:
@@ -125,17 +97,15 @@ class TrainingConfig:
             An SGD or AdamW optimizer with a parameter group for the head.
         """
         head_ids = {id(weight) for weight in head}
-        groups = [
-            {"params": [weight for weight in parameters if id(weight) not in head_ids], "lr_scale": 1.0},
-            {"params": [weight for weight in parameters if id(weight) in head_ids], "lr_scale": self.head_lr_scale},
-        ]
+        others = [weight for weight in parameters if id(weight) not in head_ids]
+        groups = [{"params": others, "lr_scale": 1.0}, {"params": list(head), "lr_scale": self.head_lr_scale}]
         groups = [group for group in groups if group["params"]]
         if self.optimizer == "sgd":
-            return torch.optim.SGD(groups, lr=0.0, momentum=0.9, weight_decay=self.weight_decay)
-        return torch.optim.AdamW(groups, lr=0.0, weight_decay=self.weight_decay)
+            return SGD(groups, lr=0.0, momentum=0.9, weight_decay=self.weight_decay)
+        return AdamW(groups, lr=0.0, weight_decay=self.weight_decay)
 
     @staticmethod
-    def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    def set_lr(optimizer: Optimizer, lr: float) -> None:
         """Set the learning rate of every parameter group.
 
         Args:
@@ -233,8 +203,8 @@ class TaskConfig(ABC):
         Returns:
             The configuration. Missing options have their defaults.
         """
-        own = {name: value for name, value in options.items() if name not in _COMMON_OPTIONS}
-        common = {name: value for name, value in options.items() if name in _COMMON_OPTIONS}
+        own = dict(options)
+        common = {name: own.pop(name) for name in _COMMON_OPTIONS & own.keys()}
         return cls(training=TrainingConfig(**common), **own)
 
     def to_dict(self) -> dict[str, Any]:

@@ -37,11 +37,6 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def local_device() -> torch.device:
-    """Return the GPU of this process, or the CPU if there is none."""
-    return resolve_device("auto")
-
-
 def resolve_device(name: str = "auto") -> torch.device:
     """Return the device of a name.
 
@@ -103,8 +98,7 @@ def all_reduce_sum(value: float) -> float:
     """
     if world_size() == 1:
         return value
-    total = torch.tensor(value, dtype=torch.float64)
-    if dist.get_backend() == "nccl":
-        total = total.to(local_device())
+    device = resolve_device() if dist.get_backend() == "nccl" else torch.device("cpu")
+    total = torch.tensor(value, dtype=torch.float64, device=device)
     dist.all_reduce(total)
     return float(total)

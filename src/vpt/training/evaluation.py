@@ -11,45 +11,89 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vpt.training.batches import DeviceDataset, iter_batches
+from vpt.training.callbacks import Progress
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of classification on one dataset.
+    """Scores of a confusion matrix, of classification; those of other tasks are subclasses.
 
     Attributes:
-        loss: Mean cross-entropy.
-        top1: Top-1 accuracy, between 0 and 1.
-        per_class: Recall of each class, between 0 and 1; NaN for a class without images.
-        confusion: Counts (true, predicted), (classes, classes).
+        confusion: Counts (true, predicted), int64 (classes, classes).
+        loss: Mean loss.
     """
 
-    loss: float
-    top1: float
-    per_class: NDArray[np.float64]
     confusion: NDArray[np.int64]
+    loss: float
+
+    @property
+    def per_class(self) -> NDArray[np.float64]:
+        """Recall of each class, between 0 and 1; NaN for a class without images."""
+        return divide_or_nan(self.confusion.diagonal(), self.confusion.sum(1))
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of correct predictions, between 0 and 1."""
+        return float(self.confusion.trace() / max(1, self.confusion.sum()))
 
     @property
     def mean_per_class(self) -> float:
-        """Mean recall over the classes that occur."""
-        return float(np.nanmean(self.per_class))
+        """Mean of `per_class` over the classes that have a score."""
+        return float(np.nanmean(self.per_class)) if self.confusion.any() else float("nan")
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Metrics by name, the main one first."""
+        return {"top1": self.accuracy, "mean_per_class": self.mean_per_class}
+
+
+def divide_or_nan(counts: NDArray[np.int64], totals: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return counts as fractions of totals.
+
+    Args:
+        counts: Counts (n,).
+        totals: Totals (n,).
+
+    Returns:
+        Fractions (n,), NaN where the total is 0.
+    """
+    fractions: NDArray[np.float64] = np.divide(counts, totals, out=np.full(len(counts), np.nan), where=totals > 0)
+    return fractions
+
+
+def confusion_matrix(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Count predictions by true and predicted class.
+
+    Labels that are no class, such as that of ignored pixels, are left out.
+
+    Args:
+        predicted: Predicted classes, of any shape.
+        labels: True classes, of the same shape.
+        classes: Number of classes.
+
+    Returns:
+        Counts (true, predicted), int64 (classes, classes).
+    """
+    known = (labels >= 0) & (labels < classes)
+    pairs = labels[known].long() * classes + predicted[known].long()
+    return torch.bincount(pairs, minlength=classes * classes).view(classes, classes)
 
 
 @torch.inference_mode()
 def predict_logits(
-    model: nn.Module,
+    model: Callable[[Tensor], Tensor],
     dataset: DeviceDataset,
     *,
     batch_size: int = 64,
     bf16: bool = False,
     augment: str = "none",
     rng: np.random.Generator | None = None,
-    on_batch: Callable[[int, int], None] | None = None,
+    on_batch: Progress | None = None,
 ) -> Tensor:
     """Compute the logits of a dataset, in eval mode.
 
     Args:
-        model: Module that maps the inputs of the dataset to logits.
+        model: Module or function that maps the inputs of the dataset to logits.
         dataset: The dataset.
         batch_size: Images per forward pass. Default: 64.
         bf16: True runs the forward pass in bf16. Default: False.
@@ -60,9 +104,9 @@ def predict_logits(
     Returns:
         Logits (n, classes), float32 on the CPU.
     """
-    model.eval()
-    outputs = []
-    done = 0
+    if isinstance(model, nn.Module):
+        model.eval()
+    outputs, done = [], 0
     for indices in iter_batches(np.arange(len(dataset)), batch_size):
         with torch.autocast(dataset.device.type, torch.bfloat16, enabled=bf16):
             outputs.append(model(dataset.inputs(indices, augment, rng)).float().cpu())
@@ -82,14 +126,5 @@ def score_logits(logits: Tensor, labels: Tensor) -> Scores:
     Returns:
         The scores.
     """
-    classes = logits.shape[1]
-    predicted = logits.argmax(1)
-    confusion = torch.bincount(labels * classes + predicted, minlength=classes * classes).view(classes, classes).numpy()
-    seen = confusion.sum(1)
-    per_class = np.divide(confusion.diagonal(), seen, out=np.full(classes, np.nan), where=seen > 0)
-    return Scores(
-        loss=float(nn.functional.cross_entropy(logits, labels)),
-        top1=float(confusion.trace() / confusion.sum()),
-        per_class=per_class,
-        confusion=confusion,
-    )
+    confusion = confusion_matrix(logits.argmax(1), labels, logits.shape[1])
+    return Scores(confusion.numpy(), float(nn.functional.cross_entropy(logits, labels)))

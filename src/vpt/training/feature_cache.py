@@ -55,82 +55,64 @@ def cache_frozen_features(
         The module that maps the inputs of the datasets to logits.
     """
     present = [dataset for dataset in datasets if dataset is not None]
-    split_forward = None if model.only_head_trains or not repeated else model.split_forward()
-    if model.only_head_trains and augment == "random_resized_crop" and present:
-        first, *others = present  # only what is trained on is augmented
-        first.views = compute_view_features(model, first, bf16, cache).to(first.device)
-        first.features = first.views[0]
-        for dataset in others:
-            dataset.features = compute_features(model, dataset, bf16, cache).to(dataset.device)
-        on_note(
-            f"the features of {NUM_VIEWS} random crops of each image are computed once, and each epoch takes one of "
-            "them"
-        )
+    if model.only_head_trains and augment in ("none", "random_resized_crop"):
+        for index, dataset in enumerate(present):
+            if dataset.features is None:
+                num_views = NUM_VIEWS if augment != "none" and index == 0 else 0  # only what is trained on is augmented
+                dataset.features = compute_features(model, dataset, bf16, cache, num_views).to(dataset.device)
+        if augment != "none":
+            on_note(
+                f"the features of {NUM_VIEWS} random crops of each image are computed once, and each epoch takes one "
+                "of them"
+            )
         return model.head
+    split_forward = model.split_forward() if repeated and not model.only_head_trains else None
     if augment != "none":
         if model.only_head_trains or split_forward is not None:
             on_note(f"augment={augment} makes every image new, so nothing frozen can be computed in advance")
         return model
-    if model.only_head_trains:
-        for dataset in present:
-            if dataset.features is None:
-                dataset.features = compute_features(model, dataset, bf16, cache).to(dataset.device)
-        return model.head
     if split_forward is None or not all(map(len, present)):
         return model
-    bytes_per_image = predict_logits(_PrefixModule(split_forward), present[0].head(1), bf16=bf16).nbytes
-    required_bytes = sum(len(dataset) for dataset in present) * bytes_per_image
-    max_bytes = MAX_ACTIVATION_BYTES
-    if required_bytes > max_bytes:
+    model.eval()
+    first_input = split_forward.run_frozen_prefix(present[0].inputs(np.arange(1)))
+    required_bytes = sum(map(len, present)) * first_input.float().nbytes
+    if required_bytes > MAX_ACTIVATION_BYTES:
         on_note(
             f"what goes into block {model.first_modified_block + 1} takes {required_bytes / 2**30:.1f} GiB for all "
-            f"images, more than {max_bytes / 2**30:.1f}, so the frozen blocks before it run in every epoch"
+            f"images, more than {MAX_ACTIVATION_BYTES / 2**30:.1f}, so the frozen blocks before it run in every epoch"
         )
         return model
     for dataset in present:
-        dataset.features = predict_logits(_PrefixModule(split_forward), dataset, bf16=bf16).to(dataset.device)
+        block_inputs = predict_logits(split_forward.run_frozen_prefix, dataset, bf16=bf16)
+        dataset.features = block_inputs.unsqueeze(0).to(dataset.device)
     return _SuffixModel(split_forward, model)
 
 
-def compute_features(model: TunedModel, dataset: DeviceDataset, bf16: bool, cache: Path | None) -> Tensor:
-    """Return the features that the head reads.
+def compute_features(
+    model: TunedModel, dataset: DeviceDataset, bf16: bool, cache: Path | None, num_views: int = 0
+) -> Tensor:
+    """Return the features that the head reads, of every image and of random crops of it.
 
     Args:
         model: The model.
         dataset: The images.
         bf16: True runs the forward pass in bf16.
         cache: Folder that keeps frozen features, or None.
+        num_views: Number of random crops of each image, which are the same for all seeds. Default: 0.
 
     Returns:
-        Features (n, d) on the CPU.
-    """
-    return _load_or_compute(
-        cache, _cache_key(model, dataset, bf16), lambda: predict_logits(model.network, dataset, bf16=bf16)
-    )
-
-
-def compute_view_features(model: TunedModel, dataset: DeviceDataset, bf16: bool, cache: Path | None) -> Tensor:
-    """Return the features of every image and of `NUM_VIEWS` random crops of it, which are the same for all seeds.
-
-    Args:
-        model: The model.
-        dataset: The images.
-        bf16: True runs the forward pass in bf16.
-        cache: Folder that keeps frozen features, or None.
-
-    Returns:
-        Features (1 + NUM_VIEWS, n, d) on the CPU, the first those of the whole images.
+        Features (1 + num_views, n, d) on the CPU, the first those of the whole images.
     """
 
-    def view(number: int) -> Tensor:
-        rng = np.random.default_rng((number, len(dataset)))
-        return predict_logits(model.network, dataset, bf16=bf16, augment="random_resized_crop", rng=rng)
+    def compute(view: int) -> Tensor:
+        augment, rng = "random_resized_crop" if view else "none", np.random.default_rng((view, len(dataset)))
+        return predict_logits(model.network, dataset, bf16=bf16, augment=augment, rng=rng)
 
-    key = _cache_key(model, dataset, bf16, dataset.examples.oversized)
-    views = [
-        _load_or_compute(cache, f"{key}-crop{number}", partial(view, number)) for number in range(1, NUM_VIEWS + 1)
-    ]
-    return torch.stack([compute_features(model, dataset, bf16, cache), *views])
+    keys = [_cache_key(model, dataset, bf16)]
+    if num_views:
+        crop_key = _cache_key(model, dataset, bf16, dataset.examples.oversized)
+        keys += [f"{crop_key}-crop{view}" for view in range(1, num_views + 1)]
+    return torch.stack([_load_or_compute(cache, key, partial(compute, view)) for view, key in enumerate(keys)])
 
 
 def _load_or_compute(cache: Path | None, key: str, compute: Callable[[], Tensor]) -> Tensor:
@@ -164,15 +146,6 @@ def _cache_key(
                 digest.update(name.encode())
                 digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:32]
-
-
-class _PrefixModule(nn.Module):
-    def __init__(self, split_forward: SplitForward) -> None:
-        super().__init__()
-        self.split_forward = split_forward
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.split_forward.run_frozen_prefix(images)
 
 
 class _SuffixModel(nn.Module):

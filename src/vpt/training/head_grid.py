@@ -6,11 +6,11 @@ Each head ends as `train` alone would train it, to rounding: same start, order o
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -20,20 +20,15 @@ from torch import Tensor, nn
 from vpt.errors import SpecError, TrainingError
 from vpt.model.tuned_model import TunedModel
 from vpt.training.batches import DeviceDataset, Examples, epoch_order, iter_batches
-from vpt.training.config import TaskConfig
+from vpt.training.callbacks import EpochMetrics
+from vpt.training.config import TaskConfig, TrainingConfig
 from vpt.training.feature_cache import cache_frozen_features
-from vpt.training.history import EpochMetrics
-from vpt.training.loop import divergence_message, epoch_seed
-from vpt.training.optimizers import OPTIMIZERS
-from vpt.training.stacked_heads import StackedHeads
+from vpt.training.loop import divergence_error, epoch_seed
+from vpt.training.stacked_heads import StackedHeads, StackedOptimizer
 
-_VARIABLE_FIELDS = (
-    "learning_rate",
-    "weight_decay",
-    "head_lr_scale",
-    "seed",
-)  # what the configurations of a grid may differ in
-_FIXED_FIELDS = {"augment": "none", "probe_epochs": 0, "grad_accum_steps": 1}  # and what they must be
+# Options in which the configurations of a grid may differ, and those whose values are given.
+_VARIABLE_FIELDS = ("learning_rate", "weight_decay", "head_lr_scale", "seed")
+_FIXED_FIELDS = {"augment": "none", "probe_epochs": 0, "grad_accum_steps": 1}
 
 
 @dataclass(frozen=True)
@@ -74,13 +69,12 @@ def train_head_grid(
         The results in the order of the configurations. `check_head_grid` states what is refused.
     """
     check_head_grid(model, configs)
-    device = next(model.parameters()).device
-    datasets = [DeviceDataset(batch, model.backbone.preprocessing, device) for batch in (examples, validation) if batch]
-    cache_frozen_features(model, *datasets, bf16=configs[0].training.use_bf16(device), cache=cache)
+    datasets = [DeviceDataset.for_model(model, batch) for batch in (examples, validation) if batch]
+    cache_frozen_features(model, *datasets, bf16=configs[0].training.use_bf16(datasets[0].device), cache=cache)
     results: dict[int, HeadResult] = {}
     for groups in _group_by_seed(configs):
         trainer = _GridTrainer([[configs[i] for i in group] for group in groups], model, *datasets)
-        results.update(zip((i for group in groups for i in group), trainer.train(), strict=True))
+        results.update(zip(chain.from_iterable(groups), trainer.train(), strict=True))
     return [results[i] for i in range(len(configs))]
 
 
@@ -102,9 +96,8 @@ def check_head_grid(model: TunedModel, configs: Sequence[TaskConfig]) -> None:
         )
     for config in configs:
         if configs[0].replace(**{name: getattr(config.training, name) for name in _VARIABLE_FIELDS}) != config:
-            raise SpecError(
-                f"configurations that are trained at once may differ in {', '.join(_VARIABLE_FIELDS)} alone"
-            )
+            names = ", ".join(_VARIABLE_FIELDS)
+            raise SpecError(f"configurations that are trained at once may differ in {names} alone")
         for name, required in _FIXED_FIELDS.items():
             value = config.to_dict().get(name)
             if value != required:
@@ -126,61 +119,51 @@ class _GridTrainer:
     """One pass: groups of one seed each, all with the same number of settings."""
 
     def __init__(
-        self,
-        configs: list[list[TaskConfig]],
-        model: TunedModel,
-        dataset: DeviceDataset,
-        val_dataset: DeviceDataset | None = None,
+        self, configs: list[list[TaskConfig]], model: TunedModel, dataset: DeviceDataset, *validation: DeviceDataset
     ) -> None:
         self.configs = configs
-        self.dataset, self.val_dataset = dataset, val_dataset
+        self.flat_configs = list(chain.from_iterable(configs))
+        self.dataset, self.validation = dataset, validation
         self.base_config = configs[0][0]
         self.bf16 = self.base_config.training.use_bf16(dataset.device)
         self.head_groups = [_initial_heads(model, group) for group in configs]
         self.heads = StackedHeads(self.head_groups)
-        weight_decays = torch.tensor(
-            [[config.training.weight_decay for config in group] for group in configs], device=dataset.device
-        )
-        self.optimizer = OPTIMIZERS[self.base_config.training.optimizer](self.heads.weights, weight_decays)
-        lr_scales = [
-            [config.training.learning_rate * config.training.head_lr_scale for config in group] for group in configs
-        ]
-        self.lr_scales = torch.tensor(lr_scales, device=dataset.device) / self.base_config.training.learning_rate
-        self.steps_per_epoch = math.ceil(len(dataset) / self.base_config.training.batch_size)
+
+        def of_points(value: Callable[[TrainingConfig], float]) -> Tensor:
+            return torch.tensor([[value(c.training) for c in group] for group in configs], device=dataset.device)
+
+        weight_decays = of_points(lambda training: training.weight_decay)
+        self.optimizer = StackedOptimizer(self.base_config.training.optimizer, self.heads.weights, weight_decays)
+        head_lrs = of_points(lambda training: training.learning_rate * training.head_lr_scale)
+        self.lr_scales = head_lrs / self.base_config.training.learning_rate
+        self.batches = list(iter_batches(np.arange(len(dataset)), self.base_config.training.batch_size))
 
     def train(self) -> list[HeadResult]:
         """Train all heads and return their results, group by group."""
-        flat_configs = [config for group in self.configs for config in group]
-        histories: list[list[EpochMetrics]] = [[] for _ in flat_configs]
-        errors: list[TrainingError | None] = [None] * len(flat_configs)
+        histories: list[list[EpochMetrics]] = [[] for _ in self.flat_configs]
+        errors: list[TrainingError | None] = [None] * len(self.flat_configs)
+        num_steps = len(self.batches)
+        sizes = torch.tensor([len(batch) for batch in self.batches], dtype=torch.double)
         for epoch in range(self.base_config.num_epochs):
             start_time = time.perf_counter()
             losses, top1 = self._epoch(epoch)
-            val_loss, val_metric = self._validate()
-            seconds = (time.perf_counter() - start_time) / len(flat_configs)
-            sizes = torch.tensor(
-                [
-                    len(batch)
-                    for batch in iter_batches(np.arange(len(self.dataset)), self.base_config.training.batch_size)
-                ]
-            )
-            mean_losses = ((losses * sizes.unsqueeze(1)).sum(0) / len(self.dataset)).tolist()
+            val_scores = self._validate()
+            seconds = (time.perf_counter() - start_time) / len(self.flat_configs)
+            mean_losses = (sizes @ losses / len(self.dataset)).tolist()
             finite = losses.isfinite()
             all_finite = finite.all(0).tolist()
-            for point, config in enumerate(flat_configs):
+            for point, config in enumerate(self.flat_configs):
                 if not all_finite[point] and errors[point] is None:
                     step = int(finite[:, point].int().argmin())
                     loss, lr = float(losses[step, point]), self._lr(config, epoch, step)
-                    message = divergence_message(
-                        loss, epoch, step, self.steps_per_epoch, lr, config.training.learning_rate
-                    )
-                    errors[point] = TrainingError(message)
+                    errors[point] = divergence_error(loss, epoch, step, num_steps, lr, config.training.learning_rate)
                 if errors[point] is None:
-                    lr = self._lr(config, epoch, self.steps_per_epoch - 1)
-                    metrics = (mean_losses[point], top1[point], val_loss[point], val_metric[point])
+                    val_loss, val_metric = val_scores[point]
+                    metrics = (mean_losses[point], top1[point], val_loss, val_metric)
+                    lr = self._lr(config, epoch, num_steps - 1)
                     histories[point].append(EpochMetrics(epoch + 1, *metrics, lr, seconds))
         self.heads.unstack()
-        heads = [head.eval() for group in self.head_groups for head in group]
+        heads = [head.eval() for head in chain.from_iterable(self.head_groups)]
         return [HeadResult(*point) for point in zip(heads, histories, errors, strict=True)]
 
     def _epoch(self, epoch: int) -> tuple[Tensor, list[float]]:
@@ -189,10 +172,11 @@ class _GridTrainer:
         seeds = [group[0].training.seed for group in self.configs]
         generators = [torch.Generator().manual_seed(epoch_seed(seed, epoch, 0)) for seed in seeds]
         permutations = np.stack([epoch_order(n, seed, epoch) for seed in seeds])
-        features, labels = self.dataset.features, self.dataset.labels.to(device)
-        assert features is not None
+        labels = self.dataset.labels.to(device)
+        assert self.dataset.features is not None
+        features = self.dataset.features[0]
         losses, correct = [], torch.zeros(len(seeds), num_settings, device=device)
-        for step, positions in enumerate(iter_batches(np.arange(n), self.base_config.training.batch_size)):
+        for step, positions in enumerate(self.batches):
             indices = torch.from_numpy(permutations[:, positions]).to(device)  # (groups, batch)
             targets = labels[indices].unsqueeze(2).expand(-1, -1, num_settings)
             logits = self._logits(features[indices], generators)
@@ -204,28 +188,29 @@ class _GridTrainer:
         return torch.stack(losses).double().cpu(), (correct.flatten() / n).tolist()
 
     @torch.no_grad()
-    def _validate(self) -> tuple[list[float | None], list[float | None]]:
+    def _validate(self) -> list[list[float | None]]:
         """Return the mean loss and top-1 on validation images of every point; None without such images."""
-        if self.val_dataset is None:
-            return [None] * self.lr_scales.numel(), [None] * self.lr_scales.numel()
-        features, labels = self.val_dataset.features, self.val_dataset.labels.to(self.dataset.device)
-        assert features is not None
-        losses, correct = torch.zeros(self.lr_scales.shape), torch.zeros(self.lr_scales.shape)
+        if not self.validation:
+            return [[None, None]] * len(self.flat_configs)
+        dataset, device = self.validation[0], self.dataset.device
+        assert dataset.features is not None
+        features, labels = dataset.features[0], dataset.labels.to(device)
+        totals = torch.zeros(2, *self.lr_scales.shape)
         for positions in iter_batches(np.arange(len(labels)), 256):
-            indices = torch.from_numpy(positions).to(self.dataset.device)
+            indices = torch.from_numpy(positions).to(device)
             logits = self._logits(features[indices].expand(len(self.configs), -1, -1), None)
             targets = labels[indices].view(1, -1, 1).expand(logits.shape[:-1])
-            losses += _cross_entropy(logits, targets)[0].sum(1).cpu()
-            correct += (logits.argmax(-1) == targets).sum(1).cpu()
-        return (losses.flatten() / len(labels)).tolist(), (correct.flatten() / len(labels)).tolist()
+            correct = logits.argmax(-1) == targets
+            totals += torch.stack([_cross_entropy(logits, targets)[0].sum(1), correct.sum(1)]).cpu()
+        return (totals.flatten(1).T / len(labels)).tolist()
 
     def _logits(self, features: Tensor, generators: Sequence[torch.Generator] | None) -> Tensor:
         with torch.autocast(self.dataset.device.type, torch.bfloat16, enabled=self.bf16):
             return self.heads(features, generators).float()
 
     def _lr(self, config: TaskConfig, epoch: int, step: int) -> float:
-        num_steps = self.steps_per_epoch * config.num_epochs
-        return config.lr_at(epoch * self.steps_per_epoch + step, num_steps, self.steps_per_epoch)
+        steps_per_epoch = len(self.batches)
+        return config.lr_at(epoch * steps_per_epoch + step, config.num_epochs * steps_per_epoch, steps_per_epoch)
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +36,8 @@ def class_prototypes(model: TunedModel, examples: Examples, *, cache: Path | Non
     """
     device = next(model.parameters()).device
     frozen = TunedModel(model.backbone, Linear(), model.num_classes).to(device)
-    dataset = DeviceDataset(examples, model.backbone.preprocessing, device)
-    features = compute_features(frozen, dataset, False, cache).to(device)
+    dataset = DeviceDataset.for_model(frozen, examples)
+    features = compute_features(frozen, dataset, False, cache)[0].to(device)
     sums = torch.zeros(model.num_classes, features.shape[1], device=device)
     sums.index_add_(0, dataset.labels.to(device), features)
     counts = dataset.labels.bincount(minlength=model.num_classes).to(device)
@@ -60,11 +61,10 @@ def collect_init_inputs(
         The properties named by `model.method.init_inputs`. The errors are those of `class_prototypes`.
     """
     wanted = model.method.init_inputs
+    blocks = range(len(model.layout.blocks)) if "tokens" in wanted else ()
     return InitInputs(
         prototypes=class_prototypes(model, examples, cache=cache) if "prototypes" in wanted else None,
-        tokens=collect_block_inputs(model, examples, range(len(model.layout.blocks)), seed=seed)
-        if "tokens" in wanted
-        else {},
+        tokens=collect_block_inputs(model, examples, blocks, seed=seed) if blocks else {},
     )
 
 
@@ -99,15 +99,18 @@ def collect_block_inputs(
     device, layout = next(model.parameters()).device, model.layout
     trunk = structural_copy(model.backbone.module).to(device)
     network = FeatureExtractor(trunk)
-    hooks = {index: _InputHook(trunk.get_submodule(layout.blocks[index])) for index in blocks}
+    block_inputs: dict[int, Tensor] = {}
+    for index in blocks:
+        block = trunk.get_submodule(layout.blocks[index])
+        block.register_forward_pre_hook(partial(_keep_input, block_inputs, index))
     images = np.sort(rng.permutation(len(examples))[:max_tokens])
     tokens_per_image = max(1, max_tokens // max(1, len(images)))
-    dataset = DeviceDataset(examples, model.backbone.preprocessing, device)
+    dataset = DeviceDataset.for_model(model, examples)
     sampled: dict[int, list[Tensor]] = {index: [] for index in blocks}
     for indices in iter_batches(images, batch_size):
         network(dataset.inputs(indices))
-        for index, hook in hooks.items():
-            tokens = _image_tokens(hook.pop(), layout)
+        for index in blocks:
+            tokens = _image_tokens(block_inputs.pop(index), layout)
             count = min(tokens_per_image, tokens.shape[1])
             positions = torch.from_numpy(rng.random(tokens.shape[:2]).argsort(1)[:, :count].copy()).to(device)
             chosen = tokens.gather(1, positions.unsqueeze(-1).expand(-1, -1, tokens.shape[2]))
@@ -122,17 +125,6 @@ def _image_tokens(x: Tensor, layout: BackboneLayout) -> Tensor:
     return x.flatten(1, 2) if layout.kind == "windows" else x.flatten(2).transpose(1, 2)
 
 
-class _InputHook:
-    """A forward pre-hook that keeps the last input of a module."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self._input: Tensor | None = None
-        module.register_forward_pre_hook(self)
-
-    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self._input = inputs[0]
-
-    def pop(self) -> Tensor:
-        found, self._input = self._input, None
-        assert found is not None
-        return found
+def _keep_input(found: dict[int, Tensor], index: int, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Keep the input of a block; a forward pre-hook of it."""
+    found[index] = inputs[0]

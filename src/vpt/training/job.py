@@ -72,14 +72,18 @@ class Job:
         unknown = next((name for name in options if name not in task_names | job_names), None)
         if unknown is not None:
             raise SpecError(f"{unknown} is no option of {config.task}; {did_you_mean(unknown, task_names | job_names)}")
-        own = config.options_class(**{name: value for name, value in options.items() if name in task_names})
-        common = {name: value for name, value in options.items() if name in job_names}
-        return cls(data if isinstance(data, Dataset) else str(data), Path(out), config, own, **common)
+        own = config.options_class(**{name: options.pop(name) for name in task_names & options.keys()})
+        return cls(data if isinstance(data, Dataset) else str(data), Path(out), config, own, **options)
 
     @property
     def run_dir(self) -> Path:
         """The run directory, beside the tuned file."""
         return self.out.with_suffix(".run")
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file that an interrupted run resumes from."""
+        return self.run_dir / "checkpoint.safetensors"
 
     @property
     def split_options(self) -> dict[str, Any]:
@@ -92,8 +96,8 @@ class Job:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything that decides the result as JSON values."""
-        values = {option.name: getattr(self, option.name) for option in fields(self) if option.name != "options"}
-        values |= {"config": self.config.to_dict(), "method": str(parse_method(self.method)), **asdict(self.options)}
+        values = vars(self) | {"config": self.config.to_dict(), "method": str(parse_method(self.method))}
+        values |= asdict(values.pop("options"))
         return json.loads(json.dumps(values, default=str))  # type: ignore[no-any-return]
 
     def default_dict(self) -> dict[str, Any]:

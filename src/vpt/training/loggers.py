@@ -9,16 +9,15 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from vpt.core.optional import import_optional
 from vpt.core.text import did_you_mean
 from vpt.errors import SpecError
-from vpt.training.callbacks import Callback, CallbackList
+from vpt.training.callbacks import Callback, CallbackList, EpochMetrics
 from vpt.training.config import TaskConfig
-from vpt.training.history import EpochMetrics
 from vpt.training.job import Job
 from vpt.training.run_directory import flatten
 
@@ -154,66 +153,71 @@ def make_logger(text: str) -> Logger:
     return LOGGERS[name](target)
 
 
+@dataclass
 class FailSafeLogger:
-    """A logger whose first failure becomes a note and ends the logging, but not the training."""
+    """A logger whose first failure becomes a note and ends the logging, but not the training.
 
-    def __init__(self, logger: Logger, note: Callable[[str], None]) -> None:
-        """Guard a logger.
+    Attributes:
+        logger: The logger.
+        note: Function that receives the note.
+        failed: True after the first failure.
+    """
+
+    logger: Logger
+    note: Callable[[str], None]
+    failed: bool = False
+
+    def begin(self, name: str, config: Mapping[str, Any]) -> None:
+        """Start a run.
 
         Args:
-            logger: The logger.
-            note: Function that receives the note.
+            name: Name of the run.
+            config: Everything that decides its result, as JSON values.
         """
-        self.logger = logger
-        self.note = note
-        self.failed: bool = False
+        self._call(self.logger.begin, name, config)
 
-    def begin(self, name: str, config: Mapping[str, Any]) -> None:  # noqa: D102
-        self._call_logger(lambda: self.logger.begin(name, config))
+    def log_epoch(self, epoch: Mapping[str, Any]) -> None:
+        """Log the metrics of an epoch that are not None.
 
-    def log(self, step: int, values: Values) -> None:  # noqa: D102
-        self._call_logger(lambda: self.logger.log(step, values))
+        Args:
+            epoch: Fields of an `EpochMetrics`.
+        """
+        values = {key: float(value) for key, value in epoch.items() if key != "epoch" and value is not None}
+        self._call(self.logger.log, int(epoch["epoch"]), values)
 
-    def end(self, scores: Values) -> None:  # noqa: D102
-        self._call_logger(lambda: self.logger.end(scores))
+    def end(self, scores: Values) -> None:
+        """End the run.
 
-    def _call_logger(self, call: Callable[[], None]) -> None:
+        Args:
+            scores: Final metrics by name; none for a run that failed.
+        """
+        self._call(self.logger.end, scores)
+
+    def _call(self, method: Callable[..., None], *args: object) -> None:
         if self.failed:
             return
         try:
-            call()
+            method(*args)
         except Exception as error:  # a server that is down, a folder that is full: whatever its package raises
             self.failed = True
             self.note(f"{type(self.logger).__name__} failed and is told nothing more: {type(error).__name__}: {error}")
 
 
-def log_epoch(logger: Logger, epoch: Mapping[str, Any]) -> None:
-    """Log the metrics of an epoch that are not None.
-
-    Args:
-        logger: The logger.
-        epoch: Fields of an `EpochMetrics`.
-    """
-    values = {key: float(value) for key, value in epoch.items() if key != "epoch" and value is not None}
-    logger.log(int(epoch["epoch"]), values)
-
-
+@dataclass
 class LoggerCallback(Callback):
-    """Callback that passes one job on to a logger. A resumed job is logged from its first epoch."""
+    """Callback that passes one job on to a logger. A resumed job is logged from its first epoch.
 
-    def __init__(self, logger: Logger, name: str, config: Mapping[str, Any], on_note: Callable[[str], None]) -> None:
-        """Log a job.
+    Attributes:
+        logger: The logger.
+        name: Name of the run.
+        config: Everything that decides the result, as JSON values.
+        started: True while the job trains.
+    """
 
-        Args:
-            logger: The logger.
-            name: Name of the run.
-            config: Everything that decides the result, as JSON values.
-            on_note: Function that receives a message if the logger fails.
-        """
-        self.logger: FailSafeLogger = FailSafeLogger(logger, on_note)
-        self.name = name
-        self.config = config
-        self.started: bool = False
+    logger: FailSafeLogger
+    name: str
+    config: Mapping[str, Any]
+    started: bool = False
 
     def on_train_start(  # noqa: D102
         self, config: TaskConfig, steps_per_epoch: int, completed_epochs: Sequence[EpochMetrics]
@@ -221,10 +225,10 @@ class LoggerCallback(Callback):
         self.logger.begin(self.name, self.config)
         self.started = True
         for epoch in completed_epochs:
-            log_epoch(self.logger, asdict(epoch))
+            self.logger.log_epoch(asdict(epoch))
 
     def on_epoch(self, record: EpochMetrics) -> None:  # noqa: D102
-        log_epoch(self.logger, asdict(record))
+        self.logger.log_epoch(asdict(record))
 
     def on_train_end(self, metrics: Mapping[str, float]) -> None:  # noqa: D102
         if self.started:  # a job that was finished before does not train
@@ -247,7 +251,7 @@ def log_job(callback: Callback, text: str | None, job: Job) -> Iterator[Callback
     if text is None:
         yield callback
         return
-    logger = LoggerCallback(make_logger(text), job.out.stem, job.to_dict(), callback.on_note)
+    logger = LoggerCallback(FailSafeLogger(make_logger(text), callback.on_note), job.out.stem, job.to_dict())
     try:
         yield CallbackList([logger, callback])
     finally:

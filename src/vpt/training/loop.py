@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
@@ -18,10 +18,9 @@ from vpt.errors import TrainingError, TunedFileError
 from vpt.model.tuned_model import TunedModel
 from vpt.training import distributed
 from vpt.training.batches import iter_batches
-from vpt.training.callbacks import Callback
+from vpt.training.callbacks import Callback, EpochMetrics
 from vpt.training.checkpoint import load_checkpoint, save_checkpoint
 from vpt.training.config import TaskConfig
-from vpt.training.history import EpochMetrics
 
 
 class Objective(Protocol):
@@ -37,15 +36,15 @@ class Objective(Protocol):
             The indices of the examples of each step.
         """
 
-    def gradients(self, indices: NDArray[np.int64], rng: np.random.Generator) -> tuple[float, float]:
-        """Add the gradient of this process's shard of a batch to the parameters.
+    def loss(self, indices: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, float]:
+        """Return the loss of some examples.
 
         Args:
-            indices: Indices of the examples of the whole batch.
+            indices: Indices of the examples.
             rng: Random generator of augmentation.
 
         Returns:
-            The sum of the losses, and the sum of the training metric, over the shard.
+            The sum of the losses, a scalar with a gradient, and the sum of the training metric.
         """
 
     def validate(self) -> tuple[float, float] | None:
@@ -105,29 +104,21 @@ def fit(
         for step, indices in enumerate(objective.batches(epoch)):
             lr = config.lr_at(epoch * steps_per_epoch + step, num_steps, steps_per_epoch)
             training.set_lr(optimizer, lr)
-            loss_sum, metric_sum = objective.gradients(indices, rng)
+            loss_sum, metric_sum = _backward(model, objective, indices, training.grad_accum_steps, rng)
             distributed.all_reduce_gradients(parameters)
             loss = distributed.all_reduce_sum(loss_sum) / len(indices)
             if not math.isfinite(loss):
-                raise TrainingError(divergence_message(loss, epoch, step, steps_per_epoch, lr, training.learning_rate))
+                raise divergence_error(loss, epoch, step, steps_per_epoch, lr, training.learning_rate)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             total_loss += loss * len(indices)
             total_metric += distributed.all_reduce_sum(metric_sum)
             num_seen += len(indices)
             callback.on_step(epoch + 1, step + 1, loss, lr)
-        val_scores = objective.validate()
-        history.append(
-            EpochMetrics(
-                epoch=epoch + 1,
-                train_loss=total_loss / num_seen,
-                train_metric=total_metric / num_seen,
-                val_loss=val_scores[0] if val_scores else None,
-                val_metric=val_scores[1] if val_scores else None,
-                lr=lr,
-                seconds=time.perf_counter() - start_time,
-            )
-        )
+        train_loss, train_metric = total_loss / num_seen, total_metric / num_seen
+        val_loss, val_metric = objective.validate() or (None, None)
+        seconds = time.perf_counter() - start_time
+        history.append(EpochMetrics(epoch + 1, train_loss, train_metric, val_loss, val_metric, lr, seconds))
         if checkpoint is not None and distributed.rank() == 0:
             progress = {"config": config.to_dict(), "history": [asdict(record) for record in history]}
             save_checkpoint(checkpoint, model, optimizer, progress)
@@ -136,39 +127,25 @@ def fit(
     return history
 
 
-def backward(model: TunedModel, loss_sum: Tensor, count: int, batch_size: int) -> float:
-    """Add the gradient of a micro-batch, and the same share of the gradient of the method's penalty.
+def _backward(
+    model: TunedModel, objective: Objective, indices: NDArray[np.int64], grad_accum_steps: int, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Add the gradient of this process's shard of a batch to the parameters, one micro-batch after the other.
 
-    Over the micro-batches of all processes the penalty is added once to the mean loss of a batch.
-
-    Args:
-        model: The model.
-        loss_sum: Sum of the losses of the micro-batch.
-        count: Number of images of the micro-batch.
-        batch_size: Number of images of the whole batch.
-
-    Returns:
-        The sum of the losses, penalty included.
-    """
-    penalty = model.penalty()
-    if penalty is not None:
-        loss_sum = loss_sum + penalty * count
-    (loss_sum / batch_size).backward()
-    return loss_sum.item()
-
-
-def micro_batches(indices: NDArray[np.int64], grad_accum_steps: int) -> Iterator[NDArray[np.int64]]:
-    """Split this process's shard of a batch into micro-batches.
-
-    Args:
-        indices: Indices of the examples of the whole batch.
-        grad_accum_steps: Number of micro-batches.
-
-    Returns:
-        The indices of each micro-batch.
+    Each micro-batch adds its share of the method's penalty, so that over the micro-batches of all processes the penalty
+    is added once to the mean loss of a batch. Return the sums of the losses, penalty included, and of the metric.
     """
     shard = distributed.local_shard(indices)
-    return iter_batches(shard, max(1, math.ceil(len(shard) / grad_accum_steps)))
+    loss_sum, metric_sum = 0.0, 0.0
+    for micro_batch in iter_batches(shard, max(1, math.ceil(len(shard) / grad_accum_steps))):
+        loss, metric = objective.loss(micro_batch, rng)
+        penalty = model.penalty()
+        if penalty is not None:
+            loss = loss + penalty * len(micro_batch)
+        (loss / len(indices)).backward()
+        loss_sum += loss.item()
+        metric_sum += metric
+    return loss_sum, metric_sum
 
 
 def epoch_seed(seed: int, epoch: int, rank: int) -> int:
@@ -185,23 +162,23 @@ def epoch_seed(seed: int, epoch: int, rank: int) -> int:
     return int(np.random.SeedSequence((seed, epoch, rank)).generate_state(1, np.uint64)[0] >> 1)
 
 
-def divergence_message(
-    loss: float, epoch: int, step: int, steps_per_epoch: int, lr: float, learning_rate: float
-) -> str:
-    """Return the message for a loss that is NaN or infinite.
+def divergence_error(
+    loss: float, epoch: int, step: int, num_steps: int, lr: float, learning_rate: float
+) -> TrainingError:
+    """Return the error for a loss that is NaN or infinite.
 
     Args:
         loss: The loss.
         epoch: Number of the epoch, from 0.
         step: Number of the step within the epoch, from 0.
-        steps_per_epoch: Number of steps of an epoch.
+        num_steps: Number of steps of an epoch.
         lr: Learning rate of the step.
         learning_rate: The configured learning rate.
 
     Returns:
-        The message, with advice.
+        The error, whose message has advice.
     """
-    return (
-        f"the loss became {loss} in epoch {epoch + 1}, step {step + 1} of {steps_per_epoch}, at a learning rate "
+    return TrainingError(
+        f"the loss became {loss} in epoch {epoch + 1}, step {step + 1} of {num_steps}, at a learning rate "
         f"of {lr:.3g} (learning_rate {learning_rate:g}); try learning_rate {learning_rate / 10:g}, or a longer warm-up"
     )

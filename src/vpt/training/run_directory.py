@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,8 @@ from vpt.core.legacy_keys import upgrade, upgrade_result
 from vpt.core.toml import to_toml
 from vpt.errors import DataError, SpecError, TrainingError, TunedFileError
 from vpt.model import tuned_file
-from vpt.model.tuned_model import TunedModel
 from vpt.training import distributed
-from vpt.training.callbacks import Callback
-from vpt.training.config import TaskConfig
-from vpt.training.history import EpochMetrics
+from vpt.training.callbacks import Callback, EpochMetrics, HistoryCallback
 from vpt.training.job import Job, RunResult
 
 # Prefixes of the files of a run directory; a dot begins the temporary files of write_atomic.
@@ -29,8 +26,11 @@ _RUN_FILE_PREFIXES = (
 )  # fmt: skip
 
 
-class MetricsRecorder(Callback):
-    """Callback that keeps metrics.jsonl in step with the checkpoint."""
+class MetricsRecorder(HistoryCallback):
+    """Callback that keeps metrics.jsonl in step with the checkpoint.
+
+    It writes the whole history: a kill between a checkpoint and its line may have left the line out.
+    """
 
     def __init__(self, path: Path) -> None:
         """Record to a file.
@@ -38,16 +38,11 @@ class MetricsRecorder(Callback):
         Args:
             path: The file metrics.jsonl.
         """
+        super().__init__()
         self.path = path
-        self.history: list[EpochMetrics] = []
-
-    def on_train_start(  # noqa: D102
-        self, config: TaskConfig, steps_per_epoch: int, completed_epochs: Sequence[EpochMetrics]
-    ) -> None:
-        self.history = list(completed_epochs)  # a kill between a checkpoint and its line may have left the line out
 
     def on_epoch(self, record: EpochMetrics) -> None:  # noqa: D102
-        self.history.append(record)
+        super().on_epoch(record)
         if distributed.rank() == 0:
             lines = (json.dumps(asdict(epoch)) + "\n" for epoch in self.history)
             write_atomic(self.path, "".join(lines).encode())
@@ -71,11 +66,10 @@ def open_run(job: Job, callback: Callback, *, overwrite: bool = False) -> RunRes
     distributed.init_process_group()
     if distributed.rank() == 0:
         check_output_path(job, overwrite)
-    if overwrite:
-        if distributed.rank() == 0:
+        if overwrite:
             shutil.rmtree(job.run_dir, ignore_errors=True)
             job.out.unlink(missing_ok=True)
-        distributed.all_reduce_sum(0.0)  # the others wait, or they would find the old run finished
+    distributed.all_reduce_sum(0.0)  # the others wait, or they might find the old run finished
     finished = load_finished_result(job)
     if finished is not None:
         callback.on_note(f"{job.out} was made by this very job before; --overwrite does it again")
@@ -98,10 +92,8 @@ def check_output_path(job: Job, overwrite: bool) -> None:
     # Killed while it read images, or while --overwrite deleted, a job has left some of its files without job.json.
     foreign = [path.name for path in job.run_dir.glob("*") if not path.name.startswith(_RUN_FILE_PREFIXES)]
     if foreign and not has_job_file:
-        raise SpecError(
-            f"{job.run_dir} already exists and is not a vpt run directory (it contains {foreign[0]!r}); choose another "
-            "--out"
-        )
+        raise SpecError(f"{job.run_dir} already exists and is not a vpt run directory (it contains {foreign[0]!r}); "
+                        "choose another --out")  # fmt: skip
     if not job.out.exists():
         return
     try:
@@ -129,27 +121,27 @@ def load_finished_result(job: Job) -> RunResult | None:
     Raises:
         SpecError: The run directory belongs to a job with other settings.
     """
-    job_file = job.run_dir / "job.json"
-    if job_file.exists():
-        before, now, defaults = (
-            upgrade("job", json.loads(job_file.read_text()))["job"],
-            job.to_dict(),
-            job.default_dict(),
-        )
+    record = _read_job_record(job)
+    if record is not None:
         # A run of an earlier version lacks the options that were added since; it ran with their defaults.
-        flat_before, flat_now = flatten({**defaults, **before}), flatten(now)
-        differing = [key for key in flat_now if flat_now[key] != flat_before.get(key)]
+        before, now = flatten({**job.default_dict(), **record["job"]}), flatten(job.to_dict())
+        differing = [f"{key}: {before.get(key)} then, {now[key]} now" for key in now if now[key] != before.get(key)]
         if differing:
             raise SpecError(
-                f"{job.run_dir} holds a run with other settings ("
-                + ", ".join(f"{key}: {flat_before.get(key)} then, {flat_now[key]} now" for key in differing)
-                + "); give another --out, or --overwrite to begin anew"
+                f"{job.run_dir} holds a run with other settings ({', '.join(differing)}); give another --out, or "
+                "--overwrite to begin anew"
             )
     path = job.run_dir / "result.json"
     if not path.exists() or not job.out.exists():
         return None
     values = upgrade_result(json.loads(path.read_text()))
     return RunResult(**values) if values["status"] == "done" else None
+
+
+def _read_job_record(job: Job) -> dict[str, Any] | None:
+    """Return the contents of job.json, or None where there is none."""
+    path = job.run_dir / "job.json"
+    return upgrade("job", json.loads(path.read_text())) if path.exists() else None
 
 
 def write_job(job: Job, data_digest: str) -> None:
@@ -162,59 +154,16 @@ def write_job(job: Job, data_digest: str) -> None:
     Raises:
         DataError: The images have changed since an interrupted run.
     """
-    path = job.run_dir / "job.json"
-    if path.exists() and upgrade("job", json.loads(path.read_text()))["data_digest"] != data_digest:
+    before = _read_job_record(job)
+    if before is not None and before["data_digest"] != data_digest:
         raise DataError(
             f"the images of {job.data} have changed since {job.run_dir} was begun; give another --out, or --overwrite"
         )
     values = job.to_dict()
     record = {"job": values, "data_digest": data_digest, "started": time.time()}
-    write_atomic(path, json.dumps(record, indent=1).encode())
+    write_atomic(job.run_dir / "job.json", json.dumps(record, indent=1).encode())
     options = {**values, **values["config"], "task": job.config.task}
     write_atomic(job.run_dir / "run.toml", to_toml({k: v for k, v in options.items() if k not in ("config", "test")}))
-
-
-def build_result(
-    job: Job,
-    model: TunedModel,
-    history: Sequence[EpochMetrics],
-    metrics: Mapping[str, float],
-    **task_fields: Any,
-) -> RunResult:
-    """Write the tuned file in the main process, and return the result of a job.
-
-    Args:
-        job: The job.
-        model: The trained model.
-        history: The metrics of each epoch.
-        metrics: Metrics by name, the main one first.
-        **task_fields: The other fields of the result that depend on the data.
-
-    Returns:
-        The result.
-    """
-    is_main = distributed.rank() == 0
-    if is_main:
-        tuned_file.save(model, job.out, scores=metrics, split_options=job.split_options, save_dtype=job.save_dtype)
-    counts = model.counts()
-    return RunResult(
-        task=job.config.task,
-        method=str(model.method),
-        backbone=model.backbone.name,
-        metric=next(iter(metrics)),
-        metrics=dict(metrics),
-        total_parameters=counts.total,
-        trainable_parameters=counts.trainable,
-        head_parameters=sum(weight.numel() for weight in model.head.parameters()),
-        file=str(job.out),
-        run_dir=str(job.run_dir),
-        file_bytes=job.out.stat().st_size if is_main else 0,
-        seconds=sum(epoch.seconds for epoch in history),
-        history=[asdict(epoch) for epoch in history],
-        job=job.to_dict(),
-        environment=environment.describe(),
-        **task_fields,
-    )
 
 
 def write_result(job: Job, result: RunResult) -> None:

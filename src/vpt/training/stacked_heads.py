@@ -1,15 +1,17 @@
-"""Many heads of one shape as one batched model.
+"""Many heads of one shape as one batched model, and its optimizers.
 
-The heads of a group read the same inputs and draw the same dropout masks, as runs of one seed do.
+The heads of a group read the same inputs and draw the same dropout masks, as runs of one seed do. Each head has a
+learning rate and a weight decay of its own; the arithmetic is that of torch's optimizers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import singledispatch
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from vpt.errors import UnsupportedError
 
@@ -29,9 +31,12 @@ class StackedHeads:
             UnsupportedError: A head has a layer that cannot be stacked.
         """
         self.heads = heads
-        self.layers: list[tuple[str, nn.Module]] = _named_layers(heads[0][0])
+        first = heads[0][0]
+        self.layers: list[tuple[str, nn.Module]] = [("", first)]
+        if isinstance(first, nn.Sequential):
+            self.layers = [(f"{name}.", layer) for name, layer in first.named_children()]
         for _, layer in self.layers:
-            if _layer_type(layer) not in _LAYER_FUNCTIONS:
+            if _run_layer.dispatch(type(layer)) is _run_layer.dispatch(object):
                 raise UnsupportedError(
                     f"heads with {type(layer).__name__} cannot train together; train them one by one"
                 )
@@ -40,9 +45,9 @@ class StackedHeads:
             name: torch.stack([torch.stack([state[name] for state in group]) for group in states])
             for name in states[0][0]
         }
-        self.weights: list[Tensor] = [self.state[name].requires_grad_() for name, _ in heads[0][0].named_parameters()]
+        self.weights: list[Tensor] = [self.state[name].requires_grad_() for name, _ in first.named_parameters()]
 
-    def __call__(self, x: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
+    def __call__(self, x: Tensor, generators: Sequence[Generator] | None = None) -> Tensor:
         """Compute the logits of all heads.
 
         Args:
@@ -54,10 +59,7 @@ class StackedHeads:
         """
         x = x.unsqueeze(2)  # the same for all settings, until a layer makes them differ
         for prefix, layer in self.layers:
-            params = {
-                name: self.state[prefix + name] for name, _ in (*layer.named_parameters(), *layer.named_buffers())
-            }
-            x = _LAYER_FUNCTIONS[_layer_type(layer)](layer, params, x, generators)
+            x = _run_layer(layer, {name: self.state[prefix + name] for name in layer.state_dict()}, x, generators)
         return x
 
     @torch.no_grad()
@@ -68,19 +70,25 @@ class StackedHeads:
                 head.load_state_dict({name: tensor[group_index, setting_index] for name, tensor in self.state.items()})
 
 
-LayerFunction = Callable[[nn.Module, State, Tensor, Sequence[torch.Generator] | None], Tensor]
+@singledispatch
+def _run_layer(layer: nn.Module, params: State, x: Tensor, generators: Sequence[Generator] | None) -> Tensor:
+    """Compute many copies of a layer at once: (groups, batch, settings, d), with 1 for equal settings."""
+    raise NotImplementedError(type(layer).__name__)
 
 
-def _linear(layer: nn.Module, params: State, x: Tensor, generators: Sequence[torch.Generator] | None) -> Tensor:
+@_run_layer.register
+def _run_linear(layer: nn.Linear, params: State, x: Tensor, generators: Sequence[Generator] | None) -> Tensor:
     out = torch.einsum("gbsd,gscd->gbsc", x, params["weight"])
     return out + params["bias"].unsqueeze(1) if "bias" in params else out
 
 
-def _relu(layer: nn.Module, params: State, x: Tensor, generators: Sequence[torch.Generator] | None) -> Tensor:
+@_run_layer.register
+def _run_relu(layer: nn.ReLU, params: State, x: Tensor, generators: Sequence[Generator] | None) -> Tensor:
     return F.relu(x)
 
 
-def _dropout(layer: nn.Dropout, params: State, x: Tensor, generators: Sequence[torch.Generator] | None) -> Tensor:
+@_run_layer.register
+def _run_dropout(layer: nn.Dropout, params: State, x: Tensor, generators: Sequence[Generator] | None) -> Tensor:
     if generators is None or layer.p == 0:
         return x
     shape = (x.shape[1], x.shape[3])
@@ -88,35 +96,66 @@ def _dropout(layer: nn.Dropout, params: State, x: Tensor, generators: Sequence[t
     return x * torch.stack(masks).unsqueeze(2).to(x.device) / (1 - layer.p)
 
 
-def _norm(layer: nn.BatchNorm1d, params: State, x: Tensor, generators: Sequence[torch.Generator] | None) -> Tensor:
+@_run_layer.register
+def _run_norm(layer: nn.BatchNorm1d, params: State, x: Tensor, generators: Sequence[Generator] | None) -> Tensor:
     batch = x.shape[1]
     if generators is None or batch == 1:  # a batch of one image has no spread
         mean, var = params["running_mean"].unsqueeze(1), params["running_var"].unsqueeze(1)
     else:
         var, mean = torch.var_mean(x, dim=1, correction=0, keepdim=True)
         with torch.no_grad():
-            momentum = layer.momentum
-            assert momentum is not None
-            params["running_mean"].lerp_(mean.squeeze(1), momentum)
-            params["running_var"].lerp_(var.squeeze(1) * (batch / (batch - 1)), momentum)
+            assert layer.momentum is not None
+            params["running_mean"].lerp_(mean.squeeze(1), layer.momentum)
+            params["running_var"].lerp_(var.squeeze(1) * (batch / (batch - 1)), layer.momentum)
             params["num_batches_tracked"] += 1
     return (x - mean) * (var + layer.eps).rsqrt() * params["weight"].unsqueeze(1) + params["bias"].unsqueeze(1)
 
 
-# Class of a layer, or a base of it -> the function that computes many copies of the layer at once.
-_LAYER_FUNCTIONS: dict[type[nn.Module] | None, LayerFunction] = {
-    nn.Linear: _linear,
-    nn.ReLU: _relu,
-    nn.Dropout: _dropout,  # type: ignore[dict-item]
-    nn.BatchNorm1d: _norm,  # type: ignore[dict-item]
-}
+class StackedOptimizer:
+    """SGD with momentum 0.9, or AdamW with torch's defaults (betas 0.9 and 0.999, epsilon 1e-8), for many models."""
+
+    def __init__(self, name: str, weights: Sequence[Tensor], weight_decay: Tensor) -> None:
+        """Create the state of the optimizer.
+
+        Args:
+            name: "sgd" or "adamw".
+            weights: Weights, each (groups, settings, ...).
+            weight_decay: Weight decay of each model, (groups, settings).
+        """
+        self.weights = weights
+        self.weight_decay = weight_decay
+        self._update, num_averages = _UPDATES[name]
+        self._averages = [[torch.zeros_like(weight) for _ in range(num_averages)] for weight in weights]
+        self._steps = 0
+
+    @torch.no_grad()
+    def step(self, gradients: Sequence[Tensor], lrs: Tensor) -> None:
+        """Update the weights in place.
+
+        Args:
+            gradients: Gradient of each weight, of its shape.
+            lrs: Learning rate of each model, (groups, settings).
+        """
+        self._steps += 1
+        for weight, gradient, averages in zip(self.weights, gradients, self._averages, strict=True):
+            shape = (*lrs.shape, *[1] * (weight.dim() - 2))
+            self._update(weight, gradient, lrs.view(shape), self.weight_decay.view(shape), self._steps, *averages)
 
 
-def _layer_type(layer: nn.Module) -> type[nn.Module] | None:
-    return next((layer_type for layer_type in type(layer).__mro__ if layer_type in _LAYER_FUNCTIONS), None)
+def _update_sgd(weight: Tensor, gradient: Tensor, lr: Tensor, decay: Tensor, step: int, momentum: Tensor) -> None:
+    torch.add(gradient, momentum, alpha=0.9, out=momentum).addcmul_(weight, decay)  # one pass over memory less
+    weight.addcmul_(momentum, lr, value=-1)
 
 
-def _named_layers(head: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return the layers of a head in order, with the prefix of the names of their weights."""
-    children = list(head.named_children())
-    return [(f"{name}.", layer) for name, layer in children] if isinstance(head, nn.Sequential) else [("", head)]
+def _update_adamw(
+    weight: Tensor, gradient: Tensor, lr: Tensor, decay: Tensor, step: int, exp_avg: Tensor, exp_avg_sq: Tensor
+) -> None:
+    exp_avg.lerp_(gradient, 0.1)
+    exp_avg_sq.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+    weight.mul_(1 - lr * decay)
+    denominator = exp_avg_sq.sqrt().div_((1 - 0.999**step) ** 0.5).add_(1e-8)
+    weight.addcmul_(exp_avg / denominator, lr / (1 - 0.9**step), value=-1)
+
+
+# Name -> the rule, and the number of running averages that it keeps of each weight.
+_UPDATES: dict[str, tuple[Callable[..., None], int]] = {"sgd": (_update_sgd, 1), "adamw": (_update_adamw, 2)}

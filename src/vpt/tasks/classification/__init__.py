@@ -3,9 +3,4 @@
 from vpt.tasks.classification.config import ClassificationConfig, ClassificationOptions
 from vpt.tasks.classification.training import ClassificationObjective, train
 
-__all__ = [
-    "ClassificationConfig",
-    "ClassificationObjective",
-    "ClassificationOptions",
-    "train",
-]
+__all__ = ["ClassificationConfig", "ClassificationObjective", "ClassificationOptions", "train"]

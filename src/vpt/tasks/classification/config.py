@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from vpt.methods.base import Method
-from vpt.training.config import TaskConfig, TaskOptions, TrainingConfig, check_choices, check_counts, check_not_negative
+from vpt.training.config import TaskConfig, TaskOptions, check_options
+
+_PROBE = {"optimizer": "sgd", "learning_rate": 0.2, "batch_size": 64, "grad_accum_steps": 1, "head_lr_scale": 1.0}
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,7 @@ class ClassificationConfig(TaskConfig):
 
     def __post_init__(self) -> None:
         """Check the values. A SpecError is raised for a value out of range."""
-        check_choices(self, {"augment": ("none", "flip", "random_crop", "random_resized_crop")})
-        check_counts(self, "epochs")
-        check_not_negative(self, "warmup_epochs", "probe_epochs", "probe_weight_decay")
+        check_options(self, epochs=1, warmup_epochs=0, probe_epochs=0, probe_weight_decay=0)
 
     @classmethod
     def for_method(cls, method: Method, **options: Any) -> Self:
@@ -96,17 +96,11 @@ class ClassificationConfig(TaskConfig):
 
     def probe_config(self) -> ClassificationConfig:
         """Return the configuration in which the head trains alone, on features that are computed once."""
-        return ClassificationConfig(
-            TrainingConfig(
-                optimizer="sgd",
-                learning_rate=0.2,
-                weight_decay=self.probe_weight_decay,
-                batch_size=64,
-                precision=self.training.precision,
-                seed=self.training.seed,
-            ),
+        return self.replace(
+            **_PROBE,
+            weight_decay=self.probe_weight_decay,
             epochs=self.probe_epochs,
             warmup_epochs=self.probe_epochs / 10,
+            probe_epochs=0,
             augment="random_resized_crop" if self.augment == "random_resized_crop" else "none",
-            probe_weight_decay=self.probe_weight_decay,
         )

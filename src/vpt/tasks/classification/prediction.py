@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from vpt.errors import DataError, SpecError
 from vpt.model.ensemble import Ensemble
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.base import Prediction
-from vpt.training import DeviceDataset, Examples, Scores, predict_logits, score_logits
+from vpt.training import Callback, DeviceDataset, Examples, Scores, predict_logits, score_logits
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
@@ -35,71 +36,48 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
-        if path.is_dir():
-            files = sorted(
-                file
-                for file in path.rglob("*")
-                if file.suffix.casefold() in IMAGE_SUFFIXES
-                and file.is_file()
-                and not any(map(is_run_directory, file.parents))
-            )
-            if not files:
-                raise DataError(f"there is no image below {path}; known endings: {', '.join(sorted(IMAGE_SUFFIXES))}")
-            found += files
-        elif path.exists():
-            found.append(path)
-        else:
+        if not path.exists():
             raise DataError(f"{path} does not exist; give an image or a folder of images")
+        files = sorted(filter(_is_image, path.rglob("*"))) if path.is_dir() else [path]
+        if not files:
+            raise DataError(f"there is no image below {path}; known endings: {', '.join(sorted(IMAGE_SUFFIXES))}")
+        found += files
     return found
 
 
+def _is_image(path: Path) -> bool:
+    is_image = path.suffix.casefold() in IMAGE_SUFFIXES and path.is_file()
+    return is_image and not any(map(is_run_directory, path.parents))
+
+
 def predict(
-    model: TunedModel,
-    images: Sequence[ImageInput],
-    *,
-    top: int = 5,
-    skip_corrupt: bool = False,
-    on_image: Callable[[int, int], None] | None = None,
-    on_note: Callable[[str], None] | None = None,
+    model: TunedModel, images: Sequence[ImageInput], callback: Callback, *, top: int = 5, skip_corrupt: bool = False
 ) -> list[Prediction]:
     """Classify images. A DataError names every image that cannot be read.
 
     Args:
         model: The model.
         images: The images.
+        callback: Receiver of progress and of notes about images.
         top: Number of classes to name. Default: 5.
         skip_corrupt: True leaves unreadable images out. Default: False.
-        on_image: Function that receives the number of finished images and of all images. Default: none.
-        on_note: Function that receives notes about images. Default: none.
 
     Returns:
         A prediction for each image, in order. Classes without names are named by their number.
     """
     model.require_classifier("vpt.tasks.classification.prediction.predict")
     split = Split(tuple(images), np.zeros(len(images), dtype=np.int64))
-    preprocessing, device = model.backbone.preprocessing, next(model.parameters()).device
-    with decode_to_tempdir(split, preprocessing, progress=on_image, skip_corrupt=skip_corrupt) as pixels:
-        _report_notes(pixels, on_note)
-        probabilities = predict_logits(
-            model, DeviceDataset(Examples(pixels.images, pixels.labels), preprocessing, device)
-        ).softmax(1)
-    best = probabilities.topk(min(top, probabilities.shape[1]))
-    names = model.classes or tuple(str(index) for index in range(probabilities.shape[1]))
+    with _decode(model, split, "images", callback, skip_corrupt) as (pixels, dataset):
+        probabilities = predict_logits(model, dataset).softmax(1)
+    best = probabilities.topk(min(top, model.num_classes))
+    names = model.classes or tuple(map(str, range(model.num_classes)))
     return [
         Prediction(split.names[k], tuple((names[i], float(p)) for i, p in zip(row.tolist(), ps.tolist(), strict=True)))
         for k, row, ps in zip(pixels.indices, best.indices, best.values, strict=True)
     ]
 
 
-def evaluate(
-    model: TunedModel,
-    data: Dataset,
-    split: str = "test",
-    *,
-    skip_corrupt: bool = False,
-    on_image: Callable[[int, int], None] | None = None,
-    on_note: Callable[[str], None] | None = None,
-) -> Scores:
+def evaluate(model: TunedModel, data: Dataset, split: str, callback: Callback, *, skip_corrupt: bool = False) -> Scores:
     """Score a model on one split of a dataset. Classes are matched by name.
 
     A DataError is raised if the split is empty or holds a class that the model does not know.
@@ -107,15 +85,14 @@ def evaluate(
     Args:
         model: The model.
         data: The dataset.
-        split: Name of the split. Default: "test".
+        split: Name of the split.
+        callback: Receiver of progress and of notes about images.
         skip_corrupt: True leaves unreadable images out. Default: False.
-        on_image: Function that receives the number of finished images and of all images. Default: none.
-        on_note: Function that receives notes about images. Default: none.
 
     Returns:
         The scores.
     """
-    with _split_dataset(model, data, split, skip_corrupt, on_image, on_note) as dataset:
+    with _decode(model, _select_split(model, data, split), split, callback, skip_corrupt) as (_, dataset):
         return score_logits(predict_logits(model, dataset), dataset.labels)
 
 
@@ -140,7 +117,8 @@ def evaluate_ensemble(
     """
     if len({(model.num_classes, model.classes) for model in models}) > 1:
         raise SpecError("the models do not know the same classes, so their answers have no mean")
-    with _split_dataset(models[0], data, split, skip_corrupt) as dataset:
+    images = _select_split(models[0], data, split)
+    with _decode(models[0], images, split, Callback(), skip_corrupt) as (_, dataset):
         try:
             logits = predict_logits(Ensemble(models), dataset)
         except SpecError:  # no prompt sets of one kind
@@ -148,39 +126,46 @@ def evaluate_ensemble(
         return score_logits(logits, dataset.labels)
 
 
-@contextmanager
-def _split_dataset(
-    model: TunedModel,
-    data: Dataset,
-    split: str,
-    skip_corrupt: bool,
-    on_image: Callable[[int, int], None] | None = None,
-    on_note: Callable[[str], None] | None = None,
-) -> Iterator[DeviceDataset]:
+def _select_split(model: TunedModel, data: Dataset, name: str) -> Split:
     """Return one split of a dataset, with the labels of the model."""
     model.require_classifier("vpt.tasks.classification.prediction.evaluate")
-    selected = data.splits[split]
-    if not len(selected):
+    split = data.splits[name]
+    if not len(split):
         nonempty = [name for name, other in data.splits.items() if len(other)]
-        raise DataError(f"{data.name} has no {split} images; it has {', '.join(nonempty)}")
-    if model.classes is not None:
-        used = [data.classes[label] for label in np.unique(selected.labels)]
-        unknown = sorted(set(used) - set(model.classes))
-        if unknown:
-            raise DataError(
-                f"{data.name} holds classes the model was not tuned for: {', '.join(unknown[:10])}; it knows "
-                f"{', '.join(model.classes[:10])}{' ...' if len(model.classes) > 10 else ''}"
-            )
-        label_of = {name: index for index, name in enumerate(model.classes)}
-        model_labels = np.array([label_of.get(name, -1) for name in data.classes])
-        selected = Split(selected.images, model_labels[selected.labels], selected.names)
-    preprocessing, device = model.backbone.preprocessing, next(model.parameters()).device
-    with decode_to_tempdir(selected, preprocessing, progress=on_image, skip_corrupt=skip_corrupt) as pixels:
-        _report_notes(pixels, on_note)
-        yield DeviceDataset(Examples(pixels.images, pixels.labels), preprocessing, device)
+        raise DataError(f"{data.name} has no {name} images; it has {', '.join(nonempty)}")
+    if model.classes is None:
+        return split
+    unknown = sorted({data.classes[label] for label in np.unique(split.labels)} - set(model.classes))
+    if unknown:
+        raise DataError(
+            f"{data.name} holds classes the model was not tuned for: {', '.join(unknown[:10])}; it knows "
+            f"{', '.join(model.classes[:10])}{' ...' if len(model.classes) > 10 else ''}"
+        )
+    label_of = {name: index for index, name in enumerate(model.classes)}
+    model_labels = np.array([label_of.get(name, -1) for name in data.classes])
+    return Split(split.images, model_labels[split.labels], split.names)
 
 
-def _report_notes(pixels: DecodedImages, on_note: Callable[[str], None] | None) -> None:
-    for note in (*pixels.notes, *(f"left out {name}" for name in pixels.dropped)):
-        if on_note is not None:
-            on_note(note)
+@contextmanager
+def _decode(
+    model: TunedModel, split: Split, name: str, callback: Callback, skip_corrupt: bool
+) -> Iterator[tuple[DecodedImages, DeviceDataset]]:
+    """Yield the decoded images of a split, also as inputs of the model."""
+    progress = partial(callback.on_data_progress, name)
+    options = {"progress": progress, "skip_corrupt": skip_corrupt}
+    with decode_to_tempdir(split, model.backbone.preprocessing, **options) as pixels:
+        for note in decoding_notes(pixels):
+            callback.on_note(note)
+        yield pixels, DeviceDataset.for_model(model, Examples(pixels.images, pixels.labels))
+
+
+def decoding_notes(pixels: DecodedImages) -> list[str]:
+    """Return the notes about decoded images, with a line for each image that is left out.
+
+    Args:
+        pixels: The images.
+
+    Returns:
+        The notes.
+    """
+    return [*pixels.notes, *(f"left out {name}" for name in pixels.dropped)]

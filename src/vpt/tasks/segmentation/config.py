@@ -7,14 +7,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 from vpt.methods.base import Method
-from vpt.training.config import TaskConfig, TaskOptions, check_choices, check_counts
+from vpt.training.config import TaskConfig, TaskOptions, check_options
 
 _HEAD_LEARNING_RATE = 0.03  # per 256 images with AdamW: a step of 1e-3 at batch 8, for a head that starts from nothing
-_CHOICES = {
-    "loss": ("ce", "dice", "ce+dice"),
-    "class_weights": ("none", "balanced"),
-    "augment": ("none", "flip", "full"),
-}
 
 
 @dataclass(frozen=True)
@@ -68,8 +63,7 @@ class SegmentationConfig(TaskConfig):
 
     def __post_init__(self) -> None:
         """Check the values. A SpecError is raised for a value out of range."""
-        check_counts(self, "iterations", "eval_every")
-        check_choices(self, _CHOICES)
+        check_options(self, iterations=1, eval_every=1)
 
     @classmethod
     def for_method(cls, method: Method, **options: Any) -> Self:

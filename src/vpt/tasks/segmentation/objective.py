@@ -18,11 +18,9 @@ from vpt.data.segmentation_folder import SegmentationDataset
 from vpt.data.segmentation_layouts import ImageMaskPairs
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.segmentation.config import SegmentationConfig
-from vpt.tasks.segmentation.evaluation import score_pairs
+from vpt.tasks.segmentation.evaluation import score_split
 from vpt.tasks.segmentation.sliding_window import InferenceConfig
-from vpt.training import micro_batches
 from vpt.training.batches import epoch_order
-from vpt.training.loop import backward
 
 _AUGMENTATIONS = {
     "none": JointAugmentation(1.0, 1.0, False, 0.0, 1.0),
@@ -46,7 +44,6 @@ class SegmentationObjective:
         self.dataset = dataset
         self.config = config
         self.train: ImageMaskPairs = dataset.splits["train"]
-        self.val: ImageMaskPairs | None = dataset.splits.get("val")
         self.device: torch.device = next(model.parameters()).device
         self.bf16: bool = config.training.use_bf16(self.device)
         self.weights: Tensor | None = None
@@ -66,46 +63,38 @@ class SegmentationObjective:
         batch_size, seed = config.training.batch_size, config.training.seed
         first, last = epoch * config.eval_every, min((epoch + 1) * config.eval_every, config.iterations)
         positions = np.arange(first * batch_size, last * batch_size)
-        permutations = {p: epoch_order(count, seed, int(p)) for p in np.unique(positions // count)}
-        indices = np.array(
-            [permutations[position // count][position % count] for position in positions], dtype=np.int64
-        )
-        return list(indices.reshape(-1, batch_size))
+        numbers, order_of = np.unique(positions // count, return_inverse=True)
+        orders = np.stack([epoch_order(count, seed, int(number)) for number in numbers])
+        return list(orders[order_of, positions % count].reshape(-1, batch_size))
 
-    def gradients(self, indices: NDArray[np.int64], rng: np.random.Generator) -> tuple[float, float]:  # noqa: D102
-        loss_sum, total_accuracy = 0.0, 0.0
-        for micro_batch in micro_batches(indices, self.config.training.grad_accum_steps):
-            images, masks = self._load_crops(micro_batch, rng)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                logits, *auxiliary = self.model.logits_with_auxiliary(images)
-            loss = self._loss(logits, masks) + self.config.auxiliary_weight * sum(
-                self._loss(other, masks) for other in auxiliary
-            )
-            loss_sum += backward(self.model, loss, len(micro_batch), len(indices))
-            valid = masks != IGNORE_INDEX
-            accuracy = ((logits.argmax(1) == masks) & valid).flatten(1).sum(1) / valid.flatten(1).sum(1).clamp(min=1)
-            total_accuracy += float(accuracy.sum())
-        return loss_sum, total_accuracy
+    def loss(self, indices: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, float]:  # noqa: D102
+        images, masks = self._load_crops(indices, rng)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            logits, *auxiliary = self.model.logits_with_auxiliary(images)
+        auxiliary_loss = sum(self._loss(other, masks) for other in auxiliary)
+        loss = self._loss(logits, masks) + self.config.auxiliary_weight * auxiliary_loss
+        valid = masks != IGNORE_INDEX
+        hits = ((logits.argmax(1) == masks) & valid).flatten(1).sum(1)
+        return loss, float((hits / valid.flatten(1).sum(1).clamp(min=1)).sum())
 
     def validate(self) -> tuple[float, float] | None:
         """Return the loss of the averaged probabilities and the mean IoU, at one scale and the original size."""
-        if self.val is None:
+        if "val" not in self.dataset.splits:
             return None
         self.model.eval()
-        loss, scores = score_pairs(self.model, self.val, self.dataset.lookup_table, InferenceConfig())
-        return loss, scores.miou
+        scores = score_split(self.model, self.dataset, "val", InferenceConfig())
+        return scores.loss, scores.mean_per_class
 
-    def _load_crops(self, micro_batch: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def _load_crops(self, indices: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         preprocessing, augment = self.model.backbone.preprocessing, _AUGMENTATIONS[self.config.augment]
-        images, masks = [], []
         with capture_warnings():
-            for index in micro_batch:
-                pixels, mask = load_pair(self.train, int(index), self.dataset.lookup_table)
-                image, cropped_mask = augment(torch.from_numpy(pixels), torch.from_numpy(mask), preprocessing.size, rng)
-                images.append(image)
-                masks.append(cropped_mask)
-        inputs = preprocessing.normalize(torch.stack(images).to(self.device))
-        return inputs, torch.stack(masks).long().to(self.device)
+            pairs = (load_pair(self.train, int(index), self.dataset.lookup_table) for index in indices)
+            crops = [
+                augment(torch.from_numpy(pixels), torch.from_numpy(mask), preprocessing.size, rng)
+                for pixels, mask in pairs
+            ]
+        images, masks = (torch.stack(tensors).to(self.device) for tensors in zip(*crops, strict=True))
+        return preprocessing.normalize(images), masks.long()
 
     def _loss(self, logits: Tensor, masks: Tensor) -> Tensor:
         total = logits.new_zeros((), dtype=torch.float32)

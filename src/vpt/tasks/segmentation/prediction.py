@@ -1,9 +1,8 @@
-"""Prediction and evaluation of segmentation models."""
+"""Masks and overlays that segmentation models predict."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +12,14 @@ from PIL import Image, ImageDraw
 
 from vpt.core.io import write_atomic
 from vpt.core.text import bullets, pluralize
-from vpt.data.image_files import UnreadableImageError, capture_warnings
+from vpt.data.image_files import UnreadableImageError, capture_warnings, encode_png
 from vpt.data.image_inputs import ImageInput, read_image
 from vpt.data.mask_labels import palette
-from vpt.data.segmentation_folder import SegmentationDataset
 from vpt.errors import DataError
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.base import Prediction
-from vpt.tasks.segmentation.evaluation import score_pairs
-from vpt.tasks.segmentation.scores import PixelScores
 from vpt.tasks.segmentation.sliding_window import InferenceConfig, predict_classes
+from vpt.training import Progress
 
 _ROW, _MARGIN = 18, 6  # pixels of a line of the legend
 
@@ -31,9 +28,8 @@ def predict_masks(
     model: TunedModel,
     images: Sequence[ImageInput],
     out_dir: str | Path | None,
-    inference: InferenceConfig | None = None,
-    *,
-    on_image: Callable[[int, int], None] | None = None,
+    inference: InferenceConfig,
+    on_image: Progress | None = None,
 ) -> list[Prediction]:
     """Segment images, and write NAME.mask.png (class numbers, with a palette) and NAME.overlay.png (with a legend).
 
@@ -41,7 +37,7 @@ def predict_masks(
         model: The model.
         images: The images. All of them are checked before the first is segmented.
         out_dir: Folder of the files, or None to write none.
-        inference: Scales and flips that are averaged. Default: the image as it is.
+        inference: Scales and flips that are averaged.
         on_image: Function that receives the number of finished images and of all images. Default: none.
 
     Returns:
@@ -67,13 +63,13 @@ def predict_masks(
         for done, (label, stem, source) in enumerate(zip(labels, stems, images, strict=True), start=1):
             image = np.asarray(read_image(source)[0])
             pixels = torch.from_numpy(image.transpose(2, 0, 1).copy())
-            mask = predict_classes(model, pixels, inference or InferenceConfig()).numpy().astype(np.uint16)
+            mask = predict_classes(model, pixels, inference).numpy().astype(np.uint16)
             files: dict[str, str] = {}
             if out_dir is not None:
                 drawn = {"mask": indexed_mask(mask, colors), "overlay": draw_overlay(image, mask, classes, colors)}
                 for kind, picture in drawn.items():
                     path = Path(out_dir) / f"{stem}.{kind}.png"
-                    write_atomic(path, _encode_png(picture))
+                    write_atomic(path, encode_png(picture))
                     files[f"{kind}_file"] = str(path)
             fractions = np.bincount(mask.flatten(), minlength=len(classes)) / mask.size
             order = np.argsort(-fractions, kind="stable")
@@ -82,39 +78,6 @@ def predict_masks(
             if on_image is not None:
                 on_image(done, len(images))
     return predictions
-
-
-def evaluate_masks(
-    model: TunedModel,
-    dataset: SegmentationDataset,
-    split: str = "test",
-    inference: InferenceConfig | None = None,
-    *,
-    on_image: Callable[[int, int], None] | None = None,
-) -> PixelScores:
-    """Score a model on one split of a dataset.
-
-    Args:
-        model: The model.
-        dataset: The dataset.
-        split: Name of the split. Default: "test".
-        inference: Scales and flips that are averaged. Default: one scale.
-        on_image: Function that receives the number of finished images and of all images. Default: none.
-
-    Returns:
-        The scores.
-
-    Raises:
-        DataError: The dataset has other classes, or no such split.
-    """
-    if split not in dataset.splits:
-        raise DataError(f"{dataset.name} has no {split} images; it has {', '.join(dataset.splits)}")
-    if model.num_classes != len(dataset.classes) or (model.classes or dataset.classes) != dataset.classes:
-        raise DataError(
-            f"{dataset.name} has the classes {', '.join(dataset.classes[:10])}, the model "
-            f"{', '.join((model.classes or ())[:10])}; read the masks as the model was taught, see --labels"
-        )
-    return score_pairs(model, dataset.splits[split], dataset.lookup_table, inference or InferenceConfig(), on_image)[1]
 
 
 def indexed_mask(mask: NDArray[np.uint16], colors: NDArray[np.uint8]) -> Image.Image:
@@ -161,9 +124,3 @@ def draw_overlay(
         draw.rectangle((left, top, left + _ROW - 4, top + _ROW - 4), tuple(colors[k].tolist()), "black")
         draw.text((left + _ROW + 2, top + 1), classes[k], "black")
     return canvas
-
-
-def _encode_png(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -122,19 +123,16 @@ def sliding_window_logits(model: TunedModel, image: Tensor, inference: Inference
     side = model.backbone.preprocessing.size
     height, width = image.shape[-2:]
     image = F.pad(image, (0, max(0, side - width), 0, max(0, side - height)))
-    windows = [
-        (top, left)
-        for top in window_starts(image.shape[-2], side, inference.overlap)
-        for left in window_starts(image.shape[-1], side, inference.overlap)
-    ]
+    tops, lefts = (window_starts(length, side, inference.overlap) for length in image.shape[-2:])
+    windows = [(..., slice(top, top + side), slice(left, left + side)) for top, left in product(tops, lefts)]
     total = image.new_zeros(1, model.num_classes, *image.shape[-2:])
     count = image.new_zeros(1, 1, *image.shape[-2:])
     for first in range(0, len(windows), inference.batch_size):
         batch = windows[first : first + inference.batch_size]
-        logits = model(torch.cat([image[..., top : top + side, left : left + side] for top, left in batch]))
-        for (top, left), window_logits in zip(batch, logits, strict=True):
-            total[0, :, top : top + side, left : left + side] += window_logits
-            count[..., top : top + side, left : left + side] += 1
+        logits = model(torch.cat([image[window] for window in batch]))
+        for window, window_logits in zip(batch, logits, strict=True):
+            total[window] += window_logits
+            count[window] += 1
     return (total / count)[..., :height, :width]
 
 

@@ -1,0 +1,141 @@
+"""Folders of images and masks: layouts, mask ids, faults, and joint augmentation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from helpers.segmentation import write_split
+from vpt.data.joint_augmentation import JointAugmentation
+from vpt.data.mask_files import load_pair
+from vpt.data.mask_labels import IGNORE_INDEX, LABEL_SCHEMES, palette
+from vpt.data.segmentation_folder import load_segmentation_dataset
+from vpt.errors import DataError, SpecError
+
+
+def test_load_segmentation_dataset_with_faults_names_all(tmp_path):
+    write_split(tmp_path / "images", tmp_path / "masks", 5, first_id=0)
+    (tmp_path / "masks/scene_0.png").unlink()
+    (tmp_path / "images/scene_1.jpg").unlink()
+    Image.new("L", (30, 20)).save(tmp_path / "masks/scene_2.png")
+    Image.new("L", (70, 52), 9).save(tmp_path / "masks/scene_3.png")
+    Image.new("RGB", (70, 52)).save(tmp_path / "masks/scene_4.png")
+    with pytest.raises(DataError) as caught:
+        load_segmentation_dataset(tmp_path, classes=("ground", "square"))
+    text = str(caught.value)
+    for part in (
+        "scene_0.jpg: an image without a mask",
+        "scene_1.png: a mask without an image",
+        "70 x 52 px, its mask 30 x 20",
+        "ids 9 of the mask",
+        "mode RGB",
+    ):
+        assert part in text, text
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "labels"),
+    [
+        ("train", "trainannot", "camvid"),
+        ("images/train", "masks/train", "plain"),
+        ("train/images", "train/masks", "plain"),
+    ],
+)
+def test_load_segmentation_dataset_of_each_layout_finds_splits(tmp_path, images, masks, labels):
+    write_split(tmp_path / images, tmp_path / masks, 3, ".png", first_id=0)
+    dataset = load_segmentation_dataset(tmp_path, val_fraction=0.34)
+    assert {part: len(pairs) for part, pairs in dataset.splits.items()} == {"train": 2, "val": 1}
+    assert dataset.classes == (LABEL_SCHEMES[labels].classes or ("0", "1"))
+    assert dataset.pixel_counts.sum() == 2 * 49 * 70
+
+
+def test_load_segmentation_dataset_of_cityscapes_maps_ids(tmp_path):
+    write_split(tmp_path / "leftImg8bit/train/bonn", tmp_path / "gtFine/train/bonn", 1, ".png", first_id=7)
+    (tmp_path / "leftImg8bit/train/bonn/scene_0.png").rename(tmp_path / "leftImg8bit/train/bonn/a_leftImg8bit.png")
+    (tmp_path / "gtFine/train/bonn/scene_0.png").rename(tmp_path / "gtFine/train/bonn/a_gtFine_labelIds.png")
+    dataset = load_segmentation_dataset(tmp_path, val_fraction=0)
+    _, mask = load_pair(dataset.splits["train"], 0, dataset.lookup_table)
+    assert set(np.unique(mask)) == {0, 1, IGNORE_INDEX} and dataset.classes[:2] == ("road", "sidewalk")
+
+
+def test_label_schemes_of_each_dataset_have_its_classes():
+    assert {name: len(row.classes) for name, row in LABEL_SCHEMES.items()} == {
+        "ade20k": 150, "cityscapes": 19, "voc": 21, "camvid": 11, "plain": 0,
+    }  # fmt: skip
+    assert all(len(set(row.classes)) == len(row.classes) for row in LABEL_SCHEMES.values())
+    assert len(np.unique(palette(150), axis=0)) == 150
+    ade20k = LABEL_SCHEMES["ade20k"].lookup_table(150)
+    assert (ade20k[0], ade20k[1], ade20k[150], ade20k[151]) == (IGNORE_INDEX, 0, 149, -1)
+
+
+def test_joint_augmentation_of_image_and_mask_keeps_them_aligned():
+    mask = torch.zeros(40, 60, dtype=torch.uint8)
+    mask[10:30, 20:50] = 7
+    image = mask.repeat(3, 1, 1) * 30
+    for seed in range(20):
+        found, cut = JointAugmentation(color_jitter=0.0)(image, mask, 32, np.random.default_rng(seed))
+        assert found.shape == (3, 32, 32) and set(cut.unique().tolist()) <= {0, 7, IGNORE_INDEX}
+        known = cut != IGNORE_INDEX
+        wrong = ((found[0] > 105) != (cut == 7)) & known
+        assert wrong.float().mean() < 0.06, seed
+
+
+def write_scene(root: Path, mask: np.ndarray, images: str = "images", masks: str = "masks") -> Path:
+    for i, (folder, pixels) in enumerate(((images, np.zeros((*mask.shape, 3), np.uint8)), (masks, mask)) * 2):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(root / folder / f"{i // 2}.png")
+    return root
+
+
+def test_load_segmentation_dataset_with_ignore_index_ignores_that_class(tmp_path):
+    mask = np.zeros((16, 16), np.uint8)
+    mask[4:] = 1
+    dataset = load_segmentation_dataset(write_scene(tmp_path, mask), ignore_index=0)
+    assert dataset.lookup_table[0] == IGNORE_INDEX and dataset.lookup_table[1] == 1
+    assert dataset.pixel_counts.tolist() == [0, 192]
+    assert set(np.unique(load_pair(dataset.splits["train"], 0, dataset.lookup_table)[1])) == {1, IGNORE_INDEX}
+    for wrong in (-1, 70_000):
+        with pytest.raises(SpecError, match="0 to 65535"):
+            load_segmentation_dataset(tmp_path, ignore_index=wrong)
+
+
+def test_load_segmentation_dataset_of_more_than_255_classes_is_refused(tmp_path):
+    mask = np.zeros((16, 16), np.uint16)
+    mask[4:] = 300
+    with pytest.raises(DataError, match=r"301 classes .*the maximum is 255"):
+        load_segmentation_dataset(write_scene(tmp_path, mask))
+    assert load_segmentation_dataset(tmp_path, ignore_index=300).classes == ("0",)
+
+
+def test_load_segmentation_dataset_with_split_without_masks_is_refused(tmp_path):
+    mask = np.zeros((16, 16), np.uint8)
+    write_scene(tmp_path, mask, "images/train", "masks/train")
+    (tmp_path / "images/val").mkdir()
+    with pytest.raises(DataError, match=r"images/val: there is no masks/val for it"):
+        load_segmentation_dataset(tmp_path)
+    (tmp_path / "images/val").rmdir()
+    with pytest.raises(SpecError, match=r"val_fraction is 5"):
+        load_segmentation_dataset(tmp_path, val_fraction=5)
+
+
+def test_class_file_with_duplicate_names_is_refused(tmp_path):
+    mask = np.zeros((16, 16), np.uint8)
+    mask[4:] = 1
+    (write_scene(tmp_path, mask) / "classes.txt").write_text("sky\nroad\n", encoding="utf-8-sig")
+    assert load_segmentation_dataset(tmp_path).classes == ("sky", "road")
+    (tmp_path / "classes.txt").write_text("sky\nsky\n")
+    with pytest.raises(DataError, match="names sky more than once"):
+        load_segmentation_dataset(tmp_path)
+
+
+def test_load_segmentation_dataset_of_postscript_mask_is_refused(tmp_path):
+    """Pillow would start another program for PostScript."""
+    mask = np.zeros((16, 16), np.uint8)
+    write_scene(tmp_path, mask)
+    Image.fromarray(mask).save(tmp_path / "masks/0.png", "EPS")
+    with pytest.raises(DataError, match=r"0: a mask that cannot be read"):
+        load_segmentation_dataset(tmp_path)

@@ -1,0 +1,108 @@
+"""Scores, losses and inference of segmentation: confusion counts, sliding windows, rows of an image."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import confusion_matrix as reference_confusion_matrix
+from torch import nn
+
+from helpers.segmentation import new_model
+from vpt import attach
+from vpt.data.mask_files import load_pair
+from vpt.data.mask_labels import IGNORE_INDEX
+from vpt.data.segmentation_folder import load_segmentation_dataset
+from vpt.tasks.segmentation.evaluation import PixelScores, score_split
+from vpt.tasks.segmentation.objective import cross_entropy, dice_loss, median_frequency_weights
+from vpt.tasks.segmentation.sliding_window import (
+    InferenceConfig,
+    predict_rows,
+    sliding_window_logits,
+    window_starts,
+)
+from vpt.training.evaluation import confusion_matrix
+
+
+def test_pixel_scores_of_random_masks_equal_sklearn():
+    rng = np.random.default_rng(0)
+    true, predicted = rng.integers(0, 4, (2, 20, 30))
+    true[:2] = IGNORE_INDEX
+    counts = confusion_matrix(torch.from_numpy(predicted), torch.from_numpy(true), 5)
+    known = true != IGNORE_INDEX
+    assert np.array_equal(counts, reference_confusion_matrix(true[known], predicted[known], labels=range(5)))
+    scores = PixelScores(counts.numpy(), loss=0.0)
+    ious = []
+    for k in range(4):
+        both = sum(t == k and s == k for t, s in zip(true[known], predicted[known], strict=True))
+        either = sum(t == k or s == k for t, s in zip(true[known], predicted[known], strict=True))
+        ious.append(both / either)
+    assert scores.per_class[:4] == pytest.approx(ious) and np.isnan(scores.per_class[4])
+    accuracy = (true == predicted)[known].mean()
+    assert scores.metrics == pytest.approx({"miou": np.mean(ious), "pixel_accuracy": accuracy})
+
+
+def test_window_starts_of_each_length_cover_the_image():
+    assert window_starts(48, 48, 1 / 3) == [0] and window_starts(30, 48, 1 / 3) == [0]
+    for length in (49, 64, 100, 333):
+        found = window_starts(length, 48, 1 / 3)
+        assert found[0] == 0 and found[-1] == length - 48
+        assert max(b - a for a, b in pairwise(found)) <= 33
+
+
+def test_predict_rows_in_strips_equal_the_whole_image(ade20k, monkeypatch):
+    model = attach("vit_nano_patch12_48", "linear", 5, head="linear").eval()
+    with torch.no_grad():
+        for weight in model.trainable_parameters():
+            weight.normal_()
+    dataset = load_segmentation_dataset(ade20k)
+    lookup_table = dataset.lookup_table.clip(0, 4)
+    lookup_table[dataset.lookup_table == IGNORE_INDEX] = IGNORE_INDEX
+    dataset = replace(dataset, lookup_table=lookup_table, classes=dataset.classes[:5])
+    image = torch.from_numpy(load_pair(dataset.splits["val"], 0, lookup_table)[0])
+    inference = InferenceConfig(scales=(0.5, 1.0, 2.0), flip=True)
+    ((rows, whole),) = predict_rows(model, image, inference)
+    assert (rows.start, rows.stop) == (0, 52) and torch.allclose(whole.sum(0), torch.ones(52, 70), atol=1e-5)
+    scores = score_split(model, dataset, "val", inference)
+    monkeypatch.setattr("vpt.tasks.segmentation.sliding_window._MAX_PROBABILITIES", 5 * 70 * 7)
+    parts = list(predict_rows(model, image, inference))
+    assert [part.stop - part.start for part, _ in parts] == [7] * 7 + [3]
+    assert torch.allclose(torch.cat([found for _, found in parts], 1), whole, atol=1e-5)
+    same = score_split(model, dataset, "val", inference)
+    assert same.loss == pytest.approx(scores.loss, rel=1e-5) and np.array_equal(scores.confusion, same.confusion)
+
+
+def test_sliding_window_logits_with_overlap_equal_the_mean_of_passes(ade20k):
+    model, _ = new_model(ade20k)
+    image = torch.randn(1, 3, 48, 72, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.allclose(
+            sliding_window_logits(model, image[..., :48], InferenceConfig()), model(image[..., :48]), atol=1e-6
+        )
+        found = sliding_window_logits(model, image, InferenceConfig(overlap=0.5))
+        left, right = model(image[..., :48]), model(image[..., 24:])
+    assert torch.allclose(found[..., :24], left[..., :24], atol=1e-5)
+    assert torch.allclose(found[..., 24:48], (left[..., 24:] + right[..., :24]) / 2, atol=1e-5)
+
+
+def test_losses_with_ignored_pixels_equal_reference():
+    torch.manual_seed(0)
+    logits, masks = torch.randn(2, 3, 4, 5), torch.randint(0, 3, (2, 4, 5))
+    masks[0, 0] = IGNORE_INDEX
+    own = sum(
+        nn.functional.cross_entropy(a[None], b[None], ignore_index=IGNORE_INDEX)
+        for a, b in zip(logits, masks, strict=True)
+    )
+    assert torch.allclose(cross_entropy(logits, masks), own)
+    weights = torch.tensor([1.0, 2.0, 0.5])
+    own = sum(
+        nn.functional.cross_entropy(a[None], b[None], weights, ignore_index=IGNORE_INDEX)
+        for a, b in zip(logits, masks, strict=True)
+    )
+    assert torch.allclose(cross_entropy(logits, masks, weights), own)
+    perfect = 50.0 * nn.functional.one_hot(masks.where(masks != IGNORE_INDEX, 0), 3).permute(0, 3, 1, 2)
+    assert dice_loss(perfect, masks) < 1e-4 < dice_loss(logits, masks)
+    assert torch.equal(median_frequency_weights(np.array([50, 25, 0, 100])), torch.tensor([1.0, 2.0, 0.0, 0.5]))

@@ -1,0 +1,69 @@
+"""Data-parallel training: two processes compute what one does."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from helpers.comparison import max_relative_difference
+from helpers.families import images
+from helpers.two_processes import CONFIG, examples, model
+from vpt.tasks.classification import train
+
+TESTS = Path(__file__).parents[1]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def test_train_in_two_processes_equals_one_process(tmp_path):
+    port = str(free_port())
+    common = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "helpers.two_processes", tmp_path / f"{rank}.safetensors"],
+            cwd=TESTS,
+            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank), "CUDA_VISIBLE_DEVICES": ""},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    alone, together = model(), model()
+    train(alone, examples(), CONFIG)
+    first, second = (load_file(tmp_path / f"{rank}.safetensors") for rank in range(2))
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+    together.load_trainable_state_dict(first)
+    assert max_relative_difference(together, alone) < 1e-5
+
+
+def test_tuned_model_in_ddp_equals_plain_training(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=(tmp_path / "rendezvous").as_uri(), rank=0, world_size=1)
+    try:
+        tuned, plain = model(), model()
+        wrapped = nn.parallel.DistributedDataParallel(tuned)
+        labels = torch.tensor([0, 1, 2, 0])
+        for network, mine in ((wrapped, tuned), (plain, plain)):
+            optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.1)
+            network.train()
+            for _ in range(3):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(network(images()), labels).backward()
+                optimizer.step()
+            assert len(mine.trainable_parameters()) == 5
+        assert max_relative_difference(tuned, plain) < 1e-6
+    finally:
+        torch.distributed.destroy_process_group()
