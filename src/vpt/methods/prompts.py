@@ -104,6 +104,7 @@ def make_prompts(
     Returns:
         A module for each block; blocks that share their prompts get the same module.
     """
+    num_vectors = 1 if shared in ("prompts", "all") else None
     projections: dict[int, nn.Linear] = {}
     modules: dict[int, nn.Module] = {}
     block_prompts = []
@@ -111,14 +112,9 @@ def make_prompts(
         layer = None if projection is None else projections.setdefault(width, nn.Linear(projection, width))
         key = width if shared in ("blocks", "all") else -1 - index
         if key not in modules:
+            init_range = xavier_range(layout.patch_size, projection or width)
             modules[key] = Prompts(
-                length,
-                width,
-                xavier_range(layout.patch_size, projection or width),
-                dropout,
-                num_vectors=1 if shared in ("prompts", "all") else None,
-                projection=layer,
-                frozen=frozen,
+                length, width, init_range, dropout, num_vectors=num_vectors, projection=layer, frozen=frozen
             )
         block_prompts.append(modules[key])
     return block_prompts
