@@ -35,7 +35,9 @@ def tiny_vit_config(width: int = WIDTH, depth: int = DEPTH) -> AttributeDict:
     return config
 
 
-def build(config: AttributeDict, *, width: int = WIDTH, depth: int = DEPTH, ablations: bool = False) -> Any:
+def build(
+    config: AttributeDict, *, width: int = WIDTH, depth: int = DEPTH, ablations: bool = False, perturbed: bool = True
+) -> Any:
     """The official ViT with its head and its choice of learned parameters, but of tiny sizes and without a checkpoint.
 
     The official builder of backbones knows only the widths of published checkpoints, so a tiny one stands in its place.
@@ -59,7 +61,8 @@ def build(config: AttributeDict, *, width: int = WIDTH, depth: int = DEPTH, abla
     vit_models.build_vit_sup_models = build_tiny
     vit_models.models.alexnet = lambda pretrained: AttributeDict(features=nn.Conv2d(3, 256, 3), avgpool=nn.ReLU())
     model = vit_models.ViT(config, load_pretrain=False)
-    perturb(model)
+    if perturbed:
+        perturb(model)
     return model
 
 

@@ -126,10 +126,12 @@ def replayed_dropout(oracle: Oracle, monkeypatch: pytest.MonkeyPatch) -> Iterato
         if not training or p == 0:
             return x
         assert len(used) < len(masks), "dropout is called more often than in the authors' code"
-        mask = masks[len(used)]
+        used.append(masks[len(used)])
+        mask = used[-1]
+        if x.dim() == 3 and x.shape[1] == 1:  # a last block that computes the class token alone
+            mask = mask[:, :1]
         assert x.shape == mask.shape
         assert float(mask.max()) == pytest.approx(1 / (1 - p)), "the probability is not the authors'"
-        used.append(mask)
         return x * mask
 
     with monkeypatch.context() as patch:
