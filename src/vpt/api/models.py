@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,9 @@ def show_progress(shown: bool, callback: Callback | None) -> Iterator[Callback]:
     Yields:
         The receiver of all events.
     """
-    others = [] if callback is None else [callback]
-    if not shown or not (sys.stderr.isatty() or "ipykernel" in sys.modules) or distributed.rank() != 0:
-        yield CallbackList(others)
-        return
-    with ConsoleCallback() as console:
-        yield CallbackList([console, *others])
+    has_console = (sys.stderr.isatty() or "ipykernel" in sys.modules) and distributed.rank() == 0
+    with ConsoleCallback() if shown and has_console else nullcontext() as console:
+        yield CallbackList([receiver for receiver in (console, callback) if receiver is not None])
 
 
 def open_model(model: Model, backbone: str | None, weights: str | Path | None, device: str) -> TunedModel:

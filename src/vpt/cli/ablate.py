@@ -63,7 +63,7 @@ def command(
 
     from vpt.backbones import DEFAULT
     from vpt.cli.console_table import print_table
-    from vpt.cli.series_progress import SeriesProgress
+    from vpt.cli.progress import SeriesProgress
     from vpt.experiments.ablation import ablate
     from vpt.experiments.local_executor import InlineExecutor, LocalExecutor
     from vpt.tasks.classification.config import ClassificationConfig

@@ -84,7 +84,7 @@ def run(plan: str, out: Path | None, data: Path | None, logger: str | None, **ex
     vpt bench run mine.toml --executor ray://head:10001 --gpus 0.5
     """
     executor = _make_executor(**executor_options)
-    from vpt.cli.bench_progress import BenchProgress
+    from vpt.cli.progress import BenchProgress
     from vpt.experiments.plan_file import find_plan_file, load_experiment
     from vpt.experiments.runner import run_experiment
     from vpt.experiments.tracking import LoggedRuns

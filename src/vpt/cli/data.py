@@ -74,7 +74,7 @@ def prepare(names: tuple[str, ...], source: Path | None, out: Path | None, split
     \b
     vpt data prepare clevr_count clevr_dist --from downloads/ --out vtab/
     """
-    from vpt.cli.data_progress import DataProgress
+    from vpt.cli.progress import DataProgress
     from vpt.datasets.catalog import resolve_tasks
     from vpt.datasets.preparation import instructions, prepare_task
 
@@ -112,7 +112,7 @@ def import_(source: str, out: Path, image: str | None, label: str | None, as_jso
     vpt data import parquet/ --out flowers/
     vpt data import hub:owner/flowers --label species --out flowers/
     """
-    from vpt.cli.data_progress import DataProgress
+    from vpt.cli.progress import DataProgress
     from vpt.datasets.parquet import import_parquet
 
     with DataProgress() as progress:
@@ -138,7 +138,7 @@ def check(names: tuple[str, ...], root: Path) -> None:
     vpt data check vtab --in vtab/
     vpt data check vtab/cifar100
     """
-    from vpt.cli.data_progress import DataProgress
+    from vpt.cli.progress import DataProgress
     from vpt.datasets.catalog import BENCHMARKS, TASKS, resolve_tasks, task_folder, task_for_folder
     from vpt.datasets.task import BenchmarkTask
     from vpt.datasets.verification import check_folder

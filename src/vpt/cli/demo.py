@@ -33,7 +33,7 @@ def command(task: str | None, seeds: int | None, out: Path, overwrite: bool, as_
     from rich.table import Table as Grid
 
     from vpt.cli.console_table import to_console
-    from vpt.cli.series_progress import SeriesProgress
+    from vpt.cli.progress import SeriesProgress
     from vpt.core.units import format_duration
     from vpt.experiments.demo import run_demo
 

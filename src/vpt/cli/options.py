@@ -189,25 +189,25 @@ def _join(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return add_options
 
 
-classification_option = partial(option, task="classification")
-segmentation_option = partial(option, task="segmentation")
+classification = partial(option, task="classification")
+segmentation = partial(option, task="segmentation")
 backbone_option = partial(option, "--backbone", shell_complete=complete_backbones)
 json_option = option("--json as_json", "Print JSON.", is_flag=True)
 weights_option = option("--weights", "Local weights of the backbone.", PATH)
 device_option = option("--device", "auto: the GPU, where there is one.", ["auto", "cpu", "cuda", "mps"], default="auto")
 split_option = option("--split", "Split of DATA.", ["train", "val", "test"], default="test")
-skip_corrupt_option = classification_option("--skip-corrupt", "Leave unreadable images out.", is_flag=True)
+skip_corrupt_option = classification("--skip-corrupt", "Leave unreadable images out.", is_flag=True)
 model_options = _join(
     backbone_option("The backbone's name, if it is not to be taken from FILE."),
     weights_option,
     device_option,
 )
 inference_options = _join(
-    segmentation_option("--scales", "Scales to average, such as 0.75,1,1.25.", default="1", callback=parse_scales),
-    segmentation_option("--flip", "Average with the mirrored image.", is_flag=True),
+    segmentation("--scales", "Scales to average, such as 0.75,1,1.25.", default="1", callback=parse_scales),
+    segmentation("--flip", "Average with the mirrored image.", is_flag=True),
 )
 mask_options = _join(
-    segmentation_option("--labels", "ade20k, cityscapes, voc, camvid or plain; auto: by layout.", default="auto"),
-    segmentation_option("--ignore-index", "Another id in masks that stands for no class.", int),
-    segmentation_option("--reduce-zero-label", "Id 0 stands for no class, 1 for the first.", is_flag=True),
+    segmentation("--labels", "ade20k, cityscapes, voc, camvid or plain; auto: by layout.", default="auto"),
+    segmentation("--ignore-index", "Another id in masks that stands for no class.", int),
+    segmentation("--reduce-zero-label", "Id 0 stands for no class, 1 for the first.", is_flag=True),
 )

@@ -17,10 +17,10 @@ from vpt.cli.options import TaskCommand, option, own_options
 @click.argument("images", type=common.PATH, nargs=-1, required=True)
 @common.model_options
 @option("--json as_json", "Print one JSON object per image and line.", is_flag=True)
-@common.classification_option("--top", "How many classes to name.", common.COUNT, default=3)
+@common.classification("--top", "How many classes to name.", common.COUNT, default=3)
 @common.skip_corrupt_option
 @common.inference_options
-@common.segmentation_option("--out", "Folder for masks and overlays.", common.FOLDER, default=Path("predicted"))
+@common.segmentation("--out", "Folder for masks and overlays.", common.FOLDER, default=Path("predicted"))
 def command(file: Path, images: tuple[Path, ...], as_json: bool, **options: Any) -> None:
     """Classify IMAGES with a tuned FILE, or segment them.
 

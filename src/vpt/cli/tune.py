@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vpt.cli import options as common
-from vpt.cli.options import TaskCommand, option, own_options, read_config_file
-from vpt.cli.options import classification_option as classification
-from vpt.cli.options import segmentation_option as segmentation
+from vpt.cli.options import TaskCommand, classification, option, own_options, read_config_file, segmentation
 
 if TYPE_CHECKING:
     from vpt.training.job import RunResult

@@ -133,9 +133,8 @@ def _check_origin(request: Request, allowed_hosts: Collection[str] | None) -> No
     """Refuse requests of pages of another origin, and requests for an unknown host."""
     host, origin = request.headers.get("host", ""), request.headers.get("origin")
     if allowed_hosts is not None and urlsplit(f"//{host}").hostname not in allowed_hosts:
-        raise _RequestError(
-            403, f"the host is {host!r}; allowed are {', '.join(sorted(allowed_hosts))}, see --allowed-host"
-        )
+        known = ", ".join(sorted(allowed_hosts))
+        raise _RequestError(403, f"the host is {host!r}; allowed are {known}, see --allowed-host")
     if origin is not None and urlsplit(origin).netloc != host:
         raise _RequestError(403, f"the origin is {origin}; only pages of this server may send requests")
 
