@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from vpt.backbones import load_backbone
 from vpt.data.segmentation_folder import load_segmentation_dataset
-from vpt.experiments.provenance import provenance
+from vpt.experiments.report import provenance
 from vpt.experiments.results import Cell, load_results
 from vpt.experiments.significance import std
 from vpt.experiments.store import Store

@@ -60,9 +60,7 @@ def set_points(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 def run(name: str, images: Path, folder: Path, **options: Any) -> Ablation:
-    return ablate(
-        find_series(name), str(images), folder, config_options={**SHORT, **options.pop("config_options", {})}, **options
-    )
+    return ablate(find_series(name), str(images), folder, options={**SHORT, **options.pop("options", {})}, **options)
 
 
 @cache
@@ -108,7 +106,7 @@ def test_ablate_of_a_series_writes_reports_and_reuses_finished_runs(
         Point(3, "deep", fields={"length": 3, "location": "add"}),
         Point(2, "other", "linear"),
     )
-    found = run("length", images, tmp_path, seeds=2, config_options={"learning_rate": 0.01})
+    found = run("length", images, tmp_path, seeds=2, options={"learning_rate": 0.01})
     assert {"length.png", "results.json", "table.md", "plan.json"} <= {path.name for path in tmp_path.iterdir()}
     assert len(list((tmp_path / "runs").iterdir())) == len(list((tmp_path / "tuned").iterdir())) == 6
     with Image.open(tmp_path / "length.png") as picture:
@@ -131,10 +129,10 @@ def test_ablate_of_a_series_writes_reports_and_reuses_finished_runs(
     monkeypatch.setattr(
         vpt.experiments.worker, "run_job", lambda *_, **__: pytest.fail("a finished run was done again")
     )
-    assert run("length", images, tmp_path, seeds=2, config_options={"learning_rate": 0.01}).to_dict() == results
+    assert run("length", images, tmp_path, seeds=2, options={"learning_rate": 0.01}).to_dict() == results
     monkeypatch.undo()
     set_points("length", Point(1, "deep", fields={"length": 1}))
-    other = run("length", images, tmp_path, seeds=2, config_options={"learning_rate": 0.02}).to_dict()["points"][0]
+    other = run("length", images, tmp_path, seeds=2, options={"learning_rate": 0.02}).to_dict()["points"][0]
     assert other["config"]["learning_rate"] == 0.02 and not set(other["files"]) & set(one["files"])
 
 
@@ -212,10 +210,10 @@ def test_ablate_with_overwrite_repeats_all_runs(images: Path, tmp_path: Path, se
         ("backbone", {}, "two or more"),
         (
             "backbone",
-            {"backbones": ("resnet18", "resnet34"), "job_options": {"weights": "a.pth"}},
+            {"backbones": ("resnet18", "resnet34"), "options": {"weights": "a.pth"}},
             "belong to one backbone",
         ),
-        ("length", {"config_options": {"augment": "flop"}}, "training.augment is 'flop'; did you mean 'flip'"),
+        ("length", {"options": {"augment": "flop"}}, "training.augment is 'flop'; did you mean 'flip'"),
     ],
 )
 def test_ablate_with_invalid_series_options_is_refused(
@@ -263,7 +261,7 @@ def test_ablate_ensemble_of_runs_equals_their_mean_prediction(images: Path, tmp_
     assert list(rows) == [(curve, x) for curve in ("vpt(length=2)", "full") for x in ("each alone", "together")]
     for curve in ("vpt(length=2)", "full"):
         alone, together = rows[curve, "each alone"], rows[curve, "together"]
-        assert (len(alone.top1), len(together.top1)) == (3, 1) and together.std is None
+        assert (len(alone.cell.scores), len(together.cell.scores)) == (3, 1) and together.cell.std is None
         backbone = load_backbone()
         data = load_dataset(str(images), seed=0)
         models = [load(path, backbone) for path in alone.to_dict()["files"]]
@@ -271,7 +269,7 @@ def test_ablate_ensemble_of_runs_equals_their_mean_prediction(images: Path, tmp_
         batch = models[0].backbone.preprocessing.normalize(torch.from_numpy(pixels.images))
         with torch.no_grad():
             probabilities = torch.stack([model(batch).softmax(1) for model in models]).mean(0)
-        assert together.top1 == [float((probabilities.argmax(1).numpy() == data.test.labels).mean())]
+        assert together.cell.scores == (float((probabilities.argmax(1).numpy() == data.test.labels).mean()),)
     assert len(list(tmp_path.glob("tuned/*.safetensors"))) == 6  # nothing was trained for the points together
     assert "n" in found.to_dict()["points"][1] and found.to_dict()["points"][1]["n"] == 1
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-import torch
 
 from vpt.backbones.backbone import Backbone
 from vpt.experiments import cost_estimate as module
-from vpt.experiments.cost_estimate import MethodCost, estimate_cost
+from vpt.experiments.cost_estimate import estimate_cost
 from vpt.experiments.experiment import Experiment
+from vpt.experiments.method_cost import MethodCost
 from vpt.training import TaskConfig
 
 LINEAR = ('{ name = "Full", spec = "full" }', '{ name = "Linear", spec = "linear" }')
@@ -22,9 +22,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """What was measured: text of the method, augmentation."""
     calls = []
 
-    def cost(
-        backbone: Backbone, spec: str, head: str | None, config: TaskConfig, classes: int, device: torch.device
-    ) -> MethodCost:
+    def cost(backbone: Backbone, spec: str, config: TaskConfig, classes: int, head: str | None) -> MethodCost:
         method = spec.partition("(")[0]
         calls.append((method, config.augment))
         once = method == "linear" and config.augment in ("none", "random_resized_crop")
@@ -38,7 +36,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
             views_per_image=views_per_image,
         )
 
-    monkeypatch.setattr(module, "_measure_cost", cost)
+    monkeypatch.setattr(module, "measure_cost", cost)
     return calls
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from vpt.experiments.plan_file import load_experiment
 from vpt.experiments.report import write_report
+from vpt.experiments.results import read_status
 from vpt.experiments.search import remaining_runs, resolved_runs
-from vpt.experiments.status import read_status
 from vpt.experiments.store import RECORD_FORMAT, Store
 
 SAMPLES = Path(__file__).parents[1] / "compatibility" / "samples" / "bench"

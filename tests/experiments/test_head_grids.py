@@ -16,8 +16,8 @@ from vpt.experiments import worker as worker_module
 from vpt.experiments.experiment import Experiment, Run
 from vpt.experiments.plan_file import builtin_plans, load_experiment
 from vpt.experiments.search import best_setting, run_batches
-from vpt.experiments.store import Store
-from vpt.experiments.worker import error_record, execute_runs, run_worker
+from vpt.experiments.store import Record, Store
+from vpt.experiments.worker import execute_runs, run_worker
 from vpt.tuning import tune_heads
 
 HEADS = (
@@ -117,7 +117,7 @@ def test_run_batches_of_unsupported_runs_are_single_runs(
 def test_run_batches_after_an_error_are_single_runs(experiment: Experiment, folder: Path, grids: list[int]) -> None:
     store = Store(folder / "out")
     runs: tuple[Run, ...] = next(runs for runs in run_batches(experiment, {}) if len(runs) == 6)
-    store.write(error_record(runs[0], "its worker ended with signal SIGKILL"))
+    store.write(Record.of_error(runs[0], "its worker ended with signal SIGKILL"))
     assert {len(rest) for rest in run_batches(experiment, store.records()) if rest[0].method == "Linear"} == {1, 6}
     run_worker(experiment, store)
     assert sorted(grids) == [2] * 5 + [6]  # and nothing is chosen where a setting is missing

@@ -13,9 +13,8 @@ from vpt.errors import DataError, SpecError, VptError
 from vpt.experiments.experiment import Experiment
 from vpt.experiments.plan_file import builtin_plans, find_plan_file, load_experiment
 from vpt.experiments.plan_schema import plan_model
-from vpt.experiments.plan_validation import validate
+from vpt.experiments.plan_validation import ErrorCollector, read_toml, validate
 from vpt.experiments.search import remaining_runs, runnable_runs
-from vpt.experiments.toml_file import read_toml
 
 ExperimentOf = Callable[..., Experiment]
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -318,5 +317,6 @@ def test_plan_with_empty_grid_is_refused(folder: Path, grid: str) -> None:
 )
 def test_plan_of_each_project_file_has_no_unknown_keys(path: Path) -> None:
     values = read_toml(path)
-    tables, texts = validate(plan_model(segmentation="segmentation" in values), values, str(path))
-    assert tables is not None and not texts
+    collector = ErrorCollector(str(path))
+    validate(plan_model(segmentation="segmentation" in values), values, str(path), collector)
+    assert not collector.errors

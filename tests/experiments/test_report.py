@@ -19,9 +19,8 @@ from vpt.cli.console_table import to_console
 from vpt.errors import SpecError
 from vpt.experiments.experiment import Experiment
 from vpt.experiments.report import write_report
-from vpt.experiments.results import load_results
+from vpt.experiments.results import load_results, read_status
 from vpt.experiments.run_table import COLUMNS, query, to_csv, to_parquet
-from vpt.experiments.status import read_status
 from vpt.experiments.store import Store
 from vpt.experiments.table import Table, format_mean_std, format_percent
 from vpt.experiments.tables import build_tables

@@ -66,9 +66,7 @@ def command(
     from vpt.cli.progress import SeriesProgress
     from vpt.experiments.ablation import ablate
     from vpt.experiments.local_executor import InlineExecutor, LocalExecutor
-    from vpt.tasks.classification.config import ClassificationConfig
 
-    names = ClassificationConfig.option_names()
     folder = out or Path(f"{Path(data).name or 'data'}-{name}")
     with SeriesProgress() as callback:
         ablation = ablate(
@@ -78,8 +76,7 @@ def command(
             method=method,
             backbones=backbone or (DEFAULT,),
             seeds=seeds,
-            config_options={key: value for key, value in options.items() if key in names},
-            job_options={key: value for key, value in options.items() if key not in names},
+            options=options,
             executor=InlineExecutor() if workers is None else LocalExecutor(workers),
             callback=callback,
             overwrite=overwrite,

@@ -86,8 +86,7 @@ def run(plan: str, out: Path | None, data: Path | None, logger: str | None, **ex
     executor = _make_executor(**executor_options)
     from vpt.cli.progress import BenchProgress
     from vpt.experiments.plan_file import find_plan_file, load_experiment
-    from vpt.experiments.runner import run_experiment
-    from vpt.experiments.tracking import LoggedRuns
+    from vpt.experiments.runner import LoggedRuns, run_experiment
     from vpt.training import CallbackList
     from vpt.training.loggers import make_logger
 
@@ -128,7 +127,7 @@ def status(folder: Path, as_json: bool) -> None:
     \b
     vpt bench status smoke/
     """
-    from vpt.experiments.status import read_status
+    from vpt.experiments.results import read_status
 
     found = read_status(folder)
     print_result(as_json, found.to_dict(), found.text().splitlines())

@@ -17,9 +17,10 @@ from vpt.data.loading import load_dataset
 from vpt.errors import SpecError
 from vpt.experiments.ablation_report import Ablation, PointResult, write_ablation
 from vpt.experiments.ablation_series import Point, Series, SeriesContext
+from vpt.experiments.design import MethodRow
 from vpt.experiments.experiment import Experiment
 from vpt.experiments.local_executor import InlineExecutor
-from vpt.experiments.plan_file import make_experiment
+from vpt.experiments.plan_resolution import resolve_plan
 from vpt.experiments.results import load_results
 from vpt.experiments.runner import Executor, raise_errors, run_experiment
 from vpt.experiments.search import resolved_runs
@@ -27,13 +28,12 @@ from vpt.experiments.store import Store
 from vpt.experiments.worker import result_record
 from vpt.methods.base import Method, Sum
 from vpt.methods.registry import parse_method
+from vpt.tasks.classification.config import ClassificationConfig
 from vpt.training.callbacks import Callback
 from vpt.training.run_directory import load_finished_result
 
 SEEDS = 3
 _METHOD_SPECIFIC = ("optimizer", "learning_rate", "weight_decay")  # values for one kind of method may ruin another
-_PLAN_KEYS = ("train_on", "val_fraction", "test_fraction", "train_fraction", "image_size", "resize", "interpolation",
-              "skip_corrupt")  # fmt: skip
 
 
 def ablate(
@@ -44,8 +44,7 @@ def ablate(
     method: str = "vpt",
     backbones: Sequence[str] = (DEFAULT,),
     seeds: int = SEEDS,
-    config_options: Mapping[str, Any] | None = None,
-    job_options: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
     executor: Executor | None = None,
     callback: Callback | None = None,
     overwrite: bool = False,
@@ -61,9 +60,8 @@ def ablate(
         method: Base method; the series keeps its fields except those that it varies.
         backbones: Names of backbones; several for the series `backbone`.
         seeds: Number of runs of each point. Default: 3.
-        config_options: Fields of the training configuration. optimizer, learning_rate and weight_decay are for the base
-            and its variants; other methods train with their own.
-        job_options: Fields of the job, such as weights or image_size.
+        options: Fields of the training configuration and of the job, such as epochs or image_size. optimizer,
+            learning_rate and weight_decay are for the base and its variants; other methods train with their own.
         executor: Does the runs; None does them in this process.
         callback: Callback that receives the events of the runs.
         overwrite: Do all runs again. Default: False.
@@ -76,7 +74,10 @@ def ablate(
         VptError: A run ended in an error.
     """
     base = parse_method(method)
-    config_options, job_options = _given(config_options), _given(job_options)
+    options = {name: value for name, value in (options or {}).items() if value is not None}
+    names = ClassificationConfig.option_names()
+    config_options = {name: value for name, value in options.items() if name in names}
+    job_options = {name: value for name, value in options.items() if name not in names}
     context = _make_context(data, base, tuple(backbones), job_options)
     points = list(series.points(context))
     if any("backbone" in point.job for point in points) != (len(backbones) > 1):
@@ -86,90 +87,71 @@ def ablate(
         )
     if len(backbones) > 1 and "weights" in job_options:
         raise SpecError("--weights belong to one backbone, and several are compared; leave them to be downloaded")
-    refused, methods = [PointResult(point) for point in points], list[dict[str, Any]]()
-    for index, point in enumerate(points):
+    methods, refusals = list[dict[str, Any]](), dict[str, str]()
+    for point in points:
         try:
             methods.append(_method_table(point, base, config_options))
         except SpecError as error:
-            refused[index] = PointResult(point, error=str(error))
+            refusals[point.label] = str(error)
     if not methods:
-        raise SpecError(f"no point of the series {series.name} can be run; the first one: {refused[0].error}")
-    experiment = _make_experiment(series, data, context, seeds, methods, config_options, job_options)
+        reason = next(iter(refusals.values()))
+        raise SpecError(f"no point of the series {series.name} can be run; the first one: {reason}")
+    values = _plan_values(series, data, context, config_options, job_options)
+    experiment = resolve_plan({**values, "seeds": seeds, "methods": methods}, Path(f"the series {series.name}"))
+    rows = {row.name: row for row in experiment.methods}
+    rows |= {label: MethodRow(label, (), refusal=refusal) for label, refusal in refusals.items()}
+    experiment = replace(experiment, methods=tuple(rows[point.label] for point in points))
     if not overwrite:
         _reuse_results(experiment, data, folder)
     records = run_experiment(experiment, folder, executor or InlineExecutor(), callback, overwrite=overwrite)
 
     store = Store(folder)
     cells = {cell.method: cell for cell in load_results(store).cells.values()}
-    rows = [
-        PointResult(row.point, cells[row.point.label], error=row.error, store=store)
-        if row.point.label in cells
-        else row
-        for row in refused
-    ]
-    chosen = {name: value if isinstance(value, int | float) else str(value)
-              for name, value in {**config_options, **job_options}.items()}  # fmt: skip
+    chosen = {**config_options, **job_options}
+    chosen = {name: value if isinstance(value, int | float) else str(value) for name, value in chosen.items()}
     settings = {"data": data, "method": context.base, "backbones": list(backbones), "seeds": seeds, **chosen}
-    ablation = Ablation(series, settings, tuple(rows), experiment)
+    ablation = Ablation(series, settings, tuple(PointResult(point, cells[point.label], store) for point in points))
     write_ablation(ablation, folder)
     raise_errors(records)
     return ablation
-
-
-def _given(options: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {name: value for name, value in (options or {}).items() if value is not None}
 
 
 def _make_context(data: str, base: Method, backbones: tuple[str, ...], job_options: Mapping[str, Any]) -> SeriesContext:
     structure = load_backbone(backbones[0], image_size=job_options.get("image_size"), device="meta")
     layout = read_layout(structure.module, structure.preprocessing)
     split_options = {name: job_options[name] for name in ("val_fraction", "test_fraction") if name in job_options}
-    return SeriesContext(
-        base=str(base),
-        classes=len(load_dataset(data, **split_options).classes),
-        backbones=backbones,
-        blocks=len(layout.blocks),
-        size=structure.preprocessing.size,
-        patch=layout.patch_size,
-    )
+    classes, size = len(load_dataset(data, **split_options).classes), structure.preprocessing.size
+    return SeriesContext(str(base), classes, backbones, len(layout.blocks), size, layout.patch_size)
 
 
 def _method_table(point: Point, base: Method, config_options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the row of `methods` of a point. Raises SpecError for what cannot be combined."""
     if point.ensemble_of is not None:
-        members = Point(point.ensemble_of, point.curve)
-        return {"name": point.label, "ensemble_of": members.label}
+        return {"name": point.label, "ensemble_of": replace(point, x=point.ensemble_of).label}
     method = point.method_for(base)
     like_base = _first_method_name(method) == _first_method_name(base)
     own = {key: config_options[key] for key in _METHOD_SPECIFIC if key in config_options and like_base}
     return {"name": point.label, "spec": str(method), **own, **point.job}
 
 
-def _make_experiment(
-    series: Series,
-    data: str,
-    context: SeriesContext,
-    seeds: int,
-    methods: list[dict[str, Any]],
-    config_options: Mapping[str, Any],
-    job_options: Mapping[str, Any],
-) -> Experiment:
-    name = Path(data).name or "data"
-    values = {
+def _plan_values(
+    series: Series, data: str, context: SeriesContext, config_options: Mapping[str, Any], job_options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the keys of the plan, without seeds and methods."""
+    path = Path(data)
+    name = path.name or "data"
+    weights = {"weights": str(Path(job_options["weights"]).resolve())} if "weights" in job_options else {}
+    return {
         "name": f"{name}, {series.title}",
         "backbone": context.backbones[0],
-        "seeds": seeds,
         "split_seed": "run",
         "train_on": "train",
         "unsupported": "report",
         "training": {key: value for key, value in config_options.items() if key not in _METHOD_SPECIFIC},
-        "tasks": [{"name": name, "data": str(Path(data).resolve()) if Path(data).is_dir() else data}],
-        "methods": methods,
-        **{key: job_options[key] for key in _PLAN_KEYS if key in job_options},
+        "tasks": [{"name": name, "data": str(path.resolve()) if path.is_dir() else data}],
+        **job_options,
+        **weights,
     }
-    if "weights" in job_options:
-        values["weights"] = str(Path(job_options["weights"]).resolve())
-    return make_experiment(values, Path(f"the series {series.name}"))
 
 
 def _reuse_results(experiment: Experiment, data: str, folder: Path) -> None:

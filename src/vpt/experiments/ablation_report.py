@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import statistics
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from vpt.core.io import write_atomic
 from vpt.experiments.ablation_series import Point, Series
-from vpt.experiments.experiment import Experiment
 from vpt.experiments.results import Cell
+from vpt.experiments.significance import mean
 from vpt.experiments.store import Record, Store
 from vpt.experiments.table import Table, format_mean_std, markdown_rows, one_line
 from vpt.methods.registry import parse_method
@@ -25,45 +24,33 @@ class PointResult:
 
     Attributes:
         point: The point.
-        cell: Its cell in the experiment; None for a point that cannot be combined with the base.
-        error: Reason why there is no cell; empty where there is one.
+        cell: Its cell in the experiment.
         store: Folder of the runs.
     """
 
     point: Point
-    cell: Cell | None = None
-    error: str = ""
-    store: Store | None = None
+    cell: Cell
+    store: Store
 
     @property
     def runs(self) -> list[Record]:
         """The records of its final runs that are done."""
-        return [record for record in self.cell.final_records if record.status == "done"] if self.cell else []
-
-    @property
-    def top1(self) -> list[float]:
-        """Top-1 of each run, between 0 and 1; of all together for an ensemble."""
-        return [record.score for record in self.runs if record.score is not None]
+        return [record for record in self.cell.final_records if record.status == "done"]
 
     @property
     def mean(self) -> float | None:
-        """Mean top-1; None without a run."""
-        return statistics.fmean(self.top1) if self.top1 else None
-
-    @property
-    def std(self) -> float | None:
-        """Standard deviation of top-1 over seeds; None for fewer than two runs."""
-        return statistics.stdev(self.top1) if len(self.top1) > 1 else None
+        """Mean top-1 of the runs that are done; None without a run."""
+        return mean(self.cell.scores)
 
     @property
     def method(self) -> str:
         """Text of the method; empty for a refused point."""
-        return str(parse_method(self.cell.setting.spec)) if self.cell and self.cell.setting else ""
+        return str(parse_method(self.cell.setting.spec)) if self.cell.setting else ""
 
     @property
     def status(self) -> str:
         """Why runs are missing: "refused", "diverged", "error" or "missing"; "done" where none is."""
-        if self.cell is None or self.cell.refusal:
+        if self.cell.refusal:
             return "refused"
         statuses = {record.status for record in self.cell.final_records}
         if statuses <= {"done"}:
@@ -73,25 +60,20 @@ class PointResult:
     @property
     def reason(self) -> str:
         """The reason why runs are missing, with its status; empty where none is."""
-        if self.status == "done":
-            return ""
-        failed = [record.error for record in self.cell.final_records if record.error] if self.cell else []
-        text = self.error or (self.cell.refusal if self.cell else "") or (failed[-1] if failed else "no result")
-        return f"{self.status}: {one_line(text)}"
+        errors = (*(record.error for record in reversed(self.cell.final_records)), self.cell.refusal, "no result")
+        return "" if self.status == "done" else f"{self.status}: {one_line(next(filter(None, errors)))}"
 
     @property
     def top1_text(self) -> str:
         """Mean top-1 ± standard deviation in percent, and the reason why runs are missing."""
-        parts = [format_mean_std(self.mean, self.std, digits=1)] if self.top1 else []
-        if self.reason:
-            parts += [f"(n = {len(self.runs)})"] * bool(self.runs) + [self.reason]
-        return " ".join(parts)
+        count = len(self.cell.scores)
+        scores = format_mean_std(self.mean, self.cell.std, digits=1) if count else ""
+        return " ".join(filter(None, (scores, f"(n = {count})" if count and self.reason else "", self.reason)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the point as JSON values."""
-        first = self.runs[0] if self.runs else None
-        config = first.config if first else {}
-        parameters = first.parameters if first else {}
+        first = asdict(self.runs[0]) if self.runs else {}
+        config, parameters = first.get("config", {}), first.get("parameters", {})
         ids = [run_id for record in self.runs for run_id in record.config.get("members", [record.id])]
         return {
             "x": self.point.x,
@@ -100,30 +82,30 @@ class PointResult:
             "status": self.status,
             "error": self.reason,
             "mean": self.mean,
-            "std": self.std,
-            "n": len(self.top1),
-            "top1": self.top1,
+            "std": self.cell.std,
+            "n": len(self.cell.scores),
+            "top1": list(self.cell.scores),
             "seeds": [record.config["training"]["seed"] for record in self.runs],
             "job": {**self.point.job},
             "config": config.get("training"),
             "backbone": config.get("backbone"),
-            "eval_split": first.scores["split"] if first else None,
-            "images": first.images if first else None,
+            "eval_split": first.get("scores", {}).get("split"),
+            "images": first.get("images"),
             "trainable_parameters": parameters.get("trainable"),
             "total_parameters": parameters.get("total"),
-            "file_bytes": first.cost["file_bytes"] if first else None,
+            "file_bytes": first.get("cost", {}).get("file_bytes"),
             "seconds": [record.cost["seconds"] for record in self.runs],
-            "files": [str(self.store.tuned_path(run_id)) for run_id in ids] if self.store else [],
+            "files": [str(self.store.tuned_path(run_id)) for run_id in ids],
         }
 
     def cells(self) -> tuple[str, ...]:
         """Return the row of the table."""
-        if not self.runs:
-            return (str(self.point.x), self.method, "", "", "", self.top1_text)
-        parameters = self.runs[0].parameters
-        seconds = statistics.fmean(record.cost["seconds"] for record in self.runs)
-        share = f"{100 * parameters['trainable'] / parameters['total']:.2f} %"
-        return (str(self.point.x), self.method, f"{parameters['trainable']:,}", share, f"{seconds:.0f}", self.top1_text)
+        costs = ("", "", "")
+        if self.runs:
+            parameters, seconds = self.runs[0].parameters, mean([record.cost["seconds"] for record in self.runs])
+            share = f"{100 * parameters['trainable'] / parameters['total']:.2f} %"
+            costs = (f"{parameters['trainable']:,}", share, f"{seconds:.0f}")
+        return (str(self.point.x), self.method, *costs, self.top1_text)
 
 
 @dataclass(frozen=True)
@@ -134,13 +116,11 @@ class Ablation:
         series: The series.
         settings: All that was chosen for it.
         rows: Its points.
-        experiment: The experiment of its runs.
     """
 
     series: Series
     settings: dict[str, Any]
     rows: tuple[PointResult, ...]
-    experiment: Experiment
 
     @property
     def notes(self) -> list[str]:
@@ -151,8 +131,8 @@ class Ablation:
     def environments(self) -> list[dict[str, Any]]:
         """Hardware and versions of the runs: several where a series was resumed on another machine."""
         found: list[dict[str, Any]] = []
-        for record in (record for row in self.rows for record in row.runs):
-            environment = {name: value for name, value in record.provenance.items() if name != "ended"}
+        for provenance in (record.provenance for row in self.rows for record in row.runs):
+            environment = {name: value for name, value in provenance.items() if name != "ended"}
             if environment not in found:
                 found.append(environment)
         return found
@@ -190,10 +170,10 @@ def write_ablation(ablation: Ablation, folder: Path) -> None:
         folder: Folder of the series.
     """
     series, settings = ablation.series, ablation.settings
-    lines: dict[str, dict[str | float, list[float]]] = {}
+    lines: dict[str, dict[str | float, Sequence[float]]] = {}
     for row in ablation.rows:
-        if row.top1:
-            lines.setdefault(row.point.curve, {})[row.point.x] = row.top1
+        if row.cell.scores:
+            lines.setdefault(row.point.curve, {})[row.point.x] = row.cell.scores
     title = f"{series.title}: {Path(settings['data']).name}, {', '.join(settings['backbones'])}\n{settings['method']}"
     figures.sweep(folder / f"{series.name}.png", lines, series.x, title, log_scale=series.log_scale)
     write_atomic(folder / "results.json", json.dumps(ablation.to_dict(), indent=1).encode())

@@ -1,9 +1,11 @@
-"""The paper's ablations as a table; each series is one row."""
+"""The paper's ablations: what each series varies. Its titles are in the TOML file beside this one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from vpt.core.text import did_you_mean
@@ -121,94 +123,64 @@ def _whole_methods(*texts: str) -> list[Point]:
     return [Point(text, method=text) for text in dict.fromkeys(texts)]
 
 
-SERIES: dict[str, Series] = {
-    series.name: series
-    for series in (
-        Series(
-            "length", "Prompt length", "paper, section 4.3", "prompts per block, p", log_scale=True,
-            points=lambda context: [
-                *_vary("length", (1, 5, 10, 50, 100, 200), "deep", depth="deep"),
-                *_vary("length", (1, 5, 10, 50, 100, 200), "shallow", depth="shallow"),
-            ],
-        ),
-        Series(
-            "depth", "Prompt depth", "paper, section 4.3", "blocks with prompts of their own",
-            lambda context: [
-                *(Point(count, "from the bottom", fields={"depth": f"1-{count}"}) for count in context.quarters),
-                *(Point(count, "from the top", fields={"depth": f"{context.blocks - count + 1}-{context.blocks}"})
-                  for count in context.quarters),
-            ],
-        ),
-        Series(
-            "location", "Prompt location", "paper, section 4.3", "location",
-            lambda context: [
-                point
-                for depth, in_pixels in (("deep", ()), ("shallow", ("prepend_pixel", "concat_channel", "pad")))
-                for point in (
-                    *_vary("location", ("prepend", *in_pixels), depth, depth=depth),
-                    # As many as there are tokens, or one: the length of the base has no meaning here.
-                    *_vary("location", ("add", "add_1"), depth, depth=depth, length=VPT.length),
-                )
-            ],
-        ),
-        Series(
-            "output", "What the head reads", "paper, section 4.3", "output",
-            lambda context: _vary("output", ("default", "image_mean", "image_max", "prompt_mean", "prompt_max",
-                                           "global_mean", "global_max")),
-        ),
-        Series(
-            "init", "Prompt initialization", "paper, appendix", "init",
-            lambda context: _vary("init", ("random", "prototypes"), length=context.classes),  # one length for both
-        ),
-        Series(
-            "sharing", "Prompt sharing", "paper, appendix", "shared",
-            lambda context: _vary("shared", ("none", "blocks", "prompts", "all")),
-        ),
-        Series(
-            "projection", "Width of the prompts before a projection", "the paper's code", "width",
-            lambda context: _vary("projection", (None, 8, 32, 128)),
-        ),
-        Series(
-            "combine", "Prompts beside other parts", "paper, appendix", "method",
-            lambda context: [
-                *_whole_methods(context.base, "bias", f"{context.base} + bias", "class_token",
-                                f"{context.base} + class_token"),
-                Point("frozen prompts", fields={"frozen": True}),
-                *_whole_methods("linear"),
-            ],
-        ),
-        Series(
-            "resolution", "Larger images instead of prompts", "paper, appendix", "side of the image, px",
-            lambda context: [
-                *(Point(side, "linear", "linear", job={"image_size": side})
-                  for side in dict.fromkeys(map(context.scaled_size, (1, 1.25, 1.5)))),
-                Point(context.size, context.base),
-            ],
-        ),
-        Series(
-            "ensemble", "One model and several together", "paper, appendix", "models",
-            lambda context: [
-                point
-                for method in dict.fromkeys((context.base, "full"))
-                # One cut for all seeds: what one of them has trained on must not test another.
-                for one in (Point("each alone", method, method, job={"split_seed": 0}),)
-                for point in (one, replace(one, x="together", ensemble_of="each alone"))
-            ],
-        ),
-        Series(
-            "data", "Training images", "paper, section 4.2", "share of the training images, %",
-            lambda context: [
-                Point(percent, method, method, job={"train_fraction": percent / 100})
-                for method in dict.fromkeys(("linear", context.base, "full"))
-                for percent in (10, 25, 50, 75, 100)
-            ],
-        ),
-        Series(
-            "backbone", "Backbones", "paper, section 4.2", "backbone",
-            lambda context: [Point(name, job={"backbone": name}) for name in context.backbones],
-        ),
-    )
-}  # fmt: skip
+def _vary_depth(context: SeriesContext) -> list[Point]:
+    """Return prompts in some blocks, counted from either end."""
+    below = [Point(count, "from the bottom", fields={"depth": f"1-{count}"}) for count in context.quarters]
+    above = ((count, f"{context.blocks - count + 1}-{context.blocks}") for count in context.quarters)
+    return [*below, *(Point(count, "from the top", fields={"depth": depth}) for count, depth in above)]
+
+
+def _vary_location(context: SeriesContext) -> Iterator[Point]:
+    for depth, in_pixels in (("deep", ()), ("shallow", ("prepend_pixel", "concat_channel", "pad"))):
+        yield from _vary("location", ("prepend", *in_pixels), depth, depth=depth)
+        # As many as there are tokens, or one: the length of the base has no meaning here.
+        yield from _vary("location", ("add", "add_1"), depth, depth=depth, length=VPT.length)
+
+
+def _combine(context: SeriesContext) -> list[Point]:
+    base = context.base
+    combined = _whole_methods(base, "bias", f"{base} + bias", "class_token", f"{base} + class_token")
+    return [*combined, Point("frozen prompts", fields={"frozen": True}), *_whole_methods("linear")]
+
+
+def _vary_resolution(context: SeriesContext) -> list[Point]:
+    sides = dict.fromkeys(map(context.scaled_size, (1, 1.25, 1.5)))
+    linear = [Point(side, "linear", "linear", job={"image_size": side}) for side in sides]
+    return [*linear, Point(context.size, context.base)]
+
+
+def _ensembles(context: SeriesContext) -> Iterator[Point]:
+    for method in dict.fromkeys((context.base, "full")):
+        # One cut for all seeds: what one of them has trained on must not test another.
+        alone = Point("each alone", method, method, job={"split_seed": 0})
+        yield from (alone, replace(alone, x="together", ensemble_of="each alone"))
+
+
+_OUTPUTS = ("default", "image_mean", "image_max", "prompt_mean", "prompt_max", "global_mean", "global_max")
+_POINTS: dict[str, Callable[[SeriesContext], Iterable[Point]]] = {
+    "length": lambda context: [
+        point
+        for depth in ("deep", "shallow")
+        for point in _vary("length", (1, 5, 10, 50, 100, 200), depth, depth=depth)
+    ],
+    "depth": _vary_depth,
+    "location": _vary_location,
+    "output": lambda context: _vary("output", _OUTPUTS),
+    "init": lambda context: _vary("init", ("random", "prototypes"), length=context.classes),  # one length for both
+    "sharing": lambda context: _vary("shared", ("none", "blocks", "prompts", "all")),
+    "projection": lambda context: _vary("projection", (None, 8, 32, 128)),
+    "combine": _combine,
+    "resolution": _vary_resolution,
+    "ensemble": _ensembles,
+    "data": lambda context: [
+        Point(percent, method, method, job={"train_fraction": percent / 100})
+        for method in dict.fromkeys(("linear", context.base, "full"))
+        for percent in (10, 25, 50, 75, 100)
+    ],
+    "backbone": lambda context: [Point(name, job={"backbone": name}) for name in context.backbones],
+}
+_TITLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+SERIES = {name: Series(name, points=_POINTS[name], **titles) for name, titles in _TITLES.items()}
 
 
 def find_series(name: str) -> Series:

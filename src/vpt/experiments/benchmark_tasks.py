@@ -9,12 +9,9 @@ from vpt.core.text import bullets
 from vpt.datasets.catalog import BENCHMARKS, resolve_tasks, task_folder
 from vpt.errors import DataError, SpecError
 from vpt.experiments.design import Protocol, Task
-from vpt.experiments.error_collector import ErrorCollector
 from vpt.experiments.plan_schema import BenchmarkTables, ClassificationTaskTable, PlanTables, TaskTable
-from vpt.experiments.plan_validation import validate
-from vpt.experiments.segmentation_tasks import list_segmentation_task
+from vpt.experiments.plan_validation import ErrorCollector, read_toml, validate
 from vpt.experiments.tasks import list_task
-from vpt.experiments.toml_file import read_toml
 
 
 def list_tasks(
@@ -43,27 +40,19 @@ def list_tasks(
     else:
         for file in (path.parent / name for name in names):
             with collector.collect():
-                rows += [(row, file) for row in _read_benchmark(file, collector)]
+                benchmark = validate(BenchmarkTables, read_toml(file), str(file), collector)
+                rows += [(row, file) for row in benchmark.tasks]
     rows += [(row, path) for row in tables.tasks]
     tasks = []
     for row, file in rows:
         with collector.collect():
-            if hasattr(tables, "segmentation"):
-                tasks.append(list_segmentation_task(row, file, protocol))  # type: ignore[arg-type]
-            else:
-                tasks.append(list_task(row, file, protocol, choosing=choosing))  # type: ignore[arg-type]
+            tasks.append(list_task(row, file, protocol, choosing=choosing))
     with collector.collect():
         if builtin:
             _check_sizes(names, tasks, path)
         elif not rows and not collector.errors:
             raise SpecError(f"{path} names no tasks; add [[tasks]] tables, or benchmark = a file that has them")
     return tuple(tasks)
-
-
-def _read_benchmark(path: Path, collector: ErrorCollector) -> list[ClassificationTaskTable]:
-    tables, texts = validate(BenchmarkTables, read_toml(path), str(path))
-    collector.errors += [SpecError(text) for text in texts]
-    return tables.tasks if isinstance(tables, BenchmarkTables) else []
 
 
 def _builtin_rows(names: Sequence[str], root: Path | None, plan: Path) -> list[ClassificationTaskTable]:
@@ -73,19 +62,11 @@ def _builtin_rows(names: Sequence[str], root: Path | None, plan: Path) -> list[C
     if missing or root is None:
         reason = "no folder was named: give --data FOLDER" if root is None else f"not in {root}"
         commands = [f"vpt data prepare {name} --from DOWNLOADS --out {root or 'FOLDER'}" for name in missing]
-        raise DataError(
-            f"{plan}: {len(missing)} tasks are not there, {reason}:{bullets(commands, limit=len(commands))}"
-        )
-    return [
-        ClassificationTaskTable(
-            name=task.name,
-            data=str(task_folder(root, task).resolve()),
-            group=task.group,
-            resize=task.resize,
-            augment=task.augment,
-        )
-        for task in tasks
-    ]
+        text = bullets(commands, limit=len(commands))
+        raise DataError(f"{plan}: {len(missing)} tasks are not there, {reason}:{text}")
+    rows = ({key: getattr(task, key) for key in ("name", "group", "resize", "augment")} for task in tasks)
+    folders = (str(task_folder(root, task).resolve()) for task in tasks)
+    return [ClassificationTaskTable(data=data, **row) for data, row in zip(folders, rows, strict=True)]
 
 
 def _check_sizes(names: Sequence[str], tasks: Iterable[Task], plan: Path) -> None:

@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 from vpt.training import TaskConfig
 
+# Fields of jobs, and so keys of plans, that segmentation does not have.
+CLASSIFICATION_ONLY = ("test_fraction", "train_fraction", "resize", "interpolation", "skip_corrupt")
+
 
 @dataclass(frozen=True)
 class Task:
@@ -53,11 +56,6 @@ class Setting:
 
     spec: str
     config: TaskConfig
-
-    @property
-    def lr(self) -> float:
-        """Peak learning rate of a step: learning rate x batch size / 256."""
-        return self.config.training.peak_lr
 
 
 @dataclass(frozen=True)
@@ -121,8 +119,7 @@ class Protocol:
 
     def job_fields(self) -> dict[str, Any]:
         """Return the fields that every job has."""
-        names = ("split_seed", "val_fraction", "test_fraction", "train_fraction", "image_size", "resize",
-                 "interpolation", "skip_corrupt")  # fmt: skip
+        names = ("split_seed", "val_fraction", "image_size", *CLASSIFICATION_ONLY)
         return {name: getattr(self, name) for name in names}
 
 

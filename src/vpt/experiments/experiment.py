@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from vpt.core.legacy_keys import upgrade_experiment
 from vpt.errors import DataError
-from vpt.experiments.design import MethodRow, Protocol, SegmentationOptions, Setting, Task
+from vpt.experiments.design import CLASSIFICATION_ONLY, MethodRow, Protocol, SegmentationOptions, Setting, Task
 from vpt.tasks.classification.config import ClassificationConfig
 from vpt.tasks.segmentation.config import SegmentationConfig
 from vpt.training import CROP_SCALE, TaskConfig
@@ -27,8 +27,13 @@ PROTOCOL_VERSION = 1  # to be raised when the same plan gives other results
 CROP_VERSION = 2  # the same for runs with random crops; 2: crops of images of the shape of those tested, kept larger
 Stage = Literal["search", "final", "ensemble"]
 METRICS = {"top1": "top-1", "miou": "mean IoU"}  # key in a record -> name
-_CLASSIFICATION_ONLY = ("test_fraction", "train_fraction", "resize", "interpolation", "skip_corrupt")
 _STAGE_SPLITS: dict[Stage, tuple[str, ...]] = {"search": ("train", "val"), "final": ("train", "val", "test")}
+
+
+def _merge_training_options(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the fields of a dataclass; those of a configuration as `TaskConfig.to_dict`, in one mapping."""
+    values = dict(fields)
+    return {**values.pop("training", {}), **values}
 
 
 def run_id(config: Mapping[str, Any]) -> str:
@@ -122,7 +127,7 @@ class Experiment:
     def search_runs(self, task: Task, row: MethodRow) -> list[Run]:
         """Return the runs that select the setting of a cell; none where there is one setting."""
         settings = row.settings_for(task)
-        if len(settings) < 2 or row.ensemble_of:
+        if len(settings) < 2 or row.ensemble_of or row.refusal:
             return []
         return [self._make_run(task, row, "search", setting) for setting in settings]
 
@@ -169,12 +174,9 @@ class Experiment:
             The job of a run.
         """
         row = self.row(run.method)
-        options = self._job_fields(run.task, row)
-        if self.segmentation is None:
-            options["cache"] = cache
-        else:
-            own = {name: value for name, value in options.items() if name not in _CLASSIFICATION_ONLY}
-            options = {**self._segmentation_fields(run.task), **own}
+        options = {"cache": cache, **self._segmentation_fields(run.task), **self._job_fields(run.task, row)}
+        if self.segmentation is not None:
+            options = {name: value for name, value in options.items() if name not in ("cache", *CLASSIFICATION_ONLY)}
         return Job.create(
             run.task.data,
             out,
@@ -189,15 +191,7 @@ class Experiment:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the experiment as JSON values."""
-
-        def settings(rows: Sequence[Setting]) -> list[dict[str, Any]]:
-            return [{"spec": row.spec, "config": row.config.to_dict()} for row in rows]
-
-        values = asdict(self)
-        for row, row_values in zip(self.methods, values["methods"], strict=True):
-            row_values["settings"] = settings(row.settings)
-            row_values["task_settings"] = {task: settings(own) for task, own in row.task_settings.items()}
-        return values
+        return asdict(self, dict_factory=_merge_training_options)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str = "the plan") -> Experiment:

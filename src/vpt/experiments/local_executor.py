@@ -21,8 +21,8 @@ from vpt.errors import VptError
 from vpt.experiments.experiment import Experiment
 from vpt.experiments.runner import ProgressReporter
 from vpt.experiments.search import resolved_runs
-from vpt.experiments.store import Store
-from vpt.experiments.worker import POLL_INTERVAL, error_record, run_worker
+from vpt.experiments.store import Record, Store
+from vpt.experiments.worker import POLL_INTERVAL, run_worker
 
 _LOCK_LOST_EXIT_CODE = 75  # exit code of a worker whose run was taken over; the system's own name for it is "try again"
 
@@ -39,8 +39,7 @@ class InlineExecutor:
             store: Folder of the experiment.
             reporter: Reports the runs.
         """
-        run_worker(experiment, store, on_lost=_thread.interrupt_main, callback=reporter.callback,
-                   on_end=lambda: reporter.report(1))  # fmt: skip
+        run_worker(experiment, store, on_lost=_thread.interrupt_main, reporter=reporter)
 
 
 @dataclass(frozen=True)
@@ -85,10 +84,8 @@ class LocalExecutor:
 
 
 def _start_worker(experiment: Experiment, store: Store, index: int, workers: int) -> BaseProcess:
-    threads = max(1, torch.get_num_threads() // workers)
-    process = multiprocessing.get_context("spawn").Process(
-        target=_worker_main, args=(experiment, store.folder, index, threads), name=f"worker {index + 1}"
-    )
+    arguments = (experiment, store.folder, index, max(1, torch.get_num_threads() // workers))
+    process = multiprocessing.get_context("spawn").Process(None, _worker_main, f"worker {index + 1}", arguments)
     with _ignore_interrupts():
         process.start()
     return process
@@ -118,7 +115,9 @@ def _exit_with_parent() -> None:
 def _handle_dead_worker(process: BaseProcess, experiment: Experiment, store: Store, reporter: ProgressReporter) -> None:
     """Report the end of a worker, and record it for its run, which would end the next worker too."""
     if process.exitcode == _LOCK_LOST_EXIT_CODE:
-        reporter.note(f"{process.name} was silent for so long that its run was taken over; it begins another")
+        reporter.callback.on_note(
+            f"{process.name} was silent for so long that its run was taken over; it begins another"
+        )
         return
     code = process.exitcode or 0
     reason = f"signal {signal.Signals(-code).name}, perhaps for want of memory" if code < 0 else f"exit code {code}"
@@ -129,8 +128,8 @@ def _handle_dead_worker(process: BaseProcess, experiment: Experiment, store: Sto
     for run_id in run_ids:
         if run_id in runs and not store.has_record(run_id):
             text = f"its worker ended with {reason}"
-            reporter.note(f"{runs[run_id].label}: {text}")
-            store.write(error_record(runs[run_id], text))
+            reporter.callback.on_note(f"{runs[run_id].label}: {text}")
+            store.write(Record.of_error(runs[run_id], text))
         store.locks.force_release(run_id)  # only now: it would end the next worker, too
 
 

@@ -22,12 +22,9 @@ from typing import Any
 
 from vpt.core.text import did_you_mean
 from vpt.errors import SpecError
-from vpt.experiments.error_collector import ErrorCollector
 from vpt.experiments.experiment import Experiment
 from vpt.experiments.plan_resolution import resolve_plan
-from vpt.experiments.plan_schema import plan_model
-from vpt.experiments.plan_validation import validate
-from vpt.experiments.toml_file import read_toml
+from vpt.experiments.plan_validation import read_toml
 
 PLANS_DIR = Path(__file__).parent / "plans"
 
@@ -74,26 +71,4 @@ def load_experiment(path: Path, data: Path | None = None, **changes: Any) -> Exp
         VptError: The plan cannot be run. All errors are in one, of the class of the first: SpecError for a key or a
             value, DataError for a task, BackboneError for a backbone, UnsupportedError for a method.
     """
-    return make_experiment({**read_toml(path), **changes}, path, data)
-
-
-def make_experiment(values: dict[str, Any], path: Path, data: Path | None = None) -> Experiment:
-    """Return the experiment of a plan that has been parsed.
-
-    Args:
-        values: Tables and keys of the plan.
-        path: File of the plan, for messages and relative paths.
-        data: Folder with the prepared tasks of a benchmark; None takes the one that the plan names.
-
-    Returns:
-        The experiment of a plan that has been parsed.
-
-    Raises:
-        VptError: The plan cannot be run.
-    """
-    collector = ErrorCollector(str(path))
-    tables, texts = validate(plan_model(segmentation="segmentation" in values), values, str(path))
-    collector.errors += [SpecError(text) for text in texts]
-    if tables is None:
-        collector.raise_collected()
-    return resolve_plan(tables, path, data, collector)  # type: ignore[arg-type]
+    return resolve_plan({**read_toml(path), **changes}, path, data)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ import torch
 from vpt.backbones import DEFAULT, load_backbone
 from vpt.backbones.backbone import Backbone
 from vpt.core.text import did_you_mean
-from vpt.errors import BackboneError, SpecError, UnsupportedError
+from vpt.errors import BackboneError, SpecError, UnsupportedError, VptError
 from vpt.experiments.benchmark_tasks import list_tasks
 from vpt.experiments.design import MethodRow, Protocol, SegmentationOptions, Setting, Task
-from vpt.experiments.error_collector import ErrorCollector
 from vpt.experiments.experiment import Experiment
-from vpt.experiments.plan_schema import JOB_KEYS, SEARCHED_KEYS, MethodTable, PlanTables
+from vpt.experiments.plan_schema import JOB_KEYS, SEARCHED_KEYS, MethodTable, PlanTables, plan_model
+from vpt.experiments.plan_validation import ErrorCollector, validate
 from vpt.methods.base import InitInputs
 from vpt.methods.registry import parse_method
 from vpt.model.attach import attach
@@ -30,51 +31,59 @@ from vpt.training import TaskConfig
 from vpt.training.head_grid import check_head_grid
 
 
-def resolve_plan(tables: PlanTables, path: Path, data: Path | None, collector: ErrorCollector) -> Experiment:
+def resolve_plan(values: dict[str, Any], path: Path, data: Path | None = None) -> Experiment:
     """Return the experiment of a plan.
 
     Args:
-        tables: Tables of the plan.
+        values: Parsed tables and keys of the plan.
         path: File of the plan, for messages and relative paths.
         data: Folder with the prepared tasks of a benchmark; None takes the one that the plan names.
-        collector: Errors so far; further ones are added, and all of them raised.
 
     Returns:
         The experiment of a plan.
 
     Raises:
-        VptError: The plan cannot be run.
+        VptError: The plan cannot be run. All errors are in one, of the class of the first.
     """
+    collector = ErrorCollector(str(path))
+    tables = validate(plan_model(segmentation="segmentation" in values), values, str(path), collector)
     given = tables.given()
     protocol = Protocol(**{field.name: given[field.name] for field in fields(Protocol) if field.name in given})
-    options = getattr(tables, "segmentation", None)
-    segmentation = None if options is None else SegmentationOptions(**options.model_dump())
-    rows = _read_methods(tables, path, collector)
+    segmentation = SegmentationOptions(**given["segmentation"]) if "segmentation" in given else None
+    rows = _read_methods(tables, protocol, path, collector)
     tasks = list_tasks(tables, path, data, protocol, collector, choosing=any(len(row.settings) > 1 for row in rows))
-    for kind, names in (("tasks", [task.name for task in tasks]), ("methods", [row.name for row in rows])):
-        with collector.collect():
-            _check_distinct(kind, names, path)
+    _check_distinct("tasks", [task.name for task in tasks], path, collector)
+    _check_distinct("methods", [row.name for row in rows], path, collector)
     baseline = None
     with collector.collect():
         if not collector.errors:  # a row that was refused would be missed here once more
             _check_task_names(rows, tasks, path)
-            _check_references(rows, tables, path)
+            _check_references(rows, tables, protocol, path)
             baseline = _find_baseline(tables.baseline, rows, path)
-    backbones = _Backbones(tables, path)
-    with collector.collect():
-        backbones.check_weights()
+    weights = None if tables.weights is None else (path.parent / tables.weights).resolve()
+    if weights is not None and not weights.is_file():
+        text = f"{path}: the weights {weights} are not there; paths are relative to the plan"
+        collector.errors.append(BackboneError(text))
+    load = partial(_load, cache(load_backbone), tables.backbone or DEFAULT, protocol.image_size)
     classes = max([2, *(task.classes for task in tasks)])
     for index, row in enumerate(rows):
-        with collector.collect():
-            rows[index] = _try_methods(row, backbones, segmentation, classes, report=tables.unsupported == "report")
+        try:
+            rows[index] = _try_methods(row, partial(load, row.job_options, device="meta"), segmentation, classes)
+        except VptError as error:
+            if tables.unsupported == "report" and isinstance(error, SpecError | UnsupportedError | BackboneError):
+                rows[index] = replace(row, refusal=str(error))
+            else:
+                collector.errors.append(error)
     collector.raise_collected()
     _check_runnable(rows, path)
-    rows = [backbones.identify(row) for row in rows]
-    base = backbones.load({})
+    for index, row in enumerate(rows):
+        if not row.refusal and {"backbone", "image_size"} & row.job_options.keys():
+            rows[index] = replace(row, fingerprint=load(row.job_options, weights=weights).fingerprint())
+    base = load({}, weights=weights)
     return Experiment(
         name=tables.name or path.stem,
-        backbone=backbones.name({}),
-        weights=None if backbones.weights is None else str(backbones.weights),
+        backbone=tables.backbone or DEFAULT,
+        weights=None if weights is None else str(weights),
         fingerprint=base.fingerprint(),
         parameters=sum(weight.numel() for weight in base.module.parameters()),
         protocol=protocol,
@@ -86,54 +95,29 @@ def resolve_plan(tables: PlanTables, path: Path, data: Path | None, collector: E
     )
 
 
-class _Backbones:
-    """The backbones of a plan: one, and those of rows with a backbone or an image size of their own."""
-
-    def __init__(self, tables: PlanTables, path: Path) -> None:
-        self.path, self.tables = path, tables
-        self.weights = None if tables.weights is None else (path.parent / tables.weights).resolve()
-        self.load_cached = cache(load_backbone)
-
-    def check_weights(self) -> None:
-        if self.weights is not None and not self.weights.is_file():
-            raise BackboneError(
-                f"{self.path}: the weights {self.weights} are not there; paths are relative to the plan"
-            )
-
-    def name(self, options: Mapping[str, Any]) -> str:
-        return str(options.get("backbone", self.tables.backbone or DEFAULT))
-
-    def structure(self, options: Mapping[str, Any]) -> Backbone:
-        size = options.get("image_size", self.tables.image_size)
-        return self.load_cached(self.name(options), image_size=size, device="meta")
-
-    def load(self, options: Mapping[str, Any]) -> Backbone:
-        size = options.get("image_size", self.tables.image_size)
-        return self.load_cached(self.name(options), weights=self.weights, image_size=size)
-
-    def identify(self, row: MethodRow) -> MethodRow:
-        """Return a row with the fingerprint of its backbone, where it has one of its own."""
-        if row.refusal or not {"backbone", "image_size"} & row.job_options.keys():
-            return row
-        return replace(row, fingerprint=self.load(row.job_options).fingerprint())
+def _load(
+    load_cached: Callable[..., Backbone], name: str, size: int | None, options: Mapping[str, Any], **more: Any
+) -> Backbone:
+    """Return the backbone of a row: that of the plan, unless the options of the row have another name or size."""
+    return load_cached(options.get("backbone", name), image_size=options.get("image_size", size), **more)
 
 
-def _read_methods(tables: PlanTables, path: Path, collector: ErrorCollector) -> list[MethodRow]:
+def _read_methods(tables: PlanTables, protocol: Protocol, path: Path, collector: ErrorCollector) -> list[MethodRow]:
     """Return the rows of `methods`, each with what [training], its grid, its own keys and those for a task say."""
     rows = []
     for table in tables.methods:
         with collector.collect():
-            rows.append(_read_method(table, tables, path))
+            rows.append(_read_method(table, tables, protocol, path))
     if not tables.methods and not collector.errors:
-        collector.errors.append(
-            SpecError(f'{path} names no methods; add some, such as methods = ["linear", "vpt(length=10)"]')
-        )
+        text = f'{path} names no methods; add some, such as methods = ["linear", "vpt(length=10)"]'
+        collector.errors.append(SpecError(text))
     return rows
 
 
-def _read_method(table: MethodTable, tables: PlanTables, path: Path) -> MethodRow:
+def _read_method(table: MethodTable, tables: PlanTables, protocol: Protocol, path: Path) -> MethodRow:
     name = table.name or " | ".join(str(parse_method(spec)) for spec in table.spec or [f"ensemble {table.ensemble_of}"])
-    options = {key: value for key, value in table.given().items() if key in JOB_KEYS}
+    given = table.given()
+    options = {key: value for key, value in given.items() if key in JOB_KEYS}
     if (table.spec is None) == (table.ensemble_of is None):
         raise SpecError(f'{path}: the method {name!r} needs either spec or ensemble_of; write spec = "vpt(length=10)"')
     if table.ensemble_of is not None:
@@ -141,22 +125,19 @@ def _read_method(table: MethodTable, tables: PlanTables, path: Path) -> MethodRo
     if table.grid is not None and table.grid not in tables.grids:
         raise SpecError(f"{path}: there is no grid {table.grid!r}; {did_you_mean(table.grid, tables.grids)}")
     grid = tables.grids[table.grid].given() if table.grid is not None else {}
-    keys = tables.config_class.option_names() - {"seed"}
-    own = {key: value for key, value in table.given().items() if key in keys}
+    own = {key: value for key, value in given.items() if key in tables.config_class.option_names() - {"seed"}}
     values = {**tables.training.given(), **grid, **own}
+    by_task = {None: values, **{task: {**values, **more.given()} for task, more in table.task.items()}}
     try:
-        settings = _settings(table.spec or [], values, tables.config_class)
-        by_task = {task: _settings(table.spec or [], {**values, **more.given()}, tables.config_class)
-                   for task, more in table.task.items()}  # fmt: skip
+        settings = {task: _settings(table.spec or [], keys, tables.config_class) for task, keys in by_task.items()}
     except SpecError as error:
         raise SpecError(f"{path}: the method {name!r}: {error}") from error
-    split_seed = options.get("split_seed", tables.split_seed)
-    if split_seed is None and max(map(len, (settings, *by_task.values()))) > 1:
+    if options.get("split_seed", protocol.split_seed) is None and max(map(len, settings.values())) > 1:
         raise SpecError(
             f'{path}: the method {name!r} has several settings, and with split_seed = "run" the test images of one run '
             "select the setting of another; give split_seed a number"
         )
-    return MethodRow(name, settings, task_settings=by_task, job_options=options)
+    return MethodRow(name, settings.pop(None), task_settings=settings, job_options=options)
 
 
 def _settings(specs: Sequence[str], values: Mapping[str, Any], config_class: type[TaskConfig]) -> tuple[Setting, ...]:
@@ -171,30 +152,24 @@ def _settings(specs: Sequence[str], values: Mapping[str, Any], config_class: typ
 
 
 def _try_methods(
-    row: MethodRow, backbones: _Backbones, segmentation: SegmentationOptions | None, classes: int, *, report: bool
+    row: MethodRow, load: Callable[[], Backbone], segmentation: SegmentationOptions | None, classes: int
 ) -> MethodRow:
     """Return a row after each of its methods was injected into the bare structure of its backbone.
 
     Args:
         row: The row.
-        backbones: Backbones of the plan.
+        load: Loads that structure.
         segmentation: Options of segmentation tasks.
         classes: Largest number of classes.
-        report: Give the reason in the row where the backbone does not support the method, instead of raising it.
     """
-    try:
-        models = {}
-        for spec in dict.fromkeys(setting.spec for setting in row.settings):
-            structure = backbones.structure(row.job_options)
-            head = row.job_options.get("head", None if segmentation is None else segmentation.head)
-            task = TASKS["classification" if segmentation is None else "segmentation"]
-            models[spec] = model = attach(structure, spec, classes, head=task.make_readout(head, structure))
-            if "prototypes" in model.method.init_inputs:
-                model.initialize(InitInputs(torch.empty(classes, model.layout.width, device="meta")))
-    except (SpecError, UnsupportedError, BackboneError) as error:
-        if not report:
-            raise
-        return replace(row, refusal=str(error))
+    task = TASKS["classification" if segmentation is None else "segmentation"]
+    head = row.job_options.get("head", None if segmentation is None else segmentation.head)
+    models = {}
+    for spec in dict.fromkeys(setting.spec for setting in row.settings):
+        structure = load()
+        models[spec] = model = attach(structure, spec, classes, head=task.make_readout(head, structure))
+        if "prototypes" in model.method.init_inputs:
+            model.initialize(InitInputs(torch.empty(classes, model.layout.width, device="meta")))
     return replace(row, is_head_grid=_is_head_grid(row, models))
 
 
@@ -202,18 +177,17 @@ def _is_head_grid(row: MethodRow, models: Mapping[str, TunedModel]) -> bool:
     """Return whether the runs of a row may train as a grid of heads."""
     if len(models) != 1 or (model := next(iter(models.values()))).is_dense:
         return False
-    try:
+    with suppress(SpecError):
         for settings in (row.settings, *row.task_settings.values()):
             check_head_grid(model, [setting.config for setting in settings])
-    except SpecError:
-        return False
-    return True
+        return True
+    return False
 
 
-def _check_distinct(kind: str, names: Sequence[str], path: Path) -> None:
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        raise SpecError(f"{path}: two {kind} are called {repeated[0]!r}; give each a name of its own")
+def _check_distinct(kind: str, names: Sequence[str], path: Path, collector: ErrorCollector) -> None:
+    repeated = next((name for name, count in Counter(names).items() if count > 1), None)
+    if repeated is not None:
+        collector.errors.append(SpecError(f"{path}: two {kind} are called {repeated!r}; give each a name of its own"))
 
 
 def _check_task_names(rows: Sequence[MethodRow], tasks: Sequence[Task], path: Path) -> None:
@@ -223,7 +197,7 @@ def _check_task_names(rows: Sequence[MethodRow], tasks: Sequence[Task], path: Pa
             raise SpecError(f"{path}: the method {row.name!r} has keys for {name!r}; {did_you_mean(name, names)}")
 
 
-def _check_references(rows: list[MethodRow], tables: PlanTables, path: Path) -> None:
+def _check_references(rows: list[MethodRow], tables: PlanTables, protocol: Protocol, path: Path) -> None:
     """Check the rows that ensembles refer to; refuse an ensemble of one run."""
     trained = {row.name: row for row in rows if not row.ensemble_of}
     for index, row in enumerate(rows):
@@ -234,9 +208,9 @@ def _check_references(rows: list[MethodRow], tables: PlanTables, path: Path) -> 
             raise SpecError(f"{path}: {row.name!r} is an ensemble of {row.ensemble_of!r}, which is no method; {hint}")
         members = trained[row.ensemble_of]
         reason = ""
-        if tables.seeds < 2:
+        if protocol.seeds < 2:
             reason = "1 run makes no ensemble; give seeds 2 or more"
-        elif members.job_options.get("split_seed", tables.split_seed) is None:
+        elif members.job_options.get("split_seed", protocol.split_seed) is None:
             reason = 'split_seed = "run" gives each run other test images; give split_seed a number'
         elif not tables.keep_tuned or hasattr(tables, "segmentation"):
             reason = "an ensemble needs keep_tuned = true and classification tasks"

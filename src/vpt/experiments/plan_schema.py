@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+from dataclasses import fields
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_type_hints
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
-    create_model,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WrapValidator, create_model
 from pydantic_core import PydanticCustomError
 
 from vpt.data.preprocessing import Preprocessing
 from vpt.errors import VptError
+from vpt.experiments.design import CLASSIFICATION_ONLY, Protocol, SegmentationOptions
 from vpt.methods.registry import parse_method
 from vpt.tasks.classification.config import ClassificationConfig
 from vpt.tasks.segmentation.config import SegmentationConfig
@@ -42,32 +36,41 @@ def _from_text(row: Any) -> Any:
     return {"spec": row} if isinstance(row, str) else row
 
 
-def _check_spec(spec: str) -> str:
-    try:
-        parse_method(spec)
-    except VptError as error:
-        raise PydanticCustomError("vpt", "{reason}", {"reason": str(error)}) from error
-    return spec
+def _readable_by(read: Callable[[str], object]) -> AfterValidator:
+    """Return the validator of a text that a function reads."""
+
+    def check(text: str) -> str:
+        try:
+            read(text)
+        except VptError as error:
+            raise PydanticCustomError("vpt", "{reason}", {"reason": str(error)}) from error
+        return text
+
+    return AfterValidator(check)
 
 
-def _check_interpolation(name: str) -> str:
-    try:
-        Preprocessing(interpolation=name)
-    except VptError as error:
-        raise PydanticCustomError("vpt", "{reason}", {"reason": str(error)}) from error
-    return name
+def _check_interpolation(name: str) -> None:
+    Preprocessing(interpolation=name)
 
 
-def _keep_whole(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+def _keep_whole(value: Any, handler: Callable[[Any], Any]) -> Any:
     return value if type(value) is int else handler(value)
 
 
 # A whole number stays one: the id of a run is a hash of its values, and JSON tells 1 from 1.0.
 Number = Annotated[float, WrapValidator(_keep_whole)]
 Choices = Annotated[list[T], BeforeValidator(_as_list), Field(min_length=1)]
-Spec = Annotated[str, AfterValidator(_check_spec)]
-Resize = Literal["squash", "crop"]
+Spec = Annotated[str, _readable_by(parse_method)]
 SplitSeed = Annotated[int | None, BeforeValidator(_own_seed)]
+
+# Keys of the protocol whose values have to be more than of the right type. "run" in the file is None here: the split
+# has the seed of each run.
+_PROTOCOL_TYPES: dict[str, Any] = {
+    "seeds": Annotated[int, Field(ge=1)],
+    "first_seed": Annotated[int, Field(ge=0)],
+    "split_seed": SplitSeed,
+    "interpolation": Annotated[str, _readable_by(_check_interpolation)] | None,
+}
 
 
 class PlanTable(BaseModel):
@@ -97,7 +100,7 @@ class TaskTable(PlanTable):
 class ClassificationTaskTable(TaskTable):
     """A row of [[tasks]] of a plan of classification tasks, with preprocessing of its own."""
 
-    resize: Resize | None = None
+    resize: Literal["squash", "crop"] | None = None
     augment: Literal["none", "flip", "random_crop", "random_resized_crop"] | None = None
 
 
@@ -108,13 +111,6 @@ class SegmentationTaskTable(TaskTable):
     ignore_index: int | None = None
     reduce_zero_label: bool = False
     val_as_test: bool = False
-
-
-class SegmentationTable(PlanTable):
-    """The table [segmentation]."""
-
-    head: str | None = None
-    activation_checkpointing: bool = False
 
 
 class MethodTable(PlanTable):
@@ -143,10 +139,9 @@ class MethodTable(PlanTable):
 
 
 class PlanTables(PlanTable):
-    """All tables of a plan file.
+    """All tables of a plan file; the keys of the protocol are those of `Protocol`.
 
     Attributes:
-        split_seed: Seed of the cuts into train, val and test; "run" in the file, None here, is each run's own seed.
         unsupported: "error" refuses a plan with a method that its backbone does not support; "report" leaves the
             method out and gives the reason in the report.
     """
@@ -160,12 +155,6 @@ class PlanTables(PlanTable):
     baseline: str | None = None
     keep_tuned: bool = True
     unsupported: Literal["error", "report"] = "error"
-    seeds: Annotated[int, Field(ge=1)] = 5
-    first_seed: Annotated[int, Field(ge=0)] = 0
-    split_seed: SplitSeed = 0
-    val_fraction: Number = 0.2
-    train_on: Literal["train", "trainval"] = "trainval"
-    image_size: int | None = None
     tasks: list[Any] = []
     training: Any = None
     grids: dict[str, Any] = {}
@@ -180,11 +169,6 @@ class _ClassificationKeys(PlanTables):
 
     benchmark: Choices[str] = []
     data: str | None = None
-    test_fraction: Number = 0.2
-    train_fraction: Number = 1.0
-    resize: Resize = "squash"
-    interpolation: Annotated[str, AfterValidator(_check_interpolation)] | None = None
-    skip_corrupt: bool = False
 
 
 class _SegmentationKeys(PlanTables):
@@ -193,7 +177,7 @@ class _SegmentationKeys(PlanTables):
     config_class = SegmentationConfig
     kind = "a plan with [segmentation]"
 
-    segmentation: SegmentationTable
+    segmentation: Any
 
 
 class BenchmarkTables(PlanTable):
@@ -219,12 +203,21 @@ def plan_model(*, segmentation: bool) -> type[PlanTables]:
     row: Any = Annotated[method, BeforeValidator(_from_text)]
     task: Any = SegmentationTaskTable if segmentation else ClassificationTaskTable
     tables: dict[str, Any] = {
+        **_keys(Protocol, without=CLASSIFICATION_ONLY if segmentation else ()),
         "tasks": (list[task], []),
         "training": (training, training()),
         "grids": (dict[str, training], {}),
         "methods": (list[row], []),
     }
+    if segmentation:
+        tables["segmentation"] = create_model("Segmentation", __base__=PlanTable, **_keys(SegmentationOptions))
     return create_model("Plan", __base__=keys, **tables)
+
+
+def _keys(table: type, without: Collection[str] = ()) -> dict[str, Any]:
+    """Return the fields of a dataclass, as `create_model` takes them."""
+    types = {name: Number if kind is float else kind for name, kind in get_type_hints(table).items()} | _PROTOCOL_TYPES
+    return {field.name: (types[field.name], field.default) for field in fields(table) if field.name not in without}
 
 
 def _training_model(config_class: type[TaskConfig]) -> type[PlanTable]:

@@ -1,71 +1,127 @@
-"""Validation of the tables of a plan file, with all errors at once and in words."""
+"""Reading and validation of plan files, with all errors at once and in words."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, get_args
+import re
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from vpt.core.text import did_you_mean
+from vpt.core.legacy_keys import upgrade_plan_file
+from vpt.core.text import bullets, did_you_mean
+from vpt.errors import SpecError, VptError
 from vpt.experiments.plan_schema import PlanTable
 
-_REMOVED = object()
+Tables = TypeVar("Tables", bound=PlanTable)
 
 
-def validate(model: type[PlanTable], values: dict[str, Any], source: str) -> tuple[PlanTable | None, list[str]]:
+class ErrorCollector:
+    """The errors of one plan."""
+
+    def __init__(self, source: str) -> None:
+        """Start without errors.
+
+        Args:
+            source: Name of the plan for the message.
+        """
+        self.source = source
+        self.errors: list[VptError] = []
+
+    @contextmanager
+    def collect(self) -> Iterator[None]:
+        """Keep a VptError of the `with` block, and continue after it."""
+        try:
+            yield
+        except VptError as error:
+            self.errors.append(error)
+
+    def raise_collected(self) -> None:
+        """Raise the errors.
+
+        Raises:
+            VptError: There are errors: a single one as it is, several as one of the first one's class that lists all.
+        """
+        if len(self.errors) == 1:
+            raise self.errors[0]
+        if self.errors:
+            texts = list(dict.fromkeys(map(str, self.errors)))
+            raise type(self.errors[0])(f"{self.source} has {len(texts)} errors:{bullets(texts, limit=len(texts))}")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the tables of a TOML file with today's keys.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The tables of a TOML file with today's keys.
+
+    Raises:
+        SpecError: The file cannot be read, or is not TOML.
+    """
+    try:
+        return upgrade_plan_file(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise SpecError(f"{path} cannot be read: {error.strerror}; check the path and its permissions") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path} is not TOML: {error}; correct the file") from error
+
+
+def validate(model: type[Tables], values: dict[str, Any], source: str, collector: ErrorCollector) -> Tables:
     """Validate parsed tables; values that cannot be used are left out, so that the rest can be checked too.
 
     Args:
         model: Model of the file.
         values: Parsed tables. They change: values that cannot be used are removed.
         source: Name of the file for messages.
+        collector: Receives every error.
 
     Returns:
-        The validated tables, None where nothing is left to validate, and one text for each error.
+        The validated tables.
     """
-    texts: list[str] = []
     while True:
         try:
-            return model.model_validate(values), texts
+            return model.model_validate(values)
         except ValidationError as errors:
-            before = len(texts)
-            for error in errors.errors():
-                text = f"{source}: {_describe(error, model)}"
-                if text not in texts:
-                    texts.append(text)
-                if not _discard(values, error["loc"], whole_item=error["type"] != "extra_forbidden"):
-                    return None, texts
-            _drop_removed(values)
-            if len(texts) == before:
-                return None, texts
+            texts = dict.fromkeys(f"{source}: {_describe(error, model)}" for error in errors.errors())
+            collector.errors += map(SpecError, texts)
+            located = (_locate(values, error) for error in errors.errors())
+            unusable = {(id(container), key): container for container, key in located}
+            for (_, key), container in reversed(unusable.items()):  # from the end of a list, so that no item moves
+                del container[key]
 
 
 def _describe(error: ErrorDetails, model: type[PlanTable]) -> str:
     """Return an error in words: the key with its value, why it cannot be used, and what to do."""
     *table_path, key = error["loc"]
-    table, location, value = _table_at(model, table_path), _dotted(error["loc"]), error["input"]
+    location, value = _dotted(error["loc"]), error["input"]
     where = _dotted(table_path) or getattr(model, "kind", "the file")
-    if error["type"] == "extra_forbidden":
-        return f"{where} has the key {key!r}, which has no meaning here; {did_you_mean(str(key), table.model_fields)}"
-    if error["type"] == "missing":
-        return f"{where} has no {key}; add one"
-    if error["type"] == "literal_error":
-        choices = map(str, get_args(_literal_of(table.model_fields[str(key)].annotation)))
-        return f"{location} is {value!r}; {did_you_mean(str(value), choices)}"
-    if error["type"] == "too_short":
-        return f"{location} is an empty list; give it a value, or leave it out"
-    reason = error["msg"].replace("Input should be", "it must be")
-    return f"{location}: {reason}" if error["type"] == "vpt" else f"{location} is {value!r}; {reason}"
+    match error["type"]:
+        case "extra_forbidden":
+            hint = did_you_mean(str(key), _table_at(model, table_path).model_fields)
+            return f"{where} has the key {key!r}, which has no meaning here; {hint}"
+        case "missing":
+            return f"{where} has no {key}; add one"
+        case "literal_error":
+            choices = re.findall("'(.*?)'", error["ctx"]["expected"])
+            return f"{location} is {value!r}; {did_you_mean(str(value), choices)}"
+        case "too_short":
+            return f"{location} is an empty list; give it a value, or leave it out"
+        case "vpt":
+            return f"{location}: {error['msg']}"
+        case _:
+            return f"{location} is {value!r}; {error['msg'].replace('Input should be', 'it must be')}"
 
 
 def _dotted(path: Any) -> str:
     """Return a path such as ("methods", 1, "spec") as text: methods[2].spec."""
-    text = ""
-    for step in path:
-        text += f"[{step + 1}]" if isinstance(step, int) else f".{step}"
-    return text.lstrip(".")
+    return "".join(f"[{step + 1}]" if isinstance(step, int) else f".{step}" for step in path).lstrip(".")
 
 
 def _table_at(model: type[BaseModel], path: Any) -> type[BaseModel]:
@@ -83,32 +139,12 @@ def _table_in(annotation: Any) -> type[BaseModel] | None:
     return next((found for found in map(_table_in, get_args(annotation)) if found is not None), None)
 
 
-def _literal_of(annotation: Any) -> Any:
-    """Return the Literal within an annotation such as Literal["a", "b"] | None."""
-    choices = (part for part in get_args(annotation) if get_args(part))
-    return next(choices, annotation)
-
-
-def _discard(values: Any, path: Any, *, whole_item: bool) -> bool:
-    """Remove the value at a path, or the item of the list that holds it; return False where there is none."""
-    for step, following in zip(path, (*path[1:], None), strict=True):
-        if isinstance(values, Mapping) and step not in values:
-            return False
-        child = values[step]
-        if following is None or not isinstance(child, dict | list) or (whole_item and isinstance(step, int)):
-            if isinstance(values, list):
-                values[step] = _REMOVED
-            else:
-                del values[step]
-            return True
-        if child is _REMOVED:
-            return True
-        values = child
-    return False
-
-
-def _drop_removed(values: Any) -> None:
-    if isinstance(values, list):
-        values[:] = [value for value in values if value is not _REMOVED]
-    for value in values.values() if isinstance(values, dict) else values if isinstance(values, list) else ():
-        _drop_removed(value)
+def _locate(values: Any, error: ErrorDetails) -> tuple[Any, Any]:
+    """Return the table or the list with what cannot be used, and its key: a whole item of a list, else a value."""
+    whole_item = error["type"] != "extra_forbidden"
+    container, key = values, error["loc"][0]
+    for key in error["loc"]:
+        container, values = values, values[key]
+        if not isinstance(values, dict | list) or (whole_item and isinstance(key, int)):
+            break
+    return container, key

@@ -57,38 +57,28 @@ class Published:
         Returns:
             The published top-1 of a method by task, for the tasks that are those of the publication.
         """
-        if (
-            experiment.backbone != self.backbone
-            or experiment.weights is not None
-            or experiment.protocol.train_fraction != 1
-        ):
-            return {}
-        if experiment.protocol.image_size not in (None, _IMAGE_SIZE):
+        differs = experiment.backbone != self.backbone or experiment.weights or experiment.protocol.train_fraction != 1
+        if differs or experiment.protocol.image_size not in (None, _IMAGE_SIZE):
             return {}
         if method_row.job_options or method_row.ensemble_of:
             return {}
-        methods = {_without_searched_fields(parse_method(setting.spec)) for setting in method_row.all_settings}
-        row = next((row for row in self.rows if methods == {_without_searched_fields(parse_method(row.spec))}), None)
-        return (
-            {}
-            if row is None
-            else {t.name: row.top1[t.name] for t in experiment.tasks if t.name in row.top1 and _is_same_task(t)}
-        )
+        methods = {_without_searched_fields(setting.spec) for setting in method_row.all_settings}
+        top1 = next((row.top1 for row in self.rows if methods == {_without_searched_fields(row.spec)}), {})
+        return {task.name: top1[task.name] for task in experiment.tasks if task.name in top1 and _is_same_task(task)}
 
 
 @cache
 def load_published() -> Published:
     """Return the publication in the file beside this module."""
     values = tomllib.loads(_FILE.read_text(encoding="utf-8"))
-    rows = (
-        PublishedRow(row["name"], row["spec"], {task: round(value / 100, 6) for task, value in row["top1"].items()})
-        for row in values["rows"]
-    )
-    return Published(values["source"], values["backbone"], tuple(rows))
+    for row in values["rows"]:
+        row["top1"] = {task: round(value / 100, 6) for task, value in row["top1"].items()}
+    return Published(**{**values, "rows": tuple(PublishedRow(**row) for row in values["rows"])})
 
 
-def _without_searched_fields(method: Method) -> Method:
+def _without_searched_fields(spec: str) -> Method:
     """Return a method without the fields that the paper searched on each task."""
+    method = parse_method(spec)
     return replace(method, length=VPT.length, dropout=VPT.dropout) if isinstance(method, VPT) else method
 
 

@@ -24,7 +24,8 @@ from vpt.experiments.run_lock import HEARTBEAT_INTERVAL, RunLock
 from vpt.experiments.runner import ProgressReporter
 from vpt.experiments.search import run_batches
 from vpt.experiments.store import Record, Store
-from vpt.experiments.worker import POLL_INTERVAL, error_record, execute_runs
+from vpt.experiments.table import one_line
+from vpt.experiments.worker import POLL_INTERVAL, execute_runs
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,8 @@ class _ClusterRuns:
         self, executor: RayExecutor, ray: Any, experiment: Experiment, store: Store, reporter: ProgressReporter
     ) -> None:
         self.executor, self.ray, self.experiment, self.store, self.reporter = executor, ray, experiment, store, reporter
-        self.task = ray.remote(num_cpus=executor.cpus, num_gpus=executor.gpus, max_retries=executor.retries)(
-            _run_remotely
-        )
+        resources = {"num_cpus": executor.cpus, "num_gpus": executor.gpus, "max_retries": executor.retries}
+        self.task = ray.remote(**resources)(_run_remotely)
         self.experiment_ref = ray.put(experiment)
         self.pending: dict[Any, tuple[tuple[Run, ...], RunLock]] = {}
         self.last_refresh = time.monotonic()
@@ -125,14 +125,10 @@ class _ClusterRuns:
         for runs in run_batches(self.experiment, self.store.records()):
             if room <= 0:
                 break
-            lock = None if runs[0].id in held else self.store.locks.acquire(runs[0].id)
+            lock = None if runs[0].id in held else self.store.claim(runs)
             if lock is None:
                 continue
-            if all(self.store.has_record(run.id) for run in runs):  # ended between our look at the folder and our lock
-                lock.release()
-                continue
-            threads = max(1, int(self.executor.cpus))
-            arguments = (self.experiment_ref, runs, lock, self.store.folder, threads)
+            arguments = (self.experiment_ref, runs, lock, self.store.folder, max(1, int(self.executor.cpus)))
             self.pending[self.task.options(name=runs[0].label).remote(*arguments)] = (runs, lock)
             room -= 1
         return bool(self.pending)
@@ -142,14 +138,11 @@ class _ClusterRuns:
         try:
             records, tuned = self.ray.get(task)
         except self.ray.exceptions.RayError as error:
-            message = " ".join(str(error).split())
-            records, tuned = [error_record(runs[0], f"Ray gave no result: {message}")], {}
+            records, tuned = [Record.of_error(runs[0], f"Ray gave no result: {one_line(error)}")], {}
         for record in records:
             if record.id in tuned:
-                self.store.tuned_path(record.id).parent.mkdir(parents=True, exist_ok=True)
                 write_atomic(self.store.tuned_path(record.id), tuned[record.id])
-            if not self.store.has_record(record.id):
-                self.store.write(record)
+            self.store.add(record)
         lock.release()
 
     def _refresh_locks(self) -> None:
@@ -159,7 +152,7 @@ class _ClusterRuns:
         self.last_refresh = time.monotonic()
         for task, (runs, lock) in list(self.pending.items()):
             if not lock.refresh():
-                self.reporter.note(f"{runs[0].label}: another runner has taken it over")
+                self.reporter.callback.on_note(f"{runs[0].label}: another runner has taken it over")
                 self.ray.cancel(task, force=True)
                 del self.pending[task]
 
@@ -174,12 +167,9 @@ def _run_remotely(
         return execute_runs(experiment, runs, store), {}
     local_store = Store(Path(tempfile.gettempdir()) / f"vpt-{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}")
     records = execute_runs(experiment, runs, local_store)
-    tuned = {
-        run.id: local_store.tuned_path(run.id).read_bytes() for run in runs if local_store.tuned_path(run.id).exists()
-    }
-    for run in runs:
-        local_store.tuned_path(run.id).unlink(missing_ok=True)
-        local_store.remove_work(run.id)
+    paths = {run.id: local_store.tuned_path(run.id) for run in runs}
+    tuned = {run_id: path.read_bytes() for run_id, path in paths.items() if path.exists()}
+    local_store.remove_records(paths)
     return records, tuned
 
 

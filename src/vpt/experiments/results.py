@@ -1,14 +1,20 @@
-"""The results of an experiment: cells, each a method on a task, computed from the records alone."""
+"""The results and the progress of an experiment, computed from the records alone.
+
+The results are cells, each a method on a task.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 from vpt.experiments import significance
 from vpt.experiments.design import MethodRow, Setting, Task
 from vpt.experiments.experiment import METRICS, Experiment
-from vpt.experiments.search import Records, best_setting, cell_runs, resolved_runs
+from vpt.experiments.search import Records, best_setting, cell_runs, count_runs, resolved_runs
 from vpt.experiments.store import Record, Store
 
 
@@ -132,6 +138,11 @@ class ExperimentResults:
             return {}
         return significance.differences(self.means(method), self.means(self.experiment.baseline))
 
+    def mean_trainable(self, method: str) -> float | None:
+        """Return the mean number of trainable parameters over tasks; None before there is a run."""
+        counts = (cell.trainable_parameters for cell in self.cells_of(method))
+        return significance.mean([count for count in counts if count is not None])
+
     def parameters(self, method: str) -> float | None:
         """Return the parameters to store for all tasks, as a multiple of the backbone (paper, table 1).
 
@@ -148,9 +159,7 @@ class ExperimentResults:
             return None
         records = [record for cell in self.cells_of(method) for record in cell.final_records if record.parameters]
         shared = any(record.parameters["trainable"] < record.parameters["total"] for record in records)
-        return (
-            sum(filter(None, trainable_parameters)) + shared * self.experiment.parameters
-        ) / self.experiment.parameters
+        return sum(filter(None, trainable_parameters)) / self.experiment.parameters + shared
 
 
 def load_results(store: Store) -> ExperimentResults:
@@ -167,15 +176,88 @@ def load_results(store: Store) -> ExperimentResults:
     """
     experiment, records = store.load_experiment(), store.records()
     cells = {(task.name, row.name): _cell(experiment, task, row, records) for task, row in experiment.cells()}
-    return ExperimentResults(
-        experiment, cells, tuple(records[run_id] for run_id in resolved_runs(experiment, records) if run_id in records)
-    )
+    run_ids = resolved_runs(experiment, records)
+    return ExperimentResults(experiment, cells, tuple(records[run_id] for run_id in run_ids if run_id in records))
 
 
 def _cell(experiment: Experiment, task: Task, row: MethodRow, records: Records) -> Cell:
-    setting = best_setting(experiment, task, row, records)
-    search_records, final_records = (
-        tuple(records[run.id] for run in runs if run.id in records)
-        for runs in cell_runs(experiment, task, row, records)
+    setting, stages = best_setting(experiment, task, row, records), cell_runs(experiment, task, row, records)
+    search, final = (tuple(records[run.id] for run in runs if run.id in records) for runs in stages)
+    return Cell(task, row.name, setting, search, final, experiment.num_final_runs(row), row.refusal)
+
+
+@dataclass(frozen=True)
+class Status:
+    """The progress of an experiment.
+
+    Attributes:
+        name: Name of the experiment.
+        total: Number of runs.
+        done: Number of runs that are done.
+        failed: Number of runs that diverged.
+        error: Number of runs that ended in an error.
+        running: Number of runs that a process holds.
+        rows: Task, method, runs with a record, and all runs of each cell.
+        error_messages: A line for each run that is not done and has a record.
+    """
+
+    name: str
+    total: int
+    done: int
+    failed: int
+    error: int
+    running: int
+    rows: tuple[tuple[str, str, int, int], ...]
+    error_messages: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the progress as JSON values."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """Return the progress as text."""
+        task_width, method_width = max(len(row[0]) for row in self.rows), max(len(row[1]) for row in self.rows)
+        lines = [
+            f"{self.name}: {self.done} of {self.total} runs done, {self.failed} diverged, {self.error} in error, "
+            f"{self.running} running",
+            *(
+                f"  {task:<{task_width}}  {method:<{method_width}}  {done}/{total}"
+                for task, method, done, total in self.rows
+            ),
+            *self.error_messages,
+        ]
+        return "".join(f"{line}\n" for line in lines)
+
+
+def read_status(folder: Path) -> Status:
+    """Return the progress of the experiment in a folder.
+
+    Args:
+        folder: Folder of the experiment.
+
+    Returns:
+        The progress of the experiment in a folder.
+
+    Raises:
+        DataError: The folder holds no experiment.
+    """
+    store = Store(folder)
+    experiment, records = store.load_experiment(), store.records()
+    runs = resolved_runs(experiment, records)
+    finished = [records[run_id] for run_id in runs if run_id in records]
+    states = Counter(record.status for record in finished)
+    rows = []
+    for task, row in experiment.cells():
+        search, final = cell_runs(experiment, task, row, records)
+        done = sum(run.id in records for run in (*search, *final))
+        rows.append((task.name, row.name, done, len(search) + experiment.num_final_runs(row)))
+    return Status(
+        name=experiment.name,
+        total=count_runs(experiment, records)[1],
+        done=states["done"],
+        failed=states["failed"],
+        error=states["error"],
+        running=len(store.locks.held()),
+        rows=tuple(rows),
+        error_messages=tuple(f"{runs[r.id].label}  {r.status}: {r.error}" for r in finished if r.error),
     )
-    return Cell(task, row.name, setting, search_records, final_records, experiment.num_final_runs(row), row.refusal)

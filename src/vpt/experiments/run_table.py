@@ -41,24 +41,20 @@ def run_rows(folder: Path) -> Iterator[dict[str, Any]]:
     """
     store = Store(folder)
     experiment, records = store.load_experiment(), store.records()
-    for run_id, run in resolved_runs(experiment, records).items():
-        if run_id not in records:
+    for run in resolved_runs(experiment, records).values():
+        if run.id not in records:
             continue
-        record = records[run_id]
-        environment = record.provenance
+        record, environment = records[run.id], records[run.id].provenance
         values = {
             **record.config["training"], **record.scores, **record.parameters, **record.cost, **environment,
-            **environment.get("versions", {}),
-            "id": run_id,
+            **environment.get("versions", {}), **vars(record),
             "task": run.task.name,
             "group": run.task.group,
             "method": run.method,
             "spec": record.config["method"],
-            "stage": record.stage,
-            "status": record.status,
             "eval_split": record.scores.get("split"),
             "gpus": "; ".join(environment.get("gpus", [])),
-            "error": " ".join(record.error.split()),
+            "error": table.one_line(record.error),
         }  # fmt: skip
         yield {name: None if values.get(name) is None else kind(values[name]) for name, kind in COLUMNS.items()}
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -11,9 +12,10 @@ from vpt import errors
 from vpt.core.text import pluralize
 from vpt.errors import VptError
 from vpt.experiments.experiment import Experiment, Run
-from vpt.experiments.search import remaining_runs, resolved_runs, runnable_runs
+from vpt.experiments.search import count_runs, remaining_runs, resolved_runs, runnable_runs
 from vpt.experiments.store import Record, Store
 from vpt.training.callbacks import Callback
+from vpt.training.loggers import FailSafeLogger, Logger
 
 
 class ProgressReporter:
@@ -27,14 +29,8 @@ class ProgressReporter:
             store: Folder of the experiment.
             callback: Callback that receives the events.
         """
-        self.experiment = experiment
-        self.store = store
-        self.callback = callback
+        self.experiment, self.store, self.callback = experiment, store, callback
         self.reported: set[str] = set(store.records())
-
-    def note(self, text: str) -> None:
-        """Report a message that the user should read."""
-        self.callback.on_note(text)
 
     def report(self, parallel_runs: int) -> None:
         """Report the records that are new, and the progress.
@@ -47,20 +43,34 @@ class ProgressReporter:
         for run_id in [run_id for run_id in runs if run_id in records and run_id not in self.reported]:
             self.reported.add(run_id)
             self.callback.on_run_end(runs[run_id], records[run_id])
-        rest = remaining_runs(self.experiment, records)
-        done = sum(run_id in records for run_id in runs)
-        self.callback.on_progress(done, done + len(rest), self._seconds(rest, list(records.values()), parallel_runs))
+        seconds = _estimate_seconds(remaining_runs(self.experiment, records), records.values())
+        done, total = count_runs(self.experiment, records)
+        self.callback.on_progress(done, total, None if seconds is None else seconds / parallel_runs)
 
-    def _seconds(self, rest: Sequence[Run | None], records: Sequence[Record], parallel_runs: int) -> float | None:
-        """Return the remaining time: each run takes as long as those of its method and stage, or as all of them."""
-        times: dict[tuple[str, str] | None, list[float]] = {}
-        for record in records:
-            for key in ((record.method, record.stage), None):
-                times.setdefault(key, []).append(record.cost["wall_seconds"])
-        if not times:
-            return None
-        means = {key: statistics.mean(values) for key, values in times.items()}
-        return sum(means.get((run.method, run.stage) if run else None, means[None]) for run in rest) / parallel_runs
+
+class LoggedRuns(Callback):
+    """Callback that passes every run on to a logger when it has ended."""
+
+    def __init__(self, logger: Logger, on_note: Callable[[str], None]) -> None:
+        """Log runs.
+
+        Args:
+            logger: The logger.
+            on_note: Function that receives a message if the logger fails.
+        """
+        self.logger: FailSafeLogger = FailSafeLogger(logger, on_note)
+
+    def on_run_end(self, run: Run, record: Record) -> None:
+        """Log a run.
+
+        Args:
+            run: The run.
+            record: Its record.
+        """
+        self.logger.begin(f"{run.task.name}/{run.method}/{run.stage}/{run.id}", record.config)
+        for epoch in record.history:
+            self.logger.log_epoch(epoch)
+        self.logger.end({} if record.score is None else {f"{record.scores['split']}_{record.metric}": record.score})
 
 
 class Executor(Protocol):
@@ -77,12 +87,7 @@ class Executor(Protocol):
 
 
 def run_experiment(
-    experiment: Experiment,
-    folder: Path,
-    executor: Executor,
-    callback: Callback | None = None,
-    *,
-    overwrite: bool = False,
+    experiment: Experiment, folder: Path, executor: Executor, callback: Callback | None = None, overwrite: bool = False
 ) -> dict[str, Record]:
     """Do the missing runs of an experiment. The same call resumes an interrupted one.
 
@@ -136,3 +141,13 @@ def raise_errors(records: Mapping[str, Record]) -> None:
     if not (isinstance(kind, type) and issubclass(kind, VptError)):
         kind, text = VptError, failed[0].error
     raise kind(f"{text}\n{pluralize(len(failed), 'run')} ended in an error; the same command tries them again")
+
+
+def _estimate_seconds(remaining: Iterable[Run | None], records: Iterable[Record]) -> float | None:
+    """Return the remaining time: each run takes as long as those of its method and stage, or as all of them."""
+    times = defaultdict[tuple[str, str] | None, list[float]](list)
+    for record in records:
+        times[record.method, record.stage].append(record.cost["wall_seconds"])
+        times[None].append(record.cost["wall_seconds"])
+    means = {key: statistics.fmean(values) for key, values in times.items()}
+    return sum(means.get((run.method, run.stage) if run else None, means[None]) for run in remaining) if means else None

@@ -34,12 +34,12 @@ def best_setting(experiment: Experiment, task: Task, row: MethodRow, records: Re
     if not runs:
         return settings[0]
     tried: list[tuple[float, float, int]] = []
-    for position, run in enumerate(runs):
+    for index, run in enumerate(runs):
         record = records.get(run.id)
         if record is None or record.status == "error":
             return None
         if record.score is not None:
-            tried.append((-record.score, run.setting.lr, position))
+            tried.append((-record.score, run.setting.config.training.peak_lr, index))
     return settings[min(tried)[2]] if tried else None
 
 
@@ -56,8 +56,7 @@ def cell_runs(experiment: Experiment, task: Task, row: MethodRow, records: Recor
         The search runs of a cell, and its final runs as far as they are known.
     """
     setting = best_setting(experiment, task, row, records)
-    search = [] if row.refusal else experiment.search_runs(task, row)
-    return search, [] if setting is None else experiment.final_runs(task, row, setting)
+    return experiment.search_runs(task, row), [] if setting is None else experiment.final_runs(task, row, setting)
 
 
 def resolved_runs(experiment: Experiment, records: Records) -> dict[str, Run]:
@@ -130,6 +129,20 @@ def remaining_runs(experiment: Experiment, records: Records) -> list[Run | None]
         if any(run.id not in records for run in (*search, *(final if row.ensemble_of else ()))):
             waiting += experiment.num_final_runs(row)
     return [*runnable_runs(experiment, records), *[None] * waiting]
+
+
+def count_runs(experiment: Experiment, records: Records) -> tuple[int, int]:
+    """Return the number of runs that have a record, and that of all runs.
+
+    Args:
+        experiment: The experiment.
+        records: Records by run id.
+
+    Returns:
+        The number of runs that have a record, and that of all runs.
+    """
+    done = sum(run_id in records for run_id in resolved_runs(experiment, records))
+    return done, done + len(remaining_runs(experiment, records))
 
 
 def _stages(experiment: Experiment, records: Records) -> Iterator[list[Run]]:

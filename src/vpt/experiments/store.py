@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from vpt.core.io import write_atomic
 from vpt.core.legacy_keys import upgrade_run_record
 from vpt.errors import DataError
-from vpt.experiments.experiment import METRICS, Experiment
+from vpt.experiments.experiment import METRICS, Experiment, Run
 from vpt.experiments.experiment import run_id as hash_config
-from vpt.experiments.run_lock import RunLocks
+from vpt.experiments.run_lock import RunLock, RunLocks
 
 RECORD_FORMAT = 2
 
@@ -66,6 +66,25 @@ class Record:
     images: dict[str, int] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     format: int = RECORD_FORMAT
+
+    @classmethod
+    def of_run(cls, run: Run, status: Literal["done", "failed", "error"], **values: Any) -> Self:
+        """Return the record of a run.
+
+        Args:
+            run: The run.
+            status: Its status.
+            **values: Other attributes by name.
+
+        Returns:
+            The record.
+        """
+        return cls(run.id, status, run.task.name, run.method, run.stage, dict(run.config), **values)
+
+    @classmethod
+    def of_error(cls, run: Run, error: str) -> Self:
+        """Return the record of a run whose process ended, with a message."""
+        return cls.of_run(run, "error", error=error, cost={"seconds": 0.0, "wall_seconds": 0.0})
 
     @property
     def metric(self) -> str | None:
@@ -118,6 +137,28 @@ class Store:
         self._records = {name: record for name, record in found if record is not None}
         self._file_names = {record.id: name for name, record in self._records.items()}
         return {record.id: record for record in self._records.values()}
+
+    def claim(self, runs: Sequence[Run]) -> RunLock | None:
+        """Lock runs that are done at once.
+
+        Args:
+            runs: The runs. The lock of the first one holds for all.
+
+        Returns:
+            The lock; None where another process holds it, or all runs have a record.
+        """
+        lock = self.locks.acquire(runs[0].id)
+        if lock is not None and all(self.has_record(run.id) for run in runs):  # ended between a look and the lock
+            lock.release()
+            return None
+        return lock
+
+    def add(self, record: Record) -> None:
+        """Write a record, unless another process has taken over the run and written it."""
+        if self.has_record(record.id):
+            self.remove_work(record.id)
+        else:
+            self.write(record)
 
     def write(self, record: Record) -> None:
         """Write a record; remove the checkpoint of the run unless it is to be tried again."""

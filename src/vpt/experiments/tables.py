@@ -1,14 +1,21 @@
-"""The tables of a report."""
+"""The tables of a report. Their titles and notes are in the TOML file beside this one."""
 
 from __future__ import annotations
 
 import statistics
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
 
 from vpt.experiments.published import load_published
 from vpt.experiments.results import Cell, ExperimentResults
 from vpt.experiments.significance import group_mean, welch, wilcoxon
 from vpt.experiments.table import MISSING, Table, format_mean_std, format_percent, one_line
 from vpt.methods.registry import parse_method
+
+_TEXTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+PROTOCOL_DESCRIPTION: str = _TEXTS["protocol"]
+Row = tuple[str, ...]
 
 
 def build_tables(results: ExperimentResults) -> list[Table]:
@@ -20,16 +27,25 @@ def build_tables(results: ExperimentResults) -> list[Table]:
     Returns:
         All tables that have rows.
     """
-    builders = (
-        main_table,
-        per_task_table,
-        published_table,
-        significance_table,
-        settings_table,
-        cost_table,
-        failures_table,
-    )
-    return [table for table in (make(results) for make in builders) if table.rows]
+    comparisons = (main_table, per_task_table, published_table, significance_table)
+    tables = (make(results) for make in (*comparisons, settings_table, cost_table, failures_table))
+    return [table for table in tables if table.rows]
+
+
+def _make_table(
+    name: str,
+    results: ExperimentResults,
+    header: Iterable[str],
+    rows: Iterable[Row],
+    texts: int = 1,
+    note: str = "note",
+) -> Table:
+    """Return a table with its title and note."""
+    experiment, metric, source = results.experiment, results.metric, load_published().source
+    values = {"metric": metric, "Metric": metric[0].upper() + metric[1:], "baseline": experiment.baseline,
+              "num_tasks": len(experiment.tasks), "seeds": experiment.protocol.seeds, "source": source}  # fmt: skip
+    title, text = (_TEXTS[name][key].format(**values) for key in ("title", note))
+    return Table(name, title, tuple(header), tuple(rows), text, num_text_columns=texts)
 
 
 def main_table(results: ExperimentResults) -> Table:
@@ -41,31 +57,18 @@ def main_table(results: ExperimentResults) -> Table:
     Returns:
         The means of the groups with wins, as table 1 of the paper.
     """
-    baseline = results.experiment.baseline
     header = ["method", "parameters", *(f"{group or 'mean'} ({len(tasks)})" for group, tasks in results.groups.items())]
     rows = []
     for method in results.methods:
         total = results.parameters(method)
         row = [method, MISSING if total is None else f"{total:.2f}x"]
         for tasks in results.groups.values():
-            won = results.wins(method, tasks)
-            row.append(format_percent(group_mean(list(results.means(method, tasks).values()))))
-            row[-1] += "" if won is None else f" ({won})"
-        if baseline is not None:
-            row.append(_p_value_over_tasks(results, method))
-        rows.append(tuple(row))
-    note = (
-        f"{_capitalize(results.metric)} on test in %, means over tasks. parameters: what "
-        f"{len(results.experiment.tasks)} tasks take, in backbones."
-    )
-    if baseline is not None:
-        header.append("p over tasks")
-        note += (
-            f" In brackets: tasks above {baseline}. p over tasks: one-sided Wilcoxon signed-rank test that a method is "
-            f"better than {baseline} over all tasks."
-        )
-    return Table("main", "Comparison", tuple(header), tuple(rows),
-                 f"{note} A group with a missing cell has no mean.")  # fmt: skip
+            mean, won = group_mean(list(results.means(method, tasks).values())), results.wins(method, tasks)
+            row.append(format_percent(mean) + ("" if won is None else f" ({won})"))
+        rows.append((*row, _p_value_over_tasks(results, method)))
+    if results.experiment.baseline is None:
+        return _make_table("main", results, header, (row[:-1] for row in rows))
+    return _make_table("main", results, [*header, "p over tasks"], rows, note="note_with_baseline")
 
 
 def per_task_table(results: ExperimentResults) -> Table:
@@ -77,16 +80,10 @@ def per_task_table(results: ExperimentResults) -> Table:
     Returns:
         Mean and standard deviation of every cell.
     """
-    rows = tuple(
-        (task.name, task.group, *(format_cell(results.cells[task.name, method]) for method in results.methods))
-        for task in results.experiment.tasks
-    )
-    note = (
-        f"{_capitalize(results.metric)} on test in %, mean ± standard deviation over "
-        f"{results.experiment.protocol.seeds} seeds. A cell whose runs did not all end well shows "
-        "how many did, and counts as missing."
-    )
-    return Table("tasks", "Every task", ("task", "group", *results.methods), rows, note, num_text_columns=2)
+    rows = []
+    for task in results.experiment.tasks:
+        rows.append((task.name, task.group, *(format_cell(results.cells[task.name, name]) for name in results.methods)))
+    return _make_table("tasks", results, ("task", "group", *results.methods), rows, texts=2)
 
 
 def published_table(results: ExperimentResults) -> Table:
@@ -100,18 +97,14 @@ def published_table(results: ExperimentResults) -> Table:
     """
     theirs = load_published()
     found = {row.name: theirs.comparable_scores(results.experiment, row) for row in results.experiment.methods}
-    methods = [method for method, figures in found.items() if figures]
-    rows = tuple(
-        (task.name, *(text for method in methods for text in (
-            format_cell(results.cells[task.name, method]), format_percent(found[method].get(task.name)))))
-        for task in results.experiment.tasks if any(task.name in found[method] for method in methods)
+    found = {method: scores for method, scores in found.items() if scores}
+    rows = (
+        (task.name, *(text for method, scores in found.items() for text in (
+            format_cell(results.cells[task.name, method]), format_percent(scores.get(task.name)))))
+        for task in results.experiment.tasks if any(task.name in scores for scores in found.values())
     )  # fmt: skip
-    header = ("task", *(name for method in methods for name in (method, f"{method}, published")))
-    note = (
-        f"Top-1 on test in %. published: {theirs.source}, on the same backbone and as many images in each part; the "
-        "images of train and val may be others, and so may be the copy of the data."
-    )
-    return Table("published", "Beside published figures", header, rows, note)
+    header = ("task", *(name for method in found for name in (method, f"{method}, published")))
+    return _make_table("published", results, header, rows)
 
 
 def format_cell(cell: Cell) -> str:
@@ -138,25 +131,17 @@ def significance_table(results: ExperimentResults) -> Table:
     Returns:
         The difference to the baseline and Welch's test for each task.
     """
-    baseline = results.experiment.baseline
+    baseline, rows = results.experiment.baseline, []
     others = [method for method in results.methods if method != baseline]
-    rows = []
-    for task in results.experiment.tasks if baseline is not None else ():
+    for task in results.experiment.tasks if baseline is not None and others else ():
         row = [task.name]
         for method in others:
             ours, theirs = results.cells[task.name, method], results.cells[task.name, str(baseline)]
             above = results.differences(method).get(task.name)
-            row += [
-                format_percent(above, signed=True),
-                _format_p_value(None if above is None else welch(ours.scores, theirs.scores)),
-            ]
+            p_value = None if above is None else welch(ours.scores, theirs.scores)
+            row += [format_percent(above, signed=True), _format_p_value(p_value)]
         rows.append(tuple(row))
-    header = ("task", *(name for method in others for name in (method, "p")))
-    note = (
-        f"Points above {baseline}; p: one-sided Welch's t-test over the runs of the task. {len(rows)} tasks are tested "
-        "side by side, without correction: some small p are to be expected."
-    )
-    return Table("tests", f"Against {baseline}, task by task", header, tuple(rows) if others else (), note)
+    return _make_table("tests", results, ("task", *(name for method in others for name in (method, "p"))), rows)
 
 
 def settings_table(results: ExperimentResults) -> Table:
@@ -168,39 +153,20 @@ def settings_table(results: ExperimentResults) -> Table:
     Returns:
         The setting of every cell.
     """
-    rows: list[tuple[str, ...]] = []
+    rows: list[Row] = []
     for (task, method), cell in results.cells.items():
-        if cell.refusal:
-            continue
         if cell.setting is None:
-            rows.append((task, method, "no setting was selected", "", "", "", "", "", MISSING))
-            continue
-        config = cell.setting.config
-        training = config.training
-        figures = (
-            f"{training.learning_rate:g}",
-            f"{training.weight_decay:g}",
-            str(training.batch_size),
-            str(config.num_epochs),
-        )
-        spec = str(parse_method(cell.setting.spec))
-        rows.append((task, method, spec, training.optimizer, *figures, format_percent(cell.val_score)))
-    header = (
-        "task",
-        "method",
-        "as",
-        "optimizer",
-        "learning rate",
-        "weight decay",
-        "batch",
-        "epochs",
-        f"{results.metric} on val",
-    )
-    note = (
-        f"Selected by {results.metric} of the last epoch on val, in %; ties go to the smaller step. Learning rates: "
-        "per 256 images."
-    )
-    return Table("settings", "Settings", header, tuple(rows), note, num_text_columns=4)
+            figures: tuple[object, ...] = ("no setting was selected", "", "", "", "", "")
+        else:
+            config, training = cell.setting.config, cell.setting.config.training
+            rates = (f"{training.learning_rate:g}", f"{training.weight_decay:g}")
+            spec = parse_method(cell.setting.spec)
+            figures = (spec, training.optimizer, *rates, training.batch_size, config.num_epochs)
+        if not cell.refusal:
+            rows.append((task, method, *map(str, figures), format_percent(cell.val_score)))
+    figure_names = ("as", "optimizer", "learning rate", "weight decay", "batch", "epochs")
+    header = ("task", "method", *figure_names, f"{results.metric} on val")
+    return _make_table("settings", results, header, rows, texts=4)
 
 
 def cost_table(results: ExperimentResults) -> Table:
@@ -214,26 +180,21 @@ def cost_table(results: ExperimentResults) -> Table:
     """
     rows = []
     for method in results.methods:
-        cells = results.cells_of(method)
+        cells, trained = results.cells_of(method), results.mean_trainable(method)
         final = [record for cell in cells for record in cell.final_records if record.status == "done"]
-        trained = [cell.trainable_parameters for cell in cells if cell.trainable_parameters is not None]
-        if not final:
+        if not final or trained is None:
             continue
         rows.append((
             method,
-            f"{statistics.fmean(trained):,.0f}",
-            f"{100 * statistics.fmean(trained) / final[0].parameters['total']:.2f} %",
+            f"{trained:,.0f}",
+            f"{100 * trained / final[0].parameters['total']:.2f} %",
             f"{statistics.fmean(record.cost['file_bytes'] for record in final) / 1e6:,.3f}",
             f"{statistics.fmean(record.cost['seconds'] for record in final):,.1f}",
             f"{sum(record.cost['seconds'] for cell in cells for record in cell.records):,.0f}",
             f"{max(record.cost['peak_memory_bytes'] for record in final) / 1e6:,.0f}",
         ))  # fmt: skip
     header = ("method", "trained", "share", "file, MB", "training, s", "all runs, s", "peak memory, MB")
-    note = (
-        "Means over tasks and final runs; all runs: the sum of training over choosing and final runs. Peak memory: the "
-        "highest of any final run, of the GPU where one trained, else of the process."
-    )
-    return Table("cost", "Cost", header, tuple(rows), note)
+    return _make_table("cost", results, header, rows)
 
 
 def failures_table(results: ExperimentResults) -> Table:
@@ -245,43 +206,29 @@ def failures_table(results: ExperimentResults) -> Table:
     Returns:
         Every run without a result, and every cell without all its runs.
     """
-    rows: list[tuple[str, ...]] = [
-        (record.task, record.method, record.stage, record.status,
-         f"{record.config['training']['learning_rate']:g}", f"{record.config['training']['weight_decay']:g}",
-         str(record.config["training"]["seed"]), one_line(record.error))
-        for record in results.records if record.status != "done"
-    ]  # fmt: skip
-    for cell in results.cells.values():
+    rows: list[Row] = []
+    for record in (record for record in results.records if record.status != "done"):
+        training = record.config["training"]
+        rates = (f"{training['learning_rate']:g}", f"{training['weight_decay']:g}", str(training["seed"]))
+        rows.append((record.task, record.method, record.stage, record.status, *rates, one_line(record.error)))
+    for (task, method), cell in results.cells.items():
         if cell.refusal:
-            rows.append((cell.task.name, cell.method, "", "refused", "", "", "", one_line(cell.refusal)))
-        missing = cell.expected_runs - len(cell.final_records)
-        if missing:
+            rows.append((task, method, "", "refused", "", "", "", one_line(cell.refusal)))
+        if missing := cell.expected_runs - len(cell.final_records):
             why = "all settings failed" if _all_settings_failed(results, cell) else "not done yet"
-            rows.append((cell.task.name, cell.method, "final", "missing", "", "", "", f"{missing} runs: {why}"))
+            rows.append((task, method, "final", "missing", "", "", "", f"{missing} runs: {why}"))
     header = ("task", "method", "stage", "status", "learning rate", "weight decay", "seed", "message")
-    note = (
-        "failed: training diverged, which is a result; error: tried again by the next `vpt bench run`; refused: the "
-        "backbone does not support the method."
-    )
-    return Table("failures", "What is missing", header, tuple(rows), note, num_text_columns=len(header))
+    return _make_table("failures", results, header, rows, texts=len(header))
 
 
 def _all_settings_failed(results: ExperimentResults, cell: Cell) -> bool:
-    row = next(row for row in results.experiment.methods if row.name == cell.method)
     failed = [record for record in cell.search_records if record.status == "failed"]
-    return len(failed) == len(row.settings_for(cell.task))
-
-
-def _capitalize(words: str) -> str:
-    """Return words with the first letter as a capital."""
-    return words[0].upper() + words[1:]
+    return len(failed) == len(results.experiment.row(cell.method).settings_for(cell.task))
 
 
 def _p_value_over_tasks(results: ExperimentResults, method: str) -> str:
-    differences = results.differences(method)
-    return _format_p_value(
-        wilcoxon(list(differences.values())) if len(differences) == len(results.experiment.tasks) else None
-    )
+    differences = list(results.differences(method).values())
+    return _format_p_value(wilcoxon(differences) if len(differences) == len(results.experiment.tasks) else None)
 
 
 def _format_p_value(value: float | None) -> str:

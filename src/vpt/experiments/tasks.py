@@ -1,24 +1,30 @@
-"""Classification tasks of a plan."""
+"""Tasks of a plan: their data are listed, and hashed split by split."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from vpt.core.text import did_you_mean
 from vpt.data import synthetic
-from vpt.data.dataset import Split
+from vpt.data.dataset import Dataset, Split
+from vpt.data.image_inputs import ImageInput
 from vpt.data.loading import load_dataset
-from vpt.data.segmentation_layouts import detect_folder_layout
-from vpt.errors import DataError
+from vpt.data.segmentation_folder import SegmentationDataset, load_segmentation_dataset
+from vpt.data.segmentation_layouts import LAYOUT_HELP, ImageMaskPairs, detect_folder_layout
+from vpt.errors import DataError, VptError
 from vpt.experiments.design import Protocol, Task
-from vpt.experiments.plan_schema import ClassificationTaskTable
+from vpt.experiments.plan_schema import ClassificationTaskTable, SegmentationTaskTable, TaskTable
+
+_MASK_KEYS = ("labels", "ignore_index", "reduce_zero_label", "val_as_test")  # keys of a row that say how masks are read
 
 
-def list_task(row: ClassificationTaskTable, path: Path, protocol: Protocol, *, choosing: bool) -> Task:
-    """List the data of a classification task; no image file is opened.
+def list_task(row: TaskTable, path: Path, protocol: Protocol, *, choosing: bool) -> Task:
+    """List the data of a task. No image is opened for classification, every image and mask for segmentation.
 
     Args:
         row: Row of [[tasks]].
@@ -32,57 +38,83 @@ def list_task(row: ClassificationTaskTable, path: Path, protocol: Protocol, *, c
     Raises:
         DataError: The data cannot be used.
     """
-    data = row.data or row.name
-    folder = (path.parent / data).resolve()
-    if folder.is_dir():
-        data = str(folder)
-    elif data not in synthetic.TASKS:
-        raise DataError(
-            f"{path}: the data of task {row.name!r} are neither a folder ({folder}) nor a built-in task; "
-            f"{did_you_mean(data, synthetic.TASKS)}"
-        )
-    if folder.is_dir() and detect_folder_layout(folder) is not None:
-        raise DataError(
-            f"{path}: the data of task {row.name!r} hold masks ({folder}); a plan of segmentation tasks has a table "
-            "[segmentation]"
-        )
-    dataset = load_dataset(
-        data, seed=protocol.split_seed or 0, val_fraction=protocol.val_fraction, test_fraction=protocol.test_fraction
-    )
-    needed = {"val": "to choose settings on"} if choosing else {}
-    if protocol.train_on == "trainval" or not len(dataset.val):  # else val is scored where there is no test
-        needed["test"] = "to be scored on"
-    for split_name, use in needed.items():
-        if not len(dataset.splits[split_name]):
-            raise DataError(f"{path}: the task {row.name!r} has no {split_name} images {use}; bring some, or set "
-                            f"{split_name}_fraction above 0")  # fmt: skip
+    folder = (path.parent / (row.data or row.name)).resolve()
+    data = str(folder) if folder.is_dir() else row.data or row.name
+    has_masks = folder.is_dir() and detect_folder_layout(folder) is not None
+    needed = {"val": "to choose settings on"} if choosing or isinstance(row, SegmentationTaskTable) else {}
+    task, its_data = f"{path}: the task {row.name!r}", f"{path}: the data of task {row.name!r}"
+    own: dict[str, Any]
+    dataset: Dataset | SegmentationDataset
+    if isinstance(row, SegmentationTaskTable):
+        if not has_masks:
+            raise DataError(f"{its_data} are not a segmentation folder ({folder}); {LAYOUT_HELP}")
+        own = {"mask_options": {key: value for key, value in row.given().items() if key in _MASK_KEYS}}
+        dataset = _load_masks(task, folder, protocol, own["mask_options"])
+    else:
+        own = row.model_dump(include=set(ClassificationTaskTable.model_fields) - set(TaskTable.model_fields))
+        if not folder.is_dir() and data not in synthetic.TASKS:
+            hint = did_you_mean(data, synthetic.TASKS)
+            raise DataError(f"{its_data} are neither a folder ({folder}) nor a built-in task; {hint}")
+        if has_masks:
+            raise DataError(
+                f"{its_data} hold masks ({folder}); a plan of segmentation tasks has a table [segmentation]"
+            )
+        fractions = {"val_fraction": protocol.val_fraction, "test_fraction": protocol.test_fraction}
+        dataset = load_dataset(data, seed=protocol.split_seed or 0, **fractions)
+        if protocol.train_on == "trainval" or not len(dataset.val):  # else val is scored where there is no test
+            needed["test"] = "to be scored on"
+    for split, use in needed.items():
+        if not len(dataset.splits.get(split, ())):
+            raise DataError(f"{task} has no {split} images {use}; bring some, or set {split}_fraction above 0")
     return Task(
         name=row.name,
         data=data,
         group=row.group,
         classes=len(dataset.classes),
-        images={split_name: len(split) for split_name, split in dataset.splits.items()},
-        digests={split_name: _digest(split) for split_name, split in dataset.splits.items()},
+        images={split: len(images) for split, images in dataset.splits.items()},
+        digests={split: _digest(images) for split, images in dataset.splits.items()},
         notes=dataset.notes,
-        resize=row.resize,
-        augment=row.augment,
+        **own,
     )
 
 
-def _digest(split: Split) -> str:
-    """Return a digest of names, labels and file sizes; of pixels where images are no files."""
-    digest = hashlib.sha256()
-    for i, (name, label) in enumerate(zip(split.names, split.labels, strict=True)):
-        image = split.images[i]
-        content = (
-            _file_size(image) if isinstance(image, Path) else hashlib.sha256(np.asarray(image).tobytes()).hexdigest()
+def _load_masks(task: str, folder: Path, protocol: Protocol, mask_options: dict[str, Any]) -> SegmentationDataset:
+    split_options = {"val_fraction": protocol.val_fraction, "seed": protocol.split_seed or 0}
+    try:
+        dataset = load_segmentation_dataset(folder, **split_options, **mask_options)
+    except VptError as error:
+        raise type(error)(f"{task}: {error}") from error
+    if "test" not in dataset.splits:
+        raise DataError(
+            f"{task} has no test images to be scored on; bring some, or score on its val: val_as_test = true (another "
+            "val is cut from train)"
         )
-        digest.update(f"{name}\0{label}\0{content}\n".encode("utf-8", "surrogateescape"))
+    return dataset
+
+
+def _digest(images: Split | ImageMaskPairs) -> str:
+    """Return a digest of names, and of labels and file sizes or of the file sizes of images and masks."""
+    digest = hashlib.sha256()
+    for values in _identify(images):
+        digest.update(("\0".join(map(str, values)) + "\n").encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:20]
 
 
-def _file_size(path: Path) -> int:
+def _identify(images: Split | ImageMaskPairs) -> Iterator[tuple[object, ...]]:
+    """Yield the name of each image and what tells it from others of this name."""
+    if isinstance(images, ImageMaskPairs):
+        for name, image, mask in zip(images.names, images.images, images.masks, strict=True):
+            yield name, image.stat().st_size, mask.stat().st_size
+    else:
+        for name, label, image in zip(images.names, images.labels, images.images, strict=True):
+            yield name, label, _content_key(image)
+
+
+def _content_key(image: ImageInput) -> str | int:
+    """Return the size of a file, -1 where it cannot be read, as the run will name it; else a hash of the pixels."""
+    if not isinstance(image, Path):
+        return hashlib.sha256(np.asarray(image).tobytes()).hexdigest()
     try:
-        return path.stat().st_size
-    except OSError:  # the run will name it
+        return image.stat().st_size
+    except OSError:
         return -1

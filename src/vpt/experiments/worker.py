@@ -8,10 +8,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from typing import Any
 
 from vpt.backbones import load_backbone
 from vpt.core import environment
@@ -19,23 +18,26 @@ from vpt.data.loading import load_dataset
 from vpt.errors import BackboneError, TrainingError
 from vpt.experiments.experiment import Experiment, Run
 from vpt.experiments.run_lock import heartbeat
-from vpt.experiments.search import remaining_runs, resolved_runs, run_batches
+from vpt.experiments.runner import ProgressReporter
+from vpt.experiments.search import count_runs, run_batches
 from vpt.experiments.store import Record, Store
 from vpt.model import tuned_file
 from vpt.tasks.classification.prediction import evaluate_ensemble
-from vpt.training import Callback, CallbackList, HistoryCallback, distributed
+from vpt.training import Callback, CallbackList, EpochMetrics, HistoryCallback, distributed
 from vpt.training.job import Job, RunResult
 from vpt.tuning import run_job, tune_heads
 
+OnLost = Callable[[], None]  # called when another process has taken over the run
 POLL_INTERVAL = 0.5  # seconds between two looks at the folder while other processes do runs
 
 
+def exit_at_once() -> None:
+    """End this process, whatever its threads do."""
+    os._exit(1)
+
+
 def run_worker(
-    experiment: Experiment,
-    store: Store,
-    on_lost: Callable[[], None] = lambda: os._exit(1),
-    callback: Callback | None = None,
-    on_end: Callable[[], None] = lambda: None,
+    experiment: Experiment, store: Store, on_lost: OnLost = exit_at_once, reporter: ProgressReporter | None = None
 ) -> None:
     """Do runs until none is left that can be done; wait while other processes hold the last ones.
 
@@ -44,40 +46,31 @@ def run_worker(
         store: Folder of the experiment.
         on_lost: Function to call, from another thread, when this process was silent for so long that another one has
             taken over its run. Default: end the process.
-        callback: Callback that receives the start of each run and the events of its training; None receives none.
-        on_end: Function to call after each record is written.
+        reporter: Reports each run, and passes the events of its training on to its callback; None reports nothing.
     """
-    callback = callback or Callback()
+    callback = reporter.callback if reporter else Callback()
     while batches := run_batches(experiment, store.records()):
         for runs in batches:
             if _try_runs(experiment, runs, store, on_lost, callback):
-                on_end()
+                if reporter:
+                    reporter.report(1)
                 break
         else:
             time.sleep(POLL_INTERVAL)
 
 
-def _try_runs(
-    experiment: Experiment, runs: Sequence[Run], store: Store, on_lost: Callable[[], None], callback: Callback
-) -> bool:
+def _try_runs(experiment: Experiment, runs: Sequence[Run], store: Store, on_lost: OnLost, callback: Callback) -> bool:
     """Return whether this process did the runs: they were not done or locked. The first one's lock holds for all."""
-    lock = store.locks.acquire(runs[0].id)
+    lock = store.claim(runs)
     if lock is None:
         return False
     try:
-        if all(store.has_record(run.id) for run in runs):  # they were ended between our look at the folder and our lock
-            return False
-        records = store.records()
-        total = len(resolved_runs(experiment, records)) + remaining_runs(experiment, records).count(None)
-        index = sum(run_id in records for run_id in resolved_runs(experiment, records)) + 1
-        callback.on_run_start(index, total, runs[0].method, runs[0].setting.config.training.seed)
+        done, total = count_runs(experiment, store.records())
+        callback.on_run_start(done + 1, total, runs[0].method, runs[0].setting.config.training.seed)
         with heartbeat(lock, on_lost):
-            new_records = execute_runs(experiment, runs, store, callback)
-        for record in new_records:
-            if store.has_record(record.id):
-                store.remove_work(record.id)
-            else:
-                store.write(record)
+            records = execute_runs(experiment, runs, store, callback)
+        for record in records:
+            store.add(record)
         return True
     finally:
         lock.release()
@@ -102,77 +95,63 @@ def execute_runs(
     start, energy_start = time.perf_counter(), environment.energy_joules(device)
     environment.reset_peak_memory(device)
     if len(runs) > 1:
-        all_fields = _run_head_grid(experiment, runs, store, callback)
+        records = _run_head_grid(experiment, runs, store, callback)
     else:
-        all_fields = [_run_single(experiment, runs[0], store, callback)]
-    wall_seconds, energy_end = time.perf_counter() - start, environment.energy_joules(device)
-    for result_fields in all_fields:
-        cost = result_fields.setdefault(
-            "cost", {"seconds": sum(epoch["seconds"] for epoch in result_fields["history"])}
-        )
-        cost["wall_seconds"] = wall_seconds / len(runs)
-        if (
-            energy_start is not None and energy_end is not None and energy_end >= energy_start
-        ):  # less: the counter began anew
-            cost["energy_joules"] = (energy_end - energy_start) / len(runs)
-    return [_make_record(run, result_fields) for run, result_fields in zip(runs, all_fields, strict=True)]
+        records = [_run_single(experiment, runs[0], store, callback)]
+    cost, energy_end = {"wall_seconds": (time.perf_counter() - start) / len(runs)}, environment.energy_joules(device)
+    if energy_start is not None and energy_end is not None and energy_end >= energy_start:  # less: counted from 0 again
+        cost["energy_joules"] = (energy_end - energy_start) / len(runs)
+    provenance = {**environment.describe(), "ended": datetime.now(UTC).isoformat(timespec="seconds")}
+    return [replace(record, cost={**record.cost, **cost}, provenance=provenance) for record in records]
 
 
-def _run_single(experiment: Experiment, run: Run, store: Store, callback: Callback) -> dict[str, Any]:
+def _run_single(experiment: Experiment, run: Run, store: Store, callback: Callback) -> Record:
     history_callback = HistoryCallback()
-    callbacks = CallbackList([history_callback, callback])
     job = experiment.make_job(run, store.work_path(run.id), store.feature_cache)
     try:
         if run.members:
-            return _score_ensemble(experiment, run, store)
-        overwrite = _must_overwrite(job)
-        result_fields = _success(run_job(job, callbacks, draw=False, overwrite=overwrite))
+            return _score_ensemble(experiment, run, job, store)
+        callbacks = CallbackList([history_callback, callback])
+        result = run_job(job, callbacks, draw=False, overwrite=_must_overwrite(job))
         _keep_tuned_file(experiment, run, store)
     except Exception as error:  # of any kind: the other runs can still be done
-        result_fields = _failure(error, [asdict(epoch) for epoch in history_callback.history])
-    return result_fields
+        return _failure(run, error, history_callback.history)
+    return result_record(run, result)
 
 
-def _score_ensemble(experiment: Experiment, run: Run, store: Store) -> dict[str, Any]:
+def _score_ensemble(experiment: Experiment, run: Run, job: Job, store: Store) -> Record:
     """Score the tuned files of final runs together as one model."""
     records = [store.records()[run_id] for run_id in run.members]
-    job = experiment.make_job(run, store.work_path(run.id))
     data = load_dataset(job.data, **job.split_options)
     backbone = load_backbone(job.backbone, weights=job.weights, image_size=job.image_size)
     models = [tuned_file.load(store.tuned_path(record.id), backbone) for record in records]
     split = records[0].scores["split"]
     scores = evaluate_ensemble(models, data, split, skip_corrupt=job.to_dict()["skip_corrupt"])
-    trainable = sum(record.parameters["trainable"] for record in records)
-    return {
-        "status": "done",
-        "scores": {"split": split, **scores.metrics},
-        "history": [],
-        "parameters": {**records[0].parameters, "trainable": trainable},
-        "images": records[0].images,
-        "cost": {
-            "seconds": 0.0,
-            "peak_memory_bytes": environment.peak_memory(distributed.resolve_device()),
-            "file_bytes": sum(record.cost["file_bytes"] for record in records),
-        },
-    }
+    peak_memory = environment.peak_memory(distributed.resolve_device())
+    file_bytes = sum(record.cost["file_bytes"] for record in records)
+    return Record.of_run(
+        run,
+        "done",
+        scores={"split": split, **scores.metrics},
+        parameters={**records[0].parameters, "trainable": sum(record.parameters["trainable"] for record in records)},
+        images=records[0].images,
+        cost={"seconds": 0.0, "peak_memory_bytes": peak_memory, "file_bytes": file_bytes},
+    )
 
 
-def _run_head_grid(
-    experiment: Experiment, runs: Sequence[Run], store: Store, callback: Callback
-) -> list[dict[str, Any]]:
-    all_fields: list[dict[str, Any]] = []
+def _run_head_grid(experiment: Experiment, runs: Sequence[Run], store: Store, callback: Callback) -> list[Record]:
+    jobs = [experiment.make_job(run, store.work_path(run.id), store.feature_cache) for run in runs]
+    records: list[Record] = []
     try:
-        results = tune_heads([experiment.make_job(run, store.work_path(run.id), store.feature_cache) for run in runs],
-                             callback)  # fmt: skip
-        for run, result in zip(runs, results, strict=True):
+        for run, result in zip(runs, tune_heads(jobs, callback), strict=True):
             if isinstance(result, TrainingError):
-                all_fields.append(_failure(result, []))
+                records.append(_failure(run, result))
                 continue
-            all_fields.append(_success(result))
             _keep_tuned_file(experiment, run, store)
+            records.append(result_record(run, result))
     except Exception as error:
-        return [_failure(error, []) for _ in runs]
-    return all_fields
+        return [_failure(run, error) for run in runs]
+    return records
 
 
 def _keep_tuned_file(experiment: Experiment, run: Run, store: Store) -> None:
@@ -189,22 +168,12 @@ def _keep_tuned_file(experiment: Experiment, run: Run, store: Store) -> None:
         store.work_path(run.id).replace(store.tuned_path(run.id))
 
 
-def _failure(error: Exception, history: list[dict[str, Any]]) -> dict[str, Any]:
+def _failure(run: Run, error: Exception, history: Sequence[EpochMetrics] = ()) -> Record:
+    epochs = [asdict(epoch) for epoch in history]
+    cost = {"seconds": sum(epoch.seconds for epoch in history)}
     if isinstance(error, TrainingError):
-        return {"status": "failed", "error": str(error), "history": history}
-    return {"status": "error", "error": f"{type(error).__name__}: {error}", "history": history}
-
-
-def _make_record(run: Run, result_fields: Mapping[str, Any]) -> Record:
-    return Record(
-        id=run.id,
-        task=run.task.name,
-        method=run.method,
-        stage=run.stage,
-        config=dict(run.config),
-        provenance={**environment.describe(), "ended": datetime.now(UTC).isoformat(timespec="seconds")},
-        **result_fields,
-    )
+        return Record.of_run(run, "failed", error=str(error), history=epochs, cost=cost)
+    return Record.of_run(run, "error", error=f"{type(error).__name__}: {error}", history=epochs, cost=cost)
 
 
 def result_record(run: Run, result: RunResult) -> Record:
@@ -217,23 +186,18 @@ def result_record(run: Run, result: RunResult) -> Record:
     Returns:
         The record, with the environment of the job.
     """
-    fields = _success(result)
-    fields["cost"]["wall_seconds"] = result.seconds
-    return replace(_make_record(run, fields), provenance=result.environment)
-
-
-def error_record(run: Run, error: str) -> Record:
-    """Return the record of a run whose process ended.
-
-    Args:
-        run: The run.
-        error: Message.
-
-    Returns:
-        The record of a run whose process ended.
-    """
-    return Record(run.id, "error", run.task.name, run.method, run.stage, dict(run.config), error,
-                  cost={"seconds": 0.0, "wall_seconds": 0.0})  # fmt: skip
+    costs = {name: getattr(result, name) for name in ("seconds", "peak_memory_bytes", "file_bytes")}
+    return Record.of_run(
+        run,
+        "done",
+        scores={"split": result.eval_split, **result.eval_metrics, "per_class": result.per_class},
+        history=result.history,
+        parameters={"total": result.total_parameters, "trainable": result.trainable_parameters},
+        cost={**costs, "wall_seconds": result.seconds},
+        notes=result.notes,
+        images=result.images,
+        provenance=result.environment,
+    )
 
 
 def _must_overwrite(job: Job) -> bool:
@@ -245,19 +209,3 @@ def _must_overwrite(job: Job) -> bool:
     if job.out.exists() and not job_file.exists():
         return True
     return job_file.exists() and json.loads(job_file.read_text(encoding="utf-8"))["job"] != job.to_dict()
-
-
-def _success(result: RunResult) -> dict[str, Any]:
-    return {
-        "status": "done",
-        "scores": {"split": result.eval_split, **result.eval_metrics, "per_class": result.per_class},
-        "history": result.history,
-        "parameters": {"total": result.total_parameters, "trainable": result.trainable_parameters},
-        "cost": {
-            "seconds": result.seconds,
-            "peak_memory_bytes": result.peak_memory_bytes,
-            "file_bytes": result.file_bytes,
-        },
-        "notes": result.notes,
-        "images": result.images,
-    }
