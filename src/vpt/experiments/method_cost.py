@@ -70,9 +70,9 @@ def measure_cost(
     def step() -> None:
         cross_entropy(model.logits_with_auxiliary(crops)[0], masks).backward()
 
-    def forward() -> Tensor:
+    def forward() -> None:
         with torch.inference_mode():
-            return model(crops)
+            model(crops)
 
     train_seconds, forward_seconds = (_time_second_call(work) / len(crops) for work in (step, forward))
     return MethodCost(train_seconds, forward_seconds, _num_bytes(model.inference_state_dict()))

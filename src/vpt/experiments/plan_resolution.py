@@ -127,17 +127,18 @@ def _read_method(table: MethodTable, tables: PlanTables, protocol: Protocol, pat
     grid = tables.grids[table.grid].given() if table.grid is not None else {}
     own = {key: value for key, value in given.items() if key in tables.config_class.option_names() - {"seed"}}
     values = {**tables.training.given(), **grid, **own}
-    by_task = {None: values, **{task: {**values, **more.given()} for task, more in table.task.items()}}
+    specs, by_task = table.spec or [], {task: {**values, **more.given()} for task, more in table.task.items()}
     try:
-        settings = {task: _settings(table.spec or [], keys, tables.config_class) for task, keys in by_task.items()}
+        settings = _settings(specs, values, tables.config_class)
+        own_settings = {task: _settings(specs, keys, tables.config_class) for task, keys in by_task.items()}
     except SpecError as error:
         raise SpecError(f"{path}: the method {name!r}: {error}") from error
-    if options.get("split_seed", protocol.split_seed) is None and max(map(len, settings.values())) > 1:
+    if options.get("split_seed", protocol.split_seed) is None and max(map(len, (settings, *own_settings.values()))) > 1:
         raise SpecError(
             f'{path}: the method {name!r} has several settings, and with split_seed = "run" the test images of one run '
             "select the setting of another; give split_seed a number"
         )
-    return MethodRow(name, settings.pop(None), task_settings=settings, job_options=options)
+    return MethodRow(name, settings, task_settings=own_settings, job_options=options)
 
 
 def _settings(specs: Sequence[str], values: Mapping[str, Any], config_class: type[TaskConfig]) -> tuple[Setting, ...]:

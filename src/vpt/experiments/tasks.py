@@ -59,8 +59,8 @@ def list_task(row: TaskTable, path: Path, protocol: Protocol, *, choosing: bool)
             raise DataError(
                 f"{its_data} hold masks ({folder}); a plan of segmentation tasks has a table [segmentation]"
             )
-        fractions = {"val_fraction": protocol.val_fraction, "test_fraction": protocol.test_fraction}
-        dataset = load_dataset(data, seed=protocol.split_seed or 0, **fractions)
+        seed, val_fraction, test_fraction = protocol.split_seed or 0, protocol.val_fraction, protocol.test_fraction
+        dataset = load_dataset(data, seed=seed, val_fraction=val_fraction, test_fraction=test_fraction)
         if protocol.train_on == "trainval" or not len(dataset.val):  # else val is scored where there is no test
             needed["test"] = "to be scored on"
     for split, use in needed.items():
@@ -79,9 +79,9 @@ def list_task(row: TaskTable, path: Path, protocol: Protocol, *, choosing: bool)
 
 
 def _load_masks(task: str, folder: Path, protocol: Protocol, mask_options: dict[str, Any]) -> SegmentationDataset:
-    split_options = {"val_fraction": protocol.val_fraction, "seed": protocol.split_seed or 0}
+    seed, val_fraction = protocol.split_seed or 0, protocol.val_fraction
     try:
-        dataset = load_segmentation_dataset(folder, **split_options, **mask_options)
+        dataset = load_segmentation_dataset(folder, seed=seed, val_fraction=val_fraction, **mask_options)
     except VptError as error:
         raise type(error)(f"{task}: {error}") from error
     if "test" not in dataset.splits:
