@@ -194,3 +194,9 @@ def test_segmentation_plan_of_folder_without_masks_is_refused(tmp_path: Path) ->
     (tmp_path / "squares" / "a").mkdir(parents=True)
     with pytest.raises(DataError, match="not a segmentation folder"):
         load_experiment(changed(tmp_path, tmp_path))
+
+
+def test_segmentation_that_is_no_table_is_refused(folder: Path, tmp_path: Path) -> None:
+    no_table = (("seeds = 2", "seeds = 2\nsegmentation = 5"), ('[segmentation]\nhead = "linear"\n', ""))
+    with pytest.raises(SpecError, match="segmentation is 5; it must be a valid dictionary"):
+        load_experiment(changed(folder, tmp_path, *no_table))

@@ -49,7 +49,8 @@ def resolve_plan(values: dict[str, Any], path: Path, data: Path | None = None) -
     tables = validate(plan_model(segmentation="segmentation" in values), values, str(path), collector)
     given = tables.given()
     protocol = Protocol(**{field.name: given[field.name] for field in fields(Protocol) if field.name in given})
-    segmentation = SegmentationOptions(**given["segmentation"]) if "segmentation" in given else None
+    options = getattr(tables, "segmentation", None)
+    segmentation = None if options is None else SegmentationOptions(**options.model_dump())
     rows = _read_methods(tables, protocol, path, collector)
     tasks = list_tasks(tables, path, data, protocol, collector, choosing=any(len(row.settings) > 1 for row in rows))
     _check_distinct("tasks", [task.name for task in tasks], path, collector)

@@ -210,7 +210,8 @@ def plan_model(*, segmentation: bool) -> type[PlanTables]:
         "methods": (list[row], []),
     }
     if segmentation:
-        tables["segmentation"] = create_model("Segmentation", __base__=PlanTable, **_keys(SegmentationOptions))
+        options: Any = create_model("Segmentation", __base__=PlanTable, **_keys(SegmentationOptions))
+        tables["segmentation"] = (options, options())
     return create_model("Plan", __base__=keys, **tables)
 
 
