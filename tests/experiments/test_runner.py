@@ -27,7 +27,7 @@ from vpt.experiments.runner import run_experiment
 from vpt.experiments.search import runnable_runs
 from vpt.experiments.store import Record, Store
 from vpt.experiments.worker import execute_runs, run_worker
-from vpt.training import Callback
+from vpt.training import Callback, EpochMetrics, HistoryCallback
 
 ExperimentOf = Callable[..., Experiment]
 
@@ -218,13 +218,14 @@ def test_execute_runs_of_unfinished_run_resumes_unless_its_data_moved(
         """The epochs that were done in this sitting, of a run that is stopped after the second."""
         epochs: list[int] = []
 
-        def epoch(self: Any, epoch: Any) -> None:
-            epochs.append(epoch.epoch)
-            if epoch.epoch == 2:
-                raise Stop
+        class StoppingCallback(HistoryCallback):
+            def on_epoch(self, record: EpochMetrics) -> None:
+                epochs.append(record.epoch)
+                if record.epoch == 2:
+                    raise Stop
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(worker_module._HistoryCallback, "on_epoch", epoch)
+            patch.setattr(worker_module, "HistoryCallback", StoppingCallback)
             with suppress(Stop):
                 execute_runs(experiment, runnable_runs(experiment, {})[:1], store)
         return epochs
