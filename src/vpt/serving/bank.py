@@ -23,7 +23,8 @@ from vpt.model.tuned_file import Header, inspect, load
 from vpt.model.tuned_model import TunedModel
 from vpt.serving.multi_task import MultiTaskBackbone, TaskAdapter
 from vpt.serving.tuned_files import BackboneKey, backbone_key, load_backbones, read_headers
-from vpt.tasks.segmentation.sliding_window import InferenceConfig, predict_classes
+from vpt.tasks.segmentation.prediction import predict_mask
+from vpt.tasks.segmentation.sliding_window import InferenceConfig
 
 _MAX_ASPECT_RATIO = 16  # the short side is scaled to the input size, so a long strip would become very large
 
@@ -233,7 +234,8 @@ class Bank:
         """Yield the predictions of requests that share a forward pass."""
         key, model = backbone_key(self.tasks[requests[0].task]), models[0]
         if isinstance(model, TunedModel) and model.is_dense:
-            yield self._predict_mask(requests[0], model)
+            mask, fractions = predict_mask(model, requests[0].pixels, InferenceConfig())
+            yield MaskPrediction(requests[0].task, fractions, mask)
             return
         device = next(self._backbones[key].module.parameters()).device
         images = torch.cat(
@@ -250,14 +252,6 @@ class Bank:
             names, probabilities = self.class_names(request.task), row.softmax(0).sort(descending=True, stable=True)
             ranked = [names[index] for index in probabilities.indices.tolist()]
             yield ClassPrediction(request.task, tuple(zip(ranked, probabilities.values.tolist(), strict=True)))
-
-    def _predict_mask(self, request: PredictionRequest, model: TunedModel) -> MaskPrediction:
-        mask = predict_classes(model, request.pixels, InferenceConfig()).numpy().astype(np.uint16)
-        names = self.class_names(request.task)
-        fractions = np.bincount(mask.flatten(), minlength=len(names)) / mask.size
-        order = np.argsort(-fractions, kind="stable")
-        present = tuple((names[k], float(fractions[k])) for k in order if fractions[k] > 0)
-        return MaskPrediction(request.task, present, mask)
 
     def _read_model(self, task: str) -> TaskAdapter | TunedModel:
         header, path = self.header(task), self._files[task]

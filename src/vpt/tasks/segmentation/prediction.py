@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from torch import Tensor
 
 from vpt.core.io import write_atomic
 from vpt.core.text import bullets, pluralize
@@ -58,12 +59,12 @@ def predict_masks(
                 errors.append(f"{label}: {error}")
         if errors:
             raise DataError(f"{pluralize(len(errors), 'image')} cannot be used:{bullets(errors)}")
-        classes = model.classes or tuple(str(k) for k in range(model.num_classes))
+        classes = _class_names(model)
         colors, predictions = palette(len(classes)), []
         for done, (label, stem, source) in enumerate(zip(labels, stems, images, strict=True), start=1):
             image = np.asarray(read_image(source)[0])
             pixels = torch.from_numpy(image.transpose(2, 0, 1).copy())
-            mask = predict_classes(model, pixels, inference).numpy().astype(np.uint16)
+            mask, top = predict_mask(model, pixels, inference)
             files: dict[str, str] = {}
             if out_dir is not None:
                 drawn = {"mask": indexed_mask(mask, colors), "overlay": draw_overlay(image, mask, classes, colors)}
@@ -71,13 +72,33 @@ def predict_masks(
                     path = Path(out_dir) / f"{stem}.{kind}.png"
                     write_atomic(path, encode_png(picture))
                     files[f"{kind}_file"] = str(path)
-            fractions = np.bincount(mask.flatten(), minlength=len(classes)) / mask.size
-            order = np.argsort(-fractions, kind="stable")
-            top = tuple((classes[k], float(fractions[k])) for k in order if fractions[k] > 0)
             predictions.append(Prediction(label, top, mask, **files))
             if on_image is not None:
                 on_image(done, len(images))
     return predictions
+
+
+def predict_mask(
+    model: TunedModel, pixels: Tensor, inference: InferenceConfig
+) -> tuple[NDArray[np.uint16], tuple[tuple[str, float], ...]]:
+    """Segment an image.
+
+    Args:
+        model: The model.
+        pixels: The image, uint8 (3, height, width).
+        inference: Scales and flips that are averaged.
+
+    Returns:
+        Class of each pixel (height, width), and (class, fraction of the pixels) of the classes in it, largest first.
+    """
+    mask, classes = predict_classes(model, pixels, inference).numpy().astype(np.uint16), _class_names(model)
+    fractions = np.bincount(mask.flatten(), minlength=len(classes)) / mask.size
+    order = np.argsort(-fractions, kind="stable")
+    return mask, tuple((classes[k], float(fractions[k])) for k in order if fractions[k] > 0)
+
+
+def _class_names(model: TunedModel) -> tuple[str, ...]:
+    return model.classes or tuple(map(str, range(model.num_classes)))
 
 
 def indexed_mask(mask: NDArray[np.uint16], colors: NDArray[np.uint8]) -> Image.Image:
