@@ -82,7 +82,6 @@ HEADED = [
     *((method, "swin", MULTI_GRID) for method in (DEEP, SHALLOW)),
     *((method, family, MULTI_GRID) for method in ("linear", PAD) for family in MAPS),
     *(("full", family, MULTI_GRID) for family in MAPS),
-    *((method, "convnext", "fpn(channels=8)") for method in ("norm", "full")),
 ]
 COMPILED = [(DEEP, "dinov3"), (DEEP, "beit"), (SHALLOW, "vit"), (DEEP, "swin"), (SHALLOW, "swin"), (PAD, "resnet")]
 COMPILED += [("lora(rank=2) + ssf", "vit"), ("gated(length=3)", "vit"), ("sidetune(network=test_convnext)", "vit")]

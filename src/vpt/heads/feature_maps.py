@@ -86,6 +86,8 @@ class MapNetwork(HookedTrunk):
         self, trunk: nn.Module, layout: BackboneLayout, paths: Iterable[str], shapes: Iterable[tuple[int, int]]
     ) -> None:
         super().__init__(trunk, layout, paths)
+        if self.kind != "tokens":
+            self.pooled_norm = None  # tuned files of version 1 read the last map of ConvNeXt before its final norm
         self.patch_size = layout.patch_size
         self.shapes: tuple[tuple[int, int], ...] = tuple(shapes)
 
