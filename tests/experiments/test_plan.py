@@ -66,6 +66,8 @@ def test_run_ids_of_equal_plans_are_equal(
         ('"small"', '"small"\nsplit_seed = 1'),
         ('"small"', '"small"\ninterpolation = "nearest"'),
         ('"small"', '"small"\nimage_size = 60'),
+        ('"small"', '"small"\ncrop_fraction = 0.5'),
+        ('"small"', '"small"\nnormalization = "imagenet"'),
     ],
 )
 def test_run_ids_with_changed_training_options_all_change(change: tuple[str, str], experiment_of: ExperimentOf) -> None:
@@ -157,6 +159,8 @@ def test_plan_with_benchmark_file_reads_its_tasks(folder: Path) -> None:
         (("seeds = 2", 'seeds = 2\nbaseline = "Fool"'), "did you mean 'Full'"),
         (("seeds = 2", "seeds = 0"), "seeds is 0; it must be greater than or equal to 1"),
         (("seeds = 2", 'resize = "squish"'), "did you mean 'squash'"),
+        (("seeds = 2", "crop_fraction = 1.5"), "crop_fraction is 1.5; it must be less than or equal to 1"),
+        (("seeds = 2", 'normalization = "imagnet"'), "did you mean 'imagenet'"),
         (("epochs = 1", 'epochs = "1"'), "training.epochs is '1'; it must be a valid integer"),
         (("epochs = 1", "epochs = 0"), "epochs is 0"),
         (("epochs = 1", "epochs = 2.5"), "training.epochs is 2.5; it must be a valid integer"),

@@ -22,6 +22,8 @@ class TuneOptions(TypedDict, total=False):
     Attributes:
         weights: File with local weights of the backbone (.safetensors, .pth, .npz). Default: timm's download.
         image_size: Side of the input in pixels. Default: that of the backbone.
+        normalization: Mean and standard deviation of the input: those of the "backbone", of "imagenet" or of
+            "inception" (0.5). Default: "backbone".
         optimizer: "sgd" with momentum 0.9, or "adamw". Default: the method's; segmentation: "adamw".
         weight_decay: Default: the method's.
         head_lr_scale: Learning rate of the head, relative to that of the rest. Default: 1.
@@ -39,6 +41,8 @@ class TuneOptions(TypedDict, total=False):
         test_fraction: Classification: fraction of each class that is split off where test is missing. Default: 0.2.
         train_fraction: Classification: fraction of each class that trains. Default: 1.
         resize: Classification: "squash" the image to the square input, or "crop" its center. Default: "squash".
+        crop_fraction: Classification: side of that crop, as a fraction of the image's short side. Default: the
+            backbone's.
         interpolation: Classification: "nearest", "bilinear", "bicubic" or "lanczos". Default: the backbone's.
         cache: Classification: folder that keeps decoded images and frozen features. Default: none.
         skip_corrupt: Classification: True leaves unreadable images out. Default: False.
@@ -57,6 +61,7 @@ class TuneOptions(TypedDict, total=False):
 
     weights: str | Path | None
     image_size: int | None
+    normalization: Literal["backbone", "imagenet", "inception"] | None
     optimizer: Literal["sgd", "adamw"] | None
     weight_decay: float | None
     head_lr_scale: float | None
@@ -73,6 +78,7 @@ class TuneOptions(TypedDict, total=False):
     test_fraction: float | None
     train_fraction: float | None
     resize: Literal["squash", "crop"] | None
+    crop_fraction: float | None
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None
     cache: str | Path | None
     skip_corrupt: bool | None

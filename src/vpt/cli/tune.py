@@ -44,6 +44,8 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @option("--val-fraction", "Split off where val is missing.", default=0.2)
 @option("--split-seed", "Seed of the splits [default: --seed].", int)
 @option("--image-size", "Side in pixels, if not the backbone's own; positions are resized.", int)
+@option("--normalization", "Mean and standard deviation of the input.", ["backbone", "imagenet", "inception"],
+        default="backbone")  # fmt: skip
 @option("--save-dtype", "Data type in the tuned file; fp16 halves it.", ["fp32", "fp16"], default="fp32")
 @common.device_option
 @option("--overwrite", "Begin anew, whatever an earlier run left.", is_flag=True)
@@ -56,6 +58,7 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @classification("--test-fraction", "Split off where test is missing.", default=0.2)
 @classification("--train-fraction", "Train on this fraction of each class.", default=1.0)
 @classification("--resize", "Squash images to a square, or crop their center.", ["squash", "crop"], default="squash")
+@classification("--crop-fraction", "Side of that crop, of the image's short side [default: the backbone's].", float)
 @classification("--interpolation", "Interpolation of resized images [default: the backbone's].",
                 ["nearest", "bilinear", "bicubic", "lanczos"])  # fmt: skip
 @classification("--cache", "Keep decoded images and frozen features here.", common.FOLDER)

@@ -6,7 +6,7 @@ on the device. The uint8 arrays in between can be cached.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +18,11 @@ from vpt.core.text import did_you_mean
 from vpt.errors import SpecError
 
 _FILTERS = {name: Image.Resampling[name.upper()] for name in ("nearest", "bilinear", "bicubic", "lanczos")}
+
+NORMALIZATIONS = {  # mean and standard deviation of each RGB channel, for values in 0..1
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "inception": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,26 @@ class Preprocessing:
         mean = torch.tensor(self.mean, device=pixels.device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=pixels.device).view(1, 3, 1, 1)
         return (pixels.float() / 255 - mean) / std
+
+    def with_normalization(self, name: str) -> Preprocessing:
+        """Return the preprocessing with another mean and standard deviation.
+
+        Args:
+            name: "imagenet", "inception" or "backbone", which leaves them as they are.
+
+        Returns:
+            The preprocessing.
+
+        Raises:
+            SpecError: The name is unknown.
+        """
+        if name == "backbone":
+            return self
+        if name not in NORMALIZATIONS:
+            hint = did_you_mean(name, ("backbone", *NORMALIZATIONS))
+            raise SpecError(f"normalization {name!r} is unknown; {hint}")
+        mean, std = NORMALIZATIONS[name]
+        return replace(self, mean=mean, std=std)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options as JSON values.

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from vpt.training import TaskConfig
 
 # Fields of jobs, and so keys of plans, that segmentation does not have.
-CLASSIFICATION_ONLY = ("test_fraction", "train_fraction", "resize", "interpolation", "skip_corrupt")
+CLASSIFICATION_ONLY = ("test_fraction", "train_fraction", "resize", "crop_fraction", "interpolation", "skip_corrupt")
 
 
 @dataclass(frozen=True)
@@ -112,14 +112,16 @@ class Protocol:
     train_fraction: float = 1.0
     image_size: int | None = None
     resize: Literal["squash", "crop"] = "squash"
+    crop_fraction: float | None = None
     interpolation: str | None = None
+    normalization: Literal["backbone", "imagenet", "inception"] = "backbone"
     first_seed: int = 0
     train_on: Literal["train", "trainval"] = "trainval"
     skip_corrupt: bool = False
 
     def job_fields(self) -> dict[str, Any]:
         """Return the fields that every job has."""
-        names = ("split_seed", "val_fraction", "image_size", *CLASSIFICATION_ONLY)
+        names = ("split_seed", "val_fraction", "image_size", "normalization", *CLASSIFICATION_ONLY)
         return {name: getattr(self, name) for name in names}
 
 

@@ -251,8 +251,9 @@ class Experiment:
         if self.segmentation is not None:
             own["segmentation"] = self._segmentation_fields(task)
         job_fields = self._job_fields(task, row)
-        if not job_fields["skip_corrupt"]:  # ids of plans without it stay as they are
-            del job_fields["skip_corrupt"]
+        for key, default in (("skip_corrupt", False), ("crop_fraction", None), ("normalization", "backbone")):
+            if job_fields[key] == default:  # ids of plans without it stay as they are
+                del job_fields[key]
         return {
             "protocol": PROTOCOL_VERSION,
             "task": task.name,

@@ -69,6 +69,7 @@ _PROTOCOL_TYPES: dict[str, Any] = {
     "seeds": Annotated[int, Field(ge=1)],
     "first_seed": Annotated[int, Field(ge=0)],
     "split_seed": SplitSeed,
+    "crop_fraction": Annotated[float, Field(gt=0, le=1)] | None,
     "interpolation": Annotated[str, _readable_by(_check_interpolation)] | None,
 }
 

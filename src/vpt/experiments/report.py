@@ -59,9 +59,12 @@ def provenance(results: ExperimentResults) -> Sequence[tuple[str, str]]:
     experiment, protocol = results.experiment, results.experiment.protocol
     machines = dict.fromkeys(_machine(record.provenance) for record in results.records if record.provenance)
     size = f"{protocol.image_size} px, " if protocol.image_size else ""
+    crop = "" if protocol.crop_fraction is None else f", crop fraction: {protocol.crop_fraction:g}"
+    interpolation = protocol.interpolation or "that of the backbone"
     lines = [
         ("backbone", f"{experiment.backbone}, {experiment.parameters:,} parameters, {experiment.fingerprint}"),
-        ("images", f"{size}{protocol.resize}, interpolation: {protocol.interpolation or 'that of the backbone'}"),
+        ("images", f"{size}{protocol.resize}{crop}, interpolation: {interpolation}"),
+        ("normalization", protocol.normalization),
         ("runs", f"{len(results.records)}, of which {sum(r.status == 'done' for r in results.records)} are done"),
         *(("machine", machine) for machine in machines),
     ]

@@ -28,6 +28,8 @@ class Job:
         backbone: Name of a timm model.
         weights: File with local weights of the backbone, or None.
         image_size: Side of the input in pixels, or None for that of the backbone.
+        normalization: Mean and standard deviation of the input: those of the "backbone", of "imagenet" or of
+            "inception" (0.5).
         head: Text of the head, such as "multi_block(blocks=last4)" or "fpn", or None for the default of the task.
         train_on: "train" validates on val; "trainval" trains on both, as the last step of VTAB-1k.
         val_fraction: Fraction of the training images that is split off where val is missing.
@@ -44,6 +46,7 @@ class Job:
     backbone: str = DEFAULT
     weights: Path | None = None
     image_size: int | None = None
+    normalization: Literal["backbone", "imagenet", "inception"] = "backbone"
     head: str | None = None
     train_on: Literal["train", "trainval"] = "train"
     val_fraction: float = 0.2

@@ -21,6 +21,7 @@ class ClassificationOptions(TaskOptions):
         test_fraction: Fraction of the images that is split off as test where test is missing.
         train_fraction: Fraction of each class that trains, as in the paper's data scaling; val and test stay whole.
         resize: "squash" the image to the square input, as VTAB-1k, or "crop" its center.
+        crop_fraction: Side of that crop, as a fraction of the image's short side, or None for that of the backbone.
         interpolation: "nearest", "bilinear" (VTAB-1k), "bicubic" or "lanczos", or None for that of the backbone.
         skip_corrupt: True leaves unreadable images out.
         cache: Folder that keeps decoded images and frozen features for other jobs on the same images, or None.
@@ -29,6 +30,7 @@ class ClassificationOptions(TaskOptions):
     test_fraction: float = 0.2
     train_fraction: float = 1.0
     resize: Literal["squash", "crop"] = "squash"
+    crop_fraction: float | None = None
     interpolation: str | None = None
     skip_corrupt: bool = False
     cache: Path | None = None

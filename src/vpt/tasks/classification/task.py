@@ -92,8 +92,13 @@ class ClassificationTask(Task):
         spill_dir = job.run_dir / f"pixels-{distributed.rank()}"
         shutil.rmtree(spill_dir, ignore_errors=True)
         backbone = load_backbone(job.backbone, weights=job.weights, image_size=job.image_size)
-        interpolation = options.interpolation or backbone.preprocessing.interpolation
-        preprocessing = replace(backbone.preprocessing, resize=options.resize, interpolation=interpolation)
+        preprocessing = backbone.preprocessing.with_normalization(job.normalization)
+        preprocessing = replace(
+            preprocessing,
+            resize=options.resize,
+            crop_fraction=preprocessing.crop_fraction if options.crop_fraction is None else options.crop_fraction,
+            interpolation=options.interpolation or preprocessing.interpolation,
+        )
         dataset = load_dataset(job.data, include_test=job.test, **job.split_options)
         splits = _select_splits(dataset, job.train_on, options.train_fraction, config.training.seed)
         decode = partial(decode_cached, cache_dir=options.cache, spill_dir=spill_dir, skip_corrupt=options.skip_corrupt)

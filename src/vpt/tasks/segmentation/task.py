@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -78,6 +78,7 @@ class SegmentationTask(Task):
         options = asdict(job.options)
         del options["activation_checkpointing"]  # all others say how masks are read
         backbone = load_backbone(job.backbone, weights=job.weights, image_size=job.image_size)
+        backbone = replace(backbone, preprocessing=backbone.preprocessing.with_normalization(job.normalization))
         dataset = load_segmentation_dataset(
             _folder(job.data),
             **options,
