@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from vpt.api.models import open_model, scored_data, show_progress
-from vpt.api.options import Data, Device, Model, PredictOptions, SplitName
+from vpt.api.models import Data, Device, Model, PredictOptions, SplitName, open_model, scored_data, show_progress
 from vpt.data.image_inputs import ImageInput
 from vpt.errors import SpecError
 from vpt.model.tuned_model import TunedModel

@@ -10,7 +10,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from vpt.core.units import format_duration
+from vpt.core.text import format_duration
 from vpt.training.callbacks import Callback, EpochMetrics
 from vpt.training.config import TaskConfig
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from vpt.cli.options import COUNT, FOLDER, backbone_option, option
-from vpt.cli.output import print_result
+from vpt.cli.options import COUNT, FOLDER, backbone_option, option, print_result
 from vpt.cli.tune import command as tune
 
 # Options of `vpt tune` that mean the same here; the others would be at odds with a series.

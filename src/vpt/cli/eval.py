@@ -8,8 +8,7 @@ from typing import Any
 import click
 
 from vpt.cli import options as common
-from vpt.cli.options import TaskCommand, option, own_options
-from vpt.cli.output import print_result
+from vpt.cli.options import TaskCommand, option, own_options, print_result
 
 
 @click.command(cls=TaskCommand)

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from vpt.cli.options import PATH, json_option
-from vpt.cli.output import print_result
+from vpt.cli.options import PATH, json_option, print_result
 
 
 @click.command()
@@ -20,7 +19,7 @@ def command(file: Path, as_json: bool) -> None:
     \b
     vpt inspect photos.safetensors
     """
-    from vpt.core.units import format_bytes
+    from vpt.core.text import format_bytes
     from vpt.model.tuned_file import inspect
 
     header = inspect(file)

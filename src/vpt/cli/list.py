@@ -7,8 +7,7 @@ from fnmatch import fnmatch
 
 import click
 
-from vpt.cli.options import json_option
-from vpt.cli.output import print_result
+from vpt.cli.options import json_option, print_result
 
 _WIDTH = 40  # characters of the name column
 

@@ -1,11 +1,12 @@
-"""Options of commands: their declaration, groups by task, and those that several commands share.
+"""Options of commands: their declaration, groups by task, those that several commands share, and what `--json` prints.
 
 An option of one task is a usage error where another task is at work.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -211,3 +212,15 @@ mask_options = _join(
     segmentation("--ignore-index", "Another id in masks that stands for no class.", int),
     segmentation("--reduce-zero-label", "Id 0 stands for no class, 1 for the first.", is_flag=True),
 )
+
+
+def print_result(as_json: bool, values: Any, lines: Iterable[str]) -> None:
+    """Print a result.
+
+    Args:
+        as_json: True prints JSON.
+        values: The result as JSON values.
+        lines: The result as lines of text. They are read only if they are printed.
+    """
+    for line in [json.dumps(values, indent=1)] if as_json else lines:
+        click.echo(line)

@@ -1,9 +1,11 @@
-"""Wording of notes and errors about many items: the first few by name, the rest as a count."""
+"""Wording: lists that name the first few items, counts, durations, sizes, and flat TOML."""
 
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 MAX_LISTED = 20  # faults that one error names
 _MAX_KNOWN_NAMES = 100  # names in a hint
@@ -79,3 +81,49 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     hint = f"did you mean {casefolded[matches[0]]!r}? " if matches else ""
     more = f" and {len(names) - _MAX_KNOWN_NAMES} more" if len(names) > _MAX_KNOWN_NAMES else ""
     return f"{hint}known: {', '.join(names[:_MAX_KNOWN_NAMES])}{more}"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration such as "42 s", "3 min 5 s" or "2 h 10 min".
+
+    Args:
+        seconds: The duration.
+
+    Returns:
+        The text.
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def format_bytes(count: float) -> str:
+    """Return a size such as "812 B", "96.4 kB" or "1.2 MB".
+
+    Args:
+        count: Number of bytes.
+
+    Returns:
+        The text.
+    """
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.2f} GB"
+
+
+def to_toml(values: Mapping[str, Any]) -> bytes:
+    """Return a flat mapping as TOML. None is left out, as TOML has no such value.
+
+    Args:
+        values: Keys that are bare TOML keys -> strings, numbers or booleans.
+
+    Returns:
+        The text in UTF-8.
+    """
+    lines = (f"{key} = {json.dumps(value)}\n" for key, value in values.items() if value is not None)
+    return "".join(lines).encode()

@@ -15,7 +15,7 @@ from typing import NoReturn
 import numpy as np
 
 from vpt.core.text import bullets, comma_list, pluralize
-from vpt.data.classes import check_classes
+from vpt.data.checks import check_classes
 from vpt.data.dataset import Dataset, Split
 from vpt.data.image_files import IMAGE_SUFFIXES
 from vpt.errors import DataError

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vpt.data.mask_labels import IGNORE_INDEX
+from vpt.data.masks import IGNORE_INDEX
 
 _MAX_CROP_ATTEMPTS = 10  # the last crop is used even if one class dominates it
 

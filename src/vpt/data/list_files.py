@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from vpt.core.text import bullets, comma_list, pluralize
-from vpt.data.classes import check_classes
+from vpt.data.checks import check_classes
 from vpt.data.dataset import Dataset, Split
 from vpt.errors import DataError
 

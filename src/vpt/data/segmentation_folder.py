@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpt.core.text import bullets, comma_list, did_you_mean, pluralize
-from vpt.data.mask_files import MaskStats, scan_masks
-from vpt.data.mask_labels import IGNORE_INDEX, LABEL_SCHEMES, LabelScheme
+from vpt.data.masks import IGNORE_INDEX, LABEL_SCHEMES, LabelScheme, MaskStats, scan_masks
 from vpt.data.segmentation_layouts import (
     LAYOUT_HELP,
     ImageMaskPairs,

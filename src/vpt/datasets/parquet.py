@@ -20,9 +20,7 @@ from vpt.core.optional import import_optional
 from vpt.core.text import bullets, comma_list, did_you_mean, pluralize
 from vpt.data.image_files import suffix_for_format, supported_formats
 from vpt.data.manifest import is_prepared, read_manifest
-from vpt.datasets.prepared.progress import Progress, no_progress
-from vpt.datasets.prepared.records import ImageRecords
-from vpt.datasets.prepared.writer import write_data_folder
+from vpt.datasets.prepared import ImageRecords, Progress, no_progress, write_data_folder
 from vpt.errors import DataError
 
 HUB_PREFIX = "hub:"  # hub:OWNER/NAME or hub:OWNER/NAME@REVISION

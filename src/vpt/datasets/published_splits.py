@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vpt.core.text import bullets, pluralize
-from vpt.datasets.prepared.records import ImageRecords, SourceData
+from vpt.datasets.prepared import ImageRecords, SourceData
 from vpt.datasets.split_spec import source_split
 from vpt.datasets.task import BenchmarkTask
 from vpt.errors import DataError

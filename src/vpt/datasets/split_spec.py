@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vpt.datasets.prepared.records import ImageRecords
+from vpt.datasets.prepared import ImageRecords
 from vpt.errors import DataError
 
 _SLICE = re.compile(r"(?P<split>\w+)(?:\[(?P<start>\d+%?)?:(?P<stop>\d+%?)?\])?")

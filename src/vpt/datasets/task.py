@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vpt.datasets.download_dir import DownloadDir, RemoteFile
-from vpt.datasets.prepared.records import SourceData
+from vpt.datasets.prepared import SourceData
 from vpt.datasets.split_spec import SplitSpec
 
 

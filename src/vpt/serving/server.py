@@ -30,7 +30,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from vpt.data.image_files import UnreadableImageError, encode_png, read_rgb
-from vpt.data.mask_labels import palette
+from vpt.data.masks import palette
 from vpt.errors import DataError, SpecError, VptError
 from vpt.serving.bank import Bank, ClassPrediction, Prediction, PredictionRequest
 from vpt.serving.batcher import Batcher

@@ -13,7 +13,7 @@ from typing import Any
 from vpt.core import environment
 from vpt.core.io import write_atomic
 from vpt.core.legacy_keys import upgrade, upgrade_result
-from vpt.core.toml import to_toml
+from vpt.core.text import to_toml
 from vpt.errors import DataError, SpecError, TrainingError, TunedFileError
 from vpt.model import tuned_file
 from vpt.training import distributed

@@ -8,7 +8,7 @@ import numpy as np
 
 from vpt.datasets.download_dir import DownloadDir, MissingFilesError
 from vpt.datasets.layouts.tfrecord import iter_records, parse_example
-from vpt.datasets.prepared.records import ImageRecords, SourceData
+from vpt.datasets.prepared import ImageRecords, SourceData
 from vpt.errors import DataError
 
 

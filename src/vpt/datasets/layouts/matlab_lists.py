@@ -6,7 +6,7 @@ import numpy as np
 from scipy.io import loadmat
 
 from vpt.datasets.download_dir import DownloadDir
-from vpt.datasets.prepared.records import ImageRecords, SourceData, records_from_files
+from vpt.datasets.prepared import ImageRecords, SourceData, records_from_files
 
 
 def flowers(downloads: DownloadDir) -> SourceData:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from vpt.datasets.download_dir import DownloadDir
-from vpt.datasets.prepared.records import SourceData, records_from_files
+from vpt.datasets.prepared import SourceData, records_from_files
 from vpt.errors import DataError
 
 CLEVR_EDGES = (0.0, 8.0, 8.5, 9.0, 9.5, 10.0)  # of the distance from the camera to the closest object

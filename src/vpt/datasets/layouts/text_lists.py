@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from vpt.datasets.download_dir import DownloadDir
-from vpt.datasets.prepared.records import ImageRecords, SourceData, records_from_files
+from vpt.datasets.prepared import ImageRecords, SourceData, records_from_files
 from vpt.errors import DataError
 
 

@@ -31,8 +31,7 @@ from vpt.tasks.classification.training import init_head_from_probe, make_objecti
 from vpt.training import Callback, DeviceDataset, Examples, Objective, Progress, TaskConfig, distributed
 from vpt.training.batches import CROP_SCALE
 from vpt.training.evaluation import Scores, predict_logits, score_logits
-from vpt.training.feature_cache import cache_frozen_features
-from vpt.training.init_inputs import collect_init_inputs
+from vpt.training.feature_cache import cache_frozen_features, collect_init_inputs
 from vpt.training.job import Job
 
 

@@ -12,13 +12,12 @@ from torch import Tensor
 
 from vpt.data.image_files import capture_warnings
 from vpt.data.joint_augmentation import JointAugmentation
-from vpt.data.mask_files import load_pair
-from vpt.data.mask_labels import IGNORE_INDEX
+from vpt.data.masks import IGNORE_INDEX, load_pair
 from vpt.data.segmentation_folder import SegmentationDataset
 from vpt.data.segmentation_layouts import ImageMaskPairs
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.segmentation.config import SegmentationConfig
-from vpt.tasks.segmentation.evaluation import score_split
+from vpt.tasks.segmentation.prediction import score_split
 from vpt.tasks.segmentation.sliding_window import InferenceConfig
 from vpt.training.batches import epoch_order
 

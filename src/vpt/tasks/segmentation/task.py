@@ -19,9 +19,8 @@ from vpt.model.readout import Readout
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.base import Evaluation, Prediction, PreparedData, Task, make_evaluation
 from vpt.tasks.segmentation.config import SegmentationConfig
-from vpt.tasks.segmentation.evaluation import score_split
 from vpt.tasks.segmentation.objective import SegmentationObjective
-from vpt.tasks.segmentation.prediction import predict_masks
+from vpt.tasks.segmentation.prediction import predict_masks, score_split
 from vpt.tasks.segmentation.sliding_window import InferenceConfig
 from vpt.training import Callback, Objective, Progress, Scores, TaskConfig
 from vpt.training.job import Job
