@@ -5,8 +5,6 @@ run.toml, checkpoint.safetensors, metrics.jsonl, result.json, curve.png, confusi
 it stopped; a finished one is only read.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 Attention shows which tokens a block reads, not what determines the prediction.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

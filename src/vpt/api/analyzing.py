@@ -1,7 +1,5 @@
 """The calls that look into a tuned model."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

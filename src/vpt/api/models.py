@@ -1,7 +1,5 @@
 """Arguments of the Python calls: their types, and what becomes of models, data and progress."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext

@@ -1,7 +1,5 @@
 """The calls that predict and score."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Unpack, overload

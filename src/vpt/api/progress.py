@@ -1,7 +1,5 @@
 """Progress on stderr: a live line on a terminal, plain lines in pipes and logs."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from types import TracebackType

@@ -1,7 +1,5 @@
 """Small networks that run beside a backbone."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

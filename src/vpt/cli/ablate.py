@@ -1,7 +1,5 @@
 """The command `vpt ablate`."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The command `vpt data`."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """`vpt inspect`."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

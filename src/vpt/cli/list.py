@@ -1,7 +1,5 @@
 """The command `vpt list`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from fnmatch import fnmatch
 

@@ -3,8 +3,6 @@
 An option of one task is a usage error where another task is at work.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial

@@ -1,7 +1,5 @@
 """The command `vpt serve`."""
 
-from __future__ import annotations
-
 import contextlib
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`vpt summary`."""
 
-from __future__ import annotations
-
 import click
 
 from vpt.cli.options import json_option, option, print_result

@@ -1,7 +1,5 @@
 """Wording: lists that name the first few items, counts, durations, sizes, and flat TOML."""
 
-from __future__ import annotations
-
 import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Checks of the classes of a dataset and of its splits, for every folder layout."""
 
-from __future__ import annotations
-
 import difflib
 import hashlib
 from collections import defaultdict

@@ -6,8 +6,6 @@ change leads to a new entry. Processes that decode the same images at the same t
 the same path; the bytes are equal.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable

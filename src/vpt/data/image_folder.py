@@ -4,8 +4,6 @@ Class folders may be nested to any depth. Every file is an image by its suffix, 
 `Dataset.ignored`.
 """
 
-from __future__ import annotations
-
 import os
 import unicodedata
 from collections import defaultdict

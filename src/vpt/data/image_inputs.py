@@ -1,7 +1,5 @@
 """Images in every form that Python programs hold them, converted to upright RGB images with 8 bits per channel."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Decoding of a `Split` into a uint8 array, with all images resized to the input size of a backbone."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile

@@ -1,7 +1,5 @@
 """Joint augmentation of an image and its mask. Masks are resized by nearest neighbor."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -4,8 +4,6 @@ A line is `relative/path label`. The label follows the last space, so paths may 
 names are arbitrary and optional.
 """
 
-from __future__ import annotations
-
 import os
 import posixpath
 import re

@@ -1,7 +1,5 @@
 """Loading of a classification dataset from a folder or by the name of a built-in task."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Masks: schemes that give their ids a meaning, as public datasets define them; decoding, checks and pixel counts."""
 
-from __future__ import annotations
-
 import hashlib
 import tomllib
 from collections.abc import Callable, Iterable, Mapping

@@ -1,7 +1,5 @@
 """Segmentation datasets, read from folders of images and masks and checked completely."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Random scenes of the built-in tasks: counting, position, orientation and distance."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Downloaded files: search in a user's folders, verification, and extraction of archives."""
 
-from __future__ import annotations
-
 import glob
 import gzip
 import hashlib

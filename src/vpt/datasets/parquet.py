@@ -3,8 +3,6 @@
 The images are written to a folder with list files, byte for byte. Requires the extra `parquet`.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import re

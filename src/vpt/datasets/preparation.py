@@ -1,7 +1,5 @@
 """Preparation of a benchmark task from downloaded files, with verification of the source and of the folder."""
 
-from __future__ import annotations
-
 import warnings
 from collections import Counter
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Published splits: the 800 and 200 file names of VTAB, and the lists of FGVC."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping

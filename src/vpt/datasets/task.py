@@ -1,7 +1,5 @@
 """Definition of a benchmark task: its source, reader, splits and protocol."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
 from typing import Literal

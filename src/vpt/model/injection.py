@@ -3,8 +3,6 @@
 A module that never takes part would silently train nothing, so every injection is verified.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass

@@ -9,8 +9,6 @@ Errors are JSON as well, {"error": "..."}: status 400 for the image, 403 for ano
 413 for too many bytes, 503 for too many requests, and 500 for a file that cannot be used.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import os

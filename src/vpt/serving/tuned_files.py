@@ -1,7 +1,5 @@
 """Tuned files by name, and the backbones that they share."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

@@ -10,8 +10,6 @@ A check takes a head too: `check(Mine(), my_backbone, "setr_pup")`. A method tha
 `vpt.METHODS` under its name. The checks do not need pytest: they raise AssertionError with the fault.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from typing import Protocol

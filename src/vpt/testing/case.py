@@ -1,7 +1,5 @@
 """The case of a check: seeded models of a method, a batch, a user's training loop, and expectations."""
 
-from __future__ import annotations
-
 import copy
 import tempfile
 from collections.abc import Callable, Iterator, Mapping

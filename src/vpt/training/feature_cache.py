@@ -1,7 +1,5 @@
 """What frozen weights compute once, before training: features, block inputs, and the inputs of initializations."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """The run directory beside a tuned file: its job, its progress and its result."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import time

@@ -4,8 +4,6 @@ The heads of a group read the same inputs and draw the same dropout masks, as ru
 learning rate and a weight decay of its own; the arithmetic is that of torch's optimizers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import singledispatch
 

@@ -3,8 +3,6 @@
 CIFAR-100 also exists as a pickle, and one array of dSprites is a pickle. Pickles can execute code and are never read.
 """
 
-from __future__ import annotations
-
 import zipfile
 from dataclasses import replace
 from functools import partial

@@ -1,7 +1,5 @@
 """DMLab: frames of a 3D maze in TFRecord files. The stored JPEG bytes are copied."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Class folders without published splits: EuroSAT, RESISC45 and Caltech-101."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Images listed in MATLAB files: Oxford Flowers 102, Stanford Dogs and Stanford Cars. Their labels start at 1."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.io import loadmat
 

@@ -1,7 +1,5 @@
 """Images with lists of the objects in them, from which the label is computed: CLEVR and KITTI."""
 
-from __future__ import annotations
-
 import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence

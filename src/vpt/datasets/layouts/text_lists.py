@@ -1,7 +1,5 @@
 """Images listed in text files: DTD, Oxford Pets, SUN397, CUB-200-2011, NABirds and diabetic retinopathy."""
 
-from __future__ import annotations
-
 import csv
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Prediction and evaluation of classification models."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial

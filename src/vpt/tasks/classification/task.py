@@ -1,7 +1,5 @@
 """The task of one label for each image."""
 
-from __future__ import annotations
-
 import hashlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Options of semantic segmentation."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self

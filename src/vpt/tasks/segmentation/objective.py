@@ -1,7 +1,5 @@
 """The objective of segmentation models: losses on random crops."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Scores of segmentation models, and the masks and overlays that they predict."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
