@@ -1,6 +1,7 @@
 """The calls that look into a tuned model."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from vpt.analysis import attention_maps, embeddings
@@ -104,15 +105,10 @@ def embed(
         figures.check_plot_path(Path(out))
     tuned = open_model(model, backbone, weights, device)
     source, split_options = scored_data(model, tuned, data, split, classes)
+    dataset = load_dataset(source, **split_options)
     with show_progress(progress, callback) as receiver:
-        embedding = embeddings.embed(
-            tuned,
-            load_dataset(source, **split_options),
-            split,
-            seed=seed,
-            limit=limit,
-            on_image=lambda done, total: receiver.on_data_progress(split, done, total),
-        )
+        on_image = partial(receiver.on_data_progress, split)
+        embedding = embeddings.embed(tuned, dataset, split, seed=seed, limit=limit, on_image=on_image)
     if out is not None:
         embeddings.write_table(embedding, Path(out).with_suffix(".csv"))
         embeddings.draw(embedding, Path(out))

@@ -22,10 +22,8 @@ def command(file: Path, as_json: bool) -> None:
 
     header = inspect(file)
     pre, names = header.preprocessing, header.classes or ("unnamed",)
-    rows = {
-        "file": f"{file}, {format_bytes(file.stat().st_size)}, {header.save_dtype}, format {header.format}",
-        "method": header.method,
-    }
+    size = format_bytes(file.stat().st_size)
+    rows = {"file": f"{file}, {size}, {header.save_dtype}, format {header.format}", "method": header.method}
     if header.head is not None:
         rows["head"] = f"{header.head}: {header.parameter_counts['head']:,} parameters trained"
         rows["beside it"] = f"{header.parameter_counts['method']:,} parameters trained by the method"

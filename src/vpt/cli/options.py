@@ -196,11 +196,8 @@ weights_option = option("--weights", "Local weights of the backbone.", PATH)
 device_option = option("--device", "auto: the GPU, where there is one.", ["auto", "cpu", "cuda", "mps"], default="auto")
 split_option = option("--split", "Split of DATA.", ["train", "val", "test"], default="test")
 skip_corrupt_option = classification("--skip-corrupt", "Leave unreadable images out.", is_flag=True)
-model_options = _join(
-    backbone_option("The backbone's name, if it is not to be taken from FILE."),
-    weights_option,
-    device_option,
-)
+_other_backbone = backbone_option("The backbone's name, if it is not to be taken from FILE.")
+model_options = _join(_other_backbone, weights_option, device_option)
 inference_options = _join(
     segmentation("--scales", "Scales to average, such as 0.75,1,1.25.", default="1", callback=parse_scales),
     segmentation("--flip", "Average with the mirrored image.", is_flag=True),

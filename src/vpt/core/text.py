@@ -5,6 +5,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from vpt.errors import DataError, VptError
+
 MAX_LISTED = 20  # faults that one error names
 _MAX_KNOWN_NAMES = 100  # names in a hint
 
@@ -35,6 +37,25 @@ def bullets(items: Sequence[str], limit: int = MAX_LISTED) -> str:
     """
     more = len(items) - limit
     return "".join(f"\n  {item}" for item in items[:limit]) + (f"\n  and {more} more" if more > 0 else "")
+
+
+def refuse(
+    faults: Sequence[str], subject: str, advice: str = "", *, limit: int = MAX_LISTED, error: type[VptError] = DataError
+) -> None:
+    """Raise an error that lists faults, if there are any.
+
+    Args:
+        faults: The faults.
+        subject: What is wrong, before the list.
+        advice: What to do, after the list. Default: nothing.
+        limit: Maximum number of faults to list. Default: 20.
+        error: Class of the error. Default: `DataError`.
+
+    Raises:
+        error: There are faults.
+    """
+    if faults:
+        raise error(f"{subject}:{bullets(faults, limit)}" + (f"\n{advice}" if advice else ""))
 
 
 def pluralize(count: int, noun: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +18,8 @@ class Split:
     """One split of a dataset. `images[i]` has class `labels[i]` and is called `names[i]` in messages.
 
     Args:
-        images: Images in any form that `as_images` takes, or a uint8 RGB array (n, height, width, 3). Default: none.
+        images: Images in any form that `vpt.data.image_inputs.read_image` takes, or a uint8 RGB array
+            (n, height, width, 3). Default: none.
         labels: Integer array (n,) of indices into `Dataset.classes`, stored as int64.
         names: One text per image. Default: the paths, or "image 0" and so on. A seeded split depends on the names, not
             on the order of the images.
@@ -47,6 +49,20 @@ class Split:
                 f"{num_images} images, {num_names} names and labels of shape {labels.shape} do not match; give one "
                 "label and one name per image"
             )
+
+    @classmethod
+    def of_files(cls, root: Path, names: Sequence[str], labels: Sequence[int]) -> Split:
+        """Return the split of image files.
+
+        Args:
+            root: Folder of the images.
+            names: Paths below `root`.
+            labels: Label of each image.
+
+        Returns:
+            The split.
+        """
+        return cls(tuple(root / name for name in names), np.array(labels, dtype=np.int64), tuple(names))
 
     def __len__(self) -> int:
         """Return the number of images."""

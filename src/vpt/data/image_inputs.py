@@ -1,6 +1,5 @@
 """Images in every form that Python programs hold them, converted to upright RGB images with 8 bits per channel."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,50 +8,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from vpt.core.text import bullets, pluralize
-from vpt.data.image_files import UnreadableImageError, capture_warnings, open_rgb, read_rgb, require_min_side, to_rgb
+from vpt.data.image_files import UnreadableImageError, open_rgb, read_rgb, require_min_side, to_rgb
 from vpt.errors import DataError
 
 ImageInput = str | Path | bytes | Image.Image | NDArray[Any] | Tensor
 
 _CHANNELS = (1, 3, 4)  # gray, RGB, RGBA
-
-
-def as_images(images: ImageInput | Sequence[ImageInput]) -> list[Image.Image]:
-    """Return images of any form as upright RGB images with 8 bits per channel.
-
-    Transparent pixels are blended with white. EXIF orientation is applied to files, bytes and Pillow images.
-
-    Args:
-        images: One image or a sequence of images. An image is a path, the bytes of an image file, a Pillow image, or
-            an array or tensor: uint8 in 0..255 or float in 0..1, of shape (height, width),
-            (height, width, channels) or (channels, height, width), with 1, 3 or 4 channels. An array or tensor with
-            four dimensions holds several images.
-
-    Returns:
-        One image per input, in the same order.
-
-    Raises:
-        DataError: An image cannot be used. The message names every such image by its index or path.
-    """
-    if isinstance(images, np.ndarray | Tensor):
-        images = list(images) if images.ndim == 4 else [images]
-    elif isinstance(images, str | Path | bytes | Image.Image):
-        images = [images]
-    converted, faults = [], []
-    for index, image in enumerate(images):
-        try:
-            with capture_warnings():
-                converted.append(read_image(image)[0])
-        except UnreadableImageError as error:
-            label = str(image) if isinstance(image, str | Path) else f"image {index}"
-            faults.append(f"{label}: {error}")
-    if faults:
-        raise DataError(
-            f"{len(faults)} of {pluralize(len(images), 'image')} cannot be used:"
-            f"{bullets(faults, limit=len(faults))}\nreplace or remove them"
-        )
-    return converted
 
 
 def require_uint8(pixels: NDArray[Any], layout: str) -> None:
@@ -75,7 +36,7 @@ def read_image(image: ImageInput) -> tuple[Image.Image, list[str]]:
     """Return one image of any form as an upright RGB image with 8 bits per channel.
 
     Args:
-        image: A path, the bytes of an image file, a Pillow image, an array or a tensor, as in `as_images`.
+        image: A path, the bytes of an image file, a Pillow image, an array or a tensor.
 
     Returns:
         The image, and notes about irregularities of a file.

@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from vpt.core.text import bullets, pluralize
+from vpt.core.text import bullets, pluralize, refuse
 from vpt.data.dataset import Dataset
 from vpt.data.list_files import has_list_files, read_list_files
 from vpt.data.manifest import is_prepared, read_manifest
@@ -55,11 +55,8 @@ def prepare_task(
         raise DataError(f"{task.name}: {error}\n{instructions(task, out)}") from error
     _verify_source(task, source_data)
     splits, split_description = _make_splits(task, source_data, split_files)
-    wrong = task.size_faults(splits)
-    if wrong:
-        raise DataError(
-            f"{task.name}: the split differs from that of the benchmark:{bullets(wrong)}\ngive its published lists"
-        )
+    differs = f"{task.name}: the split differs from that of the benchmark"
+    refuse(task.size_faults(splits), differs, "give its published lists")
     metadata = {
         "task": task.name,
         "benchmark": task.benchmark,
@@ -114,8 +111,7 @@ def _read_source(
 
     def verify(files: dict[RemoteFile, Path]) -> None:
         faults = [fault for remote, file in files.items() if (fault := check_download(file, remote, progress))]
-        if faults:
-            raise DataError(f"{len(faults)} downloaded files differ from the published ones:{bullets(faults)}")
+        refuse(faults, f"{len(faults)} downloaded files differ from the published ones")
         for remote in files:
             checksums[remote.name] = f"SHA-256 {remote.sha256}" if remote.sha256 else UNKNOWN_CHECKSUM
 
@@ -156,11 +152,8 @@ def _verify_source(task: BenchmarkTask, source_data: SourceData) -> None:
         duplicates = [name for (_, name), count in names.items() if count > 1]
         if duplicates:
             faults.append(f"{split_name}: {len(duplicates)} duplicate names, such as {duplicates[0]!r}")
-    if faults:
-        raise DataError(
-            f"{task.name}: the source differs from the published dataset:{bullets(faults)}\n"
-            "extract or download it again; an incomplete dataset cannot be compared with published results"
-        )
+    advice = "extract or download it again; an incomplete dataset cannot be compared with published results"
+    refuse(faults, f"{task.name}: the source differs from the published dataset", advice)
 
 
 def _make_splits(
@@ -205,10 +198,10 @@ def check_folder(folder: Path, task: BenchmarkTask | None = None, progress: Prog
         DataError: The folder is faulty. The message names every fault.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} does not exist{_prepare_hint(task)}")
+        raise DataError(f"{folder} does not exist\n{_prepare_hint(task)}".rstrip())
     manifest = read_manifest(folder)
     if not has_list_files(folder):
-        raise DataError(f"{folder} contains no list files such as train800.txt{_prepare_hint(task)}")
+        raise DataError(f"{folder} contains no list files such as train800.txt\n{_prepare_hint(task)}".rstrip())
     dataset = read_list_files(folder)
     faults = []
     if task is not None:
@@ -223,10 +216,7 @@ def check_folder(folder: Path, task: BenchmarkTask | None = None, progress: Prog
         if fault:
             faults.append(f"{name}: {fault}")
         progress(f"checking {folder.name}", done, len(images))
-    if faults:
-        raise DataError(
-            f"{folder}: {pluralize(len(faults), 'fault')}:{bullets(faults, limit=len(faults))}{_prepare_hint(task)}"
-        )
+    refuse(faults, f"{folder}: {pluralize(len(faults), 'fault')}", _prepare_hint(task), limit=len(faults))
     return dataset
 
 
@@ -244,4 +234,4 @@ def _header_error(path: Path) -> str | None:
 def _prepare_hint(task: BenchmarkTask | None) -> str:
     if task is None:
         return ""
-    return f"\nto create it: delete the folder, then run `vpt data prepare {task.name} --from DOWNLOADS --out FOLDER`"
+    return f"to create it: delete the folder, then run `vpt data prepare {task.name} --from DOWNLOADS --out FOLDER`"

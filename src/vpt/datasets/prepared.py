@@ -20,7 +20,7 @@ from PIL import Image
 
 from vpt._version import __version__
 from vpt.core.io import write_atomic, write_atomic_with
-from vpt.core.text import bullets, pluralize
+from vpt.core.text import pluralize, refuse
 from vpt.data.image_files import encode_png
 from vpt.data.manifest import begin_preparation, finish_preparation
 from vpt.errors import DataError
@@ -137,11 +137,7 @@ def records_from_files(
         DataError: Files are missing. The message names them.
     """
     missing = [name for name in names if not (root / name).is_file()]
-    if missing:
-        raise DataError(
-            f"{root}: {pluralize(len(missing), 'listed image')} missing:{bullets(missing)}\n"
-            "extract or download it again"
-        )
+    refuse(missing, f"{root}: {pluralize(len(missing), 'listed image')} missing", "extract or download it again")
     paths = tuple(str(PurePosixPath(name)) for name in names)
     return ImageRecords(paths, np.asarray(labels), lambda i: (root / names[i]).read_bytes(), tuple(keys))
 

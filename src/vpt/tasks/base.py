@@ -269,16 +269,10 @@ class Task(ABC):
         Returns:
             The model.
         """
-        head = self.make_readout(job.head, data.backbone)
+        backbone, names = data.backbone, data.classes
+        head = self.make_readout(job.head, backbone)
         recompute = getattr(job.options, "activation_checkpointing", False)
-        return attach(
-            data.backbone,
-            job.method,
-            len(data.classes),
-            classes=data.classes,
-            head=head,
-            activation_checkpointing=recompute,
-        )
+        return attach(backbone, job.method, len(names), classes=names, head=head, activation_checkpointing=recompute)
 
     @abstractmethod
     def evaluate(

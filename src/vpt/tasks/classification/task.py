@@ -105,10 +105,8 @@ class ClassificationTask(Task):
             examples = ", ".join(dataset.ignored[:5])
             notes.append(f"{len(dataset.ignored)} entries of the folder were not used: {examples}")
         backbone = replace(backbone, preprocessing=preprocessing)
-        images = {split: len(examples) for split, examples in decoded.items()}
-        return ClassificationData(
-            backbone, dataset.name, dataset.classes, images, notes, decoded, config, options.cache
-        )
+        sizes = {split: len(examples) for split, examples in decoded.items()}
+        return ClassificationData(backbone, dataset.name, dataset.classes, sizes, notes, decoded, config, options.cache)
 
     def evaluate(  # noqa: D102
         self, model: TunedModel, data: str | Dataset, split: str, options: Mapping[str, Any], callback: Callback

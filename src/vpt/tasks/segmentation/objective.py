@@ -84,12 +84,10 @@ class SegmentationObjective:
 
     def _load_crops(self, indices: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         preprocessing, augment = self.model.backbone.preprocessing, _AUGMENTATIONS[self.config.augment]
+        size = preprocessing.size
         with capture_warnings():
             pairs = (load_pair(self.train, int(index), self.dataset.lookup_table) for index in indices)
-            crops = [
-                augment(torch.from_numpy(pixels), torch.from_numpy(mask), preprocessing.size, rng)
-                for pixels, mask in pairs
-            ]
+            crops = [augment(torch.from_numpy(pixels), torch.from_numpy(mask), size, rng) for pixels, mask in pairs]
         images, masks = (torch.stack(tensors).to(self.device) for tensors in zip(*crops, strict=True))
         return preprocessing.normalize(images), masks.long()
 

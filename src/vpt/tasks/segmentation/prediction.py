@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from vpt.core.io import write_atomic
-from vpt.core.text import bullets, pluralize
+from vpt.core.text import pluralize, refuse
 from vpt.data.image_files import UnreadableImageError, capture_warnings, encode_png
 from vpt.data.image_inputs import ImageInput, read_image
 from vpt.data.masks import IGNORE_INDEX, load_pair, palette
@@ -58,8 +58,7 @@ def predict_masks(
                 read_image(source)
             except UnreadableImageError as error:
                 errors.append(f"{label}: {error}")
-        if errors:
-            raise DataError(f"{pluralize(len(errors), 'image')} cannot be used:{bullets(errors)}")
+        refuse(errors, f"{pluralize(len(errors), 'image')} cannot be used")
         classes = _class_names(model)
         colors, predictions = palette(len(classes)), []
         for done, (label, stem, source) in enumerate(zip(labels, stems, images, strict=True), start=1):
@@ -192,11 +191,8 @@ def score_split(
             f"{dataset.name} has the classes {', '.join(dataset.classes[:10])}, the model "
             f"{', '.join((model.classes or ())[:10])}; read the masks as the model was taught, see --labels"
         )
-    pairs, total, losses = (
-        dataset.splits[split],
-        torch.zeros(model.num_classes, model.num_classes, dtype=torch.int64),
-        0.0,
-    )
+    pairs, losses = dataset.splits[split], 0.0
+    total = torch.zeros(model.num_classes, model.num_classes, dtype=torch.int64)
     with capture_warnings():
         for index in range(len(pairs)):
             pixels, mask = load_pair(pairs, index, dataset.lookup_table)
@@ -204,10 +200,8 @@ def score_split(
             for rows, probabilities in predict_rows(model, torch.from_numpy(pixels), inference):
                 predicted, target = probabilities.cpu(), targets[rows]
                 total += confusion_matrix(predicted.argmax(0), target, model.num_classes)
-                log_probs = predicted.clamp(min=1e-12).log()
-                loss += F.cross_entropy(
-                    log_probs[None], target[None], ignore_index=IGNORE_INDEX, reduction="sum"
-                ).item()
+                log_probs = predicted.clamp(min=1e-12).log()[None]
+                loss += F.cross_entropy(log_probs, target[None], ignore_index=IGNORE_INDEX, reduction="sum").item()
             losses += loss / max(1, int((targets != IGNORE_INDEX).sum()))
             if on_image is not None:
                 on_image(index + 1, len(pairs))
