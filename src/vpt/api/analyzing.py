@@ -8,7 +8,7 @@ from vpt.analysis import attention_maps, embeddings
 from vpt.analysis.attention_maps import Explanation
 from vpt.analysis.embeddings import Embedding
 from vpt.api.models import Data, Device, Model, SplitName, open_model, scored_data, show_progress
-from vpt.data.image_inputs import ImageInput
+from vpt.data.dataset import ImageInput
 from vpt.data.loading import load_dataset
 from vpt.errors import SpecError
 from vpt.plots import figures

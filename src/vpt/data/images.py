@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from vpt.core.io import describe_write_error
 from vpt.core.text import bullets, comma_list, pluralize
-from vpt.data.dataset import Split
+from vpt.data.dataset import Split, read_image
 from vpt.data.image_files import UnreadableImageError, capture_warnings
-from vpt.data.image_inputs import read_image
 from vpt.data.preprocessing import Preprocessing
 from vpt.errors import DataError, StorageError
 

@@ -13,8 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from vpt.core.text import comma_list, did_you_mean, pluralize
-from vpt.data.dataset import Dataset, Split
-from vpt.data.image_inputs import ImageInput
+from vpt.data.dataset import Dataset, ImageInput, Split
 from vpt.errors import DataError
 
 InMemoryData = tuple[Any, Any] | Mapping[str, Any] | torch.utils.data.Dataset[Any] | Sequence[tuple[Any, Any]]
@@ -52,7 +51,7 @@ def dataset_from_memory(
 
     Args:
         splits: Data of "train", "val" and "test"; a missing key stands for an empty split. Data are `(images, labels)`
-            with images in any form that `vpt.data.image_inputs.read_image` takes; a torch `Dataset` of (image, label);
+            with images in any form that `vpt.data.dataset.read_image` takes; a torch `Dataset` of (image, label);
             or a Hugging Face `Dataset` with the columns image and label. Labels are integers from 0, or class names.
         classes: Names of the classes, so that label k is `classes[k]`. Default: those of the data (`classes` of a torch
             dataset, `ClassLabel` names of a Hugging Face dataset), else `default_classes`.

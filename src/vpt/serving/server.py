@@ -32,6 +32,7 @@ from vpt.data.masks import palette
 from vpt.errors import DataError, SpecError, VptError
 from vpt.serving.bank import Bank, ClassPrediction, Prediction, PredictionRequest
 from vpt.serving.batcher import Batcher
+from vpt.tasks.registry import task_of_file
 from vpt.tasks.segmentation.prediction import draw_overlay, indexed_mask
 
 MAX_IMAGE_BYTES = 32 * 2**20
@@ -172,13 +173,8 @@ async def _read_body(request: Request) -> bytes:
 
 def _describe_task(bank: Bank, name: str) -> dict[str, Any]:
     header = bank.tasks[name]
-    return {
-        "name": name,
-        "kind": "segmentation" if header.is_dense else "classification",
-        "method": header.method,
-        "backbone": header.backbone,
-        "num_classes": header.num_classes,
-    }
+    described = {key: getattr(header, key) for key in ("method", "backbone", "num_classes")}
+    return {"name": name, "kind": task_of_file(header).name, **described}
 
 
 def _to_response(answer: Prediction, image: Image.Image | None, classes: tuple[str, ...], top: int) -> Response:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vpt.data.image_inputs import require_uint8
+from vpt.data.dataset import require_uint8
 from vpt.data.preprocessing import Preprocessing
 from vpt.model.tuned_model import TunedModel
 

@@ -11,9 +11,8 @@ from typing import Any, ClassVar
 from torch import nn
 
 from vpt.backbones import load_backbone
-from vpt.data.dataset import Dataset, Split
+from vpt.data.dataset import Dataset, ImageInput, Split
 from vpt.data.decode_cache import decode_cached
-from vpt.data.image_inputs import ImageInput
 from vpt.data.images import DecodedImages
 from vpt.data.loading import load_dataset
 from vpt.data.preprocessing import Preprocessing
