@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from vpt.data.image_files import UnreadableImageError, open_rgb, read_rgb, require_min_side, to_rgb
+from vpt.data.image_files import UnreadableImageError, open_rgb, read_rgb, require_min_side, supported_formats, to_rgb
 from vpt.errors import DataError
 
 ImageInput = str | Path | bytes | Image.Image | NDArray[Any] | Tensor
@@ -66,6 +66,26 @@ def read_image(image: ImageInput) -> tuple[Image.Image, list[str]]:
     raise UnreadableImageError(
         f"a value of type {type(image).__name__}; give a path, bytes, a Pillow image, an array or a tensor"
     )
+
+
+def read_size(image: ImageInput) -> tuple[int, int]:
+    """Return the sides of an image of any form, for a file without decoding it.
+
+    Args:
+        image: A path, the bytes of an image file, a Pillow image, an array or a tensor.
+
+    Returns:
+        Width and height in pixels, which the EXIF orientation may exchange; (1, 1) for an image that cannot be read.
+    """
+    try:
+        if not isinstance(image, str | Path):
+            return read_image(image)[0].size
+        if Path(image).is_file():  # opening a pipe blocks
+            with Image.open(image, formats=supported_formats()) as opened:
+                return opened.size
+    except Exception:  # Pillow raises any kind of error on damaged files; `read_image` reports it
+        pass
+    return 1, 1
 
 
 def _channels_last(pixels: NDArray[Any]) -> NDArray[Any]:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -113,8 +112,8 @@ def compute_features(
 
     keys = [_cache_key(model, dataset, bf16)]
     if num_views:
-        crop_key = _cache_key(model, dataset, bf16, dataset.examples.oversized)
-        keys += [f"{crop_key}-crop{view}" for view in range(1, num_views + 1)]
+        crop_key = _cache_key(model, dataset, bf16, crops=True)
+        keys += [f"{crop_key}-view{view}" for view in range(1, num_views + 1)]
     return torch.stack([_load_or_compute(cache, key, partial(compute, view)) for view, key in enumerate(keys)])
 
 
@@ -132,14 +131,15 @@ def _load_or_compute(cache: Path | None, key: str, compute: Callable[[], Tensor]
     return features
 
 
-def _cache_key(
-    model: TunedModel, dataset: DeviceDataset, bf16: bool, oversized: NDArray[np.uint8] | None = None
-) -> str:
+def _cache_key(model: TunedModel, dataset: DeviceDataset, bf16: bool, crops: bool = False) -> str:
     digest = hashlib.sha256(model.backbone.fingerprint().encode())
     digest.update(json.dumps([model.backbone.preprocessing.to_dict(), bf16], sort_keys=True).encode())
     digest.update(dataset.examples.pixels.data)
-    if oversized is not None:
-        digest.update(oversized.data)
+    oversized = dataset.examples.oversized
+    if crops and oversized is not None:
+        for index in range(len(oversized)):
+            digest.update(str(oversized[index].shape).encode())
+            digest.update(oversized[index].data)
     if model.injected_modules or not model.reads_backbone_feature:  # fixed prompts, for one, change the features
         digest.update(model.method.spec(full=True).encode())
         digest.update((model.readout.spec(full=True) or "").encode())

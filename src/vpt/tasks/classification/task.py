@@ -139,15 +139,13 @@ def _decode(
     decoded, notes, errors = {}, [], []
     for name, split in splits.items():
         augment = train_augment if name == "train" else "none"
-        side = round(preprocessing.size * CROP_SCALE.get(augment, 1))
-        uncropped = replace(preprocessing, size=side, crop_fraction=1.0)  # the shape of test images, no edge lost
-        resized = uncropped if augment == "random_crop" else preprocessing
         oversized = None
         try:
-            pixels = decode(split, resized, progress=partial(callback.on_data_progress, name))
-            if augment == "random_resized_crop":
+            pixels = decode(split, preprocessing, progress=partial(callback.on_data_progress, name))
+            if augment in CROP_SCALE:
+                side = round(preprocessing.size * CROP_SCALE[augment])
                 progress = partial(callback.on_data_progress, f"{name}, larger")
-                oversized = decode(split, uncropped, progress=progress).images
+                oversized = decode(split, preprocessing, whole_side=side, progress=progress).whole
         except DataError as error:
             errors.append(f"{name}: {error}")
             continue
