@@ -1,4 +1,4 @@
-"""Oracles of fudan-zvg/SETR: the decode head that upsamples progressively (PUP), and its auxiliary head.
+"""Oracle of fudan-zvg/SETR: the decode head that upsamples progressively (PUP).
 
 python scripts/oracles/setr.py --repo CLONE --commit SHA
 """
@@ -17,7 +17,6 @@ from torch import Tensor, nn
 CHANNELS = 4  # the authors' head has 256, written in its code
 TOKENS = 5  # a class token and a grid of 2 x 2
 PACKAGES = ("mmseg", "mmseg.models", "mmseg.models.decode_heads")
-CASES = {"setr_pup": (4, 4), "setr_pup_auxiliary": (2, 2)}  # file -> convolutions, enlargements
 
 
 def import_head(authors: Authors) -> Any:
@@ -34,7 +33,7 @@ def import_head(authors: Authors) -> Any:
     return vit_up_head
 
 
-def build(module: Any, convolutions: int, enlargements: int) -> Any:
+def build(module: Any) -> Any:
     """The authors' head with fewer channels."""
 
     def narrow(inputs: int, outputs: int, *args: Any, **kwargs: Any) -> nn.Conv2d:
@@ -43,7 +42,7 @@ def build(module: Any, convolutions: int, enlargements: int) -> Any:
     original = nn.Conv2d
     with mock.patch.object(nn, "Conv2d", narrow):
         head = module.VisionTransformerUpHead(
-            img_size=8, embed_dim=WIDTH, num_conv=convolutions, num_upsampe_layer=enlargements, in_channels=WIDTH,
+            img_size=8, embed_dim=WIDTH, num_conv=4, num_upsampe_layer=4, in_channels=WIDTH,
             channels=CHANNELS, num_classes=CLASSES, in_index=0, align_corners=False,
         )  # fmt: skip
     perturb(head)
@@ -52,23 +51,21 @@ def build(module: Any, convolutions: int, enlargements: int) -> Any:
 
 def main() -> None:
     authors = Authors("fudan-zvg/SETR", ["mmseg/models"])
-    module = import_head(authors)
-    for name, (convolutions, enlargements) in CASES.items():
-        head = build(module, convolutions, enlargements)
-        tokens = 0.2 * torch.randn(2, TOKENS, WIDTH, generator=generator(1))
-        weights = {key: tensor.clone() for key, tensor in head.state_dict().items()}  # a pass changes the statistics
-        logits: Tensor = head([tokens])
-        direction = torch.randn(logits.shape, generator=generator(2))
-        learned = dict(head.named_parameters())
-        gradients = torch.autograd.grad((logits * direction).sum(), list(learned.values()), allow_unused=True)
-        tensors = {
-            "tokens": tokens,
-            "direction": direction,
-            "logits": logits,
-            **{f"weights/{key}": tensor for key, tensor in weights.items()},
-            **{f"gradients/{key}": x for key, x in zip(learned, gradients, strict=True) if x is not None},
-        }
-        authors.save(name, tensors, convolutions=convolutions, enlargements=enlargements)
+    head = build(import_head(authors))
+    tokens = 0.2 * torch.randn(2, TOKENS, WIDTH, generator=generator(1))
+    weights = {key: tensor.clone() for key, tensor in head.state_dict().items()}  # a pass changes the statistics
+    logits: Tensor = head([tokens])
+    direction = torch.randn(logits.shape, generator=generator(2))
+    learned = dict(head.named_parameters())
+    gradients = torch.autograd.grad((logits * direction).sum(), list(learned.values()), allow_unused=True)
+    tensors = {
+        "tokens": tokens,
+        "direction": direction,
+        "logits": logits,
+        **{f"weights/{key}": tensor for key, tensor in weights.items()},
+        **{f"gradients/{key}": x for key, x in zip(learned, gradients, strict=True) if x is not None},
+    }
+    authors.save("setr_pup", tensors)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors.torch import load_file
 
 import vpt
 from vpt.tasks.registry import TASKS
@@ -175,6 +176,21 @@ def test_tune_label_without_a_class_is_refused(data: Any, tmp_path: Path) -> Non
         vpt.tune(data, tmp_path / "a.safetensors", classes=["dark"], **FAST)
     with pytest.raises(vpt.DataError, match="val has the labels 'gray', which are no classes"):
         vpt.tune(data, tmp_path / "a.safetensors", val=(data[0][:1], ["gray"]), **FAST)
+
+
+@pytest.mark.parametrize(("method", "last"), [("linear", "head"), ("mlp(layers=2)", "head.4")])
+def test_tune_with_kaiming_init_begins_as_the_official_code(data: Any, tmp_path: Path, method: str, last: str) -> None:
+    out = tmp_path / "a.safetensors"
+    options = {**FAST, "method": method, "epochs": 1, "learning_rate": 1e-9, "weight_decay": 0}
+    run = vpt.tune(data, out, head="linear(init=kaiming)", **options)
+    tensors = load_file(out)
+    assert run.head == 'linear(init="kaiming")'
+    assert vpt.inspect(out).head is None  # how a trained head began matters no more
+    assert tensors[f"{last}.bias"] == pytest.approx([-4.59512, -4.59512], abs=1e-4)
+    assert float(tensors[f"{last}.weight"].std()) == pytest.approx(1, rel=0.2)  # sqrt(2 / outputs)
+    if method != "linear":
+        hidden = tensors["head.0.weight"]
+        assert float(hidden.std()) == pytest.approx((2 / len(hidden)) ** 0.5, rel=0.02)
 
 
 def test_tune_arguments_that_contradict_are_refused(data: Any, tmp_path: Path) -> None:

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from helpers.families import TINY, images, model_of, randomize
 from helpers.google_weights import google
-from vpt import Backbone, load_backbone
+from vpt import Backbone, attach, inspect, load_backbone, save
 from vpt.backbones import DEFAULT, list_backbones
 from vpt.backbones.weights import load_weights
 from vpt.errors import BackboneError
+from vpt.model.tuned_file import backbone_for
 
 NAME = "test_vit"  # the smallest ViT that timm knows by name
 
@@ -65,6 +66,29 @@ def test_load_backbone_of_model_instance_at_another_size_is_refused():
 def test_load_backbone_with_size_below_one_patch_is_refused(name):
     with pytest.raises(BackboneError, match=f"image_size is 4, less than one patch of {name}"):
         load_backbone(name, image_size=4, pretrained=False)
+
+
+def test_load_backbone_with_global_pool_in_its_name_averages_before_the_norm(tmp_path):
+    """How the official code reads MAE: the patches are averaged, and the final norm comes after."""
+    source = timm.create_model(NAME, num_classes=0)
+    randomize(source)
+    save_file(source.state_dict(), tmp_path / "w.safetensors")
+    backbone = load_backbone(f"{NAME}(global_pool=avg)", weights=tmp_path / "w.safetensors")
+    image = torch.randn(2, 3, backbone.preprocessing.size, backbone.preprocessing.size)
+    norm, source.norm = source.norm, nn.Identity()
+    with torch.no_grad():
+        expected = norm(source.forward_features(image)[:, source.num_prefix_tokens :].mean(dim=1))
+        assert torch.equal(backbone.module(image), expected)
+    save(attach(backbone, "vpt(length=2, output=global_mean)", 3), tmp_path / "tuned.safetensors")
+    header = inspect(tmp_path / "tuned.safetensors")
+    again = backbone_for(tmp_path / "tuned.safetensors", header, weights=tmp_path / "w.safetensors")
+    assert again.fingerprint() == header.fingerprint
+
+
+@pytest.mark.parametrize(("name", "pool"), [(NAME, "map"), (NAME, "mean"), ("resnet18", "token")])
+def test_load_backbone_with_a_pooling_that_it_lacks_is_refused(name, pool):
+    with pytest.raises(BackboneError, match=f"{name} cannot pool by '{pool}'"):
+        load_backbone(f"{name}(global_pool={pool})", pretrained=False)
 
 
 def test_load_weights_of_safetensors_with_other_suffix_restores_the_model(tmp_path):

@@ -90,7 +90,10 @@ def test_spec_parse_of_int_for_float_field_is_float():
     ("text", "parts"),
     [
         ("vtp", ("'vtp'", "did you mean 'vpt'?", "known: thing, vpt")),
-        ("vpt(lenght=3)", ("'lenght'", "did you mean 'length'?", "depth, dropout, frozen, impl, init, length")),
+        (
+            "vpt(lenght=3)",
+            ("'lenght'", "did you mean 'length'?", "depth, drop_after, dropout, frozen, impl, init, length"),
+        ),
         ("vpt(3)", ("write 3 as field=value", "length")),
         ("vpt(length=3, length=4)", ("length",)),
         ("vpt(length=3.5)", ("length", "3.5", "float", "must be int")),
@@ -194,6 +197,10 @@ def test_spec_error_is_a_vpt_error():
         ("lora(alpha=0)", ("alpha is 0",)),
         ("adaptformer(bottleneck=0)", ("bottleneck is 0",)),
         ("adaptformer(scale=0)", ("scale is 0",)),
+        ("adaptformer(dropout=1)", ("dropout is 1",)),
+        ("sidetune(pretrained=true, weights=a)", ("weights is 'a'", "keep one")),
+        ("vpt(depth=1-2, drop_after=true, output=prompt_mean)", ("output=prompt_mean reads them",)),
+        ("vpt(location=add, drop_after=true)", ("add adds none",)),
         ("gated(gate=1)", ("gate is 1",)),
         ("gated(length=0)", ("length is 0",)),
     ],

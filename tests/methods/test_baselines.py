@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu, linear, relu
+from torchvision.models import alexnet
 
 from helpers.families import backbone_of, images, model_of
 from helpers.references import LABELS, compare, trainable_tensors, tuned
-from vpt import attach
+from vpt import attach, inspect, load, load_backbone, save
+from vpt.errors import BackboneError, UnsupportedError
 
 
 @pytest.mark.parametrize("family", ["vit", "vit-avg", "dinov2-reg", "swin"])
-@pytest.mark.parametrize("method", ["adapter(reduction=4)", "adaptformer(bottleneck=5, scale=0.3)"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "adapter(reduction=4)",
+        "adaptformer(bottleneck=5, scale=0.3)",
+        "adaptformer(bottleneck=5, scale=0.3, before_norm=false)",
+    ],
+)
 def test_adapters_on_each_family_equal_reference(method: str, family: str) -> None:
     # In fp64: a ReLU near its kink turns rounding into another gradient.
     model = tuned(family, method, scale=0.3).double()
     plain: Any = model_of(family).double()
     paths = [name for name, _ in plain.named_modules() if name.endswith(".mlp")]
     weights = model.trainable_state_dict()
+    residual: dict[str, Tensor] = {}  # what the norm before each MLP reads
 
     def hook(path: str) -> Any:
         part = "adapter" if method.startswith("adapter") else "branch"
@@ -32,12 +45,15 @@ def test_adapters_on_each_family_equal_reference(method: str, family: str) -> No
         def change(mlp: nn.Module, args: tuple[Tensor], out: Tensor) -> Tensor:
             if part == "adapter":
                 return out + linear(gelu(linear(out, down, down_bias)), up, up_bias)
-            return out + 0.3 * linear(relu(linear(args[0], down, down_bias)), up, up_bias)
+            x = args[0] if "before_norm=false" in method else residual[path]
+            return out + 0.3 * linear(relu(linear(x, down, down_bias)), up, up_bias)
 
         return change
 
     for path in paths:
         plain.get_submodule(path).register_forward_hook(hook(path))
+        norm = plain.get_submodule(path.replace(".mlp", ".norm2"))
+        norm.register_forward_pre_hook(lambda _, args, path=path: residual.update({path: args[0]}))
     compare(model, lambda x: model.head(plain.forward_head(plain.forward_features(x), pre_logits=True)))
 
 
@@ -52,7 +68,7 @@ def test_adapter_with_zero_init_trains_only_its_up_bias() -> None:
 
 @pytest.mark.parametrize("family", ["vit", "swin", "convnext"])
 def test_sidetune_on_each_family_equals_reference(family: str) -> None:
-    model = tuned(family, "sidetune(network=test_convnext)", scale=0.05)
+    model = tuned(family, "sidetune(network=test_convnext, bias=true)", scale=0.05)
     plain: Any = model_of(family)
     (alpha,), (weight,), (bias,) = (
         trainable_tensors(model, "alpha"),
@@ -67,6 +83,45 @@ def test_sidetune_on_each_family_equals_reference(family: str) -> None:
         return model.head(gate * frozen + (1 - gate) * linear(side(x), weight, bias))
 
     compare(model, reference)
+
+
+@pytest.mark.parametrize("layout", ["whole", "features", "pth"])
+def test_sidetune_with_torchvision_weights_begins_at_them(layout: str, tmp_path: Path) -> None:
+    source = alexnet().eval()  # random, in the layout of torchvision's file, whose classifier nothing reads
+    state = source.state_dict()
+    path = tmp_path / ("alexnet.pth" if layout == "pth" else "alexnet.safetensors")
+    if layout == "pth":
+        torch.save(state, path)
+    else:
+        save_file({key: x for key, x in state.items() if layout == "whole" or key.startswith("features.")}, path)
+    backbone = load_backbone("vit_tiny_patch16_224", pretrained=False)
+    model = attach(backbone, f'sidetune(weights="{path}")', 3)
+    image = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    expected = source.avgpool(source.features(image)).flatten(1)
+    assert expected.shape == (1, 9216)
+    assert torch.equal(model.network.side(image), expected)
+    assert [tuple(x.shape) for x in trainable_tensors(model, "projection")] == [(192, 9216)]
+
+
+def test_sidetune_with_weights_of_another_network_is_refused(tmp_path: Path) -> None:
+    state = alexnet().state_dict()
+    save_file({key: x for key, x in state.items() if key != "features.10.bias"}, tmp_path / "a.safetensors")
+    with pytest.raises(BackboneError, match=r"does not fit AlexNet; missing in the file: features\.10\.bias"):
+        attach("vit_nano_patch12_48", f'sidetune(weights="{tmp_path}/a.safetensors")', 3)
+
+
+def test_load_of_sidetune_without_its_first_weights_gives_the_same_logits(tmp_path: Path) -> None:
+    first = tmp_path / "side.safetensors"
+    side = timm.create_model("test_convnext", num_classes=0)
+    save_file(side.state_dict(), first)
+    backbone = backbone_of("vit")
+    model = attach(backbone, f'sidetune(network=test_convnext, weights="{first}") + bias', 3).eval()
+    assert torch.equal(model.network.side(images()), side.eval()(images()))
+    save(model, tmp_path / "tuned.safetensors")
+    first.unlink()
+    loaded = load(tmp_path / "tuned.safetensors", backbone)
+    assert torch.equal(loaded(images()), model(images()))
+    assert f'weights="{first}"' in inspect(tmp_path / "tuned.safetensors").method
 
 
 @pytest.mark.parametrize("layers", [2, 3, 5])
@@ -91,6 +146,26 @@ def test_mlp_with_a_batch_of_one_trains() -> None:
     model = attach(backbone_of("vit"), "mlp", 3).train()
     cross_entropy(model(images(1)), LABELS[:1]).backward()
     assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in model.trainable_parameters())
+
+
+def test_lora_on_queries_and_values_leaves_keys() -> None:
+    model = tuned("vit", "lora(rank=2, alpha=3, targets=queries_values)", scale=0.2)
+    merged, plain = model.merge(), model_of("vit").state_dict()
+    changed = {name for name, tensor in plain.items() if not torch.equal(tensor, merged[name])}
+    assert changed == {f"blocks.{index}.attn.qkv.weight" for index in range(3)}
+    for name in changed:
+        (query, key, value), (old_query, old_key, old_value) = merged[name].chunk(3), plain[name].chunk(3)
+        assert torch.equal(key, old_key)
+        assert all(torch.linalg.matrix_rank(x) == 2 for x in (query - old_query, value - old_value))
+    unfused = tuned("eva02-unfused", "lora(rank=2, targets=queries_values)")
+    names = {name.split(".")[-2] for name in unfused.trainable_state_dict() if name.endswith(".up")}
+    assert names == {"q_proj", "v_proj"}
+
+
+def test_sum_of_adaptformer_before_ssf_names_the_order() -> None:
+    with pytest.raises(UnsupportedError, match="an earlier term of the sum has replaced the layer; write that term"):
+        attach(backbone_of("vit"), "adaptformer + ssf", 3)
+    attach(backbone_of("vit"), "ssf + adaptformer", 3)
 
 
 @pytest.mark.parametrize("targets", ["attention", "mlp", "all"])

@@ -33,6 +33,7 @@ VARIANTS = (
     "vpt(length=3, impl=concat)",
     "vpt(length=3, depth=1-2)",
     "vpt(length=3, depth=2-3)",
+    "vpt(length=3, depth=1-2, drop_after=true)",
     "vpt(location=add)",
     "vpt(location=add_1, depth=shallow)",
     "vpt(length=2, location=prepend_pixel, depth=shallow)",
@@ -50,6 +51,7 @@ VARIANTS = (
     "vpt(length=3) + bias",
     "vpt(length=3) + class_token",
     "vpt(length=3) + lora(rank=2, targets=all) + ssf + adapter(reduction=4)",
+    "lora(rank=2, targets=queries_values)",
 )
 CASES = [
     *((method, family) for method in EVERYWHERE for family in ("vit", "beit", "swin", *MAPS)),
@@ -84,7 +86,12 @@ HEADED = [
     *(("full", family, MULTI_GRID) for family in MAPS),
 ]
 COMPILED = [(DEEP, "dinov3"), (DEEP, "beit"), (SHALLOW, "vit"), (DEEP, "swin"), (SHALLOW, "swin"), (PAD, "resnet")]
-COMPILED += [("lora(rank=2) + ssf", "vit"), ("gated(length=3)", "vit"), ("sidetune(network=test_convnext)", "vit")]
+COMPILED += [
+    ("lora(rank=2) + ssf", "vit"),
+    ("gated(length=3)", "vit"),
+    ("adaptformer(bottleneck=4)", "vit"),
+    ("sidetune(network=test_convnext)", "vit"),
+]
 
 
 @pytest.mark.parametrize(("method", "family"), CASES, ids=lambda value: value)
@@ -234,6 +241,7 @@ def test_transformer_method_on_convolutional_backbone_is_refused(method: str, fa
         ("linear(output=image_mean)", "resnet", "reads single tokens"),
         ("class_token", "siglip", "it has no class token"),
         ("gated", "swin", "it is none"),
+        ("vpt(drop_after=true)", "swin", "in windows prompts are prepended"),
         ("gated", "beit", "no place for a temperature; write gated"),
         ("adapter(reduction=64)", "vit", "reduction is 64, but .* 32 channels"),
         ("sidetune", "vit", "alexnet cannot read images of 32 px"),

@@ -12,10 +12,10 @@ from oracle_files import (
     replayed_dropout,
     tiny_vit,
 )
-from oracle_names import gated, lora, ssf, swin
+from oracle_names import adaptformer, gated, lora, ssf, swin
 
 
-@pytest.mark.parametrize("targets", ["attention", "mlp", "all"])
+@pytest.mark.parametrize("targets", ["attention", "queries_values", "mlp", "all"])
 def test_lora_equals_authors_code(targets: str) -> None:
     oracle = read_oracle(f"lora_{targets}")
     model = attach_with_weights(tiny_vit(), f"lora(rank=2, alpha=3, targets={targets})", lora(oracle.group("weights")))
@@ -60,3 +60,16 @@ def test_gated_prompts_on_mae_equal_authors_code() -> None:
         weights[f"fc_norm.{kind}"] = weights.pop(f"norm.{kind}")
     model = attach_with_weights(tiny_vit(global_pool="avg", fc_norm=True), "gated(length=2)", weights)
     assert_equal_to_oracle(model, oracle, gradients)
+
+
+def test_adaptformer_equals_authors_code() -> None:
+    oracle = read_oracle("adaptformer")
+    model = attach_with_weights(tiny_vit(), "adaptformer(bottleneck=3)", adaptformer(oracle.group("weights")))
+    assert_equal_to_oracle(model, oracle, adaptformer(oracle.group("gradients")))
+
+
+def test_adaptformer_in_train_mode_equals_authors_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    oracle = read_oracle("adaptformer_train")
+    model = attach_with_weights(tiny_vit(), "adaptformer(bottleneck=3)", adaptformer(oracle.group("weights"))).train()
+    with replayed_dropout(oracle, monkeypatch):
+        assert_equal_to_oracle(model, oracle, adaptformer(oracle.group("gradients")))

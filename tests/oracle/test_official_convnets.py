@@ -12,6 +12,7 @@ from torch import nn
 
 METHODS = {
     "resnet_partial_0": "partial(k=1)",
+    "resnet_partial_1": "partial(k=2)",  # their "partial-1" trains the whole last stage, here of two blocks
     "convnext_partial_0": "partial(k=1)",
     "convnext_full": "full",
 }

@@ -8,23 +8,40 @@ from oracle_files import read_oracle, tiny_vit
 from torch import Tensor
 
 from vpt import TunedModel, attach, load_backbone
+from vpt.model.readout import Pooled
 
 METHODS = {
     "prepend": "vpt(length=50)",
     "projection": "vpt(length=50, projection=32)",
+    "prepend_pixel": "vpt(length=50, location=prepend_pixel, depth=shallow)",
+    "concat_channel": "vpt(length=50, location=concat_channel, depth=shallow)",
+    "mlp": "mlp(layers=3)",
 }
 # File entry -> our tensor.
-PROMPTS = {
+TENSORS = {
     "prepend/enc.transformer.prompt_embeddings": "prompts.0.tokens",
     "prepend/enc.transformer.deep_prompt_embeddings": "prompts.1.tokens",
     "projection/enc.transformer.prompt_embeddings": "prompts.0.tokens",
     "projection/enc.transformer.deep_prompt_embeddings": "prompts.1.tokens",
+    "projection/enc.transformer.prompt_proj.weight": "prompts.0.projection.weight",
+    "prepend_pixel/enc.transformer.prompt_embeddings": "prompts.0.patches",
+    "concat_channel/enc.transformer.prompt_embeddings": "patch_embed.proj.channels",
+    # Their patch projection is drawn anew as a whole, then the channels of the image are read from the checkpoint.
+    "concat_channel/enc.transformer.embeddings.patch_embeddings.weight": "patch_embed.proj.further",
+    "prepend/head.last_layer.weight": "head.weight",
+    "prepend/head.last_layer.bias": "head.bias",
+    "mlp/head.projection.0.weight": "head.0.weight",
+    "mlp/head.projection.2.weight": "head.2.weight",
+    "mlp/head.projection.2.bias": "head.2.bias",
+    "mlp/head.projection.4.weight": "head.4.weight",
+    "mlp/head.last_layer.weight": "head.8.weight",
+    "mlp/head.last_layer.bias": "head.8.bias",
 }
 
 
 def new_model(case: str) -> TunedModel:
     torch.manual_seed(0)
-    return attach(load_backbone(tiny_vit(embed_dim=64)), METHODS[case], 100)
+    return attach(load_backbone(tiny_vit(embed_dim=64)), METHODS[case], 100, head=Pooled(init="kaiming"))
 
 
 def assert_same_distribution(actual: Tensor, expected: Tensor) -> None:
@@ -41,7 +58,13 @@ def assert_same_distribution(actual: Tensor, expected: Tensor) -> None:
     assert float(actual.max()) == pytest.approx(largest, rel=0.25, abs=1e-6)
 
 
-@pytest.mark.parametrize("entry", PROMPTS)
-def test_prompts_begin_as_in_official_code(entry: str) -> None:
-    tensor = new_model(entry.split("/")[0]).trainable_state_dict()[PROMPTS[entry]]
+def test_new_head_begins_as_in_official_code() -> None:
+    head = new_model("mlp").new_head()
+    expected = read_oracle("official_initialization").tensors["mlp/head.last_layer.bias"]
+    assert_same_distribution(head.get_submodule("8").bias.detach(), expected)  # type: ignore[arg-type, union-attr, operator]
+
+
+@pytest.mark.parametrize("entry", TENSORS)
+def test_tensor_begins_as_in_official_code(entry: str) -> None:
+    tensor = new_model(entry.split("/")[0]).trainable_state_dict()[TENSORS[entry]]
     assert_same_distribution(tensor.detach(), read_oracle("official_initialization").tensors[entry])

@@ -14,6 +14,7 @@ METHODS = {
     "linear": "linear",
     "partial_1": "partial(k=1)",
     "partial_2": "partial(k=2)",
+    "partial_4": "partial(k=4)",
     "bias": "bias(rel_pos_bias=true)",
     "full": "full",
     "vpt_deep": "vpt(length=2, pool_prompts=true)",

@@ -11,6 +11,7 @@ from oracle_files import (
     tiny_vit,
 )
 from oracle_names import normalized_frame, official_channels, official_pixel_patches, official_vit
+from torch import nn
 
 METHODS = {
     "linear": "linear",
@@ -60,6 +61,23 @@ def test_depth_range_equals_official_code() -> None:
     oracle = read_oracle("official_depth_1_2")
     weights = official_vit(oracle.group("weights"))
     model = attach_with_weights(tiny_vit(depth=3), 'vpt(length=2, depth="1-2")', weights)
+    assert_equal_to_oracle(model, oracle, official_vit(oracle.group("gradients")))
+
+
+def test_dropped_prompts_equal_official_code() -> None:
+    """As above, but behind the second block the prompts are dropped."""
+    oracle = read_oracle("official_depth_1_2_removed")
+    weights = official_vit(oracle.group("weights"))
+    model = attach_with_weights(tiny_vit(depth=3), 'vpt(length=2, depth="1-2", drop_after=true)', weights)
+    assert_equal_to_oracle(model, oracle, official_vit(oracle.group("gradients")))
+
+
+def test_sidetune_equals_official_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The official code with one convolution of 256 channels in the place of AlexNet, which reads no images of 8 px."""
+    oracle = read_oracle("official_sidetune")
+    side = nn.Sequential(nn.Conv2d(3, 256, 3), nn.ReLU(), nn.Flatten())
+    monkeypatch.setattr("vpt.methods.sidetune.side_network", lambda *_: (side, 9216))
+    model = attach_with_weights(tiny_vit(embed_dim=4), "sidetune", official_vit(oracle.group("weights")))
     assert_equal_to_oracle(model, oracle, official_vit(oracle.group("gradients")))
 
 

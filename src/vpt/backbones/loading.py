@@ -1,8 +1,11 @@
 """Backbones by name, from a weights file, or from a timm model at hand."""
 
+from __future__ import annotations
+
 import difflib
 import fnmatch
 import inspect
+import re
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +24,7 @@ from vpt.data.preprocessing import Preprocessing
 from vpt.errors import BackboneError, SpecError
 
 DEFAULT = embedded.NAME
+_POOLED_NAME = re.compile(r"(.*?)(?:\(global_pool=(\w+)\))?", re.DOTALL)
 
 
 def load_backbone(
@@ -36,7 +40,8 @@ def load_backbone(
 
     Args:
         name: A timm name (`vit_base_patch16_224.augreg_in21k`, `hf-hub:...`), the embedded default, a timm model, or a
-            `Backbone`.
+            `Backbone`. `vit_base_patch16_224.mae(global_pool=avg)` averages the patches instead of timm's default, and
+            applies the final norm to the average.
         weights: Local .safetensors, .pth or .npz file that replaces timm's download. A given model is filled with it.
         image_size: Side of the input in pixels; position embeddings are resized. Default: the model's own. A given
             model keeps its own.
@@ -100,6 +105,7 @@ def list_backbones(pattern: str = "*") -> list[str]:
 
 def create_model(name: str, image_size: int | None, pretrained: bool) -> nn.Module:
     """A timm model without its classifier. Raises BackboneError for an unknown name, or weights that do not come."""
+    name, pool = _POOLED_NAME.fullmatch(name).groups()  # type: ignore[union-attr]  # which matches every text
     if ":" not in name and not _is_timm_model(name):
         raise BackboneError(f"the backbone {name!r} is unknown; {_suggest_model(name)}")
     options: dict[str, Any] = {"num_classes": 0}
@@ -114,7 +120,18 @@ def create_model(name: str, image_size: int | None, pretrained: bool) -> nn.Modu
             f"the weights of {name!r} could not be fetched: {error}; check the connection, or give a local file "
             f"with --weights (weights=...), or use the embedded backbone {embedded.NAME!r}"
         ) from error
-    return model
+    return model if pool is None else _pool_by(model, pool, name)
+
+
+def _pool_by(model: Any, pool: str, name: str) -> nn.Module:
+    """Let a model pool in another way; its final norm moves behind an average, as in MAE's own fine-tuning."""
+    try:
+        model.reset_classifier(0, pool)
+    except (AssertionError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+        raise BackboneError(f"{name} cannot pool by {pool!r} ({error}); leave global_pool out") from error
+    if pool == "avg" and isinstance(getattr(model, "fc_norm", None), nn.Identity):
+        model.norm, model.fc_norm = model.fc_norm, model.norm
+    return model  # type: ignore[no-any-return]
 
 
 def _require_image_size(backbone: Backbone, image_size: int | None) -> Backbone:

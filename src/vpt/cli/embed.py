@@ -1,5 +1,7 @@
 """`vpt embed`."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any
 

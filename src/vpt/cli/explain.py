@@ -1,5 +1,7 @@
 """`vpt explain`."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any
 

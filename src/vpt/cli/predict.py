@@ -1,5 +1,7 @@
 """`vpt predict`."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 from typing import Any

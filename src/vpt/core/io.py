@@ -1,5 +1,7 @@
 """Atomic file writes: a crash, a kill or a full disk never leaves a partial file."""
 
+from __future__ import annotations
+
 import errno
 import os
 import shutil

@@ -3,6 +3,8 @@
 Only this module knows the old names. A reader passes what it parsed through `upgrade` before it uses a key.
 """
 
+from __future__ import annotations
+
 import re
 import tomllib
 from collections.abc import Mapping
@@ -18,6 +20,12 @@ _KEYS: dict[str, dict[str, str]] = {
 }
 _VALUES: dict[str, dict[str, str]] = _TABLES["values"]
 _METHOD_FIELD = re.compile(rf"\b({'|'.join(_TABLES['method_fields'])})(\s*=\s*)([\"']?)(\w+)")
+# The beginning of a full text without a field that came later -> the same with this field.
+_ADDED_FIELDS = {
+    rf"\b{method}\((?![^)]*\b{name}=)": f"{method}({name}={value}, "
+    for method, fields in _TABLES["added_method_fields"].items()
+    for name, value in fields.items()
+}
 _METHOD_TEXTS = frozenset({"method", "spec"})  # keys whose value is the text of a method
 
 # Options of classification that configurations of segmentation had without effect.
@@ -92,7 +100,12 @@ def _upgrade_value(kind: str, key: str, value: Any) -> Any:
         return [_upgrade_value(kind, key, item) for item in value]
     if not isinstance(value, str):
         return value
-    return upgrade_method(value) if key in _METHOD_TEXTS else _VALUES.get(key, {}).get(value, value)
+    if key not in _METHOD_TEXTS:
+        return _VALUES.get(key, {}).get(value, value)
+    if kind == "tuned_file":  # whose method has every field
+        for pattern, replacement in _ADDED_FIELDS.items():
+            value = re.sub(pattern, replacement, value)
+    return upgrade_method(value)
 
 
 def upgrade_run_record(record: Mapping[str, Any]) -> dict[str, Any]:

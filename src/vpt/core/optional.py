@@ -1,5 +1,7 @@
 """Imports of packages that only some features need."""
 
+from __future__ import annotations
+
 import importlib
 from typing import Any
 

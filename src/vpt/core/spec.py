@@ -4,6 +4,8 @@ A spec names a method on the command line, in files, in tables and in tuned file
 and is parsed as data: names, keywords and literals. It is never evaluated.
 """
 
+from __future__ import annotations
+
 import ast
 import dataclasses
 import json
@@ -89,7 +91,7 @@ def format_spec(spec: Any, name: str, *, full: bool = False) -> str:
     Args:
         spec: The instance.
         name: Its name in the registry.
-        full: Include fields that have their default value. Default: False.
+        full: Include fields that have their default value, but for those of `later_field`. Default: False.
 
     Returns:
         The spec, such as `vpt(length=10)`.
@@ -97,11 +99,23 @@ def format_spec(spec: Any, name: str, *, full: bool = False) -> str:
     arguments = []
     for field in _init_fields(type(spec)):
         value = getattr(spec, field.name)
-        if full or value != field.default:
+        if value != field.default or (full and not field.metadata.get("later")):
             # A JSON string is a Python string too, in double quotes throughout.
             text = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
             arguments.append(f"{field.name}={text}")
     return f"{name}({', '.join(arguments)})" if arguments else name
+
+
+def later_field(default: Any) -> Any:
+    """Return a dataclass field that full texts leave out at its default, as those written before it came do.
+
+    Args:
+        default: The value that gives what was computed before.
+
+    Returns:
+        The field.
+    """
+    return dataclasses.field(default=default, metadata={"later": True})
 
 
 def _init_fields(cls: type) -> list[dataclasses.Field[Any]]:

@@ -188,7 +188,7 @@ class _UpsamplingHead(nn.Module):
 
     def __init__(self, width: int, channels: int, num_classes: int, stages: int, factor: int, dropout: float) -> None:
         super().__init__()
-        self.norm = LayerNorm2d(width)
+        self.norm = LayerNorm2d(width, eps=1e-6)  # as SETR's
         self.stages = nn.ModuleList(Conv2dNormActivation(channels if i else width, channels) for i in range(stages))
         self.dropout = nn.Dropout2d(dropout)
         self.scores = init_classifier(nn.Conv2d(channels, num_classes, 1))

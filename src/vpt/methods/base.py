@@ -135,6 +135,14 @@ class Method(ABC):
         """
         raise NotImplementedError(f"{self} begins at random")
 
+    def without_initial_weights(self) -> Method:
+        """Return this method without files and downloads that it begins at, for weights that are trained already.
+
+        Returns:
+            The method; by default, this one.
+        """
+        return self
+
     def spec(self, *, full: bool = False) -> str:
         """Return the text of this method.
 
@@ -231,6 +239,10 @@ class Sum(Method, name="sum"):
         for term in self.terms:
             if term.init_inputs:
                 term.initialize(inputs, modules)
+
+    def without_initial_weights(self) -> Sum:
+        """Return the sum of the terms without files and downloads that they begin at."""
+        return Sum(tuple(term.without_initial_weights() for term in self.terms))
 
     def spec(self, *, full: bool = False) -> str:
         """Return the texts of the terms, joined by +; with `full`, every field is written out."""

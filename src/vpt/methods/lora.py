@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -11,22 +13,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vpt.backbones.layout import BackboneLayout
-from vpt.errors import SpecError
+from vpt.errors import SpecError, UnsupportedError
 from vpt.methods.base import Injection, Method
 from vpt.methods.mergeable import Mergeable
+
+_QUERIES_VALUES = re.compile(r"(qkv|[qv](_proj)?|query|value)")
 
 
 @dataclass(frozen=True)
 class LoRA(Method, name="lora", optimizer="adamw", learning_rate=2e-3, identity_at_init=True):
     """W + (alpha / rank) * B A, with A (rank, in) random and B (out, rank) zero at first.
 
-    targets: "attention" (queries, keys, values and output projection), "mlp", or "all" linear layers of every block.
-    Can be merged into plain weights.
+    targets: "attention" (queries, keys, values and output projection), "queries_values" (as in the LoRA paper), "mlp",
+    or "all" linear layers of every block. Can be merged into plain weights.
     """
 
     rank: int = 8
     alpha: float = 8.0
-    targets: Literal["attention", "mlp", "all"] = "attention"
+    targets: Literal["attention", "queries_values", "mlp", "all"] = "attention"
 
     def __post_init__(self) -> None:
         if self.rank < 1:
@@ -36,24 +40,49 @@ class LoRA(Method, name="lora", optimizer="adamw", learning_rate=2e-3, identity_
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
         """Plan a low-rank update for every linear layer that `targets` names."""
-        paths = layout.block_linears(trunk, self.targets)
-        return Injection(wrappers=dict.fromkeys(paths, partial(_LoRALinear, method=self)))
+        if self.targets != "queries_values":
+            paths = layout.block_linears(trunk, self.targets)
+            return Injection(wrappers=dict.fromkeys(paths, partial(_LoRALinear, method=self)))
+        names = {path: path.rpartition(".")[2] for path in layout.block_linears(trunk, "attention")}
+        wrappers = {
+            path: partial(_LoRALinear, method=self, changes=2 if name == "qkv" else 1)
+            for path, name in names.items()
+            if _QUERIES_VALUES.fullmatch(name)
+        }
+        if not wrappers:
+            found = ", ".join(sorted(set(names.values())))
+            raise UnsupportedError(f"none of its layers {found} is known to make queries; write targets=attention")
+        return Injection(wrappers=wrappers)
 
 
 class _LoRALinear(Mergeable):
-    """Stands where a linear layer stood."""
+    """Stands where a linear layer stood.
 
-    def __init__(self, layer: nn.Module, method: LoRA) -> None:
+    changes: 1, of the whole weight, or 2, of the queries and of the values in a layer that makes q, k and v.
+    """
+
+    def __init__(self, layer: nn.Module, method: LoRA, changes: Literal[1, 2] = 1) -> None:
         super().__init__(layer)
         outputs, inputs = self.layer.weight.shape
-        self.down = nn.Parameter(torch.empty(method.rank, inputs))
-        self.up = nn.Parameter(torch.zeros(outputs, method.rank))
+        self.changes: int = changes
+        self.down = nn.Parameter(torch.empty(changes * method.rank, inputs))
+        self.up = nn.Parameter(torch.zeros(outputs if changes == 1 else 2 * outputs // 3, method.rank))
         nn.init.kaiming_uniform_(self.down, a=5**0.5)
         self.scale = method.alpha / method.rank
 
     @property
     def weight(self) -> Tensor:
-        return self.layer.weight + self.scale * (self.up @ self.down).to(self.layer.weight.dtype)  # type: ignore[no-any-return]
+        pairs = zip(self.up.chunk(self.changes), self.down.chunk(self.changes), strict=True)
+        change = _with_keys([up @ down for up, down in pairs], dim=0)
+        return self.layer.weight + self.scale * change.to(self.layer.weight.dtype)  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x) + self.scale * F.linear(F.linear(x, self.down.to(x.dtype)), self.up.to(x.dtype))  # type: ignore[no-any-return]
+        hidden = F.linear(x, self.down.to(x.dtype)).chunk(self.changes, dim=-1)
+        pairs = zip(hidden, self.up.to(x.dtype).chunk(self.changes), strict=True)
+        change = _with_keys([F.linear(h, up) for h, up in pairs], dim=-1)
+        return self.layer(x) + self.scale * change  # type: ignore[no-any-return]
+
+
+def _with_keys(changes: Sequence[Tensor], dim: int) -> Tensor:
+    """Return the change of a layer; the keys between queries and values do not change."""
+    return changes[0] if len(changes) == 1 else torch.cat([changes[0], torch.zeros_like(changes[0]), changes[1]], dim)

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from vpt.errors import UnsupportedError
+
 
 class Mergeable(nn.Module):
     """Base of what stands where a layer stood.
@@ -17,6 +19,8 @@ class Mergeable(nn.Module):
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
+        if not isinstance(getattr(layer, "weight", None), Tensor):
+            raise UnsupportedError("an earlier term of the sum has replaced the layer; write that term last")
         self.layer: Any = layer
 
     @property

@@ -13,7 +13,7 @@ from vpt.methods.base import Injection, Method
 
 @dataclass(frozen=True)
 class Partial(Method, name="partial", optimizer="adamw", learning_rate=5e-4, identity_at_init=True):
-    """The last `k` blocks train, and the norm after them; what lies before stays frozen."""
+    """The last `k` blocks train, the merging of patches between them, and the norm after them."""
 
     k: int = 1
 
@@ -29,4 +29,9 @@ class Partial(Method, name="partial", optimizer="adamw", learning_rate=5e-4, ide
             raise UnsupportedError(
                 f"k is {self.k}, but there are {len(layout.blocks)} blocks (all of them and the rest: `full`)"
             )
-        return Injection(trainable=(*layout.blocks[-self.k :], *layout.final_norms))
+        trained = layout.blocks[-self.k :]
+        # A merging of patches comes before the first block of its stage.
+        stages = {path: f"{path.rpartition('.')[0]}." for path in layout.downsamples}
+        first = {path: next(block for block in layout.blocks if block.startswith(stages[path])) for path in stages}
+        merges = (path for path, block in first.items() if block in trained[1:])
+        return Injection(trainable=(*trained, *merges, *layout.final_norms))

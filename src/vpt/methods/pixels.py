@@ -55,8 +55,8 @@ class ConcatChannel(nn.Module):
         outputs, _, *patch = self.projection.weight.shape
         pixels = torch.empty(channels, image_size, image_size).uniform_(-init_range, init_range)
         self.channels: nn.Parameter = nn.Parameter(pixels)
-        self.further: nn.Parameter = nn.Parameter(torch.empty(outputs, channels, *patch))
-        nn.init.xavier_uniform_(self.further.flatten(1))
+        weight = torch.empty(outputs, channels, *patch).uniform_(-init_range, init_range)
+        self.further: nn.Parameter = nn.Parameter(weight)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the patches of images (batch, 3, s, s) with the learned channels: (batch, d, rows, columns)."""
@@ -67,9 +67,10 @@ class ConcatChannel(nn.Module):
 class PixelPatches(nn.Module):
     """p further patches in pixel space, made into tokens (p, d) by the backbone's own projection."""
 
-    def __init__(self, length: int, patch_size: int, preprocessing: Preprocessing, projection: nn.Module) -> None:
+    def __init__(self, length: int, init_range: float, projection: Any) -> None:
         super().__init__()
-        self.patches: nn.Parameter = _random_pixels(preprocessing, length, 3, patch_size, patch_size)
+        pixels = torch.empty(length, *projection.weight.shape[1:]).uniform_(-init_range, init_range)
+        self.patches: nn.Parameter = nn.Parameter(pixels)
         self.projection = projection
 
     def forward(self, batch: int) -> Tensor:

@@ -27,6 +27,7 @@ def prepend_tokens(
     length: int,
     output: str = "default",
     kv: bool = True,
+    drop_after: bool = False,
 ) -> Injection:
     """Prepend prompts to the patches of consecutive blocks; those of the last propagate through the remaining blocks.
 
@@ -38,6 +39,7 @@ def prepend_tokens(
         length: Number of prompts of a block.
         output: Tokens that the head reads, see `make_pool`. Default: the backbone's own.
         kv: Compute prompts whose outputs are discarded as keys and values only. Default: True.
+        drop_after: Drop the prompts behind the last of these blocks. Default: False.
 
     Returns:
         The injection.
@@ -46,12 +48,12 @@ def prepend_tokens(
         UnsupportedError: Attention ties tokens to positions in an unknown way, or the output does not exist.
     """
     last = first + len(prompts) - 1
-    pool = make_pool(output, layout, length)
+    pool = make_pool(output, layout, 0 if drop_after else length)
     outputs_are_read = pool is not None or not layout.reads_class_token  # those of the last block
     wrappers: dict[str, Wrapper] = {}
-    for index, path in enumerate(layout.blocks[first:], first):
+    for index, path in enumerate(layout.blocks[first : last + 1 if drop_after else None], first):
         is_last = index == len(layout.blocks) - 1
-        discard_outputs = index < last or (is_last and pool is None)
+        discard_outputs = index < last or drop_after or (is_last and pool is None)
         block_prompts = prompts[index - first] if index <= last else None
         if kv and block_prompts is not None and discard_outputs and layout.supports_kv_prompts:
             wrappers.update(inject_keys(trunk, layout, {index: block_prompts}))

@@ -109,7 +109,10 @@ def make_prompts(
     modules: dict[int, nn.Module] = {}
     block_prompts = []
     for index, width in enumerate(widths):
-        layer = None if projection is None else projections.setdefault(width, nn.Linear(projection, width))
+        if projection is not None and width not in projections:
+            projections[width] = nn.Linear(projection, width)
+            nn.init.kaiming_normal_(projections[width].weight, mode="fan_out")  # as the paper's code does
+        layer = projections.get(width)
         key = width if shared in ("blocks", "all") else -1 - index
         if key not in modules:
             init_range = xavier_range(layout.patch_size, projection or width)

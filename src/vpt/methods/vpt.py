@@ -9,13 +9,14 @@ from typing import Literal
 from torch import nn
 
 from vpt.backbones.layout import BackboneLayout
+from vpt.core.spec import later_field
 from vpt.errors import SpecError, UnsupportedError
 from vpt.heads.pooling import PoolName
 from vpt.methods.base import InitInput, InitInputs, Injection, Method
 from vpt.methods.depth import block_range, check_depth
 from vpt.methods.pixels import PixelPatches
 from vpt.methods.prompt_locations import add_to_tokens, concat_channels, frame_image, prepend_tokens
-from vpt.methods.prompts import Prompts, SharedPrompts, make_prompts
+from vpt.methods.prompts import Prompts, SharedPrompts, make_prompts, xavier_range
 from vpt.methods.windows import plan_windows
 
 
@@ -45,6 +46,8 @@ class VPT(Method, name="vpt", optimizer="adamw", learning_rate=0.02):
         frozen: Keep the random prompts. Default: False.
         pool_prompts: On Swin, include the prompts of the last block in the pooled feature, as the paper's code does.
             Default: False.
+        drop_after: Drop the prompts behind the last block that has its own, instead of letting them propagate.
+            Default: False.
     """
 
     length: int = 10
@@ -58,6 +61,7 @@ class VPT(Method, name="vpt", optimizer="adamw", learning_rate=0.02):
     projection: int | None = None
     frozen: bool = False
     pool_prompts: bool = False
+    drop_after: bool = later_field(False)
 
     def __post_init__(self) -> None:
         if self.length < 1:
@@ -101,11 +105,18 @@ class VPT(Method, name="vpt", optimizer="adamw", learning_rate=0.02):
             length = layout.num_tokens if self.location == "add" else 1
             return add_to_tokens(layout, new_prompts(widths, length=length), first=first, output=self.output)
         prepend = partial(
-            prepend_tokens, trunk, layout, first=first, length=self.length, output=self.output, kv=self.impl == "kv"
+            prepend_tokens,
+            trunk,
+            layout,
+            first=first,
+            length=self.length,
+            output=self.output,
+            kv=self.impl == "kv",
+            drop_after=self.drop_after,
         )
         if self.location == "prepend_pixel":
-            projection = trunk.get_submodule(str(layout.stem))
-            return prepend([PixelPatches(self.length, layout.patch_size, layout.preprocessing, projection)])
+            init_range = xavier_range(layout.patch_size, layout.width)
+            return prepend([PixelPatches(self.length, init_range, trunk.get_submodule(str(layout.stem)))])
         return prepend(new_prompts(widths, length=self.length))
 
     @property
@@ -143,6 +154,9 @@ class VPT(Method, name="vpt", optimizer="adamw", learning_rate=0.02):
             f"with {location} no prompt comes out of the last block; read cls, image_mean or image_max": (
                 no_prompts_out and self.output.startswith("prompt")
             ),
+            f"drop_after drops tokens; {location} adds none, or output={self.output} reads them": (
+                self.drop_after and (no_prompts_out or self.output.startswith(("prompt", "global")))
+            ),
             "prototypes are whole tokens, one per class; they go with neither projection nor shared vectors": (
                 prototypes and (projects or self.shared in ("prompts", "all"))
             ),
@@ -151,7 +165,8 @@ class VPT(Method, name="vpt", optimizer="adamw", learning_rate=0.02):
         }
 
     def _check_windows(self) -> None:
-        if self.location != "prepend" or self.output != "default" or self.depth not in ("deep", "shallow"):
+        depths = ("deep", "shallow")
+        if self.location != "prepend" or self.output != "default" or self.depth not in depths or self.drop_after:
             raise UnsupportedError(
                 "in windows prompts are prepended, deep or shallow, and the head reads the backbone's default"
             )

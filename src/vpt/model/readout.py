@@ -6,10 +6,11 @@ tuned model asks its readout and knows no other difference between them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -123,7 +124,30 @@ class Readout:
 
 @dataclass(frozen=True)
 class Pooled(Readout):
-    """The pooled feature of an image, (batch, d), and a linear head unless the method has a head of its own."""
+    """The pooled feature of an image, (batch, d), and a linear head unless the method has a head of its own.
+
+    Args:
+        init: "normal" draws the weights of a linear head small, with zero biases. "kaiming" follows the paper's code:
+            every linear layer of a head is drawn by its number of outputs, and the last biases are -log(99), which is
+            a probability of 0.01. Default: "normal".
+    """
+
+    name: ClassVar[str] = "linear"
+
+    init: Literal["normal", "kaiming"] = "normal"
+
+    def connect(self, trunk: nn.Module, layout: BackboneLayout, injection: Injection) -> tuple[nn.Module, MakeHead]:
+        """Build the features, and the function that makes the method's head or a linear one."""
+        network, make_head = super().connect(trunk, layout, injection)
+        return network, make_head if self.init == "normal" else partial(_kaiming_head, make_head)
+
+    def for_inference(self) -> Pooled:
+        """Return the default: trained weights begin nowhere."""
+        return Pooled()
+
+    def spec(self, *, full: bool = False) -> str | None:
+        """Return the text of this readout for a task; None for the default."""
+        return None if self == Pooled() else spec.format_spec(self, self.name, full=full)
 
 
 @dataclass(frozen=True)
@@ -287,6 +311,15 @@ def linear_head(width: int, num_classes: int) -> nn.Linear:
         The layer.
     """
     return init_classifier(nn.Linear(width, num_classes))
+
+
+def _kaiming_head(make_head: MakeHead, width: int, num_classes: int) -> nn.Module:
+    head = make_head(width, num_classes)
+    *_, last = layers = [layer for layer in head.modules() if isinstance(layer, nn.Linear)]
+    for layer in layers:
+        nn.init.kaiming_normal_(layer.weight, mode="fan_out")
+    nn.init.constant_(last.bias, -math.log(99))
+    return head
 
 
 def _build_decoder(head: DenseHead, channels: Sequence[int], _: int, num_classes: int) -> nn.Module:

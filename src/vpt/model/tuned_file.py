@@ -183,7 +183,8 @@ def load(
     shared = replace(found, preprocessing=header.preprocessing)
     try:
         readout = parse_readout(header.head)
-        model = TunedModel(shared, parse_method(header.method), header.num_classes, header.classes, readout)
+        method = parse_method(header.method).without_initial_weights()
+        model = TunedModel(shared, method, header.num_classes, header.classes, readout)
         model.load_trainable_state_dict(tensors)
     except SpecError as error:
         raise TunedFileError(f"{path} does not fit this vpt ({__version__}): {error}") from error

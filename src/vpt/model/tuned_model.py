@@ -16,11 +16,12 @@ from vpt.backbones.backbone import Backbone
 from vpt.backbones.layout import BackboneLayout
 from vpt.errors import SpecError, UnsupportedError
 from vpt.methods.base import InitInputs, Method
-from vpt.model.injection import check_all_called, first_modified_block, inject, named_tensors, trainable_tensors
+from vpt.model.injection import first_modified_block, inject, named_tensors, trainable_tensors
 from vpt.model.merging import merge
 from vpt.model.readout import Pooled, Readout
 from vpt.model.split_forward import SplitForward
 from vpt.model.state_dict import use_one_name_per_tensor
+from vpt.model.verification import check_all_called
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class TunedModel(nn.Module):
         self.head: nn.Module = injected.make_head(self.width, self.num_classes)
         self.network: nn.Module = injected.network
         self.first_modified_block: int = first_modified_block(injection, self.layout)
-        self.reads_backbone_feature: bool = injection.pool is None and self.readout == Pooled()
+        self.reads_backbone_feature: bool = injection.pool is None and isinstance(self.readout, Pooled)
         self.injected_modules: tuple[str, ...] = tuple(path or "images" for path in injected.wrappers)
         # Dicts, not registered: these modules are already in the tree.
         self._original_modules, self._wrappers = injected.original_modules, injected.wrappers

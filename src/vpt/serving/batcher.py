@@ -1,5 +1,7 @@
 """Dynamic batching: one thread processes the requests of many threads together."""
 
+from __future__ import annotations
+
 import queue
 import threading
 import time

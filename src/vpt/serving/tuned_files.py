@@ -1,13 +1,15 @@
 """Tuned files by name, and the backbones that they share."""
 
+from __future__ import annotations
+
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from torch import nn
 
 from vpt.backbones import Backbone
-from vpt.core.text import pluralize, refuse
+from vpt.core.text import bullets, pluralize
 from vpt.errors import TunedFileError, VptError
 from vpt.model.tuned_file import Header, backbone_for, inspect
 
@@ -54,7 +56,7 @@ def read_headers(paths: Iterable[Path]) -> tuple[dict[str, Path], dict[str, Head
                 files[path.stem] = path
             except TunedFileError as error:
                 faults.append(str(error))
-    refuse(faults, f"{pluralize(len(faults), 'file')} cannot be used", error=TunedFileError)
+    _refuse(faults)
     if not files:
         raise TunedFileError("no tuned file was given; create one with `vpt tune DATA --out FILE`")
     return files, headers
@@ -99,5 +101,10 @@ def load_backbones(
             for name in group
             if headers[name].fingerprint != fingerprint
         ]
-    refuse(faults, f"{pluralize(len(faults), 'file')} cannot be used", error=TunedFileError)
+    _refuse(faults)
     return loaded
+
+
+def _refuse(faults: Sequence[str]) -> None:
+    if faults:
+        raise TunedFileError(f"{pluralize(len(faults), 'file')} cannot be used:{bullets(faults)}")

@@ -1,0 +1,1 @@
+"""Writers of prepared folders: images, list files, and at the end `prepared.json`."""
