@@ -20,8 +20,7 @@ from vpt.experiments.significance import std
 from vpt.experiments.store import Store
 from vpt.experiments.table import Table, format_mean_std, markdown_rows
 from vpt.model.tuned_file import load
-from vpt.tasks.segmentation.evaluation import score_split
-from vpt.tasks.segmentation.prediction import predict_masks
+from vpt.tasks.segmentation.prediction import predict_masks, score_split
 from vpt.tasks.segmentation.sliding_window import InferenceConfig
 
 SCALES = (0.75, 1.0, 1.25)

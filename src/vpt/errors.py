@@ -4,8 +4,6 @@ Each message says what was given, why it cannot be used, and what to do. The cla
 code of the command line for that error.
 """
 
-from __future__ import annotations
-
 from enum import IntEnum
 
 

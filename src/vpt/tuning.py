@@ -5,8 +5,6 @@ run.toml, checkpoint.safetensors, metrics.jsonl, result.json, curve.png, confusi
 it stopped; a finished one is only read.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 from collections.abc import Sequence
@@ -167,11 +165,9 @@ def tune_heads(
             raise SpecError(
                 "jobs that are done at once may differ in their files and configurations alone, on one split"
             )
-        fraction = job.to_dict()["train_fraction"]
-        if fraction < 1 and job.config.training.seed != base_job.config.training.seed:
-            raise SpecError(
-                f"with train_fraction {fraction:g} each seed has images of its own; do these jobs one by one"
-            )
+        share = job.to_dict()["train_fraction"]
+        if share < 1 and job.config.training.seed != base_job.config.training.seed:
+            raise SpecError(f"with train_fraction {share:g} each seed has images of its own; do these jobs one by one")
     environment.keep_freed_memory()
     target, task = distributed.resolve_device(device), TASKS[base_job.config.task]
     try:

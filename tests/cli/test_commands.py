@@ -198,9 +198,12 @@ def test_eval_and_predict_with_skip_corrupt_name_omitted_images(
 def test_tune_with_random_resized_crop_caches_larger_images(photos: Path, tmp_path: Path) -> None:
     out, cache = tmp_path / "crops.safetensors", tmp_path / "kept"
     vpt("tune", photos, "--out", out, *SMALL, "--augment", "random_resized_crop", "--cache", cache)
-    sides = sorted(np.load(file, mmap_mode="r").shape[-1] for file in cache.glob("pixels-*.npy"))
-    assert sides == [48, 48, 48, 68]  # train, val and test as the backbone takes them, and train to cut from
-    assert not list(cache.glob("*-crop*"))
+    shapes = sorted((np.load(file, mmap_mode="r").shape for file in cache.glob("pixels-*.npy")), key=len)
+    # Train to cut from, in one array of bytes; train, val and test as the backbone takes them.
+    train_images = max(shape[0] for shape in shapes[1:])
+    assert shapes[0] == (3 * 68 * 68 * train_images,)
+    assert [shape[1:] for shape in shapes[1:]] == [(3, 48, 48)] * 3
+    assert not list(cache.glob("*-view*"))
     assert json.loads((tmp_path / "crops.run" / "result.json").read_text())["metrics"]["test_top1"] > 0.5
 
 
@@ -216,8 +219,11 @@ def test_tune_with_random_crops_keeps_the_aspect_ratio(augment: str, tmp_path: P
     cache = tmp_path / "kept"
     vpt("tune", tmp_path / "wide", "--out", tmp_path / "x.safetensors", *SMALL, "--augment", augment,
         "--resize", "crop", "--cache", cache)  # fmt: skip
-    cut_from = max((np.load(file) for file in cache.glob("pixels-*.npy")), key=lambda found: found.shape[-1])
-    light = cut_from[0, 0] > 127
+    records = [json.loads(file.read_text()) for file in cache.glob("*.json")]
+    (height, width), *_ = next(record["shapes"] for record in records if "shapes" in record)
+    assert width == 2 * height  # nothing is cut off
+    (cut_from,) = (found for found in map(np.load, cache.glob("pixels-*.npy")) if found.ndim == 1)
+    light = cut_from[: height * width].reshape(height, width) > 127
     assert abs(int(light.any(0).sum()) - int(light.any(1).sum())) <= 1
     assert 0.6 < light.any(0).sum() / len(light) < 0.73  # 40 of 60 px: the whole height is there
 

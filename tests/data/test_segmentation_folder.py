@@ -11,8 +11,7 @@ from PIL import Image
 
 from helpers.segmentation import write_split
 from vpt.data.joint_augmentation import JointAugmentation
-from vpt.data.mask_files import load_pair
-from vpt.data.mask_labels import IGNORE_INDEX, LABEL_SCHEMES, palette
+from vpt.data.masks import IGNORE_INDEX, LABEL_SCHEMES, load_pair, palette
 from vpt.data.segmentation_folder import load_segmentation_dataset
 from vpt.errors import DataError, SpecError
 

@@ -19,7 +19,7 @@ from vpt.datasets.download_dir import DownloadDir, extract_archive
 from vpt.datasets.layouts.arrays import read_norb_matrix
 from vpt.datasets.layouts.object_lists import CLEVR_EDGES, KITTI_EDGES, bin_index
 from vpt.datasets.layouts.tfrecord import iter_records, parse_example
-from vpt.datasets.prepared.records import SourceData
+from vpt.datasets.prepared import SourceData
 from vpt.datasets.split_spec import SplitSpec, published_order
 from vpt.errors import DataError
 

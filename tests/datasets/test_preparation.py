@@ -17,9 +17,8 @@ from PIL import Image
 from helpers.miniatures import miniature, pack
 from vpt.data.loading import load_dataset
 from vpt.datasets.catalog import TASKS, resolve_tasks, task_folder, task_for_folder
-from vpt.datasets.preparation import UNKNOWN_CHECKSUM, instructions, prepare_task
+from vpt.datasets.preparation import UNKNOWN_CHECKSUM, check_folder, instructions, prepare_task
 from vpt.datasets.task import BenchmarkTask
-from vpt.datasets.verification import check_folder
 from vpt.errors import DataError, SpecError
 
 

@@ -87,10 +87,12 @@ def test_run_ids_with_changed_crop_version_change_for_crops_only(
 ) -> None:
     """What a new way of cutting does not touch is not done again."""
     cropped = ("epochs = 1", 'epochs = 1\naugment = "random_crop"')
-    before = {change: ids(experiment_of(*change)) for change in ((), (cropped,))}
-    monkeypatch.setattr("vpt.experiments.experiment.CROP_VERSION", 3)
+    centered = ("seeds = 2", 'seeds = 2\nresize = "crop"')
+    before = {change: ids(experiment_of(*change)) for change in ((), (cropped,), (centered,))}
+    monkeypatch.setattr("vpt.experiments.experiment.CROP_VERSION", 4)
     assert ids(experiment_of()) == before[()]
     assert not ids(experiment_of(cropped)) & before[(cropped,)]
+    assert not ids(experiment_of(centered)) & before[(centered,)]
 
 
 def test_run_ids_with_changed_files_change_for_their_stage_only(experiment_of: ExperimentOf, folder: Path) -> None:

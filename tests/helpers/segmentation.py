@@ -11,7 +11,7 @@ from torch import nn
 
 from vpt import attach
 from vpt.backbones import Backbone
-from vpt.data.mask_labels import IGNORE_INDEX
+from vpt.data.masks import IGNORE_INDEX
 from vpt.data.segmentation_folder import load_segmentation_dataset
 
 

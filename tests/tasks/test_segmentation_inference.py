@@ -13,11 +13,10 @@ from torch import nn
 
 from helpers.segmentation import new_model
 from vpt import attach
-from vpt.data.mask_files import load_pair
-from vpt.data.mask_labels import IGNORE_INDEX
+from vpt.data.masks import IGNORE_INDEX, load_pair
 from vpt.data.segmentation_folder import load_segmentation_dataset
-from vpt.tasks.segmentation.evaluation import PixelScores, score_split
 from vpt.tasks.segmentation.objective import cross_entropy, dice_loss, median_frequency_weights
+from vpt.tasks.segmentation.prediction import PixelScores, score_split
 from vpt.tasks.segmentation.sliding_window import (
     InferenceConfig,
     predict_rows,

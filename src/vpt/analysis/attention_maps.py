@@ -3,8 +3,6 @@
 Attention shows which tokens a block reads, not what determines the prediction.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +17,7 @@ from torch import Tensor, nn
 from vpt.attention.detection import FeatureExtractor, structural_copy
 from vpt.attention.kv_attention import KVAttention
 from vpt.backbones.layout import BackboneLayout
-from vpt.data.dataset import Split
-from vpt.data.image_inputs import ImageInput
+from vpt.data.dataset import ImageInput, Split
 from vpt.data.images import decode
 from vpt.errors import SpecError, UnsupportedError
 from vpt.model.readout import MultiBlock
@@ -101,7 +98,7 @@ def explain(model: TunedModel, image: ImageInput, block: int | None = None) -> E
 
     Args:
         model: The tuned model.
-        image: An image in any form that `vpt.data.image_inputs.as_images` takes.
+        image: An image in any form that `vpt.data.dataset.read_image` takes.
         block: Number of the block, from 1. Default: the last.
 
     Returns:
@@ -168,9 +165,8 @@ def record_attention(trunk: nn.Module, layout: BackboneLayout) -> list[BlockAtte
     for path in layout.blocks:
         wrapped = trunk.get_submodule(path)
         # A wrapper takes the place of the block, and the block is inside it.
-        block, block_layout = next(
-            (module, found) for module in wrapped.modules() if (found := layout.block_layout(module)) is not None
-        )
+        candidates = ((module, layout.block_layout(module)) for module in wrapped.modules())
+        block, block_layout = next((module, found) for module, found in candidates if found is not None)
         wrapped.register_forward_pre_hook(enter)
         block.get_submodule(block_layout.attention).register_forward_pre_hook(record, with_kwargs=True)
     return attentions

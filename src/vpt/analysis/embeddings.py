@@ -1,7 +1,5 @@
 """Two-dimensional embeddings (t-SNE) of image features before and after tuning."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Summary of a method on a backbone, computed without loading weights."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from typing import Any
 

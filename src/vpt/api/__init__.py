@@ -4,7 +4,7 @@ The commands of the same names call these functions. `import vpt` offers them as
 """
 
 from vpt.api.analyzing import embed, explain
-from vpt.api.options import PredictOptions, TuneOptions
+from vpt.api.models import PredictOptions, TuneOptions
 from vpt.api.predicting import evaluate, predict
 from vpt.api.training import tune
 

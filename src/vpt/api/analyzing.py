@@ -1,16 +1,14 @@
 """The calls that look into a tuned model."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from vpt.analysis import attention_maps, embeddings
 from vpt.analysis.attention_maps import Explanation
 from vpt.analysis.embeddings import Embedding
-from vpt.api.models import open_model, scored_data, show_progress
-from vpt.api.options import Data, Device, Model, SplitName
-from vpt.data.image_inputs import ImageInput
+from vpt.api.models import Data, Device, Model, SplitName, open_model, scored_data, show_progress
+from vpt.data.dataset import ImageInput
 from vpt.data.loading import load_dataset
 from vpt.errors import SpecError
 from vpt.plots import figures
@@ -107,15 +105,10 @@ def embed(
         figures.check_plot_path(Path(out))
     tuned = open_model(model, backbone, weights, device)
     source, split_options = scored_data(model, tuned, data, split, classes)
+    dataset = load_dataset(source, **split_options)
     with show_progress(progress, callback) as receiver:
-        embedding = embeddings.embed(
-            tuned,
-            load_dataset(source, **split_options),
-            split,
-            seed=seed,
-            limit=limit,
-            on_image=lambda done, total: receiver.on_data_progress(split, done, total),
-        )
+        on_image = partial(receiver.on_data_progress, split)
+        embedding = embeddings.embed(tuned, dataset, split, seed=seed, limit=limit, on_image=on_image)
     if out is not None:
         embeddings.write_table(embedding, Path(out).with_suffix(".csv"))
         embeddings.draw(embedding, Path(out))

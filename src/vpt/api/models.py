@@ -1,21 +1,117 @@
-"""Models, data and progress, as the calls that use a tuned file share them."""
-
-from __future__ import annotations
+"""Arguments of the Python calls: their types, and what becomes of models, data and progress."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
-from vpt.api.options import Model
 from vpt.api.progress import ConsoleCallback
 from vpt.data.dataset import Dataset
-from vpt.data.in_memory import dataset_from_memory, split_mapping
+from vpt.data.in_memory import InMemoryData, dataset_from_memory, split_mapping
 from vpt.errors import DataError, SpecError
 from vpt.model.tuned_file import backbone_for, inspect, load
 from vpt.model.tuned_model import TunedModel
 from vpt.training import Callback, CallbackList, distributed
+
+Model = str | Path | TunedModel
+Data = str | Path | InMemoryData
+SplitName = Literal["train", "val", "test"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+class TuneOptions(TypedDict, total=False):
+    """Options of `tune` that are needed less often. None or a missing key leaves the default.
+
+    Attributes:
+        weights: File with local weights of the backbone (.safetensors, .pth, .npz). Default: timm's download.
+        image_size: Side of the input in pixels. Default: that of the backbone.
+        normalization: Mean and standard deviation of the input: those of the "backbone", of "imagenet" or of
+            "inception" (0.5). Default: "backbone".
+        optimizer: "sgd" with momentum 0.9, or "adamw". Default: the method's; segmentation: "adamw".
+        weight_decay: Default: the method's.
+        head_lr_scale: Learning rate of the head, relative to that of the rest. Default: 1.
+        augment: "none", "flip", "random_crop" or "random_resized_crop"; segmentation: "none", "flip" or "full".
+            Default: "none"; segmentation: "full".
+        grad_accum_steps: Micro-batches of a step, to save memory. Default: 1.
+        precision: "auto", "fp32" or "bf16". Default: "auto", which is bf16 on GPUs with hardware for it.
+        train_on: "train" validates on val; "trainval" trains on both. Default: "train".
+        val_fraction: Fraction of each class that is split off where val is missing. Default: 0.2.
+        split_seed: Seed of the splits. Default: `seed`.
+        save_dtype: Type of the tensors in the tuned file, "fp32" or "fp16". Default: "fp32".
+        warmup_epochs: Classification. Default: a tenth of the epochs, at most 10.
+        probe_epochs: Classification: epochs in which the head trains alone first, on frozen features. Default: 0.
+        probe_weight_decay: Classification: weight decay of those epochs. Default: 0.01.
+        test_fraction: Classification: fraction of each class that is split off where test is missing. Default: 0.2.
+        train_fraction: Classification: fraction of each class that trains. Default: 1.
+        resize: Classification: "squash" the image to the square input, or "crop" its center. Default: "squash".
+        crop_fraction: Classification: side of that crop, as a fraction of the image's short side. Default: the
+            backbone's.
+        interpolation: Classification: "nearest", "bilinear", "bicubic" or "lanczos". Default: the backbone's.
+        cache: Classification: folder that keeps decoded images and frozen features. Default: none.
+        skip_corrupt: Classification: True leaves unreadable images out. Default: False.
+        eval_every: Segmentation: steps between evaluations on val. Default: 200.
+        warmup_iterations: Segmentation. Default: 0.
+        power: Segmentation: exponent of the learning rate schedule. Default: 0.9.
+        loss: Segmentation: "ce", "dice" or "ce+dice". Default: "ce".
+        class_weights: Segmentation: "none" or "balanced". Default: "none".
+        auxiliary_weight: Segmentation: weight of the loss of auxiliary heads. Default: 0.4.
+        labels: Segmentation: "ade20k", "cityscapes", "voc", "camvid", "plain" or "auto". Default: "auto", by layout.
+        ignore_index: Segmentation: another id in masks that stands for no class. Default: none.
+        reduce_zero_label: Segmentation: True if id 0 stands for no class and id 1 for the first. Default: False.
+        val_as_test: Segmentation: True scores on val and splits another val off train. Default: False.
+        activation_checkpointing: Segmentation: True takes less memory and a third more time. Default: False.
+    """
+
+    weights: str | Path | None
+    image_size: int | None
+    normalization: Literal["backbone", "imagenet", "inception"] | None
+    optimizer: Literal["sgd", "adamw"] | None
+    weight_decay: float | None
+    head_lr_scale: float | None
+    augment: Literal["none", "flip", "random_crop", "random_resized_crop", "full"] | None
+    grad_accum_steps: int | None
+    precision: Literal["auto", "fp32", "bf16"] | None
+    train_on: Literal["train", "trainval"] | None
+    val_fraction: float | None
+    split_seed: int | None
+    save_dtype: Literal["fp32", "fp16"] | None
+    warmup_epochs: float | None
+    probe_epochs: int | None
+    probe_weight_decay: float | None
+    test_fraction: float | None
+    train_fraction: float | None
+    resize: Literal["squash", "crop"] | None
+    crop_fraction: float | None
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None
+    cache: str | Path | None
+    skip_corrupt: bool | None
+    eval_every: int | None
+    warmup_iterations: int | None
+    power: float | None
+    loss: Literal["ce", "dice", "ce+dice"] | None
+    class_weights: Literal["none", "balanced"] | None
+    auxiliary_weight: float | None
+    labels: str | None
+    ignore_index: int | None
+    reduce_zero_label: bool | None
+    val_as_test: bool | None
+    activation_checkpointing: bool | None
+
+
+class PredictOptions(TypedDict, total=False):
+    """Options of `predict`, which describes them."""
+
+    top: int | None
+    skip_corrupt: bool | None
+    scales: Sequence[float] | None
+    flip: bool | None
+    out: str | Path | None
+    backbone: str | None
+    weights: str | Path | None
+    device: Device
+    progress: bool
+    callback: Callback | None
 
 
 @contextmanager

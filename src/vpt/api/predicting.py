@@ -1,7 +1,5 @@
 """The calls that predict and score."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Unpack, overload
@@ -11,9 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from vpt.api.models import open_model, scored_data, show_progress
-from vpt.api.options import Data, Device, Model, PredictOptions, SplitName
-from vpt.data.image_inputs import ImageInput
+from vpt.api.models import Data, Device, Model, PredictOptions, SplitName, open_model, scored_data, show_progress
+from vpt.data.dataset import ImageInput
 from vpt.errors import SpecError
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.base import Evaluation, Prediction, Task
@@ -81,11 +78,9 @@ def predict(
     """
     images, is_single = _images(source)
     tuned = open_model(model, backbone, weights, device)
-    task, options = _task_and_options(
-        tuned,
-        classification={"top": top, "skip_corrupt": skip_corrupt},
-        segmentation={"scales": scales, "flip": flip, "out": out},
-    )
+    of_classes = {"top": top, "skip_corrupt": skip_corrupt}
+    of_masks = {"scales": scales, "flip": flip, "out": out}
+    task, options = _task_and_options(tuned, classification=of_classes, segmentation=of_masks)
     if top is not None and top < 1:
         raise SpecError(f"top is {top}; it must be at least 1")
     if task.name == "classification":
@@ -148,11 +143,8 @@ def evaluate(
     """
     tuned = open_model(model, backbone, weights, device)
     masks = {"labels": labels, "ignore_index": ignore_index, "reduce_zero_label": reduce_zero_label}
-    task, options = _task_and_options(
-        tuned,
-        classification={"skip_corrupt": skip_corrupt},
-        segmentation={"scales": scales, "flip": flip, **masks},
-    )
+    of_masks = {"scales": scales, "flip": flip, **masks}
+    task, options = _task_and_options(tuned, classification={"skip_corrupt": skip_corrupt}, segmentation=of_masks)
     source, split_options = scored_data(model, tuned, data, split, classes)
     if seed is not None:
         split_options["seed"] = seed

@@ -1,7 +1,5 @@
 """Progress on stderr: a live line on a terminal, plain lines in pipes and logs."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -10,7 +8,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from vpt.core.units import format_duration
+from vpt.core.text import format_duration
 from vpt.training.callbacks import Callback, EpochMetrics
 from vpt.training.config import TaskConfig
 

@@ -1,13 +1,10 @@
 """The call that trains."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
-from vpt.api.models import show_progress
-from vpt.api.options import Data, Device, TuneOptions
+from vpt.api.models import Data, Device, TuneOptions, show_progress
 from vpt.data.dataset import Dataset
 from vpt.data.in_memory import InMemoryData, dataset_from_memory, split_mapping
 from vpt.errors import SpecError

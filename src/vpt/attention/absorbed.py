@@ -5,8 +5,6 @@ weights over to their side than to project every token. Exact by associativity. 
 every score of a query, so it falls out of the softmax; weights sum to 1, so a bias of the values is added once.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -4,8 +4,6 @@ Exact (the second identity): no other output of the last block is ever read. Eve
 keys are a linear function of the tokens none is formed: the weights are carried over to the query (`absorbed.py`).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor, nn

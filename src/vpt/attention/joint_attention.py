@@ -6,8 +6,6 @@ for the backward pass, and all queries of the batch meet them in one long row. B
 joint output and the joint log-sum-exp (Dao et al., FlashAttention, 2022; Liu et al., Ring Attention, 2023).
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import torch

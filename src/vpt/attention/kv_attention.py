@@ -13,8 +13,6 @@ the original lacks:
 `attend` is used only after `detect_layout` has compared it with the module's own forward on the module's own input.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """The parts of timm's self-attention (ViT, EVA, EVA with rotary positions, BEiT, Swin), which name them alike."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -4,8 +4,6 @@ The textbook copies the prompts into each window of each image. Here their keys 
 all windows attend to them in one long row, in addition to the attention within each window.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """The preprocessing of a backbone as a torchvision transform. Private, because torchvision has no types."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import torch

@@ -4,8 +4,6 @@ A third more operations for a fraction of the memory (Chen et al., 2016): what l
 large images need. Exact: dropout draws the same again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

@@ -3,8 +3,6 @@
 1.6 million parameters, 48x48 pixels. `docs/embedded.md` has its recipe and its figures.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from timm.models.vision_transformer import VisionTransformer

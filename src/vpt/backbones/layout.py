@@ -4,8 +4,6 @@ A family is one table of `families.toml`. A model belongs to the first one that 
 a block is known by its exact class. Nothing here imports a model.
 """
 
-from __future__ import annotations
-
 import re
 import tomllib
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """Backbones by name, from a weights file, or from a timm model at hand."""
 
-from __future__ import annotations
-
 import difflib
 import fnmatch
 import inspect

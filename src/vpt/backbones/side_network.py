@@ -1,7 +1,5 @@
 """Small networks that run beside a backbone."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

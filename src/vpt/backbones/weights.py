@@ -5,8 +5,6 @@ the part of a pretraining file that is the backbone, shared bias tables, and whe
 Nothing in a file is ever executed: PyTorch files are read with `weights_only`, NumPy ones without pickle.
 """
 
-from __future__ import annotations
-
 import inspect
 import io
 import pickle

@@ -3,8 +3,6 @@
 Commands import torch when it is needed, so `vpt --help` comes at once.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 import sys

@@ -1,15 +1,12 @@
 """The command `vpt ablate`."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from vpt.cli.options import COUNT, FOLDER, backbone_option, option
-from vpt.cli.output import print_result
+from vpt.cli.options import COUNT, FOLDER, backbone_option, option, print_result
 from vpt.cli.tune import command as tune
 
 # Options of `vpt tune` that mean the same here; the others would be at odds with a series.

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vpt.cli.options import COUNT, FILE, FOLDER, json_option, option
-from vpt.cli.output import print_result
+from vpt.cli.options import COUNT, FILE, FOLDER, json_option, option, print_result
 
 if TYPE_CHECKING:
     from vpt.experiments.runner import Executor
@@ -43,8 +42,7 @@ def plan(plan: str, data: Path | None, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from vpt.core.text import pluralize
-    from vpt.core.units import format_bytes, format_duration
+    from vpt.core.text import format_bytes, format_duration, pluralize
     from vpt.experiments.cost_estimate import estimate_cost
     from vpt.experiments.plan_file import find_plan_file, load_experiment
 

@@ -1,7 +1,5 @@
 """Tables on the terminal."""
 
-from __future__ import annotations
-
 import click
 from rich.console import Console
 from rich.table import Table as RichTable

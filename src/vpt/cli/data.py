@@ -1,7 +1,5 @@
 """The command `vpt data`."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from vpt.cli.options import FOLDER, json_option, option
-from vpt.cli.output import print_result
+from vpt.cli.options import FOLDER, json_option, option, print_result
 from vpt.errors import DataError
 
 _NAMES_ARGUMENT = click.argument("names", nargs=-1, required=True, metavar="NAME...")
@@ -140,8 +137,8 @@ def check(names: tuple[str, ...], root: Path) -> None:
     """
     from vpt.cli.progress import DataProgress
     from vpt.datasets.catalog import BENCHMARKS, TASKS, resolve_tasks, task_folder, task_for_folder
+    from vpt.datasets.preparation import check_folder
     from vpt.datasets.task import BenchmarkTask
-    from vpt.datasets.verification import check_folder
 
     folders: list[tuple[Path, BenchmarkTask | None]] = []
     for name in names:

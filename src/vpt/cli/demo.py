@@ -34,7 +34,7 @@ def command(task: str | None, seeds: int | None, out: Path, overwrite: bool, as_
 
     from vpt.cli.console_table import to_console
     from vpt.cli.progress import SeriesProgress
-    from vpt.core.units import format_duration
+    from vpt.core.text import format_duration
     from vpt.experiments.demo import run_demo
 
     start = time.monotonic()
@@ -77,7 +77,7 @@ def _demo_table(results: ExperimentResults) -> Table:
 
 
 def _row(cell: Cell) -> tuple[str, ...]:
-    from vpt.core.units import format_bytes, format_duration
+    from vpt.core.text import format_bytes, format_duration
     from vpt.experiments.table import format_mean_std
 
     record = cell.final_records[0]

@@ -1,15 +1,12 @@
 """`vpt eval`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
 import click
 
 from vpt.cli import options as common
-from vpt.cli.options import TaskCommand, option, own_options
-from vpt.cli.output import print_result
+from vpt.cli.options import TaskCommand, option, own_options, print_result
 
 
 @click.command(cls=TaskCommand)

@@ -1,7 +1,5 @@
 """`vpt explain`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,14 +1,11 @@
 """`vpt inspect`."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
 import click
 
-from vpt.cli.options import PATH, json_option
-from vpt.cli.output import print_result
+from vpt.cli.options import PATH, json_option, print_result
 
 
 @click.command()
@@ -20,15 +17,13 @@ def command(file: Path, as_json: bool) -> None:
     \b
     vpt inspect photos.safetensors
     """
-    from vpt.core.units import format_bytes
+    from vpt.core.text import format_bytes
     from vpt.model.tuned_file import inspect
 
     header = inspect(file)
     pre, names = header.preprocessing, header.classes or ("unnamed",)
-    rows = {
-        "file": f"{file}, {format_bytes(file.stat().st_size)}, {header.save_dtype}, format {header.format}",
-        "method": header.method,
-    }
+    size = format_bytes(file.stat().st_size)
+    rows = {"file": f"{file}, {size}, {header.save_dtype}, format {header.format}", "method": header.method}
     if header.head is not None:
         rows["head"] = f"{header.head}: {header.parameter_counts['head']:,} parameters trained"
         rows["beside it"] = f"{header.parameter_counts['method']:,} parameters trained by the method"

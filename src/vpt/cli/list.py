@@ -1,14 +1,11 @@
 """The command `vpt list`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from fnmatch import fnmatch
 
 import click
 
-from vpt.cli.options import json_option
-from vpt.cli.output import print_result
+from vpt.cli.options import json_option, print_result
 
 _WIDTH = 40  # characters of the name column
 

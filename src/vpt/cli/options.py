@@ -1,11 +1,10 @@
-"""Options of commands: their declaration, groups by task, and those that several commands share.
+"""Options of commands: their declaration, groups by task, those that several commands share, and what `--json` prints.
 
 An option of one task is a usage error where another task is at work.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -197,11 +196,8 @@ weights_option = option("--weights", "Local weights of the backbone.", PATH)
 device_option = option("--device", "auto: the GPU, where there is one.", ["auto", "cpu", "cuda", "mps"], default="auto")
 split_option = option("--split", "Split of DATA.", ["train", "val", "test"], default="test")
 skip_corrupt_option = classification("--skip-corrupt", "Leave unreadable images out.", is_flag=True)
-model_options = _join(
-    backbone_option("The backbone's name, if it is not to be taken from FILE."),
-    weights_option,
-    device_option,
-)
+_other_backbone = backbone_option("The backbone's name, if it is not to be taken from FILE.")
+model_options = _join(_other_backbone, weights_option, device_option)
 inference_options = _join(
     segmentation("--scales", "Scales to average, such as 0.75,1,1.25.", default="1", callback=parse_scales),
     segmentation("--flip", "Average with the mirrored image.", is_flag=True),
@@ -211,3 +207,15 @@ mask_options = _join(
     segmentation("--ignore-index", "Another id in masks that stands for no class.", int),
     segmentation("--reduce-zero-label", "Id 0 stands for no class, 1 for the first.", is_flag=True),
 )
+
+
+def print_result(as_json: bool, values: Any, lines: Iterable[str]) -> None:
+    """Print a result.
+
+    Args:
+        as_json: True prints JSON.
+        values: The result as JSON values.
+        lines: The result as lines of text. They are read only if they are printed.
+    """
+    for line in [json.dumps(values, indent=1)] if as_json else lines:
+        click.echo(line)

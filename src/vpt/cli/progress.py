@@ -1,9 +1,7 @@
 """Progress of data preparation, of a series of runs, and of an experiment."""
 
-from __future__ import annotations
-
 from vpt.api.progress import ConsoleCallback, ConsoleProgress
-from vpt.core.units import format_duration
+from vpt.core.text import format_duration
 from vpt.experiments.experiment import METRICS, Run
 from vpt.experiments.store import Record
 from vpt.training import Callback

@@ -1,10 +1,9 @@
 """The command `vpt serve`."""
 
-from __future__ import annotations
-
 import contextlib
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -32,14 +31,12 @@ def command(
     paths: tuple[Path, ...],
     host: str,
     port: int,
-    backbone: str | None,
-    weights: Path | None,
     device: str,
-    batch_size: int,
-    max_delay_ms: float,
     extra_hosts: tuple[str, ...],
     preload: bool,
-    cache_size: int,
+    batch_size: int,
+    max_delay_ms: float,
+    **bank_options: Any,
 ) -> None:
     """Serve tuned FILES, or folders of them: a web page and a JSON API.
 
@@ -67,9 +64,11 @@ def command(
         server_socket = socket.create_server((host, port), family=family)
     except OSError as error:
         raise StorageError(f"port {port} of {host} cannot be opened ({error}); choose another --port") from error
-    bank = Bank(paths, backbone=backbone, weights=weights, device=target, cache_size=cache_size)
+    bank = Bank(paths, device=target, **bank_options)
     if preload:
-        with click.progressbar(length=min(cache_size, len(bank.tasks)), label="weights", file=sys.stderr) as bar:
+        with click.progressbar(
+            length=min(bank_options["cache_size"], len(bank.tasks)), label="weights", file=sys.stderr
+        ) as bar:
             bank.preload(lambda done, total: bar.update(1))
     url = f"http://{f'[{host}]' if ':' in host else host}:{server_socket.getsockname()[1]}/"
     click.echo(f"{pluralize(len(bank.tasks), 'task')} at {url}  (stop with Ctrl-C)")

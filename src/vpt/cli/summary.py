@@ -1,11 +1,8 @@
 """`vpt summary`."""
 
-from __future__ import annotations
-
 import click
 
-from vpt.cli.options import json_option, option
-from vpt.cli.output import print_result
+from vpt.cli.options import json_option, option, print_result
 
 
 @click.command()
@@ -23,7 +20,7 @@ def command(backbone: str, method: str, classes: int, image_size: int | None, he
     vpt summary vit_large_patch16_384 "vpt + bias" --classes 150 --head setr_pup --image-size 512
     """
     from vpt.analysis.summary import summarize
-    from vpt.core.units import format_bytes
+    from vpt.core.text import format_bytes
 
     summary = summarize(backbone, method, classes, image_size, head)
     method_and_head = summary.method if head is None else f"{summary.method}, {head}"

@@ -114,7 +114,7 @@ def _print_summary(result: RunResult) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from vpt.core.units import format_bytes, format_duration
+    from vpt.core.text import format_bytes, format_duration
     from vpt.tasks.registry import TASKS
     from vpt.training.run_directory import describe_outputs
 

@@ -1,7 +1,5 @@
 """Hardware, package versions, memory and energy of the machine that runs a job."""
 
-from __future__ import annotations
-
 import ctypes
 import importlib
 import os

@@ -1,7 +1,5 @@
 """Atomic file writes: a crash, a kill or a full disk never leaves a partial file."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

@@ -3,8 +3,6 @@
 Only this module knows the old names. A reader passes what it parsed through `upgrade` before it uses a key.
 """
 
-from __future__ import annotations
-
 import re
 import tomllib
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Imports of packages that only some features need."""
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 

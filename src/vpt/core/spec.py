@@ -4,8 +4,6 @@ A spec names a method on the command line, in files, in tables and in tuned file
 and is parsed as data: names, keywords and literals. It is never evaluated.
 """
 
-from __future__ import annotations
-
 import ast
 import dataclasses
 import json

@@ -1,9 +1,11 @@
-"""Wording of notes and errors about many items: the first few by name, the rest as a count."""
-
-from __future__ import annotations
+"""Wording: lists that name the first few items, counts, durations, sizes, and flat TOML."""
 
 import difflib
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from vpt.errors import DataError, VptError
 
 MAX_LISTED = 20  # faults that one error names
 _MAX_KNOWN_NAMES = 100  # names in a hint
@@ -35,6 +37,25 @@ def bullets(items: Sequence[str], limit: int = MAX_LISTED) -> str:
     """
     more = len(items) - limit
     return "".join(f"\n  {item}" for item in items[:limit]) + (f"\n  and {more} more" if more > 0 else "")
+
+
+def refuse(
+    faults: Sequence[str], subject: str, advice: str = "", *, limit: int = MAX_LISTED, error: type[VptError] = DataError
+) -> None:
+    """Raise an error that lists faults, if there are any.
+
+    Args:
+        faults: The faults.
+        subject: What is wrong, before the list.
+        advice: What to do, after the list. Default: nothing.
+        limit: Maximum number of faults to list. Default: 20.
+        error: Class of the error. Default: `DataError`.
+
+    Raises:
+        error: There are faults.
+    """
+    if faults:
+        raise error(f"{subject}:{bullets(faults, limit)}" + (f"\n{advice}" if advice else ""))
 
 
 def pluralize(count: int, noun: str) -> str:
@@ -79,3 +100,49 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     hint = f"did you mean {casefolded[matches[0]]!r}? " if matches else ""
     more = f" and {len(names) - _MAX_KNOWN_NAMES} more" if len(names) > _MAX_KNOWN_NAMES else ""
     return f"{hint}known: {', '.join(names[:_MAX_KNOWN_NAMES])}{more}"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration such as "42 s", "3 min 5 s" or "2 h 10 min".
+
+    Args:
+        seconds: The duration.
+
+    Returns:
+        The text.
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def format_bytes(count: float) -> str:
+    """Return a size such as "812 B", "96.4 kB" or "1.2 MB".
+
+    Args:
+        count: Number of bytes.
+
+    Returns:
+        The text.
+    """
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.2f} GB"
+
+
+def to_toml(values: Mapping[str, Any]) -> bytes:
+    """Return a flat mapping as TOML. None is left out, as TOML has no such value.
+
+    Args:
+        values: Keys that are bare TOML keys -> strings, numbers or booleans.
+
+    Returns:
+        The text in UTF-8.
+    """
+    lines = (f"{key} = {json.dumps(value)}\n" for key, value in values.items() if value is not None)
+    return "".join(lines).encode()

@@ -6,12 +6,12 @@ change leads to a new entry. Processes that decode the same images at the same t
 the same path; the bytes are equal.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL
@@ -21,9 +21,10 @@ from vpt.core.legacy_keys import upgrade
 from vpt.data.dataset import Split
 from vpt.data.images import DecodedImages, decode
 from vpt.data.preprocessing import Preprocessing
+from vpt.data.whole_images import WholeImages
 from vpt.errors import StorageError
 
-CACHE_VERSION = 1  # to be increased when the same files decode to different pixels
+CACHE_VERSION = {"squash": 1, "crop": 2}  # to be increased when the same files decode to different pixels
 
 
 def decode_cached(
@@ -32,6 +33,7 @@ def decode_cached(
     *,
     cache_dir: Path | None,
     spill_dir: Path,
+    whole_side: int | None = None,
     skip_corrupt: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> DecodedImages:
@@ -45,6 +47,7 @@ def decode_cached(
         preprocessing: Resize options.
         cache_dir: Folder of the cache, created if missing; None for no cache.
         spill_dir: Folder for pixels that exceed the memory limit of `decode`.
+        whole_side: Short side of images from which nothing is cut, as for `decode`. Default: none.
         skip_corrupt: Leave out images that cannot be used instead of raising an error. Default: False.
         progress: Called as (done, total) after each image.
 
@@ -54,18 +57,23 @@ def decode_cached(
     Raises:
         StorageError: The cache cannot be written.
     """
+    decode_split = partial(
+        decode, split, preprocessing, whole_side=whole_side, skip_corrupt=skip_corrupt, progress=progress
+    )
     if cache_dir is None or not len(split) or len(split.paths) < len(split):
-        return decode(split, preprocessing, skip_corrupt=skip_corrupt, progress=progress, spill_dir=spill_dir)
-    array_path = cache_dir / f"pixels-{_cache_key(split.paths, preprocessing, skip_corrupt)}.npy"
+        return decode_split(spill_dir=spill_dir)
+    array_path = cache_dir / f"pixels-{_cache_key(split.paths, preprocessing, whole_side, skip_corrupt)}.npy"
     cached = _load_entry(array_path, split)
     if cached is not None:
         return cached
-    pixels = decode(
-        split, preprocessing, skip_corrupt=skip_corrupt, progress=progress, memory_limit=0, spill_dir=cache_dir
-    )
+    pixels = decode_split(memory_limit=0, spill_dir=cache_dir)
     assert isinstance(pixels.images, np.memmap) and pixels.images.filename is not None
     pixels.images.flush()
-    record = {"indices": pixels.indices.tolist(), "notes": pixels.notes, "dropped": pixels.dropped}
+    record: dict[str, Any] = {
+        "indices": pixels.indices.tolist(), "notes": pixels.notes, "dropped": pixels.dropped
+    }  # fmt: skip
+    if pixels.whole is not None:
+        record |= {"starts": pixels.whole.starts.tolist(), "shapes": pixels.whole.shapes.tolist()}
     try:
         Path(pixels.images.filename).replace(array_path)
     except OSError as error:
@@ -74,9 +82,13 @@ def decode_cached(
     return _load_entry(array_path, split) or pixels
 
 
-def _cache_key(images: tuple[Path, ...], preprocessing: Preprocessing, skip_corrupt: bool) -> str:
+def _cache_key(
+    images: tuple[Path, ...], preprocessing: Preprocessing, whole_side: int | None, skip_corrupt: bool
+) -> str:
     resize_options = {name: value for name, value in preprocessing.to_dict().items() if name not in ("mean", "std")}
-    fields = [CACHE_VERSION, PIL.__version__, resize_options, skip_corrupt]
+    fields = [CACHE_VERSION[preprocessing.resize], PIL.__version__, resize_options, skip_corrupt]
+    if whole_side is not None:
+        fields.append(whole_side)
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     for path in images:
         try:
@@ -100,4 +112,7 @@ def _load_entry(array_path: Path, split: Split) -> DecodedImages | None:
         return None
     notes, dropped = tuple(record["notes"]), tuple(record["dropped"])
     kept = split.select(indices)
-    return DecodedImages(images[: len(indices)], kept.labels, kept.names, indices, notes, dropped)
+    if "starts" not in record:
+        return DecodedImages(images[: len(indices)], kept.labels, kept.names, indices, notes, dropped)
+    whole = WholeImages(images, np.array(record["starts"]), np.array(record["shapes"]))
+    return DecodedImages(images, kept.labels, kept.names, indices, notes, dropped, whole)

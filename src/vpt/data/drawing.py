@@ -3,8 +3,6 @@
 Lengths are fractions of the image side. x points to the right and y points down, both from 0 to 1.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

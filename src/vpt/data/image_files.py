@@ -4,8 +4,6 @@ Transparent pixels are blended with white. 16-bit values are scaled to 8 bits. F
 The first frame of a file with several frames (GIF, WebP, APNG, TIFF) is used. Color profiles are not applied.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import stat

@@ -4,18 +4,14 @@ Class folders may be nested to any depth. Every file is an image by its suffix, 
 `Dataset.ignored`.
 """
 
-from __future__ import annotations
-
 import os
 import unicodedata
 from collections import defaultdict
 from pathlib import Path
 from typing import NoReturn
 
-import numpy as np
-
 from vpt.core.text import bullets, comma_list, pluralize
-from vpt.data.classes import check_classes
+from vpt.data.checks import check_classes
 from vpt.data.dataset import Dataset, Split
 from vpt.data.image_files import IMAGE_SUFFIXES
 from vpt.errors import DataError
@@ -43,20 +39,12 @@ def read_image_folder(root: Path) -> Dataset:
         The dataset. val and test are empty if `root` has no such folders.
     """
     split_folders, ignored = _find_splits(root)
-    found = {
-        split_name: _find_classes(split_name, folder, root, ignored) for split_name, folder in split_folders.items()
-    }
+    found = {name: _find_classes(name, folder, root, ignored) for name, folder in split_folders.items()}
     check_classes(root, {name: {k: len(paths) for k, paths in by_class.items()} for name, by_class in found.items()})
     classes = tuple(sorted(found["train"]))
-    return Dataset(
-        name=root.resolve().name,
-        classes=classes,
-        train=_split(found["train"], classes, root),
-        val=_split(found.get("val", {}), classes, root),
-        test=_split(found.get("test", {}), classes, root),
-        source=f"class folders {root}" + (f" ({', '.join(split_folders)})" if len(split_folders) > 1 else ""),
-        ignored=tuple(sorted(ignored)),
-    )
+    train, val, test = (_split(found.get(name, {}), classes, root) for name in ("train", "val", "test"))
+    source = f"class folders {root}" + (f" ({', '.join(split_folders)})" if len(split_folders) > 1 else "")
+    return Dataset(root.resolve().name, classes, train, val, test, source, ignored=tuple(sorted(ignored)))
 
 
 def _find_splits(root: Path) -> tuple[dict[str, Path], list[str]]:
@@ -127,12 +115,9 @@ def _find_images(folder: Path, root: Path, ignored: list[str]) -> list[Path]:
 
 
 def _split(by_class: dict[str, list[Path]], classes: tuple[str, ...], root: Path) -> Split:
-    labeled_paths = [(path, label) for label, name in enumerate(classes) for path in by_class.get(name, ())]
-    return Split(
-        images=tuple(path for path, _ in labeled_paths),
-        labels=np.array([label for _, label in labeled_paths], dtype=np.int64),
-        names=tuple(path.relative_to(root).as_posix() for path, _ in labeled_paths),
-    )
+    paths = [path for name in classes for path in by_class.get(name, ())]
+    labels = [label for label, name in enumerate(classes) for _ in by_class.get(name, ())]
+    return Split.of_files(root, [path.relative_to(root).as_posix() for path in paths], labels)
 
 
 def _class_folders(folder: Path) -> list[Path]:

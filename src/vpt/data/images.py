@@ -1,7 +1,6 @@
 """Decoding of a `Split` into a uint8 array, with all images resized to the input size of a backbone."""
 
-from __future__ import annotations
-
+import math
 import os
 import shutil
 import tempfile
@@ -19,10 +18,10 @@ from numpy.typing import NDArray
 
 from vpt.core.io import describe_write_error
 from vpt.core.text import bullets, comma_list, pluralize
-from vpt.data.dataset import Split
+from vpt.data.dataset import Split, read_image, read_size
 from vpt.data.image_files import UnreadableImageError, capture_warnings
-from vpt.data.image_inputs import read_image
 from vpt.data.preprocessing import Preprocessing
+from vpt.data.whole_images import WholeImages
 from vpt.errors import DataError, StorageError
 
 _Item = TypeVar("_Item")
@@ -37,12 +36,14 @@ class DecodedImages:
     """Decoded images.
 
     Args:
-        images: uint8 (n, 3, size, size), in memory or a `np.memmap` whose file the caller deletes.
+        images: uint8 (n, 3, size, size), in memory or a `np.memmap` whose file the caller deletes. With `whole`, all
+            bytes of it instead.
         labels: int64 (n,).
         names: n texts for messages.
         indices: int64 (n,), index of each image in the split.
         notes: Notes about irregularities, one sentence each.
         dropped: "name: reason" of each image that is left out, only with `skip_corrupt`.
+        whole: The images in their own shapes, only with `whole_side`.
     """
 
     images: NDArray[np.uint8]
@@ -51,6 +52,7 @@ class DecodedImages:
     indices: NDArray[np.int64]
     notes: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
+    whole: WholeImages | None = None
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -61,6 +63,7 @@ def decode(
     split: Split,
     preprocessing: Preprocessing,
     *,
+    whole_side: int | None = None,
     skip_corrupt: bool = False,
     progress: Callable[[int, int], None] | None = None,
     threads: int | None = None,
@@ -74,6 +77,8 @@ def decode(
     Args:
         split: The images.
         preprocessing: Resize options.
+        whole_side: Short side in pixels of images from which nothing is cut (`Preprocessing.resize_whole`), instead of
+            inputs of the backbone. Default: none.
         skip_corrupt: Leave out images that cannot be used and list them in `dropped`. Default: False.
         progress: Called as (done, total) by this thread after each image.
         threads: Number of threads. Default: one per CPU core.
@@ -88,13 +93,27 @@ def decode(
         BaseException: Re-raised after the file in `spill_dir` is deleted.
     """
     total = len(split)
-    images = _allocate((total, 3, preprocessing.size, preprocessing.size), memory_limit, spill_dir)
+    whole, capacities = None, np.empty(0, np.int64)
+    if whole_side is None:
+        images = _allocate((total, 3, preprocessing.size, preprocessing.size), memory_limit, spill_dir)
+    else:
+        sizes = map_images(lambda i: read_size(split.images[i]), range(total), threads=threads)
+        capacities = np.array([3 * math.prod(preprocessing.whole_size(*size, whole_side)) for size in sizes], np.int64)
+        images = _allocate((int(capacities.sum()),), memory_limit, spill_dir)
+        whole = WholeImages(images, capacities.cumsum() - capacities, np.zeros((total, 2), np.int64))
 
     def decode_one(i: int) -> list[str] | str:
         """Return the notes on an image, or its fault."""
         try:
             image, notes = read_image(split.images[i])
-            images[i] = preprocessing.resize_image(image)
+            if whole is None or whole_side is None:
+                images[i] = preprocessing.resize_image(image)
+                return notes
+            resized = preprocessing.resize_whole(image, whole_side)
+            if resized.size != capacities[i]:
+                raise UnreadableImageError("damaged: its header names another size than its pixels have")
+            whole.shapes[i] = resized.shape[1:]
+            whole[i][...] = resized
             return notes
         except UnreadableImageError as error:
             return str(error)
@@ -113,12 +132,14 @@ def decode(
             Path(str(images.filename)).unlink(missing_ok=True)
         raise
     kept = np.array([i for i in range(total) if i not in faults], dtype=np.int64)
-    if faults:
+    if whole is not None:
+        whole = whole.select(kept)
+    elif faults:
         for position, i in enumerate(kept):  # in place, because a copy may not fit in memory
             images[position] = images[i]
     labels, names = split.labels[kept], tuple(split.names[i] for i in kept)
     notes = _notes(split, results, len(np.setdiff1d(split.labels, labels)))
-    return DecodedImages(images[: len(kept)], labels, names, kept, notes, dropped)
+    return DecodedImages(images[: len(kept)] if whole is None else images, labels, names, kept, notes, dropped, whole)
 
 
 @contextmanager
@@ -187,8 +208,8 @@ def _allocate(shape: tuple[int, ...], memory_limit: int, spill_dir: Path | None)
         return np.empty(shape, dtype=np.uint8)
     if spill_dir is None:
         raise DataError(
-            f"{pluralize(shape[0], 'image')} of {shape[2]} px take {needed / 2**30:.1f} GiB, more than the "
-            f"memory limit of {memory_limit / 2**30:.1f} GiB; give a spill_dir, or increase memory_limit"
+            f"the images take {needed / 2**30:.1f} GiB after decoding, more than the memory limit of "
+            f" {memory_limit / 2**30:.1f} GiB; give a spill_dir, or increase memory_limit"
         )
     file: Path | None = None
     try:

@@ -1,7 +1,5 @@
 """Joint augmentation of an image and its mask. Masks are resized by nearest neighbor."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vpt.data.mask_labels import IGNORE_INDEX
+from vpt.data.masks import IGNORE_INDEX
 
 _MAX_CROP_ATTEMPTS = 10  # the last crop is used even if one class dominates it
 
@@ -55,9 +53,8 @@ class JointAugmentation:
         for _ in range(_MAX_CROP_ATTEMPTS):
             top, left = (int(rng.integers(0, side - size + 1)) for side in mask.shape)
             mask_crop = mask[top : top + size, left : left + size]
-            counts = (
-                mask_crop[mask_crop != IGNORE_INDEX].int().bincount() if self.max_class_fraction < 1 else torch.zeros(0)
-            )
+            known = mask_crop[mask_crop != IGNORE_INDEX].int()
+            counts = known.bincount() if self.max_class_fraction < 1 else torch.zeros(0)
             if not counts.numel() or counts.max() <= self.max_class_fraction * counts.sum():
                 break
         image = image[:, top : top + size, left : left + size]

@@ -4,8 +4,6 @@ A line is `relative/path label`. The label follows the last space, so paths may 
 names are arbitrary and optional.
 """
 
-from __future__ import annotations
-
 import os
 import posixpath
 import re
@@ -14,10 +12,8 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
-from vpt.core.text import bullets, comma_list, pluralize
-from vpt.data.classes import check_classes
+from vpt.core.text import comma_list, pluralize, refuse
+from vpt.data.checks import check_classes
 from vpt.data.dataset import Dataset, Split
 from vpt.errors import DataError
 
@@ -70,11 +66,8 @@ def read_list_files(root: Path) -> Dataset:
     entries = {split_name: _parse_list(root, name, faults) for split_name, name in files.items()}
     _check_labels_agree(entries, faults)
     listing = ", ".join(files.values())
-    if faults:
-        raise DataError(
-            f"{root}: {pluralize(len(faults), 'fault')} in {listing}; a line is "
-            f"'relative/path label', the label an integer from 0:{bullets(faults)}"
-        )
+    expected = "a line is 'relative/path label', the label an integer from 0"
+    refuse(faults, f"{root}: {pluralize(len(faults), 'fault')} in {listing}; {expected}")
     splits = _assign_splits(root, files, entries)
     classes, from_folders = _class_names(root, [*splits["train"], *splits["val"], *splits["test"]])
     if not re.search(r"\d", listing):  # 1,000 images of a benchmark may not cover all classes
@@ -82,15 +75,12 @@ def read_list_files(root: Path) -> Dataset:
         listed = {"train": splits["train"] + splits["val"], "test": splits["test"]}
         check_classes(root, {name: Counter(classes[e.label] for e in found) for name, found in listed.items()})
     note = "classes are named by number, because the folders of the images do not name them"
-    return Dataset(
-        name=root.resolve().name,
-        classes=classes,
-        train=_split(root, splits["train"]),
-        val=_split(root, splits["val"]),
-        test=_split(root, splits["test"]),
-        source=f"lists {listing} in {root}",
-        notes=() if from_folders else (note,),
+    train, val, test = (
+        Split.of_files(root, [entry.path for entry in splits[name]], [entry.label for entry in splits[name]])
+        for name in ("train", "val", "test")
     )
+    notes = () if from_folders else (note,)
+    return Dataset(root.resolve().name, classes, train, val, test, f"lists {listing} in {root}", notes)
 
 
 def _find_list_files(root: Path) -> dict[str, list[str]]:
@@ -189,11 +179,3 @@ def _class_names(root: Path, entries: list[_Entry]) -> tuple[tuple[str, ...], bo
     if len(names) == len(set(names)) == num_classes and all(names):  # one folder for each class
         return tuple(names), True
     return tuple(map(str, range(num_classes))), False
-
-
-def _split(root: Path, entries: list[_Entry]) -> Split:
-    return Split(
-        images=tuple(root / entry.path for entry in entries),
-        labels=np.array([entry.label for entry in entries], dtype=np.int64),
-        names=tuple(entry.path for entry in entries),
-    )

@@ -1,16 +1,13 @@
 """Loading of a classification dataset from a folder or by the name of a built-in task."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 
 from vpt.core.text import did_you_mean
 from vpt.data import synthetic
-from vpt.data.classes import class_notes
+from vpt.data.checks import class_notes, leakage_notes
 from vpt.data.dataset import Dataset, Split
 from vpt.data.image_folder import LAYOUT_HELP, read_image_folder
-from vpt.data.leakage import leakage_notes
 from vpt.data.list_files import has_list_files, read_list_files
 from vpt.data.manifest import read_manifest
 from vpt.data.splits import fill_missing_splits

@@ -1,7 +1,5 @@
 """Marker and manifest of a prepared folder: the marker exists while it is written, the manifest when it is complete."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -24,6 +24,8 @@ NORMALIZATIONS = {  # mean and standard deviation of each RGB channel, for value
     "inception": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
 
+_MAX_ASPECT = 16  # of a longer strip the middle is used: a few pixels of height, enlarged, would fill the memory
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -35,7 +37,8 @@ class Preprocessing:
         std: Standard deviation of each RGB channel, for values in 0..1. Default: that of ImageNet.
         interpolation: "nearest", "bilinear", "bicubic" or "lanczos". Default: "bilinear".
         resize: "squash" scales both sides to `size` (the VTAB-1k protocol). "crop" scales the short side to
-            `size / crop_fraction` and crops the center (FGVC: 224 / 0.875 = 256). Default: "squash".
+            `size / crop_fraction` and crops the center, as `Resize` and `CenterCrop` of torchvision do (FGVC: 224 /
+            0.875 = 256). Default: "squash".
         crop_fraction: See `resize`. Default: 0.875.
 
     Raises:
@@ -69,15 +72,36 @@ class Preprocessing:
         Returns:
             uint8 (3, size, size).
         """
-        resample = _FILTERS[self.interpolation]
-        width, height = image.size
-        box = (0.0, 0.0, float(width), float(height))
-        if self.resize == "crop":  # crop before scaling, so that a long strip is never enlarged as a whole
-            side = min(image.size) * self.size / round(self.size / self.crop_fraction)
-            left, top = (width - side) / 2, (height - side) / 2
-            box = (left, top, left + side, top + side)
-        resized = image.resize((self.size, self.size), resample, box=box)
+        side = self.size if self.resize == "squash" else round(self.size / self.crop_fraction)
+        whole = self.resize_whole(image, side)
+        top, left = (round((length - self.size) / 2) for length in whole.shape[1:])
+        return np.ascontiguousarray(whole[:, top : top + self.size, left : left + self.size])
+
+    def resize_whole(self, image: Image.Image, side: int) -> NDArray[np.uint8]:
+        """Return an image as an array from which nothing is cut.
+
+        Args:
+            image: An RGB image of any size.
+            side: Length of the short side in pixels.
+
+        Returns:
+            uint8 (3, height, width), square for `resize="squash"` and else in the shape of the image. Of an image whose
+            sides differ by more than a factor of 16 it is the middle.
+        """
+        cut_x, cut_y = 0.0, 0.0
+        if self.resize == "crop":
+            cut_x, cut_y = (max(0, length - _MAX_ASPECT * min(image.size)) / 2 for length in image.size)
+        box = (cut_x, cut_y, image.width - cut_x, image.height - cut_y)
+        resized = image.resize(self.whole_size(*image.size, side), _FILTERS[self.interpolation], box=box)
         return np.ascontiguousarray(np.asarray(resized, dtype=np.uint8).transpose(2, 0, 1))
+
+    def whole_size(self, width: int, height: int, side: int) -> tuple[int, int]:
+        """Return width and height of what `resize_whole` makes of an image of this width and height."""
+        if self.resize == "squash":
+            return side, side
+        short, long = sorted((width, height))
+        scaled = int(side * min(long, _MAX_ASPECT * short) / short)
+        return (side, scaled) if width <= height else (scaled, side)
 
     def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return pixels with zero mean and unit variance.

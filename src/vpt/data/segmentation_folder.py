@@ -1,7 +1,5 @@
 """Segmentation datasets, read from folders of images and masks and checked completely."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,9 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vpt.core.text import bullets, comma_list, did_you_mean, pluralize
-from vpt.data.mask_files import MaskStats, scan_masks
-from vpt.data.mask_labels import IGNORE_INDEX, LABEL_SCHEMES, LabelScheme
+from vpt.core.text import comma_list, did_you_mean, pluralize, refuse
+from vpt.data.masks import IGNORE_INDEX, LABEL_SCHEMES, LabelScheme, MaskStats, scan_masks
 from vpt.data.segmentation_layouts import (
     LAYOUT_HELP,
     ImageMaskPairs,
@@ -114,11 +111,8 @@ def load_segmentation_dataset(
         )
     lookup_table = scheme.lookup_table(len(found))
     faults += _unknown_id_faults(mask_stats, lookup_table, f"{len(found)} classes read as {scheme_name}")
-    if faults:
-        raise DataError(
-            f"{root}: {pluralize(len(faults), 'fault')}:{bullets(faults)}\ncorrect or delete these files; for ids, see "
-            "--labels, --ignore-index and --reduce-zero-label"
-        )
+    advice = "correct or delete these files; for ids, see --labels, --ignore-index and --reduce-zero-label"
+    refuse(faults, f"{root}: {pluralize(len(faults), 'fault')}", advice)
     if train_on == "trainval":
         splits["train"] += splits.pop("val", ImageMaskPairs())
     elif "val" not in splits and val_fraction > 0 and len(splits["train"]) > 1:

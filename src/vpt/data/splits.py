@@ -4,8 +4,6 @@ The images of each class are ordered by the SHA-256 of seed and name. A split is
 and with every version of NumPy, does not depend on the order of files on disk, and hardly changes with a new image.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace

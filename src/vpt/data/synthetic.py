@@ -4,8 +4,6 @@ The scenes resemble the structured group of VTAB: counting, position, orientatio
 every image.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise

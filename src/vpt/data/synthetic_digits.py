@@ -1,7 +1,5 @@
 """Images of the built-in tasks made from the handwritten digits of scikit-learn."""
 
-from __future__ import annotations
-
 import numpy as np
 from PIL import Image
 

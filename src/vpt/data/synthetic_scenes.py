@@ -1,7 +1,5 @@
 """Random scenes of the built-in tasks: counting, position, orientation and distance."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np
@@ -33,10 +31,8 @@ def count_scene(n: int, rng: np.random.Generator) -> tuple[Scene, IntArray]:
     blocks = (slots >= COUNTS) & (slots < COUNTS + rng.integers(0, 4, (n, 1)))
     kind = np.where(blocks, drawing.BLOCK, kind)
     radius = rng.uniform(0.06, 0.13, kind.shape).astype(np.float32)
-    # An absent object must not take space.
-    x, y = drawing.non_overlapping_centers(
-        rng, np.where(kind == drawing.NONE, 0, radius).astype(np.float32), margin=0.01
-    )
+    extent = np.where(kind == drawing.NONE, 0, radius).astype(np.float32)  # an absent object must not take space
+    x, y = drawing.non_overlapping_centers(rng, extent, margin=0.01)
     return Scene(kind, x, y, radius, np.zeros_like(radius), random_colors(rng, *kind.shape)), labels
 
 

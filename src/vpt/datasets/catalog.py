@@ -1,7 +1,5 @@
 """All benchmark tasks by name, read from the TOML files of this package, and their folders."""
 
-from __future__ import annotations
-
 import pkgutil
 import tomllib
 from collections.abc import Iterable

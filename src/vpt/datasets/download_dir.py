@@ -1,7 +1,5 @@
 """Downloaded files: search in a user's folders, verification, and extraction of archives."""
 
-from __future__ import annotations
-
 import glob
 import gzip
 import hashlib
@@ -15,7 +13,7 @@ from pathlib import Path
 
 from vpt.core.io import describe_write_error
 from vpt.core.text import bullets
-from vpt.datasets.prepared.progress import Progress
+from vpt.datasets.prepared import Progress
 from vpt.errors import DataError, StorageError
 
 _ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar", ".gz")

@@ -3,8 +3,6 @@
 The images are written to a folder with list files, byte for byte. Requires the extra `parquet`.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import re
@@ -17,12 +15,10 @@ import numpy as np
 from PIL import Image
 
 from vpt.core.optional import import_optional
-from vpt.core.text import bullets, comma_list, did_you_mean, pluralize
+from vpt.core.text import comma_list, did_you_mean, pluralize, refuse
 from vpt.data.image_files import suffix_for_format, supported_formats
 from vpt.data.manifest import is_prepared, read_manifest
-from vpt.datasets.prepared.progress import Progress, no_progress
-from vpt.datasets.prepared.records import ImageRecords
-from vpt.datasets.prepared.writer import write_data_folder
+from vpt.datasets.prepared import ImageRecords, Progress, no_progress, write_data_folder
 from vpt.errors import DataError
 
 HUB_PREFIX = "hub:"  # hub:OWNER/NAME or hub:OWNER/NAME@REVISION
@@ -121,11 +117,7 @@ def _find_files(root: Path) -> dict[str, list[Path]]:
     unknown = by_split.pop(None, [])
     if not by_split:
         by_split["train"], unknown = unknown, []
-    if unknown:
-        raise DataError(
-            f"{root}: files without train, val or test in their names:{bullets([file.name for file in unknown])}\n"
-            "rename them"
-        )
+    refuse([file.name for file in unknown], f"{root}: files without train, val or test in their names", "rename them")
     for split_name, files in by_split.items():
         folders = sorted({str(file.parent) for file in files})
         if len(folders) > 1:
@@ -239,8 +231,7 @@ def _read_records(
         except Exception:  # Pillow raises any kind of error on damaged files
             faults.append(f"row {row} of {split_name} is not an image of a known format")
         progress(f"reading {split_name}", done, len(rows))
-    if faults:
-        raise DataError(f"{pluralize(len(faults), 'row')} cannot be used:{bullets(faults)}\ncorrect the files")
+    refuse(faults, f"{pluralize(len(faults), 'row')} cannot be used", "correct the files")
     selected = np.array(list(labels.values()), dtype=np.int64)
     records = ImageRecords(tuple(names), selected, lambda i: read_encoded(rows[i]))
     return records, len(values) - len(rows)

@@ -1,17 +1,18 @@
-"""Preparation of a benchmark task: published files to a folder with list files, verified and lossless."""
+"""Preparation of a benchmark task from downloaded files, with verification of the source and of the folder."""
 
-from __future__ import annotations
-
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from vpt.core.text import bullets
+from PIL import Image
+
+from vpt.core.text import bullets, pluralize, refuse
+from vpt.data.dataset import Dataset
+from vpt.data.list_files import has_list_files, read_list_files
 from vpt.data.manifest import is_prepared, read_manifest
 from vpt.datasets.download_dir import DownloadDir, MissingFilesError, RemoteFile, check_download, extract_archive
-from vpt.datasets.prepared.progress import Progress, no_progress
-from vpt.datasets.prepared.records import ImageRecords, SourceData
-from vpt.datasets.prepared.writer import write_data_folder
+from vpt.datasets.prepared import ImageRecords, Progress, SourceData, no_progress, write_data_folder
 from vpt.datasets.published_splits import find_fgvc_lists, split_by_lists, split_by_names
 from vpt.datasets.task import BenchmarkTask
 from vpt.errors import DataError
@@ -54,11 +55,8 @@ def prepare_task(
         raise DataError(f"{task.name}: {error}\n{instructions(task, out)}") from error
     _verify_source(task, source_data)
     splits, split_description = _make_splits(task, source_data, split_files)
-    wrong = task.size_faults(splits)
-    if wrong:
-        raise DataError(
-            f"{task.name}: the split differs from that of the benchmark:{bullets(wrong)}\ngive its published lists"
-        )
+    differs = f"{task.name}: the split differs from that of the benchmark"
+    refuse(task.size_faults(splits), differs, "give its published lists")
     metadata = {
         "task": task.name,
         "benchmark": task.benchmark,
@@ -113,8 +111,7 @@ def _read_source(
 
     def verify(files: dict[RemoteFile, Path]) -> None:
         faults = [fault for remote, file in files.items() if (fault := check_download(file, remote, progress))]
-        if faults:
-            raise DataError(f"{len(faults)} downloaded files differ from the published ones:{bullets(faults)}")
+        refuse(faults, f"{len(faults)} downloaded files differ from the published ones")
         for remote in files:
             checksums[remote.name] = f"SHA-256 {remote.sha256}" if remote.sha256 else UNKNOWN_CHECKSUM
 
@@ -155,11 +152,8 @@ def _verify_source(task: BenchmarkTask, source_data: SourceData) -> None:
         duplicates = [name for (_, name), count in names.items() if count > 1]
         if duplicates:
             faults.append(f"{split_name}: {len(duplicates)} duplicate names, such as {duplicates[0]!r}")
-    if faults:
-        raise DataError(
-            f"{task.name}: the source differs from the published dataset:{bullets(faults)}\n"
-            "extract or download it again; an incomplete dataset cannot be compared with published results"
-        )
+    advice = "extract or download it again; an incomplete dataset cannot be compared with published results"
+    refuse(faults, f"{task.name}: the source differs from the published dataset", advice)
 
 
 def _make_splits(
@@ -185,3 +179,59 @@ def _make_splits(
         if "[" in spec.val
         else "the publisher's splits"
     )
+
+
+def check_folder(folder: Path, task: BenchmarkTask | None = None, progress: Progress = no_progress) -> Dataset:
+    """Verify a data folder: lists, number of images, classes, labels, and the header of every image.
+
+    If the lists cannot be read, only their faults are reported.
+
+    Args:
+        folder: The data folder.
+        task: The expected task. Default: only lists and images are verified.
+        progress: Called after each image.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        DataError: The folder is faulty. The message names every fault.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} does not exist\n{_prepare_hint(task)}".rstrip())
+    manifest = read_manifest(folder)
+    if not has_list_files(folder):
+        raise DataError(f"{folder} contains no list files such as train800.txt\n{_prepare_hint(task)}".rstrip())
+    dataset = read_list_files(folder)
+    faults = []
+    if task is not None:
+        if manifest and manifest.get("task") != task.name:
+            faults.append(f"prepared.json says it is {manifest.get('task')!r}, not {task.name!r}")
+        faults += task.size_faults(dataset.splits)
+        if len(dataset.classes) != task.classes:
+            faults.append(f"labels 0 to {len(dataset.classes) - 1}, {task.name} has 0 to {task.classes - 1}")
+    images = [image for split in dataset.splits.values() for image in zip(split.names, split.paths, strict=True)]
+    for done, (name, path) in enumerate(images, start=1):
+        fault = _header_error(path)
+        if fault:
+            faults.append(f"{name}: {fault}")
+        progress(f"checking {folder.name}", done, len(images))
+    refuse(faults, f"{folder}: {pluralize(len(faults), 'fault')}", _prepare_hint(task), limit=len(faults))
+    return dataset
+
+
+def _header_error(path: Path) -> str | None:
+    """Return the fault of an image header, or None. Pixels are not decoded."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # decoding reports them
+            with Image.open(path) as image:
+                return None if min(image.size) > 0 else "no pixels"
+    except Exception as error:  # Pillow raises any kind of error on damaged files
+        return f"cannot be read as an image: {error}"
+
+
+def _prepare_hint(task: BenchmarkTask | None) -> str:
+    if task is None:
+        return ""
+    return f"to create it: delete the folder, then run `vpt data prepare {task.name} --from DOWNLOADS --out FOLDER`"

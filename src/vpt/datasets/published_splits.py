@@ -1,7 +1,5 @@
 """Published splits: the 800 and 200 file names of VTAB, and the lists of FGVC."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -9,8 +7,8 @@ from functools import reduce
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vpt.core.text import bullets, pluralize
-from vpt.datasets.prepared.records import ImageRecords, SourceData
+from vpt.core.text import pluralize, refuse
+from vpt.datasets.prepared import ImageRecords, SourceData
 from vpt.datasets.split_spec import source_split
 from vpt.datasets.task import BenchmarkTask
 from vpt.errors import DataError
@@ -108,8 +106,7 @@ def _select_by_name(records: ImageRecords, wanted: list[str], file: Path) -> Ima
             found.append(candidates[0])
         else:
             missing.append(name)
-    if missing:
-        raise DataError(f"{file}: {pluralize(len(missing), 'image')} missing from the source:{bullets(missing)}")
+    refuse(missing, f"{file}: {pluralize(len(missing), 'image')} missing from the source")
     return records.select(found)
 
 

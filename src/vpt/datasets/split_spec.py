@@ -4,8 +4,6 @@ VTAB-1k was taken from files of TensorFlow Datasets, which are ordered by the MD
 computed here without TensorFlow. It reproduces the 800 and 200 names that are published for 13 tasks.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vpt.datasets.prepared.records import ImageRecords
+from vpt.datasets.prepared import ImageRecords
 from vpt.errors import DataError
 
 _SLICE = re.compile(r"(?P<split>\w+)(?:\[(?P<start>\d+%?)?:(?P<stop>\d+%?)?\])?")

@@ -1,13 +1,11 @@
 """Definition of a benchmark task: its source, reader, splits and protocol."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
 from typing import Literal
 
 from vpt.datasets.download_dir import DownloadDir, RemoteFile
-from vpt.datasets.prepared.records import SourceData
+from vpt.datasets.prepared import SourceData
 from vpt.datasets.split_spec import SplitSpec
 
 

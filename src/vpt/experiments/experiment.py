@@ -24,7 +24,7 @@ from vpt.training import CROP_SCALE, TaskConfig
 from vpt.training.job import Job
 
 PROTOCOL_VERSION = 1  # to be raised when the same plan gives other results
-CROP_VERSION = 2  # the same for runs with random crops; 2: crops of images of the shape of those tested, kept larger
+CROP_VERSION = 3  # the same for runs with crops; 3: random crops of whole images, center crops as torchvision's
 Stage = Literal["search", "final", "ensemble"]
 METRICS = {"top1": "top-1", "miou": "mean IoU"}  # key in a record -> name
 _STAGE_SPLITS: dict[Stage, tuple[str, ...]] = {"search": ("train", "val"), "final": ("train", "val", "test")}
@@ -246,11 +246,11 @@ class Experiment:
 
     def _run_config(self, task: Task, row: MethodRow, stage: Stage, setting: Setting) -> dict[str, Any]:
         own: dict[str, Any] = {} if task.augment is None else {"augment": task.augment}  # training has the plan's
-        if task.resolve_config(setting.config).augment in CROP_SCALE:
-            own["crop_version"] = CROP_VERSION
         if self.segmentation is not None:
             own["segmentation"] = self._segmentation_fields(task)
         job_fields = self._job_fields(task, row)
+        if job_fields["resize"] == "crop" or task.resolve_config(setting.config).augment in CROP_SCALE:
+            own["crop_version"] = CROP_VERSION
         for key, default in (("skip_corrupt", False), ("crop_fraction", None), ("normalization", "backbone")):
             if job_fields[key] == default:  # ids of plans without it stay as they are
                 del job_fields[key]

@@ -1,7 +1,5 @@
 """Several prompt sets on one frozen backbone, in one forward pass (paper, section 4.3, "prompt ensembling")."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

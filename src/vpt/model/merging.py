@@ -1,7 +1,5 @@
 """Merging: a tuned model as a plain timm state dict."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from torch import Tensor, nn

@@ -3,8 +3,6 @@
 `run_frozen_prefix` computes the input of that block, and `forward` continues from there.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from typing import Any

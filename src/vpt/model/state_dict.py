@@ -1,7 +1,5 @@
 """One name per tensor in the state dict of a module whose tree contains shared modules."""
 
-from __future__ import annotations
-
 from itertools import chain
 from typing import Any
 

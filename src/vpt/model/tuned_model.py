@@ -16,12 +16,11 @@ from vpt.backbones.backbone import Backbone
 from vpt.backbones.layout import BackboneLayout
 from vpt.errors import SpecError, UnsupportedError
 from vpt.methods.base import InitInputs, Method
-from vpt.model.injection import first_modified_block, inject, named_tensors, trainable_tensors
+from vpt.model.injection import check_all_called, first_modified_block, inject, named_tensors, trainable_tensors
 from vpt.model.merging import merge
 from vpt.model.readout import Pooled, Readout
 from vpt.model.split_forward import SplitForward
 from vpt.model.state_dict import use_one_name_per_tensor
-from vpt.model.verification import check_all_called
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """A bank of tuned files on shared backbones, with predictions for batches that mix tasks."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Dynamic batching: one thread processes the requests of many threads together."""
 
-from __future__ import annotations
-
 import queue
 import threading
 import time

@@ -162,9 +162,8 @@ def _prompt_keys(model: TunedModel) -> dict[str, PromptKeys] | None:
     learned = [model.head, *(key.prompts for key in keys.values() if isinstance(key.prompts, nn.Module))]
     known = {id(tensor) for module in learned for _, tensor in named_tensors(module)}
     known |= {id(key.gate) for key in keys.values() if key.gate is not None}
-    only_prompts_and_head = len(keys) == len(wrappers) and all(
-        id(tensor) in known for tensor in model.trainable_state_dict().values()
-    )
+    trained = model.trainable_state_dict().values()
+    only_prompts_and_head = len(keys) == len(wrappers) and all(id(tensor) in known for tensor in trained)
     if not only_prompts_and_head or not model.reads_backbone_feature:
         return None
     return keys if all(key.windows_per_image == 1 for key in keys.values()) else None

@@ -9,8 +9,6 @@ Errors are JSON as well, {"error": "..."}: status 400 for the image, 403 for ano
 413 for too many bytes, 503 for too many requests, and 500 for a file that cannot be used.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import os
@@ -30,10 +28,11 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from vpt.data.image_files import UnreadableImageError, encode_png, read_rgb
-from vpt.data.mask_labels import palette
+from vpt.data.masks import palette
 from vpt.errors import DataError, SpecError, VptError
 from vpt.serving.bank import Bank, ClassPrediction, Prediction, PredictionRequest
 from vpt.serving.batcher import Batcher
+from vpt.tasks.registry import task_of_file
 from vpt.tasks.segmentation.prediction import draw_overlay, indexed_mask
 
 MAX_IMAGE_BYTES = 32 * 2**20
@@ -174,13 +173,8 @@ async def _read_body(request: Request) -> bytes:
 
 def _describe_task(bank: Bank, name: str) -> dict[str, Any]:
     header = bank.tasks[name]
-    return {
-        "name": name,
-        "kind": "segmentation" if header.is_dense else "classification",
-        "method": header.method,
-        "backbone": header.backbone,
-        "num_classes": header.num_classes,
-    }
+    described = {key: getattr(header, key) for key in ("method", "backbone", "num_classes")}
+    return {"name": name, "kind": task_of_file(header).name, **described}
 
 
 def _to_response(answer: Prediction, image: Image.Image | None, classes: tuple[str, ...], top: int) -> Response:

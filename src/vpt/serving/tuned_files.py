@@ -1,15 +1,13 @@
 """Tuned files by name, and the backbones that they share."""
 
-from __future__ import annotations
-
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from torch import nn
 
 from vpt.backbones import Backbone
-from vpt.core.text import bullets, pluralize
+from vpt.core.text import pluralize, refuse
 from vpt.errors import TunedFileError, VptError
 from vpt.model.tuned_file import Header, backbone_for, inspect
 
@@ -56,7 +54,7 @@ def read_headers(paths: Iterable[Path]) -> tuple[dict[str, Path], dict[str, Head
                 files[path.stem] = path
             except TunedFileError as error:
                 faults.append(str(error))
-    _refuse(faults)
+    refuse(faults, f"{pluralize(len(faults), 'file')} cannot be used", error=TunedFileError)
     if not files:
         raise TunedFileError("no tuned file was given; create one with `vpt tune DATA --out FILE`")
     return files, headers
@@ -101,10 +99,5 @@ def load_backbones(
             for name in group
             if headers[name].fingerprint != fingerprint
         ]
-    _refuse(faults)
+    refuse(faults, f"{pluralize(len(faults), 'file')} cannot be used", error=TunedFileError)
     return loaded
-
-
-def _refuse(faults: Sequence[str]) -> None:
-    if faults:
-        raise TunedFileError(f"{pluralize(len(faults), 'file')} cannot be used:{bullets(faults)}")

@@ -16,8 +16,7 @@ from torch import nn
 from vpt.backbones import Backbone
 from vpt.core import spec
 from vpt.core.text import did_you_mean
-from vpt.data.dataset import Dataset
-from vpt.data.image_inputs import ImageInput
+from vpt.data.dataset import Dataset, ImageInput
 from vpt.errors import SpecError
 from vpt.heads.dense import DenseHead
 from vpt.model.attach import attach
@@ -269,16 +268,10 @@ class Task(ABC):
         Returns:
             The model.
         """
-        head = self.make_readout(job.head, data.backbone)
+        backbone, names = data.backbone, data.classes
+        head = self.make_readout(job.head, backbone)
         recompute = getattr(job.options, "activation_checkpointing", False)
-        return attach(
-            data.backbone,
-            job.method,
-            len(data.classes),
-            classes=data.classes,
-            head=head,
-            activation_checkpointing=recompute,
-        )
+        return attach(backbone, job.method, len(names), classes=names, head=head, activation_checkpointing=recompute)
 
     @abstractmethod
     def evaluate(

@@ -1,7 +1,5 @@
 """The known tasks. Another one is a subclass of `Task` and an entry here."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from vpt.core.text import did_you_mean

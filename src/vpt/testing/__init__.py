@@ -10,8 +10,6 @@ A check takes a head too: `check(Mine(), my_backbone, "setr_pup")`. A method tha
 `vpt.METHODS` under its name. The checks do not need pytest: they raise AssertionError with the fault.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from typing import Protocol
@@ -22,8 +20,20 @@ from torch import nn
 from vpt.attention.detection import structural_copy
 from vpt.errors import UnsupportedError
 from vpt.methods.base import Method
-from vpt.testing.case import CLASSES, BackboneLike, Case, features_of, logits_of, loss_of
-from vpt.testing.comparisons import clone_state, equal_states, expect, expect_close, requires_grad_flags, training_modes
+from vpt.testing.case import (
+    CLASSES,
+    BackboneLike,
+    Case,
+    clone_state,
+    equal_states,
+    expect,
+    expect_close,
+    features_of,
+    logits_of,
+    loss_of,
+    requires_grad_flags,
+    training_modes,
+)
 
 
 class Check(Protocol):

@@ -6,7 +6,7 @@ Nothing depends on earlier epochs, so an interrupted epoch can be repeated bit b
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vpt.data.image_inputs import require_uint8
+from vpt.data.dataset import require_uint8
 from vpt.data.preprocessing import Preprocessing
+from vpt.data.whole_images import WholeImages
 from vpt.model.tuned_model import TunedModel
 
-# Side of the images that crops are taken from, as a multiple of the input's: 256 px for 224, as FGVC; and for crops of
-# half the area or more, so much that no crop has to be upsampled.
+# Short side of the images that crops are taken from, as a multiple of the input's side: 256 px for 224, as FGVC; and
+# for crops of half the area or more, so much that no crop has to be upsampled.
 CROP_SCALE = {"random_crop": 8 / 7, "random_resized_crop": 2**0.5}
 
 
@@ -31,17 +32,17 @@ class Examples:
     Attributes:
         pixels: Images, uint8 (n, 3, side, side), with a side of at least the input size.
         labels: Class of each image, int64 (n,).
-        oversized: The same images, whole and with a longer side, for `random_resized_crop`, or None to crop `pixels`.
+        oversized: The same images, whole and larger, which random crops are taken from, or None to crop `pixels`.
     """
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
-    oversized: NDArray[np.uint8] | None = None
+    oversized: NDArray[np.uint8] | WholeImages | None = None
 
     def __post_init__(self) -> None:
         """Check that the pixels are uint8. A DataError is raised for other arrays."""
         for pixels in (self.pixels, self.oversized):
-            if pixels is not None:
+            if pixels is not None and not isinstance(pixels, WholeImages):
                 require_uint8(pixels, "NCHW")
 
     def __len__(self) -> int:
@@ -128,11 +129,13 @@ class DeviceDataset:
         if self.features is not None:
             views = 0 if augment == "none" else torch.from_numpy(rng.integers(len(self.features), size=len(indices)))
             return self.features[views, torch.from_numpy(indices)]
-        if augment == "random_resized_crop":
-            pixels = _random_resized_crops(self._oversized.gather(indices), self.preprocessing.size, rng)
+        if augment in CROP_SCALE:
+            pixels = self._random_crops(indices, augment, rng)
         else:
-            pixels = self._crop(self._images.gather(indices), augment, rng)
-        return self.preprocessing.normalize(pixels)
+            pixels = self._images.gather(indices)
+            start, size = (pixels.shape[-1] - self.preprocessing.size) // 2, self.preprocessing.size
+            pixels = pixels[..., start : start + size, start : start + size]
+        return self.preprocessing.normalize(pixels if augment == "none" else self._flip(pixels, rng))
 
     def targets(self, indices: NDArray[np.int64]) -> Tensor:
         """Return the labels of some images.
@@ -145,53 +148,60 @@ class DeviceDataset:
         """
         return self.labels[torch.from_numpy(indices)].to(self.device)
 
-    def _crop(self, pixels: Tensor, augment: str, rng: Any) -> Tensor:
-        """Crop each image to the input size, at random or in the center, and flip it at random, on the device."""
-        size, n = self.preprocessing.size, len(pixels)
-        margin = pixels.shape[-1] - size
-        if augment == "none":
-            start = margin // 2
-            return pixels[..., start : start + size, start : start + size]
-        corners = rng.integers(0, margin + 1, (n, 2)) if augment == "random_crop" else np.full((n, 2), margin // 2)
-        rows = corners[:, :1] + np.arange(size)
-        columns = corners[:, 1:] + np.arange(size)
-        flipped = rng.random(n) < 0.5
-        columns[flipped] = columns[flipped, ::-1]
-        image, row, column = (
-            torch.from_numpy(index).to(self.device)
-            for index in (np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :])
-        )
-        return pixels[image, :, row, column].permute(0, 3, 1, 2)
+    def _random_crops(self, indices: NDArray[np.int64], augment: str, rng: np.random.Generator) -> Tensor:
+        """Crop each image anywhere, at its size or resized: uint8 (batch, 3, size, size)."""
+        size, crops = self.preprocessing.size, []
+        for index in indices:
+            lengths = np.array(self._oversized.images[index].shape[1:])
+            sides = np.array([size, size])
+            if augment == "random_resized_crop":  # half to all of the area of a square, nearly in its shape
+                scale, aspect = rng.uniform(0.5, 1), np.exp(rng.uniform(np.log(0.85), -np.log(0.85)))
+                sides = np.rint(min(lengths) * np.sqrt([scale / aspect, scale * aspect])).astype(np.int64)
+                sides = np.minimum(lengths, sides)
+            corner = rng.integers(0, lengths - sides + 1)
+            crop = self._oversized.crop(index, corner, sides)
+            if augment == "random_resized_crop":
+                crop = _resize(crop.to(self.device), size)
+            crops.append(crop)
+        return self._oversized.to_device(torch.stack(crops))
+
+    def _flip(self, pixels: Tensor, rng: np.random.Generator) -> Tensor:
+        """Mirror half of the images, at random."""
+        flipped = torch.from_numpy(rng.random(len(pixels)) < 0.5).to(self.device)
+        return torch.where(flipped[:, None, None, None], pixels.flip(-1), pixels)
+
+
+def _resize(pixels: Tensor, size: int) -> Tensor:
+    """Return one image, uint8 (3, height, width), as a square, with bilinear interpolation."""
+    resized = F.interpolate(pixels.unsqueeze(0).float(), (size, size), mode="bilinear", antialias=True)
+    return (resized.squeeze(0) + 0.499).to(torch.uint8)  # halves become the same on all devices: they are rounded down
 
 
 class _PixelStore:
     """Pixels, which are copied to a GPU once if they take at most a quarter of its free memory."""
 
-    def __init__(self, pixels: NDArray[np.uint8], device: torch.device) -> None:
-        self.pixels = pixels
+    def __init__(self, images: NDArray[np.uint8] | WholeImages, device: torch.device) -> None:
         self.device = device
-        fits_on_device = device.type == "cuda" and 4 * pixels.nbytes <= torch.cuda.mem_get_info(device)[0]
-        self.on_device = torch.from_numpy(np.array(pixels)).to(device) if fits_on_device else None
+        self.images: Any = images
+        pixels = images.pixels if isinstance(images, WholeImages) else images
+        if device.type == "cuda" and 4 * pixels.nbytes <= torch.cuda.mem_get_info(device)[0]:
+            on_device = torch.from_numpy(np.array(pixels)).to(device)
+            self.images = replace(images, pixels=on_device) if isinstance(images, WholeImages) else on_device
 
     def gather(self, indices: NDArray[np.int64]) -> Tensor:
-        """Return pixels, uint8 (batch, 3, side, side), on the device."""
-        if self.on_device is not None:
-            return self.on_device[torch.from_numpy(indices).to(self.device)]
-        pixels = torch.from_numpy(self.pixels[indices])
-        return pixels.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else pixels
+        """Return pixels of images of one shape, uint8 (batch, 3, side, side), on the device."""
+        if isinstance(self.images, Tensor):
+            return self.images[torch.from_numpy(indices).to(self.device)]
+        return self.to_device(torch.from_numpy(self.images[indices]))
 
+    def crop(self, index: int, corner: NDArray[np.int64], sides: NDArray[np.int64]) -> Tensor:
+        """Return a part of one image, uint8 (3, height, width), where the pixels are."""
+        (top, left), (height, width) = corner, sides
+        part = self.images[index][:, top : top + height, left : left + width]
+        return part if isinstance(part, Tensor) else torch.from_numpy(part.copy())
 
-def _random_resized_crops(pixels: Tensor, size: int, rng: np.random.Generator) -> Tensor:
-    """Crop half to all of the area of each image (batch, 3, side, side), nearly in its shape, and resize to `size`.
-
-    Half of the crops are mirrored. The result is uint8, with bilinear interpolation.
-    """
-    n, sign = len(pixels), np.where(rng.random(len(pixels)) < 0.5, -1.0, 1.0)
-    scale, aspect = np.sqrt(rng.uniform(0.5, 1, n)), np.exp(rng.uniform(np.log(0.85), -np.log(0.85), n))
-    sides = np.minimum(1, np.stack([scale * np.sqrt(aspect), scale / np.sqrt(aspect)], 1))  # width and height, of 1
-    centers = (1 - sides) * rng.uniform(-1, 1, (n, 2))
-    affine = np.zeros((n, 2, 3))
-    affine[:, 0, 0], affine[:, 1, 1], affine[:, :, 2] = sign * sides[:, 0], sides[:, 1], centers
-    grid = F.affine_grid(torch.from_numpy(affine).float(), [n, 3, size, size], align_corners=False)
-    crops = F.grid_sample(pixels.float(), grid.to(pixels.device), padding_mode="border", align_corners=False)
-    return crops.round().to(torch.uint8)
+    def to_device(self, pixels: Tensor) -> Tensor:
+        """Return pixels on the device."""
+        if self.device.type == "cuda" and not pixels.is_cuda:
+            return pixels.pin_memory().to(self.device, non_blocking=True)
+        return pixels

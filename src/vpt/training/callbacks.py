@@ -3,8 +3,6 @@
 `EpochMetrics` is the record of an epoch that callbacks receive.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial

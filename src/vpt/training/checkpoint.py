@@ -1,7 +1,5 @@
 """Checkpoints: everything that an epoch leaves to the next, in one safetensors file."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

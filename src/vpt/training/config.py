@@ -1,7 +1,5 @@
 """Training configurations: the options of every task, and the base of the configurations of single tasks."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence

@@ -5,8 +5,6 @@ wrapper around the model. Each process takes every world-size-th image of the sa
 size of the whole batch, so that two processes compute the same as one.
 """
 
-from __future__ import annotations
-
 import os
 
 import numpy as np

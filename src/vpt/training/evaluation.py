@@ -1,7 +1,5 @@
 """Evaluation: logits of a dataset, and the scores computed from them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

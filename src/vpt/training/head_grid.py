@@ -3,8 +3,6 @@
 Each head ends as `train` alone would train it, to rounding: same start, order of images, schedule and optimizer.
 """
 
-from __future__ import annotations
-
 import copy
 import time
 from collections import defaultdict

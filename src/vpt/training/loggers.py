@@ -3,8 +3,6 @@
 They receive what vpt records anyway; no result depends on them. Another logger is a class here and an entry in LOGGERS.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The training loop that every task shares."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The run directory beside a tuned file: its job, its progress and its result."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import time
@@ -13,7 +11,7 @@ from typing import Any
 from vpt.core import environment
 from vpt.core.io import write_atomic
 from vpt.core.legacy_keys import upgrade, upgrade_result
-from vpt.core.toml import to_toml
+from vpt.core.text import to_toml
 from vpt.errors import DataError, SpecError, TrainingError, TunedFileError
 from vpt.model import tuned_file
 from vpt.training import distributed

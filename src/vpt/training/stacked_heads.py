@@ -4,8 +4,6 @@ The heads of a group read the same inputs and draw the same dropout masks, as ru
 learning rate and a weight decay of its own; the arithmetic is that of torch's optimizers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import singledispatch
 
@@ -35,11 +33,9 @@ class StackedHeads:
         self.layers: list[tuple[str, nn.Module]] = [("", first)]
         if isinstance(first, nn.Sequential):
             self.layers = [(f"{name}.", layer) for name, layer in first.named_children()]
-        for _, layer in self.layers:
-            if _run_layer.dispatch(type(layer)) is _run_layer.dispatch(object):
-                raise UnsupportedError(
-                    f"heads with {type(layer).__name__} cannot train together; train them one by one"
-                )
+        for kind in (type(layer) for _, layer in self.layers):
+            if _run_layer.dispatch(kind) is _run_layer.dispatch(object):
+                raise UnsupportedError(f"heads with {kind.__name__} cannot train together; train them one by one")
         states = [[head.state_dict() for head in group] for group in heads]
         self.state: State = {
             name: torch.stack([torch.stack([state[name] for state in group]) for group in states])

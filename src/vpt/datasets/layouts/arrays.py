@@ -3,8 +3,6 @@
 CIFAR-100 also exists as a pickle, and one array of dSprites is a pickle. Pickles can execute code and are never read.
 """
 
-from __future__ import annotations
-
 import zipfile
 from dataclasses import replace
 from functools import partial
@@ -17,7 +15,7 @@ from scipy.io import loadmat
 
 from vpt.core.optional import install_hint
 from vpt.datasets.download_dir import DownloadDir
-from vpt.datasets.prepared.records import ImageRecords, SourceData, records_from_arrays
+from vpt.datasets.prepared import ImageRecords, SourceData, records_from_arrays
 from vpt.errors import DataError
 
 _CIFAR_RECORD = 2 + 3 * 32 * 32  # coarse label, fine label, then red, green and blue planes

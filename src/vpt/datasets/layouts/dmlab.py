@@ -1,14 +1,12 @@
 """DMLab: frames of a 3D maze in TFRecord files. The stored JPEG bytes are copied."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
 
 from vpt.datasets.download_dir import DownloadDir, MissingFilesError
 from vpt.datasets.layouts.tfrecord import iter_records, parse_example
-from vpt.datasets.prepared.records import ImageRecords, SourceData
+from vpt.datasets.prepared import ImageRecords, SourceData
 from vpt.errors import DataError
 
 

@@ -1,13 +1,11 @@
 """Class folders without published splits: EuroSAT, RESISC45 and Caltech-101."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import replace
 from pathlib import Path
 
 from vpt.datasets.download_dir import DownloadDir
-from vpt.datasets.prepared.records import SourceData, records_from_files
+from vpt.datasets.prepared import SourceData, records_from_files
 
 CALTECH_TRAIN = 30  # images of each class
 

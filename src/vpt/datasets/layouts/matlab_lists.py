@@ -1,12 +1,10 @@
 """Images listed in MATLAB files: Oxford Flowers 102, Stanford Dogs and Stanford Cars. Their labels start at 1."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.io import loadmat
 
 from vpt.datasets.download_dir import DownloadDir
-from vpt.datasets.prepared.records import ImageRecords, SourceData, records_from_files
+from vpt.datasets.prepared import ImageRecords, SourceData, records_from_files
 
 
 def flowers(downloads: DownloadDir) -> SourceData:

@@ -1,7 +1,5 @@
 """Images with lists of the objects in them, from which the label is computed: CLEVR and KITTI."""
 
-from __future__ import annotations
-
 import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -12,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vpt.datasets.download_dir import DownloadDir
-from vpt.datasets.prepared.records import SourceData, records_from_files
+from vpt.datasets.prepared import SourceData, records_from_files
 from vpt.errors import DataError
 
 CLEVR_EDGES = (0.0, 8.0, 8.5, 9.0, 9.5, 10.0)  # of the distance from the camera to the closest object

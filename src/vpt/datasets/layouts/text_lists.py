@@ -1,13 +1,11 @@
 """Images listed in text files: DTD, Oxford Pets, SUN397, CUB-200-2011, NABirds and diabetic retinopathy."""
 
-from __future__ import annotations
-
 import csv
 from functools import partial
 from pathlib import Path
 
 from vpt.datasets.download_dir import DownloadDir
-from vpt.datasets.prepared.records import ImageRecords, SourceData, records_from_files
+from vpt.datasets.prepared import ImageRecords, SourceData, records_from_files
 from vpt.errors import DataError
 
 
@@ -76,11 +74,9 @@ def _read_birds(downloads: DownloadDir, *, folder: str) -> SourceData:
     images, class_numbers, in_train, class_names = (
         {number: text for number, text in (line.split(maxsplit=1) for line in _lines(file))} for file in files
     )
-    unlabeled = sorted(set(images) - (set(class_numbers) & set(in_train)))
-    if unlabeled:
-        raise DataError(
-            f"{root}: {len(unlabeled)} images lack label or split, such as {unlabeled[0]}; extract it again"
-        )
+    lacking = sorted(set(images) - (set(class_numbers) & set(in_train)))
+    if lacking:
+        raise DataError(f"{root}: {len(lacking)} images lack label or split, such as {lacking[0]}; extract it again")
     used = sorted(set(class_numbers.values()), key=int)
     label_of = {number: label for label, number in enumerate(used)}
     splits = {}

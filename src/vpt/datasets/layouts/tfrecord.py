@@ -5,8 +5,6 @@ protocol buffer: a map from names to lists of bytes or integers. The checksums a
 their own.
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Iterator
 from pathlib import Path

@@ -46,8 +46,9 @@ class ClassificationConfig(TaskConfig):
         training: Options that every task has.
         epochs: Passes over the training images.
         warmup_epochs: Length of the warm-up in epochs.
-        augment: "none" (VTAB-1k); "flip"; "random_crop", of 7/8 of the side, and flip (FGVC); "random_resized_crop", of
-            half to all the area, and flip, which is usual for linear probes. If only the head trains, the features of
+        augment: "none" (VTAB-1k); "flip"; "random_crop" and flip (FGVC); "random_resized_crop" and flip, which is usual
+            for linear probes. The first cuts 7/8 of the short side, the second half to all of the area of the largest
+            square, nearly in its shape; both cut anywhere in the whole image. If only the head trains, the features of
             sixteen random resized crops of each image are computed once; each epoch takes one, or the whole image. The
             probe of `probe_epochs` does the same if it reads the feature that the backbone's own head reads.
         probe_epochs: Epochs in which the head trains alone first (linear probing, then tuning: Kumar et al., ICLR

@@ -1,7 +1,5 @@
 """Prediction and evaluation of classification models."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -10,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vpt.data.dataset import Dataset, Split
+from vpt.data.dataset import Dataset, ImageInput, Split
 from vpt.data.image_files import IMAGE_SUFFIXES
 from vpt.data.image_folder import is_run_directory
-from vpt.data.image_inputs import ImageInput
 from vpt.data.images import DecodedImages, decode_to_tempdir
 from vpt.errors import DataError, SpecError
 from vpt.model.ensemble import Ensemble

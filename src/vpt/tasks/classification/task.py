@@ -1,7 +1,5 @@
 """The task of one label for each image."""
 
-from __future__ import annotations
-
 import hashlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -13,9 +11,8 @@ from typing import Any, ClassVar
 from torch import nn
 
 from vpt.backbones import load_backbone
-from vpt.data.dataset import Dataset, Split
+from vpt.data.dataset import Dataset, ImageInput, Split
 from vpt.data.decode_cache import decode_cached
-from vpt.data.image_inputs import ImageInput
 from vpt.data.images import DecodedImages
 from vpt.data.loading import load_dataset
 from vpt.data.preprocessing import Preprocessing
@@ -31,8 +28,7 @@ from vpt.tasks.classification.training import init_head_from_probe, make_objecti
 from vpt.training import Callback, DeviceDataset, Examples, Objective, Progress, TaskConfig, distributed
 from vpt.training.batches import CROP_SCALE
 from vpt.training.evaluation import Scores, predict_logits, score_logits
-from vpt.training.feature_cache import cache_frozen_features
-from vpt.training.init_inputs import collect_init_inputs
+from vpt.training.feature_cache import cache_frozen_features, collect_init_inputs
 from vpt.training.job import Job
 
 
@@ -108,10 +104,8 @@ class ClassificationTask(Task):
             examples = ", ".join(dataset.ignored[:5])
             notes.append(f"{len(dataset.ignored)} entries of the folder were not used: {examples}")
         backbone = replace(backbone, preprocessing=preprocessing)
-        images = {split: len(examples) for split, examples in decoded.items()}
-        return ClassificationData(
-            backbone, dataset.name, dataset.classes, images, notes, decoded, config, options.cache
-        )
+        sizes = {split: len(examples) for split, examples in decoded.items()}
+        return ClassificationData(backbone, dataset.name, dataset.classes, sizes, notes, decoded, config, options.cache)
 
     def evaluate(  # noqa: D102
         self, model: TunedModel, data: str | Dataset, split: str, options: Mapping[str, Any], callback: Callback
@@ -145,15 +139,13 @@ def _decode(
     decoded, notes, errors = {}, [], []
     for name, split in splits.items():
         augment = train_augment if name == "train" else "none"
-        side = round(preprocessing.size * CROP_SCALE.get(augment, 1))
-        uncropped = replace(preprocessing, size=side, crop_fraction=1.0)  # the shape of test images, no edge lost
-        resized = uncropped if augment == "random_crop" else preprocessing
         oversized = None
         try:
-            pixels = decode(split, resized, progress=partial(callback.on_data_progress, name))
-            if augment == "random_resized_crop":
+            pixels = decode(split, preprocessing, progress=partial(callback.on_data_progress, name))
+            if augment in CROP_SCALE:
+                side = round(preprocessing.size * CROP_SCALE[augment])
                 progress = partial(callback.on_data_progress, f"{name}, larger")
-                oversized = decode(split, uncropped, progress=progress).images
+                oversized = decode(split, preprocessing, whole_side=side, progress=progress).whole
         except DataError as error:
             errors.append(f"{name}: {error}")
             continue

@@ -1,7 +1,5 @@
 """Options of semantic segmentation."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
@@ -17,7 +15,7 @@ class SegmentationOptions(TaskOptions):
     """Options for data and model that only segmentation has.
 
     Attributes:
-        labels: Scheme of the mask ids, a row of `vpt.data.mask_labels.LABEL_SCHEMES`; "auto" follows the layout.
+        labels: Scheme of the mask ids, a row of `vpt.data.masks.LABEL_SCHEMES`; "auto" follows the layout.
         ignore_index: Another id in masks that stands for no class, or None.
         reduce_zero_label: True if id 0 stands for no class and id 1 for the first.
         val_as_test: True scores on the published val, and splits another val off train.

@@ -1,7 +1,5 @@
 """The objective of segmentation models: losses on random crops."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,13 +10,12 @@ from torch import Tensor
 
 from vpt.data.image_files import capture_warnings
 from vpt.data.joint_augmentation import JointAugmentation
-from vpt.data.mask_files import load_pair
-from vpt.data.mask_labels import IGNORE_INDEX
+from vpt.data.masks import IGNORE_INDEX, load_pair
 from vpt.data.segmentation_folder import SegmentationDataset
 from vpt.data.segmentation_layouts import ImageMaskPairs
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.segmentation.config import SegmentationConfig
-from vpt.tasks.segmentation.evaluation import score_split
+from vpt.tasks.segmentation.prediction import score_split
 from vpt.tasks.segmentation.sliding_window import InferenceConfig
 from vpt.training.batches import epoch_order
 
@@ -87,12 +84,10 @@ class SegmentationObjective:
 
     def _load_crops(self, indices: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         preprocessing, augment = self.model.backbone.preprocessing, _AUGMENTATIONS[self.config.augment]
+        size = preprocessing.size
         with capture_warnings():
             pairs = (load_pair(self.train, int(index), self.dataset.lookup_table) for index in indices)
-            crops = [
-                augment(torch.from_numpy(pixels), torch.from_numpy(mask), preprocessing.size, rng)
-                for pixels, mask in pairs
-            ]
+            crops = [augment(torch.from_numpy(pixels), torch.from_numpy(mask), size, rng) for pixels, mask in pairs]
         images, masks = (torch.stack(tensors).to(self.device) for tensors in zip(*crops, strict=True))
         return preprocessing.normalize(images), masks.long()
 

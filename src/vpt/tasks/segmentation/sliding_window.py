@@ -1,7 +1,5 @@
 """Inference at the original size: scales, flips, and a sliding window over larger images."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

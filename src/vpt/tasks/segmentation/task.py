@@ -1,7 +1,5 @@
 """The task of a class for every pixel."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -10,8 +8,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from vpt.backbones import load_backbone
-from vpt.data.dataset import Dataset
-from vpt.data.image_inputs import ImageInput
+from vpt.data.dataset import Dataset, ImageInput
 from vpt.data.segmentation_folder import SegmentationDataset, load_segmentation_dataset
 from vpt.errors import SpecError
 from vpt.heads.dense import HEADS, DenseHead
@@ -19,9 +16,8 @@ from vpt.model.readout import Readout
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.base import Evaluation, Prediction, PreparedData, Task, make_evaluation
 from vpt.tasks.segmentation.config import SegmentationConfig
-from vpt.tasks.segmentation.evaluation import score_split
 from vpt.tasks.segmentation.objective import SegmentationObjective
-from vpt.tasks.segmentation.prediction import predict_masks
+from vpt.tasks.segmentation.prediction import predict_masks, score_split
 from vpt.tasks.segmentation.sliding_window import InferenceConfig
 from vpt.training import Callback, Objective, Progress, Scores, TaskConfig
 from vpt.training.job import Job
@@ -79,14 +75,9 @@ class SegmentationTask(Task):
         del options["activation_checkpointing"]  # all others say how masks are read
         backbone = load_backbone(job.backbone, weights=job.weights, image_size=job.image_size)
         backbone = replace(backbone, preprocessing=backbone.preprocessing.with_normalization(job.normalization))
-        dataset = load_segmentation_dataset(
-            _folder(job.data),
-            **options,
-            **job.split_options,
-            include_test=job.test,
-            train_on=job.train_on,
-            progress=partial(callback.on_data_progress, "images and masks"),
-        )
+        options |= {**job.split_options, "include_test": job.test, "train_on": job.train_on}
+        progress = partial(callback.on_data_progress, "images and masks")
+        dataset = load_segmentation_dataset(_folder(job.data), **options, progress=progress)
         images = {split: len(pairs) for split, pairs in dataset.splits.items()}
         notes = [*backbone.notes, *dataset.notes]
         return SegmentationData(backbone, dataset.name, dataset.classes, images, notes, dataset, job.config)
@@ -108,11 +99,8 @@ class SegmentationTask(Task):
 
     def curve_options(self, config: TaskConfig) -> dict[str, Any]:  # noqa: D102
         assert isinstance(config, SegmentationConfig)
-        return {
-            "xlabel": f"evaluation interval of {config.eval_every} iterations",
-            "metric": "score",
-            "labels": ("pixel accuracy, train", "mIoU, val"),
-        }
+        xlabel = f"evaluation interval of {config.eval_every} iterations"
+        return {"xlabel": xlabel, "metric": "score", "labels": ("pixel accuracy, train", "mIoU, val")}
 
 
 def _folder(data: str | Dataset) -> str:

@@ -1,1 +1,0 @@
-"""Writers of prepared folders: images, list files, and at the end `prepared.json`."""
