@@ -22,7 +22,10 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """What was measured: text of the method, augmentation."""
     calls = []
 
-    def cost(backbone: Backbone, spec: str, config: TaskConfig, classes: int, head: str | None) -> MethodCost:
+    def cost(
+        backbone: Backbone, spec: str, config: TaskConfig, classes: int, head: str | None, rate: float | None
+    ) -> MethodCost:
+        assert rate is None
         method = spec.partition("(")[0]
         calls.append((method, config.augment))
         once = method == "linear" and config.augment in ("none", "random_resized_crop")

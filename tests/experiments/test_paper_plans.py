@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
-import re
 import tomllib
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
+from vpt.backbones import DEFAULT
 from vpt.datasets.catalog import BENCHMARKS, TASKS
 from vpt.errors import DataError
 from vpt.experiments import plan_file
+from vpt.experiments.cost_estimate import estimate_cost
 from vpt.experiments.experiment import Experiment
 from vpt.experiments.plan_file import find_plan_file, load_experiment
 from vpt.experiments.search import remaining_runs, runnable_runs
+from vpt.methods import VPT, parse_method
+from vpt.protocols import load_protocol
 
 
 @pytest.fixture
@@ -40,17 +45,9 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "data"
 
 
-def experiment_of(name: str, data: Path, *changes: tuple[str, str]) -> Experiment:
-    """A shipped plan on the embedded backbone, with some of its text replaced."""
-    text = re.sub(
-        "(?m)^backbone = .*$", "image_size = 72", find_plan_file(name).read_text()
-    )  # AlexNet reads no smaller ones
-    for old, new in changes:
-        assert old in text
-        text = text.replace(old, new)
-    path = data.parent / f"{name}.toml"
-    path.write_text(text)
-    return load_experiment(path, data)
+def experiment_of(name: str, data: Path, **changes: Any) -> Experiment:
+    """A shipped plan on the embedded backbone, of larger images: AlexNet reads no smaller ones."""
+    return load_experiment(find_plan_file(name), data, backbone=DEFAULT, image_size=72, **changes)
 
 
 @pytest.mark.parametrize(("name", "tasks"), [("vtab", 19), ("fgvc", 5), ("paper-table1", 24)])
@@ -67,28 +64,80 @@ def test_load_experiment_without_data_names_the_commands_to_prepare_it(name: str
 
 
 def test_paper_table1_plan_has_the_grids_and_preprocessing_of_the_paper(data: Path) -> None:
-    experiment = experiment_of(
-        "paper-table1", data, ("reduction=256", "reduction=32")
-    )  # the embedded backbone is narrow
+    rows = [row["name"] for row in load_protocol("paper")["methods"]]
+    narrow = [f"adapter(reduction={reduction})" for reduction in (8, 32, 64)]  # as the embedded backbone is
+    rows[rows.index("Adapter")] = {"name": "Adapter", "spec": narrow}
+    experiment = experiment_of("paper-table1", data, methods=rows)
     assert {row.name: len(row.settings) for row in experiment.methods} == {
         "Full": 16, "Linear": 40, "Partial-1": 16, "MLP-3": 40, "Sidetune": 40, "Bias": 16, "Adapter": 48,
-        "VPT-shallow": 240, "VPT-deep": 240,
+        "VPT-shallow": 336, "VPT-deep": 240,
     }  # fmt: skip
-    assert len(remaining_runs(experiment, {})) == 2 * (696 + 9 * 5)
-    assert experiment.baseline == "Full"
-    configs = {row.name: row.settings[0].config for row in experiment.methods}
-    batches = {name: config.training.batch_size for name, config in configs.items()}
-    assert [batches[name] for name in ("Full", "Linear", "Partial-1", "Bias", "Adapter")] == [128, 2048, 1280, 128, 128]
-    assert {(config.epochs, config.warmup_epochs) for config in configs.values()} == {(100, 10)}
-    assert {name for name, config in configs.items() if config.training.optimizer == "adamw"} == {
+    assert len(remaining_runs(experiment, {})) == 2 * (792 + 9 * 5)
+    assert (experiment.baseline, experiment.protocol_name) == ("Full", "paper")
+    assert [one.key for one in experiment.departures] == ["backbone", "image_size", "methods.Adapter.spec"]
+    settings = {row.name: row.settings for row in experiment.methods}
+    configs = {name: [setting.config for setting in found] for name, found in settings.items()}
+    batches = {name: {config.training.batch_size for config in found} for name, found in configs.items()}
+    assert batches == {
+        "Full": {128}, "Linear": {2048}, "Partial-1": {1280}, "MLP-3": {2048}, "Sidetune": {128}, "Bias": {128},
+        "Adapter": {128}, "VPT-shallow": {64, 128}, "VPT-deep": {64, 128},
+    }  # fmt: skip
+    every = [config for found in configs.values() for config in found]
+    assert {(config.epochs, config.warmup_epochs) for config in every} == {(100, 10)}
+    assert {name for name, found in configs.items() if found[0].training.optimizer == "adamw"} == {
         "Full", "Partial-1", "Bias", "Adapter",
     }  # fmt: skip
-    # Each benchmark has its own preprocessing.
+    # Each benchmark has its own preprocessing, and its own images of the final runs.
     jobs = {run.task.name: experiment.make_job(run, Path("out")) for run in runnable_runs(experiment, {})}
     assert (jobs["cub"].options.resize, jobs["cub"].config.augment) == ("crop", "random_crop")
     assert (jobs["dtd"].options.resize, jobs["dtd"].config.augment) == ("squash", "none")
     assert {task.name: task.group for task in experiment.tasks} == {"cub": "FGVC", "dtd": "Natural"}
     assert {job.options.interpolation for job in jobs.values()} == {"bilinear"}
+    full = experiment.row("Full")
+    finals = {task.name: experiment.final_runs(task, full, full.settings[0])[0] for task in experiment.tasks}
+    assert {name: run.config["train_on"] for name, run in finals.items()} == {"cub": "train", "dtd": "trainval"}
+
+
+@pytest.mark.parametrize(("name", "rates", "shallow"), [("VPT-shallow", 14, True), ("VPT-deep", 10, False)])
+def test_paper_protocol_of_prompts_sets_batch_and_dropout_by_length(
+    data: Path, name: str, rates: int, shallow: bool
+) -> None:
+    row = experiment_of("vtab", data, methods=[name]).row(name)
+    found = Counter((parse_method(setting.spec), setting.config.training.batch_size) for setting in row.settings)
+    depth, dropout = ("shallow", 0.0) if shallow else ("deep", 0.1)
+    assert found == {
+        (VPT(length=length, depth=depth, dropout=dropout), 128 if length < 100 else 64): rates * 4
+        for length in (1, 5, 10, 50, 100, 200)
+    }
+    assert max(setting.config.training.learning_rate for setting in row.settings) == (1000 if shallow else 50)
+
+
+def test_fgvc_plan_on_its_backbone_has_the_images_of_the_benchmark(tmp_path: Path) -> None:
+    """Without data and weights: CUB's final runs train on 5,394 images, not on 5,994."""
+    experiment = load_experiment(find_plan_file("fgvc"), for_estimate=True)
+    assert (experiment.backbone, experiment.parameters) == ("vit_base_patch16_224.orig_in21k", 85_798_656)
+    assert experiment.departures == () and {row.refusal for row in experiment.methods} == {""}
+    assert {task.name: tuple(task.images.values()) for task in experiment.tasks} == {
+        "cub": (5394, 600, 5794), "nabirds": (21536, 2393, 24633), "flowers": (1020, 1020, 6149),
+        "dogs": (10800, 1200, 8580), "cars": (7329, 815, 8041),
+    }  # fmt: skip
+    full = experiment.row("Full")
+    for task in experiment.tasks:
+        job = experiment.make_job(experiment.final_runs(task, full, full.settings[0])[0], tmp_path / "out")
+        assert (job.train_on, job.options.resize, job.config.augment) == ("train", "crop", "random_crop")
+        assert task.notes == (f"not prepared; vpt data prepare {task.name} --from DOWNLOADS --out FOLDER",)
+
+
+def test_estimate_of_a_plan_without_data_counts_runs_and_images() -> None:
+    """By hand: 40 settings on train, and 5 seeds on train and val, of 100 epochs on each of the 19 tasks."""
+    path = find_plan_file("vtab")
+    experiment = load_experiment(path, for_estimate=True, methods=["Linear"])
+    found = estimate_cost(experiment, images_per_second=300)
+    assert found.runs == 19 * (40 + 5)
+    assert found.images == 19 * 100 * (40 * 800 + 5 * 1000)
+    tests = sum(task.images["test"] for task in experiment.tasks)
+    forward = 19 * (800 + 1000 + 200) + tests  # the backbone sees each image once for all runs, and the head is free
+    assert found.total_seconds == pytest.approx(forward / 300 / 3)
 
 
 def test_run_ids_with_preprocessing_of_one_task_change_for_it_only(data: Path) -> None:

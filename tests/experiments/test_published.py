@@ -1,4 +1,4 @@
-"""Published figures stand beside ours only where task, split and backbone are the same."""
+"""Published figures stand beside ours only under their protocol, where task and recipe are the same."""
 
 from __future__ import annotations
 
@@ -10,111 +10,126 @@ from typing import Any
 import pytest
 
 from vpt.datasets.catalog import TASKS
-from vpt.experiments.design import MethodRow
 from vpt.experiments.experiment import Experiment
-from vpt.experiments.published import load_published
-from vpt.experiments.results import load_results
+from vpt.experiments.published import describe_published, published_scores
+from vpt.experiments.results import ExperimentResults, load_results
 from vpt.experiments.significance import wins
 from vpt.experiments.store import Store
-from vpt.experiments.tables import published_table
-from vpt.methods import parse_method
+from vpt.experiments.tables import departures_table, main_table, published_table
+from vpt.protocols import Departure, load_protocol
 
 CUB = {"name": "cub", "classes": 200, "images": {"train": 5394, "val": 600, "test": 5794}}
 
 
 @pytest.fixture
 def experiment(done: Store) -> Experiment:
-    """The small comparison, as if its first task were CUB on the paper's backbone."""
+    """The small comparison, as if it had the protocol of the paper, and its first task were CUB."""
     first, second = done.load_experiment().tasks
+    methods = tuple(replace(row, name=row.name.replace("VPT", "VPT-deep")) for row in done.load_experiment().methods)
     return replace(
         done.load_experiment(),
-        backbone="vit_base_patch16_224.orig_in21k",
+        protocol_name="paper",
         tasks=(replace(first, **CUB), replace(second, name="elsewhere")),  # type: ignore[arg-type]
+        methods=methods,
     )
 
 
-def method_row(experiment: Experiment, *specs: str) -> MethodRow:
-    one = experiment.methods[0].settings[0]
-    return MethodRow("ours", tuple(replace(one, spec=parse_method(spec).spec(full=True)) for spec in specs))
+def results_of(experiment: Experiment, done: Store) -> ExperimentResults:
+    """The results of the small comparison under the names of this one."""
+    found = load_results(done)
+    tasks = dict(zip((task.name for task in found.experiment.tasks), experiment.tasks, strict=True))
+    methods = dict(zip(found.methods, (row.name for row in experiment.methods), strict=True))
+    cells = {
+        (tasks[task].name, methods[method]): replace(cell, task=tasks[task], method=methods[method])
+        for (task, method), cell in found.cells.items()
+    }
+    return replace(found, experiment=experiment, cells=cells)
+
+
+def test_published_scores_of_rows_of_the_protocol_are_found(experiment: Experiment) -> None:
+    found = {name: published_scores(experiment, name) for name in ("Full", "Linear", "VPT-deep", "VPT-shallow")}
+    assert found == {
+        "Full": {"cub": 0.873}, "Linear": {"cub": 0.853}, "VPT-deep": {"cub": 0.885}, "VPT-shallow": {"cub": 0.867},
+    }  # fmt: skip
+    assert published_scores(experiment, "Bias") == published_scores(experiment, "vpt") == {}
+
+
+def test_published_scores_without_a_protocol_are_empty(experiment: Experiment) -> None:
+    assert published_scores(replace(experiment, protocol_name=None), "Full") == {}
+    assert describe_published(replace(experiment, protocol_name=None)) == ""
 
 
 @pytest.mark.parametrize(
-    ("specs", "top1"),
+    ("key", "withheld"),
     [
-        (("full",), 0.873),
-        (("linear",), 0.853),
-        (("vpt(length=50)",), 0.885),
-        (("vpt(length=1)", "vpt(length=100, dropout=0)"), 0.885),
-        (("vpt(depth=shallow)",), 0.867),
+        ("training.epochs", {"Full", "VPT-deep"}),
+        ("interpolation", {"Full", "VPT-deep"}),
+        ("backbone", {"Full", "VPT-deep"}),
+        ("methods.Full.optimizer", {"Full"}),
+        ("methods.VPT-deep", {"VPT-deep"}),
+        ("tasks.cub", {"Full", "VPT-deep"}),
+        ("tasks.elsewhere", set()),
+        ("seeds", set()),
     ],
 )
-def test_comparable_scores_of_published_method_ignore_prompt_length(
-    experiment: Experiment, specs: tuple[str, ...], top1: float
-) -> None:
-    assert load_published().comparable_scores(experiment, method_row(experiment, *specs)) == {"cub": top1}
+def test_published_scores_with_a_departure_are_withheld(experiment: Experiment, key: str, withheld: set[str]) -> None:
+    other = replace(experiment, departures=(Departure(key, None, 2),))
+    assert {name for name in ("Full", "VPT-deep") if not published_scores(other, name)} == withheld
 
 
-@pytest.mark.parametrize("spec", ["bias", "vpt(location=add)", 'vpt(output="image_mean")', "vpt + bias"])
-def test_comparable_scores_of_unpublished_method_are_empty(experiment: Experiment, spec: str) -> None:
-    assert load_published().comparable_scores(experiment, method_row(experiment, spec)) == {}
-    assert load_published().comparable_scores(experiment, method_row(experiment, "full", spec)) == {}
+@pytest.mark.parametrize("change", [{"classes": 201}, {"images": {"train": 5394, "val": 600, "test": 5793}}])
+def test_published_scores_with_other_data_are_empty(experiment: Experiment, change: dict[str, Any]) -> None:
+    other = replace(experiment, tasks=(replace(experiment.tasks[0], **change),))
+    assert published_scores(other, "Full") == {}
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"backbone": "vit_base_patch16_224.augreg_in21k"},
-        {"weights": "ViT-B_16.npz"},
-        {"classes": 201},
-        {"images": {"train": 5394, "val": 600, "test": 5793}},
-        {"train_fraction": 0.5},
-    ],
-)
-def test_comparable_scores_with_other_backbone_or_data_are_empty(
-    experiment: Experiment, change: dict[str, Any]
-) -> None:
-    fields = {name: value for name, value in change.items() if name in ("backbone", "weights")}
-    of_task = {name: value for name, value in change.items() if name in ("classes", "images")}
-    of_protocol = {name: value for name, value in change.items() if name == "train_fraction"}
-    other = replace(
-        experiment,
-        tasks=(replace(experiment.tasks[0], **of_task),),
-        protocol=replace(experiment.protocol, **of_protocol),
-        **fields,
-    )
-    assert load_published().comparable_scores(other, method_row(other, "full")) == {}
-
-
-def test_comparable_scores_of_differing_copy_are_empty(experiment: Experiment) -> None:
+def test_published_scores_of_differing_copy_are_empty(experiment: Experiment) -> None:
     known = TASKS["sun397"]
     sizes = {part: size or 7 for part, size in known.sizes.items()}
     task = replace(experiment.tasks[0], name="sun397", classes=known.classes, images=sizes)
     for notes, expected in (((), {"sun397": 0.388}), ((f"sun397: {known.remark}",), {})):
         other = replace(experiment, tasks=(replace(task, notes=notes),))
-        assert load_published().comparable_scores(other, method_row(other, "full")) == expected
+        assert published_scores(other, "Full") == expected
 
 
 def test_published_table_of_comparable_task_has_published_columns(experiment: Experiment, done: Store) -> None:
-    found = load_results(done)
-    names = dict(zip((task.name for task in found.experiment.tasks), experiment.tasks, strict=True))
-    cells = {(names[task].name, method): cell for (task, method), cell in found.cells.items()}
-    table = published_table(replace(found, experiment=experiment, cells=cells))
-    assert table.header == ("task", "Full", "Full, published", "VPT", "VPT, published")
+    table = published_table(results_of(experiment, done))
+    assert table.header == ("task", "Full", "Full, published", "VPT-deep", "VPT-deep, published")
     ((task, ours, theirs, *_),) = table.rows
-    assert (task, theirs) == ("cub", "87.30") and "±" in ours and "ECCV 2022" in table.note
-    assert published_table(found).rows == ()
+    assert (task, theirs) == ("cub", "87.30") and "±" in ours
+    for flag in (
+        "ECCV 2022",
+        "checkpoint: ViT-B_16.npz",
+        "mean: of tasks",
+        "seeds: 5",
+        "last epoch",
+        "run by the auth",
+    ):
+        assert flag in table.note
+    assert published_table(load_results(done)).rows == ()
+
+
+def test_report_tables_of_a_departure_name_it_and_withhold_the_figures(experiment: Experiment, done: Store) -> None:
+    """Two epochs instead of a hundred: no published figure stands beside them."""
+    departures = (Departure("training.epochs", 100, 2), Departure("methods.Full.batch_size", 128, 8))
+    results = results_of(replace(experiment, departures=departures), done)
+    assert published_table(results).rows == ()
+    assert departures_table(results).rows == (
+        ("training.epochs", "100", "2", "Full, VPT-deep"), ("methods.Full.batch_size", "128", "8", "Full"),
+    )  # fmt: skip
+    assert "Protocol: paper, except that training.epochs is 2, not 100; methods.Full" in main_table(results).note
+    assert departures_table(load_results(done)).rows == () and "Protocol" not in main_table(load_results(done)).note
 
 
 def test_published_scores_of_vpt_deep_win_on_20_of_24_tasks() -> None:
-    rows = {row.name: row.top1 for row in load_published().rows}
-    assert {len(top1) for top1 in rows.values()} == {24}
+    published = load_protocol("paper")["published"]
+    rows = {name: dict(zip(published["tasks"], top1, strict=True)) for name, top1 in published["top1"].items()}
     assert wins(rows["VPT-deep"], rows["Full"]) == 20
 
 
 def test_published_scores_of_each_task_equal_the_tables_of_the_paper(shared: Path) -> None:
     tables = json.loads((shared / "paper" / "tables.json").read_text())
-    for row in load_published().rows:
-        for group in ("vtab", "fgvc"):
-            values = tables[f"{group}_per_task"][row.name.lower()]["values"]
-            expected = dict(zip(tables[f"{group}_tasks"], values, strict=True))
-            assert {task: pytest.approx(100 * row.top1[task]) for task in expected} == expected
+    published = load_protocol("paper")["published"]
+    for name, top1 in published["top1"].items():
+        values = tables["vtab_per_task"][name.lower()]["values"] + tables["fgvc_per_task"][name.lower()]["values"]
+        assert (published["tasks"], top1) == (tables["vtab_tasks"] + tables["fgvc_tasks"], values)

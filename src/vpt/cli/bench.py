@@ -33,21 +33,28 @@ def command() -> None:
 @command.command()
 @click.argument("plan")
 @_DATA
+@option(
+    "--images-per-second",
+    "Training rate of every method, instead of timing it here.",
+    click.FloatRange(min=0, min_open=True),
+)
 @json_option
-def plan(plan: str, data: Path | None, as_json: bool) -> None:
-    """Estimate the cost of PLAN: runs, time and disk space.
+def plan(plan: str, data: Path | None, images_per_second: float | None, as_json: bool) -> None:
+    """Estimate the cost of PLAN: runs, images, time and disk space. The tasks of a benchmark need not be prepared.
 
     \b
     vpt bench plan smoke
+    vpt bench plan paper-table1 --images-per-second 400
     """
     from dataclasses import asdict
 
     from vpt.core.text import format_bytes, format_duration, pluralize
     from vpt.experiments.cost_estimate import estimate_cost
     from vpt.experiments.plan_file import find_plan_file, load_experiment
+    from vpt.protocols import describe_protocol
 
-    experiment = load_experiment(find_plan_file(plan), data)
-    found, tasks = estimate_cost(experiment), experiment.tasks
+    experiment = load_experiment(find_plan_file(plan), data, for_estimate=True)
+    found, tasks = estimate_cost(experiment, images_per_second), experiment.tasks
     methods = pluralize(len(experiment.methods), "method")
     lines = [f"plan      {experiment.name}: {pluralize(len(tasks), 'task')}, {methods} on {experiment.backbone}"]
     for row in experiment.methods:
@@ -55,10 +62,16 @@ def plan(plan: str, data: Path | None, as_json: bool) -> None:
         cost = f"refused: {row.refusal}" if row.refusal else f"about {format_duration(found.seconds[row.name])}"
         lines.append(f"          {row.name}: {settings}, {cost}")
     time = format_duration(found.total_seconds)
+    rate = "a few steps of each method were timed just now"
+    if images_per_second is not None:
+        rate = f"counted with {images_per_second:g} training images a second"
+    departures = describe_protocol(experiment.protocol_name, experiment.departures)
     lines += [
+        *(f"protocol  {line.removeprefix('Protocol: ')}" for line in departures),
         f"runs      {found.runs}",
-        f"time      about {time} one after the other here: a few steps of each method",
-        "          were timed just now; reading the images is not included, and other work slows it down",
+        f"images    {found.images:,} to train on, over all epochs",
+        f"time      about {time} one after the other:",
+        f"          {rate}; reading the images is not included",
         f"disk      about {format_bytes(found.disk_bytes)}",
         *(f"note      {task.name}: {note}" for task in tasks for note in task.notes),
     ]

@@ -6,16 +6,24 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vpt.core.text import bullets
-from vpt.datasets.catalog import BENCHMARKS, resolve_tasks, task_folder
+from vpt.datasets.catalog import BENCHMARKS, TASKS, resolve_tasks, task_folder
+from vpt.datasets.task import BenchmarkTask
 from vpt.errors import DataError, SpecError
 from vpt.experiments.design import Protocol, Task
-from vpt.experiments.plan_schema import BenchmarkTables, ClassificationTaskTable, PlanTables, TaskTable
+from vpt.experiments.plan_schema import BenchmarkKeys, BenchmarkTables, ClassificationTaskTable, PlanTables, TaskTable
 from vpt.experiments.plan_validation import ErrorCollector, read_toml, validate
 from vpt.experiments.tasks import list_task
 
 
 def list_tasks(
-    tables: PlanTables, path: Path, data: Path | None, protocol: Protocol, collector: ErrorCollector, *, choosing: bool
+    tables: PlanTables,
+    path: Path,
+    data: Path | None,
+    protocol: Protocol,
+    collector: ErrorCollector,
+    *,
+    choosing: bool,
+    for_estimate: bool = False,
 ) -> tuple[Task, ...]:
     """List the data of all tasks of a plan, those of its benchmark first.
 
@@ -26,17 +34,24 @@ def list_tasks(
         protocol: Protocol of the plan, which says how data are split.
         collector: Receives every error.
         choosing: Settings are selected on val, so that each task must have some.
+        for_estimate: Take tasks of benchmarks that are not prepared from the catalog. Default: False.
 
     Returns:
         The tasks whose data can be used.
     """
     rows: list[tuple[TaskTable, Path]] = []
+    missing: set[str] = set()
     names: list[str] = getattr(tables, "benchmark", [])
     builtin = bool(names) and all(name in BENCHMARKS for name in names)
     if builtin:
         named = getattr(tables, "data", None)
+        root = data or (named and path.parent / named)
         with collector.collect():
-            rows += [(row, path) for row in _builtin_rows(names, data or (named and path.parent / named), path)]
+            known = resolve_tasks(names)
+            missing = {task.name for task in known if root is None or not task_folder(root, task).is_dir()}
+            if missing and not for_estimate:
+                raise _missing_error([task.name for task in known if task.name in missing], root, path)
+            rows += [(_builtin_row(task, tables, root), path) for task in known]
     else:
         for file in (path.parent / name for name in names):
             with collector.collect():
@@ -46,7 +61,10 @@ def list_tasks(
     tasks = []
     for row, file in rows:
         with collector.collect():
-            tasks.append(list_task(row, file, protocol, choosing=choosing))
+            if row.name in missing and row.data is None:
+                tasks.append(_catalog_task(row, root))
+            else:
+                tasks.append(list_task(row, file, protocol, choosing=choosing))
     with collector.collect():
         if builtin:
             _check_sizes(names, tasks, path)
@@ -55,18 +73,31 @@ def list_tasks(
     return tuple(tasks)
 
 
-def _builtin_rows(names: Sequence[str], root: Path | None, plan: Path) -> list[ClassificationTaskTable]:
-    """Return the rows of benchmarks that come with vpt, whose tasks `vpt data prepare` has put into a folder."""
-    tasks = resolve_tasks(names)
-    missing = [task.name for task in tasks if root is None or not task_folder(root, task).is_dir()]
-    if missing or root is None:
-        reason = "no folder was named: give --data FOLDER" if root is None else f"not in {root}"
-        commands = [f"vpt data prepare {name} --from DOWNLOADS --out {root or 'FOLDER'}" for name in missing]
-        text = bullets(commands, limit=len(commands))
-        raise DataError(f"{plan}: {len(missing)} tasks are not there, {reason}:{text}")
-    rows = ({key: getattr(task, key) for key in ("name", "group", "resize", "augment")} for task in tasks)
-    folders = (str(task_folder(root, task).resolve()) for task in tasks)
-    return [ClassificationTaskTable(data=data, **row) for data, row in zip(folders, rows, strict=True)]
+def _builtin_row(task: BenchmarkTask, tables: PlanTables, root: Path | None) -> ClassificationTaskTable:
+    """Return the row of a task of a benchmark that comes with vpt; its folder is None where there is none."""
+    folder = None if root is None else task_folder(root, task)
+    common = tables.benchmarks.get(task.benchmark, BenchmarkKeys()).given()
+    row = {key: getattr(task, key) for key in ("name", "group", "resize", "augment")} | common
+    return ClassificationTaskTable(data=str(folder.resolve()) if folder and folder.is_dir() else None, **row)
+
+
+def _missing_error(missing: Sequence[str], root: Path | None, plan: Path) -> DataError:
+    reason = "no folder was named: give --data FOLDER" if root is None else f"not in {root}"
+    text = bullets([_prepare_command(name, root) for name in missing], limit=len(missing))
+    return DataError(f"{plan}: {len(missing)} tasks are not there, {reason}:{text}")
+
+
+def _prepare_command(name: str, root: Path | None) -> str:
+    return f"vpt data prepare {name} --from DOWNLOADS --out {root or 'FOLDER'}"
+
+
+def _catalog_task(row: ClassificationTaskTable, root: Path | None) -> Task:
+    """Return a task that is not prepared: its classes and images are those of the catalog, its digests are empty."""
+    known = TASKS[row.name]
+    images = {split: size or 0 for split, size in known.sizes.items()}
+    note = f"not prepared; {_prepare_command(row.name, root)}"
+    own = row.model_dump(include=set(BenchmarkKeys.model_fields))
+    return Task(row.name, row.name, row.group, known.classes, images, dict.fromkeys(images, ""), (note,), **own)
 
 
 def _check_sizes(names: Sequence[str], tasks: Iterable[Task], plan: Path) -> None:

@@ -29,11 +29,13 @@ class Estimate:
 
     Attributes:
         runs: Number of runs.
+        images: Number of training images over all epochs of all runs.
         seconds: Row -> time of its runs.
         disk_bytes: Size of records, tuned files and cached features.
     """
 
     runs: int
+    images: int
     seconds: dict[str, float]
     disk_bytes: int
 
@@ -43,18 +45,19 @@ class Estimate:
         return sum(self.seconds.values())
 
 
-def estimate_cost(experiment: Experiment) -> Estimate:
-    """Return the estimated cost of an experiment; each method is timed on its backbone with random images.
+def estimate_cost(experiment: Experiment, images_per_second: float | None = None) -> Estimate:
+    """Return the estimated cost of an experiment; each method is timed on its backbone with random images and weights.
 
     Args:
         experiment: The experiment.
+        images_per_second: Training rate of every method, of which a forward pass takes a third; nothing is timed then.
 
     Returns:
         The estimated cost of an experiment.
     """
-    timer, seeds = _MethodTimer(experiment), experiment.protocol.seeds
+    timer, seeds = _MethodTimer(experiment, images_per_second), experiment.protocol.seeds
     seconds = dict.fromkeys((row.name for row in experiment.methods), 0.0)
-    disk_bytes, feature_bytes = 0, dict[str, int]()
+    images, disk_bytes, feature_bytes = 0.0, 0, dict[str, int]()
     for row in experiment.methods:
         if row.refusal or row.ensemble_of:  # scoring is a small part of the members' cost
             continue
@@ -62,21 +65,23 @@ def estimate_cost(experiment: Experiment) -> Estimate:
         file_bytes = 0
         for task in experiment.tasks:
             costs = timer.setting_costs(row, task)
-            seconds[row.name] += _cell_seconds(experiment, task, costs)
+            cell_images, cell_seconds = _cell_cost(experiment, task, costs)
+            images, seconds[row.name] = images + cell_images, seconds[row.name] + cell_seconds
             file_bytes = max(file_bytes, *(cost.file_bytes for cost, _ in costs))
-            disk_bytes += record_bytes * (seeds + len(experiment.search_runs(task, row)))
+            disk_bytes += record_bytes * (seeds + len(costs) * (len(costs) > 1))
             if cached := next((cost for cost, _ in costs if cost.cached_features), None):  # one cache for all methods
                 trained_images = 2 * (task.images["train"] + task.images["val"]) * cached.views_per_image
                 feature_bytes[task.name] = (trained_images + task.images["test"]) * cached.feature_bytes
         disk_bytes += seeds * len(experiment.tasks) * file_bytes * experiment.keep_tuned
-    return Estimate(len(remaining_runs(experiment, {})), seconds, disk_bytes + sum(feature_bytes.values()))
+    runs = len(remaining_runs(experiment, {}))
+    return Estimate(runs, round(images), seconds, disk_bytes + sum(feature_bytes.values()))
 
 
 class _MethodTimer:
     """Times the methods of an experiment; settings that differ in nothing but numbers cost the same."""
 
-    def __init__(self, experiment: Experiment) -> None:
-        self.experiment = experiment
+    def __init__(self, experiment: Experiment, images_per_second: float | None) -> None:
+        self.experiment, self.images_per_second = experiment, images_per_second
         self.classes = max(task.classes for task in experiment.tasks)
         self.load_cached = cache(load_backbone)
         self.measured: dict[tuple[Backbone, str, str | None, str], MethodCost] = {}
@@ -86,7 +91,8 @@ class _MethodTimer:
         experiment, segmentation = self.experiment, self.experiment.segmentation
         image_size = row.job_options.get("image_size", experiment.protocol.image_size)
         name = row.job_options.get("backbone", experiment.backbone)
-        backbone = self.load_cached(name, weights=experiment.weights, image_size=image_size)
+        device = "cpu" if self.images_per_second is None else "meta"
+        backbone = self.load_cached(name, image_size=image_size, pretrained=False, device=device)
         head = row.job_options.get("head", segmentation and segmentation.head)
         options = {} if segmentation is None else {"activation_checkpointing": segmentation.activation_checkpointing}
         costs = []
@@ -94,30 +100,36 @@ class _MethodTimer:
             config = task.resolve_config(setting.config)
             key = (backbone, setting.spec, head, config.augment)
             if key not in self.measured:
-                self.measured[key] = measure_cost(backbone, setting.spec, config, self.classes, head, **options)
+                self.measured[key] = measure_cost(
+                    backbone, setting.spec, config, self.classes, head, self.images_per_second, **options
+                )
             costs.append((self.measured[key], config))
         return costs
 
 
-def _cell_seconds(experiment: Experiment, task: Task, costs: SettingCosts) -> float:
-    """Return the time of all runs of a cell; final runs take the mean of all settings, as the selection is unknown."""
-    fraction, images, searched = experiment.protocol.train_fraction, task.images, len(costs) > 1
-    train_on, trainval = fraction * images["train"], fraction * (images["train"] + images["val"])
-    seconds = 0.0
+def _cell_cost(experiment: Experiment, task: Task, costs: SettingCosts) -> tuple[float, float]:
+    """Return the training images and the time of all runs of a cell.
+
+    Final runs take the mean of all settings, as the selection is unknown.
+    """
+    fraction, sizes, searched = experiment.protocol.train_fraction, task.images, len(costs) > 1
+    train = fraction * sizes["train"]
+    final = train + fraction * sizes["val"] * (experiment.train_on(task) == "trainval")
+    finals = experiment.protocol.seeds / len(costs)  # of each setting
+    images = seconds = 0.0
     for cost, config in costs:
-        if searched:
-            seconds += _run_seconds(cost, config, train_on, images["val"] * (config.num_epochs + 1))
-        final = experiment.protocol.seeds * _run_seconds(cost, config, trainval, images["test"])
+        for runs, count, scored in (
+            (searched, train, sizes["val"] * (config.num_epochs + 1)),
+            (finals, final, sizes["test"]),
+        ):
+            is_segmentation = isinstance(config, SegmentationConfig)
+            trained = config.iterations * config.training.batch_size if is_segmentation else config.num_epochs * count
+            images += runs * trained
+            seconds += runs * (
+                trained * cost.train_seconds + scored * cost.forward_seconds * (not cost.cached_features)
+            )
         if cost.cached_features:
-            scored_images = images["val"] * searched + images["test"]
-            final += ((train_on * searched + trainval) * cost.views_per_image + scored_images) * cost.forward_seconds
-        seconds += final / len(costs)
-    return seconds
-
-
-def _run_seconds(cost: MethodCost, config: TaskConfig, images: float, scored_images: int) -> float:
-    """Return the time of a run that is scored on so many images in all."""
-    trained = config.num_epochs * images
-    if isinstance(config, SegmentationConfig):
-        trained = config.iterations * config.training.batch_size
-    return trained * cost.train_seconds + scored_images * cost.forward_seconds * (not cost.cached_features)
+            scored_images = sizes["val"] * searched + sizes["test"]
+            features = (train * searched + final) * cost.views_per_image + scored_images
+            seconds += features * cost.forward_seconds / len(costs)
+    return images, seconds

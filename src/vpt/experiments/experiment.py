@@ -18,6 +18,7 @@ from typing import Any, Literal
 from vpt.core.legacy_keys import upgrade_experiment
 from vpt.errors import DataError
 from vpt.experiments.design import CLASSIFICATION_ONLY, MethodRow, Protocol, SegmentationOptions, Setting, Task
+from vpt.protocols import Departure
 from vpt.tasks.classification.config import ClassificationConfig
 from vpt.tasks.segmentation.config import SegmentationConfig
 from vpt.training import CROP_SCALE, TaskConfig
@@ -93,6 +94,8 @@ class Experiment:
         baseline: Row that the others are compared with; None compares with no row.
         keep_tuned: Keep the tuned files of the final runs.
         segmentation: Options of segmentation tasks; None where the tasks are classification.
+        protocol_name: Protocol that the plan follows; None for a plan of its own.
+        departures: What the plan sets otherwise.
     """
 
     name: str
@@ -106,6 +109,8 @@ class Experiment:
     baseline: str | None = None
     keep_tuned: bool = True
     segmentation: SegmentationOptions | None = None
+    protocol_name: str | None = None
+    departures: tuple[Departure, ...] = ()
 
     @property
     def metric(self) -> str:
@@ -123,6 +128,10 @@ class Experiment:
     def num_final_runs(self, row: MethodRow) -> int:
         """Return the number of final runs of a row on each task."""
         return 0 if row.refusal else 1 if row.ensemble_of else self.protocol.seeds
+
+    def train_on(self, task: Task) -> Literal["train", "trainval"]:
+        """Return the splits that final runs on a task train on."""
+        return task.train_on or self.protocol.train_on
 
     def search_runs(self, task: Task, row: MethodRow) -> list[Run]:
         """Return the runs that select the setting of a cell; none where there is one setting."""
@@ -225,6 +234,7 @@ class Experiment:
                 "methods": methods,
                 "tasks": tuple(Task(**{**task, "notes": tuple(task["notes"])}) for task in values["tasks"]),
                 "protocol": Protocol(**values["protocol"]),
+                "departures": tuple(Departure(**departure) for departure in values.get("departures", ())),
                 "segmentation": None if segmentation is None else SegmentationOptions(**segmentation),
             }
             return cls(**{**values, **resolved})
@@ -263,7 +273,7 @@ class Experiment:
             "method": setting.spec,
             "training": setting.config.to_dict(),
             "stage": stage,
-            "train_on": "train" if stage == "search" else self.protocol.train_on,
+            "train_on": "train" if stage == "search" else self.train_on(task),
             **job_fields,
             **own,
         }

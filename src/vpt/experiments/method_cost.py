@@ -20,7 +20,7 @@ from vpt.tasks.segmentation.objective import cross_entropy
 from vpt.training import DeviceDataset, Examples, TaskConfig, distributed, predict_logits
 from vpt.training.feature_cache import NUM_VIEWS
 
-MAX_TIMED_IMAGES = 32  # at most, in the step that is timed
+_MAX_TIMED_IMAGES = {"cpu": 8}  # device -> images at most in the step that is timed; other devices take 64
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,13 @@ class MethodCost:
 
 
 def measure_cost(
-    backbone: Backbone, spec: str, config: TaskConfig, classes: int, head: str | None, **options: Any
+    backbone: Backbone,
+    spec: str,
+    config: TaskConfig,
+    classes: int,
+    head: str | None,
+    images_per_second: float | None = None,
+    **options: Any,
 ) -> MethodCost:
     """Return the cost of a method.
 
@@ -55,16 +61,35 @@ def measure_cost(
         config: Training configuration.
         classes: Number of classes.
         head: Text of the head; None takes the default of the task.
+        images_per_second: Training rate, of which a forward pass takes a third; None times both.
         **options: Options of `attach`.
 
     Returns:
         The cost of the method.
     """
-    device, readout = distributed.resolve_device(), TASKS[config.task].make_readout(head, backbone)
-    model = attach(backbone, spec, classes, head=readout, **options).to(device)
-    if isinstance(config, ClassificationConfig):
-        return _measure_classification(model, config, classes, device)
-    size = backbone.preprocessing.size
+    model = attach(backbone, spec, classes, head=TASKS[config.task].make_readout(head, backbone), **options)
+    augment, is_dense = config.augment, model.is_dense
+    cached = not is_dense and model.only_head_trains and augment in ("none", "random_resized_crop")
+    if images_per_second is not None:
+        train_seconds, forward_seconds = (0.0 if cached else 1 / images_per_second), 1 / images_per_second / 3
+    else:
+        train_seconds, forward_seconds = (_time_segmentation if is_dense else _time_classification)(
+            model, config, classes
+        )
+    return MethodCost(
+        train_seconds,
+        forward_seconds,
+        _num_bytes(model.inference_state_dict() if is_dense else model.trainable_state_dict()),
+        cached_features=cached,
+        feature_bytes=4 * model.width,
+        views_per_image=1 + NUM_VIEWS * (augment == "random_resized_crop"),
+    )
+
+
+def _time_segmentation(model: TunedModel, config: TaskConfig, classes: int) -> tuple[float, float]:
+    """Return the time of a training step and of a forward pass per image."""
+    device, size = distributed.resolve_device(), model.backbone.preprocessing.size
+    model.to(device)
     crops, masks = torch.rand(2, 3, size, size).to(device), torch.zeros(2, size, size, dtype=torch.long).to(device)
 
     def step() -> None:
@@ -74,27 +99,19 @@ def measure_cost(
         with torch.inference_mode():
             model(crops)
 
-    train_seconds, forward_seconds = (_time_second_call(work) / len(crops) for work in (step, forward))
-    return MethodCost(train_seconds, forward_seconds, _num_bytes(model.inference_state_dict()))
+    return _time_second_call(step) / len(crops), _time_second_call(forward) / len(crops)
 
 
-def _measure_classification(
-    model: TunedModel, config: ClassificationConfig, classes: int, device: torch.device
-) -> MethodCost:
+def _time_classification(model: TunedModel, config: ClassificationConfig, classes: int) -> tuple[float, float]:
+    """Return the time of a training step, of the head alone with cached features, and of a forward pass per image."""
+    device, size = distributed.resolve_device(), model.backbone.preprocessing.size
     config = config.replace(epochs=3, warmup_epochs=0, probe_epochs=0, learning_rate=1e-6)
-    count, size = min(config.training.batch_size, MAX_TIMED_IMAGES), model.backbone.preprocessing.size
+    count = min(config.training.batch_size, _MAX_TIMED_IMAGES.get(device.type, 64))
     pixels = np.random.default_rng(0).integers(0, 256, (count, 3, size, size), np.uint8)
     examples = Examples(pixels, np.arange(count, dtype=np.int64) % classes)
-    dataset = DeviceDataset(examples, model.backbone.preprocessing, device)
+    dataset = DeviceDataset(examples, model.to(device).backbone.preprocessing, device)
     forward_seconds = _time_second_call(lambda: predict_logits(model, dataset)) / count
-    return MethodCost(
-        min(epoch.seconds for epoch in train(model, examples, config)[1:]) / count,
-        forward_seconds,
-        _num_bytes(model.trainable_state_dict()),
-        cached_features=model.only_head_trains and config.augment in ("none", "random_resized_crop"),
-        feature_bytes=4 * model.width,
-        views_per_image=1 + NUM_VIEWS * (config.augment == "random_resized_crop"),
-    )
+    return min(epoch.seconds for epoch in train(model, examples, config)[1:]) / count, forward_seconds
 
 
 def _time_second_call(work: Callable[[], object]) -> float:

@@ -56,12 +56,13 @@ def find_plan_file(plan: str) -> Path:
     )
 
 
-def load_experiment(path: Path, data: Path | None = None, **changes: Any) -> Experiment:
+def load_experiment(path: Path, data: Path | None = None, *, for_estimate: bool = False, **changes: Any) -> Experiment:
     """Read a plan, list its data, identify its backbones and try each method on them.
 
     Args:
         path: TOML file.
         data: Folder with the prepared tasks of a benchmark; None takes the one that the plan names.
+        for_estimate: As `resolve_plan` takes it. Default: False.
         **changes: Keys of the plan with other values, such as seeds.
 
     Returns:
@@ -71,4 +72,4 @@ def load_experiment(path: Path, data: Path | None = None, **changes: Any) -> Exp
         VptError: The plan cannot be run. All errors are in one, of the class of the first: SpecError for a key or a
             value, DataError for a task, BackboneError for a backbone, UnsupportedError for a method.
     """
-    return resolve_plan({**read_toml(path), **changes}, path, data)
+    return resolve_plan({**read_toml(path), **changes}, path, data, for_estimate=for_estimate)

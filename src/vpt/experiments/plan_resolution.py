@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
 from functools import cache, partial
@@ -26,18 +26,23 @@ from vpt.methods.base import InitInputs
 from vpt.methods.registry import parse_method
 from vpt.model.attach import attach
 from vpt.model.tuned_model import TunedModel
+from vpt.protocols import apply_protocol
 from vpt.tasks.registry import TASKS
 from vpt.training import TaskConfig
 from vpt.training.head_grid import check_head_grid
 
 
-def resolve_plan(values: dict[str, Any], path: Path, data: Path | None = None) -> Experiment:
+def resolve_plan(
+    values: dict[str, Any], path: Path, data: Path | None = None, *, for_estimate: bool = False
+) -> Experiment:
     """Return the experiment of a plan.
 
     Args:
         values: Parsed tables and keys of the plan.
         path: File of the plan, for messages and relative paths.
         data: Folder with the prepared tasks of a benchmark; None takes the one that the plan names.
+        for_estimate: The experiment is for `estimate_cost` alone: no weights are loaded, and tasks of benchmarks that
+            are not prepared have the sizes of the catalog. Default: False.
 
     Returns:
         The experiment of a plan.
@@ -46,13 +51,15 @@ def resolve_plan(values: dict[str, Any], path: Path, data: Path | None = None) -
         VptError: The plan cannot be run. All errors are in one, of the class of the first.
     """
     collector = ErrorCollector(str(path))
+    values, departures = apply_protocol(values)
     tables = validate(plan_model(segmentation="segmentation" in values), values, str(path), collector)
     given = tables.given()
     protocol = Protocol(**{field.name: given[field.name] for field in fields(Protocol) if field.name in given})
     options = getattr(tables, "segmentation", None)
     segmentation = None if options is None else SegmentationOptions(**options.model_dump())
     rows = _read_methods(tables, protocol, path, collector)
-    tasks = list_tasks(tables, path, data, protocol, collector, choosing=any(len(row.settings) > 1 for row in rows))
+    choosing = any(len(row.settings) > 1 for row in rows)
+    tasks = list_tasks(tables, path, data, protocol, collector, choosing=choosing, for_estimate=for_estimate)
     _check_distinct("tasks", [task.name for task in tasks], path, collector)
     _check_distinct("methods", [row.name for row in rows], path, collector)
     baseline = None
@@ -78,14 +85,14 @@ def resolve_plan(values: dict[str, Any], path: Path, data: Path | None = None) -
     collector.raise_collected()
     _check_runnable(rows, path)
     for index, row in enumerate(rows):
-        if not row.refusal and {"backbone", "image_size"} & row.job_options.keys():
+        if not row.refusal and not for_estimate and {"backbone", "image_size"} & row.job_options.keys():
             rows[index] = replace(row, fingerprint=load(row.job_options, weights=weights).fingerprint())
-    base = load({}, weights=weights)
+    base = load({}, device="meta") if for_estimate else load({}, weights=weights)
     return Experiment(
         name=tables.name or path.stem,
         backbone=tables.backbone or DEFAULT,
         weights=None if weights is None else str(weights),
-        fingerprint=base.fingerprint(),
+        fingerprint="" if for_estimate else base.fingerprint(),
         parameters=sum(weight.numel() for weight in base.module.parameters()),
         protocol=protocol,
         tasks=tasks,
@@ -93,6 +100,8 @@ def resolve_plan(values: dict[str, Any], path: Path, data: Path | None = None) -
         baseline=baseline,
         keep_tuned=tables.keep_tuned,
         segmentation=segmentation,
+        protocol_name=tables.protocol,
+        departures=departures,
     )
 
 
@@ -116,22 +125,36 @@ def _read_methods(tables: PlanTables, protocol: Protocol, path: Path, collector:
 
 
 def _read_method(table: MethodTable, tables: PlanTables, protocol: Protocol, path: Path) -> MethodRow:
-    name = table.name or " | ".join(str(parse_method(spec)) for spec in table.spec or [f"ensemble {table.ensemble_of}"])
-    given = table.given()
+    variants = table.variants or [table]
+    specs = [str(parse_method(spec)) for variant in variants for spec in variant.spec or ()]
+    name, given = table.name or " | ".join(specs or [f"ensemble {table.ensemble_of}"]), table.given()
     options = {key: value for key, value in given.items() if key in JOB_KEYS}
-    if (table.spec is None) == (table.ensemble_of is None):
-        raise SpecError(f'{path}: the method {name!r} needs either spec or ensemble_of; write spec = "vpt(length=10)"')
+    if sum(map(bool, (table.spec, table.ensemble_of, table.variants))) != 1:
+        raise SpecError(
+            f'{path}: the method {name!r} needs one of spec, variants and ensemble_of; write spec = "vpt(length=10)"'
+        )
     if table.ensemble_of is not None:
         return MethodRow(name, (), job_options=options, ensemble_of=table.ensemble_of)
     if table.grid is not None and table.grid not in tables.grids:
         raise SpecError(f"{path}: there is no grid {table.grid!r}; {did_you_mean(table.grid, tables.grids)}")
     grid = tables.grids[table.grid].given() if table.grid is not None else {}
-    own = {key: value for key, value in given.items() if key in tables.config_class.option_names() - {"seed"}}
-    values = {**tables.training.given(), **grid, **own}
-    specs, by_task = table.spec or [], {task: {**values, **more.given()} for task, more in table.task.items()}
+    values = {**tables.training.given(), **grid, **_training_keys(given, tables)}
+
+    def settings_with(more: Mapping[str, Any]) -> tuple[Setting, ...]:
+        """Return all combinations of methods, learning rates and weight decays; `more` comes before other keys."""
+        return tuple(
+            dict.fromkeys(
+                setting
+                for variant in variants
+                for setting in _settings(
+                    variant.spec, {**values, **_training_keys(variant.given(), tables), **more}, tables.config_class
+                )
+            )
+        )
+
     try:
-        settings = _settings(specs, values, tables.config_class)
-        own_settings = {task: _settings(specs, keys, tables.config_class) for task, keys in by_task.items()}
+        settings = settings_with({})
+        own_settings = {task: settings_with(more.given()) for task, more in table.task.items()}
     except SpecError as error:
         raise SpecError(f"{path}: the method {name!r}: {error}") from error
     if options.get("split_seed", protocol.split_seed) is None and max(map(len, (settings, *own_settings.values()))) > 1:
@@ -142,15 +165,18 @@ def _read_method(table: MethodTable, tables: PlanTables, protocol: Protocol, pat
     return MethodRow(name, settings, task_settings=own_settings, job_options=options)
 
 
-def _settings(specs: Sequence[str], values: Mapping[str, Any], config_class: type[TaskConfig]) -> tuple[Setting, ...]:
-    """Return all combinations of methods, learning rates and weight decays."""
+def _training_keys(given: Mapping[str, Any], tables: PlanTables) -> dict[str, Any]:
+    names = tables.config_class.option_names() - {"seed"}
+    return {key: value for key, value in given.items() if key in names}
+
+
+def _settings(specs: Sequence[str], values: Mapping[str, Any], config_class: type[TaskConfig]) -> Iterator[Setting]:
+    """Yield all combinations of methods, learning rates and weight decays."""
     single = {key: value for key, value in values.items() if key not in SEARCHED_KEYS}
     choices = [values.get(key) or [None] for key in SEARCHED_KEYS]
-    settings = []
     for method, *chosen in itertools.product(map(parse_method, specs), *choices):
         config = config_class.for_method(method, **single, **dict(zip(SEARCHED_KEYS, chosen, strict=True)))
-        settings.append(Setting(method.spec(full=True), config))
-    return tuple(dict.fromkeys(settings))
+        yield Setting(method.spec(full=True), config)
 
 
 def _try_methods(

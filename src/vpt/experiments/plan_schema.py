@@ -98,11 +98,16 @@ class TaskTable(PlanTable):
     group: str = ""
 
 
-class ClassificationTaskTable(TaskTable):
-    """A row of [[tasks]] of a plan of classification tasks, with preprocessing of its own."""
+class BenchmarkKeys(PlanTable):
+    """The keys that the tasks of a benchmark share, and that may replace those of the plan."""
 
     resize: Literal["squash", "crop"] | None = None
     augment: Literal["none", "flip", "random_crop", "random_resized_crop"] | None = None
+    train_on: Literal["train", "trainval"] | None = None
+
+
+class ClassificationTaskTable(TaskTable, BenchmarkKeys):
+    """A row of [[tasks]] of a plan of classification tasks, with preprocessing of its own."""
 
 
 class SegmentationTaskTable(TaskTable):
@@ -120,6 +125,7 @@ class MethodTable(PlanTable):
     Attributes:
         name: Name in all tables; None takes the text of the method.
         spec: Text of the method, or several to choose from.
+        variants: Tables, each with `spec` and training keys for these texts alone, instead of `spec`.
         grid: Name of the table of [grids] with the keys of the row.
         task: Task -> keys of [training] that the row has on this task only.
         ensemble_of: Name of the row whose final runs are scored together as one model, instead of `spec`.
@@ -129,6 +135,7 @@ class MethodTable(PlanTable):
 
     name: str | None = None
     spec: Choices[Spec] | None = None
+    variants: list[Any] = []
     grid: str | None = None
     task: dict[str, Any] = {}
     ensemble_of: str | None = None
@@ -143,6 +150,7 @@ class PlanTables(PlanTable):
     """All tables of a plan file; the keys of the protocol are those of `Protocol`.
 
     Attributes:
+        protocol: Protocol that the other keys were merged with; None for a plan without one.
         unsupported: "error" refuses a plan with a method that its backbone does not support; "report" leaves the
             method out and gives the reason in the report.
     """
@@ -151,6 +159,7 @@ class PlanTables(PlanTable):
     kind: ClassVar[str]
 
     name: str | None = None
+    protocol: str | None = None
     backbone: str | None = None
     weights: str | None = None
     baseline: str | None = None
@@ -169,6 +178,7 @@ class _ClassificationKeys(PlanTables):
     kind = "a plan"
 
     benchmark: Choices[str] = []
+    benchmarks: dict[str, BenchmarkKeys] = {}
     data: str | None = None
 
 
@@ -200,7 +210,9 @@ def plan_model(*, segmentation: bool) -> type[PlanTables]:
     """
     keys: type[PlanTables] = _SegmentationKeys if segmentation else _ClassificationKeys
     training: Any = _training_model(keys.config_class)
-    method: Any = create_model("MethodRow", __base__=(MethodTable, training), task=(dict[str, training], {}))
+    variant: Any = create_model("Variant", __base__=training, spec=(Choices[Spec], ...))
+    more_keys: dict[str, Any] = {"task": (dict[str, training], {}), "variants": (list[variant], [])}
+    method: Any = create_model("MethodRow", __base__=(MethodTable, training), **more_keys)
     row: Any = Annotated[method, BeforeValidator(_from_text)]
     task: Any = SegmentationTaskTable if segmentation else ClassificationTaskTable
     tables: dict[str, Any] = {

@@ -1,85 +1,43 @@
-"""Published scores, for comparison where task, split and backbone are the same."""
+"""Published scores, for comparison under the protocol that they belong to."""
 
 from __future__ import annotations
 
-import tomllib
-from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
-
 from vpt.datasets.catalog import TASKS
-from vpt.experiments.design import MethodRow, Task
+from vpt.experiments.design import Task
 from vpt.experiments.experiment import Experiment
-from vpt.methods.base import Method
-from vpt.methods.registry import parse_method
-from vpt.methods.vpt import VPT
-
-_FILE = Path(__file__).with_suffix(".toml")
-_IMAGE_SIZE = 224  # px, of all that is published there
+from vpt.protocols import load_protocol
 
 
-@dataclass(frozen=True)
-class PublishedRow:
-    """A published row.
+def describe_published(experiment: Experiment) -> str:
+    """Return the source of the published scores with all that tells how they were made; empty without a protocol."""
+    if experiment.protocol_name is None:
+        return ""
+    values = load_protocol(experiment.protocol_name)["published"]
+    kinds = ("checkpoint", "mean", "seeds", "selection", "origin")
+    return f"{values['source']} ({'; '.join(f'{kind}: {values[kind]}' for kind in kinds)})"
 
-    Attributes:
-        name: Name of the method in the publication.
-        spec: Text of the method.
-        top1: Task -> accuracy between 0 and 1.
+
+def published_scores(experiment: Experiment, method: str) -> dict[str, float]:
+    """Return the published top-1 of a method by task.
+
+    Args:
+        experiment: The experiment.
+        method: Name of a row.
+
+    Returns:
+        Task to top-1 between 0 and 1, for the tasks that are those of the publication and that no departure of the
+        plan concerns. It is empty without a protocol.
     """
-
-    name: str
-    spec: str
-    top1: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Published:
-    """A publication.
-
-    Attributes:
-        source: Its citation.
-        backbone: timm's name of the backbone that it used.
-        rows: Its rows.
-    """
-
-    source: str
-    backbone: str
-    rows: tuple[PublishedRow, ...]
-
-    def comparable_scores(self, experiment: Experiment, method_row: MethodRow) -> dict[str, float]:
-        """Return the published top-1 of a method by task, for the tasks that are those of the publication.
-
-        Args:
-            experiment: The experiment.
-            method_row: Row of the method.
-
-        Returns:
-            The published top-1 of a method by task, for the tasks that are those of the publication.
-        """
-        differs = experiment.backbone != self.backbone or experiment.weights or experiment.protocol.train_fraction != 1
-        if differs or experiment.protocol.image_size not in (None, _IMAGE_SIZE):
-            return {}
-        if method_row.job_options or method_row.ensemble_of:
-            return {}
-        methods = {_without_searched_fields(setting.spec) for setting in method_row.all_settings}
-        top1 = next((row.top1 for row in self.rows if methods == {_without_searched_fields(row.spec)}), {})
-        return {task.name: top1[task.name] for task in experiment.tasks if task.name in top1 and _is_same_task(task)}
-
-
-@cache
-def load_published() -> Published:
-    """Return the publication in the file beside this module."""
-    values = tomllib.loads(_FILE.read_text(encoding="utf-8"))
-    for row in values["rows"]:
-        row["top1"] = {task: round(value / 100, 6) for task, value in row["top1"].items()}
-    return Published(**{**values, "rows": tuple(PublishedRow(**row) for row in values["rows"])})
-
-
-def _without_searched_fields(spec: str) -> Method:
-    """Return a method without the fields that the paper searched on each task."""
-    method = parse_method(spec)
-    return replace(method, length=VPT.length, dropout=VPT.dropout) if isinstance(method, VPT) else method
+    if experiment.protocol_name is None:
+        return {}
+    values = load_protocol(experiment.protocol_name)["published"]
+    top1 = dict(zip(values["tasks"], values["top1"].get(method, ()), strict=False))
+    return {
+        task.name: round(top1[task.name] / 100, 6)
+        for task in experiment.tasks
+        if task.name in top1 and _is_same_task(task)
+        and not any(departure.concerns(method, task.name) for departure in experiment.departures)
+    }  # fmt: skip
 
 
 def _is_same_task(task: Task) -> bool:

@@ -16,6 +16,7 @@ from vpt.experiments.design import MethodRow, Setting, Task
 from vpt.experiments.experiment import METRICS, Experiment
 from vpt.experiments.search import Records, best_setting, cell_runs, count_runs, resolved_runs
 from vpt.experiments.store import Record, Store
+from vpt.protocols import Departure, describe_protocol
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,8 @@ class Status:
         running: Number of runs that a process holds.
         rows: Task, method, runs with a record, and all runs of each cell.
         error_messages: A line for each run that is not done and has a record.
+        protocol_name: Protocol of the plan; None for a plan of its own.
+        departures: What the plan sets otherwise.
     """
 
     name: str
@@ -209,6 +212,8 @@ class Status:
     running: int
     rows: tuple[tuple[str, str, int, int], ...]
     error_messages: tuple[str, ...]
+    protocol_name: str | None
+    departures: tuple[Departure, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the progress as JSON values."""
@@ -220,6 +225,7 @@ class Status:
         lines = [
             f"{self.name}: {self.done} of {self.total} runs done, {self.failed} diverged, {self.error} in error, "
             f"{self.running} running",
+            *describe_protocol(self.protocol_name, self.departures),
             *(
                 f"  {task:<{task_width}}  {method:<{method_width}}  {done}/{total}"
                 for task, method, done, total in self.rows
@@ -260,4 +266,6 @@ def read_status(folder: Path) -> Status:
         running=len(store.locks.held()),
         rows=tuple(rows),
         error_messages=tuple(f"{runs[r.id].label}  {r.status}: {r.error}" for r in finished if r.error),
+        protocol_name=experiment.protocol_name,
+        departures=experiment.departures,
     )

@@ -7,11 +7,12 @@ import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
-from vpt.experiments.published import load_published
+from vpt.experiments.published import describe_published, published_scores
 from vpt.experiments.results import Cell, ExperimentResults
 from vpt.experiments.significance import group_mean, welch, wilcoxon
 from vpt.experiments.table import MISSING, Table, format_mean_std, format_percent, one_line
 from vpt.methods.registry import parse_method
+from vpt.protocols import describe_protocol
 
 _TEXTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 PROTOCOL_DESCRIPTION: str = _TEXTS["protocol"]
@@ -27,7 +28,7 @@ def build_tables(results: ExperimentResults) -> list[Table]:
     Returns:
         All tables that have rows.
     """
-    comparisons = (main_table, per_task_table, published_table, significance_table)
+    comparisons = (main_table, departures_table, per_task_table, published_table, significance_table)
     tables = (make(results) for make in (*comparisons, settings_table, cost_table, failures_table))
     return [table for table in tables if table.rows]
 
@@ -41,11 +42,30 @@ def _make_table(
     note: str = "note",
 ) -> Table:
     """Return a table with its title and note."""
-    experiment, metric, source = results.experiment, results.metric, load_published().source
+    experiment, metric, source = results.experiment, results.metric, describe_published(results.experiment)
     values = {"metric": metric, "Metric": metric[0].upper() + metric[1:], "baseline": experiment.baseline,
               "num_tasks": len(experiment.tasks), "seeds": experiment.protocol.seeds, "source": source}  # fmt: skip
     title, text = (_TEXTS[name][key].format(**values) for key in ("title", note))
+    text = " ".join((text, *describe_protocol(experiment.protocol_name, experiment.departures)))
     return Table(name, title, tuple(header), tuple(rows), text, num_text_columns=texts)
+
+
+def departures_table(results: ExperimentResults) -> Table:
+    """Return what the plan sets otherwise than its protocol, and the published figures that are withheld for it.
+
+    Args:
+        results: Results of the experiment.
+
+    Returns:
+        The departures.
+    """
+    rows = []
+    for one in results.experiment.departures:
+        tasks = results.experiment.tasks
+        withheld = [method for method in results.methods if any(one.concerns(method, task.name) for task in tasks)]
+        rows.append((one.key, str(one.protocol), str(one.plan), ", ".join(withheld) or "none"))
+    header = ("key", "protocol", "plan", "published figures withheld of")
+    return _make_table("departures", results, header, rows, texts=len(header))
 
 
 def main_table(results: ExperimentResults) -> Table:
@@ -95,8 +115,7 @@ def published_table(results: ExperimentResults) -> Table:
     Returns:
         Published scores beside ours, for the cells that are comparable.
     """
-    theirs = load_published()
-    found = {row.name: theirs.comparable_scores(results.experiment, row) for row in results.experiment.methods}
+    found = {method: published_scores(results.experiment, method) for method in results.methods}
     found = {method: scores for method, scores in found.items() if scores}
     rows = (
         (task.name, *(text for method, scores in found.items() for text in (
