@@ -92,7 +92,8 @@ def test_paper_table1_plan_has_the_grids_and_preprocessing_of_the_paper(data: Pa
     assert (jobs["cub"].options.resize, jobs["cub"].config.augment) == ("crop", "random_crop")
     assert (jobs["dtd"].options.resize, jobs["dtd"].config.augment) == ("squash", "none")
     assert {task.name: task.group for task in experiment.tasks} == {"cub": "FGVC", "dtd": "Natural"}
-    assert {job.options.interpolation for job in jobs.values()} == {"bilinear"}
+    assert {(job.options.interpolation, job.normalization) for job in jobs.values()} == {("bilinear", "imagenet")}
+    assert {name: job.options.crop_fraction for name, job in jobs.items()} == {"cub": 224 / 256, "dtd": None}
     full = experiment.row("Full")
     finals = {task.name: experiment.final_runs(task, full, full.settings[0])[0] for task in experiment.tasks}
     assert {name: run.config["train_on"] for name, run in finals.items()} == {"cub": "train", "dtd": "trainval"}

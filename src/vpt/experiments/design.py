@@ -25,6 +25,7 @@ class Task:
         digests: Split -> digest of names, labels and file sizes.
         notes: What the user should know about the data.
         resize: Resizing of this task; None takes that of the protocol.
+        crop_fraction: Side of a crop of this task, as a fraction of the short side; None takes that of the protocol.
         augment: Augmentation of this task; None takes that of each setting.
         train_on: Splits that final runs of this task train on; None takes that of the protocol.
         mask_options: Options of segmentation that say how masks are read.
@@ -38,6 +39,7 @@ class Task:
     digests: dict[str, str]
     notes: tuple[str, ...] = ()
     resize: Literal["squash", "crop"] | None = None
+    crop_fraction: float | None = None
     augment: Literal["none", "flip", "random_crop", "random_resized_crop"] | None = None
     train_on: Literal["train", "trainval"] | None = None
     mask_options: Mapping[str, Any] = field(default_factory=dict)

@@ -281,7 +281,9 @@ class Experiment:
     def _job_fields(self, task: Task, row: MethodRow) -> dict[str, Any]:
         """Return the fields of the jobs of a cell that the protocol, the task and the row decide."""
         own = {name: value for name, value in row.job_options.items() if name != "backbone"}
-        return {**self.protocol.job_fields(), **({} if task.resize is None else {"resize": task.resize}), **own}
+        of_task = {"resize": task.resize, "crop_fraction": task.crop_fraction}
+        given = {name: value for name, value in of_task.items() if value is not None}
+        return {**self.protocol.job_fields(), **given, **own}
 
     def _segmentation_fields(self, task: Task) -> dict[str, Any]:
         """Return the fields that only a segmentation job has."""

@@ -61,6 +61,7 @@ def _keep_whole(value: Any, handler: Callable[[Any], Any]) -> Any:
 Number = Annotated[float, WrapValidator(_keep_whole)]
 Choices = Annotated[list[T], BeforeValidator(_as_list), Field(min_length=1)]
 Spec = Annotated[str, _readable_by(parse_method)]
+CropFraction = Annotated[float, Field(gt=0, le=1)]
 SplitSeed = Annotated[int | None, BeforeValidator(_own_seed)]
 
 # Keys of the protocol whose values have to be more than of the right type. "run" in the file is None here: the split
@@ -69,7 +70,7 @@ _PROTOCOL_TYPES: dict[str, Any] = {
     "seeds": Annotated[int, Field(ge=1)],
     "first_seed": Annotated[int, Field(ge=0)],
     "split_seed": SplitSeed,
-    "crop_fraction": Annotated[float, Field(gt=0, le=1)] | None,
+    "crop_fraction": CropFraction | None,
     "interpolation": Annotated[str, _readable_by(_check_interpolation)] | None,
 }
 
@@ -102,6 +103,7 @@ class BenchmarkKeys(PlanTable):
     """The keys that the tasks of a benchmark share, and that may replace those of the plan."""
 
     resize: Literal["squash", "crop"] | None = None
+    crop_fraction: CropFraction | None = None
     augment: Literal["none", "flip", "random_crop", "random_resized_crop"] | None = None
     train_on: Literal["train", "trainval"] | None = None
 
