@@ -172,7 +172,7 @@ def test_plan_with_benchmark_file_reads_its_tasks(folder: Path) -> None:
         (('spec = "full"', "spec = 5"), r"methods\[1\].spec\[1\] is 5; it must be a valid string"),
         (('spec = "full"', 'ensemble_of = "full"'), "'Full' is an ensemble of 'full', which is no method; known: VPT"),
         (('spec = "full"', 'group = "full"'), r"methods\[1\] has the key 'group'"),
-        (('spec = "full"', "epochs = 2"), "the method 'Full' needs either spec or ensemble_of"),
+        (('spec = "full"', "epochs = 2"), "the method 'Full' needs one of spec, variants and ensemble_of"),
         (('spec = "full"', 'spec = "full", task = { heu = { epochs = 2 } }'), "has keys for 'heu'; did you mean 'hue'"),
         (
             ('spec = "full"', 'spec = "full", task = { hue = { epoch = 2 } }'),

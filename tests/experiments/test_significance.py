@@ -39,6 +39,8 @@ def test_wins_with_ties_count_only_higher_scores() -> None:
         ([-1, -2, -3], 1.0),
         ([0, 0, 1, 2, 3], 1 / 8),  # zeros are left out
         ([8, 6.4, 5.6, 3.2, 2.4, 1.6, -0.8], 2 / 128),
+        ([1, 1, -1], 4 / 8),  # mean ranks 2, 2, 2: two or three of three signs
+        ([2, 2, -1], 2 / 8),  # 1, 2.5 and 2.5: 5 or 6
     ],
 )
 def test_wilcoxon_of_small_samples_equals_manual_p_values(differences: list[float], p: float) -> None:
@@ -84,7 +86,7 @@ def test_group_mean_and_wins_of_the_paper_equal_its_tables(shared: Path) -> None
             assert wins(ours, full) == count
 
 
-def test_wilcoxon_of_the_paper_equals_normal_approximation(shared: Path) -> None:
+def test_wilcoxon_of_the_paper_equals_all_patterns_of_signs(shared: Path) -> None:
     tables = json.loads((shared / "paper" / "tables.json").read_text())
 
     def of(method: str) -> dict[str, float]:
@@ -94,10 +96,11 @@ def test_wilcoxon_of_the_paper_equals_normal_approximation(shared: Path) -> None
     deep, full = of("vpt-deep"), of("full")
     assert len(deep) == len(full) == 24
     assert wins(deep, full) == 20
-    # The normal approximation with mean ranks for ties, written out; the sum of the positive ranks against its mean.
+    # All 2^24 patterns of signs, as sums of two halves; twice the mean ranks are whole.
     values = np.array(list(differences(deep, full).values()))
     sizes = np.abs(values)
-    ranks = np.array([(sizes < size).sum() + ((sizes == size).sum() + 1) / 2 for size in sizes])
-    z = (ranks[values > 0].sum() - ranks.sum() / 2) / (ranks @ ranks / 4) ** 0.5
-    assert wilcoxon(list(values)) == pytest.approx(0.5 * math.erfc(z / 2**0.5))
-    assert 0.0014 < 0.5 * math.erfc(z / 2**0.5) < 0.0015
+    ranks = np.array([2 * (sizes < size).sum() + (sizes == size).sum() + 1 for size in sizes])
+    signs = (np.arange(4096)[:, None] >> np.arange(12)) & 1
+    sums = np.add.outer(signs @ ranks[:12], signs @ ranks[12:])
+    assert wilcoxon(list(values)) == pytest.approx((sums >= ranks[values > 0].sum()).mean())
+    assert 0.0008 < (sums >= ranks[values > 0].sum()).mean() < 0.0015

@@ -184,15 +184,17 @@ def query(folder: Path, sql: str) -> None:
 
 
 @command.command()
-@click.argument("folder", type=FOLDER)
-@option("--out", "Folder of the report [default: FOLDER/report].", FOLDER)
-def report(folder: Path, out: Path | None) -> None:
+@click.argument("folders", metavar="FOLDER...", type=FOLDER, nargs=-1, required=True)
+@option("--out", "Folder of the report [default: report/ in the first FOLDER].", FOLDER)
+def report(folders: tuple[Path, ...], out: Path | None) -> None:
     """Write the tables and charts of FOLDER: report.html, report.md, and each table as CSV and LaTeX.
+
+    Several folders stand side by side; they must have the same protocol, tasks and backbone.
 
     \b
     vpt bench report smoke/
     """
     from vpt.experiments.report import write_report
 
-    for path in write_report(folder, out or folder / "report"):
+    for path in write_report(folders[0], out or folders[0] / "report", *folders[1:]):
         click.echo(path)

@@ -76,7 +76,8 @@ def list_tasks(
 def _builtin_row(task: BenchmarkTask, tables: PlanTables, root: Path | None) -> ClassificationTaskTable:
     """Return the row of a task of a benchmark that comes with vpt; its folder is None where there is none."""
     folder = None if root is None else task_folder(root, task)
-    common = tables.benchmarks.get(task.benchmark, BenchmarkKeys()).given()
+    shared_keys: dict[str, BenchmarkKeys] = getattr(tables, "benchmarks", {})
+    common = shared_keys.get(task.benchmark, BenchmarkKeys()).given()
     row = {key: getattr(task, key) for key in ("name", "group", "resize", "augment")} | common
     return ClassificationTaskTable(data=str(folder.resolve()) if folder and folder.is_dir() else None, **row)
 
@@ -91,7 +92,7 @@ def _prepare_command(name: str, root: Path | None) -> str:
     return f"vpt data prepare {name} --from DOWNLOADS --out {root or 'FOLDER'}"
 
 
-def _catalog_task(row: ClassificationTaskTable, root: Path | None) -> Task:
+def _catalog_task(row: TaskTable, root: Path | None) -> Task:
     """Return a task that is not prepared: its classes and images are those of the catalog, its digests are empty."""
     known = TASKS[row.name]
     images = {split: size or 0 for split, size in known.sizes.items()}

@@ -118,16 +118,14 @@ def _cell_cost(experiment: Experiment, task: Task, costs: SettingCosts) -> tuple
     finals = experiment.protocol.seeds / len(costs)  # of each setting
     images = seconds = 0.0
     for cost, config in costs:
-        for runs, count, scored in (
-            (searched, train, sizes["val"] * (config.num_epochs + 1)),
-            (finals, final, sizes["test"]),
-        ):
-            is_segmentation = isinstance(config, SegmentationConfig)
-            trained = config.iterations * config.training.batch_size if is_segmentation else config.num_epochs * count
+        search_scored = sizes["val"] * (config.num_epochs + 1)
+        for runs, count, scored in ((searched, train, search_scored), (finals, final, sizes["test"])):
+            trained = config.num_epochs * count
+            if isinstance(config, SegmentationConfig):
+                trained = config.iterations * config.training.batch_size
             images += runs * trained
-            seconds += runs * (
-                trained * cost.train_seconds + scored * cost.forward_seconds * (not cost.cached_features)
-            )
+            forward_seconds = scored * cost.forward_seconds * (not cost.cached_features)
+            seconds += runs * (trained * cost.train_seconds + forward_seconds)
         if cost.cached_features:
             scored_images = sizes["val"] * searched + sizes["test"]
             features = (train * searched + final) * cost.views_per_image + scored_images

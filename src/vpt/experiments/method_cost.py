@@ -72,10 +72,10 @@ def measure_cost(
     cached = not is_dense and model.only_head_trains and augment in ("none", "random_resized_crop")
     if images_per_second is not None:
         train_seconds, forward_seconds = (0.0 if cached else 1 / images_per_second), 1 / images_per_second / 3
+    elif isinstance(config, ClassificationConfig):
+        train_seconds, forward_seconds = _time_classification(model, config, classes)
     else:
-        train_seconds, forward_seconds = (_time_segmentation if is_dense else _time_classification)(
-            model, config, classes
-        )
+        train_seconds, forward_seconds = _time_segmentation(model)
     return MethodCost(
         train_seconds,
         forward_seconds,
@@ -86,7 +86,7 @@ def measure_cost(
     )
 
 
-def _time_segmentation(model: TunedModel, config: TaskConfig, classes: int) -> tuple[float, float]:
+def _time_segmentation(model: TunedModel) -> tuple[float, float]:
     """Return the time of a training step and of a forward pass per image."""
     device, size = distributed.resolve_device(), model.backbone.preprocessing.size
     model.to(device)

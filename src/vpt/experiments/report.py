@@ -22,20 +22,21 @@ from vpt.experiments.tables import PROTOCOL_DESCRIPTION, build_tables
 from vpt.plots.inline_svg import difference_bars, labeled_scatter, sparkline
 
 
-def write_report(folder: Path, out: Path) -> list[Path]:
-    """Write the report of an experiment, finished or not.
+def write_report(folder: Path, out: Path, *others: Path) -> list[Path]:
+    """Write the report of an experiment, finished or not, or of several of one protocol side by side.
 
     Args:
         folder: Folder of the experiment.
         out: Folder of the report.
+        *others: Folders of other experiments.
 
     Returns:
         The files that were written, report.html first.
 
     Raises:
-        DataError: `folder` holds no experiment.
+        DataError: A folder holds no experiment, or they cannot be compared.
     """
-    results = load_results(Store(folder))
+    results = load_results(*map(Store, (folder, *others)))
     tables, facts, title = build_tables(results), provenance(results), results.experiment.name
     document = to_document(title, PROTOCOL_DESCRIPTION, tables, facts)
     texts = {"report.html": render_page(title, results, tables, facts), "report.md": document}

@@ -6,11 +6,13 @@ The results are cells, each a method on a task.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, reduce
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
+from vpt.errors import DataError
 from vpt.experiments import significance
 from vpt.experiments.design import MethodRow, Setting, Task
 from vpt.experiments.experiment import METRICS, Experiment
@@ -163,18 +165,51 @@ class ExperimentResults:
         return sum(filter(None, trainable_parameters)) / self.experiment.parameters + shared
 
 
-def load_results(store: Store) -> ExperimentResults:
-    """Return the results in a folder.
+def load_results(*stores: Store) -> ExperimentResults:
+    """Return the results in a folder, or those of several folders side by side.
 
     Args:
-        store: The folder.
+        *stores: The folders. Their protocol, departures, conditions, tasks and backbone are the same.
 
     Returns:
-        The results in a folder.
+        The results; the methods of the first folder come first.
 
     Raises:
-        DataError: The folder holds no experiment.
+        DataError: A folder holds no experiment, or one that cannot be compared with that of the first.
     """
+    return reduce(_side_by_side, map(_load_folder, stores))
+
+
+def _side_by_side(ours: ExperimentResults, theirs: ExperimentResults) -> ExperimentResults:
+    """Return the results of two folders as one; refuse other conditions, under which figures mean something else."""
+    first, second = ours.experiment, theirs.experiment
+    for name, expected in _conditions(first).items():
+        if (found := _conditions(second)[name]) != expected:
+            raise DataError(
+                f"{first.name} and {second.name} cannot be compared: {name} is {shorten(str(expected), 80)} in one and "
+                f"{shorten(str(found), 80)} in the other; give folders of one protocol, with the same data and backbone"
+            )
+    if repeated := set(ours.methods) & set(theirs.methods):
+        raise DataError(f"{first.name} and {second.name} both have the method {min(repeated)!r}; rename one")
+    methods, baseline = first.methods + second.methods, first.baseline or second.baseline
+    experiment = replace(first, name=f"{first.name}, {second.name}", methods=methods, baseline=baseline)
+    return ExperimentResults(experiment, {**ours.cells, **theirs.cells}, ours.records + theirs.records)
+
+
+def _conditions(experiment: Experiment) -> dict[str, object]:
+    """Return all that decides what the figures of an experiment mean, except its methods."""
+    return {
+        "protocol": experiment.protocol_name,
+        "departures": {one.key: one.plan for one in experiment.departures if not one.key.startswith("methods.")},
+        "conditions": experiment.protocol,
+        "backbone": experiment.backbone,
+        "fingerprint": experiment.fingerprint,
+        "segmentation": experiment.segmentation,
+        "data": {task.name: task.digests for task in experiment.tasks},
+    }
+
+
+def _load_folder(store: Store) -> ExperimentResults:
     experiment, records = store.load_experiment(), store.records()
     cells = {(task.name, row.name): _cell(experiment, task, row, records) for task, row in experiment.cells()}
     run_ids = resolved_runs(experiment, records)

@@ -9,6 +9,7 @@ import statistics
 import warnings
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from scipy import stats
 
 _DECIMALS = 9  # differences are rounded to so many decimals, so that equal accuracies are equal
@@ -62,7 +63,7 @@ def differences(ours: Mapping[str, float | None], theirs: Mapping[str, float | N
 def wilcoxon(differences: Sequence[float]) -> float | None:
     """Return p of the one-sided Wilcoxon signed-rank test that a method is better over all tasks.
 
-    Differences of zero are left out. The test is exact for up to 50 tasks without ties, else the normal approximation.
+    Differences of zero are left out; those of equal size have the mean of their ranks. The test is exact.
 
     Args:
         differences: Difference of mean scores on each task.
@@ -73,7 +74,11 @@ def wilcoxon(differences: Sequence[float]) -> float | None:
     nonzero = [difference for difference in differences if difference]
     if not nonzero:
         return None
-    return float(stats.wilcoxon(nonzero, alternative="greater").pvalue)
+    ranks = np.rint(2 * stats.rankdata(np.abs(nonzero))).astype(int)  # twice the ranks: a mean rank may be a half
+    patterns = np.ones(1)  # number of patterns of signs by the sum of the ranks of the positive ones
+    for rank in ranks:
+        patterns = np.pad(patterns, (0, rank)) + np.pad(patterns, (rank, 0))
+    return float(patterns[ranks[np.array(nonzero) > 0].sum() :].sum() / patterns.sum())
 
 
 def welch(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
