@@ -16,6 +16,7 @@ from vpt.experiments.plan_file import builtin_plans, find_plan_file, load_experi
 from vpt.experiments.plan_schema import plan_model
 from vpt.experiments.plan_validation import ErrorCollector, read_toml, validate
 from vpt.experiments.search import remaining_runs, runnable_runs
+from vpt.protocols import apply_protocol
 
 ExperimentOf = Callable[..., Experiment]
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -322,7 +323,7 @@ def test_plan_with_empty_grid_is_refused(folder: Path, grid: str) -> None:
 
 @pytest.mark.parametrize("path", [*BENCHMARK_PLANS, *builtin_plans().values()], ids=lambda path: path.stem)
 def test_plan_of_each_project_file_has_no_unknown_keys(path: Path) -> None:
-    values = read_toml(path)
+    values, _ = apply_protocol(read_toml(path))
     collector = ErrorCollector(str(path))
     validate(plan_model(segmentation="segmentation" in values), values, str(path), collector)
     assert not collector.errors
