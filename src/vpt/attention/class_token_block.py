@@ -19,11 +19,14 @@ class ClassTokenBlock(nn.Module):
         super().__init__()
         self.block = block
         self.block_layout = block_layout
-        attention = getattr(block, block_layout.attention)
-        if isinstance(attention, KVAttention):
-            attention.num_queries = 1
-        else:
-            setattr(block, block_layout.attention, KVAttention(attention, num_queries=1))
+        if not isinstance(self.attention, KVAttention):
+            setattr(block, block_layout.attention, KVAttention(self.attention))
+        self.attention.num_queries = 1
+
+    @property
+    def attention(self) -> Any:
+        """The block's attention; all tokens come out of the block while its `num_queries` is None."""
+        return getattr(self.block, self.block_layout.attention)
 
     def forward(self, x: Tensor, **context: Any) -> Tensor:
         """Return the class token after the block.
@@ -39,6 +42,8 @@ class ClassTokenBlock(nn.Module):
         def part(role: str) -> Any:
             return getattr(self.block, getattr(self.block_layout, role), None)
 
+        if self.attention.num_queries is None:
+            return self.block(x, **context)  # type: ignore[no-any-return]
         branch = part("attention")(part("norm1")(x), **context)
         cls = x[:, :1] + part("drop1")(_apply_scale(part("scale1"), branch))
         branch = part("mlp")(part("norm2")(cls))

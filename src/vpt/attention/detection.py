@@ -7,9 +7,11 @@ number of methods share one backbone at a time, and detaching needs no work.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,19 +19,20 @@ from torch import Tensor, nn
 
 from vpt.attention.class_token_block import ClassTokenBlock
 from vpt.attention.kv_attention import attend
+from vpt.attention.projections import score_bias
 from vpt.attention.windows import attend_windows
 from vpt.backbones.layout import BackboneLayout, read_layout
 from vpt.data.preprocessing import Preprocessing
 
 
-def structural_copy(model: nn.Module) -> nn.Module:
-    """A frozen copy of the module tree in eval mode, without its classifier, that shares every weight's storage."""
+def structural_copy(model: nn.Module, num_classes: int = 0) -> nn.Module:
+    """A frozen copy of the module tree in eval mode that shares all weights, with a new classifier or none."""
     shared: dict[int, Any] = {id(buffer): buffer for buffer in model.buffers()}
     shared |= {id(weight): nn.Parameter(weight.detach(), requires_grad=False) for weight in model.parameters()}
     trunk: Any = copy.deepcopy(model, shared)
     if hasattr(trunk, "reset_classifier"):
-        trunk.reset_classifier(0)
-    return trunk.eval()  # type: ignore[no-any-return]
+        trunk.reset_classifier(num_classes)
+    return trunk.train().eval()  # type: ignore[no-any-return] # biases that LeViT keeps from an earlier pass are forgotten
 
 
 def compute_dtype(trunk: nn.Module) -> torch.dtype:
@@ -70,22 +73,25 @@ class FeatureExtractor(nn.Module):
         return (trunk.fc_norm(pooled) if getattr(trunk, "fc_norm", None) is not None else pooled).flatten(1)
 
 
-def probe_image(trunk: nn.Module, size: int) -> Tensor:
-    """One image without a pattern that could hide a fault, in the trunk's dtype, on its device: (1, 3, size, size)."""
-    device = next(trunk.parameters()).device
-    image = torch.arange(3 * size * size, dtype=torch.float32).mul(0.7).sin().view(1, 3, size, size)
-    return image.to(device, compute_dtype(trunk))
+def probe_image(trunk: nn.Module, preprocessing: Preprocessing) -> Tensor:
+    """One image without a pattern that could hide a fault, in the trunk's dtype, on its device."""
+    shape = (1, preprocessing.channels, preprocessing.size, preprocessing.size)
+    image = torch.arange(math.prod(shape), dtype=torch.float32).mul(0.7).sin().view(shape)
+    return image.to(next(trunk.parameters()).device, compute_dtype(trunk))
 
 
+@torch.no_grad()
 def detect_layout(trunk: nn.Module, preprocessing: Preprocessing) -> BackboneLayout:
-    """The places of a trunk, and whether its blocks can be opened: tried on the input of the first one."""
-    layout = read_layout(trunk, preprocessing)
+    """The places of a trunk, the width of its feature, and whether its blocks can be opened, all tried on one image."""
+    layout, image = read_layout(trunk, preprocessing), probe_image(trunk, preprocessing)
+    feature = FeatureExtractor(trunk)(image)
+    layout = replace(layout, feature_width=feature.shape[1] if feature.dim() == 2 else 0)
     if not layout.blocks or layout.kind == "maps":
         return layout
     blocks = [trunk.get_submodule(path) for path in layout.blocks]
     if layout.kind == "windows":
-        return replace(layout, supports_kv_prompts=_supports_window_prompts(trunk, layout, blocks))
-    x, context = capture_block_input(blocks[0], FeatureExtractor(trunk), probe_image(trunk, preprocessing.size))
+        return replace(layout, supports_kv_prompts=_supports_window_prompts(trunk, image, layout, blocks))
+    x, context = capture_block_input(blocks[0], FeatureExtractor(trunk), image)
     layout = replace(layout, num_tokens=x.shape[1])
     if layout.reads_class_token and not _pools_class_token_alone(trunk, x, x[:, :1]):
         layout = replace(layout, reads_class_token=False)
@@ -94,36 +100,67 @@ def detect_layout(trunk: nn.Module, preprocessing: Preprocessing) -> BackboneLay
     if block_layout is None or block_layouts:
         return layout
     block, attentions = blocks[0], [getattr(block, block_layout.attention) for block in blocks]
-    if len({type(attention) for attention in attentions}) != 1:
+    if len({type(attention) for attention in attentions}) != 1 or not all(map(_is_readable, attentions)):
         return layout
-    with torch.no_grad():
-        normed = getattr(block, block_layout.norm1)(x)
-    if not _agree(lambda: (attend(attentions[0], normed, **context), attentions[0](normed, **context))):
+    normed = getattr(block, block_layout.norm1)(x)
+    prompts = normed[:, -3:].flip(1, 2)  # of the size of tokens, and unlike any of them
+    attend_to_prompts = partial(attend, attentions[0], normed, kv_prompts=prompts, **context)
+    concatenated = partial(_attend_concatenated, attentions[0], normed, prompts, context)
+    if not _agree(lambda: (attend_to_prompts(), concatenated())):
         return layout
     # Only the CLS of the last block is read, and a block restated for CLS alone gives it.
-    cls_only = layout.reads_class_token and _agree(
-        lambda: (ClassTokenBlock(structural_copy(block), block_layout)(x, **context), block(x, **context)[:, :1])
+    cls_only = (
+        layout.reads_class_token
+        and _is_unhooked(blocks[-1])
+        and _agree(lambda: (attend_to_prompts(num_queries=1), concatenated()[:, :1]))
+        and _agree(
+            lambda: (ClassTokenBlock(structural_copy(block), block_layout)(x, **context), block(x, **context)[:, :1])
+        )
     )
     return replace(layout, supports_kv_prompts=True, cls_only=cls_only)
 
 
-def _supports_window_prompts(trunk: nn.Module, layout: BackboneLayout, blocks: list[nn.Module]) -> bool:
+def _attend_concatenated(attention: Any, x: Tensor, prompts: Tensor, context: dict[str, Any]) -> Tensor:
+    """Return the output of the module's own forward for x, with prompts that have no position in its sequence."""
+    first, length = getattr(attention, "num_prefix_tokens", 1), prompts.shape[1]
+    longer = copy.copy(attention)
+    if hasattr(attention, "num_prefix_tokens"):  # rotary positions begin behind these
+        longer.num_prefix_tokens = first + length
+    if getattr(attention, "relative_position_bias_table", None) is not None or "shared_rel_pos_bias" in context:
+        # The table has a row for every token: its values are given from outside, with zeros for the prompts.
+        longer._parameters = {**attention._parameters, "relative_position_bias_table": None}
+        context = {**context, "shared_rel_pos_bias": score_bias(attention, context, length)}
+    out = longer(torch.cat([x[:, :first], prompts, x[:, first:]], dim=1), **context)
+    return torch.cat([out[:, :first], out[:, first + length :]], dim=1)
+
+
+def _is_unhooked(module: nn.Module) -> bool:
+    """Return True if calling a module runs its class's forward and nothing else."""
+    return not (module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+
+
+def _is_readable(attention: Any) -> bool:
+    """Return True if nothing wraps the weights that `attend` reads instead of calling their module, such as PEFT's."""
+    qkv = getattr(attention, "qkv", None)
+    return _is_unhooked(attention) and (qkv is None or (type(qkv) is nn.Linear and _is_unhooked(qkv)))
+
+
+def _supports_window_prompts(trunk: nn.Module, image: Tensor, layout: BackboneLayout, blocks: list[nn.Module]) -> bool:
     """Whether every window attention is the known one: tried on all of them, in one pass of one image."""
-    if any(layout.block_layout(block) is None for block in blocks):
+    if not all(layout.block_layout(block) and _is_unhooked(block.get_submodule("attn")) for block in blocks):
         return False
     matches: list[bool] = []
 
     def compare(attention: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], expected: Tensor) -> None:
         matches.append(_agree(lambda: (attend_windows(attention, args[0], mask=kwargs.get("mask"))[0], expected)))
 
-    with ExitStack() as hooks, torch.no_grad():
+    with ExitStack() as hooks:
         for block in blocks:
             hooks.enter_context(block.get_submodule("attn").register_forward_hook(compare, with_kwargs=True))
-        FeatureExtractor(trunk)(probe_image(trunk, layout.preprocessing.size))
+        FeatureExtractor(trunk)(image)
     return len(matches) == len(blocks) and all(matches)
 
 
-@torch.no_grad()
 def _agree(compute: Callable[[], tuple[Tensor, Tensor]]) -> bool:
     """Return True if the two outputs are equal to rounding; on the meta device, where they have no values, too."""
     try:
@@ -156,7 +193,6 @@ def capture_block_input(block: nn.Module, network: nn.Module, images: Tensor) ->
     raise RuntimeError(f"{type(network).__name__} never calls this block")
 
 
-@torch.no_grad()
 def _pools_class_token_alone(trunk: Any, x: Tensor, cls: Tensor) -> bool:
     """Whether the head reads the same from CLS alone; a distilled DeiT also reads its second token."""
     try:

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import TypeAdapter
 from torch import nn
@@ -65,6 +65,13 @@ class Family:
 
 _TABLES = tomllib.loads(Path(__file__).with_name("families.toml").read_text(encoding="utf-8"))["families"]
 FAMILIES: tuple[Family, ...] = TypeAdapter(tuple[Family, ...]).validate_python(_TABLES)
+
+
+# Modules of timm are known by their classes: what a linear layer is for is told by the nearest of these around it.
+_OWNERS = {
+    "attention": re.compile("attn|attention|mhsa", re.IGNORECASE),
+    "mlp": re.compile("(mlp|swiglu|ffn|feedforward)(?!.*head)", re.IGNORECASE),
+}
 
 
 def class_names(module: nn.Module) -> list[str]:
@@ -150,7 +157,7 @@ class BackboneLayout:
         return [int(getattr(trunk.get_submodule(path), "dim", self.width)) for path in self.blocks]
 
     def block_mlps(self, trunk: nn.Module) -> dict[str, int]:
-        """Return the MLP of every block.
+        """Return every MLP: a module of that class whose linear layers lead back to the width they begin with.
 
         Args:
             trunk: The trunk.
@@ -159,25 +166,24 @@ class BackboneLayout:
             Path of an MLP -> its channels.
 
         Raises:
-            UnsupportedError: A block has no MLP, or the blocks are not known.
+            UnsupportedError: There are none.
         """
-        found = {}
-        for path in self.blocks:
-            mlp = _submodule_or_identity(trunk.get_submodule(path), "mlp")
-            first = next((module for module in mlp.modules() if isinstance(module, nn.Linear)), None)
-            if first is None:
-                raise UnsupportedError(f"{path} has no MLP of linear layers")
-            found[f"{path}.mlp"] = first.in_features
+        ends: dict[str, list[int]] = {}
+        for path, kind, owner in self._linears(trunk):
+            if kind == "mlp":
+                layer: Any = trunk.get_submodule(path)
+                ends.setdefault(owner, [layer.in_features, 0])[1] = layer.out_features
+        found = {path: width for path, (width, last) in ends.items() if width == last}
         if not found:
-            raise UnsupportedError(f"the blocks of {type(trunk).__name__} are not known")
+            raise UnsupportedError(f"{type(trunk).__name__} has no MLP of linear layers")
         return found
 
     def block_linears(self, trunk: nn.Module, target: str) -> tuple[str, ...]:
-        """Return the linear layers of every block.
+        """Return linear layers, by the class of the module that they are in.
 
         Args:
             trunk: The trunk.
-            target: "attention", "mlp", or "all".
+            target: "attention", "mlp", or "all": those of blocks where blocks are known, else every one.
 
         Returns:
             The paths of the layers.
@@ -185,14 +191,28 @@ class BackboneLayout:
         Raises:
             UnsupportedError: There are none.
         """
-        infix = {"attention": ".attn.", "mlp": ".mlp.", "all": "."}[target]
-        prefixes = tuple(block + infix for block in self.blocks)
-        linears = (path for path, module in trunk.named_modules() if isinstance(module, nn.Linear))
-        found = tuple(path for path in linears if path.startswith(prefixes))
+        linears = self._linears(trunk)
+        found = tuple(path for path, kind, _ in linears if target in (kind, "all"))
         if not found:
-            where = "" if target == "all" else f" in {target}"
-            raise UnsupportedError(f"the blocks of {type(trunk).__name__} have no linear layers{where}")
+            remedy = f" in {target}; targets=all takes the {len(linears)} that it has" if linears else ""
+            raise UnsupportedError(f"{type(trunk).__name__} has no linear layers{remedy}")
         return found
+
+    def _linears(self, trunk: nn.Module) -> list[tuple[str, str, str]]:
+        """Return the path of every linear layer, "attention", "mlp" or "", and the path of that module around it."""
+        modules, inside = dict(trunk.named_modules()), tuple(f"{block}." for block in self.blocks) or ("",)
+        found = []
+        for path in (path for path, module in modules.items() if isinstance(module, nn.Linear)):
+            around = [path[: dot.start()] for dot in re.finditer(r"\.", path)][::-1]  # the nearest first
+            owners = ((kind, owner) for owner in around if (kind := _kind_of(modules[owner])))
+            if path.startswith(inside):
+                found.append((path, *next(owners, ("", ""))))
+        return found
+
+
+def _kind_of(module: nn.Module) -> str | None:
+    name = type(module).__name__
+    return next((kind for kind, pattern in _OWNERS.items() if pattern.search(name)), None)
 
 
 def parameter_paths(trunk: nn.Module, select: Callable[[nn.Module, str], bool]) -> tuple[str, ...]:

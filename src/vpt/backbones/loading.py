@@ -1,10 +1,11 @@
 """Backbones by name, from a weights file, or from a timm model at hand."""
 
+import copy
 import difflib
 import fnmatch
 import inspect
 import re
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from vpt.backbones import embedded
 from vpt.backbones.backbone import Backbone
 from vpt.backbones.weights import load_weights
 from vpt.core.text import did_you_mean
-from vpt.data.preprocessing import Preprocessing
+from vpt.data.preprocessing import Preprocessing, for_channels
 from vpt.errors import BackboneError, SpecError
 
 DEFAULT = embedded.NAME
@@ -178,11 +179,23 @@ def _read_preprocessing(model: nn.Module) -> Preprocessing:
     size = getattr(getattr(model, "patch_embed", None), "img_size", None) or config["input_size"][-2:]
     if len(set(size)) != 1:
         raise BackboneError(f"the backbone takes images of {size[0]}x{size[1]} px; only square inputs are supported")
-    known = ("nearest", "bilinear", "bicubic", "lanczos")
+    known, channels = ("nearest", "bilinear", "bicubic", "lanczos"), _input_channels(model, int(size[0]))
     return Preprocessing(
         size=int(size[0]),
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
+        mean=for_channels(config["mean"], channels),
+        std=for_channels(config["std"], channels),
         interpolation=config["interpolation"] if config["interpolation"] in known else "bicubic",
         crop_fraction=float(config["crop_pct"]),
     )
+
+
+def _input_channels(model: nn.Module, size: int) -> int:
+    """Return the channels of the images that a timm model reads: those of its first convolution, if it fails with 3."""
+    name = (getattr(model, "pretrained_cfg", None) or {}).get("first_conv")
+    channels: int = getattr(dict(model.named_modules()).get(str(name)), "in_channels", 3)
+    if channels != 3:  # some models put pixels into channels before it
+        shapes: Any = copy.deepcopy(model).to("meta").eval()
+        with suppress(RuntimeError):
+            shapes.forward_features(torch.zeros(1, 3, size, size, device="meta"))
+            return 3
+    return channels

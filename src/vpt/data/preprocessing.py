@@ -6,6 +6,7 @@ on the device. The uint8 arrays in between can be cached.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -33,8 +34,8 @@ class Preprocessing:
 
     Args:
         size: Side of the square input in pixels. Default: 224.
-        mean: Mean of each RGB channel, for values in 0..1. Default: that of ImageNet.
-        std: Standard deviation of each RGB channel, for values in 0..1. Default: that of ImageNet.
+        mean: Mean of each channel, for values in 0..1: one for gray, three for RGB. Default: that of ImageNet.
+        std: Standard deviation of each channel, for values in 0..1. Default: that of ImageNet.
         interpolation: "nearest", "bilinear", "bicubic" or "lanczos". Default: "bilinear".
         resize: "squash" scales both sides to `size` (the VTAB-1k protocol). "crop" scales the short side to
             `size / crop_fraction` and crops the center, as `Resize` and `CenterCrop` of torchvision do (FGVC: 224 /
@@ -46,8 +47,8 @@ class Preprocessing:
     """
 
     size: int = 224
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
     interpolation: str = "bilinear"
     resize: Literal["squash", "crop"] = "squash"
     crop_fraction: float = 0.875
@@ -103,18 +104,33 @@ class Preprocessing:
         scaled = int(side * min(long, _MAX_ASPECT * short) / short)
         return (side, scaled) if width <= height else (scaled, side)
 
+    @property
+    def channels(self) -> int:
+        """Channels of the input."""
+        return len(self.mean)
+
     def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return pixels with zero mean and unit variance.
 
         Args:
-            pixels: (batch, 3, size, size), values in 0..255.
+            pixels: (batch, channels, size, size), values in 0..255. RGB becomes gray where the input is gray.
 
         Returns:
-            float32 of the same shape.
+            float32 (batch, channels, size, size).
+
+        Raises:
+            SpecError: The pixels have another number of channels.
         """
-        mean = torch.tensor(self.mean, device=pixels.device).view(1, 3, 1, 1)
-        std = torch.tensor(self.std, device=pixels.device).view(1, 3, 1, 1)
-        return (pixels.float() / 255 - mean) / std
+        values = pixels.float() / 255
+        if (values.shape[1], self.channels) == (3, 1):  # Pillow's weights of "L"
+            values = torch.einsum("bchw,c->bhw", values, values.new_tensor((0.299, 0.587, 0.114))).unsqueeze(1)
+        if values.shape[1] != self.channels:
+            raise SpecError(
+                f"the images have {values.shape[1]} channels, and the backbone reads {self.channels}; give such images "
+                "to the model as tensors, in a training loop of your own"
+            )
+        mean, std = (values.new_tensor(each).view(1, -1, 1, 1) for each in (self.mean, self.std))
+        return (values - mean) / std
 
     def with_normalization(self, name: str) -> Preprocessing:
         """Return the preprocessing with another mean and standard deviation.
@@ -133,7 +149,7 @@ class Preprocessing:
         if name not in NORMALIZATIONS:
             hint = did_you_mean(name, ("backbone", *NORMALIZATIONS))
             raise SpecError(f"normalization {name!r} is unknown; {hint}")
-        mean, std = NORMALIZATIONS[name]
+        mean, std = (for_channels(values, self.channels) for values in NORMALIZATIONS[name])
         return replace(self, mean=mean, std=std)
 
     def to_dict(self) -> dict[str, Any]:
@@ -155,3 +171,18 @@ class Preprocessing:
             The preprocessing.
         """
         return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+
+
+def for_channels(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """Return a value for each channel as timm adapts the weights that read them.
+
+    Args:
+        values: Values of the RGB channels.
+        channels: Number of channels.
+
+    Returns:
+        The mean of the values for one channel, else the values in turn.
+    """
+    if channels == 1:
+        return (sum(values) / len(values),)
+    return tuple(values[index % len(values)] for index in range(channels))

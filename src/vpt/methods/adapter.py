@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -74,6 +74,6 @@ class _AdaptedMLP(nn.Module):
         self.mlp = mlp
         self.adapter = bottleneck
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.mlp(x)
+    def forward(self, x: Tensor, *context: Any) -> Tensor:
+        x = self.mlp(x, *context)
         return x + self.adapter(x)  # type: ignore[no-any-return]

@@ -12,10 +12,10 @@ from vpt.data.preprocessing import Preprocessing
 
 
 def _random_pixels(preprocessing: Preprocessing, *shape: int) -> nn.Parameter:
-    """uniform(0, 1), normalized as an image is; shape (..., 3, height, width)."""
-    mean = torch.tensor(preprocessing.mean).view(3, 1, 1)
-    std = torch.tensor(preprocessing.std).view(3, 1, 1)
-    return nn.Parameter((torch.rand(*shape) - mean) / std)
+    """uniform(0, 1), normalized as an image is; shape (n, channels, height, width), given without the channels."""
+    number, *size = shape
+    mean, std = (torch.tensor(each).view(-1, 1, 1) for each in (preprocessing.mean, preprocessing.std))
+    return nn.Parameter((torch.rand(number, preprocessing.channels, *size) - mean) / std)
 
 
 class FramePrompt(nn.Module):
@@ -29,8 +29,8 @@ class FramePrompt(nn.Module):
         super().__init__()
         self.network = network
         self.inner_size: int = preprocessing.size if grow_input else preprocessing.size - 2 * width
-        self.rows: nn.Parameter = _random_pixels(preprocessing, 2, 3, width, self.inner_size + 2 * width)
-        self.columns: nn.Parameter = _random_pixels(preprocessing, 2, 3, self.inner_size, width)
+        self.rows: nn.Parameter = _random_pixels(preprocessing, 2, width, self.inner_size + 2 * width)
+        self.columns: nn.Parameter = _random_pixels(preprocessing, 2, self.inner_size, width)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the features of images (batch, 3, s, s), each inside the learned frame."""

@@ -34,7 +34,7 @@ class SideTune(Method, name="sidetune", learning_rate=0.1):
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
         """Build the side network, and plan to blend its features with those of the frozen network."""
-        side, width = side_network(self.network, layout.preprocessing.size, self.pretrained, self.weights)
+        side, width = side_network(self.network, layout.preprocessing, self.pretrained, self.weights)
         projection = nn.Linear(width, layout.feature_width, bias=self.bias)
         return Injection(wrappers={NETWORK: partial(_SideTuned, side=side, projection=projection)})
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from vpt.backbones.layout import BackboneLayout, is_norm
 from vpt.errors import UnsupportedError
@@ -54,6 +55,8 @@ class _ScaledLayer(Mergeable):
         return bias * self.gamma.to(bias.dtype) + self.beta.to(bias.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
+        if hasattr(self.layer, "act"):  # timm's norms with an activation, which comes after scale and shift
+            return functional_call(self.layer, self.merged_state(), (x,))  # type: ignore[no-any-return]
         out = self.layer(x)
         # Convolutions, and the norms between them, have their channels second.
         channel_shape = (-1, 1, 1) if _is_channels_first(self.layer) else (-1,)

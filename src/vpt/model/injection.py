@@ -132,7 +132,7 @@ def named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 def supported_methods(trunk: nn.Module, layout: BackboneLayout) -> str:
     """Return the end of an error message: the methods of the registry that support this backbone."""
     supported = []
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):  # new modules are only counted
         for name, kind in METHODS.items():
             try:
                 kind().plan(trunk, layout)
@@ -212,7 +212,7 @@ def check_all_called(injected: Injected, trunk: nn.Module, method: str, backbone
     """
     if not injected.wrappers:
         return
-    image = probe_image(trunk, injected.layout.preprocessing.size)
+    image = probe_image(trunk, injected.layout.preprocessing)
     called = _called_modules(injected.network, injected.wrappers.values(), image)
     never_called = [
         path

@@ -2,19 +2,23 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
+from vpt.attention.detection import probe_image, structural_copy
 from vpt.backbones.backbone import Backbone, classifier_prefixes
 from vpt.errors import UnsupportedError
 from vpt.methods.base import Method
 
 
+@torch.no_grad()
 def merge(
     method: Method,
     backbone: Backbone,
     original_modules: Mapping[str, nn.Module],
     wrappers: Mapping[str, nn.Module],
     head: nn.Module | None,
+    network: nn.Module,
 ) -> dict[str, Tensor]:
     """Merge the injected modules into the weights of the trunk, and give the head the classifier's name.
 
@@ -24,12 +28,14 @@ def merge(
         original_modules: Path -> module of the trunk before injection.
         wrappers: Path -> the module that replaced the one there.
         head: The head; None where it reads something else than the backbone's own feature.
+        network: The network in front of the head, in eval mode.
 
     Returns:
         Copies of the weights under timm's own names.
 
     Raises:
-        UnsupportedError: A module is no linear change of a weight, or timm has no such head.
+        UnsupportedError: A module is no linear change of a weight, timm has no such head, or timm's model with these
+            weights does not give the same logits.
     """
     unmergeable = [path for path, module in wrappers.items() if not hasattr(module, "merged_state")]
     if unmergeable:
@@ -42,7 +48,12 @@ def merge(
         raise UnsupportedError(
             f"{method} on {backbone.name} has a head for which timm has no place; it cannot be merged"
         )
+    plain = structural_copy(backbone.module, head.out_features).to(head.weight.device)
+    shapes = {name: tensor.shape for name, tensor in plain.state_dict().items()}
     state: dict[str, Tensor] = {f"{classifier[0]}{name}": tensor for name, tensor in head.named_parameters()}
+    for name, tensor in state.items():
+        if shapes.get(name) == (*tensor.shape, 1, 1):  # some of timm's classifiers are a convolution of single pixels
+            state[name] = tensor[..., None, None]
     for path, module in original_modules.items():
         if path in wrappers:
             tensors: Mapping[str, Tensor] = wrappers[path].merged_state()  # type: ignore[operator]
@@ -51,4 +62,15 @@ def merge(
             persistent = module.state_dict().keys()
             tensors = {name: tensor for name, tensor in own if name in persistent}
         state |= {f"{path}.{name}".lstrip("."): tensor for name, tensor in tensors.items()}
-    return {name: tensor.detach().clone() for name, tensor in state.items()}
+    # A norm of the classifier, in front of its linear layer, stays as timm makes it: it does nothing.
+    state = {name: tensor.detach().clone() for name, tensor in (plain.state_dict() | state).items()}
+    image = probe_image(plain, backbone.preprocessing)
+    try:
+        plain.load_state_dict(state, assign=True)
+        logits, expected = plain.to(image.dtype)(image), head(network(image).to(head.weight.dtype))
+    except RuntimeError as error:
+        raise UnsupportedError(f"{method} on {backbone.name} does not merge: timm cannot load it ({error})") from error
+    tolerance = 1e-3 if image.dtype == torch.float32 else 5e-2
+    if not logits.is_meta and (logits - expected).abs().max() > tolerance * expected.abs().max():
+        raise UnsupportedError(f"{method} on {backbone.name} does not merge: timm gives other logits with its weights")
+    return state

@@ -1,7 +1,6 @@
 """Readouts: the outputs of a backbone that the head of a tuned model reads.
 
-`Pooled` reads the pooled feature of an image, `MultiBlock` features of several blocks, and `Dense` the feature maps. A
-tuned model asks its readout and knows no other difference between them.
+`Pooled` reads the pooled feature of an image, `MultiBlock` features of several blocks, and `Dense` the feature maps.
 """
 
 from __future__ import annotations
@@ -149,6 +148,13 @@ class Pooled(Readout):
         """Return the text of this readout for a task; None for the default."""
         return None if self == Pooled() else spec.format_spec(self, self.name, full=full)
 
+    def adapt(self, trunk: nn.Module, layout: BackboneLayout) -> BackboneLayout:
+        """Return the layout; raise UnsupportedError if the backbone does not pool an image to one vector."""
+        if not layout.feature_width:
+            advice = "make the timm model with its own pooling, global_pool"
+            raise UnsupportedError(f"{type(trunk).__name__} gives no vector for an image, which a head reads; {advice}")
+        return layout
+
 
 @dataclass(frozen=True)
 class Dense(Readout):
@@ -192,7 +198,7 @@ class Dense(Readout):
     def verify(self, method: Method, network: Any, trunk: nn.Module, layout: BackboneLayout) -> None:
         """Raise UnsupportedError if the maps of one image have other shapes than the decoder needs."""
         size = layout.preprocessing.size
-        found = [tuple(feature_map.shape) for feature_map in network(probe_image(trunk, size))]
+        found = [tuple(feature_map.shape) for feature_map in network(probe_image(trunk, layout.preprocessing))]
         expected = [(1, channels, *(-(-size // stride),) * 2) for channels, stride in network.shapes]
         if found != expected:
             raise UnsupportedError(
@@ -267,7 +273,7 @@ class MultiBlock(Readout):
         shapes: list[tuple[int, ...]] = []
         last_block = trunk.get_submodule(layout.blocks[-1])
         with last_block.register_forward_hook(lambda module, inputs, output: shapes.append(tuple(output.shape))):
-            network(probe_image(trunk, layout.preprocessing.size))
+            network(probe_image(trunk, layout.preprocessing))
         if shapes[0][1] != shapes[0][2]:  # pool_prompts joins prompts and grid to one row
             raise UnsupportedError(f"{method} does not go with the head {self}: it adds prompts to the last map")
 

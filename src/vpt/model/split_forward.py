@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vpt.attention.detection import FeatureExtractor, capture_block_input, probe_image
+from vpt.data.preprocessing import Preprocessing
 
 
 class SplitForward(nn.Module):
@@ -20,14 +21,16 @@ class SplitForward(nn.Module):
         network: The network; its modules are shared.
         blocks: Paths of its blocks, first to last.
         first_block: Index of the block to continue from.
-        image_size: Side of the images in pixels.
+        preprocessing: The preprocessing of the images.
     """
 
-    def __init__(self, network: FeatureExtractor, blocks: Sequence[str], first_block: int, image_size: int) -> None:
+    def __init__(
+        self, network: FeatureExtractor, blocks: Sequence[str], first_block: int, preprocessing: Preprocessing
+    ) -> None:
         super().__init__()
         self.network = network
         self.path: str = blocks[first_block]
-        self.image_size = image_size
+        self.preprocessing = preprocessing
         self.input_override: _InputOverride = _InputOverride(network.trunk.get_submodule(self.path))
         replacements: dict[str, nn.Module] = {path: _SkippedBlock() for path in blocks[:first_block]}
         trunk = _replace_modules(network.trunk, {**replacements, self.path: self.input_override})
@@ -51,7 +54,7 @@ class SplitForward(nn.Module):
         # The trunk's own forward knows what stands around the blocks (positions, norms). It is given one image, which
         # passes by all blocks before the first and is dropped there.
         self.input_override.set_input(x)
-        return self.suffix(probe_image(self.network.trunk, self.image_size))  # type: ignore[no-any-return]
+        return self.suffix(probe_image(self.network.trunk, self.preprocessing))  # type: ignore[no-any-return]
 
 
 class _SkippedBlock(nn.Module):

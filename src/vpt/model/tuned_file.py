@@ -221,7 +221,9 @@ def backbone_for(
             f"{path} asks for the backbone {header.backbone}, which is not in timm's own list; if you trust that "
             "place, give it as the backbone yourself"
         )
-    size = header.preprocessing.size
+    size, channels = header.preprocessing.size, header.preprocessing.channels
+    if channels != 3:
+        raise TunedFileError(f"{path} reads {channels} channels; give the timm model, made with in_chans={channels}")
     own = load_backbone(backbone or header.backbone, device="meta").preprocessing.size
     return load_backbone(backbone or header.backbone, weights=weights, image_size=None if own == size else size)
 

@@ -21,6 +21,7 @@ from vpt.model.merging import merge
 from vpt.model.readout import Pooled, Readout
 from vpt.model.split_forward import SplitForward
 from vpt.model.state_dict import use_one_name_per_tensor
+from vpt.model.timm_protocol import TimmProtocol
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Counts:
         return self.trainable / self.total
 
 
-class TunedModel(nn.Module):
+class TunedModel(TimmProtocol):
     """A frozen backbone, the trainable modules of a method, and a head: an ordinary `nn.Module`.
 
     Exactly the tensors that do not belong to the backbone are trained and saved. They are identified by object
@@ -113,11 +114,6 @@ class TunedModel(nn.Module):
         check_all_called(injected, self.trunk, str(method), backbone)
 
     @property
-    def trunk(self) -> nn.Module:
-        """The backbone's module tree with the injected modules."""
-        return next(module for module in self.network.modules() if hasattr(module, "trunk")).get_submodule("trunk")
-
-    @property
     def is_dense(self) -> bool:
         """True if the model gives every pixel a class, False if it gives every image one."""
         return self.readout.is_dense
@@ -179,10 +175,6 @@ class TunedModel(nn.Module):
             self.get_submodule(name).training = False
         return self
 
-    def new_head(self) -> nn.Module:
-        """Return a new head like this model's own, drawn from torch's global generator."""
-        return self._make_head(self.width, self.num_classes).to(next(self.head.parameters()))
-
     def trainable_state_dict(self) -> dict[str, Tensor]:
         """Return the tensors of the method and the head, under their names in a tuned file; they are not copies."""
         return {name: attrgetter(path)(self) for name, path in self._trainable_paths.items()}
@@ -214,6 +206,8 @@ class TunedModel(nn.Module):
             raise SpecError(f"these tensors do not fit {own_text}: {', '.join(mismatched)}")
         for name, tensor in own.items():
             tensor.copy_(state[name])
+        training = self.training
+        self.train().train(training)  # what modules keep of their weights between passes in eval mode is forgotten
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that train, for an optimizer."""
@@ -238,7 +232,7 @@ class TunedModel(nn.Module):
         nothing_frozen = self.first_modified_block == 0 or self.layout.kind not in ("tokens", "windows")
         if nothing_frozen or not isinstance(self.network, FeatureExtractor):
             return None
-        return SplitForward(self.network, self.layout.blocks, self.first_modified_block, self.layout.preprocessing.size)
+        return SplitForward(self.network, self.layout.blocks, self.first_modified_block, self.layout.preprocessing)
 
     @torch.no_grad()
     def initialize(self, inputs: InitInputs) -> None:
@@ -277,8 +271,12 @@ class TunedModel(nn.Module):
         Raises:
             UnsupportedError: The method is no linear change of weights, or timm has no such head.
         """
-        head = self.head if self.reads_backbone_feature else None
-        return merge(self.method, self.backbone, self._original_modules, self._wrappers, head)
+        head, training = self.head if self.reads_backbone_feature else None, self.training
+        self.train().eval()
+        try:
+            return merge(self.method, self.backbone, self._original_modules, self._wrappers, head, self.network)
+        finally:
+            self.train(training)
 
     def detach(self) -> nn.Module:
         """Return the backbone, which was never changed."""
