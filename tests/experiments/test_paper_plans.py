@@ -92,6 +92,9 @@ def test_paper_table1_plan_has_the_grids_and_preprocessing_of_the_paper(data: Pa
     assert (jobs["cub"].options.resize, jobs["cub"].config.augment) == ("crop", "random_crop")
     assert (jobs["dtd"].options.resize, jobs["dtd"].config.augment) == ("squash", "none")
     assert {task.name: task.group for task in experiment.tasks} == {"cub": "FGVC", "dtd": "Natural"}
+    assert {row.name for row in experiment.methods if row.is_head_grid} == {"Linear", "MLP-3"}
+    assert {job.head for job in jobs.values()} == {"linear(init=kaiming)"}
+    assert parse_method(settings["Sidetune"][0].spec) == parse_method("sidetune(pretrained=true)")
     assert {(job.options.interpolation, job.normalization) for job in jobs.values()} == {("bilinear", "imagenet")}
     assert {name: job.options.crop_fraction for name, job in jobs.items()} == {"cub": 224 / 256, "dtd": None}
     full = experiment.row("Full")

@@ -64,8 +64,9 @@ def test_apply_protocol_merges_a_row_into_that_of_its_name() -> None:
     linear, deep = apply_protocol({**PLAN, "methods": ["Linear", {"name": "VPT-deep", "spec": "vpt(length=7)"}]})[0][
         "methods"
     ]
-    assert linear == {"name": "Linear", "spec": "linear", "grid": "sgd", "batch_size": 2048}
-    assert deep == {"name": "VPT-deep", "spec": "vpt(length=7)", "grid": "sgd"}  # instead of the variants
+    head = "linear(init=kaiming)"
+    assert linear == {"name": "Linear", "head": head, "spec": "linear", "grid": "sgd", "batch_size": 2048}
+    assert deep == {"name": "VPT-deep", "head": head, "spec": "vpt(length=7)", "grid": "sgd"}  # not the variants
 
 
 def test_apply_protocol_of_unknown_name_is_refused() -> None:

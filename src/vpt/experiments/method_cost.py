@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vpt.backbones.backbone import Backbone
+from vpt.methods.registry import parse_method
 from vpt.model.attach import attach
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.classification import ClassificationConfig, train
@@ -67,7 +68,8 @@ def measure_cost(
     Returns:
         The cost of the method.
     """
-    model = attach(backbone, spec, classes, head=TASKS[config.task].make_readout(head, backbone), **options)
+    method, readout = parse_method(spec).without_initial_weights(), TASKS[config.task].make_readout(head, backbone)
+    model = attach(backbone, method, classes, head=readout, **options)
     augment, is_dense = config.augment, model.is_dense
     cached = not is_dense and model.only_head_trains and augment in ("none", "random_resized_crop")
     if images_per_second is not None:

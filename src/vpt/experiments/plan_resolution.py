@@ -195,7 +195,8 @@ def _try_methods(
     models = {}
     for spec in dict.fromkeys(setting.spec for setting in row.settings):
         structure = load()
-        models[spec] = model = attach(structure, spec, classes, head=task.make_readout(head, structure))
+        method = parse_method(spec).without_initial_weights()
+        models[spec] = model = attach(structure, method, classes, head=task.make_readout(head, structure))
         if "prototypes" in model.method.init_inputs:
             model.initialize(InitInputs(torch.empty(classes, model.layout.width, device="meta")))
     return replace(row, is_head_grid=_is_head_grid(row, models))
