@@ -105,6 +105,19 @@ def test_load_forgets_attention_biases_of_earlier_passes(tmp_path) -> None:
         assert torch.allclose(again(x), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("method", ["lora(rank=2, targets=mlp)", "full"])
+def test_merge_of_module_in_two_places_has_both_names(method: str) -> None:
+    model: Any = make("test_vit", img_size=SIZE)
+    model.blocks[1].mlp = model.blocks[0].mlp
+    tuned = attach(model, method)
+    disturb(tuned)
+    fresh: Any = timm.create_model("test_vit", img_size=SIZE, num_classes=3).eval()
+    fresh.load_state_dict(tuned.merge())
+    with torch.no_grad():
+        assert torch.allclose(fresh(images()), tuned(images()), rtol=1e-3, atol=1e-4)
+        assert not torch.allclose(fresh.blocks[1].mlp.fc1.weight, model.blocks[1].mlp.fc1.weight, atol=1e-3)
+
+
 def test_merge_of_backbone_in_bf16_is_close() -> None:
     backbone = vpt.load_backbone("test_vit", image_size=SIZE, pretrained=False, dtype=torch.bfloat16)
     tuned = vpt.attach(backbone, "lora(rank=2)", 3).eval()

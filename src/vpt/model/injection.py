@@ -69,7 +69,7 @@ def inject(backbone: Backbone, method: Method, readout: Readout) -> Injected:
         fitting = supported_methods(trunk, layout)
         raise UnsupportedError(f"{method} does not fit {type(trunk).__name__}: {error}; {fitting}") from error
     readout.check(method, injection, layout)
-    original_modules = dict(trunk.named_modules())  # kept, so that no identity is used twice
+    original_modules = dict(trunk.named_modules(remove_duplicate=False))  # kept, so that no identity is used twice
     frozen_ids = {id(module) for module in original_modules.values()} - _trainable_module_ids(trunk, injection)
     cloned = {f"backbone.{name}": tensor for path in injection.trainable for name, tensor in _clone(trunk, path)}
     shared_ids = {id(tensor) for _, tensor in named_tensors(trunk)}

@@ -1,6 +1,7 @@
 """Merging: a tuned model as a plain timm state dict."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,9 +55,10 @@ def merge(
     for name, tensor in state.items():
         if shapes.get(name) == (*tensor.shape, 1, 1):  # some of timm's classifiers are a convolution of single pixels
             state[name] = tensor[..., None, None]
-    for path, module in original_modules.items():
-        if path in wrappers:
-            tensors: Mapping[str, Tensor] = wrappers[path].merged_state()  # type: ignore[operator]
+    wrapped: dict[int, Any] = {id(original_modules[path]): wrapper for path, wrapper in wrappers.items()}
+    for path, module in original_modules.items():  # a module that stands in several places has several paths
+        if id(module) in wrapped:
+            tensors: Mapping[str, Tensor] = wrapped[id(module)].merged_state()
         else:
             own = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
             persistent = module.state_dict().keys()
