@@ -45,7 +45,7 @@ def initial_values() -> dict[str, Tensor]:
 
 def prototypes() -> dict[str, Tensor]:
     model = build(official_config("linear")).eval()
-    pixels = torch.randint(256, (4, 3, IMAGE_SIZE, IMAGE_SIZE), generator=generator(5), dtype=torch.uint8)
+    pixels = torch.randint(256, (5, 3, IMAGE_SIZE, IMAGE_SIZE), generator=generator(5), dtype=torch.uint8)
     with torch.no_grad():  # the official code takes one image at a time
         layers = [model.forward_cls_layerwise((image / 255 - 0.5)[None] / 0.5) for image in pixels]
     weights = {f"weights/{name}": tensor for name, tensor in model.state_dict().items()}

@@ -80,6 +80,17 @@ def test_tune_with_config_of_a_run_repeats_it_and_options_override_it(
     assert len(result["history"]) == 1 and result["job"]["config"]["learning_rate"] == 0.5
 
 
+def test_tune_with_config_of_an_earlier_version_decays_all_tensors(
+    tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = (tuned.with_suffix(".run") / "run.toml").read_text().splitlines()
+    assert lines.count('decay = "matrices"') == 1
+    (tmp_path / "run.toml").write_text("\n".join(line for line in lines if not line.startswith("decay")))
+    out = ("--out", tmp_path / "b.safetensors", "--epochs", 1, "--json")
+    vpt("tune", "--config", tmp_path / "run.toml", *out)
+    assert json.loads(capsys.readouterr().out)["job"]["config"]["decay"] == "all"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -76,6 +76,25 @@ def test_finished_run_of_version_1_is_reused(
     assert json.loads((folder / f"{args[0]}.run" / "result.json").read_text()) == old
 
 
+def test_run_of_version_1_with_another_weight_decay_rule_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It decayed all tensors. Finished, it answers today's default too; unfinished, it goes on by its own rule."""
+    folder = _copy(tmp_path, "runs", monkeypatch)
+    args = ("tune", "numerals", "--method", "linear", "--epochs", "3", "--out", "numerals.safetensors")
+    _vpt(*args, "--decay", "all")
+    assert "--overwrite does it again" in capfd.readouterr().err
+    with pytest.raises(SystemExit):
+        _vpt(*args, "--decay", "official")
+    assert "config.decay: all then, official now" in capfd.readouterr().err
+    (folder / "numerals.run" / "result.json").unlink()
+    with pytest.raises(SystemExit):
+        _vpt(*args)
+    assert "config.decay: all then, matrices now" in capfd.readouterr().err
+    _vpt(*args, "--decay", "all")
+    assert json.loads((folder / "numerals.run" / "result.json").read_text())["job"]["config"]["decay"] == "all"
+
+
 @pytest.mark.parametrize(("plan", "store", "runs"), [("plan", "plan", 12), ("squares", "squares-plan", 6)])
 def test_finished_comparison_of_version_1_has_nothing_left(
     plan: str,

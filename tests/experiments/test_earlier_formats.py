@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from vpt.experiments.local_executor import InlineExecutor
 from vpt.experiments.plan_file import load_experiment
 from vpt.experiments.report import write_report
 from vpt.experiments.results import read_status
+from vpt.experiments.runner import run_experiment
 from vpt.experiments.search import remaining_runs, resolved_runs
 from vpt.experiments.store import RECORD_FORMAT, Store
+from vpt.training import Callback
 
 SAMPLES = Path(__file__).parents[1] / "compatibility" / "samples" / "bench"
+SHALLOW = {"name": "VPT-shallow", "spec": "vpt(length=2, depth=shallow)"}
 COMPARISONS = [("plan.toml", "plan", 12), ("squares.toml", "squares-plan", 6)]
 
 
@@ -25,7 +29,7 @@ def bench(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(("plan", "folder", "count"), COMPARISONS)
 def test_plan_of_0_1_0_finds_every_run_done(bench: Path, plan: str, folder: str, count: int) -> None:
-    experiment, store = load_experiment(bench / plan), Store(bench / folder)
+    experiment, store = load_experiment(bench / plan).with_all_decaying(), Store(bench / folder)
     records = store.records()
     assert not remaining_runs(experiment, records)
     assert resolved_runs(experiment, records).keys() == records.keys() and len(records) == count
@@ -41,6 +45,31 @@ def test_folder_of_0_1_0_is_reported(bench: Path, plan: str, folder: str, count:
     status = read_status(bench / folder)
     assert (status.done, status.total) == (count, count)
     assert "What is missing" not in write_report(bench / folder, bench / "report")[1].read_text()
+
+
+def test_folder_of_0_1_0_goes_on_with_weight_decay_for_all_tensors(bench: Path) -> None:
+    """A new seed trains as the two before it, and says so; another folder trains by today's rule."""
+    changes = {"seeds": 3, "tasks": [{"name": "numerals"}], "methods": [SHALLOW], "baseline": None}
+    plan = load_experiment(bench / "plan.toml", **changes)
+    notes: list[str] = []
+
+    class Notes(Callback):
+        def on_note(self, text: str) -> None:
+            notes.append(text)
+
+    def decays(folder: Path) -> list[str]:
+        run_experiment(plan, folder, InlineExecutor(), Notes())
+        saved, records = Store(folder).load_experiment(), Store(folder).records()
+        (setting,) = saved.methods[0].settings
+        assert not remaining_runs(saved, records)
+        added = [record for record in records.values() if record.provenance["ended"] > "2026-11-28T01"]
+        assert len(added) == (1 if folder.name == "plan" else 3)
+        return [setting.config.training.decay, *(record.config["training"].get("decay", "all") for record in added)]
+
+    assert decays(bench / "plan") == ["all", "all"]
+    assert len(notes) == 1 and "decay all tensors" in notes[0]
+    assert decays(bench / "new") == ["matrices"] * 4
+    assert len(notes) == 1
 
 
 def test_record_of_0_1_0_that_is_an_error_is_cleared(bench: Path) -> None:

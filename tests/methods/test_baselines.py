@@ -15,8 +15,8 @@ from torchvision.models import alexnet
 
 from helpers.families import backbone_of, images, model_of
 from helpers.references import LABELS, compare, trainable_tensors, tuned
-from vpt import attach, inspect, load, load_backbone, save
-from vpt.errors import BackboneError, UnsupportedError
+from vpt import Full, attach, inspect, load, load_backbone, save
+from vpt.errors import BackboneError, SpecError, UnsupportedError
 
 
 @pytest.mark.parametrize("family", ["vit", "vit-avg", "dinov2-reg", "swin"])
@@ -122,6 +122,45 @@ def test_load_of_sidetune_without_its_first_weights_gives_the_same_logits(tmp_pa
     loaded = load(tmp_path / "tuned.safetensors", backbone)
     assert torch.equal(loaded(images()), model(images()))
     assert f'weights="{first}"' in inspect(tmp_path / "tuned.safetensors").method
+
+
+@pytest.mark.parametrize("family", ["vit", "swin", "convnext"])
+def test_full_with_drop_path_drops_branches_of_later_blocks_more_often(family: str) -> None:
+    """As timm's own models with this rate: rates from 0 in the first block to 0.5 in the last, none in evaluation."""
+    model, plain = attach(backbone_of(family), "full(drop_path=0.5)", 3), model_of(family)
+    blocks = list(model.layout.blocks)
+    for index, path in enumerate(blocks):
+        layers = [layer for name, layer in model.wrappers().items() if name.startswith(f"{path}.drop_path")]
+        assert len(layers) == (0 if index == 0 else 1 if family == "convnext" else 2)
+        for layer in layers:
+            torch.manual_seed(0)
+            kept = layer.train()(torch.ones(20000, 1, 1)).flatten()
+            rate = 0.5 * index / (len(blocks) - 1)
+            assert float((kept == 0).float().mean()) == pytest.approx(rate, abs=0.02)
+            assert float(kept.max()) == pytest.approx(1 / (1 - rate))
+    with torch.no_grad():
+        frozen = plain.forward_head(plain.forward_features(images()), pre_logits=True)
+        assert torch.allclose(model.eval().features(images()), frozen, atol=1e-5)
+        assert not torch.allclose(model.train().features(images()), frozen, atol=1e-2)
+
+
+def test_full_with_dropout_is_merged_and_named_without_effect_on_earlier_ids() -> None:
+    model = attach(backbone_of("vit"), "full(dropout=0.1)", 3).eval()
+    timm_model = model_of("vit")
+    timm_model.reset_classifier(3)
+    timm_model.load_state_dict(model.merge())
+    with torch.no_grad():
+        assert torch.allclose(timm_model(images()), model(images()), atol=1e-5)
+    assert model.method.spec(full=True) == "full(dropout=0.1, drop_path=0.0)"
+    assert Full().spec(full=True) == "full"
+
+
+@pytest.mark.parametrize("option", ["dropout", "drop_path"])
+def test_full_with_dropout_on_resnet_is_refused(option: str) -> None:
+    with pytest.raises(UnsupportedError, match=f"leave {option} at 0"):
+        attach(backbone_of("resnet"), f"full({option}=0.1)", 3)
+    with pytest.raises(SpecError, match=f"{option} is 1.0; it must be at least 0 and below 1"):
+        Full(**{option: 1.0})
 
 
 @pytest.mark.parametrize("layers", [2, 3, 5])

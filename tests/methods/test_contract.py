@@ -72,6 +72,7 @@ CASES = [
     ("vpt(length=3, projection=4) + lora(rank=2) + ssf", "swin"),
     ("lora(rank=2) + ssf + norm", "eva02-unfused"),
     ("full", "eva02"),
+    *(("full(dropout=0.1, drop_path=0.2)", family) for family in ("vit", "swin")),
 ]
 MULTI, MULTI_GRID = "multi_block(blocks=last2, features=cls+mean+std)", "multi_block(blocks=last2, features=mean)"
 HEADED = [

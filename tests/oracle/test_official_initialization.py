@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
-from oracle_files import read_oracle, tiny_vit
+from oracle_files import assert_close, attach_with_weights, read_oracle, tiny_vit
+from oracle_names import official_vit
 from torch import Tensor
 
 from vpt import TunedModel, attach, load_backbone
 from vpt.model.readout import Pooled
+from vpt.training import Examples, class_prototypes
 
 METHODS = {
     "prepend": "vpt(length=50)",
@@ -68,3 +71,10 @@ def test_new_head_begins_as_in_official_code() -> None:
 def test_tensor_begins_as_in_official_code(entry: str) -> None:
     tensor = new_model(entry.split("/")[0]).trainable_state_dict()[TENSORS[entry]]
     assert_same_distribution(tensor.detach(), read_oracle("official_initialization").tensors[entry])
+
+
+def test_prototypes_are_class_tokens_before_the_final_norm() -> None:
+    oracle = read_oracle("official_prototypes")
+    model = attach_with_weights(tiny_vit(), "linear", official_vit(oracle.group("weights")))
+    examples = Examples(oracle.tensors["pixels"].numpy(), np.array([0, 1, 2, 3, 4]))
+    assert_close("prototypes", class_prototypes(model, examples), oracle.tensors["class_tokens"][:, -1])

@@ -53,8 +53,9 @@ class Recorder(Callback):
         self.rates.append(lr)
 
 
-def test_training_equals_official_trainer() -> None:
-    oracle = read_oracle("official_trainer")
+@pytest.mark.parametrize("name", ["official_trainer", "official_trainer_decay"])
+def test_training_equals_official_trainer(name: str) -> None:
+    oracle = read_oracle(name)
     model = attach_with_weights(tiny_vit(), "vpt(length=2, dropout=0)", official_vit(oracle.group("weights")))
     mean, std = (tuple(oracle.tensors[key].tolist()) for key in ("mean", "std"))
     preprocessing = replace(model.backbone.preprocessing, mean=mean, std=std)

@@ -35,6 +35,7 @@ METHODS = {
     "global_mean": "vpt(length=2, output=global_mean)",
 }
 TRAIN_MODE = {
+    "full": "full(dropout=0.1)",
     "adapter": "adapter(reduction=4)",  # their frozen encoder, adapters included, runs without dropout
     "vpt_deep": "vpt(length=2, dropout=0.1)",
     "vpt_deep_projection": "vpt(length=2, dropout=0.1, projection=6)",

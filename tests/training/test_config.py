@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from helpers.comparison import max_relative_difference
+from helpers.families import backbone_of
 from helpers.two_processes import CONFIG, examples, model
-from vpt import METHODS, VPT, Full, Linear
+from vpt import METHODS, VPT, Full, Linear, attach
 from vpt.errors import SpecError
 from vpt.tasks.classification import ClassificationConfig, train
 from vpt.training import Callback, TrainingConfig
@@ -25,6 +26,7 @@ class TestConfig:
             ({"optimizer": "sdg"}, "optimizer is 'sdg'; did you mean 'sgd'"),
             ({"augment": "flipp"}, "augment is 'flipp'; did you mean 'flip'"),
             ({"precision": "fp16"}, "precision is 'fp16'"),
+            ({"decay": "bias"}, "decay is 'bias'"),
             ({"epochs": 0}, "epochs is 0; it must be at least 1"),
             ({"batch_size": 0}, "batch_size is 0"),
             ({"grad_accum_steps": 0}, "grad_accum_steps is 0"),
@@ -118,17 +120,53 @@ class TestOptimizer:
     @pytest.mark.parametrize("decay", [0.0, 0.37])
     @pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
     def test_make_optimizer_with_weight_decay_applies_it_as_given(self, name, kind, decay):
-        weight = nn.Parameter(torch.ones(3))
-        optimizer = TrainingConfig(optimizer=name, weight_decay=decay).make_optimizer([weight])
+        weight, bias = nn.Parameter(torch.ones(3, 2)), nn.Parameter(torch.ones(3))
+        config = TrainingConfig(optimizer=name, weight_decay=decay)
+        optimizer = config.make_optimizer({"weight": weight, "bias": bias})
         assert type(optimizer) is kind
-        assert [group["weight_decay"] for group in optimizer.param_groups] == [decay]
-        weight.grad = torch.zeros(3)
-        optimizer.param_groups[0]["lr"] = 0.1
+        found = {id(w): group["weight_decay"] for group in optimizer.param_groups for w in group["params"]}
+        assert found == {id(weight): decay, id(bias): 0}
+        weight.grad, bias.grad = torch.zeros(3, 2), torch.zeros(3)
+        config.set_lr(optimizer, 0.1)
         optimizer.step()
-        assert torch.allclose(weight, torch.full((3,), 1 - 0.1 * decay))
+        assert torch.allclose(weight, torch.full((3, 2), 1 - 0.1 * decay))
+        assert torch.equal(bias, torch.ones(3))
+
+    @pytest.mark.parametrize("decay", ["matrices", "official"])
+    @pytest.mark.parametrize("name", ["sgd", "adamw"])
+    def test_train_of_ssf_with_weight_decay_leaves_scales_at_one(self, name, decay):
+        """A learning rate so small that only decay, a thousandfold stronger, could move a scale."""
+        scaled = attach(backbone_of("vit"), "ssf", 3)
+        options = {"optimizer": name, "learning_rate": 1e-4, "weight_decay": 1e3, "decay": decay}
+        train(scaled, examples(), CONFIG.replace(epochs=2, **options))
+        gammas = [tensor for key, tensor in scaled.trainable_state_dict().items() if key.endswith("gamma")]
+        assert len(gammas) > 8
+        assert all(torch.allclose(gamma, torch.ones(()), atol=1e-3) for gamma in gammas)
+
+    @pytest.mark.parametrize(
+        ("method", "optimizer", "decay", "expected"),
+        [
+            ("full", "adamw", "matrices", lambda name, weight: weight.dim() > 1),
+            ("full", "sgd", "matrices", lambda name, weight: weight.dim() > 1),
+            ("full", "adamw", "official", lambda name, weight: "bias" not in name),
+            ("full", "sgd", "official", lambda name, weight: name != "head.bias"),
+            ("mlp", "sgd", "official", lambda name, weight: name != "head.8.bias"),
+            ("adapter(reduction=4)", "adamw", "official", lambda name, weight: "bias" not in name),
+            ("vpt(length=3) + ssf", "adamw", "official", lambda name, weight: weight.dim() > 1),
+            ("vpt(length=3) + ssf", "sgd", "all", lambda name, weight: True),
+        ],
+    )
+    def test_decaying_of_a_method_names_the_tensors_of_the_rule(self, method, optimizer, decay, expected):
+        tuned = attach(backbone_of("vit"), method, 3)
+        parameters = dict(tuned.trainable_state_dict())
+        parameters = {name: weight for name, weight in parameters.items() if isinstance(weight, nn.Parameter)}
+        config = TrainingConfig(optimizer=optimizer, decay=decay)
+        found = config.decaying(parameters, list(tuned.head.parameters()))
+        assert found == {name for name, weight in parameters.items() if expected(name, weight)}
+        assert found and (decay == "all") == (found == set(parameters))
 
     def test_make_optimizer_of_sgd_has_momentum(self):
-        (group,) = TrainingConfig().make_optimizer([nn.Parameter(torch.ones(1))]).param_groups
+        (group,) = TrainingConfig().make_optimizer({"weight": nn.Parameter(torch.ones(1))}).param_groups
         assert group["momentum"] == 0.9 and not group["nesterov"]
 
     def test_train_for_one_step_equals_plain_sgd(self):
@@ -143,7 +181,8 @@ class TestOptimizer:
         lr = config.lr_at(0, 1, 1)
         with torch.no_grad():
             for weight in plain.trainable_parameters():
-                weight -= lr * (weight.grad + config.training.weight_decay * weight)
+                decay = config.training.weight_decay if weight.dim() > 1 else 0.0
+                weight -= lr * (weight.grad + decay * weight)
         assert max_relative_difference(tuned, plain) < 1e-5
 
 

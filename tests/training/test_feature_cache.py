@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from helpers.comparison import max_relative_difference
+from helpers.families import backbone_of
 from helpers.two_processes import CONFIG, examples, model
-from vpt import TunedModel
+from vpt import TunedModel, attach
 from vpt.errors import DataError, SpecError
 from vpt.methods.base import InitInputs
 from vpt.tasks.classification import train
@@ -22,15 +23,21 @@ from vpt.training.feature_cache import cache_frozen_features
 from vpt.training.head_grid import check_head_grid
 
 
-def test_class_prototypes_of_frozen_backbone_equal_mean_features():
-    tuned, data = model("vpt(length=3, init=prototypes)"), examples()
+@pytest.mark.parametrize("family", ["vit", "vit-avg"])
+def test_class_prototypes_of_frozen_backbone_equal_mean_features(family, tmp_path):
+    """A class token is read before the final norm, also where the cache has the features after it."""
+    tuned, data = attach(backbone_of(family), "vpt(length=3, init=prototypes)", 3), examples()
     inputs = tuned.backbone.preprocessing.normalize(torch.from_numpy(data.pixels))
+    plain = tuned.backbone.module
+    train(attach(tuned.backbone, "linear", 3), data, CONFIG.replace(epochs=1), cache=tmp_path)
     with torch.no_grad():
-        features = model("linear").features(inputs)
-    found = class_prototypes(tuned, data)
-    for label in range(3):
-        wanted = features[torch.from_numpy(data.labels == label)].mean(0)
-        assert torch.allclose(found[label], wanted, rtol=1e-4, atol=1e-5)
+        tokens = plain.blocks(plain._pos_embed(plain.patch_embed(inputs)))
+        features = tokens[:, 0] if family == "vit" else plain.fc_norm(tokens[:, 1:].mean(1))
+    for found in (class_prototypes(tuned, data, cache=tmp_path), class_prototypes(tuned, data)):
+        for label in range(3):
+            wanted = features[torch.from_numpy(data.labels == label)].mean(0)
+            assert torch.allclose(found[label], wanted, rtol=1e-4, atol=1e-5)
+    assert len(list(tmp_path.iterdir())) == (2 if family == "vit" else 1)
     tuned.initialize(InitInputs(found))
     with pytest.raises(SpecError, match="with 3 classes, write length=3"):
         model("vpt(length=4, init=prototypes)").initialize(InitInputs(found))

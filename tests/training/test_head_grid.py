@@ -27,11 +27,11 @@ def new_model(method: str, seed: int) -> TunedModel:
     return attach(backbone_of("vit"), method, 3).eval()
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize(("optimizer", "decay"), [("sgd", "matrices"), ("sgd", "official"), ("adamw", "matrices")])
 @pytest.mark.parametrize("method", ["linear", "mlp(layers=3, dropout=0.3)"])
-def test_train_head_grid_of_each_point_equals_single_training(method: str, optimizer: str) -> None:
+def test_train_head_grid_of_each_point_equals_single_training(method: str, optimizer: str, decay: str) -> None:
     data, val = examples(17), examples(9, seed=1)  # 17 = 2 * 8 + 1: the last batch is a single image
-    base = CONFIG.replace(optimizer=optimizer, epochs=4, batch_size=8)
+    base = CONFIG.replace(optimizer=optimizer, epochs=4, batch_size=8, decay=decay)
     if method != "linear":  # large steps through a ReLU make differences of rounding grow
         base = base.replace(head_lr_scale=0.02 if optimizer == "sgd" else 0.002)
     # Seeds with another number of settings are trained in a pass of their own.

@@ -30,6 +30,7 @@ class TuneOptions(TypedDict, total=False):
             "inception" (0.5). Default: "backbone".
         optimizer: "sgd" with momentum 0.9, or "adamw". Default: the method's; segmentation: "adamw".
         weight_decay: Default: the method's.
+        decay: Tensors that weight decay is for: "matrices", "official" or "all". Default: "matrices".
         head_lr_scale: Learning rate of the head, relative to that of the rest. Default: 1.
         augment: "none", "flip", "random_crop" or "random_resized_crop"; segmentation: "none", "flip" or "full".
             Default: "none"; segmentation: "full".
@@ -68,6 +69,7 @@ class TuneOptions(TypedDict, total=False):
     normalization: Literal["backbone", "imagenet", "inception"] | None
     optimizer: Literal["sgd", "adamw"] | None
     weight_decay: float | None
+    decay: Literal["matrices", "official", "all"] | None
     head_lr_scale: float | None
     augment: Literal["none", "flip", "random_crop", "random_resized_crop", "full"] | None
     grad_accum_steps: int | None

@@ -115,6 +115,8 @@ def read_config_file(context: click.Context, param: click.Parameter, path: Path 
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise click.UsageError(f"{param.opts[0]} {path} cannot be read as TOML: {error}") from error
+    if {"weight_decay", "head_lr_scale", "precision", "seed"} <= values.keys():
+        values = {"decay": "all", **values}  # the run.toml of an earlier version, which had no other rule
     known = {option.name for option in context.command.params} - {param.name}
     unknown = next((name for name in values if name not in known), None)
     if unknown is not None:

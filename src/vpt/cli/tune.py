@@ -33,6 +33,8 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @option("--batch-size", "Images per step [default: 64; segmentation: 8].", int)
 @option("--lr learning_rate", "Learning rate per 256 images [default: the method's].", float)
 @option("--weight-decay", "Weight decay of the optimizer [default: the method's].", float)
+@option("--decay", "Decay tensors of two dimensions or more, those of the paper's code, or all [default: matrices].",
+        ["matrices", "official", "all"])  # fmt: skip
 @option("--optimizer", "Optimizer [default: the method's; segmentation: adamw].", ["sgd", "adamw"])
 @option("--head-lr-scale", "Learning rate of the head, relative to the rest's [default: 1].", float)
 @option("--augment", "Segmentation: none, flip or full [default: none; segmentation: full].",

@@ -157,7 +157,10 @@ def _plan_values(
 def _reuse_results(experiment: Experiment, data: str, folder: Path) -> None:
     """Record the finished runs of a series by version 0.1.0, which ran a job named after point and seed for each."""
     store = Store(folder)
-    for run in resolved_runs(experiment, store.records()).values():
+    if store.records():
+        return
+    experiment = experiment.with_all_decaying()
+    for run in resolved_runs(experiment, {}).values():
         slug = "".join(c if c.isalnum() else "_" for c in run.method)
         out = folder / f"{slug}-{run.setting.config.training.seed}.safetensors"
         if run.members or store.has_record(run.id) or not out.exists():

@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from vpt.experiments.design import CLASSIFICATION_ONLY, MethodRow, Protocol, Seg
 from vpt.protocols import Departure
 from vpt.tasks.classification.config import ClassificationConfig
 from vpt.tasks.segmentation.config import SegmentationConfig
-from vpt.training import CROP_SCALE, TaskConfig
+from vpt.training import CROP_SCALE, TaskConfig, TrainingConfig
 from vpt.training.job import Job
 
 PROTOCOL_VERSION = 1  # to be raised when the same plan gives other results
@@ -198,6 +199,15 @@ class Experiment:
             **options,
         )
 
+    def with_all_decaying(self) -> Experiment:
+        """Return the experiment as earlier versions ran it: weight decay is for all tensors, unless a row says more."""
+        values = self.to_dict()
+        for row in values["methods"]:
+            for setting in chain(row["settings"], *row["task_settings"].values()):
+                if setting["config"]["decay"] == TrainingConfig.decay:
+                    del setting["config"]["decay"]
+        return Experiment.from_dict(values)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the experiment as JSON values."""
         return asdict(self, dict_factory=_merge_training_options)
@@ -222,7 +232,8 @@ class Experiment:
             config_class: type[TaskConfig] = ClassificationConfig if segmentation is None else SegmentationConfig
 
             def settings(rows: Sequence[Mapping[str, Any]]) -> tuple[Setting, ...]:
-                return tuple(Setting(row["spec"], config_class.from_dict(row["config"])) for row in rows)
+                earlier = {"decay": "all"}  # earlier versions had no other rule
+                return tuple(Setting(row["spec"], config_class.from_dict({**earlier, **row["config"]})) for row in rows)
 
             methods = tuple(
                 MethodRow(**{**row, "settings": settings(row["settings"]), "task_settings": {
@@ -264,6 +275,9 @@ class Experiment:
         for key, default in (("skip_corrupt", False), ("crop_fraction", None), ("normalization", "backbone")):
             if job_fields[key] == default:  # ids of plans without it stay as they are
                 del job_fields[key]
+        training = setting.config.to_dict()
+        if training["decay"] == "all":  # ids of earlier versions, which had no other rule, stay as they are
+            del training["decay"]
         return {
             "protocol": PROTOCOL_VERSION,
             "task": task.name,
@@ -271,7 +285,7 @@ class Experiment:
             "backbone": row.job_options.get("backbone", self.backbone),
             "fingerprint": row.fingerprint or self.fingerprint,
             "method": setting.spec,
-            "training": setting.config.to_dict(),
+            "training": training,
             "stage": stage,
             "train_on": "train" if stage == "search" else self.train_on(task),
             **job_fields,

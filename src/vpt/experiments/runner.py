@@ -108,9 +108,13 @@ def run_experiment(
     """
     callback = callback or Callback()
     store = Store(folder)
-    store.save_experiment(experiment)
     if overwrite:
-        store.remove_records(resolved_runs(experiment, store.records()))
+        for earlier in (experiment, experiment.with_all_decaying()):
+            store.remove_records(resolved_runs(earlier, store.records()))
+    if any("decay" not in record.config["training"] for record in store.records().values()):
+        experiment = experiment.with_all_decaying()
+        callback.on_note("the runs of this folder decay all tensors, and so do further ones; --out begins another")
+    store.save_experiment(experiment)
     retried = store.clear_errors()
     store.clean_up()
     if retried:

@@ -9,7 +9,7 @@ from numbers import Integral
 from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from vpt.core.text import did_you_mean
@@ -48,6 +48,9 @@ class TrainingConfig:
         optimizer: "sgd" with momentum 0.9, or "adamw".
         learning_rate: Learning rate per 256 images: the peak is learning_rate * batch_size / 256.
         weight_decay: Weight decay, passed to the optimizer as given.
+        decay: The tensors that weight decay is for. "matrices": those of at least two dimensions, so no biases, norms,
+            scales or gates. "official": as in the paper's code, with AdamW all without "bias" in their names, with SGD
+            all but the bias of the last layer; the scales of `ssf`, which it lacks, do not decay. "all": all.
         batch_size: Images per step, over all processes.
         grad_accum_steps: Micro-batches of a step.
         precision: "fp32"; "bf16" runs the forward pass under autocast; "auto" does so on GPUs with bf16 hardware.
@@ -58,6 +61,7 @@ class TrainingConfig:
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = 1.0
     weight_decay: float = 1e-4
+    decay: Literal["matrices", "official", "all"] = "matrices"
     batch_size: int = 64
     grad_accum_steps: int = 1
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -84,23 +88,42 @@ class TrainingConfig:
         """The highest learning rate of the optimizer: learning_rate * batch_size / 256."""
         return self.learning_rate * self.batch_size / 256
 
-    def make_optimizer(self, parameters: Sequence[nn.Parameter], head: Sequence[nn.Parameter] = ()) -> Optimizer:
+    def decaying(self, parameters: Mapping[str, Tensor], head: Sequence[Tensor] = ()) -> set[str]:
+        """Return the names of the parameters that weight decay is for.
+
+        Args:
+            parameters: Trainable parameters by their names in a tuned file.
+            head: Those of them that belong to the head, the bias of its last layer last. Default: none.
+
+        Returns:
+            Their names.
+        """
+
+        def decays(name: str, weight: Tensor) -> bool:
+            of_ssf = name.endswith((".gamma", ".beta")) and not name.startswith("backbone.")
+            if self.decay != "official" or of_ssf:
+                return self.decay == "all" or weight.dim() > 1
+            return "bias" not in name if self.optimizer == "adamw" else not any(weight is last for last in head[-1:])
+
+        return {name for name, weight in parameters.items() if decays(name, weight)}
+
+    def make_optimizer(self, parameters: Mapping[str, nn.Parameter], head: Sequence[nn.Parameter] = ()) -> Optimizer:
         """Return the optimizer, with a learning rate of 0 until `set_lr` is called.
 
         Args:
-            parameters: All trainable parameters.
+            parameters: All trainable parameters by their names in a tuned file.
             head: Those of them that belong to the head and learn at `head_lr_scale` times the rate. Default: none.
 
         Returns:
-            An SGD or AdamW optimizer with a parameter group for the head.
+            An SGD or AdamW optimizer with parameter groups by learning rate and weight decay.
         """
-        head_ids = {id(weight) for weight in head}
-        others = [weight for weight in parameters if id(weight) not in head_ids]
-        groups = [{"params": others, "lr_scale": 1.0}, {"params": list(head), "lr_scale": self.head_lr_scale}]
-        groups = [group for group in groups if group["params"]]
-        if self.optimizer == "sgd":
-            return SGD(groups, lr=0.0, momentum=0.9, weight_decay=self.weight_decay)
-        return AdamW(groups, lr=0.0, weight_decay=self.weight_decay)
+        head_ids, decaying = {id(weight) for weight in head}, self.decaying(parameters, head)
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for name, weight in parameters.items():
+            lr_scale = self.head_lr_scale if id(weight) in head_ids else 1.0
+            groups.setdefault((lr_scale, self.weight_decay * (name in decaying)), []).append(weight)
+        options = [{"params": group, "lr_scale": scale, "weight_decay": x} for (scale, x), group in groups.items()]
+        return SGD(options, lr=0.0, momentum=0.9) if self.optimizer == "sgd" else AdamW(options, lr=0.0)
 
     @staticmethod
     def set_lr(optimizer: Optimizer, lr: float) -> None:

@@ -165,6 +165,8 @@ class _SuffixModel(nn.Module):
 def class_prototypes(model: TunedModel, examples: Examples, *, cache: Path | None = None) -> Tensor:
     """Return the mean feature of each class under the frozen backbone alone (paper, section 4.3, "init").
 
+    Where the feature is the class token, it is taken before the final norm, as prompts are: that is what blocks read.
+
     Args:
         model: The model.
         examples: Training images and labels.
@@ -178,6 +180,9 @@ def class_prototypes(model: TunedModel, examples: Examples, *, cache: Path | Non
     """
     device = next(model.parameters()).device
     frozen = TunedModel(model.backbone, Linear(), model.num_classes).to(device)
+    if model.layout.reads_class_token and "norm" in model.layout.final_norms:
+        frozen.trunk.set_submodule("norm", nn.Identity())  # of this model alone, not of the backbone
+        cache = cache and cache / "without_norm"  # the keys of files do not tell these features from those after it
     dataset = DeviceDataset.for_model(frozen, examples)
     features = compute_features(frozen, dataset, False, cache)[0].to(device)
     sums = torch.zeros(model.num_classes, features.shape[1], device=device)

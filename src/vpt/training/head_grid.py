@@ -131,7 +131,10 @@ class _GridTrainer:
             return torch.tensor([[value(c.training) for c in group] for group in configs], device=dataset.device)
 
         weight_decays = of_points(lambda training: training.weight_decay)
-        self.optimizer = StackedOptimizer(self.base_config.training.optimizer, self.heads.weights, weight_decays)
+        training, first = self.base_config.training, self.head_groups[0][0]
+        decaying = training.decaying(dict(first.named_parameters()), list(first.parameters()))
+        of_weights = [weight_decays * (name in decaying) for name, _ in first.named_parameters()]
+        self.optimizer = StackedOptimizer(training.optimizer, self.heads.weights, of_weights)
         head_lrs = of_points(lambda training: training.learning_rate * training.head_lr_scale)
         self.lr_scales = head_lrs / self.base_config.training.learning_rate
         self.batches = list(iter_batches(np.arange(len(dataset)), self.base_config.training.batch_size))

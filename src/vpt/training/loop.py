@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from vpt.errors import TrainingError, TunedFileError
 from vpt.model.tuned_model import TunedModel
@@ -78,11 +78,12 @@ def fit(
     """
     callback = callback or Callback()
     training, parameters = config.training, model.trainable_parameters()
-    optimizer = training.make_optimizer(parameters, list(model.head.parameters()))
+    named = {name: tensor for name, tensor in model.trainable_state_dict().items() if isinstance(tensor, nn.Parameter)}
+    optimizer = training.make_optimizer(named, list(model.head.parameters()))
     history: list[EpochMetrics] = []
     if checkpoint is not None and checkpoint.exists():
         progress = load_checkpoint(checkpoint, model, optimizer)
-        if progress["config"] != config.to_dict():
+        if {"decay": "all", **progress["config"]} != config.to_dict():  # earlier versions had no other rule
             raise TunedFileError(
                 f"the checkpoint {checkpoint} was written with another configuration, {progress['config']}; go on with "
                 "that one, or delete it to begin anew"

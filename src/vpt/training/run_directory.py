@@ -16,6 +16,7 @@ from vpt.errors import DataError, SpecError, TrainingError, TunedFileError
 from vpt.model import tuned_file
 from vpt.training import distributed
 from vpt.training.callbacks import Callback, EpochMetrics, HistoryCallback
+from vpt.training.config import TrainingConfig
 from vpt.training.job import Job, RunResult
 
 # Prefixes of the files of a run directory; a dot begins the temporary files of write_atomic.
@@ -119,17 +120,19 @@ def load_finished_result(job: Job) -> RunResult | None:
     Raises:
         SpecError: The run directory belongs to a job with other settings.
     """
-    record = _read_job_record(job)
+    record, path = _read_job_record(job), job.run_dir / "result.json"
     if record is not None:
         # A run of an earlier version lacks the options that were added since; it ran with their defaults.
         before, now = flatten({**job.default_dict(), **record["job"]}), flatten(job.to_dict())
+        # Its weight decay was for all tensors. Unfinished, it cannot go on by today's default rule.
+        is_default = path.exists() and job.config.training.decay == TrainingConfig.decay
+        before.setdefault("config.decay", TrainingConfig.decay if is_default else "all")
         differing = [f"{key}: {before.get(key)} then, {now[key]} now" for key in now if now[key] != before.get(key)]
         if differing:
             raise SpecError(
                 f"{job.run_dir} holds a run with other settings ({', '.join(differing)}); give another --out, or "
                 "--overwrite to begin anew"
             )
-    path = job.run_dir / "result.json"
     if not path.exists() or not job.out.exists():
         return None
     values = upgrade_result(json.loads(path.read_text()))

@@ -110,16 +110,16 @@ def _run_norm(layer: nn.BatchNorm1d, params: State, x: Tensor, generators: Seque
 class StackedOptimizer:
     """SGD with momentum 0.9, or AdamW with torch's defaults (betas 0.9 and 0.999, epsilon 1e-8), for many models."""
 
-    def __init__(self, name: str, weights: Sequence[Tensor], weight_decay: Tensor) -> None:
+    def __init__(self, name: str, weights: Sequence[Tensor], weight_decays: Sequence[Tensor]) -> None:
         """Create the state of the optimizer.
 
         Args:
             name: "sgd" or "adamw".
             weights: Weights, each (groups, settings, ...).
-            weight_decay: Weight decay of each model, (groups, settings).
+            weight_decays: Weight decay of each weight in each model, (groups, settings).
         """
         self.weights = weights
-        self.weight_decay = weight_decay
+        self.weight_decays = weight_decays
         self._update, num_averages = _UPDATES[name]
         self._averages = [[torch.zeros_like(weight) for _ in range(num_averages)] for weight in weights]
         self._steps = 0
@@ -133,9 +133,10 @@ class StackedOptimizer:
             lrs: Learning rate of each model, (groups, settings).
         """
         self._steps += 1
-        for weight, gradient, averages in zip(self.weights, gradients, self._averages, strict=True):
+        rows = zip(self.weights, gradients, self.weight_decays, self._averages, strict=True)
+        for weight, gradient, decay, averages in rows:
             shape = (*lrs.shape, *[1] * (weight.dim() - 2))
-            self._update(weight, gradient, lrs.view(shape), self.weight_decay.view(shape), self._steps, *averages)
+            self._update(weight, gradient, lrs.view(shape), decay.view(shape), self._steps, *averages)
 
 
 def _update_sgd(weight: Tensor, gradient: Tensor, lr: Tensor, decay: Tensor, step: int, momentum: Tensor) -> None:
