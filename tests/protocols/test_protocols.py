@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 import vpt.protocols
+from vpt import Full
 from vpt.errors import SpecError
+from vpt.methods.registry import parse_method
 from vpt.protocols import Departure, apply_protocol, describe_protocol, load_protocol
 
 PLAN = {"name": "mine", "protocol": "paper", "benchmark": "vtab"}
@@ -106,3 +108,12 @@ def test_paper_protocol_has_the_grids_of_the_official_code() -> None:
     assert set(grids["adamw"]["learning_rate"]) == {0.001, 0.0001, 0.0005, 0.005}
     assert set(grids["sgd"]["learning_rate"]) == prompt
     assert set(grids["sgd_large"]["learning_rate"]) == prompt | {500, 1000, 250, 100}
+
+
+def test_paper_protocol_has_the_weight_decay_and_dropout_of_the_official_code() -> None:
+    protocol = load_protocol("paper")
+    assert protocol["training"]["decay"] == "official" and not any(
+        "decay" in grid for grid in protocol["grids"].values()
+    )
+    (full,) = (row for row in protocol["methods"] if row["name"] == "Full")
+    assert parse_method(full["spec"]) == Full(dropout=0.1)
