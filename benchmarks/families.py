@@ -20,6 +20,7 @@ import time
 import traceback
 import warnings
 from collections import defaultdict
+from functools import lru_cache
 from typing import Any
 
 import timm
@@ -42,12 +43,13 @@ Cell = dict[str, Any]  # outcome, reason, and for a refusal what contradicts it
 
 
 def count_parameters() -> dict[str, int]:
-    """Parameters of every architecture of timm; what results/families_registry.json has is not built again."""
+    """Parameters of every architecture of timm, without classifier; results/families_registry.json keeps them."""
     path = RESULTS_DIR / "families_registry.json"
     known: dict[str, int] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     missing = [name for name in timm.list_models() if name not in known]
     for name in missing:
-        known[name] = sum(weight.numel() for weight in _make_plain(name, {}, "meta").parameters())
+        with torch.device("meta"):
+            known[name] = sum(weight.numel() for weight in timm.create_model(name, num_classes=0).parameters())
     if missing:
         write_atomic(path, json.dumps(known, indent=0, sort_keys=True).encode())
     return {name: known[name] for name in timm.list_models()}
@@ -126,15 +128,15 @@ def _try_method(backbone: Backbone, method: str, reference: Tensor) -> Cell:
     try:
         torch.manual_seed(0)
         model = attach(backbone, method, CLASSES)
-        _check_step(model, backbone)
         _check_values(model, backbone, reference)
         cell: Cell = {"outcome": "works"}
+        if method in MERGEABLE:
+            cell["merge"] = _try_merge(model, backbone)
+        _check_step(model, backbone)  # last: it changes the running statistics of what trains
     except UnsupportedError as error:
         return {"outcome": "refused", "reason": str(error)}
     except Exception as error:  # whatever it is, it is what this sweep looks for
         return {"outcome": "crash", "reason": _describe(error)}
-    if method in MERGEABLE:
-        cell["merge"] = _try_merge(model, backbone)
     return cell
 
 
@@ -171,12 +173,7 @@ def _try_merge(model: TunedModel, backbone: Backbone) -> Cell:
     for weight in model.trainable_parameters():
         weight.add_(0.02 * torch.randn_like(weight))
     try:
-        state = model.merge()
-        options = {"img_size": backbone.preprocessing.size}
-        try:
-            fresh = _make_plain(backbone.name, options, images.device.type)
-        except TypeError:
-            fresh = _make_plain(backbone.name, {}, images.device.type)
+        state, fresh = model.merge(), _make_fresh(backbone.name, backbone.preprocessing.size, images.device.type)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # copying into meta tensors does nothing, and says so
             fresh.load_state_dict(state)
@@ -186,6 +183,14 @@ def _try_merge(model: TunedModel, backbone: Backbone) -> Cell:
     except Exception as error:
         return {"outcome": "crash", "reason": _describe(error)}
     return {"outcome": "works"}
+
+
+@lru_cache(maxsize=1)
+def _make_fresh(name: str, size: int, device: str) -> nn.Module:
+    try:
+        return _make_plain(name, {"img_size": size}, device)
+    except TypeError:
+        return _make_plain(name, {}, device)
 
 
 def _assert_equal(actual: Tensor, expected: Tensor, what: str) -> None:
@@ -216,7 +221,8 @@ def main() -> None:
         names = options.models
     else:
         parameters = count_parameters()
-        names = sorted(parameters, key=parameters.__getitem__) if options.all else smallest_of_each_family(parameters)
+        names = list(parameters) if options.all else smallest_of_each_family(parameters)
+        names.sort(key=parameters.__getitem__)
         faulty = {fault.split(", ")[0].partition(": ")[2] for fault in find_faults(models)} if options.again else set()
         names = [name for name in names if name not in models or name in faulty]
     for name in names[: options.most]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -49,8 +50,8 @@ def _first_linear_of_attention(model: nn.Module, said: re.Match[str]) -> str | N
 def _first_mlp(model: nn.Module, said: re.Match[str]) -> str | None:
     """Two linear layers, out and back in width, with nothing but an activation, a norm and the like between them."""
     for path, module in _inner_modules(model):
-        if _ATTENTION.search(type(module).__name__):
-            continue  # queries, keys and values out, and back by the output projection
+        if re.search("block", type(module).__name__, re.IGNORECASE) or _ATTENTION.search(type(module).__name__):
+            continue  # queries, keys and values out, and back by the output projection; or a whole block, norm and all
         children = [child for child in module.children() if not isinstance(child, nn.Identity)]
         linears = [child for child in children if isinstance(child, nn.Linear)]
         plain = all(isinstance(c, nn.Linear) or _BETWEEN_LINEARS.search(type(c).__name__) for c in children)
@@ -97,17 +98,27 @@ def _token_mixing(model: nn.Module, said: re.Match[str]) -> str | None:
     return None if _first_attention(model, said) is None else "attention takes any number of tokens"
 
 
+def _weights_that_change(model: nn.Module, said: re.Match[str]) -> str | None:
+    """A scale is lost in layers that standardize their weights, and a classifier of several layers starts at random."""
+    without: Any = copy.deepcopy(model)
+    without.reset_classifier(0)
+    known, inside = set(without.state_dict()), tuple(f"{name}." for name in _classifier(model))
+    further = [name for name in model.state_dict() if name not in known and not name.startswith(inside)]
+    standardized = any("Std" in type(module).__name__ for module in model.modules())
+    return None if further or standardized else "a linear change of weights is one of the model's own"
+
+
 _Rule = Callable[[Any, re.Match[str]], str | None]
 _RULES: tuple[tuple[str, _Rule], ...] = (
-    (r"have no linear layers in attention", _first_linear_of_attention),
-    (r"have no linear layers", _first_linear),
+    (r"has no linear layers in attention", _first_linear_of_attention),
+    (r"has no linear layers", _first_linear),
     (r"has no MLP of linear layers", _first_mlp),
-    (r"the blocks of \w+ are not known", _first_mlp),
     (r"prompts need transformer blocks, and none are known", lambda model, said: None),
     (r"the windows of \w+ attend in a way that is not known", _no_attention),
     (r"ties every token to a place in the image in a way that is not known", _no_attention),
     (r"its layers have no biases", _first_bias),
     (r"no layers whose output could be scaled and shifted", _first_scalable_layer),
     (r"has a head for which timm has no place", _plain_classifier),
+    (r"timm gives other logits", _weights_that_change),
     (r"only square inputs are supported", _square),
 )

@@ -86,7 +86,7 @@ def test_families_merge_of_other_values_is_a_crash(script, monkeypatch: pytest.M
 def test_families_faults_are_crashes_false_and_unexpected_refusals(script) -> None:
     def entry(outcome: str, false: str | None = None, reason: str = "") -> dict[str, Any]:
         cell = {"outcome": outcome, "reason": reason, "false": false}
-        return {"family": "vgg: vgg", "device": "cpu", "cells": {"vpt": cell}}
+        return {"family": "resnet: resnet", "device": "cpu", "cells": {"vpt": cell}}
 
     known = "vpt does not fit VGG: prompts need transformer blocks, and none are known in VGG"
     models = {
@@ -103,17 +103,17 @@ def test_families_faults_are_crashes_false_and_unexpected_refusals(script) -> No
 @pytest.mark.parametrize(
     ("name", "reason", "contradiction"),
     [
-        ("test_vit", "the blocks of X have no linear layers in attention", "blocks.0.attn.qkv"),
-        ("test_vit", "blocks.0 has no MLP of linear layers", "blocks.0.mlp"),
+        ("test_vit", "X has no linear layers in attention", "blocks.0.attn.qkv"),
+        ("test_vit", "X has no MLP of linear layers", "blocks.0.mlp"),
         ("test_vit", "its layers have no biases", "patch_embed.proj.bias"),
         ("test_vit", "it has a head for which timm has no place", "head"),
         ("test_vit", "only square inputs are supported", "the input has 160x160 px"),
         ("test_vit", "the stars are wrong", "no rule judges this reason"),
-        ("test_resnet", "the blocks of X have no linear layers", None),
-        ("test_resnet", "blocks.0 has no MLP of linear layers", None),
+        ("test_resnet", "X has no linear layers", None),
+        ("test_resnet", "X has no MLP of linear layers", None),
         ("test_resnet", "it has no layers whose output could be scaled and shifted", "conv1.1"),
-        ("mixer_s32_224", "have no linear layers in attention", None),
-        ("mixer_s32_224", "the blocks of MlpMixer have no linear layers", "blocks.0.mlp_tokens.fc1"),
+        ("mixer_s32_224", "X has no linear layers in attention", None),
+        ("mixer_s32_224", "MlpMixer has no linear layers", "blocks.0.mlp_tokens.fc1"),
     ],
 )
 def test_judge_contradicts_refusals_that_are_not_true(
