@@ -52,7 +52,7 @@ def record_blocks(network: nn.Module, trunk: nn.Module, model: TunedModel) -> li
 
 
 def record_tuned_blocks(model: TunedModel) -> list[BlockAttention]:
-    copy = structural_copy(model)
+    copy = structural_copy(model, num_classes=None)
     assert isinstance(copy, TunedModel)
     return record_blocks(copy, copy.trunk, model)
 

@@ -123,7 +123,7 @@ def explain(model: TunedModel, image: ImageInput, block: int | None = None) -> E
     device = next(model.parameters()).device
     inputs = model.backbone.preprocessing.normalize(torch.from_numpy(pixels).to(device))
 
-    tuned = structural_copy(model)
+    tuned = structural_copy(model, num_classes=None)
     assert isinstance(tuned, TunedModel)
     frozen = FeatureExtractor(structural_copy(model.backbone.module)).to(device)
     before, after = record_attention(frozen.trunk, layout), record_attention(tuned.trunk, layout)

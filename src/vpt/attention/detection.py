@@ -25,12 +25,12 @@ from vpt.backbones.layout import BackboneLayout, read_layout
 from vpt.data.preprocessing import Preprocessing
 
 
-def structural_copy(model: nn.Module, num_classes: int = 0) -> nn.Module:
-    """A frozen copy of the module tree in eval mode that shares all weights, with a new classifier or none."""
+def structural_copy(model: nn.Module, num_classes: int | None = 0) -> nn.Module:
+    """A frozen copy of the module tree in eval mode that shares all weights, with a new classifier, none, or its own."""
     shared: dict[int, Any] = {id(buffer): buffer for buffer in model.buffers()}
     shared |= {id(weight): nn.Parameter(weight.detach(), requires_grad=False) for weight in model.parameters()}
     trunk: Any = copy.deepcopy(model, shared)
-    if hasattr(trunk, "reset_classifier"):
+    if num_classes is not None and hasattr(trunk, "reset_classifier"):
         trunk.reset_classifier(num_classes)
     return trunk.train().eval()  # type: ignore[no-any-return] # biases that LeViT keeps from an earlier pass are forgotten
 
