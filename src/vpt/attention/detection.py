@@ -26,7 +26,7 @@ from vpt.data.preprocessing import Preprocessing
 
 
 def structural_copy(model: nn.Module, num_classes: int | None = 0) -> nn.Module:
-    """A frozen copy of the module tree in eval mode that shares all weights, with a new classifier, none, or its own."""
+    """A frozen copy of the module tree in eval mode with the same weights, and a new classifier, none, or its own."""
     shared: dict[int, Any] = {id(buffer): buffer for buffer in model.buffers()}
     shared |= {id(weight): nn.Parameter(weight.detach(), requires_grad=False) for weight in model.parameters()}
     trunk: Any = copy.deepcopy(model, shared)
