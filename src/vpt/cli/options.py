@@ -36,6 +36,9 @@ class TaskOption(click.Option):
         self.task = task
 
 
+_Decorator = Callable[[Any], Any]
+
+
 def option(flags: str, help: str, type: Any = None, **attributes: Any) -> Callable[[Any], Any]:
     """Return the decorator that adds an option to a command. Its default is shown in the help.
 
@@ -179,7 +182,7 @@ def parse_scales(context: click.Context, param: click.Parameter, text: str) -> t
         raise click.UsageError(f"--scales is {text!r}; write numbers, such as 0.75,1,1.25") from error
 
 
-def _join(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _join(*decorators: _Decorator) -> _Decorator:
     """Return one decorator that adds the options of several."""
 
     def add_options(command: Any) -> Any:
@@ -190,21 +193,23 @@ def _join(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return add_options
 
 
-classification = partial(option, task="classification")
-segmentation = partial(option, task="segmentation")
-backbone_option = partial(option, "--backbone", shell_complete=complete_backbones)
-json_option = option("--json as_json", "Print JSON.", is_flag=True)
-weights_option = option("--weights", "Local weights of the backbone.", PATH)
-device_option = option("--device", "auto: the GPU, where there is one.", ["auto", "cpu", "cuda", "mps"], default="auto")
-split_option = option("--split", "Split of DATA.", ["train", "val", "test"], default="test")
-skip_corrupt_option = classification("--skip-corrupt", "Leave unreadable images out.", is_flag=True)
+classification: Callable[..., _Decorator] = partial(option, task="classification")
+segmentation: Callable[..., _Decorator] = partial(option, task="segmentation")
+backbone_option: Callable[..., _Decorator] = partial(option, "--backbone", shell_complete=complete_backbones)
+json_option: _Decorator = option("--json as_json", "Print JSON.", is_flag=True)
+weights_option: _Decorator = option("--weights", "Local weights of the backbone.", PATH)
+device_option: _Decorator = option(
+    "--device", "auto: the GPU, where there is one.", ["auto", "cpu", "cuda", "mps"], default="auto"
+)
+split_option: _Decorator = option("--split", "Split of DATA.", ["train", "val", "test"], default="test")
+skip_corrupt_option: _Decorator = classification("--skip-corrupt", "Leave unreadable images out.", is_flag=True)
 _other_backbone = backbone_option("The backbone's name, if it is not to be taken from FILE.")
-model_options = _join(_other_backbone, weights_option, device_option)
-inference_options = _join(
+model_options: _Decorator = _join(_other_backbone, weights_option, device_option)
+inference_options: _Decorator = _join(
     segmentation("--scales", "Scales to average, such as 0.75,1,1.25.", default="1", callback=parse_scales),
     segmentation("--flip", "Average with the mirrored image.", is_flag=True),
 )
-mask_options = _join(
+mask_options: _Decorator = _join(
     segmentation("--labels", "ade20k, cityscapes, voc, camvid or plain; auto: by layout.", default="auto"),
     segmentation("--ignore-index", "Another id in masks that stands for no class.", int),
     segmentation("--reduce-zero-label", "Id 0 stands for no class, 1 for the first.", is_flag=True),

@@ -4,7 +4,7 @@ from vpt.api.progress import ConsoleCallback, ConsoleProgress
 from vpt.core.text import format_duration
 from vpt.experiments.experiment import METRICS, Run
 from vpt.experiments.store import Record
-from vpt.training import Callback
+from vpt.training import EpochMetrics
 
 
 class DataProgress(ConsoleProgress):
@@ -34,10 +34,14 @@ class DataProgress(ConsoleProgress):
 class SeriesProgress(ConsoleCallback):
     """One live line per run on a terminal, one plain line per run in a pipe."""
 
-    # Each run would repeat these.
-    on_data_progress = Callback.on_data_progress
-    on_note = Callback.on_note
-    on_epoch = Callback.on_epoch
+    def on_data_progress(self, split: str, done: int, total: int) -> None:
+        """Show nothing, because each run would repeat it."""
+
+    def on_note(self, text: str) -> None:
+        """Print nothing, because each run would repeat it."""
+
+    def on_epoch(self, record: EpochMetrics) -> None:
+        """Print nothing, because a run has one line."""
 
     def on_run_start(self, index: int, total: int, label: str, seed: int) -> None:  # noqa: D102
         self.prefix: str = f"run {index}/{total}  {label}  seed {seed}  "

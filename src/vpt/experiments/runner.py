@@ -29,7 +29,9 @@ class ProgressReporter:
             store: Folder of the experiment.
             callback: Callback that receives the events.
         """
-        self.experiment, self.store, self.callback = experiment, store, callback
+        self.experiment: Experiment = experiment
+        self.store: Store = store
+        self.callback: Callback = callback
         self.reported: set[str] = set(store.records())
 
     def report(self, parallel_runs: int) -> None:

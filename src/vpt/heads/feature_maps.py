@@ -49,7 +49,7 @@ class HookedTrunk(nn.Module):
         super().__init__()
         self.trunk = trunk
         self.kind: str = layout.kind
-        self.pooled_norm = layout.pooled_norm
+        self.pooled_norm: str | None = layout.pooled_norm
         self.hooks: list[FeatureHook] = [FeatureHook(trunk.get_submodule(path)) for path in paths]
 
     def run(self, images: Tensor) -> list[Tensor]:
@@ -87,8 +87,9 @@ class MapNetwork(HookedTrunk):
     ) -> None:
         super().__init__(trunk, layout, paths)
         if self.kind != "tokens":
-            self.pooled_norm = None  # tuned files of version 1 read the last map of ConvNeXt before its final norm
-        self.patch_size = layout.patch_size
+            # Tuned files of version 1 read the last map of ConvNeXt before its final norm.
+            self.pooled_norm: str | None = None
+        self.patch_size: int = layout.patch_size
         self.shapes: tuple[tuple[int, int], ...] = tuple(shapes)
 
     def forward(self, images: Tensor) -> FeatureMaps:

@@ -79,6 +79,7 @@ class MultiTaskBackbone:
         Args:
             backbone: The frozen backbone.
         """
+        self.network: nn.Module
         self.network, self._slots = _insert_prompt_slots(backbone)
 
     @torch.inference_mode()

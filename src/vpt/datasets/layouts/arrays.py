@@ -124,8 +124,8 @@ def _read_smallnorb(downloads: DownloadDir, *, column: int, step: int, classes: 
 
 _AZIMUTHS = tuple(f"azimuth_{20 * k:03d}" for k in range(18))
 _ELEVATIONS = tuple(f"elevation_{30 + 5 * k}" for k in range(9))
-smallnorb_azimuth = partial(_read_smallnorb, column=2, step=2, classes=_AZIMUTHS)
-smallnorb_elevation = partial(_read_smallnorb, column=1, step=1, classes=_ELEVATIONS)
+smallnorb_azimuth: partial[SourceData] = partial(_read_smallnorb, column=2, step=2, classes=_AZIMUTHS)
+smallnorb_elevation: partial[SourceData] = partial(_read_smallnorb, column=1, step=1, classes=_ELEVATIONS)
 
 
 def read_norb_matrix(file: Path) -> NDArray[Any]:
@@ -183,5 +183,5 @@ def _read_dsprites(downloads: DownloadDir, *, column: int, values: int, name: st
     return SourceData(tuple(f"{name}_{k:02d}" for k in range(_DSPRITES_BINS)), {"train": records})
 
 
-dsprites_location = partial(_read_dsprites, column=4, values=32, name="x")
-dsprites_orientation = partial(_read_dsprites, column=3, values=40, name="turn")
+dsprites_location: partial[SourceData] = partial(_read_dsprites, column=4, values=32, name="x")
+dsprites_orientation: partial[SourceData] = partial(_read_dsprites, column=3, values=40, name="turn")

@@ -51,12 +51,12 @@ def _read_clevr(downloads: DownloadDir, *, label: Callable[[list[Any]], int], cl
     return SourceData(classes, splits)
 
 
-clevr_count = partial(
+clevr_count: partial[SourceData] = partial(
     _read_clevr,
     label=lambda objects: len(objects) - _CLEVR_MIN_OBJECTS,
     classes=tuple(f"{k}_objects" for k in range(_CLEVR_MIN_OBJECTS, _CLEVR_MAX_OBJECTS + 1)),
 )
-clevr_distance = partial(
+clevr_distance: partial[SourceData] = partial(
     _read_clevr,
     label=lambda objects: bin_index(min(obj["pixel_coords"][2] for obj in objects), CLEVR_EDGES),
     classes=("up_to_8.0", "up_to_8.5", "up_to_9.0", "up_to_9.5", "up_to_10.0", "beyond_10.0"),

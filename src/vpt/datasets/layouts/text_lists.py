@@ -87,8 +87,8 @@ def _read_birds(downloads: DownloadDir, *, folder: str) -> SourceData:
     return SourceData(tuple(class_names[number].split(".", 1)[-1] for number in used), splits, root)
 
 
-cub = partial(_read_birds, folder="CUB_200_2011")
-nabirds = partial(_read_birds, folder="nabirds")
+cub: partial[SourceData] = partial(_read_birds, folder="CUB_200_2011")
+nabirds: partial[SourceData] = partial(_read_birds, folder="nabirds")
 
 
 def retinopathy(downloads: DownloadDir) -> SourceData:
