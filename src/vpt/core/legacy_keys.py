@@ -29,8 +29,8 @@ _METHOD_TEXTS = frozenset({"method", "spec"})  # keys whose value is the text of
 # Options of classification that configurations of segmentation had without effect.
 _OTHER_TASK = ("epochs", "warmup_epochs", "probe_epochs", "probe_weight_decay")
 
-# Mappings whose keys are names that users chose, such as classes; they stay as they are.
-_CHOSEN_BY_USERS = frozenset({"per_class", "scores", "versions"})
+# Mappings whose keys are names of classes, packages or metrics; they stay as they are.
+_CHOSEN_BY_USERS = frozenset({"metrics", "per_class", "scores", "versions"})
 
 
 def upgrade(kind: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
