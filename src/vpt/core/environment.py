@@ -48,11 +48,12 @@ def peak_memory(device: torch.device) -> int:
     peak_kib = _proc_value("self/status", "VmHWM")
     if peak_kib is not None:  # getrusage also counts the parent's memory, which a forked process starts with
         return int(peak_kib.split()[0]) * 1024
-    if sys.platform == "win32":
-        return 0
-    import resource
+    peak = 0
+    if sys.platform != "win32":
+        import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return peak
 
 
 def reset_peak_memory(device: torch.device) -> None:
