@@ -1,7 +1,5 @@
 """Visual prompt tuning: adapt one frozen, pretrained vision backbone to any number of image tasks."""
 
-from __future__ import annotations
-
 import importlib
 import logging
 from typing import TYPE_CHECKING, Any

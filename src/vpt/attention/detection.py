@@ -4,8 +4,6 @@ Modules are injected into the trunk. The backbone keeps its modules, their mode,
 number of methods share one backbone at a time, and detaching needs no work.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable

@@ -1,11 +1,9 @@
 """A backbone: a pretrained timm model, its preprocessing, and a fingerprint of its weights."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from PIL import Image
@@ -55,7 +53,7 @@ class Backbone:
         """
         return make_transform(self.preprocessing, train)  # type: ignore[no-any-return]
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Backbone:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self  # frozen, and the point of it is to be shared
 
 

@@ -1,7 +1,5 @@
 """The command `vpt bench`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,7 +110,7 @@ def run(plan: str, out: Path | None, data: Path | None, logger: str | None, **ex
     click.echo(f"next: vpt bench report {folder}")
 
 
-def _make_executor(workers: int | None, executor: str | None, cpus: float | None, gpus: float | None) -> Executor:
+def _make_executor(workers: int | None, executor: str | None, cpus: float | None, gpus: float | None) -> "Executor":
     """Return the executor that the options name."""
     from vpt.experiments.local_executor import LocalExecutor
     from vpt.experiments.ray_executor import RayExecutor

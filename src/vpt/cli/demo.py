@@ -1,7 +1,5 @@
 """The command `vpt demo`."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,7 +61,7 @@ def command(task: str | None, seeds: int | None, out: Path, overwrite: bool, as_
     click.echo(f"next: vpt bench report {out}")
 
 
-def _demo_table(results: ExperimentResults) -> Table:
+def _demo_table(results: "ExperimentResults") -> "Table":
     """Return the table: a row for each method with its cost and its accuracy."""
     from vpt.experiments.table import Table
 
@@ -76,7 +74,7 @@ def _demo_table(results: ExperimentResults) -> Table:
     return Table("demo", title, header, tuple(map(_row, cells)), best_row=best)
 
 
-def _row(cell: Cell) -> tuple[str, ...]:
+def _row(cell: "Cell") -> tuple[str, ...]:
     from vpt.core.text import format_bytes, format_duration
     from vpt.experiments.table import format_mean_std
 

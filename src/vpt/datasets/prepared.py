@@ -3,8 +3,6 @@
 A prepared folder holds images, list files, and at the end `prepared.json`. Writing is lossless and can be resumed.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections import Counter
@@ -71,7 +69,7 @@ class ImageRecords:
         """Return the number of images."""
         return len(self.names)
 
-    def select(self, indices: Sequence[int] | NDArray[np.int64]) -> ImageRecords:
+    def select(self, indices: Sequence[int] | NDArray[np.int64]) -> "ImageRecords":
         """Return the images at some indices.
 
         Args:
@@ -84,7 +82,7 @@ class ImageRecords:
         names, keys = (tuple(texts[i] for i in selected) for texts in (self.names, self.keys))
         return ImageRecords(names, self.labels[selected], lambda i: self.encoded(selected[i]), keys)
 
-    def concat(self, other: ImageRecords) -> ImageRecords:
+    def concat(self, other: "ImageRecords") -> "ImageRecords":
         """Return these images followed by others.
 
         Args:

@@ -3,8 +3,6 @@
 The folder is that of the experiment; besides, it holds results.json, table.md and NAME.png.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The report of a series of ablations: results.json, table.md and NAME.png."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """The paper's ablations: what each series varies. Its titles are in the TOML file beside this one."""
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """The tasks of a plan: rows of its own, those of a file, and those of the benchmarks that come with vpt."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 

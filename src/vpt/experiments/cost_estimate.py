@@ -3,8 +3,6 @@
 Heads that train at once are counted as if one by one, and take less.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache
 

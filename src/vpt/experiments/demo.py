@@ -1,7 +1,5 @@
 """The demo: the shipped plan `demo` and its picture."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The design of an experiment: its tasks, its methods with their settings, and the protocol of its runs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal

@@ -5,8 +5,6 @@ selects one, the selected one trains on train and val with several seeds, and th
 The score is top-1, or mean IoU on segmentation tasks; all tasks of an experiment are of one kind.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from vpt.core.legacy_keys import upgrade_experiment
 from vpt.errors import DataError
@@ -199,7 +197,7 @@ class Experiment:
             **options,
         )
 
-    def with_all_decaying(self) -> Experiment:
+    def with_all_decaying(self) -> "Experiment":
         """Return the experiment as earlier versions ran it: weight decay is for all tensors, unless a row says more."""
         values = self.to_dict()
         for row in values["methods"]:
@@ -213,7 +211,7 @@ class Experiment:
         return asdict(self, dict_factory=_merge_training_options)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], source: str = "the plan") -> Experiment:
+    def from_dict(cls, values: Mapping[str, Any], source: str = "the plan") -> Self:
         """Return the experiment that `to_dict` gave.
 
         Args:

@@ -1,7 +1,5 @@
 """Executors on this machine: this process, or worker processes."""
 
-from __future__ import annotations
-
 import _thread
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """The measured cost of a method: a few steps on random images on this machine."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -15,8 +15,6 @@ what none of them names from the method itself. One is selected on val from list
 spec. Paths are relative to the plan. A table [segmentation] says that the tasks are folders of images and masks.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """From the tables of a plan to an experiment: data are listed, backbones identified, methods tried."""
 
-from __future__ import annotations
-
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Published scores, for comparison under the protocol that they belong to."""
 
-from __future__ import annotations
-
 from vpt.datasets.catalog import TASKS
 from vpt.experiments.design import Task
 from vpt.experiments.experiment import Experiment

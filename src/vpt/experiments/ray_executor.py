@@ -4,8 +4,6 @@ Only the process that calls `work` writes to the folder, so that nodes need vpt,
 paths, but not the folder. Where they see it (a shared file system), a run that is moved goes on from its checkpoint.
 """
 
-from __future__ import annotations
-
 import hashlib
 import tempfile
 import time

@@ -3,8 +3,6 @@
 The page is one HTML file: no script, no network, light or dark as the reader's system is set.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 The results are cells, each a method on a task.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, reduce

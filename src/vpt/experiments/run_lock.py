@@ -4,8 +4,6 @@ A lock on run ID is the file ID.N, made in one step that only one process can wi
 owner is dead is not removed but outbid by ID.N+1, again in one step: removing it could hit another's new lock.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 import threading

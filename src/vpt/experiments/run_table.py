@@ -1,7 +1,5 @@
 """All runs of an experiment as one table: CSV, Parquet, or the answer to an SQL query."""
 
-from __future__ import annotations
-
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing

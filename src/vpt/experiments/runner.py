@@ -1,7 +1,5 @@
 """Running an experiment: an executor does the missing runs, and callbacks receive their results."""
 
-from __future__ import annotations
-
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping

@@ -1,7 +1,5 @@
 """The selection of settings on val, and the runs that can be done now."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 
 from vpt.experiments.design import MethodRow, Setting, Task

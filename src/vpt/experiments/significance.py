@@ -3,8 +3,6 @@
 None stands for a value that is not defined, such as a mean with a missing number.
 """
 
-from __future__ import annotations
-
 import statistics
 import warnings
 from collections.abc import Mapping, Sequence

@@ -8,8 +8,6 @@ tuned/ID.safetensors    the tuned files of final runs
 features/               decoded images and features of the frozen backbone, shared by all runs
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterable, Sequence

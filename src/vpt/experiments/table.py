@@ -1,7 +1,5 @@
 """Tables of text, written as Markdown, LaTeX, CSV or console output."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Iterable, Sequence

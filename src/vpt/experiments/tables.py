@@ -1,7 +1,5 @@
 """The tables of a report. Their titles and notes are in the TOML file beside this one."""
 
-from __future__ import annotations
-
 import statistics
 import tomllib
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """Tasks of a plan: their data are listed, and hashed split by split."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path

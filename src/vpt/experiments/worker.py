@@ -3,8 +3,6 @@
 Any process that sees the folder may call `run_worker`, at the same time as others.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import time

@@ -3,12 +3,10 @@
 A head's text, such as `setr_pup(auxiliary=3)`, is read like a method's and kept in the tuned file.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Self, TypeVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -63,7 +61,7 @@ class DenseHead(ABC):
     def build(self, channels: Sequence[int], num_classes: int) -> Decoder:
         """The head for maps of these channels, last the deepest."""
 
-    def without_auxiliary(self) -> DenseHead:
+    def without_auxiliary(self) -> Self:
         """What a tuned file keeps of it: itself without auxiliary heads."""
         return self
 
@@ -116,7 +114,7 @@ class SetrPup(DenseHead):
         """Build the upsampling decoder on the last map, and its auxiliary heads on the others."""
         return _PUPDecoder(channels, self.channels, num_classes, self.auxiliary, self.dropout)
 
-    def without_auxiliary(self) -> SetrPup:
+    def without_auxiliary(self) -> Self:
         """Return this head without auxiliary heads."""
         return replace(self, auxiliary=0)
 

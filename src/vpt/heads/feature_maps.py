@@ -1,7 +1,5 @@
 """Feature maps of a trunk of any family: the input of a dense head."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Features of several blocks: class token, mean and standard deviation of the patches."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """What the head reads of the final tokens (paper, section 4.3, "prompt output"; both: DINOv2, Oquab et al., 2024)."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch
@@ -13,29 +11,6 @@ from vpt.errors import UnsupportedError
 _ImagePool = Literal["default", "cls", "image_mean", "image_max"]
 PoolName = Literal[_ImagePool, "prompt_mean", "prompt_max", "global_mean", "global_max"]
 PromptFreePool = Literal[_ImagePool, "cls_image_mean"]  # where there are no prompts
-
-
-def make_pool(output: str, layout: BackboneLayout, num_prompts: int) -> TokenPool | None:
-    """Return the pooling of the final tokens.
-
-    Args:
-        output: Name of the pooling.
-        layout: The layout of the backbone.
-        num_prompts: Number of prompts between the prefix and the patches.
-
-    Returns:
-        The pooling; None where it is the backbone's own.
-
-    Raises:
-        UnsupportedError: The backbone has no such tokens.
-    """
-    if output == "default" or (output == "cls" and layout.reads_class_token):
-        return None
-    if layout.kind != "tokens":
-        raise UnsupportedError(f"output={output} reads single tokens, which only plain transformers have")
-    if output.startswith("cls") and layout.num_prefix_tokens == 0:
-        raise UnsupportedError(f"output={output}, but it has no class token")
-    return TokenPool(output, layout.num_prefix_tokens, num_prompts)
 
 
 class TokenPool(nn.Module):
@@ -68,3 +43,26 @@ class TokenPool(nn.Module):
         regions = {"image": tokens[:, last:], "prompt": tokens[:, first:last], "global": tokens[:, first:]}
         selected = regions[region]
         return selected.mean(dim=1) if reduction == "mean" else selected.amax(dim=1)
+
+
+def make_pool(output: str, layout: BackboneLayout, num_prompts: int) -> TokenPool | None:
+    """Return the pooling of the final tokens.
+
+    Args:
+        output: Name of the pooling.
+        layout: The layout of the backbone.
+        num_prompts: Number of prompts between the prefix and the patches.
+
+    Returns:
+        The pooling; None where it is the backbone's own.
+
+    Raises:
+        UnsupportedError: The backbone has no such tokens.
+    """
+    if output == "default" or (output == "cls" and layout.reads_class_token):
+        return None
+    if layout.kind != "tokens":
+        raise UnsupportedError(f"output={output} reads single tokens, which only plain transformers have")
+    if output.startswith("cls") and layout.num_prefix_tokens == 0:
+        raise UnsupportedError(f"output={output}, but it has no class token")
+    return TokenPool(output, layout.num_prefix_tokens, num_prompts)

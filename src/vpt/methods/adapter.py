@@ -1,7 +1,5 @@
 """Adapters: a bottleneck after each block's MLP (Houlsby et al., 2019; paper, section 4, baseline "Adapter")."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """AdaptFormer: a small branch beside each block's MLP (Chen et al., NeurIPS 2022)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 from typing import Any

@@ -3,14 +3,12 @@
 A plan is data. The tuned model carries it out and trains exactly the tensors that do not belong to the backbone.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -135,7 +133,7 @@ class Method(ABC):
         """
         raise NotImplementedError(f"{self} begins at random")
 
-    def without_initial_weights(self) -> Method:
+    def without_initial_weights(self) -> Self:
         """Return this method without files and downloads that it begins at, for weights that are trained already.
 
         Returns:
@@ -157,7 +155,7 @@ class Method(ABC):
     def __str__(self) -> str:
         return self.spec()
 
-    def __add__(self, other: Method) -> Sum:
+    def __add__(self, other: "Method") -> "Sum":
         return Sum((self, other))
 
 
@@ -240,9 +238,9 @@ class Sum(Method, name="sum"):
             if term.init_inputs:
                 term.initialize(inputs, modules)
 
-    def without_initial_weights(self) -> Sum:
+    def without_initial_weights(self) -> Self:
         """Return the sum of the terms without files and downloads that they begin at."""
-        return Sum(tuple(term.without_initial_weights() for term in self.terms))
+        return replace(self, terms=tuple(term.without_initial_weights() for term in self.terms))
 
     def spec(self, *, full: bool = False) -> str:
         """Return the texts of the terms, joined by +; with `full`, every field is written out."""

@@ -1,7 +1,5 @@
 """BitFit: only the biases train (Ben Zaken et al., 2022; paper, section 4, baseline "Bias")."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import nn

@@ -1,7 +1,5 @@
 """CLS tuning: the backbone's class token trains, alone or in a sum such as `vpt + class_token` (paper, appendix)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import nn

@@ -1,7 +1,5 @@
 """Depths: the blocks that have prompts of their own."""
 
-from __future__ import annotations
-
 import re
 
 from vpt.core.text import did_you_mean

@@ -1,7 +1,5 @@
 """Full fine-tuning: every weight of the backbone trains (paper, section 4, baseline "Full")."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 

@@ -4,8 +4,6 @@ Plain prompts are weak on MAE and MoCo v3: which block should listen to them dif
 VPT-shallow, each block has a gate that decides how far it may change them, and a temperature of its attention.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from functools import partial

@@ -1,7 +1,5 @@
 """Prompts as keys and values of attention: learned ones, gated ones, and ones that depend on the image."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from functools import partial

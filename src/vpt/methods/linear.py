@@ -1,7 +1,5 @@
 """Linear probe: only the head trains (paper, section 4, baseline "Linear")."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import nn

@@ -1,7 +1,5 @@
 """LoRA: low-rank changes of linear layers (Hu et al., ICLR 2022)."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Re-parameterizations: replacements of a layer that change its weight linearly and can be merged into it."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from typing import Any
 

@@ -1,7 +1,5 @@
 """MLP-k: a deeper head on the frozen feature (paper, section 4, baseline "Mlp-k")."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch.nn.functional as F

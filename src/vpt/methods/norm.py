@@ -1,7 +1,5 @@
 """Norm tuning: the scales and shifts of all normalisation layers train."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import nn

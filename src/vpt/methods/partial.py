@@ -1,7 +1,5 @@
 """Partial-k: the last k blocks train (paper, section 4, baseline "Partial-k")."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import nn

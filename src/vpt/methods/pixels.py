@@ -1,7 +1,5 @@
 """Prompts in pixel space: a frame around the image, extra channels, extra patches (paper, section 4.3, "location")."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Locations of prompts: as tokens of blocks, added to tokens, as channels or as a frame of the image."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 

@@ -1,7 +1,5 @@
 """Blocks whose sequence of tokens contains prompts."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

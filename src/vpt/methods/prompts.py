@@ -1,7 +1,5 @@
 """Prompts: learned tokens, and their initial values."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Literal

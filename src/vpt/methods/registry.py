@@ -1,7 +1,5 @@
 """The registry: methods by their names."""
 
-from __future__ import annotations
-
 from vpt.core import spec
 from vpt.errors import SpecError
 from vpt.methods.adapter import Adapter

@@ -1,9 +1,8 @@
 """Side-tuning: a small network beside the frozen one (Zhang et al., ECCV 2020; paper, section 4, "Sidetune")."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +37,7 @@ class SideTune(Method, name="sidetune", learning_rate=0.1):
         projection = nn.Linear(width, layout.feature_width, bias=self.bias)
         return Injection(wrappers={NETWORK: partial(_SideTuned, side=side, projection=projection)})
 
-    def without_initial_weights(self) -> SideTune:
+    def without_initial_weights(self) -> Self:
         """Return this method with a side network that begins at random."""
         return replace(self, pretrained=False, weights=None)
 

@@ -1,7 +1,5 @@
 """SSF: scale and shift the output of every layer (Lian et al., NeurIPS 2022)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

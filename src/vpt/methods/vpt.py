@@ -1,7 +1,5 @@
 """Visual prompt tuning: deep, shallow, and every variant of the paper's ablations (paper, sections 3 and 4.3)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal

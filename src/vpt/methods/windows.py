@@ -1,7 +1,5 @@
 """Prompts in Swin: every window of a block sees them, and patch merging passes over them (paper, section 4, Swin)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Attach a method to a backbone by name or text."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import nn

@@ -3,8 +3,6 @@
 `Pooled` reads the pooled feature of an image, `MultiBlock` features of several blocks, and `Dense` the feature maps.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -102,7 +100,7 @@ class Readout:
         """
         return logits
 
-    def for_inference(self) -> Readout:
+    def for_inference(self) -> "Readout":
         """Return the readout that a tuned file records: without what only training reads."""
         return self
 
@@ -140,7 +138,7 @@ class Pooled(Readout):
         network, make_head = super().connect(trunk, layout, injection)
         return network, make_head if self.init == "normal" else partial(_kaiming_head, make_head)
 
-    def for_inference(self) -> Pooled:
+    def for_inference(self) -> Readout:
         """Return the default: trained weights begin nowhere."""
         return Pooled()
 
@@ -210,7 +208,7 @@ class Dense(Readout):
         """Return the logits (batch, classes, h, w) enlarged to the size of the images, bilinear."""
         return upsample(logits, size)
 
-    def for_inference(self) -> Dense:
+    def for_inference(self) -> Readout:
         """Return this readout without auxiliary heads."""
         return Dense(self.head.without_auxiliary())
 

@@ -1,12 +1,10 @@
 """The tuned file: one safetensors file, one JSON text in its header. About a megabyte for prompts and a head."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
@@ -77,7 +75,7 @@ class Header:
         return json.dumps(values)
 
     @classmethod
-    def from_json(cls, text: str, path: Path) -> Header:
+    def from_json(cls, text: str, path: Path) -> Self:
         """The inverse; raises TunedFileError for another format version or a header that is no header."""
         try:
             values = upgrade("tuned_file", json.loads(text))

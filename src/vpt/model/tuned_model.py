@@ -1,11 +1,9 @@
 """The tuned model: a shared frozen backbone, the trainable modules of a method, and a head."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -159,7 +157,7 @@ class TunedModel(TimmProtocol):
             return features.to(dtype)
         return tuple(feature_map.to(dtype) for feature_map in features)
 
-    def train(self, mode: bool = True) -> TunedModel:
+    def train(self, mode: bool = True) -> Self:
         """Set the mode as `nn.Module.train` does, but leave the frozen modules in eval mode.
 
         Frozen modules apply no dropout and update no statistics.

@@ -1,7 +1,5 @@
 """Plots of runs as picture files."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -232,12 +230,12 @@ def _class_colors(count: int) -> list[tuple[float, ...]]:
     return [colormaps["tab10" if count <= 10 else "tab20"](i) for i in range(count)]
 
 
-def _figure(width: float, height: float) -> Figure:
+def _figure(width: float, height: float) -> "Figure":
     from matplotlib.figure import Figure  # no pyplot: no window system, no global state
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _save(figure: "Figure", path: Path) -> None:
     check_plot_path(path)
     write_atomic_with(path, lambda tmp: figure.savefig(tmp, dpi=120))

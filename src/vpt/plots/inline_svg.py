@@ -3,8 +3,6 @@
 A page defines the CSS variables --ink, --rule, --up and --down.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import re
@@ -107,7 +105,7 @@ def sparkline(title: str, curves: Sequence[Sequence[float]], low: float, high: f
         return _to_svg(figure, title)
 
 
-def _label_points(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
+def _label_points(axes: "Axes", points: Mapping[str, tuple[float, float]]) -> None:
     """Write the names beside the dots; a name that would cover another one moves down."""
     scale = _POINTS_PER_INCH / axes.figure.dpi
     taken: list[tuple[float, float, float]] = []
@@ -129,14 +127,14 @@ def _style(title: str) -> Any:
     return style.context([Path(__file__).with_name("chart.mplstyle"), {"svg.hashsalt": title}])
 
 
-def _make_axes(width: float, height: float, position: tuple[float, float, float, float]) -> tuple[Figure, Axes]:
+def _make_axes(width: float, height: float, position: tuple[float, float, float, float]) -> "tuple[Figure, Axes]":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height))
     return figure, figure.add_axes(position)
 
 
-def _to_svg(figure: Figure, title: str) -> str:
+def _to_svg(figure: "Figure", title: str) -> str:
     """Return a figure as an SVG element without ids, metadata or addresses of its own."""
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))

@@ -6,12 +6,11 @@ on the whole batch; attention runs once per shape of prompts. The results equal 
 rounding.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +40,7 @@ class TaskAdapter:
 
     @classmethod
     @torch.inference_mode()
-    def from_model(cls, model: TunedModel) -> TaskAdapter | None:
+    def from_model(cls, model: TunedModel) -> Self | None:
         """Return the adapter of a tuned model, which is set to eval mode.
 
         Args:

@@ -1,7 +1,5 @@
 """The protocol of a task: what a run asks of classification, segmentation, and any other task, and of its data."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -26,6 +24,50 @@ from vpt.training import Callback, Objective, Progress, Scores, TaskConfig
 from vpt.training.job import Job
 
 _MAX_DESCRIBED = 4  # classes of a mask in one line
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of a model on one split.
+
+    Attributes:
+        split: Name of the split.
+        images: Number of images.
+        metrics: Metrics by name, the main one first, between 0 and 1.
+        per_class: Recall or IoU by class name; None for a class that does not occur.
+        confusion: Counts (true, predicted) of images or pixels, (classes, classes).
+        loss: Mean loss, or None where it is not computed.
+    """
+
+    split: str
+    images: int
+    metrics: dict[str, float]
+    per_class: dict[str, float | None]
+    confusion: NDArray[np.int64]
+    loss: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the confusion matrix as JSON values."""
+        loss = {} if self.loss is None else {"loss": self.loss}
+        counts = {"split": self.split, "images": self.images}
+        return {**counts, **self.metrics, **loss, "per_class": self.per_class}
+
+
+def make_evaluation(split: str, images: int, scores: Scores, classes: Sequence[str]) -> Evaluation:
+    """Return scores by name: None (not NaN, which JSON lacks) for a class that does not occur.
+
+    Args:
+        split: Name of the split.
+        images: Number of images.
+        scores: The scores.
+        classes: Names of the classes.
+
+    Returns:
+        The evaluation.
+    """
+    values = (None if math.isnan(value) else float(value) for value in scores.per_class)
+    per_class = dict(zip(classes, values, strict=True))
+    return Evaluation(split, images, scores.metrics, per_class, scores.confusion, scores.loss)
 
 
 @dataclass(frozen=True)
@@ -94,50 +136,6 @@ class PreparedData(ABC):
         split = self.eval_split
         scores = self.score_split(model, split, partial(callback.on_data_progress, f"scoring {split}"))
         return make_evaluation(split, self.images[split], scores, self.classes)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Scores of a model on one split.
-
-    Attributes:
-        split: Name of the split.
-        images: Number of images.
-        metrics: Metrics by name, the main one first, between 0 and 1.
-        per_class: Recall or IoU by class name; None for a class that does not occur.
-        confusion: Counts (true, predicted) of images or pixels, (classes, classes).
-        loss: Mean loss, or None where it is not computed.
-    """
-
-    split: str
-    images: int
-    metrics: dict[str, float]
-    per_class: dict[str, float | None]
-    confusion: NDArray[np.int64]
-    loss: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything but the confusion matrix as JSON values."""
-        loss = {} if self.loss is None else {"loss": self.loss}
-        counts = {"split": self.split, "images": self.images}
-        return {**counts, **self.metrics, **loss, "per_class": self.per_class}
-
-
-def make_evaluation(split: str, images: int, scores: Scores, classes: Sequence[str]) -> Evaluation:
-    """Return scores by name: None (not NaN, which JSON lacks) for a class that does not occur.
-
-    Args:
-        split: Name of the split.
-        images: Number of images.
-        scores: The scores.
-        classes: Names of the classes.
-
-    Returns:
-        The evaluation.
-    """
-    values = (None if math.isnan(value) else float(value) for value in scores.per_class)
-    per_class = dict(zip(classes, values, strict=True))
-    return Evaluation(split, images, scores.metrics, per_class, scores.confusion, scores.loss)
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,9 @@
 Nothing depends on earlier epochs, so an interrupted epoch can be repeated bit by bit.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -98,7 +96,7 @@ class DeviceDataset:
         self._oversized = self._images if examples.oversized is None else _PixelStore(examples.oversized, device)
 
     @classmethod
-    def for_model(cls, model: TunedModel, examples: Examples) -> DeviceDataset:
+    def for_model(cls, model: TunedModel, examples: Examples) -> Self:
         """Return examples with the preprocessing of a model, on its device.
 
         Args:

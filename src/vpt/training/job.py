@@ -1,11 +1,9 @@
 """A job and its result, for every task."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from vpt.backbones import DEFAULT
 from vpt.core.text import did_you_mean
@@ -55,7 +53,7 @@ class Job:
     save_dtype: Literal["fp32", "fp16"] = "fp32"
 
     @classmethod
-    def create(cls, data: str | Path | Dataset, out: str | Path, config: TaskConfig, **options: Any) -> Job:
+    def create(cls, data: str | Path | Dataset, out: str | Path, config: TaskConfig, **options: Any) -> Self:
         """Return a job.
 
         Args:

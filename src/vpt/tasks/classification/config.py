@@ -1,7 +1,5 @@
 """Options of classification."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +95,7 @@ class ClassificationConfig(TaskConfig):
             return peak * (step + 1) / (warmup + 1)
         return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (num_steps - warmup)))
 
-    def probe_config(self) -> ClassificationConfig:
+    def probe_config(self) -> Self:
         """Return the configuration in which the head trains alone, on features that are computed once."""
         return self.replace(
             **_PROBE,

@@ -1,7 +1,5 @@
 """Training of classification models on images in memory."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,35 +53,6 @@ def train(
     return fit(model, objective, config, checkpoint=checkpoint, callback=callback)
 
 
-def make_objective(
-    model: TunedModel,
-    splits: Mapping[str, Examples],
-    config: ClassificationConfig,
-    cache: Path | None,
-    callback: Callback,
-) -> ClassificationObjective:
-    """Return the objective, after the computation of frozen features.
-
-    Args:
-        model: The model, on its device.
-        splits: Images and labels of "train" and, possibly, "val".
-        config: The configuration.
-        cache: Folder for frozen features, or None.
-        callback: Receiver of notes.
-
-    Returns:
-        The objective.
-    """
-    dataset = DeviceDataset.for_model(model, splits["train"])
-    val_dataset = DeviceDataset.for_model(model, splits["val"]) if splits.get("val") else None
-    bf16 = config.training.use_bf16(dataset.device)
-    network = cache_frozen_features(
-        model, dataset, val_dataset, augment=config.augment, bf16=bf16, cache=cache, repeated=config.epochs > 1,
-        on_note=callback.on_note,
-    )  # fmt: skip
-    return ClassificationObjective(model, network, dataset, val_dataset, config, bf16)
-
-
 @dataclass(frozen=True)
 class ClassificationObjective:
     """Cross-entropy and top-1 accuracy of one label for each image.
@@ -120,6 +89,35 @@ class ClassificationObjective:
             return None
         scores = score_logits(predict_logits(self.network, self.val_dataset, bf16=self.bf16), self.val_dataset.labels)
         return scores.loss, scores.accuracy
+
+
+def make_objective(
+    model: TunedModel,
+    splits: Mapping[str, Examples],
+    config: ClassificationConfig,
+    cache: Path | None,
+    callback: Callback,
+) -> ClassificationObjective:
+    """Return the objective, after the computation of frozen features.
+
+    Args:
+        model: The model, on its device.
+        splits: Images and labels of "train" and, possibly, "val".
+        config: The configuration.
+        cache: Folder for frozen features, or None.
+        callback: Receiver of notes.
+
+    Returns:
+        The objective.
+    """
+    dataset = DeviceDataset.for_model(model, splits["train"])
+    val_dataset = DeviceDataset.for_model(model, splits["val"]) if splits.get("val") else None
+    bf16 = config.training.use_bf16(dataset.device)
+    network = cache_frozen_features(
+        model, dataset, val_dataset, augment=config.augment, bf16=bf16, cache=cache, repeated=config.epochs > 1,
+        on_note=callback.on_note,
+    )  # fmt: skip
+    return ClassificationObjective(model, network, dataset, val_dataset, config, bf16)
 
 
 def init_head_from_probe(
