@@ -165,9 +165,10 @@ def tune_heads(
             raise SpecError(
                 "jobs that are done at once may differ in their files and configurations alone, on one split"
             )
-        share = job.to_dict()["train_fraction"]
-        if share < 1 and job.config.training.seed != base_job.config.training.seed:
-            raise SpecError(f"with train_fraction {share:g} each seed has images of its own; do these jobs one by one")
+        part = {name: job.to_dict()[name] for name in ("train_fraction", "images_per_class")}
+        whole = part == {"train_fraction": 1, "images_per_class": None}
+        if not whole and job.config.training.seed != base_job.config.training.seed:
+            raise SpecError(f"with {part} each seed has images of its own; do these jobs one by one")
     environment.keep_freed_memory()
     target, task = distributed.resolve_device(device), TASKS[base_job.config.task]
     try:

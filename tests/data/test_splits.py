@@ -103,3 +103,16 @@ def test_stratified_subset_of_growing_fractions_is_nested_and_keeps_each_class(s
 def test_stratified_subset_with_invalid_fraction_is_refused(fraction):
     with pytest.raises(SpecError, match="above 0 and at most 1"):
         stratified_subset(dataset(3).train, ("a",), fraction, 0)
+
+
+def test_stratified_subset_with_a_limit_keeps_at_most_so_many_images_of_each_class():
+    split = dataset(1, 4, 20, 0).train
+    classes = ("a", "b", "c", "d")
+    few, more, half = (stratified_subset(split, classes, *args) for args in ((1, 0, 3), (1, 0, 5), (0.5, 0, 8)))
+    assert [subset.class_counts(4).tolist() for subset in (few, more, half)] == [
+        [1, 3, 3, 0], [1, 4, 5, 0], [1, 2, 8, 0],
+    ]  # fmt: skip
+    assert set(few.names) < set(more.names)
+    assert few.names != stratified_subset(split, classes, 1, 1, 3).names
+    with pytest.raises(SpecError, match="images_per_class is 0"):
+        stratified_subset(split, classes, 1, 0, 0)

@@ -111,7 +111,8 @@ def test_run_batches_of_unsupported_runs_are_single_runs(
     final = {runs[0].method: len(runs) for runs in run_batches(several, {}) if runs[0].stage == "final"}
     assert sizes(several)["two"] == 1 and final == {"linear": 2}
     part = experiment_of((HEADS[0], 'methods = ["linear"]'), ("seeds = 2", "seeds = 2\ntrain_fraction = 0.5"))
-    assert set(sizes(part).values()) == {1}  # each seed has images of its own
+    few = experiment_of((HEADS[0], 'methods = ["linear"]'), ("seeds = 2", "seeds = 2\nimages_per_class = 2"))
+    assert set(sizes(part).values()) == set(sizes(few).values()) == {1}  # each seed has images of its own
 
 
 def test_run_batches_after_an_error_are_single_runs(experiment: Experiment, folder: Path, grids: list[int]) -> None:

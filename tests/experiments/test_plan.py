@@ -327,3 +327,21 @@ def test_plan_of_each_project_file_has_no_unknown_keys(path: Path) -> None:
     collector = ErrorCollector(str(path))
     validate(plan_model(segmentation="segmentation" in values), values, str(path), collector)
     assert not collector.errors
+
+
+def test_task_row_with_images_per_class_and_epochs_applies_them_to_its_runs_only(
+    experiment_of: ExperimentOf, folder: Path
+) -> None:
+    plain = experiment_of()
+    experiment = experiment_of(('"shade", g', '"shade", images_per_class = 2, epochs = 4, g'))
+    jobs = {
+        run.task.name: experiment.make_job(run, folder / "out")
+        for run in runnable_runs(experiment, {})
+        if run.method == "Full"
+    }
+    shade, hue = jobs["shade"], jobs["hue"]
+    assert (shade.to_dict()["images_per_class"], hue.to_dict()["images_per_class"]) == (2, None)
+    assert (shade.config.num_epochs, hue.config.num_epochs) == (4, 1)
+    before, after = ({(run.task.name, run.id) for run in runnable_runs(one, {})} for one in (plain, experiment))
+    assert {task for task, _ in before & after} == {"hue"} and {task for task, _ in after - before} == {"shade"}
+    assert Experiment.from_dict(json.loads(json.dumps(experiment.to_dict()))) == experiment

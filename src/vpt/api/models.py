@@ -45,6 +45,7 @@ class TuneOptions(TypedDict, total=False):
         probe_weight_decay: Classification: weight decay of those epochs. Default: 0.01.
         test_fraction: Classification: fraction of each class that is split off where test is missing. Default: 0.2.
         train_fraction: Classification: fraction of each class that trains. Default: 1.
+        images_per_class: Classification: number of images of each class that train at most. Default: all.
         resize: Classification: "squash" the image to the square input, or "crop" its center. Default: "squash".
         crop_fraction: Classification: side of that crop, as a fraction of the image's short side. Default: the
             backbone's.
@@ -83,6 +84,7 @@ class TuneOptions(TypedDict, total=False):
     probe_weight_decay: float | None
     test_fraction: float | None
     train_fraction: float | None
+    images_per_class: int | None
     resize: Literal["squash", "crop"] | None
     crop_fraction: float | None
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None

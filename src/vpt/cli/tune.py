@@ -59,6 +59,7 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @classification("--probe-weight-decay", "Weight decay of those epochs [default: 0.01].", float)
 @classification("--test-fraction", "Split off where test is missing.", default=0.2)
 @classification("--train-fraction", "Train on this fraction of each class.", default=1.0)
+@classification("--images-per-class", "Train on at most this many images of each class [default: all].", int)
 @classification("--resize", "Squash images to a square, or crop their center.", ["squash", "crop"], default="squash")
 @classification("--crop-fraction", "Side of that crop, of the image's short side [default: the backbone's].", float)
 @classification("--interpolation", "Interpolation of resized images [default: the backbone's].",

@@ -86,8 +86,10 @@ def stratified_split(
     return {split_name: split.select(_sorted(indices)) for split_name, indices in selected.items()}
 
 
-def stratified_subset(split: Split, classes: tuple[str, ...], fraction: float, seed: int) -> Split:
-    """Return a fraction of the images of each class, in the order of the split (paper, section 4.2: data scale).
+def stratified_subset(
+    split: Split, classes: tuple[str, ...], fraction: float, seed: int, limit: int | None = None
+) -> Split:
+    """Return a part of the images of each class, in the order of the split (paper, section 4.2: data scale).
 
     The number of images is rounded half up, and at least one image of each class is kept. For the same seed, a smaller
     subset is contained in a larger one.
@@ -97,20 +99,23 @@ def stratified_subset(split: Split, classes: tuple[str, ...], fraction: float, s
         classes: Class names.
         fraction: Fraction of the images, above 0 and at most 1.
         seed: Seed of the selection.
+        limit: Largest number of images of a class. Default: none.
 
     Returns:
         The subset.
 
     Raises:
-        SpecError: The fraction is out of range.
+        SpecError: The fraction or the limit is out of range.
     """
     if not 0 < fraction <= 1:
         raise SpecError(f"train_fraction is {fraction}; it must be above 0 and at most 1 (all of train)")
-    if fraction == 1:
+    if limit is not None and limit < 1:
+        raise SpecError(f"images_per_class is {limit}; it must be at least 1")
+    if fraction == 1 and limit is None:
         return split
     selected: list[int] = []
     for members in _ordered_by_class(split, len(classes), seed):
-        selected += members[: max(1, int(len(members) * fraction + 0.5))]
+        selected += members[: max(1, int(len(members) * fraction + 0.5))][:limit]
     return split.select(_sorted(selected))
 
 

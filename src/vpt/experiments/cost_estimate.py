@@ -111,8 +111,9 @@ def _cell_cost(experiment: Experiment, task: Task, costs: SettingCosts) -> tuple
     Final runs take the mean of all settings, as the selection is unknown.
     """
     fraction, sizes, searched = experiment.protocol.train_fraction, task.images, len(costs) > 1
-    train = fraction * sizes["train"]
-    final = train + fraction * sizes["val"] * (experiment.train_on(task) == "trainval")
+    limit = task.classes * (task.images_per_class or experiment.protocol.images_per_class or max(sizes["train"], 1))
+    train = min(limit, fraction * sizes["train"])
+    final = min(limit, train + fraction * sizes["val"] * (experiment.train_on(task) == "trainval"))
     finals = experiment.protocol.seeds / len(costs)  # of each setting
     images = seconds = 0.0
     for cost, config in costs:

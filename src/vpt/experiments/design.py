@@ -4,10 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from vpt.tasks.classification.config import ClassificationConfig
 from vpt.training import TaskConfig
 
 # Fields of jobs, and so keys of plans, that segmentation does not have.
-CLASSIFICATION_ONLY = ("test_fraction", "train_fraction", "resize", "crop_fraction", "interpolation", "skip_corrupt")
+CLASSIFICATION_ONLY = (
+    "test_fraction", "train_fraction", "images_per_class", "resize", "crop_fraction", "interpolation", "skip_corrupt",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class Task:
         crop_fraction: Side of a crop of this task, as a fraction of the short side; None takes that of the protocol.
         augment: Augmentation of this task; None takes that of each setting.
         train_on: Splits that final runs of this task train on; None takes that of the protocol.
+        images_per_class: Number of training images of each class at most; None takes that of the protocol.
+        epochs: Epochs of this task; None takes those of each setting. The share of the warm-up stays.
         mask_options: Options of segmentation that say how masks are read.
     """
 
@@ -40,11 +45,19 @@ class Task:
     crop_fraction: float | None = None
     augment: Literal["none", "flip", "random_crop", "random_resized_crop"] | None = None
     train_on: Literal["train", "trainval"] | None = None
+    images_per_class: int | None = None
+    epochs: int | None = None
     mask_options: Mapping[str, Any] = field(default_factory=dict)
 
     def resolve_config(self, config: TaskConfig) -> TaskConfig:
-        """Return a training configuration with the augmentation of this task."""
-        return config if self.augment is None else config.replace(augment=self.augment)
+        """Return a training configuration with the augmentation and the epochs of this task."""
+        if self.augment is not None:
+            config = config.replace(augment=self.augment)
+        if self.epochs is not None:
+            assert isinstance(config, ClassificationConfig)
+            warmup_epochs = config.warmup_epochs * self.epochs / config.epochs
+            config = config.replace(epochs=self.epochs, warmup_epochs=warmup_epochs)
+        return config
 
 
 @dataclass(frozen=True)
@@ -69,8 +82,8 @@ class MethodRow:
         settings: Settings to choose from on val.
         is_head_grid: Only heads train, with settings that `train_head_grid` lets differ.
         task_settings: Task -> settings on this task, where they are not `settings`.
-        job_options: Fields of the job that differ from the experiment: backbone, image_size, head, split_seed and
-            train_fraction.
+        job_options: Fields of the job that differ from the experiment: backbone, image_size, head, split_seed,
+            train_fraction and images_per_class.
         fingerprint: Fingerprint of the backbone of this row; None takes that of the experiment.
         ensemble_of: Name of the row whose final runs are scored together as one model; no run of this row trains then.
         refusal: Reason why the row has no runs; empty where it has.
@@ -112,6 +125,7 @@ class Protocol:
     val_fraction: float = 0.2
     test_fraction: float = 0.2
     train_fraction: float = 1.0
+    images_per_class: int | None = None
     image_size: int | None = None
     resize: Literal["squash", "crop"] = "squash"
     crop_fraction: float | None = None

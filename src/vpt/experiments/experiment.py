@@ -27,6 +27,7 @@ PROTOCOL_VERSION = 1  # to be raised when the same plan gives other results
 CROP_VERSION = 3  # the same for runs with crops; 3: random crops of whole images, center crops as torchvision's
 Stage = Literal["search", "final", "ensemble"]
 METRICS = {"top1": "top-1", "miou": "mean IoU"}  # key in a record -> name
+_LATER_FIELDS = {"skip_corrupt": False, "crop_fraction": None, "normalization": "backbone", "images_per_class": None}
 _STAGE_SPLITS: dict[Stage, tuple[str, ...]] = {"search": ("train", "val"), "final": ("train", "val", "test")}
 
 
@@ -162,7 +163,12 @@ class Experiment:
         options = {**asdict(self.protocol), **row.job_options}
         augments = any(task.resolve_config(run.setting.config).augment != "none" for run in runs)
         one_seed = len({run.setting.config.training.seed for run in runs}) == 1
-        same_images = one_seed or (options["train_fraction"] == 1 and options["split_seed"] is not None)
+        same_images = one_seed or (
+            options["train_fraction"] == 1
+            and options["images_per_class"] is None
+            and task.images_per_class is None
+            and options["split_seed"] is not None
+        )
         return row.is_head_grid and len(runs) > 1 and not augments and same_images
 
     @cached_property
@@ -264,13 +270,14 @@ class Experiment:
         return Run(task, row.name, "ensemble", setting, config)
 
     def _run_config(self, task: Task, row: MethodRow, stage: Stage, setting: Setting) -> dict[str, Any]:
-        own: dict[str, Any] = {} if task.augment is None else {"augment": task.augment}  # training has the plan's
+        shared = {"augment": task.augment, "epochs": task.epochs}  # training has the plan's
+        own: dict[str, Any] = {key: value for key, value in shared.items() if value is not None}
         if self.segmentation is not None:
             own["segmentation"] = self._segmentation_fields(task)
         job_fields = self._job_fields(task, row)
         if job_fields["resize"] == "crop" or task.resolve_config(setting.config).augment in CROP_SCALE:
             own["crop_version"] = CROP_VERSION
-        for key, default in (("skip_corrupt", False), ("crop_fraction", None), ("normalization", "backbone")):
+        for key, default in _LATER_FIELDS.items():
             if job_fields[key] == default:  # ids of plans without it stay as they are
                 del job_fields[key]
         training = setting.config.to_dict()
@@ -293,7 +300,7 @@ class Experiment:
     def _job_fields(self, task: Task, row: MethodRow) -> dict[str, Any]:
         """Return the fields of the jobs of a cell that the protocol, the task and the row decide."""
         own = {name: value for name, value in row.job_options.items() if name != "backbone"}
-        of_task = {"resize": task.resize, "crop_fraction": task.crop_fraction}
+        of_task = {key: getattr(task, key) for key in ("resize", "crop_fraction", "images_per_class")}
         given = {name: value for name, value in of_task.items() if value is not None}
         return {**self.protocol.job_fields(), **given, **own}
 

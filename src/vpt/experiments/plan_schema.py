@@ -21,7 +21,7 @@ from vpt.training import TaskConfig, TrainingConfig
 T = TypeVar("T")
 SEARCHED_KEYS = ("learning_rate", "weight_decay")  # keys of a training table that take a list of choices
 # Keys of a method that replace those of the plan.
-JOB_KEYS = ("backbone", "image_size", "head", "split_seed", "train_fraction")
+JOB_KEYS = ("backbone", "image_size", "head", "split_seed", "train_fraction", "images_per_class")
 
 
 def _as_list(value: Any) -> Any:
@@ -69,6 +69,7 @@ SplitSeed = Annotated[int | None, BeforeValidator(_own_seed)]
 _PROTOCOL_TYPES: dict[str, Any] = {
     "seeds": Annotated[int, Field(ge=1)],
     "first_seed": Annotated[int, Field(ge=0)],
+    "images_per_class": Annotated[int, Field(ge=1)] | None,
     "split_seed": SplitSeed,
     "crop_fraction": CropFraction | None,
     "interpolation": Annotated[str, _readable_by(_check_interpolation)] | None,
@@ -109,7 +110,15 @@ class BenchmarkKeys(PlanTable):
 
 
 class ClassificationTaskTable(TaskTable, BenchmarkKeys):
-    """A row of [[tasks]] of a plan of classification tasks, with preprocessing of its own."""
+    """A row of [[tasks]] of a plan of classification tasks, with preprocessing of its own.
+
+    Attributes:
+        images_per_class: Number of training images of each class at most; None takes that of the plan.
+        epochs: Epochs of all methods on this task; None takes those of each method.
+    """
+
+    images_per_class: Annotated[int, Field(ge=1)] | None = None
+    epochs: Annotated[int, Field(ge=1)] | None = None
 
 
 class SegmentationTaskTable(TaskTable):
@@ -131,7 +140,8 @@ class MethodTable(PlanTable):
         grid: Name of the table of [grids] with the keys of the row.
         task: Task -> keys of [training] that the row has on this task only.
         ensemble_of: Name of the row whose final runs are scored together as one model, instead of `spec`.
-        backbone: Backbone of this row; so image_size, split_seed and train_fraction.
+        backbone: Backbone of this row; so image_size, split_seed, train_fraction and
+            images_per_class.
         head: Head of this row.
     """
 
@@ -146,6 +156,7 @@ class MethodTable(PlanTable):
     head: str | None = None
     split_seed: SplitSeed = None
     train_fraction: Number | None = None
+    images_per_class: Annotated[int, Field(ge=1)] | None = None
 
 
 class PlanTables(PlanTable):

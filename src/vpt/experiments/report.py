@@ -67,6 +67,8 @@ def provenance(results: ExperimentResults) -> Sequence[tuple[str, str]]:
         ("runs", f"{len(results.records)}, of which {sum(r.status == 'done' for r in results.records)} are done"),
         *(("machine", machine) for machine in machines),
     ]
+    if protocol.images_per_class is not None:
+        lines.append(("training images", f"at most {protocol.images_per_class} of each class"))
     if protocol.train_fraction < 1:
         lines.append(("training images", f"{protocol.train_fraction:.0%} of each class"))
     for task in experiment.tasks:

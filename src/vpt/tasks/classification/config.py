@@ -18,6 +18,7 @@ class ClassificationOptions(TaskOptions):
     Attributes:
         test_fraction: Fraction of the images that is split off as test where test is missing.
         train_fraction: Fraction of each class that trains, as in the paper's data scaling; val and test stay whole.
+        images_per_class: Number of images of each class that train at most, or None for all; val and test stay whole.
         resize: "squash" the image to the square input, as VTAB-1k, or "crop" its center.
         crop_fraction: Side of that crop, as a fraction of the image's short side, or None for that of the backbone.
         interpolation: "nearest", "bilinear" (VTAB-1k), "bicubic" or "lanczos", or None for that of the backbone.
@@ -27,6 +28,7 @@ class ClassificationOptions(TaskOptions):
 
     test_fraction: float = 0.2
     train_fraction: float = 1.0
+    images_per_class: int | None = None
     resize: Literal["squash", "crop"] = "squash"
     crop_fraction: float | None = None
     interpolation: str | None = None

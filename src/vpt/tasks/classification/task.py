@@ -96,7 +96,7 @@ class ClassificationTask(Task):
             interpolation=options.interpolation or preprocessing.interpolation,
         )
         dataset = load_dataset(job.data, include_test=job.test, **job.split_options)
-        splits = _select_splits(dataset, job.train_on, options.train_fraction, config.training.seed)
+        splits = _select_splits(dataset, job.train_on, options, config.training.seed)
         decode = partial(decode_cached, cache_dir=options.cache, spill_dir=spill_dir, skip_corrupt=options.skip_corrupt)
         decoded, decode_notes = _decode(splits, preprocessing, config.augment, decode, callback)
         notes = [*backbone.notes, *dataset.notes, *decode_notes]
@@ -121,10 +121,10 @@ class ClassificationTask(Task):
         return predict(model, images, callback, **options)
 
 
-def _select_splits(dataset: Dataset, train_on: str, train_fraction: float, seed: int) -> dict[str, Split]:
+def _select_splits(dataset: Dataset, train_on: str, options: ClassificationOptions, seed: int) -> dict[str, Split]:
     images = dataset.trainval() if train_on == "trainval" else dataset.train
     others = {"test": dataset.test} if train_on == "trainval" else {"val": dataset.val, "test": dataset.test}
-    train = stratified_subset(images, dataset.classes, train_fraction, seed)
+    train = stratified_subset(images, dataset.classes, options.train_fraction, seed, options.images_per_class)
     return {"train": train, **{name: split for name, split in others.items() if len(split)}}
 
 
