@@ -46,6 +46,7 @@ SLOW = (
     "heads/test_multi_block",
     "helpers",
     "methods/test_contract",
+    "methods/test_extension_keys",
     "methods/test_extension_points",
     "methods/test_gradients",
     "methods/test_reference",

@@ -11,19 +11,14 @@ from typing import Any
 import torch
 from authors import (
     CLASSES,
-    DEPTH,
-    HEADS,
-    IMAGE_SIZE,
-    MLP_RATIO,
-    PATCH_SIZE,
+    VIT_SIZES,
     WIDTH,
     AttributeDict,
     Authors,
     draw_images,
-    perturb,
+    perturb_and_train,
     record,
-    recorded_dropout,
-    train_only,
+    record_training,
 )
 from torch import nn
 
@@ -36,12 +31,9 @@ def build() -> Any:
         ffn_adapt=True, ffn_option="parallel", ffn_adapter_layernorm_option="none", ffn_adapter_init_option="lora",
         ffn_adapter_scalar="0.1", ffn_num=3, d_model=WIDTH, vpt_on=False, vpt_num=0,
     )  # fmt: skip
-    model = VisionTransformer(
-        img_size=IMAGE_SIZE, patch_size=PATCH_SIZE, embed_dim=WIDTH, depth=DEPTH, num_heads=HEADS, mlp_ratio=MLP_RATIO,
-        num_classes=CLASSES, norm_layer=partial(nn.LayerNorm, eps=1e-6), tuning_config=tuning,
-    )  # fmt: skip
-    perturb(model)
-    train_only(model, "adaptmlp", "head")
+    norm = partial(nn.LayerNorm, eps=1e-6)
+    model = VisionTransformer(num_classes=CLASSES, norm_layer=norm, tuning_config=tuning, **VIT_SIZES)
+    perturb_and_train(model, "adaptmlp", "head")
     return model
 
 
@@ -49,10 +41,7 @@ def main() -> None:
     authors = Authors("ShoufaChen/AdaptFormer", ["models"])
     model = build().eval()
     authors.save("adaptformer", record(model, draw_images()))
-    model.train()
-    with recorded_dropout() as masks:
-        tensors = record(model, draw_images())
-    authors.save("adaptformer_train", {**tensors, **masks})
+    authors.save("adaptformer_train", record_training(model.train()))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,10 @@ from torch import Tensor, nn
 FILES = Path(__file__).parents[2] / "tests" / "oracle" / "files"
 # The tiny ViT of all scripts: images of 8 px, patches of 4, two blocks, two heads.
 IMAGE_SIZE, PATCH_SIZE, WIDTH, DEPTH, HEADS, MLP_RATIO, CLASSES, PROMPTS = 8, 4, 8, 2, 2, 2, 5, 2
+VIT_SIZES = {
+    "img_size": IMAGE_SIZE, "patch_size": PATCH_SIZE, "embed_dim": WIDTH, "depth": DEPTH, "num_heads": HEADS,
+    "mlp_ratio": MLP_RATIO,
+}  # fmt: skip
 DERIVED_BUFFERS = ("attn_mask", "relative_position_index", "num_batches_tracked")  # follow from the sizes, or count
 
 
@@ -170,8 +174,9 @@ def record(model: Any, images: Tensor) -> dict[str, Tensor]:
     }
 
 
-def train_only(model: nn.Module, *parts: str) -> None:
-    """Let the parameters learn whose names contain one of the parts."""
+def perturb_and_train(model: nn.Module, *parts: str) -> None:
+    """Draw every weight, and let the parameters learn whose names contain one of the parts."""
+    perturb(model)
     for name, weight in model.named_parameters():
         weight.requires_grad_(any(part in name for part in parts))
 
@@ -197,3 +202,10 @@ def recorded_dropout(seed: int = 3) -> Iterator[dict[str, Tensor]]:
         yield masks
     finally:
         nn.functional.dropout = original
+
+
+def record_training(model: Any) -> dict[str, Tensor]:
+    """What `record` gives of a model in train mode, and the masks of its dropout."""
+    with recorded_dropout() as masks:
+        tensors = record(model, draw_images())
+    return {**tensors, **masks}

@@ -12,28 +12,23 @@ import torch
 from authors import (
     CLASSES,
     DEPTH,
-    HEADS,
-    IMAGE_SIZE,
-    MLP_RATIO,
-    PATCH_SIZE,
     PROMPTS,
+    VIT_SIZES,
     WIDTH,
     AttributeDict,
     Authors,
     draw_images,
-    perturb,
+    perturb_and_train,
     record,
-    recorded_dropout,
+    record_training,
     restore_old_timm,
     stub,
-    train_only,
 )
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 SIZES = {
-    "img_size": IMAGE_SIZE, "patch_size": PATCH_SIZE, "embed_dim": WIDTH, "depth": DEPTH, "num_heads": HEADS,
-    "mlp_ratio": MLP_RATIO, "qkv_bias": True, "num_classes": 0, "drop_path_rate": 0.1,
+    **VIT_SIZES, "qkv_bias": True, "num_classes": 0, "drop_path_rate": 0.1,
     "norm_layer": partial(nn.LayerNorm, eps=1e-6),
 }  # fmt: skip
 
@@ -67,8 +62,7 @@ def build(kind: str, pool: str, dropout: float = 0.0) -> WithHead:
 
         encoder = PromptedVisionTransformerMoCo(options, **SIZES)
     model = WithHead(encoder)
-    perturb(model)
-    train_only(model, "prompt", "gate", "temp", "head.")
+    perturb_and_train(model, "prompt", "gate", "temp", "head.")
     return model
 
 
@@ -86,9 +80,7 @@ def main() -> None:
         model = build(kind, pool).eval()
         authors.save(f"gated_{name}", record(model, draw_images()), case=[kind, pool])
     model = build("moco", "original", dropout=0.1).train()
-    with recorded_dropout() as masks:
-        tensors = record(model, draw_images())
-    authors.save("gated_moco_train", {**tensors, **masks}, case=["moco", "original"])
+    authors.save("gated_moco_train", record_training(model), case=["moco", "original"])
 
 
 if __name__ == "__main__":

@@ -9,30 +9,14 @@ from typing import Any
 
 import timm
 import torch
-from authors import (
-    CLASSES,
-    DEPTH,
-    HEADS,
-    IMAGE_SIZE,
-    MLP_RATIO,
-    PATCH_SIZE,
-    WIDTH,
-    Authors,
-    draw_images,
-    perturb,
-    record,
-    train_only,
-)
+from authors import CLASSES, VIT_SIZES, Authors, draw_images, perturb_and_train, record
 
 RANK, ALPHA = 2, 3
 TARGETS = {"attention": ("qkv", "proj"), "mlp": ("fc1", "fc2"), "all": ("qkv", "proj", "fc1", "fc2")}
 
 
 def tiny_vit() -> Any:
-    return timm.create_model(
-        "vit_base_patch16_224", pretrained=False, num_classes=CLASSES, img_size=IMAGE_SIZE, patch_size=PATCH_SIZE,
-        embed_dim=WIDTH, depth=DEPTH, num_heads=HEADS, mlp_ratio=MLP_RATIO,
-    )  # fmt: skip
+    return timm.create_model("vit_base_patch16_224", pretrained=False, num_classes=CLASSES, **VIT_SIZES)
 
 
 def replace_layers(model: Any, targets: tuple[str, ...], *, queries_and_values: bool = False) -> Any:
@@ -52,8 +36,7 @@ def replace_layers(model: Any, targets: tuple[str, ...], *, queries_and_values: 
                     new = loralib.Linear(*sizes, r=RANK, lora_alpha=ALPHA)
                 new.merge_weights = False  # eval mode would add the update to the weight
                 setattr(module, name, new)
-    perturb(model)
-    train_only(model, "lora_", "head.")
+    perturb_and_train(model, "lora_", "head.")
     return model.eval()
 
 

@@ -9,14 +9,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from authors import DEPTH, HEADS, IMAGE_SIZE, MLP_RATIO, PATCH_SIZE, WIDTH, AttributeDict, draw_images, perturb, record
+from authors import VIT_SIZES, WIDTH, AttributeDict, draw_images, perturb, record
 from official import official_authors, official_config
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 SIZES = {
-    "img_size": IMAGE_SIZE, "patch_size": PATCH_SIZE, "embed_dim": WIDTH, "depth": DEPTH, "num_heads": HEADS,
-    "mlp_ratio": MLP_RATIO, "qkv_bias": True, "num_classes": 0, "norm_layer": partial(nn.LayerNorm, eps=1e-6),
+    **VIT_SIZES, "qkv_bias": True, "num_classes": 0, "norm_layer": partial(nn.LayerNorm, eps=1e-6),
 }  # fmt: skip
 
 

@@ -11,19 +11,14 @@ from typing import Any
 import torch
 from authors import (
     CLASSES,
-    DEPTH,
-    HEADS,
     IMAGE_SIZE,
-    MLP_RATIO,
-    PATCH_SIZE,
-    WIDTH,
+    VIT_SIZES,
     Authors,
     draw_images,
-    perturb,
+    perturb_and_train,
     record,
     restore_old_timm,
     stub,
-    train_only,
 )
 from torch import nn
 
@@ -31,10 +26,8 @@ from torch import nn
 def build_vit() -> Any:
     from models.vision_transformer import VisionTransformer
 
-    return VisionTransformer(
-        img_size=IMAGE_SIZE, patch_size=PATCH_SIZE, embed_dim=WIDTH, depth=DEPTH, num_heads=HEADS, mlp_ratio=MLP_RATIO,
-        num_classes=CLASSES, norm_layer=partial(nn.LayerNorm, eps=1e-6), tuning_mode="ssf",
-    )  # fmt: skip
+    norm = partial(nn.LayerNorm, eps=1e-6)
+    return VisionTransformer(num_classes=CLASSES, norm_layer=norm, tuning_mode="ssf", **VIT_SIZES)
 
 
 def build_swin() -> Any:
@@ -62,8 +55,7 @@ def main() -> None:
         ("convnext", build_convnext, 32),
     ):
         model = build().eval()
-        perturb(model)
-        train_only(model, "ssf_", "head.")
+        perturb_and_train(model, "ssf_", "head.")
         authors.save(f"ssf_{name}", record(model, draw_images(size)))
 
 

@@ -16,10 +16,10 @@ from PIL import Image
 
 from helpers.miniatures import miniature, pack
 from vpt.data.loading import load_dataset
-from vpt.datasets.catalog import TASKS, resolve_tasks, task_folder, task_for_folder
+from vpt.datasets.catalog import TASKS
 from vpt.datasets.preparation import UNKNOWN_CHECKSUM, check_folder, instructions, prepare_task
 from vpt.datasets.task import BenchmarkTask
-from vpt.errors import DataError, SpecError
+from vpt.errors import DataError
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -270,24 +270,6 @@ def test_check_folder_of_faulty_data_names_all_faults(tmp_path: Path) -> None:
         check_folder(folder, task)
     with pytest.raises(DataError, match="does not exist"):
         check_folder(tmp_path / "out" / "dtd", TASKS["dtd"])
-
-
-def test_task_folder_under_community_name_is_found(tmp_path: Path) -> None:
-    """Their folders have other names, and no prepared.json."""
-    task = miniature("snorb_azi", tmp_path / "source")
-    prepare_task(task, tmp_path / "out", tmp_path / "source")
-    (tmp_path / "out" / "snorb_azi").rename(tmp_path / "out" / "smallnorb_azi")
-    (tmp_path / "out" / "smallnorb_azi" / "prepared.json").unlink()
-    folder = task_folder(tmp_path / "out", TASKS["snorb_azi"])
-    assert folder.name == "smallnorb_azi"
-    assert task_for_folder(folder) is TASKS["snorb_azi"]
-    check_folder(folder, task)
-
-
-def test_resolve_tasks_of_group_names_expands_them() -> None:
-    assert len(resolve_tasks(["vtab", "fgvc", "cub"])) == 24
-    with pytest.raises(SpecError, match="did you mean 'cifar100'"):
-        resolve_tasks(["cifar10"])
 
 
 def vpt(*args: str) -> subprocess.CompletedProcess[str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from helpers.families import backbone_of, images, model_of, resized
 from vpt import VPT, Backbone, TunedModel, attach, inspect, load, save
 from vpt.backbones import embedded
 from vpt.backbones.weights import load_weights
-from vpt.errors import StorageError, TunedFileError
+from vpt.errors import TunedFileError
 
 SCORES = {"test": {"top1": 0.75, "per_class": [0.5, 1.0, None]}}
 NAMES = ("a dog", "Kätzchen", "犬")
@@ -238,38 +236,6 @@ def test_load_of_foreign_file_is_refused(tmp_path):
     assert "damaged or no safetensors file" in refusal(tmp_path / "text.txt")
     assert "does not exist" in refusal(tmp_path / "absent.safetensors")
     assert "is a folder, not a tuned file" in refusal(tmp_path)
-
-
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
-def test_save_on_a_full_disk_keeps_the_old_file(model, path, monkeypatch, code):
-    before = path.read_bytes()
-
-    def full(descriptor: int) -> None:
-        raise OSError(code, os.strerror(code))
-
-    with torch.no_grad():
-        model.head.bias.add_(1)
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
-        with pytest.raises(
-            StorageError,
-            match=r"dogs.*\(it needs 0\.0 MB\) could not be written: the disk is full, .* MB are free; free some space",
-        ):
-            save(model, path)
-    assert path.read_bytes() == before
-    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
-    save(model, path)
-    assert path.read_bytes() != before
-
-
-def test_save_below_a_file_is_refused(model, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="could not be written"):
-        save(model, tmp_path / "file" / "t.safetensors")
-
-
-def test_save_into_absent_folders_creates_them(model, tmp_path):
-    assert save(model, tmp_path / "a" / "b" / "t.safetensors").is_file()
 
 
 def test_save_of_the_same_model_is_byte_identical(model, path, tmp_path):

@@ -26,7 +26,6 @@ from PIL import Image
 from helpers.browsing import CONTRAST, open_page
 from vpt.serving import server as serving
 from vpt.serving.bank import Bank
-from vpt.serving.batcher import Batcher
 
 uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 
@@ -191,41 +190,6 @@ def test_server_beyond_max_requests_returns_503(bank, pictures, monkeypatch):
         go.set()
         assert first.result()["task"] == "animals"
         assert predict(address, "animals", png(pictures[0]))["task"] == "animals"
-
-
-def test_batcher_with_failing_request_answers_the_others():
-    def answers(requests: Any) -> Iterator[tuple[int, Any]]:
-        for index, number in reversed(list(enumerate(requests))):
-            if number == 3:
-                raise ValueError("three")
-            yield index, KeyError(1) if number == 1 else 2 * number
-
-    batcher = Batcher[int, int](answers, batch_size=8, max_delay=0.2)
-    futures = [batcher.submit(number) for number in range(5)]
-    batcher.close()
-    assert [future.result() for i, future in enumerate(futures) if i not in (1, 3)] == [0, 4, 8]
-    for index, kind in ((1, KeyError), (3, ValueError)):
-        with pytest.raises(kind):
-            futures[index].result()
-    with pytest.raises(RuntimeError, match="closed"):
-        batcher.submit(1)
-
-
-def test_batcher_with_cancelled_or_unanswered_request_answers_the_others():
-    go = threading.Event()
-
-    def answers(requests: Any) -> Iterator[tuple[int, Any]]:
-        go.wait(60)
-        yield from ((index, number) for index, number in enumerate(requests) if number < 2)
-
-    batcher = Batcher[int, int](answers, batch_size=1, max_delay=0)
-    futures = [batcher.submit(number) for number in range(3)]
-    assert futures[1].cancel()
-    go.set()
-    batcher.close()
-    assert futures[0].result() == 0
-    with pytest.raises(RuntimeError, match="got no result"):
-        futures[2].result()
 
 
 def test_serve_command_until_interrupt_answers_requests(folder, pictures, tmp_path):

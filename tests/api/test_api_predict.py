@@ -1,0 +1,91 @@
+"""`vpt.predict` and `vpt.evaluate` on files and on images in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import vpt
+from helpers.brightness import CLASSES, FAST, PairDataset, encoded
+
+
+def test_predict_every_form_of_an_image_gives_the_same(result: vpt.RunResult, data: Any, tmp_path: Path) -> None:
+    pixels = data[0][1]
+    path = tmp_path / "new.png"
+    path.write_bytes(encoded(pixels))
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)
+    forms = [path, str(path), path.read_bytes(), Image.fromarray(pixels), pixels, pixels / 255, tensor, tensor / 255]
+    model = vpt.load(result.file)
+    found = [vpt.predict(model, form) for form in forms]
+    assert {prediction.top for prediction in found} == {found[0].top}
+    assert found[0].label == "light" and found[0].probability > 0.5 and found[0].mask is None
+    assert [name for name, _ in found[0].top] == ["light", "dark"]
+    assert [found[0].image, found[2].image] == [str(path), "image 0"]
+    assert vpt.predict(result.file, path, top=1).top == found[0].top[:1]
+
+
+def test_predict_several_images_gives_a_list(result: vpt.RunResult, data: Any, tmp_path: Path) -> None:
+    pixels = data[0][:3]
+    for index in (2, 0, 1):
+        (tmp_path / f"{index}.png").write_bytes(encoded(pixels[index]))
+    model = vpt.load(result.file)
+    expected = [vpt.predict(model, image).label for image in pixels]
+    assert expected == ["dark", "light", "dark"]
+    for several in (
+        tmp_path,
+        pixels,
+        list(pixels),
+        torch.from_numpy(pixels),
+        [tmp_path],
+        tuple(tmp_path.glob("*.png")),
+    ):
+        found = vpt.predict(model, several)
+        assert isinstance(found, list) and len(found) == 3
+        assert sorted(prediction.label for prediction in found) == sorted(expected)
+    assert [prediction.label for prediction in vpt.predict(model, tmp_path)] == expected
+    assert vpt.predict(model, [pixels[0]])[0].label == "dark"
+
+
+def test_predict_unusable_arguments_are_refused(result: vpt.RunResult, data: Any, tmp_path: Path) -> None:
+    pixels = data[0][0]
+    with pytest.raises(vpt.DataError, match=r"image 1: float32 pixels from .* outside 0..1"):
+        vpt.predict(result.file, [pixels, pixels.astype(np.float32)])
+    with pytest.raises(vpt.DataError, match="does not exist; give an image or a folder"):
+        vpt.predict(result.file, tmp_path / "absent.jpg")
+    with pytest.raises(vpt.SpecError, match="flip, out: for segmentation, and the model is for classification"):
+        vpt.predict(result.file, pixels, flip=True, out=tmp_path)
+    with pytest.raises(vpt.SpecError, match="top is 0"):
+        vpt.predict(result.file, pixels, top=0)
+    with pytest.raises(vpt.SpecError, match="backbone and weights belong to a tuned file"):
+        vpt.predict(vpt.load(result.file), pixels, weights="a.pth")
+    assert vpt.predict(result.file, [b"no image", pixels], skip_corrupt=True)[0].image == "image 1"
+
+
+def test_evaluate_matches_classes_by_name(result: vpt.RunResult, data: Any) -> None:
+    pixels, labels = data
+    model = vpt.load(result.file)
+    by_number = vpt.evaluate(model, (pixels, labels))
+    assert by_number.images == 40 and by_number.split == "test" and by_number.metrics["top1"] == 1
+    assert by_number.per_class == {"dark": 1, "light": 1}
+    for same in (PairDataset(pixels, labels), ([*pixels], [CLASSES[k] for k in labels]), {"test": (pixels, labels)}):
+        assert vpt.evaluate(model, same).metrics == by_number.metrics
+    flipped = vpt.evaluate(result.file, (pixels, labels), classes=CLASSES[::-1])
+    assert flipped.metrics["top1"] == 0
+    with pytest.raises(vpt.DataError, match="the data have no split val; they have test"):
+        vpt.evaluate(model, {"test": (pixels, labels)}, split="val")
+
+
+def test_evaluate_folder_scores_the_split_of_training(data: Any, tmp_path: Path) -> None:
+    for index, (pixels, label) in enumerate(zip(*data, strict=True)):
+        folder = tmp_path / "photos" / CLASSES[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{index}.png").write_bytes(encoded(pixels))
+    found = vpt.tune(tmp_path / "photos", tmp_path / "a.safetensors", seed=3, test_fraction=0.3, **FAST)
+    scores = vpt.evaluate(found.file, tmp_path / "photos")
+    assert scores.images == found.images["test"] == 12
+    assert {f"test_{name}": value for name, value in scores.metrics.items()} == found.metrics
