@@ -9,17 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from authors import (
-    CLASSES,
-    VIT_SIZES,
-    WIDTH,
-    AttributeDict,
-    Authors,
-    draw_images,
-    perturb_and_train,
-    record,
-    record_training,
-)
+from authors import CLASSES, VIT_SIZES, WIDTH, AttributeDict, Authors, draw_images, prepare, record, record_training
 from torch import nn
 
 
@@ -33,7 +23,7 @@ def build() -> Any:
     )  # fmt: skip
     norm = partial(nn.LayerNorm, eps=1e-6)
     model = VisionTransformer(num_classes=CLASSES, norm_layer=norm, tuning_config=tuning, **VIT_SIZES)
-    perturb_and_train(model, "adaptmlp", "head")
+    prepare(model, "adaptmlp", "head")
     return model
 
 

@@ -174,7 +174,7 @@ def record(model: Any, images: Tensor) -> dict[str, Tensor]:
     }
 
 
-def perturb_and_train(model: nn.Module, *parts: str) -> None:
+def prepare(model: nn.Module, *parts: str) -> None:
     """Draw every weight, and let the parameters learn whose names contain one of the parts."""
     perturb(model)
     for name, weight in model.named_parameters():

@@ -18,7 +18,7 @@ from authors import (
     AttributeDict,
     Authors,
     draw_images,
-    perturb_and_train,
+    prepare,
     record,
     record_training,
     restore_old_timm,
@@ -62,7 +62,7 @@ def build(kind: str, pool: str, dropout: float = 0.0) -> WithHead:
 
         encoder = PromptedVisionTransformerMoCo(options, **SIZES)
     model = WithHead(encoder)
-    perturb_and_train(model, "prompt", "gate", "temp", "head.")
+    prepare(model, "prompt", "gate", "temp", "head.")
     return model
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import timm
 import torch
-from authors import CLASSES, VIT_SIZES, Authors, draw_images, perturb_and_train, record
+from authors import CLASSES, VIT_SIZES, Authors, draw_images, prepare, record
 
 RANK, ALPHA = 2, 3
 TARGETS = {"attention": ("qkv", "proj"), "mlp": ("fc1", "fc2"), "all": ("qkv", "proj", "fc1", "fc2")}
@@ -36,7 +36,7 @@ def replace_layers(model: Any, targets: tuple[str, ...], *, queries_and_values: 
                     new = loralib.Linear(*sizes, r=RANK, lora_alpha=ALPHA)
                 new.merge_weights = False  # eval mode would add the update to the weight
                 setattr(module, name, new)
-    perturb_and_train(model, "lora_", "head.")
+    prepare(model, "lora_", "head.")
     return model.eval()
 
 

@@ -9,17 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from authors import (
-    CLASSES,
-    IMAGE_SIZE,
-    VIT_SIZES,
-    Authors,
-    draw_images,
-    perturb_and_train,
-    record,
-    restore_old_timm,
-    stub,
-)
+from authors import CLASSES, IMAGE_SIZE, VIT_SIZES, Authors, draw_images, prepare, record, restore_old_timm, stub
 from torch import nn
 
 
@@ -55,7 +45,7 @@ def main() -> None:
         ("convnext", build_convnext, 32),
     ):
         model = build().eval()
-        perturb_and_train(model, "ssf_", "head.")
+        prepare(model, "ssf_", "head.")
         authors.save(f"ssf_{name}", record(model, draw_images(size)))
 
 
