@@ -105,7 +105,7 @@ def test_save_in_fp16_restores_fp32_tensors(model, tmp_path, backbone):
     for name, tensor in model.trainable_state_dict().items():
         assert again.trainable_state_dict()[name].dtype == torch.float32
         assert torch.equal(again.trainable_state_dict()[name], tensor.detach().half().float())
-    with pytest.raises(vpt.VptError, match="storage is 'int8'"):
+    with pytest.raises(vpt.VptError, match="save_dtype is 'int8'"):
         save(model, tmp_path / "t.safetensors", save_dtype="int8")
 
 

@@ -79,7 +79,7 @@ def summarize(
         total=counts.total,
         trainable=counts.trainable,
         head=sum(weight.numel() for weight in model.head.parameters()),
-        file_bytes=sum(tensor.numel() * tensor.element_size() for tensor in model.inference_state_dict().values()),
+        file_bytes=sum(tensor.nbytes for tensor in model.inference_state_dict().values()),
         computation=_describe_computation(model),
     )
 

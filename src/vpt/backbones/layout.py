@@ -234,7 +234,7 @@ def parameter_paths(trunk: nn.Module, select: Callable[[nn.Module, str], bool]) 
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether this is one of torch's or timm's normalisation layers."""
+    """Return whether a module is one of torch's or timm's normalization layers."""
     kinds = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
     return isinstance(module, kinds) or any(name.startswith("RmsNorm") for name in class_names(module))
 

@@ -1,5 +1,6 @@
 """The command `vpt bench`."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,8 +45,6 @@ def plan(plan: str, data: Path | None, images_per_second: float | None, as_json:
     vpt bench plan smoke
     vpt bench plan paper-table1 --images-per-second 400
     """
-    from dataclasses import asdict
-
     from vpt.core.text import format_bytes, format_duration, pluralize
     from vpt.experiments.cost_estimate import estimate_cost
     from vpt.experiments.plan_file import find_plan_file, load_experiment
@@ -139,7 +138,7 @@ def status(folder: Path, as_json: bool) -> None:
     from vpt.experiments.results import read_status
 
     found = read_status(folder)
-    print_result(as_json, found.to_dict(), found.text().splitlines())
+    print_result(as_json, asdict(found), found.text().splitlines())
 
 
 @command.command()

@@ -131,32 +131,14 @@ def read_config_file(context: click.Context, param: click.Parameter, path: Path 
 
 
 def complete_backbones(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the backbones whose names begin with a text, for the shell.
-
-    Args:
-        context: The context.
-        param: The option.
-        incomplete: The text.
-
-    Returns:
-        The names.
-    """
+    """Return the backbones whose names begin with a text, for the shell."""
     from vpt.backbones import list_backbones
 
     return [CompletionItem(name) for name in list_backbones(f"{incomplete}*")]
 
 
 def complete_methods(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the methods whose names begin with a text, for the shell.
-
-    Args:
-        context: The context.
-        param: The option.
-        incomplete: The text.
-
-    Returns:
-        The names.
-    """
+    """Return the methods whose names begin with a text, for the shell."""
     from vpt.methods import METHODS
 
     return [CompletionItem(name) for name in METHODS if name.startswith(incomplete)]

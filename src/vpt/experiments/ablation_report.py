@@ -161,7 +161,7 @@ class Ablation:
 
 
 def write_ablation(ablation: Ablation, folder: Path) -> None:
-    """Write results.json, table.md and, where matplotlib is installed, NAME.png.
+    """Write results.json, table.md and NAME.png.
 
     Args:
         ablation: The series with its results.

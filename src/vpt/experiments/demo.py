@@ -20,7 +20,7 @@ def run_demo(
     callback: Callback | None = None,
     overwrite: bool = False,
 ) -> ExperimentResults:
-    """Run the plan `demo`, or resume it, and draw comparison.png where matplotlib is installed.
+    """Run the plan `demo`, or resume it, and draw comparison.png.
 
     Args:
         folder: Folder of the runs and of the picture.

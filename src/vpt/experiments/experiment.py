@@ -141,16 +141,7 @@ class Experiment:
         return [self._make_run(task, row, "search", setting) for setting in settings]
 
     def final_runs(self, task: Task, row: MethodRow, setting: Setting) -> list[Run]:
-        """Return the runs that the score of a cell is the mean of.
-
-        Args:
-            task: Task of the cell.
-            row: Method of the cell.
-            setting: Setting that was selected.
-
-        Returns:
-            The runs that the score of a cell is the mean of.
-        """
+        """Return the runs with the selected setting of a cell, whose mean is its score."""
         if row.ensemble_of:
             return [self._make_ensemble(task, row, setting)]
         first = self.protocol.first_seed
@@ -160,15 +151,11 @@ class Experiment:
 
     def is_head_grid(self, task: Task, row: MethodRow, runs: Sequence[Run]) -> bool:
         """Return whether these runs of a cell can train at once: heads on the same images, which never vary."""
-        options = {**asdict(self.protocol), **row.job_options}
+        options = self._job_fields(task, row)
         augments = any(task.resolve_config(run.setting.config).augment != "none" for run in runs)
         one_seed = len({run.setting.config.training.seed for run in runs}) == 1
-        same_images = one_seed or (
-            options["train_fraction"] == 1
-            and options["images_per_class"] is None
-            and task.images_per_class is None
-            and options["split_seed"] is not None
-        )
+        every_image = options["train_fraction"] == 1 and options["images_per_class"] is None
+        same_images = one_seed or (every_image and options["split_seed"] is not None)
         return row.is_head_grid and len(runs) > 1 and not augments and same_images
 
     @cached_property

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from vpt.backbones.backbone import Backbone
 from vpt.methods.registry import parse_method
@@ -76,10 +75,11 @@ def measure_cost(
         train_seconds, forward_seconds = _time_classification(model, config, classes)
     else:
         train_seconds, forward_seconds = _time_segmentation(model)
+    state = model.inference_state_dict() if is_dense else model.trainable_state_dict()
     return MethodCost(
         train_seconds,
         forward_seconds,
-        _num_bytes(model.inference_state_dict() if is_dense else model.trainable_state_dict()),
+        sum(tensor.nbytes for tensor in state.values()),
         cached_features=cached,
         feature_bytes=4 * model.width,
         views_per_image=1 + NUM_VIEWS * (augment == "random_resized_crop"),
@@ -120,7 +120,3 @@ def _time_second_call(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
-
-
-def _num_bytes(state: dict[str, Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in state.values())

@@ -4,11 +4,10 @@ The results are cells, each a method on a task.
 """
 
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
 
 from vpt.errors import DataError
 from vpt.experiments import significance
@@ -247,10 +246,6 @@ class Status:
     error_messages: tuple[str, ...]
     protocol_name: str | None
     departures: tuple[Departure, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the progress as JSON values."""
-        return asdict(self)
 
     def text(self) -> str:
         """Return the progress as text."""

@@ -1,3 +1,3 @@
-"""The methods: one file each, listed in the catalogue."""
+"""The methods: one file each, listed in the registry."""
 
 from vpt.methods.registry import *  # noqa: F403 (it lists what it exports)

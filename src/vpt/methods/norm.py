@@ -1,4 +1,4 @@
-"""Norm tuning: the scales and shifts of all normalisation layers train."""
+"""Norm tuning: the scales and shifts of all normalization layers train."""
 
 from dataclasses import dataclass
 
@@ -17,5 +17,5 @@ class Norm(Method, name="norm", optimizer="adamw", learning_rate=2e-3, identity_
         """Plan to train the parameters of every normalization layer; raise UnsupportedError if there is none."""
         weights = parameter_paths(trunk, lambda module, _: is_norm(module))
         if not weights:
-            raise UnsupportedError("it has no normalisation layers with weights")
+            raise UnsupportedError("it has no normalization layers with weights")
         return Injection(trainable=weights)

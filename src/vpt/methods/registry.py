@@ -2,43 +2,23 @@
 
 from vpt.core import spec
 from vpt.errors import SpecError
-from vpt.methods.adapter import Adapter
-from vpt.methods.adaptformer import AdaptFormer
-from vpt.methods.base import Injection, Method, Sum
-from vpt.methods.bias import Bias
-from vpt.methods.class_token import ClassToken
-from vpt.methods.full import Full
-from vpt.methods.gated import Gated
-from vpt.methods.linear import Linear
-from vpt.methods.lora import LoRA
-from vpt.methods.mlp import MLP
-from vpt.methods.norm import Norm
-from vpt.methods.partial import Partial
-from vpt.methods.sidetune import SideTune
-from vpt.methods.ssf import SSF
-from vpt.methods.vpt import VPT
-
-__all__ = [
-    "METHODS",
-    "MLP",
-    "SSF",
-    "VPT",
-    "AdaptFormer",
-    "Adapter",
-    "Bias",
-    "ClassToken",
-    "Full",
-    "Gated",
-    "Injection",
-    "Linear",
-    "LoRA",
-    "Method",
-    "Norm",
-    "Partial",
-    "SideTune",
-    "Sum",
-    "parse_method",
-]
+from vpt.methods.adapter import Adapter as Adapter
+from vpt.methods.adaptformer import AdaptFormer as AdaptFormer
+from vpt.methods.base import Injection as Injection
+from vpt.methods.base import Method as Method
+from vpt.methods.base import Sum as Sum
+from vpt.methods.bias import Bias as Bias
+from vpt.methods.class_token import ClassToken as ClassToken
+from vpt.methods.full import Full as Full
+from vpt.methods.gated import Gated as Gated
+from vpt.methods.linear import Linear as Linear
+from vpt.methods.lora import LoRA as LoRA
+from vpt.methods.mlp import MLP as MLP
+from vpt.methods.norm import Norm as Norm
+from vpt.methods.partial import Partial as Partial
+from vpt.methods.sidetune import SideTune as SideTune
+from vpt.methods.ssf import SSF as SSF
+from vpt.methods.vpt import VPT as VPT
 
 _KINDS = (VPT, Gated, ClassToken, Linear, MLP, Partial, Bias, Norm, Adapter, AdaptFormer, LoRA, SSF, SideTune, Full)
 METHODS: dict[str, type[Method]] = {kind.name: kind for kind in _KINDS}

@@ -53,7 +53,7 @@ class SplitForward(nn.Module):
         """
         # The trunk's own forward knows what stands around the blocks (positions, norms). It is given one image, which
         # passes by all blocks before the first and is dropped there.
-        self.input_override.set_input(x)
+        self.input_override.x = x
         return self.suffix(probe_image(self.network.trunk, self.preprocessing))  # type: ignore[no-any-return]
 
 
@@ -70,14 +70,10 @@ class _InputOverride(nn.Module):
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
         self.block = block
-        self._x: Tensor | None = None
-
-    def set_input(self, x: Tensor) -> None:
-        """Take x for the next call."""
-        self._x = x
+        self.x: Tensor | None = None  # of the next call
 
     def forward(self, _: Tensor, **context: Any) -> Tensor:
-        x, self._x = self._x, None
+        x, self.x = self.x, None
         return self.block(x, **context)  # type: ignore[no-any-return]
 
 

@@ -120,7 +120,7 @@ def save(
     path = Path(path)
     tuned = _unwrap(model)
     if save_dtype not in ("fp32", "fp16"):
-        raise SpecError(f"storage is {save_dtype!r}; it must be fp32 or fp16")
+        raise SpecError(f"save_dtype is {save_dtype!r}; it must be fp32 or fp16")
     tensors = {name: _to_save_dtype(tensor, save_dtype) for name, tensor in tuned.inference_state_dict().items()}
     header = Header(
         method=tuned.method.spec(full=True),

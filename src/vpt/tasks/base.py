@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
@@ -20,10 +20,9 @@ from vpt.heads.dense import DenseHead
 from vpt.model.attach import attach
 from vpt.model.readout import Readout, parse_readout
 from vpt.model.tuned_model import TunedModel
+from vpt.tasks.prediction import Prediction
 from vpt.training import Callback, Objective, Progress, Scores, TaskConfig
 from vpt.training.job import Job
-
-_MAX_DESCRIBED = 4  # classes of a mask in one line
 
 
 @dataclass(frozen=True)
@@ -136,50 +135,6 @@ class PreparedData(ABC):
         split = self.eval_split
         scores = self.score_split(model, split, partial(callback.on_data_progress, f"scoring {split}"))
         return make_evaluation(split, self.images[split], scores, self.classes)
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The prediction for one image: its classes or, in segmentation, the classes of its pixels.
-
-    Attributes:
-        image: Path of the image, or "image 0" and so on for images in memory.
-        top: Pairs of a class and its probability, most likely first; in segmentation, pairs of a class and its fraction
-            of the pixels, largest first, without absent classes.
-        mask: Class of each pixel, uint16 (height, width), in segmentation; else None.
-        mask_file: File of the mask, if written.
-        overlay_file: File of the image under the colors of the mask, if written.
-    """
-
-    image: str
-    top: tuple[tuple[str, float], ...]
-    mask: NDArray[np.uint16] | None = field(default=None, compare=False, repr=False)
-    mask_file: str | None = None
-    overlay_file: str | None = None
-
-    @property
-    def label(self) -> str:
-        """The most likely class; in segmentation, the one with most pixels."""
-        return self.top[0][0]
-
-    @property
-    def probability(self) -> float:
-        """The probability of `label`; in segmentation, its fraction of the pixels."""
-        return self.top[0][1]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the prediction as JSON values, without the mask itself."""
-        if self.mask is None:
-            return {"image": self.image, "top": [{"class": name, "probability": value} for name, value in self.top]}
-        files = {"image": self.image, "mask": self.mask_file, "overlay": self.overlay_file}
-        return {**files, "classes": [{"class": name, "fraction": value} for name, value in self.top]}
-
-    def describe(self) -> str:
-        """Return the prediction as one line."""
-        shown = self.top if self.mask is None else self.top[:_MAX_DESCRIBED]
-        classes = ", ".join(f"{name} {100 * value:.1f} %" for name, value in shown)
-        files = ", ".join(file for file in (self.mask_file, self.overlay_file) if file is not None)
-        return f"{self.image}: {classes}" + (f"; {files}" if files else "")
 
 
 class Task(ABC):

@@ -42,16 +42,7 @@ class Check(Protocol):
     __name__: str
 
     def __call__(self, method: str | Method, backbone: BackboneLike, head: str | None = None) -> None:
-        """Check a method on a backbone.
-
-        Args:
-            method: The method or its text.
-            backbone: The backbone, or a timm model.
-            head: Text of the head. Default: a linear layer on the pooled feature.
-
-        Raises:
-            AssertionError: The method breaks the contract.
-        """
+        """Check a method, or its text, on a backbone with a head; by default a linear one on the pooled feature."""
 
 
 CHECKS: list[Check] = []

@@ -1,39 +1,24 @@
 """Training: configurations, the loop, callbacks, checkpoints, evaluation."""
 
-from vpt.training.batches import CROP_SCALE, DeviceDataset, Examples
-from vpt.training.callbacks import Callback, CallbackList, EpochMetrics, HistoryCallback, Progress
-from vpt.training.config import TaskConfig, TaskOptions, TrainingConfig
-from vpt.training.evaluation import Scores, predict_logits, score_logits
-from vpt.training.feature_cache import (
-    cache_frozen_features,
-    class_prototypes,
-    collect_block_inputs,
-    collect_init_inputs,
-)
-from vpt.training.head_grid import HeadResult, train_head_grid
-from vpt.training.loop import Objective, fit
-
-__all__ = [
-    "CROP_SCALE",
-    "Callback",
-    "CallbackList",
-    "DeviceDataset",
-    "EpochMetrics",
-    "Examples",
-    "HeadResult",
-    "HistoryCallback",
-    "Objective",
-    "Progress",
-    "Scores",
-    "TaskConfig",
-    "TaskOptions",
-    "TrainingConfig",
-    "cache_frozen_features",
-    "class_prototypes",
-    "collect_block_inputs",
-    "collect_init_inputs",
-    "fit",
-    "predict_logits",
-    "score_logits",
-    "train_head_grid",
-]
+from vpt.training.batches import CROP_SCALE as CROP_SCALE
+from vpt.training.batches import DeviceDataset as DeviceDataset
+from vpt.training.batches import Examples as Examples
+from vpt.training.callbacks import Callback as Callback
+from vpt.training.callbacks import CallbackList as CallbackList
+from vpt.training.callbacks import EpochMetrics as EpochMetrics
+from vpt.training.callbacks import HistoryCallback as HistoryCallback
+from vpt.training.callbacks import Progress as Progress
+from vpt.training.config import TaskConfig as TaskConfig
+from vpt.training.config import TaskOptions as TaskOptions
+from vpt.training.config import TrainingConfig as TrainingConfig
+from vpt.training.evaluation import Scores as Scores
+from vpt.training.evaluation import predict_logits as predict_logits
+from vpt.training.evaluation import score_logits as score_logits
+from vpt.training.feature_cache import cache_frozen_features as cache_frozen_features
+from vpt.training.feature_cache import class_prototypes as class_prototypes
+from vpt.training.feature_cache import collect_block_inputs as collect_block_inputs
+from vpt.training.feature_cache import collect_init_inputs as collect_init_inputs
+from vpt.training.head_grid import HeadResult as HeadResult
+from vpt.training.head_grid import train_head_grid as train_head_grid
+from vpt.training.loop import Objective as Objective
+from vpt.training.loop import fit as fit

@@ -15,7 +15,7 @@ from vpt.data.images import DecodedImages, decode_to_tempdir
 from vpt.errors import DataError, SpecError
 from vpt.model.ensemble import Ensemble
 from vpt.model.tuned_model import TunedModel
-from vpt.tasks.base import Prediction
+from vpt.tasks.prediction import Prediction
 from vpt.training import Callback, DeviceDataset, Examples, Scores, predict_logits, score_logits
 
 

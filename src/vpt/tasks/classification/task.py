@@ -21,10 +21,11 @@ from vpt.errors import DataError
 from vpt.heads.dense import DenseHead
 from vpt.model.readout import MultiBlock, Pooled, Readout
 from vpt.model.tuned_model import TunedModel
-from vpt.tasks.base import Evaluation, Prediction, PreparedData, Task, make_evaluation
+from vpt.tasks.base import Evaluation, PreparedData, Task, make_evaluation
 from vpt.tasks.classification.config import ClassificationConfig, ClassificationOptions
 from vpt.tasks.classification.prediction import decoding_notes, evaluate, predict
 from vpt.tasks.classification.training import init_head_from_probe, make_objective
+from vpt.tasks.prediction import Prediction
 from vpt.training import Callback, DeviceDataset, Examples, Objective, Progress, TaskConfig, distributed
 from vpt.training.batches import CROP_SCALE
 from vpt.training.evaluation import Scores, predict_logits, score_logits

@@ -18,7 +18,7 @@ from vpt.data.masks import IGNORE_INDEX, load_pair, palette
 from vpt.data.segmentation_folder import SegmentationDataset
 from vpt.errors import DataError
 from vpt.model.tuned_model import TunedModel
-from vpt.tasks.base import Prediction
+from vpt.tasks.prediction import Prediction
 from vpt.tasks.segmentation.sliding_window import InferenceConfig, predict_classes, predict_rows
 from vpt.training import Progress
 from vpt.training.evaluation import Scores, confusion_matrix, divide_or_nan

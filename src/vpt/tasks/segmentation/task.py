@@ -14,7 +14,8 @@ from vpt.errors import SpecError
 from vpt.heads.dense import HEADS, DenseHead
 from vpt.model.readout import Readout
 from vpt.model.tuned_model import TunedModel
-from vpt.tasks.base import Evaluation, Prediction, PreparedData, Task, make_evaluation
+from vpt.tasks.base import Evaluation, PreparedData, Task, make_evaluation
+from vpt.tasks.prediction import Prediction
 from vpt.tasks.segmentation.config import SegmentationConfig
 from vpt.tasks.segmentation.objective import SegmentationObjective
 from vpt.tasks.segmentation.prediction import predict_masks, score_split
