@@ -13,7 +13,7 @@ from vpt.backbones.layout import BlockLayout
 
 
 class ClassTokenBlock(nn.Module):
-    """Stands where a pre-norm block stood: (batch, tokens, d) -> (batch, 1, d), the block's CLS output."""
+    """Replacement of a pre-norm block: (batch, tokens, d) -> (batch, 1, d), the block's CLS output."""
 
     def __init__(self, block: nn.Module, block_layout: BlockLayout) -> None:
         super().__init__()

@@ -43,7 +43,7 @@ Pool = Callable[[Tensor], Tensor]
 
 
 class FeatureExtractor(nn.Module):
-    """Normalised images (batch, 3, height, width) -> pooled features (batch, d), by timm's own two steps.
+    """Normalized images (batch, 3, height, width) -> pooled features (batch, d), by timm's own two steps.
 
     pool: instead of the backbone's own: the final, normalized tokens (batch, tokens, d) -> (batch, d), or
     (batch, n, d), which become (batch, n * d).
@@ -144,7 +144,7 @@ def _is_readable(attention: Any) -> bool:
 
 
 def _supports_window_prompts(trunk: nn.Module, image: Tensor, layout: BackboneLayout, blocks: list[nn.Module]) -> bool:
-    """Whether every window attention is the known one: tried on all of them, in one pass of one image."""
+    """Return whether every window attention is the known one, by a pass of one image through all of them."""
     if not all(layout.block_layout(block) and _is_unhooked(block.get_submodule("attn")) for block in blocks):
         return False
     matches: list[bool] = []
@@ -177,7 +177,7 @@ class _InputCaptured(Exception):
 
 @torch.no_grad()
 def capture_block_input(block: nn.Module, network: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, Any]]:
-    """What `network` gives to this block of it: the tokens, and what the trunk passes along."""
+    """Return the input of a block of a network: the tokens, and the other arguments."""
 
     def stop(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         raise _InputCaptured(args[0], kwargs)
@@ -192,7 +192,7 @@ def capture_block_input(block: nn.Module, network: nn.Module, images: Tensor) ->
 
 
 def _pools_class_token_alone(trunk: Any, x: Tensor, cls: Tensor) -> bool:
-    """Whether the head reads the same from CLS alone; a distilled DeiT also reads its second token."""
+    """Return whether the head reads the same from CLS alone; a distilled DeiT also reads its second token."""
     try:
         all_tokens, cls_alone = (trunk.forward_head(tokens, pre_logits=True) for tokens in (x, cls))
     except (IndexError, RuntimeError):

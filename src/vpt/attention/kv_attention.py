@@ -174,7 +174,7 @@ def _prepare_qkv(
 
 
 def _can_absorb(attention: Any, context: dict[str, Any]) -> bool:
-    """Whether keys are a linear function of the tokens: no norm and no rotation after their projection."""
+    """Return whether keys are a linear function of the tokens: no norm and no rotation after their projection."""
     unnormalized = isinstance(getattr(attention, "k_norm", None) or nn.Identity(), nn.Identity)
     fused = getattr(attention, "qkv", None) is not None and getattr(attention, "num_kv_groups", 1) == 1
     return unnormalized and fused and context.get("rope") is None and not context.get("is_causal")

@@ -20,7 +20,7 @@ from vpt.errors import UnsupportedError
 
 @dataclass(frozen=True)
 class BlockLayout:
-    """How one pre-norm transformer block is put together: x + scale1(attention(norm1(x))), then the MLP alike.
+    """Parts of a pre-norm transformer block: x + scale1(attention(norm1(x))), then the MLP alike.
 
     scale1, scale2: attribute of the branch's scale: a module, a weight, or absent (None).
     """
@@ -123,7 +123,7 @@ class BackboneLayout:
 
     @property
     def kind(self) -> str:
-        """What runs through a block: "tokens", "windows", "maps", or "unknown"."""
+        """Kind of a block's input: "tokens", "windows", "maps", or "unknown"."""
         return self.family.kind if self.family else "unknown"
 
     def block_layout(self, block: nn.Module) -> BlockLayout | None:

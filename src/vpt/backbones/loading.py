@@ -145,7 +145,7 @@ def _require_image_size(backbone: Backbone, image_size: int | None) -> Backbone:
 
 
 def _accepts_img_size(name: str) -> bool:
-    """Whether the model has a size of its own to be changed: transformers do, ConvNets take any image."""
+    """Return whether a model has a size of its own to be changed: transformers do, ConvNets take any image."""
     with torch.device("meta"):
         model = timm.create_model(name, pretrained=False, num_classes=0)
     in_patches = hasattr(getattr(model, "patch_embed", None), "img_size")
@@ -153,7 +153,7 @@ def _accepts_img_size(name: str) -> bool:
 
 
 def _is_timm_model(name: str) -> bool:
-    """Whether timm has this architecture and, where a tag is given, weights of that tag."""
+    """Return whether timm has this architecture and, where a tag is given, weights of that tag."""
     return timm.is_model(name) and ("." not in name or name in timm.list_pretrained(name))
 
 

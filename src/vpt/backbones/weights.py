@@ -126,7 +126,7 @@ def _is_torchscript(path: Path) -> bool:
 def _select_backbone(
     state: dict[str, Tensor], model_state: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """What belongs to the backbone, without the prefix its names have in the file, and the names of the rest."""
+    """Return the tensors of the backbone, without the prefix of their names in the file, and the names of the rest."""
 
     def count_matches(prefix: str) -> int:
         return sum(key.startswith(prefix) and key[len(prefix) :] in model_state for key in state)

@@ -10,7 +10,7 @@ import json
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from vpt.core.text import did_you_mean
 from vpt.errors import SpecError
@@ -19,6 +19,26 @@ T = TypeVar("T")
 
 # The documented errors of ast.parse and ast.literal_eval for arbitrary text.
 _PARSE_ERRORS = (SyntaxError, ValueError, TypeError, MemoryError, RecursionError)
+
+
+class Parsable:
+    """Base of dataclasses with a name and a text, which `parse` reads and `spec` writes."""
+
+    name: ClassVar[str]
+
+    def spec(self, *, full: bool = False) -> str:
+        """Return the text of this object.
+
+        Args:
+            full: Write out every field. Default: only the fields that differ from their default.
+
+        Returns:
+            The text, such as `vpt(length=10)`.
+        """
+        return format_spec(self, self.name, full=full)
+
+    def __str__(self) -> str:
+        return self.spec()
 
 
 def parse(text: str, registry: Mapping[str, type[T]]) -> T:

@@ -122,7 +122,7 @@ class Ablation:
 
     @property
     def notes(self) -> list[str]:
-        """What the user should know, each once."""
+        """Notes of the runs, each once."""
         return list(dict.fromkeys(note for row in self.rows for record in row.runs for note in record.notes))
 
     @property

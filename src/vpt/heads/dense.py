@@ -13,24 +13,24 @@ from torch import Tensor, nn
 from torchvision.models.convnext import LayerNorm2d  # type: ignore[import-untyped]
 from torchvision.ops import Conv2dNormActivation  # type: ignore[import-untyped]
 
-from vpt.core import spec
+from vpt.core.spec import Parsable
 from vpt.errors import SpecError
 from vpt.heads.feature_maps import FeatureMaps
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
-# Where auxiliary heads listen, as shares of the depth: after blocks 10, 15 and 20 of ViT-L's 24, as SETR does.
+# Inputs of auxiliary heads, as fractions of the depth: after blocks 10, 15 and 20 of ViT-L's 24, as SETR does.
 _AUXILIARY_DEPTHS = (10 / 24, 15 / 24, 20 / 24)
 
 
 class Decoder(nn.Module, ABC):
-    """Maps -> logits at a resolution of its own; who calls it enlarges them to the image."""
+    """Maps -> logits at a resolution of its own, which the caller upsamples to that of the image."""
 
     @abstractmethod
     def forward(self, maps: FeatureMaps) -> Tensor:
         """Maps (batch, d_k, h_k, w_k) -> logits (batch, classes, h, w)."""
 
     def with_auxiliary(self, maps: FeatureMaps) -> tuple[Tensor, ...]:
-        """The same, followed by the logits of the auxiliary heads, each of a map before the last."""
+        """Return the logits, followed by those of the auxiliary heads, each of a map before the last."""
         heads = self.auxiliary_heads()
         pairs = zip(heads, maps[-1 - len(heads) : -1], strict=True)
         return (self(maps), *(head(feature_map) for head, feature_map in pairs))
@@ -41,7 +41,7 @@ class Decoder(nn.Module, ABC):
 
 
 @dataclass(frozen=True)
-class DenseHead(ABC):
+class DenseHead(Parsable, ABC):
     """Base of all dense heads: a frozen dataclass of hyper-parameters.
 
     Attributes:
@@ -49,7 +49,6 @@ class DenseHead(ABC):
         needs_pyramid: True if the head needs maps of several resolutions.
     """
 
-    name: ClassVar[str]
     needs_pyramid: ClassVar[bool] = False
 
     @property
@@ -62,15 +61,8 @@ class DenseHead(ABC):
         """The head for maps of these channels, last the deepest."""
 
     def without_auxiliary(self) -> Self:
-        """What a tuned file keeps of it: itself without auxiliary heads."""
+        """Return this head without auxiliary heads, as a tuned file keeps it."""
         return self
-
-    def spec(self, *, full: bool = False) -> str:
-        """The text of this head; with `full`, every field is written out."""
-        return spec.format_spec(self, self.name, full=full)
-
-    def __str__(self) -> str:
-        return self.spec()
 
 
 @dataclass(frozen=True)
@@ -141,11 +133,6 @@ class FPN(DenseHead):
 
 
 HEADS: Mapping[str, type[DenseHead]] = {kind.name: kind for kind in (SetrPup, LinearHead, FPN)}
-
-
-def parse_head(head: str | DenseHead) -> DenseHead:
-    """A head from its text, such as `setr_pup(channels=128)`; an object is passed on. Raises SpecError."""
-    return spec.parse(head, HEADS) if isinstance(head, str) else head
 
 
 def upsample(logits: Tensor, size: Sequence[int]) -> Tensor:

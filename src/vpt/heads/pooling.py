@@ -1,4 +1,4 @@
-"""What the head reads of the final tokens (paper, section 4.3, "prompt output"; both: DINOv2, Oquab et al., 2024)."""
+"""Pooling of the final tokens (paper, section 4.3, "prompt output"; both: DINOv2, Oquab et al., 2024)."""
 
 from typing import Literal
 

@@ -65,7 +65,7 @@ class Adapter(Method, name="adapter", optimizer="adamw", learning_rate=2e-3, ide
 
 
 class _AdaptedMLP(nn.Module):
-    """Stands where an MLP stood."""
+    """Replacement of an MLP, followed by a bottleneck."""
 
     def __init__(self, mlp: nn.Module, bottleneck: Bottleneck) -> None:
         super().__init__()

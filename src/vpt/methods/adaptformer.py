@@ -49,7 +49,7 @@ class AdaptFormer(Method, name="adaptformer", optimizer="adamw", learning_rate=2
 
 
 class _NormWithInput(nn.Module):
-    """Stands where the norm before an MLP stood, and hands its input on beside its output."""
+    """Replacement of the norm before an MLP, which returns its output and its input."""
 
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class _NormWithInput(nn.Module):
 
 
 class _ParallelAdapter(nn.Module):
-    """Stands where an MLP stood."""
+    """Replacement of an MLP, with a parallel branch."""
 
     def __init__(self, mlp: nn.Module, branch: Bottleneck, scale: float) -> None:
         super().__init__()

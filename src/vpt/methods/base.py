@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vpt.attention.detection import Pool
 from vpt.backbones.layout import BackboneLayout
-from vpt.core import spec
+from vpt.core.spec import Parsable
 from vpt.errors import SpecError
 
 Wrapper = Callable[[nn.Module], nn.Module]
@@ -67,7 +67,7 @@ class InitInputs:
 
 
 @dataclass(frozen=True)
-class Method(ABC):
+class Method(Parsable, ABC):
     """Base of all methods: each is a frozen dataclass of hyper-parameters.
 
     A subclass gives these attributes in its class statement, such as `class Mine(Method, name="mine")`, or in its body.
@@ -80,7 +80,6 @@ class Method(ABC):
         identity_at_init: True if the feature before training is the frozen backbone's own.
     """
 
-    name: ClassVar[str]
     optimizer: ClassVar[Optimizer] = "sgd"
     learning_rate: ClassVar[float] = 1.0
     weight_decay: ClassVar[float] = 1e-4
@@ -140,20 +139,6 @@ class Method(ABC):
             The method; by default, this one.
         """
         return self
-
-    def spec(self, *, full: bool = False) -> str:
-        """Return the text of this method.
-
-        Args:
-            full: Write out every field. Default: only the fields that differ from their default.
-
-        Returns:
-            The text that `parse_method` reads.
-        """
-        return spec.format_spec(self, self.name, full=full)
-
-    def __str__(self) -> str:
-        return self.spec()
 
     def __add__(self, other: "Method") -> "Sum":
         return Sum((self, other))

@@ -1,6 +1,6 @@
 """Gated prompt tuning, for self-supervised backbones (Yoo et al., ICML 2023).
 
-Plain prompts are weak on MAE and MoCo v3: which block should listen to them differs. Here prompts travel as in
+Plain prompts are weak on MAE and MoCo v3: which block should read them differs. Here prompts travel as in
 VPT-shallow, each block has a gate that decides how far it may change them, and a temperature of its attention.
 """
 
@@ -63,7 +63,7 @@ def _query_norm_paths(trunk: nn.Module, layout: BackboneLayout) -> list[str]:
 
 
 class _GatedBlock(nn.Module):
-    """Stands where a block stood."""
+    """Replacement of a block, with a gate."""
 
     def __init__(self, block: nn.Module, init_logit: float, first: int, length: int) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class _GatedBlock(nn.Module):
 
 
 class _TemperatureNorm(nn.Module):
-    """Stands where queries are normed: divides them by the temperature, and so what attention compares."""
+    """Replacement of the norm of queries, which divides them by the temperature, and so the scores of attention."""
 
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()

@@ -54,7 +54,7 @@ class LoRA(Method, name="lora", optimizer="adamw", learning_rate=2e-3, identity_
 
 
 class _LoRALinear(Mergeable):
-    """Stands where a linear layer stood.
+    """Replacement of a linear layer.
 
     changes: 1, of the whole weight, or 2, of the queries and of the values in a layer that makes q, k and v.
     """

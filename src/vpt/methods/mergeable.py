@@ -9,7 +9,7 @@ from vpt.errors import UnsupportedError
 
 
 class Mergeable(nn.Module):
-    """Base of what stands where a layer stood.
+    """Base of replacements of a layer.
 
     Shows the weight and bias that the layer would need to do the same, so that whoever reads them (attention that
     projects keys alone; `TunedModel.merge`) gets the tuned ones.
@@ -24,16 +24,16 @@ class Mergeable(nn.Module):
     @property
     @abstractmethod
     def weight(self) -> Tensor:
-        """The weight with the change merged_state in."""
+        """The weight with the change merged in."""
 
     @property
     def bias(self) -> Tensor | None:
-        """The bias with the change merged_state in."""
+        """The bias with the change merged in."""
         found: Tensor | None = self.layer.bias
         return found
 
     def merged_state(self) -> dict[str, Tensor]:
-        """The layer's state with the change merged_state in."""
+        """The layer's state with the change merged in."""
         inside = self.layer.merged_state() if isinstance(self.layer, Mergeable) else self.layer.state_dict()
         bias = self.bias
         return {**inside, "weight": self.weight} | ({} if bias is None else {"bias": bias})

@@ -41,7 +41,7 @@ class FramePrompt(nn.Module):
 
 
 class ConcatChannel(nn.Module):
-    """p further channels beside red, green and blue. Stands where the patch projection stood.
+    """p further channels beside red, green and blue. Replacement of the patch projection.
 
     The projection's new weights meet the prompts alone, and those are the same for every image: what they give is
     computed once per batch and added. Equal to one convolution over 3 + p channels.

@@ -43,7 +43,7 @@ class SideTune(Method, name="sidetune", learning_rate=0.1):
 
 
 class _SideTuned(nn.Module):
-    """Stands where the network from images to features stood."""
+    """Replacement of the network from images to features."""
 
     def __init__(self, network: nn.Module, side: nn.Module, projection: nn.Linear) -> None:
         super().__init__()

@@ -34,7 +34,7 @@ def _supports_ssf(layer: nn.Module) -> bool:
 
 
 class _ScaledLayer(Mergeable):
-    """Stands where a layer stood."""
+    """Replacement of a layer, with a scale and a shift."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__(layer)

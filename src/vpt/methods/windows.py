@@ -95,7 +95,7 @@ class _PromptedSwinBlock(nn.Module):
 
 
 class _PromptedPatchMerging(nn.Module):
-    """Stands where patch merging stood: a prompt is put beside itself four times and reduced like a merged patch."""
+    """Replacement of patch merging: a prompt is repeated four times and reduced like a merged patch."""
 
     def __init__(self, merge: nn.Module) -> None:
         super().__init__()

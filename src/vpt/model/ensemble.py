@@ -12,7 +12,7 @@ from vpt.model.tuned_model import TunedModel
 
 
 class Ensemble(nn.Module):
-    """Normalised images (batch, 3, size, size) -> logits (batch, classes): the log of the members' mean probability.
+    """Normalized images (batch, 3, size, size) -> logits (batch, classes): the log of the members' mean probability.
 
     The images run through the backbone once per member, all in one batch: one pass, one backbone in memory.
 
@@ -55,7 +55,7 @@ class Ensemble(nn.Module):
 
 
 class _StackedPrompts(nn.Module):
-    """Stands where prompts stood: each member's own for its share of the batch, (members * batch, p, d)."""
+    """Replacement of prompts: those of each member for its part of the batch, (members * batch, p, d)."""
 
     def __init__(self, members: Sequence[nn.Module]) -> None:
         super().__init__()

@@ -124,7 +124,7 @@ class Dense(Readout):
 
 
 @dataclass(frozen=True)
-class MultiBlock(Readout):
+class MultiBlock(spec.Parsable, Readout):
     """The features of several blocks side by side, and a linear head unless the method has a head of its own.
 
     Args:
@@ -180,10 +180,6 @@ class MultiBlock(Readout):
             network(probe_image(trunk, layout.preprocessing))
         if shapes[0][1] != shapes[0][2]:  # pool_prompts joins prompts and grid to one row
             raise UnsupportedError(f"{method} does not go with the head {self}: it adds prompts to the last map")
-
-    def spec(self, *, full: bool = False) -> str:
-        """Return the text of this readout; with `full`, every field is written out."""
-        return spec.format_spec(self, self.name, full=full)
 
 
 def parse_readout(head: str | DenseHead | Readout | None) -> Readout:

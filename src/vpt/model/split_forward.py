@@ -38,7 +38,7 @@ class SplitForward(nn.Module):
 
     @torch.no_grad()
     def run_frozen_prefix(self, images: Tensor) -> Tensor:
-        """Normalised images (batch, 3, size, size) -> what goes into the block."""
+        """Normalized images (batch, 3, size, size) -> what goes into the block."""
         x, _ = capture_block_input(self.network.trunk.get_submodule(self.path), self.network, images)
         return x
 
@@ -58,14 +58,14 @@ class SplitForward(nn.Module):
 
 
 class _SkippedBlock(nn.Module):
-    """Stands where a block stood that need not run."""
+    """Replacement of a block that need not run."""
 
     def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
         return x
 
 
 class _InputOverride(nn.Module):
-    """Stands where the first block stood that runs: takes what came beside the forward pass."""
+    """Replacement of the first block that runs: its input is set before the forward pass."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class _InputOverride(nn.Module):
 
 
 def _replace_modules(trunk: nn.Module, replacements: dict[str, nn.Module]) -> nn.Module:
-    """The same modules in containers of their own, with some replaced; `trunk` stays as it is."""
+    """Return the modules in new containers, with some replaced; `trunk` stays as it is."""
     copies: dict[str, Any] = {"": _shallow_copy(trunk)}
     for path, module in replacements.items():
         *parents, last = path.split(".")

@@ -1,4 +1,4 @@
-"""What timm's tools ask of a model: its data configuration, groups of parameters, intermediate features."""
+"""The interface of timm's tools: its data configuration, groups of parameters, intermediate features."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What a task says about one image."""
+"""The prediction of a task for one image."""
 
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,4 +1,4 @@
-"""What frozen weights compute once, before training: features, block inputs, and the inputs of initializations."""
+"""Results of frozen weights, computed once before training: features, block inputs, and the inputs of initializations."""
 
 import hashlib
 import json
