@@ -2,14 +2,18 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Self
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torchvision.models import AlexNet_Weights, alexnet  # type: ignore[import-untyped]
 
 from vpt.backbones.layout import BackboneLayout
-from vpt.backbones.side_network import side_network
-from vpt.errors import SpecError
+from vpt.backbones.loading import create_model
+from vpt.backbones.weights import load_weights
+from vpt.data.preprocessing import Preprocessing
+from vpt.errors import BackboneError, SpecError
 from vpt.methods.base import NETWORK, Injection, Method
 
 
@@ -55,3 +59,46 @@ class _SideTuned(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         frozen = self.network(images)
         return torch.lerp(self.projection(self.side(images)).to(frozen.dtype), frozen, torch.sigmoid(self.alpha))
+
+
+def side_network(
+    name: str, preprocessing: Preprocessing, pretrained: bool, weights: str | None = None
+) -> tuple[nn.Module, int]:
+    """Return a network from images (batch, 3, size, size) to features (batch, k), and k.
+
+    Args:
+        name: "alexnet", whose feature maps are read, or a timm name.
+        preprocessing: Preprocessing of the images.
+        pretrained: Begin at the published weights, which are fetched.
+        weights: File with weights instead, for AlexNet in torchvision's layout. Default: none.
+
+    Returns:
+        The network, and the width of its features.
+
+    Raises:
+        BackboneError: The name is unknown, weights cannot be fetched, or the images are too small.
+    """
+    network: Any
+    size = preprocessing.size
+    if name == "alexnet":
+        try:
+            network = alexnet(weights=AlexNet_Weights.IMAGENET1K_V1 if pretrained else None)
+        except OSError as error:  # what torch.hub raises without a network
+            advice = "give a file, weights=..., or leave pretrained out"
+            raise BackboneError(f"the weights of alexnet could not be fetched ({error}); {advice}") from error
+        network.classifier = nn.Identity()
+    else:
+        network = create_model(name, size, pretrained)
+    if weights is not None:
+        load_weights(network, Path(weights))
+    if name == "alexnet":
+        network = nn.Sequential(network.features, nn.Flatten())
+    image = torch.zeros(1, preprocessing.channels, size, size, device=next(network.parameters()).device)
+    try:
+        with torch.no_grad():
+            features = network.eval()(image)
+    except RuntimeError as error:
+        raise BackboneError(
+            f"{name} cannot read images of {size} px ({error}); choose a side network that can"
+        ) from error
+    return network, int(features.shape[1])

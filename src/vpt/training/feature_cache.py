@@ -1,4 +1,4 @@
-"""Results of frozen weights, computed once before training: features, block inputs, and the inputs of initializations."""
+"""Results of frozen weights, computed once before training: features, block inputs, inputs of initializations."""
 
 import hashlib
 import json

@@ -5,7 +5,6 @@ Each head ends as `train` alone would train it, to rounding: same start, order o
 
 import copy
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -104,13 +103,9 @@ def check_head_grid(model: TunedModel, configs: Sequence[TaskConfig]) -> None:
 
 def _group_by_seed(configs: Sequence[TaskConfig]) -> list[list[list[int]]]:
     """Return the positions of the configurations: passes of groups of one size, each group of one seed."""
-    by_seed: defaultdict[int, list[int]] = defaultdict(list)
-    for position, config in enumerate(configs):
-        by_seed[config.training.seed].append(position)
-    by_size: defaultdict[int, list[list[int]]] = defaultdict(list)
-    for group in by_seed.values():
-        by_size[len(group)].append(group)
-    return list(by_size.values())
+    seeds = [config.training.seed for config in configs]
+    groups = [[i for i, found in enumerate(seeds) if found == seed] for seed in dict.fromkeys(seeds)]
+    return [[group for group in groups if len(group) == size] for size in dict.fromkeys(map(len, groups))]
 
 
 class _GridTrainer:
