@@ -3,8 +3,6 @@
 Images in every form that Python programs hold them are converted to upright RGB images with 8 bits per channel.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,7 +150,7 @@ class Split:
             )
 
     @classmethod
-    def of_files(cls, root: Path, names: Sequence[str], labels: Sequence[int]) -> Split:
+    def of_files(cls, root: Path, names: Sequence[str], labels: Sequence[int]) -> "Split":
         """Return the split of image files.
 
         Args:
@@ -176,7 +174,7 @@ class Split:
             return ()
         return tuple(image for image in self.images if isinstance(image, Path))
 
-    def select(self, indices: NDArray[np.int64]) -> Split:
+    def select(self, indices: NDArray[np.int64]) -> "Split":
         """Return the images at some indices.
 
         Args:
@@ -191,7 +189,7 @@ class Split:
             images = tuple(self.images[i] for i in indices)
         return Split(images, self.labels[indices], tuple(self.names[i] for i in indices))
 
-    def concat(self, other: Split) -> Split:
+    def concat(self, other: "Split") -> "Split":
         """Return this split followed by another one.
 
         Args:

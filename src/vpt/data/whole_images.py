@@ -1,7 +1,5 @@
 """Images that keep their shapes, in one array: what random crops are taken from."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +32,6 @@ class WholeImages:
         start, shape = self.starts[index], (3, *map(int, self.shapes[index]))
         return self.pixels[start : start + math.prod(shape)].reshape(shape)
 
-    def select(self, indices: Sequence[int] | NDArray[np.int64]) -> WholeImages:
+    def select(self, indices: Sequence[int] | NDArray[np.int64]) -> "WholeImages":
         """Return some of the images, in the same array."""
         return replace(self, starts=self.starts[indices], shapes=self.shapes[indices])

@@ -1,7 +1,5 @@
 """The tables and keys of a plan file as pydantic models."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 from dataclasses import fields
 from functools import cache

@@ -1,7 +1,5 @@
 """Reading and validation of plan files, with all errors at once and in words."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 A protocol has the keys of a plan. What a plan sets otherwise is a departure: it is applied, and named in the report.
 """
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
