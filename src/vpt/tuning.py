@@ -24,7 +24,7 @@ from vpt.plots import figures
 from vpt.tasks.base import Evaluation, PreparedData, Task
 from vpt.tasks.classification.task import ClassificationData
 from vpt.tasks.registry import TASKS, find_task
-from vpt.training import Callback, CallbackList, EpochMetrics, distributed, fit, train_head_grid
+from vpt.training import Callback, CallbackList, EpochMetrics, distributed, train_head_grid
 from vpt.training.job import Job, RunResult
 from vpt.training.run_directory import MetricsRecorder, open_run, write_failure, write_job, write_result
 
@@ -108,30 +108,74 @@ def run_job(
     if finished is not None:
         return finished
 
-    is_main, task = distributed.rank() == 0, TASKS[job.config.task]
-    data = task.prepare(job, callback)
+    is_main = distributed.rank() == 0
+    data = TASKS[job.config.task].prepare(job, callback)
     for note in data.notes:
         callback.on_note(note)
     if is_main:
         write_job(job, data.digest())
-
-    torch.manual_seed(job.config.training.seed)
-    model = task.attach(job, data).to(target)
-    environment.reset_peak_memory(target)
     recorder = MetricsRecorder(job.run_dir / "metrics.jsonl")
     try:
-        objective = data.objective(model, callback, resumed=job.checkpoint.exists())
-        callbacks = CallbackList([recorder, callback])
-        history = fit(model, objective, job.config, checkpoint=job.checkpoint, callback=callbacks)
+        model, history = train_model(job, data, CallbackList([recorder, callback]), target, job.checkpoint)
     except TrainingError as error:
         if is_main:
             write_failure(job, error)
         raise
-
     peak_memory = environment.peak_memory(target)
-    evaluation = data.score(model, callback)
-    result = _save_result(job, data, model, history, evaluation, peak_memory)
-    if is_main:
+    return finish_job(job, data, model, history, data.score(model, callback), callback, peak_memory, draw=draw)
+
+
+def train_model(
+    job: Job, data: PreparedData, callback: Callback, device: torch.device, checkpoint: Path | None = None
+) -> tuple[TunedModel, list[EpochMetrics]]:
+    """Train the model of a job.
+
+    Args:
+        job: The job.
+        data: Its data.
+        callback: Receiver of progress.
+        device: Device of the model.
+        checkpoint: File that is written after each epoch, and resumed from if it exists. Default: no checkpoint.
+
+    Returns:
+        The model, and the metrics of each epoch. The errors are those of `vpt.training.fit`.
+    """
+    torch.manual_seed(job.config.training.seed)
+    model = TASKS[job.config.task].attach(job, data).to(device)
+    environment.reset_peak_memory(device)
+    return model, data.train(model, job.config, callback, checkpoint)
+
+
+def finish_job(
+    job: Job,
+    data: PreparedData,
+    model: TunedModel,
+    history: list[EpochMetrics],
+    evaluation: Evaluation,
+    callback: Callback,
+    peak_memory: int,
+    *,
+    draw: bool = True,
+    search: dict[str, Any] | None = None,
+) -> RunResult:
+    """Write the tuned file, the pictures and the result of a job, in the main process.
+
+    Args:
+        job: The job.
+        data: Its data.
+        model: Its trained model.
+        history: Metrics of each epoch.
+        evaluation: Scores of the model.
+        callback: Receiver of the end.
+        peak_memory: Peak memory of training in bytes.
+        draw: True draws curve.png and confusion.png. Default: True.
+        search: The search that chose the job. Default: none.
+
+    Returns:
+        The result.
+    """
+    result = replace(_save_result(job, data, model, history, evaluation, peak_memory), search=search)
+    if distributed.rank() == 0:
         if draw:
             _draw(job, data, result, evaluation)
         write_result(job, result)
@@ -231,7 +275,8 @@ def _save_result(
 
 def _draw(job: Job, data: PreparedData, result: RunResult, evaluation: Evaluation) -> None:
     title = ", ".join(filter(None, (result.method, result.head))) + f" on {result.data}"
-    labels = TASKS[result.task].curve_options(job.config)
-    figures.training_curves(job.run_dir / "curve.png", result.history, title, **labels)
+    if result.history:
+        labels = TASKS[result.task].curve_options(job.config)
+        figures.training_curves(job.run_dir / "curve.png", result.history, title, **labels)
     split_title = f"{result.data} {evaluation.split}" if result.head is None else f"{title}, {evaluation.split}"
     figures.confusion_matrix(job.run_dir / "confusion.png", evaluation.confusion, data.classes, split_title)

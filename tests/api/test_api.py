@@ -40,7 +40,19 @@ def test_tune_options_are_those_of_jobs_and_tasks() -> None:
     expected = {field.name for field in fields(Job)} - {"config", "options", "test"}
     for task in TASKS.values():
         expected |= task.config_class.option_names() | {field.name for field in fields(task.config_class.options_class)}
-    own = {"task", "val", "test", "classes", "device", "progress", "callback", "overwrite"}
+    own = {
+        "task",
+        "val",
+        "test",
+        "classes",
+        "device",
+        "progress",
+        "callback",
+        "overwrite",
+        "minutes",
+        "metric",
+        "max_size",
+    }
     assert explicit.isdisjoint(vpt.TuneOptions.__annotations__)
     assert explicit | set(vpt.TuneOptions.__annotations__) == expected | own
 

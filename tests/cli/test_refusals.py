@@ -140,12 +140,12 @@ def test_tune_out_of_memory_exits_with_advice(
         raise raised
 
     monkeypatch.setattr("vpt.tuning.run_job", fail)
-    assert exit_code("tune", "digits") == ExitCode.MEMORY
+    assert exit_code("tune", "digits", "--epochs", 1) == ExitCode.MEMORY
     error = capsys.readouterr().err
     assert "memory ran out" in error and "--batch-size" in error
     raised = RuntimeError("something else")
     with pytest.raises(RuntimeError, match="something else"):
-        vpt("tune", "digits")
+        vpt("tune", "digits", "--epochs", 1)
 
 
 def test_segmentation_options_for_classification_are_refused(

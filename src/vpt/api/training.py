@@ -1,5 +1,6 @@
 """The call that trains."""
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Unpack
@@ -8,7 +9,9 @@ from vpt.api.models import Data, Device, TuneOptions, show_progress
 from vpt.data.dataset import Dataset
 from vpt.data.in_memory import InMemoryData, dataset_from_memory, split_mapping
 from vpt.errors import SpecError
+from vpt.search import SearchRequest, run_search, wants_search
 from vpt.training import Callback
+from vpt.training.distributed import resolve_device
 from vpt.training.job import RunResult
 from vpt.tuning import make_job, run_job
 
@@ -21,7 +24,10 @@ def tune(
     test: InMemoryData | None = None,
     classes: Sequence[str] | None = None,
     task: Literal["auto", "classification", "segmentation"] = "auto",
-    method: str = "vpt",
+    minutes: float | None = None,
+    method: str | None = None,
+    metric: Literal["top1", "macro_f1", "balanced_accuracy"] | None = None,
+    max_size: float | None = None,
     backbone: str | None = None,
     epochs: int | None = None,
     iterations: int | None = None,
@@ -36,6 +42,9 @@ def tune(
     **options: Unpack[TuneOptions],
 ) -> RunResult:
     """Adapt a frozen backbone to data and write one small file.
+
+    Without `epochs`, `iterations` and `learning_rate`, the best model for `minutes` is searched for: a probe of the
+    frozen backbone first, then prompts and other methods. The `search` of the result says what was tried.
 
     The same call again resumes an interrupted run, and reads the result of a finished one. Next to the tuned file
     (pets.safetensors), a run directory (pets.run/) has the metrics, the curve, the confusion matrix and the result.
@@ -52,9 +61,13 @@ def tune(
         test: Test images in memory. Default: a fraction of each class of `data`, see `test_fraction`.
         classes: Names of the classes of data in memory. Default: those of the data, or the labels themselves.
         task: "classification", "segmentation", or "auto" for segmentation of folders with masks. Default: "auto".
-        method: Text of a method, such as "vpt(length=10)" or "lora(rank=4)". Default: "vpt".
-        backbone: A timm name, such as "vit_base_patch16_224.augreg_in21k". Default: the small embedded one, which needs
-            no download and is meant for trying out.
+        minutes: Time of a search, from the call to the written file. Default: 10, on a GPU 5; no search if `epochs`,
+            `iterations`, `learning_rate` or `ridge` is given.
+        method: Text of a method, such as "vpt(length=10)" or "lora(rank=4)". Default: "vpt"; in a search, all that fit.
+        metric: What a search counts in classification. Default: "top1".
+        max_size: Largest tuned file of a search, in megabytes. Default: 10.
+        backbone: A timm name, such as "vit_base_patch16_224.augreg_in21k", or several with commas, from which a search
+            chooses. Default: the small embedded one, which needs no download and is meant for trying out.
         epochs: Passes over the training images, in classification. Default: 100.
         iterations: Optimizer steps, in segmentation. Default: 2000.
         head: Text of the head: "linear" or "multi_block(blocks=last4, features=cls+mean)"; in segmentation "setr_pup",
@@ -80,13 +93,20 @@ def tune(
         TrainingError: The loss diverged.
         StorageError: A file cannot be written.
     """
-    source = _training_data(data, val, test, classes)
-    job = make_job(
-        source, out, task=task, method=method, backbone=backbone, epochs=epochs, iterations=iterations, head=head,
-        batch_size=batch_size, learning_rate=learning_rate, seed=seed, **options,
-    )  # fmt: skip
+    started, source = time.monotonic(), _training_data(data, val, test, classes)
+    given: dict[str, Any] = {
+        "task": task, "backbone": backbone, "epochs": epochs, "iterations": iterations, "head": head,
+        "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed, **options,
+    }  # fmt: skip
     with show_progress(progress, callback) as receiver:
-        return run_job(job, receiver, overwrite=overwrite, device=device)
+        if not wants_search(minutes, given):
+            job = make_job(source, out, method=method or "vpt", **given)
+            return run_job(job, receiver, overwrite=overwrite, device=device)
+        request = SearchRequest.create(
+            source, out, device=resolve_device(device), minutes=minutes, method=method, metric=metric,
+            max_size=max_size, **given,
+        )  # fmt: skip
+        return run_search(request, receiver, overwrite=overwrite, device=device, started=started)
 
 
 def _training_data(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from vpt.cli import options as common
 from vpt.cli.options import TaskCommand, classification, option, own_options, read_config_file, segmentation
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from vpt.training.job import RunResult
 
 _MAX_CLASSES = 30  # rows of the table of classes
@@ -25,9 +28,15 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @option("--config config_file", "Take options from a TOML file, such as the run.toml of an earlier run.", common.FILE,
         is_eager=True, expose_value=False, callback=read_config_file)  # fmt: skip
 @option("--task", "auto: segmentation if DATA has masks.", ["auto", "classification", "segmentation"], default="auto")
-@common.backbone_option("A timm name [default: the embedded one, no download].")
+@common.backbone_option("A timm name, or several with commas to choose from [default: the embedded one, no download].")
 @common.weights_option
-@option("--method", 'Such as "vpt(length=10, depth=deep)".', default="vpt", shell_complete=common.complete_methods)
+@option("--minutes", "Find the best model within this time [default: 10, on a GPU 5, unless --epochs, --iterations or "
+        "--lr say how to train].", float)  # fmt: skip
+@option("--metric", "What a search counts in classification [default: top1].",
+        ["top1", "macro_f1", "balanced_accuracy"])  # fmt: skip
+@option("--max-size", "Largest tuned file of a search, in MB [default: 10].", float)
+@option("--method", 'Such as "vpt(length=10, depth=deep)" [default: vpt; a search tries several].',
+        shell_complete=common.complete_methods)  # fmt: skip
 @option("--head", "linear or multi_block(blocks=last4, features=cls+mean); segmentation: setr_pup, linear or fpn, with "
         "options [default: linear; segmentation: by backbone].")  # fmt: skip
 @option("--batch-size", "Images per step [default: 64; segmentation: 8].", int)
@@ -66,6 +75,7 @@ _MAX_CLASSES = 30  # rows of the table of classes
                 ["nearest", "bilinear", "bicubic", "lanczos"])  # fmt: skip
 @classification("--cache", "Keep decoded images and frozen features here.", common.FOLDER)
 @common.skip_corrupt_option
+@classification("--ridge", "With --method linear: solve for the head by ridge regression with this penalty.", float)
 @segmentation("--iterations", "Steps [default: 2000].", int)
 @segmentation("--eval-every", "Steps between evaluations on val [default: 200].", int)
 @segmentation("--warmup-iterations", "Length of the warm-up [default: 0].", int)
@@ -77,36 +87,60 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @segmentation("--val-as-test", "Score on val, and split another val off train.", is_flag=True)
 @segmentation("--activation-checkpointing", "Less memory, a third more time.", is_flag=True)
 def command(
-    data: str, task: str, device: str, overwrite: bool, logger_spec: str | None, as_json: bool, **options: Any
+    data: str,
+    task: str,
+    device: str,
+    overwrite: bool,
+    logger_spec: str | None,
+    as_json: bool,
+    minutes: float | None,
+    metric: str | None,
+    max_size: float | None,
+    method: str | None,
+    **options: Any,
 ) -> None:
     """Adapt a frozen backbone to DATA and write one small file.
 
     DATA is a folder of class folders (with or without train/val/test), a folder with VTAB list files, a folder of
     images/ and masks/ (or laid out like CamVid, ADE20K, Cityscapes, VOC), or a built-in task (`vpt list tasks`).
-    Stopped by Ctrl-C or a crash, the same command goes on where it was.
+    Without --epochs, --iterations and --lr, the best model for --minutes is searched for: a probe of the frozen
+    backbone first, then prompts and other methods. Stopped by Ctrl-C or a crash, the same command goes on where it was.
 
     \b
     vpt tune photos/ --out photos.safetensors
+    vpt tune photos/ --minutes 3 --backbone vit_small_patch16_224.augreg_in21k
     vpt tune photos/ --backbone vit_base_patch16_224.augreg_in21k --method "vpt(length=50)" --epochs 30
     vpt tune photos/ --method linear --out probe.safetensors --json
     vpt tune --config photos.run/run.toml --out again.safetensors
     """
+    started = time.monotonic()
     from vpt.api.progress import ConsoleCallback
     from vpt.backbones import DEFAULT
+    from vpt.search import SearchRequest, run_search, wants_search
     from vpt.tasks.registry import find_task
     from vpt.training import distributed
     from vpt.training.loggers import log_job
     from vpt.tuning import make_job, run_job
 
     task, is_main = find_task(task, data).name, distributed.rank() == 0
-    job = make_job(data, task=task, **own_options(options, task, data))
-    with ConsoleCallback() as console, log_job(console, logger_spec if is_main else None, job) as callback:
-        if options["backbone"] is None and Path(data).is_dir():
-            callback.on_note(
-                f"the embedded backbone ({DEFAULT}) is small and meant for trying out; photos deserve a larger one, "
-                "such as --backbone vit_base_patch16_224.augreg_in21k"
-            )
-        result = run_job(job, callback, overwrite=overwrite, device=device)
+    options = own_options(options, task, data)
+    with ConsoleCallback() as console:
+        if wants_search(minutes, options):
+            asked: dict[str, Any] = {"minutes": minutes, "metric": metric, "max_size": max_size, "method": method}
+            target = distributed.resolve_device(device)
+            request = SearchRequest.create(data, device=target, task=task, **asked, **options)
+            job = request.job(request.backbones[0], method or "vpt")
+            with log_job(console, logger_spec if is_main else None, job) as callback:
+                result = run_search(request, callback, overwrite=overwrite, device=device, started=started)
+        else:
+            job = make_job(data, task=task, method=method or "vpt", **options)
+            with log_job(console, logger_spec if is_main else None, job) as callback:
+                if options["backbone"] is None and Path(data).is_dir():
+                    callback.on_note(
+                        f"the embedded backbone ({DEFAULT}) is small and meant for trying out; photos deserve a larger "
+                        "one, such as --backbone vit_base_patch16_224.augreg_in21k"
+                    )
+                result = run_job(job, callback, overwrite=overwrite, device=device)
     if is_main and as_json:
         click.echo(json.dumps(asdict(result), indent=1))
     elif is_main:
@@ -128,22 +162,70 @@ def _print_summary(result: RunResult) -> None:
         classes.add_row(name, task.nothing if value is None else f"{100 * value:.1f}")
     if len(result.per_class) <= _MAX_CLASSES:
         console.print(classes)
+    if result.search is not None:
+        _print_search(result.search, console)
     (first, score), *others = result.eval_metrics.items()
     rest = "".join(f", {task.metrics[name]} {100 * value:.2f} %" for name, value in others)
     trained = f"{result.trainable_parameters:,} of {result.total_parameters:,} parameters"
     if result.head is not None and result.head_parameters is not None:
         trained += f": head {result.head_parameters:,}, method {result.trainable_parameters - result.head_parameters:,}"
     head, memory = "" if result.head is None else f", {result.head}", format_bytes(result.peak_memory_bytes)
+    seconds = result.seconds if result.search is None else result.search["seconds"]
+    duration = f"{format_duration(seconds)} of {'training' if result.search is None else 'search'}"
     lines = [
-        (task.metrics[first], f"{100 * score:.2f} % on {result.eval_split}{rest}"),
+        (task.metrics.get(first, first), f"{100 * score:.2f} % on {result.eval_split}{rest}{_interval(result.search)}"),
         ("method", f"{result.method}{head} on {result.backbone}"),
         ("trained", f"{trained} ({100 * result.trainable_fraction:.2f} %)"),
         ("file", f"{result.file}, {format_bytes(result.file_bytes)}"),
-        ("time", f"{format_duration(result.seconds)} of training, peak memory {memory}"),
+        ("time", f"{duration}, peak memory {memory}"),
         ("more", describe_outputs(result.run_dir)),
+        *([] if result.search is None else [("repeat", result.search["repeat"])]),
         ("next", f"vpt predict {shlex.quote(result.file)} IMAGE"),
-        ("", shlex.join(["vpt", "eval", result.file, result.job["data"], "--split", result.eval_split])),
     ]
+    if result.eval_split in ("train", "val", "test"):
+        lines.append(("", shlex.join(["vpt", "eval", result.file, result.job["data"], "--split", result.eval_split])))
+    if result.search is not None:
+        lines.append(("", shlex.join(["vpt", "serve", result.file])))
     for name, text in lines:
         printable = text.encode("utf-8", "replace").decode()  # a path may hold bytes of no encoding
         console.print(f"{name:<9}{printable}", markup=False, soft_wrap=True)
+
+
+def _interval(search: dict[str, Any] | None) -> str:
+    """Return the interval of the score of a search, and a warning where its images took part in choices."""
+    if search is None:
+        return ""
+    low, high = (100 * bound for bound in search["interval"])
+    text = f" (95 % interval {low:.1f} to {high:.1f}, {search['images']} images)"
+    return text + ("; optimistic: these images took part in the choice" if search["optimistic"] else "")
+
+
+def _blocks(head: str) -> str:
+    """Return the features that the head of a probe reads, in a few words."""
+    from vpt.model.readout import MultiBlock
+    from vpt.tasks.registry import TASKS
+
+    readout = TASKS["classification"].parse_head(head)
+    return f"{readout.blocks}, {readout.features}" if isinstance(readout, MultiBlock) else "pooled feature"
+
+
+def _print_search(search: dict[str, Any], console: Console) -> None:
+    """Print everything that a search tried, and the comparison with the probe in words."""
+    from rich.table import Table
+
+    from vpt.core.text import format_duration
+
+    tried = Table("tried", f"{search['metric']}, %", "log loss", "seconds", "", title="out of fold")
+    for row in search["tried"]:
+        name = row["method"] if "head" not in row else f"probe: {_blocks(row['head'])}"
+        if row.get("factor", 1) != 1:
+            name += f", rate x {row['factor']:.3g}"
+        known = "score" in row
+        figures = (f"{100 * row['score']:.1f}", f"{row['log_loss']:.2f}") if known else ("", "")
+        duration = format_duration(row["seconds"]) if "seconds" in row else ""
+        note = "" if known and row["status"] == "tried" else row["status"]
+        if "comparison" in row:
+            note = f"{100 * row['comparison']['gain']:+.1f} against the probe on these {row['images']} images"
+        tried.add_row(name, *figures, duration, note)
+    console.print(tried)
+    console.print(search["words"], markup=False, soft_wrap=True)

@@ -50,7 +50,15 @@ def training_curves(
         labels: Labels of the metric on train and on val.
     """
     figure = _figure(9, 3.6)
-    left, right = figure.subplots(1, 2)
+    _draw_curves(figure.subplots(1, 2), history, xlabel, metric, labels)
+    figure.suptitle(title)
+    _save(figure, path)
+
+
+def _draw_curves(
+    panels: Any, history: Sequence[Mapping[str, Any]], xlabel: str, metric: str, labels: tuple[str, str]
+) -> None:
+    left, right = panels
     epochs = [epoch["epoch"] for epoch in history]
     has_val = bool(history) and history[0]["val_metric"] is not None
     for split, label in zip(("train", "val") if has_val else ("train",), labels, strict=False):
@@ -59,8 +67,6 @@ def training_curves(
     left.set(xlabel=xlabel, ylabel="loss", yscale="log")
     right.set(xlabel=xlabel, ylabel=f"{metric}, %", ylim=(0, 101))
     right.legend(frameon=False)
-    figure.suptitle(title)
-    _save(figure, path)
 
 
 def confusion_matrix(path: Path, counts: NDArray[np.int64], classes: Sequence[str], title: str) -> None:
@@ -74,13 +80,18 @@ def confusion_matrix(path: Path, counts: NDArray[np.int64], classes: Sequence[st
         classes: Names of the classes.
         title: Title of the picture.
     """
-    n = len(classes)
-    side = min(5 + 0.28 * n, 16)
+    side = min(5 + 0.28 * len(classes), 16)
     figure = _figure(side, side)
     axes = figure.subplots()
-    fractions = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    _draw_confusion(axes, counts, classes)
+    axes.set_title(title)
+    _save(figure, path)
+
+
+def _draw_confusion(axes: Any, counts: NDArray[np.int64], classes: Sequence[str]) -> None:
+    n, fractions = len(classes), counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
-    axes.set(xlabel="predicted", ylabel="true", title=title)
+    axes.set(xlabel="predicted", ylabel="true")
     if n <= 50:
         axes.set_xticks(range(n), classes, rotation=90)
         axes.set_yticks(range(n), classes)
@@ -89,6 +100,40 @@ def confusion_matrix(path: Path, counts: NDArray[np.int64], classes: Sequence[st
         for i, j in np.argwhere(counts if show_counts else fractions >= 0.005):
             text = str(counts[i, j]) if show_counts else f"{100 * fractions[i, j]:.0f}"
             axes.text(j, i, text, ha="center", va="center", color="white" if fractions[i, j] > 0.5 else "black")
+
+
+def search_summary(
+    path: Path,
+    history: Sequence[Mapping[str, Any]],
+    counts: NDArray[np.int64],
+    classes: Sequence[str],
+    mistakes: Sequence[tuple[NDArray[np.uint8], str]],
+    title: str,
+) -> None:
+    """Plot the curve of the final training, the confusion matrix, and the most confident mistakes.
+
+    Args:
+        path: Path of the picture.
+        history: Metrics of each epoch, as for `training_curves`; none where nothing was trained in epochs.
+        counts: Number of images by true and by predicted class, (classes, classes).
+        classes: Names of the classes.
+        mistakes: Images (height, width, 3) with their titles.
+        title: Title of the picture.
+    """
+    side = min(5 + 0.28 * len(classes), 16)
+    heights = [3.0] * bool(history) + [side] + [2.2] * bool(mistakes)
+    figure = _figure(max(9, side), sum(heights))
+    rows: Any = iter(figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0])
+    if history:
+        _draw_curves(next(rows).subplots(1, 2), history, "epoch", "top-1", ("train", "val"))
+    _draw_confusion(next(rows).subplots(), counts, classes)
+    if mistakes:
+        panels = next(rows).subplots(1, len(mistakes), squeeze=False)[0]
+        for axes, (image, text) in zip(panels, mistakes, strict=True):
+            axes.imshow(image)
+            axes.set_title(text, fontsize="small")
+            axes.set_axis_off()
+    figure.suptitle(title)
     _save(figure, path)
 
 

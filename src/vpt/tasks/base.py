@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,7 +22,7 @@ from vpt.model.attach import attach
 from vpt.model.readout import Readout, parse_readout
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.prediction import Prediction
-from vpt.training import Callback, Objective, Progress, Scores, TaskConfig
+from vpt.training import Callback, EpochMetrics, Objective, Progress, Scores, TaskConfig, fit
 from vpt.training.job import Job
 
 
@@ -108,6 +109,24 @@ class PreparedData(ABC):
         Returns:
             The objective.
         """
+
+    def train(
+        self, model: TunedModel, config: TaskConfig, callback: Callback, checkpoint: Path | None = None
+    ) -> list[EpochMetrics]:
+        """Train a model.
+
+        Args:
+            model: The model, on its device.
+            config: Training configuration.
+            callback: Receiver of progress.
+            checkpoint: File that is written after each epoch, and resumed from if it exists. Default: no checkpoint.
+
+        Returns:
+            The metrics of each epoch. The errors are those of `vpt.training.fit`.
+        """
+        resumed = checkpoint is not None and checkpoint.exists()
+        objective = self.objective(model, callback, resumed=resumed)
+        return fit(model, objective, config, checkpoint=checkpoint, callback=callback)
 
     @abstractmethod
     def score_split(self, model: TunedModel, split: str, on_image: Progress) -> Scores:

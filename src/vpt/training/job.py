@@ -135,6 +135,7 @@ class RunResult:
         job: The job as JSON values.
         environment: Hardware and versions.
         status: "done".
+        search: The search that chose the job: its candidates, its comparison and the time it took; None without one.
     """
 
     task: str
@@ -160,6 +161,7 @@ class RunResult:
     job: dict[str, Any]
     environment: dict[str, Any]
     status: Literal["done"] = "done"
+    search: dict[str, Any] | None = None
 
     @property
     def score(self) -> float:

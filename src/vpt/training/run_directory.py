@@ -22,6 +22,7 @@ from vpt.training.job import Job, RunResult
 # Prefixes of the files of a run directory; a dot begins the temporary files of write_atomic.
 _RUN_FILE_PREFIXES = (
     "job.json", "run.toml", "checkpoint.", "metrics.", "result.json", "curve.", "confusion.", "pixels", ".",
+    "decisions.jsonl", "search",
 )  # fmt: skip
 
 
@@ -186,7 +187,8 @@ def describe_outputs(run_dir: str | Path) -> str:
     Returns:
         One line.
     """
-    return f"{run_dir}/: run.toml, metrics.jsonl, result.json, curve.png, confusion.png"
+    names = ("run.toml", "metrics.jsonl", "decisions.jsonl", "result.json", "search.png", "curve.png", "confusion.png")
+    return f"{run_dir}/: {', '.join(name for name in names if (Path(run_dir) / name).exists())}"
 
 
 def write_failure(job: Job, error: TrainingError) -> None:

@@ -24,6 +24,7 @@ class ClassificationOptions(TaskOptions):
         interpolation: "nearest", "bilinear" (VTAB-1k), "bicubic" or "lanczos", or None for that of the backbone.
         skip_corrupt: True leaves unreadable images out.
         cache: Folder that keeps decoded images and frozen features for other jobs on the same images, or None.
+        ridge: Penalty of a linear head that is solved for by ridge regression instead of being trained, or None.
     """
 
     test_fraction: float = 0.2
@@ -34,6 +35,7 @@ class ClassificationOptions(TaskOptions):
     interpolation: str | None = None
     skip_corrupt: bool = False
     cache: Path | None = None
+    ridge: float | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from vpt.backbones import load_backbone
+from vpt.backbones import Backbone, load_backbone
 from vpt.data.dataset import Dataset, ImageInput, Split
 from vpt.data.decode_cache import decode_cached
 from vpt.data.images import DecodedImages
@@ -24,9 +24,10 @@ from vpt.model.tuned_model import TunedModel
 from vpt.tasks.base import Evaluation, PreparedData, Task, make_evaluation
 from vpt.tasks.classification.config import ClassificationConfig, ClassificationOptions
 from vpt.tasks.classification.prediction import decoding_notes, evaluate, predict
+from vpt.tasks.classification.ridge_head import solve_head
 from vpt.tasks.classification.training import init_head_from_probe, make_objective
 from vpt.tasks.prediction import Prediction
-from vpt.training import Callback, DeviceDataset, Examples, Objective, Progress, TaskConfig, distributed
+from vpt.training import Callback, DeviceDataset, EpochMetrics, Examples, Objective, Progress, TaskConfig, distributed
 from vpt.training.batches import CROP_SCALE
 from vpt.training.evaluation import Scores, predict_logits, score_logits
 from vpt.training.feature_cache import cache_frozen_features, collect_init_inputs
@@ -41,11 +42,13 @@ class ClassificationData(PreparedData):
         decoded: Decoded images and labels of each split.
         config: Training configuration.
         cache: Folder for frozen features, or None.
+        ridge: Penalty of a head that is solved for instead of being trained, or None.
     """
 
     decoded: dict[str, Examples]
     config: ClassificationConfig
     cache: Path | None
+    ridge: float | None = None
 
     def digest(self) -> str:  # noqa: D102
         digest = hashlib.sha256()
@@ -61,6 +64,16 @@ class ClassificationData(PreparedData):
         if self.config.probe_epochs and not resumed:
             init_head_from_probe(model, examples, self.config, self.cache)
         return make_objective(model, self.decoded, self.config, self.cache, callback)
+
+    def train(  # noqa: D102
+        self, model: TunedModel, config: TaskConfig, callback: Callback, checkpoint: Path | None = None
+    ) -> list[EpochMetrics]:
+        if self.ridge is None:
+            return super().train(model, config, callback, checkpoint)
+        bf16 = config.training.use_bf16(next(model.parameters()).device)
+        on_batch = partial(callback.on_data_progress, "features")
+        solve_head(model, self.decoded["train"], self.ridge, bf16=bf16, on_batch=on_batch)
+        return []
 
     def score_split(self, model: TunedModel, split: str, on_image: Progress) -> Scores:  # noqa: D102
         dataset = DeviceDataset.for_model(model, self.decoded[split])
@@ -88,14 +101,8 @@ class ClassificationTask(Task):
         # Images that do not fit into memory lie here while the job runs; a killed one has left its own behind.
         spill_dir = job.run_dir / f"pixels-{distributed.rank()}"
         shutil.rmtree(spill_dir, ignore_errors=True)
-        backbone = load_backbone(job.backbone, weights=job.weights, image_size=job.image_size)
-        preprocessing = backbone.preprocessing.with_normalization(job.normalization)
-        preprocessing = replace(
-            preprocessing,
-            resize=options.resize,
-            crop_fraction=preprocessing.crop_fraction if options.crop_fraction is None else options.crop_fraction,
-            interpolation=options.interpolation or preprocessing.interpolation,
-        )
+        backbone = self.load_backbone(job)
+        preprocessing = backbone.preprocessing
         dataset = load_dataset(job.data, include_test=job.test, **job.split_options)
         splits = _select_splits(dataset, job.train_on, options, config.training.seed)
         decode = partial(decode_cached, cache_dir=options.cache, spill_dir=spill_dir, skip_corrupt=options.skip_corrupt)
@@ -104,9 +111,32 @@ class ClassificationTask(Task):
         if dataset.ignored:
             examples = ", ".join(dataset.ignored[:5])
             notes.append(f"{len(dataset.ignored)} entries of the folder were not used: {examples}")
-        backbone = replace(backbone, preprocessing=preprocessing)
         sizes = {split: len(examples) for split, examples in decoded.items()}
-        return ClassificationData(backbone, dataset.name, dataset.classes, sizes, notes, decoded, config, options.cache)
+        return ClassificationData(
+            backbone, dataset.name, dataset.classes, sizes, notes, decoded, config, options.cache, options.ridge
+        )
+
+    def load_backbone(self, job: Job) -> Backbone:
+        """Load the backbone of a job, with the preprocessing of its options.
+
+        Args:
+            job: The job.
+
+        Returns:
+            The backbone.
+        """
+        options = job.options
+        assert isinstance(options, ClassificationOptions)
+        backbone = load_backbone(job.backbone, weights=job.weights, image_size=job.image_size)
+        preprocessing = backbone.preprocessing.with_normalization(job.normalization)
+        fraction = preprocessing.crop_fraction if options.crop_fraction is None else options.crop_fraction
+        preprocessing = replace(
+            preprocessing,
+            resize=options.resize,
+            crop_fraction=fraction,
+            interpolation=options.interpolation or preprocessing.interpolation,
+        )
+        return replace(backbone, preprocessing=preprocessing)
 
     def evaluate(  # noqa: D102
         self, model: TunedModel, data: str | Dataset, split: str, options: Mapping[str, Any], callback: Callback

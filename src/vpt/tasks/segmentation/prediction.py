@@ -1,6 +1,6 @@
 """Scores of segmentation models, and the masks and overlays that they predict."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -179,7 +179,45 @@ def score_split(
         on_image: Function that receives the number of scored pairs and of all pairs. Default: none.
 
     Returns:
-        The scores; their loss is the mean loss of the averaged probabilities.
+        The scores; their loss is the mean loss of the averaged probabilities. The errors are those of `score_images`.
+    """
+    return sum_scores(score_images(model, dataset, split, inference, on_image), model.num_classes)
+
+
+def sum_scores(images: Iterable[PixelScores], num_classes: int) -> PixelScores:
+    """Return the scores of several images together.
+
+    Args:
+        images: Scores of each image.
+        num_classes: Number of classes.
+
+    Returns:
+        The scores, with the mean of the losses.
+    """
+    total, losses, count = np.zeros((num_classes, num_classes), np.int64), 0.0, 0
+    for image in images:
+        total, losses, count = total + image.confusion, losses + image.loss, count + 1
+    return PixelScores(total, losses / max(1, count))
+
+
+def score_images(
+    model: TunedModel,
+    dataset: SegmentationDataset,
+    split: str,
+    inference: InferenceConfig,
+    on_image: Progress | None = None,
+) -> Iterator[PixelScores]:
+    """Score a model on each pair of an image and a mask of a split.
+
+    Args:
+        model: The model.
+        dataset: The dataset.
+        split: Name of the split.
+        inference: Scales and flips that are averaged.
+        on_image: Function that receives the number of scored pairs and of all pairs. Default: none.
+
+    Yields:
+        The scores of each image.
 
     Raises:
         DataError: The dataset has other classes than the model, or no such split.
@@ -191,18 +229,17 @@ def score_split(
             f"{dataset.name} has the classes {', '.join(dataset.classes[:10])}, the model "
             f"{', '.join((model.classes or ())[:10])}; read the masks as the model was taught, see --labels"
         )
-    pairs, losses = dataset.splits[split], 0.0
-    total = torch.zeros(model.num_classes, model.num_classes, dtype=torch.int64)
-    with capture_warnings():
-        for index in range(len(pairs)):
+    pairs = dataset.splits[split]
+    for index in range(len(pairs)):
+        with capture_warnings():
             pixels, mask = load_pair(pairs, index, dataset.lookup_table)
             loss, targets = 0.0, torch.from_numpy(mask).long()
+            confusion = torch.zeros(model.num_classes, model.num_classes, dtype=torch.int64)
             for rows, probabilities in predict_rows(model, torch.from_numpy(pixels), inference):
                 predicted, target = probabilities.cpu(), targets[rows]
-                total += confusion_matrix(predicted.argmax(0), target, model.num_classes)
+                confusion += confusion_matrix(predicted.argmax(0), target, model.num_classes)
                 log_probs = predicted.clamp(min=1e-12).log()[None]
                 loss += F.cross_entropy(log_probs, target[None], ignore_index=IGNORE_INDEX, reduction="sum").item()
-            losses += loss / max(1, int((targets != IGNORE_INDEX).sum()))
-            if on_image is not None:
-                on_image(index + 1, len(pairs))
-    return PixelScores(total.numpy(), losses / max(1, len(pairs)))
+        if on_image is not None:
+            on_image(index + 1, len(pairs))
+        yield PixelScores(confusion.numpy(), loss / max(1, int((targets != IGNORE_INDEX).sum())))

@@ -1,0 +1,117 @@
+"""The choice among backbones by frozen probes, and advice where none is given."""
+
+import time
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from vpt.backbones import DEFAULT
+from vpt.core.text import format_duration
+from vpt.data.images import decode
+from vpt.search.budget import Budget
+from vpt.search.comparison import METRICS, compare, count_confusion, score
+from vpt.search.data import list_images
+from vpt.search.decisions import Decisions
+from vpt.search.probe import Features, head_grid
+from vpt.search.request import SearchRequest
+from vpt.tasks.classification.task import ClassificationTask
+from vpt.training import Callback, DeviceDataset, Examples
+from vpt.training.block_features import BlockFeatureNetwork, compute_block_features
+
+_MOST_IMAGES = 400  # that rank backbones
+_SHARE = 0.2  # of the budget that ranking may take
+
+# Name, parameters in millions, megabytes of the download, license of the weights, and 10^9 multiply-adds of an image.
+_BETTER = (
+    ("vit_small_patch16_224.augreg_in21k", 22, 88, "Apache-2.0", 4.25),
+    ("vit_base_patch16_224.augreg_in21k", 86, 346, "Apache-2.0", 16.9),
+)
+_EFFICIENCY = 0.5  # of the rate of a large matrix product that a whole backbone reaches
+
+
+def advise(device: torch.device) -> str:
+    """Return advice for searches without `--backbone`.
+
+    Args:
+        device: Device of the models.
+
+    Returns:
+        What the embedded backbone is for, and two better ones with size, license and expected time.
+    """
+    rate = _multiply_adds_per_second(device)
+    names = [
+        f"--backbone {name} ({parameters} M parameters, {size} MB, {terms}, about "
+        f"{format_duration(max(1, 1000 * cost * 1e9 / rate))} a pass over 1,000 images)"
+        for name, parameters, size, terms, cost in _BETTER
+    ]
+    return f"the embedded backbone ({DEFAULT}) is for trying: better are {' and '.join(names)}"
+
+
+def _multiply_adds_per_second(device: torch.device) -> float:
+    side, times = 512, list[float]()
+    matrix = torch.ones(side, side, device=device)
+    for _ in range(5):  # the first product starts threads or loads kernels
+        start = time.perf_counter()
+        float((matrix @ matrix)[0, 0])
+        times.append(time.perf_counter() - start)
+    return _EFFICIENCY * side**3 / min(times)
+
+
+def choose_backbone(
+    request: SearchRequest, budget: Budget, decisions: Decisions, callback: Callback, device: torch.device
+) -> tuple[str, dict[str, Any] | None]:
+    """Choose a backbone by its best frozen probe on the same images: forward passes only.
+
+    Args:
+        request: What is asked for.
+        budget: The budget.
+        decisions: Record of the search.
+        callback: Receiver of progress and notes.
+        device: Device of the models.
+
+    Returns:
+        Its name, and the ranking as JSON values, or None where there is one backbone.
+    """
+    if len(request.backbones) == 1:
+        return request.backbones[0], None
+    ranking = decisions.decide("backbone", lambda: _rank(request, budget, callback, device))
+    callback.on_note(ranking["words"])
+    return str(ranking["chosen"]), ranking
+
+
+def _rank(request: SearchRequest, budget: Budget, callback: Callback, device: torch.device) -> dict[str, Any]:
+    logits, rows, labels = dict[str, Any](), list[dict[str, Any]](), np.zeros(0, np.int64)
+    share, count = _SHARE * budget.seconds / len(request.backbones), _MOST_IMAGES
+    for name in request.backbones:
+        job = request.job(name, "linear")
+        dataset, _ = list_images(job)
+        images, start = dataset.trainval(), budget.elapsed
+        order = np.random.default_rng(job.config.training.seed).permutation(len(images))
+        images = images.select(np.sort(order[:count]).astype(np.int64))
+        backbone = ClassificationTask().load_backbone(job)
+        network = BlockFeatureNetwork(backbone, device)
+        progress = partial(callback.on_data_progress, f"features of {name}")
+        pixels = decode(images, backbone.preprocessing, progress=partial(callback.on_data_progress, "images"))
+        given = DeviceDataset(Examples(pixels.images, pixels.labels), backbone.preprocessing, device)
+        bf16 = job.config.training.use_bf16(device)
+        values = compute_block_features(network, given, bf16=bf16, on_batch=progress)
+        features = Features(values, network.table, pixels.labels, len(dataset.classes))
+        heads = [request.options["head"]] if "head" in request.options else head_grid(network.table)[:3]
+        tried = [features.ridge(head).best(features.groups) for head in heads]
+        best = max(tried, key=lambda found: -found.log_loss)
+        logits[name], labels = best.logits, pixels.labels
+        value = float(score(count_confusion(best.logits, labels), request.metric))
+        seconds = budget.elapsed - start
+        rows.append({"backbone": name, "score": value, "images": len(labels), "seconds": seconds})
+        if seconds > share:
+            callback.on_note(f"{name}: {len(labels)} images took {format_duration(seconds)}, more than planned")
+    first, second = sorted(rows, key=lambda row: -float(row["score"]))[:2]
+    against = compare(logits[first["backbone"]], logits[second["backbone"]], labels, request.metric)
+    words = (
+        f"backbone {first['backbone']}: its frozen probe has {100 * first['score']:.1f} % {METRICS[request.metric]}, "
+        f"{100 * against.gain:.1f} points (95 % interval {100 * against.low:.1f} to {100 * against.high:.1f}) above "
+        f"{second['backbone']} on {len(labels)} images"
+    )
+    return {"chosen": first["backbone"], "rows": rows, "margin": against.to_dict(), "words": words}

@@ -1,0 +1,140 @@
+"""The candidates besides the probe: methods with a recipe each, in the order in which they are tried.
+
+The recipes are those of pilots with few labels: AdamW, heads that start fresh, prompts at 0.01 with the head a tenth as
+fast, full fine-tuning at 0.0001, and enough steps.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from vpt.backbones import Backbone
+from vpt.errors import UnsupportedError
+from vpt.methods.base import Method, Sum
+from vpt.methods.full import Full
+from vpt.methods.registry import parse_method
+from vpt.methods.vpt import VPT
+from vpt.model.attach import attach
+
+_BATCH = 16
+_PEAK_RATES = {"vpt": 1e-2, "gated": 1e-2, "full": 1e-4, "lora": 1e-3, "adapter": 1e-3, "adaptformer": 1e-3,
+               "ssf": 1e-2, "bias": 1e-3, "norm": 1e-3, "partial": 1e-4}  # fmt: skip
+_HEAD_SCALES = {"vpt": 0.1, "gated": 0.1, "ssf": 0.1}
+MIN_STEPS = 60  # of a training that is worth its time
+_MAX_STEPS, _MAX_EPOCHS, _FULL_EPOCHS = 200, 100, 20
+_BYTES = 4  # of a parameter in the tuned file
+RATE_FACTORS = (3.0, 1 / 3)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method and how it trains, without the length.
+
+    Attributes:
+        method: Text of the method.
+        recipe: Options of its training.
+        factor: Factor of its usual rate.
+    """
+
+    method: str
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    factor: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """Name in the record of the search and in the table."""
+        return self.method if self.factor == 1 else f"{self.method}, rate x {self.factor:.3g}"
+
+    @property
+    def noun(self) -> str:
+        """Name in a sentence, a plural."""
+        method = parse_method(self.method)
+        if isinstance(method, VPT):
+            return "prompts"
+        return "weights after full fine-tuning" if isinstance(method, Full) else f"models with {self.method}"
+
+    def with_factor(self, factor: float) -> Candidate:
+        """Return this candidate at another rate."""
+        rate = self.recipe["learning_rate"] * factor
+        return replace(self, recipe={**self.recipe, "learning_rate": rate}, factor=factor)
+
+
+def make_candidate(method: str, batch_size: int = _BATCH) -> Candidate:
+    """Return a method with its recipe.
+
+    Args:
+        method: Text of the method.
+        batch_size: Images per step. Default: 16.
+
+    Returns:
+        The candidate.
+    """
+    parsed = parse_method(method)
+    first = parsed.terms[0] if isinstance(parsed, Sum) else parsed
+    recipe: dict[str, Any] = {"batch_size": batch_size, "learning_rate": first.learning_rate}
+    if first.name in _PEAK_RATES:
+        rate = _PEAK_RATES[first.name] * 256 / batch_size
+        recipe |= {"optimizer": "adamw", "learning_rate": rate, "head_lr_scale": _HEAD_SCALES.get(first.name, 1.0)}
+    return Candidate(str(parsed), recipe)
+
+
+def list_candidates(backbone: Backbone, num_classes: int, method: str | None, max_size: float) -> Iterator[Candidate]:
+    """Yield the methods that fit a backbone and a size of the file, the most promising first.
+
+    Args:
+        backbone: The backbone.
+        num_classes: Number of classes.
+        method: The only method, or None for all.
+        max_size: Largest tuned file in megabytes, where no method is given.
+
+    Yields:
+        The candidates.
+    """
+    texts: Sequence[str] = (method,) if method else (
+        "vpt(length=50)", "full", "lora(rank=32, targets=all)", "vpt(length=50) + bias", "vpt(length=10)"
+    )  # fmt: skip
+    for text in texts:
+        try:
+            trainable = attach(backbone, text, num_classes).counts().trainable
+        except UnsupportedError:
+            if method:
+                raise
+            continue
+        if method or _BYTES * trainable <= 1e6 * max_size:
+            yield make_candidate(text)
+
+
+def is_probe(method: Method) -> bool:
+    """Return True for the method that the probe stands for: a linear head on the frozen feature."""
+    return method.name == "linear"
+
+
+def full_epochs(images: int, batch_size: int) -> int:
+    """Return the length of an unshortened training: 20 epochs, or 200 steps where these are more.
+
+    Args:
+        images: Number of training images.
+        batch_size: Images per step.
+
+    Returns:
+        The number of epochs, at most 100.
+    """
+    steps_per_epoch = math.ceil(images / batch_size)
+    return min(_MAX_EPOCHS, max(_FULL_EPOCHS, math.ceil(_MAX_STEPS / steps_per_epoch)))
+
+
+def epochs_that_fit(seconds: float, images: int, batch_size: int, step: float) -> int:
+    """Return the number of epochs that a time allows.
+
+    Args:
+        seconds: The time.
+        images: Number of training images.
+        batch_size: Images per step.
+        step: Seconds of a training step for an image.
+
+    Returns:
+        The number of epochs; 0 where fewer steps fit than are worth the while, 60.
+    """
+    epochs = min(full_epochs(images, batch_size), int(seconds / max(1e-9, images * step)))
+    return epochs if epochs * math.ceil(images / batch_size) >= MIN_STEPS else 0

@@ -1,0 +1,216 @@
+"""Paired comparison of two models on the same images: McNemar's test, intervals, and their words."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from vpt.core.text import pluralize
+from vpt.training.ridge import log_loss
+
+METRICS: dict[str, str] = {"top1": "top-1", "macro_f1": "macro F1", "balanced_accuracy": "balanced accuracy"}
+
+_RESAMPLES = 1000
+_MIN_DISCORDANT = 10  # images that one model classifies correctly and the other does not
+_Z95 = float(stats.norm.ppf(0.975))
+
+
+def score(confusion: NDArray[Any], metric: str) -> NDArray[np.float64]:
+    """Return a metric of confusion matrices.
+
+    Args:
+        confusion: Counts (..., true, predicted).
+        metric: A key of `METRICS`.
+
+    Returns:
+        The metric (...), between 0 and 1, over the classes that occur.
+    """
+    hits, true, predicted = np.einsum("...ii->...i", confusion), confusion.sum(-1), confusion.sum(-2)
+    if metric == "top1":
+        return np.asarray(hits.sum(-1) / np.maximum(1, true.sum(-1)), np.float64)
+    values = hits / np.maximum(1, true) if metric == "balanced_accuracy" else 2 * hits / np.maximum(1, true + predicted)
+    occurs = true > 0
+    return np.asarray((values * occurs).sum(-1) / np.maximum(1, occurs.sum(-1)), np.float64)
+
+
+def count_confusion(
+    logits: NDArray[Any], labels: NDArray[np.int64], weights: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
+    """Count predictions by true and predicted class.
+
+    Args:
+        logits: Logits (n, classes).
+        labels: Class of each image (n,).
+        weights: How often each image counts (n,). Default: once.
+
+    Returns:
+        Counts (classes, classes).
+    """
+    classes = logits.shape[1]
+    pairs = labels * classes + logits.argmax(1)
+    counts = np.bincount(pairs, weights, classes * classes).reshape(classes, classes)
+    return counts.astype(np.int64)
+
+
+def bootstrap(
+    labels: NDArray[np.int64], statistic: Callable[[NDArray[np.int64]], float], seed: int = 0
+) -> NDArray[np.float64]:
+    """Return a statistic of resampled images.
+
+    Args:
+        labels: Class of each image (n,).
+        statistic: Function of the weights of the images (n,), how often each was drawn.
+        seed: Seed of the draws. Default: 0.
+
+    Returns:
+        Its values (1000,).
+    """
+    rng, n = np.random.default_rng(seed), len(labels)
+    draws = (np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(_RESAMPLES))
+    return np.array([statistic(weights) for weights in draws])
+
+
+def interval(logits: NDArray[Any], labels: NDArray[np.int64], metric: str) -> tuple[float, float]:
+    """Return the 95 % interval of a metric: Wilson's for top-1, else of the bootstrap over images.
+
+    Args:
+        logits: Logits (n, classes).
+        labels: Class of each image (n,).
+        metric: A key of `METRICS`.
+
+    Returns:
+        Lower and upper bound, between 0 and 1.
+    """
+    if metric == "top1":
+        return wilson(int((logits.argmax(1) == labels).sum()), len(labels))
+    values = bootstrap(labels, lambda weights: float(score(count_confusion(logits, labels, weights), metric)))
+    low, high = np.quantile(values, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of a probability.
+
+    Args:
+        successes: Number of successes.
+        trials: Number of trials, at least 1.
+
+    Returns:
+        Lower and upper bound.
+    """
+    fraction, square = successes / trials, _Z95**2
+    center = (fraction + square / (2 * trials)) / (1 + square / trials)
+    margin = _Z95 * math.sqrt(fraction * (1 - fraction) / trials + square / (4 * trials**2)) / (1 + square / trials)
+    return max(0.0, center - margin), min(1.0, center + margin)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A model against a baseline on the same images.
+
+    Attributes:
+        images: Number of images.
+        metric: A key of `METRICS`.
+        gain: Metric of the model minus that of the baseline.
+        low: Lower bound of the 95 % interval of the gain.
+        high: Upper bound.
+        error: Standard error of the gain.
+        wins: Images that only the model classifies correctly (c).
+        losses: Images that only the baseline classifies correctly (b).
+        p: p of McNemar's exact test, two-sided.
+        loss_gain: Log loss of the baseline minus that of the model.
+    """
+
+    images: int
+    metric: str
+    gain: float
+    low: float
+    high: float
+    error: float
+    wins: int
+    losses: int
+    p: float
+    loss_gain: float
+
+    @property
+    def convinces(self) -> bool:
+        """True if the model is to replace the baseline: (c - b) / sqrt(b + c) >= 1, c + b >= 10, no greater loss."""
+        discordant = self.wins + self.losses
+        if discordant < _MIN_DISCORDANT or self.loss_gain < 0 or self.gain <= 0:
+            return False
+        return (self.wins - self.losses) / math.sqrt(discordant) >= 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the comparison as JSON values."""
+        return asdict(self)
+
+    def describe(self, name: str) -> str:
+        """Return the comparison with the probe in words.
+
+        Args:
+            name: Name of the model, a plural such as "prompts".
+
+        Returns:
+            Such as "prompts beat the probe by 2.3 points (95 % interval 0.4 to 4.1, McNemar p = .04, 400 images)".
+        """
+        verb = "beat" if self.gain > 0 else "are below" if self.gain < 0 else "equal"
+        by = f" by {abs(100 * self.gain):.1f} points" if self.gain else ""
+        bounds = sorted((100 * self.low, 100 * self.high) if self.gain >= 0 else (-100 * self.high, -100 * self.low))
+        text = f"95 % interval {bounds[0]:.1f} to {bounds[1]:.1f}"
+        points = "" if self.metric == "top1" else f" of {METRICS[self.metric]}"
+        return f"{name} {verb} the probe{by}{points} ({text}, McNemar {format_p(self.p)}, "\
+               f"{pluralize(self.images, 'image')})"  # fmt: skip
+
+
+def compare(
+    logits: NDArray[Any], baseline: NDArray[Any], labels: NDArray[np.int64], metric: str = "top1"
+) -> Comparison:
+    """Compare a model with a baseline on the same images.
+
+    Args:
+        logits: Logits of the model (n, classes).
+        baseline: Logits of the baseline (n, classes).
+        labels: Class of each image (n,).
+        metric: A key of `METRICS`. Default: "top1".
+
+    Returns:
+        The comparison.
+    """
+    ours, theirs = logits.argmax(1) == labels, baseline.argmax(1) == labels
+
+    def gain(weights: NDArray[np.int64] | None) -> float:
+        confusions = [count_confusion(found, labels, weights) for found in (logits, baseline)]
+        return float(score(confusions[0], metric) - score(confusions[1], metric))
+
+    gains = bootstrap(labels, gain)
+    wins, losses = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+    low, high = np.quantile(gains, (0.025, 0.975))
+    return Comparison(
+        images=len(labels), metric=metric, gain=gain(None), low=float(low), high=float(high), error=float(gains.std()),
+        wins=wins, losses=losses, p=mcnemar(wins, losses),
+        loss_gain=log_loss(np.asarray(baseline, np.float64), labels) - log_loss(np.asarray(logits, np.float64), labels),
+    )  # fmt: skip
+
+
+def mcnemar(wins: int, losses: int) -> float:
+    """Return p of McNemar's exact test, two-sided.
+
+    Args:
+        wins: Images that only one model classifies correctly.
+        losses: Images that only the other classifies correctly.
+
+    Returns:
+        The p-value; 1 where there is no such image.
+    """
+    return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+
+
+def format_p(p: float) -> str:
+    """Return a p-value as text, such as "p = .04"."""
+    if p < 0.001:
+        return "p < .001"
+    return f"p = {p:.2g}".replace("0.", ".", 1) if p < 0.995 else "p = 1"

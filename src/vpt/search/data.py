@@ -1,0 +1,192 @@
+"""The images of a search: all of them, or a stratified sample where one pass over them does not fit the budget."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vpt.core.text import format_duration
+from vpt.data.dataset import Dataset, Split
+from vpt.data.images import decode
+from vpt.data.loading import load_dataset
+from vpt.data.splits import fill_missing_splits, stratified_subset
+from vpt.search.budget import Budget, Costs, images_that_fit, measure
+from vpt.search.decisions import Decisions
+from vpt.tasks.classification.config import ClassificationOptions
+from vpt.tasks.classification.task import ClassificationData, ClassificationTask
+from vpt.training import CROP_SCALE, Callback, DeviceDataset, Examples
+from vpt.training.block_features import BlockFeatureNetwork, FeatureTable, compute_block_features
+from vpt.training.job import Job
+
+_TRIED = 8  # images that measure the cost of all
+_STEP_PER_FORWARD = 3.0  # cost of a training step of prompts, of a frozen pass, before it is measured
+_FEWEST_IMAGES = 960  # of an epoch that is worth its time where it decides on the sample
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The images that a search learns and chooses from, and those that only measure its result.
+
+    Attributes:
+        data: Prepared data: "train", "val" and "test", as far as they exist.
+        options: Options of the job that select these images.
+        examples: The images that the probe learns from.
+        num_train: Number of them that belong to train; the others are those of val.
+        features: Their features, (n, width).
+        val_features: Features of val where these images take no part, or None.
+        table: Columns of the features.
+        costs: Seconds of an image.
+        device: Device of the models.
+    """
+
+    data: ClassificationData
+    options: dict[str, Any]
+    examples: Examples
+    num_train: int
+    features: NDArray[np.float16]
+    val_features: NDArray[np.float16] | None
+    table: FeatureTable
+    costs: Costs
+    device: torch.device
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Class of each image that the probe learns from (n,)."""
+        return self.examples.labels
+
+    @property
+    def held_out(self) -> Examples | None:
+        """The images of val, or None without any."""
+        return self.data.decoded.get("val")
+
+    @property
+    def held_out_features(self) -> NDArray[np.float16]:
+        """Features of the images of val."""
+        return self.features[self.num_train :] if self.val_features is None else self.val_features
+
+    @property
+    def takes_all(self) -> bool:
+        """True if the probe learns from train and val."""
+        return self.val_features is None and self.held_out is not None
+
+    def job_data(self, job: Job, train: Examples) -> ClassificationData:
+        """Return the data of a job that trains on some of these images and is not validated while it trains.
+
+        Args:
+            job: The job.
+            train: The images that train.
+
+        Returns:
+            The data, with the test images.
+        """
+        tests = {name: examples for name, examples in self.data.decoded.items() if name == "test"}
+        decoded = {"train": train, **tests}
+        sizes = {name: len(examples) for name, examples in decoded.items()}
+        config: Any = job.config
+        return replace(self.data, decoded=decoded, images=sizes, config=config, ridge=getattr(job.options, "ridge"))  # noqa: B009
+
+
+def list_images(job: Job) -> tuple[Dataset, dict[str, Any]]:
+    """List images without decoding them. Where classes are too small for a split, it is left out.
+
+    Args:
+        job: A job on the data.
+
+    Returns:
+        The dataset, and the options of the job that make these splits.
+    """
+    assert isinstance(job.options, ClassificationOptions)
+    seed, fractions = job.split_options["seed"], {"val_fraction": job.val_fraction}
+    fractions["test_fraction"] = job.options.test_fraction
+    dataset = load_dataset(job.data, seed=seed, val_fraction=0.0, test_fraction=0.0)
+    counts = dataset.train.class_counts(len(dataset.classes))
+    smallest = int(counts[counts > 0].min())
+    if not len(dataset.test) and smallest < 3:
+        fractions["test_fraction"] = 0.0
+    if not len(dataset.val) and smallest < 2:
+        fractions["val_fraction"] = 0.0
+    return fill_missing_splits(dataset, seed=seed, **fractions), fractions
+
+
+def load_pool(job: Job, budget: Budget, decisions: Decisions, callback: Callback, device: torch.device) -> Pool:
+    """Decode the images that fit the budget, and compute the features of every block in one pass.
+
+    Args:
+        job: A job on the data, with the backbone.
+        budget: The budget.
+        decisions: Record of the search.
+        callback: Receiver of progress and notes.
+        device: Device of the models.
+
+    Returns:
+        The images.
+    """
+    assert isinstance(job.options, ClassificationOptions)
+    dataset, fractions = list_images(job)
+    task, seed = ClassificationTask(), job.config.training.seed
+    backbone = task.load_backbone(job)
+    network, bf16 = BlockFeatureNetwork(backbone, device), job.config.training.use_bf16(device)
+
+    def choose_sample() -> dict[str, Any]:
+        tried = dataset.train.select(np.linspace(0, len(dataset.train) - 1, _TRIED).astype(np.int64))
+        progress = partial(callback.on_data_progress, "measuring")
+        with measure(budget.clock) as decoding:
+            pixels = decode(tried, backbone.preprocessing, skip_corrupt=True, progress=progress)
+        examples = DeviceDataset(Examples(pixels.images, pixels.labels), backbone.preprocessing, device)
+        compute_block_features(network, examples, bf16=bf16)  # the first pass allocates memory
+        with measure(budget.clock) as forward:
+            compute_block_features(network, examples, bf16=bf16, on_batch=progress)
+        per_forward = forward.seconds / len(pixels)
+        costs = Costs(decoding.seconds / len(tried), per_forward, _STEP_PER_FORWARD * per_forward)
+        total = len(dataset.train) + len(dataset.val)
+        train, test = images_that_fit(budget.seconds, budget.elapsed, costs, total, len(dataset.test), _FEWEST_IMAGES)
+        share = max(train, min(total, 2 * len(dataset.classes))) / total
+        test_share = max(test, min(len(dataset.test), 2 * len(dataset.classes))) / max(1, len(dataset.test))
+        return {"train": share, "test": test_share, "costs": vars(costs)}
+
+    sample = decisions.decide("sample", choose_sample)
+    costs, fraction = Costs(**sample["costs"]), min(job.options.train_fraction, sample["train"])
+    if sample["train"] < 1 or 0 < sample["test"] < 1:
+        total = len(dataset.train) + len(dataset.val)
+        callback.on_note(
+            f"one pass over {total} training images takes {format_duration(total * costs.forward)}, so "
+            f"{100 * sample['train']:.0f} % of each class train and {100 * sample['test']:.0f} % of the test images "
+            "measure; a larger --minutes takes all"
+        )
+    images = {"train": fraction, "val": sample["train"], "test": sample["test"]}
+    splits = {name: _subset(dataset, name, share, seed) for name, share in images.items()}
+    listed = replace(dataset, train=splits["train"], val=splits["val"], test=splits["test"])
+    plain = replace(job.options, test_fraction=0.0, train_fraction=1.0)
+    prepared = task.prepare(replace(job, data=listed, val_fraction=0.0, train_on="train", options=plain), callback)
+    prepared = replace(prepared, notes=list(dict.fromkeys(prepared.notes)))
+    for note in prepared.notes:
+        callback.on_note(note)
+
+    examples, val = prepared.decoded["train"], prepared.decoded.get("val")
+    crops = getattr(job.config, "augment", "none") in CROP_SCALE
+    takes_all = val is not None and fraction == 1 and not crops and not isinstance(examples.pixels, np.memmap)
+    num_train = len(examples)
+    if takes_all and val is not None:
+        pixels = np.concatenate([examples.pixels, val.pixels])
+        examples = Examples(pixels, np.concatenate([examples.labels, val.labels]))
+    folder = job.run_dir / "search"
+
+    def features(name: str, given: Examples) -> NDArray[np.float16]:
+        images = DeviceDataset(given, prepared.backbone.preprocessing, device)
+        progress = partial(callback.on_data_progress, f"features of {name}")
+        return compute_block_features(
+            network, images, bf16=bf16, path=folder / f"features-{name}.npy", on_batch=progress
+        )
+
+    options = {**fractions, "train_fraction": fraction}
+    val_features = None if takes_all or val is None else features("val", val)
+    table = network.table
+    return Pool(prepared, options, examples, num_train, features("train", examples), val_features, table, costs, device)
+
+
+def _subset(dataset: Dataset, name: str, share: float, seed: int) -> Split:
+    split = dataset.splits[name]
+    return stratified_subset(split, dataset.classes, share, seed) if len(split) else split

@@ -1,0 +1,213 @@
+"""The end of a search: the final training, test images that took no part in any choice, and the report."""
+
+import shutil
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vpt.core import environment
+from vpt.core.text import format_duration
+from vpt.errors import TrainingError
+from vpt.model.tuned_model import TunedModel
+from vpt.plots import figures
+from vpt.search.comparison import Comparison, compare, count_confusion, interval, score
+from vpt.search.selection import Selection, best_row
+from vpt.search.trials import logits_of, select
+from vpt.tasks.base import Evaluation, make_evaluation
+from vpt.tasks.classification.task import ClassificationData
+from vpt.training import CallbackList, EpochMetrics, score_logits
+from vpt.training.job import Job, RunResult
+from vpt.training.ridge import LeftOut
+from vpt.training.run_directory import MetricsRecorder, write_job
+from vpt.tuning import finish_job, train_model
+
+_LEAST_LENGTH = 0.5  # of the trial's epochs that the final training must have
+_NUM_MISTAKES = 6
+OUT_OF_FOLD = "out_of_fold"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model with its job.
+
+    Attributes:
+        job: The job.
+        data: Its data.
+        model: The model.
+        history: Metrics of each epoch.
+    """
+
+    job: Job
+    data: ClassificationData
+    model: TunedModel
+    history: list[EpochMetrics]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The probe.
+
+    Attributes:
+        job: Its job.
+        data: The data of the job.
+        model: The model.
+        left_out: Predictions for its training images, each left out.
+    """
+
+    job: Job
+    data: ClassificationData
+    model: TunedModel
+    left_out: LeftOut
+
+
+def finish(
+    selection: Selection,
+    probe: Probe,
+    heads: list[dict[str, Any]],
+    rows: list[dict[str, Any]],
+    ranking: dict[str, Any] | None,
+) -> RunResult:
+    """Train what ships, score it, and write the result.
+
+    Args:
+        selection: The search.
+        probe: The probe.
+        heads: Rows of the heads that were tried.
+        rows: Rows of the other candidates.
+        ranking: Ranking of the backbones, or None.
+
+    Returns:
+        The result.
+    """
+    request, callback, device = selection.request, selection.callback, selection.pool.device
+    best = best_row(rows)
+    shipped = _train_winner(selection, best) if best is not None else None
+    final = shipped or Model(probe.job, probe.data, probe.model, [])
+    write_job(final.job, selection.pool.data.digest())
+
+    test = final.data.decoded.get("test")
+    comparison: Comparison | None = None
+    if test is not None:
+        split, labels = "test", test.labels
+        logits = baseline = logits_of(probe.model, test, probe.job, callback, "test")
+        if shipped is not None:
+            logits = logits_of(shipped.model, test, shipped.job, callback, "test")
+    else:
+        split, labels, logits = OUT_OF_FOLD, probe.data.decoded["train"].labels, probe.left_out.logits
+        if shipped is not None and best is not None:
+            labels, logits = selection.labels(best), selection.logits(best)
+            baseline = selection.probe_logits(best["folds"])
+    if shipped is not None:
+        comparison = compare(logits, baseline, labels, request.metric)
+    elif best is not None:
+        comparison = Comparison(**best["comparison"])
+    evaluation = _evaluate(split, logits, labels, final.data, request.metric)
+    low, high = interval(logits, labels, request.metric)
+    words = _words(selection, best, comparison, shipped is not None)
+    search = {
+        "minutes": request.minutes,
+        "metric": request.metric,
+        "seconds": selection.budget.elapsed,
+        "backbones": ranking,
+        "tried": [*heads, *({k: v for k, v in row.items() if k != "recipe"} for row in rows)],
+        "shipped": "the probe" if shipped is None or best is None else selection.candidate(best).name,
+        "score": float(score(count_confusion(logits, labels), request.metric)),
+        "interval": [low, high],
+        "images": len(labels),
+        "optimistic": test is None,
+        "comparison": None if comparison is None else comparison.to_dict(),
+        "words": words,
+        "repeat": request.repeat_command(final.job),
+    }
+    data = replace(final.data, images={**final.data.images, split: len(labels)})
+    result = finish_job(
+        final.job, data, final.model, final.history, evaluation, callback, environment.peak_memory(device),
+        draw=False, search=search,
+    )  # fmt: skip
+    if test is not None:
+        _draw(final, logits, evaluation)
+    shutil.rmtree(final.job.run_dir / "search", ignore_errors=True)
+    return result
+
+
+def _train_winner(selection: Selection, best: dict[str, Any]) -> Model | None:
+    """Train the best candidate for good if it is to replace the probe; None keeps the probe."""
+    pool, budget, candidate = selection.pool, selection.budget, selection.candidate(best)
+
+    def plan() -> dict[str, Any]:
+        against = Comparison(**best["comparison"])
+        if not against.convinces:
+            return {"epochs": 0, "reason": ", which is not certain enough" if against.gain > 0 else ""}
+        if best["folds"] == 1:
+            return {"epochs": best["epochs"], "reason": ""}
+        per_epoch = max(best["step"], best["seconds"] / best["epochs"] / len(pool.examples)) * len(pool.examples)
+        epochs = min(best["epochs"], int((budget.seconds - budget.elapsed - selection.end_seconds) / per_epoch))
+        if epochs < _LEAST_LENGTH * best["epochs"]:
+            return {"epochs": 0, "reason": ", and no time is left to train on all images"}
+        return {"epochs": epochs, "reason": ""}
+
+    decision = selection.decisions.decide("shipped", plan)
+    if not decision["epochs"]:
+        return None
+    on_all = best["folds"] == 2 and pool.takes_all
+    job = selection.job(candidate, decision["epochs"], "trainval" if on_all else "train")
+    train = pool.examples if best["folds"] == 2 else select(pool.examples, np.arange(pool.num_train))
+    data = pool.job_data(job, train)
+    write_job(job, pool.data.digest())
+    trial = selection.checkpoint(candidate, 0)
+    if best["folds"] == 1 and trial.exists() and not job.checkpoint.exists():
+        shutil.copyfile(trial, job.checkpoint)  # the trial was this very training
+    recorder = MetricsRecorder(job.run_dir / "metrics.jsonl")
+    try:
+        callbacks = CallbackList([recorder, selection.callback])
+        model, history = train_model(job, data, callbacks, pool.device, job.checkpoint)
+    except TrainingError as error:
+        selection.callback.on_note(f"{candidate.name} diverged on all images ({error}), so the probe is kept")
+        job.checkpoint.unlink(missing_ok=True)
+        return None
+    return Model(job, data, model, history)
+
+
+def _evaluate(
+    split: str, logits: NDArray[np.float64], labels: NDArray[np.int64], data: ClassificationData, metric: str
+) -> Evaluation:
+    scores = score_logits(torch.from_numpy(logits), torch.from_numpy(labels))
+    evaluation = make_evaluation(split, len(labels), scores, data.classes)
+    if metric == "top1":
+        return evaluation
+    value = float(score(count_confusion(logits, labels), metric))
+    return replace(evaluation, metrics={metric: value, **evaluation.metrics})
+
+
+def _words(selection: Selection, best: dict[str, Any] | None, comparison: Comparison | None, shipped: bool) -> str:
+    if best is None or comparison is None:
+        return f"nothing but the probe fits {format_duration(60 * selection.request.minutes)}: the probe was kept"
+    words = comparison.describe(selection.candidate(best).noun)
+    if shipped:
+        return words
+    decision: dict[str, Any] = selection.decisions.decide("shipped", dict)
+    return f"{words} out of fold{decision['reason']}: the probe was kept"
+
+
+def _draw(final: Model, logits: NDArray[np.float64], evaluation: Evaluation) -> None:
+    """Draw curve, confusion matrix and the most confident mistakes in one picture."""
+    test, classes = final.data.decoded["test"], final.data.classes
+    probabilities = torch.from_numpy(logits).softmax(1).numpy()
+    wrong = np.flatnonzero(logits.argmax(1) != test.labels)
+    worst = wrong[np.argsort(-probabilities[wrong].max(1), kind="stable")][:_NUM_MISTAKES]
+    size = final.model.backbone.preprocessing.size
+    mistakes = []
+    for index in worst:
+        pixels = test.pixels[index]
+        start = (pixels.shape[-1] - size) // 2
+        cropped = pixels[:, start : start + size, start : start + size].transpose(1, 2, 0)
+        predicted = int(logits[index].argmax())
+        title = f"{classes[test.labels[index]]}\nas {classes[predicted]}, {100 * probabilities[index, predicted]:.0f} %"
+        mistakes.append((cropped, title))
+    accuracy = f"{100 * evaluation.metrics['top1']:.1f} % of {evaluation.images} test images"
+    title = f"{final.job.method} on {final.data.name}: {accuracy}"
+    history = [vars(epoch) for epoch in final.history]
+    figures.search_summary(final.job.run_dir / "search.png", history, evaluation.confusion, classes, mistakes, title)

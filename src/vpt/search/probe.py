@@ -1,0 +1,129 @@
+"""The probe: the best linear head on frozen features of several blocks, by predictions for images that are left out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vpt.core.text import format_duration
+from vpt.model.readout import parse_readout
+from vpt.search.budget import Budget, measure
+from vpt.search.comparison import compare, count_confusion, score
+from vpt.tasks.classification.task import ClassificationTask
+from vpt.training.block_features import FeatureTable
+from vpt.training.ridge import LeftOut, Ridge, near_copies
+
+_MAX_BYTES = 2 * 2**30  # of the features that one head reads
+_SHARE = 0.15  # of the time left that one head may take
+
+
+@dataclass(frozen=True)
+class Features:
+    """Frozen features of labeled images.
+
+    Attributes:
+        values: Features (n, width).
+        table: Their columns.
+        labels: Class of each image (n,).
+        num_classes: Number of classes.
+    """
+
+    values: NDArray[np.float16]
+    table: FeatureTable
+    labels: NDArray[np.int64]
+    num_classes: int
+
+    @property
+    def groups(self) -> NDArray[np.int64]:
+        """Group of near copies of each image (n,)."""
+        return near_copies(self.values[:, : self.table.pooled])
+
+    def select(self, rows: NDArray[np.int64]) -> Features:
+        """Return the features of some images."""
+        return Features(self.values[rows], self.table, self.labels[rows], self.num_classes)
+
+    def ridge(self, head: str) -> Ridge:
+        """Return the regression from the features that a head reads."""
+        columns = self.table.columns(ClassificationTask().parse_head(head))
+        return Ridge(self.values, columns, self.labels, self.num_classes)
+
+
+def head_grid(table: FeatureTable) -> list[str]:
+    """Return the heads to be tried, the simpler first.
+
+    Args:
+        table: Columns of the features.
+
+    Returns:
+        The pooled feature; class token and patch mean of the last block, of the last four, of all; with the deviation.
+    """
+    heads, features = ["linear"], "+".join(name for name in table.features if name != "std")
+    if "cls" in table.features:
+        heads.append(f"multi_block(blocks=last1, features={features})")
+    if len(table.widths) > 4:
+        heads.append(f"multi_block(blocks=last4, features={features})")
+    if len(table.widths) > 1:
+        heads += [f"multi_block(blocks=all, features={features}{std})" for std in ("", "+std")]
+    return [parse_readout(head).spec() or "linear" if head != "linear" else head for head in heads]
+
+
+def choose_probe(features: Features, heads: Sequence[str], metric: str, budget: Budget) -> dict[str, Any]:
+    """Choose a head and its penalty by predictions for images that are left out.
+
+    The penalty of a head has the lowest log loss. A head replaces a simpler one if its paired gain is above one
+    standard error.
+
+    Args:
+        features: Features of the images.
+        heads: Texts of the heads, the simpler first.
+        metric: A key of `vpt.search.comparison.METRICS`.
+        budget: The budget.
+
+    Returns:
+        "chosen", the head and its penalty, and "tried", a row for each head, as JSON values.
+    """
+    groups, tried = features.groups, list[dict[str, Any]]()
+    chosen: tuple[str, LeftOut] | None = None
+    pace = 0.0  # seconds of a unit of work, once it is measured
+    for head in heads:
+        width = sum(group.stop - group.start for group in features.table.columns(ClassificationTask().parse_head(head)))
+        work = float(min(width, len(features.labels))) ** 3 + float(len(features.labels)) ** 2 * width
+        if chosen and (pace * work > _SHARE * budget.remaining or 8 * width * len(features.labels) > _MAX_BYTES):
+            reason = f"not begun: about {format_duration(pace * work)}"
+            tried.append({"method": "linear", "head": head, "status": reason})
+            continue
+        with measure(budget.clock) as watch:
+            found = features.ridge(head).best(groups)
+        pace = max(pace, watch.seconds / work)
+        value = float(score(count_confusion(found.logits, features.labels), metric))
+        row = {"method": "linear", "head": head, "penalty": found.penalty, "score": value, "log_loss": found.log_loss,
+               "images": len(features.labels), "seconds": watch.seconds, "status": "tried"}  # fmt: skip
+        if chosen is not None:
+            gain = compare(found.logits, chosen[1].logits, features.labels, metric)
+            row |= {"gain": gain.gain, "error": gain.error}
+        if chosen is None or gain.gain > gain.error:
+            chosen = (head, found)
+        tried.append(row)
+    assert chosen is not None
+    return {"head": chosen[0], "penalty": chosen[1].penalty, "tried": tried}
+
+
+def held_out_logits(fitted: Features, others: NDArray[np.float16], head: str, penalty: float) -> NDArray[np.float64]:
+    """Return the logits of a probe for images that it was not fitted to.
+
+    Args:
+        fitted: Features of the images that it is fitted to.
+        others: Features of the others (m, width).
+        head: Text of the head.
+        penalty: Penalty of the squared weights.
+
+    Returns:
+        Logits (m, classes), with the scale that suits images that are left out.
+    """
+    ridge = fitted.ridge(head)
+    weight, bias = ridge.solve(penalty, ridge.leave_out(penalty, fitted.groups).scale)
+    columns = fitted.table.columns(ClassificationTask().parse_head(head))
+    values = np.concatenate([others[:, group] for group in columns], axis=1).astype(np.float64)
+    return np.asarray(values @ weight.T + bias)

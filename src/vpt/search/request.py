@@ -1,0 +1,161 @@
+"""What a search is asked for: data, a budget, and the options that it is not to decide."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vpt.backbones import DEFAULT
+from vpt.core.text import did_you_mean
+from vpt.data.dataset import Dataset
+from vpt.errors import SpecError
+from vpt.methods.registry import parse_method
+from vpt.search.comparison import METRICS
+from vpt.tasks.registry import find_task
+from vpt.training.job import Job
+from vpt.tuning import make_job
+
+_FIXED_LENGTH = ("epochs", "iterations", "learning_rate", "ridge")  # options that say how to train
+_MINUTES = {"cpu": 10.0, "cuda": 5.0}
+
+
+def wants_search(minutes: float | None, options: Mapping[str, Any]) -> bool:
+    """Return True if a search is to decide how to train.
+
+    Args:
+        minutes: The budget, or None.
+        options: Options of the job by name; None for those that are not given.
+
+    Returns:
+        True for a budget, and where neither epochs, iterations nor a rate are given.
+
+    Raises:
+        SpecError: A budget is given together with one of these.
+    """
+    given = [name for name in _FIXED_LENGTH if options.get(name) is not None]
+    if minutes is not None and given:
+        raise SpecError(
+            f"minutes is {minutes:g} and {given[0]} is {options[given[0]]}: the budget finds what the other fixes; "
+            "leave one of them out"
+        )
+    return not given
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """A search, as it was asked for.
+
+    Attributes:
+        data: A folder, the name of a built-in task, or a dataset in memory.
+        out: The tuned file, or None for the name of the data.
+        task: Name of the task.
+        minutes: The budget, from the start of the command to the written file.
+        method: Text of the only method beside the probe, or None for all that fit.
+        metric: What counts, a key of `METRICS`; mean IoU in segmentation.
+        max_size: Largest tuned file in megabytes.
+        backbones: Names of the backbones to choose from.
+        options: Other options of `vpt.tuning.make_job`, which hold for every candidate.
+    """
+
+    data: str | Path | Dataset
+    out: Path | None
+    task: str
+    minutes: float
+    method: str | None = None
+    metric: str = "top1"
+    max_size: float = 10.0
+    backbones: tuple[str, ...] = (DEFAULT,)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def create(
+        cls,
+        data: str | Path | Dataset,
+        out: str | Path | None,
+        *,
+        device: torch.device,
+        task: str = "auto",
+        minutes: float | None = None,
+        method: str | None = None,
+        metric: str | None = None,
+        max_size: float | None = None,
+        backbone: str | None = None,
+        **options: Any,
+    ) -> SearchRequest:
+        """Return the request of options by name.
+
+        Args:
+            data: A folder, the name of a built-in task, or a dataset in memory.
+            out: The tuned file, or None for the name of the data.
+            device: Device of the models.
+            task: "classification", "segmentation" or "auto". Default: "auto".
+            minutes: The budget. Default: 10, on a GPU 5.
+            method: Text of the only method beside the probe. Default: all that fit.
+            metric: "top1", "macro_f1" or "balanced_accuracy". Default: "top1".
+            max_size: Largest tuned file in megabytes. Default: 10.
+            backbone: A timm name, or several with commas. Default: the embedded one.
+            **options: Other options of `vpt.tuning.make_job`. None leaves the default.
+
+        Returns:
+            The request.
+
+        Raises:
+            SpecError: An option is unknown or out of range.
+        """
+        found = find_task(task, str(data))
+        minutes = _MINUTES.get(device.type, _MINUTES["cpu"]) if minutes is None else minutes
+        if not 0 < minutes < float("inf"):
+            raise SpecError(f"minutes is {minutes:g}; it must be above 0")
+        if max_size is not None and not max_size > 0:
+            raise SpecError(f"max_size is {max_size:g} MB; it must be above 0")
+        if metric is not None and metric not in METRICS:
+            raise SpecError(f"metric is {metric!r}; {did_you_mean(metric, METRICS)}")
+        if found.name != "classification" and metric is not None:
+            raise SpecError(f"metric is {metric!r}, and {found.name} counts {next(iter(found.metrics))}; leave it out")
+        names = tuple(name.strip() for name in (backbone or DEFAULT).split(","))
+        if len(names) > 1 and options.get("weights") is not None:
+            raise SpecError(f"weights belong to one backbone, and {len(names)} are given; leave them to be downloaded")
+        given = {name: value for name, value in options.items() if value is not None and name != "train_on"}
+        text = None if method is None else str(parse_method(method))
+        path = None if out is None else Path(out)
+        request = cls(
+            data, path, found.name, minutes, text, metric or "top1", 10.0 if max_size is None else max_size, names,
+            given,
+        )  # fmt: skip
+        request.job(names[0], "linear")  # names every fault of the other options
+        return request
+
+    def job(self, backbone: str, method: str, fixed: Mapping[str, Any] | None = None, **recipe: Any) -> Job:
+        """Return the job of a candidate.
+
+        Args:
+            backbone: Name of the backbone.
+            method: Text of the method.
+            fixed: Options that the search has decided on. Default: none.
+            **recipe: Options of the candidate. Options that were given replace them.
+
+        Returns:
+            The job.
+        """
+        options = {**recipe, **self.options, **(fixed or {})}
+        return make_job(self.data, self.out, task=self.task, method=method, backbone=backbone, **options)
+
+    def repeat_command(self, job: Job) -> str:
+        """Return the command that repeats a job without a search.
+
+        Args:
+            job: The job.
+
+        Returns:
+            A command for the shell.
+        """
+        return shlex.join(["vpt", "tune", "--config", str(job.run_dir / "run.toml"), "--out", "again.safetensors"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything that was asked for as JSON values."""
+        options = {name: str(value) if isinstance(value, Path) else value for name, value in self.options.items()}
+        return {**vars(self), "data": str(self.data), "out": str(self.out), "backbones": list(self.backbones),
+                "options": options}  # fmt: skip

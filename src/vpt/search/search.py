@@ -1,0 +1,169 @@
+"""The procedure of a search: open its record, choose backbone and probe, try candidates, end honestly.
+
+Every decision stands in decisions.jsonl of the run directory, so that the same command goes on after a kill.
+"""
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vpt.backbones import DEFAULT
+from vpt.core import environment
+from vpt.errors import DataError, SpecError
+from vpt.methods.registry import parse_method
+from vpt.model import tuned_file
+from vpt.search import segmentation
+from vpt.search.backbones import advise, choose_backbone
+from vpt.search.budget import Budget, Clock
+from vpt.search.candidates import is_probe
+from vpt.search.comparison import METRICS, interval
+from vpt.search.data import load_pool
+from vpt.search.decisions import Decisions
+from vpt.search.finish import Probe, finish
+from vpt.search.probe import Features, choose_probe, head_grid
+from vpt.search.request import SearchRequest
+from vpt.search.selection import Selection
+from vpt.tasks.classification.ridge_head import solve_head_on
+from vpt.tasks.registry import TASKS
+from vpt.training import Callback, distributed
+from vpt.training.job import Job, RunResult
+from vpt.training.run_directory import check_output_path, flatten, write_job
+
+
+def run_search(
+    request: SearchRequest,
+    callback: Callback | None = None,
+    *,
+    overwrite: bool = False,
+    device: str = "auto",
+    clock: Clock = time.monotonic,
+    started: float | None = None,
+) -> RunResult:
+    """Find the best model within a budget, resume an interrupted search, or read its result.
+
+    Args:
+        request: What is asked for.
+        callback: Receiver of progress. Default: none.
+        overwrite: True deletes what an earlier run left. Default: False.
+        device: "auto", "cpu", "cuda" or "mps". Default: "auto".
+        clock: Function that returns seconds. Default: `time.monotonic`.
+        started: Time of the start by that clock. Default: now.
+
+    Returns:
+        The result. Its `search` has the candidates, the comparison with the probe, and the time.
+    """
+    callback, target = callback or Callback(), distributed.resolve_device(device)
+    budget = Budget(60 * request.minutes, clock, clock() if started is None else started)
+    environment.keep_freed_memory()
+    job = request.job(request.backbones[0], "linear")
+    decisions = _open(request, job, budget, overwrite)
+    finished = _read_result(job)
+    if finished is not None:
+        callback.on_note(f"{job.out} was made by this very search before; --overwrite does it again")
+        return finished
+    callback.on_note(_first_line(request, target))
+    if request.task == "segmentation":
+        return segmentation.search(request, budget, decisions, callback, target)
+    return _search_classification(request, budget, decisions, callback, target)
+
+
+def _search_classification(
+    request: SearchRequest, budget: Budget, decisions: Decisions, callback: Callback, device: torch.device
+) -> RunResult:
+    backbone, ranking = choose_backbone(request, budget, decisions, callback, device)
+    job = request.job(backbone, "linear")
+    pool = load_pool(job, budget, decisions, callback, device)
+    digest = pool.data.digest()
+    if decisions.decide("digest", lambda: digest) != digest:
+        raise DataError(
+            f"the images of {job.data} have changed since {job.run_dir} was begun; give another --out, or --overwrite"
+        )
+    features = Features(pool.features, pool.table, pool.labels, len(pool.data.classes))
+    heads = [request.options["head"]] if "head" in request.options else head_grid(pool.table)
+    found = decisions.decide("probe", lambda: choose_probe(features, heads, request.metric, budget))
+
+    fixed = {**pool.options, "head": found["head"], "ridge": found["penalty"]}
+    job = request.job(backbone, "linear", {**fixed, "train_on": "trainval" if pool.takes_all else "train"})
+    data = pool.job_data(job, pool.examples)
+    torch.manual_seed(job.config.training.seed)
+    model = TASKS[job.config.task].attach(job, data).to(device)
+    left_out = solve_head_on(model, pool.features, pool.table, pool.labels, found["penalty"])
+    model.eval()
+    probe = Probe(job, data, model, left_out)
+    low, high = interval(left_out.logits, pool.labels, request.metric)
+    value = next(row["score"] for row in found["tried"] if row["head"] == found["head"])
+
+    def save() -> str:
+        scores = {f"out_of_fold_{request.metric}": value}
+        tuned_file.save(model, job.out, scores=scores, split_options=job.split_options, save_dtype=job.save_dtype)
+        write_job(job, digest)
+        return str(job.out)
+
+    decisions.decide("saved", save)
+    callback.on_note(
+        f"the probe, {found['head']}: {100 * value:.1f} % {METRICS[request.metric]} out of fold (95 % interval "
+        f"{100 * low:.1f} to {100 * high:.1f}, {len(pool.labels)} images); saved to {job.out}"
+    )
+    selection = Selection(
+        request, backbone, pool, found["head"], found["penalty"], budget, decisions, callback, job.run_dir / "search"
+    )
+    only_probe = request.method is not None and is_probe(parse_method(request.method))
+    rows = [] if only_probe else selection.try_all()
+    return finish(selection, probe, found["tried"], rows, ranking)
+
+
+def _open(request: SearchRequest, job: Job, budget: Budget, overwrite: bool) -> Decisions:
+    """Open the record of a search in its run directory.
+
+    A SpecError is raised for a directory of another search or run, and in several processes.
+    """
+    distributed.init_process_group()
+    if distributed.world_size() > 1:
+        raise SpecError(
+            f"a search within {request.minutes:g} minutes runs in one process, and there are "
+            f"{distributed.world_size()}; give --epochs or --iterations"
+        )
+    path = job.run_dir / "decisions.jsonl"
+    if not path.exists():
+        check_output_path(job, overwrite)
+    if overwrite:
+        shutil.rmtree(job.run_dir, ignore_errors=True)
+        job.out.unlink(missing_ok=True)
+    if not path.exists() and (job.run_dir / "job.json").exists():
+        raise SpecError(
+            f"{job.run_dir} holds a run of fixed length, and no search; give its --epochs, --iterations or --lr to go "
+            "on, another --out, or --overwrite to begin a search"
+        )
+    decisions = Decisions(path, budget)
+    now = json.loads(json.dumps(request.to_dict()))
+    before = flatten(decisions.decide("request", lambda: now, later=True))
+    after = flatten(now)
+    names = sorted(before.keys() | after.keys())
+    differing = [f"{k}: {before.get(k)} then, {after.get(k)} now" for k in names if before.get(k) != after.get(k)]
+    if differing:
+        raise SpecError(
+            f"{job.run_dir} holds a search with other settings ({', '.join(differing)}); give another --out, or "
+            "--overwrite to begin anew"
+        )
+    return decisions
+
+
+def _read_result(job: Job) -> RunResult | None:
+    path = Path(job.run_dir) / "result.json"
+    if not path.exists() or not job.out.exists():
+        return None
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return RunResult(**values) if values.get("search") else None
+
+
+def _first_line(request: SearchRequest, device: torch.device) -> str:
+    name = "the CPU" if device.type == "cpu" else "the GPU"
+    fixed = "--iterations or --lr" if request.task == "segmentation" else "--epochs or --lr"
+    text = f"{request.minutes:g} minutes on {name} for the best model (--minutes; {fixed} train without a search)"
+    if request.backbones == (DEFAULT,) and Path(str(request.data)).is_dir():
+        return f"{text}; {advise(device)}"
+    return text

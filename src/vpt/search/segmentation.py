@@ -1,0 +1,262 @@
+"""The search in segmentation: the head alone and prompts, half of the time each, compared on the images of val."""
+
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vpt.core import environment
+from vpt.core.text import format_duration
+from vpt.data.segmentation_folder import SegmentationDataset
+from vpt.errors import DataError, SpecError, TrainingError
+from vpt.model.tuned_model import TunedModel
+from vpt.search.budget import Budget, measure
+from vpt.search.comparison import bootstrap
+from vpt.search.decisions import Decisions
+from vpt.search.request import SearchRequest
+from vpt.search.trials import StepsOnly, StepTimer
+from vpt.tasks.base import make_evaluation
+from vpt.tasks.registry import TASKS
+from vpt.tasks.segmentation.prediction import PixelScores, score_images, sum_scores
+from vpt.tasks.segmentation.sliding_window import InferenceConfig
+from vpt.tasks.segmentation.task import SegmentationData
+from vpt.training import Callback, CallbackList
+from vpt.training.job import Job, RunResult
+from vpt.training.run_directory import MetricsRecorder, write_job
+from vpt.tuning import finish_job, train_model
+
+_HEAD_ALONE = "linear"
+_MIN_ITERATIONS, _MAX_ITERATIONS, _CHECKPOINTS = 20, 2000, 10
+_TEST_SHARE = 0.15  # of the budget at most, for the test images
+_END_SHARE = 0.02  # of the budget, for files and pictures
+
+
+@dataclass(frozen=True)
+class _Search:
+    request: SearchRequest
+    data: SegmentationData
+    budget: Budget
+    decisions: Decisions
+    callback: Callback
+    device: torch.device
+    costs: dict[str, Any]
+
+    def job(self, method: str, iterations: int) -> Job:
+        fixed = {"iterations": iterations, "eval_every": math.ceil(iterations / _CHECKPOINTS)}
+        return self.request.job(self.request.backbones[0], method, fixed)
+
+    def training_data(self, job: Job) -> SegmentationData:
+        """Return the data of a job without val, which it is not scored on while it trains."""
+        splits = {name: pairs for name, pairs in self.data.dataset.splits.items() if name != "val"}
+        config: Any = job.config
+        return replace(self.data, dataset=replace(self.data.dataset, splits=splits), config=config)
+
+    def score(self, model: TunedModel, dataset: SegmentationDataset, split: str) -> list[PixelScores]:
+        progress = partial(self.callback.on_data_progress, f"scoring {split}")
+        model.eval()
+        return list(score_images(model, dataset, split, InferenceConfig(), progress))
+
+
+def search(
+    request: SearchRequest, budget: Budget, decisions: Decisions, callback: Callback, device: torch.device
+) -> RunResult:
+    """Find the better of the head alone and prompts within a budget.
+
+    Args:
+        request: What is asked for.
+        budget: The budget.
+        decisions: Record of the search.
+        callback: Receiver of progress and notes.
+        device: Device of the models.
+
+    Returns:
+        The result.
+
+    Raises:
+        SpecError: Several backbones are given.
+        DataError: The images have changed since an interrupted search.
+    """
+    if len(request.backbones) > 1:
+        raise SpecError(f"{', '.join(request.backbones)} are given, and segmentation ranks no backbones; give one")
+    methods = list(dict.fromkeys((_HEAD_ALONE, request.method or "vpt")))
+    job = request.job(request.backbones[0], _HEAD_ALONE)
+    data = TASKS["segmentation"].prepare(job, callback)
+    assert isinstance(data, SegmentationData)
+    for note in data.notes:
+        callback.on_note(note)
+    if decisions.decide("digest", data.digest) != data.digest():
+        raise DataError(
+            f"the images of {job.data} have changed since {job.run_dir} was begun; give another --out, or --overwrite"
+        )
+    this = _Search(request, data, budget, decisions, callback, device, {})
+    costs = decisions.decide("costs", lambda: _measure(this, methods))
+    this = replace(this, costs=costs, data=_sample_test(this, costs))
+    lengths = decisions.decide("iterations", lambda: _plan(this, methods))
+    rows = [decisions.decide(f"trial {m}", partial(_try, this, m, lengths[m])) for m in methods]
+    return _finish(this, rows)
+
+
+def _measure(this: _Search, methods: Sequence[str]) -> dict[str, Any]:
+    """Return the seconds of an optimizer step of each method, and of scoring an image."""
+    steps: dict[str, float] = {}
+    for method in methods:
+        job, timer = this.job(method, 2), StepTimer(this.budget)
+        model, _ = train_model(
+            job, this.training_data(job), CallbackList([StepsOnly(this.callback), timer]), this.device
+        )
+        steps[method] = timer.times[-1] - timer.times[0]
+    pairs = this.data.dataset.splits["train"]
+    one = replace(this.data.dataset, splits={"train": pairs.select(range(1))})
+    with measure(this.budget.clock) as watch:
+        this.score(model, one, "train")
+    return {"steps": steps, "score": watch.seconds}
+
+
+def _sample_test(this: _Search, costs: dict[str, Any]) -> SegmentationData:
+    """Return the data with as many test images as fit."""
+    pairs = this.data.dataset.splits.get("test")
+    if pairs is None:
+        return this.data
+    fitting = max(1, int(_TEST_SHARE * this.budget.seconds / max(1e-9, 2 * costs["score"])))
+    if fitting >= len(pairs):
+        return this.data
+    rng = np.random.default_rng(this.data.config.training.seed)
+    chosen = np.sort(rng.permutation(len(pairs))[:fitting]).tolist()
+    this.callback.on_note(f"{fitting} of {len(pairs)} test images measure; a larger --minutes takes all")
+    splits = {**this.data.dataset.splits, "test": pairs.select(chosen)}
+    sizes = {**this.data.images, "test": fitting}
+    return replace(this.data, dataset=replace(this.data.dataset, splits=splits), images=sizes)
+
+
+def _plan(this: _Search, methods: Sequence[str]) -> dict[str, int]:
+    """Return the iterations of each method: equal times; 0 where too few fit. Without val, the head alone trains."""
+    images, steps = this.data.images, this.costs["steps"]
+    end = 2 * images.get("test", 0) * this.costs["score"] + _END_SHARE * this.budget.seconds
+    left = this.budget.remaining - end
+    if "val" in images:
+        share = left / len(methods) - images["val"] * this.costs["score"]
+        found = {method: min(_MAX_ITERATIONS, int(share / max(1e-9, steps[method]))) for method in methods}
+        if min(found.values()) >= _MIN_ITERATIONS:
+            return found
+    alone = min(_MAX_ITERATIONS, max(1, int(left / max(1e-9, steps[_HEAD_ALONE]))))
+    return dict.fromkeys(methods, 0) | {_HEAD_ALONE: alone}
+
+
+def _try(this: _Search, method: str, iterations: int) -> dict[str, Any]:
+    """Train a method on train, and score it on each image of val."""
+    row: dict[str, Any] = {"method": method, "iterations": iterations}
+    if not iterations:
+        return {**row, "status": "not begun: too few iterations fit"}
+    start, job, folder = this.budget.elapsed, this.job(method, iterations), _folder(this)
+    name = "".join(char if char.isalnum() else "_" for char in method)
+    try:
+        checkpoint = folder / f"{name}.safetensors"
+        model, _ = train_model(job, this.training_data(job), this.callback, this.device, checkpoint)
+    except TrainingError as error:
+        return {**row, "status": f"diverged: {error}", "seconds": this.budget.elapsed - start}
+    row |= {"status": "tried", "name": name}
+    if "val" not in this.data.images:
+        return {**row, "seconds": this.budget.elapsed - start}
+    scores = this.score(model, this.data.dataset, "val")
+    np.save(folder / f"{name}.npy", np.stack([image.confusion for image in scores]))
+    total = sum_scores(scores, model.num_classes)
+    return {**row, "score": total.mean_per_class, "log_loss": total.loss, "images": len(scores),
+            "seconds": this.budget.elapsed - start}  # fmt: skip
+
+
+def _folder(this: _Search) -> Path:
+    folder = this.job(_HEAD_ALONE, 1).run_dir / "search"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def compare_masks(ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> dict[str, float]:
+    """Compare the mean IoU of two models on the same images.
+
+    Args:
+        ours: Confusion matrix of each image (n, classes, classes), of one model.
+        theirs: Those of the other.
+
+    Returns:
+        "gain", its 95 % interval "low" and "high", and its "error", by resampling images.
+    """
+
+    def gain(weights: NDArray[np.int64]) -> float:
+        totals = (np.tensordot(weights, confusions, 1) for confusions in (ours, theirs))
+        first, second = (PixelScores(total, 0.0).mean_per_class for total in totals)
+        return first - second
+
+    values = bootstrap(np.arange(len(ours)), gain)
+    low, high = np.quantile(values, (0.025, 0.975))
+    whole = gain(np.ones(len(ours), np.int64))
+    return {"gain": whole, "low": float(low), "high": float(high), "error": float(values.std())}
+
+
+def _describe(comparison: dict[str, float], method: str, images: int) -> str:
+    noun = "prompts" if method.startswith("vpt") else f"models with {method}"
+    gain, verb = comparison["gain"], "beat" if comparison["gain"] > 0 else "are below"
+    sign = 1 if gain > 0 else -1
+    bounds = sorted((100 * sign * comparison["low"], 100 * sign * comparison["high"]))
+    return f"{noun} {verb} the head alone by {abs(100 * gain):.1f} points of mean IoU (95 % interval "\
+           f"{bounds[0]:.1f} to {bounds[1]:.1f}, {images} images)"  # fmt: skip
+
+
+def _finish(this: _Search, rows: list[dict[str, Any]]) -> RunResult:
+    folder, callback = _folder(this), this.callback
+    alone, *others = rows
+    shipped, comparison = alone, None
+    words = f"nothing but the head alone fits {format_duration(this.budget.seconds)}"
+    for row in others:
+        if "score" in row and "score" in alone:
+            masks = [np.load(folder / f"{each['name']}.npy") for each in (row, alone)]
+            comparison = compare_masks(*masks)
+            words = f"{_describe(comparison, row['method'], row['images'])} on val"
+            row["comparison"] = comparison
+            shipped = row if comparison["gain"] > comparison["error"] else alone
+            words += "" if shipped is row else ": the head alone was kept"
+    if shipped["status"] != "tried":
+        raise TrainingError(f"{shipped['method']} is {shipped['status']}; give --iterations and a smaller --lr")
+    job = this.job(shipped["method"], shipped["iterations"])
+    write_job(job, this.data.digest())
+    checkpoint = folder / f"{shipped['name']}.safetensors"
+    if checkpoint.exists() and not job.checkpoint.exists():
+        shutil.copyfile(checkpoint, job.checkpoint)
+    recorder = MetricsRecorder(job.run_dir / "metrics.jsonl")
+    callbacks = CallbackList([recorder, callback])
+    model, history = train_model(job, this.training_data(job), callbacks, this.device, job.checkpoint)
+    split = this.data.eval_split
+    scores = this.score(model, this.data.dataset, split)
+    total = sum_scores(scores, model.num_classes)
+    evaluation = make_evaluation(split, len(scores), total, this.data.classes)
+    confusions = np.stack([image.confusion for image in scores])
+    values = bootstrap(
+        np.arange(len(scores)), lambda w: PixelScores(np.tensordot(w, confusions, 1), 0.0).mean_per_class
+    )
+    low, high = np.quantile(values, (0.025, 0.975))
+    found = {
+        "minutes": this.request.minutes,
+        "metric": "miou",
+        "seconds": this.budget.elapsed,
+        "backbones": None,
+        "tried": rows,
+        "shipped": shipped["method"],
+        "score": total.mean_per_class,
+        "interval": [float(low), float(high)],
+        "images": len(scores),
+        "optimistic": split != "test",
+        "comparison": comparison,
+        "words": words,
+        "repeat": this.request.repeat_command(job),
+    }
+    result = finish_job(
+        job, this.data, model, history, evaluation, callback, environment.peak_memory(this.device), search=found
+    )
+    shutil.rmtree(folder, ignore_errors=True)
+    return result

@@ -1,0 +1,203 @@
+"""The choice among candidates: which are tried within the time left, how they do against the probe, which one ships."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vpt.core.text import format_duration
+from vpt.errors import TrainingError
+from vpt.search.budget import Budget
+from vpt.search.candidates import MIN_STEPS, RATE_FACTORS, Candidate, epochs_that_fit, full_epochs, list_candidates
+from vpt.search.comparison import Comparison, compare, count_confusion, score
+from vpt.search.data import Pool
+from vpt.search.decisions import Decisions
+from vpt.search.probe import Features, held_out_logits
+from vpt.search.request import SearchRequest
+from vpt.search.trials import Deadline, Fold, OutOfTimeError, halves, held_out_fold, measure_step, run_trial
+from vpt.training import Callback, CallbackList
+from vpt.training.job import Job
+from vpt.training.ridge import log_loss
+
+_ENOUGH_HELD_OUT = 100  # images of val that can tell two models apart; with fewer, every image is predicted
+_HOPELESS = -2.0  # (c - b) / sqrt(b + c) against the best so far at which a trial is dropped after one fold
+_END_SHARE = 0.02  # of the budget, for files and pictures
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A search among candidates beside a probe that is chosen already.
+
+    Attributes:
+        request: What was asked for.
+        backbone: Name of the backbone.
+        pool: The images.
+        head: Head of the probe.
+        penalty: Its penalty.
+        budget: The budget.
+        decisions: Record of the search.
+        callback: Receiver of progress and notes.
+        folder: Folder of checkpoints and predictions.
+    """
+
+    request: SearchRequest
+    backbone: str
+    pool: Pool
+    head: str
+    penalty: float
+    budget: Budget
+    decisions: Decisions
+    callback: Callback
+    folder: Path
+
+    @property
+    def features(self) -> Features:
+        """Features of the images that the probe learns from."""
+        classes = len(self.pool.data.classes)
+        return Features(self.pool.features, self.pool.table, self.pool.labels, classes)
+
+    @property
+    def end_seconds(self) -> float:
+        """Seconds that the end takes: two models score the test images, and files are written."""
+        tests = self.pool.data.images.get("test", 0)
+        return 2 * tests * self.pool.costs.forward + _END_SHARE * self.budget.seconds
+
+    def job(self, candidate: Candidate, epochs: int, train_on: str) -> Job:
+        """Return the job of a candidate."""
+        fixed = {**self.pool.options, "epochs": epochs, "train_on": train_on}
+        return self.request.job(self.backbone, candidate.method, fixed, **candidate.recipe)
+
+    def try_all(self) -> list[dict[str, Any]]:
+        """Try the candidates that fit the time left.
+
+        Returns:
+            A row for each candidate, as JSON values.
+        """
+        rows: list[dict[str, Any]] = []
+        request, classes = self.request, len(self.pool.data.classes)
+        for candidate in list_candidates(self.pool.data.backbone, classes, request.method, request.max_size):
+            rows.append(self._try(candidate, rows))
+        if best := best_row(rows):
+            for candidate in self._at_other_rates(best):
+                rows.append(self._try(candidate, rows))
+        return rows
+
+    def _at_other_rates(self, best: dict[str, Any]) -> Iterator[Candidate]:
+        """Yield the best candidate at other rates, unless the rate was given."""
+        for factor in RATE_FACTORS:
+            yield self.candidate(best).with_factor(factor)
+
+    def candidate(self, row: dict[str, Any]) -> Candidate:
+        """Return the candidate of a row."""
+        return Candidate(row["method"], row["recipe"], row["factor"])
+
+    def _try(self, candidate: Candidate, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        plan = self.decisions.decide(f"plan {candidate.name}", lambda: self._plan(candidate, best_row(rows)))
+        known = {"method": candidate.method, "recipe": dict(candidate.recipe), "factor": candidate.factor, **plan}
+        if not plan["epochs"]:
+            return known
+        row = self.decisions.decide(f"trial {candidate.name}", lambda: self._carry_out(candidate, known, rows))
+        if row["status"] == "tried":
+            self.callback.on_note(f"{candidate.name}: {describe_row(row)}")
+        return row
+
+    def _plan(self, candidate: Candidate, best: dict[str, Any] | None) -> dict[str, Any]:
+        """Return the folds and the length of a trial, or the reason why it is not begun."""
+        pool, probe_job = self.pool, self.job(candidate, 1, "train")
+        batch, forward = probe_job.config.training.batch_size, pool.costs.forward
+        if best is not None and not Comparison(**best["comparison"]).convinces:
+            best = None  # nothing has to be trained on all images so far, and other lengths may do better
+        least = 4 * batch * pool.costs.step if best is None else best["refit"]
+        if self.budget.remaining - self.end_seconds < least:
+            return {"epochs": 0, "status": "not begun: no time left"}
+        step = measure_step(pool, probe_job, self.budget, self.callback)
+        left, count, num_train = self.budget.remaining - self.end_seconds, len(pool.examples), pool.num_train
+        held_out = 0 if pool.held_out is None else len(pool.held_out)
+        short = left < 2 * full_epochs(count, batch) * count * step
+        one_fold = held_out > 0 and (not pool.takes_all or (held_out >= _ENOUGH_HELD_OUT and short))
+        folds = best["folds"] if best is not None else 1 if one_fold else 2
+        trained, predicted = (count, count) if folds == 2 else (num_train, held_out)
+        seconds = (left - predicted * forward) / folds  # of two folds, the final training takes as long as the trial
+        epochs = int(best["epochs"]) if best is not None else epochs_that_fit(seconds, trained, batch, step)
+        training = epochs * trained * step
+        trial, refit = training + predicted * forward, training if folds == 2 else 0.0
+        needed = trial + max(refit, best["refit"] if best is not None else 0.0)
+        if epochs and needed <= left:
+            return {"epochs": epochs, "folds": folds, "step": step, "refit": refit, "status": "planned"}
+        needed = needed if epochs else folds * MIN_STEPS * batch * step
+        status = f"not begun: needs {format_duration(needed)}, {format_duration(max(0.0, left))} are left"
+        return {"epochs": 0, "step": step, "status": status}
+
+    def folds(self, count: int) -> list[Fold]:
+        """Return the folds of a trial: two halves of the pool, or train against val."""
+        seed = int(self.pool.data.config.training.seed)
+        return halves(self.pool, self.features.groups, seed) if count == 2 else held_out_fold(self.pool)
+
+    def labels(self, row: dict[str, Any]) -> NDArray[np.int64]:
+        """Return the classes of the images that a trial predicts."""
+        return np.concatenate([fold.examples.labels for fold in self.folds(row["folds"])])
+
+    def probe_logits(self, count: int) -> NDArray[np.float64]:
+        """Return the logits of the probe for the images that a trial predicts, from the same folds."""
+        features = self.features
+        return np.concatenate([
+            held_out_logits(features.select(fold.train), fold.features, self.head, self.penalty)
+            for fold in self.folds(count)
+        ])  # fmt: skip
+
+    def logits(self, row: dict[str, Any]) -> NDArray[np.float64]:
+        """Return the logits that a trial has left."""
+        return np.asarray(np.load(self._file(self.candidate(row), ".npy")))
+
+    def checkpoint(self, candidate: Candidate, fold: int) -> Path:
+        """Return the checkpoint of a trial on a fold."""
+        return self._file(candidate, f"-{fold}.safetensors")
+
+    def _file(self, candidate: Candidate, suffix: str) -> Path:
+        name = "".join(char if char.isalnum() else "_" for char in candidate.name)
+        return self.folder / f"{name}{suffix}"
+
+    def _carry_out(self, candidate: Candidate, row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Train and predict on each fold, and compare the predictions with those of the probe."""
+        best, start, folds = best_row(rows), self.budget.elapsed, self.folds(row["folds"])
+        job = self.job(candidate, row["epochs"], "train")
+        refit = max(row["refit"], best["refit"] if best else 0.0)
+        deadline = Deadline(self.budget, self.budget.seconds - self.end_seconds - refit)
+        found: list[NDArray[np.float64]] = []
+        try:
+            for index, fold in enumerate(folds):
+                receiver = CallbackList([self.callback, deadline])
+                found.append(run_trial(self.pool, job, fold, self.checkpoint(candidate, index), receiver))
+                if index == 0 and len(folds) > 1 and best is not None:
+                    known = self.logits(best)[: len(found[0])]
+                    against = compare(found[0], known, fold.examples.labels, self.request.metric)
+                    discordant = max(1, against.wins + against.losses)
+                    if (against.wins - against.losses) / math.sqrt(discordant) < _HOPELESS:
+                        return {**row, "status": "dropped after one fold", "seconds": self.budget.elapsed - start}
+        except OutOfTimeError:
+            return {**row, "status": "stopped: slower than planned", "seconds": self.budget.elapsed - start}
+        except TrainingError as error:
+            return {**row, "status": f"diverged: {error}", "seconds": self.budget.elapsed - start}
+        logits, labels = np.concatenate(found), self.labels(row)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        np.save(self._file(candidate, ".npy"), logits)
+        against_probe = compare(logits, self.probe_logits(row["folds"]), labels, self.request.metric)
+        value = float(score(count_confusion(logits, labels), self.request.metric))
+        return {**row, "status": "tried", "score": value, "log_loss": log_loss(logits, labels), "images": len(labels),
+                "comparison": against_probe.to_dict(), "seconds": self.budget.elapsed - start}  # fmt: skip
+
+
+def best_row(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the best of the candidates that were tried, by score and then by log loss; None where there is none."""
+    tried = [row for row in rows if row["status"] == "tried"]
+    return max(tried, key=lambda row: (row["score"], -row["log_loss"]), default=None)
+
+
+def describe_row(row: dict[str, Any]) -> str:
+    """Return the scores of a row in words."""
+    gain = 100 * row["comparison"]["gain"]
+    return f"{100 * row['score']:.1f} % out of fold ({gain:+.1f} against the probe on the same {row['images']} images)"

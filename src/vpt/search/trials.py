@@ -1,0 +1,181 @@
+"""Trials: a candidate is trained on some of the images, and predicts the others."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vpt.model.tuned_model import TunedModel
+from vpt.search.budget import Budget
+from vpt.search.data import Pool
+from vpt.training import Callback, CallbackList, DeviceDataset, Examples, predict_logits
+from vpt.training.job import Job
+from vpt.tuning import train_model
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Images to train on and others to predict.
+
+    Attributes:
+        train: Rows of the pool that train.
+        rows: Rows that are predicted, of the pool, or of val where the pool does not contain it.
+        examples: The images to predict.
+        features: Their features.
+    """
+
+    train: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    examples: Examples
+    features: NDArray[np.float16]
+
+
+class OutOfTimeError(Exception):
+    """A trial that cannot end within the budget."""
+
+
+class Deadline(Callback):
+    """Callback that ends a trial which turns out slower than planned."""
+
+    def __init__(self, budget: Budget, seconds: float) -> None:
+        """Set the deadline.
+
+        Args:
+            budget: The budget.
+            seconds: Seconds from the start of the search at which the trial ends.
+        """
+        self.budget = budget
+        self.seconds = seconds
+
+    def on_step(self, epoch: int, step: int, loss: float, lr: float) -> None:
+        """Raise OutOfTimeError after the deadline."""
+        if self.budget.elapsed > self.seconds:
+            raise OutOfTimeError
+
+
+class StepTimer(Callback):
+    """Callback that measures the time between steps.
+
+    Attributes:
+        times: Time at the end of each step.
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        """Measure by the clock of a budget."""
+        self.clock = budget.clock
+        self.times: list[float] = []
+
+    def on_step(self, epoch: int, step: int, loss: float, lr: float) -> None:  # noqa: D102
+        self.times.append(self.clock())
+
+
+class StepsOnly(Callback):
+    """Callback that passes on steps alone, so that measurements do not look like training."""
+
+    def __init__(self, callback: Callback) -> None:
+        """Pass on steps to another callback."""
+        self.callback = callback
+
+    def on_step(self, epoch: int, step: int, loss: float, lr: float) -> None:  # noqa: D102
+        self.callback.on_step(epoch, step, loss, lr)
+
+
+def select(examples: Examples, rows: NDArray[np.int64]) -> Examples:
+    """Return some of the images, without a copy where they are the first."""
+    if np.array_equal(rows, np.arange(len(rows))) and examples.oversized is None:
+        return Examples(examples.pixels[: len(rows)], examples.labels[: len(rows)])
+    oversized: Any = None if examples.oversized is None else examples.oversized.select(rows)  # type: ignore[union-attr]
+    return Examples(examples.pixels[rows], examples.labels[rows], oversized)
+
+
+def measure_step(pool: Pool, job: Job, budget: Budget, callback: Callback) -> float:
+    """Return the seconds that a training step takes for an image, by the second of two steps.
+
+    Args:
+        pool: The images.
+        job: The job of the candidate.
+        budget: The budget.
+        callback: Receiver of progress.
+
+    Returns:
+        The seconds.
+    """
+    batch, timer = job.config.training.batch_size, StepTimer(budget)
+    rows = np.resize(np.arange(len(pool.examples)), 2 * batch)
+    short = replace(job, config=job.config.replace(epochs=1, warmup_epochs=0))
+    steps = CallbackList([StepsOnly(callback), timer])
+    train_model(short, pool.job_data(short, select(pool.examples, rows)), steps, pool.device)
+    return (timer.times[-1] - timer.times[0]) / (batch * (len(timer.times) - 1))
+
+
+def halves(pool: Pool, groups: NDArray[np.int64], seed: int) -> list[Fold]:
+    """Return two folds of the pool with about the same classes; near copies are in the same one.
+
+    Args:
+        pool: The images.
+        groups: Group of near copies of each image (n,).
+        seed: Seed of the folds.
+
+    Returns:
+        The folds: each half is predicted by what the other trains.
+    """
+    labels, rng = pool.labels, np.random.default_rng(seed)
+    side, taken = np.zeros(len(labels), np.int64), np.zeros((2, int(labels.max()) + 1), np.int64)
+    members: dict[int, list[int]] = {}
+    for index in rng.permutation(len(labels)):
+        members.setdefault(int(groups[index]), []).append(int(index))
+    for group in sorted(members.values(), key=lambda group: int(labels[group[0]])):
+        label = labels[group[0]]
+        chosen = int(np.lexsort((taken.sum(1), taken[:, label]))[0])
+        side[group] = chosen
+        np.add.at(taken[chosen], labels[group], 1)
+    rows = [np.flatnonzero(side == fold) for fold in range(2)]
+    return [Fold(rows[1 - k], rows[k], select(pool.examples, rows[k]), pool.features[rows[k]]) for k in range(2)]
+
+
+def held_out_fold(pool: Pool) -> list[Fold]:
+    """Return the fold that trains on train and predicts val."""
+    val = pool.held_out
+    assert val is not None
+    rows = np.arange(pool.num_train, pool.num_train + len(val)) if pool.takes_all else np.arange(len(val))
+    return [Fold(np.arange(pool.num_train), rows, val, pool.held_out_features)]
+
+
+def run_trial(pool: Pool, job: Job, fold: Fold, checkpoint: Path, callback: Callback) -> NDArray[np.float64]:
+    """Train a candidate on a fold, and predict its other images.
+
+    Args:
+        pool: The images.
+        job: The job of the candidate.
+        fold: The fold.
+        checkpoint: File that is written after each epoch, and resumed from if it exists.
+        callback: Receiver of progress.
+
+    Returns:
+        Logits (m, classes).
+    """
+    data = pool.job_data(job, select(pool.examples, fold.train))
+    model, _ = train_model(job, data, callback, pool.device, checkpoint)
+    return logits_of(model, fold.examples, job, callback, "held-out images")
+
+
+def logits_of(model: TunedModel, examples: Examples, job: Job, callback: Callback, name: str) -> NDArray[np.float64]:
+    """Return the logits of a model.
+
+    Args:
+        model: The model.
+        examples: The images.
+        job: Its job.
+        callback: Receiver of progress.
+        name: Name of the images.
+
+    Returns:
+        Logits (n, classes).
+    """
+    dataset = DeviceDataset.for_model(model, examples)
+    bf16, progress = job.config.training.use_bf16(dataset.device), partial(callback.on_data_progress, f"scoring {name}")
+    logits = predict_logits(model, dataset, bf16=bf16, on_batch=progress)
+    return np.asarray(logits.numpy(), np.float64)

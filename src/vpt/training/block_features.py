@@ -1,0 +1,160 @@
+"""The features of every block of a frozen backbone, computed in one pass and kept in half precision."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vpt.attention.detection import FeatureExtractor, compute_dtype, detect_layout, structural_copy
+from vpt.backbones import Backbone
+from vpt.errors import UnsupportedError
+from vpt.heads.multi_block import FEATURES, MultiBlockFeatures, parse_features, select_blocks, units
+from vpt.model.readout import MultiBlock, Readout
+from vpt.training.batches import DeviceDataset, iter_batches
+from vpt.training.callbacks import Progress
+
+_BATCH = 64
+_MAX_HALF = 65504.0  # the largest number of half precision
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """The columns of the features of a backbone: the pooled feature, then block after block.
+
+    Attributes:
+        pooled: Width of the pooled feature.
+        widths: Width of each block or stage; none where the backbone has neither.
+        features: Features of each block, of `vpt.heads.multi_block.FEATURES`.
+    """
+
+    pooled: int
+    widths: tuple[int, ...]
+    features: tuple[str, ...]
+
+    @property
+    def width(self) -> int:
+        """Number of all columns."""
+        return self.pooled + len(self.features) * sum(self.widths)
+
+    def columns(self, readout: Readout) -> list[slice]:
+        """Return the columns that a head reads, in its order.
+
+        Args:
+            readout: The readout of the head.
+
+        Returns:
+            One slice for each feature of a block, or that of the pooled feature.
+
+        Raises:
+            UnsupportedError: The backbone has no such feature.
+        """
+        if not isinstance(readout, MultiBlock):
+            return [slice(0, self.pooled)]
+        wanted = parse_features(readout.features)
+        if missing := [name for name in wanted if name not in self.features]:
+            raise UnsupportedError(f"{readout} reads {', '.join(missing)}, which the backbone has not")
+        starts = self.pooled + len(self.features) * np.cumsum([0, *self.widths])
+        found = []
+        for block in select_blocks(readout.blocks, len(self.widths)):
+            for name in wanted:
+                start = int(starts[block]) + self.features.index(name) * self.widths[block]
+                found.append(slice(start, start + self.widths[block]))
+        return found
+
+
+class BlockFeatureNetwork(nn.Module):
+    """Normalized images (batch, 3, height, width) -> the pooled feature and the features of every block, side by side.
+
+    Args:
+        backbone: The backbone; its weights are shared.
+        device: Device of the network.
+    """
+
+    def __init__(self, backbone: Backbone, device: torch.device) -> None:
+        super().__init__()
+        trunk = structural_copy(backbone.module).to(device)
+        layout = detect_layout(trunk, backbone.preprocessing)
+        try:
+            widths = tuple(units(trunk, layout).values())
+        except UnsupportedError:
+            widths = ()
+        has_class_token = layout.kind == "tokens" and layout.num_prefix_tokens > 0
+        features = FEATURES if has_class_token else FEATURES[1:]
+        self.table: FeatureTable = FeatureTable(layout.feature_width, widths, features if widths else ())
+        self.network: nn.Module = FeatureExtractor(trunk)
+        if widths:
+            self.network = _PooledAndBlocks(trunk, layout, range(len(widths)), features)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the features.
+
+        Args:
+            images: Normalized images (batch, 3, height, width).
+
+        Returns:
+            Features (batch, `table.width`).
+        """
+        return self.network(images)  # type: ignore[no-any-return]
+
+
+class _PooledAndBlocks(MultiBlockFeatures):
+    """Features of several blocks behind the pooled feature, in one pass."""
+
+    def run(self, images: Tensor) -> list[Tensor]:
+        tokens = self.trunk.forward_features(images.to(compute_dtype(self.trunk)))  # type: ignore[operator]
+        self.pooled: Tensor = self.trunk.forward_head(tokens, pre_logits=True)  # type: ignore[operator]
+        return [*(hook.pop() for hook in self.hooks), self.normalize_pooled(tokens)]
+
+    def forward(self, images: Tensor) -> Tensor:
+        blocks = super().forward(images)
+        return torch.cat([self.pooled, blocks], dim=1)
+
+
+@torch.inference_mode()
+def compute_block_features(
+    network: BlockFeatureNetwork,
+    dataset: DeviceDataset,
+    *,
+    bf16: bool = False,
+    path: Path | None = None,
+    on_batch: Progress | None = None,
+) -> NDArray[np.float16]:
+    """Compute the features of images in one pass.
+
+    Args:
+        network: The network.
+        dataset: The images.
+        bf16: True runs the forward pass in bf16. Default: False.
+        path: File (.npy) that keeps the features and is mapped into memory; one that is complete is read. Default: no
+            file.
+        on_batch: Function that receives the number of finished images and of all images. Default: none.
+
+    Returns:
+        Features, float16 (n, `network.table.width`).
+    """
+    shape = (len(dataset), network.table.width)
+    if path is not None and path.exists():
+        known: NDArray[np.float16] = np.load(path, mmap_mode="r")
+        if known.shape == shape:
+            return known
+    unfinished = None if path is None else path.with_suffix(".part.npy")
+    values: NDArray[np.float16]
+    if unfinished is None:
+        values = np.empty(shape, np.float16)
+    else:
+        unfinished.parent.mkdir(parents=True, exist_ok=True)
+        values = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float16, shape=shape)
+    for indices in iter_batches(np.arange(len(dataset)), _BATCH):
+        with torch.autocast(dataset.device.type, torch.bfloat16, enabled=bf16):
+            features = network(dataset.inputs(indices)).float().clamp(-_MAX_HALF, _MAX_HALF)
+        values[indices] = features.cpu().numpy()
+        if on_batch is not None:
+            on_batch(int(indices[-1]) + 1, len(dataset))
+    if unfinished is None or path is None:
+        return values
+    del values  # closes the file, which Windows renames only then
+    unfinished.replace(path)
+    return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]

@@ -1,0 +1,206 @@
+"""Ridge regression on class targets of -1 and 1, with the exact predictions for images that are left out.
+
+One eigendecomposition serves all penalties. A linear smoother with the hat matrix H predicts a left-out group g of
+images by y_g - (I - H_gg)^-1 r_g, where r are the residuals of the fit to all images.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize
+from scipy.special import log_softmax
+
+PENALTIES: tuple[float, ...] = tuple(float(f"{penalty:.3g}") for penalty in np.logspace(-3, 3, 13))
+
+_NEAR_COPY = 0.98  # cosine of features from which two images are copies of one another
+_MAX_COMPARED = 8192  # images whose pairs are compared
+_TEMPERATURES = (-3.0, 7.0)  # bounds of the logarithm of the factor of the logits
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Predictions for images that did not take part in the fit.
+
+    Attributes:
+        penalty: Penalty of the squared weights.
+        scale: Factor of the logits, which minimizes their log loss.
+        logits: Logits after that factor (n, classes).
+        log_loss: Mean log loss of the logits.
+    """
+
+    penalty: float
+    scale: float
+    logits: NDArray[np.float64]
+    log_loss: float
+
+
+class Ridge:
+    """Ridge regression from features to class targets of -1 and 1, with an intercept.
+
+    Every feature is standardized, and every group of features gets the same share of the total variance, which is 1.
+    """
+
+    def __init__(
+        self, features: NDArray[np.floating], columns: Sequence[slice], labels: NDArray[np.int64], num_classes: int
+    ) -> None:
+        """Decompose the features.
+
+        Args:
+            features: Features (n, width), possibly memory-mapped.
+            columns: Groups of features, in the order of the weights.
+            labels: Class of each image (n,).
+            num_classes: Number of classes.
+        """
+        self.labels: NDArray[np.int64] = labels
+        targets = np.where(np.arange(num_classes) == labels[:, None], 1.0, -1.0)
+        self.intercept: NDArray[np.float64] = targets.mean(0)
+        self._targets = targets - self.intercept
+        self._groups = [np.array(features[:, group], np.float64) for group in columns]
+        self.means: list[NDArray[np.float64]] = [group.mean(0) for group in self._groups]
+        self.factors: list[NDArray[np.float64]] = [_factors(group, len(columns)) for group in self._groups]
+        for group, mean, factor in zip(self._groups, self.means, self.factors, strict=True):
+            group -= mean
+            group *= factor
+        self._decompose()
+
+    def _decompose(self) -> None:
+        """Find orthogonal directions: `_scores` of the images along them, and their squared lengths `_values`."""
+        count, width = len(self.labels), sum(group.shape[1] for group in self._groups)
+        if count <= width:
+            values, vectors = np.linalg.eigh(sum(group @ group.T for group in self._groups))
+        else:
+            joined = np.concatenate(self._groups, axis=1)
+            values, vectors = np.linalg.eigh(joined.T @ joined)
+        kept = values > 1e-10 * max(values.max(initial=0.0), 1e-300)
+        self._values, roots = values[kept], np.sqrt(values[kept])
+        if count <= width:
+            self._scores = vectors[:, kept] * roots
+            self._directions = [group.T @ (vectors[:, kept] / roots) for group in self._groups]
+        else:
+            self._scores = joined @ vectors[:, kept]
+            splits = np.cumsum([group.shape[1] for group in self._groups])[:-1]
+            self._directions = np.split(vectors[:, kept], splits)
+        self._projected = self._scores.T @ self._targets
+        self._groups = []
+
+    def leave_out(self, penalty: float, groups: NDArray[np.int64] | None = None) -> LeftOut:
+        """Predict every image from the images of the other groups.
+
+        Args:
+            penalty: Penalty of the squared weights, of features with the total variance 1.
+            groups: Group of each image (n,). Default: every image is a group.
+
+        Returns:
+            The predictions.
+        """
+        count, shrunk = len(self.labels), self._scores / (self._values + penalty)
+        residuals = self._targets - shrunk @ self._projected
+        hats = 1 / count + (shrunk * self._scores).sum(1)
+        errors = residuals / np.maximum(1 - hats, 1e-9)[:, None]
+        for members in _larger_groups(groups):
+            hat = 1 / count + shrunk[members] @ self._scores[members].T
+            errors[members] = np.linalg.lstsq(np.eye(len(members)) - hat, residuals[members], rcond=None)[0]
+        logits = self._targets + self.intercept - errors
+        scale = find_scale(logits, self.labels)
+        return LeftOut(penalty, scale, scale * logits, log_loss(scale * logits, self.labels))
+
+    def best(self, groups: NDArray[np.int64] | None = None) -> LeftOut:
+        """Predict every image with the penalty of `PENALTIES` that has the lowest log loss.
+
+        Args:
+            groups: As for `leave_out`.
+
+        Returns:
+            The predictions.
+        """
+        return min((self.leave_out(penalty, groups) for penalty in PENALTIES), key=lambda found: found.log_loss)
+
+    def solve(self, penalty: float, scale: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return a linear layer that is fitted to all images.
+
+        Args:
+            penalty: Penalty of the squared weights.
+            scale: Factor of the logits.
+
+        Returns:
+            Weights (classes, width) and biases (classes,), for features as they are.
+        """
+        coefficients = self._projected / (self._values + penalty)[:, None]
+        weights = [
+            (factor[:, None] * (direction @ coefficients)).T
+            for factor, direction in zip(self.factors, self._directions, strict=True)
+        ]
+        bias = self.intercept - sum(weight @ mean for weight, mean in zip(weights, self.means, strict=True))
+        return scale * np.concatenate(weights, axis=1), scale * bias
+
+
+def _factors(group: NDArray[np.float64], num_groups: int) -> NDArray[np.float64]:
+    deviations, width = group.std(0), group.shape[1]
+    factors: NDArray[np.float64] = 1 / (np.maximum(deviations, 1e-6) * np.sqrt(width * num_groups))
+    return np.where(deviations > 1e-6, factors, 0.0)
+
+
+def _larger_groups(groups: NDArray[np.int64] | None) -> list[NDArray[np.int64]]:
+    """Return the images of every group of at least two."""
+    if groups is None:
+        return []
+    return [np.flatnonzero(groups == group) for group in np.flatnonzero(np.bincount(groups) > 1)]
+
+
+def find_scale(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """Return the factor of logits that minimizes their log loss: the inverse of a temperature.
+
+    Args:
+        logits: Logits (n, classes).
+        labels: Class of each image (n,).
+
+    Returns:
+        The factor.
+    """
+    found = optimize.minimize_scalar(
+        lambda x: log_loss(np.exp(x) * logits, labels), bounds=_TEMPERATURES, method="bounded", options={"xatol": 1e-3}
+    )
+    return float(np.exp(found.x))
+
+
+def log_loss(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """Return the mean log loss.
+
+    Args:
+        logits: Logits (n, classes).
+        labels: Class of each image (n,).
+
+    Returns:
+        The loss.
+    """
+    return float(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())
+
+
+def near_copies(features: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Group images that are nearly copies of one another: chains of standardized features with a cosine above 0.98.
+
+    Args:
+        features: Features (n, width).
+
+    Returns:
+        Group of each image (n,); images without a copy are alone, and so are all of more than 8,192 images.
+    """
+    parents = np.arange(len(features))
+    if len(features) > _MAX_COMPARED:
+        return parents
+    values = np.asarray(features, np.float32)
+    values = (values - values.mean(0)) / np.maximum(values.std(0), 1e-6)
+    values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-6)
+
+    def root(index: int) -> int:
+        while parents[index] != index:
+            index = int(parents[index])
+        return index
+
+    for start in range(0, len(values), 512):
+        for row, column in np.argwhere(values[start : start + 512] @ values.T > _NEAR_COPY):
+            if start + row < column:
+                parents[root(int(column))] = root(int(start + row))
+    return np.array([root(index) for index in range(len(parents))])

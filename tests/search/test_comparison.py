@@ -1,0 +1,106 @@
+"""Paired comparisons: McNemar's test, intervals, metrics and their words."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from vpt.search.comparison import (
+    METRICS,
+    Comparison,
+    compare,
+    count_confusion,
+    format_p,
+    interval,
+    mcnemar,
+    score,
+    wilson,
+)
+
+
+def draw(accuracy: float, n: int = 300, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = np.random.default_rng(9).integers(4, size=n)
+    predicted = np.where(rng.random(n) < accuracy, labels, rng.integers(4, size=n))
+    return np.eye(4)[predicted] * 3, labels
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_score_of_each_metric_equals_that_of_scikit_learn(metric: str) -> None:
+    logits, labels = draw(0.6)
+    expected = {
+        "top1": metrics.accuracy_score(labels, logits.argmax(1)),
+        "macro_f1": metrics.f1_score(labels, logits.argmax(1), average="macro"),
+        "balanced_accuracy": metrics.balanced_accuracy_score(labels, logits.argmax(1)),
+    }
+    assert float(score(count_confusion(logits, labels), metric)) == pytest.approx(expected[metric])
+
+
+def test_wilson_interval_equals_published_values() -> None:
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)  # Newcombe, 1998, method 3
+    assert wilson(0, 20)[0] == 0 and wilson(20, 20)[1] == 1
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_interval_of_each_metric_contains_the_score(metric: str) -> None:
+    logits, labels = draw(0.6)
+    low, high = interval(logits, labels, metric)
+    assert low < float(score(count_confusion(logits, labels), metric)) < high
+    assert 0.05 < high - low < 0.2
+
+
+def test_mcnemar_of_few_images_is_the_exact_binomial() -> None:
+    assert mcnemar(8, 2) == pytest.approx(0.109375)
+    assert mcnemar(0, 0) == 1.0
+
+
+def test_compare_counts_the_images_that_differ() -> None:
+    ours, labels = draw(0.9)
+    theirs, _ = draw(0.6, seed=1)
+    found = compare(ours, theirs, labels)
+    right, wrong = ours.argmax(1) == labels, theirs.argmax(1) == labels
+    assert found.wins == int((right & ~wrong).sum()) and found.losses == int((wrong & ~right).sum())
+    assert found.gain == pytest.approx((found.wins - found.losses) / 300)
+    assert found.low < found.gain < found.high and found.convinces
+    assert not compare(theirs, ours, labels).convinces
+
+
+def comparison(**values: float) -> Comparison:
+    given = {
+        "gain": 0.023,
+        "low": 0.004,
+        "high": 0.041,
+        "error": 0.01,
+        "wins": 30,
+        "losses": 15,
+        "p": 0.04,
+        "loss_gain": 0.1,
+    }
+    return Comparison(images=400, metric="top1", **{**given, **values})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("values", "convinces"),
+    [
+        ({}, True),
+        ({"wins": 8, "losses": 1}, False),  # too few images differ
+        ({"wins": 20, "losses": 17}, False),  # within the noise
+        ({"loss_gain": -0.01}, False),
+        ({"gain": -0.01}, False),  # a metric may fall where more images are correct
+    ],
+)
+def test_comparison_convinces_only_beyond_noise_and_loss(values: dict[str, float], convinces: bool) -> None:
+    assert comparison(**values).convinces is convinces
+
+
+def test_describe_of_a_gain_and_a_loss_reads_as_a_sentence() -> None:
+    text = "prompts beat the probe by 2.3 points (95 % interval 0.4 to 4.1, McNemar p = .04, 400 images)"
+    assert comparison().describe("prompts") == text
+    text = "prompts are below the probe by 2.0 points (95 % interval -1.0 to 5.0, McNemar p = .2, 400 images)"
+    assert comparison(gain=-0.02, low=-0.05, high=0.01, p=0.2).describe("prompts") == text
+    assert comparison(gain=0, low=-0.01, high=0.01, p=1).describe("prompts").startswith("prompts equal the probe (")
+
+
+def test_format_p_of_values_drops_the_zero() -> None:
+    assert [format_p(p) for p in (0.04, 0.00001, 0.2188, 1.0)] == ["p = .04", "p < .001", "p = .22", "p = 1"]

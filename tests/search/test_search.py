@@ -1,0 +1,236 @@
+"""Searches in classification: the budget, the order of stages, the choice, and its record."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from simulation import Interrupted, SimulatedClock, write_images
+
+import vpt
+from helpers.command_line import vpt as command
+from vpt.search import wants_search
+from vpt.search.comparison import Comparison
+
+Search = Callable[..., tuple[vpt.RunResult, SimulatedClock]]
+PROMPTS = "vpt(length=4)"
+
+
+def decisions(out: str | Path) -> dict[str, Any]:
+    lines = Path(out).with_suffix(".run").joinpath("decisions.jsonl").read_text().splitlines()
+    return {line["decision"]: line["value"] for line in map(json.loads, lines)}
+
+
+@pytest.fixture
+def convinced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every candidate is to replace the probe."""
+    monkeypatch.setattr(Comparison, "convinces", property(lambda self: True))
+
+
+@pytest.mark.usefixtures("few_steps")
+def test_search_saves_the_probe_before_anything_is_trained(search: Search, tmp_path: Path) -> None:
+    class Watch(SimulatedClock):
+        saved: tuple[bool, int, str] | None = None
+
+        def on_note(self, text: str) -> None:
+            super().on_note(text)
+            if "saved to" in text:
+                self.saved = (tmp_path / "a.safetensors").exists(), self.steps, text
+
+    clock = Watch(0.01, 1.0)
+    result, _ = search(clock=clock, method=PROMPTS)
+    assert clock.saved is not None and clock.saved[:2] == (True, 0)
+    assert re.search(r"the probe, .*: \d+\.\d % top-1 out of fold \(95 % interval .*, 60 images\)", clock.saved[2])
+    assert clock.steps > 0 and result.search is not None
+    assert clock.notes[0].startswith("1 minutes on the CPU for the best model (--minutes;")
+    assert "is for trying" in clock.notes[0] and clock.notes[0].count("Apache-2.0") == 2
+
+
+@pytest.mark.usefixtures("few_steps")
+@pytest.mark.parametrize(
+    ("image", "step", "minutes"),
+    [(0.01, 1.0, 1.0), (0.05, 0.5, 0.5), (0.5, 2.0, 1.0), (1.0, 10.0, 1.0), (0.2, 3.0, 3.0)],
+)
+def test_search_on_machines_of_any_speed_ends_within_the_budget(
+    search: Search, image: float, step: float, minutes: float
+) -> None:
+    result, clock = search(image=image, step=step, minutes=minutes)
+    assert result.search is not None
+    assert clock.now <= 1.1 * 60 * minutes
+    assert Path(result.file).exists()
+    tried = [row for row in result.search["tried"] if row["method"] != "linear" and row["status"] == "tried"]
+    assert bool(tried) == (step < 2 or minutes > 1)
+
+
+def test_search_of_a_slow_machine_takes_a_sample_and_says_so(search: Search) -> None:
+    result, clock = search(image=1.0, step=10.0)
+    sample = decisions(result.file)["sample"]
+    assert sample["train"] < 1 and sample["test"] < 1
+    assert result.images["train"] < 48 and result.images["test"] < 30
+    assert any("one pass over 60 training images takes 1 min 0 s" in note for note in clock.notes)
+    assert result.job["train_fraction"] == sample["train"]
+
+
+@pytest.mark.usefixtures("few_steps", "convinced")
+def test_search_with_other_test_images_decides_the_same(search: Search, images: Path, tmp_path: Path) -> None:
+    shutil.copytree(images / "train", tmp_path / "poisoned" / "train")
+    write_images(tmp_path / "poisoned" / "test", 30, seed=7)
+    folders = [tmp_path / "poisoned" / "test" / name for name in ("dark", "gray", "light")]
+    for source, target in zip(folders, [*folders[1:], folders[0]], strict=True):
+        source.rename(target.with_name(f"new-{target.name}"))
+    for folder in folders:
+        folder.with_name(f"new-{folder.name}").rename(folder)
+    found = [search(data, f"{data.name}.safetensors", minutes=2.0)[0] for data in (images, tmp_path / "poisoned")]
+    assert found[0].metrics != found[1].metrics
+    records = [decisions(result.file) for result in found]
+    for record in records:
+        del record["request"], record["digest"], record["saved"]
+    assert records[0] == records[1]
+    assert {"probe", "sample", "shipped"} < records[0].keys() and len(records[0]) > 6
+    assert Path(found[0].file).read_bytes() != b"" and found[0].method == found[1].method
+
+
+@pytest.mark.usefixtures("few_steps", "convinced")
+def test_search_ships_a_candidate_and_its_command_repeats_it(search: Search, tmp_path: Path) -> None:
+    result, _ = search(method=PROMPTS)
+    assert result.method == PROMPTS and result.search is not None
+    assert result.search["shipped"] == PROMPTS and "the probe" in result.search["words"]
+    assert {"start", "end"} and (tmp_path / "a.run" / "search.png").exists()
+    assert result.search["repeat"].endswith(f"--config {tmp_path / 'a.run' / 'run.toml'} --out again.safetensors")
+    command("tune", "--config", tmp_path / "a.run" / "run.toml", "--out", tmp_path / "again.safetensors")
+    again = json.loads((tmp_path / "again.run" / "result.json").read_text())
+    assert again["search"] is None and again["metrics"] == result.metrics
+    assert tensors(tmp_path / "again.safetensors") == tensors(tmp_path / "a.safetensors")
+
+
+def test_search_that_keeps_the_probe_is_repeated_by_its_command(search: Search, tmp_path: Path) -> None:
+    result, clock = search(method="linear")
+    assert result.method == "linear" and clock.steps == 0 and result.search is not None
+    assert result.search["words"].endswith("the probe was kept")
+    assert all(row["method"] == "linear" for row in result.search["tried"])
+    command("tune", "--config", tmp_path / "a.run" / "run.toml", "--out", tmp_path / "again.safetensors")
+    assert tensors(tmp_path / "again.safetensors") == tensors(tmp_path / "a.safetensors")
+
+
+def tensors(path: Path) -> dict[str, bytes]:
+    from safetensors.numpy import load_file
+
+    return {name: tensor.tobytes() for name, tensor in load_file(path).items()}
+
+
+@pytest.mark.usefixtures("few_steps", "convinced")
+@pytest.mark.parametrize("epochs", [1, 3, 5])
+def test_search_interrupted_in_training_goes_on_to_the_same_file(search: Search, epochs: int, tmp_path: Path) -> None:
+    whole, _ = search(out="whole.safetensors", method=PROMPTS)
+    with pytest.raises(KeyboardInterrupt):
+        search(method=PROMPTS, clock=Interrupted(0.01, 1.0, epochs))
+    before = decisions(tmp_path / "a.safetensors")
+    assert vpt.predict(tmp_path / "a.safetensors", write_one(tmp_path)).label in ("dark", "gray", "light")
+    resumed, _ = search(method=PROMPTS)
+    after = decisions(tmp_path / "a.safetensors")
+    assert before.items() <= after.items()
+    assert resumed.metrics == whole.metrics
+    assert tensors(tmp_path / "a.safetensors") == tensors(tmp_path / "whole.safetensors")
+
+
+def write_one(folder: Path) -> Path:
+    write_images(folder / "one", 1)
+    return folder / "one" / "dark" / "000.png"
+
+
+SCRIPT = """
+import sys, pathlib
+sys.path.insert(0, sys.argv[1])
+import simulation, vpt.search.candidates
+vpt.search.candidates.MIN_STEPS = 4
+result, clock = simulation.run(sys.argv[2], pathlib.Path(sys.argv[3]), method="vpt(length=4)")
+print(result.search["shipped"], clock.notes[0])
+"""
+
+
+@pytest.mark.parametrize("stage", ["probe", "plan vpt(length=4)"])
+def test_search_killed_at_a_stage_goes_on_with_its_decisions(images: Path, tmp_path: Path, stage: str) -> None:
+    line = [sys.executable, "-c", SCRIPT, str(Path(__file__).parent), str(images), str(tmp_path / "a.safetensors")]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    record = tmp_path / "a.run" / "decisions.jsonl"
+    while not (record.exists() and f'"{stage}"' in record.read_text()):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    before = record.read_text()
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert record.read_text().startswith(before)
+    assert json.loads((tmp_path / "a.run" / "result.json").read_text())["search"]["shipped"] in done.stdout
+
+
+@pytest.mark.parametrize("metric", ["macro_f1", "balanced_accuracy"])
+def test_search_by_another_metric_reports_it_first(search: Search, metric: str) -> None:
+    result, _ = search(method="linear", metric=metric)
+    assert result.metric == f"test_{metric}" and result.search is not None
+    assert result.search["score"] == result.score
+    assert result.search["interval"][0] <= result.score <= result.search["interval"][1]
+
+
+def test_search_without_enough_images_for_test_is_marked_optimistic(search: Search, tmp_path: Path) -> None:
+    write_images(tmp_path / "tiny", 6)
+    result, _ = search(tmp_path / "tiny", method="linear")
+    assert result.search is not None and result.search["optimistic"]
+    assert result.eval_split == "out_of_fold" and result.images["out_of_fold"] == 6
+    assert result.metric == "out_of_fold_top1"
+
+
+def test_search_finished_is_read_and_other_requests_are_refused(search: Search, tmp_path: Path) -> None:
+    result, _ = search(method="linear")
+    again, clock = search(method="linear")
+    assert again == result and clock.notes[-1].endswith("--overwrite does it again")
+    with pytest.raises(vpt.SpecError, match=r"holds a search with other settings \(minutes: 1.0 then, 2.0 now\)"):
+        search(method="linear", minutes=2.0)
+    search(method="linear", minutes=2.0, overwrite=True)
+    (tmp_path / "b.run").mkdir()
+    (tmp_path / "b.run" / "job.json").write_text("{}")
+    with pytest.raises(vpt.SpecError, match="holds a run of fixed length, and no search"):
+        search(out="b.safetensors", method="linear")
+
+
+def test_search_after_images_have_changed_is_refused(search: Search, images: Path, tmp_path: Path) -> None:
+    shutil.copytree(images, tmp_path / "data")
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path / "data", method=PROMPTS, minutes=20.0, step=0.1, clock=Interrupted(0.01, 0.1, 1))
+    write_images(tmp_path / "data" / "train", 3, seed=5)
+    with pytest.raises(vpt.DataError, match="have changed since"):
+        search(tmp_path / "data", method=PROMPTS, minutes=20.0)
+
+
+def test_wants_search_depends_on_what_is_given() -> None:
+    assert wants_search(None, {"epochs": None, "method": "vpt"}) and wants_search(3, {})
+    for name in ("epochs", "iterations", "learning_rate", "ridge"):
+        assert not wants_search(None, {name: 3})
+        with pytest.raises(vpt.SpecError, match=f"minutes is 3 and {name} is 3"):
+            wants_search(3, {name: 3})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"minutes": 0}, "minutes is 0; it must be above 0"),
+        ({"max_size": -1}, "max_size is -1 MB; it must be above 0"),
+        ({"metric": "f1"}, "metric is 'f1'; did you mean 'macro_f1'"),
+        ({"backbone": "a, b", "weights": "w.pth"}, "weights belong to one backbone, and 2 are given"),
+        ({"method": "vtp"}, "vtp"),
+        ({"batch_size": 0}, "batch_size is 0"),
+    ],
+)
+def test_search_with_options_out_of_range_is_refused(search: Search, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(vpt.SpecError, match=message):
+        search(**options)

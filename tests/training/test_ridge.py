@@ -1,0 +1,88 @@
+"""Ridge regression: predictions for left-out images equal those of a fit without them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vpt.training.ridge import PENALTIES, Ridge, find_scale, log_loss, near_copies
+
+COLUMNS = [slice(0, 3), slice(5, 12)]
+
+
+def draw(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % 3
+    return rng.normal(size=(n, 12)) * np.arange(1, 13) + labels[:, None], labels
+
+
+def fit_directly(x: np.ndarray, targets: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
+    """Solve the normal equations with an intercept that is not penalized."""
+    mean, intercept = x.mean(0), targets.mean(0)
+    centered = x - mean
+    weight = np.linalg.solve(centered.T @ centered + penalty * np.eye(x.shape[1]), centered.T @ (targets - intercept))
+    return weight, intercept - mean @ weight
+
+
+@pytest.mark.parametrize("n", [8, 40])  # fewer images than features, and more
+@pytest.mark.parametrize("grouped", [False, True])
+def test_leave_out_of_each_group_equals_a_fit_without_it(n: int, grouped: bool) -> None:
+    features, labels = draw(n)
+    ridge = Ridge(features, COLUMNS, labels, 3)
+    x = np.concatenate(
+        [(features[:, g] - m) * f for g, m, f in zip(COLUMNS, ridge.means, ridge.factors, strict=True)], 1
+    )
+    targets = np.where(np.arange(3) == labels[:, None], 1.0, -1.0)
+    groups = np.arange(n) // 3 * 3 if grouped else np.arange(n)
+    found = ridge.leave_out(0.1, groups)
+    for group in np.unique(groups):
+        inside = groups == group
+        weight, bias = fit_directly(x[~inside], targets[~inside], 0.1)
+        np.testing.assert_allclose(found.logits[inside] / found.scale, x[inside] @ weight + bias, atol=1e-8)
+
+
+@pytest.mark.parametrize("n", [8, 40])
+def test_solve_on_raw_features_gives_the_direct_solution(n: int) -> None:
+    features, labels = draw(n)
+    ridge = Ridge(features.astype(np.float32), COLUMNS, labels, 3)
+    weight, bias = ridge.solve(0.5, 2.0)
+    joined = np.concatenate([features[:, group] for group in COLUMNS], 1)
+    means, factors = np.concatenate(ridge.means), np.concatenate(ridge.factors)
+    targets = np.where(np.arange(3) == labels[:, None], 1.0, -1.0)
+    direct, intercept = fit_directly((joined - means) * factors, targets, 0.5)
+    expected = 2 * ((joined - means) * factors @ direct + intercept)
+    np.testing.assert_allclose(joined @ weight.T + bias, expected, atol=1e-5)
+
+
+def test_factors_of_groups_give_each_the_same_variance() -> None:
+    features, labels = draw(40)
+    features[:, 2] = 7  # a constant has none
+    ridge = Ridge(features, COLUMNS, labels, 3)
+    variances = [((features[:, g] - m) * f).var(0) for g, m, f in zip(COLUMNS, ridge.means, ridge.factors, strict=True)]
+    assert variances[1].sum() == pytest.approx(0.5)
+    assert variances[0] == pytest.approx([1 / 6, 1 / 6, 0])
+
+
+def test_best_penalty_has_the_lowest_log_loss_of_the_grid() -> None:
+    features, labels = draw(40)
+    ridge = Ridge(features, COLUMNS, labels, 3)
+    losses = {penalty: ridge.leave_out(penalty).log_loss for penalty in PENALTIES}
+    best = ridge.best()
+    assert best.log_loss == min(losses.values()) and losses[best.penalty] == best.log_loss
+
+
+def test_scale_of_logits_minimizes_their_log_loss() -> None:
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(200, 3)), rng.integers(3, size=200)
+    logits[np.arange(200), labels] += 1
+    scale = find_scale(logits, labels)
+    assert all(log_loss(scale * logits, labels) <= log_loss(factor * scale * logits, labels) for factor in (0.9, 1.1))
+
+
+def test_near_copies_of_an_image_form_one_group() -> None:
+    features = np.random.default_rng(0).normal(size=(20, 30))
+    features[7] = features[2] * 1.01
+    features[11] = features[7] + 0.001
+    groups = near_copies(features)
+    assert len({groups[2], groups[7], groups[11]}) == 1
+    assert len(np.unique(groups)) == 18
