@@ -4,6 +4,8 @@ The recipes are those of pilots with few labels: AdamW, heads that start fresh, 
 fast, full fine-tuning at 0.0001, and enough steps.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -23,6 +23,7 @@ from vpt.training.job import Job
 
 _TRIED = 8  # images that measure the cost of all
 _STEP_PER_FORWARD = 3.0  # cost of a training step of prompts, of a frozen pass, before it is measured
+_SPLITS = ("train", "val", "test")
 _FEWEST_IMAGES = 960  # of an epoch that is worth its time where it decides on the sample
 
 
@@ -33,6 +34,7 @@ class Pool:
     Attributes:
         data: Prepared data: "train", "val" and "test", as far as they exist.
         options: Options of the job that select these images.
+        train_on: Split that a job on all of them trains on.
         examples: The images that the probe learns from.
         num_train: Number of them that belong to train; the others are those of val.
         features: Their features, (n, width).
@@ -44,6 +46,7 @@ class Pool:
 
     data: ClassificationData
     options: dict[str, Any]
+    train_on: str
     examples: Examples
     num_train: int
     features: NDArray[np.float16]
@@ -130,6 +133,11 @@ def load_pool(job: Job, budget: Budget, decisions: Decisions, callback: Callback
     backbone = task.load_backbone(job)
     network, bf16 = BlockFeatureNetwork(backbone, device), job.config.training.use_bf16(device)
 
+    limited = job.options.images_per_class is not None or job.options.train_fraction < 1
+    if limited:  # no other labels take part in the choice
+        whole = dataset.trainval()
+        dataset = replace(dataset, train=_limit(whole, dataset, job, 1.0), val=Split())
+
     def choose_sample() -> dict[str, Any]:
         tried = dataset.train.select(np.linspace(0, len(dataset.train) - 1, _TRIED).astype(np.int64))
         progress = partial(callback.on_data_progress, "measuring")
@@ -148,7 +156,7 @@ def load_pool(job: Job, budget: Budget, decisions: Decisions, callback: Callback
         return {"train": share, "test": test_share, "costs": vars(costs)}
 
     sample = decisions.decide("sample", choose_sample)
-    costs, fraction = Costs(**sample["costs"]), min(job.options.train_fraction, sample["train"])
+    costs, fraction = Costs(**sample["costs"]), float(sample["train"])
     if sample["train"] < 1 or 0 < sample["test"] < 1:
         total = len(dataset.train) + len(dataset.val)
         callback.on_note(
@@ -156,10 +164,11 @@ def load_pool(job: Job, budget: Budget, decisions: Decisions, callback: Callback
             f"{100 * sample['train']:.0f} % of each class train and {100 * sample['test']:.0f} % of the test images "
             "measure; a larger --minutes takes all"
         )
-    images = {"train": fraction, "val": sample["train"], "test": sample["test"]}
-    splits = {name: _subset(dataset, name, share, seed) for name, share in images.items()}
+    splits = {name: _subset(dataset, name, sample["test"] if name == "test" else fraction, seed) for name in _SPLITS}
+    if limited:
+        splits["train"] = _limit(whole, dataset, job, fraction)
     listed = replace(dataset, train=splits["train"], val=splits["val"], test=splits["test"])
-    plain = replace(job.options, test_fraction=0.0, train_fraction=1.0)
+    plain = replace(job.options, test_fraction=0.0, train_fraction=1.0, images_per_class=None)
     prepared = task.prepare(replace(job, data=listed, val_fraction=0.0, train_on="train", options=plain), callback)
     prepared = replace(prepared, notes=list(dict.fromkeys(prepared.notes)))
     for note in prepared.notes:
@@ -181,12 +190,30 @@ def load_pool(job: Job, budget: Budget, decisions: Decisions, callback: Callback
             network, images, bf16=bf16, path=folder / f"features-{name}.npy", on_batch=progress
         )
 
-    options = {**fractions, "train_fraction": fraction}
+    options = {**fractions, **_limits(job, fraction)}
     val_features = None if takes_all or val is None else features("val", val)
-    table = network.table
-    return Pool(prepared, options, examples, num_train, features("train", examples), val_features, table, costs, device)
+    train_on = "trainval" if limited or takes_all else "train"
+    train_features = features("train", examples)
+    return Pool(
+        prepared, options, train_on, examples, num_train, train_features, val_features, network.table, costs, device
+    )
 
 
 def _subset(dataset: Dataset, name: str, share: float, seed: int) -> Split:
     split = dataset.splits[name]
     return stratified_subset(split, dataset.classes, share, seed) if len(split) else split
+
+
+def _limits(job: Job, share: float) -> dict[str, Any]:
+    """Return the options that select a share of the training images of a job."""
+    options = job.options
+    assert isinstance(options, ClassificationOptions)
+    if options.images_per_class is None:
+        return {"train_fraction": options.train_fraction * share}
+    return {"images_per_class": max(1, int(options.images_per_class * share)), "train_fraction": options.train_fraction}
+
+
+def _limit(images: Split, dataset: Dataset, job: Job, share: float) -> Split:
+    limits = _limits(job, share)
+    seed, limit = job.config.training.seed, limits.get("images_per_class")
+    return stratified_subset(images, dataset.classes, limits["train_fraction"], seed, limit)

@@ -152,8 +152,7 @@ def _train_winner(selection: Selection, best: dict[str, Any]) -> Model | None:
     decision = selection.decisions.decide("shipped", plan)
     if not decision["epochs"]:
         return None
-    on_all = best["folds"] == 2 and pool.takes_all
-    job = selection.job(candidate, decision["epochs"], "trainval" if on_all else "train")
+    job = selection.job(candidate, decision["epochs"], pool.train_on if best["folds"] == 2 else "train")
     train = pool.examples if best["folds"] == 2 else select(pool.examples, np.arange(pool.num_train))
     data = pool.job_data(job, train)
     write_job(job, pool.data.digest())

@@ -1,5 +1,7 @@
 """The probe: the best linear head on frozen features of several blocks, by predictions for images that are left out."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,5 +1,7 @@
 """What a search is asked for: data, a budget, and the options that it is not to decide."""
 
+from __future__ import annotations
+
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field

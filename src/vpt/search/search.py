@@ -87,7 +87,7 @@ def _search_classification(
     found = decisions.decide("probe", lambda: choose_probe(features, heads, request.metric, budget))
 
     fixed = {**pool.options, "head": found["head"], "ridge": found["penalty"]}
-    job = request.job(backbone, "linear", {**fixed, "train_on": "trainval" if pool.takes_all else "train"})
+    job = request.job(backbone, "linear", {**fixed, "train_on": pool.train_on})
     data = pool.job_data(job, pool.examples)
     torch.manual_seed(job.config.training.seed)
     model = TASKS[job.config.task].attach(job, data).to(device)
