@@ -30,8 +30,8 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @option("--task", "auto: segmentation if DATA has masks.", ["auto", "classification", "segmentation"], default="auto")
 @common.backbone_option("A timm name, or several with commas to choose from [default: the embedded one, no download].")
 @common.weights_option
-@option("--minutes", "Find the best model within this time [default: 10, on a GPU 5, unless --epochs, --iterations or "
-        "--lr say how to train].", float)  # fmt: skip
+@option("--minutes", "Time of a search for the best model [default: 10, on a GPU 5, if no length or rate is given].",
+        float)  # fmt: skip
 @option("--metric", "What a search counts in classification [default: top1].",
         ["top1", "macro_f1", "balanced_accuracy"])  # fmt: skip
 @option("--max-size", "Largest tuned file of a search, in MB [default: 10].", float)
