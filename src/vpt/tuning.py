@@ -176,9 +176,9 @@ def finish_job(
     """
     result = replace(_save_result(job, data, model, history, evaluation, peak_memory), search=search)
     if distributed.rank() == 0:
-        if draw:
-            _draw(job, data, result, evaluation)
         write_result(job, result)
+        if draw:
+            _draw(job, data, result, evaluation, callback)
         for leftover in job.run_dir.glob("pixels-*"):
             shutil.rmtree(leftover, ignore_errors=True)
     callback.on_train_end(result.metrics)
@@ -273,10 +273,16 @@ def _save_result(
     )
 
 
-def _draw(job: Job, data: PreparedData, result: RunResult, evaluation: Evaluation) -> None:
+def _draw(job: Job, data: PreparedData, result: RunResult, evaluation: Evaluation, callback: Callback) -> None:
+    """Draw the pictures of a run. One that fails becomes a note, as the result is written already."""
     title = ", ".join(filter(None, (result.method, result.head))) + f" on {result.data}"
     if result.history:
         labels = TASKS[result.task].curve_options(job.config)
         figures.training_curves(job.run_dir / "curve.png", result.history, title, **labels)
     split_title = f"{result.data} {evaluation.split}" if result.head is None else f"{title}, {evaluation.split}"
-    figures.confusion_matrix(job.run_dir / "confusion.png", evaluation.confusion, data.classes, split_title)
+    curve, confusion = (job.run_dir / f"{name}.png" for name in ("curve", "confusion"))
+    try:
+        figures.training_curves(curve, result.history, title, **labels)
+        figures.confusion_matrix(confusion, evaluation.confusion, data.classes, split_title)
+    except Exception as error:
+        callback.on_note(f"{curve} and {confusion} could not be drawn: {error}; the result is complete without them")

@@ -30,8 +30,11 @@ def exit_code(*args: object) -> int:
 def start_command(*args: object, **options: object) -> subprocess.Popen[str]:
     """A command in a process of its own."""
     line = [sys.executable, "-c", "from vpt.cli import main; main()", *map(str, args)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
     # A shell's background job ignores Ctrl-C, and what it starts inherits that: here the signal must be heard.
-    options = {"preexec_fn": partial(signal.signal, signal.SIGINT, signal.SIG_DFL), **options}
-    return subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True, env=env, **options)  # type: ignore[call-overload,no-any-return]
+    options = {
+        "preexec_fn": partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        "env": {**os.environ, "OMP_NUM_THREADS": "1"},
+        **options,
+    }
+    return subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True, **options)  # type: ignore[call-overload,no-any-return]

@@ -7,15 +7,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import timm
 import torch
 from torch import nn
 
 from helpers.comparison import max_relative_difference
 from helpers.two_processes import CONFIG, examples, model
 from vpt.errors import SpecError, TrainingError, TunedFileError
+from vpt.model.attach import attach
 from vpt.tasks.classification import ClassificationConfig, train
-from vpt.training import Callback, EpochMetrics
-from vpt.training.batches import DeviceDataset, epoch_order
+from vpt.tasks.classification.training import make_objective
+from vpt.training import Callback, EpochMetrics, Examples, fit
+from vpt.training.batches import DeviceDataset, epoch_order, join_last
 
 
 def without_time(history: list[EpochMetrics]) -> list[EpochMetrics]:
@@ -200,3 +203,37 @@ class TestResume:
         train(model("linear"), examples(), CONFIG.replace(epochs=1), checkpoint=checkpoint)
         with pytest.raises(TunedFileError, match="written with another configuration"):
             train(model("linear"), examples(), CONFIG.replace(epochs=2), checkpoint=checkpoint)
+
+
+class TestBatchOfOne:
+    """Batch normalization of one value has no variance."""
+
+    @pytest.mark.parametrize(
+        ("images", "batch_size", "accumulation", "batches"),
+        [(7, 3, 1, [3, 4]), (9, 8, 1, [9]), (3, 2, 1, [3]), (8, 5, 2, [5, 3]), (7, 6, 4, [7]), (6, 3, 1, [3, 3])],
+    )
+    def test_train_of_batch_norm_joins_a_last_batch_of_one(self, images, batch_size, accumulation, batches):
+        network = timm.create_model("resnet10t", num_classes=0)
+        tuned = attach(network, "full", 2)
+        pixels = np.random.default_rng(0).integers(0, 256, (images, 3, 32, 32), dtype=np.uint8)
+        config = CONFIG.replace(epochs=1, batch_size=batch_size, grad_accum_steps=accumulation)
+        objective = make_objective(tuned, {"train": Examples(pixels, np.arange(images) % 2)}, config, None, Callback())
+        preprocessing = replace(tuned.backbone.preprocessing, size=32)
+        objective.dataset.preprocessing = preprocessing
+        seen = []
+        loss = objective.loss
+        monitored = replace(objective)
+        object.__setattr__(monitored, "loss", lambda indices, rng: seen.append(len(indices)) or loss(indices, rng))
+        (epoch,) = fit(tuned, monitored, config)
+        assert math.isfinite(epoch.train_loss)
+        assert sum(seen) == images and min(seen) > 1
+        assert len(join_last(objective.batches(0), 2)) == len(batches)
+        assert [len(batch) for batch in join_last(objective.batches(0), 2)] == batches
+
+    def test_train_of_batch_norm_with_batch_size_one_is_refused(self):
+        tuned = attach(timm.create_model("resnet10t", num_classes=0), "full", 2)
+        examples_ = Examples(np.zeros((4, 3, 32, 32), np.uint8), np.arange(4) % 2)
+        objective = make_objective(tuned, {"train": examples_}, CONFIG.replace(batch_size=1), None, Callback())
+        objective.dataset.preprocessing = replace(tuned.backbone.preprocessing, size=32)
+        with pytest.raises(SpecError, match="a batch of one image cannot train batch normalization"):
+            fit(tuned, objective, CONFIG.replace(batch_size=1))

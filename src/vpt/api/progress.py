@@ -8,7 +8,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from vpt.core.text import format_duration
+from vpt.core.text import format_duration, printable
 from vpt.training.callbacks import Callback, EpochMetrics
 from vpt.training.config import TaskConfig
 
@@ -27,7 +27,7 @@ class ConsoleProgress:
         self.console: Console = Console(stderr=True, highlight=False)
         self.prefix: str = prefix
         columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())
-        description, figures = TextColumn("{task.description}"), TextColumn("{task.fields[figures]}")
+        description, figures = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[figures]}")
         self._bar = Progress(description, *columns, figures, console=self.console, transient=True)
         self._tasks: dict[str, TaskID] = {}
         self._started = self._last_printed = time.monotonic()
@@ -51,7 +51,7 @@ class ConsoleProgress:
         Args:
             text: The line.
         """
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print("\n".join(map(printable, text.split("\n"))), markup=False, soft_wrap=True)
 
     def _restart_clock(self) -> None:
         self._started = self._last_printed = time.monotonic()

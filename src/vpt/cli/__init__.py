@@ -4,6 +4,7 @@ Commands import torch when it is needed, so `vpt --help` comes at once.
 """
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -55,6 +56,9 @@ def app() -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run a command and leave with its exit code (`vpt.errors.ExitCode`)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show must not end a run
+            stream.reconfigure(errors="backslashreplace")
     try:
         app.main(args, prog_name="vpt", standalone_mode=False)
     except click.ClickException as error:

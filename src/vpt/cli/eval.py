@@ -27,6 +27,7 @@ def command(file: Path, data: str, as_json: bool, **options: Any) -> None:
     """
     from vpt.api import evaluate
     from vpt.api.progress import ConsoleCallback
+    from vpt.core.text import printable
     from vpt.model.tuned_file import inspect
     from vpt.tasks.registry import task_of_file
 
@@ -34,7 +35,7 @@ def command(file: Path, data: str, as_json: bool, **options: Any) -> None:
     with ConsoleCallback() as callback:
         evaluation = evaluate(file, data, callback=callback, **own_options(options, task.name, str(file)))
     lines = [
-        f"{name:<24}" + (task.nothing if value is None else f"{task.class_metric} {100 * value:.1f} %")
+        f"{printable(name):<24}" + (task.nothing if value is None else f"{task.class_metric} {100 * value:.1f} %")
         for name, value in evaluation.per_class.items()
     ]
     metrics = ", ".join(f"{task.metrics[name]} {100 * value:.2f} %" for name, value in evaluation.metrics.items())

@@ -17,7 +17,7 @@ def command(file: Path, as_json: bool) -> None:
     \b
     vpt inspect photos.safetensors
     """
-    from vpt.core.text import format_bytes
+    from vpt.core.text import format_bytes, printable
     from vpt.model.tuned_file import inspect
 
     header = inspect(file)
@@ -36,4 +36,6 @@ def command(file: Path, as_json: bool) -> None:
         "made with": ", ".join(f"{name} {version}" for name, version in header.versions.items()),
     }
     width = max(map(len, rows)) + 2
-    print_result(as_json, json.loads(header.to_json()), (f"{name:<{width}}{text}" for name, text in rows.items()))
+    print_result(
+        as_json, json.loads(header.to_json()), (f"{name:<{width}}{printable(text)}" for name, text in rows.items())
+    )

@@ -150,16 +150,17 @@ def command(
 def _print_summary(result: RunResult) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    from vpt.core.text import format_bytes, format_duration
+    from vpt.core.text import format_bytes, format_duration, printable
     from vpt.tasks.registry import TASKS
     from vpt.training.run_directory import describe_outputs
 
     task, console = TASKS[result.task], Console(highlight=False)
     title = f"{result.data}, {result.eval_split}: {result.images[result.eval_split]} images"
-    classes = Table("class", f"{task.class_metric}, %", title=title)
+    classes = Table("class", f"{task.class_metric}, %", title=Text(printable(title)))
     for name, value in sorted(result.per_class.items(), key=lambda item: -1 if item[1] is None else item[1]):
-        classes.add_row(name, task.nothing if value is None else f"{100 * value:.1f}")
+        classes.add_row(Text(printable(name)), task.nothing if value is None else f"{100 * value:.1f}")
     if len(result.per_class) <= _MAX_CLASSES:
         console.print(classes)
     if result.search is not None:
@@ -187,8 +188,7 @@ def _print_summary(result: RunResult) -> None:
     if result.search is not None:
         lines.append(("", shlex.join(["vpt", "serve", result.file])))
     for name, text in lines:
-        printable = text.encode("utf-8", "replace").decode()  # a path may hold bytes of no encoding
-        console.print(f"{name:<9}{printable}", markup=False, soft_wrap=True)
+        console.print(f"{name:<9}{printable(text)}", markup=False, soft_wrap=True)
 
 
 def _interval(search: dict[str, Any] | None) -> str:

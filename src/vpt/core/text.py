@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -100,6 +101,21 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     hint = f"did you mean {casefolded[matches[0]]!r}? " if matches else ""
     more = f" and {len(names) - _MAX_KNOWN_NAMES} more" if len(names) > _MAX_KNOWN_NAMES else ""
     return f"{hint}known: {', '.join(names[:_MAX_KNOWN_NAMES])}{more}"
+
+
+def printable(text: str) -> str:
+    """Return text from a user's disk with control characters, and bytes of no encoding, as escapes such as "\\x1b".
+
+    Args:
+        text: The text, such as a file name.
+
+    Returns:
+        Text that changes neither the terminal nor the line, and that has an encoding.
+    """
+    return "".join(
+        character.encode("unicode_escape").decode() if unicodedata.category(character) in ("Cc", "Cs") else character
+        for character in text
+    )
 
 
 def format_duration(seconds: float) -> str:

@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 
 from vpt.core.io import write_atomic_with
 from vpt.errors import SpecError
+from vpt.plots.literal import literal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_NAMED_CLASSES = 20  # classes that colors and numbers can still tell apart
+_MAX_LABEL = 40  # characters of the name of a class
 
 
 def check_plot_path(path: Path) -> None:
@@ -51,7 +53,7 @@ def training_curves(
     """
     figure = _figure(9, 3.6)
     _draw_curves(figure.subplots(1, 2), history, xlabel, metric, labels)
-    figure.suptitle(title)
+    figure.suptitle(literal(title))
     _save(figure, path)
 
 
@@ -84,7 +86,7 @@ def confusion_matrix(path: Path, counts: NDArray[np.int64], classes: Sequence[st
     figure = _figure(side, side)
     axes = figure.subplots()
     _draw_confusion(axes, counts, classes)
-    axes.set_title(title)
+    axes.set_title(literal(title))
     _save(figure, path)
 
 
@@ -93,8 +95,9 @@ def _draw_confusion(axes: Any, counts: NDArray[np.int64], classes: Sequence[str]
     axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true")
     if n <= 50:
-        axes.set_xticks(range(n), classes, rotation=90)
-        axes.set_yticks(range(n), classes)
+        names = [literal(name, _MAX_LABEL) for name in classes]
+        axes.set_xticks(range(n), names, rotation=90)
+        axes.set_yticks(range(n), names)
     if n <= MAX_NAMED_CLASSES:
         show_counts = counts.max(initial=0) < 10_000
         for i, j in np.argwhere(counts if show_counts else fractions >= 0.005):
@@ -131,9 +134,9 @@ def search_summary(
         panels = next(rows).subplots(1, len(mistakes), squeeze=False)[0]
         for axes, (image, text) in zip(panels, mistakes, strict=True):
             axes.imshow(image)
-            axes.set_title(text, fontsize="small")
+            axes.set_title(literal(text), fontsize="small")
             axes.set_axis_off()
-    figure.suptitle(title)
+    figure.suptitle(literal(title))
     _save(figure, path)
 
 
@@ -153,8 +156,8 @@ def method_comparison(path: Path, runs: Mapping[str, Sequence[float]], title: st
         axes.plot(percent, np.full(len(percent), row), "o", color="0.6", markersize=5)
         axes.plot(percent.mean(), row, "D", color="tab:blue", markersize=9)
     lowest = min(min(values) for values in runs.values()) * 100
-    axes.set(xlabel="top-1, %", title=title, xlim=(max(0.0, lowest - 10), 100))
-    axes.set_yticks(range(len(runs)), list(runs))
+    axes.set(xlabel="top-1, %", title=literal(title), xlim=(max(0.0, lowest - 10), 100))
+    axes.set_yticks(range(len(runs)), list(map(literal, runs)))
     axes.grid(axis="x", color="0.9")
     axes.set_ylim(len(runs) - 0.5, -0.5)
     _save(figure, path)
@@ -189,16 +192,16 @@ def sweep(
         stds = [values.std(ddof=1) if len(values) > 1 else np.nan for values in percent]  # nan: no bar is drawn
         if categorical:  # lines side by side, so that none hides another
             rows = [settings.index(setting) + 0.2 * (index - (len(lines) - 1) / 2) for setting in line]
-            axes.errorbar(means, rows, xerr=stds, fmt="o", capsize=3, label=name)
+            axes.errorbar(means, rows, xerr=stds, fmt="o", capsize=3, label=literal(name))
         else:
-            axes.errorbar(list(map(float, line)), means, yerr=stds, fmt="o-", capsize=3, label=name)
+            axes.errorbar(list(map(float, line)), means, yerr=stds, fmt="o-", capsize=3, label=literal(name))
     counts = sorted({len(values) for line in lines.values() for values in line.values()})
     top1 = f"top-1, %: mean ± sd, n = {' to '.join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))}"
-    axes.set_title(title, fontsize="medium")
+    axes.set_title(literal(title), fontsize="medium")
     axes.grid(axis="x" if categorical else "y", color="0.9")
     if categorical:
         axes.set(xlabel=top1, ylabel=xlabel, ylim=(len(settings) - 0.5, -0.5))
-        axes.set_yticks(range(len(settings)), list(map(str, settings)))
+        axes.set_yticks(range(len(settings)), [literal(str(setting)) for setting in settings])
     else:
         numbers = list(map(float, settings))
         axes.set(xlabel=xlabel, ylabel=top1, xscale="log" if log_scale else "linear")
@@ -231,11 +234,11 @@ def heatmaps(
             axes.imshow(image.mean(2), cmap="gray", vmin=0, vmax=255)
             # Every patch as the square it is: smoothing would show more than is known.
             heatmap = axes.imshow(values, cmap="inferno", vmin=low, vmax=high, alpha=0.65, extent=extent)
-            axes.set_title(name, fontsize="medium")
+            axes.set_title(literal(name), fontsize="medium")
         for axes in (first, *rest):
             axes.set_axis_off()
         figure.colorbar(heatmap, ax=rest, format="%.2g")
-    figure.suptitle(title)
+    figure.suptitle(literal(title))
     _save(figure, path)
 
 
@@ -256,9 +259,9 @@ def scatter(
     row = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (title, coordinates) in zip(row, panels.items(), strict=True):
         for color, label in zip(colors, present, strict=True):
-            axes.plot(*coordinates[labels == label].T, ".", color=color, label=classes[label])
+            axes.plot(*coordinates[labels == label].T, ".", color=color, label=literal(classes[label], _MAX_LABEL))
         # No ticks: axes of t-SNE have no unit.
-        axes.set(title=title, xticks=[], yticks=[])
+        axes.set(title=literal(title), xticks=[], yticks=[])
         axes.set_aspect("equal", adjustable="datalim")  # both frames of one size, distances as they are
     if len(present) <= MAX_NAMED_CLASSES:
         figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False)

@@ -11,6 +11,8 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vpt.plots.literal import literal
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -45,7 +47,7 @@ def difference_bars(title: str, values: Mapping[str, float], limit: float) -> st
         axes.barh(rows, list(values.values()), height=0.7, color=colors)
         axes.axvline(0, color=_RULE, linewidth=1)
         axes.set(xlim=(-(limit or 1), limit or 1), ylim=(len(values) - 0.4, -0.6), xticks=[])
-        axes.set_yticks(rows, [_shorten(task) for task in values])
+        axes.set_yticks(rows, [literal(_shorten(task)) for task in values])
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         for row, value in zip(rows, values.values(), strict=True):
@@ -117,7 +119,9 @@ def _label_points(axes: "Axes", points: Mapping[str, tuple[float, float]]) -> No
             if start < other_end and other_start < end:
                 label = min(label, other_label - 12)
         taken.append((start, end, label))
-        axes.annotate(name, point, xytext=(start - x, label - y), textcoords="offset points", annotation_clip=False)
+        axes.annotate(
+            literal(name), point, xytext=(start - x, label - y), textcoords="offset points", annotation_clip=False
+        )
 
 
 def _style(title: str) -> Any:

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vpt.core.text import printable
+
 _MAX_DESCRIBED = 4  # classes of a mask in one line
 
 
@@ -50,4 +52,4 @@ class Prediction:
         shown = self.top if self.mask is None else self.top[:_MAX_DESCRIBED]
         classes = ", ".join(f"{name} {100 * value:.1f} %" for name, value in shown)
         files = ", ".join(file for file in (self.mask_file, self.overlay_file) if file is not None)
-        return f"{self.image}: {classes}" + (f"; {files}" if files else "")
+        return printable(f"{self.image}: {classes}" + (f"; {files}" if files else ""))

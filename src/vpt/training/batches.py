@@ -3,7 +3,7 @@
 Nothing depends on earlier epochs, so an interrupted epoch can be repeated bit by bit.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -74,6 +74,21 @@ def iter_batches(indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.i
     """
     for start in range(0, len(indices), size):
         yield indices[start : start + size]
+
+
+def join_last(batches: Sequence[NDArray[np.int64]], min_size: int) -> Sequence[NDArray[np.int64]]:
+    """Join a last batch that is too small with the one before it.
+
+    Args:
+        batches: The indices of each batch.
+        min_size: Smallest size of a batch.
+
+    Returns:
+        The batches. A single one keeps its size.
+    """
+    if len(batches) > 1 and len(batches[-1]) < min_size:
+        return [*batches[:-2], np.concatenate(batches[-2:])]
+    return batches
 
 
 class DeviceDataset:

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vpt.errors import TrainingError, TunedFileError
+from vpt.errors import SpecError, TrainingError, TunedFileError
 from vpt.model.tuned_model import TunedModel
 from vpt.training import distributed
-from vpt.training.batches import iter_batches
+from vpt.training.batches import iter_batches, join_last
 from vpt.training.callbacks import Callback, EpochMetrics
 from vpt.training.checkpoint import load_checkpoint, save_checkpoint
 from vpt.training.config import TaskConfig
@@ -74,6 +74,7 @@ def fit(
 
     Raises:
         TrainingError: The loss is NaN or infinite.
+        SpecError: Batches of one image cannot train the batch normalization of the model.
         TunedFileError: The checkpoint is damaged, or of another configuration or method.
     """
     callback = callback or Callback()
@@ -90,7 +91,9 @@ def fit(
             )
         history = [EpochMetrics(**record) for record in progress["history"]]
 
-    steps_per_epoch = len(objective.batches(0))
+    model.train()
+    min_size = 2 if _trains_batch_norm(model) else 1
+    steps_per_epoch = len(join_last(objective.batches(0), min_size))
     num_steps = steps_per_epoch * config.num_epochs
     callback.on_train_start(config, steps_per_epoch, history)
     for epoch in range(len(history), config.num_epochs):
@@ -100,10 +103,10 @@ def fit(
         torch.manual_seed(epoch_seed(training.seed, epoch, distributed.rank()))
         rng = np.random.default_rng((training.seed, epoch, 1 + distributed.rank()))
         total_loss, total_metric, num_seen, lr = 0.0, 0.0, 0, 0.0
-        for step, indices in enumerate(objective.batches(epoch)):
+        for step, indices in enumerate(join_last(objective.batches(epoch), min_size)):
             lr = config.lr_at(epoch * steps_per_epoch + step, num_steps, steps_per_epoch)
             training.set_lr(optimizer, lr)
-            loss_sum, metric_sum = _backward(model, objective, indices, training.grad_accum_steps, rng)
+            loss_sum, metric_sum = _backward(model, objective, indices, training.grad_accum_steps, min_size, rng)
             distributed.all_reduce_gradients(parameters)
             loss = distributed.all_reduce_sum(loss_sum) / len(indices)
             if not math.isfinite(loss):
@@ -126,8 +129,20 @@ def fit(
     return history
 
 
+def _trains_batch_norm(model: TunedModel) -> bool:
+    """Return True if the backbone may fail on a batch of one image, as one value has no variance. Heads do not."""
+    head = set(model.head.modules())
+    layers = (layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm))
+    return any(layer.training and layer not in head for layer in layers)
+
+
 def _backward(
-    model: TunedModel, objective: Objective, indices: NDArray[np.int64], grad_accum_steps: int, rng: np.random.Generator
+    model: TunedModel,
+    objective: Objective,
+    indices: NDArray[np.int64],
+    grad_accum_steps: int,
+    min_size: int,
+    rng: np.random.Generator,
 ) -> tuple[float, float]:
     """Add the gradient of this process's shard of a batch to the parameters, one micro-batch after the other.
 
@@ -136,8 +151,17 @@ def _backward(
     """
     shard = distributed.local_shard(indices)
     loss_sum, metric_sum = 0.0, 0.0
-    for micro_batch in iter_batches(shard, max(1, math.ceil(len(shard) / grad_accum_steps))):
-        loss, metric = objective.loss(micro_batch, rng)
+    micro_batches = list(iter_batches(shard, max(1, math.ceil(len(shard) / grad_accum_steps))))
+    for micro_batch in join_last(micro_batches, min_size):
+        try:
+            loss, metric = objective.loss(micro_batch, rng)
+        except ValueError as error:
+            if len(micro_batch) > 1 or min_size == 1:
+                raise
+            raise SpecError(
+                f"a batch of one image cannot train batch normalization ({error}); give at least two images for each "
+                "micro-batch and process: a larger --batch-size, or a smaller --grad-accum-steps"
+            ) from error
         penalty = model.penalty()
         if penalty is not None:
             loss = loss + penalty * len(micro_batch)

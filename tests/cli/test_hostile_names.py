@@ -1,0 +1,68 @@
+"""Names of classes and files that terminals, pictures and encodings cannot take as they are."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.command_line import start_command, vpt
+from vpt.plots import figures
+
+
+def write_classes(root: Path, *names: str) -> Path:
+    rng = np.random.default_rng(0)
+    for k, name in enumerate(names):
+        (root / name).mkdir(parents=True)
+        for i in range(6):
+            pixels = rng.integers(0, 120, (24, 24, 3), dtype=np.uint8) + np.uint8(100 * k)
+            Image.fromarray(pixels).save(root / name / f"{i}.png")
+    return root
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+@pytest.mark.parametrize(
+    "name", ["Ba$$in", "[bold red]x", "[link=a]b", "_first", "a\x1b[2Jb", "$a$ ^_{", "<script>", "-dash", "x" * 200]
+)
+def test_tune_with_a_hostile_class_name_prints_it(name: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    data = write_classes(tmp_path / "data", name, "plain")
+    vpt("tune", data, "--out", tmp_path / "a.safetensors", "--method", "linear", "--epochs", 1)
+    printed = capsys.readouterr()
+    assert "\x1b" not in printed.out
+    assert json.loads((tmp_path / "a.run/result.json").read_text())["per_class"].keys() == {name, "plain"}
+    assert (tmp_path / "a.run/confusion.png").exists() and "could not be drawn" not in printed.err
+    vpt("eval", tmp_path / "a.safetensors", data, "--split", "train")
+    assert name.replace("\x1b", r"\x1b") in capsys.readouterr().out
+
+
+def test_tune_with_names_outside_the_encoding_escapes_them(tmp_path: Path) -> None:
+    data = write_classes(tmp_path / "data", "Žluť", "naïve")
+    (data / "naïve/0.png").rename(data / "naïve/猫\udcff.png")
+    out = tmp_path / "a.safetensors"
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "OMP_NUM_THREADS": "1"}
+    commands = [
+        ("tune", data, "--out", out, "--method", "linear", "--epochs", "1"),
+        ("eval", out, data, "--split", "train"),
+        ("predict", out, data),
+        ("inspect", out),
+    ]
+    for command in commands:
+        with start_command(*command, env=environment, encoding="cp1252") as process:
+            output, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        assert r"\u0165" in output, command
+
+
+def test_tune_with_a_picture_that_fails_keeps_the_result(tmp_path: Path, capsys, monkeypatch) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise RuntimeError("no fonts")
+
+    monkeypatch.setattr(figures, "confusion_matrix", fail)
+    data = write_classes(tmp_path / "data", "a", "b")
+    vpt("tune", data, "--out", tmp_path / "a.safetensors", "--method", "linear", "--epochs", 1)
+    assert "could not be drawn: no fonts" in capsys.readouterr().err
+    assert json.loads((tmp_path / "a.run/result.json").read_text())["status"] == "done"
