@@ -68,7 +68,8 @@ def make_job(
         raise SpecError(
             "the data are in memory, so the tuned file has no name; give one, such as out='pets.safetensors'"
         )
-    found, given = find_task(task, str(data)), {name: value for name, value in options.items() if value is not None}
+    given = {name: value for name, value in options.items() if value is not None}
+    found = find_task(task, str(data), given)
     known = _option_names(found) | {option.name for option in fields(Job)}
     for other in TASKS.values():
         foreign = sorted((_option_names(other) - known) & given.keys())
@@ -246,7 +247,8 @@ def _save_result(
     metrics = {f"{scores.split}_{name}": value for name, value in scores.metrics.items()}
     is_main, counts = distributed.rank() == 0, model.counts()
     if is_main:
-        tuned_file.save(model, job.out, scores=metrics, split_options=job.split_options, save_dtype=job.save_dtype)
+        split_options = {**job.split_options, **({"trained_on": data.trained_on} if data.trained_on else {})}
+        tuned_file.save(model, job.out, scores=metrics, split_options=split_options, save_dtype=job.save_dtype)
     return RunResult(
         task=job.config.task,
         data=data.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from PIL import Image
 
 from helpers.segmentation import write_split
 from vpt.data.joint_augmentation import JointAugmentation
-from vpt.data.masks import IGNORE_INDEX, LABEL_SCHEMES, load_pair, palette
+from vpt.data.mask_files import load_pair
+from vpt.data.masks import IGNORE_INDEX, LABEL_SCHEMES, palette
 from vpt.data.segmentation_folder import load_segmentation_dataset
 from vpt.errors import DataError, SpecError
 
@@ -22,7 +24,7 @@ def test_load_segmentation_dataset_with_faults_names_all(tmp_path):
     (tmp_path / "images/scene_1.jpg").unlink()
     Image.new("L", (30, 20)).save(tmp_path / "masks/scene_2.png")
     Image.new("L", (70, 52), 9).save(tmp_path / "masks/scene_3.png")
-    Image.new("RGB", (70, 52)).save(tmp_path / "masks/scene_4.png")
+    Image.new("RGB", (70, 52), "red").save(tmp_path / "masks/scene_4.png")
     with pytest.raises(DataError) as caught:
         load_segmentation_dataset(tmp_path, classes=("ground", "square"))
     text = str(caught.value)
@@ -92,11 +94,11 @@ def write_scene(root: Path, mask: np.ndarray, images: str = "images", masks: str
 
 def test_load_segmentation_dataset_with_ignore_index_ignores_that_class(tmp_path):
     mask = np.zeros((16, 16), np.uint8)
-    mask[4:] = 1
+    mask[4:12], mask[12:] = 1, 2
     dataset = load_segmentation_dataset(write_scene(tmp_path, mask), ignore_index=0)
     assert dataset.lookup_table[0] == IGNORE_INDEX and dataset.lookup_table[1] == 1
-    assert dataset.pixel_counts.tolist() == [0, 192]
-    assert set(np.unique(load_pair(dataset.splits["train"], 0, dataset.lookup_table)[1])) == {1, IGNORE_INDEX}
+    assert dataset.pixel_counts.tolist() == [0, 128, 64]
+    assert set(np.unique(load_pair(dataset.splits["train"], 0, dataset.lookup_table)[1])) == {1, 2, IGNORE_INDEX}
     for wrong in (-1, 70_000):
         with pytest.raises(SpecError, match="0 to 65535"):
             load_segmentation_dataset(tmp_path, ignore_index=wrong)
@@ -104,19 +106,22 @@ def test_load_segmentation_dataset_with_ignore_index_ignores_that_class(tmp_path
 
 def test_load_segmentation_dataset_of_more_than_255_classes_is_refused(tmp_path):
     mask = np.zeros((16, 16), np.uint16)
-    mask[4:] = 300
+    mask[4:12], mask[12:] = 1, 300
     with pytest.raises(DataError, match=r"301 classes .*the maximum is 255"):
         load_segmentation_dataset(write_scene(tmp_path, mask))
-    assert load_segmentation_dataset(tmp_path, ignore_index=300).classes == ("0",)
+    assert load_segmentation_dataset(tmp_path, ignore_index=300).classes == ("0", "1")
 
 
 def test_load_segmentation_dataset_with_split_without_masks_is_refused(tmp_path):
     mask = np.zeros((16, 16), np.uint8)
     write_scene(tmp_path, mask, "images/train", "masks/train")
+    mask[4:] = 1
+    write_scene(tmp_path, mask, "images/train", "masks/train")
     (tmp_path / "images/val").mkdir()
-    with pytest.raises(DataError, match=r"images/val: there is no masks/val for it"):
+    shutil.copy(tmp_path / "images/train/0.png", tmp_path / "images/val")
+    with pytest.raises(DataError, match=r"images/val: there is no mask for its 1 image"):
         load_segmentation_dataset(tmp_path)
-    (tmp_path / "images/val").rmdir()
+    shutil.rmtree(tmp_path / "images/val")
     with pytest.raises(SpecError, match=r"val_fraction is 5"):
         load_segmentation_dataset(tmp_path, val_fraction=5)
 

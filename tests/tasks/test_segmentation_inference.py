@@ -13,7 +13,8 @@ from torch import nn
 
 from helpers.segmentation import new_model
 from vpt import attach
-from vpt.data.masks import IGNORE_INDEX, load_pair
+from vpt.data.mask_files import load_pair
+from vpt.data.masks import IGNORE_INDEX
 from vpt.data.segmentation_folder import load_segmentation_dataset
 from vpt.tasks.segmentation.objective import cross_entropy, dice_loss, median_frequency_weights
 from vpt.tasks.segmentation.prediction import PixelScores, score_split

@@ -9,7 +9,7 @@ from vpt.analysis.attention_maps import Explanation
 from vpt.analysis.embeddings import Embedding
 from vpt.api.models import Data, Device, Model, SplitName, open_model, scored_data, show_progress
 from vpt.data.dataset import ImageInput
-from vpt.data.loading import load_dataset
+from vpt.data.loading import load_scored_dataset
 from vpt.errors import SpecError
 from vpt.plots import figures
 from vpt.training import Callback
@@ -105,7 +105,7 @@ def embed(
         figures.check_plot_path(Path(out))
     tuned = open_model(model, backbone, weights, device)
     source, split_options = scored_data(model, tuned, data, split, classes)
-    dataset = load_dataset(source, **split_options)
+    dataset = load_scored_dataset(source, split, **split_options)
     with show_progress(progress, callback) as receiver:
         on_image = partial(receiver.on_data_progress, split)
         embedding = embeddings.embed(tuned, dataset, split, seed=seed, limit=limit, on_image=on_image)

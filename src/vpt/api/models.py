@@ -38,6 +38,8 @@ class TuneOptions(TypedDict, total=False):
         precision: "auto", "fp32" or "bf16". Default: "auto", which is bf16 on GPUs with hardware for it.
         train_on: "train" validates on val; "trainval" trains on both. Default: "train".
         val_fraction: Fraction of each class that is split off where val is missing. Default: 0.2.
+        split_names: Names of the folders of splits, such as "train=Training,test=Testing"; "none" if all folders are
+            classes. Default: recognized.
         split_seed: Seed of the splits. Default: `seed`.
         save_dtype: Type of the tensors in the tuned file, "fp32" or "fp16". Default: "fp32".
         warmup_epochs: Classification. Default: a tenth of the epochs, at most 10.
@@ -60,9 +62,16 @@ class TuneOptions(TypedDict, total=False):
         loss: Segmentation: "ce", "dice" or "ce+dice". Default: "ce".
         class_weights: Segmentation: "none" or "balanced". Default: "none".
         auxiliary_weight: Segmentation: weight of the loss of auxiliary heads. Default: 0.4.
-        labels: Segmentation: "ade20k", "cityscapes", "voc", "camvid", "plain" or "auto". Default: "auto", by layout.
+        labels: Segmentation: "ade20k", "cityscapes", "voc", "camvid", "plain", ids such as "0,255", "colors" or "auto".
+            Default: "auto", by layout.
         ignore_index: Segmentation: another id in masks that stands for no class. Default: none.
         reduce_zero_label: Segmentation: True if id 0 stands for no class and id 1 for the first. Default: False.
+        images: Segmentation: name of the folder of images. Default: recognized.
+        masks: Segmentation: name of the folder of masks. Default: recognized.
+        mask_suffix: Segmentation: end of the name of a mask after that of its image, such as "_mask". Default:
+            recognized.
+        mask_orientation: Segmentation: masks of images that EXIF data turn are drawn on the "upright" image or on its
+            pixels as "stored". Default: "auto", what the sizes prove.
         val_as_test: Segmentation: True scores on val and splits another val off train. Default: False.
         activation_checkpointing: Segmentation: True takes less memory and a third more time. Default: False.
     """
@@ -79,6 +88,7 @@ class TuneOptions(TypedDict, total=False):
     precision: Literal["auto", "fp32", "bf16"] | None
     train_on: Literal["train", "trainval"] | None
     val_fraction: float | None
+    split_names: str | None
     split_seed: int | None
     save_dtype: Literal["fp32", "fp16"] | None
     warmup_epochs: float | None
@@ -102,6 +112,10 @@ class TuneOptions(TypedDict, total=False):
     labels: str | None
     ignore_index: int | None
     reduce_zero_label: bool | None
+    images: str | None
+    masks: str | None
+    mask_suffix: str | None
+    mask_orientation: Literal["auto", "upright", "stored"] | None
     val_as_test: bool | None
     activation_checkpointing: bool | None
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Unpack, overload
+from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,6 +104,11 @@ def evaluate(
     labels: str | None = None,
     ignore_index: int | None = None,
     reduce_zero_label: bool | None = None,
+    images: str | None = None,
+    masks: str | None = None,
+    mask_suffix: str | None = None,
+    mask_orientation: Literal["auto", "upright", "stored"] | None = None,
+    split_names: str | None = None,
     backbone: str | None = None,
     weights: str | Path | None = None,
     device: Device = "auto",
@@ -114,18 +119,26 @@ def evaluate(
 
     Args:
         model: The tuned file, or a model that `vpt.load` or `vpt.attach` returned.
-        data: As for `tune`. A folder without splits is split as in training, so that no training image is measured.
-            Data in memory are measured whole, unless they are a mapping of split names to data.
+        data: As for `tune`. A folder without the split is measured whole; if it holds images that the file was trained
+            on, it is split as in training instead, so that no training image is measured. Data in memory are measured
+            whole, unless they are a mapping of split names to data.
         split: "train", "val" or "test". Default: "test".
         classes: Names of the classes of data in memory. Default: those of the data, or those of the model.
         seed: Seed of missing splits. Default: the one that the file names; 0 for a model.
         skip_corrupt: True leaves unreadable images out, in classification. Default: False.
         scales: Scales of the image whose probabilities are averaged, in segmentation. Default: (1.0,).
         flip: True averages with the mirrored image, in segmentation. Default: False.
-        labels: Scheme of the mask ids, in segmentation: "ade20k", "cityscapes", "voc", "camvid", "plain" or "auto".
-            Default: "auto", by layout.
+        labels: Scheme of the mask ids, in segmentation: "ade20k", "cityscapes", "voc", "camvid", "plain", "auto", ids
+            such as "0,255", or "colors". Default: "auto", by layout.
         ignore_index: Another id in masks that stands for no class, in segmentation. Default: none.
         reduce_zero_label: True if id 0 stands for no class and id 1 for the first, in segmentation. Default: False.
+        images: Name of the folder of images, in segmentation. Default: recognized.
+        masks: Name of the folder of masks, in segmentation. Default: recognized.
+        mask_suffix: End of the name of a mask after that of its image, in segmentation. Default: recognized.
+        mask_orientation: Masks of images that EXIF data turn, in segmentation: drawn on the "upright" image or on its
+            pixels as "stored". Default: "auto", what the sizes prove.
+        split_names: Names of the folders of splits, such as "train=Training,test=Testing", or "none". Default:
+            recognized.
         backbone: Name of the backbone. Default: the one that the file names.
         weights: File with local weights of the backbone. Default: timm's download.
         device: "auto" for the GPU if there is one, "cpu", "cuda" or "mps". A given model stays where it is with "auto".
@@ -143,12 +156,15 @@ def evaluate(
         BackboneError: The backbone cannot be loaded.
     """
     tuned = open_model(model, backbone, weights, device)
-    masks = {"labels": labels, "ignore_index": ignore_index, "reduce_zero_label": reduce_zero_label}
-    of_masks = {"scales": scales, "flip": flip, **masks}
+    of_masks = {
+        "scales": scales, "flip": flip, "labels": labels, "ignore_index": ignore_index,
+        "reduce_zero_label": reduce_zero_label, "images": images, "masks": masks, "mask_suffix": mask_suffix,
+        "mask_orientation": mask_orientation,
+    }  # fmt: skip
     task, options = _task_and_options(tuned, classification={"skip_corrupt": skip_corrupt}, segmentation=of_masks)
     source, split_options = scored_data(model, tuned, data, split, classes)
-    if seed is not None:
-        split_options["seed"] = seed
+    given = {"seed": seed, "split_names": split_names}
+    split_options |= {name: value for name, value in given.items() if value is not None}
     with show_progress(progress, callback) as receiver:
         return task.evaluate(tuned, source, split, split_options | options, receiver)
 

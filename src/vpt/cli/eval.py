@@ -13,6 +13,7 @@ from vpt.cli.options import TaskCommand, option, own_options, print_result
 @click.argument("file", type=common.PATH)
 @click.argument("data")
 @common.split_option
+@common.split_names_option
 @option("--seed", "Seed for splitting DATA when it has no such split [default: FILE's].", common.NATURAL)
 @common.model_options
 @common.json_option
@@ -21,6 +22,9 @@ from vpt.cli.options import TaskCommand, option, own_options, print_result
 @common.mask_options
 def command(file: Path, data: str, as_json: bool, **options: Any) -> None:
     """Measure a tuned FILE on labeled images. DATA is what `vpt tune` takes.
+
+    A folder without such a split is measured whole, unless it holds images that FILE was trained on: then it is
+    split as in training.
 
     \b
     vpt eval photos.safetensors photos/

@@ -184,6 +184,9 @@ device_option: _Decorator = option(
     "--device", "auto: the GPU, where there is one.", ["auto", "cpu", "cuda", "mps"], default="auto"
 )
 split_option: _Decorator = option("--split", "Split of DATA.", ["train", "val", "test"], default="test")
+split_names_option: _Decorator = option(
+    "--split-names", "Folders of the splits, such as train=Training,test=Testing; none: all folders are classes."
+)
 skip_corrupt_option: _Decorator = classification("--skip-corrupt", "Leave unreadable images out.", is_flag=True)
 _other_backbone = backbone_option("The backbone's name, if it is not to be taken from FILE.")
 model_options: _Decorator = _join(_other_backbone, weights_option, device_option)
@@ -192,9 +195,23 @@ inference_options: _Decorator = _join(
     segmentation("--flip", "Average with the mirrored image.", is_flag=True),
 )
 mask_options: _Decorator = _join(
-    segmentation("--labels", "ade20k, cityscapes, voc, camvid or plain; auto: by layout.", default="auto"),
+    segmentation(
+        "--labels",
+        "ade20k, cityscapes, voc, camvid or plain; ids (0,255 or ground=0,road=255); colors; auto: by layout.",
+        default="auto",
+    ),
     segmentation("--ignore-index", "Another id in masks that stands for no class.", int),
     segmentation("--reduce-zero-label", "Id 0 stands for no class, 1 for the first.", is_flag=True),
+    segmentation("--images", "Name of the folder of images [default: recognized]."),
+    segmentation("--masks", "Name of the folder of masks [default: recognized]."),
+    segmentation("--mask-suffix", "What follows the name of an image in that of its mask, such as _mask."),
+    segmentation(
+        "--mask-orientation",
+        "Masks of images that EXIF data turn: drawn on the upright image, or on its pixels as stored; auto: what the "
+        "sizes prove.",
+        ["auto", "upright", "stored"],
+        default="auto",
+    ),
 )
 
 

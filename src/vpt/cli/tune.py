@@ -53,6 +53,7 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @option("--seed", "Seed of initialization, order of images, augmentation and dropout [default: 0].", int)
 @option("--train-on", "trainval: validation images train too.", ["train", "trainval"], default="train")
 @option("--val-fraction", "Split off where val is missing.", default=0.2)
+@common.split_names_option
 @option("--split-seed", "Seed of the splits [default: --seed].", int)
 @option("--image-size", "Side in pixels, if not the backbone's own; positions are resized.", int)
 @option("--normalization", "Mean and standard deviation of the input.", ["backbone", "imagenet", "inception"],
@@ -122,7 +123,7 @@ def command(
     from vpt.training.loggers import log_job
     from vpt.tuning import make_job, run_job
 
-    task, is_main = find_task(task, data).name, distributed.rank() == 0
+    task, is_main = find_task(task, data, options).name, distributed.rank() == 0
     options = own_options(options, task, data)
     with ConsoleCallback() as console:
         if wants_search(minutes, options):

@@ -104,7 +104,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def printable(text: str) -> str:
-    """Return text from a user's disk with control characters, and bytes of no encoding, as escapes such as "\\x1b".
+    r"""Return text from a user's disk with control characters, and bytes of no encoding, as escapes such as "\x1b".
 
     Args:
         text: The text, such as a file name.

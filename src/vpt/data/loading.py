@@ -1,16 +1,21 @@
 """Loading of a classification dataset from a folder or by the name of a built-in task."""
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from vpt.core.text import did_you_mean
 from vpt.data import synthetic
 from vpt.data.checks import class_notes, leakage_notes
 from vpt.data.dataset import Dataset, Split
-from vpt.data.image_folder import LAYOUT_HELP, read_image_folder
+from vpt.data.folder_names import SPLITS
+from vpt.data.image_folder import LAYOUT_HELP, find_images_by_class, make_split, read_image_folder
 from vpt.data.list_files import has_list_files, read_list_files
 from vpt.data.manifest import read_manifest
 from vpt.data.splits import fill_missing_splits
+from vpt.data.training_marks import has_marked
 from vpt.errors import DataError
 
 
@@ -21,6 +26,7 @@ def load_dataset(
     val_fraction: float = 0.2,
     test_fraction: float = 0.2,
     include_test: bool = True,
+    split_names: str | None = None,
 ) -> Dataset:
     """Read a folder with list files, a folder of class folders, or a built-in task. No image is decoded.
 
@@ -33,6 +39,7 @@ def load_dataset(
         val_fraction: Fraction of each class to move from train to val if there is no val; 0 for none. Default: 0.2.
         test_fraction: Fraction of each class to move from train to test if there is no test; 0 for none. Default: 0.2.
         include_test: False for a dataset without a test split, of which no image is opened. Default: True.
+        split_names: Names of the split folders, see `parse_split_names`. Default: recognized.
 
     Returns:
         The dataset.
@@ -46,7 +53,7 @@ def load_dataset(
             f"the data source is {str(source)!r}; {LAYOUT_HELP}, or name a built-in task; `.` is the current folder"
         )
     try:
-        dataset = source if isinstance(source, Dataset) else _read(root, str(source), seed)
+        dataset = source if isinstance(source, Dataset) else _read(root, str(source), seed, split_names)
     except OSError as error:
         raise DataError(f"{str(source)!r} cannot be read: {error}; check the path and its permissions") from error
     dataset = replace(dataset, name=dataset.name.encode("utf-8", "replace").decode())  # may be invalid UTF-8
@@ -59,11 +66,53 @@ def load_dataset(
     return replace(dataset, notes=notes)
 
 
-def _read(root: Path, source: str, seed: int) -> Dataset:
+def load_scored_dataset(
+    source: str | Path | Dataset, split: str, *, trained_on: Sequence[str] = (), **options: Any
+) -> Dataset:
+    """Read labeled images that a model is scored on.
+
+    A folder is read whole, whatever it is called, unless it has the split, or holds images of the training.
+
+    Args:
+        source: A folder, the name of a built-in task, or a dataset in memory.
+        split: Name of the split that is scored.
+        trained_on: Marks of the training images, see `make_marks`. Default: none, a folder is split as in training.
+        **options: Other arguments of `load_dataset`.
+
+    Returns:
+        The dataset. Of a folder that is read whole, or that has the split, all other splits are empty.
+    """
+    root = Path(str(source))
+    if isinstance(source, Dataset) or not trained_on or not str(source).strip() or not root.is_dir():
+        return load_dataset(source, **options)
+    if has_list_files(root):
+        listed = read_list_files(root)
+        if len(listed.splits[split]) or has_marked(listed.trainval().paths, trained_on):
+            return load_dataset(source, **options)
+        whole = listed.trainval().concat(listed.test)
+        train, val, test = (whole if name == split else Split() for name in SPLITS)
+        return Dataset(listed.name, listed.classes, train, val, test, listed.source)
+    found, ignored = find_images_by_class(root, options.get("split_names"))
+    if split not in found:
+        paths = [path for by_class in found.values() for paths in by_class.values() for path in paths]
+        if has_marked(paths, trained_on):
+            return load_dataset(source, **options)
+        by_class: defaultdict[str, list[Path]] = defaultdict(list)
+        for images in found.values():
+            for name, class_paths in images.items():
+                by_class[name] += class_paths
+        found = {split: dict(by_class)}
+    classes = tuple(sorted(found[split]))
+    scored = make_split(found[split], classes, root)
+    train, val, test = (scored if name == split else Split() for name in SPLITS)
+    return Dataset(root.resolve().name, classes, train, val, test, str(root), ignored=tuple(sorted(ignored)))
+
+
+def _read(root: Path, source: str, seed: int, split_names: str | None) -> Dataset:
     """Read a folder, or draw a built-in task."""
     if root.is_dir():
         notes = read_manifest(root).get("notes", ())
-        dataset = read_list_files(root) if has_list_files(root) else read_image_folder(root)
+        dataset = read_list_files(root) if has_list_files(root) else read_image_folder(root, split_names)
         return replace(dataset, notes=(*dataset.notes, *notes))
     if source in synthetic.TASKS:
         drawn = synthetic.generate_splits(source, seed)

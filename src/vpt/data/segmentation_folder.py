@@ -2,22 +2,28 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vpt.core.text import comma_list, did_you_mean, pluralize, refuse
-from vpt.data.masks import IGNORE_INDEX, LABEL_SCHEMES, LabelScheme, MaskStats, scan_masks
-from vpt.data.segmentation_layouts import (
-    LAYOUT_HELP,
-    ImageMaskPairs,
-    detect_folder_layout,
-    find_pairs,
-    unpaired_folders,
+from vpt.core.text import comma_list, pluralize, refuse
+from vpt.data.folder_names import SPLITS
+from vpt.data.mask_checks import (
+    all_ids,
+    describe_id,
+    reading_notes,
+    refuse_degenerate_ids,
+    too_many_classes,
+    unknown_id_faults,
 )
+from vpt.data.mask_files import MaskFormat, MaskStats, Orientation, scan_masks
+from vpt.data.masks import IGNORE_INDEX, LabelScheme, parse_labels
+from vpt.data.segmentation_layouts import LAYOUT_HELP, ImageMaskPairs
+from vpt.data.segmentation_pairs import PairNames, find_pairs
+from vpt.data.training_marks import has_marked
 from vpt.errors import DataError, SpecError
 
 
@@ -33,6 +39,8 @@ class SegmentationDataset:
         pixel_counts: Pixels of each class in train, int64 (classes,).
         digest: Hash of all masks and of the names and sizes of the images.
         notes: Messages for the user that require no action, one sentence each.
+        mask_format: The reading of mask files.
+        mask_stats: Name of each pair to the ids of its mask, and facts on its image.
     """
 
     name: str
@@ -42,6 +50,8 @@ class SegmentationDataset:
     pixel_counts: NDArray[np.int64]
     digest: str
     notes: tuple[str, ...] = ()
+    mask_format: MaskFormat = field(default_factory=MaskFormat)
+    mask_stats: Mapping[str, MaskStats] = field(default_factory=dict)
 
 
 def load_segmentation_dataset(
@@ -50,21 +60,34 @@ def load_segmentation_dataset(
     *,
     ignore_index: int | None = None,
     reduce_zero_label: bool = False,
+    images: str | None = None,
+    masks: str | None = None,
+    mask_suffix: str | None = None,
+    split_names: str | None = None,
+    mask_orientation: Orientation = "auto",
     val_fraction: float = 0.2,
     seed: int = 0,
     include_test: bool = True,
     train_on: Literal["train", "trainval"] = "train",
     val_as_test: bool = False,
     classes: Sequence[str] | None = None,
+    scored_split: str | None = None,
+    trained_on: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> SegmentationDataset:
     """Read a segmentation folder and check all of its files. Every image and mask is decoded once.
 
     Args:
         source: The data folder.
-        labels: A name in `LABEL_SCHEMES`, or "auto" for that of the layout. Default: "auto".
+        labels: Text of `parse_labels`, or "auto" for the scheme of the layout. Default: "auto".
         ignore_index: A further id of pixels without a class. Default: none.
         reduce_zero_label: Id 0 has no class, and class k has the id k + 1. Default: False.
+        images: Folder of the images, see `PairNames`. Default: recognized.
+        masks: Folder of the masks. Default: recognized.
+        mask_suffix: End of the stem of a mask after the stem of its image. Default: recognized.
+        split_names: Names of the split folders, see `parse_split_names`. Default: recognized.
+        mask_orientation: Masks of images that EXIF data turn are drawn on the "upright" image, or on its pixels as
+            "stored"; "auto" for what the sizes prove. Default: "auto".
         val_fraction: Fraction of train to move to val if there is no val. Default: 0.2.
         seed: Seed of that split. Default: 0.
         include_test: False to leave the files of the test split unopened. Default: True.
@@ -72,6 +95,9 @@ def load_segmentation_dataset(
         val_as_test: Use val as test, for datasets without public masks of test, and take another val from train.
             Default: False.
         classes: Class names. Default: those of the scheme, else of `classes.txt` (one name per line), else numbers.
+        scored_split: A split that all pairs belong to if the folder has no such split, and no image with a mark of
+            `trained_on`. Default: none.
+        trained_on: Marks of training images, see `make_marks`. Default: none.
         progress: Called as (done, total) after each pair.
 
     Returns:
@@ -79,65 +105,73 @@ def load_segmentation_dataset(
 
     Raises:
         DataError: Files cannot be used. The message names every fault: missing images or masks, unreadable files, masks
-            of a different size, ids without a class.
+            of a different size, ids without a class; or the reading of the ids leaves one class.
         SpecError: An option is out of range.
     """
     root = Path(source)
-    detected = detect_folder_layout(root) if root.is_dir() else None
-    if detected is None:
-        raise DataError(f"{str(source)!r} is not a segmentation folder; {LAYOUT_HELP}")
-    layout, names = detected
-    scheme_name = layout.labels if labels == "auto" else labels
-    scheme = _label_scheme(scheme_name, ignore_index, reduce_zero_label)
-    notes = [f"masks are read as {scheme_name}; --labels selects another scheme"] if labels == "auto" else []
     if not 0 <= val_fraction < 1:
         raise SpecError(f"val_fraction is {val_fraction}; it must be at least 0 and below 1")
+    wanted = [split for split in SPLITS if (include_test or split != "test") and not (val_as_test and split == "test")]
+    names = PairNames(images, masks, mask_suffix, split_names)
+    found_pairs = find_pairs(root, names, wanted) if root.is_dir() else None
+    if found_pairs is None:
+        raise DataError(f"{str(source)!r} is not a segmentation folder; {LAYOUT_HELP}")
+    scheme_name = found_pairs.labels if labels == "auto" else labels
+    scheme = _label_scheme(scheme_name, ignore_index, reduce_zero_label)
+    notes = [f"masks are read as {scheme_name}; --labels selects another scheme"] if labels == "auto" else []
+    notes += found_pairs.notes
+    splits, faults = dict(found_pairs.splits), list(found_pairs.faults)
     if val_as_test:
-        if "val" not in names:
+        if "val" not in splits:
             raise DataError(f"{root} has no val split to use as test; {LAYOUT_HELP}")
-        names = {"train": names["train"], "test": names["val"]}
-    faults = unpaired_folders(root, layout, names)
-    splits = {
-        split_name: find_pairs(root, layout, name, faults)
-        for split_name, name in names.items()
-        if include_test or split_name != "test"
-    }
-    mask_stats = scan_masks(splits.values(), faults, progress)
-    found = tuple(classes or scheme.classes or _read_classes_file(root) or _numbered_classes(scheme, mask_stats))
+        splits["test"] = splits.pop("val")
+    if scored_split is not None and trained_on and scored_split not in splits:
+        whole = sum(splits.values(), ImageMaskPairs())
+        splits = splits if has_marked(whole.images, trained_on) else {scored_split: whole}
+    mask_format = MaskFormat(scheme.is_colors, scheme.ids, mask_orientation)
+    mask_stats = scan_masks(splits.values(), mask_format, faults, progress)
+    ids = all_ids(mask_stats)
+    if scheme.is_colors and not scheme.colors:
+        colors = [int(name[1:], 16) for name in classes] if classes else ids
+        scheme = replace(scheme, colors=tuple(colors), classes=tuple(describe_id(color, scheme) for color in colors))
+    if scheme.is_colors:
+        mask_format = replace(mask_format, nearest=tuple(sorted(scheme.colors)))
+    found = tuple(classes or scheme.classes or _read_classes_file(root) or _numbered_classes(scheme, ids))
     if len(found) > IGNORE_INDEX:
-        raise DataError(
-            f"{root}: {pluralize(len(found), 'class')} by the names or by the largest id in a mask; the maximum is "
-            f"{IGNORE_INDEX}. If the largest id is to be ignored, set --ignore-index"
-        )
+        raise too_many_classes(root, len(found))
     lookup_table = scheme.lookup_table(len(found))
-    faults += _unknown_id_faults(mask_stats, lookup_table, f"{len(found)} classes read as {scheme_name}")
+    faults += unknown_id_faults(mask_stats, lookup_table, scheme, f"{len(found)} classes read as {scheme_name}")
     advice = "correct or delete these files; for ids, see --labels, --ignore-index and --reduce-zero-label"
     refuse(faults, f"{root}: {pluralize(len(faults), 'fault')}", advice)
-    if train_on == "trainval":
+    mask_format = replace(mask_format, orientation=_resolve_orientation(root, mask_orientation, mask_stats))
+    if train_on == "trainval" and "train" in splits:
         splits["train"] += splits.pop("val", ImageMaskPairs())
-    elif "val" not in splits and val_fraction > 0 and len(splits["train"]) > 1:
+    elif "val" not in splits and val_fraction > 0 and len(splits.get("train", ())) > 1:
         splits |= _split_off_val(splits["train"], val_fraction, seed)
         notes.append(f"{pluralize(len(splits['val']), 'image')} of train moved to val (seed {seed})")
-    empty = [split_name for split_name, pairs in splits.items() if not len(pairs)]
-    if empty:
-        raise DataError(f"{root} has no images for {', '.join(empty)}; {LAYOUT_HELP}")
-    counts = np.zeros(IGNORE_INDEX + 1, dtype=np.int64)
-    for name in splits["train"].names:
-        np.add.at(counts, lookup_table[mask_stats[name].ids], mask_stats[name].counts)
-    pixel_counts = counts[: len(found)]
+    pixel_counts = np.zeros(len(found), dtype=np.int64)
+    for name in splits["train"].names if "train" in splits else ():
+        stats = mask_stats[name]
+        positions = np.searchsorted(mask_format.nearest, stats.ids) if scheme.is_colors else stats.ids
+        labeled = lookup_table[positions] != IGNORE_INDEX
+        np.add.at(pixel_counts, lookup_table[positions[labeled]], stats.counts[labeled])
+    if classes is None:  # of a model, they are what it was trained with
+        if "train" not in splits:
+            raise DataError(f"{root} has no images for train; {LAYOUT_HELP}")
+        refuse_degenerate_ids(root, scheme, scheme_name, found, pixel_counts, ids)
+    notes += reading_notes(scheme_name, scheme, ids, mask_stats)
     missing = [found[k] for k in np.flatnonzero(pixel_counts == 0)]
     if missing:
         notes.append(f"train has no pixel of {pluralize(len(missing), 'class')}: {comma_list(missing)}")
     digest = hashlib.sha256("".join(f"{name} {stats.key}\n" for name, stats in sorted(mask_stats.items())).encode())
     return SegmentationDataset(
-        root.resolve().name, found, splits, lookup_table, pixel_counts, digest.hexdigest(), tuple(notes)
-    )
+        root.resolve().name, found, splits, lookup_table, pixel_counts, digest.hexdigest(), tuple(notes), mask_format,
+        mask_stats,
+    )  # fmt: skip
 
 
 def _label_scheme(name: str, ignore_index: int | None, reduce_zero_label: bool) -> LabelScheme:
-    if name not in LABEL_SCHEMES:
-        raise SpecError(f"labels is {name!r}; {did_you_mean(name, ['auto', *LABEL_SCHEMES])}")
-    scheme = LABEL_SCHEMES[name]
+    scheme = parse_labels(name)
     if ignore_index is not None:
         if not 0 <= ignore_index <= 65535:
             raise SpecError(f"ignore_index is {ignore_index}; ids in masks are 0 to 65535")
@@ -145,17 +179,19 @@ def _label_scheme(name: str, ignore_index: int | None, reduce_zero_label: bool) 
     return replace(scheme, reduce_zero_label=True) if reduce_zero_label else scheme
 
 
-def _unknown_id_faults(mask_stats: Mapping[str, MaskStats], lookup_table: NDArray[np.int16], reading: str) -> list[str]:
-    known = comma_list([str(k) for k in np.flatnonzero(lookup_table >= 0)], 20)
-    faults = []
-    for name, stats in mask_stats.items():
-        unknown = [str(k) for k in stats.ids if lookup_table[k] < 0]
-        if unknown:
-            faults.append(
-                f"{name}: ids {comma_list(unknown)} of the mask have no class: with {reading}, ids are {known}; "
-                f"it contains {comma_list([str(k) for k in stats.ids], 12)}"
-            )
-    return faults
+def _resolve_orientation(root: Path, given: Orientation, mask_stats: Mapping[str, MaskStats]) -> Orientation:
+    """Return the orientation of masks whose sizes prove none. Refuse to guess it."""
+    proven = {stats.proves for stats in mask_stats.values()} - {None, "auto"}
+    unproven = [name for name, stats in mask_stats.items() if stats.proves == "auto"]
+    if given != "auto" or not unproven:
+        return given
+    if len(proven) == 1:  # one program drew all masks
+        return "stored" if "stored" in proven else "upright"
+    raise DataError(
+        f"{root}: EXIF data turn {pluralize(len(unproven), 'image')} ({comma_list(unproven)}), and their masks fit "
+        "both ways: drawn on the image as viewers show it (--mask-orientation upright), or on its pixels as they are "
+        "stored (--mask-orientation stored). Open an image and its mask in two programs, and give the option that fits"
+    )
 
 
 def _read_classes_file(root: Path) -> tuple[str, ...]:
@@ -167,10 +203,10 @@ def _read_classes_file(root: Path) -> tuple[str, ...]:
     return names
 
 
-def _numbered_classes(scheme: LabelScheme, mask_stats: dict[str, MaskStats]) -> tuple[str, ...]:
+def _numbered_classes(scheme: LabelScheme, ids: Sequence[int]) -> tuple[str, ...]:
     """Return numbers as class names, up to the largest id in any mask."""
-    ids = {int(k) for stats in mask_stats.values() for k in stats.ids} - set(scheme.ignore_ids)
-    return tuple(str(k) for k in range(max([1, *(k + 1 - scheme.reduce_zero_label for k in ids)])))
+    known = set(ids) - set(scheme.ignore_ids)
+    return tuple(str(k) for k in range(max([1, *(k + 1 - scheme.reduce_zero_label for k in known)])))
 
 
 def _split_off_val(train: ImageMaskPairs, fraction: float, seed: int) -> dict[str, ImageMaskPairs]:

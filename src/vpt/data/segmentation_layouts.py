@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
 
-from vpt.data.image_files import IMAGE_SUFFIXES
+from vpt.data.folder_walk import walk_images
 
 LAYOUT_HELP = (
-    "a segmentation folder holds images/ and masks/ (with or without train/, val/, test/ inside), or is laid out like "
-    "CamVid (train/, trainannot/), ADE20K, Cityscapes or VOC"
+    "a segmentation folder holds images/ and masks/ (with or without train/, val/, test/ inside or around them), masks "
+    "beside their images (1.jpg, 1_mask.png), or is laid out like CamVid (train/, trainannot/), ADE20K, Cityscapes or "
+    "VOC; other names are given by --images, --masks and --mask-suffix"
 )
 _SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 
@@ -36,20 +37,12 @@ class FolderLayout:
     mask_suffix: str = ""
     lists: str | None = None
 
-    @property
-    def has_splits(self) -> bool:
-        """True if train, val and test are separate."""
-        return "{split}" in self.images or self.lists is not None
-
 
 LAYOUTS = (
     FolderLayout("{split}", "{split}annot", "camvid"),
     FolderLayout("images/{split}", "annotations/{split}", "ade20k"),
     FolderLayout("leftImg8bit/{split}", "gtFine/{split}", "cityscapes", "_leftImg8bit", "_gtFine_labelIds"),
     FolderLayout("JPEGImages", "SegmentationClass", "voc", lists="ImageSets/Segmentation/{split}.txt"),
-    FolderLayout("images/{split}", "masks/{split}"),
-    FolderLayout("{split}/images", "{split}/masks"),
-    FolderLayout("images", "masks"),
 )
 
 
@@ -88,7 +81,26 @@ class ImageMaskPairs:
         return ImageMaskPairs(images, masks, tuple(self.names[i] for i in indices))
 
 
-def detect_folder_layout(root: Path) -> tuple[FolderLayout, dict[str, str]] | None:
+def find_published_pairs(root: Path, wanted: Sequence[str]) -> tuple[str, dict[str, ImageMaskPairs], list[str]] | None:
+    """Return the pairs of a folder that is laid out like a published dataset.
+
+    Args:
+        root: The data folder.
+        wanted: Splits whose files are paired.
+
+    Returns:
+        The name of its label scheme, split to pairs, and faults; None for other folders.
+    """
+    detected = _detect_layout(root)
+    if detected is None:
+        return None
+    layout, names = detected
+    faults = _unpaired_folders(root, layout, names)
+    splits = {split: _find_layout_pairs(root, layout, name, faults) for split, name in names.items() if split in wanted}
+    return layout.labels, splits, faults
+
+
+def _detect_layout(root: Path) -> tuple[FolderLayout, dict[str, str]] | None:
     """Return the layout of a segmentation folder.
 
     Args:
@@ -98,10 +110,6 @@ def detect_folder_layout(root: Path) -> tuple[FolderLayout, dict[str, str]] | No
         The layout, and split ("train", "val", "test") to its name in the folder; None for other folders.
     """
     for layout in LAYOUTS:
-        if not layout.has_splits:
-            if (root / layout.images).is_dir() and (root / layout.masks).is_dir():
-                return layout, {"train": ""}
-            continue
         templates = (layout.lists,) if layout.lists else (layout.images, layout.masks)
         found = {
             split_name: name
@@ -114,7 +122,7 @@ def detect_folder_layout(root: Path) -> tuple[FolderLayout, dict[str, str]] | No
     return None
 
 
-def unpaired_folders(root: Path, layout: FolderLayout, names: Mapping[str, str]) -> list[str]:
+def _unpaired_folders(root: Path, layout: FolderLayout, names: Mapping[str, str]) -> list[str]:
     """Return faults: splits with images but without masks, or the reverse. Masks of test are often not published.
 
     Args:
@@ -125,7 +133,7 @@ def unpaired_folders(root: Path, layout: FolderLayout, names: Mapping[str, str])
     Returns:
         One text per fault.
     """
-    if not layout.has_splits or layout.lists:
+    if layout.lists:
         return []
     return [
         f"{existing.relative_to(root)}: there is no {missing_folder.relative_to(root)} for it"
@@ -139,7 +147,7 @@ def unpaired_folders(root: Path, layout: FolderLayout, names: Mapping[str, str])
     ]
 
 
-def find_pairs(root: Path, layout: FolderLayout, name: str, faults: list[str]) -> ImageMaskPairs:
+def _find_layout_pairs(root: Path, layout: FolderLayout, name: str, faults: list[str]) -> ImageMaskPairs:
     """Return the images and masks of a split.
 
     Args:
@@ -166,8 +174,8 @@ def find_pairs(root: Path, layout: FolderLayout, name: str, faults: list[str]) -
 
 def _files_by_key(root: Path, folder: str, stem_suffix: str, faults: list[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for path in sorted((root / folder).rglob("[!.]*")):
-        if path.suffix.casefold() in IMAGE_SUFFIXES and path.stem.endswith(stem_suffix):
+    for path in walk_images(root / folder) if (root / folder).is_dir() else ():
+        if path.stem.endswith(stem_suffix):
             key = path.relative_to(root / folder).with_suffix("").as_posix().removesuffix(stem_suffix)
             if key in found:
                 faults.append(f"{path.relative_to(root)}: {found[key].name} has the same name")

@@ -12,7 +12,8 @@ from vpt.data import synthetic
 from vpt.data.dataset import Dataset, ImageInput, Split
 from vpt.data.loading import load_dataset
 from vpt.data.segmentation_folder import SegmentationDataset, load_segmentation_dataset
-from vpt.data.segmentation_layouts import LAYOUT_HELP, ImageMaskPairs, detect_folder_layout
+from vpt.data.segmentation_layouts import LAYOUT_HELP, ImageMaskPairs
+from vpt.data.task_detection import detect_task
 from vpt.errors import DataError, VptError
 from vpt.experiments.design import Protocol, Task
 from vpt.experiments.plan_schema import ClassificationTaskTable, SegmentationTaskTable, TaskTable
@@ -37,7 +38,7 @@ def list_task(row: TaskTable, path: Path, protocol: Protocol, *, choosing: bool)
     """
     folder = (path.parent / (row.data or row.name)).resolve()
     data = str(folder) if folder.is_dir() else row.data or row.name
-    has_masks = folder.is_dir() and detect_folder_layout(folder) is not None
+    has_masks = folder.is_dir() and detect_task(folder) == "segmentation"
     needed = {"val": "to choose settings on"} if choosing or isinstance(row, SegmentationTaskTable) else {}
     task, its_data = f"{path}: the task {row.name!r}", f"{path}: the data of task {row.name!r}"
     own: dict[str, Any]

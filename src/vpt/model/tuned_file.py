@@ -44,7 +44,7 @@ class Header:
         format: Version of the file format.
         head: Text of the head; None for the default, a linear layer on the pooled feature.
         parameter_counts: Trained parameters of the head, its auxiliary heads (not in the file), and the method.
-        split_options: Seed and fractions of the split of the data, if it was split.
+        split_options: Seed and fractions of the split of the data, and marks of some training images.
     """
 
     method: str

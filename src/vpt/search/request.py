@@ -107,7 +107,7 @@ class SearchRequest:
         Raises:
             SpecError: An option is unknown or out of range.
         """
-        found = find_task(task, str(data))
+        found = find_task(task, str(data), options)
         minutes = _MINUTES.get(device.type, _MINUTES["cpu"]) if minutes is None else minutes
         if not 0 < minutes < float("inf"):
             raise SpecError(f"minutes is {minutes:g}; it must be above 0")

@@ -80,6 +80,7 @@ class PreparedData(ABC):
         classes: Names of the classes.
         images: Number of images of each split.
         notes: Messages that the user should read.
+        trained_on: Marks of the training images, see `vpt.data.training_marks`; empty for data in memory.
     """
 
     backbone: Backbone
@@ -87,6 +88,7 @@ class PreparedData(ABC):
     classes: tuple[str, ...]
     images: dict[str, int]
     notes: list[str]
+    trained_on: list[str]
 
     @property
     def eval_split(self) -> str:

@@ -1,9 +1,13 @@
 """The known tasks. Another one is a subclass of `Task` and an entry here."""
 
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from vpt.core.text import did_you_mean
-from vpt.data.segmentation_layouts import detect_folder_layout
+from vpt.data.segmentation_pairs import PairNames
+from vpt.data.task_detection import detect_task
 from vpt.errors import SpecError
 from vpt.model.tuned_file import Header
 from vpt.tasks.base import Task
@@ -13,12 +17,13 @@ from vpt.tasks.segmentation.task import SegmentationTask
 TASKS: dict[str, Task] = {task.name: task for task in (ClassificationTask(), SegmentationTask())}
 
 
-def find_task(name: str, data: str) -> Task:
+def find_task(name: str, data: str, options: Mapping[str, Any] | None = None) -> Task:
     """Return the task of a run.
 
     Args:
         name: Name of a task, or "auto" for segmentation of a folder of images and masks and classification of others.
         data: The data.
+        options: Options of the run by name, of which those that name folders count. Default: none.
 
     Returns:
         The task.
@@ -27,8 +32,9 @@ def find_task(name: str, data: str) -> Task:
         SpecError: There is no such task.
     """
     if name == "auto":
+        named = {option.name: (options or {}).get(option.name) for option in fields(PairNames)}
         is_folder = bool(data) and Path(data).is_dir()
-        name = "segmentation" if is_folder and detect_folder_layout(Path(data)) is not None else "classification"
+        name = detect_task(Path(data), PairNames(**named)) if is_folder else "classification"
     if name not in TASKS:
         raise SpecError(f"there is no task {name!r}; {did_you_mean(name, TASKS)}")
     return TASKS[name]

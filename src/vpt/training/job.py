@@ -31,6 +31,8 @@ class Job:
         head: Text of the head, such as "multi_block(blocks=last4)" or "fpn", or None for the default of the task.
         train_on: "train" validates on val; "trainval" trains on both, as the last step of VTAB-1k.
         val_fraction: Fraction of the training images that is split off where val is missing.
+        split_names: Names of the folders of splits, such as "train=Training,test=Testing"; "none" if all folders are
+            classes; None where they are recognized.
         split_seed: Seed of that split and of the images of a built-in task, or None for the training seed.
         test: False leaves the test split unopened.
         save_dtype: Data type of the tensors in the tuned file.
@@ -48,6 +50,7 @@ class Job:
     head: str | None = None
     train_on: Literal["train", "trainval"] = "train"
     val_fraction: float = 0.2
+    split_names: str | None = None
     split_seed: int | None = None
     test: bool = True
     save_dtype: Literal["fp32", "fp16"] = "fp32"
@@ -93,7 +96,8 @@ class Job:
         fractions = {"val_fraction": self.val_fraction}
         if hasattr(self.options, "test_fraction"):
             fractions["test_fraction"] = self.options.test_fraction
-        return {"seed": seed, **fractions}
+        names = {} if self.split_names is None else {"split_names": self.split_names}
+        return {"seed": seed, **fractions, **names}
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything that decides the result as JSON values."""

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from vpt.data.dataset import Dataset, ImageInput, Split
+from vpt.data.folder_walk import walk_images
 from vpt.data.image_files import IMAGE_SUFFIXES
-from vpt.data.image_folder import is_run_directory
 from vpt.data.images import DecodedImages, decode_to_tempdir
 from vpt.errors import DataError, SpecError
 from vpt.model.ensemble import Ensemble
@@ -35,16 +35,11 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if not path.exists():
             raise DataError(f"{path} does not exist; give an image or a folder of images")
-        files = sorted(filter(_is_image, path.rglob("*"))) if path.is_dir() else [path]
+        files = walk_images(path) if path.is_dir() else [path]
         if not files:
             raise DataError(f"there is no image below {path}; known endings: {', '.join(sorted(IMAGE_SUFFIXES))}")
         found += files
     return found
-
-
-def _is_image(path: Path) -> bool:
-    is_image = path.suffix.casefold() in IMAGE_SUFFIXES and path.is_file()
-    return is_image and not any(map(is_run_directory, path.parents))
 
 
 def predict(

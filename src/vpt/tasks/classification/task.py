@@ -14,9 +14,10 @@ from vpt.backbones import Backbone, load_backbone
 from vpt.data.dataset import Dataset, ImageInput, Split
 from vpt.data.decode_cache import decode_cached
 from vpt.data.images import DecodedImages
-from vpt.data.loading import load_dataset
+from vpt.data.loading import load_dataset, load_scored_dataset
 from vpt.data.preprocessing import Preprocessing
 from vpt.data.splits import stratified_subset
+from vpt.data.training_marks import make_marks
 from vpt.errors import DataError
 from vpt.heads.dense import DenseHead
 from vpt.model.readout import MultiBlock, Pooled, Readout
@@ -112,8 +113,9 @@ class ClassificationTask(Task):
             examples = ", ".join(dataset.ignored[:5])
             notes.append(f"{len(dataset.ignored)} entries of the folder were not used: {examples}")
         sizes = {split: len(examples) for split, examples in decoded.items()}
+        marks = make_marks(splits["train"].paths)
         return ClassificationData(
-            backbone, dataset.name, dataset.classes, sizes, notes, decoded, config, options.cache, options.ridge
+            backbone, dataset.name, dataset.classes, sizes, notes, marks, decoded, config, options.cache, options.ridge
         )
 
     def load_backbone(self, job: Job) -> Backbone:
@@ -142,7 +144,7 @@ class ClassificationTask(Task):
         self, model: TunedModel, data: str | Dataset, split: str, options: Mapping[str, Any], callback: Callback
     ) -> Evaluation:
         split_options = {name: value for name, value in options.items() if name != "skip_corrupt"}
-        dataset = load_dataset(data, **split_options)
+        dataset = load_scored_dataset(data, split, **split_options)
         scores = evaluate(model, dataset, split, callback, skip_corrupt=options.get("skip_corrupt", False))
         return make_evaluation(split, int(scores.confusion.sum()), scores, model.classes or dataset.classes)
 

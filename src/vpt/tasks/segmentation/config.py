@@ -15,9 +15,15 @@ class SegmentationOptions(TaskOptions):
     """Options for data and model that only segmentation has.
 
     Attributes:
-        labels: Scheme of the mask ids, a row of `vpt.data.masks.LABEL_SCHEMES`; "auto" follows the layout.
+        labels: Scheme of the mask ids, a row of `vpt.data.masks.LABEL_SCHEMES`, ids such as "0,255", or "colors";
+            "auto" follows the layout.
         ignore_index: Another id in masks that stands for no class, or None.
         reduce_zero_label: True if id 0 stands for no class and id 1 for the first.
+        images: Name of the folder of images, or None where it is recognized.
+        masks: Name of the folder of masks, or None where it is recognized.
+        mask_suffix: End of the name of a mask after that of its image, such as "_mask", or None.
+        mask_orientation: Masks of images that EXIF data turn are drawn on the "upright" image or on its pixels as
+            "stored"; "auto" for what the sizes prove.
         val_as_test: True scores on the published val, and splits another val off train.
         activation_checkpointing: True recomputes activations in the backward pass: less memory, a third more time.
     """
@@ -25,6 +31,10 @@ class SegmentationOptions(TaskOptions):
     labels: str = "auto"
     ignore_index: int | None = None
     reduce_zero_label: bool = False
+    images: str | None = None
+    masks: str | None = None
+    mask_suffix: str | None = None
+    mask_orientation: Literal["auto", "upright", "stored"] = "auto"
     val_as_test: bool = False
     activation_checkpointing: bool = False
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from vpt.data.image_files import capture_warnings
 from vpt.data.joint_augmentation import JointAugmentation
-from vpt.data.masks import IGNORE_INDEX, load_pair
+from vpt.data.mask_files import load_pair
+from vpt.data.masks import IGNORE_INDEX
 from vpt.data.segmentation_folder import SegmentationDataset
 from vpt.data.segmentation_layouts import ImageMaskPairs
 from vpt.model.tuned_model import TunedModel
@@ -86,7 +87,10 @@ class SegmentationObjective:
         preprocessing, augment = self.model.backbone.preprocessing, _AUGMENTATIONS[self.config.augment]
         size = preprocessing.size
         with capture_warnings():
-            pairs = (load_pair(self.train, int(index), self.dataset.lookup_table) for index in indices)
+            pairs = (
+                load_pair(self.train, int(index), self.dataset.lookup_table, self.dataset.mask_format)
+                for index in indices
+            )
             crops = [augment(torch.from_numpy(pixels), torch.from_numpy(mask), size, rng) for pixels, mask in pairs]
         images, masks = (torch.stack(tensors).to(self.device) for tensors in zip(*crops, strict=True))
         return preprocessing.normalize(images), masks.long()

@@ -14,7 +14,8 @@ from vpt.core.io import write_atomic
 from vpt.core.text import pluralize, refuse
 from vpt.data.dataset import ImageInput, read_image
 from vpt.data.image_files import UnreadableImageError, capture_warnings, encode_png
-from vpt.data.masks import IGNORE_INDEX, load_pair, palette
+from vpt.data.mask_files import load_pair
+from vpt.data.masks import IGNORE_INDEX, palette
 from vpt.data.segmentation_folder import SegmentationDataset
 from vpt.errors import DataError
 from vpt.model.tuned_model import TunedModel
@@ -232,7 +233,7 @@ def score_images(
     pairs = dataset.splits[split]
     for index in range(len(pairs)):
         with capture_warnings():
-            pixels, mask = load_pair(pairs, index, dataset.lookup_table)
+            pixels, mask = load_pair(pairs, index, dataset.lookup_table, dataset.mask_format)
             loss, targets = 0.0, torch.from_numpy(mask).long()
             confusion = torch.zeros(model.num_classes, model.num_classes, dtype=torch.int64)
             for rows, probabilities in predict_rows(model, torch.from_numpy(pixels), inference):

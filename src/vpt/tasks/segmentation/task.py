@@ -10,6 +10,7 @@ from torch import nn
 from vpt.backbones import load_backbone
 from vpt.data.dataset import Dataset, ImageInput
 from vpt.data.segmentation_folder import SegmentationDataset, load_segmentation_dataset
+from vpt.data.training_marks import make_marks
 from vpt.errors import SpecError
 from vpt.heads.dense import HEADS, DenseHead
 from vpt.model.readout import Readout
@@ -81,13 +82,14 @@ class SegmentationTask(Task):
         dataset = load_segmentation_dataset(_folder(job.data), **options, progress=progress)
         images = {split: len(pairs) for split, pairs in dataset.splits.items()}
         notes = [*backbone.notes, *dataset.notes]
-        return SegmentationData(backbone, dataset.name, dataset.classes, images, notes, dataset, job.config)
+        marks = make_marks(dataset.splits["train"].images)
+        return SegmentationData(backbone, dataset.name, dataset.classes, images, notes, marks, dataset, job.config)
 
     def evaluate(  # noqa: D102
         self, model: TunedModel, data: str | Dataset, split: str, options: Mapping[str, Any], callback: Callback
     ) -> Evaluation:
         load_options = {name: value for name, value in options.items() if name not in _INFERENCE_OPTIONS}
-        dataset = load_segmentation_dataset(_folder(data), classes=model.classes, **load_options)
+        dataset = load_segmentation_dataset(_folder(data), classes=model.classes, scored_split=split, **load_options)
         progress = partial(callback.on_data_progress, split)
         scores = score_split(model, dataset, split, _inference(options), progress)
         return make_evaluation(split, len(dataset.splits[split]), scores, dataset.classes)

@@ -1,0 +1,122 @@
+"""The files of a data folder, by the same rules for training, evaluation and prediction.
+
+Hidden files and folders are passed over: names that begin with a dot (AppleDouble `._x`, `.ipynb_checkpoints`), and
+those that archives and file servers leave, such as `__MACOSX`.
+"""
+
+import os
+from pathlib import Path
+from typing import NoReturn
+
+from vpt.data.image_files import IMAGE_SUFFIXES
+from vpt.errors import DataError
+
+_SYSTEM_FILES = frozenset(
+    ("thumbs.db", "desktop.ini", "__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information")
+)
+
+
+def is_run_directory(folder: Path) -> bool:
+    """Return True for a run directory of `vpt tune`, whose plots are not training images.
+
+    Args:
+        folder: The folder to check.
+
+    Returns:
+        True if the folder is a run directory.
+    """
+    return folder.suffix == ".run" and (folder / "job.json").is_file()
+
+
+def is_image_name(name: str) -> bool:
+    """Return True if a file name has the suffix of an image.
+
+    Args:
+        name: The name.
+
+    Returns:
+        True for an image.
+    """
+    return Path(name).suffix.casefold() in IMAGE_SUFFIXES
+
+
+def visible_entries(folder: Path) -> list[Path]:
+    """Return the entries of a folder that are not hidden, sorted. An unreadable folder raises DataError.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        Files and folders.
+    """
+    try:
+        return sorted(entry for entry in folder.iterdir() if not _is_hidden(entry.name))
+    except OSError as error:
+        _raise_unreadable(error)
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Return the visible folders in a folder that are no run directories, sorted.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        The folders.
+    """
+    return [entry for entry in visible_entries(folder) if entry.is_dir() and not is_run_directory(entry)]
+
+
+def image_entries(folder: Path) -> list[Path]:
+    """Return the images directly in a folder, sorted.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        The files.
+    """
+    return [entry for entry in visible_entries(folder) if is_image_name(entry.name) and not entry.is_dir()]
+
+
+def walk_images(folder: Path, ignored: list[str] | None = None, root: Path | None = None) -> list[Path]:
+    """Return all images below a folder, sorted. Each folder is visited once, so that loops of links end.
+
+    An unreadable folder raises DataError.
+
+    Args:
+        folder: The folder.
+        ignored: Receives the path of each other file, and of each folder that is passed over. Default: none.
+        root: Folder that these paths are relative to. Default: `folder`.
+
+    Returns:
+        The files.
+    """
+    root, ignored = root or folder, [] if ignored is None else ignored
+    images: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+    for current, folders, names in os.walk(folder, followlinks=True, onerror=_raise_unreadable):
+        here = Path(current)
+        status = here.stat()
+        if (status.st_dev, status.st_ino) in seen:
+            ignored.append(f"{here.relative_to(root)}/ (a link to a folder already read)")
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        runs = [name for name in folders if is_run_directory(here / name)]
+        ignored += [f"{(here / name).relative_to(root)}/ (written by vpt tune)" for name in runs]
+        folders[:] = sorted(name for name in folders if not _is_hidden(name) and name not in runs)
+        for path in (here / name for name in names if not _is_hidden(name)):
+            if is_image_name(path.name):
+                images.append(path)
+            else:
+                ignored.append(str(path.relative_to(root)))
+    return sorted(images)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.casefold() in _SYSTEM_FILES
+
+
+def _raise_unreadable(error: OSError) -> NoReturn:
+    raise DataError(f"the folder {error.filename} cannot be read: {error.strerror}; correct its permissions")

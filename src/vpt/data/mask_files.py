@@ -1,0 +1,328 @@
+"""Files of masks: their ids, upright as their image, and what tells them from photographs."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vpt.data.folder_names import own_words, role_of
+from vpt.data.image_files import UnreadableImageError, open_rgb, supported_formats
+from vpt.data.images import map_images
+from vpt.data.segmentation_layouts import ImageMaskPairs
+
+Orientation = Literal["auto", "upright", "stored"]
+
+_EXIF_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_LOSSY_FORMATS = ("JPEG", "MPO", "WEBP", "JPEG2000", "AVIF")
+_MAX_MASK_COLORS, _LOSSY_LEVELS, _LOSSY_RADIUS, _LOSSY_SHARE = 32, 4, 8, 0.97
+
+
+@dataclass(frozen=True)
+class MaskFormat:
+    """The reading of mask files.
+
+    Args:
+        colors: True if the color of a pixel is its id, red * 65536 + green * 256 + blue. Default: False.
+        nearest: Ids that values of lossy files (JPEG) are rounded to. Default: none, values are ids.
+        orientation: Masks of images that EXIF data turn: drawn on the "upright" image, on the pixels as "stored", or
+            "auto" for what the sizes prove. Default: "auto".
+    """
+
+    colors: bool = False
+    nearest: tuple[int, ...] = ()
+    orientation: Orientation = "auto"
+
+
+@dataclass(frozen=True)
+class MaskStats:
+    """Ids of a mask.
+
+    Args:
+        ids: Distinct ids, sorted.
+        counts: Number of pixels of each id.
+        key: Shape and hash of the image and of the mask.
+        peak: Largest value of a pixel of the image, in 0..255.
+        size: Width and height in pixels.
+        proves: The orientation that the sizes prove, "auto" if both fit, or None for an image that nothing turns.
+        palette: Colors of an indexed mask, else nothing.
+        is_lossy: True for a JPEG and the like.
+    """
+
+    ids: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    key: str
+    peak: int = 255
+    size: tuple[int, int] = (0, 0)
+    proves: Orientation | None = None
+    palette: bytes = b""
+    is_lossy: bool = False
+
+
+@dataclass(frozen=True)
+class _MaskFile:
+    """Ids of a mask file as stored, and what its header says."""
+
+    ids: NDArray[np.int64]
+    palette: bytes
+    is_lossy: bool
+    orientation: int
+
+
+def load_pair(
+    pairs: ImageMaskPairs, index: int, lookup_table: NDArray[np.int16], mask_format: MaskFormat | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return an image and its mask, both upright. Call it inside `capture_warnings`.
+
+    Args:
+        pairs: Image and mask files.
+        index: Index of the pair.
+        lookup_table: int16 (65536,), id to class, see `LabelScheme.lookup_table`.
+        mask_format: The reading of masks; the ids of colors are their positions in `nearest`. Default: ids.
+
+    Returns:
+        The image, uint8 (3, height, width), and its classes, uint8 (height, width), IGNORE_INDEX for no class.
+    """
+    mask_format = mask_format or MaskFormat()
+    image, mask, _ = _read_pair(pairs.images[index], pairs.masks[index], mask_format)
+    ids = np.searchsorted(mask_format.nearest, mask.ids) if mask_format.colors else mask.ids
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)), lookup_table[ids].astype(np.uint8)
+
+
+def scan_masks(
+    splits: Iterable[ImageMaskPairs],
+    mask_format: MaskFormat,
+    faults: list[str],
+    progress: Callable[[int, int], None] | None,
+) -> dict[str, MaskStats]:
+    """Decode all images and masks once.
+
+    Args:
+        splits: Pairs of each split.
+        mask_format: The reading of masks.
+        faults: Receives the images and masks that cannot be used.
+        progress: Called as (done, total) after each pair.
+
+    Returns:
+        Name of the pair to the ids of its mask.
+    """
+
+    def scan_pair(pair: tuple[str, Path, Path]) -> MaskStats | str:
+        name, image_path, mask_path = pair
+        try:
+            image, mask, proves = _read_pair(image_path, mask_path, mask_format)
+        except UnreadableImageError as error:
+            return f"{name}: {error}"
+        pixels = np.asarray(image)
+        values, counts = np.unique(mask.ids, return_counts=True)
+        key = hashlib.sha256(pixels.tobytes() + mask.ids.tobytes()).hexdigest()
+        return MaskStats(
+            values,
+            counts,
+            f"{mask.ids.shape} {key}",
+            int(pixels.max()),
+            image.size,
+            proves,
+            mask.palette,
+            mask.is_lossy,
+        )
+
+    scanned = [pair for pairs in splits for pair in zip(pairs.names, pairs.images, pairs.masks, strict=True)]
+    mask_stats: dict[str, MaskStats] = {}
+    for (name, _, _), stats in zip(scanned, map_images(scan_pair, scanned, progress), strict=True):
+        if isinstance(stats, str):
+            faults.append(stats)
+        else:
+            mask_stats[name] = stats
+    return mask_stats
+
+
+def _read_pair(
+    image_path: Path, mask_path: Path, mask_format: MaskFormat
+) -> tuple[Image.Image, _MaskFile, Orientation | None]:
+    """Return an image and its mask, both upright, and what the sizes prove, as in `MaskStats.proves`."""
+    image, _ = open_rgb(image_path)
+    mask = _read_mask(mask_path, mask_format)
+    turn = _orientation(image_path)
+    if mask.orientation != 1:  # a mask that says itself how it is turned
+        return image, _turned(mask, mask.orientation, image), None
+    if turn == 1:
+        return image, _turned(mask, 1, image), None
+    stored, size = image.size[::-1] if turn >= 5 else image.size, mask.ids.shape[::-1]
+    proves: Orientation = "auto" if stored == image.size else "stored" if size == stored else "upright"
+    is_stored = (mask_format.orientation if proves == "auto" else proves) == "stored"
+    return image, _turned(mask, turn if is_stored else 1, image), proves
+
+
+def _turned(mask: _MaskFile, orientation: int, image: Image.Image) -> _MaskFile:
+    """Return a mask turned as EXIF data say. Raise UnreadableImageError if it has another size than its image."""
+    ids = mask.ids
+    if orientation != 1:
+        ids = np.asarray(Image.fromarray(ids.astype(np.int32)).transpose(_TURNS[orientation])).astype(np.int64)
+    if image.size != ids.shape[::-1]:
+        raise UnreadableImageError(
+            f"the image has {image.width} x {image.height} px, its mask {ids.shape[1]} x {ids.shape[0]}"
+        )
+    return _MaskFile(ids, mask.palette, mask.is_lossy, 1)
+
+
+def _orientation(path: Path) -> int:
+    """Return the EXIF orientation of an image file, 1 for upright."""
+    with Image.open(path, formats=supported_formats()) as image:
+        return _exif_orientation(image)
+
+
+def _exif_orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception:  # Pillow raises any kind of error on damaged data; `open_rgb` notes it
+        return 1
+    return value if value in _TURNS else 1
+
+
+def _read_mask(path: Path, mask_format: MaskFormat) -> _MaskFile:
+    """Return the ids of a mask file: of 8 or 16 bits, an index, or a color. Raise UnreadableImageError for others."""
+    if not path.is_file():  # opening a pipe blocks
+        raise UnreadableImageError("not a regular file")
+    try:
+        with Image.open(path, formats=supported_formats()) as image:
+            image.load()
+            mode, orientation, is_lossy = image.mode, _exif_orientation(image), image.format in _LOSSY_FORMATS
+            palette = bytes(image.getpalette() or ()) if mode == "P" else b""
+            pixels = np.asarray(image.convert("RGB") if mask_format.colors or mode in ("RGBA", "LA", "PA") else image)
+    except Exception as error:  # Pillow raises any kind of error on damaged files
+        raise UnreadableImageError(f"a mask that cannot be read: {error}") from error
+    ids = pixels.astype(np.int64)
+    if mask_format.colors:
+        ids = (ids[..., 0] << 16) | (ids[..., 1] << 8) | ids[..., 2]
+    elif ids.ndim == 3 and (ids == ids[..., :1]).all():  # gray, saved in colors
+        ids = ids[..., 0]
+    elif ids.ndim == 3 or mode not in ("P", "L", "1", "I", "I;16", "LA"):
+        raise UnreadableImageError(
+            f"a mask of mode {mode}, whose pixels are colors; read them as classes with --labels colors, or save it "
+            "with one number per pixel (index or gray PNG)"
+        )
+    elif ids.min() < 0 or ids.max() > 65535:
+        raise UnreadableImageError(f"a mask with ids from {ids.min()} to {ids.max()}, outside 0 to 65535")
+    if is_lossy and mask_format.nearest and not mask_format.colors:
+        known = np.array(mask_format.nearest)
+        ids = known[np.abs(ids[..., None] - known).argmin(-1)]
+    return _MaskFile(ids, palette, is_lossy, orientation)
+
+
+def is_mask_like(path: Path) -> bool:
+    """Return True if an image has the few colors of a mask.
+
+    Args:
+        path: The image file.
+
+    Returns:
+        False for a file that cannot be read, too.
+    """
+    try:
+        with Image.open(path, formats=supported_formats()) as image:
+            if image.mode in ("P", "1"):
+                return True
+            is_lossy = image.format in _LOSSY_FORMATS
+            if not is_lossy:
+                return image.convert("RGB").getcolors(_MAX_MASK_COLORS) is not None
+            counts = np.array(image.convert("L").histogram())
+    except Exception:  # Pillow raises any kind of error on damaged files; decoding reports it
+        return False
+    covered, total = 0, counts.sum()
+    for _ in range(_LOSSY_LEVELS):
+        level = int(counts.argmax())
+        around = slice(max(0, level - _LOSSY_RADIUS), level + _LOSSY_RADIUS + 1)
+        covered += counts[around].sum()
+        counts[around] = 0
+    return bool(covered >= _LOSSY_SHARE * total)
+
+
+def drop_masks(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Separate masks that lie beside their images, such as `1_mask.png` beside `1.png`.
+
+    Args:
+        paths: Image files.
+
+    Returns:
+        The images, and the masks: files named so that have the few colors of a mask, and whose image has not.
+    """
+    named = [path for path in paths if role_of(path.stem) == "mask"]
+    beside: defaultdict[Path, dict[str, Path]] = defaultdict(dict)
+    for path in paths if named else ():
+        beside[path.parent][path.stem] = path
+    masks = []
+    for path in named:
+        key = image_stem(path.stem, beside[path.parent])
+        if key is not None and is_mask_like(path) and not is_mask_like(beside[path.parent][key]):
+            masks.append(path)
+    dropped = set(masks)
+    return [path for path in paths if path not in dropped], masks
+
+
+def image_stem(stem: str, stems: Collection[str]) -> str | None:
+    """Return the stem of the image that a mask is named after, such as "1" for "1_mask", "mask_1" or "1_mask_2".
+
+    Args:
+        stem: Stem of the mask.
+        stems: Stems of the images.
+
+    Returns:
+        The stem, or None if no image has it.
+    """
+    for length in range(len(stem) - 1, 0, -1):
+        for key, affix in ((stem[:length], stem[length:]), (stem[-length:], stem[:-length])):
+            if key in stems and role_of(affix) == "mask" and all(word.isdigit() for word in own_words(affix)):
+                return key
+    return None
+
+
+def find_unnamed_masks(paths: Sequence[Path]) -> tuple[Path, Path] | None:
+    """Return two folders beside each other of which one seems to hold the masks of the other.
+
+    Both hold files of the same stems and sizes; those of one have the few colors of masks, those of the other have not.
+
+    Args:
+        paths: Image files.
+
+    Returns:
+        The folder of images and that of masks, or None.
+    """
+    stems: defaultdict[Path, dict[str, Path]] = defaultdict(dict)
+    for path in paths:
+        stems[path.parent][path.stem] = path
+    beside: defaultdict[tuple[Path, frozenset[str]], list[Path]] = defaultdict(list)
+    for folder, files in stems.items():
+        beside[folder.parent, frozenset(files)].append(folder)
+    for (_, names), folders in beside.items():
+        if len(folders) != 2:
+            continue
+        sampled = sorted(names)[:: max(1, len(names) // 4)]
+        likes = [[is_mask_like(stems[folder][name]) for name in sampled] for folder in folders]
+        first, second = folders
+        if all(likes[0]) and not any(likes[1]):
+            first, second = second, first
+        elif any(likes[0]) or not all(likes[1]):
+            continue
+        if all(len({_stored_size(stems[folder][name]) for folder in folders}) == 1 for name in sampled):
+            return first, second
+    return None
+
+
+def _stored_size(path: Path) -> tuple[int, ...]:
+    with Image.open(path, formats=supported_formats()) as image:
+        return tuple(sorted(image.size))

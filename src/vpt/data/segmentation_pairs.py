@@ -1,0 +1,305 @@
+"""Images and masks of a data folder, found by the names of folders and files, or by the names that a user gives."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from vpt.core.text import comma_list, pluralize
+from vpt.data.folder_names import SPLITS, find_split_names, own_words, parse_split_names, role_of
+from vpt.data.folder_walk import walk_images
+from vpt.data.mask_files import image_stem
+from vpt.data.segmentation_layouts import ImageMaskPairs, find_published_pairs
+from vpt.errors import DataError
+
+
+@dataclass(frozen=True)
+class PairNames:
+    """Names that a user gives, where those of a folder are not recognized.
+
+    Args:
+        images: Folder of the images, such as "pics", anywhere below the data folder. Default: recognized.
+        masks: Folder of the masks. Default: recognized.
+        mask_suffix: End of the stem of a mask after the stem of its image, such as "_mask". Default: recognized.
+        split_names: Names of the split folders, see `parse_split_names`. Default: recognized.
+    """
+
+    images: str | None = None
+    masks: str | None = None
+    mask_suffix: str | None = None
+    split_names: str | None = None
+
+    @property
+    def are_given(self) -> bool:
+        """True if a name is given."""
+        return any(value is not None for value in (self.images, self.masks, self.mask_suffix, self.split_names))
+
+
+@dataclass(frozen=True)
+class FoundPairs:
+    """Images and masks of a data folder.
+
+    Args:
+        splits: Split to its pairs; without folders of splits all are "train".
+        labels: Name of the scheme in `LABEL_SCHEMES` that the layout is known for.
+        faults: Images without a mask, masks without an image, and the like.
+        notes: Messages for the user that require no action.
+        in_folders_of: Folders that could as well be classes, with masks beside their images.
+    """
+
+    splits: Mapping[str, ImageMaskPairs]
+    labels: str = "plain"
+    faults: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    in_folders_of: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _File:
+    """An image file: its split, its role, and the key that images share with their masks: folder and stem."""
+
+    path: Path
+    split: str
+    role: Literal["image", "mask"] | None
+    folder: str
+    stem: str
+
+
+@dataclass
+class _Group:
+    """Images and masks of one split whose folders have the same key."""
+
+    images: dict[str, Path] = field(default_factory=dict)
+    masks: dict[str, Path] = field(default_factory=dict)
+
+
+def find_pairs(root: Path, names: PairNames | None = None, wanted: Sequence[str] = SPLITS) -> FoundPairs | None:
+    """Return the images and masks of a data folder.
+
+    Args:
+        root: The data folder.
+        names: Names that a user gives. Default: all are recognized.
+        wanted: Splits whose files are paired. Default: all.
+
+    Returns:
+        The pairs; None if the folder holds no masks that are recognized.
+
+    Raises:
+        DataError: Several folders may hold the masks, or given names do not exist.
+    """
+    names = names or PairNames()
+    if not names.are_given:
+        published = find_published_pairs(root, wanted)
+        if published is not None:
+            labels, splits, layout_faults = published
+            return FoundPairs(splits, labels, tuple(layout_faults))
+    files = [file for file in _read_names(root, walk_images(root), names) if file.split in wanted]
+    masks = [file for file in files if file.role == "mask"]
+    images = [file for file in files if file.role == "image"] or [file for file in files if file.role is None]
+    if not masks or not images:
+        if names.images or names.masks or names.mask_suffix:
+            raise DataError(_nothing_found(root, names, len(images), len(masks)))
+        return None
+    _refuse_two_folders(root, masks)
+    groups: defaultdict[tuple[str, str], _Group] = defaultdict(_Group)
+    faults: list[str] = []
+    for file in images:
+        _add(groups[file.split, file.folder].images, file, root, faults)
+    for file in masks:
+        _add(groups[file.split, file.folder].masks, file, root, faults)
+    matched = {key: _match(group) for key, group in groups.items()}
+    if not any(matched.values()):
+        if names.are_given:
+            raise DataError(_nothing_found(root, names, len(images), len(masks)))
+        return None
+    return _collect(root, groups, matched, faults)
+
+
+def _read_names(root: Path, paths: Sequence[Path], names: PairNames) -> list[_File]:
+    """Return what the names of folders and files say of each file."""
+    relative = [path.relative_to(root) for path in paths]
+    given_splits = parse_split_names(names.split_names)
+    split_of = _splits_of_folders(relative, given_splits)
+    stems: defaultdict[Path, set[str]] = defaultdict(set)
+    for path in relative:
+        stems[path.parent].add(path.stem)
+    folders = {folder: _read_folder(folder, split_of, names) for folder in stems}
+    files = []
+    for path, full in zip(relative, paths, strict=True):
+        split, role, folder = folders[path.parent]
+        stem = path.stem
+        if names.mask_suffix is not None:
+            if stem.removesuffix(names.mask_suffix) not in ("", stem) and (names.masks is None or role == "mask"):
+                role, stem = "mask", stem.removesuffix(names.mask_suffix)
+            elif role == "mask":
+                continue
+        elif role != "mask" and role_of(stem) == "mask" and names.masks is None:
+            partner = image_stem(stem, stems[path.parent])
+            if partner is not None:
+                role, stem = "mask", partner
+        files.append(_File(full, split, role, folder, stem))
+    return files
+
+
+def _splits_of_folders(paths: Iterable[Path], given: Mapping[str, str] | None) -> dict[Path, str]:
+    """Return the split of each folder that names one."""
+    folders = {parent for path in paths for parent in path.parents if parent.name}
+    if given is not None:
+        return {folder: split for folder in folders for split, name in given.items() if folder.name == name}
+    children: defaultdict[Path, list[str]] = defaultdict(list)
+    for folder in folders:
+        children[folder.parent].append(folder.name)
+    return {
+        parent / name: split
+        for parent, beside in children.items()
+        for split, names in find_split_names(sorted(beside)).items()
+        for name in names
+    }
+
+
+def _read_folder(
+    folder: Path, split_of: Mapping[Path, str], names: PairNames
+) -> tuple[str, Literal["image", "mask"] | None, str]:
+    """Return the split, the role and the key of a folder: its path without the words for split and role."""
+    parts, given_splits = folder.parts, parse_split_names(names.split_names) or {}
+    roles: list[Any] = [role_of(part) for part in parts]
+    dropped = {index for index, part in enumerate(parts) if part in given_splits.values()}
+    for role, name in (("image", names.images), ("mask", names.masks)):
+        if name is None:
+            continue
+        wanted = PurePosixPath(name).parts
+        roles = [None if known == role else known for known in roles]  # no other folder has the role
+        for start in range(len(parts) - len(wanted) + 1):
+            end = start + len(wanted)
+            if wanted and parts[start:end] == wanted:
+                dropped.update(range(start, end))
+                roles[start:end] = [None] * (len(wanted) - 1) + [role]
+        if not wanted and not parts:
+            roles = [role]
+    split, key = "train", []
+    for index, part in enumerate(parts):
+        path = Path(*parts[: index + 1])
+        split = split_of.get(path, split)
+        if index not in dropped:
+            key.append(" ".join(own_words(part)) if path in split_of or role_of(part) is not None else part)
+    found = [known for known in roles if known is not None]  # the deepest folder decides
+    return split, found[-1] if found else None, "/".join(filter(None, key))
+
+
+def _add(found: dict[str, Path], file: _File, root: Path, faults: list[str]) -> None:
+    if file.stem in found:
+        faults.append(f"{file.path.relative_to(root)}: {found[file.stem].relative_to(root)} has the same name")
+    found[file.stem] = file.path
+
+
+def _match(group: _Group) -> dict[str, str]:
+    """Return stem of an image to stem of its mask, by equal stems, by words such as "_mask", or by common affixes."""
+    images, masks = group.images, group.masks
+    if not images or not masks:
+        return {}
+    same = images.keys() & masks.keys()
+    if same and 2 * len(same) >= min(len(images), len(masks)):
+        return {stem: stem for stem in same}
+    stems = set(images)
+    by_word = {stem: image_stem(stem, stems) for stem in masks if role_of(stem) == "mask"}
+    matched = {image: mask for mask, image in by_word.items() if image is not None}
+    if matched and 2 * len(matched) >= min(len(images), len(masks)):
+        return matched
+    keys = [_without_affixes(stems) for stems in (images, masks)]
+    both = keys[0].keys() & keys[1].keys()
+    if both and 2 * len(both) >= min(len(images), len(masks)):
+        return {keys[0][key]: keys[1][key] for key in both}
+    return {}
+
+
+def _without_affixes(stems: Iterable[str]) -> dict[str, str]:
+    """Return stems without what all of them begin and end with, to the whole stem. Numbers stay whole."""
+    stems = list(stems)
+    prefix = _common_start(stems).rstrip("0123456789")
+    suffix = _common_start([stem[::-1] for stem in stems])[::-1].lstrip("0123456789")
+    return {stem.removeprefix(prefix).removesuffix(suffix): stem for stem in stems}
+
+
+def _common_start(texts: Sequence[str]) -> str:
+    """Return what two or more texts begin with."""
+    first, last = min(texts), max(texts)  # every other text lies between them
+    length = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    return first[:length] if len(texts) > 1 else ""
+
+
+def _collect(
+    root: Path,
+    groups: Mapping[tuple[str, str], _Group],
+    matched: Mapping[tuple[str, str], Mapping[str, str]],
+    faults: list[str],
+) -> FoundPairs:
+    """Return the pairs of all groups, with faults of the files that have no partner."""
+    pairs: defaultdict[str, list[tuple[Path, Path]]] = defaultdict(list)
+    notes: list[str] = []
+    used_masks = {mask.parent for key, pairing in matched.items() for mask in _masks_of(groups[key], pairing)}
+    for (split, folder), group in groups.items():
+        pairing = matched[split, folder]
+        pairs[split] += [(group.images[image], group.masks[mask]) for image, mask in pairing.items()]
+        without_mask = [path for stem, path in group.images.items() if stem not in pairing]
+        without_image = [
+            path for stem, path in group.masks.items() if stem not in pairing.values() and path.parent in used_masks
+        ]
+        if without_mask and not pairing:
+            where = without_mask[0].parent.relative_to(root)
+            text = f"{where}: there is no mask for its {pluralize(len(without_mask), 'image')}"
+            if split == "test":
+                notes.append(f"{text}; it is left out")
+                continue
+            faults.append(f"{text}; add masks, or move the folder away")
+        else:
+            faults += [f"{path.relative_to(root)}: an image without a mask" for path in without_mask]
+        faults += [f"{path.relative_to(root)}: a mask without an image" for path in without_image]
+    splits = {split: _make_pairs(root, pairs[split]) for split in SPLITS if pairs[split]}
+    beside = sorted(
+        {image.parent.name for found in pairs.values() for image, mask in found if image.parent == mask.parent}
+    )
+    images, masks = (
+        sorted({path.parent.relative_to(root).as_posix() for found in pairs.values() for path in paths})
+        for paths in zip(*(pair for found in pairs.values() for pair in found), strict=True)
+    )
+    notes.append(f"images are those in {comma_list(images)}, masks those in {comma_list(masks)}")
+    return FoundPairs(splits, "plain", tuple(faults), tuple(notes), tuple(beside) if len(beside) > 1 else ())
+
+
+def _masks_of(group: _Group, pairing: Mapping[str, str]) -> list[Path]:
+    return [group.masks[mask] for mask in pairing.values()]
+
+
+def _make_pairs(root: Path, pairs: Iterable[tuple[Path, Path]]) -> ImageMaskPairs:
+    ordered = sorted(pairs)
+    names = tuple(image.relative_to(root).with_suffix("").as_posix() for image, _ in ordered)
+    return ImageMaskPairs(tuple(image for image, _ in ordered), tuple(mask for _, mask in ordered), names)
+
+
+def _refuse_two_folders(root: Path, masks: Sequence[_File]) -> None:
+    """Refuse masks of the same images in two folders."""
+    folders: defaultdict[tuple[str, str, str], set[Path]] = defaultdict(set)
+    for file in masks:
+        folders[file.split, file.folder, file.stem].add(file.path.parent.relative_to(root))
+    several = max(folders.values(), key=len)
+    if len(several) > 1:
+        names = comma_list(sorted(folder.as_posix() for folder in several))
+        raise DataError(f"{root} holds masks of the same names in {names}; choose the folder with --masks")
+
+
+def _nothing_found(root: Path, names: PairNames, num_images: int, num_masks: int) -> str:
+    given = {
+        "images": names.images,
+        "masks": names.masks,
+        "mask-suffix": names.mask_suffix,
+        "split-names": names.split_names,
+    }
+    options = " ".join(f"--{name} {value}" for name, value in given.items() if value is not None)
+    return (
+        f"{root}: with {options} there are {pluralize(num_images, 'image')} and {pluralize(num_masks, 'mask')}, and no "
+        "mask has the name of an image; give the folders below the data folder, and what follows the name of the image "
+        "in that of its mask"
+    )

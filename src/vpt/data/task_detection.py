@@ -1,0 +1,56 @@
+"""Detection of the task that a data folder is for."""
+
+from pathlib import Path
+from typing import Literal
+
+from vpt.core.text import comma_list
+from vpt.data.folder_walk import walk_images
+from vpt.data.list_files import has_list_files
+from vpt.data.mask_files import find_unnamed_masks, is_mask_like
+from vpt.data.segmentation_pairs import PairNames, find_pairs
+from vpt.errors import DataError
+
+_NUM_SAMPLES = 5
+
+
+def detect_task(root: Path, names: PairNames | None = None) -> Literal["classification", "segmentation"]:
+    """Return the task of a data folder: segmentation if it holds masks.
+
+    Args:
+        root: The data folder.
+        names: Names of its folders that a user gives. Default: recognized.
+
+    Returns:
+        Name of the task.
+
+    Raises:
+        DataError: The folder seems to hold masks, and the names of its files do not say which, or it fits both tasks.
+    """
+    if has_list_files(root):
+        return "classification"
+    names = names or PairNames()
+    found = find_pairs(root, names)
+    if found is not None:
+        pairs = next(iter(found.splits.values()))
+        beside = [
+            (image, mask) for image, mask in zip(pairs.images, pairs.masks, strict=True) if image.parent == mask.parent
+        ][:_NUM_SAMPLES]
+        # Photographs can be called "1_mask.jpg", too.
+        if beside and not all(is_mask_like(mask) and not is_mask_like(image) for image, mask in beside):
+            return "classification"
+        if found.in_folders_of and names.mask_suffix is None:
+            raise DataError(
+                f"{root} holds masks beside the images of {comma_list(found.in_folders_of)}; if these are classes of "
+                "images, give --task classification, and the masks are left out; if the masks are to be learned, give "
+                "--task segmentation"
+            )
+        return "segmentation"
+    unnamed = find_unnamed_masks(walk_images(root))
+    if unnamed is not None:
+        images, masks = (folder.relative_to(root).as_posix() for folder in unnamed)
+        raise DataError(
+            f"{root}: {masks} seems to hold the masks of {images}, since the files have the same names and sizes, and "
+            f"those of {masks} few colors; give --images {Path(images).name} --masks {Path(masks).name}, or, if these "
+            "are two classes, --task classification"
+        )
+    return "classification"

@@ -1,0 +1,84 @@
+"""Folders that a model is scored on: whole, unless they hold images of the training."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vpt.data.loading import load_dataset, load_scored_dataset
+from vpt.data.segmentation_folder import load_segmentation_dataset
+from vpt.data.training_marks import has_marked, make_marks
+from vpt.tasks.classification.prediction import find_images
+
+
+def classes_in(*folders: str, count: int = 10) -> list[str]:
+    return [f"{folder}/{name}/{i}.png" for folder in folders for name in ("ant", "bee") for i in range(count)]
+
+
+@pytest.fixture
+def trained_on(draw) -> list[str]:
+    return make_marks(load_dataset(draw(*classes_in("data")) / "data").train.paths)
+
+
+@pytest.mark.parametrize("folder", ["held_out", "new", "test", "Testing/x", "train", "photos/2024"])
+@pytest.mark.parametrize("inside", ["{}", "{}/test", "{}/Testing", "{}/val", "{}/train"])
+def test_load_scored_dataset_of_other_images_is_whole(draw, trained_on, folder, inside):
+    root = draw(*classes_in("other/" + inside.format(folder)))
+    dataset = load_scored_dataset(root / "other" / folder, "test", trained_on=trained_on)
+    assert len(dataset.test) == 20 and not len(dataset.train) and dataset.classes == ("ant", "bee")
+
+
+def test_load_scored_dataset_with_the_split_has_its_images_alone(draw, trained_on):
+    root = draw(*classes_in("other/Training"), *classes_in("other/Validation", count=3), "other/Testing/bee/1.png")
+    dataset = load_scored_dataset(root / "other", "test", trained_on=trained_on)
+    assert dataset.classes == ("bee",) and dataset.test.names == ("Testing/bee/1.png",)
+    assert len(load_scored_dataset(root / "other", "val", trained_on=trained_on).val) == 6
+
+
+def test_load_scored_dataset_of_training_images_splits_as_in_training(draw, trained_on):
+    root = draw(*classes_in("more", count=2))
+    expected = load_dataset(root / "data").test.names
+    assert load_scored_dataset(root / "data", "test", trained_on=trained_on).test.names == expected
+    (root / "data").rename(root / "moved")
+    assert load_scored_dataset(root / "moved", "test", trained_on=trained_on).test.names == expected
+    shutil.copytree(root / "more/ant", root / "moved/ant/new")
+    assert 0 < len(load_scored_dataset(root / "moved", "test", trained_on=trained_on).test) < 10
+
+
+def test_load_scored_dataset_of_lists_is_whole(draw, trained_on):
+    root = draw(*classes_in("lists"))
+    names = [f"{name}/{i}.png" for name in ("ant", "bee") for i in range(10)]
+    (root / "lists/train.txt").write_text("".join(f"{name} {int('bee' in name)}\n" for name in names))
+    assert len(load_scored_dataset(root / "lists", "test", trained_on=trained_on).test) == 20
+
+
+def test_load_scored_dataset_passes_over_hidden_copies(draw, trained_on):
+    hidden = ("o/ant/._0.png", "o/ant/.ipynb_checkpoints/0.png", "o/__MACOSX/ant/0.png", "o/bee/@eaDir/0.png")
+    root = draw(*classes_in("o", count=3), "o/ant/deep/er/x.png", *hidden)
+    assert len(load_scored_dataset(root / "o", "test", trained_on=trained_on).test) == 7
+    assert len(find_images([root / "o"])) == 7
+
+
+def test_has_marked_of_equal_sizes_compares_content(tmp_path):
+    for name, content in (("a", b"one"), ("b", b"two"), ("c", b"one")):
+        (tmp_path / name).write_bytes(content)
+    marks = make_marks([tmp_path / "a"])
+    assert not has_marked([tmp_path / "b", tmp_path / "absent"], marks) and has_marked([tmp_path / "c"], marks)
+
+
+def test_load_segmentation_dataset_of_scored_split_is_whole(tmp_path):
+    for folder, offset in (("data", 0), ("other", 50)):
+        for i in range(5):
+            for kind in ("images", "masks"):
+                (tmp_path / folder / kind).mkdir(parents=True, exist_ok=True)
+                pixels = np.full((16, 16, 3), offset + 20 * i, np.uint8) if kind == "images" else np.eye(16, dtype=bool)
+                Image.fromarray(pixels).save(tmp_path / folder / kind / f"{i}.png")
+    trained = load_segmentation_dataset(tmp_path / "data")
+    options = {"classes": ("0", "1"), "scored_split": "test", "trained_on": make_marks(trained.splits["train"].images)}
+    scored = load_segmentation_dataset(tmp_path / "other", **options)
+    assert {split: len(pairs) for split, pairs in scored.splits.items()} == {"test": 5}
+    again = load_segmentation_dataset(tmp_path / "data", **options)
+    assert {split: len(pairs) for split, pairs in again.splits.items()} == {"train": 4, "val": 1}
