@@ -22,7 +22,7 @@ from vpt.data.folder_names import (
 )
 from vpt.data.folder_walk import image_entries, subfolders, visible_entries, walk_images
 from vpt.data.image_files import IMAGE_SUFFIXES
-from vpt.data.mask_files import drop_masks
+from vpt.data.mask_evidence import drop_masks
 from vpt.errors import DataError
 
 LAYOUT_HELP = (

@@ -11,7 +11,8 @@ from typing import Any, Literal
 from vpt.core.text import comma_list, pluralize
 from vpt.data.folder_names import SPLITS, find_split_names, own_words, parse_split_names, role_of
 from vpt.data.folder_walk import walk_images
-from vpt.data.mask_files import image_stem
+from vpt.data.mask_evidence import image_stem
+from vpt.data.pair_matching import match_stems
 from vpt.data.segmentation_layouts import ImageMaskPairs, find_published_pairs
 from vpt.errors import DataError
 
@@ -110,7 +111,7 @@ def find_pairs(root: Path, names: PairNames | None = None, wanted: Sequence[str]
         _add(groups[file.split, file.folder].images, file, root, faults)
     for file in masks:
         _add(groups[file.split, file.folder].masks, file, root, faults)
-    matched = {key: _match(group) for key, group in groups.items()}
+    matched = {key: match_stems(group.images, group.masks) for key, group in groups.items()}
     if not any(matched.values()):
         if names.are_given:
             raise DataError(_nothing_found(root, names, len(images), len(masks)))
@@ -193,41 +194,6 @@ def _add(found: dict[str, Path], file: _File, root: Path, faults: list[str]) -> 
     if file.stem in found:
         faults.append(f"{file.path.relative_to(root)}: {found[file.stem].relative_to(root)} has the same name")
     found[file.stem] = file.path
-
-
-def _match(group: _Group) -> dict[str, str]:
-    """Return stem of an image to stem of its mask, by equal stems, by words such as "_mask", or by common affixes."""
-    images, masks = group.images, group.masks
-    if not images or not masks:
-        return {}
-    same = images.keys() & masks.keys()
-    if same and 2 * len(same) >= min(len(images), len(masks)):
-        return {stem: stem for stem in same}
-    stems = set(images)
-    by_word = {stem: image_stem(stem, stems) for stem in masks if role_of(stem) == "mask"}
-    matched = {image: mask for mask, image in by_word.items() if image is not None}
-    if matched and 2 * len(matched) >= min(len(images), len(masks)):
-        return matched
-    keys = [_without_affixes(stems) for stems in (images, masks)]
-    both = keys[0].keys() & keys[1].keys()
-    if both and 2 * len(both) >= min(len(images), len(masks)):
-        return {keys[0][key]: keys[1][key] for key in both}
-    return {}
-
-
-def _without_affixes(stems: Iterable[str]) -> dict[str, str]:
-    """Return stems without what all of them begin and end with, to the whole stem. Numbers stay whole."""
-    stems = list(stems)
-    prefix = _common_start(stems).rstrip("0123456789")
-    suffix = _common_start([stem[::-1] for stem in stems])[::-1].lstrip("0123456789")
-    return {stem.removeprefix(prefix).removesuffix(suffix): stem for stem in stems}
-
-
-def _common_start(texts: Sequence[str]) -> str:
-    """Return what two or more texts begin with."""
-    first, last = min(texts), max(texts)  # every other text lies between them
-    length = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
-    return first[:length] if len(texts) > 1 else ""
 
 
 def _collect(

@@ -6,7 +6,7 @@ from typing import Literal
 from vpt.core.text import comma_list
 from vpt.data.folder_walk import walk_images
 from vpt.data.list_files import has_list_files
-from vpt.data.mask_files import find_unnamed_masks, is_mask_like
+from vpt.data.mask_evidence import find_unnamed_masks, is_mask_like
 from vpt.data.segmentation_pairs import PairNames, find_pairs
 from vpt.errors import DataError
 
