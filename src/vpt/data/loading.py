@@ -71,7 +71,8 @@ def load_scored_dataset(
 ) -> Dataset:
     """Read labeled images that a model is scored on.
 
-    A folder is read whole, whatever it is called, unless it has the split, or holds images of the training.
+    A folder that holds images of the training is split as in training. Of another one, the images of the split are read
+    or, if it has no such split, all of them, whatever it is called.
 
     Args:
         source: A folder, the name of a built-in task, or a dataset in memory.
@@ -80,28 +81,27 @@ def load_scored_dataset(
         **options: Other arguments of `load_dataset`.
 
     Returns:
-        The dataset. Of a folder that is read whole, or that has the split, all other splits are empty.
+        The dataset. Of a folder that holds no image of the training, all other splits are empty.
     """
     root = Path(str(source))
     if isinstance(source, Dataset) or not trained_on or not str(source).strip() or not root.is_dir():
         return load_dataset(source, **options)
     if has_list_files(root):
         listed = read_list_files(root)
-        if len(listed.splits[split]) or has_marked(listed.trainval().paths, trained_on):
+        if has_marked(listed.trainval().paths, trained_on):
             return load_dataset(source, **options)
-        whole = listed.trainval().concat(listed.test)
-        train, val, test = (whole if name == split else Split() for name in SPLITS)
+        scored = listed.splits[split] if len(listed.splits[split]) else listed.trainval().concat(listed.test)
+        train, val, test = (scored if name == split else Split() for name in SPLITS)
         return Dataset(listed.name, listed.classes, train, val, test, listed.source)
     found, ignored = find_images_by_class(root, options.get("split_names"))
+    if has_marked([path for by_class in found.values() for paths in by_class.values() for path in paths], trained_on):
+        return load_dataset(source, **options)
     if split not in found:
-        paths = [path for by_class in found.values() for paths in by_class.values() for path in paths]
-        if has_marked(paths, trained_on):
-            return load_dataset(source, **options)
-        by_class: defaultdict[str, list[Path]] = defaultdict(list)
-        for images in found.values():
-            for name, class_paths in images.items():
-                by_class[name] += class_paths
-        found = {split: dict(by_class)}
+        whole: defaultdict[str, list[Path]] = defaultdict(list)
+        for by_class in found.values():
+            for name, paths in by_class.items():
+                whole[name] += paths
+        found = {split: whole}
     classes = tuple(sorted(found[split]))
     scored = make_split(found[split], classes, root)
     train, val, test = (scored if name == split else Split() for name in SPLITS)

@@ -95,8 +95,8 @@ def load_segmentation_dataset(
         val_as_test: Use val as test, for datasets without public masks of test, and take another val from train.
             Default: False.
         classes: Class names. Default: those of the scheme, else of `classes.txt` (one name per line), else numbers.
-        scored_split: A split that all pairs belong to if the folder has no such split, and no image with a mark of
-            `trained_on`. Default: none.
+        scored_split: The only split that is read of a folder without an image that has a mark of `trained_on`; if there
+            is no such split, it is all pairs. Default: none.
         trained_on: Marks of training images, see `make_marks`. Default: none.
         progress: Called as (done, total) after each pair.
 
@@ -125,9 +125,10 @@ def load_segmentation_dataset(
         if "val" not in splits:
             raise DataError(f"{root} has no val split to use as test; {LAYOUT_HELP}")
         splits["test"] = splits.pop("val")
-    if scored_split is not None and trained_on and scored_split not in splits:
+    if scored_split is not None and trained_on:
         whole = sum(splits.values(), ImageMaskPairs())
-        splits = splits if has_marked(whole.images, trained_on) else {scored_split: whole}
+        if not has_marked(whole.images, trained_on):
+            splits, val_fraction = {scored_split: splits.get(scored_split, whole)}, 0.0
     mask_format = MaskFormat(scheme.is_colors, scheme.ids, mask_orientation)
     mask_stats = scan_masks(splits.values(), mask_format, faults, progress)
     ids = all_ids(mask_stats)
