@@ -26,7 +26,14 @@ from vpt.tasks.classification.task import ClassificationData
 from vpt.tasks.registry import TASKS, find_task
 from vpt.training import Callback, CallbackList, EpochMetrics, distributed, train_head_grid
 from vpt.training.job import Job, RunResult
-from vpt.training.run_directory import MetricsRecorder, open_run, write_failure, write_job, write_result
+from vpt.training.run_directory import (
+    MetricsRecorder,
+    images_may_differ,
+    open_run,
+    write_failure,
+    write_job,
+    write_result,
+)
 
 
 class LoggingCallback(Callback):
@@ -106,7 +113,7 @@ def run_job(
     callback = CallbackList([LoggingCallback(), callback or Callback()])
     target = distributed.resolve_device(device)
     finished = open_run(job, callback, overwrite=overwrite)
-    if finished is not None:
+    if finished is not None and not images_may_differ(job):
         return finished
 
     is_main = distributed.rank() == 0
@@ -114,7 +121,9 @@ def run_job(
     for note in data.notes:
         callback.on_note(note)
     if is_main:
-        write_job(job, data.digest())
+        write_job(job, data.digest())  # refuses other images
+    if finished is not None:
+        return finished
     recorder = MetricsRecorder(job.run_dir / "metrics.jsonl")
     try:
         model, history = train_model(job, data, CallbackList([recorder, callback]), target, job.checkpoint)

@@ -12,6 +12,7 @@ import re
 import sys
 import tomllib
 import warnings
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -25,6 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vpt.backbones.backbone import classifier_prefixes
+from vpt.core.foreign_files import HEAD_SIZE, describe_foreign_file
 from vpt.errors import BackboneError
 
 _LAYOUTS = tomllib.loads(Path(__file__).with_name("weight_layouts.toml").read_text(encoding="utf-8"))
@@ -88,10 +90,14 @@ def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
+    with path.open("rb") as file:
+        foreign = describe_foreign_file(file.read(HEAD_SIZE))
+    if foreign is not None:
+        raise BackboneError(f"{path} holds no weights: it is {foreign}")
     if _is_torchscript(path):
         raise BackboneError(
-            f"{path} is a TorchScript archive, a program besides its weights, so it is not read; where you trust it, "
-            "convert it once: torch.jit.load(path).state_dict(), then safetensors.torch.save_file(...)"
+            f"{path} is a TorchScript archive, a program besides its weights, so it is not read; ask its "
+            "publisher for a .safetensors file, or for a state dict without code"
         )
     try:
         with path.open("rb") as file:  # known by its ending, or by its first bytes: a length and the JSON that has it
@@ -99,8 +105,8 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         content: Any = load_file(path) if is_safetensors else torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise BackboneError(
-            f"{path} holds Python objects besides tensors, which could run code, so it is not read; where you trust "
-            "it, convert it once: torch.load(path, weights_only=False), then safetensors.torch.save_file(...)"
+            f"{path} holds Python objects besides tensors, which could run code, so it is not read; ask its "
+            "publisher for a .safetensors file, or for a state dict, which holds tensors alone"
         ) from error
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise BackboneError(f"{path} is no readable weights file ({error}); fetch it again") from error
@@ -127,12 +133,18 @@ def _select_backbone(
     state: dict[str, Tensor], model_state: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Return the tensors of the backbone, without the prefix of their names in the file, and the names of the rest."""
-
-    def count_matches(prefix: str) -> int:
-        return sum(key.startswith(prefix) and key[len(prefix) :] in model_state for key in state)
-
-    prefix: str = max(_LAYOUTS["prefixes"], key=count_matches)
-    if not count_matches(prefix) and all(key.startswith("module.") for key in state):
+    counts = Counter(
+        key[: len(key) - len(rest)]
+        for key in state
+        for rest in (key.split(".", depth)[-1] for depth in range(key.count(".") + 1))
+        if rest in model_state
+    )
+    listed = _LAYOUTS["prefixes"]
+    foreign = sorted(
+        prefix for prefix, count in counts.items() if prefix not in listed and 2 * count >= len(model_state)
+    )
+    prefix: str = max([*listed, *foreign], key=lambda name: counts[name])
+    if not counts[prefix] and all(key.startswith("module.") for key in state):
         prefix = "module."  # none is the model's before timm's filter has renamed it, but DDP wraps every name
     selected = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
     ignored = [key for key in state if not key.startswith(prefix)]

@@ -4,6 +4,7 @@ Hidden files and folders are passed over: names that begin with a dot (AppleDoub
 those that archives and file servers leave, such as `__MACOSX`.
 """
 
+import hashlib
 import os
 from pathlib import Path
 from typing import NoReturn
@@ -112,6 +113,29 @@ def walk_images(folder: Path, ignored: list[str] | None = None, root: Path | Non
             else:
                 ignored.append(str(path.relative_to(root)))
     return sorted(images)
+
+
+def stamp_files(root: Path) -> str:
+    """Return a hash of the names, sizes and times of change of the files below a folder that a data set is read from.
+
+    Args:
+        root: The folder.
+
+    Returns:
+        The hash, or "" if the path is no folder.
+    """
+    if not root.is_dir():
+        return ""
+    digest = hashlib.sha256()
+    lists = (entry for entry in visible_entries(root) if entry.suffix.casefold() == ".txt")
+    for path in (*walk_images(root), *lists):
+        try:
+            status = path.stat()
+            state = f"{status.st_size} {status.st_mtime_ns}"
+        except OSError:  # decoding reports the fault
+            state = "unreadable"
+        digest.update(f"{path.relative_to(root)}\0{state}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def _is_hidden(name: str) -> bool:

@@ -18,6 +18,8 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from vpt.core.foreign_files import HEAD_SIZE, describe_foreign_file
+
 # Raster formats only. Pillow opens more, such as EPS, for which it starts another program.
 _FORMATS = {
     "AVIF": ".avif .avifs",
@@ -143,6 +145,10 @@ def _decode(file: IO[bytes]) -> tuple[Image.Image, list[str]]:
     except UnreadableImageError:
         raise
     except UnidentifiedImageError:
+        file.seek(0)
+        foreign = describe_foreign_file(file.read(HEAD_SIZE))
+        if foreign is not None:
+            raise UnreadableImageError(f"not an image but {foreign}") from None
         raise UnreadableImageError(f"not an image of a known format ({', '.join(supported_formats())})") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise UnreadableImageError(

@@ -31,7 +31,7 @@ from vpt.tasks.classification.ridge_head import solve_head_on
 from vpt.tasks.registry import TASKS
 from vpt.training import Callback, distributed
 from vpt.training.job import Job, RunResult
-from vpt.training.run_directory import check_output_path, flatten, write_job
+from vpt.training.run_directory import check_output_path, flatten, images_may_differ, write_job
 
 
 def run_search(
@@ -62,7 +62,7 @@ def run_search(
     job = request.job(request.backbones[0], "linear")
     decisions = _open(request, job, budget, overwrite)
     finished = _read_result(job)
-    if finished is not None:
+    if finished is not None and not images_may_differ(job):
         callback.on_note(f"{job.out} was made by this very search before; --overwrite does it again")
         return finished
     callback.on_note(_first_line(request, target))

@@ -12,6 +12,7 @@ from vpt.core import environment
 from vpt.core.io import write_atomic
 from vpt.core.legacy_keys import upgrade, upgrade_result
 from vpt.core.text import to_toml
+from vpt.data.folder_walk import stamp_files
 from vpt.errors import DataError, SpecError, TrainingError, TunedFileError
 from vpt.model import tuned_file
 from vpt.training import distributed
@@ -146,6 +147,23 @@ def _read_job_record(job: Job) -> dict[str, Any] | None:
     return upgrade("job", json.loads(path.read_text())) if path.exists() else None
 
 
+def images_may_differ(job: Job) -> bool:
+    """Return True if files of the data have changed since a run was done, or were written again as they are.
+
+    Args:
+        job: The job of the run.
+
+    Returns:
+        False for runs of earlier versions, which did not record their files.
+    """
+    record = _read_job_record(job)
+    return record is not None and record.get("files", _stamp(job)) != _stamp(job)
+
+
+def _stamp(job: Job) -> str:
+    return stamp_files(Path(job.data)) if isinstance(job.data, str) else ""
+
+
 def write_job(job: Job, data_digest: str) -> None:
     """Write job.json, and run.toml for `vpt tune --config`.
 
@@ -162,7 +180,7 @@ def write_job(job: Job, data_digest: str) -> None:
             f"the images of {job.data} have changed since {job.run_dir} was begun; give another --out, or --overwrite"
         )
     values = job.to_dict()
-    record = {"job": values, "data_digest": data_digest, "started": time.time()}
+    record = {"job": values, "data_digest": data_digest, "files": _stamp(job), "started": time.time()}
     write_atomic(job.run_dir / "job.json", json.dumps(record, indent=1).encode())
     options = {**values, **values["config"], "task": job.config.task}
     write_atomic(job.run_dir / "run.toml", to_toml({k: v for k, v in options.items() if k not in ("config", "test")}))
