@@ -53,6 +53,8 @@ SLOW = (
     "methods/test_vpt",
     "methods/test_windows",
     "model/test_tuned_model",
+    "search/test_search",
+    "search/test_segmentation_search",
     "serving/test_server",
     "serving/test_multi_task",
     "tasks/test_segmentation",

@@ -68,8 +68,8 @@ def tune(
         max_size: Largest tuned file of a search, in megabytes. Default: 10.
         backbone: A timm name, such as "vit_base_patch16_224.augreg_in21k", or several with commas, from which a search
             chooses. Default: the small embedded one, which needs no download and is meant for trying out.
-        epochs: Passes over the training images, in classification. Default: 100.
-        iterations: Optimizer steps, in segmentation. Default: 2000.
+        epochs: Passes over the training images, in classification. Default: a search; 100 if a rate is given.
+        iterations: Optimizer steps, in segmentation. Default: a search; 2000 if a rate is given.
         head: Text of the head: "linear" or "multi_block(blocks=last4, features=cls+mean)"; in segmentation "setr_pup",
             "linear" or "fpn". Default: "linear"; segmentation: by backbone.
         batch_size: Images per step. Default: 64; segmentation: 8.

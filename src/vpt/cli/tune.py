@@ -63,7 +63,7 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @option("--overwrite", "Begin anew, whatever an earlier run left.", is_flag=True)
 @option("--logger logger_spec", "Log to: tensorboard[:FOLDER], mlflow[:URI] or wandb[:PROJECT].")
 @common.json_option
-@classification("--epochs", "Passes over the training images [default: 100].", int)
+@classification("--epochs", "Passes over the training images [default: a search; with --lr: 100].", int)
 @classification("--warmup-epochs", "Length of the warm-up [default: a tenth of the epochs].", float)
 @classification("--probe-epochs", "First train the head alone, on frozen features [default: 0].", int)
 @classification("--probe-weight-decay", "Weight decay of those epochs [default: 0.01].", float)
@@ -77,7 +77,7 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @classification("--cache", "Keep decoded images and frozen features here.", common.FOLDER)
 @common.skip_corrupt_option
 @classification("--ridge", "With --method linear: solve for the head by ridge regression with this penalty.", float)
-@segmentation("--iterations", "Steps [default: 2000].", int)
+@segmentation("--iterations", "Steps [default: a search; with --lr: 2000].", int)
 @segmentation("--eval-every", "Steps between evaluations on val [default: 200].", int)
 @segmentation("--warmup-iterations", "Length of the warm-up [default: 0].", int)
 @segmentation("--power", "Exponent of the learning rate schedule [default: 0.9].", float)

@@ -9,8 +9,9 @@ import torch
 
 from vpt.backbones import DEFAULT
 from vpt.core.text import format_duration
+from vpt.data.dataset import Split
 from vpt.data.images import decode
-from vpt.search.budget import Budget
+from vpt.search.budget import Budget, measure
 from vpt.search.comparison import METRICS, compare, count_confusion, score
 from vpt.search.data import list_images
 from vpt.search.decisions import Decisions
@@ -19,9 +20,12 @@ from vpt.search.request import SearchRequest
 from vpt.tasks.classification.task import ClassificationTask
 from vpt.training import Callback, DeviceDataset, Examples
 from vpt.training.block_features import BlockFeatureNetwork, compute_block_features
+from vpt.training.job import Job
 
 _MOST_IMAGES = 400  # that rank backbones
 _SHARE = 0.2  # of the budget that ranking may take
+_TRIED = 8  # images that measure the cost of all
+_HEADS = 3  # simplest heads of the grid that ranking tries
 
 # Name, parameters in millions, megabytes of the download, license of the weights, and 10^9 multiply-adds of an image.
 _BETTER = (
@@ -82,32 +86,28 @@ def choose_backbone(
 
 
 def _rank(request: SearchRequest, budget: Budget, callback: Callback, device: torch.device) -> dict[str, Any]:
-    logits, rows, labels = dict[str, Any](), list[dict[str, Any]](), np.zeros(0, np.int64)
-    share, count = _SHARE * budget.seconds / len(request.backbones), _MOST_IMAGES
-    for name in request.backbones:
-        job = request.job(name, "linear")
-        dataset, _ = list_images(job)
-        images, start = dataset.trainval(), budget.elapsed
-        order = np.random.default_rng(job.config.training.seed).permutation(len(images))
-        images = images.select(np.sort(order[:count]).astype(np.int64))
-        backbone = ClassificationTask().load_backbone(job)
-        network = BlockFeatureNetwork(backbone, device)
-        progress = partial(callback.on_data_progress, f"features of {name}")
-        pixels = decode(images, backbone.preprocessing, progress=partial(callback.on_data_progress, "images"))
-        given = DeviceDataset(Examples(pixels.images, pixels.labels), backbone.preprocessing, device)
-        bf16 = job.config.training.use_bf16(device)
-        values = compute_block_features(network, given, bf16=bf16, on_batch=progress)
-        features = Features(values, network.table, pixels.labels, len(dataset.classes))
-        heads = [request.options["head"]] if "head" in request.options else head_grid(network.table)[:3]
+    jobs = {name: request.job(name, "linear") for name in request.backbones}
+    seed = next(iter(jobs.values())).config.training.seed
+    dataset, _ = list_images(next(iter(jobs.values())))
+    images, share = dataset.trainval(), _SHARE * budget.seconds / len(jobs)
+    order = np.random.default_rng(seed).permutation(len(images)).astype(np.int64)
+    count = min(len(images), _MOST_IMAGES)
+    for name, job in jobs.items():  # a few images tell how many fit for all
+        with measure(budget.clock) as watch:
+            _frozen_features(job, images.select(order[:_TRIED]), len(dataset.classes), name, callback, device)
+        count = min(count, max(2 * len(dataset.classes), int(_TRIED * share / max(1e-9, watch.seconds))))
+    chosen = images.select(np.sort(order[:count]))
+    logits, rows = dict[str, Any](), list[dict[str, Any]]()
+    for name, job in jobs.items():
+        features = _frozen_features(job, chosen, len(dataset.classes), name, callback, device)
+        heads = [request.options["head"]] if "head" in request.options else head_grid(features.table)[:_HEADS]
         tried = [features.ridge(head).best(features.groups) for head in heads]
-        best = max(tried, key=lambda found: -found.log_loss)
-        logits[name], labels = best.logits, pixels.labels
-        value = float(score(count_confusion(best.logits, labels), request.metric))
-        seconds = budget.elapsed - start
-        rows.append({"backbone": name, "score": value, "images": len(labels), "seconds": seconds})
-        if seconds > share:
-            callback.on_note(f"{name}: {len(labels)} images took {format_duration(seconds)}, more than planned")
-    first, second = sorted(rows, key=lambda row: -float(row["score"]))[:2]
+        best = min(tried, key=lambda found: found.log_loss)
+        logits[name] = best.logits
+        value = float(score(count_confusion(best.logits, features.labels), request.metric))
+        rows.append({"backbone": name, "score": value, "log_loss": best.log_loss, "images": len(features.labels)})
+    first, second = sorted(rows, key=lambda row: (-row["score"], row["log_loss"]))[:2]
+    labels = features.labels
     against = compare(logits[first["backbone"]], logits[second["backbone"]], labels, request.metric)
     words = (
         f"backbone {first['backbone']}: its frozen probe has {100 * first['score']:.1f} % {METRICS[request.metric]}, "
@@ -115,3 +115,16 @@ def _rank(request: SearchRequest, budget: Budget, callback: Callback, device: to
         f"{second['backbone']} on {len(labels)} images"
     )
     return {"chosen": first["backbone"], "rows": rows, "margin": against.to_dict(), "words": words}
+
+
+def _frozen_features(
+    job: Job, images: Split, num_classes: int, name: str, callback: Callback, device: torch.device
+) -> Features:
+    backbone = ClassificationTask().load_backbone(job)
+    network = BlockFeatureNetwork(backbone, device)
+    pixels = decode(images, backbone.preprocessing, progress=partial(callback.on_data_progress, f"images for {name}"))
+    given = DeviceDataset(Examples(pixels.images, pixels.labels), backbone.preprocessing, device)
+    progress = partial(callback.on_data_progress, f"features of {name}")
+    bf16 = job.config.training.use_bf16(device)
+    values = compute_block_features(network, given, bf16=bf16, on_batch=progress)
+    return Features(values, network.table, pixels.labels, num_classes)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vpt.core.text import format_duration
+from vpt.core.text import format_bytes, format_duration
 from vpt.model.readout import parse_readout
 from vpt.search.budget import Budget, measure
 from vpt.search.comparison import compare, count_confusion, score
@@ -71,7 +71,9 @@ def head_grid(table: FeatureTable) -> list[str]:
     return [parse_readout(head).spec() or "linear" if head != "linear" else head for head in heads]
 
 
-def choose_probe(features: Features, heads: Sequence[str], metric: str, budget: Budget) -> dict[str, Any]:
+def choose_probe(
+    features: Features, heads: Sequence[str], metric: str, budget: Budget, max_size: float
+) -> dict[str, Any]:
     """Choose a head and its penalty by predictions for images that are left out.
 
     The penalty of a head has the lowest log loss. A head replaces a simpler one if its paired gain is above one
@@ -82,9 +84,10 @@ def choose_probe(features: Features, heads: Sequence[str], metric: str, budget: 
         heads: Texts of the heads, the simpler first.
         metric: A key of `vpt.search.comparison.METRICS`.
         budget: The budget.
+        max_size: Largest tuned file in megabytes, for all heads but the first.
 
     Returns:
-        "chosen", the head and its penalty, and "tried", a row for each head, as JSON values.
+        The "head" that is chosen, its "penalty", and in "tried" a row for each head, as JSON values.
     """
     groups, tried = features.groups, list[dict[str, Any]]()
     chosen: tuple[str, LeftOut] | None = None
@@ -92,9 +95,11 @@ def choose_probe(features: Features, heads: Sequence[str], metric: str, budget: 
     for head in heads:
         width = sum(group.stop - group.start for group in features.table.columns(ClassificationTask().parse_head(head)))
         work = float(min(width, len(features.labels))) ** 3 + float(len(features.labels)) ** 2 * width
-        if chosen and (pace * work > _SHARE * budget.remaining or 8 * width * len(features.labels) > _MAX_BYTES):
-            reason = f"not begun: about {format_duration(pace * work)}"
-            tried.append({"method": "linear", "head": head, "status": reason})
+        size, memory = 4 * width * features.num_classes, 8 * width * len(features.labels)
+        too_long, too_large = pace * work > _SHARE * budget.remaining, size > 1e6 * max_size or memory > _MAX_BYTES
+        if chosen and (too_long or too_large):
+            reason = f"its file has {format_bytes(size)}" if too_large else f"needs {format_duration(pace * work)}"
+            tried.append({"method": "linear", "head": head, "status": f"not begun: {reason}"})
             continue
         with measure(budget.clock) as watch:
             found = features.ridge(head).best(groups)

@@ -84,7 +84,7 @@ def _search_classification(
         )
     features = Features(pool.features, pool.table, pool.labels, len(pool.data.classes))
     heads = [request.options["head"]] if "head" in request.options else head_grid(pool.table)
-    found = decisions.decide("probe", lambda: choose_probe(features, heads, request.metric, budget))
+    found = decisions.decide("probe", lambda: choose_probe(features, heads, request.metric, budget, request.max_size))
 
     fixed = {**pool.options, "head": found["head"], "ridge": found["penalty"]}
     job = request.job(backbone, "linear", {**fixed, "train_on": pool.train_on})
@@ -163,7 +163,8 @@ def _read_result(job: Job) -> RunResult | None:
 def _first_line(request: SearchRequest, device: torch.device) -> str:
     name = "the CPU" if device.type == "cpu" else "the GPU"
     fixed = "--iterations or --lr" if request.task == "segmentation" else "--epochs or --lr"
-    text = f"{request.minutes:g} minutes on {name} for the best model (--minutes; {fixed} train without a search)"
+    unit = "minute" if request.minutes == 1 else "minutes"
+    text = f"{request.minutes:g} {unit} on {name} for the best model (--minutes; {fixed} train without a search)"
     if request.backbones == (DEFAULT,) and Path(str(request.data)).is_dir():
         return f"{text}; {advise(device)}"
     return text

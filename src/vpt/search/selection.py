@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vpt.backbones import load_backbone
 from vpt.core.text import format_duration
 from vpt.errors import TrainingError
 from vpt.search.budget import Budget
@@ -79,7 +80,8 @@ class Selection:
         """
         rows: list[dict[str, Any]] = []
         request, classes = self.request, len(self.pool.data.classes)
-        for candidate in list_candidates(self.pool.data.backbone, classes, request.method, request.max_size):
+        bare = load_backbone(self.backbone, image_size=request.options.get("image_size"), device="meta")
+        for candidate in list_candidates(bare, classes, request.method, request.max_size):
             rows.append(self._try(candidate, rows))
         if best := best_row(rows):
             for candidate in self._at_other_rates(best):

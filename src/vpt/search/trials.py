@@ -73,11 +73,14 @@ class StepTimer(Callback):
 
 
 class StepsOnly(Callback):
-    """Callback that passes on steps alone, so that measurements do not look like training."""
+    """Callback that passes on steps but no epochs, so that measurements leave no record of training."""
 
     def __init__(self, callback: Callback) -> None:
         """Pass on steps to another callback."""
         self.callback = callback
+
+    def on_train_start(self, *args: Any) -> None:  # noqa: D102
+        self.callback.on_train_start(*args)
 
     def on_step(self, epoch: int, step: int, loss: float, lr: float) -> None:  # noqa: D102
         self.callback.on_step(epoch, step, loss, lr)

@@ -1,0 +1,79 @@
+"""How long `vpt tune --minutes` takes from command to written file, and how good its model is.
+
+    python benchmarks/minutes.py --data FOLDER --backbone deit_tiny_patch16_224.fb_in1k --weights FILE
+
+Every budget is a process of its own, on a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from report import write_section
+
+TOLERANCE = 0.1  # of the budget
+
+
+def measure(minutes: float, data: Path, options: list[str]) -> dict[str, Any]:
+    """Run one search; the figures of its result and its seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "tuned.safetensors"
+        line = [sys.executable, "-m", "vpt", "tune", str(data), "--out", str(out), "--minutes", f"{minutes:g}"]
+        start = time.perf_counter()
+        done = subprocess.run([*line, "--json", *options], check=True, capture_output=True, text=True)
+        seconds = time.perf_counter() - start
+    result = json.loads(done.stdout)
+    search = result["search"]
+    tried = sum("score" in row for row in search["tried"])
+    return {"minutes": minutes, "seconds": seconds, "share": seconds / (60 * minutes), "tried": tried,
+            "shipped": search["shipped"], "method": result["method"], "head": result["head"],
+            "score": search["score"], "interval": search["interval"], "images": result["images"]}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, nargs="+", default=[1, 3, 10])
+    parser.add_argument("--backbone")
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--images-per-class", type=int)
+    options = parser.parse_args()
+    given = {
+        "--backbone": options.backbone,
+        "--weights": options.weights,
+        "--images-per-class": options.images_per_class,
+    }
+    flags = [part for name, value in given.items() if value for part in (f"--{name.replace('_', '-')}", str(value))]
+    figures = [measure(minutes, options.data, flags) for minutes in options.minutes]
+    late = [f for f in figures if f["share"] > 1 + TOLERANCE]
+    lines = [
+        f"**Budgets** on {options.data.name}, {options.backbone or 'the embedded backbone'}: seconds from the command "
+        "to the end of its process.",
+        "",
+        "| minutes | seconds | of the budget | models tried | shipped | top-1, % (95 % interval) | test images |",
+        "|---:|---:|---:|---:|---|---:|---:|",
+        *(
+            f"| {f['minutes']:g} | {f['seconds']:.0f} | {100 * f['share']:.0f} % | {f['tried']} | {f['shipped']} "
+            f"| {100 * f['score']:.1f} ({100 * f['interval'][0]:.1f} to {100 * f['interval'][1]:.1f}) "
+            f"| {f['images'].get('test', 0)} |"
+            for f in figures
+        ),
+    ]
+    table = "\n".join(lines)
+    command = f"python benchmarks/minutes.py --data {options.data.name}" + "".join(f" {flag}" for flag in flags)
+    write_section("minutes", f"minutes on {options.data.name}", {"runs": figures}, command, table)
+    print(table)
+    if late:
+        print(f"{len(late)} of {len(figures)} took more than {100 * TOLERANCE:.0f} % above the budget", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""The heads of the probe and the candidates beside it: which fit a backbone, a size and a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+import vpt
+from vpt.backbones import load_backbone
+from vpt.model.readout import Pooled, parse_readout
+from vpt.model.tuned_model import TunedModel
+from vpt.search.candidates import list_candidates, make_candidate
+from vpt.search.probe import head_grid
+from vpt.training import DeviceDataset, Examples
+from vpt.training.block_features import BlockFeatureNetwork, compute_block_features
+
+CPU = torch.device("cpu")
+
+
+def names(method: str | None, max_size: float, backbone: str = "vit_nano_patch12_48") -> list[str]:
+    found = load_backbone(backbone, device="meta") if backbone != "vit_nano_patch12_48" else load_backbone()
+    return [candidate.name for candidate in list_candidates(found, 5, method, max_size)]
+
+
+def test_candidates_of_a_small_backbone_depend_on_the_size_of_their_file() -> None:
+    prompts = ["vpt(length=50)", 'lora(rank=32, targets="all")', "vpt(length=50) + bias", "vpt"]
+    assert names(None, 10) == [prompts[0], "full", *prompts[1:]]
+    assert names(None, 4) == prompts
+    assert names(None, 0.1) == ["vpt"]
+    assert names("full", 0.1) == ["full"]  # what is asked for by name is tried
+
+
+def test_candidates_of_a_backbone_without_tokens_leave_prompts_out() -> None:
+    backbone = load_backbone(timm.create_model("test_resnet", pretrained=False, num_classes=0))
+    assert [candidate.name for candidate in list_candidates(backbone, 5, None, 100)] == ["full"]
+    with pytest.raises(vpt.UnsupportedError):
+        list(list_candidates(backbone, 5, "vpt", 100))
+
+
+def test_recipe_of_each_method_has_its_rate_per_256_images() -> None:
+    assert make_candidate("vpt(length=50)").recipe == {
+        "batch_size": 16, "optimizer": "adamw", "learning_rate": 0.16, "head_lr_scale": 0.1
+    }  # fmt: skip
+    assert make_candidate("full").recipe["learning_rate"] * 16 / 256 == pytest.approx(1e-4)
+    faster = make_candidate("vpt + bias").with_factor(3.0)
+    assert faster.recipe["learning_rate"] == pytest.approx(0.48) and faster.name == "vpt + bias, rate x 3"
+    assert make_candidate("sidetune").recipe == {"batch_size": 16, "learning_rate": 0.1}
+
+
+@pytest.mark.parametrize("name", ["vit_nano_patch12_48", "test_vit", "test_resnet", "test_convnext"])
+def test_block_features_of_one_pass_equal_those_of_each_head(name: str) -> None:
+    backbone = load_backbone() if name == "vit_nano_patch12_48" else load_backbone(
+        timm.create_model(name, pretrained=False, num_classes=0)
+    )  # fmt: skip
+    size = backbone.preprocessing.size
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 3, size, size), dtype=np.uint8)
+    dataset = DeviceDataset(Examples(pixels, np.zeros(3, np.int64)), backbone.preprocessing, CPU)
+    network = BlockFeatureNetwork(backbone, CPU)
+    found = compute_block_features(network, dataset)
+    heads = head_grid(network.table)
+    assert len(heads) == (5 if network.table.features[0] == "cls" and len(network.table.widths) > 4 else 3)
+    for head in heads:
+        readout = Pooled() if head == "linear" else parse_readout(head)
+        model = TunedModel(backbone, vpt.METHODS["linear"](), 2, readout=readout)
+        with torch.no_grad():
+            expected = model.network(dataset.inputs(np.arange(3))).numpy()
+        columns = np.concatenate([found[:, group] for group in network.table.columns(model.readout)], axis=1)
+        np.testing.assert_allclose(columns, expected, rtol=2e-3, atol=2e-3)

@@ -1,0 +1,84 @@
+"""Searches in segmentation: the head alone and prompts in equal times, compared on each image of val."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from simulation import Interrupted, SimulatedClock
+
+import vpt
+from helpers.segmentation import write_split
+from vpt.search.segmentation import compare_masks
+
+Search = Callable[..., tuple[vpt.RunResult, SimulatedClock]]
+OPTIONS: dict[str, Any] = {"head": "linear", "image_size": 48, "batch_size": 2, "method": "vpt(length=2)", "image": 0.1}
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 8 training, 3 validation and 4 test scenes of two classes."""
+    root = tmp_path_factory.mktemp("scenes")
+    for split, count in (("train", 8), ("val", 3), ("test", 4)):
+        write_split(root / "images" / split, root / "masks" / split, count, first_id=0)
+    return root
+
+
+def decisions(out: Path) -> dict[str, Any]:
+    lines = out.with_suffix(".run").joinpath("decisions.jsonl").read_text().splitlines()
+    return {line["decision"]: line["value"] for line in map(json.loads, lines)}
+
+
+@pytest.mark.parametrize(("step", "minutes"), [(1.0, 1.5), (5.0, 1.0), (0.2, 0.3)])
+def test_search_of_masks_ends_within_the_budget(search: Search, scenes: Path, step: float, minutes: float) -> None:
+    result, clock = search(scenes, step=step, minutes=minutes, **OPTIONS)
+    assert result.search is not None and clock.now <= 1.1 * 60 * minutes
+    rows = {row["method"]: row for row in result.search["tried"]}
+    assert list(rows) == ["linear", "vpt(length=2)"]
+    both = step < 5
+    assert [row["status"] for row in rows.values()] == [
+        "tried",
+        "tried" if both else "not begun: too few iterations fit",
+    ]
+    if both:
+        assert rows["linear"]["iterations"] == rows["vpt(length=2)"]["iterations"] >= 20
+        assert "the head alone" in result.search["words"] and "3 images) on val" in result.search["words"]
+        better = max(rows.values(), key=lambda row: row["score"])
+        assert result.search["shipped"] in (better["method"], "linear")
+    assert result.metric == "test_miou" and result.images == {"train": 8, "val": 3, "test": 4}
+    assert vpt.evaluate(result.file, scenes, progress=False).metrics["miou"] == pytest.approx(result.score)
+
+
+def test_search_of_masks_interrupted_goes_on_to_the_same_file(search: Search, scenes: Path, tmp_path: Path) -> None:
+    whole, _ = search(scenes, out="whole.safetensors", **OPTIONS)
+    with pytest.raises(KeyboardInterrupt):
+        search(scenes, clock=Interrupted(0.1, 1.0, 7), **OPTIONS)
+    before = decisions(tmp_path / "a.safetensors")
+    resumed, _ = search(scenes, **OPTIONS)
+    assert before.items() <= decisions(tmp_path / "a.safetensors").items()
+    assert resumed.metrics == whole.metrics
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+
+
+def test_search_of_masks_refuses_several_backbones_and_a_metric(search: Search, scenes: Path) -> None:
+    with pytest.raises(vpt.SpecError, match="segmentation ranks no backbones"):
+        search(scenes, backbone="vit_nano_patch12_48,vit_tiny_patch16_224", **OPTIONS)
+    with pytest.raises(vpt.SpecError, match="segmentation counts miou"):
+        search(scenes, metric="top1", **OPTIONS)
+
+
+def test_compare_masks_of_a_better_model_has_a_gain_above_its_error() -> None:
+    rng = np.random.default_rng(0)
+    right = rng.integers(80, 120, (12, 2))
+    wrong = rng.integers(1, 20, (12, 2))
+    theirs = np.stack([np.diag(row) + np.fliplr(np.diag(other)) for row, other in zip(right, 3 * wrong, strict=True)])
+    ours = np.stack([np.diag(row) + np.fliplr(np.diag(other)) for row, other in zip(right, wrong, strict=True)])
+    found = compare_masks(ours, theirs)
+    total = [matrix.sum(0) for matrix in (ours, theirs)]
+    means = [np.mean(m.diagonal() / (m.sum(0) + m.sum(1) - m.diagonal())) for m in total]
+    assert found["gain"] == pytest.approx(means[0] - means[1])
+    assert 0 < found["low"] < found["gain"] < found["high"] and found["gain"] > 3 * found["error"]
