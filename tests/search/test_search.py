@@ -253,7 +253,7 @@ def test_wants_search_depends_on_what_is_given() -> None:
     [
         ({"minutes": 0}, "minutes is 0; it must be above 0"),
         ({"max_size": -1}, "max_size is -1 MB; it must be above 0"),
-        ({"metric": "f1"}, "metric is 'f1'; did you mean 'macro_f1'"),
+        ({"metric": "macrof1"}, "metric is 'macrof1'; did you mean 'macro_f1'"),
         ({"backbone": "a, b", "weights": "w.pth"}, "weights belong to one backbone, and 2 are given"),
         ({"method": "vtp"}, "vtp"),
         ({"batch_size": 0}, "batch_size is 0"),
