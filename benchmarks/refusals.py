@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
-_ATTENTION = re.compile(r"attn|attention|mhsa|mqa", re.IGNORECASE)
+_ATTENTION = re.compile(r"attn|attention|mhsa|mqa|litemla|^(xca|gpsa|shsa|shma|lambdalayer)$", re.IGNORECASE)
+_QUERIES = re.compile(r"(^|_)(q|qkv|qk|wq|to_q|q_proj|query)$")
 _BETWEEN_LINEARS = re.compile(r"act|norm|drop|gelu|relu|silu|glu|identity|conv|dw", re.IGNORECASE)
 
 
@@ -27,10 +28,13 @@ def _classifier(model: Any) -> tuple[str, ...]:
 
 
 def _inner_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """All modules but the classifier's."""
-    outside = _classifier(model)
+    """All modules but the classifier's, which `reset_classifier` removes and timm names."""
+    without, outside = copy.deepcopy(model), _classifier(model)
+    if hasattr(model, "reset_classifier"):
+        cast(Any, without).reset_classifier(0)
+    kept = {path for path, _ in without.named_modules()}
     for path, module in model.named_modules():
-        if not any(f"{path}.".startswith(f"{prefix}.") for prefix in outside):
+        if path in kept and not any(f"{path}.".startswith(f"{prefix}.") for prefix in outside):
             yield path, module
 
 
@@ -68,6 +72,39 @@ def _no_attention(model: nn.Module, said: re.Match[str]) -> str | None:
     return None if _first_attention(model, said) else "no module is attention"
 
 
+def _first_block_with_attention(model: nn.Module, said: re.Match[str]) -> str | None:
+    """Attention that is a child of the model itself pools: there is no block around it."""
+    return next((path for path, _ in _inner_modules(model) if "." in path and _is_attention(model, path)), None)
+
+
+def _first_visible_block(model: nn.Module, said: re.Match[str]) -> str | None:
+    """Blocks of one class, at least two, that queries from a linear layer and an MLP make look like a transformer's.
+
+    Prompts may have a place there after all: families.toml lists those that were looked at, with what is in the way.
+    """
+    classes = [type(module).__name__ for _, module in _inner_modules(model)]
+    if unknown := next((name for name in said[1].split(", ") if classes.count(name.split(" and ")[0]) == 0), None):
+        return f"no module is of class {unknown}"
+    for path, block in _inner_modules(model):
+        linears = [name for name, module in block.named_modules() if isinstance(module, nn.Linear)]
+        queries = [name for name in linears if _QUERIES.search(name.rpartition(".")[2])]
+        of_attention = any(_is_attention(block, name.rpartition(".")[0]) for name in queries)
+        repeated = classes.count(type(block).__name__) > 1 and type(block).__name__ in said[1]
+        if repeated and of_attention and len(linears) >= len(queries) + 3:  # the output's, and two of the MLP
+            return f"blocks of linear layers are visible at {path}"
+    return None
+
+
+def _is_attention(model: nn.Module, path: str) -> bool:
+    return bool(path) and bool(_ATTENTION.search(type(model.get_submodule(path)).__name__))
+
+
+def _too_narrow(model: nn.Module, said: re.Match[str]) -> str | None:
+    """A bottleneck needs an MLP that is at least as wide as the reduction."""
+    layer = next(module for module in model.get_submodule(said[2]).modules() if isinstance(module, nn.Linear))
+    return None if layer.in_features < int(said[1]) else f"{said[2]} has {layer.in_features} channels"
+
+
 def _first_bias(model: nn.Module, said: re.Match[str]) -> str | None:
     names = (f"{path}.bias" for path, module in _inner_modules(model) if getattr(module, "bias", None) is not None)
     return next(names, None)
@@ -82,10 +119,10 @@ def _first_scalable_layer(model: nn.Module, said: re.Match[str]) -> str | None:
 
 
 def _plain_classifier(model: nn.Module, said: re.Match[str]) -> str | None:
-    """One linear layer by that name is a place for a linear head."""
-    names = _classifier(model)
-    single = len(names) == 1 and isinstance(dict(model.named_modules()).get(names[0]), nn.Linear)
-    return names[0] if single else None
+    """One linear layer by that name, and no other in the classifier, is a place for a linear head."""
+    names, inner = _classifier(model), {path for path, _ in _inner_modules(model)}
+    linears = [path for path, module in model.named_modules() if isinstance(module, nn.Linear) and path not in inner]
+    return names[0] if len(names) == 1 and linears == [*names] else None
 
 
 def _square(model: Any, said: re.Match[str]) -> str | None:
@@ -113,7 +150,9 @@ _RULES: tuple[tuple[str, _Rule], ...] = (
     (r"has no linear layers in attention", _first_linear_of_attention),
     (r"has no linear layers", _first_linear),
     (r"has no MLP of linear layers", _first_mlp),
-    (r"prompts need transformer blocks, and none are known", lambda model, said: None),
+    (r"has no blocks with attention", _first_block_with_attention),
+    (r"has its attention in others: ([\w, ]+)", _first_visible_block),
+    (r"reduction is (\d+), but (\S+) has only", _too_narrow),
     (r"the windows of \w+ attend in a way that is not known", _no_attention),
     (r"ties every token to a place in the image in a way that is not known", _no_attention),
     (r"its layers have no biases", _first_bias),

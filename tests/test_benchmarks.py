@@ -88,7 +88,7 @@ def test_families_faults_are_crashes_false_and_unexpected_refusals(script) -> No
         cell = {"outcome": outcome, "reason": reason, "false": false}
         return {"family": "resnet: resnet", "device": "cpu", "cells": {"vpt": cell}}
 
-    known = "vpt does not fit VGG: prompts need transformer blocks, and none are known in VGG"
+    known = "vpt does not fit VGG: prompts are tokens of transformer blocks, and VGG has no blocks with attention"
     models = {
         "vgg11": entry("works"),
         "vgg13": entry("crash", reason="IndexError"),
@@ -100,6 +100,22 @@ def test_families_faults_are_crashes_false_and_unexpected_refusals(script) -> No
     assert [fault.partition(",")[0] for fault in faults] == ["crash: vgg13", "false: vgg16", "unexpected: vgg19"]
 
 
+def test_families_visible_blocks_are_false_refusals_unless_listed(script) -> None:
+    table = script("families_table")
+
+    def faults_of(family: str, false: str | None) -> list[str]:
+        reason = "and X has its attention in others: LayerScaleBlock; around the image"
+        cell = {"outcome": "refused", "reason": reason, "false": false}
+        faults = table.find_faults({"x": {"family": family, "device": "cpu", "cells": {"vpt": cell}}})
+        return [fault.partition(",")[0] for fault in faults]
+
+    visible = "blocks of linear layers are visible at blocks.0"
+    assert faults_of("cait: cait", visible) == []
+    assert faults_of("cait: cait", "no module is of class LayerScaleBlock") == ["false: x"]
+    assert faults_of("vision_transformer: vit", visible) == ["false: x"]
+    assert faults_of("vision_transformer: vit", None) == ["unexpected: x"]
+
+
 @pytest.mark.parametrize(
     ("name", "reason", "contradiction"),
     [
@@ -109,6 +125,20 @@ def test_families_faults_are_crashes_false_and_unexpected_refusals(script) -> No
         ("test_vit", "it has a head for which timm has no place", "head"),
         ("test_vit", "only square inputs are supported", "the input has 160x160 px"),
         ("test_vit", "the stars are wrong", "no rule judges this reason"),
+        ("test_vit", "X has no blocks with attention", "blocks.0.attn"),
+        ("test_vit", "X has its attention in others: Block", "blocks of linear layers are visible at blocks.0"),
+        ("test_vit", "X has its attention in others: EvaBlock", "no module is of class EvaBlock"),
+        ("test_vit", "reduction is 8, but blocks.0.mlp has only 4 channels", "blocks.0.mlp has 64 channels"),
+        ("test_vit", "reduction is 80, but blocks.0.mlp has only 64 channels", None),
+        (
+            "cait_xxs24_224",
+            "X has its attention in others: LayerScaleBlock",
+            "blocks of linear layers are visible at blocks.0",
+        ),
+        ("botnet26t_256", "X has its attention in others: SelfAttnBlock", None),
+        ("caformer_s18", "it has a head for which timm has no place", None),
+        ("convformer_s18", "X has no linear layers", None),
+        ("test_resnet", "X has no blocks with attention", None),
         ("test_resnet", "X has no linear layers", None),
         ("test_resnet", "X has no MLP of linear layers", None),
         ("test_resnet", "it has no layers whose output could be scaled and shifted", "conv1.1"),

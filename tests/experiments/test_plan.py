@@ -69,6 +69,7 @@ def test_run_ids_of_equal_plans_are_equal(
         ('"small"', '"small"\nimage_size = 60'),
         ('"small"', '"small"\ncrop_fraction = 0.5'),
         ('"small"', '"small"\nnormalization = "imagenet"'),
+        ('"small"', '"small"\nnormalization = "0.5,0.5,0.4/0.2,0.2,0.2"'),
     ],
 )
 def test_run_ids_with_changed_training_options_all_change(change: tuple[str, str], experiment_of: ExperimentOf) -> None:
@@ -140,8 +141,11 @@ def test_plan_with_benchmark_file_reads_its_tasks(folder: Path) -> None:
         (("seeds = 2", 'seeds = 2\nbaseline = "Fool"'), "did you mean 'Full'"),
         (("seeds = 2", "seeds = 0"), "seeds is 0; it must be greater than or equal to 1"),
         (("seeds = 2", 'resize = "squish"'), "did you mean 'squash'"),
+        (("seeds = 2", 'selection = "best_epoch"'), "selection is 'best_epoch'; .*last_epoch"),
+        (("seeds = 2", 'ties = "larger_rate"'), "did you mean 'smaller_rate'"),
         (("seeds = 2", "crop_fraction = 1.5"), "crop_fraction is 1.5; it must be less than or equal to 1"),
         (("seeds = 2", 'normalization = "imagnet"'), "did you mean 'imagenet'"),
+        (("seeds = 2", 'normalization = "0.5,0.5,0.5/1,1"'), "has 3 means and 2 standard deviations"),
         (("epochs = 1", 'epochs = "1"'), "training.epochs is '1'; it must be a valid integer"),
         (("epochs = 1", "epochs = 0"), "epochs is 0"),
         (("epochs = 1", "epochs = 2.5"), "training.epochs is 2.5; it must be a valid integer"),

@@ -109,6 +109,16 @@ def test_best_setting_with_ties_prefers_smaller_steps_then_plan_order(
     assert (setting.config.training.learning_rate, setting.config.training.weight_decay) == expected
 
 
+def test_best_setting_with_ties_in_order_takes_the_first_of_the_plan(experiment_of: ExperimentOf) -> None:
+    changes = ("[0.1, 0.01]", "[1.0, 0.5]")
+    for more, rate in ((), 0.5), ((("seeds = 2", 'seeds = 2\nties = "order"'),), 1.0):
+        experiment = experiment_of(changes, *more)
+        task, row = experiment.tasks[0], experiment.methods[1]
+        records = {run.id: fake_record(run, 0.7) for run in experiment.search_runs(task, row)}
+        setting = best_setting(experiment, task, row, records)
+        assert setting is not None and setting.config.training.learning_rate == rate
+
+
 def test_best_setting_of_incomplete_or_failed_runs_is_none(experiment_of: ExperimentOf) -> None:
     experiment = experiment_of()
     task, row = list(experiment.cells())[1]

@@ -68,6 +68,8 @@ FAMILIES: dict[str, Family] = {
     "beit-shared": _tiny(
         "beit_base_patch16_224", cls=True, global_pool="token", use_rel_pos_bias=False, use_shared_rel_pos_bias=True
     ),
+    "naflex": _tiny("naflexvit_base_patch16_gap"),
+    "naflex-rope": _tiny("naflexvit_base_patch16_gap", attn_type="rope", rope_type="axial"),
     "siglip": _tiny("vit_base_patch16_siglip_224"),
     "resnet": Family(_timm("resnet10t", layers=(1, 1, 1, 1), channels=(8, 8, 16, 32)), prompts=False),
     "convnext": Family(_timm("convnext_atto", depths=(1, 1, 1, 1), dims=(8, 8, 16, 32)), prompts=False),

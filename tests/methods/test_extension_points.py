@@ -68,7 +68,7 @@ def test_block_widths_of_each_family_equal_its_stage_widths() -> None:
         model = attach(backbone_of(family), "linear", 3)
         assert model.layout.block_widths(model_of(family)) == widths
     layout = attach(backbone_of("resnet"), "linear", 3).layout
-    with pytest.raises(UnsupportedError, match="no blocks with tokens are known in ResNet"):
+    with pytest.raises(UnsupportedError, match="and ResNet has no blocks with attention"):
         layout.block_widths(model_of("resnet"))
 
 

@@ -69,6 +69,37 @@ def test_width_of_model_that_does_not_pool_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "options", "blocks"),
+    [
+        ("cait_xxs24_224", CAIT, "LayerScaleBlock, LayerScaleBlockClassAttn"),
+        ("xcit_nano_12_p8_224", {"depth": 1, "cls_attn_layers": 1}, "XCABlock, ClassAttentionBlock"),
+        ("pvt_v2_b0", PVT, "Block"),
+    ],
+)
+def test_prompts_in_blocks_of_unknown_layout_are_refused(name: str, options: dict[str, Any], blocks: str) -> None:
+    with pytest.raises(UnsupportedError, match=rf"of a known layout, and \w+ has its attention in others: {blocks};"):
+        attach(make(name, **options), "vpt")
+
+
+def test_prompts_without_any_attention_are_refused() -> None:
+    with pytest.raises(UnsupportedError, match="of transformer blocks, and MlpMixer has no blocks with attention;"):
+        attach(make("mixer_s32_224", **MIXER), "vpt")
+
+
+def test_lora_finds_cross_covariance_attention() -> None:
+    tuned = attach(make("xcit_nano_12_p8_224", depth=1, cls_attn_layers=1), "lora(rank=2)")
+    assert {"blocks.0.attn.qkv", "blocks.0.attn.proj"} <= set(tuned.injected_modules)
+
+
+def test_class_token_that_joins_late_trains() -> None:
+    tuned = attach(make("cait_xxs24_224", **CAIT), "class_token")
+    with torch.no_grad():
+        before = tuned(images())
+        disturb(tuned)
+        assert (tuned(images()) - before).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
     ("method", "name", "options"),
     [
         ("ssf", "mobilenetv3_small_050", {}),
@@ -133,6 +164,12 @@ def test_merge_that_timm_computes_otherwise_is_refused() -> None:
     assert tuned.merge()  # as attached, every scale is 1
     disturb(tuned)
     with pytest.raises(UnsupportedError, match=r"ssf on .* does not merge: timm gives other logits"):
+        tuned.merge()
+
+
+def test_merge_where_timm_classifies_by_several_layers_is_refused() -> None:
+    tuned = attach(make("caformer_s18"), "linear")
+    with pytest.raises(UnsupportedError, match="no place: it reads 512 features, and timm's classifier 2048, behind"):
         tuned.merge()
 
 

@@ -29,7 +29,10 @@ def test_apply_protocol_without_one_changes_nothing() -> None:
 def test_apply_protocol_of_a_bare_plan_takes_everything() -> None:
     merged, departures = apply_protocol(PLAN)
     paper = load_protocol("paper")
-    assert merged == {**{key: value for key, value in paper.items() if key != "published"}, **PLAN}
+    assert merged.pop("methods") == [
+        {key: value for key, value in row.items() if key != "on_backbone"} for row in paper["methods"]
+    ]
+    assert merged == {**{key: value for key, value in paper.items() if key not in ("published", "methods")}, **PLAN}
     assert departures == ()
 
 
@@ -69,6 +72,24 @@ def test_apply_protocol_merges_a_row_into_that_of_its_name() -> None:
     head = "linear(init=kaiming)"
     assert linear == {"name": "Linear", "head": head, "spec": "linear", "grid": "sgd", "batch_size": 2048}
     assert deep == {"name": "VPT-deep", "head": head, "spec": "vpt(length=7)", "grid": "sgd"}  # not the variants
+
+
+def test_apply_protocol_on_a_swin_has_the_stochastic_depth_of_the_official_code() -> None:
+    swin, vit = "swin_base_patch4_window7_224.ms_in22k", "vit_base_patch16_224.mae"
+    for plan in ({"backbone": swin}, {"methods": [{"name": "Full", "backbone": swin}]}):
+        merged, departures = apply_protocol({**PLAN, **plan})
+        assert parse_method(merged["methods"][0]["spec"]) == Full(drop_path=0.5)
+        assert len(departures) == 1 and departures[0].key.endswith("backbone")  # the method is the protocol's
+    for plan in ({"backbone": vit}, {"backbone": swin, "methods": [{"name": "Full", "backbone": vit}]}):
+        assert parse_method(apply_protocol({**PLAN, **plan})[0]["methods"][0]["spec"]) == Full(dropout=0.1)
+    own = {"backbone": swin, "methods": [{"name": "Full", "spec": "full"}]}
+    assert departures_of(**own)["methods.Full.spec"] == ("full(drop_path=0.5)", "full")
+
+
+def test_paper_protocol_selects_by_the_last_epoch_and_smaller_rates() -> None:
+    paper = load_protocol("paper")
+    assert (paper["selection"], paper["ties"]) == ("last_epoch", "smaller_rate")
+    assert departures_of(ties="order") == {"ties": ("smaller_rate", "order")}
 
 
 def test_apply_protocol_of_unknown_name_is_refused() -> None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 from torch import nn
 
+from vpt.core.text import comma_list
 from vpt.data.preprocessing import Preprocessing
 from vpt.errors import UnsupportedError
 
@@ -69,7 +70,7 @@ FAMILIES: tuple[Family, ...] = TypeAdapter(tuple[Family, ...]).validate_python(_
 
 # Modules of timm are known by their classes: what a linear layer is for is told by the nearest of these around it.
 _OWNERS = {
-    "attention": re.compile("attn|attention|mhsa", re.IGNORECASE),
+    "attention": re.compile("attn|attention|mhsa|litemla|^(xca|gpsa|shsa|shma|lambdalayer)$", re.IGNORECASE),
     "mlp": re.compile("(mlp|swiglu|ffn|feedforward)(?!.*head)", re.IGNORECASE),
 }
 
@@ -151,7 +152,7 @@ class BackboneLayout:
             UnsupportedError: No tokens run through the blocks, or the blocks are not known.
         """
         if self.kind not in ("tokens", "windows"):
-            raise UnsupportedError(f"no blocks with tokens are known in {type(trunk).__name__}")
+            raise UnsupportedError(describe_missing_tokens(trunk))
         if self.kind == "tokens":
             return [self.width] * len(self.blocks)
         return [int(getattr(trunk.get_submodule(path), "dim", self.width)) for path in self.blocks]
@@ -208,6 +209,22 @@ class BackboneLayout:
             if path.startswith(inside):
                 found.append((path, *next(owners, ("", ""))))
         return found
+
+
+def describe_missing_tokens(trunk: nn.Module) -> str:
+    """Say why no tokens are known that prompts could join: no attention, or attention in blocks of another layout."""
+    containers = (nn.Sequential, nn.ModuleList)
+
+    def holds_attention(module: nn.Module) -> bool:
+        inside = module.children()
+        return any(_kind_of(x) == "attention" or (isinstance(x, containers) and holds_attention(x)) for x in inside)
+
+    parts = [m for m in trunk.modules() if m is not trunk and not isinstance(m, containers)]
+    blocks = dict.fromkeys(type(m).__name__ for m in parts if holds_attention(m))
+    need, name = "prompts are tokens of transformer blocks", type(trunk).__name__
+    if not blocks:
+        return f"{need}, and {name} has no blocks with attention"
+    return f"{need} of a known layout, and {name} has its attention in others: {comma_list([*blocks])}"
 
 
 def _kind_of(module: nn.Module) -> str | None:

@@ -56,8 +56,8 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @common.split_names_option
 @option("--split-seed", "Seed of the splits [default: --seed].", int)
 @option("--image-size", "Side in pixels, if not the backbone's own; positions are resized.", int)
-@option("--normalization", "Mean and standard deviation of the input.", ["backbone", "imagenet", "inception"],
-        default="backbone")  # fmt: skip
+@option("--normalization", "Mean and standard deviation of the input: of the backbone, imagenet, inception, or numbers "
+        "such as 0.48,0.46,0.41/0.27,0.26,0.28.", default="backbone")  # fmt: skip
 @option("--save-dtype", "Data type in the tuned file; fp16 halves it.", ["fp32", "fp16"], default="fp32")
 @common.device_option
 @option("--overwrite", "Begin anew, whatever an earlier run left.", is_flag=True)

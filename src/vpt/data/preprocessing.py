@@ -6,6 +6,7 @@ on the device. The uint8 arrays in between can be cached.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -25,6 +26,7 @@ NORMALIZATIONS = {  # mean and standard deviation of each RGB channel, for value
     "inception": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
 
+_EXAMPLE = "0.48,0.46,0.41/0.27,0.26,0.28"
 _MAX_ASPECT = 16  # of a longer strip the middle is used: a few pixels of height, enlarged, would fill the memory
 
 
@@ -132,24 +134,30 @@ class Preprocessing:
         mean, std = (values.new_tensor(each).view(1, -1, 1, 1) for each in (self.mean, self.std))
         return (values - mean) / std
 
-    def with_normalization(self, name: str) -> Preprocessing:
+    def with_normalization(self, text: str) -> Preprocessing:
         """Return the preprocessing with another mean and standard deviation.
 
         Args:
-            name: "imagenet", "inception" or "backbone", which leaves them as they are.
+            text: "backbone", which leaves them as they are, a name of `NORMALIZATIONS`, or numbers, as
+                `read_normalization` takes them.
 
         Returns:
             The preprocessing.
 
         Raises:
-            SpecError: The name is unknown.
+            SpecError: The text cannot be read, or has another number of channels than the input.
         """
-        if name == "backbone":
+        found = read_normalization(text)
+        if found is None:
             return self
-        if name not in NORMALIZATIONS:
-            hint = did_you_mean(name, ("backbone", *NORMALIZATIONS))
-            raise SpecError(f"normalization {name!r} is unknown; {hint}")
-        mean, std = (for_channels(values, self.channels) for values in NORMALIZATIONS[name])
+        mean, std = found
+        if text in NORMALIZATIONS:
+            mean, std = for_channels(mean, self.channels), for_channels(std, self.channels)
+        if len(mean) != self.channels:
+            raise SpecError(
+                f"normalization {text!r} has {len(mean)} means, and the backbone reads {self.channels} channels; give "
+                "one mean and one standard deviation a channel"
+            )
         return replace(self, mean=mean, std=std)
 
     def to_dict(self) -> dict[str, Any]:
@@ -171,6 +179,40 @@ class Preprocessing:
             The preprocessing.
         """
         return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+
+
+def read_normalization(text: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Read a mean and a standard deviation of each channel, for values in 0..1.
+
+    Args:
+        text: "backbone", a name of `NORMALIZATIONS`, or numbers: the means, a slash, and the standard deviations, such
+            as "0.48,0.46,0.41/0.27,0.26,0.28".
+
+    Returns:
+        Means and standard deviations; None for "backbone".
+
+    Raises:
+        SpecError: The text is none of these, or a standard deviation is not above 0.
+    """
+    if text == "backbone":
+        return None
+    if text in NORMALIZATIONS:
+        return NORMALIZATIONS[text]
+    if "/" not in text:
+        hint = did_you_mean(text, ("backbone", *NORMALIZATIONS))
+        raise SpecError(f"normalization {text!r} is unknown; {hint}, or write MEANS/DEVIATIONS: {_EXAMPLE}")
+    try:
+        mean, std = (tuple(map(float, half.split(","))) for half in text.split("/"))
+    except ValueError as error:
+        raise SpecError(
+            f"normalization {text!r} is not numbers, a slash and numbers; write it like {_EXAMPLE}"
+        ) from error
+    if len(mean) != len(std) or not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+        raise SpecError(
+            f"normalization {text!r} has {len(mean)} means and {len(std)} standard deviations; give finite means, and "
+            f"as many standard deviations above 0: {_EXAMPLE}"
+        )
+    return mean, std
 
 
 def for_channels(values: Sequence[float], channels: int) -> tuple[float, ...]:

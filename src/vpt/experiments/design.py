@@ -118,6 +118,9 @@ class Protocol:
         split_seed: Seed of the cuts into train, val and test and of the images of a built-in task; one for all runs, so
             that no image of a test split that vpt cuts ever trains. None takes the seed of each run.
         train_on: Splits that final runs train on.
+        selection: Score on val that selects a setting: that of the last epoch.
+        ties: Setting that is selected of several with the same score: that of the "smaller_rate" at the peak, or the
+            first in the "order" of the plan.
     """
 
     seeds: int = 5
@@ -130,10 +133,12 @@ class Protocol:
     resize: Literal["squash", "crop"] = "squash"
     crop_fraction: float | None = None
     interpolation: str | None = None
-    normalization: Literal["backbone", "imagenet", "inception"] = "backbone"
+    normalization: str = "backbone"
     first_seed: int = 0
     train_on: Literal["train", "trainval"] = "trainval"
     skip_corrupt: bool = False
+    selection: Literal["last_epoch"] = "last_epoch"
+    ties: Literal["smaller_rate", "order"] = "smaller_rate"
 
     def job_fields(self) -> dict[str, Any]:
         """Return the fields that every job has."""

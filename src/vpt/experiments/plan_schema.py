@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_type_hints
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WrapValidator, create_model
 from pydantic_core import PydanticCustomError
 
-from vpt.data.preprocessing import Preprocessing
+from vpt.data.preprocessing import Preprocessing, read_normalization
 from vpt.errors import VptError
 from vpt.experiments.design import CLASSIFICATION_ONLY, Protocol, SegmentationOptions
 from vpt.methods.registry import parse_method
@@ -70,6 +70,7 @@ _PROTOCOL_TYPES: dict[str, Any] = {
     "images_per_class": Annotated[int, Field(ge=1)] | None,
     "split_seed": SplitSeed,
     "crop_fraction": CropFraction | None,
+    "normalization": Annotated[str, _readable_by(read_normalization)],
     "interpolation": Annotated[str, _readable_by(_check_interpolation)] | None,
 }
 

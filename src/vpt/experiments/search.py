@@ -12,8 +12,8 @@ Records = Mapping[str, Record]
 def best_setting(experiment: Experiment, task: Task, row: MethodRow, records: Records) -> Setting | None:
     """Return the setting with the highest score of the last epoch on val.
 
-    Ties go to the lower peak learning rate (paper, appendix A), and then to the order of the plan. Runs that diverged
-    are passed over.
+    Ties go to the lower peak learning rate (paper, appendix A), where the protocol does not say "order", and then to
+    the order of the plan. Runs that diverged are passed over.
 
     Args:
         experiment: The experiment.
@@ -37,7 +37,8 @@ def best_setting(experiment: Experiment, task: Task, row: MethodRow, records: Re
         if record is None or record.status == "error":
             return None
         if record.score is not None:
-            tried.append((-record.score, run.setting.config.training.peak_lr, index))
+            rate = run.setting.config.training.peak_lr if experiment.protocol.ties == "smaller_rate" else 0.0
+            tried.append((-record.score, rate, index))
     return settings[min(tried)[2]] if tried else None
 
 

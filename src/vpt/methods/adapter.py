@@ -58,7 +58,9 @@ class Adapter(Method, name="adapter", optimizer="adamw", learning_rate=2e-3, ide
         wrappers = {}
         for path, width in layout.block_mlps(trunk).items():
             if self.reduction > width:
-                raise UnsupportedError(f"reduction is {self.reduction}, but {path} has only {width} channels")
+                raise UnsupportedError(
+                    f"reduction is {self.reduction}, but {path} has only {width} channels; give one of at most {width}"
+                )
             bottleneck = Bottleneck(width, width // self.reduction, nn.GELU(), zero_init=self.init == "zero")
             wrappers[path] = partial(_AdaptedMLP, bottleneck=bottleneck)
         return Injection(wrappers=wrappers)

@@ -15,6 +15,6 @@ class ClassToken(Method, name="class_token", optimizer="adamw", learning_rate=0.
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
         """Plan to train the class token; raise UnsupportedError if there is none."""
-        if layout.kind != "tokens" or not isinstance(getattr(trunk, "cls_token", None), nn.Parameter):
-            raise UnsupportedError("it has no class token")
+        if not isinstance(getattr(trunk, "cls_token", None), nn.Parameter):
+            raise UnsupportedError("it has no class token by timm's name, cls_token")
         return Injection(trainable=("cls_token",))

@@ -39,9 +39,11 @@ class Gated(Method, name="gated", optimizer="adamw", learning_rate=0.02):
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
         """Plan shallow prompts, a gate for every block but the last, and temperatures if asked for."""
-        if layout.kind != "tokens":
-            raise UnsupportedError("gates stand between the blocks of a plain transformer, and it is none")
         shallow = VPT(length=self.length, depth="shallow", dropout=self.dropout).plan(trunk, layout)
+        if layout.kind != "tokens":
+            raise UnsupportedError(
+                f"gates stand between blocks of tokens, and those of {type(trunk).__name__} are windows"
+            )
         wrappers: dict[str, Wrapper] = dict(shallow.wrappers)
         init_logit = math.log(self.gate / (1 - self.gate))
         # Behind the last block nobody reads a prompt, so its gate could not learn.

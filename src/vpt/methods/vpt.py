@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import nn
 
-from vpt.backbones.layout import BackboneLayout
+from vpt.backbones.layout import BackboneLayout, describe_missing_tokens
 from vpt.core.spec import later_field
 from vpt.errors import SpecError, UnsupportedError
 from vpt.heads.pooling import PoolName
@@ -79,8 +79,8 @@ class VPT(Method, name="vpt", optimizer="adamw", learning_rate=0.02):
             return frame_image(layout, self.length, self.output)
         if layout.kind not in ("tokens", "windows") or not layout.blocks:
             raise UnsupportedError(
-                f"prompts need transformer blocks, and none are known in {type(trunk).__name__}; around the image they "
-                'fit any backbone: "vpt(location=pad, depth=shallow)"'
+                f'{describe_missing_tokens(trunk)}; around the image they fit any backbone: "vpt(location=pad, '
+                'depth=shallow)"'
             )
         if self.location == "concat_channel":
             return concat_channels(layout, self.length, self.output)
@@ -113,6 +113,8 @@ class VPT(Method, name="vpt", optimizer="adamw", learning_rate=0.02):
             drop_after=self.drop_after,
         )
         if self.location == "prepend_pixel":
+            if layout.stem is None:
+                raise UnsupportedError("its patches are not made by one convolution")
             init_range = xavier_range(layout.patch_size, layout.width)
             return prepend([PixelPatches(self.length, init_range, trunk.get_submodule(str(layout.stem)))])
         return prepend(new_prompts(widths, length=self.length))

@@ -51,6 +51,12 @@ def merge(
         )
     plain = structural_copy(backbone.module, head.out_features).to(head.weight.device)
     shapes = {name: tensor.shape for name, tensor in plain.state_dict().items()}
+    place = shapes.get(f"{classifier[0]}weight", head.weight.shape)
+    if place not in (head.weight.shape, (*head.weight.shape, 1, 1)):
+        raise UnsupportedError(
+            f"{method} on {backbone.name} has a head for which timm has no place: it reads {head.in_features} "
+            f"features, and timm's classifier {place[1]}, behind layers of its own; it cannot be merged"
+        )
     state: dict[str, Tensor] = {f"{classifier[0]}{name}": tensor for name, tensor in head.named_parameters()}
     for name, tensor in state.items():
         if shapes.get(name) == (*tensor.shape, 1, 1):  # some of timm's classifiers are a convolution of single pixels

@@ -6,6 +6,7 @@ A protocol has the keys of a plan. What a plan sets otherwise is a departure: it
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -83,12 +84,14 @@ def apply_protocol(plan: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Depar
     if not isinstance(plan.get("protocol"), str):
         return dict(plan), ()
     protocol = {key: value for key, value in load_protocol(plan["protocol"]).items() if key != "published"}
+    backbone, rows_of_methods = str(plan.get("backbone", protocol["backbone"])), protocol["methods"]
+    protocol["methods"] = [_on_backbone(row, backbone) for row in rows_of_methods]
     departures: list[Departure] = []
     merged = _merge(protocol, {key: value for key, value in plan.items() if key not in _ROW_KEYS}, "", departures)
     for key in _ROW_KEYS:
         if isinstance(rows := plan.get(key), list):
-            known = {row["name"]: row for row in protocol.get(key, [])}
-            merged[key] = [_merge_row(known, row, key, departures) for row in rows]
+            known = {row["name"]: row for row in (rows_of_methods if key == "methods" else protocol.get(key, []))}
+            merged[key] = [_merge_row(known, row, f"{key}.", backbone, departures) for row in rows]
         elif key in plan:
             merged[key] = rows
     return merged, tuple(departures)
@@ -122,12 +125,21 @@ def _merge(base: Mapping[str, Any], changes: Mapping[str, Any], path: str, found
     return merged
 
 
-def _merge_row(known: Mapping[str, Any], row: Any, kind: str, found: list[Departure]) -> Any:
+def _on_backbone(row: Mapping[str, Any], backbone: str) -> dict[str, Any]:
+    """Return a row of a protocol as it is on a backbone: `on_backbone` has a pattern of names -> other keys."""
+    chosen = {key: value for key, value in row.items() if key != "on_backbone"}
+    for pattern, keys in row.get("on_backbone", {}).items():
+        chosen |= keys if fnmatch(backbone, pattern) else {}
+    return chosen
+
+
+def _merge_row(known: Mapping[str, Any], row: Any, path: str, backbone: str, found: list[Departure]) -> Any:
     """Return a row of `methods` or `tasks`; one that the protocol does not have is a departure as a whole."""
     name = row.get("name") if isinstance(row, dict) else row
     if not isinstance(name, str) or name not in known:
-        found.append(Departure(f"{kind}.{name}", None, row))
+        found.append(Departure(f"{path}{name}", None, row))
         return row
     own = {} if row == name else row
-    base = {key: value for key, value in known[name].items() if key != "variants" or "spec" not in own}
-    return _merge(base, own, f"{kind}.{name}.", found)
+    base = _on_backbone(known[name], str(own.get("backbone", backbone)))
+    base = {key: value for key, value in base.items() if key != "variants" or "spec" not in own}
+    return _merge(base, own, f"{path}{name}.", found)

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from vpt.backbones import DEFAULT
 from vpt.core.text import did_you_mean
 from vpt.data.dataset import Dataset
+from vpt.data.preprocessing import read_normalization
 from vpt.errors import SpecError
 from vpt.methods.registry import parse_method
 from vpt.training.config import TaskConfig, TaskOptions
@@ -27,7 +28,7 @@ class Job:
         weights: File with local weights of the backbone, or None.
         image_size: Side of the input in pixels, or None for that of the backbone.
         normalization: Mean and standard deviation of the input: those of the "backbone", of "imagenet" or of
-            "inception" (0.5).
+            "inception" (0.5), or numbers such as "0.48,0.46,0.41/0.27,0.26,0.28".
         head: Text of the head, such as "multi_block(blocks=last4)" or "fpn", or None for the default of the task.
         train_on: "train" validates on val; "trainval" trains on both, as the last step of VTAB-1k.
         val_fraction: Fraction of the training images that is split off where val is missing.
@@ -46,7 +47,7 @@ class Job:
     backbone: str = DEFAULT
     weights: Path | None = None
     image_size: int | None = None
-    normalization: Literal["backbone", "imagenet", "inception"] = "backbone"
+    normalization: str = "backbone"
     head: str | None = None
     train_on: Literal["train", "trainval"] = "train"
     val_fraction: float = 0.2
@@ -54,6 +55,10 @@ class Job:
     split_seed: int | None = None
     test: bool = True
     save_dtype: Literal["fp32", "fp16"] = "fp32"
+
+    def __post_init__(self) -> None:
+        """Check the normalization before weights are downloaded."""
+        read_normalization(self.normalization)
 
     @classmethod
     def create(cls, data: str | Path | Dataset, out: str | Path, config: TaskConfig, **options: Any) -> Self:
