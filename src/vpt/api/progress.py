@@ -83,6 +83,10 @@ class ConsoleCallback(ConsoleProgress, Callback):
     def on_note(self, text: str) -> None:  # noqa: D102
         self.print_line(f"note: {text}")
 
+    def on_data(self, lines: Sequence[str]) -> None:  # noqa: D102
+        for line in lines:
+            self.print_line(line)
+
     def on_data_progress(self, split: str, done: int, total: int) -> None:  # noqa: D102
         if self.console.is_terminal:
             self._update_bar(split, done, total)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from vpt.cli.options import FOLDER, json_option, option, print_result
+from vpt.cli.options import FOLDER, json_option, option, print_result, split_names_option
 from vpt.errors import DataError
 
 _NAMES_ARGUMENT = click.argument("names", nargs=-1, required=True, metavar="NAME...")
@@ -126,16 +126,22 @@ def import_(source: str, out: Path, image: str | None, label: str | None, as_jso
 @command.command()
 @_NAMES_ARGUMENT
 @option("--in root", "Parent of the folders of tasks.", FOLDER, default=Path())
-def check(names: tuple[str, ...], root: Path) -> None:
-    """Verify folders: lists, counts, labels, and the header of every image. NAME: a task, vtab, fgvc, or a folder.
+@split_names_option
+def check(names: tuple[str, ...], root: Path, split_names: str | None) -> None:
+    """Verify folders before training. NAME: a folder, a task, vtab or fgvc.
 
-    Every fault is reported, and the exit code is then 3.
+    Of a folder, every image and mask is decoded, and one screen shows classes with counts, splits, sizes, and what is
+    odd. Of a task, lists, counts, labels and the header of every image are verified. Every fault is reported, and the
+    exit code is then 3.
 
     \b
+    vpt data check photos/
     vpt data check vtab --in vtab/
     vpt data check vtab/cifar100
     """
     from vpt.cli.progress import DataProgress
+    from vpt.data import overview
+    from vpt.data.list_files import has_list_files
     from vpt.datasets.catalog import BENCHMARKS, TASKS, resolve_tasks, task_folder, task_for_folder
     from vpt.datasets.preparation import check_folder
     from vpt.datasets.task import BenchmarkTask
@@ -150,6 +156,10 @@ def check(names: tuple[str, ...], root: Path) -> None:
     with DataProgress() as progress:
         for folder, task in folders:
             with _collect(errors):
+                if task is None and not (folder.is_dir() and has_list_files(folder)):
+                    for line in overview.check_folder(folder, split_names).lines():
+                        click.echo(line)
+                    continue
                 found = check_folder(folder, task, progress)
                 sizes = "/".join(str(len(split)) for split in found.splits.values())
                 progress.print_line(f"{folder}: {sizes} images of {len(found.classes)} classes, no faults")

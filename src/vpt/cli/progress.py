@@ -1,5 +1,7 @@
 """Progress of data preparation, of a series of runs, and of an experiment."""
 
+from collections.abc import Sequence
+
 from vpt.api.progress import ConsoleCallback, ConsoleProgress
 from vpt.core.text import format_duration
 from vpt.experiments.experiment import METRICS, Run
@@ -34,6 +36,9 @@ class DataProgress(ConsoleProgress):
 class SeriesProgress(ConsoleCallback):
     """One live line per run on a terminal, one plain line per run in a pipe."""
 
+    def on_data(self, lines: Sequence[str]) -> None:
+        """Show nothing, because each run would repeat it."""
+
     def on_data_progress(self, split: str, done: int, total: int) -> None:
         """Show nothing, because each run would repeat it."""
 
@@ -51,6 +56,9 @@ class SeriesProgress(ConsoleCallback):
 
 class BenchProgress(ConsoleCallback):
     """Shows runs that have ended, the number of runs, and the remaining time."""
+
+    def on_data(self, lines: Sequence[str]) -> None:
+        """Show nothing, because each run would repeat it."""
 
     def on_progress(self, done: int, total: int, eta_seconds: float | None) -> None:
         """Show the number of runs and the remaining time.

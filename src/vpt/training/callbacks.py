@@ -46,6 +46,13 @@ class Callback:
             text: One sentence.
         """
 
+    def on_data(self, lines: Sequence[str]) -> None:
+        """Receive the overview of the data, before they are decoded for training.
+
+        Args:
+            lines: One screen: classes with counts, splits, sizes, what is odd.
+        """
+
     def on_data_progress(self, split: str, done: int, total: int) -> None:
         """Receive progress on the images of a split: decoded before training, or scored after it.
 

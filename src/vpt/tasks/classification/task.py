@@ -15,6 +15,7 @@ from vpt.data.dataset import Dataset, ImageInput, Split
 from vpt.data.decode_cache import decode_cached
 from vpt.data.images import DecodedImages
 from vpt.data.loading import load_dataset, load_scored_dataset
+from vpt.data.overview import overview_of_classes
 from vpt.data.preprocessing import Preprocessing
 from vpt.data.splits import stratified_subset
 from vpt.data.training_marks import make_marks
@@ -105,6 +106,7 @@ class ClassificationTask(Task):
         backbone = self.load_backbone(job)
         preprocessing = backbone.preprocessing
         dataset = load_dataset(job.data, include_test=job.test, **job.split_options)
+        callback.on_data(replace(overview_of_classes(dataset), notes=()).lines())  # notes are given one by one
         splits = _select_splits(dataset, job.train_on, options, config.training.seed)
         decode = partial(decode_cached, cache_dir=options.cache, spill_dir=spill_dir, skip_corrupt=options.skip_corrupt)
         decoded, decode_notes = _decode(splits, preprocessing, config.augment, decode, callback)

@@ -9,6 +9,7 @@ from torch import nn
 
 from vpt.backbones import load_backbone
 from vpt.data.dataset import Dataset, ImageInput
+from vpt.data.overview import overview_of_masks
 from vpt.data.segmentation_folder import SegmentationDataset, load_segmentation_dataset
 from vpt.data.training_marks import make_marks
 from vpt.errors import SpecError
@@ -80,6 +81,7 @@ class SegmentationTask(Task):
         options |= {**job.split_options, "include_test": job.test, "train_on": job.train_on}
         progress = partial(callback.on_data_progress, "images and masks")
         dataset = load_segmentation_dataset(_folder(job.data), **options, progress=progress)
+        callback.on_data(replace(overview_of_masks(dataset), notes=()).lines())  # notes are given one by one
         images = {split: len(pairs) for split, pairs in dataset.splits.items()}
         notes = [*backbone.notes, *dataset.notes]
         marks = make_marks(dataset.splits["train"].images)

@@ -1,0 +1,156 @@
+"""One screen about a data set before anything is trained on it: classes with counts, splits, sizes, what is odd."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vpt.core.text import comma_list, pluralize, printable, refuse
+from vpt.data.dataset import Dataset, Split, read_size
+from vpt.data.image_files import UnreadableImageError, open_rgb
+from vpt.data.images import map_images
+from vpt.data.loading import load_dataset
+from vpt.data.segmentation_folder import SegmentationDataset, load_segmentation_dataset
+from vpt.data.segmentation_pairs import PairNames
+from vpt.data.task_detection import detect_task
+
+_MAX_CLASSES = 20  # rows of the screen
+_NUM_SIZES = 500  # images whose headers are read
+_IMBALANCE = 10  # largest class, in smallest ones
+_FEW_IMAGES = 5  # training images of a class
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Facts on a data set.
+
+    Args:
+        name: Name of the data.
+        task: Name of the task.
+        counts: Class to split to number of images; in segmentation, of images whose mask has a pixel of the class.
+        images: Split to number of images.
+        sizes: Width and height of images.
+        notes: What is odd, one sentence each.
+    """
+
+    name: str
+    task: str
+    counts: Mapping[str, Mapping[str, int]]
+    images: Mapping[str, int]
+    sizes: Sequence[tuple[int, int]]
+    notes: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """Return the screen, one text per line."""
+        splits = ", ".join(f"{split} {count}" for split, count in self.images.items() if count)
+        total = pluralize(sum(self.images.values()), "image")
+        lines = [f"{self.name}: {self.task}, {pluralize(len(self.counts), 'class')}, {total} ({splits})"]
+        shown = list(self.counts.items())[:_MAX_CLASSES]
+        width = max((len(name) for name, _ in shown), default=0)
+        for name, by_split in shown:
+            row = "  ".join(f"{split} {by_split.get(split, 0)}" for split, count in self.images.items() if count)
+            lines.append(f"  {name:<{width}}  {row}")
+        if len(self.counts) > len(shown):
+            lines.append(f"  and {pluralize(len(self.counts) - len(shown), 'class')} more")
+        if self.sizes:
+            lines.append(f"sizes: {_describe_sizes(self.sizes)}")
+        lines += [f"odd: {note}" for note in (*_odd_counts(self.counts), *self.notes)]
+        return [printable(line) for line in lines]
+
+
+def overview_of_classes(dataset: Dataset) -> Overview:
+    """Return the overview of a classification dataset. Headers of some images are read.
+
+    Args:
+        dataset: The dataset.
+
+    Returns:
+        The overview.
+    """
+    splits = {name: split for name, split in dataset.splits.items() if len(split)}
+    by_split = {name: split.class_counts(len(dataset.classes)) for name, split in splits.items()}
+    counts = {
+        name: {split: int(found[k]) for split, found in by_split.items()} for k, name in enumerate(dataset.classes)
+    }
+    images = [image for split in splits.values() for image in split.images]
+    sizes = [read_size(image) for image in images[:: max(1, len(images) // _NUM_SIZES)]]
+    notes = dataset.notes
+    if dataset.ignored:
+        notes += (f"{len(dataset.ignored)} entries of the folder not used: {comma_list(dataset.ignored)}",)
+    sizes = [size for size in sizes if size != (1, 1)]
+    return Overview(
+        dataset.name, "classification", counts, {name: len(split) for name, split in splits.items()}, sizes, notes
+    )
+
+
+def overview_of_masks(dataset: SegmentationDataset) -> Overview:
+    """Return the overview of a segmentation dataset.
+
+    Args:
+        dataset: The dataset.
+
+    Returns:
+        The overview.
+    """
+    counts: dict[str, dict[str, int]] = {name: {} for name in dataset.classes}
+    for split, pairs in dataset.splits.items():
+        for name in pairs.names:
+            ids = dataset.mask_stats[name].ids
+            ids = np.searchsorted(dataset.mask_format.nearest, ids) if dataset.mask_format.colors else ids
+            for k in set(dataset.lookup_table[ids].tolist()) & set(range(len(dataset.classes))):
+                counts[dataset.classes[k]][split] = counts[dataset.classes[k]].get(split, 0) + 1
+    images = {split: len(pairs) for split, pairs in dataset.splits.items()}
+    sizes = [stats.size for stats in dataset.mask_stats.values()]
+    return Overview(dataset.name, "segmentation", counts, images, sizes, dataset.notes)
+
+
+def check_folder(root: Path, split_names: str | None = None) -> Overview:
+    """Read a data folder as `vpt tune` does, and decode every image. Nothing is trained.
+
+    Args:
+        root: The data folder.
+        split_names: Names of the split folders. Default: recognized.
+
+    Returns:
+        The overview. A DataError names every fault.
+    """
+    if root.is_dir() and detect_task(root, PairNames(split_names=split_names)) == "segmentation":
+        return overview_of_masks(load_segmentation_dataset(root, split_names=split_names))
+    dataset = load_dataset(root, split_names=split_names)
+    faults = [fault for split in dataset.splits.values() for fault in _unreadable(split)]
+    refuse(faults, f"{root}: {pluralize(len(faults), 'image')} cannot be used", "replace or delete them")
+    return overview_of_classes(dataset)
+
+
+def _unreadable(split: Split) -> list[str]:
+    def fault_of(i: int) -> str:
+        image = split.images[i]
+        try:
+            if isinstance(image, Path):
+                open_rgb(image)
+        except UnreadableImageError as error:
+            return f"{split.names[i]}: {error}"
+        return ""
+
+    return [fault for fault in map_images(fault_of, range(len(split))) if fault]
+
+
+def _describe_sizes(sizes: Sequence[tuple[int, int]]) -> str:
+    ordered = sorted(sizes, key=lambda size: size[0] * size[1])
+    small, middle, large = (
+        f"{width} x {height}" for width, height in (ordered[0], ordered[len(ordered) // 2], ordered[-1])
+    )
+    return f"{small} px" if small == large else f"{small} to {large} px, median {middle}"
+
+
+def _odd_counts(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+    train = {name: by_split.get("train", 0) for name, by_split in counts.items()}
+    odd = []
+    few = [name for name, count in train.items() if 0 < count < _FEW_IMAGES]
+    if few:
+        odd.append(f"fewer than {_FEW_IMAGES} training images of {comma_list(few)}")
+    present = [count for count in train.values() if count]
+    if present and max(present) >= _IMBALANCE * min(present):
+        odd.append(f"the largest class has {max(present)} training images, the smallest {min(present)}")
+    return odd
