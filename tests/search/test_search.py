@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -125,6 +126,22 @@ def test_search_that_keeps_the_probe_is_repeated_by_its_command(search: Search, 
     assert all(row["method"] == "linear" for row in result.search["tried"])
     command("tune", "--config", tmp_path / "a.run" / "run.toml", "--out", tmp_path / "again.safetensors")
     assert tensors(tmp_path / "again.safetensors") == tensors(tmp_path / "a.safetensors")
+
+
+@pytest.mark.usefixtures("few_steps", "convinced")
+@pytest.mark.parametrize(
+    "options", [{"method": "linear"}, {"method": PROMPTS}, {"method": PROMPTS, "images_per_class": 12}]
+)
+def test_search_finished_is_read_by_its_own_file_of_settings(
+    search: Search, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: dict[str, Any]
+) -> None:
+    shutil.copytree(images, tmp_path / "data")
+    result, _ = search(tmp_path / "data", **options)
+    for image in (tmp_path / "data").rglob("*.png"):
+        os.utime(image, (1, 1))  # the same images, written at another time
+    assert search(tmp_path / "data", **options)[0] == result
+    command("tune", "--config", tmp_path / "a.run" / "run.toml", "--json")
+    assert json.loads(capsys.readouterr().out)["metrics"] == result.metrics
 
 
 def tensors(path: Path) -> dict[str, bytes]:

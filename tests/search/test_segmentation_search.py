@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,8 @@ def test_search_of_masks_interrupted_goes_on_to_the_same_file(search: Search, sc
     assert before.items() <= decisions(tmp_path / "a.safetensors").items()
     assert resumed.metrics == whole.metrics
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+    os.utime(next(scenes.rglob("*.jpg")))
+    assert search(scenes, **OPTIONS)[0] == resumed
 
 
 def test_search_of_masks_refuses_several_backbones_and_a_metric(search: Search, scenes: Path) -> None:

@@ -20,6 +20,7 @@ from vpt.tasks.classification.task import ClassificationData, ClassificationTask
 from vpt.training import CROP_SCALE, Callback, DeviceDataset, Examples
 from vpt.training.block_features import BlockFeatureNetwork, FeatureTable, compute_block_features
 from vpt.training.job import Job
+from vpt.training.run_directory import write_job
 
 _TRIED = 8  # images that measure the cost of all
 _STEP_PER_FORWARD = 3.0  # cost of a training step of prompts, of a frozen pass, before it is measured
@@ -90,6 +91,16 @@ class Pool:
         sizes = {name: len(examples) for name, examples in decoded.items()}
         config: Any = job.config
         return replace(self.data, decoded=decoded, images=sizes, config=config, ridge=getattr(job.options, "ridge"))  # noqa: B009
+
+    def write_job(self, job: Job) -> None:
+        """Write job.json and run.toml of a job on these images, in place of those of another one.
+
+        Args:
+            job: The job.
+        """
+        data = self.data if job.train_on == "train" else self.job_data(job, self.examples)
+        (job.run_dir / "job.json").unlink(missing_ok=True)
+        write_job(job, data.digest())
 
 
 def list_images(job: Job) -> tuple[Dataset, dict[str, Any]]:

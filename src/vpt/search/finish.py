@@ -21,7 +21,7 @@ from vpt.tasks.classification.task import ClassificationData
 from vpt.training import CallbackList, EpochMetrics, score_logits
 from vpt.training.job import Job, RunResult
 from vpt.training.ridge import LeftOut
-from vpt.training.run_directory import MetricsRecorder, write_job
+from vpt.training.run_directory import MetricsRecorder
 from vpt.tuning import finish_job, train_model
 
 _LEAST_LENGTH = 0.5  # of the trial's epochs that the final training must have
@@ -86,7 +86,7 @@ def finish(
     best = best_row(rows)
     shipped = _train_winner(selection, best) if best is not None else None
     final = shipped or Model(probe.job, probe.data, probe.model, [])
-    write_job(final.job, selection.pool.data.digest())
+    selection.pool.write_job(final.job)
 
     test = final.data.decoded.get("test")
     comparison: Comparison | None = None
@@ -155,7 +155,7 @@ def _train_winner(selection: Selection, best: dict[str, Any]) -> Model | None:
     job = selection.job(candidate, decision["epochs"], pool.train_on if best["folds"] == 2 else "train")
     train = pool.examples if best["folds"] == 2 else select(pool.examples, np.arange(pool.num_train))
     data = pool.job_data(job, train)
-    write_job(job, pool.data.digest())
+    pool.write_job(job)
     trial = selection.checkpoint(candidate, 0)
     if best["folds"] == 1 and trial.exists() and not job.checkpoint.exists():
         shutil.copyfile(trial, job.checkpoint)  # the trial was this very training

@@ -31,7 +31,7 @@ from vpt.tasks.classification.ridge_head import solve_head_on
 from vpt.tasks.registry import TASKS
 from vpt.training import Callback, distributed
 from vpt.training.job import Job, RunResult
-from vpt.training.run_directory import check_output_path, flatten, images_may_differ, write_job
+from vpt.training.run_directory import check_output_path, flatten, images_may_differ
 
 
 def run_search(
@@ -66,13 +66,17 @@ def run_search(
         callback.on_note(f"{job.out} was made by this very search before; --overwrite does it again")
         return finished
     callback.on_note(_first_line(request, target))
-    if request.task == "segmentation":
-        return segmentation.search(request, budget, decisions, callback, target)
-    return _search_classification(request, budget, decisions, callback, target)
+    search = segmentation.search if request.task == "segmentation" else _search_classification
+    return search(request, budget, decisions, callback, target, finished)
 
 
 def _search_classification(
-    request: SearchRequest, budget: Budget, decisions: Decisions, callback: Callback, device: torch.device
+    request: SearchRequest,
+    budget: Budget,
+    decisions: Decisions,
+    callback: Callback,
+    device: torch.device,
+    finished: RunResult | None,
 ) -> RunResult:
     backbone, ranking = choose_backbone(request, budget, decisions, callback, device)
     job = request.job(backbone, "linear")
@@ -82,6 +86,8 @@ def _search_classification(
         raise DataError(
             f"the images of {job.data} have changed since {job.run_dir} was begun; give another --out, or --overwrite"
         )
+    if finished is not None:
+        return finished
     features = Features(pool.features, pool.table, pool.labels, len(pool.data.classes))
     heads = [request.options["head"]] if "head" in request.options else head_grid(pool.table)
     found = decisions.decide("probe", lambda: choose_probe(features, heads, request.metric, budget, request.max_size))
@@ -100,7 +106,7 @@ def _search_classification(
     def save() -> str:
         scores = {f"out_of_fold_{request.metric}": value}
         tuned_file.save(model, job.out, scores=scores, split_options=job.split_options, save_dtype=job.save_dtype)
-        write_job(job, digest)
+        pool.write_job(job)
         return str(job.out)
 
     decisions.decide("saved", save)

@@ -65,7 +65,12 @@ class _Search:
 
 
 def search(
-    request: SearchRequest, budget: Budget, decisions: Decisions, callback: Callback, device: torch.device
+    request: SearchRequest,
+    budget: Budget,
+    decisions: Decisions,
+    callback: Callback,
+    device: torch.device,
+    finished: RunResult | None,
 ) -> RunResult:
     """Find the better of the head alone and prompts within a budget.
 
@@ -75,6 +80,7 @@ def search(
         decisions: Record of the search.
         callback: Receiver of progress and notes.
         device: Device of the models.
+        finished: Result of an earlier search on what may be the same images, or None.
 
     Returns:
         The result.
@@ -96,6 +102,8 @@ def search(
             f"the images of {job.data} have changed since {job.run_dir} was begun; give another --out, or --overwrite"
         )
     this = _Search(request, data, budget, decisions, callback, device, {})
+    if finished is not None:
+        return finished
     costs = decisions.decide("costs", lambda: _measure(this, methods))
     this = replace(this, costs=costs, data=_sample_test(this, costs))
     lengths = decisions.decide("iterations", lambda: _plan(this, methods))
