@@ -87,6 +87,7 @@ def _search_classification(
             f"the images of {job.data} have changed since {job.run_dir} was begun; give another --out, or --overwrite"
         )
     if finished is not None:
+        shutil.rmtree(job.run_dir / "search", ignore_errors=True)
         return finished
     features = Features(pool.features, pool.table, pool.labels, len(pool.data.classes))
     heads = [request.options["head"]] if "head" in request.options else head_grid(pool.table)
