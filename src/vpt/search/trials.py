@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpt.model.tuned_model import TunedModel
-from vpt.search.budget import Budget
+from vpt.search.budget import Budget, Clock
 from vpt.search.data import Pool
 from vpt.training import Callback, CallbackList, DeviceDataset, Examples, predict_logits
 from vpt.training.job import Job
@@ -65,7 +65,7 @@ class StepTimer(Callback):
 
     def __init__(self, budget: Budget) -> None:
         """Measure by the clock of a budget."""
-        self.clock = budget.clock
+        self.clock: Clock = budget.clock
         self.times: list[float] = []
 
     def on_step(self, epoch: int, step: int, loss: float, lr: float) -> None:  # noqa: D102
