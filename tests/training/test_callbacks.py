@@ -40,7 +40,7 @@ def test_callback_list_of_two_callbacks_passes_every_event_in_order() -> None:
         return callback
 
     combined = CallbackList([recorder(1), recorder(2)])
-    assert len(_EVENTS) == 9
+    assert len(_EVENTS) == 10
     for name in _EVENTS:
         args = tuple(object() for _ in inspect.signature(getattr(Callback(), name)).parameters)
         getattr(combined, name)(*args)
