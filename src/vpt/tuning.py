@@ -287,13 +287,11 @@ def _save_result(
 def _draw(job: Job, data: PreparedData, result: RunResult, evaluation: Evaluation, callback: Callback) -> None:
     """Draw the pictures of a run. One that fails becomes a note, as the result is written already."""
     title = ", ".join(filter(None, (result.method, result.head))) + f" on {result.data}"
-    if result.history:
-        labels = TASKS[result.task].curve_options(job.config)
-        figures.training_curves(job.run_dir / "curve.png", result.history, title, **labels)
     split_title = f"{result.data} {evaluation.split}" if result.head is None else f"{title}, {evaluation.split}"
     curve, confusion = (job.run_dir / f"{name}.png" for name in ("curve", "confusion"))
     try:
-        figures.training_curves(curve, result.history, title, **labels)
+        if result.history:
+            figures.training_curves(curve, result.history, title, **TASKS[result.task].curve_options(job.config))
         figures.confusion_matrix(confusion, evaluation.confusion, data.classes, split_title)
     except Exception as error:
         callback.on_note(f"{curve} and {confusion} could not be drawn: {error}; the result is complete without them")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.command_line import exit_code, vpt
 from vpt.data.overview import check_folder
 from vpt.errors import DataError
 
@@ -38,3 +39,32 @@ def test_check_folder_with_unreadable_image_names_it(draw):
     (root / "a/1.png").write_bytes(b"<html>not found</html>")
     with pytest.raises(DataError, match=r"a/1.png: not an image but a web page"):
         check_folder(root)
+
+
+def test_check_folder_with_a_small_share_of_the_range_names_the_option(tmp_path):
+    for i in range(8):
+        path = tmp_path / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 60).save(path)
+    assert any("odd: images with more than 8 bits" in line for line in check_folder(tmp_path).lines())
+    assert not any("8 bits" in line for line in check_folder(tmp_path, value_range=(0, 4095)).lines())
+
+
+def test_data_check_takes_the_layout_options_of_tune(tmp_path, capsys):
+    data = tmp_path / "data"
+    for i in range(4):
+        for kind in ("left", "right"):
+            (data / kind).mkdir(parents=True, exist_ok=True)
+            pixels = np.full((16, 16, 3) if kind == "left" else (16, 16), 0, np.uint8)
+            pixels[:4, :4] = 255
+            Image.fromarray(pixels).save(data / kind / f"{i}.png")
+    layout = ["--images", "left", "--masks", "right"]
+    vpt("data", "check", data, *layout, "--labels", "ground=0,road=255")
+    screen = capsys.readouterr().out
+    assert "segmentation, 2 classes, 4 images" in screen and "  road    train" in screen
+    assert exit_code("data", "check", data, *layout, "--labels", "0,7") == 3
+    assert "255" in capsys.readouterr().err
+    vpt("data", "check", data, "--task", "classification")
+    assert "classification, 2 classes, 8 images" in capsys.readouterr().out
+    assert exit_code("data", "check", data, "--task", "classification", *layout) == 2
+    assert "--images, --masks: for segmentation" in capsys.readouterr().err

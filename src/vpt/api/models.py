@@ -28,6 +28,8 @@ class TuneOptions(TypedDict, total=False):
         image_size: Side of the input in pixels. Default: that of the backbone.
         normalization: Mean and standard deviation of the input: those of the "backbone", of "imagenet" or of
             "inception" (0.5), or numbers such as "0.48,0.46,0.41/0.27,0.26,0.28". Default: "backbone".
+        value_range: Values of black and white in images with more than 8 bits, such as "0,4095" for 12 bits in 16.
+            Default: the range of their type.
         optimizer: "sgd" with momentum 0.9, or "adamw". Default: the method's; segmentation: "adamw".
         weight_decay: Default: the method's.
         decay: Tensors that weight decay is for: "matrices", "official" or "all". Default: "matrices".
@@ -79,6 +81,7 @@ class TuneOptions(TypedDict, total=False):
     weights: str | Path | None
     image_size: int | None
     normalization: str | None
+    value_range: str | None
     optimizer: Literal["sgd", "adamw"] | None
     weight_decay: float | None
     decay: Literal["matrices", "official", "all"] | None

@@ -28,7 +28,7 @@ def make_transform(preprocessing: Preprocessing, train: bool = False) -> v2.Comp
 
 def _resize(preprocessing: Preprocessing, image: Image.Image) -> torch.Tensor:
     """Pillow image of any mode and size, whose EXIF orientation is applied -> uint8 (3, size, size)."""
-    return torch.from_numpy(preprocessing.resize_image(to_rgb(image)))
+    return torch.from_numpy(preprocessing.resize_image(to_rgb(image, value_range=preprocessing.value_range)))
 
 
 def _normalize(preprocessing: Preprocessing, image: torch.Tensor) -> torch.Tensor:

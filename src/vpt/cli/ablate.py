@@ -13,8 +13,8 @@ from vpt.cli.tune import command as tune
 _TUNE_OPTIONS = (
     "weights", "epochs", "batch_size", "learning_rate", "weight_decay", "optimizer", "warmup_epochs", "augment",
     "grad_accum_steps", "precision", "probe_epochs", "head_lr_scale", "train_on", "val_fraction", "test_fraction",
-    "train_fraction", "images_per_class", "image_size", "normalization", "resize", "crop_fraction", "interpolation",
-    "skip_corrupt", "decay", "overwrite", "as_json",
+    "train_fraction", "images_per_class", "image_size", "normalization", "value_range", "resize", "crop_fraction",
+    "interpolation", "skip_corrupt", "decay", "overwrite", "as_json",
 )  # fmt: skip
 
 

@@ -4,10 +4,12 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
-from vpt.cli.options import FOLDER, json_option, option, print_result, split_names_option
+from vpt.cli import options as common
+from vpt.cli.options import FOLDER, TaskCommand, json_option, option, own_options, print_result
 from vpt.errors import DataError
 
 _NAMES_ARGUMENT = click.argument("names", nargs=-1, required=True, metavar="NAME...")
@@ -123,11 +125,14 @@ def import_(source: str, out: Path, image: str | None, label: str | None, as_jso
         click.echo(json.dumps(manifest, indent=1))
 
 
-@command.command()
+@command.command(cls=TaskCommand)
 @_NAMES_ARGUMENT
 @option("--in root", "Parent of the folders of tasks.", FOLDER, default=Path())
-@split_names_option
-def check(names: tuple[str, ...], root: Path, split_names: str | None) -> None:
+@common.task_option
+@common.split_names_option
+@common.value_range_option
+@common.mask_options
+def check(names: tuple[str, ...], root: Path, task: str, value_range: str | None, **options: Any) -> None:
     """Verify folders before training. NAME: a folder, a task, vtab or fgvc.
 
     Of a folder, every image and mask is decoded, and one screen shows classes with counts, splits, sizes, and what is
@@ -136,16 +141,20 @@ def check(names: tuple[str, ...], root: Path, split_names: str | None) -> None:
 
     \b
     vpt data check photos/
+    vpt data check scans/ --images pics --masks outlines --labels 0,255
     vpt data check vtab --in vtab/
     vpt data check vtab/cifar100
     """
     from vpt.cli.progress import DataProgress
     from vpt.data import overview
     from vpt.data.list_files import has_list_files
+    from vpt.data.value_range import parse_value_range
     from vpt.datasets.catalog import BENCHMARKS, TASKS, resolve_tasks, task_folder, task_for_folder
     from vpt.datasets.preparation import check_folder
     from vpt.datasets.task import BenchmarkTask
+    from vpt.tasks.registry import find_task
 
+    limits = None if value_range is None else parse_value_range(value_range)
     folders: list[tuple[Path, BenchmarkTask | None]] = []
     for name in names:
         if name in TASKS or name in BENCHMARKS:
@@ -154,13 +163,15 @@ def check(names: tuple[str, ...], root: Path, split_names: str | None) -> None:
             folders.append((Path(name), task_for_folder(Path(name))))
     errors: list[str] = []
     with DataProgress() as progress:
-        for folder, task in folders:
+        for folder, benchmark_task in folders:
             with _collect(errors):
-                if task is None and not (folder.is_dir() and has_list_files(folder)):
-                    for line in overview.check_folder(folder, split_names).lines():
+                if benchmark_task is None and not (folder.is_dir() and has_list_files(folder)):
+                    found_task = find_task(task, str(folder), options).name
+                    own = own_options(options, found_task, str(folder))
+                    for line in overview.check_folder(folder, found_task, value_range=limits, **own).lines():
                         click.echo(line)
                     continue
-                found = check_folder(folder, task, progress)
+                found = check_folder(folder, benchmark_task, progress)
                 sizes = "/".join(str(len(split)) for split in found.splits.values())
                 progress.print_line(f"{folder}: {sizes} images of {len(found.classes)} classes, no faults")
     if errors:

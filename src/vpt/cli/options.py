@@ -184,8 +184,16 @@ device_option: _Decorator = option(
     "--device", "auto: the GPU, where there is one.", ["auto", "cpu", "cuda", "mps"], default="auto"
 )
 split_option: _Decorator = option("--split", "Split of DATA.", ["train", "val", "test"], default="test")
+task_option: _Decorator = option(
+    "--task", "auto: segmentation if DATA has masks.", ["auto", "classification", "segmentation"], default="auto"
+)
 split_names_option: _Decorator = option(
     "--split-names", "Folders of the splits, such as train=Training,test=Testing; none: all folders are classes."
+)
+value_range_option: _Decorator = option(
+    "--value-range",
+    "Values of black and white in images with more than 8 bits, such as 0,4095 for 12 bits in 16 [default: those of "
+    "their type].",
 )
 skip_corrupt_option: _Decorator = classification("--skip-corrupt", "Leave unreadable images out.", is_flag=True)
 _other_backbone = backbone_option("The backbone's name, if it is not to be taken from FILE.")

@@ -27,7 +27,7 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @option("--out", "The tuned file [default: DATA.safetensors].", common.FILE)
 @option("--config config_file", "Take options from a TOML file, such as the run.toml of an earlier run.", common.FILE,
         is_eager=True, expose_value=False, callback=read_config_file)  # fmt: skip
-@option("--task", "auto: segmentation if DATA has masks.", ["auto", "classification", "segmentation"], default="auto")
+@common.task_option
 @common.backbone_option("A timm name, or several with commas to choose from [default: the embedded one, no download].")
 @common.weights_option
 @option("--minutes", "Time of a search for the best model [default: 10, on a GPU 5, if no length or rate is given].",
@@ -58,6 +58,7 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @option("--image-size", "Side in pixels, if not the backbone's own; positions are resized.", int)
 @option("--normalization", "Mean and standard deviation of the input: of the backbone, imagenet, inception, or numbers "
         "such as 0.48,0.46,0.41/0.27,0.26,0.28.", default="backbone")  # fmt: skip
+@common.value_range_option
 @option("--save-dtype", "Data type in the tuned file; fp16 halves it.", ["fp32", "fp16"], default="fp32")
 @common.device_option
 @option("--overwrite", "Begin anew, whatever an earlier run left.", is_flag=True)

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from vpt.data.image_files import UnreadableImageError, open_rgb, read_rgb, require_min_side, supported_formats, to_rgb
+from vpt.data.value_range import ValueRange, scale_to_uint8
 from vpt.errors import DataError
 
 ImageInput = str | Path | bytes | Image.Image | NDArray[Any] | Tensor
@@ -37,11 +38,12 @@ def require_uint8(pixels: NDArray[Any], layout: str) -> None:
         raise DataError(f"images are {pixels.dtype} {pixels.shape}{values}; give uint8 ({axes}) in 0..255")
 
 
-def read_image(image: ImageInput) -> tuple[Image.Image, list[str]]:
+def read_image(image: ImageInput, value_range: ValueRange | None = None) -> tuple[Image.Image, list[str]]:
     """Return one image of any form as an upright RGB image with 8 bits per channel.
 
     Args:
         image: A path, the bytes of an image file, a Pillow image, an array or a tensor.
+        value_range: Values of black and white in images with more than 8 bits. Default: the range of their type.
 
     Returns:
         The image, and notes about irregularities of a file.
@@ -50,17 +52,17 @@ def read_image(image: ImageInput) -> tuple[Image.Image, list[str]]:
         UnreadableImageError: The image cannot be used.
     """
     if isinstance(image, str | Path):
-        return open_rgb(Path(image))
+        return open_rgb(Path(image), value_range)
     if isinstance(image, bytes):
-        return read_rgb(image), []
+        return read_rgb(image, value_range), []
     if isinstance(image, Image.Image):
         require_min_side(*image.size)
-        return to_rgb(image.copy()), []
+        return to_rgb(image.copy(), value_range=value_range), []
     if isinstance(image, Tensor):
         tensor = image.detach().cpu()
         image = (tensor.float() if tensor.is_floating_point() else tensor).numpy()  # NumPy has no bfloat16
     if isinstance(image, np.ndarray):
-        return to_rgb(Image.fromarray(_to_uint8(_channels_last(image)))), []
+        return to_rgb(Image.fromarray(_to_uint8(_channels_last(image), value_range))), []
     raise UnreadableImageError(
         f"a value of type {type(image).__name__}; give a path, bytes, a Pillow image, an array or a tensor"
     )
@@ -99,10 +101,12 @@ def _channels_last(pixels: NDArray[Any]) -> NDArray[Any]:
     return pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
 
 
-def _to_uint8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+def _to_uint8(pixels: NDArray[Any], value_range: ValueRange | None) -> NDArray[np.uint8]:
     if pixels.dtype == np.uint8:
         return np.ascontiguousarray(pixels)
     low, high = pixels.min(), pixels.max()
+    if value_range is not None and np.isfinite([low, high]).all():
+        return scale_to_uint8(pixels, value_range)
     remedy = "give uint8 in 0..255 or float in 0..1, before normalization"
     if pixels.dtype.kind != "f":
         raise UnreadableImageError(f"{pixels.dtype} pixels from {low} to {high}; {remedy}")

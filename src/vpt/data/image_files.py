@@ -1,6 +1,7 @@
 """Image files of common formats, decoded to Pillow images: RGB, upright, 8 bits per channel, opaque.
 
 Transparent pixels are blended with white. 16-bit values are scaled to 8 bits. Float images are in 0..1 or 0..255.
+A value range replaces these ranges; images with 8 bits stay as they are.
 The first frame of a file with several frames (GIF, WebP, APNG, TIFF) is used. Color profiles are not applied.
 """
 
@@ -19,6 +20,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vpt.core.foreign_files import HEAD_SIZE, describe_foreign_file
+from vpt.data.value_range import ValueRange, scale_to_uint8
 
 # Raster formats only. Pillow opens more, such as EPS, for which it starts another program.
 _FORMATS = {
@@ -87,11 +89,12 @@ def capture_warnings() -> Iterator[None]:
             warnings.showwarning = original_showwarning
 
 
-def open_rgb(path: Path) -> tuple[Image.Image, list[str]]:
+def open_rgb(path: Path, value_range: ValueRange | None = None) -> tuple[Image.Image, list[str]]:
     """Decode an image file. Call it inside `capture_warnings`.
 
     Args:
         path: The image file.
+        value_range: Values of black and white in images with more than 8 bits. Default: the range of their type.
 
     Returns:
         The RGB image, and notes about irregularities of the file.
@@ -106,18 +109,19 @@ def open_rgb(path: Path) -> tuple[Image.Image, list[str]]:
         if not status.st_size:
             raise UnreadableImageError("empty (0 bytes)")
         with path.open("rb") as file:
-            return _decode(file)
+            return _decode(file, value_range)
     except FileNotFoundError:
         raise UnreadableImageError("a link to a missing file" if path.is_symlink() else "no such file") from None
     except OSError as error:
         raise UnreadableImageError(error.strerror or str(error)) from error
 
 
-def read_rgb(data: bytes) -> Image.Image:
+def read_rgb(data: bytes, value_range: ValueRange | None = None) -> Image.Image:
     """Decode the bytes of an image file. Pillow's warnings are shown as usual.
 
     Args:
         data: Contents of the file.
+        value_range: Values of black and white in images with more than 8 bits. Default: the range of their type.
 
     Returns:
         The RGB image.
@@ -127,10 +131,10 @@ def read_rgb(data: bytes) -> Image.Image:
     """
     if not data:
         raise UnreadableImageError("empty (0 bytes)")
-    return _decode(io.BytesIO(data))[0]
+    return _decode(io.BytesIO(data), value_range)[0]
 
 
-def _decode(file: IO[bytes]) -> tuple[Image.Image, list[str]]:
+def _decode(file: IO[bytes], value_range: ValueRange | None) -> tuple[Image.Image, list[str]]:
     _thread_state.notes = notes = []
     try:
         with Image.open(file, formats=supported_formats()) as image:
@@ -141,7 +145,7 @@ def _decode(file: IO[bytes]) -> tuple[Image.Image, list[str]]:
             if getattr(image, "is_animated", False) and image.format != "MPO":
                 notes.append("several frames or pages, of which the first is used")
             image.load()
-            return to_rgb(image, notes), notes
+            return to_rgb(image, notes, value_range), notes
     except UnreadableImageError:
         raise
     except UnidentifiedImageError:
@@ -200,14 +204,15 @@ def supported_formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)  # Pillow can be built without some formats
 
 
-def to_rgb(image: Image.Image, notes: list[str] | None = None) -> Image.Image:
+def to_rgb(image: Image.Image, notes: list[str] | None = None, value_range: ValueRange | None = None) -> Image.Image:
     """Return a decoded image as an upright RGB image with 8 bits per channel.
 
-    Pixels outside the range of their type raise UnreadableImageError.
+    Pixels outside the range of their type raise UnreadableImageError, unless a value range is given.
 
     Args:
         image: An image of any mode. Its EXIF orientation is applied in place.
         notes: Receives a note if the EXIF data cannot be read.
+        value_range: Values of black and white in images with more than 8 bits. Default: the range of their type.
 
     Returns:
         The RGB image, without transparency.
@@ -217,8 +222,8 @@ def to_rgb(image: Image.Image, notes: list[str] | None = None) -> Image.Image:
     except Exception:  # Pillow raises any kind of error on damaged data; the pixels are sound
         if notes is not None:
             notes.append("EXIF data that cannot be read")
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return Image.fromarray(_to_uint8(image)).convert("RGB")
+    if has_deep_pixels(image):
+        return Image.fromarray(_to_uint8(image, value_range)).convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
@@ -226,15 +231,25 @@ def to_rgb(image: Image.Image, notes: list[str] | None = None) -> Image.Image:
     return image.convert("RGB")
 
 
-def _to_uint8(image: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return a gray image with more than 8 bits as uint8 (height, width), scaled from the range of its type."""
+def has_deep_pixels(image: Image.Image) -> bool:
+    """Return True for a gray image with more than 8 bits per pixel, or with floats."""
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
+def _to_uint8(image: Image.Image, value_range: ValueRange | None) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return a gray image with more than 8 bits as uint8 (height, width), scaled from a range or that of its type."""
     values = np.asarray(image).astype(np.float64)
     low, high = values.min(), values.max()
     if not np.isfinite([low, high]).all():
         raise UnreadableImageError("float pixels that are NaN or infinite; save it with 8 or 16 bits")
+    if value_range is not None:
+        return scale_to_uint8(values, value_range)
     is_integer = image.mode != "F"
     max_value = 65535 if is_integer else (1 if high <= 1 else 255)  # older Pillow opens 16-bit PNG as "I"
     if low < 0 or high > max_value:
         allowed = "0..65535" if is_integer else "0..1 or 0..255"
-        raise UnreadableImageError(f"pixels from {low:g} to {high:g}, outside {allowed}; save it with 8 or 16 bits")
+        raise UnreadableImageError(
+            f"pixels from {low:g} to {high:g}, outside {allowed}; save it with 8 or 16 bits, or name the values of "
+            "black and white: --value-range LOW,HIGH"
+        )
     return np.rint(values * (255 / max_value)).astype(np.uint8)

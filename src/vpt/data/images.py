@@ -105,7 +105,7 @@ def decode(
     def decode_one(i: int) -> list[str] | str:
         """Return the notes on an image, or its fault."""
         try:
-            image, notes = read_image(split.images[i])
+            image, notes = read_image(split.images[i], preprocessing.value_range)
             if whole is None or whole_side is None:
                 images[i] = preprocessing.resize_image(image)
                 return notes

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from vpt.data.folder_names import own_words, role_of
-from vpt.data.image_files import supported_formats
+from vpt.data.image_files import has_deep_pixels, supported_formats
 from vpt.data.mask_files import LOSSY_FORMATS
 
 _MAX_MASK_COLORS, _LOSSY_LEVELS, _LOSSY_RADIUS, _LOSSY_SHARE = 32, 4, 8, 0.97
@@ -27,6 +27,8 @@ def is_mask_like(path: Path) -> bool:
         with Image.open(path, formats=supported_formats()) as image:
             if image.mode in ("P", "1"):
                 return True
+            if has_deep_pixels(image):  # of which few colors would be left in RGB
+                return len(np.unique(np.asarray(image))) <= _MAX_MASK_COLORS
             is_lossy = image.format in LOSSY_FORMATS
             if not is_lossy:
                 return image.convert("RGB").getcolors(_MAX_MASK_COLORS) is not None

@@ -13,6 +13,7 @@ from PIL import Image
 from vpt.data.image_files import UnreadableImageError, open_rgb, supported_formats
 from vpt.data.images import map_images
 from vpt.data.segmentation_layouts import ImageMaskPairs
+from vpt.data.value_range import ValueRange
 
 Orientation = Literal["auto", "upright", "stored"]
 
@@ -81,7 +82,11 @@ class _MaskFile:
 
 
 def load_pair(
-    pairs: ImageMaskPairs, index: int, lookup_table: NDArray[np.int16], mask_format: MaskFormat | None = None
+    pairs: ImageMaskPairs,
+    index: int,
+    lookup_table: NDArray[np.int16],
+    mask_format: MaskFormat | None = None,
+    value_range: ValueRange | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return an image and its mask, both upright. Call it inside `capture_warnings`.
 
@@ -90,12 +95,13 @@ def load_pair(
         index: Index of the pair.
         lookup_table: int16 (65536,), id to class, see `LabelScheme.lookup_table`.
         mask_format: The reading of masks; the ids of colors are their positions in `nearest`. Default: ids.
+        value_range: Values of black and white in images with more than 8 bits. Default: the range of their type.
 
     Returns:
         The image, uint8 (3, height, width), and its classes, uint8 (height, width), IGNORE_INDEX for no class.
     """
     mask_format = mask_format or MaskFormat()
-    image, mask, _ = _read_pair(pairs.images[index], pairs.masks[index], mask_format)
+    image, mask, _ = _read_pair(pairs.images[index], pairs.masks[index], mask_format, value_range)
     ids = np.searchsorted(mask_format.nearest, mask.ids) if mask_format.colors else mask.ids
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)), lookup_table[ids].astype(np.uint8)
 
@@ -105,6 +111,7 @@ def scan_masks(
     mask_format: MaskFormat,
     faults: list[str],
     progress: Callable[[int, int], None] | None,
+    value_range: ValueRange | None = None,
 ) -> dict[str, MaskStats]:
     """Decode all images and masks once.
 
@@ -113,6 +120,7 @@ def scan_masks(
         mask_format: The reading of masks.
         faults: Receives the images and masks that cannot be used.
         progress: Called as (done, total) after each pair.
+        value_range: Values of black and white in images with more than 8 bits. Default: the range of their type.
 
     Returns:
         Name of the pair to the ids of its mask.
@@ -121,7 +129,7 @@ def scan_masks(
     def scan_pair(pair: tuple[str, Path, Path]) -> MaskStats | str:
         name, image_path, mask_path = pair
         try:
-            image, mask, proves = _read_pair(image_path, mask_path, mask_format)
+            image, mask, proves = _read_pair(image_path, mask_path, mask_format, value_range)
         except UnreadableImageError as error:
             return f"{name}: {error}"
         pixels = np.asarray(image)
@@ -149,10 +157,10 @@ def scan_masks(
 
 
 def _read_pair(
-    image_path: Path, mask_path: Path, mask_format: MaskFormat
+    image_path: Path, mask_path: Path, mask_format: MaskFormat, value_range: ValueRange | None
 ) -> tuple[Image.Image, _MaskFile, Orientation | None]:
     """Return an image and its mask, both upright, and what the sizes prove, as in `MaskStats.proves`."""
-    image, _ = open_rgb(image_path)
+    image, _ = open_rgb(image_path, value_range)
     mask = _read_mask(mask_path, mask_format)
     turn = _orientation(image_path)
     if mask.orientation != 1:  # a mask that says itself how it is turned

@@ -1,8 +1,9 @@
 """One screen about a data set before anything is trained on it: classes with counts, splits, sizes, what is odd."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from vpt.data.loading import load_dataset
 from vpt.data.segmentation_folder import SegmentationDataset, load_segmentation_dataset
 from vpt.data.segmentation_pairs import PairNames
 from vpt.data.task_detection import detect_task
+from vpt.data.value_checks import value_range_notes
+from vpt.data.value_range import ValueRange
 
 _MAX_CLASSES = 20  # rows of the screen
 _NUM_SIZES = 500  # images whose headers are read
@@ -105,30 +108,48 @@ def overview_of_masks(dataset: SegmentationDataset) -> Overview:
     return Overview(dataset.name, "segmentation", counts, images, sizes, dataset.notes)
 
 
-def check_folder(root: Path, split_names: str | None = None) -> Overview:
+def check_folder(
+    root: Path,
+    task: str | None = None,
+    *,
+    split_names: str | None = None,
+    value_range: ValueRange | None = None,
+    **mask_options: Any,
+) -> Overview:
     """Read a data folder as `vpt tune` does, and decode every image. Nothing is trained.
 
     Args:
         root: The data folder.
+        task: "classification" or "segmentation". Default: detected.
         split_names: Names of the split folders. Default: recognized.
+        value_range: Values of black and white in images with more than 8 bits. Default: the range of their type.
+        **mask_options: Other arguments of `load_segmentation_dataset`, in segmentation.
 
     Returns:
         The overview. A DataError names every fault.
     """
-    if root.is_dir() and detect_task(root, PairNames(split_names=split_names)) == "segmentation":
-        return overview_of_masks(load_segmentation_dataset(root, split_names=split_names))
+    if task is None:
+        task = detect_task(root, PairNames(split_names=split_names)) if root.is_dir() else "classification"
+    if task == "segmentation":
+        dataset = load_segmentation_dataset(root, split_names=split_names, value_range=value_range, **mask_options)
+        return overview_of_masks(dataset)
+    return _check_classes(root, split_names, value_range)
+
+
+def _check_classes(root: Path, split_names: str | None, value_range: ValueRange | None) -> Overview:
     dataset = load_dataset(root, split_names=split_names)
-    faults = [fault for split in dataset.splits.values() for fault in _unreadable(split)]
+    faults = [fault for split in dataset.splits.values() for fault in _unreadable(split, value_range)]
     refuse(faults, f"{root}: {pluralize(len(faults), 'image')} cannot be used", "replace or delete them")
-    return overview_of_classes(dataset)
+    overview = overview_of_classes(dataset)
+    return replace(overview, notes=(*overview.notes, *value_range_notes(dataset.train.images, value_range)))
 
 
-def _unreadable(split: Split) -> list[str]:
+def _unreadable(split: Split, value_range: ValueRange | None) -> list[str]:
     def fault_of(i: int) -> str:
         image = split.images[i]
         try:
             if isinstance(image, Path):
-                open_rgb(image)
+                open_rgb(image, value_range)
         except UnreadableImageError as error:
             return f"{split.names[i]}: {error}"
         return ""

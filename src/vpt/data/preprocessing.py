@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vpt.core.text import did_you_mean
+from vpt.data.value_range import ValueRange
 from vpt.errors import SpecError
 
 _FILTERS = {name: Image.Resampling[name.upper()] for name in ("nearest", "bilinear", "bicubic", "lanczos")}
@@ -43,6 +44,7 @@ class Preprocessing:
             `size / crop_fraction` and crops the center, as `Resize` and `CenterCrop` of torchvision do (FGVC: 224 /
             0.875 = 256). Default: "squash".
         crop_fraction: See `resize`. Default: 0.875.
+        value_range: Values of black and white in images with more than 8 bits. Default: the range of their type.
 
     Raises:
         SpecError: A value is out of range.
@@ -54,6 +56,7 @@ class Preprocessing:
     interpolation: str = "bilinear"
     resize: Literal["squash", "crop"] = "squash"
     crop_fraction: float = 0.875
+    value_range: ValueRange | None = None
 
     def __post_init__(self) -> None:
         """Check the fields."""
@@ -164,9 +167,9 @@ class Preprocessing:
         """Return the options as JSON values.
 
         Returns:
-            Field name to value.
+            Field name to value, without the value range where there is none.
         """
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "value_range" or value is not None}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
@@ -178,7 +181,8 @@ class Preprocessing:
         Returns:
             The preprocessing.
         """
-        return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+        names = values.keys() & {"mean", "std", "value_range"}
+        return cls(**{**values, **{name: tuple(values[name]) for name in names}})
 
 
 def read_normalization(text: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

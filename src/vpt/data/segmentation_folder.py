@@ -24,6 +24,8 @@ from vpt.data.masks import IGNORE_INDEX, LabelScheme, parse_labels
 from vpt.data.segmentation_layouts import LAYOUT_HELP, ImageMaskPairs
 from vpt.data.segmentation_pairs import PairNames, find_pairs
 from vpt.data.training_marks import has_marked
+from vpt.data.value_checks import value_range_notes
+from vpt.data.value_range import ValueRange
 from vpt.errors import DataError, SpecError
 
 
@@ -41,6 +43,7 @@ class SegmentationDataset:
         notes: Messages for the user that require no action, one sentence each.
         mask_format: The reading of mask files.
         mask_stats: Name of each pair to the ids of its mask, and facts on its image.
+        value_range: Values of black and white in images with more than 8 bits, or None for the range of their type.
     """
 
     name: str
@@ -52,6 +55,7 @@ class SegmentationDataset:
     notes: tuple[str, ...] = ()
     mask_format: MaskFormat = field(default_factory=MaskFormat)
     mask_stats: Mapping[str, MaskStats] = field(default_factory=dict)
+    value_range: ValueRange | None = None
 
 
 def load_segmentation_dataset(
@@ -65,6 +69,7 @@ def load_segmentation_dataset(
     mask_suffix: str | None = None,
     split_names: str | None = None,
     mask_orientation: Orientation = "auto",
+    value_range: ValueRange | None = None,
     val_fraction: float = 0.2,
     seed: int = 0,
     include_test: bool = True,
@@ -88,6 +93,7 @@ def load_segmentation_dataset(
         split_names: Names of the split folders, see `parse_split_names`. Default: recognized.
         mask_orientation: Masks of images that EXIF data turn are drawn on the "upright" image, or on its pixels as
             "stored"; "auto" for what the sizes prove. Default: "auto".
+        value_range: Values of black and white in images with more than 8 bits. Default: the range of their type.
         val_fraction: Fraction of train to move to val if there is no val. Default: 0.2.
         seed: Seed of that split. Default: 0.
         include_test: False to leave the files of the test split unopened. Default: True.
@@ -130,7 +136,7 @@ def load_segmentation_dataset(
         if not has_marked(whole.images, trained_on):
             splits, val_fraction = {scored_split: splits.get(scored_split, whole)}, 0.0
     mask_format = MaskFormat(scheme.is_colors, scheme.ids, mask_orientation)
-    mask_stats = scan_masks(splits.values(), mask_format, faults, progress)
+    mask_stats = scan_masks(splits.values(), mask_format, faults, progress, value_range)
     ids = all_ids(mask_stats)
     if scheme.is_colors and not scheme.colors:
         colors = [int(name[1:], 16) for name in classes] if classes else ids
@@ -161,13 +167,14 @@ def load_segmentation_dataset(
             raise DataError(f"{root} has no images for train; {LAYOUT_HELP}")
         refuse_degenerate_ids(root, scheme, scheme_name, found, pixel_counts, ids)
     notes += reading_notes(scheme_name, scheme, ids, mask_stats)
+    notes += value_range_notes([path for pairs in splits.values() for path in pairs.images], value_range)
     missing = [found[k] for k in np.flatnonzero(pixel_counts == 0)]
     if missing:
         notes.append(f"train has no pixel of {pluralize(len(missing), 'class')}: {comma_list(missing)}")
     digest = hashlib.sha256("".join(f"{name} {stats.key}\n" for name, stats in sorted(mask_stats.items())).encode())
     return SegmentationDataset(
         root.resolve().name, found, splits, lookup_table, pixel_counts, digest.hexdigest(), tuple(notes), mask_format,
-        mask_stats,
+        mask_stats, value_range,
     )  # fmt: skip
 
 

@@ -134,6 +134,7 @@ class Protocol:
     crop_fraction: float | None = None
     interpolation: str | None = None
     normalization: str = "backbone"
+    value_range: str | None = None
     first_seed: int = 0
     train_on: Literal["train", "trainval"] = "trainval"
     skip_corrupt: bool = False
@@ -142,7 +143,7 @@ class Protocol:
 
     def job_fields(self) -> dict[str, Any]:
         """Return the fields that every job has."""
-        names = ("split_seed", "val_fraction", "image_size", "normalization", *CLASSIFICATION_ONLY)
+        names = ("split_seed", "val_fraction", "image_size", "normalization", "value_range", *CLASSIFICATION_ONLY)
         return {name: getattr(self, name) for name in names}
 
 

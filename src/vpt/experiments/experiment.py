@@ -27,7 +27,10 @@ PROTOCOL_VERSION = 1  # to be raised when the same plan gives other results
 CROP_VERSION = 3  # the same for runs with crops; 3: random crops of whole images, center crops as torchvision's
 Stage = Literal["search", "final", "ensemble"]
 METRICS = {"top1": "top-1", "miou": "mean IoU"}  # key in a record -> name
-_LATER_FIELDS = {"skip_corrupt": False, "crop_fraction": None, "normalization": "backbone", "images_per_class": None}
+_LATER_FIELDS = {
+    "skip_corrupt": False, "crop_fraction": None, "normalization": "backbone", "images_per_class": None,
+    "value_range": None,
+}  # fmt: skip
 _STAGE_SPLITS: dict[Stage, tuple[str, ...]] = {"search": ("train", "val"), "final": ("train", "val", "test")}
 
 

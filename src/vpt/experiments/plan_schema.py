@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from vpt.data.preprocessing import Preprocessing, read_normalization
+from vpt.data.value_range import parse_value_range
 from vpt.errors import VptError
 from vpt.experiments.design import CLASSIFICATION_ONLY, Protocol, SegmentationOptions
 from vpt.methods.registry import parse_method
@@ -71,6 +72,7 @@ _PROTOCOL_TYPES: dict[str, Any] = {
     "split_seed": SplitSeed,
     "crop_fraction": CropFraction | None,
     "normalization": Annotated[str, _readable_by(read_normalization)],
+    "value_range": Annotated[str, _readable_by(parse_value_range)] | None,
     "interpolation": Annotated[str, _readable_by(_check_interpolation)] | None,
 }
 

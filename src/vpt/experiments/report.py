@@ -64,6 +64,7 @@ def provenance(results: ExperimentResults) -> Sequence[tuple[str, str]]:
         ("backbone", f"{experiment.backbone}, {experiment.parameters:,} parameters, {experiment.fingerprint}"),
         ("images", f"{size}{protocol.resize}{crop}, interpolation: {interpolation}"),
         ("normalization", protocol.normalization),
+        *([] if protocol.value_range is None else [("value range", protocol.value_range)]),
         ("runs", f"{len(results.records)}, of which {sum(r.status == 'done' for r in results.records)} are done"),
         *(("machine", machine) for machine in machines),
     ]

@@ -14,6 +14,7 @@ from vpt.data.loading import load_dataset
 from vpt.data.segmentation_folder import SegmentationDataset, load_segmentation_dataset
 from vpt.data.segmentation_layouts import LAYOUT_HELP, ImageMaskPairs
 from vpt.data.task_detection import detect_task
+from vpt.data.value_range import parse_value_range
 from vpt.errors import DataError, VptError
 from vpt.experiments.design import Protocol, Task
 from vpt.experiments.plan_schema import ClassificationTaskTable, SegmentationTaskTable, TaskTable
@@ -78,8 +79,11 @@ def list_task(row: TaskTable, path: Path, protocol: Protocol, *, choosing: bool)
 
 def _load_masks(task: str, folder: Path, protocol: Protocol, mask_options: dict[str, Any]) -> SegmentationDataset:
     seed, val_fraction = protocol.split_seed or 0, protocol.val_fraction
+    value_range = None if protocol.value_range is None else parse_value_range(protocol.value_range)
     try:
-        dataset = load_segmentation_dataset(folder, seed=seed, val_fraction=val_fraction, **mask_options)
+        dataset = load_segmentation_dataset(
+            folder, seed=seed, val_fraction=val_fraction, value_range=value_range, **mask_options
+        )
     except VptError as error:
         raise type(error)(f"{task}: {error}") from error
     if "test" not in dataset.splits:

@@ -123,7 +123,7 @@ def create_app(
 
 def _prepare(bank: Bank, task: str, body: bytes) -> tuple[Image.Image | None, PredictionRequest]:
     """Return the prepared request, and the image if an overlay is drawn on it."""
-    image = read_rgb(body)
+    image = read_rgb(body, bank.header(task).preprocessing.value_range)
     prepared = bank.make_request(task, image)
     return (image if bank.header(task).is_dense else None), prepared
 

@@ -1,14 +1,15 @@
 """A job and its result, for every task."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from vpt.backbones import DEFAULT
 from vpt.core.text import did_you_mean
 from vpt.data.dataset import Dataset
-from vpt.data.preprocessing import read_normalization
+from vpt.data.preprocessing import Preprocessing, read_normalization
+from vpt.data.value_range import parse_value_range
 from vpt.errors import SpecError
 from vpt.methods.registry import parse_method
 from vpt.training.config import TaskConfig, TaskOptions
@@ -29,6 +30,8 @@ class Job:
         image_size: Side of the input in pixels, or None for that of the backbone.
         normalization: Mean and standard deviation of the input: those of the "backbone", of "imagenet" or of
             "inception" (0.5), or numbers such as "0.48,0.46,0.41/0.27,0.26,0.28".
+        value_range: Values of black and white in images with more than 8 bits, such as "0,4095", or None for the range
+            of their type.
         head: Text of the head, such as "multi_block(blocks=last4)" or "fpn", or None for the default of the task.
         train_on: "train" validates on val; "trainval" trains on both, as the last step of VTAB-1k.
         val_fraction: Fraction of the training images that is split off where val is missing.
@@ -48,6 +51,7 @@ class Job:
     weights: Path | None = None
     image_size: int | None = None
     normalization: str = "backbone"
+    value_range: str | None = None
     head: str | None = None
     train_on: Literal["train", "trainval"] = "train"
     val_fraction: float = 0.2
@@ -57,8 +61,10 @@ class Job:
     save_dtype: Literal["fp32", "fp16"] = "fp32"
 
     def __post_init__(self) -> None:
-        """Check the normalization before weights are downloaded."""
+        """Check the preprocessing before weights are downloaded."""
         read_normalization(self.normalization)
+        if self.value_range is not None:
+            parse_value_range(self.value_range)
 
     @classmethod
     def create(cls, data: str | Path | Dataset, out: str | Path, config: TaskConfig, **options: Any) -> Self:
@@ -103,6 +109,18 @@ class Job:
             fractions["test_fraction"] = self.options.test_fraction
         names = {} if self.split_names is None else {"split_names": self.split_names}
         return {"seed": seed, **fractions, **names}
+
+    def preprocess(self, backbone: Preprocessing) -> Preprocessing:
+        """Return the preprocessing with the options that every task has.
+
+        Args:
+            backbone: The preprocessing of the backbone.
+
+        Returns:
+            The preprocessing of the job.
+        """
+        value_range = None if self.value_range is None else parse_value_range(self.value_range)
+        return replace(backbone.with_normalization(self.normalization), value_range=value_range)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything that decides the result as JSON values."""

@@ -19,6 +19,7 @@ from vpt.data.overview import overview_of_classes
 from vpt.data.preprocessing import Preprocessing
 from vpt.data.splits import stratified_subset
 from vpt.data.training_marks import make_marks
+from vpt.data.value_checks import value_range_notes
 from vpt.errors import DataError
 from vpt.heads.dense import DenseHead
 from vpt.model.readout import MultiBlock, Pooled, Readout
@@ -108,9 +109,10 @@ class ClassificationTask(Task):
         dataset = load_dataset(job.data, include_test=job.test, **job.split_options)
         callback.on_data(replace(overview_of_classes(dataset), notes=()).lines())  # notes are given one by one
         splits = _select_splits(dataset, job.train_on, options, config.training.seed)
+        value_notes = value_range_notes(splits["train"].images, preprocessing.value_range)
         decode = partial(decode_cached, cache_dir=options.cache, spill_dir=spill_dir, skip_corrupt=options.skip_corrupt)
         decoded, decode_notes = _decode(splits, preprocessing, config.augment, decode, callback)
-        notes = [*backbone.notes, *dataset.notes, *decode_notes]
+        notes = [*backbone.notes, *dataset.notes, *value_notes, *decode_notes]
         if dataset.ignored:
             examples = ", ".join(dataset.ignored[:5])
             notes.append(f"{len(dataset.ignored)} entries of the folder were not used: {examples}")
@@ -132,7 +134,7 @@ class ClassificationTask(Task):
         options = job.options
         assert isinstance(options, ClassificationOptions)
         backbone = load_backbone(job.backbone, weights=job.weights, image_size=job.image_size)
-        preprocessing = backbone.preprocessing.with_normalization(job.normalization)
+        preprocessing = job.preprocess(backbone.preprocessing)
         fraction = preprocessing.crop_fraction if options.crop_fraction is None else options.crop_fraction
         preprocessing = replace(
             preprocessing,

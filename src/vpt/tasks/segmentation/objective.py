@@ -84,11 +84,15 @@ class SegmentationObjective:
         return scores.loss, scores.mean_per_class
 
     def _load_crops(self, indices: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        preprocessing, augment = self.model.backbone.preprocessing, _AUGMENTATIONS[self.config.augment]
+        data, preprocessing, augment = (
+            self.dataset,
+            self.model.backbone.preprocessing,
+            _AUGMENTATIONS[self.config.augment],
+        )
         size = preprocessing.size
         with capture_warnings():
             pairs = (
-                load_pair(self.train, int(index), self.dataset.lookup_table, self.dataset.mask_format)
+                load_pair(self.train, int(index), data.lookup_table, data.mask_format, data.value_range)
                 for index in indices
             )
             crops = [augment(torch.from_numpy(pixels), torch.from_numpy(mask), size, rng) for pixels, mask in pairs]

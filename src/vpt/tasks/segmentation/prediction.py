@@ -53,17 +53,18 @@ def predict_masks(
     stems = [Path(label).stem for label in labels]
     repeated = [pair for pair in zip(labels, stems, strict=True) if stems.count(pair[1]) > 1 and out_dir is not None]
     errors = [f"{label}: another image is also named {stem}" for label, stem in repeated]
+    value_range = model.backbone.preprocessing.value_range
     with capture_warnings():
         for label, source in zip(labels, images, strict=True):
             try:
-                read_image(source)
+                read_image(source, value_range)
             except UnreadableImageError as error:
                 errors.append(f"{label}: {error}")
         refuse(errors, f"{pluralize(len(errors), 'image')} cannot be used")
         classes = _class_names(model)
         colors, predictions = palette(len(classes)), []
         for done, (label, stem, source) in enumerate(zip(labels, stems, images, strict=True), start=1):
-            image = np.asarray(read_image(source)[0])
+            image = np.asarray(read_image(source, value_range)[0])
             pixels = torch.from_numpy(image.transpose(2, 0, 1).copy())
             mask, top = predict_mask(model, pixels, inference)
             files: dict[str, str] = {}
@@ -233,7 +234,7 @@ def score_images(
     pairs = dataset.splits[split]
     for index in range(len(pairs)):
         with capture_warnings():
-            pixels, mask = load_pair(pairs, index, dataset.lookup_table, dataset.mask_format)
+            pixels, mask = load_pair(pairs, index, dataset.lookup_table, dataset.mask_format, dataset.value_range)
             loss, targets = 0.0, torch.from_numpy(mask).long()
             confusion = torch.zeros(model.num_classes, model.num_classes, dtype=torch.int64)
             for rows, probabilities in predict_rows(model, torch.from_numpy(pixels), inference):

@@ -77,8 +77,9 @@ class SegmentationTask(Task):
         options = asdict(job.options)
         del options["activation_checkpointing"]  # all others say how masks are read
         backbone = load_backbone(job.backbone, weights=job.weights, image_size=job.image_size)
-        backbone = replace(backbone, preprocessing=backbone.preprocessing.with_normalization(job.normalization))
+        backbone = replace(backbone, preprocessing=job.preprocess(backbone.preprocessing))
         options |= {**job.split_options, "include_test": job.test, "train_on": job.train_on}
+        options["value_range"] = backbone.preprocessing.value_range
         progress = partial(callback.on_data_progress, "images and masks")
         dataset = load_segmentation_dataset(_folder(job.data), **options, progress=progress)
         callback.on_data(replace(overview_of_masks(dataset), notes=()).lines())  # notes are given one by one
@@ -91,7 +92,13 @@ class SegmentationTask(Task):
         self, model: TunedModel, data: str | Dataset, split: str, options: Mapping[str, Any], callback: Callback
     ) -> Evaluation:
         load_options = {name: value for name, value in options.items() if name not in _INFERENCE_OPTIONS}
-        dataset = load_segmentation_dataset(_folder(data), classes=model.classes, scored_split=split, **load_options)
+        dataset = load_segmentation_dataset(
+            _folder(data),
+            classes=model.classes,
+            scored_split=split,
+            value_range=model.backbone.preprocessing.value_range,
+            **load_options,
+        )
         progress = partial(callback.on_data_progress, split)
         scores = score_split(model, dataset, split, _inference(options), progress)
         return make_evaluation(split, len(dataset.splits[split]), scores, dataset.classes)

@@ -1,0 +1,67 @@
+"""A look for images that use a small share of the range of values that is black to white."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vpt.data.dataset import ImageInput
+from vpt.data.image_files import has_deep_pixels, supported_formats
+from vpt.data.images import map_images
+from vpt.data.value_range import ValueRange
+
+_NUM_IMAGES = 100  # whose pixels are read
+_SHARE = 1 / 4  # of the range: 14 bits in 16
+
+
+def value_range_notes(
+    images: Sequence[ImageInput] | NDArray[np.uint8], value_range: ValueRange | None = None
+) -> tuple[str, ...]:
+    """Return notes on images with more than 8 bits that would be nearly black, or nearly one gray.
+
+    Args:
+        images: The images, of which some are read: files and Pillow images.
+        value_range: The values that count as black and white. Default: the range of the type.
+
+    Returns:
+        At most one note for images of whole numbers, and one for images of floats.
+    """
+    if isinstance(images, np.ndarray):
+        return ()
+    every = max(1, len(images) // _NUM_IMAGES)
+    found = [extremes for extremes in map_images(_extremes, images[::every]) if extremes is not None]
+    notes = []
+    for is_float in (False, True):
+        ends = [(low, high) for low, high, of_floats in found if of_floats == is_float]
+        if not ends:
+            continue
+        low, high = min(end[0] for end in ends), max(end[1] for end in ends)
+        black, white = value_range or (0, 65535 if not is_float else 1 if high <= 1 else 255)
+        if not 0 < high - low <= _SHARE * (white - black) or low < black or high > white:
+            continue
+        bits = int(high).bit_length()
+        from_zero = not is_float and value_range is None and 2**bits - 1 <= _SHARE * white
+        fitting = f"0,{2**bits - 1}" if from_zero else f"{low:.6g},{high:.6g}"
+        notes.append(
+            f"images with more than 8 bits have values from {low:.6g} to {high:.6g}, and black to white is "
+            f"{black:g} to {white:g}, so they have hardly any contrast; --value-range {fitting} reads them with full "
+            "contrast"
+        )
+    return tuple(notes)
+
+
+def _extremes(image: ImageInput) -> tuple[float, float, bool] | None:
+    """Return the smallest and the largest value of an image with more than 8 bits, and True for floats."""
+    try:
+        if isinstance(image, Path) and image.is_file():  # opening a pipe blocks
+            with Image.open(image, formats=supported_formats()) as opened:
+                return _extremes(opened)
+        if isinstance(image, Image.Image) and has_deep_pixels(image):
+            values = np.asarray(image)
+            low, high = float(values.min()), float(values.max())
+            return (low, high, image.mode == "F") if np.isfinite([low, high]).all() else None
+    except Exception:  # Pillow raises any kind of error on damaged files; decoding reports it
+        pass
+    return None
