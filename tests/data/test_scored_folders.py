@@ -27,7 +27,11 @@ def trained_on(draw) -> list[str]:
 @pytest.mark.parametrize("inside", ["{}", "{}/test", "{}/Testing", "{}/val", "{}/train"])
 def test_load_scored_dataset_of_other_images_is_whole(draw, trained_on, folder, inside):
     root = draw(*classes_in("other/" + inside.format(folder)))
-    dataset = load_scored_dataset(root / "other" / folder, "test", trained_on=trained_on)
+    notes: list[str] = []
+    scored = root / "other" / folder
+    dataset = load_scored_dataset(scored, "test", trained_on=trained_on, on_note=notes.append)
+    whole = f"{scored} has no test split and no training image, so all of it is measured: 20 images"
+    assert notes == ([] if inside in ("{}/test", "{}/Testing") else [whole])
     assert len(dataset.test) == 20 and not len(dataset.train) and dataset.classes == ("ant", "bee")
 
 
@@ -52,7 +56,9 @@ def test_load_scored_dataset_of_lists_is_whole(draw, trained_on):
     root = draw(*classes_in("lists"))
     names = [f"{name}/{i}.png" for name in ("ant", "bee") for i in range(10)]
     (root / "lists/train.txt").write_text("".join(f"{name} {int('bee' in name)}\n" for name in names))
-    assert len(load_scored_dataset(root / "lists", "test", trained_on=trained_on).test) == 20
+    notes: list[str] = []
+    dataset = load_scored_dataset(root / "lists", "test", trained_on=trained_on, on_note=notes.append)
+    assert len(dataset.test) == 20 and len(notes) == 1 and "lists has no test split" in notes[0]
 
 
 def test_load_scored_dataset_passes_over_hidden_copies(draw, trained_on):
@@ -78,7 +84,10 @@ def test_load_segmentation_dataset_of_scored_split_is_whole(tmp_path):
                 Image.fromarray(pixels).save(tmp_path / folder / kind / f"{i}.png")
     trained = load_segmentation_dataset(tmp_path / "data")
     options = {"classes": ("0", "1"), "scored_split": "test", "trained_on": make_marks(trained.splits["train"].images)}
-    scored = load_segmentation_dataset(tmp_path / "other", **options)
+    notes: list[str] = []
+    scored = load_segmentation_dataset(tmp_path / "other", **options, on_note=notes.append)
+    assert len(notes) == 1 and "other has no test split" in notes[0] and notes[0].endswith("5 images")
     assert {split: len(pairs) for split, pairs in scored.splits.items()} == {"test": 5}
-    again = load_segmentation_dataset(tmp_path / "data", **options)
+    again = load_segmentation_dataset(tmp_path / "data", **options, on_note=notes.append)
+    assert len(notes) == 1
     assert {split: len(pairs) for split, pairs in again.splits.items()} == {"train": 4, "val": 1}

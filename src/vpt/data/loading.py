@@ -1,7 +1,7 @@
 """Loading of a classification dataset from a folder or by the name of a built-in task."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from vpt.data.image_folder import LAYOUT_HELP, find_images_by_class, make_split,
 from vpt.data.list_files import has_list_files, read_list_files
 from vpt.data.manifest import read_manifest
 from vpt.data.splits import fill_missing_splits
-from vpt.data.training_marks import has_marked
+from vpt.data.training_marks import describe_whole, has_marked
 from vpt.errors import DataError
 
 
@@ -67,7 +67,12 @@ def load_dataset(
 
 
 def load_scored_dataset(
-    source: str | Path | Dataset, split: str, *, trained_on: Sequence[str] = (), **options: Any
+    source: str | Path | Dataset,
+    split: str,
+    *,
+    trained_on: Sequence[str] = (),
+    on_note: Callable[[str], None] | None = None,
+    **options: Any,
 ) -> Dataset:
     """Read labeled images that a model is scored on.
 
@@ -78,6 +83,7 @@ def load_scored_dataset(
         source: A folder, the name of a built-in task, or a dataset in memory.
         split: Name of the split that is scored.
         trained_on: Marks of the training images, see `make_marks`. Default: none, a folder is split as in training.
+        on_note: Called with a note if all images of a folder are read. Default: none.
         **options: Other arguments of `load_dataset`.
 
     Returns:
@@ -90,13 +96,18 @@ def load_scored_dataset(
         listed = read_list_files(root)
         if has_marked(listed.trainval().paths, trained_on):
             return load_dataset(source, **options)
-        scored = listed.splits[split] if len(listed.splits[split]) else listed.trainval().concat(listed.test)
+        scored = listed.splits[split]
+        if not len(scored):
+            scored = listed.trainval().concat(listed.test)
+            if on_note is not None:
+                on_note(describe_whole(root, split, len(scored)))
         train, val, test = (scored if name == split else Split() for name in SPLITS)
         return Dataset(listed.name, listed.classes, train, val, test, listed.source)
     found, ignored = find_images_by_class(root, options.get("split_names"))
     if has_marked([path for by_class in found.values() for paths in by_class.values() for path in paths], trained_on):
         return load_dataset(source, **options)
-    if split not in found:
+    is_whole = split not in found
+    if is_whole:
         whole: defaultdict[str, list[Path]] = defaultdict(list)
         for by_class in found.values():
             for name, paths in by_class.items():
@@ -104,6 +115,8 @@ def load_scored_dataset(
         found = {split: whole}
     classes = tuple(sorted(found[split]))
     scored = make_split(found[split], classes, root)
+    if is_whole and on_note is not None:
+        on_note(describe_whole(root, split, len(scored)))
     train, val, test = (scored if name == split else Split() for name in SPLITS)
     return Dataset(root.resolve().name, classes, train, val, test, str(root), ignored=tuple(sorted(ignored)))
 

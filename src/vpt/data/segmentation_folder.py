@@ -23,7 +23,7 @@ from vpt.data.mask_files import MaskFormat, MaskStats, Orientation, scan_masks
 from vpt.data.masks import IGNORE_INDEX, LabelScheme, parse_labels
 from vpt.data.segmentation_layouts import LAYOUT_HELP, ImageMaskPairs
 from vpt.data.segmentation_pairs import PairNames, find_pairs
-from vpt.data.training_marks import has_marked
+from vpt.data.training_marks import describe_whole, has_marked
 from vpt.data.value_checks import value_range_notes
 from vpt.data.value_range import ValueRange
 from vpt.errors import DataError, SpecError
@@ -79,6 +79,7 @@ def load_segmentation_dataset(
     scored_split: str | None = None,
     trained_on: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> SegmentationDataset:
     """Read a segmentation folder and check all of its files. Every image and mask is decoded once.
 
@@ -105,6 +106,7 @@ def load_segmentation_dataset(
             is no such split, it is all pairs. Default: none.
         trained_on: Marks of training images, see `make_marks`. Default: none.
         progress: Called as (done, total) after each pair.
+        on_note: Called with a note if all pairs are read because there is no `scored_split`. Default: none.
 
     Returns:
         The dataset.
@@ -134,6 +136,8 @@ def load_segmentation_dataset(
     if scored_split is not None and trained_on:
         whole = sum(splits.values(), ImageMaskPairs())
         if not has_marked(whole.images, trained_on):
+            if scored_split not in splits and on_note is not None:
+                on_note(describe_whole(root, scored_split, len(whole)))
             splits, val_fraction = {scored_split: splits.get(scored_split, whole)}, 0.0
     mask_format = MaskFormat(scheme.is_colors, scheme.ids, mask_orientation)
     mask_stats = scan_masks(splits.values(), mask_format, faults, progress, value_range)

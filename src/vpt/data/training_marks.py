@@ -5,6 +5,8 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from vpt.core.text import pluralize
+
 _NUM_MARKS = 16
 
 
@@ -36,6 +38,22 @@ def has_marked(paths: Sequence[Path], marks: Collection[str]) -> bool:
     """
     sizes = {int(mark.partition(":")[0]) for mark in marks}
     return any(_size(path) in sizes and _mark(path) in marks for path in paths)
+
+
+def describe_whole(root: Path, split: str, num_images: int) -> str:
+    """Say that a folder is measured whole.
+
+    Args:
+        root: The folder.
+        split: The split that was asked for.
+        num_images: Number of images of the folder.
+
+    Returns:
+        One sentence.
+    """
+    return (
+        f"{root} has no {split} split and no training image, so all of it is measured: {pluralize(num_images, 'image')}"
+    )
 
 
 def _size(path: Path) -> int:

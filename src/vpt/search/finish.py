@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from vpt.search.selection import Selection, best_row
 from vpt.search.trials import logits_of, select
 from vpt.tasks.base import Evaluation, make_evaluation
 from vpt.tasks.classification.task import ClassificationData
-from vpt.training import CallbackList, EpochMetrics, score_logits
+from vpt.training import Callback, CallbackList, EpochMetrics, score_logits
 from vpt.training.job import Job, RunResult
 from vpt.training.ridge import LeftOut
 from vpt.training.run_directory import MetricsRecorder
@@ -128,7 +129,7 @@ def finish(
         draw=False, search=search,
     )  # fmt: skip
     if test is not None:
-        _draw(final, logits, evaluation)
+        _draw(final, logits, evaluation, callback)
     shutil.rmtree(final.job.run_dir / "search", ignore_errors=True)
     return result
 
@@ -191,7 +192,16 @@ def _words(selection: Selection, best: dict[str, Any] | None, comparison: Compar
     return f"{words} out of fold{decision['reason']}: the probe was kept"
 
 
-def _draw(final: Model, logits: NDArray[np.float64], evaluation: Evaluation) -> None:
+def _draw(final: Model, logits: NDArray[np.float64], evaluation: Evaluation, callback: Callback) -> None:
+    """Draw the picture of a search. A failure becomes a note, as the result is written already."""
+    path = final.job.run_dir / "search.png"
+    try:
+        _draw_summary(path, final, logits, evaluation)
+    except Exception as error:
+        callback.on_note(f"{path} could not be drawn: {error}; the result is complete without it")
+
+
+def _draw_summary(path: Path, final: Model, logits: NDArray[np.float64], evaluation: Evaluation) -> None:
     """Draw curve, confusion matrix and the most confident mistakes in one picture."""
     test, classes = final.data.decoded["test"], final.data.classes
     probabilities = torch.from_numpy(logits).softmax(1).numpy()
@@ -209,4 +219,4 @@ def _draw(final: Model, logits: NDArray[np.float64], evaluation: Evaluation) -> 
     accuracy = f"{100 * evaluation.metrics['top1']:.1f} % of {evaluation.images} test images"
     title = f"{final.job.method} on {final.data.name}: {accuracy}"
     history = [vars(epoch) for epoch in final.history]
-    figures.search_summary(final.job.run_dir / "search.png", history, evaluation.confusion, classes, mistakes, title)
+    figures.search_summary(path, history, evaluation.confusion, classes, mistakes, title)

@@ -148,7 +148,7 @@ class ClassificationTask(Task):
         self, model: TunedModel, data: str | Dataset, split: str, options: Mapping[str, Any], callback: Callback
     ) -> Evaluation:
         split_options = {name: value for name, value in options.items() if name != "skip_corrupt"}
-        dataset = load_scored_dataset(data, split, **split_options)
+        dataset = load_scored_dataset(data, split, on_note=callback.on_note, **split_options)
         scores = evaluate(model, dataset, split, callback, skip_corrupt=options.get("skip_corrupt", False))
         return make_evaluation(split, int(scores.confusion.sum()), scores, model.classes or dataset.classes)
 

@@ -97,6 +97,7 @@ class SegmentationTask(Task):
             classes=model.classes,
             scored_split=split,
             value_range=model.backbone.preprocessing.value_range,
+            on_note=callback.on_note,
             **load_options,
         )
         progress = partial(callback.on_data_progress, split)

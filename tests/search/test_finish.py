@@ -1,0 +1,55 @@
+"""The picture of a search, which never costs its result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vpt.plots import figures
+from vpt.search.finish import _draw
+from vpt.training import Callback
+
+
+class Notes(Callback):
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def on_note(self, text: str) -> None:
+        self.texts.append(text)
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> tuple[Any, Any]:
+    """A model of two classes with one mistake, and its scores."""
+    pixels = np.zeros((2, 3, 8, 8), np.uint8)
+    data = SimpleNamespace(
+        decoded={"test": SimpleNamespace(pixels=pixels, labels=np.zeros(2, np.int64))}, classes=("a", "b"), name="ab"
+    )
+    backbone = SimpleNamespace(preprocessing=SimpleNamespace(size=8))
+    job = SimpleNamespace(run_dir=tmp_path, method="linear")
+    final = SimpleNamespace(job=job, data=data, model=SimpleNamespace(backbone=backbone), history=[])
+    confusion = np.array([[1, 1], [0, 0]])
+    return final, SimpleNamespace(metrics={"top1": 0.5}, images=2, confusion=confusion)
+
+
+def test_draw_of_a_search_writes_its_picture(finished: tuple[Any, Any], tmp_path: Path) -> None:
+    notes = Notes()
+    _draw(finished[0], np.array([[1.0, 0.0], [0.0, 1.0]]), finished[1], notes)
+    assert (tmp_path / "search.png").stat().st_size > 1000 and not notes.texts
+
+
+def test_draw_of_a_search_that_fails_becomes_a_note(
+    finished: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(figures, "search_summary", fail)
+    notes = Notes()
+    _draw(finished[0], np.array([[1.0, 0.0], [0.0, 1.0]]), finished[1], notes)
+    (text,) = notes.texts
+    assert "search.png could not be drawn: No space left on device; the result is complete without it" in text
