@@ -288,10 +288,11 @@ def _draw(job: Job, data: PreparedData, result: RunResult, evaluation: Evaluatio
     """Draw the pictures of a run. One that fails becomes a note, as the result is written already."""
     title = ", ".join(filter(None, (result.method, result.head))) + f" on {result.data}"
     split_title = f"{result.data} {evaluation.split}" if result.head is None else f"{title}, {evaluation.split}"
-    curve, confusion = (job.run_dir / f"{name}.png" for name in ("curve", "confusion"))
+    curve, confusion, examples = (job.run_dir / f"{name}.png" for name in ("curve", "confusion", "examples"))
     try:
         if result.history:
             figures.training_curves(curve, result.history, title, **TASKS[result.task].curve_options(job.config))
         figures.confusion_matrix(confusion, evaluation.confusion, data.classes, split_title)
+        figures.class_examples(examples, data.examples(), f"Training images of {result.data}")
     except Exception as error:
-        callback.on_note(f"{curve} and {confusion} could not be drawn: {error}; the result is complete without them")
+        callback.on_note(f"pictures in {job.run_dir} could not be drawn: {error}; the result is complete without them")

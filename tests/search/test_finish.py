@@ -27,7 +27,10 @@ def finished(tmp_path: Path) -> tuple[Any, Any]:
     """A model of two classes with one mistake, and its scores."""
     pixels = np.zeros((2, 3, 8, 8), np.uint8)
     data = SimpleNamespace(
-        decoded={"test": SimpleNamespace(pixels=pixels, labels=np.zeros(2, np.int64))}, classes=("a", "b"), name="ab"
+        decoded={"test": SimpleNamespace(pixels=pixels, labels=np.zeros(2, np.int64))},
+        classes=("a", "b"),
+        name="ab",
+        examples=lambda: {"a": list(np.zeros((3, 8, 8, 3), np.uint8))},
     )
     backbone = SimpleNamespace(preprocessing=SimpleNamespace(size=8))
     job = SimpleNamespace(run_dir=tmp_path, method="linear")
@@ -39,7 +42,8 @@ def finished(tmp_path: Path) -> tuple[Any, Any]:
 def test_draw_of_a_search_writes_its_picture(finished: tuple[Any, Any], tmp_path: Path) -> None:
     notes = Notes()
     _draw(finished[0], np.array([[1.0, 0.0], [0.0, 1.0]]), finished[1], notes)
-    assert (tmp_path / "search.png").stat().st_size > 1000 and not notes.texts
+    assert all((tmp_path / f"{name}.png").stat().st_size > 1000 for name in ("search", "examples"))
+    assert not notes.texts
 
 
 def test_draw_of_a_search_that_fails_becomes_a_note(

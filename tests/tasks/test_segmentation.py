@@ -50,7 +50,7 @@ def test_segmentation_commands_on_ade20k_tune_eval_and_predict(ade20k, tuned, tm
     result = json.loads((tuned.with_suffix(".run") / "result.json").read_text())
     assert result["status"] == "done" and result["eval_split"] == "val" and len(result["per_class"]) == 150
     assert [epoch["epoch"] for epoch in result["history"]] == [1, 2]
-    for name in ("curve.png", "confusion.png"):
+    for name in ("curve.png", "confusion.png", "examples.png"):
         with Image.open(tuned.with_suffix(".run") / name) as picture_of_the_run:
             assert min(picture_of_the_run.size) > 300
     header = inspect(tuned)

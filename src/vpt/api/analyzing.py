@@ -11,7 +11,7 @@ from vpt.api.models import Data, Device, Model, SplitName, open_model, scored_da
 from vpt.data.dataset import ImageInput
 from vpt.data.loading import load_scored_dataset
 from vpt.errors import SpecError
-from vpt.plots import figures
+from vpt.plots.canvas import check_plot_path
 from vpt.training import Callback
 
 
@@ -50,7 +50,7 @@ def explain(
         BackboneError: The backbone cannot be loaded.
     """
     if out is not None:
-        figures.check_plot_path(Path(out))
+        check_plot_path(Path(out))
         if isinstance(image, str | Path) and Path(out).exists() and Path(image).exists() and Path(out).samefile(image):
             raise SpecError(f"out is {out}, the image itself, which would be lost; choose another name")
     explanation = attention_maps.explain(open_model(model, backbone, weights, device), image, block)
@@ -102,7 +102,7 @@ def embed(
         BackboneError: The backbone cannot be loaded.
     """
     if out is not None:
-        figures.check_plot_path(Path(out))
+        check_plot_path(Path(out))
     tuned = open_model(model, backbone, weights, device)
     source, split_options = scored_data(model, tuned, data, split, classes)
     dataset = load_scored_dataset(source, split, **split_options)

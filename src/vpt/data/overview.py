@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vpt.core.text import comma_list, pluralize, printable, refuse
 from vpt.data.dataset import Dataset, Split, read_size
 from vpt.data.image_files import UnreadableImageError, open_rgb
@@ -99,9 +97,7 @@ def overview_of_masks(dataset: SegmentationDataset) -> Overview:
     counts: dict[str, dict[str, int]] = {name: {} for name in dataset.classes}
     for split, pairs in dataset.splits.items():
         for name in pairs.names:
-            ids = dataset.mask_stats[name].ids
-            ids = np.searchsorted(dataset.mask_format.nearest, ids) if dataset.mask_format.colors else ids
-            for k in set(dataset.lookup_table[ids].tolist()) & set(range(len(dataset.classes))):
+            for k in dataset.classes_of(name):
                 counts[dataset.classes[k]][split] = counts[dataset.classes[k]].get(split, 0) + 1
     images = {split: len(pairs) for split, pairs in dataset.splits.items()}
     sizes = [stats.size for stats in dataset.mask_stats.values()]

@@ -57,6 +57,19 @@ class SegmentationDataset:
     mask_stats: Mapping[str, MaskStats] = field(default_factory=dict)
     value_range: ValueRange | None = None
 
+    def classes_of(self, name: str) -> set[int]:
+        """Return the classes that have a pixel in a mask.
+
+        Args:
+            name: Name of the pair.
+
+        Returns:
+            Numbers of classes.
+        """
+        ids = self.mask_stats[name].ids
+        ids = np.searchsorted(self.mask_format.nearest, ids) if self.mask_format.colors else ids
+        return set(self.lookup_table[ids].tolist()) & set(range(len(self.classes)))
+
 
 def load_segmentation_dataset(
     source: str | Path,

@@ -2,33 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vpt.core.io import write_atomic_with
-from vpt.errors import SpecError
+from vpt.plots.canvas import make_figure, save_figure
 from vpt.plots.literal import literal
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 MAX_NAMED_CLASSES = 20  # classes that colors and numbers can still tell apart
 _MAX_LABEL = 40  # characters of the name of a class
-
-
-def check_plot_path(path: Path) -> None:
-    """Check the file name of a picture before any work is done.
-
-    Args:
-        path: Path of the picture.
-
-    Raises:
-        SpecError: The name ends in neither .png nor .svg.
-    """
-    if path.suffix.casefold() not in (".png", ".svg"):
-        raise SpecError(f"{path} is not the name of a picture; end it in .png or .svg")
 
 
 def training_curves(
@@ -51,10 +34,10 @@ def training_curves(
         metric: Name of the metric. Default: "top-1".
         labels: Labels of the metric on train and on val.
     """
-    figure = _figure(9, 3.6)
+    figure = make_figure(9, 3.6)
     _draw_curves(figure.subplots(1, 2), history, xlabel, metric, labels)
     figure.suptitle(literal(title))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_curves(
@@ -83,11 +66,11 @@ def confusion_matrix(path: Path, counts: NDArray[np.int64], classes: Sequence[st
         title: Title of the picture.
     """
     side = min(5 + 0.28 * len(classes), 16)
-    figure = _figure(side, side)
+    figure = make_figure(side, side)
     axes = figure.subplots()
     _draw_confusion(axes, counts, classes)
     axes.set_title(literal(title))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_confusion(axes: Any, counts: NDArray[np.int64], classes: Sequence[str]) -> None:
@@ -103,6 +86,28 @@ def _draw_confusion(axes: Any, counts: NDArray[np.int64], classes: Sequence[str]
         for i, j in np.argwhere(counts if show_counts else fractions >= 0.005):
             text = str(counts[i, j]) if show_counts else f"{100 * fractions[i, j]:.0f}"
             axes.text(j, i, text, ha="center", va="center", color="white" if fractions[i, j] > 0.5 else "black")
+
+
+def class_examples(path: Path, images: Mapping[str, Sequence[NDArray[np.uint8]]], title: str) -> None:
+    """Plot images of each class, one row a class.
+
+    Args:
+        path: Path of the picture.
+        images: Name of a class to its images, (height, width, 3).
+        title: Title of the picture.
+    """
+    if not images:
+        return
+    columns = max(map(len, images.values()))
+    figure = make_figure(1.5 * columns + 1.5, 1.6 * len(images) + 0.5)
+    for row, (name, pictures) in zip(figure.subplots(len(images), columns, squeeze=False), images.items(), strict=True):
+        row[0].set_title(literal(name, _MAX_LABEL), loc="left", fontsize="small")
+        for axes in row:
+            axes.set_axis_off()
+        for axes, picture in zip(row, pictures, strict=False):
+            axes.imshow(picture)
+    figure.suptitle(literal(title), fontsize="medium")
+    save_figure(figure, path)
 
 
 def search_summary(
@@ -125,7 +130,7 @@ def search_summary(
     """
     side = min(5 + 0.28 * len(classes), 16)
     heights = [3.0] * bool(history) + [side] + [2.2] * bool(mistakes)
-    figure = _figure(max(9, side), sum(heights))
+    figure = make_figure(max(9, side), sum(heights))
     rows: Any = iter(figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0])
     if history:
         _draw_curves(next(rows).subplots(1, 2), history, "epoch", "top-1", ("train", "val"))
@@ -137,7 +142,7 @@ def search_summary(
             axes.set_title(literal(text), fontsize="small")
             axes.set_axis_off()
     figure.suptitle(literal(title))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def method_comparison(path: Path, runs: Mapping[str, Sequence[float]], title: str) -> None:
@@ -148,7 +153,7 @@ def method_comparison(path: Path, runs: Mapping[str, Sequence[float]], title: st
         runs: Method -> top-1 of each run, between 0 and 1.
         title: Title of the picture.
     """
-    figure = _figure(7, 1.2 + 0.55 * len(runs))
+    figure = make_figure(7, 1.2 + 0.55 * len(runs))
     axes = figure.subplots()
     for row, values in enumerate(runs.values()):
         percent = 100 * np.asarray(values)
@@ -160,7 +165,7 @@ def method_comparison(path: Path, runs: Mapping[str, Sequence[float]], title: st
     axes.set_yticks(range(len(runs)), list(map(literal, runs)))
     axes.grid(axis="x", color="0.9")
     axes.set_ylim(len(runs) - 0.5, -0.5)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def sweep(
@@ -184,7 +189,7 @@ def sweep(
         return
     settings = list(dict.fromkeys(setting for line in lines.values() for setting in line))
     categorical = any(isinstance(setting, str) for setting in settings)
-    figure = _figure(7, 1.6 + 0.45 * len(settings)) if categorical else _figure(6.4, 4.2)
+    figure = make_figure(7, 1.6 + 0.45 * len(settings)) if categorical else make_figure(6.4, 4.2)
     axes = figure.subplots()
     for index, (name, line) in enumerate(lines.items()):
         percent = [100 * np.asarray(values) for values in line.values()]
@@ -209,7 +214,7 @@ def sweep(
         axes.minorticks_off()
     if len(lines) > 1:
         figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def heatmaps(
@@ -224,7 +229,7 @@ def heatmaps(
         title: Title of the picture.
     """
     columns = 1 + max(map(len, rows))
-    figure = _figure(3 * columns, 2.9 * len(rows))
+    figure = make_figure(3 * columns, 2.9 * len(rows))
     height, width = image.shape[:2]
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     for (first, *rest), row in zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True):
@@ -239,7 +244,7 @@ def heatmaps(
             axes.set_axis_off()
         figure.colorbar(heatmap, ax=rest, format="%.2g")
     figure.suptitle(literal(title))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def scatter(
@@ -253,7 +258,7 @@ def scatter(
         labels: Class of each point, (n,).
         classes: Names of the classes.
     """
-    figure = _figure(5.2 * len(panels) + 1.6, 5)
+    figure = make_figure(5.2 * len(panels) + 1.6, 5)
     present = np.unique(labels)
     colors = _class_colors(len(present))
     row = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -267,7 +272,7 @@ def scatter(
         figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False)
     else:
         figure.suptitle(f"{len(present)} classes, too many to be named")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _class_colors(count: int) -> list[tuple[float, ...]]:
@@ -276,14 +281,3 @@ def _class_colors(count: int) -> list[tuple[float, ...]]:
     if count > MAX_NAMED_CLASSES:
         return [colormaps["turbo"](i / (count - 1)) for i in range(count)]
     return [colormaps["tab10" if count <= 10 else "tab20"](i) for i in range(count)]
-
-
-def _figure(width: float, height: float) -> "Figure":
-    from matplotlib.figure import Figure  # no pyplot: no window system, no global state
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _save(figure: "Figure", path: Path) -> None:
-    check_plot_path(path)
-    write_atomic_with(path, lambda tmp: figure.savefig(tmp, dpi=120))

@@ -197,6 +197,8 @@ def _draw(final: Model, logits: NDArray[np.float64], evaluation: Evaluation, cal
     path = final.job.run_dir / "search.png"
     try:
         _draw_summary(path, final, logits, evaluation)
+        path = path.with_name("examples.png")
+        figures.class_examples(path, final.data.examples(), f"Training images of {final.data.name}")
     except Exception as error:
         callback.on_note(f"{path} could not be drawn: {error}; the result is complete without it")
 

@@ -25,6 +25,8 @@ from vpt.tasks.prediction import Prediction
 from vpt.training import Callback, EpochMetrics, Objective, Progress, Scores, TaskConfig, fit
 from vpt.training.job import Job
 
+NUM_EXAMPLES = 3  # images of a class
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -98,6 +100,10 @@ class PreparedData(ABC):
     @abstractmethod
     def digest(self) -> str:
         """Return a digest of all images and labels."""
+
+    def examples(self) -> dict[str, list[NDArray[np.uint8]]]:
+        """Return up to three training images (height, width, 3) of each class, for up to 20 classes."""
+        return {}
 
     @abstractmethod
     def objective(self, model: TunedModel, callback: Callback, *, resumed: bool) -> Objective:

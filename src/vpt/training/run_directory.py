@@ -22,8 +22,8 @@ from vpt.training.job import Job, RunResult
 
 # Prefixes of the files of a run directory; a dot begins the temporary files of write_atomic.
 _RUN_FILE_PREFIXES = (
-    "job.json", "run.toml", "checkpoint.", "metrics.", "result.json", "curve.", "confusion.", "pixels", ".",
-    "decisions.jsonl", "search",
+    "job.json", "run.toml", "checkpoint.", "metrics.", "result.json", "curve.", "confusion.", "examples.",
+    "pixels", ".", "decisions.jsonl", "search",
 )  # fmt: skip
 
 
@@ -205,7 +205,8 @@ def describe_outputs(run_dir: str | Path) -> str:
     Returns:
         One line.
     """
-    names = ("run.toml", "metrics.jsonl", "decisions.jsonl", "result.json", "search.png", "curve.png", "confusion.png")
+    pictures = ("search.png", "curve.png", "confusion.png", "examples.png")
+    names = ("run.toml", "metrics.jsonl", "decisions.jsonl", "result.json", *pictures)
     return f"{run_dir}/: {', '.join(name for name in names if (Path(run_dir) / name).exists())}"
 
 

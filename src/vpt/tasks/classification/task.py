@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from vpt.backbones import Backbone, load_backbone
@@ -24,7 +26,8 @@ from vpt.errors import DataError
 from vpt.heads.dense import DenseHead
 from vpt.model.readout import MultiBlock, Pooled, Readout
 from vpt.model.tuned_model import TunedModel
-from vpt.tasks.base import Evaluation, PreparedData, Task, make_evaluation
+from vpt.plots.figures import MAX_NAMED_CLASSES
+from vpt.tasks.base import NUM_EXAMPLES, Evaluation, PreparedData, Task, make_evaluation
 from vpt.tasks.classification.config import ClassificationConfig, ClassificationOptions
 from vpt.tasks.classification.prediction import decoding_notes, evaluate, predict
 from vpt.tasks.classification.ridge_head import solve_head
@@ -59,6 +62,13 @@ class ClassificationData(PreparedData):
             digest.update(examples.pixels.data)
             digest.update(examples.labels.data)
         return digest.hexdigest()
+
+    def examples(self) -> dict[str, list[NDArray[np.uint8]]]:  # noqa: D102
+        train, found = self.decoded["train"], dict[str, list[NDArray[np.uint8]]]()
+        for k, name in enumerate(self.classes[:MAX_NAMED_CLASSES]):
+            indices = np.flatnonzero(train.labels == k)[:NUM_EXAMPLES]
+            found[name] = [train.pixels[index].transpose(1, 2, 0) for index in indices]
+        return {name: images for name, images in found.items() if images}
 
     def objective(self, model: TunedModel, callback: Callback, *, resumed: bool) -> Objective:  # noqa: D102
         examples, seed = self.decoded["train"], self.config.training.seed

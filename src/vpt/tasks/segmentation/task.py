@@ -5,10 +5,14 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from vpt.backbones import load_backbone
 from vpt.data.dataset import Dataset, ImageInput
+from vpt.data.image_files import capture_warnings
+from vpt.data.mask_files import load_pair
 from vpt.data.overview import overview_of_masks
 from vpt.data.segmentation_folder import SegmentationDataset, load_segmentation_dataset
 from vpt.data.training_marks import make_marks
@@ -16,7 +20,8 @@ from vpt.errors import SpecError
 from vpt.heads.dense import HEADS, DenseHead
 from vpt.model.readout import Readout
 from vpt.model.tuned_model import TunedModel
-from vpt.tasks.base import Evaluation, PreparedData, Task, make_evaluation
+from vpt.plots.figures import MAX_NAMED_CLASSES
+from vpt.tasks.base import NUM_EXAMPLES, Evaluation, PreparedData, Task, make_evaluation
 from vpt.tasks.prediction import Prediction
 from vpt.tasks.segmentation.config import SegmentationConfig
 from vpt.tasks.segmentation.objective import SegmentationObjective
@@ -25,6 +30,7 @@ from vpt.tasks.segmentation.sliding_window import InferenceConfig
 from vpt.training import Callback, Objective, Progress, Scores, TaskConfig
 from vpt.training.job import Job
 
+_EXAMPLE_SIDE = 160  # pixels
 _INFERENCE_OPTIONS = ("scales", "flip")
 
 
@@ -42,6 +48,20 @@ class SegmentationData(PreparedData):
 
     def digest(self) -> str:  # noqa: D102
         return self.dataset.digest
+
+    def examples(self) -> dict[str, list[NDArray[np.uint8]]]:
+        """Return training images, of which pixels of other classes are pale."""
+        data, train, found = self.dataset, self.dataset.splits["train"], dict[str, list[NDArray[np.uint8]]]()
+        for k, name in enumerate(self.classes[:MAX_NAMED_CLASSES]):
+            having = [i for i, pair in enumerate(train.names) if k in data.classes_of(pair)][:NUM_EXAMPLES]
+            for i in having:
+                with capture_warnings():
+                    pixels, mask = load_pair(train, i, data.lookup_table, data.mask_format, data.value_range)
+                pale = 255 - (255 - pixels.transpose(1, 2, 0)) // 4
+                step = max(1, max(mask.shape) // _EXAMPLE_SIDE)
+                shown = np.where((mask == k)[..., None], pixels.transpose(1, 2, 0), pale)
+                found.setdefault(name, []).append(shown[::step, ::step])
+        return found
 
     def objective(self, model: TunedModel, callback: Callback, *, resumed: bool) -> Objective:  # noqa: D102
         return SegmentationObjective(model, self.dataset, self.config)
