@@ -156,7 +156,7 @@ _RULES: tuple[tuple[str, _Rule], ...] = (
     (r"the windows of \w+ attend in a way that is not known", _no_attention),
     (r"ties every token to a place in the image in a way that is not known", _no_attention),
     (r"its layers have no biases", _first_bias),
-    (r"no layers whose output could be scaled and shifted", _first_scalable_layer),
+    (r"none of its layers has a bias", _first_scalable_layer),
     (r"has a head for which timm has no place", _plain_classifier),
     (r"timm gives other logits", _weights_that_change),
     (r"only square inputs are supported", _square),

@@ -141,7 +141,7 @@ def test_families_visible_blocks_are_false_refusals_unless_listed(script) -> Non
         ("test_resnet", "X has no blocks with attention", None),
         ("test_resnet", "X has no linear layers", None),
         ("test_resnet", "X has no MLP of linear layers", None),
-        ("test_resnet", "it has no layers whose output could be scaled and shifted", "conv1.1"),
+        ("test_resnet", "none of its layers has a bias, which takes the shift", "conv1.1"),
         ("mixer_s32_224", "X has no linear layers in attention", None),
         ("mixer_s32_224", "MlpMixer has no linear layers", "blocks.0.mlp_tokens.fc1"),
     ],

@@ -23,7 +23,7 @@ class SSF(Method, name="ssf", optimizer="adamw", learning_rate=2e-3, identity_at
         """Plan a scale and a shift after every layer that has a bias; raise UnsupportedError if there is none."""
         wrappers = {path: _ScaledLayer for path, layer in trunk.named_modules() if _supports_ssf(layer)}
         if not wrappers:
-            raise UnsupportedError("it has no layers whose output could be scaled and shifted")
+            raise UnsupportedError("none of its layers has a bias, which takes the shift")
         return Injection(wrappers=dict(wrappers))
 
 
