@@ -36,8 +36,9 @@ def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "out"
 
 
-def call(*arguments: object) -> str:
-    result = CliRunner().invoke(command, [str(argument) for argument in arguments], catch_exceptions=False)
+def call(*arguments: object, workers: int = 1) -> str:
+    given = ["--workers", str(workers), *map(str, arguments)]
+    result = CliRunner().invoke(command, given, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.stdout
 
@@ -85,3 +86,10 @@ def test_demo_with_one_seed_prints_no_standard_deviation(short: Path) -> None:
     text = call("--out", short, "--seeds", 1)
     assert "±" not in text and "top-1" in text
     assert {row["std"] for row in json.loads(call("--out", short, "--seeds", 1, "--json"))["rows"]} == {None}
+
+
+def test_demo_with_two_workers_has_the_results_of_one(short: Path) -> None:
+    two = json.loads(call("--out", short / "two", "--seeds", 1, "--json", workers=2))
+    one = json.loads(call("--out", short / "one", "--seeds", 1, "--json"))
+    for row, other in zip(two["rows"], one["rows"], strict=True):
+        assert row["top1"] == pytest.approx(other["top1"], abs=0.01)  # another number of threads rounds differently

@@ -16,28 +16,32 @@ if TYPE_CHECKING:
 @click.command()
 @option("--task", "A built-in task [default: the demo's own; see `vpt list tasks`].")
 @option("--seeds", "Runs per method [default: 3].", COUNT)
+@option("--workers", "Runs at once [default: one a core, at most 4].", COUNT)
 @option("--out", "Folder of the comparison.", FOLDER, default=Path("vpt-demo"))
 @option("--overwrite", "Do all runs again.", is_flag=True)
 @json_option
-def command(task: str | None, seeds: int | None, out: Path, overwrite: bool, as_json: bool) -> None:
+def command(
+    task: str | None, seeds: int | None, workers: int | None, out: Path, overwrite: bool, as_json: bool
+) -> None:
     """Compare linear, VPT and full fine-tuning on a built-in task.
 
     VPT is both shallow and deep. Nothing is downloaded; about two minutes on two CPU cores. The same command resumes an
     interrupted demo.
     """
+    import os
     import time
 
     from rich.console import Console
     from rich.table import Table as Grid
 
     from vpt.cli.console_table import to_console
-    from vpt.cli.progress import SeriesProgress
+    from vpt.cli.progress import BenchProgress, SeriesProgress
     from vpt.core.text import format_duration
     from vpt.experiments.demo import run_demo
 
-    start = time.monotonic()
-    with SeriesProgress() as progress:
-        results = run_demo(out, task=task, seeds=seeds, callback=progress, overwrite=overwrite)
+    start, workers = time.monotonic(), workers or min(4, os.cpu_count() or 1)
+    with SeriesProgress() if workers == 1 else BenchProgress() as progress:
+        results = run_demo(out, task=task, seeds=seeds, workers=workers, callback=progress, overwrite=overwrite)
     experiment, cells = results.experiment, list(results.cells.values())
     if as_json:
         rows = [
