@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.linear_model import RidgeCV
 
 from vpt.training.ridge import PENALTIES, Ridge, find_scale, log_loss, near_copies
 
@@ -39,6 +40,20 @@ def test_leave_out_of_each_group_equals_a_fit_without_it(n: int, grouped: bool) 
         inside = groups == group
         weight, bias = fit_directly(x[~inside], targets[~inside], 0.1)
         np.testing.assert_allclose(found.logits[inside] / found.scale, x[inside] @ weight + bias, atol=1e-8)
+
+
+@pytest.mark.parametrize("n", [8, 40])
+@pytest.mark.parametrize("penalty", [0.01, 1.0])
+def test_leave_out_of_each_image_has_the_errors_of_scikit_learn(n: int, penalty: float) -> None:
+    features, labels = draw(n)
+    ridge = Ridge(features, COLUMNS, labels, 3)
+    x = np.concatenate(
+        [(features[:, g] - m) * f for g, m, f in zip(COLUMNS, ridge.means, ridge.factors, strict=True)], 1
+    )
+    targets = np.where(np.arange(3) == labels[:, None], 1.0, -1.0)
+    peer = RidgeCV(alphas=[penalty], store_cv_results=True).fit(x, targets)
+    found = ridge.leave_out(penalty)
+    np.testing.assert_allclose((found.logits / found.scale - targets) ** 2, peer.cv_results_[..., 0], atol=1e-9)
 
 
 @pytest.mark.parametrize("n", [8, 40])

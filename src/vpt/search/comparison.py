@@ -16,7 +16,6 @@ METRICS: dict[str, str] = {"top1": "top-1", "macro_f1": "macro F1", "balanced_ac
 
 _RESAMPLES = 1000
 _MIN_DISCORDANT = 10  # images that one model classifies correctly and the other does not
-_Z95 = float(stats.norm.ppf(0.975))
 
 
 def score(confusion: NDArray[Any], metric: str) -> NDArray[np.float64]:
@@ -102,10 +101,8 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     Returns:
         Lower and upper bound.
     """
-    fraction, square = successes / trials, _Z95**2
-    center = (fraction + square / (2 * trials)) / (1 + square / trials)
-    margin = _Z95 * math.sqrt(fraction * (1 - fraction) / trials + square / (4 * trials**2)) / (1 + square / trials)
-    return max(0.0, center - margin), min(1.0, center + margin)
+    found = stats.binomtest(successes, trials).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
 
 
 @dataclass(frozen=True)

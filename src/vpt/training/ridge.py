@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize
+from scipy import optimize, sparse
 from scipy.special import log_softmax
 
 PENALTIES: tuple[float, ...] = tuple(float(f"{penalty:.3g}") for penalty in np.logspace(-3, 3, 13))
@@ -187,20 +187,17 @@ def near_copies(features: NDArray[np.floating]) -> NDArray[np.int64]:
     Returns:
         Group of each image (n,); images without a copy are alone, and so are all of more than 8,192 images.
     """
-    parents = np.arange(len(features))
-    if len(features) > _MAX_COMPARED:
-        return parents
+    count = len(features)
+    if count > _MAX_COMPARED:
+        return np.arange(count)
     values = np.asarray(features, np.float32)
     values = (values - values.mean(0)) / np.maximum(values.std(0), 1e-6)
     values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-6)
-
-    def root(index: int) -> int:
-        while parents[index] != index:
-            index = int(parents[index])
-        return index
-
-    for start in range(0, len(values), 512):
-        for row, column in np.argwhere(values[start : start + 512] @ values.T > _NEAR_COPY):
-            if start + row < column:
-                parents[root(int(column))] = root(int(start + row))
-    return np.array([root(index) for index in range(len(parents))])
+    links = []
+    for start in range(0, count, 512):
+        rows, columns = np.nonzero(values[start : start + 512] @ values.T > _NEAR_COPY)
+        links.append((rows + start, columns))
+    pairs = np.concatenate(links, axis=1)
+    graph = sparse.coo_array((np.ones(pairs.shape[1], bool), (pairs[0], pairs[1])), (count, count))
+    groups: NDArray[np.int64] = sparse.csgraph.connected_components(graph, directed=False)[1].astype(np.int64)
+    return groups
