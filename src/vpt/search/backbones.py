@@ -11,14 +11,13 @@ from vpt.backbones import DEFAULT
 from vpt.core.text import format_duration
 from vpt.data.dataset import Split
 from vpt.data.images import decode
-from vpt.search.budget import Budget, measure
+from vpt.search.budget import measure
 from vpt.search.comparison import METRICS, compare, count_confusion, score
+from vpt.search.context import SearchContext
 from vpt.search.data import list_images
-from vpt.search.decisions import Decisions
 from vpt.search.probe import Features, head_grid
-from vpt.search.request import SearchRequest
 from vpt.tasks.classification.task import ClassificationTask
-from vpt.training import Callback, DeviceDataset, Examples
+from vpt.training import DeviceDataset, Examples
 from vpt.training.block_features import BlockFeatureNetwork, compute_block_features
 from vpt.training.job import Job
 
@@ -63,43 +62,38 @@ def _multiply_adds_per_second(device: torch.device) -> float:
     return _EFFICIENCY * side**3 / min(times)
 
 
-def choose_backbone(
-    request: SearchRequest, budget: Budget, decisions: Decisions, callback: Callback, device: torch.device
-) -> tuple[str, dict[str, Any] | None]:
+def choose_backbone(context: SearchContext) -> tuple[str, dict[str, Any] | None]:
     """Choose a backbone by its best frozen probe on the same images: forward passes only.
 
     Args:
-        request: What is asked for.
-        budget: The budget.
-        decisions: Record of the search.
-        callback: Receiver of progress and notes.
-        device: Device of the models.
+        context: The search.
 
     Returns:
         Its name, and the ranking as JSON values, or None where there is one backbone.
     """
-    if len(request.backbones) == 1:
-        return request.backbones[0], None
-    ranking = decisions.decide("backbone", lambda: _rank(request, budget, callback, device))
-    callback.on_note(ranking["words"])
+    if len(context.request.backbones) == 1:
+        return context.request.backbones[0], None
+    ranking = context.decisions.decide("backbone", lambda: _rank(context))
+    context.callback.on_note(ranking["words"])
     return str(ranking["chosen"]), ranking
 
 
-def _rank(request: SearchRequest, budget: Budget, callback: Callback, device: torch.device) -> dict[str, Any]:
+def _rank(context: SearchContext) -> dict[str, Any]:
+    request, budget = context.request, context.budget
     jobs = {name: request.job(name, "linear") for name in request.backbones}
     seed = next(iter(jobs.values())).config.training.seed
     dataset, _ = list_images(next(iter(jobs.values())))
     images, share = dataset.trainval(), _SHARE * budget.seconds / len(jobs)
     order = np.random.default_rng(seed).permutation(len(images)).astype(np.int64)
     count = min(len(images), _MOST_IMAGES)
-    for name, job in jobs.items():  # a few images tell how many fit for all
+    for job in jobs.values():  # a few images tell how many fit for all
         with measure(budget.clock) as watch:
-            _frozen_features(job, images.select(order[:_TRIED]), len(dataset.classes), name, callback, device)
+            _frozen_features(context, job, images.select(order[:_TRIED]), len(dataset.classes))
         count = min(count, max(2 * len(dataset.classes), int(_TRIED * share / max(1e-9, watch.seconds))))
     chosen = images.select(np.sort(order[:count]))
     logits, rows = dict[str, Any](), list[dict[str, Any]]()
     for name, job in jobs.items():
-        features = _frozen_features(job, chosen, len(dataset.classes), name, callback, device)
+        features = _frozen_features(context, job, chosen, len(dataset.classes))
         heads = [request.options["head"]] if "head" in request.options else head_grid(features.table)[:_HEADS]
         tried = [features.ridge(head).best(features.groups) for head in heads]
         best = min(tried, key=lambda found: found.log_loss)
@@ -117,14 +111,13 @@ def _rank(request: SearchRequest, budget: Budget, callback: Callback, device: to
     return {"chosen": first["backbone"], "rows": rows, "margin": against.to_dict(), "words": words}
 
 
-def _frozen_features(
-    job: Job, images: Split, num_classes: int, name: str, callback: Callback, device: torch.device
-) -> Features:
+def _frozen_features(context: SearchContext, job: Job, images: Split, num_classes: int) -> Features:
+    device, report = context.device, context.callback.on_data_progress
     backbone = ClassificationTask().load_backbone(job)
     network = BlockFeatureNetwork(backbone, device)
-    pixels = decode(images, backbone.preprocessing, progress=partial(callback.on_data_progress, f"images for {name}"))
+    pixels = decode(images, backbone.preprocessing, progress=partial(report, f"images for {job.backbone}"))
     given = DeviceDataset(Examples(pixels.images, pixels.labels), backbone.preprocessing, device)
-    progress = partial(callback.on_data_progress, f"features of {name}")
+    progress = partial(report, f"features of {job.backbone}")
     bf16 = job.config.training.use_bf16(device)
     values = compute_block_features(network, given, bf16=bf16, on_batch=progress)
     return Features(values, network.table, pixels.labels, num_classes)

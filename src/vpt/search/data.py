@@ -13,11 +13,11 @@ from vpt.data.dataset import Dataset, Split
 from vpt.data.images import decode
 from vpt.data.loading import load_dataset
 from vpt.data.splits import fill_missing_splits, stratified_subset
-from vpt.search.budget import Budget, Costs, images_that_fit, measure
-from vpt.search.decisions import Decisions
+from vpt.search.budget import Costs, images_that_fit, measure
+from vpt.search.context import SearchContext
 from vpt.tasks.classification.config import ClassificationOptions
 from vpt.tasks.classification.task import ClassificationData, ClassificationTask
-from vpt.training import CROP_SCALE, Callback, DeviceDataset, Examples
+from vpt.training import CROP_SCALE, DeviceDataset, Examples
 from vpt.training.block_features import BlockFeatureNetwork, FeatureTable, compute_block_features
 from vpt.training.job import Job
 from vpt.training.run_directory import write_job
@@ -125,20 +125,18 @@ def list_images(job: Job) -> tuple[Dataset, dict[str, Any]]:
     return fill_missing_splits(dataset, seed=seed, **fractions), fractions
 
 
-def load_pool(job: Job, budget: Budget, decisions: Decisions, callback: Callback, device: torch.device) -> Pool:
+def load_pool(context: SearchContext, job: Job) -> Pool:
     """Decode the images that fit the budget, and compute the features of every block in one pass.
 
     Args:
+        context: The search.
         job: A job on the data, with the backbone.
-        budget: The budget.
-        decisions: Record of the search.
-        callback: Receiver of progress and notes.
-        device: Device of the models.
 
     Returns:
         The images.
     """
     assert isinstance(job.options, ClassificationOptions)
+    budget, callback, device = context.budget, context.callback, context.device
     dataset, fractions = list_images(job)
     task, seed = ClassificationTask(), job.config.training.seed
     backbone = task.load_backbone(job)
@@ -166,7 +164,7 @@ def load_pool(job: Job, budget: Budget, decisions: Decisions, callback: Callback
         test_share = max(test, min(len(dataset.test), 2 * len(dataset.classes))) / max(1, len(dataset.test))
         return {"train": share, "test": test_share, "costs": vars(costs)}
 
-    sample = decisions.decide("sample", choose_sample)
+    sample = context.decisions.decide("sample", choose_sample)
     costs, fraction = Costs(**sample["costs"]), float(sample["train"])
     if sample["train"] < 1 or 0 < sample["test"] < 1:
         total = len(dataset.train) + len(dataset.val)

@@ -13,7 +13,7 @@ import torch
 
 from vpt.backbones import DEFAULT
 from vpt.core import environment
-from vpt.errors import DataError, SpecError
+from vpt.errors import SpecError
 from vpt.methods.registry import parse_method
 from vpt.model import tuned_file
 from vpt.search import segmentation
@@ -21,6 +21,7 @@ from vpt.search.backbones import advise, choose_backbone
 from vpt.search.budget import Budget, Clock
 from vpt.search.candidates import is_probe
 from vpt.search.comparison import METRICS, interval
+from vpt.search.context import SearchContext
 from vpt.search.data import load_pool
 from vpt.search.decisions import Decisions
 from vpt.search.finish import Probe, finish
@@ -67,37 +68,29 @@ def run_search(
         return finished
     callback.on_note(_first_line(request, target))
     search = segmentation.search if request.task == "segmentation" else _search_classification
-    return search(request, budget, decisions, callback, target, finished)
+    return search(SearchContext(request, budget, decisions, callback, target), finished)
 
 
-def _search_classification(
-    request: SearchRequest,
-    budget: Budget,
-    decisions: Decisions,
-    callback: Callback,
-    device: torch.device,
-    finished: RunResult | None,
-) -> RunResult:
-    backbone, ranking = choose_backbone(request, budget, decisions, callback, device)
+def _search_classification(context: SearchContext, finished: RunResult | None) -> RunResult:
+    request, decisions = context.request, context.decisions
+    backbone, ranking = choose_backbone(context)
     job = request.job(backbone, "linear")
-    pool = load_pool(job, budget, decisions, callback, device)
-    digest = pool.data.digest()
-    if decisions.decide("digest", lambda: digest) != digest:
-        raise DataError(
-            f"the images of {job.data} have changed since {job.run_dir} was begun; give another --out, or --overwrite"
-        )
+    pool = load_pool(context, job)
+    context.check_images(job, pool.data.digest())
     if finished is not None:
         shutil.rmtree(job.run_dir / "search", ignore_errors=True)
         return finished
     features = Features(pool.features, pool.table, pool.labels, len(pool.data.classes))
     heads = [request.options["head"]] if "head" in request.options else head_grid(pool.table)
-    found = decisions.decide("probe", lambda: choose_probe(features, heads, request.metric, budget, request.max_size))
+    found = decisions.decide(
+        "probe", lambda: choose_probe(features, heads, request.metric, context.budget, request.max_size)
+    )
 
     fixed = {**pool.options, "head": found["head"], "ridge": found["penalty"]}
     job = request.job(backbone, "linear", {**fixed, "train_on": pool.train_on})
     data = pool.job_data(job, pool.examples)
     torch.manual_seed(job.config.training.seed)
-    model = TASKS[job.config.task].attach(job, data).to(device)
+    model = TASKS[job.config.task].attach(job, data).to(context.device)
     left_out = solve_head_on(model, pool.features, pool.table, pool.labels, found["penalty"])
     model.eval()
     probe = Probe(job, data, model, left_out)
@@ -111,13 +104,14 @@ def _search_classification(
         return str(job.out)
 
     decisions.decide("saved", save)
-    callback.on_note(
+    context.callback.on_note(
         f"the probe, {found['head']}: {100 * value:.1f} % {METRICS[request.metric]} out of fold (95 % interval "
         f"{100 * low:.1f} to {100 * high:.1f}, {len(pool.labels)} images); saved to {job.out}"
     )
     selection = Selection(
-        request, backbone, pool, found["head"], found["penalty"], budget, decisions, callback, job.run_dir / "search"
-    )
+        **vars(context), backbone=backbone, pool=pool, head=found["head"], penalty=found["penalty"],
+        folder=job.run_dir / "search",
+    )  # fmt: skip
     only_probe = request.method is not None and is_probe(parse_method(request.method))
     rows = [] if only_probe else selection.try_all()
     return finish(selection, probe, found["tried"], rows, ranking)

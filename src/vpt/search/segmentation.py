@@ -9,25 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from vpt.core import environment
 from vpt.core.text import format_duration
 from vpt.data.segmentation_folder import SegmentationDataset
-from vpt.errors import DataError, SpecError, TrainingError
+from vpt.errors import SpecError, TrainingError
 from vpt.model.tuned_model import TunedModel
-from vpt.search.budget import Budget, measure
+from vpt.search.budget import measure
 from vpt.search.comparison import bootstrap
-from vpt.search.decisions import Decisions
-from vpt.search.request import SearchRequest
+from vpt.search.context import SearchContext
 from vpt.search.trials import StepsOnly, StepTimer
 from vpt.tasks.base import make_evaluation
 from vpt.tasks.registry import TASKS
 from vpt.tasks.segmentation.prediction import PixelScores, score_images, sum_scores
 from vpt.tasks.segmentation.sliding_window import InferenceConfig
 from vpt.tasks.segmentation.task import SegmentationData
-from vpt.training import Callback, CallbackList
+from vpt.training import CallbackList
 from vpt.training.job import Job, RunResult
 from vpt.training.run_directory import MetricsRecorder, write_job
 from vpt.tuning import finish_job, train_model
@@ -39,13 +37,8 @@ _END_SHARE = 0.02  # of the budget, for files and pictures
 
 
 @dataclass(frozen=True)
-class _Search:
-    request: SearchRequest
+class _Search(SearchContext):
     data: SegmentationData
-    budget: Budget
-    decisions: Decisions
-    callback: Callback
-    device: torch.device
     costs: dict[str, Any]
 
     def job(self, method: str, iterations: int) -> Job:
@@ -64,22 +57,11 @@ class _Search:
         return list(score_images(model, dataset, split, InferenceConfig(), progress))
 
 
-def search(
-    request: SearchRequest,
-    budget: Budget,
-    decisions: Decisions,
-    callback: Callback,
-    device: torch.device,
-    finished: RunResult | None,
-) -> RunResult:
+def search(context: SearchContext, finished: RunResult | None) -> RunResult:
     """Find the better of the head alone and prompts within a budget.
 
     Args:
-        request: What is asked for.
-        budget: The budget.
-        decisions: Record of the search.
-        callback: Receiver of progress and notes.
-        device: Device of the models.
+        context: The search.
         finished: Result of an earlier search on what may be the same images, or None.
 
     Returns:
@@ -89,6 +71,7 @@ def search(
         SpecError: Several backbones are given.
         DataError: The images have changed since an interrupted search.
     """
+    request, callback, decisions = context.request, context.callback, context.decisions
     if len(request.backbones) > 1:
         raise SpecError(f"{', '.join(request.backbones)} are given, and segmentation ranks no backbones; give one")
     methods = list(dict.fromkeys((_HEAD_ALONE, request.method or "vpt")))
@@ -97,11 +80,8 @@ def search(
     assert isinstance(data, SegmentationData)
     for note in data.notes:
         callback.on_note(note)
-    if decisions.decide("digest", data.digest) != data.digest():
-        raise DataError(
-            f"the images of {job.data} have changed since {job.run_dir} was begun; give another --out, or --overwrite"
-        )
-    this = _Search(request, data, budget, decisions, callback, device, {})
+    context.check_images(job, data.digest())
+    this = _Search(**vars(context), data=data, costs={})
     if finished is not None:
         return finished
     costs = decisions.decide("costs", lambda: _measure(this, methods))

@@ -12,15 +12,13 @@ from numpy.typing import NDArray
 from vpt.backbones import load_backbone
 from vpt.core.text import format_duration
 from vpt.errors import TrainingError
-from vpt.search.budget import Budget
 from vpt.search.candidates import MIN_STEPS, RATE_FACTORS, Candidate, epochs_that_fit, full_epochs, list_candidates
 from vpt.search.comparison import Comparison, compare, count_confusion, score
+from vpt.search.context import SearchContext
 from vpt.search.data import Pool
-from vpt.search.decisions import Decisions
 from vpt.search.probe import Features, held_out_logits
-from vpt.search.request import SearchRequest
 from vpt.search.trials import Deadline, Fold, OutOfTimeError, halves, held_out_fold, measure_step, run_trial
-from vpt.training import Callback, CallbackList
+from vpt.training import CallbackList
 from vpt.training.job import Job
 from vpt.training.ridge import log_loss
 
@@ -30,29 +28,21 @@ _END_SHARE = 0.02  # of the budget, for files and pictures
 
 
 @dataclass(frozen=True)
-class Selection:
+class Selection(SearchContext):
     """A search among candidates beside a probe that is chosen already.
 
     Attributes:
-        request: What was asked for.
         backbone: Name of the backbone.
         pool: The images.
         head: Head of the probe.
         penalty: Its penalty.
-        budget: The budget.
-        decisions: Record of the search.
-        callback: Receiver of progress and notes.
         folder: Folder of checkpoints and predictions.
     """
 
-    request: SearchRequest
     backbone: str
     pool: Pool
     head: str
     penalty: float
-    budget: Budget
-    decisions: Decisions
-    callback: Callback
     folder: Path
 
     @property
