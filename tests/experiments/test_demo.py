@@ -56,7 +56,7 @@ def test_demo_plan_of_the_package_has_documented_methods_and_seeds() -> None:
         (training.optimizer, training.learning_rate, job.config.num_epochs, training.batch_size)
         for job, training in ((job, job.config.training) for job in jobs)
     }
-    assert figures == {("sgd", 0.5, 100, 16), ("adamw", 0.05, 30, 16), ("adamw", 0.012, 30, 16)}
+    assert figures == {("sgd", 0.05, 100, 16), ("adamw", 0.05, 30, 16), ("adamw", 0.012, 30, 16)}
 
 
 def test_demo_with_two_seeds_prints_table_and_reuses_finished_runs(short: Path) -> None:

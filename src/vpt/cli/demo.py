@@ -25,8 +25,8 @@ def command(
 ) -> None:
     """Compare linear, VPT and full fine-tuning on a built-in task.
 
-    VPT is both shallow and deep. Nothing is downloaded; about two minutes on two CPU cores. The same command resumes an
-    interrupted demo.
+    VPT is both shallow and deep. Nothing is downloaded; two to three minutes on two CPU cores. The same command resumes
+    an interrupted demo.
     """
     import os
     import time
