@@ -20,31 +20,70 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 DRIVER = shutil.which("chromedriver")
 
 
-# Modules that the fast tier, `pytest -m "not slow"`, leaves out: whole trainings, processes, browsers, and the tests
-# that repeat one property for every method and backbone family.
+# What the fast tier, `pytest -m "not slow"`, leaves out, as the starts of test ids below this folder: whole trainings,
+# processes, browsers, large models, and the tests that repeat one property for every method and backbone family.
 SLOW = (
     "analysis/test_attention_maps",
+    "analysis/test_embeddings.py::test_embed_command",
+    "analysis/test_embeddings.py::test_embed_of",
+    "analysis/test_embeddings.py::test_embed_with",
+    "api/test_api.py::test_import",
+    "api/test_api_predict.py::test_evaluate_folder",
+    "api/test_api_predict.py::test_predict_unusable",
+    "api/test_api_tune.py::test_tune_hugging_face",
+    "api/test_api_tune.py::test_tune_interrupted",
+    "api/test_api_tune.py::test_tune_torch_dataset",
+    "api/test_api_tune.py::test_tune_with_kaiming",
+    "backbones/test_transform.py::test_preprocessing_of_timm",
     "backbones/test_weights",
     "cli/test_commands",
+    "cli/test_hostile_names.py::test_tune",
+    "cli/test_options.py::test_shell_completion",
+    "cli/test_options.py::test_tables_in_a_narrow",
+    "cli/test_options.py::test_tune_linear",
+    "cli/test_options.py::test_tune_of_a_folder",
+    "cli/test_options.py::test_tune_with_",
     "cli/test_refusals",
     "cli/test_tune",
+    "clients",
     "compatibility",
+    "data/test_image_folder.py::test_load_dataset_of_built_in",
+    "data/test_preprocessing.py::test_job_with_normalization",
+    "data/test_value_range.py::test_job",
+    "data/test_value_range.py::test_segmentation",
     "datasets/test_preparation",
     "docs/test_pages",
     "docs/test_running",
     "experiments/test_ablation",
-    "experiments/test_html_report",
+    "experiments/test_cost_estimate",
     "experiments/test_demo",
     "experiments/test_earlier_formats",
     "experiments/test_head_grids",
+    "experiments/test_html_report",
+    "experiments/test_method_rows",
     "experiments/test_paper_plans",
+    "experiments/test_plan.py::test_builtin",
+    "experiments/test_plan.py::test_plan_with_invalid_value",
+    "experiments/test_plan.py::test_plan_with_split_seed",
+    "experiments/test_plan.py::test_run_ids",
+    "experiments/test_plan.py::test_task_row",
     "experiments/test_protocol",
+    "experiments/test_published",
     "experiments/test_ray_executor",
     "experiments/test_report",
     "experiments/test_runner",
     "experiments/test_segmentation_plans",
-    "heads/test_multi_block",
+    "experiments/test_side_by_side",
+    "heads/test_dense.py::test_counts",
+    "heads/test_dense.py::test_dense_head_on_each",
+    "heads/test_multi_block.py::test_multi_block_head",
+    "heads/test_multi_block.py::test_multi_block_on_stages",
     "helpers",
+    "methods/test_baselines.py::test_adapters",
+    "methods/test_baselines.py::test_full",
+    "methods/test_baselines.py::test_load",
+    "methods/test_baselines.py::test_lora_on_each",
+    "methods/test_baselines.py::test_sidetune",
     "methods/test_contract",
     "methods/test_extension_keys",
     "methods/test_extension_points",
@@ -52,24 +91,41 @@ SLOW = (
     "methods/test_reference",
     "methods/test_vpt",
     "methods/test_windows",
+    "model/test_counts",
+    "model/test_ensemble",
+    "model/test_timm_models",
     "model/test_tuned_model",
+    "oracle/test_official",
+    "plots/test_figures.py::test_figures_with_a_hostile",
+    "search/test_candidates.py::test_candidates_of_a_small",
     "search/test_search",
     "search/test_segmentation_search",
-    "serving/test_server",
+    "serving/test_bank",
     "serving/test_multi_task",
+    "serving/test_server",
     "tasks/test_segmentation",
     "test_benchmarks",
+    "test_layers",
+    "training/test_callbacks.py::test_tune_without",
+    "training/test_changed_images",
     "training/test_distributed",
+    "training/test_head_grid",
     "training/test_loggers",
     "training/test_loop",
+    "training/test_random_crops",
 )
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave slow modules unread in the fast tier: their imports take as long as its tests."""
+    fast = config.option.markexpr == "not slow" and collection_path.suffix == ".py"
+    return True if fast and str(collection_path.relative_to(Path(__file__).parent).with_suffix("")) in SLOW else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of slow modules."""
-    root = Path(__file__).parent
+    """Mark the tests that `SLOW` names."""
     for item in items:
-        if item.path.is_relative_to(root) and item.path.relative_to(root).as_posix().startswith(SLOW):
+        if item.nodeid.removeprefix("tests/").startswith(SLOW):
             item.add_marker(pytest.mark.slow)
 
 

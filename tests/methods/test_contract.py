@@ -15,10 +15,6 @@ from vpt.testing import (
     CHECKS,
     Check,
     check_compile,
-    check_detach,
-    check_frozen,
-    check_method,
-    check_only_trainable_gets_gradients,
 )
 
 DEEP, SHALLOW = "vpt(length=3)", "vpt(length=3, depth=shallow)"
@@ -121,32 +117,6 @@ def test_method_when_compiled_keeps_the_contract(method: str, family: str) -> No
     check_compile(method, backbone_of(family))
 
 
-def test_checks_on_backbone_in_training_mode_restore_it() -> None:
-    backbone = backbone_of("resnet")
-    backbone.module.train()
-    backbone.module.layer2.eval()
-    next(backbone.module.parameters()).requires_grad_(False)
-    for check in (check_frozen, check_detach):
-        check("linear", backbone)
-        check("full", backbone)
-
-
-class _Mean(Linear):
-    """An external method: linear under another name."""
-
-    name = "mean"
-
-
-class _Leaks(Linear):
-    """A faulty method: it trains the weights of the shared backbone."""
-
-    name = "leaks"
-
-    def plan(self, trunk, layout: BackboneLayout) -> Injection:
-        trunk.norm.weight.requires_grad_(True)
-        return super().plan(trunk, layout)
-
-
 class _Silent(Linear):
     """A faulty method: it wraps a module that the model never calls."""
 
@@ -154,18 +124,6 @@ class _Silent(Linear):
 
     def plan(self, trunk, layout: BackboneLayout) -> Injection:
         return Injection(wrappers={"pos_drop.unused": lambda module: module})
-
-
-def test_check_method_of_external_method_passes(monkeypatch) -> None:
-    monkeypatch.setitem(METHODS, "mean", _Mean)
-    check_method(_Mean(), backbone_of("vit"))
-
-
-def test_checks_of_faulty_method_fail() -> None:
-    with pytest.raises(AssertionError, match=r"norm\.weight\.requires_grad is True"):
-        check_only_trainable_gets_gradients(_Leaks(), backbone_of("vit"))
-    with pytest.raises(AssertionError, match="changed the backbone's weights"):
-        check_frozen(_Leaks(), backbone_of("vit"))
 
 
 @pytest.mark.parametrize(
