@@ -50,7 +50,7 @@ def main() -> None:
         "--weights": options.weights,
         "--images-per-class": options.images_per_class,
     }
-    flags = [part for name, value in given.items() if value for part in (f"--{name.replace('_', '-')}", str(value))]
+    flags = [part for name, value in given.items() if value for part in (name, str(value))]
     figures = [measure(minutes, options.data, flags) for minutes in options.minutes]
     late = [f for f in figures if f["share"] > 1 + TOLERANCE]
     lines = [
@@ -67,7 +67,8 @@ def main() -> None:
         ),
     ]
     table = "\n".join(lines)
-    command = f"python benchmarks/minutes.py --data {options.data.name}" + "".join(f" {flag}" for flag in flags)
+    names = [Path(flag).name for flag in flags]  # no path of this machine
+    command = " ".join(["python benchmarks/minutes.py --data", options.data.name, *names])
     write_section("minutes", f"minutes on {options.data.name}", {"runs": figures}, command, table)
     print(table)
     if late:

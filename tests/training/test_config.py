@@ -44,6 +44,7 @@ class TestConfig:
             ({"probe_epochs": -1}, "probe_epochs is -1"),
             ({"head_lr_scale": -1}, "head_lr_scale is -1"),
             ({"probe_weight_decay": math.nan}, "probe_weight_decay is nan"),
+            ({"val_interval": 0}, "val_interval is 0; it must be at least 1"),
         ],
     )
     def test_config_with_invalid_value_is_refused(self, choice, message):

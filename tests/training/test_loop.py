@@ -45,6 +45,18 @@ def test_train_without_validation_reports_no_validation_metrics():
     assert epoch.val_loss is None
 
 
+def test_train_with_val_interval_validates_in_some_epochs_and_the_last():
+    intervals, weights = {}, {}
+    for interval in (1, 3):
+        tuned = model()
+        config = CONFIG.replace(epochs=4, val_interval=interval)
+        intervals[interval] = train(tuned, examples(), config, validation=examples(1))
+        weights[interval] = tuned.trainable_state_dict()
+    assert [epoch.val_metric is None for epoch in intervals[3]] == [True, True, False, False]
+    assert intervals[3][2].val_loss == intervals[1][2].val_loss
+    assert all(torch.equal(weights[1][name], weights[3][name]) for name in weights[1])
+
+
 class TestProbe:
     """The head may begin where a linear probe of the frozen backbone ends."""
 

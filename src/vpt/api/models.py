@@ -47,6 +47,7 @@ class TuneOptions(TypedDict, total=False):
         warmup_epochs: Classification. Default: a tenth of the epochs, at most 10.
         probe_epochs: Classification: epochs in which the head trains alone first, on frozen features. Default: 0.
         probe_weight_decay: Classification: weight decay of those epochs. Default: 0.01.
+        val_interval: Classification: epochs between two evaluations on val. Default: 1.
         test_fraction: Classification: fraction of each class that is split off where test is missing. Default: 0.2.
         train_fraction: Classification: fraction of each class that trains. Default: 1.
         images_per_class: Classification: number of images of each class that train at most. Default: all.
@@ -97,6 +98,7 @@ class TuneOptions(TypedDict, total=False):
     warmup_epochs: float | None
     probe_epochs: int | None
     probe_weight_decay: float | None
+    val_interval: int | None
     test_fraction: float | None
     train_fraction: float | None
     images_per_class: int | None

@@ -68,6 +68,7 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @classification("--warmup-epochs", "Length of the warm-up [default: a tenth of the epochs].", float)
 @classification("--probe-epochs", "First train the head alone, on frozen features [default: 0].", int)
 @classification("--probe-weight-decay", "Weight decay of those epochs [default: 0.01].", float)
+@classification("--val-interval", "Epochs between evaluations on val [default: 1].", int)
 @classification("--test-fraction", "Split off where test is missing.", default=0.2)
 @classification("--train-fraction", "Train on this fraction of each class.", default=1.0)
 @classification("--images-per-class", "Train on at most this many images of each class [default: all].", int)

@@ -117,7 +117,7 @@ def _cell_cost(experiment: Experiment, task: Task, costs: SettingCosts) -> tuple
     finals = experiment.protocol.seeds / len(costs)  # of each setting
     images = seconds = 0.0
     for cost, config in costs:
-        search_scored = sizes["val"] * (config.num_epochs + 1)
+        search_scored = sizes["val"] * (sum(map(config.validates_after, range(config.num_epochs))) + 1)
         for runs, count, scored in ((searched, train, search_scored), (finals, final, sizes["test"])):
             trained = config.num_epochs * count
             if isinstance(config, SegmentationConfig):

@@ -31,6 +31,7 @@ _LATER_FIELDS = {
     "skip_corrupt": False, "crop_fraction": None, "normalization": "backbone", "images_per_class": None,
     "value_range": None,
 }  # fmt: skip
+_LATER_TRAINING = {"decay": "all", "val_interval": 1}  # as earlier versions trained, which lacked these options
 _STAGE_SPLITS: dict[Stage, tuple[str, ...]] = {"search": ("train", "val"), "final": ("train", "val", "test")}
 
 
@@ -43,6 +44,20 @@ def _merge_training_options(fields: list[tuple[str, Any]]) -> dict[str, Any]:
 def run_id(config: Mapping[str, Any]) -> str:
     """Return the id of the run with this `Run.config`: a hash."""
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def training_options(config: TaskConfig) -> dict[str, Any]:
+    """Return the training options of a run's config: without those of later versions that change nothing.
+
+    So the ids of runs of earlier versions stay as they are.
+
+    Args:
+        config: The training configuration.
+
+    Returns:
+        The options by name.
+    """
+    return {name: value for name, value in config.to_dict().items() if _LATER_TRAINING.get(name) != value}
 
 
 @dataclass(frozen=True)
@@ -270,9 +285,6 @@ class Experiment:
         for key, default in _LATER_FIELDS.items():
             if job_fields[key] == default:  # ids of plans without it stay as they are
                 del job_fields[key]
-        training = setting.config.to_dict()
-        if training["decay"] == "all":  # ids of earlier versions, which had no other rule, stay as they are
-            del training["decay"]
         return {
             "protocol": PROTOCOL_VERSION,
             "task": task.name,
@@ -280,7 +292,7 @@ class Experiment:
             "backbone": row.job_options.get("backbone", self.backbone),
             "fingerprint": row.fingerprint or self.fingerprint,
             "method": setting.spec,
-            "training": training,
+            "training": training_options(setting.config),
             "stage": stage,
             "train_on": "train" if stage == "search" else self.train_on(task),
             **job_fields,

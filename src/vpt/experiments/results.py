@@ -12,7 +12,7 @@ from textwrap import shorten
 from vpt.errors import DataError
 from vpt.experiments import significance
 from vpt.experiments.design import MethodRow, Setting, Task
-from vpt.experiments.experiment import METRICS, Experiment
+from vpt.experiments.experiment import METRICS, Experiment, training_options
 from vpt.experiments.search import Records, best_setting, cell_runs, count_runs, resolved_runs
 from vpt.experiments.store import Record, Store
 from vpt.protocols import Departure, describe_protocol
@@ -69,7 +69,7 @@ class Cell:
     def val_score(self) -> float | None:
         """The score of the selected setting on val; None where there was one setting."""
         tried = (r for r in self.search_records if self.setting and r.config["method"] == self.setting.spec)
-        wanted = None if self.setting is None else self.setting.config.to_dict()
+        wanted = None if self.setting is None else training_options(self.setting.config)
         return next((record.score for record in tried if record.config["training"] == wanted), None)
 
     @property

@@ -44,11 +44,12 @@ def _draw_curves(
     panels: Any, history: Sequence[Mapping[str, Any]], xlabel: str, metric: str, labels: tuple[str, str]
 ) -> None:
     left, right = panels
-    epochs = [epoch["epoch"] for epoch in history]
-    has_val = bool(history) and history[0]["val_metric"] is not None
-    for split, label in zip(("train", "val") if has_val else ("train",), labels, strict=False):
-        left.plot(epochs, [epoch[f"{split}_loss"] for epoch in history])
-        right.plot(epochs, [100 * (epoch[f"{split}_metric"] or 0) for epoch in history], label=label)
+    for split, label in zip(("train", "val"), labels, strict=True):
+        scored = [epoch for epoch in history if epoch[f"{split}_metric"] is not None]
+        if scored:
+            epochs = [epoch["epoch"] for epoch in scored]
+            left.plot(epochs, [epoch[f"{split}_loss"] for epoch in scored])
+            right.plot(epochs, [100 * epoch[f"{split}_metric"] for epoch in scored], label=label)
     left.set(xlabel=xlabel, ylabel="loss", yscale="log")
     right.set(xlabel=xlabel, ylabel=f"{metric}, %", ylim=(0, 101))
     right.legend(frameon=False)

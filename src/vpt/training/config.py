@@ -183,6 +183,10 @@ class TaskConfig(ABC):
     def num_epochs(self) -> int:
         """Number of epochs: passes over the data, or evaluation intervals. Each ends with a checkpoint."""
 
+    def validates_after(self, epoch: int) -> bool:
+        """Return True if an epoch, counted from 0, ends with an evaluation on val."""
+        return True
+
     @abstractmethod
     def lr_at(self, step: int, num_steps: int, steps_per_epoch: int) -> float:
         """Return the learning rate of a step.

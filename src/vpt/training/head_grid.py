@@ -143,7 +143,7 @@ class _GridTrainer:
         for epoch in range(self.base_config.num_epochs):
             start_time = time.perf_counter()
             losses, top1 = self._epoch(epoch)
-            val_scores = self._validate()
+            val_scores = self._validate() if self.base_config.validates_after(epoch) else self._no_scores
             seconds = (time.perf_counter() - start_time) / len(self.flat_configs)
             mean_losses = (sizes @ losses / len(self.dataset)).tolist()
             finite = losses.isfinite()
@@ -183,11 +183,15 @@ class _GridTrainer:
             correct += (logits.detach().argmax(-1) == targets).sum(1)
         return torch.stack(losses).double().cpu(), (correct.flatten() / n).tolist()
 
+    @property
+    def _no_scores(self) -> list[list[float | None]]:
+        return [[None, None]] * len(self.flat_configs)
+
     @torch.no_grad()
     def _validate(self) -> list[list[float | None]]:
         """Return the mean loss and top-1 on validation images of every point; None without such images."""
         if not self.validation:
-            return [[None, None]] * len(self.flat_configs)
+            return self._no_scores
         dataset, device = self.validation[0], self.dataset.device
         assert dataset.features is not None
         features, labels = dataset.features[0], dataset.labels.to(device)

@@ -84,7 +84,8 @@ def fit(
     history: list[EpochMetrics] = []
     if checkpoint is not None and checkpoint.exists():
         progress = load_checkpoint(checkpoint, model, optimizer)
-        if {"decay": "all", **progress["config"]} != config.to_dict():  # earlier versions had no other rule
+        earlier = {**type(config)().to_dict(), "decay": "all"}  # what earlier versions did, which lacked some options
+        if {**earlier, **progress["config"]} != config.to_dict():
             raise TunedFileError(
                 f"the checkpoint {checkpoint} was written with another configuration, {progress['config']}; go on with "
                 "that one, or delete it to begin anew"
@@ -118,7 +119,7 @@ def fit(
             num_seen += len(indices)
             callback.on_step(epoch + 1, step + 1, loss, lr)
         train_loss, train_metric = total_loss / num_seen, total_metric / num_seen
-        val_loss, val_metric = objective.validate() or (None, None)
+        val_loss, val_metric = (config.validates_after(epoch) and objective.validate()) or (None, None)
         seconds = time.perf_counter() - start_time
         history.append(EpochMetrics(epoch + 1, train_loss, train_metric, val_loss, val_metric, lr, seconds))
         if checkpoint is not None and distributed.rank() == 0:

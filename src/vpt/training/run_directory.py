@@ -125,10 +125,10 @@ def load_finished_result(job: Job) -> RunResult | None:
     record, path = _read_job_record(job), job.run_dir / "result.json"
     if record is not None:
         # A run of an earlier version lacks the options that were added since; it ran with their defaults.
-        before, now = flatten({**job.default_dict(), **record["job"]}), flatten(job.to_dict())
         # Its weight decay was for all tensors. Unfinished, it cannot go on by today's default rule.
         is_default = path.exists() and job.config.training.decay == TrainingConfig.decay
-        before.setdefault("config.decay", TrainingConfig.decay if is_default else "all")
+        earlier = {**flatten(job.default_dict()), "config.decay": TrainingConfig.decay if is_default else "all"}
+        before, now = {**earlier, **flatten(record["job"])}, flatten(job.to_dict())
         differing = [f"{key}: {before.get(key)} then, {now[key]} now" for key in now if now[key] != before.get(key)]
         if differing:
             raise SpecError(

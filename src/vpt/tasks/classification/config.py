@@ -56,6 +56,8 @@ class ClassificationConfig(TaskConfig):
         probe_epochs: Epochs in which the head trains alone first (linear probing, then tuning: Kumar et al., ICLR
             2022), with SGD on features that are computed once. 0 is the protocol of the paper.
         probe_weight_decay: Weight decay of those epochs.
+        val_interval: Epochs between two evaluations on val. The last epoch always has one. Where training images are
+            few and val is not, a larger value saves most of the time.
     """
 
     epochs: int = 100
@@ -63,13 +65,14 @@ class ClassificationConfig(TaskConfig):
     augment: Literal["none", "flip", "random_crop", "random_resized_crop"] = "none"
     probe_epochs: int = 0
     probe_weight_decay: float = 0.01
+    val_interval: int = 1
 
     task: ClassVar[str] = "classification"
     options_class: ClassVar[type[TaskOptions]] = ClassificationOptions
 
     def __post_init__(self) -> None:
         """Check the values. A SpecError is raised for a value out of range."""
-        check_options(self, epochs=1, warmup_epochs=0, probe_epochs=0, probe_weight_decay=0)
+        check_options(self, epochs=1, warmup_epochs=0, probe_epochs=0, probe_weight_decay=0, val_interval=1)
 
     @classmethod
     def for_method(cls, method: Method, **options: Any) -> Self:
@@ -91,6 +94,9 @@ class ClassificationConfig(TaskConfig):
     def num_epochs(self) -> int:
         """Number of passes over the training images."""
         return self.epochs
+
+    def validates_after(self, epoch: int) -> bool:  # noqa: D102
+        return (epoch + 1) % self.val_interval == 0 or epoch + 1 == self.epochs
 
     def lr_at(self, step: int, num_steps: int, steps_per_epoch: int) -> float:  # noqa: D102
         peak = self.training.peak_lr
