@@ -65,6 +65,7 @@ SLOW = (
     "experiments/test_plan.py::test_builtin",
     "experiments/test_plan.py::test_plan_with_invalid_value",
     "experiments/test_plan.py::test_plan_with_split_seed",
+    "experiments/test_plan.py::test_row_with_ridge",
     "experiments/test_plan.py::test_run_ids",
     "experiments/test_plan.py::test_task_row",
     "experiments/test_protocol",

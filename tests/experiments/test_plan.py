@@ -16,6 +16,8 @@ from vpt.experiments.plan_file import builtin_plans, find_plan_file, load_experi
 from vpt.experiments.plan_schema import plan_model
 from vpt.experiments.plan_validation import ErrorCollector, read_toml, validate
 from vpt.experiments.search import remaining_runs, runnable_runs
+from vpt.experiments.store import Store
+from vpt.experiments.worker import run_worker
 from vpt.protocols import apply_protocol
 
 ExperimentOf = Callable[..., Experiment]
@@ -262,6 +264,17 @@ def test_plan_of_each_project_file_has_no_unknown_keys(path: Path) -> None:
     collector = ErrorCollector(str(path))
     validate(plan_model(segmentation="segmentation" in values), values, str(path), collector)
     assert not collector.errors
+
+
+def test_row_with_ridge_solves_for_its_head_one_run_at_a_time(experiment_of: ExperimentOf, folder: Path) -> None:
+    row = '{ name = "Probe", spec = "linear", head = "multi_block(blocks=all)", ridge = "auto" }'
+    experiment = experiment_of(('{ name = "Full", spec = "full" }', row))
+    store = Store(folder / "out")
+    run_worker(experiment, store)
+    records = [record for record in store.records().values() if record.method == "Probe"]
+    assert [record.status for record in records] == ["done"] * 4 and not any(record.history for record in records)
+    assert {record.config["ridge"] for record in records} == {"auto"}
+    assert any("predicts training images that are left out best" in note for note in records[0].notes)
 
 
 def test_task_row_with_images_per_class_and_epochs_applies_them_to_its_runs_only(

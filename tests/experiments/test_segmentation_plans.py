@@ -169,6 +169,11 @@ def test_run_ids_of_segmentation_with_changed_options_change(folder: Path, tmp_p
             SpecError,
             r"a plan with \[segmentation\] has the key 'train_fraction'",
         ),
+        (
+            ('spec = "linear" }', 'spec = "linear", ridge = 1.0 }'),
+            SpecError,
+            "gives ridge, which segmentation does not have",
+        ),
         (("[{ name", '[{ resize = "crop", name'), SpecError, "resize"),
         (("[{ name", '[{ labels = "ade", name'), SpecError, "ade20k"),
         (('[segmentation]\nhead = "linear"', ""), VptError, r"hold masks .* has a table \[segmentation\]"),

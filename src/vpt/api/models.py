@@ -58,7 +58,7 @@ class TuneOptions(TypedDict, total=False):
         cache: Classification: folder that keeps decoded images and frozen features. Default: none.
         skip_corrupt: Classification: True leaves unreadable images out. Default: False.
         ridge: Classification, method "linear": penalty of a head that is solved for by ridge regression instead of
-            being trained. Default: none.
+            being trained; "auto" takes the one that predicts training images that are left out best. Default: none.
         eval_every: Segmentation: steps between evaluations on val. Default: 200.
         warmup_iterations: Segmentation. Default: 0.
         power: Segmentation: exponent of the learning rate schedule. Default: 0.9.
@@ -107,7 +107,7 @@ class TuneOptions(TypedDict, total=False):
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None
     cache: str | Path | None
     skip_corrupt: bool | None
-    ridge: float | None
+    ridge: float | Literal["auto"] | None
     eval_every: int | None
     warmup_iterations: int | None
     power: float | None

@@ -36,6 +36,11 @@ class TaskOption(click.Option):
         self.task = task
 
 
+def number_or_auto(text: str) -> float | str:
+    """Return the number that a text spells, or "auto"."""
+    return text if text == "auto" else float(text)
+
+
 _Decorator = Callable[[Any], Any]
 
 

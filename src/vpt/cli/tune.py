@@ -78,7 +78,8 @@ _MAX_CLASSES = 30  # rows of the table of classes
                 ["nearest", "bilinear", "bicubic", "lanczos"])  # fmt: skip
 @classification("--cache", "Keep decoded images and frozen features here.", common.FOLDER)
 @common.skip_corrupt_option
-@classification("--ridge", "With --method linear: solve for the head by ridge regression with this penalty.", float)
+@classification("--ridge", "With --method linear: solve for the head by ridge regression with this penalty, or auto.",
+                common.number_or_auto, metavar="NUMBER|auto")  # fmt: skip
 @segmentation("--iterations", "Steps [default: a search; with --lr: 2000].", int)
 @segmentation("--eval-every", "Steps between evaluations on val [default: 200].", int)
 @segmentation("--warmup-iterations", "Length of the warm-up [default: 0].", int)

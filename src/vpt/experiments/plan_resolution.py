@@ -16,7 +16,7 @@ from vpt.backbones.backbone import Backbone
 from vpt.core.text import did_you_mean
 from vpt.errors import BackboneError, SpecError, UnsupportedError, VptError
 from vpt.experiments.benchmark_tasks import list_tasks
-from vpt.experiments.design import MethodRow, Protocol, SegmentationOptions, Setting, Task
+from vpt.experiments.design import CLASSIFICATION_ONLY, MethodRow, Protocol, SegmentationOptions, Setting, Task
 from vpt.experiments.experiment import Experiment
 from vpt.experiments.plan_schema import JOB_KEYS, SEARCHED_KEYS, MethodTable, PlanTables, plan_model
 from vpt.experiments.plan_validation import ErrorCollector, validate
@@ -26,6 +26,7 @@ from vpt.model.attach import attach
 from vpt.model.tuned_model import TunedModel
 from vpt.protocols import apply_protocol
 from vpt.tasks.registry import TASKS
+from vpt.tasks.segmentation.config import SegmentationConfig
 from vpt.training import TaskConfig
 from vpt.training.head_grid import check_head_grid
 
@@ -127,6 +128,9 @@ def _read_method(table: MethodTable, tables: PlanTables, protocol: Protocol, pat
     specs = [str(parse_method(spec)) for variant in variants for spec in variant.spec or ()]
     name, given = table.name or " | ".join(specs or [f"ensemble {table.ensemble_of}"]), table.given()
     options = {key: value for key, value in given.items() if key in JOB_KEYS}
+    foreign = [key for key in ("ridge", *CLASSIFICATION_ONLY) if key in options]
+    if foreign and tables.config_class is SegmentationConfig:
+        raise SpecError(f"{path}: the method {name!r} gives {foreign[0]}, which segmentation does not have; remove it")
     if sum(map(bool, (table.spec, table.ensemble_of, table.variants))) != 1:
         raise SpecError(
             f'{path}: the method {name!r} needs one of spec, variants and ensemble_of; write spec = "vpt(length=10)"'

@@ -20,7 +20,7 @@ from vpt.training import TaskConfig, TrainingConfig
 T = TypeVar("T")
 SEARCHED_KEYS = ("learning_rate", "weight_decay")  # keys of a training table that take a list of choices
 # Keys of a method that replace those of the plan.
-JOB_KEYS = ("backbone", "image_size", "head", "split_seed", "train_fraction", "images_per_class")
+JOB_KEYS = ("backbone", "image_size", "head", "split_seed", "train_fraction", "images_per_class", "ridge")
 
 
 def _as_list(value: Any) -> Any:
@@ -141,9 +141,9 @@ class MethodTable(PlanTable):
         grid: Name of the table of [grids] with the keys of the row.
         task: Task -> keys of [training] that the row has on this task only.
         ensemble_of: Name of the row whose final runs are scored together as one model, instead of `spec`.
-        backbone: Backbone of this row; so image_size, split_seed, train_fraction and
-            images_per_class.
+        backbone: Backbone of this row; so image_size, split_seed, train_fraction and images_per_class.
         head: Head of this row.
+        ridge: Penalty of a linear head that is solved for by ridge regression, or "auto"; None trains the head.
     """
 
     name: str | None = None
@@ -158,6 +158,7 @@ class MethodTable(PlanTable):
     split_seed: SplitSeed = None
     train_fraction: Number | None = None
     images_per_class: Annotated[int, Field(ge=1)] | None = None
+    ridge: Number | Literal["auto"] | None = None
 
 
 class PlanTables(PlanTable):

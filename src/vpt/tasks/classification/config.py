@@ -25,6 +25,7 @@ class ClassificationOptions(TaskOptions):
         skip_corrupt: True leaves unreadable images out.
         cache: Folder that keeps decoded images and frozen features for other jobs on the same images, or None.
         ridge: Penalty of a linear head that is solved for by ridge regression instead of being trained, or None.
+            "auto" takes the one with the lowest log loss on training images that are left out.
     """
 
     test_fraction: float = 0.2
@@ -35,7 +36,7 @@ class ClassificationOptions(TaskOptions):
     interpolation: str | None = None
     skip_corrupt: bool = False
     cache: Path | None = None
-    ridge: float | None = None
+    ridge: float | Literal["auto"] | None = None
 
 
 @dataclass(frozen=True)

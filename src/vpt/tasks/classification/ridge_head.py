@@ -1,5 +1,7 @@
 """Linear heads in closed form, on the features of a frozen backbone."""
 
+from typing import Literal
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,13 +16,16 @@ from vpt.training.callbacks import Progress
 from vpt.training.ridge import LeftOut, Ridge, near_copies
 
 
-def solve_head(model: TunedModel, examples: Examples, penalty: float, *, bf16: bool, on_batch: Progress) -> LeftOut:
+def solve_head(
+    model: TunedModel, examples: Examples, penalty: float | Literal["auto"], *, bf16: bool, on_batch: Progress
+) -> LeftOut:
     """Give a linear head its weights by ridge regression on frozen features, which are computed in one pass.
 
     Args:
         model: The model, on its device.
         examples: Training images and labels.
-        penalty: Penalty of the squared weights, see `vpt.training.ridge.Ridge`.
+        penalty: Penalty of the squared weights, see `vpt.training.ridge.Ridge`, or "auto" for the one of
+            `vpt.training.ridge.PENALTIES` with the lowest log loss on images that are left out.
         bf16: True runs the forward pass in bf16.
         on_batch: Function that receives the number of finished images and of all images.
 
@@ -28,13 +33,14 @@ def solve_head(model: TunedModel, examples: Examples, penalty: float, *, bf16: b
         The predictions for images that are left out.
 
     Raises:
-        SpecError: The model has more to train than a linear head on a feature of the backbone.
+        SpecError: The model has more to train than a linear head on a feature of the backbone, or the penalty is not
+            above 0.
     """
     if model.method != Linear() or not isinstance(model.head, nn.Linear):
-        raise SpecError(f"ridge={penalty:g} solves for a linear head alone, and the method is {model.method}; "
+        raise SpecError(f"ridge={penalty} solves for a linear head alone, and the method is {model.method}; "
                         "write method=linear, or leave ridge out")  # fmt: skip
-    if not penalty > 0:
-        raise SpecError(f"ridge is {penalty:g}; it must be above 0")
+    if penalty != "auto" and not (isinstance(penalty, float | int) and penalty > 0):
+        raise SpecError(f'ridge is {penalty!r}; it must be above 0, or "auto"')
     dataset = DeviceDataset.for_model(model, examples)
     network = BlockFeatureNetwork(model.backbone, dataset.device)
     features = compute_block_features(network, dataset, bf16=bf16, on_batch=on_batch)
@@ -46,7 +52,7 @@ def solve_head_on(
     features: NDArray[np.float16],
     table: FeatureTable,
     labels: NDArray[np.int64],
-    penalty: float,
+    penalty: float | Literal["auto"],
 ) -> LeftOut:
     """Give a linear head its weights by ridge regression on features that are computed already.
 
@@ -55,14 +61,15 @@ def solve_head_on(
         features: Features of the images, of `compute_block_features`.
         table: Their columns.
         labels: Class of each image (n,).
-        penalty: Penalty of the squared weights.
+        penalty: Penalty of the squared weights, or "auto", as for `solve_head`.
 
     Returns:
         The predictions for images that are left out, together with their near copies.
     """
     ridge = Ridge(features, table.columns(model.readout), labels, model.num_classes)
-    left_out = ridge.leave_out(penalty, near_copies(features[:, : table.pooled]))
-    weight, bias = ridge.solve(penalty, left_out.scale)
+    copies = near_copies(features[:, : table.pooled])
+    left_out = ridge.best(copies) if penalty == "auto" else ridge.leave_out(penalty, copies)
+    weight, bias = ridge.solve(left_out.penalty, left_out.scale)
     with torch.no_grad():
         model.head.weight.copy_(torch.from_numpy(weight))  # type: ignore[operator]
         model.head.bias.copy_(torch.from_numpy(bias))  # type: ignore[operator]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,13 +48,13 @@ class ClassificationData(PreparedData):
         decoded: Decoded images and labels of each split.
         config: Training configuration.
         cache: Folder for frozen features, or None.
-        ridge: Penalty of a head that is solved for instead of being trained, or None.
+        ridge: Penalty of a head that is solved for instead of being trained, "auto", or None.
     """
 
     decoded: dict[str, Examples]
     config: ClassificationConfig
     cache: Path | None
-    ridge: float | None = None
+    ridge: float | Literal["auto"] | None = None
 
     def digest(self) -> str:  # noqa: D102
         digest = hashlib.sha256()
@@ -85,7 +85,10 @@ class ClassificationData(PreparedData):
             return super().train(model, config, callback, checkpoint)
         bf16 = config.training.use_bf16(next(model.parameters()).device)
         on_batch = partial(callback.on_data_progress, "features")
-        solve_head(model, self.decoded["train"], self.ridge, bf16=bf16, on_batch=on_batch)
+        left_out = solve_head(model, self.decoded["train"], self.ridge, bf16=bf16, on_batch=on_batch)
+        if self.ridge == "auto":
+            self.notes.append(f"the penalty {left_out.penalty:g} predicts training images that are left out best")
+            callback.on_note(self.notes[-1])
         return []
 
     def score_split(self, model: TunedModel, split: str, on_image: Progress) -> Scores:  # noqa: D102
