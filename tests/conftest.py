@@ -37,6 +37,7 @@ SLOW = (
     "backbones/test_transform.py::test_preprocessing_of_timm",
     "backbones/test_weights",
     "cli/test_commands",
+    "cli/test_eval",
     "cli/test_hostile_names.py::test_tune",
     "cli/test_options.py::test_shell_completion",
     "cli/test_options.py::test_tables_in_a_narrow",

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from vpt.model.tuned_file import save as save
     from vpt.model.tuned_model import Counts as Counts
     from vpt.model.tuned_model import TunedModel as TunedModel
-    from vpt.tasks.base import Evaluation as Evaluation
+    from vpt.tasks.evaluation import Evaluation as Evaluation
     from vpt.tasks.prediction import Prediction as Prediction
     from vpt.training import Callback as Callback
     from vpt.training.job import RunResult as RunResult
@@ -69,7 +69,7 @@ _MODULES = {
     "vpt.model.attach": "attach",
     "vpt.model.tuned_model": "Counts TunedModel",
     "vpt.model.tuned_file": "Header inspect load save",
-    "vpt.tasks.base": "Evaluation",
+    "vpt.tasks.evaluation": "Evaluation",
     "vpt.tasks.prediction": "Prediction",
     "vpt.training": "Callback",
     "vpt.training.job": "RunResult",

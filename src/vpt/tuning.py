@@ -21,8 +21,9 @@ from vpt.methods.registry import parse_method
 from vpt.model import tuned_file
 from vpt.model.tuned_model import TunedModel
 from vpt.plots import figures
-from vpt.tasks.base import Evaluation, PreparedData, Task
+from vpt.tasks.base import PreparedData, Task
 from vpt.tasks.classification.task import ClassificationData
+from vpt.tasks.evaluation import Evaluation
 from vpt.tasks.registry import TASKS, find_task
 from vpt.training import Callback, CallbackList, EpochMetrics, distributed, train_head_grid
 from vpt.training.job import Job, RunResult

@@ -13,8 +13,9 @@ from vpt.api.models import Data, Device, Model, PredictOptions, SplitName, open_
 from vpt.data.dataset import ImageInput
 from vpt.errors import SpecError
 from vpt.model.tuned_model import TunedModel
-from vpt.tasks.base import Evaluation, Task
+from vpt.tasks.base import Task
 from vpt.tasks.classification.prediction import find_images
+from vpt.tasks.evaluation import Evaluation
 from vpt.tasks.prediction import Prediction
 from vpt.tasks.registry import TASKS
 from vpt.training import Callback

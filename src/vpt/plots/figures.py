@@ -55,26 +55,29 @@ def _draw_curves(
     right.legend(frameon=False)
 
 
-def confusion_matrix(path: Path, counts: NDArray[np.int64], classes: Sequence[str], title: str) -> None:
+def confusion_matrix(
+    path: Path, counts: NDArray[np.int64], classes: Sequence[str], title: str, *, unit: str = "counts"
+) -> None:
     """Plot a confusion matrix with normalized rows.
 
-    Up to 20 classes have numbers: counts, or percentages of the row where counts are long.
+    Up to 20 classes have numbers: counts, or percentages of the row if they are asked for or counts are long.
 
     Args:
         path: Path of the picture.
         counts: Number of images or pixels by true and by predicted class, (classes, classes).
         classes: Names of the classes.
         title: Title of the picture.
+        unit: Numbers in the cells, "counts" or "percent". Default: "counts".
     """
     side = min(5 + 0.28 * len(classes), 16)
     figure = make_figure(side, side)
     axes = figure.subplots()
-    _draw_confusion(axes, counts, classes)
+    _draw_confusion(axes, counts, classes, unit)
     axes.set_title(literal(title))
     save_figure(figure, path)
 
 
-def _draw_confusion(axes: Any, counts: NDArray[np.int64], classes: Sequence[str]) -> None:
+def _draw_confusion(axes: Any, counts: NDArray[np.int64], classes: Sequence[str], unit: str = "counts") -> None:
     n, fractions = len(classes), counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true")
@@ -83,7 +86,7 @@ def _draw_confusion(axes: Any, counts: NDArray[np.int64], classes: Sequence[str]
         axes.set_xticks(range(n), names, rotation=90)
         axes.set_yticks(range(n), names)
     if n <= MAX_NAMED_CLASSES:
-        show_counts = counts.max(initial=0) < 10_000
+        show_counts = unit == "counts" and counts.max(initial=0) < 10_000
         for i, j in np.argwhere(counts if show_counts else fractions >= 0.005):
             text = str(counts[i, j]) if show_counts else f"{100 * fractions[i, j]:.0f}"
             axes.text(j, i, text, ha="center", va="center", color="white" if fractions[i, j] > 0.5 else "black")

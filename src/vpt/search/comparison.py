@@ -1,7 +1,6 @@
 """Paired comparison of two models on the same images: McNemar's test, intervals, and their words."""
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,11 +9,11 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from vpt.core.text import pluralize
+from vpt.training.bootstrap import bootstrap, percentile_interval
 from vpt.training.ridge import log_loss
 
 METRICS: dict[str, str] = {"top1": "top-1", "macro_f1": "macro F1", "balanced_accuracy": "balanced accuracy"}
 
-_RESAMPLES = 1000
 _MIN_DISCORDANT = 10  # images that one model classifies correctly and the other does not
 
 
@@ -55,24 +54,6 @@ def count_confusion(
     return counts.astype(np.int64)
 
 
-def bootstrap(
-    labels: NDArray[np.int64], statistic: Callable[[NDArray[np.int64]], float], seed: int = 0
-) -> NDArray[np.float64]:
-    """Return a statistic of resampled images.
-
-    Args:
-        labels: Class of each image (n,).
-        statistic: Function of the weights of the images (n,), how often each was drawn.
-        seed: Seed of the draws. Default: 0.
-
-    Returns:
-        Its values (1000,).
-    """
-    rng, n = np.random.default_rng(seed), len(labels)
-    draws = (np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(_RESAMPLES))
-    return np.array([statistic(weights) for weights in draws])
-
-
 def interval(logits: NDArray[Any], labels: NDArray[np.int64], metric: str) -> tuple[float, float]:
     """Return the 95 % interval of a metric: Wilson's for top-1, else of the bootstrap over images.
 
@@ -86,9 +67,9 @@ def interval(logits: NDArray[Any], labels: NDArray[np.int64], metric: str) -> tu
     """
     if metric == "top1":
         return wilson(int((logits.argmax(1) == labels).sum()), len(labels))
-    values = bootstrap(labels, lambda weights: float(score(count_confusion(logits, labels, weights), metric)))
-    low, high = np.quantile(values, (0.025, 0.975))
-    return float(low), float(high)
+    return percentile_interval(
+        bootstrap(labels, lambda weights: float(score(count_confusion(logits, labels, weights), metric)))
+    )
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:
@@ -185,9 +166,9 @@ def compare(
 
     gains = bootstrap(labels, gain)
     wins, losses = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
-    low, high = np.quantile(gains, (0.025, 0.975))
+    low, high = percentile_interval(gains)
     return Comparison(
-        images=len(labels), metric=metric, gain=gain(None), low=float(low), high=float(high), error=float(gains.std()),
+        images=len(labels), metric=metric, gain=gain(None), low=low, high=high, error=float(gains.std()),
         wins=wins, losses=losses, p=mcnemar(wins, losses),
         loss_gain=log_loss(np.asarray(baseline, np.float64), labels) - log_loss(np.asarray(logits, np.float64), labels),
     )  # fmt: skip

@@ -17,8 +17,8 @@ from vpt.plots import figures
 from vpt.search.comparison import Comparison, compare, count_confusion, interval, score
 from vpt.search.selection import Selection, best_row
 from vpt.search.trials import logits_of, select
-from vpt.tasks.base import Evaluation, make_evaluation
 from vpt.tasks.classification.task import ClassificationData
+from vpt.tasks.evaluation import Evaluation, make_evaluation
 from vpt.training import Callback, CallbackList, EpochMetrics, score_logits
 from vpt.training.job import Job, RunResult
 from vpt.training.ridge import LeftOut

@@ -17,15 +17,15 @@ from vpt.data.segmentation_folder import SegmentationDataset
 from vpt.errors import SpecError, TrainingError
 from vpt.model.tuned_model import TunedModel
 from vpt.search.budget import measure
-from vpt.search.comparison import bootstrap
 from vpt.search.context import SearchContext
 from vpt.search.trials import StepsOnly, StepTimer
-from vpt.tasks.base import make_evaluation
+from vpt.tasks.evaluation import make_evaluation
 from vpt.tasks.registry import TASKS
 from vpt.tasks.segmentation.prediction import PixelScores, score_images, sum_scores
 from vpt.tasks.segmentation.sliding_window import InferenceConfig
 from vpt.tasks.segmentation.task import SegmentationData
 from vpt.training import CallbackList
+from vpt.training.bootstrap import bootstrap, percentile_interval
 from vpt.training.job import Job, RunResult
 from vpt.training.run_directory import MetricsRecorder, write_job
 from vpt.tuning import finish_job, train_model
@@ -182,9 +182,9 @@ def compare_masks(ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> dict[st
         return first - second
 
     values = bootstrap(np.arange(len(ours)), gain)
-    low, high = np.quantile(values, (0.025, 0.975))
+    low, high = percentile_interval(values)
     whole = gain(np.ones(len(ours), np.int64))
-    return {"gain": whole, "low": float(low), "high": float(high), "error": float(values.std())}
+    return {"gain": whole, "low": low, "high": high, "error": float(values.std())}
 
 
 def _describe(comparison: dict[str, float], method: str, images: int) -> str:
@@ -223,11 +223,6 @@ def _finish(this: _Search, rows: list[dict[str, Any]]) -> RunResult:
     scores = this.score(model, this.data.dataset, split)
     total = sum_scores(scores, model.num_classes)
     evaluation = make_evaluation(split, len(scores), total, this.data.classes)
-    confusions = np.stack([image.confusion for image in scores])
-    values = bootstrap(
-        np.arange(len(scores)), lambda w: PixelScores(np.tensordot(w, confusions, 1), 0.0).mean_per_class
-    )
-    low, high = np.quantile(values, (0.025, 0.975))
     found = {
         "minutes": this.request.minutes,
         "metric": "miou",
@@ -236,7 +231,7 @@ def _finish(this: _Search, rows: list[dict[str, Any]]) -> RunResult:
         "tried": rows,
         "shipped": shipped["method"],
         "score": total.mean_per_class,
-        "interval": [float(low), float(high)],
+        "interval": list(total.intervals()["miou"]),
         "images": len(scores),
         "optimistic": split != "test",
         "comparison": comparison,

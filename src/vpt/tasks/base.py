@@ -1,6 +1,5 @@
 """The protocol of a task: what a run asks of classification, segmentation, and any other task, and of its data."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,55 +20,12 @@ from vpt.heads.dense import DenseHead
 from vpt.model.attach import attach
 from vpt.model.readout import Readout, parse_readout
 from vpt.model.tuned_model import TunedModel
+from vpt.tasks.evaluation import Evaluation, make_evaluation
 from vpt.tasks.prediction import Prediction
 from vpt.training import Callback, EpochMetrics, Objective, Progress, Scores, TaskConfig, fit
 from vpt.training.job import Job
 
 NUM_EXAMPLES = 3  # images of a class
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Scores of a model on one split.
-
-    Attributes:
-        split: Name of the split.
-        images: Number of images.
-        metrics: Metrics by name, the main one first, between 0 and 1.
-        per_class: Recall or IoU by class name; None for a class that does not occur.
-        confusion: Counts (true, predicted) of images or pixels, (classes, classes).
-        loss: Mean loss, or None where it is not computed.
-    """
-
-    split: str
-    images: int
-    metrics: dict[str, float]
-    per_class: dict[str, float | None]
-    confusion: NDArray[np.int64]
-    loss: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything but the confusion matrix as JSON values."""
-        loss = {} if self.loss is None else {"loss": self.loss}
-        counts = {"split": self.split, "images": self.images}
-        return {**counts, **self.metrics, **loss, "per_class": self.per_class}
-
-
-def make_evaluation(split: str, images: int, scores: Scores, classes: Sequence[str]) -> Evaluation:
-    """Return scores by name: None (not NaN, which JSON lacks) for a class that does not occur.
-
-    Args:
-        split: Name of the split.
-        images: Number of images.
-        scores: The scores.
-        classes: Names of the classes.
-
-    Returns:
-        The evaluation.
-    """
-    values = (None if math.isnan(value) else float(value) for value in scores.per_class)
-    per_class = dict(zip(classes, values, strict=True))
-    return Evaluation(split, images, scores.metrics, per_class, scores.confusion, scores.loss)
 
 
 @dataclass(frozen=True)
@@ -172,6 +128,7 @@ class Task(ABC):
         metrics: Metric name -> label for people; the first is the main metric.
         class_metric: Label of the metric of single classes.
         nothing: Text for a class that does not occur.
+        counted: What a class is counted in, "images" or "pixels".
         config_class: Class of the training configuration.
         heads: Head name -> class of its options.
     """
@@ -180,6 +137,7 @@ class Task(ABC):
     metrics: ClassVar[Mapping[str, str]]
     class_metric: ClassVar[str]
     nothing: ClassVar[str]
+    counted: ClassVar[str] = "images"
     config_class: ClassVar[type[TaskConfig]]
     heads: ClassVar[Mapping[str, type[Readout] | type[DenseHead]]]
 

@@ -1,15 +1,21 @@
 """Evaluation: logits of a dataset, and the scores computed from them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from vpt.training.batches import DeviceDataset, iter_batches
+from vpt.training.bootstrap import bootstrap, percentile_interval
+from vpt.training.calibration import calibration_error, confidence_bins
 from vpt.training.callbacks import Progress
+
+RATES = ("precision", "recall", "f1")
 
 
 @dataclass(frozen=True)
@@ -19,10 +25,15 @@ class Scores:
     Attributes:
         confusion: Counts (true, predicted), int64 (classes, classes).
         loss: Mean loss.
+        bins: Sums by confidence, see `confidence_bins`; None where probabilities are not known.
+        counts: The flat confusion matrix of each image, sparse int64 (images, classes * classes), which resampling
+            needs; None where it is not known.
     """
 
     confusion: NDArray[np.int64]
     loss: float
+    bins: NDArray[np.float64] | None = None
+    counts: Any = None
 
     @property
     def per_class(self) -> NDArray[np.float64]:
@@ -43,6 +54,52 @@ class Scores:
     def metrics(self) -> dict[str, float]:
         """Metrics by name, the main one first."""
         return {"top1": self.accuracy, "mean_per_class": self.mean_per_class}
+
+    @property
+    def class_rates(self) -> dict[str, NDArray[np.float64]]:
+        """Precision, recall and F1 of each class, as scikit-learn defines them, between 0 and 1.
+
+        A rate without any case is 0. A class that neither occurs nor is predicted has NaN.
+        """
+        hits, true, predicted = self.confusion.diagonal(), self.confusion.sum(1), self.confusion.sum(0)
+        known = true + predicted > 0
+        pairs = ((hits, predicted), (hits, true), (2 * hits, true + predicted))
+        rates = (np.where(known, count / np.maximum(1, total), np.nan) for count, total in pairs)
+        return dict(zip(RATES, rates, strict=True))
+
+    @property
+    def macro(self) -> dict[str, float]:
+        """Mean of each of `class_rates` over the classes that have it."""
+        counted = bool(self.confusion.any())
+        return {name: float(np.nanmean(v)) if counted else float("nan") for name, v in self.class_rates.items()}
+
+    @property
+    def calibration_error(self) -> float | None:
+        """Expected calibration error in 15 bins of equal width, or None where probabilities are not known."""
+        return None if self.bins is None else calibration_error(self.bins)
+
+    def intervals(self, groups: NDArray[np.int64] | None = None) -> dict[str, tuple[float, float]]:
+        """Return the 95 % intervals of the main metric and of macro F1, by the bootstrap over images.
+
+        Args:
+            groups: Group of each image (n,); images of a group are drawn together. Default: every image is its own.
+
+        Returns:
+            Lower and upper bound by name of the metric; nothing where the counts of the images are not known.
+        """
+        if self.counts is None:
+            return {}
+        first, counts = next(iter(self.metrics)), self.counts
+        if groups is not None:
+            _, index = np.unique(groups, return_inverse=True)
+            counts = csr_array((np.ones_like(index), (index, np.arange(len(index))))) @ counts
+
+        def statistic(weights: NDArray[np.int64]) -> tuple[float, float]:
+            resampled = replace(self, confusion=(weights @ counts).reshape(self.confusion.shape))
+            return resampled.metrics[first], resampled.macro["f1"]
+
+        values = bootstrap(np.arange(counts.shape[0]), statistic)
+        return {name: percentile_interval(column) for name, column in zip((first, "macro_f1"), values.T, strict=True)}
 
 
 def divide_or_nan(counts: NDArray[np.int64], totals: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -124,5 +181,9 @@ def score_logits(logits: Tensor, labels: Tensor) -> Scores:
     Returns:
         The scores.
     """
-    confusion = confusion_matrix(logits.argmax(1), labels, logits.shape[1])
-    return Scores(confusion.numpy(), float(nn.functional.cross_entropy(logits, labels)))
+    predicted, classes = logits.argmax(1), logits.shape[1]
+    confusion = confusion_matrix(predicted, labels, classes).numpy()
+    bins = confidence_bins(logits.softmax(1).amax(1), predicted == labels)
+    cells, order = (labels * classes + predicted).numpy(), np.arange(len(labels))
+    counts = csr_array((np.ones_like(cells), (order, cells)), shape=(len(labels), classes**2))
+    return Scores(confusion, float(nn.functional.cross_entropy(logits, labels)), bins, counts)

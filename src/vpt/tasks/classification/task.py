@@ -27,11 +27,12 @@ from vpt.heads.dense import DenseHead
 from vpt.model.readout import MultiBlock, Pooled, Readout
 from vpt.model.tuned_model import TunedModel
 from vpt.plots.figures import MAX_NAMED_CLASSES
-from vpt.tasks.base import NUM_EXAMPLES, Evaluation, PreparedData, Task, make_evaluation
+from vpt.tasks.base import NUM_EXAMPLES, PreparedData, Task
 from vpt.tasks.classification.config import ClassificationConfig, ClassificationOptions
 from vpt.tasks.classification.prediction import decoding_notes, evaluate, predict
 from vpt.tasks.classification.ridge_head import solve_head
 from vpt.tasks.classification.training import init_head_from_probe, make_objective
+from vpt.tasks.evaluation import Evaluation, make_evaluation
 from vpt.tasks.prediction import Prediction
 from vpt.training import Callback, DeviceDataset, EpochMetrics, Examples, Objective, Progress, TaskConfig, distributed
 from vpt.training.batches import CROP_SCALE

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from scipy.sparse import csr_array, vstack
 from torch import Tensor
 
 from vpt.core.io import write_atomic
@@ -22,6 +23,7 @@ from vpt.model.tuned_model import TunedModel
 from vpt.tasks.prediction import Prediction
 from vpt.tasks.segmentation.sliding_window import InferenceConfig, predict_classes, predict_rows
 from vpt.training import Progress
+from vpt.training.calibration import NUM_BINS, confidence_bins
 from vpt.training.evaluation import Scores, confusion_matrix, divide_or_nan
 
 _ROW, _MARGIN = 18, 6  # pixels of a line of the legend
@@ -194,12 +196,15 @@ def sum_scores(images: Iterable[PixelScores], num_classes: int) -> PixelScores:
         num_classes: Number of classes.
 
     Returns:
-        The scores, with the mean of the losses.
+        The scores, with the mean of the losses and the counts of each image.
     """
-    total, losses, count = np.zeros((num_classes, num_classes), np.int64), 0.0, 0
+    total, bins, losses = np.zeros((num_classes, num_classes), np.int64), np.zeros((NUM_BINS, 3)), 0.0
+    counts: list[csr_array] = []
     for image in images:
-        total, losses, count = total + image.confusion, losses + image.loss, count + 1
-    return PixelScores(total, losses / max(1, count))
+        total, losses = total + image.confusion, losses + image.loss
+        bins = bins if image.bins is None else bins + image.bins
+        counts.append(csr_array(image.confusion.reshape(1, -1)))
+    return PixelScores(total, losses / max(1, len(counts)), bins, vstack(counts) if counts else None)
 
 
 def score_images(
@@ -237,11 +242,15 @@ def score_images(
             pixels, mask = load_pair(pairs, index, dataset.lookup_table, dataset.mask_format, dataset.value_range)
             loss, targets = 0.0, torch.from_numpy(mask).long()
             confusion = torch.zeros(model.num_classes, model.num_classes, dtype=torch.int64)
+            bins = np.zeros((NUM_BINS, 3))
             for rows, probabilities in predict_rows(model, torch.from_numpy(pixels), inference):
                 predicted, target = probabilities.cpu(), targets[rows]
-                confusion += confusion_matrix(predicted.argmax(0), target, model.num_classes)
+                confidences, labels = predicted.amax(0), predicted.argmax(0)
+                confusion += confusion_matrix(labels, target, model.num_classes)
+                known = target != IGNORE_INDEX
+                bins += confidence_bins(confidences[known], labels[known] == target[known])
                 log_probs = predicted.clamp(min=1e-12).log()[None]
                 loss += F.cross_entropy(log_probs, target[None], ignore_index=IGNORE_INDEX, reduction="sum").item()
         if on_image is not None:
             on_image(index + 1, len(pairs))
-        yield PixelScores(confusion.numpy(), loss / max(1, int((targets != IGNORE_INDEX).sum())))
+        yield PixelScores(confusion.numpy(), loss / max(1, int((targets != IGNORE_INDEX).sum())), bins)

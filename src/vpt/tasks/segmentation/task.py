@@ -21,7 +21,8 @@ from vpt.heads.dense import HEADS, DenseHead
 from vpt.model.readout import Readout
 from vpt.model.tuned_model import TunedModel
 from vpt.plots.figures import MAX_NAMED_CLASSES
-from vpt.tasks.base import NUM_EXAMPLES, Evaluation, PreparedData, Task, make_evaluation
+from vpt.tasks.base import NUM_EXAMPLES, PreparedData, Task
+from vpt.tasks.evaluation import Evaluation, make_evaluation
 from vpt.tasks.prediction import Prediction
 from vpt.tasks.segmentation.config import SegmentationConfig
 from vpt.tasks.segmentation.objective import SegmentationObjective
@@ -77,6 +78,7 @@ class SegmentationTask(Task):
     metrics: ClassVar[Mapping[str, str]] = {"miou": "mIoU", "pixel_accuracy": "pixels"}
     class_metric: ClassVar[str] = "IoU"
     nothing: ClassVar[str] = "no pixel"
+    counted: ClassVar[str] = "pixels"
     config_class: ClassVar[type[TaskConfig]] = SegmentationConfig
     heads: ClassVar[Mapping[str, type[Readout] | type[DenseHead]]] = HEADS
 
