@@ -85,6 +85,18 @@ def test_joint_augmentation_of_image_and_mask_keeps_them_aligned():
         assert wrong.float().mean() < 0.06, seed
 
 
+def test_joint_augmentation_with_vertical_flip_exchanges_top_and_bottom_of_both():
+    mask = torch.zeros(32, 32, dtype=torch.uint8)
+    mask[:16] = 1
+    image, flip = mask.repeat(3, 1, 1) * 200, JointAugmentation(1.0, 1.0, False, 0.0, 1.0, vertical_flip=True)
+    tops = set()
+    for seed in range(20):
+        found, cut = flip(image, mask, 32, np.random.default_rng(seed))
+        assert torch.equal(found[0] > 100, cut == 1) and cut.sum() == 16 * 32
+        tops.add(int(cut[0, 0]))
+    assert tops == {0, 1}
+
+
 def write_scene(root: Path, mask: np.ndarray, images: str = "images", masks: str = "masks") -> Path:
     for i, (folder, pixels) in enumerate(((images, np.zeros((*mask.shape, 3), np.uint8)), (masks, mask)) * 2):
         (root / folder).mkdir(parents=True, exist_ok=True)

@@ -213,7 +213,11 @@ def test_ablate_with_overwrite_repeats_all_runs(images: Path, tmp_path: Path, se
             {"backbones": ("resnet18", "resnet34"), "options": {"weights": "a.pth"}},
             "belong to one backbone",
         ),
-        ("length", {"options": {"augment": "flop"}}, "training.augment is 'flop'; did you mean 'flip'"),
+        (
+            "length",
+            {"options": {"augment": "flop"}},
+            "training.augment: 'flop' is no augmentation; did you mean 'flip'",
+        ),
     ],
 )
 def test_ablate_with_invalid_series_options_is_refused(

@@ -156,7 +156,7 @@ def test_run_ids_of_segmentation_with_changed_options_change(folder: Path, tmp_p
         (
             ("iterations = 4", 'iterations = 4\naugment = "fip"'),
             SpecError,
-            "training.augment is 'fip'; did you mean 'flip'",
+            "training.augment: 'fip' is no augmentation; did you mean 'flip'",
         ),
         (("iterations = 4", "iterations = 4\nprobe_epochs = 3"), SpecError, "'probe_epochs', which has no meaning"),
         (

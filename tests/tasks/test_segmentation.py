@@ -115,7 +115,9 @@ def test_classification_options_for_segmentation_are_refused(ade20k, tuned, tmp_
         make_job(ade20k, tmp_path / "x.safetensors", resize="crop")
     with pytest.raises(SpecError, match=r"resize is no option of segmentation"):
         Job.create(ade20k, tmp_path / "x.safetensors", small(), resize="crop")
-    with pytest.raises(SpecError, match="augment is 'random_crop'; known: flip, full, none"):
+    with pytest.raises(
+        SpecError, match=r"random_crop augments images of class.*; segmentation has flip, vert.*, full, none"
+    ):
         small(augment="random_crop")
 
 

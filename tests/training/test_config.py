@@ -24,7 +24,7 @@ class TestConfig:
         ("choice", "message"),
         [
             ({"optimizer": "sdg"}, "optimizer is 'sdg'; did you mean 'sgd'"),
-            ({"augment": "flipp"}, "augment is 'flipp'; did you mean 'flip'"),
+            ({"augment": "flipp"}, "'flipp' is no augmentation; did you mean 'flip'"),
             ({"precision": "fp16"}, "precision is 'fp16'"),
             ({"decay": "bias"}, "decay is 'bias'"),
             ({"epochs": 0}, "epochs is 0; it must be at least 1"),

@@ -34,8 +34,9 @@ class TuneOptions(TypedDict, total=False):
         weight_decay: Default: the method's.
         decay: Tensors that weight decay is for: "matrices", "official" or "all". Default: "matrices".
         head_lr_scale: Learning rate of the head, relative to that of the rest. Default: 1.
-        augment: "none", "flip", "random_crop" or "random_resized_crop"; segmentation: "none", "flip" or "full".
-            Default: "none"; segmentation: "full".
+        augment: "none", or terms joined by +: "flip", "vertical_flip", "random_crop", "random_resized_crop",
+            "trivial_augment", "rand_augment(num_ops=2, magnitude=9)", "random_erasing(p=0.25)", "mixup(alpha=0.8)",
+            "cutmix(alpha=1)"; segmentation: "full", "flip", "vertical_flip". Default: "none"; segmentation: "full".
         grad_accum_steps: Micro-batches of a step, to save memory. Default: 1.
         precision: "auto", "fp32" or "bf16". Default: "auto", which is bf16 on GPUs with hardware for it.
         train_on: "train" validates on val; "trainval" trains on both. Default: "train".
@@ -87,7 +88,7 @@ class TuneOptions(TypedDict, total=False):
     weight_decay: float | None
     decay: Literal["matrices", "official", "all"] | None
     head_lr_scale: float | None
-    augment: Literal["none", "flip", "random_crop", "random_resized_crop", "full"] | None
+    augment: str | None
     grad_accum_steps: int | None
     precision: Literal["auto", "fp32", "bf16"] | None
     train_on: Literal["train", "trainval"] | None

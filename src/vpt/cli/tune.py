@@ -46,8 +46,9 @@ _MAX_CLASSES = 30  # rows of the table of classes
         ["matrices", "official", "all"])  # fmt: skip
 @option("--optimizer", "Optimizer [default: the method's; segmentation: adamw].", ["sgd", "adamw"])
 @option("--head-lr-scale", "Learning rate of the head, relative to the rest's [default: 1].", float)
-@option("--augment", "Segmentation: none, flip or full [default: none; segmentation: full].",
-        ["none", "flip", "random_crop", "random_resized_crop", "full"])  # fmt: skip
+@option("--augment", "Terms joined by +: flip, vertical_flip, random_crop, random_resized_crop, trivial_augment, "
+        "rand_augment, random_erasing, mixup, cutmix; segmentation: full, flip, vertical_flip [default: none; "
+        "segmentation: full].")  # fmt: skip
 @option("--grad-accum-steps", "Compute each step in this many micro-batches, to save memory [default: 1].", int)
 @option("--precision", "Of the forward pass; auto: bf16 on GPUs with it [default: auto].", ["auto", "fp32", "bf16"])
 @option("--seed", "Seed of initialization, order of images, augmentation and dropout [default: 0].", int)

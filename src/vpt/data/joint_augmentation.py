@@ -22,6 +22,7 @@ class JointAugmentation:
         flip: Flip half of the images horizontally. Default: True.
         color_jitter: Maximum relative change of brightness and contrast. Default: 0.25.
         max_class_fraction: Crops in which one class covers a larger fraction are drawn again. Default: 0.75.
+        vertical_flip: Flip half of the images vertically. Default: False.
     """
 
     min_scale: float = 0.5
@@ -29,6 +30,7 @@ class JointAugmentation:
     flip: bool = True
     color_jitter: float = 0.25
     max_class_fraction: float = 0.75
+    vertical_flip: bool = False
 
     def __call__(self, image: Tensor, mask: Tensor, size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Return a random crop of an image and its mask.
@@ -60,6 +62,8 @@ class JointAugmentation:
         image = image[:, top : top + size, left : left + size]
         if self.flip and rng.random() < 0.5:
             image, mask_crop = image.flip(-1), mask_crop.flip(-1)
+        if self.vertical_flip and rng.random() < 0.5:
+            image, mask_crop = image.flip(-2), mask_crop.flip(-2)
         if self.color_jitter:
             contrast, brightness = rng.uniform(-self.color_jitter, self.color_jitter, 2)
             mean = image.mean()

@@ -20,7 +20,7 @@ from vpt.experiments.design import CLASSIFICATION_ONLY, MethodRow, Protocol, Seg
 from vpt.protocols import Departure
 from vpt.tasks.classification.config import ClassificationConfig
 from vpt.tasks.segmentation.config import SegmentationConfig
-from vpt.training import CROP_SCALE, TaskConfig, TrainingConfig
+from vpt.training import TaskConfig, TrainingConfig, parse_augmentation
 from vpt.training.job import Job
 
 PROTOCOL_VERSION = 1  # to be raised when the same plan gives other results
@@ -281,7 +281,7 @@ class Experiment:
         if self.segmentation is not None:
             own["segmentation"] = self._segmentation_fields(task)
         job_fields = self._job_fields(task, row)
-        if job_fields["resize"] == "crop" or task.resolve_config(setting.config).augment in CROP_SCALE:
+        if job_fields["resize"] == "crop" or parse_augmentation(task.resolve_config(setting.config).augment).crop:
             own["crop_version"] = CROP_VERSION
         for key, default in _LATER_FIELDS.items():
             if job_fields[key] == default:  # ids of plans without it stay as they are

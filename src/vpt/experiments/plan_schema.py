@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import fields
-from functools import cache
+from functools import cache, partial
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WrapValidator, create_model
@@ -15,7 +15,7 @@ from vpt.experiments.design import CLASSIFICATION_ONLY, Protocol, SegmentationOp
 from vpt.methods.registry import parse_method
 from vpt.tasks.classification.config import ClassificationConfig
 from vpt.tasks.segmentation.config import SegmentationConfig
-from vpt.training import TaskConfig, TrainingConfig
+from vpt.training import TaskConfig, TrainingConfig, parse_augmentation
 
 T = TypeVar("T")
 SEARCHED_KEYS = ("learning_rate", "weight_decay")  # keys of a training table that take a list of choices
@@ -255,5 +255,7 @@ def _training_model(config_class: type[TaskConfig]) -> type[PlanTable]:
     keys: dict[str, Any] = {}
     for name in sorted(config_class.option_names() - {"seed"}):
         kind: Any = Number if hints[name] is float else hints[name]
+        if name == "augment":
+            kind = Annotated[str, _readable_by(partial(parse_augmentation, task=config_class.task))]
         keys[name] = ((Choices[kind] if name in SEARCHED_KEYS else kind) | None, None)
     return create_model("Training", __base__=PlanTable, **keys)

@@ -17,7 +17,7 @@ from vpt.search.budget import Costs, images_that_fit, measure
 from vpt.search.context import SearchContext
 from vpt.tasks.classification.config import ClassificationOptions
 from vpt.tasks.classification.task import ClassificationData, ClassificationTask
-from vpt.training import CROP_SCALE, DeviceDataset, Examples
+from vpt.training import DeviceDataset, Examples, parse_augmentation
 from vpt.training.block_features import BlockFeatureNetwork, FeatureTable, compute_block_features
 from vpt.training.job import Job
 from vpt.training.run_directory import write_job
@@ -184,7 +184,7 @@ def load_pool(context: SearchContext, job: Job) -> Pool:
         callback.on_note(note)
 
     examples, val = prepared.decoded["train"], prepared.decoded.get("val")
-    crops = getattr(job.config, "augment", "none") in CROP_SCALE
+    crops = parse_augmentation(job.config.augment).crop is not None
     takes_all = val is not None and fraction == 1 and not crops and not isinstance(examples.pixels, np.memmap)
     num_train = len(examples)
     if takes_all and val is not None:

@@ -1,6 +1,8 @@
 """Training: configurations, the loop, callbacks, checkpoints, evaluation."""
 
-from vpt.training.batches import CROP_SCALE as CROP_SCALE
+from vpt.training.augmentation import CROP_SCALE as CROP_SCALE
+from vpt.training.augmentation import make_augmentation as make_augmentation
+from vpt.training.augmentation import parse_augmentation as parse_augmentation
 from vpt.training.batches import DeviceDataset as DeviceDataset
 from vpt.training.batches import Examples as Examples
 from vpt.training.callbacks import Callback as Callback

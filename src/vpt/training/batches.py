@@ -9,7 +9,6 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -17,10 +16,7 @@ from vpt.data.dataset import require_uint8
 from vpt.data.preprocessing import Preprocessing
 from vpt.data.whole_images import WholeImages
 from vpt.model.tuned_model import TunedModel
-
-# Short side of the images that crops are taken from, as a multiple of the input's side: 256 px for 224, as FGVC; and
-# for crops of half the area or more, so much that no crop has to be upsampled.
-CROP_SCALE = {"random_crop": 8 / 7, "random_resized_crop": 2**0.5}
+from vpt.training.augmentation import ImageAugmentation, parse_augmentation, random_box, resize_crop
 
 
 @dataclass(frozen=True)
@@ -132,7 +128,7 @@ class DeviceDataset:
 
         Args:
             indices: Indices of the images.
-            augment: Name of the augmentation. Default: none.
+            augment: Text of the augmentation. What mixes images does nothing here. Default: none.
             rng: Random generator of the augmentation. Default: none.
 
         Returns:
@@ -142,13 +138,19 @@ class DeviceDataset:
         if self.features is not None:
             views = 0 if augment == "none" else torch.from_numpy(rng.integers(len(self.features), size=len(indices)))
             return self.features[views, torch.from_numpy(indices)]
-        if augment in CROP_SCALE:
-            pixels = self._random_crops(indices, augment, rng)
+        augmentation = parse_augmentation(augment)
+        if augmentation.crop is not None:
+            pixels = self._random_crops(indices, augmentation.crop, rng)
         else:
             pixels = self._images.gather(indices)
             start, size = (pixels.shape[-1] - self.preprocessing.size) // 2, self.preprocessing.size
             pixels = pixels[..., start : start + size, start : start + size]
-        return self.preprocessing.normalize(pixels if augment == "none" else self._flip(pixels, rng))
+        if augmentation.flips:
+            pixels = self._flip(pixels, rng)
+        of_image = ImageAugmentation(augmentation, self.preprocessing)
+        if of_image.changes_pixels:
+            pixels = torch.stack([of_image.change_pixels(image, rng) for image in pixels])
+        return self.preprocessing.normalize(pixels)
 
     def targets(self, indices: NDArray[np.int64]) -> Tensor:
         """Return the labels of some images.
@@ -161,20 +163,13 @@ class DeviceDataset:
         """
         return self.labels[torch.from_numpy(indices)].to(self.device)
 
-    def _random_crops(self, indices: NDArray[np.int64], augment: str, rng: np.random.Generator) -> Tensor:
+    def _random_crops(self, indices: NDArray[np.int64], name: str, rng: np.random.Generator) -> Tensor:
         """Crop each image anywhere, at its size or resized: uint8 (batch, 3, size, size)."""
         size, crops = self.preprocessing.size, []
         for index in indices:
-            lengths = np.array(self._oversized.images[index].shape[1:])
-            sides = np.array([size, size])
-            if augment == "random_resized_crop":  # half to all of the area of a square, nearly in its shape
-                scale, aspect = rng.uniform(0.5, 1), np.exp(rng.uniform(np.log(0.85), -np.log(0.85)))
-                sides = np.rint(min(lengths) * np.sqrt([scale / aspect, scale * aspect])).astype(np.int64)
-                sides = np.minimum(lengths, sides)
-            corner = rng.integers(0, lengths - sides + 1)
-            crop = self._oversized.crop(index, corner, sides)
-            if augment == "random_resized_crop":
-                crop = _resize(crop.to(self.device), size)
+            crop = self._oversized.crop(index, *random_box(self._oversized.images[index].shape[1:], size, name, rng))
+            if name == "random_resized_crop":
+                crop = resize_crop(crop.to(self.device), size)
             crops.append(crop)
         return self._oversized.to_device(torch.stack(crops))
 
@@ -182,12 +177,6 @@ class DeviceDataset:
         """Mirror half of the images, at random."""
         flipped = torch.from_numpy(rng.random(len(pixels)) < 0.5).to(self.device)
         return torch.where(flipped[:, None, None, None], pixels.flip(-1), pixels)
-
-
-def _resize(pixels: Tensor, size: int) -> Tensor:
-    """Return one image, uint8 (3, height, width), as a square, with bilinear interpolation."""
-    resized = F.interpolate(pixels.unsqueeze(0).float(), (size, size), mode="bilinear", antialias=True)
-    return (resized.squeeze(0) + 0.499).to(torch.uint8)  # halves become the same on all devices: they are rounded down
 
 
 class _PixelStore:

@@ -46,7 +46,7 @@ def cache_frozen_features(
     Args:
         model: The model.
         *datasets: The datasets, whose `features` are set; None is skipped.
-        augment: Augmentation of the first dataset. Default: none.
+        augment: Text of the augmentation of the first dataset. Default: none.
         bf16: True runs the forward pass in bf16. Default: False.
         cache: Folder that keeps features under a key of pixels, preprocessing, fingerprint and precision. Default:
             none.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from vpt.methods.base import Method
+from vpt.training.augmentation import parse_augmentation
 from vpt.training.config import TaskConfig, TaskOptions, check_options
 
 _PROBE = {"optimizer": "sgd", "learning_rate": 0.2, "batch_size": 64, "grad_accum_steps": 1, "head_lr_scale": 1.0}
@@ -49,11 +50,11 @@ class ClassificationConfig(TaskConfig):
         training: Options that every task has.
         epochs: Passes over the training images.
         warmup_epochs: Length of the warm-up in epochs.
-        augment: "none" (VTAB-1k); "flip"; "random_crop" and flip (FGVC); "random_resized_crop" and flip, which is usual
-            for linear probes. The first cuts 7/8 of the short side, the second half to all of the area of the largest
-            square, nearly in its shape; both cut anywhere in the whole image. If only the head trains, the features of
-            sixteen random resized crops of each image are computed once; each epoch takes one, or the whole image. The
-            probe of `probe_epochs` does the same if it reads the feature that the backbone's own head reads.
+        augment: "none" (VTAB-1k), or terms of `vpt.training.augmentation` joined by +: "flip"; "vertical_flip";
+            "random_crop" and flip (FGVC); "random_resized_crop" and flip, which is usual for linear probes;
+            "trivial_augment"; "rand_augment"; "random_erasing"; "mixup"; "cutmix". If only the head trains, the
+            features of sixteen random resized crops of each image are computed once; each epoch takes one, or the whole
+            image. The probe of `probe_epochs` does the same if it reads the feature that the backbone's own head reads.
         probe_epochs: Epochs in which the head trains alone first (linear probing, then tuning: Kumar et al., ICLR
             2022), with SGD on features that are computed once. 0 is the protocol of the paper.
         probe_weight_decay: Weight decay of those epochs.
@@ -63,7 +64,7 @@ class ClassificationConfig(TaskConfig):
 
     epochs: int = 100
     warmup_epochs: float = 10
-    augment: Literal["none", "flip", "random_crop", "random_resized_crop"] = "none"
+    augment: str = "none"
     probe_epochs: int = 0
     probe_weight_decay: float = 0.01
     val_interval: int = 1
@@ -74,6 +75,7 @@ class ClassificationConfig(TaskConfig):
     def __post_init__(self) -> None:
         """Check the values. A SpecError is raised for a value out of range."""
         check_options(self, epochs=1, warmup_epochs=0, probe_epochs=0, probe_weight_decay=0, val_interval=1)
+        object.__setattr__(self, "augment", str(parse_augmentation(self.augment, self.task)))
 
     @classmethod
     def for_method(cls, method: Method, **options: Any) -> Self:
@@ -114,5 +116,5 @@ class ClassificationConfig(TaskConfig):
             epochs=self.probe_epochs,
             warmup_epochs=self.probe_epochs / 10,
             probe_epochs=0,
-            augment="random_resized_crop" if self.augment == "random_resized_crop" else "none",
+            augment="random_resized_crop" if "random_resized_crop" in self.augment else "none",
         )

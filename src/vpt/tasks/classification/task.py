@@ -35,7 +35,7 @@ from vpt.tasks.classification.training import init_head_from_probe, make_objecti
 from vpt.tasks.evaluation import Evaluation, make_evaluation
 from vpt.tasks.prediction import Prediction
 from vpt.training import Callback, DeviceDataset, EpochMetrics, Examples, Objective, Progress, TaskConfig, distributed
-from vpt.training.batches import CROP_SCALE
+from vpt.training.augmentation import CROP_SCALE, parse_augmentation
 from vpt.training.evaluation import Scores, predict_logits, score_logits
 from vpt.training.feature_cache import cache_frozen_features, collect_init_inputs
 from vpt.training.job import Job
@@ -189,12 +189,12 @@ def _decode(
     """All splits as arrays; every unusable image of every split is named in one error."""
     decoded, notes, errors = {}, [], []
     for name, split in splits.items():
-        augment = train_augment if name == "train" else "none"
+        crop = parse_augmentation(train_augment).crop if name == "train" else None
         oversized = None
         try:
             pixels = decode(split, preprocessing, progress=partial(callback.on_data_progress, name))
-            if augment in CROP_SCALE:
-                side = round(preprocessing.size * CROP_SCALE[augment])
+            if crop is not None:
+                side = round(preprocessing.size * CROP_SCALE[crop])
                 progress = partial(callback.on_data_progress, f"{name}, larger")
                 oversized = decode(split, preprocessing, whole_side=side, progress=progress).whole
         except DataError as error:

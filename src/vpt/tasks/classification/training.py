@@ -14,6 +14,7 @@ from vpt.methods.linear import Linear
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.classification.config import ClassificationConfig
 from vpt.training import Callback, DeviceDataset, EpochMetrics, Examples, fit, predict_logits, score_logits
+from vpt.training.augmentation import parse_augmentation
 from vpt.training.batches import epoch_order, iter_batches
 from vpt.training.feature_cache import cache_frozen_features, compute_features
 
@@ -78,17 +79,29 @@ class ClassificationObjective:
         return list(iter_batches(epoch_order(len(self.dataset), training.seed, epoch), training.batch_size))
 
     def loss(self, indices: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, float]:  # noqa: D102
-        targets = self.dataset.targets(indices)
+        targets, inputs = self.dataset.targets(indices), self.dataset.inputs(indices, self.config.augment, rng)
+        mixing = parse_augmentation(self.config.augment).mixing
+        inputs, own_weight = (inputs, 1.0) if mixing is None else mixing(inputs, rng)
         with torch.autocast(self.dataset.device.type, torch.bfloat16, enabled=self.bf16):
-            logits = self.network(self.dataset.inputs(indices, self.config.augment, rng))
-        loss = nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
-        return loss, int((logits.argmax(1) == targets).sum())
+            logits = self.network(inputs)
+        loss, hits = _score(logits, targets)
+        if own_weight == 1:
+            return loss, hits
+        other_loss, other_hits = _score(logits, targets.flip(0))
+        loss = own_weight * loss + (1 - own_weight) * other_loss
+        return loss, own_weight * hits + (1 - own_weight) * other_hits
 
     def validate(self) -> tuple[float, float] | None:  # noqa: D102
         if self.val_dataset is None:
             return None
         scores = score_logits(predict_logits(self.network, self.val_dataset, bf16=self.bf16), self.val_dataset.labels)
         return scores.loss, scores.accuracy
+
+
+def _score(logits: Tensor, targets: Tensor) -> tuple[Tensor, int]:
+    """Return the sum of the losses of a batch, and the number of images whose class is predicted."""
+    loss = nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+    return loss, int((logits.argmax(1) == targets).sum())
 
 
 def make_objective(

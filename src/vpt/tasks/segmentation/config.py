@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 from vpt.methods.base import Method
+from vpt.training.augmentation import parse_augmentation
 from vpt.training.config import TaskConfig, TaskOptions, check_options
 
 _HEAD_LEARNING_RATE = 0.03  # per 256 images with AdamW: a step of 1e-3 at batch 8, for a head that starts from nothing
@@ -54,7 +55,8 @@ class SegmentationConfig(TaskConfig):
         loss: "ce" for cross-entropy, "dice", or "ce+dice" for their sum.
         class_weights: "balanced" weights a class by the median of all class frequencies over its own.
         auxiliary_weight: Weight of the loss of each auxiliary head.
-        augment: "full" scales by 0.5 to 2, crops, flips and jitters colors; "flip"; or "none", a crop at scale 1.
+        augment: "full" scales by 0.5 to 2, crops, flips and jitters colors; "flip"; "vertical_flip"; terms joined by +;
+            or "none", a crop at scale 1.
     """
 
     iterations: int = 2000
@@ -64,7 +66,7 @@ class SegmentationConfig(TaskConfig):
     loss: Literal["ce", "dice", "ce+dice"] = "ce"
     class_weights: Literal["none", "balanced"] = "none"
     auxiliary_weight: float = 0.4
-    augment: Literal["none", "flip", "full"] = "full"
+    augment: str = "full"
 
     task: ClassVar[str] = "segmentation"
     options_class: ClassVar[type[TaskOptions]] = SegmentationOptions
@@ -72,6 +74,7 @@ class SegmentationConfig(TaskConfig):
     def __post_init__(self) -> None:
         """Check the values. A SpecError is raised for a value out of range."""
         check_options(self, iterations=1, eval_every=1)
+        object.__setattr__(self, "augment", str(parse_augmentation(self.augment, self.task)))
 
     @classmethod
     def for_method(cls, method: Method, **options: Any) -> Self:

@@ -1,6 +1,7 @@
 """The objective of segmentation models: losses on random crops."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -18,13 +19,8 @@ from vpt.model.tuned_model import TunedModel
 from vpt.tasks.segmentation.config import SegmentationConfig
 from vpt.tasks.segmentation.prediction import score_split
 from vpt.tasks.segmentation.sliding_window import InferenceConfig
+from vpt.training.augmentation import parse_augmentation
 from vpt.training.batches import epoch_order
-
-_AUGMENTATIONS = {
-    "none": JointAugmentation(1.0, 1.0, False, 0.0, 1.0),
-    "flip": JointAugmentation(1.0, 1.0, True, 0.0, 1.0),
-    "full": JointAugmentation(),
-}
 
 
 class SegmentationObjective:
@@ -44,6 +40,7 @@ class SegmentationObjective:
         self.train: ImageMaskPairs = dataset.splits["train"]
         self.device: torch.device = next(model.parameters()).device
         self.bf16: bool = config.training.use_bf16(self.device)
+        self.augmentation: JointAugmentation = joint_augmentation(config.augment)
         self.weights: Tensor | None = None
         if config.class_weights == "balanced":
             self.weights = median_frequency_weights(dataset.pixel_counts).to(self.device)
@@ -84,11 +81,7 @@ class SegmentationObjective:
         return scores.loss, scores.mean_per_class
 
     def _load_crops(self, indices: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        data, preprocessing, augment = (
-            self.dataset,
-            self.model.backbone.preprocessing,
-            _AUGMENTATIONS[self.config.augment],
-        )
+        data, preprocessing, augment = self.dataset, self.model.backbone.preprocessing, self.augmentation
         size = preprocessing.size
         with capture_warnings():
             pairs = (
@@ -106,6 +99,20 @@ class SegmentationObjective:
         if "dice" in self.config.loss:
             total = total + dice_loss(logits.float(), masks)
         return total
+
+
+def joint_augmentation(text: str) -> JointAugmentation:
+    """Return the augmentation of a configuration.
+
+    Args:
+        text: Its text, such as "full + vertical_flip".
+
+    Returns:
+        The augmentation.
+    """
+    terms = parse_augmentation(text, "segmentation")
+    crop_only = JointAugmentation(1.0, 1.0, terms.has("flip"), 0.0, 1.0)
+    return replace(JointAugmentation() if terms.has("full") else crop_only, vertical_flip=terms.has("vertical_flip"))
 
 
 def cross_entropy(logits: Tensor, masks: Tensor, weights: Tensor | None = None) -> Tensor:
