@@ -38,6 +38,7 @@ class TuneOptions(TypedDict, total=False):
             "trivial_augment", "rand_augment(num_ops=2, magnitude=9)", "random_erasing(p=0.25)", "mixup(alpha=0.8)",
             "cutmix(alpha=1)"; segmentation: "full", "flip", "vertical_flip". Default: "none"; segmentation: "full".
         grad_accum_steps: Micro-batches of a step, to save memory. Default: 1.
+        ema: Decay of an exponential moving average of the weights, which is scored and saved. Default: none.
         precision: "auto", "fp32" or "bf16". Default: "auto", which is bf16 on GPUs with hardware for it.
         train_on: "train" validates on val; "trainval" trains on both. Default: "train".
         val_fraction: Fraction of each class that is split off where val is missing. Default: 0.2.
@@ -90,6 +91,7 @@ class TuneOptions(TypedDict, total=False):
     head_lr_scale: float | None
     augment: str | None
     grad_accum_steps: int | None
+    ema: float | None
     precision: Literal["auto", "fp32", "bf16"] | None
     train_on: Literal["train", "trainval"] | None
     val_fraction: float | None

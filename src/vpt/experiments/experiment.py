@@ -31,7 +31,8 @@ _LATER_FIELDS = {
     "skip_corrupt": False, "crop_fraction": None, "normalization": "backbone", "images_per_class": None,
     "value_range": None,
 }  # fmt: skip
-_LATER_TRAINING = {"decay": "all", "val_interval": 1}  # as earlier versions trained, which lacked these options
+# As earlier versions trained, which lacked these options.
+_LATER_TRAINING = {"decay": "all", "val_interval": 1, "ema": 0.0}
 _STAGE_SPLITS: dict[Stage, tuple[str, ...]] = {"search": ("train", "val"), "final": ("train", "val", "test")}
 
 

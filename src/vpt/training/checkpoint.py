@@ -1,6 +1,7 @@
 """Checkpoints: everything that an epoch leaves to the next, in one safetensors file."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,13 @@ from vpt.errors import SpecError, TunedFileError
 from vpt.model.tuned_model import TunedModel
 
 
-def save_checkpoint(path: Path, model: TunedModel, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> None:
+def save_checkpoint(
+    path: Path,
+    model: TunedModel,
+    optimizer: torch.optim.Optimizer,
+    progress: dict[str, Any],
+    **states: Mapping[str, torch.Tensor],
+) -> None:
     """Write a checkpoint. The old file or the new one exists at any moment.
 
     Args:
@@ -22,25 +29,31 @@ def save_checkpoint(path: Path, model: TunedModel, optimizer: torch.optim.Optimi
         model: The model, of which the trainable state is saved.
         optimizer: The optimizer.
         progress: JSON values that are saved beside the tensors.
+        **states: Other weights of the model, by the names of `trainable_state_dict`.
     """
     tensors = {f"model.{name}": tensor.detach().cpu().clone() for name, tensor in model.trainable_state_dict().items()}
     for index, parameter in enumerate(model.trainable_parameters()):
         for key, value in optimizer.state[parameter].items():
             if isinstance(value, torch.Tensor):
                 tensors[f"optimizer.{index}.{key}"] = value.detach().cpu().clone()
+    for key, state in states.items():
+        tensors |= {f"{key}.{name}": tensor.detach().cpu().clone() for name, tensor in state.items()}
     write_atomic(path, save(tensors, {"progress": json.dumps(progress)}))
 
 
-def load_checkpoint(path: Path, model: TunedModel, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def load_checkpoint(
+    path: Path, model: TunedModel, optimizer: torch.optim.Optimizer, *states: str
+) -> tuple[dict[str, Any], dict[str, dict[str, torch.Tensor]]]:
     """Load a checkpoint into a model and its optimizer.
 
     Args:
         path: The file.
         model: The model.
         optimizer: The optimizer.
+        *states: Names of other weights of the model.
 
     Returns:
-        The JSON values of `save_checkpoint`.
+        The JSON values of `save_checkpoint`, and the other weights by their names; {} for those that are not saved.
 
     Raises:
         TunedFileError: The file is damaged, or of another method.
@@ -61,7 +74,7 @@ def load_checkpoint(path: Path, model: TunedModel, optimizer: torch.optim.Optimi
             name: tensor if name == "step" else tensor.to(parameter.device)
             for name, tensor in _with_prefix(tensors, f"optimizer.{index}.").items()
         }
-    return progress
+    return progress, {key: _with_prefix(tensors, f"{key}.") for key in states}
 
 
 def _with_prefix(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

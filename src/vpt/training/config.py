@@ -56,6 +56,8 @@ class TrainingConfig:
         precision: "fp32"; "bf16" runs the forward pass under autocast; "auto" does so on GPUs with bf16 hardware.
         head_lr_scale: Learning rate of the head, relative to that of the other parameters.
         seed: Seed of the initialization, the order of images, augmentation and dropout.
+        ema: Decay of an exponential moving average of the weights, which is scored and saved instead of them; 0 for
+            none. It is timm's `ModelEmaV3` with its warm-up, so that short trainings forget the initial weights.
     """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -67,6 +69,7 @@ class TrainingConfig:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     head_lr_scale: float = 1.0
     seed: int = 0
+    ema: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -75,6 +78,8 @@ class TrainingConfig:
             SpecError: A value is out of range.
         """
         check_options(self, batch_size=1, grad_accum_steps=1, weight_decay=0, head_lr_scale=0, seed=0)
+        if not 0 <= self.ema < 1:
+            raise SpecError(f"ema is {self.ema}; it must be 0 for none, or below 1, such as 0.999")
         if not 0 < self.learning_rate < math.inf:
             raise SpecError(f"learning_rate is {self.learning_rate}; it must be above 0")
         if self.grad_accum_steps > self.batch_size:

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +20,7 @@ from vpt.training.batches import iter_batches, join_last
 from vpt.training.callbacks import Callback, EpochMetrics
 from vpt.training.checkpoint import load_checkpoint, save_checkpoint
 from vpt.training.config import TaskConfig
+from vpt.training.weight_average import WeightAverage
 
 
 class Objective(Protocol):
@@ -81,9 +83,10 @@ def fit(
     training, parameters = config.training, model.trainable_parameters()
     named = {name: tensor for name, tensor in model.trainable_state_dict().items() if isinstance(tensor, nn.Parameter)}
     optimizer = training.make_optimizer(named, list(model.head.parameters()))
+    average = WeightAverage(model, training.ema) if training.ema else None
     history: list[EpochMetrics] = []
     if checkpoint is not None and checkpoint.exists():
-        progress = load_checkpoint(checkpoint, model, optimizer)
+        progress, states = load_checkpoint(checkpoint, model, optimizer, "average")
         earlier = {**type(config)().to_dict(), "decay": "all"}  # what earlier versions did, which lacked some options
         if {**earlier, **progress["config"]} != config.to_dict():
             raise TunedFileError(
@@ -91,6 +94,8 @@ def fit(
                 "that one, or delete it to begin anew"
             )
         history = [EpochMetrics(**record) for record in progress["history"]]
+        if average is not None:
+            average.load_state_dict(states["average"])
 
     model.train()
     min_size = 2 if _trains_batch_norm(model) else 1
@@ -114,18 +119,24 @@ def fit(
                 raise divergence_error(loss, epoch, step, steps_per_epoch, lr, training.learning_rate)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            if average is not None:
+                average.update(epoch * steps_per_epoch + step + 1)
             total_loss += loss * len(indices)
             total_metric += distributed.all_reduce_sum(metric_sum)
             num_seen += len(indices)
             callback.on_step(epoch + 1, step + 1, loss, lr)
         train_loss, train_metric = total_loss / num_seen, total_metric / num_seen
-        val_loss, val_metric = (config.validates_after(epoch) and objective.validate()) or (None, None)
+        with nullcontext() if average is None else average.applied():
+            val_loss, val_metric = (config.validates_after(epoch) and objective.validate()) or (None, None)
         seconds = time.perf_counter() - start_time
         history.append(EpochMetrics(epoch + 1, train_loss, train_metric, val_loss, val_metric, lr, seconds))
         if checkpoint is not None and distributed.rank() == 0:
             progress = {"config": config.to_dict(), "history": [asdict(record) for record in history]}
-            save_checkpoint(checkpoint, model, optimizer, progress)
+            states = {} if average is None else {"average": average.state_dict()}
+            save_checkpoint(checkpoint, model, optimizer, progress, **states)
         callback.on_epoch(history[-1])
+    if average is not None:
+        model.load_trainable_state_dict(average.state_dict())
     model.eval()
     return history
 

@@ -9,7 +9,9 @@ from vpt.methods.base import Method
 from vpt.training.augmentation import parse_augmentation
 from vpt.training.config import TaskConfig, TaskOptions, check_options
 
-_PROBE = {"optimizer": "sgd", "learning_rate": 0.2, "batch_size": 64, "grad_accum_steps": 1, "head_lr_scale": 1.0}
+_PROBE: dict[str, Any] = {
+    "optimizer": "sgd", "learning_rate": 0.2, "batch_size": 64, "grad_accum_steps": 1, "head_lr_scale": 1.0, "ema": 0.0,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
