@@ -16,6 +16,7 @@ import torch
 
 from vpt.core import environment
 from vpt.data.dataset import Dataset
+from vpt.data.listings import name_of_source
 from vpt.errors import SpecError, TrainingError
 from vpt.methods.registry import parse_method
 from vpt.model import tuned_file
@@ -58,8 +59,8 @@ def make_job(
     """Return the job of options by name.
 
     Args:
-        data: A folder, the name of a built-in task, or a dataset in memory.
-        out: The tuned file. Default: the name of the folder or task with the suffix ".safetensors".
+        data: A folder, tables of labels, the name of a built-in task, or a dataset in memory.
+        out: The tuned file. Default: the name of the folder, table or task with the suffix ".safetensors".
         task: "classification", "segmentation" or "auto". Default: "auto".
         method: Text of a method. Default: "vpt".
         **options: Options of `vpt.training.TrainingConfig`, of `vpt.training.job.Job` and of the task. None leaves the
@@ -87,7 +88,8 @@ def make_job(
         del given["head"]  # the default by name is the same job
     names = found.config_class.option_names() & given.keys()
     config = found.config_class.for_method(parse_method(method), **{name: given.pop(name) for name in names})
-    return Job.create(data, out or f"{Path(str(data)).name or 'tuned'}.safetensors", config, method=method, **given)
+    out = out or f"{name_of_source(str(data)) or 'tuned'}.safetensors"
+    return Job.create(data, out, config, method=method, **given)
 
 
 def run_job(

@@ -52,3 +52,21 @@ def test_tune_of_files_written_again_reuses_the_result(photos):
     assert run(photos) == before
     (photos / "README.md").write_text("not an image")
     assert run(photos) == before
+
+
+def test_tune_of_a_table_with_changed_images_or_labels_is_refused(photos):
+    names = [path.relative_to(photos).as_posix() for path in sorted(photos.rglob("*.png"))]
+    table = photos.parent / "tables" / "labels.csv"
+    table.parent.mkdir()
+    lines = [f"../photos/{name},{name[0]}\n" for name in names]
+    table.write_text("image,label\n" + "".join(lines))
+    run(table)
+    before = run(table)
+    assert run(table) == before
+    write(photos / "a/0.png", 99)
+    with pytest.raises(DataError, match=r"images of .* have changed"):
+        run(table)
+    run(table, overwrite=True)
+    table.write_text("image,label\n" + "".join([lines[0].replace(",a", ",b"), *lines[1:]]))
+    with pytest.raises(DataError, match=r"images of .* have changed"):
+        run(table)

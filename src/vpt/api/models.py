@@ -61,6 +61,11 @@ class TuneOptions(TypedDict, total=False):
         skip_corrupt: Classification: True leaves unreadable images out. Default: False.
         ridge: Classification, method "linear": penalty of a head that is solved for by ridge regression instead of
             being trained; "auto" takes the one that predicts training images that are left out best. Default: none.
+        image_column: Classification: column of the paths of images, in tables of labels. Default: recognized.
+        label_column: Classification: column of the labels. Default: recognized.
+        split_column: Classification: column of train, val and test. Default: recognized.
+        group_column: Classification: column of groups of images that splits and folds keep whole, such as patients.
+            Default: "group", if there is one.
         eval_every: Segmentation: steps between evaluations on val. Default: 200.
         warmup_iterations: Segmentation. Default: 0.
         power: Segmentation: exponent of the learning rate schedule. Default: 0.9.
@@ -111,6 +116,10 @@ class TuneOptions(TypedDict, total=False):
     cache: str | Path | None
     skip_corrupt: bool | None
     ridge: float | Literal["auto"] | None
+    image_column: str | None
+    label_column: str | None
+    split_column: str | None
+    group_column: str | None
     eval_every: int | None
     warmup_iterations: int | None
     power: float | None

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vpt.api.models import Data, Device, Model, PredictOptions, SplitName, open_model, scored_data, show_progress
 from vpt.data.dataset import ImageInput
+from vpt.data.folder_walk import is_table_name
 from vpt.errors import SpecError
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.base import Task
@@ -110,6 +111,10 @@ def evaluate(
     mask_suffix: str | None = None,
     mask_orientation: Literal["auto", "upright", "stored"] | None = None,
     split_names: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    group_column: str | None = None,
     backbone: str | None = None,
     weights: str | Path | None = None,
     device: Device = "auto",
@@ -140,6 +145,11 @@ def evaluate(
             pixels as "stored". Default: "auto", what the sizes prove.
         split_names: Names of the folders of splits, such as "train=Training,test=Testing", or "none". Default:
             recognized.
+        image_column: Column of the paths of images, in tables of labels. Default: that of the training, else
+            recognized.
+        label_column: Column of the labels. Default: that of the training, else recognized.
+        split_column: Column of train, val and test. Default: that of the training, else recognized.
+        group_column: Column of groups of images that splits keep whole. Default: that of the training, else "group".
         backbone: Name of the backbone. Default: the one that the file names.
         weights: File with local weights of the backbone. Default: timm's download.
         device: "auto" for the GPU if there is one, "cpu", "cuda" or "mps". A given model stays where it is with "auto".
@@ -162,7 +172,11 @@ def evaluate(
         "reduce_zero_label": reduce_zero_label, "images": images, "masks": masks, "mask_suffix": mask_suffix,
         "mask_orientation": mask_orientation,
     }  # fmt: skip
-    task, options = _task_and_options(tuned, classification={"skip_corrupt": skip_corrupt}, segmentation=of_masks)
+    of_classes = {
+        "skip_corrupt": skip_corrupt, "image_column": image_column, "label_column": label_column,
+        "split_column": split_column, "group_column": group_column,
+    }  # fmt: skip
+    task, options = _task_and_options(tuned, classification=of_classes, segmentation=of_masks)
     source, split_options = scored_data(model, tuned, data, split, classes)
     given = {"seed": seed, "split_names": split_names}
     split_options |= {name: value for name, value in given.items() if value is not None}
@@ -183,7 +197,7 @@ def _task_and_options(model: TunedModel, **options: dict[str, Any]) -> tuple[Tas
 def _images(source: Any) -> tuple[list[ImageInput], bool]:
     """Return the images of a source, and True if it is a single image."""
     if isinstance(source, str | Path):
-        return list(find_images([Path(source)])), not Path(source).is_dir()
+        return list(find_images([Path(source)])), not (Path(source).is_dir() or is_table_name(Path(source).name))
     if isinstance(source, bytes | Image.Image):
         return [source], True
     if isinstance(source, np.ndarray | Tensor):

@@ -50,8 +50,9 @@ def tune(
     (pets.safetensors), a run directory (pets.run/) has the metrics, the curve, the confusion matrix and the result.
 
     Args:
-        data: A folder with one folder of images per class, with or without train/, val/ and test/; a folder of images
-            and masks; the name of a built-in task, such as "digits"; `(images, labels)` with images as a uint8 array
+        data: A folder with one folder of images per class, with or without train/, val/ and test/; tables of labels,
+            such as "labels.csv" or "train.csv,test.csv", also JSON Lines and Parquet; a folder of images and masks; the
+            name of a built-in task, such as "digits"; `(images, labels)` with images as a uint8 array
             (n, height, width, 3) or a list of paths, Pillow images, arrays or tensors; a torch `Dataset` of
             (image, label); a Hugging Face `Dataset` with the columns image and label; or a mapping of split names to
             these. Labels are integers from 0, or names of classes.

@@ -131,6 +131,7 @@ def import_(source: str, out: Path, image: str | None, label: str | None, as_jso
 @common.task_option
 @common.split_names_option
 @common.value_range_option
+@common.table_options
 @common.mask_options
 def check(names: tuple[str, ...], root: Path, task: str, value_range: str | None, **options: Any) -> None:
     """Verify folders before training. NAME: a folder, a task, vtab or fgvc.

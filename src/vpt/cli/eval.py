@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 @common.model_options
 @common.json_option
 @common.skip_corrupt_option
+@common.table_options
 @common.inference_options
 @common.mask_options
 def command(file: Path, data: str, as_json: bool, confusion: str | None, out: Path | None, **options: Any) -> None:

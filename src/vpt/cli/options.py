@@ -200,6 +200,12 @@ value_range_option: _Decorator = option(
     "Values of black and white in images with more than 8 bits, such as 0,4095 for 12 bits in 16 [default: those of "
     "their type].",
 )
+table_options: _Decorator = _join(
+    classification("--image-column", "Column of the paths of images, in tables of labels [default: recognized]."),
+    classification("--label-column", "Column of the labels [default: recognized]."),
+    classification("--split-column", "Column of train, val and test [default: recognized]."),
+    classification("--group-column", "Column of what splits and folds keep whole, such as patients [default: group]."),
+)
 skip_corrupt_option: _Decorator = classification("--skip-corrupt", "Leave unreadable images out.", is_flag=True)
 _other_backbone = backbone_option("The backbone's name, if it is not to be taken from FILE.")
 model_options: _Decorator = _join(_other_backbone, weights_option, device_option)

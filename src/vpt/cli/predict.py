@@ -22,7 +22,8 @@ from vpt.cli.options import TaskCommand, option, own_options
 def command(file: Path, images: tuple[Path, ...], as_json: bool, **options: Any) -> None:
     """Classify IMAGES with a tuned FILE, or segment them.
 
-    IMAGES are files or whole folders. A segmentation writes masks and overlays.
+    IMAGES are files, whole folders, or tables of images (.csv, .jsonl, .parquet). A segmentation writes masks and
+    overlays.
 
     \b
     vpt predict photos.safetensors new.jpg

@@ -82,6 +82,7 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @common.skip_corrupt_option
 @classification("--ridge", "With --method linear: solve for the head by ridge regression with this penalty, or auto.",
                 common.number_or_auto, metavar="NUMBER|auto")  # fmt: skip
+@common.table_options
 @segmentation("--iterations", "Steps [default: a search; with --lr: 2000].", int)
 @segmentation("--eval-every", "Steps between evaluations on val [default: 200].", int)
 @segmentation("--warmup-iterations", "Length of the warm-up [default: 0].", int)
@@ -107,13 +108,15 @@ def command(
 ) -> None:
     """Adapt a frozen backbone to DATA and write one small file.
 
-    DATA is a folder of class folders (with or without train/val/test), a folder with VTAB list files, a folder of
-    images/ and masks/ (or laid out like CamVid, ADE20K, Cityscapes, VOC), or a built-in task (`vpt list tasks`).
+    DATA is a folder of class folders (with or without train/val/test), tables of labels (labels.csv or
+    train.csv,test.csv; also JSON Lines and Parquet), a folder with VTAB list files, a folder of images/ and masks/ (or
+    laid out like CamVid, ADE20K, Cityscapes, VOC), or a built-in task (`vpt list tasks`).
     Without --epochs, --iterations and --lr, the best model for --minutes is searched for: a probe of the frozen
     backbone first, then prompts and other methods. Stopped by Ctrl-C or a crash, the same command goes on where it was.
 
     \b
     vpt tune photos/ --out photos.safetensors
+    vpt tune labels.csv --out photos.safetensors
     vpt tune photos/ --minutes 3 --backbone vit_small_patch16_224.augreg_in21k
     vpt tune photos/ --backbone vit_base_patch16_224.augreg_in21k --method "vpt(length=50)" --epochs 30
     vpt tune photos/ --method linear --out probe.safetensors --json
@@ -141,7 +144,7 @@ def command(
         else:
             job = make_job(data, task=task, method=method or "vpt", **options)
             with log_job(console, logger_spec if is_main else None, job) as callback:
-                if options["backbone"] is None and Path(data).is_dir():
+                if options["backbone"] is None and Path(data).exists():
                     callback.on_note(
                         f"the embedded backbone ({DEFAULT}) is small and meant for trying out; photos deserve a larger "
                         "one, such as --backbone vit_base_patch16_224.augreg_in21k"

@@ -73,16 +73,17 @@ def pluralize(count: int, noun: str) -> str:
     return f"{count} {noun if count == 1 else plural}"
 
 
-def describe_counts(counts: Mapping[str, int]) -> list[str]:
+def describe_counts(counts: Mapping[str, int], unit: str = "image") -> list[str]:
     """Return the number of images of each class, such as "'cat' (3 images)".
 
     Args:
         counts: Class name to number of images.
+        unit: What is counted. Default: "image".
 
     Returns:
         One text per class.
     """
-    return [f"{name!r} ({pluralize(count, 'image')})" for name, count in counts.items()]
+    return [f"{name!r} ({pluralize(count, unit)})" for name, count in counts.items()]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

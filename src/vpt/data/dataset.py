@@ -126,6 +126,8 @@ class Split:
         labels: Integer array (n,) of indices into `Dataset.classes`, stored as int64.
         names: One text per image. Default: the paths, or "image 0" and so on. A seeded split depends on the names, not
             on the order of the images.
+        groups: Number of the group of each image, int64 (n,), such as its patient. Splits and folds keep a group whole.
+            Default: every image is on its own.
 
     Raises:
         DataError: The lengths, shapes or types do not match.
@@ -134,6 +136,7 @@ class Split:
     images: tuple[ImageInput, ...] | NDArray[np.uint8] = ()
     labels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     names: tuple[str, ...] = ()
+    groups: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         """Check and convert the fields."""
@@ -152,20 +155,28 @@ class Split:
                 f"{num_images} images, {num_names} names and labels of shape {labels.shape} do not match; give one "
                 "label and one name per image"
             )
+        if self.groups is not None and self.groups.shape != labels.shape:
+            raise DataError(
+                f"{num_images} images and groups of shape {self.groups.shape} do not match; give one group per image"
+            )
 
     @classmethod
-    def of_files(cls, root: Path, names: Sequence[str], labels: Sequence[int]) -> "Split":
+    def of_files(
+        cls, root: Path, names: Sequence[str], labels: Sequence[int], groups: Sequence[int] | None = None
+    ) -> "Split":
         """Return the split of image files.
 
         Args:
             root: Folder of the images.
-            names: Paths below `root`.
+            names: Paths below `root`, or absolute ones.
             labels: Label of each image.
+            groups: Number of the group of each image. Default: none.
 
         Returns:
             The split.
         """
-        return cls(tuple(root / name for name in names), np.array(labels, dtype=np.int64), tuple(names))
+        numbers = None if groups is None else np.array(groups, dtype=np.int64)
+        return cls(tuple(root / name for name in names), np.array(labels, dtype=np.int64), tuple(names), numbers)
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -191,7 +202,8 @@ class Split:
             images: tuple[ImageInput, ...] | NDArray[np.uint8] = self.images[indices]
         else:
             images = tuple(self.images[i] for i in indices)
-        return Split(images, self.labels[indices], tuple(self.names[i] for i in indices))
+        groups = None if self.groups is None else self.groups[indices]
+        return Split(images, self.labels[indices], tuple(self.names[i] for i in indices), groups)
 
     def concat(self, other: "Split") -> "Split":
         """Return this split followed by another one.
@@ -218,7 +230,10 @@ class Split:
             raise DataError(f"images of shapes {shapes} cannot be combined; give one size")
         else:
             images = np.concatenate([first, second])
-        return Split(images, np.concatenate([self.labels, other.labels]), self.names + other.names)
+        groups = None
+        if self.groups is not None and other.groups is not None:
+            groups = np.concatenate([self.groups, other.groups])
+        return Split(images, np.concatenate([self.labels, other.labels]), self.names + other.names, groups)
 
     def class_counts(self, num_classes: int) -> NDArray[np.int64]:
         """Return the number of images of each class.
@@ -230,6 +245,20 @@ class Split:
             int64 (num_classes,).
         """
         return np.bincount(self.labels, minlength=num_classes).astype(np.int64)
+
+    def group_counts(self, num_classes: int) -> NDArray[np.int64]:
+        """Return the number of groups with an image of each class, or of images where there are no groups.
+
+        Args:
+            num_classes: Number of classes of the dataset.
+
+        Returns:
+            int64 (num_classes,).
+        """
+        if self.groups is None:
+            return self.class_counts(num_classes)
+        pairs = np.unique(np.stack([self.labels, self.groups]), axis=1)
+        return np.bincount(pairs[0], minlength=num_classes).astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ those that archives and file servers leave, such as `__MACOSX`.
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,6 +16,7 @@ from vpt.errors import DataError
 _SYSTEM_FILES = frozenset(
     ("thumbs.db", "desktop.ini", "__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information")
 )
+TABLE_SUFFIXES = frozenset((".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"))
 
 
 def is_run_directory(folder: Path) -> bool:
@@ -39,6 +41,18 @@ def is_image_name(name: str) -> bool:
         True for an image.
     """
     return Path(name).suffix.casefold() in IMAGE_SUFFIXES
+
+
+def is_table_name(name: str) -> bool:
+    """Return True if a file name has the suffix of a table.
+
+    Args:
+        name: The name.
+
+    Returns:
+        True for CSV, JSON Lines and Parquet files.
+    """
+    return Path(name).suffix.casefold() in TABLE_SUFFIXES
 
 
 def visible_entries(folder: Path) -> list[Path]:
@@ -115,26 +129,31 @@ def walk_images(folder: Path, ignored: list[str] | None = None, root: Path | Non
     return sorted(images)
 
 
-def stamp_files(root: Path) -> str:
-    """Return a hash of the names, sizes and times of change of the files below a folder that a data set is read from.
+def stamp_files(root: Path, others: Sequence[Path] = ()) -> str:
+    """Return a hash of the names, sizes and times of change of the files that a data set is read from.
 
     Args:
-        root: The folder.
+        root: The folder of the data set. Of another path, nothing is read.
+        others: Other files of the data set. Default: none.
 
     Returns:
-        The hash, or "" if the path is no folder.
+        The hash, or "" if there are no files.
     """
-    if not root.is_dir():
+    files = list(others)
+    if root.is_dir():
+        files += walk_images(root)
+        files += (entry for entry in visible_entries(root) if entry.suffix.casefold() in (".txt", *TABLE_SUFFIXES))
+    if not files:
         return ""
     digest = hashlib.sha256()
-    lists = (entry for entry in visible_entries(root) if entry.suffix.casefold() == ".txt")
-    for path in (*walk_images(root), *lists):
+    for path in files:
         try:
             status = path.stat()
             state = f"{status.st_size} {status.st_mtime_ns}"
         except OSError:  # decoding reports the fault
             state = "unreadable"
-        digest.update(f"{path.relative_to(root)}\0{state}\n".encode("utf-8", "surrogateescape"))
+        name = path.relative_to(root) if path.is_relative_to(root) else path
+        digest.update(f"{name}\0{state}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

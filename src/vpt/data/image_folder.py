@@ -28,6 +28,7 @@ from vpt.errors import DataError
 LAYOUT_HELP = (
     "a data folder holds one folder of images for each class (cat/1.jpg, dog/1.jpg), "
     "or the same inside train/, val/ and test/ (val and test may be left out, other names are given by --split-names), "
+    "or labels.csv (.jsonl, .parquet) with the columns image and label, "
     "or train.txt and test.txt with lines 'relative/path label'"
 )
 _MIN_SHARED = 2  # names of sub-folders that different classes do not share by chance

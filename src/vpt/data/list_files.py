@@ -8,23 +8,16 @@ import os
 import posixpath
 import re
 from collections import Counter, defaultdict
-from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 
 from vpt.core.text import comma_list, pluralize, refuse
 from vpt.data.checks import check_classes
 from vpt.data.dataset import Dataset, Split
+from vpt.data.entries import Entry, check_labels_agree, unique_entries
 from vpt.errors import DataError
 
 _LIST_NAME = re.compile(r"(train\d*(?:val)?|val|test)\d*\.txt", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class _Entry:
-    path: str
-    label: int
-    location: str  # "test.txt line 3"
 
 
 def has_list_files(root: Path) -> bool:
@@ -64,7 +57,7 @@ def read_list_files(root: Path) -> Dataset:
             files[split_name] = found[0]
     faults: list[str] = []
     entries = {split_name: _parse_list(root, name, faults) for split_name, name in files.items()}
-    _check_labels_agree(entries, faults)
+    check_labels_agree(chain.from_iterable(entries.values()), faults)
     listing = ", ".join(files.values())
     expected = "a line is 'relative/path label', the label an integer from 0"
     refuse(faults, f"{root}: {pluralize(len(faults), 'fault')} in {listing}; {expected}")
@@ -92,7 +85,7 @@ def _find_list_files(root: Path) -> dict[str, list[str]]:
     return found
 
 
-def _parse_list(root: Path, name: str, faults: list[str]) -> list[_Entry]:
+def _parse_list(root: Path, name: str, faults: list[str]) -> list[Entry[int]]:
     """Return the valid lines of one list, and add the others to `faults`."""
     try:
         text = (root / name).read_text(encoding="utf-8-sig")
@@ -102,7 +95,7 @@ def _parse_list(root: Path, name: str, faults: list[str]) -> list[_Entry]:
     except OSError as error:
         faults.append(f"{name} cannot be read: {error.strerror}")
         return []
-    entries: dict[str, _Entry] = {}
+    entries: list[Entry[int]] = []
     for i, line in enumerate(text.split("\n"), start=1):  # not splitlines: file names may contain U+2028
         if not line.strip():
             continue
@@ -115,30 +108,19 @@ def _parse_list(root: Path, name: str, faults: list[str]) -> list[_Entry]:
         if not re.fullmatch(r"[0-9]+", label):
             kind = "a negative label" if re.fullmatch(r"-[0-9]+", label) else "not an integer"
             faults.append(f"{location}: {kind}: {label!r} after {path!r}")
-        elif path in entries:
-            earlier = entries[path]
-            with_label = f", with label {earlier.label} there and {int(label)} here" * (earlier.label != int(label))
-            faults.append(f"{location}: {path!r} is already in line {earlier.location.rsplit()[-1]}{with_label}")
         else:
-            entries[path] = _Entry(path, int(label), location)
-            if not os.path.lexists(root / path):
-                faults.append(f"{location}: no such image: {path!r}")
+            entries.append(Entry(path, int(label), location))
     if not entries and not faults:
         faults.append(f"{name} is empty")
-    return list(entries.values())
+    unique = unique_entries(entries, faults)
+    missing = (entry for entry in unique if not os.path.lexists(root / entry.path))
+    faults += [f"{entry.location}: no such image: {entry.path!r}" for entry in missing]
+    return unique
 
 
-def _check_labels_agree(entries: dict[str, list[_Entry]], faults: list[str]) -> None:
-    first: dict[str, _Entry] = {}
-    for entry in chain.from_iterable(entries.values()):
-        earlier = first.setdefault(entry.path, entry)
-        if earlier.label != entry.label:
-            faults.append(
-                f"{entry.location}: {entry.path!r} has label {entry.label}, but {earlier.label} in {earlier.location}"
-            )
-
-
-def _assign_splits(root: Path, files: dict[str, str], entries: dict[str, list[_Entry]]) -> dict[str, list[_Entry]]:
+def _assign_splits(
+    root: Path, files: dict[str, str], entries: dict[str, list[Entry[int]]]
+) -> dict[str, list[Entry[int]]]:
     """Return train, val and test from the lists that exist."""
     train, val, trainval = (entries.get(split_name, []) for split_name in ("train", "val", "trainval"))
     if trainval:
@@ -157,7 +139,7 @@ def _assign_splits(root: Path, files: dict[str, str], entries: dict[str, list[_E
     return {"train": train, "val": val, "test": entries.get("test", [])}
 
 
-def _class_names(root: Path, entries: list[_Entry]) -> tuple[tuple[str, ...], bool]:
+def _class_names(root: Path, entries: list[Entry[int]]) -> tuple[tuple[str, ...], bool]:
     """Return the class names, and True if the folders determine them. An unused label raises DataError."""
     folders: defaultdict[int, set[str]] = defaultdict(set)
     for entry in entries:

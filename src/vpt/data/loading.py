@@ -12,9 +12,11 @@ from vpt.data.checks import class_notes, leakage_notes
 from vpt.data.dataset import Dataset, Split
 from vpt.data.folder_names import SPLITS
 from vpt.data.image_folder import LAYOUT_HELP, find_images_by_class, make_split, read_image_folder
-from vpt.data.list_files import has_list_files, read_list_files
+from vpt.data.listings import is_listing, read_listing
 from vpt.data.manifest import read_manifest
 from vpt.data.splits import fill_missing_splits
+from vpt.data.table_columns import TableColumns
+from vpt.data.table_files import explain_unclear
 from vpt.data.training_marks import describe_whole, has_marked
 from vpt.errors import DataError
 
@@ -27,19 +29,21 @@ def load_dataset(
     test_fraction: float = 0.2,
     include_test: bool = True,
     split_names: str | None = None,
+    **columns: str | None,
 ) -> Dataset:
-    """Read a folder with list files, a folder of class folders, or a built-in task. No image is decoded.
+    """Read a folder of class folders, lists or tables of labels, or a built-in task. No image is decoded.
 
     Notes that `vpt data prepare` stored in a folder are included. SpecError is raised for fractions that leave nothing
     to train on.
 
     Args:
-        source: A folder, the name of a built-in task, or a dataset in memory.
+        source: A folder, tables such as "train.csv,test.csv", the name of a built-in task, or a dataset in memory.
         seed: Seed of the images of a built-in task, and of missing splits. Default: 0.
         val_fraction: Fraction of each class to move from train to val if there is no val; 0 for none. Default: 0.2.
         test_fraction: Fraction of each class to move from train to test if there is no test; 0 for none. Default: 0.2.
         include_test: False for a dataset without a test split, of which no image is opened. Default: True.
         split_names: Names of the split folders, see `parse_split_names`. Default: recognized.
+        **columns: Columns of tables, see `TableColumns`. Default: recognized.
 
     Returns:
         The dataset.
@@ -53,7 +57,8 @@ def load_dataset(
             f"the data source is {str(source)!r}; {LAYOUT_HELP}, or name a built-in task; `.` is the current folder"
         )
     try:
-        dataset = source if isinstance(source, Dataset) else _read(root, str(source), seed, split_names)
+        known = TableColumns.of(columns)
+        dataset = source if isinstance(source, Dataset) else _read(root, str(source), seed, split_names, known)
     except OSError as error:
         raise DataError(f"{str(source)!r} cannot be read: {error}; check the path and its permissions") from error
     dataset = replace(dataset, name=dataset.name.encode("utf-8", "replace").decode())  # may be invalid UTF-8
@@ -90,10 +95,11 @@ def load_scored_dataset(
         The dataset. Of a folder that holds no image of the training, all other splits are empty.
     """
     root = Path(str(source))
-    if isinstance(source, Dataset) or not trained_on or not str(source).strip() or not root.is_dir():
+    columns = TableColumns.of(options)
+    if isinstance(source, Dataset) or not trained_on or not str(source).strip():
         return load_dataset(source, **options)
-    if has_list_files(root):
-        listed = read_list_files(root)
+    if is_listing(source, columns):
+        listed = read_listing(source, columns, complete=False)
         if has_marked(listed.trainval().paths, trained_on):
             return load_dataset(source, **options)
         scored = listed.splits[split]
@@ -103,6 +109,8 @@ def load_scored_dataset(
                 on_note(describe_whole(root, split, len(scored)))
         train, val, test = (scored if name == split else Split() for name in SPLITS)
         return Dataset(listed.name, listed.classes, train, val, test, listed.source)
+    if not root.is_dir():
+        return load_dataset(source, **options)
     found, ignored = find_images_by_class(root, options.get("split_names"))
     if has_marked([path for by_class in found.values() for paths in by_class.values() for path in paths], trained_on):
         return load_dataset(source, **options)
@@ -121,12 +129,14 @@ def load_scored_dataset(
     return Dataset(root.resolve().name, classes, train, val, test, str(root), ignored=tuple(sorted(ignored)))
 
 
-def _read(root: Path, source: str, seed: int, split_names: str | None) -> Dataset:
-    """Read a folder, or draw a built-in task."""
+def _read(root: Path, source: str, seed: int, split_names: str | None, columns: TableColumns) -> Dataset:
+    """Read a folder or tables, or draw a built-in task."""
     if root.is_dir():
         notes = read_manifest(root).get("notes", ())
-        dataset = read_list_files(root) if has_list_files(root) else read_image_folder(root, split_names)
+        dataset = read_listing(root, columns) if is_listing(root, columns) else _read_folder(root, split_names, columns)
         return replace(dataset, notes=(*dataset.notes, *notes))
+    if is_listing(source, columns):
+        return read_listing(source, columns)
     if source in synthetic.TASKS:
         drawn = synthetic.generate_splits(source, seed)
         train, val, test = (Split(*drawn[split_name]) for split_name in ("train", "val", "test"))
@@ -138,3 +148,14 @@ def _read(root: Path, source: str, seed: int, split_names: str | None) -> Datase
         f"{source!r} is neither a folder nor a built-in task; {LAYOUT_HELP}. "
         f"Built-in tasks: {did_you_mean(source, synthetic.TASKS)}"
     )
+
+
+def _read_folder(root: Path, split_names: str | None, columns: TableColumns) -> Dataset:
+    """Read a folder of class folders. Where it holds none, a table whose columns are not clear is named."""
+    try:
+        return read_image_folder(root, split_names)
+    except DataError as error:
+        reason = explain_unclear(root, columns)
+        if not reason:
+            raise
+        raise DataError(reason) from error

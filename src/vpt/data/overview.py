@@ -110,16 +110,16 @@ def check_folder(
     *,
     split_names: str | None = None,
     value_range: ValueRange | None = None,
-    **mask_options: Any,
+    **options: Any,
 ) -> Overview:
-    """Read a data folder as `vpt tune` does, and decode every image. Nothing is trained.
+    """Read a data folder, or tables, as `vpt tune` does, and decode every image. Nothing is trained.
 
     Args:
-        root: The data folder.
+        root: The data folder or tables.
         task: "classification" or "segmentation". Default: detected.
         split_names: Names of the split folders. Default: recognized.
         value_range: Values of black and white in images with more than 8 bits. Default: the range of their type.
-        **mask_options: Other arguments of `load_segmentation_dataset`, in segmentation.
+        **options: Other arguments of `load_dataset` or, in segmentation, of `load_segmentation_dataset`.
 
     Returns:
         The overview. A DataError names every fault.
@@ -127,13 +127,12 @@ def check_folder(
     if task is None:
         task = detect_task(root, PairNames(split_names=split_names)) if root.is_dir() else "classification"
     if task == "segmentation":
-        dataset = load_segmentation_dataset(root, split_names=split_names, value_range=value_range, **mask_options)
+        dataset = load_segmentation_dataset(root, split_names=split_names, value_range=value_range, **options)
         return overview_of_masks(dataset)
-    return _check_classes(root, split_names, value_range)
+    return _check_classes(root, load_dataset(root, split_names=split_names, **options), value_range)
 
 
-def _check_classes(root: Path, split_names: str | None, value_range: ValueRange | None) -> Overview:
-    dataset = load_dataset(root, split_names=split_names)
+def _check_classes(root: Path, dataset: Dataset, value_range: ValueRange | None) -> Overview:
     faults = [fault for split in dataset.splits.values() for fault in _unreadable(split, value_range)]
     refuse(faults, f"{root}: {pluralize(len(faults), 'image')} cannot be used", "replace or delete them")
     overview = overview_of_classes(dataset)

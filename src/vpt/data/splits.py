@@ -7,12 +7,14 @@ and with every version of NumPy, does not depend on the order of files on disk, 
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vpt.core.text import bullets, describe_counts, pluralize
 from vpt.data.dataset import Dataset, Split
+from vpt.data.group_splits import split_groups
 from vpt.errors import DataError, SpecError
 
 
@@ -44,7 +46,8 @@ def fill_missing_splits(
         raise SpecError(f"val_fraction {val_fraction} and test_fraction {test_fraction} leave nothing to train on")
     splits = dataset.splits | stratified_split(dataset.train, dataset.classes, missing, seed)
     description = ", ".join(f"{split_name} {fraction:.0%}" for split_name, fraction in missing.items())
-    source = f"{dataset.source}; split from train by class with seed {seed}: {description}"
+    whole = "" if dataset.train.groups is None else ", groups kept whole"
+    source = f"{dataset.source}; split from train by class with seed {seed}{whole}: {description}"
     return replace(dataset, train=splits["train"], val=splits["val"], test=splits["test"], source=source)
 
 
@@ -53,7 +56,8 @@ def stratified_split(
 ) -> dict[str, Split]:
     """Split the images of each class into new splits and train.
 
-    Earlier entries of `fractions` take their images first, so that changing a later one does not affect them.
+    Groups of images are kept whole. Earlier entries of `fractions` take their images first, so that changing a later
+    one does not affect them.
 
     Args:
         split: The images.
@@ -62,21 +66,25 @@ def stratified_split(
         seed: Seed of the split.
 
     Returns:
-        The new splits and "train" by name, each in the order of `split`. Each has at least one image of each class.
+        The new splits and "train" by name, each in the order of `split`. Each has at least one image of each class; of
+        groups with several classes, this is certain for train alone.
 
     Raises:
         DataError: A class has too few images.
     """
-    counts = split.class_counts(len(classes))
+    counts, unit = split.group_counts(len(classes)), "image" if split.groups is None else "group"
     min_images = 1 + len(fractions)
     too_small = {classes[k]: int(counts[k]) for k in np.flatnonzero((counts > 0) & (counts < min_images))}
     if too_small:
         options = " and ".join(f"{split_name}_fraction=0" for split_name in sorted(fractions, reverse=True))
         raise DataError(
-            f"{pluralize(len(too_small), 'class')} with too few images for train, {' and '.join(fractions)} "
-            f"(at least {min_images}):{bullets(describe_counts(too_small))}\n"
-            f"add images, remove the class, add your own {' and '.join(fractions)} images, or set {options}"
+            f"{pluralize(len(too_small), 'class')} with too few {unit}s for train, {' and '.join(fractions)} "
+            f"(at least {min_images}):{bullets(describe_counts(too_small, unit))}\n"
+            f"add {unit}s, remove the class, add your own {' and '.join(fractions)} images, or set {options}"
         )
+    if split.groups is not None:
+        groups = _split_groups(split, len(classes), fractions, seed)
+        return {split_name: split.select(indices) for split_name, indices in groups.items()}
     selected: dict[str, list[int]] = {split_name: [] for split_name in (*fractions, "train")}
     for members in _ordered_by_class(split, len(classes), seed):
         for split_name, num_images in _images_per_split(len(members), fractions).items():
@@ -121,12 +129,23 @@ def stratified_subset(
 
 def _ordered_by_class(split: Split, num_classes: int, seed: int) -> Iterator[list[int]]:
     """Iterate over classes. Return the indices of the images of each, by the SHA-256 of seed and name."""
-
-    def rank(i: int) -> bytes:
-        return hashlib.sha256(f"{seed}\0{split.names[i]}".encode("utf-8", "surrogateescape")).digest()
-
     for label in range(num_classes):
-        yield sorted(np.flatnonzero(split.labels == label).tolist(), key=rank)
+        yield sorted(np.flatnonzero(split.labels == label).tolist(), key=partial(_rank, split, seed))
+
+
+def _rank(split: Split, seed: int, index: int) -> bytes:
+    return hashlib.sha256(f"{seed}\0{split.names[index]}".encode("utf-8", "surrogateescape")).digest()
+
+
+def _split_groups(
+    split: Split, num_classes: int, fractions: Mapping[str, float], seed: int
+) -> dict[str, NDArray[np.int64]]:
+    """Return the indices of each split, with groups kept whole."""
+    assert split.groups is not None
+    counts = [_images_per_split(int(count), fractions) for count in split.class_counts(num_classes)]
+    sizes = {name: np.array([of_class.get(name, 0) for of_class in counts], dtype=np.int64) for name in fractions}
+    ranked = sorted(range(len(split)), key=partial(_rank, split, seed))
+    return split_groups(split.labels, split.groups, ranked, sizes)
 
 
 def _sorted(indices: list[int]) -> NDArray[np.int64]:

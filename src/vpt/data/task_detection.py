@@ -5,7 +5,7 @@ from typing import Literal
 
 from vpt.core.text import comma_list
 from vpt.data.folder_walk import walk_images
-from vpt.data.list_files import has_list_files
+from vpt.data.listings import is_listing
 from vpt.data.mask_evidence import find_unnamed_masks, is_mask_like
 from vpt.data.segmentation_pairs import PairNames, find_pairs
 from vpt.errors import DataError
@@ -26,7 +26,7 @@ def detect_task(root: Path, names: PairNames | None = None) -> Literal["classifi
     Raises:
         DataError: The folder seems to hold masks, and the names of its files do not say which, or it fits both tasks.
     """
-    if has_list_files(root):
+    if is_listing(root):
         return "classification"
     names = names or PairNames()
     found = find_pairs(root, names)

@@ -115,8 +115,8 @@ def list_images(job: Job) -> tuple[Dataset, dict[str, Any]]:
     assert isinstance(job.options, ClassificationOptions)
     seed, fractions = job.split_options["seed"], {"val_fraction": job.val_fraction}
     fractions["test_fraction"] = job.options.test_fraction
-    dataset = load_dataset(job.data, seed=seed, val_fraction=0.0, test_fraction=0.0, split_names=job.split_names)
-    counts = dataset.train.class_counts(len(dataset.classes))
+    dataset = load_dataset(job.data, **{**job.split_options, **dict.fromkeys(fractions, 0.0)})
+    counts = dataset.train.group_counts(len(dataset.classes))
     smallest = int(counts[counts > 0].min())
     if not len(dataset.test) and smallest < 3:
         fractions["test_fraction"] = 0.0

@@ -9,6 +9,7 @@ from vpt.backbones import DEFAULT
 from vpt.core.text import did_you_mean
 from vpt.data.dataset import Dataset
 from vpt.data.preprocessing import Preprocessing, read_normalization
+from vpt.data.table_columns import TableColumns
 from vpt.data.value_range import parse_value_range
 from vpt.errors import SpecError
 from vpt.methods.registry import parse_method
@@ -20,7 +21,7 @@ class Job:
     """Everything that decides the result of a run.
 
     Attributes:
-        data: A folder, the name of a built-in task, or a dataset in memory.
+        data: A folder, tables of labels, the name of a built-in task, or a dataset in memory.
         out: The tuned file.
         config: Training configuration of the task.
         options: Options for data and model that only this task has.
@@ -108,7 +109,8 @@ class Job:
         if hasattr(self.options, "test_fraction"):
             fractions["test_fraction"] = self.options.test_fraction
         names = {} if self.split_names is None else {"split_names": self.split_names}
-        return {"seed": seed, **fractions, **names}
+        columns = TableColumns.of(vars(self.options)).given
+        return {"seed": seed, **fractions, **names, **columns}
 
     def preprocess(self, backbone: Preprocessing) -> Preprocessing:
         """Return the preprocessing with the options that every task has.

@@ -13,6 +13,8 @@ from vpt.core.io import write_atomic
 from vpt.core.legacy_keys import upgrade, upgrade_result
 from vpt.core.text import to_toml
 from vpt.data.folder_walk import stamp_files
+from vpt.data.listings import listed_files
+from vpt.data.table_columns import TableColumns
 from vpt.errors import DataError, SpecError, TrainingError, TunedFileError
 from vpt.model import tuned_file
 from vpt.training import distributed
@@ -161,7 +163,11 @@ def images_may_differ(job: Job) -> bool:
 
 
 def _stamp(job: Job) -> str:
-    return stamp_files(Path(job.data)) if isinstance(job.data, str) else ""
+    if not isinstance(job.data, str):
+        return ""
+    columns = TableColumns.of(vars(job.options))
+    listed = listed_files(job.data, columns) if job.config.task == "classification" else []
+    return stamp_files(Path(job.data), listed)
 
 
 def write_job(job: Job, data_digest: str) -> None:

@@ -29,6 +29,10 @@ class ClassificationOptions(TaskOptions):
         cache: Folder that keeps decoded images and frozen features for other jobs on the same images, or None.
         ridge: Penalty of a linear head that is solved for by ridge regression instead of being trained, or None.
             "auto" takes the one with the lowest log loss on training images that are left out.
+        image_column: Column of the paths of images, in tables of labels, or None where it is recognized.
+        label_column: Column of the labels, or None where it is recognized.
+        split_column: Column of the splits, or None where it is recognized.
+        group_column: Column of groups of images that splits and folds keep whole, or None where it is recognized.
     """
 
     test_fraction: float = 0.2
@@ -40,6 +44,10 @@ class ClassificationOptions(TaskOptions):
     skip_corrupt: bool = False
     cache: Path | None = None
     ridge: float | Literal["auto"] | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    split_column: str | None = None
+    group_column: str | None = None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import numpy as np
 import torch
 
 from vpt.data.dataset import Dataset, ImageInput, Split
-from vpt.data.folder_walk import walk_images
+from vpt.data.folder_walk import is_table_name, walk_images
 from vpt.data.image_files import IMAGE_SUFFIXES
 from vpt.data.images import DecodedImages, decode_to_tempdir
+from vpt.data.label_tables import read_table_images
 from vpt.errors import DataError, SpecError
 from vpt.model.ensemble import Ensemble
 from vpt.model.tuned_model import TunedModel
@@ -23,10 +25,10 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     """Find image files.
 
     Args:
-        paths: Image files and folders.
+        paths: Image files, folders, and tables of images.
 
     Returns:
-        The files, and all images below the folders, sorted.
+        The files, all images below the folders, sorted, and those that the tables list.
 
     Raises:
         DataError: A path does not exist, or a folder holds no image.
@@ -35,7 +37,7 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if not path.exists():
             raise DataError(f"{path} does not exist; give an image or a folder of images")
-        files = walk_images(path) if path.is_dir() else [path]
+        files = walk_images(path) if path.is_dir() else read_table_images(path) if is_table_name(path.name) else [path]
         if not files:
             raise DataError(f"there is no image below {path}; known endings: {', '.join(sorted(IMAGE_SUFFIXES))}")
         found += files
@@ -135,7 +137,7 @@ def _select_split(model: TunedModel, data: Dataset, name: str) -> Split:
         )
     label_of = {name: index for index, name in enumerate(model.classes)}
     model_labels = np.array([label_of.get(name, -1) for name in data.classes])
-    return Split(split.images, model_labels[split.labels], split.names)
+    return replace(split, labels=model_labels[split.labels])
 
 
 @contextmanager

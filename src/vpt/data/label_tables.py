@@ -1,0 +1,208 @@
+"""Labels in CSV, JSON Lines and Parquet files: a column of images, one of labels, and perhaps of splits and groups."""
+
+import re
+import shlex
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from vpt.core.text import comma_list, pluralize, refuse
+from vpt.data.checks import check_classes
+from vpt.data.dataset import Dataset, Split
+from vpt.data.entries import Entry, check_labels_agree, group_ids, name_of, unique_entries
+from vpt.data.folder_names import SPLITS, find_split_names
+from vpt.data.folder_walk import walk_images
+from vpt.data.table_columns import ChosenColumns, TableColumns, choose_columns, find_image_column
+from vpt.data.table_files import splits_of_files
+from vpt.data.table_images import ImageFinder
+from vpt.data.table_rows import Row, Table, read_table
+from vpt.errors import DataError
+
+
+def read_tables(files: Sequence[Path], root: Path, columns: TableColumns, *, complete: bool = True) -> Dataset:
+    """Read tables of labels. No image is opened.
+
+    The split of an image is that of the column, else of the name of its file or of the folder around it; a single file
+    without a column of splits is train. Labels are names of classes, in alphabetical order; if all are integers, in
+    their own order.
+
+    Args:
+        files: The tables.
+        root: The data folder, which names of images are relative to.
+        columns: The columns that a user gives.
+        complete: False also reads images without a training split, of one class, and without the columns of splits and
+            groups that are given. Default: True.
+
+    Returns:
+        The dataset. A split without images is empty.
+
+    Raises:
+        DataError: The tables are faulty. The message names the faulty lines of all of them.
+    """
+    faults: list[str] = []
+    notes: list[str] = []
+    splits: dict[str, list[Entry[str]]] = {split: [] for split in SPLITS}
+    for path, split in splits_of_files(files, root).items():
+        table = read_table(path, faults, name_of(path, root))
+        if not table.rows:
+            faults.append(f"{name_of(path, root)} has no rows")
+            continue
+        chosen = choose_columns(table, columns, strict=complete)
+        if chosen.like_groups and chosen.group is None:
+            notes.append(
+                f"{path.name} has the column {chosen.like_groups[0]}; --group-column "
+                f"{shlex.quote(chosen.like_groups[0])} keeps its images together in splits and folds"
+            )
+        for split_name, entry in _unique(_entries(table, chosen, split, root, faults), faults):
+            splits[split_name].append(entry)
+    listed = [entry for split in SPLITS for entry in splits[split]]
+    check_labels_agree(listed, faults)
+    names = ", ".join(name_of(path, root) for path in files)
+    refuse(faults, f"{root}: {pluralize(len(faults), 'fault')} in {names}", "correct these lines")
+    classes = _classes(listed)
+    if complete:
+        if not splits["train"]:
+            raise DataError(f"{names} in {root} lists no image of train, only of {comma_list([*_present(splits)])}")
+        # A rare class may be in val only; it is learned from train and val together.
+        known = {"train": splits["train"] + splits["val"], "test": splits["test"]}
+        check_classes(root, {split: Counter(e.label for e in found) for split, found in known.items()})
+    groups = group_ids([splits[split] for split in SPLITS])
+    notes += _group_notes(splits)
+    listed_paths = {entry.path for entry in listed}
+    left = [path for path in map(lambda path: name_of(path, root), walk_images(root)) if path not in listed_paths]
+    if left:
+        notes.append(f"{pluralize(len(left), 'image')} below {root} not used, since no table lists them: "
+                     f"{comma_list(left)}")  # fmt: skip
+    label_of = {name: label for label, name in enumerate(classes)}
+    train, val, test = (
+        Split.of_files(
+            root,
+            [entry.path for entry in splits[name]],
+            [label_of[entry.label] for entry in splits[name]],
+            None if groups is None else groups[i],
+        )
+        for i, name in enumerate(SPLITS)
+    )
+    return Dataset(root.resolve().name, classes, train, val, test, f"tables {names} in {root}", tuple(notes))
+
+
+def read_table_images(path: Path, image_column: str | None = None) -> list[Path]:
+    """Return the images that a table lists, with or without labels.
+
+    Args:
+        path: The table.
+        image_column: Column of the paths of images. Default: recognized.
+
+    Returns:
+        The files.
+
+    Raises:
+        DataError: A line cannot be read, or an image does not exist.
+    """
+    faults: list[str] = []
+    table = read_table(path, faults)
+    column = image_column or find_image_column(table)
+    finder = ImageFinder(path.parent, _texts(table, column))
+    found = [_find_image(finder, row, column, None, faults) for row in table.rows]
+    refuse(faults, f"{path}: {pluralize(len(faults), 'fault')}", "correct these lines")
+    return [image for image in found if image is not None]
+
+
+def _entries(
+    table: Table, chosen: ChosenColumns, split: str | None, root: Path, faults: list[str]
+) -> list[tuple[str, Entry[str]]]:
+    """Return the valid rows of a table with their splits, and add the others to `faults`."""
+    finder = ImageFinder(table.path.parent, _texts(table, chosen.image))
+    named = _named_splits(table, chosen.split)
+    found = []
+    for row in table.rows:
+        own = split or "train"
+        if chosen.split is not None:
+            text = row.cells.get(chosen.split)
+            if str(text) not in named:
+                faults.append(f"{row.place}: {chosen.split} is {text!r}; a split is train, val or test")
+                continue
+            own = named[str(text)]
+        image = _find_image(finder, row, chosen.image, own, faults)
+        label = _label(row, chosen.label, faults)
+        if image is not None and label is not None:
+            group = row.cells.get(chosen.group) if chosen.group is not None else None
+            entry = Entry(name_of(image, root), label, row.place, "" if group is None else _plain_number(str(group)))
+            found.append((own, entry))
+    return found
+
+
+def _unique(entries: list[tuple[str, Entry[str]]], faults: list[str]) -> list[tuple[str, Entry[str]]]:
+    kept = set(map(id, unique_entries([entry for _, entry in entries], faults)))
+    return [(split, entry) for split, entry in entries if id(entry) in kept]
+
+
+def _named_splits(table: Table, column: str | None) -> Mapping[str, str]:
+    """Return the split of each text of a column that names one."""
+    if column is None:
+        return {}
+    texts = list(dict.fromkeys(str(value) for value in table.values(column)))
+    return {text: split for split, names in find_split_names(texts).items() for text in names}
+
+
+def _texts(table: Table, column: str) -> list[str]:
+    return [str(value) for value in table.values(column) if value is not None]
+
+
+def _find_image(finder: ImageFinder, row: Row, column: str, split: str | None, faults: list[str]) -> Path | None:
+    text = row.cells.get(column)
+    if text is None:
+        faults.append(f"{row.place}: no image: the column {column} is empty")
+        return None
+    found = finder.find(str(text), split)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        several = comma_list([name_of(path, finder.folder) for path in found])
+        faults.append(f"{row.place}: {text!r} can be {several}; write the path")
+    else:
+        faults.append(f"{row.place}: no such image: {text!r}")
+    return None
+
+
+def _label(row: Row, column: str, faults: list[str]) -> str | None:
+    """Return the name of the class of a row."""
+    value = row.cells.get(column)
+    if isinstance(value, (list, dict)):
+        faults.append(f"{row.place}: {column} is {value!r}; give one class")
+        return None
+    if value is None:
+        faults.append(f"{row.place}: no label: the column {column} is empty")
+        return None
+    return _plain_number(unicodedata.normalize("NFC", str(value)))
+
+
+def _plain_number(text: str) -> str:
+    """Return an integer that was written as a float, such as "3.0", as "3", and other text as it is."""
+    return re.sub(r"(?<=\d)\.0+", "", text) if re.fullmatch(r"-?\d+\.0+", text) else text
+
+
+def _classes(entries: Sequence[Entry[str]]) -> tuple[str, ...]:
+    names = {entry.label for entry in entries}
+    are_numbers = all(re.fullmatch(r"-?\d{1,18}", name) for name in names)
+    return tuple(sorted(names, key=lambda name: (int(name), name)) if are_numbers else sorted(names))
+
+
+def _present(splits: Mapping[str, list[Entry[str]]]) -> list[str]:
+    return [split for split, found in splits.items() if found]
+
+
+def _group_notes(splits: Mapping[str, list[Entry[str]]]) -> list[str]:
+    """Return a note on each pair of given splits that share groups."""
+    notes, seen = [], defaultdict[str, set[str]](set)
+    for split, found in splits.items():
+        own = {entry.group for entry in found if entry.group}
+        for other, groups in seen.items():
+            if shared := sorted(own & groups):
+                notes.append(
+                    f"{pluralize(len(shared), 'group')} with images both in {other} and in {split}, so the {split} "
+                    f"scores may be too high: {comma_list(shared)}"
+                )
+        seen[split] = own
+    return notes

@@ -1,0 +1,88 @@
+"""Images with labels that files list: VTAB's list files, or tables (CSV, JSON Lines, Parquet)."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from vpt.data.dataset import Dataset
+from vpt.data.folder_walk import is_table_name
+from vpt.data.label_tables import read_tables
+from vpt.data.list_files import has_list_files, read_list_files
+from vpt.data.table_columns import TableColumns
+from vpt.data.table_files import find_tables, given_tables
+
+
+def is_listing(source: str | Path, columns: TableColumns | None = None) -> bool:
+    """Return True if the images of a source are listed in files.
+
+    Args:
+        source: A folder, or tables such as "train.csv,test.csv".
+        columns: Columns of tables that a user gives. Default: recognized.
+
+    Returns:
+        True if `read_listing` can read the source.
+    """
+    root = Path(str(source))
+    if root.is_dir():
+        return has_list_files(root) or bool(find_tables(root, columns or TableColumns()))
+    return bool(given_tables(source))
+
+
+def read_listing(source: str | Path, columns: TableColumns | None = None, *, complete: bool = True) -> Dataset:
+    """Read a folder with lists or tables, or the tables themselves. No image is opened. Faults raise DataError.
+
+    Args:
+        source: A folder, or tables such as "train.csv,test.csv".
+        columns: Columns of tables that a user gives. Default: recognized.
+        complete: False also reads tables without a training split. Default: True.
+
+    Returns:
+        The dataset. A split without images is empty.
+    """
+    root, columns = Path(str(source)), columns or TableColumns()
+    if root.is_dir():
+        if has_list_files(root):
+            return read_list_files(root)
+        return read_tables(find_tables(root, columns), root, columns, complete=complete)
+    tables = given_tables(source)
+    folders = {path.parent for path in tables}
+    if len(folders) > 1:
+        tables = [path.absolute() for path in tables]
+    root = folders.pop() if len(folders) == 1 else Path(os.path.commonpath([path.parent for path in tables]))
+    dataset = read_tables(tables, root, columns, complete=complete)
+    return replace(dataset, name=name_of_source(source))
+
+
+def name_of_source(source: str | Path) -> str:
+    """Return a short name of data: that of the folder, or of a single table without its ending.
+
+    Args:
+        source: A folder, tables, or the name of a built-in task.
+
+    Returns:
+        The name; "" for the current folder.
+    """
+    root = Path(str(source))
+    if not is_table_name(root.name):
+        return root.name
+    return root.parent.resolve().name if "," in str(source) and not root.exists() else root.stem
+
+
+def listed_files(source: str | Path, columns: TableColumns) -> list[Path]:
+    """Return the tables of a source, and the images that they list outside of its folder.
+
+    Args:
+        source: A folder, or tables such as "train.csv,test.csv".
+        columns: Columns that a user gives.
+
+    Returns:
+        The files; none for a source without tables.
+    """
+    root = Path(str(source))
+    is_folder = root.is_dir()
+    tables = find_tables(root, columns) if is_folder and not has_list_files(root) else given_tables(source)
+    if not tables:
+        return []
+    dataset = read_listing(source, columns, complete=False)
+    images = [path for split in dataset.splits.values() for path in split.paths]
+    return [*tables, *(path for path in images if not (is_folder and path.is_relative_to(root)))]

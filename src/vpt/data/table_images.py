@@ -1,0 +1,85 @@
+"""The image files that a table names, also by paths of another machine."""
+
+import os
+import posixpath
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import takewhile
+from pathlib import Path
+
+from vpt.data.folder_names import split_words
+from vpt.data.folder_walk import subfolders, walk_images
+
+_NUM_TRIED = 100  # paths that tell where the images are
+
+
+class ImageFinder:
+    """Finder of images by the texts of a table.
+
+    A text is a path from the folder of the table. If no such file exists, all of them are paths from the working folder
+    or of another machine, of which the end exists below the folder. A name without a folder is that of a file anywhere
+    below the folder, with or without its ending.
+    """
+
+    def __init__(self, folder: Path, texts: Sequence[str]) -> None:
+        """Look for the folder that the paths begin at.
+
+        Args:
+            folder: Folder of the table.
+            texts: All texts of the table.
+        """
+        self.folder = folder
+        self._base, self._cut = self._find_base([_parts(text) for text in texts])
+
+    def find(self, text: str, split: str | None = None) -> list[Path]:
+        """Return the image of a text.
+
+        Args:
+            text: The text.
+            split: Split of the image, which a folder may be named after. Default: unknown.
+
+        Returns:
+            The image; none if there is no such file, or several that the text may mean.
+        """
+        parts = _parts(text)
+        for path in (self.folder / text, self._base.joinpath(*parts[self._cut :])):
+            if os.path.lexists(path) and not path.is_dir():
+                return [path]
+        found = self._by_name[parts[0]] if len(parts) == 1 else []
+        of_split = [path for path in found if split in split_words(path.parent.name)]
+        return of_split or found
+
+    def _find_base(self, paths: list[tuple[str, ...]]) -> tuple[Path, int]:
+        """Return the folder that the paths begin at, and how many of their first parts lead there."""
+        tried = [parts for parts in paths[:_NUM_TRIED] if parts]
+        for base, cut in self._bases(paths):
+            if any(os.path.lexists(base.joinpath(*parts[cut:])) for parts in tried):
+                return base, cut
+        return self.folder, 0
+
+    def _bases(self, paths: list[tuple[str, ...]]) -> Iterator[tuple[Path, int]]:
+        if not all(len(parts) > 1 for parts in paths):
+            return
+        columns = zip(*(parts[:-1] for parts in paths), strict=False)
+        shared = [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
+        for folder in (self.folder, *subfolders(self.folder)):
+            yield folder, 0
+            for start in range(1, len(shared) + 1):
+                yield folder.joinpath(*shared[start:]), len(shared)
+
+    @cached_property
+    def _by_name(self) -> defaultdict[str, list[Path]]:
+        """The images below the folder by name, and by name without ending."""
+        found: defaultdict[str, list[Path]] = defaultdict(list)
+        for path in walk_images(self.folder):
+            found[path.name].append(path)
+            found[path.stem].append(path)
+        return found
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    """Return the parts of a path of any system, without its drive."""
+    plain = posixpath.normpath(re.sub(r"^[A-Za-z]:", "", text.replace("\\", "/")))
+    return tuple(part for part in plain.split("/") if part)
