@@ -44,6 +44,7 @@ SLOW = (
     "cli/test_options.py::test_tune_linear",
     "cli/test_options.py::test_tune_of_a_folder",
     "cli/test_options.py::test_tune_with_",
+    "cli/test_predict",
     "cli/test_refusals",
     "cli/test_tune",
     "clients",

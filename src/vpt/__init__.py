@@ -21,12 +21,15 @@ if TYPE_CHECKING:
     from vpt import tuning as tuning
     from vpt.analysis.attention_maps import Explanation as Explanation
     from vpt.analysis.embeddings import Embedding as Embedding
+    from vpt.analysis.features import FeatureFile as FeatureFile
     from vpt.api import PredictOptions as PredictOptions
     from vpt.api import TuneOptions as TuneOptions
     from vpt.api import embed as embed
+    from vpt.api import embed_to_file as embed_to_file
     from vpt.api import evaluate as evaluate
     from vpt.api import explain as explain
     from vpt.api import predict as predict
+    from vpt.api import predict_to_file as predict_to_file
     from vpt.api import tune as tune
     from vpt.backbones import Backbone as Backbone
     from vpt.backbones import list_backbones as list_backbones
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
     from vpt.model.tuned_file import save as save
     from vpt.model.tuned_model import Counts as Counts
     from vpt.model.tuned_model import TunedModel as TunedModel
+    from vpt.tasks.classification.prediction_file import PredictionFile as PredictionFile
     from vpt.tasks.evaluation import Evaluation as Evaluation
     from vpt.tasks.prediction import Prediction as Prediction
     from vpt.training import Callback as Callback
@@ -75,7 +79,9 @@ _MODULES = {
     "vpt.training.job": "RunResult",
     "vpt.analysis.attention_maps": "Explanation",
     "vpt.analysis.embeddings": "Embedding",
-    "vpt.api": "PredictOptions TuneOptions embed evaluate explain predict tune",
+    "vpt.analysis.features": "FeatureFile",
+    "vpt.tasks.classification.prediction_file": "PredictionFile",
+    "vpt.api": "PredictOptions TuneOptions embed embed_to_file evaluate explain predict predict_to_file tune",
 }
 # Documented submodules: `vpt.testing` works after `import vpt`.
 _SUBMODULES = (

@@ -155,7 +155,7 @@ def test_segmentation_options_for_classification_are_refused(
         (("tune", photos, "--out", tmp_path / "x.safetensors", "--ignore-index", 0), "--ignore-index"),
         (("eval", tuned, photos, "--reduce-zero-label"), "--reduce-zero-label"),
         (("eval", tuned, photos, "--scales", "1"), "--scales"),
-        (("predict", tuned, photos, "--out", tmp_path / "masks"), "--out"),
+        (("predict", tuned, photos, "--flip"), "--flip"),
     ):
         assert exit_code(*arguments) == ExitCode.USAGE
         assert f"{option}: for segmentation, and" in capsys.readouterr().err

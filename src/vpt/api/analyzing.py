@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from vpt.analysis import attention_maps, embeddings
 from vpt.analysis.attention_maps import Explanation
 from vpt.analysis.embeddings import Embedding
+from vpt.analysis.features import FeatureFile, write_features
 from vpt.api.models import Data, Device, Model, SplitName, open_model, scored_data, show_progress
-from vpt.data.dataset import ImageInput
+from vpt.data.dataset import ImageInput, Split
 from vpt.data.loading import load_scored_dataset
 from vpt.errors import SpecError
 from vpt.plots.canvas import check_plot_path
@@ -113,3 +115,53 @@ def embed(
         embeddings.write_table(embedding, Path(out).with_suffix(".csv"))
         embeddings.draw(embedding, Path(out))
     return embedding
+
+
+def embed_to_file(
+    model: Model,
+    data: Data,
+    out: str | Path,
+    *,
+    split: SplitName | Literal["all"] = "test",
+    classes: Sequence[str] | None = None,
+    backbone: str | None = None,
+    weights: str | Path | None = None,
+    device: Device = "auto",
+    progress: bool = False,
+    callback: Callback | None = None,
+) -> FeatureFile:
+    """Write the features of labeled images to a table with the columns path, label, split and feature.
+
+    A feature is what the head reads, `model.features` of the image.
+
+    Args:
+        model: The tuned file, or a model that `vpt.load` or `vpt.attach` returned.
+        data: As for `evaluate`.
+        out: The table: .csv, .jsonl, .parquet or .npz. It appears at the end, whole.
+        split: "train", "val", "test", or "all" of them, one after the other. Default: "test".
+        classes: Names of the classes of data in memory. Default: those of the data, or those of the model.
+        backbone: Name of the backbone. Default: the one that the file names.
+        weights: File with local weights of the backbone. Default: timm's download.
+        device: "auto" for the GPU if there is one, "cpu", "cuda" or "mps". A given model stays where it is with "auto".
+            Default: "auto".
+        progress: True shows progress in a terminal or a notebook. Default: False.
+        callback: Receiver of events. Default: none.
+
+    Returns:
+        The table, with its number of rows.
+
+    Raises:
+        DataError: The split is empty, or images cannot be used.
+        UnsupportedError: The model segments.
+        SpecError: The suffix of `out` is unknown.
+        TunedFileError: The tuned file is damaged, or made for another backbone.
+        BackboneError: The backbone cannot be loaded.
+    """
+    tuned = open_model(model, backbone, weights, device)
+    scored: SplitName = "test" if split == "all" else split
+    source, split_options = scored_data(model, tuned, data, scored, classes)
+    dataset = load_scored_dataset(source, scored, **split_options)
+    splits: dict[str, Split] = dataset.splits if split == "all" else {split: dataset.splits[split]}
+    with show_progress(progress, callback) as receiver:
+        on_image = partial(receiver.on_data_progress, split)
+        return write_features(tuned, splits, dataset.classes, Path(out), on_image)

@@ -16,6 +16,8 @@ from vpt.errors import SpecError
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.base import Task
 from vpt.tasks.classification.prediction import find_images
+from vpt.tasks.classification.prediction_file import PredictionFile
+from vpt.tasks.classification.prediction_file import predict_to_file as classify_to_file
 from vpt.tasks.evaluation import Evaluation
 from vpt.tasks.prediction import Prediction
 from vpt.tasks.registry import TASKS
@@ -91,6 +93,55 @@ def predict(
     with show_progress(progress, callback) as receiver:
         predictions = task.predict(tuned, images, options, receiver)
     return predictions[0] if is_single else predictions
+
+
+def predict_to_file(
+    model: Model,
+    source: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    probabilities: bool = False,
+    skip_corrupt: bool = False,
+    overwrite: bool = False,
+    backbone: str | None = None,
+    weights: str | Path | None = None,
+    device: Device = "auto",
+    progress: bool = False,
+    callback: Callback | None = None,
+) -> PredictionFile:
+    """Classify any number of images and write a table with a row for each: path, label, probability.
+
+    An interrupted call is resumed by the same call: rows that it has computed are kept.
+
+    Args:
+        model: The tuned file, or a model that `vpt.load` or `vpt.attach` returned.
+        source: Images and folders of images. Rows have the order of the arguments, and of the paths in a folder.
+        out: The table, .csv, .jsonl or .parquet. It appears at the end, whole.
+        probabilities: True adds a column "p_CLASS" with the probability of each class. Default: False.
+        skip_corrupt: True leaves unreadable images out. Default: False.
+        overwrite: True replaces a table, and begins anew. Default: False.
+        backbone: Name of the backbone. Default: the one that the file names.
+        weights: File with local weights of the backbone. Default: timm's download.
+        device: "auto" for the GPU if there is one, "cpu", "cuda" or "mps". A given model stays where it is with "auto".
+            Default: "auto".
+        progress: True shows progress in a terminal or a notebook. Default: False.
+        callback: Receiver of events. Default: none.
+
+    Returns:
+        The table, with its number of rows.
+
+    Raises:
+        SpecError: The table exists, or its suffix is unknown.
+        DataError: Images cannot be used, or are not those of the interrupted call.
+        UnsupportedError: The model segments.
+        TunedFileError: The tuned file is damaged, or made for another backbone.
+        BackboneError: The backbone cannot be loaded.
+    """
+    paths = [source] if isinstance(source, str | Path) else source
+    tuned, images = open_model(model, backbone, weights, device), find_images([Path(path) for path in paths])
+    options = {"probabilities": probabilities, "skip_corrupt": skip_corrupt, "overwrite": overwrite}
+    with show_progress(progress, callback) as receiver:
+        return classify_to_file(tuned, images, Path(out), receiver, **options)
 
 
 def evaluate(

@@ -1,0 +1,106 @@
+"""Features of images as data: the input of the head, a row for each image."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vpt.core.io import write_atomic_with
+from vpt.core.table_file import TABLE_SUFFIXES, check_table_path, write_table
+from vpt.data.dataset import Split
+from vpt.data.images import decode
+from vpt.errors import DataError
+from vpt.model.tuned_model import TunedModel
+from vpt.training import DeviceDataset, Examples, predict_logits
+
+FEATURE_SUFFIXES = (*TABLE_SUFFIXES, ".npz")
+_CHUNK = 256  # images in memory at once
+
+
+@dataclass(frozen=True)
+class FeatureFile:
+    """A table of features.
+
+    Attributes:
+        file: The table.
+        images: Number of its rows.
+        width: Length of a feature.
+    """
+
+    file: str
+    images: int
+    width: int
+
+
+def write_features(
+    model: TunedModel,
+    splits: Mapping[str, Split],
+    classes: tuple[str, ...],
+    out: Path,
+    on_image: Callable[[int, int], None] | None = None,
+) -> FeatureFile:
+    """Write path, label, split and feature of each image to a table.
+
+    A SpecError is raised for an unknown suffix, and a DataError for images that cannot be read.
+
+    Args:
+        model: The tuned model.
+        splits: Images by name of the split.
+        classes: Names of the classes.
+        out: The table: .csv, .jsonl, .parquet, or .npz, which is kept in memory until it is written.
+        on_image: Called as (done, total) after each batch. Default: none.
+
+    Returns:
+        The table.
+
+    Raises:
+        DataError: There is no image.
+    """
+    model.require_classifier("vpt.embed_to_file")
+    check_table_path(out, FEATURE_SUFFIXES)
+    total = sum(map(len, splits.values()))
+    if not total:
+        raise DataError(f"there are no images in {', '.join(splits)}; choose another split")
+    batches = _batches(model, splits, classes, total, on_image)
+    if out.suffix == ".npz":
+        rows = [row for batch in batches for row in batch]
+        features = np.array([row["feature"] for row in rows], np.float32)
+        texts: dict[str, Any] = {name: np.array([row[name] for row in rows]) for name in ("path", "label", "split")}
+        write_atomic_with(out, lambda tmp: np.savez(tmp, feature=features, **texts))
+    else:
+        write_table(out, batches)
+    return FeatureFile(str(out), total, model.width)
+
+
+def _batches(
+    model: TunedModel,
+    splits: Mapping[str, Split],
+    classes: tuple[str, ...],
+    total: int,
+    on_image: Callable[[int, int], None] | None,
+) -> Iterator[list[dict[str, Any]]]:
+    model.eval()
+    done = 0
+    for name, split in splits.items():
+        for start in range(0, len(split), _CHUNK):
+            part = split.select(np.arange(start, min(start + _CHUNK, len(split))))
+            pixels = decode(part, model.backbone.preprocessing)
+            dataset = DeviceDataset.for_model(model, Examples(pixels.images, pixels.labels))
+            features: NDArray[np.float32] = predict_logits(model.features, dataset).numpy()
+            yield [
+                {"path": path, "label": classes[label], "split": name, "feature": feature}
+                for path, label, feature in zip(_paths(part), pixels.labels, features.tolist(), strict=True)
+            ]
+            done += len(part)
+            if on_image is not None:
+                on_image(done, total)
+
+
+def _paths(split: Split) -> list[str]:
+    """Return the path of each image that is a file, and the name of others."""
+    return [
+        str(image) if isinstance(image, Path) else name for image, name in zip(split.images, split.names, strict=True)
+    ]

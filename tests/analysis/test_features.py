@@ -1,0 +1,76 @@
+"""Tables of features."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import vpt
+from helpers.brightness import CLASSES, draw, encoded
+from helpers.command_line import exit_code
+from helpers.command_line import vpt as command
+from vpt.analysis import features
+from vpt.data.images import decode_to_tempdir
+from vpt.data.loading import load_dataset
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("photos")
+    for number, (pixels, label) in enumerate(zip(*draw(20), strict=True)):
+        folder = root / CLASSES[label]
+        folder.mkdir(exist_ok=True)
+        (folder / f"{number:02}.png").write_bytes(encoded(pixels))
+    return root
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model = vpt.attach(vpt.load_backbone("vit_nano_patch12_48"), "vpt(length=2)", 2, classes=CLASSES)
+    return vpt.save(model, tmp_path_factory.mktemp("tuned") / "a.safetensors")
+
+
+def test_embed_to_each_format_has_the_features_of_the_model(
+    photos: Path, tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "_CHUNK", 7)
+    for suffix in ("csv", "jsonl", "parquet", "npz"):
+        found = vpt.embed_to_file(tuned, photos, tmp_path / f"a.{suffix}", split="all")
+        assert (found.images, found.width) == (20, 128)
+    model, dataset = vpt.load(tuned), load_dataset(photos)
+    expected, labels, splits = [], [], []
+    for name, split in dataset.splits.items():
+        with decode_to_tempdir(split, model.backbone.preprocessing) as decoded, torch.inference_mode():
+            inputs = model.backbone.preprocessing.normalize(torch.from_numpy(decoded.images))
+            expected.append(model.features(inputs).numpy())
+        labels += [dataset.classes[label] for label in split.labels]
+        splits += [name] * len(split)
+    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [row["label"] for row in rows] == labels and [row["split"] for row in rows] == splits
+    assert [row["path"] for row in rows] == [str(p) for split in dataset.splits.values() for p in split.paths]
+    np.testing.assert_allclose([row["feature"] for row in rows], np.concatenate(expected), atol=1e-5)
+    arrays = np.load(tmp_path / "a.npz")
+    assert [arrays[name].tolist() for name in ("label", "split")] == [labels, splits]
+    assert arrays["feature"].dtype == np.float32 and arrays["feature"].tolist() == [row["feature"] for row in rows]
+    table = pytest.importorskip("pyarrow.parquet").read_table(tmp_path / "a.parquet")
+    assert table.to_pylist() == rows and table.schema.field("feature").type.list_size == 128
+    with (tmp_path / "a.csv").open(newline="") as file:
+        lines = list(csv.reader(file))
+    assert lines[0][:4] == ["path", "label", "split", "feature_0"]
+    assert [[float(value) for value in line[3:]] for line in lines[1:]] == [row["feature"] for row in rows]
+
+
+def test_embed_options_of_a_picture_are_refused_for_a_table(
+    photos: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code("embed", tuned, photos, "--out", tmp_path / "a.csv", "--limit", 9) == 2
+    assert "--limit: for a picture" in capsys.readouterr().err
+    assert exit_code("embed", tuned, photos, "--out", tmp_path / "a.png", "--split", "all") == 2
+    assert "--split all: for a table" in capsys.readouterr().err
+    command("embed", tuned, photos, "--out", tmp_path / "a.csv")
+    assert capsys.readouterr().out == f"{tmp_path / 'a.csv'}: 4 images, features of 128 numbers\n"
