@@ -39,6 +39,8 @@ class TuneOptions(TypedDict, total=False):
             "cutmix(alpha=1)"; segmentation: "full", "flip", "vertical_flip". Default: "none"; segmentation: "full".
         grad_accum_steps: Micro-batches of a step, to save memory. Default: 1.
         ema: Decay of an exponential moving average of the weights, which is scored and saved. Default: none.
+        patience: Evaluations on val without a better metric after which training stops. Default: never.
+        keep: "last" keeps the weights of the last epoch, "best" those of the best epoch on val. Default: "last".
         precision: "auto", "fp32" or "bf16". Default: "auto", which is bf16 on GPUs with hardware for it.
         train_on: "train" validates on val; "trainval" trains on both. Default: "train".
         val_fraction: Fraction of each class that is split off where val is missing. Default: 0.2.
@@ -97,6 +99,8 @@ class TuneOptions(TypedDict, total=False):
     augment: str | None
     grad_accum_steps: int | None
     ema: float | None
+    patience: int | None
+    keep: Literal["last", "best"] | None
     precision: Literal["auto", "fp32", "bf16"] | None
     train_on: Literal["train", "trainval"] | None
     val_fraction: float | None

@@ -105,7 +105,7 @@ def _time_segmentation(model: TunedModel) -> tuple[float, float]:
 def _time_classification(model: TunedModel, config: ClassificationConfig, classes: int) -> tuple[float, float]:
     """Return the time of a training step, of the head alone with cached features, and of a forward pass per image."""
     device, size = distributed.resolve_device(), model.backbone.preprocessing.size
-    config = config.replace(epochs=3, warmup_epochs=0, probe_epochs=0, learning_rate=1e-6)
+    config = config.replace(epochs=3, warmup_epochs=0, probe_epochs=0, learning_rate=1e-6, patience=0, keep="last")
     count = min(config.training.batch_size, _MAX_TIMED_IMAGES.get(device.type, 64))
     pixels = np.random.default_rng(0).integers(0, 256, (count, 3, size, size), np.uint8)
     examples = Examples(pixels, np.arange(count, dtype=np.int64) % classes)

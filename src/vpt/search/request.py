@@ -117,6 +117,12 @@ class SearchRequest:
             raise SpecError(f"metric is {metric!r}; {did_you_mean(metric, METRICS)}")
         if found.name != "classification" and metric is not None:
             raise SpecError(f"metric is {metric!r}, and {found.name} counts {next(iter(found.metrics))}; leave it out")
+        for name in ("patience", "keep"):
+            if options.get(name):
+                raise SpecError(
+                    f"{name} is {options[name]!r}, and a search itself finds how long to train; give a length, such as "
+                    "epochs, or leave it out"
+                )
         names = tuple(name.strip() for name in (backbone or DEFAULT).split(","))
         if len(names) > 1 and options.get("weights") is not None:
             raise SpecError(f"weights belong to one backbone, and {len(names)} are given; leave them to be downloaded")

@@ -88,6 +88,8 @@ class PreparedData(ABC):
         Returns:
             The metrics of each epoch. The errors are those of `vpt.training.fit`.
         """
+        if config.training.needs_val and self.eval_split == "val":
+            callback.on_note("without a test split, the score is of val, which also decides on the weights: optimistic")
         resumed = checkpoint is not None and checkpoint.exists()
         objective = self.objective(model, callback, resumed=resumed)
         return fit(model, objective, config, checkpoint=checkpoint, callback=callback)

@@ -58,6 +58,8 @@ class TrainingConfig:
         seed: Seed of the initialization, the order of images, augmentation and dropout.
         ema: Decay of an exponential moving average of the weights, which is scored and saved instead of them; 0 for
             none. It is timm's `ModelEmaV3` with its warm-up, so that short trainings forget the initial weights.
+        patience: Evaluations on val without a better metric after which training stops; 0 for none.
+        keep: "last" keeps the weights of the last step, "best" those of the epoch with the best metric on val.
     """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -70,6 +72,8 @@ class TrainingConfig:
     head_lr_scale: float = 1.0
     seed: int = 0
     ema: float = 0.0
+    patience: int = 0
+    keep: Literal["last", "best"] = "last"
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -77,7 +81,7 @@ class TrainingConfig:
         Raises:
             SpecError: A value is out of range.
         """
-        check_options(self, batch_size=1, grad_accum_steps=1, weight_decay=0, head_lr_scale=0, seed=0)
+        check_options(self, batch_size=1, grad_accum_steps=1, weight_decay=0, head_lr_scale=0, seed=0, patience=0)
         if not 0 <= self.ema < 1:
             raise SpecError(f"ema is {self.ema}; it must be 0 for none, or below 1, such as 0.999")
         if not 0 < self.learning_rate < math.inf:
@@ -87,6 +91,11 @@ class TrainingConfig:
                 f"grad_accum_steps is {self.grad_accum_steps}, more than batch_size {self.batch_size}; a micro-batch "
                 "needs an image, so give at most the batch size"
             )
+
+    @property
+    def needs_val(self) -> bool:
+        """True if the metric on val decides which weights are kept, or how long training takes."""
+        return self.patience > 0 or self.keep == "best"
 
     @property
     def peak_lr(self) -> float:

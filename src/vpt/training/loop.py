@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +19,7 @@ from vpt.training.batches import iter_batches, join_last
 from vpt.training.callbacks import Callback, EpochMetrics
 from vpt.training.checkpoint import load_checkpoint, save_checkpoint
 from vpt.training.config import TaskConfig
-from vpt.training.weight_average import WeightAverage
+from vpt.training.kept_weights import KeptWeights
 
 
 class Objective(Protocol):
@@ -46,6 +45,10 @@ class Objective(Protocol):
         Returns:
             The sum of the losses, a scalar with a gradient, and the sum of the training metric.
         """
+
+    @property
+    def has_val(self) -> bool:
+        """True if there are validation examples."""
 
     def validate(self) -> tuple[float, float] | None:
         """Return the loss and the metric on validation examples, or None without any."""
@@ -76,17 +79,24 @@ def fit(
 
     Raises:
         TrainingError: The loss is NaN or infinite.
-        SpecError: Batches of one image cannot train the batch normalization of the model.
+        SpecError: Batches of one image cannot train the batch normalization of the model, or validation images are
+            missing that decide which weights are kept.
         TunedFileError: The checkpoint is damaged, or of another configuration or method.
     """
     callback = callback or Callback()
     training, parameters = config.training, model.trainable_parameters()
     named = {name: tensor for name, tensor in model.trainable_state_dict().items() if isinstance(tensor, nn.Parameter)}
     optimizer = training.make_optimizer(named, list(model.head.parameters()))
-    average = WeightAverage(model, training.ema) if training.ema else None
+    kept = KeptWeights(model, training)
+    if training.needs_val and not objective.has_val:
+        option = f"patience is {training.patience}" if training.patience else "keep is 'best'"
+        raise SpecError(
+            f"{option}, and there are no validation images to decide on, as test images never may; leave it out, or "
+            "have a val split (val_fraction above 0, train_on 'train')"
+        )
     history: list[EpochMetrics] = []
     if checkpoint is not None and checkpoint.exists():
-        progress, states = load_checkpoint(checkpoint, model, optimizer, "average")
+        progress, states = load_checkpoint(checkpoint, model, optimizer, *kept.states)
         earlier = {**type(config)().to_dict(), "decay": "all"}  # what earlier versions did, which lacked some options
         if {**earlier, **progress["config"]} != config.to_dict():
             raise TunedFileError(
@@ -94,8 +104,7 @@ def fit(
                 "that one, or delete it to begin anew"
             )
         history = [EpochMetrics(**record) for record in progress["history"]]
-        if average is not None:
-            average.load_state_dict(states["average"])
+        kept.load_state_dicts(states)
 
     model.train()
     min_size = 2 if _trains_batch_norm(model) else 1
@@ -103,6 +112,8 @@ def fit(
     num_steps = steps_per_epoch * config.num_epochs
     callback.on_train_start(config, steps_per_epoch, history)
     for epoch in range(len(history), config.num_epochs):
+        if kept.ends_training(history):
+            break
         start_time = time.perf_counter()
         model.train()
         # Dropout draws from here: a function of seed, epoch and process, so that an epoch can be repeated.
@@ -119,24 +130,22 @@ def fit(
                 raise divergence_error(loss, epoch, step, steps_per_epoch, lr, training.learning_rate)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            if average is not None:
-                average.update(epoch * steps_per_epoch + step + 1)
+            kept.end_step(epoch * steps_per_epoch + step + 1)
             total_loss += loss * len(indices)
             total_metric += distributed.all_reduce_sum(metric_sum)
             num_seen += len(indices)
             callback.on_step(epoch + 1, step + 1, loss, lr)
         train_loss, train_metric = total_loss / num_seen, total_metric / num_seen
-        with nullcontext() if average is None else average.applied():
+        with kept.applied():
             val_loss, val_metric = (config.validates_after(epoch) and objective.validate()) or (None, None)
         seconds = time.perf_counter() - start_time
         history.append(EpochMetrics(epoch + 1, train_loss, train_metric, val_loss, val_metric, lr, seconds))
+        kept.end_epoch(history)
         if checkpoint is not None and distributed.rank() == 0:
             progress = {"config": config.to_dict(), "history": [asdict(record) for record in history]}
-            states = {} if average is None else {"average": average.state_dict()}
-            save_checkpoint(checkpoint, model, optimizer, progress, **states)
+            save_checkpoint(checkpoint, model, optimizer, progress, **kept.state_dicts())
         callback.on_epoch(history[-1])
-    if average is not None:
-        model.load_trainable_state_dict(average.state_dict())
+    kept.finish(history, config.num_epochs, callback)
     model.eval()
     return history
 

@@ -91,6 +91,10 @@ class ClassificationObjective:
         loss = own_weight * loss + (1 - own_weight) * other_loss
         return loss, own_weight * hits + (1 - own_weight) * other_hits
 
+    @property
+    def has_val(self) -> bool:  # noqa: D102
+        return self.val_dataset is not None
+
     def validate(self) -> tuple[float, float] | None:  # noqa: D102
         if self.val_dataset is None:
             return None

@@ -72,9 +72,14 @@ class SegmentationObjective:
         hits = ((logits.argmax(1) == masks) & valid).flatten(1).sum(1)
         return loss, float((hits / valid.flatten(1).sum(1).clamp(min=1)).sum())
 
+    @property
+    def has_val(self) -> bool:
+        """True if there are validation images."""
+        return "val" in self.dataset.splits
+
     def validate(self) -> tuple[float, float] | None:
         """Return the loss of the averaged probabilities and the mean IoU, at one scale and the original size."""
-        if "val" not in self.dataset.splits:
+        if not self.has_val:
             return None
         self.model.eval()
         scores = score_split(self.model, self.dataset, "val", InferenceConfig())
