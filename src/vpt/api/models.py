@@ -38,6 +38,7 @@ class TuneOptions(TypedDict, total=False):
             "trivial_augment", "rand_augment(num_ops=2, magnitude=9)", "random_erasing(p=0.25)", "mixup(alpha=0.8)",
             "cutmix(alpha=1)"; segmentation: "full", "flip", "vertical_flip". Default: "none"; segmentation: "full".
         grad_accum_steps: Micro-batches of a step, to save memory. Default: 1.
+        layer_decay: Learning rate of a layer of the backbone, relative to that of the next one. Default: 1.
         ema: Decay of an exponential moving average of the weights, which is scored and saved. Default: none.
         patience: Evaluations on val without a better metric after which training stops. Default: never.
         keep: "last" keeps the weights of the last epoch, "best" those of the best epoch on val. Default: "last".
@@ -98,6 +99,7 @@ class TuneOptions(TypedDict, total=False):
     head_lr_scale: float | None
     augment: str | None
     grad_accum_steps: int | None
+    layer_decay: float | None
     ema: float | None
     patience: int | None
     keep: Literal["last", "best"] | None

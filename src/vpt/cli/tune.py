@@ -51,6 +51,7 @@ _MAX_CLASSES = 30  # rows of the table of classes
         "segmentation: full].")  # fmt: skip
 @option("--grad-accum-steps", "Compute each step in this many micro-batches, to save memory [default: 1].", int)
 @option("--precision", "Of the forward pass; auto: bf16 on GPUs with it [default: auto].", ["auto", "fp32", "bf16"])
+@option("--layer-decay", "Learning rate of a layer of the backbone, relative to the next one's [default: 1].", float)
 @option("--ema", "Average the weights with this decay, such as 0.999; the average is scored and saved.", float)
 @option("--patience", "Stop after this many evaluations on val without a better one [default: never].", int)
 @option("--keep", "The weights of the last epoch, or of the best one on val [default: last].", ["last", "best"])

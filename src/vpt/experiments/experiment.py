@@ -32,7 +32,7 @@ _LATER_FIELDS = {
     "value_range": None,
 }  # fmt: skip
 # As earlier versions trained, which lacked these options.
-_LATER_TRAINING = {"decay": "all", "val_interval": 1, "ema": 0.0, "patience": 0, "keep": "last"}
+_LATER_TRAINING = {"decay": "all", "val_interval": 1, "ema": 0.0, "patience": 0, "keep": "last", "layer_decay": 1.0}
 _STAGE_SPLITS: dict[Stage, tuple[str, ...]] = {"search": ("train", "val"), "final": ("train", "val", "test")}
 
 

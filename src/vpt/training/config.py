@@ -59,6 +59,8 @@ class TrainingConfig:
         ema: Decay of an exponential moving average of the weights, which is scored and saved instead of them; 0 for
             none. It is timm's `ModelEmaV3` with its warm-up, so that short trainings forget the initial weights.
         patience: Evaluations on val without a better metric after which training stops; 0 for none.
+        layer_decay: Learning rate of a layer of the backbone, relative to that of the next one; 1 for one rate. For
+            methods that train in the backbone, as timm's `param_groups_layer_decay`.
         keep: "last" keeps the weights of the last step, "best" those of the epoch with the best metric on val.
     """
 
@@ -73,6 +75,7 @@ class TrainingConfig:
     seed: int = 0
     ema: float = 0.0
     patience: int = 0
+    layer_decay: float = 1.0
     keep: Literal["last", "best"] = "last"
 
     def __post_init__(self) -> None:
@@ -82,6 +85,8 @@ class TrainingConfig:
             SpecError: A value is out of range.
         """
         check_options(self, batch_size=1, grad_accum_steps=1, weight_decay=0, head_lr_scale=0, seed=0, patience=0)
+        if not 0 < self.layer_decay <= 1:
+            raise SpecError(f"layer_decay is {self.layer_decay}; it must be above 0, and 1 for one rate, such as 0.75")
         if not 0 <= self.ema < 1:
             raise SpecError(f"ema is {self.ema}; it must be 0 for none, or below 1, such as 0.999")
         if not 0 < self.learning_rate < math.inf:
@@ -121,12 +126,18 @@ class TrainingConfig:
 
         return {name for name, weight in parameters.items() if decays(name, weight)}
 
-    def make_optimizer(self, parameters: Mapping[str, nn.Parameter], head: Sequence[nn.Parameter] = ()) -> Optimizer:
+    def make_optimizer(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        head: Sequence[nn.Parameter] = (),
+        lr_scales: Mapping[str, float] | None = None,
+    ) -> Optimizer:
         """Return the optimizer, with a learning rate of 0 until `set_lr` is called.
 
         Args:
             parameters: All trainable parameters by their names in a tuned file.
             head: Those of them that belong to the head and learn at `head_lr_scale` times the rate. Default: none.
+            lr_scales: Learning rate of each parameter, relative to the peak's. Default: 1.
 
         Returns:
             An SGD or AdamW optimizer with parameter groups by learning rate and weight decay.
@@ -134,7 +145,7 @@ class TrainingConfig:
         head_ids, decaying = {id(weight) for weight in head}, self.decaying(parameters, head)
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, weight in parameters.items():
-            lr_scale = self.head_lr_scale if id(weight) in head_ids else 1.0
+            lr_scale = (lr_scales or {}).get(name, 1.0) * (self.head_lr_scale if id(weight) in head_ids else 1.0)
             groups.setdefault((lr_scale, self.weight_decay * (name in decaying)), []).append(weight)
         options = [{"params": group, "lr_scale": scale, "weight_decay": x} for (scale, x), group in groups.items()]
         return SGD(options, lr=0.0, momentum=0.9) if self.optimizer == "sgd" else AdamW(options, lr=0.0)

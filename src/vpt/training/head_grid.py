@@ -25,7 +25,15 @@ from vpt.training.stacked_heads import StackedHeads, StackedOptimizer
 
 # Options in which the configurations of a grid may differ, and those whose values are given.
 _VARIABLE_FIELDS = ("learning_rate", "weight_decay", "head_lr_scale", "seed")
-_FIXED_FIELDS = {"augment": "none", "probe_epochs": 0, "grad_accum_steps": 1, "ema": 0.0, "patience": 0, "keep": "last"}
+_FIXED_FIELDS = {
+    "augment": "none",
+    "probe_epochs": 0,
+    "grad_accum_steps": 1,
+    "ema": 0.0,
+    "patience": 0,
+    "keep": "last",
+    "layer_decay": 1.0,
+}
 
 
 @dataclass(frozen=True)

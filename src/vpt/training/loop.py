@@ -20,6 +20,7 @@ from vpt.training.callbacks import Callback, EpochMetrics
 from vpt.training.checkpoint import load_checkpoint, save_checkpoint
 from vpt.training.config import TaskConfig
 from vpt.training.kept_weights import KeptWeights
+from vpt.training.layer_decay import layer_lr_scales
 
 
 class Objective(Protocol):
@@ -80,13 +81,14 @@ def fit(
     Raises:
         TrainingError: The loss is NaN or infinite.
         SpecError: Batches of one image cannot train the batch normalization of the model, or validation images are
-            missing that decide which weights are kept.
+            missing that decide which weights are kept, or `layer_decay` has no meaning for the method.
         TunedFileError: The checkpoint is damaged, or of another configuration or method.
     """
     callback = callback or Callback()
     training, parameters = config.training, model.trainable_parameters()
     named = {name: tensor for name, tensor in model.trainable_state_dict().items() if isinstance(tensor, nn.Parameter)}
-    optimizer = training.make_optimizer(named, list(model.head.parameters()))
+    lr_scales = layer_lr_scales(model, training.layer_decay) if training.layer_decay < 1 else None
+    optimizer = training.make_optimizer(named, list(model.head.parameters()), lr_scales)
     kept = KeptWeights(model, training)
     if training.needs_val and not objective.has_val:
         option = f"patience is {training.patience}" if training.patience else "keep is 'best'"

@@ -11,7 +11,7 @@ from vpt.training.config import TaskConfig, TaskOptions, check_options
 
 _PROBE: dict[str, Any] = {
     "optimizer": "sgd", "learning_rate": 0.2, "batch_size": 64, "grad_accum_steps": 1, "head_lr_scale": 1.0, "ema": 0.0,
-    "patience": 0, "keep": "last",
+    "patience": 0, "keep": "last", "layer_decay": 1.0,
 }  # fmt: skip
 
 
