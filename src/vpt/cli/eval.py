@@ -100,8 +100,10 @@ def _summary(task: Task, evaluation: Evaluation) -> list[str]:
     metrics = ", ".join(f"{task.metrics[name]} {100 * value:.2f} %" for name, value in evaluation.metrics.items())
     macro = ", ".join(f"{name} {100 * value:.2f} %" for name, value in evaluation.macro.items())
     lines = [f"{metrics}, {evaluation.images} {evaluation.split} images", f"macro {macro}"]
+    over = "" if evaluation.groups is None else f", over {evaluation.groups} groups"
     for name, (low, high) in evaluation.intervals.items():
-        lines.append(f"95 % interval of {task.metrics.get(name, 'macro F1')}: {100 * low:.1f} to {100 * high:.1f} %")
+        bounds = f"{100 * low:.1f} to {100 * high:.1f} %{over}"
+        lines.append(f"95 % interval of {task.metrics.get(name, 'macro F1')}: {bounds}")
     if evaluation.calibration_error is not None:
         lines.append(f"calibration error {100 * evaluation.calibration_error:.2f} %")
     return lines

@@ -113,6 +113,7 @@ def _load_entry(array_path: Path, split: Split) -> DecodedImages | None:
     notes, dropped = tuple(record["notes"]), tuple(record["dropped"])
     kept = split.select(indices)
     if "starts" not in record:
-        return DecodedImages(images[: len(indices)], kept.labels, kept.names, indices, notes, dropped)
+        images = images[: len(indices)]
+        return DecodedImages(images, kept.labels, kept.names, indices, notes, dropped, groups=kept.groups)
     whole = WholeImages(images, np.array(record["starts"]), np.array(record["shapes"]))
-    return DecodedImages(images, kept.labels, kept.names, indices, notes, dropped, whole)
+    return DecodedImages(images, kept.labels, kept.names, indices, notes, dropped, whole, kept.groups)

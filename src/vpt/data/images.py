@@ -44,6 +44,7 @@ class DecodedImages:
         notes: Notes about irregularities, one sentence each.
         dropped: "name: reason" of each image that is left out, only with `skip_corrupt`.
         whole: The images in their own shapes, only with `whole_side`.
+        groups: int64 (n,), group of each image, or None without groups.
     """
 
     images: NDArray[np.uint8]
@@ -53,6 +54,7 @@ class DecodedImages:
     notes: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
     whole: WholeImages | None = None
+    groups: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -137,9 +139,10 @@ def decode(
     elif faults:
         for position, i in enumerate(kept):  # in place, because a copy may not fit in memory
             images[position] = images[i]
-    labels, names = split.labels[kept], tuple(split.names[i] for i in kept)
-    notes = _notes(split, results, len(np.setdiff1d(split.labels, labels)))
-    return DecodedImages(images[: len(kept)] if whole is None else images, labels, names, kept, notes, dropped, whole)
+    left = split.select(kept)
+    notes = _notes(split, results, len(np.setdiff1d(split.labels, left.labels)))
+    pixels = images[: len(kept)] if whole is None else images
+    return DecodedImages(pixels, left.labels, left.names, kept, notes, dropped, whole, left.groups)
 
 
 @contextmanager

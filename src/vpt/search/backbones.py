@@ -102,7 +102,9 @@ def _rank(context: SearchContext) -> dict[str, Any]:
         rows.append({"backbone": name, "score": value, "log_loss": best.log_loss, "images": len(features.labels)})
     first, second = sorted(rows, key=lambda row: (-row["score"], row["log_loss"]))[:2]
     labels = features.labels
-    against = compare(logits[first["backbone"]], logits[second["backbone"]], labels, request.metric)
+    against = compare(
+        logits[first["backbone"]], logits[second["backbone"]], labels, request.metric, features.known_groups
+    )
     words = (
         f"backbone {first['backbone']}: its frozen probe has {100 * first['score']:.1f} % {METRICS[request.metric]}, "
         f"{100 * against.gain:.1f} points (95 % interval {100 * against.low:.1f} to {100 * against.high:.1f}) above "
@@ -120,4 +122,4 @@ def _frozen_features(context: SearchContext, job: Job, images: Split, num_classe
     progress = partial(report, f"features of {job.backbone}")
     bf16 = job.config.training.use_bf16(device)
     values = compute_block_features(network, given, bf16=bf16, on_batch=progress)
-    return Features(values, network.table, pixels.labels, num_classes)
+    return Features(values, network.table, pixels.labels, num_classes, pixels.groups)

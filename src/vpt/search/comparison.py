@@ -14,6 +14,7 @@ from vpt.training.ridge import log_loss
 
 METRICS: dict[str, str] = {"top1": "top-1", "macro_f1": "macro F1", "balanced_accuracy": "balanced accuracy"}
 
+_FLIPS = 9999
 _MIN_DISCORDANT = 10  # images that one model classifies correctly and the other does not
 
 
@@ -54,21 +55,24 @@ def count_confusion(
     return counts.astype(np.int64)
 
 
-def interval(logits: NDArray[Any], labels: NDArray[np.int64], metric: str) -> tuple[float, float]:
-    """Return the 95 % interval of a metric: Wilson's for top-1, else of the bootstrap over images.
+def interval(
+    logits: NDArray[Any], labels: NDArray[np.int64], metric: str, groups: NDArray[np.int64] | None = None
+) -> tuple[float, float]:
+    """Return the 95 % interval of a metric: Wilson's for top-1 of single images, else of the bootstrap.
 
     Args:
         logits: Logits (n, classes).
         labels: Class of each image (n,).
         metric: A key of `METRICS`.
+        groups: Group of each image (n,); images of a group are drawn together. Default: every image is on its own.
 
     Returns:
         Lower and upper bound, between 0 and 1.
     """
-    if metric == "top1":
+    if metric == "top1" and groups is None:
         return wilson(int((logits.argmax(1) == labels).sum()), len(labels))
     return percentile_interval(
-        bootstrap(labels, lambda weights: float(score(count_confusion(logits, labels, weights), metric)))
+        bootstrap(labels, lambda weights: float(score(count_confusion(logits, labels, weights), metric)), groups=groups)
     )
 
 
@@ -99,8 +103,9 @@ class Comparison:
         error: Standard error of the gain.
         wins: Images that only the model classifies correctly (c).
         losses: Images that only the baseline classifies correctly (b).
-        p: p of McNemar's exact test, two-sided.
+        p: p of McNemar's exact test, two-sided; over groups, that of the sign-flip test.
         loss_gain: Log loss of the baseline minus that of the model.
+        groups: Number of groups that the interval, the error and p are over, or None if every image is on its own.
     """
 
     images: int
@@ -113,14 +118,21 @@ class Comparison:
     losses: int
     p: float
     loss_gain: float
+    groups: int | None = None
+
+    @property
+    def gain_in_errors(self) -> float:
+        """Gain in standard errors: (c - b) / sqrt(b + c), or by the bootstrap over groups."""
+        if self.groups is not None:
+            return self.gain / max(self.error, 1e-12)
+        return (self.wins - self.losses) / math.sqrt(max(1, self.wins + self.losses))
 
     @property
     def convinces(self) -> bool:
-        """True if the model is to replace the baseline: (c - b) / sqrt(b + c) >= 1, c + b >= 10, no greater loss."""
-        discordant = self.wins + self.losses
-        if discordant < _MIN_DISCORDANT or self.loss_gain < 0 or self.gain <= 0:
+        """True if the model is to replace the baseline: a gain of 1 standard error, c + b >= 10, no greater loss."""
+        if self.wins + self.losses < _MIN_DISCORDANT or self.loss_gain < 0 or self.gain <= 0:
             return False
-        return (self.wins - self.losses) / math.sqrt(discordant) >= 1
+        return self.gain_in_errors >= 1
 
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison as JSON values."""
@@ -140,12 +152,19 @@ class Comparison:
         bounds = sorted((100 * self.low, 100 * self.high) if self.gain >= 0 else (-100 * self.high, -100 * self.low))
         text = f"95 % interval {bounds[0]:.1f} to {bounds[1]:.1f}"
         points = "" if self.metric == "top1" else f" of {METRICS[self.metric]}"
-        return f"{name} {verb} the probe{by}{points} ({text}, McNemar {format_p(self.p)}, "\
-               f"{pluralize(self.images, 'image')})"  # fmt: skip
+        test, among = (
+            ("McNemar", "") if self.groups is None else ("sign flips", f" in {pluralize(self.groups, 'group')}")
+        )
+        return f"{name} {verb} the probe{by}{points} ({text}, {test} {format_p(self.p)}, "\
+               f"{pluralize(self.images, 'image')}{among})"  # fmt: skip
 
 
 def compare(
-    logits: NDArray[Any], baseline: NDArray[Any], labels: NDArray[np.int64], metric: str = "top1"
+    logits: NDArray[Any],
+    baseline: NDArray[Any],
+    labels: NDArray[np.int64],
+    metric: str = "top1",
+    groups: NDArray[np.int64] | None = None,
 ) -> Comparison:
     """Compare a model with a baseline on the same images.
 
@@ -154,6 +173,7 @@ def compare(
         baseline: Logits of the baseline (n, classes).
         labels: Class of each image (n,).
         metric: A key of `METRICS`. Default: "top1".
+        groups: Group of each image (n,), which is drawn whole. Default: every image is on its own.
 
     Returns:
         The comparison.
@@ -164,12 +184,13 @@ def compare(
         confusions = [count_confusion(found, labels, weights) for found in (logits, baseline)]
         return float(score(confusions[0], metric) - score(confusions[1], metric))
 
-    gains = bootstrap(labels, gain)
+    gains = bootstrap(labels, gain, groups=groups)
     wins, losses = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
     low, high = percentile_interval(gains)
+    p = mcnemar(wins, losses) if groups is None else sign_flip(ours.astype(np.int64) - theirs, groups)
     return Comparison(
         images=len(labels), metric=metric, gain=gain(None), low=low, high=high, error=float(gains.std()),
-        wins=wins, losses=losses, p=mcnemar(wins, losses),
+        wins=wins, losses=losses, p=p, groups=None if groups is None else len(np.unique(groups)),
         loss_gain=log_loss(np.asarray(baseline, np.float64), labels) - log_loss(np.asarray(logits, np.float64), labels),
     )  # fmt: skip
 
@@ -185,6 +206,22 @@ def mcnemar(wins: int, losses: int) -> float:
         The p-value; 1 where there is no such image.
     """
     return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+
+
+def sign_flip(differences: NDArray[np.int64], groups: NDArray[np.int64]) -> float:
+    """Return p of the sign-flip test over groups, two-sided: McNemar's test for images that are not independent.
+
+    Args:
+        differences: 1 for an image that only the model classifies correctly, -1 for one of the baseline, else 0 (n,).
+        groups: Group of each image (n,).
+
+    Returns:
+        The p-value, of 9,999 draws.
+    """
+    sums = np.bincount(np.unique(groups, return_inverse=True)[1], differences)
+    sums = sums[sums != 0]
+    signs = np.random.default_rng(0).choice(np.array((-1, 1), np.int8), (_FLIPS, len(sums)))
+    return float((1 + (np.abs(signs @ sums) >= abs(sums.sum())).sum()) / (_FLIPS + 1))
 
 
 def format_p(p: float) -> str:

@@ -62,6 +62,11 @@ class Pool:
         return self.examples.labels
 
     @property
+    def groups(self) -> NDArray[np.int64] | None:
+        """Group of each of these images (n,), or None if every image is on its own."""
+        return self.examples.groups
+
+    @property
     def held_out(self) -> Examples | None:
         """The images of val, or None without any."""
         return self.data.decoded.get("val")
@@ -189,7 +194,9 @@ def load_pool(context: SearchContext, job: Job) -> Pool:
     num_train = len(examples)
     if takes_all and val is not None:
         pixels = np.concatenate([examples.pixels, val.pixels])
-        examples = Examples(pixels, np.concatenate([examples.labels, val.labels]))
+        both = examples.groups is not None and val.groups is not None
+        groups = np.concatenate([examples.groups, val.groups]) if both else None
+        examples = Examples(pixels, np.concatenate([examples.labels, val.labels]), groups=groups)
     folder = job.run_dir / "search"
 
     def features(name: str, given: Examples) -> NDArray[np.float16]:

@@ -92,21 +92,22 @@ def finish(
     test = final.data.decoded.get("test")
     comparison: Comparison | None = None
     if test is not None:
-        split, labels = "test", test.labels
+        split, labels, groups = "test", test.labels, test.groups
         logits = baseline = logits_of(probe.model, test, probe.job, callback, "test")
         if shipped is not None:
             logits = logits_of(shipped.model, test, shipped.job, callback, "test")
     else:
-        split, labels, logits = OUT_OF_FOLD, probe.data.decoded["train"].labels, probe.left_out.logits
+        train = probe.data.decoded["train"]
+        split, labels, groups, logits = OUT_OF_FOLD, train.labels, train.groups, probe.left_out.logits
         if shipped is not None and best is not None:
-            labels, logits = selection.labels(best), selection.logits(best)
+            labels, groups, logits = selection.labels(best), selection.groups(best), selection.logits(best)
             baseline = selection.probe_logits(best["folds"])
     if shipped is not None:
-        comparison = compare(logits, baseline, labels, request.metric)
+        comparison = compare(logits, baseline, labels, request.metric, groups)
     elif best is not None:
         comparison = Comparison(**best["comparison"])
-    evaluation = _evaluate(split, logits, labels, final.data, request.metric)
-    low, high = interval(logits, labels, request.metric)
+    evaluation = _evaluate(split, logits, labels, groups, final.data, request.metric)
+    low, high = interval(logits, labels, request.metric, groups)
     words = _words(selection, best, comparison, shipped is not None)
     search = {
         "minutes": request.minutes,
@@ -172,9 +173,14 @@ def _train_winner(selection: Selection, best: dict[str, Any]) -> Model | None:
 
 
 def _evaluate(
-    split: str, logits: NDArray[np.float64], labels: NDArray[np.int64], data: ClassificationData, metric: str
+    split: str,
+    logits: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    groups: NDArray[np.int64] | None,
+    data: ClassificationData,
+    metric: str,
 ) -> Evaluation:
-    scores = score_logits(torch.from_numpy(logits), torch.from_numpy(labels))
+    scores = score_logits(torch.from_numpy(logits), torch.from_numpy(labels), groups)
     evaluation = make_evaluation(split, len(labels), scores, data.classes)
     if metric == "top1":
         return evaluation

@@ -30,21 +30,24 @@ class Features:
         table: Their columns.
         labels: Class of each image (n,).
         num_classes: Number of classes.
+        known_groups: Group of each image (n,), such as its patient, or None if every image is on its own.
     """
 
     values: NDArray[np.float16]
     table: FeatureTable
     labels: NDArray[np.int64]
     num_classes: int
+    known_groups: NDArray[np.int64] | None = None
 
     @property
     def groups(self) -> NDArray[np.int64]:
-        """Group of near copies of each image (n,)."""
-        return near_copies(self.values[:, : self.table.pooled])
+        """Group of each image with its near copies (n,)."""
+        return near_copies(self.values[:, : self.table.pooled], self.known_groups)
 
     def select(self, rows: NDArray[np.int64]) -> Features:
         """Return the features of some images."""
-        return Features(self.values[rows], self.table, self.labels[rows], self.num_classes)
+        known = None if self.known_groups is None else self.known_groups[rows]
+        return Features(self.values[rows], self.table, self.labels[rows], self.num_classes, known)
 
     def ridge(self, head: str) -> Ridge:
         """Return the regression from the features that a head reads."""
@@ -108,7 +111,7 @@ def choose_probe(
         row = {"method": "linear", "head": head, "penalty": found.penalty, "score": value, "log_loss": found.log_loss,
                "images": len(features.labels), "seconds": watch.seconds, "status": "tried"}  # fmt: skip
         if chosen is not None:
-            gain = compare(found.logits, chosen[1].logits, features.labels, metric)
+            gain = compare(found.logits, chosen[1].logits, features.labels, metric, features.known_groups)
             row |= {"gain": gain.gain, "error": gain.error}
         if chosen is None or gain.gain > gain.error:
             chosen = (head, found)

@@ -80,7 +80,7 @@ def _search_classification(context: SearchContext, finished: RunResult | None) -
     if finished is not None:
         shutil.rmtree(job.run_dir / "search", ignore_errors=True)
         return finished
-    features = Features(pool.features, pool.table, pool.labels, len(pool.data.classes))
+    features = Features(pool.features, pool.table, pool.labels, len(pool.data.classes), pool.groups)
     heads = [request.options["head"]] if "head" in request.options else head_grid(pool.table)
     found = decisions.decide(
         "probe", lambda: choose_probe(features, heads, request.metric, context.budget, request.max_size)
@@ -91,10 +91,10 @@ def _search_classification(context: SearchContext, finished: RunResult | None) -
     data = pool.job_data(job, pool.examples)
     torch.manual_seed(job.config.training.seed)
     model = TASKS[job.config.task].attach(job, data).to(context.device)
-    left_out = solve_head_on(model, pool.features, pool.table, pool.labels, found["penalty"])
+    left_out = solve_head_on(model, pool.features, pool.table, pool.labels, found["penalty"], pool.groups)
     model.eval()
     probe = Probe(job, data, model, left_out)
-    low, high = interval(left_out.logits, pool.labels, request.metric)
+    low, high = interval(left_out.logits, pool.labels, request.metric, pool.groups)
     value = next(row["score"] for row in found["tried"] if row["head"] == found["head"])
 
     def save() -> str:

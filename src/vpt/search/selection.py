@@ -1,6 +1,5 @@
 """The choice among candidates: which are tried within the time left, how they do against the probe, which one ships."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from vpt.training.job import Job
 from vpt.training.ridge import log_loss
 
 _ENOUGH_HELD_OUT = 100  # images of val that can tell two models apart; with fewer, every image is predicted
-_HOPELESS = -2.0  # (c - b) / sqrt(b + c) against the best so far at which a trial is dropped after one fold
+_HOPELESS = -2.0  # gain in standard errors against the best so far at which a trial is dropped after one fold
 _END_SHARE = 0.02  # of the budget, for files and pictures
 
 
@@ -49,7 +48,7 @@ class Selection(SearchContext):
     def features(self) -> Features:
         """Features of the images that the probe learns from."""
         classes = len(self.pool.data.classes)
-        return Features(self.pool.features, self.pool.table, self.pool.labels, classes)
+        return Features(self.pool.features, self.pool.table, self.pool.labels, classes, self.pool.groups)
 
     @property
     def end_seconds(self) -> float:
@@ -133,6 +132,11 @@ class Selection(SearchContext):
         """Return the classes of the images that a trial predicts."""
         return np.concatenate([fold.examples.labels for fold in self.folds(row["folds"])])
 
+    def groups(self, row: dict[str, Any]) -> NDArray[np.int64] | None:
+        """Return the groups of the images that a trial predicts, or None without groups."""
+        found = [fold.examples.groups for fold in self.folds(row["folds"])]
+        return np.concatenate([groups for groups in found if groups is not None]) if found[0] is not None else None
+
     def probe_logits(self, count: int) -> NDArray[np.float64]:
         """Return the logits of the probe for the images that a trial predicts, from the same folds."""
         features = self.features
@@ -166,9 +170,8 @@ class Selection(SearchContext):
                 found.append(run_trial(self.pool, job, fold, self.checkpoint(candidate, index), receiver))
                 if index == 0 and len(folds) > 1 and best is not None:
                     known = self.logits(best)[: len(found[0])]
-                    against = compare(found[0], known, fold.examples.labels, self.request.metric)
-                    discordant = max(1, against.wins + against.losses)
-                    if (against.wins - against.losses) / math.sqrt(discordant) < _HOPELESS:
+                    against = compare(found[0], known, fold.examples.labels, self.request.metric, fold.examples.groups)
+                    if against.gain_in_errors < _HOPELESS:
                         return {**row, "status": "dropped after one fold", "seconds": self.budget.elapsed - start}
         except OutOfTimeError:
             return {**row, "status": "stopped: slower than planned", "seconds": self.budget.elapsed - start}
@@ -177,7 +180,7 @@ class Selection(SearchContext):
         logits, labels = np.concatenate(found), self.labels(row)
         self.folder.mkdir(parents=True, exist_ok=True)
         np.save(self._file(candidate, ".npy"), logits)
-        against_probe = compare(logits, self.probe_logits(row["folds"]), labels, self.request.metric)
+        against_probe = compare(logits, self.probe_logits(row["folds"]), labels, self.request.metric, self.groups(row))
         value = float(score(count_confusion(logits, labels), self.request.metric))
         return {**row, "status": "tried", "score": value, "log_loss": log_loss(logits, labels), "images": len(labels),
                 "comparison": against_probe.to_dict(), "seconds": self.budget.elapsed - start}  # fmt: skip

@@ -88,10 +88,11 @@ class StepsOnly(Callback):
 
 def select(examples: Examples, rows: NDArray[np.int64]) -> Examples:
     """Return some of the images, without a copy where they are the first."""
+    groups = None if examples.groups is None else examples.groups[rows]
     if np.array_equal(rows, np.arange(len(rows))) and examples.oversized is None:
-        return Examples(examples.pixels[: len(rows)], examples.labels[: len(rows)])
+        return Examples(examples.pixels[: len(rows)], examples.labels[: len(rows)], groups=groups)
     oversized: Any = None if examples.oversized is None else examples.oversized.select(rows)  # type: ignore[union-attr]
-    return Examples(examples.pixels[rows], examples.labels[rows], oversized)
+    return Examples(examples.pixels[rows], examples.labels[rows], oversized, groups)
 
 
 def measure_step(pool: Pool, job: Job, budget: Budget, callback: Callback) -> float:
@@ -115,11 +116,11 @@ def measure_step(pool: Pool, job: Job, budget: Budget, callback: Callback) -> fl
 
 
 def halves(pool: Pool, groups: NDArray[np.int64], seed: int) -> list[Fold]:
-    """Return two folds of the pool with about the same classes; near copies are in the same one.
+    """Return two folds of the pool with about the same classes; groups and near copies are in the same one.
 
     Args:
         pool: The images.
-        groups: Group of near copies of each image (n,).
+        groups: Group of each image (n,).
         seed: Seed of the folds.
 
     Returns:

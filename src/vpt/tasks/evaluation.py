@@ -58,9 +58,15 @@ class Evaluation:
         """Expected calibration error in 15 bins of equal width, or None where probabilities are not known."""
         return None if self.scores is None else self.scores.calibration_error
 
+    @property
+    def groups(self) -> int | None:
+        """Number of groups of images that intervals are over, or None if every image is on its own."""
+        groups = None if self.scores is None else self.scores.groups
+        return None if groups is None else len(np.unique(groups))
+
     @cached_property
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """The 95 % intervals of the main metric and of macro F1, by the bootstrap over images (1000 resamples)."""
+        """The 95 % intervals of the main metric and of macro F1, by the bootstrap over images or over groups."""
         return {} if self.scores is None else self.scores.intervals()
 
     def confusion_table(self, unit: str = "counts") -> list[list[float]]:

@@ -27,11 +27,13 @@ class Examples:
         pixels: Images, uint8 (n, 3, side, side), with a side of at least the input size.
         labels: Class of each image, int64 (n,).
         oversized: The same images, whole and larger, which random crops are taken from, or None to crop `pixels`.
+        groups: Group of each image, int64 (n,), or None if every image is on its own.
     """
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
     oversized: NDArray[np.uint8] | WholeImages | None = None
+    groups: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         """Check that the pixels are uint8. A DataError is raised for other arrays."""

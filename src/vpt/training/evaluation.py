@@ -28,12 +28,14 @@ class Scores:
         bins: Sums by confidence, see `confidence_bins`; None where probabilities are not known.
         counts: The flat confusion matrix of each image, sparse int64 (images, classes * classes), which resampling
             needs; None where it is not known.
+        groups: Group of each image (images,), or None if every image is on its own.
     """
 
     confusion: NDArray[np.int64]
     loss: float
     bins: NDArray[np.float64] | None = None
     counts: Any = None
+    groups: NDArray[np.int64] | None = None
 
     @property
     def per_class(self) -> NDArray[np.float64]:
@@ -82,7 +84,7 @@ class Scores:
         """Return the 95 % intervals of the main metric and of macro F1, by the bootstrap over images.
 
         Args:
-            groups: Group of each image (n,); images of a group are drawn together. Default: every image is its own.
+            groups: Group of each image (n,); images of a group are drawn together. Default: those of the scores.
 
         Returns:
             Lower and upper bound by name of the metric; nothing where the counts of the images are not known.
@@ -90,6 +92,7 @@ class Scores:
         if self.counts is None:
             return {}
         first, counts = next(iter(self.metrics)), self.counts
+        groups = self.groups if groups is None else groups
         if groups is not None:
             _, index = np.unique(groups, return_inverse=True)
             counts = csr_array((np.ones_like(index), (index, np.arange(len(index))))) @ counts
@@ -171,12 +174,13 @@ def predict_logits(
     return torch.cat(outputs)
 
 
-def score_logits(logits: Tensor, labels: Tensor) -> Scores:
+def score_logits(logits: Tensor, labels: Tensor, groups: NDArray[np.int64] | None = None) -> Scores:
     """Compute scores from logits. Ties go to the lower class.
 
     Args:
         logits: Logits (n, classes).
         labels: Labels (n,).
+        groups: Group of each image (n,), for intervals. Default: every image is on its own.
 
     Returns:
         The scores.
@@ -186,4 +190,4 @@ def score_logits(logits: Tensor, labels: Tensor) -> Scores:
     bins = confidence_bins(logits.softmax(1).amax(1), predicted == labels)
     cells, order = (labels * classes + predicted).numpy(), np.arange(len(labels))
     counts = csr_array((np.ones_like(cells), (order, cells)), shape=(len(labels), classes**2))
-    return Scores(confusion, float(nn.functional.cross_entropy(logits, labels)), bins, counts)
+    return Scores(confusion, float(nn.functional.cross_entropy(logits, labels)), bins, counts, groups)

@@ -178,18 +178,19 @@ def log_loss(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
     return float(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())
 
 
-def near_copies(features: NDArray[np.floating]) -> NDArray[np.int64]:
+def near_copies(features: NDArray[np.floating], groups: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
     """Group images that are nearly copies of one another: chains of standardized features with a cosine above 0.98.
 
     Args:
         features: Features (n, width).
+        groups: Known group of each image (n,), whose images stay together. Default: none are known.
 
     Returns:
-        Group of each image (n,); images without a copy are alone, and so are all of more than 8,192 images.
+        Group of each image (n,); images without a copy are alone. More than 8,192 images are not compared.
     """
     count = len(features)
     if count > _MAX_COMPARED:
-        return np.arange(count)
+        return np.arange(count) if groups is None else np.unique(groups, return_inverse=True)[1].astype(np.int64)
     values = np.asarray(features, np.float32)
     values = (values - values.mean(0)) / np.maximum(values.std(0), 1e-6)
     values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-6)
@@ -197,7 +198,10 @@ def near_copies(features: NDArray[np.floating]) -> NDArray[np.int64]:
     for start in range(0, count, 512):
         rows, columns = np.nonzero(values[start : start + 512] @ values.T > _NEAR_COPY)
         links.append((rows + start, columns))
+    if groups is not None:
+        _, first, index = np.unique(groups, return_index=True, return_inverse=True)
+        links.append((np.arange(count), first[index]))
     pairs = np.concatenate(links, axis=1)
     graph = sparse.coo_array((np.ones(pairs.shape[1], bool), (pairs[0], pairs[1])), (count, count))
-    groups: NDArray[np.int64] = sparse.csgraph.connected_components(graph, directed=False)[1].astype(np.int64)
-    return groups
+    found: NDArray[np.int64] = sparse.csgraph.connected_components(graph, directed=False)[1].astype(np.int64)
+    return found

@@ -87,7 +87,7 @@ def evaluate(model: TunedModel, data: Dataset, split: str, callback: Callback, *
         The scores.
     """
     with _decode(model, _select_split(model, data, split), split, callback, skip_corrupt) as (_, dataset):
-        return score_logits(predict_logits(model, dataset), dataset.labels)
+        return score_logits(predict_logits(model, dataset), dataset.labels, dataset.examples.groups)
 
 
 def evaluate_ensemble(
@@ -117,7 +117,7 @@ def evaluate_ensemble(
             logits = predict_logits(Ensemble(models), dataset)
         except SpecError:  # no prompt sets of one kind
             logits = torch.stack([predict_logits(model, dataset).log_softmax(-1) for model in models]).logsumexp(0)
-        return score_logits(logits, dataset.labels)
+        return score_logits(logits, dataset.labels, dataset.examples.groups)
 
 
 def _select_split(model: TunedModel, data: Dataset, name: str) -> Split:
@@ -150,7 +150,7 @@ def _decode(
     with decode_to_tempdir(split, model.backbone.preprocessing, **options) as pixels:
         for note in decoding_notes(pixels):
             callback.on_note(note)
-        yield pixels, DeviceDataset.for_model(model, Examples(pixels.images, pixels.labels))
+        yield pixels, DeviceDataset.for_model(model, Examples(pixels.images, pixels.labels, groups=pixels.groups))
 
 
 def decoding_notes(pixels: DecodedImages) -> list[str]:

@@ -44,7 +44,7 @@ def solve_head(
     dataset = DeviceDataset.for_model(model, examples)
     network = BlockFeatureNetwork(model.backbone, dataset.device)
     features = compute_block_features(network, dataset, bf16=bf16, on_batch=on_batch)
-    return solve_head_on(model, features, network.table, examples.labels, penalty)
+    return solve_head_on(model, features, network.table, examples.labels, penalty, examples.groups)
 
 
 def solve_head_on(
@@ -53,6 +53,7 @@ def solve_head_on(
     table: FeatureTable,
     labels: NDArray[np.int64],
     penalty: float | Literal["auto"],
+    groups: NDArray[np.int64] | None = None,
 ) -> LeftOut:
     """Give a linear head its weights by ridge regression on features that are computed already.
 
@@ -62,12 +63,13 @@ def solve_head_on(
         table: Their columns.
         labels: Class of each image (n,).
         penalty: Penalty of the squared weights, or "auto", as for `solve_head`.
+        groups: Group of each image (n,), which is left out whole. Default: every image is on its own.
 
     Returns:
-        The predictions for images that are left out, together with their near copies.
+        The predictions for images that are left out, together with their group and near copies.
     """
     ridge = Ridge(features, table.columns(model.readout), labels, model.num_classes)
-    copies = near_copies(features[:, : table.pooled])
+    copies = near_copies(features[:, : table.pooled], groups)
     left_out = ridge.best(copies) if penalty == "auto" else ridge.leave_out(penalty, copies)
     weight, bias = ridge.solve(left_out.penalty, left_out.scale)
     with torch.no_grad():

@@ -96,7 +96,8 @@ class ClassificationData(PreparedData):
         dataset = DeviceDataset.for_model(model, self.decoded[split])
         bf16 = self.config.training.use_bf16(dataset.device)
         network = cache_frozen_features(model, dataset, bf16=bf16, cache=self.cache)
-        return score_logits(predict_logits(network, dataset, bf16=bf16, on_batch=on_image), dataset.labels)
+        logits = predict_logits(network, dataset, bf16=bf16, on_batch=on_image)
+        return score_logits(logits, dataset.labels, dataset.examples.groups)
 
 
 class ClassificationTask(Task):
@@ -200,7 +201,7 @@ def _decode(
         except DataError as error:
             errors.append(f"{name}: {error}")
             continue
-        decoded[name] = Examples(pixels.images, pixels.labels, oversized)
+        decoded[name] = Examples(pixels.images, pixels.labels, oversized, pixels.groups)
         notes += [f"{name}: {note}" for note in decoding_notes(pixels)]
     if errors:
         raise DataError("\n".join(errors))
