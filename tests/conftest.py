@@ -101,6 +101,7 @@ SLOW = (
     "oracle/test_official",
     "plots/test_figures.py::test_figures_with_a_hostile",
     "search/test_candidates.py::test_candidates_of_a_small",
+    "search/test_groups.py::test_search",
     "search/test_search",
     "search/test_segmentation_search",
     "serving/test_bank",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -102,3 +103,15 @@ def test_scores_with_groups_have_their_intervals():
     logits, labels, groups = draw(0.6, seed=3)
     scores = score_logits(torch.from_numpy(logits), torch.from_numpy(labels), groups)
     assert scores.intervals()["top1"] == pytest.approx(interval(logits, labels, "top1", groups))
+
+
+@pytest.mark.usefixtures("few_steps")
+def test_search_keeps_the_groups_of_a_table_whole(images: Path, search: Any, tmp_path: Path) -> None:
+    files = sorted((images / "train").rglob("*.png"))
+    lines = [f"{path.as_posix()},{path.parent.name},{path.parent.name}-{i % 20 // 4}\n" for i, path in enumerate(files)]
+    (tmp_path / "labels.csv").write_text("image,label,group\n" + "".join(lines))
+    result, _ = search(str(tmp_path / "labels.csv"), image=0.01, step=0.1, method="vpt(length=4)")
+    compared = [row["comparison"] for row in result.search["tried"] if "comparison" in row]
+    # of 5 groups of each class, one measures; the others are predicted out of fold
+    assert result.images["test"] == 12 and [found["groups"] for found in compared] == [12]
+    assert "48 images in 12 groups" in result.search["words"] or "12 images in 3 groups" in result.search["words"]
