@@ -38,6 +38,8 @@ class TuneOptions(TypedDict, total=False):
             "trivial_augment", "rand_augment(num_ops=2, magnitude=9)", "random_erasing(p=0.25)", "mixup(alpha=0.8)",
             "cutmix(alpha=1)"; segmentation: "full", "flip", "vertical_flip". Default: "none"; segmentation: "full".
         grad_accum_steps: Micro-batches of a step, to save memory. Default: 1.
+        activation_checkpointing: True computes the activations of the blocks again in the backward pass: less memory, a
+            third more time. Default: False.
         layer_decay: Learning rate of a layer of the backbone, relative to that of the next one. Default: 1.
         ema: Decay of an exponential moving average of the weights, which is scored and saved. Default: none.
         patience: Evaluations on val without a better metric after which training stops. Default: never.
@@ -86,7 +88,6 @@ class TuneOptions(TypedDict, total=False):
         mask_orientation: Segmentation: masks of images that EXIF data turn are drawn on the "upright" image or on its
             pixels as "stored". Default: "auto", what the sizes prove.
         val_as_test: Segmentation: True scores on val and splits another val off train. Default: False.
-        activation_checkpointing: Segmentation: True takes less memory and a third more time. Default: False.
     """
 
     weights: str | Path | None
@@ -99,6 +100,7 @@ class TuneOptions(TypedDict, total=False):
     head_lr_scale: float | None
     augment: str | None
     grad_accum_steps: int | None
+    activation_checkpointing: bool | None
     layer_decay: float | None
     ema: float | None
     patience: int | None
@@ -140,7 +142,6 @@ class TuneOptions(TypedDict, total=False):
     mask_suffix: str | None
     mask_orientation: Literal["auto", "upright", "stored"] | None
     val_as_test: bool | None
-    activation_checkpointing: bool | None
 
 
 class PredictOptions(TypedDict, total=False):

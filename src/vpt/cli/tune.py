@@ -50,6 +50,8 @@ _MAX_CLASSES = 30  # rows of the table of classes
         "rand_augment, random_erasing, mixup, cutmix; segmentation: full, flip, vertical_flip [default: none; "
         "segmentation: full].")  # fmt: skip
 @option("--grad-accum-steps", "Compute each step in this many micro-batches, to save memory [default: 1].", int)
+@option("--activation-checkpointing", "Compute activations again in the backward pass: less memory, a third more time.",
+        is_flag=True)  # fmt: skip
 @option("--precision", "Of the forward pass; auto: bf16 on GPUs with it [default: auto].", ["auto", "fp32", "bf16"])
 @option("--layer-decay", "Learning rate of a layer of the backbone, relative to the next one's [default: 1].", float)
 @option("--ema", "Average the weights with this decay, such as 0.999; the average is scored and saved.", float)
@@ -95,7 +97,6 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @segmentation("--auxiliary-weight", "Weight of the loss of auxiliary heads [default: 0.4].", float)
 @common.mask_options
 @segmentation("--val-as-test", "Score on val, and split another val off train.", is_flag=True)
-@segmentation("--activation-checkpointing", "Less memory, a third more time.", is_flag=True)
 def command(
     data: str,
     task: str,

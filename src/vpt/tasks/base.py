@@ -210,8 +210,10 @@ class Task(ABC):
         """
         backbone, names = data.backbone, data.classes
         head = self.make_readout(job.head, backbone)
-        recompute = getattr(job.options, "activation_checkpointing", False)
-        return attach(backbone, job.method, len(names), classes=names, head=head, activation_checkpointing=recompute)
+        return attach(
+            backbone, job.method, len(names), classes=names, head=head,
+            activation_checkpointing=job.activation_checkpointing,
+        )  # fmt: skip
 
     @abstractmethod
     def evaluate(

@@ -41,6 +41,8 @@ class Job:
         split_seed: Seed of that split and of the images of a built-in task, or None for the training seed.
         test: False leaves the test split unopened.
         save_dtype: Data type of the tensors in the tuned file.
+        activation_checkpointing: True computes the activations of the blocks again in the backward pass: less memory, a
+            third more time.
     """
 
     data: str | Dataset
@@ -60,6 +62,7 @@ class Job:
     split_seed: int | None = None
     test: bool = True
     save_dtype: Literal["fp32", "fp16"] = "fp32"
+    activation_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         """Check the preprocessing before weights are downloaded."""

@@ -26,7 +26,6 @@ class SegmentationOptions(TaskOptions):
         mask_orientation: Masks of images that EXIF data turn are drawn on the "upright" image or on its pixels as
             "stored"; "auto" for what the sizes prove.
         val_as_test: True scores on the published val, and splits another val off train.
-        activation_checkpointing: True recomputes activations in the backward pass: less memory, a third more time.
     """
 
     labels: str = "auto"
@@ -37,7 +36,6 @@ class SegmentationOptions(TaskOptions):
     mask_suffix: str | None = None
     mask_orientation: Literal["auto", "upright", "stored"] = "auto"
     val_as_test: bool = False
-    activation_checkpointing: bool = False
 
 
 @dataclass(frozen=True)

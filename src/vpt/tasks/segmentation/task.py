@@ -97,7 +97,6 @@ class SegmentationTask(Task):
     def prepare(self, job: Job, callback: Callback) -> SegmentationData:  # noqa: D102
         assert isinstance(job.config, SegmentationConfig)
         options = asdict(job.options)
-        del options["activation_checkpointing"]  # all others say how masks are read
         backbone = load_backbone(job.backbone, weights=job.weights, image_size=job.image_size)
         backbone = replace(backbone, preprocessing=job.preprocess(backbone.preprocessing))
         options |= {**job.split_options, "include_test": job.test, "train_on": job.train_on}
