@@ -117,6 +117,7 @@ SLOW = (
     "training/test_loggers",
     "training/test_loop",
     "training/test_random_crops",
+    "training/test_streaming",
 )
 
 

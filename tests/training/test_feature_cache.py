@@ -113,7 +113,7 @@ def test_train_linear_with_random_resized_crop_caches_features_of_16_crops(tmp_p
         ".safetensors"
     ] * 17  # the images, and sixteen crops of each
     assert "16 random crops of each image" in notes[0]
-    monkeypatch.setattr("vpt.training.feature_cache.predict_logits", None)  # nothing is computed a second time
+    monkeypatch.setattr("vpt.training.feature_cache.iter_logits", None)  # nothing is computed a second time
     train(second, examples(), config, validation=examples(), cache=tmp_path)
     assert max_relative_difference(first, second) == 0
     train(plain, examples(), config.replace(augment="none"), cache=tmp_path)

@@ -64,6 +64,9 @@ class TuneOptions(TypedDict, total=False):
         interpolation: Classification: "nearest", "bilinear", "bicubic" or "lanczos". Default: the backbone's.
         cache: Classification: folder that keeps decoded images and frozen features. Default: none.
         skip_corrupt: Classification: True leaves unreadable images out. Default: False.
+        loading: Classification: "cache" decodes every image once, "stream" whenever it is used. Default: "auto", which
+            streams above 4 GiB of decoded images.
+        workers: Classification: number of processes that decode a stream. Default: one a core, at most 8.
         ridge: Classification, method "linear": penalty of a head that is solved for by ridge regression instead of
             being trained; "auto" takes the one that predicts training images that are left out best. Default: none.
         image_column: Classification: column of the paths of images, in tables of labels. Default: recognized.
@@ -123,6 +126,8 @@ class TuneOptions(TypedDict, total=False):
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None
     cache: str | Path | None
     skip_corrupt: bool | None
+    loading: Literal["auto", "cache", "stream"] | None
+    workers: int | None
     ridge: float | Literal["auto"] | None
     image_column: str | None
     label_column: str | None

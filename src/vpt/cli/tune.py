@@ -84,6 +84,9 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @classification("--interpolation", "Interpolation of resized images [default: the backbone's].",
                 ["nearest", "bilinear", "bicubic", "lanczos"])  # fmt: skip
 @classification("--cache", "Keep decoded images and frozen features here.", common.FOLDER)
+@classification("--loading", "cache: decode images once; stream: whenever used; auto: stream above 4 GiB of pixels.",
+                ["auto", "cache", "stream"], default="auto")  # fmt: skip
+@classification("--workers", "Processes that decode a stream [default: one a core, at most 8].", common.NATURAL)
 @common.skip_corrupt_option
 @classification("--ridge", "With --method linear: solve for the head by ridge regression with this penalty, or auto.",
                 common.number_or_auto, metavar="NUMBER|auto")  # fmt: skip

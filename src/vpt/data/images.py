@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -97,11 +97,11 @@ def decode(
     total = len(split)
     whole, capacities = None, np.empty(0, np.int64)
     if whole_side is None:
-        images = _allocate((total, 3, preprocessing.size, preprocessing.size), memory_limit, spill_dir)
+        images = allocate((total, 3, preprocessing.size, preprocessing.size), memory_limit, spill_dir)
     else:
         sizes = map_images(lambda i: read_size(split.images[i]), range(total), threads=threads)
         capacities = np.array([3 * math.prod(preprocessing.whole_size(*size, whole_side)) for size in sizes], np.int64)
-        images = _allocate((int(capacities.sum()),), memory_limit, spill_dir)
+        images = allocate((int(capacities.sum()),), memory_limit, spill_dir)
         whole = WholeImages(images, capacities.cumsum() - capacities, np.zeros((total, 2), np.int64))
 
     def decode_one(i: int) -> list[str] | str:
@@ -123,12 +123,7 @@ def decode(
     try:
         results = map_images(decode_one, range(total), progress, threads)
         faults = {i: result for i, result in enumerate(results) if isinstance(result, str)}
-        dropped = tuple(f"{split.names[i]}: {reason}" for i, reason in faults.items())
-        if faults and (not skip_corrupt or len(faults) == total):
-            raise DataError(
-                f"{len(faults)} of {pluralize(total, 'image')} cannot be used:{bullets(dropped, limit=total)}\n"
-                "replace or delete them" + ("" if len(faults) == total else ", or leave them out with --skip-corrupt")
-            )
+        dropped = describe_dropped(split, faults, skip_corrupt)
     except BaseException:
         if isinstance(images, np.memmap):
             Path(str(images.filename)).unlink(missing_ok=True)
@@ -140,7 +135,8 @@ def decode(
         for position, i in enumerate(kept):  # in place, because a copy may not fit in memory
             images[position] = images[i]
     left = split.select(kept)
-    notes = _notes(split, results, len(np.setdiff1d(split.labels, left.labels)))
+    by_image = {i: result for i, result in enumerate(results) if isinstance(result, list)}
+    notes = describe_notes(split, by_image, len(np.setdiff1d(split.labels, left.labels)))
     pixels = images[: len(kept)] if whole is None else images
     return DecodedImages(pixels, left.labels, left.names, kept, notes, dropped, whole, left.groups)
 
@@ -192,23 +188,71 @@ def map_images(
     return results
 
 
-def _notes(split: Split, results: list[list[str] | str], num_empty_classes: int) -> tuple[str, ...]:
-    """Return one note per kind of irregularity, with the count and the first names."""
+def describe_dropped(split: Split, faults: Mapping[int, str], skip_corrupt: bool) -> tuple[str, ...]:
+    """Return the names of images that are left out, with the reasons.
+
+    Args:
+        split: The images.
+        faults: Index to the reason why an image cannot be used.
+        skip_corrupt: True if images may be left out.
+
+    Returns:
+        "name: reason" of each.
+
+    Raises:
+        DataError: None may be left out, or none would remain. The message names every fault.
+    """
+    total, dropped = len(split), tuple(f"{split.names[i]}: {reason}" for i, reason in faults.items())
+    if faults and (not skip_corrupt or len(faults) == total):
+        raise DataError(
+            f"{len(faults)} of {pluralize(total, 'image')} cannot be used:{bullets(dropped, limit=total)}\n"
+            "replace or delete them" + ("" if len(faults) == total else ", or leave them out with --skip-corrupt")
+        )
+    return dropped
+
+
+def describe_notes(split: Split, by_image: Mapping[int, Sequence[str]], num_empty_classes: int) -> tuple[str, ...]:
+    """Return one note per kind of irregularity, with the count and the first names.
+
+    Args:
+        split: The images.
+        by_image: Index to the notes on an image, in order.
+        num_empty_classes: Number of classes that lost all their images.
+
+    Returns:
+        The notes.
+    """
     names: defaultdict[str, list[str]] = defaultdict(list)
-    for name, result in zip(split.names, results, strict=True):
-        for message in dict.fromkeys(result if isinstance(result, list) else ()):
-            names[" ".join(message.split())].append(name)
+    for i, messages in by_image.items():
+        for message in dict.fromkeys(messages):
+            names[" ".join(message.split())].append(split.names[i])
     notes = [f"{pluralize(len(found), 'image')}: {message} ({comma_list(found)})" for message, found in names.items()]
     if num_empty_classes:
         notes.append(f"{pluralize(num_empty_classes, 'class')} without any image left after skipping the corrupt ones")
     return tuple(notes)
 
 
-def _allocate(shape: tuple[int, ...], memory_limit: int, spill_dir: Path | None) -> NDArray[np.uint8]:
-    """Return an empty array in memory, or in a file with reserved blocks: writing to a full disk would crash."""
-    needed = int(np.prod(shape, dtype=np.int64))
+def allocate(
+    shape: tuple[int, ...], memory_limit: int, spill_dir: Path | None, dtype: type[np.generic] = np.uint8
+) -> NDArray[Any]:
+    """Return an empty array in memory, or in a file with reserved blocks: writing to a full disk would crash.
+
+    Args:
+        shape: Shape of the array.
+        memory_limit: Bytes. A larger array is stored in a file.
+        spill_dir: Folder for that file, created if missing, or None for none.
+        dtype: Type of the elements. Default: uint8.
+
+    Returns:
+        The array, a `np.memmap` if it is stored in a file, which the caller deletes.
+
+    Raises:
+        DataError: The array is larger than the limit, and there is no folder.
+        StorageError: The folder is full or cannot be written.
+    """
+    needed = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
     if needed <= memory_limit:
-        return np.empty(shape, dtype=np.uint8)
+        return np.empty(shape, dtype)
     if spill_dir is None:
         raise DataError(
             f"the images take {needed / 2**30:.1f} GiB after decoding, more than the memory limit of "
@@ -222,7 +266,7 @@ def _allocate(shape: tuple[int, ...], memory_limit: int, spill_dir: Path | None)
         file = Path(name)
         if shutil.disk_usage(spill_dir).free < needed:
             raise OSError(ENOSPC, os.strerror(ENOSPC))
-        images = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
+        array: NDArray[Any] = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
         if hasattr(os, "posix_fallocate"):
             with file.open("r+b") as reserved:
                 os.posix_fallocate(reserved.fileno(), 0, file.stat().st_size)
@@ -231,4 +275,4 @@ def _allocate(shape: tuple[int, ...], memory_limit: int, spill_dir: Path | None)
         if file:
             file.unlink(missing_ok=True)
         raise StorageError(message) from error
-    return images
+    return array

@@ -94,11 +94,40 @@ class Preprocessing:
             uint8 (3, height, width), square for `resize="squash"` and else in the shape of the image. Of an image whose
             sides differ by more than a factor of 16 it is the middle.
         """
+        return self._resize(image, self.whole_size(*image.size, side), self._middle(image))
+
+    def resize_box(
+        self, image: Image.Image, side: int, corner: NDArray[np.int64], sides: NDArray[np.int64]
+    ) -> NDArray[np.uint8]:
+        """Return a box of what `resize_whole` makes of an image, cut from the image itself, as an array of input size.
+
+        Args:
+            image: An RGB image of any size.
+            side: Length of the short side of the whole image in pixels.
+            corner: Top and left of the box in the whole image.
+            sides: Height and width of the box.
+
+        Returns:
+            uint8 (3, size, size).
+        """
+        left, top, right, bottom = self._middle(image)
+        width, height = self.whole_size(*image.size, side)
+        scales = np.array([(bottom - top) / height, (right - left) / width])
+        start = (top, left) + scales * corner
+        end = np.minimum((bottom, right), start + scales * sides)  # rounding may lead beyond the edge
+        return self._resize(image, (self.size, self.size), (start[1], start[0], end[1], end[0]))
+
+    def _middle(self, image: Image.Image) -> tuple[float, float, float, float]:
+        """Return left, top, right and bottom of the part of an image that is used."""
         cut_x, cut_y = 0.0, 0.0
         if self.resize == "crop":
             cut_x, cut_y = (max(0, length - _MAX_ASPECT * min(image.size)) / 2 for length in image.size)
-        box = (cut_x, cut_y, image.width - cut_x, image.height - cut_y)
-        resized = image.resize(self.whole_size(*image.size, side), _FILTERS[self.interpolation], box=box)
+        return cut_x, cut_y, image.width - cut_x, image.height - cut_y
+
+    def _resize(
+        self, image: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float]
+    ) -> NDArray[np.uint8]:
+        resized = image.resize(size, _FILTERS[self.interpolation], box=box)
         return np.ascontiguousarray(np.asarray(resized, dtype=np.uint8).transpose(2, 0, 1))
 
     def whole_size(self, width: int, height: int, side: int) -> tuple[int, int]:

@@ -182,7 +182,7 @@ def load_pool(context: SearchContext, job: Job) -> Pool:
     if limited:
         splits["train"] = _limit(whole, dataset, job, fraction)
     listed = replace(dataset, train=splits["train"], val=splits["val"], test=splits["test"])
-    plain = replace(job.options, test_fraction=0.0, train_fraction=1.0, images_per_class=None)
+    plain = replace(job.options, test_fraction=0.0, train_fraction=1.0, images_per_class=None, loading="cache")
     prepared = task.prepare(replace(job, data=listed, val_fraction=0.0, train_on="train", options=plain), callback)
     prepared = replace(prepared, notes=list(dict.fromkeys(prepared.notes)))
     for note in prepared.notes:

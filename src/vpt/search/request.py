@@ -123,6 +123,10 @@ class SearchRequest:
                     f"{name} is {options[name]!r}, and a search itself finds how long to train; give a length, such as "
                     "epochs, or leave it out"
                 )
+        if options.get("loading") == "stream":
+            raise SpecError(
+                "loading is 'stream', and a search reads decoded images many times; leave it out, or give epochs"
+            )
         names = tuple(name.strip() for name in (backbone or DEFAULT).split(","))
         if len(names) > 1 and options.get("weights") is not None:
             raise SpecError(f"weights belong to one backbone, and {len(names)} are given; leave them to be downloaded")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vpt.data.dataset import require_uint8
+from vpt.data.image_stream import StreamedImages
 from vpt.data.preprocessing import Preprocessing
 from vpt.data.whole_images import WholeImages
 from vpt.model.tuned_model import TunedModel
@@ -21,16 +22,16 @@ from vpt.training.augmentation import ImageAugmentation, parse_augmentation, ran
 
 @dataclass(frozen=True)
 class Examples:
-    """Images in memory, or memory-mapped, with labels.
+    """Images in memory, memory-mapped or streamed, with labels.
 
     Attributes:
-        pixels: Images, uint8 (n, 3, side, side), with a side of at least the input size.
+        pixels: Images, uint8 (n, 3, side, side), with a side of at least the input size; or a stream of them.
         labels: Class of each image, int64 (n,).
         oversized: The same images, whole and larger, which random crops are taken from, or None to crop `pixels`.
         groups: Group of each image, int64 (n,), or None if every image is on its own.
     """
 
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[np.uint8] | StreamedImages
     labels: NDArray[np.int64]
     oversized: NDArray[np.uint8] | WholeImages | None = None
     groups: NDArray[np.int64] | None = None
@@ -38,12 +39,17 @@ class Examples:
     def __post_init__(self) -> None:
         """Check that the pixels are uint8. A DataError is raised for other arrays."""
         for pixels in (self.pixels, self.oversized):
-            if pixels is not None and not isinstance(pixels, WholeImages):
+            if pixels is not None and not isinstance(pixels, WholeImages | StreamedImages):
                 require_uint8(pixels, "NCHW")
 
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.labels)
+
+    @property
+    def content(self) -> memoryview | bytes:
+        """The pixels as they enter digests: their bytes, or the digest of a stream."""
+        return self.pixels.digest if isinstance(self.pixels, StreamedImages) else self.pixels.data
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
@@ -105,6 +111,11 @@ class DeviceDataset:
         self.device = device
         self.labels: Tensor = torch.from_numpy(examples.labels)
         self.features: Tensor | None = None  # (views, n, d), the first view of the images as they are
+        self.stream: StreamedImages | None = None
+        self._seed: tuple[int, ...] | None = None
+        if isinstance(examples.pixels, StreamedImages):
+            self.stream = examples.pixels
+            return
         self._images = _PixelStore(examples.pixels, device)
         self._oversized = self._images if examples.oversized is None else _PixelStore(examples.oversized, device)
 
@@ -125,6 +136,18 @@ class DeviceDataset:
         """Return the number of images."""
         return len(self.examples)
 
+    def plan(self, batches: Sequence[NDArray[np.int64]], seed: tuple[int, ...] | None = None) -> None:
+        """Announce the batches that `inputs` returns next, so that workers decode those of a stream in advance.
+
+        Args:
+            batches: Indices of the images of each batch.
+            seed: Seed of the augmentation of streamed images, which depends on it and on the image alone. Default: no
+                augmentation.
+        """
+        self._seed = seed
+        if self.stream is not None and self.features is None:
+            self.stream.plan(batches, seed)
+
     def inputs(self, indices: NDArray[np.int64], augment: str = "none", rng: Any = None) -> Tensor:
         """Return the model inputs of some images.
 
@@ -139,7 +162,10 @@ class DeviceDataset:
         """
         if self.features is not None:
             views = 0 if augment == "none" else torch.from_numpy(rng.integers(len(self.features), size=len(indices)))
-            return self.features[views, torch.from_numpy(indices)]
+            return self.features[views, torch.from_numpy(indices)].to(self.device)
+        if self.stream is not None:
+            pixels = torch.from_numpy(self.stream.load(indices, None if augment == "none" else self._seed))
+            return self.preprocessing.normalize(_to_device(pixels, self.device))
         augmentation = parse_augmentation(augment)
         if augmentation.crop is not None:
             pixels = self._random_crops(indices, augmentation.crop, rng)
@@ -173,7 +199,7 @@ class DeviceDataset:
             if name == "random_resized_crop":
                 crop = resize_crop(crop.to(self.device), size)
             crops.append(crop)
-        return self._oversized.to_device(torch.stack(crops))
+        return _to_device(torch.stack(crops), self.device)
 
     def _flip(self, pixels: Tensor, rng: np.random.Generator) -> Tensor:
         """Mirror half of the images, at random."""
@@ -196,7 +222,7 @@ class _PixelStore:
         """Return pixels of images of one shape, uint8 (batch, 3, side, side), on the device."""
         if isinstance(self.images, Tensor):
             return self.images[torch.from_numpy(indices).to(self.device)]
-        return self.to_device(torch.from_numpy(self.images[indices]))
+        return _to_device(torch.from_numpy(self.images[indices]), self.device)
 
     def crop(self, index: int, corner: NDArray[np.int64], sides: NDArray[np.int64]) -> Tensor:
         """Return a part of one image, uint8 (3, height, width), where the pixels are."""
@@ -204,8 +230,9 @@ class _PixelStore:
         part = self.images[index][:, top : top + height, left : left + width]
         return part if isinstance(part, Tensor) else torch.from_numpy(part.copy())
 
-    def to_device(self, pixels: Tensor) -> Tensor:
-        """Return pixels on the device."""
-        if self.device.type == "cuda" and not pixels.is_cuda:
-            return pixels.pin_memory().to(self.device, non_blocking=True)
-        return pixels
+
+def _to_device(pixels: Tensor, device: torch.device) -> Tensor:
+    """Return pixels on a device."""
+    if device.type == "cuda" and not pixels.is_cuda:
+        return pixels.pin_memory().to(device, non_blocking=True)
+    return pixels

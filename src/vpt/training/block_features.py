@@ -147,7 +147,9 @@ def compute_block_features(
     else:
         unfinished.parent.mkdir(parents=True, exist_ok=True)
         values = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float16, shape=shape)
-    for indices in iter_batches(np.arange(len(dataset)), _BATCH):
+    batches = list(iter_batches(np.arange(len(dataset)), _BATCH))
+    dataset.plan(batches)
+    for indices in batches:
         with torch.autocast(dataset.device.type, torch.bfloat16, enabled=bf16):
             features = network(dataset.inputs(indices)).float().clamp(-_MAX_HALF, _MAX_HALF)
         values[indices] = features.cpu().numpy()

@@ -1,6 +1,6 @@
 """Evaluation: logits of a dataset, and the scores computed from them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -138,40 +138,56 @@ def confusion_matrix(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 
 @torch.inference_mode()
-def predict_logits(
+def iter_logits(
     model: Callable[[Tensor], Tensor],
     dataset: DeviceDataset,
     *,
     batch_size: int = 64,
     bf16: bool = False,
     augment: str = "none",
-    rng: np.random.Generator | None = None,
+    seed: tuple[int, ...] = (),
     on_batch: Progress | None = None,
-) -> Tensor:
-    """Compute the logits of a dataset, in eval mode.
+) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+    """Compute the logits of a dataset batch by batch, in eval mode.
 
     Args:
         model: Module or function that maps the inputs of the dataset to logits.
         dataset: The dataset.
         batch_size: Images per forward pass. Default: 64.
         bf16: True runs the forward pass in bf16. Default: False.
-        augment: Name of an augmentation. Default: none.
-        rng: Random generator of the augmentation. Default: none.
+        augment: Text of an augmentation. Default: none.
+        seed: Seed of the augmentation. Default: none.
         on_batch: Function that receives the number of finished images and of all images. Default: none.
+
+    Yields:
+        Indices of the images, and their logits (batch, classes), float32 on the CPU.
+    """
+    if isinstance(model, nn.Module):
+        model.eval()
+    batches = list(iter_batches(np.arange(len(dataset)), batch_size))
+    dataset.plan(batches, seed if augment != "none" else None)
+    rng, done = np.random.default_rng(seed), 0
+    for indices in batches:
+        with torch.autocast(dataset.device.type, torch.bfloat16, enabled=bf16):
+            logits = model(dataset.inputs(indices, augment, rng)).float().cpu()
+        yield indices, logits
+        done += len(indices)
+        if on_batch is not None:
+            on_batch(done, len(dataset))
+
+
+def predict_logits(model: Callable[[Tensor], Tensor], dataset: DeviceDataset, **options: Any) -> Tensor:
+    """Compute the logits of a dataset, in eval mode.
+
+    Args:
+        model: Module or function that maps the inputs of the dataset to logits.
+        dataset: The dataset.
+        **options: Other arguments of `iter_logits`.
 
     Returns:
         Logits (n, classes), float32 on the CPU.
     """
-    if isinstance(model, nn.Module):
-        model.eval()
-    outputs, done = [], 0
-    for indices in iter_batches(np.arange(len(dataset)), batch_size):
-        with torch.autocast(dataset.device.type, torch.bfloat16, enabled=bf16):
-            outputs.append(model(dataset.inputs(indices, augment, rng)).float().cpu())
-        done += len(indices)
-        if on_batch is not None:
-            on_batch(done, len(dataset))
-    return torch.cat(outputs)
+    return torch.cat([logits for _, logits in iter_logits(model, dataset, **options)])
 
 
 def score_logits(logits: Tensor, labels: Tensor, groups: NDArray[np.int64] | None = None) -> Scores:

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from vpt.attention.detection import FeatureExtractor, structural_copy
 from vpt.backbones.layout import BackboneLayout
 from vpt.core.io import write_atomic
+from vpt.data.images import allocate
 from vpt.errors import DataError
 from vpt.methods.base import InitInputs
 from vpt.methods.linear import Linear
@@ -22,10 +25,12 @@ from vpt.model.injection import named_tensors
 from vpt.model.split_forward import SplitForward
 from vpt.model.tuned_model import TunedModel
 from vpt.training.batches import DeviceDataset, Examples, iter_batches
-from vpt.training.evaluation import predict_logits
+from vpt.training.evaluation import iter_logits
 
 NUM_VIEWS = 16  # augmented images whose features are kept, for each one
 MAX_ACTIVATION_BYTES = 4 * 2**30  # bytes of activations that are kept in memory
+
+_Outputs = Callable[[], Iterator[tuple[NDArray[np.int64], Tensor]]]  # of a network, batch by batch
 
 
 def cache_frozen_features(
@@ -61,7 +66,7 @@ def cache_frozen_features(
         for index, dataset in enumerate(present):
             if dataset.features is None:
                 num_views = NUM_VIEWS if augment != "none" and index == 0 else 0  # only what is trained on is augmented
-                dataset.features = compute_features(model, dataset, bf16, cache, num_views).to(dataset.device)
+                dataset.features = compute_features(model, dataset, bf16, cache, num_views)
         if augment != "none":
             on_note(
                 f"the features of {NUM_VIEWS} random crops of each image are computed once, and each epoch takes one "
@@ -85,8 +90,13 @@ def cache_frozen_features(
         )
         return model
     for dataset in present:
-        block_inputs = predict_logits(split_forward.run_frozen_prefix, dataset, bf16=bf16)
-        dataset.features = block_inputs.unsqueeze(0).to(dataset.device)
+        inputs = partial(iter_logits, split_forward.run_frozen_prefix, dataset, bf16=bf16)
+        if dataset.stream is not None:
+            dataset.features = _map_outputs(
+                [inputs], dataset, dataset.stream.folder / f"inputs-{split_forward.path}.npy"
+            )
+        else:
+            dataset.features = _join(inputs).unsqueeze(0).to(dataset.device)
     return _SuffixModel(split_forward, model)
 
 
@@ -103,18 +113,47 @@ def compute_features(
         num_views: Number of random crops of each image, which are the same for all seeds. Default: 0.
 
     Returns:
-        Features (1 + num_views, n, d) on the CPU, the first those of the whole images.
+        Features (1 + num_views, n, d) on the device, the first those of the whole images; for a stream of images, in a
+        file that is mapped into memory.
     """
 
-    def compute(view: int) -> Tensor:
-        augment, rng = "random_resized_crop" if view else "none", np.random.default_rng((view, len(dataset)))
-        return predict_logits(model.network, dataset, bf16=bf16, augment=augment, rng=rng)
+    def compute(view: int) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        augment = "random_resized_crop" if view else "none"
+        return iter_logits(model.network, dataset, bf16=bf16, augment=augment, seed=(view, len(dataset)))
 
     keys = [_cache_key(model, dataset, bf16)]
     if num_views:
         crop_key = _cache_key(model, dataset, bf16, crops=True)
         keys += [f"{crop_key}-view{view}" for view in range(1, num_views + 1)]
-    return torch.stack([_load_or_compute(cache, key, partial(compute, view)) for view, key in enumerate(keys)])
+    views = [partial(compute, view) for view in range(1 + num_views)]
+    if dataset.stream is not None:
+        return _map_outputs(views, dataset, (cache or dataset.stream.folder) / f"features-{keys[-1]}.npy")
+    found = [_load_or_compute(cache, key, partial(_join, view)) for key, view in zip(keys, views, strict=True)]
+    return torch.stack(found).to(dataset.device)
+
+
+def _join(outputs: _Outputs) -> Tensor:
+    """Return the outputs of all images, in memory."""
+    return torch.cat([values for _, values in outputs()])
+
+
+def _map_outputs(views: Sequence[_Outputs], dataset: DeviceDataset, path: Path) -> Tensor:
+    """Return outputs (views, n, ...) of all images in a file that is mapped into memory, and written if missing."""
+    if not path.exists():
+        array: Any = None
+        try:
+            for view, outputs in enumerate(views):
+                for indices, values in outputs():
+                    if array is None:
+                        array = allocate((len(views), len(dataset), *values.shape[1:]), 0, path.parent, np.float32)
+                    array[view, indices] = values.numpy()
+            array.flush()
+            Path(array.filename).replace(path)
+        except BaseException:
+            if array is not None:
+                Path(array.filename).unlink(missing_ok=True)
+            raise
+    return torch.from_numpy(np.load(path, mmap_mode="c"))  # torch warns of arrays that cannot be written
 
 
 def _load_or_compute(cache: Path | None, key: str, compute: Callable[[], Tensor]) -> Tensor:
@@ -134,7 +173,7 @@ def _load_or_compute(cache: Path | None, key: str, compute: Callable[[], Tensor]
 def _cache_key(model: TunedModel, dataset: DeviceDataset, bf16: bool, crops: bool = False) -> str:
     digest = hashlib.sha256(model.backbone.fingerprint().encode())
     digest.update(json.dumps([model.backbone.preprocessing.to_dict(), bf16], sort_keys=True).encode())
-    digest.update(dataset.examples.pixels.data)
+    digest.update(dataset.examples.content)
     oversized = dataset.examples.oversized
     if crops and oversized is not None:
         for index in range(len(oversized)):
@@ -180,10 +219,11 @@ def class_prototypes(model: TunedModel, examples: Examples, *, cache: Path | Non
     """
     device = next(model.parameters()).device
     frozen = TunedModel(model.backbone, Linear(), model.num_classes).to(device)
+    dataset = DeviceDataset.for_model(frozen, examples)
     if model.layout.reads_class_token and "norm" in model.layout.final_norms:
         frozen.trunk.set_submodule("norm", nn.Identity())  # of this model alone, not of the backbone
-        cache = cache and cache / "without_norm"  # the keys of files do not tell these features from those after it
-    dataset = DeviceDataset.for_model(frozen, examples)
+        folder = cache if dataset.stream is None else cache or dataset.stream.folder
+        cache = folder and folder / "without_norm"  # the keys of files do not tell these features from those after it
     features = compute_features(frozen, dataset, False, cache)[0].to(device)
     sums = torch.zeros(model.num_classes, features.shape[1], device=device)
     sums.index_add_(0, dataset.labels.to(device), features)
@@ -254,7 +294,9 @@ def collect_block_inputs(
     tokens_per_image = max(1, max_tokens // max(1, len(images)))
     dataset = DeviceDataset.for_model(model, examples)
     sampled: dict[int, list[Tensor]] = {index: [] for index in blocks}
-    for indices in iter_batches(images, batch_size):
+    batches = list(iter_batches(images, batch_size))
+    dataset.plan(batches)
+    for indices in batches:
         network(dataset.inputs(indices))
         for index in blocks:
             tokens = _image_tokens(block_inputs.pop(index), layout)

@@ -131,6 +131,7 @@ class Job:
         """Return everything that decides the result as JSON values."""
         values = vars(self) | {"config": self.config.to_dict(), "method": str(parse_method(self.method))}
         values |= asdict(values.pop("options"))
+        values.pop("workers", None)  # no result depends on it
         return json.loads(json.dumps(values, default=str))  # type: ignore[no-any-return]
 
     def default_dict(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -34,6 +35,14 @@ class Objective(Protocol):
 
         Returns:
             The indices of the examples of each step.
+        """
+
+    def plan(self, epoch: int, batches: Sequence[NDArray[np.int64]]) -> None:
+        """Receive what `loss` is called with in an epoch, so that images can be loaded in advance.
+
+        Args:
+            epoch: Number of the epoch, from 0.
+            batches: The indices of the examples of each call, in order.
         """
 
     def loss(self, indices: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, float]:
@@ -122,10 +131,13 @@ def fit(
         torch.manual_seed(epoch_seed(training.seed, epoch, distributed.rank()))
         rng = np.random.default_rng((training.seed, epoch, 1 + distributed.rank()))
         total_loss, total_metric, num_seen, lr = 0.0, 0.0, 0, 0.0
-        for step, indices in enumerate(join_last(objective.batches(epoch), min_size)):
+        steps = join_last(objective.batches(epoch), min_size)
+        micro_batches = [_micro_batches(indices, training.grad_accum_steps, min_size) for indices in steps]
+        objective.plan(epoch, list(chain.from_iterable(micro_batches)))
+        for step, indices in enumerate(steps):
             lr = config.lr_at(epoch * steps_per_epoch + step, num_steps, steps_per_epoch)
             training.set_lr(optimizer, lr)
-            loss_sum, metric_sum = _backward(model, objective, indices, training.grad_accum_steps, min_size, rng)
+            loss_sum, metric_sum = _backward(model, objective, micro_batches[step], len(indices), min_size, rng)
             distributed.all_reduce_gradients(parameters)
             loss = distributed.all_reduce_sum(loss_sum) / len(indices)
             if not math.isfinite(loss):
@@ -152,6 +164,13 @@ def fit(
     return history
 
 
+def _micro_batches(indices: NDArray[np.int64], grad_accum_steps: int, min_size: int) -> Sequence[NDArray[np.int64]]:
+    """Return the micro-batches of this process's shard of a batch."""
+    shard = distributed.local_shard(indices)
+    micro_batches = list(iter_batches(shard, max(1, math.ceil(len(shard) / grad_accum_steps))))
+    return join_last(micro_batches, min_size)
+
+
 def _trains_batch_norm(model: TunedModel) -> bool:
     """Return True if the backbone may fail on a batch of one image, as one value has no variance. Heads do not."""
     head = set(model.head.modules())
@@ -162,20 +181,18 @@ def _trains_batch_norm(model: TunedModel) -> bool:
 def _backward(
     model: TunedModel,
     objective: Objective,
-    indices: NDArray[np.int64],
-    grad_accum_steps: int,
+    micro_batches: Sequence[NDArray[np.int64]],
+    batch_size: int,
     min_size: int,
     rng: np.random.Generator,
 ) -> tuple[float, float]:
-    """Add the gradient of this process's shard of a batch to the parameters, one micro-batch after the other.
+    """Add the gradient of this process's micro-batches of a batch to the parameters.
 
     Each micro-batch adds its share of the method's penalty, so that over the micro-batches of all processes the penalty
     is added once to the mean loss of a batch. Return the sums of the losses, penalty included, and of the metric.
     """
-    shard = distributed.local_shard(indices)
     loss_sum, metric_sum = 0.0, 0.0
-    micro_batches = list(iter_batches(shard, max(1, math.ceil(len(shard) / grad_accum_steps))))
-    for micro_batch in join_last(micro_batches, min_size):
+    for micro_batch in micro_batches:
         try:
             loss, metric = objective.loss(micro_batch, rng)
         except ValueError as error:
@@ -188,7 +205,7 @@ def _backward(
         penalty = model.penalty()
         if penalty is not None:
             loss = loss + penalty * len(micro_batch)
-        (loss / len(indices)).backward()
+        (loss / batch_size).backward()
         loss_sum += loss.item()
         metric_sum += metric
     return loss_sum, metric_sum

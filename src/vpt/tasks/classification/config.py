@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
+from vpt.core.text import did_you_mean
+from vpt.errors import SpecError
 from vpt.methods.base import Method
 from vpt.training.augmentation import parse_augmentation
 from vpt.training.config import TaskConfig, TaskOptions, check_options
@@ -13,6 +15,7 @@ _PROBE: dict[str, Any] = {
     "optimizer": "sgd", "learning_rate": 0.2, "batch_size": 64, "grad_accum_steps": 1, "head_lr_scale": 1.0, "ema": 0.0,
     "patience": 0, "keep": "last", "layer_decay": 1.0,
 }  # fmt: skip
+_LOADINGS = ("auto", "cache", "stream")
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,9 @@ class ClassificationOptions(TaskOptions):
         label_column: Column of the labels, or None where it is recognized.
         split_column: Column of the splits, or None where it is recognized.
         group_column: Column of groups of images that splits and folds keep whole, or None where it is recognized.
+        loading: "cache" decodes every image once, "stream" whenever it is used; "auto" streams if decoded images would
+            take more than 4 GiB and no `cache` keeps them.
+        workers: Number of processes that decode a stream, or None for one a core, at most 8. No result depends on it.
     """
 
     test_fraction: float = 0.2
@@ -49,6 +55,15 @@ class ClassificationOptions(TaskOptions):
     label_column: str | None = None
     split_column: str | None = None
     group_column: str | None = None
+    loading: Literal["auto", "cache", "stream"] = "auto"
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values. A SpecError is raised for a value out of range."""
+        if self.loading not in _LOADINGS:
+            raise SpecError(f"loading is {self.loading!r}; {did_you_mean(str(self.loading), _LOADINGS)}")
+        if self.workers is not None and self.workers < 0:
+            raise SpecError(f"workers is {self.workers}; it must be at least 0, for none")
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ from vpt.training.augmentation import CROP_SCALE, parse_augmentation
 from vpt.training.evaluation import Scores, predict_logits, score_logits
 from vpt.training.feature_cache import cache_frozen_features, collect_init_inputs
 from vpt.training.job import Job
+from vpt.training.streaming import choose_loading, stream_splits
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class ClassificationData(PreparedData):
     def digest(self) -> str:  # noqa: D102
         digest = hashlib.sha256()
         for examples in self.decoded.values():
-            digest.update(examples.pixels.data)
+            digest.update(examples.content)
             digest.update(examples.labels.data)
         return digest.hexdigest()
 
@@ -122,11 +123,23 @@ class ClassificationTask(Task):
         backbone = self.load_backbone(job)
         preprocessing = backbone.preprocessing
         dataset = load_dataset(job.data, include_test=job.test, **job.split_options)
-        callback.on_data(replace(overview_of_classes(dataset), notes=()).lines())  # notes are given one by one
         splits = _select_splits(dataset, job.train_on, options, config.training.seed)
+        streams, words = choose_loading(
+            options.loading, sum(map(len, splits.values())), preprocessing.size, options.cache, options.workers
+        )
+        first, *lines = replace(overview_of_classes(dataset), notes=()).lines()  # notes are given one by one
+        callback.on_data([f"{first}; {words}", *lines])
         value_notes = value_range_notes(splits["train"].images, preprocessing.value_range)
-        decode = partial(decode_cached, cache_dir=options.cache, spill_dir=spill_dir, skip_corrupt=options.skip_corrupt)
-        decoded, decode_notes = _decode(splits, preprocessing, config.augment, decode, callback)
+        if streams:
+            decoded, decode_notes = stream_splits(
+                splits, preprocessing, config.augment, workers=options.workers, folder=spill_dir,
+                skip_corrupt=options.skip_corrupt, callback=callback,
+            )  # fmt: skip
+        else:
+            decode = partial(
+                decode_cached, cache_dir=options.cache, spill_dir=spill_dir, skip_corrupt=options.skip_corrupt
+            )
+            decoded, decode_notes = _decode(splits, preprocessing, config.augment, decode, callback)
         notes = [*backbone.notes, *dataset.notes, *value_notes, *decode_notes]
         if dataset.ignored:
             examples = ", ".join(dataset.ignored[:5])

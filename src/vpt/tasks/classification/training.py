@@ -78,6 +78,10 @@ class ClassificationObjective:
         training = self.config.training
         return list(iter_batches(epoch_order(len(self.dataset), training.seed, epoch), training.batch_size))
 
+    def plan(self, epoch: int, batches: Sequence[NDArray[np.int64]]) -> None:  # noqa: D102
+        is_augmented = self.config.augment != "none"
+        self.dataset.plan(batches, (self.config.training.seed, epoch) if is_augmented else None)
+
     def loss(self, indices: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, float]:  # noqa: D102
         targets, inputs = self.dataset.targets(indices), self.dataset.inputs(indices, self.config.augment, rng)
         mixing = parse_augmentation(self.config.augment).mixing
@@ -160,7 +164,7 @@ def init_head_from_probe(
     probe = TunedModel(model.backbone, Linear(), model.num_classes, readout=model.readout).to(dataset.device)
     probe.head.load_state_dict(model.head.state_dict())
     if not model.reads_backbone_feature:
-        dataset.features = compute_features(model, dataset, bf16, cache).to(dataset.device)
+        dataset.features = compute_features(model, dataset, bf16, cache)
     else:
         cache_frozen_features(probe, dataset, augment=probe_config.augment, bf16=bf16, cache=cache)
     fit(probe, ClassificationObjective(probe, probe.head, dataset, None, probe_config, bf16), probe_config)

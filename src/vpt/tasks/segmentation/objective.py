@@ -62,6 +62,9 @@ class SegmentationObjective:
         orders = np.stack([epoch_order(count, seed, int(number)) for number in numbers])
         return list(orders[order_of, positions % count].reshape(-1, batch_size))
 
+    def plan(self, epoch: int, batches: Sequence[NDArray[np.int64]]) -> None:
+        """Load nothing in advance: images and masks are read when `loss` is called."""
+
     def loss(self, indices: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, float]:  # noqa: D102
         images, masks = self._load_crops(indices, rng)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
