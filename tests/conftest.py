@@ -91,6 +91,7 @@ SLOW = (
     "methods/test_extension_keys",
     "methods/test_extension_points",
     "methods/test_gradients",
+    "methods/test_later_prompts",
     "methods/test_reference",
     "methods/test_vpt",
     "methods/test_windows",

@@ -23,8 +23,17 @@ PAD = "vpt(length=2, location=pad, depth=shallow)"
 TOKENS = ("vit", "vit-avg", "dinov2-reg", "dinov3", "eva02-unfused", "beit", "siglip")
 MAPS = ("convnext", "resnet")
 EVERYWHERE = ("linear", "mlp", "partial", "bias", "norm", "ssf", "full", "sidetune(network=test_convnext)", PAD)
-BLOCKS = ("adapter(reduction=4)", "adaptformer(bottleneck=4)", "lora(rank=2, targets=all)", DEEP, SHALLOW)
-SEQUENCES = ("gated(length=3)", "class_token")
+ZERO_INIT = "vpt(length=3, attention=zero_init)"
+BLOCKS = (
+    "adapter(reduction=4)",
+    "adaptformer(bottleneck=4)",
+    "lora(rank=2, targets=all)",
+    DEEP,
+    SHALLOW,
+    ZERO_INIT,
+    "cross(length=3)",
+)
+SEQUENCES = ("gated(length=3)", "adaptive(length=2)", "class_token")
 VARIANTS = (
     "vpt(length=3, impl=concat)",
     "vpt(length=3, depth=1-2)",
@@ -44,6 +53,12 @@ VARIANTS = (
     "vpt(length=3, shared=all)",
     "vpt(length=3, projection=4)",
     "vpt(length=3, frozen=true)",
+    "vpt(length=4, rank=2)",
+    "vpt(length=4, fourier=0.5)",
+    "cross(length=3, gate=true)",
+    "cross(length=2, depth=2-3) + vpt(length=2) + bias",
+    "adapter(reduction=4, position=post, init=houlsby, scale=channel, drop_path=0.1)",
+    "lora(rank=8, rank_dropout=0.2)",
     "vpt(length=3) + bias",
     "vpt(length=3) + class_token",
     "vpt(length=3) + lora(rank=2, targets=all) + ssf + adapter(reduction=4)",

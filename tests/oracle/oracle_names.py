@@ -197,3 +197,35 @@ def swin(tensors: Tensors) -> Tensors:
         re.sub(r"layers\.(\d+)\.downsample", lambda found: f"layers.{int(found[1]) + 1}.downsample", name): tensor
         for name, tensor in tensors.items()
     }
+
+
+def adapter_plus(tensors: Tensors) -> Tensors:
+    """visinf/adapter_plus: an adapter inside each block, which is wrapped here, and the ViT of timm."""
+    return renamed(
+        tensors,
+        (r"\.adapter\.bottleneck\.1\.", ".adapter.down."),
+        (r"\.adapter\.bottleneck\.4\.", ".adapter.up."),
+        (r"\.adapter\.scaling$", ".scale"),
+    )
+
+
+def cvpt(tensors: Tensors) -> Tensors:
+    """Lingyun0419/CVPT: prompts of all blocks in one tensor, and copies of the weights of self-attention."""
+    result = {name: tensor for name, tensor in tensors.items() if ".CrossAttn." not in name}
+    for index, tokens in enumerate(result.pop("Prompt_Tokens")):
+        result[f"cross_prompts.{index}.tokens"] = tokens
+    return result
+
+
+def vapt(tensors: Tensors) -> Tensors:
+    """Minhchuyentoancbn/VAPT: norms, filters and weights of all blocks but the first in lists, and one MLP."""
+    rules = (
+        (r"^transformer\.", ""),
+        (r"^deep_prompt_norm\.(\d+)\.", r"prompts.\1.norm."),
+        (r"^deep_prompt_downsample\.(\d+)\.conv\.kernel$", r"prompts.\1.kernel"),
+        (r"^deep_prompt_downsample\.(\d+)\.linear\.", r"prompts.\1.weights."),
+        (r"^deep_prompt_embeddings_mlp\.block\.0\.", "prompts.0.mlp.down."),
+        (r"^deep_prompt_embeddings_mlp\.block\.2\.", "prompts.0.mlp.up."),
+        (r"^prompts\.(\d+)\.", lambda found: f"prompts.{int(found[1]) + 1}."),
+    )
+    return official_vit(renamed(tensors, *rules))

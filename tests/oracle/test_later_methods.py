@@ -1,4 +1,4 @@
-"""LoRA, SSF, gated prompts and AdaptFormer: the authors' code of each, in features, logits and gradients."""
+"""Methods that came after the paper: the authors' code of each, in features, logits and gradients."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import pytest
 import timm
 import torch
 from oracle_files import (
+    assert_close,
     assert_equal_to_oracle,
     attach_with_weights,
     read_oracle,
     replayed_dropout,
     tiny_vit,
 )
-from oracle_names import adaptformer, gated, lora, ssf, swin
+from oracle_names import adapter_plus, adaptformer, cvpt, gated, lora, official_vit, renamed, ssf, swin, vapt
+from torch import nn
+
+from vpt.methods.lora import LoRA, _LoRALinear
 
 
 @pytest.mark.parametrize("targets", ["attention", "queries_values", "mlp", "all"])
@@ -73,3 +77,51 @@ def test_adaptformer_in_train_mode_equals_authors_code(monkeypatch: pytest.Monke
     model = attach_with_weights(tiny_vit(), "adaptformer(bottleneck=3)", adaptformer(oracle.group("weights"))).train()
     with replayed_dropout(oracle, monkeypatch):
         assert_equal_to_oracle(model, oracle, adaptformer(oracle.group("gradients")))
+
+
+def test_cross_prompts_equal_authors_code() -> None:
+    oracle = read_oracle("cvpt")
+    weights, gradients = (cvpt(oracle.group(name)) for name in ("weights", "gradients"))
+    assert_equal_to_oracle(attach_with_weights(tiny_vit(), "cross(length=2)", weights), oracle, gradients)
+
+
+@pytest.mark.parametrize("percent", [50, 100])
+def test_fourier_prompts_equal_authors_code(percent: int) -> None:
+    oracle = read_oracle(f"vfpt_{percent}")
+    weights, gradients = (
+        official_vit(renamed(oracle.group(name), (r"^transformer\.", ""))) for name in ("weights", "gradients")
+    )
+    model = attach_with_weights(tiny_vit(), f"vpt(length=2, dropout=0, fourier={percent / 100})", weights)
+    assert_equal_to_oracle(model, oracle, gradients)
+
+
+def test_adaptive_prompts_equal_authors_code() -> None:
+    oracle = read_oracle("vapt")
+    weights, gradients = (vapt(oracle.group(name)) for name in ("weights", "gradients"))
+    method = "adaptive(length=2, hidden=2, dropout=0)"
+    assert_equal_to_oracle(attach_with_weights(tiny_vit(img_size=56), method, weights), oracle, gradients)
+
+
+def test_adapter_plus_equals_authors_code() -> None:
+    oracle = read_oracle("adapter_plus")
+    weights, gradients = (adapter_plus(oracle.group(name)) for name in ("weights", "gradients"))
+    method = "adapter(reduction=4, position=post, init=houlsby, scale=channel)"
+    assert_equal_to_oracle(attach_with_weights(tiny_vit(), method, weights), oracle, gradients)
+
+
+@pytest.mark.parametrize("mode", ["mlae", "mlae_train"])
+def test_lora_with_rank_dropout_equals_authors_code(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    oracle = read_oracle(mode)
+    weights, linear = oracle.group("weights"), nn.Linear(6, 4)
+    layer = _LoRALinear(linear, LoRA(rank=3, alpha=3, rank_dropout=0.5)).train(mode == "mlae_train")
+    own = {"layer.weight": weights["weight"], "layer.bias": weights["bias"], "down": weights["lora_A"],
+           "up": weights["lora_B"].T, "coefficients": weights["lora_lamda"]}  # fmt: skip
+    layer.load_state_dict(own)
+    with replayed_dropout(oracle, monkeypatch):
+        out = layer(oracle.tensors["x"])
+    assert_close("out", out, oracle.tensors["out"])
+    learned = {"lora_A": layer.down, "lora_B": layer.up, "lora_lamda": layer.coefficients}
+    found = torch.autograd.grad(out.square().sum(), list(learned.values()))
+    for name, gradient in zip(learned, found, strict=True):
+        expected = oracle.group("gradients")[name]
+        assert_close(name, gradient.T if name == "lora_B" else gradient, expected)

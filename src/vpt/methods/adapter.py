@@ -1,31 +1,48 @@
-"""Adapters: a bottleneck after each block's MLP (Houlsby et al., 2019; paper, section 4, baseline "Adapter")."""
+"""Adapters: a bottleneck after each block's MLP (Houlsby et al., 2019; paper, section 4, baseline "Adapter").
+
+With `adapter(position=post, init=houlsby, scale=channel, drop_path=0.1)` it is Adapter+ (Steitz and Roth, CVPR 2024).
+"""
 
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
+from timm.layers import DropPath
 from torch import Tensor, nn
 
 from vpt.backbones.layout import BackboneLayout
+from vpt.core.spec import later_field
 from vpt.errors import SpecError, UnsupportedError
 from vpt.methods.base import Injection, Method
+
+AdapterInit = Literal["identity", "zero", "houlsby"]
 
 
 class Bottleneck(nn.Module):
     """Linear d -> d/r, a nonlinearity, Linear d/r -> d. Begins at zero through its second layer, and so can learn."""
 
-    def __init__(self, width: int, hidden_dim: int, activation: nn.Module, *, zero_init: bool = False) -> None:
+    def __init__(
+        self,
+        width: int,
+        hidden_dim: int,
+        activation: nn.Module,
+        init: Literal["identity", "zero", "houlsby"] = "identity",
+    ) -> None:
         super().__init__()
         self.down: nn.Linear = nn.Linear(width, hidden_dim)
         self.activation = activation
         self.up: nn.Linear = nn.Linear(hidden_dim, width)
-        if zero_init:
+        for weight in (self.down.bias, self.up.weight, self.up.bias):
+            nn.init.zeros_(weight)
+        if init == "houlsby":
+            for layer in (self.down, self.up):
+                nn.init.trunc_normal_(layer.weight, std=0.01, a=-0.02, b=0.02)
+        elif init == "zero":
             nn.init.zeros_(self.down.weight)
         else:
             nn.init.kaiming_uniform_(self.down.weight, a=5**0.5)
-        for weight in (self.down.bias, self.up.weight, self.up.bias):
-            nn.init.zeros_(weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output of the bottleneck for x (..., d), in the shape and dtype of x."""
@@ -43,37 +60,54 @@ class Adapter(Method, name="adapter", optimizer="adamw", learning_rate=2e-3, ide
     """d -> d/r -> GELU -> d with a skip, after each block's MLP and before its residual.
 
     reduction: r. init: "identity" begins as the frozen backbone and learns; "zero" sets both projections to zero as
-    the paper's code does, so that of every adapter only the last bias ever changes.
+    the paper's code does, so that of every adapter only the last bias ever changes; "houlsby" draws both from a normal
+    distribution of width 0.01, cut off at 0.02. position: after the "mlp", or "post", after the whole block.
+    scale: "channel" multiplies the output by a learned vector (d,). drop_path: probability that a sample skips an
+    adapter in training.
     """
 
     reduction: int = 8
-    init: Literal["identity", "zero"] = "identity"
+    init: AdapterInit = "identity"
+    position: Literal["mlp", "post"] = later_field("mlp")
+    scale: Literal["none", "channel"] = later_field("none")
+    drop_path: float = later_field(0.0)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "identity_at_init", self.init != "houlsby")  # the dataclass is frozen
+        if not 0 <= self.drop_path < 1:
+            raise SpecError(f"drop_path is {self.drop_path}; it must be at least 0 and below 1")
         if self.reduction < 1:
             raise SpecError(f"reduction is {self.reduction}; it must be at least 1")
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
-        """Plan a bottleneck after the MLP of every block; raise UnsupportedError if it is narrower than `reduction`."""
+        """Plan a bottleneck in every block; raise UnsupportedError if it is narrower than `reduction`."""
         wrappers = {}
-        for path, width in layout.block_mlps(trunk).items():
+        for path, width in self._places(trunk, layout).items():
             if self.reduction > width:
                 raise UnsupportedError(
                     f"reduction is {self.reduction}, but {path} has only {width} channels; give one of at most {width}"
                 )
-            bottleneck = Bottleneck(width, width // self.reduction, nn.GELU(), zero_init=self.init == "zero")
-            wrappers[path] = partial(_AdaptedMLP, bottleneck=bottleneck)
+            wrappers[path] = partial(_Adapted, method=self, width=width)
         return Injection(wrappers=wrappers)
 
+    def _places(self, trunk: nn.Module, layout: BackboneLayout) -> dict[str, int]:
+        """Return the modules that adapters follow, with their channels."""
+        if self.position == "mlp":
+            return layout.block_mlps(trunk)
+        return dict(zip(layout.blocks, layout.block_widths(trunk), strict=True))
 
-class _AdaptedMLP(nn.Module):
-    """Replacement of an MLP, followed by a bottleneck."""
 
-    def __init__(self, mlp: nn.Module, bottleneck: Bottleneck) -> None:
+class _Adapted(nn.Module):
+    """Replacement of an MLP or of a block, followed by a bottleneck with a skip."""
+
+    def __init__(self, module: nn.Module, method: Adapter, width: int) -> None:
         super().__init__()
-        self.mlp = mlp
-        self.adapter = bottleneck
+        self.mlp = module
+        self.adapter = Bottleneck(width, width // method.reduction, nn.GELU(), method.init)
+        self.scale: nn.Parameter | None = nn.Parameter(torch.ones(width)) if method.scale == "channel" else None
+        self.drop_path = DropPath(method.drop_path) if method.drop_path else nn.Identity()
 
-    def forward(self, x: Tensor, *context: Any) -> Tensor:
-        x = self.mlp(x, *context)
-        return x + self.adapter(x)  # type: ignore[no-any-return]
+    def forward(self, x: Tensor, *args: Any, **context: Any) -> Tensor:
+        x = self.mlp(x, *args, **context)
+        change = self.drop_path(self.adapter(x))
+        return x + (change if self.scale is None else change * self.scale.to(x.dtype))  # type: ignore[no-any-return]

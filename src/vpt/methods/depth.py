@@ -42,3 +42,8 @@ def block_range(depth: str, num_blocks: int) -> tuple[int, int]:
     if last > num_blocks:
         raise UnsupportedError(f"depth is {depth}, but there are {num_blocks} blocks")
     return first - 1, last - 1
+
+
+def first_block(depth: str) -> int:
+    """Return the index of the first block with prompts of its own, from 0."""
+    return int(depth.split("-")[0]) - 1 if "-" in depth else 0

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from vpt.attention.joint_attention import GatedPrompts
@@ -75,6 +76,7 @@ def inject_keys(
     prompts: Mapping[int, nn.Module],
     *,
     gates: Mapping[int, nn.Parameter] | None = None,
+    zero_gates: bool = False,
     per_image: bool = False,
 ) -> dict[str, Callable[[nn.Module], nn.Module]]:
     """Return wrappers that give blocks prompts as keys and values.
@@ -85,6 +87,7 @@ def inject_keys(
         prompts: Index of a block, from 0 -> its prompts: a module from the batch size, or with `per_image` from the
             block's normalized tokens (batch, n, d), to (p, d) or (batch, p, d).
         gates: Index of a block -> the gate of its prompts, which then have a softmax of their own. Default: none.
+        zero_gates: Every block without a gate in `gates` gets one per head, (heads,), that begins at 0. Default: False.
         per_image: The prompts depend on the image. Default: False.
 
     Returns:
@@ -100,7 +103,10 @@ def inject_keys(
         block: Any = trunk.get_submodule(layout.blocks[index])
         block_layout = layout.block_layout(block)
         assert block_layout is not None  # or attention would not take prompts
-        keys = partial(ImagePromptKeys if per_image else PromptKeys, block_prompts, gate=(gates or {}).get(index))
+        gate = (gates or {}).get(index)
+        if gate is None and zero_gates:
+            gate = nn.Parameter(torch.zeros(getattr(block, block_layout.attention).num_heads))
+        keys = partial(ImagePromptKeys if per_image else PromptKeys, block_prompts, gate=gate)
         windows = windows_per_image(block) if layout.kind == "windows" else None
         wrap = partial(_wrap_attention, block=block, norm=block_layout.norm1, keys=keys, windows_per_image=windows)
         wrappers[f"{layout.blocks[index]}.{block_layout.attention}"] = wrap

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vpt.backbones.layout import BackboneLayout
+from vpt.core.spec import later_field
 from vpt.errors import SpecError, UnsupportedError
 from vpt.methods.base import Injection, Method
 from vpt.methods.mergeable import Mergeable
@@ -23,18 +24,23 @@ class LoRA(Method, name="lora", optimizer="adamw", learning_rate=2e-3, identity_
     """W + (alpha / rank) * B A, with A (rank, in) random and B (out, rank) zero at first.
 
     targets: "attention" (queries, keys, values and output projection), "queries_values" (as in the LoRA paper), "mlp",
-    or "all" linear layers of every block. Can be merged into plain weights.
+    or "all" linear layers of every block. rank_dropout: probability that a rank-1 term is left out of a training step;
+    the terms then have learned coefficients, which begin at 1 (MLAE, Wang et al., 2024). Can be merged into plain
+    weights.
     """
 
     rank: int = 8
     alpha: float = 8.0
     targets: Literal["attention", "queries_values", "mlp", "all"] = "attention"
+    rank_dropout: float = later_field(0.0)
 
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise SpecError(f"rank is {self.rank}; it must be at least 1")
         if self.alpha <= 0:
             raise SpecError(f"alpha is {self.alpha}; it must be above 0")
+        if not 0 <= self.rank_dropout < 1:
+            raise SpecError(f"rank_dropout is {self.rank_dropout}; it must be at least 0 and below 1")
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
         """Plan a low-rank update for every linear layer that `targets` names."""
@@ -67,16 +73,23 @@ class _LoRALinear(Mergeable):
         self.up = nn.Parameter(torch.zeros(outputs if changes == 1 else 2 * outputs // 3, method.rank))
         nn.init.kaiming_uniform_(self.down, a=5**0.5)
         self.scale = method.alpha / method.rank
+        self.rank_dropout = method.rank_dropout
+        coefficients = torch.ones(changes * method.rank) if method.rank_dropout else None
+        self.coefficients = None if coefficients is None else nn.Parameter(coefficients)
 
     @property
     def weight(self) -> Tensor:
-        pairs = zip(self.up.chunk(self.changes), self.down.chunk(self.changes), strict=True)
+        down = self.down if self.coefficients is None else self.coefficients.unsqueeze(1) * self.down
+        pairs = zip(self.up.chunk(self.changes), down.chunk(self.changes), strict=True)
         change = _with_keys([up @ down for up, down in pairs], dim=0)
         return self.layer.weight + self.scale * change.to(self.layer.weight.dtype)  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = F.linear(x, self.down.to(x.dtype)).chunk(self.changes, dim=-1)
-        pairs = zip(hidden, self.up.to(x.dtype).chunk(self.changes), strict=True)
+        hidden = F.linear(x, self.down.to(x.dtype))
+        if self.coefficients is not None:
+            kept = F.dropout(self.coefficients, self.rank_dropout, self.training)
+            hidden = hidden * kept.to(x.dtype)
+        pairs = zip(hidden.chunk(self.changes, dim=-1), self.up.to(x.dtype).chunk(self.changes), strict=True)
         change = _with_keys([F.linear(h, up) for h, up in pairs], dim=-1)
         return self.layer(x) + self.scale * change  # type: ignore[no-any-return]
 

@@ -67,6 +67,29 @@ def prepend_tokens(
     return Injection(modules={"prompts": nn.ModuleList(dict.fromkeys(prompts))}, wrappers=wrappers, pool=pool)
 
 
+def gate_prompts(
+    trunk: nn.Module, layout: BackboneLayout, prompts: Sequence[nn.Module], *, first: int, output: str = "default"
+) -> Injection:
+    """Give consecutive blocks prompts as keys and values, with a softmax of their own and gates that begin at 0.
+
+    Args:
+        trunk: The trunk.
+        layout: Its layout.
+        prompts: The prompts of the blocks, from the first.
+        first: Index of the first block with prompts, from 0.
+        output: Tokens that the head reads, see `make_pool`. Default: the backbone's own.
+
+    Returns:
+        The injection.
+
+    Raises:
+        UnsupportedError: The attention of this backbone cannot take prompts as keys and values.
+    """
+    wrappers = inject_keys(trunk, layout, dict(enumerate(prompts, first)), zero_gates=True)
+    modules = {"prompts": nn.ModuleList(dict.fromkeys(prompts))}
+    return Injection(modules=modules, wrappers=wrappers, pool=make_pool(output, layout, 0))
+
+
 def add_to_tokens(
     layout: BackboneLayout, prompts: Sequence[nn.Module], *, first: int, output: str = "default"
 ) -> Injection:

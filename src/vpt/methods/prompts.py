@@ -23,6 +23,8 @@ class Prompts(nn.Module):
         num_vectors: 1 for one vector that is repeated p times. Default: p vectors.
         projection: Layer k -> d, for prompts that are learned in a smaller width k. Default: none.
         frozen: Keep the initial values. Default: False.
+        num_transformed: Number of prompts, the first, that are replaced by the real part of their two-dimensional
+            discrete Fourier transform. Default: 0.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Prompts(nn.Module):
         num_vectors: int | None = None,
         projection: nn.Linear | None = None,
         frozen: bool = False,
+        num_transformed: int = 0,
     ) -> None:
         super().__init__()
         dim = width if projection is None else projection.in_features
@@ -46,6 +49,7 @@ class Prompts(nn.Module):
             self.tokens = nn.Parameter(tokens)
         self.projection = projection
         self.length = length
+        self.num_transformed = num_transformed
         self.dropout: nn.Dropout = nn.Dropout(0.0 if frozen else dropout)
 
     def forward(self, batch: int) -> Tensor:
@@ -60,7 +64,10 @@ class Prompts(nn.Module):
         tokens = self.tokens if self.projection is None else self.projection(self.tokens)
         tokens = tokens.expand(self.length, -1)
         if self.training and self.dropout.p > 0:
-            return self.dropout(tokens.expand(batch, -1, -1))  # type: ignore[no-any-return]
+            tokens = self.dropout(tokens.expand(batch, -1, -1))
+        if self.num_transformed:
+            transformed, rest = tokens.tensor_split([self.num_transformed], dim=-2)
+            tokens = torch.cat([torch.fft.fft2(transformed.float()).real.to(tokens.dtype), rest], dim=-2)
         return tokens
 
 
@@ -86,6 +93,8 @@ def make_prompts(
     shared: SharedPrompts = "none",
     projection: int | None = None,
     frozen: bool = False,
+    rank: int | None = None,
+    fourier: float = 0.0,
 ) -> list[nn.Module]:
     """Make the prompts of several blocks.
 
@@ -98,6 +107,8 @@ def make_prompts(
             ("prompts"), or both ("all"). Default: "none".
         projection: Width in which the prompts are learned, before a linear layer. Default: the block's width.
         frozen: Keep the initial values. Default: False.
+        rank: Inner width of prompts that are a product of two matrices of their own. Default: no product.
+        fourier: Share of the prompts that are replaced by their Fourier transform, rounded down. Default: 0.
 
     Returns:
         A module for each block; blocks that share their prompts get the same module.
@@ -110,12 +121,20 @@ def make_prompts(
         if projection is not None and width not in projections:
             projections[width] = nn.Linear(projection, width)
             nn.init.kaiming_normal_(projections[width].weight, mode="fan_out")  # as the paper's code does
-        layer = projections.get(width)
+        layer = projections.get(width) if rank is None else _second_factor(rank, width)
         key = width if shared in ("blocks", "all") else -1 - index
         if key not in modules:
-            init_range = xavier_range(layout.patch_size, projection or width)
+            init_range = xavier_range(layout.patch_size, projection or rank or width)
             modules[key] = Prompts(
-                length, width, init_range, dropout, num_vectors=num_vectors, projection=layer, frozen=frozen
-            )
+                length, width, init_range, dropout, num_vectors=num_vectors, projection=layer, frozen=frozen,
+                num_transformed=math.floor(fourier * length),
+            )  # fmt: skip
         block_prompts.append(modules[key])
     return block_prompts
+
+
+def _second_factor(rank: int, width: int) -> nn.Linear:
+    """Return the layer that multiplies A (p, rank) by B (rank, width)."""
+    layer = nn.Linear(rank, width, bias=False)
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out")  # as a projection begins
+    return layer

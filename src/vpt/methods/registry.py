@@ -4,11 +4,13 @@ from vpt.core import spec
 from vpt.errors import SpecError
 from vpt.methods.adapter import Adapter as Adapter
 from vpt.methods.adaptformer import AdaptFormer as AdaptFormer
+from vpt.methods.adaptive import Adaptive as Adaptive
 from vpt.methods.base import Injection as Injection
 from vpt.methods.base import Method as Method
 from vpt.methods.base import Sum as Sum
 from vpt.methods.bias import Bias as Bias
 from vpt.methods.class_token import ClassToken as ClassToken
+from vpt.methods.cross import Cross as Cross
 from vpt.methods.full import Full as Full
 from vpt.methods.gated import Gated as Gated
 from vpt.methods.linear import Linear as Linear
@@ -20,7 +22,8 @@ from vpt.methods.sidetune import SideTune as SideTune
 from vpt.methods.ssf import SSF as SSF
 from vpt.methods.vpt import VPT as VPT
 
-_KINDS = (VPT, Gated, ClassToken, Linear, MLP, Partial, Bias, Norm, Adapter, AdaptFormer, LoRA, SSF, SideTune, Full)
+_PROMPTS = (VPT, Cross, Adaptive, Gated, ClassToken)
+_KINDS = (*_PROMPTS, Linear, MLP, Partial, Bias, Norm, Adapter, AdaptFormer, LoRA, SSF, SideTune, Full)
 METHODS: dict[str, type[Method]] = {kind.name: kind for kind in _KINDS}
 
 

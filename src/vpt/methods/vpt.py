@@ -8,13 +8,15 @@ from torch import nn
 
 from vpt.backbones.layout import BackboneLayout, describe_missing_tokens
 from vpt.core.spec import later_field
-from vpt.errors import SpecError, UnsupportedError
+from vpt.errors import UnsupportedError
 from vpt.heads.pooling import PoolName
 from vpt.methods.base import InitInput, InitInputs, Injection, Method
-from vpt.methods.depth import block_range, check_depth
+from vpt.methods.depth import block_range, first_block
 from vpt.methods.pixels import PixelPatches
-from vpt.methods.prompt_locations import add_to_tokens, concat_channels, frame_image, prepend_tokens
-from vpt.methods.prompts import Prompts, SharedPrompts, make_prompts, xavier_range
+from vpt.methods.prompt_initialization import copy_prototypes, copy_tokens
+from vpt.methods.prompt_locations import add_to_tokens, concat_channels, frame_image, gate_prompts, prepend_tokens
+from vpt.methods.prompts import SharedPrompts, make_prompts, xavier_range
+from vpt.methods.vpt_checks import check_options, check_windows
 from vpt.methods.windows import plan_windows
 
 
@@ -37,7 +39,8 @@ class VPT(Method, name="vpt", optimizer="adamw", learning_rate=0.02):
             wide. Default: "prepend".
         output: Tokens that the head reads: the backbone's "default", "cls", or the mean or maximum of the image's
             tokens, of the prompts, or of both ("global_mean"). Default: "default".
-        init: "random", or "prototypes": prompt i begins as the mean feature of class i. Default: "random".
+        init: "random"; "prototypes": prompt i begins as the mean feature of class i; "tokens": the prompts of a block
+            begin as image tokens of training images that enter it (SPT, Wang et al., ICML 2024). Default: "random".
         shared: All "blocks" share their prompts, or the "prompts" of a block are one vector, or "all". Default:
             "none".
         projection: Width in which the prompts are learned, before a linear layer to d. Default: none.
@@ -46,6 +49,13 @@ class VPT(Method, name="vpt", optimizer="adamw", learning_rate=0.02):
             Default: False.
         drop_after: Drop the prompts behind the last block that has its own, instead of letting them propagate.
             Default: False.
+        rank: The prompts of a block are a product A B, A (p, rank) and B (rank, d) (BPT, Wang et al., ICCV 2025).
+            Default: none.
+        fourier: Share of the prompts, the first, that are replaced by the real part of their discrete Fourier transform
+            over both dimensions (VFPT, Zeng et al., NeurIPS 2024). Default: 0.
+        attention: "joint" has one softmax over tokens and prompts; "zero_init" gives the prompts a softmax of their own
+            and a gate per head that begins at 0, so that training begins at the frozen backbone (LLaMA-Adapter, Zhang
+            et al., 2023). Default: "joint".
     """
 
     length: int = 10
@@ -54,24 +64,18 @@ class VPT(Method, name="vpt", optimizer="adamw", learning_rate=0.02):
     impl: Literal["kv", "concat"] = "kv"
     location: Literal["prepend", "add", "add_1", "prepend_pixel", "concat_channel", "pad"] = "prepend"
     output: PoolName = "default"
-    init: Literal["random", "prototypes"] = "random"
+    init: Literal["random", "prototypes", "tokens"] = "random"
     shared: SharedPrompts = "none"
     projection: int | None = None
     frozen: bool = False
     pool_prompts: bool = False
     drop_after: bool = later_field(False)
+    rank: int | None = later_field(None)
+    fourier: float = later_field(0.0)
+    attention: Literal["joint", "zero_init"] = later_field("joint")
 
     def __post_init__(self) -> None:
-        if self.length < 1:
-            raise SpecError(f"length is {self.length}; a prompt needs at least one token (no prompts at all: `linear`)")
-        if not 0 <= self.dropout < 1:
-            raise SpecError(f"dropout is {self.dropout}; it must be at least 0 and below 1")
-        check_depth(self.depth)
-        if self.projection is not None and self.projection < 1:
-            raise SpecError(f"projection is {self.projection}; it must be at least 1")
-        for contradiction, found in self._contradictions().items():
-            if found:
-                raise SpecError(f"{self}: {contradiction}")
+        check_options(self)
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
         """Plan prompts at `location`; raise UnsupportedError if the backbone has no blocks that take them."""
@@ -91,14 +95,19 @@ class VPT(Method, name="vpt", optimizer="adamw", learning_rate=0.02):
             shared=self.shared,
             projection=self.projection,
             frozen=self.frozen,
+            rank=self.rank,
+            fourier=self.fourier,
         )
         if layout.kind == "windows":
-            self._check_windows()
+            check_windows(self)
+        if layout.kind == "windows" and self.attention == "joint":
             prompts = partial(new_prompts, length=self.length)
             kinds = {"deep": self.depth == "deep", "kv": self.impl == "kv", "pool_prompts": self.pool_prompts}
             return plan_windows(trunk, layout, prompts, **kinds)
         first, last = block_range(self.depth, len(layout.blocks))
         widths = layout.block_widths(trunk)[first : last + 1]
+        if self.attention == "zero_init":
+            return gate_prompts(trunk, layout, new_prompts(widths, length=self.length), first=first, output=self.output)
         if self.location in ("add", "add_1"):
             length = layout.num_tokens if self.location == "add" else 1
             return add_to_tokens(layout, new_prompts(widths, length=length), first=first, output=self.output)
@@ -121,56 +130,13 @@ class VPT(Method, name="vpt", optimizer="adamw", learning_rate=0.02):
 
     @property
     def init_inputs(self) -> frozenset[InitInput]:
-        """The mean feature of each class if `init` is prototypes, else nothing."""
-        return frozenset({"prototypes"}) if self.init == "prototypes" else frozenset()
+        """The properties of the training images that `init` names."""
+        return frozenset() if self.init == "random" else frozenset({self.init})
 
     def initialize(self, inputs: InitInputs, modules: nn.ModuleDict) -> None:
-        """Set prompt i to the prototype of class i; raise SpecError unless there is one prompt per class."""
-        prototypes = inputs.prototypes
-        assert prototypes is not None
-        if len(prototypes) != self.length:
-            raise SpecError(
-                f"{self} begins at class prototypes, one prompt each; with {len(prototypes)} classes, write "
-                f"length={len(prototypes)}"
-            )
-        for prompts in modules["prompts"].children():
-            assert isinstance(prompts, Prompts)
-            prompts.tokens.copy_(prototypes)
-
-    def _contradictions(self) -> dict[str, bool]:
-        """Return a description of each pair of fields that contradict each other -> True if they do."""
-        location, projects, prototypes = self.location, self.projection is not None, self.init == "prototypes"
-        adds, in_pixels = location in ("add", "add_1"), location in ("prepend_pixel", "concat_channel", "pad")
-        token_options = self.frozen or projects or prototypes or self.shared != "none"
-        no_prompts_out = adds or location in ("concat_channel", "pad")
-        return {
-            f"{location} changes the image, which only the first block reads; write depth=shallow": (
-                in_pixels and self.depth != "shallow"
-            ),
-            "add has a prompt for every token, and add_1 one for all; leave length out": adds and self.length != 10,
-            f"shared, projection, init and frozen are for prompts that are tokens, not for {location}": (
-                in_pixels and token_options
-            ),
-            f"with {location} no prompt comes out of the last block; read cls, image_mean or image_max": (
-                no_prompts_out and self.output.startswith("prompt")
-            ),
-            f"drop_after drops tokens; {location} adds none, or output={self.output} reads them": (
-                self.drop_after and (no_prompts_out or self.output.startswith(("prompt", "global")))
-            ),
-            "prototypes are whole tokens, one per class; they go with neither projection nor shared vectors": (
-                prototypes and (projects or self.shared in ("prompts", "all"))
-            ),
-            "prototypes are tokens, and go with location=prepend": prototypes and location != "prepend",
-            "a projection trains, so the prompts would not stay frozen": self.frozen and projects,
-        }
-
-    def _check_windows(self) -> None:
-        depths = ("deep", "shallow")
-        if self.location != "prepend" or self.output != "default" or self.depth not in depths or self.drop_after:
-            raise UnsupportedError(
-                "in windows prompts are prepended, deep or shallow, and the head reads the backbone's default"
-            )
-        if self.init == "prototypes":
-            raise UnsupportedError(
-                "a prototype is as wide as the final feature, and the stages have widths of their own"
-            )
+        """Set the prompts to the prototypes, or to tokens; raise SpecError where there are too few."""
+        prompts = modules["prompts"].children()
+        if self.init == "tokens":
+            copy_tokens(prompts, inputs.tokens, first_block(self.depth), str(self))
+        elif inputs.prototypes is not None:
+            copy_prototypes(prompts, inputs.prototypes, str(self))

@@ -1,0 +1,105 @@
+"""Cross visual prompt tuning (CVPT, Huang et al., ICCV 2025): tokens attend to prompts after their self-attention.
+
+The prompts have a softmax of their own, so that many prompts do not take attention away from the patches.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vpt.attention.projections import expand_kv_groups, project, project_output
+from vpt.backbones.layout import BackboneLayout
+from vpt.errors import UnsupportedError
+from vpt.methods.base import Injection, Method, Wrapper
+from vpt.methods.depth import block_range
+from vpt.methods.prompts import make_prompts
+from vpt.methods.vpt import VPT
+
+
+@dataclass(frozen=True)
+class Cross(Method, name="cross", optimizer="adamw", learning_rate=0.02):
+    """x += W_o softmax(q(x) k(P)^T / sqrt(d)) v(P), with the frozen weights of each block's self-attention.
+
+    Args:
+        length: Number of prompts p of a block. Default: 10.
+        depth: "deep" for every block, or a range such as "3-6". Default: "deep".
+        dropout: Dropout of the prompts in training. Default: 0.1.
+        gate: Multiply the sum by a learned scalar per block that begins at 0, so that training begins at the frozen
+            backbone. Default: False.
+    """
+
+    length: int = 10
+    depth: str = "deep"
+    dropout: float = 0.1
+    gate: bool = False
+
+    def __post_init__(self) -> None:
+        VPT(length=self.length, depth=self.depth, dropout=self.dropout)  # the same bounds, the same words
+        object.__setattr__(self, "identity_at_init", self.gate)  # the dataclass is frozen
+
+    def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
+        """Plan attention to prompts between self-attention and MLP of each block."""
+        if not layout.supports_kv_prompts:
+            raise UnsupportedError(f"the attention of {type(trunk).__name__} cannot take prompts as keys and values")
+        first, last = block_range(self.depth, len(layout.blocks))
+        widths = layout.block_widths(trunk)[first : last + 1]
+        prompts = make_prompts(widths, layout, self.length, dropout=self.dropout)
+        wrappers: dict[str, Wrapper] = {}
+        for path, block_prompts in zip(layout.blocks[first : last + 1], prompts, strict=True):
+            block: Any = trunk.get_submodule(path)
+            names = layout.block_layout(block)
+            assert names is not None  # or attention would not take prompts
+            cross = _CrossAttention(getattr(block, names.attention), block_prompts, gate=self.gate)
+            wrappers[f"{path}.{names.norm2}"] = partial(_CrossNorm, cross=cross)
+            wrappers[f"{path}.{names.drop2}"] = partial(_CrossResidual, cross=cross)
+        return Injection(modules={"cross_prompts": nn.ModuleList(prompts)}, wrappers=wrappers)
+
+
+class _CrossAttention(nn.Module):
+    """Attention of tokens to prompts, with the weights of a self-attention."""
+
+    def __init__(self, attention: nn.Module, prompts: nn.Module, *, gate: bool) -> None:
+        super().__init__()
+        self.attention = attention
+        self.prompts = prompts
+        self.gate: nn.Parameter | None = nn.Parameter(torch.zeros(())) if gate else None
+        self.change: Tensor | None = None  # from the norm to the residual of one forward pass
+
+    def forward(self, x: Tensor) -> Tensor:
+        attention: Any = self.attention
+        (q,) = project(attention, x, "q")
+        k, v = expand_kv_groups(attention, *project(attention, self.prompts(len(x)).to(x.dtype), "kv"))
+        k, v = (each.expand(len(x), -1, -1, -1) for each in (k, v))
+        out = project_output(attention, x, F.scaled_dot_product_attention(q, k, v, scale=attention.scale))
+        return out if self.gate is None else self.gate.to(out.dtype) * out
+
+
+class _CrossNorm(nn.Module):
+    """Replacement of the second norm: it normalizes what the tokens are after they attended to the prompts."""
+
+    def __init__(self, norm: nn.Module, cross: _CrossAttention) -> None:
+        super().__init__()
+        self.norm = norm
+        self.cross = cross
+
+    def forward(self, x: Tensor) -> Tensor:
+        change = self.cross(x)
+        self.cross.change = change
+        return self.norm(x + change)  # type: ignore[no-any-return]
+
+
+class _CrossResidual(nn.Module):
+    """Replacement of the last step of the MLP's branch: it adds the change to the residual stream."""
+
+    def __init__(self, drop_path: nn.Module, cross: _CrossAttention) -> None:
+        super().__init__()
+        self.drop_path = drop_path
+        self.cross = cross
+
+    def forward(self, branch: Tensor) -> Tensor:
+        change, self.cross.change = self.cross.change, None
+        return self.drop_path(branch) + change  # type: ignore[no-any-return]

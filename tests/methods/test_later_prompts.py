@@ -1,0 +1,104 @@
+"""Prompts of later papers: where they begin, and what their options compute."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from helpers.families import backbone_of, images
+from vpt import attach, parse_method
+from vpt.errors import SpecError, UnsupportedError
+from vpt.methods.base import InitInputs
+from vpt.methods.prompts import Prompts
+
+FROZEN_AT_FIRST = ("vpt(length=3, attention=zero_init)", "cross(length=3, gate=true)")
+
+
+def prompts_of(method: str) -> list[Prompts]:
+    model = attach(backbone_of("vit"), method, 3).eval()
+    return [module for module in model.modules() if isinstance(module, Prompts)]
+
+
+@pytest.mark.parametrize("family", ["vit", "swin", "beit", "dinov2-reg"])
+@pytest.mark.parametrize("method", FROZEN_AT_FIRST)
+def test_gates_at_init_leave_the_features_of_the_frozen_backbone(method: str, family: str) -> None:
+    frozen, gated = (attach(backbone_of(family), one, 3).eval().features(images()) for one in ("linear", method))
+    assert torch.allclose(frozen, gated, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", FROZEN_AT_FIRST)
+def test_gates_at_init_have_a_gradient_and_their_prompts_none(method: str) -> None:
+    model = attach(backbone_of("vit"), method, 3).eval()
+    model(images()).square().sum().backward()
+    gradients = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+    gates = [gradient for name, gradient in gradients.items() if name.endswith("gate")]
+    tokens = [gradient for name, gradient in gradients.items() if name.endswith("tokens")]
+    assert gates and all(gradient.abs().max() > 0 for gradient in gates)
+    assert all(gradient.abs().max() == 0 for gradient in tokens)
+
+
+def test_prompts_with_rank_are_a_product_of_two_matrices_of_each_block() -> None:
+    found = prompts_of("vpt(length=6, rank=2, dropout=0)")
+    layers = [prompts.projection for prompts in found]
+    assert len(set(layers)) == len(layers) > 1
+    for prompts, layer in zip(found, layers, strict=True):
+        assert isinstance(layer, nn.Linear) and layer.bias is None and prompts.tokens.shape == (6, 2)
+        assert torch.allclose(prompts(1), prompts.tokens @ layer.weight.T)
+        assert torch.linalg.matrix_rank(prompts(1)) == 2
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.0, 0), (0.3, 1), (0.5, 2), (1.0, 4)])
+def test_prompts_with_fourier_transform_their_first_share(share: float, count: int) -> None:
+    for prompts in prompts_of(f"vpt(length=4, fourier={share}, dropout=0)"):
+        tokens, given = prompts(1), prompts.tokens
+        assert torch.equal(tokens[count:], given[count:])
+        if count:
+            expected = torch.fft.fft(torch.fft.fft(given[:count], dim=-1), dim=-2).real
+            assert torch.allclose(tokens[:count], expected, atol=1e-5)
+
+
+def test_initialize_from_tokens_takes_tokens_that_enter_the_block() -> None:
+    model = attach(backbone_of("vit"), "vpt(length=3, depth=2-3, init=tokens)", 3)
+    tokens = {index: torch.randn(12, model.width) for index in range(4)}
+    model.initialize(InitInputs(tokens=tokens))
+    found = [module for module in model.modules() if isinstance(module, Prompts)]
+    for index, prompts in enumerate(found, 1):
+        assert torch.equal(prompts.tokens, tokens[index][[0, 4, 8]])
+    with pytest.raises(SpecError, match="these have 2 in all"):
+        model.initialize(InitInputs(tokens={index: sample[:2] for index, sample in tokens.items()}))
+
+
+@pytest.mark.parametrize(
+    ("method", "reason"),
+    [
+        ("vpt(rank=0)", "rank is 0; it must be at least 1"),
+        ("vpt(fourier=1.5)", "fourier is 1.5; it must lie between 0 and 1"),
+        ("vpt(rank=2, projection=2)", "projection and rank both factor the prompts"),
+        ("vpt(rank=2, frozen=true)", "would not stay frozen"),
+        ("vpt(rank=2, init=tokens)", "a start at patch tokens is for whole tokens"),
+        ("vpt(attention=zero_init, depth=shallow)", "a softmax of their own is for prompts that are keys and values"),
+        ("vpt(attention=zero_init, output=prompt_mean)", "a softmax of their own"),
+        ("vpt(attention=zero_init, impl=concat)", "impl=concat computes tokens"),
+        ("vpt(location=pad, depth=shallow, fourier=0.5)", "are for prompts that are tokens, not for pad"),
+        ("cross(length=0)", "length is 0"),
+        ("adaptive(kernel=0)", "kernel is 0; it must be at least 1"),
+        ("adapter(drop_path=1.0)", "drop_path is 1.0"),
+        ("lora(rank_dropout=1.0)", "rank_dropout is 1.0"),
+    ],
+)
+def test_later_methods_with_invalid_options_are_refused(method: str, reason: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        parse_method(method)
+    assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("method", ["cross", "adaptive", "vpt(attention=zero_init)"])
+def test_later_prompts_on_convnets_are_refused(method: str) -> None:
+    with pytest.raises(UnsupportedError):
+        attach(backbone_of("resnet"), method, 3)
+
+
+def test_adaptive_with_a_kernel_larger_than_the_map_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="make no square map of at least 9 x 9"):
+        attach(backbone_of("vit"), "adaptive(kernel=9)", 3)
