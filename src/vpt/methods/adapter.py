@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth  # type: ignore[import-untyped]
 
 from vpt.backbones.layout import BackboneLayout
 from vpt.core.spec import later_field
@@ -105,7 +105,7 @@ class _Adapted(nn.Module):
         self.mlp = module
         self.adapter = Bottleneck(width, width // method.reduction, nn.GELU(), method.init)
         self.scale: nn.Parameter | None = nn.Parameter(torch.ones(width)) if method.scale == "channel" else None
-        self.drop_path = DropPath(method.drop_path) if method.drop_path else nn.Identity()
+        self.drop_path = StochasticDepth(method.drop_path, "row") if method.drop_path else nn.Identity()
 
     def forward(self, x: Tensor, *args: Any, **context: Any) -> Tensor:
         x = self.mlp(x, *args, **context)

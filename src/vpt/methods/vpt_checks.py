@@ -1,15 +1,12 @@
-"""Checks of the options of `vpt`: bounds, and options that contradict each other."""
+"""Checks of the options of `vpt`, a `VPT`: bounds, and options that contradict each other."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from vpt.errors import SpecError, UnsupportedError
 from vpt.methods.depth import check_depth
 
-if TYPE_CHECKING:
-    from vpt.methods.vpt import VPT
 
-
-def check_options(method: "VPT") -> None:
+def check_options(method: Any) -> None:
     """Check the values of the options.
 
     Args:
@@ -34,7 +31,7 @@ def check_options(method: "VPT") -> None:
             raise SpecError(f"{method}: {contradiction}")
 
 
-def check_windows(method: "VPT") -> None:
+def check_windows(method: Any) -> None:
     """Check that the options have a meaning in the windows of Swin.
 
     Args:
@@ -56,7 +53,7 @@ def check_windows(method: "VPT") -> None:
         )
 
 
-def _contradictions(method: "VPT") -> dict[str, bool]:
+def _contradictions(method: Any) -> dict[str, bool]:
     """Return a description of each pair of options that contradict each other -> True if they do."""
     location, projects, prototypes = method.location, method.projection is not None, method.init == "prototypes"
     adds, in_pixels = location in ("add", "add_1"), location in ("prepend_pixel", "concat_channel", "pad")
