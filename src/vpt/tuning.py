@@ -5,7 +5,6 @@ run.toml, checkpoint.safetensors, metrics.jsonl, result.json, curve.png, confusi
 it stopped; a finished one is only read.
 """
 
-import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
@@ -23,29 +22,22 @@ from vpt.model import tuned_file
 from vpt.model.tuned_model import TunedModel
 from vpt.plots import figures
 from vpt.tasks.base import PreparedData, Task
+from vpt.tasks.batch_size import with_largest_batch
 from vpt.tasks.classification.task import ClassificationData
 from vpt.tasks.evaluation import Evaluation
 from vpt.tasks.registry import TASKS, find_task
 from vpt.training import Callback, CallbackList, EpochMetrics, distributed, train_head_grid
+from vpt.training.callbacks import LoggingCallback
 from vpt.training.job import Job, RunResult
 from vpt.training.run_directory import (
     MetricsRecorder,
     images_may_differ,
     open_run,
+    recorded_batch_size,
     write_failure,
     write_job,
     write_result,
 )
-
-
-class LoggingCallback(Callback):
-    """Callback that passes notes and epochs on to the logger `vpt` of Python's `logging`."""
-
-    def on_note(self, text: str) -> None:  # noqa: D102
-        logging.getLogger("vpt").info(text)
-
-    def on_epoch(self, record: EpochMetrics) -> None:  # noqa: D102
-        logging.getLogger("vpt").debug("epoch %d: loss %.4f", record.epoch, record.train_loss)
 
 
 def make_job(
@@ -93,7 +85,13 @@ def make_job(
 
 
 def run_job(
-    job: Job, callback: Callback | None = None, *, overwrite: bool = False, draw: bool = True, device: str = "auto"
+    job: Job,
+    callback: Callback | None = None,
+    *,
+    overwrite: bool = False,
+    draw: bool = True,
+    device: str = "auto",
+    auto_batch_size: bool = False,
 ) -> RunResult:
     """Run a job, resume it, or read its result.
 
@@ -106,6 +104,8 @@ def run_job(
         overwrite: True deletes what an earlier run left. Default: False.
         draw: True draws curve.png and confusion.png. Default: True.
         device: "auto", "cpu", "cuda" or "mps". Default: "auto".
+        auto_batch_size: True finds the largest batch size that fits into memory, or takes that of the run that it
+            resumes, instead of the job's. Default: False.
 
     Returns:
         The result.
@@ -115,12 +115,17 @@ def run_job(
     """
     callback = CallbackList([LoggingCallback(), callback or Callback()])
     target = distributed.resolve_device(device)
+    recorded = recorded_batch_size(job) if auto_batch_size and not overwrite else None
+    if recorded is not None:
+        job = replace(job, config=job.config.replace(batch_size=recorded))
     finished = open_run(job, callback, overwrite=overwrite)
     if finished is not None and not images_may_differ(job):
         return finished
 
     is_main = distributed.rank() == 0
     data = TASKS[job.config.task].prepare(job, callback)
+    if auto_batch_size and recorded is None:
+        job, data = with_largest_batch(TASKS[job.config.task], job, data, target)
     for note in data.notes:
         callback.on_note(note)
     if is_main:

@@ -32,7 +32,7 @@ def tune(
     epochs: int | None = None,
     iterations: int | None = None,
     head: str | None = None,
-    batch_size: int | None = None,
+    batch_size: int | Literal["auto"] | None = None,
     learning_rate: float | None = None,
     seed: int | None = None,
     device: Device = "auto",
@@ -73,7 +73,8 @@ def tune(
         iterations: Optimizer steps, in segmentation. Default: a search; 2000 if a rate is given.
         head: Text of the head: "linear" or "multi_block(blocks=last4, features=cls+mean)"; in segmentation "setr_pup",
             "linear" or "fpn". Default: "linear"; segmentation: by backbone.
-        batch_size: Images per step. Default: 64; segmentation: 8.
+        batch_size: Images per step, or "auto" for the largest batch that fits into memory. Default: 64; segmentation:
+            8.
         learning_rate: Learning rate per 256 images; the peak is learning_rate * batch_size / 256. Default: the
             method's.
         seed: Seed of initialization, order, augmentation, and of missing splits. Default: 0.
@@ -101,8 +102,11 @@ def tune(
     }  # fmt: skip
     with show_progress(progress, callback) as receiver:
         if not wants_search(minutes, given):
-            job = make_job(source, out, method=method or "vpt", **given)
-            return run_job(job, receiver, overwrite=overwrite, device=device)
+            is_auto = batch_size == "auto"
+            job = make_job(
+                source, out, method=method or "vpt", **{**given, **({"batch_size": None} if is_auto else {})}
+            )
+            return run_job(job, receiver, overwrite=overwrite, device=device, auto_batch_size=is_auto)
         request = SearchRequest.create(
             source, out, device=resolve_device(device), minutes=minutes, method=method, metric=metric,
             max_size=max_size, **given,

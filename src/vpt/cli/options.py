@@ -169,6 +169,28 @@ def parse_scales(context: click.Context, param: click.Parameter, text: str) -> t
         raise click.UsageError(f"--scales is {text!r}; write numbers, such as 0.75,1,1.25") from error
 
 
+def parse_batch_size(context: click.Context, param: click.Parameter, text: str | None) -> int | str | None:
+    """Read the value of `--batch-size`.
+
+    Args:
+        context: The context.
+        param: The option.
+        text: A whole number or "auto", or None.
+
+    Returns:
+        The number, "auto" or None.
+
+    Raises:
+        click.UsageError: The text is neither.
+    """
+    if text is None or text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError as error:
+        raise click.UsageError(f"--batch-size is {text!r}; write a whole number, such as 64, or auto") from error
+
+
 def _join(*decorators: _Decorator) -> _Decorator:
     """Return one decorator that adds the options of several."""
 

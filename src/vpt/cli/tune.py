@@ -39,7 +39,8 @@ _MAX_CLASSES = 30  # rows of the table of classes
         shell_complete=common.complete_methods)  # fmt: skip
 @option("--head", "linear or multi_block(blocks=last4, features=cls+mean); segmentation: setr_pup, linear or fpn, with "
         "options [default: linear; segmentation: by backbone].")  # fmt: skip
-@option("--batch-size", "Images per step [default: 64; segmentation: 8].", int)
+@option("--batch-size", "Images per step; auto: the largest that fits into memory [default: 64; segmentation: 8].",
+        metavar="[INTEGER|auto]", callback=common.parse_batch_size)  # fmt: skip
 @option("--lr learning_rate", "Learning rate per 256 images [default: the method's].", float)
 @option("--weight-decay", "Weight decay of the optimizer [default: the method's].", float)
 @option("--decay", "Decay tensors of two dimensions or more, those of the paper's code, or all [default: matrices].",
@@ -149,6 +150,8 @@ def command(
             with log_job(console, logger_spec if is_main else None, job) as callback:
                 result = run_search(request, callback, overwrite=overwrite, device=device, started=started)
         else:
+            is_auto = options["batch_size"] == "auto"
+            options["batch_size"] = None if is_auto else options["batch_size"]
             job = make_job(data, task=task, method=method or "vpt", **options)
             with log_job(console, logger_spec if is_main else None, job) as callback:
                 if options["backbone"] is None and Path(data).exists():
@@ -156,7 +159,7 @@ def command(
                         f"the embedded backbone ({DEFAULT}) is small and meant for trying out; photos deserve a larger "
                         "one, such as --backbone vit_base_patch16_224.augreg_in21k"
                     )
-                result = run_job(job, callback, overwrite=overwrite, device=device)
+                result = run_job(job, callback, overwrite=overwrite, device=device, auto_batch_size=is_auto)
     if is_main and as_json:
         click.echo(json.dumps(asdict(result), indent=1))
     elif is_main:

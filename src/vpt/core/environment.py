@@ -56,6 +56,21 @@ def peak_memory(device: torch.device) -> int:
     return peak
 
 
+def available_memory() -> int:
+    """Return the memory that this process can still take without swapping, in bytes, or that of the machine.
+
+    Returns:
+        Bytes: what Linux says is available, elsewhere all physical memory, or 4 GiB if the system does not report it.
+    """
+    available_kib = _proc_value("meminfo", "MemAvailable")
+    if available_kib is not None:
+        return int(available_kib.split()[0]) * 1024
+    memory = 4 * 2**30
+    if sys.platform != "win32":
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return memory
+
+
 def reset_peak_memory(device: torch.device) -> None:
     """Reset the peak that `peak_memory` reports, on CUDA devices and on Linux.
 

@@ -117,11 +117,11 @@ class SearchRequest:
             raise SpecError(f"metric is {metric!r}; {did_you_mean(metric, METRICS)}")
         if found.name != "classification" and metric is not None:
             raise SpecError(f"metric is {metric!r}, and {found.name} counts {next(iter(found.metrics))}; leave it out")
-        for name in ("patience", "keep"):
-            if options.get(name):
+        for name in ("patience", "keep", "batch_size"):
+            if options.get(name) and (name != "batch_size" or options[name] == "auto"):
                 raise SpecError(
-                    f"{name} is {options[name]!r}, and a search itself finds how long to train; give a length, such as "
-                    "epochs, or leave it out"
+                    f"{name} is {options[name]!r}, and a search itself finds how to train, and how long; give a length "
+                    "such as epochs, or leave it out"
                 )
         if options.get("loading") == "stream":
             raise SpecError(

@@ -3,6 +3,7 @@
 `EpochMetrics` is the record of an epoch that callbacks receive.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -164,3 +165,13 @@ class HistoryCallback(Callback):
 
     def on_epoch(self, record: EpochMetrics) -> None:  # noqa: D102
         self.history.append(record)
+
+
+class LoggingCallback(Callback):
+    """Callback that passes notes and epochs on to the logger `vpt` of Python's `logging`."""
+
+    def on_note(self, text: str) -> None:  # noqa: D102
+        logging.getLogger("vpt").info(text)
+
+    def on_epoch(self, record: EpochMetrics) -> None:  # noqa: D102
+        logging.getLogger("vpt").debug("epoch %d: loss %.4f", record.epoch, record.train_loss)

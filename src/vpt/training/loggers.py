@@ -220,7 +220,7 @@ class LoggerCallback(Callback):
     def on_train_start(  # noqa: D102
         self, config: TaskConfig, steps_per_epoch: int, completed_epochs: Sequence[EpochMetrics]
     ) -> None:
-        self.logger.begin(self.name, self.config)
+        self.logger.begin(self.name, {**self.config, "config": config.to_dict()})
         self.started = True
         for epoch in completed_epochs:
             self.logger.log_epoch(asdict(epoch))

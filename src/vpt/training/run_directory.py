@@ -149,6 +149,19 @@ def _read_job_record(job: Job) -> dict[str, Any] | None:
     return upgrade("job", json.loads(path.read_text())) if path.exists() else None
 
 
+def recorded_batch_size(job: Job) -> int | None:
+    """Return the batch size of the run in the run directory of a job.
+
+    Args:
+        job: The job.
+
+    Returns:
+        The batch size, or None where there is no run.
+    """
+    record = _read_job_record(job)
+    return None if record is None else int(record["job"]["config"]["batch_size"])
+
+
 def images_may_differ(job: Job) -> bool:
     """Return True if files of the data have changed since a run was done, or were written again as they are.
 
