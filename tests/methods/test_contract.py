@@ -32,6 +32,7 @@ BLOCKS = (
     SHALLOW,
     ZERO_INIT,
     "cross(length=3)",
+    "prefix(length=3)",
 )
 SEQUENCES = ("gated(length=3)", "adaptive(length=2)", "class_token")
 VARIANTS = (
@@ -56,6 +57,7 @@ VARIANTS = (
     "vpt(length=4, rank=2)",
     "vpt(length=4, fourier=0.5)",
     "cross(length=3, gate=true)",
+    "prefix(length=3, depth=2-3, shared=true) + bias",
     "cross(length=2, depth=2-3) + vpt(length=2) + bias",
     "adapter(reduction=4, position=post, init=houlsby, scale=channel, drop_path=0.1)",
     "lora(rank=8, rank_dropout=0.2)",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
 from helpers.families import backbone_of, images
-from vpt import attach, parse_method
+from vpt import TunedModel, attach, parse_method
+from vpt.attention.projections import project
 from vpt.errors import SpecError, UnsupportedError
 from vpt.methods.base import InitInputs
 from vpt.methods.prompts import Prompts
@@ -18,6 +21,10 @@ FROZEN_AT_FIRST = ("vpt(length=3, attention=zero_init)", "cross(length=3, gate=t
 def prompts_of(method: str) -> list[Prompts]:
     model = attach(backbone_of("vit"), method, 3).eval()
     return [module for module in model.modules() if isinstance(module, Prompts)]
+
+
+def attentions_of(model: TunedModel) -> list[Any]:
+    return [module for module in model.wrappers().values() if getattr(module, "kv_prompts", None) is not None]
 
 
 @pytest.mark.parametrize("family", ["vit", "swin", "beit", "dinov2-reg"])
@@ -58,6 +65,21 @@ def test_prompts_with_fourier_transform_their_first_share(share: float, count: i
             assert torch.allclose(tokens[:count], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("family", ["vit", "swin", "beit", "eva02-unfused"])
+def test_prefix_with_projected_prompts_equals_vpt(family: str) -> None:
+    prompted, prefixed = (
+        attach(backbone_of(family), method, 3).eval() for method in ("vpt(length=3, dropout=0)", "prefix(length=3)")
+    )
+    pairs = zip(attentions_of(prompted), attentions_of(prefixed), strict=True)
+    with torch.no_grad():
+        for own, other in pairs:
+            tokens = own.kv_prompts(torch.empty(own.kv_prompts.windows_per_image, 1, 1))
+            keys, values = project(own.attention, tokens, "kv")
+            other.kv_prompts.prompts.keys.copy_(keys[0])
+            other.kv_prompts.prompts.values.copy_(values[0])
+        assert torch.allclose(prompted.features(images()), prefixed.features(images()), rtol=1e-5, atol=1e-5)
+
+
 def test_initialize_from_tokens_takes_tokens_that_enter_the_block() -> None:
     model = attach(backbone_of("vit"), "vpt(length=3, depth=2-3, init=tokens)", 3)
     tokens = {index: torch.randn(12, model.width) for index in range(4)}
@@ -82,6 +104,7 @@ def test_initialize_from_tokens_takes_tokens_that_enter_the_block() -> None:
         ("vpt(attention=zero_init, impl=concat)", "impl=concat computes tokens"),
         ("vpt(location=pad, depth=shallow, fourier=0.5)", "are for prompts that are tokens, not for pad"),
         ("cross(length=0)", "length is 0"),
+        ("prefix(depth=shallow)", "a prefix has no output that propagates"),
         ("adaptive(kernel=0)", "kernel is 0; it must be at least 1"),
         ("adapter(drop_path=1.0)", "drop_path is 1.0"),
         ("lora(rank_dropout=1.0)", "rank_dropout is 1.0"),
@@ -93,7 +116,7 @@ def test_later_methods_with_invalid_options_are_refused(method: str, reason: str
     assert reason in str(caught.value)
 
 
-@pytest.mark.parametrize("method", ["cross", "adaptive", "vpt(attention=zero_init)"])
+@pytest.mark.parametrize("method", ["cross", "prefix", "adaptive", "vpt(attention=zero_init)"])
 def test_later_prompts_on_convnets_are_refused(method: str) -> None:
     with pytest.raises(UnsupportedError):
         attach(backbone_of("resnet"), method, 3)

@@ -22,6 +22,8 @@ SPECS = (
     "vpt(length=3, attention=zero_init)",
     "vpt(length=4, rank=2)",
     "vpt(length=4, fourier=0.5)",
+    "prefix(length=3)",
+    "prefix(length=3, shared=true)",
 )
 
 
@@ -47,7 +49,7 @@ def test_multi_task_backbone_with_mixed_tasks_equals_single_models(family: str) 
     expected = len(SPECS) if FAMILIES[family].prompts and FAMILIES[family].supports_kv_prompts else 2
     assert len(models) == expected, "prompts as keys mix wherever attention is known; heads everywhere"
     multi_task, tasks = MultiTaskBackbone(models[0].backbone), [TaskAdapter.from_model(model) for model in models]
-    task_numbers = [7, 0, 8, 3, 1, 2, 0, 10, 5, 4, 1, 9, 8, 6, 0, 3]
+    task_numbers = [7, 0, 8, 3, 1, 11, 2, 0, 10, 5, 12, 4, 1, 9, 8, 6, 11, 0, 3]
     batch = images(len(task_numbers))
     passes: list[int] = []
     multi_task.network.register_forward_hook(lambda *_: passes.append(1))

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vpt.attention.projections import expand_kv_groups, project
+
 _FORWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
@@ -29,6 +31,33 @@ class GatedPrompts(NamedTuple):
 
     tokens: Tensor
     gate: Tensor
+
+
+class KeyValues(NamedTuple):
+    """Prompts that are keys and values themselves, after projection and norms, instead of tokens.
+
+    Attributes:
+        keys: Keys (heads, p, d/heads) or (batch, heads, p, d/heads).
+        values: Values of the same shape.
+    """
+
+    keys: Tensor
+    values: Tensor
+
+
+def keys_and_values(attention: Any, prompts: Tensor | KeyValues) -> list[Tensor]:
+    """Return the keys and the values of prompts.
+
+    Args:
+        attention: The attention module.
+        prompts: Tokens (p, d) or (batch, p, d), already normalized, or `KeyValues`.
+
+    Returns:
+        Keys and values, (1 or batch, heads, p, d/heads).
+    """
+    if isinstance(prompts, KeyValues):
+        return [each if each.dim() == 4 else each.unsqueeze(0) for each in prompts]
+    return expand_kv_groups(attention, *project(attention, prompts, "kv"))
 
 
 def attend_with_prompts(

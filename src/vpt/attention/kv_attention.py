@@ -20,10 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpt.attention.absorbed import attend_absorbed
-from vpt.attention.joint_attention import GatedPrompts, attend_with_prompts, expand_gate
+from vpt.attention.joint_attention import GatedPrompts, KeyValues, attend_with_prompts, expand_gate, keys_and_values
 from vpt.attention.projections import expand_kv_groups, fused_qkv, project, project_output, rotate, score_bias
 
-KVPrompts = Tensor | GatedPrompts | None
+KVPrompts = Tensor | GatedPrompts | KeyValues | None
 # Numbers of samples in turn, and the prompts of those: (p, d), (samples, p, d), gated ones, or None.
 PromptGroups = list[tuple[int, KVPrompts]]
 
@@ -53,7 +53,8 @@ def attend(
     attention: Any = module
     kv_prompts, gate = kv_prompts if isinstance(kv_prompts, GatedPrompts) else (kv_prompts, None)
     dropout = attention.attn_drop.p if attention.training else 0.0
-    if num_queries is not None and dropout == 0 and _can_absorb(attention, context):
+    may_absorb = num_queries is not None and dropout == 0 and _can_absorb(attention, context)
+    if may_absorb and not isinstance(kv_prompts, KeyValues):
         weight, qkv_bias = fused_qkv(attention)
         _, weight_k, weight_v = weight.chunk(3)
         weights = (weight_k, weight_v, None if qkv_bias is None else qkv_bias.chunk(3)[2])
@@ -71,7 +72,7 @@ def attend(
     if kv_prompts is None:
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=attention.scale)
     else:
-        prompts = expand_kv_groups(attention, *project(attention, kv_prompts, "kv"))
+        prompts = keys_and_values(attention, kv_prompts)
         out = attend_with_prompts(q, k, v, *prompts, scale=attention.scale, bias=bias, dropout=dropout, gate=gate)
     return project_output(attention, x, out)
 
@@ -82,7 +83,7 @@ class KVAttention(nn.Module):
     Args:
         attention: The attention module.
         kv_prompts: Module that maps the normalized tokens of the block, (batch, tokens, d), to prompts of their dtype:
-            (p, d), (batch, p, d), `GatedPrompts`, or `PromptGroups` of the batch. The prompts may depend on the
+            (p, d), (batch, p, d), `GatedPrompts`, `KeyValues`, or `PromptGroups` of the batch. They may depend on the
             tokens. Default: none.
         num_queries: Number of tokens, from the first, whose output is computed. Default: all.
         num_positionless: Number of tokens after the prefix that have no position in the image. Default: 0.
@@ -140,7 +141,7 @@ class KVAttention(nn.Module):
             return scores.softmax(-1)
         prompts = self.kv_prompts(x)
         tokens, gate = prompts if isinstance(prompts, GatedPrompts) else (prompts, None)
-        prompt_k, _ = expand_kv_groups(attention, *project(attention, tokens, "kv"))
+        prompt_k, _ = keys_and_values(attention, tokens)
         prompt_scores = attention.scale * q @ prompt_k.transpose(-2, -1)
         if gate is None:
             return torch.cat([scores, prompt_scores], dim=-1).softmax(-1)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpt.attention.joint_attention import GatedPrompts, attend_with_prompts
+from vpt.attention.joint_attention import GatedPrompts, KeyValues, attend_with_prompts, keys_and_values
 from vpt.attention.projections import project, project_output
 
 
@@ -19,7 +19,7 @@ def attend_windows(
     x: Tensor,
     *,
     mask: Tensor | None = None,
-    kv_prompts: Tensor | GatedPrompts | None = None,
+    kv_prompts: Tensor | GatedPrompts | KeyValues | None = None,
     return_prompt_outputs: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Compute Swin's attention exactly as its own forward does, with prompts in addition to each window's tokens.
@@ -28,8 +28,8 @@ def attend_windows(
         module: The window attention module.
         x: Tokens (batch * windows, n, d), already normalized.
         mask: Mask of shifted windows, (windows, n, n). Default: none.
-        kv_prompts: Prompts (p, d) or (batch, p, d), already normalized, or `GatedPrompts`; they have neither relative
-            bias nor mask. Default: none.
+        kv_prompts: Prompts (p, d) or (batch, p, d), already normalized, `GatedPrompts` or `KeyValues`; they have
+            neither relative bias nor mask. Default: none.
         return_prompt_outputs: Compute the outputs of prompts (batch, p, d) too, which are not gated: the mean over
             the windows of each image. Default: False.
 
@@ -49,10 +49,13 @@ def attend_windows(
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=attention.scale)
         return project_output(attention, x, out), None
 
-    prompt_q, prompt_k, prompt_v = project(attention, kv_prompts, "qkv")
+    if isinstance(kv_prompts, KeyValues):
+        prompt_k, prompt_v = keys_and_values(attention, kv_prompts)
+    else:
+        prompt_q, prompt_k, prompt_v = project(attention, kv_prompts, "qkv")
     out = attend_with_prompts(q, k, v, prompt_k, prompt_v, scale=attention.scale, bias=bias, dropout=dropout, gate=gate)
     out = project_output(attention, x, out)
-    if not return_prompt_outputs:
+    if not return_prompt_outputs or isinstance(kv_prompts, KeyValues):
         return out, None
 
     batch = len(prompt_q)
@@ -70,8 +73,8 @@ class KVWindowAttention(nn.Module):
 
     Args:
         attention: The window attention module.
-        kv_prompts: Module that maps the normalized tokens (batch * windows, n, d) to prompts (p, d), (batch, p, d) or
-            `GatedPrompts`.
+        kv_prompts: Module that maps the normalized tokens (batch * windows, n, d) to prompts (p, d), (batch, p, d),
+            `GatedPrompts` or `KeyValues`.
     """
 
     def __init__(self, attention: nn.Module, kv_prompts: nn.Module) -> None:

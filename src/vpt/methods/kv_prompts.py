@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vpt.attention.joint_attention import GatedPrompts
+from vpt.attention.joint_attention import GatedPrompts, KeyValues
 from vpt.attention.kv_attention import KVAttention
 from vpt.attention.windows import KVWindowAttention, PromptedWindowAttention
 from vpt.backbones.layout import BackboneLayout
@@ -19,7 +19,7 @@ class PromptKeys(nn.Module):
     """Prompts as the keys and values of a block's attention: normalized by the block's own first norm.
 
     Args:
-        prompts: Batch size -> prompts (p, d) or (batch, p, d).
+        prompts: Batch size -> prompts (p, d) or (batch, p, d), or `KeyValues`, which need no norm.
         norm: The block's first norm.
         windows_per_image: Number of rows of x that belong to one image (windows). Default: 1.
         gate: Factor of the prompts, a scalar or (heads,); the prompts then have a softmax of their own. Default: one
@@ -28,7 +28,7 @@ class PromptKeys(nn.Module):
 
     def __init__(
         self,
-        prompts: Callable[[Any], Tensor],
+        prompts: Callable[[Any], Tensor | KeyValues],
         norm: nn.Module,
         windows_per_image: int = 1,
         gate: nn.Parameter | None = None,
@@ -39,19 +39,22 @@ class PromptKeys(nn.Module):
         self.windows_per_image = windows_per_image
         self.gate = gate
 
-    def forward(self, x: Tensor) -> Tensor | GatedPrompts:
+    def forward(self, x: Tensor) -> Tensor | GatedPrompts | KeyValues:
         """Return the prompts of a batch.
 
         Args:
             x: Normalized tokens (batch * windows, n, d); only their number and dtype are used.
 
         Returns:
-            Prompts (p, d) or (batch, p, d), with the gate if there is one.
+            Prompts (p, d) or (batch, p, d), with the gate if there is one, or `KeyValues`.
         """
-        tokens: Tensor = self.norm(self._prompts_of(x).to(x.dtype))
+        prompts = self._prompts_of(x)
+        if isinstance(prompts, KeyValues):
+            return KeyValues(prompts.keys.to(x.dtype), prompts.values.to(x.dtype))
+        tokens: Tensor = self.norm(prompts.to(x.dtype))
         return tokens if self.gate is None else GatedPrompts(tokens, self.gate)
 
-    def _prompts_of(self, x: Tensor) -> Tensor:
+    def _prompts_of(self, x: Tensor) -> Tensor | KeyValues:
         return self.prompts(x.shape[0] // self.windows_per_image)
 
 
@@ -66,7 +69,7 @@ class ImagePromptKeys(PromptKeys):
         gate: As for `PromptKeys`.
     """
 
-    def _prompts_of(self, x: Tensor) -> Tensor:
+    def _prompts_of(self, x: Tensor) -> Tensor | KeyValues:
         return self.prompts(x.unflatten(0, (-1, self.windows_per_image)).flatten(1, 2))
 
 
@@ -85,7 +88,7 @@ def inject_keys(
         trunk: The trunk.
         layout: Its layout.
         prompts: Index of a block, from 0 -> its prompts: a module from the batch size, or with `per_image` from the
-            block's normalized tokens (batch, n, d), to (p, d) or (batch, p, d).
+            block's normalized tokens (batch, n, d), to (p, d), (batch, p, d) or `KeyValues`.
         gates: Index of a block -> the gate of its prompts, which then have a softmax of their own. Default: none.
         zero_gates: Every block without a gate in `gates` gets one per head, (heads,), that begins at 0. Default: False.
         per_image: The prompts depend on the image. Default: False.

@@ -18,11 +18,12 @@ from vpt.methods.lora import LoRA as LoRA
 from vpt.methods.mlp import MLP as MLP
 from vpt.methods.norm import Norm as Norm
 from vpt.methods.partial import Partial as Partial
+from vpt.methods.prefix import Prefix as Prefix
 from vpt.methods.sidetune import SideTune as SideTune
 from vpt.methods.ssf import SSF as SSF
 from vpt.methods.vpt import VPT as VPT
 
-_PROMPTS = (VPT, Cross, Adaptive, Gated, ClassToken)
+_PROMPTS = (VPT, Cross, Prefix, Adaptive, Gated, ClassToken)
 _KINDS = (*_PROMPTS, Linear, MLP, Partial, Bias, Norm, Adapter, AdaptFormer, LoRA, SSF, SideTune, Full)
 METHODS: dict[str, type[Method]] = {kind.name: kind for kind in _KINDS}
 

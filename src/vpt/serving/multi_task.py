@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vpt.attention.detection import compute_dtype
-from vpt.attention.joint_attention import GatedPrompts
+from vpt.attention.joint_attention import GatedPrompts, KeyValues
 from vpt.attention.kv_attention import KVAttention, KVPrompts, PromptGroups
 from vpt.backbones import Backbone
 from vpt.errors import UnsupportedError
@@ -31,11 +31,12 @@ class TaskAdapter:
     """The prompts and the head of a task.
 
     Args:
-        kv_prompts: Path of an attention module to its prompts after the block's norm: (p, d), or gated ones.
+        kv_prompts: Path of an attention module to its prompts after the block's norm: (p, d), gated ones, or
+            `KeyValues`.
         head: Module from features (batch, d) to logits (batch, classes).
     """
 
-    kv_prompts: Mapping[str, Tensor | GatedPrompts]
+    kv_prompts: Mapping[str, Tensor | GatedPrompts | KeyValues]
     head: nn.Module
 
     @classmethod
@@ -60,13 +61,11 @@ class TaskAdapter:
 
     @property
     def prompt_shapes(self) -> tuple[tuple[str, int, int], ...]:
-        """Path, number of prompts, and size of their gate or 0. Samples with equal shapes share a call of attention."""
-        return tuple(
-            (path, len(prompts.tokens), prompts.gate.numel())
-            if isinstance(prompts, GatedPrompts)
-            else (path, len(prompts), 0)
-            for path, prompts in sorted(self.kv_prompts.items())
-        )
+        """Path, number of prompts, and size of their gate, 0 without, -1 for keys and values.
+
+        Samples with equal shapes share a call of attention.
+        """
+        return tuple((path, *_shape(prompts)) for path, prompts in sorted(self.kv_prompts.items()))
 
 
 class MultiTaskBackbone:
@@ -129,7 +128,16 @@ class _PromptSlot(nn.Module):
         if gated:
             gates = torch.stack([one.gate.reshape(-1) for one in gated])
             return GatedPrompts(torch.stack([one.tokens for one in gated]), gates)
+        learned = [one for one in prompts if isinstance(one, KeyValues)]
+        if learned:
+            return KeyValues(torch.stack([one.keys for one in learned]), torch.stack([one.values for one in learned]))
         return torch.stack([one for one in prompts if isinstance(one, Tensor)])
+
+
+def _shape(prompts: Tensor | GatedPrompts | KeyValues) -> tuple[int, int]:
+    if isinstance(prompts, GatedPrompts):
+        return len(prompts.tokens), prompts.gate.numel()
+    return (prompts.keys.shape[-2], -1) if isinstance(prompts, KeyValues) else (len(prompts), 0)
 
 
 def _insert_prompt_slots(backbone: Backbone) -> tuple[nn.Module, list[_PromptSlot]]:
