@@ -57,10 +57,10 @@ def test_read_image_folder_of_two_unicode_forms_gives_one_class(draw):
 
 def test_read_image_folder_with_other_files_lists_all_but_hidden_ones(draw):
     root = draw("a/1.png", "b/1.png", "lost.png", "a/.hidden.png", ".cache/1.png", "__MACOSX/a/1.png")
-    for name in ("README.md", "a/list.csv", "b/Thumbs.db", "b/.DS_Store", "b/photo.heic"):
+    for name in ("README.md", "a/list.csv", "b/Thumbs.db", "b/.DS_Store", "b/photo.nef"):
         (root / name).touch()
     dataset = read_image_folder(root)
-    assert dataset.ignored == ("README.md", "a/list.csv", "b/photo.heic", "lost.png")
+    assert dataset.ignored == ("README.md", "a/list.csv", "b/photo.nef", "lost.png")
     assert len(dataset.train) == 2
 
 

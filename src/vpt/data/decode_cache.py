@@ -24,7 +24,7 @@ from vpt.data.preprocessing import Preprocessing
 from vpt.data.whole_images import WholeImages
 from vpt.errors import StorageError
 
-CACHE_VERSION = {"squash": 1, "crop": 2}  # to be increased when the same files decode to different pixels
+CACHE_VERSION = {"squash": 2, "crop": 3}  # to be increased when the same files decode to different pixels
 
 
 def decode_cached(

@@ -1,6 +1,6 @@
 """Image files of common formats, decoded to Pillow images: RGB, upright, 8 bits per channel, opaque.
 
-Transparent pixels are blended with white. 16-bit values are scaled to 8 bits. Float images are in 0..1 or 0..255.
+Transparent pixels are blended with white. Values with more than 8 bits are scaled. Float images are in 0..1 or 0..255.
 A value range replaces these ranges; images with 8 bits stay as they are.
 The first frame of a file with several frames (GIF, WebP, APNG, TIFF) is used. Color profiles are not applied.
 """
@@ -11,16 +11,21 @@ import stat
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from vpt.core.foreign_files import HEAD_SIZE, describe_foreign_file
+from vpt.core.foreign_files import describe_foreign_name
+from vpt.core.optional import import_optional
+from vpt.data.deep_colors import DeepColors, NoColorsError, channel_notes, read_deep_colors
+from vpt.data.unidentified_images import describe_unidentified
 from vpt.data.value_range import ValueRange, scale_to_uint8
+from vpt.errors import VptError
 
 # Raster formats only. Pillow opens more, such as EPS, for which it starts another program.
 _FORMATS = {
@@ -28,6 +33,7 @@ _FORMATS = {
     "BMP": ".bmp .dib",
     "DIB": "",
     "GIF": ".gif",
+    "HEIF": ".heic .heif .hif",
     "JPEG": ".jpg .jpeg .jpe .jfif",
     "JPEG2000": ".jp2 .j2k .jpx",
     "MPO": ".mpo",
@@ -52,6 +58,7 @@ def suffix_for_format(format_name: str | None) -> str:
     return _FORMATS[format_name or ""].split()[0]
 
 
+_ORIENTATION = 0x0112  # tag of EXIF data
 MIN_IMAGE_SIDE = 8  # pixels; smaller files are tracking pixels or placeholders
 
 _thread_state = threading.local()
@@ -102,8 +109,11 @@ def open_rgb(path: Path, value_range: ValueRange | None = None) -> tuple[Image.I
     Raises:
         UnreadableImageError: The file is missing, is not a regular file, or is not an image that can be used.
     """
+    foreign = describe_foreign_name(path.name)  # a raw camera file can be a TIFF file with a preview
     try:
         status = path.stat()
+        if foreign is not None and path.exists():
+            raise UnreadableImageError(f"not an image of a known format but {foreign}")
         if not stat.S_ISREG(status.st_mode):  # opening a pipe blocks
             raise UnreadableImageError("a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file")
         if not status.st_size:
@@ -135,25 +145,14 @@ def read_rgb(data: bytes, value_range: ValueRange | None = None) -> Image.Image:
 
 
 def _decode(file: IO[bytes], value_range: ValueRange | None) -> tuple[Image.Image, list[str]]:
-    _thread_state.notes = notes = []
+    notes: list[str] = []
+    _thread_state.notes = notes
     try:
-        with Image.open(file, formats=supported_formats()) as image:
-            require_min_side(*image.size)
-            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
-                raise Image.DecompressionBombError
-            # The second image of an MPO file is a depth map or a preview, not a frame.
-            if getattr(image, "is_animated", False) and image.format != "MPO":
-                notes.append("several frames or pages, of which the first is used")
-            image.load()
-            return to_rgb(image, notes, value_range), notes
-    except UnreadableImageError:
+        return _open_image(file, value_range, notes), notes
+    except (UnreadableImageError, VptError):  # of which the second names a missing extra
         raise
-    except UnidentifiedImageError:
-        file.seek(0)
-        foreign = describe_foreign_file(file.read(HEAD_SIZE))
-        if foreign is not None:
-            raise UnreadableImageError(f"not an image but {foreign}") from None
-        raise UnreadableImageError(f"not an image of a known format ({', '.join(supported_formats())})") from None
+    except NoColorsError as error:
+        raise UnreadableImageError(str(error)) from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise UnreadableImageError(
             f"more than {Image.MAX_IMAGE_PIXELS} pixels, which may exhaust memory; scale it down"
@@ -163,6 +162,40 @@ def _decode(file: IO[bytes], value_range: ValueRange | None) -> tuple[Image.Imag
         raise UnreadableImageError(system_error or f"damaged: {str(error) or type(error).__name__}") from error
     finally:
         _thread_state.notes = None
+
+
+def _open_image(file: IO[bytes], value_range: ValueRange | None, notes: list[str]) -> Image.Image:
+    """Open an image, and raise any error for one that cannot be used."""
+    try:
+        opened = Image.open(file, formats=supported_formats())
+    except UnidentifiedImageError:
+        if (deep := read_deep_colors(file, None)) is None:
+            raise UnreadableImageError(describe_unidentified(file, supported_formats())) from None
+        return to_rgb(_from_deep_colors(deep, value_range, notes))
+    with opened as image:
+        require_min_side(*image.size)
+        if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+            raise Image.DecompressionBombError
+        # The second image of an MPO file is a depth map or a preview, not a frame.
+        if getattr(image, "is_animated", False) and image.format != "MPO":
+            notes.append("several frames or pages, of which the first is used")
+        if (deep := read_deep_colors(file, image)) is not None:
+            converted = _from_deep_colors(deep, value_range, notes)
+            converted.getexif()[_ORIENTATION] = image.getexif().get(_ORIENTATION, 1)
+            return to_rgb(converted, notes)
+        image.load()
+        notes += channel_notes(image)
+        return to_rgb(image, notes, value_range)
+
+
+def _from_deep_colors(deep: DeepColors, value_range: ValueRange | None, notes: list[str]) -> Image.Image:
+    """Return an image with 8 bits per channel."""
+    require_min_side(deep.values.shape[1], deep.values.shape[0])
+    notes += deep.notes
+    values = deep.values if deep.values.dtype == np.uint8 else _scale(deep.values, value_range)
+    if deep.alpha is not None:
+        values = np.concatenate([values, np.rint(255 * deep.alpha).astype(np.uint8)[..., None]], axis=2)
+    return Image.fromarray(np.ascontiguousarray(values))
 
 
 def require_min_side(width: int, height: int) -> None:
@@ -201,6 +234,8 @@ def supported_formats() -> tuple[str, ...]:
         Pillow's names of the formats.
     """
     Image.init()
+    with suppress(VptError):  # reading a HEIC image names the extra
+        import_optional("pillow_heif", "heif", "a HEIC image").register_heif_opener()
     return tuple(name for name in _FORMATS if name in Image.OPEN)  # Pillow can be built without some formats
 
 
@@ -236,15 +271,19 @@ def has_deep_pixels(image: Image.Image) -> bool:
     return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
 
-def _to_uint8(image: Image.Image, value_range: ValueRange | None) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _to_uint8(image: Image.Image, value_range: ValueRange | None) -> NDArray[np.uint8]:
     """Return a gray image with more than 8 bits as uint8 (height, width), scaled from a range or that of its type."""
-    values = np.asarray(image).astype(np.float64)
+    return _scale(np.asarray(image), value_range)
+
+
+def _scale(stored: NDArray[Any], value_range: ValueRange | None) -> NDArray[np.uint8]:
+    values = stored.astype(np.float64)
     low, high = values.min(), values.max()
     if not np.isfinite([low, high]).all():
         raise UnreadableImageError("float pixels that are NaN or infinite; save it with 8 or 16 bits")
     if value_range is not None:
         return scale_to_uint8(values, value_range)
-    is_integer = image.mode != "F"
+    is_integer = stored.dtype.kind != "f"
     max_value = 65535 if is_integer else (1 if high <= 1 else 255)  # older Pillow opens 16-bit PNG as "I"
     if low < 0 or high > max_value:
         allowed = "0..65535" if is_integer else "0..1 or 0..255"

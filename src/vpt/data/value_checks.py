@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from vpt.data.dataset import ImageInput
+from vpt.data.deep_colors import read_deep_colors
 from vpt.data.image_files import has_deep_pixels, supported_formats
 from vpt.data.images import map_images
 from vpt.data.value_range import ValueRange
@@ -56,12 +58,16 @@ def _extremes(image: ImageInput) -> tuple[float, float, bool] | None:
     """Return the smallest and the largest value of an image with more than 8 bits, and True for floats."""
     try:
         if isinstance(image, Path) and image.is_file():  # opening a pipe blocks
-            with Image.open(image, formats=supported_formats()) as opened:
-                return _extremes(opened)
+            with image.open("rb") as file, Image.open(file, formats=supported_formats()) as opened:
+                deep = read_deep_colors(file, opened)
+                return _extremes(opened) if deep is None else _extremes_of(deep.values)
         if isinstance(image, Image.Image) and has_deep_pixels(image):
-            values = np.asarray(image)
-            low, high = float(values.min()), float(values.max())
-            return (low, high, image.mode == "F") if np.isfinite([low, high]).all() else None
+            return _extremes_of(np.asarray(image))
     except Exception:  # Pillow raises any kind of error on damaged files; decoding reports it
         pass
     return None
+
+
+def _extremes_of(values: NDArray[Any]) -> tuple[float, float, bool] | None:
+    low, high = float(values.min()), float(values.max())
+    return (low, high, values.dtype.kind == "f") if np.isfinite([low, high]).all() else None
