@@ -24,6 +24,7 @@ from vpt.plots import figures
 from vpt.tasks.base import PreparedData, Task
 from vpt.tasks.batch_size import with_largest_batch
 from vpt.tasks.classification.task import ClassificationData
+from vpt.tasks.drawing import draw_evaluation
 from vpt.tasks.evaluation import Evaluation
 from vpt.tasks.registry import TASKS, find_task
 from vpt.training import Callback, CallbackList, EpochMetrics, distributed, train_head_grid
@@ -78,8 +79,10 @@ def make_job(
             raise SpecError(f"{', '.join(foreign)}: for {other.name}, and {data} is for {found.name}; leave it out")
     if "head" in given and found.parse_head(given["head"]).spec() is None:
         del given["head"]  # the default by name is the same job
-    names = found.config_class.option_names() & given.keys()
-    config = found.config_class.for_method(parse_method(method), **{name: given.pop(name) for name in names})
+    chosen = {name: given.pop(name) for name in found.config_class.option_names() & given.keys()}
+    if isinstance(data, Dataset) and found.name == "classification":
+        chosen["label_kind"] = data.label_kind
+    config = found.config_class.for_method(parse_method(method), **chosen)
     out = out or f"{name_of_source(str(data)) or 'tuned'}.safetensors"
     return Job.create(data, out, config, method=method, **given)
 
@@ -296,11 +299,12 @@ def _draw(job: Job, data: PreparedData, result: RunResult, evaluation: Evaluatio
     """Draw the pictures of a run. One that fails becomes a note, as the result is written already."""
     title = ", ".join(filter(None, (result.method, result.head))) + f" on {result.data}"
     split_title = f"{result.data} {evaluation.split}" if result.head is None else f"{title}, {evaluation.split}"
-    curve, confusion, examples = (job.run_dir / f"{name}.png" for name in ("curve", "confusion", "examples"))
+    curve, examples = (job.run_dir / f"{name}.png" for name in ("curve", "examples"))
     try:
         if result.history:
-            figures.training_curves(curve, result.history, title, **TASKS[result.task].curve_options(job.config))
-        figures.confusion_matrix(confusion, evaluation.confusion, data.classes, split_title)
+            figures.training_curves(curve, result.history, title, **TASKS[result.task].curve_options(job.config, data))
+        picture = "confusion" if evaluation.scores is None else evaluation.scores.picture
+        draw_evaluation(job.run_dir / f"{picture}.png", evaluation, data.classes, split_title)
         figures.class_examples(examples, data.examples(), f"Training images of {result.data}")
     except Exception as error:
         callback.on_note(f"pictures in {job.run_dir} could not be drawn: {error}; the result is complete without them")

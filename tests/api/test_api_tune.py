@@ -87,7 +87,7 @@ def refused_data() -> dict[str, tuple[Any, str]]:
         "normalized pixels": ((torch.randn(8, 3, 48, 48), labels), "outside 0..1; give uint8 in 0..255 or float"),
         "another number of labels": ((pixels, labels[:-1]), "8 images and 7 labels; give one label per image"),
         "negative label": ((pixels, labels - 1), "a label is -1; labels are integers from 0"),
-        "fraction as label": ((pixels, labels / 2), "a label is 0.0; labels are integers from 0"),
+        "fraction and name as labels": ((pixels, [0.5] * 7 + ["cat"]), "labels are no numbers, or not as many"),
         "one class": ((pixels, np.zeros(8, int)), "train has one class only, '0'"),
         "no images": (([], []), "train has no image"),
         "items that are no pairs": ([{"image": pixels[0]}], r"item 0 .* type dict; each item is \(image, label\)"),

@@ -67,3 +67,19 @@ def encoded(pixels: NDArray[np.uint8]) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
+
+
+def draw_tags(n: int, seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Return images whose red, green and blue are light, each or not, as their labels say (n, 3)."""
+    rng = np.random.default_rng(seed)
+    tags = rng.random((n, 3)) < 0.4
+    pixels = rng.integers(0, 60, (n, 48, 48, 3)) + 150 * tags[:, None, None]
+    return pixels.astype(np.uint8), tags.astype(np.float32)
+
+
+def draw_numbers(n: int, seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Return images with a number that their brightness tells, from 20 to 60."""
+    rng = np.random.default_rng(seed)
+    numbers = rng.uniform(20, 60, n)
+    pixels = rng.integers(0, 40, (n, 48, 48, 3)) + 5 * (numbers[:, None, None, None] - 20)
+    return pixels.astype(np.uint8), numbers.astype(np.float32)

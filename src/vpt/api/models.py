@@ -77,8 +77,13 @@ class TuneOptions(TypedDict, total=False):
         eval_every: Segmentation: steps between evaluations on val. Default: 200.
         warmup_iterations: Segmentation. Default: 0.
         power: Segmentation: exponent of the learning rate schedule. Default: 0.9.
-        loss: Segmentation: "ce", "dice" or "ce+dice". Default: "ce".
-        class_weights: Segmentation: "none" or "balanced". Default: "none".
+        loss: "ce" or "focal" for one class for each image, "bce" or "focal" for several, "l1" or "mse" for a number;
+            segmentation: "ce", "dice" or "ce+dice". Default: the first of these.
+        class_weights: "balanced" by the number of images, or a number for each class, such as "1,5"; segmentation:
+            "none" or "balanced". Default: none.
+        label_smoothing: Classification: fraction of the target that is spread over all classes. Default: 0.
+        balanced_sampling: Classification: True draws the images of an epoch with replacement, each class as often.
+            Default: False.
         auxiliary_weight: Segmentation: weight of the loss of auxiliary heads. Default: 0.4.
         labels: Segmentation: "ade20k", "cityscapes", "voc", "camvid", "plain", ids such as "0,255", "colors" or "auto".
             Default: "auto", by layout.
@@ -136,8 +141,10 @@ class TuneOptions(TypedDict, total=False):
     eval_every: int | None
     warmup_iterations: int | None
     power: float | None
-    loss: Literal["ce", "dice", "ce+dice"] | None
-    class_weights: Literal["none", "balanced"] | None
+    loss: Literal["ce", "focal", "bce", "l1", "mse", "dice", "ce+dice"] | None
+    class_weights: str | None
+    label_smoothing: float | None
+    balanced_sampling: bool | None
     auxiliary_weight: float | None
     labels: str | None
     ignore_index: int | None
@@ -226,7 +233,7 @@ def scored_data(
         splits = split_mapping(data) if isinstance(data, Mapping) else {split: data}
         if split not in splits:
             raise DataError(f"the data have no split {split}; they have {', '.join(splits)}")
-        dataset = dataset_from_memory({split: splits[split]}, classes, default_classes=tuned.classes)
+        dataset = dataset_from_memory({split: splits[split]}, classes, tuned.classes, tuned.label_kind.name)
         return dataset, {"val_fraction": 0.0, "test_fraction": 0.0}
     if classes is not None:
         raise SpecError(f"classes belongs to data in memory, and {str(data)!r} is a folder or a built-in task")

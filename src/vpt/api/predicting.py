@@ -49,7 +49,7 @@ def predict(
     progress: bool = False,
     callback: Callback | None = None,
 ) -> Prediction | list[Prediction] | Any:
-    """Classify images or, with the tuned file of a segmentation, classify their pixels.
+    """Predict the class, the labels or the number of images or, in segmentation, the classes of their pixels.
 
     To predict many times, load the model once: `model = vpt.load("photos.safetensors")`.
 
@@ -209,7 +209,8 @@ def evaluate(
         callback: Receiver of events. Default: none.
 
     Returns:
-        The scores, between 0 and 1: `metrics["top1"]`, or `metrics["miou"]` in segmentation.
+        The scores, between 0 and 1: `metrics["top1"]`, `metrics["map"]` of several labels, `metrics["r2"]` of numbers
+        (and `metrics["mae"]` in their unit), or `metrics["miou"]` in segmentation.
 
     Raises:
         SpecError: An option belongs to the other task.

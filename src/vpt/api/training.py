@@ -55,12 +55,14 @@ def tune(
             name of a built-in task, such as "digits"; `(images, labels)` with images as a uint8 array
             (n, height, width, 3) or a list of paths, Pillow images, arrays or tensors; a torch `Dataset` of
             (image, label); a Hugging Face `Dataset` with the columns image and label; or a mapping of split names to
-            these. Labels are integers from 0, or names of classes.
+            these. Labels are integers from 0, or names of classes; 0 and 1 for each class (n, classes), where an image
+            has several; or floats (n,), numbers to predict.
         out: The tuned file, required for data in memory. Default: the name of the folder or task with the suffix
             ".safetensors".
         val: Validation images in memory. Default: a fraction of each class of `data`, see `val_fraction`.
         test: Test images in memory. Default: a fraction of each class of `data`, see `test_fraction`.
-        classes: Names of the classes of data in memory. Default: those of the data, or the labels themselves.
+        classes: Names of the classes of data in memory, or of the number. Default: those of the data, or the labels
+            themselves.
         task: "classification", "segmentation", or "auto" for segmentation of folders with masks. Default: "auto".
         minutes: Time of a search, from the call to the written file. Default: 10, on a GPU 5; no search if `epochs`,
             `iterations`, `learning_rate` or `ridge` is given.

@@ -44,24 +44,28 @@ def command(file: Path, data: str, as_json: bool, confusion: str | None, out: Pa
     from vpt.api.progress import ConsoleCallback
     from vpt.cli.console_table import print_table
     from vpt.model.tuned_file import inspect
-    from vpt.plots import figures
     from vpt.plots.canvas import check_plot_path
+    from vpt.tasks.drawing import draw_evaluation
     from vpt.tasks.registry import task_of_file
 
     if out is not None:
         check_plot_path(out)
-    task = task_of_file(inspect(file))
+    header = inspect(file)
+    task = task_of_file(header)
+    if confusion is not None and header.label_kind.name != "single_label":
+        raise click.UsageError(f"--confusion: for one class for each image, and {file} is {header.label_kind.name}")
     with ConsoleCallback() as callback:
         evaluation = evaluate(file, data, callback=callback, **own_options(options, task.name, str(file)))
     unit = confusion or "counts"
     if out is not None:
         title = f"{file.stem} on {evaluation.split}"
-        figures.confusion_matrix(out, evaluation.confusion, list(evaluation.per_class), title, unit=unit)
+        draw_evaluation(out, evaluation, header.classes or tuple(evaluation.per_class), title, unit=unit)
     values = evaluation.to_dict()
     if confusion is not None:
         values["confusion"] = evaluation.confusion_table(unit)
     if not as_json:
-        print_table(_class_table(task, evaluation))
+        if evaluation.per_class:
+            print_table(_class_table(task, evaluation))
         if confusion is not None:
             print_table(_confusion_table(evaluation, unit))
     print_result(as_json, values, _summary(task, evaluation))
@@ -73,11 +77,13 @@ def _class_table(task: Task, evaluation: Evaluation) -> Table:
     from vpt.experiments.table import Table, format_percent
 
     header, rows = ["class", task.counted, "precision, %", "recall, %", "F1, %"], []
-    for name, count in zip(evaluation.per_class, evaluation.confusion.sum(1).tolist(), strict=True):
+    support = evaluation.confusion.sum(1) if evaluation.scores is None else evaluation.scores.support
+    for name, count in zip(evaluation.per_class, support.tolist(), strict=True):
         rates = evaluation.class_rates[name].values()
         rows.append([printable(name), f"{count:,}", *(format_percent(rate, digits=1) for rate in rates)])
-    if task.class_metric != "top-1":  # which is the recall
-        header.append(f"{task.class_metric}, %")
+    label = task.class_label(next(iter(evaluation.metrics)))
+    if label != "top-1":  # which is the recall
+        header.append(f"{label}, %")
         for row, value in zip(rows, evaluation.per_class.values(), strict=True):
             row.append(format_percent(value, digits=1))
     return Table("classes", "", tuple(header), tuple(map(tuple, rows)))
@@ -97,12 +103,16 @@ def _confusion_table(evaluation: Evaluation, unit: str) -> Table:
 
 def _summary(task: Task, evaluation: Evaluation) -> list[str]:
     """Return the scores of all classes together, one a line."""
-    metrics = ", ".join(f"{task.metrics[name]} {100 * value:.2f} %" for name, value in evaluation.metrics.items())
+    from vpt.training.evaluation import PLAIN_METRICS, format_metric
+
+    metrics = ", ".join(f"{task.metrics[name]} {format_metric(name, x)}" for name, x in evaluation.metrics.items())
     macro = ", ".join(f"{name} {100 * value:.2f} %" for name, value in evaluation.macro.items())
-    lines = [f"{metrics}, {evaluation.images} {evaluation.split} images", f"macro {macro}"]
+    lines = [f"{metrics}, {evaluation.images} {evaluation.split} images"]
+    lines += [f"macro {macro}"] if macro else []
     over = "" if evaluation.groups is None else f", over {evaluation.groups} groups"
     for name, (low, high) in evaluation.intervals.items():
-        bounds = f"{100 * low:.1f} to {100 * high:.1f} %{over}"
+        bounds = f"{low:.4g} to {high:.4g}" if name in PLAIN_METRICS else f"{100 * low:.1f} to {100 * high:.1f} %"
+        bounds += over
         lines.append(f"95 % interval of {task.metrics.get(name, 'macro F1')}: {bounds}")
     if evaluation.calibration_error is not None:
         lines.append(f"calibration error {100 * evaluation.calibration_error:.2f} %")

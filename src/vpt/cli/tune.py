@@ -53,6 +53,10 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @option("--grad-accum-steps", "Compute each step in this many micro-batches, to save memory [default: 1].", int)
 @option("--activation-checkpointing", "Compute activations again in the backward pass: less memory, a third more time.",
         is_flag=True)  # fmt: skip
+@option("--loss", "ce or focal; several labels: bce or focal; a number: l1 or mse; segmentation: ce, dice or ce+dice "
+        "[default: the first].", ["ce", "focal", "bce", "l1", "mse", "dice", "ce+dice"])  # fmt: skip
+@option("--class-weights", "balanced: rare classes weigh more; or a number for each class, such as 1,5 "
+        "[default: none].")  # fmt: skip
 @option("--precision", "Of the forward pass; auto: bf16 on GPUs with it [default: auto].", ["auto", "fp32", "bf16"])
 @option("--layer-decay", "Learning rate of a layer of the backbone, relative to the next one's [default: 1].", float)
 @option("--ema", "Average the weights with this decay, such as 0.999; the average is scored and saved.", float)
@@ -77,6 +81,8 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @classification("--probe-epochs", "First train the head alone, on frozen features [default: 0].", int)
 @classification("--probe-weight-decay", "Weight decay of those epochs [default: 0.01].", float)
 @classification("--val-interval", "Epochs between evaluations on val [default: 1].", int)
+@classification("--label-smoothing", "Fraction of the target that all classes share [default: 0].", float)
+@classification("--balanced-sampling", "Draw each class as often, with replacement.", is_flag=True)
 @classification("--test-fraction", "Split off where test is missing.", default=0.2)
 @classification("--train-fraction", "Train on this fraction of each class.", default=1.0)
 @classification("--images-per-class", "Train on at most this many images of each class [default: all].", int)
@@ -96,8 +102,6 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @segmentation("--eval-every", "Steps between evaluations on val [default: 200].", int)
 @segmentation("--warmup-iterations", "Length of the warm-up [default: 0].", int)
 @segmentation("--power", "Exponent of the learning rate schedule [default: 0.9].", float)
-@segmentation("--loss", "Cross-entropy, Dice, or their sum [default: ce].", ["ce", "dice", "ce+dice"])
-@segmentation("--class-weights", "balanced: weight classes by median frequency [default: none].", ["none", "balanced"])
 @segmentation("--auxiliary-weight", "Weight of the loss of auxiliary heads [default: 0.4].", float)
 @common.mask_options
 @segmentation("--val-as-test", "Score on val, and split another val off train.", is_flag=True)
@@ -173,19 +177,20 @@ def _print_summary(result: RunResult) -> None:
 
     from vpt.core.text import format_bytes, format_duration, printable
     from vpt.tasks.registry import TASKS
+    from vpt.training.evaluation import format_metric
     from vpt.training.run_directory import describe_outputs
 
     task, console = TASKS[result.task], Console(highlight=False)
     title = f"{result.data}, {result.eval_split}: {result.images[result.eval_split]} images"
-    classes = Table("class", f"{task.class_metric}, %", title=Text(printable(title)))
+    classes = Table("class", f"{task.class_label(next(iter(result.eval_metrics)))}, %", title=Text(printable(title)))
     for name, value in sorted(result.per_class.items(), key=lambda item: -1 if item[1] is None else item[1]):
         classes.add_row(Text(printable(name)), task.nothing if value is None else f"{100 * value:.1f}")
-    if len(result.per_class) <= _MAX_CLASSES:
+    if 0 < len(result.per_class) <= _MAX_CLASSES:
         console.print(classes)
     if result.search is not None:
         _print_search(result.search, console)
     (first, score), *others = result.eval_metrics.items()
-    rest = "".join(f", {task.metrics[name]} {100 * value:.2f} %" for name, value in others)
+    rest = "".join(f", {task.metrics[name]} {format_metric(name, value)}" for name, value in others)
     trained = f"{result.trainable_parameters:,} of {result.total_parameters:,} parameters"
     if result.head is not None and result.head_parameters is not None:
         trained += f": head {result.head_parameters:,}, method {result.trainable_parameters - result.head_parameters:,}"
@@ -193,7 +198,10 @@ def _print_summary(result: RunResult) -> None:
     seconds = result.seconds if result.search is None else result.search["seconds"]
     duration = f"{format_duration(seconds)} of {'training' if result.search is None else 'search'}"
     lines = [
-        (task.metrics.get(first, first), f"{100 * score:.2f} % on {result.eval_split}{rest}{_interval(result.search)}"),
+        (
+            task.metrics.get(first, first),
+            f"{format_metric(first, score)} on {result.eval_split}{rest}{_interval(result.search)}",
+        ),
         ("method", f"{result.method}{head} on {result.backbone}"),
         ("trained", f"{trained} ({100 * result.trainable_fraction:.2f} %)"),
         ("file", f"{result.file}, {format_bytes(result.file_bytes)}"),

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from vpt.data.image_files import UnreadableImageError, open_rgb, read_rgb, require_min_side, supported_formats, to_rgb
+from vpt.data.label_kinds import KindName, check_classes_of_labels, check_labels, count_labels, kind_of_labels
 from vpt.data.value_range import ValueRange, scale_to_uint8
 from vpt.errors import DataError
 
@@ -123,7 +124,8 @@ class Split:
     Args:
         images: Images in any form that `vpt.data.dataset.read_image` takes, or a uint8 RGB array
             (n, height, width, 3). Default: none.
-        labels: Integer array (n,) of indices into `Dataset.classes`, stored as int64.
+        labels: Integers (n,), indices into `Dataset.classes`; 0 and 1 (n, classes), several labels of an image; or
+            floats (n,), numbers to predict. Stored as int64 and float32.
         names: One text per image. Default: the paths, or "image 0" and so on. A seeded split depends on the names, not
             on the order of the images.
         groups: Number of the group of each image, int64 (n,), such as its patient. Splits and folds keep a group whole.
@@ -134,23 +136,21 @@ class Split:
     """
 
     images: tuple[ImageInput, ...] | NDArray[np.uint8] = ()
-    labels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    labels: NDArray[Any] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     names: tuple[str, ...] = ()
     groups: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         """Check and convert the fields."""
-        labels = np.asarray(self.labels)
-        if labels.size and labels.dtype.kind not in "iu":
-            raise DataError(f"labels are {labels.dtype}; give integers, starting with 0 for the first class")
-        object.__setattr__(self, "labels", labels.astype(np.int64))
+        labels = check_labels(np.asarray(self.labels))
+        object.__setattr__(self, "labels", labels)
         if isinstance(self.images, np.ndarray):
             require_uint8(self.images, "NHWC")
         if not self.names:
             named = (str(x) if isinstance(x, str | Path) else f"image {i}" for i, x in enumerate(self.images))
             object.__setattr__(self, "names", tuple(named))
         num_images, num_names = len(self.images), len(self.names)
-        if labels.ndim != 1 or not num_images == num_names == len(labels):
+        if labels.ndim not in (1, 2) or not num_images == num_names == len(labels):
             raise DataError(
                 f"{num_images} images, {num_names} names and labels of shape {labels.shape} do not match; give one "
                 "label and one name per image"
@@ -244,7 +244,12 @@ class Split:
         Returns:
             int64 (num_classes,).
         """
-        return np.bincount(self.labels, minlength=num_classes).astype(np.int64)
+        return count_labels(self.labels, num_classes)
+
+    @property
+    def strata(self) -> NDArray[np.int64]:
+        """Stratum of each image in a split, int64 (n,): its class; one for all where images have no single class."""
+        return self.labels if kind_of_labels(self.labels) == "single_label" else np.zeros(len(self), np.int64)
 
     def group_counts(self, num_classes: int) -> NDArray[np.int64]:
         """Return the number of groups with an image of each class, or of images where there are no groups.
@@ -256,18 +261,18 @@ class Split:
             int64 (num_classes,).
         """
         if self.groups is None:
-            return self.class_counts(num_classes)
-        pairs = np.unique(np.stack([self.labels, self.groups]), axis=1)
+            return np.bincount(self.strata, minlength=num_classes).astype(np.int64)
+        pairs = np.unique(np.stack([self.strata, self.groups]), axis=1)
         return np.bincount(pairs[0], minlength=num_classes).astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A classification dataset.
+    """A dataset of labeled images.
 
     Args:
         name: A short name for tables and files.
-        classes: Name of each class; label k is `classes[k]`.
+        classes: Name of each class; label k is `classes[k]`. Of numbers to predict, the one name of the number.
         train: Training split.
         val: Validation split; it may be empty.
         test: Test split; it may be empty.
@@ -296,13 +301,12 @@ class Dataset:
 
     def __post_init__(self) -> None:
         """Check the labels."""
-        for split_name, split in self.splits.items():
-            invalid = (split.labels < 0) | (split.labels >= len(self.classes))
-            if invalid.any():
-                raise DataError(
-                    f"{split_name} contains the label {split.labels[invalid][0]}, but with {len(self.classes)} classes "
-                    f"labels are 0 to {len(self.classes) - 1}; correct the labels or name all classes"
-                )
+        check_classes_of_labels({name: split.labels for name, split in self.splits.items()}, self.classes)
+
+    @property
+    def label_kind(self) -> KindName:
+        """The kind of the labels, see `kind_of_labels`."""
+        return kind_of_labels(next((split.labels for split in self.splits.values() if len(split)), self.train.labels))
 
     @property
     def splits(self) -> dict[str, Split]:

@@ -38,7 +38,7 @@ class DecodedImages:
     Args:
         images: uint8 (n, 3, size, size), in memory or a `np.memmap` whose file the caller deletes. With `whole`, all
             bytes of it instead.
-        labels: int64 (n,).
+        labels: Labels of the images, see `Split`.
         names: n texts for messages.
         indices: int64 (n,), index of each image in the split.
         notes: Notes about irregularities, one sentence each.
@@ -48,7 +48,7 @@ class DecodedImages:
     """
 
     images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     names: tuple[str, ...]
     indices: NDArray[np.int64]
     notes: tuple[str, ...] = ()
@@ -136,7 +136,7 @@ def decode(
             images[position] = images[i]
     left = split.select(kept)
     by_image = {i: result for i, result in enumerate(results) if isinstance(result, list)}
-    notes = describe_notes(split, by_image, len(np.setdiff1d(split.labels, left.labels)))
+    notes = describe_notes(split, by_image, len(np.setdiff1d(split.strata, left.strata)))
     pixels = images[: len(kept)] if whole is None else images
     return DecodedImages(pixels, left.labels, left.names, kept, notes, dropped, whole, left.groups)
 

@@ -1,8 +1,8 @@
 """Datasets of a Python program, such as arrays and torch datasets, converted to the `Dataset` of a folder."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vpt.core.text import comma_list, did_you_mean, pluralize
 from vpt.data.dataset import Dataset, ImageInput, Split
+from vpt.data.label_kinds import KindName
 from vpt.errors import DataError
 
 InMemoryData = tuple[Any, Any] | Mapping[str, Any] | torch.utils.data.Dataset[Any] | Sequence[tuple[Any, Any]]
@@ -27,7 +28,7 @@ _SPLIT_NAMES = {"train": "train", "val": "val", "validation": "val", "test": "te
 
 @dataclass(frozen=True)
 class _LabeledImages:
-    """Images with labels, which are names of classes, or integers.
+    """Images with labels, which are names of classes, or integers; or an array of several labels or of a number.
 
     Args:
         images: The images.
@@ -37,7 +38,7 @@ class _LabeledImages:
     """
 
     images: tuple[ImageInput, ...] | NDArray[np.uint8]
-    labels: tuple[str | int, ...]
+    labels: tuple[Any, ...] | NDArray[np.float32]
     classes: tuple[str, ...] = ()
     name: str = ""
 
@@ -46,16 +47,19 @@ def dataset_from_memory(
     splits: Mapping[str, InMemoryData],
     classes: Sequence[str] | None = None,
     default_classes: Sequence[str] | None = None,
+    label_kind: KindName | None = None,
 ) -> Dataset:
     """Convert data in memory to a dataset. Every image is read once and kept in memory at its size.
 
     Args:
         splits: Data of "train", "val" and "test"; a missing key stands for an empty split. Data are `(images, labels)`
             with images in any form that `vpt.data.dataset.read_image` takes; a torch `Dataset` of (image, label);
-            or a Hugging Face `Dataset` with the columns image and label. Labels are integers from 0, or class names.
-        classes: Names of the classes, so that label k is `classes[k]`. Default: those of the data (`classes` of a torch
-            dataset, `ClassLabel` names of a Hugging Face dataset), else `default_classes`.
-        default_classes: Names of the classes of data without names. Default: the labels themselves.
+            or a Hugging Face `Dataset` with the columns image and label. Labels are integers from 0, or class names;
+            0 and 1 for each class, where an image has several; or floats, numbers to predict.
+        classes: Names of the classes, so that label k is `classes[k]`, or the name of the number. Default: those of the
+            data (`classes` of a torch dataset, `ClassLabel` names of a Hugging Face dataset), else `default_classes`.
+        default_classes: Names of the classes of data without names. Default: the labels themselves, or "value".
+        label_kind: "regression" takes integers as numbers to predict. Default: by the type of the labels.
 
     Returns:
         The dataset. Its text is a digest of all images and labels.
@@ -64,8 +68,12 @@ def dataset_from_memory(
         DataError: The data have another form, lengths differ, a label has no class, or train has only one class.
     """
     given = {name: _read(data, name) for name, data in splits.items()}
+    if label_kind == "regression":
+        given = {name: replace(split, labels=_as_labels(map(float, split.labels))) for name, split in given.items()}
     names = {name: tuple(classes or split.classes or default_classes or ()) for name, split in given.items()}
     first = "train" if "train" in given else next(iter(given))
+    if any(isinstance(split.labels, np.ndarray) for split in given.values()):
+        return _numeric_dataset(given, names[first])
     known = names[first] or _known_classes(given[first].labels)
     label_of = {name: index for index, name in enumerate(known)}
     built = {}
@@ -89,6 +97,19 @@ def dataset_from_memory(
         source="data in memory",
         digest=_digest(built, known),
     )
+
+
+def _numeric_dataset(given: Mapping[str, _LabeledImages], classes: tuple[str, ...]) -> Dataset:
+    """Return the dataset of images with several labels, or with a number. Columns without names have their numbers."""
+    built = {name: Split(split.images, np.asarray(split.labels)) for name, split in given.items()}
+    labels = built.get("train", next(iter(built.values()))).labels
+    if not classes:
+        classes = tuple(map(str, range(labels.shape[1]))) if labels.ndim == 2 else ("value",)
+    if "train" in built and (labels == labels[0]).all():
+        raise DataError(f"all images of train have the label {labels[0]}, so there is nothing to learn")
+    train, val, test = (built.get(name, Split()) for name in ("train", "val", "test"))
+    name = next((split.name for split in given.values() if split.name), "images")
+    return Dataset(name, classes, train, val, test, "data in memory", digest=_digest(built, classes))
 
 
 def split_mapping(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,14 +180,21 @@ def _as_sequence(images: Any) -> tuple[ImageInput, ...] | NDArray[np.uint8]:
     return tuple(images)
 
 
-def _as_labels(labels: Iterable[Any]) -> tuple[str | int, ...]:
-    values: tuple[Any, ...] = tuple(
-        label.item() if isinstance(label, np.generic | Tensor) else label for label in labels
-    )
+def _as_labels(labels: Iterable[Any]) -> tuple[str | int, ...] | NDArray[np.float32]:
+    """Return integers and names one by one, and several labels of an image, or floats, as an array."""
+    values: tuple[Any, ...] = tuple(label.tolist() if hasattr(label, "tolist") else label for label in labels)
+    if any(isinstance(label, float | list | tuple) for label in values):
+        try:
+            return np.array(values, np.float32)
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"labels are no numbers, or not as many for every image ({error}); give 0 or 1 for each class, or one "
+                "number"
+            ) from error
     if not all(isinstance(label, str) for label in values):
         for label in values:
             if not isinstance(label, int) or isinstance(label, bool) or label < 0:
-                raise DataError(f"a label is {label!r}; labels are integers from 0, or names of classes")
+                raise DataError(f"a label is {label!r}; labels are integers from 0, names of classes, or floats")
     return values
 
 
@@ -175,7 +203,7 @@ def _class_name(label: str | int, names: tuple[str, ...]) -> str:
     return label if isinstance(label, str) else names[label] if label < len(names) else str(label)
 
 
-def _known_classes(labels: tuple[str | int, ...]) -> tuple[str, ...]:
+def _known_classes(labels: Collection[str | int]) -> tuple[str, ...]:
     """Return the classes of labels without names: all integers up to the largest, or the texts in order."""
     numbers = [label for label in labels if isinstance(label, int)]
     return tuple(map(str, range(max(numbers) + 1))) if numbers else tuple(sorted(set(map(str, labels))))

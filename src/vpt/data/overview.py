@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vpt.core.text import comma_list, pluralize, printable, refuse
 from vpt.data.dataset import Dataset, Split, read_size
 from vpt.data.image_files import UnreadableImageError, open_rgb
@@ -46,7 +48,8 @@ class Overview:
         """Return the screen, one text per line."""
         splits = ", ".join(f"{split} {count}" for split, count in self.images.items() if count)
         total = pluralize(sum(self.images.values()), "image")
-        lines = [f"{self.name}: {self.task}, {pluralize(len(self.counts), 'class')}, {total} ({splits})"]
+        classes = f"{pluralize(len(self.counts), 'class')}, " if self.counts else ""
+        lines = [f"{self.name}: {self.task}, {classes}{total} ({splits})"]
         shown = list(self.counts.items())[:_MAX_CLASSES]
         width = max((len(name) for name, _ in shown), default=0)
         for name, by_split in shown:
@@ -61,7 +64,7 @@ class Overview:
 
 
 def overview_of_classes(dataset: Dataset) -> Overview:
-    """Return the overview of a classification dataset. Headers of some images are read.
+    """Return the overview of a dataset of labeled images. Headers of some images are read.
 
     Args:
         dataset: The dataset.
@@ -70,19 +73,17 @@ def overview_of_classes(dataset: Dataset) -> Overview:
         The overview.
     """
     splits = {name: split for name, split in dataset.splits.items() if len(split)}
+    task = _describe_labels(dataset)
+    named = () if dataset.label_kind == "regression" else dataset.classes
     by_split = {name: split.class_counts(len(dataset.classes)) for name, split in splits.items()}
-    counts = {
-        name: {split: int(found[k]) for split, found in by_split.items()} for k, name in enumerate(dataset.classes)
-    }
+    counts = {name: {split: int(found[k]) for split, found in by_split.items()} for k, name in enumerate(named)}
     images = [image for split in splits.values() for image in split.images]
     sizes = [read_size(image) for image in images[:: max(1, len(images) // _NUM_SIZES)]]
     notes = dataset.notes
     if dataset.ignored:
         notes += (f"{len(dataset.ignored)} entries of the folder not used: {comma_list(dataset.ignored)}",)
     sizes = [size for size in sizes if size != (1, 1)]
-    return Overview(
-        dataset.name, "classification", counts, {name: len(split) for name, split in splits.items()}, sizes, notes
-    )
+    return Overview(dataset.name, task, counts, {name: len(split) for name, split in splits.items()}, sizes, notes)
 
 
 def overview_of_masks(dataset: SegmentationDataset) -> Overview:
@@ -137,6 +138,15 @@ def _check_classes(root: Path, dataset: Dataset, value_range: ValueRange | None)
     refuse(faults, f"{root}: {pluralize(len(faults), 'image')} cannot be used", "replace or delete them")
     overview = overview_of_classes(dataset)
     return replace(overview, notes=(*overview.notes, *value_range_notes(dataset.train.images, value_range)))
+
+
+def _describe_labels(dataset: Dataset) -> str:
+    """Return the kind of the labels in words, with the range of numbers to predict."""
+    if dataset.label_kind != "regression":
+        return "classification" if dataset.label_kind == "single_label" else "multi-label classification"
+    values = np.concatenate([split.labels for split in dataset.splits.values() if len(split)])
+    text = f"{values.min():.4g} to {values.max():.4g}, mean {values.mean():.4g}"
+    return f"regression of {dataset.classes[0]} ({text})"
 
 
 def _unreadable(split: Split, value_range: ValueRange | None) -> list[str]:

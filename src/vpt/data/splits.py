@@ -130,7 +130,7 @@ def stratified_subset(
 def _ordered_by_class(split: Split, num_classes: int, seed: int) -> Iterator[list[int]]:
     """Iterate over classes. Return the indices of the images of each, by the SHA-256 of seed and name."""
     for label in range(num_classes):
-        yield sorted(np.flatnonzero(split.labels == label).tolist(), key=partial(_rank, split, seed))
+        yield sorted(np.flatnonzero(split.strata == label).tolist(), key=partial(_rank, split, seed))
 
 
 def _rank(split: Split, seed: int, index: int) -> bytes:
@@ -142,10 +142,10 @@ def _split_groups(
 ) -> dict[str, NDArray[np.int64]]:
     """Return the indices of each split, with groups kept whole."""
     assert split.groups is not None
-    counts = [_images_per_split(int(count), fractions) for count in split.class_counts(num_classes)]
+    counts = [_images_per_split(int(count), fractions) for count in np.bincount(split.strata, minlength=num_classes)]
     sizes = {name: np.array([of_class.get(name, 0) for of_class in counts], dtype=np.int64) for name in fractions}
     ranked = sorted(range(len(split)), key=partial(_rank, split, seed))
-    return split_groups(split.labels, split.groups, ranked, sizes)
+    return split_groups(split.strata, split.groups, ranked, sizes)
 
 
 def _sorted(indices: list[int]) -> NDArray[np.int64]:

@@ -32,7 +32,10 @@ _LATER_FIELDS = {
     "value_range": None,
 }  # fmt: skip
 # As earlier versions trained, which lacked these options.
-_LATER_TRAINING = {"decay": "all", "val_interval": 1, "ema": 0.0, "patience": 0, "keep": "last", "layer_decay": 1.0}
+_LATER_TRAINING: dict[str, Any] = {
+    "decay": "all", "val_interval": 1, "ema": 0.0, "patience": 0, "keep": "last", "layer_decay": 1.0, "loss": "auto",
+    "class_weights": None, "label_smoothing": 0.0, "balanced_sampling": False,
+}  # fmt: skip
 _STAGE_SPLITS: dict[Stage, tuple[str, ...]] = {"search": ("train", "val"), "final": ("train", "val", "test")}
 
 

@@ -19,6 +19,7 @@ from vpt.core.legacy_keys import upgrade
 from vpt.data.preprocessing import Preprocessing
 from vpt.errors import SpecError, TunedFileError, VptError
 from vpt.methods.registry import parse_method
+from vpt.model.label_kinds import LabelKind, SingleLabel, parse_label_kind
 from vpt.model.readout import parse_readout
 from vpt.model.tuned_model import TunedModel
 
@@ -45,6 +46,8 @@ class Header:
         head: Text of the head; None for the default, a linear layer on the pooled feature.
         parameter_counts: Trained parameters of the head, its auxiliary heads (not in the file), and the method.
         split_options: Seed and fractions of the split of the data, and marks of some training images.
+        label_kind: The kind of labels: one class for each image, several with their thresholds, or a number with mean
+            and standard deviation.
     """
 
     method: str
@@ -61,6 +64,7 @@ class Header:
     head: str | None = None
     parameter_counts: Mapping[str, int] = field(default_factory=dict)
     split_options: Mapping[str, Any] = field(default_factory=dict)
+    label_kind: LabelKind = field(default_factory=SingleLabel)
 
     @property
     def is_dense(self) -> bool:
@@ -70,6 +74,9 @@ class Header:
     def to_json(self) -> str:
         """One line of JSON."""
         values = {**asdict(self), "preprocessing": self.preprocessing.to_dict()}
+        values["label_kind"] = self.label_kind.to_dict()
+        if self.label_kind == SingleLabel():  # files of single labels say nothing of it
+            del values["label_kind"]
         if self.head is None:  # files of classifiers say nothing of it
             del values["head"], values["parameter_counts"]
         return json.dumps(values)
@@ -87,6 +94,8 @@ class Header:
                 )
             values["preprocessing"] = Preprocessing.from_dict(values["preprocessing"])
             values["classes"] = None if values["classes"] is None else tuple(values["classes"])
+            if "label_kind" in values:
+                values["label_kind"] = parse_label_kind(values["label_kind"])
             return cls(**values)
         except (KeyError, TypeError, ValueError, AttributeError, SpecError) as error:
             raise TunedFileError(f"{path} has a damaged header ({error}); fetch the file again") from error
@@ -136,6 +145,7 @@ def save(
         versions=versions(),
         head=tuned.readout.for_inference().spec(full=True),
         parameter_counts=tuned.counts_by_component(),
+        label_kind=tuned.label_kind,
     )
     write_atomic(path, safetensors.torch.save(tensors, {_KEY: header.to_json()}))
     return path
@@ -183,6 +193,7 @@ def load(
         readout = parse_readout(header.head)
         method = parse_method(header.method).without_initial_weights()
         model = TunedModel(shared, method, header.num_classes, header.classes, readout)
+        model.label_kind = header.label_kind
         model.load_trainable_state_dict(tensors)
     except SpecError as error:
         raise TunedFileError(f"{path} does not fit this vpt ({__version__}): {error}") from error

@@ -15,6 +15,7 @@ from vpt.backbones.layout import BackboneLayout
 from vpt.errors import SpecError, UnsupportedError
 from vpt.methods.base import InitInputs, Method
 from vpt.model.injection import check_all_called, first_modified_block, inject, named_tensors, trainable_tensors
+from vpt.model.label_kinds import LabelKind, SingleLabel
 from vpt.model.merging import merge
 from vpt.model.readout import Pooled, Readout
 from vpt.model.split_forward import SplitForward
@@ -55,6 +56,7 @@ class TunedModel(TimmProtocol):
 
     Attributes:
         head: The head.
+        label_kind: The kind of labels that the outputs stand for. Default: one class for each image.
         network: Normalized images (batch, 3, size, size) -> the head's input.
         width: Channels of the head's input, (batch, width), where images are classified.
         layout: The layout of the trunk.
@@ -85,6 +87,7 @@ class TunedModel(TimmProtocol):
         self.method = method
         self.num_classes: int = int(num_classes)
         self.classes: tuple[str, ...] | None = tuple(classes) if classes is not None else None
+        self.label_kind: LabelKind = SingleLabel()
         self.readout: Readout = readout or Pooled()
         injected = inject(backbone, method, self.readout)
         injection = injected.injection

@@ -13,6 +13,7 @@ from vpt.data.dataset import Dataset, Split
 from vpt.data.images import decode
 from vpt.data.loading import load_dataset
 from vpt.data.splits import fill_missing_splits, stratified_subset
+from vpt.errors import SpecError
 from vpt.search.budget import Costs, images_that_fit, measure
 from vpt.search.context import SearchContext
 from vpt.tasks.classification.config import ClassificationOptions
@@ -121,6 +122,11 @@ def list_images(job: Job) -> tuple[Dataset, dict[str, Any]]:
     seed, fractions = job.split_options["seed"], {"val_fraction": job.val_fraction}
     fractions["test_fraction"] = job.options.test_fraction
     dataset = load_dataset(job.data, **{**job.split_options, **dict.fromkeys(fractions, 0.0)})
+    if dataset.label_kind != "single_label":
+        raise SpecError(
+            f"the labels of {dataset.name} are {dataset.label_kind}, and a search compares models of one class "
+            "for each image; give the length of a training, such as epochs 30, or method linear with ridge 1"
+        )
     counts = dataset.train.group_counts(len(dataset.classes))
     smallest = int(counts[counts > 0].min())
     if not len(dataset.test) and smallest < 3:

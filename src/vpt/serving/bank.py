@@ -21,6 +21,7 @@ from vpt.model.tuned_file import Header, inspect, load
 from vpt.model.tuned_model import TunedModel
 from vpt.serving.multi_task import MultiTaskBackbone, TaskAdapter
 from vpt.serving.tuned_files import BackboneKey, backbone_key, load_backbones, read_headers
+from vpt.tasks.classification.labels import label_task
 from vpt.tasks.segmentation.prediction import predict_mask
 from vpt.tasks.segmentation.sliding_window import InferenceConfig
 
@@ -43,15 +44,19 @@ class PredictionRequest:
 
 @dataclass(frozen=True)
 class ClassPrediction:
-    """The classification of an image.
+    """The class, the labels or the number of an image.
 
     Args:
         task: Name of the task.
-        ranking: (class, probability) of all classes, most likely first.
+        ranking: (class, probability) of all classes, most likely first; none where a number is predicted.
+        labels: (class, probability) of the classes that the image has, where it may have several; else None.
+        value: The predicted number; None where classes are predicted.
     """
 
     task: str
     ranking: tuple[tuple[str, float], ...]
+    labels: tuple[tuple[str, float], ...] | None = None
+    value: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,9 +252,9 @@ class Bank:
                 self._multi_task[key] = MultiTaskBackbone(self._backbones[key])
             logits = self._multi_task[key](images, [one for one in models if isinstance(one, TaskAdapter)])
         for request, row in zip(requests, logits, strict=True):
-            names, probabilities = self.class_names(request.task), row.softmax(0).sort(descending=True, stable=True)
-            ranked = [names[index] for index in probabilities.indices.tolist()]
-            yield ClassPrediction(request.task, tuple(zip(ranked, probabilities.values.tolist(), strict=True)))
+            kind, names = self.header(request.task).label_kind, self.class_names(request.task)
+            found = label_task(kind).predict("", kind.activate(row).cpu(), names, len(names))
+            yield ClassPrediction(request.task, found.top, found.labels, found.value)
 
     def _read_model(self, task: str) -> TaskAdapter | TunedModel:
         header, path = self.header(task), self._files[task]

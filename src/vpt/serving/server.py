@@ -12,7 +12,7 @@ Errors are JSON as well, {"error": "..."}: status 400 for the image, 403 for ano
 import asyncio
 import base64
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any
@@ -174,14 +174,17 @@ async def _read_body(request: Request) -> bytes:
 def _describe_task(bank: Bank, name: str) -> dict[str, Any]:
     header = bank.tasks[name]
     described = {key: getattr(header, key) for key in ("method", "backbone", "num_classes")}
-    return {"name": name, "kind": task_of_file(header).name, **described}
+    labels = {} if header.is_dense else {"label_kind": header.label_kind.name}
+    return {"name": name, "kind": task_of_file(header).name, **labels, **described}
 
 
 def _to_response(answer: Prediction, image: Image.Image | None, classes: tuple[str, ...], top: int) -> Response:
     """Return a prediction as JSON. Masks and overlays are PNG images in data URIs."""
     if isinstance(answer, ClassPrediction):
-        ranking = [{"class": name, "probability": probability} for name, probability in answer.ranking[:top]]
-        return _json_response({"task": answer.task, "top": ranking})
+        found = {"value": answer.value, "labels": answer.labels and _to_dicts(answer.labels)}
+        known = {key: value for key, value in found.items() if value is not None}
+        ranking = {} if answer.value is not None else {"top": _to_dicts(answer.ranking[:top])}
+        return _json_response({"task": answer.task, **known, **ranking})
     colors = palette(len(classes))
     return _json_response(
         {
@@ -191,6 +194,10 @@ def _to_response(answer: Prediction, image: Image.Image | None, classes: tuple[s
             "overlay": _data_uri(draw_overlay(np.asarray(image), answer.mask, classes, colors)),
         }
     )
+
+
+def _to_dicts(pairs: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
+    return [{"class": name, "probability": probability} for name, probability in pairs]
 
 
 def _json_response(values: Any, status: int = 200) -> Response:

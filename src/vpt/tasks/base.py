@@ -143,6 +143,17 @@ class Task(ABC):
     config_class: ClassVar[type[TaskConfig]]
     heads: ClassVar[Mapping[str, type[Readout] | type[DenseHead]]]
 
+    def class_label(self, metric: str) -> str:
+        """Return the label of the metric of single classes.
+
+        Args:
+            metric: Name of the main metric.
+
+        Returns:
+            The label.
+        """
+        return self.class_metric
+
     @abstractmethod
     def default_head(self, module: nn.Module) -> str:
         """Return the default head of a backbone.
@@ -248,11 +259,12 @@ class Task(ABC):
             A prediction for each image.
         """
 
-    def curve_options(self, config: TaskConfig) -> dict[str, Any]:
+    def curve_options(self, config: TaskConfig, data: PreparedData) -> dict[str, Any]:
         """Return labels for the plot of training curves.
 
         Args:
             config: The training configuration.
+            data: The prepared data.
 
         Returns:
             Arguments of `vpt.plots.figures.training_curves`.

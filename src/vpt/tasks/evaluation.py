@@ -19,9 +19,9 @@ class Evaluation:
     Attributes:
         split: Name of the split.
         images: Number of images.
-        metrics: Metrics by name, the main one first, between 0 and 1.
-        per_class: Recall or IoU by class name; None for a class that does not occur.
-        confusion: Counts (true, predicted) of images or pixels, (classes, classes).
+        metrics: Metrics by name, the main one first, between 0 and 1; "mae" in the unit of the labels.
+        per_class: Recall, average precision or IoU by class name; None for a class that does not occur.
+        confusion: Counts (true, predicted) of images or pixels, (classes, classes), or (0, 0) without single labels.
         loss: Mean loss, or None where it is not computed.
         scores: The scores by number of the class, or None where only their values are known.
     """
@@ -111,6 +111,6 @@ def make_evaluation(split: str, images: int, scores: Scores, classes: Sequence[s
     Returns:
         The evaluation.
     """
-    values = (None if math.isnan(value) else float(value) for value in scores.per_class)
-    per_class = dict(zip(classes, values, strict=True))
+    values = [None if math.isnan(value) else float(value) for value in scores.per_class]
+    per_class = dict(zip(classes, values, strict=True)) if values else {}  # numbers have no classes
     return Evaluation(split, images, scores.metrics, per_class, scores.confusion, scores.loss, scores)

@@ -13,15 +13,18 @@ _MAX_DESCRIBED = 4  # classes of a mask in one line
 
 @dataclass(frozen=True)
 class Prediction:
-    """The prediction for one image: its classes or, in segmentation, the classes of its pixels.
+    """The prediction for one image: its class, its labels, its number or, in segmentation, the classes of its pixels.
 
     Attributes:
         image: Path of the image, or "image 0" and so on for images in memory.
         top: Pairs of a class and its probability, most likely first; in segmentation, pairs of a class and its fraction
-            of the pixels, largest first, without absent classes.
+            of the pixels, largest first, without absent classes. Empty where a number is predicted.
         mask: Class of each pixel, uint16 (height, width), in segmentation; else None.
         mask_file: File of the mask, if written.
         overlay_file: File of the image under the colors of the mask, if written.
+        labels: Pairs of a class that the image has and its probability, most likely first, where an image may have
+            several; else None.
+        value: The predicted number, in the unit of the training labels; None where classes are predicted.
     """
 
     image: str
@@ -29,10 +32,12 @@ class Prediction:
     mask: NDArray[np.uint16] | None = field(default=None, compare=False, repr=False)
     mask_file: str | None = None
     overlay_file: str | None = None
+    labels: tuple[tuple[str, float], ...] | None = None
+    value: float | None = None
 
     @property
     def label(self) -> str:
-        """The most likely class; in segmentation, the one with most pixels."""
+        """The most likely class; in segmentation, the one with most pixels. A number has none."""
         return self.top[0][0]
 
     @property
@@ -42,14 +47,26 @@ class Prediction:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the prediction as JSON values, without the mask itself."""
+        if self.value is not None:
+            return {"image": self.image, "value": self.value}
         if self.mask is None:
-            return {"image": self.image, "top": [{"class": name, "probability": value} for name, value in self.top]}
+            labels = {} if self.labels is None else {"labels": _to_dicts(self.labels)}
+            return {"image": self.image, **labels, "top": _to_dicts(self.top)}
         files = {"image": self.image, "mask": self.mask_file, "overlay": self.overlay_file}
         return {**files, "classes": [{"class": name, "fraction": value} for name, value in self.top]}
 
     def describe(self) -> str:
         """Return the prediction as one line."""
-        shown = self.top if self.mask is None else self.top[:_MAX_DESCRIBED]
+        if self.value is not None:
+            return printable(f"{self.image}: {self.value:.4g}")
+        if self.labels == ():
+            name, probability = self.top[0]
+            return printable(f"{self.image}: no label ({name} {100 * probability:.1f} %)")
+        shown = self.labels or (self.top if self.mask is None else self.top[:_MAX_DESCRIBED])
         classes = ", ".join(f"{name} {100 * value:.1f} %" for name, value in shown)
         files = ", ".join(file for file in (self.mask_file, self.overlay_file) if file is not None)
         return printable(f"{self.image}: {classes}" + (f"; {files}" if files else ""))
+
+
+def _to_dicts(pairs: tuple[tuple[str, float], ...]) -> list[dict[str, Any]]:
+    return [{"class": name, "probability": value} for name, value in pairs]

@@ -26,13 +26,13 @@ class Examples:
 
     Attributes:
         pixels: Images, uint8 (n, 3, side, side), with a side of at least the input size; or a stream of them.
-        labels: Class of each image, int64 (n,).
+        labels: Class of each image, int64 (n,); several labels, float32 (n, classes); or a number, float32 (n,).
         oversized: The same images, whole and larger, which random crops are taken from, or None to crop `pixels`.
         groups: Group of each image, int64 (n,), or None if every image is on its own.
     """
 
     pixels: NDArray[np.uint8] | StreamedImages
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     oversized: NDArray[np.uint8] | WholeImages | None = None
     groups: NDArray[np.int64] | None = None
 
@@ -187,7 +187,7 @@ class DeviceDataset:
             indices: Indices of the images.
 
         Returns:
-            Labels, int64 (batch,).
+            Labels, int64 (batch,), or float32 (batch, ...).
         """
         return self.labels[torch.from_numpy(indices)].to(self.device)
 

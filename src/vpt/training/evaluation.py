@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,6 +16,13 @@ from vpt.training.calibration import calibration_error, confidence_bins
 from vpt.training.callbacks import Progress
 
 RATES = ("precision", "recall", "f1")
+PLAIN_METRICS = frozenset(
+    (
+        "r2",
+        "mae",
+    )
+)  # which are no percentages
+NO_CONFUSION: NDArray[np.int64] = np.zeros((0, 0), np.int64)  # of labels that are not one class for each image
 
 
 @dataclass(frozen=True)
@@ -26,10 +33,13 @@ class Scores:
         confusion: Counts (true, predicted), int64 (classes, classes).
         loss: Mean loss.
         bins: Sums by confidence, see `confidence_bins`; None where probabilities are not known.
+        picture: Name of the picture of these scores.
         counts: The flat confusion matrix of each image, sparse int64 (images, classes * classes), which resampling
             needs; None where it is not known.
         groups: Group of each image (images,), or None if every image is on its own.
     """
+
+    picture: ClassVar[str] = "confusion"
 
     confusion: NDArray[np.int64]
     loss: float
@@ -41,6 +51,21 @@ class Scores:
     def per_class(self) -> NDArray[np.float64]:
         """Recall of each class, between 0 and 1; NaN for a class without images."""
         return divide_or_nan(self.confusion.diagonal(), self.confusion.sum(1))
+
+    @property
+    def support(self) -> NDArray[np.int64]:
+        """Number of images or pixels of each class (classes,)."""
+        return np.asarray(self.confusion.sum(1))
+
+    @property
+    def numbers(self) -> NDArray[np.float64] | None:
+        """True and predicted number of each image (n, 2); None where classes are predicted."""
+        return None
+
+    @property
+    def num_images(self) -> int:
+        """Number of scored images."""
+        return int(self.confusion.sum())
 
     @property
     def accuracy(self) -> float:
@@ -63,17 +88,12 @@ class Scores:
 
         A rate without any case is 0. A class that neither occurs nor is predicted has NaN.
         """
-        hits, true, predicted = self.confusion.diagonal(), self.confusion.sum(1), self.confusion.sum(0)
-        known = true + predicted > 0
-        pairs = ((hits, predicted), (hits, true), (2 * hits, true + predicted))
-        rates = (np.where(known, count / np.maximum(1, total), np.nan) for count, total in pairs)
-        return dict(zip(RATES, rates, strict=True))
+        return make_rates(self.confusion.diagonal(), self.confusion.sum(1), self.confusion.sum(0))
 
     @property
     def macro(self) -> dict[str, float]:
         """Mean of each of `class_rates` over the classes that have it."""
-        counted = bool(self.confusion.any())
-        return {name: float(np.nanmean(v)) if counted else float("nan") for name, v in self.class_rates.items()}
+        return {name: nan_mean(values) for name, values in self.class_rates.items()}
 
     @property
     def calibration_error(self) -> float | None:
@@ -103,6 +123,41 @@ class Scores:
 
         values = bootstrap(np.arange(counts.shape[0]), statistic)
         return {name: percentile_interval(column) for name, column in zip((first, "macro_f1"), values.T, strict=True)}
+
+
+def make_rates(hits: NDArray[Any], true: NDArray[Any], predicted: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
+    """Return precision, recall and F1 of classes.
+
+    Args:
+        hits: Number of right predictions of each class (classes,).
+        true: Number of images or pixels of each class.
+        predicted: Number of predictions of each class.
+
+    Returns:
+        Rates by name; 0 without any case, NaN for a class that neither occurs nor is predicted.
+    """
+    known = true + predicted > 0
+    pairs = ((hits, predicted), (hits, true), (2 * hits, true + predicted))
+    rates = (np.where(known, count / np.maximum(1, total), np.nan) for count, total in pairs)
+    return dict(zip(RATES, rates, strict=True))
+
+
+def nan_mean(values: NDArray[np.float64]) -> float:
+    """Return the mean of the values that are known; NaN where there is none."""
+    return float("nan") if np.isnan(values).all() else float(np.nanmean(values))
+
+
+def format_metric(name: str, value: float) -> str:
+    """Return a metric as text.
+
+    Args:
+        name: Name of the metric.
+        value: Its value.
+
+    Returns:
+        A percentage or, of numbers that are predicted, the value.
+    """
+    return f"{value:.4g}" if name in PLAIN_METRICS else f"{100 * value:.2f} %"
 
 
 def divide_or_nan(counts: NDArray[np.int64], totals: NDArray[np.int64]) -> NDArray[np.float64]:

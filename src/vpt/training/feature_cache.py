@@ -18,6 +18,7 @@ from vpt.attention.detection import FeatureExtractor, structural_copy
 from vpt.backbones.layout import BackboneLayout
 from vpt.core.io import write_atomic
 from vpt.data.images import allocate
+from vpt.data.label_kinds import kind_of_labels
 from vpt.errors import DataError
 from vpt.methods.base import InitInputs
 from vpt.methods.linear import Linear
@@ -215,8 +216,10 @@ def class_prototypes(model: TunedModel, examples: Examples, *, cache: Path | Non
         Prototypes (classes, d).
 
     Raises:
-        DataError: A class has no image.
+        DataError: A class has no image, or images have no single class.
     """
+    if kind_of_labels(examples.labels) != "single_label":
+        raise DataError("init=prototypes needs one class for each image; choose another init")
     device = next(model.parameters()).device
     frozen = TunedModel(model.backbone, Linear(), model.num_classes).to(device)
     dataset = DeviceDataset.for_model(frozen, examples)

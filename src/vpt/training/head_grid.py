@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vpt.data.label_kinds import kind_of_labels
 from vpt.errors import SpecError, TrainingError
 from vpt.model.tuned_model import TunedModel
 from vpt.training.batches import DeviceDataset, Examples, epoch_order, iter_batches
@@ -33,6 +34,10 @@ _FIXED_FIELDS = {
     "patience": 0,
     "keep": "last",
     "layer_decay": 1.0,
+    "loss": "auto",
+    "class_weights": None,
+    "label_smoothing": 0.0,
+    "balanced_sampling": False,
 }
 
 
@@ -74,6 +79,10 @@ def train_head_grid(
         The results in the order of the configurations. `check_head_grid` states what is refused.
     """
     check_head_grid(model, configs)
+    if kind_of_labels(examples.labels) != "single_label":
+        raise SpecError(
+            f"the labels are {kind_of_labels(examples.labels)}; heads are trained at once on one class each"
+        )
     datasets = [DeviceDataset.for_model(model, batch) for batch in (examples, validation) if batch]
     cache_frozen_features(model, *datasets, bf16=configs[0].training.use_bf16(datasets[0].device), cache=cache)
     results: dict[int, HeadResult] = {}

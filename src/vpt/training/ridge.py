@@ -1,4 +1,4 @@
-"""Ridge regression on class targets of -1 and 1, with the exact predictions for images that are left out.
+"""Ridge regression on class targets of -1 and 1, or on numbers, with the exact predictions for left-out images.
 
 One eigendecomposition serves all penalties. A linear smoother with the hat matrix H predicts a left-out group g of
 images by y_g - (I - H_gg)^-1 r_g, where r are the residuals of the fit to all images.
@@ -6,11 +6,14 @@ images by y_g - (I - H_gg)^-1 r_g, where r are the residuals of the fit to all i
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, sparse
 from scipy.special import log_softmax
+
+from vpt.data.label_kinds import kind_of_labels
 
 PENALTIES: tuple[float, ...] = tuple(float(f"{penalty:.3g}") for penalty in np.logspace(-3, 3, 13))
 
@@ -25,9 +28,9 @@ class LeftOut:
 
     Attributes:
         penalty: Penalty of the squared weights.
-        scale: Factor of the logits, which minimizes their log loss.
-        logits: Logits after that factor (n, classes).
-        log_loss: Mean log loss of the logits.
+        scale: Factor of the logits, which minimizes their log loss; 1 for numbers.
+        logits: Logits after that factor (n, classes), or predicted numbers (n, 1).
+        log_loss: Mean log loss of the logits, or mean squared error of the numbers.
     """
 
     penalty: float
@@ -37,24 +40,24 @@ class LeftOut:
 
 
 class Ridge:
-    """Ridge regression from features to class targets of -1 and 1, with an intercept.
+    """Ridge regression from features to class targets of -1 and 1, or to numbers, with an intercept.
 
     Every feature is standardized, and every group of features gets the same share of the total variance, which is 1.
     """
 
     def __init__(
-        self, features: NDArray[np.floating], columns: Sequence[slice], labels: NDArray[np.int64], num_classes: int
+        self, features: NDArray[np.floating], columns: Sequence[slice], labels: NDArray[Any], num_classes: int
     ) -> None:
         """Decompose the features.
 
         Args:
             features: Features (n, width), possibly memory-mapped.
             columns: Groups of features, in the order of the weights.
-            labels: Class of each image (n,).
+            labels: Class of each image (n,), several labels (n, classes), or standardized numbers, float (n,).
             num_classes: Number of classes.
         """
-        self.labels: NDArray[np.int64] = labels
-        targets = np.where(np.arange(num_classes) == labels[:, None], 1.0, -1.0)
+        self.labels: NDArray[Any] = labels
+        targets = _make_targets(labels, num_classes)
         self.intercept: NDArray[np.float64] = targets.mean(0)
         self._targets = targets - self.intercept
         self._groups = [np.array(features[:, group], np.float64) for group in columns]
@@ -103,7 +106,7 @@ class Ridge:
             hat = 1 / count + shrunk[members] @ self._scores[members].T
             errors[members] = np.linalg.lstsq(np.eye(len(members)) - hat, residuals[members], rcond=None)[0]
         logits = self._targets + self.intercept - errors
-        scale = find_scale(logits, self.labels)
+        scale = 1.0 if kind_of_labels(self.labels) == "regression" else find_scale(logits, self.labels)
         return LeftOut(penalty, scale, scale * logits, log_loss(scale * logits, self.labels))
 
     def best(self, groups: NDArray[np.int64] | None = None) -> LeftOut:
@@ -136,6 +139,14 @@ class Ridge:
         return scale * np.concatenate(weights, axis=1), scale * bias
 
 
+def _make_targets(labels: NDArray[Any], num_classes: int) -> NDArray[np.float64]:
+    """Return -1 and 1 for classes, and numbers as they are (n, classes)."""
+    if kind_of_labels(labels) == "regression":
+        return labels[:, None].astype(np.float64)
+    has_class = labels > 0 if labels.ndim == 2 else np.arange(num_classes) == labels[:, None]
+    return np.where(has_class, 1.0, -1.0)
+
+
 def _factors(group: NDArray[np.float64], num_groups: int) -> NDArray[np.float64]:
     deviations, width = group.std(0), group.shape[1]
     factors: NDArray[np.float64] = 1 / (np.maximum(deviations, 1e-6) * np.sqrt(width * num_groups))
@@ -149,12 +160,12 @@ def _larger_groups(groups: NDArray[np.int64] | None) -> list[NDArray[np.int64]]:
     return [np.flatnonzero(groups == group) for group in np.flatnonzero(np.bincount(groups) > 1)]
 
 
-def find_scale(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+def find_scale(logits: NDArray[np.float64], labels: NDArray[Any]) -> float:
     """Return the factor of logits that minimizes their log loss: the inverse of a temperature.
 
     Args:
         logits: Logits (n, classes).
-        labels: Class of each image (n,).
+        labels: Class of each image (n,), or several labels (n, classes).
 
     Returns:
         The factor.
@@ -165,16 +176,21 @@ def find_scale(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
     return float(np.exp(found.x))
 
 
-def log_loss(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """Return the mean log loss.
+def log_loss(logits: NDArray[np.float64], labels: NDArray[Any]) -> float:
+    """Return the mean log loss or, of numbers, the mean squared error.
 
     Args:
-        logits: Logits (n, classes).
-        labels: Class of each image (n,).
+        logits: Logits (n, classes), or predicted numbers (n, 1).
+        labels: Class of each image (n,), several labels (n, classes), or numbers, float (n,).
 
     Returns:
         The loss.
     """
+    kind = kind_of_labels(labels)
+    if kind == "regression":
+        return float(((logits[:, 0] - labels) ** 2).mean())
+    if kind == "multi_label":
+        return float((np.logaddexp(0, logits) - labels * logits).mean())
     return float(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())
 
 

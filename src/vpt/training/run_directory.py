@@ -24,7 +24,8 @@ from vpt.training.job import Job, RunResult
 
 # Prefixes of the files of a run directory; a dot begins the temporary files of write_atomic.
 _RUN_FILE_PREFIXES = (
-    "job.json", "run.toml", "checkpoint.", "metrics.", "result.json", "curve.", "confusion.", "examples.",
+    "job.json", "run.toml", "checkpoint.", "metrics.", "result.json", "curve.", "confusion.", "scatter.", "classes.",
+    "examples.",
     "pixels", ".", "decisions.jsonl", "search",
 )  # fmt: skip
 
@@ -224,7 +225,7 @@ def describe_outputs(run_dir: str | Path) -> str:
     Returns:
         One line.
     """
-    pictures = ("search.png", "curve.png", "confusion.png", "examples.png")
+    pictures = ("search.png", "curve.png", "confusion.png", "scatter.png", "classes.png", "examples.png")
     names = ("run.toml", "metrics.jsonl", "decisions.jsonl", "result.json", *pictures)
     return f"{run_dir}/: {', '.join(name for name in names if (Path(run_dir) / name).exists())}"
 

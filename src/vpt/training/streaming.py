@@ -159,7 +159,7 @@ def _check(
     dropped = describe_dropped(split, faults, skip_corrupt)
     kept = np.delete(np.arange(len(split)), list(faults))
     left = split.select(kept) if faults else split
-    notes = describe_notes(split, irregular, len(np.setdiff1d(split.labels, left.labels)))
+    notes = describe_notes(split, irregular, len(np.setdiff1d(split.strata, left.strata)))
     images = StreamedImages(loader, positions[kept], left.names, digest.digest(), folder)
     examples = Examples(images, left.labels, groups=left.groups)
     return examples, [*notes, *(f"left out {name}" for name in dropped)]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from vpt.core.text import did_you_mean
+from vpt.data.label_kinds import KindName
 from vpt.errors import SpecError
 from vpt.methods.base import Method
 from vpt.training.augmentation import parse_augmentation
@@ -16,6 +17,28 @@ _PROBE: dict[str, Any] = {
     "patience": 0, "keep": "last", "layer_decay": 1.0,
 }  # fmt: skip
 _LOADINGS = ("auto", "cache", "stream")
+_REGRESSION_LEARNING_RATE = 0.004  # per 256 images with AdamW: a step of 1e-3 at batch 64
+
+
+def read_class_weights(text: str) -> list[float]:
+    """Return the numbers of a text.
+
+    Args:
+        text: Numbers above 0, with commas.
+
+    Returns:
+        The numbers.
+
+    Raises:
+        SpecError: The text holds something else.
+    """
+    try:
+        numbers = [float(number) for number in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(0 < number < math.inf for number in numbers):
+        raise SpecError(f"class_weights is {text!r}; write balanced, or a number above 0 for each class, such as 1,5")
+    return numbers
 
 
 @dataclass(frozen=True)
@@ -86,6 +109,11 @@ class ClassificationConfig(TaskConfig):
         probe_weight_decay: Weight decay of those epochs.
         val_interval: Epochs between two evaluations on val. The last epoch always has one. Where training images are
             few and val is not, a larger value saves most of the time.
+        loss: "ce" (one class for each image), "bce" (several), "focal" (either), "l1" or "mse" (a number), or "auto"
+            for "ce", "bce" or "l1".
+        class_weights: "balanced" by the number of images; a number for each class, such as "1,5"; or None.
+        label_smoothing: Fraction of the target that is spread over all classes.
+        balanced_sampling: True draws the images of an epoch with replacement, each class as often.
     """
 
     epochs: int = 100
@@ -94,21 +122,37 @@ class ClassificationConfig(TaskConfig):
     probe_epochs: int = 0
     probe_weight_decay: float = 0.01
     val_interval: int = 1
+    loss: Literal["auto", "ce", "bce", "focal", "l1", "mse"] = "auto"
+    class_weights: str | None = None
+    label_smoothing: float = 0.0
+    balanced_sampling: bool = False
 
     task: ClassVar[str] = "classification"
     options_class: ClassVar[type[TaskOptions]] = ClassificationOptions
 
     def __post_init__(self) -> None:
         """Check the values. A SpecError is raised for a value out of range."""
-        check_options(self, epochs=1, warmup_epochs=0, probe_epochs=0, probe_weight_decay=0, val_interval=1)
+        minimums = {"epochs": 1, "val_interval": 1, "warmup_epochs": 0, "probe_epochs": 0, "probe_weight_decay": 0}
+        check_options(self, **minimums, label_smoothing=0)
         object.__setattr__(self, "augment", str(parse_augmentation(self.augment, self.task)))
+        if self.label_smoothing >= 1:
+            raise SpecError(f"label_smoothing is {self.label_smoothing}; it must be below 1")
+        if self.label_smoothing and self.loss == "focal":
+            raise SpecError(
+                f"label_smoothing is {self.label_smoothing}, for the loss ce, and loss is focal; leave it out"
+            )
+        if self.class_weights not in (None, "balanced"):
+            read_class_weights(self.class_weights)
 
     @classmethod
-    def for_method(cls, method: Method, **options: Any) -> Self:
+    def for_method(cls, method: Method, *, label_kind: KindName = "single_label", **options: Any) -> Self:
         """Return the default configuration of a method, with a tenth of the epochs as warm-up.
+
+        The rates of SGD suit losses of classes. To predict a number, AdamW replaces it.
 
         Args:
             method: The method.
+            label_kind: Kind of the labels. Default: "single_label".
             **options: Options by name that replace the defaults. None leaves the default.
 
         Returns:
@@ -116,6 +160,8 @@ class ClassificationConfig(TaskConfig):
         """
         given = {name: value for name, value in options.items() if value is not None}
         defaults = {name: getattr(method, name) for name in ("optimizer", "learning_rate", "weight_decay")}
+        if label_kind == "regression" and method.optimizer == "sgd" and "optimizer" not in given:
+            defaults |= {"optimizer": "adamw", "learning_rate": _REGRESSION_LEARNING_RATE}
         config = cls.from_dict({**defaults, **given})
         return config if "warmup_epochs" in given else config.replace(warmup_epochs=min(10.0, config.epochs / 10))
 

@@ -5,9 +5,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from vpt.data.dataset import Dataset, ImageInput, Split
 from vpt.data.folder_walk import is_table_name, walk_images
@@ -16,7 +18,9 @@ from vpt.data.images import DecodedImages, decode_to_tempdir
 from vpt.data.label_tables import read_table_images
 from vpt.errors import DataError, SpecError
 from vpt.model.ensemble import Ensemble
+from vpt.model.label_kinds import SingleLabel
 from vpt.model.tuned_model import TunedModel
+from vpt.tasks.classification.labels import label_task
 from vpt.tasks.prediction import Prediction
 from vpt.training import Callback, DeviceDataset, Examples, Scores, predict_logits, score_logits
 
@@ -53,7 +57,7 @@ def predict(
         model: The model.
         images: The images.
         callback: Receiver of progress and of notes about images.
-        top: Number of classes to name. Default: 5.
+        top: Number of classes in `Prediction.top`. Default: 5.
         skip_corrupt: True leaves unreadable images out. Default: False.
 
     Returns:
@@ -62,13 +66,9 @@ def predict(
     model.require_classifier("vpt.tasks.classification.prediction.predict")
     split = Split(tuple(images), np.zeros(len(images), dtype=np.int64))
     with _decode(model, split, "images", callback, skip_corrupt) as (pixels, dataset):
-        probabilities = predict_logits(model, dataset).softmax(1)
-    best = probabilities.topk(min(top, model.num_classes))
-    names = model.classes or tuple(map(str, range(model.num_classes)))
-    return [
-        Prediction(split.names[k], tuple((names[i], float(p)) for i, p in zip(row.tolist(), ps.tolist(), strict=True)))
-        for k, row, ps in zip(pixels.indices, best.indices, best.values, strict=True)
-    ]
+        answers = model.label_kind.activate(predict_logits(model, dataset))
+    labels, names = label_task(model.label_kind), model.classes or tuple(map(str, range(model.num_classes)))
+    return [labels.predict(split.names[k], row, names, top) for k, row in zip(pixels.indices, answers, strict=True)]
 
 
 def evaluate(model: TunedModel, data: Dataset, split: str, callback: Callback, *, skip_corrupt: bool = False) -> Scores:
@@ -87,7 +87,8 @@ def evaluate(model: TunedModel, data: Dataset, split: str, callback: Callback, *
         The scores.
     """
     with _decode(model, _select_split(model, data, split), split, callback, skip_corrupt) as (_, dataset):
-        return score_logits(predict_logits(model, dataset), dataset.labels, dataset.examples.groups)
+        logits = predict_logits(model, dataset)
+        return label_task(model.label_kind).score(logits, dataset.labels, dataset.examples.groups)
 
 
 def evaluate_ensemble(
@@ -111,6 +112,8 @@ def evaluate_ensemble(
     """
     if len({(model.num_classes, model.classes) for model in models}) > 1:
         raise SpecError("the models do not know the same classes, so their answers have no mean")
+    if models[0].label_kind != SingleLabel():
+        raise SpecError(f"the models predict {models[0].label_kind.name}, and an ensemble one class for each image")
     images = _select_split(models[0], data, split)
     with _decode(models[0], images, split, Callback(), skip_corrupt) as (_, dataset):
         try:
@@ -127,9 +130,15 @@ def _select_split(model: TunedModel, data: Dataset, name: str) -> Split:
     if not len(split):
         nonempty = [name for name, other in data.splits.items() if len(other)]
         raise DataError(f"{data.name} has no {name} images; it has {', '.join(nonempty)}")
-    if model.classes is None:
+    if data.label_kind != model.label_kind.name:
+        raise DataError(
+            f"the labels of {data.name} are {data.label_kind}, and the model predicts {model.label_kind.name}; give "
+            "such labels"
+        )
+    if model.classes is None or data.label_kind == "regression":
         return split
-    unknown = sorted({data.classes[label] for label in np.unique(split.labels)} - set(model.classes))
+    present = np.flatnonzero(split.class_counts(len(data.classes)))
+    unknown = sorted({data.classes[k] for k in present} - set(model.classes))
     if unknown:
         raise DataError(
             f"{data.name} holds classes the model was not tuned for: {', '.join(unknown[:10])}; it knows "
@@ -137,7 +146,16 @@ def _select_split(model: TunedModel, data: Dataset, name: str) -> Split:
         )
     label_of = {name: index for index, name in enumerate(model.classes)}
     model_labels = np.array([label_of.get(name, -1) for name in data.classes])
-    return replace(split, labels=model_labels[split.labels])
+    return replace(split, labels=_translate(split.labels, model_labels, len(model.classes)))
+
+
+def _translate(labels: NDArray[Any], model_labels: NDArray[np.int64], num_classes: int) -> NDArray[Any]:
+    """Return labels by the classes of a model; -1 stands for a class that no image has."""
+    if labels.ndim == 1:
+        return np.asarray(model_labels[labels])
+    translated = np.zeros((len(labels), num_classes), np.float32)
+    translated[:, model_labels[model_labels >= 0]] = labels[:, model_labels >= 0]
+    return translated
 
 
 @contextmanager

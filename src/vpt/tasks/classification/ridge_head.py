@@ -1,6 +1,6 @@
 """Linear heads in closed form, on the features of a frozen backbone."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch import nn
 from vpt.errors import SpecError
 from vpt.methods.linear import Linear
 from vpt.model.tuned_model import TunedModel
+from vpt.tasks.classification.labels import label_task
 from vpt.training import DeviceDataset, Examples
 from vpt.training.block_features import BlockFeatureNetwork, FeatureTable, compute_block_features
 from vpt.training.callbacks import Progress
@@ -51,7 +52,7 @@ def solve_head_on(
     model: TunedModel,
     features: NDArray[np.float16],
     table: FeatureTable,
-    labels: NDArray[np.int64],
+    labels: NDArray[Any],
     penalty: float | Literal["auto"],
     groups: NDArray[np.int64] | None = None,
 ) -> LeftOut:
@@ -61,14 +62,15 @@ def solve_head_on(
         model: The model.
         features: Features of the images, of `compute_block_features`.
         table: Their columns.
-        labels: Class of each image (n,).
+        labels: Labels of the images, of the kind that the model predicts.
         penalty: Penalty of the squared weights, or "auto", as for `solve_head`.
         groups: Group of each image (n,), which is left out whole. Default: every image is on its own.
 
     Returns:
         The predictions for images that are left out, together with their group and near copies.
     """
-    ridge = Ridge(features, table.columns(model.readout), labels, model.num_classes)
+    targets = label_task(model.label_kind).targets(torch.from_numpy(labels)).numpy()
+    ridge = Ridge(features, table.columns(model.readout), targets, model.num_classes)
     copies = near_copies(features[:, : table.pooled], groups)
     left_out = ridge.best(copies) if penalty == "auto" else ridge.leave_out(penalty, copies)
     weight, bias = ridge.solve(left_out.penalty, left_out.scale)

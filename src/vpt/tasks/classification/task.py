@@ -1,4 +1,4 @@
-"""The task of one label for each image."""
+"""The task of labels for whole images: one class, several, or a number."""
 
 import hashlib
 import shutil
@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from vpt.backbones import Backbone, load_backbone
 from vpt.data.dataset import Dataset, ImageInput, Split
@@ -22,13 +23,14 @@ from vpt.data.preprocessing import Preprocessing
 from vpt.data.splits import stratified_subset
 from vpt.data.training_marks import make_marks
 from vpt.data.value_checks import value_range_notes
-from vpt.errors import DataError
+from vpt.errors import DataError, SpecError
 from vpt.heads.dense import DenseHead
 from vpt.model.readout import MultiBlock, Pooled, Readout
 from vpt.model.tuned_model import TunedModel
 from vpt.plots.figures import MAX_NAMED_CLASSES
 from vpt.tasks.base import NUM_EXAMPLES, PreparedData, Task
 from vpt.tasks.classification.config import ClassificationConfig, ClassificationOptions
+from vpt.tasks.classification.labels import LabelTask, fit_label_kind, label_task
 from vpt.tasks.classification.prediction import decoding_notes, evaluate, predict
 from vpt.tasks.classification.ridge_head import solve_head
 from vpt.tasks.classification.training import init_head_from_probe, make_objective
@@ -36,10 +38,12 @@ from vpt.tasks.evaluation import Evaluation, make_evaluation
 from vpt.tasks.prediction import Prediction
 from vpt.training import Callback, DeviceDataset, EpochMetrics, Examples, Objective, Progress, TaskConfig, distributed
 from vpt.training.augmentation import CROP_SCALE, parse_augmentation
-from vpt.training.evaluation import Scores, predict_logits, score_logits
+from vpt.training.evaluation import Scores, predict_logits
 from vpt.training.feature_cache import cache_frozen_features, collect_init_inputs
 from vpt.training.job import Job
 from vpt.training.streaming import choose_loading, stream_splits
+
+_LOSS_OPTIONS = ("loss", "class_weights", "label_smoothing", "balanced_sampling")
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,11 @@ class ClassificationData(PreparedData):
     cache: Path | None
     ridge: float | Literal["auto"] | None = None
 
+    @property
+    def labels(self) -> LabelTask[Any]:
+        """How the labels are learned, scored and answered, before thresholds are chosen."""
+        return label_task(fit_label_kind(self.decoded["train"].labels))
+
     def digest(self) -> str:  # noqa: D102
         digest = hashlib.sha256()
         for examples in self.decoded.values():
@@ -68,7 +77,7 @@ class ClassificationData(PreparedData):
     def examples(self) -> dict[str, list[NDArray[np.uint8]]]:  # noqa: D102
         train, found = self.decoded["train"], dict[str, list[NDArray[np.uint8]]]()
         for k, name in enumerate(self.classes[:MAX_NAMED_CLASSES]):
-            indices = np.flatnonzero(train.labels == k)[:NUM_EXAMPLES]
+            indices = np.flatnonzero(self.labels.of_class(train.labels, k))[:NUM_EXAMPLES]
             found[name] = [train.pixels[index].transpose(1, 2, 0) for index in indices]
         return {name: images for name, images in found.items() if images}
 
@@ -83,9 +92,16 @@ class ClassificationData(PreparedData):
     def train(  # noqa: D102
         self, model: TunedModel, config: TaskConfig, callback: Callback, checkpoint: Path | None = None
     ) -> list[EpochMetrics]:
-        if self.ridge is None:
-            return super().train(model, config, callback, checkpoint)
-        bf16 = config.training.use_bf16(next(model.parameters()).device)
+        solves = self.ridge is not None
+        history = self._solve(model, callback) if solves else super().train(model, config, callback, checkpoint)
+        if self.labels.calibrates and "val" in self.decoded:
+            on_image = partial(callback.on_data_progress, "choosing thresholds on val")
+            model.label_kind = self.labels.calibrate(*self._predict(model, "val", on_image))
+        return history
+
+    def _solve(self, model: TunedModel, callback: Callback) -> list[EpochMetrics]:
+        assert self.ridge is not None
+        bf16 = self.config.training.use_bf16(next(model.parameters()).device)
         on_batch = partial(callback.on_data_progress, "features")
         left_out = solve_head(model, self.decoded["train"], self.ridge, bf16=bf16, on_batch=on_batch)
         if self.ridge == "auto":
@@ -94,22 +110,32 @@ class ClassificationData(PreparedData):
         return []
 
     def score_split(self, model: TunedModel, split: str, on_image: Progress) -> Scores:  # noqa: D102
+        return label_task(model.label_kind).score(*self._predict(model, split, on_image), self.decoded[split].groups)
+
+    def _predict(self, model: TunedModel, split: str, on_image: Progress) -> tuple[Tensor, Tensor]:
+        """Return logits and labels of a split."""
         dataset = DeviceDataset.for_model(model, self.decoded[split])
         bf16 = self.config.training.use_bf16(dataset.device)
         network = cache_frozen_features(model, dataset, bf16=bf16, cache=self.cache)
-        logits = predict_logits(network, dataset, bf16=bf16, on_batch=on_image)
-        return score_logits(logits, dataset.labels, dataset.examples.groups)
+        return predict_logits(network, dataset, bf16=bf16, on_batch=on_image), dataset.labels
 
 
 class ClassificationTask(Task):
-    """One label for each image, scored by top-1 accuracy."""
+    """Labels of whole images: one class, scored by top-1 accuracy; several, by mean average precision; or a number."""
 
     name: ClassVar[str] = "classification"
-    metrics: ClassVar[Mapping[str, str]] = {"top1": "top-1", "mean_per_class": "mean per class"}
+    metrics: ClassVar[Mapping[str, str]] = {
+        "top1": "top-1", "mean_per_class": "mean per class",
+        "map": "mAP", "macro_f1": "macro F1",
+        "r2": "R²", "mae": "MAE",
+    }  # fmt: skip
     class_metric: ClassVar[str] = "top-1"
     nothing: ClassVar[str] = "no image"
     config_class: ClassVar[type[TaskConfig]] = ClassificationConfig
     heads: ClassVar[Mapping[str, type[Readout] | type[DenseHead]]] = {"linear": Pooled, MultiBlock.name: MultiBlock}
+
+    def class_label(self, metric: str) -> str:  # noqa: D102
+        return "AP" if metric == "map" else self.class_metric
 
     def default_head(self, module: nn.Module) -> str:  # noqa: D102
         return "linear"
@@ -123,6 +149,7 @@ class ClassificationTask(Task):
         backbone = self.load_backbone(job)
         preprocessing = backbone.preprocessing
         dataset = load_dataset(job.data, include_test=job.test, **job.split_options)
+        self._check_labels(dataset, config, options)
         splits = _select_splits(dataset, job.train_on, options, config.training.seed)
         streams, words = choose_loading(
             options.loading, sum(map(len, splits.values())), preprocessing.size, options.cache, options.workers
@@ -149,6 +176,29 @@ class ClassificationTask(Task):
         return ClassificationData(
             backbone, dataset.name, dataset.classes, sizes, notes, marks, decoded, config, options.cache, options.ridge
         )
+
+    def attach(self, job: Job, data: PreparedData) -> TunedModel:  # noqa: D102
+        assert isinstance(data, ClassificationData)
+        model = super().attach(job, data)
+        model.label_kind = data.labels.kind
+        return model
+
+    def _check_labels(self, dataset: Dataset, config: ClassificationConfig, options: ClassificationOptions) -> None:
+        """Refuse options that the kind of the labels does not have."""
+        labels = label_task(fit_label_kind(dataset.train.labels))
+        labels.check(config)
+        labels.make_loss(config, torch.from_numpy(dataset.train.labels), len(dataset.classes))
+        if dataset.label_kind != "single_label" and options.images_per_class is not None:
+            raise SpecError(
+                f"images_per_class is {options.images_per_class}, and the labels are {dataset.label_kind}; write "
+                "train_fraction instead"
+            )
+        for name in _LOSS_OPTIONS if options.ridge is not None else ():
+            value = getattr(config, name)
+            if value != getattr(ClassificationConfig, name):
+                raise SpecError(
+                    f"{name} is {value} and ridge is {options.ridge}, which has no such option; leave one out"
+                )
 
     def load_backbone(self, job: Job) -> Backbone:
         """Load the backbone of a job, with the preprocessing of its options.
@@ -178,12 +228,16 @@ class ClassificationTask(Task):
         split_options = {name: value for name, value in options.items() if name != "skip_corrupt"}
         dataset = load_scored_dataset(data, split, on_note=callback.on_note, **split_options)
         scores = evaluate(model, dataset, split, callback, skip_corrupt=options.get("skip_corrupt", False))
-        return make_evaluation(split, int(scores.confusion.sum()), scores, model.classes or dataset.classes)
+        return make_evaluation(split, scores.num_images, scores, model.classes or dataset.classes)
 
     def predict(  # noqa: D102
         self, model: TunedModel, images: Sequence[ImageInput], options: Mapping[str, Any], callback: Callback
     ) -> list[Prediction]:
         return predict(model, images, callback, **options)
+
+    def curve_options(self, config: TaskConfig, data: PreparedData) -> dict[str, Any]:  # noqa: D102
+        assert isinstance(data, ClassificationData)
+        return data.labels.curve_labels
 
 
 def _select_splits(dataset: Dataset, train_on: str, options: ClassificationOptions, seed: int) -> dict[str, Split]:

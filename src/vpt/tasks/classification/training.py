@@ -2,21 +2,27 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.data import WeightedRandomSampler
 
 from vpt.errors import SpecError
 from vpt.methods.linear import Linear
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.classification.config import ClassificationConfig
-from vpt.training import Callback, DeviceDataset, EpochMetrics, Examples, fit, predict_logits, score_logits
+from vpt.tasks.classification.labels import LabelTask, fit_label_kind, label_task
+from vpt.tasks.classification.losses import Loss, balanced_weights
+from vpt.training import Callback, DeviceDataset, EpochMetrics, Examples, fit, predict_logits
 from vpt.training.augmentation import parse_augmentation
 from vpt.training.batches import epoch_order, iter_batches
 from vpt.training.feature_cache import cache_frozen_features, compute_features
+from vpt.training.loop import epoch_seed
 
 
 def train(
@@ -29,7 +35,7 @@ def train(
     cache: Path | None = None,
     callback: Callback | None = None,
 ) -> list[EpochMetrics]:
-    """Train the trainable parameters of a classification model.
+    """Train the trainable parameters of a classification model on labels of any kind, which it takes over.
 
     With a checkpoint, an interrupted run resumes from its last epoch. On the CPU its result is bit-identical to that of
     an uninterrupted run. Errors are those of `vpt.training.fit`.
@@ -47,6 +53,8 @@ def train(
         The metrics of each epoch.
     """
     callback = callback or Callback()
+    model.label_kind = fit_label_kind(examples.labels)
+    label_task(model.label_kind).check(config)
     if config.probe_epochs and not (checkpoint is not None and checkpoint.exists()):
         init_head_from_probe(model, examples, config, cache)
     splits = {"train": examples} if validation is None else {"train": examples, "val": validation}
@@ -56,7 +64,7 @@ def train(
 
 @dataclass(frozen=True)
 class ClassificationObjective:
-    """Cross-entropy and top-1 accuracy of one label for each image.
+    """Loss and metric of the labels of images.
 
     Attributes:
         model: The model.
@@ -74,26 +82,45 @@ class ClassificationObjective:
     config: ClassificationConfig
     bf16: bool
 
+    @cached_property
+    def labels(self) -> LabelTask[Any]:
+        """How the labels are learned and scored."""
+        return label_task(self.model.label_kind)
+
+    @cached_property
+    def criterion(self) -> Loss:
+        """Function from logits and targets to the sum of the losses of the images."""
+        labels = self.dataset.labels.to(self.dataset.device)
+        return self.labels.make_loss(self.config, labels, self.model.num_classes)
+
     def batches(self, epoch: int) -> Sequence[NDArray[np.int64]]:  # noqa: D102
         training = self.config.training
-        return list(iter_batches(epoch_order(len(self.dataset), training.seed, epoch), training.batch_size))
+        order = epoch_order(len(self.dataset), training.seed, epoch)
+        if self.config.balanced_sampling:
+            order = balanced_order(self.dataset.labels, epoch_seed(training.seed, epoch, 0))
+        return list(iter_batches(order, training.batch_size))
 
     def plan(self, epoch: int, batches: Sequence[NDArray[np.int64]]) -> None:  # noqa: D102
         is_augmented = self.config.augment != "none"
         self.dataset.plan(batches, (self.config.training.seed, epoch) if is_augmented else None)
 
     def loss(self, indices: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, float]:  # noqa: D102
-        targets, inputs = self.dataset.targets(indices), self.dataset.inputs(indices, self.config.augment, rng)
+        targets = self.labels.targets(self.dataset.targets(indices))
+        inputs = self.dataset.inputs(indices, self.config.augment, rng)
         mixing = parse_augmentation(self.config.augment).mixing
         inputs, own_weight = (inputs, 1.0) if mixing is None else mixing(inputs, rng)
         with torch.autocast(self.dataset.device.type, torch.bfloat16, enabled=self.bf16):
             logits = self.network(inputs)
-        loss, hits = _score(logits, targets)
+        loss, metric = self._score(logits, targets)
         if own_weight == 1:
-            return loss, hits
-        other_loss, other_hits = _score(logits, targets.flip(0))
+            return loss, metric
+        other_loss, other_metric = self._score(logits, targets.flip(0))
         loss = own_weight * loss + (1 - own_weight) * other_loss
-        return loss, own_weight * hits + (1 - own_weight) * other_hits
+        return loss, own_weight * metric + (1 - own_weight) * other_metric
+
+    def _score(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, float]:
+        """Return the sums of the losses and of the metric of a batch."""
+        return self.criterion(logits.float(), targets), self.labels.train_metric(logits, targets)
 
     @property
     def has_val(self) -> bool:  # noqa: D102
@@ -102,14 +129,27 @@ class ClassificationObjective:
     def validate(self) -> tuple[float, float] | None:  # noqa: D102
         if self.val_dataset is None:
             return None
-        scores = score_logits(predict_logits(self.network, self.val_dataset, bf16=self.bf16), self.val_dataset.labels)
-        return scores.loss, scores.accuracy
+        logits = predict_logits(self.network, self.val_dataset, bf16=self.bf16)
+        scores = self.labels.score(logits, self.val_dataset.labels)
+        if self.config.loss == "auto":
+            return scores.loss, scores.accuracy
+        targets = self.labels.targets(self.val_dataset.labels).to(self.dataset.device)
+        return float(self.criterion(logits.to(self.dataset.device), targets)) / len(targets), scores.accuracy
 
 
-def _score(logits: Tensor, targets: Tensor) -> tuple[Tensor, int]:
-    """Return the sum of the losses of a batch, and the number of images whose class is predicted."""
-    loss = nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
-    return loss, int((logits.argmax(1) == targets).sum())
+def balanced_order(labels: Tensor, seed: int) -> NDArray[np.int64]:
+    """Draw images with replacement, each class as often, as torch's `WeightedRandomSampler` does.
+
+    Args:
+        labels: Classes, int64 (n,).
+        seed: Seed of the draws.
+
+    Returns:
+        Indices of images (n,).
+    """
+    weights = balanced_weights(labels.bincount())[labels].tolist()
+    sampler = WeightedRandomSampler(weights, len(labels), generator=torch.Generator().manual_seed(seed))
+    return np.fromiter(sampler, np.int64, len(labels))
 
 
 def make_objective(
@@ -162,6 +202,7 @@ def init_head_from_probe(
     dataset, probe_config = DeviceDataset.for_model(model, examples), config.probe_config()
     bf16 = probe_config.training.use_bf16(dataset.device)
     probe = TunedModel(model.backbone, Linear(), model.num_classes, readout=model.readout).to(dataset.device)
+    probe.label_kind = model.label_kind
     probe.head.load_state_dict(model.head.state_dict())
     if not model.reads_backbone_feature:
         dataset.features = compute_features(model, dataset, bf16, cache)

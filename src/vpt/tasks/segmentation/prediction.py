@@ -75,8 +75,8 @@ def predict_masks(
                 for kind, picture in drawn.items():
                     path = Path(out_dir) / f"{stem}.{kind}.png"
                     write_atomic(path, encode_png(picture))
-                    files[f"{kind}_file"] = str(path)
-            predictions.append(Prediction(label, top, mask, **files))
+                    files[kind] = str(path)
+            predictions.append(Prediction(label, top, mask, files.get("mask"), files.get("overlay")))
             if on_image is not None:
                 on_image(done, len(images))
     return predictions

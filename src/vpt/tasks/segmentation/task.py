@@ -131,7 +131,7 @@ class SegmentationTask(Task):
         progress = partial(callback.on_data_progress, "images")
         return predict_masks(model, images, options.get("out"), _inference(options), progress)
 
-    def curve_options(self, config: TaskConfig) -> dict[str, Any]:  # noqa: D102
+    def curve_options(self, config: TaskConfig, data: PreparedData) -> dict[str, Any]:  # noqa: D102
         assert isinstance(config, SegmentationConfig)
         xlabel = f"evaluation interval of {config.eval_every} iterations"
         return {"xlabel": xlabel, "metric": "score", "labels": ("pixel accuracy, train", "mIoU, val")}

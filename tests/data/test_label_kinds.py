@@ -1,0 +1,94 @@
+"""Labels by their kinds: the arrays of splits, and data in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.brightness import draw
+from vpt.data.dataset import Dataset, Split
+from vpt.data.in_memory import dataset_from_memory
+from vpt.data.overview import overview_of_classes
+from vpt.data.splits import fill_missing_splits
+from vpt.errors import DataError
+
+PIXELS = draw(12)[0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind", "dtype"),
+    [
+        (np.arange(12) % 3, "single_label", np.int64),
+        (np.arange(12).astype(np.uint8) % 3, "single_label", np.int64),
+        (np.eye(3)[np.arange(12) % 3], "multi_label", np.float32),
+        (np.eye(3, dtype=int)[np.arange(12) % 3], "multi_label", np.float32),
+        (np.eye(3, dtype=int)[np.arange(12) % 3].tolist(), "multi_label", np.float32),
+        (torch.eye(3)[torch.arange(12) % 3], "multi_label", np.float32),
+        (np.linspace(0, 1, 12), "regression", np.float32),
+        (np.linspace(0, 1, 12).tolist(), "regression", np.float32),
+    ],
+)
+def test_labels_in_memory_have_the_kind_that_they_show(labels: Any, kind: str, dtype: Any) -> None:
+    found = dataset_from_memory({"train": (PIXELS, labels)})
+    assert found.label_kind == kind and found.train.labels.dtype == dtype
+    assert found.classes == (("value",) if kind == "regression" else ("0", "1", "2"))
+    np.testing.assert_allclose(found.train.labels, np.asarray(labels), atol=1e-6)
+
+
+def test_labels_of_a_torch_dataset_are_stacked() -> None:
+    pairs = [(pixels, torch.tensor([1.0, float(k % 2)])) for k, pixels in enumerate(PIXELS)]
+    found = dataset_from_memory({"train": pairs}, classes=["animal", "wild"])
+    assert found.label_kind == "multi_label" and found.classes == ("animal", "wild")
+    assert found.train.class_counts(2).tolist() == [12, 6]
+
+
+def test_integers_are_numbers_to_predict_if_asked() -> None:
+    found = dataset_from_memory({"train": (PIXELS, np.arange(12))}, label_kind="regression")
+    assert found.label_kind == "regression" and found.train.labels.tolist() == list(range(12))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.full((12, 2), 0.5), r"labels of shape \(12, 2\) contain 0.5; several labels of an image are 0 or 1"),
+        ([[1, 0]] * 11 + [[1]], "labels are no numbers, or not as many for every image"),
+        ([0.5] * 11 + ["cat"], "labels are no numbers"),
+        ([0.5] * 11 + [float("nan")], "a label is nan; numbers to predict are finite"),
+        (np.zeros(12), "all images of train have the label 0.0, so there is nothing to learn"),
+        (np.ones((12, 2)), r"all images of train have the label \[1. 1.\]"),
+        ([True] * 6 + [False] * 6, "a label is True; labels are integers from 0, names of classes, or floats"),
+    ],
+)
+def test_labels_of_no_kind_are_refused(labels: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        dataset_from_memory({"train": (PIXELS, labels)})
+
+
+def test_splits_with_labels_of_two_kinds_are_refused() -> None:
+    with pytest.raises(DataError, match="labels are multi_label in train, regression in val; give one kind"):
+        Dataset("a", ("x",), Split(PIXELS, np.ones((12, 1))), Split(PIXELS, np.ones(12)), Split())
+    with pytest.raises(DataError, match=r"train has labels of shape \(12, 2\) and 1 names of classes"):
+        Dataset("a", ("x",), Split(PIXELS, np.ones((12, 2))), Split(), Split())
+
+
+@pytest.mark.parametrize("labels", [np.linspace(0, 1, 12), np.eye(3)[np.arange(12) % 3]])
+def test_missing_splits_of_other_kinds_are_drawn_from_all_images(labels: Any) -> None:
+    whole = dataset_from_memory({"train": (PIXELS, labels)})
+    filled = fill_missing_splits(whole, seed=1, val_fraction=0.25, test_fraction=0.25)
+    assert [len(split) for split in filled.splits.values()] == [6, 3, 3]
+    together = sorted(np.concatenate([split.labels for split in filled.splits.values()]).tolist())
+    assert together == sorted(whole.train.labels.tolist())
+
+
+def test_overview_of_other_kinds_names_what_is_predicted() -> None:
+    numbers = dataset_from_memory({"train": (PIXELS, np.linspace(0, 11, 12))}, classes=["age"])
+    assert overview_of_classes(numbers).lines()[0] == (
+        "images: regression of age (0 to 11, mean 5.5), 12 images (train 12)"
+    )
+    tags = dataset_from_memory({"train": (PIXELS, np.eye(3)[np.arange(12) % 3])})
+    lines = overview_of_classes(tags).lines()
+    assert lines[0] == "images: multi-label classification, 3 classes, 12 images (train 12)"
+    assert lines[1] == "  0  train 4"
