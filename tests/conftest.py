@@ -53,6 +53,7 @@ SLOW = (
     "data/test_preprocessing.py::test_job_with_normalization",
     "data/test_value_range.py::test_job",
     "data/test_value_range.py::test_segmentation",
+    "data/test_shards.py::test_read_shards_equals_the_reader",
     "datasets/test_preparation",
     "docs/test_pages",
     "docs/test_running",

@@ -8,13 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
 from helpers.comparison import max_relative_difference
 from helpers.families import images
-from helpers.two_processes import CONFIG, examples, model
+from helpers.two_processes import CONFIG, examples, model, streamed_examples
 from vpt.tasks.classification import train
 
 TESTS = Path(__file__).parents[1]
@@ -26,12 +27,13 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def test_train_in_two_processes_equals_one_process(tmp_path):
+@pytest.mark.parametrize("augment", [None, "none", "random_resized_crop"], ids=["cache", "stream", "augmented stream"])
+def test_train_in_two_processes_equals_one_process(tmp_path, augment):
     port = str(free_port())
     common = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "helpers.two_processes", tmp_path / f"{rank}.safetensors"],
+            [sys.executable, "-m", "helpers.two_processes", tmp_path / f"{rank}.safetensors", *filter(None, [augment])],
             cwd=TESTS,
             env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank), "CUDA_VISIBLE_DEVICES": ""},
             stderr=subprocess.PIPE,
@@ -43,7 +45,10 @@ def test_train_in_two_processes_equals_one_process(tmp_path):
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
     alone, together = model(), model()
-    train(alone, examples(), CONFIG)
+    if augment is None:
+        train(alone, examples(), CONFIG)
+    else:
+        train(alone, streamed_examples(tmp_path / "alone", augment), CONFIG.replace(augment=augment))
     first, second = (load_file(tmp_path / f"{rank}.safetensors") for rank in range(2))
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
     together.load_trainable_state_dict(first)

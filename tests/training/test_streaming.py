@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torchvision.transforms.v2 import functional as tv
 
 import vpt
@@ -193,3 +197,39 @@ def test_random_crops_of_a_stream_equal_torchvisions_resized_crop_of_the_whole_i
     long = 1 if size[0] > size[1] else 0
     ends = starts[:, long] + np.array(boxes)[:, 3 + long]
     assert starts[:, long].min() < 10 and ends.max() > max(size) * boxes[0][0] / min(size) - 10
+
+
+def test_tune_streaming_shards_equals_tuning_their_images(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    with tarfile.open(tmp_path / "shards" / "train.tar", "w") as shard:
+        for path in sorted(photos.glob("*/*.png")):
+            name = path.relative_to(photos).as_posix()
+            shard.add(path, name)
+            label = tarfile.TarInfo(name.replace(".png", ".cls"))
+            label.size = len(path.parent.name)
+            shard.addfile(label, io.BytesIO(path.parent.name.encode()))
+    options = {**FAST, "method": "vpt(length=3)", "val_fraction": 0.0, "test_fraction": 0.0}
+    vpt.tune(photos, out=tmp_path / "a.safetensors", loading="cache", **options)
+    vpt.tune(tmp_path / "shards", out=tmp_path / "b.safetensors", loading="stream", workers=2, **options)
+    first, second = (load_file(tmp_path / f"{name}.safetensors") for name in "ab")
+    assert all(torch.equal(second[name], tensor) for name, tensor in first.items())
+
+
+def test_tune_streaming_rows_of_hugging_face_equals_decoding_them(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="datasets is not installed")
+    pixels, labels = draw(20)
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["dark", "light"])})
+    images = [Image.fromarray(image) for image in pixels]
+    rows = datasets.Dataset.from_dict({"image": images, "label": labels.tolist()}, features=features)
+    options = {**FAST, "method": "vpt(length=3)"}
+    named = (pixels, [["dark", "light"][label] for label in labels])
+    files = []
+    for number, (data, loading) in enumerate(((named, "cache"), (rows, "cache"), (rows, "stream"))):
+        out = tmp_path / f"{number}.safetensors"
+        vpt.tune(data, out=out, loading=loading, **options)
+        files.append(load_file(out))
+    for found in files[1:]:
+        assert all(torch.equal(found[name], tensor) for name, tensor in files[0].items())
+    undecoded = rows.cast_column("image", datasets.Image(decode=False))
+    vpt.tune(undecoded, out=tmp_path / "raw.safetensors", loading="stream", workers=1, **options)
+    assert all(torch.equal(load_file(tmp_path / "raw.safetensors")[name], files[0][name]) for name in files[0])

@@ -3,6 +3,7 @@
 Images in every form that Python programs hold them are converted to upright RGB images with 8 bits per channel.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,18 @@ from vpt.data.label_kinds import KindName, check_classes_of_labels, check_labels
 from vpt.data.value_range import ValueRange, scale_to_uint8
 from vpt.errors import DataError
 
-ImageInput = str | Path | bytes | Image.Image | NDArray[Any] | Tensor
+
+class StoredImage(ABC):
+    """Base of images that are read whenever they are used, such as members of a tar file."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def read(self) -> "str | Path | bytes | Image.Image | NDArray[Any] | Tensor":
+        """Return the image in another form of `ImageInput`."""
+
+
+ImageInput = str | Path | bytes | Image.Image | NDArray[Any] | Tensor | StoredImage
 
 _CHANNELS = (1, 3, 4)  # gray, RGB, RGBA
 
@@ -43,7 +55,7 @@ def read_image(image: ImageInput, value_range: ValueRange | None = None) -> tupl
     """Return one image of any form as an upright RGB image with 8 bits per channel.
 
     Args:
-        image: A path, the bytes of an image file, a Pillow image, an array or a tensor.
+        image: A path, the bytes of an image file, a Pillow image, an array, a tensor or a stored image.
         value_range: Values of black and white in images with more than 8 bits. Default: the range of their type.
 
     Returns:
@@ -52,6 +64,11 @@ def read_image(image: ImageInput, value_range: ValueRange | None = None) -> tupl
     Raises:
         UnreadableImageError: The image cannot be used.
     """
+    if isinstance(image, StoredImage):
+        try:
+            image = image.read()
+        except Exception as error:  # Pillow raises any kind of error on damaged files
+            raise UnreadableImageError(f"cannot be read: {error}") from error
     if isinstance(image, str | Path):
         return open_rgb(Path(image), value_range)
     if isinstance(image, bytes):

@@ -133,15 +133,18 @@ def stamp_files(root: Path, others: Sequence[Path] = ()) -> str:
     """Return a hash of the names, sizes and times of change of the files that a data set is read from.
 
     Args:
-        root: The folder of the data set. Of another path, nothing is read.
+        root: The folder of the data set, or a tar file. Of another path, nothing is read.
         others: Other files of the data set. Default: none.
 
     Returns:
         The hash, or "" if there are no files.
     """
     files = list(others)
+    if root.suffix == ".tar" and root.is_file():
+        files.append(root)
     if root.is_dir():
         files += walk_images(root)
+        files += sorted((*root.glob("*.tar"), *root.glob("*/*.tar")))
         files += (entry for entry in visible_entries(root) if entry.suffix.casefold() in (".txt", *TABLE_SUFFIXES))
     if not files:
         return ""

@@ -15,6 +15,7 @@ from torch import Tensor
 from vpt.core.text import comma_list, did_you_mean, pluralize
 from vpt.data.dataset import Dataset, ImageInput, Split
 from vpt.data.label_kinds import KindName
+from vpt.data.dataset import Dataset, ImageInput, Split, StoredImage
 from vpt.errors import DataError
 
 InMemoryData = tuple[Any, Any] | Mapping[str, Any] | torch.utils.data.Dataset[Any] | Sequence[tuple[Any, Any]]
@@ -43,13 +44,25 @@ class _LabeledImages:
     name: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Row(StoredImage):
+    """The image of a row of a Hugging Face dataset, which lies on disk."""
+
+    rows: Any
+    index: int
+
+    def read(self) -> Any:
+        image = self.rows[self.index]["image"]
+        return (image["bytes"] or image["path"]) if isinstance(image, Mapping) else image  # of Image(decode=False)
+
+
 def dataset_from_memory(
     splits: Mapping[str, InMemoryData],
     classes: Sequence[str] | None = None,
     default_classes: Sequence[str] | None = None,
     label_kind: KindName | None = None,
 ) -> Dataset:
-    """Convert data in memory to a dataset. Every image is read once and kept in memory at its size.
+    """Convert data in memory to a dataset. Images are kept at their size; rows of Hugging Face are read when used.
 
     Args:
         splits: Data of "train", "val" and "test"; a missing key stands for an empty split. Data are `(images, labels)`
@@ -142,7 +155,7 @@ def _read(data: Any, split: str) -> _LabeledImages:
                 f"the dataset has the columns {comma_list(list(data.column_names))}; rename those of the images and "
                 "labels to image and label, with rename_column"
             )
-        images, labels = [row["image"] for row in data], data["label"]
+        images, labels = [_Row(data, index) for index in range(len(data))], list(data["label"])
         classes = getattr(data.features["label"], "names", None)
         name = getattr(getattr(data, "info", None), "dataset_name", None)
     elif hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, str | bytes | Mapping):
@@ -222,6 +235,11 @@ def _digest(splits: Mapping[str, Split], classes: Sequence[str]) -> str:
 
 def _content(image: ImageInput) -> bytes:
     """Return what identifies an image: the bytes of a file, or the pixels with their shape."""
+    if isinstance(image, StoredImage):
+        try:
+            return _content(image.read())
+        except Exception:  # decoding reports the fault
+            return b"unreadable"
     if isinstance(image, str | Path):
         try:
             return Path(image).read_bytes()

@@ -14,6 +14,7 @@ from vpt.data.folder_names import SPLITS
 from vpt.data.image_folder import LAYOUT_HELP, find_images_by_class, make_split, read_image_folder
 from vpt.data.listings import is_listing, read_listing
 from vpt.data.manifest import read_manifest
+from vpt.data.shards import find_shards, read_shards
 from vpt.data.splits import fill_missing_splits
 from vpt.data.table_columns import TableColumns
 from vpt.data.table_files import explain_unclear
@@ -98,8 +99,8 @@ def load_scored_dataset(
     columns = TableColumns.of(options)
     if isinstance(source, Dataset) or not trained_on or not str(source).strip():
         return load_dataset(source, **options)
-    if is_listing(source, columns):
-        listed = read_listing(source, columns, complete=False)
+    if is_listing(source, columns) or find_shards(root):
+        listed = read_shards(root) if find_shards(root) else read_listing(source, columns, complete=False)
         if has_marked(listed.trainval().paths, trained_on):
             return load_dataset(source, **options)
         scored = listed.splits[split]
@@ -131,6 +132,8 @@ def load_scored_dataset(
 
 def _read(root: Path, source: str, seed: int, split_names: str | None, columns: TableColumns) -> Dataset:
     """Read a folder or tables, or draw a built-in task."""
+    if find_shards(root):
+        return read_shards(root)
     if root.is_dir():
         notes = read_manifest(root).get("notes", ())
         dataset = read_listing(root, columns) if is_listing(root, columns) else _read_folder(root, split_names, columns)
