@@ -13,9 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from vpt.core.text import comma_list, did_you_mean, pluralize
-from vpt.data.dataset import Dataset, ImageInput, Split
-from vpt.data.label_kinds import KindName
 from vpt.data.dataset import Dataset, ImageInput, Split, StoredImage
+from vpt.data.label_kinds import KindName
 from vpt.errors import DataError
 
 InMemoryData = tuple[Any, Any] | Mapping[str, Any] | torch.utils.data.Dataset[Any] | Sequence[tuple[Any, Any]]
