@@ -118,8 +118,11 @@ SLOW = (
     "tasks/classification/labels/test_regression.py::test_tune",
     "tasks/classification/test_losses.py::test_tune",
     "tasks/test_segmentation",
+    "tasks/test_training_options",
     "test_benchmarks",
     "test_layers",
+    "training/test_activation_checkpointing",
+    "training/test_batch_size.py::test_run_job",
     "training/test_callbacks.py::test_tune_without",
     "training/test_changed_images",
     "training/test_distributed",
@@ -127,6 +130,9 @@ SLOW = (
     "training/test_loggers",
     "training/test_loop",
     "training/test_random_crops",
+    "training/test_kept_weights",
+    "training/test_layer_decay",
+    "training/test_weight_average",
     "training/test_streaming",
 )
 
