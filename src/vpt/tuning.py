@@ -23,6 +23,7 @@ from vpt.model.tuned_model import TunedModel
 from vpt.plots import figures
 from vpt.tasks.base import PreparedData, Task
 from vpt.tasks.batch_size import with_largest_batch
+from vpt.tasks.classification.continuation import init_options
 from vpt.tasks.classification.task import ClassificationData
 from vpt.tasks.drawing import draw_evaluation
 from vpt.tasks.evaluation import Evaluation
@@ -46,7 +47,7 @@ def make_job(
     out: str | Path | None = None,
     *,
     task: str = "auto",
-    method: str = "vpt",
+    method: str | None = None,
     **options: Any,
 ) -> Job:
     """Return the job of options by name.
@@ -55,7 +56,7 @@ def make_job(
         data: A folder, tables of labels, the name of a built-in task, or a dataset in memory.
         out: The tuned file. Default: the name of the folder, table or task with the suffix ".safetensors".
         task: "classification", "segmentation" or "auto". Default: "auto".
-        method: Text of a method. Default: "vpt".
+        method: Text of a method. Default: that of the file `init`, or "vpt".
         **options: Options of `vpt.training.TrainingConfig`, of `vpt.training.job.Job` and of the task. None leaves the
             default.
 
@@ -77,8 +78,11 @@ def make_job(
         foreign = sorted((_option_names(other) - known) & given.keys())
         if foreign:
             raise SpecError(f"{', '.join(foreign)}: for {other.name}, and {data} is for {found.name}; leave it out")
+    given = init_options(given)
     if "head" in given and found.parse_head(given["head"]).spec() is None:
         del given["head"]  # the default by name is the same job
+    if method is None:
+        method = tuned_file.inspect(given["init"]).method if "init" in given else "vpt"
     chosen = {name: given.pop(name) for name in found.config_class.option_names() & given.keys()}
     if isinstance(data, Dataset) and found.name == "classification":
         chosen["label_kind"] = data.label_kind
@@ -95,6 +99,7 @@ def run_job(
     draw: bool = True,
     device: str = "auto",
     auto_batch_size: bool = False,
+    evaluation: Evaluation | None = None,
 ) -> RunResult:
     """Run a job, resume it, or read its result.
 
@@ -109,6 +114,7 @@ def run_job(
         device: "auto", "cpu", "cuda" or "mps". Default: "auto".
         auto_batch_size: True finds the largest batch size that fits into memory, or takes that of the run that it
             resumes, instead of the job's. Default: False.
+        evaluation: Scores that are recorded as those of the model. Default: the model is scored.
 
     Returns:
         The result.
@@ -143,7 +149,11 @@ def run_job(
             write_failure(job, error)
         raise
     peak_memory = environment.peak_memory(target)
-    return finish_job(job, data, model, history, data.score(model, callback), callback, peak_memory, draw=draw)
+    if evaluation is None:
+        evaluation = data.score(model, callback)
+    else:
+        data = replace(data, images={**data.images, evaluation.split: evaluation.images})
+    return finish_job(job, data, model, history, evaluation, callback, peak_memory, draw=draw)
 
 
 def train_model(
@@ -195,7 +205,8 @@ def finish_job(
     Returns:
         The result.
     """
-    result = replace(_save_result(job, data, model, history, evaluation, peak_memory), search=search)
+    result = _save_result(job, data, model, history, evaluation, peak_memory)
+    result = replace(result, search=search, init=data.measure_init(model))
     if distributed.rank() == 0:
         write_result(job, result)
         if draw:

@@ -56,6 +56,10 @@ class TuneOptions(TypedDict, total=False):
         probe_weight_decay: Classification: weight decay of those epochs. Default: 0.01.
         val_interval: Classification: epochs between two evaluations on val. Default: 1.
         test_fraction: Classification: fraction of each class that is split off where test is missing. Default: 0.2.
+        folds: Classification: number of folds of a cross-validation, for data without a test split. Every image is
+            scored by a model that did not train on it; the file is trained on all images. Default: none.
+        init: Classification: tuned file that training goes on from, with more images or new classes. Its method,
+            backbone and preprocessing are kept, and the rows of its head by class name. Default: none.
         train_fraction: Classification: fraction of each class that trains. Default: 1.
         images_per_class: Classification: number of images of each class that train at most. Default: all.
         resize: Classification: "squash" the image to the square input, or "crop" its center. Default: "squash".
@@ -124,6 +128,8 @@ class TuneOptions(TypedDict, total=False):
     probe_weight_decay: float | None
     val_interval: int | None
     test_fraction: float | None
+    folds: int | None
+    init: str | Path | None
     train_fraction: float | None
     images_per_class: int | None
     resize: Literal["squash", "crop"] | None

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Unpack
 
 from vpt.api.models import Data, Device, TuneOptions, show_progress
+from vpt.cross_validation import cross_validate
 from vpt.data.dataset import Dataset
 from vpt.data.in_memory import InMemoryData, dataset_from_memory, split_mapping
 from vpt.errors import SpecError
@@ -105,10 +106,9 @@ def tune(
     with show_progress(progress, callback) as receiver:
         if not wants_search(minutes, given):
             is_auto = batch_size == "auto"
-            job = make_job(
-                source, out, method=method or "vpt", **{**given, **({"batch_size": None} if is_auto else {})}
-            )
-            return run_job(job, receiver, overwrite=overwrite, device=device, auto_batch_size=is_auto)
+            job = make_job(source, out, method=method, **{**given, **({"batch_size": None} if is_auto else {})})
+            run = run_job if options.get("folds") is None else cross_validate
+            return run(job, receiver, overwrite=overwrite, device=device, auto_batch_size=is_auto)
         request = SearchRequest.create(
             source, out, device=resolve_device(device), minutes=minutes, method=method, metric=metric,
             max_size=max_size, **given,

@@ -84,6 +84,9 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @classification("--label-smoothing", "Fraction of the target that all classes share [default: 0].", float)
 @classification("--balanced-sampling", "Draw each class as often, with replacement.", is_flag=True)
 @classification("--test-fraction", "Split off where test is missing.", default=0.2)
+@classification("--folds", "Score every image by a model that did not train on it, then train on all.",
+                click.IntRange(min=2))  # fmt: skip
+@classification("--init", "Go on from this tuned file, with more images or new classes.", common.FILE)
 @classification("--train-fraction", "Train on this fraction of each class.", default=1.0)
 @classification("--images-per-class", "Train on at most this many images of each class [default: all].", int)
 @classification("--resize", "Squash images to a square, or crop their center.", ["squash", "crop"], default="squash")
@@ -137,6 +140,7 @@ def command(
     started = time.monotonic()
     from vpt.api.progress import ConsoleCallback
     from vpt.backbones import DEFAULT
+    from vpt.cross_validation import cross_validate
     from vpt.search import SearchRequest, run_search, wants_search
     from vpt.tasks.registry import find_task
     from vpt.training import distributed
@@ -156,14 +160,15 @@ def command(
         else:
             is_auto = options["batch_size"] == "auto"
             options["batch_size"] = None if is_auto else options["batch_size"]
-            job = make_job(data, task=task, method=method or "vpt", **options)
+            job = make_job(data, task=task, method=method, **options)
+            run = run_job if options.get("folds") is None else cross_validate
             with log_job(console, logger_spec if is_main else None, job) as callback:
-                if options["backbone"] is None and Path(data).exists():
+                if options["backbone"] is None and options.get("init") is None and Path(data).exists():
                     callback.on_note(
                         f"the embedded backbone ({DEFAULT}) is small and meant for trying out; photos deserve a larger "
                         "one, such as --backbone vit_base_patch16_224.augreg_in21k"
                     )
-                result = run_job(job, callback, overwrite=overwrite, device=device, auto_batch_size=is_auto)
+                result = run(job, callback, overwrite=overwrite, device=device, auto_batch_size=is_auto)
     if is_main and as_json:
         click.echo(json.dumps(asdict(result), indent=1))
     elif is_main:
@@ -200,8 +205,9 @@ def _print_summary(result: RunResult) -> None:
     lines = [
         (
             task.metrics.get(first, first),
-            f"{format_metric(first, score)} on {result.eval_split}{rest}{_interval(result.search)}",
+            f"{format_metric(first, score)} on {result.eval_split}{rest}{_interval(result)}",
         ),
+        *([] if result.init is None else [("before", _describe_init(result.init))]),
         ("method", f"{result.method}{head} on {result.backbone}"),
         ("trained", f"{trained} ({100 * result.trainable_fraction:.2f} %)"),
         ("file", f"{result.file}, {format_bytes(result.file_bytes)}"),
@@ -218,8 +224,22 @@ def _print_summary(result: RunResult) -> None:
         console.print(f"{name:<9}{printable(text)}", markup=False, soft_wrap=True)
 
 
-def _interval(search: dict[str, Any] | None) -> str:
-    """Return the interval of the score of a search, and a warning where its images took part in choices."""
+def _describe_init(init: dict[str, Any]) -> str:
+    """Return the scores of the classes of the file that training went on from."""
+    counted = f"the {len(init['classes'])} classes of {init['file']}"
+    if not init["images"]:
+        return f"{counted} have no images in {init['split']}"
+    rates = f"top-1 {100 * init['before']:.2f} % before, {100 * init['after']:.2f} % now"
+    return f"{counted}: {rates}, {init['images']} {init['split']} images"
+
+
+def _interval(result: RunResult) -> str:
+    """Return the interval of the score of folds or a search, and a warning where its images took part in choices."""
+    search = result.search
+    if result.folds is not None:
+        mean, (low, high) = 100 * result.folds["mean"], (100 * bound for bound in result.folds["confidence_interval"])
+        count = len(result.folds["scores"])
+        return f" (95 % interval {low:.1f} to {high:.1f}; mean of {count} folds {mean:.1f})"
     if search is None:
         return ""
     low, high = (100 * bound for bound in search["interval"])

@@ -20,7 +20,7 @@ from vpt.tasks.registry import find_task
 from vpt.training.job import Job
 from vpt.tuning import make_job
 
-_FIXED_LENGTH = ("epochs", "iterations", "learning_rate", "ridge")  # options that say how to train
+_FIXED_LENGTH = ("epochs", "iterations", "learning_rate", "ridge", "folds", "init")  # options that say how to train
 _MINUTES = {"cpu": 10.0, "cuda": 5.0}
 
 

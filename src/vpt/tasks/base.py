@@ -121,6 +121,17 @@ class PreparedData(ABC):
         scores = self.score_split(model, split, partial(callback.on_data_progress, f"scoring {split}"))
         return make_evaluation(split, self.images[split], scores, self.classes)
 
+    def measure_init(self, model: TunedModel) -> dict[str, Any] | None:
+        """Measure the classes of the tuned file that training went on from, before and after it.
+
+        Args:
+            model: The trained model.
+
+        Returns:
+            JSON values, or None if training began anew.
+        """
+        return None
+
 
 class Task(ABC):
     """A task: its options, its data, its model and its metrics.

@@ -169,6 +169,8 @@ class RunResult:
         environment: Hardware and versions.
         status: "done".
         search: The search that chose the job: its candidates, its comparison and the time it took; None without one.
+        folds: The main metric of each fold of a cross-validation, its mean and its 95 % interval; None without one.
+        init: The tuned file that training went on from, and top-1 of its classes before and after; None without one.
     """
 
     task: str
@@ -195,6 +197,8 @@ class RunResult:
     environment: dict[str, Any]
     status: Literal["done"] = "done"
     search: dict[str, Any] | None = None
+    folds: dict[str, Any] | None = None
+    init: dict[str, Any] | None = None
 
     @property
     def score(self) -> float:

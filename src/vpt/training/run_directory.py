@@ -26,7 +26,7 @@ from vpt.training.job import Job, RunResult
 _RUN_FILE_PREFIXES = (
     "job.json", "run.toml", "checkpoint.", "metrics.", "result.json", "curve.", "confusion.", "scatter.", "classes.",
     "examples.",
-    "pixels", ".", "decisions.jsonl", "search",
+    "pixels", ".", "decisions.jsonl", "search", "fold-",
 )  # fmt: skip
 
 

@@ -60,6 +60,8 @@ class ClassificationOptions(TaskOptions):
         label_column: Column of the labels, or None where it is recognized.
         split_column: Column of the splits, or None where it is recognized.
         group_column: Column of groups of images that splits and folds keep whole, or None where it is recognized.
+        folds: Number of folds of a cross-validation, for data without a test split, or None for none.
+        init: Tuned file that training goes on from, with more images or new classes, or None.
         loading: "cache" decodes every image once, "stream" whenever it is used; "auto" streams if decoded images would
             take more than 4 GiB and no `cache` keeps them.
         workers: Number of processes that decode a stream, or None for one a core, at most 8. No result depends on it.
@@ -78,6 +80,8 @@ class ClassificationOptions(TaskOptions):
     label_column: str | None = None
     split_column: str | None = None
     group_column: str | None = None
+    folds: int | None = None
+    init: Path | None = None
     loading: Literal["auto", "cache", "stream"] = "auto"
     workers: int | None = None
 

@@ -25,11 +25,13 @@ from vpt.data.training_marks import make_marks
 from vpt.data.value_checks import value_range_notes
 from vpt.errors import DataError, SpecError
 from vpt.heads.dense import DenseHead
+from vpt.model import tuned_file
 from vpt.model.readout import MultiBlock, Pooled, Readout
 from vpt.model.tuned_model import TunedModel
 from vpt.plots.figures import MAX_NAMED_CLASSES
 from vpt.tasks.base import NUM_EXAMPLES, PreparedData, Task
 from vpt.tasks.classification.config import ClassificationConfig, ClassificationOptions
+from vpt.tasks.classification.continuation import class_names, join_classes, measure_old_classes, start_from
 from vpt.tasks.classification.labels import LabelTask, fit_label_kind, label_task
 from vpt.tasks.classification.prediction import decoding_notes, evaluate, predict
 from vpt.tasks.classification.ridge_head import solve_head
@@ -54,6 +56,7 @@ class ClassificationData(PreparedData):
         decoded: Decoded images and labels of each split.
         config: Training configuration.
         cache: Folder for frozen features, or None.
+        init: Tuned file that training goes on from, or None.
         ridge: Penalty of a head that is solved for instead of being trained, "auto", or None.
     """
 
@@ -61,6 +64,7 @@ class ClassificationData(PreparedData):
     config: ClassificationConfig
     cache: Path | None
     ridge: float | Literal["auto"] | None = None
+    init: Path | None = None
 
     @property
     def labels(self) -> LabelTask[Any]:
@@ -83,7 +87,7 @@ class ClassificationData(PreparedData):
 
     def objective(self, model: TunedModel, callback: Callback, *, resumed: bool) -> Objective:  # noqa: D102
         examples, seed = self.decoded["train"], self.config.training.seed
-        if model.method.init_inputs:
+        if model.method.init_inputs and self.init is None:
             model.initialize(collect_init_inputs(model, examples, cache=self.cache, seed=seed))
         if self.config.probe_epochs and not resumed:
             init_head_from_probe(model, examples, self.config, self.cache)
@@ -119,6 +123,11 @@ class ClassificationData(PreparedData):
         network = cache_frozen_features(model, dataset, bf16=bf16, cache=self.cache)
         return predict_logits(network, dataset, bf16=bf16, on_batch=on_image), dataset.labels
 
+    def measure_init(self, model: TunedModel) -> dict[str, Any] | None:  # noqa: D102
+        if self.init is None:
+            return None
+        return {"split": self.eval_split, **measure_old_classes(model, self.init, self.decoded[self.eval_split])}
+
 
 class ClassificationTask(Task):
     """Labels of whole images: one class, scored by top-1 accuracy; several, by mean average precision; or a number."""
@@ -150,6 +159,8 @@ class ClassificationTask(Task):
         preprocessing = backbone.preprocessing
         dataset = load_dataset(job.data, include_test=job.test, **job.split_options)
         self._check_labels(dataset, config, options)
+        if options.init is not None:
+            dataset = join_classes(dataset, class_names(options.init))
         splits = _select_splits(dataset, job.train_on, options, config.training.seed)
         streams, words = choose_loading(
             options.loading, sum(map(len, splits.values())), preprocessing.size, options.cache, options.workers
@@ -174,19 +185,26 @@ class ClassificationTask(Task):
         sizes = {split: len(examples) for split, examples in decoded.items()}
         marks = make_marks(splits["train"].paths)
         return ClassificationData(
-            backbone, dataset.name, dataset.classes, sizes, notes, marks, decoded, config, options.cache, options.ridge
-        )
+            backbone, dataset.name, dataset.classes, sizes, notes, marks, decoded, config, options.cache, options.ridge,
+            options.init,
+        )  # fmt: skip
 
     def attach(self, job: Job, data: PreparedData) -> TunedModel:  # noqa: D102
         assert isinstance(data, ClassificationData)
         model = super().attach(job, data)
         model.label_kind = data.labels.kind
+        if data.init is not None:
+            start_from(model, data.init)
         return model
 
     def _check_labels(self, dataset: Dataset, config: ClassificationConfig, options: ClassificationOptions) -> None:
         """Refuse options that the kind of the labels does not have."""
         labels = label_task(fit_label_kind(dataset.train.labels))
         labels.check(config)
+        if dataset.label_kind != "single_label" and options.init is not None:
+            raise SpecError(
+                f"init is {options.init}, and the labels are {dataset.label_kind}; it needs one class an image"
+            )
         labels.make_loss(config, torch.from_numpy(dataset.train.labels), len(dataset.classes))
         if dataset.label_kind != "single_label" and options.images_per_class is not None:
             raise SpecError(
@@ -211,6 +229,10 @@ class ClassificationTask(Task):
         """
         options = job.options
         assert isinstance(options, ClassificationOptions)
+        if options.init is not None:  # whose images were prepared in one way
+            header = tuned_file.inspect(options.init)
+            backbone = tuned_file.backbone_for(options.init, header, job.backbone, job.weights)
+            return replace(backbone, preprocessing=header.preprocessing)
         backbone = load_backbone(job.backbone, weights=job.weights, image_size=job.image_size)
         preprocessing = job.preprocess(backbone.preprocessing)
         fraction = preprocessing.crop_fraction if options.crop_fraction is None else options.crop_fraction
