@@ -15,7 +15,8 @@ import torch
 
 from vpt.core import environment
 from vpt.data.dataset import Dataset
-from vpt.data.listings import name_of_source
+from vpt.data.listings import kind_of_source, name_of_source
+from vpt.data.table_columns import TableColumns
 from vpt.errors import SpecError, TrainingError
 from vpt.methods.registry import parse_method
 from vpt.model import tuned_file
@@ -84,8 +85,8 @@ def make_job(
     if method is None:
         method = tuned_file.inspect(given["init"]).method if "init" in given else "vpt"
     chosen = {name: given.pop(name) for name in found.config_class.option_names() & given.keys()}
-    if isinstance(data, Dataset) and found.name == "classification":
-        chosen["label_kind"] = data.label_kind
+    if found.name == "classification":
+        chosen["label_kind"] = kind_of_source(data, TableColumns.of(given))
     config = found.config_class.for_method(parse_method(method), **chosen)
     out = out or f"{name_of_source(str(data)) or 'tuned'}.safetensors"
     return Job.create(data, out, config, method=method, **given)

@@ -74,7 +74,8 @@ class TuneOptions(TypedDict, total=False):
         ridge: Classification, method "linear": penalty of a head that is solved for by ridge regression instead of
             being trained; "auto" takes the one that predicts training images that are left out best. Default: none.
         image_column: Classification: column of the paths of images, in tables of labels. Default: recognized.
-        label_column: Classification: column of the labels. Default: recognized.
+        label_column: Classification: column of the labels, or columns of 0 and 1 joined by commas. Default: recognized.
+        label_kind: Classification: "single_label", "multi_label" or "regression" in tables. Default: by the labels.
         split_column: Classification: column of train, val and test. Default: recognized.
         group_column: Classification: column of groups of images that splits and folds keep whole, such as patients.
             Default: "group", if there is one.
@@ -142,6 +143,7 @@ class TuneOptions(TypedDict, total=False):
     ridge: float | Literal["auto"] | None
     image_column: str | None
     label_column: str | None
+    label_kind: Literal["single_label", "multi_label", "regression"] | None
     split_column: str | None
     group_column: str | None
     eval_every: int | None

@@ -164,6 +164,7 @@ def evaluate(
     split_names: str | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    label_kind: Literal["single_label", "multi_label", "regression"] | None = None,
     split_column: str | None = None,
     group_column: str | None = None,
     backbone: str | None = None,
@@ -199,6 +200,7 @@ def evaluate(
         image_column: Column of the paths of images, in tables of labels. Default: that of the training, else
             recognized.
         label_column: Column of the labels. Default: that of the training, else recognized.
+        label_kind: Kind of the labels of tables. Default: that of the training.
         split_column: Column of train, val and test. Default: that of the training, else recognized.
         group_column: Column of groups of images that splits keep whole. Default: that of the training, else "group".
         backbone: Name of the backbone. Default: the one that the file names.
@@ -226,7 +228,7 @@ def evaluate(
     }  # fmt: skip
     of_classes = {
         "skip_corrupt": skip_corrupt, "image_column": image_column, "label_column": label_column,
-        "split_column": split_column, "group_column": group_column,
+        "label_kind": label_kind, "split_column": split_column, "group_column": group_column,
     }  # fmt: skip
     task, options = _task_and_options(tuned, classification=of_classes, segmentation=of_masks)
     source, split_options = scored_data(model, tuned, data, split, classes)

@@ -224,7 +224,12 @@ value_range_option: _Decorator = option(
 )
 table_options: _Decorator = _join(
     classification("--image-column", "Column of the paths of images, in tables of labels [default: recognized]."),
-    classification("--label-column", "Column of the labels [default: recognized]."),
+    classification("--label-column", "Column of the labels, or several of 0 and 1 with commas [default: recognized]."),
+    classification(
+        "--label-kind",
+        "One class, several, or a number for each image [default: by the labels].",
+        ["single_label", "multi_label", "regression"],
+    ),
     classification("--split-column", "Column of train, val and test [default: recognized]."),
     classification("--group-column", "Column of what splits and folds keep whole, such as patients [default: group]."),
 )

@@ -172,14 +172,14 @@ class Split:
                 f"{num_images} images, {num_names} names and labels of shape {labels.shape} do not match; give one "
                 "label and one name per image"
             )
-        if self.groups is not None and self.groups.shape != labels.shape:
+        if self.groups is not None and self.groups.shape != (num_images,):
             raise DataError(
                 f"{num_images} images and groups of shape {self.groups.shape} do not match; give one group per image"
             )
 
     @classmethod
     def of_files(
-        cls, root: Path, names: Sequence[str], labels: Sequence[int], groups: Sequence[int] | None = None
+        cls, root: Path, names: Sequence[str], labels: Sequence[int] | NDArray[Any], groups: Sequence[int] | None = None
     ) -> "Split":
         """Return the split of image files.
 
@@ -193,7 +193,12 @@ class Split:
             The split.
         """
         numbers = None if groups is None else np.array(groups, dtype=np.int64)
-        return cls(tuple(root / name for name in names), np.array(labels, dtype=np.int64), tuple(names), numbers)
+        return cls(
+            tuple(root / name for name in names),
+            labels if isinstance(labels, np.ndarray) else np.array(labels, dtype=np.int64),
+            tuple(names),
+            numbers,
+        )
 
     def __len__(self) -> int:
         """Return the number of images."""

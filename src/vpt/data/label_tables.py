@@ -1,8 +1,6 @@
 """Labels in CSV, JSON Lines and Parquet files: a column of images, one of labels, and perhaps of splits and groups."""
 
-import re
 import shlex
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,9 +11,19 @@ from vpt.data.dataset import Dataset, Split
 from vpt.data.entries import Entry, check_labels_agree, group_ids, name_of, unique_entries
 from vpt.data.folder_names import SPLITS, find_split_names
 from vpt.data.folder_walk import walk_images
+from vpt.data.label_kinds import KindName
 from vpt.data.table_columns import ChosenColumns, TableColumns, choose_columns, find_image_column
 from vpt.data.table_files import splits_of_files
 from vpt.data.table_images import ImageFinder
+from vpt.data.table_labels import (
+    Label,
+    classes_of,
+    detect_label_kind,
+    encode_labels,
+    plain_number,
+    read_label,
+    require_variety,
+)
 from vpt.data.table_rows import Row, Table, read_table
 from vpt.errors import DataError
 
@@ -24,8 +32,7 @@ def read_tables(files: Sequence[Path], root: Path, columns: TableColumns, *, com
     """Read tables of labels. No image is opened.
 
     The split of an image is that of the column, else of the name of its file or of the folder around it; a single file
-    without a column of splits is train. Labels are names of classes, in alphabetical order; if all are integers, in
-    their own order.
+    without a column of splits is train. Labels are one class, several or a number, see `detect_label_kind`.
 
     Args:
         files: The tables.
@@ -41,32 +48,39 @@ def read_tables(files: Sequence[Path], root: Path, columns: TableColumns, *, com
         DataError: The tables are faulty. The message names the faulty lines of all of them.
     """
     faults: list[str] = []
-    notes: list[str] = []
-    splits: dict[str, list[Entry[str]]] = {split: [] for split in SPLITS}
+    tables: list[tuple[Table, ChosenColumns, str | None]] = []
     for path, split in splits_of_files(files, root).items():
         table = read_table(path, faults, name_of(path, root))
-        if not table.rows:
+        if table.rows:
+            tables.append((table, choose_columns(table, columns, strict=complete), split))
+        else:
             faults.append(f"{name_of(path, root)} has no rows")
-            continue
-        chosen = choose_columns(table, columns, strict=complete)
-        if chosen.like_groups and chosen.group is None:
-            notes.append(
-                f"{path.name} has the column {chosen.like_groups[0]}; --group-column "
-                f"{shlex.quote(chosen.like_groups[0])} keeps its images together in splits and folds"
-            )
-        for split_name, entry in _unique(_entries(table, chosen, split, root, faults), faults):
-            splits[split_name].append(entry)
+    labels = {chosen.labels for _, chosen, _ in tables}
+    notes = _notes_on_columns(tables)
+    splits: dict[str, list[Entry[Label]]] = {split: [] for split in SPLITS}
+    kind = columns.label_kind
+    if len(labels) > 1 and max(map(len, labels)) > 1:
+        faults.append(f"the tables have different columns of labels: {' and '.join(map(comma_list, labels))}")
+    elif tables:
+        kind = kind or detect_label_kind([(table, chosen.labels) for table, chosen, _ in tables])
+        for table, chosen, split in tables:
+            for split_name, entry in _unique(_entries(table, chosen, kind, split, root, faults), faults):
+                splits[split_name].append(entry)
     listed = [entry for split in SPLITS for entry in splits[split]]
     check_labels_agree(listed, faults)
     names = ", ".join(name_of(path, root) for path in files)
     refuse(faults, f"{root}: {pluralize(len(faults), 'fault')} in {names}", "correct these lines")
-    classes = _classes(listed)
+    assert kind is not None  # without tables, there are faults
+    classes = classes_of([entry.label for entry in listed], next(iter(labels)), kind)
     if complete:
         if not splits["train"]:
             raise DataError(f"{names} in {root} lists no image of train, only of {comma_list([*_present(splits)])}")
         # A rare class may be in val only; it is learned from train and val together.
         known = {"train": splits["train"] + splits["val"], "test": splits["test"]}
-        check_classes(root, {split: Counter(e.label for e in found) for split, found in known.items()})
+        if kind == "single_label":
+            check_classes(root, {split: Counter(str(e.label) for e in found) for split, found in known.items()})
+        else:
+            require_variety([entry.label for entry in known["train"]], names)
     groups = group_ids([splits[split] for split in SPLITS])
     notes += _group_notes(splits)
     listed_paths = {entry.path for entry in listed}
@@ -74,12 +88,11 @@ def read_tables(files: Sequence[Path], root: Path, columns: TableColumns, *, com
     if left:
         notes.append(f"{pluralize(len(left), 'image')} below {root} not used, since no table lists them: "
                      f"{comma_list(left)}")  # fmt: skip
-    label_of = {name: label for label, name in enumerate(classes)}
     train, val, test = (
         Split.of_files(
             root,
             [entry.path for entry in splits[name]],
-            [label_of[entry.label] for entry in splits[name]],
+            encode_labels([entry.label for entry in splits[name]], classes, kind),
             None if groups is None else groups[i],
         )
         for i, name in enumerate(SPLITS)
@@ -109,9 +122,19 @@ def read_table_images(path: Path, image_column: str | None = None) -> list[Path]
     return [image for image in found if image is not None]
 
 
+def _notes_on_columns(tables: Sequence[tuple[Table, ChosenColumns, str | None]]) -> list[str]:
+    """Return a note on each table with a column that could be groups, and that is not used."""
+    unused = [(table, chosen.like_groups[0]) for table, chosen, _ in tables if chosen.like_groups and not chosen.group]
+    return [
+        f"{table.path.name} has the column {column}; --group-column {shlex.quote(column)} keeps its images together in "
+        "splits and folds"
+        for table, column in unused
+    ]
+
+
 def _entries(
-    table: Table, chosen: ChosenColumns, split: str | None, root: Path, faults: list[str]
-) -> list[tuple[str, Entry[str]]]:
+    table: Table, chosen: ChosenColumns, kind: KindName, split: str | None, root: Path, faults: list[str]
+) -> list[tuple[str, Entry[Label]]]:
     """Return the valid rows of a table with their splits, and add the others to `faults`."""
     finder = ImageFinder(table.path.parent, _texts(table, chosen.image))
     named = _named_splits(table, chosen.split)
@@ -125,15 +148,15 @@ def _entries(
                 continue
             own = named[str(text)]
         image = _find_image(finder, row, chosen.image, own, faults)
-        label = _label(row, chosen.label, faults)
+        label = read_label(row, chosen.labels, kind, faults)
         if image is not None and label is not None:
             group = row.cells.get(chosen.group) if chosen.group is not None else None
-            entry = Entry(name_of(image, root), label, row.place, "" if group is None else _plain_number(str(group)))
+            entry = Entry(name_of(image, root), label, row.place, "" if group is None else plain_number(str(group)))
             found.append((own, entry))
     return found
 
 
-def _unique(entries: list[tuple[str, Entry[str]]], faults: list[str]) -> list[tuple[str, Entry[str]]]:
+def _unique(entries: list[tuple[str, Entry[Label]]], faults: list[str]) -> list[tuple[str, Entry[Label]]]:
     kept = set(map(id, unique_entries([entry for _, entry in entries], faults)))
     return [(split, entry) for split, entry in entries if id(entry) in kept]
 
@@ -166,34 +189,11 @@ def _find_image(finder: ImageFinder, row: Row, column: str, split: str | None, f
     return None
 
 
-def _label(row: Row, column: str, faults: list[str]) -> str | None:
-    """Return the name of the class of a row."""
-    value = row.cells.get(column)
-    if isinstance(value, (list, dict)):
-        faults.append(f"{row.place}: {column} is {value!r}; give one class")
-        return None
-    if value is None:
-        faults.append(f"{row.place}: no label: the column {column} is empty")
-        return None
-    return _plain_number(unicodedata.normalize("NFC", str(value)))
-
-
-def _plain_number(text: str) -> str:
-    """Return an integer that was written as a float, such as "3.0", as "3", and other text as it is."""
-    return re.sub(r"(?<=\d)\.0+", "", text) if re.fullmatch(r"-?\d+\.0+", text) else text
-
-
-def _classes(entries: Sequence[Entry[str]]) -> tuple[str, ...]:
-    names = {entry.label for entry in entries}
-    are_numbers = all(re.fullmatch(r"-?\d{1,18}", name) for name in names)
-    return tuple(sorted(names, key=lambda name: (int(name), name)) if are_numbers else sorted(names))
-
-
-def _present(splits: Mapping[str, list[Entry[str]]]) -> list[str]:
+def _present(splits: Mapping[str, list[Entry[Label]]]) -> list[str]:
     return [split for split, found in splits.items() if found]
 
 
-def _group_notes(splits: Mapping[str, list[Entry[str]]]) -> list[str]:
+def _group_notes(splits: Mapping[str, list[Entry[Label]]]) -> list[str]:
     """Return a note on each pair of given splits that share groups."""
     notes, seen = [], defaultdict[str, set[str]](set)
     for split, found in splits.items():

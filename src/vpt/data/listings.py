@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vpt.data.dataset import Dataset
 from vpt.data.folder_walk import is_table_name
+from vpt.data.label_kinds import KindName
 from vpt.data.label_tables import read_tables
 from vpt.data.list_files import has_list_files, read_list_files
 from vpt.data.table_columns import TableColumns
@@ -66,6 +67,23 @@ def name_of_source(source: str | Path) -> str:
     if not is_table_name(root.name):
         return root.name
     return root.parent.resolve().name if "," in str(source) and not root.exists() else root.stem
+
+
+def kind_of_source(source: str | Path | Dataset, columns: TableColumns) -> KindName:
+    """Return the kind of the labels of data. Of folders of classes, nothing is read.
+
+    Args:
+        source: A folder, tables, the name of a built-in task, or a dataset in memory.
+        columns: Columns of tables that a user gives.
+
+    Returns:
+        The kind.
+    """
+    if isinstance(source, Dataset):
+        return source.label_kind
+    if columns.label_kind is not None or not is_listing(source, columns):
+        return columns.label_kind or "single_label"
+    return read_listing(source, columns, complete=False).label_kind
 
 
 def listed_files(source: str | Path, columns: TableColumns) -> list[Path]:

@@ -1,14 +1,17 @@
 """The meaning of the columns of a table of labels, by the names that are common for them, or by those a user gives."""
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from vpt.core.text import comma_list, did_you_mean
 from vpt.data.folder_walk import is_image_name
+from vpt.data.label_kinds import KindName
+from vpt.data.table_labels import binary_value
 from vpt.data.table_rows import Table
-from vpt.errors import DataError
+from vpt.errors import DataError, SpecError
 
 # Names of columns in the order of preference, compared without case, spaces and punctuation.
 _WORDS = {
@@ -36,12 +39,19 @@ class TableColumns:
         split_column: Column of the splits. Default: recognized; a table need not have one.
         group_column: Column of the groups of images that belong together. Default: recognized; a table need not have
             one.
+        label_kind: "single_label", "multi_label" or "regression". Default: by the labels, see `detect_label_kind`.
     """
 
     image_column: str | None = None
     label_column: str | None = None
     split_column: str | None = None
     group_column: str | None = None
+    label_kind: KindName | None = None
+
+    def __post_init__(self) -> None:
+        """Check the kind. A SpecError is raised for an unknown one."""
+        if self.label_kind is not None and self.label_kind not in get_args(KindName):
+            raise SpecError(f"label_kind is {self.label_kind!r}; {did_you_mean(self.label_kind, get_args(KindName))}")
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:
@@ -67,14 +77,14 @@ class ChosenColumns:
 
     Args:
         image: Column of the paths of images.
-        label: Column of the labels.
+        labels: Columns of the labels: one, or one of 0 and 1 for each class.
         split: Column of the splits, or None.
         group: Column of the groups, or None.
         like_groups: Columns that could be groups, and that are not used.
     """
 
     image: str
-    label: str
+    labels: tuple[str, ...]
     split: str | None
     group: str | None
     like_groups: tuple[str, ...] = ()
@@ -101,23 +111,38 @@ def choose_columns(table: Table, wanted: TableColumns, *, strict: bool = True) -
         split = _first(table, _NAMES["split"])
     if group is None or (group not in table.columns and not strict):
         group = _first(table, _NAMES["group"])
-    for column, option in ((split, "split_column"), (group, "group_column"), (wanted.label_column, "label_column")):
+    for column, option in ((split, "split_column"), (group, "group_column")):
         if column is not None:
             _require(table, column, option)
     taken = {image, split, group}
     like_groups = tuple(name for name in table.columns if _plain(name) in _NAMES["like_group"] and name not in taken)
-    left = [name for name in table.columns if name not in taken]
-    label = wanted.label_column or _first(table, _NAMES["label"], left)
-    if label is None:
-        others = [name for name in left if name not in like_groups]
-        if len(others) != 1:
-            has = f"has the columns {comma_list(list(table.columns), 20)}" if table.columns else "is empty"
-            raise DataError(
-                f"{table.path} {has}, of which none is called label; name the one of the labels, such as "
-                f"--label-column {others[0] if others else 'label'}"
-            )
-        label = others[0]
-    return ChosenColumns(image, label, split, group, tuple(name for name in like_groups if name != label))
+    left = [name for name in table.columns if name not in taken and name not in like_groups]
+    labels = _given_labels(table, wanted.label_column) or _find_labels(table, left)
+    return ChosenColumns(image, labels, split, group, tuple(name for name in like_groups if name not in labels))
+
+
+def _given_labels(table: Table, text: str | None) -> tuple[str, ...]:
+    """Return the columns of labels that a user gives, joined by commas."""
+    if text is None:
+        return ()
+    names = (text,) if text in table.columns else tuple(name.strip() for name in text.split(","))
+    for name in names:
+        _require(table, name, "label_column")
+    return names
+
+
+def _find_labels(table: Table, left: list[str]) -> tuple[str, ...]:
+    """Return the column with the name of labels, the only one that is left, or several that hold 0 and 1 alone."""
+    label = _first(table, _NAMES["label"], left)
+    if label is not None or len(left) == 1:
+        return (label or left[0],)
+    if len(left) > 1 and all(binary_value(value) is not None for name in left for value in table.values(name)):
+        return tuple(left)
+    has = f"has the columns {comma_list(list(table.columns), 20)}" if table.columns else "is empty"
+    raise DataError(
+        f"{table.path} {has}, of which none is called label; name the one of the labels, such as "
+        f"--label-column {shlex.quote(left[0] if left else 'label')}"
+    )
 
 
 def find_image_column(table: Table) -> str:
@@ -175,7 +200,7 @@ def has_labels(table: Table, wanted: TableColumns) -> bool:
         chosen = choose_columns(table, wanted)
     except DataError:
         return False
-    pairs_images = any(map(_is_image, table.values(chosen.label)))  # with masks
+    pairs_images = any(_is_image(value) for name in chosen.labels for value in table.values(name))  # with masks
     return not pairs_images and not _holds_predictions(table)
 
 

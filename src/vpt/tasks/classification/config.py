@@ -57,7 +57,8 @@ class ClassificationOptions(TaskOptions):
         ridge: Penalty of a linear head that is solved for by ridge regression instead of being trained, or None.
             "auto" takes the one with the lowest log loss on training images that are left out.
         image_column: Column of the paths of images, in tables of labels, or None where it is recognized.
-        label_column: Column of the labels, or None where it is recognized.
+        label_column: Column of the labels, or columns of 0 and 1 joined by commas, or None where it is recognized.
+        label_kind: "single_label", "multi_label" or "regression" in tables, or None to tell by the labels.
         split_column: Column of the splits, or None where it is recognized.
         group_column: Column of groups of images that splits and folds keep whole, or None where it is recognized.
         folds: Number of folds of a cross-validation, for data without a test split, or None for none.
@@ -78,6 +79,7 @@ class ClassificationOptions(TaskOptions):
     ridge: float | Literal["auto"] | None = None
     image_column: str | None = None
     label_column: str | None = None
+    label_kind: KindName | None = None
     split_column: str | None = None
     group_column: str | None = None
     folds: int | None = None

@@ -248,6 +248,7 @@ class ClassificationTask(Task):
         self, model: TunedModel, data: str | Dataset, split: str, options: Mapping[str, Any], callback: Callback
     ) -> Evaluation:
         split_options = {name: value for name, value in options.items() if name != "skip_corrupt"}
+        split_options.setdefault("label_kind", model.label_kind.name)
         dataset = load_scored_dataset(data, split, on_note=callback.on_note, **split_options)
         scores = evaluate(model, dataset, split, callback, skip_corrupt=options.get("skip_corrupt", False))
         return make_evaluation(split, scores.num_images, scores, model.classes or dataset.classes)
