@@ -13,6 +13,7 @@ from PIL import Image
 
 import vpt as library
 from helpers.command_line import exit_code, start_command, vpt
+from vpt.model.label_kinds import MultiLabel
 from vpt.tasks.classification import prediction_file
 
 
@@ -125,3 +126,11 @@ def test_predict_to_file_refuses_what_it_would_overwrite_or_mix(
     assert "give --out" in capsys.readouterr().err
     assert exit_code("predict", tuned, photos, "--out", tmp_path / "answers.txt") == 2
     assert "ends in .csv, .jsonl, .parquet" in capsys.readouterr().err
+
+
+def test_predict_to_file_of_several_labels_is_refused(photos: Path, tuned: Path, tmp_path: Path) -> None:
+    model = library.load(tuned)
+    model.label_kind = MultiLabel((0.5, 0.5))
+    with pytest.raises(library.UnsupportedError, match="the labels of this model are multi_label"):
+        library.predict_to_file(model, photos, tmp_path / "a.csv")
+    assert not list(tmp_path.iterdir())

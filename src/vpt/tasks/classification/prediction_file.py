@@ -19,7 +19,8 @@ from vpt.core.io import describe_write_error
 from vpt.core.table_file import check_table_path, write_table
 from vpt.data.dataset import Split
 from vpt.data.images import decode
-from vpt.errors import DataError, SpecError, StorageError
+from vpt.errors import DataError, SpecError, StorageError, UnsupportedError
+from vpt.model.label_kinds import SingleLabel
 from vpt.model.tuned_model import TunedModel
 from vpt.training import Callback, DeviceDataset, Examples, predict_logits
 
@@ -71,9 +72,15 @@ def predict_to_file(
 
     Raises:
         SpecError: The table exists, or its suffix is unknown.
+        UnsupportedError: The model has several labels for an image, or a number.
         DataError: Images cannot be used, or they are not those of the interrupted call.
     """
     model.require_classifier("vpt.predict_to_file")
+    if model.label_kind != SingleLabel():
+        raise UnsupportedError(
+            f"{out} would have one class for each image, and the labels of this model are {model.label_kind.name}; use "
+            "vpt.predict, or `vpt predict --json`"
+        )
     check_table_path(out)
     journal = _Journal(out.with_name(f"{out.name}.partial"))
     if overwrite:
