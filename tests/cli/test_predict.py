@@ -13,7 +13,7 @@ from PIL import Image
 
 import vpt as library
 from helpers.command_line import exit_code, start_command, vpt
-from vpt.model.label_kinds import MultiLabel
+from vpt.model.label_kinds import MultiLabel, Regression
 from vpt.tasks.classification import prediction_file
 
 
@@ -128,9 +128,19 @@ def test_predict_to_file_refuses_what_it_would_overwrite_or_mix(
     assert "ends in .csv, .jsonl, .parquet" in capsys.readouterr().err
 
 
-def test_predict_to_file_of_several_labels_is_refused(photos: Path, tuned: Path, tmp_path: Path) -> None:
+def test_predict_to_file_of_several_labels_joins_those_above_thresholds(
+    photos: Path, tuned: Path, tmp_path: Path
+) -> None:
     model = library.load(tuned)
-    model.label_kind = MultiLabel((0.5, 0.5))
-    with pytest.raises(library.UnsupportedError, match="the labels of this model are multi_label"):
-        library.predict_to_file(model, photos, tmp_path / "a.csv")
-    assert not list(tmp_path.iterdir())
+    for thresholds, names in (((0.0, 0.0), "|".join(model.classes or ())), ((1.0, 1.0), "")):
+        model.label_kind = MultiLabel(thresholds)
+        library.predict_to_file(model, photos, tmp_path / "a.csv", overwrite=True)
+        with (tmp_path / "a.csv").open(newline="") as file:
+            assert {row["label"] for row in csv.DictReader(file)} == {names}
+
+
+def test_predict_to_file_of_a_number_has_no_probabilities(photos: Path, tuned: Path, tmp_path: Path) -> None:
+    model = library.load(tuned)
+    model.label_kind = Regression()
+    with pytest.raises(library.SpecError, match="predicts a number, which has no probabilities"):
+        library.predict_to_file(model, photos, tmp_path / "a.csv", probabilities=True)

@@ -115,6 +115,8 @@ def explain(model: TunedModel, image: ImageInput, block: int | None = None) -> E
             f"{model.backbone.name} has no attention maps over all patches; use a plain transformer: ViT, DeiT, CLIP, "
             "SigLIP, DINOv2, DINOv3, EVA-02 or BEiT"
         )
+    if model.label_kind.name == "regression":
+        raise UnsupportedError("explain names the most likely class, and the model predicts a number")
     block = len(layout.blocks) if block is None else block
     if not 1 <= block <= len(layout.blocks):
         raise SpecError(f"block is {block}; {model.backbone.name} has blocks 1 to {len(layout.blocks)}")
@@ -128,7 +130,7 @@ def explain(model: TunedModel, image: ImageInput, block: int | None = None) -> E
     frozen = FeatureExtractor(structural_copy(model.backbone.module)).to(device)
     before, after = record_attention(frozen.trunk, layout), record_attention(tuned.trunk, layout)
     frozen(inputs)
-    probabilities = tuned(inputs)[0].float().softmax(0)
+    probabilities = model.label_kind.activate(tuned(inputs)[0].float())
     best = int(probabilities.argmax())
     by_class_token = _reads_class_token(tuned)
     return Explanation(

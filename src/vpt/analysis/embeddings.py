@@ -83,6 +83,10 @@ def embed(
         DataError: There are fewer than 5 images.
     """
     model.require_classifier("embed")
+    if data.label_kind != "single_label":
+        raise DataError(
+            f"the labels of {data.name} are {data.label_kind}; points are colored by one class for each image"
+        )
     selected = data.splits[split]
     if min(len(selected), limit) < MIN_IMAGES:
         raise DataError(

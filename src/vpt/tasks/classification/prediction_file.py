@@ -19,9 +19,9 @@ from vpt.core.io import describe_write_error
 from vpt.core.table_file import check_table_path, write_table
 from vpt.data.dataset import Split
 from vpt.data.images import decode
-from vpt.errors import DataError, SpecError, StorageError, UnsupportedError
-from vpt.model.label_kinds import SingleLabel
+from vpt.errors import DataError, SpecError, StorageError
 from vpt.model.tuned_model import TunedModel
+from vpt.tasks.classification.labels import label_task
 from vpt.training import Callback, DeviceDataset, Examples, predict_logits
 
 _CHUNK = 256  # images in memory at once
@@ -54,7 +54,7 @@ def predict_to_file(
     skip_corrupt: bool = False,
     overwrite: bool = False,
 ) -> PredictionFile:
-    """Classify images and write a row for each: path, label, probability.
+    """Classify images and write a row for each: path, label, probability; several labels joined by |, or a number.
 
     An interrupted call is resumed by the same call. Memory holds the paths and a few hundred images.
 
@@ -72,15 +72,11 @@ def predict_to_file(
 
     Raises:
         SpecError: The table exists, or its suffix is unknown.
-        UnsupportedError: The model has several labels for an image, or a number.
         DataError: Images cannot be used, or they are not those of the interrupted call.
     """
     model.require_classifier("vpt.predict_to_file")
-    if model.label_kind != SingleLabel():
-        raise UnsupportedError(
-            f"{out} would have one class for each image, and the labels of this model are {model.label_kind.name}; use "
-            "vpt.predict, or `vpt predict --json`"
-        )
+    if probabilities and model.label_kind.name == "regression":
+        raise SpecError("the model predicts a number, which has no probabilities; leave them out")
     check_table_path(out)
     journal = _Journal(out.with_name(f"{out.name}.partial"))
     if overwrite:
@@ -129,12 +125,12 @@ def _predict_rows(
         return rows
     for note in (*pixels.notes, *(f"left out {name}" for name in pixels.dropped)):
         callback.on_note(note)
-    values = predict_logits(model, DeviceDataset.for_model(model, Examples(pixels.images, pixels.labels))).softmax(1)
+    logits = predict_logits(model, DeviceDataset.for_model(model, Examples(pixels.images, pixels.labels)))
+    labels, values = label_task(model.label_kind), model.label_kind.activate(logits)
     names = model.classes or tuple(map(str, range(model.num_classes)))
     for index, row in zip(pixels.indices, values.numpy(), strict=True):
         shortest = [float(str(value)) for value in row]  # as few digits as tell float32 numbers apart
-        best = int(row.argmax())
-        rows[index] |= {"label": names[best], "probability": shortest[best]}
+        rows[index] |= labels.columns(shortest, names)
         if probabilities:
             rows[index] |= {f"p_{name}": value for name, value in zip(names, shortest, strict=True)}
     return rows

@@ -165,6 +165,19 @@ class LabelTask(ABC, Generic[Kind]):
             The prediction.
         """
 
+    def columns(self, answers: Sequence[float], classes: Sequence[str]) -> dict[str, Any]:
+        """Return the answer for an image as columns of a table.
+
+        Args:
+            answers: Probability of each class, or the number.
+            classes: Names of the classes.
+
+        Returns:
+            The most likely class and its probability.
+        """
+        best = max(range(len(answers)), key=answers.__getitem__)
+        return {"label": classes[best], "probability": answers[best]}
+
 
 def rank_classes(probabilities: Tensor, classes: Sequence[str], top: int) -> tuple[tuple[str, float], ...]:
     """Return the most likely classes of an image.

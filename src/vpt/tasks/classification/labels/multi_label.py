@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -181,6 +182,12 @@ class MultiLabelTask(LabelTask[MultiLabel]):
         decided = {classes[index] for index in self.kind.decide(answers).nonzero().flatten().tolist()}
         labels = tuple((name, probability) for name, probability in ranking if name in decided)
         return Prediction(image, ranking[:top], labels=labels)
+
+    def columns(self, answers: Sequence[float], classes: Sequence[str]) -> dict[str, Any]:
+        """Return the labels of an image, joined by |, and the highest of the probabilities."""
+        decided = self.kind.decide(torch.tensor(answers)).tolist()
+        names = [name for name, is_decided in zip(classes, decided, strict=True) if is_decided]
+        return {"label": "|".join(names), "probability": max(answers)}
 
 
 def best_threshold(probabilities: NDArray[np.float64], true: NDArray[np.floating]) -> float:

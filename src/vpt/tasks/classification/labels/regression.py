@@ -129,3 +129,7 @@ class RegressionTask(LabelTask[Regression]):
 
     def predict(self, image: str, answers: Tensor, classes: Sequence[str], top: int) -> Prediction:  # noqa: D102
         return Prediction(image, (), value=float(answers.squeeze(-1)))
+
+    def columns(self, answers: Sequence[float], classes: Sequence[str]) -> dict[str, Any]:
+        """Return the number of an image."""
+        return {"label": answers[0]}
