@@ -5,8 +5,6 @@ selects one, the selected one trains on train and val with several seeds, and th
 The score is top-1, or mean IoU on segmentation tasks; all tasks of an experiment are of one kind.
 """
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -17,6 +15,7 @@ from typing import Any, Literal, Self
 from vpt.core.legacy_keys import upgrade_experiment
 from vpt.errors import DataError
 from vpt.experiments.design import CLASSIFICATION_ONLY, MethodRow, Protocol, SegmentationOptions, Setting, Task
+from vpt.experiments.run_identity import LATER_FIELDS, run_id, training_options
 from vpt.protocols import Departure
 from vpt.tasks.classification.config import ClassificationConfig
 from vpt.tasks.segmentation.config import SegmentationConfig
@@ -27,15 +26,6 @@ PROTOCOL_VERSION = 1  # to be raised when the same plan gives other results
 CROP_VERSION = 3  # the same for runs with crops; 3: random crops of whole images, center crops as torchvision's
 Stage = Literal["search", "final", "ensemble"]
 METRICS = {"top1": "top-1", "miou": "mean IoU"}  # key in a record -> name
-_LATER_FIELDS = {
-    "skip_corrupt": False, "crop_fraction": None, "normalization": "backbone", "images_per_class": None,
-    "value_range": None,
-}  # fmt: skip
-# As earlier versions trained, which lacked these options.
-_LATER_TRAINING: dict[str, Any] = {
-    "decay": "all", "val_interval": 1, "ema": 0.0, "patience": 0, "keep": "last", "layer_decay": 1.0, "loss": "auto",
-    "class_weights": None, "label_smoothing": 0.0, "balanced_sampling": False,
-}  # fmt: skip
 _STAGE_SPLITS: dict[Stage, tuple[str, ...]] = {"search": ("train", "val"), "final": ("train", "val", "test")}
 
 
@@ -43,25 +33,6 @@ def _merge_training_options(fields: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return the fields of a dataclass; those of a configuration as `TaskConfig.to_dict`, in one mapping."""
     values = dict(fields)
     return {**values.pop("training", {}), **values}
-
-
-def run_id(config: Mapping[str, Any]) -> str:
-    """Return the id of the run with this `Run.config`: a hash."""
-    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:20]
-
-
-def training_options(config: TaskConfig) -> dict[str, Any]:
-    """Return the training options of a run's config: without those of later versions that change nothing.
-
-    So the ids of runs of earlier versions stay as they are.
-
-    Args:
-        config: The training configuration.
-
-    Returns:
-        The options by name.
-    """
-    return {name: value for name, value in config.to_dict().items() if _LATER_TRAINING.get(name) != value}
 
 
 @dataclass(frozen=True)
@@ -287,7 +258,7 @@ class Experiment:
         job_fields = self._job_fields(task, row)
         if job_fields["resize"] == "crop" or parse_augmentation(task.resolve_config(setting.config).augment).crop:
             own["crop_version"] = CROP_VERSION
-        for key, default in _LATER_FIELDS.items():
+        for key, default in LATER_FIELDS.items():
             if job_fields[key] == default:  # ids of plans without it stay as they are
                 del job_fields[key]
         return {

@@ -12,7 +12,8 @@ from textwrap import shorten
 from vpt.errors import DataError
 from vpt.experiments import significance
 from vpt.experiments.design import MethodRow, Setting, Task
-from vpt.experiments.experiment import METRICS, Experiment, training_options
+from vpt.experiments.experiment import METRICS, Experiment
+from vpt.experiments.run_identity import training_options
 from vpt.experiments.search import Records, best_setting, cell_runs, count_runs, resolved_runs
 from vpt.experiments.store import Record, Store
 from vpt.protocols import Departure, describe_protocol

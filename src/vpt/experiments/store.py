@@ -19,7 +19,7 @@ from vpt.core.io import write_atomic
 from vpt.core.legacy_keys import upgrade_run_record
 from vpt.errors import DataError
 from vpt.experiments.experiment import METRICS, Experiment, Run
-from vpt.experiments.experiment import run_id as hash_config
+from vpt.experiments.run_identity import run_id as hash_config
 from vpt.experiments.run_lock import RunLock, RunLocks
 
 RECORD_FORMAT = 2
