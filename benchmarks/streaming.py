@@ -27,8 +27,8 @@ from PIL import Image
 from data import draw_jpegs
 from measure import format_quartiles, quartiles
 from report import write_section
-from vpt.data.dataset import read_image
 from vpt.data.image_files import capture_warnings
+from vpt.data.image_inputs import read_image
 from vpt.data.image_stream import BatchRequest, ImageLoader
 from vpt.data.preprocessing import Preprocessing
 

@@ -6,7 +6,6 @@ it stopped; a finished one is only read.
 """
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,10 @@ from vpt.plots import figures
 from vpt.tasks.base import PreparedData, Task
 from vpt.tasks.batch_size import with_largest_batch
 from vpt.tasks.classification.continuation import init_options
-from vpt.tasks.classification.task import ClassificationData
 from vpt.tasks.drawing import draw_evaluation
 from vpt.tasks.evaluation import Evaluation
 from vpt.tasks.registry import TASKS, find_task
-from vpt.training import Callback, CallbackList, EpochMetrics, distributed, train_head_grid
+from vpt.training import Callback, CallbackList, EpochMetrics, distributed
 from vpt.training.callbacks import LoggingCallback
 from vpt.training.job import Job, RunResult
 from vpt.training.run_directory import (
@@ -206,7 +204,7 @@ def finish_job(
     Returns:
         The result.
     """
-    result = _save_result(job, data, model, history, evaluation, peak_memory)
+    result = save_result(job, data, model, history, evaluation, peak_memory)
     result = replace(result, search=search, init=data.measure_init(model))
     if distributed.rank() == 0:
         write_result(job, result)
@@ -218,64 +216,27 @@ def finish_job(
     return result
 
 
-def tune_heads(
-    jobs: Sequence[Job], callback: Callback | None = None, *, device: str = "auto"
-) -> list[RunResult | TrainingError]:
-    """Run jobs at once that train heads alone and differ in options that `train_head_grid` lets differ.
-
-    Each result is that of `run_job` to rounding. There are no run directories: an interrupted call starts anew.
-
-    Args:
-        jobs: The jobs, of classification.
-        callback: Receiver of progress. Default: none.
-        device: "auto", "cpu", "cuda" or "mps". Default: "auto".
-
-    Returns:
-        The result of each job, or the error of its loss that diverged.
-
-    Raises:
-        SpecError: The jobs cannot run at once.
-    """
-    callback, base_job = callback or Callback(), jobs[0]
-    for job in jobs:
-        if replace(job, out=base_job.out, config=base_job.config) != base_job or job.split_seed is None:
-            raise SpecError(
-                "jobs that are done at once may differ in their files and configurations alone, on one split"
-            )
-        part = {name: job.to_dict()[name] for name in ("train_fraction", "images_per_class")}
-        whole = part == {"train_fraction": 1, "images_per_class": None}
-        if not whole and job.config.training.seed != base_job.config.training.seed:
-            raise SpecError(f"with {part} each seed has images of its own; do these jobs one by one")
-    environment.keep_freed_memory()
-    target, task = distributed.resolve_device(device), TASKS[base_job.config.task]
-    try:
-        data = task.prepare(base_job, callback)
-        assert isinstance(data, ClassificationData)
-        model = task.attach(base_job, data).to(target)
-        train, val, configs = data.decoded["train"], data.decoded.get("val"), [job.config for job in jobs]
-        grid = train_head_grid(model, train, configs, validation=val, cache=data.cache)
-        results: list[RunResult | TrainingError] = []
-        for job, head_result in zip(jobs, grid, strict=True):
-            if head_result.error is not None:
-                results.append(head_result.error)
-                continue
-            model.head = head_result.head
-            evaluation, peak_memory = data.score(model, Callback()), environment.peak_memory(target)
-            results.append(_save_result(job, data, model, head_result.history, evaluation, peak_memory))
-    finally:
-        shutil.rmtree(base_job.run_dir, ignore_errors=True)
-    return results
-
-
 def _option_names(task: Task) -> frozenset[str]:
     """Names of all options that a task takes besides the attributes of `Job`."""
     return task.config_class.option_names() | {option.name for option in fields(task.config_class.options_class)}
 
 
-def _save_result(
+def save_result(
     job: Job, data: PreparedData, model: TunedModel, history: list[EpochMetrics], scores: Evaluation, peak_memory: int
 ) -> RunResult:
-    """Write the tuned file in the main process, and return the result of a job."""
+    """Write the tuned file in the main process, and return the result of a job.
+
+    Args:
+        job: The job.
+        data: Its data.
+        model: Its trained model.
+        history: Metrics of each epoch.
+        scores: Scores of the model.
+        peak_memory: Peak memory of training in bytes.
+
+    Returns:
+        The result.
+    """
     metrics = {f"{scores.split}_{name}": value for name, value in scores.metrics.items()}
     is_main, counts = distributed.rank() == 0, model.counts()
     if is_main:

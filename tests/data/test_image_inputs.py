@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from vpt.data.dataset import Split, read_image
+from vpt.data.dataset import Split
 from vpt.data.image_files import UnreadableImageError
+from vpt.data.image_inputs import read_image
 from vpt.errors import DataError
 from vpt.training.batches import Examples
 

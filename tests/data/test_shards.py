@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from helpers.brightness import draw, encoded
-from vpt.data.dataset import read_image
+from vpt.data.image_inputs import read_image
 from vpt.data.loading import load_dataset, load_scored_dataset
 from vpt.data.shards import find_shards, read_shards
 from vpt.errors import DataError

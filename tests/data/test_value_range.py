@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vpt import evaluate, inspect, load, predict
-from vpt.data.dataset import Split, read_image
+from vpt.data.dataset import Split
 from vpt.data.decode_cache import decode_cached
 from vpt.data.image_files import UnreadableImageError, open_rgb
+from vpt.data.image_inputs import read_image
 from vpt.data.mask_files import load_pair
 from vpt.data.preprocessing import Preprocessing
 from vpt.data.segmentation_folder import load_segmentation_dataset

@@ -14,11 +14,11 @@ from vpt import inspect
 from vpt.errors import SpecError
 from vpt.experiments import worker as worker_module
 from vpt.experiments.experiment import Experiment, Run
+from vpt.experiments.head_jobs import tune_heads
 from vpt.experiments.plan_file import builtin_plans, load_experiment
 from vpt.experiments.search import best_setting, run_batches
 from vpt.experiments.store import Record, Store
 from vpt.experiments.worker import execute_runs, run_worker
-from vpt.tuning import tune_heads
 
 HEADS = (
     'methods = [{ name = "Full", spec = "full" }, '

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from vpt.attention.detection import FeatureExtractor, structural_copy
 from vpt.attention.kv_attention import KVAttention
 from vpt.backbones.layout import BackboneLayout
-from vpt.data.dataset import ImageInput, Split
+from vpt.data.dataset import Split
+from vpt.data.image_inputs import ImageInput
 from vpt.data.images import decode
 from vpt.errors import SpecError, UnsupportedError
 from vpt.model.readout import MultiBlock
@@ -98,7 +99,7 @@ def explain(model: TunedModel, image: ImageInput, block: int | None = None) -> E
 
     Args:
         model: The tuned model.
-        image: An image in any form that `vpt.data.dataset.read_image` takes.
+        image: An image in any form that `vpt.data.image_inputs.read_image` takes.
         block: Number of the block, from 1. Default: the last.
 
     Returns:

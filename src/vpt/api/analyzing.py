@@ -10,7 +10,8 @@ from vpt.analysis.attention_maps import Explanation
 from vpt.analysis.embeddings import Embedding
 from vpt.analysis.features import FeatureFile, write_features
 from vpt.api.models import Data, Device, Model, SplitName, open_model, scored_data, show_progress
-from vpt.data.dataset import ImageInput, Split
+from vpt.data.dataset import Split
+from vpt.data.image_inputs import ImageInput
 from vpt.data.loading import load_scored_dataset
 from vpt.errors import SpecError
 from vpt.plots.canvas import check_plot_path

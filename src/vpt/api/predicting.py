@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from vpt.api.models import Data, Device, Model, PredictOptions, SplitName, open_model, scored_data, show_progress
-from vpt.data.dataset import ImageInput
 from vpt.data.folder_walk import is_table_name
+from vpt.data.image_inputs import ImageInput
 from vpt.errors import SpecError
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.base import Task

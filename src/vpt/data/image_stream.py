@@ -18,8 +18,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from vpt.data.dataset import ImageInput, read_image
 from vpt.data.image_files import UnreadableImageError, capture_warnings
+from vpt.data.image_inputs import ImageInput, read_image
 from vpt.data.preprocessing import Preprocessing
 from vpt.errors import DataError
 

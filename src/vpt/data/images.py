@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from vpt.core.io import describe_write_error
 from vpt.core.text import bullets, comma_list, pluralize
-from vpt.data.dataset import Split, read_image, read_size
+from vpt.data.dataset import Split
 from vpt.data.image_files import UnreadableImageError, capture_warnings
+from vpt.data.image_inputs import read_image, read_size
 from vpt.data.preprocessing import Preprocessing
 from vpt.data.whole_images import WholeImages
 from vpt.errors import DataError, StorageError

@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from vpt.core.text import comma_list, did_you_mean, pluralize
-from vpt.data.dataset import Dataset, ImageInput, Split, StoredImage
+from vpt.data.dataset import Dataset, Split
+from vpt.data.image_inputs import ImageInput, StoredImage
 from vpt.data.label_kinds import KindName
 from vpt.errors import DataError
 
@@ -65,7 +66,7 @@ def dataset_from_memory(
 
     Args:
         splits: Data of "train", "val" and "test"; a missing key stands for an empty split. Data are `(images, labels)`
-            with images in any form that `vpt.data.dataset.read_image` takes; a torch `Dataset` of (image, label);
+            with images in any form that `vpt.data.image_inputs.read_image` takes; a torch `Dataset` of (image, label);
             or a Hugging Face `Dataset` with the columns image and label. Labels are integers from 0, or class names;
             0 and 1 for each class, where an image has several; or floats, numbers to predict.
         classes: Names of the classes, so that label k is `classes[k]`, or the name of the number. Default: those of the

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from vpt.core.text import comma_list, pluralize, printable, refuse
-from vpt.data.dataset import Dataset, Split, read_size
+from vpt.data.dataset import Dataset, Split
 from vpt.data.image_files import UnreadableImageError, open_rgb
+from vpt.data.image_inputs import read_size
 from vpt.data.images import map_images
 from vpt.data.loading import load_dataset
 from vpt.data.segmentation_folder import SegmentationDataset, load_segmentation_dataset

@@ -16,10 +16,11 @@ import numpy as np
 
 from vpt.core.text import comma_list, pluralize, refuse
 from vpt.data.checks import check_classes
-from vpt.data.dataset import Dataset, Split, StoredImage
+from vpt.data.dataset import Dataset, Split
 from vpt.data.folder_names import SPLITS, split_words
 from vpt.data.folder_walk import image_entries, subfolders
 from vpt.data.image_files import IMAGE_SUFFIXES
+from vpt.data.image_inputs import StoredImage
 from vpt.errors import DataError
 
 SHARD_SUFFIX = ".tar"

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vpt.data.dataset import ImageInput
 from vpt.data.deep_colors import read_deep_colors
 from vpt.data.image_files import has_deep_pixels, supported_formats
+from vpt.data.image_inputs import ImageInput
 from vpt.data.images import map_images
 from vpt.data.value_range import ValueRange
 

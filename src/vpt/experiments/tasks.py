@@ -9,7 +9,8 @@ import numpy as np
 
 from vpt.core.text import did_you_mean
 from vpt.data import synthetic
-from vpt.data.dataset import Dataset, ImageInput, Split
+from vpt.data.dataset import Dataset, Split
+from vpt.data.image_inputs import ImageInput
 from vpt.data.loading import load_dataset
 from vpt.data.segmentation_folder import SegmentationDataset, load_segmentation_dataset
 from vpt.data.segmentation_layouts import LAYOUT_HELP, ImageMaskPairs

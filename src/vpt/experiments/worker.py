@@ -15,6 +15,7 @@ from vpt.core import environment
 from vpt.data.loading import load_dataset
 from vpt.errors import BackboneError, TrainingError
 from vpt.experiments.experiment import Experiment, Run
+from vpt.experiments.head_jobs import tune_heads
 from vpt.experiments.run_lock import heartbeat
 from vpt.experiments.runner import ProgressReporter
 from vpt.experiments.search import count_runs, run_batches
@@ -23,7 +24,7 @@ from vpt.model import tuned_file
 from vpt.tasks.classification.prediction import evaluate_ensemble
 from vpt.training import Callback, CallbackList, EpochMetrics, HistoryCallback, distributed
 from vpt.training.job import Job, RunResult
-from vpt.tuning import run_job, tune_heads
+from vpt.tuning import run_job
 
 OnLost = Callable[[], None]  # called when another process has taken over the run
 POLL_INTERVAL = 0.5  # seconds between two looks at the folder while other processes do runs

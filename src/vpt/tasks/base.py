@@ -14,7 +14,8 @@ from torch import nn
 from vpt.backbones import Backbone
 from vpt.core import spec
 from vpt.core.text import did_you_mean
-from vpt.data.dataset import Dataset, ImageInput
+from vpt.data.dataset import Dataset
+from vpt.data.image_inputs import ImageInput
 from vpt.errors import SpecError
 from vpt.heads.dense import DenseHead
 from vpt.model.attach import attach

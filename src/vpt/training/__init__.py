@@ -17,10 +17,10 @@ from vpt.training.evaluation import Scores as Scores
 from vpt.training.evaluation import predict_logits as predict_logits
 from vpt.training.evaluation import score_logits as score_logits
 from vpt.training.feature_cache import cache_frozen_features as cache_frozen_features
-from vpt.training.feature_cache import class_prototypes as class_prototypes
-from vpt.training.feature_cache import collect_block_inputs as collect_block_inputs
-from vpt.training.feature_cache import collect_init_inputs as collect_init_inputs
 from vpt.training.head_grid import HeadResult as HeadResult
 from vpt.training.head_grid import train_head_grid as train_head_grid
+from vpt.training.init_inputs import class_prototypes as class_prototypes
+from vpt.training.init_inputs import collect_block_inputs as collect_block_inputs
+from vpt.training.init_inputs import collect_init_inputs as collect_init_inputs
 from vpt.training.loop import Objective as Objective
 from vpt.training.loop import fit as fit

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vpt.data.dataset import require_uint8
+from vpt.data.image_inputs import require_uint8
 from vpt.data.image_stream import StreamedImages
 from vpt.data.preprocessing import Preprocessing
 from vpt.data.whole_images import WholeImages

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vpt.data.dataset import Dataset, ImageInput, Split
+from vpt.data.dataset import Dataset, Split
 from vpt.data.folder_walk import is_table_name, walk_images
 from vpt.data.image_files import IMAGE_SUFFIXES
+from vpt.data.image_inputs import ImageInput
 from vpt.data.images import DecodedImages, decode_to_tempdir
 from vpt.data.label_tables import read_table_images
 from vpt.errors import DataError, SpecError

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vpt.backbones import Backbone, load_backbone
-from vpt.data.dataset import Dataset, ImageInput, Split
+from vpt.data.dataset import Dataset, Split
 from vpt.data.decode_cache import decode_cached
+from vpt.data.image_inputs import ImageInput
 from vpt.data.images import DecodedImages
 from vpt.data.loading import load_dataset, load_scored_dataset
 from vpt.data.overview import overview_of_classes
@@ -41,7 +42,8 @@ from vpt.tasks.prediction import Prediction
 from vpt.training import Callback, DeviceDataset, EpochMetrics, Examples, Objective, Progress, TaskConfig, distributed
 from vpt.training.augmentation import CROP_SCALE, parse_augmentation
 from vpt.training.evaluation import Scores, predict_logits
-from vpt.training.feature_cache import cache_frozen_features, collect_init_inputs
+from vpt.training.feature_cache import cache_frozen_features
+from vpt.training.init_inputs import collect_init_inputs
 from vpt.training.job import Job
 from vpt.training.streaming import choose_loading, stream_splits
 

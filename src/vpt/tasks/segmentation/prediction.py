@@ -13,8 +13,8 @@ from torch import Tensor
 
 from vpt.core.io import write_atomic
 from vpt.core.text import pluralize, refuse
-from vpt.data.dataset import ImageInput, read_image
 from vpt.data.image_files import UnreadableImageError, capture_warnings, encode_png
+from vpt.data.image_inputs import ImageInput, read_image
 from vpt.data.mask_files import load_pair
 from vpt.data.masks import IGNORE_INDEX, palette
 from vpt.data.segmentation_folder import SegmentationDataset

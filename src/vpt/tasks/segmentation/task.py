@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from vpt.backbones import load_backbone
-from vpt.data.dataset import Dataset, ImageInput
+from vpt.data.dataset import Dataset
 from vpt.data.image_files import capture_warnings
+from vpt.data.image_inputs import ImageInput
 from vpt.data.mask_files import load_pair
 from vpt.data.overview import overview_of_masks
 from vpt.data.segmentation_folder import SegmentationDataset, load_segmentation_dataset
