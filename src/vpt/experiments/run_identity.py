@@ -8,7 +8,7 @@ from typing import Any
 from vpt.training import TaskConfig
 
 # Values with which earlier versions ran, which lacked these fields of a job and these training options.
-LATER_FIELDS = {
+LATER_FIELDS: dict[str, Any] = {
     "skip_corrupt": False, "crop_fraction": None, "normalization": "backbone", "images_per_class": None,
     "value_range": None,
 }  # fmt: skip

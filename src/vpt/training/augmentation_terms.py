@@ -38,30 +38,34 @@ class Term(Parsable):
 class RandomCrop(Term):
     """A crop of 7/8 of the short side, anywhere in the whole image, mirrored half of the time (FGVC)."""
 
-    name, stage = "random_crop", 0
+    name: ClassVar[str] = "random_crop"
+    stage: ClassVar[int] = 0
 
 
 @dataclass(frozen=True)
 class RandomResizedCrop(Term):
     """A crop of half to all of the area of the largest square, nearly in its shape, mirrored half of the time."""
 
-    name, stage = "random_resized_crop", 0
+    name: ClassVar[str] = "random_resized_crop"
+    stage: ClassVar[int] = 0
 
 
 @dataclass(frozen=True)
 class Flip(Term):
     """The image or its mirror image, left and right exchanged. Both crops do it, too."""
 
-    name, stage = "flip", 1
-    tasks = ("classification", "segmentation")
+    name: ClassVar[str] = "flip"
+    stage: ClassVar[int] = 1
+    tasks: ClassVar[tuple[str, ...]] = ("classification", "segmentation")
 
 
 @dataclass(frozen=True)
 class VerticalFlip(Term):
     """The image or its reflection, top and bottom exchanged."""
 
-    name, stage = "vertical_flip", 1
-    tasks = ("classification", "segmentation")
+    name: ClassVar[str] = "vertical_flip"
+    stage: ClassVar[int] = 1
+    tasks: ClassVar[tuple[str, ...]] = ("classification", "segmentation")
 
     def transform(self, mean: _Mean) -> Transform:  # noqa: D102
         flip: Transform = v2.RandomVerticalFlip()
@@ -72,15 +76,16 @@ class VerticalFlip(Term):
 class Full(Term):
     """Scale by 0.5 to 2, crop, flip and jitter of colors, of an image and its mask."""
 
-    name, stage = "full", 0
-    tasks = ("segmentation",)
+    name: ClassVar[str] = "full"
+    stage: ClassVar[int] = 0
+    tasks: ClassVar[tuple[str, ...]] = ("segmentation",)
 
 
 @dataclass(frozen=True)
 class TrivialAugment(Term):
     """One operation of 14, of random strength (TrivialAugmentWide: Müller and Hutter, ICCV 2021)."""
 
-    name = "trivial_augment"
+    name: ClassVar[str] = "trivial_augment"
 
     def transform(self, mean: _Mean) -> Transform:  # noqa: D102
         transform: Transform = v2.TrivialAugmentWide()
@@ -99,7 +104,7 @@ class RandAugment(Term):
     num_ops: int = 2
     magnitude: int = 9
 
-    name = "rand_augment"
+    name: ClassVar[str] = "rand_augment"
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -121,7 +126,7 @@ class RandomErasing(Term):
 
     p: float = 0.25
 
-    name = "random_erasing"
+    name: ClassVar[str] = "random_erasing"
 
     def __post_init__(self) -> None:
         """Check the value."""
@@ -143,7 +148,8 @@ class Mixup(Term):
 
     alpha: float = 0.8
 
-    name, stage = "mixup", 3
+    name: ClassVar[str] = "mixup"
+    stage: ClassVar[int] = 3
 
     def __post_init__(self) -> None:
         """Check the value."""
@@ -161,7 +167,7 @@ class CutMix(Mixup):
 
     alpha: float = 1.0
 
-    name = "cutmix"
+    name: ClassVar[str] = "cutmix"
 
 
 TERMS: dict[str, type[Term]] = {
