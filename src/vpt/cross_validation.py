@@ -20,6 +20,7 @@ from vpt.data.loading import load_dataset
 from vpt.errors import DataError, SpecError
 from vpt.model import tuned_file
 from vpt.tasks.classification.config import ClassificationOptions
+from vpt.tasks.classification.continuation import class_names, join_classes
 from vpt.tasks.classification.prediction import evaluate
 from vpt.tasks.evaluation import make_evaluation
 from vpt.training import Callback, Scores, distributed
@@ -73,6 +74,8 @@ def cross_validate(
         raise SpecError(
             f"folds is {options.folds}, and the labels are {dataset.label_kind}; folds need one class an image"
         )
+    if options.init is not None:
+        dataset = join_classes(dataset, class_names(options.init))  # the order of the classes of each fold's model
     images = dataset.trainval()
     assigned = assign_folds(images, dataset.classes, options.folds, job.split_options["seed"])
     scores = []

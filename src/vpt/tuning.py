@@ -86,7 +86,9 @@ def make_job(
     if found.name == "classification":
         chosen["label_kind"] = kind_of_source(data, TableColumns.of(given))
     config = found.config_class.for_method(parse_method(method), **chosen)
-    out = out or f"{name_of_source(str(data)) or 'tuned'}.safetensors"
+    out = Path(out or f"{name_of_source(str(data)) or 'tuned'}.safetensors")
+    if "init" in given and out.resolve() == Path(given["init"]).resolve():
+        raise SpecError(f"init and out are {out}; give another --out, as the file that training starts from stays")
     return Job.create(data, out, config, method=method, **given)
 
 

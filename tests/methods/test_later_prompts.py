@@ -125,3 +125,23 @@ def test_later_prompts_on_convnets_are_refused(method: str) -> None:
 def test_adaptive_with_a_kernel_larger_than_the_map_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="make no square map of at least 9 x 9"):
         attach(backbone_of("vit"), "adaptive(kernel=9)", 3)
+
+
+@pytest.mark.parametrize("length", [16, 17, 30])
+def test_adaptive_of_any_length_gives_the_same_in_each_pass(length: int) -> None:
+    """The family has 16 patches: as many prompts as patches, and more, are no tokens of a block."""
+    model = attach(backbone_of("vit"), f"adaptive(length={length})", 3).eval()
+    with torch.no_grad():
+        for weight in model.trainable_parameters():
+            weight.normal_(generator=torch.Generator().manual_seed(0))
+        first, second = model(images()), model(images())
+    assert torch.equal(first, second)
+
+
+def test_adapter_in_a_sum_is_drawn_in_the_order_of_the_terms() -> None:
+    torch.manual_seed(0)
+    alone = attach(backbone_of("vit"), "adapter(reduction=4)", 3).trainable_state_dict()
+    torch.manual_seed(0)
+    both = attach(backbone_of("vit"), "adapter(reduction=4) + vpt(length=2)", 3).trainable_state_dict()
+    names = [name for name in alone if not name.startswith("head")]
+    assert names and all(torch.equal(alone[name], both[name]) for name in names)

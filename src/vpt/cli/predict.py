@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from vpt.cli import options as common
 from vpt.cli.options import TaskCommand, option, own_options
@@ -42,10 +43,13 @@ def command(file: Path, images: tuple[Path, ...], as_json: bool, out: Path | Non
     from vpt.tasks.classification.prediction import find_images
     from vpt.tasks.registry import task_of_file
 
+    image_paths = find_images(images)
     task = task_of_file(inspect(file)).name
     options = own_options(options, task, str(file))
     table_options = {name: options.pop(name) for name in ("probabilities", "overwrite") if name in options}
     if task == "classification" and out is not None:
+        if click.get_current_context().get_parameter_source("top") is not ParameterSource.DEFAULT:
+            raise click.UsageError("--top: for the terminal, and --out writes a table; give --probabilities")
         del options["top"]
         with ConsoleCallback() as callback:
             table = predict_to_file(file, images, out, callback=callback, **table_options, **options)
@@ -63,7 +67,6 @@ def command(file: Path, images: tuple[Path, ...], as_json: bool, out: Path | Non
         if out is not None and out.suffix in TABLE_SUFFIXES:
             raise click.UsageError(f"--out {out}: a segmentation writes masks to a folder; give the name of a folder")
         options["out"] = out or Path("predicted")
-    image_paths = find_images(images)
     with ConsoleCallback() as callback:
         predictions = predict(file, image_paths, callback=callback, **options)
     for prediction in predictions:

@@ -54,7 +54,7 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @option("--activation-checkpointing", "Compute activations again in the backward pass: less memory, a third more time.",
         is_flag=True)  # fmt: skip
 @option("--loss", "ce or focal; several labels: bce or focal; a number: l1 or mse; segmentation: ce, dice or ce+dice "
-        "[default: the first].", ["ce", "focal", "bce", "l1", "mse", "dice", "ce+dice"])  # fmt: skip
+        "[default: auto, the first].", ["auto", "ce", "focal", "bce", "l1", "mse", "dice", "ce+dice"])  # fmt: skip
 @option("--class-weights", "balanced: rare classes weigh more; or a number for each class, such as 1,5 "
         "[default: none].")  # fmt: skip
 @option("--precision", "Of the forward pass; auto: bf16 on GPUs with it [default: auto].", ["auto", "fp32", "bf16"])

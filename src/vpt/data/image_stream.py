@@ -129,6 +129,7 @@ class StreamedImages:
         names: Text of each image for messages.
         digest: SHA-256 of the decoded images.
         folder: Folder for what is computed from the images and too large for memory.
+        augment: Text of the augmentation that the loader applies to requests with a seed. Default: "none".
     """
 
     loader: ImageLoader
@@ -136,6 +137,7 @@ class StreamedImages:
     names: Sequence[str]
     digest: bytes
     folder: Path
+    augment: str = "none"
 
     def __len__(self) -> int:
         """Return the number of images."""

@@ -87,7 +87,9 @@ class Adapter(Method, name="adapter", optimizer="adamw", learning_rate=2e-3, ide
                 raise UnsupportedError(
                     f"reduction is {self.reduction}, but {path} has only {width} channels; give one of at most {width}"
                 )
-            wrappers[path] = partial(_Adapted, method=self, width=width)
+            # Drawn here, not when it is injected: terms of a sum are drawn in their order.
+            bottleneck = Bottleneck(width, width // self.reduction, nn.GELU(), self.init)
+            wrappers[path] = partial(_Adapted, method=self, bottleneck=bottleneck)
         return Injection(wrappers=wrappers)
 
     def _places(self, trunk: nn.Module, layout: BackboneLayout) -> dict[str, int]:
@@ -100,10 +102,11 @@ class Adapter(Method, name="adapter", optimizer="adamw", learning_rate=2e-3, ide
 class _Adapted(nn.Module):
     """Replacement of an MLP or of a block, followed by a bottleneck with a skip."""
 
-    def __init__(self, module: nn.Module, method: Adapter, width: int) -> None:
+    def __init__(self, module: nn.Module, method: Adapter, bottleneck: Bottleneck) -> None:
         super().__init__()
         self.mlp = module
-        self.adapter = Bottleneck(width, width // method.reduction, nn.GELU(), method.init)
+        self.adapter = bottleneck
+        width = bottleneck.up.out_features
         self.scale: nn.Parameter | None = nn.Parameter(torch.ones(width)) if method.scale == "channel" else None
         self.drop_path = StochasticDepth(method.drop_path, "row") if method.drop_path else nn.Identity()
 

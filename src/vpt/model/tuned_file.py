@@ -225,16 +225,30 @@ def backbone_for(
     """
     if not (backbone is None or isinstance(backbone, str)):
         return load_backbone(backbone, weights=weights)
-    if backbone is None and ":" in header.backbone:  # timm reads such names as places, which a stranger may have chosen
-        raise TunedFileError(
-            f"{path} asks for the backbone {header.backbone}, which is not in timm's own list; if you trust that "
-            "place, give it as the backbone yourself"
-        )
+    if backbone is None:
+        check_backbone_name(path, header)
     size, channels = header.preprocessing.size, header.preprocessing.channels
     if channels != 3:
         raise TunedFileError(f"{path} reads {channels} channels; give the timm model, made with in_chans={channels}")
     own = load_backbone(backbone or header.backbone, device="meta").preprocessing.size
     return load_backbone(backbone or header.backbone, weights=weights, image_size=None if own == size else size)
+
+
+def check_backbone_name(path: Path, header: Header) -> None:
+    """Refuse a backbone that timm reads as a place, which a stranger may have chosen.
+
+    Args:
+        path: The tuned file.
+        header: Its header.
+
+    Raises:
+        TunedFileError: The name in the file is not in timm's own list.
+    """
+    if ":" in header.backbone:
+        raise TunedFileError(
+            f"{path} asks for the backbone {header.backbone}, which is not in timm's own list; if you trust that "
+            "place, give it as the backbone yourself"
+        )
 
 
 def inspect(path: str | Path) -> Header:

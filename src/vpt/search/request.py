@@ -117,6 +117,12 @@ class SearchRequest:
             raise SpecError(f"metric is {metric!r}; {did_you_mean(metric, METRICS)}")
         if found.name != "classification" and metric is not None:
             raise SpecError(f"metric is {metric!r}, and {found.name} counts {next(iter(found.metrics))}; leave it out")
+        for name in ("loss", "class_weights", "label_smoothing", "balanced_sampling"):
+            if options.get(name) not in (None, False, 0, "auto"):
+                raise SpecError(
+                    f"{name} is {options[name]!r}, and the probe of a search has no such option; give a length such as "
+                    "epochs, or leave it out"
+                )
         for name in ("patience", "keep", "batch_size"):
             if options.get(name) and (name != "batch_size" or options[name] == "auto"):
                 raise SpecError(

@@ -122,7 +122,9 @@ def compute_features(
         keys += [f"{crop_key}-view{view}" for view in range(1, num_views + 1)]
     views = [partial(compute, view) for view in range(1 + num_views)]
     if dataset.stream is not None:
-        return _map_outputs(views, dataset, (cache or dataset.stream.folder) / f"features-{keys[-1]}.npy")
+        # Views of a stream are augmented by all that its loader does.
+        text = hashlib.sha256(dataset.stream.augment.encode()).hexdigest()[:8] if num_views else "whole"
+        return _map_outputs(views, dataset, (cache or dataset.stream.folder) / f"features-{keys[-1]}-{text}.npy")
     found = [_load_or_compute(cache, key, partial(_join, view)) for key, view in zip(keys, views, strict=True)]
     return torch.stack(found).to(dataset.device)
 

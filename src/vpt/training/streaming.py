@@ -125,7 +125,7 @@ def stream_splits(
         start += len(split)
         try:
             progress = partial(callback.on_data_progress, f"{name}, checking")
-            streamed[name], found = _check(loader, split, positions, folder / name, skip_corrupt, progress)
+            streamed[name], found = _check(loader, split, positions, folder / name, augment, skip_corrupt, progress)
         except DataError as error:
             errors.append(f"{name}: {error}")
             continue
@@ -140,6 +140,7 @@ def _check(
     split: Split,
     positions: NDArray[np.int64],
     folder: Path,
+    augment: str,
     skip_corrupt: bool,
     progress: Progress,
 ) -> tuple[Examples, list[str]]:
@@ -160,6 +161,6 @@ def _check(
     kept = np.delete(np.arange(len(split)), list(faults))
     left = split.select(kept) if faults else split
     notes = describe_notes(split, irregular, len(np.setdiff1d(split.strata, left.strata)))
-    images = StreamedImages(loader, positions[kept], left.names, digest.digest(), folder)
+    images = StreamedImages(loader, positions[kept], left.names, digest.digest(), folder, augment)
     examples = Examples(images, left.labels, groups=left.groups)
     return examples, [*notes, *(f"left out {name}" for name in dropped)]

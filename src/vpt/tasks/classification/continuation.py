@@ -11,6 +11,7 @@ import torch
 from vpt.data.dataset import Dataset, Split
 from vpt.errors import SpecError
 from vpt.model import tuned_file
+from vpt.model.label_kinds import SingleLabel
 from vpt.model.tuned_model import TunedModel
 from vpt.training import DeviceDataset, Examples, predict_logits, score_logits
 
@@ -32,6 +33,7 @@ def init_options(given: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         SpecError: An option is given that the file decides on.
+        TunedFileError: The backbone of the file is not in timm's own list, and none is given.
     """
     if "init" not in given:
         return dict(given)
@@ -43,6 +45,8 @@ def init_options(given: Mapping[str, Any]) -> dict[str, Any]:
             "out, or begin without init"
         )
     header = tuned_file.inspect(path)
+    if "backbone" not in given:
+        tuned_file.check_backbone_name(path, header)
     head = {} if header.head is None else {"head": header.head}
     return {"backbone": header.backbone, **head, **given, "init": path}
 
@@ -57,11 +61,12 @@ def class_names(file: Path) -> tuple[str, ...]:
         The names.
 
     Raises:
-        SpecError: The file has no names of classes, or segments.
+        SpecError: The file has no names of classes, segments, or predicts several labels or a number.
     """
     header = tuned_file.inspect(file)
-    if header.classes is None or header.is_dense:
-        raise SpecError(f"{file} has no names of classes of images, so it cannot be gone on from; give another --init")
+    if header.classes is None or header.is_dense or header.label_kind != SingleLabel():
+        raise SpecError(f"{file} does not name one class of an image, so training cannot start from it; give another "
+                        "--init")  # fmt: skip
     return header.classes
 
 

@@ -111,13 +111,16 @@ def absolute_error(outputs: Tensor, targets: Tensor) -> Tensor:
     return F.l1_loss(outputs.squeeze(1), targets, reduction="sum")
 
 
-def parse_class_weights(text: str | None, num_classes: int, balanced: Callable[[], Tensor]) -> Tensor | None:
+def parse_class_weights(
+    text: str | None, num_classes: int, balanced: Callable[[], Tensor], device: torch.device
+) -> Tensor | None:
     """Return the weights of classes.
 
     Args:
         text: "balanced", a number for each class, with commas, or None.
         num_classes: Number of classes.
         balanced: Function that returns balanced weights.
+        device: Device of the weights.
 
     Returns:
         Weights, float32 (classes,), or None.
@@ -128,11 +131,11 @@ def parse_class_weights(text: str | None, num_classes: int, balanced: Callable[[
     if text is None:
         return None
     if text == "balanced":
-        return balanced().float()
+        return balanced().float().to(device)
     numbers = read_class_weights(text)
     if len(numbers) != num_classes:
         raise SpecError(f"class_weights is {text!r}, {len(numbers)} numbers, and there are {num_classes} classes")
-    return torch.tensor(numbers)
+    return torch.tensor(numbers, device=device)
 
 
 def balanced_weights(counts: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -24,7 +23,7 @@ from vpt.data.preprocessing import Preprocessing
 from vpt.data.splits import stratified_subset
 from vpt.data.training_marks import make_marks
 from vpt.data.value_checks import value_range_notes
-from vpt.errors import DataError, SpecError
+from vpt.errors import DataError
 from vpt.heads.dense import DenseHead
 from vpt.model import tuned_file
 from vpt.model.readout import MultiBlock, Pooled, Readout
@@ -33,6 +32,7 @@ from vpt.plots.figures import MAX_NAMED_CLASSES
 from vpt.tasks.base import NUM_EXAMPLES, PreparedData, Task
 from vpt.tasks.classification.config import ClassificationConfig, ClassificationOptions
 from vpt.tasks.classification.continuation import class_names, join_classes, measure_old_classes, start_from
+from vpt.tasks.classification.label_checks import check_options_of_labels
 from vpt.tasks.classification.labels import LabelTask, fit_label_kind, label_task
 from vpt.tasks.classification.prediction import decoding_notes, evaluate, predict
 from vpt.tasks.classification.ridge_head import solve_head
@@ -46,8 +46,6 @@ from vpt.training.feature_cache import cache_frozen_features
 from vpt.training.init_inputs import collect_init_inputs
 from vpt.training.job import Job
 from vpt.training.streaming import choose_loading, stream_splits
-
-_LOSS_OPTIONS = ("loss", "class_weights", "label_smoothing", "balanced_sampling")
 
 
 @dataclass(frozen=True)
@@ -160,9 +158,9 @@ class ClassificationTask(Task):
         backbone = self.load_backbone(job)
         preprocessing = backbone.preprocessing
         dataset = load_dataset(job.data, include_test=job.test, **job.split_options)
-        self._check_labels(dataset, config, options)
-        if options.init is not None:
+        if options.init is not None and dataset.label_kind == "single_label":
             dataset = join_classes(dataset, class_names(options.init))
+        check_options_of_labels(dataset, config, options)
         splits = _select_splits(dataset, job.train_on, options, config.training.seed)
         streams, words = choose_loading(
             options.loading, sum(map(len, splits.values())), preprocessing.size, options.cache, options.workers
@@ -198,27 +196,6 @@ class ClassificationTask(Task):
         if data.init is not None:
             start_from(model, data.init)
         return model
-
-    def _check_labels(self, dataset: Dataset, config: ClassificationConfig, options: ClassificationOptions) -> None:
-        """Refuse options that the kind of the labels does not have."""
-        labels = label_task(fit_label_kind(dataset.train.labels))
-        labels.check(config)
-        if dataset.label_kind != "single_label" and options.init is not None:
-            raise SpecError(
-                f"init is {options.init}, and the labels are {dataset.label_kind}; it needs one class an image"
-            )
-        labels.make_loss(config, torch.from_numpy(dataset.train.labels), len(dataset.classes))
-        if dataset.label_kind != "single_label" and options.images_per_class is not None:
-            raise SpecError(
-                f"images_per_class is {options.images_per_class}, and the labels are {dataset.label_kind}; write "
-                "train_fraction instead"
-            )
-        for name in _LOSS_OPTIONS if options.ridge is not None else ():
-            value = getattr(config, name)
-            if value != getattr(ClassificationConfig, name):
-                raise SpecError(
-                    f"{name} is {value} and ridge is {options.ridge}, which has no such option; leave one out"
-                )
 
     def load_backbone(self, job: Job) -> Backbone:
         """Load the backbone of a job, with the preprocessing of its options.

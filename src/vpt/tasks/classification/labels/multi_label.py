@@ -147,7 +147,8 @@ class MultiLabelTask(LabelTask[MultiLabel]):
 
     def make_loss(self, config: ClassificationConfig, labels: Tensor, num_classes: int) -> Loss:  # noqa: D102
         positives = labels.sum(0).clamp(min=1)
-        weights = parse_class_weights(config.class_weights, num_classes, lambda: (len(labels) - positives) / positives)
+        negatives = (len(labels) - positives).clamp(min=1)  # a label that every image has still counts
+        weights = parse_class_weights(config.class_weights, num_classes, lambda: negatives / positives, labels.device)
         if config.loss == "focal":
             return partial(binary_focal_loss, weights=weights)
         return partial(binary_cross_entropy, weights=weights)

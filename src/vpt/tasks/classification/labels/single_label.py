@@ -38,7 +38,10 @@ class SingleLabelTask(LabelTask[SingleLabel]):
 
     def make_loss(self, config: ClassificationConfig, labels: Tensor, num_classes: int) -> Loss:  # noqa: D102
         weights = parse_class_weights(
-            config.class_weights, num_classes, lambda: balanced_weights(labels.bincount(minlength=num_classes))
+            config.class_weights,
+            num_classes,
+            lambda: balanced_weights(labels.bincount(minlength=num_classes)),
+            labels.device,
         )
         if config.loss == "focal":
             return partial(softmax_focal_loss, weights=weights)

@@ -1,0 +1,42 @@
+"""Options that do not go with the kind of the labels, or with a head in closed form."""
+
+import torch
+
+from vpt.data.dataset import Dataset
+from vpt.errors import SpecError
+from vpt.tasks.classification.config import ClassificationConfig, ClassificationOptions
+from vpt.tasks.classification.labels import fit_label_kind, label_task
+
+# Options of training, which ridge regression does not have.
+_NOT_FOR_RIDGE = (
+    "loss", "class_weights", "label_smoothing", "balanced_sampling", "augment", "probe_epochs", "ema", "patience",
+    "keep", "layer_decay",
+)  # fmt: skip
+
+
+def check_options_of_labels(dataset: Dataset, config: ClassificationConfig, options: ClassificationOptions) -> None:
+    """Refuse options that the kind of the labels, or ridge regression, does not have.
+
+    Args:
+        dataset: The data.
+        config: Configuration of the training.
+        options: Other options of the job.
+
+    Raises:
+        SpecError: An option has no meaning there.
+    """
+    labels = label_task(fit_label_kind(dataset.train.labels))
+    labels.check(config)
+    if dataset.label_kind != "single_label" and options.init is not None:
+        raise SpecError(f"init is {options.init}, and the labels are {dataset.label_kind}; it needs one class an image")
+    labels.make_loss(config, torch.from_numpy(dataset.train.labels), len(dataset.classes))
+    if dataset.label_kind != "single_label" and options.images_per_class is not None:
+        raise SpecError(
+            f"images_per_class is {options.images_per_class}, and the labels are {dataset.label_kind}; write "
+            "train_fraction instead"
+        )
+    chosen, defaults = config.to_dict(), ClassificationConfig().to_dict()
+    for name in _NOT_FOR_RIDGE if options.ridge is not None else ():
+        value = chosen[name]
+        if value != defaults[name]:
+            raise SpecError(f"{name} is {value} and ridge is {options.ridge}, which has no such option; leave one out")
