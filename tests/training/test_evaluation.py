@@ -73,3 +73,11 @@ def test_intervals_by_groups_draw_whole_groups() -> None:
     assert all(grouped[name] == pytest.approx(bounds) for name, bounds in alone.items())
     narrow, wide = (found["top1"][1] - found["top1"][0] for found in (copied.intervals(), alone))
     assert narrow < 0.7 * wide
+
+
+def test_intervals_of_many_classes_contain_the_score() -> None:
+    labels = torch.arange(30)
+    logits = torch.nn.functional.one_hot((labels // 2) * 2, 2_000).float()
+    found = score_logits(logits, labels)
+    low, high = found.intervals()["top1"]
+    assert 0.2 < low < 0.5 < high < 0.8

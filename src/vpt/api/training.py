@@ -9,6 +9,7 @@ from vpt.api.models import Data, Device, TuneOptions, show_progress
 from vpt.cross_validation import cross_validate
 from vpt.data.dataset import Dataset
 from vpt.data.in_memory import InMemoryData, dataset_from_memory, split_mapping
+from vpt.data.label_kinds import KindName
 from vpt.errors import SpecError
 from vpt.search import SearchRequest, run_search, wants_search
 from vpt.training import Callback
@@ -98,7 +99,7 @@ def tune(
         TrainingError: The loss diverged.
         StorageError: A file cannot be written.
     """
-    started, source = time.monotonic(), _training_data(data, val, test, classes)
+    started, source = time.monotonic(), _training_data(data, val, test, classes, options.get("label_kind"))
     given: dict[str, Any] = {
         "task": task, "backbone": backbone, "epochs": epochs, "iterations": iterations, "head": head,
         "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed, **options,
@@ -117,7 +118,11 @@ def tune(
 
 
 def _training_data(
-    data: Any, val: InMemoryData | None, test: InMemoryData | None, classes: Sequence[str] | None
+    data: Any,
+    val: InMemoryData | None,
+    test: InMemoryData | None,
+    classes: Sequence[str] | None,
+    label_kind: KindName | None,
 ) -> str | Path | Dataset:
     """Return a folder or the name of a task as it is, and data in memory as a dataset."""
     if isinstance(data, str | Path | Dataset):
@@ -133,4 +138,9 @@ def _training_data(
         raise SpecError(f"{name} is given twice, in the data and as {name}=; leave one of them out")
     if "train" not in splits:
         raise SpecError(f"the data have the splits {', '.join(splits)}, but no train; name the training images train")
-    return dataset_from_memory(splits | separate, classes)
+    dataset = dataset_from_memory(splits | separate, classes, label_kind=label_kind)
+    if label_kind not in (None, dataset.label_kind):
+        raise SpecError(
+            f"label_kind is {label_kind!r}, and the labels in memory are {dataset.label_kind}; leave it out"
+        )
+    return dataset

@@ -1,5 +1,6 @@
 """Color images with more than 8 bits per channel, which Pillow would cut to 8 bits, and TIFF files it cannot open."""
 
+import math
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -94,6 +95,8 @@ def _read_tiff(file: IO[bytes]) -> DeepColors:
     tifffile = import_optional("tifffile", "deep", "a TIFF image with more than 8 bits per channel in color")
     with tifffile.TiffFile(file) as tiff:
         page = tiff.pages[0]
+        if page.imagelength * page.imagewidth > (Image.MAX_IMAGE_PIXELS or math.inf):
+            raise Image.DecompressionBombError
         values, is_rgb, extra = page.asarray(), page.photometric == _RGB, tuple(page.extrasamples)
         if page.planarconfig == 2 and values.ndim == 3:  # one plane after the other
             values = values.transpose(1, 2, 0)

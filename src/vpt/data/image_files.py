@@ -169,7 +169,11 @@ def _open_image(file: IO[bytes], value_range: ValueRange | None, notes: list[str
     try:
         opened = Image.open(file, formats=supported_formats())
     except UnidentifiedImageError:
-        if (deep := read_deep_colors(file, None)) is None:
+        try:
+            deep = read_deep_colors(file, None)
+        except VptError as error:  # an extra is missing for what may as well be a damaged file
+            raise UnreadableImageError(str(error)) from None
+        if deep is None:
             raise UnreadableImageError(describe_unidentified(file, supported_formats())) from None
         return to_rgb(_from_deep_colors(deep, value_range, notes))
     with opened as image:

@@ -82,7 +82,10 @@ def dataset_from_memory(
     """
     given = {name: _read(data, name) for name, data in splits.items()}
     if label_kind == "regression":
-        given = {name: replace(split, labels=_as_labels(map(float, split.labels))) for name, split in given.items()}
+        try:
+            given = {name: replace(split, labels=_as_labels(map(float, split.labels))) for name, split in given.items()}
+        except (TypeError, ValueError) as error:
+            raise DataError(f"the labels are no numbers ({error}); give one number for each image") from None
     names = {name: tuple(classes or split.classes or default_classes or ()) for name, split in given.items()}
     first = "train" if "train" in given else next(iter(given))
     if any(isinstance(split.labels, np.ndarray) for split in given.values()):

@@ -1,7 +1,7 @@
 """Evaluation: logits of a dataset, and the scores computed from them."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -82,6 +82,11 @@ class Scores:
         """Metrics by name, the main one first."""
         return {"top1": self.accuracy, "mean_per_class": self.mean_per_class}
 
+    @staticmethod
+    def main_metric(hits: NDArray[Any], true: NDArray[Any], predicted: NDArray[Any]) -> float:
+        """Return the main metric of the counts that `make_rates` describes."""
+        return float(hits.sum() / max(1, true.sum()))
+
     @property
     def class_rates(self) -> dict[str, NDArray[np.float64]]:
         """Precision, recall and F1 of each class, as scikit-learn defines them, between 0 and 1.
@@ -117,12 +122,26 @@ class Scores:
             _, index = np.unique(groups, return_inverse=True)
             counts = csr_array((np.ones_like(index), (index, np.arange(len(index))))) @ counts
 
+        hits, true, predicted = _totals(counts, len(self.confusion))
+
         def statistic(weights: NDArray[np.int64]) -> tuple[float, float]:
-            resampled = replace(self, confusion=(weights @ counts).reshape(self.confusion.shape))
-            return resampled.metrics[first], resampled.macro["f1"]
+            totals = weights @ hits, weights @ true, weights @ predicted
+            return self.main_metric(*totals), nan_mean(make_rates(*totals)["f1"])
 
         values = bootstrap(np.arange(counts.shape[0]), statistic)
         return {name: percentile_interval(column) for name, column in zip((first, "macro_f1"), values.T, strict=True)}
+
+
+def _totals(counts: Any, num_classes: int) -> list[csr_array]:
+    """Return right predictions, images and predictions of each class, sparse (images, classes), of `Scores.counts`."""
+    entries = counts.tocoo()
+    rows, values, (true, predicted) = entries.row, entries.data, np.divmod(entries.col, num_classes)
+    right, shape = true == predicted, (counts.shape[0], num_classes)
+    return [
+        csr_array((values[right], (rows[right], true[right])), shape=shape),
+        csr_array((values, (rows, true)), shape=shape),
+        csr_array((values, (rows, predicted)), shape=shape),
+    ]
 
 
 def make_rates(hits: NDArray[Any], true: NDArray[Any], predicted: NDArray[Any]) -> dict[str, NDArray[np.float64]]:

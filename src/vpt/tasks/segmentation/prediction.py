@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from vpt.tasks.prediction import Prediction
 from vpt.tasks.segmentation.sliding_window import InferenceConfig, predict_classes, predict_rows
 from vpt.training import Progress
 from vpt.training.calibration import NUM_BINS, confidence_bins
-from vpt.training.evaluation import Scores, confusion_matrix, divide_or_nan
+from vpt.training.evaluation import Scores, confusion_matrix, divide_or_nan, nan_mean
 
 _ROW, _MARGIN = 18, 6  # pixels of a line of the legend
 
@@ -159,6 +160,10 @@ class PixelScores(Scores):
         """Intersection over union of each class."""
         hits = self.confusion.diagonal()
         return divide_or_nan(hits, self.confusion.sum(0) + self.confusion.sum(1) - hits)
+
+    @staticmethod
+    def main_metric(hits: NDArray[Any], true: NDArray[Any], predicted: NDArray[Any]) -> float:  # noqa: D102
+        return nan_mean(divide_or_nan(hits, true + predicted - hits))
 
     @property
     def metrics(self) -> dict[str, float]:
