@@ -68,7 +68,9 @@ def test_trainval_after_fill_missing_splits_restores_the_images():
         (np.zeros((2, 8, 8, 3)), [0, 1], "float64"),
         (np.zeros((2, 3, 8, 8), np.uint8), [0, 1], "height, width, 3"),
         (np.zeros((2, 8, 8, 3), np.uint8), [0], "one label and one name per image"),
-        (np.zeros((2, 8, 8, 3), np.uint8), [0.5, 1], "integers"),
+        (np.zeros((2, 8, 8, 3), np.uint8), ["0.5", "1"], "integers"),
+        (np.zeros((2, 8, 8, 3), np.uint8), [0.5, np.nan], "a label is nan"),
+        (np.zeros((2, 8, 8, 3), np.uint8), [[0, 2], [1, 0]], "contain 2"),
     ],
 )
 def test_split_of_invalid_arrays_is_refused(images, labels, reason):

@@ -171,7 +171,7 @@ def test_attach_of_method_that_is_never_called_is_refused() -> None:
     backbone.module.pos_drop.add_module("unused", type(backbone.module.pos_drop)())
     with pytest.raises(
         UnsupportedError,
-        match=r"is injected at pos_drop\.unused .* never calls .* methods that fit: vpt, gated, class_token, linear, ",
+        match=r"is injected at pos_drop\.unused .* never calls .* methods that fit: vpt, cross, prefix, adaptive, gated, ",
     ):
         attach(backbone, _Silent(), 3)
 
