@@ -160,6 +160,19 @@ def test_table_paths_are_not_taken_for_others_of_the_same_name(draw):
     assert "labels.csv line 3: no such image: 'ant/2.png'" in refusal(root)
 
 
+@pytest.mark.parametrize("listed", ["data/cat/{}", "/home/me/cat/{}", "cat/{}"])
+def test_table_paths_keep_their_folder_in_a_subfolder(draw, listed):
+    root = draw("dog/1.png", "dog/2.png", "bird/3.png")
+    write(root / "labels.csv", f"path,label\n{listed.format('1.png')},x\n{listed.format('2.png')},y\n")
+    assert f"labels.csv line 2: no such image: '{listed.format('1.png')}'" in refusal(root / "labels.csv")
+
+
+def test_table_paths_with_a_guessed_folder_that_lacks_one_are_not_found(draw):
+    root = draw("images/cat/1.png", "images/dog/3.png")
+    write(root / "labels.csv", "path,label\n/home/me/cat/1.png,x\n/home/me/cat/2.png,y\n/home/me/dog/3.png,y\n")
+    assert "3 faults" in refusal(root / "labels.csv")
+
+
 @pytest.mark.parametrize("labels", ["0 1", "3 11", "2.0 10.0", "-1 1"])
 def test_table_with_integer_labels_keeps_their_order(root, labels):
     first, second = labels.split()

@@ -54,20 +54,25 @@ class ImageFinder:
     def _find_base(self, paths: list[tuple[str, ...]]) -> tuple[Path, int]:
         """Return the folder that the paths begin at, and how many of their first parts lead there."""
         tried = [parts for parts in paths[:_NUM_TRIED] if parts]
-        for base, cut in self._bases(paths):
-            if any(os.path.lexists(base.joinpath(*parts[cut:])) for parts in tried):
+        if any(os.path.lexists(self.folder.joinpath(*parts)) for parts in tried):
+            return self.folder, 0
+        for base, cut in self._guesses(paths):
+            if all(os.path.lexists(base.joinpath(*parts[cut:])) for parts in tried):
                 return base, cut
         return self.folder, 0
 
-    def _bases(self, paths: list[tuple[str, ...]]) -> Iterator[tuple[Path, int]]:
-        if not all(len(parts) > 1 for parts in paths):
+    def _guesses(self, paths: list[tuple[str, ...]]) -> Iterator[tuple[Path, int]]:
+        """Return folders that the paths could begin at. In a subfolder, paths keep one folder at least."""
+        shortest = min((len(parts) for parts in paths), default=0)
+        if shortest < 2:
             return
         columns = zip(*(parts[:-1] for parts in paths), strict=False)
         shared = [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
         for folder in (self.folder, *subfolders(self.folder)):
             yield folder, 0
-            for start in range(1, len(shared) + 1):
-                yield folder.joinpath(*shared[start:]), len(shared)
+            most = len(shared) if folder == self.folder else min(len(shared), shortest - 2)
+            for dropped in range(1, most + 1):
+                yield folder, dropped
 
     @cached_property
     def _by_name(self) -> defaultdict[str, list[Path]]:
