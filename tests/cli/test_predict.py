@@ -144,3 +144,6 @@ def test_predict_to_file_of_a_number_has_no_probabilities(photos: Path, tuned: P
     model.label_kind = Regression()
     with pytest.raises(library.SpecError, match="predicts a number, which has no probabilities"):
         library.predict_to_file(model, photos, tmp_path / "a.csv", probabilities=True)
+    assert library.predict_to_file(model, photos, tmp_path / "a.csv").images == 32
+    with (tmp_path / "a.csv").open(newline="") as file:
+        assert csv.DictReader(file).fieldnames == ["path", "prediction"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from vpt.data.loading import load_dataset, load_scored_dataset
 from vpt.data.task_detection import detect_task
 from vpt.data.training_marks import make_marks
-from vpt.errors import DataError
+from vpt.errors import DataError, SpecError
 from vpt.tasks.classification.prediction import find_images
 
 NAMES = [f"{folder}/{i}.png" for folder in ("ant", "bee") for i in range(10)]
@@ -142,7 +143,9 @@ def test_table_of_names_finds_images_in_any_folder(draw, ending):
     files = [f"part_{i % 2}/im{i}.png" for i in range(8)]
     root = draw(*files)
     write_csv(root / "meta.csv", [{"image_id": f"im{i}{ending}", "dx": "ab"[i % 3 == 0]} for i in range(8)])
-    assert labels_of(root) == {(root / file).as_posix(): "ab"[i % 3 == 0] for i, file in enumerate(files)}
+    assert labels_of(root, label_column="dx") == {
+        (root / file).as_posix(): "ab"[i % 3 == 0] for i, file in enumerate(files)
+    }
 
 
 def test_table_of_names_that_two_images_have_is_refused(draw):
@@ -293,6 +296,9 @@ def test_folder_with_an_unclear_table_names_its_columns(draw):
     [
         "image,class,probability\nant/0.png,bee,0.9\nbee/0.png,ant,0.9\n",
         "name,width\nx,3\n",
+        "filename,photographer\nant/0.png,Ann\nbee/0.png,Bo\n",
+        "path,prediction\nant/0.png,1.5\nbee/0.png,2.5\n",
+        "image,blurry,night\nant/0.png,0,1\nbee/0.png,1,0\n",
         "image,mask\nant/0.png,bee/0.png\n",
         "image,label\nant/0.png,bee/0.png\n",
         "not a table",
@@ -301,6 +307,83 @@ def test_folder_with_an_unclear_table_names_its_columns(draw):
 def test_folder_of_classes_passes_over_other_tables(root, expected, text):
     write(root / "answers.csv", text)
     assert labels_of(root) == expected
+
+
+def test_folder_of_classes_with_a_table_of_labels_notes_which_it_reads(root):
+    write_csv(root / "labels.csv", rows("path", "label"))
+    note = "labels are those of labels.csv; the folders ant, bee are not read as classes"
+    assert note in load_dataset(root).notes
+
+
+def test_folder_without_classes_reads_the_only_other_column(draw):
+    root = draw(*(f"images/{i}.png" for i in range(4)))
+    write_csv(root / "breeds.csv", [{"filename": f"{i}.png", "breed": "ab"[i % 2]} for i in range(4)])
+    assert set(labels_of(root).values()) == {"a", "b"}
+
+
+def test_folder_of_masks_with_a_table_of_photographers_is_for_segmentation(draw):
+    root = draw(*(f"images/{i}.png" for i in range(3)))
+    draw(*(f"masks/{i}.png" for i in range(3)), color=(1, 1, 1))
+    write(root / "about.csv", "filename,photographer\n0.png,Ann\n1.png,Bo\n")
+    assert detect_task(root) == "segmentation"
+
+
+def test_folder_with_a_table_that_cannot_be_read_says_why(root, expected):
+    (root / "labels.csv").write_bytes("path,label\nant/0.png,été\n".encode("cp1252"))
+    assert labels_of(root) == expected
+    assert any("labels.csv is not UTF-8 text (byte 21)" in note for note in load_dataset(root).notes)
+
+
+def test_folder_with_a_parquet_table_without_pyarrow_says_why(root, expected, monkeypatch):
+    (root / "labels.parquet").write_bytes(b"PAR1")
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    assert labels_of(root) == expected
+    assert any("labels.parquet, a Parquet file, needs pyarrow" in note for note in load_dataset(root).notes)
+
+
+def test_folder_without_classes_with_a_table_that_cannot_be_read_says_why(draw):
+    root = draw("1.png", "2.png")
+    write(root / "labels.csv", "path,label,label\n1.png,a,b\n")
+    assert "two columns are called label" in refusal(root)
+
+
+@pytest.mark.parametrize("column", ["split", "group", "set"])
+def test_table_with_a_given_column_has_no_other_role_for_it(root, column):
+    path = write_csv(root / "labels.csv", rows("path", column))
+    dataset = load_dataset(path, label_column=column)
+    assert dataset.classes == ("ant", "bee") and dataset.train.groups is None
+
+
+@pytest.mark.parametrize("column", ["score", "confidence"])
+def test_folder_with_a_table_of_a_given_score_is_read_by_it(root, column):
+    write_csv(root / "labels.csv", [{"path": name, column: str(i / 3)} for i, name in enumerate(NAMES)])
+    assert load_dataset(root).classes == ("ant", "bee")
+    assert load_dataset(root, label_column=column).classes == (column,)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"label_column": "label, label"}, "the column label is given twice"),
+        ({"label_column": "label", "group_column": "label"}, "the column label is given twice"),
+        ({"label_column": "path"}, "path is the column of images"),
+    ],
+)
+def test_table_with_a_column_of_two_roles_is_refused(root, options, reason):
+    write_csv(root / "labels.csv", rows("path", "label"))
+    for source in (root, root / "labels.csv"):
+        with pytest.raises(SpecError, match=reason):
+            load_dataset(source, **options)
+
+
+def test_table_is_read_beside_folders_that_are_not(draw, make_unreadable):
+    root = draw(*(f"photos/{name}" for name in NAMES), "private/1.png")
+    listed = [{"path": f"../photos/{name}", "label": name[:3]} for name in NAMES[:-1]]
+    first, second = (write_csv(root / folder / "labels.csv", listed) for folder in ("a", "b"))
+    make_unreadable(root / "private")
+    dataset = load_dataset(f"{first},{second}")
+    assert dataset.classes == ("ant", "bee")
+    assert f"1 image below {root} not used, since no table lists them: photos/bee/9.png" in dataset.notes
 
 
 def test_table_notes_images_that_it_does_not_list(root):

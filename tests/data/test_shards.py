@@ -111,8 +111,49 @@ def test_read_shards_with_some_names_of_splits_names_the_others(tmp_path: Path) 
         read_shards(tmp_path)
 
 
-def test_find_shards_beside_folders_of_images_finds_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", ["dark", "train/dark"])
+def test_find_shards_beside_folders_of_images_finds_none(tmp_path: Path, folder: str) -> None:
     write_shard(tmp_path / "backup.tar", members(0, 4))
-    (tmp_path / "dark").mkdir()
-    Image.fromarray(SAMPLES[0][0]).save(tmp_path / "dark" / "0.png")
+    (tmp_path / folder).mkdir(parents=True)
+    Image.fromarray(SAMPLES[0][0]).save(tmp_path / folder / "0.png")
     assert find_shards(tmp_path) == []
+
+
+def test_load_dataset_of_a_table_beside_a_tar_file_reads_the_table(tmp_path: Path) -> None:
+    write_shard(tmp_path / "data" / "backup.tar", members(0, 4))
+    lines = ["image,label\n"]
+    for index, (pixels, label) in enumerate(SAMPLES):
+        Image.fromarray(pixels).save(tmp_path / f"{index}.png")
+        lines.append(f"../{index}.png,class {label}\n")
+    (tmp_path / "data" / "labels.csv").write_text("".join(lines))
+    assert load_dataset(tmp_path / "data").classes == ("class 0", "class 1")
+
+
+def test_read_shards_of_dev_and_eval_are_val_and_test(tmp_path: Path) -> None:
+    for name, (first, last) in {"train-0": (0, 6), "dev-0": (6, 8), "eval-0": (8, 12)}.items():
+        write_shard(tmp_path / f"{name}.tar", members(first, last))
+    assert [len(split) for split in read_shards(tmp_path).splits.values()] == [6, 2, 4]
+
+
+def test_read_shards_of_test_alone_are_scored_and_not_learned(tmp_path: Path) -> None:
+    write_shard(tmp_path / "test-0.tar", members(0, 4))
+    scored = load_scored_dataset(tmp_path, "test", trained_on=["1:0"])
+    assert [len(split) for split in scored.splits.values()] == [0, 0, 4]
+    with pytest.raises(DataError, match=r"no shard of train with an image, only of test; add one"):
+        read_shards(tmp_path)
+
+
+def test_read_shards_counts_links(tmp_path: Path) -> None:
+    shard = write_shard(tmp_path / "train.tar", members(0, 4))
+    with tarfile.open(shard, "a") as tar:
+        link = tarfile.TarInfo("pictures/0009.png")
+        link.type, link.linkname = tarfile.LNKTYPE, "pictures/0000.png"
+        tar.addfile(link)
+    dataset = read_shards(tmp_path)
+    assert len(dataset.train) == 4 and dataset.ignored == ("1 member *.png (a link)",)
+
+
+def test_read_shards_with_a_label_of_thousands_of_digits_refuses_it(tmp_path: Path) -> None:
+    write_shard(tmp_path / "train.tar", {**members(0, 4), "pictures/0001.cls": b"1" * 5000})
+    with pytest.raises(DataError, match=r"0001\.cls holds no label"):
+        read_shards(tmp_path)

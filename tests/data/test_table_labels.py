@@ -127,6 +127,30 @@ def test_table_with_faulty_labels_names_the_lines(root, columns, options, reason
     assert reason in refusal(write(root, columns), **options)
 
 
+@pytest.mark.parametrize("empty", ["null", '""', "[]"])
+def test_json_lines_of_several_labels_without_a_key_are_refused(root, empty):
+    lines = [f'{{"image": "{name}", "label": ["a", "b"]}}' for name in NAMES]
+    lines[1] = f'{{"image": "1.png", "label": {empty}}}'
+    path = root / "labels.jsonl"
+    path.write_text("\n".join(lines))
+    assert whole(path).train.labels[1].tolist() == [0, 0]
+    lines[1] = '{"image": "1.png"}'
+    path.write_text("\n".join(lines))
+    assert "labels.jsonl line 2: no label: label is missing" in refusal(path)
+
+
+def test_json_lines_with_an_integer_beyond_floats_are_refused(root):
+    lines = [f'{{"image": "{name}", "label": {10**400 if name == "1.png" else 0.5}}}' for name in NAMES]
+    (root / "labels.jsonl").write_text("\n".join(lines))
+    assert "labels.jsonl line 2: label is 1000" in refusal(root / "labels.jsonl", label_kind="regression")
+
+
+def test_table_of_two_columns_for_regression_is_refused(root):
+    path = write(root, {"a": [0, 1] * 6, "b": [1, 0] * 6})
+    text = refusal(path, label_column="a,b", label_kind="regression")
+    assert "label_kind is regression" in text and "are a, b; give one column of numbers" in text
+
+
 def test_label_kind_that_is_unknown_is_refused(root):
     with pytest.raises(SpecError, match=r"label_kind is 'number'; .*known: multi_label, regression, single_label"):
         load_dataset(write(root, {"y": [1] * 12}), label_kind="number")

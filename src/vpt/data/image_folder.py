@@ -85,6 +85,23 @@ def find_images_by_class(root: Path, split_names: str | None = None) -> tuple[di
     return {"train": _find_classes("train", _unwrap(root), root, ignored)}, ignored
 
 
+def find_class_names(root: Path) -> list[str]:
+    """Return the names of the class folders of a folder.
+
+    Args:
+        root: The data folder.
+
+    Returns:
+        The names, sorted; none of folders with another layout, or with one class.
+    """
+    try:
+        found, _ = find_images_by_class(root)
+    except DataError:
+        return []
+    names = sorted({name for by_class in found.values() for name in by_class})
+    return names if len(names) > 1 else []
+
+
 def make_split(by_class: Mapping[str, list[Path]], classes: tuple[str, ...], root: Path) -> Split:
     """Return the split of images by class.
 

@@ -2,7 +2,7 @@
 
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from vpt.core.text import comma_list, pluralize, refuse
@@ -10,7 +10,7 @@ from vpt.data.checks import check_classes
 from vpt.data.dataset import Dataset, Split
 from vpt.data.entries import Entry, check_labels_agree, group_ids, name_of, unique_entries
 from vpt.data.folder_names import SPLITS, find_split_names
-from vpt.data.folder_walk import walk_images
+from vpt.data.folder_walk import image_entries
 from vpt.data.label_kinds import KindName
 from vpt.data.table_columns import ChosenColumns, TableColumns, choose_columns, find_image_column
 from vpt.data.table_files import splits_of_files
@@ -63,6 +63,11 @@ def read_tables(files: Sequence[Path], root: Path, columns: TableColumns, *, com
         faults.append(f"the tables have different columns of labels: {' and '.join(map(comma_list, labels))}")
     elif tables:
         kind = kind or detect_label_kind([(table, chosen.labels) for table, chosen, _ in tables])
+        if kind == "regression" and max(map(len, labels)) > 1:
+            raise DataError(
+                f"label_kind is regression, and the columns of labels are {comma_list(next(iter(labels)))}; give one "
+                "column of numbers by --label-column"
+            )
         for table, chosen, split in tables:
             for split_name, entry in _unique(_entries(table, chosen, kind, split, root, faults), faults):
                 splits[split_name].append(entry)
@@ -83,8 +88,7 @@ def read_tables(files: Sequence[Path], root: Path, columns: TableColumns, *, com
             require_variety([entry.label for entry in known["train"]], names)
     groups = group_ids([splits[split] for split in SPLITS])
     notes += _group_notes(splits)
-    listed_paths = {entry.path for entry in listed}
-    left = [path for path in map(lambda path: name_of(path, root), walk_images(root)) if path not in listed_paths]
+    left = _unlisted(root, {entry.path for entry in listed})
     if left:
         notes.append(f"{pluralize(len(left), 'image')} below {root} not used, since no table lists them: "
                      f"{comma_list(left)}")  # fmt: skip
@@ -120,6 +124,17 @@ def read_table_images(path: Path, image_column: str | None = None) -> list[Path]
     found = [_find_image(finder, row, column, None, faults) for row in table.rows]
     refuse(faults, f"{path}: {pluralize(len(faults), 'fault')}", "correct these lines")
     return [image for image in found if image is not None]
+
+
+def _unlisted(root: Path, listed: Set[str]) -> list[str]:
+    """Return the images that no table lists, in the folders below the data folder that hold listed ones."""
+    found = []
+    for folder in sorted({(root / path).parent for path in listed}):
+        try:
+            found += image_entries(folder) if folder.is_relative_to(root) else []
+        except DataError:  # an unreadable folder, of which the images may be read
+            continue
+    return [name for name in (name_of(path, root) for path in found) if name not in listed]
 
 
 def _notes_on_columns(tables: Sequence[tuple[Table, ChosenColumns, str | None]]) -> list[str]:

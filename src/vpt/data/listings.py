@@ -13,19 +13,20 @@ from vpt.data.table_columns import TableColumns
 from vpt.data.table_files import find_tables, given_tables
 
 
-def is_listing(source: str | Path, columns: TableColumns | None = None) -> bool:
+def is_listing(source: str | Path, columns: TableColumns | None = None, *, named: bool = False) -> bool:
     """Return True if the images of a source are listed in files.
 
     Args:
         source: A folder, or tables such as "train.csv,test.csv".
         columns: Columns of tables that a user gives. Default: recognized.
+        named: True takes only tables in a folder whose column of labels is given or has a common name. Default: False.
 
     Returns:
         True if `read_listing` can read the source.
     """
     root = Path(str(source))
     if root.is_dir():
-        return has_list_files(root) or bool(find_tables(root, columns or TableColumns()))
+        return has_list_files(root) or bool(find_tables(root, columns or TableColumns(), named=named))
     return bool(given_tables(source))
 
 

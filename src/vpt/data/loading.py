@@ -6,18 +6,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vpt.core.text import did_you_mean
+from vpt.core.text import comma_list, did_you_mean
 from vpt.data import synthetic
 from vpt.data.checks import class_notes, leakage_notes
 from vpt.data.dataset import Dataset, Split
 from vpt.data.folder_names import SPLITS
-from vpt.data.image_folder import LAYOUT_HELP, find_images_by_class, make_split, read_image_folder
+from vpt.data.image_folder import (
+    LAYOUT_HELP,
+    find_class_names,
+    find_images_by_class,
+    make_split,
+    read_image_folder,
+)
+from vpt.data.list_files import has_list_files
 from vpt.data.listings import is_listing, read_listing
 from vpt.data.manifest import read_manifest
 from vpt.data.shards import find_shards, read_shards
 from vpt.data.splits import fill_missing_splits
 from vpt.data.table_columns import TableColumns
-from vpt.data.table_files import explain_unclear
+from vpt.data.table_files import explain_unclear, find_tables, unread_tables
 from vpt.data.training_marks import describe_whole, has_marked
 from vpt.errors import DataError
 
@@ -99,8 +106,9 @@ def load_scored_dataset(
     columns = TableColumns.of(options)
     if isinstance(source, Dataset) or not trained_on or not str(source).strip():
         return load_dataset(source, **options)
-    if is_listing(source, columns) or find_shards(root):
-        listed = read_shards(root) if find_shards(root) else read_listing(source, columns, complete=False)
+    is_sharded = _is_sharded(root, columns)
+    if is_sharded or is_listing(source, columns):
+        listed = read_shards(root, complete=False) if is_sharded else read_listing(source, columns, complete=False)
         if has_marked(listed.trainval().paths, trained_on):
             return load_dataset(source, **options)
         scored = listed.splits[split]
@@ -132,10 +140,10 @@ def load_scored_dataset(
 
 def _read(root: Path, source: str, seed: int, split_names: str | None, columns: TableColumns) -> Dataset:
     """Read a folder or tables, or draw a built-in task."""
-    if find_shards(root):
+    if _is_sharded(root, columns):
         return read_shards(root)
     if root.is_dir():
-        notes = read_manifest(root).get("notes", ())
+        notes = [*read_manifest(root).get("notes", ()), *_notes_on_tables(root, columns)]
         dataset = read_listing(root, columns) if is_listing(root, columns) else _read_folder(root, split_names, columns)
         return replace(dataset, notes=(*dataset.notes, *notes))
     if is_listing(source, columns):
@@ -151,6 +159,21 @@ def _read(root: Path, source: str, seed: int, split_names: str | None, columns: 
         f"{source!r} is neither a folder nor a built-in task; {LAYOUT_HELP}. "
         f"Built-in tasks: {did_you_mean(source, synthetic.TASKS)}"
     )
+
+
+def _is_sharded(root: Path, columns: TableColumns) -> bool:
+    return bool(find_shards(root)) and not is_listing(root, columns, named=True)
+
+
+def _notes_on_tables(root: Path, columns: TableColumns) -> list[str]:
+    """Return notes on tables that are read instead of class folders, and on those that cannot be read."""
+    notes = [f"a table is not used: {reason}" for reason in unread_tables(root)]
+    tables = [] if has_list_files(root) else find_tables(root, columns)
+    folders = find_class_names(root) if tables else []
+    if folders:
+        names = comma_list([path.name for path in tables])
+        notes.append(f"labels are those of {names}; the folders {comma_list(folders)} are not read as classes")
+    return notes
 
 
 def _read_folder(root: Path, split_names: str | None, columns: TableColumns) -> Dataset:

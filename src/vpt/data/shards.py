@@ -17,8 +17,8 @@ import numpy as np
 from vpt.core.text import comma_list, pluralize, refuse
 from vpt.data.checks import check_classes
 from vpt.data.dataset import Dataset, Split
-from vpt.data.folder_names import SPLITS, split_words
-from vpt.data.folder_walk import image_entries, subfolders
+from vpt.data.folder_names import SPLITS, find_split_names, split_words
+from vpt.data.folder_walk import walk_images
 from vpt.data.image_files import IMAGE_SUFFIXES
 from vpt.data.image_inputs import StoredImage
 from vpt.errors import DataError
@@ -54,7 +54,7 @@ def find_shards(source: Path) -> list[Path]:
     """Return the shards of a source.
 
     Args:
-        source: A tar file, or a folder with tar files, or folders of them, and no images.
+        source: A tar file, or a folder with tar files, or folders of them, and no images at any depth.
 
     Returns:
         The shards in the order of their names; none if the source is something else.
@@ -64,10 +64,10 @@ def find_shards(source: Path) -> list[Path]:
     if not source.is_dir():
         return []
     found = sorted((*source.glob(f"*{SHARD_SUFFIX}"), *source.glob(f"*/*{SHARD_SUFFIX}")))
-    return [] if found and any(image_entries(folder) for folder in (source, *subfolders(source))) else found
+    return [] if found and walk_images(source) else found
 
 
-def read_shards(source: Path) -> Dataset:
+def read_shards(source: Path, *, complete: bool = True) -> Dataset:
     """Read the labels of shards, and where their images are.
 
     A word of the name of a shard, or of its folder, is its split: `train-000.tar`, `val/0.tar`. Without any, all is
@@ -75,9 +75,10 @@ def read_shards(source: Path) -> Dataset:
 
     Args:
         source: A tar file, or a folder with shards.
+        complete: False also reads shards without a training split, or of one class. Default: True.
 
     Returns:
-        The dataset.
+        The dataset. A split without images is empty.
 
     Raises:
         DataError: A shard holds a pickle or cannot be read, or an image has no label. The message names every fault.
@@ -94,9 +95,13 @@ def read_shards(source: Path) -> Dataset:
     labels = {label for samples in by_split.values() for _, _, label in samples}
     are_numbers = all(label.isdecimal() for label in labels)
     classes = tuple(sorted(labels, key=int)) if are_numbers else tuple(sorted(labels))
-    if not by_split["train"]:
-        raise DataError(f"{source} has no shard of train with an image, only {comma_list(sorted(by_split))}; add one")
-    check_classes(source, {name: Counter(label for _, _, label in samples) for name, samples in by_split.items()})
+    present = [name for name in SPLITS if by_split[name]]
+    if not present:
+        raise DataError(f"{source} has no shard with an image; give another folder")
+    if complete:
+        if "train" not in present:
+            raise DataError(f"{source} has no shard of train with an image, only of {comma_list(present)}; add one")
+        check_classes(source, {name: Counter(label for _, _, label in by_split[name]) for name in present})
     index = {name: number for number, name in enumerate(classes)}
     train, val, test = (_make_split(by_split[name], index) for name in SPLITS)
     ignored = tuple(f"{pluralize(count, 'member')} *.{kind}" for kind, count in sorted(unused.items()))
@@ -113,7 +118,9 @@ def _splits_of(source: Path) -> dict[Path, str]:
     unnamed = [shard.name for shard, split in found.items() if split is None]
     if unnamed and len(unnamed) < len(found):
         raise DataError(f"{source}: the names of {comma_list(unnamed)} name no split, and others do; rename them")
-    return {shard: split or "train" for shard, split in found.items()}
+    words_of = find_split_names([word for word in dict.fromkeys(found.values()) if word is not None])
+    split_of = {word: split for split, words in words_of.items() for word in words}
+    return {shard: "train" if word is None else split_of[word] for shard, word in found.items()}
 
 
 def _read_shard(shard: Path, faults: list[str], unused: Counter[str]) -> list[tuple[str, TarImage, str]]:
@@ -124,6 +131,8 @@ def _read_shard(shard: Path, faults: list[str], unused: Counter[str]) -> list[tu
         for member in tar:
             tar.members = []  # type: ignore[attr-defined]  # else all are kept
             name = _NAME.fullmatch(member.name)
+            if name is not None and (member.islnk() or member.issym()):
+                unused[f"{name['kind'].lower()} (a link)"] += 1
             if not member.isreg() or name is None:
                 continue
             key, kind = name["key"], name["kind"].lower()
@@ -161,9 +170,9 @@ def _read_label(kind: str, content: bytes) -> str | None:
             if isinstance(values, dict):
                 values = next((values[key] for key in _LABEL_KEYS if key in values), None)
             text = str(values) if isinstance(values, str | int) and not isinstance(values, bool) else ""
-    except ValueError:
+        return (str(int(text)) if text.isdecimal() else text) or None
+    except ValueError:  # no UTF-8 or JSON, or a number of thousands of digits
         return None
-    return (str(int(text)) if text.isdecimal() else text) or None
 
 
 def _make_split(samples: list[tuple[str, TarImage, str]], index: Mapping[str, int]) -> Split:

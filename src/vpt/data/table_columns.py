@@ -49,9 +49,13 @@ class TableColumns:
     label_kind: KindName | None = None
 
     def __post_init__(self) -> None:
-        """Check the kind. A SpecError is raised for an unknown one."""
+        """Check the columns. A SpecError is raised for an unknown kind, and for a column that is given twice."""
         if self.label_kind is not None and self.label_kind not in get_args(KindName):
             raise SpecError(f"label_kind is {self.label_kind!r}; {did_you_mean(self.label_kind, get_args(KindName))}")
+        names = self.names
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise SpecError(f"the column {comma_list(twice)} is given twice; give each column one role")
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:
@@ -64,6 +68,12 @@ class TableColumns:
             The columns.
         """
         return cls(**{option.name: options.get(option.name) for option in fields(cls)})
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all columns that are given."""
+        texts = (self.image_column, *_names_in(self.label_column), self.split_column, self.group_column)
+        return [text for text in texts if text is not None]
 
     @property
     def given(self) -> dict[str, str]:
@@ -90,34 +100,41 @@ class ChosenColumns:
     like_groups: tuple[str, ...] = ()
 
 
-def choose_columns(table: Table, wanted: TableColumns, *, strict: bool = True) -> ChosenColumns:
+def choose_columns(table: Table, wanted: TableColumns, *, strict: bool = True, named: bool = False) -> ChosenColumns:
     """Return the columns of a table of labels.
 
     Args:
         table: The table, or its first rows.
         wanted: The columns that a user gives.
         strict: False also takes tables without the columns of splits and groups that are given. Default: True.
+        named: True takes only labels whose column is given or has a common name. Default: False, also those in the only
+            other column, or in several of 0 and 1.
 
     Returns:
         The columns.
 
     Raises:
         DataError: A column that was given does not exist, or the column of images or labels is not clear.
+        SpecError: The column of labels that was given is that of the images.
     """
     image = wanted.image_column or find_image_column(table)
     _require(table, image, "image_column")
+    given = _given_labels(table, wanted.label_column)
+    if image in given:
+        raise SpecError(f"{table.path}: {image} is the column of images; give another one by --label-column")
     split, group = wanted.split_column, wanted.group_column
+    free = [name for name in table.columns if name not in {image, *given, split, group}]
     if split is None or (split not in table.columns and not strict):
-        split = _first(table, _NAMES["split"])
+        split = _first(table, _NAMES["split"], free)
     if group is None or (group not in table.columns and not strict):
-        group = _first(table, _NAMES["group"])
+        group = _first(table, _NAMES["group"], free)
     for column, option in ((split, "split_column"), (group, "group_column")):
         if column is not None:
             _require(table, column, option)
     taken = {image, split, group}
     like_groups = tuple(name for name in table.columns if _plain(name) in _NAMES["like_group"] and name not in taken)
     left = [name for name in table.columns if name not in taken and name not in like_groups]
-    labels = _given_labels(table, wanted.label_column) or _find_labels(table, left)
+    labels = given or _find_labels(table, left, named)
     return ChosenColumns(image, labels, split, group, tuple(name for name in like_groups if name not in labels))
 
 
@@ -125,18 +142,26 @@ def _given_labels(table: Table, text: str | None) -> tuple[str, ...]:
     """Return the columns of labels that a user gives, joined by commas."""
     if text is None:
         return ()
-    names = (text,) if text in table.columns else tuple(name.strip() for name in text.split(","))
+    names = (text,) if text in table.columns else _names_in(text)
     for name in names:
         _require(table, name, "label_column")
     return names
 
 
-def _find_labels(table: Table, left: list[str]) -> tuple[str, ...]:
-    """Return the column with the name of labels, the only one that is left, or several that hold 0 and 1 alone."""
+def _names_in(text: str | None) -> tuple[str, ...]:
+    return () if text is None else tuple(name.strip() for name in text.split(","))
+
+
+def _find_labels(table: Table, left: list[str], named: bool) -> tuple[str, ...]:
+    """Return the column with the name of labels; else the only one that is left, or several that hold 0 and 1 alone."""
     label = _first(table, _NAMES["label"], left)
-    if label is not None or len(left) == 1:
+    if label is not None or (len(left) == 1 and not named):
         return (label or left[0],)
-    if len(left) > 1 and all(binary_value(value) is not None for name in left for value in table.values(name)):
+    if (
+        len(left) > 1
+        and not named
+        and all(binary_value(value) is not None for name in left for value in table.values(name))
+    ):
         return tuple(left)
     has = f"has the columns {comma_list(list(table.columns), 20)}" if table.columns else "is empty"
     raise DataError(
@@ -170,11 +195,12 @@ def find_image_column(table: Table) -> str:
     return column
 
 
-def lists_images(table: Table) -> bool:
+def lists_images(table: Table, wanted: TableColumns) -> bool:
     """Return True if a table lists images, rather than predictions for images or anything else.
 
     Args:
         table: The table, or its first rows.
+        wanted: The columns that a user gives.
 
     Returns:
         True if a column holds images, and none predictions.
@@ -183,29 +209,30 @@ def lists_images(table: Table) -> bool:
         find_image_column(table)
     except DataError:
         return False
-    return not _holds_predictions(table)
+    return not _holds_predictions(table, wanted)
 
 
-def has_labels(table: Table, wanted: TableColumns) -> bool:
+def has_labels(table: Table, wanted: TableColumns, *, named: bool = False) -> bool:
     """Return True if the columns of images and labels of a table in a folder are clear.
 
     Args:
         table: The table, or its first rows.
         wanted: The columns that a user gives.
+        named: True takes only labels whose column is given or has a common name. Default: False.
 
     Returns:
         True for a table of labels.
     """
     try:
-        chosen = choose_columns(table, wanted)
+        chosen = choose_columns(table, wanted, named=named)
     except DataError:
         return False
     pairs_images = any(_is_image(value) for name in chosen.labels for value in table.values(name))  # with masks
-    return not pairs_images and not _holds_predictions(table)
+    return not pairs_images and not _holds_predictions(table, wanted)
 
 
-def _holds_predictions(table: Table) -> bool:
-    return any(_plain(name) in _NAMES["prediction"] for name in table.columns)
+def _holds_predictions(table: Table, wanted: TableColumns) -> bool:
+    return any(_plain(name) in _NAMES["prediction"] for name in table.columns if name not in wanted.names)
 
 
 def _first(table: Table, known: Iterable[str], among: Iterable[str] | None = None) -> str | None:

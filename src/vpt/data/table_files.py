@@ -1,15 +1,15 @@
 """The tables of labels of a data set: given by name, or found in a folder."""
 
-from collections.abc import Sequence
-from importlib.util import find_spec
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vpt.core.text import comma_list, refuse
 from vpt.data.folder_names import find_split_names, split_words
 from vpt.data.folder_walk import is_table_name, subfolders, visible_entries
+from vpt.data.image_folder import find_class_names
 from vpt.data.table_columns import TableColumns, choose_columns, has_labels, lists_images
 from vpt.data.table_rows import Table, read_table
-from vpt.errors import DataError
+from vpt.errors import DataError, VptError
 
 
 def given_tables(source: str | Path) -> list[Path]:
@@ -35,21 +35,41 @@ def given_tables(source: str | Path) -> list[Path]:
     return parts
 
 
-def find_tables(root: Path, columns: TableColumns) -> list[Path]:
+def find_tables(root: Path, columns: TableColumns, *, named: bool = False) -> list[Path]:
     """Return the tables of labels of a folder: those directly in it, else those in its folders of splits.
 
     Args:
         root: The data folder.
         columns: The columns that a user gives.
+        named: True takes only tables whose column of labels is given or has a common name. Default: only in a folder of
+            class folders, or if there are such tables.
 
     Returns:
         The files, sorted. Tables without images or without labels are not among them.
     """
-    found = [table.path for table in _tables_in(root) if has_labels(table, columns)]
-    if found:
-        return found
-    inside = (table for folder in subfolders(root) if split_words(folder.name) for table in _tables_in(folder))
-    return [table.path for table in inside if has_labels(table, columns)]
+    for tables in _tables_of(root):
+        found = [table.path for table in tables if has_labels(table, columns, named=True)]
+        if not found and not named:
+            found = [table.path for table in tables if has_labels(table, columns)]
+            found = [] if found and find_class_names(root) else found
+        if found:
+            return found
+    return []
+
+
+def unread_tables(root: Path) -> list[str]:
+    """Return why files in a folder, or in its folders of splits, cannot be read as tables.
+
+    Args:
+        root: The data folder.
+
+    Returns:
+        A text for each file.
+    """
+    reasons: list[str] = []
+    for _ in _tables_of(root, reasons):
+        pass
+    return reasons
 
 
 def explain_unclear(root: Path, columns: TableColumns) -> str:
@@ -63,24 +83,30 @@ def explain_unclear(root: Path, columns: TableColumns) -> str:
         The reason, or "" if there is no such table.
     """
     for table in _tables_in(root):
-        if lists_images(table):
+        if lists_images(table, columns):
             try:
                 choose_columns(table, columns)
             except DataError as error:
                 return str(error)
-    return ""
+    return next(iter(unread_tables(root)), "")
 
 
-def _tables_in(folder: Path) -> list[Table]:
-    """Return the first rows of the tables in a folder. Without pyarrow, Parquet files are passed over."""
-    has_parquet = find_spec("pyarrow") is not None
+def _tables_of(root: Path, reasons: list[str] | None = None) -> Iterator[list[Table]]:
+    """Iterate over the tables directly in a folder, and those in its folders of splits."""
+    yield _tables_in(root, reasons)
+    yield [table for folder in subfolders(root) if split_words(folder.name) for table in _tables_in(folder, reasons)]
+
+
+def _tables_in(folder: Path, reasons: list[str] | None = None) -> list[Table]:
+    """Return the first rows of the tables in a folder, and add to `reasons` why others cannot be read."""
     found = []
     for path in visible_entries(folder):
-        if is_table_name(path.name) and path.is_file() and (has_parquet or path.suffix.casefold() != ".parquet"):
+        if is_table_name(path.name) and path.is_file():
             try:
                 found.append(read_table(path))
-            except DataError:  # no table, or one of the images themselves
-                continue
+            except VptError as error:  # no table, one of the images themselves, or a Parquet file without pyarrow
+                if reasons is not None:
+                    reasons.append(str(error))
     return found
 
 

@@ -62,7 +62,10 @@ def read_label(row: Row, columns: tuple[str, ...], kind: KindName, faults: list[
     """
     if len(columns) > 1:
         return _read_binary(row, columns, kind, faults)
-    value = row.cells.get(columns[0])
+    if columns[0] not in row.cells:
+        faults.append(f"{row.place}: no label: {columns[0]} is missing")
+        return None
+    value = row.cells[columns[0]]
     read = {"single_label": _class_of, "multi_label": _classes_of, "regression": _finite_number}[kind]
     label = read(value)
     if label is None and value is None:
@@ -155,6 +158,8 @@ def _class_of(value: Any) -> str | None:
 
 def _classes_of(value: Any) -> tuple[str, ...] | None:
     """Return the names of a list or text; an empty cell has none."""
+    if isinstance(value, dict):
+        return None
     if isinstance(value, str) and value.startswith("["):
         try:
             value = json.loads(value)
@@ -168,7 +173,7 @@ def _classes_of(value: Any) -> tuple[str, ...] | None:
 def _number(value: Any) -> float | None:
     try:
         return None if isinstance(value, bool | list | dict) or value is None else float(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # an integer of hundreds of digits
         return None
 
 

@@ -26,7 +26,7 @@ def detect_task(root: Path, names: PairNames | None = None) -> Literal["classifi
     Raises:
         DataError: The folder seems to hold masks, and the names of its files do not say which, or it fits both tasks.
     """
-    if is_listing(root):
+    if is_listing(root, named=True):
         return "classification"
     names = names or PairNames()
     found = find_pairs(root, names)

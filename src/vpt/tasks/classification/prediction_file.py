@@ -54,7 +54,7 @@ def predict_to_file(
     skip_corrupt: bool = False,
     overwrite: bool = False,
 ) -> PredictionFile:
-    """Classify images and write a row for each: path, label, probability; several labels joined by |, or a number.
+    """Classify images and write a row for each: path, label, probability; several labels joined by |; or a number.
 
     An interrupted call is resumed by the same call. Memory holds the paths and a few hundred images.
 
@@ -89,10 +89,10 @@ def predict_to_file(
         if chunk:
             journal.append(_predict_rows(model, chunk, callback, probabilities, skip_corrupt))
         callback.on_data_progress("images", min(start + _CHUNK, len(images)), len(images))
-    count = sum(1 for row in journal.rows() if "label" in row)
+    count = sum(1 for row in journal.rows() if len(row) > 1)
     if not count:
         raise DataError(f"none of {len(images)} images can be used, so {out} would be empty; give other images")
-    answered = (row for row in journal.rows() if "label" in row)
+    answered = (row for row in journal.rows() if len(row) > 1)  # others have the path alone
     write_table(out, _batches(answered))
     journal.path.unlink()
     return PredictionFile(str(out), count, resumed, len(images) - count)

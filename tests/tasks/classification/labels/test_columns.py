@@ -16,7 +16,7 @@ from vpt.tasks.classification.labels import label_task
         (SingleLabel(), [0.2, 0.7, 0.1], {"label": "b", "probability": 0.7}),
         (MultiLabel((0.1, 0.8, 0.1)), [0.2, 0.7, 0.1], {"label": "a|c", "probability": 0.7}),
         (MultiLabel(), [0.2, 0.3, 0.1], {"label": "", "probability": 0.3}),
-        (Regression(3.0, 2.0), [41.5], {"label": 41.5}),
+        (Regression(3.0, 2.0), [41.5], {"prediction": 41.5}),
     ],
 )
 def test_columns_of_an_answer_follow_the_kind_of_labels(
