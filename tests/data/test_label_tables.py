@@ -4,55 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from helpers.label_tables import NAMES, labels_of, refusal, rows, write, write_csv
 from vpt.data.loading import load_dataset, load_scored_dataset
 from vpt.data.task_detection import detect_task
 from vpt.data.training_marks import make_marks
 from vpt.errors import DataError, SpecError
 from vpt.tasks.classification.prediction import find_images
-
-NAMES = [f"{folder}/{i}.png" for folder in ("ant", "bee") for i in range(10)]
-
-
-def rows(*columns: str, names: list[str] = NAMES) -> list[dict[str, str]]:
-    """Return a row for each image: its name and its class under the given columns."""
-    return [dict(zip(columns, (name, name.split("/")[-2]), strict=True)) for name in names]
-
-
-def write_csv(path: Path, found: list[dict[str, str]], delimiter: str = ",") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(found[0]), delimiter=delimiter)
-        writer.writeheader()
-        writer.writerows(found)
-    return path
-
-
-def write(path: Path, text: str) -> Path:
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-def labels_of(source: str | Path, **options: object) -> dict[str, str]:
-    """Return the class of each image of a source, by its file."""
-    data = load_dataset(source, val_fraction=0, test_fraction=0, **options)
-    return {
-        path.as_posix(): data.classes[label]
-        for split in data.splits.values()
-        for path, label in zip(split.paths, split.labels, strict=True)
-    }
-
-
-def refusal(source: str | Path, **options: object) -> str:
-    with pytest.raises(DataError) as caught:
-        load_dataset(source, **options)
-    return str(caught.value)
 
 
 @pytest.fixture
@@ -212,18 +175,6 @@ def test_tables_of_splits_are_read_together(root, given):
     assert dataset.name == root.name
 
 
-def test_tables_in_folders_of_splits_are_read(draw):
-    root = draw(*(f"train/{i}.png" for i in range(4)), *(f"test/{i}.png" for i in range(2)))
-    for split, count in (("train", 4), ("test", 2)):
-        found = [{"file_name": f"{i}.png", "label": "ab"[i % 2]} for i in range(count)]
-        write_csv(root / split / "metadata.csv", found)
-    dataset = load_dataset(root, val_fraction=0)
-    assert dataset.train.names == tuple(f"train/{i}.png" for i in range(4))
-    assert dataset.test.names == ("test/0.png", "test/1.png") and dataset.classes == ("a", "b")
-    write(root / "test/metadata.csv", "file_name,label\n0.png,a\n7.png,b\n")
-    assert "test/metadata.csv line 3: no such image: '7.png'" in refusal(root)
-
-
 def test_tables_without_names_of_splits_are_one_set(root, expected):
     write_csv(root / "ants.csv", rows("path", "label", names=NAMES[:10]))
     write_csv(root / "bees.csv", rows("path", "label", names=NAMES[10:]))
@@ -284,81 +235,11 @@ def test_table_with_columns_that_are_given(root, expected):
     assert "has no column 'e'; correct --label-column" in refusal(path, image_column="b", label_column="e")
 
 
-def test_folder_with_an_unclear_table_names_its_columns(draw):
-    root = draw("1.png", "2.png")
-    write(root / "meta.csv", "image,dx,age\n1,a,3\n2,b,4\n")
-    assert "has the columns image, dx, age, of which none is called label" in refusal(root)
-    assert load_dataset(root, label_column="dx", val_fraction=0, test_fraction=0).classes == ("a", "b")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "image,class,probability\nant/0.png,bee,0.9\nbee/0.png,ant,0.9\n",
-        "name,width\nx,3\n",
-        "filename,photographer\nant/0.png,Ann\nbee/0.png,Bo\n",
-        "path,prediction\nant/0.png,1.5\nbee/0.png,2.5\n",
-        "image,blurry,night\nant/0.png,0,1\nbee/0.png,1,0\n",
-        "image,mask\nant/0.png,bee/0.png\n",
-        "image,label\nant/0.png,bee/0.png\n",
-        "not a table",
-    ],
-)
-def test_folder_of_classes_passes_over_other_tables(root, expected, text):
-    write(root / "answers.csv", text)
-    assert labels_of(root) == expected
-
-
-def test_folder_of_classes_with_a_table_of_labels_notes_which_it_reads(root):
-    write_csv(root / "labels.csv", rows("path", "label"))
-    note = "labels are those of labels.csv; the folders ant, bee are not read as classes"
-    assert note in load_dataset(root).notes
-
-
-def test_folder_without_classes_reads_the_only_other_column(draw):
-    root = draw(*(f"images/{i}.png" for i in range(4)))
-    write_csv(root / "breeds.csv", [{"filename": f"{i}.png", "breed": "ab"[i % 2]} for i in range(4)])
-    assert set(labels_of(root).values()) == {"a", "b"}
-
-
-def test_folder_of_masks_with_a_table_of_photographers_is_for_segmentation(draw):
-    root = draw(*(f"images/{i}.png" for i in range(3)))
-    draw(*(f"masks/{i}.png" for i in range(3)), color=(1, 1, 1))
-    write(root / "about.csv", "filename,photographer\n0.png,Ann\n1.png,Bo\n")
-    assert detect_task(root) == "segmentation"
-
-
-def test_folder_with_a_table_that_cannot_be_read_says_why(root, expected):
-    (root / "labels.csv").write_bytes("path,label\nant/0.png,été\n".encode("cp1252"))
-    assert labels_of(root) == expected
-    assert any("labels.csv is not UTF-8 text (byte 21)" in note for note in load_dataset(root).notes)
-
-
-def test_folder_with_a_parquet_table_without_pyarrow_says_why(root, expected, monkeypatch):
-    (root / "labels.parquet").write_bytes(b"PAR1")
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    assert labels_of(root) == expected
-    assert any("labels.parquet, a Parquet file, needs pyarrow" in note for note in load_dataset(root).notes)
-
-
-def test_folder_without_classes_with_a_table_that_cannot_be_read_says_why(draw):
-    root = draw("1.png", "2.png")
-    write(root / "labels.csv", "path,label,label\n1.png,a,b\n")
-    assert "two columns are called label" in refusal(root)
-
-
 @pytest.mark.parametrize("column", ["split", "group", "set"])
 def test_table_with_a_given_column_has_no_other_role_for_it(root, column):
     path = write_csv(root / "labels.csv", rows("path", column))
     dataset = load_dataset(path, label_column=column)
     assert dataset.classes == ("ant", "bee") and dataset.train.groups is None
-
-
-@pytest.mark.parametrize("column", ["score", "confidence"])
-def test_folder_with_a_table_of_a_given_score_is_read_by_it(root, column):
-    write_csv(root / "labels.csv", [{"path": name, column: str(i / 3)} for i, name in enumerate(NAMES)])
-    assert load_dataset(root).classes == ("ant", "bee")
-    assert load_dataset(root, label_column=column).classes == (column,)
 
 
 @pytest.mark.parametrize(
@@ -374,16 +255,6 @@ def test_table_with_a_column_of_two_roles_is_refused(root, options, reason):
     for source in (root, root / "labels.csv"):
         with pytest.raises(SpecError, match=reason):
             load_dataset(source, **options)
-
-
-def test_table_is_read_beside_folders_that_are_not(draw, make_unreadable):
-    root = draw(*(f"photos/{name}" for name in NAMES), "private/1.png")
-    listed = [{"path": f"../photos/{name}", "label": name[:3]} for name in NAMES[:-1]]
-    first, second = (write_csv(root / folder / "labels.csv", listed) for folder in ("a", "b"))
-    make_unreadable(root / "private")
-    dataset = load_dataset(f"{first},{second}")
-    assert dataset.classes == ("ant", "bee")
-    assert f"1 image below {root} not used, since no table lists them: photos/bee/9.png" in dataset.notes
 
 
 def test_table_notes_images_that_it_does_not_list(root):

@@ -91,12 +91,19 @@ def _batches(
             dataset = DeviceDataset.for_model(model, Examples(pixels.images, pixels.labels))
             features: NDArray[np.float32] = predict_logits(model.features, dataset).numpy()
             yield [
-                {"path": path, "label": classes[label], "split": name, "feature": feature}
+                {"path": path, "label": _label_of(label, classes), "split": name, "feature": feature}
                 for path, label, feature in zip(_paths(part), pixels.labels, features.tolist(), strict=True)
             ]
             done += len(part)
             if on_image is not None:
                 on_image(done, total)
+
+
+def _label_of(label: Any, classes: tuple[str, ...]) -> str | float:
+    """Return the class, several labels joined by |, or the number."""
+    if np.ndim(label):
+        return "|".join(name for name, has in zip(classes, label, strict=True) if has)
+    return classes[label] if np.issubdtype(np.asarray(label).dtype, np.integer) else float(label)
 
 
 def _paths(split: Split) -> list[str]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vpt.backbones.layout import BackboneLayout
 from vpt.errors import SpecError, UnsupportedError
 from vpt.methods.base import Injection, Method, Wrapper
-from vpt.methods.kv_prompts import inject_keys
+from vpt.methods.kv_prompts import inject_keys, prompted_block
 from vpt.methods.prompts import make_prompts
 from vpt.methods.vpt import VPT
 
@@ -57,10 +57,9 @@ class Adaptive(Method, name="adaptive", optimizer="adamw", learning_rate=0.02):
         maps = [_MapPrompts(self, layout, side, mlp) for _ in layout.blocks[1:]]
         wrappers: dict[str, Wrapper] = inject_keys(trunk, layout, {0: first})
         wrappers |= inject_keys(trunk, layout, dict(enumerate(maps, 1)), per_image=True)
-        for path, prompts in zip(layout.blocks[1:], maps, strict=True):
-            block_layout = layout.block_layout(trunk.get_submodule(path))
-            assert block_layout is not None  # or attention would not take prompts
-            wrappers[f"{path}.{block_layout.norm1}"] = partial(_KeepInput, prompts=prompts)
+        for index, prompts in enumerate(maps, 1):
+            _, names = prompted_block(trunk, layout, index)
+            wrappers[f"{layout.blocks[index]}.{names.norm1}"] = partial(_KeepInput, prompts=prompts)
         return Injection(modules={"prompts": nn.ModuleList([first, *maps])}, wrappers=wrappers)
 
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from vpt.attention.projections import expand_kv_groups, project, project_output
 from vpt.backbones.layout import BackboneLayout
-from vpt.errors import UnsupportedError
 from vpt.methods.base import Injection, Method, Wrapper
 from vpt.methods.depth import block_range
+from vpt.methods.kv_prompts import prompted_block, require_kv_prompts
 from vpt.methods.prompts import make_prompts
 from vpt.methods.vpt import VPT
 
@@ -43,16 +43,13 @@ class Cross(Method, name="cross", optimizer="adamw", learning_rate=0.02):
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
         """Plan attention to prompts between self-attention and MLP of each block."""
-        if not layout.supports_kv_prompts:
-            raise UnsupportedError(f"the attention of {type(trunk).__name__} cannot take prompts as keys and values")
+        require_kv_prompts(trunk, layout)
         first, last = block_range(self.depth, len(layout.blocks))
         widths = layout.block_widths(trunk)[first : last + 1]
         prompts = make_prompts(widths, layout, self.length, dropout=self.dropout)
         wrappers: dict[str, Wrapper] = {}
-        for path, block_prompts in zip(layout.blocks[first : last + 1], prompts, strict=True):
-            block: Any = trunk.get_submodule(path)
-            names = layout.block_layout(block)
-            assert names is not None  # or attention would not take prompts
+        for index, block_prompts in enumerate(prompts, first):
+            path, (block, names) = layout.blocks[index], prompted_block(trunk, layout, index)
             cross = _CrossAttention(getattr(block, names.attention), block_prompts, gate=self.gate)
             wrappers[f"{path}.{names.norm2}"] = partial(_CrossNorm, cross=cross)
             wrappers[f"{path}.{names.drop2}"] = partial(_CrossResidual, cross=cross)

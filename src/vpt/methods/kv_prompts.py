@@ -5,13 +5,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from vpt.attention.joint_attention import GatedPrompts, KeyValues
 from vpt.attention.kv_attention import KVAttention
 from vpt.attention.windows import KVWindowAttention, PromptedWindowAttention
-from vpt.backbones.layout import BackboneLayout
+from vpt.backbones.layout import BackboneLayout, BlockLayout
 from vpt.errors import UnsupportedError
 
 
@@ -79,7 +78,6 @@ def inject_keys(
     prompts: Mapping[int, nn.Module],
     *,
     gates: Mapping[int, nn.Parameter] | None = None,
-    zero_gates: bool = False,
     per_image: bool = False,
 ) -> dict[str, Callable[[nn.Module], nn.Module]]:
     """Return wrappers that give blocks prompts as keys and values.
@@ -90,7 +88,6 @@ def inject_keys(
         prompts: Index of a block, from 0 -> its prompts: a module from the batch size, or with `per_image` from the
             block's normalized tokens (batch, n, d), to (p, d), (batch, p, d) or `KeyValues`.
         gates: Index of a block -> the gate of its prompts, which then have a softmax of their own. Default: none.
-        zero_gates: Every block without a gate in `gates` gets one per head, (heads,), that begins at 0. Default: False.
         per_image: The prompts depend on the image. Default: False.
 
     Returns:
@@ -99,21 +96,46 @@ def inject_keys(
     Raises:
         UnsupportedError: The attention of this backbone cannot take prompts as keys and values.
     """
-    if not layout.supports_kv_prompts:
-        raise UnsupportedError(f"the attention of {type(trunk).__name__} cannot take prompts as keys and values")
+    require_kv_prompts(trunk, layout)
     wrappers: dict[str, Callable[[nn.Module], nn.Module]] = {}
     for index, block_prompts in prompts.items():
-        block: Any = trunk.get_submodule(layout.blocks[index])
-        block_layout = layout.block_layout(block)
-        assert block_layout is not None  # or attention would not take prompts
-        gate = (gates or {}).get(index)
-        if gate is None and zero_gates:
-            gate = nn.Parameter(torch.zeros(getattr(block, block_layout.attention).num_heads))
-        keys = partial(ImagePromptKeys if per_image else PromptKeys, block_prompts, gate=gate)
+        block, block_layout = prompted_block(trunk, layout, index)
+        keys = partial(ImagePromptKeys if per_image else PromptKeys, block_prompts, gate=(gates or {}).get(index))
         windows = windows_per_image(block) if layout.kind == "windows" else None
         wrap = partial(_wrap_attention, block=block, norm=block_layout.norm1, keys=keys, windows_per_image=windows)
         wrappers[f"{layout.blocks[index]}.{block_layout.attention}"] = wrap
     return wrappers
+
+
+def require_kv_prompts(trunk: nn.Module, layout: BackboneLayout) -> None:
+    """Refuse a backbone whose attention cannot take prompts as keys and values.
+
+    Args:
+        trunk: The trunk.
+        layout: Its layout.
+
+    Raises:
+        UnsupportedError: The attention cannot take them.
+    """
+    if not layout.supports_kv_prompts:
+        raise UnsupportedError(f"the attention of {type(trunk).__name__} cannot take prompts as keys and values")
+
+
+def prompted_block(trunk: nn.Module, layout: BackboneLayout, index: int) -> tuple[Any, BlockLayout]:
+    """Return a block of a trunk that `require_kv_prompts` accepts.
+
+    Args:
+        trunk: The trunk.
+        layout: Its layout.
+        index: Index of the block, from 0.
+
+    Returns:
+        The block and the names of its parts.
+    """
+    block = trunk.get_submodule(layout.blocks[index])
+    block_layout = layout.block_layout(block)
+    assert block_layout is not None  # or attention would not take prompts
+    return block, block_layout
 
 
 def check_takes_prompts(attention: nn.Module) -> None:

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from vpt.attention.joint_attention import KeyValues
 from vpt.backbones.layout import BackboneLayout
-from vpt.errors import SpecError, UnsupportedError
+from vpt.errors import SpecError
 from vpt.methods.base import Injection, Method
 from vpt.methods.depth import block_range
-from vpt.methods.kv_prompts import inject_keys
+from vpt.methods.kv_prompts import inject_keys, prompted_block, require_kv_prompts
 from vpt.methods.prompts import xavier_range
 from vpt.methods.vpt import VPT
 
@@ -39,15 +39,12 @@ class Prefix(Method, name="prefix", optimizer="adamw", learning_rate=0.02):
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
         """Plan keys and values for each block."""
-        if not layout.supports_kv_prompts:
-            raise UnsupportedError(f"the attention of {type(trunk).__name__} cannot take prompts as keys and values")
+        require_kv_prompts(trunk, layout)
         first, last = block_range(self.depth, len(layout.blocks))
         prefixes: dict[int, nn.Module] = {}
-        for index, path in enumerate(layout.blocks[first : last + 1], first):
-            block: Any = trunk.get_submodule(path)
-            block_layout = layout.block_layout(block)
-            assert block_layout is not None  # or attention would not take prompts
-            prefixes[index] = _Prefix(self, getattr(block, block_layout.attention), layout)
+        for index in range(first, last + 1):
+            block, names = prompted_block(trunk, layout, index)
+            prefixes[index] = _Prefix(self, getattr(block, names.attention), layout)
         modules = {"prefix": nn.ModuleList(prefixes.values())}
         return Injection(modules=modules, wrappers=inject_keys(trunk, layout, prefixes))
 

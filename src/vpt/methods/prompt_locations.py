@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 
+import torch
 from torch import nn
 
 from vpt.attention.kv_attention import KVAttention
@@ -10,7 +11,7 @@ from vpt.backbones.layout import BackboneLayout
 from vpt.errors import UnsupportedError
 from vpt.heads.pooling import make_pool
 from vpt.methods.base import NETWORK, Injection, Wrapper, compose
-from vpt.methods.kv_prompts import check_takes_prompts, inject_keys
+from vpt.methods.kv_prompts import check_takes_prompts, inject_keys, prompted_block, require_kv_prompts
 from vpt.methods.pixels import ConcatChannel, FramePrompt
 from vpt.methods.prompt_tokens import AddPrompts, InsertPrompts, RemovePrompts
 from vpt.methods.prompts import xavier_range
@@ -85,7 +86,12 @@ def gate_prompts(
     Raises:
         UnsupportedError: The attention of this backbone cannot take prompts as keys and values.
     """
-    wrappers = inject_keys(trunk, layout, dict(enumerate(prompts, first)), zero_gates=True)
+    require_kv_prompts(trunk, layout)
+    by_block, gates = dict(enumerate(prompts, first)), dict[int, nn.Parameter]()
+    for index in by_block:
+        block, block_layout = prompted_block(trunk, layout, index)
+        gates[index] = nn.Parameter(torch.zeros(getattr(block, block_layout.attention).num_heads))
+    wrappers = inject_keys(trunk, layout, by_block, gates=gates)
     modules = {"prompts": nn.ModuleList(dict.fromkeys(prompts))}
     return Injection(modules=modules, wrappers=wrappers, pool=make_pool(output, layout, 0))
 
