@@ -27,7 +27,7 @@ SLOW = (
     "analysis/test_embeddings.py::test_embed_command",
     "analysis/test_embeddings.py::test_embed_of",
     "analysis/test_embeddings.py::test_embed_with",
-    "analysis/test_features.py::test_embed_to_each",
+    "analysis/test_features.py::test_embed_to_",
     "api/test_api.py::test_import",
     "api/test_api_predict.py::test_evaluate_folder",
     "api/test_api_predict.py::test_predict_every",

@@ -17,6 +17,7 @@ from helpers.command_line import vpt as command
 from vpt.analysis import features
 from vpt.data.images import decode_to_tempdir
 from vpt.data.loading import load_dataset
+from vpt.model.label_kinds import LabelKind, MultiLabel, Regression
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +75,23 @@ def test_embed_options_of_a_picture_are_refused_for_a_table(
     assert "--split all: for a table" in capsys.readouterr().err
     command("embed", tuned, photos, "--out", tmp_path / "a.csv")
     assert capsys.readouterr().out == f"{tmp_path / 'a.csv'}: 4 images, features of 128 numbers\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "expected"),
+    [
+        (MultiLabel(), [[1, 0], [1, 1], [0, 0], [0, 1]], ["dark", "dark|light", "", "light"]),
+        (Regression(), [0.5, 2.0, -1.0, 4.0], [0.5, 2.0, -1.0, 4.0]),
+    ],
+    ids=["several", "number"],
+)
+def test_embed_to_file_of_other_labels_writes_them(
+    kind: LabelKind, labels: list[object], expected: list[object], tmp_path: Path
+) -> None:
+    classes = ("dark", "light") if isinstance(kind, MultiLabel) else ("value",)
+    model = vpt.attach(vpt.load_backbone("vit_nano_patch12_48"), "linear", len(classes), classes=classes)
+    model.label_kind = kind
+    data = (draw(4)[0], np.array(labels, np.float32))
+    vpt.embed_to_file(model, data, tmp_path / "a.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [row["label"] for row in rows] == expected
