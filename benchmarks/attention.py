@@ -1,7 +1,7 @@
 """What deep prompts cost: inference, a training step and memory, against the frozen forward and the textbook forms.
 
     python benchmarks/attention.py                      all parts, some ten minutes of two quiet cores
-    python benchmarks/attention.py --sections inference    also: step, textbook, memory, swin, profile
+    python benchmarks/attention.py --sections inference    also: step, textbook, memory, swin, family, profile
 
 ViT-S/16, 224 px, random weights (their values change no figure), fp32. All forms run in one process, in turns, each
 second round backwards; ratios are taken within a round. Memory is measured in a process of its own for each form.
@@ -10,7 +10,6 @@ second round backwards; ratios are taken within a round. Memory is measured in a
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import subprocess
 import sys
@@ -20,62 +19,28 @@ from typing import Any
 
 import timm
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 import counted
 from measure import CLOCKS, format_quartiles, summarize, time_call, time_paired
 from report import write_section
-from textbook import FrozenViT, TextbookViT
+from variants import CLASSES, make_inference, make_step, make_variant, make_vit
 from vpt import attach
 from vpt.core import environment
 
-CLASSES = 100
 LENGTHS = (1, 10, 50, 100, 200)
 COMPARED_LENGTH = 200  # prompts at which the textbook forms run too: they take most of the time
-VIT, SWIN = "vit_small_patch16_224", "swin_tiny_patch4_window7_224"
+SWIN = "swin_tiny_patch4_window7_224"
+FAMILY = (  # p = 50, without dropout
+    "vpt(length=50, dropout=0)", "prefix(length=50, dropout=0)", "vpt(length=50, dropout=0, rank=8)",
+    "vpt(length=50, dropout=0, fourier=0.5)", "vpt(length=50, dropout=0, attention=zero_init)",
+    "cross(length=50, dropout=0)", "adaptive(length=50, dropout=0)", "head2toe",
+)  # fmt: skip
 NAMES = {"plain": "textbook, plain attention", "fused": "textbook, fused attention", "vpt": "vpt", "linear": "linear"}
-
-
-def make_variant(variant: str, length: int, model: nn.Module, dropout: float = 0.0) -> nn.Module:
-    """One form of deep prompts on a model of its own."""
-    torch.manual_seed(0)
-    if variant == "frozen":
-        return FrozenViT(copy.deepcopy(model), CLASSES)
-    if variant == "linear":
-        return attach(model, "linear", CLASSES)
-    if variant == "vpt":
-        return attach(model, f"vpt(length={length}, dropout={dropout})", CLASSES)
-    return TextbookViT(copy.deepcopy(model), length, CLASSES, fused=variant == "fused", dropout=dropout)
-
-
-def make_step(network: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], None]:
-    """A whole iteration: forward, loss, backward and SGD."""
-    network.train()
-    optimizer = torch.optim.SGD([w for w in network.parameters() if w.requires_grad], lr=1e-3, momentum=0.9)
-
-    def run() -> None:
-        cross_entropy(network(images), labels).backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    return run
-
-
-def make_inference(network: nn.Module, images: Tensor) -> Callable[[], None]:
-    """A forward pass that keeps nothing for a gradient."""
-    network.eval()
-
-    def run() -> None:
-        with torch.inference_mode():
-            network(images)
-
-    return run
 
 
 def time_by_length(kind: str, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Inference or training step of vpt at every length; the reference is the frozen forward."""
-    model, images, labels = _vit(options)
+    model, images, labels = make_vit(options.batch)
     run = {"inference": make_inference, "step": partial(make_step, labels=labels)}[kind]
     variants: dict[str, Callable[[], object]] = {
         "frozen": make_inference(make_variant("frozen", 0, model), images),
@@ -101,7 +66,7 @@ def time_by_length(kind: str, options: argparse.Namespace) -> tuple[dict[str, An
 
 def textbook(kind: str, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """How many times faster than the textbook forms vpt is."""
-    model, images, labels = _vit(options)
+    model, images, labels = make_vit(options.batch)
     run = {"inference": make_inference, "step": partial(make_step, labels=labels)}[kind]
     variants = {
         variant: run(make_variant(variant, COMPARED_LENGTH, model), images) for variant in ("vpt", "fused", "plain")
@@ -119,10 +84,24 @@ def textbook(kind: str, options: argparse.Namespace) -> tuple[dict[str, Any], st
     return figures, text
 
 
-def _vit(options: argparse.Namespace) -> tuple[nn.Module, Tensor, Tensor]:
-    """The backbone, images and labels."""
-    model = timm.create_model(VIT, num_classes=0).eval()
-    return model, torch.randn(options.batch, 3, 224, 224), torch.arange(options.batch) % CLASSES
+def family(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Inference and a training step of each prompt method; the reference is vpt of the same length."""
+    model, images, labels = make_vit(options.batch)
+    figures, rows = dict[str, Any](), dict[str, list[str]]()
+    for kind, make in (("inference", make_inference), ("step", partial(make_step, labels=labels))):
+        variants = {spec: make(attach(model, spec, CLASSES), images) for spec in FAMILY}
+        figures[kind] = summarize(time_paired(variants, options.rounds, clock=CLOCKS[options.clock]), FAMILY[0])
+        for spec, figure in figures[kind].items():
+            rows.setdefault(spec, []).append(format_quartiles(figure["times_reference"]))
+    lines = [
+        f"**Prompt methods**, ViT-S/16, batch {options.batch}, fp32: times `{FAMILY[0]}`; median and quartiles of "
+        f"{options.rounds} rounds.",
+        "",
+        "| method | inference | training step |",
+        "|---|---:|---:|",
+        *(f"| `{spec}` | {' | '.join(cells)} |" for spec, cells in rows.items()),
+    ]
+    return figures, "\n".join(lines)
 
 
 def swin(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -169,8 +148,8 @@ def memory(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 def measure_peak_memory(variant: str, length: int, batch: int) -> None:
     """The inside of a process that measures memory: bytes, as JSON."""
-    network = make_variant(variant, length, timm.create_model(VIT, num_classes=0).eval())
-    images, labels = torch.randn(batch, 3, 224, 224), torch.arange(batch) % CLASSES
+    model, images, labels = make_vit(batch)
+    network = make_variant(variant, length, model)
     run = make_inference(network, images) if variant == "frozen" else make_step(network, images, labels)
     cpu = torch.device("cpu")
     environment.reset_peak_memory(cpu)
@@ -183,7 +162,7 @@ def measure_peak_memory(variant: str, length: int, batch: int) -> None:
 
 def profile(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Where a step's time goes, and how near its matrix products are to what the machine can do."""
-    model, images, labels = _vit(options)
+    model, images, labels = make_vit(options.batch)
     kinds = {
         "matrix products": ("aten::addmm", "aten::mm", "aten::bmm", "aten::mkldnn_convolution", "aten::baddbmm"),
         "attention": (
@@ -254,6 +233,7 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], tuple[dict[str, Any], str]]] 
     "textbook-inference": partial(textbook, "inference"),
     "memory": memory,
     "swin": swin,
+    "family": family,
     "profile": profile,
 }
 

@@ -24,12 +24,12 @@ import numpy as np
 import timm
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 import counted
 from measure import format_quartiles, quartiles, time_call
 from report import write_section
 from textbook import TextbookViT
+from variants import make_inference, make_step
 from vpt import attach, load_backbone
 from vpt.training import DeviceDataset, Examples
 
@@ -75,33 +75,6 @@ def time_quartiles(run: Callable[[], object], setup: Setup) -> dict[str, float]:
     run()
     run()
     return quartiles([time_call(run, setup.device) for _ in range(setup.repeats)])
-
-
-def make_step(network: nn.Module, images: Tensor, labels: Tensor, precision: str) -> Callable[[], None]:
-    """Forward, loss, backward and SGD. precision: "fp32", or "bf16" under autocast."""
-    network.train()
-    trainable = [weight for weight in network.parameters() if weight.requires_grad]
-    optimizer = torch.optim.SGD(trainable, lr=1e-4, momentum=0.9)
-
-    def run() -> None:
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
-            logits = network(images)
-        cross_entropy(logits.float(), labels).backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    return run
-
-
-def make_inference(network: nn.Module, images: Tensor) -> Callable[[], None]:
-    """A forward pass in bf16."""
-    network.eval()
-
-    def run() -> None:
-        with torch.inference_mode(), torch.autocast(images.device.type, torch.bfloat16):
-            network(images)
-
-    return run
 
 
 def peak_memory(run: Callable[[], object], setup: Setup) -> int:
@@ -220,7 +193,7 @@ def costs(setup: Setup) -> tuple[dict[str, Any], str]:
         cells = []
         kinds = {
             "training": partial(make_step, network, images, labels, "bf16"),
-            "inference": partial(make_inference, network, images),
+            "inference": partial(make_inference, network, images, "bf16"),
         }
         for kind, begin in kinds.items():
             run = begin()
@@ -255,7 +228,7 @@ def protocol(setup: Setup) -> tuple[dict[str, Any], str]:
     for spec in (f"vpt(length={p})" for p in setup.lengths if p in (3, 10, 50)):
         network = attach(setup.model, spec, CLASSES)
         step_seconds = time_quartiles(make_step(network, images, labels, "bf16"), setup)["median"]
-        inference_seconds = time_quartiles(make_inference(network, images), setup)["median"]
+        inference_seconds = time_quartiles(make_inference(network, images, "bf16"), setup)["median"]
         hours = (trained_images * step_seconds + evaluated_images * inference_seconds) / batch / 3600
         share = data_loading_seconds["median"] / (step_seconds + data_loading_seconds["median"])
         figures[spec] = {"step": step_seconds, "inference": inference_seconds, "hours": hours, "share_waiting": share}

@@ -26,9 +26,9 @@ import numpy as np
 import timm
 import torch
 
-from attention import make_step
 from measure import format_quartiles, quartiles, time_paired
 from report import write_section
+from variants import make_step
 from vpt import TunedModel, attach, load_backbone
 from vpt.core import environment
 from vpt.tasks.classification import ClassificationConfig, train

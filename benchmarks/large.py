@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from attention import make_inference, make_step
 from measure import format_quartiles, summarize, time_paired
 from report import write_section
+from variants import make_inference, make_step
 from vpt import attach, load_backbone
 from vpt.backbones.backbone import Backbone
 from vpt.core import environment

@@ -21,18 +21,23 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from attention import VIT, make_inference, make_variant
 from measure import CLOCKS, format_quartiles, summarize, time_paired
 from report import RESULTS_DIR, write_section
+from variants import VIT, make_inference, make_variant
+from vpt.plots import style
 
 LENGTHS = (0, 10, 50, 100, 150, 200)
 VARIANTS = {"plain": "textbook, plain attention", "fused": "textbook, fused attention", "vpt": "vpt"}
-STYLE = {"plain": ("#8a8f98", "--"), "fused": ("#4c72b0", "--"), "vpt": ("#d9792b", "-")}
+STYLES = {
+    "plain": {"color": style.GRAY, "marker": "D", "linestyle": "--"},
+    "fused": {"color": style.INK, "marker": "s", "linestyle": ":"},
+    "vpt": {"color": style.BLUE, "marker": "o", "linestyle": "-"},
+}
 ROWS = {
-    "linear": ("linear probe", "#8a8f98"),
-    'vpt(depth="shallow", dropout=0)': ("VPT-shallow", "#e8b98a"),
-    "vpt(dropout=0)": ("VPT-deep", "#d9792b"),
-    "full": ("full fine-tuning", "#4c72b0"),
+    "linear": "linear probe",
+    'vpt(depth="shallow", dropout=0)': "VPT-shallow",
+    "vpt(dropout=0)": "VPT-deep",
+    "full": "full fine-tuning",
 }
 SETS = {"signdigits": "sign digits", "rsscn7": "RSSCN7", "dtd10": "DTD-10", "caltech101": "Caltech-101"}
 FIGURE = Path(__file__).parents[1] / "docs" / "readme-figure.svg"
@@ -73,33 +78,35 @@ def measure_cost(batch: int, rounds: int) -> None:
 def draw_cost(axes: Axes, values: dict[str, Any]) -> None:
     """Draw the cost by number of prompts; the band is from the lower to the upper quartile."""
     for variant, name in VARIANTS.items():
-        color, line = STYLE[variant]
+        look = STYLES[variant]
         points = [values[f"{variant} {length}"]["times_reference"] for length in LENGTHS]
-        axes.plot(LENGTHS, [p["median"] for p in points], line, color=color, marker="o", markersize=4, label=name)
-        axes.fill_between(LENGTHS, [p["low"] for p in points], [p["high"] for p in points], color=color, alpha=0.2)
-    axes.axhline(1, color="#444444", linewidth=0.8)
-    axes.text(200, 0.95, "frozen backbone", ha="right", va="top", fontsize=8, color="#444444")
+        axes.plot(LENGTHS, [p["median"] for p in points], **look, markersize=4, label=name)
+        low, high = ([point[end] for point in points] for end in ("low", "high"))
+        axes.fill_between(LENGTHS, low, high, color=look["color"], alpha=0.2)
+    axes.axhline(1, color=style.INK, linewidth=0.8)
+    axes.text(200, 0.95, "frozen backbone", ha="right", va="top", fontsize=8, color=style.INK)
     axes.set(xlabel="prompts per block", ylabel="cost of a forward pass (frozen = 1)", ylim=(0, None))
     axes.set_title("Deep prompts at the cost of the frozen backbone", fontsize=10)
     axes.legend(frameon=False, fontsize=8, loc="upper left")
 
 
 def draw_accuracy(axes: Axes, runs: list[dict[str, Any]]) -> None:
-    """Draw mean and standard deviation of the top-1 on each set."""
-    width = 0.8 / len(ROWS)
-    for column, (row, (name, color)) in enumerate(ROWS.items()):
-        for place, task in enumerate(SETS):
-            found = [run["result"] for run in runs if run["row"] == row and run["task"] == task]
-            top1 = [100 * result["top1"] for result in found]
-            x = place + (column - (len(ROWS) - 1) / 2) * width
-            mean = statistics.mean(top1)
-            label = name if place == 0 else None
-            axes.bar(x, mean, width * 0.92, yerr=statistics.stdev(top1), color=color, label=label, error_kw={"lw": 0.8})
-            axes.text(x, 70.5, f"{mean:.1f}", ha="center", va="bottom", fontsize=6.5, rotation=90, color="white")
-    axes.set(ylim=(70, 100), ylabel="test top-1, %, n = 3 seeds (axis from 70)")
+    """Draw mean and standard deviation of the top-1 on each set, as dots: the axis does not begin at 0."""
+    styles, width = style.method_styles({name: row for row, name in ROWS.items()}), 0.7 / len(ROWS)
+    for column, (row, name) in enumerate(ROWS.items()):
+        ours = [run for run in runs if run["row"] == row]
+        found = [[100 * run["result"]["top1"] for run in ours if run["task"] == task] for task in SETS]
+        places = [place + (column - (len(ROWS) - 1) / 2) * width for place in range(len(SETS))]
+        means, spreads = list(map(statistics.mean, found)), list(map(statistics.stdev, found))
+        look = {**styles[name], "linestyle": "none"}
+        axes.errorbar(places, means, spreads, **look, markersize=6, capsize=2, elinewidth=0.8, label=name)
+        for x, mean in zip(places, means, strict=True):
+            axes.text(x, 70.3, f"{mean:.1f}", ha="center", va="bottom", fontsize=7, rotation=90)
+    axes.set(ylim=(70, 101), xlim=(-0.5, len(SETS) - 0.5), ylabel="test top-1, %, mean ± sd, n = 3 seeds")
     axes.set_xticks(range(len(SETS)), SETS.values())
+    axes.grid(axis="y", color=style.RULE)
     axes.set_title("DeiT-Tiny, 800 to 1,000 labeled images a set", fontsize=10)
-    axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper right")
+    axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 0.14))
 
 
 def draw() -> None:

@@ -27,13 +27,15 @@ from PIL import Image
 from data import draw_jpegs
 from measure import format_quartiles, quartiles
 from report import write_section
+from vpt.data.batch_decoding import BatchRequest
 from vpt.data.image_files import capture_warnings
 from vpt.data.image_inputs import read_image
-from vpt.data.image_stream import BatchRequest, ImageLoader
+from vpt.data.image_stream import ImageLoader
 from vpt.data.preprocessing import Preprocessing
 
 INTERVAL = 0.1  # seconds between two looks at the memory
 PREPROCESSING = Preprocessing(size=224)
+WARM_UP = 16  # images that a process decodes before it is timed
 
 
 def draw_pngs(folder: Path, count: int, classes: int = 10) -> None:
@@ -92,28 +94,31 @@ def measure_run(folder: Path, out: Path, workers: int) -> dict[str, Any]:
     return {"peak": peaks[0], "peak_with_files": peaks[1], "seconds": time.perf_counter() - started}
 
 
-def decode_part(paths: list[Path], started: Any) -> None:
-    """What a worker does without a loader: decode and resize."""
-    started.wait()
+def decode_part(paths: list[Path], barrier: Any) -> None:
+    """What a worker does without a loader: decode and resize, after a few images as those of the loader have."""
     with capture_warnings():
+        for path in paths[:WARM_UP]:
+            PREPROCESSING.resize_image(read_image(path)[0])
+        barrier.wait()
         for path in paths:
             PREPROCESSING.resize_image(read_image(path)[0])
+    barrier.wait()
 
 
 def time_decoder(paths: list[Path], workers: int) -> float:
     """Images a second of the decoder alone, in several processes."""
-    started = multiprocessing.get_context("fork").Barrier(workers + 1)
-    processes = [
-        multiprocessing.get_context("fork").Process(target=decode_part, args=(paths[k::workers], started))
-        for k in range(workers)
-    ]
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(workers + 1)
+    processes = [context.Process(target=decode_part, args=(paths[k::workers], barrier)) for k in range(workers)]
     for process in processes:
         process.start()
-    started.wait()
+    barrier.wait()
     start = time.perf_counter()
+    barrier.wait()
+    seconds = time.perf_counter() - start
     for process in processes:
         process.join()
-    return len(paths) / (time.perf_counter() - start)
+    return len(paths) / seconds
 
 
 def time_loader(loader: ImageLoader, count: int, batch: int) -> float:

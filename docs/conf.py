@@ -59,7 +59,10 @@ if os.environ.get("VPT_DOCS_INTERSPHINX"):
         "numpy": ("https://numpy.org/doc/stable", None),
     }
 nitpick_ignore_regex = [
-    (r"py:.*", r"(torch|numpy|np|PIL|timm|click|pathlib|collections|typing|dataclasses|enum|starlette|datasets)\b.*"),
+    (
+        r"py:.*",
+        r"(torch|numpy|np|PIL|timm|click|pathlib|collections|typing|dataclasses|enum|starlette|datasets|pydantic)\b.*",
+    ),
     (r"py:.*", r"(vpt\.model\.)?(readout|readout_base|split_forward|Readout|SplitForward)\b.*"),  # internal
     (r"py:.*", r"(vpt\.[a-z_.]+\.)?(WholeImages|StoredImage|StreamedImages|Scores)\b.*"),  # internal
     (

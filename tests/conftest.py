@@ -10,11 +10,16 @@ from typing import Any
 
 import pytest
 
+from helpers.json_answers import to_valid_json
 from helpers.strict_skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401
 
 # Processes side by side have one thread each, and so do the commands that they start; set before torch is imported.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
+
+# The readline of pytest's own process sets these for the processes that it starts; lines would be broken to fit.
+for _name in ("COLUMNS", "LINES"):
+    os.environ.pop(_name, None)
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -27,7 +32,12 @@ SLOW = (
     "analysis/test_embeddings.py::test_embed_command",
     "analysis/test_embeddings.py::test_embed_of",
     "analysis/test_embeddings.py::test_embed_with",
+    "analysis/test_embedding_page.py::test_dot",
+    "analysis/test_embedding_page.py::test_page_as_drawn",
     "analysis/test_features.py::test_embed_to_",
+    "analysis/test_occlusion.py::test_explain",
+    "analysis/test_occlusion.py::test_occlude_equals",
+    "api/test_api.py::test_evaluate_keeps",
     "api/test_api.py::test_import",
     "api/test_api_predict.py::test_evaluate_folder",
     "api/test_api_predict.py::test_predict_every",
@@ -36,11 +46,17 @@ SLOW = (
     "api/test_api_tune.py::test_tune_interrupted",
     "api/test_api_tune.py::test_tune_torch_dataset",
     "api/test_api_tune.py::test_tune_with_kaiming",
+    "attention/test_transforms.py::test_exported",
     "backbones/test_transform.py::test_preprocessing_of_timm",
     "backbones/test_weights",
     "cli/test_commands",
     "cli/test_eval",
+    "cli/test_full_disks",
+    "cli/test_golden.py::test_output",
     "cli/test_hostile_names.py::test_tune",
+    "cli/test_list.py::test_list_backbones_counts",
+    "cli/test_locks",
+    "cli/test_merge",
     "cli/test_options.py::test_shell_completion",
     "cli/test_options.py::test_tables_in_a_narrow",
     "cli/test_options.py::test_tune_linear",
@@ -48,10 +64,13 @@ SLOW = (
     "cli/test_options.py::test_tune_with_",
     "cli/test_predict",
     "cli/test_refusals",
+    "cli/test_signals",
+    "cli/test_streams",
     "cli/test_tune",
     "clients",
     "compatibility",
     "data/test_image_folder.py::test_load_dataset_of_built_in",
+    "data/test_memory_groups.py::test_tune",
     "data/test_preprocessing.py::test_job_with_normalization",
     "data/test_shards.py::test_read_shards_equals_the_reader",
     "data/test_synthetic.py::test_generate",
@@ -61,11 +80,17 @@ SLOW = (
     "docs/test_pages",
     "docs/test_running",
     "experiments/test_ablation",
+    "export/test_shared_graph",
     "experiments/test_cost_estimate",
+    "experiments/test_cell_verdicts.py::test_extend_of_an_edge",
     "experiments/test_demo",
     "experiments/test_earlier_formats",
     "experiments/test_head_grids",
     "experiments/test_html_report",
+    "experiments/test_live_page.py::test_bench_run_of_worker",
+    "experiments/test_verification.py::test_verify_of_faithful",
+    "experiments/test_verification.py::test_verify_command",
+    "experiments/test_live_page.py::test_live_page_in_a_browser",
     "experiments/test_method_rows",
     "experiments/test_paper_plans",
     "experiments/test_plan",
@@ -81,6 +106,7 @@ SLOW = (
     "heads/test_multi_block.py::test_multi_block_head",
     "heads/test_multi_block.py::test_multi_block_on_stages",
     "helpers",
+    "hostile",
     "methods/test_baselines.py::test_adapters",
     "methods/test_baselines.py::test_full",
     "methods/test_baselines.py::test_load",
@@ -95,21 +121,45 @@ SLOW = (
     "methods/test_vpt",
     "methods/test_windows",
     "model/test_counts",
+    "model/test_exporting",
+    "model/test_hub.py::test_commands",
+    "model/test_hub.py::test_errors",
+    "model/test_hub.py::test_push",
+    "model/test_hub.py::test_token",
     "model/test_ensemble",
+    "model/test_header.py::test_every",
     "model/test_label_kinds_in_files.py::test_save",
+    "model/test_shared_backbone.py::test_write",
     "model/test_timm_models",
     "model/test_tuned_file.py::test_load_with_",
     "model/test_tuned_model",
     "oracle/test_official",
+    "plots/test_drawn_text",
     "plots/test_figures.py::test_figures_with_a_hostile",
+    "runtime/test_runtime.py::test_answers",
+    "runtime/test_runtime.py::test_files",
+    "runtime/test_runtime.py::test_predict",
+    "runtime/test_runtime.py::test_runtime",
+    "runtime/test_runtime.py::test_shared",
     "search/test_candidates.py::test_candidates_of_a_small",
     "search/test_groups",
     "search/test_groups.py::test_search",
+    "search/test_metrics.py::test_compare",
     "search/test_search",
     "search/test_segmentation_search",
+    "serving/test_answers_of_kinds",
     "serving/test_bank",
+    "serving/test_bodies",
+    "serving/test_connections",
+    "serving/test_memory.py::test_predict",
+    "serving/test_monitoring",
+    "serving/test_every_method",
     "serving/test_multi_task",
+    "serving/test_page",
     "serving/test_server",
+    "serving/test_soak",
+    "serving/test_task_files",
+    "tasks/classification/test_ray_prediction.py::test_table",
     "tasks/classification/labels/test_multi_label.py::test_evaluate",
     "tasks/classification/labels/test_multi_label.py::test_intervals",
     "tasks/classification/labels/test_multi_label.py::test_predict",
@@ -119,9 +169,13 @@ SLOW = (
     "tasks/classification/labels/test_regression.py::test_ridge",
     "tasks/classification/labels/test_regression.py::test_tune",
     "tasks/classification/test_losses.py::test_tune",
+    "tasks/classification/test_rejection",
+    "tasks/classification/test_streamed_logits",
+    "tasks/test_segmentation_memory",
     "tasks/test_continuation",
     "tasks/test_ridge_head.py::test_solve_head_with_auto",
     "tasks/test_segmentation",
+    "tasks/test_model_report",
     "tasks/test_training_options",
     "test_benchmarks",
     "test_cross_validation",
@@ -131,6 +185,7 @@ SLOW = (
     "training/test_augmentation.py::test_train",
     "training/test_batch_size.py::test_find",
     "training/test_batch_size.py::test_run_job",
+    "training/test_block_rates",
     "training/test_callbacks.py::test_tune_without",
     "training/test_changed_images",
     "training/test_distributed",
@@ -159,6 +214,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.nodeid.removeprefix("tests/").startswith(SLOW):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def valid_answers() -> Iterator[None]:
+    """Let every JSON answer of a command in this process fail that has no schema, or a key that its schema lacks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vpt.cli.options.to_json", to_valid_json)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -157,3 +157,29 @@ def test_judge_contradicts_refusals_that_are_not_true(
 def test_judge_layers_without_biases_are_a_true_refusal(script) -> None:
     model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.LayerNorm(2, bias=False))
     assert script("refusals").contradiction(model, "its layers have no biases") is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the script forks")
+def test_kills_judge_names_what_is_torn_lost_and_left(script: Callable[[str], Any], tmp_path: Path) -> None:
+    judge = script("killed_files").judge
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    for folder in (whole, out):
+        folder.mkdir()
+        for name in ("same.json", "torn.json", "other.csv", "lost.csv"):
+            (folder / name).write_text('{"score": 1, "seconds": 2}')
+    (out / "same.json").write_text('{"score": 1, "seconds": 3}')
+    (out / "torn.json").write_text('{"score"')
+    (out / "other.csv").write_text("2")
+    (out / "lost.csv").unlink()
+    (out / ".a.part").write_text("")
+    found = judge(out, whole, code=8, exact=True)
+    assert [name.partition(":")[0] for name in found["torn"]] == ["other.csv", "torn.json"]
+    assert found["lost"] == ["exit code 8", "lost.csv"] and found["leftovers"] == [".a.part"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the script forks")
+def test_kills_dry_run_of_saving_counts_no_fault() -> None:
+    done = run_script("kills.py", "--only", "save", "--kills", "2", "--dry-run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "save: {'kills': 2, 'inside': 1, " in done.stdout
+    assert "'torn': 0, 'lost': 0, 'leftovers': 0}" in done.stdout

@@ -57,7 +57,7 @@ def test_folds_score_every_image_once_by_a_model_that_did_not_train_on_it(
     assert low <= pooled <= high
     saved = json.loads((tmp_path / "a.run" / "result.json").read_text())
     assert saved["folds"] == result.folds
-    assert tuned_file.inspect(tmp_path / "a.safetensors").scores["out_of_fold_top1"] == pytest.approx(pooled)
+    assert tuned_file.read_header(tmp_path / "a.safetensors").scores["out_of_fold_top1"] == pytest.approx(pooled)
 
 
 def test_folds_interrupted_are_not_trained_again(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

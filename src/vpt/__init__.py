@@ -22,15 +22,17 @@ if TYPE_CHECKING:
     from vpt.analysis.attention_maps import Explanation as Explanation
     from vpt.analysis.embeddings import Embedding as Embedding
     from vpt.analysis.features import FeatureFile as FeatureFile
-    from vpt.api import PredictOptions as PredictOptions
-    from vpt.api import TuneOptions as TuneOptions
-    from vpt.api import embed as embed
-    from vpt.api import embed_to_file as embed_to_file
-    from vpt.api import evaluate as evaluate
-    from vpt.api import explain as explain
-    from vpt.api import predict as predict
-    from vpt.api import predict_to_file as predict_to_file
-    from vpt.api import tune as tune
+    from vpt.analysis.occlusion import Occlusion as Occlusion
+    from vpt.api.analyzing import embed as embed
+    from vpt.api.analyzing import embed_to_file as embed_to_file
+    from vpt.api.analyzing import explain as explain
+    from vpt.api.analyzing import occlude as occlude
+    from vpt.api.evaluating import evaluate as evaluate
+    from vpt.api.models import PredictOptions as PredictOptions
+    from vpt.api.models import TuneOptions as TuneOptions
+    from vpt.api.predicting import predict as predict
+    from vpt.api.predicting import predict_to_file as predict_to_file
+    from vpt.api.training import tune as tune
     from vpt.backbones import Backbone as Backbone
     from vpt.backbones import list_backbones as list_backbones
     from vpt.backbones import load_backbone as load_backbone
@@ -51,8 +53,11 @@ if TYPE_CHECKING:
     from vpt.methods import Method as Method
     from vpt.methods import parse_method as parse_method
     from vpt.model.attach import attach as attach
-    from vpt.model.tuned_file import Header as Header
-    from vpt.model.tuned_file import inspect as inspect
+    from vpt.model.header import Header as Header
+    from vpt.model.header import inspect as inspect
+    from vpt.model.hub import from_pretrained as from_pretrained
+    from vpt.model.hub import push_to_hub as push_to_hub
+    from vpt.model.hub import save_pretrained as save_pretrained
     from vpt.model.tuned_file import load as load
     from vpt.model.tuned_file import save as save
     from vpt.model.tuned_model import Counts as Counts
@@ -72,7 +77,9 @@ _MODULES = {
     "vpt.methods": "METHODS VPT Full Injection Linear Method parse_method",
     "vpt.model.attach": "attach",
     "vpt.model.tuned_model": "Counts TunedModel",
-    "vpt.model.tuned_file": "Header inspect load save",
+    "vpt.model.header": "Header inspect",
+    "vpt.model.hub": "from_pretrained push_to_hub save_pretrained",
+    "vpt.model.tuned_file": "load save",
     "vpt.tasks.evaluation": "Evaluation",
     "vpt.tasks.prediction": "Prediction",
     "vpt.training": "Callback",
@@ -80,8 +87,13 @@ _MODULES = {
     "vpt.analysis.attention_maps": "Explanation",
     "vpt.analysis.embeddings": "Embedding",
     "vpt.analysis.features": "FeatureFile",
+    "vpt.analysis.occlusion": "Occlusion",
     "vpt.tasks.classification.prediction_file": "PredictionFile",
-    "vpt.api": "PredictOptions TuneOptions embed embed_to_file evaluate explain predict predict_to_file tune",
+    "vpt.api.analyzing": "embed embed_to_file explain occlude",
+    "vpt.api.models": "PredictOptions TuneOptions",
+    "vpt.api.evaluating": "evaluate",
+    "vpt.api.predicting": "predict predict_to_file",
+    "vpt.api.training": "tune",
 }
 # Documented submodules: `vpt.testing` works after `import vpt`.
 _SUBMODULES = (

@@ -7,25 +7,27 @@ that an interrupted cross-validation goes on where it was.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import vstack
 
 from vpt.data.dataset import Dataset, Split
-from vpt.data.folder_walk import stamp_files
 from vpt.data.folds import assign_folds
 from vpt.data.loading import load_dataset
 from vpt.errors import DataError, SpecError
 from vpt.model import tuned_file
+from vpt.model.named_backbone import backbone_for
 from vpt.tasks.classification.config import ClassificationOptions
 from vpt.tasks.classification.continuation import class_names, join_classes
 from vpt.tasks.classification.prediction import evaluate
 from vpt.tasks.evaluation import make_evaluation
 from vpt.training import Callback, Scores, distributed
 from vpt.training.job import Job, RunResult
-from vpt.training.run_directory import images_may_differ, open_run, write_result
+from vpt.training.output_lock import lock_run
+from vpt.training.run_directory import files_may_differ, open_run, write_result
+from vpt.training.run_inputs import stamp_data
 from vpt.tuning import run_job
 
 OUT_OF_FOLD = "out_of_fold"
@@ -61,8 +63,16 @@ def cross_validate(
     receiver, options = callback or Callback(), job.options
     assert isinstance(options, ClassificationOptions) and options.folds is not None
     job = replace(job, val_fraction=0.0, train_on="trainval", options=replace(options, test_fraction=0.0))
+    with lock_run(job):
+        return _cross_validate(job, options, receiver, overwrite, device)
+
+
+def _cross_validate(
+    job: Job, options: ClassificationOptions, receiver: Callback, overwrite: bool, device: str
+) -> RunResult:
+    assert options.folds is not None
     finished = open_run(job, receiver, overwrite=overwrite)
-    if finished is not None and finished.folds is not None and not images_may_differ(job):
+    if finished is not None and finished.folds is not None and not files_may_differ(job):
         return finished
     dataset = load_dataset(job.data, **job.split_options)
     if len(dataset.test):
@@ -76,6 +86,11 @@ def cross_validate(
         )
     if options.init is not None:
         dataset = join_classes(dataset, class_names(options.init))  # the order of the classes of each fold's model
+    config: Any = job.config
+    if config.metric != "auto":
+        raise SpecError(
+            f"metric is {config.metric}, and folds are scored by the main metric of their labels; leave it out"
+        )
     images = dataset.trainval()
     assigned = assign_folds(images, dataset.classes, options.folds, job.split_options["seed"])
     scores = []
@@ -85,7 +100,7 @@ def cross_validate(
     receiver.on_note("all images")
     pooled = _pool(scores)
     evaluation = make_evaluation(OUT_OF_FOLD, int(pooled.confusion.sum()), pooled, dataset.classes)
-    result = run_job(job, callback, device=device, evaluation=evaluation)
+    result = run_job(job, receiver, device=device, evaluation=evaluation, lock=False)
     if result.folds is None:
         metric, values = next(iter(evaluation.metrics)), [next(iter(each.metrics.values())) for each in scores]
         found = {
@@ -105,15 +120,15 @@ def _score_fold(
 ) -> Scores:
     """Train on all images but those of a fold, and return the scores of these."""
     train, test = (images.select(np.flatnonzero(chosen)) for chosen in (~held_out, held_out))
-    digest = hashlib.sha256(stamp_files(Path(str(job.data))).encode() + images.labels.tobytes() + held_out.tobytes())
+    digest = hashlib.sha256(stamp_data(job).encode() + images.labels.tobytes() + held_out.tobytes())
     digest.update("\0".join(images.names).encode("utf-8", "surrogateescape"))
     name = f"{dataset.name}, fold {fold + 1}"
     data = Dataset(name, dataset.classes, train, Split(), test, dataset.source, digest=digest.hexdigest())
     out = job.run_dir / f"fold-{fold + 1}.safetensors"
     assert isinstance(job.options, ClassificationOptions)
     fold_job = replace(job, data=data, out=out, train_on="train", options=replace(job.options, folds=None))
-    run_job(fold_job, callback, device=device, draw=False)
-    backbone = tuned_file.backbone_for(out, tuned_file.inspect(out), job.backbone, job.weights)
+    run_job(fold_job, callback, device=device, draw=False, lock=False)
+    backbone = backbone_for(out, tuned_file.read_header(out), job.backbone, job.weights)
     model = tuned_file.load(out, backbone).to(distributed.resolve_device(device))
     skip_corrupt = fold_job.to_dict()["skip_corrupt"]
     return evaluate(model, data, "test", callback, skip_corrupt=skip_corrupt)

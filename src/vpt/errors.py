@@ -4,7 +4,10 @@ Each message says what was given, why it cannot be used, and what to do. The cla
 code of the command line for that error.
 """
 
+import unicodedata
 from enum import IntEnum
+
+_MAX_LINE, _MAX_LINES = 700, 60  # of a message: what a stranger wrote in a file may be of any length
 
 
 class ExitCode(IntEnum):
@@ -20,13 +23,28 @@ class ExitCode(IntEnum):
     TRAINING = 7  # training diverged
     STORAGE = 8  # a file could not be written
     MEMORY = 9  # the machine or its GPU is out of memory
-    INTERRUPTED = 130  # Ctrl-C; the same command resumes
+    HANGUP = 129  # SIGHUP: the terminal was closed; commands that train go on
+    INTERRUPTED = 130  # SIGINT, Ctrl-C; the same command resumes
+    TERMINATED = 143  # SIGTERM; the same command resumes
 
 
 class VptError(Exception):
-    """Base class of all errors that vpt raises on purpose."""
+    """Base class of all errors that vpt raises on purpose.
+
+    A message may quote files of strangers. It is cut to a length that people read, and control characters in it are
+    written as escapes, so that it changes nothing on a terminal.
+
+    Args:
+        message: The message.
+    """
 
     exit_code: ExitCode = ExitCode.FAILED
+
+    def __init__(self, message: object = "") -> None:
+        lines = str(message).split("\n", _MAX_LINES)
+        more = ["..."] * (len(lines) > _MAX_LINES)
+        shown = [_shorten(printable(_shorten(line))) for line in lines[:_MAX_LINES]]
+        super().__init__("\n".join(shown + more))
 
 
 class SpecError(VptError, ValueError):
@@ -69,3 +87,23 @@ class StorageError(VptError, OSError):
     """A file that cannot be written because the disk is full or the folder is read-only."""
 
     exit_code = ExitCode.STORAGE
+
+
+def printable(text: str) -> str:
+    r"""Return text from a user's disk with control characters, and bytes of no encoding, as escapes such as "\x1b".
+
+    Args:
+        text: The text, such as a file name.
+
+    Returns:
+        Text that changes neither the terminal nor the line, and that has an encoding.
+    """
+    return "".join(
+        character.encode("unicode_escape").decode() if unicodedata.category(character) in ("Cc", "Cs") else character
+        for character in text
+    )
+
+
+def _shorten(line: str) -> str:
+    """Return a line without its middle if it is long: the end says what to do."""
+    return line if len(line) <= _MAX_LINE else f"{line[: _MAX_LINE - 300]} ... {line[-290:]}"

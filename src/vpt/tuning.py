@@ -1,11 +1,12 @@
 """One job for every task: data and a frozen backbone in, one small tuned file out.
 
 A run leaves everything besides the tuned file in its run directory (`pets.safetensors` -> `pets.run/`): job.json,
-run.toml, checkpoint.safetensors, metrics.jsonl, result.json, curve.png, confusion.png. The same job again resumes where
-it stopped; a finished one is only read.
+run.toml, checkpoint.safetensors, metrics.jsonl, result.json, report.html, curve.png, confusion.png. The same job again
+resumes where it stopped; a finished one is only read.
 """
 
-import shutil
+import os
+from contextlib import nullcontext
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,24 +16,25 @@ import torch
 from vpt.core import environment
 from vpt.data.dataset import Dataset
 from vpt.data.listings import kind_of_source, name_of_source
+from vpt.data.loading import refuse_columns
 from vpt.data.table_columns import TableColumns
 from vpt.errors import SpecError, TrainingError
 from vpt.methods.registry import parse_method
 from vpt.model import tuned_file
 from vpt.model.tuned_model import TunedModel
-from vpt.plots import figures
 from vpt.tasks.base import PreparedData, Task
 from vpt.tasks.batch_size import with_largest_batch
 from vpt.tasks.classification.continuation import init_options
-from vpt.tasks.drawing import draw_evaluation
 from vpt.tasks.evaluation import Evaluation
 from vpt.tasks.registry import TASKS, find_task
+from vpt.tasks.run_pictures import draw_run, report_run
 from vpt.training import Callback, CallbackList, EpochMetrics, distributed
 from vpt.training.callbacks import LoggingCallback
 from vpt.training.job import Job, RunResult
+from vpt.training.output_lock import lock_run, remove_pixels
 from vpt.training.run_directory import (
     MetricsRecorder,
-    images_may_differ,
+    files_may_differ,
     open_run,
     recorded_batch_size,
     write_failure,
@@ -81,13 +83,16 @@ def make_job(
     if "head" in given and found.parse_head(given["head"]).spec() is None:
         del given["head"]  # the default by name is the same job
     if method is None:
-        method = tuned_file.inspect(given["init"]).method if "init" in given else "vpt"
+        method = tuned_file.read_header(given["init"]).method if "init" in given else "vpt"
     chosen = {name: given.pop(name) for name in found.config_class.option_names() & given.keys()}
     if found.name == "classification":
-        chosen["label_kind"] = kind_of_source(data, TableColumns.of(given))
+        columns = TableColumns.of(given)
+        if isinstance(data, Dataset):
+            refuse_columns(data, columns, data)
+        chosen["label_kind"] = kind_of_source(data, columns)
     config = found.config_class.for_method(parse_method(method), **chosen)
     out = Path(out or f"{name_of_source(str(data)) or 'tuned'}.safetensors")
-    if "init" in given and out.resolve() == Path(given["init"]).resolve():
+    if "init" in given and os.path.realpath(out) == os.path.realpath(given["init"]):
         raise SpecError(f"init and out are {out}; give another --out, as the file that training starts from stays")
     return Job.create(data, out, config, method=method, **given)
 
@@ -101,6 +106,7 @@ def run_job(
     device: str = "auto",
     auto_batch_size: bool = False,
     evaluation: Evaluation | None = None,
+    lock: bool = True,
 ) -> RunResult:
     """Run a job, resume it, or read its result.
 
@@ -116,45 +122,48 @@ def run_job(
         auto_batch_size: True finds the largest batch size that fits into memory, or takes that of the run that it
             resumes, instead of the job's. Default: False.
         evaluation: Scores that are recorded as those of the model. Default: the model is scored.
+        lock: False leaves out the lock on the output, as the caller holds one. Default: True.
 
     Returns:
         The result.
 
     Raises:
+        StorageError: Another process writes this output, or a file cannot be written.
         TrainingError: The loss diverged; result.json records the failure.
     """
-    callback = CallbackList([LoggingCallback(), callback or Callback()])
-    target = distributed.resolve_device(device)
-    recorded = recorded_batch_size(job) if auto_batch_size and not overwrite else None
-    if recorded is not None:
-        job = replace(job, config=job.config.replace(batch_size=recorded))
-    finished = open_run(job, callback, overwrite=overwrite)
-    if finished is not None and not images_may_differ(job):
-        return finished
+    with lock_run(job) if lock else nullcontext():
+        callback = CallbackList([LoggingCallback(), callback or Callback()])
+        target = distributed.resolve_device(device)
+        recorded = recorded_batch_size(job) if auto_batch_size and not overwrite else None
+        if recorded is not None:
+            job = replace(job, config=job.config.replace(batch_size=recorded))
+        finished = open_run(job, callback, overwrite=overwrite)
+        if finished is not None and not files_may_differ(job):
+            return finished
 
-    is_main = distributed.rank() == 0
-    data = TASKS[job.config.task].prepare(job, callback)
-    if auto_batch_size and recorded is None:
-        job, data = with_largest_batch(TASKS[job.config.task], job, data, target)
-    for note in data.notes:
-        callback.on_note(note)
-    if is_main:
-        write_job(job, data.digest())  # refuses other images
-    if finished is not None:
-        return finished
-    recorder = MetricsRecorder(job.run_dir / "metrics.jsonl")
-    try:
-        model, history = train_model(job, data, CallbackList([recorder, callback]), target, job.checkpoint)
-    except TrainingError as error:
+        is_main = distributed.rank() == 0
+        data = TASKS[job.config.task].prepare(job, callback)
+        if auto_batch_size and recorded is None:
+            job, data = with_largest_batch(TASKS[job.config.task], job, data, target)
+        for note in data.notes:
+            callback.on_note(note)
         if is_main:
-            write_failure(job, error)
-        raise
-    peak_memory = environment.peak_memory(target)
-    if evaluation is None:
-        evaluation = data.score(model, callback)
-    else:
-        data = replace(data, images={**data.images, evaluation.split: evaluation.images})
-    return finish_job(job, data, model, history, evaluation, callback, peak_memory, draw=draw)
+            write_job(job, data.digest())  # refuses other images
+        if finished is not None:
+            return finished
+        recorder = MetricsRecorder(job.run_dir / "metrics.jsonl")
+        try:
+            model, history = train_model(job, data, CallbackList([recorder, callback]), target, job.checkpoint)
+        except TrainingError as error:
+            if is_main:
+                write_failure(job, error)
+            raise
+        peak_memory = environment.peak_memory(target)
+        if evaluation is None:
+            evaluation = data.score(model, callback)
+        else:
+            data = replace(data, images={**data.images, evaluation.split: evaluation.images})
+        return finish_job(job, data, model, history, evaluation, callback, peak_memory, draw=draw)
 
 
 def train_model(
@@ -209,11 +218,12 @@ def finish_job(
     result = save_result(job, data, model, history, evaluation, peak_memory)
     result = replace(result, search=search, init=data.measure_init(model))
     if distributed.rank() == 0:
-        write_result(job, result)
         if draw:
-            _draw(job, data, result, evaluation, callback)
-        for leftover in job.run_dir.glob("pixels-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+            draw_run(job, data, result, evaluation, callback)
+        if draw or search is not None:
+            report_run(job, data, result, evaluation, callback)
+        write_result(job, result)  # last, as it marks the job as finished
+        remove_pixels(job)
     callback.on_train_end(result.metrics)
     return result
 
@@ -268,18 +278,3 @@ def save_result(
         job=job.to_dict(),
         environment=environment.describe(),
     )
-
-
-def _draw(job: Job, data: PreparedData, result: RunResult, evaluation: Evaluation, callback: Callback) -> None:
-    """Draw the pictures of a run. One that fails becomes a note, as the result is written already."""
-    title = ", ".join(filter(None, (result.method, result.head))) + f" on {result.data}"
-    split_title = f"{result.data} {evaluation.split}" if result.head is None else f"{title}, {evaluation.split}"
-    curve, examples = (job.run_dir / f"{name}.png" for name in ("curve", "examples"))
-    try:
-        if result.history:
-            figures.training_curves(curve, result.history, title, **TASKS[result.task].curve_options(job.config, data))
-        picture = "confusion" if evaluation.scores is None else evaluation.scores.picture
-        draw_evaluation(job.run_dir / f"{picture}.png", evaluation, data.classes, split_title)
-        figures.class_examples(examples, data.examples(), f"Training images of {result.data}")
-    except Exception as error:
-        callback.on_note(f"pictures in {job.run_dir} could not be drawn: {error}; the result is complete without them")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -227,7 +228,7 @@ def test_explain_of_a_model_leaves_it_unchanged(image_file: Path) -> None:
 
 def test_explain_with_unusable_input_is_refused(image_file: Path, tmp_path: Path) -> None:
     for kind in ("resnet", "swin", "vit-parallel"):
-        with pytest.raises(UnsupportedError, match="use a plain transformer: ViT"):
+        with pytest.raises(UnsupportedError, match=r"take occlusion, .* or use a plain transformer: ViT"):
             explain(tuned(kind, "linear"), image_file)
     model = tuned("vit", "linear")
     with pytest.raises(SpecError, match="blocks 1 to 3"):
@@ -254,6 +255,13 @@ def test_explain_command_writes_image_and_prints_summary(
     with Image.open("noise-explained.png") as drawn:
         assert min(drawn.size) > 400
     assert "each prompt" in capsys.readouterr().out
+    run("vpt.safetensors", image_file, "--json")
+    found = json.loads(capsys.readouterr().out)
+    shares = found["tuned"]
+    assert len(shares["prompts"]) == 2 and found["class"] in classes and found["picture"] == "noise-explained.png"
+    assert shares["patches"] + shares["prefix"] + sum(shares["prompts"]) == pytest.approx(1)
+    assert len(found["prompt_shares"]) == found["block"] and min(found["prompt_shares"]) > 0
+    assert found["prompt_shares"][-1] == pytest.approx(sum(shares["prompts"]))
     with pytest.raises(SpecError, match=r"is not the name of a picture; end it in \.png or \.svg"):
         run("vpt.safetensors", image_file, "--out", "maps.jpg")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ import pytest
 from PIL import Image
 
 from vpt import SpecError, TunedModel, attach, load_backbone, save
+from vpt.analysis.embedding_page import write_page
 from vpt.analysis.embeddings import embed, knn_top1
 from vpt.cli.embed import command
 from vpt.data.loading import load_dataset
 from vpt.errors import DataError
+from vpt.model.label_kinds import Regression
 from vpt.plots import figures
 
 
@@ -66,6 +69,17 @@ def test_embed_with_the_same_seed_gives_the_same_points(photos: Path, model: Tun
 def test_embed_of_linear_model_gives_equal_points_before_and_after(photos: Path) -> None:
     found = embed(attach(load_backbone(), "linear", 2), load_dataset(photos))
     np.testing.assert_array_equal(found.before.points, found.after.points)
+    assert set(found.predicted) <= {"dark", "light"} and found.predicts_classes  # of the data, as the model has none
+
+
+def test_page_of_answers_that_are_no_classes_counts_no_other_class(photos: Path, tmp_path: Path) -> None:
+    other, regressor = attach(load_backbone(), "linear", 3), attach(load_backbone(), "linear", 1)
+    regressor.label_kind = Regression(20.0, 5.0)
+    for model in (other, regressor):
+        found = embed(model, load_dataset(photos), limit=5, thumbnails=True)
+        assert not found.predicts_classes and np.isfinite(list(map(float, found.predicted))).all()
+        write_page(found, tmp_path / "page.html")
+        assert "as\nanother class" not in (tmp_path / "page.html").read_text()
 
 
 def test_embed_of_too_few_images_is_refused(photos: Path, model: TunedModel) -> None:
@@ -93,11 +107,12 @@ def test_embed_command_writes_image_and_csv(
     assert [row["class"] for row in rows] == ["dark"] * 8 + ["light"] * 8
     assert {"image", "before_x", "before_y", "after_x", "after_y"} < rows[0].keys()
     assert "before tuning  100.0 %" in capsys.readouterr().out
-    with pytest.raises(SpecError, match=r"is not the name of a picture; end it in \.png or \.svg"):
+    with pytest.raises(SpecError, match=r"is not the name of a picture; end it in \.html, \.png or \.svg"):
         run(file, photos, "--out", "points.pdf")
-    run(file, photos, "--limit", 6, "--out", "few.svg")
+    run(file, photos, "--limit", 6, "--out", "few.svg", "--json")
     assert "<svg" in Path("few.svg").read_text() and len(Path("few.csv").read_text().splitlines()) == 7
-    assert "picture: few.svg" in capsys.readouterr().out
+    found = json.loads(capsys.readouterr().out)
+    assert (found["picture"], found["table"], found["images"]) == ("few.svg", "few.csv", 6)
 
 
 @pytest.mark.parametrize("classes", [3, 15, 30])
@@ -105,7 +120,7 @@ def test_scatter_of_many_classes_omits_the_legend(classes: int, tmp_path: Path) 
     labels = np.arange(60) % classes
     points = np.random.default_rng(0).normal(size=(60, 2))
     names = [f"class {i}" for i in range(classes)]
-    figures.scatter(tmp_path / "points.svg", {"before": points, "after": points}, labels, names)
+    figures.scatter(tmp_path / "points.svg", {"before": points, "after": points}, labels, names, "t-SNE")
     assert ("class 2" in (tmp_path / "points.svg").read_text()) == (classes <= 20)  # in a comment beside the outlines
 
 

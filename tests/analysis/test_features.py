@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from helpers.command_line import vpt as command
 from vpt.analysis import features
 from vpt.data.images import decode_to_tempdir
 from vpt.data.loading import load_dataset
+from vpt.model import tuned_file
 from vpt.model.label_kinds import LabelKind, MultiLabel, Regression
 
 
@@ -75,6 +77,8 @@ def test_embed_options_of_a_picture_are_refused_for_a_table(
     assert "--split all: for a table" in capsys.readouterr().err
     command("embed", tuned, photos, "--out", tmp_path / "a.csv")
     assert capsys.readouterr().out == f"{tmp_path / 'a.csv'}: 4 images, features of 128 numbers\n"
+    command("embed", tuned, photos, "--out", tmp_path / "a.csv", "--json")
+    assert json.loads(capsys.readouterr().out) == {"file": str(tmp_path / "a.csv"), "images": 4, "width": 128}
 
 
 @pytest.mark.parametrize(
@@ -95,3 +99,28 @@ def test_embed_to_file_of_other_labels_writes_them(
     vpt.embed_to_file(model, data, tmp_path / "a.jsonl")
     rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
     assert [row["label"] for row in rows] == expected
+
+
+def test_embed_all_splits_of_images_without_marks_writes_each(tmp_path: Path) -> None:
+    """The model was trained on other images, so that no split is made up."""
+    pixels, labels = draw(12)
+    for number, (image, label) in enumerate(zip(pixels, labels, strict=True)):
+        folder = tmp_path / "photos" / ("train" if number < 8 else "test") / CLASSES[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.png").write_bytes(encoded(image))
+    listed = sorted((tmp_path / "photos").glob("*/*/*.png"))
+    lines = [f"{path.relative_to(tmp_path)},{path.parent.name},{path.parent.parent.name}" for path in listed]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label,split", *lines]))
+    model = vpt.attach(vpt.load_backbone(), "linear", 2, classes=CLASSES)
+    file = tuned_file.save(model, tmp_path / "a.safetensors", split_options={"trained_on": ["1:0123456789ab"]})
+
+    def written(data: Any) -> list[tuple[str, str]]:
+        vpt.embed_to_file(file, data, tmp_path / "a.jsonl", split="all")
+        rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+        return sorted((Path(row["path"]).parent.name, row["split"]) for row in rows)
+
+    expected = sorted((path.parent.name, path.parent.parent.name) for path in listed)
+    assert written(tmp_path / "photos") == written(tmp_path / "labels.csv") == expected
+    assert written(tmp_path / "photos" / "train") == [("dark", "test")] * 4 + [("light", "test")] * 4
+    in_memory = {"train": (pixels[:8], labels[:8]), "test": (pixels[8:], labels[8:])}
+    assert sorted(split for _, split in written(in_memory)) == ["test"] * 4 + ["train"] * 8

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import subprocess
 import sys
+import weakref
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,34 @@ def test_embed_arrays_draws_and_returns_points(result: vpt.RunResult, data: Any,
     found = vpt.embed(result.file, data, limit=12, out=tmp_path / "points.svg")
     assert found.after.points.shape == (12, 2) and found.classes == CLASSES
     assert {path.name for path in tmp_path.iterdir()} == {"points.svg", "points.csv"}
+
+
+def test_embed_over_a_table_or_a_model_that_is_read_is_refused(result: vpt.RunResult, tmp_path: Path) -> None:
+    table = tmp_path / "photos.csv"
+    table.write_text("path,label\n")
+    for out in (tmp_path / "photos.html", tmp_path / ".." / tmp_path.name / "photos.png"):
+        with pytest.raises(vpt.SpecError, match=r"photos\.csv would be written, and .*photos\.csv is read from"):
+            vpt.embed(result.file, f"{tmp_path / 'more.csv'},{table}", out=out)
+    with pytest.raises(vpt.SpecError, match=r"photos\.csv would be written"):
+        vpt.embed_to_file(result.file, table, table)
+    model = tmp_path / "model.csv"
+    model.write_bytes(Path(result.file).read_bytes())
+    with pytest.raises(vpt.SpecError, match=r"model\.csv would be written"):
+        vpt.embed(model, table, out=tmp_path / "model.svg")
+    assert table.read_text() == "path,label\n" and not list(tmp_path.glob("*.html"))
+
+
+def test_evaluate_keeps_no_model_unless_pictures_are_asked_for(result: vpt.RunResult, data: Any) -> None:
+    tuned = vpt.load(result.file)
+    kept, alive = vpt.evaluate(tuned, data, classes=CLASSES, pictures=True), weakref.ref(tuned)
+    found = vpt.evaluate(tuned, data, classes=CLASSES)
+    assert found.metrics == kept.metrics and found.pictures() == []
+    del tuned
+    gc.collect()
+    assert alive() is not None and isinstance(kept.pictures(), list)
+    del kept
+    gc.collect()
+    assert alive() is None
 
 
 def test_tune_options_are_those_of_jobs_and_tasks() -> None:

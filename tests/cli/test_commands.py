@@ -14,20 +14,42 @@ import pytest
 import timm
 from PIL import Image
 
-from helpers.command_line import SMALL, exit_code, vpt
-from vpt import METHODS
+from helpers.command_line import SMALL, command_names, exit_code, vpt
+from helpers.json_answers import closed_validator
 from vpt.analysis.summary import summarize
 from vpt.cli import COMMANDS
 from vpt.data import images
 from vpt.errors import ExitCode
-from vpt.model.tuned_file import inspect
+from vpt.model.header import inspect
+
+EARLIER = Path(__file__).parents[1] / "compatibility" / "samples" / "tuned" / "linear.safetensors"  # of format 1
 
 
-def test_tune_help_loads_no_torch() -> None:
+def test_small_commands_import_no_torch(tuned: Path) -> None:
+    """One process answers them all, and torch would stay in `sys.modules`."""
+    small = [["--version"], ["--help"], *([*words, "--help"] for words in command_names())]
+    small += [["list", what, *more] for what in ("methods", "tasks", "backbones") for more in ([], ["--json"])]
+    small += [["data", "list"], ["schema"], ["schema", "error"]]
+    small += [["inspect", str(file), *more] for file in (tuned, EARLIER) for more in ([], ["--json"])]
     code = (
         "import sys; from vpt.cli import main\n"
-        "try: main(['tune', '--help'])\n"
-        "finally: assert not {'torch', 'timm', 'numpy', 'rich'} & set(sys.modules)"
+        f"for words in {small}:\n"
+        "    try: main(words)\n"
+        "    except SystemExit as left: assert not left.code, words\n"
+        "    loaded = {'torch', 'timm', 'scipy.io', 'rich', 'matplotlib'} & set(sys.modules)\n"
+        "    assert not loaded, (words, loaded)\n"
+        "print('all without torch')"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert ran.stdout.endswith("all without torch\n")
+
+
+def test_predict_imports_no_part_of_training(tuned: Path, photos: Path) -> None:
+    code = (
+        "import sys; from vpt.cli import main\n"
+        f"main(['predict', {str(tuned)!r}, {str(photos / 'disc' / '0.png')!r}])\n"
+        "slow = {'sklearn', 'scipy.sparse', 'scipy.stats', 'matplotlib', 'vpt.search', 'vpt.experiments'}\n"
+        "assert not slow & set(sys.modules), slow & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
@@ -77,21 +99,6 @@ def test_summary_of_method_with_weights_at_the_input_succeeds(backbone: str, met
     vpt("summary", backbone, method, "--classes", 6)
 
 
-def test_list_with_pattern_prints_matching_names(capsys: pytest.CaptureFixture[str]) -> None:
-    vpt("list", "methods", "--json")
-    assert {text.partition("(")[0] for text in json.loads(capsys.readouterr().out)} == METHODS.keys()
-    vpt("list", "tasks", "--json")
-    assert {"digits", "numerals", "count", "orientation", "cifar100", "cub"} <= set(json.loads(capsys.readouterr().out))
-    vpt("list", "backbones", "vit_base*dinov3*")
-    assert "vit_base_patch16_dinov3" in capsys.readouterr().out
-    for what, pattern, names in (("methods", "vp*", {"vpt"}), ("tasks", "*count", {"count", "clevr_count"})):
-        vpt("list", what, pattern, "--json")
-        assert {text.partition("(")[0] for text in json.loads(capsys.readouterr().out)} == names
-    for what in ("methods", "tasks", "backbones"):
-        assert exit_code("list", what, "xyzzy") == ExitCode.USAGE
-        assert f"no name of {what} matches 'xyzzy'" in capsys.readouterr().err
-
-
 def test_tune_of_a_folder_writes_tuned_file_and_run_directory(tuned: Path) -> None:
     run = tuned.with_suffix(".run")
     assert {"job.json", "checkpoint.safetensors", "metrics.jsonl", "result.json", "curve.png", "confusion.png"} <= {
@@ -107,7 +114,7 @@ def test_tune_of_a_folder_writes_tuned_file_and_run_directory(tuned: Path) -> No
 def test_tune_with_json_prints_metrics_and_progress(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    vpt("tune", photos, "--out", tmp_path / "a.safetensors", *SMALL, "--json")
+    vpt("tune", photos, "--out", tmp_path / "a.safetensors", *SMALL, "--json", "--events", tmp_path / "events.jsonl")
     captured = capsys.readouterr()
     result = json.loads(captured.out)
     assert result["metrics"]["test_top1"] == 1.0
@@ -116,6 +123,11 @@ def test_tune_with_json_prints_metrics_and_progress(
     assert result["trainable_parameters"] == 8 * 2 * 128 + 2 * 129
     assert "epoch 4/4" in captured.err
     assert "left" in captured.err
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    for event in events:
+        closed_validator("event").validate(event)
+    assert [event["epoch"] for event in events if event["event"] == "epoch"] == [1, 2, 3, 4]
+    assert next(event for event in events if event["event"] == "train_end")["metrics"] == result["metrics"]
 
 
 def test_inspect_eval_and_predict_of_tuned_file_print_results(
@@ -226,10 +238,3 @@ def test_tune_with_random_crops_keeps_the_aspect_ratio(augment: str, tmp_path: P
     light = cut_from[: height * width].reshape(height, width) > 127
     assert abs(int(light.any(0).sum()) - int(light.any(1).sum())) <= 1
     assert 0.6 < light.any(0).sum() / len(light) < 0.73  # 40 of 60 px: the whole height is there
-
-
-def test_list_backbones_with_long_names_prints_no_line_without_a_name(capsys):
-    vpt("list", "backbones")
-    lines = capsys.readouterr().out.splitlines()
-    assert any(len(line) > 40 and " " not in line for line in lines)  # names wider than the column, without description
-    assert all(line and not line.startswith(" ") for line in lines)

@@ -45,3 +45,15 @@ def test_eval_picture_of_another_format_is_refused_first(
 ) -> None:
     assert exit_code("eval", tuned, photos, "--out", "confusion.txt") == 2
     assert "confusion.txt" in capsys.readouterr().err
+
+
+def test_eval_prints_its_scores_before_a_page_fails(
+    photos: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert exit_code("eval", tuned, photos, "--out", tmp_path / "file" / "page.HTML")
+    assert "6 test images" in capsys.readouterr().out
+    vpt("eval", tuned, photos, "--out", tmp_path / "page.HTML")
+    assert "<h2>Confusion</h2>" in (tmp_path / "page.HTML").read_text(encoding="utf-8")
+    assert exit_code("eval", tuned, photos, "--out", tmp_path / "page.txt") == 2
+    assert "end it in .html, .png or .svg" in capsys.readouterr().err

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.command_line import start_command, vpt
+from helpers.command_line import exit_code, start_command, vpt
 from vpt.plots import figures
 
 
@@ -19,7 +21,7 @@ def write_classes(root: Path, *names: str) -> Path:
     for k, name in enumerate(names):
         (root / name).mkdir(parents=True)
         for i in range(6):
-            pixels = rng.integers(0, 120, (24, 24, 3), dtype=np.uint8) + np.uint8(100 * k)
+            pixels = rng.integers(0, 120, (24, 24, 3), dtype=np.uint8) + np.uint8(135 // len(names) * k)
             Image.fromarray(pixels).save(root / name / f"{i}.png")
     return root
 
@@ -66,3 +68,27 @@ def test_tune_with_a_picture_that_fails_keeps_the_result(tmp_path: Path, capsys,
     vpt("tune", data, "--out", tmp_path / "a.safetensors", "--method", "linear", "--epochs", 1)
     assert "could not be drawn: no fonts" in capsys.readouterr().err
     assert json.loads((tmp_path / "a.run/result.json").read_text())["status"] == "done"
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp437", "koi8-r", "shift_jis", "cp1250"])
+@pytest.mark.parametrize("command", [("data", "check"), ("tune", "--split-names", "train=absent")])
+def test_output_in_an_encoding_that_lacks_letters_escapes_them(
+    command: tuple[str, ...], encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The screen of a folder and the message of a refusal."""
+    data = write_classes(tmp_path / "data", "Žluť", "naïve", "кот", "猫")
+    streams = {name: io.TextIOWrapper(io.BytesIO(), encoding, write_through=True) for name in ("stdout", "stderr")}
+    for name, stream in streams.items():
+        monkeypatch.setattr(sys, name, stream)
+    if command[0] == "data":
+        vpt(*command, data)
+    else:
+        assert exit_code(command[0], data, *command[1:]) == 3
+    printed = b"".join(stream.buffer.getvalue() for stream in streams.values()).decode(encoding)  # type: ignore[attr-defined]
+    for letter in "ťïк猫":
+        try:
+            letter.encode(encoding)
+        except UnicodeEncodeError:
+            assert f"\\u{ord(letter):04x}" in printed or f"\\x{ord(letter):02x}" in printed
+        else:
+            assert letter in printed

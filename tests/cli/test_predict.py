@@ -40,22 +40,33 @@ def test_predict_to_each_format_has_the_rows_of_predict(
     assert {path.name for path in tmp_path.iterdir()} == {"answers.csv", "answers.jsonl", "answers.parquet"}
 
 
+def test_commands_with_events_write_their_progress(photos: Path, tuned: Path, tmp_path: Path) -> None:
+    table = ("--out", tmp_path / "a.csv")
+    for number, (name, *more) in enumerate([("predict",), ("predict", *table), ("eval",), ("embed", *table)]):
+        file = tmp_path / f"{number}.jsonl"
+        vpt(name, tuned, photos, *more, "--events", file)
+        events = [json.loads(line) for line in file.read_text().splitlines()]
+        assert [events[0]["event"], events[-1]["event"]] == ["start", "end"]
+        progress = [(event["done"], event["total"]) for event in events if event["event"] == "data_progress"]
+        assert progress and progress[-1][0] == progress[-1][1]
+
+
 def test_predict_resumed_computes_only_rows_that_are_missing(
     photos: Path, tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prediction_file, "_CHUNK", 5)
     whole, out = tmp_path / "whole.csv", tmp_path / "answers.csv"
     seen: list[int] = []
-    predict_rows = prediction_file._predict_rows
+    classify_chunk = prediction_file.classify_chunk
     library.predict_to_file(tuned, photos, whole)
 
     def stop_after_two(model: object, images: list[Path], *args: object) -> object:
         if len(seen) == 2:
             raise KeyboardInterrupt
         seen.append(len(images))
-        return predict_rows(model, images, *args)  # type: ignore[arg-type]
+        return classify_chunk(model, images, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(prediction_file, "_predict_rows", stop_after_two)
+    monkeypatch.setattr(prediction_file, "classify_chunk", stop_after_two)
     with pytest.raises(KeyboardInterrupt):
         library.predict_to_file(tuned, photos, out)
     journal = tmp_path / "answers.csv.partial"
@@ -63,7 +74,9 @@ def test_predict_resumed_computes_only_rows_that_are_missing(
     journal.write_bytes(journal.read_bytes()[:-9])  # a kill within a line
     seen.clear()
     monkeypatch.setattr(
-        prediction_file, "_predict_rows", lambda m, images, *a: seen.append(len(images)) or predict_rows(m, images, *a)
+        prediction_file,
+        "classify_chunk",
+        lambda m, images, *a: seen.append(len(images)) or classify_chunk(m, images, *a),
     )
     found = library.predict_to_file(tuned, photos, out)
     assert (found.images, found.resumed, seen) == (32, 9, [1, 5, 5, 5, 5, 2])
@@ -147,3 +160,22 @@ def test_predict_to_file_of_a_number_has_no_probabilities(photos: Path, tuned: P
     assert library.predict_to_file(model, photos, tmp_path / "a.csv").images == 32
     with (tmp_path / "a.csv").open(newline="") as file:
         assert csv.DictReader(file).fieldnames == ["path", "prediction"]
+
+
+def test_predict_resumed_after_an_image_was_replaced_is_refused(
+    photos: Path, tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prediction_file, "_CHUNK", 2)
+    inbox, out = tmp_path / "inbox", tmp_path / "answers.csv"
+    inbox.mkdir()
+    for name in "abcd":
+        (inbox / f"{name}.png").write_bytes((photos / "disc" / "0.png").read_bytes())
+    (inbox / "d.png").write_bytes(b"no image")
+    with pytest.raises(library.DataError):
+        library.predict_to_file(tuned, inbox, out)
+    (inbox / "d.png").write_bytes((photos / "bars" / "0.png").read_bytes())
+    (inbox / "a.png").write_bytes((photos / "bars" / "0.png").read_bytes())
+    with pytest.raises(library.DataError, match=r"a\.png has changed since the call was interrupted"):
+        library.predict_to_file(tuned, inbox, out)
+    assert library.predict_to_file(tuned, inbox, out, overwrite=True).images == 4
+    assert [row["label"] for row in read_csv(out)] == ["bars", "disc", "disc", "bars"]

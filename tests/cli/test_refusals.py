@@ -21,9 +21,31 @@ def test_command_of_unknown_name_suggests_the_nearest(capsys: pytest.CaptureFixt
     assert "did you mean 'tune'?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "name", "message"),
+    [
+        (("tuen", "--json"), "USAGE", "there is no command 'tuen'"),
+        (("list", "methods", "--jsn", "--json"), "USAGE", "No such option"),
+        (("list", "methods", "xyzzy", "--json"), "USAGE", "no name of methods matches 'xyzzy'"),
+        (("inspect", "missing.safetensors", "--json"), "TUNED_FILE", "missing.safetensors does not exist"),
+    ],
+)
+def test_command_with_json_prints_its_error_on_both_streams(
+    arguments: tuple[str, ...], name: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = exit_code(*arguments)
+    printed = capsys.readouterr()
+    assert message in printed.err
+    error = json.loads(printed.out)["error"]
+    assert message in error["message"] and (error["code"], error["name"]) == (code, name)
+    assert error["code"] == ExitCode[name]
+    exit_code(*(word for word in arguments if word != "--json"))
+    assert not capsys.readouterr().out
+
+
 def test_summary_of_unsupported_or_unknown_names_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code("summary", "resnet18", "vpt", "--classes", 6) == ExitCode.UNSUPPORTED
-    assert "methods that fit: linear, mlp, partial, bias" in capsys.readouterr().err
+    assert "methods that fit: linear, head2toe, mlp, partial, bias" in capsys.readouterr().err
     assert exit_code("summary", "resnet81", "vpt", "--classes", 6) == ExitCode.BACKBONE
     assert "resnet18" in capsys.readouterr().err
     assert exit_code("summary", "resnet18", "vpt(lenght=3)", "--classes", 6) == ExitCode.USAGE
@@ -52,6 +74,18 @@ def test_commands_with_out_of_range_numbers_are_refused(
     more = ("--out", tmp_path / "x.safetensors") if arguments[0] == "tune" else ()
     assert exit_code(*arguments, *more) == ExitCode.USAGE
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("out", ["labels.csv", "labels.png", "tuned.png"])
+def test_embed_over_a_table_that_it_reads_is_refused(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("labels.csv", "tuned.csv"):
+        (tmp_path / name).write_text("path,label\n")
+    assert exit_code("embed", "tuned.csv", "labels.csv,more.csv", "--out", out) == ExitCode.USAGE
+    read = "tuned.csv" if out == "tuned.png" else "labels.csv"
+    assert f"--out {out} would overwrite {read}, which is read; choose another name" in capsys.readouterr().err
 
 
 def test_tune_onto_foreign_files_is_refused(
@@ -188,3 +222,10 @@ def test_tune_with_corrupt_images_names_all_before_training(
     assert not (tmp_path / "bad.safetensors").exists()
     vpt(*arguments, "--skip-corrupt")
     assert capsys.readouterr().err.count("torn.png") == 2
+
+
+def test_tune_with_events_inside_its_run_directory_is_refused(tmp_path, photos, capsys) -> None:
+    events = tmp_path / "photos.run" / "events.jsonl"
+    assert exit_code("tune", photos, "--out", tmp_path / "photos.safetensors", "--events", events) == ExitCode.USAGE
+    assert "lies in a run directory" in capsys.readouterr().err
+    assert not events.parent.exists()

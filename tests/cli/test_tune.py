@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from helpers.command_line import SMALL, exit_code, start_command, vpt
+from vpt.core import environment
 from vpt.errors import ExitCode
 
 
@@ -23,25 +24,38 @@ def test_tune_of_finished_run_reads_its_result(photos: Path, tuned: Path, capsys
     assert tuned.stat().st_mtime_ns == before
 
 
+def test_tune_on_the_cpu_beside_a_gpu_gives_the_memory_of_its_process(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = environment.describe()
+    monkeypatch.setattr(environment, "describe", lambda: {**found, "gpus": ["a GPU"]})
+    vpt("tune", photos, "--out", tmp_path / "a.safetensors", *SMALL, "--device", "cpu", "--page")
+    assert "peak memory of the process" in capsys.readouterr().out
+    page = (tmp_path / "a.run" / "page.html").read_text()
+    assert "<p>done: test top-1 " in page and 'aria-label="Top-1 by epoch"' in page and "http-equiv" not in page
+
+
 def test_tune_after_a_killed_run_removes_its_leftovers(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "a.run" / "pixels-0").mkdir(parents=True)
-    for name in (".job.json.x8f2.json", "metrics.jsonl"):
+    for name in (".job.json.0123abcd-4711-0123abcd.part", "metrics.jsonl"):
         (tmp_path / "a.run" / name).write_text("")
     vpt("tune", photos, "--out", tmp_path / "a.safetensors", *SMALL)
-    assert not (tmp_path / "a.run" / "pixels-0").exists()
+    assert not [path for path in tmp_path.rglob("*") if path.name.startswith((".", "pixels-"))]
 
 
 def test_tune_that_diverges_exits_with_advice_and_a_record(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "nan.safetensors"
-    assert exit_code("tune", photos, "--out", out, *SMALL, "--lr", 1e30) == ExitCode.TRAINING
+    assert exit_code("tune", photos, "--out", out, *SMALL, "--lr", 1e30, "--page") == ExitCode.TRAINING
     error = capsys.readouterr().err
     assert "epoch 1, step" in error
     assert "try learning_rate 1e+29" in error
     failure = json.loads((tmp_path / "nan.run" / "result.json").read_text())
     assert failure["status"] == "failed"
     assert not out.exists()
+    page = (tmp_path / "nan.run" / "page.html").read_text()
+    assert "<pre>TrainingError\n" in page and "try learning_rate 1e+29" in page
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-CLIENTS = ("accelerate", "lightning", "peft", "torchmetrics", "transformers")
+CLIENTS = ("accelerate", "captum", "lightning", "peft", "skorch", "torchao", "torchmetrics", "transformers")
 collect_ignore_glob = [] if all(map(importlib.util.find_spec, CLIENTS)) else ["test_*.py"]
 
 # The folder tests/datasets must not pass for the package of that name, which transformers looks for.

@@ -128,3 +128,35 @@ def test_finished_ablation_of_version_1_trains_nothing(tmp_path: Path, monkeypat
     new = json.loads((folder / "numerals-init" / "results.json").read_text())
     assert [point["top1"] for point in new["points"]] == [point["top1"] for point in old["points"]]
     assert {path.name: path.read_bytes() for path in (folder / "numerals-init").glob("*.safetensors")} == files
+
+
+@pytest.mark.parametrize("name", sorted(json.loads((SAMPLES / "kinds" / "expected.json").read_text(encoding="utf-8"))))
+def test_file_of_format_1_of_a_later_kind_gives_its_answers(name: str) -> None:
+    path, dtype = SAMPLES / "kinds" / f"{name}.safetensors", torch.bfloat16 if name == "bfloat16" else torch.float32
+    header = vpt.inspect(path)
+    assert header.format == 1
+    backbone = vpt.load_backbone(image_size=header.preprocessing.size, dtype=dtype)
+    model = vpt.load(path, backbone)
+    with torch.inference_mode():
+        answers = model.label_kind.activate(model(tiny.images(2, header.preprocessing.size)))
+    expected = json.loads((SAMPLES / "kinds" / "expected.json").read_text(encoding="utf-8"))[name]
+    reference = torch.tensor(expected, dtype=answers.dtype)  # numbers are float64
+    torch.testing.assert_close(answers, reference, rtol=0, atol=2e-2 if name == "bfloat16" else 1e-5)
+
+
+@pytest.mark.parametrize("name", ["larger", "bfloat16"])
+def test_file_of_format_1_on_the_same_weights_in_another_form_is_refused(name: str) -> None:
+    """The fingerprint of format 1 is that of the weights as they were in memory."""
+    with pytest.raises(vpt.TunedFileError, match="load the same weights, of the same type and image size"):
+        vpt.load(SAMPLES / "kinds" / f"{name}.safetensors", vpt.load_backbone())
+
+
+def test_bank_of_files_of_both_formats_shares_one_backbone(tmp_path: Path) -> None:
+    from vpt.serving.bank import Bank
+
+    old = SAMPLES / "kinds" / "multi_label.safetensors"
+    new = vpt.save(vpt.load(old), tmp_path / "new.safetensors")
+    assert (vpt.inspect(old).format, vpt.inspect(new).format) == (1, 2)
+    bank = Bank([old, new])
+    bank.preload()
+    assert len({id(backbone.module) for backbone in bank._backbones.values()}) == 1

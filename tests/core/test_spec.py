@@ -92,7 +92,7 @@ def test_spec_parse_of_int_for_float_field_is_float():
         ("vtp", ("'vtp'", "did you mean 'vpt'?", "known: thing, vpt")),
         (
             "vpt(lenght=3)",
-            ("'lenght'", "did you mean 'length'?", "attention, depth, drop_after, dropout, fourier, frozen"),
+            ("'lenght'", "did you mean 'length'?", "attention, depth, drop_after, dropout, expansion, fourier, frozen"),
         ),
         ("vpt(3)", ("write 3 as field=value", "length")),
         ("vpt(length=3, length=4)", ("length",)),

@@ -96,9 +96,10 @@ def test_load_dataset_with_class_absent_from_test_adds_a_note(draw):
 
 def test_load_dataset_with_equal_files_across_splits_adds_a_note(draw):
     root = draw(*files("train/a", "train/b", "test/a", "test/b"), color=(1, 2, 3))
-    (note,) = load_dataset(root, val_fraction=0).notes
+    contradiction, note = load_dataset(root, val_fraction=0).notes
+    assert contradiction.startswith("1 file with the same bytes in two classes, of which one is wrong: ")
     assert note.startswith("10 files of test with the same bytes as a file of train") and "and 5 more" in note
-    assert len(load_dataset(root).notes) == 3
+    assert len(load_dataset(root).notes) == 4
 
 
 def test_load_dataset_with_equal_files_inside_a_split_adds_no_note(draw):

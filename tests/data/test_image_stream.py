@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vpt.data.batch_decoding import CHUNK, BatchRequest
 from vpt.data.dataset import Split
-from vpt.data.image_stream import BatchRequest, ImageLoader, StreamedImages
+from vpt.data.image_stream import ImageLoader, StreamedImages
 from vpt.data.preprocessing import Preprocessing
 from vpt.errors import DataError
 
@@ -47,6 +48,29 @@ def test_image_loader_returns_other_batches_than_announced(split: Split, workers
     loader.plan(announced[:2])  # what is announced and never loaded is dropped
     loader.plan(announced[2:])
     assert np.array_equal(loader.load(announced[2]).pixels, found[2])
+
+
+def test_image_loader_with_workers_returns_batches_of_several_chunks_as_without(tmp_path: Path) -> None:
+    count = 2 * CHUNK + 5
+    for index in range(count):
+        noise = np.random.default_rng(index).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / f"{index}.png")
+    for broken in (3, CHUNK + 2, count - 1):
+        (tmp_path / f"{broken}.png").write_bytes(b"no image")
+    frames = [Image.new("RGB", (20, 20), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / f"{CHUNK}.png", save_all=True, append_images=frames[1:])  # which has a note
+    paths = tuple(tmp_path / f"{index}.png" for index in range(count))
+    batches = [np.arange(count), np.arange(count)[::-1], np.arange(4)] * 3  # more chunks than have memory
+    found = []
+    for workers in (0, 2):
+        loader = ImageLoader([paths], SMALL, workers=workers)
+        loader.plan([BatchRequest(batch) for batch in batches])
+        found.append([loader.load(BatchRequest(batch)) for batch in batches])
+    for alone, together in zip(*found, strict=True):
+        assert np.array_equal(alone.pixels, together.pixels)
+        assert alone.notes == together.notes and alone.faults == together.faults
+    assert sorted(found[1][0].faults) == [3, CHUNK + 2, count - 1] and list(found[1][0].notes) == [CHUNK]
+    assert not found[1][1].pixels[0].any()  # unusable, in memory that held another image
 
 
 def test_image_loader_of_several_sources_counts_through_them(split: Split) -> None:

@@ -27,8 +27,8 @@ PIXELS = draw(12)[0]
         (np.eye(3, dtype=int)[np.arange(12) % 3], "multi_label", np.float32),
         (np.eye(3, dtype=int)[np.arange(12) % 3].tolist(), "multi_label", np.float32),
         (torch.eye(3)[torch.arange(12) % 3], "multi_label", np.float32),
-        (np.linspace(0, 1, 12), "regression", np.float32),
-        (np.linspace(0, 1, 12).tolist(), "regression", np.float32),
+        (np.linspace(0, 1, 12), "regression", np.float64),
+        (np.linspace(0, 1, 12).tolist(), "regression", np.float64),
     ],
 )
 def test_labels_in_memory_have_the_kind_that_they_show(labels: Any, kind: str, dtype: Any) -> None:

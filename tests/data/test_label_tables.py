@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from helpers.label_tables import NAMES, labels_of, refusal, rows, write, write_csv
+from vpt.data.find_images import find_images
 from vpt.data.loading import load_dataset, load_scored_dataset
 from vpt.data.task_detection import detect_task
 from vpt.data.training_marks import make_marks
 from vpt.errors import DataError, SpecError
-from vpt.tasks.classification.prediction import find_images
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from vpt.data.mask_files import load_pair
+from vpt.data.mask_files import load_mask, load_pair
 from vpt.data.masks import parse_labels
 from vpt.data.segmentation_folder import load_segmentation_dataset
 from vpt.errors import DataError, SpecError
@@ -78,6 +78,8 @@ def test_masks_with_listed_ids_or_colors_are_read(tmp_path, mask, labels, classe
     if classes[0] == "20":
         expected = [1, 0, 255]
     assert found[0, ::8].tolist() == expected
+    alone = load_mask(dataset.splits["train"].masks[0], dataset.lookup_table, dataset.mask_format)
+    assert alone.dtype == found.dtype and (alone == found).all()
 
 
 def test_masks_of_jpeg_are_rounded_to_listed_ids(tmp_path):
@@ -88,6 +90,15 @@ def test_masks_of_jpeg_are_rounded_to_listed_ids(tmp_path):
     dataset = load_segmentation_dataset(root, "0,255", val_fraction=0)
     _, found = load_pair(dataset.splits["train"], 0, dataset.lookup_table, dataset.mask_format)
     assert (found != (np.asarray(mask) > 0)).mean() < 0.02
+
+
+def test_masks_of_jpeg_whose_ids_are_not_listed_name_the_option(tmp_path):
+    mask = np.zeros((30, 40), np.uint8)
+    mask[5:15] = 255
+    root = write(tmp_path, [Image.fromarray(mask)] * 3, suffix=".jpg")
+    with pytest.raises(DataError, match=r"are JPEGs or the like, whose values are blurred: --labels with the .* 0,255"):
+        load_segmentation_dataset(root)
+    assert load_segmentation_dataset(root, "0,255", val_fraction=0).classes == ("0", "255")
 
 
 def test_masks_of_colors_name_the_option(tmp_path):

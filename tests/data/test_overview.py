@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -66,5 +68,13 @@ def test_data_check_takes_the_layout_options_of_tune(tmp_path, capsys):
     assert "255" in capsys.readouterr().err
     vpt("data", "check", data, "--task", "classification")
     assert "classification, 2 classes, 8 images" in capsys.readouterr().out
+    vpt("data", "check", data, "--task", "classification", "--json", "--events", tmp_path / "events.jsonl")
+    events = (tmp_path / "events.jsonl").read_text().splitlines()
+    assert [json.loads(event)["event"] for event in events] == ["start", "end"]
+    (facts,) = json.loads(capsys.readouterr().out)
+    assert (facts["folder"], facts["task"], facts["classes"]) == (str(data), "classification", 2)
+    assert facts["sizes_px"] == [[16, 16]] * 3
+    counts = [sum(by_split.values()) for by_split in facts["images_per_class"].values()]
+    assert counts == [4, 4] and sum(facts["images"].values()) == 8
     assert exit_code("data", "check", data, "--task", "classification", *layout) == 2
     assert "--images, --masks: for segmentation" in capsys.readouterr().err

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vpt.data.find_images import find_images
 from vpt.data.loading import load_dataset, load_scored_dataset
 from vpt.data.segmentation_folder import load_segmentation_dataset
 from vpt.data.training_marks import has_marked, make_marks
-from vpt.tasks.classification.prediction import find_images
 
 
 def classes_in(*folders: str, count: int = 10) -> list[str]:

@@ -85,6 +85,20 @@ def test_joint_augmentation_of_image_and_mask_keeps_them_aligned():
         assert wrong.float().mean() < 0.06, seed
 
 
+def test_joint_augmentation_with_any_number_of_threads_is_the_same():
+    threads = torch.get_num_threads()
+    image = torch.randint(256, (3, 240, 300), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    found = []
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            pairs = [JointAugmentation()(image, image[0] % 3, 224, np.random.default_rng(seed)) for seed in range(3)]
+            found.append(torch.stack([crop for crop, _ in pairs]))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(found[0], found[1])
+
+
 def test_joint_augmentation_with_vertical_flip_exchanges_top_and_bottom_of_both():
     mask = torch.zeros(32, 32, dtype=torch.uint8)
     mask[:16] = 1

@@ -14,9 +14,12 @@ import pytest
 from PIL import Image
 
 from helpers.brightness import draw, encoded
+from vpt.core.input_files import OUTSIDE_VARIABLE
 from vpt.data.image_inputs import read_image
 from vpt.data.loading import load_dataset, load_scored_dataset
+from vpt.data.overview import check_folder
 from vpt.data.shards import find_shards, read_shards
+from vpt.data.training_marks import has_marked, make_marks
 from vpt.errors import DataError
 
 SAMPLES = list(zip(*draw(12), strict=True))
@@ -119,7 +122,10 @@ def test_find_shards_beside_folders_of_images_finds_none(tmp_path: Path, folder:
     assert find_shards(tmp_path) == []
 
 
-def test_load_dataset_of_a_table_beside_a_tar_file_reads_the_table(tmp_path: Path) -> None:
+def test_load_dataset_of_a_table_beside_a_tar_file_reads_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(OUTSIDE_VARIABLE, "1")
     write_shard(tmp_path / "data" / "backup.tar", members(0, 4))
     lines = ["image,label\n"]
     for index, (pixels, label) in enumerate(SAMPLES):
@@ -157,3 +163,41 @@ def test_read_shards_with_a_label_of_thousands_of_digits_refuses_it(tmp_path: Pa
     write_shard(tmp_path / "train.tar", {**members(0, 4), "pictures/0001.cls": b"1" * 5000})
     with pytest.raises(DataError, match=r"0001\.cls holds no label"):
         read_shards(tmp_path)
+
+
+def test_marks_of_shards_are_those_of_their_files(tmp_path: Path) -> None:
+    shard = write_shard(tmp_path / "shards" / "0.tar", members(0, 12))
+    trained = load_dataset(shard.parent)
+    marks = make_marks(trained.train.images)
+    assert len(marks) == len(trained.train)
+    folder = tmp_path / "extracted"
+    for index, (pixels, label) in enumerate(SAMPLES):
+        (folder / str(label)).mkdir(parents=True, exist_ok=True)
+        (folder / str(label) / f"{index}.png").write_bytes(encoded(pixels))
+    assert has_marked(sorted(folder.rglob("*.png")), marks)
+
+
+def test_shards_of_the_training_are_scored_on_the_images_that_did_not_train(tmp_path: Path) -> None:
+    shard = write_shard(tmp_path / "shards" / "0.tar", members(0, 12))
+    trained = load_dataset(shard.parent, seed=4)
+    marks = make_marks(trained.train.images)
+    again = load_scored_dataset(shard.parent, "test", trained_on=marks, seed=4)
+    assert again.test.names == trained.test.names and len(again.test) == 2
+    notes: list[str] = []
+    others = {name.replace("00", "99"): content for name, content in members(8, 12).items()}
+    for index in range(8, 12):  # other images than those of the training
+        others[f"pictures/99{index:02}.png"] = encoded(255 - SAMPLES[index][0])
+    new = write_shard(tmp_path / "new.tar", others)
+    assert len(load_scored_dataset(new, "test", trained_on=marks, on_note=notes.append).test) == 4
+    assert "has no test split and no training image" in notes[0]
+
+
+def test_check_folder_opens_the_images_of_shards(tmp_path: Path) -> None:
+    shard = write_shard(tmp_path / "shards" / "0.tar", members(0, 12))
+    assert check_folder(shard.parent).lines()[0].startswith("shards: classification, 2 classes, 12 images")
+    broken = {**members(0, 12), "pictures/0003.png": b"<html>not found</html>", "pictures/0004.png": b""}
+    write_shard(shard, broken)
+    with pytest.raises(DataError, match="2 images cannot be used") as caught:
+        check_folder(shard.parent)
+    assert "0.tar/pictures/0003: not an image but a web page" in str(caught.value)
+    assert "0.tar/pictures/0004" in str(caught.value)

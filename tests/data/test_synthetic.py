@@ -108,3 +108,12 @@ def test_generate_splits_of_digits_are_complete_and_balanced():
 def test_generate_with_invalid_arguments_is_refused(arguments, message):
     with pytest.raises(DataError, match=message):
         generate(*arguments)
+
+
+def test_generate_splits_changed_in_place_leave_the_next_call_unchanged():
+    first = generate_splits("numerals", 0)
+    pixel = first["train"][0][0, 0, 0, 0].copy()
+    first["train"][0][:] = 255 - pixel
+    first["test"][1][:] = 0
+    images, labels = generate_splits("numerals", 0)["train"][0], generate_splits("numerals", 0)["test"][1]
+    assert images[0, 0, 0, 0] == pixel and set(labels) == set(range(10))

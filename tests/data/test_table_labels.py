@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from vpt.data.loading import load_dataset
+from vpt.data.loading import load_dataset, load_scored_dataset
 from vpt.errors import DataError, SpecError
 from vpt.tuning import make_job
 
@@ -89,7 +89,7 @@ def test_table_of_numbers_is_for_regression(root, name):
         pq.write_table(pa.table({"image": NAMES, "weight": values}), path)
     data = whole(path)
     assert data.label_kind == "regression" and data.classes == ("weight",)
-    assert data.train.labels.dtype == np.float32 and data.train.labels.tolist() == values
+    assert data.train.labels.dtype == np.float64 and data.train.labels.tolist() == values
     assert {len(split) for split in load_dataset(path).splits.values()} == {8, 2}
 
 
@@ -160,3 +160,138 @@ def test_make_job_of_numbers_takes_the_optimizer_of_regression(root):
     numbers = make_job(str(write(root, {"weight": [i / 2 for i in range(12)]})), epochs=1, method="linear")
     classes = make_job(str(write(root, {"label": [i % 2 for i in range(12)]})), epochs=1, method="linear")
     assert numbers.config.training.optimizer == "adamw" and classes.config.training.optimizer == "sgd"
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["3,5", "4", "-0,25", None], [3.5, 4, -0.25]),
+        (["1.234,5", "12.000.000,25", "7"], [1234.5, 12000000.25, 7]),
+    ],
+)
+@pytest.mark.parametrize(("delimiter", "ending"), [(";", "csv"), ("\t", "tsv")])
+def test_table_with_decimal_commas_is_for_regression(root, delimiter, ending, values, expected):
+    lines = [f"{name}{delimiter}{value}" for name, value in zip(NAMES, values, strict=False) if value is not None]
+    path = root / f"labels.{ending}"
+    path.write_text("\n".join([f"image{delimiter}age", *lines]) + "\n")
+    data = whole(path)
+    assert data.label_kind == "regression" and data.train.labels.tolist() == pytest.approx(expected)
+    assert f"commas in the column age of {path.name} are read as decimal points" in data.notes
+
+
+@pytest.mark.parametrize("values", [["3,5", "a"], ["1,2", "1,2,3"], ["1,2", "x,y"]])
+def test_table_with_commas_that_are_no_decimals_has_classes(root, values):
+    path = root / "labels.csv"
+    path.write_text("image;kind\n" + "".join(f"{name};{value}\n" for name, value in zip(NAMES, values, strict=False)))
+    data = whole(path)
+    assert data.classes == tuple(sorted(values)) and not any("decimal" in note for note in data.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("labels.csv", 'image,kind\n0.png,"3,5"\n1.png,"4,5"\n'),
+        ("labels.csv", 'image,kind\n0.png,"3,5"\n1.png,4\n2.png,"-1.000,5"\n'),
+        ("labels.jsonl", '{"image": "0.png", "kind": "3,5"}\n{"image": "1.png", "kind": "4,5"}\n'),
+        ("labels.jsonl", '{"image": "0.png", "kind": "3,5"}\n{"image": "1.png", "kind": 4}\n'),
+    ],
+)
+def test_table_whose_commas_may_be_decimal_is_asked_about(root, name, text):
+    path = root / name
+    path.write_text(text)
+    text = refusal(path)
+    assert "the column kind holds '3,5' and the like" in text
+    assert "--label-kind regression" in text and "--label-kind single_label" in text
+    data = whole(path, label_kind="regression")
+    assert data.train.labels.tolist()[0] == 3.5 and data.train.labels.tolist()[1] in (4, 4.5)
+    assert f"commas in the column kind of {name} are read as decimal points" in data.notes
+    assert "3,5" in whole(path, label_kind="single_label").classes
+
+
+@pytest.mark.parametrize("kind", [None, "regression"])
+@pytest.mark.parametrize("name", ["labels.csv", "labels.jsonl"])
+def test_table_whose_commas_may_be_thousands_is_refused(root, name, kind):
+    path = root / name
+
+    def write_values(*values: str) -> None:
+        cells = list(zip(NAMES, values, strict=False))
+        lines = [f'{image},"{value}"' for image, value in cells]
+        if name.endswith("jsonl"):
+            lines = [json.dumps({"image": image, "price": value}) for image, value in cells]
+        path.write_text("\n".join(lines if name.endswith("jsonl") else ["image,price", *lines]) + "\n")
+
+    write_values("950", "1,200", "-12,750")
+    text = refusal(path, label_kind=kind)
+    assert "the column price holds '1,200' and the like, 1200 or 1.200;" in text
+    assert "remove the commas of thousands, or write decimal points" in text
+    assert whole(path, label_kind="single_label").classes == ("-12,750", "1,200", "950")
+    write_values("1,200", "0,125")  # no thousands begin with 0
+    assert whole(path, label_kind="regression").train.labels.tolist() == pytest.approx([1.2, 0.125])
+
+
+def test_columns_that_a_user_gives_for_scored_data_must_be_there(draw):
+    root = draw(*(f"{kind}/{i}.png" for kind in "ab" for i in range(5)))
+    for trained_on in ((), ("1:0",)):
+        options = {"trained_on": trained_on, "label_column": "kind", "group_column": "patient"}
+        with pytest.raises(SpecError, match=r"label_column is 'kind', and .* is read as a folder, without a table"):
+            load_scored_dataset(root, "test", given_columns=("label_column",), **options)
+        assert len(load_scored_dataset(root, "test", **options).test)
+    table = write(root, {"kind": ["x", "y"] * 6, "fold": ["a"] * 12}, "labels.csv")
+    options = {"trained_on": ["1:0"], "label_column": "kind", "split_column": "part"}
+    with pytest.raises(DataError, match=r"labels.csv has no column 'part'; correct --split-column"):
+        load_scored_dataset(table, "test", given_columns=("split_column",), **options)
+
+
+def test_column_that_begins_late_in_json_lines_is_there(root):
+    rows = [{"image": NAMES[i % 12], "label": "ab"[i % 2]} for i in range(24)] + [{"image": "11.png", "label": "b"}]
+    rows[-1]["patient"] = "x"
+    (root / "labels.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    options = {"trained_on": ["1:0"], "group_column": "patient"}
+    with pytest.raises(DataError) as caught:  # not of the column, but of the images that are listed twice
+        load_scored_dataset(root / "labels.jsonl", "test", given_columns=("group_column",), **options)
+    assert "no column" not in str(caught.value)
+
+
+def test_columns_for_data_in_memory_are_refused(root):
+    data = whole(write(root, {"kind": ["x", "y"] * 6}))
+    with pytest.raises(SpecError, match=r"group_column is 'patient', and labels is in memory, without a table"):
+        make_job(data, "a.safetensors", group_column="patient")
+    with pytest.raises(SpecError, match=r"label_kind is 'regression', and labels is in memory"):
+        make_job(data, "a.safetensors", label_kind="regression")
+    assert make_job(data, "a.safetensors", label_kind="single_label")
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"label_column": "kind"}, "label_column is 'kind'"),
+        ({"image_column": "file"}, "image_column is 'file'"),
+        ({"split_column": "fold"}, "split_column is 'fold'"),
+        ({"group_column": "patient"}, "group_column is 'patient'"),
+        ({"label_kind": "regression"}, "label_kind is 'regression'"),
+    ],
+)
+def test_columns_for_data_without_a_table_are_refused(draw, options, name):
+    root = draw(*(f"{kind}/{i}.png" for kind in "ab" for i in range(5)))
+    for source in (root, "digits"):
+        with pytest.raises(SpecError, match=f"{name}, and .* is read as .*, without a table of labels; leave it out"):
+            load_dataset(source, **options)
+    assert load_dataset(root, label_kind="single_label").classes == ("a", "b")
+    (root / "train.txt").write_text("".join(f"a/{i}.png 0\nb/{i}.png 1\n" for i in range(4)))
+    (root / "test.txt").write_text("a/4.png 0\nb/4.png 1\n")
+    with pytest.raises(SpecError, match=f"{name}, and .* is read as .*, without a table"):
+        load_dataset(root, **options)
+
+
+def test_columns_of_the_training_are_not_asked_of_other_folders(draw):
+    root = draw(*(f"{kind}/{i}.png" for kind in "ab" for i in range(5)))
+    scored = load_scored_dataset(root, "test", trained_on=["1:0"], label_column="kind", group_column="patient")
+    assert len(scored.test) == 10
+    assert len(load_scored_dataset(root, "test", label_column="kind").test) == 2  # split as in training
+
+
+def test_column_that_a_table_in_a_folder_of_classes_lacks_is_named(draw):
+    root = draw(*(f"{kind}/{i}.png" for kind in "ab" for i in range(5)))
+    (root / "labels.csv").write_text("image,kind\na/0.png,x\nb/0.png,y\n")
+    with pytest.raises(DataError, match=r"labels.csv has no column 'knd'; correct --label-column; did you mean 'kind'"):
+        load_dataset(root, label_column="knd")

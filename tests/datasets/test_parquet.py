@@ -188,7 +188,10 @@ def test_data_import_command_writes_the_data_folder(hub, tmp_path):
 
     from vpt.cli.data import command
 
-    ran = CliRunner().invoke(command, ["import", str(hub), "--out", str(tmp_path / "out"), "--json"])
+    words = ["import", str(hub), "--out", str(tmp_path / "out"), "--events", str(tmp_path / "events.jsonl"), "--json"]
+    ran = CliRunner().invoke(command, words)
     assert ran.exit_code == 0, ran.output
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert [event["done"] for event in events if event["event"] == "data_progress"][-1] == 14
     assert json.loads(ran.stdout)["images"] == {"train": 12, "test": 2}
     assert "12 of train, 2 of test; 3 classes" in ran.stderr

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers import command_line
 from helpers.miniatures import miniature, pack
 from vpt.data.loading import load_dataset
 from vpt.datasets.catalog import TASKS
@@ -276,10 +277,15 @@ def vpt(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "vpt", "data", *args], capture_output=True, text=True)
 
 
-def test_data_commands_without_downloads_print_instructions(tmp_path: Path) -> None:
+def test_data_commands_without_downloads_print_instructions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "downloads").mkdir()
     shown = vpt("prepare", "flowers", "cub")
     assert (shown.returncode, shown.stdout.count("then: vpt data prepare")) == (0, 2)
+    command_line.vpt("data", "prepare", "flowers", "cub", "--json")
+    listed = json.loads(capsys.readouterr().out)
+    assert {name: task["files"][0]["url"] for name, task in listed.items()} == {
+        name: TASKS[name].source.files[0].url for name in ("flowers", "cub")
+    }
     lacking = vpt("prepare", "flowers", "cub", "--from", str(tmp_path / "downloads"), "--out", str(tmp_path))
     assert lacking.returncode == 3
     assert "102flowers.tgz" in lacking.stderr and "CUB_200_2011.tgz" in lacking.stderr

@@ -12,6 +12,7 @@ import pytest
 from pages import ROOT
 from running import Session
 
+from helpers.ray_settings import ray_settings
 from vpt.cli import main
 from vpt.methods import METHODS
 
@@ -41,14 +42,16 @@ def tuned(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def workspace(sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workspace(sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The current folder of a page: a copy of the sample data."""
     monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     folder = tmp_path / "page"
     shutil.copytree(sample, folder)
     monkeypatch.chdir(folder)
-    return folder
+    with ray_settings() as settings:
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+        yield folder
 
 
 @pytest.fixture

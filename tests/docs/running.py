@@ -95,8 +95,8 @@ class Session:
         if command == "echo $?":
             _compare(output, f"{self.code}\n")
             return
-        if command.startswith("vpt ") and command.endswith("&"):
-            self._serve(command.removesuffix("&").strip())
+        if command.endswith("&"):
+            self._serve(shlex.split(command.removesuffix("&")))
             return
         command, _, target = command.partition(" > ") if command.startswith("vpt ") else (command, "", "")
         words = shlex.split(command, comments=True)
@@ -115,10 +115,12 @@ class Session:
         if output:
             _compare(output, _last_error(err) if self.code else out)
 
-    def _serve(self, command: str) -> None:
-        server = subprocess.Popen([sys.executable, "-m", *shlex.split(command)])
+    def _serve(self, words: list[str]) -> None:
+        command, (program, *arguments) = shlex.join(words), words
+        line = [sys.executable, *arguments] if program == "python" else [sys.executable, "-m", *words]
+        server = subprocess.Popen(line)
         self.servers.append(server)
-        end = time.monotonic() + 120
+        end = time.monotonic() + 240
         while time.monotonic() < end and server.poll() is None:
             with contextlib.suppress(URLError):
                 urlopen(f"http://127.0.0.1:{self.port}/tasks").close()

@@ -14,7 +14,8 @@ from PIL import Image
 
 from vpt.experiments.experiment import Experiment
 from vpt.experiments.plan_file import load_experiment
-from vpt.experiments.store import Store
+from vpt.experiments.search import runnable_runs
+from vpt.experiments.store import Record, Store
 from vpt.experiments.worker import run_worker
 
 PLAN = """
@@ -26,6 +27,9 @@ methods = [{ name = "Full", spec = "full" }, { name = "VPT", spec = "vpt(length=
 epochs = 1
 batch_size = 8
 """
+
+GOOD = {"top1": 1.0, "mean_per_class": 1.0, "per_class": {"a": 1.0, "b": 1.0}}
+ROSE = [{"train_loss": loss, "train_metric": 0.5, "val_metric": None} for loss in (12.6, 80.0, 555.0)]
 
 
 def make_tasks(root: Path) -> Path:
@@ -90,3 +94,26 @@ def without_times() -> Callable[[Path], dict[str, Any]]:
         return {**record, "history": history, "cost": record["cost"].get("file_bytes"), "provenance": None}
 
     return read
+
+
+@pytest.fixture
+def doubtful(experiment_of: Callable[..., Experiment], tmp_path: Path) -> Store:
+    """A comparison where Full diverged on shade, and VPT is best at the highest rate on hue; all else is well."""
+    experiment, store = experiment_of(), Store(tmp_path / "out")
+    store.save_experiment(experiment)
+    for _ in ("search", "final"):
+        for run in runnable_runs(experiment, store.records()):
+            worse = run.task.name == "hue" and run.stage == "search" and run.setting.config.training.learning_rate < 0.1
+            rose = (run.task.name, run.method) == ("shade", "Full")
+            store.write(
+                Record.of_run(
+                    run,
+                    "done",
+                    scores={"split": "val" if run.stage == "search" else "test", **GOOD, "top1": 0.5 if worse else 1.0},
+                    history=ROSE if rose else [],
+                    images={"train": 400, "val": 400, "test": 400},
+                    parameters={"total": 1000, "trainable": 10},
+                    cost={"seconds": 1.0, "wall_seconds": 1.0, "peak_memory_bytes": 10, "file_bytes": 10},
+                )
+            )
+    return store

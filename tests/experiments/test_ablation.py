@@ -54,8 +54,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def set_points(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Gives a series other points, and leaves pictures of single runs out."""
-    monkeypatch.setattr(vpt.tuning.figures, "confusion_matrix", lambda *_: None)
-    monkeypatch.setattr(vpt.tuning.figures, "training_curves", lambda *_: None)
+    monkeypatch.setattr(vpt.tuning, "draw_run", lambda *_: None)
+    monkeypatch.setattr(vpt.tuning, "report_run", lambda *_: None)
     return lambda name, *points: monkeypatch.setitem(SERIES, name, replace(SERIES[name], points=lambda context: points))
 
 
@@ -266,6 +266,9 @@ def test_ablate_ensemble_of_runs_equals_their_mean_prediction(images: Path, tmp_
     for curve in ("vpt(length=2)", "full"):
         alone, together = rows[curve, "each alone"], rows[curve, "together"]
         assert (len(alone.cell.scores), len(together.cell.scores)) == (3, 1) and together.cell.std is None
+        one, three = (row.cell.final_records[0].parameters for row in (alone, together))
+        assert three["trainable"] == 3 * one["trainable"]
+        assert three["total"] - three["trainable"] == one["total"] - one["trainable"]  # frozen ones count once
         backbone = load_backbone()
         data = load_dataset(str(images), seed=0)
         models = [load(path, backbone) for path in alone.to_dict()["files"]]

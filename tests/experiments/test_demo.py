@@ -12,6 +12,7 @@ from PIL import Image
 from vpt.cli.demo import command
 from vpt.experiments.plan_file import find_plan_file, load_experiment
 from vpt.experiments.search import runnable_runs
+from vpt.experiments.significance import paired_interval
 
 SHORT = """
 name = "demo"
@@ -43,24 +44,22 @@ def call(*arguments: object, workers: int = 1) -> str:
     return result.stdout
 
 
-def test_demo_plan_of_the_package_has_documented_methods_and_seeds() -> None:
+def test_demo_plan_of_the_package_has_documented_methods_and_draws() -> None:
     experiment = load_experiment(find_plan_file("demo"))
-    assert [row.name for row in experiment.methods] == [
-        "linear", 'vpt(length=4, depth="shallow")', "vpt(length=4)", "full",
-    ]  # fmt: skip
+    assert [row.name for row in experiment.methods] == ['vpt(length=4, depth="shallow")', "linear", "full"]
     jobs = [experiment.make_job(run, Path("out")) for run in runnable_runs(experiment, {})]
-    assert [job.config.training.seed for job in jobs] == [100, 101, 102] * 4
+    assert [job.config.training.seed for job in jobs] == [100, 101, 102] * 3
     assert {(job.data, job.train_on, job.test) for job in jobs} == {("numerals", "trainval", True)}
     assert [job.split_options["seed"] for job in jobs[:3]] == [100, 101, 102]
     figures = {
         (training.optimizer, training.learning_rate, job.config.num_epochs, training.batch_size)
         for job, training in ((job, job.config.training) for job in jobs)
     }
-    assert figures == {("sgd", 0.05, 100, 16), ("adamw", 0.05, 30, 16), ("adamw", 0.012, 30, 16)}
+    assert figures == {("adamw", 0.05, 15, 16), ("sgd", 0.05, 100, 16), ("adamw", 0.012, 15, 16)}
 
 
-def test_demo_with_two_seeds_prints_table_and_reuses_finished_runs(short: Path) -> None:
-    text = call("--out", short, "--seeds", 2)
+def test_demo_with_two_draws_prints_table_and_reuses_finished_runs(short: Path) -> None:
+    text = call("--out", short, "--draws", 2)
     for part in (
         "numerals: ",
         "top-1, mean ± sd of 2",
@@ -69,27 +68,49 @@ def test_demo_with_two_seeds_prints_table_and_reuses_finished_runs(short: Path) 
         "█",
         "comparison.png",
         "vpt bench report",
+        "vpt(length=1) - linear: ",
+        "95 % interval",
     ):
         assert part in text
     with Image.open(short / "comparison.png") as picture:
         assert min(picture.size) > 100
     before = {path: path.stat().st_mtime_ns for path in (short / "runs").iterdir()}
-    values = json.loads(call("--out", short, "--seeds", 2, "--json"))
+    values = json.loads(call("--out", short, "--draws", 2, "--json"))
     assert {path: path.stat().st_mtime_ns for path in (short / "runs").iterdir()} == before and len(before) == 4
-    assert (values["task"], values["seeds"]) == ("numerals", 2) and "torch" in values["environment"]["versions"]
+    assert (values["task"], values["draws"]) == ("numerals", 2) and "torch" in values["environment"]["versions"]
     for row in values["rows"]:
         assert row["mean"] == pytest.approx(sum(row["top1"]) / 2) and row["std"] is not None
         assert 0 < row["trainable_parameters"] < row["file_bytes"]
+    (one,) = values["comparisons"]
+    linear, prompts = values["rows"]
+    assert (one["method"], one["baseline"]) == ("vpt(length=1)", "linear")
+    assert one["difference"] == pytest.approx(prompts["mean"] - linear["mean"])
+    assert one["interval"][0] <= one["difference"] <= one["interval"][1]
 
 
-def test_demo_with_one_seed_prints_no_standard_deviation(short: Path) -> None:
-    text = call("--out", short, "--seeds", 1)
-    assert "±" not in text and "top-1" in text
-    assert {row["std"] for row in json.loads(call("--out", short, "--seeds", 1, "--json"))["rows"]} == {None}
+def test_demo_with_one_draw_prints_no_spread_and_no_interval(short: Path) -> None:
+    text = call("--out", short, "--draws", 1)
+    assert "±" not in text and "interval" not in text and "top-1" in text
+    assert {row["std"] for row in json.loads(call("--out", short, "--draws", 1, "--json"))["rows"]} == {None}
 
 
 def test_demo_with_two_workers_has_the_results_of_one(short: Path) -> None:
-    two = json.loads(call("--out", short / "two", "--seeds", 1, "--json", workers=2))
-    one = json.loads(call("--out", short / "one", "--seeds", 1, "--json"))
+    two = json.loads(call("--out", short / "two", "--draws", 1, "--json", workers=2))
+    one = json.loads(call("--out", short / "one", "--draws", 1, "--json"))
     for row, other in zip(two["rows"], one["rows"], strict=True):
         assert row["top1"] == pytest.approx(other["top1"], abs=0.01)  # another number of threads rounds differently
+
+
+def test_demo_lines_of_the_readme_equal_the_record() -> None:
+    root = Path(__file__).parents[2]
+    record = json.loads((root / "benchmarks" / "results" / "demo.json").read_text(encoding="utf-8"))
+    readme, page = ((root / name).read_text(encoding="utf-8") for name in ("README.md", "docs/embedded-backbone.md"))
+    prompts, *others = record["rows"]
+    for other in others:
+        low, high = paired_interval(prompts["top1"], other["top1"]) or (0.0, 0.0)
+        difference, *bounds = (f"{100 * value:+.1f}" for value in (prompts["mean"] - other["mean"], low, high))
+        line = f"{prompts['method']} - {other['method']}: {difference} points, 95 % interval {bounds[0]} to {bounds[1]}"
+        assert f"{line}, paired over draws\n" in readme
+    for row in record["rows"]:
+        assert row["mean"] == pytest.approx(sum(row["top1"]) / record["draws"])
+        assert f"| {100 * row['mean']:.1f} ± {100 * row['std']:.1f} |" in page

@@ -10,9 +10,9 @@ import pytest
 from vpt.experiments.local_executor import InlineExecutor
 from vpt.experiments.plan_file import load_experiment
 from vpt.experiments.report import write_report
-from vpt.experiments.results import read_status
 from vpt.experiments.runner import run_experiment
 from vpt.experiments.search import remaining_runs, resolved_runs
+from vpt.experiments.status import read_status
 from vpt.experiments.store import RECORD_FORMAT, Store
 from vpt.training import Callback
 

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from vpt.cli.bench import command
+from helpers.command_line import exit_code
+from helpers.ray_settings import ray_settings
+from vpt.core import ray_cluster
+from vpt.core.ray_cluster import check_cluster, connect_cluster
+from vpt.errors import ExitCode, SpecError, VptError
 from vpt.experiments.experiment import Experiment
 from vpt.experiments.ray_executor import RayExecutor, _run_remotely
 from vpt.experiments.store import Store
@@ -35,25 +42,23 @@ cluster.wait_for_nodes()
 class Killer(Callback):
     ended_before = None
     def __init__(self):
-        self.ended_runs = []
+        self.ended_runs, self.notes, self.estimates = [], [], []
+    def on_note(self, text):
+        self.notes.append(text)
+    def on_progress(self, done, total, eta_seconds):
+        self.estimates.append(eta_seconds)
     def on_run_end(self, run, record):
         self.ended_runs.append(record.status)
         if self.ended_before is None and len(self.ended_runs) >= 3:
             self.ended_before = len(self.ended_runs)
             cluster.remove_node(other, allow_graceful=False)
+            while sum(node["Alive"] for node in ray.nodes()) > 1:  # noticed a little later than it happens
+                time.sleep(0.2)
 
-killer = Killer()
-ray.init(address=cluster.address, log_to_driver=False)
-alive = lambda: sum(node["Alive"] for node in ray.nodes())
-nodes = alive()
-run_experiment(load_experiment(Path(sys.argv[1])), Path(sys.argv[2]), RayExecutor(), killer)
-deadline = time.monotonic() + 60
-while alive() == nodes and time.monotonic() < deadline:  # the loss is noticed a little later than it happens
-    time.sleep(0.5)
-left = alive()
-ray.shutdown()
+killer, address = Killer(), cluster.address
+run_experiment(load_experiment(Path(sys.argv[1])), Path(sys.argv[2]), RayExecutor(address), killer)
 cluster.shutdown()
-print(json.dumps({"nodes": [nodes, left], "before": killer.ended_before, "ended": killer.ended_runs}))
+print(json.dumps({"address": address, **vars(killer)}))
 """
 
 
@@ -63,17 +68,16 @@ def test_ray_executor_with_killed_node_gives_the_local_records(
 ) -> None:
     pytest.importorskip("ray", reason='Ray is an extra: pip install ".[ray]"')
     line = [sys.executable, "-c", SWEEP, str(folder / "plan.toml"), str(folder / "out")]
-    alone = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ADDRESS": "",
-        "RAY_worker_niceness": "0",
-    }
-    ran = subprocess.run(line, capture_output=True, text=True, timeout=300, env=alone, check=False)
+    with ray_settings() as settings:
+        ran = subprocess.run(line, capture_output=True, text=True, timeout=800, env=os.environ | settings, check=False)
     assert ran.returncode == 0, ran.stderr
     summary = json.loads(ran.stdout.splitlines()[-1])
-    assert summary["nodes"] == [2, 1] and summary["ended"] == ["done"] * 12 and summary["before"] < 12
+    assert summary["ended_runs"] == ["done"] * 12 and summary["ended_before"] < 12
+    joined, lost = summary["notes"]
+    assert joined == f"joined the Ray cluster at {summary['address']}: 2 nodes, 2 CPUs, 0 GPUs"
+    assert re.fullmatch(r"the node [\d.]+ is lost; its runs are done again on the others", lost)
+    assert summary["estimates"][-1] == 0 and None not in summary["estimates"][-5:]
+    assert "raylet" not in ran.stdout + ran.stderr and "died" not in ran.stderr  # the log lines of Ray
 
     ours, theirs = (sorted((directory / "runs").glob("[!.]*.json")) for directory in (folder / "out", done.folder))
     assert [path.name for path in ours] == [path.name for path in theirs]
@@ -109,14 +113,71 @@ def test_ray_executor_without_shared_folder_sends_the_tuned_file(done: Store, tm
         (["--gpus", "0.5"], "add --executor ray"),
     ],
 )
-def test_bench_run_with_conflicting_executor_options_is_refused(options: list[str], message: str) -> None:
-    from click.testing import CliRunner
+def test_bench_run_with_conflicting_executor_options_is_refused(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code("bench", "run", "smoke", *options) == ExitCode.USAGE
+    assert message in capsys.readouterr().err
 
-    answer: Any = CliRunner().invoke(command, ["run", "smoke", *options])
-    assert answer.exit_code == 2 and message in answer.output
+
+def test_connect_cluster_where_none_runs_starts_one_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[dict[str, Any]] = []
+    ended: list[bool] = []
+    worker = SimpleNamespace(_worker_logs_enabled=True)
+
+    def init(**options: Any) -> None:
+        started.append(options)
+        if options["address"] == "auto":
+            raise ConnectionError("no cluster")
+
+    ray = SimpleNamespace(
+        init=init,
+        is_initialized=lambda: False,
+        nodes=lambda: [{"NodeID": "a", "NodeManagerAddress": "10.0.0.1", "Alive": True}],
+        cluster_resources=lambda: {"CPU": 2.0},
+        shutdown=lambda: ended.append(worker._worker_logs_enabled),
+        _private=SimpleNamespace(worker=worker),
+    )
+    monkeypatch.setattr(ray_cluster, "import_optional", lambda *args: ray)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    notes: list[str] = []
+    with connect_cluster(None, notes.append) as given:
+        assert given is ray and not ended
+    where = "no Ray cluster runs here, so one was started on this machine until the end of this command"
+    assert notes == [f"{where}: 1 node, 2 CPUs, 0 GPUs"]
+    silent = {"log_to_driver": False, "logging_level": "ERROR"}
+    assert started == [{"address": "auto", **silent}, {"address": "local", "include_dashboard": False, **silent}]
+    assert ended == [False] and worker._worker_logs_enabled
 
 
 def test_ray_executor_without_ray_names_the_extra(monkeypatch: pytest.MonkeyPatch, done: Store) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(Exception, match=r'pip install "\.\[ray\]"'):
         RayExecutor().execute(done.load_experiment(), done, None)  # type: ignore[arg-type]
+
+
+def test_address_where_nobody_answers_is_refused_before_the_plan_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("ray", reason='Ray is an extra: pip install ".[ray]"')
+    monkeypatch.setattr("vpt.core.ray_cluster._TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and says nothing
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        given = ("bench", "run", tmp_path / "missing.toml", "--executor", f"ray://{address}")
+        assert exit_code(*given) == ExitCode.FAILED
+        assert f"no Ray cluster answers at ray://{address}: no answer within" in capsys.readouterr().err
+    monkeypatch.setenv("RAY_ADDRESS", address)  # nobody listens any more
+    with pytest.raises(VptError, match=rf"no Ray cluster answers at {address} \(from RAY_ADDRESS\): .*refused"):
+        check_cluster(None)
+    with pytest.raises(VptError, match=r"no Ray cluster answers at a\.\.b:6379: .*label"):  # no name of a host
+        check_cluster("a..b:6379")
+    with pytest.raises(SpecError, match=r"write ray://HOST:10001"):
+        check_cluster("ray://head")
+
+
+def test_missing_ray_is_refused_before_the_plan_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert exit_code("bench", "run", tmp_path / "missing.toml", "--executor", "ray") == ExitCode.FAILED
+    assert 'pip install ".[ray]"' in capsys.readouterr().err

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,17 +16,21 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from vpt.backbones import DEFAULT
 from vpt.cli.bench import command
 from vpt.cli.console_table import to_console
 from vpt.errors import SpecError
 from vpt.experiments.experiment import Experiment
 from vpt.experiments.report import write_report
-from vpt.experiments.results import load_results, read_status
-from vpt.experiments.run_table import COLUMNS, query, to_csv, to_parquet
+from vpt.experiments.results import load_results
+from vpt.experiments.run_table import METRIC_COLUMNS, metric_rows, query, to_csv, to_parquet
+from vpt.experiments.status import read_status
 from vpt.experiments.store import Store
 from vpt.experiments.table import Table, format_mean_std, format_percent
 from vpt.experiments.tables import build_tables
+from vpt.plots import style
 from vpt.plots.inline_svg import difference_bars, labeled_scatter, sparkline
+from vpt.training.verdicts import KINDS
 
 ExperimentOf = Callable[..., Experiment]
 VOID_TAGS = {"meta"}
@@ -112,17 +118,20 @@ def test_write_report_of_missing_runs_lists_them_and_averages_none(broken: Store
     assert r"disk\_is full \& 100 \% of it" in paths["failures.tex"]
 
 
-def test_to_csv_of_a_store_has_a_row_for_each_run(done: Store, broken: Store) -> None:
+def test_to_csv_of_a_store_has_a_row_for_each_run_and_metric(done: Store, broken: Store) -> None:
     rows = list(csv.DictReader(io.StringIO(to_csv(done.folder))))
     records = done.records()
-    assert [row["id"] for row in rows] and {row["id"] for row in rows} == records.keys()
+    pairs = [(row["run_id"], row["metric"]) for row in rows]
+    assert {run for run, _ in pairs} == records.keys() and len(set(pairs)) == len(pairs)
+    assert sum(metric == "top1" for _, metric in pairs) == len(records)
     for row in rows:
-        record = records[row["id"]]
-        assert float(row["top1"]) == record.score and float(row["seconds"]) == record.cost["seconds"]
+        record = records[row["run_id"]]
+        if row["metric"] == "top1":
+            assert float(row["value"]) == record.score
+        assert float(row["seconds"]) == record.cost["seconds"]
         assert (row["task"], row["stage"], row["eval_split"]) == (record.task, record.stage, record.scores["split"])
-    assert sorted(row["status"] for row in csv.DictReader(io.StringIO(to_csv(broken.folder)))) == [
-        *["done"] * 9, "error", "failed",
-    ]  # fmt: skip
+    statuses = {row["run_id"]: row["status"] for row in csv.DictReader(io.StringIO(to_csv(broken.folder)))}
+    assert sorted(statuses.values()) == [*["done"] * 9, "error", "failed"]
 
 
 def test_read_status_of_a_store_counts_its_runs(done: Store, broken: Store) -> None:
@@ -150,11 +159,18 @@ def test_bench_commands_on_finished_runs_print_results(done: Store, folder: Path
     assert '"runs": 12' in call("plan", folder / "plan.toml", "--json")
     assert "12 of 12 runs done" in call("status", done.folder)
     assert '"done": 12' in call("status", done.folder, "--json")
-    assert call("export", done.folder).count("\n") == 13
+    assert call("export", done.folder).count("\n") == 1 + 12 * 2  # runs with two metrics
     call("export", done.folder, "--csv", tmp_path / "runs.csv")
     assert (tmp_path / "runs.csv").read_text() == to_csv(done.folder)
     assert "final" in call("query", done.folder, "SELECT DISTINCT stage FROM runs")
     assert "report.html" in call("report", done.folder, "--out", tmp_path / "there")
+    files = json.loads(call("report", done.folder, "--out", tmp_path / "there", "--json"))["files"]
+    assert sorted(files) == sorted(map(str, (tmp_path / "there").iterdir()))
+    sql = "SELECT stage, count(*) FROM runs GROUP BY stage"
+    assert json.loads(call("query", done.folder, sql, "--json")) == {
+        "columns": ["stage", "count(*)"],
+        "rows": [["final", 8], ["search", 4]],
+    }
     for name in command.commands:
         assert f"\n  vpt bench {name} " in call(name, "--help")
 
@@ -173,6 +189,27 @@ def test_query_of_runs_in_sql_returns_rows(done: Store) -> None:
         query(done.folder, "SELECT 1; DROP TABLE runs")
 
 
+def test_metric_rows_of_each_run_name_all_that_made_them(done: Store) -> None:
+    rows, records = list(metric_rows(done.folder)), done.records()
+    assert [(row["run_id"], row["metric"]) for row in rows] == [
+        (row["run_id"], metric) for row in rows[::2] for metric in ("top1", "mean_per_class")
+    ]
+    assert {row["run_id"] for row in rows} == records.keys()
+    for row in rows:
+        assert list(row) == list(METRIC_COLUMNS)
+        assert row["verdict"] is None or row["verdict"].startswith(KINDS)
+        record = records[row["run_id"]]
+        assert row["value"] == record.scores[row["metric"]]
+        assert row["fingerprint"].startswith("sha256:") and row["seed"] == record.config["training"]["seed"]
+        assert (row["backbone"], row["image_size"], row["device"]) == (
+            DEFAULT,
+            48,
+            "cpu" if not row["gpus"] else "cuda",
+        )
+        assert row["timm"] == record.provenance["versions"]["timm"] and row["python"]
+    assert query(done.folder, "SELECT count(*), count(DISTINCT run_id) FROM metrics")[1] == [(24, 12)]
+
+
 @pytest.mark.parametrize(
     "sql", ["DELETE FROM runs", "UPDATE runs SET top1 = 1", "ATTACH 'x.db' AS x", "PRAGMA query_only = 0", "BEGIN", ""]
 )
@@ -186,10 +223,10 @@ def test_query_that_is_no_select_is_refused(sql: str, done: Store, monkeypatch: 
 def test_to_parquet_of_a_store_equals_the_csv_rows(done: Store) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason='Parquet is an extra: pip install ".[parquet]"')
     table = parquet.read_table(io.BytesIO(to_parquet(done.folder)))
-    assert table.column_names == list(COLUMNS)
+    assert table.column_names == list(METRIC_COLUMNS)
     rows = list(csv.DictReader(io.StringIO(to_csv(done.folder))))
     texts = [{name: "" if value is None else str(value) for name, value in row.items()} for row in table.to_pylist()]
-    assert texts == rows and len(rows) == 12
+    assert texts == rows and len(rows) == 24
 
 
 def test_report_curves_of_final_runs_show_each_loss(done: Store, tmp_path: Path) -> None:
@@ -213,10 +250,9 @@ def test_charts_of_each_kind_use_the_colors_of_the_page() -> None:
         difference_bars("a & b", {"a task with a very long name": 1.0, "other": -0.5}, 1.0),
     ):
         assert drawn.startswith("<svg ") and drawn.endswith("</svg>") and 'aria-label="a &amp; b"' in drawn
-        assert (
-            "var(--up)" in drawn and "<x>" not in drawn and "#0" not in drawn.replace('"#', "") and "://" not in drawn
-        )
-    assert "a task with a ve…" in drawn and "var(--down)" in drawn and "+1.00" in drawn
+        assert set(re.findall("#[0-9a-f]{6}", drawn)) <= {style.BLUE, style.VERMILLION, style.SKY}
+        assert "<x>" not in drawn and "://" not in drawn and "#0" not in drawn.replace('"#', "").replace(style.BLUE, "")
+    assert "a task with a ve…" in drawn and style.BLUE in drawn and style.VERMILLION in drawn and "+1.00" in drawn
 
 
 def test_format_mean_std_without_std_omits_it() -> None:

@@ -8,8 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from vpt.experiments.significance import differences, group_mean, mean, std, welch, wilcoxon, wins
+from vpt.experiments.significance import (
+    differences,
+    group_mean,
+    mean,
+    paired_interval,
+    std,
+    welch,
+    wilcoxon,
+    wins,
+)
 
 
 def test_mean_and_std_of_values_equal_manual_results() -> None:
@@ -68,6 +78,13 @@ def test_welch_of_too_few_or_constant_values_is_none() -> None:
 def test_welch_of_one_constant_side_equals_closed_form() -> None:
     # t = 3 / sqrt(2/2 + 0) with 1 degree of freedom: 1/2 - atan(t) / pi
     assert welch([2, 4], [0, 0]) == pytest.approx(0.5 - math.atan(3) / math.pi)
+
+
+def test_paired_interval_of_draws_equals_scipy_ttest() -> None:
+    ours, theirs = [0.91, 0.88, 0.93, 0.90], [0.89, 0.87, 0.88, 0.91]
+    expected = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
+    assert paired_interval(ours, theirs) == pytest.approx((expected.low, expected.high))
+    assert paired_interval([0.5], [0.4]) is None
 
 
 def test_group_mean_and_wins_of_the_paper_equal_its_tables(shared: Path) -> None:

@@ -6,11 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import partial
 
+import click
 import pytest
 
-from vpt.cli import main
+from vpt.cli import app, main
 
 SMALL = ["--epochs", "4", "--batch-size", "8", "--method", "vpt(length=2)", "--lr", "0.5"]
 
@@ -25,6 +27,14 @@ def exit_code(*args: object) -> int:
     with pytest.raises(SystemExit) as left:
         vpt(*args)
     return int(left.value.code or 0)
+
+
+def command_names(group: click.Group = app, *path: str) -> Iterator[list[str]]:
+    """Each command as words, and each command of a group."""
+    for name, command in group.commands.items():
+        yield [*path, name]
+        if isinstance(command, click.Group):
+            yield from command_names(command, *path, name)
 
 
 def start_command(*args: object, **options: object) -> subprocess.Popen[str]:

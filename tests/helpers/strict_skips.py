@@ -1,6 +1,6 @@
 """Hooks of pytest: with the environment variable VPT_CI set, a skipped test fails.
 
-Only the reasons that no installation can change may skip there: a GPU, and absent shared data.
+Only the reasons that pip cannot change may skip there: a GPU, absent shared data, a registry of npm, and LaTeX.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Generator
 
 import pytest
 
-ALLOWED = re.compile(r"\bGPU\b|no real data")
+ALLOWED = re.compile(r"\bGPU\b|no real data|no npm registry|pdflatex is not installed")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -37,5 +37,5 @@ def _fail_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
     if not ALLOWED.search(reason):
         report.outcome = "failed"
         report.longrepr = (
-            f"{reason}\nVPT_CI is set, so only a GPU or absent shared data may skip a test; install what this one needs"
+            f"{reason}\nVPT_CI is set, so only a GPU, shared data, npm or LaTeX may skip a test; install its needs"
         )

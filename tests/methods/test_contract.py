@@ -22,7 +22,8 @@ PAD = "vpt(length=2, location=pad, depth=shallow)"
 # One family for each thing that differs: attention, place of tokens, pooling. The tests of exactness have every family.
 TOKENS = ("vit", "vit-avg", "dinov2-reg", "dinov3", "eva02-unfused", "beit", "siglip")
 MAPS = ("convnext", "resnet")
-EVERYWHERE = ("linear", "mlp", "partial", "bias", "norm", "ssf", "full", "sidetune(network=test_convnext)", PAD)
+SIDE = "sidetune(network=test_convnext)"
+EVERYWHERE = ("linear", "head2toe", "mlp", "partial", "bias", "norm", "ssf", "full", SIDE, PAD)
 ZERO_INIT = "vpt(length=3, attention=zero_init)"
 BLOCKS = (
     "adapter(reduction=4)",
@@ -201,7 +202,9 @@ def test_sum_of_terms_with_equal_module_names_is_refused() -> None:
 @pytest.mark.parametrize("family", MAPS)
 @pytest.mark.parametrize("method", [DEEP, "gated", "class_token", "lora", "adapter", "vpt(location=add)"])
 def test_transformer_method_on_convolutional_backbone_is_refused(method: str, family: str) -> None:
-    with pytest.raises(UnsupportedError, match="methods that fit: linear, mlp, partial, bias, norm, ssf, full"):
+    with pytest.raises(
+        UnsupportedError, match="methods that fit: linear, head2toe, mlp, partial, bias, norm, ssf, full"
+    ):
         attach(backbone_of(family), method, 3)
 
 

@@ -106,10 +106,11 @@ def test_attention_weights_of_gated_keys_sum_to_one_plus_the_gate() -> None:
     assert torch.allclose(weights[..., 17:].sum(-1), torch.full((), gate), atol=1e-5)
 
 
-def test_multi_task_backbone_with_gated_keys_equals_single_models() -> None:
+def test_multi_task_backbone_with_keys_of_extensions_equals_single_models() -> None:
     backbone = backbone_of("vit")
     models = []
-    for seed, method in enumerate(["gated_keys(gate=0.5)", "gated_keys(gate=0.5)", "vpt(length=3)", "linear"]):
+    methods = ["gated_keys(gate=0.5)", "gated_keys(gate=0.5)", "vpt(length=3)", "linear", "of_image", "of_image"]
+    for seed, method in enumerate(methods):
         torch.manual_seed(seed)
         models.append(attach(backbone, method, 3).eval())
         with torch.no_grad():
@@ -117,12 +118,8 @@ def test_multi_task_backbone_with_gated_keys_equals_single_models() -> None:
                 weight.add_(0.5 * torch.randn_like(weight))
     tasks = [TaskAdapter.from_model(model) for model in models]
     assert all(task is not None for task in tasks)
-    batch = images(8)
-    answers = MultiTaskBackbone(backbone)(batch, [tasks[i % 4] for i in range(8)])
+    batch = images(12)
+    answers = MultiTaskBackbone(backbone)(batch, [tasks[i % 6] for i in range(12)])
     with torch.no_grad():
-        for i in range(8):
-            assert torch.allclose(answers[i], models[i % 4](batch[i : i + 1])[0], rtol=1e-4, atol=1e-5)
-
-
-def test_task_adapter_of_image_dependent_prompts_is_none() -> None:
-    assert TaskAdapter.from_model(attach(backbone_of("vit"), "of_image", 3)) is None
+        for i in range(12):
+            assert torch.allclose(answers[i], models[i % 6](batch[i : i + 1])[0], rtol=1e-4, atol=1e-5)

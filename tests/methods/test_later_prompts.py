@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
+import timm
 import torch
 from torch import nn
 
-from helpers.families import backbone_of, images
-from vpt import TunedModel, attach, parse_method
+from helpers.families import TINY, backbone_of, images
+from vpt import TunedModel, attach, load_backbone, parse_method
 from vpt.attention.projections import project
 from vpt.errors import SpecError, UnsupportedError
 from vpt.methods.base import InitInputs
 from vpt.methods.prompts import Prompts
+from vpt.training import Examples, collect_init_inputs
 
 FROZEN_AT_FIRST = ("vpt(length=3, attention=zero_init)", "cross(length=3, gate=true)")
 
@@ -91,9 +94,51 @@ def test_initialize_from_tokens_takes_tokens_that_enter_the_block() -> None:
         model.initialize(InitInputs(tokens={index: sample[:2] for index, sample in tokens.items()}))
 
 
+@pytest.mark.parametrize("family", ["vit", "eva02-unfused", "beit", "dinov3", "siglip"])
+@pytest.mark.parametrize("options", ["", ", depth=shallow", ", depth=2-3", ", impl=concat"])
+def test_initialize_by_vipamin_matches_tokens_and_leaves_the_output_of_attention(family: str, options: str) -> None:
+    """Without expansion a prompt is a mean of means of tokens; the rest has values that attention does not put out."""
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 3, 32, 32), dtype=np.uint8)
+    examples, prompts = Examples(pixels, np.arange(6) % 3), []
+    for expansion in (0, 1):
+        torch.manual_seed(0)
+        method = f"vpt(length=3, init=vipamin, neighbors=1, expansion={expansion}{options})"
+        model = attach(backbone_of(family), method, 3)
+        inputs = collect_init_inputs(model, examples, seed=0)
+        model.initialize(inputs)
+        prompts.append([module for module in model.modules() if isinstance(module, Prompts)])
+    first = 1 if "2-3" in options else 0
+    for index, (matched, outside) in enumerate(zip(*prompts, strict=True), first):
+        means = inputs.attention[index]
+        assert len(means.outputs) < 32
+        distances = torch.cdist(matched.tokens.detach(), means.tokens)
+        assert distances.min(1).values.max() < 1e-4
+        values = outside.tokens.detach() @ means.value_weight + means.value_bias
+        assert (values @ means.outputs.T).abs().max() < 1e-3 * values.norm() * means.outputs.norm()
+
+
 @pytest.mark.parametrize(
     ("method", "reason"),
     [
+        ("vpt(length=3, init=vipamin, neighbors=17)", "means of 17 image tokens, and there are 16; write neighbors=16"),
+        ("vpt(length=3, init=vipamin)", "its 17 tokens span all 16 channels of this backbone; write expansion=0"),
+    ],
+)
+def test_initialize_by_vipamin_of_too_few_tokens_or_channels_is_refused(method: str, reason: str) -> None:
+    narrow = load_backbone(timm.create_model("vit_base_patch16_224", **TINY | {"embed_dim": 16}, num_classes=0))
+    examples = Examples(np.zeros((3, 3, 32, 32), np.uint8), np.arange(3))
+    model = attach(narrow, method, 3)
+    with pytest.raises(SpecError) as caught:
+        model.initialize(collect_init_inputs(model, examples))
+    assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "reason"),
+    [
+        ("vpt(init=vipamin, expansion=1.5)", "expansion is 1.5; it must lie between 0 and 1"),
+        ("vpt(init=vipamin, neighbors=0)", "neighbors is 0; it must be at least 1"),
+        ("vpt(neighbors=4)", "neighbors and expansion are options of init=vipamin"),
         ("vpt(rank=0)", "rank is 0; it must be at least 1"),
         ("vpt(fourier=1.5)", "fourier is 1.5; it must lie between 0 and 1"),
         ("vpt(rank=2, projection=2)", "projection and rank both factor the prompts"),
@@ -136,6 +181,23 @@ def test_adaptive_of_any_length_gives_the_same_in_each_pass(length: int) -> None
             weight.normal_(generator=torch.Generator().manual_seed(0))
         first, second = model(images()), model(images())
     assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("method", ["cross(length=3) + adaptformer", "adaptformer + cross(length=3)"])
+@torch.no_grad()
+def test_cross_with_adaptformer_equals_one_step_after_the_other(method: str) -> None:
+    torch.manual_seed(0)
+    model, frozen = attach(backbone_of("vit"), method, 3).eval(), backbone_of("vit").module
+    for weight in model.trainable_parameters():
+        weight.normal_(std=0.3)
+    wrappers: dict[str, Any] = model.wrappers()
+    x = frozen.norm_pre(frozen._pos_embed(frozen.patch_embed(images())))
+    for path, block in ((f"blocks.{index}", block) for index, block in enumerate(frozen.blocks)):
+        x = x + block.attn(block.norm1(x))
+        x = x + wrappers[f"{path}.norm2"].cross(x)
+        beside = wrappers[f"{path}.mlp"]
+        x = x + block.mlp(block.norm2(x)) + beside.scale * beside.branch(x)
+    torch.testing.assert_close(model.features(images()), frozen.norm(x)[:, 0], rtol=1e-5, atol=1e-5)
 
 
 def test_adapter_in_a_sum_is_drawn_in_the_order_of_the_terms() -> None:

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from helpers.families import backbone_of, images
-from vpt import TunedModel, attach
+from vpt import METHODS, TunedModel, attach
 from vpt.errors import SpecError
 from vpt.model.ensemble import Ensemble
+from vpt.model.label_kinds import SingleLabel
 
 
 def members(family: str, method: str, count: int = 5) -> list[TunedModel]:
@@ -23,10 +24,30 @@ def members(family: str, method: str, count: int = 5) -> list[TunedModel]:
     return models
 
 
-@pytest.mark.parametrize("family", ["vit", "dinov3", "beit", "swin"])
-@pytest.mark.parametrize("method", ["vpt(length=3)", "vpt(length=3, depth=shallow)", "vpt(length=3, shared=all)"])
-def test_ensemble_of_five_models_equals_their_mean_in_one_pass(family: str, method: str) -> None:
-    models = members(family, method)
+PROMPTS = ["vpt(length=3)", "vpt(length=3, depth=shallow)", "vpt(length=3, shared=all)"]
+METHOD_SPECS = {
+    "vpt": "vpt(length=3, attention=zero_init)",
+    "sidetune": "sidetune(network=test_convnext)",
+    "gated": "gated(length=3)",
+    "adaptive": "adaptive(length=2)",
+    "cross": "cross(length=3)",
+    "prefix": "prefix(length=3)",
+}
+CASES = [
+    *((family, method) for family in ("vit", "dinov3", "beit", "swin") for method in PROMPTS),
+    *(("vit", METHOD_SPECS.get(name, name)) for name in METHODS),
+    *(("vit", method) for method in ("cross(length=2) + bias", "cross(length=2) + vpt(length=3)", "lora + prefix")),
+    *(
+        ("vit", method)
+        for method in ("vpt(length=3, output=prompt_mean)", "vpt(length=2, location=pad, depth=shallow)")
+    ),
+    *(("swin", method) for method in ("cross(length=3)", "prefix(length=3)", "adapter(reduction=4)")),
+]
+
+
+@pytest.mark.parametrize(("family", "method"), CASES)
+def test_ensemble_of_models_equals_their_mean_in_one_pass(family: str, method: str) -> None:
+    models = members(family, method, 5 if method in PROMPTS else 2)
     passes: list[int] = []
     ensemble = Ensemble(models)
     ensemble.network.register_forward_hook(lambda *_: passes.append(1))
@@ -36,6 +57,23 @@ def test_ensemble_of_five_models_equals_their_mean_in_one_pass(family: str, meth
     assert passes == [1]
     assert torch.allclose(together.softmax(-1), apart, rtol=1e-4, atol=1e-5)
     assert torch.allclose(together.exp().sum(-1), torch.ones(len(together)), atol=1e-5)
+
+
+@pytest.mark.parametrize(("family", "method"), CASES)
+def test_ensemble_contains_all_that_its_members_learned(family: str, method: str) -> None:
+    models = members(family, method, 2)
+    ensemble = Ensemble(models)
+    contained = {id(tensor) for tensor in (*ensemble.parameters(), *ensemble.buffers())}
+    learned = [item for model in models for item in model.trainable_state_dict().items()]
+    assert learned and [name for name, tensor in learned if id(tensor) not in contained] == []
+
+
+def test_ensemble_of_calibrated_models_averages_their_probabilities() -> None:
+    models = members("vit", "vpt(length=3)", 2)
+    models[1].label_kind = SingleLabel(3.0)
+    with torch.no_grad():
+        apart = torch.stack([model.label_kind.activate(model(images())) for model in models]).mean(0)
+        torch.testing.assert_close(Ensemble(models)(images()).exp(), apart, rtol=1e-4, atol=1e-5)
 
 
 def test_ensemble_of_two_models_leaves_them_unchanged() -> None:
@@ -55,5 +93,3 @@ def test_ensemble_of_incompatible_models_is_refused() -> None:
         Ensemble([one, attach(one.backbone, "vpt(length=4)", 3)])
     with pytest.raises(SpecError, match="other classes"):
         Ensemble([one, attach(one.backbone, "vpt(length=3)", 4)])
-    with pytest.raises(SpecError, match="not linear"):
-        Ensemble([attach(one.backbone, "linear", 3)] * 2)

@@ -217,6 +217,16 @@ def cvpt(tensors: Tensors) -> Tensors:
     return result
 
 
+def e2vpt(tensors: Tensors) -> Tensors:
+    """ChengHan111/E2VPT: keys and values in each attention, or one tensor that is both."""
+    rules = (
+        (r"^transformer\.", ""),
+        (r"^encoder\.layer\.(\d+)\.attn\.deep_QKV_embeddings(_K)?$", r"prefix.\1.keys"),
+        (r"^encoder\.layer\.(\d+)\.attn\.deep_QKV_embeddings_V$", r"prefix.\1.values"),
+    )
+    return official_vit(renamed(tensors, *rules))
+
+
 def vapt(tensors: Tensors) -> Tensors:
     """Minhchuyentoancbn/VAPT: norms, filters and weights of all blocks but the first in lists, and one MLP."""
     rules = (

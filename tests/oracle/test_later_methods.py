@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -13,10 +14,13 @@ from oracle_files import (
     replayed_dropout,
     tiny_vit,
 )
-from oracle_names import adapter_plus, adaptformer, cvpt, gated, lora, official_vit, renamed, ssf, swin, vapt
+from oracle_names import adapter_plus, adaptformer, cvpt, e2vpt, gated, lora, official_vit, renamed, ssf, swin, vapt
 from torch import nn
 
 from vpt.methods.lora import LoRA, _LoRALinear
+from vpt.methods.prompt_initialization import leave_row_space
+from vpt.training import Examples, collect_init_inputs
+from vpt.training.attention_means import collect_attention_means
 
 
 @pytest.mark.parametrize("targets", ["attention", "queries_values", "mlp", "all"])
@@ -95,6 +99,14 @@ def test_fourier_prompts_equal_authors_code(percent: int) -> None:
     assert_equal_to_oracle(model, oracle, gradients)
 
 
+@pytest.mark.parametrize(("name", "shared"), [("e2vpt", "false"), ("e2vpt_shared", "true")])
+def test_keys_and_values_equal_authors_code(name: str, shared: str) -> None:
+    oracle = read_oracle(name)
+    weights, gradients = (e2vpt(oracle.group(group)) for group in ("weights", "gradients"))
+    model = attach_with_weights(tiny_vit(), f"prefix(length=2, dropout=0, shared={shared})", weights)
+    assert_equal_to_oracle(model, oracle, gradients)
+
+
 def test_adaptive_prompts_equal_authors_code() -> None:
     oracle = read_oracle("vapt")
     weights, gradients = (vapt(oracle.group(name)) for name in ("weights", "gradients"))
@@ -125,3 +137,24 @@ def test_lora_with_rank_dropout_equals_authors_code(mode: str, monkeypatch: pyte
     for name, gradient in zip(learned, found, strict=True):
         expected = oracle.group("gradients")[name]
         assert_close(name, gradient.T if name == "lora_B" else gradient, expected)
+
+
+@pytest.mark.parametrize("neighbors", [2, 8, 32, 128])
+def test_vipamin_matched_tokens_equal_authors_code(neighbors: int) -> None:
+    oracle = read_oracle("vipamin_match")
+    weights = official_vit(oracle.group("weights")) | {"head.weight": torch.zeros(5, 8), "head.bias": torch.zeros(5)}
+    module = tiny_vit(img_size=28, patch_size=2, global_pool="avg", fc_norm=True)
+    method = f"vpt(length=3, init=vipamin, neighbors={neighbors}, expansion=0)"
+    model = attach_with_weights(module, method, weights)
+    model.initialize(collect_init_inputs(model, Examples(oracle.tensors["pixels"].numpy(), np.arange(4)), seed=3))
+    for index, expected in enumerate(oracle.tensors[f"matched/{neighbors}"]):
+        assert_close(f"block {index}", model.trainable_state_dict()[f"prompts.{index}.tokens"], expected)
+
+
+def test_vipamin_part_outside_of_attention_equals_authors_code() -> None:
+    oracle = read_oracle("vipamin_orth")
+    weights = official_vit(oracle.group("weights")) | {"head.weight": torch.zeros(5, 8), "head.bias": torch.zeros(5)}
+    model = attach_with_weights(tiny_vit(global_pool="avg", fc_norm=True), "linear", weights)
+    means = collect_attention_means(model, Examples(oracle.tensors["pixels"].numpy(), np.arange(4)))
+    for index, (vectors, expected) in enumerate(zip(oracle.tensors["vectors"], oracle.tensors["outside"], strict=True)):
+        assert_close(f"block {index}", leave_row_space(vectors, means[index]), expected)

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vpt.plots.figures import class_examples, confusion_matrix, method_comparison, scatter, training_curves
+from vpt.plots.canvas import make_figure
+from vpt.plots.figures import _draw_curves, class_examples, confusion_matrix, scatter, training_curves
 from vpt.plots.literal import literal
+from vpt.plots.method_comparison import method_comparison
 
 HOSTILE = (
     "Ba$$in",
@@ -30,8 +32,9 @@ EPOCHS = [{"epoch": 1, "train_loss": 1.0, "val_loss": 1.0, "train_metric": 0.5, 
 def test_figures_with_a_hostile_name_draw_it(name: str, tmp_path: Path) -> None:
     training_curves(tmp_path / "curve.png", EPOCHS, name)
     confusion_matrix(tmp_path / "confusion.svg", np.eye(2, dtype=np.int64), [name, "plain"], name)
-    method_comparison(tmp_path / "methods.png", {name: [0.5], "plain": [0.7]}, name)
-    scatter(tmp_path / "points.png", {name: np.zeros((2, 2))}, np.arange(2), [name, "plain"])
+    curves, examples = {name: [(0.5, 0.4), (1.0, 0.5)]}, {name: np.zeros((4, 6, 3), np.uint8)}
+    method_comparison(tmp_path / "methods.png", {name: [0.5], "plain": [0.7]}, name, curves=curves, examples=examples)
+    scatter(tmp_path / "points.png", {name: np.zeros((2, 2))}, np.arange(2), [name, "plain"], name)
     class_examples(tmp_path / "examples.png", {name: [np.zeros((4, 6, 3), np.uint8)]}, name)
     assert len(list(tmp_path.iterdir())) == 5
 
@@ -61,3 +64,26 @@ def test_class_examples_draw_one_row_a_class(tmp_path: Path) -> None:
     assert np.nonzero(areas[2])[0].min() > np.nonzero(areas[0])[0].max()
     class_examples(tmp_path / "none.png", {}, "Training images")
     assert not (tmp_path / "none.png").exists()
+
+
+@pytest.mark.parametrize(("name", "label", "drawn"), [("top1", "top-1, %", 50.0), ("r2", "R²", -1.5)])
+def test_curves_of_numbers_are_no_percentages(name: str, label: str, drawn: float) -> None:
+    panels = make_figure(9, 3.6).subplots(1, 2)
+    value = 0.5 if name == "top1" else -1.5
+    epochs = [{**EPOCHS[0], "metrics": {f"train_{name}": 0.5, f"val_{name}": value}}]
+    _draw_curves(panels, epochs, "epoch", {"top1": "top-1", "r2": "R²"})
+    assert panels[1].get_ylabel() == label and panels[1].lines[1].get_ydata().tolist() == [drawn]
+    low, high = panels[1].get_ylim()
+    assert low <= drawn <= high
+
+
+def test_curves_of_train_and_val_in_a_panel_are_of_one_metric() -> None:
+    metrics = {"train_pixel_accuracy": 0.8, "val_miou": 0.4, "val_pixel_accuracy": 0.7}
+    panels = make_figure(13, 3.6).subplots(1, 3)
+    _draw_curves(panels, [{**EPOCHS[0], "metrics": metrics}], "step", {"miou": "mIoU"})
+    drawn = {axes.get_ylabel(): {line.get_label(): line.get_ydata()[0] for line in axes.lines} for axes in panels}
+    assert drawn == {
+        "loss": {"train": 1.0, "val": 1.0},
+        "pixel_accuracy, %": {"train": 80.0, "val": 70.0},
+        "mIoU, %": {"val": 40.0},
+    }

@@ -46,6 +46,13 @@ def test_draw_of_a_search_writes_its_picture(finished: tuple[Any, Any], tmp_path
     assert not notes.texts
 
 
+def test_draw_of_a_search_names_its_metrics(finished: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(figures, "search_summary", lambda *arguments: given.extend(arguments))
+    _draw(finished[0], np.array([[1.0, 0.0], [0.0, 1.0]]), finished[1], Notes())
+    assert given[-1]["balanced_accuracy"] == "balanced accuracy"
+
+
 def test_draw_of_a_search_that_fails_becomes_a_note(
     finished: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import re
 import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from helpers.browsing import CONTRAST, open_page
+from helpers.serving import get, png, predict, refusal, refused_predict, running_server, wait_until
+from vpt.data.image_files import UnreadableImageError, read_rgb
 from vpt.serving import server as serving
 from vpt.serving.bank import Bank
-
-uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 
 
 class CountingBank(Bank):
@@ -43,57 +38,10 @@ def bank(folder: Path) -> CountingBank:
     return CountingBank([folder])
 
 
-@contextmanager
-def running_server(bank: Bank, **options: Any) -> Iterator[str]:
-    """A server of `bank` in a thread; its address."""
-    server = uvicorn.Server(uvicorn.Config(serving.create_app(bank, **options), port=0, log_level="critical"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    wait_until(lambda: server.started)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(timeout=30)
-    assert not thread.is_alive()
-
-
 @pytest.fixture(scope="module")
 def address(bank: CountingBank) -> Iterator[str]:
     with running_server(bank, max_delay=0.2) as found:
         yield found
-
-
-def wait_until(what: Callable[[], Any], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-def png(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
-
-
-def get(address: str, headers: dict[str, str] | None = None, body: bytes | None = None) -> Any:
-    with urlopen(Request(address, data=body, headers=headers or {}), timeout=60) as response:
-        return json.load(response)
-
-
-def predict(address: str, task: str, body: bytes, query: str = "") -> Any:
-    return get(f"{address}/predict/{task}{query}", body=body)
-
-
-def refusal(*args: Any) -> tuple[int, str]:
-    """The status and the error that `get` meets."""
-    with pytest.raises(HTTPError) as caught:
-        get(*args)
-    with caught.value as error:
-        return error.code, json.load(error)["error"]
-
-
-def refused_predict(address: str, task: str, body: bytes, query: str = "") -> tuple[int, str]:
-    return refusal(f"{address}/predict/{task}{query}", None, body)
 
 
 def test_tasks_endpoint_of_each_task_describes_it(address, bank):
@@ -145,14 +93,14 @@ def test_predict_endpoint_with_invalid_request_returns_the_reason(address, pictu
     assert strip[0] == 400 and "400 x 10 px" in strip[1]
     monkeypatch.setattr(serving, "MAX_IMAGE_BYTES", 1000)
     status, text = refused_predict(address, "animals", png(pictures[0]))
-    assert status == 413 and "scale it down" in text
+    assert status == 413 and "send a smaller file" in text
     monkeypatch.undo()
     assert predict(address, "animals", png(pictures[0]))["top"]  # it still answers
 
 
 def refused_text(body: bytes) -> str:
-    with pytest.raises(serving.UnreadableImageError) as caught:
-        serving.read_rgb(body)
+    with pytest.raises(UnreadableImageError) as caught:
+        read_rgb(body)
     return str(caught.value)
 
 

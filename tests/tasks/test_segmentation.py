@@ -71,7 +71,7 @@ def test_segmentation_commands_on_ade20k_tune_eval_and_predict(ade20k, tuned, tm
         assert mask.mode == "P" and mask.size == (70, 52) and overlay.width > 70
         ids = np.asarray(mask)
         assert sum(pair["fraction"] for pair in found["classes"]) == pytest.approx(1)
-        assert mask.getpalette()[:6] == [0, 0, 0, 128, 0, 0]
+        assert mask.getpalette()[:6] == [120, 120, 120, 180, 120, 120]
     model = load(tuned)
     pixels = torch.from_numpy(np.asarray(Image.open(picture).convert("RGB")).transpose(2, 0, 1).copy())
     assert np.array_equal(predict_classes(model, pixels, InferenceConfig()).numpy(), ids)
@@ -104,7 +104,7 @@ def test_classification_options_for_segmentation_are_refused(ade20k, tuned, tmp_
             "--interpolation",
         ),
         (("tune", ade20k, "--out", tmp_path / "x.safetensors", *SMALL, "--resize", "squash"), "--resize"),
-        (("eval", tuned, ade20k, "--split", "val", "--skip-corrupt"), "--skip-corrupt"),
+        (("eval", tuned, ade20k, "--split", "val", "--workers", 2), "--workers"),
         (("predict", tuned, picture, "--out", tmp_path, "--top", 2), "--top"),
     ):
         with pytest.raises(SystemExit) as left:
@@ -173,6 +173,9 @@ def test_fit_resumed_after_interrupt_is_bit_identical(ade20k, tmp_path):
     whole, dataset = new_model(ade20k)
     history = fit(whole, SegmentationObjective(whole, dataset, small()), small())
     assert history[-1].train_loss < history[0].train_loss
+    named = history[-1].metrics
+    assert list(named) == ["train_pixel_accuracy", "val_miou", "val_pixel_accuracy"]
+    assert (named["train_pixel_accuracy"], named["val_miou"]) == (history[-1].train_metric, history[-1].val_metric)
     path = tmp_path / "checkpoint.safetensors"
     part, dataset = new_model(ade20k)
     with pytest.raises(KeyboardInterrupt):

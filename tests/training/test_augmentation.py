@@ -134,6 +134,24 @@ def test_train_linear_with_mixup_bypasses_the_cache(monkeypatch):
     ]
 
 
+def test_augmentation_of_an_image_runs_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mean of torchvision's contrast depends on the number of threads, which workers have one of."""
+    seen: list[int] = []
+
+    def contrast(image: Tensor) -> Tensor:
+        seen.append(torch.get_num_threads())
+        return image
+
+    monkeypatch.setattr("vpt.training.augmentation_terms.v2.TrivialAugmentWide", lambda: contrast)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        make_augmentation("trivial_augment", PLAIN)(image_of(), np.random.default_rng(0))
+        assert seen == [1] and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_parse_augmentation_tells_crop_flip_and_mixing():
     everything, crop, flip = map(parse_augmentation, (EVERYTHING, "random_crop", "flip"))
     assert everything.mixing is not None and (everything.mixing.mixup_alpha, everything.mixing.cutmix_alpha) == (0.8, 1)

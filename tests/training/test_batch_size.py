@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,42 @@ def test_step_on_a_gpu_that_is_out_of_memory_does_not_fit(monkeypatch):
     assert largest_fitting(fits, 64) == 8 and tried == [64, 32, 16, 8]
     assert all(weight.grad is None for weight in tuned.parameters())
     assert all(torch.equal(tensor, start[name]) for name, tensor in tuned.trainable_state_dict().items())
+
+
+@pytest.mark.parametrize(("limit", "memory", "found"), [(8, 100, 8), (64, 4, 4), (1, 100, None)])
+def test_find_batch_size_on_a_played_gpu_halves_until_a_step_fits(limit, memory, found, monkeypatch):
+    """A step of more than `limit` images is out of memory; one of n images takes n MiB."""
+    tuned, tried = model("vpt(length=3)"), list[int]()
+
+    class OnGpu:
+        """The model, whose weights say that they are on a GPU."""
+
+        def parameters(self) -> Any:
+            yield SimpleNamespace(device=SimpleNamespace(type="cuda"))
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(tuned, name)
+
+    def loss(_: Any, training: TrainingConfig, images: int) -> torch.Tensor:
+        tried.append(images)
+        if images > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return tuned.train()(torch.zeros(images, 3, 32, 32)).mean()
+
+    monkeypatch.setattr(batch_size, "_loss", loss)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: tried[-1] * MIB)
+    properties = SimpleNamespace(total_memory=int(memory * MIB / 0.7) + 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    if found is None:
+        with pytest.raises(SpecError, match="batch_size is 'auto', and not even 2 images fit into"):
+            find_batch_size(OnGpu(), TrainingConfig(), 100)  # type: ignore[arg-type]
+    else:
+        size, reason = find_batch_size(OnGpu(), TrainingConfig(grad_accum_steps=2), 100)  # type: ignore[arg-type]
+        assert size == 2 * found and "of the GPU's memory" in reason
+    assert tried == [64 >> k for k in range(len(tried))] and tried[-1] == (found or 2)
+    assert all(weight.grad is None for weight in tuned.parameters())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

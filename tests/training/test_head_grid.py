@@ -51,6 +51,7 @@ def test_train_head_grid_of_each_point_equals_single_training(method: str, optim
         for own, wanted in zip(point.history, history, strict=True):
             for key in ("train_loss", "train_metric", "val_loss", "val_metric", "lr"):
                 assert getattr(own, key) == pytest.approx(getattr(wanted, key), abs=1e-4 if sharp else 1e-3), key
+            assert own.metrics == pytest.approx(wanted.metrics, abs=1e-4 if sharp else 1e-3)
 
 
 def test_train_head_grid_with_diverging_point_keeps_the_others() -> None:

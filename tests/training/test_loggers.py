@@ -117,7 +117,7 @@ def test_tune_with_logger_logs_the_job_once(calls: list[tuple[Any, ...]], tmp_pa
     for _ in range(2):  # the second time there is nothing to do
         answer = CliRunner().invoke(command, [*line, "--out", str(tmp_path / "digits.safetensors")])
         assert answer.exit_code == 0, answer.output
-    figures = ["lr", "seconds", "train_loss", "train_metric", "val_loss", "val_metric"]
+    figures = ["lr", "seconds", "train_loss", "train_metric", "train_top1", "val_loss", "val_metric", "val_top1"]
     assert calls == [
         ("made", "here"),
         ("begin", "digits", "linear"),

@@ -75,7 +75,8 @@ class TestProbe:
     def test_train_with_probe_epochs_and_output_probes_that_output(self, output, tmp_path):
         tuned, start = (model(f"vpt(length=3, dropout=0, output={output})") for _ in range(2))
         start.load_state_dict(tuned.state_dict())
-        train(tuned, examples(), self.config, cache=tmp_path)
+        # The rate is scaled by the few images, not by the batch size.
+        train(tuned, examples(), self.config.replace(probe_epochs=100), cache=tmp_path)
         dataset = DeviceDataset(examples(), start.backbone.preprocessing, torch.device("cpu"))
         with torch.no_grad():
             read = start.features(dataset.inputs(np.arange(len(dataset)), "none", np.random.default_rng(0)))

@@ -17,9 +17,11 @@ from torchvision.transforms.v2 import functional as tv
 import vpt
 from helpers.brightness import draw
 from vpt.data.dataset import Split
+from vpt.data.image_stream import StreamedImages
 from vpt.data.preprocessing import Preprocessing
 from vpt.errors import DataError, SpecError
 from vpt.training import Callback, EpochMetrics
+from vpt.training.batches import number_draws
 from vpt.training.streaming import StreamAugmentation, choose_loading, stream_splits
 
 FAST: dict[str, Any] = {"batch_size": 8, "epochs": 2, "seed": 3, "progress": False}
@@ -117,12 +119,12 @@ def test_tune_says_how_images_are_loaded_in_the_first_line(photos: Path, tmp_pat
 
 
 def test_choose_loading_streams_above_the_limit_unless_a_folder_keeps_images(tmp_path: Path) -> None:
-    below, above = (2**32 // (3 * 224**2) + extra for extra in (0, 1))
-    assert not choose_loading("auto", below, 224, None, 2)[0]
-    assert choose_loading("auto", above, 224, None, 2)[0]
-    assert not choose_loading("auto", above, 224, tmp_path, 2)[0]
-    assert not choose_loading("cache", above, 224, None, 2)[0]
-    assert choose_loading("stream", 1, 224, tmp_path, 2)[0]
+    below, above = 2**32, 2**32 + 1  # bytes of decoded images
+    assert not choose_loading("auto", below, None, 2)[0]
+    assert choose_loading("auto", above, None, 2)[0]
+    assert not choose_loading("auto", above, tmp_path, 2)[0]
+    assert not choose_loading("cache", above, None, 2)[0]
+    assert choose_loading("stream", 1, tmp_path, 2)[0]
 
 
 @pytest.mark.parametrize(("option", "value"), [("loading", "streams"), ("workers", -1)])
@@ -233,3 +235,39 @@ def test_tune_streaming_rows_of_hugging_face_equals_decoding_them(tmp_path: Path
     undecoded = rows.cast_column("image", datasets.Image(decode=False))
     vpt.tune(undecoded, out=tmp_path / "raw.safetensors", loading="stream", workers=1, **options)
     assert all(torch.equal(load_file(tmp_path / "raw.safetensors")[name], files[0][name]) for name in files[0])
+
+
+def test_number_draws_tells_the_draws_of_an_image_apart() -> None:
+    order = np.array([2, 0, 2, 1, 2, 0])
+    assert number_draws(order, 3).tolist() == [2, 0, 5, 1, 8, 3]
+    assert (number_draws(order, 3) % 3).tolist() == order.tolist()
+    assert number_draws(np.arange(4), 4).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_image_that_is_drawn_again_in_an_epoch_has_another_crop(photos: Path, tmp_path: Path, workers: int) -> None:
+    paths, preprocessing = tuple(sorted(photos.rglob("*.png"))), Preprocessing(size=16)
+    splits, _ = stream_splits(
+        {"train": Split(paths, np.zeros(len(paths), np.int64))}, preprocessing, "random_resized_crop", workers=workers,
+        folder=tmp_path, skip_corrupt=False, callback=Callback(),
+    )  # fmt: skip
+    images, n = splits["train"].pixels, len(paths)
+    assert isinstance(images, StreamedImages)
+    batches = [np.array([0, n, 1]), np.array([2 * n, 2])]  # the first image three times
+    images.plan(batches, (3, 0))
+    found = [images.load(indices, (3, 0)) for indices in batches]
+    again = [images.load(indices, (3, 0)) for indices in batches]  # not announced: decoded here, alike
+    assert all(np.array_equal(a, b) for a, b in zip(found, again, strict=True))
+    draws = [found[0][0], found[0][1], found[1][0]]
+    assert not any(np.array_equal(draws[a], draws[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
+    assert np.array_equal(images.load(np.array([0]), (3, 0))[0], draws[0])
+    assert all(np.array_equal(images.load(np.array([k * n]))[0], images[0]) for k in range(3))  # without augmentation
+
+
+def test_tune_streaming_with_balanced_sampling_equals_decoding_without_crops(photos: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"method": "vpt(length=2)", "balanced_sampling": True}
+    decoded, streamed = (
+        tune(photos, tmp_path / f"{loading}.safetensors", loading=loading, **options, **extra)
+        for loading, extra in (("cache", {}), ("stream", {"workers": 1}))
+    )
+    assert decoded == streamed

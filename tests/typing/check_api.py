@@ -98,6 +98,11 @@ assert_type(explanation.frozen.rollout, NDArray[np.float64])
 assert_type(explanation.tuned.prompts, NDArray[np.float64])
 assert_type(explanation.tuned.prefix, float)
 
+occlusion = vpt.occlude(result.file, pixels[0])
+assert_type(occlusion, vpt.Occlusion)
+assert_type(occlusion.prediction, tuple[str, float])
+assert_type(occlusion.drops, NDArray[np.float64])
+
 embedding = vpt.embed(result.file, Photos())
 assert_type(embedding, vpt.Embedding)
 assert_type(embedding.names, tuple[str, ...])

@@ -14,16 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vpt.analysis.model_input import most_likely, read_input
 from vpt.attention.detection import FeatureExtractor, structural_copy
 from vpt.attention.kv_attention import KVAttention
 from vpt.backbones.layout import BackboneLayout
-from vpt.data.dataset import Split
 from vpt.data.image_inputs import ImageInput
-from vpt.data.images import decode
 from vpt.errors import SpecError, UnsupportedError
 from vpt.model.readout import MultiBlock
 from vpt.model.tuned_model import TunedModel
-from vpt.plots import figures
+from vpt.plots.heatmaps import heatmaps
 
 Floats = NDArray[np.float64]
 
@@ -65,6 +64,7 @@ class Explanation:
         query: The query token: "class token", or "mean over patches" if the head does not read a class token.
         frozen: Maps of the frozen backbone.
         tuned: Maps of the tuned model.
+        prompt_shares: Share of the query token's attention that each block gives to prompts, between 0 and 1.
     """
 
     image: NDArray[np.uint8]
@@ -73,6 +73,7 @@ class Explanation:
     query: str
     frozen: AttentionMaps
     tuned: AttentionMaps
+    prompt_shares: tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,12 +91,18 @@ class BlockAttention:
     weights: Floats
 
 
+def has_attention_maps(layout: BackboneLayout) -> bool:
+    """Return whether every block of a backbone has attention from all patches to all patches."""
+    return layout.kind == "tokens" and layout.supports_kv_prompts
+
+
 @torch.no_grad()
 def explain(model: TunedModel, image: ImageInput, block: int | None = None) -> Explanation:
     """Compare the attention of a tuned model with that of its frozen backbone.
 
     In the last block, attention of patches and prompts is computed for the maps even if the head reads the class token
-    only. The model is not changed and may be in train mode. An image that cannot be read raises DataError.
+    only. The model is not changed and may be in train mode. An image that cannot be read raises DataError, and a model
+    that segments or predicts a number UnsupportedError.
 
     Args:
         model: The tuned model.
@@ -109,38 +116,32 @@ def explain(model: TunedModel, image: ImageInput, block: int | None = None) -> E
         UnsupportedError: The backbone is not a plain transformer.
         SpecError: The block does not exist.
     """
-    model.require_classifier("explain")
+    pixels, inputs = read_input(model, image)
     layout = model.layout
-    if layout.kind != "tokens" or not layout.supports_kv_prompts:
+    if not has_attention_maps(layout):
         raise UnsupportedError(
-            f"{model.backbone.name} has no attention maps over all patches; use a plain transformer: ViT, DeiT, CLIP, "
-            "SigLIP, DINOv2, DINOv3, EVA-02 or BEiT"
+            f"{model.backbone.name} has no attention maps over all patches; take occlusion, which every backbone has "
+            "(vpt.occlude, or --method occlusion), or use a plain transformer: ViT, DeiT, CLIP, SigLIP, DINOv2, "
+            "DINOv3, EVA-02 or BEiT"
         )
-    if model.label_kind.name == "regression":
-        raise UnsupportedError("explain names the most likely class, and the model predicts a number")
     block = len(layout.blocks) if block is None else block
     if not 1 <= block <= len(layout.blocks):
         raise SpecError(f"block is {block}; {model.backbone.name} has blocks 1 to {len(layout.blocks)}")
-    split = Split((image,), np.zeros(1, dtype=np.int64))
-    pixels = decode(split, model.backbone.preprocessing).images
-    device = next(model.parameters()).device
-    inputs = model.backbone.preprocessing.normalize(torch.from_numpy(pixels).to(device))
-
     tuned = structural_copy(model, num_classes=None)
     assert isinstance(tuned, TunedModel)
-    frozen = FeatureExtractor(structural_copy(model.backbone.module)).to(device)
+    frozen = FeatureExtractor(structural_copy(model.backbone.module)).to(inputs.device)
     before, after = record_attention(frozen.trunk, layout), record_attention(tuned.trunk, layout)
     frozen(inputs)
-    probabilities = model.label_kind.activate(tuned(inputs)[0].float())
-    best = int(probabilities.argmax())
+    _, name, probability = most_likely(model, tuned(inputs)[0])
     by_class_token = _reads_class_token(tuned)
     return Explanation(
-        image=pixels[0].transpose(1, 2, 0),
-        prediction=(model.classes[best] if model.classes else str(best), float(probabilities[best])),
+        image=pixels,
+        prediction=(name, probability),
         block=block,
         query="class token" if by_class_token else "mean over patches",
         frozen=_attention_maps(before[:block], layout, by_class_token),
         tuned=_attention_maps(after[:block], layout, by_class_token),
+        prompt_shares=tuple(_prompt_share(each, layout, by_class_token) for each in after),
     )
 
 
@@ -162,8 +163,8 @@ def record_attention(trunk: nn.Module, layout: BackboneLayout) -> list[BlockAtte
 
     def record(attention: nn.Module, args: tuple[Tensor, ...], context: dict[str, Any]) -> None:
         reader = attention if isinstance(attention, KVAttention) else KVAttention(attention)
-        weights = reader.attention_weights(*args, **context)[0].double().mean(0)
-        attentions.append(BlockAttention(input_lengths[-1], weights.cpu().numpy()))
+        weights = reader.attention_weights(*args, **context)[0].cpu().double().mean(0)  # MPS has no float64
+        attentions.append(BlockAttention(input_lengths[-1], weights.numpy()))
 
     for path in layout.blocks:
         wrapped = trunk.get_submodule(path)
@@ -209,14 +210,25 @@ def draw(explanation: Explanation, path: Path) -> None:
     top_prompts = np.argsort(-tuned.prompts, kind="stable")[:MAX_DRAWN_PROMPTS]
     prompt_to_patch = tuned.prompt_to_patch
     rows: list[Mapping[str, Floats]] = [
-        {"attention, frozen backbone": frozen.attention, "attention, tuned": tuned.attention},
-        {"rollout, frozen backbone": frozen.rollout, "rollout, tuned": tuned.rollout},
+        {
+            f"{name}, frozen backbone": before,
+            f"{name}, tuned": after,
+            f"{name}, tuned minus frozen": after - before,
+        }
+        for name, before, after in (
+            ("attention", frozen.attention, tuned.attention),
+            ("rollout", frozen.rollout, tuned.rollout),
+        )
+    ]
+    rows += [
         {f"patches to prompt {i + 1} ({100 * tuned.prompts[i]:.1f} %)": tuned.patch_to_prompt[i] for i in top_prompts},
         {f"prompt {i + 1} to patches": prompt_to_patch[i] for i in top_prompts if i < len(prompt_to_patch)},
     ]
     name, probability = explanation.prediction
     title = f"{name}, {100 * probability:.1f} %; {explanation.query}, block {explanation.block}"
-    figures.heatmaps(path, explanation.image, [row for row in rows if row], title)
+    signed = ("attention, tuned minus frozen", "rollout, tuned minus frozen")
+    shares = explanation.prompt_shares if len(tuned.prompts) else ()
+    heatmaps(path, explanation.image, [row for row in rows if row], title, signed=signed, shares=shares)
 
 
 def _reads_class_token(model: TunedModel) -> bool:
@@ -228,6 +240,22 @@ def _reads_class_token(model: TunedModel) -> bool:
     return model.layout.num_prefix_tokens > 0 and getattr(features.trunk, "global_pool", None) == "token"
 
 
+def _prompts_and_query(
+    attention: BlockAttention, layout: BackboneLayout, by_class_token: bool
+) -> tuple[list[int], slice]:
+    """Return the columns of prompts, and the rows of the query token."""
+    tokens, keys = len(attention.weights), attention.weights.shape[1]
+    first = tokens - (layout.num_tokens - layout.num_prefix_tokens)  # the order is prefix, prompt tokens, patches
+    query = slice(0, 1) if by_class_token else slice(first, tokens)
+    return [*range(layout.num_prefix_tokens, first), *range(tokens, keys)], query
+
+
+def _prompt_share(attention: BlockAttention, layout: BackboneLayout, by_class_token: bool) -> float:
+    """Return the share of the query token's attention that goes to prompts."""
+    prompts, query = _prompts_and_query(attention, layout, by_class_token)
+    return float(attention.weights[query].mean(0)[prompts].sum())
+
+
 def _attention_maps(
     attentions: Sequence[BlockAttention], layout: BackboneLayout, by_class_token: bool
 ) -> AttentionMaps:
@@ -236,8 +264,7 @@ def _attention_maps(
     tokens, patches = len(weights), layout.num_tokens - layout.num_prefix_tokens
     first = tokens - patches  # the order is prefix, prompt tokens, patches
     grid = (math.isqrt(patches),) * 2  # inputs are square
-    query = slice(0, 1) if by_class_token else slice(first, tokens)
-    prompts = [*range(layout.num_prefix_tokens, first), *range(tokens, weights.shape[1])]
+    prompts, query = _prompts_and_query(attentions[-1], layout, by_class_token)
     attention = weights[query].mean(0)
     flow = rollout(attentions, layout.num_prefix_tokens, patches)[query].mean(0)
     return AttentionMaps(

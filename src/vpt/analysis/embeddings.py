@@ -2,12 +2,16 @@
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
 
 from vpt.attention.detection import structural_copy
 from vpt.core.io import write_atomic
@@ -16,12 +20,14 @@ from vpt.data.dataset import Dataset
 from vpt.data.images import decode_to_tempdir
 from vpt.errors import DataError
 from vpt.methods.linear import Linear
+from vpt.model.plain import match_dtype
 from vpt.model.tuned_model import TunedModel
 from vpt.plots import figures
 from vpt.training import DeviceDataset, Examples, predict_logits
 
 MIN_IMAGES = 5
 NUM_NEIGHBORS = 5
+_THUMBNAIL = 72  # pixels; some 3 kB in the page
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,15 +52,36 @@ class Embedding:
         names: Name of each of the n images.
         labels: int64 (n,), indices into `classes`.
         classes: Class names.
+        predicted: What the tuned model answers for each image: a class, or a number as text.
         before: Features of the frozen backbone.
         after: Features of the tuned model.
+        perplexity: Perplexity of t-SNE.
+        seed: Seed of t-SNE and of the selection of images.
+        thumbnails: uint8 (n, side, side, 3), or None where they are not asked for.
+        predicts_classes: True if `predicted` has names of classes. Default: True.
     """
 
     names: tuple[str, ...]
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
+    predicted: tuple[str, ...]
     before: EmbeddedFeatures
     after: EmbeddedFeatures
+    perplexity: float
+    seed: int
+    thumbnails: NDArray[np.uint8] | None = None
+    predicts_classes: bool = True
+
+    @property
+    def title(self) -> str:
+        """Title of its pictures: the method with its settings."""
+        return f"t-SNE, perplexity {self.perplexity:.3g}, seed {self.seed}, {len(self.labels)} images"
+
+    @property
+    def panels(self) -> dict[str, NDArray[np.float64]]:
+        """Points of each picture by its title."""
+        sides = {"before, frozen backbone": self.before, "after, tuned": self.after}
+        return {f"{name}: {NUM_NEIGHBORS}-NN top-1 {100 * x.top1:.1f} %": x.points for name, x in sides.items()}
 
 
 def embed(
@@ -64,6 +91,7 @@ def embed(
     *,
     seed: int = 0,
     limit: int = 2000,
+    thumbnails: bool = False,
     on_image: Callable[[int, int], None] | None = None,
 ) -> Embedding:
     """Embed the features that the head reads, before and after tuning.
@@ -74,6 +102,7 @@ def embed(
         split: "train", "val" or "test". Default: "test".
         seed: Seed of t-SNE and of the selection of images. Default: 0.
         limit: Maximum number of images; more are sampled. Default: 2000.
+        thumbnails: True keeps a small copy of each image. Default: False.
         on_image: Called as (done, total) after each decoded image.
 
     Returns:
@@ -100,9 +129,28 @@ def embed(
     frozen = TunedModel(model.backbone, Linear(), model.num_classes, readout=model.readout).to(device)
     with decode_to_tempdir(selected, model.backbone.preprocessing, progress=on_image) as pixels:
         dataset = DeviceDataset(Examples(pixels.images, pixels.labels), model.backbone.preprocessing, device)
-        networks = (frozen.network, structural_copy(model.network))
-        before, after = (_embed_features(predict_logits(net, dataset).numpy(), pixels.labels, seed) for net in networks)
-    return Embedding(pixels.names, pixels.labels, data.classes, before, after)
+        # The copy is of the whole model: the network alone refers to prompts that stand beside it.
+        copied: Any = structural_copy(model, None)
+        networks = (frozen.network, copied.network)
+        before, after = (predict_logits(network, dataset) for network in networks)
+        small = np.stack([_shrink(image) for image in pixels.images]) if thumbnails else None
+    with torch.no_grad():
+        answers = model.label_kind.activate(copied.head(match_dtype(after.to(device), copied.head)).float())
+    names = model.classes or (data.classes if len(data.classes) == model.num_classes else None)
+    predicts_classes = names is not None and model.label_kind.name != "regression"
+    perplexity = min(30.0, (len(pixels.labels) - 1) / 3)  # less than the number of images, as t-SNE demands
+    return Embedding(
+        names=pixels.names,
+        labels=pixels.labels,
+        classes=data.classes,
+        predicted=_name_answers(model, answers, names),
+        before=_embed_features(before.numpy(), pixels.labels, perplexity, seed),
+        after=_embed_features(after.numpy(), pixels.labels, perplexity, seed),
+        perplexity=perplexity,
+        seed=seed,
+        thumbnails=small,
+        predicts_classes=predicts_classes,
+    )
 
 
 def knn_top1(features: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
@@ -124,7 +172,7 @@ def knn_top1(features: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
 
 
 def write_table(embedding: Embedding, path: Path) -> None:
-    """Write a CSV file: image, class, and coordinates before and after tuning.
+    """Write a CSV file: image, class, answer of the model, and coordinates before and after tuning.
 
     Args:
         embedding: The embedding.
@@ -132,10 +180,11 @@ def write_table(embedding: Embedding, path: Path) -> None:
     """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["image", "class", "before_x", "before_y", "after_x", "after_y"])
+    table.writerow(["image", "class", "predicted", "before_x", "before_y", "after_x", "after_y"])
     points = np.concatenate([embedding.before.points, embedding.after.points], axis=1)
-    for name, label, row in zip(embedding.names, embedding.labels, points, strict=True):
-        table.writerow([name, embedding.classes[label], *(f"{value:.6g}" for value in row)])
+    columns = (embedding.names, embedding.labels, embedding.predicted, points)
+    for name, label, predicted, row in zip(*columns, strict=True):
+        table.writerow([name, embedding.classes[label], predicted, *(f"{value:.6g}" for value in row)])
     write_atomic(path, text.getvalue().encode())
 
 
@@ -146,19 +195,29 @@ def draw(embedding: Embedding, path: Path) -> None:
         embedding: The embedding.
         path: The figure, .png or .svg.
     """
-    panels = {}
-    for name, features in (("before, frozen backbone", embedding.before), ("after, tuned", embedding.after)):
-        panels[f"{name}: {NUM_NEIGHBORS}-NN top-1 {100 * features.top1:.1f} %"] = features.points
-    figures.scatter(path, panels, embedding.labels, embedding.classes)
+    figures.scatter(path, embedding.panels, embedding.labels, embedding.classes, embedding.title)
 
 
-def _embed_features(features: NDArray[np.float32], labels: NDArray[np.int64], seed: int) -> EmbeddedFeatures:
+def _shrink(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a small copy (side, side, 3) of an image (3, size, size)."""
+    return np.asarray(Image.fromarray(image.transpose(1, 2, 0)).resize((_THUMBNAIL, _THUMBNAIL)))
+
+
+def _name_answers(model: TunedModel, answers: Tensor, classes: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the most likely class of each image, or its number."""
+    if model.label_kind.name == "regression":
+        return tuple(f"{number:.4g}" for number in answers.flatten().tolist())
+    return tuple(classes[i] if classes else str(i) for i in answers.argmax(1).tolist())
+
+
+def _embed_features(
+    features: NDArray[np.float32], labels: NDArray[np.int64], perplexity: float, seed: int
+) -> EmbeddedFeatures:
     """Return features (n, d) laid out by t-SNE."""
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    # The perplexity must be less than the number of images.
-    tsne = TSNE(perplexity=min(30.0, (len(features) - 1) / 3), init="pca", random_state=seed)
+    tsne = TSNE(perplexity=perplexity, init="pca", random_state=seed)
     with threadpool_limits(1):  # sums over threads have no fixed order, and t-SNE amplifies the last bit
         points = tsne.fit_transform(features).astype(np.float64)
     return EmbeddedFeatures(points, knn_top1(features, labels))

@@ -69,7 +69,7 @@ def write_features(
         rows = [row for batch in batches for row in batch]
         features = np.array([row["feature"] for row in rows], np.float32)
         texts: dict[str, Any] = {name: np.array([row[name] for row in rows]) for name in ("path", "label", "split")}
-        write_atomic_with(out, lambda tmp: np.savez(tmp, feature=features, **texts))
+        write_atomic_with(out, lambda file: np.savez(file, feature=features, **texts))
     else:
         write_table(out, batches)
     return FeatureFile(str(out), total, model.width)

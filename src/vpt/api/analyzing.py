@@ -2,13 +2,17 @@
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
-from vpt.analysis import attention_maps, embeddings
+from vpt.analysis import attention_maps, embeddings, occlusion
 from vpt.analysis.attention_maps import Explanation
+from vpt.analysis.embedding_page import write_page
 from vpt.analysis.embeddings import Embedding
+from vpt.analysis.explanation_grid import draw_grid
 from vpt.analysis.features import FeatureFile, write_features
+from vpt.analysis.occlusion import Occlusion
 from vpt.api.models import Data, Device, Model, SplitName, open_model, scored_data, show_progress
 from vpt.data.dataset import Split
 from vpt.data.image_inputs import ImageInput
@@ -30,7 +34,7 @@ def explain(
 ) -> Explanation:
     """Compare the attention of a tuned model with that of its frozen backbone, on one image.
 
-    Attention shows which tokens a block reads. It does not show which of them decide the prediction.
+    Attention shows which tokens a block reads. It does not show which of them decide the prediction; `occlude` does.
 
     Args:
         model: The tuned file, or a model that `vpt.load` or `vpt.attach` returned.
@@ -47,19 +51,73 @@ def explain(
 
     Raises:
         SpecError: There is no such block, or `out` is neither .png nor .svg, or is the image itself.
-        UnsupportedError: The backbone is no plain transformer, or the model segments.
+        UnsupportedError: The backbone is no plain transformer, or the model segments or predicts a number.
         DataError: The image cannot be read.
         TunedFileError: The tuned file is damaged, or made for another backbone.
         BackboneError: The backbone cannot be loaded.
     """
-    if out is not None:
-        check_plot_path(Path(out))
-        if isinstance(image, str | Path) and Path(out).exists() and Path(image).exists() and Path(out).samefile(image):
-            raise SpecError(f"out is {out}, the image itself, which would be lost; choose another name")
+    _check_picture(out, image)
     explanation = attention_maps.explain(open_model(model, backbone, weights, device), image, block)
     if out is not None:
         attention_maps.draw(explanation, Path(out))
     return explanation
+
+
+def occlude(
+    model: Model,
+    image: ImageInput,
+    *,
+    out: str | Path | None = None,
+    backbone: str | None = None,
+    weights: str | Path | None = None,
+    device: Device = "auto",
+) -> Occlusion:
+    """Measure how much less probable the most likely class of an image becomes where a square of it is covered.
+
+    It works with every backbone, and runs the model 122 times.
+
+    Args:
+        model: The tuned file, or a model that `vpt.load` or `vpt.attach` returned.
+        image: A path, the bytes of an image file, a Pillow image, an array or a tensor, as for `predict`.
+        out: Picture to draw, .png or .svg. Default: none is drawn.
+        backbone: Name of the backbone. Default: the one that the file names.
+        weights: File with local weights of the backbone. Default: timm's download.
+        device: "auto" for the GPU if there is one, "cpu", "cuda" or "mps". A given model stays where it is with "auto".
+            Default: "auto".
+
+    Returns:
+        The drops of the probability (cells, cells), with the prediction.
+
+    Raises:
+        SpecError: `out` is neither .png nor .svg, or is the image itself.
+        UnsupportedError: The model segments, or predicts a number.
+        DataError: The image cannot be read.
+        TunedFileError: The tuned file is damaged, or made for another backbone.
+        BackboneError: The backbone cannot be loaded.
+    """
+    _check_picture(out, image)
+    found = occlusion.occlude(open_model(model, backbone, weights, device), image)
+    if out is not None:
+        name = str(image) if isinstance(image, str | Path) else "image"
+        draw_grid({name: found}, Path(out))
+    return found
+
+
+def _check_picture(out: str | Path | None, image: ImageInput) -> None:
+    """Raise SpecError where the picture has no suffix of one, or would replace the image."""
+    if out is not None:
+        check_plot_path(Path(out))
+        if isinstance(image, str | Path) and Path(out).exists() and Path(image).exists() and Path(out).samefile(image):
+            raise SpecError(f"out is {out}, the image itself, which would be lost; choose another name")
+
+
+def _check_written(paths: Sequence[Path], model: Model, data: Data, weights: str | Path | None) -> None:
+    """Raise SpecError where a file that is written would replace one that is read."""
+    given = [Path(file) for file in (model, weights) if isinstance(file, str | Path)]
+    given += map(Path, str(data).split(",")) if isinstance(data, str | Path) else ()
+    for path, file in product(paths, given):
+        if path.exists() and file.exists() and path.samefile(file):
+            raise SpecError(f"{path} would be written, and {file} is read from; give `out` another name")
 
 
 def embed(
@@ -84,7 +142,8 @@ def embed(
         data: As for `evaluate`.
         split: "train", "val" or "test". Default: "test".
         classes: Names of the classes of data in memory. Default: those of the data, or those of the model.
-        out: Picture to draw, .png or .svg; the points are written beside it as .csv. Default: nothing is written.
+        out: Picture to draw, .png or .svg, or page, .html, that shows the images, too; the points are written beside it
+            as .csv. Default: nothing is written.
         seed: Seed of the layout and of the choice of images. Default: 0.
         limit: Maximal number of images. Default: 2000.
         backbone: Name of the backbone. Default: the one that the file names.
@@ -100,21 +159,26 @@ def embed(
     Raises:
         DataError: The split has fewer than 5 images, or images cannot be used.
         UnsupportedError: The model segments.
-        SpecError: `out` is neither .png nor .svg.
+        SpecError: `out` is neither .png, .svg nor .html, or it or the table beside it is a file that is read.
         TunedFileError: The tuned file is damaged, or made for another backbone.
         BackboneError: The backbone cannot be loaded.
     """
     if out is not None:
-        check_plot_path(Path(out))
+        check_plot_path(Path(out), ".html")
+        _check_written((Path(out), Path(out).with_suffix(".csv")), model, data, weights)
+    is_page = out is not None and Path(out).suffix.casefold() == ".html"
     tuned = open_model(model, backbone, weights, device)
     source, split_options = scored_data(model, tuned, data, split, classes)
     dataset = load_scored_dataset(source, split, **split_options)
     with show_progress(progress, callback) as receiver:
         on_image = partial(receiver.on_data_progress, split)
-        embedding = embeddings.embed(tuned, dataset, split, seed=seed, limit=limit, on_image=on_image)
+        embedding = embeddings.embed(
+            tuned, dataset, split, seed=seed, limit=limit, thumbnails=is_page, on_image=on_image
+        )
     if out is not None:
         embeddings.write_table(embedding, Path(out).with_suffix(".csv"))
-        embeddings.draw(embedding, Path(out))
+        draw = write_page if is_page else embeddings.draw
+        draw(embedding, Path(out))
     return embedding
 
 
@@ -139,7 +203,8 @@ def embed_to_file(
         model: The tuned file, or a model that `vpt.load` or `vpt.attach` returned.
         data: As for `evaluate`.
         out: The table: .csv, .jsonl, .parquet or .npz. It appears at the end, whole.
-        split: "train", "val", "test", or "all" of them, one after the other. Default: "test".
+        split: "train", "val", "test", or "all" of them, one after the other. A folder without splits and without images
+            of the training is test. Default: "test".
         classes: Names of the classes of data in memory. Default: those of the data, or those of the model.
         backbone: Name of the backbone. Default: the one that the file names.
         weights: File with local weights of the backbone. Default: timm's download.
@@ -154,15 +219,15 @@ def embed_to_file(
     Raises:
         DataError: The split is empty, or images cannot be used.
         UnsupportedError: The model segments.
-        SpecError: The suffix of `out` is unknown.
+        SpecError: The suffix of `out` is unknown, or it is a file that is read.
         TunedFileError: The tuned file is damaged, or made for another backbone.
         BackboneError: The backbone cannot be loaded.
     """
+    _check_written((Path(out),), model, data, weights)
     tuned = open_model(model, backbone, weights, device)
-    scored: SplitName = "test" if split == "all" else split
-    source, split_options = scored_data(model, tuned, data, scored, classes)
-    dataset = load_scored_dataset(source, scored, **split_options)
-    splits: dict[str, Split] = dataset.splits if split == "all" else {split: dataset.splits[split]}
+    source, split_options = scored_data(model, tuned, data, split, classes)
     with show_progress(progress, callback) as receiver:
+        dataset = load_scored_dataset(source, split, on_note=receiver.on_note, **split_options)
+        splits: dict[str, Split] = dataset.splits if split == "all" else {split: dataset.splits[split]}
         on_image = partial(receiver.on_data_progress, split)
         return write_features(tuned, splits, dataset.classes, Path(out), on_image)

@@ -1,17 +1,22 @@
 """Arguments of the Python calls: their types, and what becomes of models, data and progress."""
 
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from vpt.api.progress import ConsoleCallback
+from vpt.core.hub import local_path
 from vpt.data.dataset import Dataset
 from vpt.data.in_memory import InMemoryData, dataset_from_memory, split_mapping
 from vpt.errors import DataError, SpecError
-from vpt.model.tuned_file import backbone_for, inspect, load
+from vpt.model.named_backbone import backbone_for
+from vpt.model.tuned_file import load, read_header
 from vpt.model.tuned_model import TunedModel
+from vpt.tasks.base import Task
+from vpt.tasks.registry import TASKS
 from vpt.training import Callback, CallbackList, distributed
 
 Model = str | Path | TunedModel
@@ -41,6 +46,8 @@ class TuneOptions(TypedDict, total=False):
         activation_checkpointing: True computes the activations of the blocks again in the backward pass: less memory, a
             third more time. Default: False.
         layer_decay: Learning rate of a layer of the backbone, relative to that of the next one. Default: 1.
+        block_rates: Ranges of blocks, counted from 1, with the factor of their learning rate, such as
+            "stem=0, 1-6=0, 7-12=0.1". Default: one rate.
         ema: Decay of an exponential moving average of the weights, which is scored and saved. Default: none.
         patience: Evaluations on val without a better metric after which training stops. Default: never.
         keep: "last" keeps the weights of the last epoch, "best" those of the best epoch on val. Default: "last".
@@ -58,6 +65,8 @@ class TuneOptions(TypedDict, total=False):
         test_fraction: Classification: fraction of each class that is split off where test is missing. Default: 0.2.
         folds: Classification: number of folds of a cross-validation, for data without a test split. Every image is
             scored by a model that did not train on it; the file is trained on all images. Default: none.
+        calibrate: Classification: True scales the probabilities on val after training (temperature scaling). Default:
+            False.
         init: Classification: tuned file that training goes on from, with more images or new classes. Its method,
             backbone and preprocessing are kept, and the rows of its head by class name. Default: none.
         train_fraction: Classification: fraction of each class that trains. Default: 1.
@@ -67,10 +76,10 @@ class TuneOptions(TypedDict, total=False):
             backbone's.
         interpolation: Classification: "nearest", "bilinear", "bicubic" or "lanczos". Default: the backbone's.
         cache: Classification: folder that keeps decoded images and frozen features. Default: none.
-        skip_corrupt: Classification: True leaves unreadable images out. Default: False.
-        loading: Classification: "cache" decodes every image once, "stream" whenever it is used. Default: "auto", which
-            streams above 4 GiB of decoded images.
-        workers: Classification: number of processes that decode a stream. Default: one a core, at most 8.
+        skip_corrupt: True leaves unreadable images out. Default: False.
+        loading: "cache" decodes every image once, "stream" whenever it is used. Default: "auto", which streams above
+            4 GiB of decoded images.
+        workers: Number of processes that decode a stream. Default: one a core, at most 8.
         ridge: Classification, method "linear": penalty of a head that is solved for by ridge regression instead of
             being trained; "auto" takes the one that predicts training images that are left out best. Default: none.
         image_column: Classification: column of the paths of images, in tables of labels. Default: recognized.
@@ -115,6 +124,7 @@ class TuneOptions(TypedDict, total=False):
     grad_accum_steps: int | None
     activation_checkpointing: bool | None
     layer_decay: float | None
+    block_rates: str | None
     ema: float | None
     patience: int | None
     keep: Literal["last", "best"] | None
@@ -130,6 +140,7 @@ class TuneOptions(TypedDict, total=False):
     val_interval: int | None
     test_fraction: float | None
     folds: int | None
+    calibrate: bool | None
     init: str | Path | None
     train_fraction: float | None
     images_per_class: int | None
@@ -168,6 +179,7 @@ class PredictOptions(TypedDict, total=False):
     """Options of `predict`, which describes them."""
 
     top: int | None
+    min_confidence: float | None
     skip_corrupt: bool | None
     scales: Sequence[float] | None
     flip: bool | None
@@ -213,9 +225,13 @@ def open_model(model: Model, backbone: str | None, weights: str | Path | None, d
     if isinstance(model, TunedModel):
         if backbone is not None or weights is not None:
             raise SpecError("backbone and weights belong to a tuned file, and a model is given, which has both")
+        changed = model.backbone.changed_weights()
+        if changed:
+            warnings.warn(model.backbone.describe_change(changed), stacklevel=3)
         return model if device == "auto" else model.to(distributed.resolve_device(device))
     target, local = distributed.resolve_device(device), None if weights is None else Path(weights)
-    return load(model, backbone_for(Path(model), inspect(model), backbone, local)).to(target)
+    file = local_path(model)
+    return load(file, backbone_for(file, read_header(file), backbone, local)).to(target)
 
 
 def scored_data(
@@ -227,7 +243,7 @@ def scored_data(
         model: The tuned file, which knows the split of its training, or a model.
         tuned: The model of the file.
         data: A folder, the name of a built-in task, or data in memory.
-        split: Name of the split.
+        split: Name of the split, or "all".
         classes: Names of the classes of data in memory, or None.
 
     Returns:
@@ -238,12 +254,35 @@ def scored_data(
         DataError: Data in memory lack the split, or cannot be read.
     """
     if not isinstance(data, str | Path | Dataset):
-        splits = split_mapping(data) if isinstance(data, Mapping) else {split: data}
-        if split not in splits:
+        name = "test" if split == "all" else split
+        splits = split_mapping(data) if isinstance(data, Mapping) else {name: data}
+        if name not in splits and split != "all":
             raise DataError(f"the data have no split {split}; they have {', '.join(splits)}")
-        dataset = dataset_from_memory({split: splits[split]}, classes, tuned.classes, tuned.label_kind.name)
+        chosen = splits if split == "all" else {name: splits[name]}
+        dataset = dataset_from_memory(chosen, classes, tuned.classes, tuned.label_kind.name)
         return dataset, {"val_fraction": 0.0, "test_fraction": 0.0}
     if classes is not None:
         raise SpecError(f"classes belongs to data in memory, and {str(data)!r} is a folder or a built-in task")
-    options = {} if isinstance(model, TunedModel) else dict(inspect(model).split_options)
+    options = {} if isinstance(model, TunedModel) else dict(read_header(model).split_options)
     return (data if isinstance(data, Dataset) else str(data)), options
+
+
+def task_and_options(model: TunedModel, **options: dict[str, Any]) -> tuple[Task, dict[str, Any]]:
+    """Return the task of a model, and its options that are given.
+
+    Args:
+        model: The model.
+        **options: Options by the name of their task; None stands for one that is not given.
+
+    Returns:
+        The task, and values by the name of the option.
+
+    Raises:
+        SpecError: An option of another task is given.
+    """
+    task = TASKS["segmentation" if model.is_dense else "classification"]
+    given = {name: {key: value for key, value in known.items() if value is not None} for name, known in options.items()}
+    for other, values in given.items():
+        if other != task.name and values:
+            raise SpecError(f"{', '.join(values)}: for {other}, and the model is for {task.name}; leave it out")
+    return task, given[task.name]

@@ -1,22 +1,38 @@
 """Progress on stderr: a live line on a terminal, plain lines in pipes and logs."""
 
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
+from vpt.core.metrics import PLAIN_METRICS
+from vpt.core.terminal import fit_width
 from vpt.core.text import format_duration, printable
+from vpt.plots.metric_lines import metric_lines
+from vpt.tasks.registry import TASKS
 from vpt.training.callbacks import Callback, EpochMetrics
-from vpt.training.config import TaskConfig
+from vpt.training.task_config import TaskConfig
 
 PLAIN_INTERVAL = 30.0  # seconds between plain lines within a long epoch
 
 
 class ConsoleProgress:
     """A bar on terminals, and permanent lines. Use as a context manager. All output goes to stderr."""
+
+    _time_left: tuple[type[ProgressColumn], ...] = (TimeRemainingColumn,)  # columns with the time left of each bar
 
     def __init__(self, prefix: str = "") -> None:
         """Prepare the progress bar.
@@ -26,7 +42,7 @@ class ConsoleProgress:
         """
         self.console: Console = Console(stderr=True, highlight=False)
         self.prefix: str = prefix
-        columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (BarColumn(bar_width=24), MofNCompleteColumn(), *(column() for column in self._time_left))
         description, figures = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[figures]}")
         self._bar = Progress(description, *columns, figures, console=self.console, transient=True)
         self._tasks: dict[str, TaskID] = {}
@@ -51,7 +67,8 @@ class ConsoleProgress:
         Args:
             text: The line.
         """
-        self.console.print("\n".join(map(printable, text.split("\n"))), markup=False, soft_wrap=True)
+        lines = fit_width("\n".join(map(printable, text.split("\n"))), sys.stderr)
+        self.console.print(lines, markup=False, soft_wrap=True)
 
     def _restart_clock(self) -> None:
         self._started = self._last_printed = time.monotonic()
@@ -69,6 +86,9 @@ class ConsoleProgress:
     def _update_bar(self, name: str, done: int, total: int, figures: str = "", key: str | None = None) -> None:
         """Show the progress of a task. A task with the same key as an earlier one takes its line."""
         key, description = key or name, self.prefix + name
+        if self._time_left:  # of one bar at a time: a training that ended early leaves its own behind
+            for other in self._tasks.keys() - {key}:
+                self._bar.update(self._tasks[other], visible=False)
         if key not in self._tasks:
             self._tasks[key] = self._bar.add_task(description, total=total, figures=figures)
         self._bar.update(self._tasks[key], description=description, figures=figures, visible=done < total)
@@ -79,6 +99,7 @@ class ConsoleCallback(ConsoleProgress, Callback):
     """Callback that prints decoding, training with loss, metric and time left, and notes. Use as a context manager."""
 
     _steps_per_epoch = _completed_steps = _initial_steps = _num_epochs = 0
+    _labels: Mapping[str, str] = {}  # of metrics
 
     def on_note(self, text: str) -> None:  # noqa: D102
         self.print_line(f"note: {text}")
@@ -97,6 +118,7 @@ class ConsoleCallback(ConsoleProgress, Callback):
         self, config: TaskConfig, steps_per_epoch: int, completed_epochs: Sequence[EpochMetrics]
     ) -> None:
         self._steps_per_epoch, self._num_epochs = steps_per_epoch, config.num_epochs
+        self._labels = TASKS[config.task].metrics
         self._completed_steps = self._initial_steps = len(completed_epochs) * steps_per_epoch
         self._restart_clock()
         if completed_epochs:
@@ -113,8 +135,12 @@ class ConsoleCallback(ConsoleProgress, Callback):
 
     def on_epoch(self, record: EpochMetrics) -> None:  # noqa: D102
         text = f"epoch {record.epoch}/{self._num_epochs}  loss {record.train_loss:.3f}"
-        text += f"  train {100 * record.train_metric:.1f} %"
-        self._print_training(text if record.val_metric is None else f"{text}  val {100 * record.val_metric:.1f} %")
+        for metric, lines in metric_lines([asdict(record)]).items():
+            values = {split: value for split, ((_, value),) in lines.items()}
+            is_plain = metric in PLAIN_METRICS
+            shown = (f"{split} {x:.3g}" if is_plain else f"{split} {100 * x:.1f} %" for split, x in values.items())
+            text += f"  {self._labels.get(metric, metric)} {', '.join(shown)}"
+        self._print_training(text)
 
     def _print_training(self, text: str) -> None:
         remaining = self._steps_per_epoch * self._num_epochs - self._completed_steps

@@ -28,7 +28,7 @@ def tune(
     task: Literal["auto", "classification", "segmentation"] = "auto",
     minutes: float | None = None,
     method: str | None = None,
-    metric: Literal["top1", "macro_f1", "balanced_accuracy"] | None = None,
+    metric: Literal["auto", "top1", "macro_f1", "balanced_accuracy", "map", "r2", "mae"] | None = None,
     max_size: float | None = None,
     backbone: str | None = None,
     epochs: int | None = None,
@@ -54,11 +54,12 @@ def tune(
     Args:
         data: A folder with one folder of images per class, with or without train/, val/ and test/; tables of labels,
             such as "labels.csv" or "train.csv,test.csv", also JSON Lines and Parquet; a folder of images and masks; the
-            name of a built-in task, such as "digits"; `(images, labels)` with images as a uint8 array
-            (n, height, width, 3) or a list of paths, Pillow images, arrays or tensors; a torch `Dataset` of
-            (image, label); a Hugging Face `Dataset` with the columns image and label; or a mapping of split names to
-            these. Labels are integers from 0, or names of classes; 0 and 1 for each class (n, classes), where an image
-            has several; or floats (n,), numbers to predict.
+            name of a built-in task, such as "digits"; `(images, labels)` or `(images, labels, groups)` with images as a
+            uint8 array (n, height, width, 3) or a list of paths, Pillow images, arrays or tensors; a torch `Dataset` of
+            (image, label); a Hugging Face `Dataset` with the columns image, label and perhaps group; or a mapping of
+            split names to these. Labels are integers from 0, or names of classes; 0 and 1 for each class (n, classes),
+            where an image has several; or floats (n,), numbers to predict. Groups, texts or integers such as patients,
+            stay whole in splits, folds and intervals.
         out: The tuned file, required for data in memory. Default: the name of the folder or task with the suffix
             ".safetensors".
         val: Validation images in memory. Default: a fraction of each class of `data`, see `val_fraction`.
@@ -69,7 +70,8 @@ def tune(
         minutes: Time of a search, from the call to the written file. Default: 10, on a GPU 5; no search if `epochs`,
             `iterations`, `learning_rate` or `ridge` is given.
         method: Text of a method, such as "vpt(length=10)" or "lora(rank=4)". Default: "vpt"; in a search, all that fit.
-        metric: What a search counts in classification. Default: "top1".
+        metric: Classification: what a search counts, or, with a length, val for `keep` and `patience`: "top1",
+            "macro_f1" or "balanced_accuracy"; several labels: "map"; numbers: "r2" or "mae". Default: the first.
         max_size: Largest tuned file of a search, in megabytes. Default: 10.
         backbone: A timm name, such as "vit_base_patch16_224.augreg_in21k", or several with commas, from which a search
             chooses. Default: the small embedded one, which needs no download and is meant for trying out.
@@ -105,9 +107,11 @@ def tune(
         "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed, **options,
     }  # fmt: skip
     with show_progress(progress, callback) as receiver:
-        if not wants_search(minutes, given):
+        if not wants_search(minutes, given, max_size):
             is_auto = batch_size == "auto"
-            job = make_job(source, out, method=method, **{**given, **({"batch_size": None} if is_auto else {})})
+            job = make_job(
+                source, out, method=method, metric=metric, **{**given, **({"batch_size": None} if is_auto else {})}
+            )
             run = run_job if options.get("folds") is None else cross_validate
             return run(job, receiver, overwrite=overwrite, device=device, auto_batch_size=is_auto)
         request = SearchRequest.create(

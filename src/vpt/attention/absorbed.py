@@ -29,11 +29,11 @@ def attend_absorbed(
     heads, n = q.shape[1], x.shape[1]
     absorbed_q = torch.einsum("bhak,hkd->bhad", q, weight_k.unflatten(0, (heads, -1))).to(x.dtype) * scale
     query_rows = absorbed_q.flatten(1, 2)
-    scores = (query_rows @ x.mT).unflatten(1, (heads, -1))
+    scores = (query_rows @ x.transpose(-2, -1)).unflatten(1, (heads, -1))
     if bias is not None:
         scores = scores + bias
     if kv_prompts is not None:
-        scores = torch.cat([scores, (query_rows @ kv_prompts.mT).unflatten(1, (heads, -1))], dim=-1)
+        scores = torch.cat([scores, (query_rows @ kv_prompts.transpose(-2, -1)).unflatten(1, (heads, -1))], dim=-1)
     softmax_dtype = torch.promote_types(scores.dtype, torch.float32)
     weights = scores.softmax(-1, dtype=softmax_dtype).to(x.dtype).flatten(1, 2)
     weighted_sum = weights[..., :n] @ x

@@ -21,6 +21,7 @@ from vpt.attention.projections import score_bias
 from vpt.attention.windows import attend_windows
 from vpt.backbones.layout import BackboneLayout, read_layout
 from vpt.data.preprocessing import Preprocessing
+from vpt.errors import DataError
 
 
 def structural_copy(model: nn.Module, num_classes: int | None = 0) -> nn.Module:
@@ -37,6 +38,16 @@ def compute_dtype(trunk: nn.Module) -> torch.dtype:
     """Return the dtype of the frozen weights; injected modules may come first and have a wider dtype."""
     frozen = (weight for weight in trunk.parameters() if not weight.requires_grad)
     return next(frozen, next(trunk.parameters())).dtype
+
+
+def as_input(images: Tensor, trunk: nn.Module) -> Tensor:
+    """Return normalized images in the dtype of the frozen weights; raise DataError for what is no such batch."""
+    if images.dim() != 4 or not images.is_floating_point():
+        raise DataError(
+            f"images are {images.dtype} {tuple(images.shape)}; give normalized floats (batch, channels, height, width) "
+            "like those of `model.backbone.preprocessing.normalize` and `model.backbone.transform()`"
+        )
+    return images.to(compute_dtype(trunk))
 
 
 Pool = Callable[[Tensor], Tensor]
@@ -64,7 +75,7 @@ class FeatureExtractor(nn.Module):
             Pooled features (batch, d).
         """
         trunk: Any = self.trunk
-        tokens = trunk.forward_features(images.to(compute_dtype(trunk)))
+        tokens = trunk.forward_features(as_input(images, trunk))
         if self.pool is None:
             return trunk.forward_head(tokens, pre_logits=True)  # type: ignore[no-any-return]
         pooled = self.pool(tokens)

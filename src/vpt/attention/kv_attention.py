@@ -16,11 +16,17 @@ the original lacks:
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpt.attention.absorbed import attend_absorbed
-from vpt.attention.joint_attention import GatedPrompts, KeyValues, attend_with_prompts, expand_gate, keys_and_values
+from vpt.attention.joint_attention import (
+    GatedPrompts,
+    KeyValues,
+    attend_with_prompts,
+    expand_gate,
+    keys_and_values,
+    weigh_values,
+)
 from vpt.attention.projections import expand_kv_groups, fused_qkv, project, project_output, rotate, score_bias
 
 KVPrompts = Tensor | GatedPrompts | KeyValues | None
@@ -65,15 +71,18 @@ def attend(
         if gate is not None and kv_prompts is not None:
             prompt_x = kv_prompts if kv_prompts.dim() == 3 else kv_prompts.unsqueeze(0)
             prompt_out = attend_absorbed(q, prompt_x, None, *weights, scale=attention.scale)
-            out = out + expand_gate(gate, len(out)).to(out.dtype) * prompt_out
+            out = out + expand_gate(gate, out.shape[0]).to(out.dtype) * prompt_out
         return project_output(attention, x, out)
 
-    q, k, v, bias = _prepare_qkv(attention, x, num_queries, num_positionless, context)
+    q, k, v, bias = prepare_qkv(attention, x, num_queries, num_positionless, context)
+    fused = getattr(attention, "fused_attn", True)
     if kv_prompts is None:
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=attention.scale)
+        out = weigh_values(q, k, v, scale=attention.scale, bias=bias, dropout=dropout, fused=fused)
     else:
-        prompts = keys_and_values(attention, kv_prompts)
-        out = attend_with_prompts(q, k, v, *prompts, scale=attention.scale, bias=bias, dropout=dropout, gate=gate)
+        prompt_k, prompt_v = keys_and_values(attention, kv_prompts)
+        out = attend_with_prompts(
+            q, k, v, prompt_k, prompt_v, scale=attention.scale, bias=bias, dropout=dropout, gate=gate, fused=fused
+        )
     return project_output(attention, x, out)
 
 
@@ -133,7 +142,7 @@ class KVAttention(nn.Module):
             sum to 1 and its prompts to the gate.
         """
         attention: Any = self.attention
-        q, k, _, bias = _prepare_qkv(attention, x, None, self.num_positionless, context)
+        q, k, _, bias = prepare_qkv(attention, x, None, self.num_positionless, context)
         scores: Tensor = attention.scale * q @ k.transpose(-2, -1)
         if bias is not None:
             scores = scores + bias
@@ -145,17 +154,28 @@ class KVAttention(nn.Module):
         prompt_scores = attention.scale * q @ prompt_k.transpose(-2, -1)
         if gate is None:
             return torch.cat([scores, prompt_scores], dim=-1).softmax(-1)
-        prompt_weights = expand_gate(gate, len(q)) * prompt_scores.softmax(-1)
+        prompt_weights = expand_gate(gate, q.shape[0]) * prompt_scores.softmax(-1)
         return torch.cat([scores.softmax(-1), prompt_weights], dim=-1)
 
 
-def _prepare_qkv(
+def prepare_qkv(
     attention: Any, x: Tensor, num_queries: int | None, num_positionless: int, context: dict[str, Any]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Return queries, keys, values, and the bias that is added to the scores.
 
-    q is (batch, heads, num_outputs, d/heads), k and v (batch, heads, tokens, d/heads), the bias
-    (..., num_outputs, tokens).
+    Args:
+        attention: The attention module.
+        x: Tokens (batch, tokens, d), already normalized.
+        num_queries: Number of tokens, from the first, whose output is computed, or None for all.
+        num_positionless: Number of tokens after the prefix that have no position in the image.
+        context: Further arguments of the block, see `attend`.
+
+    Returns:
+        Queries (batch, heads, num_outputs, d/heads), keys and values (batch, heads, tokens, d/heads), and the bias
+        (..., num_outputs, tokens) or None.
+
+    Raises:
+        ValueError: The attention is causal.
     """
     if context.get("is_causal"):
         raise ValueError("causal attention reads tokens in order, which prompts do not have")

@@ -7,10 +7,10 @@ all windows attend to them in one long row, in addition to the attention within 
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+from timm.layers import use_fused_attn
 from torch import Tensor, nn
 
-from vpt.attention.joint_attention import GatedPrompts, KeyValues, attend_with_prompts, keys_and_values
+from vpt.attention.joint_attention import GatedPrompts, KeyValues, attend_with_prompts, keys_and_values, weigh_values
 from vpt.attention.projections import project, project_output
 
 
@@ -43,17 +43,19 @@ def attend_windows(
     bias = attention._get_rel_pos_bias()
     if mask is not None:
         window_bias = bias + mask.unsqueeze(1)  # (windows, heads, n, n)
-        bias = window_bias.expand(len(x) // len(mask), -1, -1, -1, -1).flatten(0, 1)
+        bias = window_bias.expand(x.shape[0] // len(mask), -1, -1, -1, -1).flatten(0, 1)
     dropout = attention.attn_drop.p if attention.training else 0.0
+    # timm's own flag of the module is False unless experimental fusion is asked for.
+    options = {"scale": attention.scale, "bias": bias, "dropout": dropout, "fused": use_fused_attn()}
     if kv_prompts is None:
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=attention.scale)
+        out = weigh_values(q, k, v, **options)
         return project_output(attention, x, out), None
 
     if isinstance(kv_prompts, KeyValues):
         prompt_k, prompt_v = keys_and_values(attention, kv_prompts)
     else:
         prompt_q, prompt_k, prompt_v = project(attention, kv_prompts, "qkv")
-    out = attend_with_prompts(q, k, v, prompt_k, prompt_v, scale=attention.scale, bias=bias, dropout=dropout, gate=gate)
+    out = attend_with_prompts(q, k, v, prompt_k, prompt_v, gate=gate, **options)
     out = project_output(attention, x, out)
     if not return_prompt_outputs or isinstance(kv_prompts, KeyValues):
         return out, None

@@ -16,10 +16,10 @@ import torch
 from torch import nn
 
 from vpt.backbones import embedded
-from vpt.backbones.backbone import Backbone
+from vpt.backbones.backbone import Backbone, fingerprint_of
 from vpt.backbones.weights import load_weights
 from vpt.core.text import did_you_mean
-from vpt.data.preprocessing import Preprocessing, for_channels
+from vpt.data.preprocessing import MAX_SIZE, Preprocessing, for_channels
 from vpt.errors import BackboneError, SpecError
 
 DEFAULT = embedded.NAME
@@ -46,8 +46,8 @@ def load_backbone(
             model keeps its own.
         pretrained: False leaves the weights random, for tests. Default: True.
         dtype: Type of the frozen weights. torch.bfloat16 halves their memory, for ViT-H/14 and larger. Prompts,
-            adapters, LoRA, SSF and heads stay in fp32; backbone weights that train are rounded at every step. The
-            fingerprint differs from that of fp32. A given model keeps its own. Default: torch.float32.
+            adapters, LoRA, SSF and heads stay in fp32; backbone weights that train are rounded at every step. A given
+            model keeps its own. Default: torch.float32.
         device: Device of the weights, such as "cuda". "meta" loads no weights and takes no memory: enough to count
             parameters and to see where a method is injected. A given model stays where it is. Default: "cpu".
 
@@ -55,39 +55,63 @@ def load_backbone(
         The backbone, in eval mode.
 
     Raises:
-        SpecError: `image_size` is below 1.
+        SpecError: `image_size` is below 1 or above 8192.
         BackboneError: The name is unknown, the weights cannot be loaded or do not fit, or the image size is below one
             patch or differs from that of a given model, or the device "meta" comes with weights.
     """
-    if image_size is not None and image_size < 1:
-        raise SpecError(f"image_size is {image_size}; it must be at least 1 px")
+    if image_size is not None and not 1 <= image_size <= MAX_SIZE:
+        raise SpecError(f"image_size is {image_size}; it must be at least 1 px and at most {MAX_SIZE:,}")
+    file = None if weights is None else Path(weights)
     if isinstance(name, Backbone):
         if weights is not None:
             raise BackboneError(f"{name.name} is loaded already; give its name, or its module, with {weights}")
         return _require_image_size(name, image_size)
     if isinstance(name, nn.Module):
-        notes = load_weights(name, Path(weights)) if weights is not None else ()
-        return _require_image_size(Backbone(name, _name_of(name), _read_preprocessing(name), notes), image_size)
+        notes = load_weights(name, file) if file is not None else ()
+        made = Backbone(name, _name_of(name), _read_preprocessing(name), notes, file=file)
+        return _require_image_size(made, image_size)
     if not isinstance(name, str):
         raise BackboneError(f"the backbone is {name!r}; give a timm name, a timm model, or what load_backbone made")
     is_meta = torch.device(device).type == "meta"
     if is_meta and weights is not None:
         raise BackboneError(f"the device meta holds no weights, and {weights} is given; leave out one of the two")
+    if name == embedded.NAME and pretrained and not is_meta:
+        weights = weights or embedded.WEIGHTS
     pretrained = pretrained and weights is None and not is_meta
     with torch.device("meta") if is_meta else nullcontext():
-        if name == embedded.NAME:
-            model: nn.Module = embedded.create_model(image_size)
-            weights = embedded.WEIGHTS if pretrained else weights
-        else:
-            model = create_model(name, image_size, pretrained)
+        model = _create_known(name, image_size, pretrained)
     patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
     if image_size is not None and isinstance(patch, tuple) and image_size < max(patch):
         raise BackboneError(f"image_size is {image_size}, less than one patch of {name}, which has {max(patch)} px")
-    notes = load_weights(model, Path(weights)) if weights is not None else ()
+    native = None
+    if image_size is not None and (pretrained or weights is not None):
+        native = _native_model(name, model, pretrained)
+    notes = load_weights(model, Path(weights), native) if weights is not None else ()
+    source = None if native is None else fingerprint_of(native, native.state_dict())
+    if dtype != torch.float32 and source is None and not is_meta:
+        source = fingerprint_of(model, model.state_dict())
     preprocessing = _read_preprocessing(model)
     if image_size is not None:
         preprocessing = replace(preprocessing, size=image_size)
-    return Backbone(model.eval().to(device, dtype), name, preprocessing, notes)
+    return Backbone(model.eval().to(device, dtype), name, preprocessing, notes, source, file=file)
+
+
+def _native_model(name: str, model: nn.Module, pretrained: bool) -> nn.Module | None:
+    """Return the model for images of its own size, without weights unless timm fetches them.
+
+    None where a model for another size has weights of the same shapes, such as a ConvNet.
+    """
+    with torch.device("meta"):
+        native = _create_known(name, None, pretrained=False)
+    shapes = [{key: weight.shape for key, weight in each.state_dict().items()} for each in (native, model)]
+    if shapes[0] == shapes[1]:
+        return None
+    return create_model(name, None, pretrained=True) if pretrained else native
+
+
+def _create_known(name: str, image_size: int | None, pretrained: bool) -> nn.Module:
+    """Return the embedded model, without its weights, or one of timm's."""
+    return embedded.create_model(image_size) if name == embedded.NAME else create_model(name, image_size, pretrained)
 
 
 def list_backbones(pattern: str = "*") -> list[str]:
@@ -105,7 +129,7 @@ def list_backbones(pattern: str = "*") -> list[str]:
 def create_model(name: str, image_size: int | None, pretrained: bool) -> nn.Module:
     """A timm model without its classifier. Raises BackboneError for an unknown name, or weights that do not come."""
     name, pool = _POOLED_NAME.fullmatch(name).groups()  # type: ignore[union-attr]  # which matches every text
-    if ":" not in name and not _is_timm_model(name):
+    if ":" not in name and not is_timm_model(name):
         raise BackboneError(f"the backbone {name!r} is unknown; {_suggest_model(name)}")
     options: dict[str, Any] = {"num_classes": 0}
     if image_size is not None and _accepts_img_size(name):
@@ -152,8 +176,15 @@ def _accepts_img_size(name: str) -> bool:
     return in_patches or "img_size" in inspect.signature(type(model)).parameters
 
 
-def _is_timm_model(name: str) -> bool:
-    """Return whether timm has this architecture and, where a tag is given, weights of that tag."""
+def is_timm_model(name: str) -> bool:
+    """Return True if timm has this architecture and, where a tag is given, weights of that tag.
+
+    Args:
+        name: The name, such as "vit_base_patch16_224.augreg_in21k".
+
+    Returns:
+        True or False.
+    """
     return timm.is_model(name) and ("." not in name or name in timm.list_pretrained(name))
 
 

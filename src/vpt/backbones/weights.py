@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from vpt.backbones.backbone import classifier_prefixes
 from vpt.core.foreign_files import HEAD_SIZE, describe_foreign_file
+from vpt.core.input_files import require_regular_file
 from vpt.errors import BackboneError
 
 _LAYOUTS = tomllib.loads(Path(__file__).with_name("weight_layouts.toml").read_text(encoding="utf-8"))
@@ -44,41 +45,32 @@ _LOAD_ERRORS = (KeyError, IndexError, AttributeError, AssertionError, TypeError,
 _ADVICE = "is the backbone's name the one these weights were trained with?"
 
 
-def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
+def load_weights(model: nn.Module, path: Path, native: nn.Module | None = None) -> tuple[str, ...]:
     """Load a weights file into a timm model made without its classifier. Returns notes on what was left over.
 
-    Positions are resized where the file has another grid (by timm's own filter of the model's family).
+    Positions are resized where the file has another grid (by timm's own filter of the model's family). `native` is the
+    same model for images of its own size, on the device "meta", if `model` is for others; it gets the weights, too.
     Raises BackboneError with the list of keys when a weight of the model is missing or has another shape.
     """
-    if not path.is_file():
-        raise BackboneError(f"the weights file {path} does not exist; give a .safetensors, .pth or .npz file")
+    require_regular_file(path, "weights file", "give a .safetensors, .pth or .npz file", BackboneError)
     if path.suffix == ".npz":
+        if native is not None:
+            _load_npz(native.to_empty(device="cpu"), path)
         return _load_npz(model, path)
     model_state = model.state_dict()
-    state, ignored = _select_backbone(_read_state(path), model_state)
+    selected, ignored = _select_backbone(_read_state(path), model_state)
     # Rows and columns of a patch in the file, or nothing where it has no convolution over patches.
-    patch = next((tuple(value.shape[2:]) for key, value in state.items() if key.endswith(_PATCH_WEIGHTS)), ())
+    patch = next((tuple(value.shape[2:]) for key, value in selected.items() if key.endswith(_PATCH_WEIGHTS)), ())
     notes = _note_on_patches(path, patch, model)
     # A norm that changes its place sees what it was not trained on.
     notes += [
         f"{path.name}: its final {file_norm[:-1]} is used as {model_norm[:-1]}, {order} pooling"
-        for model_norm, file_norm, order in _norm_renames(state, model_state)
+        for model_norm, file_norm, order in _norm_renames(selected, model_state)
     ]
-    try:
-        state = _convert(_expand_shared_bias_table(state, model_state), model)
-    except _LOAD_ERRORS as error:
-        raise BackboneError(f"{path} does not fit {type(model).__name__}: {error}; {_ADVICE}") from error
-    for model_norm, file_norm, _ in _norm_renames(state, model_state):
-        state = {re.sub(f"^{re.escape(file_norm)}", model_norm, key): value for key, value in state.items()}
-    mismatched = [
-        f"{key}: {tuple(state[key].shape)} in the file, {tuple(weight.shape)} in the model"
-        for key, weight in model_state.items()
-        if key in state and state[key].shape != weight.shape
-    ]
-    missing = [key for key in model_state if key not in state and not key.endswith(_BATCH_COUNTER)]
-    if missing or mismatched:
-        faults = _list_keys("missing in the file", missing) + _list_keys("of another shape", mismatched)
-        raise BackboneError(f"{path} does not fit {type(model).__name__}{faults}; {_ADVICE}")
+    state = _fit(selected, model, path)
+    if native is not None:
+        fitted = model_state | _fit(selected, native, path)  # batch counters, which a file may lack, are the model's
+        native.load_state_dict({key: fitted[key].to(own.dtype) for key, own in model_state.items()}, assign=True)
     model.load_state_dict({key: state.get(key, model_state[key]) for key in model_state})
     classifier = classifier_prefixes(model) or ("head.",)
     unused = [key for key in state if key not in model_state and not key.startswith(classifier)]
@@ -87,6 +79,27 @@ def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
         notes.append(f"{path.name}: {len(unknown)} keys fit nothing in the model" + _list_keys("unused", unknown))
     ignored += [key for key in unused if key.startswith(_PRETRAINING_KEYS)]
     return (*notes, *_note_on_ignored_keys(path, [key.removeprefix("module.").split(".")[0] for key in ignored]))
+
+
+def _fit(state: dict[str, Tensor], model: nn.Module, path: Path) -> dict[str, Tensor]:
+    """Return weights under the names and in the shapes of a model. Raises BackboneError where some are missing."""
+    model_state = model.state_dict()
+    try:
+        fitted = _convert(_expand_shared_bias_table(state, model_state), model)
+    except _LOAD_ERRORS as error:
+        raise BackboneError(f"{path} does not fit {type(model).__name__}: {error}; {_ADVICE}") from error
+    for model_norm, file_norm, _ in _norm_renames(fitted, model_state):
+        fitted = {re.sub(f"^{re.escape(file_norm)}", model_norm, key): value for key, value in fitted.items()}
+    mismatched = [
+        f"{key}: {tuple(fitted[key].shape)} in the file, {tuple(weight.shape)} in the model"
+        for key, weight in model_state.items()
+        if key in fitted and fitted[key].shape != weight.shape
+    ]
+    missing = [key for key in model_state if key not in fitted and not key.endswith(_BATCH_COUNTER)]
+    if missing or mismatched:
+        faults = _list_keys("missing in the file", missing) + _list_keys("of another shape", mismatched)
+        raise BackboneError(f"{path} does not fit {type(model).__name__}{faults}; {_ADVICE}")
+    return fitted
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
@@ -108,7 +121,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             f"{path} holds Python objects besides tensors, which could run code, so it is not read; ask its "
             "publisher for a .safetensors file, or for a state dict, which holds tensors alone"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise BackboneError(f"{path} is no readable weights file ({error}); fetch it again") from error
     content = content if isinstance(content, dict) else {}
     for key in _LAYOUTS["state_dict_keys"]:
@@ -175,7 +188,7 @@ def _convert(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     # It prints what it leaves out, where a program may be reading, and torch warns of code that is timm's.
     with redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        converted: dict[str, Tensor] = convert(state, model, **options)
+        converted: dict[str, Tensor] = convert(dict(state), model, **options)
     return missing_biases | converted
 
 
@@ -236,7 +249,7 @@ def _load_npz(model: Any, path: Path) -> tuple[str, ...]:
                 notes = _check_npz(file, model, path)
             stream.seek(0)
             load(stream)
-    except (*_LOAD_ERRORS, OSError, BadZipFile) as error:
+    except (*_LOAD_ERRORS, OSError, EOFError, BadZipFile) as error:
         raise BackboneError(
             f"{path} does not fit {type(model).__name__}: {error}; is the backbone's name the one of this file "
             "(ViT-B_16.npz is vit_base_patch16_224)?"

@@ -5,19 +5,24 @@ Commands import torch when it is needed, so `vpt --help` comes at once.
 
 import importlib
 import io
-import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import click
 
 from vpt._version import __version__
+from vpt.cli.options import print_json
+from vpt.cli.signals import raise_on_signals
+from vpt.cli.streams import ReaderGoneError, guard_streams
+from vpt.core.terminal import fit_width
 from vpt.errors import ExitCode, VptError
 
 # Each is the attribute `command` of the module of that name.
 COMMANDS = (
-    "demo", "tune", "predict", "eval", "inspect", "summary", "ablate", "bench", "explain", "embed", "serve", "data",
-    "list",
+    "demo", "tune", "predict", "eval", "inspect", "export", "merge", "convert", "push", "summary", "ablate", "bench",
+    "explain", "embed", "serve", "data", "list", "schema",
 )  # fmt: skip
 _RESUMABLE = ("demo", "tune", "ablate", "bench", "data")  # these go on where they were stopped
 
@@ -56,33 +61,77 @@ def app() -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run a command and leave with its exit code (`vpt.errors.ExitCode`)."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show must not end a run
-            stream.reconfigure(errors="backslashreplace")
+    guard_streams()
+    words = [*(sys.argv[1:] if args is None else args)]  # `list` is a module here
+    command_name = next((word for word in words if word in COMMANDS), "")
+    with raise_on_signals(ignore_hangup=command_name in _RESUMABLE):
+        try:
+            with _json_errors(words):
+                app.main(words, prog_name="vpt", standalone_mode=False)
+            sys.stdout.flush()
+        except click.ClickException as error:
+            text = io.StringIO()
+            error.show(text)
+            click.echo(fit_width(text.getvalue().rstrip("\n"), sys.stderr), err=True)
+            sys.exit(error.exit_code)
+        except VptError as error:
+            click.echo(fit_width(f"error: {error}", sys.stderr), err=True)
+            sys.exit(error.exit_code)
+        except (KeyboardInterrupt, click.Abort) as error:  # before RuntimeError, which click's own is
+            number = _signal_number(error)
+            cause = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
+            click.echo(f"\nstopped{cause}{_describe_kept(command_name)}", err=True)
+            sys.exit(128 + number)
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            click.echo(
+                f"error: memory ran out ({str(error).partition(chr(10))[0]}); take less at once: a smaller "
+                "--batch-size or --image-size, a larger --grad-accum-steps, or a smaller backbone",
+                err=True,
+            )
+            sys.exit(ExitCode.MEMORY)
+        except ReaderGoneError:  # `vpt ... | head`
+            sys.exit(ExitCode.OK)
+
+
+@contextmanager
+def _json_errors(words: Sequence[str]) -> Iterator[None]:
+    """Print an error on stdout, too, as one line of JSON, if `--json` is among the words of a command."""
     try:
-        app.main(args, prog_name="vpt", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except VptError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):  # before RuntimeError, which click's own is
-        command_name = next((word for word in (sys.argv[1:] if args is None else args) if word in COMMANDS), None)
-        click.echo("\nstopped" + "; the same command goes on from there" * (command_name in _RESUMABLE), err=True)
-        sys.exit(ExitCode.INTERRUPTED)
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        click.echo(
-            f"error: memory ran out ({str(error).partition(chr(10))[0]}); take less at once: a smaller --batch-size or "
-            "--image-size, a larger --grad-accum-steps, or a smaller backbone",
-            err=True,
-        )
-        sys.exit(ExitCode.MEMORY)
-    except BrokenPipeError:  # `vpt ... | head`: the reader has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(ExitCode.OK)
+        yield
+    except ReaderGoneError:
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        if "--json" in words:
+            code, message = _describe_error(error)
+            print_json({"error": {"code": code, "name": ExitCode(code).name, "message": message}}, one_line=True)
+        raise
+
+
+def _describe_error(error: BaseException) -> tuple[int, str]:
+    """Return the exit code of an error, and its message."""
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        return 128 + _signal_number(error), "stopped"
+    if isinstance(error, click.ClickException):
+        return error.exit_code, error.format_message()
+    if isinstance(error, MemoryError | RuntimeError) and _is_out_of_memory(error):
+        return ExitCode.MEMORY, f"memory ran out ({error})"
+    return getattr(error, "exit_code", ExitCode.FAILED), str(error)
+
+
+def _signal_number(error: BaseException) -> int:
+    """Return the number of the signal that stopped a command."""
+    return int(getattr(error.__cause__ or error, "number", signal.SIGINT))
+
+
+def _describe_kept(command_name: str) -> str:
+    """Return what a stopped command has kept, in words."""
+    if command_name in _RESUMABLE:
+        return "; what is done is kept, and the same command goes on from there"
+    if command_name == "predict":
+        return "; with --out, what is done is kept, and the same command goes on from there"
+    return ""
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -1,12 +1,12 @@
 """The command `vpt ablate`."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from vpt.cli.options import COUNT, FOLDER, backbone_option, option, print_result
+from vpt.cli.options import COUNT, backbone_option, option, print_json, print_result
+from vpt.cli.paths import FOLDER
 from vpt.cli.tune import command as tune
 
 # Options of `vpt tune` that mean the same here; the others would be at odds with a series.
@@ -14,7 +14,7 @@ _TUNE_OPTIONS = (
     "weights", "epochs", "batch_size", "learning_rate", "weight_decay", "optimizer", "warmup_epochs", "augment",
     "grad_accum_steps", "precision", "probe_epochs", "head_lr_scale", "train_on", "val_fraction", "test_fraction",
     "train_fraction", "images_per_class", "image_size", "normalization", "value_range", "resize", "crop_fraction",
-    "interpolation", "skip_corrupt", "decay", "overwrite", "as_json",
+    "interpolation", "skip_corrupt", "decay", "overwrite", "events", "as_json",
 )  # fmt: skip
 
 
@@ -35,6 +35,7 @@ def command(
     method: str,
     backbone: tuple[str, ...],
     overwrite: bool,
+    events: Path | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -64,9 +65,11 @@ def command(
     from vpt.cli.progress import SeriesProgress
     from vpt.experiments.ablation import ablate
     from vpt.experiments.local_executor import InlineExecutor, LocalExecutor
+    from vpt.training import CallbackList
+    from vpt.training.events import open_events
 
     folder = out or Path(f"{Path(data).name or 'data'}-{name}")
-    with SeriesProgress() as callback:
+    with SeriesProgress() as console, open_events(events) as event_writer:
         ablation = ablate(
             series,
             data,
@@ -76,13 +79,13 @@ def command(
             seeds=seeds,
             options=options,
             executor=InlineExecutor() if workers is None else LocalExecutor(workers),
-            callback=callback,
+            callback=CallbackList([console, event_writer]),
             overwrite=overwrite,
         )
     for note in ablation.notes:
         click.echo(f"note: {note}", err=True)
     if as_json:
-        click.echo(json.dumps(ablation.to_dict(), indent=1))
+        print_json(ablation.to_dict())
         return
     print_table(ablation.table)
     click.echo(f"\npicture: {folder / series.name}.png\ntable, results and runs: {folder}/table.md, results.json")

@@ -1,15 +1,18 @@
 """The command `vpt bench`."""
 
+import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from vpt.cli.options import COUNT, FILE, FOLDER, json_option, option, print_result
-
-if TYPE_CHECKING:
-    from vpt.experiments.runner import Executor
+from vpt.cli.executors import make_executor
+from vpt.cli.options import COUNT, events_option, json_option, option, print_json, print_result
+from vpt.cli.paths import FILE, FOLDER
+from vpt.cli.run_counts import print_runs
+from vpt.cli.values import percentage
+from vpt.errors import ExitCode
 
 _DATA = option("--data", "Folder with the prepared tasks of a benchmark (vpt data prepare).", FOLDER)
 
@@ -83,47 +86,125 @@ def plan(plan: str, data: Path | None, images_per_second: float | None, as_json:
 @option("--cpus", "On a cluster: CPU cores for a run [default: 1].", click.FloatRange(min=0))
 @option("--gpus", "On a cluster: GPUs for a run, such as 0.25 [default: 0].", click.FloatRange(min=0))
 @_DATA
+@option("-v --verbose", "On a cluster: show the log lines of Ray.", is_flag=True)
 @option("--logger", "Log each run: tensorboard[:FOLDER], mlflow[:URI] or wandb[:PROJECT].")
-def run(plan: str, out: Path | None, data: Path | None, logger: str | None, **executor_options: Any) -> None:
+@option(
+    "--page", "Keep page.html in the folder up to date: cells, the curve at hand, time left, failures.", is_flag=True
+)
+@events_option
+@json_option
+def run(
+    plan: str,
+    out: Path | None,
+    data: Path | None,
+    logger: str | None,
+    page: bool,
+    events: Path | None,
+    as_json: bool,
+    **executor_options: Any,
+) -> None:
     """Do the missing runs of PLAN. The same command resumes; several may share a folder.
 
     \b
     vpt bench run smoke --out smoke/ --workers 2
     vpt bench run mine.toml --executor ray://head:10001 --gpus 0.5
     """
-    executor = _make_executor(**executor_options)
+    executor = make_executor(**executor_options)
     from vpt.cli.progress import BenchProgress
+    from vpt.experiments.live_page import ExperimentPage
     from vpt.experiments.plan_file import find_plan_file, load_experiment
     from vpt.experiments.runner import LoggedRuns, run_experiment
+    from vpt.experiments.store import Store
     from vpt.training import CallbackList
+    from vpt.training.events import open_events
     from vpt.training.loggers import make_logger
 
     run_logger = None if logger is None else make_logger(logger)
     experiment = load_experiment(find_plan_file(plan), data)
     folder = out or Path(f"bench-{experiment.name}")
-    with BenchProgress() as console:
+    with BenchProgress() as console, open_events(events) as event_writer:
         loggers = [] if run_logger is None else [LoggedRuns(run_logger, console.on_note)]
-        records = run_experiment(experiment, folder, executor, CallbackList([*loggers, console]))
-    num_failed = sum(record.status != "done" for record in records.values())
-    click.echo(f"{len(records)} runs in {folder}/" + (f", {num_failed} of them without a result" if num_failed else ""))
-    click.echo(f"next: vpt bench report {folder}")
+        pages = [ExperimentPage(Store(folder), folder / "page.html", console.on_note)] if page else []
+        callback = CallbackList([*loggers, console, event_writer, *pages])
+        try:
+            records = run_experiment(experiment, folder, executor, callback)
+        finally:
+            for live in pages:
+                live.close()
+    print_runs(folder, records, as_json)
 
 
-def _make_executor(workers: int | None, executor: str | None, cpus: float | None, gpus: float | None) -> "Executor":
-    """Return the executor that the options name."""
+@command.command()
+@click.argument("folder", type=FOLDER)
+@click.argument("method")
+@click.argument("values", metavar="KEY=VALUE...", nargs=-1, required=True)
+@option("--workers", "Runs at once on this machine.", COUNT, default=1)
+@events_option
+@json_option
+def extend(
+    folder: Path, method: str, values: tuple[str, ...], workers: int, events: Path | None, as_json: bool
+) -> None:
+    """Try further values in the grid of METHOD in FOLDER, where the best one is at the edge.
+
+    KEY is learning_rate, weight_decay, or a numeric option of the method. The runs that there are stay; the final runs
+    are done again where another setting wins. The plan in FOLDER has the values from then on; your plan file does not.
+
+    \b
+    vpt bench extend smoke/ VPT learning_rate=2.5
+    vpt bench extend smoke/ VPT length=50 weight_decay=0.1
+    """
+    from vpt.cli.progress import BenchProgress
+    from vpt.experiments.grid_extension import extend_grid
     from vpt.experiments.local_executor import LocalExecutor
-    from vpt.experiments.ray_executor import RayExecutor
+    from vpt.experiments.runner import run_experiment
+    from vpt.experiments.store import Store
+    from vpt.training import CallbackList
+    from vpt.training.events import open_events
 
-    if executor is None:
-        if cpus is not None or gpus is not None:
-            raise click.UsageError("--cpus and --gpus are for a cluster; add --executor ray, or leave them out")
-        return LocalExecutor(workers or 1)
-    if workers is not None:
-        raise click.UsageError("--workers is for this machine; a cluster does as many runs as it has room for")
-    if executor != "ray" and not executor.startswith("ray://"):
-        raise click.UsageError(f"--executor is {executor!r}; it must be ray, or an address such as ray://HOST:10001")
-    address = None if executor == "ray" else executor
-    return RayExecutor(address, cpus=1.0 if cpus is None else cpus, gpus=gpus or 0.0)
+    experiment = Store(folder).load_experiment()
+    for key, value in [_parse_value(text) for text in values]:  # a key may come with several values
+        experiment = extend_grid(experiment, method, {key: value})
+    with BenchProgress() as console, open_events(events) as event_writer:
+        records = run_experiment(experiment, folder, LocalExecutor(workers), CallbackList([console, event_writer]))
+    print_runs(folder, records, as_json)
+
+
+def _parse_value(text: str) -> tuple[str, float]:
+    """Return the key and the number of KEY=VALUE."""
+    key, _, value = text.partition("=")
+    try:
+        return key, float(value)
+    except ValueError as error:
+        raise click.UsageError(f"{text!r} is no KEY=VALUE with a number; write learning_rate=2.5") from error
+
+
+@command.command()
+@click.argument("folder", type=FOLDER)
+@option("--sample", "Part of the runs that is done again, such as 5%.", percentage, default="5%")
+@option("--seed", "Seed of the choice.", int, default=0)
+@events_option
+@json_option
+def verify(folder: Path, sample: float, seed: int, events: Path | None, as_json: bool) -> None:
+    """Do a random part of the runs in FOLDER again, and say whether the scores are within their spread over seeds.
+
+    The exit code is 1 where one is not. FOLDER is only read; data and weights must be where they were.
+
+    \b
+    vpt bench verify smoke/ --sample 5%
+    """
+    from vpt.cli.progress import BenchProgress
+    from vpt.experiments.verification import verify as verify_runs
+    from vpt.training import CallbackList
+    from vpt.training.events import open_events
+
+    with BenchProgress() as console, open_events(events) as event_writer:
+        found = verify_runs(folder, sample, seed, CallbackList([console, event_writer]))
+    count = f"{len(found.runs)} of {found.total} runs done again, "
+    within = sum(run.status == "within" for run in found.runs)
+    lines = [*map(str, found.runs), f"{count}{within} within the spread, {len(found.runs) - within} not"]
+    print_result(as_json, {**asdict(found), "confirmed": found.confirmed}, lines)
+    if not found.confirmed:
+        raise SystemExit(ExitCode.FAILED)
 
 
 @command.command()
@@ -135,10 +216,10 @@ def status(folder: Path, as_json: bool) -> None:
     \b
     vpt bench status smoke/
     """
-    from vpt.experiments.results import read_status
+    from vpt.experiments.status import read_status
 
     found = read_status(folder)
-    print_result(as_json, asdict(found), found.text().splitlines())
+    print_result(as_json, asdict(found), found.text(shutil.get_terminal_size().columns).splitlines())
 
 
 @command.command()
@@ -146,7 +227,7 @@ def status(folder: Path, as_json: bool) -> None:
 @option("--csv", "The CSV file [default: stdout].", FILE)
 @option("--parquet", "A Parquet file.", FILE)
 def export(folder: Path, csv: Path | None, parquet: Path | None) -> None:
-    """Write every run in FOLDER as a row.
+    """Write every run in FOLDER: a row for each run and metric.
 
     \b
     vpt bench export smoke/ --csv runs.csv
@@ -166,10 +247,11 @@ def export(folder: Path, csv: Path | None, parquet: Path | None) -> None:
 @command.command()
 @click.argument("folder", type=FOLDER)
 @click.argument("sql")
-def query(folder: Path, sql: str) -> None:
+@json_option
+def query(folder: Path, sql: str, as_json: bool) -> None:
     """Answer a SELECT statement about the runs in FOLDER, as CSV.
 
-    The table is `runs`; its columns are those of `vpt bench export`.
+    The table `runs` has a row for each run; `metrics` is that of `vpt bench export`.
 
     \b
     vpt bench query smoke/ "SELECT method, avg(top1) FROM runs WHERE stage = 'final' GROUP BY method"
@@ -177,13 +259,18 @@ def query(folder: Path, sql: str) -> None:
     from vpt.experiments import run_table
     from vpt.experiments.table import to_csv
 
-    click.echo(to_csv(*run_table.query(folder, sql)), nl=False)
+    columns, rows = run_table.query(folder, sql)
+    if as_json:
+        print_json({"columns": columns, "rows": rows})
+    else:
+        click.echo(to_csv(columns, rows), nl=False)
 
 
 @command.command()
 @click.argument("folders", metavar="FOLDER...", type=FOLDER, nargs=-1, required=True)
 @option("--out", "Folder of the report [default: report/ in the first FOLDER].", FOLDER)
-def report(folders: tuple[Path, ...], out: Path | None) -> None:
+@json_option
+def report(folders: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     """Write the tables and charts of FOLDER: report.html, report.md, and each table as CSV and LaTeX.
 
     Several folders stand side by side; they must have the same protocol, tasks and backbone.
@@ -191,7 +278,12 @@ def report(folders: tuple[Path, ...], out: Path | None) -> None:
     \b
     vpt bench report smoke/
     """
+    from vpt.experiments.cell_verdicts import judge_cells
     from vpt.experiments.report import write_report
+    from vpt.experiments.results import load_results
+    from vpt.experiments.store import Store
 
-    for path in write_report(folders[0], out or folders[0] / "report", *folders[1:]):
-        click.echo(path)
+    files = [str(path) for path in write_report(folders[0], out or folders[0] / "report", *folders[1:])]
+    verdicts = judge_cells(load_results(*map(Store, folders)))
+    values = {"files": files, "verdicts": [asdict(verdict) for verdict in verdicts]}
+    print_result(as_json, values, [*files, *map(str, verdicts)])

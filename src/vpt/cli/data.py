@@ -1,16 +1,28 @@
 """The command `vpt data`."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vpt.cli import options as common
-from vpt.cli.options import FOLDER, TaskCommand, json_option, option, own_options, print_result
+from vpt.cli.lines import echo_line
+from vpt.cli.options import (
+    TaskCommand,
+    events_option,
+    json_option,
+    option,
+    own_options,
+    print_json,
+    print_result,
+)
+from vpt.cli.paths import FOLDER
 from vpt.errors import DataError
+
+if TYPE_CHECKING:
+    from vpt.datasets.task import DataSource
 
 _NAMES_ARGUMENT = click.argument("names", nargs=-1, required=True, metavar="NAME...")
 
@@ -63,8 +75,16 @@ def list_(names: tuple[str, ...], as_json: bool) -> None:
 @option("--out", "Parent of the new folders, one per task.", FOLDER)
 @option("--splits", "Name file of VTAB, or folder of train.json, val.json and test.json of FGVC.",
         click.Path(path_type=Path, exists=True))  # fmt: skip
+@events_option
 @json_option
-def prepare(names: tuple[str, ...], source: Path | None, out: Path | None, splits: Path | None, as_json: bool) -> None:
+def prepare(
+    names: tuple[str, ...],
+    source: Path | None,
+    out: Path | None,
+    splits: Path | None,
+    events: Path | None,
+    as_json: bool,
+) -> None:
     """Convert tasks to folders with list files. Without --from, print what to download. NAME: a task, vtab or fgvc.
 
     After an interruption, the same command resumes. Extracted archives stay in OUT/.unpacked for other tasks of the
@@ -76,23 +96,25 @@ def prepare(names: tuple[str, ...], source: Path | None, out: Path | None, split
     from vpt.cli.progress import DataProgress
     from vpt.datasets.catalog import resolve_tasks
     from vpt.datasets.preparation import instructions, prepare_task
+    from vpt.training.events import open_events
 
     tasks = resolve_tasks(names)
     if source is None:
-        click.echo("\n\n".join(instructions(task, out or "FOLDER") for task in tasks))
+        text = "\n\n".join(instructions(task, out or "FOLDER") for task in tasks)
+        print_result(as_json, {task.name: _downloads(task.source) for task in tasks}, [text])
         return
     if out is None:
         raise click.UsageError("--out is missing; give the parent of the new folders")
     manifests, errors = {}, list[str]()
-    with DataProgress() as progress:
+    with open_events(events) as event_writer, DataProgress(event_writer) as progress:
         for task in tasks:
             with _collect(errors):
                 manifest = manifests[task.name] = prepare_task(task, out, source, splits, progress)
                 progress.print_line(f"{task.name}: {out / task.name}, {task.sizes_text} images; {manifest['terms']}")
-    if as_json:
-        click.echo(json.dumps(manifests, indent=1))
     if errors:
         raise DataError("\n\n".join(errors))
+    if as_json:
+        print_json(manifests)
 
 
 @command.command("import")
@@ -100,8 +122,9 @@ def prepare(names: tuple[str, ...], source: Path | None, out: Path | None, split
 @option("--out", "The new data folder.", FOLDER, required=True)
 @option("--image", "Column of images [default: detected].")
 @option("--label", "Column of labels [default: detected].")
+@events_option
 @json_option
-def import_(source: str, out: Path, image: str | None, label: str | None, as_json: bool) -> None:
+def import_(source: str, out: Path, image: str | None, label: str | None, events: Path | None, as_json: bool) -> None:
     """Convert Parquet files to a data folder. SOURCE: a file, a folder, or hub:OWNER/NAME[@REVISION].
 
     All Parquet files of a hub dataset are downloaded, regardless of their size. After an interruption, the same command
@@ -113,8 +136,9 @@ def import_(source: str, out: Path, image: str | None, label: str | None, as_jso
     """
     from vpt.cli.progress import DataProgress
     from vpt.datasets.parquet import import_parquet
+    from vpt.training.events import open_events
 
-    with DataProgress() as progress:
+    with open_events(events) as event_writer, DataProgress(event_writer) as progress:
         manifest = import_parquet(source, out, image=image, label=label, progress=progress)
         counts = ", ".join(f"{count} of {split}" for split, count in manifest["images"].items())
         terms = manifest.get("terms", "not stated")
@@ -122,7 +146,7 @@ def import_(source: str, out: Path, image: str | None, label: str | None, as_jso
         for note in manifest["notes"]:
             progress.print_line(f"note: {note}")
     if as_json:
-        click.echo(json.dumps(manifest, indent=1))
+        print_json(manifest)
 
 
 @command.command(cls=TaskCommand)
@@ -133,7 +157,17 @@ def import_(source: str, out: Path, image: str | None, label: str | None, as_jso
 @common.value_range_option
 @common.table_options
 @common.mask_options
-def check(names: tuple[str, ...], root: Path, task: str, value_range: str | None, **options: Any) -> None:
+@events_option
+@json_option
+def check(
+    names: tuple[str, ...],
+    root: Path,
+    task: str,
+    value_range: str | None,
+    events: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Verify folders before training. NAME: a folder, a task, vtab or fgvc.
 
     Of a folder, every image and mask is decoded, and one screen shows classes with counts, splits, sizes, and what is
@@ -154,6 +188,7 @@ def check(names: tuple[str, ...], root: Path, task: str, value_range: str | None
     from vpt.datasets.preparation import check_folder
     from vpt.datasets.task import BenchmarkTask
     from vpt.tasks.registry import find_task
+    from vpt.training.events import open_events
 
     limits = None if value_range is None else parse_value_range(value_range)
     folders: list[tuple[Path, BenchmarkTask | None]] = []
@@ -162,21 +197,36 @@ def check(names: tuple[str, ...], root: Path, task: str, value_range: str | None
             folders += [(task_folder(root, task), task) for task in resolve_tasks([name])]
         else:
             folders.append((Path(name), task_for_folder(Path(name))))
-    errors: list[str] = []
-    with DataProgress() as progress:
+    rows, errors = list[dict[str, Any]](), list[str]()
+    with open_events(events) as event_writer, DataProgress(event_writer) as progress:
         for folder, benchmark_task in folders:
             with _collect(errors):
                 if benchmark_task is None and not (folder.is_dir() and has_list_files(folder)):
                     found_task = find_task(task, str(folder), options).name
                     own = own_options(options, found_task, str(folder))
-                    for line in overview.check_folder(folder, found_task, value_range=limits, **own).lines():
-                        click.echo(line)
+                    screen = overview.check_folder(folder, found_task, value_range=limits, **own)
+                    rows.append({"folder": str(folder), **screen.to_dict()})
+                    for line in [] if as_json else screen.lines():
+                        echo_line(line)
                     continue
                 found = check_folder(folder, benchmark_task, progress)
-                sizes = "/".join(str(len(split)) for split in found.splits.values())
-                progress.print_line(f"{folder}: {sizes} images of {len(found.classes)} classes, no faults")
+                images = {name: len(split) for name, split in found.splits.items()}
+                counts = "/".join(map(str, images.values()))
+                progress.print_line(f"{folder}: {counts} images of {len(found.classes)} classes, no faults")
+                rows.append({"folder": str(folder), "task": "classification", "images": images,
+                             "classes": len(found.classes), "notes": list(found.notes)})  # fmt: skip
     if errors:
         raise DataError("\n\n".join(errors))
+    if as_json:
+        print_json(rows)
+
+
+def _downloads(source: "DataSource") -> dict[str, Any]:
+    """Return what is to be downloaded as JSON values."""
+    files = [{"name": file.name, "url": file.url, "file_bytes": file.size, "sha256": file.sha256 or None}
+             for file in source.files]  # fmt: skip
+    facts = {"homepage": source.homepage, "terms": source.terms, "citation": source.citation}
+    return {**facts, "manual_steps": source.manual_steps, "files": files}
 
 
 @contextmanager

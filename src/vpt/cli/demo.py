@@ -1,34 +1,45 @@
 """The command `vpt demo`."""
 
-import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from vpt.cli.options import COUNT, FOLDER, json_option, option
+from vpt.cli.lines import echo_line
+from vpt.cli.options import COUNT, events_option, json_option, option, print_json
+from vpt.cli.paths import FOLDER
 
 if TYPE_CHECKING:
+    from vpt.experiments.demo import PairedDifference
     from vpt.experiments.results import Cell, ExperimentResults
     from vpt.experiments.table import Table
 
 
 @click.command()
 @option("--task", "A built-in task [default: the demo's own; see `vpt list tasks`].")
-@option("--seeds", "Runs per method [default: 3].", COUNT)
+@option("--draws", "Draws of the images, each with a run per method [default: 3].", COUNT)
 @option("--workers", "Runs at once [default: one a core, at most 4].", COUNT)
 @option("--out", "Folder of the comparison.", FOLDER, default=Path("vpt-demo"))
 @option("--overwrite", "Do all runs again.", is_flag=True)
+@events_option
 @json_option
 def command(
-    task: str | None, seeds: int | None, workers: int | None, out: Path, overwrite: bool, as_json: bool
+    task: str | None,
+    draws: int | None,
+    workers: int | None,
+    out: Path,
+    overwrite: bool,
+    events: Path | None,
+    as_json: bool,
 ) -> None:
-    """Compare linear, VPT and full fine-tuning on a built-in task.
+    """Compare VPT, a linear probe and full fine-tuning on a built-in task.
 
-    VPT is both shallow and deep. Nothing is downloaded; two to three minutes on two CPU cores. The same command resumes
-    an interrupted demo.
+    Nothing is downloaded and every run is trained now; a minute or two on two CPU cores. A draw decides the images, the
+    initialization and the order. The same command resumes an interrupted demo.
     """
     import os
+    import sys
     import time
 
     from rich.console import Console
@@ -36,13 +47,18 @@ def command(
 
     from vpt.cli.console_table import to_console
     from vpt.cli.progress import BenchProgress, SeriesProgress
+    from vpt.core.terminal import has_width
     from vpt.core.text import format_duration
-    from vpt.experiments.demo import run_demo
+    from vpt.experiments.demo import compare_prompts, run_demo
+    from vpt.training.callbacks import CallbackList
+    from vpt.training.events import open_events
 
     start, workers = time.monotonic(), workers or min(4, os.cpu_count() or 1)
-    with SeriesProgress() if workers == 1 else BenchProgress() as progress:
-        results = run_demo(out, task=task, seeds=seeds, workers=workers, callback=progress, overwrite=overwrite)
+    with SeriesProgress() if workers == 1 else BenchProgress() as progress, open_events(events) as event_writer:
+        callback = CallbackList([progress, event_writer])
+        results = run_demo(out, task=task, draws=draws, workers=workers, callback=callback, overwrite=overwrite)
     experiment, cells = results.experiment, list(results.cells.values())
+    comparisons = compare_prompts(results)
     if as_json:
         rows = [
             {"method": cell.method, "mean": cell.mean, "std": cell.std, "top1": cell.scores,
@@ -50,19 +66,32 @@ def command(
              "file_bytes": cell.final_records[0].cost.get("file_bytes")}
             for cell in cells
         ]  # fmt: skip
-        values = {"task": experiment.tasks[0].name, "seeds": experiment.protocol.seeds, "rows": rows}
-        click.echo(json.dumps({**values, "environment": cells[0].final_records[0].provenance}, indent=1))
+        values = {"task": experiment.tasks[0].name, "draws": experiment.protocol.seeds, "rows": rows,
+                  "comparisons": [asdict(one) for one in comparisons]}  # fmt: skip
+        print_json({**values, "environment": cells[0].final_records[0].provenance})
         return
-    console = Console(highlight=False, width=max(110, Console().width))
+    console = Console(highlight=False, width=None if has_width(sys.stdout) else 110)
+    longest = max(10, min(60, console.width - 40))
     console.print(to_console(_demo_table(results)))
     bars = Grid.grid(padding=(0, 1))
     for cell in cells:
         if cell.mean is not None:
-            bars.add_row(cell.method, "█" * round(60 * cell.mean), f"{100 * cell.mean:.1f} %")
+            bars.add_row(cell.method, "█" * round(longest * cell.mean), f"{100 * cell.mean:.1f} %")
     console.print(bars)
-    click.echo(f"\npicture: {out / 'comparison.png'}")
+    click.echo()
+    for one in comparisons:
+        echo_line(_describe(one))
+    click.echo(f"picture: {out / 'comparison.png'}")
     click.echo(f"tuned files: {out / 'tuned'}/   ({format_duration(time.monotonic() - start)})")
     click.echo(f"next: vpt bench report {out}")
+
+
+def _describe(one: "PairedDifference") -> str:
+    text = f"{one.method} - {one.baseline}: {100 * one.difference:+.1f} points"
+    if one.interval is None:
+        return text
+    low, high = (f"{100 * bound:+.1f}" for bound in one.interval)
+    return f"{text}, 95 % interval {low} to {high}, paired over draws"
 
 
 def _demo_table(results: "ExperimentResults") -> "Table":

@@ -9,6 +9,7 @@ import click
 
 from vpt.cli import options as common
 from vpt.cli.options import TaskCommand, option, own_options, print_result
+from vpt.cli.paths import FILE, PATH, TUNED_FILE
 
 if TYPE_CHECKING:
     from vpt.experiments.table import Table
@@ -17,20 +18,33 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=TaskCommand)
-@click.argument("file", type=common.PATH)
+@click.argument("file", type=TUNED_FILE)
 @click.argument("data")
 @common.split_option
 @common.split_names_option
 @option("--seed", "Seed for splitting DATA when it has no such split [default: FILE's].", common.NATURAL)
 @option("--confusion", "Show the confusion matrix in counts, or in percent of each true class.", ["counts", "percent"])
-@option("--out", "Picture of the confusion matrix, .png or .svg.", common.FILE)
+@option("--out", "Report, .html, or picture of the confusion matrix, .png or .svg.", FILE)
 @common.model_options
 @common.json_option
+@common.events_option
+@common.min_confidence_option
+@common.classification("--foreign", "Folder of images of none of the classes, to find a threshold.", PATH)
+@common.classification("--false-accept", "Share of them that may be accepted [default: 0.05].", float)
 @common.skip_corrupt_option
+@common.loading_options(common.classification)
 @common.table_options
 @common.inference_options
 @common.mask_options
-def command(file: Path, data: str, as_json: bool, confusion: str | None, out: Path | None, **options: Any) -> None:
+def command(
+    file: Path,
+    data: str,
+    as_json: bool,
+    events: Path | None,
+    confusion: str | None,
+    out: Path | None,
+    **options: Any,
+) -> None:
     """Measure a tuned FILE on labeled images. DATA is what `vpt tune` takes.
 
     A folder without such a split is measured whole, unless it holds images that FILE was trained on: then it is
@@ -39,27 +53,30 @@ def command(file: Path, data: str, as_json: bool, confusion: str | None, out: Pa
     \b
     vpt eval photos.safetensors photos/
     vpt eval photos.safetensors photos/ --confusion percent --out confusion.png
+    vpt eval photos.safetensors photos/ --out report.html
     """
-    from vpt.api import evaluate
+    from vpt.api.evaluating import evaluate
     from vpt.api.progress import ConsoleCallback
     from vpt.cli.console_table import print_table
-    from vpt.model.tuned_file import inspect
+    from vpt.model.tuned_file import read_header
     from vpt.plots.canvas import check_plot_path
     from vpt.tasks.drawing import draw_evaluation
     from vpt.tasks.registry import task_of_file
+    from vpt.tasks.report import Report, check_command, write_report
+    from vpt.training.callbacks import CallbackList
+    from vpt.training.events import open_events
 
     if out is not None:
-        check_plot_path(out)
-    header = inspect(file)
+        check_plot_path(out, ".html")
+    is_report = out is not None and out.suffix.casefold() == ".html"
+    header = read_header(file)
     task = task_of_file(header)
     if confusion is not None and header.label_kind.name != "single_label":
         raise click.UsageError(f"--confusion: for one class for each image, and {file} is {header.label_kind.name}")
-    with ConsoleCallback() as callback:
-        evaluation = evaluate(file, data, callback=callback, **own_options(options, task.name, str(file)))
+    options = own_options(options, task.name, str(file))
+    with ConsoleCallback() as console, open_events(events) as event_writer:
+        evaluation = evaluate(file, data, pictures=is_report, callback=CallbackList([console, event_writer]), **options)
     unit = confusion or "counts"
-    if out is not None:
-        title = f"{file.stem} on {evaluation.split}"
-        draw_evaluation(out, evaluation, header.classes or tuple(evaluation.per_class), title, unit=unit)
     values = evaluation.to_dict()
     if confusion is not None:
         values["confusion"] = evaluation.confusion_table(unit)
@@ -69,6 +86,15 @@ def command(file: Path, data: str, as_json: bool, confusion: str | None, out: Pa
         if confusion is not None:
             print_table(_confusion_table(evaluation, unit))
     print_result(as_json, values, _summary(task, evaluation))
+    if out is None:  # the scores are printed first, as a page or a picture can fail
+        return
+    if is_report:
+        facts = [("file", str(file)), ("data", data), ("method", header.method), ("backbone", header.backbone)]
+        contents = Report(f"{file.stem} on {data}", str(file), check_command(data, options), facts)
+        write_report(out, contents, evaluation, task)
+    else:
+        title = f"{file.stem} on {evaluation.split}"
+        draw_evaluation(out, evaluation, header.classes or tuple(evaluation.per_class), title, unit=unit)
 
 
 def _class_table(task: Task, evaluation: Evaluation) -> Table:
@@ -103,7 +129,9 @@ def _confusion_table(evaluation: Evaluation, unit: str) -> Table:
 
 def _summary(task: Task, evaluation: Evaluation) -> list[str]:
     """Return the scores of all classes together, one a line."""
-    from vpt.training.evaluation import PLAIN_METRICS, format_metric
+    from vpt.core.metrics import PLAIN_METRICS, format_metric
+    from vpt.core.text import format_number
+    from vpt.tasks.classification.rejection import describe_rejection
 
     metrics = ", ".join(f"{task.metrics[name]} {format_metric(name, x)}" for name, x in evaluation.metrics.items())
     macro = ", ".join(f"{name} {100 * value:.2f} %" for name, value in evaluation.macro.items())
@@ -111,9 +139,13 @@ def _summary(task: Task, evaluation: Evaluation) -> list[str]:
     lines += [f"macro {macro}"] if macro else []
     over = "" if evaluation.groups is None else f", over {evaluation.groups} groups"
     for name, (low, high) in evaluation.intervals.items():
-        bounds = f"{low:.4g} to {high:.4g}" if name in PLAIN_METRICS else f"{100 * low:.1f} to {100 * high:.1f} %"
-        bounds += over
-        lines.append(f"95 % interval of {task.metrics.get(name, 'macro F1')}: {bounds}")
+        if name in PLAIN_METRICS:
+            bounds = f"{format_number(low)} to {format_number(high)}"
+        else:
+            bounds = f"{100 * low:.1f} to {100 * high:.1f} %"
+        lines.append(f"95 % interval of {task.metrics.get(name, 'macro F1')}: {bounds}{over}")
     if evaluation.calibration_error is not None:
         lines.append(f"calibration error {100 * evaluation.calibration_error:.2f} %")
-    return lines
+    if evaluation.rejection is not None:
+        lines += describe_rejection(evaluation.rejection)
+    return [*lines, *evaluation.notes]

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import click
 
-from vpt.cli.options import PATH, json_option, print_result
+from vpt.cli.options import json_option, print_result
+from vpt.cli.paths import TUNED_FILE
 
 
 @click.command()
-@click.argument("file", type=PATH)
+@click.argument("file", type=TUNED_FILE)
 @json_option
 def command(file: Path, as_json: bool) -> None:
     """Print what a tuned FILE says of itself. Only its header is read.
@@ -18,7 +19,7 @@ def command(file: Path, as_json: bool) -> None:
     vpt inspect photos.safetensors
     """
     from vpt.core.text import format_bytes, printable
-    from vpt.model.tuned_file import inspect
+    from vpt.model.header import inspect
 
     header = inspect(file)
     pre, names = header.preprocessing, header.classes or ("unnamed",)

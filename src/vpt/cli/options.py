@@ -11,11 +11,12 @@ from typing import Any
 
 import click
 from click.core import ParameterSource
-from click.shell_completion import CompletionItem
 
-PATH = click.Path(path_type=Path)
-FILE = click.Path(path_type=Path, dir_okay=False)
-FOLDER = click.Path(path_type=Path, file_okay=False)
+from vpt.cli.completion import complete_backbones
+from vpt.cli.lines import echo_line
+from vpt.cli.paths import FILE, PATH
+from vpt.cli.values import parse_scales
+
 COUNT = click.IntRange(min=1)
 NATURAL = click.IntRange(min=0)
 _TITLES = {None: "Options", "classification": "Options of classification", "segmentation": "Options of segmentation"}
@@ -34,11 +35,6 @@ class TaskOption(click.Option):
         """
         super().__init__(*args, **attributes)
         self.task = task
-
-
-def number_or_auto(text: str) -> float | str:
-    """Return the number that a text spells, or "auto"."""
-    return text if text == "auto" else float(text)
 
 
 _Decorator = Callable[[Any], Any]
@@ -121,7 +117,7 @@ def read_config_file(context: click.Context, param: click.Parameter, path: Path 
 
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise click.UsageError(f"{param.opts[0]} {path} cannot be read as TOML: {error}") from error
     if {"weight_decay", "head_lr_scale", "precision", "seed"} <= values.keys():
         values = {"decay": "all", **values}  # the run.toml of an earlier version, which had no other rule
@@ -133,62 +129,6 @@ def read_config_file(context: click.Context, param: click.Parameter, path: Path 
         raise click.UsageError(f"{path} names an unknown option {unknown!r}; {did_you_mean(unknown, map(str, known))}")
     context.default_map = {**(context.default_map or {}), **values}
     return path
-
-
-def complete_backbones(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the backbones whose names begin with a text, for the shell."""
-    from vpt.backbones import list_backbones
-
-    return [CompletionItem(name) for name in list_backbones(f"{incomplete}*")]
-
-
-def complete_methods(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the methods whose names begin with a text, for the shell."""
-    from vpt.methods import METHODS
-
-    return [CompletionItem(name) for name in METHODS if name.startswith(incomplete)]
-
-
-def parse_scales(context: click.Context, param: click.Parameter, text: str) -> tuple[float, ...]:
-    """Read the value of `--scales`.
-
-    Args:
-        context: The context.
-        param: The option.
-        text: Numbers with commas.
-
-    Returns:
-        The numbers.
-
-    Raises:
-        click.UsageError: The text holds no numbers.
-    """
-    try:
-        return tuple(float(scale) for scale in text.split(","))
-    except ValueError as error:
-        raise click.UsageError(f"--scales is {text!r}; write numbers, such as 0.75,1,1.25") from error
-
-
-def parse_batch_size(context: click.Context, param: click.Parameter, text: str | None) -> int | str | None:
-    """Read the value of `--batch-size`.
-
-    Args:
-        context: The context.
-        param: The option.
-        text: A whole number or "auto", or None.
-
-    Returns:
-        The number, "auto" or None.
-
-    Raises:
-        click.UsageError: The text is neither.
-    """
-    if text is None or text == "auto":
-        return text
-    try:
-        return int(text)
-    except ValueError as error:
-        raise click.UsageError(f"--batch-size is {text!r}; write a whole number, such as 64, or auto") from error
 
 
 def _join(*decorators: _Decorator) -> _Decorator:
@@ -206,6 +146,7 @@ classification: Callable[..., _Decorator] = partial(option, task="classification
 segmentation: Callable[..., _Decorator] = partial(option, task="segmentation")
 backbone_option: Callable[..., _Decorator] = partial(option, "--backbone", shell_complete=complete_backbones)
 json_option: _Decorator = option("--json as_json", "Print JSON.", is_flag=True)
+events_option: _Decorator = option("--events", "Append each event of the job to this file, as a line of JSON.", FILE)
 weights_option: _Decorator = option("--weights", "Local weights of the backbone.", PATH)
 device_option: _Decorator = option(
     "--device", "auto: the GPU, where there is one.", ["auto", "cpu", "cuda", "mps"], default="auto"
@@ -233,7 +174,28 @@ table_options: _Decorator = _join(
     classification("--split-column", "Column of train, val and test [default: recognized]."),
     classification("--group-column", "Column of what splits and folds keep whole, such as patients [default: group]."),
 )
-skip_corrupt_option: _Decorator = classification("--skip-corrupt", "Leave unreadable images out.", is_flag=True)
+min_confidence_option: _Decorator = classification(
+    "--min-confidence", "Answer `none of these` under this probability.", click.FloatRange(min=0)
+)
+skip_corrupt_option: _Decorator = option("--skip-corrupt", "Leave unreadable images out.", is_flag=True)
+
+
+def loading_options(make_option: Callable[..., Any]) -> _Decorator:
+    """Return the decorator that adds the options of loading.
+
+    Args:
+        make_option: `option`, or `classification` where segmentation always streams.
+
+    Returns:
+        The decorator.
+    """
+    loadings, words = ["auto", "cache", "stream"], "cache: decode images once; stream: whenever used; auto: stream "
+    return _join(
+        make_option("--loading", f"{words}above 4 GiB of pixels.", loadings, default="auto"),
+        make_option("--workers", "Processes that decode a stream [default: one a core, at most 8].", NATURAL),
+    )
+
+
 _other_backbone = backbone_option("The backbone's name, if it is not to be taken from FILE.")
 model_options: _Decorator = _join(_other_backbone, weights_option, device_option)
 inference_options: _Decorator = _join(
@@ -269,5 +231,23 @@ def print_result(as_json: bool, values: Any, lines: Iterable[str]) -> None:
         values: The result as JSON values.
         lines: The result as lines of text. They are read only if they are printed.
     """
-    for line in [json.dumps(values, indent=1)] if as_json else lines:
-        click.echo(line)
+    if as_json:
+        print_json(values)
+        return
+    for line in lines:
+        echo_line(line)
+
+
+def print_json(values: Any, *, one_line: bool = False) -> None:
+    """Print an answer for programs. `vpt.schemas` has a schema for each.
+
+    Args:
+        values: JSON values.
+        one_line: True prints one line, for answers that come one after the other. Default: False.
+    """
+    click.echo(to_json(values, indent=None if one_line else 1))
+
+
+def to_json(values: Any, indent: int | None = 1) -> str:
+    """Return an answer as JSON text."""
+    return json.dumps(values, indent=indent)

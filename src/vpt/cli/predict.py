@@ -1,6 +1,5 @@
 """`vpt predict`."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,23 +7,32 @@ import click
 from click.core import ParameterSource
 
 from vpt.cli import options as common
+from vpt.cli.lines import echo_line
 from vpt.cli.options import TaskCommand, option, own_options
+from vpt.cli.paths import PATH, TUNED_FILE
 
 
 @click.command(cls=TaskCommand)
-@click.argument("file", type=common.PATH)
-@click.argument("images", type=common.PATH, nargs=-1, required=True)
+@click.argument("file", type=TUNED_FILE)
+@click.argument("images", type=PATH, nargs=-1, required=True)
 @common.model_options
 @option("--json as_json", "Print one JSON object per image and line.", is_flag=True)
 @option("--out", "Classification: write a table, .csv, .jsonl or .parquet, of any number of images. Segmentation: "
-        "folder for masks and overlays [default: predicted].", common.PATH)  # fmt: skip
+        "folder for masks and overlays [default: predicted].", PATH)  # fmt: skip
 @common.classification("--top", "How many classes to name.", common.COUNT, default=3)
 @common.classification("--probabilities", "Add the probability of each class to the table.", is_flag=True)
 @common.classification("--overwrite", "Replace the table, and begin anew.", is_flag=True)
+@common.events_option
+@common.classification("--executor", "Classify for the table on a cluster: ray, or its address (ray://HOST:10001).")
+@common.min_confidence_option
 @common.skip_corrupt_option
 @common.inference_options
-def command(file: Path, images: tuple[Path, ...], as_json: bool, out: Path | None, **options: Any) -> None:
+def command(
+    file: Path, images: tuple[Path, ...], as_json: bool, out: Path | None, events: Path | None, **options: Any
+) -> None:
     """Classify IMAGES with a tuned FILE, or segment them.
+
+    FILE may be a graph that `vpt export` wrote, .onnx, which answers sooner, as nothing loads torch.
 
     IMAGES are files, whole folders, or tables of images (.csv, .jsonl, .parquet). A segmentation writes masks and
     overlays. With --out, a classification writes a table; stopped by Ctrl-C or a crash, the same command goes on where
@@ -34,31 +42,38 @@ def command(file: Path, images: tuple[Path, ...], as_json: bool, out: Path | Non
     vpt predict photos.safetensors new.jpg
     vpt predict photos.safetensors inbox/ --json > predictions.jsonl
     vpt predict photos.safetensors archive/ --out answers.csv
+    vpt predict photos.onnx new.jpg
     """
-    from vpt.api import predict, predict_to_file
+    if file.suffix == ".onnx":
+        _predict_from_graph(file, images, as_json, options["top"])
+        return
+    from vpt.api.predicting import predict, predict_to_file
     from vpt.api.progress import ConsoleCallback
     from vpt.core.table_file import TABLE_SUFFIXES
     from vpt.core.text import pluralize
-    from vpt.model.tuned_file import inspect
-    from vpt.tasks.classification.prediction import find_images
+    from vpt.data.find_images import find_images
+    from vpt.model.tuned_file import read_header
     from vpt.tasks.registry import task_of_file
+    from vpt.training.callbacks import CallbackList
+    from vpt.training.events import open_events
 
     image_paths = find_images(images)
-    task = task_of_file(inspect(file)).name
+    task = task_of_file(read_header(file)).name
     options = own_options(options, task, str(file))
-    table_options = {name: options.pop(name) for name in ("probabilities", "overwrite") if name in options}
+    table_options = {name: options.pop(name) for name in ("probabilities", "overwrite", "executor") if name in options}
     if task == "classification" and out is not None:
         if click.get_current_context().get_parameter_source("top") is not ParameterSource.DEFAULT:
             raise click.UsageError("--top: for the terminal, and --out writes a table; give --probabilities")
         del options["top"]
-        with ConsoleCallback() as callback:
+        with ConsoleCallback() as console, open_events(events) as event_writer:
+            callback = CallbackList([console, event_writer])
             table = predict_to_file(file, images, out, callback=callback, **table_options, **options)
         if as_json:
-            click.echo(json.dumps(vars(table)))
+            common.print_json(vars(table), one_line=True)
         else:
             resumed = f", {table.resumed} of them from before" if table.resumed else ""
             left_out = f", {table.dropped} left out" if table.dropped else ""
-            click.echo(f"{table.file}: {pluralize(table.images, 'image')}{resumed}{left_out}")
+            echo_line(f"{table.file}: {pluralize(table.images, 'image')}{resumed}{left_out}")
         return
     given = [f"--{name}" for name, value in table_options.items() if value]
     if given:
@@ -67,7 +82,27 @@ def command(file: Path, images: tuple[Path, ...], as_json: bool, out: Path | Non
         if out is not None and out.suffix in TABLE_SUFFIXES:
             raise click.UsageError(f"--out {out}: a segmentation writes masks to a folder; give the name of a folder")
         options["out"] = out or Path("predicted")
-    with ConsoleCallback() as callback:
-        predictions = predict(file, image_paths, callback=callback, **options)
+    with ConsoleCallback() as console, open_events(events) as event_writer:
+        predictions = predict(file, image_paths, callback=CallbackList([console, event_writer]), **options)
     for prediction in predictions:
-        click.echo(json.dumps(prediction.to_dict()) if as_json else prediction.describe())
+        if as_json:
+            common.print_json(prediction.to_dict(), one_line=True)
+        else:
+            echo_line(prediction.describe())
+
+
+def _predict_from_graph(file: Path, images: tuple[Path, ...], as_json: bool, top: int) -> None:
+    from vpt.core.text import printable
+    from vpt.data.find_images import find_images
+    from vpt.runtime import ExportedModel
+
+    context = click.get_current_context()
+    for name in context.params.keys() - {"file", "images", "as_json", "top"}:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name.replace('_', '-')} has no effect on a graph; give the tuned file instead")
+    paths = find_images(images)
+    for path, answer in zip(paths, ExportedModel(file).predict(paths, top=top), strict=True):
+        if as_json:
+            common.print_json({"image": str(path), **answer.to_dict()}, one_line=True)
+        else:
+            echo_line(printable(f"{path}: {answer.describe()}"))

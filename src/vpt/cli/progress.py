@@ -4,15 +4,25 @@ from collections.abc import Sequence
 
 from vpt.api.progress import ConsoleCallback, ConsoleProgress
 from vpt.core.text import format_duration
+from vpt.experiments.cell_verdicts import judge_record
 from vpt.experiments.experiment import METRICS, Run
 from vpt.experiments.store import Record
-from vpt.training import EpochMetrics
+from vpt.training import Callback, EpochMetrics
 
 
 class DataProgress(ConsoleProgress):
     """A context manager that is called as (description, done, total)."""
 
     _stage = ""
+
+    def __init__(self, events: Callback) -> None:
+        """Prepare the progress bar.
+
+        Args:
+            events: Callback that receives the progress, too.
+        """
+        super().__init__()
+        self._events = events
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Show the progress of a stage.
@@ -22,6 +32,7 @@ class DataProgress(ConsoleProgress):
             done: Number of completed items.
             total: Number of items.
         """
+        self._events.on_data_progress(stage, done, total)
         if stage != self._stage:
             self._stage = stage
             self._restart_clock()
@@ -55,10 +66,16 @@ class SeriesProgress(ConsoleCallback):
 
 
 class BenchProgress(ConsoleCallback):
-    """Shows runs that have ended, the number of runs, and the remaining time."""
+    """Shows runs that have ended, the number of runs, and the remaining time of all of them alone."""
+
+    _time_left = ()
 
     def on_data(self, lines: Sequence[str]) -> None:
         """Show nothing, because each run would repeat it."""
+
+    def _print_with_time_left(self, text: str, completed: int, remaining: int) -> None:
+        """Print a line of a run without a time of its own."""
+        super()._print_with_time_left(text, completed, 0)
 
     def on_progress(self, done: int, total: int, eta_seconds: float | None) -> None:
         """Show the number of runs and the remaining time.
@@ -86,4 +103,5 @@ class BenchProgress(ConsoleCallback):
         if record.metric is not None:
             score = f"{METRICS[record.metric]} {100 * record.scores[record.metric]:.1f} % on {record.scores['split']}"
         text = f"{run.label}  {score}  {format_duration(record.cost['wall_seconds'])}"
-        self.print_line(f"{text}  {record.error}".rstrip())
+        verdicts = [] if record.error else judge_record(record, run.task)
+        self.print_line("  ".join((text, record.error, *(verdict.kind for verdict in verdicts))).rstrip())

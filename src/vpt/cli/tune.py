@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vpt.cli import options as common
+from vpt.cli.completion import complete_methods
+from vpt.cli.lines import echo_line
 from vpt.cli.options import TaskCommand, classification, option, own_options, read_config_file, segmentation
+from vpt.cli.paths import FILE, FOLDER, TUNED_FILE
+from vpt.cli.search_table import print_search
+from vpt.cli.values import number_or_auto, parse_batch_size
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from vpt.training.job import RunResult
 
 _MAX_CLASSES = 30  # rows of the table of classes
@@ -24,23 +27,21 @@ _MAX_CLASSES = 30  # rows of the table of classes
 
 @click.command(cls=TaskCommand)
 @click.argument("data")
-@option("--out", "The tuned file [default: DATA.safetensors].", common.FILE)
-@option("--config config_file", "Take options from a TOML file, such as the run.toml of an earlier run.", common.FILE,
+@option("--out", "The tuned file [default: DATA.safetensors].", FILE)
+@option("--config config_file", "Take options from a TOML file, such as the run.toml of an earlier run.", FILE,
         is_eager=True, expose_value=False, callback=read_config_file)  # fmt: skip
 @common.task_option
 @common.backbone_option("A timm name, or several with commas to choose from [default: the embedded one, no download].")
 @common.weights_option
 @option("--minutes", "Time of a search for the best model [default: 10, on a GPU 5, if no length or rate is given].",
         float)  # fmt: skip
-@option("--metric", "What a search counts in classification [default: top1].",
-        ["top1", "macro_f1", "balanced_accuracy"])  # fmt: skip
 @option("--max-size", "Largest tuned file of a search, in MB [default: 10].", float)
 @option("--method", 'Such as "vpt(length=10, depth=deep)" [default: vpt; a search tries several].',
-        shell_complete=common.complete_methods)  # fmt: skip
+        shell_complete=complete_methods)  # fmt: skip
 @option("--head", "linear or multi_block(blocks=last4, features=cls+mean); segmentation: setr_pup, linear or fpn, with "
         "options [default: linear; segmentation: by backbone].")  # fmt: skip
 @option("--batch-size", "Images per step; auto: the largest that fits into memory [default: 64; segmentation: 8].",
-        metavar="[INTEGER|auto]", callback=common.parse_batch_size)  # fmt: skip
+        metavar="[INTEGER|auto]", callback=parse_batch_size)  # fmt: skip
 @option("--lr learning_rate", "Learning rate per 256 images [default: the method's].", float)
 @option("--weight-decay", "Weight decay of the optimizer [default: the method's].", float)
 @option("--decay", "Decay tensors of two dimensions or more, those of the paper's code, or all [default: matrices].",
@@ -59,6 +60,7 @@ _MAX_CLASSES = 30  # rows of the table of classes
         "[default: none].")  # fmt: skip
 @option("--precision", "Of the forward pass; auto: bf16 on GPUs with it [default: auto].", ["auto", "fp32", "bf16"])
 @option("--layer-decay", "Learning rate of a layer of the backbone, relative to the next one's [default: 1].", float)
+@option("--block-rates", "Factors of the learning rate of blocks of the backbone, such as stem=0,1-6=0,7-12=0.1.")
 @option("--ema", "Average the weights with this decay, such as 0.999; the average is scored and saved.", float)
 @option("--patience", "Stop after this many evaluations on val without a better one [default: never].", int)
 @option("--keep", "The weights of the last epoch, or of the best one on val [default: last].", ["last", "best"])
@@ -71,12 +73,19 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @option("--normalization", "Mean and standard deviation of the input: of the backbone, imagenet, inception, or numbers "
         "such as 0.48,0.46,0.41/0.27,0.26,0.28.", default="backbone")  # fmt: skip
 @common.value_range_option
+@common.loading_options(option)
+@common.skip_corrupt_option
 @option("--save-dtype", "Data type in the tuned file; fp16 halves it.", ["fp32", "fp16"], default="fp32")
 @common.device_option
 @option("--overwrite", "Begin anew, whatever an earlier run left.", is_flag=True)
 @option("--logger logger_spec", "Log to: tensorboard[:FOLDER], mlflow[:URI] or wandb[:PROJECT].")
+@option("--page", "Keep page.html in the run directory up to date: curves, time left, failure.", is_flag=True)
+@common.events_option
 @common.json_option
 @classification("--epochs", "Passes over the training images [default: a search; with --lr: 100].", int)
+@classification("--metric", "What a search counts or, with a length, val; several labels: map; a number: r2 or mae "
+                "[default: auto, the first].",
+                ["auto", "top1", "macro_f1", "balanced_accuracy", "map", "r2", "mae"])  # fmt: skip
 @classification("--warmup-epochs", "Length of the warm-up [default: a tenth of the epochs].", float)
 @classification("--probe-epochs", "First train the head alone, on frozen features [default: 0].", int)
 @classification("--probe-weight-decay", "Weight decay of those epochs [default: 0.01].", float)
@@ -86,20 +95,17 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @classification("--test-fraction", "Split off where test is missing.", default=0.2)
 @classification("--folds", "Score every image by a model that did not train on it, then train on all.",
                 click.IntRange(min=2))  # fmt: skip
-@classification("--init", "Go on from this tuned file, with more images or new classes.", common.FILE)
+@classification("--calibrate", "Fit a temperature of the probabilities on val after training.", is_flag=True)
+@classification("--init", "Go on from this tuned file, with more images or new classes.", TUNED_FILE)
 @classification("--train-fraction", "Train on this fraction of each class.", default=1.0)
 @classification("--images-per-class", "Train on at most this many images of each class [default: all].", int)
 @classification("--resize", "Squash images to a square, or crop their center.", ["squash", "crop"], default="squash")
 @classification("--crop-fraction", "Side of that crop, of the image's short side [default: the backbone's].", float)
 @classification("--interpolation", "Interpolation of resized images [default: the backbone's].",
                 ["nearest", "bilinear", "bicubic", "lanczos"])  # fmt: skip
-@classification("--cache", "Keep decoded images and frozen features here.", common.FOLDER)
-@classification("--loading", "cache: decode images once; stream: whenever used; auto: stream above 4 GiB of pixels.",
-                ["auto", "cache", "stream"], default="auto")  # fmt: skip
-@classification("--workers", "Processes that decode a stream [default: one a core, at most 8].", common.NATURAL)
-@common.skip_corrupt_option
+@classification("--cache", "Keep decoded images and frozen features here.", FOLDER)
 @classification("--ridge", "With --method linear: solve for the head by ridge regression with this penalty, or auto.",
-                common.number_or_auto, metavar="NUMBER|auto")  # fmt: skip
+                number_or_auto, metavar="NUMBER|auto")  # fmt: skip
 @common.table_options
 @segmentation("--iterations", "Steps [default: a search; with --lr: 2000].", int)
 @segmentation("--eval-every", "Steps between evaluations on val [default: 200].", int)
@@ -114,6 +120,8 @@ def command(
     device: str,
     overwrite: bool,
     logger_spec: str | None,
+    page: bool,
+    events: Path | None,
     as_json: bool,
     minutes: float | None,
     metric: str | None,
@@ -143,26 +151,34 @@ def command(
     from vpt.cross_validation import cross_validate
     from vpt.search import SearchRequest, run_search, wants_search
     from vpt.tasks.registry import find_task
-    from vpt.training import distributed
+    from vpt.tasks.training_page import follow_on_page
+    from vpt.training import CallbackList, distributed
+    from vpt.training.events import open_events
     from vpt.training.loggers import log_job
+    from vpt.training.verdicts import judge_result
     from vpt.tuning import make_job, run_job
 
+    if events is not None and events.absolute().parent.suffix == ".run":
+        raise click.UsageError(f"--events {events} lies in a run directory, where only `vpt tune` writes; move it out")
+    distributed.init_process_group()
     task, is_main = find_task(task, data, options).name, distributed.rank() == 0
     options = own_options(options, task, data)
-    with ConsoleCallback() as console:
-        if wants_search(minutes, options):
+    follow = follow_on_page if page and is_main else lambda callback, job: nullcontext(callback)
+    with ConsoleCallback() as console, open_events(events) as event_writer:
+        callbacks = CallbackList([console, event_writer])
+        if wants_search(minutes, options, max_size):
             asked: dict[str, Any] = {"minutes": minutes, "metric": metric, "max_size": max_size, "method": method}
             target = distributed.resolve_device(device)
             request = SearchRequest.create(data, device=target, task=task, **asked, **options)
             job = request.job(request.backbones[0], method or "vpt")
-            with log_job(console, logger_spec if is_main else None, job) as callback:
+            with log_job(callbacks, logger_spec if is_main else None, job) as logged, follow(logged, job) as callback:
                 result = run_search(request, callback, overwrite=overwrite, device=device, started=started)
         else:
             is_auto = options["batch_size"] == "auto"
             options["batch_size"] = None if is_auto else options["batch_size"]
-            job = make_job(data, task=task, method=method, **options)
+            job = make_job(data, task=task, method=method, metric=metric, **options)
             run = run_job if options.get("folds") is None else cross_validate
-            with log_job(console, logger_spec if is_main else None, job) as callback:
+            with log_job(callbacks, logger_spec if is_main else None, job) as logged, follow(logged, job) as callback:
                 if options["backbone"] is None and options.get("init") is None and Path(data).exists():
                     callback.on_note(
                         f"the embedded backbone ({DEFAULT}) is small and meant for trying out; photos deserve a larger "
@@ -170,30 +186,32 @@ def command(
                     )
                 result = run(job, callback, overwrite=overwrite, device=device, auto_batch_size=is_auto)
     if is_main and as_json:
-        click.echo(json.dumps(asdict(result), indent=1))
+        common.print_json({**asdict(result), "verdicts": [asdict(verdict) for verdict in judge_result(result)]})
     elif is_main:
-        _print_summary(result)
+        _print_summary(result, distributed.resolve_device(device).type)
 
 
-def _print_summary(result: RunResult) -> None:
+def _print_summary(result: RunResult, device: str) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from vpt.core.metrics import format_metric
     from vpt.core.text import format_bytes, format_duration, printable
     from vpt.tasks.registry import TASKS
-    from vpt.training.evaluation import format_metric
     from vpt.training.run_directory import describe_outputs
+    from vpt.training.verdicts import judge_result
 
     task, console = TASKS[result.task], Console(highlight=False)
     title = f"{result.data}, {result.eval_split}: {result.images[result.eval_split]} images"
-    classes = Table("class", f"{task.class_label(next(iter(result.eval_metrics)))}, %", title=Text(printable(title)))
+    classes = Table("class", f"{task.class_label(next(iter(result.eval_metrics)))}, %")
     for name, value in sorted(result.per_class.items(), key=lambda item: -1 if item[1] is None else item[1]):
         classes.add_row(Text(printable(name)), task.nothing if value is None else f"{100 * value:.1f}")
     if 0 < len(result.per_class) <= _MAX_CLASSES:
+        console.print(Text(printable(title)))  # no title of the table, which would be broken at its width
         console.print(classes)
     if result.search is not None:
-        _print_search(result.search, console)
+        print_search(result.search, console)
     (first, score), *others = result.eval_metrics.items()
     rest = "".join(f", {task.metrics[name]} {format_metric(name, value)}" for name, value in others)
     trained = f"{result.trainable_parameters:,} of {result.total_parameters:,} parameters"
@@ -207,11 +225,12 @@ def _print_summary(result: RunResult) -> None:
             task.metrics.get(first, first),
             f"{format_metric(first, score)} on {result.eval_split}{rest}{_interval(result)}",
         ),
+        *(("verdict", str(verdict)) for verdict in judge_result(result)),
         *([] if result.init is None else [("before", _describe_init(result.init))]),
         ("method", f"{result.method}{head} on {result.backbone}"),
         ("trained", f"{trained} ({100 * result.trainable_fraction:.2f} %)"),
         ("file", f"{result.file}, {format_bytes(result.file_bytes)}"),
-        ("time", f"{duration}, peak memory {memory}"),
+        ("time", f"{duration}, peak memory of the {'GPU' if device == 'cuda' else 'process'} {memory}"),
         ("more", describe_outputs(result.run_dir)),
         *([] if result.search is None else [("repeat", result.search["repeat"])]),
         ("next", f"vpt predict {shlex.quote(result.file)} IMAGE"),
@@ -221,7 +240,7 @@ def _print_summary(result: RunResult) -> None:
     if result.search is not None:
         lines.append(("", shlex.join(["vpt", "serve", result.file])))
     for name, text in lines:
-        console.print(f"{name:<9}{printable(text)}", markup=False, soft_wrap=True)
+        echo_line(f"{name:<9}{printable(text)}", whole=name in ("", "next", "repeat"))
 
 
 def _describe_init(init: dict[str, Any]) -> str:
@@ -235,6 +254,8 @@ def _describe_init(init: dict[str, Any]) -> str:
 
 def _interval(result: RunResult) -> str:
     """Return the interval of the score of folds or a search, and a warning where its images took part in choices."""
+    from vpt.search.metrics import describe_bounds
+
     search = result.search
     if result.folds is not None:
         mean, (low, high) = 100 * result.folds["mean"], (100 * bound for bound in result.folds["confidence_interval"])
@@ -242,37 +263,6 @@ def _interval(result: RunResult) -> str:
         return f" (95 % interval {low:.1f} to {high:.1f}; mean of {count} folds {mean:.1f})"
     if search is None:
         return ""
-    low, high = (100 * bound for bound in search["interval"])
-    text = f" (95 % interval {low:.1f} to {high:.1f}, {search['images']} images)"
+    bounds = describe_bounds(search["metric"], *search["interval"])
+    text = f" (95 % interval {bounds}, {search['images']} images)"
     return text + ("; optimistic: these images took part in the choice" if search["optimistic"] else "")
-
-
-def _blocks(head: str) -> str:
-    """Return the features that the head of a probe reads, in a few words."""
-    from vpt.model.readout import MultiBlock
-    from vpt.tasks.registry import TASKS
-
-    readout = TASKS["classification"].parse_head(head)
-    return f"{readout.blocks}, {readout.features}" if isinstance(readout, MultiBlock) else "pooled feature"
-
-
-def _print_search(search: dict[str, Any], console: Console) -> None:
-    """Print everything that a search tried, and the comparison with the probe in words."""
-    from rich.table import Table
-
-    from vpt.core.text import format_duration
-
-    tried = Table("tried", f"{search['metric']}, %", "log loss", "seconds", "", title="out of fold")
-    for row in search["tried"]:
-        name = row["method"] if "head" not in row else f"probe: {_blocks(row['head'])}"
-        if row.get("factor", 1) != 1:
-            name += f", rate x {row['factor']:.3g}"
-        known = "score" in row
-        figures = (f"{100 * row['score']:.1f}", f"{row['log_loss']:.2f}") if known else ("", "")
-        duration = format_duration(row["seconds"]) if "seconds" in row else ""
-        note = "" if known and row["status"] == "tried" else row["status"]
-        if "comparison" in row:
-            note = f"{100 * row['comparison']['gain']:+.1f} against the probe on these {row['images']} images"
-        tried.add_row(name, *figures, duration, note)
-    console.print(tried)
-    console.print(search["words"], markup=False, soft_wrap=True)

@@ -17,6 +17,8 @@ _NIFTI = "a NIfTI volume; write its slices as 16-bit PNG, with nibabel, and read
 _HDF5 = "an HDF5 file (also MATLAB's since 7.3); write its images as files, with h5py"
 _FITS = "a FITS file; write its images as 16-bit TIFF, with astropy"
 _EXR = "an OpenEXR image; write it as 16-bit TIFF, with OpenEXR"
+_VIDEO = "a video; write some of its frames as images, such as with ffmpeg, and keep them together by a column group"
+_ARCHIVE = "an archive; extract it first"
 _SLIDE = "a microscope's file; write its images as TIFF, with bioio or OpenSlide"
 _IMAGE_SIGNATURES = (  # at a number of bytes
     (128, b"DICM", _DICOM),
@@ -41,6 +43,9 @@ _NAME_ENDINGS = {
     (".h5", ".hdf5", ".mat"): _HDF5,
     (".fits", ".fit"): _FITS,
     (".exr",): _EXR,
+    (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"): _VIDEO,
+    (".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar"): _ARCHIVE,
+    (".pdf",): "a PDF document; write its pages as images, such as with pdftoppm",
     (".czi", ".nd2", ".lif", ".svs", ".ndpi", ".mrxs"): _SLIDE,
     (".3fr", ".arw", ".cr2", ".cr3", ".dng", ".iiq", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".srw"): _RAW,
 }

@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 # The documented errors of ast.parse and ast.literal_eval for arbitrary text.
 _PARSE_ERRORS = (SyntaxError, ValueError, TypeError, MemoryError, RecursionError)
+_MAX_TEXT = 4000  # characters; fewer than the digits of a number that Python does not read
+_MAX_NUMBER = 1_000_000  # of tokens, channels, layers
 
 
 class Parsable:
@@ -57,6 +59,10 @@ def parse(text: str, registry: Mapping[str, type[T]]) -> T:
         SpecError: The text cannot be read, or a name, field or value is not valid. The message lists the valid ones.
     """
     example = "vpt(length=10)" if "vpt" in registry else f"{next(iter(registry), 'name')}(field=value)"
+    if len(text) > _MAX_TEXT:
+        raise SpecError(
+            f"{text[:100]!r}... has {len(text):,} characters, more than {_MAX_TEXT:,}; write it like {example}"
+        )
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except _PARSE_ERRORS as error:
@@ -78,7 +84,10 @@ def parse(text: str, registry: Mapping[str, type[T]]) -> T:
             raise SpecError(f"{text!r} has no field {keyword.arg!r}; {_field_hint(name, cls, keyword.arg)}")
         if keyword.arg in values:
             raise SpecError(f"{text!r} gives {keyword.arg!r} twice; give it once")
-        value = _literal(keyword.value, text)
+        try:
+            value = _literal(keyword.value, text)
+        except RecursionError as error:
+            raise SpecError(f"{keyword.arg} in {text!r} is nested too deeply; write it like {example}") from error
         values[keyword.arg] = _check_type(value, hints[keyword.arg], f"{keyword.arg} in {text!r}")
     return cls(**values)
 
@@ -176,6 +185,8 @@ def _check_type(value: Any, hint: Any, location: str) -> Any:
     for cls in allowed_types:
         if cls is float and type(value) in (int, float):
             return float(value)
+        if type(value) is int and abs(value) > _MAX_NUMBER:
+            raise SpecError(f"{location} is {value}; it must be at most {_MAX_NUMBER:,}")
         if type(value) is (typing.get_origin(cls) or cls):
             return value
     expected = " or ".join(getattr(cls, "__name__", str(cls)) for cls in allowed_types)

@@ -1,10 +1,11 @@
 """Tables of any length in files: CSV, JSON Lines or Parquet, written batch by batch."""
 
+import codecs
 import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from vpt.core.io import write_atomic_with
 from vpt.core.optional import import_optional
@@ -41,20 +42,19 @@ def write_table(path: Path, batches: Iterable[Sequence[Row]]) -> None:
             of a list: "feature" becomes "feature_0", "feature_1" and so on.
     """
     write = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[path.suffix]
-    write_atomic_with(path, lambda tmp: write(tmp, batches))
+    write_atomic_with(path, lambda file: write(file, batches))
 
 
-def _write_csv(path: Path, batches: Iterable[Sequence[Row]]) -> None:
+def _write_csv(file: BinaryIO, batches: Iterable[Sequence[Row]]) -> None:
     # A name from the disk that is no valid UTF-8 keeps its bytes.
-    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        is_first = True
-        for rows in batches:
-            flat = [dict(_flatten(row)) for row in rows]
-            if is_first and flat:
-                table.writerow(flat[0])
-                is_first = False
-            table.writerows(row.values() for row in flat)
+    table = csv.writer(codecs.getwriter("utf-8")(file, "surrogateescape"), lineterminator="\n")
+    is_first = True
+    for rows in batches:
+        flat = [dict(_flatten(row)) for row in rows]
+        if is_first and flat:
+            table.writerow(flat[0])
+            is_first = False
+        table.writerows(row.values() for row in flat)
 
 
 def _flatten(row: Row) -> Iterable[tuple[str, Any]]:
@@ -65,13 +65,12 @@ def _flatten(row: Row) -> Iterable[tuple[str, Any]]:
             yield name, value
 
 
-def _write_jsonl(path: Path, batches: Iterable[Sequence[Row]]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        for rows in batches:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+def _write_jsonl(file: BinaryIO, batches: Iterable[Sequence[Row]]) -> None:
+    for rows in batches:
+        file.writelines(json.dumps(row).encode() + b"\n" for row in rows)
 
 
-def _write_parquet(path: Path, batches: Iterable[Sequence[Row]]) -> None:
+def _write_parquet(file: BinaryIO, batches: Iterable[Sequence[Row]]) -> None:
     arrow = import_optional("pyarrow", "parquet", "a table in Parquet")
     parquet = import_optional("pyarrow.parquet", "parquet", "a table in Parquet")
 
@@ -85,7 +84,7 @@ def _write_parquet(path: Path, batches: Iterable[Sequence[Row]]) -> None:
         for rows in batches:
             if writer is None:
                 schema = arrow.schema([(name, column_type(value)) for name, value in rows[0].items()])
-                writer = parquet.ParquetWriter(path, schema)
+                writer = parquet.ParquetWriter(file, schema)
             valid = [{name: _to_unicode(value) for name, value in row.items()} for row in rows]
             writer.write_table(arrow.Table.from_pylist(valid, schema))
     finally:

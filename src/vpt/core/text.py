@@ -1,12 +1,12 @@
-"""Wording: lists that name the first few items, counts, durations, sizes, and flat TOML."""
+"""Wording: lists that name the first few items, counts, numbers, durations, sizes, and flat TOML."""
 
 import difflib
 import json
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from vpt.errors import DataError, VptError
+from vpt.errors import printable as printable
 
 MAX_LISTED = 20  # faults that one error names
 _MAX_KNOWN_NAMES = 100  # names in a hint
@@ -86,6 +86,18 @@ def describe_counts(counts: Mapping[str, int], unit: str = "image") -> list[str]
     return [f"{name!r} ({pluralize(count, unit)})" for name, count in counts.items()]
 
 
+def one_line(text: object) -> str:
+    """Return a text with each run of white space as one space.
+
+    Args:
+        text: The text.
+
+    Returns:
+        One line.
+    """
+    return " ".join(str(text).split())
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return the hint at the end of an error about an unknown word.
 
@@ -102,21 +114,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     hint = f"did you mean {casefolded[matches[0]]!r}? " if matches else ""
     more = f" and {len(names) - _MAX_KNOWN_NAMES} more" if len(names) > _MAX_KNOWN_NAMES else ""
     return f"{hint}known: {', '.join(names[:_MAX_KNOWN_NAMES])}{more}"
-
-
-def printable(text: str) -> str:
-    r"""Return text from a user's disk with control characters, and bytes of no encoding, as escapes such as "\x1b".
-
-    Args:
-        text: The text, such as a file name.
-
-    Returns:
-        Text that changes neither the terminal nor the line, and that has an encoding.
-    """
-    return "".join(
-        character.encode("unicode_escape").decode() if unicodedata.category(character) in ("Cc", "Cs") else character
-        for character in text
-    )
 
 
 def format_duration(seconds: float) -> str:
@@ -150,6 +147,18 @@ def format_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.2f} GB"
+
+
+def format_number(value: float) -> str:
+    """Return a number with four digits, and at least with all of its whole number: "0.01235", "1700000123".
+
+    Args:
+        value: The number.
+
+    Returns:
+        The text.
+    """
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
 def to_toml(values: Mapping[str, Any]) -> bytes:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vpt.data.file_paths import FilePaths
 from vpt.data.image_inputs import ImageInput, require_uint8
 from vpt.data.label_kinds import KindName, check_classes_of_labels, check_labels, count_labels, kind_of_labels
 from vpt.errors import DataError
@@ -21,7 +22,7 @@ class Split:
         images: Images in any form that `vpt.data.image_inputs.read_image` takes, or a uint8 RGB array
             (n, height, width, 3). Default: none.
         labels: Integers (n,), indices into `Dataset.classes`; 0 and 1 (n, classes), several labels of an image; or
-            floats (n,), numbers to predict. Stored as int64 and float32.
+            floats (n,), numbers to predict. Stored as int64, float32 and float64.
         names: One text per image. Default: the paths, or "image 0" and so on. A seeded split depends on the names, not
             on the order of the images.
         groups: Number of the group of each image, int64 (n,), such as its patient. Splits and folds keep a group whole.
@@ -31,7 +32,7 @@ class Split:
         DataError: The lengths, shapes or types do not match.
     """
 
-    images: tuple[ImageInput, ...] | NDArray[np.uint8] = ()
+    images: tuple[ImageInput, ...] | FilePaths | NDArray[np.uint8] = ()
     labels: NDArray[Any] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     names: tuple[str, ...] = ()
     groups: NDArray[np.int64] | None = None
@@ -73,7 +74,7 @@ class Split:
         """
         numbers = None if groups is None else np.array(groups, dtype=np.int64)
         return cls(
-            tuple(root / name for name in names),
+            FilePaths(root, tuple(names)),
             labels if isinstance(labels, np.ndarray) else np.array(labels, dtype=np.int64),
             tuple(names),
             numbers,
@@ -100,7 +101,9 @@ class Split:
             A split with these images, in this order.
         """
         if isinstance(self.images, np.ndarray):
-            images: tuple[ImageInput, ...] | NDArray[np.uint8] = self.images[indices]
+            images: tuple[ImageInput, ...] | FilePaths | NDArray[np.uint8] = self.images[indices]
+        elif isinstance(self.images, FilePaths):
+            images = FilePaths(self.images.root, tuple(self.images.names[i] for i in indices))
         else:
             images = tuple(self.images[i] for i in indices)
         groups = None if self.groups is None else self.groups[indices]
@@ -121,9 +124,11 @@ class Split:
         if not len(self) or not len(other):
             return self if len(self) else other
         first, second = self.images, other.images
-        images: tuple[ImageInput, ...] | NDArray[np.uint8]
-        if isinstance(first, tuple) and isinstance(second, tuple):
-            images = first + second
+        images: tuple[ImageInput, ...] | FilePaths | NDArray[np.uint8]
+        if isinstance(first, FilePaths) and isinstance(second, FilePaths) and first.root == second.root:
+            images = FilePaths(first.root, first.names + second.names)
+        elif not isinstance(first, np.ndarray) and not isinstance(second, np.ndarray):
+            images = (*first, *second)
         elif not isinstance(first, np.ndarray) or not isinstance(second, np.ndarray):
             raise DataError("one split holds single images, the other an array; give both in the same form")
         elif first.shape[1:] != second.shape[1:]:

@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import PIL
 
-from vpt.core.io import describe_write_error, write_atomic
+from vpt.core.array_file import map_array
+from vpt.core.damage import FAULTS
+from vpt.core.io import move_into_place, sweep_abandoned, write_atomic
 from vpt.core.legacy_keys import upgrade
 from vpt.data.dataset import Split
 from vpt.data.images import DecodedImages, decode
 from vpt.data.preprocessing import Preprocessing
 from vpt.data.whole_images import WholeImages
-from vpt.errors import StorageError
 
 CACHE_VERSION = {"squash": 2, "crop": 3}  # to be increased when the same files decode to different pixels
 
@@ -63,9 +64,11 @@ def decode_cached(
     if cache_dir is None or not len(split) or len(split.paths) < len(split):
         return decode_split(spill_dir=spill_dir)
     array_path = cache_dir / f"pixels-{_cache_key(split.paths, preprocessing, whole_side, skip_corrupt)}.npy"
-    cached = _load_entry(array_path, split)
+    load_entry = partial(_load_entry, array_path, split, preprocessing.size, whole_side is not None)
+    cached = load_entry()
     if cached is not None:
         return cached
+    sweep_abandoned(cache_dir)
     pixels = decode_split(memory_limit=0, spill_dir=cache_dir)
     assert isinstance(pixels.images, np.memmap) and pixels.images.filename is not None
     pixels.images.flush()
@@ -74,12 +77,9 @@ def decode_cached(
     }  # fmt: skip
     if pixels.whole is not None:
         record |= {"starts": pixels.whole.starts.tolist(), "shapes": pixels.whole.shapes.tolist()}
-    try:
-        Path(pixels.images.filename).replace(array_path)
-    except OSError as error:
-        raise StorageError(describe_write_error(array_path, error)) from error
+    move_into_place(Path(pixels.images.filename), array_path)
     write_atomic(array_path.with_suffix(".json"), json.dumps(record).encode())
-    return _load_entry(array_path, split) or pixels
+    return load_entry() or pixels
 
 
 def _cache_key(
@@ -100,20 +100,22 @@ def _cache_key(
     return digest.hexdigest()[:32]
 
 
-def _load_entry(array_path: Path, split: Split) -> DecodedImages | None:
-    """Return a cache entry, or None if it is missing or damaged."""
+def _load_entry(array_path: Path, split: Split, size: int, is_whole: bool) -> DecodedImages | None:
+    """Return a cache entry of images of a size, or of whole ones; None if it is missing or damaged."""
+    images, path = map_array(array_path), array_path.with_suffix(".json")
+    if images is None or images.dtype != np.uint8 or not path.is_file():
+        return None
     try:
-        record = upgrade("decode_cache", json.loads(array_path.with_suffix(".json").read_text(encoding="utf-8")))
-        images = np.load(array_path, mmap_mode="r")
-    except (OSError, ValueError, EOFError):
+        record = upgrade("decode_cache", json.loads(path.read_text(encoding="utf-8")))
+        indices = np.array(record["indices"], dtype=np.int64)
+        notes, dropped = (tuple(map(str, record[key])) for key in ("notes", "dropped"))
+        whole = WholeImages(images, np.array(record["starts"]), np.array(record["shapes"])) if is_whole else None
+        fits = images.shape[1:] == (3, size, size) if whole is None else whole.fits(len(indices))
+        is_complete = indices.shape == (len(split) - len(dropped),) and (np.diff(indices, prepend=-1) > 0).all()
+        if len(images) < len(indices) or not fits or not is_complete:
+            return None
+        kept = split.select(indices)
+    except FAULTS:
         return None
-    indices = np.array(record["indices"], dtype=np.int64)
-    if len(images) < len(indices):
-        return None
-    notes, dropped = tuple(record["notes"]), tuple(record["dropped"])
-    kept = split.select(indices)
-    if "starts" not in record:
-        images = images[: len(indices)]
-        return DecodedImages(images, kept.labels, kept.names, indices, notes, dropped, groups=kept.groups)
-    whole = WholeImages(images, np.array(record["starts"]), np.array(record["shapes"]))
-    return DecodedImages(images, kept.labels, kept.names, indices, notes, dropped, whole, kept.groups)
+    pixels = images[: len(indices)] if whole is None else images
+    return DecodedImages(pixels, kept.labels, kept.names, indices, notes, dropped, whole, kept.groups)

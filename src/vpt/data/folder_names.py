@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import lru_cache
 
 from vpt.core.text import did_you_mean
 from vpt.errors import SpecError
@@ -58,7 +58,7 @@ def words_of(name: str) -> tuple[str, ...]:
     return ("heldout", *found[2:]) if found[:2] in (["held", "out"], ["hold", "out"]) else tuple(found)
 
 
-@cache
+@lru_cache(maxsize=4096)  # names of files can be numbers, each another one
 def _known_words(compound: str) -> list[str]:
     """Return the known words that a word is composed of, such as "train" and "set"; none if there is a rest."""
     for word in _VOCABULARY:

@@ -7,9 +7,11 @@ those that archives and file servers leave, such as `__MACOSX`.
 import hashlib
 import os
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
+from vpt.data.file_paths import FilePaths
 from vpt.data.image_files import IMAGE_SUFFIXES
 from vpt.errors import DataError
 
@@ -94,7 +96,7 @@ def image_entries(folder: Path) -> list[Path]:
     return [entry for entry in visible_entries(folder) if is_image_name(entry.name) and not entry.is_dir()]
 
 
-def walk_images(folder: Path, ignored: list[str] | None = None, root: Path | None = None) -> list[Path]:
+def walk_images(folder: Path, ignored: list[str] | None = None, root: Path | None = None) -> FilePaths:
     """Return all images below a folder, sorted. Each folder is visited once, so that loops of links end.
 
     An unreadable folder raises DataError.
@@ -108,7 +110,7 @@ def walk_images(folder: Path, ignored: list[str] | None = None, root: Path | Non
         The files.
     """
     root, ignored = root or folder, [] if ignored is None else ignored
-    images: list[Path] = []
+    images: list[str] = []
     seen: set[tuple[int, int]] = set()
     for current, folders, names in os.walk(folder, followlinks=True, onerror=_raise_unreadable):
         here = Path(current)
@@ -121,12 +123,15 @@ def walk_images(folder: Path, ignored: list[str] | None = None, root: Path | Non
         runs = [name for name in folders if is_run_directory(here / name)]
         ignored += [f"{(here / name).relative_to(root)}/ (written by vpt tune)" for name in runs]
         folders[:] = sorted(name for name in folders if not _is_hidden(name) and name not in runs)
-        for path in (here / name for name in names if not _is_hidden(name)):
-            if is_image_name(path.name):
-                images.append(path)
-            else:
-                ignored.append(str(path.relative_to(root)))
-    return sorted(images)
+        prefix = "" if here == folder else f"{here.relative_to(folder).as_posix()}/"
+        for name in names:
+            if is_image_name(name) and not _is_hidden(name):
+                images.append(prefix + name)
+            elif not _is_hidden(name):
+                ignored.append(str((here / name).relative_to(root)))
+    # In the order of Path objects, which compare folder by folder: no character comes before the one that parts them.
+    images.sort(key=lambda name: os.path.normcase(name).replace(os.sep, "\0"))
+    return FilePaths(folder, tuple(images))
 
 
 def stamp_files(root: Path, others: Sequence[Path] = ()) -> str:
@@ -139,17 +144,18 @@ def stamp_files(root: Path, others: Sequence[Path] = ()) -> str:
     Returns:
         The hash, or "" if there are no files.
     """
-    files = list(others)
+    files, images = list(others), FilePaths(root, ())
     if root.suffix == ".tar" and root.is_file():
         files.append(root)
+    first = len(files)
     if root.is_dir():
-        files += walk_images(root)
-        files += sorted((*root.glob("*.tar"), *root.glob("*/*.tar")))
+        images = walk_images(root)
+        files += sorted((*root.glob("[!.]*.tar"), *root.glob("[!.]*/[!.]*.tar")))
         files += (entry for entry in visible_entries(root) if entry.suffix.casefold() in (".txt", *TABLE_SUFFIXES))
-    if not files:
+    if not files and not images:
         return ""
     digest = hashlib.sha256()
-    for path in files:
+    for path in chain(files[:first], images, files[first:]):
         try:
             status = path.stat()
             state = f"{status.st_size} {status.st_mtime_ns}"

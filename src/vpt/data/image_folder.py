@@ -6,13 +6,14 @@ Class folders may be nested to any depth. Every file is an image by its suffix, 
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vpt.core.foreign_files import describe_foreign_name
 from vpt.core.text import bullets, comma_list, pluralize
 from vpt.data.checks import check_classes
 from vpt.data.dataset import Dataset, Split
+from vpt.data.file_paths import FilePaths
 from vpt.data.folder_names import (
     SPLITS,
     describe_split_names,
@@ -34,7 +35,7 @@ LAYOUT_HELP = (
 )
 _MIN_SHARED = 2  # names of sub-folders that different classes do not share by chance
 
-ClassImages = dict[str, list[Path]]
+ClassImages = dict[str, Sequence[Path]]
 
 
 def read_image_folder(root: Path, split_names: str | None = None) -> Dataset:
@@ -75,6 +76,14 @@ def find_images_by_class(root: Path, split_names: str | None = None) -> tuple[di
     root_folders = _class_folders(_unwrap(root))
     by_split = _find_split_folders(root, root_folders, split_names, ignored)
     if by_split is not None:
+        for name, folder in by_split.items():
+            flat = [] if name == "train" or subfolders(folder) else image_entries(folder)
+            if flat and "train" in by_split:
+                raise DataError(
+                    f"{folder} holds {pluralize(len(flat), 'image')} but no class folders, so no image has a label to "
+                    f"score; leave them out with --split-names train={by_split['train'].name}, and give them to vpt "
+                    "predict, or sort them into class folders"
+                )
         found = {name: _find_classes(name, _unwrap(folder, True), root, ignored) for name, folder in by_split.items()}
         return found, ignored
     if split_names is None:
@@ -102,7 +111,7 @@ def find_class_names(root: Path) -> list[str]:
     return names if len(names) > 1 else []
 
 
-def make_split(by_class: Mapping[str, list[Path]], classes: tuple[str, ...], root: Path) -> Split:
+def make_split(by_class: Mapping[str, Sequence[Path]], classes: tuple[str, ...], root: Path) -> Split:
     """Return the split of images by class.
 
     Args:
@@ -113,9 +122,9 @@ def make_split(by_class: Mapping[str, list[Path]], classes: tuple[str, ...], roo
     Returns:
         The split, one class after the other.
     """
-    paths = [path for name in classes for path in by_class.get(name, ())]
+    names = [path.relative_to(root).as_posix() for name in classes for path in by_class.get(name, ())]
     labels = [label for label, name in enumerate(classes) for _ in by_class.get(name, ())]
-    return Split.of_files(root, [path.relative_to(root).as_posix() for path in paths], labels)
+    return Split.of_files(root, names, labels)
 
 
 def _find_split_folders(
@@ -164,7 +173,8 @@ def _find_splits_in_classes(
     found: defaultdict[str, ClassImages] = defaultdict(dict)
     for folder, splits in inside.items():
         for split, names in splits.items():
-            images = [path for name in names for path in walk_images(folder / name, ignored, root)]
+            walked = (path for name in names for path in walk_images(folder / name, ignored, root))
+            images = FilePaths(folder, tuple(path.relative_to(folder).as_posix() for path in walked))
             if images:
                 found[split][_class_name(folder)] = images
     return {split: found[split] for split in SPLITS if split in found}
@@ -193,10 +203,11 @@ def _find_classes(split_name: str, folder: Path, root: Path, ignored: list[str])
     unreadable = [repr(class_folder.name) for class_folder in folders if not _is_valid_utf8(class_folder.name)]
     if unreadable:
         raise DataError(f"{folder}: the names {comma_list(unreadable)} are not valid UTF-8; rename them")
-    images: defaultdict[str, list[Path]] = defaultdict(list)
+    images: ClassImages = {}
     for class_folder in folders:
         found, masks = drop_masks(walk_images(class_folder, ignored, root))
-        images[_class_name(class_folder)] += found
+        name = _class_name(class_folder)
+        images[name] = [*images[name], *found] if name in images else found
         ignored += [f"{path.relative_to(root)} (a mask)" for path in masks]
     empty = [name for name, paths in images.items() if not paths]
     if len(empty) == len(images) or (empty and split_name == "train"):

@@ -71,8 +71,11 @@ def read_image(image: ImageInput, value_range: ValueRange | None = None) -> tupl
         require_min_side(*image.size)
         return to_rgb(image.copy(), value_range=value_range), []
     if isinstance(image, Tensor):
-        tensor = image.detach().cpu()
-        image = (tensor.float() if tensor.is_floating_point() else tensor).numpy()  # NumPy has no bfloat16
+        try:
+            tensor = image.detach().cpu()
+            image = (tensor.float() if tensor.is_floating_point() else tensor).numpy()  # NumPy has no bfloat16
+        except (RuntimeError, TypeError, NotImplementedError) as error:  # sparse, without data, or of other kinds
+            raise UnreadableImageError(f"a tensor that is no array of pixels ({error}); give a dense one") from error
     if isinstance(image, np.ndarray):
         return to_rgb(Image.fromarray(_to_uint8(_channels_last(image), value_range))), []
     raise UnreadableImageError(
@@ -116,6 +119,8 @@ def _channels_last(pixels: NDArray[Any]) -> NDArray[Any]:
 def _to_uint8(pixels: NDArray[Any], value_range: ValueRange | None) -> NDArray[np.uint8]:
     if pixels.dtype == np.uint8:
         return np.ascontiguousarray(pixels)
+    if pixels.dtype.kind not in "biuf":
+        raise UnreadableImageError(f"an array of {pixels.dtype}; give uint8 in 0..255 or float in 0..1")
     low, high = pixels.min(), pixels.max()
     if value_range is not None and np.isfinite([low, high]).all():
         return scale_to_uint8(pixels, value_range)

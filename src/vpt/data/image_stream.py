@@ -1,12 +1,8 @@
-"""Images that are decoded when a batch of them is asked for, by worker processes: data of any size.
-
-What a batch holds depends on its request alone, neither on the worker nor on earlier requests. An epoch can therefore
-be repeated bit by bit, with any number of workers.
-"""
+"""Images that are decoded when a batch of them is asked for, by worker processes: data of any size."""
 
 import gc
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,41 +10,21 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
-from vpt.data.image_files import UnreadableImageError, capture_warnings
-from vpt.data.image_inputs import ImageInput, read_image
+from vpt.data.batch_decoding import CHUNK, Augmentation, BatchDecoder, BatchRequest, ChunkDecoder, Findings
+from vpt.data.image_inputs import ImageInput
 from vpt.data.preprocessing import Preprocessing
 from vpt.errors import DataError
 
 _T = TypeVar("_T")
 _MAX_WORKERS = 8
-
-Augmentation = Callable[[Image.Image, np.random.Generator], NDArray[np.uint8]]
+_PREFETCHED = 2  # chunks that each worker decodes in advance
 
 
 def default_workers() -> int:
     """Return the number of worker processes: the cores for each process of `torchrun`, at most 8."""
     return max(1, min(_MAX_WORKERS, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
-
-
-@dataclass(frozen=True, eq=False)
-class BatchRequest:
-    """A batch of images.
-
-    Attributes:
-        positions: Positions of the images among those of the loader, int64 (batch,).
-        seed: Seed of the augmentation, together with the position of an image; None for images as they are.
-    """
-
-    positions: NDArray[np.int64]
-    seed: tuple[int, ...] | None = None
-
-    def equals(self, other: "BatchRequest") -> bool:
-        """Return True for a request of the same images, augmented alike."""
-        return self.seed == other.seed and np.array_equal(self.positions, other.positions)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,15 +61,21 @@ class ImageLoader:
                 with a seed. Default: none.
             workers: Number of processes; 0 decodes in this one. Default: 0.
         """
-        self._decoder = _Decoder(sources, preprocessing, augmentation)
+        self._decoder = BatchDecoder(sources, preprocessing, augmentation)
         self._planned: list[BatchRequest] = []
-        self._batches: Iterator[LoadedBatch] = iter(())
         self._next = 0
-        self._loader: DataLoader[LoadedBatch] = DataLoader(
-            self._decoder, batch_size=None, sampler=self._planned, num_workers=workers, collate_fn=_identity,
-            worker_init_fn=_init_worker, persistent_workers=workers > 0,
-            generator=torch.Generator(),  # else it draws from torch's own, and so does dropout
-        )  # fmt: skip
+        self._chunks: list[tuple[int, BatchRequest]] = []
+        self._loaded: Iterator[tuple[int, Findings]] = iter(())
+        self._worker: ChunkDecoder | None = None
+        self._loader: DataLoader[tuple[int, Findings]] | None = None
+        if workers:
+            # One more than are on the way: a chunk is copied before a worker writes the one that takes its place.
+            self._worker = ChunkDecoder(self._decoder, workers * _PREFETCHED + 1)
+            self._loader = DataLoader(
+                self._worker, batch_size=None, sampler=self._chunks, num_workers=workers, prefetch_factor=_PREFETCHED,
+                collate_fn=keep, worker_init_fn=init_worker, persistent_workers=True,
+                generator=torch.Generator(),  # else it draws from torch's own, and so does dropout
+            )  # fmt: skip
 
     def plan(self, requests: Sequence[BatchRequest]) -> None:
         """Announce the batches that are loaded next, which replace those announced before.
@@ -101,8 +83,10 @@ class ImageLoader:
         Args:
             requests: The batches, in order.
         """
-        self._planned[:] = requests
-        self._next, self._batches = 0, iter(self._loader)
+        if self._loader is not None:
+            self._planned[:] = requests
+            self._chunks[:] = enumerate(chunk for request in requests for chunk in request.chunks())
+            self._next, self._loaded = 0, iter(self._loader)
 
     def load(self, request: BatchRequest) -> LoadedBatch:
         """Return a batch: the next one announced or, for any other, one that is decoded in this process.
@@ -113,10 +97,19 @@ class ImageLoader:
         Returns:
             The images.
         """
-        if self._next < len(self._planned) and self._planned[self._next].equals(request):
-            self._next += 1
-            return next(self._batches)
-        return self._decoder[request]
+        pixels = np.empty((len(request.positions), *self._decoder.shape), np.uint8)
+        is_announced = self._next < len(self._planned) and self._planned[self._next].equals(request)
+        if self._worker is None or not is_announced:
+            return LoadedBatch(pixels, *self._decoder.decode(request, pixels))
+        self._next += 1
+        notes, faults = dict[int, list[str]](), dict[int, str]()
+        for start in range(0, len(pixels), CHUNK):
+            number, (notes_of_chunk, faults_of_chunk) = next(self._loaded)
+            part = pixels[start : start + CHUNK]
+            part[:] = self._worker.chunk(number)[: len(part)]
+            notes |= {start + index: found for index, found in notes_of_chunk.items()}
+            faults |= {start + index: fault for index, fault in faults_of_chunk.items()}
+        return LoadedBatch(pixels, notes, faults)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,16 +146,20 @@ class StreamedImages:
         """Announce the batches that are loaded next.
 
         Args:
-            batches: Indices of the images of each batch.
+            batches: Indices of the images of each batch, or of their draws, see `load`.
             seed: Seed of the augmentation. Default: images as they are.
         """
-        self.loader.plan([BatchRequest(self.positions[indices], seed) for indices in batches])
+        self.loader.plan([self._request(indices, seed) for indices in batches])
+
+    def _request(self, indices: NDArray[np.int64], seed: tuple[int, ...] | None) -> BatchRequest:
+        draws, images = np.divmod(indices, len(self))
+        return BatchRequest(self.positions[images], seed, draws if draws.any() else None)
 
     def load(self, indices: NDArray[np.int64], seed: tuple[int, ...] | None = None) -> NDArray[np.uint8]:
         """Return a batch.
 
         Args:
-            indices: Indices of the images.
+            indices: Indices of the images; i + k * n is image i of n, drawn for the k-th time again.
             seed: Seed of the augmentation. Default: images as they are.
 
         Returns:
@@ -171,82 +168,31 @@ class StreamedImages:
         Raises:
             DataError: A file has changed since it was checked.
         """
-        loaded = self.loader.load(BatchRequest(self.positions[indices], seed))
+        loaded = self.loader.load(self._request(indices, seed))
         for index, fault in loaded.faults.items():
+            name = self.names[indices[index] % len(self)]
             raise DataError(
-                f"{self.names[indices[index]]}: {fault}; it was sound when it was checked, so restore it, or begin "
-                "anew with --overwrite"
+                f"{name}: {fault}; it was sound when it was checked, so restore it, or begin anew with --overwrite"
             )
         return loaded.pixels
 
 
-class _Decoder(TorchDataset[LoadedBatch]):
-    """What runs in a worker: request in, batch out."""
+def init_worker(worker: int) -> None:
+    """Prepare a worker process.
 
-    def __init__(
-        self,
-        sources: Sequence[Sequence[ImageInput] | NDArray[np.uint8]],
-        preprocessing: Preprocessing,
-        augmentation: Augmentation | None,
-    ) -> None:
-        self.sources = [_compact(images) for images in sources]
-        self.starts = np.cumsum([0, *map(len, sources)])
-        self.preprocessing = preprocessing
-        self.augmentation = augmentation
-
-    def __getitem__(self, request: BatchRequest) -> LoadedBatch:
-        size = self.preprocessing.size
-        pixels = np.zeros((len(request.positions), 3, size, size), np.uint8)
-        notes: dict[int, list[str]] = {}
-        faults: dict[int, str] = {}
-        with capture_warnings():
-            for index, position in enumerate(request.positions.tolist()):
-                try:
-                    image, found = read_image(self._find(position), self.preprocessing.value_range)
-                except UnreadableImageError as error:
-                    faults[index] = str(error)
-                    continue
-                if found:
-                    notes[index] = found
-                if request.seed is None or self.augmentation is None:
-                    pixels[index] = self.preprocessing.resize_image(image)
-                else:
-                    pixels[index] = self.augmentation(image, np.random.default_rng((*request.seed, position)))
-        return LoadedBatch(pixels, notes, faults)
-
-    def _find(self, position: int) -> ImageInput:
-        source = int(np.searchsorted(self.starts, position, side="right")) - 1
-        return self.sources[source][position - int(self.starts[source])]
-
-
-def _compact(images: Sequence[ImageInput] | NDArray[np.uint8]) -> Sequence[ImageInput] | NDArray[np.uint8]:
-    """Return images in a form that workers share with the process that starts them."""
-    if isinstance(images, tuple) and all(isinstance(image, Path) for image in images):
-        return _FilePaths(images)
-    return images
-
-
-class _FilePaths(Sequence[Path]):
-    """Paths in one array.
-
-    A worker shares the memory of the process that started it until one of them writes, and reading a Python object
-    writes its reference count: a list of paths would be copied page by page into every worker.
+    Args:
+        worker: Its number.
     """
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._encoded = np.array([os.fsencode(path) for path in paths])
-
-    def __len__(self) -> int:
-        return len(self._encoded)
-
-    def __getitem__(self, index: int) -> Path:  # type: ignore[override]
-        return Path(os.fsdecode(self._encoded[index].item()))
-
-
-def _init_worker(worker: int) -> None:
     gc.freeze()  # collecting garbage writes to every object, which would copy the memory of the parent process
 
 
-def _identity(batch: _T) -> _T:
-    """Leave pixels an array: it comes through a pipe, while a tensor takes shared memory, which containers lack."""
-    return batch
+def keep(found: _T) -> _T:
+    """Return what a worker returns as it is: arrays come through a pipe, while tensors take /dev/shm.
+
+    Args:
+        found: What it returns.
+
+    Returns:
+        The same.
+    """
+    return found

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vpt.core.io import describe_write_error
+from vpt.core.io import describe_write_error, temporary_path
 from vpt.core.text import bullets, comma_list, pluralize
 from vpt.data.dataset import Split
 from vpt.data.image_files import UnreadableImageError, capture_warnings
@@ -262,9 +262,7 @@ def allocate(
     file: Path | None = None
     try:
         spill_dir.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix="pixels-", suffix=".npy", dir=spill_dir)
-        os.close(handle)
-        file = Path(name)
+        file = temporary_path(spill_dir / "pixels.npy")
         if shutil.disk_usage(spill_dir).free < needed:
             raise OSError(ENOSPC, os.strerror(ENOSPC))
         array: NDArray[Any] = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
@@ -272,7 +270,7 @@ def allocate(
             with file.open("r+b") as reserved:
                 os.posix_fallocate(reserved.fileno(), 0, file.stat().st_size)
     except OSError as error:
-        message = describe_write_error(file or spill_dir / "pixels.npy", error, needed)
+        message = describe_write_error(spill_dir / "pixels.npy", error, needed)
         if file:
             file.unlink(missing_ok=True)
         raise StorageError(message) from error

@@ -16,14 +16,22 @@ from vpt.core.text import comma_list, did_you_mean, pluralize
 from vpt.data.dataset import Dataset, Split
 from vpt.data.image_inputs import ImageInput, StoredImage
 from vpt.data.label_kinds import KindName
+from vpt.data.memory_groups import number_groups, read_groups
 from vpt.errors import DataError
 
-InMemoryData = tuple[Any, Any] | Mapping[str, Any] | torch.utils.data.Dataset[Any] | Sequence[tuple[Any, Any]]
+InMemoryData = (
+    tuple[Any, Any]
+    | tuple[Any, Any, Any]
+    | Mapping[str, Any]
+    | torch.utils.data.Dataset[Any]
+    | Sequence[tuple[Any, Any]]
+)
 
 FORMS = (
-    "give a folder, a built-in task, (images, labels), a torch Dataset of (image, label), or a Hugging Face Dataset "
-    "with the columns image and label"
+    "give a folder, a built-in task, (images, labels) or (images, labels, groups), a torch Dataset of (image, label), "
+    "or a Hugging Face Dataset with the columns image and label"
 )
+_MAX_CLASSES = 1_000_000
 _SPLIT_NAMES = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 
 
@@ -36,12 +44,14 @@ class _LabeledImages:
         labels: One label per image.
         classes: Names of integer labels, or () if they have none.
         name: Name of the source, or "" if it has none.
+        groups: Group of each image, such as its patient, "" for an image on its own; or () without groups.
     """
 
     images: tuple[ImageInput, ...] | NDArray[np.uint8]
-    labels: tuple[Any, ...] | NDArray[np.float32]
+    labels: tuple[Any, ...] | NDArray[np.float64]
     classes: tuple[str, ...] = ()
     name: str = ""
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +76,10 @@ def dataset_from_memory(
 
     Args:
         splits: Data of "train", "val" and "test"; a missing key stands for an empty split. Data are `(images, labels)`
-            with images in any form that `vpt.data.image_inputs.read_image` takes; a torch `Dataset` of (image, label);
-            or a Hugging Face `Dataset` with the columns image and label. Labels are integers from 0, or class names;
-            0 and 1 for each class, where an image has several; or floats, numbers to predict.
+            or `(images, labels, groups)` with images in any form that `vpt.data.image_inputs.read_image` takes; a torch
+            `Dataset` of (image, label); or a Hugging Face `Dataset` with the columns image and label, and perhaps
+            group. Labels are integers from 0, or class names; 0 and 1 for each class, where an image has several; or
+            floats, numbers to predict. Groups, texts or integers, stay whole in splits and folds.
         classes: Names of the classes, so that label k is `classes[k]`, or the name of the number. Default: those of the
             data (`classes` of a torch dataset, `ClassLabel` names of a Hugging Face dataset), else `default_classes`.
         default_classes: Names of the classes of data without names. Default: the labels themselves, or "value".
@@ -86,10 +97,12 @@ def dataset_from_memory(
             given = {name: replace(split, labels=_as_labels(map(float, split.labels))) for name, split in given.items()}
         except (TypeError, ValueError) as error:
             raise DataError(f"the labels are no numbers ({error}); give one number for each image") from None
+    sizes = {name: len(split.labels) for name, split in given.items()}
+    groups, notes = number_groups({name: split.groups for name, split in given.items()}, sizes)
     names = {name: tuple(classes or split.classes or default_classes or ()) for name, split in given.items()}
     first = "train" if "train" in given else next(iter(given))
     if any(isinstance(split.labels, np.ndarray) for split in given.values()):
-        return _numeric_dataset(given, names[first])
+        return _numeric_dataset(given, names[first], groups, notes)
     known = names[first] or _known_classes(given[first].labels)
     label_of = {name: index for index, name in enumerate(known)}
     built = {}
@@ -103,7 +116,8 @@ def dataset_from_memory(
             )
         if name == "train" and len(set(named)) == 1:
             raise DataError(f"train has one class only, {named[0]!r}; a classifier needs images of two or more classes")
-        built[name] = Split(split.images, np.array([label_of[label] for label in named], dtype=np.int64))
+        labels = np.array([label_of[label] for label in named], dtype=np.int64)
+        built[name] = Split(split.images, labels, groups=groups.get(name))
     return Dataset(
         name=next((split.name for split in given.values() if split.name), "images"),
         classes=known,
@@ -111,13 +125,21 @@ def dataset_from_memory(
         val=built.get("val", Split()),
         test=built.get("test", Split()),
         source="data in memory",
+        notes=notes,
         digest=_digest(built, known),
     )
 
 
-def _numeric_dataset(given: Mapping[str, _LabeledImages], classes: tuple[str, ...]) -> Dataset:
+def _numeric_dataset(
+    given: Mapping[str, _LabeledImages],
+    classes: tuple[str, ...],
+    groups: Mapping[str, NDArray[np.int64]],
+    notes: tuple[str, ...],
+) -> Dataset:
     """Return the dataset of images with several labels, or with a number. Columns without names have their numbers."""
-    built = {name: Split(split.images, np.asarray(split.labels)) for name, split in given.items()}
+    built = {
+        name: Split(split.images, np.asarray(split.labels), groups=groups.get(name)) for name, split in given.items()
+    }
     labels = built.get("train", next(iter(built.values()))).labels
     if not classes:
         classes = tuple(map(str, range(labels.shape[1]))) if labels.ndim == 2 else ("value",)
@@ -125,7 +147,7 @@ def _numeric_dataset(given: Mapping[str, _LabeledImages], classes: tuple[str, ..
         raise DataError(f"all images of train have the label {labels[0]}, so there is nothing to learn")
     train, val, test = (built.get(name, Split()) for name in ("train", "val", "test"))
     name = next((split.name for split in given.values() if split.name), "images")
-    return Dataset(name, classes, train, val, test, "data in memory", digest=_digest(built, classes))
+    return Dataset(name, classes, train, val, test, "data in memory", notes, digest=_digest(built, classes))
 
 
 def split_mapping(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,8 +172,10 @@ def _read(data: Any, split: str) -> _LabeledImages:
     """Read one split."""
     classes: Any = None
     name: Any = ""
-    if isinstance(data, tuple) and len(data) == 2:
-        images, labels = data
+    groups: Any = ()
+    if isinstance(data, tuple) and len(data) in (2, 3):
+        images, labels, *rest = data
+        groups = rest[0] if rest else ()
     elif hasattr(data, "column_names") and hasattr(data, "features"):  # a Hugging Face dataset
         if not {"image", "label"} <= set(data.column_names):
             raise DataError(
@@ -159,6 +183,7 @@ def _read(data: Any, split: str) -> _LabeledImages:
                 "labels to image and label, with rename_column"
             )
         images, labels = [_Row(data, index) for index in range(len(data))], list(data["label"])
+        groups = list(data["group"]) if "group" in data.column_names else ()
         classes = getattr(data.features["label"], "names", None)
         name = getattr(getattr(data, "info", None), "dataset_name", None)
     elif hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, str | bytes | Mapping):
@@ -172,13 +197,18 @@ def _read(data: Any, split: str) -> _LabeledImages:
         name = "" if isinstance(data, list | tuple) else type(data).__name__
     else:
         raise DataError(f"{split} is a value of type {type(data).__name__}; {FORMS}")
-    found = _LabeledImages(_as_sequence(images), _as_labels(labels), tuple(map(str, classes or ())), str(name or ""))
+    found = _LabeledImages(
+        _as_sequence(images), _as_labels(labels), tuple(map(str, classes or ())), str(name or ""), read_groups(groups)
+    )
     num_images, num_labels = len(found.images), len(found.labels)
     if num_images != num_labels:
         given = f"{pluralize(num_images, 'image')} and {pluralize(num_labels, 'label')}"
         raise DataError(f"{split} has {given}; give one label per image")
     if not num_images:
         raise DataError(f"{split} has no image; {FORMS}")
+    if len(found.groups) not in (0, num_images):
+        given = f"{pluralize(num_images, 'image')} and {pluralize(len(found.groups), 'group')}"
+        raise DataError(f"{split} has {given}; give one group per image, None for an image on its own")
     return found
 
 
@@ -196,12 +226,12 @@ def _as_sequence(images: Any) -> tuple[ImageInput, ...] | NDArray[np.uint8]:
     return tuple(images)
 
 
-def _as_labels(labels: Iterable[Any]) -> tuple[str | int, ...] | NDArray[np.float32]:
+def _as_labels(labels: Iterable[Any]) -> tuple[str | int, ...] | NDArray[np.float64]:
     """Return integers and names one by one, and several labels of an image, or floats, as an array."""
     values: tuple[Any, ...] = tuple(label.tolist() if hasattr(label, "tolist") else label for label in labels)
     if any(isinstance(label, float | list | tuple) for label in values):
         try:
-            return np.array(values, np.float32)
+            return np.array(values, np.float64)
         except (TypeError, ValueError) as error:
             raise DataError(
                 f"labels are no numbers, or not as many for every image ({error}); give 0 or 1 for each class, or one "
@@ -222,6 +252,11 @@ def _class_name(label: str | int, names: tuple[str, ...]) -> str:
 def _known_classes(labels: Collection[str | int]) -> tuple[str, ...]:
     """Return the classes of labels without names: all integers up to the largest, or the texts in order."""
     numbers = [label for label in labels if isinstance(label, int)]
+    if numbers and max(numbers) >= _MAX_CLASSES:
+        raise DataError(
+            f"a label is {max(numbers):.3g}, and labels without names count classes from 0; give names of classes, or "
+            f"numbers below {_MAX_CLASSES:,}"
+        )
     return tuple(map(str, range(max(numbers) + 1))) if numbers else tuple(sorted(set(map(str, labels))))
 
 
@@ -231,6 +266,8 @@ def _digest(splits: Mapping[str, Split], classes: Sequence[str]) -> str:
     for name, split in sorted(splits.items()):
         digest.update(f"\0{name}\0{len(split)}".encode())
         digest.update(split.labels.data)
+        if split.groups is not None:
+            digest.update(split.groups.data)
         for image in split.images:
             digest.update(_content(image))
     return digest.hexdigest()
@@ -252,5 +289,7 @@ def _content(image: ImageInput) -> bytes:
         return image
     if isinstance(image, Image.Image):
         return f"{image.mode}{image.size}".encode() + image.tobytes()
+    if isinstance(image, Tensor) and (image.is_complex() or image.is_meta or image.layout != torch.strided):
+        return b"unreadable"  # decoding reports the fault
     pixels = image.detach().cpu().float().numpy() if isinstance(image, Tensor) else np.asarray(image)
     return f"{pixels.dtype}{pixels.shape}".encode() + pixels.tobytes()

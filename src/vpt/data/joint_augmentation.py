@@ -66,7 +66,7 @@ class JointAugmentation:
             image, mask_crop = image.flip(-2), mask_crop.flip(-2)
         if self.color_jitter:
             contrast, brightness = rng.uniform(-self.color_jitter, self.color_jitter, 2)
-            mean = image.mean()
+            mean = float(image.numpy().mean(dtype=np.float64))  # torch's depends on the number of threads
             image = ((image - mean) * (1 + float(contrast)) + mean * (1 + float(brightness))).clamp(0, 255)
         return image, mask_crop
 

@@ -19,7 +19,7 @@ def kind_of_labels(labels: NDArray[Any]) -> KindName:
 
     Returns:
         "single_label" for int64 (n,), the class of each image; "multi_label" for float32 (n, classes) of 0 and 1;
-        "regression" for float32 (n,), a number for each image.
+        "regression" for float64 (n,), a number for each image.
     """
     if labels.dtype.kind != "f":
         return "single_label"
@@ -54,7 +54,7 @@ def check_labels(labels: NDArray[Any]) -> NDArray[Any]:
         return labels.astype(np.int64)
     if not np.isfinite(labels).all():
         raise DataError(f"a label is {labels[~np.isfinite(labels)][0]}; numbers to predict are finite")
-    return labels.astype(np.float32)
+    return labels.astype(np.float64)
 
 
 def check_classes_of_labels(splits: Mapping[str, NDArray[Any]], classes: Sequence[str]) -> None:

@@ -1,10 +1,12 @@
 """Labels in CSV, JSON Lines and Parquet files: a column of images, one of labels, and perhaps of splits and groups."""
 
+import re
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
+from vpt.core.input_files import OUTSIDE_ADVICE, lies_outside
 from vpt.core.text import comma_list, pluralize, refuse
 from vpt.data.checks import check_classes
 from vpt.data.dataset import Dataset, Split
@@ -24,8 +26,10 @@ from vpt.data.table_labels import (
     read_label,
     require_variety,
 )
-from vpt.data.table_rows import Row, Table, read_table
+from vpt.data.table_rows import Row, Table, read_table, with_decimal_points
 from vpt.errors import DataError
+
+_THOUSANDS = re.compile(r"-?[1-9]\d{0,2}(,\d{3})+")  # as in 1,200, which could also be 1.2
 
 
 def read_tables(files: Sequence[Path], root: Path, columns: TableColumns, *, complete: bool = True) -> Dataset:
@@ -52,7 +56,8 @@ def read_tables(files: Sequence[Path], root: Path, columns: TableColumns, *, com
     for path, split in splits_of_files(files, root).items():
         table = read_table(path, faults, name_of(path, root))
         if table.rows:
-            tables.append((table, choose_columns(table, columns, strict=complete), split))
+            chosen = choose_columns(table, columns, strict=complete)
+            tables.append((_with_clear_commas(table, chosen, columns.label_kind), chosen, split))
         else:
             faults.append(f"{name_of(path, root)} has no rows")
     labels = {chosen.labels for _, chosen, _ in tables}
@@ -104,6 +109,29 @@ def read_tables(files: Sequence[Path], root: Path, columns: TableColumns, *, com
     return Dataset(root.resolve().name, classes, train, val, test, f"tables {names} in {root}", tuple(notes))
 
 
+def _with_clear_commas(table: Table, chosen: ChosenColumns, kind: KindName | None) -> Table:
+    """Return a table whose labels such as "3,5" are numbers, if they are said to be. Refuse to guess it."""
+    unclear = [column for column in chosen.labels if column in table.unclear_commas]
+    if not unclear or kind in ("single_label", "multi_label"):
+        return table
+    for column in unclear:
+        shown = [str(value) for value in table.values(column) if "," in str(value)]
+        if all(map(_THOUSANDS.fullmatch, shown)):
+            whole, fraction = shown[0].replace(",", ""), shown[0].replace(",", ".", 1)
+            raise DataError(
+                f"{table.path}: the column {column} holds {shown[0]!r} and the like, {whole} or {fraction}; "
+                "remove the commas of thousands, or write decimal points (--label-kind single_label keeps names)"
+            )
+    if kind is None:
+        text = next(str(value) for value in table.values(unclear[0]) if "," in str(value))
+        raise DataError(
+            f"{table.path}: the column {unclear[0]} holds {text!r} and the like, which are numbers with decimal "
+            f"commas (--label-kind regression) or names of classes (--label-kind single_label; several of an image are "
+            "joined by |, and so are 3|5)"
+        )
+    return with_decimal_points(table, unclear)
+
+
 def read_table_images(path: Path, image_column: str | None = None) -> list[Path]:
     """Return the images that a table lists, with or without labels.
 
@@ -121,7 +149,7 @@ def read_table_images(path: Path, image_column: str | None = None) -> list[Path]
     table = read_table(path, faults)
     column = image_column or find_image_column(table)
     finder = ImageFinder(path.parent, _texts(table, column))
-    found = [_find_image(finder, row, column, None, faults) for row in table.rows]
+    found = [_find_image(finder, row, column, path.parent, None, faults) for row in table.rows]
     refuse(faults, f"{path}: {pluralize(len(faults), 'fault')}", "correct these lines")
     return [image for image in found if image is not None]
 
@@ -138,13 +166,17 @@ def _unlisted(root: Path, listed: Set[str]) -> list[str]:
 
 
 def _notes_on_columns(tables: Sequence[tuple[Table, ChosenColumns, str | None]]) -> list[str]:
-    """Return a note on each table with a column that could be groups, and that is not used."""
+    """Return notes on columns that could be groups and are not used, and on labels with decimal commas."""
     unused = [(table, chosen.like_groups[0]) for table, chosen, _ in tables if chosen.like_groups and not chosen.group]
-    return [
+    notes = [
         f"{table.path.name} has the column {column}; --group-column {shlex.quote(column)} keeps its images together in "
         "splits and folds"
         for table, column in unused
     ]
+    for table, chosen, _ in tables:
+        commas = [column for column in chosen.labels if column in table.decimal_commas]
+        notes += [f"commas in the column {column} of {table.path.name} are read as decimal points" for column in commas]
+    return notes
 
 
 def _entries(
@@ -162,7 +194,7 @@ def _entries(
                 faults.append(f"{row.place}: {chosen.split} is {text!r}; a split is train, val or test")
                 continue
             own = named[str(text)]
-        image = _find_image(finder, row, chosen.image, own, faults)
+        image = _find_image(finder, row, chosen.image, root, own, faults)
         label = read_label(row, chosen.labels, kind, faults)
         if image is not None and label is not None:
             group = row.cells.get(chosen.group) if chosen.group is not None else None
@@ -188,15 +220,19 @@ def _texts(table: Table, column: str) -> list[str]:
     return [str(value) for value in table.values(column) if value is not None]
 
 
-def _find_image(finder: ImageFinder, row: Row, column: str, split: str | None, faults: list[str]) -> Path | None:
+def _find_image(
+    finder: ImageFinder, row: Row, column: str, root: Path, split: str | None, faults: list[str]
+) -> Path | None:
     text = row.cells.get(column)
     if text is None:
         faults.append(f"{row.place}: no image: the column {column} is empty")
         return None
     found = finder.find(str(text), split)
-    if len(found) == 1:
+    if len(found) == 1 and lies_outside(found[0], root):
+        faults.append(f"{row.place}: {text!r} lies outside the folder {root}; {OUTSIDE_ADVICE}")
+    elif len(found) == 1:
         return found[0]
-    if found:
+    elif found:
         several = comma_list([name_of(path, finder.folder) for path in found])
         faults.append(f"{row.place}: {text!r} can be {several}; write the path")
     else:

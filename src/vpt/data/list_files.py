@@ -11,12 +11,14 @@ from collections import Counter, defaultdict
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 
+from vpt.core.input_files import OUTSIDE_ADVICE, lies_outside
 from vpt.core.text import comma_list, pluralize, refuse
 from vpt.data.checks import check_classes
 from vpt.data.dataset import Dataset, Split
 from vpt.data.entries import Entry, check_labels_agree, unique_entries
 from vpt.errors import DataError
 
+_MAX_DIGITS = 18  # NumPy's integers have 63 bits
 _LIST_NAME = re.compile(r"(train\d*(?:val)?|val|test)\d*\.txt", re.IGNORECASE)
 
 
@@ -108,6 +110,10 @@ def _parse_list(root: Path, name: str, faults: list[str]) -> list[Entry[int]]:
         if not re.fullmatch(r"[0-9]+", label):
             kind = "a negative label" if re.fullmatch(r"-[0-9]+", label) else "not an integer"
             faults.append(f"{location}: {kind}: {label!r} after {path!r}")
+        elif lies_outside(root / path, root):
+            faults.append(f"{location}: {path!r} lies outside the folder; {OUTSIDE_ADVICE}")
+        elif len(label) > _MAX_DIGITS:
+            faults.append(f"{location}: a label of {len(label):,} digits after {path!r}")
         else:
             entries.append(Entry(path, int(label), location))
     if not entries and not faults:

@@ -1,16 +1,17 @@
 """Loading of a classification dataset from a folder or by the name of a built-in task."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vpt.core.text import comma_list, did_you_mean
 from vpt.data import synthetic
 from vpt.data.checks import class_notes, leakage_notes
 from vpt.data.dataset import Dataset, Split
 from vpt.data.folder_names import SPLITS
+from vpt.data.foreign_labels import describe_foreign_labels
 from vpt.data.image_folder import (
     LAYOUT_HELP,
     find_class_names,
@@ -23,10 +24,13 @@ from vpt.data.listings import is_listing, read_listing
 from vpt.data.manifest import read_manifest
 from vpt.data.shards import find_shards, read_shards
 from vpt.data.splits import fill_missing_splits
-from vpt.data.table_columns import TableColumns
-from vpt.data.table_files import explain_unclear, find_tables, unread_tables
+from vpt.data.table_columns import TableColumns, require_column
+from vpt.data.table_files import explain_unclear, find_tables, given_tables, unread_tables
+from vpt.data.table_rows import read_table
 from vpt.data.training_marks import describe_whole, has_marked
-from vpt.errors import DataError
+from vpt.errors import DataError, SpecError
+
+_T = TypeVar("_T")
 
 
 def load_dataset(
@@ -37,6 +41,7 @@ def load_dataset(
     test_fraction: float = 0.2,
     include_test: bool = True,
     split_names: str | None = None,
+    columns_are_recorded: bool = False,
     **columns: str | None,
 ) -> Dataset:
     """Read a folder of class folders, lists or tables of labels, or a built-in task. No image is decoded.
@@ -51,12 +56,14 @@ def load_dataset(
         test_fraction: Fraction of each class to move from train to test if there is no test; 0 for none. Default: 0.2.
         include_test: False for a dataset without a test split, of which no image is opened. Default: True.
         split_names: Names of the split folders, see `parse_split_names`. Default: recognized.
+        columns_are_recorded: True for columns of an earlier run, which data without tables do not need. Default: False.
         **columns: Columns of tables, see `TableColumns`. Default: recognized.
 
     Returns:
         The dataset.
 
     Raises:
+        SpecError: Columns are given for data without a table.
         DataError: The source does not exist, is not completely prepared, or cannot be used.
     """
     root = Path(str(source))
@@ -67,6 +74,8 @@ def load_dataset(
     try:
         known = TableColumns.of(columns)
         dataset = source if isinstance(source, Dataset) else _read(root, str(source), seed, split_names, known)
+        if not isinstance(source, Dataset) and not columns_are_recorded:
+            refuse_columns(source, known, dataset)
     except OSError as error:
         raise DataError(f"{str(source)!r} cannot be read: {error}; check the path and its permissions") from error
     dataset = replace(dataset, name=dataset.name.encode("utf-8", "replace").decode())  # may be invalid UTF-8
@@ -85,6 +94,7 @@ def load_scored_dataset(
     *,
     trained_on: Sequence[str] = (),
     on_note: Callable[[str], None] | None = None,
+    given_columns: Collection[str] = (),
     **options: Any,
 ) -> Dataset:
     """Read labeled images that a model is scored on.
@@ -94,48 +104,64 @@ def load_scored_dataset(
 
     Args:
         source: A folder, the name of a built-in task, or a dataset in memory.
-        split: Name of the split that is scored.
+        split: Name of the split that is scored. "all" keeps the splits; without any, all images are test.
         trained_on: Marks of the training images, see `make_marks`. Default: none, a folder is split as in training.
         on_note: Called with a note if all images of a folder are read. Default: none.
+        given_columns: Those of the options of columns that a user gives, which the data must have. Default: none, all
+            are those of the training, which other data need not have.
         **options: Other arguments of `load_dataset`.
 
     Returns:
         The dataset. Of a folder that holds no image of the training, all other splits are empty.
+
+    Raises:
+        SpecError: Columns are given for data without a table.
+        DataError: A column that is given does not exist, or the data cannot be read.
     """
     root = Path(str(source))
     columns = TableColumns.of(options)
+    _require_columns(source, columns, given_columns)
+    options["columns_are_recorded"] = True
     if isinstance(source, Dataset) or not trained_on or not str(source).strip():
         return load_dataset(source, **options)
     is_sharded = _is_sharded(root, columns)
     if is_sharded or is_listing(source, columns):
         listed = read_shards(root, complete=False) if is_sharded else read_listing(source, columns, complete=False)
-        if has_marked(listed.trainval().paths, trained_on):
+        if has_marked(listed.trainval().images, trained_on):
             return load_dataset(source, **options)
-        scored = listed.splits[split]
-        if not len(scored):
-            scored = listed.trainval().concat(listed.test)
+        present = {name: images for name, images in listed.splits.items() if len(images)}
+        scored, whole_as = _scored_splits(present, split)
+        if whole_as is not None:
+            scored = {whole_as: listed.trainval().concat(listed.test)}
             if on_note is not None:
-                on_note(describe_whole(root, split, len(scored)))
-        train, val, test = (scored if name == split else Split() for name in SPLITS)
+                on_note(describe_whole(root, whole_as, len(scored[whole_as])))
+        train, val, test = (scored.get(name, Split()) for name in SPLITS)
         return Dataset(listed.name, listed.classes, train, val, test, listed.source)
     if not root.is_dir():
         return load_dataset(source, **options)
     found, ignored = find_images_by_class(root, options.get("split_names"))
-    if has_marked([path for by_class in found.values() for paths in by_class.values() for path in paths], trained_on):
+    if has_marked((path for by_class in found.values() for paths in by_class.values() for path in paths), trained_on):
         return load_dataset(source, **options)
-    is_whole = split not in found
-    if is_whole:
+    by_split, whole_as = _scored_splits(found, split)
+    if whole_as is not None:
         whole: defaultdict[str, list[Path]] = defaultdict(list)
         for by_class in found.values():
             for name, paths in by_class.items():
                 whole[name] += paths
-        found = {split: whole}
-    classes = tuple(sorted(found[split]))
-    scored = make_split(found[split], classes, root)
-    if is_whole and on_note is not None:
-        on_note(describe_whole(root, split, len(scored)))
-    train, val, test = (scored if name == split else Split() for name in SPLITS)
+        by_split = {whole_as: dict(whole)}
+    classes = tuple(sorted({name for by_class in by_split.values() for name in by_class}))
+    scored = {name: make_split(by_class, classes, root) for name, by_class in by_split.items()}
+    if whole_as is not None and on_note is not None:
+        on_note(describe_whole(root, whole_as, len(scored[whole_as])))
+    train, val, test = (scored.get(name, Split()) for name in SPLITS)
     return Dataset(root.resolve().name, classes, train, val, test, str(root), ignored=tuple(sorted(ignored)))
+
+
+def _scored_splits(present: Mapping[str, _T], split: str) -> tuple[dict[str, _T], str | None]:
+    """Return the splits that are scored; or none, and the name under which all images are scored as one split."""
+    if split == "all":
+        return ({}, "test") if present.keys() == {"train"} else (dict(present), None)
+    return ({split: present[split]}, None) if split in present else ({}, split)
 
 
 def _read(root: Path, source: str, seed: int, split_names: str | None, columns: TableColumns) -> Dataset:
@@ -161,6 +187,52 @@ def _read(root: Path, source: str, seed: int, split_names: str | None, columns: 
     )
 
 
+def _require_columns(source: str | Path | Dataset, columns: TableColumns, given: Collection[str]) -> None:
+    """Refuse columns that a user gives for data to be scored and that the data lack."""
+    wanted = replace(columns, **{name: None for name in columns.given if name not in given})
+    refuse_columns(source, wanted, source if isinstance(source, Dataset) else None)
+    if not wanted.given or isinstance(source, Dataset):
+        return
+    root = Path(source)
+    for path in find_tables(root, columns) if root.is_dir() else given_tables(source):
+        for option in ("split_column", "group_column"):
+            if option in wanted.given:
+                table = read_table(path, [])  # whole: a key of JSON Lines may come late; faults are named later
+                require_column(table, wanted.given[option], option)
+
+
+def refuse_columns(source: str | Path | Dataset, columns: TableColumns, dataset: Dataset | None) -> None:
+    """Refuse columns of tables, and a kind of labels, for data without a table.
+
+    Args:
+        source: A folder, tables, the name of a built-in task, or a dataset in memory.
+        columns: The columns that a user gives.
+        dataset: What the source is read as, or None for a folder of classes.
+
+    Raises:
+        SpecError: Columns are given, or a kind that the labels do not have.
+        DataError: A table in the folder cannot be read as one of labels.
+    """
+    kind = "single_label" if dataset is None else dataset.label_kind
+    given = {name: value for name, value in columns.given.items() if (name, value) != ("label_kind", kind)}
+    if not given:
+        return
+    (name, value), *_ = given.items()
+    if isinstance(source, Dataset):
+        raise SpecError(f"{name} is {value!r}, and {source.name} is in memory, without a table of labels; leave it out")
+    root = Path(source)
+    has_table = is_listing(source, columns) and not _is_sharded(root, columns)
+    if not has_table or (root.is_dir() and has_list_files(root)):
+        reason = explain_unclear(root, columns) if root.is_dir() else ""
+        if reason:
+            raise DataError(reason)
+        described = (dataset and dataset.source) or "a folder"
+        raise SpecError(
+            f"{name} is {value!r}, and {source} is read as {described}, without a table of labels; leave it out, or "
+            "give the table"
+        )
+
+
 def _is_sharded(root: Path, columns: TableColumns) -> bool:
     return bool(find_shards(root)) and not is_listing(root, columns, named=True)
 
@@ -177,11 +249,12 @@ def _notes_on_tables(root: Path, columns: TableColumns) -> list[str]:
 
 
 def _read_folder(root: Path, split_names: str | None, columns: TableColumns) -> Dataset:
-    """Read a folder of class folders. Where it holds none, a table whose columns are not clear is named."""
+    """Read a folder of class folders. Where it holds none, a table or other labels that are not read are named."""
     try:
         return read_image_folder(root, split_names)
     except DataError as error:
         reason = explain_unclear(root, columns)
-        if not reason:
+        foreign = describe_foreign_labels(root)
+        if not reason and not foreign:
             raise
-        raise DataError(reason) from error
+        raise DataError(reason or f"{root} holds no class folders: {foreign}") from error

@@ -1,10 +1,14 @@
 """Marker and manifest of a prepared folder: the marker exists while it is written, the manifest when it is complete."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from vpt.core.damage import damage_named
 from vpt.core.io import write_atomic
+from vpt.core.lock import lock_output
 from vpt.errors import DataError
 
 _MANIFEST, _IN_PROGRESS = "prepared.json", ".preparing.json"
@@ -22,7 +26,9 @@ def begin_preparation(folder: Path, digest: str) -> None:
     """
     marker = folder / _IN_PROGRESS
     if marker.is_file():
-        if json.loads(marker.read_text(encoding="utf-8"))["digest"] == digest:
+        with damage_named(marker, "marker", f"delete {folder}, or choose another --out", DataError):
+            started = json.loads(marker.read_text(encoding="utf-8"))["digest"]
+        if started == digest:
             return
         raise DataError(
             f"{folder} was started from another source or with another split; delete it, or choose another --out"
@@ -44,6 +50,27 @@ def finish_preparation(folder: Path, values: dict[str, Any]) -> None:
     """
     write_atomic(folder / _MANIFEST, (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode())
     (folder / _IN_PROGRESS).unlink(missing_ok=True)
+
+
+@contextmanager
+def preparation(folder: Path) -> Iterator[bool]:
+    """Hold the lock on a folder while it is prepared, during a `with` block.
+
+    A StorageError is raised if another process is preparing it.
+
+    Args:
+        folder: The output folder.
+
+    Yields:
+        True if the folder is still to be prepared.
+    """
+    if is_prepared(folder) and not (folder / _IN_PROGRESS).exists():
+        yield False
+        return
+    with lock_output(folder):
+        if is_prepared(folder):  # a kill at the very end has left the marker
+            (folder / _IN_PROGRESS).unlink(missing_ok=True)
+        yield not is_prepared(folder)
 
 
 def is_prepared(folder: Path) -> bool:
@@ -72,10 +99,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     if is_prepared(folder):
         path = folder / _MANIFEST
-        try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
-        except ValueError as error:
-            raise DataError(f"{path} is damaged ({error}); delete {folder} and prepare it again") from error
+        with damage_named(path, "manifest", f"delete {folder} and prepare it again", DataError):
+            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return dict(values.items())
     if (folder / _IN_PROGRESS).is_file():
         raise DataError(
             f"the preparation of {folder} is not complete; run the same `vpt data` command again, it resumes"

@@ -61,6 +61,8 @@ def refuse_degenerate_ids(
     classes: Sequence[str],
     pixel_counts: NDArray[np.int64],
     ids: list[int],
+    *,
+    are_lossy: bool = False,
 ) -> None:
     """Refuse masks whose reading leaves one class, or makes many classes that no pixel has.
 
@@ -71,6 +73,7 @@ def refuse_degenerate_ids(
         classes: Names of the classes.
         pixel_counts: Pixels of each class in train.
         ids: The ids of all masks.
+        are_lossy: True if there are JPEGs among the masks. Default: False.
 
     Raises:
         DataError: The reading cannot be meant; the message has the option that reads the masks rightly.
@@ -90,11 +93,14 @@ def refuse_degenerate_ids(
             f"{root}: read as {reading}, the masks of train hold {pluralize(used, 'class')} only: their ids are "
             f"{comma_list(texts, MAX_SUGGESTED)}{because}{advice}"
         )
+    if are_lossy:
+        option = "they are JPEGs or the like, whose values are blurred: --labels with the ids that are meant, such as "\
+                 "0,255, reads each other one as the nearest, and"  # fmt: skip
     is_numbered = not scheme.classes and not scheme.is_colors
     known = [k for k in ids if k not in scheme.ignore_ids]
     if is_numbered and len(classes) > _MIN_RATIO * len(known):
         raise DataError(
-            f"{root}: the masks hold the {pluralize(len(known), 'id')} {comma_list(texts, MAX_SUGGESTED)}, and read as "
+            f"{root}: the masks hold the {pluralize(len(texts), 'id')} {comma_list(texts, MAX_SUGGESTED)}, and read as "
             f"{reading} they make {len(classes)} classes, most of which no pixel has; {option} makes one class of each "
             "id (255 too is one if it is listed)"
         )

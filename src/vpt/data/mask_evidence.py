@@ -44,7 +44,7 @@ def is_mask_like(path: Path) -> bool:
     return bool(covered >= _LOSSY_SHARE * total)
 
 
-def drop_masks(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+def drop_masks(paths: Sequence[Path]) -> tuple[Sequence[Path], list[Path]]:
     """Separate masks that lie beside their images, such as `1_mask.png` beside `1.png`.
 
     Args:
@@ -63,7 +63,7 @@ def drop_masks(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
         if key is not None and is_mask_like(path) and not is_mask_like(beside[path.parent][key]):
             masks.append(path)
     dropped = set(masks)
-    return [path for path in paths if path not in dropped], masks
+    return [path for path in paths if path not in dropped] if masks else paths, masks
 
 
 def image_stem(stem: str, stems: Collection[str]) -> str | None:
@@ -94,16 +94,17 @@ def find_unnamed_masks(paths: Sequence[Path]) -> tuple[Path, Path] | None:
     Returns:
         The folder of images and that of masks, or None.
     """
-    stems: defaultdict[Path, dict[str, Path]] = defaultdict(dict)
+    stems_in: defaultdict[Path, set[str]] = defaultdict(set)
     for path in paths:
-        stems[path.parent][path.stem] = path
+        stems_in[path.parent].add(path.stem)
     beside: defaultdict[tuple[Path, frozenset[str]], list[Path]] = defaultdict(list)
-    for folder, files in stems.items():
-        beside[folder.parent, frozenset(files)].append(folder)
-    for (_, names), folders in beside.items():
+    for folder, names in stems_in.items():
+        beside[folder.parent, frozenset(names)].append(folder)
+    for (_, shared), folders in beside.items():
         if len(folders) != 2:
             continue
-        sampled = sorted(names)[:: max(1, len(names) // 4)]
+        sampled = sorted(shared)[:: max(1, len(shared) // 4)]
+        stems = {folder: {path.stem: path for path in paths if path.parent == folder} for folder in folders}
         likes = [[is_mask_like(stems[folder][name]) for name in sampled] for folder in folders]
         first, second = folders
         if all(likes[0]) and not any(likes[1]):
@@ -113,6 +114,38 @@ def find_unnamed_masks(paths: Sequence[Path]) -> tuple[Path, Path] | None:
         if all(len({_stored_size(stems[folder][name]) for folder in folders}) == 1 for name in sampled):
             return first, second
     return None
+
+
+def find_unpaired_masks(paths: Sequence[Path], root: Path) -> list[str]:
+    """Return folders of masks, by their names and colors, that share stems with a folder of images, and are not pairs.
+
+    So are masks of single classes: `images/1.png` with `masks/cat/1.png` and `masks/dog/1.png`.
+
+    Args:
+        paths: Image files below `root`, in which no pairs were found.
+        root: The data folder.
+
+    Returns:
+        The folders, relative to `root`; none if these are no masks.
+    """
+    stems: dict[str, defaultdict[Path, dict[str, Path]]] = {role: defaultdict(dict) for role in ("image", "mask")}
+    for path in paths:
+        roles = [role for role in map(role_of, path.relative_to(root).parent.parts) if role is not None]
+        if roles:
+            stems[roles[-1]][path.parent][path.stem] = path
+    found = []
+    for folder, masks in stems["mask"].items():
+        for images in stems["image"].values():
+            shared = sorted(images.keys() & masks.keys())
+            sampled = shared[:: max(1, len(shared) // 4)]
+            if (
+                2 * len(shared) > len(masks)
+                and all(is_mask_like(masks[name]) for name in sampled)
+                and not any(is_mask_like(images[name]) for name in sampled)
+            ):
+                found.append(folder.relative_to(root).as_posix())
+                break
+    return found
 
 
 def _stored_size(path: Path) -> tuple[int, ...]:

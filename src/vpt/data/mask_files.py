@@ -102,8 +102,28 @@ def load_pair(
     """
     mask_format = mask_format or MaskFormat()
     image, mask, _ = _read_pair(pairs.images[index], pairs.masks[index], mask_format, value_range)
+    pixels = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+    return pixels, _classes(mask, lookup_table, mask_format)
+
+
+def load_mask(path: Path, lookup_table: NDArray[np.int16], mask_format: MaskFormat | None = None) -> NDArray[np.uint8]:
+    """Return a mask as it is stored, whichever way its image is turned. Call it inside `capture_warnings`.
+
+    Args:
+        path: The mask file.
+        lookup_table: As for `load_pair`.
+        mask_format: As for `load_pair`.
+
+    Returns:
+        Classes, uint8 (height, width), IGNORE_INDEX for no class.
+    """
+    mask_format = mask_format or MaskFormat()
+    return _classes(_read_mask(path, mask_format), lookup_table, mask_format)
+
+
+def _classes(mask: _MaskFile, lookup_table: NDArray[np.int16], mask_format: MaskFormat) -> NDArray[np.uint8]:
     ids = np.searchsorted(mask_format.nearest, mask.ids) if mask_format.colors else mask.ids
-    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)), lookup_table[ids].astype(np.uint8)
+    return lookup_table[ids].astype(np.uint8)
 
 
 def scan_masks(

@@ -97,7 +97,7 @@ def parse_labels(text: str) -> LabelScheme:
     values = [value.strip() for _, _, value in entries]
     names = tuple(name.strip() or value for (name, _, _), value in zip(entries, values, strict=True))
     are_colors = all(re.fullmatch(r"#[0-9a-fA-F]{6}", value) for value in values)
-    if not are_colors and not all(value.isdecimal() and int(value) <= 65535 for value in values):
+    if not are_colors and not all(value.isdecimal() and len(value) <= 5 and int(value) <= 65535 for value in values):
         hint = did_you_mean(text, ["auto", "colors", *LABEL_SCHEMES])
         raise SpecError(
             f"labels is {text!r}; {hint}; or write the ids of the classes (0,255 or ground=0,road=255) or their colors "

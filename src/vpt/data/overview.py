@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vpt.core.text import comma_list, pluralize, printable, refuse
+from vpt.core.text import comma_list, format_number, pluralize, printable, refuse
 from vpt.data.dataset import Dataset, Split
-from vpt.data.image_files import UnreadableImageError, open_rgb
-from vpt.data.image_inputs import read_size
+from vpt.data.image_files import UnreadableImageError
+from vpt.data.image_inputs import read_image, read_size
 from vpt.data.images import map_images
 from vpt.data.loading import load_dataset
 from vpt.data.segmentation_folder import SegmentationDataset, load_segmentation_dataset
@@ -63,6 +64,19 @@ class Overview:
         lines += [f"odd: {note}" for note in (*_odd_counts(self.counts), *self.notes)]
         return [printable(line) for line in lines]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the facts as JSON values; of the sizes, the smallest, the median and the largest area."""
+        sizes = sorted(self.sizes, key=lambda size: size[0] * size[1])
+        shown = (0, len(sizes) // 2, -1) if sizes else ()
+        return {
+            "task": self.task,
+            "images": dict(self.images),
+            "classes": len(self.counts),
+            "images_per_class": {name: dict(by_split) for name, by_split in self.counts.items()},
+            "sizes_px": [list(sizes[index]) for index in shown],
+            "notes": [*_odd_counts(self.counts), *self.notes],
+        }
+
 
 def overview_of_classes(dataset: Dataset) -> Overview:
     """Return the overview of a dataset of labeled images. Headers of some images are read.
@@ -78,8 +92,9 @@ def overview_of_classes(dataset: Dataset) -> Overview:
     named = () if dataset.label_kind == "regression" else dataset.classes
     by_split = {name: split.class_counts(len(dataset.classes)) for name, split in splits.items()}
     counts = {name: {split: int(found[k]) for split, found in by_split.items()} for k, name in enumerate(named)}
-    images = [image for split in splits.values() for image in split.images]
-    sizes = [read_size(image) for image in images[:: max(1, len(images) // _NUM_SIZES)]]
+    every = max(1, sum(map(len, splits.values())) // _NUM_SIZES)
+    images = chain.from_iterable(split.images for split in splits.values())
+    sizes = [read_size(image) for image in islice(images, None, None, every)]
     notes = dataset.notes
     if dataset.ignored:
         notes += (f"{len(dataset.ignored)} entries of the folder not used: {comma_list(dataset.ignored)}",)
@@ -146,20 +161,20 @@ def _describe_labels(dataset: Dataset) -> str:
     if dataset.label_kind != "regression":
         return "classification" if dataset.label_kind == "single_label" else "multi-label classification"
     values = np.concatenate([split.labels for split in dataset.splits.values() if len(split)])
-    text = f"{values.min():.4g} to {values.max():.4g}, mean {values.mean():.4g}"
-    return f"regression of {dataset.classes[0]} ({text})"
+    least, largest, mean = map(format_number, (values.min(), values.max(), values.mean()))
+    return f"regression of {dataset.classes[0]} ({least} to {largest}, mean {mean})"
 
 
 def _unreadable(split: Split, value_range: ValueRange | None) -> list[str]:
     def fault_of(i: int) -> str:
-        image = split.images[i]
         try:
-            if isinstance(image, Path):
-                open_rgb(image, value_range)
+            read_image(split.images[i], value_range)
         except UnreadableImageError as error:
             return f"{split.names[i]}: {error}"
         return ""
 
+    if isinstance(split.images, np.ndarray):  # of a built-in task
+        return []
     return [fault for fault in map_images(fault_of, range(len(split))) if fault]
 
 

@@ -9,16 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from vpt.core.text import did_you_mean
 from vpt.data.value_range import ValueRange
 from vpt.errors import SpecError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _FILTERS = {name: Image.Resampling[name.upper()] for name in ("nearest", "bilinear", "bicubic", "lanczos")}
 
@@ -28,6 +30,7 @@ NORMALIZATIONS = {  # mean and standard deviation of each RGB channel, for value
 }
 
 _EXAMPLE = "0.48,0.46,0.41/0.27,0.26,0.28"
+MAX_SIZE = 8192  # px: tables of positions grow with the square of the side
 _MAX_ASPECT = 16  # of a longer strip the middle is used: a few pixels of height, enlarged, would fill the memory
 
 
@@ -64,8 +67,12 @@ class Preprocessing:
             value = getattr(self, name)
             if value not in known:
                 raise SpecError(f"{name} {value!r} is unknown; {did_you_mean(value, known)}")
-        if self.size < 1:
-            raise SpecError(f"size is {self.size} px; it must be at least 1")
+        if not 1 <= self.size <= MAX_SIZE:
+            raise SpecError(f"size is {self.size} px; it must be at least 1 and at most {MAX_SIZE:,}")
+        if not 0 < len(self.mean) == len(self.std) or min(self.std) <= 0:
+            raise SpecError(
+                f"mean is {self.mean} and std is {self.std}; give one mean and one std above 0 for each channel"
+            )
         if not 0 < self.crop_fraction <= 1:
             raise SpecError(f"crop_fraction is {self.crop_fraction}; it must be above 0 and at most 1")
 
@@ -143,7 +150,7 @@ class Preprocessing:
         """Channels of the input."""
         return len(self.mean)
 
-    def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
+    def normalize(self, pixels: Tensor) -> Tensor:
         """Return pixels with zero mean and unit variance.
 
         Args:
@@ -157,6 +164,8 @@ class Preprocessing:
         """
         values = pixels.float() / 255
         if (values.shape[1], self.channels) == (3, 1):  # Pillow's weights of "L"
+            import torch  # headers of tuned files are read without it
+
             values = torch.einsum("bchw,c->bhw", values, values.new_tensor((0.299, 0.587, 0.114))).unsqueeze(1)
         if values.shape[1] != self.channels:
             raise SpecError(

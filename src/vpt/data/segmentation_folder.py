@@ -44,6 +44,7 @@ class SegmentationDataset:
         mask_format: The reading of mask files.
         mask_stats: Name of each pair to the ids of its mask, and facts on its image.
         value_range: Values of black and white in images with more than 8 bits, or None for the range of their type.
+        dropped: "name: reason" of each pair that is left out.
     """
 
     name: str
@@ -56,6 +57,7 @@ class SegmentationDataset:
     mask_format: MaskFormat = field(default_factory=MaskFormat)
     mask_stats: Mapping[str, MaskStats] = field(default_factory=dict)
     value_range: ValueRange | None = None
+    dropped: tuple[str, ...] = ()
 
     def classes_of(self, name: str) -> set[int]:
         """Return the classes that have a pixel in a mask.
@@ -93,6 +95,7 @@ def load_segmentation_dataset(
     trained_on: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
     on_note: Callable[[str], None] | None = None,
+    skip_corrupt: bool = False,
 ) -> SegmentationDataset:
     """Read a segmentation folder and check all of its files. Every image and mask is decoded once.
 
@@ -120,6 +123,7 @@ def load_segmentation_dataset(
         trained_on: Marks of training images, see `make_marks`. Default: none.
         progress: Called as (done, total) after each pair.
         on_note: Called with a note if all pairs are read because there is no `scored_split`. Default: none.
+        skip_corrupt: True leaves pairs out of which the image or the mask cannot be used. Default: False.
 
     Returns:
         The dataset.
@@ -153,7 +157,14 @@ def load_segmentation_dataset(
                 on_note(describe_whole(root, scored_split, len(whole)))
             splits, val_fraction = {scored_split: splits.get(scored_split, whole)}, 0.0
     mask_format = MaskFormat(scheme.is_colors, scheme.ids, mask_orientation)
-    mask_stats = scan_masks(splits.values(), mask_format, faults, progress, value_range)
+    unusable: list[str] = []
+    mask_stats = scan_masks(splits.values(), mask_format, unusable, progress, value_range)
+    dropped = tuple(unusable) if skip_corrupt and mask_stats else ()
+    if dropped:
+        splits = {split: pairs.among(mask_stats) for split, pairs in splits.items()}
+        splits = {split: pairs for split, pairs in splits.items() if len(pairs)}
+    else:
+        faults += unusable
     ids = all_ids(mask_stats)
     if scheme.is_colors and not scheme.colors:
         colors = [int(name[1:], 16) for name in classes] if classes else ids
@@ -165,7 +176,8 @@ def load_segmentation_dataset(
         raise too_many_classes(root, len(found))
     lookup_table = scheme.lookup_table(len(found))
     faults += unknown_id_faults(mask_stats, lookup_table, scheme, f"{len(found)} classes read as {scheme_name}")
-    advice = "correct or delete these files; for ids, see --labels, --ignore-index and --reduce-zero-label"
+    skip = ", or leave out what cannot be read with --skip-corrupt" if unusable and not skip_corrupt else ""
+    advice = f"correct or delete these files{skip}; for ids, see --labels, --ignore-index and --reduce-zero-label"
     refuse(faults, f"{root}: {pluralize(len(faults), 'fault')}", advice)
     mask_format = replace(mask_format, orientation=_resolve_orientation(root, mask_orientation, mask_stats))
     if train_on == "trainval" and "train" in splits:
@@ -182,7 +194,8 @@ def load_segmentation_dataset(
     if classes is None:  # of a model, they are what it was trained with
         if "train" not in splits:
             raise DataError(f"{root} has no images for train; {LAYOUT_HELP}")
-        refuse_degenerate_ids(root, scheme, scheme_name, found, pixel_counts, ids)
+        are_lossy = any(stats.is_lossy for stats in mask_stats.values())
+        refuse_degenerate_ids(root, scheme, scheme_name, found, pixel_counts, ids, are_lossy=are_lossy)
     notes += reading_notes(scheme_name, scheme, ids, mask_stats)
     notes += value_range_notes([path for pairs in splits.values() for path in pairs.images], value_range)
     missing = [found[k] for k in np.flatnonzero(pixel_counts == 0)]
@@ -191,7 +204,7 @@ def load_segmentation_dataset(
     digest = hashlib.sha256("".join(f"{name} {stats.key}\n" for name, stats in sorted(mask_stats.items())).encode())
     return SegmentationDataset(
         root.resolve().name, found, splits, lookup_table, pixel_counts, digest.hexdigest(), tuple(notes), mask_format,
-        mask_stats, value_range,
+        mask_stats, value_range, dropped,
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
@@ -79,6 +79,17 @@ class ImageMaskPairs:
         """
         images, masks = (tuple(paths[i] for i in indices) for paths in (self.images, self.masks))
         return ImageMaskPairs(images, masks, tuple(self.names[i] for i in indices))
+
+    def among(self, names: Container[str]) -> ImageMaskPairs:
+        """Return the pairs with some names.
+
+        Args:
+            names: The names.
+
+        Returns:
+            These pairs, in their order.
+        """
+        return self.select([i for i, name in enumerate(self.names) if name in names])
 
 
 def find_published_pairs(root: Path, wanted: Sequence[str]) -> tuple[str, dict[str, ImageMaskPairs], list[str]] | None:

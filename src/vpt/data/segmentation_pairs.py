@@ -97,7 +97,10 @@ def find_pairs(root: Path, names: PairNames | None = None, wanted: Sequence[str]
         if published is not None:
             labels, splits, layout_faults = published
             return FoundPairs(splits, labels, tuple(layout_faults))
-    files = [file for file in _read_names(root, walk_images(root), names) if file.split in wanted]
+    paths = walk_images(root)
+    if not names.are_given and not _name_masks(root, paths):
+        return None
+    files = [file for file in _read_names(root, paths, names) if file.split in wanted]
     masks = [file for file in files if file.role == "mask"]
     images = [file for file in files if file.role == "image"] or [file for file in files if file.role is None]
     if not masks or not images:
@@ -117,6 +120,13 @@ def find_pairs(root: Path, names: PairNames | None = None, wanted: Sequence[str]
             raise DataError(_nothing_found(root, names, len(images), len(masks)))
         return None
     return _collect(root, groups, matched, faults)
+
+
+def _name_masks(root: Path, paths: Sequence[Path]) -> bool:
+    """Return True if the name of a folder or of a file is one of masks."""
+    folders = {path.parent for path in paths}
+    parts = {part for folder in folders for part in folder.relative_to(root).parts}
+    return any(role_of(part) == "mask" for part in parts) or any(role_of(path.stem) == "mask" for path in paths)
 
 
 def _read_names(root: Path, paths: Sequence[Path], names: PairNames) -> list[_File]:

@@ -63,7 +63,7 @@ def find_shards(source: Path) -> list[Path]:
         return [source] if source.suffix == SHARD_SUFFIX else []
     if not source.is_dir():
         return []
-    found = sorted((*source.glob(f"*{SHARD_SUFFIX}"), *source.glob(f"*/*{SHARD_SUFFIX}")))
+    found = sorted((*source.glob(f"[!.]*{SHARD_SUFFIX}"), *source.glob(f"[!.]*/[!.]*{SHARD_SUFFIX}")))
     return [] if found and walk_images(source) else found
 
 
@@ -171,7 +171,7 @@ def _read_label(kind: str, content: bytes) -> str | None:
                 values = next((values[key] for key in _LABEL_KEYS if key in values), None)
             text = str(values) if isinstance(values, str | int) and not isinstance(values, bool) else ""
         return (str(int(text)) if text.isdecimal() else text) or None
-    except ValueError:  # no UTF-8 or JSON, or a number of thousands of digits
+    except (ValueError, RecursionError):  # no UTF-8 or JSON, a number of thousands of digits, or a nesting as deep
         return None
 
 

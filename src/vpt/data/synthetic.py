@@ -6,6 +6,7 @@ every image.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -76,10 +77,16 @@ def generate_splits(task: str, seed: int, size: int = 48) -> dict[str, tuple[Ima
         Split ("train", "val", "test") to images and labels.
     """
     definition = _find_task(task)
-    images, labels = generate(task, definition.train + definition.val + definition.test, seed, size)
+    images, labels = (values.copy() for values in _generate_all(task, seed, size))
     boundaries = (definition.train, definition.train + definition.val)
     names = ("train", "val", "test")
     return dict(zip(names, zip(np.split(images, boundaries), np.split(labels, boundaries), strict=True), strict=True))
+
+
+@lru_cache(maxsize=4)  # drawing takes seconds; the arrays of one task take 14 MB
+def _generate_all(task: str, seed: int, size: int) -> tuple[ImageArray, IntArray]:
+    definition = TASKS[task]
+    return generate(task, definition.train + definition.val + definition.test, seed, size)
 
 
 def _find_task(name: str) -> SyntheticTask:

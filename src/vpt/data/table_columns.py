@@ -118,7 +118,7 @@ def choose_columns(table: Table, wanted: TableColumns, *, strict: bool = True, n
         SpecError: The column of labels that was given is that of the images.
     """
     image = wanted.image_column or find_image_column(table)
-    _require(table, image, "image_column")
+    require_column(table, image, "image_column")
     given = _given_labels(table, wanted.label_column)
     if image in given:
         raise SpecError(f"{table.path}: {image} is the column of images; give another one by --label-column")
@@ -130,7 +130,7 @@ def choose_columns(table: Table, wanted: TableColumns, *, strict: bool = True, n
         group = _first(table, _NAMES["group"], free)
     for column, option in ((split, "split_column"), (group, "group_column")):
         if column is not None:
-            _require(table, column, option)
+            require_column(table, column, option)
     taken = {image, split, group}
     like_groups = tuple(name for name in table.columns if _plain(name) in _NAMES["like_group"] and name not in taken)
     left = [name for name in table.columns if name not in taken and name not in like_groups]
@@ -144,7 +144,7 @@ def _given_labels(table: Table, text: str | None) -> tuple[str, ...]:
         return ()
     names = (text,) if text in table.columns else _names_in(text)
     for name in names:
-        _require(table, name, "label_column")
+        require_column(table, name, "label_column")
     return names
 
 
@@ -232,7 +232,9 @@ def has_labels(table: Table, wanted: TableColumns, *, named: bool = False) -> bo
 
 
 def _holds_predictions(table: Table, wanted: TableColumns) -> bool:
-    return any(_plain(name) in _NAMES["prediction"] for name in table.columns if name not in wanted.names)
+    """Return True for columns of predictions, and for a file to hand in, such as sample_submission.csv."""
+    named = "submission" in _plain(table.path.stem)
+    return named or any(_plain(name) in _NAMES["prediction"] for name in table.columns if name not in wanted.names)
 
 
 def _first(table: Table, known: Iterable[str], among: Iterable[str] | None = None) -> str | None:
@@ -250,7 +252,17 @@ def _is_image(value: Any) -> bool:
     return isinstance(value, str) and is_image_name(value)
 
 
-def _require(table: Table, column: str, option: str) -> None:
+def require_column(table: Table, column: str, option: str) -> None:
+    """Refuse a column that does not exist.
+
+    Args:
+        table: The table, or its first rows.
+        column: Name of the column.
+        option: Option that names it, such as "split_column".
+
+    Raises:
+        DataError: The table has no such column.
+    """
     if column not in table.columns:
         flag = f"--{option.replace('_', '-')}"
         raise DataError(f"{table.path} has no column {column!r}; correct {flag}; {did_you_mean(column, table.columns)}")

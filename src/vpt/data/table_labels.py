@@ -108,10 +108,10 @@ def encode_labels(labels: Sequence[Any], classes: tuple[str, ...], kind: KindNam
         kind: Kind of the labels.
 
     Returns:
-        int64 (n,) of single labels, float32 (n, classes) of several, float32 (n,) of numbers.
+        int64 (n,) of single labels, float32 (n, classes) of several, float64 (n,) of numbers.
     """
     if kind == "regression":
-        return np.array(labels, dtype=np.float32)
+        return np.array(labels, dtype=np.float64)
     index = {name: label for label, name in enumerate(classes)}
     if kind == "single_label":
         return np.array([index[name] for name in labels], dtype=np.int64)
@@ -163,7 +163,7 @@ def _classes_of(value: Any) -> tuple[str, ...] | None:
     if isinstance(value, str) and value.startswith("["):
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
     parts = value if isinstance(value, list) else [] if value is None else str(value).split(_SEPARATOR)
     names = [_class_of(part.strip() if isinstance(part, str) else part) for part in parts]

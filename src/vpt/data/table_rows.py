@@ -3,12 +3,13 @@
 import csv
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from vpt.core.input_files import require_regular_file
 from vpt.core.optional import import_optional
 from vpt.core.text import comma_list
 from vpt.data.folder_walk import is_image_name
@@ -16,6 +17,8 @@ from vpt.errors import DataError
 
 _DELIMITERS = ",;\t|"
 _INDEX_COLUMN = re.compile(r"(unnamed: ?\d+|__index_level_\d+__)?", re.IGNORECASE)  # as pandas writes its index
+_DECIMAL_COMMA = re.compile(r"-?(\d+|\d{1,3}(\.\d{3})+),\d+")
+_CSV_SUFFIXES = (".csv", ".tsv")
 _NUM_SAMPLES = 20  # rows that tell what the columns hold
 
 
@@ -40,11 +43,16 @@ class Table:
         path: The file.
         columns: Names of the columns. An index that pandas wrote is left out.
         rows: The rows.
+        decimal_commas: Columns of numbers with decimal commas, which the rows have with points.
+        unclear_commas: Columns of texts such as "3,5" in a file whose commas part cells, or that has numbers of its
+            own: these texts are numbers with decimal commas, or names.
     """
 
     path: Path
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
+    decimal_commas: tuple[str, ...] = ()
+    unclear_commas: tuple[str, ...] = ()
 
     def values(self, column: str) -> list[Any]:
         """Return the values of a column."""
@@ -67,6 +75,7 @@ def read_table(path: Path, faults: list[str] | None = None, name: str | None = N
         DataError: The file as a whole cannot be read.
         VptError: The file is a Parquet file, and the extra `parquet` is not installed.
     """
+    require_regular_file(path, "table", "give a CSV, JSON Lines or Parquet file", DataError)
     found: list[str] = []
     try:
         rows = _rows(path, name or path.name, found)
@@ -77,8 +86,42 @@ def read_table(path: Path, faults: list[str] | None = None, name: str | None = N
         raise DataError(f"{path} cannot be read: {error.strerror or error}; check the file") from error
     if faults is not None:
         faults += found
-    columns = dict.fromkeys(name for row in read for name in row.cells)
-    return Table(path, tuple(columns), read)
+    table = Table(path, tuple(dict.fromkeys(name for row in read for name in row.cells)), read)
+    with_commas = tuple(column for column in table.columns if _has_decimal_commas(table.values(column)))
+    if path.suffix.casefold() in _CSV_SUFFIXES and _delimiter_of(path) != ",":
+        return with_decimal_points(table, with_commas)
+    return replace(table, unclear_commas=with_commas)
+
+
+def _has_decimal_commas(values: Sequence[Any]) -> bool:
+    """Return True for texts that all are numbers, some of them with a decimal comma."""
+    texts = [str(value) for value in values if value is not None]
+    return any(map(_DECIMAL_COMMA.fullmatch, texts)) and all(
+        _DECIMAL_COMMA.fullmatch(text) or re.fullmatch(r"-?\d+", text) for text in texts
+    )
+
+
+def with_decimal_points(table: Table, columns: Sequence[str]) -> Table:
+    """Replace decimal commas by points, in place.
+
+    Args:
+        table: The table.
+        columns: Columns of numbers with decimal commas.
+
+    Returns:
+        The table, which names these columns.
+    """
+    for row in table.rows:
+        for column in columns:
+            if row.cells.get(column) is not None:
+                row.cells[column] = str(row.cells[column]).replace(".", "").replace(",", ".")
+    return replace(table, decimal_commas=(*table.decimal_commas, *columns))
+
+
+def _delimiter_of(path: Path) -> str:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        head = file.readline()
+    return max(_DELIMITERS, key=head.count)
 
 
 def _rows(path: Path, name: str, faults: list[str]) -> Iterator[Row]:
@@ -98,9 +141,7 @@ def _cell(value: Any) -> Any:
 
 def _csv_rows(path: Path, name: str, faults: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        head = file.readline()
-        file.seek(0)
-        delimiter = max(_DELIMITERS, key=head.count)
+        delimiter = _delimiter_of(path)
         reader, header, start = csv.reader(file, delimiter=delimiter, strict=True), list[str](), 1
         try:
             for fields in reader:
@@ -146,7 +187,7 @@ def _json_rows(path: Path, name: str, faults: list[str]) -> Iterator[tuple[str, 
             place = f"{name} line {number}"
             try:
                 cells = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 faults.append(f"{place}: not JSON: {error}")
                 continue
             if isinstance(cells, dict):

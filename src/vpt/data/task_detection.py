@@ -5,8 +5,9 @@ from typing import Literal
 
 from vpt.core.text import comma_list
 from vpt.data.folder_walk import walk_images
+from vpt.data.foreign_labels import describe_sidecars, find_sidecars
 from vpt.data.listings import is_listing
-from vpt.data.mask_evidence import find_unnamed_masks, is_mask_like
+from vpt.data.mask_evidence import find_unnamed_masks, find_unpaired_masks, is_mask_like
 from vpt.data.segmentation_pairs import PairNames, find_pairs
 from vpt.errors import DataError
 
@@ -45,12 +46,23 @@ def detect_task(root: Path, names: PairNames | None = None) -> Literal["classifi
                 "--task segmentation"
             )
         return "segmentation"
-    unnamed = find_unnamed_masks(walk_images(root))
-    if unnamed is not None:
-        images, masks = (folder.relative_to(root).as_posix() for folder in unnamed)
+    images = walk_images(root)
+    unpaired = find_unpaired_masks(images, root)
+    if unpaired:
         raise DataError(
-            f"{root}: {masks} seems to hold the masks of {images}, since the files have the same names and sizes, and "
-            f"those of {masks} few colors; give --images {Path(images).name} --masks {Path(masks).name}, or, if these "
+            f"{root}: {comma_list(unpaired)} seem to hold masks of single classes or objects, several for an image; "
+            "write one mask for each image, whose numbers are the classes, into one folder, or, if the folders are "
+            "classes, give --task classification"
+        )
+    sidecars = find_sidecars(images)
+    if sidecars:
+        raise DataError(describe_sidecars(root, sidecars))
+    unnamed = find_unnamed_masks(images)
+    if unnamed is not None:
+        photos, masks = (folder.relative_to(root).as_posix() for folder in unnamed)
+        raise DataError(
+            f"{root}: {masks} seems to hold the masks of {photos}, since the files have the same names and sizes, and "
+            f"those of {masks} few colors; give --images {Path(photos).name} --masks {Path(masks).name}, or, if these "
             "are two classes, --task classification"
         )
     return "classification"

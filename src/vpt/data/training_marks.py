@@ -1,43 +1,49 @@
 """Marks of training images in a tuned file, which tell whether a folder holds images of the training."""
 
 import hashlib
-from collections.abc import Collection, Sequence
+import heapq
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from vpt.core.text import pluralize
+from vpt.data.image_inputs import ImageInput
+from vpt.data.shards import TarImage
 
 _NUM_MARKS = 16
 
 
-def make_marks(paths: Sequence[Path]) -> list[str]:
-    """Return marks of some images: size and hash of the files.
+def make_marks(images: Iterable[ImageInput]) -> list[str]:
+    """Return marks of some images: size and hash of the files. An image in a shard has the mark of its file.
 
     Args:
-        paths: The training images.
+        images: The training images. Those that are neither files nor in a shard have no mark.
 
     Returns:
         Up to 16 texts, of images that the hash of their name selects.
     """
 
-    def rank(path: Path) -> bytes:
-        return hashlib.sha256(path.name.encode("utf-8", "surrogateescape")).digest()
+    def rank(image: Path | TarImage) -> bytes:
+        name = image.name if isinstance(image, Path) else f"{image.shard.name}/{image.offset}"
+        return hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
 
-    return [mark for mark in map(_mark, sorted(paths, key=rank)[:_NUM_MARKS]) if mark]
+    files = (image for image in images if isinstance(image, Path | TarImage))
+    return [mark for mark in map(_mark, heapq.nsmallest(_NUM_MARKS, files, key=rank)) if mark]
 
 
-def has_marked(paths: Sequence[Path], marks: Collection[str]) -> bool:
-    """Return True if files hold one of the marked images. Only files of the same size are read.
+def has_marked(images: Iterable[ImageInput], marks: Collection[str]) -> bool:
+    """Return True if there is one of the marked images. Only files of the same size are read.
 
     Args:
-        paths: Image files.
+        images: Images, of which those that are files or in a shard are compared.
         marks: What `make_marks` returned.
 
     Returns:
         True for images of the training.
     """
     sizes = {int(mark.partition(":")[0]) for mark in marks}
-    return any(_size(path) in sizes and _mark(path) in marks for path in paths)
+    files = (image for image in images if isinstance(image, Path | TarImage))
+    return any(_size(image) in sizes and _mark(image) in marks for image in files)
 
 
 def describe_whole(root: Path, split: str, num_images: int) -> str:
@@ -56,14 +62,21 @@ def describe_whole(root: Path, split: str, num_images: int) -> str:
     )
 
 
-def _size(path: Path) -> int:
+def _size(image: Path | TarImage) -> int:
+    if isinstance(image, TarImage):
+        return image.size
     try:
-        return path.stat().st_size if path.is_file() else -1  # reading a pipe would block
+        return image.stat().st_size if image.is_file() else -1  # reading a pipe would block
     except OSError:  # decoding reports the fault
         return -1
 
 
-def _mark(path: Path) -> str:
-    with suppress(OSError), path.open("rb") as file:
-        return f"{_size(path)}:{hashlib.file_digest(file, 'sha256').hexdigest()[:12]}"
+def _mark(image: Path | TarImage) -> str:
+    with suppress(OSError):
+        if isinstance(image, TarImage):
+            digest = hashlib.sha256(image.read())
+        else:
+            with image.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256")
+        return f"{_size(image)}:{digest.hexdigest()[:12]}"
     return ""

@@ -5,13 +5,12 @@ import gzip
 import hashlib
 import shutil
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vpt.core.io import describe_write_error
+from vpt.core.io import describe_write_error, sweep_abandoned, temporary_path
 from vpt.core.text import bullets
 from vpt.datasets.prepared import Progress
 from vpt.errors import DataError, StorageError
@@ -160,22 +159,37 @@ def extract_archive(archive: Path, destination: Path) -> Path:
     target = destination / archive.name
     if target.is_dir():
         return target
-    destination.mkdir(parents=True, exist_ok=True)
+    tmp_dir = temporary_path(target)
     try:
-        with tempfile.TemporaryDirectory(prefix=".tmp-", dir=destination, ignore_cleanup_errors=True) as tmp_name:
-            tmp_dir = Path(tmp_name)
-            if archive.name.endswith(".zip"):
-                with zipfile.ZipFile(archive) as zip_file:
-                    zip_file.extractall(tmp_dir)
-            elif archive.name.endswith(".gz") and not archive.name.endswith(".tar.gz"):
-                with gzip.open(archive) as gzip_file, (tmp_dir / archive.name.removesuffix(".gz")).open("wb") as output:
-                    shutil.copyfileobj(gzip_file, output, _CHUNK)
-            else:
-                with tarfile.open(archive) as tar_file:  # also uncompressed files named .tar.gz
-                    tar_file.extractall(tmp_dir, filter="data")
+        tmp_dir.mkdir(parents=True)
+        sweep_abandoned(destination)
+        if archive.name.endswith(".zip"):
+            with zipfile.ZipFile(archive) as zip_file:
+                zip_file.extractall(tmp_dir)
+        elif archive.name.endswith(".gz") and not archive.name.endswith(".tar.gz"):
+            with gzip.open(archive) as gzip_file, (tmp_dir / archive.name.removesuffix(".gz")).open("wb") as output:
+                shutil.copyfileobj(gzip_file, output, _CHUNK)
+        else:
+            with tarfile.open(archive) as tar_file:  # also uncompressed files named .tar.gz
+                _extract_tar(tar_file, tmp_dir)
+        if not target.is_dir():  # another process may have been faster
             tmp_dir.rename(target)
     except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError) as error:
         raise DataError(f"{archive} cannot be extracted: {error}; download it again") from error
     except OSError as error:
         raise StorageError(describe_write_error(target, error)) from error
+    finally:
+        shutil.rmtree(tmp_dir, ignore_errors=True)
     return target
+
+
+def _extract_tar(tar_file: tarfile.TarFile, folder: Path) -> None:
+    """Extract the members into the folder; one that would leave it raises tarfile.TarError."""
+    if hasattr(tarfile, "data_filter"):
+        tar_file.extractall(folder, filter="data")
+        return
+    for member in tar_file:  # Python 3.11.0 to 3.11.3
+        is_inside = (folder / member.name).resolve().is_relative_to(folder.resolve())
+        if not is_inside or not (member.isfile() or member.isdir()):
+            raise tarfile.ExtractError(f"{member.name!r} is outside of the archive's folder, or a link or device")
+        tar_file.extract(member, folder)

@@ -17,7 +17,7 @@ from PIL import Image
 from vpt.core.optional import import_optional
 from vpt.core.text import comma_list, did_you_mean, pluralize, refuse
 from vpt.data.image_files import suffix_for_format, supported_formats
-from vpt.data.manifest import is_prepared, read_manifest
+from vpt.data.manifest import preparation, read_manifest
 from vpt.datasets.prepared import ImageRecords, Progress, no_progress, write_data_folder
 from vpt.errors import DataError
 
@@ -53,34 +53,37 @@ def import_parquet(
     Raises:
         DataError: The source does not exist, its columns are not clear, or `folder` was made from another source.
     """
-    if not is_prepared(folder):
-        root, origin = Path(source), {"source": str(source), "asked": str(source)}
-        if str(source).startswith(HUB_PREFIX):
-            root, origin["source"], origin["terms"] = _download(str(source).removeprefix(HUB_PREFIX))
-        tables = {split_name: _ParquetRows(files) for split_name, files in _find_files(root).items()}
-        columns = _choose_columns(next(iter(tables.values())), image, label)
-        classes, class_indices = _class_indices(tables, columns)
-        notes, splits = [], {}
-        unused = [name for name in columns.classes if name not in classes]
-        if unused:
-            notes.append(f"{pluralize(len(unused), 'class')} without any image left out: {comma_list(unused)}")
-        for split_name, table in tables.items():
-            records, missing = _read_records(split_name, table, columns, class_indices, progress)
-            if missing:
-                notes.append(f"{pluralize(missing, 'image')} of {split_name} have no label and were left out")
-            if len(records):
-                splits[split_name] = records
-        if "train" not in splits:
-            raise DataError(
-                f"{source} has no labeled image for train, only files for {comma_list(list(tables))}; add some"
-            )
-        list_files = {f"{split_name}.txt": (split_name,) for split_name in splits}
-        metadata = {"label": f"column {columns.label}", **origin, "notes": notes}
-        write_data_folder(folder, splits, classes, list_files, metadata, progress)
+    with preparation(folder) as is_missing:
+        if is_missing:
+            _import(source, folder, image, label, progress)
     manifest = read_manifest(folder)
     if str(source) not in (manifest.get("asked"), manifest["source"]):
         raise DataError(f"{folder} was made from {manifest['source']}, not from {source}; choose another --out")
     return manifest
+
+
+def _import(source: Path | str, folder: Path, image: str | None, label: str | None, progress: Progress) -> None:
+    root, origin = Path(source), {"source": str(source), "asked": str(source)}
+    if str(source).startswith(HUB_PREFIX):
+        root, origin["source"], origin["terms"] = _download(str(source).removeprefix(HUB_PREFIX))
+    tables = {split_name: _ParquetRows(files) for split_name, files in _find_files(root).items()}
+    columns = _choose_columns(next(iter(tables.values())), image, label)
+    classes, class_indices = _class_indices(tables, columns)
+    notes, splits = [], {}
+    unused = [name for name in columns.classes if name not in classes]
+    if unused:
+        notes.append(f"{pluralize(len(unused), 'class')} without any image left out: {comma_list(unused)}")
+    for split_name, table in tables.items():
+        records, missing = _read_records(split_name, table, columns, class_indices, progress)
+        if missing:
+            notes.append(f"{pluralize(missing, 'image')} of {split_name} have no label and were left out")
+        if len(records):
+            splits[split_name] = records
+    if "train" not in splits:
+        raise DataError(f"{source} has no labeled image for train, only files for {comma_list(list(tables))}; add some")
+    list_files = {f"{split_name}.txt": (split_name,) for split_name in splits}
+    metadata = {"label": f"column {columns.label}", **origin, "notes": notes}
+    write_data_folder(folder, splits, classes, list_files, metadata, progress)
 
 
 def _download(name: str) -> tuple[Path, str, str]:
@@ -109,6 +112,7 @@ def _download(name: str) -> tuple[Path, str, str]:
 def _find_files(root: Path) -> dict[str, list[Path]]:
     """Return the files of each split in order."""
     found = [root] if root.is_file() else sorted(root.rglob("*.parquet")) if root.is_dir() else []
+    found = [file for file in found if not any(part.startswith(".") for part in file.relative_to(root).parts)]
     if not found:
         raise DataError(f"{root} is not a Parquet file or a folder of them; give one of these")
     by_split: defaultdict[str | None, list[Path]] = defaultdict(list)

@@ -10,7 +10,7 @@ from PIL import Image
 from vpt.core.text import bullets, pluralize, refuse
 from vpt.data.dataset import Dataset
 from vpt.data.list_files import has_list_files, read_list_files
-from vpt.data.manifest import is_prepared, read_manifest
+from vpt.data.manifest import preparation, read_manifest
 from vpt.datasets.download_dir import DownloadDir, MissingFilesError, RemoteFile, check_download, extract_archive
 from vpt.datasets.prepared import ImageRecords, Progress, SourceData, no_progress, write_data_folder
 from vpt.datasets.published_splits import find_fgvc_lists, split_by_lists, split_by_names
@@ -47,8 +47,13 @@ def prepare_task(
         DataError: Files are missing or damaged, or the source or the split differs from the published one.
     """
     folder = out / task.name
-    if is_prepared(folder):
-        return read_manifest(folder)
+    with preparation(folder) as is_missing:
+        if is_missing:
+            _prepare(task, out, source, split_files, progress)
+    return read_manifest(folder)
+
+
+def _prepare(task: BenchmarkTask, out: Path, source: Path | None, split_files: Path | None, progress: Progress) -> None:
     try:
         source_data, checksums = _read_source(task, out, source, progress)
     except MissingFilesError as error:
@@ -68,8 +73,7 @@ def prepare_task(
         "checksums": checksums,
         "notes": [*source_data.notes, *([f"{task.name}: {task.remark}"] if task.remark else [])],
     }
-    write_data_folder(folder, splits, source_data.classes, task.list_files, metadata, progress)
-    return read_manifest(folder)
+    write_data_folder(out / task.name, splits, source_data.classes, task.list_files, metadata, progress)
 
 
 def instructions(task: BenchmarkTask, out: Path | str = "FOLDER") -> str:

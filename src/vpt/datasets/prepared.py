@@ -8,7 +8,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vpt._version import __version__
-from vpt.core.io import write_atomic, write_atomic_with
+from vpt.core.io import write_atomic
 from vpt.core.text import pluralize, refuse
 from vpt.data.image_files import encode_png
 from vpt.data.manifest import begin_preparation, finish_preparation
@@ -225,5 +224,5 @@ def _write(folder: Path, files: list[_File], progress: Progress) -> None:
         if not target.is_file() or not target.stat().st_size:  # a power failure can leave empty files
             content = records.encoded(i)
             # Without fsync, which is slow for 70,000 files. Files lost by a power failure are written again.
-            write_atomic_with(target, partial(Path.write_bytes, data=content), size=len(content))
+            write_atomic(target, content, sync=False)
         progress(f"writing {folder.name}", done, len(files))

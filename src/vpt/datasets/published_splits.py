@@ -117,7 +117,7 @@ def _without_suffix(name: str) -> str:
 def _read_json(file: Path) -> dict[str, Any]:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{file} cannot be read as JSON: {error}") from error
     if not isinstance(values, dict):
         raise DataError(f"{file} is not a JSON object; give a published list of names")

@@ -9,7 +9,7 @@ from vpt.datasets.task import BenchmarkTask
 from vpt.errors import DataError, SpecError
 from vpt.experiments.design import Protocol, Task
 from vpt.experiments.plan_schema import BenchmarkKeys, BenchmarkTables, ClassificationTaskTable, PlanTables, TaskTable
-from vpt.experiments.plan_validation import ErrorCollector, read_toml, validate
+from vpt.experiments.plan_validation import ErrorCollector, named_path, read_toml, validate
 from vpt.experiments.tasks import list_task
 
 
@@ -38,27 +38,32 @@ def list_tasks(
         The tasks whose data can be used.
     """
     rows: list[tuple[TaskTable, Path]] = []
+    builtin_rows: list[ClassificationTaskTable] = []
     missing: set[str] = set()
+    root: Path | None = None
     names: list[str] = getattr(tables, "benchmark", [])
     builtin = bool(names) and all(name in BENCHMARKS for name in names)
     if builtin:
         named = getattr(tables, "data", None)
-        root = data or (named and path.parent / named)
         with collector.collect():
+            root = data or (named and named_path(named, path, path))
             known = resolve_tasks(names)
             missing = {task.name for task in known if root is None or not task_folder(root, task).is_dir()}
             if missing and not for_estimate:
                 raise _missing_error([task.name for task in known if task.name in missing], root, path)
-            rows += [(_builtin_row(task, tables, root), path) for task in known]
+            builtin_rows = [_builtin_row(task, tables, root) for task in known]
     else:
-        for file in (path.parent / name for name in names):
+        for name in names:
             with collector.collect():
+                file = named_path(name, path, path)
                 benchmark = validate(BenchmarkTables, read_toml(file), str(file), collector)
                 rows += [(row, file) for row in benchmark.tasks]
     rows += [(row, path) for row in tables.tasks]
     tasks = []
-    for row, file in rows:
+    for row, file in [*((row, path) for row in builtin_rows), *rows]:
         with collector.collect():
+            if row not in builtin_rows:
+                named_path(row.data or row.name, file, path)
             if row.name in missing and row.data is None:
                 tasks.append(_catalog_task(row, root))
             else:

@@ -9,7 +9,7 @@ from vpt.training import TaskConfig
 
 # Fields of jobs, and so keys of plans, that segmentation does not have.
 CLASSIFICATION_ONLY = (
-    "test_fraction", "train_fraction", "images_per_class", "resize", "crop_fraction", "interpolation", "skip_corrupt",
+    "test_fraction", "train_fraction", "images_per_class", "resize", "crop_fraction", "interpolation",
 )  # fmt: skip
 
 
@@ -84,9 +84,11 @@ class MethodRow:
         task_settings: Task -> settings on this task, where they are not `settings`.
         job_options: Fields of the job that differ from the experiment: backbone, image_size, head, split_seed,
             train_fraction, images_per_class and ridge.
-        fingerprint: Fingerprint of the backbone of this row; None takes that of the experiment.
+        fingerprint: Digest of the weights of the backbone of this row at its image size; None takes that of the
+            experiment.
         ensemble_of: Name of the row whose final runs are scored together as one model; no run of this row trains then.
         refusal: Reason why the row has no runs; empty where it has.
+        source: Fingerprint of the backbone of this row, where that size is not its own; else None.
     """
 
     name: str
@@ -97,6 +99,7 @@ class MethodRow:
     fingerprint: str | None = None
     ensemble_of: str | None = None
     refusal: str = ""
+    source: str | None = None
 
     def settings_for(self, task: Task) -> tuple[Setting, ...]:
         """Return the settings to choose from on a task."""
@@ -143,8 +146,8 @@ class Protocol:
 
     def job_fields(self) -> dict[str, Any]:
         """Return the fields that every job has."""
-        names = ("split_seed", "val_fraction", "image_size", "normalization", "value_range", *CLASSIFICATION_ONLY)
-        return {name: getattr(self, name) for name in names}
+        common = ("split_seed", "val_fraction", "image_size", "normalization", "value_range", "skip_corrupt")
+        return {name: getattr(self, name) for name in (*common, *CLASSIFICATION_ONLY)}
 
 
 @dataclass(frozen=True)

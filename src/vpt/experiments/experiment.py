@@ -79,7 +79,7 @@ class Experiment:
         name: Name of the plan.
         backbone: Name of the backbone.
         weights: Weight file of the backbone; None takes those that timm downloads.
-        fingerprint: Fingerprint of the backbone.
+        fingerprint: Digest of the weights of the backbone at the image size of the plan.
         parameters: Number of parameters of the backbone.
         protocol: Conditions of all runs.
         tasks: Data sets.
@@ -89,6 +89,7 @@ class Experiment:
         segmentation: Options of segmentation tasks; None where the tasks are classification.
         protocol_name: Protocol that the plan follows; None for a plan of its own.
         departures: What the plan sets otherwise.
+        source: Fingerprint of the backbone, where that size is not its own; else None.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Experiment:
     segmentation: SegmentationOptions | None = None
     protocol_name: str | None = None
     departures: tuple[Departure, ...] = ()
+    source: str | None = None
 
     @property
     def metric(self) -> str:
@@ -253,10 +255,10 @@ class Experiment:
     def _run_config(self, task: Task, row: MethodRow, stage: Stage, setting: Setting) -> dict[str, Any]:
         shared = {"augment": task.augment, "epochs": task.epochs}  # training has the plan's
         own: dict[str, Any] = {key: value for key, value in shared.items() if value is not None}
+        job_fields = self._job_fields(task, row)
         if self.segmentation is not None:
             own["segmentation"] = self._segmentation_fields(task)
-        job_fields = self._job_fields(task, row)
-        if job_fields["resize"] == "crop" or parse_augmentation(task.resolve_config(setting.config).augment).crop:
+        elif job_fields["resize"] == "crop" or parse_augmentation(task.resolve_config(setting.config).augment).crop:
             own["crop_version"] = CROP_VERSION
         for key, default in LATER_FIELDS.items():
             if job_fields[key] == default:  # ids of plans without it stay as they are

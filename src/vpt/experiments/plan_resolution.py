@@ -19,7 +19,7 @@ from vpt.experiments.benchmark_tasks import list_tasks
 from vpt.experiments.design import CLASSIFICATION_ONLY, MethodRow, Protocol, SegmentationOptions, Setting, Task
 from vpt.experiments.experiment import Experiment
 from vpt.experiments.plan_schema import JOB_KEYS, SEARCHED_KEYS, MethodTable, PlanTables, plan_model
-from vpt.experiments.plan_validation import ErrorCollector, validate
+from vpt.experiments.plan_validation import ErrorCollector, named_path, validate
 from vpt.methods.base import InitInputs
 from vpt.methods.registry import parse_method
 from vpt.model.attach import attach
@@ -67,7 +67,9 @@ def resolve_plan(
             _check_task_names(rows, tasks, path)
             _check_references(rows, tables, protocol, path)
             baseline = _find_baseline(tables.baseline, rows, path)
-    weights = None if tables.weights is None else (path.parent / tables.weights).resolve()
+    weights = None
+    with collector.collect():
+        weights = None if tables.weights is None else named_path(tables.weights, path, path).resolve()
     if weights is not None and not weights.is_file():
         text = f"{path}: the weights {weights} are not there; paths are relative to the plan"
         collector.errors.append(BackboneError(text))
@@ -85,13 +87,15 @@ def resolve_plan(
     _check_runnable(rows, path)
     for index, row in enumerate(rows):
         if not row.refusal and not for_estimate and {"backbone", "image_size"} & row.job_options.keys():
-            rows[index] = replace(row, fingerprint=load(row.job_options, weights=weights).fingerprint())
+            own = load(row.job_options, weights=weights)
+            rows[index] = replace(row, fingerprint=own.weights_digest(), source=own.source)
     base = load({}, device="meta") if for_estimate else load({}, weights=weights)
     return Experiment(
         name=tables.name or path.stem,
         backbone=tables.backbone or DEFAULT,
         weights=None if weights is None else str(weights),
-        fingerprint="" if for_estimate else base.fingerprint(),
+        fingerprint="" if for_estimate else base.weights_digest(),
+        source=base.source,
         parameters=sum(weight.numel() for weight in base.module.parameters()),
         protocol=protocol,
         tasks=tasks,

@@ -66,7 +66,7 @@ SplitSeed = Annotated[int | None, BeforeValidator(_own_seed)]
 # Keys of the protocol whose values have to be more than of the right type. "run" in the file is None here: the split
 # has the seed of each run.
 _PROTOCOL_TYPES: dict[str, Any] = {
-    "seeds": Annotated[int, Field(ge=1)],
+    "seeds": Annotated[int, Field(ge=1, le=10_000)],
     "first_seed": Annotated[int, Field(ge=0)],
     "images_per_class": Annotated[int, Field(ge=1)] | None,
     "split_seed": SplitSeed,

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from vpt.core.input_files import OUTSIDE_ADVICE, lies_outside, require_regular_file
 from vpt.core.legacy_keys import upgrade_plan_file
 from vpt.core.text import bullets, did_you_mean
 from vpt.errors import SpecError, VptError
@@ -63,12 +64,33 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises:
         SpecError: The file cannot be read, or is not TOML.
     """
+    require_regular_file(path, "plan", "give a TOML file", SpecError)
     try:
         return upgrade_plan_file(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise SpecError(f"{path} cannot be read: {error.strerror}; check the path and its permissions") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
         raise SpecError(f"{path} is not TOML: {error}; correct the file") from error
+
+
+def named_path(name: str, file: Path, plan: Path) -> Path:
+    """Return a path that a plan names.
+
+    Args:
+        name: The path, relative to the file that names it.
+        file: That file: the plan, or one with tasks for it.
+        plan: The plan, or a name of what stands for one.
+
+    Returns:
+        The path.
+
+    Raises:
+        SpecError: It leads out of the folder of the plan.
+    """
+    path = file.parent / name
+    if plan.is_file() and lies_outside(path, plan.parent):  # what no file names is the user's own
+        raise SpecError(f"{file}: {name!r} lies outside the folder of the plan; {OUTSIDE_ADVICE}")
+    return path
 
 
 def validate(model: type[Tables], values: dict[str, Any], source: str, collector: ErrorCollector) -> Tables:

@@ -15,14 +15,13 @@ from typing import Any
 import torch
 
 from vpt.core.io import write_atomic
-from vpt.core.optional import import_optional
-from vpt.errors import VptError
+from vpt.core.ray_cluster import NodeWatch, connect_cluster
+from vpt.core.text import one_line
 from vpt.experiments.experiment import Experiment, Run
 from vpt.experiments.run_lock import HEARTBEAT_INTERVAL, RunLock
 from vpt.experiments.runner import ProgressReporter
 from vpt.experiments.search import run_batches
 from vpt.experiments.store import Record, Store
-from vpt.experiments.table import one_line
 from vpt.experiments.worker import POLL_INTERVAL, execute_runs
 
 
@@ -31,17 +30,19 @@ class RayExecutor:
     """Runs as tasks of a Ray cluster.
 
     Attributes:
-        address: Address for `ray.init`, such as "ray://host:10001"; None takes the cluster of this machine, or starts
-            one on it.
+        address: Address of a cluster, such as "ray://host:10001"; None takes the cluster of this machine, or starts one
+            on it.
         cpus: CPU cores of a run.
         gpus: GPUs of a run; may be a fraction.
         retries: Number of retries after the loss of a node.
+        verbose: True shows the log lines of Ray.
     """
 
     address: str | None = None
     cpus: float = 1.0
     gpus: float = 0.0
     retries: int = 3
+    verbose: bool = False
 
     def execute(self, experiment: Experiment, store: Store, reporter: ProgressReporter) -> None:
         """Do runs until none is left that can be done.
@@ -54,15 +55,8 @@ class RayExecutor:
         Raises:
             VptError: Ray is not installed, or no cluster answers.
         """
-        ray = import_optional("ray", "ray", "work on a cluster")
-        initialized_here = not ray.is_initialized()
-        if initialized_here:
-            self._connect(ray)
-        try:
+        with connect_cluster(self.address, lambda text: reporter.callback.on_note(text), verbose=self.verbose) as ray:
             _ClusterRuns(self, ray, experiment, store, reporter).run_all()
-        finally:
-            if initialized_here:
-                ray.shutdown()
 
     def max_parallel_runs(self, ray: Any) -> int:
         """Return the number of runs that the cluster can do at the same time.
@@ -78,12 +72,6 @@ class RayExecutor:
         room = [int(resources.get(name, 0.0) / amount) for name, amount in requested.items() if amount]
         return max(1, min(room, default=1))
 
-    def _connect(self, ray: Any) -> None:
-        try:
-            ray.init(address=self.address, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, OSError, ValueError, RuntimeError) as error:
-            raise VptError(f"no Ray cluster answers at {self.address or 'this machine'}: {error}") from error
-
 
 class _ClusterRuns:
     """The runs that were submitted to the cluster, and their locks."""
@@ -97,6 +85,7 @@ class _ClusterRuns:
         self.experiment_ref = ray.put(experiment)
         self.pending: dict[Any, tuple[tuple[Run, ...], RunLock]] = {}
         self.last_refresh = time.monotonic()
+        self.nodes = NodeWatch(ray)
 
     def run_all(self) -> None:
         """Submit runs and collect their records until none is left."""
@@ -110,6 +99,7 @@ class _ClusterRuns:
                 for task in finished:
                     self._collect(task)
                 self._refresh_locks()
+                self.nodes.report_lost("runs", self.reporter.callback.on_note)
                 self.reporter.report(self.executor.max_parallel_runs(self.ray))
         finally:
             for task, (_, lock) in self.pending.items():

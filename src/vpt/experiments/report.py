@@ -1,4 +1,4 @@
-"""The report of an experiment: report.html, report.md, and every table as CSV and LaTeX.
+"""The report of an experiment: report.html, report.md, every table as CSV and LaTeX, and the table of a paper.
 
 The page is one HTML file: no script, no network, light or dark as the reader's system is set.
 """
@@ -7,17 +7,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from vpt.core.io import write_atomic
-from vpt.core.text import pluralize
+from vpt.core.text import format_number, pluralize
+from vpt.experiments.cell_verdicts import judge_cells, summarize
+from vpt.experiments.paper_table import make_paper_table
+from vpt.experiments.paper_table import to_html as to_paper_html
+from vpt.experiments.paper_table import to_latex as to_paper_latex
+from vpt.experiments.paper_table import to_markdown as to_paper_markdown
 from vpt.experiments.results import ExperimentResults, load_results
 from vpt.experiments.significance import group_mean
 from vpt.experiments.store import Store
 from vpt.experiments.table import MISSING, Table, to_csv, to_document, to_latex
 from vpt.experiments.tables import PROTOCOL_DESCRIPTION, build_tables
 from vpt.plots.inline_svg import difference_bars, labeled_scatter, sparkline
+from vpt.plots.pages import page_environment
 
 
 def write_report(folder: Path, out: Path, *others: Path) -> list[Path]:
@@ -36,8 +41,13 @@ def write_report(folder: Path, out: Path, *others: Path) -> list[Path]:
     """
     results = load_results(*map(Store, (folder, *others)))
     tables, facts, title = build_tables(results), provenance(results), results.experiment.name
-    document = to_document(title, PROTOCOL_DESCRIPTION, tables, facts)
+    verdicts = "".join(f"- **{kind}**: {cells}\n" for kind, cells in summarize(judge_cells(results)))
+    document = to_document(title, f"{verdicts}\n{PROTOCOL_DESCRIPTION}".lstrip(), tables, facts)
     texts = {"report.html": render_page(title, results, tables, facts), "report.md": document}
+    paper = make_paper_table(results)
+    if paper.rows:
+        texts |= {"paper.tex": to_paper_latex(paper), "paper.md": to_paper_markdown(paper)}
+        texts["paper.html"] = to_paper_html(paper)
     for table in tables:
         texts[f"{table.name}.csv"] = to_csv(table.header, table.rows)
         texts[f"{table.name}.tex"] = to_latex(table)
@@ -98,10 +108,11 @@ def render_page(
     Returns:
         The report as an HTML page.
     """
-    environment = Environment(loader=PackageLoader("vpt.experiments"), autoescape=True, keep_trailing_newline=True)
+    environment = page_environment("vpt.experiments")
     title_of_differences = f"Points above {results.experiment.baseline}, task by task"
     return environment.get_template("report.html").render(
         title=title,
+        verdicts=summarize(judge_cells(results)),
         protocol=PROTOCOL_DESCRIPTION,
         tables=tables,
         methods=results.methods,
@@ -134,11 +145,12 @@ def _scatter(results: ExperimentResults) -> dict[str, str] | None:
     left_out = [method for method in results.methods if method not in points]
     title = "Accuracy against trained parameters"
     note = "Means over all tasks." + (f" Not shown, as cells are missing: {', '.join(left_out)}." if left_out else "")
-    return {"title": title, "chart": Markup(labeled_scatter(title, points, results.metric)), "note": note}
+    texts = {row.name: row.settings[0].spec for row in results.experiment.methods if row.settings}
+    return {"title": title, "chart": Markup(labeled_scatter(title, points, results.metric, texts)), "note": note}
 
 
 def _curves(results: ExperimentResults) -> list[tuple[str, list[Any]]]:
-    """Return the training loss of every final run by epoch, a chart for each cell; a task has one scale."""
+    """Return the training loss of every final run by epoch, a chart for each cell with its own scale and range."""
     losses = {
         key: [[epoch["train_loss"] for epoch in record.history] for record in cell.final_records if record.history]
         for key, cell in results.cells.items()
@@ -148,10 +160,15 @@ def _curves(results: ExperimentResults) -> list[tuple[str, list[Any]]]:
     rows = []
     for task in results.experiment.tasks:
         curves_of = {method: losses[task.name, method] for method in results.methods}
-        high = max((loss for curves in curves_of.values() for curve in curves for loss in curve), default=1.0)
         charts = [
-            Markup(sparkline(f"{task.name}, {method}: training loss", curves, 0.0, high)) if curves else MISSING
+            (_curve_chart(f"{task.name}, {method}: training loss", curves) if curves else (MISSING, ""))
             for method, curves in curves_of.items()
         ]
         rows.append((task.name, charts))
     return rows
+
+
+def _curve_chart(title: str, curves: Sequence[Sequence[float]]) -> tuple[Markup, str]:
+    """Return a chart of losses, which are comparable within a cell alone, and its range."""
+    high = max(loss for curve in curves for loss in curve)
+    return Markup(sparkline(title, curves, 0.0, high)), f"0 to {format_number(high)}"

@@ -1,9 +1,8 @@
-"""The results and the progress of an experiment, computed from the records alone.
+"""The results of an experiment, computed from the records alone.
 
 The results are cells, each a method on a task.
 """
 
-from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from pathlib import Path
@@ -14,9 +13,8 @@ from vpt.experiments import significance
 from vpt.experiments.design import MethodRow, Setting, Task
 from vpt.experiments.experiment import METRICS, Experiment
 from vpt.experiments.run_identity import training_options
-from vpt.experiments.search import Records, best_setting, cell_runs, count_runs, resolved_runs
+from vpt.experiments.search import Records, best_setting, cell_runs, resolved_runs
 from vpt.experiments.store import Record, Store
-from vpt.protocols import Departure, describe_protocol
 
 
 @dataclass(frozen=True)
@@ -31,6 +29,7 @@ class Cell:
         final_records: Records of the final runs, whatever their status.
         expected_runs: Number of final runs.
         refusal: Reason why the row has no runs; empty where it has.
+        folder: Folder of the experiment.
     """
 
     task: Task
@@ -40,6 +39,7 @@ class Cell:
     final_records: tuple[Record, ...]
     expected_runs: int
     refusal: str = ""
+    folder: Path = Path()
 
     @property
     def records(self) -> tuple[Record, ...]:
@@ -209,7 +209,10 @@ def _conditions(experiment: Experiment) -> dict[str, object]:
 
 def _load_folder(store: Store) -> ExperimentResults:
     experiment, records = store.load_experiment(), store.records()
-    cells = {(task.name, row.name): _cell(experiment, task, row, records) for task, row in experiment.cells()}
+    cells = {
+        (task.name, row.name): replace(_cell(experiment, task, row, records), folder=store.folder)
+        for task, row in experiment.cells()
+    }
     run_ids = resolved_runs(experiment, records)
     return ExperimentResults(experiment, cells, tuple(records[run_id] for run_id in run_ids if run_id in records))
 
@@ -218,83 +221,3 @@ def _cell(experiment: Experiment, task: Task, row: MethodRow, records: Records) 
     setting, stages = best_setting(experiment, task, row, records), cell_runs(experiment, task, row, records)
     search, final = (tuple(records[run.id] for run in runs if run.id in records) for runs in stages)
     return Cell(task, row.name, setting, search, final, experiment.num_final_runs(row), row.refusal)
-
-
-@dataclass(frozen=True)
-class Status:
-    """The progress of an experiment.
-
-    Attributes:
-        name: Name of the experiment.
-        total: Number of runs.
-        done: Number of runs that are done.
-        failed: Number of runs that diverged.
-        error: Number of runs that ended in an error.
-        running: Number of runs that a process holds.
-        rows: Task, method, runs with a record, and all runs of each cell.
-        error_messages: A line for each run that is not done and has a record.
-        protocol_name: Protocol of the plan; None for a plan of its own.
-        departures: What the plan sets otherwise.
-    """
-
-    name: str
-    total: int
-    done: int
-    failed: int
-    error: int
-    running: int
-    rows: tuple[tuple[str, str, int, int], ...]
-    error_messages: tuple[str, ...]
-    protocol_name: str | None
-    departures: tuple[Departure, ...]
-
-    def text(self) -> str:
-        """Return the progress as text."""
-        task_width, method_width = max(len(row[0]) for row in self.rows), max(len(row[1]) for row in self.rows)
-        lines = [
-            f"{self.name}: {self.done} of {self.total} runs done, {self.failed} diverged, {self.error} in error, "
-            f"{self.running} running",
-            *describe_protocol(self.protocol_name, self.departures),
-            *(
-                f"  {task:<{task_width}}  {method:<{method_width}}  {done}/{total}"
-                for task, method, done, total in self.rows
-            ),
-            *self.error_messages,
-        ]
-        return "".join(f"{line}\n" for line in lines)
-
-
-def read_status(folder: Path) -> Status:
-    """Return the progress of the experiment in a folder.
-
-    Args:
-        folder: Folder of the experiment.
-
-    Returns:
-        The progress of the experiment in a folder.
-
-    Raises:
-        DataError: The folder holds no experiment.
-    """
-    store = Store(folder)
-    experiment, records = store.load_experiment(), store.records()
-    runs = resolved_runs(experiment, records)
-    finished = [records[run_id] for run_id in runs if run_id in records]
-    states = Counter(record.status for record in finished)
-    rows = []
-    for task, row in experiment.cells():
-        search, final = cell_runs(experiment, task, row, records)
-        done = sum(run.id in records for run in (*search, *final))
-        rows.append((task.name, row.name, done, len(search) + experiment.num_final_runs(row)))
-    return Status(
-        name=experiment.name,
-        total=count_runs(experiment, records)[1],
-        done=states["done"],
-        failed=states["failed"],
-        error=states["error"],
-        running=len(store.locks.held()),
-        rows=tuple(rows),
-        error_messages=tuple(f"{runs[r.id].label}  {r.status}: {r.error}" for r in finished if r.error),
-        protocol_name=experiment.protocol_name,
-        departures=experiment.departures,
-    )

@@ -14,7 +14,8 @@ LATER_FIELDS: dict[str, Any] = {
 }  # fmt: skip
 _LATER_TRAINING: dict[str, Any] = {
     "decay": "all", "val_interval": 1, "ema": 0.0, "patience": 0, "keep": "last", "layer_decay": 1.0, "loss": "auto",
-    "class_weights": None, "label_smoothing": 0.0, "balanced_sampling": False,
+    "class_weights": None, "label_smoothing": 0.0, "balanced_sampling": False, "metric": "auto",
+    "block_rates": None,
 }  # fmt: skip
 
 

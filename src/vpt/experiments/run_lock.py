@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from vpt.core.process import is_alive
+
 HEARTBEAT_INTERVAL = 1.0  # seconds between two signs of life
 DEAD_TIMEOUT = 3.0  # without one for so long, a lock is void if its process is gone from this machine
 STALE_TIMEOUT = 120.0  # and after so long whatever is known of its process
@@ -159,7 +161,7 @@ def _expired_token(path: Path) -> str | None:
         return None
     token = _read_token(path)
     host, process = _parse_owner(token)
-    owner_is_dead = host == socket.gethostname() and not _is_alive(process)
+    owner_is_dead = host == socket.gethostname() and not is_alive(process)
     return token if silent_for > (DEAD_TIMEOUT if owner_is_dead else STALE_TIMEOUT) else None
 
 
@@ -177,15 +179,3 @@ def _read_token(path: Path) -> str | None:
 def _parse_owner(token: str | None) -> tuple[str, int]:
     host, process, *_ = [*(token or "").split(), "", "0"]
     return host, int(process) if process.isdigit() else 0
-
-
-def _is_alive(process: int) -> bool:
-    if os.name == "nt":  # where os.kill ends the process whatever the signal
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it is there, and another user's
-        return True
-    return True

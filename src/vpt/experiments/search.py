@@ -1,6 +1,6 @@
 """The selection of settings on val, and the runs that can be done now."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from vpt.experiments.design import MethodRow, Setting, Task
 from vpt.experiments.experiment import Experiment, Run
@@ -102,13 +102,27 @@ def run_batches(experiment: Experiment, records: Records) -> list[tuple[Run, ...
     batches: dict[str, tuple[Run, ...]] = {}  # by the first run: two rows may consist of the same runs
     for runs in _stages(experiment, records):
         missing = [run for run in runs if run.id not in records and _members_done(run, records)]
-        error = any(run.id in records and records[run.id].status == "error" for run in runs)
-        if missing and not error and experiment.is_head_grid(runs[0].task, experiment.row(runs[0].method), runs):
+        if missing and _trains_at_once(experiment, runs, records):
             batches.setdefault(runs[0].id, tuple(runs))
         else:
             for run in missing:
                 batches.setdefault(run.id, (run,))
     return list(batches.values())
+
+
+def batch_of(experiment: Experiment, run: Run, records: Records) -> tuple[Run, ...]:
+    """Return the batch that a run with a record was done in, as `run_batches` makes them.
+
+    Args:
+        experiment: The experiment.
+        run: The run.
+        records: Records by run id.
+
+    Returns:
+        The run alone, or all runs of its stage of its cell.
+    """
+    stage = next(runs for runs in _stages(experiment, records) if any(each.id == run.id for each in runs))
+    return tuple(stage) if _trains_at_once(experiment, stage, records) else (run,)
 
 
 def remaining_runs(experiment: Experiment, records: Records) -> list[Run | None]:
@@ -148,6 +162,12 @@ def _stages(experiment: Experiment, records: Records) -> Iterator[list[Run]]:
     """Yield the runs of each stage of each cell."""
     for task, row in experiment.cells():
         yield from cell_runs(experiment, task, row, records)
+
+
+def _trains_at_once(experiment: Experiment, runs: Sequence[Run], records: Records) -> bool:
+    """Return whether the runs of a stage of a cell are one batch."""
+    error = any(run.id in records and records[run.id].status == "error" for run in runs)
+    return not error and experiment.is_head_grid(runs[0].task, experiment.row(runs[0].method), runs)
 
 
 def _members_done(run: Run, records: Records) -> bool:

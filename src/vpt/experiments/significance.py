@@ -58,6 +58,24 @@ def differences(ours: Mapping[str, float | None], theirs: Mapping[str, float | N
     return {task: round(a - b, _DECIMALS) for task, a, b in pairs if a is not None and b is not None}
 
 
+def paired_interval(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float] | None:
+    """Return Student's 95 % interval of the mean difference of two methods on the same draws.
+
+    Args:
+        ours: Score of the method on each draw.
+        theirs: Score of the other method on the same draws, which is subtracted.
+
+    Returns:
+        Lower and upper bound; None for fewer than two draws.
+    """
+    paired = [a - b for a, b in zip(ours, theirs, strict=True)]
+    spread = std(paired)
+    if spread is None:
+        return None
+    half = float(stats.t.ppf(0.975, len(paired) - 1)) * spread / len(paired) ** 0.5
+    return statistics.fmean(paired) - half, statistics.fmean(paired) + half
+
+
 def wilcoxon(differences: Sequence[float]) -> float | None:
     """Return p of the one-sided Wilcoxon signed-rank test that a method is better over all tasks.
 

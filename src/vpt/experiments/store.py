@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from vpt.core.io import write_atomic
+from vpt.core.damage import damage_named
+from vpt.core.io import sweep_abandoned, write_atomic
 from vpt.core.legacy_keys import upgrade_run_record
 from vpt.errors import DataError
 from vpt.experiments.experiment import METRICS, Experiment, Run
@@ -179,7 +180,8 @@ class Store:
         return len(errors)
 
     def clean_up(self) -> None:
-        """Remove the locks and files that killed processes left of runs that have a record."""
+        """Remove what killed processes left: unfinished files, and the locks and files of runs that have a record."""
+        sweep_abandoned(self.folder)
         for run_id in self.locks.held():
             if self.has_record(run_id):
                 self.locks.force_release(run_id)
@@ -187,7 +189,7 @@ class Store:
             run_id = path.name.lstrip(".").partition(".")[0]
             if self.has_record(run_id):
                 self.remove_work(run_id)
-                path.unlink(missing_ok=True)  # half a file, under a name of its own
+                path.unlink(missing_ok=True)
 
     def save_experiment(self, experiment: Experiment) -> None:
         """Write plan.json, for the commands that read the folder alone."""
@@ -205,7 +207,8 @@ class Store:
         path = self.folder / "plan.json"
         if not path.is_file():
             raise DataError(f"{self.folder} holds no experiment; `vpt bench run PLAN --out {self.folder}` starts one")
-        return Experiment.from_dict(json.loads(path.read_text(encoding="utf-8")), str(path))
+        with damage_named(path, "plan", "give the plan again to `vpt bench run`", DataError):
+            return Experiment.from_dict(json.loads(path.read_text(encoding="utf-8")), str(path))
 
     def remove_work(self, run_id: str) -> None:
         """Remove the unfinished files of a run."""
@@ -219,12 +222,13 @@ class Store:
 def _read_record(path: Path) -> Record | None:
     """Return a record; None where another process has just removed it."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if values.get("format", 1) < RECORD_FORMAT:
-            values = upgrade_run_record(values)
-            values["id"] = hash_config(values["config"])
-        return Record(**values)
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DataError(f"the record {path} is damaged ({error}); delete it to have the run done again") from error
+        with damage_named(path, "record", "delete it to have the run done again", DataError):
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if values.get("format", 1) < RECORD_FORMAT:
+                values = upgrade_run_record(values)
+                values["id"] = hash_config(values["config"])
+            return Record(**values)
+    except DataError:
+        if not path.exists():
+            return None
+        raise

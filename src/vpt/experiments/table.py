@@ -6,12 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vpt.core.text import one_line
+from vpt.experiments import latex
+
 MISSING = "–"
-_LATEX_ESCAPES = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--", "<": r"$<$", ">": r"$>$",
-    "|": r"\textbar{}", "×": r"$\times$", '"': "''",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -97,11 +95,11 @@ def to_document(title: str, text: str, tables: Sequence[Table], facts: Iterable[
 def to_latex(table: Table) -> str:
     """Return a table as a LaTeX `tabular` in a `table`, with booktabs rules."""
     columns = "l" * table.num_text_columns + "r" * (len(table.header) - table.num_text_columns)
-    first, *rest = (" & ".join(map(_escape_latex, row)) + r" \\" for row in (table.header, *table.rows))
+    first, *rest = (" & ".join(map(latex.escape, row)) + r" \\" for row in (table.header, *table.rows))
     body = "\n".join(rest)
     return (
         "\\begin{table}\n\\centering\n"
-        f"\\caption{{{_escape_latex(table.title)}. {_escape_latex(table.note)}}}\n"
+        f"\\caption{{{latex.escape(table.title)}. {latex.escape(table.note)}}}\n\\label{{tab:{table.name}}}\n"
         f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{first}\n\\midrule\n{body}\n\\bottomrule\n"
         "\\end{tabular}\n\\end{table}\n"
     )
@@ -112,12 +110,3 @@ def to_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *rows])
     return text.getvalue()
-
-
-def one_line(text: object) -> str:
-    """Return a text with each run of white space as one space."""
-    return " ".join(str(text).split())
-
-
-def _escape_latex(text: str) -> str:
-    return "".join(_LATEX_ESCAPES.get(character, character) for character in one_line(text))

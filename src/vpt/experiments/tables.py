@@ -5,16 +5,20 @@ import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
+from vpt.core.text import one_line
+from vpt.experiments.cell_verdicts import judge_cells, summarize
 from vpt.experiments.published import describe_published, published_scores
 from vpt.experiments.results import Cell, ExperimentResults
 from vpt.experiments.significance import group_mean, welch, wilcoxon
-from vpt.experiments.table import MISSING, Table, format_mean_std, format_percent, one_line
+from vpt.experiments.store import Record
+from vpt.experiments.table import MISSING, Table, format_mean_std, format_percent
 from vpt.methods.registry import parse_method
 from vpt.protocols import describe_protocol
 
 _TEXTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 PROTOCOL_DESCRIPTION: str = _TEXTS["protocol"]
 Row = tuple[str, ...]
+_OF_CELLS = ("main", "tasks", "published", "tests")  # tables whose figures are scores of cells
 
 
 def build_tables(results: ExperimentResults) -> list[Table]:
@@ -26,7 +30,7 @@ def build_tables(results: ExperimentResults) -> list[Table]:
     Returns:
         All tables that have rows.
     """
-    comparisons = (main_table, departures_table, per_task_table, published_table, significance_table)
+    comparisons = (main_table, departures_table, per_task_table, verdicts_table, published_table, significance_table)
     tables = (make(results) for make in (*comparisons, settings_table, cost_table, failures_table))
     return [table for table in tables if table.rows]
 
@@ -44,7 +48,9 @@ def _make_table(
     values = {"metric": metric, "Metric": metric[0].upper() + metric[1:], "baseline": experiment.baseline,
               "num_tasks": len(experiment.tasks), "seeds": experiment.protocol.seeds, "source": source}  # fmt: skip
     title, text = (_TEXTS[name][key].format(**values) for key in ("title", note))
-    text = " ".join((text, *describe_protocol(experiment.protocol_name, experiment.departures)))
+    named = [f"{kind[0].upper()}{kind[1:]}: {cells}." for kind, cells in summarize(judge_cells(results))]
+    verdicts = [f"† {' '.join(named)}"] if named and name in _OF_CELLS else []
+    text = " ".join((*verdicts, text, *describe_protocol(experiment.protocol_name, experiment.departures)))
     return Table(name, title, tuple(header), tuple(rows), text, num_text_columns=texts)
 
 
@@ -98,10 +104,26 @@ def per_task_table(results: ExperimentResults) -> Table:
     Returns:
         Mean and standard deviation of every cell.
     """
-    rows = []
+    rows, marked = [], {(verdict.task, verdict.method) for verdict in judge_cells(results)}
     for task in results.experiment.tasks:
-        rows.append((task.name, task.group, *(format_cell(results.cells[task.name, name]) for name in results.methods)))
+        cells = [results.cells[task.name, name] for name in results.methods]
+        texts = (format_cell(cell) + (" †" if (task.name, cell.method) in marked else "") for cell in cells)
+        rows.append((task.name, task.group, *texts))
     return _make_table("tasks", results, ("task", "group", *results.methods), rows, texts=2)
+
+
+def verdicts_table(results: ExperimentResults) -> Table:
+    """Return the verdicts on the cells, with their figures and what to do.
+
+    Args:
+        results: Results of the experiment.
+
+    Returns:
+        The verdicts on the cells.
+    """
+    rows = ((one.task, one.method, one.kind, one.evidence, one.remedy) for one in judge_cells(results))
+    header = ("task", "method", "verdict", "evidence", "what to do")
+    return _make_table("verdicts", results, header, rows, texts=len(header))
 
 
 def published_table(results: ExperimentResults) -> Table:
@@ -204,7 +226,7 @@ def cost_table(results: ExperimentResults) -> Table:
         rows.append((
             method,
             f"{trained:,.0f}",
-            f"{100 * trained / final[0].parameters['total']:.2f} %",
+            f"{100 * statistics.fmean(map(_trained_fraction, final)):.2f} %",
             f"{statistics.fmean(record.cost['file_bytes'] for record in final) / 1e6:,.3f}",
             f"{statistics.fmean(record.cost['seconds'] for record in final):,.1f}",
             f"{sum(record.cost['seconds'] for cell in cells for record in cell.records):,.0f}",
@@ -212,6 +234,11 @@ def cost_table(results: ExperimentResults) -> Table:
         ))  # fmt: skip
     header = ("method", "trained", "share", "file, MB", "training, s", "all runs, s", "peak memory, MB")
     return _make_table("cost", results, header, rows)
+
+
+def _trained_fraction(record: Record) -> float:
+    """Return trained parameters as a fraction of all; records of earlier ensembles count those of one model as all."""
+    return record.parameters["trainable"] / max(record.parameters.values())
 
 
 def failures_table(results: ExperimentResults) -> Table:

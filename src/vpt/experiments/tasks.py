@@ -61,6 +61,11 @@ def list_task(row: TaskTable, path: Path, protocol: Protocol, *, choosing: bool)
             )
         seed, val_fraction, test_fraction = protocol.split_seed or 0, protocol.val_fraction, protocol.test_fraction
         dataset = load_dataset(data, seed=seed, val_fraction=val_fraction, test_fraction=test_fraction)
+        if dataset.label_kind != "single_label":
+            raise DataError(
+                f"{its_data} have labels of the kind {dataset.label_kind}, and a plan compares top-1; give one class "
+                "for each image"
+            )
         if protocol.train_on == "trainval" or not len(dataset.val):  # else val is scored where there is no test
             needed["test"] = "to be scored on"
     for split, use in needed.items():
@@ -83,8 +88,9 @@ def _load_masks(task: str, folder: Path, protocol: Protocol, mask_options: dict[
     value_range = None if protocol.value_range is None else parse_value_range(protocol.value_range)
     try:
         dataset = load_segmentation_dataset(
-            folder, seed=seed, val_fraction=val_fraction, value_range=value_range, **mask_options
-        )
+            folder, seed=seed, val_fraction=val_fraction, value_range=value_range,
+            skip_corrupt=protocol.skip_corrupt, **mask_options,
+        )  # fmt: skip
     except VptError as error:
         raise type(error)(f"{task}: {error}") from error
     if "test" not in dataset.splits:

@@ -12,8 +12,10 @@ from datetime import UTC, datetime
 
 from vpt.backbones import load_backbone
 from vpt.core import environment
+from vpt.core.damage import damage_named
+from vpt.core.io import move_into_place
 from vpt.data.loading import load_dataset
-from vpt.errors import BackboneError, TrainingError
+from vpt.errors import BackboneError, DataError, TrainingError
 from vpt.experiments.experiment import Experiment, Run
 from vpt.experiments.head_jobs import tune_heads
 from vpt.experiments.run_lock import heartbeat
@@ -100,7 +102,8 @@ def execute_runs(
     cost, energy_end = {"wall_seconds": (time.perf_counter() - start) / len(runs)}, environment.energy_joules(device)
     if energy_start is not None and energy_end is not None and energy_end >= energy_start:  # less: counted from 0 again
         cost["energy_joules"] = (energy_end - energy_start) / len(runs)
-    provenance = {**environment.describe(), "ended": datetime.now(UTC).isoformat(timespec="seconds")}
+    ended = datetime.now(UTC).isoformat(timespec="seconds")
+    provenance = {**environment.describe(), "device": device.type, "ended": ended}
     return [replace(record, cost={**record.cost, **cost}, provenance=provenance) for record in records]
 
 
@@ -111,7 +114,8 @@ def _run_single(experiment: Experiment, run: Run, store: Store, callback: Callba
         if run.members:
             return _score_ensemble(experiment, run, job, store)
         callbacks = CallbackList([history_callback, callback])
-        result = run_job(job, callbacks, draw=False, overwrite=_must_overwrite(job))
+        # Without a lock on its output: the claim on the run holds, which another machine can take over.
+        result = run_job(job, callbacks, draw=False, overwrite=_must_overwrite(job), lock=False)
         _keep_tuned_file(experiment, run, store)
     except Exception as error:  # of any kind: the other runs can still be done
         return _failure(run, error, history_callback.history)
@@ -128,11 +132,12 @@ def _score_ensemble(experiment: Experiment, run: Run, job: Job, store: Store) ->
     scores = evaluate_ensemble(models, data, split, skip_corrupt=job.to_dict()["skip_corrupt"])
     peak_memory = environment.peak_memory(distributed.resolve_device())
     file_bytes = sum(record.cost["file_bytes"] for record in records)
+    trainable, counts = sum(record.parameters["trainable"] for record in records), records[0].parameters
     return Record.of_run(
         run,
         "done",
         scores={"split": split, **scores.metrics},
-        parameters={**records[0].parameters, "trainable": sum(record.parameters["trainable"] for record in records)},
+        parameters={"total": counts["total"] - counts["trainable"] + trainable, "trainable": trainable},
         images=records[0].images,
         cost={"seconds": 0.0, "peak_memory_bytes": peak_memory, "file_bytes": file_bytes},
     )
@@ -155,16 +160,16 @@ def _run_head_grid(experiment: Experiment, runs: Sequence[Run], store: Store, ca
 
 def _keep_tuned_file(experiment: Experiment, run: Run, store: Store) -> None:
     """Check that the tuned file is of the expected backbone; keep that of a final run."""
-    found = tuned_file.inspect(store.work_path(run.id)).fingerprint
-    expected = experiment.row(run.method).fingerprint or experiment.fingerprint
-    if found != expected:
+    found, row = tuned_file.read_header(store.work_path(run.id)).fingerprint, experiment.row(run.method)
+    expected, source = row.fingerprint or experiment.fingerprint, row.source if row.fingerprint else experiment.source
+    if found not in (expected, source):
         raise BackboneError(
             f"the weights of {experiment.backbone} have changed since the plan was read ({expected} then, {found} "
             "now); give the plan again"
         )
     if experiment.keep_tuned and run.stage == "final":
         store.tuned_path(run.id).parent.mkdir(parents=True, exist_ok=True)
-        store.work_path(run.id).replace(store.tuned_path(run.id))
+        move_into_place(store.work_path(run.id), store.tuned_path(run.id))
 
 
 def _failure(run: Run, error: Exception, history: Sequence[EpochMetrics] = ()) -> Record:
@@ -207,4 +212,7 @@ def _must_overwrite(job: Job) -> bool:
     job_file = job.run_dir / "job.json"
     if job.out.exists() and not job_file.exists():
         return True
-    return job_file.exists() and json.loads(job_file.read_text(encoding="utf-8"))["job"] != job.to_dict()
+    if not job_file.exists():
+        return False
+    with damage_named(job_file, "record of the run", "delete its folder to begin anew", DataError):
+        return bool(json.loads(job_file.read_text(encoding="utf-8"))["job"] != job.to_dict())

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vpt.attention.detection import compute_dtype
+from vpt.attention.detection import as_input
 from vpt.backbones.layout import BackboneLayout
 from vpt.errors import UnsupportedError
 
@@ -60,7 +60,7 @@ class HookedTrunk(nn.Module):
             The outputs of the modules, and last the final, normalized features.
         """
         trunk: Any = self.trunk
-        final = self.normalize_pooled(trunk.forward_features(images.to(compute_dtype(trunk))))
+        final = self.normalize_pooled(trunk.forward_features(as_input(images, trunk)))
         return [*(hook.pop() for hook in self.hooks), final]
 
     def normalize_pooled(self, x: Tensor) -> Tensor:

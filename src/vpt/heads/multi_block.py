@@ -137,7 +137,8 @@ def select_blocks(text: str, count: int) -> tuple[int, ...]:
         numbers = set(range(count - int(last[1]) + 1 if last else 1, count + 1))
     else:
         ranges = [[int(bound) for bound in term.split("-")] for term in text.split("+")]
-        numbers = {number for term in ranges for number in range(term[0], term[-1] + 1)}
+        bounded = [(term[0], min(term[-1], count + 1)) for term in ranges]  # a range may name billions of blocks
+        numbers = {number for first, last in bounded for number in range(first, last + 1)}
     if not numbers or min(numbers) < 1 or max(numbers) > count:
         raise UnsupportedError(f"blocks is {text}, but there are {count} blocks or stages, from 1 to {count}")
     return tuple(number - 1 for number in sorted(numbers))

@@ -10,6 +10,7 @@ from vpt.backbones.layout import BackboneLayout
 from vpt.errors import SpecError
 from vpt.methods.adapter import Bottleneck
 from vpt.methods.base import Injection, Method, Wrapper
+from vpt.methods.references import refer
 
 
 @dataclass(frozen=True)
@@ -37,37 +38,49 @@ class AdaptFormer(Method, name="adaptformer", optimizer="adamw", learning_rate=2
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
         """Plan a parallel branch beside the MLP of every block."""
         wrappers: dict[str, Wrapper] = {}
+        branches: dict[str, _Branch] = {}
         for path, width in layout.block_mlps(trunk).items():
             activation = nn.Sequential(nn.ReLU(), nn.Dropout(self.dropout))
-            branch = Bottleneck(width, self.bottleneck, activation)
+            branches[path] = branch = _Branch(width, self.bottleneck, activation)
             wrappers[path] = partial(_ParallelAdapter, branch=branch, scale=self.scale)
         for path in layout.blocks if self.before_norm else ():
             block_layout = layout.block_layout(trunk.get_submodule(path))
-            if block_layout is not None and f"{path}.{block_layout.mlp}" in wrappers:
-                wrappers[f"{path}.{block_layout.norm2}"] = _NormWithInput
+            if block_layout is not None and (mlp := f"{path}.{block_layout.mlp}") in branches:
+                wrappers[f"{path}.{block_layout.norm2}"] = partial(_KeepInput, branch=branches[mlp])
         return Injection(wrappers=wrappers)
 
 
-class _NormWithInput(nn.Module):
-    """Replacement of the norm before an MLP, which returns its output and its input."""
+class _Branch(Bottleneck):
+    """The parallel branch, which keeps the input of the norm from there to the MLP of one forward pass."""
 
-    def __init__(self, norm: nn.Module) -> None:
+    before: Tensor | None = None
+
+
+class _KeepInput(nn.Module):
+    """Replacement of the norm before an MLP, which hands its input to the branch."""
+
+    branch: _Branch
+
+    def __init__(self, norm: nn.Module, branch: _Branch) -> None:
         super().__init__()
         self.norm = norm
+        refer(self, branch=branch)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.norm(x), x
+    def forward(self, x: Tensor) -> Tensor:
+        self.branch.before = x
+        return self.norm(x)  # type: ignore[no-any-return]
 
 
 class _ParallelAdapter(nn.Module):
     """Replacement of an MLP, with a parallel branch."""
 
-    def __init__(self, mlp: nn.Module, branch: Bottleneck, scale: float) -> None:
+    def __init__(self, mlp: nn.Module, branch: _Branch, scale: float) -> None:
         super().__init__()
         self.mlp = mlp
         self.branch = branch
         self.scale = scale
 
-    def forward(self, x: Tensor | tuple[Tensor, Tensor], *context: Any) -> Tensor:
-        normed, before = x if isinstance(x, tuple) else (x, x)
-        return self.mlp(normed, *context) + self.scale * self.branch(before)  # type: ignore[no-any-return]
+    def forward(self, x: Tensor, *context: Any) -> Tensor:
+        before, self.branch.before = self.branch.before, None
+        branch = self.branch(x if before is None else before)
+        return self.mlp(x, *context) + self.scale * branch  # type: ignore[no-any-return]

@@ -13,6 +13,7 @@ from vpt.errors import SpecError, UnsupportedError
 from vpt.methods.base import Injection, Method, Wrapper
 from vpt.methods.kv_prompts import inject_keys, prompted_block
 from vpt.methods.prompts import make_prompts
+from vpt.methods.references import refer
 from vpt.methods.vpt import VPT
 
 
@@ -55,6 +56,8 @@ class Adaptive(Method, name="adaptive", optimizer="adamw", learning_rate=0.02):
         first = make_prompts([layout.width], layout, self.length, dropout=self.dropout)[0]
         mlp = _SkipMLP(layout.width, self.hidden, self.dropout)
         maps = [_MapPrompts(self, layout, side, mlp) for _ in layout.blocks[1:]]
+        for owner in maps[:1]:
+            owner.mlp = mlp  # its one place in the tree
         wrappers: dict[str, Wrapper] = inject_keys(trunk, layout, {0: first})
         wrappers |= inject_keys(trunk, layout, dict(enumerate(maps, 1)), per_image=True)
         for index, prompts in enumerate(maps, 1):
@@ -82,6 +85,8 @@ class _MapPrompts(nn.Module):
     Those come from `_KeepInput`, as attention sees them after the block's norm.
     """
 
+    mlp: nn.Module
+
     def __init__(self, method: Adaptive, layout: BackboneLayout, side: int, mlp: _SkipMLP) -> None:
         super().__init__()
         self.num_prefix_tokens, self.side = layout.num_prefix_tokens, side
@@ -91,7 +96,7 @@ class _MapPrompts(nn.Module):
         self.weights = nn.Linear((side - method.kernel + 1) ** 2, method.length)
         nn.init.zeros_(self.weights.weight)
         nn.init.zeros_(self.weights.bias)
-        self.mlp = mlp
+        refer(self, mlp=mlp)
         self.tokens: Tensor | None = None
         self.has_answered = False
 
@@ -110,14 +115,16 @@ class _MapPrompts(nn.Module):
 class _KeepInput(nn.Module):
     """Replacement of the first norm of a block, which hands its input to the prompts of the block."""
 
+    prompts: _MapPrompts
+
     def __init__(self, norm: nn.Module, prompts: _MapPrompts) -> None:
         super().__init__()
         self.norm = norm
-        self.prompts = prompts
+        refer(self, prompts=prompts)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.prompts.has_answered:  # this call normalizes the prompts themselves
             self.prompts.has_answered = False
-        else:
-            self.prompts.tokens = x
+            return self.norm.forward(x)  # type: ignore[no-any-return]
+        self.prompts.tokens = x
         return self.norm(x)  # type: ignore[no-any-return]

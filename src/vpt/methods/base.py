@@ -20,7 +20,7 @@ from vpt.errors import SpecError
 
 Wrapper = Callable[[nn.Module], nn.Module]
 Penalty = Callable[[], Tensor]
-InitInput = Literal["prototypes", "tokens"]
+InitInput = Literal["prototypes", "tokens", "attention", "features"]
 Optimizer = Literal["sgd", "adamw"]
 NETWORK = ""  # the path of the whole: images in, features out
 
@@ -38,9 +38,8 @@ class Injection:
             (batch, num_pooled, d).
         num_pooled: Number of features that `pool` returns for an image; the head is `num_pooled * d` wide.
         make_head: (d, classes) -> a head other than a linear layer.
-        penalty: Function without arguments -> a scalar that is added to the training loss. Use a bound method of a
-            module or a `functools.partial` over modules or weights: a deep copy of the model then has a penalty on
-            its own weights.
+        penalty: Function without arguments -> a scalar that is added to the training loss: a bound method of a module
+            or a `functools.partial` over modules or weights, so that a deep copy of the model has one of its own.
     """
 
     trainable: tuple[str, ...] = ()
@@ -53,6 +52,27 @@ class Injection:
 
 
 @dataclass(frozen=True, eq=False)
+class AttentionMeans:
+    """Means over training images at the attention of a block.
+
+    Attributes:
+        tokens: Image tokens that enter the block (n, d), as the model at its random start computes them.
+        keys: Their keys, averaged over the heads (n, d/heads).
+        outputs: Weighted values of all tokens of the frozen backbone, before the output projection (m, d).
+        project_keys: Function from prompts before the block's norm (p, d) to their keys, alike averaged (p, d/heads).
+        value_weight: Weight of the values (d, d).
+        value_bias: Bias of the values (d,); zeros where there is none.
+    """
+
+    tokens: Tensor
+    keys: Tensor
+    outputs: Tensor
+    project_keys: Callable[[Tensor], Tensor]
+    value_weight: Tensor
+    value_bias: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class InitInputs:
     """Properties of the training images that a method can be initialized from.
 
@@ -60,10 +80,17 @@ class InitInputs:
         prototypes: Mean feature of each class, (classes, d); None unless the method asks for prototypes.
         tokens: Index of a block, from 0 -> a sample of the image tokens that enter it, (n, d of the block); empty
             unless the method asks for tokens.
+        attention: Index of a block, from 0 -> means at its attention; empty unless the method asks for attention.
+        features: Features of all blocks (n, width), as the head `multi_block(blocks=all)` reads them with all of its
+            features; None unless the method asks for features.
+        targets: What the model predicts for these images (n, outputs), 0 or 1 for classes; None as before.
     """
 
     prototypes: Tensor | None = None
     tokens: Mapping[int, Tensor] = field(default_factory=dict)
+    attention: Mapping[int, AttentionMeans] = field(default_factory=dict)
+    features: Tensor | None = None
+    targets: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -78,12 +105,14 @@ class Method(Parsable, ABC):
         learning_rate: The learning rate that `vpt tune` starts from, per 256 images.
         weight_decay: The weight decay that `vpt tune` starts from.
         identity_at_init: True if the feature before training is the frozen backbone's own.
+        wraps_last: True if its wrappers go around those of every other method of a sum.
     """
 
     optimizer: ClassVar[Optimizer] = "sgd"
     learning_rate: ClassVar[float] = 1.0
     weight_decay: ClassVar[float] = 1e-4
     identity_at_init: ClassVar[bool] = False
+    wraps_last: ClassVar[bool] = False
 
     def __init_subclass__(
         cls,
@@ -132,6 +161,15 @@ class Method(Parsable, ABC):
         """
         raise NotImplementedError(f"{self} begins at random")
 
+    def check_values(self, modules: nn.ModuleDict) -> None:
+        """Check the values of a file that were copied into the modules of the injection.
+
+        By default, all finite values are accepted. A method that reads some as indices raises a SpecError for others.
+
+        Args:
+            modules: The modules of the injection, by name.
+        """
+
     def without_initial_weights(self) -> Self:
         """Return this method without files and downloads that it begins at, for weights that are trained already.
 
@@ -148,8 +186,8 @@ class Method(Parsable, ABC):
 class Sum(Method, name="sum"):
     """Several methods at once on one backbone, such as `vpt(length=50) + bias` (paper, section 4.3 and table 5).
 
-    If two methods wrap the same module, the later one wraps the earlier. Optimizer, learning rate and weight decay
-    start from those of the first term.
+    If two methods wrap the same module, the later one wraps the earlier; one that `wraps_last` wraps every other.
+    Optimizer, learning rate and weight decay start from those of the first term.
 
     Args:
         terms: The methods, at least two.
@@ -187,7 +225,7 @@ class Sum(Method, name="sum"):
         injections = [term.plan(trunk, layout) for term in self.terms]
         names = dict.fromkeys(name for injection in injections for name in injection.modules)
         wrappers: dict[str, Wrapper] = {}
-        for injection in injections:
+        for _, injection in sorted(zip(self.terms, injections, strict=True), key=lambda pair: pair[0].wraps_last):
             for path, wrapper in injection.wrappers.items():
                 wrappers[path] = compose(wrappers[path], wrapper) if path in wrappers else wrapper
         penalties = [injection.penalty for injection in injections if injection.penalty is not None]
@@ -222,6 +260,11 @@ class Sum(Method, name="sum"):
         for term in self.terms:
             if term.init_inputs:
                 term.initialize(inputs, modules)
+
+    def check_values(self, modules: nn.ModuleDict) -> None:
+        """Check the values of every term."""
+        for term in self.terms:
+            term.check_values(modules)
 
     def without_initial_weights(self) -> Self:
         """Return the sum of the terms without files and downloads that they begin at."""

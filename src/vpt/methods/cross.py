@@ -5,18 +5,19 @@ The prompts have a softmax of their own, so that many prompts do not take attent
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vpt.attention.joint_attention import weigh_values
 from vpt.attention.projections import expand_kv_groups, project, project_output
 from vpt.backbones.layout import BackboneLayout
 from vpt.methods.base import Injection, Method, Wrapper
 from vpt.methods.depth import block_range
 from vpt.methods.kv_prompts import prompted_block, require_kv_prompts
 from vpt.methods.prompts import make_prompts
+from vpt.methods.references import refer
 from vpt.methods.vpt import VPT
 
 
@@ -36,6 +37,9 @@ class Cross(Method, name="cross", optimizer="adamw", learning_rate=0.02):
     depth: str = "deep"
     dropout: float = 0.1
     gate: bool = False
+
+    # The tokens have attended to the prompts before another method sees what enters the norm.
+    wraps_last: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         VPT(length=self.length, depth=self.depth, dropout=self.dropout)  # the same bounds, the same words
@@ -59,19 +63,22 @@ class Cross(Method, name="cross", optimizer="adamw", learning_rate=0.02):
 class _CrossAttention(nn.Module):
     """Attention of tokens to prompts, with the weights of a self-attention."""
 
+    attention: nn.Module
+    prompts: nn.Module
+
     def __init__(self, attention: nn.Module, prompts: nn.Module, *, gate: bool) -> None:
         super().__init__()
-        self.attention = attention
-        self.prompts = prompts
+        refer(self, attention=attention, prompts=prompts)
         self.gate: nn.Parameter | None = nn.Parameter(torch.zeros(())) if gate else None
         self.change: Tensor | None = None  # from the norm to the residual of one forward pass
 
     def forward(self, x: Tensor) -> Tensor:
         attention: Any = self.attention
         (q,) = project(attention, x, "q")
-        k, v = expand_kv_groups(attention, *project(attention, self.prompts(len(x)).to(x.dtype), "kv"))
-        k, v = (each.expand(len(x), -1, -1, -1) for each in (k, v))
-        out = project_output(attention, x, F.scaled_dot_product_attention(q, k, v, scale=attention.scale))
+        k, v = expand_kv_groups(attention, *project(attention, self.prompts(x.shape[0]).to(x.dtype), "kv"))
+        k, v = (each.expand(x.shape[0], -1, -1, -1) for each in (k, v))
+        fused = getattr(attention, "fused_attn", True)
+        out = project_output(attention, x, weigh_values(q, k, v, scale=attention.scale, fused=fused))
         return out if self.gate is None else self.gate.to(out.dtype) * out
 
 
@@ -92,10 +99,12 @@ class _CrossNorm(nn.Module):
 class _CrossResidual(nn.Module):
     """Replacement of the last step of the MLP's branch: it adds the change to the residual stream."""
 
+    cross: _CrossAttention
+
     def __init__(self, drop_path: nn.Module, cross: _CrossAttention) -> None:
         super().__init__()
         self.drop_path = drop_path
-        self.cross = cross
+        refer(self, cross=cross)
 
     def forward(self, branch: Tensor) -> Tensor:
         change, self.cross.change = self.cross.change, None

@@ -90,4 +90,4 @@ class _TemperatureNorm(nn.Module):
 
     def forward(self, q: Tensor) -> Tensor:
         normed: Tensor = self.norm(q)
-        return normed / self.temperature.clamp(0.01, 10).to(normed.dtype)
+        return normed / self.temperature.clamp(min=0.01).clamp(max=10).to(normed.dtype)

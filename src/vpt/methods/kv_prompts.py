@@ -12,6 +12,7 @@ from vpt.attention.kv_attention import KVAttention
 from vpt.attention.windows import KVWindowAttention, PromptedWindowAttention
 from vpt.backbones.layout import BackboneLayout, BlockLayout
 from vpt.errors import UnsupportedError
+from vpt.methods.references import refer
 
 
 class PromptKeys(nn.Module):
@@ -25,6 +26,9 @@ class PromptKeys(nn.Module):
             softmax over tokens and prompts.
     """
 
+    prompts: Callable[[Any], Tensor | KeyValues]
+    norm: nn.Module
+
     def __init__(
         self,
         prompts: Callable[[Any], Tensor | KeyValues],
@@ -33,8 +37,7 @@ class PromptKeys(nn.Module):
         gate: nn.Parameter | None = None,
     ) -> None:
         super().__init__()
-        self.prompts = prompts
-        self.norm = norm
+        refer(self, prompts=prompts, norm=norm)
         self.windows_per_image = windows_per_image
         self.gate = gate
 
@@ -50,7 +53,8 @@ class PromptKeys(nn.Module):
         prompts = self._prompts_of(x)
         if isinstance(prompts, KeyValues):
             return KeyValues(prompts.keys.to(x.dtype), prompts.values.to(x.dtype))
-        tokens: Tensor = self.norm(prompts.to(x.dtype))
+        # `forward`, as hooks of the norm are for the tokens of the image.
+        tokens: Tensor = self.norm.forward(prompts.to(x.dtype))
         return tokens if self.gate is None else GatedPrompts(tokens, self.gate)
 
     def _prompts_of(self, x: Tensor) -> Tensor | KeyValues:

@@ -9,6 +9,8 @@ from vpt.backbones.layout import BackboneLayout
 from vpt.errors import SpecError
 from vpt.methods.base import Injection, Method
 
+_MAX_LAYERS = 1000
+
 
 @dataclass(frozen=True)
 class MLP(Method, name="mlp", learning_rate=0.1, identity_at_init=True):
@@ -21,8 +23,10 @@ class MLP(Method, name="mlp", learning_rate=0.1, identity_at_init=True):
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.layers < 2:
-            raise SpecError(f"layers is {self.layers}; an MLP has at least 2 (one layer alone: `linear`)")
+        if not 2 <= self.layers <= _MAX_LAYERS:
+            raise SpecError(
+                f"layers is {self.layers}; an MLP has at least 2 (one layer alone: `linear`), and at most {_MAX_LAYERS}"
+            )
         if not 0 <= self.dropout < 1:
             raise SpecError(f"dropout is {self.dropout}; it must be at least 0 and below 1")
 

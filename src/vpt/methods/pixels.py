@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vpt.data.preprocessing import Preprocessing
+from vpt.methods.references import refer
 
 
 def _random_pixels(preprocessing: Preprocessing, *shape: int) -> nn.Parameter:
@@ -34,8 +35,8 @@ class FramePrompt(nn.Module):
         """Return the features of images (batch, 3, s, s), each inside the learned frame."""
         if images.shape[-1] != self.inner_size:
             images = F.interpolate(images, self.inner_size, mode="bilinear", antialias=True)
-        top, bottom = self.rows.to(images.dtype).unsqueeze(1).expand(-1, len(images), -1, -1, -1)
-        left, right = self.columns.to(images.dtype).unsqueeze(1).expand(-1, len(images), -1, -1, -1)
+        top, bottom = self.rows.to(images.dtype).unsqueeze(1).expand(-1, images.shape[0], -1, -1, -1)
+        left, right = self.columns.to(images.dtype).unsqueeze(1).expand(-1, images.shape[0], -1, -1, -1)
         middle = torch.cat([left, images, right], dim=3)
         return self.network(torch.cat([top, middle, bottom], dim=2))  # type: ignore[no-any-return]
 
@@ -65,11 +66,13 @@ class ConcatChannel(nn.Module):
 class PixelPatches(nn.Module):
     """p further patches in pixel space, made into tokens (p, d) by the backbone's own projection."""
 
+    projection: Any
+
     def __init__(self, length: int, init_range: float, projection: Any) -> None:
         super().__init__()
         pixels = torch.empty(length, *projection.weight.shape[1:]).uniform_(-init_range, init_range)
         self.patches: nn.Parameter = nn.Parameter(pixels)
-        self.projection = projection
+        refer(self, projection=projection)
 
     def forward(self, batch: int) -> Tensor:
         """Return the tokens (p, d) of the learned patches, the same for a batch of any size."""

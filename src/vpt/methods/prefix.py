@@ -60,7 +60,7 @@ class _Prefix(nn.Module):
         self.keys: nn.Parameter = nn.Parameter(
             torch.empty(heads, method.length, width).uniform_(-init_range, init_range)
         )
-        self.values: nn.Parameter = self.keys
+        self.values: nn.Parameter | None = None
         if not method.shared:
             self.values = nn.Parameter(torch.empty_like(self.keys).uniform_(-init_range, init_range))
         self.dropout: nn.Dropout = nn.Dropout(method.dropout)
@@ -73,4 +73,4 @@ class _Prefix(nn.Module):
                 return self.dropout(tensor.expand(batch, -1, -1, -1))  # type: ignore[no-any-return]
             return tensor
 
-        return KeyValues(of_batch(self.keys), of_batch(self.values))
+        return KeyValues(of_batch(self.keys), of_batch(self.keys if self.values is None else self.values))

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vpt.methods.references import refer
+
 
 class InsertPrompts(nn.Module):
     """Inserts prompts into the sequence before a block: [CLS, P, E], after positional encoding (paper, section 3).
@@ -16,10 +18,12 @@ class InsertPrompts(nn.Module):
         num_prefix_tokens: Number of tokens before the prompts.
     """
 
+    prompts: Callable[[int], Tensor]
+
     def __init__(self, block: nn.Module, prompts: Callable[[int], Tensor], num_prefix_tokens: int) -> None:
         super().__init__()
         self.block = block
-        self.prompts = prompts
+        refer(self, prompts=prompts)
         self.num_prefix_tokens = num_prefix_tokens
 
     def forward(self, x: Tensor, **context: Any) -> Tensor:
@@ -74,10 +78,12 @@ class AddPrompts(nn.Module):
         prompts: Batch size -> prompts (tokens or 1, d), or (batch, tokens or 1, d).
     """
 
+    prompts: Callable[[int], Tensor]
+
     def __init__(self, block: nn.Module, prompts: Callable[[int], Tensor]) -> None:
         super().__init__()
         self.block = block
-        self.prompts = prompts
+        refer(self, prompts=prompts)
 
     def forward(self, x: Tensor, **context: Any) -> Tensor:
         """Return the output of the block.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vpt.backbones.layout import BackboneLayout
+from vpt.methods.references import refer
 
 SharedPrompts = Literal["none", "blocks", "prompts", "all"]
 
@@ -118,7 +119,8 @@ def make_prompts(
     modules: dict[int, nn.Module] = {}
     block_prompts = []
     for index, width in enumerate(widths):
-        if projection is not None and width not in projections:
+        is_first = width not in projections
+        if projection is not None and is_first:
             projections[width] = nn.Linear(projection, width)
             nn.init.kaiming_normal_(projections[width].weight, mode="fan_out")  # as the paper's code does
         layer = projections.get(width) if rank is None else _second_factor(rank, width)
@@ -129,6 +131,9 @@ def make_prompts(
                 length, width, init_range, dropout, num_vectors=num_vectors, projection=layer, frozen=frozen,
                 num_transformed=math.floor(fourier * length),
             )  # fmt: skip
+            if width in projections and not is_first:
+                del modules[key].projection
+                refer(modules[key], projection=layer)
         block_prompts.append(modules[key])
     return block_prompts
 

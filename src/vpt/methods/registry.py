@@ -13,6 +13,7 @@ from vpt.methods.class_token import ClassToken as ClassToken
 from vpt.methods.cross import Cross as Cross
 from vpt.methods.full import Full as Full
 from vpt.methods.gated import Gated as Gated
+from vpt.methods.head2toe import Head2Toe as Head2Toe
 from vpt.methods.linear import Linear as Linear
 from vpt.methods.lora import LoRA as LoRA
 from vpt.methods.mlp import MLP as MLP
@@ -23,8 +24,10 @@ from vpt.methods.sidetune import SideTune as SideTune
 from vpt.methods.ssf import SSF as SSF
 from vpt.methods.vpt import VPT as VPT
 
-_PROMPTS = (VPT, Cross, Prefix, Adaptive, Gated, ClassToken)
-_KINDS = (*_PROMPTS, Linear, MLP, Partial, Bias, Norm, Adapter, AdaptFormer, LoRA, SSF, SideTune, Full)
+_KINDS = (
+    VPT, Cross, Prefix, Adaptive, Gated, ClassToken,
+    Linear, Head2Toe, MLP, Partial, Bias, Norm, Adapter, AdaptFormer, LoRA, SSF, SideTune, Full,
+)  # fmt: skip
 METHODS: dict[str, type[Method]] = {kind.name: kind for kind in _KINDS}
 
 

@@ -12,8 +12,9 @@ from vpt.errors import UnsupportedError
 from vpt.heads.pooling import PoolName
 from vpt.methods.base import InitInput, InitInputs, Injection, Method
 from vpt.methods.depth import block_range, first_block
+from vpt.methods.kv_prompts import require_kv_prompts
 from vpt.methods.pixels import PixelPatches
-from vpt.methods.prompt_initialization import copy_prototypes, copy_tokens
+from vpt.methods.prompt_initialization import copy_prototypes, copy_tokens, match_attention
 from vpt.methods.prompt_locations import add_to_tokens, concat_channels, frame_image, gate_prompts, prepend_tokens
 from vpt.methods.prompts import SharedPrompts, make_prompts, xavier_range
 from vpt.methods.vpt_checks import check_options, check_windows
@@ -40,7 +41,9 @@ class VPT(Method, name="vpt", optimizer="adamw", learning_rate=0.02):
         output: Tokens that the head reads: the backbone's "default", "cls", or the mean or maximum of the image's
             tokens, of the prompts, or of both ("global_mean"). Default: "default".
         init: "random"; "prototypes": prompt i begins as the mean feature of class i; "tokens": the prompts of a block
-            begin as image tokens of training images that enter it (SPT, Wang et al., ICML 2024). Default: "random".
+            begin as image tokens of training images that enter it (SPT, Wang et al., ICML 2024); "vipamin": as means
+            of tokens that are matched to them, and a part that attention does not reach (VIPAMIN, NeurIPS 2025).
+            Default: "random".
         shared: All "blocks" share their prompts, or the "prompts" of a block are one vector, or "all". Default:
             "none".
         projection: Width in which the prompts are learned, before a linear layer to d. Default: none.
@@ -56,6 +59,9 @@ class VPT(Method, name="vpt", optimizer="adamw", learning_rate=0.02):
         attention: "joint" has one softmax over tokens and prompts; "zero_init" gives the prompts a softmax of their own
             and a gate per head that begins at 0, so that training begins at the frozen backbone (LLaMA-Adapter, Zhang
             et al., 2023). Default: "joint".
+        neighbors: With init=vipamin, the number of image tokens that a prompt is the mean of. Default: 8.
+        expansion: With init=vipamin, the weight of the part outside of what attention puts out, from 0 to 1.
+            Default: 0.1.
     """
 
     length: int = 10
@@ -64,7 +70,7 @@ class VPT(Method, name="vpt", optimizer="adamw", learning_rate=0.02):
     impl: Literal["kv", "concat"] = "kv"
     location: Literal["prepend", "add", "add_1", "prepend_pixel", "concat_channel", "pad"] = "prepend"
     output: PoolName = "default"
-    init: Literal["random", "prototypes", "tokens"] = "random"
+    init: Literal["random", "prototypes", "tokens", "vipamin"] = "random"
     shared: SharedPrompts = "none"
     projection: int | None = None
     frozen: bool = False
@@ -73,6 +79,8 @@ class VPT(Method, name="vpt", optimizer="adamw", learning_rate=0.02):
     rank: int | None = later_field(None)
     fourier: float = later_field(0.0)
     attention: Literal["joint", "zero_init"] = later_field("joint")
+    neighbors: int = later_field(8)
+    expansion: float = later_field(0.1)
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -104,6 +112,8 @@ class VPT(Method, name="vpt", optimizer="adamw", learning_rate=0.02):
             prompts = partial(new_prompts, length=self.length)
             kinds = {"deep": self.depth == "deep", "kv": self.impl == "kv", "pool_prompts": self.pool_prompts}
             return plan_windows(trunk, layout, prompts, **kinds)
+        if self.init == "vipamin":
+            require_kv_prompts(trunk, layout)  # the keys of the tokens are read
         first, last = block_range(self.depth, len(layout.blocks))
         widths = layout.block_widths(trunk)[first : last + 1]
         if self.attention == "zero_init":
@@ -131,12 +141,16 @@ class VPT(Method, name="vpt", optimizer="adamw", learning_rate=0.02):
     @property
     def init_inputs(self) -> frozenset[InitInput]:
         """The properties of the training images that `init` names."""
-        return frozenset() if self.init == "random" else frozenset({self.init})
+        if self.init == "random":
+            return frozenset()
+        return frozenset({"attention" if self.init == "vipamin" else self.init})
 
     def initialize(self, inputs: InitInputs, modules: nn.ModuleDict) -> None:
         """Set the prompts to the prototypes, or to tokens; raise SpecError where there are too few."""
-        prompts = modules["prompts"].children()
+        prompts, first, text = modules["prompts"].children(), first_block(self.depth), str(self)
         if self.init == "tokens":
-            copy_tokens(prompts, inputs.tokens, first_block(self.depth), str(self))
+            copy_tokens(prompts, inputs.tokens, first, text)
+        elif self.init == "vipamin":
+            match_attention(prompts, inputs.attention, first, self.neighbors, self.expansion, text)
         elif inputs.prototypes is not None:
-            copy_prototypes(prompts, inputs.prototypes, str(self))
+            copy_prototypes(prompts, inputs.prototypes, text)

@@ -21,6 +21,10 @@ def check_options(method: Any) -> None:
         raise SpecError(f"dropout is {method.dropout}; it must be at least 0 and below 1")
     if not 0 <= method.fourier <= 1:
         raise SpecError(f"fourier is {method.fourier}; it must lie between 0 and 1, as a share of the prompts")
+    if not 0 <= method.expansion <= 1:
+        raise SpecError(f"expansion is {method.expansion}; it must lie between 0 and 1")
+    if method.neighbors < 1:
+        raise SpecError(f"neighbors is {method.neighbors}; it must be at least 1")
     check_depth(method.depth)
     for name in ("projection", "rank"):
         value = getattr(method, name)
@@ -79,9 +83,12 @@ def _contradictions(method: Any) -> dict[str, bool]:
             prototypes and (factored or method.shared in ("prompts", "all"))
         ),
         "a start at patch tokens is for whole tokens of each block, not for projection, rank or shared prompts": (
-            method.init == "tokens" and (factored or method.shared != "none")
+            method.init in ("tokens", "vipamin") and (factored or method.shared != "none")
         ),
         f"{method.init} are tokens, and go with location=prepend": begins_at_data and location != "prepend",
+        "neighbors and expansion are options of init=vipamin": (
+            method.init != "vipamin" and (method.neighbors, method.expansion) != (8, 0.1)
+        ),
         "a projection trains, so the prompts would not stay frozen": method.frozen and factored,
         "projection and rank both factor the prompts; keep one": projects and method.rank is not None,
         "a softmax of their own is for prompts that are keys and values: depth=deep, location=prepend, and an output "

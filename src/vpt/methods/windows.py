@@ -12,6 +12,7 @@ from vpt.backbones.layout import BackboneLayout
 from vpt.errors import UnsupportedError
 from vpt.methods.base import Injection, Wrapper
 from vpt.methods.kv_prompts import check_takes_prompts, inject_keys
+from vpt.methods.references import refer
 
 PromptOutputs = Literal["discard", "pass", "pool"]
 GridState = Tensor | tuple[Tensor, Tensor]  # (batch, height, width, d), alone or with prompts (batch, p, d)
@@ -66,12 +67,14 @@ class _PromptedSwinBlock(nn.Module):
             and the grid to one row, so that the model will "pool" both.
     """
 
+    prompts: Callable[[int], Tensor] | None
+
     def __init__(self, block: Any, prompts: Callable[[int], Tensor] | None, outputs: PromptOutputs) -> None:
         super().__init__()
         check_takes_prompts(block.attn)
         block.attn = PromptedWindowAttention(block.attn)
         self.block = block
-        self.prompts = prompts
+        refer(self, prompts=prompts)
         self.outputs = outputs
 
     def forward(self, state: GridState) -> GridState:

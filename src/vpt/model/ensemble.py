@@ -1,4 +1,4 @@
-"""Several prompt sets on one frozen backbone, in one forward pass (paper, section 4.3, "prompt ensembling")."""
+"""Several models on one frozen backbone, in one forward pass (paper, section 4.3, "prompt ensembling")."""
 
 import math
 from collections.abc import Sequence
@@ -6,17 +6,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from vpt.attention.kv_attention import KVAttention
 from vpt.errors import SpecError
-from vpt.methods.vpt import VPT
+from vpt.model.batch_parts import BatchParts, PromptParts, learned_modules
 from vpt.model.tuned_model import TunedModel
 
 
 class Ensemble(nn.Module):
     """Normalized images (batch, 3, size, size) -> logits (batch, classes): the log of the members' mean probability.
 
-    The images run through the backbone once per member, all in one batch: one pass, one backbone in memory.
+    The images run through the frozen backbone once per member, all in one batch: one pass, one backbone in memory. Only
+    what the members have learned runs member by member: prompts, adapters, or, where a method trains weights of the
+    backbone itself, the network.
 
-    models: tuned models on the very same backbone, with the same `vpt(...)` and the same classes; only what they have
+    models: tuned models on the very same backbone, with the same method and the same classes; only what they have
     learned differs. They are not changed. Raises SpecError where they differ in more, naming it.
     """
 
@@ -26,16 +29,26 @@ class Ensemble(nn.Module):
             model.require_classifier("an ensemble")
         first = _require_compatible(models)
         template = TunedModel(first.backbone, first.method, first.num_classes, first.classes, first.readout)
-        for index, prompts in enumerate(template.added_modules["prompts"].children()):
-            members = [list(model.added_modules["prompts"].children())[index] for model in models]
-            stacked = _StackedPrompts(members)
-            # One module of prompts can be read at several blocks, where these share it.
-            for parent in list(template.modules()):
-                for name, child in list(parent.named_children()):
-                    if child is prompts:
-                        setattr(parent, name, stacked)
-        self.network: nn.Module = template.network
+        learned = [learned_modules(model) for model in models]
+        # Networks and wrappers refer to added modules, which are in the tree by this place alone.
+        self.members: nn.ModuleList = nn.ModuleList(model.added_modules for model in models)
+        self.network: nn.Module
+        if any(one is None for one in learned):
+            self.members.extend(model.network for model in models)
+            self.network = BatchParts([(1, model.network) for model in models])
+        else:
+            self.network = template.network
+            paths = {id(module): path for path, module in template.network.named_modules()}
+            for path in learned[0] or ():
+                members = [one[path] for one in learned if one is not None]
+                self.members.extend(members)
+                wrapper, parts = template.wrappers()[path], [(1, member) for member in members]
+                if isinstance(wrapper, KVAttention) and wrapper.kv_prompts is not None:
+                    wrapper.kv_prompts = PromptParts(parts)
+                else:
+                    template.network.set_submodule(paths[id(wrapper)], BatchParts(parts))
         self.heads: nn.ModuleList = nn.ModuleList(model.head for model in models)
+        self._kinds = [model.label_kind for model in models]
         self.classes: tuple[str, ...] | None = first.classes
         self.to(next(first.parameters()).device)
         self.eval()
@@ -50,30 +63,15 @@ class Ensemble(nn.Module):
             Log of the mean probability over the members (batch, classes).
         """
         features = self.network(images.repeat(len(self.heads), 1, 1, 1)).chunk(len(self.heads))
-        log_probs = [head(x).log_softmax(-1) for head, x in zip(self.heads, features, strict=True)]
+        members = zip(self._kinds, self.heads, features, strict=True)
+        log_probs = [kind.scale(head(x)).log_softmax(-1) for kind, head, x in members]
         return torch.stack(log_probs).logsumexp(0) - math.log(len(log_probs))
-
-
-class _StackedPrompts(nn.Module):
-    """Replacement of prompts: those of each member for its part of the batch, (members * batch, p, d)."""
-
-    def __init__(self, members: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.members = nn.ModuleList(members)
-
-    def forward(self, batch: int) -> Tensor:
-        per_member = batch // len(self.members)
-        return torch.cat([member(per_member).expand(per_member, -1, -1) for member in self.members])
 
 
 def _require_compatible(models: Sequence[TunedModel]) -> TunedModel:
     if len(models) < 2:
         raise SpecError(f"{len(models)} models make no ensemble; give at least two")
     first = models[0]
-    if not isinstance(first.method, VPT) or first.method.location not in ("prepend", "add", "add_1"):
-        raise SpecError(
-            f"an ensemble in one pass needs models of one vpt(...) with prompts as tokens, not {first.method}"
-        )
     for position, model in enumerate(models[1:], 2):
         if model.backbone.module is not first.backbone.module:
             raise SpecError(

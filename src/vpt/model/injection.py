@@ -3,7 +3,7 @@
 A module that never takes part would silently train nothing, so every injection is verified.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -18,6 +18,7 @@ from vpt.errors import UnsupportedError, VptError
 from vpt.methods.base import NETWORK, Injection, Method
 from vpt.methods.registry import METHODS
 from vpt.model.readout import MakeHead, Readout
+from vpt.model.state_dict import check_shapes
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,13 +48,17 @@ class Injected:
     frozen_ids: set[int]
 
 
-def inject(backbone: Backbone, method: Method, readout: Readout) -> Injected:
+def inject(
+    backbone: Backbone, method: Method, readout: Readout, check: Callable[[Injected], None] | None = None
+) -> Injected:
     """Inject the modules of a method into a structural copy of a backbone.
 
     Args:
         backbone: The backbone; it is not changed.
         method: The method.
         readout: The readout.
+        check: Function that is called with the same injection on the device "meta", before memory is allocated.
+            Default: none.
 
     Returns:
         The network and a record of the changes.
@@ -63,6 +68,14 @@ def inject(backbone: Backbone, method: Method, readout: Readout) -> Injected:
     """
     trunk = structural_copy(backbone.module)
     layout = readout.adapt(trunk, detect_layout(trunk, backbone.preprocessing))
+    if check is not None:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            check(_inject(structural_copy(trunk).to("meta"), layout, method, readout))
+    return _inject(trunk, layout, method, readout)
+
+
+def _inject(trunk: nn.Module, layout: BackboneLayout, method: Method, readout: Readout) -> Injected:
+    """Inject the modules of a method into a trunk, which is changed."""
     try:
         injection = method.plan(trunk, layout)
     except UnsupportedError as error:
@@ -80,6 +93,23 @@ def inject(backbone: Backbone, method: Method, readout: Readout) -> Injected:
     if NETWORK in injection.wrappers:
         network = wrappers[NETWORK] = injection.wrappers[NETWORK](network)
     return Injected(network, make_head, injection, layout, wrappers, cloned, shared_ids, original_modules, frozen_ids)
+
+
+def check_planned(state: Mapping[str, Tensor], method: Method, num_classes: int, planned: Injected) -> None:
+    """Compare tensors with a planned injection.
+
+    Args:
+        state: The tensors of a tuned file.
+        method: The method, for the message.
+        num_classes: Number of classes.
+        planned: The injection, on any device.
+
+    Raises:
+        SpecError: Names or shapes differ; the message lists the tensors.
+    """
+    head = planned.make_head(planned.injection.num_pooled * planned.layout.feature_width, num_classes)
+    own = trainable_tensors(planned, nn.ModuleDict(planned.injection.modules), head)
+    check_shapes(own, state, f"{method} with {num_classes} classes")
 
 
 def first_modified_block(injection: Injection, layout: BackboneLayout) -> int:

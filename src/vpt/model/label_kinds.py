@@ -1,14 +1,20 @@
 """Kinds of labels that a model predicts, as its tuned file records them."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import Tensor
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import to_json
 
 from vpt.data.label_kinds import KindName
-from vpt.errors import SpecError
+from vpt.errors import SpecError, TrainingError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -19,9 +25,21 @@ class LabelKind(ABC):
         name: Name of the kind.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
     name: ClassVar[KindName]
 
-    @abstractmethod
+    def scale(self, logits: Tensor) -> Tensor:
+        """Return calibrated logits.
+
+        Args:
+            logits: Outputs (..., classes).
+
+        Returns:
+            The outputs that a softmax, if there is one, turns into probabilities (..., classes).
+        """
+        return logits
+
     def activate(self, logits: Tensor) -> Tensor:
         """Return answers from the outputs of a model.
 
@@ -29,8 +47,13 @@ class LabelKind(ABC):
             logits: Outputs (..., classes).
 
         Returns:
-            Probabilities, or numbers in the unit of the labels (..., classes).
+            Probabilities, or numbers in the unit of the labels, float64 (..., classes). A TrainingError is raised for
+            outputs that are no answer: NaN, or infinite.
         """
+        return require_finite(self._activate(require_finite(logits)))
+
+    @abstractmethod
+    def _activate(self, logits: Tensor) -> Tensor: ...
 
     def to_dict(self) -> dict[str, Any]:
         """Return the kind as JSON values."""
@@ -39,12 +62,26 @@ class LabelKind(ABC):
 
 @dataclass(frozen=True)
 class SingleLabel(LabelKind):
-    """One class for each image, by softmax."""
+    """One class for each image, by softmax.
+
+    Attributes:
+        temperature: The number that logits are divided by before the softmax, above 0; 1 without calibration.
+    """
 
     name: ClassVar[KindName] = "single_label"
 
-    def activate(self, logits: Tensor) -> Tensor:  # noqa: D102
-        return logits.softmax(-1)
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the temperature. A SpecError is raised if it is out of range."""
+        if not 0 < self.temperature < float("inf"):
+            raise SpecError(f"temperature is {self.temperature}; it must be above 0 and finite")
+
+    def scale(self, logits: Tensor) -> Tensor:  # noqa: D102
+        return logits / self.temperature
+
+    def _activate(self, logits: Tensor) -> Tensor:
+        return self.scale(logits).softmax(-1)
 
 
 @dataclass(frozen=True)
@@ -59,7 +96,7 @@ class MultiLabel(LabelKind):
 
     thresholds: tuple[float, ...] = ()
 
-    def activate(self, logits: Tensor) -> Tensor:  # noqa: D102
+    def _activate(self, logits: Tensor) -> Tensor:
         return logits.sigmoid()
 
     def decide(self, probabilities: Tensor) -> Tensor:
@@ -88,8 +125,8 @@ class Regression(LabelKind):
     mean: float = 0.0
     std: float = 1.0
 
-    def activate(self, logits: Tensor) -> Tensor:  # noqa: D102
-        return logits * self.std + self.mean
+    def _activate(self, logits: Tensor) -> Tensor:
+        return logits.double() * self.std + self.mean
 
     def standardize(self, labels: Tensor) -> Tensor:
         """Return labels as the model predicts them.
@@ -98,12 +135,33 @@ class Regression(LabelKind):
             labels: Labels, in their unit.
 
         Returns:
-            The labels with mean 0 and standard deviation 1.
+            float32, with mean 0 and standard deviation 1.
         """
-        return (labels - self.mean) / self.std
+        return ((labels.double() - self.mean) / self.std).float()
 
 
 _KINDS: dict[str, type[LabelKind]] = {kind.name: kind for kind in (SingleLabel, MultiLabel, Regression)}
+_SCHEMAS: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(kind) for name, kind in _KINDS.items()}
+
+
+def require_finite(answers: Tensor) -> Tensor:
+    """Return answers of a model, if they are numbers.
+
+    Args:
+        answers: Probabilities, logits or numbers of any shape.
+
+    Returns:
+        The same.
+
+    Raises:
+        TrainingError: A value is NaN or infinite.
+    """
+    if not bool(answers.isfinite().all()):
+        raise TrainingError(
+            "the model answers with NaN or infinity, so there is no prediction: its weights, or those of its backbone, "
+            "are too large; train it again with a smaller learning rate, or load the backbone in float32"
+        )
+    return answers
 
 
 def parse_label_kind(values: Mapping[str, Any]) -> LabelKind:
@@ -116,10 +174,15 @@ def parse_label_kind(values: Mapping[str, Any]) -> LabelKind:
         The kind.
 
     Raises:
-        SpecError: There is no such kind.
+        SpecError: There is no such kind, or a value is of another type or not finite.
     """
-    options = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    name = options.pop("name")
-    if name not in _KINDS:
+    name = values.get("name")
+    if not isinstance(name, str) or name not in _KINDS:
         raise SpecError(f"there is no kind of labels {name!r}; known are {', '.join(_KINDS)}")
-    return _KINDS[name](**options)
+    try:
+        kind: LabelKind = _SCHEMAS[name].validate_json(to_json({key: values[key] for key in values.keys() - {"name"}}))
+        return kind
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, (name, *first["loc"])))
+        raise SpecError(f"{place} is {first['input']!r}: {first['msg']}") from error

@@ -1,6 +1,7 @@
 """Merging: a tuned model as a plain timm state dict."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from vpt.attention.detection import probe_image, structural_copy
 from vpt.backbones.backbone import Backbone, classifier_prefixes
+from vpt.backbones.loading import is_timm_model
 from vpt.errors import UnsupportedError
 from vpt.methods.base import Method
 
@@ -82,3 +84,29 @@ def merge(
     if not logits.is_meta and (logits - expected).abs().max() > tolerance * expected.abs().max():
         raise UnsupportedError(f"{method} on {backbone.name} does not merge: timm gives other logits with its weights")
     return state
+
+
+def loading_call(backbone: Backbone, num_classes: int, file: Path) -> str | None:
+    """Return the Python call by which timm loads merged weights.
+
+    Args:
+        backbone: The backbone.
+        num_classes: Number of classes.
+        file: The file with the weights.
+
+    Returns:
+        A call of `timm.create_model`, or None where timm does not know the backbone by its name.
+    """
+    name, _, pool = backbone.name.partition("(global_pool=")
+    if ":" not in name and not is_timm_model(name):
+        return None
+    size, channels = backbone.preprocessing.size, backbone.preprocessing.channels
+    options: dict[str, Any] = {"num_classes": num_classes}
+    if pool:
+        options["global_pool"] = pool.removesuffix(")")
+    if hasattr(getattr(backbone.module, "patch_embed", None), "img_size"):
+        options["img_size"] = size
+    if channels != 3:
+        options["in_chans"] = channels
+    options["checkpoint_path"] = str(file)
+    return f"timm.create_model({name!r}, {', '.join(f'{key}={value!r}' for key, value in options.items())})"

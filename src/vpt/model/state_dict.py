@@ -1,9 +1,15 @@
-"""One name per tensor in the state dict of a module whose tree contains shared modules."""
+"""State dicts: one name per tensor where a module's tree contains shared modules, and tensors that fit."""
 
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+from vpt.backbones.backbone import Backbone
+from vpt.core.text import comma_list
+from vpt.errors import SpecError
 
 
 def use_one_name_per_tensor(module: nn.Module) -> None:
@@ -16,6 +22,51 @@ def use_one_name_per_tensor(module: nn.Module) -> None:
     """
     module.register_state_dict_post_hook(_remove_aliases)
     module.register_load_state_dict_pre_hook(_add_aliases)
+
+
+def check_shapes(own: Mapping[str, Tensor], state: Mapping[str, Tensor], model: str) -> None:
+    """Check that tensors fit into a model.
+
+    Args:
+        own: The tensors of the model by name.
+        state: The tensors to be loaded.
+        model: The model, for the message.
+
+    Raises:
+        SpecError: Names or shapes differ; the message lists the tensors.
+    """
+    mismatched = sorted(own.keys() ^ state.keys())
+    mismatched += [
+        f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
+        for name in sorted(own.keys() & state.keys())
+        if state[name].shape != own[name].shape
+    ]
+    if mismatched:
+        raise SpecError(f"these tensors do not fit {model}: {comma_list(mismatched, limit=12)}")
+
+
+def accept_equal_weights(module: nn.Module, backbone: Backbone) -> None:
+    """Let `load_state_dict` write to the weights of a backbone the values that they have, as a restored state does.
+
+    Args:
+        module: The module; the hooks are registered on it.
+        backbone: The backbone whose weights are in the module.
+    """
+    answers: list[bool] = []
+
+    def compare(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+        shared = {tensor.data_ptr() for tensor in backbone.module.state_dict().values()}
+        pairs = [(tensor, state.get(prefix + name)) for name, tensor in module.state_dict().items()]
+        frozen = ((own, given) for own, given in pairs if given is not None and own.data_ptr() in shared)
+        equal = all(own.shape == given.shape and torch.equal(own, given.to(own)) for own, given in frozen)
+        answers.append(equal and not backbone.changed_weights())
+
+    def accept(*_: Any) -> None:
+        if answers and answers.pop():
+            backbone.accept_writes()
+
+    module.register_load_state_dict_pre_hook(compare)
+    module.register_load_state_dict_post_hook(accept)
 
 
 def _aliases(module: nn.Module) -> dict[str, str]:

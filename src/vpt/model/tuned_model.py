@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 from typing import Any, Self
 
@@ -14,13 +15,21 @@ from vpt.backbones.backbone import Backbone
 from vpt.backbones.layout import BackboneLayout
 from vpt.errors import SpecError, UnsupportedError
 from vpt.methods.base import InitInputs, Method
-from vpt.model.injection import check_all_called, first_modified_block, inject, named_tensors, trainable_tensors
+from vpt.model.header import class_names
+from vpt.model.injection import (
+    check_all_called,
+    check_planned,
+    first_modified_block,
+    inject,
+    named_tensors,
+    trainable_tensors,
+)
 from vpt.model.label_kinds import LabelKind, SingleLabel
-from vpt.model.merging import merge
+from vpt.model.plain import match_dtype
+from vpt.model.portable import Portable
 from vpt.model.readout import Pooled, Readout
 from vpt.model.split_forward import SplitForward
-from vpt.model.state_dict import use_one_name_per_tensor
-from vpt.model.timm_protocol import TimmProtocol
+from vpt.model.state_dict import accept_equal_weights, check_shapes, use_one_name_per_tensor
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,7 @@ class Counts:
         return self.trainable / self.total
 
 
-class TunedModel(TimmProtocol):
+class TunedModel(Portable):
     """A frozen backbone, the trainable modules of a method, and a head: an ordinary `nn.Module`.
 
     Exactly the tensors that do not belong to the backbone are trained and saved. They are identified by object
@@ -53,10 +62,12 @@ class TunedModel(TimmProtocol):
         num_classes: Number of classes, at least 1.
         classes: Names of the classes. Default: none.
         readout: The outputs that the head reads. Default: the pooled feature.
+        state: Tensors to be loaded later; their names and shapes are compared before memory is allocated.
 
     Attributes:
         head: The head.
         label_kind: The kind of labels that the outputs stand for. Default: one class for each image.
+        class_colors: Color of each class in pictures of masks, such as "0072b2". Default: those of its name and number.
         network: Normalized images (batch, 3, size, size) -> the head's input.
         width: Channels of the head's input, (batch, width), where images are classified.
         layout: The layout of the trunk.
@@ -66,7 +77,7 @@ class TunedModel(TimmProtocol):
         reads_backbone_feature: True if the head reads the pooled feature that the backbone itself would give.
 
     Raises:
-        SpecError: The number of classes is not a positive integer, or the names are not as many.
+        SpecError: The number of classes is no positive integer, or classes or `state` do not fit it.
         UnsupportedError: The backbone does not have what the method or the readout needs.
     """
 
@@ -77,19 +88,20 @@ class TunedModel(TimmProtocol):
         num_classes: int,
         classes: Sequence[str] | None = None,
         readout: Readout | None = None,
+        state: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(num_classes, (int, np.integer)) or num_classes < 1:
             raise SpecError(f"num_classes is {num_classes!r}; a head needs a whole number of outputs, at least one")
-        if classes is not None and len(classes) != num_classes:
-            raise SpecError(f"{len(classes)} class names were given for {num_classes} classes; give one name each")
         self.backbone = backbone
         self.method = method
         self.num_classes: int = int(num_classes)
-        self.classes: tuple[str, ...] | None = tuple(classes) if classes is not None else None
+        self.classes: tuple[str, ...] | None = None if classes is None else class_names(classes, self.num_classes)
         self.label_kind: LabelKind = SingleLabel()
+        self.class_colors: tuple[str, ...] | None = None
         self.readout: Readout = readout or Pooled()
-        injected = inject(backbone, method, self.readout)
+        check = None if state is None else partial(check_planned, state, method, self.num_classes)
+        injected = inject(backbone, method, self.readout, check)
         injection = injected.injection
         self.layout: BackboneLayout = injected.layout
         self.added_modules: nn.ModuleDict = nn.ModuleDict(injection.modules)
@@ -110,6 +122,7 @@ class TunedModel(TimmProtocol):
         self._trainable_paths = {name: path_by_id[id(tensor)] for name, tensor in trainable.items()}
         self._frozen_modules = tuple(name for name, module in self.named_modules() if id(module) in injected.frozen_ids)
         use_one_name_per_tensor(self)
+        accept_equal_weights(self, backbone)
         self.eval()
         self.readout.verify(method, self.network, self.trunk, self.layout)
         check_all_called(injected, self.trunk, str(method), backbone)
@@ -127,7 +140,15 @@ class TunedModel(TimmProtocol):
 
         Returns:
             (batch, classes), or (batch, classes, size, size) where the head is dense.
+
+        Raises:
+            UnsupportedError: This is a replica of `nn.DataParallel`.
         """
+        if getattr(self, "_is_replica", False):
+            raise UnsupportedError(
+                "nn.DataParallel does not copy modules that others refer to, such as prompts; use "
+                "DistributedDataParallel, with one process for each GPU"
+            )
         return self.readout.resize_logits(self.head(self.features(images)), images.shape[-2:])
 
     def logits_with_auxiliary(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -155,10 +176,7 @@ class TunedModel(TimmProtocol):
         Returns:
             Features (batch, width), or a tuple of feature maps where the head is dense.
         """
-        features, dtype = self.network(images), next(self.head.parameters()).dtype
-        if isinstance(features, Tensor):
-            return features.to(dtype)
-        return tuple(feature_map.to(dtype) for feature_map in features)
+        return match_dtype(self.network(images), self.head)
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode as `nn.Module.train` does, but leave the frozen modules in eval mode.
@@ -193,20 +211,14 @@ class TunedModel(TimmProtocol):
             state: Tensors with the names and shapes of `trainable_state_dict()`.
 
         Raises:
-            SpecError: Names or shapes differ; the message lists the tensors.
+            SpecError: Names or shapes differ, and the message lists the tensors; or the method has no use for a value,
+                and this model must not be used.
         """
         own = self.trainable_state_dict()
-        mismatched = sorted(own.keys() ^ state.keys())
-        mismatched += [
-            f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
-            for name in sorted(own.keys() & state.keys())
-            if state[name].shape != own[name].shape
-        ]
-        if mismatched:
-            own_text = f"{self.method} with {self.num_classes} classes"
-            raise SpecError(f"these tensors do not fit {own_text}: {', '.join(mismatched)}")
+        check_shapes(own, state, f"{self.method} with {self.num_classes} classes")
         for name, tensor in own.items():
             tensor.copy_(state[name])
+        self.method.check_values(self.added_modules)
         training = self.training
         self.train().train(training)  # what modules keep of their weights between passes in eval mode is forgotten
 
@@ -259,25 +271,6 @@ class TunedModel(TimmProtocol):
         auxiliary = sum(weight.numel() for weight in self.auxiliary_heads().parameters())
         head = sum(weight.numel() for weight in self.head.parameters())
         return {"head": head - auxiliary, "auxiliary": auxiliary, "method": self.counts().trainable - head}
-
-    def merge(self) -> dict[str, Tensor]:
-        """Return the tuned model as a plain timm state dict.
-
-        The injected modules are merged into the weights and the head takes the classifier's name.
-        `timm.create_model(name, num_classes=n).load_state_dict(...)` then gives the same logits without vpt.
-
-        Returns:
-            The state dict; its tensors are copies.
-
-        Raises:
-            UnsupportedError: The method is no linear change of weights, or timm has no such head.
-        """
-        head, training = self.head if self.reads_backbone_feature else None, self.training
-        self.train().eval()
-        try:
-            return merge(self.method, self.backbone, self._original_modules, self._wrappers, head, self.network)
-        finally:
-            self.train(training)
 
     def detach(self) -> nn.Module:
         """Return the backbone, which was never changed."""

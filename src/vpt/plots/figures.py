@@ -7,11 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vpt.plots.canvas import make_figure, save_figure
+from vpt.core.metrics import PLAIN_METRICS
+from vpt.plots import style
+from vpt.plots.canvas import make_figure, save_figure, set_title
 from vpt.plots.literal import literal
+from vpt.plots.metric_lines import metric_lines
 
-MAX_NAMED_CLASSES = 20  # classes that colors and numbers can still tell apart
+MAX_NAMED_CLASSES = 20  # classes that markers and numbers can still tell apart
 _MAX_LABEL = 40  # characters of the name of a class
+_MAX_TICK_NAMES = 50  # names along an axis
 
 
 def training_curves(
@@ -20,39 +24,50 @@ def training_curves(
     title: str,
     *,
     xlabel: str = "epoch",
-    metric: str = "top-1",
-    labels: tuple[str, str] = ("train", "val"),
+    labels: Mapping[str, str] | None = None,
 ) -> None:
-    """Plot loss and metric by epoch, on train and on val.
+    """Plot the loss and each metric by epoch, on train and on val.
 
     Args:
         path: Path of the picture.
-        history: Metrics of each epoch, with the keys of metrics.jsonl. Metrics are between 0 and 1, and None on val
-            without val images.
+        history: Metrics of each epoch, with the keys of metrics.jsonl.
         title: Title of the picture.
         xlabel: Label of the horizontal axis. Default: "epoch".
-        metric: Name of the metric. Default: "top-1".
-        labels: Labels of the metric on train and on val.
+        labels: Name of a metric -> its label. Default: labels are the names.
     """
-    figure = make_figure(9, 3.6)
-    _draw_curves(figure.subplots(1, 2), history, xlabel, metric, labels)
-    figure.suptitle(literal(title))
+    num_panels = 1 + len(metric_lines(history))
+    figure = make_figure(4.5 * num_panels, 3.6)
+    _draw_curves(figure.subplots(1, num_panels), history, xlabel, labels or {})
+    set_title(figure, title)
     save_figure(figure, path)
 
 
-def _draw_curves(
-    panels: Any, history: Sequence[Mapping[str, Any]], xlabel: str, metric: str, labels: tuple[str, str]
-) -> None:
-    left, right = panels
-    for split, label in zip(("train", "val"), labels, strict=True):
-        scored = [epoch for epoch in history if epoch[f"{split}_metric"] is not None]
-        if scored:
-            epochs = [epoch["epoch"] for epoch in scored]
-            left.plot(epochs, [epoch[f"{split}_loss"] for epoch in scored])
-            right.plot(epochs, [100 * epoch[f"{split}_metric"] for epoch in scored], label=label)
-    left.set(xlabel=xlabel, ylabel="loss", yscale="log")
-    right.set(xlabel=xlabel, ylabel=f"{metric}, %", ylim=(0, 101))
-    right.legend(frameon=False)
+def _draw_curves(panels: Any, history: Sequence[Mapping[str, Any]], xlabel: str, labels: Mapping[str, str]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    losses = {
+        split: [(epoch["epoch"], epoch[f"{split}_loss"]) for epoch in history if epoch[f"{split}_loss"] is not None]
+        for split in ("train", "val")
+    }
+    for axes, (name, lines) in zip(panels, {"loss": losses, **metric_lines(history)}.items(), strict=True):
+        is_percentage = name != "loss" and name not in PLAIN_METRICS
+        for split, look in zip(("train", "val"), style.SPLITS, strict=True):
+            if points := lines.get(split):
+                every = max(1, len(points) // 10)  # dots close together would hide the dash
+                xs, ys = zip(*points, strict=True)
+                values = [100 * y for y in ys] if is_percentage else ys
+                axes.plot(xs, values, **look, markersize=4, markevery=every, label=split)
+        label = labels.get(name, name)
+        axes.set(xlabel=xlabel, ylabel=f"{label}, %" if is_percentage else label)
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
+        if len(history) == 1:
+            axes.set_xlim(history[0]["epoch"] - 1, history[0]["epoch"] + 1)
+        if name == "loss":
+            style.set_log_scale(axes.yaxis)
+            continue
+        if is_percentage:
+            axes.set_ylim(0, 101)
+        axes.legend(frameon=False)
 
 
 def confusion_matrix(
@@ -69,27 +84,37 @@ def confusion_matrix(
         title: Title of the picture.
         unit: Numbers in the cells, "counts" or "percent". Default: "counts".
     """
-    side = min(5 + 0.28 * len(classes), 16)
-    figure = make_figure(side, side)
-    axes = figure.subplots()
-    _draw_confusion(axes, counts, classes, unit)
-    axes.set_title(literal(title))
+    side = _confusion_side(classes)
+    figure = make_figure(side + (len(classes) > MAX_NAMED_CLASSES), side)
+    _draw_confusion(figure.subplots(), counts, classes, unit)
+    set_title(figure, title)
     save_figure(figure, path)
+
+
+def _confusion_side(classes: Sequence[str]) -> float:
+    """Return the side of a confusion matrix in inches, its names included."""
+    longest = min(_MAX_LABEL, max(map(len, classes))) if len(classes) <= _MAX_TICK_NAMES else 0
+    return min(4.5 + 0.28 * len(classes) + 0.07 * longest, 16)
 
 
 def _draw_confusion(axes: Any, counts: NDArray[np.int64], classes: Sequence[str], unit: str = "counts") -> None:
     n, fractions = len(classes), counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
-    axes.set(xlabel="predicted", ylabel="true")
-    if n <= 50:
+    shares = axes.imshow(100 * fractions, cmap=style.SHARES, vmin=0, vmax=100)
+    show_counts = unit == "counts" and counts.max(initial=0) < 10_000
+    if n <= _MAX_TICK_NAMES:
         names = [literal(name, _MAX_LABEL) for name in classes]
         axes.set_xticks(range(n), names, rotation=90)
         axes.set_yticks(range(n), names)
+        axes.set(xlabel="predicted class", ylabel="true class")
+    else:
+        axes.set(xlabel="number of the predicted class", ylabel="number of the true class")
     if n <= MAX_NAMED_CLASSES:
-        show_counts = unit == "counts" and counts.max(initial=0) < 10_000
+        axes.set_title("color: share of the row" if show_counts else "numbers and color: % of the row", fontsize=9)
         for i, j in np.argwhere(counts if show_counts else fractions >= 0.005):
             text = str(counts[i, j]) if show_counts else f"{100 * fractions[i, j]:.0f}"
-            axes.text(j, i, text, ha="center", va="center", color="white" if fractions[i, j] > 0.5 else "black")
+            axes.text(j, i, text, ha="center", va="center", color="white" if fractions[i, j] > 0.5 else style.INK)
+    else:
+        axes.figure.colorbar(shares, ax=axes, shrink=0.5, label="share of the true class, %")
 
 
 def class_examples(path: Path, images: Mapping[str, Sequence[NDArray[np.uint8]]], title: str) -> None:
@@ -103,14 +128,14 @@ def class_examples(path: Path, images: Mapping[str, Sequence[NDArray[np.uint8]]]
     if not images:
         return
     columns = max(map(len, images.values()))
-    figure = make_figure(1.5 * columns + 1.5, 1.6 * len(images) + 0.5)
+    figure = make_figure(max(4, 1.5 * columns + 1.5), 1.6 * len(images) + 0.5)
     for row, (name, pictures) in zip(figure.subplots(len(images), columns, squeeze=False), images.items(), strict=True):
-        row[0].set_title(literal(name, _MAX_LABEL), loc="left", fontsize="small")
+        row[0].set_title(style.wrap(name, max(3, 1.5 * columns), points=9, lines=1), loc="left", fontsize=9)
         for axes in row:
             axes.set_axis_off()
         for axes, picture in zip(row, pictures, strict=False):
             axes.imshow(picture)
-    figure.suptitle(literal(title), fontsize="medium")
+    set_title(figure, title)
     save_figure(figure, path)
 
 
@@ -121,6 +146,7 @@ def search_summary(
     classes: Sequence[str],
     mistakes: Sequence[tuple[NDArray[np.uint8], str]],
     title: str,
+    labels: Mapping[str, str] | None = None,
 ) -> None:
     """Plot the curve of the final training, the confusion matrix, and the most confident mistakes.
 
@@ -131,44 +157,25 @@ def search_summary(
         classes: Names of the classes.
         mistakes: Images (height, width, 3) with their titles.
         title: Title of the picture.
+        labels: Name of a metric -> its label. Default: labels are the names.
     """
-    side = min(5 + 0.28 * len(classes), 16)
-    heights = [3.0] * bool(history) + [side] + [2.2] * bool(mistakes)
-    figure = make_figure(max(9, side), sum(heights))
+    side = _confusion_side(classes)
+    heights = [3.0] * bool(history) + [side] + [2.6] * bool(mistakes)
+    width = max(9, side)
+    figure = make_figure(width, sum(heights))
     rows: Any = iter(figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0])
     if history:
-        _draw_curves(next(rows).subplots(1, 2), history, "epoch", "top-1", ("train", "val"))
+        num_panels = 1 + len(metric_lines(history))
+        _draw_curves(next(rows).subplots(1, num_panels), history, "epoch", labels or {})
     _draw_confusion(next(rows).subplots(), counts, classes)
     if mistakes:
         panels = next(rows).subplots(1, len(mistakes), squeeze=False)[0]
         for axes, (image, text) in zip(panels, mistakes, strict=True):
             axes.imshow(image)
-            axes.set_title(literal(text), fontsize="small")
+            names = [style.wrap(line, width / len(mistakes), points=9, lines=2) for line in text.split("\n")]
+            axes.set_title("\n".join(names), fontsize=9)
             axes.set_axis_off()
-    figure.suptitle(literal(title))
-    save_figure(figure, path)
-
-
-def method_comparison(path: Path, runs: Mapping[str, Sequence[float]], title: str) -> None:
-    """Plot top-1 of several methods: a dot for each run, a diamond for the mean.
-
-    Args:
-        path: Path of the picture.
-        runs: Method -> top-1 of each run, between 0 and 1.
-        title: Title of the picture.
-    """
-    figure = make_figure(7, 1.2 + 0.55 * len(runs))
-    axes = figure.subplots()
-    for row, values in enumerate(runs.values()):
-        percent = 100 * np.asarray(values)
-        # No bars: the axis does not begin at 0, so a bar's length would mislead.
-        axes.plot(percent, np.full(len(percent), row), "o", color="0.6", markersize=5)
-        axes.plot(percent.mean(), row, "D", color="tab:blue", markersize=9)
-    lowest = min(min(values) for values in runs.values()) * 100
-    axes.set(xlabel="top-1, %", title=literal(title), xlim=(max(0.0, lowest - 10), 100))
-    axes.set_yticks(range(len(runs)), list(map(literal, runs)))
-    axes.grid(axis="x", color="0.9")
-    axes.set_ylim(len(runs) - 0.5, -0.5)
+    set_title(figure, title)
     save_figure(figure, path)
 
 
@@ -195,93 +202,64 @@ def sweep(
     categorical = any(isinstance(setting, str) for setting in settings)
     figure = make_figure(7, 1.6 + 0.45 * len(settings)) if categorical else make_figure(6.4, 4.2)
     axes = figure.subplots()
-    for index, (name, line) in enumerate(lines.items()):
+    for index, ((name, line), look) in enumerate(zip(lines.items(), style.series_styles(len(lines)), strict=True)):
+        look |= {"capsize": 3, "label": style.wrap(name, 2)}
         percent = [100 * np.asarray(values) for values in line.values()]
         means = [values.mean() for values in percent]
         stds = [values.std(ddof=1) if len(values) > 1 else np.nan for values in percent]  # nan: no bar is drawn
         if categorical:  # lines side by side, so that none hides another
             rows = [settings.index(setting) + 0.2 * (index - (len(lines) - 1) / 2) for setting in line]
-            axes.errorbar(means, rows, xerr=stds, fmt="o", capsize=3, label=literal(name))
+            axes.errorbar(means, rows, xerr=stds, linestyle="none", **look)
         else:
-            axes.errorbar(list(map(float, line)), means, yerr=stds, fmt="o-", capsize=3, label=literal(name))
+            axes.errorbar(list(map(float, line)), means, yerr=stds, **look)
     counts = sorted({len(values) for line in lines.values() for values in line.values()})
     top1 = f"top-1, %: mean ± sd, n = {' to '.join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))}"
-    axes.set_title(literal(title), fontsize="medium")
-    axes.grid(axis="x" if categorical else "y", color="0.9")
+    set_title(figure, title)
+    axes.grid(axis="x" if categorical else "y", color=style.RULE)
     if categorical:
         axes.set(xlabel=top1, ylabel=xlabel, ylim=(len(settings) - 0.5, -0.5))
-        axes.set_yticks(range(len(settings)), [literal(str(setting)) for setting in settings])
+        axes.set_yticks(range(len(settings)), [style.wrap(str(setting), 2.4, lines=2) for setting in settings])
     else:
         numbers = list(map(float, settings))
         axes.set(xlabel=xlabel, ylabel=top1, xscale="log" if log_scale else "linear")
-        axes.set_xticks(numbers, [f"{number:g}" for number in numbers], minor=False)
+        axes.set_xticks(numbers, list(map(style.format_tick, numbers)), minor=False)
         axes.minorticks_off()
     if len(lines) > 1:
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False)
-    save_figure(figure, path)
-
-
-def heatmaps(
-    path: Path, image: NDArray[np.uint8], rows: Sequence[Mapping[str, NDArray[np.float64]]], title: str
-) -> None:
-    """Plot maps over an image, beside it.
-
-    Args:
-        path: Path of the picture.
-        image: Image, (height, width, 3).
-        rows: Rows of maps by name, (rows of patches, columns of patches); each row has one scale.
-        title: Title of the picture.
-    """
-    columns = 1 + max(map(len, rows))
-    figure = make_figure(3 * columns, 2.9 * len(rows))
-    height, width = image.shape[:2]
-    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-    for (first, *rest), row in zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True):
-        first.imshow(image)
-        low, high = min(map(np.min, row.values())), max(map(np.max, row.values()))
-        for axes, (name, values) in zip(rest, row.items(), strict=False):
-            axes.imshow(image.mean(2), cmap="gray", vmin=0, vmax=255)
-            # Every patch as the square it is: smoothing would show more than is known.
-            heatmap = axes.imshow(values, cmap="inferno", vmin=low, vmax=high, alpha=0.65, extent=extent)
-            axes.set_title(literal(name), fontsize="medium")
-        for axes in (first, *rest):
-            axes.set_axis_off()
-        figure.colorbar(heatmap, ax=rest, format="%.2g")
-    figure.suptitle(literal(title))
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", frameon=False)
     save_figure(figure, path)
 
 
 def scatter(
-    path: Path, panels: Mapping[str, NDArray[np.float64]], labels: NDArray[np.int64], classes: Sequence[str]
+    path: Path,
+    panels: Mapping[str, NDArray[np.float64]],
+    labels: NDArray[np.int64],
+    classes: Sequence[str],
+    title: str,
 ) -> None:
-    """Plot points side by side, colored by class; up to 20 classes are named.
+    """Plot points side by side, with a color and a marker for each class; up to 20 classes are named.
 
     Args:
         path: Path of the picture.
         panels: Title -> coordinates, (n, 2).
         labels: Class of each point, (n,).
         classes: Names of the classes.
+        title: Title of the picture.
     """
-    figure = make_figure(5.2 * len(panels) + 1.6, 5)
+    width = 5.2 * len(panels) + 1.6
+    figure = make_figure(width, 5.2)
     present = np.unique(labels)
-    colors = _class_colors(len(present))
+    styles = dict(zip(present.tolist(), style.series_styles(len(present)), strict=True))
     row = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axes, (title, coordinates) in zip(row, panels.items(), strict=True):
-        for color, label in zip(colors, present, strict=True):
-            axes.plot(*coordinates[labels == label].T, ".", color=color, label=literal(classes[label], _MAX_LABEL))
+    for axes, (name, coordinates) in zip(row, panels.items(), strict=True):
+        for label, look in styles.items():
+            points = coordinates[labels == label].T
+            axes.plot(*points, linestyle="none", markersize=5, **look, label=literal(classes[label], _MAX_LABEL))
         # No ticks: axes of t-SNE have no unit.
-        axes.set(title=literal(title), xticks=[], yticks=[])
+        axes.set(title=style.wrap(name, 4, points=12), xticks=[], yticks=[])
         axes.set_aspect("equal", adjustable="datalim")  # both frames of one size, distances as they are
     if len(present) <= MAX_NAMED_CLASSES:
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", frameon=False)
     else:
-        figure.suptitle(f"{len(present)} classes, too many to be named")
+        title += f"; {len(present)} classes, too many to be named"
+    set_title(figure, title)
     save_figure(figure, path)
-
-
-def _class_colors(count: int) -> list[tuple[float, ...]]:
-    from matplotlib import colormaps
-
-    if count > MAX_NAMED_CLASSES:
-        return [colormaps["turbo"](i / (count - 1)) for i in range(count)]
-    return [colormaps["tab10" if count <= 10 else "tab20"](i) for i in range(count)]

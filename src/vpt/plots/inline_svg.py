@@ -1,6 +1,6 @@
-"""Charts as SVG elements for an HTML page. The page sets the colors, so that one chart serves light and dark.
+"""Charts as SVG elements for an HTML page. The page sets the color of text and lines: one chart serves light and dark.
 
-A page defines the CSS variables --ink, --rule, --up and --down.
+A page defines the CSS variables --ink and --rule. Marks have colors of `vpt.plots.style` that both papers show well.
 """
 
 import io
@@ -11,6 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vpt.plots import style
 from vpt.plots.literal import literal
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Colors that matplotlib writes, here and by chart.mplstyle, and that a CSS variable of the page replaces.
-_RULE, _UP, _DOWN = "#030303", "#040404", "#050505"
-_CSS_VARIABLES = {"#010101": "--ink", _RULE: "--rule", _UP: "--up", _DOWN: "--down"}
+RULE = "#030303"
+_CSS_VARIABLES = {"#010101": "--ink", style.INK: "--ink", RULE: "--rule"}
 _IDS = re.compile(r' id="(?:figure|axes|patch|text|line2d|matplotlib\.axis|xtick|ytick|PathCollection)_\d+"')
 # What else matplotlib writes and a page does not need: rotations by nothing, style sheets, its list of fonts.
 _CLUTTER = re.compile(r' transform="rotate\(-0 [^)]*\)"|<defs>\s*<style.*?</style>\s*</defs>\s*', re.DOTALL)
@@ -40,36 +41,43 @@ def difference_bars(title: str, values: Mapping[str, float], limit: float) -> st
     Returns:
         A bar chart with one bar a task, to the right of zero for a positive value.
     """
-    with _style(title):
-        figure, axes = _make_axes(3.6, 0.3 + 0.2 * len(values), (0.36, 0.02, 0.48, 0.96))
+    with chart_style(title):
+        figure, axes = make_axes(3.4, 0.3 + 0.2 * len(values), (0.36, 0.02, 0.48, 0.96))
         rows = range(len(values))
-        colors = [_UP if value >= 0 else _DOWN for value in values.values()]
+        colors = [style.BLUE if value >= 0 else style.VERMILLION for value in values.values()]
         axes.barh(rows, list(values.values()), height=0.7, color=colors)
-        axes.axvline(0, color=_RULE, linewidth=1)
+        axes.axvline(0, color=RULE, linewidth=1)
         axes.set(xlim=(-(limit or 1), limit or 1), ylim=(len(values) - 0.4, -0.6), xticks=[])
         axes.set_yticks(rows, [literal(_shorten(task)) for task in values])
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         for row, value in zip(rows, values.values(), strict=True):
             axes.text(1.3, row, f"{value:+.2f}", ha="right", va="center", transform=axes.get_yaxis_transform())
-        return _to_svg(figure, title)
+        return to_svg(figure, title)
 
 
-def labeled_scatter(title: str, points: Mapping[str, tuple[float, float]], metric: str = "top-1") -> str:
-    """Return a chart of a metric against the number of trained parameters, with a named dot for each method.
+def labeled_scatter(
+    title: str,
+    points: Mapping[str, tuple[float, float]],
+    metric: str = "top-1",
+    methods: Mapping[str, str] | None = None,
+) -> str:
+    """Return a chart of a metric against the number of trained parameters, with a named mark for each method.
 
     Args:
         title: Accessible name of the chart.
         points: Method -> trained parameters, and the metric in percent.
         metric: Name of the metric. Default: "top-1".
+        methods: Name in `points` -> text of the method, which chooses color and marker. Default: the names are the
+            texts.
 
     Returns:
-        A chart of a metric against the number of trained parameters, with a named dot for each method.
+        The chart.
     """
-    from matplotlib.ticker import EngFormatter, LogLocator
+    from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator
 
-    with _style(title):
-        figure, axes = _make_axes(6.6, 3.8, (0.09, 0.14, 0.68, 0.82))
+    with chart_style(title):
+        figure, axes = make_axes(6.6, 3.8, (0.09, 0.14, 0.68, 0.82))
         xs, ys = zip(*points.values(), strict=True)
         low = math.floor(math.log10(min(xs)))
         high = max(math.ceil(math.log10(max(xs))), low + 1)
@@ -79,9 +87,12 @@ def labeled_scatter(title: str, points: Mapping[str, tuple[float, float]], metri
         axes.xaxis.set(major_locator=LogLocator(numticks=8), major_formatter=EngFormatter(sep=""))
         axes.minorticks_off()
         axes.grid(True)
-        axes.plot(xs, ys, "o", clip_on=False)
+        axes.yaxis.set_major_formatter(FuncFormatter(style.format_tick))
+        styles = style.method_styles({name: (methods or {}).get(name, name) for name in points})
+        for name, point in points.items():
+            axes.plot(*point, **{**styles[name], "linestyle": "none"}, clip_on=False)
         _label_points(axes, points)
-        return _to_svg(figure, title)
+        return to_svg(figure, title)
 
 
 def sparkline(title: str, curves: Sequence[Sequence[float]], low: float, high: float) -> str:
@@ -96,15 +107,16 @@ def sparkline(title: str, curves: Sequence[Sequence[float]], low: float, high: f
     Returns:
         A small chart of curves without axes.
     """
-    with _style(title):
-        figure, axes = _make_axes(1.25, 0.42, (0.03, 0.08, 0.94, 0.84))
+    with chart_style(title):
+        figure, axes = make_axes(1.25, 0.42, (0.03, 0.08, 0.94, 0.84))
         axes.set_axis_off()
         axes.set(xlim=(0, 1), ylim=(low, high if high > low else low + 1))
         for curve in curves:
             steps = max(len(curve) - 1, 1)
             marker = "." if len(curve) == 1 else ""  # a line needs two points
-            axes.plot([i / steps for i in range(len(curve))], curve, color=_UP, linewidth=1, alpha=0.7, marker=marker)
-        return _to_svg(figure, title)
+            xs = [i / steps for i in range(len(curve))]
+            axes.plot(xs, curve, color=style.BLUE, linewidth=1, alpha=0.7, marker=marker)
+        return to_svg(figure, title)
 
 
 def _label_points(axes: "Axes", points: Mapping[str, tuple[float, float]]) -> None:
@@ -124,22 +136,47 @@ def _label_points(axes: "Axes", points: Mapping[str, tuple[float, float]]) -> No
         )
 
 
-def _style(title: str) -> Any:
-    """Return a context with the style, in which the ids of each chart differ and are the same every time."""
-    from matplotlib import style
+def chart_style(title: str) -> Any:
+    """Return a context with the style, in which the ids of each chart differ and are the same every time.
 
-    return style.context([Path(__file__).with_name("chart.mplstyle"), {"svg.hashsalt": title}])
+    Args:
+        title: Accessible name of the chart.
+
+    Returns:
+        The context.
+    """
+    from matplotlib.style import context
+
+    return context([Path(__file__).with_name("chart.mplstyle"), {"svg.hashsalt": title}])
 
 
-def _make_axes(width: float, height: float, position: tuple[float, float, float, float]) -> "tuple[Figure, Axes]":
+def make_axes(width: float, height: float, position: tuple[float, float, float, float]) -> "tuple[Figure, Axes]":
+    """Return a figure with axes.
+
+    Args:
+        width: Width in inches.
+        height: Height in inches.
+        position: Left, bottom, width and height of the axes, as shares of the figure.
+
+    Returns:
+        The figure and its axes.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height))
     return figure, figure.add_axes(position)
 
 
-def _to_svg(figure: "Figure", title: str) -> str:
-    """Return a figure as an SVG element without ids, metadata or addresses of its own."""
+def to_svg(figure: "Figure", title: str) -> str:
+    """Return a figure as an SVG element without ids, metadata or addresses of its own.
+
+    Args:
+        figure: The figure.
+        title: Accessible name of the chart.
+
+    Returns:
+        The SVG element.
+    """
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     _, _, body = text.getvalue().partition("<svg")[2].partition(">")
@@ -149,7 +186,7 @@ def _to_svg(figure: "Figure", title: str) -> str:
     width, height = (_POINTS_PER_INCH * inches for inches in figure.get_size_inches())
     return (
         f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(title)}" '
-        f'style="max-width:{width:g}pt">{body.strip()}'
+        f'style="max-width:none;width:{width:g}pt">{body.strip()}'
     )
 
 

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vpt.plots.canvas import make_figure, save_figure
+from vpt.plots import style
+from vpt.plots.canvas import make_figure, save_figure, set_title
 from vpt.plots.literal import literal
 
 _MAX_LABEL = 40  # characters of the name of a class
+_MAX_TICK_NAMES = 50  # names along an axis
 
 
 def predicted_against_true(path: Path, numbers: NDArray[np.float64], name: str, title: str) -> None:
@@ -21,14 +23,20 @@ def predicted_against_true(path: Path, numbers: NDArray[np.float64], name: str, 
         name: Name of the number.
         title: Title of the picture.
     """
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
     figure = make_figure(5, 5)
     axes = figure.subplots()
-    axes.plot(*numbers.T, ".", alpha=0.5)
+    axes.plot(*numbers.T, ".", alpha=0.5, color=style.BLUE)
     ends = (numbers.min(), numbers.max())
-    axes.plot(ends, ends, color="0.6", linewidth=1, zorder=0)
+    axes.plot(ends, ends, color=style.GRAY, linewidth=1, linestyle="--", zorder=0, label="predicted = true")
+    axes.legend(frameon=False)
     axes.set(xlabel=f"true {literal(name, _MAX_LABEL)}", ylabel=f"predicted {literal(name, _MAX_LABEL)}")
     axes.set_aspect("equal", adjustable="datalim")
-    axes.set_title(literal(title))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(3))
+        axis.set_major_formatter(FuncFormatter(style.format_tick))
+    set_title(figure, title)
     save_figure(figure, path)
 
 
@@ -44,8 +52,11 @@ def class_scores(path: Path, scores: Mapping[str, float | None], xlabel: str, ti
     known = sorted(((value, name) for name, value in scores.items() if value is not None), reverse=True)
     figure = make_figure(7, min(16, 1.5 + 0.28 * len(known)))
     axes = figure.subplots()
-    axes.barh(range(len(known)), [100 * value for value, _ in known], color="tab:blue")
+    axes.barh(range(len(known)), [100 * value for value, _ in known], color=style.BLUE)
     axes.set(xlabel=xlabel, xlim=(0, 100), ylim=(len(known) - 0.5, -0.5))
-    axes.set_yticks(range(len(known)), [literal(name, _MAX_LABEL) if len(known) <= 50 else "" for _, name in known])
-    axes.set_title(literal(title))
+    if len(known) <= _MAX_TICK_NAMES:
+        axes.set_yticks(range(len(known)), [literal(name, _MAX_LABEL) for _, name in known])
+    else:
+        axes.set_ylabel("rank of the class")
+    set_title(figure, title)
     save_figure(figure, path)

@@ -9,13 +9,14 @@ import torch
 
 from vpt.backbones import DEFAULT
 from vpt.core.text import format_duration
-from vpt.data.dataset import Split
+from vpt.data.dataset import Dataset, Split
 from vpt.data.images import decode
 from vpt.search.budget import measure
-from vpt.search.comparison import METRICS, compare, count_confusion, score
+from vpt.search.comparison import compare
 from vpt.search.context import SearchContext
-from vpt.search.data import list_images
+from vpt.search.metrics import describe_bounds, describe_gain, describe_value, make_statistic
 from vpt.search.probe import Features, head_grid
+from vpt.tasks.classification.metrics import METRICS
 from vpt.tasks.classification.task import ClassificationTask
 from vpt.training import DeviceDataset, Examples
 from vpt.training.block_features import BlockFeatureNetwork, compute_block_features
@@ -62,27 +63,27 @@ def _multiply_adds_per_second(device: torch.device) -> float:
     return _EFFICIENCY * side**3 / min(times)
 
 
-def choose_backbone(context: SearchContext) -> tuple[str, dict[str, Any] | None]:
+def choose_backbone(context: SearchContext, dataset: Dataset) -> tuple[str, dict[str, Any] | None]:
     """Choose a backbone by its best frozen probe on the same images: forward passes only.
 
     Args:
         context: The search.
+        dataset: Its images.
 
     Returns:
         Its name, and the ranking as JSON values, or None where there is one backbone.
     """
     if len(context.request.backbones) == 1:
         return context.request.backbones[0], None
-    ranking = context.decisions.decide("backbone", lambda: _rank(context))
+    ranking = context.decisions.decide("backbone", lambda: _rank(context, dataset))
     context.callback.on_note(ranking["words"])
     return str(ranking["chosen"]), ranking
 
 
-def _rank(context: SearchContext) -> dict[str, Any]:
+def _rank(context: SearchContext, dataset: Dataset) -> dict[str, Any]:
     request, budget = context.request, context.budget
     jobs = {name: request.job(name, "linear") for name in request.backbones}
     seed = next(iter(jobs.values())).config.training.seed
-    dataset, _ = list_images(next(iter(jobs.values())))
     images, share = dataset.trainval(), _SHARE * budget.seconds / len(jobs)
     order = np.random.default_rng(seed).permutation(len(images)).astype(np.int64)
     count = min(len(images), _MOST_IMAGES)
@@ -98,16 +99,18 @@ def _rank(context: SearchContext) -> dict[str, Any]:
         tried = [features.ridge(head).best(features.groups) for head in heads]
         best = min(tried, key=lambda found: found.log_loss)
         logits[name] = best.logits
-        value = float(score(count_confusion(best.logits, features.labels), request.metric))
+        value = make_statistic(best.logits, features.labels, request.metric)(None)
         rows.append({"backbone": name, "score": value, "log_loss": best.log_loss, "images": len(features.labels)})
-    first, second = sorted(rows, key=lambda row: (-row["score"], row["log_loss"]))[:2]
+    sign = METRICS[request.metric].sign
+    first, second = sorted(rows, key=lambda row: (-sign * row["score"], row["log_loss"]))[:2]
     labels = features.labels
     against = compare(
         logits[first["backbone"]], logits[second["backbone"]], labels, request.metric, features.known_groups
     )
     words = (
-        f"backbone {first['backbone']}: its frozen probe has {100 * first['score']:.1f} % {METRICS[request.metric]}, "
-        f"{100 * against.gain:.1f} points (95 % interval {100 * against.low:.1f} to {100 * against.high:.1f}) above "
+        f"backbone {first['backbone']}: its frozen probe has {describe_value(request.metric, first['score'])}, "
+        f"{describe_gain(request.metric, against.gain)} (95 % interval "
+        f"{describe_bounds(request.metric, against.low, against.high)}) {'above' if sign > 0 else 'below'} "
         f"{second['backbone']} on {len(labels)} images"
     )
     return {"chosen": first["backbone"], "rows": rows, "margin": against.to_dict(), "words": words}

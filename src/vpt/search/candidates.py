@@ -12,12 +12,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vpt.backbones import Backbone
+from vpt.data.label_kinds import KindName
 from vpt.errors import UnsupportedError
 from vpt.methods.base import Method, Sum
 from vpt.methods.full import Full
 from vpt.methods.registry import parse_method
 from vpt.methods.vpt import VPT
 from vpt.model.attach import attach
+from vpt.tasks.classification.config import ClassificationConfig
 
 _BATCH = 16
 _PEAK_RATES = {"vpt": 1e-2, "gated": 1e-2, "full": 1e-4, "lora": 1e-3, "adapter": 1e-3, "adaptformer": 1e-3,
@@ -62,26 +64,31 @@ class Candidate:
         return replace(self, recipe={**self.recipe, "learning_rate": rate}, factor=factor)
 
 
-def make_candidate(method: str, batch_size: int = _BATCH) -> Candidate:
-    """Return a method with its recipe.
+def make_candidate(method: str, kind: KindName = "single_label") -> Candidate:
+    """Return a method with its recipe, for batches of 16 images.
 
     Args:
         method: Text of the method.
-        batch_size: Images per step. Default: 16.
+        kind: Kind of the labels. Default: "single_label".
 
     Returns:
         The candidate.
     """
     parsed = parse_method(method)
     first = parsed.terms[0] if isinstance(parsed, Sum) else parsed
-    recipe: dict[str, Any] = {"batch_size": batch_size, "learning_rate": first.learning_rate}
+    recipe: dict[str, Any] = {"batch_size": _BATCH, "learning_rate": first.learning_rate}
     if first.name in _PEAK_RATES:
-        rate = _PEAK_RATES[first.name] * 256 / batch_size
+        rate = _PEAK_RATES[first.name] * 256 / _BATCH
         recipe |= {"optimizer": "adamw", "learning_rate": rate, "head_lr_scale": _HEAD_SCALES.get(first.name, 1.0)}
+    elif kind == "regression":  # rates of SGD suit losses of classes
+        training = ClassificationConfig.for_method(parsed, label_kind=kind).training
+        recipe |= {"optimizer": training.optimizer, "learning_rate": training.learning_rate}
     return Candidate(str(parsed), recipe)
 
 
-def list_candidates(backbone: Backbone, num_classes: int, method: str | None, max_size: float) -> Iterator[Candidate]:
+def list_candidates(
+    backbone: Backbone, num_classes: int, method: str | None, max_size: float, kind: KindName = "single_label"
+) -> Iterator[Candidate]:
     """Yield the methods that fit a backbone and a size of the file, the most promising first.
 
     Args:
@@ -89,6 +96,7 @@ def list_candidates(backbone: Backbone, num_classes: int, method: str | None, ma
         num_classes: Number of classes.
         method: The only method, or None for all.
         max_size: Largest tuned file in megabytes, where no method is given.
+        kind: Kind of the labels. Default: "single_label".
 
     Yields:
         The candidates.
@@ -104,7 +112,7 @@ def list_candidates(backbone: Backbone, num_classes: int, method: str | None, ma
                 raise
             continue
         if method or _BYTES * trainable <= 1e6 * max_size:
-            yield make_candidate(text)
+            yield make_candidate(text, kind)
 
 
 def is_probe(method: Method) -> bool:

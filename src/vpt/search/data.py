@@ -13,10 +13,10 @@ from vpt.data.dataset import Dataset, Split
 from vpt.data.images import decode
 from vpt.data.loading import load_dataset
 from vpt.data.splits import fill_missing_splits, stratified_subset
-from vpt.errors import SpecError
 from vpt.search.budget import Costs, images_that_fit, measure
 from vpt.search.context import SearchContext
-from vpt.tasks.classification.config import ClassificationOptions
+from vpt.tasks.classification.config import ClassificationConfig, ClassificationOptions
+from vpt.tasks.classification.label_checks import check_options_of_labels
 from vpt.tasks.classification.task import ClassificationData, ClassificationTask
 from vpt.training import DeviceDataset, Examples, parse_augmentation
 from vpt.training.block_features import BlockFeatureNetwork, FeatureTable, compute_block_features
@@ -58,8 +58,8 @@ class Pool:
     device: torch.device
 
     @property
-    def labels(self) -> NDArray[np.int64]:
-        """Class of each image that the probe learns from (n,)."""
+    def labels(self) -> NDArray[Any]:
+        """Labels of the images that the probe learns from (n, ...)."""
         return self.examples.labels
 
     @property
@@ -122,11 +122,8 @@ def list_images(job: Job) -> tuple[Dataset, dict[str, Any]]:
     seed, fractions = job.split_options["seed"], {"val_fraction": job.val_fraction}
     fractions["test_fraction"] = job.options.test_fraction
     dataset = load_dataset(job.data, **{**job.split_options, **dict.fromkeys(fractions, 0.0)})
-    if dataset.label_kind != "single_label":
-        raise SpecError(
-            f"the labels of {dataset.name} are {dataset.label_kind}, and a search compares models of one class "
-            "for each image; give the length of a training, such as epochs 30, or method linear with ridge 1"
-        )
+    assert isinstance(job.config, ClassificationConfig)
+    check_options_of_labels(dataset, job.config, job.options)
     counts = dataset.train.group_counts(len(dataset.classes))
     smallest = int(counts[counts > 0].min())
     if not len(dataset.test) and smallest < 3:
@@ -136,19 +133,20 @@ def list_images(job: Job) -> tuple[Dataset, dict[str, Any]]:
     return fill_missing_splits(dataset, seed=seed, **fractions), fractions
 
 
-def load_pool(context: SearchContext, job: Job) -> Pool:
+def load_pool(context: SearchContext, job: Job, dataset: Dataset, fractions: dict[str, Any]) -> Pool:
     """Decode the images that fit the budget, and compute the features of every block in one pass.
 
     Args:
         context: The search.
         job: A job on the data, with the backbone.
+        dataset: The images of `list_images`.
+        fractions: Its options.
 
     Returns:
         The images.
     """
     assert isinstance(job.options, ClassificationOptions)
     budget, callback, device = context.budget, context.callback, context.device
-    dataset, fractions = list_images(job)
     task, seed = ClassificationTask(), job.config.training.seed
     backbone = task.load_backbone(job)
     network, bf16 = BlockFeatureNetwork(backbone, device), job.config.training.use_bf16(device)

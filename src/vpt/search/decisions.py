@@ -5,7 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vpt.core.damage import damage_named
 from vpt.core.io import write_atomic
+from vpt.errors import DataError
 from vpt.search.budget import Budget
 
 _Value = TypeVar("_Value")
@@ -31,9 +33,11 @@ class Decisions:
         self._budget = budget
         self._lines: list[dict[str, Any]] = []
         if path.exists():
-            self._lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        if self._lines:
-            budget.resume(self._lines[-1]["seconds"])
+            with damage_named(path, "file of decisions", "--overwrite begins the search anew", DataError):
+                found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+                self._lines = [{name: line[name] for name in ("decision", "seconds", "value")} for line in found]
+                if found:
+                    budget.resume(float(found[-1]["seconds"]))
 
     def decide(self, name: str, compute: Callable[[], _Value], *, later: bool = False) -> _Value:
         """Return a decision, which is made only if the file does not have it.

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +11,22 @@ import torch
 from numpy.typing import NDArray
 
 from vpt.core import environment
+from vpt.core.io import write_atomic
 from vpt.core.text import format_duration
 from vpt.errors import TrainingError
+from vpt.model.label_kinds import Regression
 from vpt.model.tuned_model import TunedModel
 from vpt.plots import figures
-from vpt.search.comparison import Comparison, compare, count_confusion, interval, score
+from vpt.search.comparison import Comparison, compare, interval
 from vpt.search.selection import Selection, best_row
-from vpt.search.trials import logits_of, select
-from vpt.tasks.classification.task import ClassificationData
+from vpt.search.trials import outputs_of, select
+from vpt.tasks.classification.labels import label_task
+from vpt.tasks.classification.metrics import METRICS, with_metric_first
+from vpt.tasks.classification.task import ClassificationData, ClassificationTask
 from vpt.tasks.evaluation import Evaluation, make_evaluation
-from vpt.training import Callback, CallbackList, EpochMetrics, score_logits
+from vpt.training import Callback, CallbackList, EpochMetrics
 from vpt.training.job import Job, RunResult
-from vpt.training.ridge import LeftOut
-from vpt.training.run_directory import MetricsRecorder
+from vpt.training.run_directory import MetricsRecorder, repeat_command
 from vpt.tuning import finish_job, train_model
 
 _LEAST_LENGTH = 0.5  # of the trial's epochs that the final training must have
@@ -55,13 +59,13 @@ class Probe:
         job: Its job.
         data: The data of the job.
         model: The model.
-        left_out: Predictions for its training images, each left out.
+        left_out: Outputs for its training images, each left out (n, classes), see `vpt.search.trials.outputs_of`.
     """
 
     job: Job
     data: ClassificationData
     model: TunedModel
-    left_out: LeftOut
+    left_out: NDArray[np.float64]
 
 
 def finish(
@@ -93,21 +97,24 @@ def finish(
     comparison: Comparison | None = None
     if test is not None:
         split, labels, groups = "test", test.labels, test.groups
-        logits = baseline = logits_of(probe.model, test, probe.job, callback, "test")
+        outputs = baseline = outputs_of(probe.model, test, probe.job, callback, "test")
         if shipped is not None:
-            logits = logits_of(shipped.model, test, shipped.job, callback, "test")
+            outputs = outputs_of(shipped.model, test, shipped.job, callback, "test")
     else:
         train = probe.data.decoded["train"]
-        split, labels, groups, logits = OUT_OF_FOLD, train.labels, train.groups, probe.left_out.logits
+        split, labels, groups, outputs = OUT_OF_FOLD, train.labels, train.groups, probe.left_out
         if shipped is not None and best is not None:
-            labels, groups, logits = selection.labels(best), selection.groups(best), selection.logits(best)
-            baseline = selection.probe_logits(best["folds"])
+            labels, groups, outputs = selection.labels(best), selection.groups(best), selection.outputs(best)
+            baseline = selection.probe_outputs(best["folds"])
     if shipped is not None:
-        comparison = compare(logits, baseline, labels, request.metric, groups)
+        comparison = compare(outputs, baseline, labels, request.metric, groups)
     elif best is not None:
         comparison = Comparison(**best["comparison"])
-    evaluation = _evaluate(split, logits, labels, groups, final.data, request.metric)
-    low, high = interval(logits, labels, request.metric, groups)
+    evaluation = _evaluate(split, outputs, labels, groups, final, request.metric)
+    if test is not None and evaluation.scores is not None:
+        pictures = partial(final.data.pictures, final.model, evaluation.scores, "test")
+        evaluation = replace(evaluation, pictures=pictures)
+    low, high = interval(outputs, labels, request.metric, groups)
     words = _words(selection, best, comparison, shipped is not None)
     search = {
         "minutes": request.minutes,
@@ -116,21 +123,22 @@ def finish(
         "backbones": ranking,
         "tried": [*heads, *({k: v for k, v in row.items() if k != "recipe"} for row in rows)],
         "shipped": "the probe" if shipped is None or best is None else selection.candidate(best).name,
-        "score": float(score(count_confusion(logits, labels), request.metric)),
+        "score": evaluation.metrics[request.metric],
         "interval": [low, high],
         "images": len(labels),
         "optimistic": test is None,
         "comparison": None if comparison is None else comparison.to_dict(),
         "words": words,
-        "repeat": request.repeat_command(final.job),
+        "repeat": repeat_command(final.job),
     }
     data = replace(final.data, images={**final.data.images, split: len(labels)})
+    single = METRICS[request.metric].kind == "single_label"
+    if single and test is not None:
+        _draw(final, outputs, evaluation, callback)
     result = finish_job(
         final.job, data, final.model, final.history, evaluation, callback, environment.peak_memory(device),
-        draw=False, search=search,
+        draw=not single, search=search,
     )  # fmt: skip
-    if test is not None:
-        _draw(final, logits, evaluation, callback)
     shutil.rmtree(final.job.run_dir / "search", ignore_errors=True)
     return result
 
@@ -160,7 +168,7 @@ def _train_winner(selection: Selection, best: dict[str, Any]) -> Model | None:
     pool.write_job(job)
     trial = selection.checkpoint(candidate, 0)
     if best["folds"] == 1 and trial.exists() and not job.checkpoint.exists():
-        shutil.copyfile(trial, job.checkpoint)  # the trial was this very training
+        write_atomic(job.checkpoint, trial.read_bytes())  # the trial was this very training
     recorder = MetricsRecorder(job.run_dir / "metrics.jsonl")
     try:
         callbacks = CallbackList([recorder, selection.callback])
@@ -169,23 +177,24 @@ def _train_winner(selection: Selection, best: dict[str, Any]) -> Model | None:
         selection.callback.on_note(f"{candidate.name} diverged on all images ({error}), so the probe is kept")
         job.checkpoint.unlink(missing_ok=True)
         return None
+    if data.labels.calibrates:
+        out_of_fold = torch.from_numpy(selection.outputs(best)), torch.from_numpy(selection.labels(best))
+        model.label_kind = data.labels.calibrate(*out_of_fold)
     return Model(job, data, model, history)
 
 
 def _evaluate(
     split: str,
-    logits: NDArray[np.float64],
-    labels: NDArray[np.int64],
+    outputs: NDArray[np.float64],
+    labels: NDArray[Any],
     groups: NDArray[np.int64] | None,
-    data: ClassificationData,
+    final: Model,
     metric: str,
 ) -> Evaluation:
-    scores = score_logits(torch.from_numpy(logits), torch.from_numpy(labels), groups)
-    evaluation = make_evaluation(split, len(labels), scores, data.classes)
-    if metric == "top1":
-        return evaluation
-    value = float(score(count_confusion(logits, labels), metric))
-    return replace(evaluation, metrics={metric: value, **evaluation.metrics})
+    kind, found = final.model.label_kind, torch.from_numpy(outputs)
+    logits = kind.standardize(found) if isinstance(kind, Regression) else found
+    scores = label_task(kind).score(logits, torch.from_numpy(labels), groups)
+    return with_metric_first(make_evaluation(split, len(labels), scores, final.data.classes), metric)
 
 
 def _words(selection: Selection, best: dict[str, Any] | None, comparison: Comparison | None, shipped: bool) -> str:
@@ -199,7 +208,7 @@ def _words(selection: Selection, best: dict[str, Any] | None, comparison: Compar
 
 
 def _draw(final: Model, logits: NDArray[np.float64], evaluation: Evaluation, callback: Callback) -> None:
-    """Draw the picture of a search. A failure becomes a note, as the result is written already."""
+    """Draw the picture of a search. A failure becomes a note, as the result is complete without it."""
     path = final.job.run_dir / "search.png"
     try:
         _draw_summary(path, final, logits, evaluation)
@@ -227,4 +236,5 @@ def _draw_summary(path: Path, final: Model, logits: NDArray[np.float64], evaluat
     accuracy = f"{100 * evaluation.metrics['top1']:.1f} % of {evaluation.images} test images"
     title = f"{final.job.method} on {final.data.name}: {accuracy}"
     history = [vars(epoch) for epoch in final.history]
-    figures.search_summary(path, history, evaluation.confusion, classes, mistakes, title)
+    metrics = ClassificationTask.metrics
+    figures.search_summary(path, history, evaluation.confusion, classes, mistakes, title, metrics)

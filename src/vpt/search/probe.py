@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from vpt.core.text import format_bytes, format_duration
 from vpt.model.readout import parse_readout
 from vpt.search.budget import Budget, measure
-from vpt.search.comparison import compare, count_confusion, score
+from vpt.search.comparison import compare
+from vpt.search.metrics import make_statistic
 from vpt.tasks.classification.task import ClassificationTask
 from vpt.training.block_features import FeatureTable
 from vpt.training.ridge import LeftOut, Ridge, near_copies
@@ -28,14 +29,14 @@ class Features:
     Attributes:
         values: Features (n, width).
         table: Their columns.
-        labels: Class of each image (n,).
+        labels: Labels of the images (n, ...).
         num_classes: Number of classes.
         known_groups: Group of each image (n,), such as its patient, or None if every image is on its own.
     """
 
     values: NDArray[np.float16]
     table: FeatureTable
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     num_classes: int
     known_groups: NDArray[np.int64] | None = None
 
@@ -79,13 +80,13 @@ def choose_probe(
 ) -> dict[str, Any]:
     """Choose a head and its penalty by predictions for images that are left out.
 
-    The penalty of a head has the lowest log loss. A head replaces a simpler one if its paired gain is above one
-    standard error.
+    The penalty of a head has the lowest log loss, or squared error. A head replaces a simpler one if its paired gain is
+    above one standard error.
 
     Args:
         features: Features of the images.
         heads: Texts of the heads, the simpler first.
-        metric: A key of `vpt.search.comparison.METRICS`.
+        metric: A key of `vpt.tasks.classification.metrics.METRICS`, of the kind of the labels.
         budget: The budget.
         max_size: Largest tuned file in megabytes, for all heads but the first.
 
@@ -107,7 +108,7 @@ def choose_probe(
         with measure(budget.clock) as watch:
             found = features.ridge(head).best(groups)
         pace = max(pace, watch.seconds / work)
-        value = float(score(count_confusion(found.logits, features.labels), metric))
+        value = make_statistic(found.logits, features.labels, metric)(None)
         row = {"method": "linear", "head": head, "penalty": found.penalty, "score": value, "log_loss": found.log_loss,
                "images": len(features.labels), "seconds": watch.seconds, "status": "tried"}  # fmt: skip
         if chosen is not None:
@@ -120,8 +121,8 @@ def choose_probe(
     return {"head": chosen[0], "penalty": chosen[1].penalty, "tried": tried}
 
 
-def held_out_logits(fitted: Features, others: NDArray[np.float16], head: str, penalty: float) -> NDArray[np.float64]:
-    """Return the logits of a probe for images that it was not fitted to.
+def held_out_outputs(fitted: Features, others: NDArray[np.float16], head: str, penalty: float) -> NDArray[np.float64]:
+    """Return the outputs of a probe for images that it was not fitted to.
 
     Args:
         fitted: Features of the images that it is fitted to.
@@ -130,7 +131,7 @@ def held_out_logits(fitted: Features, others: NDArray[np.float16], head: str, pe
         penalty: Penalty of the squared weights.
 
     Returns:
-        Logits (m, classes), with the scale that suits images that are left out.
+        Logits (m, classes), with the scale that suits images that are left out, or numbers (m, 1).
     """
     ridge = fitted.ridge(head)
     weight, bias = ridge.solve(penalty, ridge.leave_out(penalty, fitted.groups).scale)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from vpt.core.text import did_you_mean
 from vpt.data.dataset import Dataset
 from vpt.errors import SpecError
 from vpt.methods.registry import parse_method
-from vpt.search.comparison import METRICS
+from vpt.tasks.classification.metrics import METRICS
 from vpt.tasks.registry import find_task
 from vpt.training.job import Job
 from vpt.tuning import make_job
@@ -24,24 +23,30 @@ _FIXED_LENGTH = ("epochs", "iterations", "learning_rate", "ridge", "folds", "ini
 _MINUTES = {"cpu": 10.0, "cuda": 5.0}
 
 
-def wants_search(minutes: float | None, options: Mapping[str, Any]) -> bool:
+def wants_search(minutes: float | None, options: Mapping[str, Any], max_size: float | None = None) -> bool:
     """Return True if a search is to decide how to train.
 
     Args:
         minutes: The budget, or None.
         options: Options of the job by name; None for those that are not given.
+        max_size: Largest tuned file in megabytes. Default: not given.
 
     Returns:
         True for a budget, and where neither epochs, iterations nor a rate are given.
 
     Raises:
-        SpecError: A budget is given together with one of these.
+        SpecError: A budget, or `max_size`, is given together with one of these.
     """
     given = [name for name in _FIXED_LENGTH if options.get(name) is not None]
     if minutes is not None and given:
         raise SpecError(
             f"minutes is {minutes:g} and {given[0]} is {options[given[0]]}: the budget finds what the other fixes; "
             "leave one of them out"
+        )
+    if max_size is not None and given:
+        raise SpecError(
+            f"max_size is {max_size:g} and {given[0]} is {options[given[0]]}: the size limits what a search tries, and "
+            "the other trains without a search; leave one of them out"
         )
     return not given
 
@@ -56,7 +61,8 @@ class SearchRequest:
         task: Name of the task.
         minutes: The budget, from the start of the command to the written file.
         method: Text of the only method beside the probe, or None for all that fit.
-        metric: What counts, a key of `METRICS`; mean IoU in segmentation.
+        metric: What counts, a key of `vpt.tasks.classification.metrics.METRICS`, or "auto" for the first of the kind of
+            the labels; mean IoU in segmentation.
         max_size: Largest tuned file in megabytes.
         backbones: Names of the backbones to choose from.
         options: Other options of `vpt.tuning.make_job`, which hold for every candidate.
@@ -67,7 +73,7 @@ class SearchRequest:
     task: str
     minutes: float
     method: str | None = None
-    metric: str = "top1"
+    metric: str = "auto"
     max_size: float = 10.0
     backbones: tuple[str, ...] = (DEFAULT,)
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -96,7 +102,7 @@ class SearchRequest:
             task: "classification", "segmentation" or "auto". Default: "auto".
             minutes: The budget. Default: 10, on a GPU 5.
             method: Text of the only method beside the probe. Default: all that fit.
-            metric: "top1", "macro_f1" or "balanced_accuracy". Default: "top1".
+            metric: A key of `vpt.tasks.classification.metrics.METRICS`. Default: the first of the kind of the labels.
             max_size: Largest tuned file in megabytes. Default: 10.
             backbone: A timm name, or several with commas. Default: the embedded one.
             **options: Other options of `vpt.tuning.make_job`. None leaves the default.
@@ -113,9 +119,10 @@ class SearchRequest:
             raise SpecError(f"minutes is {minutes:g}; it must be above 0")
         if max_size is not None and not max_size > 0:
             raise SpecError(f"max_size is {max_size:g} MB; it must be above 0")
-        if metric is not None and metric not in METRICS:
+        metric = metric or "auto"
+        if metric not in ("auto", *METRICS):
             raise SpecError(f"metric is {metric!r}; {did_you_mean(metric, METRICS)}")
-        if found.name != "classification" and metric is not None:
+        if found.name != "classification" and metric != "auto":
             raise SpecError(f"metric is {metric!r}, and {found.name} counts {next(iter(found.metrics))}; leave it out")
         for name in ("loss", "class_weights", "label_smoothing", "balanced_sampling"):
             if options.get(name) not in (None, False, 0, "auto"):
@@ -123,7 +130,7 @@ class SearchRequest:
                     f"{name} is {options[name]!r}, and the probe of a search has no such option; give a length such as "
                     "epochs, or leave it out"
                 )
-        for name in ("patience", "keep", "batch_size"):
+        for name in ("patience", "keep", "batch_size", "calibrate"):
             if options.get(name) and (name != "batch_size" or options[name] == "auto"):
                 raise SpecError(
                     f"{name} is {options[name]!r}, and a search itself finds how to train, and how long; give a length "
@@ -140,7 +147,7 @@ class SearchRequest:
         text = None if method is None else str(parse_method(method))
         path = None if out is None else Path(out)
         request = cls(
-            data, path, found.name, minutes, text, metric or "top1", 10.0 if max_size is None else max_size, names,
+            data, path, found.name, minutes, text, metric, 10.0 if max_size is None else max_size, names,
             given,
         )  # fmt: skip
         request.job(names[0], "linear")  # names every fault of the other options
@@ -160,17 +167,6 @@ class SearchRequest:
         """
         options = {**recipe, **self.options, **(fixed or {})}
         return make_job(self.data, self.out, task=self.task, method=method, backbone=backbone, **options)
-
-    def repeat_command(self, job: Job) -> str:
-        """Return the command that repeats a job without a search.
-
-        Args:
-            job: The job.
-
-        Returns:
-            A command for the shell.
-        """
-        return shlex.join(["vpt", "tune", "--config", str(job.run_dir / "run.toml"), "--out", "again.safetensors"])
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything that was asked for as JSON values."""

@@ -6,6 +6,7 @@ Every decision stands in decisions.jsonl of the run directory, so that the same 
 import json
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +14,31 @@ import torch
 
 from vpt.backbones import DEFAULT
 from vpt.core import environment
-from vpt.errors import SpecError
+from vpt.core.damage import damage_named
+from vpt.errors import DataError, SpecError
 from vpt.methods.registry import parse_method
 from vpt.model import tuned_file
 from vpt.search import segmentation
 from vpt.search.backbones import advise, choose_backbone
 from vpt.search.budget import Budget, Clock
 from vpt.search.candidates import is_probe
-from vpt.search.comparison import METRICS, interval
+from vpt.search.comparison import interval
 from vpt.search.context import SearchContext
-from vpt.search.data import load_pool
+from vpt.search.data import list_images, load_pool
 from vpt.search.decisions import Decisions
 from vpt.search.finish import Probe, finish
+from vpt.search.metrics import describe_bounds, describe_value
 from vpt.search.probe import Features, choose_probe, head_grid
 from vpt.search.request import SearchRequest
 from vpt.search.selection import Selection
+from vpt.search.trials import in_unit_of_labels
+from vpt.tasks.classification.metrics import choose_metric
 from vpt.tasks.classification.ridge_head import solve_head_on
 from vpt.tasks.registry import TASKS
 from vpt.training import Callback, distributed
 from vpt.training.job import Job, RunResult
-from vpt.training.run_directory import check_output_path, flatten, images_may_differ
+from vpt.training.output_lock import lock_run
+from vpt.training.run_directory import check_output_path, files_may_differ, flatten
 
 
 def run_search(
@@ -61,9 +67,18 @@ def run_search(
     budget = Budget(60 * request.minutes, clock, clock() if started is None else started)
     environment.keep_freed_memory()
     job = request.job(request.backbones[0], "linear")
+    with lock_run(job):
+        return _run_search(request, job, budget, callback, overwrite, target)
+
+
+def _run_search(
+    request: SearchRequest, job: Job, budget: Budget, callback: Callback, overwrite: bool, target: torch.device
+) -> RunResult:
     decisions = _open(request, job, budget, overwrite)
     finished = _read_result(job)
-    if finished is not None and not images_may_differ(job):
+    if finished is not None:
+        shutil.rmtree(job.run_dir / "search", ignore_errors=True)  # a kill at the end has left it
+    if finished is not None and not files_may_differ(job):
         callback.on_note(f"{job.out} was made by this very search before; --overwrite does it again")
         return finished
     callback.on_note(_first_line(request, target))
@@ -72,10 +87,13 @@ def run_search(
 
 
 def _search_classification(context: SearchContext, finished: RunResult | None) -> RunResult:
+    dataset, fractions = list_images(context.request.job(context.request.backbones[0], "linear"))
+    metric = choose_metric(dataset.label_kind, context.request.metric)
+    context = replace(context, request=replace(context.request, metric=metric))
     request, decisions = context.request, context.decisions
-    backbone, ranking = choose_backbone(context)
+    backbone, ranking = choose_backbone(context, dataset)
     job = request.job(backbone, "linear")
-    pool = load_pool(context, job)
+    pool = load_pool(context, job, dataset, fractions)
     context.check_images(job, pool.data.digest())
     if finished is not None:
         shutil.rmtree(job.run_dir / "search", ignore_errors=True)
@@ -92,21 +110,23 @@ def _search_classification(context: SearchContext, finished: RunResult | None) -
     torch.manual_seed(job.config.training.seed)
     model = TASKS[job.config.task].attach(job, data).to(context.device)
     left_out = solve_head_on(model, pool.features, pool.table, pool.labels, found["penalty"], pool.groups)
+    if data.labels.calibrates:
+        model.label_kind = data.labels.calibrate(torch.from_numpy(left_out.logits), torch.from_numpy(pool.labels))
     model.eval()
-    probe = Probe(job, data, model, left_out)
-    low, high = interval(left_out.logits, pool.labels, request.metric, pool.groups)
+    probe = Probe(job, data, model, in_unit_of_labels(model, left_out.logits))
+    low, high = interval(probe.left_out, pool.labels, metric, pool.groups)
     value = next(row["score"] for row in found["tried"] if row["head"] == found["head"])
 
     def save() -> str:
-        scores = {f"out_of_fold_{request.metric}": value}
+        scores = {f"out_of_fold_{metric}": value}
         tuned_file.save(model, job.out, scores=scores, split_options=job.split_options, save_dtype=job.save_dtype)
         pool.write_job(job)
         return str(job.out)
 
     decisions.decide("saved", save)
     context.callback.on_note(
-        f"the probe, {found['head']}: {100 * value:.1f} % {METRICS[request.metric]} out of fold (95 % interval "
-        f"{100 * low:.1f} to {100 * high:.1f}, {len(pool.labels)} images); saved to {job.out}"
+        f"the probe, {found['head']}: {describe_value(metric, value)} out of fold (95 % interval "
+        f"{describe_bounds(metric, low, high)}, {len(pool.labels)} images); saved to {job.out}"
     )
     selection = Selection(
         **vars(context), backbone=backbone, pool=pool, head=found["head"], penalty=found["penalty"],
@@ -157,8 +177,9 @@ def _read_result(job: Job) -> RunResult | None:
     path = Path(job.run_dir) / "result.json"
     if not path.exists() or not job.out.exists():
         return None
-    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return RunResult(**values) if values.get("search") else None
+    with damage_named(path, "result", "--overwrite does the search again", DataError):
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return RunResult(**values) if values.get("search") else None
 
 
 def _first_line(request: SearchRequest, device: torch.device) -> str:

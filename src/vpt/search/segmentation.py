@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpt.core import environment
+from vpt.core.array_file import read_array
+from vpt.core.io import write_atomic, write_atomic_with
 from vpt.core.text import format_duration
 from vpt.data.segmentation_folder import SegmentationDataset
 from vpt.errors import SpecError, TrainingError
@@ -27,7 +29,7 @@ from vpt.tasks.segmentation.task import SegmentationData
 from vpt.training import CallbackList
 from vpt.training.bootstrap import bootstrap, percentile_interval
 from vpt.training.job import Job, RunResult
-from vpt.training.run_directory import MetricsRecorder, write_job
+from vpt.training.run_directory import MetricsRecorder, repeat_command, write_job
 from vpt.tuning import finish_job, train_model
 
 _HEAD_ALONE = "linear"
@@ -153,7 +155,8 @@ def _try(this: _Search, method: str, iterations: int) -> dict[str, Any]:
     if "val" not in this.data.images:
         return {**row, "seconds": this.budget.elapsed - start}
     scores = this.score(model, this.data.dataset, "val")
-    np.save(folder / f"{name}.npy", np.stack([image.confusion for image in scores]))
+    confusions = np.stack([image.confusion for image in scores])
+    write_atomic_with(folder / f"{name}.npy", lambda file: np.save(file, confusions))
     total = sum_scores(scores, model.num_classes)
     return {**row, "score": total.mean_per_class, "log_loss": total.loss, "images": len(scores),
             "seconds": this.budget.elapsed - start}  # fmt: skip
@@ -203,8 +206,9 @@ def _finish(this: _Search, rows: list[dict[str, Any]]) -> RunResult:
     words = f"nothing but the head alone fits {format_duration(this.budget.seconds)}"
     for row in others:
         if "score" in row and "score" in alone:
-            masks = [np.load(folder / f"{each['name']}.npy") for each in (row, alone)]
-            comparison = compare_masks(*masks)
+            files = [folder / f"{each['name']}.npy" for each in (row, alone)]
+            advice = "--overwrite begins the search anew"
+            comparison = compare_masks(*(read_array(file, "file of confusions", advice) for file in files))
             words = f"{_describe(comparison, row['method'], row['images'])} on val"
             row["comparison"] = comparison
             shipped = row if comparison["gain"] > comparison["error"] else alone
@@ -215,7 +219,7 @@ def _finish(this: _Search, rows: list[dict[str, Any]]) -> RunResult:
     write_job(job, this.data.digest())
     checkpoint = folder / f"{shipped['name']}.safetensors"
     if checkpoint.exists() and not job.checkpoint.exists():
-        shutil.copyfile(checkpoint, job.checkpoint)
+        write_atomic(job.checkpoint, checkpoint.read_bytes())
     recorder = MetricsRecorder(job.run_dir / "metrics.jsonl")
     callbacks = CallbackList([recorder, callback])
     model, history = train_model(job, this.training_data(job), callbacks, this.device, job.checkpoint)
@@ -236,7 +240,7 @@ def _finish(this: _Search, rows: list[dict[str, Any]]) -> RunResult:
         "optimistic": split != "test",
         "comparison": comparison,
         "words": words,
-        "repeat": this.request.repeat_command(job),
+        "repeat": repeat_command(job),
     }
     result = finish_job(
         job, this.data, model, history, evaluation, callback, environment.peak_memory(this.device), search=found

@@ -9,14 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpt.backbones import load_backbone
+from vpt.core.array_file import read_array
+from vpt.core.io import write_atomic_with
 from vpt.core.text import format_duration
 from vpt.errors import TrainingError
 from vpt.search.candidates import MIN_STEPS, RATE_FACTORS, Candidate, epochs_that_fit, full_epochs, list_candidates
-from vpt.search.comparison import Comparison, compare, count_confusion, score
+from vpt.search.comparison import Comparison, compare
 from vpt.search.context import SearchContext
 from vpt.search.data import Pool
-from vpt.search.probe import Features, held_out_logits
+from vpt.search.metrics import describe_signed, describe_value, make_statistic
+from vpt.search.probe import Features, held_out_outputs
 from vpt.search.trials import Deadline, Fold, OutOfTimeError, halves, held_out_fold, measure_step, run_trial
+from vpt.tasks.classification.metrics import METRICS
 from vpt.training import CallbackList
 from vpt.training.job import Job
 from vpt.training.ridge import log_loss
@@ -70,7 +74,8 @@ class Selection(SearchContext):
         rows: list[dict[str, Any]] = []
         request, classes = self.request, len(self.pool.data.classes)
         bare = load_backbone(self.backbone, image_size=request.options.get("image_size"), device="meta")
-        for candidate in list_candidates(bare, classes, request.method, request.max_size):
+        kind = self.pool.data.labels.kind.name
+        for candidate in list_candidates(bare, classes, request.method, request.max_size, kind):
             rows.append(self._try(candidate, rows))
         if best := best_row(rows):
             for candidate in self._at_other_rates(best):
@@ -128,8 +133,8 @@ class Selection(SearchContext):
         seed = int(self.pool.data.config.training.seed)
         return halves(self.pool, self.features.groups, seed) if count == 2 else held_out_fold(self.pool)
 
-    def labels(self, row: dict[str, Any]) -> NDArray[np.int64]:
-        """Return the classes of the images that a trial predicts."""
+    def labels(self, row: dict[str, Any]) -> NDArray[Any]:
+        """Return the labels of the images that a trial predicts."""
         return np.concatenate([fold.examples.labels for fold in self.folds(row["folds"])])
 
     def groups(self, row: dict[str, Any]) -> NDArray[np.int64] | None:
@@ -137,17 +142,18 @@ class Selection(SearchContext):
         found = [fold.examples.groups for fold in self.folds(row["folds"])]
         return np.concatenate([groups for groups in found if groups is not None]) if found[0] is not None else None
 
-    def probe_logits(self, count: int) -> NDArray[np.float64]:
-        """Return the logits of the probe for the images that a trial predicts, from the same folds."""
+    def probe_outputs(self, count: int) -> NDArray[np.float64]:
+        """Return the outputs of the probe for the images that a trial predicts, from the same folds."""
         features = self.features
         return np.concatenate([
-            held_out_logits(features.select(fold.train), fold.features, self.head, self.penalty)
+            held_out_outputs(features.select(fold.train), fold.features, self.head, self.penalty)
             for fold in self.folds(count)
         ])  # fmt: skip
 
-    def logits(self, row: dict[str, Any]) -> NDArray[np.float64]:
-        """Return the logits that a trial has left."""
-        return np.asarray(np.load(self._file(self.candidate(row), ".npy")))
+    def outputs(self, row: dict[str, Any]) -> NDArray[np.float64]:
+        """Return the outputs that a trial has left."""
+        path = self._file(self.candidate(row), ".npy")
+        return read_array(path, "file of predictions", "--overwrite begins the search anew")
 
     def checkpoint(self, candidate: Candidate, fold: int) -> Path:
         """Return the checkpoint of a trial on a fold."""
@@ -169,7 +175,7 @@ class Selection(SearchContext):
                 receiver = CallbackList([self.callback, deadline])
                 found.append(run_trial(self.pool, job, fold, self.checkpoint(candidate, index), receiver))
                 if index == 0 and len(folds) > 1 and best is not None:
-                    known = self.logits(best)[: len(found[0])]
+                    known = self.outputs(best)[: len(found[0])]
                     against = compare(found[0], known, fold.examples.labels, self.request.metric, fold.examples.groups)
                     if against.gain_in_errors < _HOPELESS:
                         return {**row, "status": "dropped after one fold", "seconds": self.budget.elapsed - start}
@@ -177,22 +183,25 @@ class Selection(SearchContext):
             return {**row, "status": "stopped: slower than planned", "seconds": self.budget.elapsed - start}
         except TrainingError as error:
             return {**row, "status": f"diverged: {error}", "seconds": self.budget.elapsed - start}
-        logits, labels = np.concatenate(found), self.labels(row)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        np.save(self._file(candidate, ".npy"), logits)
-        against_probe = compare(logits, self.probe_logits(row["folds"]), labels, self.request.metric, self.groups(row))
-        value = float(score(count_confusion(logits, labels), self.request.metric))
-        return {**row, "status": "tried", "score": value, "log_loss": log_loss(logits, labels), "images": len(labels),
+        outputs, labels = np.concatenate(found), self.labels(row)
+        write_atomic_with(self._file(candidate, ".npy"), lambda file: np.save(file, outputs))
+        baseline, metric = self.probe_outputs(row["folds"]), self.request.metric
+        against_probe = compare(outputs, baseline, labels, metric, self.groups(row))
+        value = make_statistic(outputs, labels, metric)(None)
+        return {**row, "status": "tried", "score": value, "log_loss": log_loss(outputs, labels), "images": len(labels),
                 "comparison": against_probe.to_dict(), "seconds": self.budget.elapsed - start}  # fmt: skip
 
 
 def best_row(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     """Return the best of the candidates that were tried, by score and then by log loss; None where there is none."""
     tried = [row for row in rows if row["status"] == "tried"]
-    return max(tried, key=lambda row: (row["score"], -row["log_loss"]), default=None)
+    signs = [METRICS[row["comparison"]["metric"]].sign for row in tried]
+    best = max(zip(tried, signs, strict=True), key=lambda x: (x[1] * x[0]["score"], -x[0]["log_loss"]), default=None)
+    return None if best is None else best[0]
 
 
 def describe_row(row: dict[str, Any]) -> str:
     """Return the scores of a row in words."""
-    gain = 100 * row["comparison"]["gain"]
-    return f"{100 * row['score']:.1f} % out of fold ({gain:+.1f} against the probe on the same {row['images']} images)"
+    metric, gain = row["comparison"]["metric"], describe_signed(row["comparison"]["metric"], row["comparison"]["gain"])
+    return f"{describe_value(metric, row['score'])} out of fold ({gain} against the probe on the same "\
+           f"{row['images']} images)"  # fmt: skip

@@ -6,14 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from vpt.data.label_kinds import kind_of_labels
+from vpt.model.label_kinds import Regression
 from vpt.model.tuned_model import TunedModel
 from vpt.search.budget import Budget, Clock
 from vpt.search.data import Pool
 from vpt.training import Callback, CallbackList, DeviceDataset, Examples, predict_logits
 from vpt.training.job import Job
 from vpt.tuning import train_model
+
+_TENTHS = 10  # strata of numbers
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,7 @@ def measure_step(pool: Pool, job: Job, budget: Budget, callback: Callback) -> fl
 
 
 def halves(pool: Pool, groups: NDArray[np.int64], seed: int) -> list[Fold]:
-    """Return two folds of the pool with about the same classes; groups and near copies are in the same one.
+    """Return two folds of the pool with about the same labels; groups and near copies are in the same one.
 
     Args:
         pool: The images.
@@ -126,7 +131,7 @@ def halves(pool: Pool, groups: NDArray[np.int64], seed: int) -> list[Fold]:
     Returns:
         The folds: each half is predicted by what the other trains.
     """
-    labels, rng = pool.labels, np.random.default_rng(seed)
+    labels, rng = strata_of(pool.labels), np.random.default_rng(seed)
     side, taken = np.zeros(len(labels), np.int64), np.zeros((2, int(labels.max()) + 1), np.int64)
     members: dict[int, list[int]] = {}
     for index in rng.permutation(len(labels)):
@@ -138,6 +143,24 @@ def halves(pool: Pool, groups: NDArray[np.int64], seed: int) -> list[Fold]:
         np.add.at(taken[chosen], labels[group], 1)
     rows = [np.flatnonzero(side == fold) for fold in range(2)]
     return [Fold(rows[1 - k], rows[k], select(pool.examples, rows[k]), pool.features[rows[k]]) for k in range(2)]
+
+
+def strata_of(labels: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the stratum of each image in folds.
+
+    Args:
+        labels: Labels of images (n, ...).
+
+    Returns:
+        The class; the rarest of several labels, or one more stratum for none; or the tenth that a number is in (n,).
+    """
+    kind = kind_of_labels(labels)
+    if kind == "single_label":
+        return np.asarray(labels, np.int64)
+    if kind == "regression":
+        return np.asarray(labels.argsort(kind="stable").argsort() * _TENTHS // len(labels), np.int64)
+    rarest = np.where(labels > 0, labels.sum(0), np.inf).argmin(1)
+    return np.asarray(np.where(labels.any(1), rarest, labels.shape[1]), np.int64)
 
 
 def held_out_fold(pool: Pool) -> list[Fold]:
@@ -159,15 +182,15 @@ def run_trial(pool: Pool, job: Job, fold: Fold, checkpoint: Path, callback: Call
         callback: Receiver of progress.
 
     Returns:
-        Logits (m, classes).
+        Outputs (m, classes), see `outputs_of`.
     """
     data = pool.job_data(job, select(pool.examples, fold.train))
     model, _ = train_model(job, data, callback, pool.device, checkpoint)
-    return logits_of(model, fold.examples, job, callback, "held-out images")
+    return outputs_of(model, fold.examples, job, callback, "held-out images")
 
 
-def logits_of(model: TunedModel, examples: Examples, job: Job, callback: Callback, name: str) -> NDArray[np.float64]:
-    """Return the logits of a model.
+def outputs_of(model: TunedModel, examples: Examples, job: Job, callback: Callback, name: str) -> NDArray[np.float64]:
+    """Return the outputs of a model.
 
     Args:
         model: The model.
@@ -177,9 +200,23 @@ def logits_of(model: TunedModel, examples: Examples, job: Job, callback: Callbac
         name: Name of the images.
 
     Returns:
-        Logits (n, classes).
+        Logits (n, classes), or predicted numbers (n, 1), in the unit of the labels.
     """
     dataset = DeviceDataset.for_model(model, examples)
     bf16, progress = job.config.training.use_bf16(dataset.device), partial(callback.on_data_progress, f"scoring {name}")
     logits = predict_logits(model, dataset, bf16=bf16, on_batch=progress)
-    return np.asarray(logits.numpy(), np.float64)
+    return in_unit_of_labels(model, np.asarray(logits.numpy(), np.float64))
+
+
+def in_unit_of_labels(model: TunedModel, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what a model puts out, numbers in the unit of the labels.
+
+    Args:
+        model: The model.
+        logits: Its logits, or standardized numbers (n, classes).
+
+    Returns:
+        Logits as they are, or numbers (n, classes).
+    """
+    kind = model.label_kind
+    return kind.activate(torch.from_numpy(logits)).numpy() if isinstance(kind, Regression) else logits

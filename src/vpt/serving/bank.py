@@ -1,87 +1,44 @@
 """A bank of tuned files on shared backbones, with predictions for batches that mix tasks."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
 from vpt.backbones import Backbone
-from vpt.core.text import did_you_mean
-from vpt.errors import DataError, SpecError, TunedFileError, VptError
-from vpt.model.tuned_file import Header, inspect, load
+from vpt.core.hub import task_name
+from vpt.errors import BackboneError, DataError, SpecError, TunedFileError, VptError
+from vpt.model.label_kinds import SingleLabel
+from vpt.model.tuned_file import Header, load
 from vpt.model.tuned_model import TunedModel
+from vpt.serving.model_cache import Model, ModelCache
 from vpt.serving.multi_task import MultiTaskBackbone, TaskAdapter
-from vpt.serving.tuned_files import BackboneKey, backbone_key, load_backbones, read_headers
+from vpt.serving.predictions import ClassPrediction, MaskPrediction, Prediction, PredictionRequest
+from vpt.serving.task_files import TaskFiles
+from vpt.serving.tuned_files import BackboneKey, TunedFile, backbone_key, load_backbones
 from vpt.tasks.classification.labels import label_task
+from vpt.tasks.classification.rejection import check_rejection
 from vpt.tasks.segmentation.prediction import predict_mask
 from vpt.tasks.segmentation.sliding_window import InferenceConfig
 
 _MAX_ASPECT_RATIO = 16  # the short side is scaled to the input size, so a long strip would become very large
 
 
-@dataclass(frozen=True)
-class PredictionRequest:
-    """An image for a task, prepared by `Bank.make_request`.
-
-    Args:
-        task: Name of the task.
-        pixels: uint8 (3, size, size), the input size of the backbone. For segmentation (3, height, width), the original
-            size.
-    """
-
-    task: str
-    pixels: Tensor
-
-
-@dataclass(frozen=True)
-class ClassPrediction:
-    """The class, the labels or the number of an image.
-
-    Args:
-        task: Name of the task.
-        ranking: (class, probability) of all classes, most likely first; none where a number is predicted.
-        labels: (class, probability) of the classes that the image has, where it may have several; else None.
-        value: The predicted number; None where classes are predicted.
-    """
-
-    task: str
-    ranking: tuple[tuple[str, float], ...]
-    labels: tuple[tuple[str, float], ...] | None = None
-    value: float | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class MaskPrediction:
-    """The segmentation of an image.
-
-    Args:
-        task: Name of the task.
-        class_fractions: (class, fraction of the image) of the classes in the mask, largest first.
-        mask: Class of each pixel, (height, width).
-    """
-
-    task: str
-    class_fractions: tuple[tuple[str, float], ...]
-    mask: NDArray[np.uint16]
-
-
-Prediction = ClassPrediction | MaskPrediction
-
-
 class Bank:
     """Tuned files by name. Each backbone is in memory once per image size, for any number of files.
 
-    Headers are read at construction. Weights are read when a task is first used, or by `preload`. A bank is not
-    thread-safe, except for `make_request`.
+    Headers are read at construction. Weights are read when a task is first used, or by `preload`. While one thread
+    predicts, others may make requests and change `files`.
+
+    Attributes:
+        files: The tuned files by name, which may come and go.
     """
 
     def __init__(
@@ -92,6 +49,7 @@ class Bank:
         weights: Path | None = None,
         device: torch.device | str | None = None,
         cache_size: int = 1000,
+        min_confidence: Mapping[str, float] | None = None,
     ) -> None:
         """Read the headers of all files and load their backbones.
 
@@ -101,19 +59,22 @@ class Bank:
             weights: Local weights of the backbone. Default: those that timm downloads.
             device: Device of the backbones. Default: unchanged.
             cache_size: Maximum number of tasks with weights in memory, the most recently used. Default: 1000.
+            min_confidence: Least probability of the most likely class, by name of the task; "" stands for all other
+                tasks of one class for each image. Default: 0.
 
         Raises:
             TunedFileError: Files have no header, equal names, or another backbone. The message names every such file.
-            SpecError: `cache_size` is less than 1.
+            SpecError: `cache_size` is less than 1, or `min_confidence` is below 0, or for a task that is unknown or
+                predicts something else than one class for each image.
         """
         if cache_size < 1:
             raise SpecError(f"cache_size is {cache_size}; it must be at least 1")
         self._cache_size = cache_size
-        self._files, headers = read_headers(paths)
-        self.tasks: dict[str, Header] = headers
-        self._backbones = load_backbones(self._files, headers, backbone, weights)
+        self.files: TaskFiles = TaskFiles(paths, accept=self._accept, forget=lambda file: self._models.discard(file))
+        self._min_confidence = self._check_thresholds(min_confidence or {})
+        self._backbones = load_backbones(self.files.current, backbone, weights)
         self._multi_task: dict[BackboneKey, MultiTaskBackbone] = {}
-        self._load = lru_cache(maxsize=cache_size)(self._read_model)
+        self._models = ModelCache(cache_size, self._read_model)
         if device is not None:
             for shared in self._backbones.values():
                 shared.module.to(device)
@@ -124,11 +85,16 @@ class Bank:
         Args:
             on_progress: Called as (done, total) after each task.
         """
-        names = list(self.tasks)[: self._cache_size]
-        for done, name in enumerate(names, start=1):
-            self._load(name)
+        files = list(self.files.current.values())[: self._cache_size]
+        for done, file in enumerate(files, start=1):
+            self._models.get(file)
             if on_progress is not None:
-                on_progress(done, len(names))
+                on_progress(done, len(files))
+
+    @property
+    def tasks(self) -> dict[str, Header]:
+        """Headers of the files by name of the task."""
+        return {name: file.header for name, file in self.files.current.items()}
 
     def header(self, task: str) -> Header:
         """Return the header of the file of a task.
@@ -137,26 +103,9 @@ class Bank:
             task: Name of the task.
 
         Returns:
-            The header.
-
-        Raises:
-            SpecError: The task is unknown.
+            The header. An unknown task raises SpecError.
         """
-        if task not in self.tasks:
-            raise SpecError(f"there is no task {task!r}; {did_you_mean(task, self.tasks)}")
-        return self.tasks[task]
-
-    def class_names(self, task: str) -> tuple[str, ...]:
-        """Return the class names of a task, or their numbers.
-
-        Args:
-            task: Name of the task.
-
-        Returns:
-            One name per class.
-        """
-        header = self.header(task)
-        return header.classes or tuple(str(index) for index in range(header.num_classes))
+        return self.files[task].header
 
     def make_request(self, task: str, image: Image.Image) -> PredictionRequest:
         """Prepare an image for `predict`. This method is thread-safe.
@@ -173,15 +122,15 @@ class Bank:
         Raises:
             DataError: The image is too long and narrow to be segmented.
         """
-        header = self.header(task)
-        if not header.is_dense:
-            return PredictionRequest(task, torch.from_numpy(header.preprocessing.resize_image(image)))
+        file = self.files[task]
+        if not file.header.is_dense:
+            return PredictionRequest(task, torch.from_numpy(file.header.preprocessing.resize_image(image)), file)
         if max(image.size) > _MAX_ASPECT_RATIO * min(image.size):
             raise DataError(
                 f"the image is {image.width} x {image.height} px; for segmentation, the long side must be at most "
                 f"{_MAX_ASPECT_RATIO} times the short side; crop it"
             )
-        return PredictionRequest(task, torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy()))
+        return PredictionRequest(task, torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy()), file)
 
     def predict(self, requests: Sequence[PredictionRequest]) -> list[Prediction]:
         """Return one prediction per request.
@@ -206,8 +155,8 @@ class Bank:
     def iter_predictions(self, requests: Sequence[PredictionRequest]) -> Iterator[tuple[int, Prediction | Exception]]:
         """Iterate over predictions as they become available.
 
-        Prompts and heads on one backbone run in one pass. Other classification tasks follow, one pass per task, then
-        segmentations one by one.
+        Prompts, parts of blocks and heads on one backbone run in one pass. Other classification tasks follow, one pass
+        per task, then segmentations one by one.
 
         Args:
             requests: Requests of any tasks.
@@ -215,35 +164,32 @@ class Bank:
         Yields:
             Index of the request, and its prediction or error.
         """
-        models: dict[str, TaskAdapter | TunedModel] = {}
+        models: dict[TunedFile, Model] = {}
         groups: defaultdict[tuple[Any, ...], list[int]] = defaultdict(list)  # indices of requests that run together
         for index, request in enumerate(requests):
             try:
-                model = models[request.task] = self._load(request.task)
+                model = models[request.file] = self._models.get(request.file)
             except VptError as error:
                 yield index, error
                 continue
             if isinstance(model, TaskAdapter):
-                groups[0, *backbone_key(self.tasks[request.task])].append(index)
+                groups[0, *backbone_key(request.file.header)].append(index)
             else:
-                groups[(2, index) if model.is_dense else (1, request.task)].append(index)
+                groups[(2, index) if model.is_dense else (1, id(request.file))].append(index)
         for _, indices in sorted(groups.items()):
             batch = [requests[index] for index in indices]
-            yield from zip(indices, self._predict_batch(batch, [models[one.task] for one in batch]), strict=True)
+            yield from zip(indices, self._predict_batch(batch, [models[one.file] for one in batch]), strict=True)
 
-    def _predict_batch(
-        self, requests: Sequence[PredictionRequest], models: Sequence[TaskAdapter | TunedModel]
-    ) -> Iterator[Prediction]:
+    def _predict_batch(self, requests: Sequence[PredictionRequest], models: Sequence[Model]) -> Iterator[Prediction]:
         """Yield the predictions of requests that share a forward pass."""
-        key, model = backbone_key(self.tasks[requests[0].task]), models[0]
+        key, model = backbone_key(requests[0].file.header), models[0]
+        self._require_unchanged(requests[0].file)
         if isinstance(model, TunedModel) and model.is_dense:
             mask, fractions = predict_mask(model, requests[0].pixels, InferenceConfig())
             yield MaskPrediction(requests[0].task, fractions, mask)
             return
         device = next(self._backbones[key].module.parameters()).device
-        images = torch.cat(
-            [self.tasks[one.task].preprocessing.normalize(one.pixels[None].to(device)) for one in requests]
-        )
+        images = torch.cat([one.file.header.preprocessing.normalize(one.pixels[None].to(device)) for one in requests])
         logits: Iterable[Tensor]
         if isinstance(model, TunedModel):
             logits = model(images).float()
@@ -252,14 +198,62 @@ class Bank:
                 self._multi_task[key] = MultiTaskBackbone(self._backbones[key])
             logits = self._multi_task[key](images, [one for one in models if isinstance(one, TaskAdapter)])
         for request, row in zip(requests, logits, strict=True):
-            kind, names = self.header(request.task).label_kind, self.class_names(request.task)
-            found = label_task(kind).predict("", kind.activate(row).cpu(), names, len(names))
-            yield ClassPrediction(request.task, found.top, found.labels, found.value)
+            kind, names = request.file.header.label_kind, class_names(request.file.header)
+            found = label_task(kind).predict("", kind.activate(row.cpu()), names, len(names))
+            default = self._min_confidence.get("") if kind.name == "single_label" else None
+            least = self._min_confidence.get(request.task, default)
+            rejected = least is not None and found.probability < least
+            yield ClassPrediction(request.task, found.top, found.labels, found.value, rejected)
 
-    def _read_model(self, task: str) -> TaskAdapter | TunedModel:
-        header, path = self.header(task), self._files[task]
-        if inspect(path).to_json() != header.to_json():  # clients have the old class names
-            raise TunedFileError(f"{path} has changed since its header was read; restart the server")
-        with torch.inference_mode(False):  # injection is verified with gradients
-            model = load(path, self._backbones[backbone_key(header)], known_fingerprint=header.fingerprint)
+    def _accept(self, task: str, file: TunedFile) -> None:
+        """Read the weights of a file that comes or changes, or raise VptError."""
+        if backbone_key(file.header) not in self._backbones:
+            raise TunedFileError(
+                f"{file.path} was made for {file.header.backbone} with {file.header.fingerprint[:19]}... at "
+                f"{file.header.preprocessing.size} px, which is not in memory; start again with the file"
+            )
+        if task in self._min_confidence:
+            check_rejection(file.header.label_kind, self._min_confidence[task])
+        self._models.get(file)
+
+    def _require_unchanged(self, file: TunedFile) -> None:
+        """Raise BackboneError if a program has written other values to the weights that a task shares with it."""
+        key = backbone_key(file.header)
+        shared = self._backbones[key]
+        if not (changed := shared.changed_weights()):
+            return
+        if file.header.fingerprint_of(shared) != file.header.fingerprint:
+            raise BackboneError(f"{task_name(file.path)} is not answered: {shared.describe_change(changed)}")
+        self._backbones[key] = replace(shared, versions=None)  # the values are the same
+
+    def _check_thresholds(self, given: Mapping[str, float]) -> Mapping[str, float]:
+        """Return the least probabilities by name of the task, if they can be asked for."""
+        for name, least in given.items():
+            if name and self.header(name).is_dense:
+                raise SpecError(f"min_confidence is {least:g} for {name}, which segments; leave it out")
+            check_rejection(self.header(name).label_kind if name else SingleLabel(), least)
+        return given
+
+    def _read_model(self, file: TunedFile) -> Model:
+        self.files.check(file)
+        try:
+            with torch.inference_mode(False):  # injection is verified with gradients
+                backbone = self._backbones[backbone_key(file.header)]
+                model = load(file.path, backbone, known_fingerprint=file.header.fingerprint)
+        except VptError:
+            file.check()  # if it was replaced while it was read, that is the reason
+            raise
+        file.check()
         return TaskAdapter.from_model(model) or model
+
+
+def class_names(header: Header) -> tuple[str, ...]:
+    """Return the names of the classes of a tuned file, or their numbers.
+
+    Args:
+        header: Header of the file.
+
+    Returns:
+        One name per class.
+    """
+    return header.classes or tuple(str(index) for index in range(header.num_classes))

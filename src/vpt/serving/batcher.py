@@ -58,6 +58,11 @@ class Batcher(Generic[RequestT, ResultT]):
         self._queue.put((request, future))
         return future
 
+    @property
+    def is_alive(self) -> bool:
+        """True while requests are processed."""
+        return self._thread.is_alive()
+
     def close(self) -> None:
         """Process the queued requests, then stop the thread."""
         self._closed = True

@@ -2,19 +2,20 @@
 
 With deep prompts, a task differs from the frozen backbone in two respects: attention has further keys and values, and
 the feature is read by the head of the task. A batch may therefore contain images of different tasks. The backbone runs
-on the whole batch; attention runs once per shape of prompts. The results equal those of each task alone, up to
-rounding.
+on the whole batch; attention runs once per shape of prompts. Where a task replaces other parts of blocks, such as a
+norm or an MLP, these run once per task. The results equal those of each task alone, up to rounding.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from vpt.attention.class_token_block import ClassTokenBlock
 from vpt.attention.detection import compute_dtype
 from vpt.attention.joint_attention import GatedPrompts, KeyValues
 from vpt.attention.kv_attention import KVAttention, KVPrompts, PromptGroups
@@ -22,22 +23,25 @@ from vpt.backbones import Backbone
 from vpt.errors import UnsupportedError
 from vpt.methods import VPT, Linear
 from vpt.methods.kv_prompts import PromptKeys
-from vpt.model.injection import named_tensors
+from vpt.model.batch_parts import BatchParts, learned_modules
+from vpt.model.shared_prompts import shared_prompts
 from vpt.model.tuned_model import TunedModel
 
 
 @dataclass(frozen=True, eq=False)
 class TaskAdapter:
-    """The prompts and the head of a task.
+    """The prompts, the replaced parts of blocks and the head of a task.
 
     Args:
-        kv_prompts: Path of an attention module to its prompts after the block's norm: (p, d), gated ones, or
-            `KeyValues`.
+        kv_prompts: Path of an attention module to its prompts after the block's norm: (p, d), gated ones, `KeyValues`,
+            or, where they depend on the image, a module from the normalized tokens of the block to one of these.
         head: Module from features (batch, d) to logits (batch, classes).
+        modules: Path of a part of a block -> the module that replaces it.
     """
 
-    kv_prompts: Mapping[str, Tensor | GatedPrompts | KeyValues]
+    kv_prompts: Mapping[str, Tensor | GatedPrompts | KeyValues | nn.Module]
     head: nn.Module
+    modules: Mapping[str, nn.Module] = field(default_factory=dict)
 
     @classmethod
     @torch.inference_mode()
@@ -48,22 +52,29 @@ class TaskAdapter:
             model: The tuned model.
 
         Returns:
-            The adapter, or None if the method does more than add prompts to attention that all images share.
+            The adapter, or None if the method does more than add prompts to attention and replace parts of blocks: it
+            trains weights of the backbone, changes the image, the number of tokens or the layers inside attention, or
+            reads another feature.
         """
         model.eval()
-        paths = _prompt_keys(model)
-        if paths is None:
+        learned = learned_modules(model)
+        if learned is None or not model.reads_backbone_feature:
             return None
         weight = next(model.trunk.parameters())
         # Keys read the dtype and the batch of their input alone.
         probe_input = torch.empty(1, 1, 1, dtype=compute_dtype(model.trunk), device=weight.device)
-        return cls({path: keys(probe_input) for path, keys in paths.items()}, model.head)
+        prompts: dict[str, Any] = {}
+        for path, wrapper in model.wrappers().items():
+            if isinstance(wrapper, KVAttention) and not wrapper.num_positionless and path in learned:
+                keys = learned.pop(path)
+                prompts[path] = keys(probe_input) if type(keys) is PromptKeys else keys
+        return cls(prompts, model.head, learned) if learned.keys() <= _replaceable(model) else None
 
     @property
     def prompt_shapes(self) -> tuple[tuple[str, int, int], ...]:
         """Path, number of prompts, and size of their gate, 0 without, -1 for keys and values.
 
-        Samples with equal shapes share a call of attention.
+        Samples with equal shapes share a call of attention. Prompts that depend on the image share none with others.
         """
         return tuple((path, *_shape(prompts)) for path, prompts in sorted(self.kv_prompts.items()))
 
@@ -79,6 +90,7 @@ class MultiTaskBackbone:
         """
         self.network: nn.Module
         self.network, self._slots = _insert_prompt_slots(backbone)
+        self._parts: dict[str, tuple[BatchParts, nn.Module]] = {}  # path -> the slot there, and the frozen module
 
     @torch.inference_mode()
     def __call__(self, images: Tensor, tasks: Sequence[TaskAdapter]) -> list[Tensor]:
@@ -91,11 +103,17 @@ class MultiTaskBackbone:
         Returns:
             Logits (classes,) in float32, one tensor per image.
         """
-        batch_order = sorted(range(len(tasks)), key=lambda i: tasks[i].prompt_shapes)
+        numbers = {task: number for number, task in enumerate(dict.fromkeys(tasks))}
+        batch_order = sorted(range(len(tasks)), key=lambda i: (tasks[i].prompt_shapes, numbers[tasks[i]]))
         ordered = [tasks[i] for i in batch_order]
         groups = [list(group) for _, group in groupby(ordered, key=attrgetter("prompt_shapes"))]
         for slot in self._slots:
             slot.groups = groups
+        for path in (path for task in numbers for path in task.modules):
+            self._insert_parts(path)
+        for path, (parts, frozen) in self._parts.items():
+            runs = groupby(ordered, key=lambda task: task.modules.get(path, frozen))
+            parts.parts = [(len(list(run)), module) for module, run in runs]
         features = self.network(images[torch.tensor(batch_order, device=images.device)])
         answers: dict[int, Tensor] = {}
         for task in dict.fromkeys(tasks):  # heads of a task answer together
@@ -104,6 +122,16 @@ class MultiTaskBackbone:
             logits = task.head(features[torch.tensor(rows, device=features.device)].to(dtype)).float()
             answers.update((batch_order[position], row) for position, row in zip(rows, logits, strict=True))
         return [answers[i] for i in range(len(tasks))]
+
+    def _insert_parts(self, path: str) -> None:
+        """Insert a slot at a part of a block, if there is none."""
+        if path in self._parts:
+            return
+        block_path, _, name = path.rpartition(".")
+        block: Any = self.network.get_submodule(f"trunk.{block_path}")
+        block = block.block if isinstance(block, ClassTokenBlock) else block
+        self._parts[path] = BatchParts(), getattr(block, name)
+        setattr(block, name, self._parts[path][0])
 
 
 class _PromptSlot(nn.Module):
@@ -115,26 +143,39 @@ class _PromptSlot(nn.Module):
         self.groups: list[list[TaskAdapter]] = []  # tasks of the samples, in order; those of a group agree in lengths
 
     def forward(self, x: Tensor) -> PromptGroups:
-        return [(len(group), self._prompts_of(group)) for group in self.groups]
+        chunks = x.split([len(group) for group in self.groups])
+        return [(len(group), self._prompts_of(group, chunk)) for group, chunk in zip(self.groups, chunks, strict=True)]
 
-    def _prompts_of(self, group: list[TaskAdapter]) -> KVPrompts:
+    def _prompts_of(self, group: list[TaskAdapter], x: Tensor) -> KVPrompts:
         if self.path not in group[0].kv_prompts:
             return None
         first = group[0].kv_prompts[self.path]
+        if isinstance(first, nn.Module):
+            return first(x)  # type: ignore[no-any-return] # the group is of one task
         if all(task is group[0] for task in group):
             return first
         prompts = [task.kv_prompts[self.path] for task in group]
         gated = [one for one in prompts if isinstance(one, GatedPrompts)]
         if gated:
             gates = torch.stack([one.gate.reshape(-1) for one in gated])
-            return GatedPrompts(torch.stack([one.tokens for one in gated]), gates)
+            return GatedPrompts(torch.stack([one.tokens for one in gated if isinstance(one.tokens, Tensor)]), gates)
         learned = [one for one in prompts if isinstance(one, KeyValues)]
         if learned:
             return KeyValues(torch.stack([one.keys for one in learned]), torch.stack([one.values for one in learned]))
         return torch.stack([one for one in prompts if isinstance(one, Tensor)])
 
 
-def _shape(prompts: Tensor | GatedPrompts | KeyValues) -> tuple[int, int]:
+def _replaceable(model: TunedModel) -> set[str]:
+    """Return the paths of the parts of blocks that take the tokens of each image apart from those of others."""
+    names = {"norm1", "norm2", "mlp", "drop1", "drop2"} | ({"attention"} if model.layout.kind == "windows" else set())
+    blocks = {path: model.backbone.module.get_submodule(path) for path in model.layout.blocks}
+    layouts = {path: model.layout.block_layout(block) for path, block in blocks.items()}
+    return {f"{path}.{getattr(layout, name)}" for path, layout in layouts.items() if layout for name in names}
+
+
+def _shape(prompts: Tensor | GatedPrompts | KeyValues | nn.Module) -> tuple[int, int]:
+    if isinstance(prompts, nn.Module):
+        return id(prompts), -2
     if isinstance(prompts, GatedPrompts):
         return len(prompts.tokens), prompts.gate.numel()
     return (prompts.keys.shape[-2], -1) if isinstance(prompts, KeyValues) else (len(prompts), 0)
@@ -144,7 +185,7 @@ def _insert_prompt_slots(backbone: Backbone) -> tuple[nn.Module, list[_PromptSlo
     """Return the network of the backbone with a slot at each attention module that supports prompts."""
     try:
         prompted = TunedModel(backbone, VPT(length=1, dropout=0.0), 1)
-        keys = _prompt_keys(prompted)
+        keys = shared_prompts(prompted)
     except UnsupportedError:
         keys = None
     if keys is None:
@@ -153,25 +194,3 @@ def _insert_prompt_slots(backbone: Backbone) -> tuple[nn.Module, list[_PromptSlo
     for slot in slots:
         prompted.wrappers()[slot.path].kv_prompts = slot
     return prompted.network, slots
-
-
-def _prompt_keys(model: TunedModel) -> dict[str, PromptKeys] | None:
-    """Return path of an attention -> its prompts, where the model has learned nothing but prompts and a head.
-
-    Empty where only the head trains. None where the method does more or the head reads another feature. None too where
-    prompts depend on the image: each image has its own, so nothing is shared between the images of a task.
-    """
-    wrappers = model.wrappers()
-    keys = {
-        path: module.kv_prompts
-        for path, module in wrappers.items()
-        if isinstance(module, KVAttention) and not module.num_positionless and type(module.kv_prompts) is PromptKeys
-    }
-    learned = [model.head, *(key.prompts for key in keys.values() if isinstance(key.prompts, nn.Module))]
-    known = {id(tensor) for module in learned for _, tensor in named_tensors(module)}
-    known |= {id(key.gate) for key in keys.values() if key.gate is not None}
-    trained = model.trainable_state_dict().values()
-    only_prompts_and_head = len(keys) == len(wrappers) and all(id(tensor) in known for tensor in trained)
-    if not only_prompts_and_head or not model.reads_backbone_feature:
-        return None
-    return keys if all(key.windows_per_image == 1 for key in keys.values()) else None

@@ -3,48 +3,67 @@
     GET  /                       the page
     GET  /tasks                  all tasks: name, kind, method, backbone
     GET  /tasks/TASK             one task, with its classes and scores
-    POST /predict/TASK?top=5     the body is an image file; the response is JSON
+    POST /predict/TASK?top=5     the body is an image file, a form with it, or JSON with it in base64
+    PUT  /tasks/TASK             adds or replaces a task; the body is a tuned file
+    DELETE /tasks/TASK           removes a task and its file
+    GET  /healthz, /readyz       whether the server works, and whether it has tasks
+    GET  /metrics                figures for Prometheus
+    GET  /openapi.json           a description of all of these for programs
 
-Errors are JSON as well, {"error": "..."}: status 400 for the image, 403 for another origin, 404 for the task or path,
-413 for too many bytes, 503 for too many requests, and 500 for a file that cannot be used.
+Errors are JSON as well, {"error": "..."}: status 400 for the image, 401 without the token, 403 for another origin, 404
+for the task or path, 408 for a body that is too slow, 413 for too many bytes or pixels, 503 for too many requests, and
+500 for a file that cannot be used.
 """
 
 import asyncio
-import base64
-import os
+import contextlib
+import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
-from typing import Any
-from urllib.parse import urlsplit
 
-import numpy as np
 from PIL import Image
-from pydantic_core import to_json
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
-from vpt.data.image_files import UnreadableImageError, encode_png, read_rgb
-from vpt.data.masks import palette
-from vpt.errors import DataError, SpecError, VptError
-from vpt.serving.bank import Bank, ClassPrediction, Prediction, PredictionRequest
+from vpt.data.image_files import UnreadableImageError, read_rgb
+from vpt.errors import TunedFileError, VptError
+from vpt.serving.access import AccessControl
+from vpt.serving.answers import RequestError, describe_task, error_response, json_response, prediction_response
+from vpt.serving.bank import Bank, class_names
 from vpt.serving.batcher import Batcher
-from vpt.tasks.registry import task_of_file
-from vpt.tasks.segmentation.prediction import draw_overlay, indexed_mask
+from vpt.serving.bodies import BodyReader, DrainedBodies
+from vpt.serving.deadlines import GRACE_SECONDS, Deadlines
+from vpt.serving.headers import SecureHeaders
+from vpt.serving.image_bodies import find_image
+from vpt.serving.memory import SEGMENTATION_BYTES_PER_PIXEL, ByteBudget, read_size
+from vpt.serving.monitoring import Metrics, Monitoring
+from vpt.serving.predictions import PredictionRequest
+from vpt.serving.tuned_files import TaskReplacedError
 
 MAX_IMAGE_BYTES = 32 * 2**20
-# The page runs its inline script, shows local images, and connects to this server only.
-_CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; connect-src 'self'"
+MAX_TASK_BYTES = 512 * 2**20
+_MAX_REPLACEMENTS = 3  # of a file during one request
+# Letters are those of XML names: JSON Schema and Python disagree on `\w`. openapi.json has the pattern, too. A name has
+# at most 141 bytes in UTF-8: file systems take 255, of which a temporary name needs some.
+_LETTERS = (
+    r"A-Za-z0-9_\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u02ff\u0300-\u037d\u037f-\u1fff\u2070-\u218f\u2c00-\u2fef"
+    r"\u3001-\ud7ff\uf900-\ufdcf\ufdf0-\ufffc"
 )
-Handler = Callable[[Request], Awaitable[Response]]
-
-
-class _RequestError(HTTPException):
-    """A request that is answered with a given HTTP status and message."""
+_TASK_NAME = re.compile(rf"^([{_LETTERS}][{_LETTERS} .+-]{{0,46}}|[A-Za-z0-9_][A-Za-z0-9_ .+-]{{0,99}})$")
+_logger = logging.getLogger(__name__)
+_FILES = {
+    "/": ("page.html", "text/html"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/page.css": ("page.css", "text/css"),
+    "/openapi.json": ("openapi.json", "application/json"),
+}
 
 
 def create_app(
@@ -53,7 +72,11 @@ def create_app(
     batch_size: int = 32,
     max_delay: float = 0.005,
     max_requests: int = 64,
+    body_seconds: float = 30.0,
+    image_memory: int = 2**30,
+    watch_seconds: float = 1.0,
     allowed_hosts: Collection[str] | None = None,
+    token: str | None = None,
 ) -> Starlette:
     """Return an ASGI application that serves a bank. Its lifespan must be run.
 
@@ -61,149 +84,185 @@ def create_app(
         bank: The tasks.
         batch_size: Maximum number of images per forward pass. Default: 32.
         max_delay: Maximum time in seconds that an image waits for others. Default: 0.005.
-        max_requests: Maximum number of images in memory. Further requests get status 503. Default: 64.
+        max_requests: Maximum number of complete images at work. Further ones get status 503. Default: 64.
+        body_seconds: Maximum time in seconds until the body of a request is complete. Default: 30.
+        image_memory: Maximum memory in bytes of images that are decoded, and as much again for bodies, of which a form
+            or JSON takes more while its image is taken out. What needs more alone gets status 413. Default: 1 GiB.
+        watch_seconds: Time in seconds between two looks at the folders of tasks. Default: 1.
         allowed_hosts: Accepted `Host` headers, which protects a local server from DNS rebinding. Default: any.
+        token: Token that requests must have, `Authorization: Bearer TOKEN`. Default: none is needed, and tasks come
+            and go by their files alone.
 
     Returns:
-        The application.
+        The application. Its `state.deadlines` are shortened by `stop()` when a server begins to stop.
     """
-    page = files("vpt.serving").joinpath("page.html").read_text(encoding="utf-8")
-    decode_slots = asyncio.Semaphore(os.cpu_count() or 1)  # a decoded image is much larger than its file
-    in_flight = asyncio.Semaphore(max_requests)
+    deadlines, at_work, memory = Deadlines(), asyncio.Semaphore(max_requests), ByteBudget(image_memory)
+    metrics = Metrics(bank)
+    bodies = BodyReader(deadlines, seconds=body_seconds, max_total=image_memory)
 
     @asynccontextmanager
     async def lifespan(application: Starlette) -> AsyncIterator[None]:
         application.state.batcher = Batcher(bank.iter_predictions, batch_size=batch_size, max_delay=max_delay)
+        watch = asyncio.create_task(_watch(bank, watch_seconds, metrics))
         yield
+        watch.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watch
         await asyncio.to_thread(application.state.batcher.close)
 
-    async def index(request: Request) -> Response:
-        return HTMLResponse(page, headers={"Content-Security-Policy": _CONTENT_SECURITY_POLICY})
-
     async def tasks(request: Request) -> Response:
-        return _json_response([_describe_task(bank, name) for name in bank.tasks])
+        return json_response([describe_task(name, header) for name, header in bank.tasks.items()])
 
     async def task(request: Request) -> Response:
         name = request.path_params["task"]
-        more = {"classes": bank.class_names(name), "scores": dict(bank.header(name).scores)}
-        return _json_response({**_describe_task(bank, name), **more})
+        header = bank.header(name)
+        more = {"classes": class_names(header), "scores": dict(header.scores)}
+        return json_response({**describe_task(name, header), **more})
+
+    async def put_task(request: Request) -> Response:
+        name = _writable_task(request, token)
+        async with bodies.read(request, MAX_TASK_BYTES) as body:
+            try:
+                is_new = name not in bank.files.current
+                _record(await asyncio.to_thread(bank.files.put, name, body), metrics)
+            except TunedFileError as error:
+                raise RequestError(400, str(error)) from error
+        return json_response(describe_task(name, bank.header(name)), 201 if is_new else 200)
+
+    async def delete_task(request: Request) -> Response:
+        _record(await asyncio.to_thread(bank.files.remove, _writable_task(request, token)), metrics)
+        return Response(status_code=204)
+
+    async def healthz(request: Request) -> Response:
+        is_alive = request.app.state.batcher.is_alive
+        return json_response({"status": "ok" if is_alive else "the batcher has ended"}, 200 if is_alive else 503)
+
+    async def readyz(request: Request) -> Response:
+        is_ready = bool(bank.files.current) and not deadlines.stopping
+        return json_response({"status": "ok" if is_ready else "no task, or stopping"}, 200 if is_ready else 503)
 
     async def predict(request: Request) -> Response:
         name, top = request.path_params["task"], _parse_top(request)
         bank.header(name)  # before the image is read
-        if in_flight.locked():
-            raise _RequestError(503, f"{max_requests} images are being processed; try again in a moment")
-        async with in_flight:
-            body = await _read_body(request)
-            async with decode_slots:
-                image, prepared = await asyncio.to_thread(_prepare, bank, name, body)
-            answer = await asyncio.wrap_future(request.app.state.batcher.submit(prepared))
-            return await asyncio.to_thread(_to_response, answer, image, bank.class_names(name), top)
+        async with bodies.read(request, MAX_IMAGE_BYTES) as body:
+            data = await find_image(request, body)
+            del body  # of a form or JSON: the image alone is kept
+            if at_work.locked():
+                raise RequestError(503, f"{max_requests} images are being processed; try again in a moment")
+            async with at_work, deadlines.limit(None, stop_after=GRACE_SECONDS - 2):
+                for _ in range(_MAX_REPLACEMENTS):
+                    with contextlib.suppress(TaskReplacedError):
+                        return await answer(request, name, data, top)
+                    await _refresh(bank, metrics)
+                return await answer(request, name, data, top)
 
-    def check_origin(handler: Handler) -> Handler:
-        async def check_and_answer(request: Request) -> Response:
-            _check_origin(request, allowed_hosts)
-            return await handler(request)
+    async def answer(request: Request, name: str, data: bytes, top: int) -> Response:
+        is_dense = bank.header(name).is_dense
 
-        return check_and_answer
+        async def finish(image: Image.Image | None, prepared: PredictionRequest) -> Response:
+            prediction = await asyncio.wrap_future(request.app.state.batcher.submit(prepared))
+            header = prepared.file.header
+            names, colors = class_names(header), header.class_colors
+            return await asyncio.to_thread(prediction_response, prediction, image, names, colors, top)
 
-    return Starlette(
+        size = await asyncio.to_thread(read_size, data)
+        needed = size.num_bytes + is_dense * SEGMENTATION_BYTES_PER_PIXEL * size.width * size.height
+        if needed > memory.total:
+            raise RequestError(413, f"{size} needs more than {memory.total / 1e6:.0f} MB; scale it down")
+        async with memory.hold(needed):
+            image, prepared = await asyncio.to_thread(_prepare, bank, name, data)
+            if prepared.file.header.is_dense:  # the answer is drawn on the image
+                return await finish(image, prepared)
+            del image  # before its memory is given to others
+        return await finish(None, prepared)
+
+    async def metrics_text(request: Request) -> Response:
+        text = await asyncio.to_thread(generate_latest, metrics.registry)
+        return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    application = Starlette(
         routes=[
-            Route("/", check_origin(index)),
-            Route("/tasks", check_origin(tasks)),
-            Route("/tasks/{task}", check_origin(task)),
-            Route("/predict/{task}", check_origin(predict), methods=["POST"]),
+            *(Route(path, _file_endpoint(name, media_type)) for path, (name, media_type) in _FILES.items()),
+            Route("/tasks", tasks),
+            Route("/tasks/{task}", task),
+            Route("/tasks/{task}", put_task, methods=["PUT"]),
+            Route("/tasks/{task}", delete_task, methods=["DELETE"]),
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/metrics", metrics_text),
+            Route("/predict/{task}", predict, methods=["POST"]),
+        ],
+        middleware=[
+            Middleware(SecureHeaders),
+            Middleware(Monitoring, metrics),
+            Middleware(DrainedBodies, deadlines),
+            Middleware(AccessControl, allowed_hosts, token),
         ],
         lifespan=lifespan,
         exception_handlers=dict.fromkeys(
-            (ClientDisconnect, HTTPException, UnreadableImageError, VptError, Exception), _error_response
+            (ClientDisconnect, HTTPException, UnreadableImageError, VptError), error_response
         ),
     )
+    application.state.deadlines = deadlines
+    return application
 
 
-def _prepare(bank: Bank, task: str, body: bytes) -> tuple[Image.Image | None, PredictionRequest]:
-    """Return the prepared request, and the image if an overlay is drawn on it."""
-    image = read_rgb(body, bank.header(task).preprocessing.value_range)
+def _file_endpoint(name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:
+    """Return the endpoint of a file that is served as it is."""
+    content = files("vpt.serving").joinpath(name).read_bytes()
+
+    async def endpoint(request: Request) -> Response:
+        return Response(content, media_type=media_type)
+
+    return endpoint
+
+
+async def _watch(bank: Bank, seconds: float, metrics: Metrics) -> None:
+    """Take over files of tasks that come, change or go, until canceled."""
+    while True:
+        await asyncio.sleep(seconds)
+        await _refresh(bank, metrics)
+
+
+async def _refresh(bank: Bank, metrics: Metrics) -> None:
+    """Take over files of tasks that came, changed or went, count them and log them."""
+    try:
+        lines = await asyncio.to_thread(bank.files.refresh)
+    except Exception as error:  # such as of a folder that is out of reach for a while
+        lines = [f"unreadable folder of tasks: {error}"]
+    _record(lines, metrics)
+
+
+def _record(lines: Sequence[str], metrics: Metrics) -> None:
+    """Count and log what has changed."""
+    for line in lines:
+        change = line.partition(" ")[0]
+        metrics.changes.labels(change).inc()
+        _logger.log(logging.INFO if change in ("added", "replaced", "removed") else logging.WARNING, "%s", line)
+
+
+def _writable_task(request: Request, token: str | None) -> str:
+    """Return the name of the task that a request may write."""
+    name = str(request.path_params["task"])
+    if token is None:
+        raise RequestError(403, "tasks are written with a token only; start the server with --token-file")
+    if not _TASK_NAME.fullmatch(name):
+        raise RequestError(400, f"the task name {name[:100]!r} is no file name; use letters, digits and _ . + -")
+    return name
+
+
+def _prepare(bank: Bank, task: str, data: bytes) -> tuple[Image.Image, PredictionRequest]:
+    """Return the image in a file, and the request for its prediction."""
+    value_range = bank.header(task).preprocessing.value_range
+    image = read_rgb(data, value_range)
     prepared = bank.make_request(task, image)
-    return (image if bank.header(task).is_dense else None), prepared
-
-
-def _check_origin(request: Request, allowed_hosts: Collection[str] | None) -> None:
-    """Refuse requests of pages of another origin, and requests for an unknown host."""
-    host, origin = request.headers.get("host", ""), request.headers.get("origin")
-    if allowed_hosts is not None and urlsplit(f"//{host}").hostname not in allowed_hosts:
-        known = ", ".join(sorted(allowed_hosts))
-        raise _RequestError(403, f"the host is {host!r}; allowed are {known}, see --allowed-host")
-    if origin is not None and urlsplit(origin).netloc != host:
-        raise _RequestError(403, f"the origin is {origin}; only pages of this server may send requests")
-
-
-async def _error_response(request: Request, error: Exception) -> Response:
-    match error:
-        case ClientDisconnect():
-            return Response(status_code=499)
-        case HTTPException():
-            subject = "" if isinstance(error, _RequestError) else f"{request.method} {request.url.path}: "
-            status, text = error.status_code, subject + error.detail
-        case UnreadableImageError():
-            status, text = 400, f"the image is {error}"
-        case VptError():
-            status, text = {SpecError: 404, DataError: 400}.get(type(error), 500), str(error)
-        case _:
-            status, text = 500, f"{type(error).__name__} on the server; see its log"
-    return _json_response({"error": text}, status)
+    if prepared.file.header.preprocessing.value_range != value_range:
+        raise TaskReplacedError(f"{task} was replaced while the image was read")
+    return image, prepared
 
 
 def _parse_top(request: Request) -> int:
     text = request.query_params.get("top", "5")
-    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
-        raise _RequestError(400, f"top is {text[:20]!r}; give an integer, at least 1")
+    if not (text.isascii() and text.isdecimal()) or len(text) > 9 or int(text) < 1:
+        raise RequestError(400, f"top is {text[:20]!r}; give an integer, at least 1")
     return int(text)
-
-
-async def _read_body(request: Request) -> bytes:
-    """Return the request body. Its length is checked while it is read, because the announced length may be wrong."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_IMAGE_BYTES:
-            raise _RequestError(413, f"the image has more than {MAX_IMAGE_BYTES // 2**20} MB; scale it down")
-    return bytes(body)
-
-
-def _describe_task(bank: Bank, name: str) -> dict[str, Any]:
-    header = bank.tasks[name]
-    described = {key: getattr(header, key) for key in ("method", "backbone", "num_classes")}
-    labels = {} if header.is_dense else {"label_kind": header.label_kind.name}
-    return {"name": name, "kind": task_of_file(header).name, **labels, **described}
-
-
-def _to_response(answer: Prediction, image: Image.Image | None, classes: tuple[str, ...], top: int) -> Response:
-    """Return a prediction as JSON. Masks and overlays are PNG images in data URIs."""
-    if isinstance(answer, ClassPrediction):
-        found = {"value": answer.value, "labels": answer.labels and _to_dicts(answer.labels)}
-        known = {key: value for key, value in found.items() if value is not None}
-        ranking = {} if answer.value is not None else {"top": _to_dicts(answer.ranking[:top])}
-        return _json_response({"task": answer.task, **known, **ranking})
-    colors = palette(len(classes))
-    return _json_response(
-        {
-            "task": answer.task,
-            "classes": [{"class": name, "fraction": fraction} for name, fraction in answer.class_fractions[:top]],
-            "mask": _data_uri(indexed_mask(answer.mask, colors)),
-            "overlay": _data_uri(draw_overlay(np.asarray(image), answer.mask, classes, colors)),
-        }
-    )
-
-
-def _to_dicts(pairs: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
-    return [{"class": name, "probability": probability} for name, probability in pairs]
-
-
-def _json_response(values: Any, status: int = 200) -> Response:
-    """Return values as JSON, with null for NaN and infinity, because JSON has neither."""
-    return Response(to_json(values, inf_nan_mode="null"), status, media_type="application/json")
-
-
-def _data_uri(image: Image.Image) -> str:
-    return f"data:image/png;base64,{base64.b64encode(encode_png(image)).decode()}"

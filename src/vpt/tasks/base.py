@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,6 +22,7 @@ from vpt.model.attach import attach
 from vpt.model.readout import Readout, parse_readout
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.evaluation import Evaluation, make_evaluation
+from vpt.tasks.pictures import Picture
 from vpt.tasks.prediction import Prediction
 from vpt.training import Callback, EpochMetrics, Objective, Progress, Scores, TaskConfig, fit
 from vpt.training.job import Job
@@ -120,7 +121,21 @@ class PreparedData(ABC):
         """
         split = self.eval_split
         scores = self.score_split(model, split, partial(callback.on_data_progress, f"scoring {split}"))
-        return make_evaluation(split, self.images[split], scores, self.classes)
+        evaluation = make_evaluation(split, self.images[split], scores, self.classes)
+        return replace(evaluation, pictures=partial(self.pictures, model, scores, split))
+
+    def pictures(self, model: TunedModel, scores: Scores, split: str) -> list[Picture]:
+        """Return pictures of what a model answers.
+
+        Args:
+            model: The model.
+            scores: Its scores on the split.
+            split: Name of the split.
+
+        Returns:
+            The pictures; none unless the task has some.
+        """
+        return []
 
     def measure_init(self, model: TunedModel) -> dict[str, Any] | None:
         """Measure the classes of the tuned file that training went on from, before and after it.
@@ -271,14 +286,13 @@ class Task(ABC):
             A prediction for each image.
         """
 
-    def curve_options(self, config: TaskConfig, data: PreparedData) -> dict[str, Any]:
-        """Return labels for the plot of training curves.
+    def curve_xlabel(self, config: TaskConfig) -> str:
+        """Return the label of the horizontal axis of training curves.
 
         Args:
             config: The training configuration.
-            data: The prepared data.
 
         Returns:
-            Arguments of `vpt.plots.figures.training_curves`.
+            The label.
         """
-        return {}
+        return "epoch"

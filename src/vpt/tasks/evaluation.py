@@ -1,7 +1,7 @@
 """The scores of a model by the names of its classes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vpt.tasks.pictures import Picture
 from vpt.training import Scores
 
 
@@ -24,6 +25,10 @@ class Evaluation:
         confusion: Counts (true, predicted) of images or pixels, (classes, classes), or (0, 0) without single labels.
         loss: Mean loss, or None where it is not computed.
         scores: The scores by number of the class, or None where only their values are known.
+        rejection: What a threshold of the confidence accepts, of these images and of foreign ones; None without one.
+        notes: What readers of the scores should know, one sentence each.
+        pictures: Function that returns pictures of answers, such as mistakes. It computes them when it is called, and
+            returns none where `vpt.evaluate` was not asked for them.
     """
 
     split: str
@@ -33,6 +38,9 @@ class Evaluation:
     confusion: NDArray[np.int64]
     loss: float | None = None
     scores: Scores | None = field(default=None, repr=False, compare=False)
+    rejection: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+    pictures: Callable[[], list[Picture]] = field(default_factory=lambda: list, repr=False, compare=False)
 
     @property
     def class_rates(self) -> dict[str, dict[str, float | None]]:
@@ -96,6 +104,8 @@ class Evaluation:
             "macro": self.macro,
             "calibration_error": self.calibration_error,
             "intervals": {name: list(bounds) for name, bounds in self.intervals.items()},
+            **({} if self.rejection is None else {"rejection": self.rejection}),
+            "notes": list(self.notes),
         }
 
 

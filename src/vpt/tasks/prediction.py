@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vpt.core.text import printable
+from vpt.core.text import format_number, printable
 
+NONE_OF_THESE = "none of these"
 _MAX_DESCRIBED = 4  # classes of a mask in one line
 
 
@@ -25,6 +26,7 @@ class Prediction:
         labels: Pairs of a class that the image has and its probability, most likely first, where an image may have
             several; else None.
         value: The predicted number, in the unit of the training labels; None where classes are predicted.
+        rejected: True if the most likely class is less likely than was asked for.
     """
 
     image: str
@@ -34,15 +36,16 @@ class Prediction:
     overlay_file: str | None = None
     labels: tuple[tuple[str, float], ...] | None = None
     value: float | None = None
+    rejected: bool = False
 
     @property
     def label(self) -> str:
-        """The most likely class; in segmentation, the one with most pixels. A number has none."""
-        return self.top[0][0]
+        """The most likely class or "none of these"; in segmentation, the class with most pixels. A number has none."""
+        return NONE_OF_THESE if self.rejected else self.top[0][0]
 
     @property
     def probability(self) -> float:
-        """The probability of `label`; in segmentation, its fraction of the pixels."""
+        """The probability of the most likely class; in segmentation, its fraction of the pixels."""
         return self.top[0][1]
 
     def to_dict(self) -> dict[str, Any]:
@@ -51,19 +54,21 @@ class Prediction:
             return {"image": self.image, "value": self.value}
         if self.mask is None:
             labels = {} if self.labels is None else {"labels": _to_dicts(self.labels)}
-            return {"image": self.image, **labels, "top": _to_dicts(self.top)}
+            label = {"label": NONE_OF_THESE} if self.rejected else {}
+            return {"image": self.image, **label, **labels, "top": _to_dicts(self.top)}
         files = {"image": self.image, "mask": self.mask_file, "overlay": self.overlay_file}
         return {**files, "classes": [{"class": name, "fraction": value} for name, value in self.top]}
 
     def describe(self) -> str:
         """Return the prediction as one line."""
         if self.value is not None:
-            return printable(f"{self.image}: {self.value:.4g}")
+            return printable(f"{self.image}: {format_number(self.value)}")
         if self.labels == ():
             name, probability = self.top[0]
             return printable(f"{self.image}: no label ({name} {100 * probability:.1f} %)")
         shown = self.labels or (self.top if self.mask is None else self.top[:_MAX_DESCRIBED])
         classes = ", ".join(f"{name} {100 * value:.1f} %" for name, value in shown)
+        classes = f"{NONE_OF_THESE} ({classes})" if self.rejected else classes
         files = ", ".join(file for file in (self.mask_file, self.overlay_file) if file is not None)
         return printable(f"{self.image}: {classes}" + (f"; {files}" if files else ""))
 

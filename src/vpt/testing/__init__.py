@@ -10,42 +10,57 @@ A check takes a head too: `check(Mine(), my_backbone, "setr_pup")`. A method tha
 `vpt.METHODS` under its name. The checks do not need pytest: they raise AssertionError with the fault.
 """
 
-import copy
-from collections.abc import Callable
-from typing import Protocol
-
-import torch
-from torch import nn
-
-from vpt.attention.detection import structural_copy
-from vpt.errors import UnsupportedError
 from vpt.methods.base import Method
-from vpt.testing.case import (
-    CLASSES,
-    BackboneLike,
-    Case,
-    clone_state,
-    equal_states,
-    expect,
-    expect_close,
-    features_of,
-    logits_of,
-    loss_of,
-    requires_grad_flags,
-    training_modes,
+from vpt.testing.case import BackboneLike
+from vpt.testing.files import (
+    check_detach,
+    check_fp16_file,
+    check_merge,
+    check_plain,
+    check_save_and_load,
+    check_state_dict,
+)
+from vpt.testing.registry import CHECKS, Check
+from vpt.testing.training import (
+    check_compile,
+    check_counts,
+    check_deepcopy,
+    check_frozen,
+    check_identity_at_init,
+    check_learns,
+    check_mixed_precision,
+    check_modes,
+    check_only_trainable_gets_gradients,
+    check_seed,
+    check_shapes,
+    check_trainable_weights_matter,
+    check_two_tasks,
 )
 
-
-class Check(Protocol):
-    """A check of a method on a backbone; raises AssertionError with the fault."""
-
-    __name__: str
-
-    def __call__(self, method: str | Method, backbone: BackboneLike, head: str | None = None) -> None:
-        """Check a method, or its text, on a backbone with a head; by default a linear one on the pooled feature."""
-
-
-CHECKS: list[Check] = []
+__all__ = [
+    "CHECKS",
+    "Check",
+    "check_compile",
+    "check_counts",
+    "check_deepcopy",
+    "check_detach",
+    "check_fp16_file",
+    "check_frozen",
+    "check_identity_at_init",
+    "check_learns",
+    "check_merge",
+    "check_method",
+    "check_mixed_precision",
+    "check_modes",
+    "check_only_trainable_gets_gradients",
+    "check_plain",
+    "check_save_and_load",
+    "check_seed",
+    "check_shapes",
+    "check_state_dict",
+    "check_trainable_weights_matter",
+    "check_two_tasks",
+]
 
 
 def check_method(method: str | Method, backbone: BackboneLike, head: str | None = None) -> None:
@@ -58,241 +73,3 @@ def check_method(method: str | Method, backbone: BackboneLike, head: str | None 
     """
     for check in CHECKS:
         check(method, backbone, head)
-
-
-def _check(function: Callable[[Case], None]) -> Check:
-    """Make a `Check` of a function of one case, and add it to `CHECKS`."""
-
-    def check(method: str | Method, backbone: BackboneLike, head: str | None = None) -> None:
-        function(Case(method, backbone, head))
-
-    check.__name__, check.__qualname__, check.__doc__ = function.__name__, function.__qualname__, function.__doc__
-    CHECKS.append(check)
-    return check
-
-
-@_check
-def check_shapes(case: Case) -> None:
-    """Check that each image gives one row of logits, which does not depend on the other images."""
-    model, images = case.eval_model(), case.images()
-    logits = logits_of(model, images)
-    size = images.shape[2:] if model.is_dense else ()
-    expect(logits.shape == (len(images), CLASSES, *size), f"logits have shape {tuple(logits.shape)}")
-    if not model.is_dense:
-        features = features_of(model, images)
-        expect(features.shape == (len(images), model.width), f"features have shape {tuple(features.shape)}")
-    expect_close(logits_of(model, images[1:2]), logits[1:2], 1e-4, "an image alone gives other logits than in a batch")
-
-
-@_check
-def check_seed(case: Case) -> None:
-    """Check that the same seed gives the same initial weights, and another seed others."""
-    first, again, other = (case.eval_model(seed).trainable_state_dict() for seed in (0, 0, 1))
-    expect(equal_states(first, again), "one seed gave two initializations")
-    expect(not equal_states(first, other), "two seeds gave one initialization")
-
-
-@_check
-def check_trainable_weights_matter(case: Case) -> None:
-    """Check that the features depend on the trained weights outside the head, if there are any."""
-    model, images = case.eval_model(), case.images()
-    head_ids = {id(weight) for weight in model.head.parameters()}
-    non_head = [weight for weight in model.trainable_parameters() if id(weight) not in head_ids]
-    expect(model.only_head_trains == (not non_head), "only_head_trains is wrong")
-    if not non_head:
-        return
-    before, generator = features_of(model, images), torch.Generator()
-    with torch.no_grad():
-        for weight in non_head:
-            weight.add_(0.5 * torch.randn(weight.shape, generator=generator.manual_seed(3)).to(weight))
-    expect(not torch.equal(features_of(model, images), before), "the features do not depend on the method's weights")
-
-
-@_check
-def check_identity_at_init(case: Case) -> None:
-    """Check that a method with `identity_at_init` starts with the features of the frozen backbone."""
-    model = case.eval_model()
-    if not model.method.identity_at_init:
-        return
-    images, frozen = case.images(), Case("linear", case.backbone, case.head).eval_model()
-    actual, expected = features_of(model, images), features_of(frozen, images)
-    expect_close(actual, expected, 1e-5, "the method sets identity_at_init but changes the feature before training")
-
-
-@_check
-def check_only_trainable_gets_gradients(case: Case) -> None:
-    """Check that gradients reach all trainable tensors and no others."""
-    model = case.new_model()
-    trainable_ids = {id(weight) for weight in model.trainable_parameters()}
-    for name, weight in model.named_parameters():
-        expect(weight.requires_grad == (id(weight) in trainable_ids), f"{name}.requires_grad is {weight.requires_grad}")
-    before = clone_state(model.trainable_state_dict())
-    loss_of(model, *case.batch()).backward()
-    for name, weight in model.named_parameters():
-        if id(weight) in trainable_ids:
-            expect(weight.grad is not None, f"no gradient reaches {name}")
-            expect(bool(torch.isfinite(weight.grad).all()), f"the gradient of {name} is not finite")  # type: ignore[arg-type]
-        else:
-            expect(weight.grad is None, f"a gradient reaches {name}, which is frozen")
-    case.train(model)
-    for name, tensor in model.trainable_state_dict().items():
-        if isinstance(tensor, nn.Parameter):
-            expect(not torch.equal(tensor, before[name]), f"{name} is trainable but training never changes it")
-
-
-@_check
-def check_frozen(case: Case) -> None:
-    """Check that training leaves the backbone unchanged: weights, flags, modes, names, module tree and output."""
-    module = case.module
-    weights, flags = clone_state(module.state_dict()), requires_grad_flags(module)
-    modes, output = training_modes(module), case.backbone_output()
-    case.train(case.eval_model())
-    expect(list(module.state_dict()) == list(weights), "the backbone has other weight names than before")
-    expect(equal_states(module.state_dict(), weights), "training changed the backbone's weights or statistics")
-    expect(requires_grad_flags(module) == flags, "requires_grad of the backbone's weights was changed")
-    expect(training_modes(module) == modes, "modules of the backbone, or their train or eval mode, were changed")
-    expect(torch.equal(case.backbone_output(), output), "the backbone has another output than before")
-
-
-@_check
-def check_modes(case: Case) -> None:
-    """Check that a new model is in train mode, and that frozen modules are always in eval mode."""
-    model = case.new_model()
-    expect(model.training and model.head.training, "a new model or its head is not in train mode")
-    for name, module in model.trunk.named_modules():
-        weights = list(module.parameters(recurse=False))
-        if weights and not any(weight.requires_grad for weight in weights):
-            expect(not module.training, f"{name or 'the trunk'} is frozen but in train mode")
-    model.eval()
-    expect(not any(training_modes(model).values()), "eval() leaves modules in train mode")
-
-
-@_check
-def check_learns(case: Case) -> None:
-    """Check that an ordinary PyTorch training loop lowers the loss."""
-    model = case.eval_model()
-    before = float(loss_of(model, *case.batch()).detach())
-    case.train(model, steps=8)
-    after = float(loss_of(model, *case.batch()).detach())
-    expect(after < before, f"the loss went from {before:.4f} to {after:.4f}")
-
-
-@_check
-def check_merge(case: Case) -> None:
-    """Check that the merged weights give the same logits, or that `merge` refuses with the reason."""
-    model, images = case.trained_model(), case.images()
-    try:
-        state = model.merge()
-    except UnsupportedError as error:
-        expect("cannot be" in str(error), f"merge() refuses without a reason: {error}")
-        return
-    plain = copy.deepcopy(case.module).eval()
-    plain.reset_classifier(CLASSES)  # type: ignore[operator]
-    plain.load_state_dict(state)
-    expected = logits_of(model, images)
-    expect_close(logits_of(plain.to(images), images), expected, 1e-5, "the merged model gives other logits")
-
-
-@_check
-def check_counts(case: Case) -> None:
-    """Check the numbers of parameters."""
-    model = case.eval_model()
-    state = model.trainable_state_dict()
-    sizes = {name: tensor.numel() for name, tensor in state.items() if isinstance(tensor, nn.Parameter)}
-    added = sum(size for name, size in sizes.items() if not name.startswith("backbone."))
-    encoder = sum(weight.numel() for weight in structural_copy(case.module).parameters())
-    counts = model.counts()
-    expect(counts.trainable == sum(sizes.values()), f"trained is {counts.trainable}")
-    expect(counts.total == encoder + added, f"total is {counts.total}, not {encoder} + {added}")
-
-
-@_check
-def check_state_dict(case: Case) -> None:
-    """Check that `state_dict` names each tensor once, and that another model loads it."""
-    model, images = case.trained_model(), case.images()
-    state = model.state_dict()
-    pointers = [tensor.data_ptr() for tensor in state.values() if tensor.numel()]
-    expect(len(set(pointers)) == len(pointers), "state_dict() contains a tensor under two names")
-    expect(set(dict(model.named_parameters())) <= set(state), "state_dict() lacks a name of named_parameters()")
-    other = case.eval_model(seed=1)
-    other.load_state_dict(clone_state(state))
-    expect(torch.equal(logits_of(other, images), logits_of(model, images)), "load_state_dict() gives other logits")
-
-
-@_check
-def check_save_and_load(case: Case) -> None:
-    """Check that a tuned file restores every bit of the tensors and of the logits."""
-    model, images = case.trained_model(), case.images()
-    again = case.save_and_load(model, "fp32")
-    expect(again.method == model.method, f"{model.method} was read back as {again.method}")
-    same_tensors = equal_states(again.trainable_state_dict(), model.trainable_state_dict())
-    expect(same_tensors, "tensors differ after save and load")
-    expect(torch.equal(logits_of(again, images), logits_of(model, images)), "logits differ after save and load")
-
-
-@_check
-def check_fp16_file(case: Case) -> None:
-    """Check that a tuned file in fp16 gives the same logits to rounding."""
-    model, images = case.trained_model(), case.images()
-    again = case.save_and_load(model, "fp16")
-    expect_close(logits_of(again, images), logits_of(model, images), 2e-2, "fp16 storage changes the logits")
-
-
-@_check
-def check_detach(case: Case) -> None:
-    """Check that `detach` returns the backbone itself, unchanged."""
-    output = case.backbone_output()
-    expect(case.trained_model().detach() is case.module, "detach() gives another object than the backbone")
-    expect(torch.equal(case.backbone_output(), output), "the backbone has another output after detach()")
-
-
-@_check
-def check_two_tasks(case: Case) -> None:
-    """Check that training one model leaves another on the same backbone unchanged."""
-    first, second, images = case.eval_model(seed=0), case.eval_model(seed=1), case.images()
-    answer = logits_of(second, images)
-    case.train(first)
-    expect(torch.equal(logits_of(second, images), answer), "training one task disturbed another")
-
-
-@_check
-def check_deepcopy(case: Case) -> None:
-    """Check that a deep copy gives the same logits and penalty, and trains independently."""
-    model, images = case.trained_model(), case.images()
-    answer, copied = logits_of(model, images), copy.deepcopy(model)
-    expect(torch.equal(logits_of(copied, images), answer), "the copy gives other logits")
-    same_names = list(copied.trainable_state_dict()) == list(model.trainable_state_dict())
-    expect(same_names, "the copy has other trainable tensors")
-    penalty = model.penalty()
-    if penalty is not None:
-        is_scalar = penalty.dim() == 0 and penalty.requires_grad
-        expect(is_scalar, "the penalty is no scalar, or depends on no trained weight")
-        expect(torch.equal(copied.penalty(), penalty), "the copy has another penalty")  # type: ignore[arg-type]
-    case.train(copied)
-    if penalty is not None:
-        expect(torch.equal(model.penalty(), penalty), "training the copy changed the penalty of the original")  # type: ignore[arg-type]
-        expect(not torch.equal(copied.penalty(), penalty), "the penalty of the copy is that of the original")  # type: ignore[arg-type]
-    expect(not torch.equal(logits_of(copied, images), answer), "the copy does not train")
-    expect(torch.equal(logits_of(model, images), answer), "training the copy changed the original")
-
-
-@_check
-def check_mixed_precision(case: Case) -> None:
-    """Check that logits and gradients under bf16 autocast are finite and close."""
-    model, (images, labels) = case.eval_model(), case.batch()
-    answer = logits_of(model, images)
-    with torch.autocast(images.device.type, torch.bfloat16):
-        expect_close(logits_of(model, images).float(), answer, 0.15, "bf16 changes the logits")
-        loss_of(model, images, labels).backward()
-    for name, weight in model.named_parameters():
-        if weight.grad is not None:
-            expect(bool(torch.isfinite(weight.grad).all()), f"in bf16 the gradient of {name} is not finite")
-
-
-@_check
-def check_compile(case: Case) -> None:
-    """Check that torch.compile captures the model as one graph with the same logits."""
-    model, images = case.trained_model(), case.images()
-    torch.compiler.reset()
-    compiled = torch.compile(model, backend="eager", fullgraph=True)
-    expect_close(logits_of(compiled, images), logits_of(model, images), 1e-5, "the compiled model gives other logits")

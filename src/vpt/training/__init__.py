@@ -10,8 +10,6 @@ from vpt.training.callbacks import CallbackList as CallbackList
 from vpt.training.callbacks import EpochMetrics as EpochMetrics
 from vpt.training.callbacks import HistoryCallback as HistoryCallback
 from vpt.training.callbacks import Progress as Progress
-from vpt.training.config import TaskConfig as TaskConfig
-from vpt.training.config import TaskOptions as TaskOptions
 from vpt.training.config import TrainingConfig as TrainingConfig
 from vpt.training.evaluation import Scores as Scores
 from vpt.training.evaluation import predict_logits as predict_logits
@@ -24,3 +22,5 @@ from vpt.training.init_inputs import collect_block_inputs as collect_block_input
 from vpt.training.init_inputs import collect_init_inputs as collect_init_inputs
 from vpt.training.loop import Objective as Objective
 from vpt.training.loop import fit as fit
+from vpt.training.task_config import TaskConfig as TaskConfig
+from vpt.training.task_config import TaskOptions as TaskOptions

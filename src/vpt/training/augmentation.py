@@ -136,10 +136,15 @@ class ImageAugmentation:
         """
         if not self._transforms:
             return image
-        with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's generator, and so does dropout
-            torch.default_generator.manual_seed(int(rng.integers(2**63)))
-            for transform in self._transforms:
-                image = transform(image)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as in workers: the last bits of a mean, such as that of contrast, depend on it
+        try:
+            with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's generator, and so does dropout
+                torch.default_generator.manual_seed(int(rng.integers(2**63)))
+                for transform in self._transforms:
+                    image = transform(image)
+        finally:
+            torch.set_num_threads(threads)
         return image
 
 

@@ -26,7 +26,7 @@ class Examples:
 
     Attributes:
         pixels: Images, uint8 (n, 3, side, side), with a side of at least the input size; or a stream of them.
-        labels: Class of each image, int64 (n,); several labels, float32 (n, classes); or a number, float32 (n,).
+        labels: Class of each image, int64 (n,); several labels, float32 (n, classes); or a number, float64 (n,).
         oversized: The same images, whole and larger, which random crops are taken from, or None to crop `pixels`.
         groups: Group of each image, int64 (n,), or None if every image is on its own.
     """
@@ -64,6 +64,23 @@ def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
         The indices, int64 (n,).
     """
     return np.random.default_rng((seed, epoch)).permutation(n)
+
+
+def number_draws(indices: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """Return numbers that tell the draws of an image in an epoch apart, so that each has an augmentation of its own.
+
+    Args:
+        indices: Indices of images, some of them several times.
+        n: Number of images.
+
+    Returns:
+        i + k * n for the draw of image i that follows k earlier ones.
+    """
+    order = np.argsort(indices, kind="stable")
+    starts = np.searchsorted(indices[order], indices[order])
+    earlier = np.empty_like(indices)
+    earlier[order] = np.arange(len(indices)) - starts
+    return indices + n * earlier
 
 
 def iter_batches(indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
@@ -152,7 +169,7 @@ class DeviceDataset:
         """Return the model inputs of some images.
 
         Args:
-            indices: Indices of the images.
+            indices: Indices of the images, or of their draws, see `number_draws`.
             augment: Text of the augmentation. What mixes images does nothing here. Default: none.
             rng: Random generator of the augmentation. Default: none.
 
@@ -160,11 +177,12 @@ class DeviceDataset:
             Normalized images, (batch, 3, size, size), or cached features, (batch, d). Of several cached views of an
             image, augmentation takes one at random.
         """
+        draws, indices = indices, indices % len(self)
         if self.features is not None:
             views = 0 if augment == "none" else torch.from_numpy(rng.integers(len(self.features), size=len(indices)))
             return self.features[views, torch.from_numpy(indices)].to(self.device)
         if self.stream is not None:
-            pixels = torch.from_numpy(self.stream.load(indices, None if augment == "none" else self._seed))
+            pixels = torch.from_numpy(self.stream.load(draws, None if augment == "none" else self._seed))
             return self.preprocessing.normalize(_to_device(pixels, self.device))
         augmentation = parse_augmentation(augment)
         if augmentation.crop is not None:
@@ -184,12 +202,12 @@ class DeviceDataset:
         """Return the labels of some images.
 
         Args:
-            indices: Indices of the images.
+            indices: Indices of the images, or of their draws.
 
         Returns:
-            Labels, int64 (batch,), or float32 (batch, ...).
+            Labels on the CPU, int64 (batch,), or floats (batch, ...).
         """
-        return self.labels[torch.from_numpy(indices)].to(self.device)
+        return self.labels[torch.from_numpy(indices % len(self))]
 
     def _random_crops(self, indices: NDArray[np.int64], name: str, rng: np.random.Generator) -> Tensor:
         """Crop each image anywhere, at its size or resized: uint8 (batch, 3, size, size)."""

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from vpt.attention.detection import FeatureExtractor, compute_dtype, detect_layout, structural_copy
 from vpt.backbones import Backbone
+from vpt.core.array_file import map_array
+from vpt.core.io import move_into_place
+from vpt.data.images import allocate
 from vpt.errors import UnsupportedError
 from vpt.heads.multi_block import FEATURES, MultiBlockFeatures, parse_features, select_blocks, units
 from vpt.model.readout import MultiBlock, Readout
@@ -136,17 +139,32 @@ def compute_block_features(
         Features, float16 (n, `network.table.width`).
     """
     shape = (len(dataset), network.table.width)
-    if path is not None and path.exists():
-        known: NDArray[np.float16] = np.load(path, mmap_mode="r")
-        if known.shape == shape:
-            return known
-    unfinished = None if path is None else path.with_suffix(".part.npy")
-    values: NDArray[np.float16]
-    if unfinished is None:
-        values = np.empty(shape, np.float16)
-    else:
-        unfinished.parent.mkdir(parents=True, exist_ok=True)
-        values = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float16, shape=shape)
+    known = None if path is None else map_array(path)
+    if known is not None and known.shape == shape and known.dtype == np.float16:
+        return known
+    if path is None:
+        values: NDArray[np.float16] = np.empty(shape, np.float16)
+        _fill(values, network, dataset, bf16, on_batch)
+        return values
+    values = allocate(shape, 0, path.parent, np.float16)
+    assert isinstance(values, np.memmap) and values.filename is not None
+    unfinished = Path(values.filename)
+    try:
+        _fill(values, network, dataset, bf16, on_batch)
+        values.flush()
+        del values  # closes the file, which Windows renames only then
+        move_into_place(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+    return np.lib.format.open_memmap(path, mode="r")
+
+
+def _fill(
+    values: NDArray[np.float16], network: BlockFeatureNetwork, dataset: DeviceDataset, bf16: bool,
+    on_batch: Progress | None,
+) -> None:  # fmt: skip
+    """Compute the features of all images into an array."""
     batches = list(iter_batches(np.arange(len(dataset)), _BATCH))
     dataset.plan(batches)
     for indices in batches:
@@ -155,8 +173,3 @@ def compute_block_features(
         values[indices] = features.cpu().numpy()
         if on_batch is not None:
             on_batch(int(indices[-1]) + 1, len(dataset))
-    if unfinished is None or path is None:
-        return values
-    del values  # closes the file, which Windows renames only then
-    unfinished.replace(path)
-    return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]

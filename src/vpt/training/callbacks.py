@@ -5,11 +5,11 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from vpt.training.config import TaskConfig
+from vpt.training.task_config import TaskConfig
 
 Progress = Callable[[int, int], None]  # receives the number of finished images and of all images
 
@@ -23,9 +23,12 @@ class EpochMetrics:
         train_loss: Mean training loss per image.
         train_metric: Top-1 accuracy in training, between 0 and 1; pixel accuracy for segmentation.
         val_loss: Mean validation loss, or None without validation images.
-        val_metric: Top-1 accuracy on validation images, between 0 and 1; mean IoU for segmentation; None without them.
+        val_metric: The metric that counts on validation images: top-1 accuracy, between 0 and 1; mean IoU for
+            segmentation; None without them.
         lr: Learning rate of the last step.
         seconds: Wall time of the epoch, validation included.
+        metrics: Split and name of a metric -> value, such as "train_top1" and "val_top1". What training counts is there
+            on val, too. Empty in records of earlier versions.
     """
 
     epoch: int
@@ -35,6 +38,7 @@ class EpochMetrics:
     val_metric: float | None
     lr: float
     seconds: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 class Callback:

@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from vpt.core.damage import damage_named
 from vpt.core.io import write_atomic
 from vpt.core.legacy_keys import upgrade
 from vpt.errors import SpecError, TunedFileError
@@ -58,12 +59,18 @@ def load_checkpoint(
     Raises:
         TunedFileError: The file is damaged, or of another method.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            progress = upgrade("checkpoint", json.loads(file.metadata()["progress"]))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise TunedFileError(f"the checkpoint {path} is damaged ({error}); delete it to begin anew") from error
+    with damage_named(path, "checkpoint", "delete it to begin anew", TunedFileError):
+        try:
+            with safe_open(path, framework="pt") as file:
+                progress = upgrade("checkpoint", json.loads(file.metadata()["progress"]))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        except SafetensorError as error:
+            raise ValueError(str(error)) from error
+        progress = {
+            "config": dict(progress["config"]),
+            "crop_version": int(progress.get("crop_version", 1)),  # earlier versions did not write it
+            "history": [dict(record) for record in progress["history"]],
+        }
     try:
         model.load_trainable_state_dict(_with_prefix(tensors, "model."))
     except SpecError as error:

@@ -1,12 +1,11 @@
-"""Training configurations: the options of every task, and the base of the configurations of single tasks."""
+"""Options of training that every task has, and the check of configurations."""
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass
 from functools import cache
 from numbers import Integral
-from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +13,9 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from vpt.core.text import did_you_mean
 from vpt.errors import SpecError
-from vpt.methods.base import Method
+from vpt.training.block_rates import parse_block_rates
 
+MAX_INT = 2**63 - 1  # torch's generators and NumPy's arrays hold no larger numbers
 _type_hints = cache(get_type_hints)  # of the classes below; plans have thousands of configurations
 
 
@@ -35,6 +35,8 @@ def check_options(config: Any, **minimums: int) -> None:
             raise SpecError(f"{name} is {value!r}; {did_you_mean(str(value), known)}")
         if hint is int and not isinstance(value, Integral):
             raise SpecError(f"{name} is {value!r}; it must be a whole number")
+        if hint is int and isinstance(value, Integral) and int(value) > MAX_INT:
+            raise SpecError(f"{name} is {value}; it must be at most {MAX_INT}, a number of 63 bits")
         if name in minimums and not minimums[name] <= getattr(config, name) < math.inf:
             expected = f"at least {minimums[name]}" + ("" if hint is int else ", and finite")
             raise SpecError(f"{name} is {value!r}; it must be {expected}")
@@ -46,7 +48,8 @@ class TrainingConfig:
 
     Attributes:
         optimizer: "sgd" with momentum 0.9, or "adamw".
-        learning_rate: Learning rate per 256 images: the peak is learning_rate * batch_size / 256.
+        learning_rate: Learning rate per 256 images: the peak is learning_rate * batch_size / 256. Where there are fewer
+            training images than that, their number takes its place.
         weight_decay: Weight decay, passed to the optimizer as given.
         decay: The tensors that weight decay is for. "matrices": those of at least two dimensions, so no biases, norms,
             scales or gates. "official": as in the paper's code, with AdamW all without "bias" in their names, with SGD
@@ -61,6 +64,8 @@ class TrainingConfig:
         patience: Evaluations on val without a better metric after which training stops; 0 for none.
         layer_decay: Learning rate of a layer of the backbone, relative to that of the next one; 1 for one rate. For
             methods that train in the backbone, as timm's `param_groups_layer_decay`.
+        block_rates: Ranges of blocks with the factor of their learning rate, such as "stem=0, 1-6=0, 7-12=0.1", see
+            `vpt.training.block_rates.parse_block_rates`; None for one rate. For methods that train in the backbone.
         keep: "last" keeps the weights of the last step, "best" those of the epoch with the best metric on val.
     """
 
@@ -76,6 +81,7 @@ class TrainingConfig:
     ema: float = 0.0
     patience: int = 0
     layer_decay: float = 1.0
+    block_rates: str | None = None
     keep: Literal["last", "best"] = "last"
 
     def __post_init__(self) -> None:
@@ -87,6 +93,13 @@ class TrainingConfig:
         check_options(self, batch_size=1, grad_accum_steps=1, weight_decay=0, head_lr_scale=0, seed=0, patience=0)
         if not 0 < self.layer_decay <= 1:
             raise SpecError(f"layer_decay is {self.layer_decay}; it must be above 0, and 1 for one rate, such as 0.75")
+        if self.block_rates is not None:
+            parse_block_rates(self.block_rates)
+            if self.layer_decay < 1:
+                raise SpecError(
+                    f"block_rates is {self.block_rates!r} and layer_decay is {self.layer_decay}, and both set the "
+                    "rates of blocks; leave one out"
+                )
         if not 0 <= self.ema < 1:
             raise SpecError(f"ema is {self.ema}; it must be 0 for none, or below 1, such as 0.999")
         if not 0 < self.learning_rate < math.inf:
@@ -106,6 +119,17 @@ class TrainingConfig:
     def peak_lr(self) -> float:
         """The highest learning rate of the optimizer: learning_rate * batch_size / 256."""
         return self.learning_rate * self.batch_size / 256
+
+    def lr_factor(self, images: int) -> float:
+        """Return the factor of all learning rates where a step has fewer images than `batch_size`.
+
+        Args:
+            images: Images of the largest step.
+
+        Returns:
+            The share of the batch, at most 1.
+        """
+        return min(1.0, images / self.batch_size)
 
     def decaying(self, parameters: Mapping[str, Tensor], head: Sequence[Tensor] = ()) -> set[str]:
         """Return the names of the parameters that weight decay is for.
@@ -173,102 +197,3 @@ class TrainingConfig:
         if self.precision == "auto":
             return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return self.precision == "bf16"
-
-
-_COMMON_OPTIONS = frozenset(option.name for option in fields(TrainingConfig))
-
-
-@dataclass(frozen=True)
-class TaskOptions:
-    """Base of the options for data and model that only one task has."""
-
-
-@dataclass(frozen=True)
-class TaskConfig(ABC):
-    """Base of the training configurations of tasks: the common options, and beside them those of one task.
-
-    Attributes:
-        training: Options that every task has.
-        task: Name of the task.
-        options_class: Class of the task's options for data and model.
-    """
-
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-
-    task: ClassVar[str]
-    options_class: ClassVar[type[TaskOptions]]
-
-    @property
-    @abstractmethod
-    def augment(self) -> str:
-        """Name of the augmentation."""
-
-    @property
-    @abstractmethod
-    def num_epochs(self) -> int:
-        """Number of epochs: passes over the data, or evaluation intervals. Each ends with a checkpoint."""
-
-    def validates_after(self, epoch: int) -> bool:
-        """Return True if an epoch, counted from 0, ends with an evaluation on val."""
-        return True
-
-    @abstractmethod
-    def lr_at(self, step: int, num_steps: int, steps_per_epoch: int) -> float:
-        """Return the learning rate of a step.
-
-        Args:
-            step: Number of the step, from 0.
-            num_steps: Number of all steps.
-            steps_per_epoch: Number of steps of an epoch.
-
-        Returns:
-            The learning rate.
-        """
-
-    @classmethod
-    @abstractmethod
-    def for_method(cls, method: Method, **options: Any) -> Self:
-        """Return the default configuration of a method.
-
-        Args:
-            method: The method.
-            **options: Options by name that replace the defaults. None leaves the default.
-
-        Returns:
-            The configuration.
-        """
-
-    @classmethod
-    def option_names(cls) -> frozenset[str]:
-        """Return the names of all options, common ones and the task's own."""
-        return _COMMON_OPTIONS | {option.name for option in fields(cls)} - {"training"}
-
-    @classmethod
-    def from_dict(cls, options: Mapping[str, Any]) -> Self:
-        """Return the configuration with options by name.
-
-        Args:
-            options: Options of the task and common ones in one mapping, as `to_dict` returns them.
-
-        Returns:
-            The configuration. Missing options have their defaults.
-        """
-        own = dict(options)
-        common = {name: own.pop(name) for name in _COMMON_OPTIONS & own.keys()}
-        return cls(training=TrainingConfig(**common), **own)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all options by name as JSON values, common ones and the task's own in one mapping."""
-        values = asdict(self)
-        return {**values.pop("training"), **values}
-
-    def replace(self, **options: Any) -> Self:
-        """Return a copy with other options.
-
-        Args:
-            **options: Common options and the task's own, by name.
-
-        Returns:
-            The configuration.
-        """
-        return self.from_dict({**self.to_dict(), **options})

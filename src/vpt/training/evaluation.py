@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import scipy  # loads its parts when they are used
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from vpt.training.batches import DeviceDataset, iter_batches
@@ -16,12 +16,6 @@ from vpt.training.calibration import calibration_error, confidence_bins
 from vpt.training.callbacks import Progress
 
 RATES = ("precision", "recall", "f1")
-PLAIN_METRICS = frozenset(
-    (
-        "r2",
-        "mae",
-    )
-)  # which are no percentages
 NO_CONFUSION: NDArray[np.int64] = np.zeros((0, 0), np.int64)  # of labels that are not one class for each image
 
 
@@ -37,6 +31,7 @@ class Scores:
         counts: The flat confusion matrix of each image, sparse int64 (images, classes * classes), which resampling
             needs; None where it is not known.
         groups: Group of each image (images,), or None if every image is on its own.
+        confidences: Probability of the predicted class of each image (images,), or None where it is not known.
     """
 
     picture: ClassVar[str] = "confusion"
@@ -46,6 +41,7 @@ class Scores:
     bins: NDArray[np.float64] | None = None
     counts: Any = None
     groups: NDArray[np.int64] | None = None
+    confidences: NDArray[np.float64] | None = None
 
     @property
     def per_class(self) -> NDArray[np.float64]:
@@ -120,7 +116,7 @@ class Scores:
         groups = self.groups if groups is None else groups
         if groups is not None:
             _, index = np.unique(groups, return_inverse=True)
-            counts = csr_array((np.ones_like(index), (index, np.arange(len(index))))) @ counts
+            counts = scipy.sparse.csr_array((np.ones_like(index), (index, np.arange(len(index))))) @ counts
 
         hits, true, predicted = _totals(counts, len(self.confusion))
 
@@ -132,15 +128,15 @@ class Scores:
         return {name: percentile_interval(column) for name, column in zip((first, "macro_f1"), values.T, strict=True)}
 
 
-def _totals(counts: Any, num_classes: int) -> list[csr_array]:
+def _totals(counts: Any, num_classes: int) -> "list[scipy.sparse.csr_array]":
     """Return right predictions, images and predictions of each class, sparse (images, classes), of `Scores.counts`."""
     entries = counts.tocoo()
     rows, values, (true, predicted) = entries.row, entries.data, np.divmod(entries.col, num_classes)
     right, shape = true == predicted, (counts.shape[0], num_classes)
     return [
-        csr_array((values[right], (rows[right], true[right])), shape=shape),
-        csr_array((values, (rows, true)), shape=shape),
-        csr_array((values, (rows, predicted)), shape=shape),
+        scipy.sparse.csr_array((values[right], (rows[right], true[right])), shape=shape),
+        scipy.sparse.csr_array((values, (rows, true)), shape=shape),
+        scipy.sparse.csr_array((values, (rows, predicted)), shape=shape),
     ]
 
 
@@ -164,19 +160,6 @@ def make_rates(hits: NDArray[Any], true: NDArray[Any], predicted: NDArray[Any]) 
 def nan_mean(values: NDArray[np.float64]) -> float:
     """Return the mean of the values that are known; NaN where there is none."""
     return float("nan") if np.isnan(values).all() else float(np.nanmean(values))
-
-
-def format_metric(name: str, value: float) -> str:
-    """Return a metric as text.
-
-    Args:
-        name: Name of the metric.
-        value: Its value.
-
-    Returns:
-        A percentage or, of numbers that are predicted, the value.
-    """
-    return f"{value:.4g}" if name in PLAIN_METRICS else f"{100 * value:.2f} %"
 
 
 def divide_or_nan(counts: NDArray[np.int64], totals: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -277,7 +260,9 @@ def score_logits(logits: Tensor, labels: Tensor, groups: NDArray[np.int64] | Non
     """
     predicted, classes = logits.argmax(1), logits.shape[1]
     confusion = confusion_matrix(predicted, labels, classes).numpy()
-    bins = confidence_bins(logits.softmax(1).amax(1), predicted == labels)
+    confidences = logits.softmax(1).amax(1)
+    bins = confidence_bins(confidences, predicted == labels)
     cells, order = (labels * classes + predicted).numpy(), np.arange(len(labels))
-    counts = csr_array((np.ones_like(cells), (order, cells)), shape=(len(labels), classes**2))
-    return Scores(confusion, float(nn.functional.cross_entropy(logits, labels)), bins, counts, groups)
+    counts = scipy.sparse.csr_array((np.ones_like(cells), (order, cells)), shape=(len(labels), classes**2))
+    loss = float(nn.functional.cross_entropy(logits, labels))
+    return Scores(confusion, loss, bins, counts, groups, confidences.double().numpy())

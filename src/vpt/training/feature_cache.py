@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from vpt.core.io import write_atomic
+from vpt.core.array_file import map_array
+from vpt.core.io import move_into_place, sweep_abandoned, write_atomic
 from vpt.data.images import allocate
 from vpt.model.injection import named_tensors
 from vpt.model.split_forward import SplitForward
@@ -125,7 +127,9 @@ def compute_features(
         # Views of a stream are augmented by all that its loader does.
         text = hashlib.sha256(dataset.stream.augment.encode()).hexdigest()[:8] if num_views else "whole"
         return _map_outputs(views, dataset, (cache or dataset.stream.folder) / f"features-{keys[-1]}-{text}.npy")
-    found = [_load_or_compute(cache, key, partial(_join, view)) for key, view in zip(keys, views, strict=True)]
+    found = [
+        _load_or_compute(cache, key, len(dataset), partial(_join, view)) for key, view in zip(keys, views, strict=True)
+    ]
     return torch.stack(found).to(dataset.device)
 
 
@@ -135,32 +139,37 @@ def _join(outputs: _Outputs) -> Tensor:
 
 
 def _map_outputs(views: Sequence[_Outputs], dataset: DeviceDataset, path: Path) -> Tensor:
-    """Return outputs (views, n, ...) of all images in a file that is mapped into memory, and written if missing."""
-    if not path.exists():
+    """Return outputs (views, n, ...) in a file that is mapped into memory, and written if missing or damaged."""
+    shape = (len(views), len(dataset))
+    known = map_array(path, "c")  # torch warns of arrays that cannot be written
+    if known is None or known.dtype != np.float32 or known.shape[:2] != shape:
+        sweep_abandoned(path.parent)
         array: Any = None
         try:
             for view, outputs in enumerate(views):
                 for indices, values in outputs():
                     if array is None:
-                        array = allocate((len(views), len(dataset), *values.shape[1:]), 0, path.parent, np.float32)
+                        array = allocate((*shape, *values.shape[1:]), 0, path.parent, np.float32)
                     array[view, indices] = values.numpy()
             array.flush()
-            Path(array.filename).replace(path)
+            move_into_place(Path(array.filename), path)
         except BaseException:
             if array is not None:
                 Path(array.filename).unlink(missing_ok=True)
             raise
-    return torch.from_numpy(np.load(path, mmap_mode="c"))  # torch warns of arrays that cannot be written
+        known = map_array(path, "c")
+        assert known is not None
+    return torch.from_numpy(known)
 
 
-def _load_or_compute(cache: Path | None, key: str, compute: Callable[[], Tensor]) -> Tensor:
-    """Return the features of the file with this key in `cache`, or compute and write them."""
+def _load_or_compute(cache: Path | None, key: str, count: int, compute: Callable[[], Tensor]) -> Tensor:
+    """Return the features (count, d) of the file with this key in `cache`, or compute and write them."""
     path = None if cache is None else cache / f"features-{key}.safetensors"
-    if path is not None and path.exists():
-        try:
-            return load_file(path)["features"]
-        except (SafetensorError, KeyError):
-            pass  # a damaged cache entry is computed and written again
+    if path is not None and path.is_file():
+        with suppress(SafetensorError, OSError, KeyError):  # a damaged cache entry is computed and written again
+            known = load_file(path)["features"]
+            if known.ndim == 2 and len(known) == count and known.is_floating_point():
+                return known
     features = compute()
     if path is not None:
         write_atomic(path, save({"features": features}))
@@ -168,7 +177,7 @@ def _load_or_compute(cache: Path | None, key: str, compute: Callable[[], Tensor]
 
 
 def _cache_key(model: TunedModel, dataset: DeviceDataset, bf16: bool, crops: bool = False) -> str:
-    digest = hashlib.sha256(model.backbone.fingerprint().encode())
+    digest = hashlib.sha256(model.backbone.weights_digest().encode())
     digest.update(json.dumps([model.backbone.preprocessing.to_dict(), bf16], sort_keys=True).encode())
     digest.update(dataset.examples.content)
     oversized = dataset.examples.oversized

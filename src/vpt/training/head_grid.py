@@ -19,10 +19,11 @@ from vpt.errors import SpecError, TrainingError
 from vpt.model.tuned_model import TunedModel
 from vpt.training.batches import DeviceDataset, Examples, epoch_order, iter_batches
 from vpt.training.callbacks import EpochMetrics
-from vpt.training.config import TaskConfig, TrainingConfig
+from vpt.training.config import TrainingConfig
 from vpt.training.feature_cache import cache_frozen_features
 from vpt.training.loop import divergence_error, epoch_seed
 from vpt.training.stacked_heads import StackedHeads, StackedOptimizer
+from vpt.training.task_config import TaskConfig
 
 # Options in which the configurations of a grid may differ, and those whose values are given.
 _VARIABLE_FIELDS = ("learning_rate", "weight_decay", "head_lr_scale", "seed")
@@ -34,10 +35,12 @@ _FIXED_FIELDS = {
     "patience": 0,
     "keep": "last",
     "layer_decay": 1.0,
+    "block_rates": None,
     "loss": "auto",
     "class_weights": None,
     "label_smoothing": 0.0,
     "balanced_sampling": False,
+    "metric": "auto",
 }
 
 
@@ -172,9 +175,10 @@ class _GridTrainer:
                     errors[point] = divergence_error(loss, epoch, step, num_steps, lr, config.training.learning_rate)
                 if errors[point] is None:
                     val_loss, val_metric = val_scores[point]
-                    metrics = (mean_losses[point], top1[point], val_loss, val_metric)
+                    values = (mean_losses[point], top1[point], val_loss, val_metric)
+                    metrics = {"train_top1": top1[point]} | ({} if val_metric is None else {"val_top1": val_metric})
                     lr = self._lr(config, epoch, num_steps - 1)
-                    histories[point].append(EpochMetrics(epoch + 1, *metrics, lr, seconds))
+                    histories[point].append(EpochMetrics(epoch + 1, *values, lr, seconds, metrics))
         self.heads.unstack()
         heads = [head.eval() for head in chain.from_iterable(self.head_groups)]
         return [HeadResult(*point) for point in zip(heads, histories, errors, strict=True)]
@@ -198,7 +202,7 @@ class _GridTrainer:
             self.optimizer.step(torch.autograd.grad(logits, self.heads.weights, gradient), lrs)
             losses.append(loss.mean(1).flatten())
             correct += (logits.detach().argmax(-1) == targets).sum(1)
-        return torch.stack(losses).double().cpu(), (correct.flatten() / n).tolist()
+        return torch.stack(losses).cpu().double(), (correct.flatten() / n).tolist()
 
     @property
     def _no_scores(self) -> list[list[float | None]]:
@@ -227,7 +231,8 @@ class _GridTrainer:
 
     def _lr(self, config: TaskConfig, epoch: int, step: int) -> float:
         steps_per_epoch = len(self.batches)
-        return config.lr_at(epoch * steps_per_epoch + step, config.num_epochs * steps_per_epoch, steps_per_epoch)
+        lr = config.lr_at(epoch * steps_per_epoch + step, config.num_epochs * steps_per_epoch, steps_per_epoch)
+        return config.training.lr_factor(len(self.batches[0])) * lr
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

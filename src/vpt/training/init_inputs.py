@@ -12,9 +12,12 @@ from vpt.attention.detection import FeatureExtractor, structural_copy
 from vpt.backbones.layout import BackboneLayout
 from vpt.data.label_kinds import kind_of_labels
 from vpt.errors import DataError
+from vpt.heads.multi_block import FEATURES
 from vpt.methods.base import InitInputs
 from vpt.methods.linear import Linear
+from vpt.model.readout import MultiBlock
 from vpt.model.tuned_model import TunedModel
+from vpt.training.attention_means import collect_attention_means
 from vpt.training.batches import DeviceDataset, Examples, iter_batches
 from vpt.training.feature_cache import compute_features
 
@@ -69,10 +72,45 @@ def collect_init_inputs(
     """
     wanted = model.method.init_inputs
     blocks = range(len(model.layout.blocks)) if "tokens" in wanted else ()
+    features, targets = collect_features(model, examples, seed=seed) if "features" in wanted else (None, None)
     return InitInputs(
+        features=features,
+        targets=targets,
         prototypes=class_prototypes(model, examples, cache=cache) if "prototypes" in wanted else None,
         tokens=collect_block_inputs(model, examples, blocks, seed=seed) if blocks else {},
+        attention=collect_attention_means(model, examples, seed=seed) if "attention" in wanted else {},
     )
+
+
+@torch.no_grad()
+def collect_features(
+    model: TunedModel, examples: Examples, *, max_images: int = 2048, seed: int = 0, batch_size: int = 64
+) -> tuple[Tensor, Tensor]:
+    """Return features of all blocks of the frozen backbone, and what the model is to predict.
+
+    Args:
+        model: The model.
+        examples: The training images.
+        max_images: Largest number of images, drawn at random. Default: 2,048.
+        seed: Seed of the draw. Default: 0.
+        batch_size: Images per forward pass. Default: 64.
+
+    Returns:
+        Class token, mean and standard deviation of the patches of each block (n, width), on the model's device, and
+        targets (n, outputs), on the CPU.
+    """
+    layout = model.layout
+    names = FEATURES if layout.kind == "tokens" and layout.num_prefix_tokens > 0 else FEATURES[1:]
+    frozen = TunedModel(model.backbone, Linear(), 1, readout=MultiBlock("all", "+".join(names)))
+    images = np.sort(np.random.default_rng((seed, len(examples))).permutation(len(examples))[:max_images])
+    dataset = DeviceDataset.for_model(model, examples)
+    batches = list(iter_batches(images, batch_size))
+    dataset.plan(batches)
+    features = torch.cat([frozen.network(dataset.inputs(indices)).float() for indices in batches])
+    labels = dataset.labels[torch.from_numpy(images)]  # not on the device: MPS has no float64, which numbers are
+    if kind_of_labels(examples.labels) == "single_label":
+        return features, nn.functional.one_hot(labels, model.num_classes)
+    return features, labels.reshape(len(images), -1)
 
 
 @torch.no_grad()

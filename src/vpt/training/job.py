@@ -13,7 +13,7 @@ from vpt.data.table_columns import TableColumns
 from vpt.data.value_range import parse_value_range
 from vpt.errors import SpecError
 from vpt.methods.registry import parse_method
-from vpt.training.config import TaskConfig, TaskOptions
+from vpt.training.task_config import TaskConfig, TaskOptions
 
 
 @dataclass(frozen=True)

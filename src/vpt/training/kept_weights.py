@@ -9,21 +9,22 @@ from torch import Tensor
 from vpt.model.tuned_model import TunedModel
 from vpt.training import distributed
 from vpt.training.callbacks import Callback, EpochMetrics
-from vpt.training.config import TrainingConfig
+from vpt.training.task_config import TaskConfig
 from vpt.training.weight_average import WeightAverage
 
 
-def best_epoch(history: Sequence[EpochMetrics]) -> int:
+def best_epoch(history: Sequence[EpochMetrics], sign: int = 1) -> int:
     """Return the number of the epoch with the best metric on val, of equals the first.
 
     Args:
         history: The metrics of each epoch.
+        sign: 1 if more of the metric is better, -1 if less is. Default: 1.
 
     Returns:
         The number, from 1; 0 for an empty history.
     """
     metrics = [math.nan if record.val_metric is None else record.val_metric for record in history]
-    scores = [-math.inf if math.isnan(metric) else metric for metric in metrics]
+    scores = [-math.inf if math.isnan(metric) else sign * metric for metric in metrics]
     return max(range(len(scores)), key=lambda index: scores[index], default=-1) + 1
 
 
@@ -36,15 +37,16 @@ class KeptWeights:
 
     states: tuple[str, ...] = ("average", "best")
 
-    def __init__(self, model: TunedModel, training: TrainingConfig) -> None:
+    def __init__(self, model: TunedModel, config: TaskConfig) -> None:
         """Begin at the weights of a model.
 
         Args:
             model: The model, on its device.
-            training: The configuration.
+            config: The configuration.
         """
         self._model = model
-        self._training = training
+        self._training = training = config.training
+        self._sign = config.metric_sign
         self._average = WeightAverage(model, training.ema) if training.ema else None
         self._best: dict[str, Tensor] = {}
 
@@ -81,7 +83,8 @@ class KeptWeights:
         Args:
             history: The metrics of each epoch.
         """
-        if self._training.keep == "best" and history[-1].val_metric is not None and best_epoch(history) == len(history):
+        is_best = history[-1].val_metric is not None and best_epoch(history, self._sign) == len(history)
+        if self._training.keep == "best" and is_best:
             current = self._model.trainable_state_dict() if self._average is None else self._average.state_dict()
             self._best = {name: tensor.detach().clone() for name, tensor in current.items()}
 
@@ -96,7 +99,7 @@ class KeptWeights:
         """
         if not self._training.patience:
             return False
-        since_best = sum(record.val_metric is not None for record in history[best_epoch(history) :])
+        since_best = sum(record.val_metric is not None for record in history[best_epoch(history, self._sign) :])
         stalled = since_best >= self._training.patience
         return distributed.all_reduce_sum(float(stalled and distributed.rank() == 0)) > 0
 
@@ -112,10 +115,11 @@ class KeptWeights:
             patience = self._training.patience
             callback.on_note(
                 f"training stopped after epoch {len(history)} of {num_epochs}: {patience} evaluations on val were no "
-                f"better than that of epoch {best_epoch(history)}"
+                f"better than that of epoch {best_epoch(history, self._sign)}"
             )
         if self._training.keep == "best":
-            callback.on_note(f"the weights of epoch {best_epoch(history)} of {len(history)} are kept, the best on val")
+            best = best_epoch(history, self._sign)
+            callback.on_note(f"the weights of epoch {best} of {len(history)} are kept, the best on val")
             self._model.load_trainable_state_dict(self._best)
         elif self._average is not None:
             self._model.load_trainable_state_dict(self._average.state_dict())

@@ -27,10 +27,10 @@ def layer_lr_scales(model: TunedModel, decay: float) -> dict[str, float]:
         raise SpecError(
             f"layer_decay is {decay:g}, and {model.backbone.name} does not say which layers it has; leave it out"
         )
-    layers = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
+    layers = layer_numbers(model)
     last, paths = max(layers.values()), {id(weight): path for path, weight in model.named_parameters()}
     scales = {
-        name: decay ** (last - layers.get(paths.get(id(tensor)), last))
+        name: decay ** (last - layers.get(paths.get(id(tensor), ""), last))
         for name, tensor in model.trainable_state_dict().items()
     }
     if decay < 1 and all(scale == 1 for scale in scales.values()):
@@ -39,3 +39,18 @@ def layer_lr_scales(model: TunedModel, decay: float) -> dict[str, float]:
             "or choose a method that does, such as full, partial, bias, norm, ssf or lora"
         )
     return scales
+
+
+def layer_numbers(model: TunedModel) -> dict[str, int]:
+    """Return the number of the layer of each parameter, as timm counts them.
+
+    Args:
+        model: The model.
+
+    Returns:
+        Path of the parameter to number, 0 for what comes before the blocks; empty if the backbone names no layers.
+    """
+    if not hasattr(model.trunk, "group_matcher"):
+        return {}
+    found: dict[str, int] = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
+    return found

@@ -15,9 +15,9 @@ from vpt.core.optional import import_optional
 from vpt.core.text import did_you_mean
 from vpt.errors import SpecError
 from vpt.training.callbacks import Callback, CallbackList, EpochMetrics
-from vpt.training.config import TaskConfig
 from vpt.training.job import Job
 from vpt.training.run_directory import flatten
+from vpt.training.task_config import TaskConfig
 
 Values = Mapping[str, float]
 
@@ -180,7 +180,8 @@ class FailSafeLogger:
         Args:
             epoch: Fields of an `EpochMetrics`.
         """
-        values = {key: float(value) for key, value in epoch.items() if key != "epoch" and value is not None}
+        known = {**epoch, **epoch.get("metrics", {})}
+        values = {key: float(x) for key, x in known.items() if key not in ("epoch", "metrics") and x is not None}
         self._call(self.logger.log, int(epoch["epoch"]), values)
 
     def end(self, scores: Values) -> None:

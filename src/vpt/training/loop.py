@@ -17,11 +17,12 @@ from vpt.errors import SpecError, TrainingError, TunedFileError
 from vpt.model.tuned_model import TunedModel
 from vpt.training import distributed
 from vpt.training.batches import iter_batches, join_last
+from vpt.training.block_rates import block_lr_scales
 from vpt.training.callbacks import Callback, EpochMetrics
 from vpt.training.checkpoint import load_checkpoint, save_checkpoint
-from vpt.training.config import TaskConfig
 from vpt.training.kept_weights import KeptWeights
 from vpt.training.layer_decay import layer_lr_scales
+from vpt.training.task_config import TaskConfig
 
 
 class Objective(Protocol):
@@ -57,11 +58,18 @@ class Objective(Protocol):
         """
 
     @property
+    def metric(self) -> str:
+        """Name of the metric that `loss` sums."""
+
+    @property
     def has_val(self) -> bool:
         """True if there are validation examples."""
 
-    def validate(self) -> tuple[float, float] | None:
-        """Return the loss and the metric on validation examples, or None without any."""
+    def validate(self) -> tuple[float, dict[str, float]] | None:
+        """Return the loss and the metrics on validation examples, or None without any.
+
+        The first metric counts. That of `loss` is one of them.
+        """
 
 
 def fit(
@@ -90,15 +98,17 @@ def fit(
     Raises:
         TrainingError: The loss is NaN or infinite.
         SpecError: Batches of one image cannot train the batch normalization of the model, or validation images are
-            missing that decide which weights are kept, or `layer_decay` has no meaning for the method.
+            missing that decide which weights are kept, or `layer_decay` or `block_rates` has no meaning for the method.
         TunedFileError: The checkpoint is damaged, or of another configuration or method.
     """
     callback = callback or Callback()
     training, parameters = config.training, model.trainable_parameters()
     named = {name: tensor for name, tensor in model.trainable_state_dict().items() if isinstance(tensor, nn.Parameter)}
     lr_scales = layer_lr_scales(model, training.layer_decay) if training.layer_decay < 1 else None
+    if training.block_rates is not None:
+        lr_scales = block_lr_scales(model, training.block_rates)
     optimizer = training.make_optimizer(named, list(model.head.parameters()), lr_scales)
-    kept = KeptWeights(model, training)
+    kept = KeptWeights(model, config)
     if training.needs_val and not objective.has_val:
         option = f"patience is {training.patience}" if training.patience else "keep is 'best'"
         raise SpecError(
@@ -114,12 +124,18 @@ def fit(
                 f"the checkpoint {checkpoint} was written with another configuration, {progress['config']}; go on with "
                 "that one, or delete it to begin anew"
             )
+        if progress["crop_version"] != config.crop_version:
+            raise TunedFileError(
+                f"the checkpoint {checkpoint} is of a version of vpt that drew other random crops (way "
+                f"{progress['crop_version']}, and {config.crop_version} now); begin anew with --overwrite, or delete it"
+            )
         history = [EpochMetrics(**record) for record in progress["history"]]
         kept.load_state_dicts(states)
 
     model.train()
     min_size = 2 if _trains_batch_norm(model) else 1
-    steps_per_epoch = len(join_last(objective.batches(0), min_size))
+    sizes = [len(indices) for indices in join_last(objective.batches(0), min_size)]
+    steps_per_epoch, lr_factor = len(sizes), training.lr_factor(max(sizes))
     num_steps = steps_per_epoch * config.num_epochs
     callback.on_train_start(config, steps_per_epoch, history)
     for epoch in range(len(history), config.num_epochs):
@@ -135,7 +151,7 @@ def fit(
         micro_batches = [_micro_batches(indices, training.grad_accum_steps, min_size) for indices in steps]
         objective.plan(epoch, list(chain.from_iterable(micro_batches)))
         for step, indices in enumerate(steps):
-            lr = config.lr_at(epoch * steps_per_epoch + step, num_steps, steps_per_epoch)
+            lr = lr_factor * config.lr_at(epoch * steps_per_epoch + step, num_steps, steps_per_epoch)
             training.set_lr(optimizer, lr)
             loss_sum, metric_sum = _backward(model, objective, micro_batches[step], len(indices), min_size, rng)
             distributed.all_reduce_gradients(parameters)
@@ -151,12 +167,14 @@ def fit(
             callback.on_step(epoch + 1, step + 1, loss, lr)
         train_loss, train_metric = total_loss / num_seen, total_metric / num_seen
         with kept.applied():
-            val_loss, val_metric = (config.validates_after(epoch) and objective.validate()) or (None, None)
-        seconds = time.perf_counter() - start_time
-        history.append(EpochMetrics(epoch + 1, train_loss, train_metric, val_loss, val_metric, lr, seconds))
+            val_loss, scores = (config.validates_after(epoch) and objective.validate()) or (None, {})
+        seconds, val_metric = time.perf_counter() - start_time, next(iter(scores.values()), None)
+        metrics = {f"train_{objective.metric}": train_metric, **{f"val_{name}": x for name, x in scores.items()}}
+        history.append(EpochMetrics(epoch + 1, train_loss, train_metric, val_loss, val_metric, lr, seconds, metrics))
         kept.end_epoch(history)
         if checkpoint is not None and distributed.rank() == 0:
-            progress = {"config": config.to_dict(), "history": [asdict(record) for record in history]}
+            records = [asdict(record) for record in history]
+            progress = {"config": config.to_dict(), "crop_version": config.crop_version, "history": records}
             save_checkpoint(checkpoint, model, optimizer, progress, **kept.state_dicts())
         callback.on_epoch(history[-1])
     kept.finish(history, config.num_epochs, callback)

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy  # loads its parts when they are used
 from numpy.typing import NDArray
-from scipy import optimize, sparse
-from scipy.special import log_softmax
 
 from vpt.data.label_kinds import kind_of_labels
 
@@ -170,7 +169,7 @@ def find_scale(logits: NDArray[np.float64], labels: NDArray[Any]) -> float:
     Returns:
         The factor.
     """
-    found = optimize.minimize_scalar(
+    found = scipy.optimize.minimize_scalar(
         lambda x: log_loss(np.exp(x) * logits, labels), bounds=_TEMPERATURES, method="bounded", options={"xatol": 1e-3}
     )
     return float(np.exp(found.x))
@@ -191,7 +190,7 @@ def log_loss(logits: NDArray[np.float64], labels: NDArray[Any]) -> float:
         return float(((logits[:, 0] - labels) ** 2).mean())
     if kind == "multi_label":
         return float((np.logaddexp(0, logits) - labels * logits).mean())
-    return float(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())
+    return float(-scipy.special.log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())
 
 
 def near_copies(features: NDArray[np.floating], groups: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
@@ -218,6 +217,6 @@ def near_copies(features: NDArray[np.floating], groups: NDArray[np.int64] | None
         _, first, index = np.unique(groups, return_index=True, return_inverse=True)
         links.append((np.arange(count), first[index]))
     pairs = np.concatenate(links, axis=1)
-    graph = sparse.coo_array((np.ones(pairs.shape[1], bool), (pairs[0], pairs[1])), (count, count))
-    found: NDArray[np.int64] = sparse.csgraph.connected_components(graph, directed=False)[1].astype(np.int64)
+    graph = scipy.sparse.coo_array((np.ones(pairs.shape[1], bool), (pairs[0], pairs[1])), (count, count))
+    found: NDArray[np.int64] = scipy.sparse.csgraph.connected_components(graph, directed=False)[1].astype(np.int64)
     return found

@@ -1,31 +1,32 @@
 """The run directory beside a tuned file: its job, its progress and its result."""
 
 import json
+import shlex
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from vpt.core import environment
+from vpt.core.damage import damage_named
 from vpt.core.io import write_atomic
 from vpt.core.legacy_keys import upgrade, upgrade_result
 from vpt.core.text import to_toml
-from vpt.data.folder_walk import stamp_files
-from vpt.data.listings import listed_files
-from vpt.data.table_columns import TableColumns
 from vpt.errors import DataError, SpecError, TrainingError, TunedFileError
-from vpt.model import tuned_file
+from vpt.model.header import inspect
 from vpt.training import distributed
 from vpt.training.callbacks import Callback, EpochMetrics, HistoryCallback
 from vpt.training.config import TrainingConfig
 from vpt.training.job import Job, RunResult
+from vpt.training.run_inputs import digest_inputs, input_files, stamp_inputs
+from vpt.training.task_config import TaskConfig
 
 # Prefixes of the files of a run directory; a dot begins the temporary files of write_atomic.
 _RUN_FILE_PREFIXES = (
     "job.json", "run.toml", "checkpoint.", "metrics.", "result.json", "curve.", "confusion.", "scatter.", "classes.",
-    "examples.",
+    "examples.", "report.", "page.",
     "pixels", ".", "decisions.jsonl", "search", "fold-",
 )  # fmt: skip
 
@@ -33,7 +34,8 @@ _RUN_FILE_PREFIXES = (
 class MetricsRecorder(HistoryCallback):
     """Callback that keeps metrics.jsonl in step with the checkpoint.
 
-    It writes the whole history: a kill between a checkpoint and its line may have left the line out.
+    It writes the whole history, when training goes on and after each epoch: a kill between a checkpoint and its line
+    has left the line out.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,8 +47,18 @@ class MetricsRecorder(HistoryCallback):
         super().__init__()
         self.path = path
 
+    def on_train_start(  # noqa: D102
+        self, config: TaskConfig, steps_per_epoch: int, completed_epochs: Sequence[EpochMetrics]
+    ) -> None:
+        super().on_train_start(config, steps_per_epoch, completed_epochs)
+        if completed_epochs:
+            self._write()
+
     def on_epoch(self, record: EpochMetrics) -> None:  # noqa: D102
         super().on_epoch(record)
+        self._write()
+
+    def _write(self) -> None:
         if distributed.rank() == 0:
             lines = (json.dumps(asdict(epoch)) + "\n" for epoch in self.history)
             write_atomic(self.path, "".join(lines).encode())
@@ -101,7 +113,7 @@ def check_output_path(job: Job, overwrite: bool) -> None:
     if not job.out.exists():
         return
     try:
-        tuned_file.inspect(job.out)
+        inspect(job.out)  # a method that this vpt does not know makes no file a damaged one
     except TunedFileError as error:
         raise SpecError(
             f"{job.out} already exists and is no tuned file, or a damaged one; choose another --out, or move it away"
@@ -140,14 +152,20 @@ def load_finished_result(job: Job) -> RunResult | None:
             )
     if not path.exists() or not job.out.exists():
         return None
-    values = upgrade_result(json.loads(path.read_text()))
-    return RunResult(**values) if values["status"] == "done" else None
+    with damage_named(path, "result", "--overwrite does the run again", DataError):
+        values = upgrade_result(json.loads(path.read_text(encoding="utf-8")))
+        return RunResult(**values) if values["status"] == "done" else None
 
 
 def _read_job_record(job: Job) -> dict[str, Any] | None:
     """Return the contents of job.json, or None where there is none."""
     path = job.run_dir / "job.json"
-    return upgrade("job", json.loads(path.read_text())) if path.exists() else None
+    if not path.exists():
+        return None
+    with damage_named(path, "record of the run", "--overwrite begins anew", DataError):
+        record = upgrade("job", json.loads(path.read_text(encoding="utf-8")))
+        dict(record["job"]["config"])  # raises where there is none
+        return record
 
 
 def recorded_batch_size(job: Job) -> int | None:
@@ -163,8 +181,8 @@ def recorded_batch_size(job: Job) -> int | None:
     return None if record is None else int(record["job"]["config"]["batch_size"])
 
 
-def images_may_differ(job: Job) -> bool:
-    """Return True if files of the data have changed since a run was done, or were written again as they are.
+def files_may_differ(job: Job) -> bool:
+    """Return True if files that a run reads have changed since it was done, or were written again as they are.
 
     Args:
         job: The job of the run.
@@ -173,15 +191,7 @@ def images_may_differ(job: Job) -> bool:
         False for runs of earlier versions, which did not record their files.
     """
     record = _read_job_record(job)
-    return record is not None and record.get("files", _stamp(job)) != _stamp(job)
-
-
-def _stamp(job: Job) -> str:
-    if not isinstance(job.data, str):
-        return ""
-    columns = TableColumns.of(vars(job.options))
-    listed = listed_files(job.data, columns) if job.config.task == "classification" else []
-    return stamp_files(Path(job.data), listed)
+    return record is not None and record.get("files", stamp_inputs(job)) != stamp_inputs(job)
 
 
 def write_job(job: Job, data_digest: str) -> None:
@@ -192,15 +202,25 @@ def write_job(job: Job, data_digest: str) -> None:
         data_digest: Digest of the images.
 
     Raises:
-        DataError: The images have changed since an interrupted run.
+        DataError: The images, or the files that training begins with, have changed since an interrupted run.
     """
-    before = _read_job_record(job)
-    if before is not None and before["data_digest"] != data_digest:
+    before, inputs, digests = _read_job_record(job) or {}, input_files(job), digest_inputs(job)
+    recorded = before.get("inputs", digests)
+    changed = [f"the file {path} ({name}) has" for name, path in inputs.items() if recorded[name] != digests[name]]
+    if before.get("data_digest", data_digest) != data_digest:
+        changed.append(f"the images of {job.data} have")
+    if changed:
         raise DataError(
-            f"the images of {job.data} have changed since {job.run_dir} was begun; give another --out, or --overwrite"
+            f"{' and '.join(changed)} changed since {job.run_dir} was begun; give another --out, or --overwrite"
         )
     values = job.to_dict()
-    record = {"job": values, "data_digest": data_digest, "files": _stamp(job), "started": time.time()}
+    record = {
+        "job": values,
+        "data_digest": data_digest,
+        "files": stamp_inputs(job),
+        "inputs": digests,
+        "started": time.time(),
+    }
     write_atomic(job.run_dir / "job.json", json.dumps(record, indent=1).encode())
     options = {**values, **values["config"], "task": job.config.task}
     write_atomic(job.run_dir / "run.toml", to_toml({k: v for k, v in options.items() if k not in ("config", "test")}))
@@ -216,6 +236,20 @@ def write_result(job: Job, result: RunResult) -> None:
     write_atomic(job.run_dir / "result.json", json.dumps(asdict(result), indent=1).encode())
 
 
+def repeat_command(job: Job, *options: str) -> str:
+    """Return the command that does a job again for another tuned file, without a search.
+
+    Args:
+        job: The job, on data that are not in memory.
+        *options: Options that replace those of the job.
+
+    Returns:
+        A command for the shell.
+    """
+    config = str(job.run_dir / "run.toml")
+    return shlex.join(["vpt", "tune", "--config", config, *options, "--out", "again.safetensors"])
+
+
 def describe_outputs(run_dir: str | Path) -> str:
     """Return the list of files in a run directory, for the summary of a run.
 
@@ -226,7 +260,7 @@ def describe_outputs(run_dir: str | Path) -> str:
         One line.
     """
     pictures = ("search.png", "curve.png", "confusion.png", "scatter.png", "classes.png", "examples.png")
-    names = ("run.toml", "metrics.jsonl", "decisions.jsonl", "result.json", *pictures)
+    names = ("run.toml", "metrics.jsonl", "decisions.jsonl", "result.json", "report.html", "page.html", *pictures)
     return f"{run_dir}/: {', '.join(name for name in names if (Path(run_dir) / name).exists())}"
 
 

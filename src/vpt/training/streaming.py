@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vpt.core.text import format_bytes, pluralize
+from vpt.data.batch_decoding import BatchRequest
 from vpt.data.dataset import Split
-from vpt.data.image_stream import BatchRequest, ImageLoader, StreamedImages, default_workers
+from vpt.data.image_stream import ImageLoader, StreamedImages, default_workers
 from vpt.data.images import MEMORY_LIMIT, describe_dropped, describe_notes
 from vpt.data.preprocessing import Preprocessing
 from vpt.errors import DataError
@@ -23,23 +24,19 @@ from vpt.training.callbacks import Callback, Progress
 _BATCH = 64  # images that a worker checks at once
 
 
-def choose_loading(
-    loading: str, num_images: int, size: int, cache: Path | None, workers: int | None
-) -> tuple[bool, str]:
+def choose_loading(loading: str, decoded: int, cache: Path | None, workers: int | None) -> tuple[bool, str]:
     """Decide how images are loaded, and say it with sizes.
 
     Args:
         loading: "cache" decodes every image once, "stream" whenever it is used; "auto" streams if decoded images would
             take more than `vpt.data.images.MEMORY_LIMIT`, unless a folder keeps them.
-        num_images: Number of images of all splits.
-        size: Side of the input in pixels.
+        decoded: Bytes of the decoded images.
         cache: Folder that keeps decoded images, or None.
         workers: Number of processes that decode a stream, or None for the default.
 
     Returns:
         True for a stream, and a few words.
     """
-    decoded = num_images * 3 * size**2
     sizes = f"{format_bytes(decoded)} of pixels, "
     if loading == "stream" or (loading == "auto" and cache is None and decoded > MEMORY_LIMIT):
         count = pluralize(default_workers() if workers is None else workers, "worker")

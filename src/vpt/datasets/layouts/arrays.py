@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.io import loadmat
 
 from vpt.core.optional import install_hint
 from vpt.datasets.download_dir import DownloadDir
@@ -64,7 +64,7 @@ def svhn(downloads: DownloadDir) -> SourceData:
     """
 
     def read_split(file: Path, split_name: str) -> ImageRecords:
-        stored = loadmat(file, variable_names=["X", "y"])
+        stored = scipy.io.loadmat(file, variable_names=["X", "y"])
         labels = stored["y"].ravel().astype(int) % 10
         return records_from_arrays(split_name, 6, labels, lambda i: stored["X"][..., i])
 

@@ -69,5 +69,5 @@ def _read_class_folders(root: Path) -> SourceData:
 def _class_folders(root: Path) -> tuple[tuple[str, ...], list[str], list[int]]:
     """Return the class names, and "class/file.jpg" and the label of each image. Other files are ignored."""
     classes = tuple(sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")))
-    files = [(file, label) for label, name in enumerate(classes) for file in sorted((root / name).glob("*.jpg"))]
+    files = [(file, label) for label, name in enumerate(classes) for file in sorted((root / name).glob("[!.]*.jpg"))]
     return classes, [f"{file.parent.name}/{file.name}" for file, _ in files], [label for _, label in files]

@@ -1,7 +1,7 @@
 """Images listed in MATLAB files: Oxford Flowers 102, Stanford Dogs and Stanford Cars. Their labels start at 1."""
 
 import numpy as np
-from scipy.io import loadmat
+import scipy
 
 from vpt.datasets.download_dir import DownloadDir
 from vpt.datasets.prepared import ImageRecords, SourceData, records_from_files
@@ -17,7 +17,7 @@ def flowers(downloads: DownloadDir) -> SourceData:
         The images of each split.
     """
     first, labels_path, splits_path = downloads.find("jpg/image_00001.jpg", "imagelabels.mat", "setid.mat")
-    labels, stored = loadmat(labels_path)["labels"].ravel().astype(int), loadmat(splits_path)
+    labels, stored = scipy.io.loadmat(labels_path)["labels"].ravel().astype(int), scipy.io.loadmat(splits_path)
     splits = {}
     for split_name, source_name in (("train", "trnid"), ("validation", "valid"), ("test", "tstid")):
         numbers = stored[source_name].ravel().astype(int)
@@ -38,7 +38,7 @@ def dogs(downloads: DownloadDir) -> SourceData:
     first, *lists = downloads.find("Images/n02085620-Chihuahua", "train_list.mat", "test_list.mat")
     splits: dict[str, ImageRecords] = {}
     folders: dict[int, str] = {}
-    for split_name, stored in zip(("train", "test"), map(loadmat, lists), strict=True):
+    for split_name, stored in zip(("train", "test"), map(scipy.io.loadmat, lists), strict=True):
         names = [str(np.squeeze(cell)) for cell in stored["file_list"].ravel()]
         labels = stored["labels"].ravel().astype(int) - 1
         folders |= {int(label): name.split("/")[0] for label, name in zip(labels, names, strict=True)}
@@ -62,9 +62,9 @@ def cars(downloads: DownloadDir) -> SourceData:
     train, test, train_list, meta, test_list = downloads.find("cars_train", "cars_test", *annotations)
     splits = {}
     for split_name, folder, file in (("train", train, train_list), ("test", test, test_list)):
-        stored = loadmat(file)["annotations"].ravel()
+        stored = scipy.io.loadmat(file)["annotations"].ravel()
         names = [f"{folder.name}/{np.squeeze(row['fname'])}" for row in stored]
         labels = [int(np.squeeze(row["class"])) - 1 for row in stored]
         splits[split_name] = records_from_files(folder.parent, names, labels)
-    classes = tuple(str(np.squeeze(cell)) for cell in loadmat(meta)["class_names"].ravel())
+    classes = tuple(str(np.squeeze(cell)) for cell in scipy.io.loadmat(meta)["class_names"].ravel())
     return SourceData(classes, splits, train.parent)

@@ -5,18 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from vpt.core.text import did_you_mean
 from vpt.data.label_kinds import KindName
 from vpt.errors import SpecError
 from vpt.methods.base import Method
+from vpt.tasks.classification.metrics import METRICS
 from vpt.training.augmentation import parse_augmentation
-from vpt.training.config import TaskConfig, TaskOptions, check_options
+from vpt.training.config import check_options
+from vpt.training.task_config import TaskConfig, TaskOptions
 
 _PROBE: dict[str, Any] = {
     "optimizer": "sgd", "learning_rate": 0.2, "batch_size": 64, "grad_accum_steps": 1, "head_lr_scale": 1.0, "ema": 0.0,
-    "patience": 0, "keep": "last", "layer_decay": 1.0,
+    "patience": 0, "keep": "last", "layer_decay": 1.0, "block_rates": None, "metric": "auto",
 }  # fmt: skip
-_LOADINGS = ("auto", "cache", "stream")
 _REGRESSION_LEARNING_RATE = 0.004  # per 256 images with AdamW: a step of 1e-3 at batch 64
 
 
@@ -52,7 +52,6 @@ class ClassificationOptions(TaskOptions):
         resize: "squash" the image to the square input, as VTAB-1k, or "crop" its center.
         crop_fraction: Side of that crop, as a fraction of the image's short side, or None for that of the backbone.
         interpolation: "nearest", "bilinear" (VTAB-1k), "bicubic" or "lanczos", or None for that of the backbone.
-        skip_corrupt: True leaves unreadable images out.
         cache: Folder that keeps decoded images and frozen features for other jobs on the same images, or None.
         ridge: Penalty of a linear head that is solved for by ridge regression instead of being trained, or None.
             "auto" takes the one with the lowest log loss on training images that are left out.
@@ -62,10 +61,8 @@ class ClassificationOptions(TaskOptions):
         split_column: Column of the splits, or None where it is recognized.
         group_column: Column of groups of images that splits and folds keep whole, or None where it is recognized.
         folds: Number of folds of a cross-validation, for data without a test split, or None for none.
+        calibrate: True scales the probabilities on val after training.
         init: Tuned file that training goes on from, with more images or new classes, or None.
-        loading: "cache" decodes every image once, "stream" whenever it is used; "auto" streams if decoded images would
-            take more than 4 GiB and no `cache` keeps them.
-        workers: Number of processes that decode a stream, or None for one a core, at most 8. No result depends on it.
     """
 
     test_fraction: float = 0.2
@@ -74,7 +71,6 @@ class ClassificationOptions(TaskOptions):
     resize: Literal["squash", "crop"] = "squash"
     crop_fraction: float | None = None
     interpolation: str | None = None
-    skip_corrupt: bool = False
     cache: Path | None = None
     ridge: float | Literal["auto"] | None = None
     image_column: str | None = None
@@ -83,16 +79,8 @@ class ClassificationOptions(TaskOptions):
     split_column: str | None = None
     group_column: str | None = None
     folds: int | None = None
+    calibrate: bool = False
     init: Path | None = None
-    loading: Literal["auto", "cache", "stream"] = "auto"
-    workers: int | None = None
-
-    def __post_init__(self) -> None:
-        """Check the values. A SpecError is raised for a value out of range."""
-        if self.loading not in _LOADINGS:
-            raise SpecError(f"loading is {self.loading!r}; {did_you_mean(str(self.loading), _LOADINGS)}")
-        if self.workers is not None and self.workers < 0:
-            raise SpecError(f"workers is {self.workers}; it must be at least 0, for none")
 
 
 @dataclass(frozen=True)
@@ -120,6 +108,8 @@ class ClassificationConfig(TaskConfig):
         class_weights: "balanced" by the number of images; a number for each class, such as "1,5"; or None.
         label_smoothing: Fraction of the target that is spread over all classes.
         balanced_sampling: True draws the images of an epoch with replacement, each class as often.
+        metric: Metric on val, which `keep` and `patience` follow, and the main one of the result: "top1", "macro_f1",
+            "balanced_accuracy"; for several labels "map"; for numbers "r2" or "mae"; or "auto" for the first of these.
     """
 
     epochs: int = 100
@@ -132,6 +122,7 @@ class ClassificationConfig(TaskConfig):
     class_weights: str | None = None
     label_smoothing: float = 0.0
     balanced_sampling: bool = False
+    metric: Literal["auto", "top1", "macro_f1", "balanced_accuracy", "map", "r2", "mae"] = "auto"
 
     task: ClassVar[str] = "classification"
     options_class: ClassVar[type[TaskOptions]] = ClassificationOptions
@@ -175,6 +166,10 @@ class ClassificationConfig(TaskConfig):
     def num_epochs(self) -> int:
         """Number of passes over the training images."""
         return self.epochs
+
+    @property
+    def metric_sign(self) -> int:  # noqa: D102
+        return 1 if self.metric == "auto" else METRICS[self.metric].sign
 
     def validates_after(self, epoch: int) -> bool:  # noqa: D102
         return (epoch + 1) % self.val_interval == 0 or epoch + 1 == self.epochs

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from vpt.core.hub import local_path
 from vpt.data.dataset import Dataset, Split
 from vpt.errors import SpecError
 from vpt.model import tuned_file
-from vpt.model.label_kinds import SingleLabel
+from vpt.model.named_backbone import check_backbone_name
 from vpt.model.tuned_model import TunedModel
 from vpt.training import DeviceDataset, Examples, predict_logits, score_logits
 
@@ -37,16 +38,16 @@ def init_options(given: Mapping[str, Any]) -> dict[str, Any]:
     """
     if "init" not in given:
         return dict(given)
-    path = Path(given["init"])
+    path = local_path(given["init"])
     faults = sorted(name for name, default in _FIXED.items() if given.get(name, default) != default)
     if faults:
         raise SpecError(
             f"{', '.join(faults)}: {path} decides on the images and the head that training begins with; leave it "
             "out, or begin without init"
         )
-    header = tuned_file.inspect(path)
+    header = tuned_file.read_header(path)
     if "backbone" not in given:
-        tuned_file.check_backbone_name(path, header)
+        check_backbone_name(path, header)
     head = {} if header.head is None else {"head": header.head}
     return {"backbone": header.backbone, **head, **given, "init": path}
 
@@ -63,8 +64,8 @@ def class_names(file: Path) -> tuple[str, ...]:
     Raises:
         SpecError: The file has no names of classes, segments, or predicts several labels or a number.
     """
-    header = tuned_file.inspect(file)
-    if header.classes is None or header.is_dense or header.label_kind != SingleLabel():
+    header = tuned_file.read_header(file)
+    if header.classes is None or header.is_dense or header.label_kind.name != "single_label":
         raise SpecError(f"{file} does not name one class of an image, so training cannot start from it; give another "
                         "--init")  # fmt: skip
     return header.classes

@@ -10,7 +10,7 @@ from vpt.tasks.classification.labels import fit_label_kind, label_task
 # Options of training, which ridge regression does not have.
 _NOT_FOR_RIDGE = (
     "loss", "class_weights", "label_smoothing", "balanced_sampling", "augment", "probe_epochs", "ema", "patience",
-    "keep", "layer_decay",
+    "keep", "layer_decay", "block_rates", "metric",
 )  # fmt: skip
 
 
@@ -27,8 +27,10 @@ def check_options_of_labels(dataset: Dataset, config: ClassificationConfig, opti
     """
     labels = label_task(fit_label_kind(dataset.train.labels))
     labels.check(config)
-    if dataset.label_kind != "single_label" and options.init is not None:
-        raise SpecError(f"init is {options.init}, and the labels are {dataset.label_kind}; it needs one class an image")
+    for name in ("init", "calibrate"):
+        value = getattr(options, name)
+        if dataset.label_kind != "single_label" and value:
+            raise SpecError(f"{name} is {value}, and the labels are {dataset.label_kind}; it needs one class an image")
     labels.make_loss(config, torch.from_numpy(dataset.train.labels), len(dataset.classes))
     if dataset.label_kind != "single_label" and options.images_per_class is not None:
         raise SpecError(

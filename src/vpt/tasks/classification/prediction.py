@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,45 +11,28 @@ import torch
 from numpy.typing import NDArray
 
 from vpt.data.dataset import Dataset, Split
-from vpt.data.folder_walk import is_table_name, walk_images
-from vpt.data.image_files import IMAGE_SUFFIXES
 from vpt.data.image_inputs import ImageInput
-from vpt.data.images import DecodedImages, decode_to_tempdir
-from vpt.data.label_tables import read_table_images
+from vpt.data.images import DecodedImages, decode, decode_to_tempdir
 from vpt.errors import DataError, SpecError
 from vpt.model.ensemble import Ensemble
-from vpt.model.label_kinds import SingleLabel
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.classification.labels import label_task
+from vpt.tasks.classification.rejection import check_rejection
+from vpt.tasks.classification.streamed_logits import stream_logits
+from vpt.tasks.pictures import Picture, confident_mistakes
 from vpt.tasks.prediction import Prediction
 from vpt.training import Callback, DeviceDataset, Examples, Scores, predict_logits, score_logits
-
-
-def find_images(paths: Sequence[Path]) -> list[Path]:
-    """Find image files.
-
-    Args:
-        paths: Image files, folders, and tables of images.
-
-    Returns:
-        The files, all images below the folders, sorted, and those that the tables list.
-
-    Raises:
-        DataError: A path does not exist, or a folder holds no image.
-    """
-    found: list[Path] = []
-    for path in paths:
-        if not path.exists():
-            raise DataError(f"{path} does not exist; give an image or a folder of images")
-        files = walk_images(path) if path.is_dir() else read_table_images(path) if is_table_name(path.name) else [path]
-        if not files:
-            raise DataError(f"there is no image below {path}; known endings: {', '.join(sorted(IMAGE_SUFFIXES))}")
-        found += files
-    return found
+from vpt.training.streaming import choose_loading
 
 
 def predict(
-    model: TunedModel, images: Sequence[ImageInput], callback: Callback, *, top: int = 5, skip_corrupt: bool = False
+    model: TunedModel,
+    images: Sequence[ImageInput],
+    callback: Callback,
+    *,
+    top: int = 5,
+    skip_corrupt: bool = False,
+    min_confidence: float | None = None,
 ) -> list[Prediction]:
     """Classify images. A DataError names every image that cannot be read.
 
@@ -60,19 +42,33 @@ def predict(
         callback: Receiver of progress and of notes about images.
         top: Number of classes in `Prediction.top`. Default: 5.
         skip_corrupt: True leaves unreadable images out. Default: False.
+        min_confidence: Least probability of the most likely class; under it the label is "none of these". Default: 0.
 
     Returns:
         A prediction for each image, in order. Classes without names are named by their number.
     """
     model.require_classifier("vpt.tasks.classification.prediction.predict")
+    check_rejection(model.label_kind, min_confidence)
     split = Split(tuple(images), np.zeros(len(images), dtype=np.int64))
     with _decode(model, split, "images", callback, skip_corrupt) as (pixels, dataset):
         answers = model.label_kind.activate(predict_logits(model, dataset))
     labels, names = label_task(model.label_kind), model.classes or tuple(map(str, range(model.num_classes)))
-    return [labels.predict(split.names[k], row, names, top) for k, row in zip(pixels.indices, answers, strict=True)]
+    found = [labels.predict(split.names[k], row, names, top) for k, row in zip(pixels.indices, answers, strict=True)]
+    if min_confidence is None:
+        return found
+    return [replace(one, rejected=one.probability < min_confidence) for one in found]
 
 
-def evaluate(model: TunedModel, data: Dataset, split: str, callback: Callback, *, skip_corrupt: bool = False) -> Scores:
+def evaluate(
+    model: TunedModel,
+    data: Dataset,
+    split: str,
+    callback: Callback,
+    *,
+    skip_corrupt: bool = False,
+    loading: str = "auto",
+    workers: int | None = None,
+) -> Scores:
     """Score a model on one split of a dataset. Classes are matched by name.
 
     A DataError is raised if the split is empty or holds a class that the model does not know.
@@ -83,13 +79,56 @@ def evaluate(model: TunedModel, data: Dataset, split: str, callback: Callback, *
         split: Name of the split.
         callback: Receiver of progress and of notes about images.
         skip_corrupt: True leaves unreadable images out. Default: False.
+        loading: "cache" decodes the images before the model runs, "stream" while it runs; "auto" streams above 4 GiB.
+        workers: Number of processes that decode a stream. Default: one for each core, at most 8.
 
     Returns:
         The scores.
     """
-    with _decode(model, _select_split(model, data, split), split, callback, skip_corrupt) as (_, dataset):
+    images, labels = _select_split(model, data, split), label_task(model.label_kind)
+    if choose_loading(loading, 3 * model.backbone.preprocessing.size**2 * len(images), None, workers)[0]:
+        options: dict[str, Any] = {"workers": workers, "skip_corrupt": skip_corrupt}
+        logits, images = stream_logits(model, images, split, callback, **options)
+        return labels.score(logits, torch.from_numpy(images.labels), images.groups)
+    with _decode(model, images, split, callback, skip_corrupt) as (_, dataset):
         logits = predict_logits(model, dataset)
-        return label_task(model.label_kind).score(logits, dataset.labels, dataset.examples.groups)
+        return labels.score(logits, dataset.labels, dataset.examples.groups)
+
+
+def picture_mistakes(model: TunedModel, images: Split, scores: Scores, classes: Sequence[str]) -> list[Picture]:
+    """Return the most confident mistakes, decoded anew.
+
+    Args:
+        model: The model.
+        images: The images that were scored.
+        scores: Their scores.
+        classes: Names of the classes.
+
+    Returns:
+        The pictures; none where unreadable images were left out, as the scores do not say which.
+    """
+
+    def image_of(index: int) -> NDArray[np.uint8]:
+        decoded = decode(images.select(np.array([index])), model.backbone.preprocessing)
+        return np.asarray(decoded.images[0].transpose(1, 2, 0))
+
+    return confident_mistakes(scores, classes, image_of) if scores.num_images == len(images) else []
+
+
+def confidences(model: TunedModel, images: Sequence[ImageInput], callback: Callback) -> NDArray[np.float64]:
+    """Return the probability of the predicted class of images without labels. Unreadable ones are left out.
+
+    Args:
+        model: A model of single labels.
+        images: The images.
+        callback: Receiver of progress and of notes about images.
+
+    Returns:
+        Probabilities (n,).
+    """
+    split = Split(tuple(images), np.zeros(len(images), dtype=np.int64))
+    with _decode(model, split, "foreign images", callback, skip_corrupt=True) as (_, dataset):
+        return model.label_kind.activate(predict_logits(model, dataset)).amax(1).double().numpy()
 
 
 def evaluate_ensemble(
@@ -97,7 +136,7 @@ def evaluate_ensemble(
 ) -> Scores:
     """Score an ensemble by the mean of its probabilities (paper, appendix, ensembling).
 
-    Prompts of one kind share a forward pass; other models run one after the other. Errors are also those of `evaluate`.
+    Models of one method share a forward pass; others run one after the other. Errors are also those of `evaluate`.
 
     Args:
         models: The models.
@@ -113,14 +152,15 @@ def evaluate_ensemble(
     """
     if len({(model.num_classes, model.classes) for model in models}) > 1:
         raise SpecError("the models do not know the same classes, so their answers have no mean")
-    if models[0].label_kind != SingleLabel():
+    if models[0].label_kind.name != "single_label":
         raise SpecError(f"the models predict {models[0].label_kind.name}, and an ensemble one class for each image")
     images = _select_split(models[0], data, split)
     with _decode(models[0], images, split, Callback(), skip_corrupt) as (_, dataset):
         try:
             logits = predict_logits(Ensemble(models), dataset)
-        except SpecError:  # no prompt sets of one kind
-            logits = torch.stack([predict_logits(model, dataset).log_softmax(-1) for model in models]).logsumexp(0)
+        except SpecError:  # not of one kind
+            scaled = (model.label_kind.scale(predict_logits(model, dataset)) for model in models)
+            logits = torch.stack([each.log_softmax(-1) for each in scaled]).logsumexp(0)
         return score_logits(logits, dataset.labels, dataset.examples.groups)
 
 

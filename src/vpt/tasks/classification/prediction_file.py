@@ -6,7 +6,8 @@ where it was. The table itself appears at the end, whole.
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,13 +16,18 @@ from typing import Any
 import numpy as np
 
 from vpt.backbones.backbone import digest_tensors
+from vpt.core.damage import damage_named
 from vpt.core.io import describe_write_error
+from vpt.core.lock import lock_output
 from vpt.core.table_file import check_table_path, write_table
 from vpt.data.dataset import Split
+from vpt.data.folder_walk import stamp_files
 from vpt.data.images import decode
 from vpt.errors import DataError, SpecError, StorageError
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.classification.labels import label_task
+from vpt.tasks.classification.rejection import check_rejection
+from vpt.tasks.prediction import NONE_OF_THESE
 from vpt.training import Callback, DeviceDataset, Examples, predict_logits
 
 _CHUNK = 256  # images in memory at once
@@ -44,6 +50,37 @@ class PredictionFile:
     dropped: int
 
 
+@dataclass(frozen=True)
+class RowOptions:
+    """Options of the rows of a table, as for `predict_to_file`."""
+
+    probabilities: bool = False
+    min_confidence: float = 0.0
+    skip_corrupt: bool = False
+
+
+Rows = list[dict[str, Any]]
+# (model, chunks of images, options) -> the rows of each chunk, in order, and notes about its images.
+ClassifyChunks = Callable[[TunedModel, Iterable[Sequence[Path]], RowOptions], Iterator[tuple[Rows, list[str]]]]
+
+
+def classify_here(
+    model: TunedModel, chunks: Iterable[Sequence[Path]], options: RowOptions
+) -> Iterator[tuple[Rows, list[str]]]:
+    """Classify one chunk after the other in this process.
+
+    Args:
+        model: The model.
+        chunks: The images.
+        options: Options of the rows.
+
+    Yields:
+        The rows of a chunk, and notes.
+    """
+    for chunk in chunks:
+        yield classify_chunk(model, chunk, options)
+
+
 def predict_to_file(
     model: TunedModel,
     images: Sequence[Path],
@@ -51,8 +88,10 @@ def predict_to_file(
     callback: Callback,
     *,
     probabilities: bool = False,
+    min_confidence: float | None = None,
     skip_corrupt: bool = False,
     overwrite: bool = False,
+    classify: ClassifyChunks = classify_here,
 ) -> PredictionFile:
     """Classify images and write a row for each: path, label, probability; several labels joined by |; or a number.
 
@@ -64,35 +103,64 @@ def predict_to_file(
         out: The table, .csv, .jsonl or .parquet.
         callback: Receiver of progress and of notes about images.
         probabilities: True adds a column "p_CLASS" for each class. Default: False.
+        min_confidence: Least probability of the most likely class; under it the label is "none of these". Default: 0.
         skip_corrupt: True leaves unreadable images out. Default: False.
         overwrite: True replaces a table, and begins anew. Default: False.
+        classify: Classifies chunks of images, here or elsewhere. Default: in this process.
 
     Returns:
         The table.
 
     Raises:
         SpecError: The table exists, or its suffix is unknown.
-        DataError: Images cannot be used, or they are not those of the interrupted call.
+        DataError: Images cannot be used, or they are not those of the interrupted call, or have changed since.
     """
     model.require_classifier("vpt.predict_to_file")
+    check_rejection(model.label_kind, min_confidence)
     if probabilities and model.label_kind.name == "regression":
         raise SpecError("the model predicts a number, which has no probabilities; leave them out")
     check_table_path(out)
+    with lock_output(out):
+        options = RowOptions(probabilities, min_confidence or 0.0, skip_corrupt)
+        return _predict(model, images, out, callback, options, overwrite, classify)
+
+
+def _predict(
+    model: TunedModel,
+    images: Sequence[Path],
+    out: Path,
+    callback: Callback,
+    options: RowOptions,
+    overwrite: bool,
+    classify: ClassifyChunks,
+) -> PredictionFile:
     journal = _Journal(out.with_name(f"{out.name}.partial"))
     if overwrite:
         journal.path.unlink(missing_ok=True)
     elif out.exists():
+        if journal.path.exists() and journal.path.stat().st_mtime <= out.stat().st_mtime:
+            journal.path.unlink()  # a kill at the very end has left it
         raise SpecError(f"{out} already exists; choose another file, or replace it with --overwrite")
-    resumed = journal.open(_describe(model, probabilities), images)
-    for start in range(resumed - resumed % _CHUNK, len(images), _CHUNK):
-        chunk = images[max(start, resumed) : start + _CHUNK]
-        if chunk:
-            journal.append(_predict_rows(model, chunk, callback, probabilities, skip_corrupt))
-        callback.on_data_progress("images", min(start + _CHUNK, len(images)), len(images))
-    count = sum(1 for row in journal.rows() if len(row) > 1)
+    done = resumed = journal.open(_describe(model, options), images)
+    starts = range(resumed - resumed % _CHUNK, len(images), _CHUNK)
+    stamps: deque[list[str]] = deque()  # of the chunks at work, before their images are read, and by this machine
+
+    def stamped_chunks() -> Iterator[Sequence[Path]]:
+        for start in starts if resumed < len(images) else ():
+            chunk = images[max(start, resumed) : start + _CHUNK]
+            stamps.append([stamp_files(image, [image]) for image in chunk])
+            yield chunk
+
+    for rows, notes in classify(model, stamped_chunks(), options):
+        for note in notes:
+            callback.on_note(note)
+        journal.append(zip(stamps.popleft(), rows, strict=True))
+        done += len(rows)
+        callback.on_data_progress("images", done, len(images))
+    count = sum(1 for _, row in journal.rows() if len(row) > 1)
     if not count:
         raise DataError(f"none of {len(images)} images can be used, so {out} would be empty; give other images")
-    answered = (row for row in journal.rows() if len(row) > 1)  # others have the path alone
+    answered = (row for _, row in journal.rows() if len(row) > 1)  # others have the path alone
     write_table(out, _batches(answered))
     journal.path.unlink()
     return PredictionFile(str(out), count, resumed, len(images) - count)
@@ -104,40 +172,54 @@ def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         yield batch
 
 
-def _describe(model: TunedModel, probabilities: bool) -> dict[str, Any]:
+def _describe(model: TunedModel, options: RowOptions) -> dict[str, Any]:
     """Return what rows of one table have in common."""
     digest = digest_tensors(model.inference_state_dict().items())
-    return {"backbone": model.backbone.name, "tensors": digest, "probabilities": probabilities}
+    answers = {"labels": str(model.label_kind), "classes": model.classes and list(model.classes)}
+    asked = {"probabilities": options.probabilities, "min_confidence": options.min_confidence or None}
+    inputs = {"backbone": model.backbone.name, "preprocessing": str(model.backbone.preprocessing)}
+    return {**inputs, "tensors": digest, **answers, **asked}
 
 
-def _predict_rows(
-    model: TunedModel, images: Sequence[Path], callback: Callback, probabilities: bool, skip_corrupt: bool
-) -> list[dict[str, Any]]:
-    """Return a row for each image, without a label for those that are left out."""
+def classify_chunk(model: TunedModel, images: Sequence[Path], options: RowOptions) -> tuple[Rows, list[str]]:
+    """Classify a few images.
+
+    Args:
+        model: The model.
+        images: The images.
+        options: Options of the rows.
+
+    Returns:
+        A row for each image, without a label for those that are left out, and notes about them.
+
+    Raises:
+        DataError: Images cannot be used.
+    """
     split = Split(tuple(images), np.zeros(len(images), dtype=np.int64))
-    rows: list[dict[str, Any]] = [{"path": str(image)} for image in images]
+    rows: Rows = [{"path": str(image)} for image in images]
     try:
-        pixels = decode(split, model.backbone.preprocessing, skip_corrupt=skip_corrupt)
+        pixels = decode(split, model.backbone.preprocessing, skip_corrupt=options.skip_corrupt)
     except DataError as error:
-        if not skip_corrupt:
+        if not options.skip_corrupt:
             raise
-        callback.on_note(str(error))  # of all images of the chunk
-        return rows
-    for note in (*pixels.notes, *(f"left out {name}" for name in pixels.dropped)):
-        callback.on_note(note)
+        return rows, [str(error)]  # of all images of the chunk
     logits = predict_logits(model, DeviceDataset.for_model(model, Examples(pixels.images, pixels.labels)))
     labels, values = label_task(model.label_kind), model.label_kind.activate(logits)
     names = model.classes or tuple(map(str, range(model.num_classes)))
     for index, row in zip(pixels.indices, values.numpy(), strict=True):
         shortest = [float(str(value)) for value in row]  # as few digits as tell float32 numbers apart
         rows[index] |= labels.columns(shortest, names)
-        if probabilities:
+        # No kind of labels but single ones has a least confidence.
+        if options.min_confidence and float(row.max()) < options.min_confidence:
+            rows[index]["label"] = NONE_OF_THESE
+        if options.probabilities:
             rows[index] |= {f"p_{name}": value for name, value in zip(names, shortest, strict=True)}
-    return rows
+    notes = [*pixels.notes, *(f"left out {name}" for name in pixels.dropped)]
+    return rows, notes
 
 
 class _Journal:
-    """Rows in the order of the images, as lines of JSON behind one line about the call."""
+    """Rows in the order of the images, each with a stamp of its image, as lines of JSON behind one about the call."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -148,27 +230,40 @@ class _Journal:
         if lines == 0:
             self._write([about], "wb")
             return 0
-        with self.path.open(encoding="utf-8") as file:
+        with (
+            damage_named(self.path, "unfinished table", "begin anew with --overwrite", DataError),
+            self.path.open(encoding="utf-8") as file,
+        ):
             if json.loads(file.readline()) != about:
                 raise SpecError(
                     f"{self.path} belongs to an interrupted call with another model or other options; choose another "
                     "file, or begin anew with --overwrite"
                 )
-        for number, row in enumerate(self.rows()):
+        for number, (stamp, row) in enumerate(self.rows()):
             if number >= len(images) or row["path"] != str(images[number]):
                 raise DataError(
                     f"{self.path} has rows of other images, such as {row['path']}; images were added or removed since "
                     "the call was interrupted, so begin anew with --overwrite"
                 )
+            if stamp != stamp_files(images[number], [images[number]]):
+                raise DataError(
+                    f"{images[number]} has changed since the call was interrupted, and {self.path} has the answer for "
+                    "the old image; begin anew with --overwrite"
+                )
         return lines - 1
 
-    def rows(self) -> Iterator[dict[str, Any]]:
-        with self.path.open(encoding="utf-8") as file:
+    def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        with (
+            damage_named(self.path, "unfinished table", "begin anew with --overwrite", DataError),
+            self.path.open(encoding="utf-8") as file,
+        ):
             next(file)
             for line in file:
-                yield json.loads(line)
+                stamp, row = json.loads(line)
+                row["path"]  # raises where there is none
+                yield stamp, row
 
-    def append(self, rows: Sequence[dict[str, Any]]) -> None:
+    def append(self, rows: Iterable[tuple[str, dict[str, Any]]]) -> None:
         self._write(rows, "ab")
 
     def _complete_lines(self) -> int:
@@ -180,11 +275,11 @@ class _Journal:
             file.truncate(end)
         return count
 
-    def _write(self, rows: Sequence[dict[str, Any]], mode: str) -> None:
+    def _write(self, values: Iterable[Any], mode: str) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open(mode) as file:
-                file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+                file.write("".join(json.dumps(value) + "\n" for value in values).encode())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:

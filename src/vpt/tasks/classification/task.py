@@ -2,7 +2,7 @@
 
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,37 +15,43 @@ from torch import Tensor, nn
 from vpt.backbones import Backbone, load_backbone
 from vpt.data.dataset import Dataset, Split
 from vpt.data.decode_cache import decode_cached
+from vpt.data.find_images import find_images
 from vpt.data.image_inputs import ImageInput
-from vpt.data.images import DecodedImages
 from vpt.data.loading import load_dataset, load_scored_dataset
 from vpt.data.overview import overview_of_classes
-from vpt.data.preprocessing import Preprocessing
 from vpt.data.splits import stratified_subset
 from vpt.data.training_marks import make_marks
 from vpt.data.value_checks import value_range_notes
-from vpt.errors import DataError
+from vpt.errors import SpecError
 from vpt.heads.dense import DenseHead
 from vpt.model import tuned_file
+from vpt.model.named_backbone import backbone_for
 from vpt.model.readout import MultiBlock, Pooled, Readout
 from vpt.model.tuned_model import TunedModel
 from vpt.plots.figures import MAX_NAMED_CLASSES
 from vpt.tasks.base import NUM_EXAMPLES, PreparedData, Task
+from vpt.tasks.classification.calibration import describe_calibration, notes_on_scores
 from vpt.tasks.classification.config import ClassificationConfig, ClassificationOptions
 from vpt.tasks.classification.continuation import class_names, join_classes, measure_old_classes, start_from
+from vpt.tasks.classification.decoded_splits import decode_splits
 from vpt.tasks.classification.label_checks import check_options_of_labels
 from vpt.tasks.classification.labels import LabelTask, fit_label_kind, label_task
-from vpt.tasks.classification.prediction import decoding_notes, evaluate, predict
+from vpt.tasks.classification.metrics import with_metric_first
+from vpt.tasks.classification.prediction import confidences, evaluate, picture_mistakes, predict
+from vpt.tasks.classification.rejection import check_rejection, measure_rejection
 from vpt.tasks.classification.ridge_head import solve_head
 from vpt.tasks.classification.training import init_head_from_probe, make_objective
 from vpt.tasks.evaluation import Evaluation, make_evaluation
+from vpt.tasks.pictures import Picture, confident_mistakes
 from vpt.tasks.prediction import Prediction
 from vpt.training import Callback, DeviceDataset, EpochMetrics, Examples, Objective, Progress, TaskConfig, distributed
-from vpt.training.augmentation import CROP_SCALE, parse_augmentation
 from vpt.training.evaluation import Scores, predict_logits
 from vpt.training.feature_cache import cache_frozen_features
 from vpt.training.init_inputs import collect_init_inputs
 from vpt.training.job import Job
 from vpt.training.streaming import choose_loading, stream_splits
+
+_SCORING = ("skip_corrupt", "loading", "workers")  # options of scoring, beside those that select images
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,7 @@ class ClassificationData(PreparedData):
         config: Training configuration.
         cache: Folder for frozen features, or None.
         init: Tuned file that training goes on from, or None.
+        calibrated: True if the temperature of probabilities is fitted on val.
         ridge: Penalty of a head that is solved for instead of being trained, "auto", or None.
     """
 
@@ -65,6 +72,7 @@ class ClassificationData(PreparedData):
     cache: Path | None
     ridge: float | Literal["auto"] | None = None
     init: Path | None = None
+    calibrated: bool = False
 
     @property
     def labels(self) -> LabelTask[Any]:
@@ -98,9 +106,14 @@ class ClassificationData(PreparedData):
     ) -> list[EpochMetrics]:
         solves = self.ridge is not None
         history = self._solve(model, callback) if solves else super().train(model, config, callback, checkpoint)
-        if self.labels.calibrates and "val" in self.decoded:
-            on_image = partial(callback.on_data_progress, "choosing thresholds on val")
-            model.label_kind = self.labels.calibrate(*self._predict(model, "val", on_image))
+        if (self.labels.calibrates and "val" in self.decoded) or self.calibrated:
+            on_image = partial(callback.on_data_progress, "calibrating on val")
+            logits, labels = self._predict(model, "val", on_image)
+            model.label_kind = self.labels.calibrate(logits, labels)
+            notes = [describe_calibration(model.label_kind, logits, labels)] if self.calibrated else []
+            for note in notes + notes_on_scores(model.label_kind, self.eval_split):
+                self.notes.append(note)
+                callback.on_note(note)
         return history
 
     def _solve(self, model: TunedModel, callback: Callback) -> list[EpochMetrics]:
@@ -115,6 +128,20 @@ class ClassificationData(PreparedData):
 
     def score_split(self, model: TunedModel, split: str, on_image: Progress) -> Scores:  # noqa: D102
         return label_task(model.label_kind).score(*self._predict(model, split, on_image), self.decoded[split].groups)
+
+    def pictures(self, model: TunedModel, scores: Scores, split: str) -> list[Picture]:
+        """Return the most confident mistakes."""
+        pixels, size = self.decoded[split].pixels, self.backbone.preprocessing.size
+
+        def image_of(index: int) -> NDArray[np.uint8]:
+            start = (pixels[index].shape[-1] - size) // 2
+            return pixels[index][:, start : start + size, start : start + size].transpose(1, 2, 0)
+
+        return confident_mistakes(scores, self.classes, image_of)
+
+    def score(self, model: TunedModel, callback: Callback) -> Evaluation:  # noqa: D102
+        evaluation, metric = super().score(model, callback), self.config.metric
+        return evaluation if metric == "auto" else with_metric_first(evaluation, metric)
 
     def _predict(self, model: TunedModel, split: str, on_image: Progress) -> tuple[Tensor, Tensor]:
         """Return logits and labels of a split."""
@@ -136,7 +163,8 @@ class ClassificationTask(Task):
     metrics: ClassVar[Mapping[str, str]] = {
         "top1": "top-1", "mean_per_class": "mean per class",
         "map": "mAP", "macro_f1": "macro F1",
-        "r2": "R²", "mae": "MAE",
+        "r2": "R²", "mae": "MAE", "balanced_accuracy": "balanced accuracy",
+        "label_accuracy": "right labels",
     }  # fmt: skip
     class_metric: ClassVar[str] = "top-1"
     nothing: ClassVar[str] = "no image"
@@ -162,9 +190,12 @@ class ClassificationTask(Task):
             dataset = join_classes(dataset, class_names(options.init))
         check_options_of_labels(dataset, config, options)
         splits = _select_splits(dataset, job.train_on, options, config.training.seed)
-        streams, words = choose_loading(
-            options.loading, sum(map(len, splits.values())), preprocessing.size, options.cache, options.workers
-        )
+        if options.calibrate and "val" not in splits:
+            raise SpecError(
+                "calibrate is True, and there are no val images to calibrate on; give some, or leave it out"
+            )
+        decoded_bytes = 3 * preprocessing.size**2 * sum(map(len, splits.values()))
+        streams, words = choose_loading(options.loading, decoded_bytes, options.cache, options.workers)
         first, *lines = replace(overview_of_classes(dataset), notes=()).lines()  # notes are given one by one
         callback.on_data([f"{first}; {words}", *lines])
         value_notes = value_range_notes(splits["train"].images, preprocessing.value_range)
@@ -177,16 +208,16 @@ class ClassificationTask(Task):
             decode = partial(
                 decode_cached, cache_dir=options.cache, spill_dir=spill_dir, skip_corrupt=options.skip_corrupt
             )
-            decoded, decode_notes = _decode(splits, preprocessing, config.augment, decode, callback)
+            decoded, decode_notes = decode_splits(splits, preprocessing, config.augment, decode, callback)
         notes = [*backbone.notes, *dataset.notes, *value_notes, *decode_notes]
         if dataset.ignored:
             examples = ", ".join(dataset.ignored[:5])
             notes.append(f"{len(dataset.ignored)} entries of the folder were not used: {examples}")
         sizes = {split: len(examples) for split, examples in decoded.items()}
-        marks = make_marks(splits["train"].paths)
+        marks = make_marks(splits["train"].images)
         return ClassificationData(
             backbone, dataset.name, dataset.classes, sizes, notes, marks, decoded, config, options.cache, options.ridge,
-            options.init,
+            options.init, options.calibrate,
         )  # fmt: skip
 
     def attach(self, job: Job, data: PreparedData) -> TunedModel:  # noqa: D102
@@ -209,9 +240,10 @@ class ClassificationTask(Task):
         options = job.options
         assert isinstance(options, ClassificationOptions)
         if options.init is not None:  # whose images were prepared in one way
-            header = tuned_file.inspect(options.init)
-            backbone = tuned_file.backbone_for(options.init, header, job.backbone, job.weights)
-            return replace(backbone, preprocessing=header.preprocessing)
+            header = tuned_file.read_header(options.init)
+            backbone = backbone_for(options.init, header, job.backbone, job.weights)
+            # A file that does not fit is refused before its method takes memory and images are decoded.
+            return tuned_file.load(options.init, backbone).backbone
         backbone = load_backbone(job.backbone, weights=job.weights, image_size=job.image_size)
         preprocessing = job.preprocess(backbone.preprocessing)
         fraction = preprocessing.crop_fraction if options.crop_fraction is None else options.crop_fraction
@@ -226,20 +258,29 @@ class ClassificationTask(Task):
     def evaluate(  # noqa: D102
         self, model: TunedModel, data: str | Dataset, split: str, options: Mapping[str, Any], callback: Callback
     ) -> Evaluation:
-        split_options = {name: value for name, value in options.items() if name != "skip_corrupt"}
+        rejection = {name: options.get(name) for name in ("min_confidence", "foreign", "false_accept")}
+        check_rejection(model.label_kind, **rejection)
+        min_confidence, folder = rejection["min_confidence"], rejection["foreign"]
+        foreign = None if folder is None else find_images([Path(folder)])
+        split_options = {name: value for name, value in options.items() if name not in {*_SCORING, *rejection}}
         split_options.setdefault("label_kind", model.label_kind.name)
         dataset = load_scored_dataset(data, split, on_note=callback.on_note, **split_options)
-        scores = evaluate(model, dataset, split, callback, skip_corrupt=options.get("skip_corrupt", False))
-        return make_evaluation(split, scores.num_images, scores, model.classes or dataset.classes)
+        scoring = {name: options[name] for name in _SCORING if name in options}
+        scores = evaluate(model, dataset, split, callback, **scoring)
+        evaluation = make_evaluation(split, scores.num_images, scores, model.classes or dataset.classes)
+        pictures = partial(picture_mistakes, model, dataset.splits[split], scores, tuple(evaluation.per_class))
+        notes = tuple(notes_on_scores(model.label_kind, split))
+        evaluation = replace(evaluation, notes=notes, pictures=pictures)
+        if min_confidence is None and foreign is None:
+            return evaluation
+        others = None if foreign is None else confidences(model, foreign, callback)
+        found = measure_rejection(scores, min_confidence, others, options.get("false_accept", 0.05))
+        return replace(evaluation, rejection=found)
 
     def predict(  # noqa: D102
         self, model: TunedModel, images: Sequence[ImageInput], options: Mapping[str, Any], callback: Callback
     ) -> list[Prediction]:
         return predict(model, images, callback, **options)
-
-    def curve_options(self, config: TaskConfig, data: PreparedData) -> dict[str, Any]:  # noqa: D102
-        assert isinstance(data, ClassificationData)
-        return data.labels.curve_labels
 
 
 def _select_splits(dataset: Dataset, train_on: str, options: ClassificationOptions, seed: int) -> dict[str, Split]:
@@ -247,31 +288,3 @@ def _select_splits(dataset: Dataset, train_on: str, options: ClassificationOptio
     others = {"test": dataset.test} if train_on == "trainval" else {"val": dataset.val, "test": dataset.test}
     train = stratified_subset(images, dataset.classes, options.train_fraction, seed, options.images_per_class)
     return {"train": train, **{name: split for name, split in others.items() if len(split)}}
-
-
-def _decode(
-    splits: Mapping[str, Split],
-    preprocessing: Preprocessing,
-    train_augment: str,
-    decode: Callable[..., DecodedImages],
-    callback: Callback,
-) -> tuple[dict[str, Examples], list[str]]:
-    """All splits as arrays; every unusable image of every split is named in one error."""
-    decoded, notes, errors = {}, [], []
-    for name, split in splits.items():
-        crop = parse_augmentation(train_augment).crop if name == "train" else None
-        oversized = None
-        try:
-            pixels = decode(split, preprocessing, progress=partial(callback.on_data_progress, name))
-            if crop is not None:
-                side = round(preprocessing.size * CROP_SCALE[crop])
-                progress = partial(callback.on_data_progress, f"{name}, larger")
-                oversized = decode(split, preprocessing, whole_side=side, progress=progress).whole
-        except DataError as error:
-            errors.append(f"{name}: {error}")
-            continue
-        decoded[name] = Examples(pixels.images, pixels.labels, oversized, pixels.groups)
-        notes += [f"{name}: {note}" for note in decoding_notes(pixels)]
-    if errors:
-        raise DataError("\n".join(errors))
-    return decoded, notes

@@ -18,9 +18,10 @@ from vpt.model.tuned_model import TunedModel
 from vpt.tasks.classification.config import ClassificationConfig
 from vpt.tasks.classification.labels import LabelTask, fit_label_kind, label_task
 from vpt.tasks.classification.losses import Loss, balanced_weights
+from vpt.tasks.classification.metrics import choose_metric, measure
 from vpt.training import Callback, DeviceDataset, EpochMetrics, Examples, fit, predict_logits
 from vpt.training.augmentation import parse_augmentation
-from vpt.training.batches import epoch_order, iter_batches
+from vpt.training.batches import epoch_order, iter_batches, number_draws
 from vpt.training.feature_cache import cache_frozen_features, compute_features
 from vpt.training.loop import epoch_seed
 
@@ -90,14 +91,15 @@ class ClassificationObjective:
     @cached_property
     def criterion(self) -> Loss:
         """Function from logits and targets to the sum of the losses of the images."""
-        labels = self.dataset.labels.to(self.dataset.device)
-        return self.labels.make_loss(self.config, labels, self.model.num_classes)
+        targets = self._targets(self.dataset.labels)
+        return self.labels.make_loss(self.config, targets, self.model.num_classes)
 
     def batches(self, epoch: int) -> Sequence[NDArray[np.int64]]:  # noqa: D102
         training = self.config.training
         order = epoch_order(len(self.dataset), training.seed, epoch)
         if self.config.balanced_sampling:
             order = balanced_order(self.dataset.labels, epoch_seed(training.seed, epoch, 0))
+            order = number_draws(order, len(self.dataset))
         return list(iter_batches(order, training.batch_size))
 
     def plan(self, epoch: int, batches: Sequence[NDArray[np.int64]]) -> None:  # noqa: D102
@@ -105,7 +107,7 @@ class ClassificationObjective:
         self.dataset.plan(batches, (self.config.training.seed, epoch) if is_augmented else None)
 
     def loss(self, indices: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, float]:  # noqa: D102
-        targets = self.labels.targets(self.dataset.targets(indices))
+        targets = self._targets(self.dataset.targets(indices))
         inputs = self.dataset.inputs(indices, self.config.augment, rng)
         mixing = parse_augmentation(self.config.augment).mixing
         inputs, own_weight = (inputs, 1.0) if mixing is None else mixing(inputs, rng)
@@ -118,23 +120,37 @@ class ClassificationObjective:
         loss = own_weight * loss + (1 - own_weight) * other_loss
         return loss, own_weight * metric + (1 - own_weight) * other_metric
 
+    def _targets(self, labels: Tensor) -> Tensor:
+        """Return labels as the model learns them, on its device."""
+        return self.labels.targets(labels).to(self.dataset.device)
+
     def _score(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, float]:
         """Return the sums of the losses and of the metric of a batch."""
         return self.criterion(logits.float(), targets), self.labels.train_metric(logits, targets)
 
     @property
+    def metric(self) -> str:  # noqa: D102
+        return self.labels.trained_metric
+
+    @property
     def has_val(self) -> bool:  # noqa: D102
         return self.val_dataset is not None
 
-    def validate(self) -> tuple[float, float] | None:  # noqa: D102
+    def validate(self) -> tuple[float, dict[str, float]] | None:  # noqa: D102
         if self.val_dataset is None:
             return None
         logits = predict_logits(self.network, self.val_dataset, bf16=self.bf16)
         scores = self.labels.score(logits, self.val_dataset.labels)
+        logits, targets = logits.to(self.dataset.device), self._targets(self.val_dataset.labels)
+        chosen = choose_metric(self.labels.kind.name, self.config.metric)
+        metrics = {chosen: measure(scores, chosen)}
+        if self.metric in scores.metrics:  # R² is that of these labels, and not of standardized ones
+            metrics[self.metric] = scores.metrics[self.metric]
+        elif self.metric not in metrics:
+            metrics[self.metric] = self.labels.train_metric(logits, targets) / len(targets)
         if self.config.loss == "auto":
-            return scores.loss, scores.accuracy
-        targets = self.labels.targets(self.val_dataset.labels).to(self.dataset.device)
-        return float(self.criterion(logits.to(self.dataset.device), targets)) / len(targets), scores.accuracy
+            return scores.loss, metrics
+        return float(self.criterion(logits, targets)) / len(targets), metrics
 
 
 def balanced_order(labels: Tensor, seed: int) -> NDArray[np.int64]:

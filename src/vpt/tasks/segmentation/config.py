@@ -6,7 +6,8 @@ from typing import Any, ClassVar, Literal, Self
 
 from vpt.methods.base import Method
 from vpt.training.augmentation import parse_augmentation
-from vpt.training.config import TaskConfig, TaskOptions, check_options
+from vpt.training.config import check_options
+from vpt.training.task_config import TaskConfig, TaskOptions
 
 _HEAD_LEARNING_RATE = 0.03  # per 256 images with AdamW: a step of 1e-3 at batch 8, for a head that starts from nothing
 
@@ -68,6 +69,7 @@ class SegmentationConfig(TaskConfig):
 
     task: ClassVar[str] = "segmentation"
     options_class: ClassVar[type[TaskOptions]] = SegmentationOptions
+    crop_version: ClassVar[int] = 2  # 2: a crop depends on the seed, the epoch and the image alone
 
     def __post_init__(self) -> None:
         """Check the values. A SpecError is raised for a value out of range."""

@@ -9,9 +9,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vpt.data.image_files import capture_warnings
 from vpt.data.joint_augmentation import JointAugmentation
-from vpt.data.mask_files import load_pair
 from vpt.data.masks import IGNORE_INDEX
 from vpt.data.segmentation_folder import SegmentationDataset
 from vpt.data.segmentation_layouts import ImageMaskPairs
@@ -19,20 +17,37 @@ from vpt.model.tuned_model import TunedModel
 from vpt.tasks.segmentation.config import SegmentationConfig
 from vpt.tasks.segmentation.prediction import score_split
 from vpt.tasks.segmentation.sliding_window import InferenceConfig
+from vpt.tasks.segmentation.streaming import CropLoader
 from vpt.training.augmentation import parse_augmentation
-from vpt.training.batches import epoch_order
+from vpt.training.batches import epoch_order, number_draws
 
 
 class SegmentationObjective:
-    """The losses of all heads on random crops, pixel accuracy in training, and mean IoU on val."""
+    """The losses of all heads on random crops, pixel accuracy in training, and mean IoU and pixel accuracy on val.
 
-    def __init__(self, model: TunedModel, dataset: SegmentationDataset, config: SegmentationConfig) -> None:
+    Attributes:
+        metric: Name of the metric in training.
+    """
+
+    metric = "pixel_accuracy"
+
+    def __init__(
+        self,
+        model: TunedModel,
+        dataset: SegmentationDataset,
+        config: SegmentationConfig,
+        *,
+        streams: bool = True,
+        workers: int | None = 0,
+    ) -> None:
         """Prepare the objective.
 
         Args:
             model: The model, on its device.
             dataset: Images and masks, with a split "train" and possibly "val".
             config: The configuration.
+            streams: False keeps decoded images and masks in memory, see `CropLoader`. Default: True.
+            workers: Number of processes that decode a stream, see `CropLoader`. Default: 0, this one decodes.
         """
         self.model = model
         self.dataset = dataset
@@ -40,7 +55,9 @@ class SegmentationObjective:
         self.train: ImageMaskPairs = dataset.splits["train"]
         self.device: torch.device = next(model.parameters()).device
         self.bf16: bool = config.training.use_bf16(self.device)
-        self.augmentation: JointAugmentation = joint_augmentation(config.augment)
+        augmentation, size = joint_augmentation(config.augment), model.backbone.preprocessing.size
+        self.crops: CropLoader = CropLoader(dataset, augmentation, size, streams=streams, workers=workers)
+        self._seed: tuple[int, ...] = (config.training.seed, 0)
         self.weights: Tensor | None = None
         if config.class_weights == "balanced":
             self.weights = median_frequency_weights(dataset.pixel_counts).to(self.device)
@@ -52,7 +69,7 @@ class SegmentationObjective:
             epoch: Number of the evaluation interval, from 0.
 
         Returns:
-            The indices of the images of each step.
+            The draws of images of each step, see `vpt.training.batches.number_draws`.
         """
         config, count = self.config, len(self.train)
         batch_size, seed = config.training.batch_size, config.training.seed
@@ -60,13 +77,15 @@ class SegmentationObjective:
         positions = np.arange(first * batch_size, last * batch_size)
         numbers, order_of = np.unique(positions // count, return_inverse=True)
         orders = np.stack([epoch_order(count, seed, int(number)) for number in numbers])
-        return list(orders[order_of, positions % count].reshape(-1, batch_size))
+        return list(number_draws(orders[order_of, positions % count], count).reshape(-1, batch_size))
 
-    def plan(self, epoch: int, batches: Sequence[NDArray[np.int64]]) -> None:
-        """Load nothing in advance: images and masks are read when `loss` is called."""
+    def plan(self, epoch: int, batches: Sequence[NDArray[np.int64]]) -> None:  # noqa: D102
+        self._seed = (self.config.training.seed, epoch)
+        self.crops.plan(batches, self._seed)
 
     def loss(self, indices: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, float]:  # noqa: D102
-        images, masks = self._load_crops(indices, rng)
+        images, masks = (crops.to(self.device) for crops in self.crops.load(indices, self._seed))
+        images, masks = self.model.backbone.preprocessing.normalize(images), masks.long()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             logits, *auxiliary = self.model.logits_with_auxiliary(images)
         auxiliary_loss = sum(self._loss(other, masks) for other in auxiliary)
@@ -80,25 +99,13 @@ class SegmentationObjective:
         """True if there are validation images."""
         return "val" in self.dataset.splits
 
-    def validate(self) -> tuple[float, float] | None:
-        """Return the loss of the averaged probabilities and the mean IoU, at one scale and the original size."""
+    def validate(self) -> tuple[float, dict[str, float]] | None:
+        """Return the loss of the averaged probabilities, and the metrics at one scale and the original size."""
         if not self.has_val:
             return None
         self.model.eval()
         scores = score_split(self.model, self.dataset, "val", InferenceConfig())
-        return scores.loss, scores.mean_per_class
-
-    def _load_crops(self, indices: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        data, preprocessing, augment = self.dataset, self.model.backbone.preprocessing, self.augmentation
-        size = preprocessing.size
-        with capture_warnings():
-            pairs = (
-                load_pair(self.train, int(index), data.lookup_table, data.mask_format, data.value_range)
-                for index in indices
-            )
-            crops = [augment(torch.from_numpy(pixels), torch.from_numpy(mask), size, rng) for pixels, mask in pairs]
-        images, masks = (torch.stack(tensors).to(self.device) for tensors in zip(*crops, strict=True))
-        return preprocessing.normalize(images), masks.long()
+        return scores.loss, scores.metrics
 
     def _loss(self, logits: Tensor, masks: Tensor) -> Tensor:
         total = logits.new_zeros((), dtype=torch.float32)

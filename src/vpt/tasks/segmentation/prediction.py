@@ -1,33 +1,33 @@
 """Scores of segmentation models, and the masks and overlays that they predict."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy  # loads its parts when they are used
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
-from scipy.sparse import csr_array, vstack
 from torch import Tensor
 
 from vpt.core.io import write_atomic
 from vpt.core.text import pluralize, refuse
+from vpt.data.class_colors import arrange_colors, class_colors, count_borders, publisher
 from vpt.data.image_files import UnreadableImageError, capture_warnings, encode_png
 from vpt.data.image_inputs import ImageInput, read_image
-from vpt.data.mask_files import load_pair
-from vpt.data.masks import IGNORE_INDEX, palette
+from vpt.data.mask_files import load_mask, load_pair
+from vpt.data.masks import IGNORE_INDEX
 from vpt.data.segmentation_folder import SegmentationDataset
 from vpt.errors import DataError
 from vpt.model.tuned_model import TunedModel
+from vpt.tasks.pictures import Picture
 from vpt.tasks.prediction import Prediction
+from vpt.tasks.segmentation.drawing import blend, draw_overlay, error_map, indexed_mask
 from vpt.tasks.segmentation.sliding_window import InferenceConfig, predict_classes, predict_rows
 from vpt.training import Progress
 from vpt.training.calibration import NUM_BINS, confidence_bins
 from vpt.training.evaluation import Scores, confusion_matrix, divide_or_nan, nan_mean
-
-_ROW, _MARGIN = 18, 6  # pixels of a line of the legend
 
 
 def predict_masks(
@@ -36,6 +36,9 @@ def predict_masks(
     out_dir: str | Path | None,
     inference: InferenceConfig,
     on_image: Progress | None = None,
+    *,
+    skip_corrupt: bool = False,
+    on_note: Callable[[str], None] = lambda text: None,
 ) -> list[Prediction]:
     """Segment images, and write NAME.mask.png (class numbers, with a palette) and NAME.overlay.png (with a legend).
 
@@ -45,6 +48,8 @@ def predict_masks(
         out_dir: Folder of the files, or None to write none.
         inference: Scales and flips that are averaged.
         on_image: Function that receives the number of finished images and of all images. Default: none.
+        skip_corrupt: True leaves unreadable images out. Default: False.
+        on_note: Function that receives a note on each of them. Default: none.
 
     Returns:
         A prediction with a mask for each image.
@@ -57,15 +62,24 @@ def predict_masks(
     repeated = [pair for pair in zip(labels, stems, strict=True) if stems.count(pair[1]) > 1 and out_dir is not None]
     errors = [f"{label}: another image is also named {stem}" for label, stem in repeated]
     value_range = model.backbone.preprocessing.value_range
+    unreadable: dict[int, str] = {}
     with capture_warnings():
-        for label, source in zip(labels, images, strict=True):
+        for index, source in enumerate(images):
             try:
                 read_image(source, value_range)
             except UnreadableImageError as error:
-                errors.append(f"{label}: {error}")
-        refuse(errors, f"{pluralize(len(errors), 'image')} cannot be used")
+                unreadable[index] = f"{labels[index]}: {error}"
+        if skip_corrupt and len(unreadable) < len(images):
+            for fault in unreadable.values():
+                on_note(f"left out {fault}")
+            kept = [index for index in range(len(images)) if index not in unreadable]
+            labels, stems, images = [labels[i] for i in kept], [stems[i] for i in kept], [images[i] for i in kept]
+        else:
+            errors += unreadable.values()
+        skip = ", or leave them out with --skip-corrupt" if 0 < len(unreadable) < len(images) else ""
+        refuse(errors, f"{pluralize(len(errors), 'image')} cannot be used", f"replace or rename them{skip}")
         classes = _class_names(model)
-        colors, predictions = palette(len(classes)), []
+        colors, predictions = class_colors(classes, model.class_colors), []
         for done, (label, stem, source) in enumerate(zip(labels, stems, images, strict=True), start=1):
             image = np.asarray(read_image(source, value_range)[0])
             pixels = torch.from_numpy(image.transpose(2, 0, 1).copy())
@@ -106,50 +120,10 @@ def _class_names(model: TunedModel) -> tuple[str, ...]:
     return model.classes or tuple(map(str, range(model.num_classes)))
 
 
-def indexed_mask(mask: NDArray[np.uint16], colors: NDArray[np.uint8]) -> Image.Image:
-    """Return a mask as an indexed image with a palette, or as 16-bit gray for more than 256 classes.
-
-    Args:
-        mask: Class numbers (height, width).
-        colors: Color of each class, (classes, 3).
-
-    Returns:
-        The image.
-    """
-    if len(colors) > 256:
-        return Image.fromarray(mask)
-    image = Image.fromarray(mask.astype(np.uint8))
-    image.putpalette(colors.flatten().tolist())
-    return image
-
-
-def draw_overlay(
-    image: NDArray[np.uint8], mask: NDArray[np.uint16], classes: Sequence[str], colors: NDArray[np.uint8]
-) -> Image.Image:
-    """Draw an image under half-transparent colors of its mask, with a legend beside it, most frequent class first.
-
-    Args:
-        image: The image, uint8 (height, width, 3).
-        mask: Class numbers (height, width).
-        classes: Names of the classes.
-        colors: Color of each class, (classes, 3).
-
-    Returns:
-        The drawing.
-    """
-    blended = (0.45 * image + 0.55 * colors[mask]).round().astype(np.uint8)
-    counts = np.bincount(mask.flatten(), minlength=len(classes))
-    present = [k for k in np.argsort(-counts, kind="stable") if counts[k] > 0]
-    rows = present[: max(1, (len(image) - 2 * _MARGIN) // _ROW)]
-    width = _ROW + 3 * _MARGIN + max(round(ImageDraw.Draw(Image.new("L", (1, 1))).textlength(classes[k])) for k in rows)
-    canvas = Image.new("RGB", (image.shape[1] + width, max(len(image), _ROW + 2 * _MARGIN)), "white")
-    canvas.paste(Image.fromarray(blended), (0, 0))
-    draw = ImageDraw.Draw(canvas)
-    for row_index, k in enumerate(rows):
-        left, top = image.shape[1] + _MARGIN, _MARGIN + row_index * _ROW
-        draw.rectangle((left, top, left + _ROW - 4, top + _ROW - 4), tuple(colors[k].tolist()), "black")
-        draw.text((left + _ROW + 2, top + 1), classes[k], "black")
-    return canvas
+def evenly(count: int, limit: int) -> list[int]:
+    """Return at most `limit` numbers below `count`, evenly spread."""
+    spread: list[int] = np.unique(np.linspace(0, count - 1, min(limit, count)).round().astype(int)).tolist()
+    return spread
 
 
 class PixelScores(Scores):
@@ -204,12 +178,12 @@ def sum_scores(images: Iterable[PixelScores], num_classes: int) -> PixelScores:
         The scores, with the mean of the losses and the counts of each image.
     """
     total, bins, losses = np.zeros((num_classes, num_classes), np.int64), np.zeros((NUM_BINS, 3)), 0.0
-    counts: list[csr_array] = []
+    counts: list[scipy.sparse.csr_array] = []
     for image in images:
         total, losses = total + image.confusion, losses + image.loss
         bins = bins if image.bins is None else bins + image.bins
-        counts.append(csr_array(image.confusion.reshape(1, -1)))
-    return PixelScores(total, losses / max(1, len(counts)), bins, vstack(counts) if counts else None)
+        counts.append(scipy.sparse.csr_array(image.confusion.reshape(1, -1)))
+    return PixelScores(total, losses / max(1, len(counts)), bins, scipy.sparse.vstack(counts) if counts else None)
 
 
 def score_images(
@@ -259,3 +233,63 @@ def score_images(
         if on_image is not None:
             on_image(index + 1, len(pairs))
         yield PixelScores(confusion.numpy(), loss / max(1, int((targets != IGNORE_INDEX).sum())), bins)
+
+
+def compare_masks(
+    model: TunedModel, dataset: SegmentationDataset, split: str, inference: InferenceConfig, limit: int = 4
+) -> list[Picture]:
+    """Return images with their true and their predicted masks and the wrong pixels, evenly from a split.
+
+    Args:
+        model: The model.
+        dataset: The dataset.
+        split: Name of the split.
+        inference: Scales and flips that are averaged.
+        limit: Maximum number of images. Default: 4.
+
+    Returns:
+        The pictures, with the share and the IoU of each class of the image as notes.
+    """
+    pairs, colors, found = dataset.splits[split], class_colors(dataset.classes, model.class_colors), []
+    for index in evenly(len(pairs), limit):
+        with capture_warnings():
+            pixels, truth = load_pair(pairs, index, dataset.lookup_table, dataset.mask_format, dataset.value_range)
+        mask, _ = predict_mask(model, torch.from_numpy(pixels), inference)
+        image = pixels.transpose(1, 2, 0)
+        images = {
+            "image": image,
+            "truth": blend(image, truth, colors),
+            "prediction": blend(image, mask, colors),
+            "error": error_map(mask, truth),
+        }
+        labels = torch.from_numpy(mask.astype(np.int64)), torch.from_numpy(truth)
+        scores = PixelScores(confusion_matrix(*labels, len(colors)).numpy(), 0.0)
+        shares = scores.support / max(1, scores.num_images)
+        notes = tuple(
+            (name, f"{100 * share:.1f} % of the pixels, IoU {100 * iou:.1f} %", f"#{bytes(color).hex()}")
+            for name, share, iou, color in zip(dataset.classes, shares, scores.per_class, colors, strict=True)
+            if not np.isnan(iou)  # the class is in the image, or predicted
+        )
+        wrong = f"{100 * (1 - scores.accuracy):.1f} % of the pixels are wrong"
+        found.append(Picture(f"{pairs.names[index]}: {wrong}", images, notes))
+    return found
+
+
+def choose_colors(dataset: SegmentationDataset, limit: int = 50) -> tuple[str, ...] | None:
+    """Choose the colors of the classes by how they adjoin in training masks, see `arrange_colors`.
+
+    Args:
+        dataset: The dataset.
+        limit: Maximum number of masks that are read, evenly from all. Default: 50.
+
+    Returns:
+        Color of each class, such as "0072b2"; None where the dataset has published ones.
+    """
+    if publisher(dataset.classes):
+        return None
+    train, borders = dataset.splits["train"], np.zeros((len(dataset.classes),) * 2, np.int64)
+    for index in evenly(len(train), limit):
+        with capture_warnings():
+            mask = load_mask(train.masks[index], dataset.lookup_table, dataset.mask_format)
+        borders += count_borders(mask, len(dataset.classes))
+    return arrange_colors(dataset.classes, borders)

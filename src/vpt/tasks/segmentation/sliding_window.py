@@ -12,6 +12,7 @@ from torch import Tensor
 from vpt.data.joint_augmentation import resize_tensor
 from vpt.errors import SpecError
 from vpt.heads.dense import upsample
+from vpt.model.label_kinds import require_finite
 from vpt.model.tuned_model import TunedModel
 
 
@@ -131,7 +132,7 @@ def sliding_window_logits(model: TunedModel, image: Tensor, inference: Inference
         for window, window_logits in zip(batch, logits, strict=True):
             total[window] += window_logits
             count[window] += 1
-    return (total / count)[..., :height, :width]
+    return require_finite((total / count)[..., :height, :width])
 
 
 def window_starts(length: int, side: int, overlap: float) -> list[int]:

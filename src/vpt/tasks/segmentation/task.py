@@ -24,11 +24,13 @@ from vpt.model.tuned_model import TunedModel
 from vpt.plots.figures import MAX_NAMED_CLASSES
 from vpt.tasks.base import NUM_EXAMPLES, PreparedData, Task
 from vpt.tasks.evaluation import Evaluation, make_evaluation
+from vpt.tasks.pictures import Picture
 from vpt.tasks.prediction import Prediction
 from vpt.tasks.segmentation.config import SegmentationConfig
 from vpt.tasks.segmentation.objective import SegmentationObjective
-from vpt.tasks.segmentation.prediction import predict_masks, score_split
+from vpt.tasks.segmentation.prediction import choose_colors, compare_masks, predict_masks, score_split
 from vpt.tasks.segmentation.sliding_window import InferenceConfig
+from vpt.tasks.segmentation.streaming import choose_crop_loading
 from vpt.training import Callback, Objective, Progress, Scores, TaskConfig
 from vpt.training.job import Job
 
@@ -43,10 +45,14 @@ class SegmentationData(PreparedData):
     Attributes:
         dataset: Images and masks.
         config: Training configuration.
+        streams: True reads training images and masks whenever they are used, False decodes them once.
+        workers: Number of processes that decode a stream, or None for the default.
     """
 
     dataset: SegmentationDataset
     config: SegmentationConfig
+    streams: bool
+    workers: int | None
 
     def digest(self) -> str:  # noqa: D102
         return self.dataset.digest
@@ -66,10 +72,15 @@ class SegmentationData(PreparedData):
         return found
 
     def objective(self, model: TunedModel, callback: Callback, *, resumed: bool) -> Objective:  # noqa: D102
-        return SegmentationObjective(model, self.dataset, self.config)
+        model.class_colors = choose_colors(self.dataset)
+        return SegmentationObjective(model, self.dataset, self.config, streams=self.streams, workers=self.workers)
 
     def score_split(self, model: TunedModel, split: str, on_image: Progress) -> Scores:  # noqa: D102
         return score_split(model, self.dataset, split, InferenceConfig(), on_image)
+
+    def pictures(self, model: TunedModel, scores: Scores, split: str) -> list[Picture]:
+        """Return images with their true and their predicted masks."""
+        return compare_masks(model, self.dataset, split, InferenceConfig())
 
 
 class SegmentationTask(Task):
@@ -98,17 +109,22 @@ class SegmentationTask(Task):
     def prepare(self, job: Job, callback: Callback) -> SegmentationData:  # noqa: D102
         assert isinstance(job.config, SegmentationConfig)
         options = asdict(job.options)
+        loading, workers = options.pop("loading"), options.pop("workers")
         backbone = load_backbone(job.backbone, weights=job.weights, image_size=job.image_size)
         backbone = replace(backbone, preprocessing=job.preprocess(backbone.preprocessing))
         options |= {**job.split_options, "include_test": job.test, "train_on": job.train_on}
         options["value_range"] = backbone.preprocessing.value_range
         progress = partial(callback.on_data_progress, "images and masks")
         dataset = load_segmentation_dataset(_folder(job.data), **options, progress=progress)
-        callback.on_data(replace(overview_of_masks(dataset), notes=()).lines())  # notes are given one by one
+        streams, words = choose_crop_loading(dataset, loading, workers)
+        first, *lines = replace(overview_of_masks(dataset), notes=()).lines()  # notes are given one by one
+        callback.on_data([f"{first}; {words}", *lines])
         images = {split: len(pairs) for split, pairs in dataset.splits.items()}
-        notes = [*backbone.notes, *dataset.notes]
+        notes = [*backbone.notes, *dataset.notes, *(f"left out {fault}" for fault in dataset.dropped)]
         marks = make_marks(dataset.splits["train"].images)
-        return SegmentationData(backbone, dataset.name, dataset.classes, images, notes, marks, dataset, job.config)
+        return SegmentationData(
+            backbone, dataset.name, dataset.classes, images, notes, marks, dataset, job.config, streams, workers
+        )
 
     def evaluate(  # noqa: D102
         self, model: TunedModel, data: str | Dataset, split: str, options: Mapping[str, Any], callback: Callback
@@ -122,20 +138,27 @@ class SegmentationTask(Task):
             on_note=callback.on_note,
             **load_options,
         )
+        for fault in dataset.dropped:
+            callback.on_note(f"left out {fault}")
         progress = partial(callback.on_data_progress, split)
-        scores = score_split(model, dataset, split, _inference(options), progress)
-        return make_evaluation(split, len(dataset.splits[split]), scores, dataset.classes)
+        inference = _inference(options)
+        scores = score_split(model, dataset, split, inference, progress)
+        evaluation = make_evaluation(split, len(dataset.splits[split]), scores, dataset.classes)
+        return replace(evaluation, pictures=partial(compare_masks, model, dataset, split, inference))
 
     def predict(  # noqa: D102
         self, model: TunedModel, images: Sequence[ImageInput], options: Mapping[str, Any], callback: Callback
     ) -> list[Prediction]:
         progress = partial(callback.on_data_progress, "images")
-        return predict_masks(model, images, options.get("out"), _inference(options), progress)
+        skip_corrupt = options.get("skip_corrupt", False)
+        return predict_masks(
+            model, images, options.get("out"), _inference(options), progress, skip_corrupt=skip_corrupt,
+            on_note=callback.on_note,
+        )  # fmt: skip
 
-    def curve_options(self, config: TaskConfig, data: PreparedData) -> dict[str, Any]:  # noqa: D102
+    def curve_xlabel(self, config: TaskConfig) -> str:  # noqa: D102
         assert isinstance(config, SegmentationConfig)
-        xlabel = f"evaluation interval of {config.eval_every} iterations"
-        return {"xlabel": xlabel, "metric": "score", "labels": ("pixel accuracy, train", "mIoU, val")}
+        return f"evaluation interval of {config.eval_every} iterations"
 
 
 def _folder(data: str | Dataset) -> str:

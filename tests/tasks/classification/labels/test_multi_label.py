@@ -112,6 +112,28 @@ def test_prediction_without_any_label_says_so() -> None:
     assert prediction.to_dict()["labels"] == []
 
 
+def test_evaluate_on_val_says_that_thresholds_were_chosen_there(
+    result: vpt.RunResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "the thresholds of the labels were chosen on val"
+    data = draw_tags(40, 2)
+    found = vpt.evaluate(result.file, data, classes=NAMES, split="val")
+    (note,) = found.notes
+    assert note.startswith(words) and found.to_dict()["notes"] == [note]
+    assert vpt.evaluate(result.file, data, classes=NAMES).notes == ()
+    assert not any(note.startswith(words) for note in result.notes)  # it has a test split
+    own = vpt.tune(data, tmp_path / "a.safetensors", test_fraction=0, method="linear", ridge=1.0, progress=False)
+    assert own.eval_split == "val" and own.notes[-1] == note
+    rows = [["path", *NAMES]]
+    for number, (pixels, row) in enumerate(zip(*data, strict=True)):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        rows.append([f"{number}.png", *(f"{has:.0f}" for has in row)])
+    (tmp_path / "tags.csv").write_text("\n".join(map(",".join, rows)))
+    columns = ("--label-column", ",".join(NAMES))
+    command_line.vpt("eval", result.file, tmp_path / "tags.csv", "--split", "val", *columns)
+    assert capsys.readouterr().out.splitlines()[-1] == note
+
+
 def test_evaluate_several_labels_matches_classes_by_name(result: vpt.RunResult) -> None:
     pixels, tags = draw_tags(40, 2)
     plain = vpt.evaluate(result.file, (pixels, tags), classes=NAMES)
@@ -149,8 +171,6 @@ def test_tune_several_labels_refuses_options_of_single_ones(tmp_path: Path) -> N
     ):
         with pytest.raises(vpt.SpecError, match=message):
             vpt.tune(draw_tags(20), out, **{**FAST, **options})
-    with pytest.raises(vpt.SpecError, match="labels of images are multi_label, and a search compares"):
-        vpt.tune(draw_tags(20), out, progress=False)
     with pytest.raises(vpt.DataError, match="init=prototypes needs one class for each image"):
         vpt.tune(draw_tags(20), out, **{**FAST, "method": "vpt(init=prototypes)"})
     assert not out.exists()

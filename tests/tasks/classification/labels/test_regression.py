@@ -14,7 +14,8 @@ from sklearn import metrics
 import vpt
 from helpers.brightness import FAST, draw_numbers
 from vpt.model.label_kinds import Regression
-from vpt.tasks.classification.labels.regression import RegressionTask
+from vpt.tasks.classification.labels.regression import RegressionScores, RegressionTask
+from vpt.training import Callback
 
 OPTIONS: dict[str, Any] = {**FAST, "method": "vpt(length=2)", "epochs": 8, "learning_rate": 0.02}
 
@@ -125,3 +126,36 @@ def test_ridge_head_of_numbers_predicts_them(tmp_path: Path) -> None:
 def test_tune_numbers_refuses_options_of_classes(options: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(vpt.SpecError, match=message):
         vpt.tune(draw_numbers(20), tmp_path / "a.safetensors", **{**OPTIONS, **options})
+
+
+class Notes(Callback):
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def on_note(self, text: str) -> None:
+        self.texts.append(text)
+
+
+def test_tune_that_keeps_the_best_by_an_error_keeps_the_epoch_with_the_least(tmp_path: Path) -> None:
+    options, notes = {**OPTIONS, "epochs": 4, "keep": "best", "metric": "mae"}, Notes()
+    result = vpt.tune(draw_numbers(40), tmp_path / "best.safetensors", classes=["age"], callback=notes, **options)
+    errors = [epoch["val_metric"] for epoch in result.history]
+    assert f"the weights of epoch {1 + errors.index(min(errors))} of 4 are kept, the best on val" in notes.texts
+    assert len(set(errors)) == 4 and max(errors) > 1  # in the unit of the labels
+    assert list(result.metrics) == ["test_mae", "test_r2"] and result.metric == "test_mae"
+
+
+def test_tune_numbers_that_32_bits_round_keeps_them(tmp_path: Path) -> None:
+    pixels, numbers = draw_numbers(60)
+    times = 1.7e9 + numbers.astype(np.float64)  # seconds, within a minute
+    result = vpt.tune((pixels, times), tmp_path / "a.safetensors", method="linear", ridge=0.1, progress=False)
+    assert result.score > 0.8 and result.metrics["test_mae"] < 6
+    found = vpt.evaluate(result.file, (pixels, times))
+    assert isinstance(found.scores, RegressionScores) and found.scores.labels.tolist() == times.tolist()
+    predictions = vpt.predict(result.file, pixels)
+    values = np.array([one.value for one in predictions])
+    assert len(np.unique(values)) > 50 and np.abs(values - times).mean() < 6
+    assert predictions[0].describe() == f"image 0: {values[0]:.0f}"
+    with pytest.raises(vpt.DataError, match="labels from -1e\\+308 to 1e\\+308 are too far apart to be learned"):
+        far = np.resize([1e308, -1e308], 60)
+        vpt.tune((pixels, far), tmp_path / "b.safetensors", method="linear", ridge=0.1, progress=False)

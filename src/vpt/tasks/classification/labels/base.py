@@ -12,6 +12,7 @@ from vpt.errors import SpecError
 from vpt.model.label_kinds import LabelKind
 from vpt.tasks.classification.config import ClassificationConfig
 from vpt.tasks.classification.losses import Loss
+from vpt.tasks.classification.metrics import choose_metric
 from vpt.tasks.prediction import Prediction
 from vpt.training.evaluation import Scores
 
@@ -24,15 +25,15 @@ class LabelTask(ABC, Generic[Kind]):
     Attributes:
         losses: Names of the losses, the default first.
         options: Options of the configuration that this kind has, besides the loss.
-        calibrates: True if something is chosen on validation images after training.
-        curve_labels: Labels of the plot of training curves, arguments of `vpt.plots.figures.training_curves`.
+        calibrates: True if something is always chosen on validation images after training.
+        trained_metric: Key of the metric that `train_metric` sums.
         kind: The kind, as a tuned file records it.
     """
 
     losses: ClassVar[tuple[str, ...]]
     options: ClassVar[frozenset[str]] = frozenset()
     calibrates: ClassVar[bool] = False
-    curve_labels: ClassVar[dict[str, Any]] = {}
+    trained_metric: ClassVar[str]
 
     def __init__(self, kind: Kind) -> None:
         """Make the task of a kind.
@@ -68,14 +69,15 @@ class LabelTask(ABC, Generic[Kind]):
         """
 
     def check(self, config: ClassificationConfig) -> None:
-        """Check the options of the loss.
+        """Check the options of the loss, and the metric.
 
         Args:
             config: The configuration.
 
         Raises:
-            SpecError: This kind of labels has no such loss or option.
+            SpecError: This kind of labels has no such loss, metric or option.
         """
+        choose_metric(self.kind.name, config.metric)
         if config.loss not in ("auto", *self.losses):
             raise SpecError(
                 f"loss is {config.loss!r}, and the labels are {self.kind.name}, for which the losses are "

@@ -135,7 +135,7 @@ class MultiLabelTask(LabelTask[MultiLabel]):
     losses: ClassVar[tuple[str, ...]] = ("bce", "focal")
     options: ClassVar[frozenset[str]] = frozenset(("class_weights",))
     calibrates: ClassVar[bool] = True
-    curve_labels: ClassVar[dict[str, Any]] = {"metric": "score", "labels": ("right labels, train", "mAP, val")}
+    trained_metric: ClassVar[str] = "label_accuracy"
 
     @staticmethod
     def fit(labels: NDArray[Any]) -> MultiLabel:  # noqa: D102

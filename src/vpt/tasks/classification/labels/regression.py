@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vpt.errors import DataError
 from vpt.model.label_kinds import Regression
 from vpt.tasks.classification.config import ClassificationConfig
 from vpt.tasks.classification.labels.base import LabelTask
@@ -98,12 +99,18 @@ class RegressionTask(LabelTask[Regression]):
     """A number for each image, scored by the coefficient of determination and the mean absolute error."""
 
     losses: ClassVar[tuple[str, ...]] = ("l1", "mse")  # L1 bears any rate, as cross-entropy does
-    curve_labels: ClassVar[dict[str, Any]] = {"metric": "R²"}
+    trained_metric: ClassVar[str] = "r2"
 
     @staticmethod
     def fit(labels: NDArray[Any]) -> Regression:  # noqa: D102
-        values = labels.astype(np.float64)
-        return Regression(float(values.mean()), float(values.std()) or 1.0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean, std = float(labels.mean()), float(labels.std())
+        if not np.isfinite(std):
+            raise DataError(
+                f"labels from {labels.min():g} to {labels.max():g} are too far apart to be learned; "
+                "give them in another unit"
+            )
+        return Regression(mean, std or 1.0)
 
     @staticmethod
     def of_class(labels: NDArray[Any], index: int) -> NDArray[np.bool_]:  # noqa: D102
@@ -123,7 +130,7 @@ class RegressionTask(LabelTask[Regression]):
         self, logits: Tensor, labels: Tensor, groups: NDArray[np.int64] | None = None
     ) -> Scores:
         outputs = logits.squeeze(1).double()
-        loss = float((outputs - self.kind.standardize(labels.double())).abs().mean())
+        loss = float((outputs - self.kind.standardize(labels)).abs().mean())
         predicted = self.kind.activate(outputs).numpy()
         return RegressionScores(NO_CONFUSION, loss, groups=groups, predicted=predicted, labels=labels.double().numpy())
 

@@ -20,6 +20,7 @@ from vpt.tasks.classification.losses import (
 )
 from vpt.tasks.prediction import Prediction
 from vpt.training.evaluation import Scores, score_logits
+from vpt.training.temperature import fit_temperature
 
 
 class SingleLabelTask(LabelTask[SingleLabel]):
@@ -27,6 +28,7 @@ class SingleLabelTask(LabelTask[SingleLabel]):
 
     losses: ClassVar[tuple[str, ...]] = ("ce", "focal")
     options: ClassVar[frozenset[str]] = frozenset(("class_weights", "label_smoothing", "balanced_sampling"))
+    trained_metric: ClassVar[str] = "top1"
 
     @staticmethod
     def fit(labels: NDArray[Any]) -> SingleLabel:  # noqa: D102
@@ -53,7 +55,12 @@ class SingleLabelTask(LabelTask[SingleLabel]):
     def score(  # noqa: D102
         self, logits: Tensor, labels: Tensor, groups: NDArray[np.int64] | None = None
     ) -> Scores:
-        return score_logits(logits, labels, groups)
+        return score_logits(self.kind.scale(logits), labels, groups)
+
+    def calibrate(self, logits: Tensor, labels: Tensor) -> SingleLabel:
+        """Return the kind with the temperature of the lowest loss on validation images, or 1 where there is none."""
+        temperature = fit_temperature(logits, labels)
+        return SingleLabel() if temperature is None else SingleLabel(temperature)
 
     def predict(self, image: str, answers: Tensor, classes: Sequence[str], top: int) -> Prediction:  # noqa: D102
         return Prediction(image, rank_classes(answers, classes, top))

@@ -1,0 +1,53 @@
+"""The table of what a search tried."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vpt.cli.lines import echo_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def print_search(search: dict[str, Any], console: Console) -> None:
+    """Print everything that a search tried, and the comparison with the probe in words.
+
+    Args:
+        search: The search, as in `RunResult.search`.
+        console: The console.
+    """
+    from rich.table import Table
+
+    from vpt.core.metrics import PLAIN_METRICS
+    from vpt.core.text import format_duration
+    from vpt.search.metrics import describe_signed
+
+    metric, is_plain = search["metric"], search["metric"] in PLAIN_METRICS
+    columns = (metric, "squared error") if is_plain else (f"{metric}, %", "log loss")
+    tried = Table("tried", *columns, "seconds", "", title="out of fold")
+    for row in search["tried"]:
+        name = row["method"] if "head" not in row else f"probe: {_blocks(row['head'])}"
+        if row.get("factor", 1) != 1:
+            name += f", rate x {row['factor']:.3g}"
+        known, figures = "score" in row, ("", "")
+        if known:
+            score = f"{row['score']:.3g}" if is_plain else f"{100 * row['score']:.1f}"
+            figures = (score, f"{row['log_loss']:.3g}" if is_plain else f"{row['log_loss']:.2f}")
+        duration = format_duration(row["seconds"]) if "seconds" in row else ""
+        note = "" if known and row["status"] == "tried" else row["status"]
+        if "comparison" in row:
+            gain = describe_signed(metric, row["comparison"]["gain"])
+            note = f"{gain} against the probe on these {row['images']} images"
+        tried.add_row(name, *figures, duration, note)
+    console.print(tried)
+    echo_line(search["words"])
+
+
+def _blocks(head: str) -> str:
+    """Return the features that the head of a probe reads, in a few words."""
+    from vpt.model.readout import MultiBlock
+    from vpt.tasks.registry import TASKS
+
+    readout = TASKS["classification"].parse_head(head)
+    return f"{readout.blocks}, {readout.features}" if isinstance(readout, MultiBlock) else "pooled feature"

@@ -1,0 +1,40 @@
+"""Intervals of rates: fractions of images that are classified correctly."""
+
+import math
+
+import scipy  # loads its parts when they are used
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of a probability.
+
+    Args:
+        successes: Number of successes.
+        trials: Number of trials, at least 1.
+
+    Returns:
+        Lower and upper bound.
+    """
+    found = scipy.stats.binomtest(successes, trials).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
+
+
+def difference_interval(rate: float, trials: int, other_rate: float, other_trials: int) -> tuple[float, float]:
+    """Return the joint 95 % interval of the difference of two rates on different images (Newcombe, 1998, method 10).
+
+    Args:
+        rate: Fraction of successes, between 0 and 1.
+        trials: Number of trials, at least 1.
+        other_rate: Fraction of successes that is subtracted.
+        other_trials: Number of its trials, at least 1.
+
+    Returns:
+        Lower and upper bound.
+    """
+    low, high = wilson(round(rate * trials), trials)
+    other_low, other_high = wilson(round(other_rate * other_trials), other_trials)
+    difference = rate - other_rate
+    return (
+        difference - math.hypot(rate - low, other_high - other_rate),
+        difference + math.hypot(high - rate, other_rate - other_low),
+    )

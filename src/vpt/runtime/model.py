@@ -1,0 +1,98 @@
+"""A model in an ONNX file that `vpt export` wrote."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vpt.errors import TunedFileError, VptError
+from vpt.runtime.answers import Answer, answer
+from vpt.runtime.pixels import read_image, to_input
+
+ImageSource = str | Path | Image.Image
+
+
+def open_session(path: str | Path, threads: int | None = None) -> tuple[Any, dict[str, Any]]:
+    """Open a graph of this library in onnxruntime.
+
+    Args:
+        path: The file, .onnx.
+        threads: Threads of an operation. Default: those of onnxruntime.
+
+    Returns:
+        The session, and what the graph says of itself.
+
+    Raises:
+        TunedFileError: The file is missing, damaged or not one of this library's.
+        VptError: onnxruntime is not installed.
+    """
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise VptError(
+            "an exported graph needs onnxruntime, which is not installed: pip install onnxruntime"
+        ) from error
+    if not Path(path).is_file():
+        raise TunedFileError(f"the graph {path} does not exist; `vpt export FILE --out {path}` makes one")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has a class of its own for each kind of damage
+        reason = str(error).splitlines()[0]
+        raise TunedFileError(f"{path} cannot be read as a graph ({reason:.200}); export it again") from error
+    text = session.get_modelmeta().custom_metadata_map.get("vpt")
+    if text is None:
+        raise TunedFileError(f"{path} is a graph but not one of vpt's; `vpt export FILE --out model.onnx` makes one")
+    return session, json.loads(text)
+
+
+class ExportedModel:
+    """A model of one task."""
+
+    def __init__(self, path: str | Path, *, threads: int | None = None) -> None:
+        """Open the graph of a model.
+
+        Args:
+            path: The file, .onnx.
+            threads: Threads of an operation. Default: those of onnxruntime.
+
+        Raises:
+            TunedFileError: The file is missing, damaged, or not the graph of one model.
+            VptError: onnxruntime is not installed.
+        """
+        self.metadata: dict[str, Any]
+        self._session, self.metadata = open_session(path, threads)
+        if self.metadata.get("input") != "images":
+            other = "pixels" if "input" in self.metadata else "the prompts of a task"
+            raise TunedFileError(f"{path} reads {other}; export a graph of one task without --pixels")
+        if len(self._session.get_outputs()[0].shape) != 2:
+            raise TunedFileError(f"{path} segments images, which this small runtime does not; give the tuned file")
+
+    def predict(self, images: Iterable[ImageSource], *, top: int = 3, batch_size: int = 32) -> list[Answer]:
+        """Classify images.
+
+        Args:
+            images: Paths of images, or Pillow images.
+            top: Number of classes to name. Default: 3.
+            batch_size: Images in one pass. Default: 32.
+
+        Returns:
+            An answer for each image, in order.
+
+        Raises:
+            DataError: An image cannot be used.
+        """
+        sources, answers = list(images), []
+        for start in range(0, len(sources), batch_size):
+            logits = self._logits(sources[start : start + batch_size])
+            answers += [answer(row, self.metadata["classes"], self.metadata["label_kind"], top) for row in logits]
+        return answers
+
+    def _logits(self, images: Sequence[ImageSource]) -> Any:
+        inputs = np.stack([to_input(read_image(image), self.metadata["preprocessing"]) for image in images])
+        (logits,) = self._session.run(None, {"images": inputs})
+        return logits

@@ -1,0 +1,106 @@
+"""Metrics of a search, as functions of how often each image counts, which the bootstrap resamples."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vpt.core.metrics import PLAIN_METRICS
+from vpt.tasks.classification.labels.multi_label import AveragePrecision
+from vpt.tasks.classification.metrics import METRICS
+from vpt.training.evaluation import nan_mean
+
+Statistic = Callable[[NDArray[np.int64] | None], float]
+
+
+def make_statistic(outputs: NDArray[Any], labels: NDArray[Any], metric: str) -> Statistic:
+    """Return a metric of outputs as a function of the weights of the images.
+
+    Args:
+        outputs: Logits (n, classes), or predicted numbers (n, 1), in the unit of the labels.
+        labels: Class of each image (n,), several labels (n, classes), or numbers (n,).
+        metric: A key of `METRICS`, of the kind of the labels.
+
+    Returns:
+        Function of how often each image counts (n,), or of None for once. Without any case, the metric is 0.
+    """
+    kind = METRICS[metric].kind
+    if kind == "single_label":
+        return lambda weights: float(score(count_confusion(outputs, labels, weights), metric))
+    ones = np.ones(len(labels), np.int64)
+    if kind == "multi_label":
+        average_precision = AveragePrecision(labels, outputs)
+        return lambda weights: float(np.nan_to_num(nan_mean(average_precision(ones if weights is None else weights))))
+    truth, errors = labels.astype(np.float64), outputs[:, 0] - labels
+
+    def of_numbers(weights: NDArray[np.int64] | None) -> float:
+        given = ones if weights is None else weights
+        if metric == "mae":
+            return float(given @ np.abs(errors) / given.sum())
+        deviations = truth - given @ truth / given.sum()
+        return float(1 - (given @ errors**2) / max(float(given @ deviations**2), 1e-12))
+
+    return of_numbers
+
+
+def score(confusion: NDArray[Any], metric: str) -> NDArray[np.float64]:
+    """Return a metric of confusion matrices.
+
+    Args:
+        confusion: Counts (..., true, predicted).
+        metric: "top1", "macro_f1" or "balanced_accuracy".
+
+    Returns:
+        The metric (...), between 0 and 1, over the classes that occur.
+    """
+    hits, true, predicted = np.einsum("...ii->...i", confusion), confusion.sum(-1), confusion.sum(-2)
+    if metric == "top1":
+        return np.asarray(hits.sum(-1) / np.maximum(1, true.sum(-1)), np.float64)
+    values = hits / np.maximum(1, true) if metric == "balanced_accuracy" else 2 * hits / np.maximum(1, true + predicted)
+    occurs = true > 0
+    return np.asarray((values * occurs).sum(-1) / np.maximum(1, occurs.sum(-1)), np.float64)
+
+
+def count_confusion(
+    logits: NDArray[Any], labels: NDArray[np.int64], weights: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
+    """Count predictions by true and predicted class.
+
+    Args:
+        logits: Logits (n, classes).
+        labels: Class of each image (n,).
+        weights: How often each image counts (n,). Default: once.
+
+    Returns:
+        Counts (classes, classes).
+    """
+    classes = logits.shape[1]
+    pairs = labels * classes + logits.argmax(1)
+    counts = np.bincount(pairs, weights, classes * classes).reshape(classes, classes)
+    return counts.astype(np.int64)
+
+
+def describe_value(metric: str, value: float) -> str:
+    """Return a value with the name of its metric, such as "97.5 % top-1" or "R² 0.834"."""
+    label = METRICS[metric].label
+    return f"{label} {value:.3g}" if metric in PLAIN_METRICS else f"{100 * value:.1f} % {label}"
+
+
+def describe_bounds(metric: str, low: float, high: float) -> str:
+    """Return an interval of a metric, such as "90.1 to 98.2", which are percent, or "0.7 to 0.85"."""
+    if metric in PLAIN_METRICS:
+        return f"{low:.3g} to {high:.3g}"
+    return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def describe_gain(metric: str, gain: float) -> str:
+    """Return a difference of a metric, such as "2.3 points", "1.2 points of mAP" or "0.02 of R²"."""
+    if metric in PLAIN_METRICS:
+        return f"{gain:.3g} of {METRICS[metric].label}"
+    return f"{100 * gain:.1f} points" + ("" if metric == "top1" else f" of {METRICS[metric].label}")
+
+
+def describe_signed(metric: str, gain: float) -> str:
+    """Return a difference of a metric with its sign, such as "+2.3", which are points, or "+0.02"."""
+    return f"{gain:+.3g}" if metric in PLAIN_METRICS else f"{100 * gain:+.1f}"

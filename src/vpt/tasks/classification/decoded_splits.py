@@ -1,0 +1,54 @@
+"""The splits of a data set as arrays, which are decoded once."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from vpt.data.dataset import Split
+from vpt.data.images import DecodedImages
+from vpt.data.preprocessing import Preprocessing
+from vpt.errors import DataError
+from vpt.tasks.classification.prediction import decoding_notes
+from vpt.training import Callback, Examples
+from vpt.training.augmentation import CROP_SCALE, parse_augmentation
+
+
+def decode_splits(
+    splits: Mapping[str, Split],
+    preprocessing: Preprocessing,
+    train_augment: str,
+    decode: Callable[..., DecodedImages],
+    callback: Callback,
+) -> tuple[dict[str, Examples], list[str]]:
+    """Decode the images of all splits.
+
+    Args:
+        splits: The images of each split.
+        preprocessing: Preprocessing of the backbone.
+        train_augment: Text of the augmentation of training images, for whose crops larger images are kept.
+        decode: Function such as `vpt.data.decode_cache.decode_cached`, with its options.
+        callback: Receiver of progress.
+
+    Returns:
+        The splits, and notes about the images.
+
+    Raises:
+        DataError: Images cannot be used. The message names all of them.
+    """
+    decoded, notes, errors = {}, [], []
+    for name, split in splits.items():
+        crop = parse_augmentation(train_augment).crop if name == "train" else None
+        oversized = None
+        try:
+            pixels = decode(split, preprocessing, progress=partial(callback.on_data_progress, name))
+            if crop is not None:
+                side = round(preprocessing.size * CROP_SCALE[crop])
+                progress = partial(callback.on_data_progress, f"{name}, larger")
+                oversized = decode(split, preprocessing, whole_side=side, progress=progress).whole
+        except DataError as error:
+            errors.append(f"{name}: {error}")
+            continue
+        decoded[name] = Examples(pixels.images, pixels.labels, oversized, pixels.groups)
+        notes += [f"{name}: {note}" for note in decoding_notes(pixels)]
+    if errors:
+        raise DataError("\n".join(errors))
+    return decoded, notes

@@ -1,0 +1,208 @@
+"""Figures in the prose and the tables of README and docs, made from the stored records, and the numbers that are none.
+
+A page quotes a figure by a text here, which is built from the record. What no record backs does not belong in a page.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from pages import ROOT
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from report import RESULTS_DIR
+
+TASKS = ("signdigits", "rsscn7", "dtd10", "caltech101")
+
+
+def quotations() -> Iterator[tuple[str, str]]:
+    """Page, and the text that it quotes from a record."""
+    yield from _costs()
+    yield from _accuracy()
+    yield from _demo()
+    yield from _export()
+    yield from _road_scenes()
+    yield from _counts_beside_the_paper()
+
+
+# Texts with a number that is not measured: a definition, a default, arithmetic, a quotation from the paper.
+CONSTANTS: dict[str, tuple[str, ...]] = {
+    "README.md": ("in %, mean ± standard deviation of three seeds",),
+    "docs/concepts/identities.md": ("the last block saves 7 % of the forward pass",),
+    "docs/embedded-backbone.md": ("top-1, %, mean ± sd, n = 3",),
+    "docs/faq.md": ("It has 1.6 M parameters",),
+    "docs/how-to/compare-methods.md": (
+        "--sample 5%",
+        "is refused within 15 seconds",
+        "reads it again every 10 s",
+        "ends above 1.1 times its first and 2 times its lowest value, or above its first (by 1 % or more)",
+        "the training metric lost 5 points",
+        "95 % interval (Wilson)",
+        "95 % interval (Newcombe)",
+        "more than 5 % of its whole rise",
+    ),
+    "docs/how-to/large-data.md": (
+        "150 kB an image at 224 px. Above 4 GiB (28,000 such images)",
+        "1.14 or 1.41 times as large as the input",
+        "what exceeds 4 GiB",
+    ),
+    "docs/how-to/minutes.md": ("The default is 10 minutes, 5 on a GPU; here it is 12 seconds", "its 95 % interval"),
+    "docs/how-to/runs.md": ("reads it again every 10 s",),
+    "docs/how-to/speed-and-memory.md": ("1.41 times as large as the input", "below 70 % of the GPU's memory"),
+    "docs/how-to/training-options.md": ("0.75 times the rate of the next one",),
+    "docs/methods.md": ("| `expansion` | 0.1 |", "| `dropout` | 0.1 |"),
+    "docs/reference/official-code.md": ("| rates of prompts on FGVC | 0.05 is left out",),
+    "docs/reliability.md": ("a file system of 4 MB with 0 to 320 kB free",),
+    "docs/tutorials/segmentation.md": (
+        "scaled to 0.5 to 2 times that",
+        "asserts them to 2 %",
+        "The 0.04 M that the paper's heads have in addition",
+        "its VPT + bias is 0.13 M less than the sum of its own terms",
+        "| paper | 35.12 | 42.11 | 43.40 | 44.04 | 48.31 |",
+        "A backbone of 5.5 M parameters at 160 px has less to adapt than one of 304 M at 512",
+    ),
+    "docs/tutorials/serving.md": ("incomplete after 30 s", "more than 33 MB (for `PUT`, 537 MB)"),
+}
+
+
+def _record(name: str) -> Any:
+    return json.loads((RESULTS_DIR / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def _mean_and_std(values: list[float], digits: int) -> str:
+    return f"{100 * statistics.fmean(values):.{digits}f} ± {100 * statistics.stdev(values):.{digits}f}"
+
+
+def _costs() -> Iterator[tuple[str, str]]:
+    """README, "At the frozen backbone's cost"."""
+    sections = _record("attention")
+
+    def times(section: str, name: str) -> float:
+        return float(sections[section]["values"][name]["times_reference"]["median"])
+
+    assert "--batch 16" in sections["inference"]["command"] and "--batch 16" in sections["textbook"]["command"]
+    text = (
+        f"At batch 16, a forward pass with 50 deep prompts takes {times('inference', '50'):.2f} times the frozen one, "
+        f"with 200 prompts {times('inference', '200'):.2f} times; a training step at p = 200 is "
+        f"{times('textbook', 'plain'):.1f} times faster than concatenation"
+    )
+    yield "README.md", text
+
+
+def _accuracy() -> Iterator[tuple[str, str]]:
+    """README, "On real images", and the answer of the questions."""
+    scores: dict[tuple[str, str], list[float]] = {}
+    trained: dict[str, int] = {}
+    for run in _record("accuracy")["runs"]:
+        scores.setdefault((run["row"], run["task"]), []).append(run["result"]["top1"])
+        trained[run["row"]] = max(trained.get(run["row"], 0), run["result"]["trainable_parameters"])
+    rows = {
+        "linear probe": "linear",
+        "VPT-shallow": 'vpt(depth="shallow", dropout=0)',
+        "VPT-deep": "vpt(dropout=0)",
+        "full fine-tuning": "full",
+    }
+    means = {}
+    for name, row in rows.items():
+        means[name] = 100 * statistics.fmean(statistics.fmean(scores[row, task]) for task in TASKS)
+        cells = " | ".join(_mean_and_std(scores[row, task], 1) for task in TASKS)
+        yield "README.md", f"| {name} | {trained[row]:,} | {cells} | {means[name]:.1f} |"
+    with (RESULTS_DIR / "probes" / "runs.csv").open(encoding="utf-8") as file:
+        probes = {run["task"]: run for run in csv.DictReader(file) if run["method"] == "all blocks"}
+    probe_scores = [100 * float(probes[task]["top1"]) for task in TASKS]
+    cells = " | ".join(f"{score:.1f}" for score in probe_scores)
+    largest = max(int(run["trainable"]) for run in probes.values())
+    text = (
+        f"| [head on all blocks, closed form](benchmarks/results/probes/README.md) | {largest:,} | {cells} | "
+        f"{statistics.fmean(probe_scores):.1f} |"
+    )
+    yield "README.md", text
+    text = (
+        f"{means['VPT-deep']:.1f} % for VPT-deep, {means['full fine-tuning']:.1f} % for full fine-tuning, "
+        f"{means['linear probe']:.1f} % for a linear probe"
+    )
+    yield "docs/faq.md", text
+
+
+def _demo() -> Iterator[tuple[str, str]]:
+    """The table of the embedded backbone, and the differences there."""
+    record = _record("demo")
+    settings = {
+        "vpt(length=4, depth=shallow)": "AdamW | 0.05 | 15 | 16",
+        "linear": "SGD | 0.05 | 100 | 16",
+        "full": "AdamW | 0.012 | 15 | 16",
+    }
+    for row in record["rows"]:
+        name = row["method"].replace('"', "")
+        figures = f"{100 * row['mean']:.1f} ± {100 * row['std']:.1f}"
+        yield "docs/embedded-backbone.md", f"| {name} | {settings[name]} | {figures} |"
+    probe, full = (
+        (100 * one["difference"], *(100 * bound for bound in one["interval"])) for one in record["comparisons"]
+    )
+    text = (
+        f"Prompts minus the probe: {probe[0]:+.1f} points, 95 % interval {probe[1]:+.1f} to {probe[2]:+.1f}; prompts "
+        f"minus full: {full[0]:+.1f}, {full[1]:+.1f} to {full[2]:+.1f}"
+    )
+    yield "docs/embedded-backbone.md", text
+
+
+def _export() -> Iterator[tuple[str, str]]:
+    """The cost of exported graphs."""
+    record = _record("export")
+    one, many = (record["tasks"]["values"][name] for name in ("one graph", "a graph for each task"))
+    rates = [each["images_per_second"]["median"] for each in (one, many)]
+    tiny, small = (
+        record["time"]["values"][name]["vpt"]["times_reference"]["median"]
+        for name in ("deit_tiny_patch16_224", "vit_small_patch16_224")
+    )
+    text = (
+        f"take {one['bytes'] / 1e6:,.0f} MB as one graph, and {many['bytes'] / 1e6:,.0f} MB as 100 sessions; batches "
+        f"of eight images, each of another task, give {rates[0]:.1f} images/s against {rates[1]:.1f} on one thread. "
+        f"VPT-deep as a graph takes {tiny:.2f} times the seconds of the frozen backbone with a linear head, exported "
+        f"as timm has it, and {small:.2f} times on ViT-S/16"
+    )
+    yield "docs/how-to/export.md", text
+
+
+def _road_scenes() -> Iterator[tuple[str, str]]:
+    """Five methods on CamVid."""
+    scores: dict[str, list[float]] = {}
+    several: dict[str, list[float]] = {}
+    for run in _record("segmentation")["runs"]:
+        method = run["spec"]["method"]
+        scores.setdefault(method, []).append(run["miou"])
+        several.setdefault(method, []).append(run["multi_scale_miou"])
+    order = ("linear", "vpt(dropout=0)", "bias", "vpt(dropout=0) + bias", "full")
+    page = "docs/tutorials/segmentation.md"
+    yield page, f"| here | {' | '.join(_mean_and_std(scores[method], 2) for method in order)} |"
+    means = {method: 100 * statistics.fmean(values) for method, values in scores.items()}
+    yield page, f"{means['full'] - means['linear']:.1f} points from the head to full fine-tuning instead of 13"
+    gains = {method: 100 * statistics.fmean(several[method]) - means[method] for method in order}
+    assert max(gains, key=lambda method: gains[method]) == "linear"
+    text = (
+        f"Several scales add {min(gains.values()):.1f} to {max(gains.values()):.1f} points to each method, most to "
+        "the head alone"
+    )
+    yield page, text
+
+
+def _counts_beside_the_paper() -> Iterator[tuple[str, str]]:
+    """Parameters of segmentation models: the terms of the page, beside the figures of the paper."""
+    head, prompt, biases, encoder = 13_143_640, 24 * 1024, 272_384, 304_150_000
+    ours = {
+        "head only": (13.18, head),
+        "VPT-deep (p = 10)": (13.43, head + 10 * prompt),
+        "bias": (13.46, head + biases),
+        "VPT (p = 100) + bias": (15.79, head + 100 * prompt + biases),
+        "full": (318.31, head + encoder),
+    }
+    for name, (paper, count) in ours.items():
+        difference = 100 * (count / 1e6 / paper - 1)
+        yield "docs/tutorials/segmentation.md", f"| {name} | {paper} | {count / 1e6:.2f} | {difference:+.1f} % |"
+    yield "docs/tutorials/segmentation.md", f"The encoder with positions for 512 px is {encoder / 1e6:.2f} M."

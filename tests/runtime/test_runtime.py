@@ -1,0 +1,161 @@
+"""The runtime without torch answers as the library does."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from helpers.families import backbone_of
+from vpt import TunedModel, attach, predict
+from vpt.cli import main
+from vpt.data.image_files import open_rgb
+from vpt.data.preprocessing import Preprocessing
+from vpt.errors import DataError, TunedFileError
+from vpt.export import export_backbone, export_task
+from vpt.model.label_kinds import MultiLabel, Regression, SingleLabel
+from vpt.runtime import ExportedModel, SharedModel
+from vpt.runtime.pixels import read_image, resize
+
+CLASSES = ("ant", "bee", "cat")
+
+
+def trained(num_classes: int = 3) -> TunedModel:
+    torch.manual_seed(0)
+    names = CLASSES if num_classes == 3 else None
+    model = attach(backbone_of("vit"), "vpt(length=3)", num_classes, classes=names).eval()
+    with torch.no_grad():
+        for weight in model.trainable_parameters():
+            weight.add_(0.3 * torch.randn_like(weight))
+    return model
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[Path]:
+    rng = np.random.default_rng(0)
+    paths = []
+    for index, (mode, size) in enumerate([("RGB", (60, 40)), ("L", (33, 90)), ("RGBA", (40, 40)), ("P", (200, 9))]):
+        small = Image.fromarray(rng.integers(0, 256, (5, 7, 4), dtype=np.uint8), "RGBA").resize(size)
+        paths.append(tmp_path / f"{index}.png")
+        small.convert(mode).save(paths[-1])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    paths.append(tmp_path / "turned.jpg")
+    Image.fromarray(rng.integers(0, 256, (30, 50, 3), dtype=np.uint8)).save(paths[-1], exif=exif)
+    return paths
+
+
+@pytest.mark.parametrize("resize_mode", ["squash", "crop"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
+def test_pixels_equal_those_of_the_preprocessing(photos: list[Path], resize_mode: str, interpolation: str) -> None:
+    preprocessing = Preprocessing(size=32, resize=resize_mode, interpolation=interpolation)
+    for path in photos:
+        expected = preprocessing.resize_image(open_rgb(path)[0]).astype(int)
+        found = resize(read_image(path), preprocessing.to_dict()).astype(int)
+        assert np.abs(found - expected).max() <= 1, path
+
+
+@pytest.mark.parametrize(
+    ("kind", "num_classes"),
+    [
+        (SingleLabel(), 3),
+        (SingleLabel(temperature=1.7), 3),
+        (MultiLabel((0.3, 0.6, 0.5)), 3),
+        (MultiLabel(), 3),
+        (Regression(3.0, 2.0), 1),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_answers_equal_those_of_the_library(tmp_path: Path, photos: list[Path], kind: object, num_classes: int) -> None:
+    model = trained(num_classes)
+    model.label_kind = kind
+    found = ExportedModel(model.export(tmp_path / "model.onnx")).predict(photos, top=2, batch_size=2)
+    for answer, expected in zip(found, predict(model, photos, top=2), strict=True):
+        if expected.value is not None:
+            assert answer.value == pytest.approx(expected.value, abs=1e-3)
+            continue
+        assert [name for name, _ in answer.top] == [name for name, _ in expected.top]
+        np.testing.assert_allclose([p for _, p in answer.top], [p for _, p in expected.top], atol=1e-4)
+        assert (answer.labels is None) == (expected.labels is None)
+        assert [name for name, _ in answer.labels or ()] == [name for name, _ in expected.labels or ()]
+
+
+def test_shared_graph_answers_images_of_two_tasks(tmp_path: Path, photos: list[Path]) -> None:
+    export_backbone(backbone_of("vit"), tmp_path / "backbone.onnx")
+    engine, model = SharedModel(tmp_path / "backbone.onnx"), trained()
+    other = attach(replace(backbone_of("vit")), "linear", 2, classes=("x", "y")).eval()
+    for name, one in (("first", model), ("second", other)):
+        export_task(one, tmp_path / f"{name}.safetensors")
+    tasks = [engine.load(tmp_path / f"{name}.safetensors") for name in ("first", "second")]
+    answers = engine.predict([photos[0], photos[0]], tasks)
+    for answer, one in zip(answers, (model, other), strict=True):
+        assert answer.top[0][0] == predict(one, photos[0]).label
+
+
+def test_runtime_answers_without_torch(tmp_path: Path, photos: list[Path]) -> None:
+    trained().export(tmp_path / "model.onnx")
+    code = (
+        "import sys\n"
+        "from vpt.runtime import ExportedModel\n"
+        f"print(ExportedModel({str(tmp_path / 'model.onnx')!r}).predict([{str(photos[0])!r}])[0].describe())\n"
+        "assert not {'torch', 'timm', 'torchvision', 'scipy', 'sklearn'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert predict(trained(), photos[0]).label in done.stdout
+
+
+def test_predict_command_answers_from_a_graph_without_torch(tmp_path: Path, photos: list[Path]) -> None:
+    trained().export(tmp_path / "model.onnx")
+    for name in ("one.png", "two.png"):
+        (tmp_path / "inbox").mkdir(exist_ok=True)
+        (tmp_path / "inbox" / name).write_bytes(photos[0].read_bytes())
+    code = (
+        "import sys\n"
+        "from vpt.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as exit: assert not exit.code, exit.code\n"
+        "assert not {'torch', 'timm', 'torchvision', 'scipy', 'sklearn'} & set(sys.modules)"
+    )
+    arguments = ["predict", str(tmp_path / "model.onnx"), str(tmp_path / "inbox"), "--json", "--top", "2"]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True, text=True)
+    expected = predict(trained(), tmp_path / "inbox" / "one.png", top=2).to_dict()
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["image"] for line in lines] == [str(tmp_path / "inbox" / name) for name in ("one.png", "two.png")]
+    assert [each["class"] for each in lines[0]["top"]] == [each["class"] for each in expected["top"]]
+
+
+def test_predict_command_refuses_options_that_a_graph_has_not(tmp_path: Path, photos: list[Path], capsys) -> None:
+    trained().export(tmp_path / "model.onnx")
+    with pytest.raises(SystemExit) as ended:
+        main(["predict", str(tmp_path / "model.onnx"), str(photos[0]), "--min-confidence", "0.5"])
+    assert ended.value.code == 2
+    assert "--min-confidence has no effect on a graph" in capsys.readouterr().err
+
+
+def test_files_of_other_kinds_are_refused(tmp_path: Path, photos: list[Path]) -> None:
+    model = trained()
+    graph = model.export(tmp_path / "model.onnx")
+    export_task(model, tmp_path / "task.safetensors")
+    (tmp_path / "bad.onnx").write_bytes(graph.read_bytes()[:1000])
+    for path, message in (
+        (tmp_path / "none.onnx", "does not exist"),
+        (tmp_path / "bad.onnx", "cannot be read as a graph"),
+        (tmp_path / "task.safetensors", "cannot be read as a graph"),
+    ):
+        with pytest.raises(TunedFileError, match=message):
+            ExportedModel(path)
+    with pytest.raises(TunedFileError, match="graph of one task"):
+        SharedModel(graph)
+    with pytest.raises(DataError, match="not an image that Pillow reads"):
+        ExportedModel(graph).predict([tmp_path / "task.safetensors"])
+    deep = tmp_path / "deep.png"
+    Image.fromarray(np.full((20, 20), 4000, np.uint16)).save(deep)
+    with pytest.raises(DataError, match="more than 8 bits per channel"):
+        ExportedModel(graph).predict([deep])

@@ -1,0 +1,43 @@
+"""The OpenAPI description names every route, and answers fit it."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+
+import pytest
+from starlette.routing import Route
+
+from helpers.serving import get, png, predict, running_server
+from vpt.serving.bank import Bank
+from vpt.serving.server import _TASK_NAME, create_app
+
+DESCRIPTION = json.loads(files("vpt.serving").joinpath("openapi.json").read_text(encoding="utf-8"))
+
+
+def test_openapi_description_names_every_route_and_method(folder) -> None:
+    routes = {
+        (route.path, method.lower())
+        for route in create_app(Bank([folder])).routes
+        if isinstance(route, Route) and not route.path.endswith((".js", ".css")) and route.path != "/"
+        for method in (route.methods or set()) - {"HEAD"}
+    }
+    described = {(path, name) for path, entry in DESCRIPTION["paths"].items() for name in entry if name != "parameters"}
+    assert described == routes
+
+
+def test_answers_fit_the_openapi_description(folder, pictures) -> None:
+    jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
+    with running_server(Bank([folder])) as address:
+        assert get(f"{address}/openapi.json") == DESCRIPTION
+        answers = {"DescribedTask": [get(f"{address}/tasks/{name}") for name in ("animals", "scenes", "probe")]}
+        answers["Classification"] = [predict(address, "animals", png(pictures[0]))]
+        answers["Segmentation"] = [predict(address, "scenes", png(pictures[0]))]
+    for name, found in answers.items():
+        schema = {**DESCRIPTION, "$ref": f"#/components/schemas/{name}"}
+        for answer in found:
+            jsonschema.validate(answer, schema)
+
+
+def test_task_names_of_the_description_are_those_that_the_server_takes() -> None:
+    assert DESCRIPTION["components"]["parameters"]["Task"]["schema"]["pattern"] == _TASK_NAME.pattern
