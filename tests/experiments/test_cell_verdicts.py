@@ -38,7 +38,10 @@ def test_judge_cells_names_a_diverged_run_and_an_edge(doubtful: Store) -> None:
     assert summarize(found)[0] == ("diverged", "Full on shade (2 of 2 runs: training loss rose from 12.6 to 555)")
 
 
-def test_write_report_has_both_verdicts_in_its_first_thousand_characters(doubtful: Store, tmp_path: Path) -> None:
+def test_write_report_has_both_verdicts_in_its_first_thousand_characters(
+    doubtful: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # commands name folders as seen from here
     paths = {path.name: path.read_text() for path in write_report(doubtful.folder, tmp_path / "report")}
     visible = [
         re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", "", part)))
