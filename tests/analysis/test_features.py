@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from helpers.command_line import vpt as command
 from vpt.analysis import features
 from vpt.data.images import decode_to_tempdir
 from vpt.data.loading import load_dataset
+from vpt.errors import ExitCode
 from vpt.model import tuned_file
 from vpt.model.label_kinds import LabelKind, MultiLabel, Regression
 
@@ -78,7 +80,53 @@ def test_embed_options_of_a_picture_are_refused_for_a_table(
     command("embed", tuned, photos, "--out", tmp_path / "a.csv")
     assert capsys.readouterr().out == f"{tmp_path / 'a.csv'}: 4 images, features of 128 numbers\n"
     command("embed", tuned, photos, "--out", tmp_path / "a.csv", "--json")
-    assert json.loads(capsys.readouterr().out) == {"file": str(tmp_path / "a.csv"), "images": 4, "width": 128}
+    answer = {"file": str(tmp_path / "a.csv"), "images": 4, "width": 128, "dropped": 0}
+    assert json.loads(capsys.readouterr().out) == answer
+
+
+@pytest.mark.parametrize("suffix", ["csv", "npz", "parquet"])
+def test_embed_with_skip_corrupt_names_omitted_images(
+    suffix: str, photos: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(features, "_CHUNK", 3)  # one chunk has no image left, another has two
+    new, out = tmp_path / "new", tmp_path / f"a.{suffix}"
+    dataset = load_dataset(shutil.copytree(photos, new))
+    paths = [*dataset.train.paths, *dataset.val.paths, *dataset.test.paths]
+    torn = [paths[0], *dataset.test.paths[:3]]
+    kept = [path for path in paths if path not in torn]
+    for path in torn:
+        path.write_bytes(b"no image")
+    whole = ["embed", tuned, new, "--split", "all", "--out", out]
+    assert exit_code(*whole) == ExitCode.DATA
+    assert "leave them out with --skip-corrupt" in capsys.readouterr().err and not out.exists()
+    command(*whole, "--skip-corrupt")
+    captured = capsys.readouterr()
+    assert captured.out == f"{out}: 16 images, features of 128 numbers, 4 left out\n"
+    assert all(path.name in captured.err for path in torn)
+    if suffix == "npz":
+        paths = np.load(out)["path"].tolist()
+        assert paths == list(map(str, kept))
+    for path in kept:
+        path.write_bytes(b"no image")
+    assert exit_code(*whole, "--skip-corrupt") == ExitCode.DATA
+    assert "none of 20 images can be used" in capsys.readouterr().err
+
+
+def test_embed_picture_with_skip_corrupt_leaves_images_out(
+    photos: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset, out = load_dataset(shutil.copytree(photos, tmp_path / "new")), tmp_path / "a.png"
+    paths = dataset.train.paths
+    paths[3].write_bytes(b"no image")
+    arguments = ("embed", tuned, tmp_path / "new", "--split", "train", "--out", out, "--json", "--skip-corrupt")
+    command(*arguments)
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["images"] == 11 and f"left out {dataset.train.names[3]}: " in captured.err
+    for path in paths[4:]:
+        path.write_bytes(b"no image")
+    assert exit_code(*arguments) == ExitCode.DATA
+    assert "3 images in train that can be used, and an embedding needs 5" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

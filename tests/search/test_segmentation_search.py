@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from simulation import Interrupted, SimulatedClock
 import vpt
 from helpers.segmentation import write_split
 from vpt.search.segmentation import compare_masks
+from vpt.tasks.segmentation import pair_reader
 
 Search = Callable[..., tuple[vpt.RunResult, SimulatedClock]]
 OPTIONS: dict[str, Any] = {"head": "linear", "image_size": 48, "batch_size": 2, "method": "vpt(length=2)", "image": 0.1}
@@ -65,6 +67,25 @@ def test_search_of_masks_interrupted_goes_on_to_the_same_file(search: Search, sc
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
     os.utime(next(scenes.rglob("*.jpg")))
     assert search(scenes, **OPTIONS)[0] == resumed
+
+
+def test_search_of_masks_decodes_each_image_once_for_all_candidates(
+    search: Search, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, load = Counter[str](), pair_reader.load_pair
+
+    def count(pairs: Any, index: int, *rest: Any) -> Any:
+        read[pairs.names[index]] += 1
+        return load(pairs, index, *rest)
+
+    monkeypatch.setattr(pair_reader, "load_pair", count)
+    result, _ = search(scenes, **OPTIONS)
+    assert result.search is not None and [row["status"] for row in result.search["tried"]] == ["tried"] * 2
+    assert len(read) == 15 and set(read.values()) == {1}
+    read.clear()
+    search(scenes, out="streamed.safetensors", loading="stream", workers=0, **OPTIONS)
+    assert min(count for name, count in read.items() if "train" in name) > 5
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "streamed.safetensors").read_bytes()
 
 
 def test_search_of_masks_refuses_several_backbones_and_a_metric(search: Search, scenes: Path) -> None:

@@ -15,7 +15,7 @@ from helpers.segmentation import write_split
 from vpt.data.joint_augmentation import JointAugmentation
 from vpt.data.segmentation_folder import SegmentationDataset, load_segmentation_dataset
 from vpt.errors import DataError, TunedFileError
-from vpt.tasks.segmentation import SegmentationConfig, streaming
+from vpt.tasks.segmentation import SegmentationConfig, pair_reader
 from vpt.tasks.segmentation.streaming import CropLoader, choose_crop_loading
 from vpt.training import Callback, EpochMetrics
 
@@ -94,17 +94,17 @@ def test_tune_segmentation_from_a_checkpoint_with_other_crops_is_refused(
 
 
 def test_cropper_beyond_the_limit_reads_again(dataset: SegmentationDataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    batch, read, load = np.array([0, 1, 2]), list[int](), streaming.load_pair
+    batch, read, load = np.array([0, 1, 2]), list[int](), pair_reader.load_pair
 
     def count(pairs: Any, index: int, *rest: Any) -> Any:
         read.append(index)
         return load(pairs, index, *rest)
 
-    monkeypatch.setattr(streaming, "load_pair", count)
+    monkeypatch.setattr(pair_reader, "load_pair", count)
     expected, _ = CropLoader(dataset, JointAugmentation(), 32).load(batch, (7,))
     assert read == [0, 1, 2]
     pixels, mask = load(dataset.splits["train"], 0, dataset.lookup_table)
-    monkeypatch.setattr(streaming, "MEMORY_LIMIT", 2 * (pixels.nbytes + mask.nbytes) * 2)
+    monkeypatch.setattr(pair_reader, "MEMORY_LIMIT", 2 * (pixels.nbytes + mask.nbytes) * 2)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # which share the memory
     crops = CropLoader(dataset, JointAugmentation(), 32, streams=False)
     for _ in range(2):

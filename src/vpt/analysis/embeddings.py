@@ -92,7 +92,9 @@ def embed(
     seed: int = 0,
     limit: int = 2000,
     thumbnails: bool = False,
+    skip_corrupt: bool = False,
     on_image: Callable[[int, int], None] | None = None,
+    on_note: Callable[[str], None] = lambda text: None,
 ) -> Embedding:
     """Embed the features that the head reads, before and after tuning.
 
@@ -103,13 +105,15 @@ def embed(
         seed: Seed of t-SNE and of the selection of images. Default: 0.
         limit: Maximum number of images; more are sampled. Default: 2000.
         thumbnails: True keeps a small copy of each image. Default: False.
+        skip_corrupt: True leaves unreadable images out. Default: False.
         on_image: Called as (done, total) after each decoded image.
+        on_note: Called with each note about images. Default: none.
 
     Returns:
         The embedding.
 
     Raises:
-        DataError: There are fewer than 5 images.
+        DataError: There are fewer than 5 images, or images cannot be used.
     """
     model.require_classifier("embed")
     if data.label_kind != "single_label":
@@ -127,7 +131,15 @@ def embed(
     device = next(model.parameters()).device
     # A TunedModel computes exactly as the tuned one does: t-SNE amplifies differences in the last bit.
     frozen = TunedModel(model.backbone, Linear(), model.num_classes, readout=model.readout).to(device)
-    with decode_to_tempdir(selected, model.backbone.preprocessing, progress=on_image) as pixels:
+    options: dict[str, Any] = {"progress": on_image, "skip_corrupt": skip_corrupt}
+    with decode_to_tempdir(selected, model.backbone.preprocessing, **options) as pixels:
+        for note in pixels.all_notes:
+            on_note(note)
+        if len(pixels) < MIN_IMAGES:
+            raise DataError(
+                f"{data.name} has {pluralize(len(pixels), 'image')} in {split} that can be used, and an embedding "
+                f"needs {MIN_IMAGES}; choose another split"
+            )
         dataset = DeviceDataset(Examples(pixels.images, pixels.labels), model.backbone.preprocessing, device)
         # The copy is of the whole model: the network alone refers to prompts that stand beside it.
         copied: Any = structural_copy(model, None)

@@ -129,6 +129,7 @@ def embed(
     out: str | Path | None = None,
     seed: int = 0,
     limit: int = 2000,
+    skip_corrupt: bool = False,
     backbone: str | None = None,
     weights: str | Path | None = None,
     device: Device = "auto",
@@ -146,6 +147,7 @@ def embed(
             as .csv. Default: nothing is written.
         seed: Seed of the layout and of the choice of images. Default: 0.
         limit: Maximal number of images. Default: 2000.
+        skip_corrupt: True leaves unreadable images out. Default: False.
         backbone: Name of the backbone. Default: the one that the file names.
         weights: File with local weights of the backbone. Default: timm's download.
         device: "auto" for the GPU if there is one, "cpu", "cuda" or "mps". A given model stays where it is with "auto".
@@ -173,8 +175,9 @@ def embed(
     with show_progress(progress, callback) as receiver:
         on_image = partial(receiver.on_data_progress, split)
         embedding = embeddings.embed(
-            tuned, dataset, split, seed=seed, limit=limit, thumbnails=is_page, on_image=on_image
-        )
+            tuned, dataset, split, seed=seed, limit=limit, thumbnails=is_page, skip_corrupt=skip_corrupt,
+            on_image=on_image, on_note=receiver.on_note,
+        )  # fmt: skip
     if out is not None:
         embeddings.write_table(embedding, Path(out).with_suffix(".csv"))
         draw = write_page if is_page else embeddings.draw
@@ -189,6 +192,7 @@ def embed_to_file(
     *,
     split: SplitName | Literal["all"] = "test",
     classes: Sequence[str] | None = None,
+    skip_corrupt: bool = False,
     backbone: str | None = None,
     weights: str | Path | None = None,
     device: Device = "auto",
@@ -206,6 +210,7 @@ def embed_to_file(
         split: "train", "val", "test", or "all" of them, one after the other. A folder without splits and without images
             of the training is test. Default: "test".
         classes: Names of the classes of data in memory. Default: those of the data, or those of the model.
+        skip_corrupt: True leaves unreadable images out. Default: False.
         backbone: Name of the backbone. Default: the one that the file names.
         weights: File with local weights of the backbone. Default: timm's download.
         device: "auto" for the GPU if there is one, "cpu", "cuda" or "mps". A given model stays where it is with "auto".
@@ -230,4 +235,6 @@ def embed_to_file(
         dataset = load_scored_dataset(source, split, on_note=receiver.on_note, **split_options)
         splits: dict[str, Split] = dataset.splits if split == "all" else {split: dataset.splits[split]}
         on_image = partial(receiver.on_data_progress, split)
-        return write_features(tuned, splits, dataset.classes, Path(out), on_image)
+        return write_features(
+            tuned, splits, dataset.classes, Path(out), on_image, skip_corrupt=skip_corrupt, on_note=receiver.on_note
+        )

@@ -5,7 +5,15 @@ from typing import Any
 
 import click
 
-from vpt.cli.options import NATURAL, events_option, json_option, model_options, option, print_result
+from vpt.cli.options import (
+    NATURAL,
+    events_option,
+    json_option,
+    model_options,
+    option,
+    print_result,
+    skip_corrupt_option,
+)
 from vpt.cli.paths import PATH, TUNED_FILE, require_other_output
 
 
@@ -21,6 +29,7 @@ from vpt.cli.paths import PATH, TUNED_FILE, require_other_output
 @option("--seed", "Of the layout and the choice, for a picture [default: 0].", NATURAL)
 @option("--limit", "Images at most, for a picture [default: 2000].", click.IntRange(min=5))
 @events_option
+@skip_corrupt_option
 @model_options
 @json_option
 def command(
@@ -31,6 +40,7 @@ def command(
     seed: int | None,
     limit: int | None,
     events: Path | None,
+    skip_corrupt: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -64,15 +74,18 @@ def command(
             raise click.UsageError(f"{flags}: for a picture, and {out} is a table of all images; leave it out")
         with ConsoleCallback() as console, open_events(events) as event_writer:
             callback = CallbackList([console, event_writer])
-            table = embed_to_file(file, data, out, split=split, callback=callback, **options)
-        line = f"{table.file}: {pluralize(table.images, 'image')}, features of {table.width} numbers"
+            table = embed_to_file(file, data, out, split=split, skip_corrupt=skip_corrupt, callback=callback, **options)
+        left_out = f", {table.dropped} left out" if table.dropped else ""
+        line = f"{table.file}: {pluralize(table.images, 'image')}, features of {table.width} numbers{left_out}"
         print_result(as_json, vars(table), [line])
         return
     if split == "all":
         raise click.UsageError(f"--split all: for a table, and {out} is a picture; give a split")
     with ConsoleCallback() as console, open_events(events) as event_writer:
         callback = CallbackList([console, event_writer])
-        embedding = embed(file, data, split=split, out=out, callback=callback, **drawing, **options)
+        embedding = embed(
+            file, data, split=split, out=out, skip_corrupt=skip_corrupt, callback=callback, **drawing, **options
+        )
     values = {
         "split": split,
         "images": len(embedding.labels),

@@ -61,6 +61,11 @@ class DecodedImages:
         """Return the number of images."""
         return len(self.labels)
 
+    @property
+    def all_notes(self) -> list[str]:
+        """The notes, with one for each image that is left out."""
+        return [*self.notes, *(f"left out {name}" for name in self.dropped)]
+
 
 def decode(
     split: Split,

@@ -136,7 +136,7 @@ class SearchRequest:
                     f"{name} is {options[name]!r}, and a search itself finds how to train, and how long; give a length "
                     "such as epochs, or leave it out"
                 )
-        if options.get("loading") == "stream":
+        if options.get("loading") == "stream" and found.name == "classification":
             raise SpecError(
                 "loading is 'stream', and a search reads decoded images many times; leave it out, or give epochs"
             )

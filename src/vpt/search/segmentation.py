@@ -15,6 +15,7 @@ from vpt.core import environment
 from vpt.core.array_file import read_array
 from vpt.core.io import write_atomic, write_atomic_with
 from vpt.core.text import format_duration
+from vpt.data.images import MEMORY_LIMIT
 from vpt.data.segmentation_folder import SegmentationDataset
 from vpt.errors import SpecError, TrainingError
 from vpt.model.tuned_model import TunedModel
@@ -23,6 +24,7 @@ from vpt.search.context import SearchContext
 from vpt.search.trials import StepsOnly, StepTimer
 from vpt.tasks.evaluation import make_evaluation
 from vpt.tasks.registry import TASKS
+from vpt.tasks.segmentation.pair_reader import PairReader, decoded_bytes
 from vpt.tasks.segmentation.prediction import PixelScores, score_images, sum_scores
 from vpt.tasks.segmentation.sliding_window import InferenceConfig
 from vpt.tasks.segmentation.task import SegmentationData
@@ -56,7 +58,7 @@ class _Search(SearchContext):
     def score(self, model: TunedModel, dataset: SegmentationDataset, split: str) -> list[PixelScores]:
         progress = partial(self.callback.on_data_progress, f"scoring {split}")
         model.eval()
-        return list(score_images(model, dataset, split, InferenceConfig(), progress))
+        return list(score_images(model, dataset, split, InferenceConfig(), progress, self.data.reader))
 
 
 def search(context: SearchContext, finished: RunResult | None) -> RunResult:
@@ -83,7 +85,7 @@ def search(context: SearchContext, finished: RunResult | None) -> RunResult:
     for note in data.notes:
         callback.on_note(note)
     context.check_images(job, data.digest())
-    this = _Search(**vars(context), data=data, costs={})
+    this = _Search(**vars(context), data=_share_pairs(data), costs={})
     if finished is not None:
         return finished
     costs = decisions.decide("costs", lambda: _measure(this, methods))
@@ -91,6 +93,17 @@ def search(context: SearchContext, finished: RunResult | None) -> RunResult:
     lengths = decisions.decide("iterations", lambda: _plan(this, methods))
     rows = [decisions.decide(f"trial {m}", partial(_try, this, m, lengths[m])) for m in methods]
     return _finish(this, rows)
+
+
+def _share_pairs(data: SegmentationData) -> SegmentationData:
+    """Return the data with a reader that keeps train and val for all candidates, unless they stream or are too large.
+
+    Where they are, the reader is that of a training alone.
+    """
+    splits = ("train", "val")
+    if data.streams or decoded_bytes(data.dataset, splits) > MEMORY_LIMIT:
+        return data
+    return replace(data, reader=PairReader(data.dataset, splits))
 
 
 def _measure(this: _Search, methods: Sequence[str]) -> dict[str, Any]:

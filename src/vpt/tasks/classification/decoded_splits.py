@@ -7,7 +7,6 @@ from vpt.data.dataset import Split
 from vpt.data.images import DecodedImages
 from vpt.data.preprocessing import Preprocessing
 from vpt.errors import DataError
-from vpt.tasks.classification.prediction import decoding_notes
 from vpt.training import Callback, Examples
 from vpt.training.augmentation import CROP_SCALE, parse_augmentation
 
@@ -48,7 +47,7 @@ def decode_splits(
             errors.append(f"{name}: {error}")
             continue
         decoded[name] = Examples(pixels.images, pixels.labels, oversized, pixels.groups)
-        notes += [f"{name}: {note}" for note in decoding_notes(pixels)]
+        notes += [f"{name}: {note}" for note in pixels.all_notes]
     if errors:
         raise DataError("\n".join(errors))
     return decoded, notes

@@ -207,18 +207,6 @@ def _decode(
     progress = partial(callback.on_data_progress, name)
     options = {"progress": progress, "skip_corrupt": skip_corrupt}
     with decode_to_tempdir(split, model.backbone.preprocessing, **options) as pixels:
-        for note in decoding_notes(pixels):
+        for note in pixels.all_notes:
             callback.on_note(note)
         yield pixels, DeviceDataset.for_model(model, Examples(pixels.images, pixels.labels, groups=pixels.groups))
-
-
-def decoding_notes(pixels: DecodedImages) -> list[str]:
-    """Return the notes about decoded images, with a line for each image that is left out.
-
-    Args:
-        pixels: The images.
-
-    Returns:
-        The notes.
-    """
-    return [*pixels.notes, *(f"left out {name}" for name in pixels.dropped)]

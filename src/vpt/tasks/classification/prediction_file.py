@@ -20,9 +20,9 @@ from vpt.core.damage import damage_named
 from vpt.core.io import describe_write_error
 from vpt.core.lock import lock_output
 from vpt.core.table_file import check_table_path, write_table
+from vpt.data.chunks import decode_chunk
 from vpt.data.dataset import Split
 from vpt.data.folder_walk import stamp_files
-from vpt.data.images import decode
 from vpt.errors import DataError, SpecError, StorageError
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.classification.labels import label_task
@@ -197,12 +197,9 @@ def classify_chunk(model: TunedModel, images: Sequence[Path], options: RowOption
     """
     split = Split(tuple(images), np.zeros(len(images), dtype=np.int64))
     rows: Rows = [{"path": str(image)} for image in images]
-    try:
-        pixels = decode(split, model.backbone.preprocessing, skip_corrupt=options.skip_corrupt)
-    except DataError as error:
-        if not options.skip_corrupt:
-            raise
-        return rows, [str(error)]  # of all images of the chunk
+    pixels, notes = decode_chunk(split, model.backbone.preprocessing, skip_corrupt=options.skip_corrupt)
+    if pixels is None:
+        return rows, notes
     logits = predict_logits(model, DeviceDataset.for_model(model, Examples(pixels.images, pixels.labels)))
     labels, values = label_task(model.label_kind), model.label_kind.activate(logits)
     names = model.classes or tuple(map(str, range(model.num_classes)))
@@ -214,7 +211,6 @@ def classify_chunk(model: TunedModel, images: Sequence[Path], options: RowOption
             rows[index]["label"] = NONE_OF_THESE
         if options.probabilities:
             rows[index] |= {f"p_{name}": value for name, value in zip(names, shortest, strict=True)}
-    notes = [*pixels.notes, *(f"left out {name}" for name in pixels.dropped)]
     return rows, notes
 
 

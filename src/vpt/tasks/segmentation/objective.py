@@ -15,6 +15,7 @@ from vpt.data.segmentation_folder import SegmentationDataset
 from vpt.data.segmentation_layouts import ImageMaskPairs
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.segmentation.config import SegmentationConfig
+from vpt.tasks.segmentation.pair_reader import PairReader
 from vpt.tasks.segmentation.prediction import score_split
 from vpt.tasks.segmentation.sliding_window import InferenceConfig
 from vpt.tasks.segmentation.streaming import CropLoader
@@ -39,6 +40,7 @@ class SegmentationObjective:
         *,
         streams: bool = True,
         workers: int | None = 0,
+        reader: PairReader | None = None,
     ) -> None:
         """Prepare the objective.
 
@@ -46,8 +48,9 @@ class SegmentationObjective:
             model: The model, on its device.
             dataset: Images and masks, with a split "train" and possibly "val".
             config: The configuration.
-            streams: False keeps decoded images and masks in memory, see `CropLoader`. Default: True.
+            streams: False reads in this process, see `CropLoader`. Default: True.
             workers: Number of processes that decode a stream, see `CropLoader`. Default: 0, this one decodes.
+            reader: Reader of the images and masks, see `CropLoader`. Default: one of its own.
         """
         self.model = model
         self.dataset = dataset
@@ -56,7 +59,9 @@ class SegmentationObjective:
         self.device: torch.device = next(model.parameters()).device
         self.bf16: bool = config.training.use_bf16(self.device)
         augmentation, size = joint_augmentation(config.augment), model.backbone.preprocessing.size
-        self.crops: CropLoader = CropLoader(dataset, augmentation, size, streams=streams, workers=workers)
+        self.crops: CropLoader = CropLoader(
+            dataset, augmentation, size, streams=streams, workers=workers, reader=reader
+        )
         self._seed: tuple[int, ...] = (config.training.seed, 0)
         self.weights: Tensor | None = None
         if config.class_weights == "balanced":

@@ -24,6 +24,7 @@ from vpt.model.tuned_model import TunedModel
 from vpt.tasks.pictures import Picture
 from vpt.tasks.prediction import Prediction
 from vpt.tasks.segmentation.drawing import blend, draw_overlay, error_map, indexed_mask
+from vpt.tasks.segmentation.pair_reader import PairReader
 from vpt.tasks.segmentation.sliding_window import InferenceConfig, predict_classes, predict_rows
 from vpt.training import Progress
 from vpt.training.calibration import NUM_BINS, confidence_bins
@@ -192,6 +193,7 @@ def score_images(
     split: str,
     inference: InferenceConfig,
     on_image: Progress | None = None,
+    reader: PairReader | None = None,
 ) -> Iterator[PixelScores]:
     """Score a model on each pair of an image and a mask of a split.
 
@@ -201,6 +203,7 @@ def score_images(
         split: Name of the split.
         inference: Scales and flips that are averaged.
         on_image: Function that receives the number of scored pairs and of all pairs. Default: none.
+        reader: Reader of the images and masks. Default: one that keeps none.
 
     Yields:
         The scores of each image.
@@ -215,10 +218,10 @@ def score_images(
             f"{dataset.name} has the classes {', '.join(dataset.classes[:10])}, the model "
             f"{', '.join((model.classes or ())[:10])}; read the masks as the model was taught, see --labels"
         )
-    pairs = dataset.splits[split]
+    pairs, reader = dataset.splits[split], reader or PairReader(dataset)
     for index in range(len(pairs)):
         with capture_warnings():
-            pixels, mask = load_pair(pairs, index, dataset.lookup_table, dataset.mask_format, dataset.value_range)
+            pixels, mask = reader.read(pairs, index)
             loss, targets = 0.0, torch.from_numpy(mask).long()
             confusion = torch.zeros(model.num_classes, model.num_classes, dtype=torch.int64)
             bins = np.zeros((NUM_BINS, 3))

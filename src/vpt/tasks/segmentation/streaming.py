@@ -4,7 +4,6 @@ A crop depends on the seed, the epoch and the image alone. An epoch can therefor
 number of workers.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -15,17 +14,15 @@ from torch.utils.data import Dataset as TorchDataset
 
 from vpt.data.image_files import UnreadableImageError, capture_warnings
 from vpt.data.image_stream import default_workers, init_worker, keep
-from vpt.data.images import MEMORY_LIMIT
 from vpt.data.joint_augmentation import JointAugmentation
-from vpt.data.mask_files import load_pair
 from vpt.data.segmentation_folder import SegmentationDataset
+from vpt.data.segmentation_layouts import ImageMaskPairs
 from vpt.errors import DataError
+from vpt.tasks.segmentation.pair_reader import PairReader, decoded_bytes
 from vpt.training.streaming import choose_loading
 
-_Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]  # image (3, height, width), classes (height, width)
 _Crops = tuple[NDArray[np.float32], NDArray[np.uint8], str]  # images, classes, and the fault of a file or ""
 _Request = tuple[NDArray[np.int64], tuple[int, ...]]  # draws of images, and a seed
-_BYTES_PER_PIXEL = 4  # of an image and its mask
 
 
 def choose_crop_loading(dataset: SegmentationDataset, loading: str, workers: int | None) -> tuple[bool, str]:
@@ -40,8 +37,7 @@ def choose_crop_loading(dataset: SegmentationDataset, loading: str, workers: int
     Returns:
         True for a stream, and a few words.
     """
-    sizes = (dataset.mask_stats[name].size for name in dataset.splits["train"].names)
-    return choose_loading(loading, _BYTES_PER_PIXEL * sum(width * height for width, height in sizes), None, workers)
+    return choose_loading(loading, decoded_bytes(dataset, ["train"]), None, workers)
 
 
 class CropLoader:
@@ -55,6 +51,7 @@ class CropLoader:
         *,
         streams: bool = True,
         workers: int | None = 0,
+        reader: PairReader | None = None,
     ) -> None:
         """Prepare the workers, which start with the first plan.
 
@@ -62,12 +59,15 @@ class CropLoader:
             dataset: The images and masks.
             augmentation: The augmentation.
             size: Side of a crop in pixels.
-            streams: False keeps decoded images and masks in memory, at most `vpt.data.images.MEMORY_LIMIT` over the
-                processes of a machine; others are read again. Default: True.
+            streams: False reads in this process. Default: True.
             workers: Number of processes that decode a stream; 0 decodes in this one, None is one for each core, at most
                 8. Default: 0.
+            reader: Reader of the images and masks, which may keep them. Default: one that keeps the training images
+                without a stream, and none with one.
         """
-        self._cropper = _Cropper(dataset, augmentation, size, keeps=not streams)
+        self._cropper = _Cropper(
+            dataset.splits["train"], reader or PairReader(dataset, () if streams else ["train"]), augmentation, size
+        )
         self._planned: list[_Request] = []
         self._next = 0
         self._loaded: Iterator[_Crops] = iter(())
@@ -117,37 +117,23 @@ class CropLoader:
 class _Cropper(TorchDataset[_Crops]):
     """Request in, crops out: in a worker or in this process."""
 
-    def __init__(
-        self, dataset: SegmentationDataset, augmentation: JointAugmentation, size: int, *, keeps: bool
-    ) -> None:
-        self.dataset = dataset
+    def __init__(self, train: ImageMaskPairs, reader: PairReader, augmentation: JointAugmentation, size: int) -> None:
+        self.train = train
+        self.reader = reader
         self.augmentation = augmentation
         self.size = size
-        self.kept: dict[int, _Pair] = {}
-        self._free = MEMORY_LIMIT // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if keeps else 0  # bytes
 
     def __getitem__(self, request: _Request) -> _Crops:
         draws, seed = request
-        train, size = self.dataset.splits["train"], self.size
+        train, size = self.train, self.size
         images = np.zeros((len(draws), 3, size, size), np.float32)
         masks = np.zeros((len(draws), size, size), np.uint8)
         with capture_warnings():
             for position, draw in enumerate(draws.tolist()):
                 try:
-                    pixels, classes = map(torch.from_numpy, self._read(draw % len(train)))
+                    pixels, classes = map(torch.from_numpy, self.reader.read(train, draw % len(train)))
                 except UnreadableImageError as error:
                     return images, masks, f"{train.names[draw % len(train)]}: {error}"
                 image, mask = self.augmentation(pixels, classes, size, np.random.default_rng((*seed, draw)))
                 images[position], masks[position] = image.numpy(), mask.numpy()
         return images, masks, ""
-
-    def _read(self, index: int) -> _Pair:
-        data = self.dataset
-        if index in self.kept:
-            return self.kept[index]
-        pair = load_pair(data.splits["train"], index, data.lookup_table, data.mask_format, data.value_range)
-        size = sum(array.nbytes for array in pair)
-        if size <= self._free:
-            self.kept[index] = pair
-            self._free -= size
-        return pair

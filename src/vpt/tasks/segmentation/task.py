@@ -28,6 +28,7 @@ from vpt.tasks.pictures import Picture
 from vpt.tasks.prediction import Prediction
 from vpt.tasks.segmentation.config import SegmentationConfig
 from vpt.tasks.segmentation.objective import SegmentationObjective
+from vpt.tasks.segmentation.pair_reader import PairReader
 from vpt.tasks.segmentation.prediction import choose_colors, compare_masks, predict_masks, score_split
 from vpt.tasks.segmentation.sliding_window import InferenceConfig
 from vpt.tasks.segmentation.streaming import choose_crop_loading
@@ -47,12 +48,16 @@ class SegmentationData(PreparedData):
         config: Training configuration.
         streams: True reads training images and masks whenever they are used, False decodes them once.
         workers: Number of processes that decode a stream, or None for the default.
+        reader: Reader of the images and masks, which all trainings on these data share.
+        colors: Color of each class, see `choose_colors`.
     """
 
     dataset: SegmentationDataset
     config: SegmentationConfig
     streams: bool
     workers: int | None
+    reader: PairReader
+    colors: tuple[str, ...] | None
 
     def digest(self) -> str:  # noqa: D102
         return self.dataset.digest
@@ -72,8 +77,10 @@ class SegmentationData(PreparedData):
         return found
 
     def objective(self, model: TunedModel, callback: Callback, *, resumed: bool) -> Objective:  # noqa: D102
-        model.class_colors = choose_colors(self.dataset)
-        return SegmentationObjective(model, self.dataset, self.config, streams=self.streams, workers=self.workers)
+        model.class_colors = self.colors
+        return SegmentationObjective(
+            model, self.dataset, self.config, streams=self.streams, workers=self.workers, reader=self.reader
+        )
 
     def score_split(self, model: TunedModel, split: str, on_image: Progress) -> Scores:  # noqa: D102
         return score_split(model, self.dataset, split, InferenceConfig(), on_image)
@@ -123,8 +130,9 @@ class SegmentationTask(Task):
         notes = [*backbone.notes, *dataset.notes, *(f"left out {fault}" for fault in dataset.dropped)]
         marks = make_marks(dataset.splits["train"].images)
         return SegmentationData(
-            backbone, dataset.name, dataset.classes, images, notes, marks, dataset, job.config, streams, workers
-        )
+            backbone, dataset.name, dataset.classes, images, notes, marks, dataset, job.config, streams, workers,
+            PairReader(dataset, () if streams else ["train"]), choose_colors(dataset),
+        )  # fmt: skip
 
     def evaluate(  # noqa: D102
         self, model: TunedModel, data: str | Dataset, split: str, options: Mapping[str, Any], callback: Callback
