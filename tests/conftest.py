@@ -177,6 +177,7 @@ SLOW = (
     "tasks/test_segmentation",
     "tasks/test_model_report",
     "tasks/test_training_options",
+    "tasks/test_training_page.py::test_training_page_in",
     "test_benchmarks",
     "test_cross_validation",
     "test_layers",

@@ -62,7 +62,8 @@ def test_demo_with_two_draws_prints_table_and_reuses_finished_runs(short: Path) 
     text = call("--out", short, "--draws", 2)
     for part in (
         "numerals: ",
-        "top-1, mean ± sd of 2",
+        "test images, 2 draws, backbone",
+        "top-1 ± sd",
         "linear",
         "vpt(length=1)",
         "█",

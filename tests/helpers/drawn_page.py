@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from importlib.resources import files
 from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from helpers.browsing import open_page
 
@@ -81,6 +85,9 @@ def shown_faults(browser: Any, width: int) -> list[str]:
     for value, share in browser.execute_script(BARS):
         if abs(value - share) > 1:
             found.append(f"a bar of {value:.1f} % is drawn {share:.1f} % wide")
+    for value, share in progress_shares(browser):
+        if abs(value - share) > 1:
+            found.append(f"a progress of {value:.1f} % is drawn {share:.1f} % wide")
     found += browser.execute_script(CHARTS)
     browser.execute_script(files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8"))
     found += keyboard_faults(browser)
@@ -90,6 +97,18 @@ def shown_faults(browser: Any, width: int) -> list[str]:
             nodes = [node["html"][:120] for node in violation["nodes"][:3]]
             found.append(f"axe: {violation['id']}: {violation['help']}: {nodes}")
     return found
+
+
+def progress_shares(browser: Any) -> list[tuple[float, float]]:
+    """Of every <progress>, its value in percent, and how much of it has the color of its left end, as it is drawn."""
+    shares = []
+    for element in browser.find_elements("css selector", "progress"):
+        pixels = np.asarray(Image.open(io.BytesIO(element.screenshot_as_png)).convert("RGB"), dtype=int)
+        middle = pixels[len(pixels) // 2, 2:-2]  # without the frame
+        drawn = np.abs(middle - middle[1]).sum(-1) < 30
+        position = browser.execute_script("return arguments[0].position", element)
+        shares.append((100 * position, 100 * float(np.mean(drawn)) if position else 0.0))
+    return shares
 
 
 def keyboard_faults(browser: Any) -> list[str]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from helpers.drawn_page import page_faults
 from vpt.tasks.training_page import TrainingPage, follow_on_page
 from vpt.training import Callback, EpochMetrics
 from vpt.training.job import Job
@@ -112,3 +115,37 @@ def test_page_that_cannot_be_written_stops_no_job(job: Job) -> None:
         callback.on_train_start(job.config, 5, [])
         callback.on_epoch(epoch(1))
     assert len(Notes.texts) == 1 and "page.html could not be written" in Notes.texts[0]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1440])
+def test_training_page_in_a_browser_is_readable(
+    browser: Any, job: Job, tmp_path: Path, scheme: str, width: int
+) -> None:
+    seconds, pages = [0.0], {}
+
+    def keep(name: str) -> None:
+        pages[name] = tmp_path / f"{name}.html"
+        # Without the line that has it read again while it is looked at.
+        pages[name].write_text(re.sub("<meta http-equiv.*", "", page.path.read_text()))
+
+    page = TrainingPage(job, pytest.fail, lambda: seconds[0])
+    page.on_note("an image in " + "a_folder_with_a_name_without_a_space/" * 4 + " <b> was left out")
+    page.on_data_progress("train", 120, 300)
+    keep("reading")
+    page.on_train_start(job.config, 5, [])
+    page.on_epoch(epoch(1))
+    page.on_epoch(epoch(2))
+    seconds[0] = 30.0
+    page.on_step(3, 3, 1.0, 0.1)
+    keep("training")
+    page.on_train_end({"test_top1": 0.75})
+    page.close()
+    keep("done")
+    page.fail(OSError("no room for " + "a_file_with_a_name_without_a_space" * 4))
+    page.close()
+    keep("stopped")
+    assert '<progress value="13" max="20"' in pages["training"].read_text() and "svg" in pages["training"].read_text()
+    assert {name: page_faults(browser, path.as_uri(), scheme, width) for name, path in pages.items()} == {
+        name: [] for name in pages
+    }

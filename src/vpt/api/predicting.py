@@ -107,6 +107,7 @@ def predict_to_file(
     skip_corrupt: bool = False,
     overwrite: bool = False,
     executor: str | None = None,
+    verbose: bool = False,
     backbone: str | None = None,
     weights: str | Path | None = None,
     device: Device = "auto",
@@ -127,6 +128,7 @@ def predict_to_file(
         overwrite: True replaces a table, and begins anew. Default: False.
         executor: "ray" classifies on the Ray cluster of this machine, an address such as "ray://HOST:10001" on another
             one. Its nodes use their GPUs, where it has some. Default: in this process.
+        verbose: True shows the log lines of the cluster. Default: False.
         backbone: Name of the backbone. Default: the one that the file names.
         weights: File with local weights of the backbone. Default: timm's download.
         device: "auto" for the GPU if there is one, "cpu", "cuda" or "mps". A given model stays where it is with "auto".
@@ -138,7 +140,7 @@ def predict_to_file(
         The table, with its number of rows.
 
     Raises:
-        SpecError: The table exists, its suffix is unknown, or `device` comes with an executor.
+        SpecError: The table exists, its suffix is unknown, `device` comes with an executor, or `verbose` without one.
         DataError: Images cannot be used, or are not those of the interrupted call.
         UnsupportedError: The model segments.
         TunedFileError: The tuned file is damaged, or made for another backbone.
@@ -149,6 +151,8 @@ def predict_to_file(
             f"device is {device!r} and executor {executor!r}: the nodes of a cluster use their GPUs, where it has "
             "some, or else their CPUs; leave one of them out"
         )
+    if verbose and executor is None:
+        raise SpecError("verbose shows the log lines of a cluster; give the executor ray, too, or leave it out")
     address = cluster_address(executor)
     paths = [source] if isinstance(source, str | Path) else source
     tuned, images = open_model(model, backbone, weights, device), find_images([Path(path) for path in paths])
@@ -156,7 +160,7 @@ def predict_to_file(
     with show_progress(progress, callback) as receiver:
         classify: ClassifyChunks = classify_here
         if executor is not None:
-            classify = partial(classify_on_ray, address=address, on_note=receiver.on_note)
+            classify = partial(classify_on_ray, address=address, verbose=verbose, on_note=receiver.on_note)
         return classify_to_file(
             tuned, images, Path(out), receiver, min_confidence=min_confidence, classify=classify, **options
         )

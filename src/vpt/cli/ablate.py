@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from vpt.cli.lines import echo_line, echo_note
 from vpt.cli.options import COUNT, backbone_option, option, print_json, print_result
 from vpt.cli.paths import FOLDER
 from vpt.cli.tune import command as tune
@@ -83,10 +84,10 @@ def command(
             overwrite=overwrite,
         )
     for note in ablation.notes:
-        click.echo(f"note: {note}", err=True)
+        echo_note(note)
     if as_json:
         print_json(ablation.to_dict())
         return
     print_table(ablation.table)
-    click.echo(f"\npicture: {folder / series.name}.png\ntable, results and runs: {folder}/table.md, results.json")
-    click.echo(f"next: vpt bench report {folder}")
+    echo_line(f"\npicture: {folder / series.name}.png\ntable, results and runs: {folder}/table.md, results.json")
+    echo_line(f"next: vpt bench report {folder}", whole=True)

@@ -1,5 +1,7 @@
 """Tables on the terminal."""
 
+from typing import Literal
+
 import click
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -12,7 +14,8 @@ def to_console(table: Table) -> RichTable:
     """Return a table for `rich.console.Console.print`."""
     drawn = RichTable(title=Text(table.title), title_justify="left")
     for index, name in enumerate(table.header):
-        drawn.add_column(Text(name), justify="left" if index < table.num_text_columns else "right")
+        justify: Literal["left", "right"] = "left" if index < table.num_text_columns else "right"
+        drawn.add_column(Text(name), justify=justify, overflow="fold")  # or long words would lose their ends
     for index, row in enumerate(table.rows):
         drawn.add_row(*map(Text, row), style="bold" if index == table.best_row else None)
     return drawn

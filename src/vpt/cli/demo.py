@@ -81,9 +81,9 @@ def command(
     click.echo()
     for one in comparisons:
         echo_line(_describe(one))
-    click.echo(f"picture: {out / 'comparison.png'}")
-    click.echo(f"tuned files: {out / 'tuned'}/   ({format_duration(time.monotonic() - start)})")
-    click.echo(f"next: vpt bench report {out}")
+    echo_line(f"picture: {out / 'comparison.png'}")
+    echo_line(f"tuned files: {out / 'tuned'}/   ({format_duration(time.monotonic() - start)})")
+    echo_line(f"next: vpt bench report {out}", whole=True)
 
 
 def _describe(one: "PairedDifference") -> str:
@@ -96,13 +96,14 @@ def _describe(one: "PairedDifference") -> str:
 
 def _demo_table(results: "ExperimentResults") -> "Table":
     """Return the table: a row for each method with its cost and its accuracy."""
+    from vpt.core.text import pluralize
     from vpt.experiments.table import Table
 
     task, cells = results.experiment.tasks[0], list(results.cells.values())
     images, seeds = cells[0].final_records[0].images, results.experiment.protocol.seeds
     counts = f"{images['train']} training and {images['test']} test images"
-    title = f"{task.name}: {counts}, backbone {results.experiment.backbone}"
-    header = ("method", "trained", "share", "file", "training", "top-1" + f", mean ± sd of {seeds}" * (seeds > 1))
+    title = f"{task.name}: {counts}, {pluralize(seeds, 'draw')}, backbone {results.experiment.backbone}"
+    header = ("method", "trained", "share", "file", "training", "top-1" + " ± sd" * (seeds > 1))
     best = max(range(len(cells)), key=lambda index: cells[index].mean or 0.0)
     return Table("demo", title, header, tuple(map(_row, cells)), best_row=best)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from vpt.cli.lines import echo_note
 from vpt.cli.options import json_option, print_result
 
 _WIDTH = 40  # characters of the name column
@@ -72,7 +73,7 @@ def _read_backbones() -> dict[str, Any]:
 
     (rows, listed), installed = read_backbones(), version("timm")
     if installed != listed:
-        click.echo(f"note: this is the list of timm {listed}; {installed} is installed", err=True)
+        echo_note(f"this is the list of timm {listed}; {installed} is installed")
     return rows
 
 

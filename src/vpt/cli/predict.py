@@ -11,6 +11,8 @@ from vpt.cli.lines import echo_line
 from vpt.cli.options import TaskCommand, option, own_options
 from vpt.cli.paths import PATH, TUNED_FILE
 
+_TABLE_OPTIONS = ("probabilities", "overwrite", "executor", "verbose")
+
 
 @click.command(cls=TaskCommand)
 @click.argument("file", type=TUNED_FILE)
@@ -24,6 +26,7 @@ from vpt.cli.paths import PATH, TUNED_FILE
 @common.classification("--overwrite", "Replace the table, and begin anew.", is_flag=True)
 @common.events_option
 @common.classification("--executor", "Classify for the table on a cluster: ray, or its address (ray://HOST:10001).")
+@common.classification("-v --verbose", "On a cluster: show the log lines of Ray.", is_flag=True)
 @common.min_confidence_option
 @common.skip_corrupt_option
 @common.inference_options
@@ -60,7 +63,7 @@ def command(
     image_paths = find_images(images)
     task = task_of_file(read_header(file)).name
     options = own_options(options, task, str(file))
-    table_options = {name: options.pop(name) for name in ("probabilities", "overwrite", "executor") if name in options}
+    table_options = {name: options.pop(name) for name in _TABLE_OPTIONS if name in options}
     if task == "classification" and out is not None:
         if click.get_current_context().get_parameter_source("top") is not ParameterSource.DEFAULT:
             raise click.UsageError("--top: for the terminal, and --out writes a table; give --probabilities")

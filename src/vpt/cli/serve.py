@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from vpt.cli import options as common
+from vpt.cli.lines import echo_line
 from vpt.cli.options import option
 from vpt.cli.paths import FILE, TUNED_FILES
 
@@ -101,7 +102,7 @@ def command(
             ) as bar:
                 bank.preload(lambda done, total: bar.update(1))
         url = f"http://{f'[{host}]' if ':' in host else host}:{server_socket.getsockname()[1]}/"
-        click.echo(f"{pluralize(len(bank.tasks), 'task')} at {url}  (stop with Ctrl-C)")
+        echo_line(f"{pluralize(len(bank.tasks), 'task')} at {url}  (stop with Ctrl-C)")
         own_hosts = _LOOPBACK if host in _LOOPBACK else (host,) if extra_hosts else ()
         application = create_app(
             bank,

@@ -98,6 +98,19 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
+def begin_sentence(text: str) -> str:
+    """Return a text with a capital first letter. A first word with capitals in it, such as "mIoU", stays as it is.
+
+    Args:
+        text: The text.
+
+    Returns:
+        The text as the beginning of a sentence or a heading.
+    """
+    first = text.partition(" ")[0]
+    return text if first != first.lower() else f"{text[:1].upper()}{text[1:]}"
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return the hint at the end of an error about an unknown word.
 

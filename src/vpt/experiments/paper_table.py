@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from vpt.core.text import one_line, pluralize
+from vpt.core.text import begin_sentence, one_line, pluralize
 from vpt.experiments import latex
 from vpt.experiments.cell_verdicts import judge_cells, summarize
 from vpt.experiments.design import Task
@@ -180,7 +180,7 @@ def _caption(results: ExperimentResults) -> str:
     spread = " underlined: within one standard deviation of the best over seeds." if seeds > 1 else ""
     sentences = [
         *named,
-        f"{results.metric[0].upper()}{results.metric[1:]} on test in %{images}; mean of {pluralize(seeds, 'seed')}.",
+        f"{begin_sentence(results.metric)} on test in %{images}; mean of {pluralize(seeds, 'seed')}.",
         f"Best in bold{';' if spread else '.'}{spread}",
         f"Backbone: {experiment.backbone}.",
         *(describe_protocol(experiment.protocol_name, experiment.departures) or ["Protocol: that of the plan."]),

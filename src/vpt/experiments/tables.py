@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
-from vpt.core.text import one_line
+from vpt.core.text import begin_sentence, one_line
 from vpt.experiments.cell_verdicts import judge_cells, summarize
 from vpt.experiments.published import describe_published, published_scores
 from vpt.experiments.results import Cell, ExperimentResults
@@ -45,10 +45,10 @@ def _make_table(
 ) -> Table:
     """Return a table with its title and note."""
     experiment, metric, source = results.experiment, results.metric, describe_published(results.experiment)
-    values = {"metric": metric, "Metric": metric[0].upper() + metric[1:], "baseline": experiment.baseline,
+    values = {"metric": metric, "Metric": begin_sentence(metric), "baseline": experiment.baseline,
               "num_tasks": len(experiment.tasks), "seeds": experiment.protocol.seeds, "source": source}  # fmt: skip
     title, text = (_TEXTS[name][key].format(**values) for key in ("title", note))
-    named = [f"{kind[0].upper()}{kind[1:]}: {cells}." for kind, cells in summarize(judge_cells(results))]
+    named = [f"{begin_sentence(kind)}: {cells}." for kind, cells in summarize(judge_cells(results))]
     verdicts = [f"† {' '.join(named)}"] if named and name in _OF_CELLS else []
     text = " ".join((*verdicts, text, *describe_protocol(experiment.protocol_name, experiment.departures)))
     return Table(name, title, tuple(header), tuple(rows), text, num_text_columns=texts)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpt.core.metrics import PLAIN_METRICS
+from vpt.core.text import begin_sentence
 from vpt.plots import style
 from vpt.plots.inline_svg import RULE, chart_style, make_axes, to_svg
 from vpt.plots.metric_lines import metric_lines
@@ -75,7 +76,7 @@ def history_charts(
         label, scale = labels.get(name, name), 1 if name == "loss" or name in PLAIN_METRICS else 100
         drawn = {split: [(x, scale * y) for x, y in points] for split, points in lines.items() if points}
         if drawn:
-            heading, ylabel = f"{label[0].upper()}{label[1:]} by {xlabel}", f"{label}, %" if scale == 100 else label
+            heading, ylabel = f"{begin_sentence(label)} by {xlabel}", f"{label}, %" if scale == 100 else label
             charts.append((heading, line_chart(heading, drawn, ylabel, xlabel=xlabel, log=name == "loss")))
     return charts
 

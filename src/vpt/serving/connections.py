@@ -100,6 +100,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 application,
+                loop="asyncio",  # also beside packages that install uvloop, whose buffers are others
                 http=_Connection,
                 ws="none",
                 log_level="warning",

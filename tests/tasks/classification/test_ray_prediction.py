@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.command_line import vpt
 from helpers.ray_settings import ray_settings
 from vpt import attach, predict_to_file, save
 from vpt.errors import SpecError, VptError
@@ -93,7 +94,7 @@ class NodeElsewhere:
     """Stands for Ray: does the work of a node in another working directory, and reads the clock of that machine."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
-        self.directory, self.fails, self.joined, self.settings = directory, False, 0, []
+        self.directory, self.fails, self.joined, self.settings = directory, False, [], []
         self.context = SimpleNamespace(
             enable_progress_bars=True, execution_options=SimpleNamespace(preserve_order=False)
         )
@@ -109,8 +110,8 @@ class NodeElsewhere:
         )
 
         @contextmanager
-        def connect(address: str | None, on_note: object) -> Iterator[object]:
-            self.joined += 1
+        def connect(address: str | None, on_note: object, verbose: bool) -> Iterator[object]:
+            self.joined.append(verbose)
             yield ray
 
         monkeypatch.setitem(sys.modules, "ray", ray)
@@ -155,21 +156,31 @@ def test_table_of_relative_paths_is_resumed_after_an_error_of_ray(
     assert node.context.enable_progress_bars and not node.context.execution_options.preserve_order
     node.fails = False
     table = predict_to_file(file, "images", "answers.csv", executor="ray")
-    assert (table.images, table.resumed, node.joined) == (5, 2, 2)
+    assert (table.images, table.resumed, node.joined) == (5, 2, [False, False])
     predict_to_file(file, "images", "alone.csv")
     assert Path("answers.csv").read_text() == Path("alone.csv").read_text()
     assert Path("answers.csv").read_text().splitlines()[1].startswith(str(Path("images") / "0.png"))
 
 
+def test_predict_with_verbose_shows_the_log_lines_of_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = save(attach("vit_nano_patch12_48", "linear", 3).eval(), tmp_path / "photos.safetensors")
+    Image.new("RGB", (20, 24)).save(tmp_path / "0.png")
+    node = NodeElsewhere(monkeypatch, tmp_path)
+    vpt("predict", file, tmp_path / "0.png", "--out", tmp_path / "out.csv", "--executor", "ray", "-v")
+    assert (node.joined, node.settings) == ([True], [(True, True)])
+
+
 def test_cluster_is_not_joined_where_every_row_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     node = NodeElsewhere(monkeypatch, tmp_path)
     assert list(ray_prediction.classify_on_ray(None, [], prediction_file.RowOptions(), on_note=print)) == []  # type: ignore[arg-type]
-    assert node.joined == 0
+    assert node.joined == []
 
 
 def test_executor_of_another_name_or_with_a_device_is_refused(tmp_path: Path) -> None:
     given = (tmp_path / "a.safetensors", tmp_path, tmp_path / "out.csv")
     with pytest.raises(SpecError, match="the executor is 'slurm'; it must be ray"):
         predict_to_file(*given, executor="slurm")
+    with pytest.raises(SpecError, match="verbose shows the log lines of a cluster; give the executor ray"):
+        predict_to_file(*given, verbose=True)
     with pytest.raises(SpecError, match=r"device is 'cpu' and executor 'ray': .*leave one of them out"):
         predict_to_file(*given, executor="ray", device="cpu")

@@ -25,6 +25,7 @@ def classify_on_ray(
     options: RowOptions,
     *,
     address: str | None = None,
+    verbose: bool = False,
     on_note: Callable[[str], object],
 ) -> Iterator[tuple[Rows, list[str]]]:
     """Classify chunks of images on all nodes of a cluster. A task has one GPU where the cluster has some, or one core.
@@ -36,6 +37,7 @@ def classify_on_ray(
         chunks: The images.
         options: Options of the rows.
         address: Address of a cluster. Default: the one of this machine, or a new one.
+        verbose: True shows the log lines of Ray. Default: False.
         on_note: Receiver of sentences about the cluster: which one it is, and which nodes are lost.
 
     Yields:
@@ -50,14 +52,14 @@ def classify_on_ray(
         return
     # A node has a working directory of its own.
     items = [{"chunk": json.dumps([str(path.absolute()) for path in chunk])} for chunk in all_chunks]
-    with connect_cluster(address, on_note) as ray:
+    with connect_cluster(address, on_note, verbose=verbose) as ray:
         data = import_optional("ray.data", "ray", "predictions on a cluster")
         has_gpus = ray.cluster_resources().get("GPU", 0) >= 1
         resources = {"num_cpus": 1, "num_gpus": 1} if has_gpus else {"num_cpus": 1}
         on_cpu = model if next(model.parameters()).is_cpu else copy.deepcopy(model).cpu()
         arguments = {"model": [ray.put(on_cpu)], "options": options}  # in a list, Ray leaves the reference as it is
         nodes = NodeWatch(ray)
-        with _in_order_and_quiet(data):
+        with _in_order(data, verbose):
             dataset = data.from_items(items, override_num_blocks=len(items))
             answers = dataset.map(_classify, fn_kwargs=arguments, **resources).iter_rows()
             try:
@@ -74,12 +76,14 @@ def classify_on_ray(
 
 
 @contextmanager
-def _in_order_and_quiet(data: Any) -> Iterator[None]:
-    """Let Ray Data keep the order of its rows and print nothing but errors; restore its settings at the end."""
+def _in_order(data: Any, verbose: bool) -> Iterator[None]:
+    """Let Ray Data keep the order of its rows and, unless `verbose`, print errors alone; restore it at the end."""
     context, logger = data.DataContext.get_current(), logging.getLogger("ray.data")
     before = context.enable_progress_bars, context.execution_options.preserve_order, logger.level
-    context.enable_progress_bars, context.execution_options.preserve_order = False, True
-    logger.setLevel(logging.ERROR)
+    context.execution_options.preserve_order = True
+    if not verbose:
+        context.enable_progress_bars = False
+        logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
