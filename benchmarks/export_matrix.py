@@ -14,7 +14,8 @@ import json
 import string
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -30,6 +31,7 @@ from vpt.backbones import Backbone
 from vpt.errors import UnsupportedError
 from vpt.export import export_backbone, export_task
 from vpt.methods.registry import METHODS
+from vpt.model import exporting
 from vpt.runtime import SharedModel
 from vpt.runtime.model import open_session
 
@@ -94,7 +96,28 @@ def try_method(method: str, family: str, folder: Path) -> Cell | str:
     images = torch.randn(5, 3, SIZE, SIZE)
     with torch.no_grad():
         expected = model.eval()(images)
-    return {target: try_target(RUN[target], model, images, expected, folder) for target in TARGETS}
+    with trace_once():
+        cell = {target: try_target(RUN[target], model, images, expected, folder) for target in ("onnx", "pt2")}
+    others = {
+        target: try_target(RUN[target], model, images, expected, folder) for target in TARGETS if target not in cell
+    }
+    return cell | others
+
+
+@contextmanager
+def trace_once() -> Iterator[None]:
+    """Let the ONNX graph and the program of a model share a trace, which takes a third of the time of both."""
+    trace, traces = exporting._trace, []
+
+    def keep(*arguments: Any) -> Any:
+        traces.extend([] if traces else [trace(*arguments)])
+        return traces[0]
+
+    exporting._trace = keep
+    try:
+        yield
+    finally:
+        exporting._trace = trace
 
 
 def try_target(

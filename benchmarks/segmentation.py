@@ -19,7 +19,7 @@ from vpt.experiments.results import Cell, load_results
 from vpt.experiments.significance import std
 from vpt.experiments.store import Store
 from vpt.experiments.table import Table, format_mean_std, markdown_rows
-from vpt.model.tuned_file import load
+from vpt.model.load import load
 from vpt.tasks.segmentation.prediction import predict_masks, score_split
 from vpt.tasks.segmentation.sliding_window import InferenceConfig
 

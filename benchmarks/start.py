@@ -54,7 +54,7 @@ import timm
 times["import timm"] = time.time()
 from vpt.api.predicting import predict
 from vpt.api.progress import ConsoleCallback
-from vpt.model.tuned_file import load
+from vpt.model.load import load
 from vpt.tasks.registry import task_of_file
 times["import vpt"] = time.time()
 model = load(sys.argv[1])

@@ -55,12 +55,9 @@ if TYPE_CHECKING:
     from vpt.model.attach import attach as attach
     from vpt.model.header import Header as Header
     from vpt.model.header import inspect as inspect
-    from vpt.model.hub import from_pretrained as from_pretrained
-    from vpt.model.hub import push_to_hub as push_to_hub
-    from vpt.model.hub import save_pretrained as save_pretrained
-    from vpt.model.tuned_file import load as load
+    from vpt.model.load import load as load
+    from vpt.model.trainable_state import Counts as Counts
     from vpt.model.tuned_file import save as save
-    from vpt.model.tuned_model import Counts as Counts
     from vpt.model.tuned_model import TunedModel as TunedModel
     from vpt.tasks.classification.prediction_file import PredictionFile as PredictionFile
     from vpt.tasks.evaluation import Evaluation as Evaluation
@@ -76,10 +73,11 @@ _MODULES = {
     "vpt.backbones": "Backbone list_backbones load_backbone",
     "vpt.methods": "METHODS VPT Full Injection Linear Method parse_method",
     "vpt.model.attach": "attach",
-    "vpt.model.tuned_model": "Counts TunedModel",
+    "vpt.model.trainable_state": "Counts",
+    "vpt.model.tuned_model": "TunedModel",
     "vpt.model.header": "Header inspect",
-    "vpt.model.hub": "from_pretrained push_to_hub save_pretrained",
-    "vpt.model.tuned_file": "load save",
+    "vpt.model.load": "load",
+    "vpt.model.tuned_file": "save",
     "vpt.tasks.evaluation": "Evaluation",
     "vpt.tasks.prediction": "Prediction",
     "vpt.training": "Callback",

@@ -18,6 +18,7 @@ from vpt.data.folds import assign_folds
 from vpt.data.loading import load_dataset
 from vpt.errors import DataError, SpecError
 from vpt.model import tuned_file
+from vpt.model.load import load
 from vpt.model.named_backbone import backbone_for
 from vpt.tasks.classification.config import ClassificationOptions
 from vpt.tasks.classification.continuation import class_names, join_classes
@@ -129,7 +130,7 @@ def _score_fold(
     fold_job = replace(job, data=data, out=out, train_on="train", options=replace(job.options, folds=None))
     run_job(fold_job, callback, device=device, draw=False, lock=False)
     backbone = backbone_for(out, tuned_file.read_header(out), job.backbone, job.weights)
-    model = tuned_file.load(out, backbone).to(distributed.resolve_device(device))
+    model = load(out, backbone).to(distributed.resolve_device(device))
     skip_corrupt = fold_job.to_dict()["skip_corrupt"]
     return evaluate(model, data, "test", callback, skip_corrupt=skip_corrupt)
 

@@ -28,7 +28,7 @@ from vpt.experiments.ablation import ablate
 from vpt.experiments.ablation_report import Ablation
 from vpt.experiments.ablation_series import SERIES, Point, SeriesContext, find_series
 from vpt.methods import Linear, parse_method
-from vpt.model.tuned_file import load
+from vpt.model.load import load
 from vpt.tasks.classification import ClassificationConfig
 from vpt.training.job import Job
 

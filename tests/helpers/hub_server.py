@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 TOKEN = "hf_standInTokenThatNobodyMaySee"
 _LICENSES = ("mit", "cc-by-4.0", "other")  # the real one has more, and refuses others, too
+_PULL = "refs/pr/1"
 _RESOLVE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
 
 
@@ -36,10 +37,14 @@ class Hub:
         first = hashlib.sha1(repo.encode()).hexdigest()
         self.repos[repo], self.branches[repo] = {first: {}}, {"main": first}
 
-    def commit(self, repo: str, branch: str, changes: dict[str, bytes]) -> str:
+    def commit(
+        self, repo: str, branch: str, changes: dict[str, bytes], deleted: Collection[str] = (), onto: str | None = None
+    ) -> str:
+        """Commit to a branch; `onto` names another one that gets the commit, as a pull request does."""
         files = self.repos[repo][self.branches[repo][branch]] | changes
+        files = {path: content for path, content in files.items() if path not in deleted}
         name = hashlib.sha1(repr(sorted((k, hashlib.sha1(v).digest()) for k, v in files.items())).encode()).hexdigest()
-        self.repos[repo][name], self.branches[repo][branch] = files, name
+        self.repos[repo][name], self.branches[repo][onto or branch] = files, name
         return name
 
     def head(self, repo: str) -> dict[str, bytes]:
@@ -111,6 +116,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.socket.close()
             self._answer(200)
             return
+        if path == "/api/whoami-v2":
+            self._answer(200 if self._may_write else 401, {"name": "owner", "type": "user"})
+            return
         repo = path.removeprefix("/api/models/")
         if repo in self.hub.repos and self._may_write:
             self._answer(200, {"id": repo, "private": repo in self.hub.private})
@@ -122,6 +130,11 @@ class _Handler(BaseHTTPRequestHandler):
                 self._refuse(404, "RevisionNotFound")
             else:
                 self._answer(200, {"id": asked[1], "sha": revision[0]})
+            return
+        listed = re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", path)
+        if listed is not None and self._may_write:
+            _, files = self.hub.files(listed[1], unquote(listed[2])) or ("", {})
+            self._answer(200, [{"type": "file", "path": name, "oid": "", "size": len(files[name])} for name in files])
             return
         found = _RESOLVE.fullmatch(path)
         if found is None or found["repo"] not in self.hub.repos:
@@ -187,15 +200,19 @@ class _Handler(BaseHTTPRequestHandler):
             ]
             self._answer(200, {"transfer": "basic", "objects": objects}, Content_Type="application/vnd.git-lfs+json")
         elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/commit/([^/]+)", path):
-            changes = {}
+            changes, deleted = {}, []
             for line in body.splitlines():
                 item = json.loads(line)
                 if item["key"] == "file":
                     changes[item["value"]["path"]] = base64.b64decode(item["value"]["content"])
                 elif item["key"] == "lfsFile":
                     changes[item["value"]["path"]] = self.hub.blobs[item["value"]["oid"]]
-            commit = self.hub.commit(found[1], unquote(found[2]), changes)
+                elif item["key"] == "deletedFile":
+                    deleted.append(item["value"]["path"])
+            asks = "create_pr=1" in urlsplit(self.path).query
+            commit = self.hub.commit(found[1], unquote(found[2]), changes, deleted, _PULL if asks else None)
             answer = {"success": True, "commitOid": commit, "commitUrl": f"{self.hub.url}/{found[1]}/commit/{commit}"}
+            answer |= {"pullRequestUrl": f"{self.hub.url}/{found[1]}/discussions/1"} if asks else {}
             self._answer(200, answer)
         else:
             self._answer(404, {"error": path})

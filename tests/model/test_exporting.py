@@ -15,7 +15,8 @@ from PIL import Image
 from helpers.families import backbone_of, images
 from vpt import METHODS, TunedModel, attach, load_backbone
 from vpt.errors import SpecError, UnsupportedError
-from vpt.model.tuned_file import load, save
+from vpt.model.load import load
+from vpt.model.tuned_file import save
 
 DEEP = "vpt(length=3)"
 METHOD_SPECS = {

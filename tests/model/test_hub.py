@@ -12,16 +12,18 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from inspect import signature as inspect_signature
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from huggingface_hub import ModelHubMixin
 from PIL import Image
 
 from helpers.hub_server import TOKEN, Hub, serve_hub
-from vpt import attach, from_pretrained, inspect, save, save_pretrained
+from vpt import TunedModel, attach, inspect, load_backbone, save
 from vpt.core.hub import HubAddress
 from vpt.errors import ExitCode, SpecError, TunedFileError
 from vpt.model.card import model_card
@@ -49,6 +51,7 @@ for step in json.load(sys.stdin):
 """
 
 
+LOAD = "vpt.load('hf://owner/photos')"
 STOP = "__import__('urllib.request').request.urlopen(os.environ['HF_ENDPOINT'] + '/stop').status"
 
 
@@ -100,9 +103,19 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Session:
     *content, last = tuned.read_bytes()
     damaged.write_bytes(bytes([*content, last ^ 1]))
     with serve_hub() as hub:
-        for name in ("owner/empty", "owner/gated", "owner/carded", "owner/public"):
+        for name in (
+            "owner/empty",
+            "owner/gated",
+            "owner/carded",
+            "owner/public",
+            "owner/kept",
+            "owner/replaced",
+            "owner/asked",
+        ):
             hub.create(name)
-        hub.commit("owner/carded", "main", {"README.md": b"mine"})
+        for name in ("owner/carded", "owner/kept"):
+            hub.commit(name, "main", {"README.md": b"mine"})
+        hub.commit("owner/replaced", "main", {"README.md": b"mine", "NOTES.md": b"old"})
         hub.gated.add("owner/gated")
         hub.contested.add("owner/contested")
         steps: dict[str, tuple[Any, str]] = {
@@ -113,10 +126,21 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Session:
             "inspect": (["inspect", "hf://owner/photos", "--json"], ""),
             "predict": (["predict", "hf://owner/photos", str(image), "--json"], ""),
             "vpt.predict": (f"vpt.predict('hf://owner/photos/pets.safetensors@main', {str(image)!r}).to_dict()", ""),
-            "from_pretrained": ("vpt.from_pretrained('owner/photos').classes", ""),
-            "push_to_hub": ("vpt.push_to_hub(vpt.load('hf://owner/photos'), 'owner/again', license='MIT')", TOKEN),
-            "push with token": (f"vpt.push_to_hub(vpt.load('hf://owner/again'), 'owner/given', token={TOKEN!r})", ""),
-            "fetch without token": ("vpt.from_pretrained('owner/given', token=False).classes", ""),
+            "from_pretrained": ("vpt.TunedModel.from_pretrained('owner/photos').classes", ""),
+            "push_to_hub": (f"{LOAD}.push_to_hub('owner/again', model_card_kwargs={{'license': 'MIT'}})", TOKEN),
+            "push with token": (f"{LOAD}.push_to_hub('owner/given', token={TOKEN!r})", ""),
+            "fetch without token": ("vpt.TunedModel.from_pretrained('owner/given', token=False).classes", ""),
+            "push to a name": (f"{LOAD}.push_to_hub('named', config={{'task': 'pets'}})", TOKEN),
+            "push to a branch": (f"{LOAD}.push_to_hub('owner/named', branch='dev', ignore_patterns='*.md')", TOKEN),
+            "keep card of model": (f"{LOAD}.push_to_hub('owner/kept')", TOKEN),
+            "replace card of model": (f"{LOAD}.push_to_hub('owner/replaced', delete_patterns='*.md')", TOKEN),
+            "pull request": (f"{LOAD}.push_to_hub('owner/asked', create_pr=True)", TOKEN),
+            "save and push": (
+                f"{LOAD}.save_pretrained({str(folder / 'both')!r}, push_to_hub=True, repo_id='owner/both', "
+                "private=True, allow_patterns=['*.safetensors'])",
+                TOKEN,
+            ),
+            "from cache": ("vpt.TunedModel.from_pretrained('owner/photos', local_files_only=True).classes", ""),
             "push private": ([*push, "owner/secret", "--private"], TOKEN),
             "push private again": ([*push, "owner/secret", "--private"], TOKEN),
             "push own license": (["push", str(own_license), "owner/licensed"], TOKEN),
@@ -132,6 +156,9 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Session:
                 "",
             ),
             "push private to public": ([*push, "owner/public", "--private"], TOKEN),
+            "push model to public": (f"{LOAD}.push_to_hub('owner/public', private=True)", TOKEN),
+            "push model, no owner": (f"{LOAD}.push_to_hub('owner/a/b')", TOKEN),
+            "push model, wrong token": (f"{LOAD}.push_to_hub('owner/photos', token='hf_wrong')", ""),
             "push private to contested": ([*push, "owner/contested", "--private"], TOKEN),
             "push refused card": (["push", str(refused), "owner/refused@dev"], TOKEN),
             "push damaged": (["push", str(damaged), "owner/damaged"], TOKEN),
@@ -144,6 +171,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Session:
             "wrong token": ([*push, "owner/photos"], "hf_wrong"),
             "stop": (STOP, ""),
             "cached": (["inspect", "hf://owner/photos"], TOKEN),
+            "from_pretrained, cached": ("vpt.TunedModel.from_pretrained('owner/photos').classes", TOKEN),
             "unreachable": (["inspect", "hf://owner/other"], TOKEN),
         }
         return Session(hub, *run(steps, hub.url, folder / "home"), tuned)
@@ -153,6 +181,7 @@ def test_commands_and_calls_take_addresses(done: Session) -> None:
     codes = {name: step["code"] for name, step in done.said.items()}
     succeeded = list(codes)[: list(codes).index("serve two") + 1]
     assert {codes[name] for name in succeeded} == {0} and codes["cached"] == 0, done.said
+    assert codes["from_pretrained, cached"] == 0, done.said["from_pretrained, cached"]
     said = {name: step["out"] for name, step in done.said.items()}
     address = json.loads(said["push"])
     assert address["address"] == "hf://owner/photos"
@@ -175,10 +204,53 @@ def test_pushed_files_and_card_are_on_the_hub(done: Session) -> None:
     assert 'vpt.load("hf://owner/photos")' in card and "| top1 | test | 90.00 % |" in card
     own_license = yaml.safe_load(done.hub.head("owner/licensed")["README.md"].decode().split("---")[1])
     assert (own_license["license"], own_license["license_name"]) == ("other", "ours-see-license.txt")
-    assert done.hub.private == {"owner/secret"} and done.hub.head("owner/secret").keys() == files.keys() - {
-        "pets.safetensors"
-    }
+    assert done.hub.private == {"owner/secret", "owner/both"}
+    assert done.hub.head("owner/secret").keys() == files.keys() - {"pets.safetensors"}
     assert "\nlicense: mit\n" in done.hub.head("owner/again")["README.md"].decode()
+
+
+def test_pushed_models_have_the_options_of_the_mixin(done: Session) -> None:
+    hub, both = done.hub, {"model.safetensors", "README.md"}
+    assert hub.head("owner/named").keys() == both | {"config.json"}
+    assert json.loads(hub.head("owner/named")["config.json"]) == {"task": "pets"}
+    assert done.said["push to a name"]["out"].startswith(f"{hub.url}/owner/named/commit/")
+    _, branch = hub.files("owner/named", "dev") or ("", {})
+    assert branch == hub.head("owner/named")  # the file is equal, and the card was left out
+    assert hub.head("owner/kept").keys() == hub.head("owner/replaced").keys() == both
+    assert hub.head("owner/kept")["README.md"] == b"mine"
+    assert b"# replaced" in hub.head("owner/replaced")["README.md"]
+    assert hub.head("owner/asked") == {} and (hub.files("owner/asked", "refs/pr/1") or ("", {}))[1].keys() == both
+    assert hub.head("owner/both").keys() == {"model.safetensors"}
+    assert done.said["save and push"]["out"].startswith(f"{hub.url}/owner/both/commit/")
+    assert {path.name for path in (done.tuned.parent / "both").iterdir()} == both
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ("push model to public", "the model is not written to hf://owner/public, as the repository is public"),
+        ("push model, no owner", "owner/a/b cannot be written: "),
+        ("push model, wrong token", "owner/photos cannot be written: the Hub refuses the token (status"),
+    ],
+)
+def test_pushed_models_that_the_hub_refuses_say_why(done: Session, step: str, message: str) -> None:
+    assert str(done.said[step]["code"]).startswith(message), done.said[step]
+
+
+@pytest.mark.parametrize("name", ["save_pretrained", "push_to_hub", "from_pretrained"])
+def test_signature_of_tuned_model_equals_that_of_the_mixin(name: str) -> None:
+    own, theirs = (inspect_signature(getattr(kind, name)).parameters for kind in (TunedModel, ModelHubMixin))
+    assert issubclass(TunedModel, ModelHubMixin)
+    assert [(each.name, each.kind) for each in own.values()] == [(each.name, each.kind) for each in theirs.values()]
+    defaults = {each.name for each in own.values() if each.default != theirs[each.name].default}
+    assert defaults <= {"commit_message"}  # ours names the file and the version
+
+
+def test_mixin_makes_no_copy_of_the_backbone() -> None:
+    backbone = load_backbone("vit_nano_patch12_48")
+    model = attach(backbone, "bias", 2)
+    assert model.backbone is backbone and not vars(model).get("_hub_mixin_config")
+    assert str(model.generate_model_card(license="MIT").data.license) == "mit"
 
 
 def test_push_that_is_refused_leaves_the_hub_as_it_was(done: Session) -> None:
@@ -244,21 +316,22 @@ def test_token_is_in_no_output_and_no_log(done: Session) -> None:
 
 def test_saved_folder_loads_and_has_a_card(tmp_path: Path, tuned: Path) -> None:
     folder = tmp_path / "folder"
-    file = save_pretrained(from_model := attach("vit_nano_patch12_48", "bias", 3).eval(), folder, license="MIT")
-    again = from_pretrained(folder)
-    assert file.name == "model.safetensors" and str(again.method) == str(from_model.method)
+    model = attach("vit_nano_patch12_48", "bias", 3).eval()
+    assert model.save_pretrained(folder, model_card_kwargs={"license": "MIT"}) is None
+    again = TunedModel.from_pretrained(folder)
+    assert str(again.method) == str(model.method) and inspect(folder / "model.safetensors").license == "MIT"
     assert "3 outputs (single_label), without names" in (folder / "README.md").read_text()
     (folder / "README.md").write_text("mine")
-    save_pretrained(from_model, folder)
+    model.save_pretrained(folder)
     assert (folder / "README.md").read_text() == "mine"
     with pytest.raises(SpecError, match="is a folder, which has no revision 'v1'"):
-        from_pretrained(folder, revision="v1")
+        TunedModel.from_pretrained(folder, revision="v1")
     with pytest.raises(SpecError, match="is no address on the Hub"):
-        from_pretrained(str(tmp_path / "nothing"))
+        TunedModel.from_pretrained(str(tmp_path / "nothing"))
     with pytest.raises(TunedFileError, match=r"model\.safetensors does not exist"):
-        from_pretrained(tmp_path)
+        TunedModel.from_pretrained(tmp_path)
     with pytest.raises(TypeError, match="bakbone"):
-        from_pretrained(folder, bakbone="vit_nano_patch12_48")  # type: ignore[call-arg]
+        TunedModel.from_pretrained(folder, bakbone="vit_nano_patch12_48")
 
 
 def test_card_names_backbone_data_scores_with_interval_and_license(tuned: Path) -> None:

@@ -12,8 +12,9 @@ from vpt.core.hub import local_path
 from vpt.data.dataset import Dataset
 from vpt.data.in_memory import InMemoryData, dataset_from_memory, split_mapping
 from vpt.errors import DataError, SpecError
+from vpt.model.load import load
 from vpt.model.named_backbone import backbone_for
-from vpt.model.tuned_file import load, read_header
+from vpt.model.tuned_file import read_header
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.base import Task
 from vpt.tasks.registry import TASKS

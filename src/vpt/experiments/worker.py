@@ -23,6 +23,7 @@ from vpt.experiments.runner import ProgressReporter
 from vpt.experiments.search import count_runs, run_batches
 from vpt.experiments.store import Record, Store
 from vpt.model import tuned_file
+from vpt.model.load import load
 from vpt.tasks.classification.prediction import evaluate_ensemble
 from vpt.training import Callback, CallbackList, EpochMetrics, HistoryCallback, distributed
 from vpt.training.job import Job, RunResult
@@ -127,7 +128,7 @@ def _score_ensemble(experiment: Experiment, run: Run, job: Job, store: Store) ->
     records = [store.records()[run_id] for run_id in run.members]
     data = load_dataset(job.data, **job.split_options)
     backbone = load_backbone(job.backbone, weights=job.weights, image_size=job.image_size)
-    models = [tuned_file.load(store.tuned_path(record.id), backbone) for record in records]
+    models = [load(store.tuned_path(record.id), backbone) for record in records]
     split = records[0].scores["split"]
     scores = evaluate_ensemble(models, data, split, skip_corrupt=job.to_dict()["skip_corrupt"])
     peak_memory = environment.peak_memory(distributed.resolve_device())

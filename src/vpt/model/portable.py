@@ -14,15 +14,17 @@ from vpt.model.merging import merge
 from vpt.model.plain import PlainModel, fold_constants
 from vpt.model.readout import Readout
 from vpt.model.timm_protocol import TimmProtocol
+from vpt.model.trainable_state import TrainableState
 
 _FORMATS: dict[str, ExportFormat] = {".onnx": "onnx", ".pt2": "torch"}
 
 
-class Portable(TimmProtocol):
+class Portable(TimmProtocol, TrainableState):
     """Base of a tuned model that can leave this library."""
 
     readout: Readout
     label_kind: LabelKind
+    class_colors: tuple[str, ...] | None
     reads_backbone_feature: bool
     _original_modules: dict[str, nn.Module]
     _wrappers: dict[str, nn.Module]

@@ -1,10 +1,10 @@
 """The tuned file: one safetensors file, one JSON text in its header. About a megabyte for prompts and a head."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import safetensors.torch
 import torch
@@ -24,10 +24,11 @@ from vpt.model import header_v1
 from vpt.model.header import KEY, checksum_of, inspect, seal
 from vpt.model.header import Header as Header
 from vpt.model.named_backbone import backbone_for
+from vpt.model.portable import Portable
 from vpt.model.readout import parse_readout
-from vpt.model.tuned_model import TunedModel
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+ModelT = TypeVar("ModelT", bound=Portable)
 _PATIENCE = 10.0  # seconds: processes that train together may all save
 
 
@@ -103,12 +104,16 @@ def save(
     return path
 
 
-def load(
-    path: str | Path, backbone: str | nn.Module | Backbone | None = None, *, known_fingerprint: str | None = None
-) -> TunedModel:
+def load_as(
+    make: Callable[..., ModelT],
+    path: str | Path,
+    backbone: str | nn.Module | Backbone | None = None,
+    known_fingerprint: str | None = None,
+) -> ModelT:
     """Read a tuned file and attach it to its backbone.
 
     Args:
+        make: The class of the model.
         path: The file, or its address on the Hugging Face Hub, `hf://owner/name[/file][@revision]`.
         backbone: The backbone: a timm model, a `Backbone` or a name. Several files share one backbone if they are
             given the same object. Default: the one named in the file, whose weights are downloaded.
@@ -138,7 +143,7 @@ def load(
         readout = parse_readout(header.head)
         method = parse_method(header.method).without_initial_weights()
         tensors = safetensors.torch.load(content)
-        model = TunedModel(shared, method, header.num_classes, header.classes, readout, tensors)
+        model = make(shared, method, header.num_classes, header.classes, readout, tensors)
         _check_values(path, header, tensors, model)
         model.label_kind, model.class_colors = header.label_kind, header.class_colors
         model.load_trainable_state_dict(tensors)
@@ -203,7 +208,7 @@ def _read_unaltered(path: Path, header: Header) -> bytes:
     return content
 
 
-def _check_values(path: Path, header: Header, tensors: Mapping[str, Tensor], model: TunedModel) -> None:
+def _check_values(path: Path, header: Header, tensors: Mapping[str, Tensor], model: Portable) -> None:
     """Raise TunedFileError if tensors have another type than the header says, or hold NaN or infinity."""
     if header.format != header_v1.FORMAT:
         floats = _DTYPES[header.save_dtype]
@@ -223,9 +228,9 @@ def _not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     return [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
 
 
-def _unwrap(model: nn.Module) -> TunedModel:
+def _unwrap(model: nn.Module) -> Portable:
     """Return the tuned model inside torch.compile, DDP, a LightningModule or another wrapper."""
-    found = [module for module in model.modules() if isinstance(module, TunedModel)]
+    found = [module for module in model.modules() if isinstance(module, Portable)]
     if len(found) != 1:
         raise VptError(
             f"one tuned model can be saved, and {type(model).__name__} contains {len(found)}; make one with "

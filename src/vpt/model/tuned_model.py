@@ -1,9 +1,7 @@
 """The tuned model: a shared frozen backbone, the trainable modules of a method, and a head."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from operator import attrgetter
 from typing import Any, Self
 
 import numpy as np
@@ -16,6 +14,7 @@ from vpt.backbones.layout import BackboneLayout
 from vpt.errors import SpecError, UnsupportedError
 from vpt.methods.base import InitInputs, Method
 from vpt.model.header import class_names
+from vpt.model.hub_model import HubModel
 from vpt.model.injection import (
     check_all_called,
     check_planned,
@@ -26,31 +25,12 @@ from vpt.model.injection import (
 )
 from vpt.model.label_kinds import LabelKind, SingleLabel
 from vpt.model.plain import match_dtype
-from vpt.model.portable import Portable
 from vpt.model.readout import Pooled, Readout
 from vpt.model.split_forward import SplitForward
-from vpt.model.state_dict import accept_equal_weights, check_shapes, use_one_name_per_tensor
+from vpt.model.state_dict import accept_equal_weights, use_one_name_per_tensor
 
 
-@dataclass(frozen=True)
-class Counts:
-    """Parameters of a tuned model, as the paper counts them: buffers are not parameters.
-
-    Attributes:
-        total: Parameters of the backbone, the method and the head.
-        trainable: Parameters of the method and the head.
-    """
-
-    total: int
-    trainable: int
-
-    @property
-    def fraction(self) -> float:
-        """The trainable fraction, between 0 and 1."""
-        return self.trainable / self.total
-
-
-class TunedModel(Portable):
+class TunedModel(HubModel):
     """A frozen backbone, the trainable modules of a method, and a head: an ordinary `nn.Module`.
 
     Exactly the tensors that do not belong to the backbone are trained and saved. They are identified by object
@@ -163,10 +143,6 @@ class TunedModel(Portable):
         found = self.head.with_auxiliary(self.features(images))  # type: ignore[operator]
         return tuple(self.readout.resize_logits(logits, images.shape[-2:]) for logits in found)
 
-    def auxiliary_heads(self) -> nn.ModuleList:
-        """Return the heads that only training reads; empty unless the head is dense and has some."""
-        return getattr(self.head, "auxiliary_heads", nn.ModuleList)()
-
     def features(self, images: Tensor) -> Any:
         """Return the input of the head.
 
@@ -193,43 +169,6 @@ class TunedModel(Portable):
         for name in self._frozen_modules:
             self.get_submodule(name).training = False
         return self
-
-    def trainable_state_dict(self) -> dict[str, Tensor]:
-        """Return the tensors of the method and the head, under their names in a tuned file; they are not copies."""
-        return {name: attrgetter(path)(self) for name, path in self._trainable_paths.items()}
-
-    def inference_state_dict(self) -> dict[str, Tensor]:
-        """Return the tensors that a tuned file contains: all trainable ones but those of auxiliary heads."""
-        auxiliary_ids = {id(tensor) for _, tensor in named_tensors(self.auxiliary_heads())}
-        return {name: tensor for name, tensor in self.trainable_state_dict().items() if id(tensor) not in auxiliary_ids}
-
-    @torch.no_grad()
-    def load_trainable_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Copy tensors into this model.
-
-        Args:
-            state: Tensors with the names and shapes of `trainable_state_dict()`.
-
-        Raises:
-            SpecError: Names or shapes differ, and the message lists the tensors; or the method has no use for a value,
-                and this model must not be used.
-        """
-        own = self.trainable_state_dict()
-        check_shapes(own, state, f"{self.method} with {self.num_classes} classes")
-        for name, tensor in own.items():
-            tensor.copy_(state[name])
-        self.method.check_values(self.added_modules)
-        training = self.training
-        self.train().train(training)  # what modules keep of their weights between passes in eval mode is forgotten
-
-    def trainable_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters that train, for an optimizer."""
-        return [tensor for tensor in self.trainable_state_dict().values() if isinstance(tensor, nn.Parameter)]
-
-    @property
-    def only_head_trains(self) -> bool:
-        """True if the features of an image never change in training, so that they can be computed once."""
-        return {id(weight) for weight in self.trainable_parameters()} == {id(w) for w in self.head.parameters()}
 
     def wrappers(self) -> dict[str, nn.Module]:
         """Return the injected modules: path in the trunk -> the module that replaced the one there."""
@@ -260,17 +199,6 @@ class TunedModel(Portable):
     def penalty(self) -> Tensor | None:
         """Return the scalar that the method adds to the training loss, or None if it adds none."""
         return None if self._penalty is None else self._penalty()
-
-    def counts(self) -> Counts:
-        """Return the numbers of parameters."""
-        trainable = sum(weight.numel() for weight in self.trainable_parameters())
-        return Counts(total=sum(weight.numel() for weight in self.parameters()), trainable=trainable)
-
-    def counts_by_component(self) -> dict[str, int]:
-        """Return the trained parameters of the `head`, of its `auxiliary` heads and of the `method`."""
-        auxiliary = sum(weight.numel() for weight in self.auxiliary_heads().parameters())
-        head = sum(weight.numel() for weight in self.head.parameters())
-        return {"head": head - auxiliary, "auxiliary": auxiliary, "method": self.counts().trainable - head}
 
     def detach(self) -> nn.Module:
         """Return the backbone, which was never changed."""

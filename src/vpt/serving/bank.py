@@ -16,7 +16,8 @@ from vpt.backbones import Backbone
 from vpt.core.hub import task_name
 from vpt.errors import BackboneError, DataError, SpecError, TunedFileError, VptError
 from vpt.model.label_kinds import SingleLabel
-from vpt.model.tuned_file import Header, load
+from vpt.model.load import load
+from vpt.model.tuned_file import Header
 from vpt.model.tuned_model import TunedModel
 from vpt.serving.model_cache import Model, ModelCache
 from vpt.serving.multi_task import MultiTaskBackbone, TaskAdapter

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from vpt.backbones import Backbone, load_backbone
 from vpt.methods.base import Method
 from vpt.model.attach import attach
-from vpt.model.tuned_file import load, save
+from vpt.model.load import load
+from vpt.model.tuned_file import save
 from vpt.model.tuned_model import TunedModel
 
 CLASSES = 3

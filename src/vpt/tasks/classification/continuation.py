@@ -12,6 +12,7 @@ from vpt.core.hub import local_path
 from vpt.data.dataset import Dataset, Split
 from vpt.errors import SpecError
 from vpt.model import tuned_file
+from vpt.model.load import load
 from vpt.model.named_backbone import check_backbone_name
 from vpt.model.tuned_model import TunedModel
 from vpt.training import DeviceDataset, Examples, predict_logits, score_logits
@@ -104,7 +105,7 @@ def start_from(model: TunedModel, file: Path) -> None:
     Raises:
         SpecError: The file has another method or another head.
     """
-    old = tuned_file.load(file, model.backbone)
+    old = load(file, model.backbone)
     assert model.classes is not None and old.classes is not None
     state, own = old.trainable_state_dict(), model.trainable_state_dict()
     by_class = _tensors_by_class(model)
@@ -146,7 +147,7 @@ def measure_old_classes(model: TunedModel, file: Path, examples: Examples) -> di
         "images" and "classes", and top-1 "before" and "after", None where there is no image of these classes. The
         model can also choose new classes, which the file cannot.
     """
-    old = tuned_file.load(file, model.backbone)
+    old = load(file, model.backbone)
     old.to(next(model.parameters()).device)
     known = np.flatnonzero(examples.labels < old.num_classes)
     found: dict[str, Any] = {"file": str(file), "images": len(known), "classes": list(old.classes or ())}

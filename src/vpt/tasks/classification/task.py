@@ -25,6 +25,7 @@ from vpt.data.value_checks import value_range_notes
 from vpt.errors import SpecError
 from vpt.heads.dense import DenseHead
 from vpt.model import tuned_file
+from vpt.model.load import load
 from vpt.model.named_backbone import backbone_for
 from vpt.model.readout import MultiBlock, Pooled, Readout
 from vpt.model.tuned_model import TunedModel
@@ -243,7 +244,7 @@ class ClassificationTask(Task):
             header = tuned_file.read_header(options.init)
             backbone = backbone_for(options.init, header, job.backbone, job.weights)
             # A file that does not fit is refused before its method takes memory and images are decoded.
-            return tuned_file.load(options.init, backbone).backbone
+            return load(options.init, backbone).backbone
         backbone = load_backbone(job.backbone, weights=job.weights, image_size=job.image_size)
         preprocessing = job.preprocess(backbone.preprocessing)
         fraction = preprocessing.crop_fraction if options.crop_fraction is None else options.crop_fraction
