@@ -184,7 +184,7 @@ def train_model(
     torch.manual_seed(job.config.training.seed)
     model = TASKS[job.config.task].attach(job, data).to(device)
     environment.reset_peak_memory(device)
-    return model, data.train(model, job.config, callback, checkpoint)
+    return data.train(model, job.config, callback, checkpoint)
 
 
 def finish_job(

@@ -81,8 +81,9 @@ class TuneOptions(TypedDict, total=False):
         loading: "cache" decodes every image once, "stream" whenever it is used. Default: "auto", which streams above
             4 GiB of decoded images.
         workers: Number of processes that decode a stream. Default: one a core, at most 8.
-        ridge: Classification, method "linear": penalty of a head that is solved for by ridge regression instead of
-            being trained; "auto" takes the one that predicts training images that are left out best. Default: none.
+        ridge: Classification: penalty of a head that is solved for by ridge regression; "auto" takes the one that
+            predicts training images that are left out best. With the method "linear", it is not trained; with others,
+            it joins the trained head: the mean of the logits. Default: none.
         image_column: Classification: column of the paths of images, in tables of labels. Default: recognized.
         label_column: Classification: column of the labels, or columns of 0 and 1 joined by commas. Default: recognized.
         label_kind: Classification: "single_label", "multi_label" or "regression" in tables. Default: by the labels.

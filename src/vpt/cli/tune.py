@@ -104,7 +104,7 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @classification("--interpolation", "Interpolation of resized images [default: the backbone's].",
                 ["nearest", "bilinear", "bicubic", "lanczos"])  # fmt: skip
 @classification("--cache", "Keep decoded images and frozen features here.", FOLDER)
-@classification("--ridge", "With --method linear: solve for the head by ridge regression with this penalty, or auto.",
+@classification("--ridge", "Solve for a head by ridge regression with this penalty, or auto; it joins what is trained.",
                 number_or_auto, metavar="NUMBER|auto")  # fmt: skip
 @common.table_options
 @segmentation("--iterations", "Steps [default: a search; with --lr: 2000].", int)

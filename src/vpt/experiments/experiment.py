@@ -151,8 +151,8 @@ class Experiment:
         one_seed = len({run.setting.config.training.seed for run in runs}) == 1
         every_image = options["train_fraction"] == 1 and options["images_per_class"] is None
         same_images = one_seed or (every_image and options["split_seed"] is not None)
-        trained = "ridge" not in row.job_options
-        return row.is_head_grid and trained and len(runs) > 1 and not augments and same_images
+        solved = "ridge" in row.job_options
+        return row.is_head_grid and not solved and len(runs) > 1 and not augments and same_images
 
     @cached_property
     def _run_cache(self) -> dict[tuple[str, str, Stage, Setting], Run]:

@@ -143,7 +143,8 @@ class MethodTable(PlanTable):
         ensemble_of: Name of the row whose final runs are scored together as one model, instead of `spec`.
         backbone: Backbone of this row; so image_size, split_seed, train_fraction and images_per_class.
         head: Head of this row.
-        ridge: Penalty of a linear head that is solved for by ridge regression, or "auto"; None trains the head.
+        ridge: Penalty of a linear head that is solved for by ridge regression, or "auto": instead of the trained head
+            of `linear`, beside that of other methods. None trains the head alone.
     """
 
     name: str | None = None

@@ -59,9 +59,21 @@ class HookedTrunk(nn.Module):
         Returns:
             The outputs of the modules, and last the final, normalized features.
         """
+        *outputs, tokens = self.run_trunk(images)
+        return [*outputs, self.normalize_pooled(tokens)]
+
+    def run_trunk(self, images: Tensor) -> list[Tensor]:
+        """Run the trunk.
+
+        Args:
+            images: Normalized images (batch, 3, height, width).
+
+        Returns:
+            The outputs of the modules, and last the final features before the norm that timm applies after pooling.
+        """
         trunk: Any = self.trunk
-        final = self.normalize_pooled(trunk.forward_features(as_input(images, trunk)))
-        return [*(hook.pop() for hook in self.hooks), final]
+        tokens = trunk.forward_features(as_input(images, trunk))
+        return [*(hook.pop() for hook in self.hooks), tokens]
 
     def normalize_pooled(self, x: Tensor) -> Tensor:
         """Apply the norm that timm applies after pooling, if there is one."""

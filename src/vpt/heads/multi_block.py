@@ -28,16 +28,24 @@ class MultiBlockFeatures(HookedTrunk):
         layout: Its layout.
         indices: Indices of the blocks or stages, from 0.
         features: Names of the features, of `FEATURES`.
+        pooled: True puts the pooled feature, which a linear head on the last block reads, before them. Default: False.
     """
 
     def __init__(
-        self, trunk: nn.Module, layout: BackboneLayout, indices: Sequence[int], features: Sequence[str]
+        self,
+        trunk: nn.Module,
+        layout: BackboneLayout,
+        indices: Sequence[int],
+        features: Sequence[str],
+        *,
+        pooled: bool = False,
     ) -> None:
         *inner, _ = units(trunk, layout)
         super().__init__(trunk, layout, [inner[index] for index in indices if index < len(inner)])
         self.features: tuple[str, ...] = tuple(features)
         self.num_patches: int = layout.num_tokens - layout.num_prefix_tokens
         self.reads_last: bool = len(inner) in indices
+        self.reads_pooled: bool = pooled
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the features of images.
@@ -46,13 +54,18 @@ class MultiBlockFeatures(HookedTrunk):
             images: Normalized images (batch, 3, height, width).
 
         Returns:
-            Features (batch, sum of the widths): block after block, and of a block in the order of `features`.
+            Features (batch, sum of the widths): the pooled feature if it is read, then block after block, and of a
+            block in the order of `features`.
         """
-        *outputs, final = self.run(images)
+        *outputs, tokens = self.run_trunk(images)
+        pooled: list[Tensor] = []
+        if self.reads_pooled:
+            pooled.append(self.trunk.forward_head(tokens, pre_logits=True))  # type: ignore[operator]
+        final = self.normalize_pooled(tokens)
         if self.kind == "tokens":
             outputs = [self.normalize_pooled(self.trunk.get_submodule("norm")(tokens)) for tokens in outputs]
         outputs += [final] * self.reads_last
-        return torch.cat([feature for output in outputs for feature in self._pool(output)], dim=1)
+        return torch.cat(pooled + [feature for output in outputs for feature in self._pool(output)], dim=1)
 
     def _pool(self, x: Tensor) -> list[Tensor]:
         if self.kind == "tokens":

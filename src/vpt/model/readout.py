@@ -132,12 +132,14 @@ class MultiBlock(spec.Parsable, Readout):
             from 1 such as "3+6+9-12". Default: "last4".
         features: "cls", "mean" and "std" (class token, mean and standard deviation over the patches), joined by +.
             Default: "cls+mean".
+        pooled: True reads the pooled feature, too, which the default head reads alone. Default: False.
     """
 
     name: ClassVar[str] = "multi_block"
 
     blocks: str = "last4"
     features: str = "cls+mean"
+    pooled: bool = False
 
     def __post_init__(self) -> None:
         check_blocks(self.blocks)
@@ -152,7 +154,7 @@ class MultiBlock(spec.Parsable, Readout):
             )
         widths = list(units(trunk, layout).values())
         width = len(features) * sum(widths[index] for index in select_blocks(self.blocks, len(widths)))
-        layout = replace(layout, feature_width=width)
+        layout = replace(layout, feature_width=width + self.pooled * layout.feature_width)
         return layout if features == ("cls",) else replace(layout, reads_class_token=False, cls_only=False)
 
     def check(self, method: Method, injection: Injection, layout: BackboneLayout) -> None:
@@ -166,7 +168,7 @@ class MultiBlock(spec.Parsable, Readout):
     def connect(self, trunk: nn.Module, layout: BackboneLayout, injection: Injection) -> tuple[nn.Module, MakeHead]:
         """Build the features of the blocks, and the method's head or a linear one."""
         indices = select_blocks(self.blocks, len(units(trunk, layout)))
-        network = MultiBlockFeatures(trunk, layout, indices, parse_features(self.features))
+        network = MultiBlockFeatures(trunk, layout, indices, parse_features(self.features), pooled=self.pooled)
         return network, injection.make_head or linear_head
 
     @torch.no_grad()

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vpt.backbones import Backbone
 from vpt.data.label_kinds import KindName
-from vpt.errors import UnsupportedError
+from vpt.errors import SpecError, UnsupportedError
 from vpt.methods.base import Method, Sum
 from vpt.methods.full import Full
 from vpt.methods.registry import parse_method
 from vpt.methods.vpt import VPT
 from vpt.model.attach import attach
 from vpt.tasks.classification.config import ClassificationConfig
+from vpt.tasks.classification.ridge_head import joined_readout
+from vpt.tasks.classification.task import ClassificationTask
 
 _BATCH = 16
 _PEAK_RATES = {"vpt": 1e-2, "gated": 1e-2, "full": 1e-4, "lora": 1e-3, "adapter": 1e-3, "adaptformer": 1e-3,
@@ -87,7 +90,12 @@ def make_candidate(method: str, kind: KindName = "single_label") -> Candidate:
 
 
 def list_candidates(
-    backbone: Backbone, num_classes: int, method: str | None, max_size: float, kind: KindName = "single_label"
+    backbone: Backbone,
+    num_classes: int,
+    method: str | None,
+    max_size: float,
+    head: str,
+    kind: KindName = "single_label",
 ) -> Iterator[Candidate]:
     """Yield the methods that fit a backbone and a size of the file, the most promising first.
 
@@ -96,6 +104,7 @@ def list_candidates(
         num_classes: Number of classes.
         method: The only method, or None for all.
         max_size: Largest tuned file in megabytes, where no method is given.
+        head: Head of the probe, which joins the trained head of every candidate whose head is linear.
         kind: Kind of the labels. Default: "single_label".
 
     Yields:
@@ -106,13 +115,18 @@ def list_candidates(
     )  # fmt: skip
     for text in texts:
         try:
-            trainable = attach(backbone, text, num_classes).counts().trainable
+            model = attach(backbone, text, num_classes)
         except UnsupportedError:
             if method:
                 raise
             continue
-        if method or _BYTES * trainable <= 1e6 * max_size:
-            yield make_candidate(text, kind)
+        candidate = make_candidate(text, kind)
+        with suppress(UnsupportedError, SpecError):  # its head, or what it reads, cannot be joined
+            readout = joined_readout(model, ClassificationTask().parse_head(head))
+            model = attach(backbone, text, num_classes, head=readout)
+            candidate = replace(candidate, recipe={**candidate.recipe, "head": head, "ridge": "auto"})
+        if method or _BYTES * model.counts().trainable <= 1e6 * max_size:
+            yield candidate
 
 
 def is_probe(method: Method) -> bool:

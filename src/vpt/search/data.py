@@ -95,8 +95,12 @@ class Pool:
         tests = {name: examples for name, examples in self.data.decoded.items() if name == "test"}
         decoded = {"train": train, **tests}
         sizes = {name: len(examples) for name, examples in decoded.items()}
-        config: Any = job.config
-        return replace(self.data, decoded=decoded, images=sizes, config=config, ridge=getattr(job.options, "ridge"))  # noqa: B009
+        config, options = job.config, job.options
+        assert isinstance(config, ClassificationConfig) and isinstance(options, ClassificationOptions)
+        readout = ClassificationTask().make_readout(job.head, self.data.backbone)
+        return replace(
+            self.data, decoded=decoded, images=sizes, config=config, readout=readout, ridge=options.ridge
+        )  # fmt: skip
 
     def write_job(self, job: Job) -> None:
         """Write job.json and run.toml of a job on these images, in place of those of another one.
@@ -123,7 +127,7 @@ def list_images(job: Job) -> tuple[Dataset, dict[str, Any]]:
     fractions["test_fraction"] = job.options.test_fraction
     dataset = load_dataset(job.data, **{**job.split_options, **dict.fromkeys(fractions, 0.0)})
     assert isinstance(job.config, ClassificationConfig)
-    check_options_of_labels(dataset, job.config, job.options)
+    check_options_of_labels(dataset, job.config, job.options, job.method)
     counts = dataset.train.group_counts(len(dataset.classes))
     smallest = int(counts[counts > 0].min())
     if not len(dataset.test) and smallest < 3:

@@ -27,6 +27,7 @@ from vpt.training.ridge import log_loss
 
 _ENOUGH_HELD_OUT = 100  # images of val that can tell two models apart; with fewer, every image is predicted
 _HOPELESS = -2.0  # gain in standard errors against the best so far at which a trial is dropped after one fold
+_PASSES_OF_RIDGE = 2  # over the training images: trained and frozen features
 _END_SHARE = 0.02  # of the budget, for files and pictures
 
 
@@ -75,7 +76,7 @@ class Selection(SearchContext):
         request, classes = self.request, len(self.pool.data.classes)
         bare = load_backbone(self.backbone, image_size=request.options.get("image_size"), device="meta")
         kind = self.pool.data.labels.kind.name
-        for candidate in list_candidates(bare, classes, request.method, request.max_size, kind):
+        for candidate in list_candidates(bare, classes, request.method, request.max_size, self.head, kind):
             rows.append(self._try(candidate, rows))
         if best := best_row(rows):
             for candidate in self._at_other_rates(best):
@@ -117,9 +118,10 @@ class Selection(SearchContext):
         one_fold = held_out > 0 and (not pool.takes_all or (held_out >= _ENOUGH_HELD_OUT and short))
         folds = best["folds"] if best is not None else 1 if one_fold else 2
         trained, predicted = (count, count) if folds == 2 else (num_train, held_out)
-        seconds = (left - predicted * forward) / folds  # of two folds, the final training takes as long as the trial
+        joining = _PASSES_OF_RIDGE * trained * forward if "ridge" in candidate.recipe else 0.0
+        seconds = (left - predicted * forward) / folds - joining  # of two folds, the final training takes as long
         epochs = int(best["epochs"]) if best is not None else epochs_that_fit(seconds, trained, batch, step)
-        training = epochs * trained * step
+        training = epochs * trained * step + joining
         trial, refit = training + predicted * forward, training if folds == 2 else 0.0
         needed = trial + max(refit, best["refit"] if best is not None else 0.0)
         if epochs and needed <= left:

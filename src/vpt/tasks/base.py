@@ -78,7 +78,7 @@ class PreparedData(ABC):
 
     def train(
         self, model: TunedModel, config: TaskConfig, callback: Callback, checkpoint: Path | None = None
-    ) -> list[EpochMetrics]:
+    ) -> tuple[TunedModel, list[EpochMetrics]]:
         """Train a model.
 
         Args:
@@ -88,13 +88,14 @@ class PreparedData(ABC):
             checkpoint: File that is written after each epoch, and resumed from if it exists. Default: no checkpoint.
 
         Returns:
-            The metrics of each epoch. The errors are those of `vpt.training.fit`.
+            The trained model, which is the one that was given unless the task adds to its head, and the metrics of each
+            epoch. The errors are those of `vpt.training.fit`.
         """
         if config.training.needs_val and self.eval_split == "val":
             callback.on_note("without a test split, the score is of val, which also decides on the weights: optimistic")
         resumed = checkpoint is not None and checkpoint.exists()
         objective = self.objective(model, callback, resumed=resumed)
-        return fit(model, objective, config, checkpoint=checkpoint, callback=callback)
+        return model, fit(model, objective, config, checkpoint=checkpoint, callback=callback)
 
     @abstractmethod
     def score_split(self, model: TunedModel, split: str, on_image: Progress) -> Scores:

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vpt.attention.detection import FeatureExtractor, compute_dtype, detect_layout, structural_copy
+from vpt.attention.detection import FeatureExtractor, detect_layout, structural_copy
 from vpt.backbones import Backbone
 from vpt.core.array_file import map_array
 from vpt.core.io import move_into_place
@@ -16,6 +16,7 @@ from vpt.data.images import allocate
 from vpt.errors import UnsupportedError
 from vpt.heads.multi_block import FEATURES, MultiBlockFeatures, parse_features, select_blocks, units
 from vpt.model.readout import MultiBlock, Readout
+from vpt.model.tuned_model import TunedModel
 from vpt.training.batches import DeviceDataset, iter_batches
 from vpt.training.callbacks import Progress
 
@@ -56,11 +57,11 @@ class FeatureTable:
         """
         if not isinstance(readout, MultiBlock):
             return [slice(0, self.pooled)]
+        found = [slice(0, self.pooled)] if readout.pooled else []
         wanted = parse_features(readout.features)
         if missing := [name for name in wanted if name not in self.features]:
             raise UnsupportedError(f"{readout} reads {', '.join(missing)}, which the backbone has not")
         starts = self.pooled + len(self.features) * np.cumsum([0, *self.widths])
-        found = []
         for block in select_blocks(readout.blocks, len(self.widths)):
             for name in wanted:
                 start = int(starts[block]) + self.features.index(name) * self.widths[block]
@@ -89,7 +90,7 @@ class BlockFeatureNetwork(nn.Module):
         self.table: FeatureTable = FeatureTable(layout.feature_width, widths, features if widths else ())
         self.network: nn.Module = FeatureExtractor(trunk)
         if widths:
-            self.network = _PooledAndBlocks(trunk, layout, range(len(widths)), features)
+            self.network = MultiBlockFeatures(trunk, layout, range(len(widths)), features, pooled=True)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the features.
@@ -101,19 +102,6 @@ class BlockFeatureNetwork(nn.Module):
             Features (batch, `table.width`).
         """
         return self.network(images)  # type: ignore[no-any-return]
-
-
-class _PooledAndBlocks(MultiBlockFeatures):
-    """Features of several blocks behind the pooled feature, in one pass."""
-
-    def run(self, images: Tensor) -> list[Tensor]:
-        tokens = self.trunk.forward_features(images.to(compute_dtype(self.trunk)))  # type: ignore[operator]
-        self.pooled: Tensor = self.trunk.forward_head(tokens, pre_logits=True)  # type: ignore[operator]
-        return [*(hook.pop() for hook in self.hooks), self.normalize_pooled(tokens)]
-
-    def forward(self, images: Tensor) -> Tensor:
-        blocks = super().forward(images)
-        return torch.cat([self.pooled, blocks], dim=1)
 
 
 @torch.inference_mode()
@@ -143,9 +131,7 @@ def compute_block_features(
     if known is not None and known.shape == shape and known.dtype == np.float16:
         return known
     if path is None:
-        values: NDArray[np.float16] = np.empty(shape, np.float16)
-        _fill(values, network, dataset, bf16, on_batch)
-        return values
+        return compute_features(network, network.table.width, dataset, bf16=bf16, on_batch=on_batch)
     values = allocate(shape, 0, path.parent, np.float16)
     assert isinstance(values, np.memmap) and values.filename is not None
     unfinished = Path(values.filename)
@@ -160,10 +146,48 @@ def compute_block_features(
     return np.lib.format.open_memmap(path, mode="r")
 
 
+@torch.inference_mode()
+def compute_features(
+    network: nn.Module, width: int, dataset: DeviceDataset, *, bf16: bool = False, on_batch: Progress | None = None
+) -> NDArray[np.float16]:
+    """Compute features of images in one pass.
+
+    Args:
+        network: Normalized images (batch, 3, height, width) -> features (batch, width).
+        width: Number of features.
+        dataset: The images.
+        bf16: True runs the forward pass in bf16. Default: False.
+        on_batch: Function that receives the number of finished images and of all images. Default: none.
+
+    Returns:
+        Features, float16 (n, width).
+    """
+    values: NDArray[np.float16] = np.empty((len(dataset), width), np.float16)
+    _fill(values, network, dataset, bf16, on_batch)
+    return values
+
+
+def columns_of_head(model: TunedModel) -> list[slice]:
+    """Return the features that the head of a model reads, without the pooled one where it reads blocks.
+
+    Args:
+        model: A model that classifies images.
+
+    Returns:
+        One slice for each feature of a block, or that of the pooled feature.
+    """
+    if not isinstance(model.readout, MultiBlock):
+        return [slice(0, model.width)]
+    widths = list(units(model.trunk, model.layout).values())
+    features = parse_features(model.readout.features)
+    sizes = [widths[index] for index in select_blocks(model.readout.blocks, len(widths)) for _ in features]
+    ends = model.width - sum(sizes) + np.cumsum(sizes)
+    return [slice(int(end) - size, int(end)) for end, size in zip(ends, sizes, strict=True)]
+
+
 def _fill(
-    values: NDArray[np.float16], network: BlockFeatureNetwork, dataset: DeviceDataset, bf16: bool,
-    on_batch: Progress | None,
-) -> None:  # fmt: skip
+    values: NDArray[np.float16], network: nn.Module, dataset: DeviceDataset, bf16: bool, on_batch: Progress | None
+) -> None:
     """Compute the features of all images into an array."""
     batches = list(iter_batches(np.arange(len(dataset)), _BATCH))
     dataset.plan(batches)

@@ -3,12 +3,32 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from vpt.data.dataset import Split
+from vpt.data.dataset import Dataset, Split
 from vpt.data.images import DecodedImages
 from vpt.data.preprocessing import Preprocessing
+from vpt.data.splits import stratified_subset
 from vpt.errors import DataError
+from vpt.tasks.classification.config import ClassificationOptions
 from vpt.training import Callback, Examples
 from vpt.training.augmentation import CROP_SCALE, parse_augmentation
+
+
+def select_splits(dataset: Dataset, train_on: str, options: ClassificationOptions, seed: int) -> dict[str, Split]:
+    """Select the images of a job.
+
+    Args:
+        dataset: The data.
+        train_on: "train" or "trainval".
+        options: Options of the job.
+        seed: Seed of the selection.
+
+    Returns:
+        The images of each split that has some.
+    """
+    images = dataset.trainval() if train_on == "trainval" else dataset.train
+    others = {"test": dataset.test} if train_on == "trainval" else {"val": dataset.val, "test": dataset.test}
+    train = stratified_subset(images, dataset.classes, options.train_fraction, seed, options.images_per_class)
+    return {"train": train, **{name: split for name, split in others.items() if len(split)}}
 
 
 def decode_splits(

@@ -4,8 +4,10 @@ import torch
 
 from vpt.data.dataset import Dataset
 from vpt.errors import SpecError
+from vpt.methods.registry import parse_method
 from vpt.tasks.classification.config import ClassificationConfig, ClassificationOptions
 from vpt.tasks.classification.labels import fit_label_kind, label_task
+from vpt.tasks.classification.ridge_head import check_penalty, trains_first
 
 # Options of training, which ridge regression does not have.
 _NOT_FOR_RIDGE = (
@@ -14,13 +16,16 @@ _NOT_FOR_RIDGE = (
 )  # fmt: skip
 
 
-def check_options_of_labels(dataset: Dataset, config: ClassificationConfig, options: ClassificationOptions) -> None:
+def check_options_of_labels(
+    dataset: Dataset, config: ClassificationConfig, options: ClassificationOptions, method: str
+) -> None:
     """Refuse options that the kind of the labels, or ridge regression, does not have.
 
     Args:
         dataset: The data.
         config: Configuration of the training.
         options: Other options of the job.
+        method: Text of the method.
 
     Raises:
         SpecError: An option has no meaning there.
@@ -37,8 +42,11 @@ def check_options_of_labels(dataset: Dataset, config: ClassificationConfig, opti
             f"images_per_class is {options.images_per_class}, and the labels are {dataset.label_kind}; write "
             "train_fraction instead"
         )
+    if options.ridge is not None:
+        check_penalty(options.ridge)
     chosen, defaults = config.to_dict(), ClassificationConfig().to_dict()
-    for name in _NOT_FOR_RIDGE if options.ridge is not None else ():
+    only_solves = options.ridge is not None and not trains_first(parse_method(method), options.ridge)
+    for name in _NOT_FOR_RIDGE if only_solves else ():
         value = chosen[name]
         if value != defaults[name]:
             raise SpecError(f"{name} is {value} and ridge is {options.ridge}, which has no such option; leave one out")

@@ -1,5 +1,7 @@
-"""Linear heads in closed form, on the features of a frozen backbone."""
+"""Linear heads in closed form: alone on a frozen backbone, or beside the trained head of any method."""
 
+from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -7,14 +9,49 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from vpt.attention.detection import FeatureExtractor, structural_copy
 from vpt.errors import SpecError
+from vpt.methods.base import Method
 from vpt.methods.linear import Linear
+from vpt.model.readout import MultiBlock, Pooled, Readout
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.classification.labels import label_task
 from vpt.training import DeviceDataset, Examples
-from vpt.training.block_features import BlockFeatureNetwork, FeatureTable, compute_block_features
+from vpt.training.block_features import (
+    BlockFeatureNetwork,
+    FeatureTable,
+    columns_of_head,
+    compute_block_features,
+    compute_features,
+)
 from vpt.training.callbacks import Progress
 from vpt.training.ridge import LeftOut, Ridge, near_copies
+
+
+def trains_first(method: Method, penalty: float | Literal["auto"] | None) -> bool:
+    """Return whether a ridge head joins a trained one.
+
+    Args:
+        method: The method.
+        penalty: Penalty of the ridge head, or None without one.
+
+    Returns:
+        True if it joins the trained head of the method, False if it is the only head, or if there is none.
+    """
+    return penalty is not None and method != Linear()
+
+
+def check_penalty(penalty: float | Literal["auto"]) -> None:
+    """Refuse a penalty that is not above 0.
+
+    Args:
+        penalty: The penalty, or "auto".
+
+    Raises:
+        SpecError: It is not above 0.
+    """
+    if penalty != "auto" and not (isinstance(penalty, float | int) and penalty > 0):
+        raise SpecError(f'ridge is {penalty!r}; it must be above 0, or "auto"')
 
 
 def solve_head(
@@ -34,14 +71,9 @@ def solve_head(
         The predictions for images that are left out.
 
     Raises:
-        SpecError: The model has more to train than a linear head on a feature of the backbone, or the penalty is not
-            above 0.
+        SpecError: The penalty is not above 0.
     """
-    if model.method != Linear() or not isinstance(model.head, nn.Linear):
-        raise SpecError(f"ridge={penalty} solves for a linear head alone, and the method is {model.method}; "
-                        "write method=linear, or leave ridge out")  # fmt: skip
-    if penalty != "auto" and not (isinstance(penalty, float | int) and penalty > 0):
-        raise SpecError(f'ridge is {penalty!r}; it must be above 0, or "auto"')
+    check_penalty(penalty)
     dataset = DeviceDataset.for_model(model, examples)
     network = BlockFeatureNetwork(model.backbone, dataset.device)
     features = compute_block_features(network, dataset, bf16=bf16, on_batch=on_batch)
@@ -78,3 +110,108 @@ def solve_head_on(
         model.head.weight.copy_(torch.from_numpy(weight))  # type: ignore[operator]
         model.head.bias.copy_(torch.from_numpy(bias))  # type: ignore[operator]
     return left_out
+
+
+def joined_readout(model: TunedModel, readout: Readout) -> Readout:
+    """Return what the head reads after a ridge head has joined it.
+
+    Args:
+        model: A model whose linear head reads the pooled feature.
+        readout: What the ridge head reads: the pooled feature or several blocks.
+
+    Returns:
+        The readout of both.
+
+    Raises:
+        SpecError: The head of the model is not linear.
+    """
+    if not isinstance(model.head, nn.Linear) or not isinstance(model.readout, Pooled):
+        raise SpecError(f"ridge adds to a linear head, and {model.method} has a head of its own; leave ridge out")
+    return replace(readout, pooled=True) if isinstance(readout, MultiBlock) else model.readout
+
+
+def joined_model(model: TunedModel, readout: Readout) -> TunedModel:
+    """Return a model that can hold both heads, with the trained one alone.
+
+    Args:
+        model: A model whose linear head reads the pooled feature.
+        readout: What the ridge head reads.
+
+    Returns:
+        The model, on the same device, whose logits are those of `model`.
+
+    Raises:
+        SpecError: The head of the model is not linear.
+        UnsupportedError: The backbone, or the method, does not have what the ridge head reads.
+    """
+    wide = joined_readout(model, readout)
+    with torch.random.fork_rng(devices=[]):  # the seed of the training decides on nothing here
+        joined = TunedModel(model.backbone, model.method, model.num_classes, model.classes, wide)
+    joined.to(next(model.parameters()).device)
+    joined.label_kind = model.label_kind
+    joined.load_trainable_state_dict({**joined.trainable_state_dict(), **_without_head(model)})
+    head, trained = joined.head, model.head
+    assert isinstance(head, nn.Linear) and isinstance(trained, nn.Linear)
+    with torch.no_grad():
+        head.weight.zero_()
+        head.weight[:, : model.width] = trained.weight
+        head.bias.copy_(trained.bias)
+    return joined
+
+
+def _without_head(model: TunedModel) -> dict[str, torch.Tensor]:
+    head = {id(tensor) for tensor in model.head.parameters()}
+    return {name: tensor for name, tensor in model.trainable_state_dict().items() if id(tensor) not in head}
+
+
+def add_ridge_head(
+    model: TunedModel,
+    readout: Readout,
+    examples: Examples,
+    penalty: float | Literal["auto"],
+    *,
+    bf16: bool,
+    on_batch: Progress,
+) -> tuple[TunedModel, LeftOut]:
+    """Join the head of a trained model with a ridge head on the features of the same pass: the mean of both logits.
+
+    The ridge head reads what the trained method makes of several blocks. Both heads are linear, so the mean is one
+    linear head, and inference costs one pass.
+
+    Args:
+        model: The trained model, on its device, whose linear head reads the pooled feature.
+        readout: What the ridge head reads: the pooled feature or several blocks.
+        examples: The images and labels that the model was trained on.
+        penalty: Penalty of the squared weights, or "auto", as for `solve_head`.
+        bf16: True runs the forward passes in bf16.
+        on_batch: Function that receives the number of finished images and of all images.
+
+    Returns:
+        The joined model, and the ridge head's predictions for images that are left out. They are optimistic, as the
+        method was trained on these images.
+
+    Raises:
+        SpecError: The head of the model is not linear, or the penalty is not above 0.
+        UnsupportedError: The backbone, or the method, does not have what the ridge head reads.
+    """
+    check_penalty(penalty)
+    joined = joined_model(model, readout).eval()
+    dataset = DeviceDataset.for_model(joined, examples)
+    compute = partial(compute_features, dataset=dataset, bf16=bf16, on_batch=on_batch)
+    features = compute(joined.network, joined.width)
+    # Trained features of a class are alike, so copies of an image are found by those of the backbone.
+    frozen = FeatureExtractor(structural_copy(model.backbone.module)).to(dataset.device)
+    copies = near_copies(compute(frozen, model.layout.feature_width), examples.groups)
+    targets = label_task(model.label_kind).targets(torch.from_numpy(examples.labels)).numpy()
+    columns = columns_of_head(joined)
+    ridge = Ridge(features, columns, targets, model.num_classes)
+    left_out = ridge.best(copies) if penalty == "auto" else ridge.leave_out(penalty, copies)
+    weight, bias = (torch.from_numpy(values) for values in ridge.solve(left_out.penalty, left_out.scale))
+    head = joined.head
+    assert isinstance(head, nn.Linear)
+    with torch.no_grad():
+        head.weight[:, columns[0].start :] += weight.to(head.weight)
+        head.bias.add_(bias.to(head.bias))
+        head.weight.mul_(0.5)
+        head.bias.mul_(0.5)
+    return joined, left_out

@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vpt.backbones import Backbone, load_backbone
-from vpt.data.dataset import Dataset, Split
+from vpt.data.dataset import Dataset
 from vpt.data.decode_cache import decode_cached
 from vpt.data.find_images import find_images
 from vpt.data.image_inputs import ImageInput
 from vpt.data.loading import load_dataset, load_scored_dataset
 from vpt.data.overview import overview_of_classes
-from vpt.data.splits import stratified_subset
 from vpt.data.training_marks import make_marks
 from vpt.data.value_checks import value_range_notes
 from vpt.errors import SpecError
 from vpt.heads.dense import DenseHead
+from vpt.methods.registry import parse_method
 from vpt.model import tuned_file
 from vpt.model.load import load
 from vpt.model.named_backbone import backbone_for
@@ -34,13 +34,13 @@ from vpt.tasks.base import NUM_EXAMPLES, PreparedData, Task
 from vpt.tasks.classification.calibration import describe_calibration, notes_on_scores
 from vpt.tasks.classification.config import ClassificationConfig, ClassificationOptions
 from vpt.tasks.classification.continuation import class_names, join_classes, measure_old_classes, start_from
-from vpt.tasks.classification.decoded_splits import decode_splits
+from vpt.tasks.classification.decoded_splits import decode_splits, select_splits
 from vpt.tasks.classification.label_checks import check_options_of_labels
 from vpt.tasks.classification.labels import LabelTask, fit_label_kind, label_task
 from vpt.tasks.classification.metrics import with_metric_first
 from vpt.tasks.classification.prediction import confidences, evaluate, picture_mistakes, predict
 from vpt.tasks.classification.rejection import check_rejection, measure_rejection
-from vpt.tasks.classification.ridge_head import solve_head
+from vpt.tasks.classification.ridge_head import add_ridge_head, joined_model, solve_head, trains_first
 from vpt.tasks.classification.training import init_head_from_probe, make_objective
 from vpt.tasks.evaluation import Evaluation, make_evaluation
 from vpt.tasks.pictures import Picture, confident_mistakes
@@ -65,12 +65,14 @@ class ClassificationData(PreparedData):
         cache: Folder for frozen features, or None.
         init: Tuned file that training goes on from, or None.
         calibrated: True if the temperature of probabilities is fitted on val.
-        ridge: Penalty of a head that is solved for instead of being trained, "auto", or None.
+        readout: What the head reads.
+        ridge: Penalty of a head that is solved for, see `ClassificationOptions`, "auto", or None.
     """
 
     decoded: dict[str, Examples]
     config: ClassificationConfig
     cache: Path | None
+    readout: Readout
     ridge: float | Literal["auto"] | None = None
     init: Path | None = None
     calibrated: bool = False
@@ -104,9 +106,12 @@ class ClassificationData(PreparedData):
 
     def train(  # noqa: D102
         self, model: TunedModel, config: TaskConfig, callback: Callback, checkpoint: Path | None = None
-    ) -> list[EpochMetrics]:
-        solves = self.ridge is not None
-        history = self._solve(model, callback) if solves else super().train(model, config, callback, checkpoint)
+    ) -> tuple[TunedModel, list[EpochMetrics]]:
+        history: list[EpochMetrics] = []
+        if self.ridge is None or trains_first(model.method, self.ridge):
+            model, history = super().train(model, config, callback, checkpoint)
+        if self.ridge is not None:
+            model = self._solve(model, callback)
         if (self.labels.calibrates and "val" in self.decoded) or self.calibrated:
             on_image = partial(callback.on_data_progress, "calibrating on val")
             logits, labels = self._predict(model, "val", on_image)
@@ -115,17 +120,22 @@ class ClassificationData(PreparedData):
             for note in notes + notes_on_scores(model.label_kind, self.eval_split):
                 self.notes.append(note)
                 callback.on_note(note)
-        return history
+        return model, history
 
-    def _solve(self, model: TunedModel, callback: Callback) -> list[EpochMetrics]:
+    def _solve(self, model: TunedModel, callback: Callback) -> TunedModel:
+        """Return the model with a head in closed form, alone or beside its own."""
         assert self.ridge is not None
         bf16 = self.config.training.use_bf16(next(model.parameters()).device)
         on_batch = partial(callback.on_data_progress, "features")
-        left_out = solve_head(model, self.decoded["train"], self.ridge, bf16=bf16, on_batch=on_batch)
+        train = self.decoded["train"]
+        if trains_first(model.method, self.ridge):
+            model, left_out = add_ridge_head(model, self.readout, train, self.ridge, bf16=bf16, on_batch=on_batch)
+        else:
+            left_out = solve_head(model, train, self.ridge, bf16=bf16, on_batch=on_batch)
         if self.ridge == "auto":
             self.notes.append(f"the penalty {left_out.penalty:g} predicts training images that are left out best")
             callback.on_note(self.notes[-1])
-        return []
+        return model
 
     def score_split(self, model: TunedModel, split: str, on_image: Progress) -> Scores:  # noqa: D102
         return label_task(model.label_kind).score(*self._predict(model, split, on_image), self.decoded[split].groups)
@@ -189,8 +199,8 @@ class ClassificationTask(Task):
         dataset = load_dataset(job.data, include_test=job.test, **job.split_options)
         if options.init is not None and dataset.label_kind == "single_label":
             dataset = join_classes(dataset, class_names(options.init))
-        check_options_of_labels(dataset, config, options)
-        splits = _select_splits(dataset, job.train_on, options, config.training.seed)
+        check_options_of_labels(dataset, config, options, job.method)
+        splits = select_splits(dataset, job.train_on, options, config.training.seed)
         if options.calibrate and "val" not in splits:
             raise SpecError(
                 "calibrate is True, and there are no val images to calibrate on; give some, or leave it out"
@@ -217,14 +227,17 @@ class ClassificationTask(Task):
         sizes = {split: len(examples) for split, examples in decoded.items()}
         marks = make_marks(splits["train"].images)
         return ClassificationData(
-            backbone, dataset.name, dataset.classes, sizes, notes, marks, decoded, config, options.cache, options.ridge,
-            options.init, options.calibrate,
+            backbone, dataset.name, dataset.classes, sizes, notes, marks, decoded, config, options.cache,
+            self.make_readout(job.head, backbone), options.ridge, options.init, options.calibrate,
         )  # fmt: skip
 
     def attach(self, job: Job, data: PreparedData) -> TunedModel:  # noqa: D102
         assert isinstance(data, ClassificationData)
-        model = super().attach(job, data)
+        joins = trains_first(parse_method(job.method), data.ridge)
+        model = super().attach(replace(job, head=None) if joins else job, data)
         model.label_kind = data.labels.kind
+        if joins:
+            joined_model(model, data.readout)  # refuses what cannot be joined before anything is trained
         if data.init is not None:
             start_from(model, data.init)
         return model
@@ -282,10 +295,3 @@ class ClassificationTask(Task):
         self, model: TunedModel, images: Sequence[ImageInput], options: Mapping[str, Any], callback: Callback
     ) -> list[Prediction]:
         return predict(model, images, callback, **options)
-
-
-def _select_splits(dataset: Dataset, train_on: str, options: ClassificationOptions, seed: int) -> dict[str, Split]:
-    images = dataset.trainval() if train_on == "trainval" else dataset.train
-    others = {"test": dataset.test} if train_on == "trainval" else {"val": dataset.val, "test": dataset.test}
-    train = stratified_subset(images, dataset.classes, options.train_fraction, seed, options.images_per_class)
-    return {"train": train, **{name: split for name, split in others.items() if len(split)}}
