@@ -54,6 +54,15 @@ def test_multi_block_on_tokens_equals_reference(family: str, method: str) -> Non
     assert torch.allclose(actual, torch.cat(expected, dim=1), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("family", ["vit", "vit-avg", "swin", "convnext", "resnet"])
+def test_multi_block_with_pooled_reads_what_the_default_head_reads_before_the_blocks(family: str) -> None:
+    default, blocks = attach(backbone_of(family), "linear", 3).eval(), tuned(family, "linear", GRID_HEAD)
+    both = tuned(family, "linear", "multi_block(blocks=last2, features=mean+std, pooled=true)")
+    with torch.no_grad():
+        expected = torch.cat([default.features(images()), blocks.features(images())], dim=1)
+        assert torch.allclose(both.features(images()), expected, atol=1e-5) and both.width == expected.shape[1]
+
+
 @pytest.mark.parametrize("family", ["swin", "convnext", "resnet"])
 def test_multi_block_on_stages_equals_the_statistics_of_their_maps(family: str) -> None:
     model, timms = tuned(family, "linear", GRID_HEAD), model_of(family)

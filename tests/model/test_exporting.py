@@ -40,6 +40,7 @@ CASES = [
     ("linear", "convnext", None),
     ("linear", "resnet", None),
     (DEEP, "vit", "multi_block(blocks=last2, features=cls+mean+std)"),
+    (DEEP, "vit", "multi_block(blocks=last2, pooled=true)"),
     (DEEP, "vit", "setr_pup(channels=8)"),
     ("bias", "swin", "fpn(channels=8)"),
 ]

@@ -19,9 +19,11 @@ from vpt.training.block_features import BlockFeatureNetwork, compute_block_featu
 CPU = torch.device("cpu")
 
 
-def names(method: str | None, max_size: float, backbone: str = "vit_nano_patch12_48") -> list[str]:
-    found = load_backbone(backbone, device="meta") if backbone != "vit_nano_patch12_48" else load_backbone()
-    return [candidate.name for candidate in list_candidates(found, 5, method, max_size)]
+BLOCKS = "multi_block(blocks=last4)"
+
+
+def names(method: str | None, max_size: float, head: str = "linear") -> list[str]:
+    return [candidate.name for candidate in list_candidates(load_backbone(), 5, method, max_size, head)]
 
 
 def test_candidates_of_a_small_backbone_depend_on_the_size_of_their_file() -> None:
@@ -30,13 +32,19 @@ def test_candidates_of_a_small_backbone_depend_on_the_size_of_their_file() -> No
     assert names(None, 4) == prompts
     assert names(None, 0.1) == ["vpt"]
     assert names("full", 0.1) == ["full"]  # what is asked for by name is tried
+    assert names(None, 0.045) == ["vpt"] and names(None, 0.045, BLOCKS) == []  # with the head of the probe
+
+
+def test_candidates_join_the_head_of_the_probe_where_their_own_is_linear() -> None:
+    joined, mlp = (next(list_candidates(load_backbone(), 5, name, 1, BLOCKS)).recipe for name in ("vpt", "mlp"))
+    assert (joined["head"], joined["ridge"]) == (BLOCKS, "auto") and not {"head", "ridge"} & mlp.keys()
 
 
 def test_candidates_of_a_backbone_without_tokens_leave_prompts_out() -> None:
     backbone = load_backbone(timm.create_model("test_resnet", pretrained=False, num_classes=0))
-    assert [candidate.name for candidate in list_candidates(backbone, 5, None, 100)] == ["full"]
+    assert [candidate.name for candidate in list_candidates(backbone, 5, None, 100, "linear")] == ["full"]
     with pytest.raises(vpt.UnsupportedError):
-        list(list_candidates(backbone, 5, "vpt", 100))
+        list(list_candidates(backbone, 5, "vpt", 100, "linear"))
 
 
 def test_recipe_of_each_method_has_its_rate_per_256_images() -> None:

@@ -63,7 +63,7 @@ def test_search_saves_the_probe_before_anything_is_trained(search: Search, tmp_p
 @pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize(
     ("image", "step", "minutes"),
-    [(0.01, 1.0, 1.0), (0.05, 0.5, 0.5), (0.5, 2.0, 1.0), (1.0, 10.0, 1.0), (0.2, 3.0, 3.0)],
+    [(0.01, 1.0, 1.0), (0.05, 0.5, 0.75), (0.5, 2.0, 1.0), (1.0, 10.0, 1.0), (0.2, 3.0, 3.0)],
 )
 def test_search_on_machines_of_any_speed_ends_within_the_budget(
     search: Search, image: float, step: float, minutes: float

@@ -33,9 +33,9 @@ def command(
     events: Path | None,
     as_json: bool,
 ) -> None:
-    """Compare VPT, a linear probe and full fine-tuning on a built-in task.
+    """Compare prompts, probes and full fine-tuning on a built-in task.
 
-    Nothing is downloaded and every run is trained now; a minute or two on two CPU cores. A draw decides the images, the
+    Nothing is downloaded and every run is trained now; about a minute on two CPU cores. A draw decides the images, the
     initialization and the order. The same command resumes an interrupted demo.
     """
     import os
