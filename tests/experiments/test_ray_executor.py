@@ -150,6 +150,21 @@ def test_connect_cluster_where_none_runs_starts_one_and_says_so(monkeypatch: pyt
     assert ended == [False] and worker._worker_logs_enabled
 
 
+def test_cluster_that_does_not_start_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(address: str, **options: Any) -> None:
+        raise ConnectionError("no cluster") if address == "auto" else Exception("The node timed out during startup.")
+
+    worker = SimpleNamespace(_worker_logs_enabled=True)
+    ray = SimpleNamespace(init=init, is_initialized=lambda: False, _private=SimpleNamespace(worker=worker))
+    monkeypatch.setattr(ray_cluster, "import_optional", lambda *args: ray)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with (
+        pytest.raises(VptError, match=r"^Ray cannot be started on this machine: The node timed out during startup\.$"),
+        connect_cluster(None, pytest.fail),
+    ):
+        pass
+
+
 def test_ray_executor_without_ray_names_the_extra(monkeypatch: pytest.MonkeyPatch, done: Store) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(Exception, match=r'pip install "\.\[ray\]"'):

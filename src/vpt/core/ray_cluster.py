@@ -101,8 +101,9 @@ def connect_cluster(address: str | None, on_note: Callable[[str], object], *, ve
                 raise
             ray.init(address="local", include_dashboard=False, **options)
             where = "no Ray cluster runs here, so one was started on this machine until the end of this command"
-    except (ConnectionError, OSError, ValueError, RuntimeError) as error:
-        raise VptError(f"no Ray cluster answers at {named or 'this machine'}: {error}") from error
+    except Exception as error:  # a plain one, where the processes of a new cluster do not start within 30 s
+        what = f"no Ray cluster answers at {named}" if named else "Ray cannot be started on this machine"
+        raise VptError(f"{what}: {error}") from error
     resources = ray.cluster_resources()
     cores, gpus = (int(resources.get(name, 0)) for name in ("CPU", "GPU"))
     on_note(f"{where}: {pluralize(len(_alive_nodes(ray)), 'node')}, {cores} CPUs, {gpus} GPUs")
