@@ -28,6 +28,7 @@ OPTIONS = [
     "cross(length=4) + bias",
     "prefix(length=4, shared=true)",
 ]
+HEADS = {"blocks": "multi_block(blocks=last4)", "joined": "multi_block(blocks=last4, pooled=true)"}  # of vpt(length=4)
 # Change weights of the backbone, the number of tokens, or the feature.
 APART = {"bias", "norm", "ssf", "full", "partial", "class_token", "gated", "sidetune", "lora", "head2toe"}
 
@@ -35,10 +36,11 @@ APART = {"bias", "norm", "ssf", "full", "partial", "class_token", "gated", "side
 def test_bank_with_every_method_answers_one_batch_as_each_file_alone(tmp_path: Path, pictures: list[Any]) -> None:
     backbone = load_backbone()
     names = {name: SPECS.get(name, name) for name in METHODS} | {f"option{i}": spec for i, spec in enumerate(OPTIONS)}
+    names |= dict.fromkeys(HEADS, "vpt(length=4)")
     models, pixels = {}, torch.stack([backbone.transform()(picture) for picture in pictures])
     for seed, (name, spec) in enumerate(names.items()):
         try:
-            model = attach(backbone, spec, 2, classes=("a", "b"))
+            model = attach(backbone, spec, 2, classes=("a", "b"), head=HEADS.get(name))
         except UnsupportedError:
             assert name == "sidetune"  # its network wants larger images than those of the embedded backbone
             continue
@@ -57,5 +59,5 @@ def test_bank_with_every_method_answers_one_batch_as_each_file_alone(tmp_path: P
             alone = models[answer.task](pixels[i % 6 : i % 6 + 1]).softmax(1)[0].tolist()
         assert dict(answer.ranking) == pytest.approx(dict(zip("ab", alone, strict=True)), abs=1e-4)
     apart = {name for name in tasks if not isinstance(bank._models.get(bank.files.current[name]), TaskAdapter)}
-    assert apart == {*APART & {*tasks}, "adapter", "option5"}
+    assert apart == {*APART & {*tasks}, *HEADS, "adapter", "option5"}
     assert load(tmp_path / "cross.safetensors", backbone).method == METHODS["cross"]()
