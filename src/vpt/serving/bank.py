@@ -74,7 +74,7 @@ class Bank:
         self.files: TaskFiles = TaskFiles(paths, accept=self._accept, forget=lambda file: self._models.discard(file))
         self._min_confidence = self._check_thresholds(min_confidence or {})
         self._backbones = load_backbones(self.files.current, backbone, weights)
-        self._multi_task: dict[BackboneKey, MultiTaskBackbone] = {}
+        self._multi_task: dict[tuple[BackboneKey, bool], MultiTaskBackbone] = {}
         self._models = ModelCache(cache_size, self._read_model)
         if device is not None:
             for shared in self._backbones.values():
@@ -156,8 +156,8 @@ class Bank:
     def iter_predictions(self, requests: Sequence[PredictionRequest]) -> Iterator[tuple[int, Prediction | Exception]]:
         """Iterate over predictions as they become available.
 
-        Prompts, parts of blocks and heads on one backbone run in one pass. Other classification tasks follow, one pass
-        per task, then segmentations one by one.
+        Prompts, parts of blocks and heads on one backbone run in one pass, and in a second one those whose heads read
+        several blocks. Other classification tasks follow, one pass per task, then segmentations one by one.
 
         Args:
             requests: Requests of any tasks.
@@ -174,7 +174,7 @@ class Bank:
                 yield index, error
                 continue
             if isinstance(model, TaskAdapter):
-                groups[0, *backbone_key(request.file.header)].append(index)
+                groups[0, model.blocks is not None, *backbone_key(request.file.header)].append(index)
             else:
                 groups[(2, index) if model.is_dense else (1, id(request.file))].append(index)
         for _, indices in sorted(groups.items()):
@@ -195,9 +195,10 @@ class Bank:
         if isinstance(model, TunedModel):
             logits = model(images).float()
         else:
-            if key not in self._multi_task:
-                self._multi_task[key] = MultiTaskBackbone(self._backbones[key])
-            logits = self._multi_task[key](images, [one for one in models if isinstance(one, TaskAdapter)])
+            pass_key = key, model.blocks is not None
+            if pass_key not in self._multi_task:
+                self._multi_task[pass_key] = MultiTaskBackbone(self._backbones[key], reads_blocks=pass_key[1])
+            logits = self._multi_task[pass_key](images, [one for one in models if isinstance(one, TaskAdapter)])
         for request, row in zip(requests, logits, strict=True):
             kind, names = request.file.header.label_kind, class_names(request.file.header)
             found = label_task(kind).predict("", kind.activate(row.cpu()), names, len(names))

@@ -1,9 +1,10 @@
 """One forward pass of a frozen backbone for images of different tasks.
 
 With deep prompts, a task differs from the frozen backbone in two respects: attention has further keys and values, and
-the feature is read by the head of the task. A batch may therefore contain images of different tasks. The backbone runs
-on the whole batch; attention runs once per shape of prompts. Where a task replaces other parts of blocks, such as a
-norm or an MLP, these run once per task. The results equal those of each task alone, up to rounding.
+the feature, or that of several blocks, is read by the head of the task. A batch may therefore contain images of
+different tasks. The backbone runs on the whole batch; attention runs once per shape of prompts. Where a task replaces
+other parts of blocks, such as a norm or an MLP, these run once per task. The results equal those of each task alone, up
+to rounding.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,11 +22,14 @@ from vpt.attention.joint_attention import GatedPrompts, KeyValues
 from vpt.attention.kv_attention import KVAttention, KVPrompts, PromptGroups
 from vpt.backbones import Backbone
 from vpt.errors import UnsupportedError
+from vpt.heads.multi_block import units
 from vpt.methods import VPT, Linear
 from vpt.methods.kv_prompts import PromptKeys
 from vpt.model.batch_parts import BatchParts, learned_modules
+from vpt.model.readout import MultiBlock
 from vpt.model.shared_prompts import shared_prompts
 from vpt.model.tuned_model import TunedModel
+from vpt.training.block_features import FeatureTable, features_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,11 +41,13 @@ class TaskAdapter:
             or, where they depend on the image, a module from the normalized tokens of the block to one of these.
         head: Module from features (batch, d) to logits (batch, classes).
         modules: Path of a part of a block -> the module that replaces it.
+        blocks: The blocks that the head reads, or None if it reads the pooled feature.
     """
 
     kv_prompts: Mapping[str, Tensor | GatedPrompts | KeyValues | nn.Module]
     head: nn.Module
     modules: Mapping[str, nn.Module] = field(default_factory=dict)
+    blocks: MultiBlock | None = None
 
     @classmethod
     @torch.inference_mode()
@@ -58,7 +64,8 @@ class TaskAdapter:
         """
         model.eval()
         learned = learned_modules(model)
-        if learned is None or not model.reads_backbone_feature:
+        blocks = model.readout if isinstance(model.readout, MultiBlock) else None
+        if learned is None or (blocks is None and not model.reads_backbone_feature):
             return None
         weight = next(model.trunk.parameters())
         # Keys read the dtype and the batch of their input alone.
@@ -68,7 +75,7 @@ class TaskAdapter:
             if isinstance(wrapper, KVAttention) and not wrapper.num_positionless and path in learned:
                 keys = learned.pop(path)
                 prompts[path] = keys(probe_input) if type(keys) is PromptKeys else keys
-        return cls(prompts, model.head, learned) if learned.keys() <= _replaceable(model) else None
+        return cls(prompts, model.head, learned, blocks) if learned.keys() <= _replaceable(model) else None
 
     @property
     def prompt_shapes(self) -> tuple[tuple[str, int, int], ...]:
@@ -82,14 +89,24 @@ class TaskAdapter:
 class MultiTaskBackbone:
     """A frozen backbone that predicts images of different tasks in one pass. It is not thread-safe."""
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: Backbone, *, reads_blocks: bool = False) -> None:
         """Insert a prompt slot at each attention module.
 
         Args:
             backbone: The frozen backbone.
+            reads_blocks: True computes the features of every block, for tasks whose heads read several. Default: False.
         """
-        self.network: nn.Module
-        self.network, self._slots = _insert_prompt_slots(backbone)
+        model, paths = _prompted_model(backbone)
+        self._table: FeatureTable | None = None
+        if reads_blocks:
+            pooled, features = model.width, features_of(model.layout)
+            readout = MultiBlock("all", "+".join(features), pooled=True)
+            model = TunedModel(backbone, model.method, 1, readout=readout)
+            self._table = FeatureTable(pooled, tuple(units(model.trunk, model.layout).values()), features)
+        self.network: nn.Module = model.network
+        self._slots = [_PromptSlot(path) for path in paths]
+        for slot in self._slots:
+            model.wrappers()[slot.path].kv_prompts = slot
         self._parts: dict[str, tuple[BatchParts, nn.Module]] = {}  # path -> the slot there, and the frozen module
 
     @torch.inference_mode()
@@ -119,7 +136,10 @@ class MultiTaskBackbone:
         for task in dict.fromkeys(tasks):  # heads of a task answer together
             rows = [position for position, other in enumerate(ordered) if other is task]
             dtype = next(task.head.parameters()).dtype
-            logits = task.head(features[torch.tensor(rows, device=features.device)].to(dtype)).float()
+            read = features[torch.tensor(rows, device=features.device)]
+            if self._table is not None and task.blocks is not None:
+                read = torch.cat([read[:, columns] for columns in self._table.columns(task.blocks)], dim=1)
+            logits = task.head(read.to(dtype)).float()
             answers.update((batch_order[position], row) for position, row in zip(rows, logits, strict=True))
         return [answers[i] for i in range(len(tasks))]
 
@@ -181,16 +201,11 @@ def _shape(prompts: Tensor | GatedPrompts | KeyValues | nn.Module) -> tuple[int,
     return (prompts.keys.shape[-2], -1) if isinstance(prompts, KeyValues) else (len(prompts), 0)
 
 
-def _insert_prompt_slots(backbone: Backbone) -> tuple[nn.Module, list[_PromptSlot]]:
-    """Return the network of the backbone with a slot at each attention module that supports prompts."""
+def _prompted_model(backbone: Backbone) -> tuple[TunedModel, list[str]]:
+    """Return a model with prompts on a backbone, and their attention modules; without any where it cannot have them."""
     try:
         prompted = TunedModel(backbone, VPT(length=1, dropout=0.0), 1)
         keys = shared_prompts(prompted)
     except UnsupportedError:
         keys = None
-    if keys is None:
-        return TunedModel(backbone, Linear(), 1).network, []
-    slots = [_PromptSlot(path) for path in keys]
-    for slot in slots:
-        prompted.wrappers()[slot.path].kv_prompts = slot
-    return prompted.network, slots
+    return (TunedModel(backbone, Linear(), 1), []) if keys is None else (prompted, list(keys))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vpt.attention.detection import FeatureExtractor, detect_layout, structural_copy
 from vpt.backbones import Backbone
+from vpt.backbones.layout import BackboneLayout
 from vpt.core.array_file import map_array
 from vpt.core.io import move_into_place
 from vpt.data.images import allocate
@@ -69,6 +70,19 @@ class FeatureTable:
         return found
 
 
+def features_of(layout: BackboneLayout) -> tuple[str, ...]:
+    """Return the features that the blocks or stages of a backbone have.
+
+    Args:
+        layout: The layout of the backbone.
+
+    Returns:
+        Names, of `vpt.heads.multi_block.FEATURES`.
+    """
+    has_class_token = layout.kind == "tokens" and layout.num_prefix_tokens > 0
+    return FEATURES if has_class_token else FEATURES[1:]
+
+
 class BlockFeatureNetwork(nn.Module):
     """Normalized images (batch, 3, height, width) -> the pooled feature and the features of every block, side by side.
 
@@ -85,8 +99,7 @@ class BlockFeatureNetwork(nn.Module):
             widths = tuple(units(trunk, layout).values())
         except UnsupportedError:
             widths = ()
-        has_class_token = layout.kind == "tokens" and layout.num_prefix_tokens > 0
-        features = FEATURES if has_class_token else FEATURES[1:]
+        features = features_of(layout)
         self.table: FeatureTable = FeatureTable(layout.feature_width, widths, features if widths else ())
         self.network: nn.Module = FeatureExtractor(trunk)
         if widths:
