@@ -97,6 +97,7 @@ def test_report_of_segmentation_shows_truth_prediction_and_error(pages: dict[str
     assert re.findall("<figcaption>(image|truth|prediction|error)</figcaption>", text) == [
         "image", "truth", "prediction", "error", "image", "truth", "prediction", "error",
     ]  # fmt: skip
+    assert "<h3>mIoU by evaluation interval" in text and "MIoU" not in text
     assert re.search(r"[\d.]+ % of the pixels, IoU [\d.]+ %", text) and 'style="background:#0072b2"' in text
     header = read_header(pages["two classes"].parent.with_suffix(".safetensors"))
     assert header.class_colors is not None and len(set(header.class_colors)) == 2
