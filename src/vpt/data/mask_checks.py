@@ -13,6 +13,7 @@ from vpt.errors import DataError
 
 MAX_SUGGESTED = 12  # ids that a suggested option names
 _MIN_RATIO = 2  # classes for each id that occurs, from which on the reading is wrong
+_BLURRED_IDS, _BLURRED_SHARE = 64, 0.8  # more ids, and share of the pixels that have the first or the last of them
 
 
 def describe_id(value: int, scheme: LabelScheme) -> str:
@@ -106,6 +107,29 @@ def refuse_degenerate_ids(
         )
 
 
+def refuse_blurred_masks(root: Path, mask_stats: Mapping[str, MaskStats]) -> None:
+    """Refuse masks whose edges were blurred when they were resized, so that each shade of an edge would be a class.
+
+    Args:
+        root: The data folder.
+        mask_stats: Name to ids of the mask.
+
+    Raises:
+        DataError: Most pixels have the first or the last id, and the others many in between.
+    """
+    ids, counts = np.arange(65536), np.zeros(65536, np.int64)
+    for stats in mask_stats.values():
+        counts[stats.ids] += stats.counts
+    ids = ids[counts > 0]
+    share = counts[ids[[0, -1]]].sum() / max(1, counts.sum())
+    if len(ids) > _BLURRED_IDS and share >= _BLURRED_SHARE:
+        raise DataError(
+            f"{root}: the masks hold {len(ids)} ids, and {100 * share:.0f} % of their pixels have {ids[0]} or "
+            f"{ids[-1]}, as if edges were blurred by resizing; resize masks by nearest neighbor, or save them with these "
+            "two ids alone; if each id is a class, list them with --labels"
+        )
+
+
 def reading_notes(
     scheme_name: str, scheme: LabelScheme, ids: list[int], mask_stats: Mapping[str, MaskStats]
 ) -> list[str]:
@@ -137,8 +161,14 @@ def reading_notes(
     return notes
 
 
-def too_many_classes(root: Path, count: int) -> DataError:
+def too_many_classes(root: Path, count: int, ids: Sequence[int]) -> DataError:
     """Return the error for more classes than a mask of 8 bits can tell apart."""
+    if 1 < len(ids) <= MAX_SUGGESTED:
+        listed = ",".join(map(str, ids))
+        return DataError(
+            f"{root}: the masks hold the {pluralize(len(ids), 'id')} {listed}, and read as numbers of classes they make "
+            f"{count}; the maximum is {IGNORE_INDEX}; --labels {listed} makes one class of each id"
+        )
     return DataError(
         f"{root}: {pluralize(count, 'class')} by the names or by the ids in the masks; the maximum is {IGNORE_INDEX}. "
         "If the largest id is to be ignored, set --ignore-index; to make classes of some ids alone, list them with "

@@ -37,8 +37,8 @@ class MaskFormat:
     Args:
         colors: True if the color of a pixel is its id, red * 65536 + green * 256 + blue. Default: False.
         nearest: Ids that values of lossy files (JPEG) are rounded to. Default: none, values are ids.
-        orientation: Masks of images that EXIF data turn: drawn on the "upright" image, on the pixels as "stored", or
-            "auto" for what the sizes prove. Default: "auto".
+        orientation: Where EXIF data turn an image otherwise than its mask: drawn "upright", as viewers show both, on
+            the pixels as "stored", or "auto" for what the sizes prove. Default: "auto".
     """
 
     colors: bool = False
@@ -56,7 +56,8 @@ class MaskStats:
         key: Shape and hash of the image and of the mask.
         peak: Largest value of a pixel of the image, in 0..255.
         size: Width and height in pixels.
-        proves: The orientation that the sizes prove, "auto" if both fit, or None for an image that nothing turns.
+        proves: The orientation that the sizes prove, "auto" if both fit, or None where EXIF data turn the image and the
+            mask alike.
         palette: Colors of an indexed mask, else nothing.
         is_lossy: True for a JPEG and the like.
     """
@@ -182,15 +183,14 @@ def _read_pair(
     """Return an image and its mask, both upright, and what the sizes prove, as in `MaskStats.proves`."""
     image, _ = open_rgb(image_path, value_range)
     mask = _read_mask(mask_path, mask_format)
-    turn = _orientation(image_path)
-    if mask.orientation != 1:  # a mask that says itself how it is turned
-        return image, _turned(mask, mask.orientation, image), None
-    if turn == 1:
-        return image, _turned(mask, 1, image), None
-    stored, size = image.size[::-1] if turn >= 5 else image.size, mask.ids.shape[::-1]
-    proves: Orientation = "auto" if stored == image.size else "stored" if size == stored else "upright"
+    turns: dict[Orientation, int] = {"upright": mask.orientation, "stored": _orientation(image_path)}
+    if turns["upright"] == turns["stored"]:
+        return image, _turned(mask, turns["upright"], image), None
+    size = mask.ids.shape[::-1]
+    fitting = [reading for reading, turn in turns.items() if (size[::-1] if turn >= 5 else size) == image.size]
+    proves: Orientation = fitting[0] if len(fitting) == 1 else "auto"
     is_stored = (mask_format.orientation if proves == "auto" else proves) == "stored"
-    return image, _turned(mask, turn if is_stored else 1, image), proves
+    return image, _turned(mask, turns["stored" if is_stored else "upright"], image), proves
 
 
 def _turned(mask: _MaskFile, orientation: int, image: Image.Image) -> _MaskFile:
@@ -231,6 +231,8 @@ def _read_mask(path: Path, mask_format: MaskFormat) -> _MaskFile:
             pixels = np.asarray(image.convert("RGB") if mask_format.colors or mode in ("RGBA", "LA", "PA") else image)
     except Exception as error:  # Pillow raises any kind of error on damaged files
         raise UnreadableImageError(f"a mask that cannot be read: {error}") from error
+    if mode == "F" and not mask_format.colors:
+        mode, pixels = "I", _whole_numbers(pixels)
     ids = pixels.astype(np.int64)
     if mask_format.colors:
         ids = (ids[..., 0] << 16) | (ids[..., 1] << 8) | ids[..., 2]
@@ -247,3 +249,13 @@ def _read_mask(path: Path, mask_format: MaskFormat) -> _MaskFile:
         known = np.array(mask_format.nearest)
         ids = known[np.abs(ids[..., None] - known).argmin(-1)]
     return _MaskFile(ids, palette, is_lossy, orientation)
+
+
+def _whole_numbers(pixels: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return floats that are whole numbers. Raise UnreadableImageError for others."""
+    fractions = pixels[~(np.isfinite(pixels) & (pixels == np.rint(pixels)))]
+    if fractions.size:
+        raise UnreadableImageError(
+            f"a mask with values such as {fractions.flat[0]:.4g}, which are no ids; save it with one whole number a pixel"
+        )
+    return pixels

@@ -15,6 +15,7 @@ from vpt.data.mask_checks import (
     all_ids,
     describe_id,
     reading_notes,
+    refuse_blurred_masks,
     refuse_degenerate_ids,
     too_many_classes,
     unknown_id_faults,
@@ -173,7 +174,7 @@ def load_segmentation_dataset(
         mask_format = replace(mask_format, nearest=tuple(sorted(scheme.colors)))
     found = tuple(classes or scheme.classes or _read_classes_file(root) or _numbered_classes(scheme, ids))
     if len(found) > IGNORE_INDEX:
-        raise too_many_classes(root, len(found))
+        raise too_many_classes(root, len(found), ids)
     lookup_table = scheme.lookup_table(len(found))
     faults += unknown_id_faults(mask_stats, lookup_table, scheme, f"{len(found)} classes read as {scheme_name}")
     skip = ", or leave out what cannot be read with --skip-corrupt" if unusable and not skip_corrupt else ""
@@ -195,6 +196,8 @@ def load_segmentation_dataset(
         if "train" not in splits:
             raise DataError(f"{root} has no images for train; {LAYOUT_HELP}")
         are_lossy = any(stats.is_lossy for stats in mask_stats.values())
+        if not (are_lossy or scheme.ids or scheme.classes or scheme.is_colors):
+            refuse_blurred_masks(root, mask_stats)
         refuse_degenerate_ids(root, scheme, scheme_name, found, pixel_counts, ids, are_lossy=are_lossy)
     notes += reading_notes(scheme_name, scheme, ids, mask_stats)
     notes += value_range_notes([path for pairs in splits.values() for path in pairs.images], value_range)
@@ -226,9 +229,10 @@ def _resolve_orientation(root: Path, given: Orientation, mask_stats: Mapping[str
     if len(proven) == 1:  # one program drew all masks
         return "stored" if "stored" in proven else "upright"
     raise DataError(
-        f"{root}: EXIF data turn {pluralize(len(unproven), 'image')} ({comma_list(unproven)}), and their masks fit "
-        "both ways: drawn on the image as viewers show it (--mask-orientation upright), or on its pixels as they are "
-        "stored (--mask-orientation stored). Open an image and its mask in two programs, and give the option that fits"
+        f"{root}: EXIF data turn {pluralize(len(unproven), 'image')} ({comma_list(unproven)}) otherwise than their "
+        "masks, which fit both ways: drawn on the image as viewers show both (--mask-orientation upright), or on its "
+        "pixels as they are stored (--mask-orientation stored). Open an image and its mask in two programs, and give "
+        "the option that fits"
     )
 
 
