@@ -7,6 +7,7 @@ code of the command line for that error.
 import unicodedata
 from enum import IntEnum
 
+_TURNING = ("LRE", "LRO", "RLE", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")  # directions, by `unicodedata`
 _MAX_LINE, _MAX_LINES = 700, 60  # of a message: what a stranger wrote in a file may be of any length
 
 
@@ -92,6 +93,8 @@ class StorageError(VptError, OSError):
 def printable(text: str) -> str:
     r"""Return text from a user's disk with control characters, and bytes of no encoding, as escapes such as "\x1b".
 
+    Characters that turn the direction of a line, or end it, are escapes, too.
+
     Args:
         text: The text, such as a file name.
 
@@ -99,7 +102,10 @@ def printable(text: str) -> str:
         Text that changes neither the terminal nor the line, and that has an encoding.
     """
     return "".join(
-        character.encode("unicode_escape").decode() if unicodedata.category(character) in ("Cc", "Cs") else character
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+        or unicodedata.bidirectional(character) in _TURNING
+        else character
         for character in text
     )
 

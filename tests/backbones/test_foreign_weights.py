@@ -55,6 +55,15 @@ def test_load_backbone_of_pickled_objects_gives_no_unsafe_advice(tmp_path):
     assert "weights_only=False" not in str(caught.value) and ".safetensors" in str(caught.value)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 4, 13])
+def test_load_backbone_of_weights_for_other_channels_names_the_way(tmp_path, channels):
+    model = timm.create_model("resnet10t", in_chans=channels, num_classes=0)
+    save_file(model.state_dict(), tmp_path / "a.safetensors")
+    with pytest.raises(BackboneError, match=f"reads {channels} channels; give .* made with in_chans={channels}"):
+        load_backbone("resnet10t", weights=tmp_path / "a.safetensors")
+    assert load_backbone(model).preprocessing.channels == channels
+
+
 @pytest.mark.parametrize(
     "prefix",
     ["module.", "backbone.", "model.", "encoder.", "module.model.backbone.", "net.", "_orig_mod.", "student.trunk.0."],

@@ -1,18 +1,11 @@
-"""Folders as people bring them: other names for splits, images and masks, and what is refused instead of guessed."""
+"""Folders of classes as people bring them: other names for splits, and what is refused instead of guessed."""
 
 from __future__ import annotations
 
-import re
-import shutil
-from pathlib import Path
-
-import numpy as np
 import pytest
-from PIL import Image
 
 from vpt.data.folder_names import find_split_names, parse_split_names
 from vpt.data.loading import load_dataset
-from vpt.data.segmentation_folder import load_segmentation_dataset
 from vpt.data.task_detection import detect_task
 from vpt.errors import DataError, SpecError
 
@@ -67,6 +60,9 @@ def test_load_dataset_of_splits_inside_classes_reads_them(draw, splits):
         ("batch1/x", "batch2/x"),
         ("2019", "2020", "2021"),
         ("gallery", "query"),
+        ("set_a", "set_b"),
+        ("fold1", "fold2", "fold3", "fold4", "fold5"),
+        ("original", "augmented"),
         ("site_berlin", "site_paris"),
         ("Training", "Novel"),
     ],
@@ -82,6 +78,23 @@ def test_load_dataset_of_unnamed_splits_is_refused_with_the_option(draw, folders
     dataset = load_dataset(root, val_fraction=0, split_names=f"train={first}, test={second}")
     assert dataset.classes == CLASSES and len(dataset.train) == len(dataset.test) == 12
     assert load_dataset(root, split_names="none").classes == tuple(sorted({f.partition("/")[0] for f in folders}))
+
+
+@pytest.mark.parametrize(
+    ("folders", "reason"),
+    [
+        (("ant_train", "ant_test", "bee_train", "bee_test"), "ant_test, ant_train seem to hold the same class"),
+        (("train-ant", "train-bee", "val-ant", "val-bee"), "seem to hold the same class"),
+        (("trainA", "trainB", "testA", "testB"), "testA, trainA seem to hold the same class"),
+        (("Ant Training", "Ant Testing", "Bee Training"), "seem to hold the same class"),
+        (("cat", "dog", "unlabeled"), "the name of unlabeled says that its images have no label"),
+    ],
+)
+def test_load_dataset_of_names_that_are_no_classes_is_refused(draw, folders, reason):
+    root = draw(*(f"{name}/{i}.png" for name in folders for i in range(4)))
+    with pytest.raises(DataError, match=f"{reason}.*give --split-names none"):
+        load_dataset(root)
+    assert load_dataset(root, split_names="none").classes == tuple(sorted(folders))
 
 
 @pytest.mark.parametrize(
@@ -127,134 +140,3 @@ def test_find_split_names_of_every_language_finds_them():
     assert find_split_names(["TRAIN", "Valid", "tst"]) == {"train": ["TRAIN"], "val": ["Valid"], "test": ["tst"]}
     assert find_split_names(["训练", "测试"]) == {"train": ["训练"], "test": ["测试"]}
     assert find_split_names(["pets_train", "birds_test"]) == {}
-
-
-def write_scenes(root: Path, image: str, mask: str, count: int = 6, value: int = 1) -> Path:
-    """Write noise images with a bright square, and masks of it; `{i}` in a path is the number."""
-    rng = np.random.default_rng(0)
-    for i in range(1, count + 1):
-        pixels, ids = rng.integers(0, 200, (24, 32, 3), dtype=np.uint8), np.zeros((24, 32), np.uint8)
-        pixels[4:12, 4:12], ids[4:12, 4:12] = 255, value
-        for path, content in ((image, pixels), (mask, ids)):
-            file = root / path.format(i=i)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(content).save(file)
-    return root
-
-
-@pytest.mark.parametrize(
-    ("image", "mask"),
-    [
-        ("images/{i}.png", "labels/{i}.png"),
-        ("Images/{i}.jpg", "Masks/{i}.png"),
-        ("image/{i}.png", "mask/{i}.png"),
-        ("train_images/{i}.png", "train_masks/{i}.png"),
-        ("img/{i}.jpg", "gt/{i}.png"),
-        ("JPEGImages/{i}.jpg", "SegmentationClass/{i}.png"),
-        ("data/imgs/{i}.png", "data/annotations/{i}.png"),
-        ("1_images/{i}.png", "2_labels/{i}.png"),
-        ("images/{i}.jpg", "masks/{i}_mask.png"),
-        ("images/img_{i}.png", "masks/mask_{i}.png"),
-        ("images/ISIC_{i:04}.jpg", "groundtruth/ISIC_{i:04}_segmentation.png"),
-        ("images/frame{i}.png", "labels/lbl{i}.png"),
-        ("{i}.jpg", "{i}_mask.png"),
-        ("{i}.jpg", "masks/{i}.png"),
-        ("scans/{i}.jpg", "scans/{i}-gt.png"),
-        ("Training/images/{i}.png", "Training/labels/{i}.png"),
-        ("images/train/{i}.png", "masks/train/{i}.png"),
-        ("train/a/images/{i}.png", "train/a/masks/{i}.png"),
-        ("Bilder/{i}.png", "Masken/{i}.png"),
-        ("images/city/{i}.png", "labels/city/{i}.png"),
-        ("images/21_{i}_training.png", "1st_manual/21_{i}_manual1.png"),
-    ],
-)
-def test_masks_under_other_names_are_segmented(tmp_path, image, mask):
-    root = write_scenes(tmp_path, image, mask)
-    assert detect_task(root) == "segmentation"
-    dataset = load_segmentation_dataset(root, val_fraction=0)
-    assert dataset.classes == ("0", "1") and {split: len(p) for split, p in dataset.splits.items()} == {"train": 6}
-    pairs = dataset.splits["train"]
-    for photo, labels in zip(pairs.images, pairs.masks, strict=True):
-        numbers = re.findall(r"\d+", photo.stem)
-        assert re.findall(r"\d+", labels.stem)[: len(numbers)] == numbers
-
-
-def test_masks_of_three_splits_under_other_names_are_kept_apart(tmp_path):
-    for split, count in (("Train", 5), ("Valid", 2), ("Testing", 3)):
-        write_scenes(tmp_path, split + "/pics/{i}.jpg", split + "/labels/{i}.png", count)
-    dataset = load_segmentation_dataset(tmp_path)
-    assert {split: len(pairs) for split, pairs in dataset.splits.items()} == {"train": 5, "val": 2, "test": 3}
-
-
-@pytest.mark.parametrize(
-    ("image", "mask", "options"),
-    [
-        ("a/{i}.jpg", "b/{i}.png", {"images": "a", "masks": "b"}),
-        ("left/{i}.jpg", "right/{i}.png", {"images": "left", "masks": "right"}),
-        ("train/pix/{i}.png", "train/areas/{i}.png", {"images": "pix", "masks": "areas"}),
-        ("x/{i}.png", "x/{i}_a.png", {"mask_suffix": "_a"}),
-        ("photos/{i}.png", "areas/{i}-x.png", {"masks": "areas", "mask_suffix": "-x"}),
-        ("part_A/images/{i}.png", "part_A/masks/{i}.png", {"split_names": "train=part_A"}),
-        ("a/b/{i}.png", "a/c/{i}.png", {"images": "a/b", "masks": "a/c"}),
-    ],
-)
-def test_masks_under_unknown_names_are_found_by_option(tmp_path, image, mask, options):
-    root = write_scenes(tmp_path, image, mask)
-    dataset = load_segmentation_dataset(root, val_fraction=0, **options)
-    assert {split: len(pairs) for split, pairs in dataset.splits.items()} == {"train": 6}
-    assert all("areas" in path.as_posix() for path in dataset.splits["train"].masks if options.get("masks") == "areas")
-
-
-@pytest.mark.parametrize(
-    ("image", "mask"),
-    [
-        ("a/{i}.jpg", "b/{i}.png"),
-        ("left/{i}.png", "right/{i}.png"),
-        ("train/pix/{i}.png", "train/areas/{i}.png"),
-        ("photos/{i}.jpg", "areas/{i}.jpg"),
-        ("2024/rgb_crop/{i}.png", "2024/poly/{i}.png"),
-    ],
-)
-def test_folders_of_the_same_stems_with_few_colors_are_refused(tmp_path, image, mask):
-    root = write_scenes(tmp_path, image, mask, value=255)
-    with pytest.raises(DataError, match=r"seems to hold the masks of .*--images \w+ --masks \w+"):
-        detect_task(root)
-
-
-def test_masks_beside_images_in_class_folders_are_asked_about(tmp_path):
-    for name in ("benign", "malignant"):
-        write_scenes(tmp_path, name + "/{i}.png", name + "/{i}_mask.png", value=255)
-    with pytest.raises(DataError, match=r"--task classification.*--task segmentation"):
-        detect_task(tmp_path)
-    dataset = load_dataset(tmp_path)
-    assert sum(len(split) for split in dataset.splits.values()) == 12 and len(dataset.ignored) == 12
-
-
-def test_photographs_named_like_masks_are_images(draw):
-    root = draw(*(f"{name}/{i}{end}.png" for name in ("a", "b") for i in range(4) for end in ("", "_mask")))
-    rng = np.random.default_rng(0)
-    for path in root.rglob("*.png"):
-        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(path)
-    assert detect_task(root) == "classification"
-    assert sum(len(split) for split in load_dataset(root).splits.values()) == 16
-
-
-def test_masks_in_two_folders_are_asked_about(tmp_path):
-    write_scenes(tmp_path, "images/{i}.png", "mask/{i}.png")
-    shutil.copytree(tmp_path / "mask", tmp_path / "1st_manual")
-    with pytest.raises(DataError, match=r"in 1st_manual, mask; choose the folder with --masks"):
-        load_segmentation_dataset(tmp_path)
-    dataset = load_segmentation_dataset(tmp_path, masks="1st_manual", val_fraction=0)
-    assert {path.parent.name for path in dataset.splits["train"].masks} == {"1st_manual"}
-
-
-@pytest.mark.parametrize(
-    "copy", ["._{name}", ".ipynb_checkpoints/{name}", "__MACOSX/{name}", "@eaDir/{name}", ".trash/x/{name}"]
-)
-def test_copies_that_programs_leave_are_passed_over(tmp_path, copy):
-    root = write_scenes(tmp_path, "images/{i}.png", "masks/{i}.png")
-    for folder in ("images", "masks"):
-        hidden = root / folder / copy.format(name="1.png")
-        hidden.parent.mkdir(parents=True, exist_ok=True)
-        hidden.write_bytes(b"no image")
-    assert len(load_segmentation_dataset(root, val_fraction=0).splits["train"]) == 6

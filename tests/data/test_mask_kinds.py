@@ -42,10 +42,12 @@ def colored(*colors: tuple[int, int, int]) -> Image.Image:
         (gray(0), {}, "check that these are the masks"),
         (gray(0, 128, 255), {}, "--labels 0,128,255"),
         (gray(0, 50, 100, 150), {}, "--labels 0,50,100,150"),
+        (gray(0, 65535, dtype=np.uint16), {}, "--labels 0,65535"),
+        (gray(0, 255).convert("P"), {}, "--labels 0,255"),
         (gray(0, 1), {"ignore_index": 1}, "--labels 0,1"),
         (gray(0, 1), {"reduce_zero_label": True}, "--labels 0,1"),
         (gray(0, 1), {"labels": "ade20k"}, "--labels 0,1"),
-        (gray(1000, 2000, dtype=np.uint16), {}, "list them with --labels"),
+        (gray(1000, 2000, dtype=np.uint16), {}, "--labels 1000,2000 makes one class of each id"),
         (Image.fromarray(np.eye(16) > 0).convert("L"), {}, "--labels 0,255"),
     ],
 )
@@ -68,6 +70,8 @@ def test_masks_whose_reading_loses_classes_are_refused_with_the_option(tmp_path,
         (colored((0, 0, 0), (255, 255, 255)), "0,255", ("0", "255")),
         (gray(0, 255).convert("RGBA"), "0,255", ("0", "255")),
         (gray(0, 255).convert("1"), "auto", ("0", "1")),
+        (gray(0, 1).convert("LA"), "auto", ("0", "1")),
+        (colored(RED, (0, 0, 0)).convert("RGBA"), "colors", ("#000000", "#ff0000")),
     ],
 )
 def test_masks_with_listed_ids_or_colors_are_read(tmp_path, mask, labels, classes):
@@ -172,6 +176,54 @@ def test_masks_of_turned_squares_follow_those_that_sizes_prove(tmp_path, drawn_o
     write_turned(tmp_path, 8, (40, 24), drawn_on, 1)
     dataset = load_segmentation_dataset(tmp_path, val_fraction=0)
     assert [overlap(dataset, i) for i in range(4)] == [1.0] * 4
+
+
+@pytest.mark.parametrize(("of_image", "of_mask"), [(1, 3), (3, 2), (1, 2), (4, 3)])
+def test_masks_that_exif_data_turn_otherwise_than_images_are_asked_about(tmp_path, of_image, of_mask):
+    write_turned(tmp_path, of_image, (40, 24), "stored")
+    exif = Image.Exif()
+    exif[0x0112] = of_mask
+    for path in (tmp_path / "masks").iterdir():
+        with Image.open(path) as mask:
+            mask.load()
+            mask.save(path, exif=exif)
+    with pytest.raises(DataError, match=r"otherwise than their masks, which fit both ways: .*upright.*stored"):
+        load_segmentation_dataset(tmp_path)
+    dataset = load_segmentation_dataset(tmp_path, val_fraction=0, mask_orientation="stored")
+    assert [overlap(dataset, i) for i in range(3)] == [1.0] * 3
+    dataset = load_segmentation_dataset(tmp_path, val_fraction=0, mask_orientation="upright")
+    assert overlap(dataset, 0) < 1
+
+
+@pytest.mark.parametrize("drawn_on", ["upright", "stored"])
+def test_masks_alone_that_exif_data_turn_follow_the_sizes(tmp_path, drawn_on):
+    write_turned(tmp_path, 1, (40, 24), "stored")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for path in (tmp_path / "masks").iterdir():
+        with Image.open(path) as opened:
+            mask = opened.copy() if drawn_on == "stored" else opened.transpose(Image.Transpose.ROTATE_90)
+        mask.save(path, exif=exif)
+    dataset = load_segmentation_dataset(tmp_path, val_fraction=0)
+    assert [overlap(dataset, i) for i in range(3)] == [1.0] * 3
+
+
+def test_masks_with_fractions_are_refused(tmp_path):
+    write(tmp_path, [Image.fromarray(np.full((16, 16), 0.5, np.float32))] * 2, suffix=".tiff")
+    with pytest.raises(DataError, match=r"such as 0\.5, which are no ids; save it with one whole number a pixel"):
+        load_segmentation_dataset(tmp_path)
+    whole = Image.fromarray(np.asarray(gray(0, 1), np.float32))
+    root = write(tmp_path / "whole", [whole] * 2, suffix=".tiff")
+    assert load_segmentation_dataset(root, val_fraction=0).pixel_counts.tolist() == [256, 256]
+
+
+def test_masks_with_blurred_edges_are_refused(tmp_path):
+    mask = np.zeros((80, 80), np.uint8)
+    mask[20:60, 20:60], mask[0, :250] = 255, 0
+    mask[10, :], mask[70, :], mask[:, 10] = (np.arange(80) * 3 for _ in range(3))
+    root = write(tmp_path, [Image.fromarray(np.concatenate([mask, mask.T + mask.T % 2]))] * 2)
+    with pytest.raises(DataError, match=r"hold \d+ ids, and \d+ % of their pixels have 0 or \d+, as if edges"):
+        load_segmentation_dataset(root)
 
 
 def test_masks_of_upright_images_need_no_option(tmp_path):

@@ -95,10 +95,20 @@ def _fit(state: dict[str, Tensor], model: nn.Module, path: Path) -> dict[str, Te
         for key, weight in model_state.items()
         if key in fitted and fitted[key].shape != weight.shape
     ]
+    channels = next(
+        (
+            f"; its {key} reads {fitted[key].shape[1]} channels; give vpt.load_backbone the timm model that has them, "
+            f"made with in_chans={fitted[key].shape[1]}"
+            for key, weight in model_state.items()
+            if key in fitted and weight.ndim == fitted[key].ndim == 4 and weight.shape[1] != fitted[key].shape[1]
+            and (weight.shape[0], *weight.shape[2:]) == (fitted[key].shape[0], *fitted[key].shape[2:])
+        ),
+        "",
+    ) if len(mismatched) == 1 else ""  # fmt: skip
     missing = [key for key in model_state if key not in fitted and not key.endswith(_BATCH_COUNTER)]
     if missing or mismatched:
         faults = _list_keys("missing in the file", missing) + _list_keys("of another shape", mismatched)
-        raise BackboneError(f"{path} does not fit {type(model).__name__}{faults}; {_ADVICE}")
+        raise BackboneError(f"{path} does not fit {type(model).__name__}{faults}{channels or f'; {_ADVICE}'}")
     return fitted
 
 

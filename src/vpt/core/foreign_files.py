@@ -43,6 +43,7 @@ _NAME_ENDINGS = {
     (".h5", ".hdf5", ".mat"): _HDF5,
     (".fits", ".fit"): _FITS,
     (".exr",): _EXR,
+    (".npy", ".npz"): "a NumPy array; write its images, and masks of one number a pixel, as PNG",
     (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"): _VIDEO,
     (".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar"): _ARCHIVE,
     (".pdf",): "a PDF document; write its pages as images, such as with pdftoppm",

@@ -5,9 +5,10 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from pathlib import Path
 
-from vpt.core.text import did_you_mean
-from vpt.errors import SpecError
+from vpt.core.text import comma_list, did_you_mean
+from vpt.errors import DataError, SpecError
 
 SPLITS = ("train", "val", "test")
 _SPLIT_WORDS = {
@@ -32,6 +33,7 @@ _NOISE_WORDS = (
     "set sets data dataset datasets daten donnees split splits folder dir part subset sample samples final new all png "
     "jpg class classes id ids semantic x y s"
 )
+_UNLABELED = {"unlabeled", "unlabelled", "unannotated"}
 _NOISE = frozenset(_NOISE_WORDS.split())
 _SPLIT_OF = {word: split for split, words in _SPLIT_WORDS.items() for word in words.split()}
 _ROLE_OF = {word: role for role, words in _ROLE_WORDS.items() for word in words.split()}
@@ -122,6 +124,37 @@ def find_split_names(names: Sequence[str]) -> dict[str, list[str]]:
             split = "val" if "test" in words and "val" not in words else "test"
         found[split].append(name)
     return dict(found)
+
+
+def refuse_names_of_no_class(root: Path, names: Sequence[str]) -> None:
+    """Refuse folders that name a class and a split each, such as `cat_train`, and those of images without a label.
+
+    Args:
+        root: Their folder.
+        names: Names of folders that would be classes.
+
+    Raises:
+        DataError: The folders are no classes, by their names.
+    """
+    none_of_these = "; if all folders are classes, give --split-names none"
+    unlabeled = [name for name in names if _UNLABELED & set(words_of(name))]
+    if unlabeled and len(names) > 1:
+        raise DataError(
+            f"{root}: the name of {comma_list(unlabeled)} says that its images have no label, so it is no class; move "
+            f"it away, and give it to vpt predict{none_of_these}"
+        )
+    splits_of: defaultdict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
+    for name in names:
+        if len(set(split_words(name))) != 1:
+            return
+        splits_of[own_words(name)][split_words(name)[0]] = name
+    several = next((found for own, found in splits_of.items() if own and len(found) > 1), None)
+    if several is not None and len(splits_of) > 1:
+        raise DataError(
+            f"{root}: {comma_list(sorted(several.values()))} seem to hold the same class for several splits; sort the "
+            "images into train/CLASS and test/CLASS, or write a table labels.csv with the columns image, label and "
+            f"split{none_of_these}"
+        )
 
 
 def parse_split_names(text: str | None) -> dict[str, str] | None:

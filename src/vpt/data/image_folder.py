@@ -20,6 +20,7 @@ from vpt.data.folder_names import (
     find_split_names,
     is_wrapper,
     parse_split_names,
+    refuse_names_of_no_class,
     split_words,
 )
 from vpt.data.folder_walk import image_entries, subfolders, visible_entries, walk_images
@@ -91,6 +92,7 @@ def find_images_by_class(root: Path, split_names: str | None = None) -> tuple[di
         if all("train" in splits for splits in inside.values()):
             return _find_splits_in_classes(root, inside, ignored), ignored
         _refuse_unnamed_splits(root, root_folders)
+        refuse_names_of_no_class(root, [folder.name for folder in root_folders])
     return {"train": _find_classes("train", _unwrap(root), root, ignored)}, ignored
 
 

@@ -125,8 +125,8 @@ def refuse_blurred_masks(root: Path, mask_stats: Mapping[str, MaskStats]) -> Non
     if len(ids) > _BLURRED_IDS and share >= _BLURRED_SHARE:
         raise DataError(
             f"{root}: the masks hold {len(ids)} ids, and {100 * share:.0f} % of their pixels have {ids[0]} or "
-            f"{ids[-1]}, as if edges were blurred by resizing; resize masks by nearest neighbor, or save them with these "
-            "two ids alone; if each id is a class, list them with --labels"
+            f"{ids[-1]}, as if edges were blurred by resizing; resize masks by nearest neighbor, or save them with "
+            "these two ids alone; if each id is a class, list them with --labels"
         )
 
 
@@ -166,8 +166,8 @@ def too_many_classes(root: Path, count: int, ids: Sequence[int]) -> DataError:
     if 1 < len(ids) <= MAX_SUGGESTED:
         listed = ",".join(map(str, ids))
         return DataError(
-            f"{root}: the masks hold the {pluralize(len(ids), 'id')} {listed}, and read as numbers of classes they make "
-            f"{count}; the maximum is {IGNORE_INDEX}; --labels {listed} makes one class of each id"
+            f"{root}: the masks hold the {pluralize(len(ids), 'id')} {listed}, and read as numbers of classes they "
+            f"make {count}; the maximum is {IGNORE_INDEX}; --labels {listed} makes one class of each id"
         )
     return DataError(
         f"{root}: {pluralize(count, 'class')} by the names or by the ids in the masks; the maximum is {IGNORE_INDEX}. "

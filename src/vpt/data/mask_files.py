@@ -256,6 +256,7 @@ def _whole_numbers(pixels: NDArray[np.floating]) -> NDArray[np.floating]:
     fractions = pixels[~(np.isfinite(pixels) & (pixels == np.rint(pixels)))]
     if fractions.size:
         raise UnreadableImageError(
-            f"a mask with values such as {fractions.flat[0]:.4g}, which are no ids; save it with one whole number a pixel"
+            f"a mask with values such as {fractions.flat[0]:.4g}, which are no ids; save it with one whole number "
+            "a pixel"
         )
     return pixels

@@ -1,6 +1,6 @@
 """Matching of images and masks by the stems of their files."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from vpt.data.folder_names import role_of
 from vpt.data.mask_evidence import image_stem
@@ -27,10 +27,30 @@ def match_stems(images: Collection[str], masks: Collection[str]) -> dict[str, st
     if matched and 2 * len(matched) >= min(len(images), len(masks)):
         return matched
     keys = [_without_affixes(stems) for stems in (images, masks)]
-    both = keys[0].keys() & keys[1].keys()
-    if both and 2 * len(both) >= min(len(images), len(masks)):
-        return {keys[0][key]: keys[1][key] for key in both}
+    for left, right in (keys, [_without_zeros(found) for found in keys]):
+        both = left.keys() & right.keys()
+        if both and 2 * len(both) >= min(len(images), len(masks)):
+            return {left[key]: right[key] for key in both}
     return {}
+
+
+def match_beside(stems: Collection[str]) -> dict[str, str]:
+    """Match masks with the images of the same folder, by words such as "_mask" in the stems of the masks.
+
+    Args:
+        stems: Stems of all images of the folder.
+
+    Returns:
+        Stem of a mask to stem of its image: "1_mask" to "1", or, if no mask is named so, to "1_sat" or "1_image".
+    """
+    masks = [stem for stem in stems if role_of(stem) == "mask"]
+    known = {stem: image for stem in masks if (image := image_stem(stem, stems)) is not None}
+    others = [stem for stem in stems if role_of(stem) != "mask"]
+    if known or not masks or not others:
+        return known
+    if len(masks) == len(others) == 1:  # image.png and mask.png, in a folder for each image
+        return {masks[0]: others[0]} if role_of(others[0]) == "image" else {}
+    return {mask: image for image, mask in match_stems(others, masks).items()}
 
 
 def _without_affixes(stems: Iterable[str]) -> dict[str, str]:
@@ -39,6 +59,12 @@ def _without_affixes(stems: Iterable[str]) -> dict[str, str]:
     prefix = _common_start(stems).rstrip("0123456789")
     suffix = _common_start([stem[::-1] for stem in stems])[::-1].lstrip("0123456789")
     return {stem.removeprefix(prefix).removesuffix(suffix): stem for stem in stems}
+
+
+def _without_zeros(stems: Mapping[str, str]) -> dict[str, str]:
+    """Return stems by their keys, numbers without the zeros that they begin with; nothing if two become the same."""
+    found = {key.lstrip("0") if key.isdecimal() else key: stem for key, stem in stems.items()}
+    return found if len(found) == len(stems) else {}
 
 
 def _common_start(texts: Sequence[str]) -> str:

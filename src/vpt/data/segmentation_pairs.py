@@ -11,8 +11,7 @@ from typing import Any, Literal
 from vpt.core.text import comma_list, pluralize
 from vpt.data.folder_names import SPLITS, find_split_names, own_words, parse_split_names, role_of
 from vpt.data.folder_walk import walk_images
-from vpt.data.mask_evidence import image_stem
-from vpt.data.pair_matching import match_stems
+from vpt.data.pair_matching import match_beside, match_stems
 from vpt.data.segmentation_layouts import ImageMaskPairs, find_published_pairs
 from vpt.errors import DataError
 
@@ -138,6 +137,7 @@ def _read_names(root: Path, paths: Sequence[Path], names: PairNames) -> list[_Fi
     for path in relative:
         stems[path.parent].add(path.stem)
     folders = {folder: _read_folder(folder, split_of, names) for folder in stems}
+    partners = {folder: match_beside(found) for folder, found in stems.items()} if names.masks is None else {}
     files = []
     for path, full in zip(relative, paths, strict=True):
         split, role, folder = folders[path.parent]
@@ -148,7 +148,7 @@ def _read_names(root: Path, paths: Sequence[Path], names: PairNames) -> list[_Fi
             elif role == "mask":
                 continue
         elif role != "mask" and role_of(stem) == "mask" and names.masks is None:
-            partner = image_stem(stem, stems[path.parent])
+            partner = partners[path.parent].get(stem)
             if partner is not None:
                 role, stem = "mask", partner
         files.append(_File(full, split, role, folder, stem))

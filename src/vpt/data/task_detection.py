@@ -7,8 +7,9 @@ from vpt.core.text import comma_list
 from vpt.data.folder_walk import walk_images
 from vpt.data.foreign_labels import describe_sidecars, find_sidecars
 from vpt.data.listings import is_listing
-from vpt.data.mask_evidence import find_unnamed_masks, find_unpaired_masks, is_mask_like
+from vpt.data.mask_evidence import is_mask_like
 from vpt.data.segmentation_pairs import PairNames, find_pairs
+from vpt.data.unnamed_masks import find_unnamed_masks, find_unpaired_masks
 from vpt.errors import DataError
 
 _NUM_SAMPLES = 5
@@ -48,11 +49,18 @@ def detect_task(root: Path, names: PairNames | None = None) -> Literal["classifi
         return "segmentation"
     images = walk_images(root)
     unpaired = find_unpaired_masks(images, root)
+    if len(unpaired) == 1 and unpaired[0].has_same_stems:
+        photos, masks = unpaired[0].images, unpaired[0].masks
+        raise DataError(
+            f"{root}: {masks} seems to hold the masks of {photos}; give --images {photos} --masks {masks}, or, if the "
+            "folders are classes, --task classification"
+        )
     if unpaired:
         raise DataError(
-            f"{root}: {comma_list(unpaired)} seem to hold masks of single classes or objects, several for an image; "
-            "write one mask for each image, whose numbers are the classes, into one folder, or, if the folders are "
-            "classes, give --task classification"
+            f"{root}: {comma_list([each.masks for each in unpaired])} seem to hold masks of single classes or objects, "
+            "or of images whose names they do not have; write one mask for each image, whose numbers are the classes "
+            "and whose name is that of the image, into one folder, or, if the folders are classes, give --task "
+            "classification"
         )
     sidecars = find_sidecars(images)
     if sidecars:

@@ -1,0 +1,119 @@
+"""Folders that hold masks by their colors, though the names of folders or files do not pair them with images."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from PIL import Image
+
+from vpt.data.folder_names import role_of
+from vpt.data.image_files import supported_formats
+from vpt.data.mask_evidence import is_mask_like
+from vpt.data.pair_matching import match_stems
+
+_T = TypeVar("_T")
+_Folder = Mapping[str, Path]  # stem of a file to the file
+
+
+@dataclass(frozen=True)
+class UnpairedMasks:
+    """A folder of masks by its name and colors.
+
+    Args:
+        images: Folder of images that it belongs to, relative to the data folder.
+        masks: The folder.
+        has_same_stems: True if most of its files have the stem of an image.
+    """
+
+    images: str
+    masks: str
+    has_same_stems: bool
+
+
+def find_unnamed_masks(paths: Sequence[Path]) -> tuple[Path, Path] | None:
+    """Return two folders beside each other of which one seems to hold the masks of the other.
+
+    Both hold files of matching stems and sizes; those of one have the few colors of masks, those of the other have not.
+
+    Args:
+        paths: Image files.
+
+    Returns:
+        The folder of images and that of masks, or None.
+    """
+    files = _by_folder(paths)
+    for first, second in _candidates(files):
+        likes = [[is_mask_like(path) for path in _sample(sorted(files[each].values()))] for each in (first, second)]
+        if all(likes[0]) and not any(likes[1]):
+            first, second = second, first
+        elif any(likes[0]) or not all(likes[1]):
+            continue
+        images, masks = files[first], files[second]
+        pairs = match_stems(images, masks)
+        sampled = _sample(sorted(pairs.items()))
+        if len(pairs) == len(masks) and all(_size(images[image]) == _size(masks[mask]) for image, mask in sampled):
+            return first, second
+    return None
+
+
+def find_unpaired_masks(paths: Sequence[Path], root: Path) -> list[UnpairedMasks]:
+    """Return folders of masks, by their names and colors, that belong to a folder of images, and are not pairs.
+
+    So are masks of single classes: `images/1.png` with `masks/cat/1.png` and `masks/dog/1.png`.
+
+    Args:
+        paths: Image files below `root`, in which no pairs were found.
+        root: The data folder.
+
+    Returns:
+        The folders; none if these are no masks.
+    """
+    of_role: dict[str | None, dict[Path, _Folder]] = {"image": {}, "mask": {}, None: {}}
+    for folder, files in _by_folder(paths).items():
+        roles = [role for role in map(role_of, folder.relative_to(root).parts) if role is not None]
+        of_role[roles[-1] if roles else None][folder] = files
+    found = []
+    for folder, masks in of_role["mask"].items():
+        for beside, images in (*of_role["image"].items(), *of_role[None].items()):
+            shared = sorted(images.keys() & masks.keys())
+            has_same_stems = 2 * len(shared) > len(masks)
+            if not has_same_stems and beside in of_role[None]:
+                continue
+            pairs = zip(shared, shared, strict=True) if has_same_stems else zip(images, masks, strict=False)
+            if all(is_mask_like(masks[mask]) and not is_mask_like(images[image]) for image, mask in _sample([*pairs])):
+                names = [each.relative_to(root).as_posix() for each in (beside, folder)]
+                found.append(UnpairedMasks(names[0], names[1], has_same_stems))
+                break
+    return found
+
+
+def _by_folder(paths: Sequence[Path]) -> dict[Path, dict[str, Path]]:
+    found: defaultdict[Path, dict[str, Path]] = defaultdict(dict)
+    for path in paths:
+        found[path.parent][path.stem] = path
+    return dict(found)
+
+
+def _candidates(files: Mapping[Path, _Folder]) -> Iterator[tuple[Path, Path]]:
+    """Yield two folders beside each other that alone hold the same stems, or that alone hold images, as many each."""
+    beside: defaultdict[Path, list[Path]] = defaultdict(list)
+    for folder in files:
+        beside[folder.parent].append(folder)
+    for folders in beside.values():
+        same: defaultdict[frozenset[str], list[Path]] = defaultdict(list)
+        for folder in folders:
+            same[frozenset(files[folder])].append(folder)
+        yield from ((found[0], found[1]) for found in same.values() if len(found) == 2)
+        if len(folders) == len(same) == 2 and len(files[folders[0]]) == len(files[folders[1]]):
+            yield folders[0], folders[1]
+
+
+def _sample(items: Sequence[_T]) -> Sequence[_T]:
+    return items[:: max(1, len(items) // 4)]
+
+
+def _size(path: Path) -> tuple[int, ...]:
+    with Image.open(path, formats=supported_formats()) as image:
+        return tuple(sorted(image.size))
