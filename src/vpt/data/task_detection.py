@@ -58,9 +58,9 @@ def detect_task(root: Path, names: PairNames | None = None) -> Literal["classifi
     if unpaired:
         raise DataError(
             f"{root}: {comma_list([each.masks for each in unpaired])} seem to hold masks of single classes or objects, "
-            "or of images whose names they do not have; write one mask for each image, whose numbers are the classes "
-            "and whose name is that of the image, into one folder, or, if the folders are classes, give --task "
-            "classification"
+            "several for an image, or of images whose names they do not have; write one mask for each image, whose "
+            "numbers are the classes and whose name is that of the image, into one folder, or, if the folders are "
+            "classes, give --task classification"
         )
     sidecars = find_sidecars(images)
     if sidecars:
