@@ -17,7 +17,6 @@ import re
 import shutil
 import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -31,11 +30,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from local_server import TOKEN, running_server
 from report import write_section
 from vpt import attach, load_backbone, save
 from vpt.serving.bank import Bank
 
-TOKEN = "soak-of-this-machine-alone"
 SETTLING = 8.0  # seconds until a change of a folder is seen everywhere, on a busy machine
 IMAGES = 4
 
@@ -241,29 +240,8 @@ def measure(seconds: float, count: int, clients: int) -> dict[str, Any]:
         for number in range(count):
             shutil.copy(tasks.files[number], served / f"t{number}.safetensors")
             tasks.intervals[f"t{number}"] = [[number, 0.0, np.inf]]
-        token = Path(tmp) / "token"
-        token.write_text(TOKEN)
-        command = [
-            sys.executable,
-            "-m",
-            "vpt",
-            "serve",
-            str(served),
-            "--port",
-            "0",
-            "--preload",
-            "--token-file",
-            str(token),
-        ]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-            assert process.stdout is not None
-            found = re.search(r"127.0.0.1:(\d+)/", process.stdout.readline())
-            assert found, "the server did not start"
-            try:
-                return Soak(tasks, served, int(found[1]), seconds).run(clients)
-            finally:
-                process.terminate()
-                process.wait(60)
+        with running_server(served, "--preload") as port:
+            return Soak(tasks, served, port, seconds).run(clients)
 
 
 def main() -> None:

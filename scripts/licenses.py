@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reference" / "licenses.md"
-DEVELOPMENT = ("docs", "clients", "test", "dev")  # extras that nobody needs who uses vpt
+DEVELOPMENT = ("docs", "clients", "fuzz", "test", "dev")  # extras that nobody needs who uses vpt
 INTRODUCTION = """# Licenses of dependencies
 
 `vpt` itself is under the Apache License 2.0. None of these packages is part of its distribution; `pip` installs them.

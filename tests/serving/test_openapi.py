@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from importlib.resources import files
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 from starlette.routing import Route
@@ -39,5 +41,22 @@ def test_answers_fit_the_openapi_description(folder, pictures) -> None:
             jsonschema.validate(answer, schema)
 
 
+def test_405_names_all_methods_of_the_path(folder) -> None:
+    with running_server(Bank([folder])) as address:
+        for path, entry in DESCRIPTION["paths"].items():
+            with pytest.raises(HTTPError) as caught:
+                urlopen(Request(address + path.replace("{task}", "animals"), method="PATCH"), timeout=60)
+            with caught.value as error:
+                allowed = {name.strip().lower() for name in error.headers["Allow"].split(",")} - {"head"}
+            assert (error.code, allowed) == (405, entry.keys() - {"parameters"}), path
+
+
 def test_task_names_of_the_description_are_those_that_the_server_takes() -> None:
     assert DESCRIPTION["components"]["parameters"]["Task"]["schema"]["pattern"] == _TASK_NAME.pattern
+
+
+def test_form_is_described_with_the_type_of_its_file() -> None:
+    """A field without a type is sent as text, which is no image."""
+    form = DESCRIPTION["paths"]["/predict/{task}"]["post"]["requestBody"]["content"]["multipart/form-data"]
+    assert form["encoding"].keys() == form["schema"]["properties"].keys() == {"image"}
+    assert form["encoding"]["image"]["contentType"] == "image/png"

@@ -133,6 +133,10 @@ def create_app(
         _record(await asyncio.to_thread(bank.files.remove, _writable_task(request, token)), metrics)
         return Response(status_code=204)
 
+    async def one_task(request: Request) -> Response:
+        """Answer any method: of several routes with a path, only the first would name its methods in `Allow`."""
+        return await {"PUT": put_task, "DELETE": delete_task}.get(request.method, task)(request)
+
     async def healthz(request: Request) -> Response:
         is_alive = request.app.state.batcher.is_alive
         return json_response({"status": "ok" if is_alive else "the batcher has ended"}, 200 if is_alive else 503)
@@ -184,9 +188,7 @@ def create_app(
         routes=[
             *(Route(path, _file_endpoint(name, media_type)) for path, (name, media_type) in _FILES.items()),
             Route("/tasks", tasks),
-            Route("/tasks/{task}", task),
-            Route("/tasks/{task}", put_task, methods=["PUT"]),
-            Route("/tasks/{task}", delete_task, methods=["DELETE"]),
+            Route("/tasks/{task}", one_task, methods=["GET", "PUT", "DELETE"]),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics_text),
