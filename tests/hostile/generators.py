@@ -111,6 +111,7 @@ def tuned_files(original: bytes) -> Iterator[tuple[str, Writer]]:
         "foreign head": {"head": "multi_block(blocks=1-100000000000)"},
         "unknown kind": {"label_kind": {"name": "ranking"}},
         "nan in a kind": {"label_kind": {"name": "regression", "mean": float("nan"), "std": 1}},
+        "no spread": {"label_kind": {"name": "regression", "mean": 0.0, "std": 0.0}},
         "hostile classes": {"classes": [HOSTILE_TEXT[:900]] * header["num_classes"], "method": "x"},
     }
     for name, changes in forged.items():

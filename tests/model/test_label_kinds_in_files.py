@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load, save
 
 import vpt
 from vpt.errors import SpecError, TunedFileError
+from vpt.model.header import KEY, NO_CHECKSUM, seal
 from vpt.model.label_kinds import LabelKind, MultiLabel, Regression, SingleLabel, parse_label_kind
 from vpt.model.tuned_file import Header
 
@@ -57,6 +59,30 @@ def test_single_label_with_an_unusable_temperature_is_refused(temperature: float
         SpecError, match=r"temperature is .*(; it must be above 0 and finite|: Input should be a finite number)"
     ):
         parse_label_kind({"name": "single_label", "temperature": temperature})
+
+
+@pytest.mark.parametrize("mean", [0.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("std", [0.0, -1.0, 1.0, float("nan"), float("inf")])
+def test_regression_with_an_unusable_scale_is_refused(mean: float, std: float) -> None:
+    if mean == 0 and std == 1:
+        assert Regression(mean, std) == parse_label_kind({"name": "regression", "mean": mean, "std": std})
+        return
+    with pytest.raises(SpecError, match=r"(mean|std) is .*; it must be "):
+        Regression(mean, std)
+    with pytest.raises(SpecError, match=r"(mean|std) is "):
+        parse_label_kind({"name": "regression", "mean": mean, "std": std})
+
+
+@pytest.mark.parametrize("std", [0.0, -2.0])
+def test_forged_file_with_an_unusable_scale_is_refused(std: float, tmp_path: Path) -> None:
+    model = vpt.attach(vpt.load_backbone(), "linear", 1)
+    model.label_kind = Regression(1.0, 2.5)
+    path = vpt.save(model, tmp_path / "a.safetensors")
+    values = json.loads(vpt.inspect(path).to_json()) | {"checksum": NO_CHECKSUM}
+    values["label_kind"]["std"] = std
+    path.write_bytes(seal(save(load(path.read_bytes()), {KEY: json.dumps(values)})))
+    with pytest.raises(TunedFileError, match=r"damaged header .*std is .* above 0 and finite"):
+        vpt.load(path)
 
 
 def test_header_with_a_temperature_of_another_type_is_damaged(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A cache of decoded pixels on disk, shared by runs and processes.
 
-An entry is a memory-mapped array and a record. The record is written last; an array without a record is not an entry.
+An entry is a memory-mapped array and a record, each with a checksum. The record is written last; an array without a
+record is not an entry.
 The name of an entry is a hash of its files (path, size, modification time) and of the resize options, so that any
 change leads to a new entry. Processes that decode the same images at the same time write one file each and move it to
 the same path; the bytes are equal.
@@ -8,6 +9,7 @@ the same path; the bytes are equal.
 
 import hashlib
 import json
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,10 +18,9 @@ from typing import Any
 import numpy as np
 import PIL
 
-from vpt.core.array_file import map_array
+from vpt.core.array_file import append_checksum, map_array
 from vpt.core.damage import FAULTS
 from vpt.core.io import move_into_place, sweep_abandoned, write_atomic
-from vpt.core.legacy_keys import upgrade
 from vpt.data.dataset import Split
 from vpt.data.images import DecodedImages, decode
 from vpt.data.preprocessing import Preprocessing
@@ -77,8 +78,9 @@ def decode_cached(
     }  # fmt: skip
     if pixels.whole is not None:
         record |= {"starts": pixels.whole.starts.tolist(), "shapes": pixels.whole.shapes.tolist()}
+    append_checksum(Path(pixels.images.filename))
     move_into_place(Path(pixels.images.filename), array_path)
-    write_atomic(array_path.with_suffix(".json"), json.dumps(record).encode())
+    write_atomic(array_path.with_suffix(".json"), json.dumps({**record, "crc32": _checksum(record)}).encode())
     return load_entry() or pixels
 
 
@@ -100,13 +102,19 @@ def _cache_key(
     return digest.hexdigest()[:32]
 
 
+def _checksum(record: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(record).encode())
+
+
 def _load_entry(array_path: Path, split: Split, size: int, is_whole: bool) -> DecodedImages | None:
     """Return a cache entry of images of a size, or of whole ones; None if it is missing or damaged."""
     images, path = map_array(array_path), array_path.with_suffix(".json")
     if images is None or images.dtype != np.uint8 or not path.is_file():
         return None
     try:
-        record = upgrade("decode_cache", json.loads(path.read_text(encoding="utf-8")))
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record.pop("crc32") != _checksum(record):
+            return None
         indices = np.array(record["indices"], dtype=np.int64)
         notes, dropped = (tuple(map(str, record[key])) for key in ("notes", "dropped"))
         whole = WholeImages(images, np.array(record["starts"]), np.array(record["shapes"])) if is_whole else None

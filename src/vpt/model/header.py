@@ -32,7 +32,7 @@ KEY = "vpt"  # the one entry of the safetensors header's metadata
 _MAX_NAME = 1000  # characters in the name of a class, a backbone or a package
 _MAX_SPEC = 10_000  # characters in the text of a method or a head
 _MAX_TEXT = 2**24  # bytes of the whole JSON text
-_NO_CHECKSUM = 64 * "0"  # stands in the text that the checksum is computed of
+NO_CHECKSUM = 64 * "0"  # stands in the text that the checksum is computed of
 
 Name = Annotated[str, Field(max_length=_MAX_NAME)]
 _Spec = Annotated[str, Field(max_length=_MAX_SPEC)]
@@ -84,7 +84,7 @@ class Header:
     num_classes: Annotated[int, Field(ge=1)]
     classes: tuple[Name, ...] | None
     save_dtype: Literal["fp32", "fp16"]
-    checksum: _Sha256 = _NO_CHECKSUM
+    checksum: _Sha256 = NO_CHECKSUM
     scores: Mapping[str, JsonValue] = field(default_factory=dict)
     versions: Mapping[Name, Name] = field(default_factory=dict)
     format: Literal[1, 2] = FORMAT
@@ -209,7 +209,7 @@ def checksum_of(content: bytes | memoryview) -> str:
     start = 8 + int.from_bytes(content[:8], "little")
     entries = from_json(bytes(content[8:start]))
     text = entries.pop("__metadata__")[KEY]
-    digest = hashlib.sha256(text.replace(from_json(text)["checksum"], _NO_CHECKSUM, 1).encode())
+    digest = hashlib.sha256(text.replace(from_json(text)["checksum"], NO_CHECKSUM, 1).encode())
     for name, entry in sorted(entries.items()):
         first, last = entry["data_offsets"]
         digest.update(f"\n{name} {entry['dtype']} {','.join(map(str, entry['shape']))}\n".encode())
@@ -226,7 +226,7 @@ def seal(content: bytes) -> bytes:
     Returns:
         The file to be written, of the same length.
     """
-    return content.replace(_NO_CHECKSUM.encode(), checksum_of(content).encode(), 1)
+    return content.replace(NO_CHECKSUM.encode(), checksum_of(content).encode(), 1)
 
 
 @cache

@@ -117,13 +117,20 @@ class Regression(LabelKind):
 
     Attributes:
         mean: Mean of the training labels.
-        std: Standard deviation of the training labels.
+        std: Standard deviation of the training labels, above 0.
     """
 
     name: ClassVar[KindName] = "regression"
 
     mean: float = 0.0
     std: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the numbers. A SpecError is raised if one is out of range."""
+        if not abs(self.mean) < float("inf"):
+            raise SpecError(f"mean is {self.mean}; it must be finite")
+        if not 0 < self.std < float("inf"):
+            raise SpecError(f"std is {self.std}; it must be above 0 and finite")
 
     def _activate(self, logits: Tensor) -> Tensor:
         return logits.double() * self.std + self.mean

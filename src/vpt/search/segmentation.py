@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpt.core import environment
-from vpt.core.array_file import read_array
-from vpt.core.io import write_atomic, write_atomic_with
+from vpt.core.array_file import read_array, write_array
+from vpt.core.io import write_atomic
 from vpt.core.text import format_duration
 from vpt.data.images import MEMORY_LIMIT
 from vpt.data.segmentation_folder import SegmentationDataset
@@ -169,7 +169,7 @@ def _try(this: _Search, method: str, iterations: int) -> dict[str, Any]:
         return {**row, "seconds": this.budget.elapsed - start}
     scores = this.score(model, this.data.dataset, "val")
     confusions = np.stack([image.confusion for image in scores])
-    write_atomic_with(folder / f"{name}.npy", lambda file: np.save(file, confusions))
+    write_array(folder / f"{name}.npy", confusions)
     total = sum_scores(scores, model.num_classes)
     return {**row, "score": total.mean_per_class, "log_loss": total.loss, "images": len(scores),
             "seconds": this.budget.elapsed - start}  # fmt: skip

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpt.backbones import load_backbone
-from vpt.core.array_file import read_array
-from vpt.core.io import write_atomic_with
+from vpt.core.array_file import read_array, write_array
 from vpt.core.text import format_duration
 from vpt.errors import TrainingError
 from vpt.search.candidates import MIN_STEPS, RATE_FACTORS, Candidate, epochs_that_fit, full_epochs, list_candidates
@@ -186,7 +185,7 @@ class Selection(SearchContext):
         except TrainingError as error:
             return {**row, "status": f"diverged: {error}", "seconds": self.budget.elapsed - start}
         outputs, labels = np.concatenate(found), self.labels(row)
-        write_atomic_with(self._file(candidate, ".npy"), lambda file: np.save(file, outputs))
+        write_array(self._file(candidate, ".npy"), outputs)
         baseline, metric = self.probe_outputs(row["folds"]), self.request.metric
         against_probe = compare(outputs, baseline, labels, metric, self.groups(row))
         value = make_statistic(outputs, labels, metric)(None)

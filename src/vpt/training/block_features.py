@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vpt.attention.detection import FeatureExtractor, detect_layout, structural_copy
 from vpt.backbones import Backbone
 from vpt.backbones.layout import BackboneLayout
-from vpt.core.array_file import map_array
+from vpt.core.array_file import append_checksum, map_array
 from vpt.core.io import move_into_place
 from vpt.data.images import allocate
 from vpt.errors import UnsupportedError
@@ -152,6 +152,7 @@ def compute_block_features(
         _fill(values, network, dataset, bf16, on_batch)
         values.flush()
         del values  # closes the file, which Windows renames only then
+        append_checksum(unfinished)
         move_into_place(unfinished, path)
     except BaseException:
         unfinished.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Checkpoints: everything that an epoch leaves to the next, in one safetensors file."""
+"""Checkpoints: everything that an epoch leaves to the next, in one safetensors file with a checksum."""
 
 import json
 from collections.abc import Mapping
@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 
 from vpt.core.damage import damage_named
 from vpt.core.io import write_atomic
 from vpt.core.legacy_keys import upgrade
 from vpt.errors import SpecError, TunedFileError
+from vpt.model.header import KEY, NO_CHECKSUM, checksum_of, seal
 from vpt.model.tuned_model import TunedModel
 
 
@@ -39,7 +40,8 @@ def save_checkpoint(
                 tensors[f"optimizer.{index}.{key}"] = value.detach().cpu().clone()
     for key, state in states.items():
         tensors |= {f"{key}.{name}": tensor.detach().cpu().clone() for name, tensor in state.items()}
-    write_atomic(path, save(tensors, {"progress": json.dumps(progress)}))
+    text = json.dumps({"checksum": NO_CHECKSUM, "progress": progress})
+    write_atomic(path, seal(save(tensors, {KEY: text})))
 
 
 def load_checkpoint(
@@ -61,11 +63,19 @@ def load_checkpoint(
     """
     with damage_named(path, "checkpoint", "delete it to begin anew", TunedFileError):
         try:
-            with safe_open(path, framework="pt") as file:
-                progress = upgrade("checkpoint", json.loads(file.metadata()["progress"]))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            with safe_open(path, framework="np") as file:
+                texts = file.metadata()
+            content = path.read_bytes()
+            tensors = load(content)
         except SafetensorError as error:
             raise ValueError(str(error)) from error
+        if KEY in texts:
+            values = json.loads(texts[KEY])
+            if values["checksum"] != checksum_of(content):
+                raise ValueError("its checksum differs")
+        else:  # earlier versions wrote no checksum
+            values = {"progress": json.loads(texts["progress"])}
+        progress = upgrade("checkpoint", values["progress"])
         progress = {
             "config": dict(progress["config"]),
             "crop_version": int(progress.get("crop_version", 1)),  # earlier versions did not write it

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from vpt.core.array_file import map_array
+from vpt.core.array_file import append_checksum, map_array
+from vpt.core.damage import FAULTS
 from vpt.core.io import move_into_place, sweep_abandoned, write_atomic
 from vpt.data.images import allocate
+from vpt.model.header import KEY, NO_CHECKSUM, checksum_of, seal
 from vpt.model.injection import named_tensors
 from vpt.model.split_forward import SplitForward
 from vpt.model.tuned_model import TunedModel
@@ -152,6 +153,7 @@ def _map_outputs(views: Sequence[_Outputs], dataset: DeviceDataset, path: Path) 
                         array = allocate((*shape, *values.shape[1:]), 0, path.parent, np.float32)
                     array[view, indices] = values.numpy()
             array.flush()
+            append_checksum(Path(array.filename))
             move_into_place(Path(array.filename), path)
         except BaseException:
             if array is not None:
@@ -166,14 +168,24 @@ def _load_or_compute(cache: Path | None, key: str, count: int, compute: Callable
     """Return the features (count, d) of the file with this key in `cache`, or compute and write them."""
     path = None if cache is None else cache / f"features-{key}.safetensors"
     if path is not None and path.is_file():
-        with suppress(SafetensorError, OSError, KeyError):  # a damaged cache entry is computed and written again
-            known = load_file(path)["features"]
-            if known.ndim == 2 and len(known) == count and known.is_floating_point():
-                return known
+        known = _read_features(path)
+        if known is not None and known.ndim == 2 and len(known) == count and known.is_floating_point():
+            return known
     features = compute()
     if path is not None:
-        write_atomic(path, save({"features": features}))
+        write_atomic(path, seal(save({"features": features}, {KEY: json.dumps({"checksum": NO_CHECKSUM})})))
     return features
+
+
+def _read_features(path: Path) -> Tensor | None:
+    """Return cached features; None where the file is damaged or has no checksum, as those of earlier versions."""
+    try:
+        content = path.read_bytes()
+        with safe_open(path, framework="np") as file:
+            checksum = json.loads(file.metadata()[KEY])["checksum"]
+        return load(content)["features"] if checksum == checksum_of(content) else None
+    except (*FAULTS, SafetensorError, MemoryError):
+        return None
 
 
 def _cache_key(model: TunedModel, dataset: DeviceDataset, bf16: bool, crops: bool = False) -> str:
