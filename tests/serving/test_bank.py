@@ -13,6 +13,7 @@ import torch
 from helpers.families import model_of, resized
 from vpt import attach, load, load_backbone, save
 from vpt.errors import SpecError, TunedFileError
+from vpt.serving.adapter_reader import AdapterReader
 from vpt.serving.bank import Bank
 from vpt.serving.predictions import MaskPrediction
 from vpt.serving.tuned_files import TaskReplacedError
@@ -60,10 +61,8 @@ def test_bank_with_all_tasks_holds_the_backbone_once(folder, pictures):
 
 
 def test_bank_with_cache_size_evicts_and_reloads_tasks(folder, pictures, monkeypatch):
-    reads = []
-    monkeypatch.setattr(
-        "vpt.serving.bank.load", lambda path, *args, **options: reads.append(path) or load(path, *args, **options)
-    )
+    reads, read = [], AdapterReader.read
+    monkeypatch.setattr(AdapterReader, "read", lambda self, *args: reads.append(args) or read(self, *args))
     bank = Bank([folder], cache_size=2)
     first = bank.predict([bank.make_request("animals", pictures[0])])
     for name in bank.tasks:

@@ -26,6 +26,7 @@ from vpt.model.header import Header as Header
 from vpt.model.named_backbone import backbone_for
 from vpt.model.portable import Portable
 from vpt.model.readout import parse_readout
+from vpt.model.state_dict import check_shapes
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 ModelT = TypeVar("ModelT", bound=Portable)
@@ -144,9 +145,7 @@ def load_as(
         method = parse_method(header.method).without_initial_weights()
         tensors = safetensors.torch.load(content)
         model = make(shared, method, header.num_classes, header.classes, readout, tensors)
-        _check_values(path, header, tensors, model)
-        model.label_kind, model.class_colors = header.label_kind, header.class_colors
-        model.load_trainable_state_dict(tensors)
+        _fill(path, header, tensors, model)
     except (SpecError, UnsupportedError) as error:
         raise TunedFileError(f"{path} does not fit this vpt ({__version__}): {error}") from error
     except AssertionError as error:  # timm's word for an image of another size, where weights do not show it (Swin)
@@ -156,6 +155,34 @@ def load_as(
             f"backbone with image_size={size}"
         ) from error
     return model
+
+
+def load_values(path: Path, header: Header, model: Portable) -> None:
+    """Read the tensors of a tuned file into a model of another one, which is much faster than `load`.
+
+    Args:
+        path: The file.
+        header: Its header, which has the method, the head, the number of classes, the preprocessing and the fingerprint
+            of the other file.
+        model: The model of the other file. After an error, its values are of neither.
+
+    Raises:
+        TunedFileError: The file is damaged or altered, or holds NaN or infinity, or other tensors.
+    """
+    tensors = safetensors.torch.load(_read_unaltered(path, header))
+    try:
+        check_shapes(model.trainable_state_dict(), tensors, f"{header.method} with {header.num_classes} classes")
+        model.classes = header.classes
+        _fill(path, header, tensors, model)
+    except SpecError as error:
+        raise TunedFileError(f"{path} does not fit this vpt ({__version__}): {error}") from error
+
+
+def _fill(path: Path, header: Header, tensors: Mapping[str, Tensor], model: Portable) -> None:
+    """Check tensors and copy them into a model, with what the header says of its answers."""
+    _check_values(path, header, tensors, model)
+    model.label_kind, model.class_colors = header.label_kind, header.class_colors
+    model.load_trainable_state_dict(tensors)
 
 
 def read_header(path: str | Path) -> Header:

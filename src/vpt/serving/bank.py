@@ -16,9 +16,9 @@ from vpt.backbones import Backbone
 from vpt.core.hub import task_name
 from vpt.errors import BackboneError, DataError, SpecError, TunedFileError, VptError
 from vpt.model.label_kinds import SingleLabel
-from vpt.model.load import load
 from vpt.model.tuned_file import Header
 from vpt.model.tuned_model import TunedModel
+from vpt.serving.adapter_reader import AdapterReader
 from vpt.serving.model_cache import Model, ModelCache
 from vpt.serving.multi_task import MultiTaskBackbone, TaskAdapter
 from vpt.serving.predictions import ClassPrediction, MaskPrediction, Prediction, PredictionRequest
@@ -75,6 +75,7 @@ class Bank:
         self._min_confidence = self._check_thresholds(min_confidence or {})
         self._backbones = load_backbones(self.files.current, backbone, weights)
         self._multi_task: dict[tuple[BackboneKey, bool], MultiTaskBackbone] = {}
+        self._reader = AdapterReader()
         self._models = ModelCache(cache_size, self._read_model)
         if device is not None:
             for shared in self._backbones.values():
@@ -239,14 +240,12 @@ class Bank:
     def _read_model(self, file: TunedFile) -> Model:
         self.files.check(file)
         try:
-            with torch.inference_mode(False):  # injection is verified with gradients
-                backbone = self._backbones[backbone_key(file.header)]
-                model = load(file.path, backbone, known_fingerprint=file.header.fingerprint)
+            model = self._reader.read(file, self._backbones[backbone_key(file.header)])
         except VptError:
             file.check()  # if it was replaced while it was read, that is the reason
             raise
         file.check()
-        return TaskAdapter.from_model(model) or model
+        return model
 
 
 def class_names(header: Header) -> tuple[str, ...]:
