@@ -16,6 +16,7 @@ from vpt.serving import adapter_reader
 from vpt.serving.bank import Bank
 
 METHODS = ("linear", "mlp(layers=2)", "vpt(length=3)", "vpt(length=3, attention=zero_init)", "prefix(length=2)")
+BLOCKS = "multi_block(blocks=last2, features=cls+mean)"
 
 
 @pytest.fixture
@@ -28,9 +29,9 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return seen
 
 
-def write(folder: Path, method: str, names: str, backbone) -> None:
+def write(folder: Path, method: str, names: str, backbone, head: str | None = None) -> None:
     for seed, name in enumerate(names):
-        model = vpt.attach(backbone, method, 2, classes=(f"{name}0", f"{name}1"))
+        model = vpt.attach(backbone, method, 2, classes=(f"{name}0", f"{name}1"), head=head)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for weight in model.trainable_parameters():
@@ -38,10 +39,10 @@ def write(folder: Path, method: str, names: str, backbone) -> None:
         vpt.save(model, folder / f"{name}.safetensors")
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_files_of_one_method_are_read_into_one_model(method: str, tmp_path: Path, pictures, loads: list[Path]) -> None:
+@pytest.mark.parametrize(("method", "head"), [*((method, None) for method in METHODS), ("vpt(length=2)", BLOCKS)])
+def test_files_of_one_method_are_read_into_one_model(method, head, tmp_path: Path, pictures, loads) -> None:
     backbone = vpt.load_backbone()
-    write(tmp_path, method, "abc", backbone)
+    write(tmp_path, method, "abc", backbone, head)
     bank = Bank([tmp_path], backbone=backbone)
     bank.preload()
     assert [path.stem for path in loads] == ["a"]

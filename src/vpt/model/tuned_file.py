@@ -164,7 +164,7 @@ def load_values(path: Path, header: Header, model: Portable) -> None:
         path: The file.
         header: Its header, which has the method, the head, the number of classes, the preprocessing and the fingerprint
             of the other file.
-        model: The model of the other file. After an error, its values are of neither.
+        model: The model of the other file, whose names of classes it keeps. After an error, its values are of neither.
 
     Raises:
         TunedFileError: The file is damaged or altered, or holds NaN or infinity, or other tensors.
@@ -172,7 +172,6 @@ def load_values(path: Path, header: Header, model: Portable) -> None:
     tensors = safetensors.torch.load(_read_unaltered(path, header))
     try:
         check_shapes(model.trainable_state_dict(), tensors, f"{header.method} with {header.num_classes} classes")
-        model.classes = header.classes
         _fill(path, header, tensors, model)
     except SpecError as error:
         raise TunedFileError(f"{path} does not fit this vpt ({__version__}): {error}") from error

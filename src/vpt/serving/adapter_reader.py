@@ -8,6 +8,7 @@ its prompts and its head.
 import copy
 import threading
 from collections import OrderedDict
+from dataclasses import replace
 from typing import Any
 
 import torch
