@@ -63,8 +63,9 @@ nitpick_ignore_regex = [
         r"py:.*",
         r"(torch|numpy|np|PIL|timm|click|pathlib|collections|typing|dataclasses|enum|starlette|datasets|pydantic)\b.*",
     ),
+    (r"py:.*", r"huggingface_hub\b.*"),
     (r"py:.*", r"(vpt\.model\.)?(readout|readout_base|split_forward|Readout|SplitForward)\b.*"),  # internal
-    (r"py:.*", r"(vpt\.[a-z_.]+\.)?(WholeImages|StoredImage|StreamedImages|Scores)\b.*"),  # internal
+    (r"py:.*", r"(vpt\.[a-z_.]+\.)?(WholeImages|StoredImage|StreamedImages|Scores|PlainModel)\b.*"),  # internal
     (
         r"py:.*",
         r"(Tensor|Module|nn|Image|NDArray|npt|Path|Iterable|Iterator|Mapping|Sequence|Callable|Literal|Any|Self)\b.*",
