@@ -108,6 +108,7 @@ def test_load_dataset_of_names_that_are_no_classes_is_refused(draw, folders, rea
         ("with_mask", "without_mask"),
         ("mask", "no_mask"),
         ("image", "text"),
+        ("labeled_bottle", "unlabeled_bottle"),
     ],
 )
 def test_load_dataset_of_classes_named_like_splits_or_masks_keeps_them(draw, names):

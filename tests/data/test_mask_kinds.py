@@ -226,6 +226,16 @@ def test_masks_with_blurred_edges_are_refused(tmp_path):
         load_segmentation_dataset(root)
 
 
+@pytest.mark.parametrize(("last", "void"), [(100, False), (79, True)])
+def test_masks_of_many_classes_and_background_are_read(tmp_path, last, void):
+    mask = np.zeros((80, 80), np.uint8)
+    mask[:2] = np.resize(np.arange(1, last + 1), (2, 80))
+    if void:
+        mask[70:] = 255
+    root = write(tmp_path, [Image.fromarray(mask)] * 2)
+    assert len(load_segmentation_dataset(root, val_fraction=0).classes) == last + 1
+
+
 def test_masks_of_upright_images_need_no_option(tmp_path):
     dataset = load_segmentation_dataset(write_turned(tmp_path, 1, (40, 24), "stored"), val_fraction=0)
     assert overlap(dataset, 0) == 1.0

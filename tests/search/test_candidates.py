@@ -36,8 +36,13 @@ def test_candidates_of_a_small_backbone_depend_on_the_size_of_their_file() -> No
 
 
 def test_candidates_join_the_head_of_the_probe_where_their_own_is_linear() -> None:
-    joined, mlp = (next(list_candidates(load_backbone(), 5, name, 1, BLOCKS)).recipe for name in ("vpt", "mlp"))
-    assert (joined["head"], joined["ridge"]) == (BLOCKS, "auto") and not {"head", "ridge"} & mlp.keys()
+    structure = load_backbone(timm.create_model("test_vit3", num_classes=0))
+    joined, mlp, side = (
+        next(list_candidates(structure, 5, name, 1, BLOCKS.replace("4", "2"))).recipe
+        for name in ("vpt", "mlp", "sidetune(network=test_convnext)")
+    )
+    assert (joined["head"], joined["ridge"]) == ("multi_block(blocks=last2)", "auto")
+    assert not {"head", "ridge"} & (mlp.keys() | side.keys())  # the projection of SideTune is as wide as the feature
 
 
 def test_candidates_of_a_backbone_without_tokens_leave_prompts_out() -> None:

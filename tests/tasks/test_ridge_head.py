@@ -13,7 +13,7 @@ from sklearn.linear_model import Ridge
 
 import vpt
 from helpers.two_processes import examples, model
-from vpt.errors import SpecError, UnsupportedError
+from vpt.errors import SpecError, TrainingError, UnsupportedError
 from vpt.model.readout import parse_readout
 from vpt.tasks.classification.ridge_head import add_ridge_head, solve_head
 from vpt.training import Callback, DeviceDataset, EpochMetrics
@@ -126,3 +126,30 @@ def test_ridge_beside_a_head_that_is_not_linear_is_refused_before_training(tmp_p
     with pytest.raises((SpecError, UnsupportedError), match=r"head"):
         tune(tmp_path, "refused.safetensors", method=method, ridge="auto", head=HEAD)
     assert not (tmp_path / "refused.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"class_weights": "balanced"}, {"balanced_sampling": True}],
+)
+def test_ridge_beside_weights_of_classes_is_refused(tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(SpecError, match="which has no such option; leave one out"):
+        tune(tmp_path, "refused.safetensors", ridge="auto", **options)
+
+
+def test_ridge_with_the_pooled_feature_reads_it_beside_the_blocks() -> None:
+    tuned, data = model("vpt(length=3, dropout=0)"), examples()
+    found = [
+        add_ridge_head(tuned, parse_readout(head), data, 0.1, bf16=False, on_batch=lambda done, total: None)[0]
+        for head in (HEAD, HEAD.replace(")", ", pooled=true)"))
+    ]
+    without, both = (one.head.weight[:, : tuned.width] for one in found)
+    assert torch.equal(without, tuned.head.weight / 2) and not torch.allclose(both, without)
+
+
+def test_ridge_after_training_that_diverged_in_its_last_step_is_an_error_of_training() -> None:
+    tuned = model("vpt(length=3, dropout=0)")
+    with torch.no_grad():
+        next(iter(tuned.trainable_parameters())).fill_(torch.nan)
+    with pytest.raises(TrainingError, match="NaN or infinite"):
+        add_ridge_head(tuned, parse_readout(HEAD), examples(), 0.1, bf16=False, on_batch=lambda done, total: None)

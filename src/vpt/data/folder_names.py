@@ -137,7 +137,7 @@ def refuse_names_of_no_class(root: Path, names: Sequence[str]) -> None:
         DataError: The folders are no classes, by their names.
     """
     none_of_these = "; if all folders are classes, give --split-names none"
-    unlabeled = [name for name in names if _UNLABELED & set(words_of(name))]
+    unlabeled = [name for name in names if (own := set(own_words(name))) and own <= _UNLABELED]
     if unlabeled and len(names) > 1:
         raise DataError(
             f"{root}: the name of {comma_list(unlabeled)} says that its images have no label, so it is no class; move "

@@ -14,6 +14,7 @@ from vpt.errors import DataError
 MAX_SUGGESTED = 12  # ids that a suggested option names
 _MIN_RATIO = 2  # classes for each id that occurs, from which on the reading is wrong
 _BLURRED_IDS, _BLURRED_SHARE = 64, 0.8  # more ids, and share of the pixels that have the first or the last of them
+_LEAST_SHARE = 0.02  # of each of the two ids that are meant
 
 
 def describe_id(value: int, scheme: LabelScheme) -> str:
@@ -115,14 +116,18 @@ def refuse_blurred_masks(root: Path, mask_stats: Mapping[str, MaskStats]) -> Non
         mask_stats: Name to ids of the mask.
 
     Raises:
-        DataError: Most pixels have the first or the last id, and the others many in between.
+        DataError: Most pixels have the first or the last id, each of these many, and the others many in between.
     """
     ids, counts = np.arange(65536), np.zeros(65536, np.int64)
     for stats in mask_stats.values():
         counts[stats.ids] += stats.counts
     ids = ids[counts > 0]
-    share = counts[ids[[0, -1]]].sum() / max(1, counts.sum())
-    if len(ids) > _BLURRED_IDS and share >= _BLURRED_SHARE:
+    if len(ids) <= _BLURRED_IDS:
+        return
+    shares = counts[ids[[0, -1]]] / counts.sum()
+    share = shares.sum()
+    is_dense = np.diff(ids).max() <= (ids[-1] - ids[0]) / 4  # numbered classes and 255 for void leave a gap
+    if share >= _BLURRED_SHARE and shares.min() >= _LEAST_SHARE and is_dense:
         raise DataError(
             f"{root}: the masks hold {len(ids)} ids, and {100 * share:.0f} % of their pixels have {ids[0]} or "
             f"{ids[-1]}, as if edges were blurred by resizing; resize masks by nearest neighbor, or save them with "

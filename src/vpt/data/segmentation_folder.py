@@ -196,7 +196,7 @@ def load_segmentation_dataset(
         if "train" not in splits:
             raise DataError(f"{root} has no images for train; {LAYOUT_HELP}")
         are_lossy = any(stats.is_lossy for stats in mask_stats.values())
-        if not (are_lossy or scheme.ids or scheme.classes or scheme.is_colors):
+        if not (are_lossy or scheme.ids or scheme.classes or scheme.is_colors or _read_classes_file(root)):
             refuse_blurred_masks(root, mask_stats)
         refuse_degenerate_ids(root, scheme, scheme_name, found, pixel_counts, ids, are_lossy=are_lossy)
     notes += reading_notes(scheme_name, scheme, ids, mask_stats)

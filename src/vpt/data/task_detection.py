@@ -69,8 +69,8 @@ def detect_task(root: Path, names: PairNames | None = None) -> Literal["classifi
     if unnamed is not None:
         photos, masks = (folder.relative_to(root).as_posix() for folder in unnamed)
         raise DataError(
-            f"{root}: {masks} seems to hold the masks of {photos}, since the files have the same names and sizes, and "
-            f"those of {masks} few colors; give --images {Path(photos).name} --masks {Path(masks).name}, or, if these "
-            "are two classes, --task classification"
+            f"{root}: {masks} seems to hold the masks of {photos}, since the files have matching names and the same "
+            f"sizes, and those of {masks} few colors; give --images {Path(photos).name} --masks {Path(masks).name}, "
+            "or, if these are two classes, --task classification"
         )
     return "classification"

@@ -82,7 +82,10 @@ def find_unpaired_masks(paths: Sequence[Path], root: Path) -> list[UnpairedMasks
             if not has_same_stems and beside in of_role[None]:
                 continue
             pairs = zip(shared, shared, strict=True) if has_same_stems else zip(images, masks, strict=False)
-            if all(is_mask_like(masks[mask]) and not is_mask_like(images[image]) for image, mask in _sample([*pairs])):
+            sample = [(images[image], masks[mask]) for image, mask in _sample([*pairs])]
+            if not has_same_stems and any(_size(image) != _size(mask) for image, mask in sample):
+                continue  # flat pictures of a class, such as logos
+            if all(is_mask_like(mask) and not is_mask_like(image) for image, mask in sample):
                 names = [each.relative_to(root).as_posix() for each in (beside, folder)]
                 found.append(UnpairedMasks(names[0], names[1], has_same_stems))
                 break

@@ -25,6 +25,7 @@ from vpt.methods.registry import parse_method
 from vpt.model.attach import attach
 from vpt.model.tuned_model import TunedModel
 from vpt.protocols import apply_protocol
+from vpt.tasks.classification.ridge_head import trains_first, wide_model
 from vpt.tasks.registry import TASKS
 from vpt.tasks.segmentation.config import SegmentationConfig
 from vpt.training import TaskConfig
@@ -202,7 +203,11 @@ def _try_methods(
     for spec in dict.fromkeys(setting.spec for setting in row.settings):
         structure = load()
         method = parse_method(spec).without_initial_weights()
-        models[spec] = model = attach(structure, method, classes, head=task.make_readout(head, structure))
+        readout = task.make_readout(head, structure)
+        joins = trains_first(method, row.job_options.get("ridge"))
+        models[spec] = model = attach(structure, method, classes, head=None if joins else readout)
+        if joins:
+            wide_model(model, readout)  # refuses what a ridge head cannot join
         if "prototypes" in model.method.init_inputs:
             model.initialize(InitInputs(torch.empty(classes, model.layout.width, device="meta")))
     return replace(row, is_head_grid=_is_head_grid(row, models))

@@ -21,7 +21,7 @@ from vpt.methods.registry import parse_method
 from vpt.methods.vpt import VPT
 from vpt.model.attach import attach
 from vpt.tasks.classification.config import ClassificationConfig
-from vpt.tasks.classification.ridge_head import joined_readout
+from vpt.tasks.classification.ridge_head import wide_model
 from vpt.tasks.classification.task import ClassificationTask
 
 _BATCH = 16
@@ -122,8 +122,7 @@ def list_candidates(
             continue
         candidate = make_candidate(text, kind)
         with suppress(UnsupportedError, SpecError):  # its head, or what it reads, cannot be joined
-            readout = joined_readout(model, ClassificationTask().parse_head(head))
-            model = attach(backbone, text, num_classes, head=readout)
+            model = wide_model(model, ClassificationTask().parse_head(head))
             candidate = replace(candidate, recipe={**candidate.recipe, "head": head, "ridge": "auto"})
         if method or _BYTES * model.counts().trainable <= 1e6 * max_size:
             yield candidate

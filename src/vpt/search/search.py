@@ -115,7 +115,8 @@ def _search_classification(context: SearchContext, finished: RunResult | None) -
     model.eval()
     probe = Probe(job, data, model, in_unit_of_labels(model, left_out.logits))
     low, high = interval(probe.left_out, pool.labels, metric, pool.groups)
-    value = next(row["score"] for row in found["tried"] if row["head"] == found["head"])
+    chosen = next(row for row in found["tried"] if row["head"] == found["head"])
+    value = chosen["score"]
 
     def save() -> str:
         scores = {f"out_of_fold_{metric}": value}
@@ -130,7 +131,7 @@ def _search_classification(context: SearchContext, finished: RunResult | None) -
     )
     selection = Selection(
         **vars(context), backbone=backbone, pool=pool, head=found["head"], penalty=found["penalty"],
-        folder=job.run_dir / "search",
+        ridge_seconds=chosen["seconds"], folder=job.run_dir / "search",
     )  # fmt: skip
     only_probe = request.method is not None and is_probe(parse_method(request.method))
     rows = [] if only_probe else selection.try_all()

@@ -39,6 +39,7 @@ class Selection(SearchContext):
         pool: The images.
         head: Head of the probe.
         penalty: Its penalty.
+        ridge_seconds: Seconds that the regression of this head took.
         folder: Folder of checkpoints and predictions.
     """
 
@@ -46,6 +47,7 @@ class Selection(SearchContext):
     pool: Pool
     head: str
     penalty: float
+    ridge_seconds: float
     folder: Path
 
     @property
@@ -117,11 +119,12 @@ class Selection(SearchContext):
         one_fold = held_out > 0 and (not pool.takes_all or (held_out >= _ENOUGH_HELD_OUT and short))
         folds = best["folds"] if best is not None else 1 if one_fold else 2
         trained, predicted = (count, count) if folds == 2 else (num_train, held_out)
-        joining = _PASSES_OF_RIDGE * trained * forward if "ridge" in candidate.recipe else 0.0
+        joins = "ridge" in candidate.recipe
+        joining = _PASSES_OF_RIDGE * trained * forward + self.ridge_seconds if joins else 0.0
         seconds = (left - predicted * forward) / folds - joining  # of two folds, the final training takes as long
         epochs = int(best["epochs"]) if best is not None else epochs_that_fit(seconds, trained, batch, step)
         training = epochs * trained * step + joining
-        trial, refit = training + predicted * forward, training if folds == 2 else 0.0
+        trial, refit = training + predicted * forward, training if folds == 2 else joining
         needed = trial + max(refit, best["refit"] if best is not None else 0.0)
         if epochs and needed <= left:
             return {"epochs": epochs, "folds": folds, "step": step, "refit": refit, "status": "planned"}

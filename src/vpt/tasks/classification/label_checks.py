@@ -10,9 +10,10 @@ from vpt.tasks.classification.labels import fit_label_kind, label_task
 from vpt.tasks.classification.ridge_head import check_penalty, trains_first
 
 # Options of training, which ridge regression does not have.
+_WEIGHTS_OF_CLASSES = ("class_weights", "balanced_sampling")  # which a head beside a trained one would not have
 _NOT_FOR_RIDGE = (
-    "loss", "class_weights", "label_smoothing", "balanced_sampling", "augment", "probe_epochs", "ema", "patience",
-    "keep", "layer_decay", "block_rates", "metric",
+    *_WEIGHTS_OF_CLASSES, "loss", "label_smoothing", "augment", "probe_epochs", "ema", "patience", "keep",
+    "layer_decay", "block_rates", "metric",
 )  # fmt: skip
 
 
@@ -45,8 +46,10 @@ def check_options_of_labels(
     if options.ridge is not None:
         check_penalty(options.ridge)
     chosen, defaults = config.to_dict(), ClassificationConfig().to_dict()
-    only_solves = options.ridge is not None and not trains_first(parse_method(method), options.ridge)
-    for name in _NOT_FOR_RIDGE if only_solves else ():
+    refused: tuple[str, ...] = ()
+    if options.ridge is not None:
+        refused = _WEIGHTS_OF_CLASSES if trains_first(parse_method(method), options.ridge) else _NOT_FOR_RIDGE
+    for name in refused:
         value = chosen[name]
         if value != defaults[name]:
             raise SpecError(f"{name} is {value} and ridge is {options.ridge}, which has no such option; leave one out")

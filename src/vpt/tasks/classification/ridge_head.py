@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from vpt.attention.detection import FeatureExtractor, structural_copy
-from vpt.errors import SpecError
+from vpt.errors import SpecError, TrainingError
 from vpt.methods.base import Method
 from vpt.methods.linear import Linear
 from vpt.model.readout import MultiBlock, Pooled, Readout
@@ -112,51 +112,32 @@ def solve_head_on(
     return left_out
 
 
-def joined_readout(model: TunedModel, readout: Readout) -> Readout:
-    """Return what the head reads after a ridge head has joined it.
-
-    Args:
-        model: A model whose linear head reads the pooled feature.
-        readout: What the ridge head reads: the pooled feature or several blocks.
-
-    Returns:
-        The readout of both.
-
-    Raises:
-        SpecError: The head of the model is not linear.
-    """
-    if not isinstance(model.head, nn.Linear) or not isinstance(model.readout, Pooled):
-        raise SpecError(f"ridge adds to a linear head, and {model.method} has a head of its own; leave ridge out")
-    return replace(readout, pooled=True) if isinstance(readout, MultiBlock) else model.readout
-
-
-def joined_model(model: TunedModel, readout: Readout) -> TunedModel:
-    """Return a model that can hold both heads, with the trained one alone.
+def wide_model(model: TunedModel, readout: Readout) -> TunedModel:
+    """Return a new model with room for both heads, of any weights.
 
     Args:
         model: A model whose linear head reads the pooled feature.
         readout: What the ridge head reads.
 
     Returns:
-        The model, on the same device, whose logits are those of `model`.
+        The model, on the same device.
 
     Raises:
-        SpecError: The head of the model is not linear.
+        SpecError: The head of the model is not linear, or the method depends on what the head reads.
         UnsupportedError: The backbone, or the method, does not have what the ridge head reads.
     """
-    wide = joined_readout(model, readout)
+    if not isinstance(model.head, nn.Linear) or not isinstance(model.readout, Pooled):
+        raise SpecError(f"ridge adds to a linear head, and {model.method} has a head of its own; leave ridge out")
+    wide = replace(readout, pooled=True) if isinstance(readout, MultiBlock) else model.readout
     with torch.random.fork_rng(devices=[]):  # the seed of the training decides on nothing here
         joined = TunedModel(model.backbone, model.method, model.num_classes, model.classes, wide)
-    joined.to(next(model.parameters()).device)
-    joined.label_kind = model.label_kind
-    joined.load_trainable_state_dict({**joined.trainable_state_dict(), **_without_head(model)})
-    head, trained = joined.head, model.head
-    assert isinstance(head, nn.Linear) and isinstance(trained, nn.Linear)
-    with torch.no_grad():
-        head.weight.zero_()
-        head.weight[:, : model.width] = trained.weight
-        head.bias.copy_(trained.bias)
-    return joined
+    state = joined.trainable_state_dict()
+    if any(state[name].shape != tensor.shape for name, tensor in _without_head(model).items()):
+        raise SpecError(
+            f"ridge has a head that reads several blocks, and {model.method} changes with what the head reads; leave "
+            "ridge out"
+        )
+    return joined.to(next(model.parameters()).device)
 
 
 def _without_head(model: TunedModel) -> dict[str, torch.Tensor]:
@@ -191,19 +172,25 @@ def add_ridge_head(
         method was trained on these images.
 
     Raises:
-        SpecError: The head of the model is not linear, or the penalty is not above 0.
+        SpecError: The head of the model is not linear, the penalty is not above 0, or the method depends on what the
+            head reads.
+        TrainingError: Features of the trained model are NaN or infinite.
         UnsupportedError: The backbone, or the method, does not have what the ridge head reads.
     """
     check_penalty(penalty)
-    joined = joined_model(model, readout).eval()
+    joined = _join(model, readout).eval()
     dataset = DeviceDataset.for_model(joined, examples)
     compute = partial(compute_features, dataset=dataset, bf16=bf16, on_batch=on_batch)
     features = compute(joined.network, joined.width)
+    if not np.isfinite(features).all():
+        raise TrainingError("the trained model gives features that are NaN or infinite; lower the learning rate")
     # Trained features of a class are alike, so copies of an image are found by those of the backbone.
     frozen = FeatureExtractor(structural_copy(model.backbone.module)).to(dataset.device)
     copies = near_copies(compute(frozen, model.layout.feature_width), examples.groups)
     targets = label_task(model.label_kind).targets(torch.from_numpy(examples.labels)).numpy()
     columns = columns_of_head(joined)
+    if isinstance(readout, MultiBlock) and readout.pooled:
+        columns.insert(0, slice(0, model.width))
     ridge = Ridge(features, columns, targets, model.num_classes)
     left_out = ridge.best(copies) if penalty == "auto" else ridge.leave_out(penalty, copies)
     weight, bias = (torch.from_numpy(values) for values in ridge.solve(left_out.penalty, left_out.scale))
@@ -215,3 +202,17 @@ def add_ridge_head(
         head.weight.mul_(0.5)
         head.bias.mul_(0.5)
     return joined, left_out
+
+
+def _join(model: TunedModel, readout: Readout) -> TunedModel:
+    """Return a model with room for both heads, and the trained one alone in it: its logits are those of `model`."""
+    joined = wide_model(model, readout)
+    joined.label_kind = model.label_kind
+    joined.load_trainable_state_dict({**joined.trainable_state_dict(), **_without_head(model)})
+    head, trained = joined.head, model.head
+    assert isinstance(head, nn.Linear) and isinstance(trained, nn.Linear)
+    with torch.no_grad():
+        head.weight.zero_()
+        head.weight[:, : model.width] = trained.weight
+        head.bias.copy_(trained.bias)
+    return joined

@@ -40,7 +40,7 @@ from vpt.tasks.classification.labels import LabelTask, fit_label_kind, label_tas
 from vpt.tasks.classification.metrics import with_metric_first
 from vpt.tasks.classification.prediction import confidences, evaluate, picture_mistakes, predict
 from vpt.tasks.classification.rejection import check_rejection, measure_rejection
-from vpt.tasks.classification.ridge_head import add_ridge_head, joined_model, solve_head, trains_first
+from vpt.tasks.classification.ridge_head import add_ridge_head, solve_head, trains_first, wide_model
 from vpt.tasks.classification.training import init_head_from_probe, make_objective
 from vpt.tasks.evaluation import Evaluation, make_evaluation
 from vpt.tasks.pictures import Picture, confident_mistakes
@@ -234,10 +234,11 @@ class ClassificationTask(Task):
     def attach(self, job: Job, data: PreparedData) -> TunedModel:  # noqa: D102
         assert isinstance(data, ClassificationData)
         joins = trains_first(parse_method(job.method), data.ridge)
-        model = super().attach(replace(job, head=None) if joins else job, data)
+        # The ridge head alone reads several blocks.
+        model = super().attach(replace(job, head=None) if joins and isinstance(data.readout, MultiBlock) else job, data)
         model.label_kind = data.labels.kind
         if joins:
-            joined_model(model, data.readout)  # refuses what cannot be joined before anything is trained
+            wide_model(model, data.readout)  # refuses what cannot be joined before anything is trained
         if data.init is not None:
             start_from(model, data.init)
         return model
