@@ -154,8 +154,11 @@ def test_cluster_that_does_not_start_is_refused_in_words(monkeypatch: pytest.Mon
     def init(address: str, **options: Any) -> None:
         raise ConnectionError("no cluster") if address == "auto" else Exception("The node timed out during startup.")
 
-    worker = SimpleNamespace(_worker_logs_enabled=True)
-    ray = SimpleNamespace(init=init, is_initialized=lambda: False, _private=SimpleNamespace(worker=worker))
+    worker, ended = SimpleNamespace(_worker_logs_enabled=True), list[bool]()
+    ray = SimpleNamespace(
+        init=init, is_initialized=lambda: False, _private=SimpleNamespace(worker=worker),
+        shutdown=lambda: ended.append(True),
+    )  # fmt: skip
     monkeypatch.setattr(ray_cluster, "import_optional", lambda *args: ray)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with (
@@ -163,6 +166,7 @@ def test_cluster_that_does_not_start_is_refused_in_words(monkeypatch: pytest.Mon
         connect_cluster(None, pytest.fail),
     ):
         pass
+    assert ended and worker._worker_logs_enabled
 
 
 def test_ray_executor_without_ray_names_the_extra(monkeypatch: pytest.MonkeyPatch, done: Store) -> None:

@@ -239,7 +239,9 @@ def test_pushed_models_that_the_hub_refuses_say_why(done: Session, step: str, me
 
 @pytest.mark.parametrize("name", ["save_pretrained", "push_to_hub", "from_pretrained"])
 def test_signature_of_tuned_model_equals_that_of_the_mixin(name: str) -> None:
-    own, theirs = (inspect_signature(getattr(kind, name)).parameters for kind in (TunedModel, ModelHubMixin))
+    own, theirs = (dict(inspect_signature(getattr(kind, name)).parameters) for kind in (TunedModel, ModelHubMixin))
+    for gone in ("resume_download", "proxies"):  # before version 1
+        theirs.pop(gone, None)
     assert issubclass(TunedModel, ModelHubMixin)
     assert [(each.name, each.kind) for each in own.values()] == [(each.name, each.kind) for each in theirs.values()]
     defaults = {each.name for each in own.values() if each.default != theirs[each.name].default}

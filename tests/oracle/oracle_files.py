@@ -46,13 +46,13 @@ def read_oracle(name: str) -> Oracle:
         return Oracle({key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["source"]))  # noqa: SIM118
 
 
-def assert_close(name: str, actual: Tensor, expected: Tensor) -> None:
-    """Equal within `TOLERANCE` of the largest value, which is not zero."""
+def assert_close(name: str, actual: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> None:
+    """Equal within a tolerance of the largest value, which is not zero."""
     assert actual.shape == expected.shape, name
     largest = float(expected.abs().max())
     assert largest > 0, f"{name} is zero in the oracle, so that anything would be equal to it"
     error = float((actual - expected).detach().abs().max()) / largest
-    assert error <= TOLERANCE, f"{name} differs by {error:.1e} of its largest value"
+    assert error <= tolerance, f"{name} differs by {error:.1e} of its largest value"
 
 
 def attach_with_weights(module: nn.Module, method: str, weights: Tensors, *, size: int | None = None) -> TunedModel:
@@ -96,7 +96,12 @@ def gradients_of(model: TunedModel, loss: Tensor) -> Tensors:
 
 
 def assert_equal_to_oracle(
-    model: TunedModel, oracle: Oracle, gradients: Tensors, *, also_learned: Sequence[str] = ()
+    model: TunedModel,
+    oracle: Oracle,
+    gradients: Tensors,
+    *,
+    also_learned: Sequence[str] = (),
+    gradient_tolerance: float = TOLERANCE,
 ) -> None:
     """Features, logits and gradients of the model equal the authors', and the same tensors learn.
 
@@ -105,6 +110,7 @@ def assert_equal_to_oracle(
         oracle: The file.
         gradients: The authors' gradients under the names of the model.
         also_learned: Tensors that learn here alone; the test says why.
+        gradient_tolerance: Tolerance of the gradients.
     """
     features = model.features(oracle.tensors["images"])
     logits = model.readout.resize_logits(model.head(features), oracle.tensors["images"].shape[-2:])
@@ -113,7 +119,7 @@ def assert_equal_to_oracle(
     actual = gradients_of(model, (logits * oracle.tensors["direction"]).sum())
     assert sorted(actual) == sorted([*gradients, *also_learned]), "other tensors learn than in the authors' code"
     for name, expected in gradients.items():
-        assert_close(f"the gradient of {name}", actual[name], expected)
+        assert_close(f"the gradient of {name}", actual[name], expected, gradient_tolerance)
 
 
 @contextmanager

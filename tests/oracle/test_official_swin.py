@@ -10,6 +10,9 @@ from oracle_files import assert_equal_to_oracle, attach_with_weights, read_oracl
 from oracle_names import official_swin
 from torch import nn
 
+# The file's gradients are float32: those of float64 differ by up to 6e-5 in the first layers, whose norms have three
+# channels, and processors round in other ways.
+GRADIENT_TOLERANCE = 1e-4
 METHODS = {
     "linear": "linear",
     "partial_1": "partial(k=1)",
@@ -34,4 +37,5 @@ def tiny_swin(**options: Any) -> nn.Module:
 def test_method_on_swin_equals_official_code(name: str) -> None:
     oracle = read_oracle(f"official_swin_{name}")
     model = attach_with_weights(tiny_swin(), METHODS[name], official_swin(oracle.group("weights")))
-    assert_equal_to_oracle(model, oracle, official_swin(oracle.group("gradients")))
+    gradients = official_swin(oracle.group("gradients"))
+    assert_equal_to_oracle(model, oracle, gradients, gradient_tolerance=GRADIENT_TOLERANCE)

@@ -102,6 +102,8 @@ def connect_cluster(address: str | None, on_note: Callable[[str], object], *, ve
             ray.init(address="local", include_dashboard=False, **options)
             where = "no Ray cluster runs here, so one was started on this machine until the end of this command"
     except Exception as error:  # a plain one, where the processes of a new cluster do not start within 30 s
+        ray.shutdown()
+        ray._private.worker._worker_logs_enabled = True
         what = f"no Ray cluster answers at {named}" if named else "Ray cannot be started on this machine"
         raise VptError(f"{what}: {error}") from error
     resources = ray.cluster_resources()

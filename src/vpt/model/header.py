@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self
 
@@ -215,6 +216,19 @@ def checksum_of(content: bytes | memoryview) -> str:
         digest.update(f"\n{name} {entry['dtype']} {','.join(map(str, entry['shape']))}\n".encode())
         digest.update(content[start + first : start + last])
     return digest.hexdigest()
+
+
+def checksum_of_file(path: Path) -> str:
+    """Return the checksum of a file, which is not read into memory.
+
+    Args:
+        path: The file.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as mapped, memoryview(mapped) as content:
+        return checksum_of(content)
 
 
 def seal(content: bytes) -> bytes:

@@ -29,6 +29,9 @@ def read_values(values: Mapping[str, Any]) -> dict[str, Any]:
     fields = upgrade("tuned_file", values)
     fields["preprocessing"] = Preprocessing.from_dict(fields["preprocessing"])
     fields["classes"] = None if fields["classes"] is None else tuple(map(str, fields["classes"]))
+    for name, kind in (("num_classes", int), ("method", str), ("fingerprint", str), ("head", str | None)):
+        if not isinstance(fields.get(name), kind):
+            raise TypeError(f"{name} is {fields.get(name)!r}")
     if "label_kind" in fields:
         fields["label_kind"] = parse_label_kind(fields["label_kind"])
     return fields

@@ -104,6 +104,7 @@ class HubModel(Portable, ModelHubMixin, library_name="vpt"):
             StorageError: The Hub does not take it, or `private` is True and the repository is public.
         """
         ignored, deleted = _to_list(ignore_patterns), _to_list(delete_patterns)
+        repo_id = repo_id.removeprefix("hf://")
         with tempfile.TemporaryDirectory() as name, hub_errors(f"{repo_id} cannot be written", StorageError):
             api = HfApi(token=token, library_name="vpt", library_version=__version__)
             address = HubAddress(repo_id if "/" in repo_id else f"{api.whoami()['name']}/{repo_id}", revision=branch)

@@ -139,7 +139,7 @@ class MultiBlock(spec.Parsable, Readout):
 
     blocks: str = "last4"
     features: str = "cls+mean"
-    pooled: bool = False
+    pooled: bool = spec.later_field(False)
 
     def __post_init__(self) -> None:
         check_blocks(self.blocks)

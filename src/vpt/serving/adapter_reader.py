@@ -29,8 +29,14 @@ _MAX_MODELS = 32  # each shares the weights of the backbone
 class AdapterReader:
     """Reader of the models of tuned files. It is thread-safe."""
 
-    def __init__(self) -> None:
-        """Create a reader."""
+    def __init__(self, cache_size: int = _MAX_MODELS) -> None:
+        """Create a reader.
+
+        Args:
+            cache_size: Number of models that stay in memory, so that files of their kind are read into them; at most
+                32. Default: 32.
+        """
+        self._max_models = min(cache_size, _MAX_MODELS)
         self._models: OrderedDict[tuple[Any, ...], TunedModel] = OrderedDict()  # those that values are read into
         self._lock = threading.Lock()
 
@@ -61,7 +67,7 @@ class AdapterReader:
         found = _copy(adapter)
         with self._lock:
             self._models[key] = model
-            while len(self._models) > _MAX_MODELS:
+            while len(self._models) > self._max_models:
                 self._models.popitem(last=False)
         return found
 

@@ -75,7 +75,7 @@ class Bank:
         self._min_confidence = self._check_thresholds(min_confidence or {})
         self._backbones = load_backbones(self.files.current, backbone, weights)
         self._multi_task: dict[tuple[BackboneKey, bool], MultiTaskBackbone] = {}
-        self._reader = AdapterReader()
+        self._reader = AdapterReader(cache_size)
         self._models = ModelCache(cache_size, self._read_model)
         if device is not None:
             for shared in self._backbones.values():

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, save
+from safetensors.torch import load_file, save
 
 from vpt.core.damage import damage_named
 from vpt.core.io import write_atomic
 from vpt.core.legacy_keys import upgrade
 from vpt.errors import SpecError, TunedFileError
-from vpt.model.header import KEY, NO_CHECKSUM, checksum_of, seal
+from vpt.model.header import KEY, NO_CHECKSUM, checksum_of_file, seal
 from vpt.model.tuned_model import TunedModel
 
 
@@ -65,13 +65,12 @@ def load_checkpoint(
         try:
             with safe_open(path, framework="np") as file:
                 texts = file.metadata()
-            content = path.read_bytes()
-            tensors = load(content)
+            tensors = load_file(path)
         except SafetensorError as error:
             raise ValueError(str(error)) from error
         if KEY in texts:
             values = json.loads(texts[KEY])
-            if values["checksum"] != checksum_of(content):
+            if values["checksum"] != checksum_of_file(path):
                 raise ValueError("its checksum differs")
         else:  # earlier versions wrote no checksum
             values = {"progress": json.loads(texts["progress"])}

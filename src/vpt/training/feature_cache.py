@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, save
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from vpt.core.array_file import append_checksum, map_array
 from vpt.core.damage import FAULTS
 from vpt.core.io import move_into_place, sweep_abandoned, write_atomic
 from vpt.data.images import allocate
-from vpt.model.header import KEY, NO_CHECKSUM, checksum_of, seal
+from vpt.model.header import KEY, NO_CHECKSUM, checksum_of_file, seal
 from vpt.model.injection import named_tensors
 from vpt.model.split_forward import SplitForward
 from vpt.model.tuned_model import TunedModel
@@ -159,8 +159,7 @@ def _map_outputs(views: Sequence[_Outputs], dataset: DeviceDataset, path: Path) 
             if array is not None:
                 Path(array.filename).unlink(missing_ok=True)
             raise
-        known = map_array(path, "c")
-        assert known is not None
+        known = np.lib.format.open_memmap(path, mode="c")
     return torch.from_numpy(known)
 
 
@@ -180,10 +179,9 @@ def _load_or_compute(cache: Path | None, key: str, count: int, compute: Callable
 def _read_features(path: Path) -> Tensor | None:
     """Return cached features; None where the file is damaged or has no checksum, as those of earlier versions."""
     try:
-        content = path.read_bytes()
         with safe_open(path, framework="np") as file:
             checksum = json.loads(file.metadata()[KEY])["checksum"]
-        return load(content)["features"] if checksum == checksum_of(content) else None
+        return load_file(path)["features"] if checksum == checksum_of_file(path) else None
     except (*FAULTS, SafetensorError, MemoryError):
         return None
 
