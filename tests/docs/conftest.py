@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +62,8 @@ def session() -> Iterator[Session]:
         server.bind(("127.0.0.1", 0))
         port = server.getsockname()[1]
     opened, methods = Session(port), dict(METHODS)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of background jobs; servers would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     yield opened
     opened.close()
     METHODS.clear()  # a page may add a method of its own

@@ -69,7 +69,12 @@ class Session:
         for server in self.servers:
             server.send_signal(signal.SIGINT)
         for server in self.servers:
-            server.wait(30)
+            try:
+                server.wait(30)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+                raise
 
     def _run(self, language: str, source: str, run_python: bool) -> None:
         if language == "toml":

@@ -14,7 +14,7 @@ from vpt.data.mask_evidence import is_mask_like
 from vpt.data.pair_matching import match_stems
 
 _T = TypeVar("_T")
-_Folder = Mapping[str, Path]  # stem of a file to the file
+_Folder = Sequence[str]  # names of its files, which take less memory than paths
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ def find_unnamed_masks(paths: Sequence[Path]) -> tuple[Path, Path] | None:
     """
     files = _by_folder(paths)
     for first, second in _candidates(files):
-        likes = [[is_mask_like(path) for path in _sample(sorted(files[each].values()))] for each in (first, second)]
+        likes = [[is_mask_like(each / name) for name in _sample(sorted(files[each]))] for each in (first, second)]
         if all(likes[0]) and not any(likes[1]):
             first, second = second, first
         elif any(likes[0]) or not all(likes[1]):
             continue
-        images, masks = files[first], files[second]
+        images, masks = (_by_stem(each, files[each]) for each in (first, second))
         pairs = match_stems(images, masks)
         sampled = _sample(sorted(pairs.items()))
         if len(pairs) == len(masks) and all(_size(images[image]) == _size(masks[mask]) for image, mask in sampled):
@@ -70,13 +70,17 @@ def find_unpaired_masks(paths: Sequence[Path], root: Path) -> list[UnpairedMasks
     Returns:
         The folders; none if these are no masks.
     """
-    of_role: dict[str | None, dict[Path, _Folder]] = {"image": {}, "mask": {}, None: {}}
-    for folder, files in _by_folder(paths).items():
+    files, of_role = _by_folder(paths), defaultdict[str | None, list[Path]](list)
+    for folder in files:
         roles = [role for role in map(role_of, folder.relative_to(root).parts) if role is not None]
-        of_role[roles[-1] if roles else None][folder] = files
-    found = []
-    for folder, masks in of_role["mask"].items():
-        for beside, images in (*of_role["image"].items(), *of_role[None].items()):
+        of_role[roles[-1] if roles else None].append(folder)
+    found: list[UnpairedMasks] = []
+    if not of_role["mask"]:
+        return found
+    of_stem = {folder: _by_stem(folder, names) for folder, names in files.items()}
+    for folder in of_role["mask"]:
+        for beside in (*of_role["image"], *of_role[None]):
+            images, masks = of_stem[beside], of_stem[folder]
             shared = sorted(images.keys() & masks.keys())
             has_same_stems = 2 * len(shared) > len(masks)
             if not has_same_stems and beside in of_role[None]:
@@ -92,11 +96,15 @@ def find_unpaired_masks(paths: Sequence[Path], root: Path) -> list[UnpairedMasks
     return found
 
 
-def _by_folder(paths: Sequence[Path]) -> dict[Path, dict[str, Path]]:
-    found: defaultdict[Path, dict[str, Path]] = defaultdict(dict)
+def _by_folder(paths: Sequence[Path]) -> dict[Path, _Folder]:
+    found: defaultdict[Path, list[str]] = defaultdict(list)
     for path in paths:
-        found[path.parent][path.stem] = path
+        found[path.parent].append(path.name)
     return dict(found)
+
+
+def _by_stem(folder: Path, names: _Folder) -> dict[str, Path]:
+    return {path.stem: path for path in (folder / name for name in names)}
 
 
 def _candidates(files: Mapping[Path, _Folder]) -> Iterator[tuple[Path, Path]]:
@@ -105,12 +113,18 @@ def _candidates(files: Mapping[Path, _Folder]) -> Iterator[tuple[Path, Path]]:
     for folder in files:
         beside[folder.parent].append(folder)
     for folders in beside.values():
-        same: defaultdict[frozenset[str], list[Path]] = defaultdict(list)
+        if len(folders) == 2:
+            if len(files[folders[0]]) == len(files[folders[1]]):
+                yield folders[0], folders[1]
+            continue
+        of_size: defaultdict[int, list[Path]] = defaultdict(list)
         for folder in folders:
-            same[frozenset(files[folder])].append(folder)
-        yield from ((found[0], found[1]) for found in same.values() if len(found) == 2)
-        if len(folders) == len(same) == 2 and len(files[folders[0]]) == len(files[folders[1]]):
-            yield folders[0], folders[1]
+            of_size[len(files[folder])].append(folder)
+        for alike in of_size.values():
+            same: defaultdict[frozenset[str], list[Path]] = defaultdict(list)
+            for folder in alike if len(alike) > 1 else ():
+                same[frozenset(_by_stem(folder, files[folder]))].append(folder)
+            yield from ((found[0], found[1]) for found in same.values() if len(found) == 2)
 
 
 def _sample(items: Sequence[_T]) -> Sequence[_T]:
