@@ -78,6 +78,8 @@ def test_ray_executor_with_killed_node_gives_the_local_records(
     assert re.fullmatch(r"the node [\d.]+ is lost; its runs are done again on the others", lost)
     assert summary["estimates"][-1] == 0 and None not in summary["estimates"][-5:]
     assert "raylet" not in ran.stdout + ran.stderr and "died" not in ran.stderr  # the log lines of Ray
+    logged = r"pid=\d|\[?\d{4}-\d\d-\d\d[ T]|\b(INFO|WARNING|ERROR|FATAL)\b"
+    assert not re.findall(rf".*(?:{logged}).*", ran.stdout + ran.stderr)
 
     ours, theirs = (sorted((directory / "runs").glob("[!.]*.json")) for directory in (folder / "out", done.folder))
     assert [path.name for path in ours] == [path.name for path in theirs]

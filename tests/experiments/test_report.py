@@ -118,6 +118,18 @@ def test_write_report_of_missing_runs_lists_them_and_averages_none(broken: Store
     assert r"disk\_is full \& 100 \% of it" in paths["failures.tex"]
 
 
+def test_cost_table_has_no_share_above_all_and_says_whose_memory_it_is(done: Store, tmp_path: Path) -> None:
+    shutil.copytree(done.folder, tmp_path / "runs")
+    for path in (tmp_path / "runs" / "runs").glob("[!.]*.json"):
+        values = json.loads(path.read_text())
+        values["parameters"]["trainable"] = 3 * values["parameters"]["total"]  # as earlier ensembles counted
+        path.write_text(json.dumps(values))
+    paths = {path.name: path for path in write_report(tmp_path / "runs", tmp_path / "report")}
+    cost = paths["report.md"].read_text().partition("## Cost")[2].partition("## ")[0]
+    assert set(re.findall(r"[\d.,]+ %", cost)) == {"100.00 %"}
+    assert "Peak memory: the highest of any final run, of the GPU where one trained, else of the process." in cost
+
+
 def test_to_csv_of_a_store_has_a_row_for_each_run_and_metric(done: Store, broken: Store) -> None:
     rows = list(csv.DictReader(io.StringIO(to_csv(done.folder))))
     records = done.records()
