@@ -40,6 +40,10 @@ PICTURES: dict[str, tuple[str, tuple[int, int] | None]] = {
     "report-masks": ("roads.run/report.html", (1000, 2400)),
     "report-phone": ("roads.run/report.html", (500, 900)),
     "embedding-page": ("features.html", (1000, 1050)),
+    "search": ("searched.run/search.png", None),
+    "demo": ("vpt-demo/comparison.png", None),
+    "comparison": ("report/report.html", (1000, 1900)),
+    "live-page": ("smoke/page.html", (1000, 900)),
 }
 
 
@@ -69,6 +73,10 @@ def draw() -> None:
         ("explain", "photos.safetensors", "new.jpg", "--method", "occlusion", "--out", "occlusion.png"),
         ("embed", "photos.safetensors", "photos", "--split", "train", "--out", "features.png"),
         ("embed", "photos.safetensors", "photos", "--split", "train", "--out", "features.html"),
+        ("tune", "photos", "--out", "searched.safetensors", "--minutes", 0.5),
+        ("demo", "--draws", 3),
+        ("bench", "run", "smoke", "--out", "smoke", "--page"),
+        ("bench", "report", "smoke", "--out", "report"),
     ):
         vpt(list(map(str, line)))
     page = Path("features.html")
