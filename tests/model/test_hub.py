@@ -8,25 +8,20 @@ from __future__ import annotations
 import ast
 import json
 import os
-import re
 import subprocess
 import sys
 from dataclasses import dataclass
-from inspect import signature as inspect_signature
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
-from huggingface_hub import ModelHubMixin
 from PIL import Image
 
-from helpers.hub_server import TOKEN, Hub, serve_hub
-from vpt import TunedModel, attach, inspect, load_backbone, save
-from vpt.core.hub import HubAddress
-from vpt.errors import ExitCode, SpecError, TunedFileError
-from vpt.model.card import model_card
+from helpers.hub_server import TOKEN, Hub, serve_hub, write_tuned
+from vpt import inspect
+from vpt.errors import ExitCode
 
 _RUN = """
 import contextlib, io, json, os, sys
@@ -67,17 +62,6 @@ def run(steps: dict[str, tuple[Any, str]], url: str, home: Path) -> tuple[dict[s
 
 def download(repo: str) -> str:
     return f"vpt.core.hub.local_path('hf://{repo}')"
-
-
-def write_tuned(folder: Path, license: str = "CC-BY-4.0") -> Path:
-    model = attach("vit_nano_patch12_48", "linear", 2, classes=["cat", "dog"]).eval()
-    scores = {"test_top1": 0.9, "test_mae": 0.25}
-    return save(model, folder / "photos.safetensors", scores=scores, license=license)
-
-
-@pytest.fixture
-def tuned(tmp_path: Path) -> Path:
-    return write_tuned(tmp_path)
 
 
 @dataclass
@@ -237,24 +221,6 @@ def test_pushed_models_that_the_hub_refuses_say_why(done: Session, step: str, me
     assert str(done.said[step]["code"]).startswith(message), done.said[step]
 
 
-@pytest.mark.parametrize("name", ["save_pretrained", "push_to_hub", "from_pretrained"])
-def test_signature_of_tuned_model_equals_that_of_the_mixin(name: str) -> None:
-    own, theirs = (dict(inspect_signature(getattr(kind, name)).parameters) for kind in (TunedModel, ModelHubMixin))
-    for gone in ("resume_download", "proxies"):  # before version 1
-        theirs.pop(gone, None)
-    assert issubclass(TunedModel, ModelHubMixin)
-    assert [(each.name, each.kind) for each in own.values()] == [(each.name, each.kind) for each in theirs.values()]
-    defaults = {each.name for each in own.values() if each.default != theirs[each.name].default}
-    assert defaults <= {"commit_message"}  # ours names the file and the version
-
-
-def test_mixin_makes_no_copy_of_the_backbone() -> None:
-    backbone = load_backbone("vit_nano_patch12_48")
-    model = attach(backbone, "bias", 2)
-    assert model.backbone is backbone and not vars(model).get("_hub_mixin_config")
-    assert str(model.generate_model_card(license="MIT").data.license) == "mit"
-
-
 def test_push_that_is_refused_leaves_the_hub_as_it_was(done: Session) -> None:
     assert done.hub.head("owner/public") == done.hub.head("owner/contested") == {}
     assert {"owner/damaged", "owner/refused"}.isdisjoint(done.hub.repos)
@@ -314,74 +280,3 @@ def test_token_is_in_no_output_and_no_log(done: Session) -> None:
     assert "(authenticated: True)" in done.log  # it is at its most talkative
     text = json.dumps(done.said) + done.log
     assert TOKEN not in text and "hf_wrong" not in text
-
-
-def test_saved_folder_loads_and_has_a_card(tmp_path: Path, tuned: Path) -> None:
-    folder = tmp_path / "folder"
-    model = attach("vit_nano_patch12_48", "bias", 3).eval()
-    assert model.save_pretrained(folder, model_card_kwargs={"license": "MIT"}) is None
-    again = TunedModel.from_pretrained(folder)
-    assert str(again.method) == str(model.method) and inspect(folder / "model.safetensors").license == "MIT"
-    assert "3 outputs (single_label), without names" in (folder / "README.md").read_text()
-    (folder / "README.md").write_text("mine")
-    model.save_pretrained(folder)
-    assert (folder / "README.md").read_text() == "mine"
-    with pytest.raises(SpecError, match="is a folder, which has no revision 'v1'"):
-        TunedModel.from_pretrained(folder, revision="v1")
-    with pytest.raises(SpecError, match="is no address on the Hub"):
-        TunedModel.from_pretrained(str(tmp_path / "nothing"))
-    with pytest.raises(TunedFileError, match=r"model\.safetensors does not exist"):
-        TunedModel.from_pretrained(tmp_path)
-    with pytest.raises(TypeError, match="bakbone"):
-        TunedModel.from_pretrained(folder, bakbone="vit_nano_patch12_48")
-
-
-def test_card_names_backbone_data_scores_with_interval_and_license(tuned: Path) -> None:
-    run_dir = tuned.with_suffix(".run")
-    run_dir.mkdir()
-    record = {
-        "metrics": {"test_top1": 0.9}, "data": "pets|`</x>`\n---", "images": {"train": 80, "test": 20},
-        "job": {"config": {"epochs": 7, "learning_rate": 0.5, "ema": None}},
-    }  # fmt: skip
-    (run_dir / "result.json").write_text(json.dumps(record))
-    text = model_card(tuned, HubAddress("owner/photos"))
-    front = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
-    assert front is not None
-    metadata = yaml.safe_load(front[1])
-    assert metadata["license"] == "cc-by-4.0" and metadata["pipeline_tag"] == "image-classification"
-    (result,) = metadata["model-index"]
-    assert result["results"][0]["metrics"][0] == {"type": "accuracy", "value": 0.9}
-    assert "| top1 | test | 90.00 % | 69.9 to 97.2 % | 20 |" in text  # Wilson's interval of 18 of 20
-    assert "| mae | test | 0.25 |" in text
-    for part in (
-        "`vit_nano_patch12_48`",
-        "80 train, 20 test images",
-        "cat, dog",
-        "epochs 7, learning_rate 0.5",
-        "CC-BY-4.0",
-    ):
-        assert part in text, part
-    use = re.search(r"```python\n(.*?)```", text, re.DOTALL)
-    assert use is not None and len(use[1].splitlines()) <= 6
-    (run_dir / "result.json").write_text(json.dumps({**record, "metrics": {"test_top1": 0.1}}))  # of another training
-    assert "The data of the training are not recorded" in model_card(tuned)
-
-
-@pytest.mark.parametrize(
-    ("text", "address"),
-    [
-        ("owner/name", HubAddress("owner/name")),
-        ("hf://owner/name@v1", HubAddress("owner/name", revision="v1")),
-        ("hf:/owner/na.me/a/b.safetensors@refs/pr/1", HubAddress("owner/na.me", "a/b.safetensors", "refs/pr/1")),
-    ],
-)
-def test_address_of_each_form_is_read(text: str, address: HubAddress) -> None:
-    assert HubAddress.parse(text) == address and HubAddress.parse(str(address)) == address
-
-
-@pytest.mark.parametrize(
-    "text", ["hf://owner", "hf://", "hf:///owner/name", "hf://owner/name@", "a b/c", "a/b/../c", "https://x.y/z/a"]
-)
-def test_address_of_another_form_is_refused(text: str) -> None:
-    with pytest.raises(SpecError, match="is no address on the Hub"):
-        HubAddress.parse(text)
