@@ -31,7 +31,7 @@ import torch
 from PIL import Image
 
 from local_server import TOKEN, running_server
-from report import write_section
+from report import BENCHMARKS_DIR, write_between_marks, write_section
 from vpt import attach, load_backbone, save
 from vpt.serving.bank import Bank
 
@@ -266,6 +266,7 @@ def main() -> None:
     )
     arguments = f"--seconds {options.seconds:g} --tasks {options.tasks} --clients {options.clients}"
     write_section("soak", "soak", found, f"python benchmarks/soak.py {arguments}", table)
+    write_between_marks(BENCHMARKS_DIR.parent / "docs" / "reliability.md", "soak", table)
     sys.exit(bool(found["failed"] or found["wrong"]))
 
 
