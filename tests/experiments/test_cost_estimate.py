@@ -8,7 +8,7 @@ import pytest
 
 from vpt.backbones.backbone import Backbone
 from vpt.experiments import cost_estimate as module
-from vpt.experiments.cost_estimate import estimate_cost
+from vpt.experiments.cost_estimate import Estimate, estimate_cost
 from vpt.experiments.experiment import Experiment
 from vpt.experiments.method_cost import MethodCost
 from vpt.training import TaskConfig
@@ -68,3 +68,27 @@ def test_estimate_cost_of_each_setting_adds_its_runs(
     assert one.seconds["VPT"] == 2 * 2 * (16 + 8)  # nothing to choose
     assert three.seconds["VPT"] == one.seconds["VPT"] + 2 * 3 * (12 + 2 * 4)
     assert len(measured) == 4, "rates cost the same: two methods, once for each plan"
+
+
+def test_hours_name_the_tasks_that_they_suffice_for() -> None:
+    """A row that is refused has no tasks, and stands in no way."""
+    cells = {"Linear": {"a": 600.0, "b": 300.0}, "Full": {"a": 5400.0, "b": 7200.0}, "Refused": {}}
+    estimate = Estimate(runs=4, images=100, cell_seconds=cells, disk_bytes=0)
+    assert estimate.seconds == {"Linear": 900.0, "Full": 12600.0, "Refused": 0.0} and estimate.total_seconds == 13500.0
+    assert estimate.fitting_tasks(6000, ["Linear", "Full"]) == ["a"], "6,000 seconds are enough for all of a"
+    assert estimate.fitting_tasks(5999, ["Linear", "Full"]) == []
+    assert estimate.describe_hours(2) == [
+        "in 2 h    all methods: 1 of 2 tasks: a",
+        "          Linear alone: all tasks",
+        "          Full alone: 1 of 2 tasks: a",
+    ]
+    assert estimate.describe_hours(1)[2] == "          Full alone: no task; the least takes about 1 h 30 min"
+
+
+def test_an_estimate_has_the_time_of_each_task(experiment_of: Callable[..., Experiment]) -> None:
+    estimate = estimate_cost(experiment_of())
+    values = estimate.to_dict()
+    assert values["seconds"] == {
+        row: pytest.approx(sum(cells.values())) for row, cells in values["cell_seconds"].items()
+    }
+    assert all(len(cells) == 2 and all(cells.values()) for cells in values["cell_seconds"].values())

@@ -40,12 +40,18 @@ def command() -> None:
     "Training rate of every method, instead of timing it here.",
     click.FloatRange(min=0, min_open=True),
 )
+@option(
+    "--hours",
+    "Also name the tasks that these hours suffice for, with all methods and with each alone.",
+    click.FloatRange(min=0, min_open=True),
+)
 @json_option
-def plan(plan: str, data: Path | None, images_per_second: float | None, as_json: bool) -> None:
+def plan(plan: str, data: Path | None, images_per_second: float | None, hours: float | None, as_json: bool) -> None:
     """Estimate the cost of PLAN: runs, images, time and disk space. The tasks of a benchmark need not be prepared.
 
     \b
     vpt bench plan smoke
+    vpt bench plan paper-table1 --hours 10
     vpt bench plan paper-table1 --images-per-second 400
     """
     from vpt.core.text import format_bytes, format_duration, pluralize
@@ -73,9 +79,10 @@ def plan(plan: str, data: Path | None, images_per_second: float | None, as_json:
         f"time      about {time} one after the other:",
         f"          {rate}; reading the images is not included",
         f"disk      about {format_bytes(found.disk_bytes)}",
+        *(found.describe_hours(hours) if hours else ()),
         *(f"note      {task.name}: {note}" for task in tasks for note in task.notes),
     ]
-    print_result(as_json, {"plan": experiment.to_dict(), "estimate": asdict(found)}, lines)
+    print_result(as_json, {"plan": experiment.to_dict(), "estimate": found.to_dict()}, lines)
 
 
 @command.command()

@@ -3,11 +3,15 @@
 Heads that train at once are counted as if one by one, and take less.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import accumulate
+from typing import Any
 
 from vpt.backbones import load_backbone
 from vpt.backbones.backbone import Backbone
+from vpt.core.text import comma_list, format_duration, pluralize
 from vpt.experiments.design import MethodRow, Task
 from vpt.experiments.experiment import Experiment
 from vpt.experiments.method_cost import MethodCost, measure_cost
@@ -28,19 +32,78 @@ class Estimate:
     Attributes:
         runs: Number of runs.
         images: Number of training images over all epochs of all runs.
-        seconds: Row -> time of its runs.
+        cell_seconds: Row -> task -> time of its runs; a row that is refused has no tasks.
         disk_bytes: Size of records, tuned files and cached features.
     """
 
     runs: int
     images: int
-    seconds: dict[str, float]
+    cell_seconds: dict[str, dict[str, float]]
     disk_bytes: int
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Row -> time of its runs."""
+        return {row: sum(cells.values()) for row, cells in self.cell_seconds.items()}
 
     @property
     def total_seconds(self) -> float:
         """Time of all runs."""
         return sum(self.seconds.values())
+
+    def fitting_tasks(self, seconds: float, rows: Sequence[str]) -> list[str]:
+        """Return the tasks whose runs end within a time, the cheapest first.
+
+        Args:
+            seconds: The time.
+            rows: The rows that are run.
+
+        Returns:
+            Names of tasks.
+        """
+        costs = self._task_seconds(rows)
+        ranked = sorted(costs, key=lambda task: costs[task])
+        ends = accumulate(costs[task] for task in ranked)
+        return [task for task, end in zip(ranked, ends, strict=True) if end <= seconds]
+
+    def describe_hours(self, hours: float) -> list[str]:
+        """Return what some hours suffice for, in words: a line for all methods, and one for each.
+
+        Args:
+            hours: The time.
+
+        Returns:
+            Lines of text.
+        """
+        rows = [row for row, cells in self.cell_seconds.items() if cells]
+        return [f"in {hours:g} h".ljust(10) + self._describe_hours(hours, "all methods", rows)] + [
+            " " * 10 + self._describe_hours(hours, f"{row} alone", [row]) for row in rows
+        ]
+
+    def _describe_hours(self, hours: float, name: str, rows: list[str]) -> str:
+        costs = self._task_seconds(rows)
+        fitting = self.fitting_tasks(3600 * hours, rows)
+        if len(fitting) == len(costs):
+            return f"{name}: all tasks"
+        if not fitting:
+            return f"{name}: no task; the least takes about {format_duration(min(costs.values()))}"
+        return f"{name}: {len(fitting)} of {pluralize(len(costs), 'task')}: {comma_list(fitting)}"
+
+    def _task_seconds(self, rows: Sequence[str]) -> dict[str, float]:
+        """Task -> time of the runs of these rows."""
+        costs: dict[str, float] = {}
+        for row in rows:
+            for task, cost in self.cell_seconds[row].items():
+                costs[task] = costs.get(task, 0.0) + cost
+        return costs
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values as JSON has them.
+
+        Returns:
+            Counts, and the time of each row and of each of its tasks.
+        """
+        return {**asdict(self), "seconds": self.seconds}
 
 
 def estimate_cost(experiment: Experiment, images_per_second: float | None = None) -> Estimate:
@@ -54,7 +117,7 @@ def estimate_cost(experiment: Experiment, images_per_second: float | None = None
         The estimated cost of an experiment.
     """
     timer, seeds = _MethodTimer(experiment, images_per_second), experiment.protocol.seeds
-    seconds = dict.fromkeys((row.name for row in experiment.methods), 0.0)
+    cell_seconds: dict[str, dict[str, float]] = {row.name: {} for row in experiment.methods}
     images, disk_bytes, feature_bytes = 0.0, 0, dict[str, int]()
     for row in experiment.methods:
         if row.refusal or row.ensemble_of:  # scoring is a small part of the members' cost
@@ -63,8 +126,9 @@ def estimate_cost(experiment: Experiment, images_per_second: float | None = None
         file_bytes = 0
         for task in experiment.tasks:
             costs = timer.setting_costs(row, task)
-            cell_images, cell_seconds = _cell_cost(experiment, task, costs)
-            images, seconds[row.name] = images + cell_images, seconds[row.name] + cell_seconds
+            cell_images, seconds = _cell_cost(experiment, task, costs)
+            images += cell_images
+            cell_seconds[row.name][task.name] = seconds
             file_bytes = max(file_bytes, *(cost.file_bytes for cost, _ in costs))
             disk_bytes += record_bytes * (seeds + len(costs) * (len(costs) > 1))
             if cached := next((cost for cost, _ in costs if cost.cached_features), None):  # one cache for all methods
@@ -72,7 +136,7 @@ def estimate_cost(experiment: Experiment, images_per_second: float | None = None
                 feature_bytes[task.name] = (trained_images + task.images["test"]) * cached.feature_bytes
         disk_bytes += seeds * len(experiment.tasks) * file_bytes * experiment.keep_tuned
     runs = len(remaining_runs(experiment, {}))
-    return Estimate(runs, round(images), seconds, disk_bytes + sum(feature_bytes.values()))
+    return Estimate(runs, round(images), cell_seconds, disk_bytes + sum(feature_bytes.values()))
 
 
 class _MethodTimer:
