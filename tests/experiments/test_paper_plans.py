@@ -50,7 +50,7 @@ def experiment_of(name: str, data: Path, **changes: Any) -> Experiment:
     return load_experiment(find_plan_file(name), data, backbone=DEFAULT, image_size=72, **changes)
 
 
-@pytest.mark.parametrize(("name", "tasks"), [("vtab", 19), ("fgvc", 5), ("paper-table1", 24)])
+@pytest.mark.parametrize(("name", "tasks"), [("vtab", 19), ("fgvc", 5), ("paper-table1", 24), ("family", 24)])
 def test_load_experiment_without_data_names_the_commands_to_prepare_it(name: str, tasks: int, tmp_path: Path) -> None:
     named = json.dumps(tomllib.loads(find_plan_file(name).read_text())["benchmark"])
     path = tmp_path / "short.toml"  # the same benchmarks; trying all methods on ViT-B takes long
@@ -170,3 +170,22 @@ def test_load_experiment_with_data_in_the_plan_uses_that_folder(data: Path) -> N
     path.write_text('benchmark = "fgvc"\ndata = "data"\nmethods = ["linear"]\n')
     assert [task.data for task in load_experiment(path).tasks] == [str(data / "cub")]
     assert plan_file.builtin_plans()["fgvc"].is_file()
+
+
+def test_family_plan_gives_every_method_the_same_epochs_and_rates_to_choose_from(data: Path) -> None:
+    """Twenty rows; VIPAMIN's share outside of attention needs more channels than the embedded backbone has."""
+    narrow = {"VIPAMIN": "vpt(length=50, init=vipamin, expansion=0)"}
+    rows = tomllib.loads(find_plan_file("family").read_text())["methods"]
+    experiment = experiment_of(
+        "family", data, methods=[{**row, "spec": narrow.get(row["name"], row["spec"])} for row in rows]
+    )
+    assert len(experiment.methods) == 20 and experiment.baseline == "Full" and experiment.protocol.seeds == 5
+    assert {row.refusal for row in experiment.methods} == {""}
+    settings = {row.name: len(row.settings) for row in experiment.methods}
+    assert {name for name, count in settings.items() if count != 3} == {"Ridge, last 4 blocks", "Head2Toe"}
+    every = [setting.config for row in experiment.methods for setting in row.settings]
+    assert {(config.epochs, config.warmup_epochs, config.training.batch_size) for config in every} == {(100, 10, 64)}
+    jobs = {run.task.name: experiment.make_job(run, Path("out")) for run in runnable_runs(experiment, {})}
+    assert {name: (job.options.resize, job.options.crop_fraction) for name, job in jobs.items()} == {
+        "cub": ("crop", 224 / 256), "dtd": ("squash", None),
+    }  # fmt: skip

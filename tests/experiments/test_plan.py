@@ -118,7 +118,14 @@ def test_plan_of_task_with_numbers_as_labels_is_refused(experiment_of: Experimen
 
 
 def test_builtin_plans_are_found_by_name() -> None:
-    assert set(builtin_plans()) == {"smoke", "demo", "vtab", "fgvc", "paper-table1"}  # the others: test_paper_plans
+    assert set(builtin_plans()) == {
+        "smoke",
+        "demo",
+        "vtab",
+        "fgvc",
+        "paper-table1",
+        "family",
+    }  # the others: test_paper_plans
     assert load_experiment(find_plan_file("smoke")).name == "smoke"
     with pytest.raises(SpecError, match="did you mean 'smoke'"):
         find_plan_file("smok")

@@ -21,9 +21,9 @@ _DATA = option("--data", "Folder with the prepared tasks of a benchmark (vpt dat
 def command() -> None:
     """Compare methods over many tasks, after the paper's protocol.
 
-    A PLAN is a TOML file, or the name of one that comes with vpt: smoke, demo, vtab, fgvc, paper-table1. The
-    settings of each method are selected on val, the test set is read once, and every run leaves a record. `run` resumes
-    an interrupted comparison.
+    A PLAN is a TOML file, or the name of one that comes with vpt: smoke, demo, vtab, fgvc, paper-table1, family.
+    The settings of each method are selected on val, the test set is read once, and every run leaves a record. `run`
+    resumes an interrupted comparison.
 
     \b
     vpt bench plan smoke
