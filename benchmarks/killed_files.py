@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from PIL import Image
 from safetensors import safe_open
 
 _VOLATILE = {"seconds", "environment", "peak_memory_bytes", "started", "provenance", "cost", "files"}
+_VOLATILE_IN_PAGES = re.compile(r"(?<=[ >])/[^\s<>]*/|(?<= parameters), in [^<]*")  # folders, and seconds of training
 
 
 def files_of(folder: Path) -> dict[str, Path]:
@@ -32,6 +34,11 @@ def content(path: Path, exact: bool) -> Any:
         with Image.open(path) as image:
             image.load()
         return None
+    if path.suffix == ".html":
+        page = path.read_text(encoding="utf-8")
+        if not page.rstrip().endswith("</html>"):
+            raise ValueError("the page has no end")
+        return _VOLATILE_IN_PAGES.sub("", page) if exact else None
     text = path.read_bytes()
     return [line for line in text.split(b"\n") if not line.startswith(b"out = ")] if exact else None
 

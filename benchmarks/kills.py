@@ -29,6 +29,7 @@ from PIL import Image
 
 import vpt
 from killed_files import judge
+from killed_ray import await_end, run_on_ray
 from report import RESULTS_DIR, write_between_marks, write_section
 from vpt.cli import main as run_command
 from vpt.datasets.preparation import prepare_task
@@ -41,6 +42,7 @@ from vpt.training import Callback
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from helpers.miniatures import miniature, pack  # (the sources of published data sets, in small)
+from helpers.ray_settings import ray_settings
 from helpers.segmentation import write_split
 
 _MOMENTS = ("half of the content", "before the name", "after the name")
@@ -80,16 +82,18 @@ class Case:
         run: Function of the folder of outputs that does the work.
         exact: True if files are equal to those of an unbroken run; False where times decide.
         shared: True if several processes may write in the folder, so that what a killed one left is not known at once.
+        settle: Waits, after a kill, for other processes of the command.
     """
 
     name: str
     run: Callable[[Path], object]
     exact: bool = True
     shared: bool = False
+    settle: Callable[[], object] = lambda: None
 
 
-def make_cases(data: Path) -> list[Case]:
-    """Draw tiny data, and list the commands."""
+def make_cases(data: Path, ray: dict[str, str]) -> list[Case]:
+    """Draw tiny data, and list the commands. `ray` has the variables of a Ray cluster."""
     rng = np.random.default_rng(0)
     for label, name in enumerate(("dark", "gray", "light")):
         for split, count in (("train", 8), ("test", 4)):
@@ -139,6 +143,12 @@ def make_cases(data: Path) -> list[Case]:
         Case("search", search, exact=False),
         Case("segmentation", tune(str(scenes), *masks)),
         Case("bench", bench, shared=True),
+        Case(
+            "bench --executor ray",
+            lambda out: run_on_ray(data / "plan.toml", out / "bench", ray),
+            shared=True,
+            settle=lambda: await_end(ray),
+        ),
         Case("data prepare", lambda out: prepare_task(task, out, data / "source"), shared=True),
         Case("predict --out", predict),
         Case("serve", serve, shared=True),
@@ -204,7 +214,8 @@ def kill(case: Case, out: Path, inside: bool, seconds: float, writes: int, rng: 
 
 def measure(case: Case, folder: Path, kills: int, rng: random.Random) -> dict[str, Any]:
     """Kill a command so many times, in as many trials as that takes."""
-    whole, counts = folder / case.name / "whole", folder / "count.txt"
+    folder = folder / case.name.replace(" ", "-")  # pages quote a path with a space
+    whole, counts = folder / "whole", folder / "count.txt"
     whole.mkdir(parents=True)
     begun = time.perf_counter()
     code = run_to_the_end(case, whole, counts)
@@ -214,13 +225,14 @@ def measure(case: Case, folder: Path, kills: int, rng: random.Random) -> dict[st
     row: dict[str, Any] = {"kills": 0, "inside": 0, "trials": 0, "torn": 0, "lost": 0, "leftovers": 0}
     faults: list[str] = []
     while row["kills"] < kills:
-        out = folder / case.name / str(row["trials"])
+        out = folder / str(row["trials"])
         out.mkdir()
         for _ in range(min(rng.randint(1, 3), kills - row["kills"])):
             inside = row["kills"] % 2 == 0
             if kill(case, out, inside, seconds, writes, rng):
                 row["kills"] += 1
                 row["inside"] += inside
+            case.settle()
         if case.shared:
             time.sleep(_ABANDONED)
         verdict = judge(out, whole, run_to_the_end(case, out), exact=case.exact)
@@ -242,8 +254,8 @@ def main() -> None:
     parser.add_argument("--dry-run", action="store_true", help="write no results")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as name:
-        cases = [case for case in make_cases(Path(name)) if options.only is None or case.name in options.only]
+    with tempfile.TemporaryDirectory() as name, ray_settings() as ray:
+        cases = [case for case in make_cases(Path(name), ray) if options.only is None or case.name in options.only]
         each = -(-options.kills // len(cases))
         rng = random.Random(options.seed)
         rows: dict[str, dict[str, Any]] = {}
@@ -259,7 +271,7 @@ def write_table(rows: dict[str, dict[str, Any]], kills: int, seed: int) -> None:
     """Add the counts of a seed to the table."""
     path = RESULTS_DIR / "kills.json"
     known = json.loads(path.read_text())["kills"]["values"] if path.exists() else {}
-    values = {**known, str(seed): rows}
+    values = {**known, str(seed): {**known.get(str(seed), {}), **rows}}
     total: dict[str, dict[str, int]] = {}
     for counts in values.values():
         for name, row in counts.items():

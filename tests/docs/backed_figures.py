@@ -58,7 +58,7 @@ CONSTANTS: dict[str, tuple[str, ...]] = {
     "docs/how-to/training-options.md": ("0.75 times the rate of the next one",),
     "docs/methods.md": ("| `expansion` | 0.1 |", "| `dropout` | 0.1 |"),
     "docs/reference/official-code.md": ("| rates of prompts on FGVC | 0.05 is left out",),
-    "docs/reliability.md": ("a file system of 4 MB with 0 to 320 kB free",),
+    "docs/reliability.md": ("a file system of 4 MB with 0 to 320 kB free", "with 0, 4 and 32 kB free"),
     "docs/tutorials/segmentation.md": (
         "scaled to 0.5 to 2 times that",
         "asserts them to 2 %",

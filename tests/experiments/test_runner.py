@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import multiprocessing
 import os
 import shutil
@@ -17,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from vpt.errors import DataError, VptError
+from vpt.errors import DataError, StorageError, VptError
 from vpt.experiments import run_lock as lock_module
 from vpt.experiments import worker as worker_module
 from vpt.experiments.experiment import Experiment
@@ -69,6 +71,22 @@ class TestRunLocks:
             for path in (mine.path, distant):
                 os.utime(path, (time.time() - age, time.time() - age))
             assert [RunLocks(tmp_path).acquire(run) is not None for run in ("mine", "other")] == [taken] * 2
+
+    def test_run_locks_on_a_full_disk_leave_no_lock_without_an_owner(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class FullFile(io.StringIO):
+            def write(self, text: str) -> int:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        def open_full(path: Path, mode: str) -> FullFile:
+            path.touch()
+            return FullFile()
+
+        monkeypatch.setattr(Path, "open", open_full)
+        with pytest.raises(StorageError, match="the disk is full"):
+            RunLocks(tmp_path).acquire("run")
+        assert not list(tmp_path.iterdir())
 
     def test_heartbeat_of_lost_lock_calls_back(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(lock_module, "HEARTBEAT_INTERVAL", 0.01)

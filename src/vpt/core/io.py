@@ -104,6 +104,21 @@ def move_into_place(tmp: Path, path: Path, *, size: int | None = None, sync: boo
         raise StorageError(describe_write_error(path, error, size)) from error
 
 
+def make_folder(folder: Path) -> None:
+    """Create a folder and its parents where they are missing.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        StorageError: It cannot be created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(describe_write_error(folder, error)) from error
+
+
 def sweep(output: Path) -> None:
     """Remove the temporary files of an output, and those in a folder of that name.
 

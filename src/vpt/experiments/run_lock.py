@@ -10,11 +10,13 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from vpt.core.io import describe_write_error, make_folder
 from vpt.core.process import is_alive
+from vpt.errors import StorageError
 
 HEARTBEAT_INTERVAL = 1.0  # seconds between two signs of life
 DEAD_TIMEOUT = 3.0  # without one for so long, a lock is void if its process is gone from this machine
@@ -77,18 +79,18 @@ class RunLocks:
 
         Returns:
             The lock; None where another process holds the run.
+
+        Raises:
+            StorageError: The lock cannot be written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         highest = max(_generations(self.folder, run_id), default=-1)
         previous = self.folder / f"{run_id}.{highest}"
         expired = None if highest < 0 else _expired_token(previous)
         if highest >= 0 and expired is None:
             return None
         lock = RunLock(self.folder, run_id, highest + 1, f"{socket.gethostname()} {os.getpid()} {uuid.uuid4().hex}")
-        try:
-            with lock.path.open("x") as file:
-                file.write(lock.token)
-        except FileExistsError:
+        if not _create(lock):
             return None
         if expired is not None and _read_token(previous) != expired:  # it was ended meanwhile, and perhaps locked anew
             lock.path.unlink(missing_ok=True)
@@ -151,6 +153,23 @@ def heartbeat(lock: RunLock, on_lost: Callable[[], None]) -> Iterator[None]:
     finally:
         stopped.set()
         thread.join()
+
+
+def _create(lock: RunLock) -> bool:
+    """Write the file of a lock; return False where another process has just done so."""
+    created = False
+    try:
+        with lock.path.open("x") as file:
+            created = True
+            file.write(lock.token)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if created:  # a lock without its owner would hold until it is stale
+            with suppress(OSError):
+                lock.path.unlink(missing_ok=True)
+        raise StorageError(describe_write_error(lock.path, error)) from error
+    return True
 
 
 def _expired_token(path: Path) -> str | None:

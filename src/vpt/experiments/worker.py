@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from vpt.backbones import load_backbone
 from vpt.core import environment
 from vpt.core.damage import damage_named
-from vpt.core.io import move_into_place
+from vpt.core.io import make_folder, move_into_place
 from vpt.data.loading import load_dataset
 from vpt.errors import BackboneError, DataError, TrainingError
 from vpt.experiments.experiment import Experiment, Run
@@ -169,7 +169,7 @@ def _keep_tuned_file(experiment: Experiment, run: Run, store: Store) -> None:
             "now); give the plan again"
         )
     if experiment.keep_tuned and run.stage == "final":
-        store.tuned_path(run.id).parent.mkdir(parents=True, exist_ok=True)
+        make_folder(store.tuned_path(run.id).parent)
         move_into_place(store.work_path(run.id), store.tuned_path(run.id))
 
 

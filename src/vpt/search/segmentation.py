@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vpt.core import environment
 from vpt.core.array_file import read_array, write_array
-from vpt.core.io import write_atomic
+from vpt.core.io import make_folder, write_atomic
 from vpt.core.text import format_duration
 from vpt.data.images import MEMORY_LIMIT
 from vpt.data.segmentation_folder import SegmentationDataset
@@ -177,7 +177,7 @@ def _try(this: _Search, method: str, iterations: int) -> dict[str, Any]:
 
 def _folder(this: _Search) -> Path:
     folder = this.job(_HEAD_ALONE, 1).run_dir / "search"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     return folder
 
 
