@@ -12,16 +12,16 @@ from functools import cache
 from pathlib import Path
 
 import timm
-import torch
 
 from vpt.backbones import DEFAULT, list_backbones, load_backbone
+from vpt.backbones.meta_device import meta_device
 
 LIST = Path(__file__).parents[1] / "src" / "vpt" / "backbones" / "published.json"
 
 
 @cache
 def count_parameters(architecture: str) -> int:
-    with torch.device("meta"):
+    with meta_device():
         model = timm.create_model(architecture, pretrained=False, num_classes=0)
     return sum(parameter.numel() for parameter in model.parameters())
 

@@ -53,6 +53,7 @@ def test_list_backbones_holds_those_of_timm() -> None:
         assert list(listed) == names
     else:  # another version has some other models
         assert len(listed.keys() & set(names)) > 0.8 * len(names)
+    assert all(row["parameters"] > 0 for row in listed.values())
     for name in listed.keys() & set(names) - {DEFAULT}:
         config = timm.get_pretrained_cfg(name)
         assert listed[name]["image_size"] in (config.input_size[-1], None)

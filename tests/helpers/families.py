@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+import pytest
 import timm
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,12 @@ class Family:
 
 
 def _timm(name: str, **options: Any) -> Callable[[], nn.Module]:
-    return lambda: timm.create_model(name, pretrained=False, num_classes=0, **options)
+    def make() -> nn.Module:
+        if not timm.is_model(name):
+            pytest.skip(f"timm {timm.__version__} has no {name}")
+        return timm.create_model(name, pretrained=False, num_classes=0, **options)
+
+    return make
 
 
 def _tiny(name: str, *, cls: bool = False, supports_kv_prompts: bool = True, **options: Any) -> Family:

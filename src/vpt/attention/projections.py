@@ -74,7 +74,8 @@ def project_output(attention: Any, x: Tensor, out: Tensor) -> Tensor:
 def rotate(attention: Any, x: Tensor, rope: Tensor, num_positionless: int) -> Tensor:
     """Apply rotary positions to the image tokens of queries or keys; the prefix and positionless tokens stay."""
     num_unrotated = attention.num_prefix_tokens + num_positionless
-    rotated: Tensor = apply_rot_embed_cat(x[:, :, num_unrotated:], rope, half=getattr(attention, "rotate_half", False))
+    options = {"half": True} if getattr(attention, "rotate_half", False) else {}  # timm 1.0.15 knows no halves
+    rotated: Tensor = apply_rot_embed_cat(x[:, :, num_unrotated:], rope, **options)
     return torch.cat([x[:, :, :num_unrotated], rotated], dim=2)
 
 

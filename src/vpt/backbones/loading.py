@@ -17,6 +17,7 @@ from torch import nn
 
 from vpt.backbones import embedded
 from vpt.backbones.backbone import Backbone, fingerprint_of
+from vpt.backbones.meta_device import meta_device
 from vpt.backbones.weights import load_weights
 from vpt.core.text import did_you_mean
 from vpt.data.preprocessing import MAX_SIZE, Preprocessing, for_channels
@@ -78,7 +79,7 @@ def load_backbone(
     if name == embedded.NAME and pretrained and not is_meta:
         weights = weights or embedded.WEIGHTS
     pretrained = pretrained and weights is None and not is_meta
-    with torch.device("meta") if is_meta else nullcontext():
+    with meta_device() if is_meta else nullcontext():
         model = _create_known(name, image_size, pretrained)
     patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
     if image_size is not None and isinstance(patch, tuple) and image_size < max(patch):
@@ -101,7 +102,7 @@ def _native_model(name: str, model: nn.Module, pretrained: bool) -> nn.Module | 
 
     None where a model for another size has weights of the same shapes, such as a ConvNet.
     """
-    with torch.device("meta"):
+    with meta_device():
         native = _create_known(name, None, pretrained=False)
     shapes = [{key: weight.shape for key, weight in each.state_dict().items()} for each in (native, model)]
     if shapes[0] == shapes[1]:
@@ -170,7 +171,7 @@ def _require_image_size(backbone: Backbone, image_size: int | None) -> Backbone:
 
 def _accepts_img_size(name: str) -> bool:
     """Return whether a model has a size of its own to be changed: transformers do, ConvNets take any image."""
-    with torch.device("meta"):
+    with meta_device():
         model = timm.create_model(name, pretrained=False, num_classes=0)
     in_patches = hasattr(getattr(model, "patch_embed", None), "img_size")
     return in_patches or "img_size" in inspect.signature(type(model)).parameters

@@ -83,7 +83,7 @@ def _backbone_lines(rows: dict[str, Any]) -> Iterator[str]:
     for name, row in rows.items():
         size = "" if row["image_size"] is None else f"{row['image_size']} px"
         terms = "embedded, no download" if row["embedded"] else row["license"] or ""
-        count = "" if row["parameters"] is None else f"{row['parameters'] / 1e6:,.1f} M"
+        count = f"{row['parameters'] / 1e6:,.1f} M"
         yield f"{name:<{width}}  {count:>9}  {size:>6}  {terms}".rstrip()
 
 

@@ -240,7 +240,7 @@ def epoch_seed(seed: int, epoch: int, rank: int) -> int:
     Returns:
         A number of 63 bits.
     """
-    return int(np.random.SeedSequence((seed, epoch, rank)).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence((seed, epoch, rank)).generate_state(1, np.uint64)[0]) >> 1
 
 
 def divergence_error(
