@@ -6,14 +6,17 @@
 It needs the extra `fuzz`. The targets are those of `tests/hostile/targets.py`, each in a process of its own, which ends
 after `--executions`; the time that is left is divided among the targets that follow. An exception that is no error of
 vpt is a finding: it is printed with its input, and counted once for each place that raises it. Inputs that reach new
-code are kept in the corpus, at most 1 MB of them.
+code are kept in the corpus, at most 1 MB of them. A run begins with those of `tests/hostile/corpus.zip`, and writes the
+file again: a test gives them to the targets.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib.util
 import json
+import logging
 import os
 import re
 import subprocess
@@ -21,15 +24,19 @@ import sys
 import tempfile
 import time
 import traceback
+import zipfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+KEPT = ROOT / "tests" / "hostile" / "corpus.zip"
 TARGETS = ("spec", "header", "list", "upload", "plan", "archive")  # fast ones first
 INSTRUMENTED = ["vpt", "tomllib", "tarfile", "starlette", "python_multipart", "PIL"]
 CORPUS_BYTES = 10**6  # of all targets together
-MAX_INPUT_BYTES = 20_000  # an archive of two members has 10,240
+# Longest input of each target: what reaches code is short, and long ones take long.
+MAX_BYTES = {"spec": 1_000, "header": 5_000, "list": 2_000, "upload": 5_000, "plan": 2_000, "archive": 10_240}
+MEMORY = Path("/dev/shm")  # a file system in memory, where Linux has one: targets write a file for each input
 
 
 def fuzz(name: str, corpus: Path, work: Path, seconds: int, executions: int) -> None:
@@ -40,6 +47,7 @@ def fuzz(name: str, corpus: Path, work: Path, seconds: int, executions: int) -> 
     sys.path.insert(0, str(ROOT / "tests"))
     with atheris.instrument_imports(include=INSTRUMENTED):
         from hostile import targets
+    logging.disable()  # of what starlette finds wrong in forms
     target, found = targets.TARGETS[name], set[str]()
     targets.use_folder(work)
 
@@ -56,10 +64,10 @@ def fuzz(name: str, corpus: Path, work: Path, seconds: int, executions: int) -> 
                     file.write(f"{json.dumps(finding)}\n")
 
     corpus.mkdir(parents=True, exist_ok=True)
-    for number, seed in enumerate(targets.seeds(name)):
-        (corpus / f"seed{number}").write_bytes(seed)
+    for data in (*targets.seeds(name), *targets.kept_inputs(name)):
+        (corpus / hashlib.sha1(data).hexdigest()).write_bytes(data)  # as libFuzzer names what it keeps
     options = {
-        "max_total_time": seconds, "runs": executions, "max_len": MAX_INPUT_BYTES, "timeout": 60, "rss_limit_mb": 4096,
+        "max_total_time": seconds, "runs": executions, "max_len": MAX_BYTES[name], "timeout": 60, "rss_limit_mb": 4096,
         "print_final_stats": 1, "seed": 1, "artifact_prefix": f"{work}{os.sep}", "verbosity": 1,
     }  # fmt: skip
     atheris.Setup([sys.argv[0], *(f"-{key}={value}" for key, value in options.items()), str(corpus)], call)
@@ -68,7 +76,7 @@ def fuzz(name: str, corpus: Path, work: Path, seconds: int, executions: int) -> 
 
 def run(name: str, corpus: Path, seconds: int, executions: int) -> dict[str, Any]:
     """Run one target in a process of its own, and return its counts and findings."""
-    with tempfile.TemporaryDirectory() as work:
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as work:
         start = time.monotonic()
         command = [sys.executable, __file__, "--child", name, "--corpus", str(corpus), "--work", work]
         command += ["--seconds", str(seconds), "--executions", str(executions)]
@@ -102,7 +110,15 @@ def prune(folder: Path, max_bytes: int) -> int:
     return total
 
 
-def format_table(found: dict[str, dict[str, Any]], minutes: float, atheris: str) -> str:
+def keep(folder: Path, path: Path) -> None:
+    """Write the inputs of a folder to a file, whose bytes are the same for the same inputs."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
+        for each in sorted(path for path in folder.rglob("*") if path.is_file()):
+            name = zipfile.ZipInfo(each.relative_to(folder).as_posix())  # of a fixed date
+            file.writestr(name, each.read_bytes(), zipfile.ZIP_DEFLATED)
+
+
+def format_table(found: dict[str, dict[str, Any]], minutes: float, atheris: str, corpus_bytes: int) -> str:
     """The counts as Markdown."""
     rows = [
         f"| {name} | {one['executions']:,} | {one['seconds']:.0f} | {one['coverage']:,} | {one['corpus']:,} "
@@ -111,7 +127,8 @@ def format_table(found: dict[str, dict[str, Any]], minutes: float, atheris: str)
     ]
     return "\n".join(
         [
-            f"**Fuzzing**: atheris {atheris}, at most {minutes:g} min of all targets together, one after the other.",
+            f"**Fuzzing**: atheris {atheris}, at most {minutes:g} min of all targets together, one after the other; "
+            f"the kept inputs have {corpus_bytes / 1000:,.0f} kB.",
             "",
             "| target | executions | seconds | coverage (edges) | inputs kept | findings |",
             "|---|---:|---:|---:|---:|---:|",
@@ -141,8 +158,11 @@ def main() -> None:
             seconds = max(1, int((end - time.monotonic()) / left))
             found[name] = run(name, corpus / name, seconds, options.executions)
             print(name, json.dumps(found[name], indent=1))
-        print(f"the corpus has {prune(corpus, CORPUS_BYTES):,} bytes")
-    table = format_table(found, options.minutes, version("atheris"))
+        size = prune(corpus, CORPUS_BYTES)
+        print(f"the corpus has {size:,} bytes")
+        if not options.dry_run:
+            keep(corpus, KEPT)
+    table = format_table(found, options.minutes, version("atheris"), size)
     print(table)
     if not options.dry_run:
         targets = "" if tuple(options.targets) == TARGETS else f" --targets {' '.join(options.targets)}"

@@ -8,6 +8,7 @@ import unicodedata
 from enum import IntEnum
 
 _TURNING = ("LRE", "LRO", "RLE", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")  # directions, by `unicodedata`
+_MARKS = "\u200e\u200f\u061c"  # invisible letters of a direction
 _MAX_LINE, _MAX_LINES = 700, 60  # of a message: what a stranger wrote in a file may be of any length
 
 
@@ -101,10 +102,13 @@ def printable(text: str) -> str:
     Returns:
         Text that changes neither the terminal nor the line, and that has an encoding.
     """
+    if text.isprintable():  # as nearly all are
+        return text
     return "".join(
         character.encode("unicode_escape").decode()
         if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
         or unicodedata.bidirectional(character) in _TURNING
+        or character in _MARKS
         else character
         for character in text
     )

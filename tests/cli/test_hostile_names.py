@@ -40,7 +40,7 @@ def write_classes(root: Path, *names: str) -> Path:
         "<script>",
         "-dash",
         "x" * 200,
-        "a\u202eb\u2066c \U0001f600 trail ",
+        "a\u202eb\u2066c\u200f \U0001f600 trail ",
         "=1+1 {x}%s\\ \tb",
     ],
 )
@@ -48,7 +48,10 @@ def test_tune_with_a_hostile_class_name_prints_it(name: str, tmp_path: Path, cap
     data = write_classes(tmp_path / "data", name, "plain")
     vpt("tune", data, "--out", tmp_path / "a.safetensors", "--method", "linear", "--epochs", 1)
     printed = capsys.readouterr()
-    assert not {"\x1b", "\u202e", "\u2066"} & set(printed.out)
+    hidden = {"\x1b", "\u202e", "\u2066", "\u200f"}
+    assert not hidden & set(printed.out)
+    pages = {path.name: path.read_text() for path in (tmp_path / "a.run").glob("*.html")}
+    assert "report.html" in pages and not [page for page, text in pages.items() if hidden & set(text)]
     assert json.loads((tmp_path / "a.run/result.json").read_text())["per_class"].keys() == {name, "plain"}
     assert (tmp_path / "a.run/confusion.png").exists() and "could not be drawn" not in printed.err
     vpt("eval", tmp_path / "a.safetensors", data, "--split", "train")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from vpt.core import io
+from vpt.core import array_file, io
 from vpt.core.io import (
+    describe_write_error,
     move_into_place,
     sweep,
     sweep_abandoned,
@@ -140,6 +143,19 @@ def test_write_atomic_with_a_full_disk_says_so(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"the disk is full, .* MB are free; free some space"):
         write_atomic_with(tmp_path / "a", write, size=10)
     assert not list(tmp_path.iterdir())
+
+
+def test_full_disk_inside_a_writer_is_told_of_the_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path, size: int) -> bytes:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(array_file, "_checksum", fail)
+    with pytest.raises(StorageError) as caught:
+        array_file.write_array(tmp_path / "features.npy", np.zeros(3))
+    assert str(caught.value).startswith(f"{tmp_path / 'features.npy'} could not be written: the disk is full")
+    inside = temporary_path(tmp_path / "folder") / "a.bin"
+    text = describe_write_error(inside, OSError(errno.EROFS, "Read-only file system"))
+    assert text.startswith(f"{tmp_path / 'folder' / 'a.bin'} could not be written: Read-only file system")
 
 
 def test_write_atomic_removes_what_a_killed_writer_of_the_file_left(tmp_path: Path) -> None:

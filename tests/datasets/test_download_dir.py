@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
 
+from hostile import archive_files, generators
+from hostile.entries import raw_errors
 from vpt.datasets.download_dir import extract_archive
 from vpt.errors import DataError
 
@@ -50,3 +54,26 @@ def test_tar_of_plain_files_is_extracted(tmp_path: Path, monkeypatch: pytest.Mon
         tar_file.add(tmp_path / "photos", "photos")
     folder = extract_archive(tmp_path / "images.tar.gz", tmp_path / "unpacked")
     assert (folder / "photos" / "a.txt").read_text() == "a"
+
+
+def test_hostile_archives_are_refused_or_extracted(tmp_path: Path) -> None:
+    whole = {"zip": io.BytesIO(), "tar": io.BytesIO()}
+    with zipfile.ZipFile(whole["zip"], "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a.txt", bytes(range(256)) * 20)
+    with tarfile.open(fileobj=whole["tar"], mode="w") as tar:
+        info = tarfile.TarInfo("a.txt")
+        info.size = 5120
+        tar.addfile(info, io.BytesIO(bytes(range(256)) * 20))
+    contents = {".zip": whole["zip"].getvalue(), ".gz": gzip.compress(whole["tar"].getvalue())}
+    contents[".tar.gz"] = contents[".gz"]
+    inputs = [(name, ".tar", write) for name, write in archive_files.archives(b"picture")]
+    for suffix, content in contents.items():
+        inputs += [(name, suffix, write) for name, write in (*generators.damaged(content, 40), *generators.no_files())]
+    found = []
+    for number, (name, suffix, write) in enumerate(inputs):
+        path = tmp_path / f"{number}{suffix}"
+        write(path)
+        entries = {"extract_archive": lambda path=path: extract_archive(path, tmp_path / "unpacked")}
+        found += raw_errors(f"{suffix}, {name}", entries, path)
+    assert not found, "\n".join(found)
+    assert not list((tmp_path / "unpacked").glob(".*"))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import io
+import json
 import os
+import re
 import shutil
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -23,6 +27,9 @@ COUNTS = {
     "tuned file": 35, "run": 16, "checkpoint": 20, "cache": 5, "archive": 25, "weights": 30, "plan": 25, "list": 35,
     "request": 50,
 }  # fmt: skip
+# Kind of input -> counts of inputs, of calls of an entry with one, and of raw errors.
+_TRIED: defaultdict[str, Counter[str]] = defaultdict(Counter)
+COUNTS_VARIABLE = "VPT_HOSTILE_COUNTS"  # names the file that the counts are written to when the tests have ended
 
 
 def inputs_of(kind: str, inputs: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
@@ -57,6 +64,19 @@ def take_turns(entries: dict[str, Callable[[], object]], turn: int, always: int 
     return {name: entries[name] for name in (*first, others[turn % len(others)])}
 
 
+def count_tried(**counts: int) -> None:
+    """Add counts of the kind that the running test is about."""
+    found = re.search(r"::test_hostile_(\w+?)_(?:are|is)_", os.environ.get("PYTEST_CURRENT_TEST", ""))
+    if found:
+        _TRIED[found[1].replace("_", " ")].update(counts)
+
+
+@atexit.register
+def _write_counts() -> None:
+    if COUNTS_VARIABLE in os.environ:
+        Path(os.environ[COUNTS_VARIABLE]).write_text(json.dumps(_TRIED))
+
+
 def raw_errors(name: str, entries: dict[str, Callable[[], object]], path: Path | None = None) -> list[str]:
     """Call every entry; return what is no error of vpt, or is too long, or lacks the name of an unreadable file."""
     found = []
@@ -76,6 +96,7 @@ def raw_errors(name: str, entries: dict[str, Callable[[], object]], path: Path |
             raise
         except BaseException as error:  # of any kind, also of extensions in Rust: this is what is looked for
             found.append(f"{name}, {entry}: {type(error).__name__}: {str(error)[:200]}")
+    count_tried(inputs=1, calls=len(entries), raw=len(found))
     return found
 
 

@@ -11,7 +11,6 @@ import json
 import os
 import pickle
 import struct
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -159,35 +158,6 @@ def weights_files(state: dict[str, torch.Tensor]) -> Iterator[tuple[str, str, Wr
         "no tensors": {}, "scalars": dict.fromkeys(state, torch.tensor(1.0)),
     }.items():  # fmt: skip
         yield name, ".safetensors", content(save({key: tensor.contiguous().clone() for key, tensor in changed.items()}))
-
-
-def archives(picture: bytes) -> Iterator[tuple[str, Writer]]:
-    """Tar files of images and labels."""
-
-    def pack(members: dict[str, bytes], **changes: Any) -> bytes:
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w") as tar:
-            for name, data in members.items():
-                info = tarfile.TarInfo(name)
-                info.size = len(data)
-                for key, value in changes.items():
-                    setattr(info, key, value)
-                tar.addfile(info, io.BytesIO(data))
-        return buffer.getvalue()
-
-    whole = pack({"0.png": picture, "0.cls": b"0", "1.png": picture, "1.cls": b"1"})
-    yield from damaged(whole)
-    yield from no_files()
-    labels = (b"", b"\xff\xfe", b"9" * 5000, b"[" * DEEP, b"{}", b"null", HOSTILE_TEXT.encode(), b"a\nb", b"-1")
-    for number, label in enumerate(labels):
-        for kind in ("cls", "json"):
-            yield f"label {number} in {kind}", content(pack({"0.png": picture, f"0.{kind}": label}))
-    yield "pickle", content(pack({"0.png": picture, "0.pyd": b"x"}))
-    yield "paths outside", content(pack({"../../etc/passwd.png": picture, "../../etc/passwd.cls": b"0"}))
-    yield "links", content(pack({"0.png": b"", "0.cls": b""}, type=tarfile.SYMTYPE, linkname="/etc/passwd"))
-    yield "devices", content(pack({"0.png": b"", "0.cls": b""}, type=tarfile.CHRTYPE))
-    yield "no image", content(pack({"0.cls": b"0"}))
-    yield "broken images", content(pack({"0.png": b"x", "0.cls": b"0", "1.png": picture[:40], "1.cls": b"1"}))
 
 
 def plans() -> Iterator[tuple[str, Writer]]:

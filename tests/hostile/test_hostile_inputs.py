@@ -18,8 +18,8 @@ from safetensors.torch import load as parse
 from safetensors.torch import save as serialize
 
 import vpt
-from hostile import generators
-from hostile.entries import COUNTS, clear, command, inputs_of, picture, raw_errors, take_turns
+from hostile import archive_files, generators
+from hostile.entries import COUNTS, clear, command, count_tried, inputs_of, picture, raw_errors, take_turns
 from vpt.data.decode_cache import decode_cached
 from vpt.data.image_stream import ImageLoader, StreamedImages
 from vpt.data.loading import load_dataset
@@ -196,7 +196,7 @@ def test_hostile_caches_are_written_again(photos: Path, tmp_path: Path) -> None:
 
 def test_hostile_archives_are_refused(tuned: Path, tmp_path: Path) -> None:
     found = []
-    for count, (name, write) in enumerate(inputs_of("archive", generators.archives(picture())), start=1):
+    for count, (name, write) in enumerate(inputs_of("archive", archive_files.archives(picture())), start=1):
         path = tmp_path / f"{count}.tar"
         write(path)
         entries = {
@@ -301,5 +301,6 @@ def test_hostile_requests_are_answered_with_an_error(tuned: Path, tmp_path: Path
                     found.append(f"{name}: status {status}")
 
     asyncio.run(send_all())
+    count_tried(inputs=len(inputs), calls=len(inputs), raw=len(found))
     assert not found, "\n".join(found)
     assert len(inputs) >= COUNTS["request"]

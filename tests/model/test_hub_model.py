@@ -6,6 +6,7 @@ import json
 import re
 from inspect import signature as inspect_signature
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,8 +14,8 @@ from huggingface_hub import ModelHubMixin
 
 from helpers.hub_server import write_tuned
 from vpt import TunedModel, attach, inspect, load_backbone
-from vpt.core.hub import HubAddress
-from vpt.errors import SpecError, TunedFileError
+from vpt.core.hub import HubAddress, hub_errors
+from vpt.errors import SpecError, StorageError, TunedFileError
 from vpt.model.card import model_card
 
 
@@ -111,3 +112,23 @@ def test_address_of_each_form_is_read(text: str, address: HubAddress) -> None:
 def test_address_of_another_form_is_refused(text: str) -> None:
     with pytest.raises(SpecError, match="is no address on the Hub"):
         HubAddress.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model_card_kwargs": {"licence": "MIT"}}, "has 'licence', which is no option; did you mean 'license'"),
+        ({"config": {"task": {1, 2}}}, "config cannot be written as JSON"),
+        ({"repo_id": 3}, "repo_id is 3; give the owner"),
+    ],
+)
+def test_wrong_argument_of_a_push_is_told_as_one(options: dict[str, Any], message: str) -> None:
+    model = attach("vit_nano_patch12_48", "bias", 2).eval()
+    with pytest.raises(SpecError, match=message):
+        model.push_to_hub(**{"repo_id": "owner/a", **options})
+
+
+def test_argument_of_another_type_is_no_fault_of_the_connection() -> None:
+    message = "cannot be written: expected str; correct the arguments"
+    with pytest.raises(SpecError, match=message), hub_errors("owner/a cannot be written", StorageError):
+        raise TypeError("expected str")

@@ -26,6 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vpt.backbones.backbone import classifier_prefixes
+from vpt.core.damage import FAULTS
 from vpt.core.foreign_files import HEAD_SIZE, describe_foreign_file
 from vpt.core.input_files import require_regular_file
 from vpt.errors import BackboneError
@@ -131,7 +132,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             f"{path} holds Python objects besides tensors, which could run code, so it is not read; ask its "
             "publisher for a .safetensors file, or for a state dict, which holds tensors alone"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError) as error:
+    except (SafetensorError, RuntimeError, MemoryError, *FAULTS) as error:
         raise BackboneError(f"{path} is no readable weights file ({error}); fetch it again") from error
     content = content if isinstance(content, dict) else {}
     for key in _LAYOUTS["state_dict_keys"]:
@@ -148,7 +149,7 @@ def _is_torchscript(path: Path) -> bool:
     try:
         with path.open("rb") as stream:
             return is_zipfile(stream) and any(name.endswith("/constants.pkl") for name in ZipFile(stream).namelist())
-    except (BadZipFile, OSError):
+    except (BadZipFile, RuntimeError, *FAULTS):
         return False
 
 

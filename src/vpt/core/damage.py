@@ -1,5 +1,6 @@
 """Damaged files: what a parser raises becomes an error that names the file and says what to do."""
 
+import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,3 +40,23 @@ def damage_named(path: Path, kind: str, advice: str, error: type[VptError]) -> I
         raise
     except FAULTS as reason:
         raise error(f"the {kind} {path} is damaged ({type(reason).__name__}: {reason}); {advice}") from reason
+
+
+def forward_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Return the members of a tar file. Where a forged size leads back, tarfile would never end.
+
+    Args:
+        archive: The open file.
+
+    Yields:
+        The members in their order.
+
+    Raises:
+        tarfile.ReadError: A member has a size below 0, or does not lie behind the one before.
+    """
+    last = -1
+    for member in archive:
+        if member.size < 0 or member.offset <= last:
+            raise tarfile.ReadError(f"the size of {member.name}, or of the member before, is below 0")
+        last = member.offset
+        yield member

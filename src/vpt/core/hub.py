@@ -124,6 +124,7 @@ def hub_errors(what: str, kind: type[VptError]) -> Iterator[None]:
 
     Raises:
         VptError: Of that class.
+        SpecError: An argument is of another type.
     """
     from huggingface_hub import errors
 
@@ -150,5 +151,7 @@ def hub_errors(what: str, kind: type[VptError]) -> Iterator[None]:
         raise kind(f"{what}: the Hub answers with status {status}; try again later") from error
     except ValueError as error:  # a name or a model card that the Hub refuses
         raise kind(f"{what}: {' '.join(str(error).split())}; correct what it names") from error
+    except TypeError as error:  # an argument of another type
+        raise SpecError(f"{what}: {error}; correct the arguments") from error
     except Exception as error:  # of its HTTP client, which has changed twice, and of the operating system
         raise kind(f"{what}: {type(error).__name__}: {error}; check the name and the connection") from error

@@ -142,13 +142,14 @@ def describe_write_error(path: Path, error: OSError, size: int | None = None) ->
     """Return the message of the `StorageError` for a file that could not be written.
 
     Args:
-        path: The file.
+        path: The file, or the temporary one that is written for it.
         error: The reason.
         size: Size of the file in bytes.
 
     Returns:
-        The message, with the free space if the disk is full.
+        The message, which names the file itself, with the free space if the disk is full.
     """
+    path = Path(*(_parse(Path(part))["name"] or part for part in path.parts))
     needs = f" (it needs {size / 1e6:.1f} MB)" if size else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         folder = next(parent for parent in (path.parent, *path.parents) if parent.exists())

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vpt.core.damage import FAULTS, forward_members
 from vpt.core.text import comma_list, pluralize, refuse
 from vpt.data.checks import check_classes
 from vpt.data.dataset import Dataset, Split
@@ -89,8 +90,13 @@ def read_shards(source: Path, *, complete: bool = True) -> Dataset:
     for shard, split in _splits_of(source).items():
         try:
             by_split[split] += _read_shard(shard, faults, unused)
-        except (tarfile.TarError, OSError, EOFError) as error:
-            faults.append(f"{shard.name} cannot be read as a plain tar file: {error}; decompress it, or write it again")
+        except DataError:
+            raise
+        except (tarfile.TarError, *FAULTS, MemoryError) as error:  # tarfile itself takes sizes as they are written
+            reason = str(error) or type(error).__name__
+            faults.append(
+                f"{shard.name} cannot be read as a plain tar file: {reason}; decompress it, or write it again"
+            )
     refuse(faults, f"{source}: {pluralize(len(faults), 'fault')} in its shards")
     labels = {label for samples in by_split.values() for _, _, label in samples}
     are_numbers = all(label.isdecimal() for label in labels)
@@ -128,7 +134,7 @@ def _read_shard(shard: Path, faults: list[str], unused: Counter[str]) -> list[tu
     images: dict[str, TarImage] = {}
     labels: dict[str, str] = {}
     with tarfile.open(shard, "r:") as tar:
-        for member in tar:
+        for member in forward_members(tar):
             tar.members = []  # type: ignore[attr-defined]  # else all are kept
             name = _NAME.fullmatch(member.name)
             if name is not None and (member.islnk() or member.issym()):

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from vpt.core.damage import forward_members
+from vpt.core.input_files import require_regular_file
 from vpt.core.io import describe_write_error, sweep_abandoned, temporary_path
 from vpt.core.text import bullets
 from vpt.datasets.prepared import Progress
@@ -159,6 +161,7 @@ def extract_archive(archive: Path, destination: Path) -> Path:
     target = destination / archive.name
     if target.is_dir():
         return target
+    require_regular_file(archive, "archive", "download it again", DataError)
     tmp_dir = temporary_path(target)
     try:
         tmp_dir.mkdir(parents=True)
@@ -174,10 +177,11 @@ def extract_archive(archive: Path, destination: Path) -> Path:
                 _extract_tar(tar_file, tmp_dir)
         if not target.is_dir():  # another process may have been faster
             tmp_dir.rename(target)
-    except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError) as error:
-        raise DataError(f"{archive} cannot be extracted: {error}; download it again") from error
-    except OSError as error:
-        raise StorageError(describe_write_error(target, error)) from error
+    except Exception as error:  # each compression has its own, and headers of archives give any numbers
+        if isinstance(error, OSError) and error.errno is not None:  # of the disk; damaged contents have no number
+            raise StorageError(describe_write_error(target, error)) from error
+        reason = str(error) or type(error).__name__
+        raise DataError(f"{archive} cannot be extracted: {reason}; download it again") from error
     finally:
         shutil.rmtree(tmp_dir, ignore_errors=True)
     return target
@@ -186,9 +190,9 @@ def extract_archive(archive: Path, destination: Path) -> Path:
 def _extract_tar(tar_file: tarfile.TarFile, folder: Path) -> None:
     """Extract the members into the folder; one that would leave it raises tarfile.TarError."""
     if hasattr(tarfile, "data_filter"):
-        tar_file.extractall(folder, filter="data")
+        tar_file.extractall(folder, members=forward_members(tar_file), filter="data")
         return
-    for member in tar_file:  # Python 3.11.0 to 3.11.3
+    for member in forward_members(tar_file):  # Python 3.11.0 to 3.11.3
         is_inside = (folder / member.name).resolve().is_relative_to(folder.resolve())
         if not is_inside or not (member.isfile() or member.isdir()):
             raise tarfile.ExtractError(f"{member.name!r} is outside of the archive's folder, or a link or device")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vpt.core.text import one_line
+from vpt.core.text import one_line, printable
 from vpt.experiments import latex
 
 MISSING = "–"
@@ -67,7 +67,8 @@ def format_mean_std(mean: float | None, std: float | None, *, digits: int = 2) -
 def markdown_rows(table: Table) -> str:
     """Return the header and the rows of a table as Markdown, without title and note."""
     rule = [":--"] * table.num_text_columns + ["--:"] * (len(table.header) - table.num_text_columns)
-    header, *rows = ([one_line(cell).replace("|", "\\|") for cell in row] for row in (table.header, *table.rows))
+    cells = ([printable(one_line(cell)).replace("|", "\\|") for cell in row] for row in (table.header, *table.rows))
+    header, *rows = cells
     return "".join(f"| {' | '.join(row)} |\n" for row in (header, rule, *rows))
 
 

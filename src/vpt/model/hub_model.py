@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from fnmatch import fnmatch
+from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -15,6 +16,7 @@ from vpt._version import __version__
 from vpt.backbones.backbone import Backbone
 from vpt.core.hub import CARD, DEFAULT_FILE, HubAddress, hub_errors, local_path
 from vpt.core.io import write_atomic
+from vpt.core.text import did_you_mean
 from vpt.errors import SpecError, StorageError
 from vpt.model.card import model_card
 from vpt.model.hub import prepare_repository
@@ -55,7 +57,8 @@ class HubModel(Portable, ModelHubMixin, library_name="vpt"):
             **push_to_hub_kwargs: Options of `push_to_hub`.
 
         Returns:
-            The URL of the commit on the Hub, or None without `push_to_hub`.
+            The URL of the commit on the Hub, or None without `push_to_hub`. A SpecError is raised for an argument that
+            cannot be used.
         """
         folder = Path(save_directory)
         self._write_folder(folder, None, config, model_card_kwargs)
@@ -102,26 +105,33 @@ class HubModel(Portable, ModelHubMixin, library_name="vpt"):
 
         Raises:
             StorageError: The Hub does not take it, or `private` is True and the repository is public.
+            SpecError: An argument cannot be used.
         """
         ignored, deleted = _to_list(ignore_patterns), _to_list(delete_patterns)
+        if not isinstance(repo_id, str):
+            raise SpecError(f"repo_id is {repo_id!r}; give the owner and the name of a repository, owner/name")
         repo_id = repo_id.removeprefix("hf://")
-        with tempfile.TemporaryDirectory() as name, hub_errors(f"{repo_id} cannot be written", StorageError):
+        what = f"{repo_id} cannot be written"
+        with hub_errors(what, StorageError):
             api = HfApi(token=token, library_name="vpt", library_version=__version__)
             address = HubAddress(repo_id if "/" in repo_id else f"{api.whoami()['name']}/{repo_id}", revision=branch)
+        with tempfile.TemporaryDirectory() as name:
             card = self._write_folder(Path(name), address, config, model_card_kwargs)
-            if prepare_repository(api, address, card, private) and not any(fnmatch(CARD, each) for each in deleted):
-                ignored.append(CARD)
-            commit = api.upload_folder(
-                repo_id=address.repo,
-                folder_path=name,
-                commit_message=commit_message or f"Upload {address.file} with vpt {__version__}",
-                revision=branch,
-                create_pr=create_pr,
-                allow_patterns=allow_patterns,
-                ignore_patterns=ignored,
-                delete_patterns=deleted,
-            )
-            return str(commit.commit_url)
+            with hub_errors(what, StorageError):
+                has_card = prepare_repository(api, address, card, private)
+                if has_card and not any(fnmatch(CARD, each) for each in deleted):
+                    ignored.append(CARD)
+                commit = api.upload_folder(
+                    repo_id=address.repo,
+                    folder_path=name,
+                    commit_message=commit_message or f"Upload {address.file} with vpt {__version__}",
+                    revision=branch,
+                    create_pr=create_pr,
+                    allow_patterns=allow_patterns,
+                    ignore_patterns=ignored,
+                    delete_patterns=deleted,
+                )
+                return str(commit.commit_url)
 
     @classmethod
     def from_pretrained(
@@ -202,10 +212,14 @@ class HubModel(Portable, ModelHubMixin, library_name="vpt"):
         self, folder: Path, address: HubAddress | None, config: Any, options: Mapping[str, Any] | None
     ) -> str:
         """Write the files of a folder or a repository, and return the text of its card."""
+        known = list(signature(save).parameters)[2:]
+        for option in options or {}:
+            if option not in known:
+                raise SpecError(f"model_card_kwargs has {option!r}, which is no option; {did_you_mean(option, known)}")
+        text = "" if config is None else _config_json(config)
         self._save_pretrained(folder, **(options or {}))
-        if config is not None:
-            values = asdict(config) if is_dataclass(config) and not isinstance(config, type) else config
-            write_atomic(folder / _CONFIG, json.dumps(values, sort_keys=True, indent=2).encode())
+        if text:
+            write_atomic(folder / _CONFIG, text.encode())
         card = model_card(folder / DEFAULT_FILE, address)
         if not (folder / CARD).exists():
             write_atomic(folder / CARD, card.encode())
@@ -214,3 +228,13 @@ class HubModel(Portable, ModelHubMixin, library_name="vpt"):
 
 def _to_list(patterns: list[str] | str | None) -> list[str]:
     return [patterns] if isinstance(patterns, str) else [*(patterns or ())]
+
+
+def _config_json(config: Any) -> str:
+    values = asdict(config) if is_dataclass(config) and not isinstance(config, type) else config
+    try:
+        return json.dumps(values, sort_keys=True, indent=2)
+    except (TypeError, ValueError, RecursionError) as error:  # another type, a cycle, or a nesting as deep
+        raise SpecError(
+            f"config cannot be written as JSON: {error}; give a dict of texts, numbers and lists"
+        ) from error

@@ -11,6 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vpt.core.text import printable
 from vpt.plots import style
 from vpt.plots.literal import literal
 
@@ -185,7 +186,7 @@ def to_svg(figure: "Figure", title: str) -> str:
         body = body.replace(color, f"var({variable})")
     width, height = (_POINTS_PER_INCH * inches for inches in figure.get_size_inches())
     return (
-        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(title)}" '
+        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(printable(title))}" '
         f'style="max-width:none;width:{width:g}pt">{body.strip()}'
     )
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vpt.errors import TrainingError
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -50,19 +52,33 @@ def answer(logits: NDArray[Any], classes: Sequence[str] | None, label_kind: Mapp
 
     Returns:
         The answer.
+
+    Raises:
+        TrainingError: An output is NaN or infinite.
     """
-    values = logits.astype(np.float64)
+    values = _require_finite(logits.astype(np.float64))
     if label_kind["name"] == "regression":
-        return Answer(value=float(values[0] * label_kind["std"] + label_kind["mean"]))
+        return Answer(value=float(_require_finite(values * label_kind["std"] + label_kind["mean"])[0]))
     names = [str(index) for index in range(len(values))] if classes is None else list(classes)
     if label_kind["name"] == "multi_label":
-        probabilities = 1 / (1 + np.exp(-values))
+        with np.errstate(over="ignore"):  # of a probability that is 0
+            probabilities = 1 / (1 + np.exp(-values))
         has = dict(zip(names, probabilities >= np.array(label_kind["thresholds"] or 0.5), strict=True))
         ranked = _rank(probabilities, names, len(names))
         return Answer(ranked[:top], tuple(pair for pair in ranked if has[pair[0]]))
-    scaled = values / label_kind.get("temperature", 1.0)
+    with np.errstate(over="ignore"):
+        scaled = _require_finite(values / label_kind.get("temperature", 1.0))
     exponentials = np.exp(scaled - scaled.max())
     return Answer(_rank(exponentials / exponentials.sum(), names, top))
+
+
+def _require_finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    if not np.isfinite(values).all():
+        raise TrainingError(
+            "the model answers with NaN or infinity, so there is no prediction: its weights are too large, or the file "
+            "is damaged; export it again from the tuned file"
+        )
+    return values
 
 
 def _to_dicts(pairs: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:

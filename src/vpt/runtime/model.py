@@ -1,6 +1,5 @@
 """A model in an ONNX file that `vpt export` wrote."""
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,14 +7,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vpt.errors import TunedFileError, VptError
+from vpt.errors import SpecError, TunedFileError, VptError
 from vpt.runtime.answers import Answer, answer
+from vpt.runtime.metadata import read_metadata
 from vpt.runtime.pixels import read_image, to_input
 
 ImageSource = str | Path | Image.Image
 
 
-def open_session(path: str | Path, threads: int | None = None) -> tuple[Any, dict[str, Any]]:
+def open_session(path: str | Path, threads: int | None = None) -> tuple[Any, str]:
     """Open a graph of this library in onnxruntime.
 
     Args:
@@ -23,7 +23,7 @@ def open_session(path: str | Path, threads: int | None = None) -> tuple[Any, dic
         threads: Threads of an operation. Default: those of onnxruntime.
 
     Returns:
-        The session, and what the graph says of itself.
+        The session, and what the graph says of itself as JSON.
 
     Raises:
         TunedFileError: The file is missing, damaged or not one of this library's.
@@ -47,7 +47,21 @@ def open_session(path: str | Path, threads: int | None = None) -> tuple[Any, dic
     text = session.get_modelmeta().custom_metadata_map.get("vpt")
     if text is None:
         raise TunedFileError(f"{path} is a graph but not one of vpt's; `vpt export FILE --out model.onnx` makes one")
-    return session, json.loads(text)
+    return session, str(text)
+
+
+def require_positive(**values: int) -> None:
+    """Refuse options that have to be at least 1.
+
+    Args:
+        **values: The options by name.
+
+    Raises:
+        SpecError: A value is not a whole number, or below 1.
+    """
+    for name, value in values.items():
+        if not isinstance(value, int) or value < 1:
+            raise SpecError(f"{name} is {value!r}; it must be a whole number of at least 1")
 
 
 class ExportedModel:
@@ -64,13 +78,16 @@ class ExportedModel:
             TunedFileError: The file is missing, damaged, or not the graph of one model.
             VptError: onnxruntime is not installed.
         """
-        self.metadata: dict[str, Any]
-        self._session, self.metadata = open_session(path, threads)
-        if self.metadata.get("input") != "images":
-            other = "pixels" if "input" in self.metadata else "the prompts of a task"
+        self._session, text = open_session(path, threads)
+        inputs = [each.name for each in self._session.get_inputs()]
+        if inputs != ["images"]:
+            other = "pixels" if inputs == ["pixels"] else "the prompts of a task"
             raise TunedFileError(f"{path} reads {other}; export a graph of one task without --pixels")
-        if len(self._session.get_outputs()[0].shape) != 2:
+        shape = self._session.get_outputs()[0].shape
+        if len(shape) != 2:
             raise TunedFileError(f"{path} segments images, which this small runtime does not; give the tuned file")
+        num_outputs = shape[1] if isinstance(shape[1], int) else None
+        self.metadata: dict[str, Any] = read_metadata(text, path, is_model=True, num_outputs=num_outputs)
 
     def predict(self, images: Iterable[ImageSource], *, top: int = 3, batch_size: int = 32) -> list[Answer]:
         """Classify images.
@@ -85,7 +102,10 @@ class ExportedModel:
 
         Raises:
             DataError: An image cannot be used.
+            SpecError: `top` or `batch_size` is below 1.
+            TrainingError: The model answers with NaN or infinity.
         """
+        require_positive(top=top, batch_size=batch_size)
         sources, answers = list(images), []
         for start in range(0, len(sources), batch_size):
             logits = self._logits(sources[start : start + batch_size])

@@ -26,6 +26,8 @@ def read_image(source: str | Path | Image.Image) -> Image.Image:
     Raises:
         DataError: The file cannot be read, or has more than 8 bits per channel.
     """
+    if not isinstance(source, Image.Image) and not Path(source).is_file():  # a pipe or a device may never end
+        raise DataError(f"{source} is no regular file; give a JPEG or PNG file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of damaged EXIF data

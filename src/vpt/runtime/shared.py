@@ -1,7 +1,7 @@
 """One graph of a backbone for any number of tasks, whose images share a pass."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from vpt.errors import TunedFileError
+from vpt.errors import SpecError, TunedFileError
 from vpt.runtime.answers import Answer, answer
-from vpt.runtime.model import ImageSource, open_session
+from vpt.runtime.metadata import read_metadata
+from vpt.runtime.model import ImageSource, open_session, require_positive
 from vpt.runtime.pixels import read_image, to_input
 
 _MASKED = -1e4  # added to the score of a missing prompt
@@ -29,24 +30,35 @@ class Task:
         Raises:
             TunedFileError: The file is missing, damaged, or not that of a task.
         """
+        if not Path(path).is_file():  # a pipe or a device may never end
+            raise TunedFileError(f"the task {path} does not exist; `vpt export FILE --out {path}` makes one")
         try:
             with safe_open(path, framework="np") as file:
                 text = (file.metadata() or {}).get("vpt-task")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        except (SafetensorError, OSError, ValueError) as error:
-            raise TunedFileError(f"{path} is missing or damaged ({error}); export the task again") from error
+        except (
+            SafetensorError,
+            OSError,
+            ValueError,
+            TypeError,
+            AttributeError,
+        ) as error:  # also of a type unknown to numpy
+            raise TunedFileError(f"{path} is damaged ({error!s:.200}); export the task again") from error
         if text is None:
             raise TunedFileError(
                 f"{path} is not the file of a task; `vpt export FILE --out task.safetensors` makes one of a tuned file"
             )
-        self.metadata: dict[str, Any] = json.loads(text)
+        fault = _find_fault(tensors)
+        if fault:
+            raise TunedFileError(f"{path} is damaged: {fault}; export the task again")
         self.keys: NDArray[np.float32] = tensors["keys"]
         self.values: NDArray[np.float32] = tensors["values"]
         self.bias: NDArray[np.float32] = tensors["bias"]
-        layers = range(sum(name.startswith("head.") for name in tensors) // 2)
         self.head: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = [
-            (tensors[f"head.{index}.weight"], tensors[f"head.{index}.bias"]) for index in layers
+            (tensors[f"head.{index}.weight"], tensors[f"head.{index}.bias"]) for index in range(_num_layers(tensors))
         ]
+        num_outputs = len(self.head[-1][1])
+        self.metadata: dict[str, Any] = read_metadata(text, path, is_model=True, num_outputs=num_outputs)
 
     def logits(self, feature: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the logits of an image.
@@ -78,10 +90,11 @@ class SharedModel:
             TunedFileError: The file is missing, damaged, or not the graph of a backbone.
             VptError: onnxruntime is not installed.
         """
-        self.metadata: dict[str, Any]
-        self._session, self.metadata = open_session(path, threads)
-        if [each.name for each in self._session.get_inputs()][:2] != ["images", "keys"]:
+        self._session, text = open_session(path, threads)
+        self._shapes = {each.name: each.shape for each in self._session.get_inputs()}
+        if not self._shapes.keys() >= {"images", "keys", "weight"}:
             raise TunedFileError(f"{path} is the graph of one task; `vpt export --shared BACKBONE` makes one for all")
+        self.metadata: dict[str, Any] = read_metadata(text, path, is_model=False)
 
     def load(self, path: str | Path) -> Task:
         """Read the file of a task of this backbone.
@@ -108,6 +121,15 @@ class SharedModel:
                 f"{path} was made for images of {sizes[0]} px, and the graph for {sizes[1]} px; export the graph with "
                 f"--image-size {sizes[0]}"
             )
+        for name, shape in (("keys", task.keys.shape), ("weight", task.head[0][0].shape)):
+            wanted = self._shapes[name][1:]
+            pairs = zip(wanted, shape, strict=False)
+            # A size that may be any is a text or None.
+            if len(wanted) != len(shape) or any(isinstance(size, int) and size != own for size, own in pairs):
+                raise TunedFileError(
+                    f"{path} has {name} of shape {shape}, and the graph takes {tuple(wanted)}; export both from the "
+                    "same weights"
+                )
         return task
 
     def predict(
@@ -126,7 +148,12 @@ class SharedModel:
 
         Raises:
             DataError: An image cannot be used.
+            SpecError: `top` or `batch_size` is below 1, or there is not one task for each image.
+            TrainingError: A model answers with NaN or infinity.
         """
+        require_positive(top=top, batch_size=batch_size)
+        if len(images) != len(tasks):
+            raise SpecError(f"there are {len(images)} images and {len(tasks)} tasks; give the task of each image")
         answers = []
         for start in range(0, len(images), batch_size):
             part = list(zip(images[start : start + batch_size], tasks[start : start + batch_size], strict=True))
@@ -168,3 +195,30 @@ class SharedModel:
             row[: len(task.head[0][1])] if len(task.head) == 1 else task.logits(feature)
             for task, row, feature in zip(tasks, logits, features, strict=True)
         ]
+
+
+def _num_layers(tensors: Mapping[str, NDArray[Any]]) -> int:
+    return sum(name.startswith("head.") for name in tensors) // 2
+
+
+def _find_fault(tensors: Mapping[str, NDArray[Any]]) -> str | None:
+    """Return what is wrong with the tensors of a task, in words."""
+    layers = range(_num_layers(tensors))
+    head = [f"head.{index}.{name}" for index in layers for name in ("weight", "bias")]
+    if tensors.keys() != {"keys", "values", "bias", *head} or not head:
+        return (
+            f"its tensors are {', '.join(sorted(tensors))[:80]}, and keys, values, bias, head.0.weight ... are needed"
+        )
+    for name, tensor in tensors.items():
+        if tensor.dtype != np.float32 or not np.isfinite(tensor).all():
+            return f"the tensor {name} is not of finite float32 numbers"
+    keys = tensors["keys"].shape
+    widths = [tensors[f"head.{index}.weight"].shape for index in layers]
+    fits = [
+        len(keys) == 4 and 0 not in keys and tensors["values"].shape == keys,
+        tensors["bias"].shape == (keys[0], keys[2]) if len(keys) == 4 else False,
+        all(len(shape) == 2 and 0 not in shape for shape in widths),
+        all(tensors[f"head.{index}.bias"].shape == widths[index][:1] for index in layers),
+        all(inner[:1] == outer[1:] for inner, outer in pairwise(widths)),
+    ]
+    return None if all(fits) else "the shapes of its tensors do not fit one another"
