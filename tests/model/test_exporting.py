@@ -35,6 +35,7 @@ CASES = [
     *((METHOD_SPECS.get(name, name), "vit", None) for name in METHODS),
     *((DEEP, family, None) for family in FAMILIES),
     ("vpt(length=3, depth=shallow)", "vit", None),
+    ("vpt(length=3, depth=shallow)", "swin", None),
     ("vpt(length=3, attention=zero_init)", "vit", None),
     ("vpt(length=3) + bias", "vit", None),
     ("linear", "convnext", None),

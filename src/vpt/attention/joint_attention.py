@@ -60,7 +60,7 @@ def keys_and_values(attention: Any, prompts: Tensor | KeyValues) -> list[Tensor]
     """
     if isinstance(prompts, KeyValues):
         return [each if each.dim() == 4 else each.unsqueeze(0) for each in prompts]
-    return expand_kv_groups(attention, *project(attention, prompts, "kv"))
+    return expand_kv_groups(attention, *project(attention, prompts, "kv", hooks=False))
 
 
 def attend_with_prompts(

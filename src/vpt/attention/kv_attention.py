@@ -180,8 +180,9 @@ def prepare_qkv(
     if context.get("is_causal"):
         raise ValueError("causal attention reads tokens in order, which prompts do not have")
     rope, num_outputs = context.get("rope"), x.shape[1] if num_queries is None else num_queries
-    if num_outputs == x.shape[1]:
+    if num_outputs == x.shape[1] or _has_hooks(attention):
         q, k, v = project(attention, x, "qkv")
+        q = q[:, :, :num_outputs]
     else:
         (q,), (k, v) = project(attention, x[:, :num_outputs], "q"), project(attention, x, "kv")
     if rope is not None:
@@ -195,7 +196,15 @@ def prepare_qkv(
 
 
 def _can_absorb(attention: Any, context: dict[str, Any]) -> bool:
-    """Return whether keys are a linear function of the tokens: no norm and no rotation after their projection."""
+    """Return whether keys are a linear function of the tokens, and no hook waits for the layers that form them."""
     unnormalized = isinstance(getattr(attention, "k_norm", None) or nn.Identity(), nn.Identity)
     fused = getattr(attention, "qkv", None) is not None and getattr(attention, "num_kv_groups", 1) == 1
-    return unnormalized and fused and context.get("rope") is None and not context.get("is_causal")
+    unrotated = context.get("rope") is None and not context.get("is_causal")
+    return unnormalized and fused and unrotated and not _has_hooks(attention)
+
+
+def _has_hooks(attention: Any) -> bool:
+    """Return whether a hook waits for the projection or the norm of keys, which few queries need not run."""
+    layers = (getattr(attention, name, None) for name in ("qkv", "k_norm"))
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(layer, kind, None) for layer in layers for kind in kinds)

@@ -5,16 +5,18 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from timm.layers import apply_rot_embed_cat
-from torch import Tensor
+from torch import Tensor, nn
 
 
-def project(attention: Any, x: Tensor, names: str) -> list[Tensor]:
+def project(attention: Any, x: Tensor, names: str, *, hooks: bool = True) -> list[Tensor]:
     """Return queries, keys and values, after their norms and without positions.
 
     Args:
         attention: The attention module.
         x: Tokens ((batch,) tokens, d), already normalized.
         names: "qkv", "q" or "kv".
+        hooks: False calls layers without their hooks, which are for the tokens of the image, once a pass. Default:
+            True.
 
     Returns:
         For each name (batch or 1, heads, tokens, d/heads); of keys and values fewer heads where several have one in
@@ -23,9 +25,9 @@ def project(attention: Any, x: Tensor, names: str) -> list[Tensor]:
     x = x if x.dim() == 3 else x.unsqueeze(0)
     projected: Any
     if getattr(attention, "qkv", None) is None:
-        projected = [getattr(attention, f"{name}_proj")(x) for name in names]
+        projected = [_call(getattr(attention, f"{name}_proj"), x, hooks) for name in names]
     elif names == "qkv" and not _has_separate_biases(attention):
-        projected = attention.qkv(x).chunk(3, dim=-1)
+        projected = _call(attention.qkv, x, hooks).chunk(3, dim=-1)
     else:
         weight, bias = fused_qkv(attention)
         width = len(weight) // 3
@@ -34,7 +36,11 @@ def project(attention: Any, x: Tensor, names: str) -> list[Tensor]:
     head_width = attention.proj.in_features // attention.num_heads
     heads = [each.unflatten(-1, (-1, head_width)).transpose(1, 2) for each in projected]
     norms = [getattr(attention, f"{name}_norm", None) for name in names]
-    return [each if norm is None else norm(each) for each, norm in zip(heads, norms, strict=True)]
+    return [each if norm is None else _call(norm, each, hooks) for each, norm in zip(heads, norms, strict=True)]
+
+
+def _call(layer: nn.Module, x: Tensor, hooks: bool) -> Any:
+    return layer(x) if hooks else layer.forward(x)
 
 
 def fused_qkv(attention: Any) -> tuple[Tensor, Tensor | None]:
@@ -52,23 +58,24 @@ def expand_kv_groups(attention: Any, *keys_or_values: Tensor) -> list[Tensor]:
     return [each.repeat_interleave(groups, dim=1) if groups > 1 else each for each in keys_or_values]
 
 
-def project_output(attention: Any, x: Tensor, out: Tensor) -> Tensor:
+def project_output(attention: Any, x: Tensor, out: Tensor, *, hooks: bool = True) -> Tensor:
     """Compute what comes after the attention itself.
 
     Args:
         attention: The attention module.
         x: Its input (batch, tokens, d).
         out: Weighted values (batch, heads, n, d/heads) of the first n tokens.
+        hooks: False calls layers without their hooks, see `project`. Default: True.
 
     Returns:
         The output (batch, n, d).
     """
     out = out.transpose(1, 2).flatten(2)
     if getattr(attention, "norm", None) is not None:
-        out = attention.norm(out)
+        out = _call(attention.norm, out, hooks)
     if getattr(attention, "gate", None) is not None:
-        out = out * attention.gate(x[:, : out.shape[1]]).sigmoid()
-    return attention.proj_drop(attention.proj(out))  # type: ignore[no-any-return]
+        out = out * _call(attention.gate, x[:, : out.shape[1]], hooks).sigmoid()
+    return _call(attention.proj_drop, _call(attention.proj, out, hooks), hooks)  # type: ignore[no-any-return]
 
 
 def rotate(attention: Any, x: Tensor, rope: Tensor, num_positionless: int) -> Tensor:

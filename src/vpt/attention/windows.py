@@ -54,20 +54,20 @@ def attend_windows(
     if isinstance(kv_prompts, KeyValues):
         prompt_k, prompt_v = keys_and_values(attention, kv_prompts)
     else:
-        prompt_q, prompt_k, prompt_v = project(attention, kv_prompts, "qkv")
+        prompt_q, prompt_k, prompt_v = project(attention, kv_prompts, "qkv", hooks=False)
     out = attend_with_prompts(q, k, v, prompt_k, prompt_v, gate=gate, **options)
     out = project_output(attention, x, out)
     if not return_prompt_outputs or isinstance(kv_prompts, KeyValues):
         return out, None
 
-    batch = len(prompt_q)
+    batch = prompt_q.shape[0]
     scaled_q = prompt_q * attention.scale
     k, v = k.unflatten(0, (batch, -1)), v.unflatten(0, (batch, -1))  # (batch, windows, heads, n, d/heads)
     token_scores = scaled_q.unsqueeze(1) @ k.transpose(-2, -1)
     prompt_scores = (scaled_q @ prompt_k.transpose(-2, -1)).unsqueeze(1).expand(-1, k.shape[1], -1, -1, -1)
     weights = attention.attn_drop(torch.cat([token_scores, prompt_scores], dim=-1).softmax(-1))
     prompt_out = weights[..., :n] @ v + weights[..., n:] @ prompt_v.unsqueeze(1)
-    return out, project_output(attention, kv_prompts, prompt_out.mean(dim=1))
+    return out, project_output(attention, kv_prompts, prompt_out.mean(dim=1), hooks=False)
 
 
 class KVWindowAttention(nn.Module):

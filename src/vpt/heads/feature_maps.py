@@ -75,9 +75,20 @@ class HookedTrunk(nn.Module):
         tokens = trunk.forward_features(as_input(images, trunk))
         return [*(hook.pop() for hook in self.hooks), tokens]
 
-    def normalize_pooled(self, x: Tensor) -> Tensor:
-        """Apply the norm that timm applies after pooling, if there is one."""
-        return x if self.pooled_norm is None else self.trunk.get_submodule(self.pooled_norm)(x)
+    def normalize_pooled(self, x: Tensor, *, hooks: bool = True) -> Tensor:
+        """Apply the norm that timm applies after pooling, if there is one.
+
+        Args:
+            x: Features.
+            hooks: False calls the norm without its hooks. Default: True.
+
+        Returns:
+            The normalized features.
+        """
+        if self.pooled_norm is None:
+            return x
+        norm: Any = self.trunk.get_submodule(self.pooled_norm)
+        return norm(x) if hooks else norm.forward(x)  # type: ignore[no-any-return]
 
 
 class MapNetwork(HookedTrunk):

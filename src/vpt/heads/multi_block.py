@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,9 +62,10 @@ class MultiBlockFeatures(HookedTrunk):
         pooled: list[Tensor] = []
         if self.reads_pooled:
             pooled.append(self.trunk.forward_head(tokens, pre_logits=True))  # type: ignore[operator]
-        final = self.normalize_pooled(tokens)
-        if self.kind == "tokens":
-            outputs = [self.normalize_pooled(self.trunk.get_submodule("norm")(tokens)) for tokens in outputs]
+        final = self.normalize_pooled(tokens, hooks=not self.reads_pooled)
+        if self.kind == "tokens":  # `forward`, as hooks of the norm are for the last block
+            norm: Any = self.trunk.get_submodule("norm")
+            outputs = [self.normalize_pooled(norm.forward(tokens), hooks=False) for tokens in outputs]
         outputs += [final] * self.reads_last
         return torch.cat(pooled + [feature for output in outputs for feature in self._pool(output)], dim=1)
 

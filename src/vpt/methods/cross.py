@@ -74,11 +74,13 @@ class _CrossAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         attention: Any = self.attention
-        (q,) = project(attention, x, "q")
-        k, v = expand_kv_groups(attention, *project(attention, self.prompts(x.shape[0]).to(x.dtype), "kv"))
+        (q,) = project(attention, x, "q", hooks=False)  # they are for self-attention
+        prompts = self.prompts(x.shape[0]).to(x.dtype)
+        k, v = expand_kv_groups(attention, *project(attention, prompts, "kv", hooks=False))
         k, v = (each.expand(x.shape[0], -1, -1, -1) for each in (k, v))
         fused = getattr(attention, "fused_attn", True)
-        out = project_output(attention, x, weigh_values(q, k, v, scale=attention.scale, fused=fused))
+        weighted = weigh_values(q, k, v, scale=attention.scale, fused=fused)
+        out = project_output(attention, x, weighted, hooks=False)
         return out if self.gate is None else self.gate.to(out.dtype) * out
 
 

@@ -83,15 +83,16 @@ class _PromptedSwinBlock(nn.Module):
             x, prompts = state
         else:
             assert self.prompts is not None
-            x, prompts = state, self.prompts(len(state)).expand(len(state), -1, -1).to(state.dtype)
+            batch = state.shape[0]  # len() would fix the batch size of an exported graph
+            x, prompts = state, self.prompts(batch).expand(batch, -1, -1).to(state.dtype)
         block: Any = self.block
-        block.attn.set_prompts(block.norm1(prompts))
+        block.attn.set_prompts(block.norm1.forward(prompts))  # hooks are for the grid
         x = block(x)
         prompt_out = block.attn.pop_prompts()
         if self.outputs == "discard":
             return x
-        prompts = prompts + block.drop_path1(prompt_out)
-        prompts = prompts + block.drop_path2(block.mlp(block.norm2(prompts)))
+        prompts = prompts + block.drop_path1.forward(prompt_out)
+        prompts = prompts + block.drop_path2.forward(block.mlp.forward(block.norm2.forward(prompts)))
         if self.outputs == "pool":
             return torch.cat([x.flatten(1, 2), prompts], dim=1).unsqueeze(1)
         return x, prompts
@@ -106,4 +107,5 @@ class _PromptedPatchMerging(nn.Module):
 
     def forward(self, state: GridState) -> GridState:
         x, prompts = state
-        return self.merge(x), self.merge.reduction(self.merge.norm(prompts.repeat(1, 1, 4)))
+        normed = self.merge.norm.forward(prompts.repeat(1, 1, 4))
+        return self.merge(x), self.merge.reduction.forward(normed)
