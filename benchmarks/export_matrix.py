@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import string
 import sys
 import tempfile
@@ -54,6 +55,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "ConvNeXt": ("convnext_atto", STAGES),
     "ResNet": ("resnet10t", {"layers": (1, 1, 1, 1), "channels": (8, 8, 16, 32)}),
 }
+NEEDED = {"sidetune": "sidetune(network=test_convnext)"}  # AlexNet cannot read images of 32 px
 VARIANTS = (
     "vpt(depth=shallow)",
     "vpt(impl=concat)",
@@ -182,9 +184,7 @@ def make_table(rows: dict[str, dict[str, Cell | str]]) -> str:
 
 def format_cell(cell: Cell | str, reasons: dict[str, str]) -> str:
     def letter(reason: str) -> str:
-        general = reason.partition(";")[0]
-        for name in sorted({each for each, _ in FAMILIES.values()}, key=len, reverse=True):
-            general = general.replace(name, "the backbone")
+        general = generalize(reason)
         return f"<sup>{reasons.setdefault(general, name_of(len(reasons)))}</sup>"
 
     if isinstance(cell, str):
@@ -195,6 +195,17 @@ def format_cell(cell: Cell | str, reasons: dict[str, str]) -> str:
     refused = [target for target in TARGETS[:3] if cell[target] != "works"]
     main = "✓" if not refused else "".join(f"–{letter(cell[target])}" for target in refused)
     return f"{main} S" if cell["shared"] == "works" else main
+
+
+def generalize(reason: str) -> str:
+    """A reason without the names of method and backbone, which the row and the column have."""
+    general = reason.partition(";")[0]
+    names = {each for each, _ in FAMILIES.values()}
+    if refused := re.match(r".* does not fit (\w+): (.*)", general):
+        names, general = {*names, refused[1]}, refused[2]
+    for name in sorted(names, key=len, reverse=True):
+        general = re.sub(rf"\b{name}\b", "the backbone", general)
+    return general
 
 
 def name_of(index: int) -> str:
@@ -210,8 +221,9 @@ def main() -> None:
     path = RESULTS_DIR / "export_matrix.json"
     stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     known: dict[str, dict[str, Cell | str]] = stored.get("matrix", {}).get("values", {})
+    methods = (*(NEEDED.get(name, name) for name in METHODS), *VARIANTS)
     rows: dict[str, dict[str, Cell | str]] = {
-        method: {} if method in options.methods else known.get(method, {}) for method in (*METHODS, *VARIANTS)
+        method: {} if method in options.methods else known.get(method, {}) for method in methods
     }
     with tempfile.TemporaryDirectory() as folder:
         for method, family in product(rows, FAMILIES):
