@@ -5,7 +5,8 @@
 
 It needs the extra `fuzz`. All checks of schemathesis are on: answers of every operation are compared with the
 description, valid requests must be taken, and invalid ones refused. Three tasks of the embedded backbone are served;
-others are added, replaced and removed.
+others are added, replaced and removed. An operation has as many requests as it has distinct ones, at most `--examples`
+of a kind; rounds with other seeds follow for those that got fewer.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -32,6 +34,8 @@ from local_server import TOKEN, running_server
 from report import write_between_marks, write_section
 from vpt import attach, load_backbone, save
 
+ADD, REMOVE = "PUT /tasks/{task}", "DELETE /tasks/{task}"
+MAX_ROUNDS = 40
 TASKS = {"animals": ("vpt(length=3)", None), "probe": ("linear", None), "scenes": ("vpt(length=2)", "linear")}
 
 
@@ -50,39 +54,60 @@ def make_files(served: Path, sent: Path) -> None:
 
 
 def run(examples: int, seed: int) -> dict[str, Any]:
-    """Run schemathesis, and return its counts and findings."""
+    """Run schemathesis until every operation got as many requests as `examples`; the counts and findings."""
+    answers: Counter[str] = Counter()
+    findings: list[str] = []
+    exit_code, rounds, lacking = 0, 0, list[str]()
+    start = time.perf_counter()
     with tempfile.TemporaryDirectory() as tmp:
-        served, sent = Path(tmp) / "served", Path(tmp) / "sent"
+        served, sent, log = Path(tmp) / "served", Path(tmp) / "sent", Path(tmp) / "errors"
         served.mkdir()
         sent.mkdir()
         make_files(served, sent)
-        description = sent / "openapi.json"
-        description.write_bytes(files("vpt.serving").joinpath("openapi.json").read_bytes())
-        with running_server(served, log=Path(tmp) / "errors") as port:
-            command = [
-                *(sys.executable, "-m", "schemathesis.cli", "--no-color", "run", str(description)),
-                *("--url", f"http://127.0.0.1:{port}", "--header", f"Authorization: Bearer {TOKEN}"),
-                *("--checks", "all", "--mode", "all", "--max-examples", str(examples), "--seed", str(seed)),
-                *("--continue-on-failure", "--generation-database", "none", "--request-timeout", "60"),
-                *("--suppress-health-check", "all", "--output-truncate", "true"),
-            ]
-            hooks = str(Path(__file__).with_name("openapi_hooks.py"))
-            variables = {**os.environ, "OPENAPI_FOLDER": str(sent), "SCHEMATHESIS_HOOKS": hooks}
-            start = time.perf_counter()
-            done = subprocess.run(command, cwd=tmp, env=variables, capture_output=True, text=True, check=False)
-            seconds = time.perf_counter() - start
-        print(done.stdout, done.stderr, sep="\n")
-        counts = json.loads((sent / "counts.json").read_text())
-        errors = (Path(tmp) / "errors").read_text()
+        (sent / "openapi.json").write_bytes(files("vpt.serving").joinpath("openapi.json").read_bytes())
+        with running_server(served, log=log) as port:
+            while rounds == 0 or (lacking and not exit_code and rounds < MAX_ROUNDS):
+                done = ask(port, sent, examples, seed + rounds, lacking)
+                rounds, exit_code = rounds + 1, done.returncode
+                print(done.stdout, done.stderr, sep="\n")
+                findings += re.findall(r"^- (.+)$", done.stdout, re.MULTILINE)
+                answers.update(json.loads((sent / "counts.json").read_text()))
+                totals = by_operation(answers)
+                lacking = [name for name, statuses in totals.items() if sum(statuses.values()) < examples]
+        errors = log.read_text()
+    return {
+        "exit_code": exit_code, "findings": findings, "tracebacks": errors.count("Traceback"),
+        "answers": by_operation(answers), "examples": examples, "seed": seed, "rounds": rounds,
+        "seconds": time.perf_counter() - start, "schemathesis": version("schemathesis"),
+    }  # fmt: skip
+
+
+def ask(
+    port: int, folder: Path, examples: int, seed: int, operations: Sequence[str]
+) -> subprocess.CompletedProcess[str]:
+    """Run schemathesis once, on all operations or some; tasks are added where some are to be removed."""
+    names = [*operations, *([ADD] if REMOVE in operations and ADD not in operations else [])]
+    command = [
+        *(sys.executable, "-m", "schemathesis.cli", "--no-color", "run", str(folder / "openapi.json")),
+        *("--url", f"http://127.0.0.1:{port}", "--header", f"Authorization: Bearer {TOKEN}"),
+        *("--checks", "all", "--mode", "all", "--max-examples", str(examples), "--seed", str(seed)),
+        *("--continue-on-failure", "--generation-database", "none", "--request-timeout", "60"),
+        *("--suppress-health-check", "all", "--output-truncate", "true"),
+        *(word for name in names for word in ("--include-name", name)),
+        *(("--phases", "examples,coverage,fuzzing") if names else ()),  # links between some operations lead nowhere
+    ]
+    hooks = str(Path(__file__).with_name("openapi_hooks.py"))
+    variables = {**os.environ, "OPENAPI_FOLDER": str(folder), "SCHEMATHESIS_HOOKS": hooks}
+    return subprocess.run(command, cwd=folder.parent, env=variables, capture_output=True, text=True, check=False)
+
+
+def by_operation(counts: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """Return operation -> status -> number of answers."""
     answers: dict[str, dict[str, int]] = defaultdict(dict)
     for key, count in sorted(counts.items()):
         operation, _, status = key.rpartition(" ")
         answers[operation][status] = count
-    return {
-        "exit_code": done.returncode, "findings": re.findall(r"^- (.+)$", done.stdout, re.MULTILINE),
-        "tracebacks": errors.count("Traceback"), "answers": answers, "examples": examples, "seed": seed,
-        "seconds": seconds, "schemathesis": version("schemathesis"),
-    }  # fmt: skip
+    return dict(answers)
 
 
 def format_table(found: dict[str, Any]) -> str:
@@ -95,7 +120,7 @@ def format_table(found: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"**OpenAPI**: schemathesis {found['schemathesis']}, all checks, {found['examples']} examples an "
-            f"operation: {total:,} requests, {len(found['findings'])} findings.",
+            f"operation, {found['rounds']} rounds: {total:,} requests, {len(found['findings'])} findings.",
             "",
             "| operation | requests | answers by status |",
             "|---|---:|---|",

@@ -249,6 +249,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--tasks", type=int, default=200)
     parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--dry-run", action="store_true", help="write no figures")
     options = parser.parse_args()
     found = measure(options.seconds, options.tasks, options.clients)
     print(json.dumps(found, indent=1))
@@ -265,8 +266,9 @@ def main() -> None:
         ]
     )
     arguments = f"--seconds {options.seconds:g} --tasks {options.tasks} --clients {options.clients}"
-    write_section("soak", "soak", found, f"python benchmarks/soak.py {arguments}", table)
-    write_between_marks(BENCHMARKS_DIR.parent / "docs" / "reliability.md", "soak", table)
+    if not options.dry_run:
+        write_section("soak", "soak", found, f"python benchmarks/soak.py {arguments}", table)
+        write_between_marks(BENCHMARKS_DIR.parent / "docs" / "reliability.md", "soak", table)
     sys.exit(bool(found["failed"] or found["wrong"]))
 
 

@@ -19,6 +19,7 @@ def test_tune_arrays_gives_metrics_and_a_file_with_class_names(result: vpt.RunRe
     assert result.metric == "test_top1" and result.score > 0.9
     assert result.images == {"train": 24, "val": 8, "test": 8}
     assert vpt.inspect(result.file).classes == CLASSES
+    assert result.environment["threads"] == torch.get_num_threads()
 
 
 def test_tune_same_arrays_reads_the_finished_run_and_others_are_refused(result: vpt.RunResult, data: Any) -> None:

@@ -37,9 +37,10 @@ def require_uint8(pixels: NDArray[Any], layout: str) -> None:
         layout: "NHWC" or "NCHW", the required order of axes.
 
     Raises:
-        DataError: The type is not uint8, or the shape is not a batch of three-channel images.
+        DataError: The type is not uint8, the shape is not a batch of three-channel images, or they have no pixels.
     """
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[layout.index("C")] != 3:
+    is_batch = pixels.ndim == 4 and pixels.shape[layout.index("C")] == 3
+    if pixels.dtype != np.uint8 or not is_batch or (len(pixels) and 0 in pixels.shape):
         values = f" from {pixels.min():g} to {pixels.max():g}" if pixels.size and pixels.dtype.kind in "iuf" else ""
         axes = "n, height, width, 3" if layout == "NHWC" else "n, 3, height, width"
         raise DataError(f"images are {pixels.dtype} {pixels.shape}{values}; give uint8 ({axes}) in 0..255")

@@ -122,9 +122,12 @@ class Bank:
             The request.
 
         Raises:
-            DataError: The image is too long and narrow to be segmented.
+            DataError: The image is no RGB image, or too long and narrow to be segmented.
         """
         file = self.files[task]
+        kind = f"of mode {image.mode}" if isinstance(image, Image.Image) else f"a value of type {type(image).__name__}"
+        if kind != "of mode RGB" or 0 in image.size:
+            raise DataError(f"the image is {kind}; give an image of Pillow with pixels, of mode RGB")
         if not file.header.is_dense:
             return PredictionRequest(task, torch.from_numpy(file.header.preprocessing.resize_image(image)), file)
         if max(image.size) > _MAX_ASPECT_RATIO * min(image.size):
