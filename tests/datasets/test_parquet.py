@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.command_line import vpt
 from vpt.data.loading import load_dataset
 from vpt.datasets.parquet import import_parquet
 from vpt.errors import DataError
@@ -183,15 +184,10 @@ def test_import_parquet_from_hub_without_parquet_uses_its_conversion(hub, tmp_pa
         import_parquet("hub:not/a/name", tmp_path / "other")
 
 
-def test_data_import_command_writes_the_data_folder(hub, tmp_path):
-    from click.testing import CliRunner
-
-    from vpt.cli.data import command
-
-    words = ["import", str(hub), "--out", str(tmp_path / "out"), "--events", str(tmp_path / "events.jsonl"), "--json"]
-    ran = CliRunner().invoke(command, words)
-    assert ran.exit_code == 0, ran.output
+def test_data_import_command_writes_the_data_folder(hub, tmp_path, capsys):
+    vpt("data", "import", hub, "--out", tmp_path / "out", "--events", tmp_path / "events.jsonl", "--json")
     events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     assert [event["done"] for event in events if event["event"] == "data_progress"][-1] == 14
-    assert json.loads(ran.stdout)["images"] == {"train": 12, "test": 2}
-    assert "12 of train, 2 of test; 3 classes" in ran.stderr
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["images"] == {"train": 12, "test": 2}
+    assert "12 of train, 2 of test; 3 classes" in captured.err

@@ -183,6 +183,8 @@ def test_bench_commands_on_finished_runs_print_results(done: Store, folder: Path
         "columns": ["stage", "count(*)"],
         "rows": [["final", 8], ["search", 4]],
     }
+    sql = "SELECT 9e999, -9e999, NULL, x'00ff'"  # JSON has neither infinity nor bytes
+    assert json.loads(call("query", done.folder, sql, "--json"))["rows"] == [[None, None, None, "00ff"]]
     for name in command.commands:
         assert f"\n  vpt bench {name} " in call(name, "--help")
 

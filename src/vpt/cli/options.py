@@ -4,6 +4,7 @@ An option of one task is a usage error where another task is at work.
 """
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -245,9 +246,18 @@ def print_json(values: Any, *, one_line: bool = False) -> None:
         values: JSON values.
         one_line: True prints one line, for answers that come one after the other. Default: False.
     """
-    click.echo(to_json(values, indent=None if one_line else 1))
+    click.echo(to_json(_to_finite(values), indent=None if one_line else 1))
 
 
 def to_json(values: Any, indent: int | None = 1) -> str:
     """Return an answer as JSON text."""
-    return json.dumps(values, indent=indent)
+    return json.dumps(values, indent=indent, allow_nan=False)
+
+
+def _to_finite(values: Any) -> Any:
+    """Return JSON values with null for NaN and infinity, which JSON does not have."""
+    if isinstance(values, float):
+        return values if math.isfinite(values) else None
+    if isinstance(values, dict):
+        return {key: _to_finite(value) for key, value in values.items()}
+    return [_to_finite(value) for value in values] if isinstance(values, list | tuple) else values

@@ -162,7 +162,7 @@ def query(folder: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
         sql: SELECT statement on the tables `runs`, which has `RUN_COLUMNS`, and `metrics`, which has `METRIC_COLUMNS`.
 
     Returns:
-        The names of the columns of the answer, and its rows.
+        The names of the columns of the answer, and its rows: texts, numbers and None; bytes as hexadecimal digits.
 
     Raises:
         SpecError: SQLite cannot answer the statement, or it is not a SELECT statement.
@@ -179,7 +179,7 @@ def query(folder: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
         )
         try:
             cursor = database.execute(sql)
-            rows = cursor.fetchall()
+            rows = [tuple(each.hex() if isinstance(each, bytes) else each for each in row) for row in cursor]
         except (sqlite3.Error, sqlite3.Warning) as error:
             raise SpecError(f"the query {sql!r} cannot be answered: {error}; {_QUERY_HELP}") from error
         if cursor.description is None:
