@@ -178,6 +178,25 @@ def test_kills_judge_names_what_is_torn_lost_and_left(script: Callable[[str], An
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the script forks")
+def test_kills_pages_differ_in_seconds_and_folders_alone(script: Callable[[str], Any], tmp_path: Path) -> None:
+    content, page = script("killed_files").content, tmp_path / "page.html"
+    pages = (
+        "<p>7 parameters, in 1 s</p><p>/whole/a.csv</p></html>",
+        "<p>7 parameters, in 2 s</p><p>/0/a.csv</p></html>",
+        "<p>8 parameters, in 2 s</p><p>/0/a.csv</p></html>",
+        "<p>7 parameters, in 1 s</p>",
+    )
+    found = []
+    for text in pages:
+        page.write_text(text)
+        try:
+            found.append(content(page, exact=True))
+        except ValueError as error:
+            found.append(str(error))
+    assert found[0] == found[1] != found[2] and found[3] == "the page has no end"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the script forks")
 def test_kills_dry_run_of_saving_counts_no_fault() -> None:
     done = run_script("kills.py", "--only", "save", "--kills", "2", "--dry-run")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -72,6 +72,13 @@ class TestRunLocks:
                 os.utime(path, (time.time() - age, time.time() - age))
             assert [RunLocks(tmp_path).acquire(run) is not None for run in ("mine", "other")] == [taken] * 2
 
+    def test_run_locks_without_an_owner_are_taken_over_soon(self, tmp_path: Path) -> None:
+        (tmp_path / "run.0").touch()
+        assert RunLocks(tmp_path).acquire("run") is None  # it may be just beginning
+        os.utime(tmp_path / "run.0", (time.time() - 5, time.time() - 5))
+        lock = RunLocks(tmp_path).acquire("run")
+        assert lock is not None and lock.generation == 1
+
     def test_run_locks_on_a_full_disk_leave_no_lock_without_an_owner(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

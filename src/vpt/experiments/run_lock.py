@@ -180,7 +180,8 @@ def _expired_token(path: Path) -> str | None:
         return None
     token = _read_token(path)
     host, process = _parse_owner(token)
-    owner_is_dead = host == socket.gethostname() and not is_alive(process)
+    # A lock without an owner is of a process that was killed before it wrote its name.
+    owner_is_dead = token == "" or (host == socket.gethostname() and not is_alive(process))
     return token if silent_for > (DEAD_TIMEOUT if owner_is_dead else STALE_TIMEOUT) else None
 
 
