@@ -85,7 +85,7 @@ def test_hours_name_the_tasks_that_they_suffice_for() -> None:
     assert estimate.describe_hours(1)[2] == "          Full alone: no task; the least takes about 1 h 30 min"
 
 
-def test_an_estimate_has_the_time_of_each_task(experiment_of: Callable[..., Experiment]) -> None:
+def test_estimate_cost_has_the_time_of_each_task(experiment_of: Callable[..., Experiment]) -> None:
     estimate = estimate_cost(experiment_of())
     values = estimate.to_dict()
     assert values["seconds"] == {
