@@ -266,12 +266,12 @@ def main() -> None:
         for case in cases:
             rows[case.name] = measure(case, Path(name) / "trials", each, rng)
             if not options.dry_run:  # what was measured stays, should this process be killed
-                write_table(rows, options.kills, options.seed)
+                write_table(rows, options.seed)
     if any(row[kind] for row in rows.values() for kind in ("torn", "lost", "leftovers")):
         sys.exit(1)
 
 
-def write_table(rows: dict[str, dict[str, Any]], kills: int, seed: int) -> None:
+def write_table(rows: dict[str, dict[str, Any]], seed: int) -> None:
     """Add the counts of a seed to the table."""
     path = RESULTS_DIR / "kills.json"
     known = json.loads(path.read_text())["kills"]["values"] if path.exists() else {}
@@ -287,7 +287,7 @@ def write_table(rows: dict[str, dict[str, Any]], kills: int, seed: int) -> None:
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     lines += [f"| {name} | {' | '.join(map(str, row.values()))} |" for name, row in total.items()]
-    command = f"python benchmarks/kills.py --kills {kills} --seed S, for S in {', '.join(values)}"
+    command = f"python benchmarks/kills.py --only COMMAND --kills K --seed S, for S in {', '.join(values)}"
     write_section("kills", "kills", values, command, "\n".join(lines))
     write_between_marks(Path(__file__).parents[1] / "docs" / "reliability.md", "kills", "\n".join(lines))
 
