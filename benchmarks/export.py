@@ -2,12 +2,14 @@
 
     python benchmarks/export.py time
     python benchmarks/export.py tasks
+    python benchmarks/export.py shared
     python benchmarks/export.py accuracy --data FOLDER --weights FILE
 
 `time` compares graphs of one thread: timm's own model with a linear head on the class token, exported as it is, and
 VPT-deep. `tasks` compares one session whose prompts are inputs with a session for each task: the memory of the process
-beside that of an empty one, and images a second of batches that mix all tasks. Weights are random in both. `accuracy`
-trains deep prompts on a folder with train/ and test/, and answers its test images by each form of the graph.
+beside that of an empty one, and images a second of batches that mix all tasks. `shared` compares such a batch with the
+model of each task alone, on three kinds of backbones. Weights are random in all of these. `accuracy` trains deep
+prompts on a folder with train/ and test/, and answers its test images by each form of the graph.
 """
 
 from __future__ import annotations
@@ -36,6 +38,8 @@ from vpt.runtime.model import open_session
 from vpt.runtime.pixels import read_image, to_input
 
 CLASSES = 100
+SHARED = ("deit_tiny_patch16_224", "vit_small_patch14_reg4_dinov2", "eva02_tiny_patch14_224")
+SHARED_METHODS = ("vpt(length=50)", "vpt(length=10, projection=8)", "prefix(length=5)", "linear", "mlp")
 
 
 def export_frozen(name: str, out: Path) -> None:
@@ -72,7 +76,9 @@ def measure_time(options: argparse.Namespace, folder: Path) -> None:
             *rows,
         ]
     )
-    command = f"python benchmarks/export.py time --length {options.length} --batch {options.batch}"
+    command = (
+        f"python benchmarks/export.py time --length {options.length} --batch {options.batch} --rounds {options.rounds}"
+    )
     write_section("export", "time", values, command, table)
     print(table)
 
@@ -163,6 +169,46 @@ def measure_tasks(options: argparse.Namespace, folder: Path) -> None:
     print(table)
 
 
+@torch.no_grad()
+def measure_shared(options: argparse.Namespace, folder: Path) -> None:
+    """Logits of a batch of one session, an image of each task, against those of the model of each task alone."""
+    values = {}
+    for name in SHARED:
+        module = timm.create_model(name, img_size=224)
+        for weight in module.parameters():  # biases of 0 and scales of 1e-5 would hide a fault
+            if weight.dim() <= 1:
+                weight.add_(0.1 * torch.randn_like(weight))
+        backbone = load_backbone(module)
+        export_backbone(backbone, folder / f"{name}.onnx")
+        engine, expected, tasks = SharedModel(folder / f"{name}.onnx", threads=1), [], []
+        images = torch.randn(len(SHARED_METHODS), 3, 224, 224)
+        for index, method in enumerate(SHARED_METHODS):
+            model = attach(backbone, method, 2 + index).eval()
+            for weight in model.trainable_parameters():
+                weight.add_(0.1 * torch.randn_like(weight))
+            path = folder / f"{name}-{index}.safetensors"
+            export_task(model, path)
+            tasks.append(engine.load(path))
+            expected.append(model(images[index : index + 1])[0].numpy())
+        found = engine.logits(images.numpy(), tasks)
+        differences = [np.abs(a - b).max() / max(1, np.abs(b).max()) for a, b in zip(found, expected, strict=True)]
+        values[name] = dict(zip(SHARED_METHODS, map(float, differences), strict=True))
+    rows = [f"| {name} | {' | '.join(f'{one:.1e}' for one in found.values())} |" for name, found in values.items()]
+    methods = " | ".join(f"`{method}`" for method in SHARED_METHODS)
+    table = "\n".join(
+        [
+            f"**{len(SHARED_METHODS)} tasks in one pass of one graph** at 224 px: largest difference from the logits "
+            "of the model of a task alone, relative to its largest logit, or to 1 if all are below.",
+            "",
+            f"| backbone | {methods} |",
+            f"|---|{'---:|' * len(SHARED_METHODS)}",
+            *rows,
+        ]
+    )
+    write_section("export", "shared", values, "python benchmarks/export.py shared", table)
+    print(table)
+
+
 def measure_accuracy(options: argparse.Namespace, folder: Path) -> None:
     """Top-1 of each form on real images, and how many answers are those of the model."""
     name = options.models[0]
@@ -224,7 +270,7 @@ def answer_class(run: Any, path: Path, model: TunedModel, pixels: bool) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("time", "tasks", "accuracy"))
+    parser.add_argument("part", choices=("time", "tasks", "shared", "accuracy"))
     parser.add_argument("--models", nargs="+", default=["deit_tiny_patch16_224", "vit_small_patch16_224"])
     parser.add_argument("--length", type=int, default=50)
     parser.add_argument("--batch", type=int, default=8)
@@ -238,7 +284,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as name:
-        {"time": measure_time, "tasks": measure_tasks, "accuracy": measure_accuracy}[options.part](options, Path(name))
+        parts = {"time": measure_time, "tasks": measure_tasks, "shared": measure_shared, "accuracy": measure_accuracy}
+        parts[options.part](options, Path(name))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 Commands import torch when it is needed, so `vpt --help` comes at once.
 """
 
+import atexit
+import gc
 import importlib
 import io
 import signal
@@ -62,6 +64,7 @@ def app() -> None:
 def main(args: Sequence[str] | None = None) -> None:
     """Run a command and leave with its exit code (`vpt.errors.ExitCode`)."""
     guard_streams()
+    atexit.register(gc.freeze)  # Python would look through every object of torch for cycles, which takes a second
     words = [*(sys.argv[1:] if args is None else args)]  # `list` is a module here
     command_name = next((word for word in words if word in COMMANDS), "")
     with raise_on_signals(ignore_hangup=command_name in _RESUMABLE):
