@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import timm
@@ -148,6 +149,22 @@ def test_convert_to_peft_and_back_gives_an_equal_file(
     assert json.loads(capsys.readouterr().out)["classes"] == ["a", "b", "c"]
     first, second = map(safetensors.torch.load_file, (file, back))
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_prompts_of_the_papers_code_are_a_start_of_training(
+    tmp_path: Path, weights: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng, module = np.random.default_rng(0), timm.create_model(NAME, num_classes=0)
+    given = rng.normal(size=(len(module.blocks), 3, module.embed_dim)).astype(np.float32)
+    prompts, start = tmp_path / "prompt_ep100.pth", tmp_path / "start.safetensors"
+    torch.save({"shallow_prompt": given[:1], "deep_prompt": given[1:]}, prompts)
+    vpt("convert", prompts, "--backbone", NAME, "--weights", weights, "--classes", "bars,disc", "--out", start)
+    out = tmp_path / "photos.safetensors"
+    tiny = ("--epochs", "1", "--lr", "1e-12", "--weight-decay", "0")
+    vpt("tune", photos, "--init", start, "--weights", weights, "--out", out, *tiny)
+    found = [tensor for name, tensor in sorted(safetensors.torch.load_file(out).items()) if "prompts" in name]
+    np.testing.assert_allclose(torch.cat([each.reshape(-1, 3, module.embed_dim) for each in found]), given, atol=1e-6)
+    assert inspect(out).classes == ("bars", "disc")
 
 
 def test_convert_without_what_it_needs_is_refused(

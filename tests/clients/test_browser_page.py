@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import http.server
 import json
@@ -86,6 +87,16 @@ def wait_for(browser: Any, text: str) -> str:
     return state(browser)
 
 
+def drop(browser: Any, image: Path) -> None:
+    """Drop an image on the page, as a user does with the mouse."""
+    script = """
+        const bytes = Uint8Array.from(atob(arguments[0]), letter => letter.charCodeAt(0)), data = new DataTransfer();
+        data.items.add(new File([bytes], arguments[1], {type: "image/png"}));
+        document.getElementById("drop").dispatchEvent(new DragEvent("drop", {dataTransfer: data, cancelable: true}));
+    """
+    browser.execute_script(script, base64.b64encode(image.read_bytes()).decode(), image.name)
+
+
 def draw(path: Path, size: tuple[int, int], mode: str) -> Path:
     pixels = np.random.default_rng(1).integers(0, 256, (6, 7, len(mode)), np.uint8)
     Image.fromarray(pixels, mode).resize(size, Image.Resampling.BICUBIC).save(path)
@@ -110,7 +121,7 @@ def test_dropped_image_gets_the_logits_of_the_runtime_for_each_task(
     browser.get(f"{address}?" + "&".join(f"task={file}" for file in files))
     wait_for(browser, "Ready: vit_nano_patch12_48, 2 tasks")
     image = draw(tmp_path / "new.png", size, mode)
-    browser.find_element("id", "file").send_keys(str(image))
+    drop(browser, image)
     wait_for(browser, "new.png: ")
     rows = browser.find_elements("css selector", "#answers tbody tr")
     engine = SharedModel(folder / "backbone.onnx")

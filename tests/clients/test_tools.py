@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from captum.attr import IntegratedGradients, LayerGradCam
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_file, load_model, save_file, save_model
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from skorch import NeuralNetClassifier
 from timm.utils import ModelEmaV3
@@ -152,6 +152,9 @@ def test_compiled_model_trains_as_the_model() -> None:
 
 def test_safetensors_saves_and_loads_the_whole_model(tmp_path) -> None:
     model, (images, _) = make_model().eval(), data(2)
+    save_file(model.state_dict(), tmp_path / "state.safetensors")  # which refuses a tensor of two names
+    stored = load_file(tmp_path / "state.safetensors")
+    assert all(torch.equal(stored[name], weight) for name, weight in model.named_parameters())
     save_model(model, str(tmp_path / "whole.safetensors"))
     again = make_model().eval()
     with torch.no_grad():
