@@ -45,6 +45,7 @@ def fuzz(name: str, corpus: Path, work: Path, seconds: int, executions: int) -> 
     import torch  # noqa: F401 (instrumented, it would take minutes to import)
 
     sys.path.insert(0, str(ROOT / "tests"))
+    sys.modules.pop("tarfile", None)  # which torch has imported: it is instrumented when it is imported again
     with atheris.instrument_imports(include=INSTRUMENTED):
         from hostile import targets
     logging.disable()  # of what starlette finds wrong in forms
