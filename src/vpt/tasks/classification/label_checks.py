@@ -43,12 +43,13 @@ def check_options_of_labels(
             f"images_per_class is {options.images_per_class}, and the labels are {dataset.label_kind}; write "
             "train_fraction instead"
         )
-    if options.ridge is not None:
-        check_penalty(options.ridge)
+    penalty = options.ridge_penalty
+    if penalty is not None:
+        check_penalty(penalty)
     chosen, defaults = config.to_dict(), ClassificationConfig().to_dict()
     refused: tuple[str, ...] = ()
-    if options.ridge is not None:
-        refused = _WEIGHTS_OF_CLASSES if trains_first(parse_method(method), options.ridge) else _NOT_FOR_RIDGE
+    if penalty is not None:
+        refused = _WEIGHTS_OF_CLASSES if trains_first(parse_method(method), penalty) else _NOT_FOR_RIDGE
     for name in refused:
         value = chosen[name]
         if value != defaults[name]:
