@@ -1,0 +1,164 @@
+"""Fixed recipes against a class token probe: what `vpt tune --epochs` gives without a search.
+
+    python benchmarks/defaults.py --data ../shared/data --weights FILE --records FOLDER
+    python benchmarks/defaults.py --records FOLDER --report
+
+DeiT-Tiny, 20 images of each class (Caltech-101: 5), drawn anew for each seed; the probe and all methods of a seed share
+the draw. Every training is scored on the test images four times: with the trained head alone, and with a ridge head
+beside it that reads the pooled feature (the default), the last four blocks, or all blocks. The probe is `linear` at its
+own default, 100 epochs. A result is a file of its own, so that the same command goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from report import write_section
+from vpt import TunedModel
+from vpt.core.io import write_atomic
+from vpt.model.readout import parse_readout
+from vpt.tasks.base import PreparedData
+from vpt.tasks.classification.ridge_head import add_ridge_head
+from vpt.tasks.registry import TASKS
+from vpt.training import Callback
+from vpt.tuning import make_job, train_model
+
+SETS = {"signdigits": (20, "sign digits"), "rsscn7": (20, "RSSCN7"), "dtd10": (20, "DTD-10"),
+        "caltech101": (5, "Caltech-101")}  # fmt: skip
+METHODS = ("vpt", "vpt(depth=shallow)", "bias", "lora", "adapter", "ssf", "full")
+PROBE, PROBE_EPOCHS = "linear", 100
+HEADS = {
+    "trained head alone": None,
+    "and ridge, pooled feature": "linear",
+    "and ridge, last 4 blocks": "multi_block(blocks=last4)",
+    "and ridge, all blocks": "multi_block(blocks=all, features=cls+mean+std)",
+}
+Results = dict[tuple[str, str, int, int], dict[str, float]]  # set, method, epochs, seed -> top-1 by head
+
+
+def run(data: Path, weights: Path, name: str, method: str, epochs: int, seed: int, precision: str) -> dict[str, float]:
+    """Train once, and return the test top-1 in % with every head."""
+    job = make_job(
+        data / name, "unwritten.safetensors", method=method, epochs=epochs, seed=seed, ridge="none",
+        backbone="deit_tiny_patch16_224", weights=weights, images_per_class=SETS[name][0], precision=precision,
+        val_fraction=0.0, train_on="trainval",
+    )  # fmt: skip
+    prepared, task = TASKS["classification"].prepare(job, Callback()), TASKS["classification"]
+    assert task is not None
+    model, _ = train_model(job, prepared, Callback(), torch.device("cpu"))
+    found = {"trained head alone": score(prepared, model)}
+    if method == PROBE:
+        return found
+    for head, text in HEADS.items():
+        if text is not None:
+            joined, _ = add_ridge_head(
+                model, parse_readout(text), prepared.decoded["train"],  # type: ignore[attr-defined]
+                "auto", bf16=precision == "bf16", on_batch=lambda done, total: None,
+            )  # fmt: skip
+            joined.label_kind = model.label_kind
+            found[head] = score(prepared, joined)
+    return found
+
+
+def score(prepared: PreparedData, model: TunedModel) -> float:
+    return 100 * prepared.score(model, Callback()).metrics["top1"]
+
+
+def read_results(folder: Path) -> Results:
+    """The results of all files in a folder."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    return {(one["set"], one["method"], one["epochs"], one["seed"]): one["top1"] for one in found}
+
+
+def difference(results: Results, name: str, method: str, epochs: int, head: str) -> list[float]:
+    """Top-1 minus that of the probe, in points, of every seed that has both."""
+    seeds = sorted(seed for key in results for seed in [key[3]] if key[:3] == (name, method, epochs))
+    pairs = [(results[name, method, epochs, seed], results.get((name, PROBE, PROBE_EPOCHS, seed))) for seed in seeds]
+    return [found[head] - probe["trained head alone"] for found, probe in pairs if probe is not None]
+
+
+def describe(values: Sequence[float]) -> str:
+    """Mean, standard deviation and number."""
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):+.1f}{spread} ({len(values)})" if values else "–"
+
+
+def format_table(results: Results) -> str:
+    """Markdown: a row for each training and head, a column for each set."""
+    probes = {
+        name: [found["trained head alone"] for key, found in results.items() if key[:2] == (name, PROBE)]
+        for name in SETS
+    }
+    lines = [
+        "**Fixed recipes**: points of test top-1 above the class token probe, mean ± standard deviation over the same "
+        "draws (number of them).",
+        "",
+        f"| epochs | method | head | {' | '.join(title for _, title in SETS.values())} |",
+        f"|---:|---|---|{'---:|' * len(SETS)}",
+        f"| {PROBE_EPOCHS} | class token probe: top-1 in % | | "
+        + " | ".join(f"{statistics.fmean(scores):.1f}" if scores else "–" for scores in probes.values())
+        + " |",
+    ]
+    for epochs, method in sorted({(key[2], key[1]) for key in results if key[1] != PROBE}, key=order):
+        for head in HEADS:
+            cells = [describe(difference(results, name, method, epochs, head)) for name in SETS]
+            lines.append(f"| {epochs} | `{method}` | {head} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def order(row: tuple[int, str]) -> tuple[int, int]:
+    return row[0], METHODS.index(row[1])
+
+
+def write_report(results: Results, command: str) -> None:
+    values: list[Mapping[str, Any]] = [
+        dict(zip(("set", "method", "epochs", "seed", "top1"), (*key, found), strict=True))
+        for key, found in sorted(results.items())
+    ]
+    table = format_table(results)
+    write_section("defaults", "defaults", {"runs": values}, command, table)
+    print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder of the four sets")
+    parser.add_argument("--weights", type=Path, help="of DeiT-Tiny")
+    parser.add_argument("--records", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--report", action="store_true", help="write the table of what is there, and train nothing")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument("--epochs", nargs="+", type=int, default=[3, 10])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="bf16")
+    options = parser.parse_args()
+    options.records.mkdir(parents=True, exist_ok=True)
+    if not options.report:
+        if options.data is None or options.weights is None:
+            parser.error("--data and --weights are needed to train")
+        known, probes = read_results(options.records), list(product(options.seeds, [PROBE_EPOCHS], [PROBE]))
+        for seed, epochs, method in [*probes, *product(options.seeds, options.epochs, options.methods)]:
+            for name in options.sets:
+                if (name, method, epochs, seed) in known:
+                    continue
+                start = time.monotonic()
+                top1 = run(options.data, options.weights, name, method, epochs, seed, options.precision)
+                result = {"set": name, "method": method, "epochs": epochs, "seed": seed, "top1": top1,
+                          "precision": options.precision, "seconds": time.monotonic() - start}  # fmt: skip
+                file = options.records / f"{name}-{method}-{epochs}-{seed}.json"
+                write_atomic(file, json.dumps(result, indent=1).encode())
+                print(json.dumps(result), flush=True)
+    write_report(read_results(options.records), "python benchmarks/defaults.py --records FOLDER --report")
+
+
+if __name__ == "__main__":
+    main()
