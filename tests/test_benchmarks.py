@@ -202,3 +202,18 @@ def test_kills_dry_run_of_saving_counts_no_fault() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "save: {'kills': 2, 'inside': 1, " in done.stdout
     assert "'torn': 0, 'lost': 0, 'leftovers': 0}" in done.stdout
+
+
+def test_shortcuts_are_points_above_the_mean_of_the_last_epochs(script: Callable[[str], Any]) -> None:
+    shortcuts = script("shortcuts")
+    runs = [[50.0, 60.0, 58.0], [40.0, 52.0, 54.0]]
+    gains = shortcuts.scoring_gains(runs)
+    assert gains == {"best epoch": 1.0, "best seed": 2.0, "best epoch and seed": 4.0}, "of 56.0"
+    cell, jpeg = ("signdigits", "Full"), [[0.0, 61.0], [0.0, 56.0]]
+    curves = {"plan": {cell: runs, ("signdigits", "Full, untuned"): jpeg}, "jpeg": {cell: jpeg}, "inception": {}}
+    rows = {row["shortcut"]: row for row in shortcuts.with_intervals(curves)}
+    assert rows["JPEG, quality 75"]["points"] == rows["default rate"]["points"] == 2.5 and len(rows) == 5
+    assert (rows["JPEG, quality 75"]["low"], rows["JPEG, quality 75"]["high"]) == (2.0, 3.0)
+    table = shortcuts.format_table(list(rows.values()), curves["plan"])
+    assert "| none: top-1 in %, ± standard deviation | 56.0 ± 2.8 |" in table
+    assert "| JPEG, quality 75 | +2.5 (+2.0 to +3.0) |" in table
