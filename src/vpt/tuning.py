@@ -24,9 +24,7 @@ from vpt.model import tuned_file
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.base import PreparedData, Task
 from vpt.tasks.batch_size import with_largest_batch
-from vpt.tasks.classification.config import ClassificationConfig
 from vpt.tasks.classification.continuation import init_options
-from vpt.tasks.classification.ridge_head import joins_by_default
 from vpt.tasks.evaluation import Evaluation
 from vpt.tasks.registry import TASKS, find_task
 from vpt.tasks.run_pictures import draw_run, report_run
@@ -94,10 +92,6 @@ def make_job(
         chosen["label_kind"] = kind_of_source(data, columns)
     config = found.config_class.for_method(parse_method(method), **chosen)
     out = Path(out or f"{name_of_source(str(data)) or 'tuned'}.safetensors")
-    if config.task == "classification" and not given.keys() & {"ridge", "head", "init"}:
-        assert isinstance(config, ClassificationConfig)
-        if chosen["label_kind"] == "single_label" and joins_by_default(parse_method(method), config):
-            given["ridge"] = "auto"
     if "init" in given and os.path.realpath(out) == os.path.realpath(given["init"]):
         raise SpecError(f"init and out are {out}; give another --out, as the file that training starts from stays")
     return Job.create(data, out, config, method=method, **given)

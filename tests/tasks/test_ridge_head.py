@@ -13,13 +13,11 @@ from sklearn.linear_model import Ridge
 
 import vpt
 from helpers.two_processes import examples, model
-from vpt.data.in_memory import dataset_from_memory
 from vpt.errors import SpecError, TrainingError, UnsupportedError
 from vpt.model.readout import parse_readout
 from vpt.tasks.classification.ridge_head import add_ridge_head, solve_head
 from vpt.training import Callback, DeviceDataset, EpochMetrics
 from vpt.training.ridge import PENALTIES, LeftOut, near_copies
-from vpt.tuning import make_job
 
 
 def solved(penalty: float | Literal["auto"]) -> tuple[LeftOut, torch.Tensor]:
@@ -87,7 +85,7 @@ def tune(tmp_path: Path, name: str, **options: Any) -> vpt.TunedModel:
 
 
 def test_tune_with_ridge_trains_as_without_it_and_keeps_one_head(tmp_path: Path) -> None:
-    plain = tune(tmp_path, "plain.safetensors", ridge="none")
+    plain = tune(tmp_path, "plain.safetensors")
     joined = tune(tmp_path, "joined.safetensors", ridge="auto", head=HEAD)
     expected, found = plain.trainable_state_dict(), joined.trainable_state_dict()
     assert expected.keys() == found.keys()
@@ -110,50 +108,6 @@ def test_tune_with_ridge_resumes_to_the_same_file(tmp_path: Path) -> None:
     resumed = tune(tmp_path, "resumed.safetensors", **options)
     expected, found = whole.trainable_state_dict(), resumed.trainable_state_dict()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
-
-
-def test_tune_has_a_ridge_head_on_the_pooled_feature_by_default(tmp_path: Path) -> None:
-    """The file has the layout of one without: a linear head on the pooled feature."""
-    default, named, alone = (
-        tune(tmp_path, f"{name}.safetensors", **options)
-        for name, options in {"default": {}, "named": {"ridge": "auto"}, "alone": {"ridge": "none"}}.items()
-    )
-    states = [one.trainable_state_dict() for one in (default, named, alone)]
-    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-    assert states[0].keys() == states[2].keys() and default.readout == alone.readout
-    differing = {name for name in states[0] if not torch.equal(states[0][name], states[2][name])}
-    assert differing == {"head.weight", "head.bias"}
-
-
-@pytest.mark.parametrize(
-    ("options", "ridge"),
-    [
-        ({}, "auto"),
-        ({"method": "full"}, "auto"),
-        ({"method": "vpt + bias"}, "auto"),
-        ({"ridge": "none"}, "none"),
-        ({"ridge": 0.5}, 0.5),
-        ({"method": "linear"}, None),
-        ({"method": "linear(output=cls)"}, None),
-        ({"method": "mlp"}, None),
-        ({"method": "vpt + mlp"}, None),
-        ({"method": "head2toe"}, None),
-        ({"head": HEAD}, None),
-        ({"class_weights": "balanced"}, None),
-        ({"balanced_sampling": True}, None),
-    ],
-)
-def test_make_job_has_a_ridge_head_where_one_can_join(options: dict[str, Any], ridge: object) -> None:
-    job = make_job("digits", **{"method": "vpt", "epochs": 2, **options})
-    assert job.options.ridge == ridge  # type: ignore[attr-defined]
-
-
-def test_make_job_of_several_labels_or_numbers_has_no_ridge_head_by_default(tmp_path: Path) -> None:
-    """Its gain was measured for one class an image."""
-    for labels, classes in ((np.eye(3)[examples().labels], ["a", "b", "c"]), (1.5 * examples().labels, ["size"])):
-        data = dataset_from_memory({"train": (list(examples().pixels.transpose(0, 2, 3, 1)), labels)}, classes)
-        job = make_job(data, tmp_path / "x.safetensors", epochs=2)
-        assert job.options.ridge is None  # type: ignore[attr-defined]
 
 
 def test_tune_of_numbers_with_ridge_is_the_mean_of_both_in_their_unit(tmp_path: Path) -> None:

@@ -82,9 +82,8 @@ class TuneOptions(TypedDict, total=False):
             4 GiB of decoded images.
         workers: Number of processes that decode a stream. Default: one a core, at most 8.
         ridge: Classification: penalty of a head that is solved for by ridge regression; "auto" takes the one that
-            predicts training images that are left out best, and "none" leaves the head out. With the method "linear",
-            it is not trained; with others, it joins the trained head: the mean of the logits. Default: "auto" for one
-            class an image, unless `head`, `init`, weights of classes or a method with a head of its own are given.
+            predicts training images that are left out best. With the method "linear", it is not trained; with others,
+            it joins the trained head: the mean of the logits. Default: none.
         image_column: Classification: column of the paths of images, in tables of labels. Default: recognized.
         label_column: Classification: column of the labels, or columns of 0 and 1 joined by commas. Default: recognized.
         label_kind: Classification: "single_label", "multi_label" or "regression" in tables. Default: by the labels.
@@ -154,7 +153,7 @@ class TuneOptions(TypedDict, total=False):
     skip_corrupt: bool | None
     loading: Literal["auto", "cache", "stream"] | None
     workers: int | None
-    ridge: float | Literal["auto", "none"] | None
+    ridge: float | Literal["auto"] | None
     image_column: str | None
     label_column: str | None
     label_kind: Literal["single_label", "multi_label", "regression"] | None

@@ -105,8 +105,6 @@ class Method(Parsable, ABC):
         learning_rate: The learning rate that `vpt tune` starts from, per 256 images.
         weight_decay: The weight decay that `vpt tune` starts from.
         identity_at_init: True if the feature before training is the frozen backbone's own.
-        gains_ridge_head: True if `vpt tune` puts a ridge head beside the trained one. False for heads of its own, and
-            for probes, whose feature never changes.
         wraps_last: True if its wrappers go around those of every other method of a sum.
     """
 
@@ -114,7 +112,6 @@ class Method(Parsable, ABC):
     learning_rate: ClassVar[float] = 1.0
     weight_decay: ClassVar[float] = 1e-4
     identity_at_init: ClassVar[bool] = False
-    gains_ridge_head: ClassVar[bool] = True
     wraps_last: ClassVar[bool] = False
 
     def __init_subclass__(
@@ -209,8 +206,7 @@ class Sum(Method, name="sum"):
         object.__setattr__(self, "terms", flat)  # the dataclass is frozen; the rest shadows the class attributes
         for key in ("optimizer", "learning_rate", "weight_decay"):
             object.__setattr__(self, key, getattr(flat[0], key))
-        for key in ("identity_at_init", "gains_ridge_head"):
-            object.__setattr__(self, key, all(getattr(term, key) for term in flat))
+        object.__setattr__(self, "identity_at_init", all(term.identity_at_init for term in flat))
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
         """Plan every term and join the plans.

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,8 +28,6 @@ class Head2Toe(Method, name="head2toe", learning_rate=0.5):
         keep: Number of features that are selected, in multiples of the width d of the backbone's own. Default: 1.
         penalty: Penalty of the group lasso, as a fraction of the least one that selects nothing. Default: 0.1.
     """
-
-    gains_ridge_head: ClassVar[bool] = False
 
     keep: int = 1
     penalty: float = 0.1

@@ -1,7 +1,6 @@
 """Linear probe: only the head trains (paper, section 4, baseline "Linear")."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import nn
 
@@ -17,8 +16,6 @@ class Linear(Method, name="linear", learning_rate=0.5, identity_at_init=True):
     output: what it reads: the backbone's "default", "cls", the mean or maximum of the image's tokens ("image_mean",
     "image_max"), or CLS and that mean side by side ("cls_image_mean", 2 d wide: DINOv2's linear evaluation).
     """
-
-    gains_ridge_head: ClassVar[bool] = False
 
     output: PromptFreePool = "default"
 

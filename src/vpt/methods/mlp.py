@@ -1,7 +1,6 @@
 """MLP-k: a deeper head on the frozen feature (paper, section 4, baseline "Mlp-k")."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,8 +18,6 @@ class MLP(Method, name="mlp", learning_rate=0.1, identity_at_init=True):
 
     The paper's MLP-3, its best, has two hidden layers.
     """
-
-    gains_ridge_head: ClassVar[bool] = False
 
     layers: int = 3
     dropout: float = 0.1

@@ -165,8 +165,7 @@ class SearchRequest:
         Returns:
             The job.
         """
-        without_ridge = {"ridge": "none"} if self.task == "classification" else {}
-        options = {**without_ridge, **recipe, **self.options, **(fixed or {})}
+        options = {**recipe, **self.options, **(fixed or {})}
         return make_job(self.data, self.out, task=self.task, method=method, backbone=backbone, **options)
 
     def to_dict(self) -> dict[str, Any]:

@@ -43,13 +43,12 @@ def check_options_of_labels(
             f"images_per_class is {options.images_per_class}, and the labels are {dataset.label_kind}; write "
             "train_fraction instead"
         )
-    penalty = options.ridge_penalty
-    if penalty is not None:
-        check_penalty(penalty)
+    if options.ridge is not None:
+        check_penalty(options.ridge)
     chosen, defaults = config.to_dict(), ClassificationConfig().to_dict()
     refused: tuple[str, ...] = ()
-    if penalty is not None:
-        refused = _WEIGHTS_OF_CLASSES if trains_first(parse_method(method), penalty) else _NOT_FOR_RIDGE
+    if options.ridge is not None:
+        refused = _WEIGHTS_OF_CLASSES if trains_first(parse_method(method), options.ridge) else _NOT_FOR_RIDGE
     for name in refused:
         value = chosen[name]
         if value != defaults[name]:

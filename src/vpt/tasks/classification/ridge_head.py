@@ -15,7 +15,6 @@ from vpt.methods.base import Method
 from vpt.methods.linear import Linear
 from vpt.model.readout import MultiBlock, Pooled, Readout
 from vpt.model.tuned_model import TunedModel
-from vpt.tasks.classification.config import ClassificationConfig
 from vpt.tasks.classification.labels import label_task
 from vpt.training import DeviceDataset, Examples
 from vpt.training.block_features import (
@@ -40,20 +39,6 @@ def trains_first(method: Method, penalty: float | Literal["auto"] | None) -> boo
         True if it joins the trained head of the method, False if it is the only head, or if there is none.
     """
     return penalty is not None and method != Linear()
-
-
-def joins_by_default(method: Method, config: ClassificationConfig) -> bool:
-    """Return whether `vpt tune` puts a ridge head beside the trained one where nothing is said about it.
-
-    Args:
-        method: The method.
-        config: Configuration of the training.
-
-    Returns:
-        True unless the method has a head of its own or trains nothing else, or classes have weights, which a ridge head
-        does not have.
-    """
-    return method.gains_ridge_head and config.class_weights is None and not config.balanced_sampling
 
 
 def check_penalty(penalty: float | Literal["auto"]) -> None:

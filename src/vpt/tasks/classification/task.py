@@ -129,8 +129,9 @@ class ClassificationData(PreparedData):
         on_batch = partial(callback.on_data_progress, "features")
         train = self.decoded["train"]
         if trains_first(model.method, self.ridge):
-            return add_ridge_head(model, self.readout, train, self.ridge, bf16=bf16, on_batch=on_batch)[0]
-        left_out = solve_head(model, train, self.ridge, bf16=bf16, on_batch=on_batch)
+            model, left_out = add_ridge_head(model, self.readout, train, self.ridge, bf16=bf16, on_batch=on_batch)
+        else:
+            left_out = solve_head(model, train, self.ridge, bf16=bf16, on_batch=on_batch)
         if self.ridge == "auto":
             self.notes.append(f"the penalty {left_out.penalty:g} predicts training images that are left out best")
             callback.on_note(self.notes[-1])
@@ -227,7 +228,7 @@ class ClassificationTask(Task):
         marks = make_marks(splits["train"].images)
         return ClassificationData(
             backbone, dataset.name, dataset.classes, sizes, notes, marks, decoded, config, options.cache,
-            self.make_readout(job.head, backbone), options.ridge_penalty, options.init, options.calibrate,
+            self.make_readout(job.head, backbone), options.ridge, options.init, options.calibrate,
         )  # fmt: skip
 
     def attach(self, job: Job, data: PreparedData) -> TunedModel:  # noqa: D102
