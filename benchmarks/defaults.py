@@ -5,7 +5,7 @@
 
 DeiT-Tiny, 20 images of each class (Caltech-101: 5), drawn anew for each seed; the probe and all methods of a seed share
 the draw. Every training is scored on the test images four times: with the trained head alone, and with a ridge head
-beside it that reads the pooled feature (the default), the last four blocks, or all blocks. The probe is `linear` at its
+beside it that reads the pooled feature, the last four blocks, or all blocks. The probe is `linear` at its
 own default, 100 epochs. A result is a file of its own, so that the same command goes on where it was.
 """
 
@@ -48,7 +48,7 @@ Results = dict[tuple[str, str, int, int], dict[str, float]]  # set, method, epoc
 def run(data: Path, weights: Path, name: str, method: str, epochs: int, seed: int, precision: str) -> dict[str, float]:
     """Train once, and return the test top-1 in % with every head."""
     job = make_job(
-        data / name, "unwritten.safetensors", method=method, epochs=epochs, seed=seed, ridge="none",
+        data / name, "unwritten.safetensors", method=method, epochs=epochs, seed=seed,
         backbone="deit_tiny_patch16_224", weights=weights, images_per_class=SETS[name][0], precision=precision,
         val_fraction=0.0, train_on="trainval",
     )  # fmt: skip
@@ -73,9 +73,9 @@ def score(prepared: PreparedData, model: TunedModel) -> float:
     return 100 * prepared.score(model, Callback()).metrics["top1"]
 
 
-def read_results(folder: Path) -> Results:
-    """The results of all files in a folder."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+def read_results(folder: Path, precision: str) -> Results:
+    """The results of a precision in a folder."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(f"*-{precision}.json"))]
     return {(one["set"], one["method"], one["epochs"], one["seed"]): one["top1"] for one in found}
 
 
@@ -145,7 +145,10 @@ def main() -> None:
     if not options.report:
         if options.data is None or options.weights is None:
             parser.error("--data and --weights are needed to train")
-        known, probes = read_results(options.records), list(product(options.seeds, [PROBE_EPOCHS], [PROBE]))
+        known, probes = (
+            read_results(options.records, options.precision),
+            list(product(options.seeds, [PROBE_EPOCHS], [PROBE])),
+        )
         for seed, epochs, method in [*probes, *product(options.seeds, options.epochs, options.methods)]:
             for name in options.sets:
                 if (name, method, epochs, seed) in known:
@@ -154,10 +157,11 @@ def main() -> None:
                 top1 = run(options.data, options.weights, name, method, epochs, seed, options.precision)
                 result = {"set": name, "method": method, "epochs": epochs, "seed": seed, "top1": top1,
                           "precision": options.precision, "seconds": time.monotonic() - start}  # fmt: skip
-                file = options.records / f"{name}-{method}-{epochs}-{seed}.json"
+                file = options.records / f"{name}-{method}-{epochs}-{seed}-{options.precision}.json"
                 write_atomic(file, json.dumps(result, indent=1).encode())
                 print(json.dumps(result), flush=True)
-    write_report(read_results(options.records), "python benchmarks/defaults.py --records FOLDER --report")
+    command = f"python benchmarks/defaults.py --records FOLDER --precision {options.precision} --report"
+    write_report(read_results(options.records, options.precision), command)
 
 
 if __name__ == "__main__":

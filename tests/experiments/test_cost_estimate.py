@@ -82,6 +82,8 @@ def test_hours_name_the_tasks_that_they_suffice_for() -> None:
         "          Linear alone: all tasks",
         "          Full alone: 1 of 2 tasks: a",
     ]
+    refused = Estimate(runs=0, images=0, cell_seconds={"Refused": {}}, disk_bytes=0)
+    assert refused.describe_hours(2) == ["in 2 h    all methods: none that the backbone takes"]
     assert estimate.describe_hours(1)[2] == "          Full alone: no task; the least takes about 1 h 30 min"
 
 

@@ -83,6 +83,8 @@ class Estimate:
     def _describe_hours(self, hours: float, name: str, rows: list[str]) -> str:
         costs = self._task_seconds(rows)
         fitting = self.fitting_tasks(3600 * hours, rows)
+        if not costs:
+            return f"{name}: none that the backbone takes"
         if len(fitting) == len(costs):
             return f"{name}: all tasks"
         if not fitting:
