@@ -1,6 +1,6 @@
 """Fixed recipes against a class token probe: what `vpt tune --epochs` gives without a search.
 
-    python benchmarks/defaults.py --data ../shared/data --weights FILE --records FOLDER
+    python benchmarks/defaults.py --data FOLDER --weights FILE --records FOLDER
     python benchmarks/defaults.py --records FOLDER --report
 
 DeiT-Tiny, 20 images of each class (Caltech-101: 5), drawn anew for each seed; the probe and all methods of a seed share
@@ -52,8 +52,7 @@ def run(data: Path, weights: Path, name: str, method: str, epochs: int, seed: in
         backbone="deit_tiny_patch16_224", weights=weights, images_per_class=SETS[name][0], precision=precision,
         val_fraction=0.0, train_on="trainval",
     )  # fmt: skip
-    prepared, task = TASKS["classification"].prepare(job, Callback()), TASKS["classification"]
-    assert task is not None
+    prepared = TASKS["classification"].prepare(job, Callback())
     model, _ = train_model(job, prepared, Callback(), torch.device("cpu"))
     found = {"trained head alone": score(prepared, model)}
     if method == PROBE:
@@ -95,7 +94,7 @@ def describe(values: Sequence[float]) -> str:
 def format_table(results: Results) -> str:
     """Markdown: a row for each training and head, a column for each set."""
     probes = {
-        name: [found["trained head alone"] for key, found in results.items() if key[:2] == (name, PROBE)]
+        name: [found["trained head alone"] for key, found in results.items() if key[:3] == (name, PROBE, PROBE_EPOCHS)]
         for name in SETS
     }
     lines = [
@@ -136,7 +135,7 @@ def main() -> None:
     parser.add_argument("--records", type=Path, required=True, help="folder of the results")
     parser.add_argument("--report", action="store_true", help="write the table of what is there, and train nothing")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
-    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--epochs", nargs="+", type=int, default=[3, 10])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="bf16")

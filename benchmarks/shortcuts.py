@@ -1,6 +1,6 @@
 """What common shortcuts of published comparisons are worth, in points, beside honest scoring.
 
-    python benchmarks/shortcuts.py prepare --data ../shared/data --weights FILE --out FOLDER
+    python benchmarks/shortcuts.py prepare --data FOLDER --weights FILE --out FOLDER
     vpt bench run FOLDER/plan.toml --out FOLDER/plain
     vpt bench run FOLDER/jpeg.toml --out FOLDER/jpeg
     vpt bench run FOLDER/inception.toml --out FOLDER/inception
@@ -10,9 +10,9 @@ Five images of each class train DeiT-Tiny. In the plans that `prepare` writes, t
 fifth epoch holds the test images, which is the shortcut that is measured; nothing is chosen by it while training. A run
 says what all shortcuts of scoring are worth:
 
-    best epoch       the best of the scored epochs, instead of the last one
-    best seed        the best of the seeds, instead of their mean
-    both             the best epoch of the best seed
+    best epoch           the best of the scored epochs, instead of the last one
+    best seed            the best of the seeds, instead of their mean
+    best epoch and seed  the best epoch of the best seed
 
 Three others are trained anew, on the same draws: images that are saved as JPEG of quality 75 after they are resized,
 the other normalization, and a baseline at the library's default rate instead of its best one.
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -199,6 +200,8 @@ def format_table(rows: Sequence[Mapping[str, Any]], curves: Curves) -> str:
 def report(folder: Path) -> None:
     """Write the figures, the table and the picture of what is done."""
     curves = {plan: read_curves(folder / ("plain" if plan == "plan" else plan)) for plan in PLANS}
+    if not curves["plan"]:
+        sys.exit(f"{folder / 'plain'} has no run that is done: run {folder / 'plan.toml'} first")
     rows = list(with_intervals(curves))
     table = format_table(rows, curves["plan"])
     values = {"rows": rows, "curves": {f"{task}, {method}": runs for (task, method), runs in curves["plan"].items()}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from vpt.data.find_images import find_images
 from vpt.data.loading import load_dataset, load_scored_dataset
 from vpt.data.segmentation_folder import load_segmentation_dataset
 from vpt.data.training_marks import has_marked, make_marks
+from vpt.errors import DataError
 
 
 def classes_in(*folders: str, count: int = 10) -> list[str]:
@@ -91,3 +93,8 @@ def test_load_segmentation_dataset_of_scored_split_is_whole(tmp_path):
     again = load_segmentation_dataset(tmp_path / "data", **options, on_note=notes.append)
     assert len(notes) == 1
     assert {split: len(pairs) for split, pairs in again.splits.items()} == {"train": 4, "val": 1}
+
+
+def test_find_images_with_a_name_that_no_file_can_have_is_refused() -> None:
+    with pytest.raises(DataError, match=r"cannot be opened .*; give an image or a folder"):
+        find_images([Path("x" * 300)])

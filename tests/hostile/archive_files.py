@@ -37,6 +37,16 @@ def archives(picture: bytes) -> Iterator[tuple[str, Writer]]:
     yield "devices", content(pack({"0.png": b"", "0.cls": b""}, type=tarfile.CHRTYPE))
     yield "no image", content(pack({"0.cls": b"0"}))
     yield "broken images", content(pack({"0.png": b"x", "0.cls": b"0", "1.png": picture[:40], "1.cls": b"1"}))
+    lost = io.BytesIO()
+    with tarfile.open(fileobj=lost, mode="w") as tar:
+        link = tarfile.TarInfo("2.png")
+        link.type, link.linkname = tarfile.LNKTYPE, "missing"
+        tar.addfile(link)
+    backward = _tar_header("2.cls", -512, tarfile.REGTYPE)
+    yield (
+        "a link to nothing before a size that leads back",
+        content(lost.getvalue().rstrip(b"\0").ljust(512, b"\0") + backward + bytes(2048)),
+    )
     for size in (-512, 2**62, 2**80):  # the first leads back to its own header
         for kind in (tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.GNUTYPE_SPARSE):
             member = _tar_header("2.cls", size, kind)

@@ -17,6 +17,7 @@ from hostile.entries import command, raw_errors
 from vpt.errors import DataError, SpecError, TrainingError, TunedFileError
 from vpt.runtime import ExportedModel, SharedModel
 from vpt.runtime.metadata import read_metadata
+from vpt.runtime.shared import Task
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -160,8 +161,18 @@ def test_wrong_arguments_and_answers_that_are_no_numbers_are_refused(photo: Path
     for options in ({"top": 0}, {"batch_size": 0}, {"top": "3"}):
         with pytest.raises(SpecError, match="must be a whole number of at least 1"):
             model.predict([photo], **options)
-    with pytest.raises(DataError, match="is no regular file"):
-        model.predict([tmp_path])
+    assert len(model.predict([photo], top=np.int64(1))[0].top) == 1
+    for path, message in (
+        (tmp_path, "is a folder, not a JPEG or PNG file"),
+        ("x" * 300, "cannot be opened"),
+        (None, "is a NoneType"),
+    ):
+        with pytest.raises(DataError, match=message):
+            model.predict([path])  # type: ignore[list-item]
+    with pytest.raises(TunedFileError, match="cannot be opened"):
+        ExportedModel("x" * 300)
+    with pytest.raises(TunedFileError, match="cannot be opened"):
+        Task("x" * 300)
     kind = {"name": "single_label", "temperature": 1e-320}
     cold = ExportedModel(write_graph(tmp_path / "cold.onnx", json.dumps({**MODEL, "label_kind": kind})))
     with pytest.raises(TrainingError, match="NaN or infinity"):

@@ -64,7 +64,8 @@ def app() -> None:
 def main(args: Sequence[str] | None = None) -> None:
     """Run a command and leave with its exit code (`vpt.errors.ExitCode`)."""
     guard_streams()
-    atexit.register(gc.freeze)  # Python would look through every object of torch for cycles, which takes a second
+    if args is None:  # this process is the command; at its end Python would look for cycles in all of torch
+        atexit.register(gc.freeze)
     words = [*(sys.argv[1:] if args is None else args)]  # `list` is a module here
     command_name = next((word for word in words if word in COMMANDS), "")
     with raise_on_signals(ignore_hangup=command_name in _RESUMABLE):

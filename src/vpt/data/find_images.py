@@ -22,7 +22,11 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
-        if not path.exists():
+        try:
+            exists = path.exists()
+        except OSError as error:  # such as a name that is too long
+            raise DataError(f"{path} cannot be opened ({error.strerror}); give an image or a folder") from error
+        if not exists:
             raise DataError(f"{path} does not exist; give an image or a folder of images")
         if is_table_name(path.name) and not path.is_dir():
             from vpt.data.label_tables import read_table_images  # which needs more than walking folders does

@@ -1,5 +1,6 @@
 """Downloaded files: search in a user's folders, verification, and extraction of archives."""
 
+import errno
 import glob
 import gzip
 import hashlib
@@ -19,6 +20,8 @@ from vpt.errors import DataError, StorageError
 
 _ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar", ".gz")
 _CHUNK = 1 << 20
+# What names of members of an archive bring about, and not the disk.
+_ERRORS_OF_NAMES = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EINVAL}
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,8 @@ def extract_archive(archive: Path, destination: Path) -> Path:
         if not target.is_dir():  # another process may have been faster
             tmp_dir.rename(target)
     except Exception as error:  # each compression has its own, and headers of archives give any numbers
-        if isinstance(error, OSError) and error.errno is not None:  # of the disk; damaged contents have no number
+        of_disk = isinstance(error, OSError) and error.errno not in (None, *_ERRORS_OF_NAMES)  # damage has no number
+        if isinstance(error, OSError) and of_disk:
             raise StorageError(describe_write_error(target, error)) from error
         reason = str(error) or type(error).__name__
         raise DataError(f"{archive} cannot be extracted: {reason}; download it again") from error
@@ -189,10 +193,11 @@ def extract_archive(archive: Path, destination: Path) -> Path:
 
 def _extract_tar(tar_file: tarfile.TarFile, folder: Path) -> None:
     """Extract the members into the folder; one that would leave it raises tarfile.TarError."""
+    members = list(forward_members(tar_file))  # all at once: a link lets tarfile itself read to the end
     if hasattr(tarfile, "data_filter"):
-        tar_file.extractall(folder, members=forward_members(tar_file), filter="data")
+        tar_file.extractall(folder, members=members, filter="data")
         return
-    for member in forward_members(tar_file):  # Python 3.11.0 to 3.11.3
+    for member in members:  # Python 3.11.0 to 3.11.3
         is_inside = (folder / member.name).resolve().is_relative_to(folder.resolve())
         if not is_inside or not (member.isfile() or member.isdir()):
             raise tarfile.ExtractError(f"{member.name!r} is outside of the archive's folder, or a link or device")

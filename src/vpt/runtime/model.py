@@ -1,12 +1,14 @@
 """A model in an ONNX file that `vpt export` wrote."""
 
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from vpt.core.input_files import require_regular_file
 from vpt.errors import SpecError, TunedFileError, VptError
 from vpt.runtime.answers import Answer, answer
 from vpt.runtime.metadata import read_metadata
@@ -35,8 +37,8 @@ def open_session(path: str | Path, threads: int | None = None) -> tuple[Any, str
         raise VptError(
             "an exported graph needs onnxruntime, which is not installed: pip install onnxruntime"
         ) from error
-    if not Path(path).is_file():
-        raise TunedFileError(f"the graph {path} does not exist; `vpt export FILE --out {path}` makes one")
+    advice = f"`vpt export FILE --out {path}` makes one"
+    require_regular_file(Path(path), "graph", advice, TunedFileError)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     try:
@@ -50,7 +52,7 @@ def open_session(path: str | Path, threads: int | None = None) -> tuple[Any, str
     return session, str(text)
 
 
-def require_positive(**values: int) -> None:
+def require_positive(**values: object) -> None:
     """Refuse options that have to be at least 1.
 
     Args:
@@ -60,7 +62,8 @@ def require_positive(**values: int) -> None:
         SpecError: A value is not a whole number, or below 1.
     """
     for name, value in values.items():
-        if not isinstance(value, int) or value < 1:
+        is_whole = isinstance(value, Integral) and not isinstance(value, bool)  # also numpy's
+        if not is_whole or int(value) < 1:  # type: ignore[call-overload]
             raise SpecError(f"{name} is {value!r}; it must be a whole number of at least 1")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from vpt.core.input_files import require_regular_file
 from vpt.errors import DataError
 
 _MAX_ASPECT = 16  # of a longer strip the middle is used, as in training
@@ -26,8 +27,10 @@ def read_image(source: str | Path | Image.Image) -> Image.Image:
     Raises:
         DataError: The file cannot be read, or has more than 8 bits per channel.
     """
-    if not isinstance(source, Image.Image) and not Path(source).is_file():  # a pipe or a device may never end
-        raise DataError(f"{source} is no regular file; give a JPEG or PNG file")
+    if not isinstance(source, Image.Image):
+        if not isinstance(source, str | Path):
+            raise DataError(f"an image is a {type(source).__name__}; give the path of a JPEG or PNG file")
+        require_regular_file(Path(source), "JPEG or PNG file", "give the path of one", DataError)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of damaged EXIF data

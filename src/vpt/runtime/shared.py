@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from vpt.core.input_files import require_regular_file
 from vpt.errors import SpecError, TunedFileError
 from vpt.runtime.answers import Answer, answer
 from vpt.runtime.metadata import read_metadata
@@ -30,8 +31,8 @@ class Task:
         Raises:
             TunedFileError: The file is missing, damaged, or not that of a task.
         """
-        if not Path(path).is_file():  # a pipe or a device may never end
-            raise TunedFileError(f"the task {path} does not exist; `vpt export FILE --out {path}` makes one")
+        advice = "`vpt export FILE --out task.safetensors` makes one"
+        require_regular_file(Path(path), "task", advice, TunedFileError)
         try:
             with safe_open(path, framework="np") as file:
                 text = (file.metadata() or {}).get("vpt-task")
