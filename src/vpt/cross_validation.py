@@ -27,7 +27,7 @@ from vpt.tasks.evaluation import make_evaluation
 from vpt.training import Callback, Scores, distributed
 from vpt.training.job import Job, RunResult
 from vpt.training.output_lock import lock_run
-from vpt.training.run_directory import files_may_differ, open_run, write_result
+from vpt.training.run_directory import as_begun, files_may_differ, open_run, write_result
 from vpt.training.run_inputs import stamp_data
 from vpt.tuning import run_job
 
@@ -72,6 +72,8 @@ def _cross_validate(
     job: Job, options: ClassificationOptions, receiver: Callback, overwrite: bool, device: str
 ) -> RunResult:
     assert options.folds is not None
+    if not overwrite:
+        job = as_begun(job, receiver)
     finished = open_run(job, receiver, overwrite=overwrite)
     if finished is not None and finished.folds is not None and not files_may_differ(job):
         return finished

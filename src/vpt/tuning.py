@@ -34,6 +34,7 @@ from vpt.training.job import Job, RunResult
 from vpt.training.output_lock import lock_run, remove_pixels
 from vpt.training.run_directory import (
     MetricsRecorder,
+    as_begun,
     files_may_differ,
     open_run,
     recorded_batch_size,
@@ -90,6 +91,7 @@ def make_job(
         if isinstance(data, Dataset):
             refuse_columns(data, columns, data)
         chosen["label_kind"] = kind_of_source(data, columns)
+        given.setdefault("ridge", "default")
     config = found.config_class.for_method(parse_method(method), **chosen)
     out = Path(out or f"{name_of_source(str(data)) or 'tuned'}.safetensors")
     if "init" in given and os.path.realpath(out) == os.path.realpath(given["init"]):
@@ -134,6 +136,8 @@ def run_job(
     with lock_run(job) if lock else nullcontext():
         callback = CallbackList([LoggingCallback(), callback or Callback()])
         target = distributed.resolve_device(device)
+        if not overwrite:
+            job = as_begun(job, callback)
         recorded = recorded_batch_size(job) if auto_batch_size and not overwrite else None
         if recorded is not None:
             job = replace(job, config=job.config.replace(batch_size=recorded))

@@ -80,15 +80,27 @@ def test_tune_with_config_of_a_run_repeats_it_and_options_override_it(
     assert len(result["history"]) == 1 and result["job"]["config"]["learning_rate"] == 0.5
 
 
-def test_tune_with_config_of_an_earlier_version_decays_all_tensors(
+def test_tune_with_config_of_an_earlier_version_decays_all_tensors_and_has_no_ridge_head(
     tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = (tuned.with_suffix(".run") / "run.toml").read_text().splitlines()
     assert lines.count('decay = "matrices"') == 1
-    (tmp_path / "run.toml").write_text("\n".join(line for line in lines if not line.startswith("decay")))
+    assert lines.count('ridge = "default"') == 1
+    (tmp_path / "run.toml").write_text("\n".join(line for line in lines if not line.startswith(("decay", "ridge"))))
     out = ("--out", tmp_path / "b.safetensors", "--epochs", 1, "--json")
     vpt("tune", "--config", tmp_path / "run.toml", *out)
-    assert json.loads(capsys.readouterr().out)["job"]["config"]["decay"] == "all"
+    job = json.loads(capsys.readouterr().out)["job"]
+    assert job["config"]["decay"] == "all" and job["ridge"] == "none"
+
+
+@pytest.mark.parametrize("options", [("--method", "linear"), ("--method", "mlp"), ("--class-weights", "balanced")])
+def test_tune_with_config_of_a_run_goes_with_options_that_a_ridge_head_does_not_have(
+    tuned: Path, tmp_path: Path, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = tuned.with_suffix(".run") / "run.toml"
+    vpt("tune", "--config", saved, "--out", tmp_path / "b.safetensors", "--epochs", 1, *options, "--json")
+    result = json.loads(capsys.readouterr().out)
+    assert len(result["history"]) == 1 and not any("ridge head" in note for note in result["notes"])
 
 
 @pytest.mark.parametrize(

@@ -259,6 +259,7 @@ def test_search_after_images_have_changed_is_refused(search: Search, images: Pat
 
 def test_wants_search_depends_on_what_is_given() -> None:
     assert wants_search(None, {"epochs": None, "method": "vpt"}) and wants_search(3, {})
+    assert wants_search(None, {"ridge": "none"}) and wants_search(3, {"ridge": "default"})
     for name in ("epochs", "iterations", "learning_rate", "ridge"):
         assert not wants_search(None, {name: 3})
         with pytest.raises(vpt.SpecError, match=f"minutes is 3 and {name} is 3"):

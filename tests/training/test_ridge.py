@@ -78,12 +78,12 @@ def test_factors_of_groups_give_each_the_same_variance() -> None:
     assert variances[0] == pytest.approx([1 / 6, 1 / 6, 0])
 
 
-def test_best_penalty_has_the_lowest_log_loss_of_the_grid() -> None:
+def test_best_penalty_has_the_lowest_smoothed_log_loss_of_the_grid() -> None:
     features, labels = draw(40)
     ridge = Ridge(features, COLUMNS, labels, 3)
-    losses = {penalty: ridge.leave_out(penalty).log_loss for penalty in PENALTIES}
+    losses = {penalty: ridge.leave_out(penalty).smoothed_loss for penalty in PENALTIES}
     best = ridge.best()
-    assert best.log_loss == min(losses.values()) and losses[best.penalty] == best.log_loss
+    assert best.smoothed_loss == min(losses.values()) and losses[best.penalty] == best.smoothed_loss
 
 
 def test_scale_of_logits_minimizes_their_log_loss() -> None:
@@ -101,3 +101,36 @@ def test_near_copies_of_an_image_form_one_group() -> None:
     groups = near_copies(features)
     assert len({groups[2], groups[7], groups[11]}) == 1
     assert len(np.unique(groups)) == 18
+
+
+def test_scale_is_finite_where_all_left_out_images_are_right() -> None:
+    """The plain log loss has no minimum there; the smoothed one leaves each image a doubt of about 1 / (n + 2)."""
+    labels = np.arange(60) % 3
+    logits = np.where(np.arange(3) == labels[:, None], 1.0, -1.0)
+    doubt = 1 - np.exp(-log_loss(find_scale(logits, labels) * logits, labels))
+    assert 0.5 / 62 < doubt < 1 / 62
+
+
+def test_leave_out_of_one_image_of_each_class_is_at_chance() -> None:
+    features, _ = draw(3)
+    assert Ridge(features, COLUMNS, np.arange(3), 3).best().is_at_chance
+    features, labels = draw(40)
+    assert not Ridge(features, COLUMNS, labels, 3).best().is_at_chance
+
+
+def test_leave_out_of_all_images_at_once_predicts_nothing() -> None:
+    features, labels = draw(12)
+    found = Ridge(features, COLUMNS, labels, 3).best(np.zeros(12, np.int64))
+    assert np.isfinite(found.logits).all() and found.is_at_chance
+
+
+@pytest.mark.parametrize("labels", [np.array([0, 2, 1]), np.array([[1.0, 0], [0, 0], [1, 1]])])
+def test_smoothed_log_loss_is_that_of_mixed_targets(labels: np.ndarray) -> None:
+    logits = np.random.default_rng(0).normal(size=(3, 3 if labels.ndim == 1 else 2))
+    if labels.ndim == 1:
+        targets = 0.9 * np.eye(3)[labels] + 0.1 / 3
+        expected = -(targets * np.log(np.exp(logits) / np.exp(logits).sum(1, keepdims=True))).sum(1).mean()
+    else:
+        targets, p = 0.9 * labels + 0.05, 1 / (1 + np.exp(-logits))
+        expected = -(targets * np.log(p) + (1 - targets) * np.log(1 - p)).mean()
+    assert log_loss(logits, labels, 0.1) == pytest.approx(expected)

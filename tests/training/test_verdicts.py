@@ -91,6 +91,8 @@ def test_judge_run_of_splits_apart_gives_their_joint_interval() -> None:
     best = epochs([1.0, 0.5], val=[0.95, 0.6])
     assert judge_run(scores(0.60), best, IMAGES) == []
     assert kinds(judge_run(scores(0.60), best, IMAGES, keep="best")) == ["val and test apart"]
+    joined = ["the folder has 3 classes", "a ridge head joins the trained head, with the penalty 1; ..."]
+    assert judge_run(scores(0.60), curve, IMAGES, notes=joined) == []  # val is that of the trained head alone
 
 
 def test_judge_splits_without_numbers_of_images_is_silent() -> None:

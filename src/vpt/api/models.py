@@ -82,8 +82,10 @@ class TuneOptions(TypedDict, total=False):
             4 GiB of decoded images.
         workers: Number of processes that decode a stream. Default: one a core, at most 8.
         ridge: Classification: penalty of a head that is solved for by ridge regression; "auto" takes the one that
-            predicts training images that are left out best. With the method "linear", it is not trained; with others,
-            it joins the trained head: the mean of the logits. Default: none.
+            predicts training images that are left out best, and "none" leaves the head out. With the method "linear",
+            it is not trained; with others, it joins the trained head: the mean of the logits. Default: "auto" for one
+            class an image, beside a linear head of a method that trains more than it, unless `head`, `init` or weights
+            of classes are given.
         image_column: Classification: column of the paths of images, in tables of labels. Default: recognized.
         label_column: Classification: column of the labels, or columns of 0 and 1 joined by commas. Default: recognized.
         label_kind: Classification: "single_label", "multi_label" or "regression" in tables. Default: by the labels.
@@ -153,7 +155,7 @@ class TuneOptions(TypedDict, total=False):
     skip_corrupt: bool | None
     loading: Literal["auto", "cache", "stream"] | None
     workers: int | None
-    ridge: float | Literal["auto"] | None
+    ridge: float | Literal["auto", "default", "none"] | None
     image_column: str | None
     label_column: str | None
     label_kind: Literal["single_label", "multi_label", "regression"] | None

@@ -68,7 +68,7 @@ def tune(
             themselves.
         task: "classification", "segmentation", or "auto" for segmentation of folders with masks. Default: "auto".
         minutes: Time of a search, from the call to the written file. Default: 10, on a GPU 5; no search if `epochs`,
-            `iterations`, `learning_rate` or `ridge` is given.
+            `iterations`, `learning_rate` or a penalty `ridge` is given.
         method: Text of a method, such as "vpt(length=10)" or "lora(rank=4)". Default: "vpt"; in a search, all that fit.
         metric: Classification: what a search counts, or, with a length, val for `keep` and `patience`: "top1",
             "macro_f1" or "balanced_accuracy"; several labels: "map"; numbers: "r2" or "mae". Default: the first.

@@ -17,7 +17,7 @@ from vpt.cli.lines import echo_line
 from vpt.cli.options import TaskCommand, classification, option, own_options, read_config_file, segmentation
 from vpt.cli.paths import FILE, FOLDER, TUNED_FILE
 from vpt.cli.search_table import print_search
-from vpt.cli.values import number_or_auto, parse_batch_size
+from vpt.cli.values import number_or_word, parse_batch_size
 
 if TYPE_CHECKING:
     from vpt.training.job import RunResult
@@ -104,8 +104,8 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @classification("--interpolation", "Interpolation of resized images [default: the backbone's].",
                 ["nearest", "bilinear", "bicubic", "lanczos"])  # fmt: skip
 @classification("--cache", "Keep decoded images and frozen features here.", FOLDER)
-@classification("--ridge", "Solve for a head by ridge regression with this penalty, or auto; it joins what is trained.",
-                number_or_auto, metavar="NUMBER|auto")  # fmt: skip
+@classification("--ridge", "Penalty of a ridge head beside the trained one [default: auto, without --head].",
+                number_or_word, metavar="NUMBER|auto|none")  # fmt: skip
 @common.table_options
 @segmentation("--iterations", "Steps [default: a search; with --lr: 2000].", int)
 @segmentation("--eval-every", "Steps between evaluations on val [default: 200].", int)

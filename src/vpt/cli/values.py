@@ -5,9 +5,9 @@ import contextlib
 import click
 
 
-def number_or_auto(text: str) -> float | str:
-    """Return the number that a text spells, or "auto"."""
-    return text if text == "auto" else float(text)
+def number_or_word(text: str) -> float | str:
+    """Return the number that a text spells, or "auto", "default" or "none"."""
+    return text if text in ("auto", "default", "none") else float(text)
 
 
 def percentage(text: str) -> float:

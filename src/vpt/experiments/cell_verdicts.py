@@ -63,6 +63,7 @@ def judge_record(record: Record, task: Task) -> list[Verdict]:
         metric=str(record.metric) if metric == "auto" else metric,
         lower_is_better=metric == "mae",
         keep=record.config["training"].get("keep", "last"),
+        notes=record.notes,
     )
 
 

@@ -96,6 +96,8 @@ def list_candidates(
     max_size: float,
     head: str,
     kind: KindName = "single_label",
+    *,
+    joins: bool = True,
 ) -> Iterator[Candidate]:
     """Yield the methods that fit a backbone and a size of the file, the most promising first.
 
@@ -106,6 +108,7 @@ def list_candidates(
         max_size: Largest tuned file in megabytes, where no method is given.
         head: Head of the probe, which joins the trained head of every candidate whose head is linear.
         kind: Kind of the labels. Default: "single_label".
+        joins: False leaves the trained heads alone. Default: True.
 
     Yields:
         The candidates.
@@ -121,9 +124,10 @@ def list_candidates(
                 raise
             continue
         candidate = make_candidate(text, kind)
-        with suppress(UnsupportedError, SpecError):  # its head, or what it reads, cannot be joined
-            model = wide_model(model, ClassificationTask().parse_head(head))
-            candidate = replace(candidate, recipe={**candidate.recipe, "head": head, "ridge": "auto"})
+        if joins:
+            with suppress(UnsupportedError, SpecError):  # its head, or what it reads, cannot be joined
+                model = wide_model(model, ClassificationTask().parse_head(head))
+                candidate = replace(candidate, recipe={**candidate.recipe, "head": head, "ridge": "auto"})
         if method or _BYTES * model.counts().trainable <= 1e6 * max_size:
             yield candidate
 

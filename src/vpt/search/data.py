@@ -99,7 +99,7 @@ class Pool:
         assert isinstance(config, ClassificationConfig) and isinstance(options, ClassificationOptions)
         readout = ClassificationTask().make_readout(job.head, self.data.backbone)
         return replace(
-            self.data, decoded=decoded, images=sizes, config=config, readout=readout, ridge=options.ridge,
+            self.data, decoded=decoded, images=sizes, config=config, readout=readout, ridge=options.penalty,
             notes=list(self.data.notes),
         )  # fmt: skip
 

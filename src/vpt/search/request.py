@@ -38,6 +38,8 @@ def wants_search(minutes: float | None, options: Mapping[str, Any], max_size: fl
         SpecError: A budget, or `max_size`, is given together with one of these.
     """
     given = [name for name in _FIXED_LENGTH if options.get(name) is not None]
+    if options.get("ridge") in ("default", "none"):  # which say nothing about the length
+        given.remove("ridge")
     if minutes is not None and given:
         raise SpecError(
             f"minutes is {minutes:g} and {given[0]} is {options[given[0]]}: the budget finds what the other fixes; "
@@ -165,7 +167,8 @@ class SearchRequest:
         Returns:
             The job.
         """
-        options = {**recipe, **self.options, **(fixed or {})}
+        without_ridge = {"ridge": "none"} if self.task == "classification" else {}
+        options = {**without_ridge, **recipe, **self.options, **(fixed or {})}
         return make_job(self.data, self.out, task=self.task, method=method, backbone=backbone, **options)
 
     def to_dict(self) -> dict[str, Any]:

@@ -77,7 +77,8 @@ class Selection(SearchContext):
         request, classes = self.request, len(self.pool.data.classes)
         bare = load_backbone(self.backbone, image_size=request.options.get("image_size"), device="meta")
         kind = self.pool.data.labels.kind.name
-        for candidate in list_candidates(bare, classes, request.method, request.max_size, self.head, kind):
+        joins = request.options.get("ridge") != "none"
+        for candidate in list_candidates(bare, classes, request.method, request.max_size, self.head, kind, joins=joins):
             rows.append(self._try(candidate, rows))
         if best := best_row(rows):
             for candidate in self._at_other_rates(best):

@@ -2,6 +2,9 @@
 
 One eigendecomposition serves all penalties. A linear smoother with the hat matrix H predicts a left-out group g of
 images by y_g - (I - H_gg)^-1 r_g, where r are the residuals of the fit to all images.
+
+Penalty and scale of the logits minimize a log loss whose targets are smoothed by 1 / (n + 2), after Platt (1999): where
+all left-out images are predicted right, the plain log loss falls with the scale without end.
 """
 
 from collections.abc import Sequence
@@ -16,8 +19,10 @@ from vpt.data.label_kinds import kind_of_labels
 
 PENALTIES: tuple[float, ...] = tuple(float(f"{penalty:.3g}") for penalty in np.logspace(-3, 3, 13))
 
+MAX_COMPARED = 8192  # images whose pairs `near_copies` compares
+
 _NEAR_COPY = 0.98  # cosine of features from which two images are copies of one another
-_MAX_COMPARED = 8192  # images whose pairs are compared
+_JITTER = 1e-9  # added to the diagonal of I - H_gg, which is singular for a group of all images
 _TEMPERATURES = (-3.0, 7.0)  # bounds of the logarithm of the factor of the logits
 
 
@@ -27,15 +32,24 @@ class LeftOut:
 
     Attributes:
         penalty: Penalty of the squared weights.
-        scale: Factor of the logits, which minimizes their log loss; 1 for numbers.
+        scale: Factor of the logits, which minimizes their smoothed log loss; 1 for numbers.
         logits: Logits after that factor (n, classes), or predicted numbers (n, 1).
         log_loss: Mean log loss of the logits, or mean squared error of the numbers.
+        smoothed_loss: The same with smoothed targets, by which penalties are compared.
+        chance_loss: Loss of the same probability for every class, or of the mean of the numbers.
     """
 
     penalty: float
     scale: float
     logits: NDArray[np.float64]
     log_loss: float
+    smoothed_loss: float
+    chance_loss: float
+
+    @property
+    def is_at_chance(self) -> bool:
+        """True if the loss of left-out images is within 1 % of chance, or above it, as where a class has one image."""
+        return self.smoothed_loss >= 0.99 * self.chance_loss
 
 
 class Ridge:
@@ -103,13 +117,16 @@ class Ridge:
         errors = residuals / np.maximum(1 - hats, 1e-9)[:, None]
         for members in _larger_groups(groups):
             hat = 1 / count + shrunk[members] @ self._scores[members].T
-            errors[members] = np.linalg.lstsq(np.eye(len(members)) - hat, residuals[members], rcond=None)[0]
+            system = (1 + _JITTER) * np.eye(len(members)) - hat
+            errors[members] = scipy.linalg.solve(system, residuals[members], assume_a="pos")
         logits = self._targets + self.intercept - errors
         scale = 1.0 if kind_of_labels(self.labels) == "regression" else find_scale(logits, self.labels)
-        return LeftOut(penalty, scale, scale * logits, log_loss(scale * logits, self.labels))
+        logits *= scale
+        losses = (log_loss(logits, self.labels), log_loss(logits, self.labels, 1 / (count + 2)))
+        return LeftOut(penalty, scale, logits, *losses, chance_loss=log_loss(np.zeros_like(logits), self.labels))
 
     def best(self, groups: NDArray[np.int64] | None = None) -> LeftOut:
-        """Predict every image with the penalty of `PENALTIES` that has the lowest log loss.
+        """Predict every image with the penalty of `PENALTIES` that has the lowest smoothed log loss.
 
         Args:
             groups: As for `leave_out`.
@@ -117,7 +134,7 @@ class Ridge:
         Returns:
             The predictions.
         """
-        return min((self.leave_out(penalty, groups) for penalty in PENALTIES), key=lambda found: found.log_loss)
+        return min((self.leave_out(penalty, groups) for penalty in PENALTIES), key=lambda found: found.smoothed_loss)
 
     def solve(self, penalty: float, scale: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return a linear layer that is fitted to all images.
@@ -160,7 +177,7 @@ def _larger_groups(groups: NDArray[np.int64] | None) -> list[NDArray[np.int64]]:
 
 
 def find_scale(logits: NDArray[np.float64], labels: NDArray[Any]) -> float:
-    """Return the factor of logits that minimizes their log loss: the inverse of a temperature.
+    """Return the factor of logits that minimizes their smoothed log loss: the inverse of a temperature.
 
     Args:
         logits: Logits (n, classes).
@@ -169,18 +186,21 @@ def find_scale(logits: NDArray[np.float64], labels: NDArray[Any]) -> float:
     Returns:
         The factor.
     """
+    smoothing = 1 / (len(labels) + 2)
     found = scipy.optimize.minimize_scalar(
-        lambda x: log_loss(np.exp(x) * logits, labels), bounds=_TEMPERATURES, method="bounded", options={"xatol": 1e-3}
-    )
+        lambda x: log_loss(np.exp(x) * logits, labels, smoothing),
+        bounds=_TEMPERATURES, method="bounded", options={"xatol": 1e-3},
+    )  # fmt: skip
     return float(np.exp(found.x))
 
 
-def log_loss(logits: NDArray[np.float64], labels: NDArray[Any]) -> float:
+def log_loss(logits: NDArray[np.float64], labels: NDArray[Any], smoothing: float = 0.0) -> float:
     """Return the mean log loss or, of numbers, the mean squared error.
 
     Args:
         logits: Logits (n, classes), or predicted numbers (n, 1).
         labels: Class of each image (n,), several labels (n, classes), or numbers, float (n,).
+        smoothing: Share of each target that goes to all classes alike, or to both answers of each label. Default: 0.
 
     Returns:
         The loss.
@@ -189,8 +209,11 @@ def log_loss(logits: NDArray[np.float64], labels: NDArray[Any]) -> float:
     if kind == "regression":
         return float(((logits[:, 0] - labels) ** 2).mean())
     if kind == "multi_label":
-        return float((np.logaddexp(0, logits) - labels * logits).mean())
-    return float(-scipy.special.log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())
+        targets = (1 - smoothing) * labels + smoothing / 2
+        return float((np.logaddexp(0, logits) - targets * logits).mean())
+    log_shares = scipy.special.log_softmax(logits, axis=1)
+    loss = -(1 - smoothing) * log_shares[np.arange(len(labels)), labels].mean()
+    return float(loss - smoothing * log_shares.mean() if smoothing else loss)
 
 
 def near_copies(features: NDArray[np.floating], groups: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
@@ -204,7 +227,7 @@ def near_copies(features: NDArray[np.floating], groups: NDArray[np.int64] | None
         Group of each image (n,); images without a copy are alone. More than 8,192 images are not compared.
     """
     count = len(features)
-    if count > _MAX_COMPARED:
+    if count > MAX_COMPARED:
         return np.arange(count) if groups is None else np.unique(groups, return_inverse=True)[1].astype(np.int64)
     values = np.asarray(features, np.float32)
     values = (values - values.mean(0)) / np.maximum(values.std(0), 1e-6)

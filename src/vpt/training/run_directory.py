@@ -5,7 +5,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +144,8 @@ def load_finished_result(job: Job) -> RunResult | None:
         is_default = path.exists() and job.config.training.decay == TrainingConfig.decay
         earlier = {**flatten(job.default_dict()), "config.decay": TrainingConfig.decay if is_default else "all"}
         before, now = {**earlier, **flatten(record["job"])}, flatten(job.to_dict())
+        if before.get("ridge") is None:
+            before["ridge"] = "none" if now.get("ridge") == "none" else None
         differing = [f"{key}: {before.get(key)} then, {now[key]} now" for key in now if now[key] != before.get(key)]
         if differing:
             raise SpecError(
@@ -166,6 +168,24 @@ def _read_job_record(job: Job) -> dict[str, Any] | None:
         record = upgrade("job", json.loads(path.read_text(encoding="utf-8")))
         dict(record["job"]["config"])  # raises where there is none
         return record
+
+
+def as_begun(job: Job, callback: Callback) -> Job:
+    """Return a job with the defaults of the version that began its run: earlier ones had no ridge head by default.
+
+    Args:
+        job: The job.
+        callback: Receiver of a note.
+
+    Returns:
+        The job, without a ridge head if its run directory holds a run of such a version.
+    """
+    record = _read_job_record(job)
+    is_default = getattr(job.options, "ridge", None) == "default"
+    if record is None or not is_default or record["job"].get("ridge") is not None:
+        return job
+    callback.on_note(f"{job.run_dir} was begun by an earlier version, without a ridge head; so is the rest")
+    return replace(job, options=replace(job.options, ridge=None))  # type: ignore[call-arg]
 
 
 def recorded_batch_size(job: Job) -> int | None:

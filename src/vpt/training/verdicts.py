@@ -13,6 +13,7 @@ from vpt.core.text import format_number, pluralize
 from vpt.training.job import RunResult
 
 Kind = Literal["diverged", "at chance", "edge of the grid", "val and test apart", "not converged"]
+RIDGE_JOINS = "a ridge head joins the trained head"  # begins the note on it
 KINDS: tuple[Kind, ...] = ("diverged", "at chance", "edge of the grid", "val and test apart", "not converged")
 _LOSS_NOISE = 1.01  # a loss that ends less than 1 % above its start did not leave it
 _RISE, _RISE_FROM_LOWEST = 1.1, 2.0  # of the loss, over its first and its lowest value: a healthy one can begin low
@@ -66,6 +67,7 @@ def judge_run(
     metric: str = "top1",
     lower_is_better: bool = False,
     keep: str = "last",
+    notes: Sequence[str] = (),
 ) -> list[Verdict]:
     """Return the verdicts on a run.
 
@@ -77,6 +79,7 @@ def judge_run(
         metric: Name of the metric of `history`. Default: "top1".
         lower_is_better: The metric is an error. Default: False.
         keep: Epoch whose weights were scored: the "last", or the "best" on val. Default: "last".
+        notes: Notes on the run. Default: none.
 
     Returns:
         The verdicts in the order of `KINDS`.
@@ -89,7 +92,8 @@ def judge_run(
         best = max(sign * value for value in curve)
         trained = history[: 1 + next(i for i, epoch in enumerate(history) if epoch["val_metric"] == sign * best)]
     verdicts = [*_diverged(trained), *_at_chance(scores, images)]
-    if curve and metric == "top1" and scores.get("split") == "test" and "top1" in scores:
+    joined = any(note.startswith(RIDGE_JOINS) for note in notes)  # then `history` is that of another head
+    if curve and not joined and metric == "top1" and scores.get("split") == "test" and "top1" in scores:
         kept = max(curve) if keep == "best" else curve[-1]
         verdicts += judge_splits(kept, images.get("val"), scores["top1"], images.get("test"))
     if not any(verdict.kind == "diverged" for verdict in verdicts):
@@ -114,6 +118,7 @@ def judge_result(result: RunResult) -> list[Verdict]:
         metric=next(iter(result.eval_metrics)) if metric == "auto" else metric,
         lower_is_better=metric == "mae",
         keep=result.job["config"].get("keep", "last"),
+        notes=result.notes,
     )
 
 

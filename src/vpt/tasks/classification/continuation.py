@@ -40,7 +40,8 @@ def init_options(given: Mapping[str, Any]) -> dict[str, Any]:
     if "init" not in given:
         return dict(given)
     path = local_path(given["init"])
-    faults = sorted(name for name, default in _FIXED.items() if given.get(name, default) != default)
+    allowed = {**given, "ridge": None} if given.get("ridge") in ("default", "none") else given
+    faults = sorted(name for name, default in _FIXED.items() if allowed.get(name, default) != default)
     if faults:
         raise SpecError(
             f"{', '.join(faults)}: {path} decides on the images and the head that training begins with; leave it "

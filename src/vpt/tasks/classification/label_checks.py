@@ -43,13 +43,34 @@ def check_options_of_labels(
             f"images_per_class is {options.images_per_class}, and the labels are {dataset.label_kind}; write "
             "train_fraction instead"
         )
-    if options.ridge is not None:
-        check_penalty(options.ridge)
+    penalty = options.penalty
+    if penalty is not None:
+        check_penalty(penalty)
     chosen, defaults = config.to_dict(), ClassificationConfig().to_dict()
     refused: tuple[str, ...] = ()
-    if options.ridge is not None:
-        refused = _WEIGHTS_OF_CLASSES if trains_first(parse_method(method), options.ridge) else _NOT_FOR_RIDGE
+    if penalty is not None:
+        refused = _WEIGHTS_OF_CLASSES if trains_first(parse_method(method), penalty) else _NOT_FOR_RIDGE
     for name in refused:
         value = chosen[name]
         if value != defaults[name]:
             raise SpecError(f"{name} is {value} and ridge is {options.ridge}, which has no such option; leave one out")
+
+
+def joins_by_default(dataset: Dataset, config: ClassificationConfig, options: ClassificationOptions) -> bool:
+    """Return whether a ridge head may join the trained one although nobody asked for it.
+
+    Args:
+        dataset: The data.
+        config: Configuration of the training.
+        options: Other options of the job.
+
+    Returns:
+        True by default for one class an image without weights of classes, unless training goes on from a tuned file.
+    """
+    has_weights = any(getattr(config, name) for name in _WEIGHTS_OF_CLASSES)
+    return (
+        options.ridge == "default"
+        and dataset.label_kind == "single_label"
+        and options.init is None
+        and not has_weights
+    )  # fmt: skip

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from vpt.attention.detection import FeatureExtractor, structural_copy
+from vpt.core.text import format_bytes
 from vpt.errors import SpecError, TrainingError
 from vpt.methods.base import Method
 from vpt.methods.linear import Linear
@@ -25,10 +26,15 @@ from vpt.training.block_features import (
     compute_features,
 )
 from vpt.training.callbacks import Progress
-from vpt.training.ridge import LeftOut, Ridge, near_copies
+from vpt.training.ridge import MAX_COMPARED, LeftOut, Ridge, near_copies
+from vpt.training.verdicts import RIDGE_JOINS
+
+Penalty = float | Literal["auto"]  # of the squared weights, or the best for images that are left out
+
+_MAX_BYTES = 2 << 30  # of the arrays of a ridge head that nobody asked for
 
 
-def trains_first(method: Method, penalty: float | Literal["auto"] | None) -> bool:
+def trains_first(method: Method, penalty: Penalty | None) -> bool:
     """Return whether a ridge head joins a trained one.
 
     Args:
@@ -41,7 +47,7 @@ def trains_first(method: Method, penalty: float | Literal["auto"] | None) -> boo
     return penalty is not None and method != Linear()
 
 
-def check_penalty(penalty: float | Literal["auto"]) -> None:
+def check_penalty(penalty: Penalty) -> None:
     """Refuse a penalty that is not above 0.
 
     Args:
@@ -51,12 +57,67 @@ def check_penalty(penalty: float | Literal["auto"]) -> None:
         SpecError: It is not above 0.
     """
     if penalty != "auto" and not (isinstance(penalty, float | int) and penalty > 0):
-        raise SpecError(f'ridge is {penalty!r}; it must be above 0, or "auto"')
+        raise SpecError(f'ridge is {penalty!r}; it must be above 0, "auto", "none" or "default"')
 
 
-def solve_head(
-    model: TunedModel, examples: Examples, penalty: float | Literal["auto"], *, bf16: bool, on_batch: Progress
-) -> LeftOut:
+def gains_ridge_head(model: TunedModel) -> bool:
+    """Return whether a ridge head can add to what a model has learned.
+
+    Args:
+        model: The model.
+
+    Returns:
+        True if its head is one linear layer on the pooled feature and something else trains, too: the ridge head of a
+        probe would read the frozen feature again.
+    """
+    return isinstance(model.head, nn.Linear) and isinstance(model.readout, Pooled) and bool(_without_head(model))
+
+
+def add_ridge_head_if_better(
+    model: TunedModel, examples: Examples, *, bf16: bool, on_batch: Progress
+) -> tuple[TunedModel, str]:
+    """Join the head of a trained model with a ridge head on the pooled feature, where that is possible and of use.
+
+    Args:
+        model: The trained model, for which `gains_ridge_head` is true.
+        examples: The images and labels that the model was trained on.
+        bf16: True runs the forward passes in bf16.
+        on_batch: Function that receives the number of finished images and of all images.
+
+    Returns:
+        The joined model, or `model`, and a note that says which, and why.
+    """
+    # Groups, joined features and scores along directions; targets, residuals, errors and logits.
+    needed = 8 * len(examples) * (4 * model.width + 6 * model.num_classes)
+    reason = f"it needs {format_bytes(needed)} of memory; --ridge auto adds it"
+    if needed <= _MAX_BYTES:
+        try:
+            joined, left_out = add_ridge_head(model, model.readout, examples, "auto", bf16=bf16, on_batch=on_batch)
+        except (MemoryError, torch.OutOfMemoryError):
+            reason = "memory does not suffice"
+        except (TrainingError, np.linalg.LinAlgError) as error:
+            reason = str(error)
+        else:
+            return joined, describe_joined(joined is not model, left_out)
+    return model, f"the trained head has no ridge head beside it: {reason}"
+
+
+def describe_joined(joins: bool, left_out: LeftOut) -> str:
+    """Return the note on a model whose training has ended with a ridge head.
+
+    Args:
+        joins: True if the ridge head joined the trained one.
+        left_out: Its predictions for images that are left out.
+
+    Returns:
+        The note.
+    """
+    if not joins:
+        return "the trained head has no ridge head beside it: for images that are left out, it is no better than chance"
+    return f"{RIDGE_JOINS}, with the penalty {left_out.penalty:g}; the curves are those of the trained head alone"
+
+
+def solve_head(model: TunedModel, examples: Examples, penalty: Penalty, *, bf16: bool, on_batch: Progress) -> LeftOut:
     """Give a linear head its weights by ridge regression on frozen features, which are computed in one pass.
 
     Args:
@@ -85,7 +146,7 @@ def solve_head_on(
     features: NDArray[np.float16],
     table: FeatureTable,
     labels: NDArray[Any],
-    penalty: float | Literal["auto"],
+    penalty: Penalty,
     groups: NDArray[np.int64] | None = None,
 ) -> LeftOut:
     """Give a linear head its weights by ridge regression on features that are computed already.
@@ -149,7 +210,7 @@ def add_ridge_head(
     model: TunedModel,
     readout: Readout,
     examples: Examples,
-    penalty: float | Literal["auto"],
+    penalty: Penalty,
     *,
     bf16: bool,
     on_batch: Progress,
@@ -169,7 +230,8 @@ def add_ridge_head(
 
     Returns:
         The joined model, and the ridge head's predictions for images that are left out. They are optimistic, as the
-        method was trained on these images.
+        method was trained on these images. Where the best penalty is no better than chance, as with one image of each
+        class, "auto" leaves the ridge head out, and the model is `model` itself.
 
     Raises:
         SpecError: The head of the model is not linear, the penalty is not above 0, or the method depends on what the
@@ -184,15 +246,21 @@ def add_ridge_head(
     features = compute(joined.network, joined.width)
     if not np.isfinite(features).all():
         raise TrainingError("the trained model gives features that are NaN or infinite; lower the learning rate")
-    # Trained features of a class are alike, so copies of an image are found by those of the backbone.
-    frozen = FeatureExtractor(structural_copy(model.backbone.module)).to(dataset.device)
-    copies = near_copies(compute(frozen, model.layout.feature_width), examples.groups)
+    copies = examples.groups
+    if len(examples) <= MAX_COMPARED:
+        # Trained features of a class are alike, so copies of an image are found by those of the backbone.
+        frozen = FeatureExtractor(structural_copy(model.backbone.module)).to(dataset.device)
+        copies = near_copies(compute(frozen, model.layout.feature_width), examples.groups)
+    elif copies is not None:
+        copies = np.unique(copies, return_inverse=True)[1].astype(np.int64)
     targets = label_task(model.label_kind).targets(torch.from_numpy(examples.labels)).numpy()
     columns = columns_of_head(joined)
     if isinstance(readout, MultiBlock) and readout.pooled:
         columns.insert(0, slice(0, model.width))
     ridge = Ridge(features, columns, targets, model.num_classes)
     left_out = ridge.best(copies) if penalty == "auto" else ridge.leave_out(penalty, copies)
+    if penalty == "auto" and left_out.is_at_chance:
+        return model, left_out
     weight, bias = (torch.from_numpy(values) for values in ridge.solve(left_out.penalty, left_out.scale))
     head = joined.head
     assert isinstance(head, nn.Linear)

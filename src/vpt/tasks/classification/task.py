@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,12 +35,21 @@ from vpt.tasks.classification.calibration import describe_calibration, notes_on_
 from vpt.tasks.classification.config import ClassificationConfig, ClassificationOptions
 from vpt.tasks.classification.continuation import class_names, join_classes, measure_old_classes, start_from
 from vpt.tasks.classification.decoded_splits import decode_splits, select_splits
-from vpt.tasks.classification.label_checks import check_options_of_labels
+from vpt.tasks.classification.label_checks import check_options_of_labels, joins_by_default
 from vpt.tasks.classification.labels import LabelTask, fit_label_kind, label_task
 from vpt.tasks.classification.metrics import with_metric_first
 from vpt.tasks.classification.prediction import confidences, evaluate, picture_mistakes, predict
 from vpt.tasks.classification.rejection import check_rejection, measure_rejection
-from vpt.tasks.classification.ridge_head import add_ridge_head, solve_head, trains_first, wide_model
+from vpt.tasks.classification.ridge_head import (
+    Penalty,
+    add_ridge_head,
+    add_ridge_head_if_better,
+    describe_joined,
+    gains_ridge_head,
+    solve_head,
+    trains_first,
+    wide_model,
+)
 from vpt.tasks.classification.training import init_head_from_probe, make_objective
 from vpt.tasks.evaluation import Evaluation, make_evaluation
 from vpt.tasks.pictures import Picture, confident_mistakes
@@ -66,14 +75,16 @@ class ClassificationData(PreparedData):
         init: Tuned file that training goes on from, or None.
         calibrated: True if the temperature of probabilities is fitted on val.
         readout: What the head reads.
-        ridge: Penalty of a head that is solved for, see `ClassificationOptions`, "auto", or None.
+        ridge: Penalty of a head that was asked for and is solved for, see `ClassificationOptions`, "auto", or None.
+        joins_by_default: True if a ridge head joins the trained one where that is possible.
     """
 
     decoded: dict[str, Examples]
     config: ClassificationConfig
     cache: Path | None
     readout: Readout
-    ridge: float | Literal["auto"] | None = None
+    ridge: Penalty | None = None
+    joins_by_default: bool = False
     init: Path | None = None
     calibrated: bool = False
 
@@ -110,7 +121,7 @@ class ClassificationData(PreparedData):
         history: list[EpochMetrics] = []
         if self.ridge is None or trains_first(model.method, self.ridge):
             model, history = super().train(model, config, callback, checkpoint)
-        if self.ridge is not None:
+        if self.ridge is not None or (self.joins_by_default and gains_ridge_head(model)):
             model = self._solve(model, callback)
         if (self.labels.calibrates and "val" in self.decoded) or self.calibrated:
             on_image = partial(callback.on_data_progress, "calibrating on val")
@@ -124,17 +135,24 @@ class ClassificationData(PreparedData):
 
     def _solve(self, model: TunedModel, callback: Callback) -> TunedModel:
         """Return the model with a head in closed form, alone or beside its own."""
-        assert self.ridge is not None
-        bf16 = self.config.training.use_bf16(next(model.parameters()).device)
-        on_batch = partial(callback.on_data_progress, "features")
-        train = self.decoded["train"]
-        if trains_first(model.method, self.ridge):
-            model, left_out = add_ridge_head(model, self.readout, train, self.ridge, bf16=bf16, on_batch=on_batch)
+        train, note = self.decoded["train"], ""
+        passes: dict[str, Any] = {
+            "bf16": self.config.training.use_bf16(next(model.parameters()).device),
+            "on_batch": partial(callback.on_data_progress, "features"),
+        }
+        if self.ridge is None:
+            model, note = add_ridge_head_if_better(model, train, **passes)
+        elif trains_first(model.method, self.ridge):
+            trained = model
+            model, left_out = add_ridge_head(trained, self.readout, train, self.ridge, **passes)
+            note = describe_joined(model is not trained, left_out)
         else:
-            left_out = solve_head(model, train, self.ridge, bf16=bf16, on_batch=on_batch)
-        if self.ridge == "auto":
-            self.notes.append(f"the penalty {left_out.penalty:g} predicts training images that are left out best")
-            callback.on_note(self.notes[-1])
+            left_out = solve_head(model, train, self.ridge, **passes)
+            if self.ridge == "auto":
+                note = f"the penalty {left_out.penalty:g} predicts training images that are left out best"
+        if note:
+            self.notes.append(note)
+            callback.on_note(note)
         return model
 
     def score_split(self, model: TunedModel, split: str, on_image: Progress) -> Scores:  # noqa: D102
@@ -228,7 +246,8 @@ class ClassificationTask(Task):
         marks = make_marks(splits["train"].images)
         return ClassificationData(
             backbone, dataset.name, dataset.classes, sizes, notes, marks, decoded, config, options.cache,
-            self.make_readout(job.head, backbone), options.ridge, options.init, options.calibrate,
+            self.make_readout(job.head, backbone), options.penalty,
+            job.head is None and joins_by_default(dataset, config, options), options.init, options.calibrate,
         )  # fmt: skip
 
     def attach(self, job: Job, data: PreparedData) -> TunedModel:  # noqa: D102
