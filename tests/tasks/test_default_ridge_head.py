@@ -196,7 +196,7 @@ def test_training_that_goes_on_from_a_file_keeps_its_head(tmp_path: Path) -> Non
     for ridge in (None, "none", "default"):
         again = tune(tmp_path / f"{ridge}.safetensors", method=None, init=first.file, ridge=ridge)
         assert not any("ridge head" in note for note in again.notes)
-    with pytest.raises(SpecError, match="ridge: .*decides on"):
+    with pytest.raises(SpecError, match=r"ridge: .*decides on"):
         tune(tmp_path / "refused.safetensors", method=None, init=first.file, ridge="auto")
 
 
