@@ -16,6 +16,7 @@ import json
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -42,11 +43,13 @@ HEADS = {
     "and ridge, last 4 blocks": "multi_block(blocks=last4)",
     "and ridge, all blocks": "multi_block(blocks=all, features=cls+mean+std)",
 }
-Results = dict[tuple[str, str, int, int], dict[str, float]]  # set, method, epochs, seed -> top-1 by head
+Results = dict[tuple[str, str, int, int], dict[str, float]]  # set, method, epochs, seed -> % by head
 
 
-def run(data: Path, weights: Path, name: str, method: str, epochs: int, seed: int, precision: str) -> dict[str, float]:
-    """Train once, and return the test top-1 in % with every head."""
+def run(
+    data: Path, weights: Path, name: str, method: str, epochs: int, seed: int, precision: str
+) -> dict[str, dict[str, float]]:
+    """Train once, and return the test top-1 and the calibration error in %, each with every head."""
     job = make_job(
         data / name, "unwritten.safetensors", method=method, epochs=epochs, seed=seed,
         backbone="deit_tiny_patch16_224", weights=weights, images_per_class=SETS[name][0], precision=precision,
@@ -54,7 +57,8 @@ def run(data: Path, weights: Path, name: str, method: str, epochs: int, seed: in
     )  # fmt: skip
     prepared = TASKS["classification"].prepare(job, Callback())
     model, _ = train_model(job, prepared, Callback(), torch.device("cpu"))
-    found = {"trained head alone": score(prepared, model)}
+    found = {"top1": dict[str, float](), "calibration_error": dict[str, float]()}
+    score("trained head alone", prepared, model, found)
     if method == PROBE:
         return found
     for head, text in HEADS.items():
@@ -64,18 +68,23 @@ def run(data: Path, weights: Path, name: str, method: str, epochs: int, seed: in
                 "auto", bf16=precision == "bf16", on_batch=lambda done, total: None,
             )  # fmt: skip
             joined.label_kind = model.label_kind
-            found[head] = score(prepared, joined)
+            score(head, prepared, joined, found)
     return found
 
 
-def score(prepared: PreparedData, model: TunedModel) -> float:
-    return 100 * prepared.score(model, Callback()).metrics["top1"]
+def score(head: str, prepared: PreparedData, model: TunedModel, found: Mapping[str, dict[str, float]]) -> None:
+    evaluation = prepared.score(model, Callback())
+    assert evaluation.calibration_error is not None
+    found["top1"][head] = 100 * evaluation.metrics["top1"]
+    found["calibration_error"][head] = 100 * evaluation.calibration_error
 
 
-def read_results(folder: Path, precision: str) -> Results:
+def read_results(folder: Path, precision: str, metric: str = "top1") -> Results:
     """The results of a precision in a folder."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(f"*-{precision}.json"))]
-    return {(one["set"], one["method"], one["epochs"], one["seed"]): one["top1"] for one in found}
+    return {
+        (one["set"], one["method"], one["epochs"], one["seed"]): one[metric] for one in found if metric in one
+    }  # fmt: skip
 
 
 def difference(results: Results, name: str, method: str, epochs: int, head: str) -> list[float]:
@@ -118,12 +127,33 @@ def order(row: tuple[int, str]) -> tuple[int, int]:
     return row[0], METHODS.index(row[1])
 
 
-def write_report(results: Results, command: str) -> None:
-    values: list[Mapping[str, Any]] = [
-        dict(zip(("set", "method", "epochs", "seed", "top1"), (*key, found), strict=True))
-        for key, found in sorted(results.items())
+def format_calibration(errors: Results) -> str:
+    """Markdown: a row for each head, a column for each length of training."""
+    lengths = sorted({(key[1], key[2]) for key in errors if key[1] != PROBE}, key=lambda row: order(row[::-1]))
+    lines = [
+        "**Calibration error** of the same runs, in %, mean over sets and draws (number of runs).",
+        "",
+        f"| head | {' | '.join(f'`{method}`, {epochs} epochs' for method, epochs in lengths)} |",
+        f"|---|{'---:|' * len(lengths)}",
     ]
+    for head in HEADS:
+        cells = []
+        for length in lengths:
+            values = [found[head] for key, found in errors.items() if key[1:3] == length]
+            cells.append(f"{statistics.fmean(values):.1f} ({len(values)})")
+        lines.append(f"| {head} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def write_report(results: Results, errors: Results, command: str) -> None:
+    values: list[Mapping[str, Any]] = [
+        dict(zip(("set", "method", "epochs", "seed", "top1", "calibration_error"), (*key, found, errors.get(key)),
+                 strict=True))
+        for key, found in sorted(results.items())
+    ]  # fmt: skip
     table = format_table(results)
+    if errors:
+        table += f"\n\n{format_calibration(errors)}"
     write_section("defaults", "defaults", {"runs": values}, command, table)
     print(table)
 
@@ -153,14 +183,15 @@ def main() -> None:
                 if (name, method, epochs, seed) in known:
                     continue
                 start = time.monotonic()
-                top1 = run(options.data, options.weights, name, method, epochs, seed, options.precision)
-                result = {"set": name, "method": method, "epochs": epochs, "seed": seed, "top1": top1,
+                found = run(options.data, options.weights, name, method, epochs, seed, options.precision)
+                result = {"set": name, "method": method, "epochs": epochs, "seed": seed, **found,
                           "precision": options.precision, "seconds": time.monotonic() - start}  # fmt: skip
                 file = options.records / f"{name}-{method}-{epochs}-{seed}-{options.precision}.json"
                 write_atomic(file, json.dumps(result, indent=1).encode())
                 print(json.dumps(result), flush=True)
     command = f"python benchmarks/defaults.py --records FOLDER --precision {options.precision} --report"
-    write_report(read_results(options.records, options.precision), command)
+    read = partial(read_results, options.records, options.precision)
+    write_report(read("top1"), read("calibration_error"), command)
 
 
 if __name__ == "__main__":
