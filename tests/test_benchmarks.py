@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -217,3 +218,20 @@ def test_shortcuts_are_points_above_the_mean_of_the_last_epochs(script: Callable
     table = shortcuts.format_table(list(rows.values()), curves["plan"])
     assert "| none: top-1 in %, ± standard deviation | 56.0 ± 2.8 |" in table
     assert "| JPEG, quality 75 | +2.5 (+2.0 to +3.0) |" in table
+
+
+def test_corruptions_change_images_and_cost_the_points_that_they_take(script: Callable[[str], Any]) -> None:
+    corruptions, rng = script("corruptions"), np.random.default_rng(0)
+    image = rng.random((corruptions.SIZE, corruptions.SIZE, 3))
+    for name, corrupt in corruptions.CORRUPTIONS.items():
+        found = corrupt(image.copy(), rng)
+        assert found.shape == image.shape and np.allclose(found, image) == (name == "clean")
+    means = [corruptions.CORRUPTIONS[name](image, rng).mean() for name in ("contrast", "brightness")]
+    assert means[0] == pytest.approx(image.mean()) and means[1] > image.mean() + 0.1
+    right = np.ones((7, 10), bool)
+    right[1:4, :5] = False  # three of six corruptions take half of the images: 25 points
+    loss, low, high = corruptions.loss_interval([right, right])
+    assert loss == 25 and low < 25 < high
+    table = corruptions.format_table(corruptions.summarize({("rsscn7", "Full"): [right, right]}))
+    assert f"| RSSCN7 | Full | 2 | 100.0 ± 0.0 | 50.0 ± 0.0 |{' 50.0 ± 0.0 |' * 2}" in table
+    assert f"| 25.0 ({low:.1f} to {high:.1f}) |" in table
