@@ -27,7 +27,7 @@ from vpt.experiments.run_table import METRIC_COLUMNS, metric_rows, query, to_csv
 from vpt.experiments.status import read_status
 from vpt.experiments.store import Store
 from vpt.experiments.table import Table, format_mean_std, format_percent
-from vpt.experiments.tables import build_tables
+from vpt.experiments.tables import build_tables, settings_table
 from vpt.plots import style
 from vpt.plots.inline_svg import difference_bars, labeled_scatter, sparkline
 from vpt.training.verdicts import KINDS
@@ -128,6 +128,16 @@ def test_cost_table_has_no_share_above_all_and_says_whose_memory_it_is(done: Sto
     cost = paths["report.md"].read_text().partition("## Cost")[2].partition("## ")[0]
     assert set(re.findall(r"[\d.,]+ %", cost)) == {"100.00 %"}
     assert "Peak memory: the highest of any final run, of the GPU where one trained, else of the process." in cost
+
+
+def test_settings_table_has_the_epochs_of_each_task(done: Store) -> None:
+    results = load_results(done)
+    (key, cell), *_ = results.cells.items()
+    longer = {**results.cells, key: replace(cell, task=replace(cell.task, epochs=7))}
+    before, after = (
+        [row[7] for row in settings_table(found).rows] for found in (results, replace(results, cells=longer))
+    )
+    assert after == ["7", *before[1:]] and before[0] != "7"
 
 
 def test_to_csv_of_a_store_has_a_row_for_each_run_and_metric(done: Store, broken: Store) -> None:

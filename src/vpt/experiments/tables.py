@@ -197,7 +197,8 @@ def settings_table(results: ExperimentResults) -> Table:
         if cell.setting is None:
             figures: tuple[object, ...] = ("no setting was selected", "", "", "", "", "")
         else:
-            config, training = cell.setting.config, cell.setting.config.training
+            config = cell.task.resolve_config(cell.setting.config)
+            training = config.training
             rates = (f"{training.learning_rate:g}", f"{training.weight_decay:g}")
             spec = parse_method(cell.setting.spec)
             figures = (spec, training.optimizer, *rates, training.batch_size, config.num_epochs)
