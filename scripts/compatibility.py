@@ -143,6 +143,8 @@ def main() -> None:
         parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(SETS)}")
     if options.build and options.keep is None:
         parser.error("--build needs --keep")
+    if options.record is not None and len(options.sets) != 1:
+        parser.error(f"--record is for one SET, and {len(options.sets)} are given")
     if options.record is not None:
         (name,) = options.sets
         write_counts(name, options.record)

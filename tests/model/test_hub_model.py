@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+from dataclasses import dataclass
 from inspect import signature as inspect_signature
 from pathlib import Path
 from typing import Any
@@ -114,11 +116,17 @@ def test_address_of_another_form_is_refused(text: str) -> None:
         HubAddress.parse(text)
 
 
+@dataclass
+class Uncopied:
+    lock: Any
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"model_card_kwargs": {"licence": "MIT"}}, "has 'licence', which is no option; did you mean 'license'"),
         ({"config": {"task": {1, 2}}}, "config cannot be written as JSON"),
+        ({"config": Uncopied(threading.Lock())}, "config cannot be written as JSON"),
         ({"repo_id": 3}, "repo_id is 3; give the owner"),
     ],
 )

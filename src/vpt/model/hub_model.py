@@ -231,8 +231,8 @@ def _to_list(patterns: list[str] | str | None) -> list[str]:
 
 
 def _config_json(config: Any) -> str:
-    values = asdict(config) if is_dataclass(config) and not isinstance(config, type) else config
     try:
+        values = asdict(config) if is_dataclass(config) and not isinstance(config, type) else config
         return json.dumps(values, sort_keys=True, indent=2)
     except (TypeError, ValueError, RecursionError) as error:  # another type, a cycle, or a nesting as deep
         raise SpecError(
