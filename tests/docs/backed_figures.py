@@ -56,7 +56,10 @@ CONSTANTS: dict[str, tuple[str, ...]] = {
     "docs/how-to/minutes.md": ("The default is 10 minutes, 5 on a GPU; here it is 12 seconds", "its 95 % interval"),
     "docs/how-to/runs.md": ("reads it again every 10 s",),
     "docs/how-to/speed-and-memory.md": ("1.41 times as large as the input", "below 70 % of the GPU's memory"),
-    "docs/how-to/training-options.md": ("0.75 times the rate of the next one",),
+    "docs/how-to/training-options.md": (
+        "0.75 times the rate of the next one",
+        "none where its arrays would take more than 2 GiB",
+    ),
     "docs/methods.md": ("| `expansion` | 0.1 |", "| `dropout` | 0.1 |"),
     "docs/reference/official-code.md": ("| rates of prompts on FGVC | 0.05 is left out",),
     "docs/reliability.md": ("a file system of 4 MB with 0 to 320 kB free", "with 0, 4 and 32 kB free"),
