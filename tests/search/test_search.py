@@ -25,6 +25,7 @@ from helpers.command_line import vpt as command
 from vpt.backbones import load_backbone
 from vpt.search import wants_search
 from vpt.search.comparison import Comparison
+from vpt.search.request import SearchRequest
 
 Search = Callable[..., tuple[vpt.RunResult, SimulatedClock]]
 PROMPTS = "vpt(length=4)"
@@ -260,6 +261,11 @@ def test_search_after_images_have_changed_is_refused(search: Search, images: Pat
 def test_wants_search_depends_on_what_is_given() -> None:
     assert wants_search(None, {"epochs": None, "method": "vpt"}) and wants_search(3, {})
     assert wants_search(None, {"ridge": "none"}) and wants_search(3, {"ridge": "default"})
+    requests = [SearchRequest.create("digits", None, device=torch.device("cpu"), **options) for options in
+                ({}, {"ridge": "default"})]  # fmt: skip
+    recipe = {"head": "multi_block(blocks=last2)", "ridge": "auto"}
+    default, named = (request.job("vit_nano_patch12_48", "vpt", epochs=3, **recipe) for request in requests)
+    assert default == named and default.options.ridge == "auto"  # type: ignore[attr-defined]
     for name in ("epochs", "iterations", "learning_rate", "ridge"):
         assert not wants_search(None, {name: 3})
         with pytest.raises(vpt.SpecError, match=f"minutes is 3 and {name} is 3"):

@@ -134,3 +134,34 @@ def test_smoothed_log_loss_is_that_of_mixed_targets(labels: np.ndarray) -> None:
         targets, p = 0.9 * labels + 0.05, 1 / (1 + np.exp(-logits))
         expected = -(targets * np.log(p) + (1 - targets) * np.log(1 - p)).mean()
     assert log_loss(logits, labels, 0.1) == pytest.approx(expected)
+
+
+def test_leave_out_of_large_groups_equals_that_of_a_smaller_system() -> None:
+    """Groups of more images than there are features take a system of the size of the features."""
+    features, labels = draw(60)
+    ridge = Ridge(features, COLUMNS, labels, 3)
+    groups = np.repeat([0, 1, 2], [40, 15, 5])
+    found = ridge.leave_out(0.1, groups)
+    x = np.concatenate(
+        [(features[:, g] - m) * f for g, m, f in zip(COLUMNS, ridge.means, ridge.factors, strict=True)], 1
+    )
+    targets = np.where(np.arange(3) == labels[:, None], 1.0, -1.0)
+    for group in range(3):
+        inside = groups == group
+        weight, bias = fit_directly(x[~inside], targets[~inside], 0.1)
+        np.testing.assert_allclose(found.logits[inside] / found.scale, x[inside] @ weight + bias, atol=1e-7)
+
+
+def test_gain_is_above_that_of_the_shares_of_classes() -> None:
+    rng, labels = np.random.default_rng(0), np.array([0] * 80 + [1] * 10 + [2] * 10)
+    noise = rng.normal(size=(100, 12))
+    assert Ridge(noise, COLUMNS, labels, 3).best().is_at_chance
+    found = Ridge(noise + 2 * np.eye(12)[labels], COLUMNS, labels, 3).best()
+    assert found.gain > 5 * found.gain_error
+    several = (noise[:, :4] > 1.2).astype(np.float32)
+    assert Ridge(rng.normal(size=(100, 12)), COLUMNS, several, 4).best().is_at_chance
+    assert not Ridge(noise, [slice(0, 12)], several, 4).best().is_at_chance
+    numbers = noise @ rng.normal(size=12)
+    numbers = (numbers - numbers.mean()) / numbers.std()
+    assert not Ridge(noise, [slice(0, 12)], numbers, 1).best().is_at_chance
+    assert Ridge(rng.normal(size=(100, 12)), COLUMNS, numbers, 1).best().is_at_chance

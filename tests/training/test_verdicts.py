@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from vpt.training.verdicts import Verdict, edges_of_grid, judge_run, judge_splits
+from vpt.training.verdicts import Verdict, edges_of_grid, joins_ridge, judge_run, judge_splits
 
 IMAGES = {"train": 800, "val": 200, "test": 400}
 
@@ -91,8 +91,13 @@ def test_judge_run_of_splits_apart_gives_their_joint_interval() -> None:
     best = epochs([1.0, 0.5], val=[0.95, 0.6])
     assert judge_run(scores(0.60), best, IMAGES) == []
     assert kinds(judge_run(scores(0.60), best, IMAGES, keep="best")) == ["val and test apart"]
-    joined = ["the folder has 3 classes", "a ridge head joins the trained head, with the penalty 1; ..."]
-    assert judge_run(scores(0.60), curve, IMAGES, notes=joined) == []  # val is that of the trained head alone
+    assert judge_run(scores(0.60), curve, IMAGES, joined=True) == []  # val is that of the trained head alone
+
+
+def test_joins_ridge_of_options_and_of_the_note_of_the_default() -> None:
+    note = "a ridge head joins the trained head, with the penalty 1; ..."
+    assert joins_ridge("auto", []) and joins_ridge(0.1, []) and joins_ridge("default", ["another", note])
+    assert not joins_ridge(None, []) and not joins_ridge("none", []) and not joins_ridge("default", ["another"])
 
 
 def test_judge_splits_without_numbers_of_images_is_silent() -> None:

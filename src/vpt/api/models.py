@@ -84,8 +84,8 @@ class TuneOptions(TypedDict, total=False):
         ridge: Classification: penalty of a head that is solved for by ridge regression; "auto" takes the one that
             predicts training images that are left out best, and "none" leaves the head out. With the method "linear",
             it is not trained; with others, it joins the trained head: the mean of the logits. Default: "auto" for one
-            class an image, beside a linear head of a method that trains more than it, unless `head`, `init` or weights
-            of classes are given.
+            class an image, beside a linear head of a method that trains more than it, unless a `head` of several
+            blocks, `init` or weights of classes are given, and where it helps on images that are left out.
         image_column: Classification: column of the paths of images, in tables of labels. Default: recognized.
         label_column: Classification: column of the labels, or columns of 0 and 1 joined by commas. Default: recognized.
         label_kind: Classification: "single_label", "multi_label" or "regression" in tables. Default: by the labels.

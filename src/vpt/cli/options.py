@@ -122,7 +122,7 @@ def read_config_file(context: click.Context, param: click.Parameter, path: Path 
         raise click.UsageError(f"{param.opts[0]} {path} cannot be read as TOML: {error}") from error
     if {"weight_decay", "head_lr_scale", "precision", "seed"} <= values.keys():
         values = {"decay": "all", **values}  # the run.toml of an earlier version, which had no other rule
-        if values.get("task") == "classification":
+        if values.get("task") == "classification" and {"out", "save_dtype"} <= values.keys():
             values = {"ridge": "none", **values}
     known = {option.name for option in context.command.params} - {param.name}
     unknown = next((name for name in values if name not in known), None)

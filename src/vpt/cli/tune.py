@@ -104,7 +104,7 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @classification("--interpolation", "Interpolation of resized images [default: the backbone's].",
                 ["nearest", "bilinear", "bicubic", "lanczos"])  # fmt: skip
 @classification("--cache", "Keep decoded images and frozen features here.", FOLDER)
-@classification("--ridge", "Penalty of a ridge head beside the trained one [default: auto, without --head].",
+@classification("--ridge", "Penalty of a ridge head beside the trained one [default: auto, where one fits].",
                 number_or_word, metavar="NUMBER|auto|none")  # fmt: skip
 @common.table_options
 @segmentation("--iterations", "Steps [default: a search; with --lr: 2000].", int)

@@ -7,7 +7,12 @@ import click
 
 def number_or_word(text: str) -> float | str:
     """Return the number that a text spells, or "auto", "default" or "none"."""
-    return text if text in ("auto", "default", "none") else float(text)
+    if text in ("auto", "default", "none"):
+        return text
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no number; give a penalty above 0, auto, default or none") from error
 
 
 def percentage(text: str) -> float:

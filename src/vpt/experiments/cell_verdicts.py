@@ -14,7 +14,7 @@ from vpt.experiments.grid_extension import axes, changed
 from vpt.experiments.results import Cell, ExperimentResults
 from vpt.experiments.run_identity import training_options
 from vpt.experiments.store import Record
-from vpt.training.verdicts import KINDS, EdgeOfGrid, Kind, Verdict, edges_of_grid, judge_run, judge_splits
+from vpt.training.verdicts import KINDS, EdgeOfGrid, Kind, Verdict, edges_of_grid, joins_ridge, judge_run, judge_splits
 
 OF_CELLS: frozenset[Kind] = frozenset(("edge of the grid", "val and test apart"))  # which no single run has alone
 _MAX_NAMED = 3  # cells of a kind that a summary names
@@ -63,7 +63,7 @@ def judge_record(record: Record, task: Task) -> list[Verdict]:
         metric=str(record.metric) if metric == "auto" else metric,
         lower_is_better=metric == "mae",
         keep=record.config["training"].get("keep", "last"),
-        notes=record.notes,
+        joined=joins_ridge(record.config.get("ridge"), record.notes),
     )
 
 

@@ -97,7 +97,7 @@ def _rank(context: SearchContext, dataset: Dataset) -> dict[str, Any]:
         features = _frozen_features(context, job, chosen, len(dataset.classes))
         heads = [request.options["head"]] if "head" in request.options else head_grid(features.table)[:_HEADS]
         tried = [features.ridge(head).best(features.groups) for head in heads]
-        best = min(tried, key=lambda found: found.log_loss)
+        best = min(tried, key=lambda found: found.smoothed_loss)
         logits[name] = best.logits
         value = make_statistic(best.logits, features.labels, request.metric)(None)
         rows.append({"backbone": name, "score": value, "log_loss": best.log_loss, "images": len(features.labels)})

@@ -80,8 +80,8 @@ def choose_probe(
 ) -> dict[str, Any]:
     """Choose a head and its penalty by predictions for images that are left out.
 
-    The penalty of a head has the lowest log loss, or squared error. A head replaces a simpler one if its paired gain is
-    above one standard error.
+    The penalty of a head has the lowest smoothed log loss, or squared error. A head replaces a simpler one if its
+    paired gain is above one standard error.
 
     Args:
         features: Features of the images.

@@ -146,6 +146,8 @@ class SearchRequest:
         if len(names) > 1 and options.get("weights") is not None:
             raise SpecError(f"weights belong to one backbone, and {len(names)} are given; leave them to be downloaded")
         given = {name: value for name, value in options.items() if value is not None and name != "train_on"}
+        if given.get("ridge") == "default":
+            del given["ridge"]  # the same request
         text = None if method is None else str(parse_method(method))
         path = None if out is None else Path(out)
         request = cls(

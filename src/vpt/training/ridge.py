@@ -36,7 +36,8 @@ class LeftOut:
         logits: Logits after that factor (n, classes), or predicted numbers (n, 1).
         log_loss: Mean log loss of the logits, or mean squared error of the numbers.
         smoothed_loss: The same with smoothed targets, by which penalties are compared.
-        chance_loss: Loss of the same probability for every class, or of the mean of the numbers.
+        gain: Loss of the shares of the classes, or of the mean of the numbers, minus `smoothed_loss`.
+        gain_error: Standard error of that paired difference over the images.
     """
 
     penalty: float
@@ -44,12 +45,13 @@ class LeftOut:
     logits: NDArray[np.float64]
     log_loss: float
     smoothed_loss: float
-    chance_loss: float
+    gain: float
+    gain_error: float
 
     @property
     def is_at_chance(self) -> bool:
-        """True if the loss of left-out images is within 1 % of chance, or above it, as where a class has one image."""
-        return self.smoothed_loss >= 0.99 * self.chance_loss
+        """True if the features say nothing beyond the shares of the classes, as where a class has one image."""
+        return self.gain <= self.gain_error
 
 
 class Ridge:
@@ -116,14 +118,20 @@ class Ridge:
         hats = 1 / count + (shrunk * self._scores).sum(1)
         errors = residuals / np.maximum(1 - hats, 1e-9)[:, None]
         for members in _larger_groups(groups):
-            hat = 1 / count + shrunk[members] @ self._scores[members].T
-            system = (1 + _JITTER) * np.eye(len(members)) - hat
-            errors[members] = scipy.linalg.solve(system, residuals[members], assume_a="pos")
+            if len(members) == count:  # no image is left to fit to
+                errors = self._targets + self.intercept
+                break
+            parts = self._scores[members] / np.sqrt(self._values + penalty)  # H_gg = U U^T, where U is:
+            parts = np.column_stack([parts, np.full(len(members), 1 / np.sqrt(count))])
+            errors[members] = _solve_complement(parts, residuals[members])
         logits = self._targets + self.intercept - errors
         scale = 1.0 if kind_of_labels(self.labels) == "regression" else find_scale(logits, self.labels)
         logits *= scale
-        losses = (log_loss(logits, self.labels), log_loss(logits, self.labels, 1 / (count + 2)))
-        return LeftOut(penalty, scale, logits, *losses, chance_loss=log_loss(np.zeros_like(logits), self.labels))
+        losses = log_losses(logits, self.labels, 1 / (count + 2))
+        gains = log_losses(_chance_logits(self.labels, logits.shape[1]), self.labels, 1 / (count + 2)) - losses
+        error = float(gains.std() / np.sqrt(count))
+        plain = log_loss(logits, self.labels)
+        return LeftOut(penalty, scale, logits, plain, float(losses.mean()), float(gains.mean()), error)
 
     def best(self, groups: NDArray[np.int64] | None = None) -> LeftOut:
         """Predict every image with the penalty of `PENALTIES` that has the lowest smoothed log loss.
@@ -176,6 +184,28 @@ def _larger_groups(groups: NDArray[np.int64] | None) -> list[NDArray[np.int64]]:
     return [np.flatnonzero(groups == group) for group in np.flatnonzero(np.bincount(groups) > 1)]
 
 
+def _solve_complement(parts: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (I - U U^T)^-1 values for U of shape (g, r), by a system of the smaller of g and r (Woodbury)."""
+    count, rank = parts.shape
+    if count <= rank:
+        system = (1 + _JITTER) * np.eye(count) - parts @ parts.T
+        return np.asarray(scipy.linalg.solve(system, values, assume_a="pos"))
+    system = (1 + _JITTER) * np.eye(rank) - parts.T @ parts
+    return np.asarray(values + parts @ scipy.linalg.solve(system, parts.T @ values, assume_a="pos"))
+
+
+def _chance_logits(labels: NDArray[Any], num_classes: int) -> NDArray[np.float64]:
+    """Return logits (n, classes) of the shares of the classes, each image counted once more, or the mean of numbers."""
+    if kind_of_labels(labels) == "regression":
+        return np.zeros((len(labels), 1))
+    if labels.ndim == 2:
+        counts = labels.sum(0, dtype=np.float64) + 1
+        logits = np.log(counts) - np.log(len(labels) + 2 - counts)
+    else:
+        logits = np.log(np.bincount(labels, minlength=num_classes) + 1.0)
+    return np.broadcast_to(logits, (len(labels), num_classes))
+
+
 def find_scale(logits: NDArray[np.float64], labels: NDArray[Any]) -> float:
     """Return the factor of logits that minimizes their smoothed log loss: the inverse of a temperature.
 
@@ -195,7 +225,12 @@ def find_scale(logits: NDArray[np.float64], labels: NDArray[Any]) -> float:
 
 
 def log_loss(logits: NDArray[np.float64], labels: NDArray[Any], smoothing: float = 0.0) -> float:
-    """Return the mean log loss or, of numbers, the mean squared error.
+    """Return the mean of `log_losses`, which has the arguments."""
+    return float(log_losses(logits, labels, smoothing).mean())
+
+
+def log_losses(logits: NDArray[np.float64], labels: NDArray[Any], smoothing: float = 0.0) -> NDArray[np.float64]:
+    """Return the log loss of each image, the mean over its labels if it has several, or the squared error of a number.
 
     Args:
         logits: Logits (n, classes), or predicted numbers (n, 1).
@@ -203,17 +238,17 @@ def log_loss(logits: NDArray[np.float64], labels: NDArray[Any], smoothing: float
         smoothing: Share of each target that goes to all classes alike, or to both answers of each label. Default: 0.
 
     Returns:
-        The loss.
+        The losses (n,).
     """
     kind = kind_of_labels(labels)
     if kind == "regression":
-        return float(((logits[:, 0] - labels) ** 2).mean())
+        return np.asarray((logits[:, 0] - labels) ** 2)
     if kind == "multi_label":
         targets = (1 - smoothing) * labels + smoothing / 2
-        return float((np.logaddexp(0, logits) - targets * logits).mean())
+        return np.asarray((np.logaddexp(0, logits) - targets * logits).mean(1))
     log_shares = scipy.special.log_softmax(logits, axis=1)
-    loss = -(1 - smoothing) * log_shares[np.arange(len(labels)), labels].mean()
-    return float(loss - smoothing * log_shares.mean() if smoothing else loss)
+    losses = -(1 - smoothing) * log_shares[np.arange(len(labels)), labels]
+    return np.asarray(losses - smoothing * log_shares.mean(1) if smoothing else losses)
 
 
 def near_copies(features: NDArray[np.floating], groups: NDArray[np.int64] | None = None) -> NDArray[np.int64]:

@@ -175,16 +175,21 @@ def as_begun(job: Job, callback: Callback) -> Job:
 
     Args:
         job: The job.
-        callback: Receiver of a note.
+        callback: Receiver of a note, if the run is not finished.
 
     Returns:
-        The job, without a ridge head if its run directory holds a run of such a version.
+        The job, without a ridge head if its run directory holds a run of such a version, or folds of one.
     """
-    record = _read_job_record(job)
+    folds = [replace(job, out=path.with_suffix(".safetensors")) for path in job.run_dir.glob("fold-*.run")]
+    begun = [job, *folds]  # of a cross-validation, the folds come first
+    record = next((found for found in map(_read_job_record, begun) if found is not None), None)
     is_default = getattr(job.options, "ridge", None) == "default"
     if record is None or not is_default or record["job"].get("ridge") is not None:
         return job
-    callback.on_note(f"{job.run_dir} was begun by an earlier version, without a ridge head; so is the rest")
+    if not (job.run_dir / "result.json").exists():
+        callback.on_note(
+            f"{job.run_dir} was begun by an earlier version and goes on like it, without a ridge head by default"
+        )
     return replace(job, options=replace(job.options, ridge=None))  # type: ignore[call-arg]
 
 

@@ -67,7 +67,7 @@ def judge_run(
     metric: str = "top1",
     lower_is_better: bool = False,
     keep: str = "last",
-    notes: Sequence[str] = (),
+    joined: bool = False,
 ) -> list[Verdict]:
     """Return the verdicts on a run.
 
@@ -79,7 +79,8 @@ def judge_run(
         metric: Name of the metric of `history`. Default: "top1".
         lower_is_better: The metric is an error. Default: False.
         keep: Epoch whose weights were scored: the "last", or the "best" on val. Default: "last".
-        notes: Notes on the run. Default: none.
+        joined: A ridge head joined the trained one after training, and `history` is that of the trained head alone.
+            Default: False.
 
     Returns:
         The verdicts in the order of `KINDS`.
@@ -92,13 +93,25 @@ def judge_run(
         best = max(sign * value for value in curve)
         trained = history[: 1 + next(i for i, epoch in enumerate(history) if epoch["val_metric"] == sign * best)]
     verdicts = [*_diverged(trained), *_at_chance(scores, images)]
-    joined = any(note.startswith(RIDGE_JOINS) for note in notes)  # then `history` is that of another head
     if curve and not joined and metric == "top1" and scores.get("split") == "test" and "top1" in scores:
         kept = max(curve) if keep == "best" else curve[-1]
         verdicts += judge_splits(kept, images.get("val"), scores["top1"], images.get("test"))
     if not any(verdict.kind == "diverged" for verdict in verdicts):
         verdicts += _not_converged(history, images, metric, sign)
     return verdicts
+
+
+def joins_ridge(penalty: object, notes: Sequence[str]) -> bool:
+    """Return whether a run that trained in epochs ended with a ridge head beside the trained one.
+
+    Args:
+        penalty: Value of its option `ridge`.
+        notes: Its notes.
+
+    Returns:
+        True if one was asked for, or if a note says that one joined by default.
+    """
+    return penalty not in (None, "none", "default") or any(note.startswith(RIDGE_JOINS) for note in notes)
 
 
 def judge_result(result: RunResult) -> list[Verdict]:
@@ -118,7 +131,7 @@ def judge_result(result: RunResult) -> list[Verdict]:
         metric=next(iter(result.eval_metrics)) if metric == "auto" else metric,
         lower_is_better=metric == "mae",
         keep=result.job["config"].get("keep", "last"),
-        notes=result.notes,
+        joined=joins_ridge(result.job.get("ridge"), result.notes),
     )
 
 

@@ -54,11 +54,12 @@ class ClassificationOptions(TaskOptions):
         interpolation: "nearest", "bilinear" (VTAB-1k), "bicubic" or "lanczos", or None for that of the backbone.
         cache: Folder that keeps decoded images and frozen features for other jobs on the same images, or None.
         ridge: Penalty of a linear head that is solved for by ridge regression, or None or "none". "auto" takes the one
-            with the lowest log loss on training images that are left out. With the method `linear`, the head is not
-            trained. With others, the ridge head reads the features of `head` through the trained method, and the logits
-            are the mean of its own and of those of the trained head, which reads the pooled feature. "default" is
-            "auto" for one class an image where `head`, `init` and weights of classes are not given, beside a linear
-            head of a method that trains more than it; else it is "none".
+            with the lowest smoothed log loss on training images that are left out. With the method `linear`, the head
+            is not trained. With others, the ridge head reads the features of `head` through the trained method, and the
+            logits are the mean of its own and of those of the trained head, which reads the pooled feature. "default"
+            is "auto" for one class an image where no `head` of several blocks, `init` or weights of classes are given,
+            beside a linear head of a method that trains more than it, and if left-out images are predicted better than
+            by the shares of the classes; else it is "none".
         image_column: Column of the paths of images, in tables of labels, or None where it is recognized.
         label_column: Column of the labels, or columns of 0 and 1 joined by commas, or None where it is recognized.
         label_kind: "single_label", "multi_label" or "regression" in tables, or None to tell by the labels.

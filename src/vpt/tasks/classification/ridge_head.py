@@ -56,7 +56,8 @@ def check_penalty(penalty: Penalty) -> None:
     Raises:
         SpecError: It is not above 0.
     """
-    if penalty != "auto" and not (isinstance(penalty, float | int) and penalty > 0):
+    is_number = isinstance(penalty, float | int) and not isinstance(penalty, bool)
+    if penalty != "auto" and not (is_number and penalty > 0):
         raise SpecError(f'ridge is {penalty!r}; it must be above 0, "auto", "none" or "default"')
 
 
@@ -87,33 +88,36 @@ def add_ridge_head_if_better(
     Returns:
         The joined model, or `model`, and a note that says which, and why.
     """
-    # Groups, joined features and scores along directions; targets, residuals, errors and logits.
-    needed = 8 * len(examples) * (4 * model.width + 6 * model.num_classes)
+    # Features, scores along directions, and those of a group, four and two times; targets, residuals, errors, logits.
+    needed = 8 * len(examples) * (6 * model.width + 6 * model.num_classes)
     reason = f"it needs {format_bytes(needed)} of memory; --ridge auto adds it"
     if needed <= _MAX_BYTES:
         try:
             joined, left_out = add_ridge_head(model, model.readout, examples, "auto", bf16=bf16, on_batch=on_batch)
-        except (MemoryError, torch.OutOfMemoryError):
+        except MemoryError:
             reason = "memory does not suffice"
-        except (TrainingError, np.linalg.LinAlgError) as error:
+        except RuntimeError as error:  # what torch raises where a tensor does not fit, on a CPU and on a GPU
+            if "memory" not in str(error):
+                raise
+            reason = "memory does not suffice"
+        except TrainingError as error:
             reason = str(error)
         else:
-            return joined, describe_joined(joined is not model, left_out)
+            if not left_out.is_at_chance:
+                return joined, describe_joined(left_out)
+            reason = "images that are left out are predicted no better than by the shares of the classes"
     return model, f"the trained head has no ridge head beside it: {reason}"
 
 
-def describe_joined(joins: bool, left_out: LeftOut) -> str:
-    """Return the note on a model whose training has ended with a ridge head.
+def describe_joined(left_out: LeftOut) -> str:
+    """Return the note on a model whose trained head a ridge head has joined.
 
     Args:
-        joins: True if the ridge head joined the trained one.
         left_out: Its predictions for images that are left out.
 
     Returns:
         The note.
     """
-    if not joins:
-        return "the trained head has no ridge head beside it: for images that are left out, it is no better than chance"
     return f"{RIDGE_JOINS}, with the penalty {left_out.penalty:g}; the curves are those of the trained head alone"
 
 
@@ -230,13 +234,12 @@ def add_ridge_head(
 
     Returns:
         The joined model, and the ridge head's predictions for images that are left out. They are optimistic, as the
-        method was trained on these images. Where the best penalty is no better than chance, as with one image of each
-        class, "auto" leaves the ridge head out, and the model is `model` itself.
+        method was trained on these images.
 
     Raises:
         SpecError: The head of the model is not linear, the penalty is not above 0, or the method depends on what the
             head reads.
-        TrainingError: Features of the trained model are NaN or infinite.
+        TrainingError: Features of the trained model are NaN or infinite, or too far apart to be decomposed.
         UnsupportedError: The backbone, or the method, does not have what the ridge head reads.
     """
     check_penalty(penalty)
@@ -257,10 +260,11 @@ def add_ridge_head(
     columns = columns_of_head(joined)
     if isinstance(readout, MultiBlock) and readout.pooled:
         columns.insert(0, slice(0, model.width))
-    ridge = Ridge(features, columns, targets, model.num_classes)
-    left_out = ridge.best(copies) if penalty == "auto" else ridge.leave_out(penalty, copies)
-    if penalty == "auto" and left_out.is_at_chance:
-        return model, left_out
+    try:
+        ridge = Ridge(features, columns, targets, model.num_classes)
+        left_out = ridge.best(copies) if penalty == "auto" else ridge.leave_out(penalty, copies)
+    except np.linalg.LinAlgError as error:
+        raise TrainingError(f"the ridge head cannot be solved for: {error}; lower the learning rate") from error
     weight, bias = (torch.from_numpy(values) for values in ridge.solve(left_out.penalty, left_out.scale))
     head = joined.head
     assert isinstance(head, nn.Linear)

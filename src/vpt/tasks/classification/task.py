@@ -143,9 +143,8 @@ class ClassificationData(PreparedData):
         if self.ridge is None:
             model, note = add_ridge_head_if_better(model, train, **passes)
         elif trains_first(model.method, self.ridge):
-            trained = model
-            model, left_out = add_ridge_head(trained, self.readout, train, self.ridge, **passes)
-            note = describe_joined(model is not trained, left_out)
+            model, left_out = add_ridge_head(model, self.readout, train, self.ridge, **passes)
+            note = describe_joined(left_out)
         else:
             left_out = solve_head(model, train, self.ridge, **passes)
             if self.ridge == "auto":
