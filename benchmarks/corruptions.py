@@ -17,6 +17,7 @@ import io
 import json
 import statistics
 import sys
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -100,6 +101,7 @@ def store(data: Path, images: Path) -> None:
             for i, corrupt in enumerate(CORRUPTIONS.values()):
                 pixels[i, j] = np.asarray(to_image(corrupt(whole, rng))).transpose(2, 0, 1)
         np.save(images / f"{name}.npy", pixels)
+        write_atomic(images / f"{name}-classes.json", json.dumps(classes).encode())
         np.save(images / f"{name}-labels.npy", np.array([classes.index(path.parent.name) for path in paths]))
         print(f"{name}: {len(paths)} images, {len(CORRUPTIONS)} ways", flush=True)
 
@@ -112,13 +114,18 @@ def score(runs: Path, images: Path, records: Path) -> None:
     done = [one for one in folder.records().values() if one.status == "done" and one.stage == "final"]
     records.mkdir(parents=True, exist_ok=True)
     for record in sorted(done, key=lambda one: (one.task, one.method, one.config["training"]["seed"])):
-        out, name = records / f"{record.id}.json", record.task.rsplit("-", 1)[0]
+        name = record.task.rsplit("-", 1)[0]
+        pixels_of, labels = np.load(images / f"{name}.npy", mmap_mode="r"), np.load(images / f"{name}-labels.npy")
+        checksum = zlib.crc32(pixels_of[:, ::50].tobytes(), zlib.crc32(labels.tobytes()))
+        out = records / f"{record.id}-{checksum:08x}.json"  # of these images
         if out.exists() or not folder.tuned_path(record.id).exists():
             continue
         model = vpt.load(folder.tuned_path(record.id), backbone)
-        labels = np.load(images / f"{name}-labels.npy")
+        classes = json.loads((images / f"{name}-classes.json").read_text(encoding="utf-8"))
+        if list(model.classes or ()) != classes:
+            sys.exit(f"{folder.tuned_path(record.id)} has the classes {model.classes}, and {images} has {classes}")
         right = {}
-        for pixels, corruption in zip(np.load(images / f"{name}.npy", mmap_mode="r"), CORRUPTIONS, strict=True):
+        for pixels, corruption in zip(pixels_of, CORRUPTIONS, strict=True):
             dataset = DeviceDataset.for_model(model, Examples(np.ascontiguousarray(pixels), labels))
             logits = predict_logits(model, dataset, bf16=True)
             right[corruption] = (logits.argmax(1).numpy() == labels).astype(int).tolist()
@@ -163,7 +170,7 @@ def summarize(runs: Runs) -> list[dict[str, Any]]:
 def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Markdown: a row for each set and method."""
     lines = [
-        f"**Corrupted images**: test top-1 in %, mean over seeds ± standard deviation, of {COUNT} test images at "
+        f"**Corrupted images**: test top-1 in %, mean over seeds ± standard deviation, of {COUNT} test images a set at "
         "severity 3. Loss: clean minus the mean of the six, in points, with the 95 % interval by a bootstrap over "
         "seeds and images.",
         "",

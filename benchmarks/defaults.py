@@ -130,8 +130,11 @@ def order(row: tuple[int, str]) -> tuple[int, int]:
 def format_calibration(errors: Results) -> str:
     """Markdown: a row for each head, a column for each length of training."""
     lengths = sorted({(key[1], key[2]) for key in errors if key[1] != PROBE}, key=lambda row: order(row[::-1]))
+    sets_of = [{key[0] for key in errors if key[1:3] == length} for length in lengths]
+    shared = set.intersection(*sets_of) if sets_of else set[str]()
     lines = [
-        "**Calibration error** of the same runs, in %, mean over sets and draws (number of runs).",
+        f"**Calibration error** of the same runs on {', '.join(SETS[name][1] for name in SETS if name in shared)}, in %, "
+        "mean over sets and draws (number of runs).",
         "",
         f"| head | {' | '.join(f'`{method}`, {epochs} epochs' for method, epochs in lengths)} |",
         f"|---|{'---:|' * len(lengths)}",
@@ -139,8 +142,8 @@ def format_calibration(errors: Results) -> str:
     for head in HEADS:
         cells = []
         for length in lengths:
-            values = [found[head] for key, found in errors.items() if key[1:3] == length]
-            cells.append(f"{statistics.fmean(values):.1f} ({len(values)})")
+            values = [found[head] for key, found in errors.items() if key[1:3] == length and key[0] in shared]
+            cells.append(f"{statistics.fmean(values):.1f} ({len(values)})" if values else "–")
         lines.append(f"| {head} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
