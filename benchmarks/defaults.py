@@ -132,9 +132,9 @@ def format_calibration(errors: Results) -> str:
     lengths = sorted({(key[1], key[2]) for key in errors if key[1] != PROBE}, key=lambda row: order(row[::-1]))
     sets_of = [{key[0] for key in errors if key[1:3] == length} for length in lengths]
     shared = set.intersection(*sets_of) if sets_of else set[str]()
+    titles = ", ".join(title for name, (_, title) in SETS.items() if name in shared)
     lines = [
-        f"**Calibration error** of the same runs on {', '.join(SETS[name][1] for name in SETS if name in shared)}, in %, "
-        "mean over sets and draws (number of runs).",
+        f"**Calibration error** of the same runs on {titles}, in %, mean over sets and draws (number of runs).",
         "",
         f"| head | {' | '.join(f'`{method}`, {epochs} epochs' for method, epochs in lengths)} |",
         f"|---|{'---:|' * len(lengths)}",
