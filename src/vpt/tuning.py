@@ -24,7 +24,9 @@ from vpt.model import tuned_file
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.base import PreparedData, Task
 from vpt.tasks.batch_size import with_largest_batch
+from vpt.tasks.classification.config import default_steps
 from vpt.tasks.classification.continuation import init_options
+from vpt.tasks.classification.earlier_defaults import as_begun
 from vpt.tasks.evaluation import Evaluation
 from vpt.tasks.registry import TASKS, find_task
 from vpt.tasks.run_pictures import draw_run, report_run
@@ -34,7 +36,6 @@ from vpt.training.job import Job, RunResult
 from vpt.training.output_lock import lock_run, remove_pixels
 from vpt.training.run_directory import (
     MetricsRecorder,
-    as_begun,
     files_may_differ,
     open_run,
     recorded_batch_size,
@@ -60,7 +61,7 @@ def make_job(
         task: "classification", "segmentation" or "auto". Default: "auto".
         method: Text of a method. Default: that of the file `init`, or "vpt".
         **options: Options of `vpt.training.TrainingConfig`, of `vpt.training.job.Job` and of the task. None leaves the
-            default.
+            default. A batch size of "auto" leaves it to `run_job`.
 
     Returns:
         The job.
@@ -90,8 +91,10 @@ def make_job(
         columns = TableColumns.of(given)
         if isinstance(data, Dataset):
             refuse_columns(data, columns, data)
-        chosen["label_kind"] = kind_of_source(data, columns)
+        chosen = {**default_steps(parse_method(method), chosen), "label_kind": kind_of_source(data, columns)}
         given.setdefault("ridge", "default")
+    if chosen.get("batch_size") == "auto":
+        del chosen["batch_size"]  # which the run finds
     config = found.config_class.for_method(parse_method(method), **chosen)
     out = Path(out or f"{name_of_source(str(data)) or 'tuned'}.safetensors")
     if "init" in given and os.path.realpath(out) == os.path.realpath(given["init"]):

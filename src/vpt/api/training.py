@@ -109,9 +109,7 @@ def tune(
     with show_progress(progress, callback) as receiver:
         if not wants_search(minutes, given, max_size):
             is_auto = batch_size == "auto"
-            job = make_job(
-                source, out, method=method, metric=metric, **{**given, **({"batch_size": None} if is_auto else {})}
-            )
+            job = make_job(source, out, method=method, metric=metric, **given)
             run = run_job if options.get("folds") is None else cross_validate
             return run(job, receiver, overwrite=overwrite, device=device, auto_batch_size=is_auto)
         request = SearchRequest.create(

@@ -175,7 +175,6 @@ def command(
                 result = run_search(request, callback, overwrite=overwrite, device=device, started=started)
         else:
             is_auto = options["batch_size"] == "auto"
-            options["batch_size"] = None if is_auto else options["batch_size"]
             job = make_job(data, task=task, method=method, metric=metric, **options)
             run = run_job if options.get("folds") is None else cross_validate
             with log_job(callbacks, logger_spec if is_main else None, job) as logged, follow(logged, job) as callback:

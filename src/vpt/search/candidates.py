@@ -20,11 +20,10 @@ from vpt.methods.full import Full
 from vpt.methods.registry import parse_method
 from vpt.methods.vpt import VPT
 from vpt.model.attach import attach
-from vpt.tasks.classification.config import ClassificationConfig
+from vpt.tasks.classification.config import SMALL_BATCH, ClassificationConfig
 from vpt.tasks.classification.ridge_head import wide_model
 from vpt.tasks.classification.task import ClassificationTask
 
-_BATCH = 16
 _PEAK_RATES = {"vpt": 1e-2, "gated": 1e-2, "full": 1e-4, "lora": 1e-3, "adapter": 1e-3, "adaptformer": 1e-3,
                "ssf": 1e-2, "bias": 1e-3, "norm": 1e-3, "partial": 1e-4}  # fmt: skip
 _HEAD_SCALES = {"vpt": 0.1, "gated": 0.1, "ssf": 0.1}
@@ -79,9 +78,9 @@ def make_candidate(method: str, kind: KindName = "single_label") -> Candidate:
     """
     parsed = parse_method(method)
     first = parsed.terms[0] if isinstance(parsed, Sum) else parsed
-    recipe: dict[str, Any] = {"batch_size": _BATCH, "learning_rate": first.learning_rate}
+    recipe: dict[str, Any] = {"batch_size": SMALL_BATCH, "learning_rate": first.learning_rate}
     if first.name in _PEAK_RATES:
-        rate = _PEAK_RATES[first.name] * 256 / _BATCH
+        rate = _PEAK_RATES[first.name] * 256 / SMALL_BATCH
         recipe |= {"optimizer": "adamw", "learning_rate": rate, "head_lr_scale": _HEAD_SCALES.get(first.name, 1.0)}
     elif kind == "regression":  # rates of SGD suit losses of classes
         training = ClassificationConfig.for_method(parsed, label_kind=kind).training

@@ -5,7 +5,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +137,7 @@ def load_finished_result(job: Job) -> RunResult | None:
     Raises:
         SpecError: The run directory belongs to a job with other settings.
     """
-    record, path = _read_job_record(job), job.run_dir / "result.json"
+    record, path = read_job_record(job), job.run_dir / "result.json"
     if record is not None:
         # A run of an earlier version lacks the options that were added since; it ran with their defaults.
         # Its weight decay was for all tensors. Unfinished, it cannot go on by today's default rule.
@@ -159,8 +159,15 @@ def load_finished_result(job: Job) -> RunResult | None:
         return RunResult(**values) if values["status"] == "done" else None
 
 
-def _read_job_record(job: Job) -> dict[str, Any] | None:
-    """Return the contents of job.json, or None where there is none."""
+def read_job_record(job: Job) -> dict[str, Any] | None:
+    """Return the contents of the job.json of a job.
+
+    Args:
+        job: The job.
+
+    Returns:
+        The contents, in today's layout, or None where there is none.
+    """
     path = job.run_dir / "job.json"
     if not path.exists():
         return None
@@ -168,29 +175,6 @@ def _read_job_record(job: Job) -> dict[str, Any] | None:
         record = upgrade("job", json.loads(path.read_text(encoding="utf-8")))
         dict(record["job"]["config"])  # raises where there is none
         return record
-
-
-def as_begun(job: Job, callback: Callback) -> Job:
-    """Return a job with the defaults of the version that began its run: earlier ones had no ridge head by default.
-
-    Args:
-        job: The job.
-        callback: Receiver of a note, if the run is not finished.
-
-    Returns:
-        The job, without a ridge head if its run directory holds a run of such a version, or folds of one.
-    """
-    folds = [replace(job, out=path.with_suffix(".safetensors")) for path in job.run_dir.glob("fold-*.run")]
-    begun = [job, *folds]  # of a cross-validation, the folds come first
-    record = next((found for found in map(_read_job_record, begun) if found is not None), None)
-    is_default = getattr(job.options, "ridge", None) == "default"
-    if record is None or not is_default or record["job"].get("ridge") is not None:
-        return job
-    if not (job.run_dir / "result.json").exists():
-        callback.on_note(
-            f"{job.run_dir} was begun by an earlier version and goes on like it, without a ridge head by default"
-        )
-    return replace(job, options=replace(job.options, ridge=None))  # type: ignore[call-arg]
 
 
 def recorded_batch_size(job: Job) -> int | None:
@@ -202,7 +186,7 @@ def recorded_batch_size(job: Job) -> int | None:
     Returns:
         The batch size, or None where there is no run.
     """
-    record = _read_job_record(job)
+    record = read_job_record(job)
     return None if record is None else int(record["job"]["config"]["batch_size"])
 
 
@@ -215,7 +199,7 @@ def files_may_differ(job: Job) -> bool:
     Returns:
         False for runs of earlier versions, which did not record their files.
     """
-    record = _read_job_record(job)
+    record = read_job_record(job)
     return record is not None and record.get("files", stamp_inputs(job)) != stamp_inputs(job)
 
 
@@ -229,7 +213,7 @@ def write_job(job: Job, data_digest: str) -> None:
     Raises:
         DataError: The images, or the files that training begins with, have changed since an interrupted run.
     """
-    before, inputs, digests = _read_job_record(job) or {}, input_files(job), digest_inputs(job)
+    before, inputs, digests = read_job_record(job) or {}, input_files(job), digest_inputs(job)
     recorded = before.get("inputs", digests)
     changed = [f"the file {path} ({name}) has" for name, path in inputs.items() if recorded[name] != digests[name]]
     if before.get("data_digest", data_digest) != data_digest:

@@ -1,6 +1,7 @@
 """Options of classification."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -10,8 +11,10 @@ from vpt.errors import SpecError
 from vpt.methods.base import Method
 from vpt.tasks.classification.metrics import METRICS
 from vpt.training.augmentation import parse_augmentation
-from vpt.training.config import check_options
+from vpt.training.config import TrainingConfig, check_options
 from vpt.training.task_config import TaskConfig, TaskOptions
+
+SMALL_BATCH = 16  # images per step, where steps decide
 
 _PROBE: dict[str, Any] = {
     "optimizer": "sgd", "learning_rate": 0.2, "batch_size": 64, "grad_accum_steps": 1, "head_lr_scale": 1.0, "ema": 0.0,
@@ -91,6 +94,31 @@ class ClassificationOptions(TaskOptions):
     def penalty(self) -> float | Literal["auto"] | None:
         """Penalty of a ridge head that was asked for, or None."""
         return None if self.ridge == "default" or self.ridge == "none" else self.ridge
+
+
+def default_steps(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of a training with the batch size and the rate that `vpt tune` has by default.
+
+    Methods that train with AdamW take small batches, and so many steps: with few images, steps decide how much a method
+    learns. The peak rate is the one that the method has at the usual batch size, whatever the batch size is, as Adam
+    does not follow the linear rule.
+
+    Args:
+        method: The method.
+        given: Options by name, which stay as they are.
+
+    Returns:
+        `given`, with a rate, and with a batch size if none is given; alone if a rate or another optimizer is given, if
+        the batch size is "auto", or if the method trains with SGD.
+    """
+    is_adamw = method.optimizer == given.get("optimizer", "adamw") == "adamw"
+    if not is_adamw or "learning_rate" in given or given.get("batch_size") == "auto":
+        return dict(given)
+    batch_size = given.get("batch_size", SMALL_BATCH)
+    if not isinstance(batch_size, int):
+        return dict(given)  # and is refused
+    rate = method.learning_rate * TrainingConfig.batch_size / max(1, batch_size)
+    return {**given, "batch_size": batch_size, "learning_rate": rate}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,94 @@
+"""The batch size and the rate that `vpt tune` has by default."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vpt
+from helpers.two_processes import examples
+from vpt.errors import SpecError
+from vpt.methods.registry import parse_method
+from vpt.tasks.classification.config import ClassificationConfig, default_steps
+from vpt.training import Callback, EpochMetrics
+from vpt.training.job import RunResult
+from vpt.tuning import make_job
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "batch_size", "peak"),
+    [
+        ("vpt", {}, 16, 0.005),
+        ("vpt", {"batch_size": 16}, 16, 0.005),
+        ("vpt", {"batch_size": 64}, 64, 0.005),  # as in plans
+        ("vpt", {"batch_size": 256}, 256, 0.005),
+        ("vpt + bias", {}, 16, 0.005),
+        ("full", {}, 16, 5e-4 / 4),
+        ("lora", {"optimizer": "adamw"}, 16, 5e-4),
+        ("vpt", {"learning_rate": 0.02}, 64, 0.005),  # a rate that is given is per 256 images
+        ("vpt", {"learning_rate": 0.02, "batch_size": 32}, 32, 0.0025),
+        ("vpt", {"optimizer": "sgd"}, 64, 0.005),
+        ("vpt", {"batch_size": "auto"}, 64, 0.005),
+        ("linear", {}, 64, 0.125),
+        ("mlp", {"batch_size": 32}, 32, 0.0125),
+    ],
+)
+def test_steps_of_each_method_have_the_rate_that_it_has_at_the_usual_batch(
+    method: str, options: dict[str, Any], batch_size: int, peak: float
+) -> None:
+    training = make_job("digits", method=method, epochs=3, **options).config.training
+    assert training.batch_size == batch_size and training.peak_lr == pytest.approx(peak)
+
+
+def test_steps_of_a_plan_are_those_of_its_own_options() -> None:
+    training = ClassificationConfig.for_method(parse_method("vpt")).training
+    assert (training.batch_size, training.learning_rate) == (64, 0.02)
+
+
+@pytest.mark.parametrize("batch_size", [0, -3, "many", 2.5])
+def test_unusable_batch_size_is_refused(batch_size: Any) -> None:
+    with pytest.raises(SpecError, match="batch_size"):
+        make_job("digits", method="vpt", epochs=3, batch_size=batch_size)
+    assert default_steps(parse_method("vpt"), {"batch_size": "many"}) == {"batch_size": "many"}
+
+
+def tune(out: Path, **options: Any) -> RunResult:
+    data = examples()
+    images = np.ascontiguousarray(data.pixels.transpose(0, 2, 3, 1))
+    return vpt.tune(
+        (images, data.labels), out, backbone="vit_nano_patch12_48", method="vpt(length=2)", epochs=2, progress=False,
+        **options,
+    )  # fmt: skip
+
+
+def test_interrupted_run_of_an_earlier_version_goes_on_with_its_batches(tmp_path: Path) -> None:
+    earlier = {"batch_size": 64, "learning_rate": 0.02, "ridge": "none"}
+
+    class Stop(Callback):
+        def on_epoch(self, record: EpochMetrics) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(tmp_path / "a.safetensors", callback=Stop(), **earlier)
+    path = tmp_path / "a.run" / "job.json"
+    record = json.loads(path.read_text())
+    del record["job"]["ridge"]
+    path.write_text(json.dumps(record))
+    notes = list[str]()
+
+    class Listen(Callback):
+        def on_note(self, text: str) -> None:
+            notes.append(text)
+
+    for _ in range(2):  # goes on, and is read
+        result = tune(tmp_path / "a.safetensors", callback=Listen())
+        assert (result.job["config"]["batch_size"], result.job["config"]["learning_rate"]) == (64, 0.02)
+    assert len([note for note in notes if "goes on with the defaults of that one" in note]) == 1
+    expected, found = (
+        vpt.load(one.file).trainable_state_dict() for one in (tune(tmp_path / "b.safetensors", **earlier), result)
+    )
+    assert all(expected[name].equal(found[name]) for name in expected)
