@@ -58,7 +58,7 @@ CONSTANTS: dict[str, tuple[str, ...]] = {
     "docs/how-to/speed-and-memory.md": ("1.41 times as large as the input", "below 70 % of the GPU's memory"),
     "docs/how-to/training-options.md": (
         "0.75 times the rate of the next one",
-        "none where its arrays would take more than 2 GiB",
+        "it does not where its arrays would take more than 2 GiB",
     ),
     "docs/methods.md": ("| `expansion` | 0.1 |", "| `dropout` | 0.1 |"),
     "docs/reference/official-code.md": ("| rates of prompts on FGVC | 0.05 is left out",),

@@ -102,7 +102,7 @@ class Method(Parsable, ABC):
     Attributes:
         name: The name in a method's text.
         optimizer: The optimizer that `vpt tune` starts from.
-        learning_rate: The learning rate that `vpt tune` starts from, per 256 images.
+        learning_rate: The learning rate that `vpt tune` starts from, per 256 images, for batches of 64.
         weight_decay: The weight decay that `vpt tune` starts from.
         identity_at_init: True if the feature before training is the frozen backbone's own.
         wraps_last: True if its wrappers go around those of every other method of a sum.
