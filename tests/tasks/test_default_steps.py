@@ -44,6 +44,18 @@ def test_steps_of_each_method_have_the_rate_that_it_has_at_the_usual_batch(
     assert training.batch_size == batch_size and training.peak_lr == pytest.approx(peak)
 
 
+@pytest.mark.parametrize(
+    ("method", "options", "peak"),
+    [
+        ("vpt", {}, 0.005), ("full", {}, 0.005), ("lora", {"batch_size": 8}, 0.005), ("vpt + bias", {}, 0.005),
+        ("full", {"head_lr_scale": 2.0}, 2.5e-4), ("full", {"learning_rate": 1e-3}, 2.5e-4), ("linear", {}, 0.125),
+    ],
+)  # fmt: skip
+def test_head_learns_at_the_rate_of_prompts(method: str, options: dict[str, Any], peak: float) -> None:
+    training = make_job("digits", method=method, epochs=3, **options).config.training
+    assert training.peak_lr * training.head_lr_scale == pytest.approx(peak)
+
+
 def test_steps_of_a_plan_are_those_of_its_own_options() -> None:
     training = ClassificationConfig.for_method(parse_method("vpt")).training
     assert (training.batch_size, training.learning_rate) == (64, 0.02)
@@ -60,13 +72,13 @@ def tune(out: Path, **options: Any) -> RunResult:
     data = examples()
     images = np.ascontiguousarray(data.pixels.transpose(0, 2, 3, 1))
     return vpt.tune(
-        (images, data.labels), out, backbone="vit_nano_patch12_48", method="vpt(length=2)", epochs=2, progress=False,
+        (images, data.labels), out, backbone="vit_nano_patch12_48", method="full", epochs=2, progress=False,
         **options,
     )  # fmt: skip
 
 
 def test_interrupted_run_of_an_earlier_version_goes_on_with_its_batches(tmp_path: Path) -> None:
-    earlier = {"batch_size": 64, "learning_rate": 0.02, "ridge": "none"}
+    earlier = {"batch_size": 64, "learning_rate": 5e-4, "head_lr_scale": 1.0, "ridge": "none"}
 
     class Stop(Callback):
         def on_epoch(self, record: EpochMetrics) -> None:
@@ -86,7 +98,7 @@ def test_interrupted_run_of_an_earlier_version_goes_on_with_its_batches(tmp_path
 
     for _ in range(2):  # goes on, and is read
         result = tune(tmp_path / "a.safetensors", callback=Listen())
-        assert (result.job["config"]["batch_size"], result.job["config"]["learning_rate"]) == (64, 0.02)
+        assert {name: result.job["config"].get(name, "none") for name in earlier} == earlier
     assert len([note for note in notes if "goes on with the defaults of that one" in note]) == 1
     expected, found = (
         vpt.load(one.file).trainable_state_dict() for one in (tune(tmp_path / "b.safetensors", **earlier), result)

@@ -48,7 +48,8 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @option("--decay", "Decay tensors of two dimensions or more, those of the paper's code, or all [default: matrices].",
         ["matrices", "official", "all"])  # fmt: skip
 @option("--optimizer", "Optimizer [default: the method's; segmentation: adamw].", ["sgd", "adamw"])
-@option("--head-lr-scale", "Learning rate of the head, relative to the rest's [default: 1].", float)
+@option("--head-lr-scale", "Learning rate of the head, relative to the rest's [default: 1; with AdamW without --lr, "
+        "to a peak of 0.005].", float)  # fmt: skip
 @option("--augment", "Terms joined by +: flip, vertical_flip, random_crop, random_resized_crop, trivial_augment, "
         "rand_augment, random_erasing, mixup, cutmix; segmentation: full, flip, vertical_flip [default: none; "
         "segmentation: full].")  # fmt: skip

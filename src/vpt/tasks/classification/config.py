@@ -16,6 +16,8 @@ from vpt.training.task_config import TaskConfig, TaskOptions
 
 SMALL_BATCH = 16  # images per step, where steps decide
 
+_HEAD_LEARNING_RATE = 0.02  # per 256 images for batches of 64, with AdamW
+
 _PROBE: dict[str, Any] = {
     "optimizer": "sgd", "learning_rate": 0.2, "batch_size": 64, "grad_accum_steps": 1, "head_lr_scale": 1.0, "ema": 0.0,
     "patience": 0, "keep": "last", "layer_decay": 1.0, "block_rates": None, "metric": "auto",
@@ -97,19 +99,20 @@ class ClassificationOptions(TaskOptions):
 
 
 def default_steps(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options of a training with the batch size and the rate that `vpt tune` has by default.
+    """Return options of a training with the batch size and the rates that `vpt tune` has by default.
 
     Methods that train with AdamW take small batches, and so many steps: with few images, steps decide how much a method
     learns. The peak rate is the one that the method has at the usual batch size, whatever the batch size is, as Adam
-    does not follow the linear rule.
+    does not follow the linear rule. The head starts at random and learns at the rate of prompts at least, so that it
+    teaches the backbone something after a few steps.
 
     Args:
         method: The method.
         given: Options by name, which stay as they are.
 
     Returns:
-        `given`, with a rate, and with a batch size if none is given; alone if a rate or another optimizer is given, if
-        the batch size is "auto", or if the method trains with SGD.
+        `given`, with a rate, and with a batch size and a rate of the head where none are given; alone if a rate or
+        another optimizer is given, if the batch size is "auto", or if the method trains with SGD.
     """
     is_adamw = method.optimizer == given.get("optimizer", "adamw") == "adamw"
     if not is_adamw or "learning_rate" in given or given.get("batch_size") == "auto":
@@ -118,7 +121,8 @@ def default_steps(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(batch_size, int):
         return dict(given)  # and is refused
     rate = method.learning_rate * TrainingConfig.batch_size / max(1, batch_size)
-    return {**given, "batch_size": batch_size, "learning_rate": rate}
+    head_lr_scale = max(1.0, _HEAD_LEARNING_RATE / method.learning_rate)
+    return {"head_lr_scale": head_lr_scale, **given, "batch_size": batch_size, "learning_rate": rate}
 
 
 @dataclass(frozen=True)

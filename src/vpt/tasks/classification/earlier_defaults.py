@@ -13,7 +13,7 @@ from vpt.training.run_directory import read_job_record
 def as_begun(job: Job, callback: Callback) -> Job:
     """Return a job with the defaults of the version that began its run.
 
-    Earlier versions had no ridge head by default, and batches of 64 images for every method.
+    Earlier versions had no ridge head by default, batches of 64 images for every method, and one rate for all tensors.
 
     Args:
         job: The job.
@@ -33,7 +33,9 @@ def as_begun(job: Job, callback: Callback) -> Job:
     if not (job.run_dir / "result.json").exists():
         callback.on_note(f"{job.run_dir} was begun by an earlier version and goes on with the defaults of that one")
     config, method = job.config, parse_method(job.method)
-    steps = {"batch_size": config.training.batch_size, "learning_rate": config.training.learning_rate}
-    if steps == default_steps(method, {}) and record["job"]["config"]["batch_size"] == TrainingConfig.batch_size:
-        config = config.replace(batch_size=TrainingConfig.batch_size, learning_rate=method.learning_rate)
+    steps = default_steps(method, {})
+    earlier = {**{name: getattr(TrainingConfig, name) for name in steps}, "learning_rate": method.learning_rate}
+    is_default = all(getattr(config.training, name) == value for name, value in steps.items())
+    if is_default and earlier.items() <= record["job"]["config"].items():
+        config = config.replace(**earlier)
     return replace(job, config=config, options=replace(options, ridge=None))
