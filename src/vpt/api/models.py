@@ -39,7 +39,8 @@ class TuneOptions(TypedDict, total=False):
         optimizer: "sgd" with momentum 0.9, or "adamw". Default: the method's; segmentation: "adamw".
         weight_decay: Default: the method's.
         decay: Tensors that weight decay is for: "matrices", "official" or "all". Default: "matrices".
-        head_lr_scale: Learning rate of the head, relative to that of the rest. Default: 1.
+        head_lr_scale: Learning rate of the head, relative to that of the rest. Default: 1; in classification with AdamW
+            without `learning_rate`, what gives the head a peak of 0.005 at least.
         augment: "none", or terms joined by +: "flip", "vertical_flip", "random_crop", "random_resized_crop",
             "trivial_augment", "rand_augment(num_ops=2, magnitude=9)", "random_erasing(p=0.25)", "mixup(alpha=0.8)",
             "cutmix(alpha=1)"; segmentation: "full", "flip", "vertical_flip". Default: "none"; segmentation: "full".
