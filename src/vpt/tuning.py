@@ -23,7 +23,7 @@ from vpt.methods.registry import parse_method
 from vpt.model import tuned_file
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.base import PreparedData, Task
-from vpt.tasks.batch_size import with_largest_batch
+from vpt.tasks.batch_size import with_batch_size, with_largest_batch
 from vpt.tasks.classification.config import default_steps
 from vpt.tasks.classification.continuation import init_options
 from vpt.tasks.classification.earlier_defaults import as_begun
@@ -87,14 +87,14 @@ def make_job(
     if method is None:
         method = tuned_file.read_header(given["init"]).method if "init" in given else "vpt"
     chosen = {name: given.pop(name) for name in found.config_class.option_names() & given.keys()}
+    if chosen.get("batch_size") == "auto":
+        del chosen["batch_size"]  # which the run finds
     if found.name == "classification":
         columns = TableColumns.of(given)
         if isinstance(data, Dataset):
             refuse_columns(data, columns, data)
         chosen = {**default_steps(parse_method(method), chosen), "label_kind": kind_of_source(data, columns)}
         given.setdefault("ridge", "default")
-    if chosen.get("batch_size") == "auto":
-        del chosen["batch_size"]  # which the run finds
     config = found.config_class.for_method(parse_method(method), **chosen)
     out = Path(out or f"{name_of_source(str(data)) or 'tuned'}.safetensors")
     if "init" in given and os.path.realpath(out) == os.path.realpath(given["init"]):
@@ -143,7 +143,7 @@ def run_job(
             job = as_begun(job, callback)
         recorded = recorded_batch_size(job) if auto_batch_size and not overwrite else None
         if recorded is not None:
-            job = replace(job, config=job.config.replace(batch_size=recorded))
+            job = with_batch_size(job, recorded)
         finished = open_run(job, callback, overwrite=overwrite)
         if finished is not None and not files_may_differ(job):
             return finished

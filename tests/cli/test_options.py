@@ -80,7 +80,7 @@ def test_tune_with_config_of_a_run_repeats_it_and_options_override_it(
     assert len(result["history"]) == 1 and result["job"]["config"]["learning_rate"] == 0.5
 
 
-def test_tune_with_config_of_an_earlier_version_decays_all_tensors_and_has_no_ridge_head(
+def test_tune_with_config_of_an_earlier_version_has_its_defaults(
     tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = (tuned.with_suffix(".run") / "run.toml").read_text().splitlines()

@@ -68,7 +68,7 @@ def test_default_is_a_ridge_head_on_the_pooled_feature_in_the_same_layout(tmp_pa
         ("linear", False), ('linear(output="cls")', False), ("mlp", False), ("vpt + mlp", False),
     ],
 )  # fmt: skip
-def test_a_ridge_head_adds_to_a_linear_head_beside_which_something_trains(method: str, gains: bool) -> None:
+def test_gains_ridge_head_with_a_linear_head_beside_which_something_trains(method: str, gains: bool) -> None:
     assert gains_ridge_head(model(method)) == gains
 
 
@@ -85,13 +85,13 @@ def test_a_ridge_head_adds_to_a_linear_head_beside_which_something_trains(method
         ({"balanced_sampling": True}, False),
     ],
 )
-def test_it_joins_by_default_where_nothing_speaks_against_it(options: dict[str, Any], joins: bool) -> None:
+def test_joins_by_default_where_nothing_speaks_against_it(options: dict[str, Any], joins: bool) -> None:
     job = make_job("digits", method="vpt", epochs=2, backbone="vit_nano_patch12_48", images_per_class=2, **options)
     data: Any = TASKS["classification"].prepare(job, Callback())
     assert data.joins_by_default == joins and data.ridge == (0.5 if options.get("ridge") == 0.5 else None)
 
 
-def test_it_is_for_one_class_an_image(tmp_path: Path) -> None:
+def test_joins_by_default_for_one_class_an_image(tmp_path: Path) -> None:
     for labels, classes in ((np.eye(3)[examples().labels], ["a", "b", "c"]), (1.5 * examples().labels, ["size"])):
         images = list(examples().pixels.transpose(0, 2, 3, 1))
         data = dataset_from_memory({"train": (images, labels)}, classes)
@@ -113,7 +113,7 @@ def test_one_image_of_each_class_keeps_the_trained_head_alone() -> None:
     assert is_alone and note.endswith("predicted no better than by the shares of the classes")
 
 
-def test_features_that_say_nothing_beyond_the_shares_of_classes_keep_the_trained_head_alone() -> None:
+def test_noise_keeps_the_trained_head_alone_and_classes_that_show_do_not() -> None:
     pixels, labels = np.repeat(examples().pixels, 2, 0), np.array([0] * 40 + [1] * 4 + [2] * 4)
     noise = np.random.default_rng(1).integers(0, 256, pixels.shape, np.uint8)
     assert add(Examples(noise, labels))[0]
@@ -129,7 +129,7 @@ def test_features_that_say_nothing_beyond_the_shares_of_classes_keep_the_trained
         TrainingError("features are NaN"),
     ],
 )
-def test_a_failure_keeps_the_trained_head_alone(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_failure_keeps_the_trained_head_alone(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def fail(*args: object, **options: object) -> None:
         raise error
 
@@ -169,7 +169,7 @@ def forget_ridge(run_dir: Path) -> None:
     (run_dir / "job.json").write_text(json.dumps(record))
 
 
-def test_a_finished_run_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+def test_finished_run_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     out = tmp_path / "a.safetensors"
     tune(out, ridge="none")
     forget_ridge(tmp_path / "a.run")
@@ -186,7 +186,7 @@ class Stop(Callback):
         raise KeyboardInterrupt
 
 
-def test_an_interrupted_run_of_an_earlier_version_goes_on_without_a_ridge_head(tmp_path: Path) -> None:
+def test_interrupted_run_of_an_earlier_version_goes_on_without_a_ridge_head(tmp_path: Path) -> None:
     expected = state_of(tune(tmp_path / "whole.safetensors", ridge="none"))
     with pytest.raises(KeyboardInterrupt):
         tune(tmp_path / "a.safetensors", callback=Stop())
@@ -195,7 +195,7 @@ def test_an_interrupted_run_of_an_earlier_version_goes_on_without_a_ridge_head(t
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
-def test_a_run_without_a_ridge_head_is_another_one_than_the_default(tmp_path: Path) -> None:
+def test_run_without_a_ridge_head_is_another_one_than_the_default(tmp_path: Path) -> None:
     tune(tmp_path / "a.safetensors", ridge="none")
     with pytest.raises(SpecError, match="ridge: none then, default now"):
         tune(tmp_path / "a.safetensors")

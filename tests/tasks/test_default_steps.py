@@ -13,6 +13,7 @@ import vpt
 from helpers.two_processes import examples
 from vpt.errors import SpecError
 from vpt.methods.registry import parse_method
+from vpt.tasks.batch_size import with_batch_size
 from vpt.tasks.classification.config import ClassificationConfig, default_steps
 from vpt.training import Callback, EpochMetrics
 from vpt.training.job import RunResult
@@ -32,7 +33,7 @@ from vpt.tuning import make_job
         ("vpt", {"learning_rate": 0.02}, 64, 0.005),  # a rate that is given is per 256 images
         ("vpt", {"learning_rate": 0.02, "batch_size": 32}, 32, 0.0025),
         ("vpt", {"optimizer": "sgd"}, 64, 0.005),
-        ("vpt", {"batch_size": "auto"}, 64, 0.005),
+        ("vpt", {"batch_size": "auto"}, 16, 0.005),  # until the run has found it
         ("linear", {}, 64, 0.125),
         ("mlp", {"batch_size": 32}, 32, 0.0125),
     ],
@@ -59,6 +60,16 @@ def test_head_learns_at_the_rate_of_prompts(method: str, options: dict[str, Any]
 def test_steps_of_a_plan_are_those_of_its_own_options() -> None:
     training = ClassificationConfig.for_method(parse_method("vpt")).training
     assert (training.batch_size, training.learning_rate) == (64, 0.02)
+
+
+def test_batch_size_that_a_run_finds_keeps_the_peak_of_default_rates_alone() -> None:
+    default, given, probe = (
+        with_batch_size(make_job("digits", epochs=3, batch_size="auto", **options), 128).config.training
+        for options in ({"method": "full"}, {"method": "full", "learning_rate": 5e-4}, {"method": "linear"})
+    )
+    assert default == make_job("digits", method="full", epochs=3, batch_size=128).config.training
+    assert default.peak_lr == pytest.approx(5e-4 / 4) and given.peak_lr == pytest.approx(5e-4 / 2)
+    assert probe.peak_lr == pytest.approx(0.25) and {each.batch_size for each in (default, given, probe)} == {128}
 
 
 @pytest.mark.parametrize("batch_size", [0, -3, "many", 2.5])

@@ -5,7 +5,9 @@ from typing import Any
 
 import torch
 
+from vpt.methods.registry import parse_method
 from vpt.tasks.base import PreparedData, Task
+from vpt.tasks.classification.config import ClassificationConfig, default_steps
 from vpt.training import distributed
 from vpt.training.batch_size import find_batch_size
 from vpt.training.job import Job
@@ -29,5 +31,25 @@ def with_largest_batch(task: Task, job: Job, data: PreparedData, device: torch.d
         size, reason = find_batch_size(model, job.config.training, data.images["train"])
         notes.append(f"the batch size is {size * distributed.world_size()}: {reason}")
     size = int(distributed.all_reduce_sum(size)) * distributed.world_size()
-    values: dict[str, Any] = {"config": job.config.replace(batch_size=size), "notes": notes}
-    return replace(job, config=values["config"]), replace(data, **values)
+    job = with_batch_size(job, size)
+    values: dict[str, Any] = {"config": job.config, "notes": notes}
+    return job, replace(data, **values)
+
+
+def with_batch_size(job: Job, size: int) -> Job:
+    """Return a job with another batch size. A rate that is the default of `vpt tune` keeps its peak.
+
+    Args:
+        job: The job.
+        size: Images per step.
+
+    Returns:
+        The job.
+    """
+    config, method = job.config, parse_method(job.method)
+    steps: dict[str, Any] = {"batch_size": size}
+    if isinstance(config, ClassificationConfig):
+        default = default_steps(method, {"batch_size": config.training.batch_size})
+        if all(getattr(config.training, name) == value for name, value in default.items()):
+            steps = default_steps(method, steps)
+    return replace(job, config=config.replace(**steps))

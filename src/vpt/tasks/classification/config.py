@@ -112,10 +112,10 @@ def default_steps(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         `given`, with a rate, and with a batch size and a rate of the head where none are given; alone if a rate or
-        another optimizer is given, if the batch size is "auto", or if the method trains with SGD.
+        another optimizer is given, or if the method trains with SGD.
     """
     is_adamw = method.optimizer == given.get("optimizer", "adamw") == "adamw"
-    if not is_adamw or "learning_rate" in given or given.get("batch_size") == "auto":
+    if not is_adamw or "learning_rate" in given:
         return dict(given)
     batch_size = given.get("batch_size", SMALL_BATCH)
     if not isinstance(batch_size, int):
