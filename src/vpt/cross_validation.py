@@ -74,7 +74,7 @@ def _cross_validate(
 ) -> RunResult:
     assert options.folds is not None
     if not overwrite:
-        job = as_begun(job, receiver)
+        job = as_begun(job)
     finished = open_run(job, receiver, overwrite=overwrite)
     if finished is not None and finished.folds is not None and not files_may_differ(job):
         return finished

@@ -26,7 +26,7 @@ from vpt.tasks.base import PreparedData, Task
 from vpt.tasks.batch_size import with_batch_size, with_largest_batch
 from vpt.tasks.classification.config import default_steps
 from vpt.tasks.classification.continuation import init_options
-from vpt.tasks.classification.earlier_defaults import as_begun
+from vpt.tasks.classification.earlier_defaults import as_begun, note_on_defaults
 from vpt.tasks.evaluation import Evaluation
 from vpt.tasks.registry import TASKS, find_task
 from vpt.tasks.run_pictures import draw_run, report_run
@@ -93,7 +93,8 @@ def make_job(
         columns = TableColumns.of(given)
         if isinstance(data, Dataset):
             refuse_columns(data, columns, data)
-        chosen = {**default_steps(parse_method(method), chosen), "label_kind": kind_of_source(data, columns)}
+        chosen = default_steps(parse_method(method), chosen, fresh_head="init" not in given)
+        chosen["label_kind"] = kind_of_source(data, columns)
         given.setdefault("ridge", "default")
     config = found.config_class.for_method(parse_method(method), **chosen)
     out = Path(out or f"{name_of_source(str(data)) or 'tuned'}.safetensors")
@@ -139,12 +140,15 @@ def run_job(
     with lock_run(job) if lock else nullcontext():
         callback = CallbackList([LoggingCallback(), callback or Callback()])
         target = distributed.resolve_device(device)
+        asked = job
         if not overwrite:
-            job = as_begun(job, callback)
+            job = as_begun(job)
         recorded = recorded_batch_size(job) if auto_batch_size and not overwrite else None
         if recorded is not None:
-            job = with_batch_size(job, recorded)
+            asked, job = with_batch_size(asked, recorded), with_batch_size(job, recorded)
         finished = open_run(job, callback, overwrite=overwrite)
+        if finished is None and job != asked:
+            callback.on_note(note_on_defaults(job))
         if finished is not None and not files_may_differ(job):
             return finished
 

@@ -57,6 +57,18 @@ def test_head_learns_at_the_rate_of_prompts(method: str, options: dict[str, Any]
     assert training.peak_lr * training.head_lr_scale == pytest.approx(peak)
 
 
+def test_head_that_does_not_start_at_random_has_no_faster_rate(tmp_path: Path) -> None:
+    assert make_job("digits", method="full", epochs=3, probe_epochs=2).config.training.head_lr_scale == 1
+    first = tune(tmp_path / "first.safetensors", learning_rate=1e-3)
+    again = tune(tmp_path / "again.safetensors", method=None, init=first.file)
+    assert again.job["config"]["head_lr_scale"] == 1 and again.job["config"]["batch_size"] == 16
+
+
+def test_steps_of_micro_batches_have_as_many_images_at_least() -> None:
+    training = make_job("digits", method="full", epochs=3, grad_accum_steps=32).config.training
+    assert training.batch_size == 32 and training.peak_lr == pytest.approx(5e-4 / 4)
+
+
 def test_steps_of_a_plan_are_those_of_its_own_options() -> None:
     training = ClassificationConfig.for_method(parse_method("vpt")).training
     assert (training.batch_size, training.learning_rate) == (64, 0.02)
@@ -72,7 +84,29 @@ def test_batch_size_that_a_run_finds_keeps_the_peak_of_default_rates_alone() -> 
     assert probe.peak_lr == pytest.approx(0.25) and {each.batch_size for each in (default, given, probe)} == {128}
 
 
-@pytest.mark.parametrize("batch_size", [0, -3, "many", 2.5])
+@pytest.mark.parametrize(
+    ("options", "peak"),
+    [
+        ({"method": "vpt", "head_lr_scale": 2.0}, 0.005),
+        ({"method": "full", "head_lr_scale": 1.0}, 5e-4 / 4),
+        ({"method": "vpt", "grad_accum_steps": 32}, 0.005),
+        ({"method": "vpt", "learning_rate": 0.02}, 0.02 * 4),  # which follows the batch size, as it is given
+        ({"method": "vpt", "learning_rate": 0.03}, 0.03 * 4),
+    ],
+)
+def test_batch_size_that_a_run_finds_changes_no_rate_that_is_given(options: dict[str, Any], peak: float) -> None:
+    before = make_job("digits", epochs=3, batch_size="auto", **options)
+    found = with_batch_size(before, 1024).config.training
+    assert found.peak_lr == pytest.approx(peak)
+    assert found.head_lr_scale == before.config.training.head_lr_scale
+
+
+def test_batch_size_of_numpy_is_one() -> None:
+    given: Any = np.int64(16)
+    assert default_steps(parse_method("full"), {"batch_size": given})["learning_rate"] == pytest.approx(0.002)
+
+
+@pytest.mark.parametrize("batch_size", [0, -3, "many", 2.5, 10**400])
 def test_unusable_batch_size_is_refused(batch_size: Any) -> None:
     with pytest.raises(SpecError, match="batch_size"):
         make_job("digits", method="vpt", epochs=3, batch_size=batch_size)
@@ -83,13 +117,27 @@ def tune(out: Path, **options: Any) -> RunResult:
     data = examples()
     images = np.ascontiguousarray(data.pixels.transpose(0, 2, 3, 1))
     return vpt.tune(
-        (images, data.labels), out, backbone="vit_nano_patch12_48", method="full", epochs=2, progress=False,
-        **options,
+        (images, data.labels), out, backbone="vit_nano_patch12_48", progress=False,
+        **{"method": "full", "epochs": 2, **options},
     )  # fmt: skip
 
 
-def test_interrupted_run_of_an_earlier_version_goes_on_with_its_batches(tmp_path: Path) -> None:
-    earlier = {"batch_size": 64, "learning_rate": 5e-4, "head_lr_scale": 1.0, "ridge": "none"}
+@pytest.mark.parametrize(
+    ("options", "batch_size"),
+    [
+        ({}, 64),
+        ({"batch_size": 16}, 16),
+        ({"batch_size": 64}, 64),
+        ({"head_lr_scale": 2.0}, 64),
+        ({"ridge": "none"}, 64),
+        ({"grad_accum_steps": 32}, 64),
+        ({"probe_epochs": 1}, 64),
+    ],
+)
+def test_interrupted_run_of_an_earlier_version_goes_on_with_its_steps(
+    tmp_path: Path, options: dict[str, Any], batch_size: int
+) -> None:
+    earlier = {"head_lr_scale": 1.0, "ridge": "none", **options, "batch_size": batch_size, "learning_rate": 5e-4}
 
     class Stop(Callback):
         def on_epoch(self, record: EpochMetrics) -> None:
@@ -108,7 +156,7 @@ def test_interrupted_run_of_an_earlier_version_goes_on_with_its_batches(tmp_path
             notes.append(text)
 
     for _ in range(2):  # goes on, and is read
-        result = tune(tmp_path / "a.safetensors", callback=Listen())
+        result = tune(tmp_path / "a.safetensors", callback=Listen(), **options)
         assert {name: result.job["config"].get(name, "none") for name in earlier} == earlier
     assert len([note for note in notes if "goes on with the defaults of that one" in note]) == 1
     expected, found = (

@@ -80,9 +80,9 @@ def tune(
         head: Text of the head: "linear" or "multi_block(blocks=last4, features=cls+mean)"; in segmentation "setr_pup",
             "linear" or "fpn". Default: "linear"; segmentation: by backbone.
         batch_size: Images per step, or "auto" for the largest batch that fits into memory. Default: 16 for methods
-            that train with AdamW, 64 for others and with `learning_rate`; segmentation: 8.
+            whose default optimizer is AdamW, 64 for others and with `learning_rate`; segmentation: 8.
         learning_rate: Learning rate per 256 images; the peak is learning_rate * batch_size / 256. Default: the
-            method's; with AdamW, its peak at 64 images for every batch size.
+            method's; in classification with `epochs` and AdamW, its peak at 64 images for every batch size.
         seed: Seed of initialization, order, augmentation, and of missing splits. Default: 0.
         device: "auto" for the GPU if there is one, "cpu", "cuda" or "mps". Default: "auto".
         progress: True shows progress in a terminal or a notebook; False prints nothing. Default: True.

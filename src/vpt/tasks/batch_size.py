@@ -46,10 +46,11 @@ def with_batch_size(job: Job, size: int) -> Job:
     Returns:
         The job.
     """
-    config, method = job.config, parse_method(job.method)
+    config, method, training = job.config, parse_method(job.method), job.config.training
     steps: dict[str, Any] = {"batch_size": size}
-    if isinstance(config, ClassificationConfig):
-        default = default_steps(method, {"batch_size": config.training.batch_size})
-        if all(getattr(config.training, name) == value for name, value in default.items()):
-            steps = default_steps(method, steps)
+    default = default_steps(method, {"grad_accum_steps": training.grad_accum_steps, "optimizer": training.optimizer})
+    before = {name: getattr(training, name) for name in ("batch_size", "learning_rate")}
+    # A batch size that is found leaves no other trace of a rate that was given than the batch size of `--lr`.
+    if isinstance(config, ClassificationConfig) and before.items() <= default.items():
+        steps["learning_rate"] = default_steps(method, steps)["learning_rate"]
     return replace(job, config=config.replace(**steps))

@@ -172,7 +172,7 @@ class _GridTrainer:
                 if not all_finite[point] and errors[point] is None:
                     step = int(finite[:, point].int().argmin())
                     loss, lr = float(losses[step, point]), self._lr(config, epoch, step)
-                    errors[point] = divergence_error(loss, epoch, step, num_steps, lr, config.training.learning_rate)
+                    errors[point] = divergence_error(loss, epoch, step, num_steps, lr, config.training)
                 if errors[point] is None:
                     val_loss, val_metric = val_scores[point]
                     values = (mean_losses[point], top1[point], val_loss, val_metric)

@@ -20,6 +20,7 @@ from vpt.training.batches import iter_batches, join_last
 from vpt.training.block_rates import block_lr_scales
 from vpt.training.callbacks import Callback, EpochMetrics
 from vpt.training.checkpoint import load_checkpoint, save_checkpoint
+from vpt.training.config import TrainingConfig
 from vpt.training.kept_weights import KeptWeights
 from vpt.training.layer_decay import layer_lr_scales
 from vpt.training.task_config import TaskConfig
@@ -157,7 +158,7 @@ def fit(
             distributed.all_reduce_gradients(parameters)
             loss = distributed.all_reduce_sum(loss_sum) / len(indices)
             if not math.isfinite(loss):
-                raise divergence_error(loss, epoch, step, steps_per_epoch, lr, training.learning_rate)
+                raise divergence_error(loss, epoch, step, steps_per_epoch, lr, training)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             kept.end_step(epoch * steps_per_epoch + step + 1)
@@ -244,7 +245,7 @@ def epoch_seed(seed: int, epoch: int, rank: int) -> int:
 
 
 def divergence_error(
-    loss: float, epoch: int, step: int, num_steps: int, lr: float, learning_rate: float
+    loss: float, epoch: int, step: int, num_steps: int, lr: float, training: TrainingConfig
 ) -> TrainingError:
     """Return the error for a loss that is NaN or infinite.
 
@@ -254,12 +255,14 @@ def divergence_error(
         step: Number of the step within the epoch, from 0.
         num_steps: Number of steps of an epoch.
         lr: Learning rate of the step.
-        learning_rate: The configured learning rate.
+        training: The configuration.
 
     Returns:
         The error, whose message has advice.
     """
+    rate, batch = training.learning_rate, training.batch_size
     return TrainingError(
         f"the loss became {loss} in epoch {epoch + 1}, step {step + 1} of {num_steps}, at a learning rate "
-        f"of {lr:.3g} (learning_rate {learning_rate:g}); try learning_rate {learning_rate / 10:g}, or a longer warm-up"
+        f"of {lr:.3g} (learning_rate {rate:g}); try learning_rate {rate / 10:g}, with batch_size {batch} as here, or a "
+        "longer warm-up"
     )

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -11,7 +12,7 @@ from vpt.errors import SpecError
 from vpt.methods.base import Method
 from vpt.tasks.classification.metrics import METRICS
 from vpt.training.augmentation import parse_augmentation
-from vpt.training.config import TrainingConfig, check_options
+from vpt.training.config import MAX_INT, TrainingConfig, check_options
 from vpt.training.task_config import TaskConfig, TaskOptions
 
 SMALL_BATCH = 16  # images per step, where steps decide
@@ -98,17 +99,18 @@ class ClassificationOptions(TaskOptions):
         return None if self.ridge == "default" or self.ridge == "none" else self.ridge
 
 
-def default_steps(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
+def default_steps(method: Method, given: Mapping[str, Any], *, fresh_head: bool = True) -> dict[str, Any]:
     """Return options of a training with the batch size and the rates that `vpt tune` has by default.
 
     Methods that train with AdamW take small batches, and so many steps: with few images, steps decide how much a method
     learns. The peak rate is the one that the method has at the usual batch size, whatever the batch size is, as Adam
-    does not follow the linear rule. The head starts at random and learns at the rate of prompts at least, so that it
-    teaches the backbone something after a few steps.
+    does not follow the linear rule. A head that starts at random learns at the rate of prompts at least: the gradients
+    of the backbone are of no use before it has learned something.
 
     Args:
         method: The method.
         given: Options by name, which stay as they are.
+        fresh_head: The head starts at random, unless `probe_epochs` are given. Default: True.
 
     Returns:
         `given`, with a rate, and with a batch size and a rate of the head where none are given; alone if a rate or
@@ -117,12 +119,16 @@ def default_steps(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
     is_adamw = method.optimizer == given.get("optimizer", "adamw") == "adamw"
     if not is_adamw or "learning_rate" in given:
         return dict(given)
-    batch_size = given.get("batch_size", SMALL_BATCH)
-    if not isinstance(batch_size, int):
+    micro_batches = given.get("grad_accum_steps", 1)
+    least = micro_batches if isinstance(micro_batches, Integral) else 1
+    batch_size = given.get("batch_size", max(SMALL_BATCH, int(least)))
+    if not (isinstance(batch_size, Integral) and 1 <= int(batch_size) <= MAX_INT):
         return dict(given)  # and is refused
-    rate = method.learning_rate * TrainingConfig.batch_size / max(1, batch_size)
-    head_lr_scale = max(1.0, _HEAD_LEARNING_RATE / method.learning_rate)
-    return {"head_lr_scale": head_lr_scale, **given, "batch_size": batch_size, "learning_rate": rate}
+    rate = method.learning_rate * TrainingConfig.batch_size / int(batch_size)
+    head: dict[str, Any] = {}
+    if fresh_head and not given.get("probe_epochs"):
+        head = {"head_lr_scale": max(1.0, _HEAD_LEARNING_RATE / method.learning_rate)}
+    return {**head, **given, "batch_size": batch_size, "learning_rate": rate}
 
 
 @dataclass(frozen=True)
