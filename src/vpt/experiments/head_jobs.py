@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from vpt.core import environment
 from vpt.errors import SpecError, TrainingError
-from vpt.tasks.classification.task import ClassificationData
+from vpt.tasks.classification.prepared_data import ClassificationData
 from vpt.tasks.registry import TASKS
 from vpt.training import Callback, distributed, train_head_grid
 from vpt.training.job import Job, RunResult

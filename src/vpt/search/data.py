@@ -17,7 +17,8 @@ from vpt.search.budget import Costs, images_that_fit, measure
 from vpt.search.context import SearchContext
 from vpt.tasks.classification.config import ClassificationConfig, ClassificationOptions
 from vpt.tasks.classification.label_checks import check_options_of_labels
-from vpt.tasks.classification.task import ClassificationData, ClassificationTask
+from vpt.tasks.classification.prepared_data import ClassificationData
+from vpt.tasks.classification.task import ClassificationTask
 from vpt.training import DeviceDataset, Examples, parse_augmentation
 from vpt.training.block_features import BlockFeatureNetwork, FeatureTable, compute_block_features
 from vpt.training.job import Job

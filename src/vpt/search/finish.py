@@ -22,7 +22,8 @@ from vpt.search.selection import Selection, best_row
 from vpt.search.trials import outputs_of, select
 from vpt.tasks.classification.labels import label_task
 from vpt.tasks.classification.metrics import METRICS, with_metric_first
-from vpt.tasks.classification.task import ClassificationData, ClassificationTask
+from vpt.tasks.classification.prepared_data import ClassificationData
+from vpt.tasks.classification.task import ClassificationTask
 from vpt.tasks.evaluation import Evaluation, make_evaluation
 from vpt.training import Callback, CallbackList, EpochMetrics
 from vpt.training.job import Job, RunResult
