@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from helpers.families import SIZE, backbone_of, images, model_of
-from vpt import SpecError, TunedModel, UnsupportedError, attach, load_backbone, save
+from vpt import METHODS, SpecError, TunedModel, UnsupportedError, attach, load_backbone, save
 from vpt.analysis.attention_maps import AttentionMaps, BlockAttention, draw, explain, record_attention, rollout
 from vpt.attention.detection import FeatureExtractor, structural_copy
 from vpt.attention.kv_attention import KVAttention
@@ -149,6 +149,15 @@ def test_explain_with_kv_and_concat_prompts_gives_equal_maps(kind: str, image_fi
         assert_close(getattr(exact, name), getattr(textbook, name))
     assert exact.prompt_to_patch.shape == (0, PATCHES_PER_SIDE, PATCHES_PER_SIDE)  # keys alone do not ask
     assert textbook.prompt_to_patch.shape == (P, PATCHES_PER_SIDE, PATCHES_PER_SIDE)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_explain_of_every_method_gives_maps(name: str, image_file: Path) -> None:
+    specs = {"sidetune": "sidetune(network=test_convnext)", "adapter": "adapter(reduction=4)"}
+    model = attach(backbone_of("vit"), specs.get(name, name), 3, classes=("a", "b", "c"))
+    explanation = explain(model, image_file)
+    assert np.isfinite(explanation.tuned.attention).all()
+    assert (max(explanation.prompt_shares) > 0) == (name in ("vpt", "adaptive", "prefix", "gated"))
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, None])

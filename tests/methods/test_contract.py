@@ -35,6 +35,17 @@ BLOCKS = (
     "cross(length=3)",
     "prefix(length=3)",
 )
+# Methods after VPT, on families besides those of BLOCKS: position codes, norms of keys, unfused projections, pooling.
+BEYOND_VPT = (
+    "cross(length=3)",
+    "prefix(length=3)",
+    ZERO_INIT,
+    "adaptive(length=2)",
+    "vpt(length=4, rank=2)",
+    "vpt(length=4, fourier=0.5)",
+    "adapter(reduction=4, position=post, init=houlsby, scale=channel, drop_path=0.1)",
+    "lora(rank=8, rank_dropout=0.2)",
+)
 SEQUENCES = ("gated(length=3)", "adaptive(length=2)", "class_token")
 VARIANTS = (
     "vpt(length=3, impl=concat)",
@@ -73,6 +84,8 @@ CASES = [
     *((method, "convnext-linear") for method in BLOCKS[:2]),
     *((method, family) for method in SEQUENCES for family in ("vit", "dinov3-cls")),
     ("gated(length=3, temperature=false)", "beit"),
+    *((method, family) for method in BEYOND_VPT for family in ("beit", "dinov3", "siglip", "eva02-unfused")),
+    *((method, "swin") for method in BEYOND_VPT[4:]),
     *((method, "vit") for method in VARIANTS),
     *(
         (DEEP, family)

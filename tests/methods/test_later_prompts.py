@@ -58,6 +58,12 @@ def test_prompts_with_rank_are_a_product_of_two_matrices_of_each_block() -> None
         assert torch.linalg.matrix_rank(prompts(1)) == 2
 
 
+def test_fourier_share_counts_prompts_without_rounding_errors() -> None:
+    assert prompts_of("vpt(length=100, fourier=0.29)")[0].num_transformed == 29
+    with pytest.raises(SpecError, match="less than one of 10 prompts; give"):
+        parse_method("vpt(fourier=0.05)")
+
+
 @pytest.mark.parametrize(("share", "count"), [(0.0, 0), (0.3, 1), (0.5, 2), (1.0, 4)])
 def test_prompts_with_fourier_transform_their_first_share(share: float, count: int) -> None:
     for prompts in prompts_of(f"vpt(length=4, fourier={share}, dropout=0)"):
@@ -92,6 +98,16 @@ def test_initialize_from_tokens_takes_tokens_that_enter_the_block() -> None:
         assert torch.equal(prompts.tokens, tokens[index][[0, 4, 8]])
     with pytest.raises(SpecError, match="these have 2 in all"):
         model.initialize(InitInputs(tokens={index: sample[:2] for index, sample in tokens.items()}))
+
+
+@pytest.mark.parametrize("options", ["", ", depth=shallow"])
+def test_initialize_from_tokens_in_windows_takes_tokens_of_each_stage(options: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 3, *[backbone_of("swin").preprocessing.size] * 2), np.uint8)
+    model = attach(backbone_of("swin"), f"vpt(length=3, init=tokens{options})", 3)
+    inputs = collect_init_inputs(model, Examples(pixels, np.arange(6) % 3))
+    model.initialize(inputs)
+    for index, prompts in enumerate(module for module in model.modules() if isinstance(module, Prompts)):
+        assert (prompts.tokens.unsqueeze(1) == inputs.tokens[index]).all(2).any(1).all()
 
 
 @pytest.mark.parametrize("family", ["vit", "eva02-unfused", "beit", "dinov3", "siglip"])
@@ -147,6 +163,8 @@ def test_initialize_by_vipamin_of_too_few_tokens_or_channels_is_refused(method: 
         ("vpt(attention=zero_init, depth=shallow)", "a softmax of their own is for prompts that are keys and values"),
         ("vpt(attention=zero_init, output=prompt_mean)", "a softmax of their own"),
         ("vpt(attention=zero_init, impl=concat)", "impl=concat computes tokens"),
+        ("vpt(attention=zero_init, drop_after=true)", "leave pool_prompts and drop_after out"),
+        ("vpt(attention=zero_init, pool_prompts=true)", "leave pool_prompts and drop_after out"),
         ("vpt(location=pad, depth=shallow, fourier=0.5)", "are for prompts that are tokens, not for pad"),
         ("cross(length=0)", "length is 0"),
         ("prefix(depth=shallow)", "a prefix has no output that propagates"),
@@ -165,6 +183,59 @@ def test_later_methods_with_invalid_options_are_refused(method: str, reason: str
 def test_later_prompts_on_convnets_are_refused(method: str) -> None:
     with pytest.raises(UnsupportedError):
         attach(backbone_of("resnet"), method, 3)
+
+
+@pytest.mark.parametrize("method", ["adaptive(length=2) + ssf", "ssf + adaptive(length=2)"])
+def test_adaptive_in_a_sum_wraps_the_norm_last(method: str) -> None:
+    torch.manual_seed(0)
+    assert torch.isfinite(attach(backbone_of("vit"), method, 3)(images())).all()
+
+
+def test_adaptive_after_a_forward_pass_that_failed_answers_as_before() -> None:
+    model = attach(backbone_of("vit"), "adaptive(length=2)", 3).eval()
+    expected, prompts = model(images()), next(m for m in model.modules() if type(m).__name__ == "_MapPrompts")
+
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    handle = prompts.register_forward_hook(fail)
+    with pytest.raises(MemoryError):
+        model(images())
+    handle.remove()
+    assert torch.equal(model(images()), expected)
+
+
+def test_adapters_after_blocks_of_swin_with_shallow_prompts_are_refused() -> None:
+    with pytest.raises(UnsupportedError, match="write position=mlp"):
+        attach(backbone_of("swin"), "vpt(length=2, depth=shallow) + adapter(reduction=4, position=post)", 3)
+
+
+@pytest.mark.parametrize(
+    "method", ["lora(rank=8, rank_dropout=0.5)", "vpt(length=3, dropout=0) + lora(rank_dropout=0.5)"]
+)
+def test_rank_dropout_reaches_the_last_block_and_the_prompts(method: str) -> None:
+    """The last block reads the weight of its queries, keys and values, and never calls the layer."""
+    torch.manual_seed(0)
+    model = attach(backbone_of("vit"), method, 3)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith(".up"):
+                weight.normal_() if "blocks.2." in name and ".qkv." in name else weight.zero_()
+    answers = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        answers.append(model.features(images()))
+    assert torch.equal(answers[0], answers[1]) and not torch.allclose(answers[0], answers[2])
+
+
+def test_lora_with_rank_dropout_merged_in_train_mode_has_all_ranks() -> None:
+    model = attach(backbone_of("vit"), "lora(rank=8, rank_dropout=0.5)", 3)
+    with torch.no_grad():
+        for weight in model.trainable_parameters():
+            weight.normal_(std=0.1)
+    merged, again = (model.merge() for _ in range(2))
+    assert all(torch.equal(merged[name], again[name]) for name in merged)
+    assert all(torch.equal(merged[name], tensor) for name, tensor in model.eval().merge().items())
 
 
 def test_adaptive_with_a_kernel_larger_than_the_map_is_refused() -> None:

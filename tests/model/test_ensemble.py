@@ -39,7 +39,15 @@ CASES = [
     *(("vit", method) for method in ("cross(length=2) + bias", "cross(length=2) + vpt(length=3)", "lora + prefix")),
     *(
         ("vit", method)
-        for method in ("vpt(length=3, output=prompt_mean)", "vpt(length=2, location=pad, depth=shallow)")
+        for method in (
+            "vpt(length=3, output=prompt_mean)",
+            "vpt(length=2, location=pad, depth=shallow)",
+            "vpt(length=4, rank=2)",
+            "vpt(length=4, fourier=0.5)",
+            "vpt(length=4, init=vipamin)",
+            "adapter(reduction=4, position=post, init=houlsby, scale=channel, drop_path=0.1)",
+            "lora(rank=4, rank_dropout=0.2)",
+        )
     ),
     *(("swin", method) for method in ("cross(length=3)", "prefix(length=3)", "adapter(reduction=4)")),
 ]

@@ -227,6 +227,15 @@ def e2vpt(tensors: Tensors) -> Tensors:
     return official_vit(renamed(tensors, *rules))
 
 
+def bpt(tensors: Tensors) -> Tensors:
+    """WangYZ1608/BPT: the first factors of all blocks in one tensor, the second ones as 1 x 1 convolutions."""
+    result = renamed(tensors, (r"^conv1x1\.(\d+)\.", r"prompts.\1.projection."))
+    result = {name: x.squeeze(3, 2) if ".projection." in name else x for name, x in result.items()}
+    for index, tokens in enumerate(result.pop("random_vectors")):
+        result[f"prompts.{index}.tokens"] = tokens
+    return result
+
+
 def vapt(tensors: Tensors) -> Tensors:
     """Minhchuyentoancbn/VAPT: norms, filters and weights of all blocks but the first in lists, and one MLP."""
     rules = (

@@ -14,7 +14,20 @@ from oracle_files import (
     replayed_dropout,
     tiny_vit,
 )
-from oracle_names import adapter_plus, adaptformer, cvpt, e2vpt, gated, lora, official_vit, renamed, ssf, swin, vapt
+from oracle_names import (
+    adapter_plus,
+    adaptformer,
+    bpt,
+    cvpt,
+    e2vpt,
+    gated,
+    lora,
+    official_vit,
+    renamed,
+    ssf,
+    swin,
+    vapt,
+)
 from torch import nn
 
 from vpt.methods.lora import LoRA, _LoRALinear
@@ -87,6 +100,12 @@ def test_cross_prompts_equal_authors_code() -> None:
     oracle = read_oracle("cvpt")
     weights, gradients = (cvpt(oracle.group(name)) for name in ("weights", "gradients"))
     assert_equal_to_oracle(attach_with_weights(tiny_vit(), "cross(length=2)", weights), oracle, gradients)
+
+
+def test_prompts_of_low_rank_equal_authors_code() -> None:
+    oracle = read_oracle("bpt")
+    model = attach_with_weights(tiny_vit(), "vpt(length=4, rank=3, dropout=0)", bpt(oracle.group("weights")))
+    assert_equal_to_oracle(model, oracle, bpt(oracle.group("gradients")))
 
 
 @pytest.mark.parametrize("percent", [50, 100])

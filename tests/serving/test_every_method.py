@@ -23,6 +23,7 @@ OPTIONS = [
     "vpt(length=4, rank=2)",
     "vpt(length=4, fourier=0.5)",
     "vpt(length=4, init=tokens)",
+    "vpt(length=4, init=vipamin)",
     "vpt(length=4, attention=zero_init)",
     "cross(length=4, gate=true)",
     "cross(length=4) + bias",
@@ -63,5 +64,5 @@ def test_bank_with_every_method_answers_one_batch_as_each_file_alone(tmp_path: P
             alone = models[answer.task](pixels[i % 6 : i % 6 + 1]).softmax(1)[0].tolist()
         assert dict(answer.ranking) == pytest.approx(dict(zip("ab", alone, strict=True)), abs=1e-4)
     apart = {name for name in tasks if not isinstance(bank._models.get(bank.files.current[name]), TaskAdapter)}
-    assert apart == {*APART & {*tasks}, "adapter", "option5"}
+    assert apart == {*APART & {*tasks}, "adapter", "option6"}
     assert load(tmp_path / "cross.safetensors", backbone).method == METHODS["cross"]()

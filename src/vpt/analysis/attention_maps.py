@@ -6,6 +6,7 @@ Attention shows which tokens a block reads, not what determines the prediction.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,15 @@ class AttentionMaps:
     """Attention of one model in one block for one image. Weights are in 0..1, averaged over heads.
 
     Only prompts that are tokens of the block attend to patches: the first t of p. Prompts that are keys and values
-    only do not.
+    only do not. Prompts with a softmax of their own (`attention=zero_init`) have weights that sum to their gate, which
+    may be negative, beside weights of tokens that sum to 1. Those of `cross` are read after self-attention, and are no
+    part of it.
 
     Args:
         attention: (h, w), attention of the query token to each patch.
         prefix: Attention of the query token to the class token and registers.
-        prompts: (p,), attention of the query token to each prompt. With `attention` and `prefix`, the sum is 1.
+        prompts: (p,), attention of the query token to each prompt. With `attention` and `prefix`, the sum is 1, or 1
+            and the gate.
         rollout: (h, w), attention rollout of the query token from the image through this block.
         patch_to_prompt: (p, h, w), attention of each patch to each prompt.
         prompt_to_patch: (t, h, w), attention of each prompt to each patch.
@@ -64,7 +68,8 @@ class Explanation:
         query: The query token: "class token", or "mean over patches" if the head does not read a class token.
         frozen: Maps of the frozen backbone.
         tuned: Maps of the tuned model.
-        prompt_shares: Share of the query token's attention that each block gives to prompts, between 0 and 1.
+        prompt_shares: Share of the query token's attention that each block gives to prompts, between 0 and 1; the gate
+            of prompts with a softmax of their own; 0 for those of `cross`.
     """
 
     image: NDArray[np.uint8]
@@ -161,10 +166,16 @@ def record_attention(trunk: nn.Module, layout: BackboneLayout) -> list[BlockAtte
     def enter(_: nn.Module, args: tuple[Tensor, ...]) -> None:
         input_lengths.append(args[0].shape[1])
 
-    def record(attention: nn.Module, args: tuple[Tensor, ...], context: dict[str, Any]) -> None:
+    def keep(prompts: list[Any], _: nn.Module, args: tuple[Tensor, ...], output: Any) -> None:
+        prompts.append(output)
+
+    def record(
+        prompts: list[Any], attention: nn.Module, args: tuple[Tensor, ...], context: dict[str, Any], _: Tensor
+    ) -> None:
         reader = attention if isinstance(attention, KVAttention) else KVAttention(attention)
-        weights = reader.attention_weights(*args, **context)[0].cpu().double().mean(0)  # MPS has no float64
-        attentions.append(BlockAttention(input_lengths[-1], weights.numpy()))
+        made = prompts.pop() if prompts else None  # once in a pass: prompts may depend on its image
+        weights = reader.attention_weights(args[0], made, **context)[0].cpu().double()  # MPS has no float64
+        attentions.append(BlockAttention(input_lengths[-1], weights.mean(0).numpy()))
 
     for path in layout.blocks:
         wrapped = trunk.get_submodule(path)
@@ -172,7 +183,10 @@ def record_attention(trunk: nn.Module, layout: BackboneLayout) -> list[BlockAtte
         candidates = ((module, layout.block_layout(module)) for module in wrapped.modules())
         block, block_layout = next((module, found) for module, found in candidates if found is not None)
         wrapped.register_forward_pre_hook(enter)
-        block.get_submodule(block_layout.attention).register_forward_pre_hook(record, with_kwargs=True)
+        attention, prompts = block.get_submodule(block_layout.attention), list[Any]()
+        if isinstance(attention, KVAttention) and attention.kv_prompts is not None:
+            attention.kv_prompts.register_forward_hook(partial(keep, prompts))
+        attention.register_forward_hook(partial(record, prompts), with_kwargs=True)
     return attentions
 
 
@@ -234,10 +248,11 @@ def draw(explanation: Explanation, path: Path) -> None:
 def _reads_class_token(model: TunedModel) -> bool:
     if isinstance(model.readout, MultiBlock):
         return model.readout.features == "cls"
-    features = next(module for module in model.network.modules() if isinstance(module, FeatureExtractor))
-    if features.pool is not None:
+    # A method that reads features of several blocks (`head2toe`) has no such module.
+    features = next((module for module in model.network.modules() if isinstance(module, FeatureExtractor)), None)
+    if features is not None and features.pool is not None:
         return getattr(features.pool, "output", None) == "cls"
-    return model.layout.num_prefix_tokens > 0 and getattr(features.trunk, "global_pool", None) == "token"
+    return model.layout.num_prefix_tokens > 0 and getattr(model.trunk, "global_pool", None) == "token"
 
 
 def _prompts_and_query(

@@ -130,11 +130,12 @@ class KVAttention(nn.Module):
         outputs = [attend(self.attention, chunk, kv_prompts=prompts, **options) for chunk, (_, prompts) in chunks]
         return torch.cat(outputs)
 
-    def attention_weights(self, x: Tensor, **context: Any) -> Tensor:
+    def attention_weights(self, x: Tensor, kv_prompts: KVPrompts = None, **context: Any) -> Tensor:
         """Return the attention weights of every token, also where `num_queries` limits the outputs.
 
         Args:
             x: Tokens (batch, tokens, d), already normalized.
+            kv_prompts: Prompts of these tokens, as the module `kv_prompts` returned them. Default: they are made anew.
             **context: Further arguments of the block, see `attend`.
 
         Returns:
@@ -148,7 +149,7 @@ class KVAttention(nn.Module):
             scores = scores + bias
         if self.kv_prompts is None:
             return scores.softmax(-1)
-        prompts = self.kv_prompts(x)
+        prompts = self.kv_prompts(x) if kv_prompts is None else kv_prompts
         tokens, gate = prompts if isinstance(prompts, GatedPrompts) else (prompts, None)
         prompt_k, _ = keys_and_values(attention, tokens)
         prompt_scores = attention.scale * q @ prompt_k.transpose(-2, -1)

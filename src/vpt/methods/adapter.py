@@ -112,5 +112,7 @@ class _Adapted(nn.Module):
 
     def forward(self, x: Tensor, *args: Any, **context: Any) -> Tensor:
         x = self.mlp(x, *args, **context)
+        if not isinstance(x, Tensor):  # shallow prompts of Swin travel beside its grid
+            raise UnsupportedError("its blocks return prompts beside the image; write position=mlp")
         change = self.drop_path(self.adapter(x))
         return x + (change if self.scale is None else change * self.scale.to(x.dtype))  # type: ignore[no-any-return]

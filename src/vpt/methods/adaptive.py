@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from vpt.backbones.layout import BackboneLayout
 from vpt.errors import SpecError, UnsupportedError
-from vpt.methods.base import Injection, Method, Wrapper
+from vpt.methods.base import Injection, Method, Wrapper, compose
 from vpt.methods.kv_prompts import inject_keys, prompted_block
 from vpt.methods.prompts import make_prompts
 from vpt.methods.references import refer
@@ -36,6 +37,9 @@ class Adaptive(Method, name="adaptive", optimizer="adamw", learning_rate=0.02):
     hidden: int = 8
     dropout: float = 0.1
 
+    # The prompts read what enters the norm, whatever another method makes of the norm.
+    wraps_last: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         VPT(length=self.length, dropout=self.dropout)  # the same bounds, the same words
         for name in ("kernel", "hidden"):
@@ -59,7 +63,8 @@ class Adaptive(Method, name="adaptive", optimizer="adamw", learning_rate=0.02):
         for owner in maps[:1]:
             owner.mlp = mlp  # its one place in the tree
         wrappers: dict[str, Wrapper] = inject_keys(trunk, layout, {0: first})
-        wrappers |= inject_keys(trunk, layout, dict(enumerate(maps, 1)), per_image=True)
+        from_maps = inject_keys(trunk, layout, dict(enumerate(maps, 1)), per_image=True)
+        wrappers |= {path: compose(wrapper, _normalize_by_inner_norm) for path, wrapper in from_maps.items()}
         for index, prompts in enumerate(maps, 1):
             _, names = prompted_block(trunk, layout, index)
             wrappers[f"{layout.blocks[index]}.{names.norm1}"] = partial(_KeepInput, prompts=prompts)
@@ -97,12 +102,10 @@ class _MapPrompts(nn.Module):
         nn.init.zeros_(self.weights.weight)
         nn.init.zeros_(self.weights.bias)
         refer(self, mlp=mlp)
-        self.tokens: Tensor | None = None
-        self.has_answered = False
+        self.tokens: Tensor | None = None  # from the norm to attention of one forward pass
 
     def forward(self, x: Tensor) -> Tensor:
         tokens, self.tokens = self.tokens, None
-        self.has_answered = True
         assert tokens is not None
         patches = self.norm(tokens.to(self.kernel.dtype))[:, self.num_prefix_tokens :]
         maps = patches.transpose(1, 2).unflatten(2, (self.side, self.side))
@@ -123,8 +126,12 @@ class _KeepInput(nn.Module):
         refer(self, prompts=prompts)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.prompts.has_answered:  # this call normalizes the prompts themselves
-            self.prompts.has_answered = False
-            return self.norm.forward(x)  # type: ignore[no-any-return]
         self.prompts.tokens = x
         return self.norm(x)  # type: ignore[no-any-return]
+
+
+def _normalize_by_inner_norm(attention: nn.Module) -> nn.Module:
+    """Let the prompts of an attention pass the block's norm without `_KeepInput`, which is for the tokens."""
+    keys: Any = attention.kv_prompts
+    refer(keys, norm=keys.norm.norm)
+    return attention

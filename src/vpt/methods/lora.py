@@ -25,8 +25,8 @@ class LoRA(Method, name="lora", optimizer="adamw", learning_rate=2e-3, identity_
 
     targets: "attention" (queries, keys, values and output projection), "queries_values" (as in the LoRA paper), "mlp",
     or "all" linear layers of every block. rank_dropout: probability that a rank-1 term is left out of a training step;
-    the terms then have learned coefficients, which begin at 1 (MLAE, Wang et al., 2024). Can be merged into plain
-    weights.
+    the terms then have learned coefficients, which begin at 1 (MLAE, Wang et al., 2024). Where queries, keys or the
+    prompts of another term are projected apart, each projection draws its own. Can be merged into plain weights.
     """
 
     rank: int = 8
@@ -79,16 +79,25 @@ class _LoRALinear(Mergeable):
 
     @property
     def weight(self) -> Tensor:
-        down = self.down if self.coefficients is None else self.coefficients.unsqueeze(1) * self.down
+        return self._changed_weight(self._draw_coefficients())
+
+    def merged_state(self) -> dict[str, Tensor]:
+        return {**super().merged_state(), "weight": self._changed_weight(self.coefficients)}
+
+    def _draw_coefficients(self) -> Tensor | None:
+        return None if self.coefficients is None else F.dropout(self.coefficients, self.rank_dropout, self.training)
+
+    def _changed_weight(self, coefficients: Tensor | None) -> Tensor:
+        down = self.down if coefficients is None else coefficients.unsqueeze(1) * self.down
         pairs = zip(self.up.chunk(self.changes), down.chunk(self.changes), strict=True)
         change = _with_keys([up @ down for up, down in pairs], dim=0)
         return self.layer.weight + self.scale * change.to(self.layer.weight.dtype)  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = F.linear(x, self.down.to(x.dtype))
-        if self.coefficients is not None:
-            kept = F.dropout(self.coefficients, self.rank_dropout, self.training)
-            hidden = hidden * kept.to(x.dtype)
+        coefficients = self._draw_coefficients()
+        if coefficients is not None:
+            hidden = hidden * coefficients.to(x.dtype)
         pairs = zip(hidden.chunk(self.changes, dim=-1), self.up.to(x.dtype).chunk(self.changes), strict=True)
         change = _with_keys([F.linear(h, up) for h, up in pairs], dim=-1)
         return self.layer(x) + self.scale * change  # type: ignore[no-any-return]

@@ -18,7 +18,9 @@ class Mergeable(nn.Module):
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         if not isinstance(getattr(layer, "weight", None), Tensor):
-            raise UnsupportedError("an earlier term of the sum has replaced the layer; write that term last")
+            raise UnsupportedError(
+                "a term that stands before this one in the sum has replaced the layer; write that term last"
+            )
         self.layer: Any = layer
 
     @property

@@ -85,6 +85,19 @@ def xavier_range(patch_size: int, width: int) -> float:
     return math.sqrt(6 / (3 * patch_size**2 + width))
 
 
+def num_transformed(fourier: float, length: int) -> int:
+    """Return the number of prompts that a share stands for, rounded down.
+
+    Args:
+        fourier: The share.
+        length: Number of prompts p.
+
+    Returns:
+        The number.
+    """
+    return math.floor(fourier * length + 1e-9)  # 0.29 * 100 is a little less than 29
+
+
 def make_prompts(
     widths: Sequence[int],
     layout: BackboneLayout,
@@ -129,7 +142,7 @@ def make_prompts(
             init_range = xavier_range(layout.patch_size, projection or rank or width)
             modules[key] = Prompts(
                 length, width, init_range, dropout, num_vectors=num_vectors, projection=layer, frozen=frozen,
-                num_transformed=math.floor(fourier * length),
+                num_transformed=num_transformed(fourier, length),
             )  # fmt: skip
             if width in projections and not is_first:
                 del modules[key].projection

@@ -55,10 +55,12 @@ class VPT(Method, name="vpt", optimizer="adamw", learning_rate=0.02):
         rank: The prompts of a block are a product A B, A (p, rank) and B (rank, d) (BPT, Wang et al., ICCV 2025).
             Default: none.
         fourier: Share of the prompts, the first, that are replaced by the real part of their discrete Fourier transform
-            over both dimensions (VFPT, Zeng et al., NeurIPS 2024). Default: 0.
+            over both dimensions (VFPT, Zeng et al., NeurIPS 2024). A share other than 0 has to be a prompt at least.
+            Default: 0.
         attention: "joint" has one softmax over tokens and prompts; "zero_init" gives the prompts a softmax of their own
             and a gate per head that begins at 0, so that training begins at the frozen backbone (LLaMA-Adapter, Zhang
-            et al., 2023). Default: "joint".
+            et al., 2023; their code passes the gate through tanh, and its prompts not through the block's norm).
+            Default: "joint".
         neighbors: With init=vipamin, the number of image tokens that a prompt is the mean of. Default: 8.
         expansion: With init=vipamin, the weight of the part outside of what attention puts out, from 0 to 1.
             Default: 0.1.

@@ -4,6 +4,7 @@ from typing import Any
 
 from vpt.errors import SpecError, UnsupportedError
 from vpt.methods.depth import check_depth
+from vpt.methods.prompts import num_transformed
 
 
 def check_options(method: Any) -> None:
@@ -21,6 +22,11 @@ def check_options(method: Any) -> None:
         raise SpecError(f"dropout is {method.dropout}; it must be at least 0 and below 1")
     if not 0 <= method.fourier <= 1:
         raise SpecError(f"fourier is {method.fourier}; it must lie between 0 and 1, as a share of the prompts")
+    if method.fourier > 0 and num_transformed(method.fourier, method.length) == 0:
+        raise SpecError(
+            f"fourier is {method.fourier}, which is less than one of {method.length} prompts; give "
+            f"{1 / method.length:.2g} or more, or leave it out"
+        )
     if not 0 <= method.expansion <= 1:
         raise SpecError(f"expansion is {method.expansion}; it must lie between 0 and 1")
     if method.neighbors < 1:
@@ -49,11 +55,11 @@ def check_windows(method: Any) -> None:
         raise UnsupportedError(
             "in windows prompts are prepended, deep or shallow, and the head reads the backbone's default"
         )
-    if method.init != "random":
+    if method.init not in ("random", "tokens"):
         raise UnsupportedError(
             "a prototype is as wide as the final feature, and the stages have widths of their own"
             if method.init == "prototypes"
-            else "its stages have widths of their own; prompts in windows begin at random"
+            else "vipamin reads attention over all tokens of an image, and windows have their own; take init=tokens"
         )
 
 
@@ -98,5 +104,8 @@ def _contradictions(method: Any) -> dict[str, bool]:
         ),
         "prompts with a softmax of their own are keys and values; impl=concat computes tokens": (
             gated and method.impl == "concat"
+        ),
+        "prompts with a softmax of their own do not come out of a block; leave pool_prompts and drop_after out": (
+            gated and (method.pool_prompts or method.drop_after)
         ),
     }
