@@ -117,3 +117,17 @@ def printable(text: str) -> str:
 def _shorten(line: str) -> str:
     """Return a line without its middle if it is long: the end says what to do."""
     return line if len(line) <= _MAX_LINE else f"{line[: _MAX_LINE - 300]} ... {line[-290:]}"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out. Only torch's error for GPUs has a class; others are found by their text.
+
+    Args:
+        error: A caught error.
+
+    Returns:
+        True for errors of allocators.
+    """
+    message = str(error).lower()
+    phrases = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or any(phrase in message for phrase in phrases)

@@ -15,8 +15,9 @@ from simulation import Interrupted, SimulatedClock
 
 import vpt
 from helpers.segmentation import write_split
-from vpt.search.segmentation import compare_masks
+from vpt.search.segmentation import compare_masks, count_pixels
 from vpt.tasks.segmentation import pair_reader
+from vpt.tasks.segmentation.prediction import PixelScores
 
 Search = Callable[..., tuple[vpt.RunResult, SimulatedClock]]
 OPTIONS: dict[str, Any] = {"head": "linear", "image_size": 48, "batch_size": 2, "method": "vpt(length=2)", "image": 0.1}
@@ -101,7 +102,7 @@ def test_compare_masks_of_a_better_model_has_a_gain_above_its_error() -> None:
     wrong = rng.integers(1, 20, (12, 2))
     theirs = np.stack([np.diag(row) + np.fliplr(np.diag(other)) for row, other in zip(right, 3 * wrong, strict=True)])
     ours = np.stack([np.diag(row) + np.fliplr(np.diag(other)) for row, other in zip(right, wrong, strict=True)])
-    found = compare_masks(ours, theirs)
+    found = compare_masks(*(count_pixels([PixelScores(each, 0.0) for each in one]) for one in (ours, theirs)))
     total = [matrix.sum(0) for matrix in (ours, theirs)]
     means = [np.mean(m.diagonal() / (m.sum(0) + m.sum(1) - m.diagonal())) for m in total]
     assert found["gain"] == pytest.approx(means[0] - means[1])

@@ -19,7 +19,7 @@ from vpt.cli.options import print_json
 from vpt.cli.signals import raise_on_signals
 from vpt.cli.streams import ReaderGoneError, guard_streams
 from vpt.core.terminal import fit_width
-from vpt.errors import ExitCode, VptError
+from vpt.errors import ExitCode, VptError, is_out_of_memory
 
 # Each is the attribute `command` of the module of that name.
 COMMANDS = (
@@ -87,7 +87,7 @@ def main(args: Sequence[str] | None = None) -> None:
             click.echo(f"\nstopped{cause}{_describe_kept(command_name)}", err=True)
             sys.exit(128 + number)
         except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             click.echo(
                 f"error: memory ran out ({str(error).partition(chr(10))[0]}); take less at once: a smaller "
@@ -119,7 +119,7 @@ def _describe_error(error: BaseException) -> tuple[int, str]:
         return 128 + _signal_number(error), "stopped"
     if isinstance(error, click.ClickException):
         return error.exit_code, error.format_message()
-    if isinstance(error, MemoryError | RuntimeError) and _is_out_of_memory(error):
+    if isinstance(error, MemoryError | RuntimeError) and is_out_of_memory(error):
         return ExitCode.MEMORY, f"memory ran out ({error})"
     return getattr(error, "exit_code", ExitCode.FAILED), str(error)
 
@@ -136,10 +136,3 @@ def _describe_kept(command_name: str) -> str:
     if command_name == "predict":
         return "; with --out, what is done is kept, and the same command goes on from there"
     return ""
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Return True for errors of allocators. Only torch's error for GPUs has a class; others are found by their text."""
-    message = str(error).lower()
-    phrases = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, MemoryError) or any(phrase in message for phrase in phrases)

@@ -35,7 +35,7 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @common.weights_option
 @option("--minutes", "Time of a search for the best model [default: 10, on a GPU 5, if no length or rate is given].",
         float)  # fmt: skip
-@option("--max-size", "Largest tuned file of a search, in MB [default: 10].", float)
+@option("--max-size", "Largest tuned file of the methods that a search chooses itself, in MB [default: 10].", float)
 @option("--method", 'Such as "vpt(length=10, depth=deep)" [default: vpt; a search tries several].',
         shell_complete=complete_methods)  # fmt: skip
 @option("--head", "linear or multi_block(blocks=last4, features=cls+mean); segmentation: setr_pup, linear or fpn, with "
@@ -233,7 +233,7 @@ def _print_summary(result: RunResult, device: str) -> None:
         ("file", f"{result.file}, {format_bytes(result.file_bytes)}"),
         ("time", f"{duration}, peak memory of the {'GPU' if device == 'cuda' else 'process'} {memory}"),
         ("more", describe_outputs(result.run_dir)),
-        *([] if result.search is None else [("repeat", result.search["repeat"])]),
+        *([("repeat", result.search["repeat"])] if result.search and result.search["repeat"] else []),
         ("next", f"vpt predict {shlex.quote(result.file)} IMAGE"),
     ]
     if result.eval_split in ("train", "val", "test"):

@@ -11,9 +11,11 @@ from vpt.backbones import DEFAULT
 from vpt.core.text import format_duration
 from vpt.data.dataset import Dataset, Split
 from vpt.data.images import decode
+from vpt.data.splits import stratified_subset
 from vpt.search.budget import measure
 from vpt.search.comparison import compare
 from vpt.search.context import SearchContext
+from vpt.search.data import labeled_images
 from vpt.search.metrics import describe_bounds, describe_gain, describe_value, make_statistic
 from vpt.search.probe import Features, head_grid
 from vpt.tasks.classification.metrics import METRICS
@@ -84,20 +86,22 @@ def _rank(context: SearchContext, dataset: Dataset) -> dict[str, Any]:
     request, budget = context.request, context.budget
     jobs = {name: request.job(name, "linear") for name in request.backbones}
     seed = next(iter(jobs.values())).config.training.seed
-    images, share = dataset.trainval(), _SHARE * budget.seconds / len(jobs)
-    order = np.random.default_rng(seed).permutation(len(images)).astype(np.int64)
-    count = min(len(images), _MOST_IMAGES)
+    job, share = next(iter(jobs.values())), _SHARE * budget.seconds / len(jobs)
+    images = labeled_images(dataset, job)
+    tried = np.random.default_rng(seed).permutation(len(images))[:_TRIED].astype(np.int64)
+    least = 2 * len(dataset.classes)
+    count = max(_MOST_IMAGES, least)
     for job in jobs.values():  # a few images tell how many fit for all
         with measure(budget.clock) as watch:
-            _frozen_features(context, job, images.select(order[:_TRIED]), len(dataset.classes))
-        count = min(count, max(2 * len(dataset.classes), int(_TRIED * share / max(1e-9, watch.seconds))))
-    chosen = images.select(np.sort(order[:count]))
+            _frozen_features(context, job, images.select(tried), len(dataset.classes))
+        count = min(count, max(least, int(_TRIED * share / max(1e-9, watch.seconds))))
+    chosen = stratified_subset(images, dataset.classes, min(1.0, count / len(images)), seed)
     logits, rows = dict[str, Any](), list[dict[str, Any]]()
     for name, job in jobs.items():
         features = _frozen_features(context, job, chosen, len(dataset.classes))
         heads = [request.options["head"]] if "head" in request.options else head_grid(features.table)[:_HEADS]
-        tried = [features.ridge(head).best(features.groups) for head in heads]
-        best = min(tried, key=lambda found: found.smoothed_loss)
+        solved = (features.ridge(head).best(features.groups) for head in heads)
+        best = min(solved, key=lambda found: found.smoothed_loss)
         logits[name] = best.logits
         value = make_statistic(best.logits, features.labels, request.metric)(None)
         rows.append({"backbone": name, "score": value, "log_loss": best.log_loss, "images": len(features.labels)})
@@ -120,7 +124,8 @@ def _frozen_features(context: SearchContext, job: Job, images: Split, num_classe
     device, report = context.device, context.callback.on_data_progress
     backbone = ClassificationTask().load_backbone(job)
     network = BlockFeatureNetwork(backbone, device)
-    pixels = decode(images, backbone.preprocessing, progress=partial(report, f"images for {job.backbone}"))
+    progress, skips = partial(report, f"images for {job.backbone}"), bool(job.to_dict()["skip_corrupt"])
+    pixels = decode(images, backbone.preprocessing, skip_corrupt=skips, progress=progress)
     given = DeviceDataset(Examples(pixels.images, pixels.labels), backbone.preprocessing, device)
     progress = partial(report, f"features of {job.backbone}")
     bf16 = job.config.training.use_bf16(device)

@@ -66,21 +66,23 @@ class Candidate:
         return replace(self, recipe={**self.recipe, "learning_rate": rate}, factor=factor)
 
 
-def make_candidate(method: str, kind: KindName = "single_label") -> Candidate:
-    """Return a method with its recipe, for batches of 16 images.
+def make_candidate(method: str, kind: KindName = "single_label", batch_size: int | None = None) -> Candidate:
+    """Return a method with its recipe. The peak rate of AdamW is the same for every batch size.
 
     Args:
         method: Text of the method.
         kind: Kind of the labels. Default: "single_label".
+        batch_size: Images per step. Default: 16.
 
     Returns:
         The candidate.
     """
     parsed = parse_method(method)
     first = parsed.terms[0] if isinstance(parsed, Sum) else parsed
-    recipe: dict[str, Any] = {"batch_size": SMALL_BATCH, "learning_rate": first.learning_rate}
+    batch_size = batch_size or SMALL_BATCH
+    recipe: dict[str, Any] = {"batch_size": batch_size, "learning_rate": first.learning_rate}
     if first.name in _PEAK_RATES:
-        rate = _PEAK_RATES[first.name] * 256 / SMALL_BATCH
+        rate = _PEAK_RATES[first.name] * 256 / batch_size
         recipe |= {"optimizer": "adamw", "learning_rate": rate, "head_lr_scale": _HEAD_SCALES.get(first.name, 1.0)}
     elif kind == "regression":  # rates of SGD suit losses of classes
         training = ClassificationConfig.for_method(parsed, label_kind=kind).training
@@ -97,6 +99,7 @@ def list_candidates(
     kind: KindName = "single_label",
     *,
     joins: bool = True,
+    batch_size: int | None = None,
 ) -> Iterator[Candidate]:
     """Yield the methods that fit a backbone and a size of the file, the most promising first.
 
@@ -108,6 +111,7 @@ def list_candidates(
         head: Head of the probe, which joins the trained head of every candidate whose head is linear.
         kind: Kind of the labels. Default: "single_label".
         joins: False leaves the trained heads alone. Default: True.
+        batch_size: Images per step. Default: 16.
 
     Yields:
         The candidates.
@@ -122,7 +126,7 @@ def list_candidates(
             if method:
                 raise
             continue
-        candidate = make_candidate(text, kind)
+        candidate = make_candidate(text, kind, batch_size)
         if joins:
             with suppress(UnsupportedError, SpecError):  # its head, or what it reads, cannot be joined
                 model = wide_model(model, ClassificationTask().parse_head(head))

@@ -51,10 +51,10 @@ class Comparison:
         low: Lower bound of the 95 % interval of the gain.
         high: Upper bound.
         error: Standard error of the gain.
-        wins: Images that only the model classifies correctly (c); None for several labels and for numbers.
+        wins: Images that only the model classifies correctly (c), if the metric is top-1; None for other metrics.
         losses: Images that only the baseline classifies correctly (b), or None.
-        p: p of McNemar's exact test, two-sided; over groups, that of the sign-flip test; for several labels and for
-            numbers, twice the share of resampled gains on the other side of 0.
+        p: p of McNemar's exact test, two-sided; over groups, that of the sign-flip test; for other metrics than top-1,
+            twice the share of resampled gains on the other side of 0.
         loss_gain: Log loss, or squared error, of the baseline minus that of the model.
         groups: Number of groups that the interval, the error and p are over, or None if every image is on its own.
     """
@@ -82,7 +82,7 @@ class Comparison:
     def convinces(self) -> bool:
         """True if the model is to replace the baseline: a gain of 1 standard error, c + b >= 10, no greater loss.
 
-        Where images are neither right nor wrong, all of them are counted instead of c + b.
+        Where the metric is not top-1, all images are counted instead of c + b.
         """
         differing = self.images if self.wins is None or self.losses is None else self.wins + self.losses
         if differing < _MIN_DISCORDANT or self.loss_gain < 0 or self.gain <= 0:
@@ -130,12 +130,12 @@ def compare(
     Returns:
         The comparison.
     """
-    known, sign = METRICS[metric], METRICS[metric].sign
+    sign = METRICS[metric].sign
     model, other = make_statistic(outputs, labels, metric), make_statistic(baseline, labels, metric)
     gains = bootstrap(np.arange(len(labels)), lambda weights: sign * (model(weights) - other(weights)), groups=groups)
     low, high = percentile_interval(gains)
     wins, losses, p = None, None, _share_beyond(gains)
-    if known.kind == "single_label":
+    if metric == "top1":
         ours, theirs = outputs.argmax(1) == labels, baseline.argmax(1) == labels
         wins, losses = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
         p = mcnemar(wins, losses) if groups is None else sign_flip(ours.astype(np.int64) - theirs, groups)

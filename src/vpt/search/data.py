@@ -139,6 +139,19 @@ def list_images(job: Job) -> tuple[Dataset, dict[str, Any]]:
     return fill_missing_splits(dataset, seed=seed, **fractions), fractions
 
 
+def labeled_images(dataset: Dataset, job: Job) -> Split:
+    """Return the images of train and val that a job may learn and choose from.
+
+    Args:
+        dataset: The images of `list_images`.
+        job: The job, with `images_per_class` and `train_fraction`.
+
+    Returns:
+        The images.
+    """
+    return _limit(dataset.trainval(), dataset, job, 1.0) if _is_limited(job) else dataset.trainval()
+
+
 def load_pool(context: SearchContext, job: Job, dataset: Dataset, fractions: dict[str, Any]) -> Pool:
     """Decode the images that fit the budget, and compute the features of every block in one pass.
 
@@ -157,10 +170,9 @@ def load_pool(context: SearchContext, job: Job, dataset: Dataset, fractions: dic
     backbone = task.load_backbone(job)
     network, bf16 = BlockFeatureNetwork(backbone, device), job.config.training.use_bf16(device)
 
-    limited = job.options.images_per_class is not None or job.options.train_fraction < 1
+    limited, whole = _is_limited(job), dataset.trainval()
     if limited:  # no other labels take part in the choice
-        whole = dataset.trainval()
-        dataset = replace(dataset, train=_limit(whole, dataset, job, 1.0), val=Split())
+        dataset = replace(dataset, train=labeled_images(dataset, job), val=Split())
 
     def choose_sample() -> dict[str, Any]:
         tried = dataset.train.select(np.linspace(0, len(dataset.train) - 1, _TRIED).astype(np.int64))
@@ -228,6 +240,12 @@ def load_pool(context: SearchContext, job: Job, dataset: Dataset, fractions: dic
 def _subset(dataset: Dataset, name: str, share: float, seed: int) -> Split:
     split = dataset.splits[name]
     return stratified_subset(split, dataset.classes, share, seed) if len(split) else split
+
+
+def _is_limited(job: Job) -> bool:
+    """Return whether options leave out labels of training images."""
+    assert isinstance(job.options, ClassificationOptions)
+    return job.options.images_per_class is not None or job.options.train_fraction < 1
 
 
 def _limits(job: Job, share: float) -> dict[str, Any]:

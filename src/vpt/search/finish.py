@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vpt.core import environment
 from vpt.core.io import write_atomic
 from vpt.core.text import format_duration
+from vpt.data.dataset import Dataset
 from vpt.errors import TrainingError
 from vpt.model.label_kinds import Regression
 from vpt.model.tuned_model import TunedModel
@@ -106,7 +107,7 @@ def finish(
         split, labels, groups, outputs = OUT_OF_FOLD, train.labels, train.groups, probe.left_out
         if shipped is not None and best is not None:
             labels, groups, outputs = selection.labels(best), selection.groups(best), selection.outputs(best)
-            baseline = selection.probe_outputs(best["folds"])
+            baseline = selection.probe_outputs(selection.folds(best["folds"]))
     if shipped is not None:
         comparison = compare(outputs, baseline, labels, request.metric, groups)
     elif best is not None:
@@ -116,7 +117,9 @@ def finish(
         pictures = partial(final.data.pictures, final.model, evaluation.scores, "test")
         evaluation = replace(evaluation, pictures=pictures)
     low, high = interval(outputs, labels, request.metric, groups)
-    words = _words(selection, best, comparison, shipped is not None)
+    words = _words(selection, rows, comparison, shipped is not None)
+    if shipped is not None and test is None:
+        words += " out of fold, on images that took part in the choice"
     search = {
         "minutes": request.minutes,
         "metric": request.metric,
@@ -130,7 +133,7 @@ def finish(
         "optimistic": test is None,
         "comparison": None if comparison is None else comparison.to_dict(),
         "words": words,
-        "repeat": repeat_command(final.job),
+        "repeat": None if isinstance(request.data, Dataset) else repeat_command(final.job),
     }
     data = replace(final.data, images={**final.data.images, split: len(labels)})
     single = METRICS[request.metric].kind == "single_label"
@@ -198,14 +201,25 @@ def _evaluate(
     return with_metric_first(make_evaluation(split, len(labels), scores, final.data.classes), metric)
 
 
-def _words(selection: Selection, best: dict[str, Any] | None, comparison: Comparison | None, shipped: bool) -> str:
+def _words(selection: Selection, rows: list[dict[str, Any]], comparison: Comparison | None, shipped: bool) -> str:
+    best = best_row(rows)
     if best is None or comparison is None:
-        return f"nothing but the probe fits {format_duration(60 * selection.request.minutes)}: the probe was kept"
+        return f"{_why_nothing_else(selection, rows)}: the probe was kept"
     words = comparison.describe(selection.candidate(best).noun)
     if shipped:
         return words
     decision: dict[str, Any] = selection.decisions.decide("shipped", dict)
     return f"{words} out of fold{decision['reason']}: the probe was kept"
+
+
+def _why_nothing_else(selection: Selection, rows: list[dict[str, Any]]) -> str:
+    """Return why no candidate was tried to its end."""
+    if not rows:
+        return "the probe is all that was asked for" if selection.request.method else "no other method fits --max-size"
+    begun = [row for row in rows if not row["status"].startswith("not begun")]
+    if not begun:
+        return f"nothing but the probe fits {format_duration(60 * selection.request.minutes)}"
+    return "; ".join(f"{selection.candidate(row).name}: {row['status']}" for row in begun)
 
 
 def _draw(final: Model, logits: NDArray[np.float64], evaluation: Evaluation, callback: Callback) -> None:

@@ -25,10 +25,10 @@ def make_statistic(outputs: NDArray[Any], labels: NDArray[Any], metric: str) -> 
     Returns:
         Function of how often each image counts (n,), or of None for once. Without any case, the metric is 0.
     """
-    kind = METRICS[metric].kind
+    kind, ones = METRICS[metric].kind, np.ones(len(labels), np.int64)
     if kind == "single_label":
-        return lambda weights: float(score(count_confusion(outputs, labels, weights), metric))
-    ones = np.ones(len(labels), np.int64)
+        predicted, num_classes = outputs.argmax(1), outputs.shape[1]
+        return lambda weights: score(predicted, labels, num_classes, metric, weights)
     if kind == "multi_label":
         average_precision = AveragePrecision(labels, outputs)
         return lambda weights: float(np.nan_to_num(nan_mean(average_precision(ones if weights is None else weights))))
@@ -44,41 +44,36 @@ def make_statistic(outputs: NDArray[Any], labels: NDArray[Any], metric: str) -> 
     return of_numbers
 
 
-def score(confusion: NDArray[Any], metric: str) -> NDArray[np.float64]:
-    """Return a metric of confusion matrices.
+def score(
+    predicted: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    num_classes: int,
+    metric: str,
+    weights: NDArray[np.int64] | None = None,
+) -> float:
+    """Return a metric of predicted classes.
 
     Args:
-        confusion: Counts (..., true, predicted).
-        metric: "top1", "macro_f1" or "balanced_accuracy".
-
-    Returns:
-        The metric (...), between 0 and 1, over the classes that occur.
-    """
-    hits, true, predicted = np.einsum("...ii->...i", confusion), confusion.sum(-1), confusion.sum(-2)
-    if metric == "top1":
-        return np.asarray(hits.sum(-1) / np.maximum(1, true.sum(-1)), np.float64)
-    values = hits / np.maximum(1, true) if metric == "balanced_accuracy" else 2 * hits / np.maximum(1, true + predicted)
-    occurs = true > 0
-    return np.asarray((values * occurs).sum(-1) / np.maximum(1, occurs.sum(-1)), np.float64)
-
-
-def count_confusion(
-    logits: NDArray[Any], labels: NDArray[np.int64], weights: NDArray[np.int64] | None = None
-) -> NDArray[np.int64]:
-    """Count predictions by true and predicted class.
-
-    Args:
-        logits: Logits (n, classes).
+        predicted: Predicted class of each image (n,).
         labels: Class of each image (n,).
+        num_classes: Number of classes.
+        metric: "top1", "macro_f1" or "balanced_accuracy".
         weights: How often each image counts (n,). Default: once.
 
     Returns:
-        Counts (classes, classes).
+        The metric, between 0 and 1, over the classes that occur.
     """
-    classes = logits.shape[1]
-    pairs = labels * classes + logits.argmax(1)
-    counts = np.bincount(pairs, weights, classes * classes).reshape(classes, classes)
-    return counts.astype(np.int64)
+    hits = predicted == labels
+    given = np.ones(len(labels), np.int64) if weights is None else weights
+    if metric == "top1":
+        return float(given @ hits / max(1, given.sum()))
+    right, true, found = (
+        np.bincount(rows, counts, num_classes)
+        for rows, counts in ((labels, given * hits), (labels, given), (predicted, given))
+    )
+    values = right / np.maximum(1, true) if metric == "balanced_accuracy" else 2 * right / np.maximum(1, true + found)
+    occurs = true > 0
+    return float((values * occurs).sum() / max(1, occurs.sum()))
 
 
 def describe_value(metric: str, value: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from vpt.training.block_features import FeatureTable
 from vpt.training.ridge import LeftOut, Ridge, near_copies
 
 _MAX_BYTES = 2 * 2**30  # of the features that one head reads
+_LOGITS = 6  # arrays of the size of the logits that a regression holds at once
 _SHARE = 0.15  # of the time left that one head may take
 
 
@@ -40,7 +42,7 @@ class Features:
     num_classes: int
     known_groups: NDArray[np.int64] | None = None
 
-    @property
+    @cached_property
     def groups(self) -> NDArray[np.int64]:
         """Group of each image with its near copies (n,)."""
         return near_copies(self.values[:, : self.table.pooled], self.known_groups)
@@ -99,7 +101,8 @@ def choose_probe(
     for head in heads:
         width = sum(group.stop - group.start for group in features.table.columns(ClassificationTask().parse_head(head)))
         work = float(min(width, len(features.labels))) ** 3 + float(len(features.labels)) ** 2 * width
-        size, memory = 4 * width * features.num_classes, 8 * width * len(features.labels)
+        size, logits = 4 * width * features.num_classes, 8 * features.num_classes * len(features.labels)
+        memory = 8 * width * len(features.labels) + _LOGITS * logits
         too_long, too_large = pace * work > _SHARE * budget.remaining, size > 1e6 * max_size or memory > _MAX_BYTES
         if chosen and (too_long or too_large):
             reason = f"its file has {format_bytes(size)}" if too_large else f"needs {format_duration(pace * work)}"

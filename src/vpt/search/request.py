@@ -65,7 +65,7 @@ class SearchRequest:
         method: Text of the only method beside the probe, or None for all that fit.
         metric: What counts, a key of `vpt.tasks.classification.metrics.METRICS`, or "auto" for the first of the kind of
             the labels; mean IoU in segmentation.
-        max_size: Largest tuned file in megabytes.
+        max_size: Largest tuned file in megabytes, of methods that the search chooses itself.
         backbones: Names of the backbones to choose from.
         options: Other options of `vpt.tuning.make_job`, which hold for every candidate.
     """
@@ -142,10 +142,20 @@ class SearchRequest:
             raise SpecError(
                 "loading is 'stream', and a search reads decoded images many times; leave it out, or give epochs"
             )
-        names = tuple(name.strip() for name in (backbone or DEFAULT).split(","))
+        if options.get("train_on") is not None:
+            raise SpecError(
+                f"train_on is {options['train_on']!r}, and a search itself decides which images train; give a length "
+                "such as epochs, or leave it out"
+            )
+        if max_size is not None and found.name != "classification":
+            raise SpecError(
+                f"max_size is {max_size:g}, and a search in {found.name} tries the head alone and one method; leave it "
+                "out"
+            )
+        names = tuple(dict.fromkeys(name.strip() for name in (backbone or DEFAULT).split(",")))
         if len(names) > 1 and options.get("weights") is not None:
             raise SpecError(f"weights belong to one backbone, and {len(names)} are given; leave them to be downloaded")
-        given = {name: value for name, value in options.items() if value is not None and name != "train_on"}
+        given = {name: value for name, value in options.items() if value is not None}
         if given.get("ridge") == "default":
             del given["ridge"]  # the same request
         text = None if method is None else str(parse_method(method))

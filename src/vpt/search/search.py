@@ -15,6 +15,7 @@ import torch
 from vpt.backbones import DEFAULT
 from vpt.core import environment
 from vpt.core.damage import damage_named
+from vpt.data.dataset import Dataset
 from vpt.errors import DataError, SpecError
 from vpt.methods.registry import parse_method
 from vpt.model import tuned_file
@@ -32,6 +33,7 @@ from vpt.search.probe import Features, choose_probe, head_grid
 from vpt.search.request import SearchRequest
 from vpt.search.selection import Selection
 from vpt.search.trials import in_unit_of_labels
+from vpt.tasks.classification.label_checks import NOT_FOR_RIDGE
 from vpt.tasks.classification.metrics import choose_metric
 from vpt.tasks.classification.ridge_head import solve_head_on
 from vpt.tasks.registry import TASKS
@@ -87,7 +89,13 @@ def _run_search(
 
 
 def _search_classification(context: SearchContext, finished: RunResult | None) -> RunResult:
-    dataset, fractions = list_images(context.request.job(context.request.backbones[0], "linear"))
+    first = context.request.job(context.request.backbones[0], "linear")
+    dataset, fractions = list_images(first)
+    if not len(dataset.test) and first.options.test_fraction > 0:  # type: ignore[attr-defined]
+        context.callback.on_note(
+            "the smallest class has less than 3 images, too few to split off test images, so the score is of training "
+            "images that are left out, and optimistic; a split test/ of its own gives an honest one"
+        )
     metric = choose_metric(dataset.label_kind, context.request.metric)
     context = replace(context, request=replace(context.request, metric=metric))
     request, decisions = context.request, context.decisions
@@ -104,7 +112,7 @@ def _search_classification(context: SearchContext, finished: RunResult | None) -
         "probe", lambda: choose_probe(features, heads, request.metric, context.budget, request.max_size)
     )
 
-    fixed = {**pool.options, "head": found["head"], "ridge": found["penalty"]}
+    fixed = {**pool.options, **dict.fromkeys(NOT_FOR_RIDGE), "head": found["head"], "ridge": found["penalty"]}
     job = request.job(backbone, "linear", {**fixed, "train_on": pool.train_on})
     data = pool.job_data(job, pool.examples)
     torch.manual_seed(job.config.training.seed)
@@ -188,6 +196,7 @@ def _first_line(request: SearchRequest, device: torch.device) -> str:
     fixed = "--iterations or --lr" if request.task == "segmentation" else "--epochs or --lr"
     unit = "minute" if request.minutes == 1 else "minutes"
     text = f"{request.minutes:g} {unit} on {name} for the best model (--minutes; {fixed} train without a search)"
-    if request.backbones == (DEFAULT,) and Path(str(request.data)).is_dir():
+    is_own_data = isinstance(request.data, Dataset) or Path(str(request.data)).exists()
+    if request.backbones == (DEFAULT,) and is_own_data:
         return f"{text}; {advise(device)}"
     return text

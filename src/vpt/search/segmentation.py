@@ -1,4 +1,7 @@
-"""The search in segmentation: the head alone and prompts, half of the time each, compared on the images of val."""
+"""The search in segmentation: the head alone and prompts, half of the time each, compared on the images of val.
+
+The head alone is saved as soon as it is trained. If prompts replace it, both are compared on the test images.
+"""
 
 import math
 import shutil
@@ -18,6 +21,7 @@ from vpt.core.text import format_duration
 from vpt.data.images import MEMORY_LIMIT
 from vpt.data.segmentation_folder import SegmentationDataset
 from vpt.errors import SpecError, TrainingError
+from vpt.model import tuned_file
 from vpt.model.tuned_model import TunedModel
 from vpt.search.budget import measure
 from vpt.search.context import SearchContext
@@ -28,7 +32,7 @@ from vpt.tasks.segmentation.pair_reader import PairReader, decoded_bytes
 from vpt.tasks.segmentation.prediction import PixelScores, score_images, sum_scores
 from vpt.tasks.segmentation.sliding_window import InferenceConfig
 from vpt.tasks.segmentation.task import SegmentationData
-from vpt.training import CallbackList
+from vpt.training import Callback, CallbackList
 from vpt.training.bootstrap import bootstrap, percentile_interval
 from vpt.training.job import Job, RunResult
 from vpt.training.run_directory import MetricsRecorder, repeat_command, write_job
@@ -165,12 +169,17 @@ def _try(this: _Search, method: str, iterations: int) -> dict[str, Any]:
     except TrainingError as error:
         return {**row, "status": f"diverged: {error}", "seconds": this.budget.elapsed - start}
     row |= {"status": "tried", "name": name}
+    if method == _HEAD_ALONE:  # from here on there is a model to use
+        tuned_file.save(model, job.out, split_options=job.split_options, save_dtype=job.save_dtype)
+        write_job(job, this.data.digest())
+    saved = f"; saved to {job.out}" if method == _HEAD_ALONE else ""
     if "val" not in this.data.images:
+        this.callback.on_note(f"{method}: trained{saved}")
         return {**row, "seconds": this.budget.elapsed - start}
     scores = this.score(model, this.data.dataset, "val")
-    confusions = np.stack([image.confusion for image in scores])
-    write_array(folder / f"{name}.npy", confusions)
+    write_array(folder / f"{name}.npy", count_pixels(scores))
     total = sum_scores(scores, model.num_classes)
+    this.callback.on_note(f"{method}: {100 * total.mean_per_class:.1f} % mean IoU on val, {len(scores)} images{saved}")
     return {**row, "score": total.mean_per_class, "log_loss": total.loss, "images": len(scores),
             "seconds": this.budget.elapsed - start}  # fmt: skip
 
@@ -181,11 +190,24 @@ def _folder(this: _Search) -> Path:
     return folder
 
 
+def count_pixels(scores: Sequence[PixelScores]) -> NDArray[np.int64]:
+    """Return what the IoU of each class is made of.
+
+    Args:
+        scores: Scores of each image.
+
+    Returns:
+        Counts of each image (n, 3, classes): pixels of a class that are predicted as it, those of it, those predicted.
+    """
+    confusions = [image.confusion for image in scores]
+    return np.stack([np.stack([each.diagonal(), each.sum(1), each.sum(0)]) for each in confusions])
+
+
 def compare_masks(ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> dict[str, float]:
     """Compare the mean IoU of two models on the same images.
 
     Args:
-        ours: Confusion matrix of each image (n, classes, classes), of one model.
+        ours: Counts of `count_pixels`, of one model.
         theirs: Those of the other.
 
     Returns:
@@ -193,8 +215,7 @@ def compare_masks(ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> dict[st
     """
 
     def gain(weights: NDArray[np.int64]) -> float:
-        totals = (np.tensordot(weights, confusions, 1) for confusions in (ours, theirs))
-        first, second = (PixelScores(total, 0.0).mean_per_class for total in totals)
+        first, second = (PixelScores.main_metric(*np.tensordot(weights, counts, 1)) for counts in (ours, theirs))
         return first - second
 
     values = bootstrap(np.arange(len(ours)), gain)
@@ -212,22 +233,34 @@ def _describe(comparison: dict[str, float], method: str, images: int) -> str:
            f"{bounds[0]:.1f} to {bounds[1]:.1f}, {images} images)"  # fmt: skip
 
 
+def _why_one(this: _Search, rows: list[dict[str, Any]]) -> str:
+    """Return why one method alone was tried to its end."""
+    if len(rows) == 1:
+        return "the head alone is all that was asked for"
+    failed = [row for row in rows if row["status"].startswith("diverged")]
+    if failed:
+        return "; ".join(f"{row['method']} {row['status']}" for row in failed)
+    if "val" not in this.data.images:
+        return "there are no images of val to choose by, so the head alone was trained"
+    return f"nothing but the head alone fits {format_duration(this.budget.seconds)}"
+
+
 def _finish(this: _Search, rows: list[dict[str, Any]]) -> RunResult:
     folder, callback = _folder(this), this.callback
-    alone, *others = rows
-    shipped, comparison = alone, None
-    words = f"nothing but the head alone fits {format_duration(this.budget.seconds)}"
+    alone, others = rows[0], rows[1:]
+    tried = [row for row in rows if row["status"] == "tried"]
+    if not tried:
+        raise TrainingError(f"{alone['method']} is {alone['status']}; give --iterations and a smaller --lr")
+    shipped, comparison, words = tried[0], None, _why_one(this, rows)
     for row in others:
         if "score" in row and "score" in alone:
             files = [folder / f"{each['name']}.npy" for each in (row, alone)]
             advice = "--overwrite begins the search anew"
-            comparison = compare_masks(*(read_array(file, "file of confusions", advice) for file in files))
+            comparison = compare_masks(*(read_array(file, "file of counts", advice) for file in files))
             words = f"{_describe(comparison, row['method'], row['images'])} on val"
             row["comparison"] = comparison
             shipped = row if comparison["gain"] > comparison["error"] else alone
-            words += "" if shipped is row else ": the head alone was kept"
-    if shipped["status"] != "tried":
-        raise TrainingError(f"{shipped['method']} is {shipped['status']}; give --iterations and a smaller --lr")
+            words += ", whose images took part in the choice" if shipped is row else ": the head alone was kept"
     job = this.job(shipped["method"], shipped["iterations"])
     write_job(job, this.data.digest())
     checkpoint = folder / f"{shipped['name']}.safetensors"
@@ -239,6 +272,13 @@ def _finish(this: _Search, rows: list[dict[str, Any]]) -> RunResult:
     split = this.data.eval_split
     scores = this.score(model, this.data.dataset, split)
     total = sum_scores(scores, model.num_classes)
+    if comparison is not None and shipped is not alone and split == "test":
+        baseline = this.job(alone["method"], alone["iterations"])
+        other, _ = train_model(  # which is in its checkpoint
+            baseline, this.training_data(baseline), Callback(), this.device, folder / f"{alone['name']}.safetensors"
+        )
+        comparison = compare_masks(count_pixels(scores), count_pixels(this.score(other, this.data.dataset, split)))
+        words = f"{_describe(comparison, shipped['method'], len(scores))} on test"
     evaluation = make_evaluation(split, len(scores), total, this.data.classes)
     found = {
         "minutes": this.request.minutes,

@@ -1,7 +1,8 @@
 """The choice among candidates: which are tried within the time left, how they do against the probe, which one ships."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from vpt.backbones import load_backbone
 from vpt.core.array_file import read_array, write_array
 from vpt.core.text import format_duration
-from vpt.errors import TrainingError
+from vpt.errors import TrainingError, is_out_of_memory
 from vpt.search.candidates import MIN_STEPS, RATE_FACTORS, Candidate, epochs_that_fit, full_epochs, list_candidates
 from vpt.search.comparison import Comparison, compare
 from vpt.search.context import SearchContext
@@ -19,7 +20,6 @@ from vpt.search.data import Pool
 from vpt.search.metrics import describe_signed, describe_value, make_statistic
 from vpt.search.probe import Features, held_out_outputs
 from vpt.search.trials import Deadline, Fold, OutOfTimeError, halves, held_out_fold, measure_step, run_trial
-from vpt.tasks.classification.metrics import METRICS
 from vpt.training import CallbackList
 from vpt.training.job import Job
 from vpt.training.ridge import log_loss
@@ -50,11 +50,16 @@ class Selection(SearchContext):
     ridge_seconds: float
     folder: Path
 
-    @property
+    @cached_property
     def features(self) -> Features:
         """Features of the images that the probe learns from."""
         classes = len(self.pool.data.classes)
         return Features(self.pool.features, self.pool.table, self.pool.labels, classes, self.pool.groups)
+
+    @cached_property
+    def halves(self) -> list[Fold]:
+        """Two halves of the pool, each predicted by what the other trains."""
+        return halves(self.pool, self.features.groups, int(self.pool.data.config.training.seed))
 
     @property
     def end_seconds(self) -> float:
@@ -77,8 +82,11 @@ class Selection(SearchContext):
         request, classes = self.request, len(self.pool.data.classes)
         bare = load_backbone(self.backbone, image_size=request.options.get("image_size"), device="meta")
         kind = self.pool.data.labels.kind.name
-        joins = request.options.get("ridge") != "none"
-        for candidate in list_candidates(bare, classes, request.method, request.max_size, self.head, kind, joins=joins):
+        given: dict[str, Any] = {
+            "joins": request.options.get("ridge") != "none",
+            "batch_size": request.options.get("batch_size"),
+        }
+        for candidate in list_candidates(bare, classes, request.method, request.max_size, self.head, kind, **given):
             rows.append(self._try(candidate, rows))
         if best := best_row(rows):
             for candidate in self._at_other_rates(best):
@@ -95,11 +103,15 @@ class Selection(SearchContext):
         return Candidate(row["method"], row["recipe"], row["factor"])
 
     def _try(self, candidate: Candidate, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        plan = self.decisions.decide(f"plan {candidate.name}", lambda: self._plan(candidate, best_row(rows)))
+        plan = self.decisions.decide(
+            f"plan {candidate.name}", lambda: _in_memory(lambda: self._plan(candidate, best_row(rows)), {"epochs": 0})
+        )
         known = {"method": candidate.method, "recipe": dict(candidate.recipe), "factor": candidate.factor, **plan}
         if not plan["epochs"]:
             return known
-        row = self.decisions.decide(f"trial {candidate.name}", lambda: self._carry_out(candidate, known, rows))
+        row = self.decisions.decide(
+            f"trial {candidate.name}", lambda: _in_memory(lambda: self._carry_out(candidate, known, rows), known)
+        )
         if row["status"] == "tried":
             self.callback.on_note(f"{candidate.name}: {describe_row(row)}")
         return row
@@ -118,7 +130,10 @@ class Selection(SearchContext):
         held_out = 0 if pool.held_out is None else len(pool.held_out)
         short = left < 2 * full_epochs(count, batch) * count * step
         one_fold = held_out > 0 and (not pool.takes_all or (held_out >= _ENOUGH_HELD_OUT and short))
-        folds = best["folds"] if best is not None else 1 if one_fold else 2
+        can_halve = all(len(half.rows) for half in self.halves)
+        folds = best["folds"] if best is not None else 1 if one_fold or (held_out and not can_halve) else 2
+        if folds == 2 and not can_halve:
+            return {"epochs": 0, "step": step, "status": "not begun: its images are one group, and none are left out"}
         trained, predicted = (count, count) if folds == 2 else (num_train, held_out)
         joins = "ridge" in candidate.recipe
         joining = _PASSES_OF_RIDGE * trained * forward + self.ridge_seconds if joins else 0.0
@@ -135,30 +150,37 @@ class Selection(SearchContext):
 
     def folds(self, count: int) -> list[Fold]:
         """Return the folds of a trial: two halves of the pool, or train against val."""
-        seed = int(self.pool.data.config.training.seed)
-        return halves(self.pool, self.features.groups, seed) if count == 2 else held_out_fold(self.pool)
+        return self.halves if count == 2 else held_out_fold(self.pool)
 
     def labels(self, row: dict[str, Any]) -> NDArray[Any]:
         """Return the labels of the images that a trial predicts."""
-        return np.concatenate([fold.examples.labels for fold in self.folds(row["folds"])])
+        return np.concatenate([fold.labels for fold in self.folds(row["folds"])])
 
     def groups(self, row: dict[str, Any]) -> NDArray[np.int64] | None:
         """Return the groups of the images that a trial predicts, or None without groups."""
-        found = [fold.examples.groups for fold in self.folds(row["folds"])]
+        found = [fold.groups for fold in self.folds(row["folds"])]
         return np.concatenate([groups for groups in found if groups is not None]) if found[0] is not None else None
 
-    def probe_outputs(self, count: int) -> NDArray[np.float64]:
-        """Return the outputs of the probe for the images that a trial predicts, from the same folds."""
+    def probe_outputs(self, folds: Sequence[Fold]) -> NDArray[np.float64]:
+        """Return the outputs of the probe for the images of folds, each time fitted to the others."""
         features = self.features
         return np.concatenate([
-            held_out_outputs(features.select(fold.train), fold.features, self.head, self.penalty)
-            for fold in self.folds(count)
+            held_out_outputs(features.select(fold.train), fold.features, self.head, self.penalty) for fold in folds
         ])  # fmt: skip
+
+    def _is_hopeless(self, outputs: NDArray[np.float64], fold: Fold, best: dict[str, Any] | None) -> bool:
+        """Return whether the first of two folds shows that a trial cannot win, against the probe or the best so far."""
+        rivals = [self.probe_outputs([fold])]
+        if best is not None and best["folds"] == 2:
+            rivals.append(self.outputs(best)[: len(outputs)])
+        metric = self.request.metric
+        gains = (compare(outputs, rival, fold.labels, metric, fold.groups).gain_in_errors for rival in rivals)
+        return min(gains) < _HOPELESS
 
     def outputs(self, row: dict[str, Any]) -> NDArray[np.float64]:
         """Return the outputs that a trial has left."""
         path = self._file(self.candidate(row), ".npy")
-        return read_array(path, "file of predictions", "--overwrite begins the search anew")
+        return np.array(read_array(path, "file of predictions", "--overwrite begins the search anew"))
 
     def checkpoint(self, candidate: Candidate, fold: int) -> Path:
         """Return the checkpoint of a trial on a fold."""
@@ -179,18 +201,15 @@ class Selection(SearchContext):
             for index, fold in enumerate(folds):
                 receiver = CallbackList([self.callback, deadline])
                 found.append(run_trial(self.pool, job, fold, self.checkpoint(candidate, index), receiver))
-                if index == 0 and len(folds) > 1 and best is not None:
-                    known = self.outputs(best)[: len(found[0])]
-                    against = compare(found[0], known, fold.examples.labels, self.request.metric, fold.examples.groups)
-                    if against.gain_in_errors < _HOPELESS:
-                        return {**row, "status": "dropped after one fold", "seconds": self.budget.elapsed - start}
+                if index == 0 and len(folds) > 1 and self._is_hopeless(found[0], fold, best):
+                    return {**row, "status": "dropped after one fold", "seconds": self.budget.elapsed - start}
         except OutOfTimeError:
             return {**row, "status": "stopped: slower than planned", "seconds": self.budget.elapsed - start}
         except TrainingError as error:
             return {**row, "status": f"diverged: {error}", "seconds": self.budget.elapsed - start}
         outputs, labels = np.concatenate(found), self.labels(row)
         write_array(self._file(candidate, ".npy"), outputs)
-        baseline, metric = self.probe_outputs(row["folds"]), self.request.metric
+        baseline, metric = self.probe_outputs(folds), self.request.metric
         against_probe = compare(outputs, baseline, labels, metric, self.groups(row))
         value = make_statistic(outputs, labels, metric)(None)
         return {**row, "status": "tried", "score": value, "log_loss": log_loss(outputs, labels), "images": len(labels),
@@ -198,11 +217,33 @@ class Selection(SearchContext):
 
 
 def best_row(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the best of the candidates that were tried, by score and then by log loss; None where there is none."""
-    tried = [row for row in rows if row["status"] == "tried"]
-    signs = [METRICS[row["comparison"]["metric"]].sign for row in tried]
-    best = max(zip(tried, signs, strict=True), key=lambda x: (x[1] * x[0]["score"], -x[0]["log_loss"]), default=None)
-    return None if best is None else best[0]
+    """Return the best of the candidates that were tried, or None where there is none.
+
+    Those that convince come first, then those that gain most over the probe on their images: candidates that were tried
+    on other images are comparable by nothing else. Of equals, the one whose log loss gains most is taken.
+
+    Args:
+        rows: Rows of the candidates.
+
+    Returns:
+        The row of the best.
+    """
+
+    def rank(row: dict[str, Any]) -> tuple[bool, float, float]:
+        against = Comparison(**row["comparison"])
+        return against.convinces, against.gain, against.loss_gain
+
+    return max((row for row in rows if row["status"] == "tried"), key=rank, default=None)
+
+
+def _in_memory(carry_out: Callable[[], dict[str, Any]], otherwise: dict[str, Any]) -> dict[str, Any]:
+    """Return a row, or what else is known of it where memory runs out: the other candidates go on."""
+    try:
+        return carry_out()
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+    return {**otherwise, "status": "stopped: its training does not fit into memory; give a smaller --batch-size"}
 
 
 def describe_row(row: dict[str, Any]) -> str:

@@ -27,15 +27,35 @@ class Fold:
 
     Attributes:
         train: Rows of the pool that train.
-        rows: Rows that are predicted, of the pool, or of val where the pool does not contain it.
-        examples: The images to predict.
-        features: Their features.
+        rows: Rows of `source` that are predicted.
+        source: The pool, or val.
+        source_features: Features of `source`.
     """
 
     train: NDArray[np.int64]
     rows: NDArray[np.int64]
-    examples: Examples
-    features: NDArray[np.float16]
+    source: Examples
+    source_features: NDArray[np.float16]
+
+    @property
+    def examples(self) -> Examples:
+        """The images to predict; a copy, unless they are the first of `source`."""
+        return select(self.source, self.rows)
+
+    @property
+    def labels(self) -> NDArray[Any]:
+        """Labels of the images to predict (m, ...)."""
+        return self.source.labels[self.rows]
+
+    @property
+    def groups(self) -> NDArray[np.int64] | None:
+        """Group of each image to predict (m,), or None if every image is on its own."""
+        return None if self.source.groups is None else self.source.groups[self.rows]
+
+    @property
+    def features(self) -> NDArray[np.float16]:
+        """Features of the images to predict (m, width)."""
+        return self.source_features[self.rows]
 
 
 class OutOfTimeError(Exception):
@@ -130,7 +150,7 @@ def halves(pool: Pool, groups: NDArray[np.int64], seed: int) -> list[Fold]:
         seed: Seed of the folds.
 
     Returns:
-        The folds: each half is predicted by what the other trains.
+        The folds: each half is predicted by what the other trains. One is empty if the images are a single group.
     """
     labels, rng = strata_of(pool.labels), np.random.default_rng(seed)
     side, taken = np.zeros(len(labels), np.int64), np.zeros((2, int(labels.max()) + 1), np.int64)
@@ -143,7 +163,7 @@ def halves(pool: Pool, groups: NDArray[np.int64], seed: int) -> list[Fold]:
         side[group] = chosen
         np.add.at(taken[chosen], labels[group], 1)
     rows = [np.flatnonzero(side == fold) for fold in range(2)]
-    return [Fold(rows[1 - k], rows[k], select(pool.examples, rows[k]), pool.features[rows[k]]) for k in range(2)]
+    return [Fold(rows[1 - k], rows[k], pool.examples, pool.features) for k in range(2)]
 
 
 def strata_of(labels: NDArray[Any]) -> NDArray[np.int64]:
@@ -168,8 +188,7 @@ def held_out_fold(pool: Pool) -> list[Fold]:
     """Return the fold that trains on train and predicts val."""
     val = pool.held_out
     assert val is not None
-    rows = np.arange(pool.num_train, pool.num_train + len(val)) if pool.takes_all else np.arange(len(val))
-    return [Fold(np.arange(pool.num_train), rows, val, pool.held_out_features)]
+    return [Fold(np.arange(pool.num_train), np.arange(len(val)), val, pool.held_out_features)]
 
 
 def run_trial(pool: Pool, job: Job, fold: Fold, checkpoint: Path, callback: Callback) -> NDArray[np.float64]:

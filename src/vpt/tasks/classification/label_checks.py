@@ -11,7 +11,7 @@ from vpt.tasks.classification.ridge_head import check_penalty, trains_first
 
 # Options of training, which ridge regression does not have.
 _WEIGHTS_OF_CLASSES = ("class_weights", "balanced_sampling")  # which a head beside a trained one would not have
-_NOT_FOR_RIDGE = (
+NOT_FOR_RIDGE = (
     *_WEIGHTS_OF_CLASSES, "loss", "label_smoothing", "augment", "probe_epochs", "ema", "patience", "keep",
     "layer_decay", "block_rates", "metric",
 )  # fmt: skip
@@ -49,7 +49,7 @@ def check_options_of_labels(
     chosen, defaults = config.to_dict(), ClassificationConfig().to_dict()
     refused: tuple[str, ...] = ()
     if penalty is not None:
-        refused = _WEIGHTS_OF_CLASSES if trains_first(parse_method(method), penalty) else _NOT_FOR_RIDGE
+        refused = _WEIGHTS_OF_CLASSES if trains_first(parse_method(method), penalty) else NOT_FOR_RIDGE
     for name in refused:
         value = chosen[name]
         if value != defaults[name]:

@@ -1,0 +1,194 @@
+"""Searches of data and options that go wrong in one way, and the words in which they end."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from simulation import SimulatedClock
+
+import vpt
+from helpers.command_line import vpt as command
+from vpt.backbones import load_backbone
+from vpt.data.in_memory import dataset_from_memory
+from vpt.errors import TrainingError
+from vpt.search.candidates import make_candidate
+from vpt.search.comparison import Comparison, compare
+from vpt.search.selection import Selection, best_row
+
+Search = Callable[..., tuple[vpt.RunResult, SimulatedClock]]
+PROMPTS = "vpt(length=4)"
+
+
+def rows_of(result: vpt.RunResult) -> dict[str, dict[str, Any]]:
+    assert result.search is not None
+    return {row["method"]: row for row in result.search["tried"]}
+
+
+def logits(predicted: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return np.asarray(4.0 * (np.arange(3) == predicted[:, None]))
+
+
+@pytest.mark.parametrize("metric", ["balanced_accuracy", "macro_f1"])
+def test_metric_of_rare_classes_decides_what_ships(metric: str) -> None:
+    """Of 200 images, the model finds the 20 of two rare classes, and misses 19 of the common one."""
+    labels = np.repeat([0, 1, 2], [180, 10, 10])
+    ours = np.where(np.arange(200) < 19, 1, labels)
+    found = compare(logits(ours), logits(np.zeros(200, np.int64)), labels, metric)
+    assert found.wins is None and found.gain_in_errors > 5 and found.convinces
+    plain = compare(logits(ours), logits(np.zeros(200, np.int64)), labels, "top1")
+    assert (plain.wins, plain.losses) == (20, 19) and not plain.convinces
+    assert "bootstrap p" in found.describe("prompts") and "McNemar" in plain.describe("prompts")
+
+
+def row_of(name: str, gain: float, loss_gain: float, folds: int = 1) -> dict[str, Any]:
+    against = Comparison(100, "top1", gain, gain - 0.1, gain + 0.1, 0.01, 40, 20, 0.01, loss_gain)
+    return {"method": name, "status": "tried", "score": 0.9 + gain, "folds": folds, "comparison": vars(against)}
+
+
+def test_best_row_convinces_before_it_scores() -> None:
+    rows = [row_of("loud", 0.05, -0.1), row_of("sound", 0.03, 0.1), row_of("late", 0.02, 0.2, folds=2)]
+    best = best_row([{"method": "none", "status": "dropped after one fold"}, *rows])
+    assert best is not None and best["method"] == "sound"
+    assert best_row([]) is None
+
+
+def test_recipe_of_a_given_batch_size_keeps_the_peak_rate() -> None:
+    for method in ("vpt", "full", "lora"):
+        peaks = [make_candidate(method, batch_size=size).recipe["learning_rate"] * size for size in (16, 64, 256)]
+        assert peaks == pytest.approx([peaks[0]] * 3)
+    assert make_candidate("vpt", batch_size=64).recipe["batch_size"] == 64
+
+
+@pytest.mark.usefixtures("few_steps")
+def test_search_with_options_of_training_that_keeps_the_probe_is_repeated(search: Search, tmp_path: Path) -> None:
+    search(method="linear", augment="flip", ema=0.9, layer_decay=1.0, probe_epochs=1)
+    command("tune", "--config", tmp_path / "a.run" / "run.toml", "--out", tmp_path / "again.safetensors")
+    files = [vpt.load(tmp_path / f"{name}.safetensors").trainable_state_dict() for name in ("a", "again")]
+    assert all(torch.equal(tensor, files[1][name]) for name, tensor in files[0].items())
+
+
+@pytest.mark.usefixtures("few_steps")
+def test_search_of_images_of_one_group_tries_nothing_beside_the_probe(
+    search: Search, images: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "table.csv"
+    shutil.copytree(images, tmp_path / "images")
+    paths = sorted(tmp_path.glob("images/*/*/*.png"))
+    with table.open("w", newline="") as file:
+        rows = [(path, path.parent.name, path.parts[-3], "a" if "train" in path.parts else path.stem) for path in paths]
+        csv.writer(file).writerows([("image", "label", "split", "group"), *rows])
+    result, _ = search(table, val_fraction=0.0, group_column="group")
+    statuses = {row["status"] for row in rows_of(result).values() if row["method"] != "linear"}
+    assert statuses == {"not begun: its images are one group, and none are left out"}
+
+
+@pytest.mark.usefixtures("few_steps")
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), f"{PROMPTS}: stopped: its training does not fit into memory; give a smaller --batch-size"),
+        (TrainingError("the loss is nan"), f"{PROMPTS}: diverged: the loss is nan"),
+    ],
+)
+def test_search_whose_candidate_fails_keeps_the_probe_and_says_why(
+    search: Search, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("vpt.search.selection.run_trial", fail)
+    result, _ = search(method=PROMPTS)
+    assert result.method == "linear" and result.search is not None
+    assert result.search["words"] == f"{words}: the probe was kept"
+
+
+def test_search_for_the_probe_alone_says_so(search: Search) -> None:
+    result, _ = search(method="linear")
+    assert result.search is not None
+    assert result.search["words"] == "the probe is all that was asked for: the probe was kept"
+
+
+@pytest.mark.usefixtures("few_steps")
+def test_search_drops_what_is_far_below_the_probe_after_one_fold(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vpt.search.selection._HOPELESS", float("inf"))
+    result, _ = search(method=PROMPTS)
+    assert rows_of(result)[PROMPTS]["status"] == "dropped after one fold"
+
+
+@pytest.mark.usefixtures("few_steps")
+def test_search_without_test_images_marks_its_comparison(
+    search: Search, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Comparison, "convinces", property(lambda self: True))
+    result, _ = search(images / "train", method=PROMPTS, test_fraction=0.0, val_fraction=0.0)
+    assert result.method == PROMPTS and result.search is not None and result.search["optimistic"]
+    assert result.search["words"].endswith("out of fold, on images that took part in the choice")
+
+
+def test_search_of_a_class_too_small_for_a_test_split_says_so(search: Search, images: Path, tmp_path: Path) -> None:
+    shutil.copytree(images / "train", tmp_path / "data")
+    for path in sorted((tmp_path / "data" / "dark").iterdir())[2:]:
+        path.unlink()
+    result, clock = search(tmp_path / "data", method="linear")
+    assert result.search is not None and result.search["optimistic"]
+    assert any("the smallest class has less than 3 images" in note for note in clock.notes)
+
+
+@pytest.fixture
+def two_backbones(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Names of two backbones that need no download."""
+    names = ("vit_nano_patch12_48", "test_vit.r160_in1k")
+
+    def load(name: str, **options: Any) -> Any:
+        if name == names[0]:
+            return load_backbone(name)
+        return replace(load_backbone(timm.create_model("test_vit", num_classes=0, img_size=48)), name=name)
+
+    monkeypatch.setattr("vpt.tasks.classification.task.load_backbone", load)
+    return ",".join(names)
+
+
+def test_ranking_of_backbones_reads_only_the_labels_that_may_be_used(search: Search, two_backbones: str) -> None:
+    result, _ = search(method="linear", backbone=two_backbones, images_per_class=4)
+    assert result.search is not None and {row["images"] for row in result.search["backbones"]["rows"]} == {12}
+
+
+def test_ranking_of_backbones_leaves_out_what_cannot_be_read(
+    search: Search, images: Path, two_backbones: str, tmp_path: Path
+) -> None:
+    shutil.copytree(images, tmp_path / "data")
+    next((tmp_path / "data" / "train" / "dark").iterdir()).write_bytes(b"no image")
+    result, _ = search(tmp_path / "data", method="linear", backbone=two_backbones, skip_corrupt=True)
+    assert result.search is not None and {row["images"] for row in result.search["backbones"]["rows"]} == {59}
+
+
+def test_search_among_one_backbone_named_twice_ranks_nothing(search: Search) -> None:
+    result, _ = search(method="linear", backbone="vit_nano_patch12_48,vit_nano_patch12_48")
+    assert result.search is not None and result.search["backbones"] is None
+
+
+def test_search_of_arrays_has_no_command_that_repeats_it(search: Search) -> None:
+    rng = np.random.default_rng(0)
+    data = dataset_from_memory({"train": (rng.integers(0, 256, (30, 48, 48, 3), dtype=np.uint8), [*"abc"] * 10)})
+    result, clock = search(data, method="linear")
+    assert result.search is not None and result.search["repeat"] is None
+    assert "is for trying" in clock.notes[0]
+
+
+def test_outputs_of_a_trial_are_compared_on_equal_folds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Selection, "probe_outputs", lambda self, folds: logits(np.zeros(4, np.int64)))
+    selection = Selection.__new__(Selection)
+    object.__setattr__(selection, "request", type("Request", (), {"metric": "top1"}))
+    fold = type("Fold", (), {"labels": np.zeros(4, np.int64), "groups": None})
+    assert not selection._is_hopeless(logits(np.zeros(4, np.int64)), fold(), {"folds": 1})  # type: ignore[arg-type]
