@@ -12,7 +12,7 @@ from vpt.cli.tune import command as tune
 
 # Options of `vpt tune` that mean the same here; the others would be at odds with a series.
 _TUNE_OPTIONS = (
-    "weights", "epochs", "batch_size", "learning_rate", "weight_decay", "optimizer", "warmup_epochs", "augment",
+    "weights", "learning_rate", "weight_decay", "optimizer", "warmup_epochs", "augment",
     "grad_accum_steps", "precision", "probe_epochs", "head_lr_scale", "train_on", "val_fraction", "test_fraction",
     "train_fraction", "images_per_class", "image_size", "normalization", "value_range", "resize", "crop_fraction",
     "interpolation", "skip_corrupt", "decay", "overwrite", "events", "as_json",
@@ -25,6 +25,8 @@ _TUNE_OPTIONS = (
 @option("--out", "The folder of the series [default: DATA-NAME].", FOLDER)
 @option("--seeds", "Runs per point.", COUNT, default=3)
 @option("--workers", "Runs at once, each in a process of its own [default: 1].", COUNT)
+@option("--epochs", "Passes over the training images [default: 100].", COUNT)
+@option("--batch-size", "Images per step [default: 64].", COUNT)
 @option("--method", "Base method: the series keeps its fields except those that it varies.", default="vpt")
 @backbone_option("A timm name [default: the embedded one]; several for the series `backbone`.", multiple=True)
 def command(

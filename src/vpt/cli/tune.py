@@ -40,8 +40,8 @@ _MAX_CLASSES = 30  # rows of the table of classes
         shell_complete=complete_methods)  # fmt: skip
 @option("--head", "linear or multi_block(blocks=last4, features=cls+mean); segmentation: setr_pup, linear or fpn, with "
         "options [default: linear; segmentation: by backbone].")  # fmt: skip
-@option("--batch-size", "Images per step; auto: the largest that fits into memory [default: 16 with AdamW, else 64; "
-        "segmentation: 8].",
+@option("--batch-size", "Images per step; auto: what fits into memory [default: 16 with AdamW and without --lr, "
+        "else 64; segmentation: 8].",
         metavar="[INTEGER|auto]", callback=parse_batch_size)  # fmt: skip
 @option("--lr learning_rate", "Learning rate per 256 images [default: the method's].", float)
 @option("--weight-decay", "Weight decay of the optimizer [default: the method's].", float)
