@@ -56,11 +56,11 @@ def test_candidates_of_a_backbone_without_tokens_leave_prompts_out() -> None:
 
 def test_recipe_of_each_method_has_its_rate_per_256_images() -> None:
     assert make_candidate("vpt(length=50)").recipe == {
-        "batch_size": 16, "optimizer": "adamw", "learning_rate": 0.16, "head_lr_scale": 0.1
+        "batch_size": 16, "optimizer": "adamw", "learning_rate": 0.08, "head_lr_scale": 1.0
     }  # fmt: skip
     assert make_candidate("full").recipe["learning_rate"] * 16 / 256 == pytest.approx(1e-4)
     faster = make_candidate("vpt + bias").with_factor(3.0)
-    assert faster.recipe["learning_rate"] == pytest.approx(0.48) and faster.name == "vpt + bias, rate x 3"
+    assert faster.recipe["learning_rate"] == pytest.approx(0.24) and faster.name == "vpt + bias, rate x 3"
     assert make_candidate("sidetune").recipe == {"batch_size": 16, "learning_rate": 0.1}
 
 

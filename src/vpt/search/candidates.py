@@ -1,7 +1,7 @@
 """The candidates besides the probe: methods with a recipe each, in the order in which they are tried.
 
-The recipes are those of pilots with few labels: AdamW, heads that start fresh, prompts at 0.01 with the head a tenth as
-fast, full fine-tuning at 0.0001, and enough steps.
+The recipes are those of pilots with few labels: AdamW, heads that start fresh, prompts and their head at 0.005, full
+fine-tuning at 0.0001, and enough steps.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from vpt.tasks.classification.config import SMALL_BATCH, ClassificationConfig
 from vpt.tasks.classification.ridge_head import wide_model
 from vpt.tasks.classification.task import ClassificationTask
 
-_PEAK_RATES = {"vpt": 1e-2, "gated": 1e-2, "full": 1e-4, "lora": 1e-3, "adapter": 1e-3, "adaptformer": 1e-3,
+_PEAK_RATES = {"vpt": 5e-3, "gated": 5e-3, "full": 1e-4, "lora": 1e-3, "adapter": 1e-3, "adaptformer": 1e-3,
                "ssf": 1e-2, "bias": 1e-3, "norm": 1e-3, "partial": 1e-4}  # fmt: skip
-_HEAD_SCALES = {"vpt": 0.1, "gated": 0.1, "ssf": 0.1}
+_HEAD_SCALES = {"ssf": 0.1}
 MIN_STEPS = 60  # of a training that is worth its time
 _MAX_STEPS, _MAX_EPOCHS, _FULL_EPOCHS = 200, 100, 20
 _BYTES = 4  # of a parameter in the tuned file
