@@ -134,6 +134,7 @@ def test_search_without_test_images_marks_its_comparison(
     result, _ = search(images / "train", method=PROMPTS, test_fraction=0.0, val_fraction=0.0)
     assert result.method == PROMPTS and result.search is not None and result.search["optimistic"]
     assert result.search["words"].endswith("out of fold, on images that took part in the choice")
+    assert Path(result.run_dir, "search.png").stat().st_size > 1000
 
 
 def test_search_of_a_class_too_small_for_a_test_split_says_so(search: Search, images: Path, tmp_path: Path) -> None:

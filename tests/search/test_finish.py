@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from vpt.plots import figures
-from vpt.search.finish import _draw
-from vpt.training import Callback
+from vpt.search.finish import Shown, _draw
+from vpt.training import Callback, Examples
+
+SHOWN = Shown(Examples(np.zeros((2, 3, 8, 8), np.uint8), np.zeros(2, np.int64)), np.arange(2))
 
 
 class Notes(Callback):
@@ -25,9 +27,7 @@ class Notes(Callback):
 @pytest.fixture
 def finished(tmp_path: Path) -> tuple[Any, Any]:
     """A model of two classes with one mistake, and its scores."""
-    pixels = np.zeros((2, 3, 8, 8), np.uint8)
     data = SimpleNamespace(
-        decoded={"test": SimpleNamespace(pixels=pixels, labels=np.zeros(2, np.int64))},
         classes=("a", "b"),
         name="ab",
         examples=lambda: {"a": list(np.zeros((3, 8, 8, 3), np.uint8))},
@@ -36,12 +36,12 @@ def finished(tmp_path: Path) -> tuple[Any, Any]:
     job = SimpleNamespace(run_dir=tmp_path, method="linear")
     final = SimpleNamespace(job=job, data=data, model=SimpleNamespace(backbone=backbone), history=[])
     confusion = np.array([[1, 1], [0, 0]])
-    return final, SimpleNamespace(metrics={"top1": 0.5}, images=2, confusion=confusion)
+    return final, SimpleNamespace(metrics={"top1": 0.5}, images=2, confusion=confusion, split="test")
 
 
 def test_draw_of_a_search_writes_its_picture(finished: tuple[Any, Any], tmp_path: Path) -> None:
     notes = Notes()
-    _draw(finished[0], np.array([[1.0, 0.0], [0.0, 1.0]]), finished[1], notes)
+    _draw(finished[0], SHOWN, np.array([[1.0, 0.0], [0.0, 1.0]]), finished[1], notes)
     assert all((tmp_path / f"{name}.png").stat().st_size > 1000 for name in ("search", "examples"))
     assert not notes.texts
 
@@ -49,7 +49,7 @@ def test_draw_of_a_search_writes_its_picture(finished: tuple[Any, Any], tmp_path
 def test_draw_of_a_search_names_its_metrics(finished: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Any] = []
     monkeypatch.setattr(figures, "search_summary", lambda *arguments: given.extend(arguments))
-    _draw(finished[0], np.array([[1.0, 0.0], [0.0, 1.0]]), finished[1], Notes())
+    _draw(finished[0], SHOWN, np.array([[1.0, 0.0], [0.0, 1.0]]), finished[1], Notes())
     assert given[-1]["balanced_accuracy"] == "balanced accuracy"
 
 
@@ -61,6 +61,6 @@ def test_draw_of_a_search_that_fails_becomes_a_note(
 
     monkeypatch.setattr(figures, "search_summary", fail)
     notes = Notes()
-    _draw(finished[0], np.array([[1.0, 0.0], [0.0, 1.0]]), finished[1], notes)
+    _draw(finished[0], SHOWN, np.array([[1.0, 0.0], [0.0, 1.0]]), finished[1], notes)
     (text,) = notes.texts
     assert "search.png could not be drawn: No space left on device; the result is complete without it" in text

@@ -281,6 +281,7 @@ def test_wants_search_depends_on_what_is_given() -> None:
         ({"backbone": "a, b", "weights": "w.pth"}, "weights belong to one backbone, and 2 are given"),
         ({"method": "vtp"}, "vtp"),
         ({"batch_size": 0}, "batch_size is 0"),
+        ({"train_on": "trainval"}, "train_on is 'trainval', and a search itself decides which images train"),
     ],
 )
 def test_search_with_options_out_of_range_is_refused(search: Search, options: dict[str, Any], message: str) -> None:

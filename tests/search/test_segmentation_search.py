@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 from simulation import Interrupted, SimulatedClock
 
 import vpt
 from helpers.segmentation import write_split
+from vpt.search import segmentation
 from vpt.search.segmentation import compare_masks, count_pixels
 from vpt.tasks.segmentation import pair_reader
 from vpt.tasks.segmentation.prediction import PixelScores
@@ -89,11 +93,70 @@ def test_search_of_masks_decodes_each_image_once_for_all_candidates(
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "streamed.safetensors").read_bytes()
 
 
+def test_search_of_masks_with_other_test_images_decides_the_same(search: Search, scenes: Path, tmp_path: Path) -> None:
+    shutil.copytree(scenes, tmp_path / "poisoned")
+    for mask in sorted((tmp_path / "poisoned" / "masks" / "test").iterdir()):
+        with Image.open(mask) as image:
+            swapped = Image.fromarray(1 - np.asarray(image).clip(0, 1), image.mode)
+            palette = image.getpalette()
+        if palette:
+            swapped.putpalette(palette)
+        swapped.save(mask)
+    found = [search(data, f"{data.name}.safetensors", **OPTIONS)[0] for data in (scenes, tmp_path / "poisoned")]
+    assert found[0].metrics != found[1].metrics
+    records = [decisions(Path(result.file)) for result in found]
+    for record in records:
+        del record["request"], record["digest"]
+    assert records[0] == records[1] and len(records[0]) == 4
+    tensors = [vpt.load(result.file).trainable_state_dict() for result in found]
+    assert all(torch.equal(tensor, tensors[1][name]) for name, tensor in tensors[0].items())
+
+
+def test_search_of_masks_whose_head_alone_diverges_ships_prompts(
+    search: Search, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = segmentation.train_model
+
+    def diverge(job: Any, data: Any, callback: Any, device: Any, checkpoint: Path | None = None) -> Any:
+        if job.method == "linear" and checkpoint is not None:
+            raise vpt.TrainingError("the loss is nan")
+        return train(job, data, callback, device, checkpoint)
+
+    monkeypatch.setattr(segmentation, "train_model", diverge)
+    result, _ = search(scenes, **OPTIONS)
+    assert result.method == "vpt(length=2)" and result.search is not None
+    assert result.search["words"] == "linear diverged: the loss is nan"
+
+
+def test_search_of_masks_that_ships_prompts_compares_them_on_test_images(
+    search: Search, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared, saved = list[int](), list[bool]()
+
+    class Watch(SimulatedClock):
+        def on_note(self, text: str) -> None:
+            super().on_note(text)
+            if "saved to" in text:
+                saved.append((tmp_path / "a.safetensors").exists())
+
+    def compare(ours: Any, theirs: Any) -> dict[str, float]:
+        compared.append(len(ours))
+        return {**compare_masks(ours, theirs), "gain": 0.1, "error": 0.01}
+
+    monkeypatch.setattr(segmentation, "compare_masks", compare)
+    result, _ = search(scenes, clock=Watch(0.1, 1.0), **OPTIONS)
+    assert result.method == "vpt(length=2)" and result.search is not None
+    assert compared == [3, 4] and result.search["words"].endswith("4 images) on test")
+    assert saved == [True]
+
+
 def test_search_of_masks_refuses_several_backbones_and_a_metric(search: Search, scenes: Path) -> None:
     with pytest.raises(vpt.SpecError, match="segmentation ranks no backbones"):
         search(scenes, backbone="vit_nano_patch12_48,vit_tiny_patch16_224", **OPTIONS)
     with pytest.raises(vpt.SpecError, match="segmentation counts miou"):
         search(scenes, metric="top1", **OPTIONS)
+    with pytest.raises(vpt.SpecError, match="tries the head alone and one method"):
+        search(scenes, max_size=1.0, **OPTIONS)
 
 
 def test_compare_masks_of_a_better_model_has_a_gain_above_its_error() -> None:

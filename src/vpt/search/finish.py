@@ -26,7 +26,7 @@ from vpt.tasks.classification.metrics import METRICS, with_metric_first
 from vpt.tasks.classification.prepared_data import ClassificationData
 from vpt.tasks.classification.task import ClassificationTask
 from vpt.tasks.evaluation import Evaluation, make_evaluation
-from vpt.training import Callback, CallbackList, EpochMetrics
+from vpt.training import Callback, CallbackList, EpochMetrics, Examples
 from vpt.training.job import Job, RunResult
 from vpt.training.run_directory import MetricsRecorder, repeat_command
 from vpt.tuning import finish_job, train_model
@@ -70,6 +70,19 @@ class Probe:
     left_out: NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Shown:
+    """The images that score the result, for its picture.
+
+    Attributes:
+        source: Images among which they are.
+        rows: Their rows there, in the order of the outputs (n,).
+    """
+
+    source: Examples
+    rows: NDArray[np.int64]
+
+
 def finish(
     selection: Selection,
     probe: Probe,
@@ -98,16 +111,19 @@ def finish(
     test = final.data.decoded.get("test")
     comparison: Comparison | None = None
     if test is not None:
-        split, labels, groups = "test", test.labels, test.groups
+        split, labels, groups, shown = "test", test.labels, test.groups, Shown(test, np.arange(len(test)))
         outputs = baseline = outputs_of(probe.model, test, probe.job, callback, "test")
         if shipped is not None:
             outputs = outputs_of(shipped.model, test, shipped.job, callback, "test")
     else:
         train = probe.data.decoded["train"]
         split, labels, groups, outputs = OUT_OF_FOLD, train.labels, train.groups, probe.left_out
+        shown = Shown(train, np.arange(len(train)))
         if shipped is not None and best is not None:
+            folds = selection.folds(best["folds"])
+            shown = Shown(folds[0].source, np.concatenate([fold.rows for fold in folds]))
             labels, groups, outputs = selection.labels(best), selection.groups(best), selection.outputs(best)
-            baseline = selection.probe_outputs(selection.folds(best["folds"]))
+            baseline = selection.probe_outputs(folds)
     if shipped is not None:
         comparison = compare(outputs, baseline, labels, request.metric, groups)
     elif best is not None:
@@ -137,8 +153,8 @@ def finish(
     }
     data = replace(final.data, images={**final.data.images, split: len(labels)})
     single = METRICS[request.metric].kind == "single_label"
-    if single and test is not None:
-        _draw(final, outputs, evaluation, callback)
+    if single:
+        _draw(final, shown, outputs, evaluation, callback)
     result = finish_job(
         final.job, data, final.model, final.history, evaluation, callback, environment.peak_memory(device),
         draw=not single, search=search,
@@ -222,33 +238,34 @@ def _why_nothing_else(selection: Selection, rows: list[dict[str, Any]]) -> str:
     return "; ".join(f"{selection.candidate(row).name}: {row['status']}" for row in begun)
 
 
-def _draw(final: Model, logits: NDArray[np.float64], evaluation: Evaluation, callback: Callback) -> None:
+def _draw(final: Model, shown: Shown, logits: NDArray[np.float64], evaluation: Evaluation, callback: Callback) -> None:
     """Draw the picture of a search. A failure becomes a note, as the result is complete without it."""
     path = final.job.run_dir / "search.png"
     try:
-        _draw_summary(path, final, logits, evaluation)
+        _draw_summary(path, final, shown, logits, evaluation)
         path = path.with_name("examples.png")
         figures.class_examples(path, final.data.examples(), f"Training images of {final.data.name}")
     except Exception as error:
         callback.on_note(f"{path} could not be drawn: {error}; the result is complete without it")
 
 
-def _draw_summary(path: Path, final: Model, logits: NDArray[np.float64], evaluation: Evaluation) -> None:
+def _draw_summary(path: Path, final: Model, shown: Shown, logits: NDArray[np.float64], evaluation: Evaluation) -> None:
     """Draw curve, confusion matrix and the most confident mistakes in one picture."""
-    test, classes = final.data.decoded["test"], final.data.classes
+    classes, labels = final.data.classes, shown.source.labels[shown.rows]
     probabilities = torch.from_numpy(logits).softmax(1).numpy()
-    wrong = np.flatnonzero(logits.argmax(1) != test.labels)
+    wrong = np.flatnonzero(logits.argmax(1) != labels)
     worst = wrong[np.argsort(-probabilities[wrong].max(1), kind="stable")][:_NUM_MISTAKES]
     size = final.model.backbone.preprocessing.size
     mistakes = []
     for index in worst:
-        pixels = test.pixels[index]
+        pixels = shown.source.pixels[shown.rows[index]]
         start = (pixels.shape[-1] - size) // 2
         cropped = pixels[:, start : start + size, start : start + size].transpose(1, 2, 0)
         predicted = int(logits[index].argmax())
-        title = f"{classes[test.labels[index]]}\nas {classes[predicted]}, {100 * probabilities[index, predicted]:.0f} %"
+        title = f"{classes[labels[index]]}\nas {classes[predicted]}, {100 * probabilities[index, predicted]:.0f} %"
         mistakes.append((cropped, title))
-    accuracy = f"{100 * evaluation.metrics['top1']:.1f} % of {evaluation.images} test images"
+    images = "test images" if evaluation.split == "test" else "training images, each left out"
+    accuracy = f"{100 * evaluation.metrics['top1']:.1f} % of {evaluation.images} {images}"
     title = f"{final.job.method} on {final.data.name}: {accuracy}"
     history = [vars(epoch) for epoch in final.history]
     metrics = ClassificationTask.metrics
