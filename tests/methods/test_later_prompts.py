@@ -60,8 +60,10 @@ def test_prompts_with_rank_are_a_product_of_two_matrices_of_each_block() -> None
 
 def test_fourier_share_counts_prompts_without_rounding_errors() -> None:
     assert prompts_of("vpt(length=100, fourier=0.29)")[0].num_transformed == 29
-    with pytest.raises(SpecError, match="less than one of 10 prompts; give"):
-        parse_method("vpt(fourier=0.05)")
+    for length, share in ((10, "0.1"), (7, "0.143"), (3, "0.334")):
+        with pytest.raises(SpecError, match=f"less than one of {length} prompts; give {share} or more"):
+            parse_method(f"vpt(length={length}, fourier=0.05)")
+        assert parse_method(f"vpt(length={length}, fourier={share})")
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.0, 0), (0.3, 1), (0.5, 2), (1.0, 4)])
@@ -206,8 +208,10 @@ def test_adaptive_after_a_forward_pass_that_failed_answers_as_before() -> None:
 
 
 def test_adapters_after_blocks_of_swin_with_shallow_prompts_are_refused() -> None:
-    with pytest.raises(UnsupportedError, match="write position=mlp"):
-        attach(backbone_of("swin"), "vpt(length=2, depth=shallow) + adapter(reduction=4, position=post)", 3)
+    terms = ["vpt(length=2, depth=shallow)", "adapter(reduction=4, position=post)"]
+    for method in (" + ".join(terms), " + ".join(terms[::-1])):
+        with pytest.raises(UnsupportedError, match="write position=mlp"):
+            attach(backbone_of("swin"), method, 3)
 
 
 @pytest.mark.parametrize(
@@ -233,9 +237,9 @@ def test_lora_with_rank_dropout_merged_in_train_mode_has_all_ranks() -> None:
     with torch.no_grad():
         for weight in model.trainable_parameters():
             weight.normal_(std=0.1)
-    merged, again = (model.merge() for _ in range(2))
-    assert all(torch.equal(merged[name], again[name]) for name in merged)
-    assert all(torch.equal(merged[name], tensor) for name, tensor in model.eval().merge().items())
+    layer: Any = model.wrappers()["blocks.0.attn.qkv"]
+    assert layer.training and not torch.equal(layer.weight, layer.merged_state()["weight"])
+    assert torch.equal(layer.merged_state()["weight"], layer.eval().weight)
 
 
 def test_adaptive_with_a_kernel_larger_than_the_map_is_refused() -> None:

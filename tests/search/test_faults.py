@@ -88,7 +88,8 @@ def test_search_of_images_of_one_group_tries_nothing_beside_the_probe(
         csv.writer(file).writerows([("image", "label", "split", "group"), *rows])
     result, _ = search(table, val_fraction=0.0, group_column="group")
     statuses = {row["status"] for row in rows_of(result).values() if row["method"] != "linear"}
-    assert statuses == {"not begun: its images are one group, and none are left out"}
+    assert statuses == {"not begun: the images are one group, of which none can be left out"}
+    assert result.search is not None and result.search["words"].startswith("the images are one group")
 
 
 @pytest.mark.usefixtures("few_steps")
@@ -109,6 +110,12 @@ def test_search_whose_candidate_fails_keeps_the_probe_and_says_why(
     result, _ = search(method=PROMPTS)
     assert result.method == "linear" and result.search is not None
     assert result.search["words"] == f"{words}: the probe was kept"
+
+
+def test_tune_from_the_command_line_searches(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "a.safetensors"
+    command("tune", images, "--out", out, "--method", "linear", "--minutes", 1)
+    assert "the probe is all that was asked for" in capsys.readouterr().out and out.exists()
 
 
 def test_search_for_the_probe_alone_says_so(search: Search) -> None:
@@ -188,7 +195,7 @@ def test_search_of_arrays_has_no_command_that_repeats_it(search: Search) -> None
 
 
 def test_outputs_of_a_trial_are_compared_on_equal_folds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Selection, "probe_outputs", lambda self, folds: logits(np.zeros(4, np.int64)))
+    monkeypatch.setattr(Selection, "_outputs_of_probe", lambda self, *fold: logits(np.zeros(4, np.int64)))
     selection = Selection.__new__(Selection)
     object.__setattr__(selection, "request", type("Request", (), {"metric": "top1"}))
     fold = type("Fold", (), {"labels": np.zeros(4, np.int64), "groups": None})

@@ -1,5 +1,6 @@
 """Checks of the options of `vpt`, a `VPT`: bounds, and options that contradict each other."""
 
+import math
 from typing import Any
 
 from vpt.errors import SpecError, UnsupportedError
@@ -25,7 +26,7 @@ def check_options(method: Any) -> None:
     if method.fourier > 0 and num_transformed(method.fourier, method.length) == 0:
         raise SpecError(
             f"fourier is {method.fourier}, which is less than one of {method.length} prompts; give "
-            f"{1 / method.length:.2g} or more, or leave it out"
+            f"{math.ceil(1000 / method.length) / 1000:g} or more, or leave it out"
         )
     if not 0 <= method.expansion <= 1:
         raise SpecError(f"expansion is {method.expansion}; it must lie between 0 and 1")

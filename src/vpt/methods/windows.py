@@ -71,6 +71,8 @@ class _PromptedSwinBlock(nn.Module):
 
     def __init__(self, block: Any, prompts: Callable[[int], Tensor] | None, outputs: PromptOutputs) -> None:
         super().__init__()
+        if not hasattr(block, "attn"):
+            raise UnsupportedError("another term wraps its blocks, and prompts go inside; write position=mlp")
         check_takes_prompts(block.attn)
         block.attn = PromptedWindowAttention(block.attn)
         self.block = block

@@ -30,7 +30,7 @@ def heatmaps(
         rows: Rows of maps by name, (rows of patches, columns of patches).
         title: Title of the picture.
         signed: Names of maps of differences, whose scale is symmetric about 0. Default: none.
-        shares: Share of the attention that each block gives to prompts, between 0 and 1, drawn below the image.
+        shares: Share of the attention that each block gives to prompts, or their gate, drawn below the image.
             Default: none.
     """
     from matplotlib.ticker import MaxNLocator
@@ -47,8 +47,10 @@ def heatmaps(
     if len(shares) and len(rows) > 1:
         axes = cells[1, 0]
         axes.set_axis_on()
-        axes.plot(range(1, len(shares) + 1), [100 * share for share in shares], **style.SPLITS[0], markersize=4)
-        axes.set(xlabel="block", ylabel="attention to prompts, %", ylim=(0, 101))
+        percent = [100 * share for share in shares]
+        axes.plot(range(1, len(shares) + 1), percent, **style.SPLITS[0], markersize=4)
+        limits = min(0, *percent), max(101, *percent)  # gates may be negative, or above 1
+        axes.set(xlabel="block", ylabel="attention to prompts, %", ylim=limits)
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
     set_title(figure, title)
     save_figure(figure, path)

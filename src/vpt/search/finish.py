@@ -19,7 +19,7 @@ from vpt.model.label_kinds import Regression
 from vpt.model.tuned_model import TunedModel
 from vpt.plots import figures
 from vpt.search.comparison import Comparison, compare, interval
-from vpt.search.selection import Selection, best_row
+from vpt.search.selection import NOT_BEGUN, ONE_GROUP, Selection, best_row
 from vpt.search.trials import outputs_of, select
 from vpt.tasks.classification.labels import label_task
 from vpt.tasks.classification.metrics import METRICS, with_metric_first
@@ -123,7 +123,7 @@ def finish(
             folds = selection.folds(best["folds"])
             shown = Shown(folds[0].source, np.concatenate([fold.rows for fold in folds]))
             labels, groups, outputs = selection.labels(best), selection.groups(best), selection.outputs(best)
-            baseline = selection.probe_outputs(folds)
+            baseline = selection.probe_outputs(best["folds"])
     if shipped is not None:
         comparison = compare(outputs, baseline, labels, request.metric, groups)
     elif best is not None:
@@ -232,10 +232,12 @@ def _why_nothing_else(selection: Selection, rows: list[dict[str, Any]]) -> str:
     """Return why no candidate was tried to its end."""
     if not rows:
         return "the probe is all that was asked for" if selection.request.method else "no other method fits --max-size"
-    begun = [row for row in rows if not row["status"].startswith("not begun")]
-    if not begun:
-        return f"nothing but the probe fits {format_duration(60 * selection.request.minutes)}"
-    return "; ".join(f"{selection.candidate(row).name}: {row['status']}" for row in begun)
+    begun = [row for row in rows if not row["status"].startswith(NOT_BEGUN)]
+    if begun:
+        return "; ".join(f"{selection.candidate(row).name}: {row['status']}" for row in begun)
+    if any(row["status"] == ONE_GROUP for row in rows):
+        return ONE_GROUP.removeprefix(NOT_BEGUN)
+    return f"nothing but the probe fits {format_duration(60 * selection.request.minutes)}"
 
 
 def _draw(final: Model, shown: Shown, logits: NDArray[np.float64], evaluation: Evaluation, callback: Callback) -> None:

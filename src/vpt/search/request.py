@@ -142,7 +142,7 @@ class SearchRequest:
             raise SpecError(
                 "loading is 'stream', and a search reads decoded images many times; leave it out, or give epochs"
             )
-        if options.get("train_on") is not None:
+        if options.get("train_on") not in (None, "train"):
             raise SpecError(
                 f"train_on is {options['train_on']!r}, and a search itself decides which images train; give a length "
                 "such as epochs, or leave it out"
@@ -155,7 +155,7 @@ class SearchRequest:
         names = tuple(dict.fromkeys(name.strip() for name in (backbone or DEFAULT).split(",")))
         if len(names) > 1 and options.get("weights") is not None:
             raise SpecError(f"weights belong to one backbone, and {len(names)} are given; leave them to be downloaded")
-        given = {name: value for name, value in options.items() if value is not None}
+        given = {name: value for name, value in options.items() if value is not None and name != "train_on"}
         if given.get("ridge") == "default":
             del given["ridge"]  # the same request
         text = None if method is None else str(parse_method(method))

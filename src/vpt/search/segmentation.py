@@ -20,12 +20,12 @@ from vpt.core.io import make_folder, write_atomic
 from vpt.core.text import format_duration
 from vpt.data.images import MEMORY_LIMIT
 from vpt.data.segmentation_folder import SegmentationDataset
-from vpt.errors import SpecError, TrainingError
+from vpt.errors import SpecError, TrainingError, is_out_of_memory
 from vpt.model import tuned_file
 from vpt.model.tuned_model import TunedModel
 from vpt.search.budget import measure
 from vpt.search.context import SearchContext
-from vpt.search.trials import StepsOnly, StepTimer
+from vpt.search.trials import OUT_OF_MEMORY, StepsOnly, StepTimer
 from vpt.tasks.evaluation import make_evaluation
 from vpt.tasks.registry import TASKS
 from vpt.tasks.segmentation.pair_reader import PairReader, decoded_bytes
@@ -111,14 +111,18 @@ def _share_pairs(data: SegmentationData) -> SegmentationData:
 
 
 def _measure(this: _Search, methods: Sequence[str]) -> dict[str, Any]:
-    """Return the seconds of an optimizer step of each method, and of scoring an image."""
-    steps: dict[str, float] = {}
-    for method in methods:
+    """Return the seconds of an optimizer step of each method, None where memory runs out, and of scoring an image."""
+    steps: dict[str, float | None] = {}
+    for method in reversed(methods):  # the head alone is what scores an image
         job, timer = this.job(method, 2), StepTimer(this.budget)
-        model, _ = train_model(
-            job, this.training_data(job), CallbackList([StepsOnly(this.callback), timer]), this.device
-        )
-        steps[method] = timer.times[-1] - timer.times[0]
+        callbacks = CallbackList([StepsOnly(this.callback), timer])
+        try:
+            model, _ = train_model(job, this.training_data(job), callbacks, this.device)
+            steps[method] = timer.times[-1] - timer.times[0]
+        except (MemoryError, RuntimeError) as error:
+            if method == _HEAD_ALONE or not is_out_of_memory(error):
+                raise
+            steps[method] = None
     pairs = this.data.dataset.splits["train"]
     one = replace(this.data.dataset, splits={"train": pairs.select(range(1))})
     with measure(this.budget.clock) as watch:
@@ -147,7 +151,7 @@ def _plan(this: _Search, methods: Sequence[str]) -> dict[str, int]:
     images, steps = this.data.images, this.costs["steps"]
     end = 2 * images.get("test", 0) * this.costs["score"] + _END_SHARE * this.budget.seconds
     left = this.budget.remaining - end
-    if "val" in images:
+    if "val" in images and None not in steps.values():
         share = left / len(methods) - images["val"] * this.costs["score"]
         found = {method: min(_MAX_ITERATIONS, int(share / max(1e-9, steps[method]))) for method in methods}
         if min(found.values()) >= _MIN_ITERATIONS:
@@ -159,6 +163,8 @@ def _plan(this: _Search, methods: Sequence[str]) -> dict[str, int]:
 def _try(this: _Search, method: str, iterations: int) -> dict[str, Any]:
     """Train a method on train, and score it on each image of val."""
     row: dict[str, Any] = {"method": method, "iterations": iterations}
+    if this.costs["steps"][method] is None:
+        return {**row, "status": OUT_OF_MEMORY}
     if not iterations:
         return {**row, "status": "not begun: too few iterations fit"}
     start, job, folder = this.budget.elapsed, this.job(method, iterations), _folder(this)
@@ -177,7 +183,7 @@ def _try(this: _Search, method: str, iterations: int) -> dict[str, Any]:
         this.callback.on_note(f"{method}: trained{saved}")
         return {**row, "seconds": this.budget.elapsed - start}
     scores = this.score(model, this.data.dataset, "val")
-    write_array(folder / f"{name}.npy", count_pixels(scores))
+    write_array(folder / f"{name}-pixels.npy", count_pixels(scores))
     total = sum_scores(scores, model.num_classes)
     this.callback.on_note(f"{method}: {100 * total.mean_per_class:.1f} % mean IoU on val, {len(scores)} images{saved}")
     return {**row, "score": total.mean_per_class, "log_loss": total.loss, "images": len(scores),
@@ -237,7 +243,7 @@ def _why_one(this: _Search, rows: list[dict[str, Any]]) -> str:
     """Return why one method alone was tried to its end."""
     if len(rows) == 1:
         return "the head alone is all that was asked for"
-    failed = [row for row in rows if row["status"].startswith("diverged")]
+    failed = [row for row in rows if row["status"].startswith(("diverged", "stopped"))]
     if failed:
         return "; ".join(f"{row['method']} {row['status']}" for row in failed)
     if "val" not in this.data.images:
@@ -254,7 +260,7 @@ def _finish(this: _Search, rows: list[dict[str, Any]]) -> RunResult:
     shipped, comparison, words = tried[0], None, _why_one(this, rows)
     for row in others:
         if "score" in row and "score" in alone:
-            files = [folder / f"{each['name']}.npy" for each in (row, alone)]
+            files = [folder / f"{each['name']}-pixels.npy" for each in (row, alone)]
             advice = "--overwrite begins the search anew"
             comparison = compare_masks(*(read_array(file, "file of counts", advice) for file in files))
             words = f"{_describe(comparison, row['method'], row['images'])} on val"

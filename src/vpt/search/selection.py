@@ -1,6 +1,6 @@
 """The choice among candidates: which are tried within the time left, how they do against the probe, which one ships."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,11 +19,22 @@ from vpt.search.context import SearchContext
 from vpt.search.data import Pool
 from vpt.search.metrics import describe_signed, describe_value, make_statistic
 from vpt.search.probe import Features, held_out_outputs
-from vpt.search.trials import Deadline, Fold, OutOfTimeError, halves, held_out_fold, measure_step, run_trial
+from vpt.search.trials import (
+    OUT_OF_MEMORY,
+    Deadline,
+    Fold,
+    OutOfTimeError,
+    halves,
+    held_out_fold,
+    measure_step,
+    run_trial,
+)
 from vpt.training import CallbackList
 from vpt.training.job import Job
 from vpt.training.ridge import log_loss
 
+NOT_BEGUN = "not begun: "  # start of a status
+ONE_GROUP = f"{NOT_BEGUN}the images are one group, of which none can be left out"
 _ENOUGH_HELD_OUT = 100  # images of val that can tell two models apart; with fewer, every image is predicted
 _HOPELESS = -2.0  # gain in standard errors against the best so far at which a trial is dropped after one fold
 _PASSES_OF_RIDGE = 2  # over the training images: trained and frozen features
@@ -124,7 +135,7 @@ class Selection(SearchContext):
             best = None  # nothing has to be trained on all images so far, and other lengths may do better
         least = 4 * batch * pool.costs.step if best is None else best["refit"]
         if self.budget.remaining - self.end_seconds < least:
-            return {"epochs": 0, "status": "not begun: no time left"}
+            return {"epochs": 0, "status": f"{NOT_BEGUN}no time left"}
         step = measure_step(pool, probe_job, self.budget, self.callback)
         left, count, num_train = self.budget.remaining - self.end_seconds, len(pool.examples), pool.num_train
         held_out = 0 if pool.held_out is None else len(pool.held_out)
@@ -133,7 +144,7 @@ class Selection(SearchContext):
         can_halve = all(len(half.rows) for half in self.halves)
         folds = best["folds"] if best is not None else 1 if one_fold or (held_out and not can_halve) else 2
         if folds == 2 and not can_halve:
-            return {"epochs": 0, "step": step, "status": "not begun: its images are one group, and none are left out"}
+            return {"epochs": 0, "step": step, "status": ONE_GROUP}
         trained, predicted = (count, count) if folds == 2 else (num_train, held_out)
         joins = "ridge" in candidate.recipe
         joining = _PASSES_OF_RIDGE * trained * forward + self.ridge_seconds if joins else 0.0
@@ -145,7 +156,7 @@ class Selection(SearchContext):
         if epochs and needed <= left:
             return {"epochs": epochs, "folds": folds, "step": step, "refit": refit, "status": "planned"}
         needed = needed if epochs else folds * MIN_STEPS * batch * step
-        status = f"not begun: needs {format_duration(needed)}, {format_duration(max(0.0, left))} are left"
+        status = f"{NOT_BEGUN}needs {format_duration(needed)}, {format_duration(max(0.0, left))} are left"
         return {"epochs": 0, "step": step, "status": status}
 
     def folds(self, count: int) -> list[Fold]:
@@ -161,16 +172,25 @@ class Selection(SearchContext):
         found = [fold.groups for fold in self.folds(row["folds"])]
         return np.concatenate([groups for groups in found if groups is not None]) if found[0] is not None else None
 
-    def probe_outputs(self, folds: Sequence[Fold]) -> NDArray[np.float64]:
-        """Return the outputs of the probe for the images of folds, each time fitted to the others."""
-        features = self.features
-        return np.concatenate([
-            held_out_outputs(features.select(fold.train), fold.features, self.head, self.penalty) for fold in folds
-        ])  # fmt: skip
+    def probe_outputs(self, count: int) -> NDArray[np.float64]:
+        """Return the outputs of the probe for the images that a trial predicts, from the same folds."""
+        return np.concatenate([self._outputs_of_probe(count, index) for index in range(count)])
+
+    def _outputs_of_probe(self, count: int, index: int) -> NDArray[np.float64]:
+        """Return the outputs of the probe for the images of one fold, fitted once to the others."""
+        if (count, index) not in self._fitted:
+            fold = self.folds(count)[index]
+            train = self.features.select(fold.train)
+            self._fitted[count, index] = held_out_outputs(train, fold.features, self.head, self.penalty)
+        return self._fitted[count, index]
+
+    @cached_property
+    def _fitted(self) -> dict[tuple[int, int], NDArray[np.float64]]:
+        return {}
 
     def _is_hopeless(self, outputs: NDArray[np.float64], fold: Fold, best: dict[str, Any] | None) -> bool:
         """Return whether the first of two folds shows that a trial cannot win, against the probe or the best so far."""
-        rivals = [self.probe_outputs([fold])]
+        rivals = [self._outputs_of_probe(2, 0)]
         if best is not None and best["folds"] == 2:
             rivals.append(self.outputs(best)[: len(outputs)])
         metric = self.request.metric
@@ -209,7 +229,7 @@ class Selection(SearchContext):
             return {**row, "status": f"diverged: {error}", "seconds": self.budget.elapsed - start}
         outputs, labels = np.concatenate(found), self.labels(row)
         write_array(self._file(candidate, ".npy"), outputs)
-        baseline, metric = self.probe_outputs(folds), self.request.metric
+        baseline, metric = self.probe_outputs(row["folds"]), self.request.metric
         against_probe = compare(outputs, baseline, labels, metric, self.groups(row))
         value = make_statistic(outputs, labels, metric)(None)
         return {**row, "status": "tried", "score": value, "log_loss": log_loss(outputs, labels), "images": len(labels),
@@ -243,7 +263,7 @@ def _in_memory(carry_out: Callable[[], dict[str, Any]], otherwise: dict[str, Any
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-    return {**otherwise, "status": "stopped: its training does not fit into memory; give a smaller --batch-size"}
+    return {**otherwise, "status": OUT_OF_MEMORY}
 
 
 def describe_row(row: dict[str, Any]) -> str:
