@@ -40,8 +40,8 @@ SEEDS, PER_CLASS, SIZE, QUALITY = 5, 5, 224, 75
 TRIALS = 10_000  # draws of the bootstrap over seeds
 # The rates are those that results/low_data chose on val, per 256 images.
 METHODS = {
-    "VPT-deep": 'spec = "vpt(length=50, dropout=0)"\nlearning_rate = 0.08\nhead_lr_scale = 0.1\n',
-    "Full": 'spec = "full"\nlearning_rate = 0.0048\n',
+    "VPT-deep": 'spec = "vpt(length=50, dropout=0)"\nlearning_rate = 0.08\n',
+    "Full": 'spec = "full"\nlearning_rate = 0.0016\n',
 }
 UNTUNED = {"VPT-deep": 'spec = "vpt(length=50)"\n', "Full": 'spec = "full"\n'}
 PLANS = {"plan": "imagenet", "jpeg": "imagenet", "inception": "inception"}  # name -> normalization
