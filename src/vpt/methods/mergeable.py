@@ -18,9 +18,7 @@ class Mergeable(nn.Module):
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         if not isinstance(getattr(layer, "weight", None), Tensor):
-            raise UnsupportedError(
-                "a term that stands before this one in the sum has replaced the layer; write that term last"
-            )
+            raise UnsupportedError("an earlier term of the sum has replaced the layer; write that term last")
         self.layer: Any = layer
 
     @property
