@@ -25,6 +25,7 @@ def quotations() -> Iterator[tuple[str, str]]:
     """Page, and the text that it quotes from a record."""
     yield from _costs()
     yield from _accuracy()
+    yield from _low_data()
     yield from _demo()
     yield from _export()
     yield from _start()
@@ -132,6 +133,24 @@ def _accuracy() -> Iterator[tuple[str, str]]:
         f"{means['linear probe']:.1f} % for a linear probe"
     )
     yield "docs/faq.md", text
+
+
+def _low_data() -> Iterator[tuple[str, str]]:
+    """README, five images of each class."""
+    with (RESULTS_DIR / "low_data" / "tasks.csv").open(encoding="utf-8") as file:
+        tasks = {row["task"]: row for row in csv.DictReader(file)}
+
+    def scores(method: str) -> str:
+        values = (float(tasks[task][method].split(" ")[0]) for task in ("signdigits-5", "rsscn7-5"))
+        return " and ".join(f"{value:.1f}" for value in values) + " %"
+
+    yield (
+        "README.md",
+        f"prompts with a ridge head have {scores('VPT-deep, p = 50, with a ridge head')}, full fine-tuning "
+        f"{scores('Full')}, LoRA {scores('LoRA')}, the linear probe {scores('class token probe')}. A ridge head lifts "
+        f"full fine-tuning to {scores('Full, with a ridge head')}; ridge regression on frozen features of all blocks "
+        f"has {scores('ridge probe, all blocks')}",
+    )
 
 
 def _demo() -> Iterator[tuple[str, str]]:
