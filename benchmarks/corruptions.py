@@ -30,6 +30,7 @@ from PIL import Image, ImageFilter
 import vpt
 from report import write_section
 from vpt.core.io import write_atomic
+from vpt.experiments.results import load_results
 from vpt.experiments.store import Store
 from vpt.plots import canvas, style
 from vpt.training import DeviceDataset, Examples, predict_logits
@@ -111,7 +112,8 @@ def score(runs: Path, images: Path, records: Path) -> None:
     folder = Store(runs)
     plan = folder.load_experiment()
     backbone = vpt.load_backbone(plan.backbone, weights=plan.weights)
-    done = [one for one in folder.records().values() if one.status == "done" and one.stage == "final"]
+    cells = load_results(folder).cells.values()  # without runs of an earlier form of the plan
+    done = [record for cell in cells for record in cell.final_records if record.status == "done"]
     records.mkdir(parents=True, exist_ok=True)
     for record in sorted(done, key=lambda one: (one.task, one.method, one.config["training"]["seed"])):
         name = record.task.rsplit("-", 1)[0]
