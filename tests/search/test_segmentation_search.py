@@ -19,7 +19,7 @@ from simulation import Interrupted, SimulatedClock
 import vpt
 from helpers.segmentation import write_split
 from vpt.search import segmentation
-from vpt.search.segmentation import compare_masks, count_pixels
+from vpt.search.mask_comparison import compare_masks, count_pixels
 from vpt.tasks.segmentation import pair_reader
 from vpt.tasks.segmentation.prediction import PixelScores
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vpt.core import environment
 from vpt.core.array_file import read_array, write_array
@@ -25,6 +24,7 @@ from vpt.model import tuned_file
 from vpt.model.tuned_model import TunedModel
 from vpt.search.budget import measure
 from vpt.search.context import SearchContext
+from vpt.search.mask_comparison import compare_masks, count_pixels, describe_masks
 from vpt.search.trials import OUT_OF_MEMORY, StepsOnly, StepTimer
 from vpt.tasks.evaluation import make_evaluation
 from vpt.tasks.registry import TASKS
@@ -33,7 +33,6 @@ from vpt.tasks.segmentation.prediction import PixelScores, score_images, sum_sco
 from vpt.tasks.segmentation.sliding_window import InferenceConfig
 from vpt.tasks.segmentation.task import SegmentationData
 from vpt.training import Callback, CallbackList
-from vpt.training.bootstrap import bootstrap, percentile_interval
 from vpt.training.job import Job, RunResult
 from vpt.training.run_directory import MetricsRecorder, repeat_command, write_job
 from vpt.tuning import finish_job, train_model
@@ -196,49 +195,6 @@ def _folder(this: _Search) -> Path:
     return folder
 
 
-def count_pixels(scores: Sequence[PixelScores]) -> NDArray[np.int64]:
-    """Return what the IoU of each class is made of.
-
-    Args:
-        scores: Scores of each image.
-
-    Returns:
-        Counts of each image (n, 3, classes): pixels of a class that are predicted as it, those of it, those predicted.
-    """
-    confusions = [image.confusion for image in scores]
-    return np.stack([np.stack([each.diagonal(), each.sum(1), each.sum(0)]) for each in confusions])
-
-
-def compare_masks(ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> dict[str, float]:
-    """Compare the mean IoU of two models on the same images.
-
-    Args:
-        ours: Counts of `count_pixels`, of one model.
-        theirs: Those of the other.
-
-    Returns:
-        "gain", its 95 % interval "low" and "high", and its "error", by resampling images.
-    """
-
-    def gain(weights: NDArray[np.int64]) -> float:
-        first, second = (PixelScores.main_metric(*np.tensordot(weights, counts, 1)) for counts in (ours, theirs))
-        return first - second
-
-    values = bootstrap(np.arange(len(ours)), gain)
-    low, high = percentile_interval(values)
-    whole = gain(np.ones(len(ours), np.int64))
-    return {"gain": whole, "low": low, "high": high, "error": float(values.std())}
-
-
-def _describe(comparison: dict[str, float], method: str, images: int) -> str:
-    noun = "prompts" if method.startswith("vpt") else f"models with {method}"
-    gain, verb = comparison["gain"], "beat" if comparison["gain"] > 0 else "are below"
-    sign = 1 if gain > 0 else -1
-    bounds = sorted((100 * sign * comparison["low"], 100 * sign * comparison["high"]))
-    return f"{noun} {verb} the head alone by {abs(100 * gain):.1f} points of mean IoU (95 % interval "\
-           f"{bounds[0]:.1f} to {bounds[1]:.1f}, {images} images)"  # fmt: skip
-
-
 def _why_one(this: _Search, rows: list[dict[str, Any]]) -> str:
     """Return why one method alone was tried to its end."""
     if len(rows) == 1:
@@ -263,7 +219,7 @@ def _finish(this: _Search, rows: list[dict[str, Any]]) -> RunResult:
             files = [folder / f"{each['name']}-pixels.npy" for each in (row, alone)]
             advice = "--overwrite begins the search anew"
             comparison = compare_masks(*(read_array(file, "file of counts", advice) for file in files))
-            words = f"{_describe(comparison, row['method'], row['images'])} on val"
+            words = f"{describe_masks(comparison, row['method'], row['images'])} on val"
             row["comparison"] = comparison
             shipped = row if comparison["gain"] > comparison["error"] else alone
             words += ", whose images took part in the choice" if shipped is row else ": the head alone was kept"
@@ -284,7 +240,7 @@ def _finish(this: _Search, rows: list[dict[str, Any]]) -> RunResult:
             baseline, this.training_data(baseline), Callback(), this.device, folder / f"{alone['name']}.safetensors"
         )
         comparison = compare_masks(count_pixels(scores), count_pixels(this.score(other, this.data.dataset, split)))
-        words = f"{_describe(comparison, shipped['method'], len(scores))} on test"
+        words = f"{describe_masks(comparison, shipped['method'], len(scores))} on test"
     evaluation = make_evaluation(split, len(scores), total, this.data.classes)
     found = {
         "minutes": this.request.minutes,
