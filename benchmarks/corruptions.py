@@ -196,13 +196,14 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     names = list(dict.fromkeys(row["set"] for row in rows))
     figure = canvas.make_figure(5.0 * len(names), 3.6)
     for axes, name in zip(figure.subplots(1, len(names), sharey=True, squeeze=False)[0], names, strict=True):
-        for row, color, marker in zip([r for r in rows if r["set"] == name], style.COLORS, "osD^vPX*", strict=False):
+        shown = [row for row in rows if row["set"] == name]
+        for row, look in zip(shown, style.series_styles(len(shown)), strict=True):
             means = [statistics.fmean(scores) for scores in row["top1"].values()]
-            axes.plot(list(CORRUPTIONS), means, marker=marker, color=color, linewidth=0.8, label=row["method"])
+            axes.plot(list(CORRUPTIONS), means, linewidth=0.8, label=row["method"], **look)
         axes.set_title(SETS[name])
         axes.tick_params(axis="x", rotation=30)
     figure.axes[0].set_ylabel("top-1, %")
-    figure.axes[-1].legend(frameon=False, fontsize=7)
+    max(figure.axes, key=lambda axes: len(axes.lines)).legend(frameon=False, fontsize=7)
     canvas.save_figure(figure, path)
 
 
