@@ -32,6 +32,7 @@ from vpt.training.run_directory import MetricsRecorder, repeat_command
 from vpt.tuning import finish_job, train_model
 
 _LEAST_LENGTH = 0.5  # of the trial's epochs that the final training must have
+_NOTHING_FITS = "no other method fits the backbone and --max-size"
 _NUM_MISTAKES = 6
 OUT_OF_FOLD = "out_of_fold"
 
@@ -231,7 +232,7 @@ def _words(selection: Selection, rows: list[dict[str, Any]], comparison: Compari
 def _why_nothing_else(selection: Selection, rows: list[dict[str, Any]]) -> str:
     """Return why no candidate was tried to its end."""
     if not rows:
-        return "the probe is all that was asked for" if selection.request.method else "no other method fits --max-size"
+        return "the probe is all that was asked for" if selection.request.method else _NOTHING_FITS
     begun = [row for row in rows if not row["status"].startswith(NOT_BEGUN)]
     if begun:
         return "; ".join(f"{selection.candidate(row).name}: {row['status']}" for row in begun)
@@ -266,7 +267,7 @@ def _draw_summary(path: Path, final: Model, shown: Shown, logits: NDArray[np.flo
         predicted = int(logits[index].argmax())
         title = f"{classes[labels[index]]}\nas {classes[predicted]}, {100 * probabilities[index, predicted]:.0f} %"
         mistakes.append((cropped, title))
-    images = "test images" if evaluation.split == "test" else "training images, each left out"
+    images = "test images" if evaluation.split == "test" else "images, each left out of training"
     accuracy = f"{100 * evaluation.metrics['top1']:.1f} % of {evaluation.images} {images}"
     title = f"{final.job.method} on {final.data.name}: {accuracy}"
     history = [vars(epoch) for epoch in final.history]
