@@ -1,10 +1,11 @@
-"""Predictions on a cluster of two nodes on this machine, one of which is killed: the rows are those of one process."""
+"""Predictions on a cluster of two nodes, one of which is killed, as is the command: the rows are those of one process."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -23,43 +24,57 @@ from vpt import attach, predict_to_file, save
 from vpt.errors import SpecError, VptError
 from vpt.tasks.classification import prediction_file, ray_prediction
 
-# In a process of its own: Ray installs handlers and warns of things that are not ours to mend.
-PREDICT = """
-import json, sys, time
+# Two processes, as Ray installs handlers and warns of things that are not ours to mend. The first one is killed, not
+# interrupted: Ray sometimes ends a process that cancels tasks ("Tried to complete task that was not pending").
+KILLED = """
+import os, signal, sys, time
 from pathlib import Path
 import ray
-from ray.cluster_utils import Cluster
 import vpt
 from vpt.core.ray_cluster import connect_cluster
 from vpt.tasks.classification import prediction_file
 from vpt.training import Callback
 
-file, images, out = map(Path, sys.argv[1:])
+file, images, out = map(Path, sys.argv[1:4])
 prediction_file._CHUNK = 4
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-other = cluster.add_node(num_cpus=1)
-notes = []
 
-class Interrupted(Callback):
-    def on_note(self, text):
-        notes.append(text)
+class Killed(Callback):
     def on_data_progress(self, split, done, total):
         if done == 8:
-            cluster.remove_node(other, allow_graceful=False)
+            os.kill(int(sys.argv[5]), signal.SIGKILL)
             while sum(node["Alive"] for node in ray.nodes()) > 1:  # noticed a little later than it happens
                 time.sleep(0.1)
         if done == 24:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGKILL)
 
-with connect_cluster(cluster.address, notes.append):  # once for both calls
-    try:
-        vpt.predict_to_file(file, images, out, executor="ray", probabilities=True, callback=Interrupted())
-    except KeyboardInterrupt:
-        pass
+def note(text):
+    print(text, flush=True)
+
+with connect_cluster(sys.argv[4], note):
+    Killed.on_note = lambda self, text: note(text)
+    vpt.predict_to_file(file, images, out, executor="ray", probabilities=True, callback=Killed())
+"""
+
+PREDICT = """
+import json, subprocess, sys
+from pathlib import Path
+from ray.cluster_utils import Cluster
+import vpt
+from vpt.core.ray_cluster import connect_cluster
+from vpt.tasks.classification import prediction_file
+
+killed, *names = sys.argv[1:]
+file, images, out = map(Path, names)
+prediction_file._CHUNK = 4
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+(raylet,) = cluster.add_node(num_cpus=1).all_processes["raylet"]
+line = [sys.executable, "-c", killed, *names, cluster.address, str(raylet.process.pid)]
+first = subprocess.run(line, capture_output=True, text=True)
+with connect_cluster(cluster.address, lambda text: None):
     table = vpt.predict_to_file(file, images, out, executor="ray", probabilities=True)
 cluster.shutdown()
 vpt.predict_to_file(file, images, out.with_name("alone.parquet"), probabilities=True)
-print(json.dumps({**vars(table), "notes": notes}))
+print(json.dumps({**vars(table), "code": first.returncode, "notes": first.stdout.splitlines(), "log": first.stderr}))
 """
 
 
@@ -73,11 +88,19 @@ def test_table_of_cluster_with_killed_node_equals_that_of_one_process(tmp_path: 
     for number in range(48):
         pixels = rng.integers(0, 255, (20, 24, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "images" / f"{number:02}.png")
-    line = [sys.executable, "-c", PREDICT, str(file), str(tmp_path / "images"), str(tmp_path / "answers.parquet")]
+    names = [str(file), str(tmp_path / "images"), str(tmp_path / "answers.parquet")]
     with ray_settings() as settings:
-        ran = subprocess.run(line, capture_output=True, text=True, timeout=800, env=os.environ | settings, check=False)
+        ran = subprocess.run(
+            [sys.executable, "-c", PREDICT, KILLED, *names],
+            capture_output=True,
+            text=True,
+            timeout=800,
+            env=os.environ | settings,
+            check=False,
+        )
     assert ran.returncode == 0, ran.stderr
     found = json.loads(ran.stdout)  # and no line of Ray
+    assert found["code"] == -signal.SIGKILL, found["log"]
     assert (found["images"], found["resumed"]) == (48, 24)
     joined, lost = found["notes"]
     assert joined.endswith(": 2 nodes, 2 CPUs, 0 GPUs")
