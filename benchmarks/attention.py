@@ -33,7 +33,10 @@ SWIN = "swin_tiny_patch4_window7_224"
 FAMILY = (  # p = 50, without dropout
     "vpt(length=50, dropout=0)", "prefix(length=50, dropout=0)", "vpt(length=50, dropout=0, rank=8)",
     "vpt(length=50, dropout=0, fourier=0.5)", "vpt(length=50, dropout=0, attention=zero_init)",
-    "cross(length=50, dropout=0)", "adaptive(length=50, dropout=0)", "head2toe",
+    "cross(length=50, dropout=0)", "adaptive(length=50, dropout=0)", "gated(length=50, dropout=0)",
+    "vpt(length=50, depth=shallow, dropout=0)", "head2toe",
+    "adapter(position=post, init=houlsby, scale=channel, drop_path=0.1)", "lora(rank=32, targets=all)",
+    "lora(rank=32, rank_dropout=0.5, targets=all)", "ssf", "bias", "full",
 )  # fmt: skip
 NAMES = {"plain": "textbook, plain attention", "fused": "textbook, fused attention", "vpt": "vpt", "linear": "linear"}
 
@@ -85,7 +88,7 @@ def textbook(kind: str, options: argparse.Namespace) -> tuple[dict[str, Any], st
 
 
 def family(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Inference and a training step of each prompt method; the reference is vpt of the same length."""
+    """Inference and a training step of prompt methods and others; the reference is vpt with 50 prompts."""
     model, images, labels = make_vit(options.batch)
     figures, rows = dict[str, Any](), dict[str, list[str]]()
     for kind, make in (("inference", make_inference), ("step", partial(make_step, labels=labels))):
@@ -94,7 +97,7 @@ def family(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         for spec, figure in figures[kind].items():
             rows.setdefault(spec, []).append(format_quartiles(figure["times_reference"]))
     lines = [
-        f"**Prompt methods**, ViT-S/16, batch {options.batch}, fp32: times `{FAMILY[0]}`; median and quartiles of "
+        f"**Methods**, ViT-S/16, batch {options.batch}, fp32: times `{FAMILY[0]}`; median and quartiles of "
         f"{options.rounds} rounds.",
         "",
         "| method | inference | training step |",

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -235,3 +236,23 @@ def test_corruptions_change_images_and_cost_the_points_that_they_take(script: Ca
     table = corruptions.format_table(corruptions.summarize({("rsscn7", "Full"): [right, right]}))
     assert f"| RSSCN7 | Full | 2 | 100.0 ± 0.0 | 50.0 ± 0.0 |{' 50.0 ± 0.0 |' * 2}" in table
     assert f"| 25.0 ({low:.1f} to {high:.1f}) |" in table
+
+
+def test_prompt_family_has_paired_differences_of_complete_cells(script: Callable[[str], Any]) -> None:
+    family = script("prompt_family")
+    ours, theirs = np.ones((3, 40), bool), np.ones((3, 40), bool)
+    theirs[:, :10] = False
+    points, low, high = family.difference(ours, theirs)
+    assert points == 25 and 5 < low < 25 < high < 45
+    assert family.difference(ours, ours) == (0, 0, 0)
+
+    def cell(top1: float) -> SimpleNamespace:
+        record = SimpleNamespace(parameters={"trainable": 12_000}, cost={"file_bytes": 50_000})
+        return SimpleNamespace(final_records=(record,), scores=(top1, top1 + 0.02))
+
+    cells = {("rsscn7", family.REFERENCE): cell(0.5), ("rsscn7", "BPT"): cell(0.75), ("rsscn7", "SPT"): cell(0.6)}
+    rows = family.summarize(cells, {("rsscn7", family.REFERENCE): theirs, ("rsscn7", "BPT"): ours})
+    assert [row["method"] for row in rows] == ["BPT", "SPT", family.REFERENCE]
+    table = family.format_table(rows)
+    assert f"| BPT | 12 | 50 | – | – | 76.0 ± 1.4 | +25.0 (+{low:.1f} to +{high:.1f}) |" in table
+    assert "| SPT | 12 | 50 | – | – | 61.0 ± 1.4 | – |" in table

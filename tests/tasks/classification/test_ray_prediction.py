@@ -1,4 +1,4 @@
-"""Predictions on a cluster of two nodes, one of which is killed, as is the command: the rows are those of one process."""
+"""Predictions on a cluster of two nodes: one is killed, then the command; the rows are those of one process."""
 
 from __future__ import annotations
 

@@ -1,0 +1,193 @@
+"""Prompt methods published since the paper, beside probes, VPT, LoRA and full fine-tuning, with five images of a class.
+
+    vpt bench run benchmarks/low_data.toml --out RUNS
+    vpt bench run benchmarks/low_data_family.toml --out FAMILY_RUNS
+    python benchmarks/prompt_family.py score RUNS FAMILY_RUNS --data FOLDER --records RECORDS
+    python benchmarks/prompt_family.py report RUNS FAMILY_RUNS --records RECORDS
+
+`score` lets every tuned file answer all test images of its set; a result is a file of its own, so that the same command
+goes on where it was. `report` writes scores, and differences from VPT-deep with intervals over seeds and images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+import vpt
+from corruptions import SETS, SIZE, TRIALS
+from report import BENCHMARKS_DIR, RESULTS_DIR, write_between_marks, write_section
+from vpt.core.io import write_atomic
+from vpt.experiments.results import Cell, load_results
+from vpt.experiments.store import Store
+from vpt.plots import canvas, style
+from vpt.training import DeviceDataset, Examples, predict_logits
+
+REFERENCE = "VPT-deep, p = 50"
+PAGE = BENCHMARKS_DIR.parent / "docs" / "prompt-family.md"
+Answers = Mapping[tuple[str, str], NDArray[np.bool_]]  # set, method -> (seeds, images)
+
+
+def read_test_images(folder: Path) -> tuple[Examples, list[str]]:
+    """All test images of a set, scaled as the plans do, and the names of their classes."""
+    classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    paths = sorted(folder.rglob("*.jpg"))
+    pixels = np.empty((len(paths), 3, SIZE, SIZE), np.uint8)
+    for i, path in enumerate(paths):
+        with Image.open(path) as image:
+            scaled = image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+        pixels[i] = np.asarray(scaled).transpose(2, 0, 1)
+    return Examples(pixels, np.array([classes.index(path.parent.name) for path in paths])), classes
+
+
+def score(folders: Sequence[Path], data: Path, records: Path) -> None:
+    """Write, for every tuned file of the plans' final runs, which answers are right."""
+    records.mkdir(parents=True, exist_ok=True)
+    images = {name: read_test_images(data / name / "test") for name in SETS}
+    for folder in map(Store, folders):
+        plan = folder.load_experiment()
+        backbone = vpt.load_backbone(plan.backbone, weights=plan.weights)
+        for cell in load_results(folder).cells.values():
+            for record in cell.final_records:
+                path, out = folder.tuned_path(record.id), records / f"{record.id}.json"
+                if out.exists() or not path.exists():
+                    continue
+                model = vpt.load(path, backbone)
+                examples, classes = images[cell.task.name.rsplit("-", 1)[0]]
+                if list(model.classes or ()) != classes:
+                    sys.exit(f"{path} has the classes {model.classes}, and {data} has {classes}")
+                logits = predict_logits(model, DeviceDataset.for_model(model, examples), bf16=True)
+                right = logits.argmax(1).numpy() == examples.labels
+                write_atomic(out, json.dumps({"right": right.astype(int).tolist()}).encode())
+                print(f"{cell.task.name}  {cell.method}  {100 * right.mean():.1f} %", flush=True)
+
+
+def read_cells(folders: Sequence[Path]) -> dict[tuple[str, str], Cell]:
+    """Cells of the plans by set and method, without cells that lack a run."""
+    cells = [cell for folder in folders for cell in load_results(Store(folder)).cells.values() if cell.complete]
+    return {(cell.task.name.rsplit("-", 1)[0], cell.method): cell for cell in cells}
+
+
+def read_answers(cells: Mapping[tuple[str, str], Cell], records: Path) -> Answers:
+    """Right answers of every cell whose tuned files have all answered, in the order of the seeds."""
+    found = {}
+    for key, cell in cells.items():
+        runs = sorted(cell.final_records, key=lambda record: record.config["training"]["seed"])
+        paths = [records / f"{record.id}.json" for record in runs]
+        if all(path.exists() for path in paths):
+            found[key] = np.array([json.loads(path.read_text(encoding="utf-8"))["right"] for path in paths], bool)
+    return found
+
+
+def difference(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> tuple[float, float, float]:
+    """Points of top-1 above the other, and the 95 % interval by a bootstrap over seeds and images, both paired."""
+    points = 100 * (ours.astype(np.float64) - theirs)
+    seeds, images = points.shape
+    rng = np.random.default_rng(0)
+    samples = [points[rng.integers(0, seeds, seeds)][:, rng.integers(0, images, images)].mean() for _ in range(TRIALS)]
+    low, high = np.percentile(samples, [2.5, 97.5])
+    return float(points.mean()), float(low), float(high)
+
+
+def summarize(cells: Mapping[tuple[str, str], Cell], answers: Answers) -> list[dict[str, Any]]:
+    """A row for each method: what it trains and stores, and its scores on each set."""
+    rows = []
+    for method in dict.fromkeys(method for _, method in cells):
+        own = {name: cells[name, method] for name in SETS if (name, method) in cells}
+        runs = [record for cell in own.values() for record in cell.final_records]
+        sets = dict[str, dict[str, Any]]()
+        for name, cell in own.items():
+            sets[name] = {"top1": [100 * one for one in cell.scores]}
+            if method != REFERENCE and {(name, method), (name, REFERENCE)} <= answers.keys():
+                sets[name]["difference"] = difference(answers[name, method], answers[name, REFERENCE])
+        trained = statistics.fmean(record.parameters["trainable"] for record in runs)
+        kilobytes = statistics.fmean(record.cost["file_bytes"] for record in runs) / 1000
+        rows.append({"method": method, "trained": trained, "kilobytes": kilobytes, "sets": sets})
+    return sorted(
+        rows, key=lambda row: -statistics.fmean(statistics.fmean(one["top1"]) for one in row["sets"].values())
+    )
+
+
+def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown: a row for each method, the best first."""
+    names = " | ".join(f"{label} | {label}, above VPT-deep" for label in SETS.values())
+    lines = [
+        "**Five images of each class**, DeiT-Tiny: test top-1 in %, mean ± standard deviation of three draws of the "
+        "training images. Above VPT-deep: points, with the 95 % interval by a bootstrap over draws and test images. "
+        "Trained: thousands of parameters, head included. File: kB.",
+        "",
+        f"| method | trained | file | {names} |",
+        f"|---|---:|---:|{'---:|---:|' * len(SETS)}",
+    ]
+    for row in rows:
+        texts = [row["method"], f"{row['trained'] / 1000:,.0f}", f"{row['kilobytes']:,.0f}"]
+        for name in SETS:
+            cell = row["sets"].get(name)
+            texts.append(
+                f"{statistics.fmean(cell['top1']):.1f} ± {statistics.stdev(cell['top1']):.1f}" if cell else "–"
+            )
+            found = cell and cell.get("difference")
+            texts.append("{:+.1f} ({:+.1f} to {:+.1f})".format(*found) if found else "–")
+        lines.append(f"| {' | '.join(texts)} |")
+    return "\n".join(lines)
+
+
+def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """A panel for each set: the difference of each method from VPT-deep, with its interval."""
+    methods = [row["method"] for row in rows]
+    figure = canvas.make_figure(4.2 * len(SETS), 0.24 * len(methods) + 1.0)
+    panels = figure.subplots(1, len(SETS), sharey=True, squeeze=False)[0]
+    for axes, (name, label) in zip(panels, SETS.items(), strict=True):
+        found = {row["method"]: row["sets"].get(name, {}).get("difference") for row in rows}
+        shown = {method: one for method, one in found.items() if one}
+        points, low, high = np.array(list(shown.values())).reshape(-1, 3).T
+        heights = [methods.index(method) for method in shown]
+        axes.errorbar(points, heights, xerr=[points - low, high - points], fmt="o", color=style.BLUE, capsize=2)
+        axes.axvline(0, color=style.GRAY, linewidth=0.8)
+        axes.set_title(label)
+        axes.set_xlabel("points of top-1 above VPT-deep")
+    panels[0].set_yticks(range(len(methods)), methods)
+    panels[0].invert_yaxis()
+    canvas.save_figure(figure, path)
+
+
+def report(folders: Sequence[Path], records: Path) -> None:
+    """Write the figures, the table and the picture of what is done."""
+    cells = read_cells(folders)
+    rows = summarize(cells, read_answers(cells, records))
+    if not rows:
+        sys.exit(f"{', '.join(map(str, folders))}: no method has all its runs; run the plans first")
+    table = format_table(rows)
+    command = "python benchmarks/prompt_family.py report RUNS FAMILY_RUNS --records RECORDS"
+    write_section("prompt_family", "prompt_family", {"rows": rows}, command, table)
+    write_between_marks(PAGE, "prompt_family", (RESULTS_DIR / "prompt_family.md").read_text(encoding="utf-8").rstrip())
+    draw(rows, RESULTS_DIR / "prompt_family.png")
+    print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    scoring, reporting = commands.add_parser("score"), commands.add_parser("report")
+    for parts in (scoring, reporting):
+        parts.add_argument("runs", type=Path, nargs="+", help="folders of the plans' runs")
+        parts.add_argument("--records", type=Path, required=True, help="folder of the answers")
+    scoring.add_argument("--data", type=Path, required=True, help="folder with signdigits/ and rsscn7/")
+    options = parser.parse_args()
+    if options.command == "score":
+        score(options.runs, options.data, options.records)
+    else:
+        report(options.runs, options.records)
+
+
+if __name__ == "__main__":
+    main()
