@@ -1,7 +1,7 @@
 """What deep prompts cost: inference, a training step and memory, against the frozen forward and the textbook forms.
 
     python benchmarks/attention.py                      all parts, some ten minutes of two quiet cores
-    python benchmarks/attention.py --sections inference    also: step, textbook, memory, swin, family, profile
+    python benchmarks/attention.py --sections inference    also: step, textbook, memory, swin, family, bf16, ...
 
 ViT-S/16, 224 px, random weights (their values change no figure), fp32. All forms run in one process, in turns, each
 second round backwards; ratios are taken within a round. Memory is measured in a process of its own for each form.
@@ -23,7 +23,7 @@ import torch
 import counted
 from measure import CLOCKS, format_quartiles, summarize, time_call, time_paired
 from report import write_section
-from variants import CLASSES, make_inference, make_step, make_variant, make_vit
+from variants import CLASSES, VIT, make_inference, make_step, make_variant, make_vit
 from vpt import attach
 from vpt.core import environment
 
@@ -103,6 +103,31 @@ def family(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         "| method | inference | training step |",
         "|---|---:|---:|",
         *(f"| `{spec}` | {' | '.join(cells)} |" for spec, cells in rows.items()),
+    ]
+    return figures, "\n".join(lines)
+
+
+def bf16(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """A training step in bf16 with fused attention and without, as TIMM_FUSED_ATTN=0 has it; the reference is fp32."""
+    _, images, labels = make_vit(options.batch)
+    figures, rows = dict[str, Any](), list[str]()
+    for spec in ("vpt(length=50, dropout=0)", "lora(rank=32, targets=all)", "full"):
+        variants = {}
+        for name, precision, fused in (("fp32", "fp32", True), ("bf16", "bf16", True), ("apart", "bf16", False)):
+            timm.layers.set_fused_attn(fused)
+            network = attach(timm.create_model(VIT, num_classes=0), spec, CLASSES)
+            variants[name] = make_step(network, images, labels, precision)
+        figures[spec] = summarize(time_paired(variants, options.rounds, clock=CLOCKS[options.clock]), "fp32")
+        cells = [format_quartiles(figures[spec][name]["times_reference"]) for name in ("bf16", "apart")]
+        rows.append(f"| `{spec}` | {' | '.join(cells)} |")
+    timm.layers.set_fused_attn(True)
+    lines = [
+        f"**bf16 on a CPU**, ViT-S/16, batch {options.batch}: a training step, times that in fp32; median and "
+        f"quartiles of {options.rounds} rounds.",
+        "",
+        "| method | bf16 | bf16, `TIMM_FUSED_ATTN=0` |",
+        "|---|---:|---:|",
+        *rows,
     ]
     return figures, "\n".join(lines)
 
@@ -237,6 +262,7 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], tuple[dict[str, Any], str]]] 
     "memory": memory,
     "swin": swin,
     "family": family,
+    "bf16": bf16,
     "profile": profile,
 }
 

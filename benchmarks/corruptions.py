@@ -1,8 +1,10 @@
 """Probe, prompts, LoRA and full fine-tuning on corrupted test images: forward passes only.
 
     vpt bench run benchmarks/low_data.toml --out RUNS
+    vpt bench run benchmarks/low_data_fixed.toml --out FIXED_RUNS
     python benchmarks/corruptions.py store --data FOLDER --images IMAGES
     python benchmarks/corruptions.py score RUNS --images IMAGES --records RECORDS
+    python benchmarks/corruptions.py score FIXED_RUNS --images IMAGES --records RECORDS
     python benchmarks/corruptions.py report --records RECORDS
 
 `store` writes 300 test images of each set, clean and with six corruptions of ImageNet-C (Hendrycks and Dietterich, ICLR
@@ -35,7 +37,7 @@ from vpt.experiments.store import Store
 from vpt.plots import canvas, style
 from vpt.training import DeviceDataset, Examples, predict_logits
 
-SETS = {"signdigits": "sign digits", "rsscn7": "RSSCN7"}
+SETS = {"signdigits": "sign digits", "rsscn7": "RSSCN7", "dtd10": "DTD-10", "caltech101": "Caltech-101"}
 SIZE, COUNT, TRIALS = 224, 300, 2000
 Pixels = NDArray[np.float64]  # (224, 224, 3), between 0 and 1
 Runs = dict[tuple[str, str], list[NDArray[np.bool_]]]  # set, method -> (corruptions, images) of every seed
@@ -223,7 +225,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     storing, scoring = commands.add_parser("store"), commands.add_parser("score")
-    storing.add_argument("--data", type=Path, required=True, help="folder with signdigits/ and rsscn7/")
+    storing.add_argument("--data", type=Path, required=True, help="folder with the four sets")
     scoring.add_argument("runs", type=Path, help="folder of the plan's runs")
     for parts in (storing, scoring):
         parts.add_argument("--images", type=Path, required=True, help="folder of the corrupted images")

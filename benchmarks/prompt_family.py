@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import vpt
-from corruptions import SETS, SIZE, TRIALS
+from corruptions import SIZE, TRIALS
 from report import BENCHMARKS_DIR, RESULTS_DIR, write_between_marks, write_section
 from vpt.core.io import write_atomic
 from vpt.experiments.results import Cell, load_results
@@ -32,6 +32,7 @@ from vpt.experiments.store import Store
 from vpt.plots import canvas, style
 from vpt.training import DeviceDataset, Examples, predict_logits
 
+SETS = {"signdigits": "sign digits", "rsscn7": "RSSCN7"}
 REFERENCE = "VPT-deep, p = 50"
 PAGE = BENCHMARKS_DIR.parent / "docs" / "prompt-family.md"
 Answers = Mapping[tuple[str, str], NDArray[np.bool_]]  # set, method -> (seeds, images)
