@@ -68,6 +68,8 @@ VARIANTS = (
     "vpt(length=3, frozen=true)",
     "vpt(length=4, rank=2)",
     "vpt(length=4, fourier=0.5)",
+    "vpt(length=3, init=tokens)",
+    "vpt(length=3, init=vipamin, expansion=0.1)",
     "cross(length=3, gate=true)",
     "prefix(length=3, depth=2-3, shared=true) + bias",
     "cross(length=2, depth=2-3) + vpt(length=2) + bias",

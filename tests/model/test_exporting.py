@@ -36,7 +36,19 @@ CASES = [
     *((DEEP, family, None) for family in FAMILIES),
     ("vpt(length=3, depth=shallow)", "vit", None),
     ("vpt(length=3, depth=shallow)", "swin", None),
-    ("vpt(length=3, attention=zero_init)", "vit", None),
+    *(
+        (spec, "vit", None)
+        for spec in (
+            "vpt(length=3, attention=zero_init)",
+            "vpt(length=4, rank=2)",
+            "vpt(length=4, fourier=0.5)",
+            "vpt(length=3, init=tokens)",
+            "cross(length=3, gate=true)",
+            "cross(length=3) + bias",
+            "adapter(reduction=4, position=post, init=houlsby, scale=channel, drop_path=0.1)",
+            "lora(rank=8, rank_dropout=0.2)",
+        )
+    ),
     ("vpt(length=3) + bias", "vit", None),
     ("linear", "convnext", None),
     ("linear", "resnet", None),

@@ -14,6 +14,7 @@ from vpt.cli.run_counts import print_runs
 from vpt.cli.values import percentage
 from vpt.errors import ExitCode
 
+_NIGHT = 10.0  # hours
 _DATA = option("--data", "Folder with the prepared tasks of a benchmark (vpt data prepare).", FOLDER)
 
 
@@ -42,7 +43,8 @@ def command() -> None:
 )
 @option(
     "--hours",
-    "Also name the tasks that these hours suffice for, with all methods and with each alone.",
+    "Name the tasks that these hours suffice for, with all methods and with each alone [default: 10, a night, for a "
+    "plan that takes longer].",
     click.FloatRange(min=0, min_open=True),
 )
 @json_option
@@ -79,7 +81,7 @@ def plan(plan: str, data: Path | None, images_per_second: float | None, hours: f
         f"time      about {time} one after the other:",
         f"          {rate}; reading the images is not included",
         f"disk      about {format_bytes(found.disk_bytes)}",
-        *(found.describe_hours(hours) if hours else ()),
+        *(found.describe_hours(hours or _NIGHT) if hours or found.total_seconds > 3600 * _NIGHT else ()),
         *(f"note      {task.name}: {note}" for task in tasks for note in task.notes),
     ]
     print_result(as_json, {"plan": experiment.to_dict(), "estimate": found.to_dict()}, lines)

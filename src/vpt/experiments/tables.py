@@ -18,6 +18,7 @@ from vpt.protocols import describe_protocol
 _TEXTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 PROTOCOL_DESCRIPTION: str = _TEXTS["protocol"]
 Row = tuple[str, ...]
+_FEWEST_TASKS = 6  # of a test over tasks: with five, no p is below 0.03
 _OF_CELLS = ("main", "tasks", "published", "tests")  # tables whose figures are scores of cells
 
 
@@ -272,8 +273,8 @@ def _all_settings_failed(results: ExperimentResults, cell: Cell) -> bool:
 
 
 def _p_value_over_tasks(results: ExperimentResults, method: str) -> str:
-    differences = list(results.differences(method).values())
-    return _format_p_value(wilcoxon(differences) if len(differences) == len(results.experiment.tasks) else None)
+    differences, count = list(results.differences(method).values()), len(results.experiment.tasks)
+    return _format_p_value(wilcoxon(differences) if len(differences) == count >= _FEWEST_TASKS else None)
 
 
 def _format_p_value(value: float | None) -> str:

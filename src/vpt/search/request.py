@@ -20,7 +20,7 @@ from vpt.training.job import Job
 from vpt.tuning import make_job
 
 _FIXED_LENGTH = ("epochs", "iterations", "learning_rate", "ridge", "folds", "init")  # options that say how to train
-_MINUTES = {"cpu": 10.0, "cuda": 5.0}
+_MINUTES, _MINUTES_ON_GPU = 10.0, 5.0
 
 
 def wants_search(minutes: float | None, options: Mapping[str, Any], max_size: float | None = None) -> bool:
@@ -116,7 +116,8 @@ class SearchRequest:
             SpecError: An option is unknown or out of range.
         """
         found = find_task(task, str(data), options)
-        minutes = _MINUTES.get(device.type, _MINUTES["cpu"]) if minutes is None else minutes
+        if minutes is None:
+            minutes = _MINUTES if device.type == "cpu" else _MINUTES_ON_GPU
         if not 0 < minutes < float("inf"):
             raise SpecError(f"minutes is {minutes:g}; it must be above 0")
         if max_size is not None and not max_size > 0:
