@@ -177,3 +177,21 @@ def test_vipamin_part_outside_of_attention_equals_authors_code() -> None:
     means = collect_attention_means(model, Examples(oracle.tensors["pixels"].numpy(), np.arange(4)))
     for index, (vectors, expected) in enumerate(zip(oracle.tensors["vectors"], oracle.tensors["outside"], strict=True)):
         assert_close(f"block {index}", leave_row_space(vectors, means[index]), expected)
+
+
+def test_prompts_begin_at_tokens_of_authors_code() -> None:
+    oracle = read_oracle("spt")
+    weights = official_vit(oracle.group("weights")) | {"head.weight": torch.zeros(5, 8), "head.bias": torch.zeros(5)}
+    random = {f"prompts.{index}.tokens": torch.zeros(3, 8) for index in range(2)}
+    model = attach_with_weights(tiny_vit(), "vpt(length=3, init=tokens)", weights | random)
+    model.initialize(collect_init_inputs(model, Examples(oracle.tensors["pixels"].numpy(), np.arange(4)), seed=3))
+    # Before the first block theirs are tokens without positions, ours with them: what enters the block.
+    positions = [weights["pos_embed"][0, 1:], 0.0]
+    for index, (candidates, drawn) in enumerate(
+        zip(oracle.group("candidates").values(), oracle.tensors["prompts"], strict=True)
+    ):
+        assert all(torch.isclose(candidates, prompt).all(-1).any() for prompt in drawn)
+        entering, prompts = candidates + positions[index], model.trainable_state_dict()[f"prompts.{index}.tokens"]
+        nearest = torch.cdist(prompts, entering.flatten(0, 1)).argmin(1)
+        assert len(set(nearest.tolist())) == 3, "each from another token"
+        assert_close(f"block {index}", prompts, entering.flatten(0, 1)[nearest])
