@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,9 +24,20 @@ def gpu(*arguments: str) -> subprocess.CompletedProcess[str]:
     return run_script("gpu.py", *arguments)
 
 
-def run_script(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(BENCHMARKS / name), *arguments]
+def run_script(name: str, *arguments: str, folder: Path = BENCHMARKS) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(folder / name), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the folder, which nothing else writes to."""
+    return Path(shutil.copytree(BENCHMARKS, tmp_path / "benchmarks", ignore=shutil.ignore_patterns("__pycache__")))
+
+
+def times(folder: Path) -> dict[Path, int]:
+    """When each file was changed."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if "__pycache__" not in path.parts}
 
 
 @pytest.fixture
@@ -42,26 +54,24 @@ def test_gpu_benchmark_without_gpu_exits_with_a_message() -> None:
     assert done.stderr.startswith("no GPU here: nothing was measured")
 
 
-def test_gpu_benchmark_dry_run_prints_every_section() -> None:
-    before = {path: path.stat().st_mtime_ns for path in BENCHMARKS.rglob("*") if "__pycache__" not in path.parts}
-    done = gpu("--dry-run")
+def test_gpu_benchmark_dry_run_prints_every_section(copy: Path) -> None:
+    before = times(copy)
+    done = run_script("gpu.py", "--dry-run", folder=copy)
     assert done.returncode == 0, done.stderr
     for part in ("Ceilings", "VPT-deep, 3 prompts", "What it costs", "The whole VTAB-1k protocol"):
         assert f"**{part}**" in done.stdout
     assert "left out" not in done.stdout and "Error" not in done.stdout
     assert "| vpt(length=3, dropout=0, depth=deep) |" in done.stdout
-    after = {path: path.stat().st_mtime_ns for path in BENCHMARKS.rglob("*") if "__pycache__" not in path.parts}
-    assert after == before, "a dry run wrote something"
+    assert times(copy) == before, "a dry run wrote something"
 
 
-def test_families_dry_run_prints_row_of_model_and_writes_nothing() -> None:
-    before = {path: path.stat().st_mtime_ns for path in BENCHMARKS.rglob("*") if "__pycache__" not in path.parts}
-    done = run_script("families.py", "--models", "test_vit", "--dry-run")
+def test_families_dry_run_prints_row_of_model_and_writes_nothing(copy: Path) -> None:
+    before = times(copy)
+    done = run_script("families.py", "--models", "test_vit", "--dry-run", folder=copy)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 models, 1 of them run" in done.stdout and "0 crashes, 0 false" in done.stdout
     assert "| vision_transformer: test | `test_vit` | " + " | ".join("✓" * 9) + " |" in done.stdout
-    after = {path: path.stat().st_mtime_ns for path in BENCHMARKS.rglob("*") if "__pycache__" not in path.parts}
-    assert after == before, "a dry run wrote something"
+    assert times(copy) == before, "a dry run wrote something"
 
 
 def test_families_method_that_fails_is_a_crash(script, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,7 +85,7 @@ def test_tune_with_a_terminal_that_is_gone_ends_with_its_file(
 ) -> None:
     controller, terminal = os.openpty()
     command = commands.start(
-        "tune", photos, "--out", tmp_path / "a.safetensors", *SHORT[2:], "--epochs", 8,
+        "tune", photos, "--out", tmp_path / "a.safetensors", *SHORT[2:], "--epochs", 60,
         stdout=os.dup(terminal), stderr=terminal, env={"TERM": "xterm", "COLUMNS": "40"},
     )  # fmt: skip
     wait_for_epochs(command, tmp_path / "a.run", 1)

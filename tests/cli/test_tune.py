@@ -75,7 +75,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("data", "settings"),
     [
         ("photos", ("--epochs", 40)),
-        ("scenes", ("--iterations", 40, "--eval-every", 1, "--head", "linear", "--image-size", 48)),
+        ("scenes", ("--iterations", 100, "--eval-every", 1, "--head", "linear", "--image-size", 48)),
     ],
 )
 @pytest.mark.parametrize(("how", "left"), [(signal.SIGKILL, -9), (signal.SIGINT, ExitCode.INTERRUPTED)])

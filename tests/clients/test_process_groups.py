@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
+from helpers.free_port import free_port
 from vpt import TunedModel, attach, load_backbone
 
 BATCH = 8
@@ -76,10 +76,7 @@ def trained(model: TunedModel) -> dict[str, Tensor]:
 def test_two_processes_train_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     out = tmp_path / "weights.safetensors"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(run_process, args=(kind, port, out), nprocs=2)
+    mp.spawn(run_process, args=(kind, free_port(), out), nprocs=2)
     model = make_model()
     train(model, slice(None))
     found = load_file(out)

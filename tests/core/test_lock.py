@@ -21,8 +21,12 @@ import os, sys, time
 from pathlib import Path
 from vpt.core.lock import lock_output
 with lock_output(Path(sys.argv[1])):
+    reading, writing = os.pipe()
     if "fork" in sys.argv and os.fork() == 0:  # as workers that read images do
+        os.write(writing, b"x")  # it has let go of the lock
         time.sleep(60)
+    if "fork" in sys.argv:
+        os.read(reading, 1)
     print("held", flush=True)
     time.sleep(60)
 """

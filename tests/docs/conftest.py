@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import signal
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from pages import ROOT
 from running import Session
 
+from helpers.free_port import free_port
 from helpers.ray_settings import ray_settings
 from vpt.cli import main
 from vpt.methods import METHODS
@@ -58,10 +58,7 @@ def workspace(sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture
 def session() -> Iterator[Session]:
     """A session with a free port."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port = server.getsockname()[1]
-    opened, methods = Session(port), dict(METHODS)
+    opened, methods = Session(free_port()), dict(METHODS)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of background jobs; servers would inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
     yield opened

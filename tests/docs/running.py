@@ -19,7 +19,6 @@ import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 from urllib.request import urlopen
 
 from pages import Block
@@ -70,7 +69,7 @@ class Session:
             server.send_signal(signal.SIGINT)
         for server in self.servers:
             try:
-                server.wait(30)
+                server.wait(120)  # Ray ends many processes
             except subprocess.TimeoutExpired:
                 server.kill()
                 server.wait()
@@ -110,7 +109,7 @@ class Session:
             self.code, out, err = _in_this_process(lambda: main(words[1:]))
         else:
             environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-            done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, timeout=120)
+            done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, timeout=600)
             self.code, out, err = done.returncode, done.stdout, done.stderr
         if target:
             Path(target).write_text(out, encoding="utf-8")
@@ -127,7 +126,7 @@ class Session:
         self.servers.append(server)
         end = time.monotonic() + 240
         while time.monotonic() < end and server.poll() is None:
-            with contextlib.suppress(URLError):
+            with contextlib.suppress(OSError):
                 urlopen(f"http://127.0.0.1:{self.port}/tasks").close()
                 return
             time.sleep(0.2)

@@ -113,11 +113,11 @@ def test_bench_run_of_worker_processes_shows_the_curve_of_a_run(folder: Path, mo
     plan = folder / "one.toml"
     plan.write_text(
         'name = "one"\nseeds = 1\ntasks = [{ name = "shade", data = "shade" }]\n'
-        'methods = [{ name = "Full", spec = "full" }]\n[training]\nepochs = 20\nbatch_size = 8\n'
+        'methods = [{ name = "Full", spec = "full" }]\n[training]\nepochs = 100\nbatch_size = 8\n'
     )
     result = CliRunner().invoke(command, ["run", str(plan), "--out", str(folder / "out"), "--page"])
     assert result.exit_code == 0, result.output
-    assert any(re.search(r"; epoch \d+ of 20</p>\n<figure><svg", page) for page in pages)
+    assert any(re.search(r"; epoch \d+ of 100</p>\n<figure><svg", page) for page in pages)
     assert "1 of 1 runs" in pages[-1] and "<svg" not in pages[-1]
 
 

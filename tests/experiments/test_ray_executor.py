@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import socket
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +14,7 @@ from typing import Any
 import pytest
 
 from helpers.command_line import exit_code
-from helpers.ray_settings import ray_settings
+from helpers.ray_settings import run_on_ray
 from vpt.core import ray_cluster
 from vpt.core.ray_cluster import check_cluster, connect_cluster
 from vpt.errors import ExitCode, SpecError, VptError
@@ -67,9 +65,7 @@ def test_ray_executor_with_killed_node_gives_the_local_records(
     folder: Path, done: Store, without_times: Callable[[Path], dict[str, Any]]
 ) -> None:
     pytest.importorskip("ray", reason='Ray is an extra: pip install ".[ray]"')
-    line = [sys.executable, "-c", SWEEP, str(folder / "plan.toml"), str(folder / "out")]
-    with ray_settings() as settings:
-        ran = subprocess.run(line, capture_output=True, text=True, timeout=800, env=os.environ | settings, check=False)
+    ran = run_on_ray([sys.executable, "-c", SWEEP, str(folder / "plan.toml"), str(folder / "out")], folder / "out")
     assert ran.returncode == 0, ran.stderr
     summary = json.loads(ran.stdout.splitlines()[-1])
     assert summary["ended_runs"] == ["done"] * 12 and summary["ended_before"] < 12

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,16 +14,11 @@ from torch import nn
 
 from helpers.comparison import max_relative_difference
 from helpers.families import images
+from helpers.free_port import free_port
 from helpers.two_processes import CONFIG, examples, model, streamed_examples
 from vpt.tasks.classification import train
 
 TESTS = Path(__file__).parents[1]
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @pytest.mark.parametrize("augment", [None, "none", "random_resized_crop"], ids=["cache", "stream", "augmented stream"])
@@ -41,9 +35,14 @@ def test_train_in_two_processes_equals_one_process(tmp_path, augment):
         )
         for rank in range(2)
     ]
-    for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+    try:
+        for process in processes:
+            _, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
     alone, together = model(), model()
     if augment is None:
         train(alone, examples(), CONFIG)

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ import pytest
 from PIL import Image
 
 from helpers.command_line import vpt
-from helpers.ray_settings import ray_settings
+from helpers.ray_settings import run_on_ray
 from vpt import attach, predict_to_file, save
 from vpt.errors import SpecError, VptError
 from vpt.tasks.classification import prediction_file, ray_prediction
@@ -88,16 +87,9 @@ def test_table_of_cluster_with_killed_node_equals_that_of_one_process(tmp_path: 
     for number in range(48):
         pixels = rng.integers(0, 255, (20, 24, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "images" / f"{number:02}.png")
-    names = [str(file), str(tmp_path / "images"), str(tmp_path / "answers.parquet")]
-    with ray_settings() as settings:
-        ran = subprocess.run(
-            [sys.executable, "-c", PREDICT, KILLED, *names],
-            capture_output=True,
-            text=True,
-            timeout=800,
-            env=os.environ | settings,
-            check=False,
-        )
+    out = tmp_path / "out"
+    names = [str(file), str(tmp_path / "images"), str(out / "answers.parquet")]
+    ran = run_on_ray([sys.executable, "-c", PREDICT, KILLED, *names], out)
     assert ran.returncode == 0, ran.stderr
     found = json.loads(ran.stdout)  # and no line of Ray
     assert found["code"] == -signal.SIGKILL, found["log"]
@@ -105,7 +97,7 @@ def test_table_of_cluster_with_killed_node_equals_that_of_one_process(tmp_path: 
     joined, lost = found["notes"]
     assert joined.endswith(": 2 nodes, 2 CPUs, 0 GPUs")
     assert re.fullmatch(r"the node [\d.]+ is lost; its images are done again on the others", lost)
-    ours, theirs = (parquet.read_table(tmp_path / name).to_pylist() for name in ("answers.parquet", "alone.parquet"))
+    ours, theirs = (parquet.read_table(out / name).to_pylist() for name in ("answers.parquet", "alone.parquet"))
     assert len(ours) == 48 and ours == theirs
 
 
