@@ -34,7 +34,7 @@ FAMILY = (  # p = 50, without dropout
     "vpt(length=50, dropout=0)", "prefix(length=50, dropout=0)", "vpt(length=50, dropout=0, rank=8)",
     "vpt(length=50, dropout=0, fourier=0.5)", "vpt(length=50, dropout=0, attention=zero_init)",
     "cross(length=50, dropout=0)", "adaptive(length=50, dropout=0)", "gated(length=50, dropout=0)",
-    "vpt(length=50, depth=shallow, dropout=0)", "head2toe",
+    "vpt(length=50, depth=shallow, dropout=0)", "linear", "head2toe",
     "adapter(position=post, init=houlsby, scale=channel, drop_path=0.1)", "lora(rank=32, targets=all)",
     "lora(rank=32, rank_dropout=0.5, targets=all)", "ssf", "bias", "full",
 )  # fmt: skip

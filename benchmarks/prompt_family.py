@@ -5,6 +5,8 @@
     python benchmarks/prompt_family.py score RUNS FAMILY_RUNS --data FOLDER --records RECORDS
     python benchmarks/prompt_family.py report RUNS FAMILY_RUNS --records RECORDS
 
+    python benchmarks/attention.py --sections family    what inference and a training step cost, if not measured yet
+
 `score` lets every tuned file answer all test images of its set; a result is a file of its own, so that the same command
 goes on where it was. `report` writes scores, and differences from VPT-deep with intervals over seeds and images.
 """
@@ -16,6 +18,7 @@ import json
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ from report import BENCHMARKS_DIR, RESULTS_DIR, write_between_marks, write_secti
 from vpt.core.io import write_atomic
 from vpt.experiments.results import Cell, load_results
 from vpt.experiments.store import Store
+from vpt.methods import parse_method
 from vpt.plots import canvas, style
 from vpt.training import DeviceDataset, Examples, predict_logits
 
@@ -89,6 +93,24 @@ def read_answers(cells: Mapping[tuple[str, str], Cell], records: Path) -> Answer
     return found
 
 
+def read_costs() -> dict[str, dict[str, float]]:
+    """Times VPT-deep of inference and of a training step, by the text of the method; of results/attention.json."""
+    figures = json.loads((RESULTS_DIR / "attention.json").read_text(encoding="utf-8"))["family"]["values"]
+    costs = dict[str, dict[str, float]]()
+    for kind in ("inference", "step"):
+        for spec, figure in figures[kind].items():
+            costs.setdefault(str(parse_method(spec)), {})[kind] = figure["times_reference"]["median"]
+    return costs
+
+
+def without_start(text: str) -> str:
+    """The text of a method that begins at random, and costs the same."""
+    method = parse_method(text)
+    if isinstance(method, vpt.VPT):
+        method = replace(method, init="random", expansion=vpt.VPT().expansion)
+    return str(method)
+
+
 def difference(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> tuple[float, float, float]:
     """Points of top-1 above the other, and the 95 % interval by a bootstrap over seeds and images, both paired."""
     points = 100 * (ours.astype(np.float64) - theirs)
@@ -101,7 +123,7 @@ def difference(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> tuple[floa
 
 def summarize(cells: Mapping[tuple[str, str], Cell], answers: Answers) -> list[dict[str, Any]]:
     """A row for each method: what it trains and stores, and its scores on each set."""
-    rows = []
+    rows, costs = [], read_costs()
     for method in dict.fromkeys(method for _, method in cells):
         own = {name: cells[name, method] for name in SETS if (name, method) in cells}
         runs = [record for cell in own.values() for record in cell.final_records]
@@ -112,7 +134,8 @@ def summarize(cells: Mapping[tuple[str, str], Cell], answers: Answers) -> list[d
                 sets[name]["difference"] = difference(answers[name, method], answers[name, REFERENCE])
         trained = statistics.fmean(record.parameters["trainable"] for record in runs)
         kilobytes = statistics.fmean(record.cost["file_bytes"] for record in runs) / 1000
-        rows.append({"method": method, "trained": trained, "kilobytes": kilobytes, "sets": sets})
+        cost = costs.get(without_start(runs[0].config["method"]), {})
+        rows.append({"method": method, "trained": trained, "kilobytes": kilobytes, "cost": cost, "sets": sets})
     return sorted(
         rows, key=lambda row: -statistics.fmean(statistics.fmean(one["top1"]) for one in row["sets"].values())
     )
@@ -124,13 +147,15 @@ def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [
         "**Five images of each class**, DeiT-Tiny: test top-1 in %, mean ± standard deviation of three draws of the "
         "training images. Above VPT-deep: points, with the 95 % interval by a bootstrap over draws and test images. "
-        "Trained: thousands of parameters, head included. File: kB.",
+        "Trained: thousands of parameters, head included. File: kB. Step, inference: time of a training step and of a "
+        "forward pass on ViT-S/16, times VPT-deep.",
         "",
-        f"| method | trained | file | {names} |",
-        f"|---|---:|---:|{'---:|---:|' * len(SETS)}",
+        f"| method | trained | file | step | inference | {names} |",
+        f"|---|---:|---:|---:|---:|{'---:|---:|' * len(SETS)}",
     ]
     for row in rows:
         texts = [row["method"], f"{row['trained'] / 1000:,.0f}", f"{row['kilobytes']:,.0f}"]
+        texts += [f"{row['cost'][kind]:.2f}" if kind in row["cost"] else "–" for kind in ("step", "inference")]
         for name in SETS:
             cell = row["sets"].get(name)
             texts.append(

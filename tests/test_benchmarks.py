@@ -257,12 +257,13 @@ def test_prompt_family_has_paired_differences_of_complete_cells(script: Callable
     assert family.difference(ours, ours) == (0, 0, 0)
 
     def cell(top1: float) -> SimpleNamespace:
-        record = SimpleNamespace(parameters={"trainable": 12_000}, cost={"file_bytes": 50_000})
+        config = {"method": "vpt(length=50, dropout=0, init=tokens)"}
+        record = SimpleNamespace(parameters={"trainable": 12_000}, cost={"file_bytes": 50_000}, config=config)
         return SimpleNamespace(final_records=(record,), scores=(top1, top1 + 0.02))
 
     cells = {("rsscn7", family.REFERENCE): cell(0.5), ("rsscn7", "BPT"): cell(0.75), ("rsscn7", "SPT"): cell(0.6)}
     rows = family.summarize(cells, {("rsscn7", family.REFERENCE): theirs, ("rsscn7", "BPT"): ours})
     assert [row["method"] for row in rows] == ["BPT", "SPT", family.REFERENCE]
     table = family.format_table(rows)
-    assert f"| BPT | 12 | 50 | – | – | 76.0 ± 1.4 | +25.0 (+{low:.1f} to +{high:.1f}) |" in table
-    assert "| SPT | 12 | 50 | – | – | 61.0 ± 1.4 | – |" in table
+    assert f"| BPT | 12 | 50 | 1.00 | 1.00 | – | – | 76.0 ± 1.4 | +25.0 (+{low:.1f} to +{high:.1f}) |" in table
+    assert "| SPT | 12 | 50 | 1.00 | 1.00 | – | – | 61.0 ± 1.4 | – |" in table

@@ -80,6 +80,7 @@ def test_demo_with_two_draws_prints_table_and_reuses_finished_runs(short: Path) 
     before = {path: path.stat().st_mtime_ns for path in (short / "runs").iterdir()}
     values = json.loads(call("--out", short, "--draws", 2, "--json"))
     assert {path: path.stat().st_mtime_ns for path in (short / "runs").iterdir()} == before and len(before) == 4
+    assert 0 < values["seconds"] < 600 and values["workers"] == 1
     assert (values["task"], values["draws"]) == ("numerals", 2) and "torch" in values["environment"]["versions"]
     for row in values["rows"]:
         assert row["mean"] == pytest.approx(sum(row["top1"]) / 2) and row["std"] is not None

@@ -20,6 +20,7 @@ from helpers.command_line import vpt as command
 from vpt.backbones import load_backbone
 from vpt.data.in_memory import dataset_from_memory
 from vpt.errors import TrainingError
+from vpt.search.backbones import advise
 from vpt.search.candidates import make_candidate
 from vpt.search.comparison import Comparison, compare
 from vpt.search.selection import Selection, best_row
@@ -184,6 +185,18 @@ def test_ranking_of_backbones_leaves_out_what_cannot_be_read(
 def test_search_among_one_backbone_named_twice_ranks_nothing(search: Search) -> None:
     result, _ = search(method="linear", backbone="vit_nano_patch12_48,vit_nano_patch12_48")
     assert result.search is not None and result.search["backbones"] is None
+
+
+def test_advice_says_which_weights_are_here_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository = tmp_path / "models--timm--vit_small_patch16_224.augreg_in21k"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot / "model.safetensors").write_bytes(b"")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    text = advise(torch.device("cpu"))
+    assert "88 MB that are here already, Apache-2.0" in text and "346 MB, Apache-2.0" in text
 
 
 def test_search_of_arrays_has_no_command_that_repeats_it(search: Search) -> None:

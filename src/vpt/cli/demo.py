@@ -67,7 +67,8 @@ def command(
             for cell in cells
         ]  # fmt: skip
         values = {"task": experiment.tasks[0].name, "draws": experiment.protocol.seeds, "rows": rows,
-                  "comparisons": [asdict(one) for one in comparisons]}  # fmt: skip
+                  "comparisons": [asdict(one) for one in comparisons],
+                  "seconds": time.monotonic() - start, "workers": workers}  # fmt: skip
         print_json({**values, "environment": cells[0].final_records[0].provenance})
         return
     console = Console(highlight=False, width=None if has_width(sys.stdout) else 110)

@@ -4,6 +4,7 @@ import time
 from functools import partial
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import torch
 
@@ -48,11 +49,17 @@ def advise(device: torch.device) -> str:
     """
     rate = _multiply_adds_per_second(device)
     names = [
-        f"--backbone {name} ({parameters} M parameters, {size} MB, {terms}, about "
+        f"--backbone {name} ({parameters} M parameters, {size} MB{_cached(name)}, {terms}, about "
         f"{format_duration(max(1, 1000 * cost * 1e9 / rate))} a pass over 1,000 images)"
         for name, parameters, size, terms, cost in _BETTER
     ]
     return f"the embedded backbone ({DEFAULT}) is for trying: better are {' and '.join(names)}"
+
+
+def _cached(name: str) -> str:
+    """Return words for a backbone whose weights need no download."""
+    here = huggingface_hub.try_to_load_from_cache(f"timm/{name}", "model.safetensors")
+    return " that are here already" if isinstance(here, str) else ""
 
 
 def _multiply_adds_per_second(device: torch.device) -> float:
