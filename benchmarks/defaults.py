@@ -2,11 +2,13 @@
 
     python benchmarks/defaults.py --data FOLDER --weights FILE --records FOLDER
     python benchmarks/defaults.py --records FOLDER --report
+    python benchmarks/defaults.py --data FOLDER --weights FILE --records FOLDER --split val    to choose a recipe by
 
-DeiT-Tiny, 20 images of each class (Caltech-101: 5), drawn anew for each seed; the probe and all methods of a seed share
-the draw. Every training is scored on the test images four times: with the trained head alone, and with a ridge head
-beside it that reads the pooled feature, the last four blocks, or all blocks. The probe is `linear` at its
-own default, 100 epochs. A result is a file of its own, so that the same command goes on where it was.
+DeiT-Tiny, 20 images of each class (Caltech-101: 5), drawn anew for each seed; the probe and all methods of a seed
+share the draw. Every training is scored on the test images, or on val without a look at them, four times: with the
+trained head alone, and with a ridge head beside it that reads the pooled feature, the last four blocks, or all
+blocks. The probe is `linear` at its own default, 100 epochs. A result is a file of its own, so that the same command
+goes on where it was.
 """
 
 from __future__ import annotations
@@ -47,15 +49,18 @@ Results = dict[tuple[str, str, int, int], dict[str, float]]  # set, method, epoc
 
 
 def run(
-    data: Path, weights: Path, name: str, method: str, epochs: int, seed: int, precision: str
+    data: Path, weights: Path, name: str, method: str, epochs: int, seed: int, precision: str, split: str
 ) -> dict[str, dict[str, float]]:
-    """Train once, and return the test top-1 and the calibration error in %, each with every head."""
+    """Train once, and return the top-1 of a split and the calibration error in %, each with every head."""
+    parts: dict[str, Any] = {"val_fraction": 0.0, "train_on": "trainval"} if split == "test" else {"train_on": "train"}
     job = make_job(
         data / name, "unwritten.safetensors", method=method, epochs=epochs, seed=seed,
         backbone="deit_tiny_patch16_224", weights=weights, images_per_class=SETS[name][0], precision=precision,
-        val_fraction=0.0, train_on="trainval",
+        **parts,
     )  # fmt: skip
     prepared = TASKS["classification"].prepare(job, Callback())
+    if split == "val":
+        del prepared.images["test"]  # so that val is what is scored
     model, _ = train_model(job, prepared, Callback(), torch.device("cpu"))
     found = {"top1": dict[str, float](), "calibration_error": dict[str, float]()}
     score("trained head alone", prepared, model, found)
@@ -79,9 +84,14 @@ def score(head: str, prepared: PreparedData, model: TunedModel, found: Mapping[s
     found["calibration_error"][head] = 100 * evaluation.calibration_error
 
 
-def read_results(folder: Path, precision: str, metric: str = "top1") -> Results:
-    """The results of a precision in a folder."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(f"*-{precision}.json"))]
+def ending(precision: str, split: str) -> str:
+    """The end of the names of results."""
+    return f"-{precision}.json" if split == "test" else f"-{precision}-{split}.json"
+
+
+def read_results(folder: Path, ends: str, metric: str = "top1") -> Results:
+    """The results in a folder whose names end like that."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(f"*{ends}"))]
     return {
         (one["set"], one["method"], one["epochs"], one["seed"]): one[metric] for one in found if metric in one
     }  # fmt: skip
@@ -100,15 +110,15 @@ def describe(values: Sequence[float]) -> str:
     return f"{statistics.fmean(values):+.1f}{spread} ({len(values)})" if values else "–"
 
 
-def format_table(results: Results) -> str:
+def format_table(results: Results, split: str) -> str:
     """Markdown: a row for each training and head, a column for each set."""
     probes = {
         name: [found["trained head alone"] for key, found in results.items() if key[:3] == (name, PROBE, PROBE_EPOCHS)]
         for name in SETS
     }
     lines = [
-        "**Fixed recipes**: points of test top-1 above the class token probe, mean ± standard deviation over the same "
-        "draws (number of them).",
+        f"**Fixed recipes**: points of {split} top-1 above the class token probe, mean ± standard deviation over the "
+        "same draws (number of them).",
         "",
         f"| epochs | method | head | {' | '.join(title for _, title in SETS.values())} |",
         f"|---:|---|---|{'---:|' * len(SETS)}",
@@ -148,16 +158,16 @@ def format_calibration(errors: Results) -> str:
     return "\n".join(lines)
 
 
-def write_report(results: Results, errors: Results, command: str) -> None:
+def write_report(results: Results, errors: Results, command: str, split: str) -> None:
     values: list[Mapping[str, Any]] = [
         dict(zip(("set", "method", "epochs", "seed", "top1", "calibration_error"), (*key, found, errors.get(key)),
                  strict=True))
         for key, found in sorted(results.items())
     ]  # fmt: skip
-    table = format_table(results)
+    table = format_table(results, split)
     if errors:
         table += f"\n\n{format_calibration(errors)}"
-    write_section("defaults", "defaults", {"runs": values}, command, table)
+    write_section("defaults", "defaults" if split == "test" else split, {"runs": values}, command, table)
     print(table)
 
 
@@ -172,13 +182,15 @@ def main() -> None:
     parser.add_argument("--epochs", nargs="+", type=int, default=[3, 10])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="bf16")
+    parser.add_argument("--split", choices=["test", "val"], default="test", help="images that are scored")
     options = parser.parse_args()
+    ends = ending(options.precision, options.split)
     options.records.mkdir(parents=True, exist_ok=True)
     if not options.report:
         if options.data is None or options.weights is None:
             parser.error("--data and --weights are needed to train")
         known, probes = (
-            read_results(options.records, options.precision),
+            read_results(options.records, ends),
             list(product(options.seeds, [PROBE_EPOCHS], [PROBE])),
         )
         for seed, epochs, method in [*probes, *product(options.seeds, options.epochs, options.methods)]:
@@ -186,15 +198,16 @@ def main() -> None:
                 if (name, method, epochs, seed) in known:
                     continue
                 start = time.monotonic()
-                found = run(options.data, options.weights, name, method, epochs, seed, options.precision)
+                found = run(options.data, options.weights, name, method, epochs, seed, options.precision, options.split)
                 result = {"set": name, "method": method, "epochs": epochs, "seed": seed, **found,
                           "precision": options.precision, "seconds": time.monotonic() - start}  # fmt: skip
-                file = options.records / f"{name}-{method}-{epochs}-{seed}-{options.precision}.json"
+                file = options.records / f"{name}-{method}-{epochs}-{seed}{ends}"
                 write_atomic(file, json.dumps(result, indent=1).encode())
                 print(json.dumps(result), flush=True)
     command = f"python benchmarks/defaults.py --records FOLDER --precision {options.precision} --report"
-    read = partial(read_results, options.records, options.precision)
-    write_report(read("top1"), read("calibration_error"), command)
+    command += "" if options.split == "test" else f" --split {options.split}"
+    read = partial(read_results, options.records, ends)
+    write_report(read("top1"), read("calibration_error"), command, options.split)
 
 
 if __name__ == "__main__":
