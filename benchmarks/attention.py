@@ -1,7 +1,7 @@
 """What deep prompts cost: inference, a training step and memory, against the frozen forward and the textbook forms.
 
-    python benchmarks/attention.py                      all parts, some ten minutes of two quiet cores
-    python benchmarks/attention.py --sections inference    also: step, textbook, memory, swin, family, bf16, ...
+    python benchmarks/attention.py                      all parts, some twenty minutes of two quiet cores
+    python benchmarks/attention.py --sections inference    --help names the others
 
 ViT-S/16, 224 px, random weights (their values change no figure), fp32. All forms run in one process, in turns, each
 second round backwards; ratios are taken within a round. Memory is measured in a process of its own for each form.
@@ -30,7 +30,7 @@ from vpt.core import environment
 LENGTHS = (1, 10, 50, 100, 200)
 COMPARED_LENGTH = 200  # prompts at which the textbook forms run too: they take most of the time
 SWIN = "swin_tiny_patch4_window7_224"
-FAMILY = (  # p = 50, without dropout
+FAMILY = (  # the first is what the others are compared with
     "vpt(length=50, dropout=0)", "prefix(length=50, dropout=0)", "vpt(length=50, dropout=0, rank=8)",
     "vpt(length=50, dropout=0, fourier=0.5)", "vpt(length=50, dropout=0, attention=zero_init)",
     "cross(length=50, dropout=0)", "adaptive(length=50, dropout=0)", "gated(length=50, dropout=0)",
@@ -110,7 +110,7 @@ def family(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 def bf16(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """A training step in bf16 with fused attention and without, as TIMM_FUSED_ATTN=0 has it; the reference is fp32."""
     _, images, labels = make_vit(options.batch)
-    figures, rows = dict[str, Any](), list[str]()
+    figures, rows, before = dict[str, Any](), list[str](), timm.layers.use_fused_attn()
     for spec in ("vpt(length=50, dropout=0)", "lora(rank=32, targets=all)", "full"):
         variants = {}
         for name, precision, fused in (("fp32", "fp32", True), ("bf16", "bf16", True), ("apart", "bf16", False)):
@@ -120,7 +120,7 @@ def bf16(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         figures[spec] = summarize(time_paired(variants, options.rounds, clock=CLOCKS[options.clock]), "fp32")
         cells = [format_quartiles(figures[spec][name]["times_reference"]) for name in ("bf16", "apart")]
         rows.append(f"| `{spec}` | {' | '.join(cells)} |")
-    timm.layers.set_fused_attn(True)
+    timm.layers.set_fused_attn(before)
     lines = [
         f"**bf16 on a CPU**, ViT-S/16, batch {options.batch}: a training step, times that in fp32; median and "
         f"quartiles of {options.rounds} rounds.",

@@ -137,14 +137,15 @@ def order(row: tuple[int, str]) -> tuple[int, int]:
     return row[0], METHODS.index(row[1])
 
 
-def format_calibration(errors: Results) -> str:
+def format_calibration(errors: Results, split: str) -> str:
     """Markdown: a row for each head, a column for each length of training."""
     lengths = sorted({(key[1], key[2]) for key in errors if key[1] != PROBE}, key=lambda row: order(row[::-1]))
     sets_of = [{key[0] for key in errors if key[1:3] == length} for length in lengths]
     shared = set.intersection(*sets_of) if sets_of else set[str]()
     titles = ", ".join(title for name, (_, title) in SETS.items() if name in shared)
     lines = [
-        f"**Calibration error** of the same runs on {titles}, in %, mean over sets and draws (number of runs).",
+        f"**Calibration error** on {split} of the same runs on {titles}, in %, mean over sets and draws (number of "
+        "runs).",
         "",
         f"| head | {' | '.join(f'`{method}`, {epochs} epochs' for method, epochs in lengths)} |",
         f"|---|{'---:|' * len(lengths)}",
@@ -166,7 +167,7 @@ def write_report(results: Results, errors: Results, command: str, split: str) ->
     ]  # fmt: skip
     table = format_table(results, split)
     if errors:
-        table += f"\n\n{format_calibration(errors)}"
+        table += f"\n\n{format_calibration(errors, split)}"
     write_section("defaults", "defaults" if split == "test" else split, {"runs": values}, command, table)
     print(table)
 

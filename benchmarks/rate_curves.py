@@ -3,7 +3,8 @@
     vpt bench run benchmarks/low_data.toml --out RUNS
     python benchmarks/rate_curves.py RUNS MORE_RUNS
 
-One training a point, with the first draw. Where a plan searches weight decay, too, a point is the best one.
+One training a point, with the first draw. Where a plan searches weight decay, too, a point is the best one. A method
+that two folders have is refused, as their curves would be of other settings.
 """
 
 from __future__ import annotations
@@ -30,14 +31,13 @@ Curves = Mapping[str, Mapping[str, Mapping[float, float]]]  # method -> set -> p
 def read_curves(folders: Sequence[Path]) -> Curves:
     """Curves of all methods that were trained at two rates or more, in the order of the plans."""
     found: dict[str, dict[str, dict[float, float]]] = defaultdict(lambda: defaultdict(dict))
-    for folder in folders:
-        for cell in load_results(Store(folder)).cells.values():
-            points = found[cell.method][cell.task.name.rsplit("-", 1)[0]]
-            for record in cell.search_records:
-                training = record.config["training"]
-                rate = training["learning_rate"] * training["batch_size"] / 256
-                if record.status == "done" and record.score is not None:
-                    points[rate] = max(points.get(rate, 0.0), 100 * record.score)
+    for cell in load_results(*map(Store, folders)).cells.values():
+        points = found[cell.method][cell.task.name.rsplit("-", 1)[0]]
+        for record in cell.search_records:
+            training = record.config["training"]
+            rate = training["learning_rate"] * training["batch_size"] / 256  # the peak
+            if record.status == "done" and record.score is not None:
+                points[rate] = max(points.get(rate, 0.0), 100 * record.score)
     return {
         method: {name: dict(sorted(points.items())) for name, points in sets.items() if len(points) > 1}
         for method, sets in found.items()
@@ -49,7 +49,8 @@ def format_table(curves: Curves) -> str:
     """Markdown: a row for each method and set."""
     lines = [
         "**Learning rates**: top-1 in % on 200 images of val against the peak rate, five images of each class, one "
-        "training a point. The best of each row is bold.",
+        "training a point (of a probe: the best of its weight decays). The best of each row is bold; diverged runs are "
+        "left out.",
         "",
         "| method | set | peak rate: top-1 |",
         "|---|---|---|",
@@ -82,7 +83,7 @@ def draw(curves: Curves, path: Path) -> None:
         axes.set_ylabel("top-1 on val, %")
     for axes in panels[max(0, len(curves) - COLUMNS) : len(curves)]:
         axes.set_xlabel("peak learning rate")
-    panels[0].legend(frameon=False, fontsize=7)
+    max(panels, key=lambda axes: len(axes.lines)).legend(frameon=False, fontsize=7)
     canvas.save_figure(figure, path)
 
 

@@ -1,7 +1,7 @@
 """What common shortcuts of published comparisons are worth, in points, beside honest scoring.
 
     python benchmarks/shortcuts.py prepare --data FOLDER --weights FILE --out FOLDER
-    export TIMM_FUSED_ATTN=0    # bf16 on a CPU: a third less time
+    export TIMM_FUSED_ATTN=0    # faster in bf16 on CPUs with AMX
     vpt bench run FOLDER/plan.toml --out FOLDER/plain
     vpt bench run FOLDER/jpeg.toml --out FOLDER/jpeg
     vpt bench run FOLDER/inception.toml --out FOLDER/inception
@@ -16,7 +16,7 @@ chosen by it while training. A run says what all shortcuts of scoring are worth:
     best epoch and seed  the best epoch of the best seed
 
 Three others are trained anew, on the same draws: images that are saved as JPEG of quality 75 after they are resized,
-the other normalization, and a baseline at the library's default rate instead of its best one.
+the other normalization, and a plan's default rate instead of the one that val chose on sign digits.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ import numpy as np
 from PIL import Image
 
 from report import write_section
+from vpt.experiments.significance import paired_interval
 from vpt.experiments.store import Store
 from vpt.plots import canvas, style
 
@@ -44,15 +45,18 @@ METHODS = {
     "VPT-deep": 'spec = "vpt(length=50, dropout=0)"\nlearning_rate = 0.08\n',
     "Full": 'spec = "full"\nlearning_rate = 0.0016\n',
 }
-UNTUNED = {"VPT-deep": 'spec = "vpt(length=50)"\n', "Full": 'spec = "full"\n'}
+UNTUNED = {"VPT-deep": 'spec = "vpt(length=50, dropout=0)"\n', "Full": 'spec = "full"\n'}
 PLANS = {"plan": ("imagenet", 5), "jpeg": ("imagenet", 3), "inception": ("inception", 3)}  # normalization, seeds
 SCORING = ("best epoch", "best seed", "best epoch and seed")
 TRAINING = {"jpeg": "JPEG, quality 75", "inception": "the other normalization", "untuned": "default rate"}
-Curves = dict[tuple[str, str], list[list[float]]]  # set, method -> test top-1 of the scored epochs, of each seed
+Curve = list[float]  # test top-1 of the scored epochs in %
+Curves = dict[tuple[str, str], dict[int, Curve]]  # set, method -> seed -> curve
 
 
 def prepare(data: Path, weights: Path, out: Path) -> None:
     """Link and convert the images, and write the three plans."""
+    if any(path.is_symlink() for path in (out / "data").glob("*/*")):
+        sys.exit(f"{out} is of an earlier version, whose folders are links; give another folder")
     for name in SETS:
         for part, source in (("train", "train"), ("val", "test"), ("test", "test")):
             paths = sorted((data / name / source).rglob("*.jpg"))
@@ -112,16 +116,16 @@ def make_plan(plan: str, weights: Path) -> str:
 
 
 def read_curves(folder: Path) -> Curves:
-    """Top-1 on the test images, in %, of every scored epoch of the runs that are done, in the order of their seeds."""
-    runs: dict[tuple[str, str], dict[int, list[float]]] = defaultdict(dict)
+    """Curves of the runs that are done."""
+    runs: Curves = defaultdict(dict)
     for record in Store(folder).records().values():
         if record.status == "done":
             scored = [100 * epoch["val_metric"] for epoch in record.history if epoch["val_metric"] is not None]
             runs[record.task, record.method][record.config["training"]["seed"]] = scored
-    return {cell: [seeds[seed] for seed in sorted(seeds)] for cell, seeds in runs.items()}
+    return {cell: dict(sorted(seeds.items())) for cell, seeds in sorted(runs.items())}
 
 
-def scoring_gains(curves: Sequence[Sequence[float]]) -> dict[str, float]:
+def scoring_gains(curves: Sequence[Curve]) -> dict[str, float]:
     """What each shortcut of scoring adds to the mean of the last epochs, in points."""
     last, best = [curve[-1] for curve in curves], [max(curve) for curve in curves]
     honest = statistics.fmean(last)
@@ -129,32 +133,37 @@ def scoring_gains(curves: Sequence[Sequence[float]]) -> dict[str, float]:
     return dict(zip(SCORING, gains, strict=True))
 
 
-def training_gains(honest: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> float:
-    """The mean difference of the last epochs, of the draws that both have."""
-    return statistics.fmean(b[-1] - a[-1] for a, b in zip(honest, other, strict=False))
-
-
 def with_intervals(curves: Mapping[str, Curves]) -> Iterator[dict[str, Any]]:
-    """Every shortcut on every set and method: points, and the 95 % interval by a bootstrap over the seeds."""
+    """Every shortcut on every set and method: points and their 95 % interval.
+
+    Where each seed has a difference, it is Student's; the best of the seeds has that of a bootstrap over them.
+    """
     rng, plain = np.random.default_rng(0), curves["plan"]
-    for (task, method), runs in plain.items():
+    for (task, method), seeds in plain.items():
         if method not in METHODS:
             continue
+        runs = list(seeds.values())
         draws = rng.integers(0, len(runs), (TRIALS, len(runs)))
         samples = [scoring_gains([runs[i] for i in draw]) for draw in draws]
+        last = [run[-1] for run in runs]
         for name, points in scoring_gains(runs).items():
             low, high = np.percentile([sample[name] for sample in samples], [2.5, 97.5])
-            yield {"set": task, "method": method, "shortcut": name, "points": points, "low": low, "high": high}
-        others = {"jpeg": curves["jpeg"], "inception": curves["inception"]}
-        found = {kind: cells.get((task, method)) for kind, cells in others.items()}
-        for kind, other in {**found, "untuned": plain.get((task, f"{method}, untuned"))}.items():
-            if not other:
-                continue
-            differences = np.array([b[-1] - a[-1] for a, b in zip(runs, other, strict=False)])
-            draws = rng.integers(0, len(differences), (TRIALS, len(differences)))
-            low, high = np.percentile(differences[draws].mean(1), [2.5, 97.5])
-            points, name = training_gains(runs, other), TRAINING[kind]
-            yield {"set": task, "method": method, "shortcut": name, "points": points, "low": low, "high": high}
+            if name == "best epoch":
+                low, high = paired_interval([max(run) for run in runs], last) or (points, points)
+            yield row_of(task, method, name, points, low, high, len(runs))
+        found = {kind: curves[kind].get((task, method), {}) for kind in ("jpeg", "inception")}
+        for kind, other in {**found, "untuned": plain.get((task, f"{method}, untuned"), {})}.items():
+            both = sorted(seeds.keys() & other.keys())
+            if both:
+                ours, theirs = ([own[seed][-1] for seed in both] for own in (other, seeds))
+                points = statistics.fmean(ours) - statistics.fmean(theirs)
+                low, high = paired_interval(ours, theirs) or (points, points)
+                yield row_of(task, method, TRAINING[kind], points, low, high, len(both))
+
+
+def row_of(task: str, method: str, shortcut: str, points: float, low: float, high: float, seeds: int) -> dict[str, Any]:
+    return {"set": task, "method": method, "shortcut": shortcut, "points": points, "low": float(low),
+            "high": float(high), "seeds": seeds}  # fmt: skip
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -183,13 +192,13 @@ def format_table(rows: Sequence[Mapping[str, Any]], curves: Curves) -> str:
     """Markdown: the honest scores, then a row for each shortcut."""
     cells = [cell for cell in curves if cell[1] in METHODS]
     names = [f"{SETS[task][1]}, {method}" for task, method in cells]
-    honest = [[curve[-1] for curve in curves[cell]] for cell in cells]
+    honest = [[curve[-1] for curve in curves[cell].values()] for cell in cells]
     spread = [statistics.stdev(scores) if len(scores) > 1 else 0.0 for scores in honest]
-    scores = [f"{statistics.fmean(one):.1f} ± {sd:.1f}" for one, sd in zip(honest, spread, strict=True)]
+    scores = [f"{statistics.fmean(one):.1f} ± {sd:.1f} ({len(one)})" for one, sd in zip(honest, spread, strict=True)]
     lines = [
-        f"**Shortcuts**: points of test top-1 above honest scoring (last epoch, mean of {len(honest[0])} seeds), with "
-        f"95 % intervals by a bootstrap over seeds. {TEST_IMAGES} test images a set. JPEG and the other "
-        "normalization: three seeds.",
+        f"**Shortcuts**: points of test top-1 above honest scoring (last epoch, mean over seeds; their number in "
+        f"brackets), on {TEST_IMAGES} test images a set, with 95 % intervals: Student's over seeds; for the best seed "
+        "by a bootstrap over them, which cannot exceed the best that was seen.",
         "",
         f"| shortcut | {' | '.join(names)} |",
         f"|---|{'---:|' * len(names)}",
@@ -198,7 +207,9 @@ def format_table(rows: Sequence[Mapping[str, Any]], curves: Curves) -> str:
     for shortcut in dict.fromkeys(row["shortcut"] for row in rows):
         found = {(row["set"], row["method"]): row for row in rows if row["shortcut"] == shortcut}
         texts = [
-            f"{row['points']:+.1f} ({row['low']:+.1f} to {row['high']:+.1f})" if (row := found.get(cell)) else "–"
+            f"{row['points']:+.1f} ({row['low']:+.1f} to {row['high']:+.1f}, n = {row['seeds']})"
+            if (row := found.get(cell))
+            else "–"
             for cell in cells
         ]
         lines.append(f"| {shortcut} | {' | '.join(texts)} |")
@@ -208,8 +219,8 @@ def format_table(rows: Sequence[Mapping[str, Any]], curves: Curves) -> str:
 def report(folder: Path) -> None:
     """Write the figures, the table and the picture of what is done."""
     curves = {plan: read_curves(folder / ("plain" if plan == "plan" else plan)) for plan in PLANS}
-    if not curves["plan"]:
-        sys.exit(f"{folder / 'plain'} has no run that is done: run {folder / 'plan.toml'} first")
+    if not any(method in METHODS for _, method in curves["plan"]):
+        sys.exit(f"{folder / 'plain'} has no tuned run that is done: run {folder / 'plan.toml'} first")
     rows = list(with_intervals(curves))
     table = format_table(rows, curves["plan"])
     values = {"rows": rows, "curves": {f"{task}, {method}": runs for (task, method), runs in curves["plan"].items()}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import shutil
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -32,7 +33,11 @@ def run_script(name: str, *arguments: str, folder: Path = BENCHMARKS) -> subproc
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """A copy of the folder, which nothing else writes to."""
-    return Path(shutil.copytree(BENCHMARKS, tmp_path / "benchmarks", ignore=shutil.ignore_patterns("__pycache__")))
+    return Path(
+        shutil.copytree(
+            BENCHMARKS, tmp_path / "benchmarks", ignore=shutil.ignore_patterns("__pycache__", "data", "weights")
+        )
+    )
 
 
 def times(folder: Path) -> dict[Path, int]:
@@ -221,14 +226,18 @@ def test_shortcuts_are_points_above_the_mean_of_the_last_epochs(script: Callable
     runs = [[50.0, 60.0, 58.0], [40.0, 52.0, 54.0]]
     gains = shortcuts.scoring_gains(runs)
     assert gains == {"best epoch": 1.0, "best seed": 2.0, "best epoch and seed": 4.0}, "of 56.0"
-    cell, jpeg = ("signdigits", "Full"), [[0.0, 61.0], [0.0, 56.0]]
-    curves = {"plan": {cell: runs, ("signdigits", "Full, untuned"): jpeg}, "jpeg": {cell: jpeg}, "inception": {}}
+    cell = ("signdigits", "Full")
+    plain = {cell: dict(enumerate(runs)), ("signdigits", "Full, untuned"): {0: [0.0, 61.0], 1: [0.0, 56.0]}}
+    jpeg = {cell: {1: [0.0, 56.0], 2: [0.0, 99.0]}}  # seed 0 is not done, and 2 has nothing to compare with
+    curves = {"plan": plain, "jpeg": jpeg, "inception": {}}
     rows = {row["shortcut"]: row for row in shortcuts.with_intervals(curves)}
-    assert rows["JPEG, quality 75"]["points"] == rows["default rate"]["points"] == 2.5 and len(rows) == 5
-    assert (rows["JPEG, quality 75"]["low"], rows["JPEG, quality 75"]["high"]) == (2.0, 3.0)
+    assert (rows["JPEG, quality 75"]["points"], rows["JPEG, quality 75"]["seeds"]) == (2, 1) and len(rows) == 5
+    assert (rows["default rate"]["points"], rows["default rate"]["seeds"]) == (2.5, 2)
+    half = 12.7062 * statistics.stdev([3, 2]) / 2**0.5  # Student's t with one degree of freedom
+    assert rows["default rate"]["high"] == pytest.approx(2.5 + half, abs=1e-3)
     table = shortcuts.format_table(list(rows.values()), curves["plan"])
-    assert "| none: top-1 in %, ± standard deviation | 56.0 ± 2.8 |" in table
-    assert "| JPEG, quality 75 | +2.5 (+2.0 to +3.0) |" in table
+    assert "| none: top-1 in %, ± standard deviation | 56.0 ± 2.8 (2) |" in table
+    assert "| JPEG, quality 75 | +2.0 (+2.0 to +2.0, n = 1) |" in table
 
 
 def test_corruptions_change_images_and_cost_the_points_that_they_take(script: Callable[[str], Any]) -> None:
@@ -267,3 +276,23 @@ def test_prompt_family_has_paired_differences_of_complete_cells(script: Callable
     table = family.format_table(rows)
     assert f"| BPT | 12 | 50 | 1.00 | 1.00 | – | – | 76.0 ± 1.4 | +25.0 (+{low:.1f} to +{high:.1f}) |" in table
     assert "| SPT | 12 | 50 | 1.00 | 1.00 | – | – | 61.0 ± 1.4 | – |" in table
+
+
+def test_rate_curves_have_a_point_for_each_rate(
+    script: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    curves = script("rate_curves")
+
+    def record(rate: float, score: float | None, status: str = "done") -> SimpleNamespace:
+        training = {"learning_rate": rate, "batch_size": 16}
+        return SimpleNamespace(config={"training": training}, score=score, status=status)
+
+    def cell(method: str, *records: SimpleNamespace) -> SimpleNamespace:
+        return SimpleNamespace(method=method, task=SimpleNamespace(name="rsscn7-5"), search_records=records)
+
+    probe = record(0.16, 0.5), record(0.16, 0.6), record(0.08, 0.25)  # two weight decays
+    cells = {1: cell("probe", *probe), 2: cell("Full", record(0.16, 0.5), record(1.6, None, "diverged")), 3: cell("x")}
+    monkeypatch.setattr(curves, "load_results", lambda *stores: SimpleNamespace(cells=cells))
+    found = curves.read_curves([tmp_path])
+    assert found == {"probe": {"rsscn7": {0.005: 25.0, 0.01: 60.0}}}
+    assert "| probe | RSSCN7 | 0.005: 25.0, 0.01: **60.0** |" in curves.format_table(found)

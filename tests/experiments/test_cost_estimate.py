@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from vpt.backbones.backbone import Backbone
+from vpt.cli.bench import command
 from vpt.experiments import cost_estimate as module
 from vpt.experiments.cost_estimate import Estimate, estimate_cost
 from vpt.experiments.experiment import Experiment
@@ -85,6 +88,24 @@ def test_hours_name_the_tasks_that_they_suffice_for() -> None:
     refused = Estimate(runs=0, images=0, cell_seconds={"Refused": {}}, disk_bytes=0)
     assert refused.describe_hours(2) == ["in 2 h    all methods: none that the backbone takes"]
     assert estimate.describe_hours(1)[2] == "          Full alone: no task; the least takes about 1 h 30 min"
+
+
+@pytest.mark.parametrize(
+    ("epochs", "options", "expected"),
+    [
+        (1, [], []),
+        (1, ["--hours", "2"], ["in 2 h    all methods: all tasks"]),
+        (60_000, [], ["in 10 h   all methods: no task; the least takes about"]),
+    ],
+)
+def test_bench_plan_names_what_a_night_suffices_for(
+    experiment_of: Callable[..., Experiment], folder: Path, epochs: int, options: list[str], expected: list[str]
+) -> None:
+    experiment_of(("epochs = 1", f"epochs = {epochs}"))
+    done = CliRunner().invoke(command, ["plan", str(folder / "changed.toml"), *options])
+    assert done.exit_code == 0, done.output
+    found = [line for line in done.output.splitlines() if line.startswith("in ")]
+    assert len(found) == len(expected) and all(map(str.startswith, found, expected)), found
 
 
 def test_estimate_cost_has_the_time_of_each_task(experiment_of: Callable[..., Experiment]) -> None:

@@ -17,7 +17,7 @@ from vpt.training import Callback
 
 PLAN = Path(__file__).with_name("golden-plan.toml")
 GOLDEN = Path(__file__).parents[1] / "compatibility" / "samples" / "bench" / "plan"
-# What TOML cannot write, for its value is that none is given.
+# Not written: what TOML cannot, for its value is that none is given, and the seed, which the engine sets.
 UNWRITTEN = {"images_per_class", "image_size", "crop_fraction", "interpolation", "value_range"}
 UNWRITTEN_TRAINING = {"seed", "block_rates", "class_weights"}
 

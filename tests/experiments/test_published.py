@@ -133,3 +133,20 @@ def test_published_scores_of_each_task_equal_the_tables_of_the_paper(shared: Pat
     for name, top1 in published["top1"].items():
         values = tables["vtab_per_task"][name.lower()]["values"] + tables["fgvc_per_task"][name.lower()]["values"]
         assert (published["tasks"], top1) == (tables["vtab_tasks"] + tables["fgvc_tasks"], values)
+
+
+@pytest.mark.parametrize(("count", "expected"), [(5, ["–", "–"]), (6, ["–", "0.016"])])
+def test_test_over_tasks_needs_six_of_them(done: Store, count: int, expected: list[str]) -> None:
+    """VPT is better than Full on all of them: of six, p is 1 / 64."""
+    found = load_results(done)
+    task = found.experiment.tasks[0]
+    tasks = tuple(replace(task, name=str(number)) for number in range(count))
+    cells = {}
+    for number, own in enumerate(tasks):
+        for method, score in zip(found.methods, (0.5, 0.6 + 0.01 * number), strict=True):
+            cell = found.cells[task.name, method]
+            records = tuple(replace(one, scores={**one.scores, "top1": score}) for one in cell.final_records)
+            cells[own.name, method] = replace(cell, task=own, final_records=records)
+    experiment = replace(found.experiment, tasks=tasks, baseline=found.methods[0])
+    table = main_table(replace(found, experiment=experiment, cells=cells))
+    assert table.header[-1] == "p over tasks" and [row[-1] for row in table.rows] == expected

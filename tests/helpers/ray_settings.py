@@ -48,7 +48,7 @@ def run_on_ray(line: Sequence[str], folder: Path) -> subprocess.CompletedProcess
             ran = subprocess.run(
                 line, capture_output=True, text=True, timeout=400, env=os.environ | settings, check=False
             )
-        if last or not any(fault in ran.stdout + ran.stderr for fault in _FAULTS):
+        if last or ran.returncode == 0 or not any(fault in ran.stdout + ran.stderr for fault in _FAULTS):
             break
         shutil.rmtree(folder)
     return ran

@@ -266,6 +266,9 @@ def test_wants_search_depends_on_what_is_given() -> None:
     recipe = {"head": "multi_block(blocks=last2)", "ridge": "auto"}
     default, named = (request.job("vit_nano_patch12_48", "vpt", epochs=3, **recipe) for request in requests)
     assert default == named and default.options.ridge == "auto"  # type: ignore[attr-defined]
+    assert [
+        SearchRequest.create("digits", None, device=torch.device(name)).minutes for name in ("cpu", "cuda", "mps")
+    ] == [10, 5, 5]
     for name in ("epochs", "iterations", "learning_rate", "ridge"):
         assert not wants_search(None, {name: 3})
         with pytest.raises(vpt.SpecError, match=f"minutes is 3 and {name} is 3"):
