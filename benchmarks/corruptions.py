@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 import vpt
-from report import write_section
+from report import BENCHMARKS_DIR, RESULTS_DIR, write_between_marks, write_section
 from vpt.core.io import write_atomic
 from vpt.experiments.results import load_results
 from vpt.experiments.store import Store
@@ -38,6 +38,7 @@ from vpt.plots import canvas, style
 from vpt.training import DeviceDataset, Examples, predict_logits
 
 SETS = {"signdigits": "sign digits", "rsscn7": "RSSCN7", "dtd10": "DTD-10", "caltech101": "Caltech-101"}
+PAGE = BENCHMARKS_DIR.parent / "docs" / "prompt-family.md"
 SIZE, COUNT, TRIALS = 224, 300, 2000
 Pixels = NDArray[np.float64]  # (224, 224, 3), between 0 and 1
 Runs = dict[tuple[str, str], list[NDArray[np.bool_]]]  # set, method -> (corruptions, images) of every seed
@@ -219,7 +220,8 @@ def report(records: Path) -> None:
     table = format_table(rows)
     command = "python benchmarks/corruptions.py report --records RECORDS"
     write_section("corruptions", "corruptions", {"rows": rows}, command, table)
-    draw(rows, Path(__file__).parent / "results" / "corruptions.png")
+    write_between_marks(PAGE, "corruptions", (RESULTS_DIR / "corruptions.md").read_text(encoding="utf-8").rstrip())
+    draw(rows, RESULTS_DIR / "corruptions.png")
     print(table)
 
 

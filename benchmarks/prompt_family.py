@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import vpt
-from corruptions import SIZE, bootstrap
-from report import BENCHMARKS_DIR, RESULTS_DIR, write_between_marks, write_section
+from corruptions import PAGE, SIZE, bootstrap
+from report import RESULTS_DIR, write_between_marks, write_section
 from vpt.core.io import write_atomic
 from vpt.experiments.results import Cell, load_results
 from vpt.experiments.store import Store
@@ -39,7 +39,6 @@ from vpt.training import DeviceDataset, Examples, predict_logits
 
 SETS = {"signdigits": "sign digits", "rsscn7": "RSSCN7"}
 REFERENCE = "VPT-deep, p = 50"
-PAGE = BENCHMARKS_DIR.parent / "docs" / "prompt-family.md"
 Answers = Mapping[tuple[str, str], NDArray[np.bool_]]  # set, method -> (seeds, images)
 
 
