@@ -61,6 +61,23 @@ def test_search_of_masks_ends_within_the_budget(search: Search, scenes: Path, st
     assert vpt.evaluate(result.file, scenes, progress=False).metrics["miou"] == pytest.approx(result.score)
 
 
+@pytest.mark.parametrize(("step", "expected"), [(0.35, 4), (0.6, 3), (0.9, 2)])
+def test_search_of_masks_tries_more_methods_where_time_allows(
+    search: Search, scenes: Path, monkeypatch: pytest.MonkeyPatch, step: float, expected: int
+) -> None:
+    monkeypatch.setattr(segmentation, "_LONG_ENOUGH", 25)
+    options = {name: value for name, value in OPTIONS.items() if name != "method"}
+    result, clock = search(scenes, step=step, minutes=1.0, **options)
+    assert result.search is not None and clock.now <= 1.1 * 60
+    rows = result.search["tried"]
+    assert [row["method"] for row in rows] == ["linear", "vpt", "lora", "vpt + bias"][:expected]
+    assert {row["status"] for row in rows} == {"tried"} and len({row["iterations"] for row in rows}) == 1
+    assert rows[0]["iterations"] >= (25 if expected > 2 else 20)
+    gains = {row["method"]: row["comparison"] for row in rows[1:]}
+    convincing = {name: one["gain"] for name, one in gains.items() if one["gain"] > one["error"]}
+    assert result.search["shipped"] == (max(convincing, key=convincing.__getitem__) if convincing else "linear")
+
+
 def test_search_of_masks_interrupted_goes_on_to_the_same_file(search: Search, scenes: Path, tmp_path: Path) -> None:
     whole, _ = search(scenes, out="whole.safetensors", **OPTIONS)
     with pytest.raises(KeyboardInterrupt):
@@ -155,7 +172,7 @@ def test_search_of_masks_refuses_several_backbones_and_a_metric(search: Search, 
         search(scenes, backbone="vit_nano_patch12_48,vit_tiny_patch16_224", **OPTIONS)
     with pytest.raises(vpt.SpecError, match="segmentation counts miou"):
         search(scenes, metric="top1", **OPTIONS)
-    with pytest.raises(vpt.SpecError, match="tries the head alone and one method"):
+    with pytest.raises(vpt.SpecError, match="tries methods whose files are small"):
         search(scenes, max_size=1.0, **OPTIONS)
 
 

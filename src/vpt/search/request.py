@@ -150,7 +150,7 @@ class SearchRequest:
             )
         if max_size is not None and found.name != "classification":
             raise SpecError(
-                f"max_size is {max_size:g}, and a search in {found.name} tries the head alone and one method; leave it "
+                f"max_size is {max_size:g}, and a search in {found.name} tries methods whose files are small; leave it "
                 "out"
             )
         names = tuple(dict.fromkeys(name.strip() for name in (backbone or DEFAULT).split(",")))

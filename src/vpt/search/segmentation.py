@@ -1,11 +1,13 @@
-"""The search in segmentation: the head alone and prompts, half of the time each, compared on the images of val.
+"""The search in segmentation: the head alone and other methods, in equal times, compared on the images of val.
 
-The head alone is saved as soon as it is trained. If prompts replace it, both are compared on the test images.
+Prompts always take part where they fit; LoRA, and prompts with biases, where every method still gets a training that is
+long enough. The head alone is saved as soon as it is trained. If another method replaces it, both are compared on the
+test images.
 """
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -38,7 +40,9 @@ from vpt.training.run_directory import MetricsRecorder, repeat_command, write_jo
 from vpt.tuning import finish_job, train_model
 
 _HEAD_ALONE = "linear"
+_OTHERS = ("vpt", "lora", "vpt + bias")  # the most promising first
 _MIN_ITERATIONS, _MAX_ITERATIONS, _CHECKPOINTS = 20, 2000, 10
+_LONG_ENOUGH = 400  # iterations of every method, where there are more than two
 _TEST_SHARE = 0.15  # of the budget at most, for the test images
 _END_SHARE = 0.02  # of the budget, for files and pictures
 
@@ -65,7 +69,7 @@ class _Search(SearchContext):
 
 
 def search(context: SearchContext, finished: RunResult | None) -> RunResult:
-    """Find the better of the head alone and prompts within a budget.
+    """Find the best of the head alone and other methods within a budget.
 
     Args:
         context: The search.
@@ -81,7 +85,7 @@ def search(context: SearchContext, finished: RunResult | None) -> RunResult:
     request, callback, decisions = context.request, context.callback, context.decisions
     if len(request.backbones) > 1:
         raise SpecError(f"{', '.join(request.backbones)} are given, and segmentation ranks no backbones; give one")
-    methods = list(dict.fromkeys((_HEAD_ALONE, request.method or "vpt")))
+    asked = list(dict.fromkeys((_HEAD_ALONE, *((request.method,) if request.method else _OTHERS))))
     job = request.job(request.backbones[0], _HEAD_ALONE)
     data = TASKS["segmentation"].prepare(job, callback)
     assert isinstance(data, SegmentationData)
@@ -91,7 +95,8 @@ def search(context: SearchContext, finished: RunResult | None) -> RunResult:
     this = _Search(**vars(context), data=_share_pairs(data), costs={})
     if finished is not None:
         return finished
-    costs = decisions.decide("costs", lambda: _measure(this, methods))
+    costs = decisions.decide("costs", lambda: _measure(this, asked))
+    methods = [method for method in asked if method in costs["steps"]]
     this = replace(this, costs=costs, data=_sample_test(this, costs))
     lengths = decisions.decide("iterations", lambda: _plan(this, methods))
     rows = [decisions.decide(f"trial {m}", partial(_try, this, m, lengths[m])) for m in methods]
@@ -110,23 +115,33 @@ def _share_pairs(data: SegmentationData) -> SegmentationData:
 
 
 def _measure(this: _Search, methods: Sequence[str]) -> dict[str, Any]:
-    """Return the seconds of an optimizer step of each method, None where memory runs out, and of scoring an image."""
-    steps: dict[str, float | None] = {}
-    for method in reversed(methods):  # the head alone is what scores an image
+    """Return the seconds of an optimizer step of each method, None where memory runs out, and of scoring an image.
+
+    A third method, and those behind it, are left out where there is no time for one more.
+    """
+    costs: dict[str, Any] = {"steps": {}, "score": 0.0}
+    for method in methods:
+        if len(costs["steps"]) > 1:
+            known = [seconds for seconds in costs["steps"].values() if seconds is not None]
+            one_more = {**dict(enumerate(known)), method: max(known)}
+            if min(_lengths(this, costs, one_more).values()) < _LONG_ENOUGH:
+                break
         job, timer = this.job(method, 2), StepTimer(this.budget)
         callbacks = CallbackList([StepsOnly(this.callback), timer])
         try:
             model, _ = train_model(job, this.training_data(job), callbacks, this.device)
-            steps[method] = timer.times[-1] - timer.times[0]
+            costs["steps"][method] = timer.times[-1] - timer.times[0]
         except (MemoryError, RuntimeError) as error:
             if method == _HEAD_ALONE or not is_out_of_memory(error):
                 raise
-            steps[method] = None
-    pairs = this.data.dataset.splits["train"]
-    one = replace(this.data.dataset, splits={"train": pairs.select(range(1))})
-    with measure(this.budget.clock) as watch:
-        this.score(model, one, "train")
-    return {"steps": steps, "score": watch.seconds}
+            costs["steps"][method] = None
+        if method == _HEAD_ALONE:
+            pairs = this.data.dataset.splits["train"]
+            one = replace(this.data.dataset, splits={"train": pairs.select(range(1))})
+            with measure(this.budget.clock) as watch:
+                this.score(model, one, "train")
+            costs["score"] = watch.seconds
+    return costs
 
 
 def _sample_test(this: _Search, costs: dict[str, Any]) -> SegmentationData:
@@ -145,18 +160,26 @@ def _sample_test(this: _Search, costs: dict[str, Any]) -> SegmentationData:
     return replace(this.data, dataset=replace(this.data.dataset, splits=splits), images=sizes)
 
 
+def _lengths(this: _Search, costs: dict[str, Any], steps: Mapping[Any, float]) -> dict[Any, int]:
+    """Return the iterations that fit into equal times, by the seconds of a step; without val, no image is scored."""
+    images = this.data.images
+    scored = min(2 * images.get("test", 0) * costs["score"], _TEST_SHARE * this.budget.seconds)
+    left = this.budget.remaining - scored - _END_SHARE * this.budget.seconds
+    share = left / len(steps) - images.get("val", 0) * costs["score"]
+    return {name: min(_MAX_ITERATIONS, int(share / max(1e-9, seconds))) for name, seconds in steps.items()}
+
+
 def _plan(this: _Search, methods: Sequence[str]) -> dict[str, int]:
     """Return the iterations of each method: equal times; 0 where too few fit. Without val, the head alone trains."""
-    images, steps = this.data.images, this.costs["steps"]
-    end = 2 * images.get("test", 0) * this.costs["score"] + _END_SHARE * this.budget.seconds
-    left = this.budget.remaining - end
-    if "val" in images and None not in steps.values():
-        share = left / len(methods) - images["val"] * this.costs["score"]
-        found = {method: min(_MAX_ITERATIONS, int(share / max(1e-9, steps[method]))) for method in methods}
-        if min(found.values()) >= _MIN_ITERATIONS:
-            return found
-    alone = min(_MAX_ITERATIONS, max(1, int(left / max(1e-9, steps[_HEAD_ALONE]))))
-    return dict.fromkeys(methods, 0) | {_HEAD_ALONE: alone}
+    steps = {method: seconds for method, seconds in this.costs["steps"].items() if seconds is not None}
+    for count in range(len(steps), 1, -1) if "val" in this.data.images else ():
+        found = _lengths(this, this.costs, dict(list(steps.items())[:count]))
+        if min(found.values()) >= (_MIN_ITERATIONS if count == 2 else _LONG_ENOUGH):
+            return dict.fromkeys(methods, 0) | found
+    alone = {_HEAD_ALONE: steps[_HEAD_ALONE]}
+    whole = replace(this.data, images={name: count for name, count in this.data.images.items() if name != "val"})
+    (length,) = _lengths(replace(this, data=whole), this.costs, alone).values()
+    return dict.fromkeys(methods, 0) | {_HEAD_ALONE: max(1, length)}
 
 
 def _try(this: _Search, method: str, iterations: int) -> dict[str, Any]:
@@ -207,6 +230,11 @@ def _why_one(this: _Search, rows: list[dict[str, Any]]) -> str:
     return f"nothing but the head alone fits {format_duration(this.budget.seconds)}"
 
 
+def _convinces(row: dict[str, Any]) -> bool:
+    """Return True where a method is above the head alone by more than the error of the difference."""
+    return bool(row["comparison"]["gain"] > row["comparison"]["error"])
+
+
 def _finish(this: _Search, rows: list[dict[str, Any]]) -> RunResult:
     folder, callback = _folder(this), this.callback
     alone, others = rows[0], rows[1:]
@@ -214,15 +242,16 @@ def _finish(this: _Search, rows: list[dict[str, Any]]) -> RunResult:
     if not tried:
         raise TrainingError(f"{alone['method']} is {alone['status']}; give --iterations and a smaller --lr")
     shipped, comparison, words = tried[0], None, _why_one(this, rows)
-    for row in others:
-        if "score" in row and "score" in alone:
-            files = [folder / f"{each['name']}-pixels.npy" for each in (row, alone)]
-            advice = "--overwrite begins the search anew"
-            comparison = compare_masks(*(read_array(file, "file of counts", advice) for file in files))
-            words = f"{describe_masks(comparison, row['method'], row['images'])} on val"
-            row["comparison"] = comparison
-            shipped = row if comparison["gain"] > comparison["error"] else alone
-            words += ", whose images took part in the choice" if shipped is row else ": the head alone was kept"
+    compared = [row for row in others if "score" in row and "score" in alone]
+    for row in compared:
+        files = [folder / f"{each['name']}-pixels.npy" for each in (row, alone)]
+        advice = "--overwrite begins the search anew"
+        row["comparison"] = compare_masks(*(read_array(file, "file of counts", advice) for file in files))
+    if compared:
+        best = max(compared, key=lambda row: (_convinces(row), row["comparison"]["gain"]))
+        comparison, shipped = best["comparison"], best if _convinces(best) else alone
+        words = f"{describe_masks(comparison, best['method'], best['images'])} on val"
+        words += ", whose images took part in the choice" if shipped is best else ": the head alone was kept"
     job = this.job(shipped["method"], shipped["iterations"])
     write_job(job, this.data.digest())
     checkpoint = folder / f"{shipped['name']}.safetensors"
