@@ -122,8 +122,8 @@ def _measure(this: _Search, methods: Sequence[str]) -> dict[str, Any]:
     costs: dict[str, Any] = {"steps": {}, "score": 0.0}
     for method in methods:
         if len(costs["steps"]) > 1:
-            known = [seconds for seconds in costs["steps"].values() if seconds is not None]
-            one_more = {**dict(enumerate(known)), method: max(known)}
+            one_more = {name: seconds for name, seconds in costs["steps"].items() if seconds is not None}
+            one_more[method] = max(one_more.values())
             if min(_lengths(this, costs, one_more).values()) < _LONG_ENOUGH:
                 break
         job, timer = this.job(method, 2), StepTimer(this.budget)
