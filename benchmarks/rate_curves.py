@@ -75,7 +75,10 @@ def draw(curves: Curves, path: Path) -> None:
     for axes, (method, sets) in zip(panels, curves.items(), strict=False):
         for name, points in sets.items():
             axes.plot(list(points), list(points.values()), linewidth=0.8, label=SETS[name], **looks[name])
+        rates = sorted({rate for points in sets.values() for rate in points})
         axes.set_xscale("log")
+        axes.set_xticks(rates, [f"{rate:.2g}" for rate in rates], fontsize=7)
+        axes.minorticks_off()
         axes.set_title(method, fontsize=8)
     for axes in panels[len(curves) :]:
         axes.set_visible(False)
