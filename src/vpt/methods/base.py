@@ -20,6 +20,7 @@ from vpt.errors import SpecError
 
 Wrapper = Callable[[nn.Module], nn.Module]
 Penalty = Callable[[], Tensor]
+BeforeStep = Callable[[float], None]
 InitInput = Literal["prototypes", "tokens", "attention", "features"]
 Optimizer = Literal["sgd", "adamw"]
 NETWORK = ""  # the path of the whole: images in, features out
@@ -40,6 +41,8 @@ class Injection:
         make_head: (d, classes) -> a head other than a linear layer.
         penalty: Function without arguments -> a scalar that is added to the training loss: a bound method of a module
             or a `functools.partial` over modules or weights, so that a deep copy of the model has one of its own.
+        before_step: Function that training calls before each step of the optimizer, when the gradients of the batch are
+            there, with the share of all steps that end with this one, above 0 and at most 1; made as `penalty` is.
     """
 
     trainable: tuple[str, ...] = ()
@@ -49,6 +52,7 @@ class Injection:
     num_pooled: int = 1
     make_head: Callable[[int, int], nn.Module] | None = None
     penalty: Penalty | None = None
+    before_step: BeforeStep | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,6 +233,7 @@ class Sum(Method, name="sum"):
             for path, wrapper in injection.wrappers.items():
                 wrappers[path] = compose(wrappers[path], wrapper) if path in wrappers else wrapper
         penalties = [injection.penalty for injection in injections if injection.penalty is not None]
+        before_steps = [injection.before_step for injection in injections if injection.before_step is not None]
 
         def at_most_one(values: Iterable[Any], what: str) -> Any:
             """Return the one value that is not None, or None."""
@@ -248,6 +253,7 @@ class Sum(Method, name="sum"):
             num_pooled=max(each.num_pooled for each in injections),
             make_head=at_most_one((each.make_head for each in injections), "has a head of its own"),
             penalty=partial(_sum_penalties, penalties) if penalties else None,
+            before_step=partial(_call_each, before_steps) if before_steps else None,
         )
 
     @property
@@ -289,6 +295,11 @@ def compose(*wrappers: Wrapper) -> Wrapper:
 
 def _sum_penalties(penalties: list[Penalty]) -> Tensor:
     return torch.stack([penalty() for penalty in penalties]).sum()
+
+
+def _call_each(before_steps: list[BeforeStep], done: float) -> None:
+    for before_step in before_steps:
+        before_step(done)
 
 
 def _outermost(paths: Iterable[str]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vpt.backbones.layout import BackboneLayout
+from vpt.errors import SpecError
 from vpt.methods.references import refer
 
 SharedPrompts = Literal["none", "blocks", "prompts", "all"]
@@ -85,17 +86,35 @@ def xavier_range(patch_size: int, width: int) -> float:
     return math.sqrt(6 / (3 * patch_size**2 + width))
 
 
-def num_transformed(fourier: float, length: int) -> int:
+def num_prompts(share: float, length: int) -> int:
     """Return the number of prompts that a share stands for, rounded down.
 
     Args:
-        fourier: The share.
+        share: The share.
         length: Number of prompts p.
 
     Returns:
         The number.
     """
-    return math.floor(fourier * length + 1e-9)  # 0.29 * 100 is a little less than 29
+    return math.floor(share * length + 1e-9)  # 0.29 * 100 is a little less than 29
+
+
+def check_share(name: str, share: float, length: int) -> None:
+    """Refuse a share that is above 0 and yet no prompt.
+
+    Args:
+        name: Name of the option.
+        share: The share.
+        length: Number of prompts p.
+
+    Raises:
+        SpecError: The share is less than one prompt.
+    """
+    if share > 0 and num_prompts(share, length) == 0:
+        raise SpecError(
+            f"{name} is {share}, which is less than one of {length} prompts; give "
+            f"{math.ceil(1000 / length) / 1000:g} or more, or leave it out"
+        )
 
 
 def make_prompts(
@@ -142,7 +161,7 @@ def make_prompts(
             init_range = xavier_range(layout.patch_size, projection or rank or width)
             modules[key] = Prompts(
                 length, width, init_range, dropout, num_vectors=num_vectors, projection=layer, frozen=frozen,
-                num_transformed=num_transformed(fourier, length),
+                num_transformed=num_prompts(fourier, length),
             )  # fmt: skip
             if width in projections and not is_first:
                 del modules[key].projection

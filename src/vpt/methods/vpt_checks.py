@@ -1,11 +1,10 @@
 """Checks of the options of `vpt`, a `VPT`: bounds, and options that contradict each other."""
 
-import math
 from typing import Any
 
 from vpt.errors import SpecError, UnsupportedError
 from vpt.methods.depth import check_depth
-from vpt.methods.prompts import num_transformed
+from vpt.methods.prompts import check_share
 
 
 def check_options(method: Any) -> None:
@@ -23,11 +22,7 @@ def check_options(method: Any) -> None:
         raise SpecError(f"dropout is {method.dropout}; it must be at least 0 and below 1")
     if not 0 <= method.fourier <= 1:
         raise SpecError(f"fourier is {method.fourier}; it must lie between 0 and 1, as a share of the prompts")
-    if method.fourier > 0 and num_transformed(method.fourier, method.length) == 0:
-        raise SpecError(
-            f"fourier is {method.fourier}, which is less than one of {method.length} prompts; give "
-            f"{math.ceil(1000 / method.length) / 1000:g} or more, or leave it out"
-        )
+    check_share("fourier", method.fourier, method.length)
     if not 0 <= method.expansion <= 1:
         raise SpecError(f"expansion is {method.expansion}; it must lie between 0 and 1")
     if method.neighbors < 1:

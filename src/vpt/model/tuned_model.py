@@ -86,7 +86,7 @@ class TunedModel(HubModel):
         self.layout: BackboneLayout = injected.layout
         self.added_modules: nn.ModuleDict = nn.ModuleDict(injection.modules)
         self._make_head = injected.make_head
-        self._penalty = injection.penalty
+        self._penalty, self._before_step = injection.penalty, injection.before_step
         self.width: int = injection.num_pooled * self.layout.feature_width
         self.head: nn.Module = injected.make_head(self.width, self.num_classes)
         self.network: nn.Module = injected.network
@@ -199,6 +199,17 @@ class TunedModel(HubModel):
     def penalty(self) -> Tensor | None:
         """Return the scalar that the method adds to the training loss, or None if it adds none."""
         return None if self._penalty is None else self._penalty()
+
+    def before_step(self, done: float) -> None:
+        """Tell the method that gradients are there, before a step of the optimizer.
+
+        A loop of your own calls it where the method needs it, as pruning does.
+
+        Args:
+            done: The share of all steps of the training that end with this one, above 0 and at most 1.
+        """
+        if self._before_step is not None:
+            self._before_step(done)
 
     def detach(self) -> nn.Module:
         """Return the backbone, which was never changed."""

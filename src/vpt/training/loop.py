@@ -159,9 +159,11 @@ def fit(
             loss = distributed.all_reduce_sum(loss_sum) / len(indices)
             if not math.isfinite(loss):
                 raise divergence_error(loss, epoch, step, steps_per_epoch, lr, training)
+            steps_done = epoch * steps_per_epoch + step + 1
+            model.before_step(steps_done / num_steps)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            kept.end_step(epoch * steps_per_epoch + step + 1)
+            kept.end_step(steps_done)
             total_loss += loss * len(indices)
             total_metric += distributed.all_reduce_sum(metric_sum)
             num_seen += len(indices)
