@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from report import write_section
+from report import BENCHMARKS_DIR, RESULTS_DIR, write_between_marks, write_section
 from vpt.experiments.significance import paired_interval
 from vpt.experiments.store import Store
 from vpt.plots import canvas, style
@@ -225,7 +225,9 @@ def report(folder: Path) -> None:
     table = format_table(rows, curves["plan"])
     values = {"rows": rows, "curves": {f"{task}, {method}": runs for (task, method), runs in curves["plan"].items()}}
     write_section("shortcuts", "shortcuts", values, "python benchmarks/shortcuts.py report FOLDER", table)
-    draw(rows, Path(__file__).parent / "results" / "shortcuts.png")
+    text = (RESULTS_DIR / "shortcuts.md").read_text(encoding="utf-8").rstrip()
+    write_between_marks(BENCHMARKS_DIR.parent / "docs" / "prompt-family.md", "shortcuts", text)
+    draw(rows, RESULTS_DIR / "shortcuts.png")
     print(table)
 
 

@@ -132,7 +132,7 @@ def estimate_cost(experiment: Experiment, images_per_second: float | None = None
             images += cell_images
             cell_seconds[row.name][task.name] = seconds
             file_bytes = max(file_bytes, *(cost.file_bytes for cost, _ in costs))
-            disk_bytes += record_bytes * (seeds + len(costs) * (len(costs) > 1))
+            disk_bytes += record_bytes * (seeds + len(experiment.search_runs(task, row)))
             if cached := next((cost for cost, _ in costs if cost.cached_features), None):  # one cache for all methods
                 trained_images = 2 * (task.images["train"] + task.images["val"]) * cached.views_per_image
                 feature_bytes[task.name] = (trained_images + task.images["test"]) * cached.feature_bytes
@@ -160,7 +160,7 @@ class _MethodTimer:
         head = row.job_options.get("head", segmentation and segmentation.head)
         options = {} if segmentation is None else {"activation_checkpointing": segmentation.activation_checkpointing}
         costs = []
-        for setting in row.settings_for(task):
+        for setting in row.settings_for(experiment.selecting_task(task)):
             config = task.resolve_config(setting.config)
             key = (backbone, setting.spec, head, config.augment)
             if key not in self.measured:
@@ -176,7 +176,8 @@ def _cell_cost(experiment: Experiment, task: Task, costs: SettingCosts) -> tuple
 
     Final runs take the mean of all settings, as the selection is unknown.
     """
-    fraction, sizes, searched = experiment.protocol.train_fraction, task.images, len(costs) > 1
+    fraction, sizes = experiment.protocol.train_fraction, task.images
+    searched = len(costs) > 1 and task.settings_from is None
     limit = task.classes * (task.images_per_class or experiment.protocol.images_per_class or max(sizes["train"], 1))
     train = min(limit, fraction * sizes["train"])
     final = min(limit, train + fraction * sizes["val"] * (experiment.train_on(task) == "trainval"))

@@ -31,6 +31,7 @@ class Task:
         train_on: Splits that final runs of this task train on; None takes that of the protocol.
         images_per_class: Number of training images of each class at most; None takes that of the protocol.
         epochs: Epochs of this task; None takes those of each setting. The share of the warm-up stays.
+        settings_from: Task whose selected settings this one takes; None selects its own.
         mask_options: Options of segmentation that say how masks are read.
     """
 
@@ -47,6 +48,7 @@ class Task:
     train_on: Literal["train", "trainval"] | None = None
     images_per_class: int | None = None
     epochs: int | None = None
+    settings_from: str | None = None
     mask_options: Mapping[str, Any] = field(default_factory=dict)
 
     def resolve_config(self, config: TaskConfig) -> TaskConfig:

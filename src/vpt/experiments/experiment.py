@@ -116,6 +116,14 @@ class Experiment:
         """Return the row of this name."""
         return next(row for row in self.methods if row.name == name)
 
+    def task(self, name: str) -> Task:
+        """Return the task of this name."""
+        return next(task for task in self.tasks if task.name == name)
+
+    def selecting_task(self, task: Task) -> Task:
+        """Return the task on whose val the settings for a task are selected."""
+        return task if task.settings_from is None else self.task(task.settings_from)
+
     def cells(self) -> Iterator[tuple[Task, MethodRow]]:
         """Yield every task with every method, task by task."""
         return ((task, row) for task in self.tasks for row in self.methods)
@@ -129,9 +137,9 @@ class Experiment:
         return task.train_on or self.protocol.train_on
 
     def search_runs(self, task: Task, row: MethodRow) -> list[Run]:
-        """Return the runs that select the setting of a cell; none where there is one setting."""
+        """Return the runs that select the setting of a cell; none for one setting, or one of another task."""
         settings = row.settings_for(task)
-        if len(settings) < 2 or row.ensemble_of or row.refusal:
+        if len(settings) < 2 or row.ensemble_of or row.refusal or task.settings_from is not None:
             return []
         return [self._make_run(task, row, "search", setting) for setting in settings]
 

@@ -66,6 +66,7 @@ def resolve_plan(
     with collector.collect():
         if not collector.errors:  # a row that was refused would be missed here once more
             _check_task_names(rows, tasks, path)
+            _check_selecting_tasks(rows, tasks, path)
             _check_references(rows, tables, protocol, path)
             baseline = _find_baseline(tables.baseline, rows, path)
     weights = None
@@ -235,6 +236,20 @@ def _check_task_names(rows: Sequence[MethodRow], tasks: Sequence[Task], path: Pa
     for row in rows:
         for name in row.task_settings.keys() - names:
             raise SpecError(f"{path}: the method {row.name!r} has keys for {name!r}; {did_you_mean(name, names)}")
+
+
+def _check_selecting_tasks(rows: Sequence[MethodRow], tasks: Sequence[Task], path: Path) -> None:
+    """Check that settings are taken from a task that selects its own, by tasks without settings of their own."""
+    selecting = {task.name for task in tasks if task.settings_from is None}
+    for task in (task for task in tasks if task.settings_from is not None):
+        text = f"{path}: the task {task.name!r} has settings_from = {task.settings_from!r}"
+        if task.settings_from in {other.name for other in tasks} - selecting:
+            raise SpecError(f"{text}, which takes its settings from another task itself; name one that selects its own")
+        if task.settings_from not in selecting:
+            raise SpecError(f"{text}, which is no task; {did_you_mean(str(task.settings_from), selecting)}")
+        row = next((row for row in rows if task.name in row.task_settings), None)
+        if row is not None:
+            raise SpecError(f"{text}, and the method {row.name!r} has keys for {task.name!r}; remove one of the two")
 
 
 def _check_references(rows: list[MethodRow], tables: PlanTables, protocol: Protocol, path: Path) -> None:

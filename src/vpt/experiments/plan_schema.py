@@ -116,10 +116,12 @@ class ClassificationTaskTable(TaskTable, BenchmarkKeys):
     Attributes:
         images_per_class: Number of training images of each class at most; None takes that of the plan.
         epochs: Epochs of all methods on this task; None takes those of each method.
+        settings_from: Task of the plan whose selected settings this one takes; None selects its own.
     """
 
     images_per_class: Annotated[int, Field(ge=1)] | None = None
     epochs: Annotated[int, Field(ge=1)] | None = None
+    settings_from: str | None = None
 
 
 class SegmentationTaskTable(TaskTable):

@@ -28,6 +28,7 @@ def best_setting(experiment: Experiment, task: Task, row: MethodRow, records: Re
         return None
     if row.ensemble_of:
         return best_setting(experiment, task, experiment.row(row.ensemble_of), records)
+    task = experiment.selecting_task(task)
     settings, runs = row.settings_for(task), experiment.search_runs(task, row)
     if not runs:
         return settings[0]
@@ -138,7 +139,8 @@ def remaining_runs(experiment: Experiment, records: Records) -> list[Run | None]
     waiting = 0
     for task, row in experiment.cells():
         of = experiment.row(row.ensemble_of) if row.ensemble_of else row
-        search, final = cell_runs(experiment, task, of, records)
+        search = experiment.search_runs(experiment.selecting_task(task), of)
+        _, final = cell_runs(experiment, task, of, records)
         if any(run.id not in records for run in (*search, *(final if row.ensemble_of else ()))):
             waiting += experiment.num_final_runs(row)
     return [*runnable_runs(experiment, records), *[None] * waiting]

@@ -268,8 +268,10 @@ def failures_table(results: ExperimentResults) -> Table:
 
 
 def _all_settings_failed(results: ExperimentResults, cell: Cell) -> bool:
-    failed = [record for record in cell.search_records if record.status == "failed"]
-    return len(failed) == len(results.experiment.row(cell.method).settings_for(cell.task))
+    selecting = results.experiment.selecting_task(cell.task)
+    searched = results.cells[selecting.name, cell.method].search_records
+    failed = [record for record in searched if record.status == "failed"]
+    return len(failed) == len(results.experiment.row(cell.method).settings_for(selecting))
 
 
 def _p_value_over_tasks(results: ExperimentResults, method: str) -> str:
