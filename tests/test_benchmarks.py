@@ -296,3 +296,39 @@ def test_rate_curves_have_a_point_for_each_rate(
     found = curves.read_curves([tmp_path])
     assert found == {"probe": {"rsscn7": {0.005: 25.0, 0.01: 60.0}}}
     assert "| probe | RSSCN7 | 0.005: 25.0, 0.01: **60.0** |" in curves.format_table(found)
+
+
+def test_images_per_class_pairs_prompts_with_others_by_draw(script: Callable[[str], Any]) -> None:
+    module = script("images_per_class")
+    ours, prompts = module.OURS, module.PROMPTS
+    cells = {
+        ("signdigits", 5, ours): SimpleNamespace(scores=(0.6, 0.7)),
+        ("signdigits", 5, "Full"): SimpleNamespace(scores=(0.5, 0.5)),
+        ("signdigits", 1, ours): SimpleNamespace(scores=(0.2, 0.2)),
+        ("signdigits", 1, prompts): SimpleNamespace(scores=(0.2, 0.2)),
+        ("rsscn7", 5, "LoRA"): SimpleNamespace(scores=(0.9, 0.9)),  # prompts are not done there
+    }
+    (row,) = module.compare(cells, None)
+    assert (row["set"], row["images"], row["above"], row["over"]) == ("signdigits", 5, "Full", "seeds")
+    half = 12.7062 * statistics.stdev([10, 20]) / 2**0.5
+    assert [row[name] for name in ("points", "low", "high")] == pytest.approx([15, 15 - half, 15 + half], abs=1e-3)
+    table = module.format_table(cells, [row])
+    assert "| method | sign digits, 1 (n = 2) | sign digits, 5 (n = 2) | RSSCN7, 5 (n = 2) |" in table
+    assert "| Full | – | 50.0 ± 0.0 | – |" in table and "| LoRA | – | – | 90.0 ± 0.0 |" in table
+    assert f"| prompts with a ridge head above Full | – | +15.0 ({15 - half:+.1f} to {15 + half:+.1f}) | – |" in table
+
+
+def test_defaults_choose_a_rate_by_all_sets_and_check_it_on_each(script: Callable[[str], Any]) -> None:
+    defaults = script("defaults")
+    probe, head = (defaults.PROBE, defaults.PROBE_EPOCHS, 0, 1.0), defaults.SHIPPED
+    top1 = {"signdigits": (50, 61), "rsscn7": (50, 61), "dtd10": (50, 61), "caltech101": (80, 50)}
+    results = {(name, *probe): {"trained head alone": 40.0} for name in top1}
+    for name, scores in top1.items():
+        for factor, score in zip((1.0, 2.0), scores, strict=True):
+            results[name, "vpt", 3, 0, factor] = {"trained head alone": 30.0, head: float(score)}
+    assert defaults.choose({1.0: {"a": 1.0}, 0.5: {"a": 1.0}, 4.0: {"a": 0.5}}, ["a"]) == 1.0, "of equals the default"
+    choice = defaults.format_choice(results).splitlines()[-1]
+    # All sets choose 2 (58.25 of 57.5); without Caltech-101 it is 2, without another it is 1 (60 of 57.3).
+    assert choice == "| 3 | `vpt` | 2 | +11.0 | +11.0 | +11.0 | +0.0 |"
+    table = defaults.format_table(results, "val")
+    assert f"| 3 | `vpt` | 2 | {head} | +21.0 (1) | +21.0 (1) | +21.0 (1) | +10.0 (1) |" in table
