@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from vpt.errors import SpecError
+from vpt.errors import DataError, SpecError
 from vpt.experiments.cost_estimate import estimate_cost
 from vpt.experiments.experiment import Experiment, Run
 from vpt.experiments.plan_file import load_experiment
@@ -79,7 +80,12 @@ def test_worker_ends_and_reports_tell_of_each_run_once(
     cell = results.cells["hue", "VPT"]
     assert cell.complete and not cell.search_records and cell.val_score is None
     assert cell.setting == results.cells["shade", "VPT"].setting
-    assert "| hue | VPT |" in (write_report(store.folder, tmp_path / "report")[0].parent / "report.md").read_text()
+    write_report(store.folder, tmp_path / "report")
+    lines = (tmp_path / "report" / "report.md").read_text().splitlines()
+    (row,) = [line for line in lines if line.startswith("| hue | VPT | vpt")]
+    assert row.endswith("| from shade |") and any(
+        "from TASK: selected on the val of that task" in line for line in lines
+    )
     assert store.load_experiment() == experiment
 
 
@@ -97,11 +103,53 @@ def test_task_whose_settings_all_failed_elsewhere_has_no_runs(
     assert any("2 runs: all settings failed" in line for line in failures)
 
 
+def test_hours_name_a_task_after_the_one_that_selects_its_settings(experiment_of: Callable[..., Experiment]) -> None:
+    found = replace(
+        estimate_cost(experiment_of(FROM)),
+        cell_seconds={"Full": {"shade": 3600.0, "hue": 60.0}},
+        settings_from={"hue": "shade"},
+    )
+    assert found.fitting_tasks(60, ["Full"]) == []
+    assert found.fitting_tasks(3600, ["Full"]) == ["shade"]
+    assert found.fitting_tasks(3660, ["Full"]) == ["shade", "hue"]
+    assert replace(found, settings_from={}).fitting_tasks(3660, ["Full"]) == ["hue", "shade"]
+
+
+def test_task_that_selects_nothing_needs_no_val_images(folder: Path, experiment_of: Any) -> None:
+    shutil.rmtree(folder / "hue" / "val")
+    changes = (("seeds = 2", 'seeds = 2\nval_fraction = 0.0\ntrain_on = "train"'),)
+    assert experiment_of(FROM, *changes).task("hue").images["val"] == 0
+    with pytest.raises(DataError, match="the task 'hue' has no val images to choose settings on"):
+        experiment_of(*changes)
+
+
+def test_folders_whose_tasks_have_other_images_are_not_joined(
+    experiment_of: Callable[..., Experiment], tmp_path: Path
+) -> None:
+    stores = [Store(tmp_path / "with"), Store(tmp_path / "without")]
+    stores[0].save_experiment(experiment_of(FROM))
+    stores[1].save_experiment(experiment_of(('name = "Full"', 'name = "Other"'), ('name = "VPT"', 'name = "More"')))
+    with pytest.raises(DataError, match="cannot be compared: tasks is"):
+        load_results(*stores)
+
+
+def test_ensemble_that_is_not_done_yet_has_not_failed(experiment_of: Any, tmp_path: Path) -> None:
+    store = Store(tmp_path / "out")
+    store.save_experiment(
+        experiment_of(('{ name = "Full"', '{ name = "Both", ensemble_of = "Full" }, { name = "Full"'))
+    )
+    write_report(store.folder, tmp_path / "report")
+    (line, *_) = [
+        line for line in (tmp_path / "report" / "report.md").read_text().splitlines() if "| Both | final |" in line
+    ]
+    assert "1 runs: not done yet" in line
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ([(FROM[0], 'name = "hue", settings_from = "shad", data')], "which is no task; did you mean 'shade'"),
-        ([(FROM[0], 'name = "hue", settings_from = "hue", data')], "takes its settings from another task itself"),
+        ([(FROM[0], 'name = "hue", settings_from = "hue", data')], "which is itself; leave the key out"),
         (
             [FROM, ('name = "shade", data', 'name = "shade", settings_from = "hue", data')],
             "'shade' has settings_from = 'hue', which takes its settings from another task itself",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ import vpt
 from helpers.families import backbone_of, images
 from helpers.two_processes import CONFIG, examples
 from helpers.two_processes import model as small_model
-from vpt import Injection, TunedModel, attach, parse_method
+from vpt import Injection, Linear, TunedModel, attach, parse_method
+from vpt.backbones.layout import BackboneLayout
 from vpt.errors import SpecError
 from vpt.model.ensemble import Ensemble
 from vpt.serving.multi_task import MultiTaskBackbone, TaskAdapter
 from vpt.tasks.classification import train
+from vpt.tasks.classification.training import ClassificationObjective
 from vpt.testing import CHECKS, Check, check_compile
 from vpt.training import Callback
 
@@ -118,7 +121,7 @@ def test_all_prompts_train_until_halfway_and_the_best_are_validated() -> None:
     assert numbers == [[5, 5], [5, 3], [5, 3], [3, 3], [3, 3]]
 
 
-def test_a_pruned_prompt_never_changes_again() -> None:
+def test_a_pruned_prompt_has_no_gradient_and_never_returns() -> None:
     model = pruned().train()
     before = [(prefix.kept.clone(), prefix.importance.clone()) for prefix in prefixes(model)]
     backward(model)
@@ -135,11 +138,76 @@ def test_a_loop_that_never_ranks_leaves_all_prompts() -> None:
 
 
 def test_every_term_of_a_sum_is_told_of_the_step() -> None:
-    model = attach(backbone_of("vit"), f"bias + {METHOD}", 3)
+    told: list[tuple[str, float]] = []
+
+    @dataclass(frozen=True)
+    class Told(Linear):
+        name = "told"
+
+        def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
+            return Injection(before_step=lambda done: told.append((self.name, done)))
+
+    class ToldToo(Told):
+        name = "told_too"
+
+    model = attach(backbone_of("vit"), Told() + ToldToo() + parse_method(METHOD), 3)
     backward(model)
     model.before_step(0.5)
+    assert told == [("told", 0.5), ("told_too", 0.5)]
     assert prefixes(model.eval())[0](1).keys.shape[1] == 3
     assert Injection().before_step is None
+
+
+def test_importance_is_the_sum_of_the_sizes_of_batches() -> None:
+    """Two batches whose derivatives cancel count twice."""
+    model = attach(backbone_of("vit"), METHOD, 3)
+    found = []
+    for sign in (1, -1):
+        model.zero_grad()
+        (sign * model(images()).sum()).backward()
+        model.before_step(0.1)
+        found.append([prefix.importance.clone() for prefix in prefixes(model)])
+    for once, twice in zip(*found, strict=True):
+        assert once.all() and torch.allclose(twice, 2 * once, rtol=1e-4)
+
+
+def test_a_batch_whose_gradients_are_infinite_does_not_count() -> None:
+    """A gradient scaler skips such a step."""
+    model = attach(backbone_of("vit"), METHOD, 3)
+    backward(model)
+    model.before_step(0.1)
+    before = [prefix.importance.clone() for prefix in prefixes(model)]
+    prefixes(model)[1].keys.grad.fill_(float("inf"))
+    model.before_step(0.2)
+    after = [prefix.importance for prefix in prefixes(model)]
+    assert torch.equal(after[1], before[1]) and torch.allclose(after[0], 2 * before[0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_state_dict_of_a_pruned_prefix_brings_the_phase(mode: bool) -> None:
+    source = pruned()
+    model = attach(source.backbone, METHOD, 3).train(mode)
+    model.load_state_dict(source.state_dict())
+    kept = [prefix.kept.clone() for prefix in prefixes(model)]
+    assert all(prefix(1).keys.shape[1] == 3 for prefix in prefixes(model))
+    backward(model)
+    model.before_step(0.9)
+    assert all(torch.equal(prefix.kept, own) for prefix, own in zip(prefixes(model), kept, strict=True))
+
+
+@pytest.mark.parametrize("stop", ["keep", "patience"])
+def test_weights_of_an_epoch_before_the_pruning_answer_with_the_most_important_prompts(
+    stop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first epoch is the best, or training ends before half of its epochs."""
+    scores = iter([0.9, 0.5, 0.5, 0.5])
+    monkeypatch.setattr(ClassificationObjective, "validate", lambda self: (1.0, {"accuracy": next(scores)}))
+    model = small_model("prefix(length=4, prune=0.5, dropout=0)")
+    options = {"keep": "best"} if stop == "keep" else {"patience": 1}
+    config = CONFIG.replace(epochs=4 if stop == "keep" else 8, optimizer="adamw", **options)
+    history = train(model, examples(), config, validation=examples(seed=1))
+    assert len(history) == (4 if stop == "keep" else 2)
+    assert all(prefix(1).keys.shape[1] == 2 for prefix in prefixes(model))
 
 
 class _StopIn(Callback):
@@ -217,6 +285,8 @@ def test_pruned_prefix_exports_to_a_program_of_the_prompts_that_are_left() -> No
         ("prefix(prune=1.0)", "prune is 1.0; it must be at least 0 and below 1"),
         ("prefix(prune=-0.1)", "prune is -0.1; it must be at least 0 and below 1"),
         ("prefix(length=4, prune=0.2)", "prune is 0.2, which is less than one of 4 prompts; give 0.25 or more"),
+        ("prefix(length=1, prune=0.5)", "length is 1, and pruning leaves one prompt at least; leave prune out"),
+        ("prefix(length=10, prune=0.99999999999)", "leaves none of 10 prompts; give less"),
     ],
 )
 def test_impossible_shares_are_refused(method: str, reason: str) -> None:

@@ -236,6 +236,31 @@ def bpt(tensors: Tensors) -> Tensors:
     return result
 
 
+def llama_adapter(tensors: Tensors, gates: Tensors | None = None) -> Tensors:
+    """OpenGVLab/LLaMA-Adapter in a ViT: its gate passes through tanh, and its attention has no biases.
+
+    Args:
+        tensors: Weights, or gradients.
+        gates: The weights, for gradients: those of the gate are divided by the derivative of tanh.
+    """
+    rules = (
+        (r"\.attn\.attention\.gate$", ".attn.kv_prompts.gate"),
+        (r"\.attn\.attention\.wo\.", ".attn.proj."),
+        (r"\.attn\.attention\.", ".attn."),
+        (r"^blocks\.(\d+)\.attn\.adapter$", r"prompts.\1.tokens"),
+    )
+    result = fused_qkv(renamed(tensors, *rules), "wq", "wk", "wv")
+    for name, tensor in list(result.items()):
+        if name.startswith("prompts."):
+            result[name] = tensor[0]
+        elif name.endswith("kv_prompts.gate"):
+            theirs = (gates or tensors)[name.replace("kv_prompts", "attention")].flatten()
+            result[name] = theirs.tanh() if gates is None else tensor.flatten() / (1 - theirs.tanh() ** 2)
+        elif name.endswith("attn.proj.weight"):
+            result[name.replace("weight", "bias")] = torch.zeros(len(tensor))
+    return result
+
+
 def vapt(tensors: Tensors) -> Tensors:
     """Minhchuyentoancbn/VAPT: norms, filters and weights of all blocks but the first in lists, and one MLP."""
     rules = (

@@ -21,6 +21,7 @@ from oracle_names import (
     cvpt,
     e2vpt,
     gated,
+    llama_adapter,
     lora,
     official_vit,
     renamed,
@@ -106,6 +107,14 @@ def test_prompts_of_low_rank_equal_authors_code() -> None:
     oracle = read_oracle("bpt")
     model = attach_with_weights(tiny_vit(), "vpt(length=4, rank=3, dropout=0)", bpt(oracle.group("weights")))
     assert_equal_to_oracle(model, oracle, bpt(oracle.group("gradients")))
+
+
+def test_zero_initialized_attention_equals_authors_code() -> None:
+    oracle = read_oracle("llama_adapter")
+    weights, gradients = oracle.group("weights"), oracle.group("gradients")
+    vit = tiny_vit(qkv_bias=False, norm_layer=nn.Identity)
+    model = attach_with_weights(vit, "vpt(length=2, dropout=0, attention=zero_init)", llama_adapter(weights))
+    assert_equal_to_oracle(model, oracle, llama_adapter(gradients, weights))
 
 
 @pytest.mark.parametrize("percent", [50, 100])

@@ -4,9 +4,8 @@ Heads that train at once are counted as if one by one, and take less.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
-from itertools import accumulate
 from typing import Any
 
 from vpt.backbones import load_backbone
@@ -34,12 +33,14 @@ class Estimate:
         images: Number of training images over all epochs of all runs.
         cell_seconds: Row -> task -> time of its runs; a row that is refused has no tasks.
         disk_bytes: Size of records, tuned files and cached features.
+        settings_from: Task -> the task whose selected settings it takes, for those that take some.
     """
 
     runs: int
     images: int
     cell_seconds: dict[str, dict[str, float]]
     disk_bytes: int
+    settings_from: dict[str, str] = field(default_factory=dict)
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -54,6 +55,8 @@ class Estimate:
     def fitting_tasks(self, seconds: float, rows: Sequence[str]) -> list[str]:
         """Return the tasks whose runs end within a time, the cheapest first.
 
+        A task that takes its settings from another one comes after that.
+
         Args:
             seconds: The time.
             rows: The rows that are run.
@@ -61,10 +64,14 @@ class Estimate:
         Returns:
             Names of tasks.
         """
-        costs = self._task_seconds(rows)
-        ranked = sorted(costs, key=lambda task: costs[task])
-        ends = accumulate(costs[task] for task in ranked)
-        return [task for task, end in zip(ranked, ends, strict=True) if end <= seconds]
+        costs, found = self._task_seconds(rows), list[str]()
+        while True:
+            left = [task for task in costs if task not in found and self.settings_from.get(task) in (None, *found)]
+            cheapest = min(left, key=lambda task: costs[task], default=None)
+            if cheapest is None or costs[cheapest] > seconds:
+                return found
+            seconds -= costs[cheapest]
+            found.append(cheapest)
 
     def describe_hours(self, hours: float) -> list[str]:
         """Return what some hours suffice for, in words: a line for all methods, and one for each.
@@ -138,7 +145,8 @@ def estimate_cost(experiment: Experiment, images_per_second: float | None = None
                 feature_bytes[task.name] = (trained_images + task.images["test"]) * cached.feature_bytes
         disk_bytes += seeds * len(experiment.tasks) * file_bytes * experiment.keep_tuned
     runs = len(remaining_runs(experiment, {}))
-    return Estimate(runs, round(images), cell_seconds, disk_bytes + sum(feature_bytes.values()))
+    taken = {task.name: task.settings_from for task in experiment.tasks if task.settings_from is not None}
+    return Estimate(runs, round(images), cell_seconds, disk_bytes + sum(feature_bytes.values()), taken)
 
 
 class _MethodTimer:

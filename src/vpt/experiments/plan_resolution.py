@@ -243,6 +243,8 @@ def _check_selecting_tasks(rows: Sequence[MethodRow], tasks: Sequence[Task], pat
     selecting = {task.name for task in tasks if task.settings_from is None}
     for task in (task for task in tasks if task.settings_from is not None):
         text = f"{path}: the task {task.name!r} has settings_from = {task.settings_from!r}"
+        if task.settings_from == task.name:
+            raise SpecError(f"{text}, which is itself; leave the key out, so that it selects its own")
         if task.settings_from in {other.name for other in tasks} - selecting:
             raise SpecError(f"{text}, which takes its settings from another task itself; name one that selects its own")
         if task.settings_from not in selecting:

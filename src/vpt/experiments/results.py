@@ -16,6 +16,8 @@ from vpt.experiments.run_identity import training_options
 from vpt.experiments.search import Records, best_setting, cell_runs, resolved_runs
 from vpt.experiments.store import Record, Store
 
+_TASK_CONDITIONS = ("train_on", "images_per_class", "resize", "crop_fraction", "settings_from")
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -68,7 +70,7 @@ class Cell:
 
     @property
     def val_score(self) -> float | None:
-        """The score of the selected setting on val; None where there was one setting."""
+        """The score of the selected setting on val; None where there was no search on this task."""
         tried = (r for r in self.search_records if self.setting and r.config["method"] == self.setting.spec)
         wanted = None if self.setting is None else training_options(self.setting.config)
         return next((record.score for record in tried if record.config["training"] == wanted), None)
@@ -204,6 +206,7 @@ def _conditions(experiment: Experiment) -> dict[str, object]:
         "fingerprint": experiment.fingerprint,
         "segmentation": experiment.segmentation,
         "data": {task.name: task.digests for task in experiment.tasks},
+        "tasks": {task.name: {key: getattr(task, key) for key in _TASK_CONDITIONS} for task in experiment.tasks},
     }
 
 

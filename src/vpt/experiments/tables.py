@@ -204,7 +204,9 @@ def settings_table(results: ExperimentResults) -> Table:
             spec = parse_method(cell.setting.spec)
             figures = (spec, training.optimizer, *rates, training.batch_size, config.num_epochs)
         if not cell.refusal:
-            rows.append((task, method, *map(str, figures), format_percent(cell.val_score)))
+            source = cell.task.settings_from
+            on_val = format_percent(cell.val_score) if source is None else f"from {source}"
+            rows.append((task, method, *map(str, figures), on_val))
     figure_names = ("as", "optimizer", "learning rate", "weight decay", "batch", "epochs")
     header = ("task", "method", *figure_names, f"{results.metric} on val")
     return _make_table("settings", results, header, rows, texts=4)
@@ -271,7 +273,7 @@ def _all_settings_failed(results: ExperimentResults, cell: Cell) -> bool:
     selecting = results.experiment.selecting_task(cell.task)
     searched = results.cells[selecting.name, cell.method].search_records
     failed = [record for record in searched if record.status == "failed"]
-    return len(failed) == len(results.experiment.row(cell.method).settings_for(selecting))
+    return bool(failed) and len(failed) == len(results.experiment.row(cell.method).settings_for(selecting))
 
 
 def _p_value_over_tasks(results: ExperimentResults, method: str) -> str:

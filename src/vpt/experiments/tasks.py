@@ -41,7 +41,8 @@ def list_task(row: TaskTable, path: Path, protocol: Protocol, *, choosing: bool)
     folder = (path.parent / (row.data or row.name)).resolve()
     data = str(folder) if folder.is_dir() else row.data or row.name
     has_masks = folder.is_dir() and detect_task(folder) == "segmentation"
-    needed = {"val": "to choose settings on"} if choosing or isinstance(row, SegmentationTaskTable) else {}
+    selects = choosing and getattr(row, "settings_from", None) is None
+    needed = {"val": "to choose settings on"} if selects or isinstance(row, SegmentationTaskTable) else {}
     task, its_data = f"{path}: the task {row.name!r}", f"{path}: the data of task {row.name!r}"
     own: dict[str, Any]
     dataset: Dataset | SegmentationDataset

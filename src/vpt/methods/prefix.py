@@ -45,7 +45,11 @@ class Prefix(Method, name="prefix", optimizer="adamw", learning_rate=0.02):
             raise SpecError("a prefix has no output that propagates; write depth=deep, or a range such as 1-1")
         if not 0 <= self.prune < 1:
             raise SpecError(f"prune is {self.prune}; it must be at least 0 and below 1, as a share of the prompts")
+        if self.prune and self.length == 1:
+            raise SpecError("length is 1, and pruning leaves one prompt at least; leave prune out")
         check_share("prune", self.prune, self.length)
+        if num_prompts(self.prune, self.length) == self.length:
+            raise SpecError(f"prune is {self.prune}, which leaves none of {self.length} prompts; give less")
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
         """Plan keys and values for each block."""
@@ -123,11 +127,16 @@ class _PrunedPrefix(_Prefix):
         self.register_buffer("kept", torch.arange(num_kept))
         self.register_buffer("phase", torch.tensor(_ALL))
         self._phase = _ALL  # the same as a Python number, which a forward pass can branch on
+        self.register_load_state_dict_post_hook(_read_phase)  # type: ignore[no-untyped-call]
 
-    def train(self, mode: bool = True) -> Self:
-        """Set the mode, and read the phase, which may have been loaded."""
+    def read_phase(self) -> None:
+        """Read the phase from its buffer, which may have been loaded."""
         if not self.phase.is_meta:
             self._phase = int(self.phase)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode, and read the phase."""
+        self.read_phase()
         return super().train(mode)
 
     def left(self, tensor: Tensor) -> Tensor:
@@ -147,10 +156,16 @@ class _PrunedPrefix(_Prefix):
         effects = [(tensor * grad).sum((0, 2)) for tensor, grad in pairs if grad is not None]
         if self._phase == _PRUNED or not effects:
             return
-        self.importance += torch.stack(effects).sum(0).abs()
+        effect = torch.stack(effects).sum(0).abs()
+        if effect.isfinite().all():  # else the optimizer skips this step, or training has diverged
+            self.importance += effect
         self.kept.copy_(self.importance.topk(len(self.kept)).indices.sort().values)
         self._phase = _PRUNED if drop else _RANKED
         self.phase.fill_(self._phase)
+
+
+def _read_phase(prefix: nn.Module, _: object) -> None:
+    prefix.read_phase()  # type: ignore[operator]
 
 
 def _rank_prompts(prefixes: nn.ModuleList, done: float) -> None:

@@ -203,7 +203,8 @@ class TunedModel(HubModel):
     def before_step(self, done: float) -> None:
         """Tell the method that gradients are there, before a step of the optimizer.
 
-        A loop of your own calls it where the method needs it, as pruning does.
+        A loop of your own calls it where the method needs it, as pruning does. A gradient scaler has to unscale the
+        gradients before (`scaler.unscale_`).
 
         Args:
             done: The share of all steps of the training that end with this one, above 0 and at most 1.

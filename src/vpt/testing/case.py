@@ -73,9 +73,10 @@ class Case:
         images, labels = self.batch()
         model.train()
         with seeded(2):
-            for _ in range(steps):
+            for step in range(steps):
                 optimizer.zero_grad()
                 loss_of(model, images, labels).backward()
+                model.before_step((step + 1) / steps)
                 optimizer.step()
         model.eval()
 
