@@ -45,6 +45,7 @@ BEYOND_VPT = (
     "vpt(length=4, fourier=0.5)",
     "adapter(reduction=4, position=post, init=houlsby, scale=channel, drop_path=0.1)",
     "lora(rank=8, rank_dropout=0.2)",
+    "cross(length=3, gate=true)",
 )
 SEQUENCES = ("gated(length=3)", "adaptive(length=2)", "class_token")
 VARIANTS = (
@@ -86,7 +87,11 @@ CASES = [
     *((method, "convnext-linear") for method in BLOCKS[:2]),
     *((method, family) for method in SEQUENCES for family in ("vit", "dinov3-cls")),
     ("gated(length=3, temperature=false)", "beit"),
-    *((method, family) for method in BEYOND_VPT for family in ("beit", "dinov3", "siglip", "eva02-unfused")),
+    *(
+        (method, family)
+        for method in BEYOND_VPT
+        for family in ("beit", "dinov2-reg", "dinov3", "siglip", "eva02-unfused")
+    ),
     *((method, "swin") for method in BEYOND_VPT[4:]),
     *((method, "vit") for method in VARIANTS),
     *(

@@ -181,10 +181,30 @@ def test_later_methods_with_invalid_options_are_refused(method: str, reason: str
     assert reason in str(caught.value)
 
 
-@pytest.mark.parametrize("method", ["cross", "prefix", "adaptive", "vpt(attention=zero_init)"])
-def test_later_prompts_on_convnets_are_refused(method: str) -> None:
-    with pytest.raises(UnsupportedError):
-        attach(backbone_of("resnet"), method, 3)
+@pytest.mark.parametrize(
+    ("family", "method", "reason"),
+    [
+        *(
+            ("resnet", method, "and ResNet has no blocks with attention")
+            for method in ("cross", "prefix", "adaptive", "vpt(attention=zero_init)")
+        ),
+        ("convnext", "adapter(reduction=4, position=post)", "behind transformer blocks, and ConvNeXt has none"),
+        ("swin", "adaptive", "all blocks share an MLP of one width, and the stages of SwinTransformer have their own"),
+        ("swin", "vpt(init=vipamin)", "vipamin reads attention over all tokens of an image"),
+    ],
+)
+def test_later_methods_say_why_a_backbone_does_not_fit(family: str, method: str, reason: str) -> None:
+    with pytest.raises(UnsupportedError, match=reason):
+        attach(backbone_of(family), method, 3)
+
+
+@pytest.mark.parametrize("method", ["cross", "prefix", "adaptive", "vpt(attention=zero_init)", "vpt(init=vipamin)"])
+def test_keys_in_blocks_of_two_attentions_are_refused_where_vpt_concatenates(method: str) -> None:
+    module = timm.create_model("vit_small_patch16_18x2_224", num_classes=0, **{**TINY, "depth": 2})
+    backbone = load_backbone(module)
+    assert torch.isfinite(attach(backbone, "vpt(length=2)", 3)(images())).all()
+    with pytest.raises(UnsupportedError, match=r"do not compute one attention of a known kind.*vpt concatenates"):
+        attach(backbone, method, 3)
 
 
 @pytest.mark.parametrize("method", ["adaptive(length=2) + ssf", "ssf + adaptive(length=2)"])

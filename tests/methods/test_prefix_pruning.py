@@ -21,6 +21,7 @@ from vpt.errors import SpecError
 from vpt.model.ensemble import Ensemble
 from vpt.serving.multi_task import MultiTaskBackbone, TaskAdapter
 from vpt.tasks.classification import train
+from vpt.tasks.classification.continuation import start_from
 from vpt.tasks.classification.training import ClassificationObjective
 from vpt.testing import CHECKS, Check, check_compile
 from vpt.training import Callback
@@ -299,3 +300,16 @@ def test_prefix_without_pruning_has_the_text_and_the_tensors_of_before() -> None
     assert parse_method("prefix").spec(full=True) == 'prefix(length=10, depth="deep", dropout=0.1, shared=False)'
     names = attach(backbone_of("vit"), "prefix(length=2)", 3).trainable_state_dict()
     assert not [name for name in names if name.endswith(("importance", "kept", "phase"))]
+
+
+def test_training_that_goes_on_from_a_pruned_file_keeps_its_prompts(tmp_path: Path) -> None:
+    source, classes = pruned(), ("a", "b", "c")
+    source.classes = classes
+    path = vpt.save(source, tmp_path / "pruned.safetensors")
+    model = attach(source.backbone, METHOD, 3, classes=classes)
+    start_from(model, path)
+    model.train()
+    backward(model)
+    model.before_step(0.9)
+    for prefix, earlier in zip(prefixes(model), prefixes(source), strict=True):
+        assert prefix(1).keys.shape[1] == 3 and torch.equal(prefix.kept, earlier.kept)

@@ -43,6 +43,8 @@ CASES = [
             "vpt(length=4, rank=2)",
             "vpt(length=4, fourier=0.5)",
             "vpt(length=3, init=tokens)",
+            "vpt(length=3, init=vipamin, expansion=0.1)",
+            "prefix(length=4, prune=0.5)",
             "cross(length=3, gate=true)",
             "cross(length=3) + bias",
             "adapter(reduction=4, position=post, init=houlsby, scale=channel, drop_path=0.1)",
@@ -65,6 +67,9 @@ def trained(method: str, family: str, head: str | None = None) -> TunedModel:
     with torch.no_grad():
         for weight in model.trainable_parameters():
             weight.add_(0.3 * torch.randn_like(weight))
+    model(images(2)).sum().backward()
+    model.before_step(1.0)  # for methods that act during training
+    model.zero_grad()
     return model
 
 

@@ -96,6 +96,11 @@ class Adapter(Method, name="adapter", optimizer="adamw", learning_rate=2e-3, ide
         """Return the modules that adapters follow, with their channels."""
         if self.position == "mlp":
             return layout.block_mlps(trunk)
+        if layout.kind not in ("tokens", "windows") or not layout.blocks:
+            raise UnsupportedError(
+                f"position=post puts adapters behind transformer blocks, and {type(trunk).__name__} has none that are "
+                "known; write position=mlp"
+            )
         return dict(zip(layout.blocks, layout.block_widths(trunk), strict=True))
 
 

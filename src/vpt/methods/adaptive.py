@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vpt.backbones.layout import BackboneLayout
 from vpt.errors import SpecError, UnsupportedError
 from vpt.methods.base import Injection, Method, Wrapper, compose
-from vpt.methods.kv_prompts import inject_keys, prompted_block
+from vpt.methods.kv_prompts import inject_keys, prompted_block, require_kv_prompts
 from vpt.methods.prompts import make_prompts
 from vpt.methods.references import refer
 from vpt.methods.vpt import VPT
@@ -48,8 +48,11 @@ class Adaptive(Method, name="adaptive", optimizer="adamw", learning_rate=0.02):
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
         """Plan learned prompts in the first block, and prompts of the image in the others."""
-        if layout.kind != "tokens":
-            raise UnsupportedError(f"the tokens of {type(trunk).__name__} are cut into windows or have no class token")
+        if layout.kind == "windows":
+            raise UnsupportedError(
+                f"all blocks share an MLP of one width, and the stages of {type(trunk).__name__} have their own widths"
+            )
+        require_kv_prompts(trunk, layout)
         num_patches = layout.num_tokens - layout.num_prefix_tokens
         side = math.isqrt(num_patches)
         if side**2 != num_patches or side < self.kernel:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vpt.attention.joint_attention import GatedPrompts, KeyValues
 from vpt.attention.kv_attention import KVAttention
 from vpt.attention.windows import KVWindowAttention, PromptedWindowAttention
-from vpt.backbones.layout import BackboneLayout, BlockLayout
+from vpt.backbones.layout import BackboneLayout, BlockLayout, describe_missing_tokens
 from vpt.errors import UnsupportedError
 from vpt.methods.references import refer
 
@@ -121,8 +121,13 @@ def require_kv_prompts(trunk: nn.Module, layout: BackboneLayout) -> None:
     Raises:
         UnsupportedError: The attention cannot take them.
     """
+    if layout.kind not in ("tokens", "windows") or not layout.blocks:
+        raise UnsupportedError(describe_missing_tokens(trunk))
     if not layout.supports_kv_prompts:
-        raise UnsupportedError(f"the attention of {type(trunk).__name__} cannot take prompts as keys and values")
+        raise UnsupportedError(
+            f"the blocks of {type(trunk).__name__} do not compute one attention of a known kind, so prompts cannot be "
+            "its keys and values; vpt concatenates its own there"
+        )
 
 
 def prompted_block(trunk: nn.Module, layout: BackboneLayout, index: int) -> tuple[Any, BlockLayout]:
