@@ -28,6 +28,7 @@ OPTIONS = [
     "cross(length=4, gate=true)",
     "cross(length=4) + bias",
     "prefix(length=4, shared=true)",
+    "prefix(length=4, prune=0.5)",
 ]
 HEADS = {  # of vpt(length=4)
     "blocks": "multi_block(blocks=last4)",
@@ -53,6 +54,8 @@ def test_bank_with_every_method_answers_one_batch_as_each_file_alone(tmp_path: P
         with torch.no_grad():
             for weight in model.trainable_parameters():
                 weight.add_(0.2 * torch.randn(weight.shape, generator=generator))
+        model(pixels).sum().backward()
+        model.before_step(1.0)  # for methods that act during training
         save(model, tmp_path / f"{name}.safetensors")
         models[name] = model.eval()
     bank = Bank([tmp_path])
