@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 import statistics
 import sys
 import zlib
@@ -197,18 +198,24 @@ def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """A panel for each set: a line for each method over the corruptions."""
-    names = list(dict.fromkeys(row["set"] for row in rows))
-    figure = canvas.make_figure(5.0 * len(names), 3.6)
-    for axes, name in zip(figure.subplots(1, len(names), sharey=True, squeeze=False)[0], names, strict=True):
-        shown = [row for row in rows if row["set"] == name]
-        for row, look in zip(shown, style.series_styles(len(shown)), strict=True):
+    """A panel for each set: a line for each method over the corruptions. A method looks the same in all panels."""
+    names = [name for name in SETS if any(row["set"] == name for row in rows)]
+    methods = sorted({row["method"] for row in rows})
+    looks = dict(zip(methods, style.series_styles(len(methods)), strict=True))
+    figure = canvas.make_figure(10.0, 3.2 * math.ceil(len(names) / 2) + 0.6)
+    panels = figure.subplots(math.ceil(len(names) / 2), 2, sharex=True, sharey=True, squeeze=False).flat
+    lines: dict[str, Any] = {}
+    for axes, name in zip(panels, names, strict=False):
+        for row in (row for row in rows if row["set"] == name):
             means = [statistics.fmean(scores) for scores in row["top1"].values()]
-            axes.plot(list(CORRUPTIONS), means, linewidth=0.8, label=row["method"], **look)
+            (line,) = axes.plot(list(CORRUPTIONS), means, linewidth=0.8, label=row["method"], **looks[row["method"]])
+            lines[row["method"]] = line
         axes.set_title(SETS[name])
+        axes.set_ylabel("top-1, %")
         axes.tick_params(axis="x", rotation=30)
-    figure.axes[0].set_ylabel("top-1, %")
-    max(figure.axes, key=lambda axes: len(axes.lines)).legend(frameon=False, fontsize=7)
+    figure.legend(
+        handles=[lines[method] for method in methods], frameon=False, fontsize=8, ncols=4, loc="outside lower center"
+    )
     canvas.save_figure(figure, path)
 
 

@@ -26,6 +26,8 @@ def quotations() -> Iterator[tuple[str, str]]:
     yield from _costs()
     yield from _accuracy()
     yield from _low_data()
+    yield from _prompt_family()
+    yield from _corruptions()
     yield from _demo()
     yield from _export()
     yield from _start()
@@ -151,6 +153,47 @@ def _low_data() -> Iterator[tuple[str, str]]:
         f"full fine-tuning to {scores('Full, with a ridge head')}; ridge regression on frozen features of all blocks "
         f"has {scores('ridge probe, all blocks')}",
     )
+
+
+def _prompt_family() -> Iterator[tuple[str, str]]:
+    curves = _record("rate_curves")["rate_curves"]["values"]
+    best = {method: max(sets["rsscn7"].values()) for method, sets in curves.items() if "rsscn7" in sets}
+    yield (
+        "docs/prompt-family.md",
+        f"MLAE ({best['MLAE']:.1f} %) and Adapter+ ({best['Adapter+']:.1f} %) are above it on val "
+        f"({best['VPT-deep, p = 50']:.1f} %), and MLAE is above LoRA ({best['LoRA']:.1f} %)",
+    )
+
+
+def _corruptions() -> Iterator[tuple[str, str]]:
+    page, rows = "docs/prompt-family.md", _record("corruptions")["corruptions"]["values"]["rows"]
+    near = [row for row in rows if row["set"] in ("signdigits", "rsscn7")]
+
+    def mean(row: dict[str, Any], corruption: str) -> float:
+        return statistics.fmean(row["top1"][corruption])
+
+    def losses(*methods: str) -> list[float]:
+        return [row["loss"][0] for row in near if row["method"] in methods]
+
+    def contrast(*methods: str) -> list[float]:
+        return [mean(row, "clean") - mean(row, "contrast") for row in near if row["method"] in methods]
+
+    prompts, others = ("VPT-deep, p = 50", "VPT-deep, p = 50, with a ridge head"), ("LoRA", "Full")
+    most, least = losses(*prompts, "ridge probe, all blocks"), losses(*others, "class token probe")
+    yield page, f"lose most: {min(most):.0f} to {max(most):.0f} points in the mean of the six."
+    yield page, f"Full fine-tuning, LoRA and the class token probe lose {min(least):.0f} to {max(least):.0f}."
+    yield (
+        page,
+        f"to contrast there: {min(contrast(*prompts)):.0f} to {max(contrast(*prompts)):.0f} points, LoRA and full "
+        f"fine-tuning {min(contrast(*others)):.0f} to {max(contrast(*others)):.0f}.",
+    )
+    of = {(row["set"], row["method"]): mean(row, "clean") - mean(row, "contrast") for row in rows}
+    dtd, caltech = (of[name, prompts[0]] for name in ("dtd10", "caltech101"))
+    assert of["caltech101", "LoRA"] < 0
+    yield page, f"they lose {dtd:.0f} and {caltech:.0f} points to contrast, LoRA {of['dtd10', 'LoRA']:.0f} and none."
+    with (RESULTS_DIR / "low_data_fixed" / "tasks.csv").open(encoding="utf-8") as file:
+        pairs = [(float(row["class token probe"]), float(row[prompts[0]])) for row in csv.DictReader(file)]
+    yield page, "(all test images: " + " and ".join(f"{probe:.1f} to {own:.1f} %" for probe, own in pairs)
 
 
 def _demo() -> Iterator[tuple[str, str]]:
