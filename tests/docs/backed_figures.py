@@ -27,6 +27,7 @@ def quotations() -> Iterator[tuple[str, str]]:
     yield from _accuracy()
     yield from _low_data()
     yield from _prompt_family()
+    yield from _shortcuts()
     yield from _corruptions()
     yield from _demo()
     yield from _export()
@@ -165,6 +166,25 @@ def _prompt_family() -> Iterator[tuple[str, str]]:
     )
 
 
+def _shortcuts() -> Iterator[tuple[str, str]]:
+    page, rows = "docs/prompt-family.md", _record("shortcuts")["shortcuts"]["values"]["rows"]
+
+    def ends(shortcut: str) -> str:
+        points = [abs(row["points"]) for row in rows if row["shortcut"] == shortcut]
+        return f"{min(points):.1f} to {max(points):.1f} points"
+
+    yield page, f"The best of five seeds adds {ends('best seed')}, the best epoch {ends('best epoch')}"
+    yield page, f"both together {ends('best epoch and seed')}."
+    yield page, f"A method at the default rate loses {ends('default rate')}."
+    told = [
+        row for row in rows if row["shortcut"] in ("JPEG, quality 75", "the other normalization") and row["low"] > 0
+    ]
+    assert [(row["set"], row["method"], row["shortcut"]) for row in told] == [
+        ("signdigits", "Full", "the other normalization")
+    ]
+    yield page, f"which gains {told[0]['points']:.1f} points by the other normalization on sign digits"
+
+
 def _corruptions() -> Iterator[tuple[str, str]]:
     page, rows = "docs/prompt-family.md", _record("corruptions")["corruptions"]["values"]["rows"]
     near = [row for row in rows if row["set"] in ("signdigits", "rsscn7")]
@@ -193,6 +213,11 @@ def _corruptions() -> Iterator[tuple[str, str]]:
     yield page, f"they lose {dtd:.0f} and {caltech:.0f} points to contrast, LoRA {of['dtd10', 'LoRA']:.0f} and none."
     with (RESULTS_DIR / "low_data_fixed" / "tasks.csv").open(encoding="utf-8") as file:
         pairs = [(float(row["class token probe"]), float(row[prompts[0]])) for row in csv.DictReader(file)]
+    ours, theirs = zip(*((own, probe) for probe, own in pairs), strict=True)
+    yield (
+        "README.md",
+        f"prompts have {ours[0]:.1f} and {ours[1]:.1f} %, the linear probe {theirs[0]:.1f} and {theirs[1]:.1f} %",
+    )
     yield page, "(all test images: " + " and ".join(f"{probe:.1f} to {own:.1f} %" for probe, own in pairs)
 
 
