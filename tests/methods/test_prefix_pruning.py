@@ -92,7 +92,7 @@ def test_importance_is_the_derivative_of_the_loss_by_a_factor_of_the_prompt(shar
             assert float(prefix.importance[index]) == pytest.approx(expected, rel=1e-4, abs=1e-8)
 
 
-def test_the_most_important_prompts_are_left() -> None:
+def test_pruning_leaves_the_most_important_prompts() -> None:
     model = pruned()
     for prefix in prefixes(model):
         dropped = sorted(set(range(5)) - set(prefix.kept.tolist()))
@@ -122,7 +122,7 @@ def test_all_prompts_train_until_halfway_and_the_best_are_validated() -> None:
     assert numbers == [[5, 5], [5, 3], [5, 3], [3, 3], [3, 3]]
 
 
-def test_a_pruned_prompt_has_no_gradient_and_never_returns() -> None:
+def test_pruned_prompt_has_no_gradient_and_never_returns() -> None:
     model = pruned().train()
     before = [(prefix.kept.clone(), prefix.importance.clone()) for prefix in prefixes(model)]
     backward(model)
@@ -133,7 +133,7 @@ def test_a_pruned_prompt_has_no_gradient_and_never_returns() -> None:
         assert not prefix.keys.grad[:, dropped].any() and prefix.keys.grad[:, kept].any()
 
 
-def test_a_loop_that_never_ranks_leaves_all_prompts() -> None:
+def test_loop_that_never_ranks_leaves_all_prompts() -> None:
     model = attach(backbone_of("vit"), METHOD, 3).eval()
     assert prefixes(model)[0](1).keys.shape[1] == 5
 
@@ -172,7 +172,7 @@ def test_importance_is_the_sum_of_the_sizes_of_batches() -> None:
         assert once.all() and torch.allclose(twice, 2 * once, rtol=1e-4)
 
 
-def test_a_batch_whose_gradients_are_infinite_does_not_count() -> None:
+def test_batch_whose_gradients_are_infinite_does_not_count() -> None:
     """A gradient scaler skips such a step."""
     model = attach(backbone_of("vit"), METHOD, 3)
     backward(model)
@@ -197,7 +197,7 @@ def test_state_dict_of_a_pruned_prefix_brings_the_phase(mode: bool) -> None:
 
 
 @pytest.mark.parametrize("stop", ["keep", "patience"])
-def test_weights_of_an_epoch_before_the_pruning_answer_with_the_most_important_prompts(
+def test_weights_of_an_early_epoch_answer_with_the_most_important_prompts(
     stop: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first epoch is the best, or training ends before half of its epochs."""
