@@ -108,7 +108,7 @@ def family(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def bf16(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """A training step in bf16 with fused attention and without, as TIMM_FUSED_ATTN=0 has it; the reference is fp32."""
+    """A training step in bf16 with fused attention and without, as vpt trains; the reference is fp32."""
     _, images, labels = make_vit(options.batch)
     figures, rows, before = dict[str, Any](), list[str](), timm.layers.use_fused_attn()
     for spec in ("vpt(length=50, dropout=0)", "lora(rank=32, targets=all)", "full"):

@@ -1,7 +1,7 @@
 """What common shortcuts of published comparisons are worth, in points, beside honest scoring.
 
     python benchmarks/shortcuts.py prepare --data FOLDER --weights FILE --out FOLDER
-    export TIMM_FUSED_ATTN=0    # faster in bf16 on CPUs with AMX
+
     vpt bench run FOLDER/plan.toml --out FOLDER/plain
     vpt bench run FOLDER/jpeg.toml --out FOLDER/jpeg
     vpt bench run FOLDER/inception.toml --out FOLDER/inception

@@ -60,7 +60,11 @@ _MAX_CLASSES = 30  # rows of the table of classes
         "[default: auto, the first].", ["auto", "ce", "focal", "bce", "l1", "mse", "dice", "ce+dice"])  # fmt: skip
 @option("--class-weights", "balanced: rare classes weigh more; or a number for each class, such as 1,5 "
         "[default: none].")  # fmt: skip
-@option("--precision", "Of the forward pass; auto: bf16 on GPUs with it [default: auto].", ["auto", "fp32", "bf16"])
+@option(
+    "--precision",
+    "Of the forward pass; auto: bf16 on GPUs with it, in a search where faster [default: auto].",
+    ["auto", "fp32", "bf16"],
+)
 @option("--layer-decay", "Learning rate of a layer of the backbone, relative to the next one's [default: 1].", float)
 @option("--block-rates", "Factors of the learning rate of blocks of the backbone, such as stem=0,1-6=0,7-12=0.1.")
 @option("--ema", "Average the weights with this decay, such as 0.999; the average is scored and saved.", float)

@@ -19,6 +19,7 @@ class Decisions:
     Attributes:
         path: The file.
         replayed: Names of the decisions that were read instead of made.
+        resumed: True if the file was there.
     """
 
     def __init__(self, path: Path, budget: Budget) -> None:
@@ -30,14 +31,23 @@ class Decisions:
         """
         self.path = path
         self.replayed: list[str] = []
+        self.resumed: bool = path.exists()
         self._budget = budget
         self._lines: list[dict[str, Any]] = []
-        if path.exists():
+        if self.resumed:
             with damage_named(path, "file of decisions", "--overwrite begins the search anew", DataError):
                 found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
                 self._lines = [{name: line[name] for name in ("decision", "seconds", "value")} for line in found]
                 if found:
                     budget.resume(float(found[-1]["seconds"]))
+
+    def has(self, name: str) -> bool:
+        """Return True if a decision is made.
+
+        Args:
+            name: Name of the decision.
+        """
+        return any(line["decision"] == name for line in self._lines)
 
     def decide(self, name: str, compute: Callable[[], _Value], *, later: bool = False) -> _Value:
         """Return a decision, which is made only if the file does not have it.

@@ -29,6 +29,7 @@ from vpt.search.data import list_images, load_pool
 from vpt.search.decisions import Decisions
 from vpt.search.finish import Probe, finish
 from vpt.search.metrics import describe_bounds, describe_value
+from vpt.search.precision import choose_precision
 from vpt.search.probe import Features, choose_probe, head_grid
 from vpt.search.request import SearchRequest
 from vpt.search.selection import Selection
@@ -85,7 +86,7 @@ def _run_search(
         return finished
     callback.on_note(_first_line(request, target))
     search = segmentation.search if request.task == "segmentation" else _search_classification
-    return search(SearchContext(request, budget, decisions, callback, target), finished)
+    return search(choose_precision(SearchContext(request, budget, decisions, callback, target)), finished)
 
 
 def _search_classification(context: SearchContext, finished: RunResult | None) -> RunResult:

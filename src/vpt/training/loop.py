@@ -3,7 +3,9 @@
 import math
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vpt.attention.fused import without_fused_attention
 from vpt.errors import SpecError, TrainingError, TunedFileError
 from vpt.model.tuned_model import TunedModel
 from vpt.training import distributed
@@ -116,6 +119,9 @@ def fit(
             f"{option}, and there are no validation images to decide on, as test images never may; leave it out, or "
             "have a val split (val_fraction above 0, train_on 'train')"
         )
+    device = next(model.parameters()).device
+    has_slow_fusion = device.type == "cpu" and training.use_bf16(device)
+    attention = partial(without_fused_attention, model) if has_slow_fusion else nullcontext
     history: list[EpochMetrics] = []
     if checkpoint is not None and checkpoint.exists():
         progress, states = load_checkpoint(checkpoint, model, optimizer, *kept.states)
@@ -154,7 +160,8 @@ def fit(
         for step, indices in enumerate(steps):
             lr = lr_factor * config.lr_at(epoch * steps_per_epoch + step, num_steps, steps_per_epoch)
             training.set_lr(optimizer, lr)
-            loss_sum, metric_sum = _backward(model, objective, micro_batches[step], len(indices), min_size, rng)
+            with attention():
+                loss_sum, metric_sum = _backward(model, objective, micro_batches[step], len(indices), min_size, rng)
             distributed.all_reduce_gradients(parameters)
             loss = distributed.all_reduce_sum(loss_sum) / len(indices)
             if not math.isfinite(loss):

@@ -1,0 +1,62 @@
+"""Fused attention: left out where its backward pass is slow, and the same to rounding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from helpers.two_processes import CONFIG, examples, model
+from vpt.attention.fused import without_fused_attention
+from vpt.tasks.classification import train
+from vpt.training import Callback
+
+
+def flags(network: torch.nn.Module) -> list[bool]:
+    return [module.fused_attn for module in network.modules() if hasattr(module, "fused_attn")]
+
+
+def test_flags_of_fused_attention_return_after_an_error() -> None:
+    tuned: Any = model("full")
+    assert len(flags(tuned)) > 1 and all(flags(tuned))
+    last = [module for module in tuned.modules() if hasattr(module, "fused_attn")][-1]
+    last.fused_attn = False  # somebody's choice
+    with pytest.raises(RuntimeError), without_fused_attention(tuned):
+        assert not any(flags(tuned))
+        raise RuntimeError
+    assert all(flags(tuned)[:-1]) and last.fused_attn is False
+
+
+@pytest.mark.parametrize(("precision", "fused"), [("bf16", False), ("fp32", True)])
+def test_training_on_a_cpu_fuses_attention_in_fp32_alone(precision: str, fused: bool) -> None:
+    tuned: Any = model("vpt(length=3)")
+    seen = list[bool]()
+    attention = next(module for module in tuned.modules() if hasattr(module, "fused_attn"))
+    attention.proj.register_forward_hook(lambda module, args, output: seen.append(attention.fused_attn))
+    after = list[bool]()
+
+    class Watch(Callback):
+        def on_step(self, *args: Any) -> None:
+            after.extend(flags(tuned))
+
+    train(tuned, examples(), CONFIG.replace(precision=precision, epochs=1), callback=Watch())
+    assert seen and set(seen) == {fused} and after and all(after)
+
+
+@pytest.mark.parametrize("method", ["vpt(length=3)", "lora(rank=2)", "full"])
+def test_gradients_without_fused_attention_are_the_same(method: str) -> None:
+    tuned = model(method)
+    images = torch.randn(2, 3, tuned.backbone.preprocessing.size, tuned.backbone.preprocessing.size)
+    found = []
+    for fused in (True, False):
+        tuned.zero_grad()
+        if fused:
+            tuned(images).square().sum().backward()
+        else:
+            with without_fused_attention(tuned):
+                tuned(images).square().sum().backward()
+        found.append([weight.grad.clone() for weight in tuned.trainable_parameters() if weight.grad is not None])
+    assert found[0] and len(found[0]) == len(found[1])
+    for first, second in zip(*found, strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-5)
