@@ -67,9 +67,8 @@ def test_search_stays_in_fp32_where_bf16_gains_little_or_fp32_is_given(
     measured = speedup(found)
     result, clock = search(method="linear", **options)
     assert measured == ([] if options else [found]) and result.search is not None
-    assert precision_of(tmp_path) == options.get("precision", "auto") and not any(
-        "bf16" in note for note in clock.notes
-    )
+    assert precision_of(tmp_path) == options.get("precision", "auto")
+    assert not any("bf16" in note for note in clock.notes)
 
 
 @pytest.mark.usefixtures("few_steps")

@@ -42,10 +42,13 @@ class Decisions:
                     budget.resume(float(found[-1]["seconds"]))
 
     def has(self, name: str) -> bool:
-        """Return True if a decision is made.
+        """Return whether a decision is made.
 
         Args:
             name: Name of the decision.
+
+        Returns:
+            True if it is made.
         """
         return any(line["decision"] == name for line in self._lines)
 
