@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from helpers.families import backbone_of
 from vpt import Injection, Method, TunedModel, attach
 from vpt.backbones.layout import BackboneLayout
-from vpt.methods.base import InitInput, InitInputs
+from vpt.methods.init_inputs import InitInput, InitInputs
 from vpt.methods.kv_prompts import inject_keys
 from vpt.methods.prompts import make_prompts
 

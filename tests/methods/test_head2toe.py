@@ -12,8 +12,8 @@ from helpers.families import backbone_of, images
 from helpers.no_float64 import NoFloat64
 from vpt import attach, load, parse_method, save
 from vpt.errors import SpecError, TunedFileError, UnsupportedError
-from vpt.methods.base import InitInputs
 from vpt.methods.head2toe import rank_by_group_lasso
+from vpt.methods.init_inputs import InitInputs
 from vpt.training import Examples, collect_init_inputs
 
 

@@ -14,7 +14,7 @@ from helpers.families import TINY, backbone_of, images
 from vpt import TunedModel, attach, load_backbone, parse_method
 from vpt.attention.projections import project
 from vpt.errors import SpecError, UnsupportedError
-from vpt.methods.base import InitInputs
+from vpt.methods.init_inputs import InitInputs
 from vpt.methods.prompts import Prompts
 from vpt.training import Examples, collect_init_inputs
 

@@ -16,7 +16,7 @@ from torch.nn.functional import conv2d, interpolate, linear
 from helpers.families import SIZE, backbone_of, images, model_of
 from helpers.references import compare, trainable_tensors, tuned
 from vpt import TunedModel, attach
-from vpt.methods.base import InitInputs
+from vpt.methods.init_inputs import InitInputs
 
 P = 3
 VITS = ["vit", "vit-avg", "dinov2-reg"]

@@ -14,7 +14,7 @@ from helpers.families import backbone_of
 from helpers.two_processes import CONFIG, examples, model
 from vpt import TunedModel, attach
 from vpt.errors import DataError, SpecError
-from vpt.methods.base import InitInputs
+from vpt.methods.init_inputs import InitInputs
 from vpt.tasks.classification import train
 from vpt.training import Callback, Examples, class_prototypes
 from vpt.training.batches import DeviceDataset

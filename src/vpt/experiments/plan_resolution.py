@@ -20,7 +20,7 @@ from vpt.experiments.design import CLASSIFICATION_ONLY, MethodRow, Protocol, Seg
 from vpt.experiments.experiment import Experiment
 from vpt.experiments.plan_schema import JOB_KEYS, SEARCHED_KEYS, MethodTable, PlanTables, plan_model
 from vpt.experiments.plan_validation import ErrorCollector, named_path, validate
-from vpt.methods.base import InitInputs
+from vpt.methods.init_inputs import InitInputs
 from vpt.methods.registry import parse_method
 from vpt.model.attach import attach
 from vpt.model.tuned_model import TunedModel

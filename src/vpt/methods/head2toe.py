@@ -13,7 +13,8 @@ from vpt.backbones.layout import BackboneLayout
 from vpt.core.text import comma_list
 from vpt.errors import SpecError, UnsupportedError
 from vpt.heads.multi_block import FEATURES, MultiBlockFeatures, units
-from vpt.methods.base import NETWORK, InitInput, InitInputs, Injection, Method
+from vpt.methods.base import NETWORK, Injection, Method
+from vpt.methods.init_inputs import InitInput, InitInputs
 from vpt.methods.references import refer
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpt.errors import SpecError
-from vpt.methods.base import AttentionMeans
+from vpt.methods.init_inputs import AttentionMeans
 from vpt.methods.prompts import Prompts
 
 

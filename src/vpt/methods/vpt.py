@@ -10,8 +10,9 @@ from vpt.backbones.layout import BackboneLayout, describe_missing_tokens
 from vpt.core.spec import later_field
 from vpt.errors import UnsupportedError
 from vpt.heads.pooling import PoolName
-from vpt.methods.base import InitInput, InitInputs, Injection, Method
+from vpt.methods.base import Injection, Method
 from vpt.methods.depth import block_range, first_block
+from vpt.methods.init_inputs import InitInput, InitInputs
 from vpt.methods.kv_prompts import require_kv_prompts
 from vpt.methods.pixels import PixelPatches
 from vpt.methods.prompt_initialization import copy_prototypes, copy_tokens, match_attention

@@ -12,7 +12,8 @@ from vpt.attention.detection import FeatureExtractor
 from vpt.backbones.backbone import Backbone
 from vpt.backbones.layout import BackboneLayout
 from vpt.errors import SpecError, UnsupportedError
-from vpt.methods.base import InitInputs, Method
+from vpt.methods.base import Method
+from vpt.methods.init_inputs import InitInputs
 from vpt.model.header import class_names
 from vpt.model.hub_model import HubModel
 from vpt.model.injection import (

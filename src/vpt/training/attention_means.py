@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vpt.attention.detection import FeatureExtractor, structural_copy
 from vpt.attention.projections import expand_kv_groups, project
-from vpt.methods.base import AttentionMeans
+from vpt.methods.init_inputs import AttentionMeans
 from vpt.model.tuned_model import TunedModel
 from vpt.training.batches import DeviceDataset, Examples, iter_batches
 

@@ -13,7 +13,7 @@ from vpt.backbones.layout import BackboneLayout
 from vpt.data.label_kinds import kind_of_labels
 from vpt.errors import DataError
 from vpt.heads.multi_block import FEATURES
-from vpt.methods.base import InitInputs
+from vpt.methods.init_inputs import InitInputs
 from vpt.methods.linear import Linear
 from vpt.model.readout import MultiBlock
 from vpt.model.tuned_model import TunedModel
