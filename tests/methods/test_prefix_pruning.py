@@ -256,6 +256,15 @@ def test_file_with_prompts_that_do_not_exist_is_refused(kept: list[int]) -> None
         model.load_trainable_state_dict(state)
 
 
+@pytest.mark.parametrize("phase", [-1, 3])
+def test_file_in_an_unknown_phase_of_pruning_is_refused(phase: int) -> None:
+    model = pruned()
+    state = {name: tensor.clone() for name, tensor in model.trainable_state_dict().items()}
+    state["prefix.1.phase"] = torch.tensor(phase)
+    with pytest.raises(SpecError, match=rf"prefix\.1\.phase is {phase}; it must be 0, 1 or 2"):
+        model.load_trainable_state_dict(state)
+
+
 def test_pruned_prefixes_mix_in_one_batch_and_in_an_ensemble() -> None:
     backbone = backbone_of("vit")
     models = [pruned(seed=0), pruned(seed=1), attach(backbone, "vpt(length=2)", 3).eval()]

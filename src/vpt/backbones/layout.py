@@ -127,6 +127,11 @@ class BackboneLayout:
         """Kind of a block's input: "tokens", "windows", "maps", or "unknown"."""
         return self.family.kind if self.family else "unknown"
 
+    @property
+    def has_token_blocks(self) -> bool:
+        """True if the blocks are known, and tokens run through them."""
+        return self.kind in ("tokens", "windows") and bool(self.blocks)
+
     def block_layout(self, block: nn.Module) -> BlockLayout | None:
         """Return the layout of a block.
 

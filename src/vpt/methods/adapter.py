@@ -96,7 +96,7 @@ class Adapter(Method, name="adapter", optimizer="adamw", learning_rate=2e-3, ide
         """Return the modules that adapters follow, with their channels."""
         if self.position == "mlp":
             return layout.block_mlps(trunk)
-        if layout.kind not in ("tokens", "windows") or not layout.blocks:
+        if not layout.has_token_blocks:
             raise UnsupportedError(
                 f"position=post puts adapters behind transformer blocks, and {type(trunk).__name__} has none that are "
                 "known; write position=mlp"

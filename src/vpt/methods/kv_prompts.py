@@ -121,7 +121,7 @@ def require_kv_prompts(trunk: nn.Module, layout: BackboneLayout) -> None:
     Raises:
         UnsupportedError: The attention cannot take them.
     """
-    if layout.kind not in ("tokens", "windows") or not layout.blocks:
+    if not layout.has_token_blocks:
         raise UnsupportedError(describe_missing_tokens(trunk))
     if not layout.supports_kv_prompts:
         raise UnsupportedError(

@@ -67,9 +67,13 @@ class Prefix(Method, name="prefix", optimizer="adamw", learning_rate=0.02):
         )
 
     def check_values(self, modules: nn.ModuleDict) -> None:
-        """Check the indices of the prompts that are left; raise SpecError if there is no such prompt."""
+        """Check which prompts are left; raise SpecError if there are no such prompts, or for another phase."""
         for number, prefix in enumerate(modules["prefix"].children()):
-            kept = prefix.kept.tolist() if isinstance(prefix, _PrunedPrefix) else []
+            if not isinstance(prefix, _PrunedPrefix):
+                continue
+            kept, phase = prefix.kept.tolist(), int(prefix.phase)
+            if phase not in (_ALL, _RANKED, _PRUNED):
+                raise SpecError(f"prefix.{number}.phase is {phase}; it must be 0, 1 or 2; save the model again")
             unknown = [index for index in kept if not 0 <= index < self.length]
             if unknown or len(set(kept)) < len(kept):
                 raise SpecError(

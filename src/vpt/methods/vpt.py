@@ -92,7 +92,7 @@ class VPT(Method, name="vpt", optimizer="adamw", learning_rate=0.02):
         """Plan prompts at `location`; raise UnsupportedError if the backbone has no blocks that take them."""
         if self.location == "pad":
             return frame_image(layout, self.length, self.output)
-        if layout.kind not in ("tokens", "windows") or not layout.blocks:
+        if not layout.has_token_blocks:
             raise UnsupportedError(
                 f'{describe_missing_tokens(trunk)}; around the image they fit any backbone: "vpt(location=pad, '
                 'depth=shallow)"'
