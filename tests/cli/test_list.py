@@ -41,7 +41,8 @@ def test_list_methods_describes_the_registered_classes(capsys: pytest.CaptureFix
     for name, kind in METHODS.items():
         ours = [(field.name, field.default, field.metadata.get("later")) for field in fields(kind)]
         assert [(field.name, field.default, field.metadata.get("later")) for field in fields(described[name])] == ours
-        assert rows[name]["spec"] == format_spec(kind(), name, full=True)
+        assert rows[name]["spec"] == format_spec(kind(), name, full=True, later=True)
+        assert all(f"{field.name}=" in rows[name]["spec"] for field in fields(kind))
         assert rows[name]["description"] == (kind.__doc__ or "").partition("\n")[0]
         assert rows[name]["options"] == {field.name: field.default for field in fields(kind)}
 

@@ -74,7 +74,7 @@ def test_tune_ended_by_signals_says_what_is_kept(
         time.sleep(0.02)
     assert command.wait() == code
     text = messages.read_text()
-    assert text.endswith(f"\n{words}; what is done is kept, and the same command goes on from there\n")
+    assert text.endswith(f"\n{words}; what is done is kept, and the same command resumes from there\n")
     assert "Traceback" not in text and not leftovers(tmp_path)
     epochs = len((tmp_path / "a.run" / "metrics.jsonl").read_text().splitlines())
     assert epochs >= 2 and (tmp_path / "a.run" / "checkpoint.safetensors").exists()

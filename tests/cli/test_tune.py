@@ -102,7 +102,7 @@ def test_tune_resumed_after_a_signal_is_bit_identical(
     _, error = process.communicate()
     assert process.returncode == left
     if how == signal.SIGINT:
-        assert "the same command goes on" in error
+        assert "the same command resumes" in error
     assert not broken.exists()
     again = start_command("tune", photos, "--out", broken, *settings)
     assert "going on after epoch" in again.communicate()[1]

@@ -56,7 +56,7 @@ def app() -> None:
     \b
     First steps:
       vpt demo                                  see it work, no download
-      vpt tune photos/ --out photos.safetensors adapt the embedded backbone to your folder
+      vpt tune photos/ --out photos.safetensors search for 10 minutes (--minutes)
       vpt predict photos.safetensors new.jpg    use the result
     """
 
@@ -132,7 +132,7 @@ def _signal_number(error: BaseException) -> int:
 def _describe_kept(command_name: str) -> str:
     """Return what a stopped command has kept, in words."""
     if command_name in _RESUMABLE:
-        return "; what is done is kept, and the same command goes on from there"
+        return "; what is done is kept, and the same command resumes from there"
     if command_name == "predict":
-        return "; with --out, what is done is kept, and the same command goes on from there"
+        return "; with --out, what is done is kept, and the same command resumes from there"
     return ""

@@ -49,7 +49,7 @@ def _read_methods() -> dict[str, Any]:
 
     return {
         name: {
-            "spec": format_spec(kind(), name, full=True),
+            "spec": format_spec(kind(), name, full=True, later=True),
             "description": (kind.__doc__ or "").partition("\n")[0],
             "options": asdict(kind()),
         }

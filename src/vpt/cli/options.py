@@ -152,7 +152,7 @@ json_option: _Decorator = option("--json as_json", "Print JSON.", is_flag=True)
 events_option: _Decorator = option("--events", "Append each event of the job to this file, as a line of JSON.", FILE)
 weights_option: _Decorator = option("--weights", "Local weights of the backbone.", PATH)
 device_option: _Decorator = option(
-    "--device", "auto: the GPU, where there is one.", ["auto", "cpu", "cuda", "mps"], default="auto"
+    "--device", "auto: a CUDA GPU if there is one, else the CPU.", ["auto", "cpu", "cuda", "mps"], default="auto"
 )
 split_option: _Decorator = option("--split", "Split of DATA.", ["train", "val", "test"], default="test")
 task_option: _Decorator = option(

@@ -38,7 +38,7 @@ def command(
     FILE may be a graph that `vpt export` wrote, .onnx, which answers sooner, as nothing loads torch.
 
     IMAGES are files, whole folders, or tables of images (.csv, .jsonl, .parquet). A segmentation writes masks and
-    overlays. With --out, a classification writes a table; stopped by Ctrl-C or a crash, the same command goes on where
+    overlays. With --out, a classification writes a table; stopped by Ctrl-C or a crash, the same command resumes where
     it was.
 
     \b

@@ -33,7 +33,7 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @common.task_option
 @common.backbone_option("A timm name, or several with commas to choose from [default: the embedded one, no download].")
 @common.weights_option
-@option("--minutes", "Time of a search for the best model [default: 10, on a GPU 5, if no length or rate is given].",
+@option("--minutes", "Time of a search for the best model [default: 10, on a GPU 5, unless options fix the length].",
         float)  # fmt: skip
 @option("--max-size", "Largest tuned file of the methods that a search chooses itself, in MB [default: 10].", float)
 @option("--method", 'Such as "vpt(length=10, depth=deep)" [default: vpt; a search tries several].',
@@ -62,7 +62,7 @@ _MAX_CLASSES = 30  # rows of the table of classes
         "[default: none].")  # fmt: skip
 @option(
     "--precision",
-    "Of the forward pass; auto: bf16 on GPUs with it, in a search where faster [default: auto].",
+    "Precision of the forward pass; auto: bf16 on GPUs that have it, in a search on a CPU if faster [default: auto].",
     ["auto", "fp32", "bf16"],
 )
 @option("--layer-decay", "Learning rate of a layer of the backbone, relative to the next one's [default: 1].", float)
@@ -72,7 +72,7 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @option("--keep", "The weights of the last epoch, or of the best one on val [default: last].", ["last", "best"])
 @option("--seed", "Seed of initialization, order of images, augmentation and dropout [default: 0].", int)
 @option("--train-on", "trainval: validation images train too.", ["train", "trainval"], default="train")
-@option("--val-fraction", "Split off where val is missing.", default=0.2)
+@option("--val-fraction", "Fraction of each class for val, if DATA has no val split.", default=0.2)
 @common.split_names_option
 @option("--split-seed", "Seed of the splits [default: --seed].", int)
 @option("--image-size", "Side in pixels, if not the backbone's own; positions are resized.", int)
@@ -89,7 +89,7 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @common.events_option
 @common.json_option
 @classification("--epochs", "Passes over the training images [default: a search; with --lr: 100].", int)
-@classification("--metric", "What a search counts or, with a length, val; several labels: map; a number: r2 or mae "
+@classification("--metric", "Metric of the search, or with --epochs of val; several labels: map; a number: r2 or mae "
                 "[default: auto, the first].",
                 ["auto", "top1", "macro_f1", "balanced_accuracy", "map", "r2", "mae"])  # fmt: skip
 @classification("--warmup-epochs", "Length of the warm-up [default: a tenth of the epochs].", float)
@@ -98,11 +98,11 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @classification("--val-interval", "Epochs between evaluations on val [default: 1].", int)
 @classification("--label-smoothing", "Fraction of the target that all classes share [default: 0].", float)
 @classification("--balanced-sampling", "Draw each class as often, with replacement.", is_flag=True)
-@classification("--test-fraction", "Split off where test is missing.", default=0.2)
+@classification("--test-fraction", "Fraction of each class for test, if DATA has no test split.", default=0.2)
 @classification("--folds", "Score every image by a model that did not train on it, then train on all.",
                 click.IntRange(min=2))  # fmt: skip
 @classification("--calibrate", "Fit a temperature of the probabilities on val after training.", is_flag=True)
-@classification("--init", "Go on from this tuned file, with more images or new classes.", TUNED_FILE)
+@classification("--init", "Continue training from this tuned file, with more images or new classes.", TUNED_FILE)
 @classification("--train-fraction", "Train on this fraction of each class.", default=1.0)
 @classification("--images-per-class", "Train on at most this many images of each class [default: all].", int)
 @classification("--resize", "Squash images to a square, or crop their center.", ["squash", "crop"], default="squash")
@@ -141,7 +141,7 @@ def command(
     train.csv,test.csv; also JSON Lines and Parquet), a folder with VTAB list files, a folder of images/ and masks/ (or
     laid out like CamVid, ADE20K, Cityscapes, VOC), or a built-in task (`vpt list tasks`).
     Without --epochs, --iterations and --lr, the best model for --minutes is searched for: a probe of the frozen
-    backbone first, then prompts and other methods. Stopped by Ctrl-C or a crash, the same command goes on where it was.
+    backbone first, then prompts and other methods. Stopped by Ctrl-C or a crash, the same command resumes.
 
     \b
     vpt tune photos/ --out photos.safetensors

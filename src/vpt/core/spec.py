@@ -112,13 +112,14 @@ def split_terms(text: str) -> list[str]:
     return [_source_text(text, tree), *operands] if operands else [text]
 
 
-def format_spec(spec: Any, name: str, *, full: bool = False) -> str:
+def format_spec(spec: Any, name: str, *, full: bool = False, later: bool = False) -> str:
     """Return the spec of a dataclass instance.
 
     Args:
         spec: The instance.
         name: Its name in the registry.
         full: Include fields that have their default value, but for those of `later_field`. Default: False.
+        later: With `full`, include those too. Default: False.
 
     Returns:
         The spec, such as `vpt(length=10)`.
@@ -126,7 +127,7 @@ def format_spec(spec: Any, name: str, *, full: bool = False) -> str:
     arguments = []
     for field in _init_fields(type(spec)):
         value = getattr(spec, field.name)
-        if value != field.default or (full and not field.metadata.get("later")):
+        if value != field.default or (full and (later or not field.metadata.get("later"))):
             # A JSON string is a Python string too, in double quotes throughout.
             text = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
             arguments.append(f"{field.name}={text}")

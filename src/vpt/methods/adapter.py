@@ -57,7 +57,7 @@ def _linear_in_input_dtype(x: Tensor, layer: nn.Linear) -> Tensor:
 
 @dataclass(frozen=True)
 class Adapter(Method, name="adapter", optimizer="adamw", learning_rate=2e-3, identity_at_init=True):
-    """d -> d/r -> GELU -> d with a skip, after each block's MLP and before its residual.
+    """A bottleneck MLP after the MLP of each block: d -> d/r -> GELU -> d with a skip, before the residual.
 
     reduction: r. init: "identity" begins as the frozen backbone and learns; "zero" sets both projections to zero as
     the paper's code does, so that of every adapter only the last bias ever changes; "houlsby" draws both from a normal

@@ -15,7 +15,9 @@ from vpt.methods.references import refer
 
 @dataclass(frozen=True)
 class AdaptFormer(Method, name="adaptformer", optimizer="adamw", learning_rate=2e-3, identity_at_init=True):
-    """x + mlp(norm(x)) + scale * up(dropout(relu(down(x)))), as the authors' code computes it.
+    """A bottleneck branch in parallel with the MLP of each block.
+
+    x + mlp(norm(x)) + scale * up(dropout(relu(down(x)))), as the authors' code computes it.
 
     bottleneck: inner width of the branch. scale: factor of the branch (0.1 in the AdaptFormer paper). dropout: inside
     the branch, in training. before_norm: the branch reads what the norm before the MLP reads; False, as the authors'

@@ -23,7 +23,9 @@ from vpt.methods.vpt import VPT
 
 @dataclass(frozen=True)
 class Cross(Method, name="cross", optimizer="adamw", learning_rate=0.02):
-    """x += W_o softmax(q(x) k(P)^T / sqrt(d)) v(P), with the frozen weights of each block's self-attention.
+    """Prompts that tokens read in a second attention step, which reuses the frozen weights of self-attention (CVPT).
+
+    x += W_o softmax(q(x) k(P)^T / sqrt(d)) v(P) in each block.
 
     Args:
         length: Number of prompts p of a block. Default: 10.

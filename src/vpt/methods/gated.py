@@ -20,7 +20,9 @@ from vpt.methods.vpt import VPT
 
 @dataclass(frozen=True)
 class Gated(Method, name="gated", optimizer="adamw", learning_rate=0.02):
-    """P_i = g_i * block_i(P_(i-1)) + (1 - g_i) * P_(i-1), g_i = sigmoid(a_i), a_i learned per block.
+    """Prompts that pass through all blocks, each of which changes them as far as its learned gate is open.
+
+    P_i = g_i * block_i(P_(i-1)) + (1 - g_i) * P_(i-1), g_i = sigmoid(a_i), a_i learned per block.
 
     length: p. gate: g at the start, sigmoid(-5) in the authors' example: blocks read prompts before they change them.
     temperature: attention is softmax(q k / (sqrt(d) T)), T learned per block, from 1 and within 0.01 to 10.

@@ -21,7 +21,7 @@ _QUERIES_VALUES = re.compile(r"(qkv|[qv](_proj)?|query|value)")
 
 @dataclass(frozen=True)
 class LoRA(Method, name="lora", optimizer="adamw", learning_rate=2e-3, identity_at_init=True):
-    """W + (alpha / rank) * B A, with A (rank, in) random and B (out, rank) zero at first.
+    """Low-rank updates of linear layers: W + (alpha / rank) B A, with A (rank, in) random and B (out, rank) 0 at first.
 
     targets: "attention" (queries, keys, values and output projection), "queries_values" (as in the LoRA paper), "mlp",
     or "all" linear layers of every block. rank_dropout: probability that a rank-1 term is left out of a training step;

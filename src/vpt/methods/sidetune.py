@@ -19,7 +19,9 @@ from vpt.methods.base import NETWORK, Injection, Method
 
 @dataclass(frozen=True)
 class SideTune(Method, name="sidetune", learning_rate=0.1):
-    """sigmoid(a) * f + (1 - sigmoid(a)) * s: f the frozen feature, s the side network's, a learned from 0.
+    """A small network in parallel with the frozen backbone.
+
+    sigmoid(a) * f + (1 - sigmoid(a)) * s: f the frozen feature, s the side network's, a learned from 0.
 
     network: "alexnet", as in the paper, or any timm name. pretrained: begin at the network's published weights, which
     are fetched; else at random. weights: begin at those of a file: torchvision's of AlexNet, or timm's. bias: of the

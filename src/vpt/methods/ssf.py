@@ -14,9 +14,9 @@ from vpt.methods.mergeable import Mergeable
 
 @dataclass(frozen=True)
 class SSF(Method, name="ssf", optimizer="adamw", learning_rate=2e-3, identity_at_init=True):
-    """gamma * layer(x) + beta per channel, after every linear layer, convolution and norm that has a bias.
+    """A learned scale and shift of each channel after every layer that has a bias: gamma * layer(x) + beta.
 
-    Can be merged into plain weights.
+    The layers are linear layers, convolutions and norms. Can be merged into plain weights.
     """
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
