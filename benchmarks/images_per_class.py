@@ -1,4 +1,4 @@
-"""Accuracy against labelled images of each class: table, differences and the picture of the README.
+"""Accuracy against labeled images of each class: table, differences and the picture of the README.
 
     vpt bench run benchmarks/images_per_class.toml --out FOLDER --workers 2
     vpt bench run benchmarks/one_image_per_class.toml --out ONE --workers 2
@@ -86,7 +86,7 @@ def format_table(cells: Mapping[Key, Cell], differences: Sequence[Mapping[str, A
     draws = {key[:2]: len(cell.scores) for key, cell in cells.items()}
     titles = [f"{SETS[name]}, {count} (n = {draws[name, count]})" for name, count in columns]
     lines = [
-        "**Accuracy by labelled images of each class**, DeiT-Tiny: test top-1 in %, mean ± standard deviation of n "
+        "**Accuracy by labeled images of each class**, DeiT-Tiny: test top-1 in %, mean ± standard deviation of n "
         "draws of the training images. Rates are chosen on val once for each set, at five images.",
         "",
         f"| method | {' | '.join(titles)} |",
@@ -134,7 +134,7 @@ def make_figure(cells: Mapping[Key, Cell], names: Sequence[str]) -> Figure:
         axes.set_xscale("log")
         axes.set_xticks(counts, [str(count) for count in counts])
         axes.minorticks_off()
-        axes.set_xlabel("labelled images of each class")
+        axes.set_xlabel("labeled images of each class")
         axes.set_title(SETS[name])
     panels[0].set_ylabel("test top-1, %")
     panels[-1].legend(frameon=False, fontsize=8)
