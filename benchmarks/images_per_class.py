@@ -7,8 +7,8 @@
     python benchmarks/prompt_family.py score FOLDER ONE --data DATA --answers ANSWERS
     python benchmarks/images_per_class.py FOLDER ONE --answers ANSWERS    with intervals over test images, too
 
-Cells that are not complete are left out. With one image of each class no ridge head joins, so there the row of prompts
-with such a head is that of prompts alone.
+Cells that are not complete are left out. With one image of each class no ridge head joins, so there a row of prompts
+with such a head is that without it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import argparse
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,17 @@ from vpt.experiments.significance import paired_interval
 from vpt.experiments.store import Store
 from vpt.plots import canvas, style
 
-OURS, PROMPTS, OTHERS = "VPT-deep, p = 50, with a ridge head", "VPT-deep, p = 50", ("Full", "LoRA")
+OURS = {  # with a ridge head -> name in a sentence, and the same method without, which stands for it at one image
+    "VPT-deep + LoRA, with a ridge head": ("prompts + LoRA", "VPT-deep + LoRA"),
+    "VPT-deep, p = 50, with a ridge head": ("prompts", "VPT-deep, p = 50"),
+}
+OTHERS = ("Full", "LoRA")
 LOOKS = {  # method -> name, color, marker
     "class token probe": ("linear probe", style.GRAY, "D"),
     "ridge probe, all blocks": ("ridge probe, all blocks", style.INK, "s"),
-    PROMPTS: ("prompts", style.SKY, "^"),
-    OURS: ("prompts, ridge head", style.BLUE, "o"),
+    "VPT-deep, p = 50": ("prompts", style.SKY, "^"),
+    "VPT-deep, p = 50, with a ridge head": ("prompts, ridge head", style.BLUE, "o"),
+    "VPT-deep + LoRA, with a ridge head": ("prompts + LoRA, ridge head", style.PURPLE, "*"),
     "LoRA": ("LoRA", style.GREEN, "v"),
     "Full": ("full fine-tuning", style.ORANGE, "P"),
     "Full, with a ridge head": ("full, ridge head", style.VERMILLION, "X"),
@@ -52,31 +58,32 @@ def read_cells(folders: Sequence[Path]) -> dict[Key, Cell]:
     for folder in folders:
         for cell in load_results(Store(folder)).cells.values():
             name, count = cell.task.name.rsplit("-", 1)
-            if cell.complete and cell.scores and cell.method in LOOKS:
+            if cell.complete and cell.scores:
                 found[name, int(count), cell.method] = cell
     for name, count, method in list(found):
-        if count == 1 and method == PROMPTS:
-            found[name, count, OURS] = found[name, count, method]
-    return found
+        for ours, (_, plain) in OURS.items():
+            if count == 1 and method == plain:
+                found[name, count, ours] = found[name, count, method]
+    return {key: cell for key, cell in found.items() if key[2] in LOOKS}
 
 
 def compare(cells: Mapping[Key, Cell], answers: Path | None) -> list[dict[str, Any]]:
-    """Points of prompts with a ridge head above each of the others, with a 95 % interval, paired."""
+    """Points of each of ours above each of the others, with a 95 % interval, paired."""
     right = {} if answers is None else read_answers({(str(key), ""): cell for key, cell in cells.items()}, answers)
     rows = []
-    for name, count, method in sorted(cells):
-        ours, theirs = cells.get((name, count, OURS)), cells[name, count, method]
+    for (name, count, method), own in product(sorted(cells), OURS):
+        ours, theirs = cells.get((name, count, own)), cells[name, count, method]
         if ours is None or method not in OTHERS:
             continue
-        pair = [right.get((str((name, count, one)), "")) for one in (OURS, method)]
+        pair = [right.get((str((name, count, one)), "")) for one in (own, method)]
         if pair[0] is not None and pair[1] is not None:
             points, low, high = bootstrap(100 * (pair[0].astype(np.float64) - pair[1]))
         else:
             scores = [[100 * score for score in cell.scores] for cell in (ours, theirs)]
             points = statistics.fmean(scores[0]) - statistics.fmean(scores[1])
             low, high = paired_interval(*scores) or (points, points)
-        rows.append({"set": name, "images": count, "above": method, "points": points, "low": low, "high": high,
-                     "over": "seeds" if pair[0] is None or pair[1] is None else "seeds and images"})  # fmt: skip
+        rows.append({"set": name, "images": count, "ours": own, "above": method, "points": points, "low": low,
+                     "high": high, "over": "seeds" if pair[0] is None or pair[1] is None else "seeds and images"})  # fmt: skip
     return rows
 
 
@@ -98,13 +105,16 @@ def format_table(cells: Mapping[Key, Cell], differences: Sequence[Mapping[str, A
             texts = [format_scores([100 * score for score in cell.scores]) if cell else "–" for cell in found]
             lines.append(f"| {method} | {' | '.join(texts)} |")
     kinds = " or ".join(sorted({str(row["over"]) for row in differences}))
-    for method in OTHERS:
-        own = {(row["set"], row["images"]): row for row in differences if row["above"] == method}
+    for own, method in product(OURS, OTHERS):
+        pairs = {
+            (row["set"], row["images"]): row for row in differences if (row["ours"], row["above"]) == (own, method)
+        }
         texts = [
-            f"{row['points']:+.1f} ({row['low']:+.1f} to {row['high']:+.1f})" if (row := own.get(column)) else "–"
+            f"{row['points']:+.1f} ({row['low']:+.1f} to {row['high']:+.1f})" if (row := pairs.get(column)) else "–"
             for column in columns
         ]
-        lines.append(f"| prompts with a ridge head above {method} | {' | '.join(texts)} |")
+        if pairs:
+            lines.append(f"| {OURS[own][0]}, with a ridge head, above {method} | {' | '.join(texts)} |")
     return "\n".join([*lines, "", f"In brackets: 95 % intervals, paired over {kinds}."])
 
 

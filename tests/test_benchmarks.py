@@ -300,7 +300,7 @@ def test_rate_curves_have_a_point_for_each_rate(
 
 def test_images_per_class_pairs_prompts_with_others_by_draw(script: Callable[[str], Any]) -> None:
     module = script("images_per_class")
-    ours, prompts = module.OURS, module.PROMPTS
+    ours, prompts = "VPT-deep, p = 50, with a ridge head", "VPT-deep, p = 50"
     cells = {
         ("signdigits", 5, ours): SimpleNamespace(scores=(0.6, 0.7)),
         ("signdigits", 5, "Full"): SimpleNamespace(scores=(0.5, 0.5)),
@@ -315,7 +315,7 @@ def test_images_per_class_pairs_prompts_with_others_by_draw(script: Callable[[st
     table = module.format_table(cells, [row])
     assert "| method | sign digits, 1 (n = 2) | sign digits, 5 (n = 2) | RSSCN7, 5 (n = 2) |" in table
     assert "| Full | – | 50.0 ± 0.0 | – |" in table and "| LoRA | – | – | 90.0 ± 0.0 |" in table
-    assert f"| prompts with a ridge head above Full | – | +15.0 ({15 - half:+.1f} to {15 + half:+.1f}) | – |" in table
+    assert f"| prompts, with a ridge head, above Full | – | +15.0 ({15 - half:+.1f} to {15 + half:+.1f}) | – |" in table
 
 
 def test_defaults_choose_a_rate_by_all_sets_and_check_it_on_each(script: Callable[[str], Any]) -> None:

@@ -30,7 +30,8 @@ def speedup(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], list[float]]:
 
     def set_speedup(found: float) -> list[float]:
         measured = list[float]()
-        monkeypatch.setattr(precision, "_speedup_of_bf16", lambda context: measured.append(found) or found)
+        monkeypatch.setattr(precision, "has_bf16_arithmetic", lambda: True)
+        monkeypatch.setattr(precision, "speedup_of_bf16", lambda context, name: measured.append(found) or found)
         return measured
 
     return set_speedup
@@ -91,26 +92,49 @@ def test_search_that_an_earlier_version_began_goes_on_in_fp32(
     begun = context_of(tmp_path, SimulatedClock(0.0, 0.0))
     begun.decisions.decide("request", dict)
     again = context_of(tmp_path, SimulatedClock(0.0, 0.0))
-    assert choose_precision(again) is again and measured == []
+    assert choose_precision(again, "vit_nano_patch12_48") is again and measured == []
 
 
 def test_precision_is_not_measured_on_other_devices(tmp_path: Path, speedup: Callable[[float], list[float]]) -> None:
     measured = speedup(2.0)
     given = context_of(tmp_path, SimulatedClock(0.0, 0.0), device="meta")
-    assert choose_precision(given) is given and measured == []
+    assert choose_precision(given, "vit_nano_patch12_48") is given and measured == []
 
 
-@pytest.mark.parametrize(("seconds", "expected"), [({torch.float32: 3.0, torch.bfloat16: 1.0}, 3.0), ({}, 1.0)])
-def test_speedup_is_the_ratio_of_the_faster_passes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: dict[torch.dtype, float], expected: float
+def test_precision_is_not_measured_where_bf16_is_emulated(
+    search: Search, speedup: Callable[[float], list[float]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    measured = speedup(2.0)
+    monkeypatch.setattr(precision, "has_bf16_arithmetic", lambda: False)
+    search(method="linear")
+    assert measured == [] and precision_of(tmp_path) == "auto"
+
+
+@pytest.mark.parametrize(
+    ("amx", "avx512", "expected"), [(True, False, True), (False, True, True), (False, False, False)]
+)
+def test_bf16_arithmetic_is_what_pytorch_says_of_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, amx: bool, avx512: bool, expected: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512, raising=False)
+    assert precision.has_bf16_arithmetic() is expected
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
+    assert precision.has_bf16_arithmetic() is False
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [((3.0, 1.0), 3.0), ((0.0, 0.0), 1.0)])
+def test_speedup_is_the_ratio_of_the_median_passes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: tuple[float, float], expected: float
 ) -> None:
     clock, first = SimulatedClock(0.0, 0.0), [True, True]
 
     def forward(module: torch.nn.Module, images: torch.Tensor) -> None:
         bf16 = torch.is_autocast_enabled("cpu")
-        passed = seconds.get(torch.bfloat16 if bf16 else torch.float32, 0.0)
-        clock.now += passed + (10.0 if seconds and first[bf16] else 0.0)  # the first pass takes longer
+        clock.now += seconds[bf16] + (10.0 if any(seconds) and first[bf16] else 0.0)  # the first pass takes longer
         first[bf16] = False
 
     monkeypatch.setattr("timm.models.vision_transformer.VisionTransformer.forward", forward)
-    assert precision._speedup_of_bf16(context_of(tmp_path, clock)) == expected
+    found = precision.speedup_of_bf16(context_of(tmp_path, clock), "vit_nano_patch12_48", clock)
+    assert found == expected

@@ -86,7 +86,7 @@ def _run_search(
         return finished
     callback.on_note(_first_line(request, target))
     search = segmentation.search if request.task == "segmentation" else _search_classification
-    return search(choose_precision(SearchContext(request, budget, decisions, callback, target)), finished)
+    return search(SearchContext(request, budget, decisions, callback, target), finished)
 
 
 def _search_classification(context: SearchContext, finished: RunResult | None) -> RunResult:
@@ -100,8 +100,9 @@ def _search_classification(context: SearchContext, finished: RunResult | None) -
         )
     metric = choose_metric(dataset.label_kind, context.request.metric)
     context = replace(context, request=replace(context.request, metric=metric))
-    request, decisions = context.request, context.decisions
     backbone, ranking = choose_backbone(context, dataset)
+    context = choose_precision(context, backbone)
+    request, decisions = context.request, context.decisions
     job = request.job(backbone, "linear")
     pool = load_pool(context, job, dataset, fractions)
     context.check_images(job, pool.data.digest())

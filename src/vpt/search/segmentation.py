@@ -27,6 +27,7 @@ from vpt.model.tuned_model import TunedModel
 from vpt.search.budget import measure
 from vpt.search.context import SearchContext
 from vpt.search.mask_comparison import compare_masks, count_pixels, describe_masks
+from vpt.search.precision import choose_precision
 from vpt.search.trials import OUT_OF_MEMORY, StepsOnly, StepTimer
 from vpt.tasks.evaluation import make_evaluation
 from vpt.tasks.registry import TASKS
@@ -92,6 +93,7 @@ def search(context: SearchContext, finished: RunResult | None) -> RunResult:
     for note in data.notes:
         callback.on_note(note)
     context.check_images(job, data.digest())
+    context = choose_precision(context, request.backbones[0])
     this = _Search(**vars(context), data=_share_pairs(data), costs={})
     if finished is not None:
         return finished
