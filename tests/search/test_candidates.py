@@ -8,10 +8,11 @@ import timm
 import torch
 
 import vpt
+from vpt import attach
 from vpt.backbones import load_backbone
 from vpt.model.readout import Pooled, parse_readout
 from vpt.model.tuned_model import TunedModel
-from vpt.search.candidates import list_candidates, make_candidate
+from vpt.search.candidates import is_too_large, list_candidates, make_candidate
 from vpt.search.probe import head_grid
 from vpt.training import DeviceDataset, Examples
 from vpt.training.block_features import BlockFeatureNetwork, compute_block_features
@@ -23,16 +24,27 @@ BLOCKS = "multi_block(blocks=last4)"
 
 
 def names(method: str | None, max_size: float, head: str = "linear") -> list[str]:
-    return [candidate.name for candidate in list_candidates(load_backbone(), 5, method, max_size, head)]
+    found = list_candidates(load_backbone(), 5, method, max_size, head)
+    return [candidate.name for candidate in found if not is_too_large(candidate, max_size)]
 
 
 def test_candidates_of_a_small_backbone_depend_on_the_size_of_their_file() -> None:
-    prompts = ["vpt(length=50)", 'lora(rank=32, targets="all")', "vpt(length=50) + bias", "vpt"]
-    assert names(None, 10) == [prompts[0], "full", *prompts[1:]]
-    assert names(None, 4) == prompts
+    both = 'vpt(length=50) + lora(rank=4, alpha=0.8, targets="all")'
+    large, small = 'lora(rank=32, targets="all")', 'lora(alpha=2.0, targets="all")'
+    assert names(None, 10) == ["vpt(length=50)", "full", large, both, "vpt(length=50) + bias", "vpt"]
+    assert names(None, 4) == ["vpt(length=50)", large, both, "vpt(length=50) + bias", "vpt"]
+    assert names(None, 1) == ["vpt(length=50)", small, both, "vpt(length=50) + bias", "vpt"]
     assert names(None, 0.1) == ["vpt"]
-    assert names("full", 0.1) == ["full"]  # what is asked for by name is tried
     assert names(None, 0.045) == ["vpt"] and names(None, 0.045, BLOCKS) == []  # with the head of the probe
+
+
+def test_size_of_a_candidate_is_that_of_its_file() -> None:
+    whole, half = (
+        {one.name: one.size for one in list_candidates(load_backbone(), 5, None, 10, "linear", save_dtype=dtype)}
+        for dtype in ("fp32", "fp16")
+    )
+    assert whole["vpt"] == 4 * attach(load_backbone(), "vpt", 5).counts().trainable
+    assert all(2 * half[name] == size for name, size in whole.items())
 
 
 def test_candidates_join_the_head_of_the_probe_where_their_own_is_linear() -> None:

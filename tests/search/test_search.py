@@ -23,6 +23,7 @@ from simulation import Interrupted, SimulatedClock, write_images
 import vpt
 from helpers.command_line import vpt as command
 from vpt.backbones import load_backbone
+from vpt.errors import SpecError
 from vpt.search import wants_search
 from vpt.search.comparison import Comparison
 from vpt.search.request import SearchRequest
@@ -84,6 +85,30 @@ def test_search_of_a_slow_machine_takes_a_sample_and_says_so(search: Search) -> 
     assert result.images["train"] < 48 and result.images["test"] < 30
     assert any("one pass over 60 training images takes 1 min 0 s" in note for note in clock.notes)
     assert result.job["train_fraction"] == sample["train"]
+
+
+@pytest.mark.usefixtures("few_steps")
+@pytest.mark.parametrize(
+    ("option", "value"), [("layer_decay", 0.9), ("block_rates", "1-2=0"), ("grad_accum_steps", 32)]
+)
+def test_option_that_a_candidate_cannot_take_leaves_it_out_with_the_reason(
+    search: Search, option: str, value: Any
+) -> None:
+    result, _ = search(**{option: value})
+    assert result.search is not None
+    status = {row["method"]: row["status"] for row in result.search["tried"] if row["method"] != "linear"}
+    assert status["vpt(length=50)"].startswith("not begun: ") and option in status["vpt(length=50)"]
+    if option != "grad_accum_steps":  # full fine-tuning takes it, and has not the time
+        assert status["full"].startswith("not begun: needs ")
+    with pytest.raises(SpecError, match=option):
+        search(out="named.safetensors", method=PROMPTS, **{option: value})
+
+
+def test_candidates_whose_file_is_too_large_stand_in_the_table(search: Search) -> None:
+    result, _ = search(max_size=4.0)
+    assert result.search is not None
+    (status,) = [row["status"] for row in result.search["tried"] if row["method"] == "full"]
+    assert status == "not begun: its file has 6.6 MB; --max-size 7 accepts it"
 
 
 @pytest.mark.usefixtures("few_steps", "convinced")

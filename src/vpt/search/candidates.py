@@ -7,7 +7,8 @@ fine-tuning at 0.0001, and enough steps.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -29,7 +30,11 @@ _PEAK_RATES = {"vpt": 5e-3, "gated": 5e-3, "full": 1e-4, "lora": 1e-3, "adapter"
 _HEAD_SCALES = {"ssf": 0.1}
 MIN_STEPS = 60  # of a training that is worth its time
 _MAX_STEPS, _MAX_EPOCHS, _FULL_EPOCHS = 200, 100, 20
-_BYTES = 4  # of a parameter in the tuned file
+_LORA, _SMALL_LORA = "lora(rank=32, targets=all)", "lora(rank=8, alpha=2, targets=all)"  # the same alpha / rank
+_METHODS = (  # the most promising first
+    "vpt(length=50)", "full", _LORA, "vpt(length=50) + lora(rank=4, alpha=0.8, targets=all)", "vpt(length=50) + bias",
+    "vpt(length=10)",
+)  # fmt: skip
 RATE_FACTORS = (3.0, 1 / 3)
 
 
@@ -41,11 +46,13 @@ class Candidate:
         method: Text of the method.
         recipe: Options of its training.
         factor: Factor of its usual rate.
+        size: Bytes of the values in its tuned file; 0 where nobody has counted them.
     """
 
     method: str
     recipe: Mapping[str, Any] = field(default_factory=dict)
     factor: float = 1.0
+    size: int = field(default=0, compare=False)
 
     @property
     def name(self) -> str:
@@ -100,26 +107,27 @@ def list_candidates(
     *,
     joins: bool = True,
     batch_size: int | None = None,
+    save_dtype: str = "fp32",
 ) -> Iterator[Candidate]:
-    """Yield the methods that fit a backbone and a size of the file, the most promising first.
+    """Yield the methods that fit a backbone, the most promising first. Small LoRA follows LoRA that is too large.
 
     Args:
         backbone: The backbone.
         num_classes: Number of classes.
         method: The only method, or None for all.
-        max_size: Largest tuned file in megabytes, where no method is given.
+        max_size: Largest tuned file in megabytes, see `is_too_large`.
         head: Head of the probe, which joins the trained head of every candidate whose head is linear.
         kind: Kind of the labels. Default: "single_label".
         joins: False leaves the trained heads alone. Default: True.
         batch_size: Images per step. Default: 16.
+        save_dtype: "fp32" or "fp16", of the tuned file. Default: "fp32".
 
     Yields:
-        The candidates.
+        The candidates, with their sizes.
     """
-    texts: Sequence[str] = (method,) if method else (
-        "vpt(length=50)", "full", "lora(rank=32, targets=all)", "vpt(length=50) + bias", "vpt(length=10)"
-    )  # fmt: skip
-    for text in texts:
+    texts = deque([method] if method else _METHODS)
+    while texts:
+        text = texts.popleft()
         try:
             model = attach(backbone, text, num_classes)
         except UnsupportedError:
@@ -131,8 +139,23 @@ def list_candidates(
             with suppress(UnsupportedError, SpecError):  # its head, or what it reads, cannot be joined
                 model = wide_model(model, ClassificationTask().parse_head(head))
                 candidate = replace(candidate, recipe={**candidate.recipe, "head": head, "ridge": "auto"})
-        if method or _BYTES * model.counts().trainable <= 1e6 * max_size:
-            yield candidate
+        candidate = replace(candidate, size=(2 if save_dtype == "fp16" else 4) * model.counts().trainable)
+        if text == _LORA and not method and is_too_large(candidate, max_size):
+            texts.appendleft(_SMALL_LORA)
+        yield candidate
+
+
+def is_too_large(candidate: Candidate, max_size: float) -> bool:
+    """Return whether the tuned file of a candidate would be larger than a search may choose by itself.
+
+    Args:
+        candidate: The candidate.
+        max_size: The size in megabytes.
+
+    Returns:
+        True if it would be.
+    """
+    return candidate.size > 1e6 * max_size
 
 
 def is_probe(method: Method) -> bool:

@@ -1,5 +1,6 @@
 """The choice among candidates: which are tried within the time left, how they do against the probe, which one ships."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,9 +12,17 @@ from numpy.typing import NDArray
 
 from vpt.backbones import load_backbone
 from vpt.core.array_file import read_array, write_array
-from vpt.core.text import format_duration
-from vpt.errors import TrainingError, is_out_of_memory
-from vpt.search.candidates import MIN_STEPS, RATE_FACTORS, Candidate, epochs_that_fit, full_epochs, list_candidates
+from vpt.core.text import format_bytes, format_duration
+from vpt.errors import SpecError, TrainingError, UnsupportedError, is_out_of_memory
+from vpt.search.candidates import (
+    MIN_STEPS,
+    RATE_FACTORS,
+    Candidate,
+    epochs_that_fit,
+    full_epochs,
+    is_too_large,
+    list_candidates,
+)
 from vpt.search.comparison import Comparison, compare
 from vpt.search.context import SearchContext
 from vpt.search.data import Pool
@@ -96,6 +105,7 @@ class Selection(SearchContext):
         given: dict[str, Any] = {
             "joins": request.options.get("ridge") != "none",
             "batch_size": request.options.get("batch_size"),
+            "save_dtype": request.options.get("save_dtype", "fp32"),
         }
         for candidate in list_candidates(bare, classes, request.method, request.max_size, self.head, kind, **given):
             rows.append(self._try(candidate, rows))
@@ -115,7 +125,7 @@ class Selection(SearchContext):
 
     def _try(self, candidate: Candidate, rows: list[dict[str, Any]]) -> dict[str, Any]:
         plan = self.decisions.decide(
-            f"plan {candidate.name}", lambda: _in_memory(lambda: self._plan(candidate, best_row(rows)), {"epochs": 0})
+            f"plan {candidate.name}", lambda: _in_memory(lambda: self._plan_or_refuse(candidate, rows), {"epochs": 0})
         )
         known = {"method": candidate.method, "recipe": dict(candidate.recipe), "factor": candidate.factor, **plan}
         if not plan["epochs"]:
@@ -126,6 +136,19 @@ class Selection(SearchContext):
         if row["status"] == "tried":
             self.callback.on_note(f"{candidate.name}: {describe_row(row)}")
         return row
+
+    def _plan_or_refuse(self, candidate: Candidate, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return the plan of a trial. An option that a method cannot take leaves it out, unless it was asked for."""
+        if self.request.method is None and is_too_large(candidate, self.request.max_size):
+            size = f"its file has {format_bytes(candidate.size)}"
+            accepted = math.ceil(candidate.size / 1e6)
+            return {"epochs": 0, "status": f"{NOT_BEGUN}{size}; --max-size {accepted} accepts it"}
+        try:
+            return self._plan(candidate, best_row(rows))
+        except (SpecError, UnsupportedError) as error:
+            if self.request.method is not None:
+                raise
+            return {"epochs": 0, "status": f"{NOT_BEGUN}{error}"}
 
     def _plan(self, candidate: Candidate, best: dict[str, Any] | None) -> dict[str, Any]:
         """Return the folds and the length of a trial, or the reason why it is not begun."""
