@@ -44,6 +44,16 @@ def test_training_on_a_cpu_fuses_attention_in_fp32_alone(precision: str, fused: 
     assert seen and set(seen) == {fused} and after and all(after)
 
 
+def test_training_fuses_attention_over_many_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    tuned: Any = model("vpt(length=3)")
+    monkeypatch.setattr("vpt.training.loop._MOST_TOKENS", tuned.layout.num_tokens - 1)
+    attention = next(module for module in tuned.modules() if hasattr(module, "fused_attn"))
+    seen = list[bool]()
+    attention.proj.register_forward_hook(lambda module, args, output: seen.append(attention.fused_attn))
+    train(tuned, examples(), CONFIG.replace(precision="bf16", epochs=1))
+    assert seen and all(seen)
+
+
 @pytest.mark.parametrize("method", ["vpt(length=3)", "lora(rank=2)", "full"])
 def test_gradients_without_fused_attention_are_the_same(method: str) -> None:
     tuned = model(method)

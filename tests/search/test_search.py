@@ -83,7 +83,7 @@ def test_search_of_a_slow_machine_takes_a_sample_and_says_so(search: Search) -> 
     sample = decisions(result.file)["sample"]
     assert sample["train"] < 1 and sample["test"] < 1
     assert result.images["train"] < 48 and result.images["test"] < 30
-    assert any("one pass over 60 training images takes 1 min 0 s" in note for note in clock.notes)
+    assert any("decoding and one pass over 60 training images take 2 min 0 s" in note for note in clock.notes)
     assert result.job["train_fraction"] == sample["train"]
 
 

@@ -195,10 +195,11 @@ def load_pool(context: SearchContext, job: Job, dataset: Dataset, fractions: dic
     costs, fraction = Costs(**sample["costs"]), float(sample["train"])
     if sample["train"] < 1 or 0 < sample["test"] < 1:
         total = len(dataset.train) + len(dataset.val)
+        tests = f" and {100 * sample['test']:.0f} % of the test images measure" if len(dataset.test) else ""
         callback.on_note(
-            f"one pass over {total} training images takes {format_duration(total * costs.forward)}, so "
-            f"{100 * sample['train']:.0f} % of each class train and {100 * sample['test']:.0f} % of the test images "
-            "measure; a larger --minutes takes all"
+            f"decoding and one pass over {total} training images take "
+            f"{format_duration(total * (costs.decode + costs.forward))}, so {100 * sample['train']:.0f} % of each "
+            f"class train{tests}; a larger --minutes takes all"
         )
     splits = {name: _subset(dataset, name, sample["test"] if name == "test" else fraction, seed) for name in _SPLITS}
     if limited:

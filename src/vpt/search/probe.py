@@ -105,7 +105,12 @@ def choose_probe(
         memory = 8 * width * len(features.labels) + _LOGITS * logits
         too_long, too_large = pace * work > _SHARE * budget.remaining, size > 1e6 * max_size or memory > _MAX_BYTES
         if chosen and (too_long or too_large):
-            reason = f"its file has {format_bytes(size)}" if too_large else f"needs {format_duration(pace * work)}"
+            reason = f"needs {format_duration(pace * work)}"
+            if too_large:
+                in_memory = memory > _MAX_BYTES
+                reason = (
+                    f"its features take {format_bytes(memory)}" if in_memory else f"its file has {format_bytes(size)}"
+                )
             tried.append({"method": "linear", "head": head, "status": f"not begun: {reason}"})
             continue
         with measure(budget.clock) as watch:

@@ -28,6 +28,8 @@ from vpt.training.kept_weights import KeptWeights
 from vpt.training.layer_decay import layer_lr_scales
 from vpt.training.task_config import TaskConfig
 
+_MOST_TOKENS = 400  # of attention whose weights are kept in memory, which grow with their square
+
 
 class Objective(Protocol):
     """The task that a model is trained for: its batches, its loss, and its validation."""
@@ -120,7 +122,7 @@ def fit(
             "have a val split (val_fraction above 0, train_on 'train')"
         )
     device = next(model.parameters()).device
-    has_slow_fusion = device.type == "cpu" and training.use_bf16(device)
+    has_slow_fusion = device.type == "cpu" and training.use_bf16(device) and model.layout.num_tokens <= _MOST_TOKENS
     attention = partial(without_fused_attention, model) if has_slow_fusion else nullcontext
     history: list[EpochMetrics] = []
     if checkpoint is not None and checkpoint.exists():
