@@ -19,7 +19,7 @@ from simulation import Interrupted, SimulatedClock
 import vpt
 from helpers.segmentation import write_split
 from vpt.search import segmentation
-from vpt.search.mask_comparison import compare_masks, count_pixels
+from vpt.search.mask_comparison import compare_masks, count_pixels, describe_masks
 from vpt.tasks.segmentation import pair_reader
 from vpt.tasks.segmentation.prediction import PixelScores
 
@@ -165,6 +165,31 @@ def test_search_of_masks_that_ships_prompts_compares_them_on_test_images(
     assert result.method == "vpt(length=2)" and result.search is not None
     assert compared == [3, 4] and result.search["words"].endswith("4 images) on test")
     assert saved == [True]
+
+
+def test_search_of_masks_ends_a_training_that_is_slower_than_planned(search: Search, scenes: Path) -> None:
+    class Slowing(SimulatedClock):
+        def on_note(self, text: str) -> None:
+            super().on_note(text)
+            if text.startswith("linear: "):
+                self.step = 10.0
+
+    options = {name: value for name, value in OPTIONS.items() if name != "image"}
+    result, clock = search(scenes, minutes=1.5, clock=Slowing(0.1, 1.0), **options)
+    assert result.search is not None and clock.now <= 1.1 * 90
+    assert [row["status"] for row in result.search["tried"]] == ["tried", "stopped: slower than planned"]
+    assert result.search["shipped"] == "linear" and "stopped: slower than planned" in result.search["words"]
+
+
+def test_one_val_image_convinces_of_nothing() -> None:
+    row = {"images": 1, "comparison": {"gain": 0.9, "error": 0.0}}
+    assert not segmentation._convinces(row) and segmentation._convinces({**row, "images": 3})
+
+
+def test_equal_masks_are_called_equal() -> None:
+    counts = np.ones((2, 3, 2), np.int64)
+    words = describe_masks(compare_masks(counts, counts), "vpt", 2)
+    assert words == "prompts equal the head alone on each image (2 images)"
 
 
 def test_search_of_masks_refuses_several_backbones_and_a_metric(search: Search, scenes: Path) -> None:

@@ -55,8 +55,10 @@ def describe_masks(comparison: dict[str, float], method: str, images: int) -> st
         Such as "prompts beat the head alone by 2.3 points of mean IoU (95 % interval 0.4 to 4.1, 50 images)".
     """
     noun = "prompts" if method.startswith("vpt") else f"models with {method}"
-    gain, verb = comparison["gain"], "beat" if comparison["gain"] > 0 else "are below"
-    sign = 1 if gain > 0 else -1
+    gain = comparison["gain"]
+    if gain == comparison["low"] == comparison["high"] == 0:
+        return f"{noun} equal the head alone on each image ({images} images)"
+    verb, sign = ("beat", 1) if gain > 0 else ("are below", -1)
     bounds = sorted((100 * sign * comparison["low"], 100 * sign * comparison["high"]))
     return f"{noun} {verb} the head alone by {abs(100 * gain):.1f} points of mean IoU (95 % interval "\
            f"{bounds[0]:.1f} to {bounds[1]:.1f}, {images} images)"  # fmt: skip

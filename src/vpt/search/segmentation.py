@@ -28,7 +28,7 @@ from vpt.search.budget import measure
 from vpt.search.context import SearchContext
 from vpt.search.mask_comparison import compare_masks, count_pixels, describe_masks
 from vpt.search.precision import choose_precision
-from vpt.search.trials import OUT_OF_MEMORY, StepsOnly, StepTimer
+from vpt.search.trials import OUT_OF_MEMORY, Deadline, OutOfTimeError, StepsOnly, StepTimer
 from vpt.tasks.evaluation import make_evaluation
 from vpt.tasks.registry import TASKS
 from vpt.tasks.segmentation.pair_reader import PairReader, decoded_bytes
@@ -46,6 +46,7 @@ _MIN_ITERATIONS, _MAX_ITERATIONS, _CHECKPOINTS = 20, 2000, 10
 _LONG_ENOUGH = 400  # iterations of every method, where there are more than two
 _TEST_SHARE = 0.15  # of the budget at most, for the test images
 _END_SHARE = 0.02  # of the budget, for files and pictures
+_FEWEST_VAL = 3  # images that can tell two methods apart
 
 
 @dataclass(frozen=True)
@@ -162,11 +163,15 @@ def _sample_test(this: _Search, costs: dict[str, Any]) -> SegmentationData:
     return replace(this.data, dataset=replace(this.data.dataset, splits=splits), images=sizes)
 
 
+def _seconds_of_tests(this: _Search) -> float:
+    """Return the seconds in which two models score the test images, at most a share of the budget."""
+    return float(min(2 * this.data.images.get("test", 0) * this.costs["score"], _TEST_SHARE * this.budget.seconds))
+
+
 def _lengths(this: _Search, costs: dict[str, Any], steps: Mapping[Any, float]) -> dict[Any, int]:
     """Return the iterations that fit into equal times, by the seconds of a step; without val, no image is scored."""
     images = this.data.images
-    scored = min(2 * images.get("test", 0) * costs["score"], _TEST_SHARE * this.budget.seconds)
-    left = this.budget.remaining - scored - _END_SHARE * this.budget.seconds
+    left = this.budget.remaining - _seconds_of_tests(replace(this, costs=costs)) - _END_SHARE * this.budget.seconds
     share = left / len(steps) - images.get("val", 0) * costs["score"]
     return {name: min(_MAX_ITERATIONS, int(share / max(1e-9, seconds))) for name, seconds in steps.items()}
 
@@ -193,9 +198,14 @@ def _try(this: _Search, method: str, iterations: int) -> dict[str, Any]:
         return {**row, "status": "not begun: too few iterations fit"}
     start, job, folder = this.budget.elapsed, this.job(method, iterations), _folder(this)
     name = "".join(char if char.isalnum() else "_" for char in method)
+    receivers = [this.callback]
+    if method != _HEAD_ALONE:  # which has to end, so that there is a model
+        receivers.append(Deadline(this.budget, this.budget.seconds * (1 - _END_SHARE) - _seconds_of_tests(this)))
     try:
         checkpoint = folder / f"{name}.safetensors"
-        model, _ = train_model(job, this.training_data(job), this.callback, this.device, checkpoint)
+        model, _ = train_model(job, this.training_data(job), CallbackList(receivers), this.device, checkpoint)
+    except OutOfTimeError:
+        return {**row, "status": "stopped: slower than planned", "seconds": this.budget.elapsed - start}
     except TrainingError as error:
         return {**row, "status": f"diverged: {error}", "seconds": this.budget.elapsed - start}
     row |= {"status": "tried", "name": name}
@@ -233,8 +243,9 @@ def _why_one(this: _Search, rows: list[dict[str, Any]]) -> str:
 
 
 def _convinces(row: dict[str, Any]) -> bool:
-    """Return True where a method is above the head alone by more than the error of the difference."""
-    return bool(row["comparison"]["gain"] > row["comparison"]["error"])
+    """Return True where a method is above the head alone by more than the error, on enough images to know that."""
+    against = row["comparison"]
+    return bool(row["images"] >= _FEWEST_VAL and against["gain"] > against["error"])
 
 
 def _finish(this: _Search, rows: list[dict[str, Any]]) -> RunResult:
