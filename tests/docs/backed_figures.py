@@ -26,7 +26,7 @@ def quotations() -> Iterator[tuple[str, str]]:
     yield from _costs()
     yield from _prompt_lengths()
     yield from _accuracy()
-    yield from _low_data()
+    yield from _few_images()
     yield from _prompt_family()
     yield from _shortcuts()
     yield from _corruptions()
@@ -43,6 +43,7 @@ CONSTANTS: dict[str, tuple[str, ...]] = {
         "in %, mean ± standard deviation of three seeds",
         "the embedded backbone (1.6 M parameters, 48 x 48 px)",
         "(346 MB, downloaded once)",
+        "LoRA of rank 4, 4.8 % of the backbone's parameters; LoRA alone has rank 32 and 21 %",
     ),
     "docs/concepts/identities.md": ("the last block saves 8 % of the forward pass",),
     "docs/embedded-backbone.md": ("top-1, %, mean ± sd, n = 10",),
@@ -167,21 +168,19 @@ def _accuracy() -> Iterator[tuple[str, str]]:
     yield "docs/faq.md", text
 
 
-def _low_data() -> Iterator[tuple[str, str]]:
-    """README, five images of each class."""
-    with (RESULTS_DIR / "low_data" / "tasks.csv").open(encoding="utf-8") as file:
-        tasks = {row["task"]: row for row in csv.DictReader(file)}
-
-    def scores(method: str) -> str:
-        values = (float(tasks[task][method].split(" ")[0]) for task in ("signdigits-5", "rsscn7-5"))
-        return " and ".join(f"{value:.1f}" for value in values) + " %"
-
+def _few_images() -> Iterator[tuple[str, str]]:
+    """README, "With few labeled images": prompts + LoRA minus full fine-tuning."""
+    points = {
+        (row["set"], row["images"]): f"{row['points']:+.1f}"
+        for row in _record("images_per_class")["accuracy"]["values"]["differences"]
+        if (row["ours"], row["above"]) == ("VPT-deep + LoRA, with a ridge head", "Full")
+    }
     yield (
         "README.md",
-        f"prompts with a ridge head have {scores('VPT-deep, p = 50, with a ridge head')}, full fine-tuning "
-        f"{scores('Full')}, LoRA {scores('LoRA')}, the linear probe {scores('class token probe')}. A ridge head lifts "
-        f"full fine-tuning to {scores('Full, with a ridge head')}; ridge regression on frozen features of all blocks "
-        f"has {scores('ridge probe, all blocks')}",
+        (
+            f"{points['signdigits', 5]} (sign digits) and {points['rsscn7', 5]} points (RSSCN7) at five images, "
+            f"{points['signdigits', 20]} and {points['rsscn7', 20]} points at 20"
+        ),
     )
 
 
