@@ -15,9 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from simulation import Interrupted, SimulatedClock, write_images
 
 import vpt
@@ -85,6 +87,28 @@ def test_search_of_a_slow_machine_takes_a_sample_and_says_so(search: Search) -> 
     assert result.images["train"] < 48 and result.images["test"] < 30
     assert any("decoding and one pass over 60 training images take 2 min 0 s" in note for note in clock.notes)
     assert result.job["train_fraction"] == sample["train"]
+
+
+def test_search_among_many_classes_takes_two_images_of_each_and_ends_in_time(search: Search, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for index in range(240):
+        (tmp_path / "many" / f"class-{index % 40}").mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "many" / f"class-{index % 40}" / f"{index}.png")
+    result, clock = search(tmp_path / "many", method="linear", image=0.25)
+    assert clock.now <= 1.1 * 60
+    assert result.images["train"] >= 80 and 10 <= result.images["test"] < 40
+    assert result.search is not None and result.search["tried"][0]["images"] >= 80
+
+
+def test_search_with_one_image_of_each_class_fixes_the_penalty_and_says_so(search: Search) -> None:
+    result, clock = search(images_per_class=1)
+    assert result.search is not None
+    assert {row["method"] for row in result.search["tried"]} == {"linear"}
+    assert {row["penalty"] for row in result.search["tried"]} == {0.1}
+    assert any(note.startswith("each class has one training image, so none can be left out") for note in clock.notes)
+    assert not any("out of fold (95 %" in note for note in clock.notes)
+    assert result.metrics["test_top1"] > 0.5
 
 
 @pytest.mark.usefixtures("few_steps")

@@ -27,6 +27,7 @@ from vpt.training.run_directory import write_job
 _TRIED = 8  # images that measure the cost of all
 _STEP_PER_FORWARD = 3.0  # cost of a training step of prompts, of a frozen pass, before it is measured
 _SPLITS = ("train", "val", "test")
+_FEWEST_TESTS = 10  # test images, however little time there is
 _FEWEST_IMAGES = 960  # of an epoch that is worth its time where it decides on the sample
 
 
@@ -187,12 +188,14 @@ def load_pool(context: SearchContext, job: Job, dataset: Dataset, fractions: dic
         costs = Costs(decoding.seconds / len(tried), per_forward, _STEP_PER_FORWARD * per_forward)
         total = len(dataset.train) + len(dataset.val)
         train, test = images_that_fit(budget.seconds, budget.elapsed, costs, total, len(dataset.test), _FEWEST_IMAGES)
-        share = max(train, min(total, 2 * len(dataset.classes))) / total
-        test_share = max(test, min(len(dataset.test), 2 * len(dataset.classes))) / max(1, len(dataset.test))
-        return {"train": share, "test": test_share, "costs": vars(costs)}
+        least = min(total, 2 * len(dataset.classes))
+        test_share = max(test, min(len(dataset.test), _FEWEST_TESTS)) / max(1, len(dataset.test))
+        return {"train": max(train, least) / total, "test": test_share, "costs": vars(costs), "scarce": train < least}
 
     sample = context.decisions.decide("sample", choose_sample)
     costs, fraction = Costs(**sample["costs"]), float(sample["train"])
+    if sample.get("scarce") and not limited:  # so few that those of val have to train, too
+        limited, dataset = True, replace(dataset, train=whole, val=Split())
     if sample["train"] < 1 or 0 < sample["test"] < 1:
         total = len(dataset.train) + len(dataset.val)
         tests = f" and {100 * sample['test']:.0f} % of the test images measure" if len(dataset.test) else ""
@@ -240,7 +243,12 @@ def load_pool(context: SearchContext, job: Job, dataset: Dataset, fractions: dic
 
 def _subset(dataset: Dataset, name: str, share: float, seed: int) -> Split:
     split = dataset.splits[name]
-    return stratified_subset(split, dataset.classes, share, seed) if len(split) else split
+    if not len(split) or share == 1:
+        return split
+    if name == "test" and share * len(split) < len(dataset.classes):  # of which not all can have an image
+        count = max(1, round(share * len(split)))
+        return split.select(np.sort(np.random.default_rng(seed).permutation(len(split))[:count]))
+    return stratified_subset(split, dataset.classes, share, seed)
 
 
 def _is_limited(job: Job) -> bool:

@@ -21,6 +21,7 @@ from vpt.training.ridge import LeftOut, Ridge, near_copies
 
 _MAX_BYTES = 2 * 2**30  # of the features that one head reads
 _LOGITS = 6  # arrays of the size of the logits that a regression holds at once
+FIXED_PENALTY = 0.1  # where nothing can be left out
 _SHARE = 0.15  # of the time left that one head may take
 
 
@@ -46,6 +47,11 @@ class Features:
     def groups(self) -> NDArray[np.int64]:
         """Group of each image with its near copies (n,)."""
         return near_copies(self.values[:, : self.table.pooled], self.known_groups)
+
+    @property
+    def one_of_each_class(self) -> bool:
+        """True if no class has a second image, so that none can be left out."""
+        return self.labels.ndim == 1 and self.labels.dtype.kind in "iu" and int(np.bincount(self.labels).max()) == 1
 
     def select(self, rows: NDArray[np.int64]) -> Features:
         """Return the features of some images."""
@@ -83,7 +89,8 @@ def choose_probe(
     """Choose a head and its penalty by predictions for images that are left out.
 
     The penalty of a head has the lowest smoothed log loss, or squared error. A head replaces a simpler one if its
-    paired gain is above one standard error.
+    paired gain is above one standard error. Where each class has one image, nothing can be left out: the largest head
+    is taken, with a fixed penalty.
 
     Args:
         features: Features of the images.
@@ -114,7 +121,8 @@ def choose_probe(
             tried.append({"method": "linear", "head": head, "status": f"not begun: {reason}"})
             continue
         with measure(budget.clock) as watch:
-            found = features.ridge(head).best(groups)
+            ridge = features.ridge(head)
+            found = ridge.leave_out(FIXED_PENALTY, groups) if features.one_of_each_class else ridge.best(groups)
         pace = max(pace, watch.seconds / work)
         value = make_statistic(found.logits, features.labels, metric)(None)
         row = {"method": "linear", "head": head, "penalty": found.penalty, "score": value, "log_loss": found.log_loss,
@@ -122,7 +130,7 @@ def choose_probe(
         if chosen is not None:
             gain = compare(found.logits, chosen[1].logits, features.labels, metric, features.known_groups)
             row |= {"gain": gain.gain, "error": gain.error}
-        if chosen is None or gain.gain > gain.error:
+        if chosen is None or features.one_of_each_class or gain.gain > gain.error:
             chosen = (head, found)
         tried.append(row)
     assert chosen is not None

@@ -30,7 +30,7 @@ from vpt.search.decisions import Decisions
 from vpt.search.finish import Probe, finish
 from vpt.search.metrics import describe_bounds, describe_value
 from vpt.search.precision import choose_precision
-from vpt.search.probe import Features, choose_probe, head_grid
+from vpt.search.probe import FIXED_PENALTY, Features, choose_probe, head_grid
 from vpt.search.request import SearchRequest
 from vpt.search.selection import Selection
 from vpt.search.trials import in_unit_of_labels
@@ -110,6 +110,12 @@ def _search_classification(context: SearchContext, finished: RunResult | None) -
         shutil.rmtree(job.run_dir / "search", ignore_errors=True)
         return finished
     features = Features(pool.features, pool.table, pool.labels, len(pool.data.classes), pool.groups)
+    if features.one_of_each_class:
+        context.callback.on_note(
+            "each class has one training image, so none can be left out: the penalty of the probe is "
+            f"{FIXED_PENALTY:g}, no other method is compared with it, and scores out of fold say nothing; give more "
+            "images to choose by"
+        )
     heads = [request.options["head"]] if "head" in request.options else head_grid(pool.table)
     found = decisions.decide(
         "probe", lambda: choose_probe(features, heads, request.metric, context.budget, request.max_size)
@@ -130,22 +136,22 @@ def _search_classification(context: SearchContext, finished: RunResult | None) -
     value = chosen["score"]
 
     def save() -> str:
-        scores = {f"out_of_fold_{metric}": value}
+        scores = {} if features.one_of_each_class else {f"out_of_fold_{metric}": value}
         tuned_file.save(model, job.out, scores=scores, split_options=job.split_options, save_dtype=job.save_dtype)
         pool.write_job(job)
         return str(job.out)
 
     decisions.decide("saved", save)
-    context.callback.on_note(
-        f"the probe, {found['head']}: {describe_value(metric, value)} out of fold (95 % interval "
-        f"{describe_bounds(metric, low, high)}, {len(pool.labels)} images); saved to {job.out}"
-    )
+    known = f": {describe_value(metric, value)} out of fold (95 % interval {describe_bounds(metric, low, high)}, "\
+            f"{len(pool.labels)} images)"  # fmt: skip
+    known = "" if features.one_of_each_class else known
+    context.callback.on_note(f"the probe, {found['head']}{known}; saved to {job.out}")
     selection = Selection(
         **vars(context), backbone=backbone, pool=pool, head=found["head"], penalty=found["penalty"],
         ridge_seconds=chosen["seconds"], folder=job.run_dir / "search",
     )  # fmt: skip
     only_probe = request.method is not None and is_probe(parse_method(request.method))
-    rows = [] if only_probe else selection.try_all()
+    rows = [] if only_probe or features.one_of_each_class else selection.try_all()
     return finish(selection, probe, found["tried"], rows, ranking)
 
 
