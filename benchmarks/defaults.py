@@ -225,8 +225,8 @@ def format_verdicts(results: Results) -> str:
     """Markdown: on how many sets each recipe is no lower than the probe, and on how many above it."""
     lines = [
         "**Against the probe**, with the head that is the default, at the default rate: number of sets where the mean "
-        "is no lower than the probe minus the standard deviation of the differences, and above it by more than that. One "
-        "draw has no deviation: there it counts as 0.",
+        "is no lower than the probe minus the standard deviation of the differences, and above it by more than that. "
+        "One draw has no deviation: there it counts as 0.",
         "",
         "| epochs | method | no lower | above |",
         "|---:|---|---:|---:|",
