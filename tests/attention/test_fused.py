@@ -13,6 +13,12 @@ from vpt.tasks.classification import train
 from vpt.training import Callback
 
 
+@pytest.fixture(autouse=True)
+def timm_fuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default of timm, whatever the environment says."""
+    monkeypatch.setattr("timm.layers.config._USE_FUSED_ATTN", 1)
+
+
 def flags(network: torch.nn.Module) -> list[bool]:
     return [module.fused_attn for module in network.modules() if hasattr(module, "fused_attn")]
 

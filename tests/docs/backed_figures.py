@@ -134,7 +134,7 @@ def _prompt_lengths() -> Iterator[tuple[str, str]]:
 
 
 def _accuracy() -> Iterator[tuple[str, str]]:
-    """README, "On real images", and the answer of the questions."""
+    """README, "With many images", and the answer of the questions."""
     scores: dict[tuple[str, str], list[float]] = {}
     trained: dict[str, int] = {}
     for run in _record("accuracy")["runs"]:

@@ -189,7 +189,7 @@ def test_one_val_image_convinces_of_nothing() -> None:
 def test_equal_masks_are_called_equal() -> None:
     counts = np.ones((2, 3, 2), np.int64)
     words = describe_masks(compare_masks(counts, counts), "vpt", 2)
-    assert words == "prompts equal the head alone on each image (2 images)"
+    assert words == "prompts have the mean IoU of the head alone (2 images)"
 
 
 def test_search_of_masks_refuses_several_backbones_and_a_metric(search: Search, scenes: Path) -> None:

@@ -27,6 +27,7 @@ from vpt.training.run_directory import write_job
 _TRIED = 8  # images that measure the cost of all
 _STEP_PER_FORWARD = 3.0  # cost of a training step of prompts, of a frozen pass, before it is measured
 _SPLITS = ("train", "val", "test")
+_FEWEST_OF_EACH = 2  # images of a class that train, however little time there is
 _FEWEST_TESTS = 10  # test images, however little time there is
 _FEWEST_IMAGES = 960  # of an epoch that is worth its time where it decides on the sample
 
@@ -188,12 +189,13 @@ def load_pool(context: SearchContext, job: Job, dataset: Dataset, fractions: dic
         costs = Costs(decoding.seconds / len(tried), per_forward, _STEP_PER_FORWARD * per_forward)
         total = len(dataset.train) + len(dataset.val)
         train, test = images_that_fit(budget.seconds, budget.elapsed, costs, total, len(dataset.test), _FEWEST_IMAGES)
-        least = min(total, 2 * len(dataset.classes))
+        least = min(total, _FEWEST_OF_EACH * len(dataset.classes))
         test_share = max(test, min(len(dataset.test), _FEWEST_TESTS)) / max(1, len(dataset.test))
         return {"train": max(train, least) / total, "test": test_share, "costs": vars(costs), "scarce": train < least}
 
     sample = context.decisions.decide("sample", choose_sample)
     costs, fraction = Costs(**sample["costs"]), float(sample["train"])
+    per_class = _FEWEST_OF_EACH if sample.get("scarce") and dataset.label_kind == "single_label" else None
     if sample.get("scarce") and not limited:  # so few that those of val have to train, too
         limited, dataset = True, replace(dataset, train=whole, val=Split())
     if sample["train"] < 1 or 0 < sample["test"] < 1:
@@ -206,7 +208,7 @@ def load_pool(context: SearchContext, job: Job, dataset: Dataset, fractions: dic
         )
     splits = {name: _subset(dataset, name, sample["test"] if name == "test" else fraction, seed) for name in _SPLITS}
     if limited:
-        splits["train"] = _limit(whole, dataset, job, fraction)
+        splits["train"] = _limit(whole, dataset, job, fraction, per_class)
     listed = replace(dataset, train=splits["train"], val=splits["val"], test=splits["test"])
     plain = replace(job.options, test_fraction=0.0, train_fraction=1.0, images_per_class=None, loading="cache")
     prepared = task.prepare(replace(job, data=listed, val_fraction=0.0, train_on="train", options=plain), callback)
@@ -232,7 +234,7 @@ def load_pool(context: SearchContext, job: Job, dataset: Dataset, fractions: dic
             network, images, bf16=bf16, path=folder / f"features-{name}.npy", on_batch=progress
         )
 
-    options = {**fractions, **_limits(job, fraction)}
+    options = {**fractions, **_limits(job, fraction, per_class)}
     val_features = None if takes_all or val is None else features("val", val)
     train_on = "trainval" if limited or takes_all else "train"
     train_features = features("train", examples)
@@ -257,16 +259,20 @@ def _is_limited(job: Job) -> bool:
     return job.options.images_per_class is not None or job.options.train_fraction < 1
 
 
-def _limits(job: Job, share: float) -> dict[str, Any]:
-    """Return the options that select a share of the training images of a job."""
+def _limits(job: Job, share: float, per_class: int | None) -> dict[str, Any]:
+    """Return the options that select a share of the training images of a job, or some of each class."""
     options = job.options
     assert isinstance(options, ClassificationOptions)
-    if options.images_per_class is None:
-        return {"train_fraction": options.train_fraction * share}
-    return {"images_per_class": max(1, int(options.images_per_class * share)), "train_fraction": options.train_fraction}
+    if per_class is not None:
+        least = min(per_class, options.images_per_class or per_class)
+        return {"images_per_class": least, "train_fraction": options.train_fraction}
+    limits: dict[str, Any] = {"train_fraction": options.train_fraction * share}
+    if options.images_per_class is not None:
+        limits["images_per_class"] = max(1, round(options.images_per_class * share))
+    return limits
 
 
-def _limit(images: Split, dataset: Dataset, job: Job, share: float) -> Split:
-    limits = _limits(job, share)
+def _limit(images: Split, dataset: Dataset, job: Job, share: float, per_class: int | None = None) -> Split:
+    limits = _limits(job, share, per_class)
     seed, limit = job.config.training.seed, limits.get("images_per_class")
     return stratified_subset(images, dataset.classes, limits["train_fraction"], seed, limit)

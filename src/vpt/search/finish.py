@@ -19,7 +19,7 @@ from vpt.model.label_kinds import Regression
 from vpt.model.tuned_model import TunedModel
 from vpt.plots import figures
 from vpt.search.comparison import Comparison, compare, interval
-from vpt.search.selection import NOT_BEGUN, ONE_GROUP, Selection, best_row
+from vpt.search.selection import NOT_BEGUN, ONE_GROUP, OUT_OF_TIME, Selection, best_row
 from vpt.search.trials import outputs_of, select
 from vpt.tasks.classification.labels import label_task
 from vpt.tasks.classification.metrics import METRICS, with_metric_first
@@ -231,6 +231,8 @@ def _words(selection: Selection, rows: list[dict[str, Any]], comparison: Compari
 
 def _why_nothing_else(selection: Selection, rows: list[dict[str, Any]]) -> str:
     """Return why no candidate was tried to its end."""
+    if selection.features.one_of_each_class:
+        return "each class has one training image, so nothing can be compared"
     if not rows:
         return "the probe is all that was asked for" if selection.request.method else _NOTHING_FITS
     begun = [row for row in rows if not row["status"].startswith(NOT_BEGUN)]
@@ -238,6 +240,9 @@ def _why_nothing_else(selection: Selection, rows: list[dict[str, Any]]) -> str:
         return "; ".join(f"{selection.candidate(row).name}: {row['status']}" for row in begun)
     if any(row["status"] == ONE_GROUP for row in rows):
         return ONE_GROUP.removeprefix(NOT_BEGUN)
+    if not any(row["status"].startswith(OUT_OF_TIME) for row in rows):
+        reasons = (f"{selection.candidate(row).name}: {row['status'].removeprefix(NOT_BEGUN)}" for row in rows)
+        return "; ".join(reasons)
     return f"nothing but the probe fits {format_duration(60 * selection.request.minutes)}"
 
 

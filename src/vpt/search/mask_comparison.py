@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from vpt.core.text import pluralize
 from vpt.tasks.segmentation.prediction import PixelScores
 from vpt.training.bootstrap import bootstrap, percentile_interval
 
@@ -56,9 +57,9 @@ def describe_masks(comparison: dict[str, float], method: str, images: int) -> st
     """
     noun = "prompts" if method.startswith("vpt") else f"models with {method}"
     gain = comparison["gain"]
-    if gain == comparison["low"] == comparison["high"] == 0:
-        return f"{noun} equal the head alone on each image ({images} images)"
+    if gain == 0:
+        return f"{noun} have the mean IoU of the head alone ({pluralize(images, 'image')})"
     verb, sign = ("beat", 1) if gain > 0 else ("are below", -1)
     bounds = sorted((100 * sign * comparison["low"], 100 * sign * comparison["high"]))
     return f"{noun} {verb} the head alone by {abs(100 * gain):.1f} points of mean IoU (95 % interval "\
-           f"{bounds[0]:.1f} to {bounds[1]:.1f}, {images} images)"  # fmt: skip
+           f"{bounds[0]:.1f} to {bounds[1]:.1f}, {pluralize(images, 'image')})"  # fmt: skip

@@ -13,7 +13,8 @@ _FEWEST_PARAMETERS = 4_000_000  # of a backbone that gains: products of small ma
 def choose_precision(context: SearchContext, name: str) -> SearchContext:
     """Choose bf16 on a CPU with AMX, unless a precision is given: there "auto" is fp32 outside of searches.
 
-    A search that a version without this choice has begun goes on in fp32.
+    A search keeps its choice when it is resumed on another device. One that a version without this choice has begun, or
+    that was stopped before it, goes on in fp32.
 
     Args:
         context: The search.
@@ -23,11 +24,13 @@ def choose_precision(context: SearchContext, name: str) -> SearchContext:
         The search, with the option `precision` if it is bf16.
     """
     request, decisions = context.request, context.decisions
-    if context.device.type != "cpu" or request.options.get("precision", "auto") != "auto":
+    if request.options.get("precision", "auto") != "auto":
         return context
-    if decisions.resumed and not decisions.has("precision"):
+    is_new = context.device.type == "cpu" and not decisions.resumed
+    if not is_new and not decisions.has("precision"):
         return context
-    if decisions.decide("precision", lambda: _faster_precision(context, name), later=True) == "fp32":
+    later = not decisions.path.exists()
+    if decisions.decide("precision", lambda: _faster_precision(context, name), later=later) == "fp32":
         return context
     context.callback.on_note(
         "this CPU multiplies matrices in bf16 (AMX), so the search runs in bf16, about twice as fast (--precision fp32 "

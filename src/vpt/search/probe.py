@@ -84,7 +84,12 @@ def head_grid(table: FeatureTable) -> list[str]:
 
 
 def choose_probe(
-    features: Features, heads: Sequence[str], metric: str, budget: Budget, max_size: float
+    features: Features,
+    heads: Sequence[str],
+    metric: str,
+    budget: Budget,
+    max_size: float,
+    save_dtype: str = "fp32",
 ) -> dict[str, Any]:
     """Choose a head and its penalty by predictions for images that are left out.
 
@@ -98,6 +103,7 @@ def choose_probe(
         metric: A key of `vpt.tasks.classification.metrics.METRICS`, of the kind of the labels.
         budget: The budget.
         max_size: Largest tuned file in megabytes, for all heads but the first.
+        save_dtype: "fp32" or "fp16", of the tuned file. Default: "fp32".
 
     Returns:
         The "head" that is chosen, its "penalty", and in "tried" a row for each head, as JSON values.
@@ -108,7 +114,8 @@ def choose_probe(
     for head in heads:
         width = sum(group.stop - group.start for group in features.table.columns(ClassificationTask().parse_head(head)))
         work = float(min(width, len(features.labels))) ** 3 + float(len(features.labels)) ** 2 * width
-        size, logits = 4 * width * features.num_classes, 8 * features.num_classes * len(features.labels)
+        size = (2 if save_dtype == "fp16" else 4) * width * features.num_classes
+        logits = 8 * features.num_classes * len(features.labels)
         memory = 8 * width * len(features.labels) + _LOGITS * logits
         too_long, too_large = pace * work > _SHARE * budget.remaining, size > 1e6 * max_size or memory > _MAX_BYTES
         if chosen and (too_long or too_large):

@@ -30,7 +30,7 @@ from vpt.search.decisions import Decisions
 from vpt.search.finish import Probe, finish
 from vpt.search.metrics import describe_bounds, describe_value
 from vpt.search.precision import choose_precision
-from vpt.search.probe import FIXED_PENALTY, Features, choose_probe, head_grid
+from vpt.search.probe import Features, choose_probe, head_grid
 from vpt.search.request import SearchRequest
 from vpt.search.selection import Selection
 from vpt.search.trials import in_unit_of_labels
@@ -110,16 +110,19 @@ def _search_classification(context: SearchContext, finished: RunResult | None) -
         shutil.rmtree(job.run_dir / "search", ignore_errors=True)
         return finished
     features = Features(pool.features, pool.table, pool.labels, len(pool.data.classes), pool.groups)
+    heads = [request.options["head"]] if "head" in request.options else head_grid(pool.table)
+    found = decisions.decide(
+        "probe",
+        lambda: choose_probe(
+            features, heads, request.metric, context.budget, request.max_size, request.options.get("save_dtype", "fp32")
+        ),
+    )
     if features.one_of_each_class:
         context.callback.on_note(
             "each class has one training image, so none can be left out: the penalty of the probe is "
-            f"{FIXED_PENALTY:g}, no other method is compared with it, and scores out of fold say nothing; give more "
+            f"{found['penalty']:g}, no other method is compared with it, and scores out of fold say nothing; give more "
             "images to choose by"
         )
-    heads = [request.options["head"]] if "head" in request.options else head_grid(pool.table)
-    found = decisions.decide(
-        "probe", lambda: choose_probe(features, heads, request.metric, context.budget, request.max_size)
-    )
 
     fixed = {**pool.options, **dict.fromkeys(NOT_FOR_RIDGE), "head": found["head"], "ridge": found["penalty"]}
     job = request.job(backbone, "linear", {**fixed, "train_on": pool.train_on})

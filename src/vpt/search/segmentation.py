@@ -200,7 +200,8 @@ def _try(this: _Search, method: str, iterations: int) -> dict[str, Any]:
     name = "".join(char if char.isalnum() else "_" for char in method)
     receivers = [this.callback]
     if method != _HEAD_ALONE:  # which has to end, so that there is a model
-        receivers.append(Deadline(this.budget, this.budget.seconds * (1 - _END_SHARE) - _seconds_of_tests(this)))
+        scoring = _seconds_of_tests(this) + this.data.images.get("val", 0) * this.costs["score"]
+        receivers.append(Deadline(this.budget, this.budget.seconds * (1 - _END_SHARE) - scoring))
     try:
         checkpoint = folder / f"{name}.safetensors"
         model, _ = train_model(job, this.training_data(job), CallbackList(receivers), this.device, checkpoint)

@@ -1,6 +1,5 @@
 """The choice among candidates: which are tried within the time left, how they do against the probe, which one ships."""
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,6 +42,8 @@ from vpt.training.job import Job
 from vpt.training.ridge import log_loss
 
 NOT_BEGUN = "not begun: "  # start of a status
+OUT_OF_TIME = (f"{NOT_BEGUN}needs ", f"{NOT_BEGUN}no time")  # starts of statuses
+ONE_OF_EACH = f"{NOT_BEGUN}each half has one image of each class, which is too few to learn from"
 ONE_GROUP = f"{NOT_BEGUN}the images are one group, of which none can be left out"
 _ENOUGH_HELD_OUT = 100  # images of val that can tell two models apart; with fewer, every image is predicted
 _HOPELESS = -2.0  # gain in standard errors against the best so far at which a trial is dropped after one fold
@@ -141,8 +142,7 @@ class Selection(SearchContext):
         """Return the plan of a trial. An option that a method cannot take leaves it out, unless it was asked for."""
         if self.request.method is None and is_too_large(candidate, self.request.max_size):
             size = f"its file has {format_bytes(candidate.size)}"
-            accepted = math.ceil(candidate.size / 1e6)
-            return {"epochs": 0, "status": f"{NOT_BEGUN}{size}; --max-size {accepted} accepts it"}
+            return {"epochs": 0, "status": f"{NOT_BEGUN}{size}, above --max-size {self.request.max_size:g}"}
         try:
             return self._plan(candidate, best_row(rows))
         except (SpecError, UnsupportedError) as error:
@@ -168,6 +168,8 @@ class Selection(SearchContext):
         folds = best["folds"] if best is not None else 1 if one_fold or (held_out and not can_halve) else 2
         if folds == 2 and not can_halve:
             return {"epochs": 0, "step": step, "status": ONE_GROUP}
+        if folds == 2 and all(self.features.select(half.train).one_of_each_class for half in self.halves):
+            return {"epochs": 0, "step": step, "status": ONE_OF_EACH}
         trained, predicted = (count, count) if folds == 2 else (num_train, held_out)
         joins = "ridge" in candidate.recipe
         joining = _PASSES_OF_RIDGE * trained * forward + self.ridge_seconds if joins else 0.0

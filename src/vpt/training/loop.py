@@ -122,7 +122,7 @@ def fit(
             "have a val split (val_fraction above 0, train_on 'train')"
         )
     device = next(model.parameters()).device
-    has_slow_fusion = device.type == "cpu" and training.use_bf16(device) and model.layout.num_tokens <= _MOST_TOKENS
+    has_slow_fusion = device.type == "cpu" and training.use_bf16(device) and 0 < model.layout.num_tokens <= _MOST_TOKENS
     attention = partial(without_fused_attention, model) if has_slow_fusion else nullcontext
     history: list[EpochMetrics] = []
     if checkpoint is not None and checkpoint.exists():

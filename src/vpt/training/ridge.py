@@ -125,7 +125,9 @@ class Ridge:
             parts = np.column_stack([parts, np.full(len(members), 1 / np.sqrt(count))])
             errors[members] = _solve_complement(parts, residuals[members])
         logits = self._targets + self.intercept - errors
-        scale = 1.0 if kind_of_labels(self.labels) == "regression" else find_scale(logits, self.labels)
+        kind = kind_of_labels(self.labels)
+        alone = kind == "single_label" and int(np.bincount(self.labels).max()) == 1  # every prediction here is wrong
+        scale = 1.0 if kind == "regression" or alone else find_scale(logits, self.labels)
         logits *= scale
         losses = log_losses(logits, self.labels, 1 / (count + 2))
         gains = log_losses(_chance_logits(self.labels, logits.shape[1]), self.labels, 1 / (count + 2)) - losses

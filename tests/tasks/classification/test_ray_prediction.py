@@ -165,7 +165,7 @@ def test_table_of_relative_paths_is_resumed_after_an_error_of_ray(
     monkeypatch.setattr(prediction_file, "_CHUNK", 2)
     node = NodeElsewhere(monkeypatch, tmp_path / "node")
     node.fails = True
-    with pytest.raises(VptError, match=r"^Ray gave no result: the node is lost; the same command goes on"):
+    with pytest.raises(VptError, match=r"^Ray gave no result: the node is lost; the same command resumes"):
         predict_to_file(file, "images", "answers.csv", executor="ray")
     assert node.settings == [(False, True)] * 2
     assert node.context.enable_progress_bars and not node.context.execution_options.preserve_order

@@ -71,7 +71,7 @@ def classify_on_ray(
                     yield [{**row, "path": str(path)} for path, row in zip(chunk, rows, strict=True)], notes
             except ray.exceptions.RayError as error:
                 raise VptError(
-                    f"Ray gave no result: {one_line(error)}; the same command goes on with the images that are left"
+                    f"Ray gave no result: {one_line(error)}; the same command resumes with the images that are left"
                 ) from error
 
 
