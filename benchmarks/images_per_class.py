@@ -96,7 +96,8 @@ def format_table(cells: Mapping[Key, Cell], differences: Sequence[Mapping[str, A
     lines = [
         "**Accuracy by labeled images of each class**, DeiT-Tiny: test top-1 in %, mean ± standard deviation of n "
         "draws of the training images. Rates are chosen on val once for each set, at five images; that of VPT-deep + "
-        "LoRA is one for both sets, tried once on val at 20 images.",
+        "LoRA is one for both sets, tried once on val at 20 images. With one image of each class the penalty of the "
+        "ridge probe is fixed, and no ridge head joins a trained one.",
         "",
         f"| method | {' | '.join(titles)} |",
         f"|---|{'---:|' * len(columns)}",

@@ -177,10 +177,9 @@ def _few_images() -> Iterator[tuple[str, str]]:
     }
     yield (
         "README.md",
-        (
-            f"{points['signdigits', 5]} (sign digits) and {points['rsscn7', 5]} points (RSSCN7) at five images, "
-            f"{points['signdigits', 20]} and {points['rsscn7', 20]} points at 20"
-        ),
+        f"{points['signdigits', 1]} (sign digits) and {points['rsscn7', 1]} points (RSSCN7) at one image, "
+        f"{points['signdigits', 5]} and {points['rsscn7', 5]} points at five, {points['signdigits', 20]} and "
+        f"{points['rsscn7', 20]} points at 20",
     )
 
 
