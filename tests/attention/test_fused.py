@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
+import timm
 import torch
 
 from helpers.two_processes import CONFIG, examples, model
@@ -76,3 +78,17 @@ def test_gradients_without_fused_attention_are_the_same(method: str) -> None:
     assert found[0] and len(found[0]) == len(found[1])
     for first, second in zip(*found, strict=True):
         torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-5)
+
+
+def test_bf16_gradients_without_fused_attention_are_those_of_timm() -> None:
+    """The peer is timm's own attention after `set_fused_attn(False)`."""
+    images, gradients = torch.randn(2, 3, 160, 160), []
+    for ours in (True, False):
+        timm.layers.set_fused_attn(ours)  # undone by the fixture
+        torch.manual_seed(0)
+        network = timm.create_model("test_vit", num_classes=3)
+        with without_fused_attention(network) if ours else nullcontext(), torch.autocast("cpu", torch.bfloat16):
+            assert not any(flags(network))
+            network(images).float().square().sum().backward()
+        gradients.append([weight.grad for weight in network.parameters()])
+    assert all(torch.equal(first, second) for first, second in zip(*gradients, strict=True))
