@@ -72,7 +72,7 @@ def run(
     )  # fmt: skip
     training = job.config.training
     rates = {"learning_rate": training.learning_rate * factor, "head_lr_scale": training.head_lr_scale / factor}
-    job = replace(job, config=job.config.replace(**rates))  # the head keeps its own rate
+    job = replace(job, config=job.config.replace(**rates, val_interval=epochs))  # the head keeps its own rate
     prepared = TASKS["classification"].prepare(job, Callback())
     assert isinstance(prepared, ClassificationData)
     if split == "val":

@@ -54,7 +54,7 @@ class TuneOptions(TypedDict, total=False):
         patience: Evaluations on val without a better metric after which training stops. Default: never.
         keep: "last" keeps the weights of the last epoch, "best" those of the best epoch on val. Default: "last".
         precision: "auto", "fp32" or "bf16". Default: "auto", which is bf16 on GPUs with hardware for it, and in a
-            search on CPUs with AMX.
+            search on CPUs that are faster in it.
         train_on: "train" validates on val; "trainval" trains on both. Default: "train".
         val_fraction: Fraction of each class that is split off where val is missing. Default: 0.2.
         split_names: Names of the folders of splits, such as "train=Training,test=Testing"; "none" if all folders are

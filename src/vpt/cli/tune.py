@@ -62,7 +62,8 @@ _MAX_CLASSES = 30  # rows of the table of classes
         "[default: none].")  # fmt: skip
 @option(
     "--precision",
-    "Precision of the forward pass; auto: bf16 on GPUs that have it, and in a search on CPUs with AMX [default: auto].",
+    "Precision of the forward pass; auto: bf16 on GPUs that have it, and in a search on CPUs that are faster in it "
+    "[default: auto].",
     ["auto", "fp32", "bf16"],
 )
 @option("--layer-decay", "Learning rate of a layer of the backbone, relative to the next one's [default: 1].", float)
