@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tomllib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from simulation import Interrupted, SimulatedClock
 
 import vpt
 from helpers.segmentation import write_split
-from vpt.search import segmentation
+from vpt.search import mask_candidates, segmentation
 from vpt.search.mask_comparison import compare_masks, count_pixels, describe_masks
 from vpt.tasks.segmentation import pair_reader
 from vpt.tasks.segmentation.prediction import PixelScores
@@ -61,21 +62,60 @@ def test_search_of_masks_ends_within_the_budget(search: Search, scenes: Path, st
     assert vpt.evaluate(result.file, scenes, progress=False).metrics["miou"] == pytest.approx(result.score)
 
 
-@pytest.mark.parametrize(("step", "expected"), [(0.35, 4), (0.6, 3), (0.9, 2)])
+def name_of(row: dict[str, Any]) -> str:
+    return row["method"] + (f" x {row['factor']:.2g}" if "factor" in row else "")
+
+
+@pytest.mark.parametrize(("step", "expected"), [(0.15, 7), (0.35, 5), (0.45, 4), (0.6, 3), (0.9, 2)])
 def test_search_of_masks_tries_more_methods_where_time_allows(
     search: Search, scenes: Path, monkeypatch: pytest.MonkeyPatch, step: float, expected: int
 ) -> None:
-    monkeypatch.setattr(segmentation, "_LONG_ENOUGH", 25)
+    monkeypatch.setattr(mask_candidates, "_LONG_ENOUGH", 25)
     options = {name: value for name, value in OPTIONS.items() if name != "method"}
     result, clock = search(scenes, step=step, minutes=1.0, **options)
     assert result.search is not None and clock.now <= 1.1 * 60
     rows = result.search["tried"]
-    assert [row["method"] for row in rows] == ["linear", "vpt", "lora", "vpt + bias"][:expected]
+    in_order = ["linear", "vpt", "full", "lora", "vpt + bias", "vpt x 3", "vpt x 0.33"]
+    assert [name_of(row) for row in rows] == in_order[:expected]
     assert {row["status"] for row in rows} == {"tried"} and len({row["iterations"] for row in rows}) == 1
     assert rows[0]["iterations"] >= (25 if expected > 2 else 20)
-    gains = {row["method"]: row["comparison"] for row in rows[1:]}
+    gains = {name_of(row): row["comparison"] for row in rows[1:]}
     convincing = {name: one["gain"] for name, one in gains.items() if one["gain"] > one["error"]}
-    assert result.search["shipped"] == (max(convincing, key=convincing.__getitem__) if convincing else "linear")
+    best = max(convincing, key=convincing.__getitem__) if convincing else "linear"
+    assert result.search["shipped"] == best.partition(" x ")[0]
+
+
+@pytest.mark.parametrize(("max_size", "refused"), [(10.0, False), (1.0, True)])
+def test_search_of_masks_tries_full_fine_tuning_where_its_size_is_accepted(
+    search: Search, scenes: Path, monkeypatch: pytest.MonkeyPatch, max_size: float, refused: bool
+) -> None:
+    monkeypatch.setattr(mask_candidates, "_LONG_ENOUGH", 25)
+    options = {name: value for name, value in OPTIONS.items() if name != "method"}
+    result, _ = search(scenes, step=0.35, minutes=1.0, max_size=max_size, **options)
+    assert result.search is not None
+    rows = {row["method"]: row for row in result.search["tried"]}
+    assert list(rows) == ["linear", "vpt", "full", "lora", "vpt + bias"]
+    assert rows["full"]["status"].endswith("MB, above --max-size 1" if refused else "tried")
+    assert ("score" in rows["full"]) is not refused
+
+
+def test_search_of_masks_with_another_rate_ships_and_repeats_it(
+    search: Search, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compare(ours: Any, theirs: Any) -> dict[str, float]:
+        compared.append(len(ours))
+        return {**compare_masks(ours, theirs), "gain": 0.01 * len(compared), "error": 0.001}
+
+    compared = list[int]()
+    monkeypatch.setattr(segmentation, "compare_masks", compare)
+    monkeypatch.setattr(mask_candidates, "_LONG_ENOUGH", 20)
+    result, _ = search(scenes, step=0.2, minutes=1.0, **OPTIONS)
+    assert result.search is not None and [name_of(row) for row in result.search["tried"]] == [
+        "linear", "vpt(length=2)", "vpt(length=2) x 3", "vpt(length=2) x 0.33",
+    ]  # fmt: skip
+    default = vpt.tasks.segmentation.config.SegmentationConfig.for_method(vpt.parse_method("vpt(length=2)"))
+    rate = tomllib.loads((tmp_path / "a.run" / "run.toml").read_text(encoding="utf-8"))["learning_rate"]
+    assert result.method == "vpt(length=2)" and rate == pytest.approx(default.training.learning_rate / 3)
 
 
 def test_search_of_masks_interrupted_goes_on_to_the_same_file(search: Search, scenes: Path, tmp_path: Path) -> None:
@@ -197,8 +237,6 @@ def test_search_of_masks_refuses_several_backbones_and_a_metric(search: Search, 
         search(scenes, backbone="vit_nano_patch12_48,vit_tiny_patch16_224", **OPTIONS)
     with pytest.raises(vpt.SpecError, match="segmentation counts miou"):
         search(scenes, metric="top1", **OPTIONS)
-    with pytest.raises(vpt.SpecError, match="tries methods whose files are small"):
-        search(scenes, max_size=1.0, **OPTIONS)
 
 
 def test_compare_masks_of_a_better_model_has_a_gain_above_its_error() -> None:

@@ -148,11 +148,6 @@ class SearchRequest:
                 f"train_on is {options['train_on']!r}, and a search itself decides which images train; give a length "
                 "such as epochs, or leave it out"
             )
-        if max_size is not None and found.name != "classification":
-            raise SpecError(
-                f"max_size is {max_size:g}, and a search in {found.name} tries methods whose files are small; leave it "
-                "out"
-            )
         names = tuple(dict.fromkeys(name.strip() for name in (backbone or DEFAULT).split(",")))
         if len(names) > 1 and options.get("weights") is not None:
             raise SpecError(f"weights belong to one backbone, and {len(names)} are given; leave them to be downloaded")

@@ -212,6 +212,7 @@ def _tried(search: Mapping[str, Any] | None) -> list[tuple[str, str, str, str]]:
     for row in () if search is None else search["tried"]:
         score = format_metric(search["metric"], row["score"]) if search and "score" in row else ""
         name = row.get("method") or f"linear probe, {row['head']}"
+        name += f", rate x {row['factor']:.3g}" if row.get("factor", 1) != 1 else ""
         seconds = format_duration(row["seconds"]) if "seconds" in row else ""
         rows.append((name, score, seconds, f"{row['status']}, {pluralize(row['images'], 'image')}" if "images" in row
                      else row["status"]))  # fmt: skip

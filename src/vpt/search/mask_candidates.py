@@ -1,0 +1,187 @@
+"""The candidates of a search in segmentation, what their steps cost, and equal times for all of them.
+
+Prompts always take part where they fit. The others do where every candidate still gets a training that is long enough:
+full fine-tuning where its file is small enough, LoRA, prompts with biases, and prompts at other rates.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+
+from vpt.backbones import load_backbone
+from vpt.core.text import format_bytes
+from vpt.data.segmentation_folder import SegmentationDataset
+from vpt.errors import is_out_of_memory
+from vpt.model.attach import attach
+from vpt.model.tuned_model import TunedModel
+from vpt.search.budget import measure
+from vpt.search.candidates import RATE_FACTORS, Candidate, is_too_large
+from vpt.search.context import SearchContext
+from vpt.search.trials import OUT_OF_MEMORY, StepsOnly, StepTimer
+from vpt.tasks.segmentation.prediction import PixelScores, score_images
+from vpt.tasks.segmentation.sliding_window import InferenceConfig
+from vpt.tasks.segmentation.task import SegmentationData
+from vpt.training import CallbackList
+from vpt.training.job import Job
+from vpt.tuning import train_model
+
+HEAD_ALONE = Candidate("linear")
+_OTHERS = ("vpt", "full", "lora", "vpt + bias")  # the most promising first
+_MIN_ITERATIONS, _MAX_ITERATIONS, _CHECKPOINTS = 20, 2000, 10
+_LONG_ENOUGH = 400  # iterations of every candidate, where there are more than two
+_TEST_SHARE = 0.15  # of the budget at most, for the test images
+END_SHARE = 0.02  # of the budget, for files and pictures
+TOO_FEW = "not begun: too few iterations fit"  # a status
+
+
+@dataclass(frozen=True)
+class MaskSearch(SearchContext):
+    """A search in segmentation at work.
+
+    Attributes:
+        data: The images.
+        costs: What `measure_costs` returns, as far as it is known.
+    """
+
+    data: SegmentationData
+    costs: dict[str, Any]
+
+    @cached_property
+    def candidates(self) -> dict[str, Candidate]:
+        """The head alone and the others by name, in the order in which they are tried."""
+        methods = (self.request.method,) if self.request.method else _OTHERS
+        found = [HEAD_ALONE, *(Candidate(method) for method in methods if method != HEAD_ALONE.method)]
+        if len(found) > 1:
+            rate = self.job(found[1], 1).config.training.learning_rate
+            first = replace(found[1], recipe={"learning_rate": rate})
+            found += [first.with_factor(factor) for factor in RATE_FACTORS]
+        return {candidate.name: candidate for candidate in found}
+
+    def job(self, candidate: Candidate, iterations: int) -> Job:
+        """Return the job of a candidate."""
+        fixed = {"iterations": iterations, "eval_every": math.ceil(iterations / _CHECKPOINTS)}
+        return self.request.job(self.request.backbones[0], candidate.method, fixed, **candidate.recipe)
+
+    def training_data(self, job: Job) -> SegmentationData:
+        """Return the data of a job without val, which it is not scored on while it trains."""
+        splits = {name: pairs for name, pairs in self.data.dataset.splits.items() if name != "val"}
+        config: Any = job.config
+        return replace(self.data, dataset=replace(self.data.dataset, splits=splits), config=config)
+
+    def score(self, model: TunedModel, dataset: SegmentationDataset, split: str) -> list[PixelScores]:
+        """Score a model on each image of a split."""
+        progress = partial(self.callback.on_data_progress, f"scoring {split}")
+        model.eval()
+        return list(score_images(model, dataset, split, InferenceConfig(), progress, self.data.reader))
+
+    def seconds_of_tests(self) -> float:
+        """Return the seconds in which two models score the test images, at most a share of the budget."""
+        seconds = 2 * self.data.images.get("test", 0) * self.costs["score"]
+        return float(min(seconds, _TEST_SHARE * self.budget.seconds))
+
+
+def measure_costs(this: MaskSearch) -> dict[str, Any]:
+    """Measure candidates one after the other, as long as there is time for one more.
+
+    Args:
+        this: The search.
+
+    Returns:
+        "steps", the seconds of an optimizer step by name of candidate; "score", those of scoring an image; "refused",
+        the reasons of candidates that are not tried, by name: their file is too large, or memory runs out.
+    """
+    costs: dict[str, Any] = {"steps": {}, "score": 0.0, "refused": {}}
+    head_parameters = 0
+    for name, candidate in this.candidates.items():
+        if len(costs["steps"]) > 1:
+            one_more = {**costs["steps"], name: max(costs["steps"].values())}
+            if min(_lengths(this, costs, one_more).values()) < _LONG_ENOUGH:
+                break
+        sized = replace(candidate, size=_file_size(this, candidate, head_parameters))
+        if this.request.method is None and candidate.method != HEAD_ALONE.method and is_too_large(
+            sized, this.request.max_size
+        ):  # fmt: skip
+            size = f"its file has {format_bytes(sized.size)}"
+            costs["refused"][name] = f"not begun: {size}, above --max-size {this.request.max_size:g}"
+            continue
+        job, timer = this.job(candidate, 2), StepTimer(this.budget)
+        callbacks = CallbackList([StepsOnly(this.callback), timer])
+        try:
+            model, _ = train_model(job, this.training_data(job), callbacks, this.device)
+            costs["steps"][name] = timer.times[-1] - timer.times[0]
+        except (MemoryError, RuntimeError) as error:
+            if candidate == HEAD_ALONE or not is_out_of_memory(error):
+                raise
+            costs["refused"][name] = OUT_OF_MEMORY
+        if candidate == HEAD_ALONE:
+            head_parameters = model.counts().trainable
+            pairs = this.data.dataset.splits["train"]
+            one = replace(this.data.dataset, splits={"train": pairs.select(range(1))})
+            with measure(this.budget.clock) as watch:
+                this.score(model, one, "train")
+            costs["score"] = watch.seconds
+    return costs
+
+
+def _file_size(this: MaskSearch, candidate: Candidate, head_parameters: int) -> int:
+    """Return the bytes of the values in the tuned file of a candidate, with a head of so many parameters."""
+    options = this.request.options
+    image_size = options.get("image_size")
+    bare = load_backbone(this.request.backbones[0], image_size=image_size, device="meta")
+    own = attach(bare, candidate.method, 1).counts().trainable - attach(bare, HEAD_ALONE.method, 1).counts().trainable
+    return (2 if options.get("save_dtype") == "fp16" else 4) * (own + head_parameters)
+
+
+def sample_test(this: MaskSearch) -> SegmentationData:
+    """Return the data with as many test images as fit.
+
+    Args:
+        this: The search, with its costs.
+
+    Returns:
+        The data.
+    """
+    pairs = this.data.dataset.splits.get("test")
+    if pairs is None:
+        return this.data
+    fitting = max(1, int(_TEST_SHARE * this.budget.seconds / max(1e-9, 2 * this.costs["score"])))
+    if fitting >= len(pairs):
+        return this.data
+    rng = np.random.default_rng(this.data.config.training.seed)
+    chosen = np.sort(rng.permutation(len(pairs))[:fitting]).tolist()
+    this.callback.on_note(f"{fitting} of {len(pairs)} test images measure; a larger --minutes takes all")
+    splits = {**this.data.dataset.splits, "test": pairs.select(chosen)}
+    sizes = {**this.data.images, "test": fitting}
+    return replace(this.data, dataset=replace(this.data.dataset, splits=splits), images=sizes)
+
+
+def _lengths(this: MaskSearch, costs: dict[str, Any], steps: Mapping[Any, float]) -> dict[Any, int]:
+    """Return the iterations that fit into equal times, by the seconds of a step; without val, no image is scored."""
+    images = this.data.images
+    tests = replace(this, costs=costs).seconds_of_tests()
+    left = this.budget.remaining - tests - END_SHARE * this.budget.seconds
+    share = left / len(steps) - images.get("val", 0) * costs["score"]
+    return {name: min(_MAX_ITERATIONS, int(share / max(1e-9, seconds))) for name, seconds in steps.items()}
+
+
+def plan_lengths(this: MaskSearch) -> dict[str, int]:
+    """Give each candidate as much time. Without val, the head alone trains.
+
+    Args:
+        this: The search, with its costs.
+
+    Returns:
+        The iterations by name of those that were measured; 0 where too few fit.
+    """
+    steps, none = list(this.costs["steps"].items()), dict.fromkeys(this.costs["steps"], 0)
+    for count in range(len(steps), 1, -1) if "val" in this.data.images else ():
+        found = _lengths(this, this.costs, dict(steps[:count]))
+        if min(found.values()) >= (_MIN_ITERATIONS if count == 2 else _LONG_ENOUGH):
+            return none | found
+    whole = replace(this.data, images={name: count for name, count in this.data.images.items() if name != "val"})
+    (length,) = _lengths(replace(this, data=whole), this.costs, dict(steps[:1])).values()
+    return none | {HEAD_ALONE.name: max(1, length)}
