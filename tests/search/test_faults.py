@@ -147,11 +147,22 @@ def test_search_without_test_images_marks_its_comparison(
 
 def test_search_of_a_class_too_small_for_a_test_split_says_so(search: Search, images: Path, tmp_path: Path) -> None:
     shutil.copytree(images / "train", tmp_path / "data")
-    for path in sorted((tmp_path / "data" / "dark").iterdir())[2:]:
+    for path in sorted((tmp_path / "data" / "dark").iterdir())[1:]:
         path.unlink()
     result, clock = search(tmp_path / "data", method="linear")
     assert result.search is not None and result.search["optimistic"]
-    assert any("the smallest class has less than 3 images" in note for note in clock.notes)
+    assert any("the smallest class has one image" in note for note in clock.notes)
+
+
+@pytest.mark.usefixtures("few_steps")
+def test_search_of_a_class_with_two_images_measures_one_of_them(search: Search, images: Path, tmp_path: Path) -> None:
+    shutil.copytree(images / "train", tmp_path / "data")
+    for path in sorted((tmp_path / "data" / "dark").iterdir())[2:]:
+        path.unlink()
+    result, clock = search(tmp_path / "data", method=PROMPTS)
+    assert result.search is not None and not result.search["optimistic"]
+    assert "val" not in result.images and result.images["test"] == result.search["images"] == 9
+    assert not any("the smallest class" in note for note in clock.notes)
 
 
 @pytest.fixture

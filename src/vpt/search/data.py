@@ -134,9 +134,10 @@ def list_images(job: Job) -> tuple[Dataset, dict[str, Any]]:
     check_options_of_labels(dataset, job.config, job.options, job.method)
     counts = dataset.train.group_counts(len(dataset.classes))
     smallest = int(counts[counts > 0].min())
-    if not len(dataset.test) and smallest < 3:
-        fractions["test_fraction"] = 0.0
-    if not len(dataset.val) and smallest < 2:
+    splits_test = not len(dataset.test) and fractions["test_fraction"] > 0
+    if splits_test and smallest < 2:
+        splits_test, fractions["test_fraction"] = False, 0.0
+    if not len(dataset.val) and smallest < (3 if splits_test else 2):  # test comes first: left-out images can choose
         fractions["val_fraction"] = 0.0
     return fill_missing_splits(dataset, seed=seed, **fractions), fractions
 

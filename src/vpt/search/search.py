@@ -93,10 +93,10 @@ def _search_classification(context: SearchContext, finished: RunResult | None) -
     first = context.request.job(context.request.backbones[0], "linear")
     dataset, fractions = list_images(first)
     if not len(dataset.test) and first.options.test_fraction > 0:  # type: ignore[attr-defined]
-        images = "images" if dataset.train.groups is None else "groups"
+        unit = "image" if dataset.train.groups is None else "group"
         context.callback.on_note(
-            f"the smallest class has less than 3 {images}, too few to split off test images, so the score is of "
-            "training images that are left out, and optimistic; a split test/ of its own gives an honest one"
+            f"the smallest class has one {unit}, too few to split off test images, so the score is of training images "
+            "that are left out, and optimistic; a split test/ of its own gives an honest one"
         )
     metric = choose_metric(dataset.label_kind, context.request.metric)
     context = replace(context, request=replace(context.request, metric=metric))
