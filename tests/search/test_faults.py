@@ -193,6 +193,13 @@ def test_ranking_of_backbones_leaves_out_what_cannot_be_read(
     assert result.search is not None and {row["images"] for row in result.search["backbones"]["rows"]} == {59}
 
 
+def test_one_image_of_each_class_ranks_no_backbones(search: Search, two_backbones: str) -> None:
+    result, clock = search(backbone=two_backbones, images_per_class=1)
+    assert result.search is not None and result.search["backbones"]["rows"] == []
+    assert result.backbone == "vit_nano_patch12_48"
+    assert any("one image of each class ranks no backbones" in note for note in clock.notes)
+
+
 def test_search_among_one_backbone_named_twice_ranks_nothing(search: Search) -> None:
     result, _ = search(method="linear", backbone="vit_nano_patch12_48,vit_nano_patch12_48")
     assert result.search is not None and result.search["backbones"] is None
