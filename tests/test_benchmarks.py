@@ -319,7 +319,7 @@ def test_images_per_class_pairs_prompts_with_others_by_draw(script: Callable[[st
 
 
 def test_defaults_choose_a_rate_by_all_sets_and_check_it_on_each(script: Callable[[str], Any]) -> None:
-    defaults = script("defaults")
+    defaults = script("defaults_report")
     probe, head = (defaults.PROBE, defaults.PROBE_EPOCHS, 0, 1.0), defaults.SHIPPED
     top1 = {"signdigits": (50, 61), "rsscn7": (50, 61), "dtd10": (50, 61), "caltech101": (80, 50)}
     results = {(name, *probe): {"trained head alone": 40.0} for name in top1}
@@ -338,3 +338,9 @@ def test_defaults_choose_a_rate_by_all_sets_and_check_it_on_each(script: Callabl
     del results["rsscn7", *probe]["ridge regression"]
     table = defaults.format_table(results, "val")
     assert f"| 3 | `vpt` | 2 | {head} | +21.0 (1) | +21.0 (1) | +21.0 (1) | +10.0 (1) |" in table
+    assert defaults.rates_of(results)["vpt"]["caltech101"] == pytest.approx({0.005: 80.0, 0.01: 50.0})
+    results["caltech101", "vpt", 10, 0, 0.5] = {head: 90.0}  # a longer training
+    results["caltech101", "vpt", 3, 1, 1.0] = {head: 90.0}  # a seed that the other rate lacks
+    results["dtd10", "full", 3, 0, 1.0] = {head: 90.0}  # one rate alone
+    assert defaults.rates_of(results)["vpt"]["caltech101"] == pytest.approx({0.005: 80.0, 0.01: 50.0})
+    assert list(defaults.rates_of(results)) == ["vpt"]

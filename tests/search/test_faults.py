@@ -151,7 +151,7 @@ def test_search_of_a_class_too_small_for_a_test_split_says_so(search: Search, im
         path.unlink()
     result, clock = search(tmp_path / "data", method="linear")
     assert result.search is not None and result.search["optimistic"]
-    assert any("the smallest class has one image" in note for note in clock.notes)
+    assert any("classes of one or two images are too small" in note for note in clock.notes)
 
 
 @pytest.mark.usefixtures("few_steps")
@@ -162,7 +162,19 @@ def test_search_of_a_class_with_two_images_measures_one_of_them(search: Search, 
     result, clock = search(tmp_path / "data", method=PROMPTS)
     assert result.search is not None and not result.search["optimistic"]
     assert "val" not in result.images and result.images["test"] == result.search["images"] == 9
-    assert not any("the smallest class" in note for note in clock.notes)
+    assert not any("too small to split" in note for note in clock.notes)
+
+
+def test_search_of_classes_with_two_images_each_leaves_both_to_train(
+    search: Search, images: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(images / "train", tmp_path / "data")
+    for folder in (tmp_path / "data").iterdir():
+        for path in sorted(folder.iterdir())[2:]:
+            path.unlink()
+    result, clock = search(tmp_path / "data", method="linear")
+    assert result.search is not None and result.search["optimistic"] and result.search["images"] == 6
+    assert not any("each class has one training image" in note for note in clock.notes)
 
 
 @pytest.fixture
@@ -197,6 +209,7 @@ def test_one_image_of_each_class_ranks_no_backbones(search: Search, two_backbone
     result, clock = search(backbone=two_backbones, images_per_class=1)
     assert result.search is not None and result.search["backbones"]["rows"] == []
     assert result.backbone == "vit_nano_patch12_48"
+    assert not any("test_vit" in note for note in clock.notes)
     assert any("one image of each class ranks no backbones" in note for note in clock.notes)
 
 

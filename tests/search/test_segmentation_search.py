@@ -22,6 +22,7 @@ from helpers.segmentation import write_split
 from vpt.search import mask_candidates, segmentation
 from vpt.search.mask_comparison import compare_masks, count_pixels, describe_masks
 from vpt.tasks.segmentation import pair_reader
+from vpt.tasks.segmentation.config import SegmentationConfig
 from vpt.tasks.segmentation.prediction import PixelScores
 
 Search = Callable[..., tuple[vpt.RunResult, SimulatedClock]]
@@ -82,10 +83,10 @@ def test_search_of_masks_tries_more_methods_where_time_allows(
     gains = {name_of(row): row["comparison"] for row in rows[1:]}
     convincing = {name: one["gain"] for name, one in gains.items() if one["gain"] > one["error"]}
     best = max(convincing, key=convincing.__getitem__) if convincing else "linear"
-    assert result.search["shipped"] == best.partition(" x ")[0]
+    assert result.search["shipped"] == best.replace(" x 0.33", " x 0.333").replace(" x ", ", rate x ")
 
 
-@pytest.mark.parametrize(("max_size", "refused"), [(10.0, False), (1.0, True)])
+@pytest.mark.parametrize(("max_size", "refused"), [(10.0, False), (0.1, True)])
 def test_search_of_masks_tries_full_fine_tuning_where_its_size_is_accepted(
     search: Search, scenes: Path, monkeypatch: pytest.MonkeyPatch, max_size: float, refused: bool
 ) -> None:
@@ -95,8 +96,42 @@ def test_search_of_masks_tries_full_fine_tuning_where_its_size_is_accepted(
     assert result.search is not None
     rows = {row["method"]: row for row in result.search["tried"]}
     assert list(rows) == ["linear", "vpt", "full", "lora", "vpt + bias"]
-    assert rows["full"]["status"].endswith("MB, above --max-size 1" if refused else "tried")
+    assert rows["full"]["status"].endswith("above --max-size 0.1" if refused else "tried")
     assert ("score" in rows["full"]) is not refused
+
+
+def test_search_of_masks_with_nothing_else_gives_the_reason(search: Search, scenes: Path) -> None:
+    given = {name: value for name, value in OPTIONS.items() if name != "method"}
+    result, _ = search(scenes, step=0.35, minutes=1.0, max_size=1e-3, **given)
+    assert result.search is not None and "vpt not begun: it adds" in result.search["words"]
+    assert [row["status"].partition(":")[0] for row in result.search["tried"]] == ["tried", *["not begun"] * 4]
+
+
+def test_search_of_masks_goes_on_where_a_method_cannot_be_measured(
+    search: Search, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = mask_candidates.train_model
+
+    def fail(job: Any, *given: Any) -> Any:
+        if job.method in faults:
+            raise faults[job.method]
+        return train(job, *given)
+
+    faults: dict[str, Exception] = {
+        "vpt": vpt.UnsupportedError("no tokens"),
+        "full": MemoryError(),
+        "lora": vpt.TrainingError("the loss is nan"),
+    }
+    monkeypatch.setattr(mask_candidates, "train_model", fail)
+    monkeypatch.setattr(mask_candidates, "_LONG_ENOUGH", 25)
+    given = {name: value for name, value in OPTIONS.items() if name != "method"}
+    result, _ = search(scenes, step=0.35, minutes=1.0, **given)
+    assert result.search is not None
+    found = {row["method"]: row["status"] for row in result.search["tried"]}
+    assert found["vpt"] == "not begun: no tokens" and found["lora"] == "diverged: the loss is nan"
+    assert found["full"].startswith("stopped: its training does not fit") and found["vpt + bias"] == "tried"
+    with pytest.raises(vpt.UnsupportedError, match="no tokens"):
+        search(scenes, out="b.safetensors", method="vpt", **given)
 
 
 def test_search_of_masks_with_another_rate_ships_and_repeats_it(
@@ -113,9 +148,11 @@ def test_search_of_masks_with_another_rate_ships_and_repeats_it(
     assert result.search is not None and [name_of(row) for row in result.search["tried"]] == [
         "linear", "vpt(length=2)", "vpt(length=2) x 3", "vpt(length=2) x 0.33",
     ]  # fmt: skip
-    default = vpt.tasks.segmentation.config.SegmentationConfig.for_method(vpt.parse_method("vpt(length=2)"))
-    rate = tomllib.loads((tmp_path / "a.run" / "run.toml").read_text(encoding="utf-8"))["learning_rate"]
-    assert result.method == "vpt(length=2)" and rate == pytest.approx(default.training.learning_rate / 3)
+    default = SegmentationConfig.for_method(vpt.parse_method("vpt(length=2)"))
+    options = tomllib.loads((tmp_path / "a.run" / "run.toml").read_text(encoding="utf-8"))
+    rate, usual = options["learning_rate"], default.training.learning_rate
+    assert options["learning_rate"] * options["head_lr_scale"] == pytest.approx(0.03)
+    assert result.search["shipped"] == "vpt(length=2), rate x 0.333" and rate == pytest.approx(usual / 3)
 
 
 def test_search_of_masks_interrupted_goes_on_to_the_same_file(search: Search, scenes: Path, tmp_path: Path) -> None:
@@ -228,7 +265,7 @@ def test_one_val_image_convinces_of_nothing() -> None:
 
 def test_equal_masks_are_called_equal() -> None:
     counts = np.ones((2, 3, 2), np.int64)
-    words = describe_masks(compare_masks(counts, counts), "vpt", 2)
+    words = describe_masks(compare_masks(counts, counts), "prompts", 2)
     assert words == "prompts have the mean IoU of the head alone (2 images)"
 
 

@@ -20,16 +20,15 @@ def print_search(search: dict[str, Any], console: Console) -> None:
     from rich.table import Table
 
     from vpt.core.metrics import PLAIN_METRICS
-    from vpt.core.text import format_duration
+    from vpt.core.text import at_rate, format_duration
     from vpt.search.metrics import describe_signed
 
     metric, is_plain = search["metric"], search["metric"] in PLAIN_METRICS
     columns = (metric, "squared error") if is_plain else (f"{metric}, %", "log loss")
-    tried = Table("tried", *columns, "seconds", "", title="out of fold")
+    images, rival = ("images of val", "the head alone") if metric == "miou" else ("out of fold", "the probe")
+    tried = Table("tried", *columns, "seconds", "", title=images)
     for row in search["tried"]:
-        name = row["method"] if "head" not in row else f"probe: {_blocks(row['head'])}"
-        if row.get("factor", 1) != 1:
-            name += f", rate x {row['factor']:.3g}"
+        name = f"probe: {_blocks(row['head'])}" if "head" in row else at_rate(row["method"], row.get("factor", 1))
         known, figures = "score" in row, ("", "")
         if known:
             score = f"{row['score']:.3g}" if is_plain else f"{100 * row['score']:.1f}"
@@ -38,7 +37,7 @@ def print_search(search: dict[str, Any], console: Console) -> None:
         note = "" if known and row["status"] == "tried" else row["status"]
         if "comparison" in row:
             gain = describe_signed(metric, row["comparison"]["gain"])
-            note = f"{gain} against the probe on these {row['images']} images"
+            note = f"{gain} against {rival} on these {row['images']} images"
         tried.add_row(name, *figures, duration, note)
     console.print(tried)
     echo_line(search["words"])

@@ -185,3 +185,16 @@ def to_toml(values: Mapping[str, Any]) -> bytes:
     """
     lines = (f"{key} = {json.dumps(value)}\n" for key, value in values.items() if value is not None)
     return "".join(lines).encode()
+
+
+def at_rate(method: str, factor: float) -> str:
+    """Return the name of a method that trains at another rate than usual.
+
+    Args:
+        method: Text of the method.
+        factor: Factor of its usual rate.
+
+    Returns:
+        Such as "vpt, rate x 3"; the method alone at its usual rate.
+    """
+    return method if factor == 1 else f"{method}, rate x {factor:.3g}"

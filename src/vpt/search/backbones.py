@@ -95,6 +95,9 @@ def _rank(context: SearchContext, dataset: Dataset) -> dict[str, Any]:
     seed = next(iter(jobs.values())).config.training.seed
     job, share = next(iter(jobs.values())), _SHARE * budget.seconds / len(jobs)
     images = labeled_images(dataset, job)
+    if dataset.label_kind == "single_label" and int(np.bincount(images.strata).max()) == 1:
+        words = f"backbone {job.backbone}, the first: one image of each class ranks no backbones"
+        return {"chosen": job.backbone, "rows": [], "margin": None, "words": words}
     tried = np.random.default_rng(seed).permutation(len(images))[:_TRIED].astype(np.int64)
     least = 2 * len(dataset.classes)
     count = max(_MOST_IMAGES, least)
@@ -106,9 +109,6 @@ def _rank(context: SearchContext, dataset: Dataset) -> dict[str, Any]:
     logits, rows = dict[str, Any](), list[dict[str, Any]]()
     for name, job in jobs.items():
         features = _frozen_features(context, job, chosen, len(dataset.classes))
-        if features.one_of_each_class:  # whose scores on left-out images would be chance
-            words = f"backbone {name}, the first: one image of each class ranks no backbones"
-            return {"chosen": name, "rows": [], "margin": None, "words": words}
         heads = [request.options["head"]] if "head" in request.options else head_grid(features.table)[:_HEADS]
         solved = (features.ridge(head).best(features.groups) for head in heads)
         best = min(solved, key=lambda found: found.smoothed_loss)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vpt.backbones import Backbone
+from vpt.core.text import at_rate
 from vpt.data.label_kinds import KindName
 from vpt.errors import SpecError, UnsupportedError
 from vpt.methods.base import Method, Sum
@@ -57,7 +58,7 @@ class Candidate:
     @property
     def name(self) -> str:
         """Name in the record of the search and in the table."""
-        return self.method if self.factor == 1 else f"{self.method}, rate x {self.factor:.3g}"
+        return at_rate(self.method, self.factor)
 
     @property
     def noun(self) -> str:

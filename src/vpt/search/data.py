@@ -133,9 +133,9 @@ def list_images(job: Job) -> tuple[Dataset, dict[str, Any]]:
     assert isinstance(job.config, ClassificationConfig)
     check_options_of_labels(dataset, job.config, job.options, job.method)
     counts = dataset.train.group_counts(len(dataset.classes))
-    smallest = int(counts[counts > 0].min())
+    smallest, largest = int(counts[counts > 0].min()), int(counts.max())
     splits_test = not len(dataset.test) and fractions["test_fraction"] > 0
-    if splits_test and smallest < 2:
+    if splits_test and (smallest < 2 or largest < 3):  # a second image of some class has to train
         splits_test, fractions["test_fraction"] = False, 0.0
     if not len(dataset.val) and smallest < (3 if splits_test else 2):  # test comes first: left-out images can choose
         fractions["val_fraction"] = 0.0

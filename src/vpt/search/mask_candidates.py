@@ -1,7 +1,8 @@
 """The candidates of a search in segmentation, what their steps cost, and equal times for all of them.
 
 Prompts always take part where they fit. The others do where every candidate still gets a training that is long enough:
-full fine-tuning where its file is small enough, LoRA, prompts with biases, and prompts at other rates.
+full fine-tuning where its file is small enough, LoRA, prompts with biases, and prompts at other rates. With a method
+that is asked for, it takes the place of all of them, and is tried at other rates.
 """
 
 import math
@@ -12,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from vpt.backbones import load_backbone
+from vpt.backbones import Backbone, load_backbone
 from vpt.core.text import format_bytes
 from vpt.data.segmentation_folder import SegmentationDataset
-from vpt.errors import is_out_of_memory
+from vpt.errors import SpecError, TrainingError, UnsupportedError, is_out_of_memory
 from vpt.model.attach import attach
 from vpt.model.tuned_model import TunedModel
 from vpt.search.budget import measure
@@ -35,7 +36,9 @@ _MIN_ITERATIONS, _MAX_ITERATIONS, _CHECKPOINTS = 20, 2000, 10
 _LONG_ENOUGH = 400  # iterations of every candidate, where there are more than two
 _TEST_SHARE = 0.15  # of the budget at most, for the test images
 END_SHARE = 0.02  # of the budget, for files and pictures
-TOO_FEW = "not begun: too few iterations fit"  # a status
+_NOT_BEGUN = "not begun: "  # start of a status
+TOO_FEW = f"{_NOT_BEGUN}too few iterations fit"
+_RATES = {"full": 3e-3}  # per 256 images, where the default is too low: that of benchmarks/segmentation.toml
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,23 @@ class MaskSearch(SearchContext):
     def candidates(self) -> dict[str, Candidate]:
         """The head alone and the others by name, in the order in which they are tried."""
         methods = (self.request.method,) if self.request.method else _OTHERS
-        found = [HEAD_ALONE, *(Candidate(method) for method in methods if method != HEAD_ALONE.method)]
+        recipes = {method: {"learning_rate": _RATES[method]} if method in _RATES else {} for method in methods}
+        found = [HEAD_ALONE, *(Candidate(method, recipes[method]) for method in methods if method != HEAD_ALONE.method)]
         if len(found) > 1:
-            rate = self.job(found[1], 1).config.training.learning_rate
-            first = replace(found[1], recipe={"learning_rate": rate})
-            found += [first.with_factor(factor) for factor in RATE_FACTORS]
+            found += [self._at_other_rate(found[1], factor) for factor in RATE_FACTORS]
         return {candidate.name: candidate for candidate in found}
+
+    def _at_other_rate(self, candidate: Candidate, factor: float) -> Candidate:
+        """Return a candidate at another rate. Its head keeps its own."""
+        training = self.job(candidate, 1).config.training
+        recipe = {"learning_rate": training.learning_rate, "head_lr_scale": training.head_lr_scale / factor}
+        return replace(candidate, recipe=recipe).with_factor(factor)
+
+    @cached_property
+    def bare_backbone(self) -> Backbone:
+        """The backbone without values, by which parameters are counted."""
+        image_size = self.request.options.get("image_size")
+        return load_backbone(self.request.backbones[0], image_size=image_size, device="meta")
 
     def job(self, candidate: Candidate, iterations: int) -> Job:
         """Return the job of a candidate."""
@@ -92,48 +106,73 @@ def measure_costs(this: MaskSearch) -> dict[str, Any]:
 
     Returns:
         "steps", the seconds of an optimizer step by name of candidate; "score", those of scoring an image; "refused",
-        the reasons of candidates that are not tried, by name: their file is too large, or memory runs out.
+        the reasons of candidates that are not tried, by name.
+
+    Raises:
+        SpecError: The only method, or the head alone, cannot take an option.
+        UnsupportedError: The only method does not fit the backbone.
     """
     costs: dict[str, Any] = {"steps": {}, "score": 0.0, "refused": {}}
-    head_parameters = 0
-    for name, candidate in this.candidates.items():
-        if len(costs["steps"]) > 1:
-            one_more = {**costs["steps"], name: max(costs["steps"].values())}
-            if min(_lengths(this, costs, one_more).values()) < _LONG_ENOUGH:
-                break
-        sized = replace(candidate, size=_file_size(this, candidate, head_parameters))
-        if this.request.method is None and candidate.method != HEAD_ALONE.method and is_too_large(
-            sized, this.request.max_size
-        ):  # fmt: skip
-            size = f"its file has {format_bytes(sized.size)}"
-            costs["refused"][name] = f"not begun: {size}, above --max-size {this.request.max_size:g}"
+    steps, refused = costs["steps"], costs["refused"]
+    steps[HEAD_ALONE.name], model = _measure_step(this, HEAD_ALONE)
+    pairs = this.data.dataset.splits["train"]
+    one = replace(this.data.dataset, splits={"train": pairs.select(range(1))})
+    with measure(this.budget.clock) as watch:
+        this.score(model, one, "train")
+    costs["score"] = watch.seconds
+    for name, candidate in list(this.candidates.items())[1:] if "val" in this.data.images else ():
+        several, first = len(steps) > 1, Candidate(candidate.method).name
+        if several and not _fits(this, costs, {**steps, name: steps.get(first, max(steps.values()))}):
+            break
+        if name != first:  # whose step takes as long at another rate
+            if first in steps:
+                steps[name] = steps[first]
             continue
-        job, timer = this.job(candidate, 2), StepTimer(this.budget)
-        callbacks = CallbackList([StepsOnly(this.callback), timer])
         try:
-            model, _ = train_model(job, this.training_data(job), callbacks, this.device)
-            costs["steps"][name] = timer.times[-1] - timer.times[0]
-        except (MemoryError, RuntimeError) as error:
-            if candidate == HEAD_ALONE or not is_out_of_memory(error):
+            if reason := _refusal(this, candidate):
+                refused[name] = reason
+                continue
+            seconds, _ = _measure_step(this, candidate)
+        except (SpecError, UnsupportedError) as error:
+            if this.request.method:
                 raise
-            costs["refused"][name] = OUT_OF_MEMORY
-        if candidate == HEAD_ALONE:
-            head_parameters = model.counts().trainable
-            pairs = this.data.dataset.splits["train"]
-            one = replace(this.data.dataset, splits={"train": pairs.select(range(1))})
-            with measure(this.budget.clock) as watch:
-                this.score(model, one, "train")
-            costs["score"] = watch.seconds
+            refused[name] = f"{_NOT_BEGUN}{error}"
+        except (TrainingError, MemoryError, RuntimeError) as error:
+            if not isinstance(error, TrainingError) and not is_out_of_memory(error):
+                raise
+            refused[name] = f"diverged: {error}" if isinstance(error, TrainingError) else OUT_OF_MEMORY
+        else:
+            if several and not _fits(this, costs, {**steps, name: seconds}):
+                refused[name] = TOO_FEW
+            else:
+                steps[name] = seconds
     return costs
 
 
-def _file_size(this: MaskSearch, candidate: Candidate, head_parameters: int) -> int:
-    """Return the bytes of the values in the tuned file of a candidate, with a head of so many parameters."""
-    options = this.request.options
-    image_size = options.get("image_size")
-    bare = load_backbone(this.request.backbones[0], image_size=image_size, device="meta")
-    own = attach(bare, candidate.method, 1).counts().trainable - attach(bare, HEAD_ALONE.method, 1).counts().trainable
-    return (2 if options.get("save_dtype") == "fp16" else 4) * (own + head_parameters)
+def _measure_step(this: MaskSearch, candidate: Candidate) -> tuple[float, TunedModel]:
+    """Return the seconds of an optimizer step, by the second of two, and the model."""
+    job, timer = this.job(candidate, 2), StepTimer(this.budget)
+    callbacks = CallbackList([StepsOnly(this.callback), timer])
+    model, _ = train_model(job, this.training_data(job), callbacks, this.device)
+    return timer.times[-1] - timer.times[0], model
+
+
+def _fits(this: MaskSearch, costs: dict[str, Any], steps: Mapping[str, float]) -> bool:
+    """Return whether each of these candidates gets a training that is long enough, where there are more than two."""
+    return min(_lengths(this, costs, steps).values()) >= _LONG_ENOUGH
+
+
+def _refusal(this: MaskSearch, candidate: Candidate) -> str | None:
+    """Return why a candidate is not tried, if it adds more to the head, which all have, than a search may choose."""
+    if this.request.method:
+        return None
+    model, alone = (attach(this.bare_backbone, one.method, 1) for one in (candidate, HEAD_ALONE))
+    size = 2 if this.request.options.get("save_dtype") == "fp16" else 4
+    sized = replace(candidate, size=size * (model.counts().trainable - alone.counts().trainable))
+    if not is_too_large(sized, this.request.max_size):
+        return None
+    added = f"it adds {format_bytes(sized.size)} to the file of the head"
+    return f"{_NOT_BEGUN}{added}, above --max-size {this.request.max_size:g}"
 
 
 def sample_test(this: MaskSearch) -> SegmentationData:
@@ -160,7 +199,7 @@ def sample_test(this: MaskSearch) -> SegmentationData:
 
 
 def _lengths(this: MaskSearch, costs: dict[str, Any], steps: Mapping[Any, float]) -> dict[Any, int]:
-    """Return the iterations that fit into equal times, by the seconds of a step; without val, no image is scored."""
+    """Return the iterations that fit into equal times, in which images of val are scored, too, if there are any."""
     images = this.data.images
     tests = replace(this, costs=costs).seconds_of_tests()
     left = this.budget.remaining - tests - END_SHARE * this.budget.seconds
@@ -182,6 +221,6 @@ def plan_lengths(this: MaskSearch) -> dict[str, int]:
         found = _lengths(this, this.costs, dict(steps[:count]))
         if min(found.values()) >= (_MIN_ITERATIONS if count == 2 else _LONG_ENOUGH):
             return none | found
-    whole = replace(this.data, images={name: count for name, count in this.data.images.items() if name != "val"})
-    (length,) = _lengths(replace(this, data=whole), this.costs, dict(steps[:1])).values()
+    images = {name: count for name, count in this.data.images.items() if name != "val"}
+    (length,) = _lengths(replace(this, data=replace(this.data, images=images)), this.costs, dict(steps[:1])).values()
     return none | {HEAD_ALONE.name: max(1, length)}

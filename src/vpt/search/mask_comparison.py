@@ -44,18 +44,17 @@ def compare_masks(ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> dict[st
     return {"gain": whole, "low": low, "high": high, "error": float(values.std())}
 
 
-def describe_masks(comparison: dict[str, float], method: str, images: int) -> str:
+def describe_masks(comparison: dict[str, float], noun: str, images: int) -> str:
     """Return the comparison with the head alone in words.
 
     Args:
         comparison: That of `compare_masks`.
-        method: Text of the method.
+        noun: The other models, a plural such as "prompts".
         images: Number of images.
 
     Returns:
         Such as "prompts beat the head alone by 2.3 points of mean IoU (95 % interval 0.4 to 4.1, 50 images)".
     """
-    noun = "prompts" if method.startswith("vpt") else f"models with {method}"
     gain = comparison["gain"]
     if gain == 0:
         return f"{noun} have the mean IoU of the head alone ({pluralize(images, 'image')})"

@@ -95,7 +95,7 @@ def _search_classification(context: SearchContext, finished: RunResult | None) -
     if not len(dataset.test) and first.options.test_fraction > 0:  # type: ignore[attr-defined]
         unit = "image" if dataset.train.groups is None else "group"
         context.callback.on_note(
-            f"the smallest class has one {unit}, too few to split off test images, so the score is of training images "
+            f"classes of one or two {unit}s are too small to split off test images, so the score is of training images "
             "that are left out, and optimistic; a split test/ of its own gives an honest one"
         )
     metric = choose_metric(dataset.label_kind, context.request.metric)

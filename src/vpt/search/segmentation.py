@@ -70,7 +70,7 @@ def search(context: SearchContext, finished: RunResult | None) -> RunResult:
     this = MaskSearch(**vars(context), data=_share_pairs(data), costs={})
     if finished is not None:
         return finished
-    costs = decisions.decide("costs", lambda: measure_costs(this))
+    costs = {"refused": {}, **decisions.decide("costs", lambda: measure_costs(this))}
     this = replace(this, costs=costs)
     this = replace(this, data=sample_test(this))
     lengths = decisions.decide("iterations", lambda: plan_lengths(this))
@@ -150,13 +150,13 @@ def _folder(this: MaskSearch) -> Path:
 
 def _why_one(this: MaskSearch, rows: list[dict[str, Any]]) -> str:
     """Return why one method alone was tried to its end."""
-    if len(rows) == 1:
+    if this.request.method == HEAD_ALONE.method:
         return "the head alone is all that was asked for"
-    failed = [row for row in rows if row["status"].startswith(("diverged", "stopped"))]
-    if failed:
-        return "; ".join(f"{row['method']} {row['status']}" for row in failed)
     if "val" not in this.data.images:
         return "there are no images of val to choose by, so the head alone was trained"
+    failed = [row for row in rows if row["status"] not in ("tried", TOO_FEW)]
+    if failed:
+        return "; ".join(f"{_candidate(this, row).name} {row['status']}" for row in failed)
     return f"nothing but the head alone fits {format_duration(this.budget.seconds)}"
 
 
@@ -181,7 +181,7 @@ def _finish(this: MaskSearch, rows: list[dict[str, Any]]) -> RunResult:
     if compared:
         best = max(compared, key=lambda row: (_convinces(row), row["comparison"]["gain"]))
         comparison, shipped = best["comparison"], best if _convinces(best) else alone
-        words = f"{describe_masks(comparison, best['method'], best['images'])} on val"
+        words = f"{describe_masks(comparison, _candidate(this, best).noun, best['images'])} on val"
         words += ", whose images took part in the choice" if shipped is best else ": the head alone was kept"
     job = this.job(_candidate(this, shipped), shipped["iterations"])
     write_job(job, this.data.digest())
@@ -200,7 +200,7 @@ def _finish(this: MaskSearch, rows: list[dict[str, Any]]) -> RunResult:
             baseline, this.training_data(baseline), Callback(), this.device, folder / f"{alone['name']}.safetensors"
         )
         comparison = compare_masks(count_pixels(scores), count_pixels(this.score(other, this.data.dataset, split)))
-        words = f"{describe_masks(comparison, shipped['method'], len(scores))} on test"
+        words = f"{describe_masks(comparison, _candidate(this, shipped).noun, len(scores))} on test"
     evaluation = make_evaluation(split, len(scores), total, this.data.classes)
     found = {
         "minutes": this.request.minutes,
@@ -208,7 +208,7 @@ def _finish(this: MaskSearch, rows: list[dict[str, Any]]) -> RunResult:
         "seconds": this.budget.elapsed,
         "backbones": None,
         "tried": rows,
-        "shipped": shipped["method"],
+        "shipped": _candidate(this, shipped).name,
         "score": total.mean_per_class,
         "interval": list(total.intervals()["miou"]),
         "images": len(scores),
