@@ -1,8 +1,10 @@
 """How long `vpt tune --minutes` takes from command to written file, and how good its model is.
 
     python benchmarks/minutes.py --data FOLDER --backbone deit_tiny_patch16_224.fb_in1k --weights FILE
+    python benchmarks/minutes.py --data FOLDER --minutes 10 --methods linear vpt lora full
 
-Every budget is a process of its own, on a machine that does nothing else.
+Every search is a process of its own, on a machine that does nothing else. `--methods` gives each of these methods the
+same minutes, too: the search is narrowed to it and the probe.
 """
 
 from __future__ import annotations
@@ -21,19 +23,20 @@ from report import write_section
 TOLERANCE = 0.1  # of the budget
 
 
-def measure(minutes: float, data: Path, options: list[str]) -> dict[str, Any]:
-    """Run one search; the figures of its result and its seconds."""
+def measure(minutes: float, data: Path, options: list[str], method: str | None) -> dict[str, Any]:
+    """Run one search, among all methods or narrowed to one; the figures of its result and its seconds."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "tuned.safetensors"
         line = [sys.executable, "-m", "vpt", "tune", str(data), "--out", str(out), "--minutes", f"{minutes:g}"]
         start = time.perf_counter()
-        done = subprocess.run([*line, "--json", *options], check=True, capture_output=True, text=True)
+        narrowed = ["--method", method] if method else []
+        done = subprocess.run([*line, "--json", *options, *narrowed], check=True, capture_output=True, text=True)
         seconds = time.perf_counter() - start
     result = json.loads(done.stdout)
     search = result["search"]
     tried = sum("score" in row for row in search["tried"])
-    return {"minutes": minutes, "seconds": seconds, "share": seconds / (60 * minutes), "tried": tried,
-            "shipped": search["shipped"], "method": result["method"], "head": result["head"],
+    return {"minutes": minutes, "asked": method or "all", "seconds": seconds, "share": seconds / (60 * minutes),
+            "tried": tried, "shipped": search["shipped"], "method": result["method"], "head": result["head"],
             "score": search["score"], "interval": search["interval"], "images": result["images"]}  # fmt: skip
 
 
@@ -41,6 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--minutes", type=float, nargs="+", default=[1, 3, 10])
+    parser.add_argument("--methods", nargs="+", default=[], help="methods that get the same minutes, each alone")
     parser.add_argument("--backbone")
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--images-per-class", type=int)
@@ -51,24 +55,27 @@ def main() -> None:
         "--images-per-class": options.images_per_class,
     }
     flags = [part for name, value in given.items() if value for part in (name, str(value))]
-    figures = [measure(minutes, options.data, flags) for minutes in options.minutes]
+    asked = [(minutes, method) for minutes in options.minutes for method in (None, *options.methods)]
+    figures = [measure(minutes, options.data, flags, method) for minutes, method in asked]
     late = [f for f in figures if f["share"] > 1 + TOLERANCE]
     lines = [
         f"**Budgets** on {options.data.name}, {options.backbone or 'the embedded backbone'}: seconds from the command "
         "to the end of its process.",
         "",
-        "| minutes | seconds | of the budget | models tried | shipped | top-1, % (95 % interval) | test images |",
-        "|---:|---:|---:|---:|---|---:|---:|",
+        "| minutes | methods | seconds | of the budget | tried | shipped | top-1, % (95 % interval) | test images |",
+        "|---:|---|---:|---:|---:|---|---:|---:|",
         *(
-            f"| {f['minutes']:g} | {f['seconds']:.0f} | {100 * f['share']:.0f} % | {f['tried']} | {f['shipped']} "
-            f"| {100 * f['score']:.1f} ({100 * f['interval'][0]:.1f} to {100 * f['interval'][1]:.1f}) "
+            f"| {f['minutes']:g} | {f['asked']} | {f['seconds']:.0f} | {100 * f['share']:.0f} % | {f['tried']} "
+            f"| {f['shipped']} | {100 * f['score']:.1f} ({100 * f['interval'][0]:.1f} to {100 * f['interval'][1]:.1f}) "
             f"| {f['images'].get('test', 0)} |"
             for f in figures
         ),
     ]
     table = "\n".join(lines)
     names = [Path(flag).name for flag in flags]  # no path of this machine
-    command = " ".join(["python benchmarks/minutes.py --data", options.data.name, *names])
+    names += ["--methods", *(f'"{method}"' for method in options.methods)] if options.methods else []
+    times = ["--minutes", *(f"{minutes:g}" for minutes in options.minutes)]
+    command = " ".join(["python benchmarks/minutes.py --data", options.data.name, *times, *names])
     write_section("minutes", f"minutes on {options.data.name}", {"runs": figures}, command, table)
     print(table)
     if late:
