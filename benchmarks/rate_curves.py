@@ -23,7 +23,7 @@ from vpt.experiments.store import Store
 from vpt.plots import canvas, style
 
 SETS = {"signdigits": "sign digits", "rsscn7": "RSSCN7", "dtd10": "DTD-10", "caltech101": "Caltech-101"}
-PAGE = BENCHMARKS_DIR.parent / "docs" / "how-to" / "training-options.md"
+PAGE = BENCHMARKS_DIR.parent / "docs" / "prompt-family.md"
 COLUMNS = 4
 Curves = Mapping[str, Mapping[str, Mapping[float, float]]]  # method -> set -> peak rate -> top-1 on val in %
 
