@@ -173,14 +173,15 @@ class Selection(SearchContext):
         trained, predicted = (count, count) if folds == 2 else (num_train, held_out)
         joins = "ridge" in candidate.recipe
         joining = _PASSES_OF_RIDGE * trained * forward + self.ridge_seconds if joins else 0.0
-        seconds = (left - predicted * forward) / folds - joining  # of two folds, the final training takes as long
+        beside = predicted * forward + 2 * joining  # the second one for the final model
+        seconds = (left - beside) / folds  # of two folds, the final training takes as long
         epochs = int(best["epochs"]) if best is not None else epochs_that_fit(seconds, trained, batch, step)
         training = epochs * trained * step + joining
         trial, refit = training + predicted * forward, training if folds == 2 else joining
         needed = trial + max(refit, best["refit"] if best is not None else 0.0)
         if epochs and needed <= left:
             return {"epochs": epochs, "folds": folds, "step": step, "refit": refit, "status": "planned"}
-        needed = needed if epochs else folds * MIN_STEPS * batch * step
+        needed = needed if epochs else beside + folds * MIN_STEPS * batch * step
         status = f"{NOT_BEGUN}needs {format_duration(needed)}, {format_duration(max(0.0, left))} are left"
         return {"epochs": 0, "step": step, "status": status}
 
