@@ -29,6 +29,7 @@ def quotations() -> Iterator[tuple[str, str]]:
     yield from _accuracy()
     yield from _few_images()
     yield from _defaults()
+    yield from _minutes()
     yield from _prompt_family()
     yield from _shortcuts()
     yield from _corruptions()
@@ -205,6 +206,17 @@ def _defaults() -> Iterator[tuple[str, str]]:
     yield (
         "README.md",
         f"{ten[0]} (sign digits), {ten[1]} (RSSCN7), {ten[2]} (DTD-10) and {ten[3]} points (Caltech-101)",
+    )
+
+
+def _minutes() -> Iterator[tuple[str, str]]:
+    runs = _record("minutes")["minutes on signdigits"]["values"]["runs"]
+    (run,) = (run for run in runs if run["minutes"] == 10)
+    low, high = (f"{100 * bound:.1f}" for bound in run["interval"])
+    yield (
+        "docs/how-to/minutes.md",
+        f"ships `{run['shipped']}` with {100 * run['score']:.1f} % top-1 (95 % interval {low} to {high}, "
+        f"{run['images']['test']:,} test images)",
     )
 
 
