@@ -140,10 +140,23 @@ def list_candidates(
             with suppress(UnsupportedError, SpecError):  # its head, or what it reads, cannot be joined
                 model = wide_model(model, ClassificationTask().parse_head(head))
                 candidate = replace(candidate, recipe={**candidate.recipe, "head": head, "ridge": "auto"})
-        candidate = replace(candidate, size=(2 if save_dtype == "fp16" else 4) * model.counts().trainable)
+        candidate = replace(candidate, size=bytes_of(model.counts().trainable, save_dtype))
         if text == _LORA and not method and is_too_large(candidate, max_size):
             texts.appendleft(_SMALL_LORA)
         yield candidate
+
+
+def bytes_of(parameters: int, save_dtype: str) -> int:
+    """Return the bytes of parameters in a tuned file.
+
+    Args:
+        parameters: Number of parameters.
+        save_dtype: "fp32" or "fp16".
+
+    Returns:
+        The bytes.
+    """
+    return (2 if save_dtype == "fp16" else 4) * parameters
 
 
 def is_too_large(candidate: Candidate, max_size: float) -> bool:

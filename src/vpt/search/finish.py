@@ -19,8 +19,8 @@ from vpt.model.label_kinds import Regression
 from vpt.model.tuned_model import TunedModel
 from vpt.plots import figures
 from vpt.search.comparison import Comparison, compare, interval
-from vpt.search.selection import NOT_BEGUN, ONE_GROUP, OUT_OF_TIME, Selection, best_row
-from vpt.search.trials import outputs_of, select
+from vpt.search.selection import ONE_GROUP, OUT_OF_TIME, Selection, best_row
+from vpt.search.trials import NOT_BEGUN, outputs_of, select
 from vpt.tasks.classification.labels import label_task
 from vpt.tasks.classification.metrics import METRICS, with_metric_first
 from vpt.tasks.classification.prepared_data import ClassificationData

@@ -20,9 +20,9 @@ from vpt.errors import SpecError, TrainingError, UnsupportedError, is_out_of_mem
 from vpt.model.attach import attach
 from vpt.model.tuned_model import TunedModel
 from vpt.search.budget import measure
-from vpt.search.candidates import RATE_FACTORS, Candidate, is_too_large
+from vpt.search.candidates import RATE_FACTORS, Candidate, bytes_of, is_too_large
 from vpt.search.context import SearchContext
-from vpt.search.trials import OUT_OF_MEMORY, StepsOnly, StepTimer
+from vpt.search.trials import NOT_BEGUN, OUT_OF_MEMORY, StepsOnly, StepTimer
 from vpt.tasks.segmentation.prediction import PixelScores, score_images
 from vpt.tasks.segmentation.sliding_window import InferenceConfig
 from vpt.tasks.segmentation.task import SegmentationData
@@ -36,8 +36,7 @@ _MIN_ITERATIONS, _MAX_ITERATIONS, _CHECKPOINTS = 20, 2000, 10
 _LONG_ENOUGH = 400  # iterations of every candidate, where there are more than two
 _TEST_SHARE = 0.15  # of the budget at most, for the test images
 END_SHARE = 0.02  # of the budget, for files and pictures
-_NOT_BEGUN = "not begun: "  # start of a status
-TOO_FEW = f"{_NOT_BEGUN}too few iterations fit"
+TOO_FEW = f"{NOT_BEGUN}too few iterations fit"
 _RATES = {"full": 3e-3}  # per 256 images, where the default is too low: that of benchmarks/segmentation.toml
 
 
@@ -136,7 +135,7 @@ def measure_costs(this: MaskSearch) -> dict[str, Any]:
         except (SpecError, UnsupportedError) as error:
             if this.request.method:
                 raise
-            refused[name] = f"{_NOT_BEGUN}{error}"
+            refused[name] = f"{NOT_BEGUN}{error}"
         except (TrainingError, MemoryError, RuntimeError) as error:
             if not isinstance(error, TrainingError) and not is_out_of_memory(error):
                 raise
@@ -167,12 +166,12 @@ def _refusal(this: MaskSearch, candidate: Candidate) -> str | None:
     if this.request.method:
         return None
     model, alone = (attach(this.bare_backbone, one.method, 1) for one in (candidate, HEAD_ALONE))
-    size = 2 if this.request.options.get("save_dtype") == "fp16" else 4
-    sized = replace(candidate, size=size * (model.counts().trainable - alone.counts().trainable))
+    added = model.counts().trainable - alone.counts().trainable
+    sized = replace(candidate, size=bytes_of(added, this.request.options.get("save_dtype", "fp32")))
     if not is_too_large(sized, this.request.max_size):
         return None
-    added = f"it adds {format_bytes(sized.size)} to the file of the head"
-    return f"{_NOT_BEGUN}{added}, above --max-size {this.request.max_size:g}"
+    words = f"it adds {format_bytes(sized.size)} to the file of the head"
+    return f"{NOT_BEGUN}{words}, above --max-size {this.request.max_size:g}"
 
 
 def sample_test(this: MaskSearch) -> SegmentationData:

@@ -28,6 +28,7 @@ from vpt.search.data import Pool
 from vpt.search.metrics import describe_signed, describe_value, make_statistic
 from vpt.search.probe import Features, held_out_outputs
 from vpt.search.trials import (
+    NOT_BEGUN,
     OUT_OF_MEMORY,
     Deadline,
     Fold,
@@ -41,7 +42,6 @@ from vpt.training import CallbackList
 from vpt.training.job import Job
 from vpt.training.ridge import log_loss
 
-NOT_BEGUN = "not begun: "  # start of a status
 OUT_OF_TIME = (f"{NOT_BEGUN}needs ", f"{NOT_BEGUN}no time")  # starts of statuses
 ONE_OF_EACH = f"{NOT_BEGUN}each half has one image of each class, which is too few to learn from"
 ONE_GROUP = f"{NOT_BEGUN}the images are one group, of which none can be left out"
