@@ -1,22 +1,25 @@
 """Accuracy against labeled images of each class: table, differences and the picture of the README.
 
-    vpt bench run benchmarks/images_per_class.toml --out FOLDER --workers 2
-    vpt bench run benchmarks/one_image_per_class.toml --out ONE --workers 2
-    python benchmarks/images_per_class.py FOLDER ONE
+    vpt bench run benchmarks/images_per_class.toml --out FOLDER --workers 2     and so each plan of PLANS, below
+    python benchmarks/prompt_family.py score FOLDER --data DATA --answers ANSWERS
+    python benchmarks/images_per_class.py FOLDER --answers ANSWERS
 
-    python benchmarks/prompt_family.py score FOLDER ONE --data DATA --answers ANSWERS
-    python benchmarks/images_per_class.py FOLDER ONE --answers ANSWERS    with intervals over test images, too
-
-Cells that are not complete are left out. With one image of each class no ridge head joins, so there a row of prompts
-with such a head is that without it.
+A folder is one of runs, or one with the runs.csv that `vpt bench report` wrote. Without a folder, those of results/ are
+read. Answers are kept in results/images_per_class/answers.json; with them, intervals are over test images, too. A
+method that lacks a draw that others have is left out. With one image of each class no ridge head joins, so there a row
+of prompts with such a head is that without it.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import io
+import json
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -24,15 +27,21 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
-from corruptions import bootstrap
-from prompt_family import SETS, format_scores, read_answers
+from corruptions import SETS, bootstrap
+from prompt_family import format_scores
 from report import BENCHMARKS_DIR, RESULTS_DIR, write_between_marks, write_section
-from vpt.experiments.results import Cell, load_results
+from vpt.core.io import write_atomic
+from vpt.experiments.run_table import to_csv
 from vpt.experiments.significance import paired_interval
-from vpt.experiments.store import Store
 from vpt.plots import canvas, style
 
+PLANS = (
+    "images_per_class", "images_per_class_dtd10", "images_per_class_caltech101", "one_image_per_class",
+    "one_image_per_class_dtd10", "one_image_per_class_caltech101",
+)  # fmt: skip
+ANSWERS = RESULTS_DIR / "images_per_class" / "answers.json"
 OURS = {  # with a ridge head -> name in a sentence, and the same method without, which stands for it at one image
     "VPT-deep + LoRA, with a ridge head": ("prompts + LoRA", "VPT-deep + LoRA"),
     "VPT-deep, p = 50, with a ridge head": ("prompts", "VPT-deep, p = 50"),
@@ -52,76 +61,159 @@ FIGURE = BENCHMARKS_DIR.parent / "docs" / "images-per-class.svg"
 Key = tuple[str, int, str]  # set, images of each class, method
 
 
-def read_cells(folders: Sequence[Path]) -> dict[Key, Cell]:
-    """The cells of both plans that have all their runs."""
+@dataclass(frozen=True)
+class Runs:
+    """The final runs of a method on a set with as many images of each class.
+
+    size: Side of the images in pixels. processors: Where they ran. top1: Test top-1 in %, in the order of the draws.
+    ids: Ids of the runs.
+    """
+
+    size: int
+    processors: frozenset[str]
+    top1: tuple[float, ...]
+    ids: tuple[str, ...]
+
+
+def read_runs(folder: Path) -> dict[Key, Runs]:
+    """The methods of a folder that have all draws that any method has there."""
+    stored = folder / "runs.csv"
+    text = to_csv(folder) if (folder / "plan.json").exists() else stored.read_text(encoding="utf-8")
+    rows: dict[Key, dict[int, dict[str, str]]] = {}
+    for row in csv.DictReader(io.StringIO(text)):
+        if row["stage"] == "final" and row["metric"] == "top1":
+            name, count = row["task"].rsplit("-", 1)
+            rows.setdefault((name, int(count), row["method"]), {})[int(row["seed"])] = row
     found = {}
-    for folder in folders:
-        for cell in load_results(Store(folder)).cells.values():
-            name, count = cell.task.name.rsplit("-", 1)
-            if cell.complete and cell.scores:
-                found[name, int(count), cell.method] = cell
+    for key, runs in rows.items():
+        if len(runs) == max(len(other) for column, other in rows.items() if column[:2] == key[:2]):
+            in_order = [runs[seed] for seed in sorted(runs)]
+            top1 = tuple(100 * float(run["value"]) for run in in_order)
+            processors = frozenset(run["gpus"] or run["processor"] for run in in_order)
+            ids = tuple(run["run_id"] for run in in_order)
+            found[key] = Runs(int(in_order[0]["image_size"]), processors, top1, ids)
+    return found
+
+
+def read_all(folders: Sequence[Path]) -> dict[Key, Runs]:
+    """The methods of all folders that have a row in the table."""
+    found = {key: runs for folder in folders for key, runs in read_runs(folder).items()}
     for name, count, method in list(found):
         for ours, (_, plain) in OURS.items():
             if count == 1 and method == plain:
                 found[name, count, ours] = found[name, count, method]
-    return {key: cell for key, cell in found.items() if key[2] in LOOKS}
+    return {key: runs for key, runs in found.items() if key[2] in LOOKS}
 
 
-def compare(cells: Mapping[Key, Cell], answers: Path | None) -> list[dict[str, Any]]:
+def keep_answers(folder: Path, ids: Sequence[str]) -> None:
+    """Add the answers of a folder to those that are kept: bits in hexadecimal, with a checksum of the images."""
+    kept = read_json(ANSWERS) if ANSWERS.exists() else {}
+    for run_id in ids:
+        if (path := folder / f"{run_id}.json").exists():
+            answers = read_json(path)
+            bits = np.packbits(np.array(answers["right"], bool)).tobytes().hex()
+            kept[run_id] = {"images": answers["images"], "count": len(answers["right"]), "right": bits}
+    write_atomic(ANSWERS, json.dumps(kept, indent=1).encode())
+
+
+def pair_answers(ours: Runs, theirs: Runs, kept: Mapping[str, Any]) -> NDArray[np.float64] | None:
+    """Points of ours above theirs, of the shape (draws, images); None where a run has not answered."""
+    if any(run_id not in kept for run_id in ours.ids + theirs.ids):
+        return None
+    if len({kept[run_id]["images"] for run_id in ours.ids + theirs.ids}) > 1:
+        sys.exit(f"{', '.join(ours.ids + theirs.ids)} answered different images: score them again")
+    return read_right(ours, kept) - read_right(theirs, kept)
+
+
+def read_right(runs: Runs, kept: Mapping[str, Any]) -> NDArray[np.float64]:
+    """Which answers are right, 100 or 0, of the shape (draws, images)."""
+    rows = []
+    for run_id, top1 in zip(runs.ids, runs.top1, strict=True):
+        bits = np.frombuffer(bytes.fromhex(kept[run_id]["right"]), np.uint8)
+        rows.append(100.0 * np.unpackbits(bits)[: kept[run_id]["count"]])
+        if abs(rows[-1].mean() - top1) > 1:  # another batch in bf16 changes an answer or two
+            sys.exit(f"{run_id} scored {top1:.1f} %, and {rows[-1].mean():.1f} % of its answers are right")
+    return np.array(rows)
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def compare(cells: Mapping[Key, Runs], kept: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Points of each of ours above each of the others, with a 95 % interval, paired."""
-    right = {} if answers is None else read_answers({(str(key), ""): cell for key, cell in cells.items()}, answers)
     rows = []
     for (name, count, method), own in product(sorted(cells), OURS):
         ours, theirs = cells.get((name, count, own)), cells[name, count, method]
         if ours is None or method not in OTHERS:
             continue
-        pair = [right.get((str((name, count, one)), "")) for one in (own, method)]
-        if pair[0] is not None and pair[1] is not None:
-            points, low, high = bootstrap(100 * (pair[0].astype(np.float64) - pair[1]))
+        answers = pair_answers(ours, theirs, kept)
+        if answers is not None:
+            points, low, high = bootstrap(answers)
         else:
-            scores = [[100 * score for score in cell.scores] for cell in (ours, theirs)]
-            points = statistics.fmean(scores[0]) - statistics.fmean(scores[1])
-            low, high = paired_interval(*scores) or (points, points)
-        over = "seeds" if pair[0] is None or pair[1] is None else "seeds and images"
+            points = statistics.fmean(ours.top1) - statistics.fmean(theirs.top1)
+            low, high = paired_interval(ours.top1, theirs.top1) or (points, points)
+        over = "seeds" if answers is None else "seeds and images"
         rows.append({"set": name, "images": count, "ours": own, "above": method, "points": points, "low": low,
                      "high": high, "over": over})  # fmt: skip
     return rows
 
 
-def format_table(cells: Mapping[Key, Cell], differences: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown: a row for each method, and below our prompts' points above others."""
-    columns = sorted({key[:2] for key in cells}, key=lambda key: (list(SETS).index(key[0]), key[1]))
-    draws = {key[:2]: len(cell.scores) for key, cell in cells.items()}
-    titles = [f"{SETS[name]}, {count} (n = {draws[name, count]})" for name, count in columns]
+def title(name: str, size: int) -> str:
+    """The name of a set, with the size of its images where that is not 224."""
+    return SETS[name] if size == 224 else f"{SETS[name]}, {size} px"
+
+
+def columns_of(cells: Mapping[Key, Runs]) -> dict[tuple[str, int], Runs]:
+    """Set and images of each class, in the order of the tables, with the runs of one method there."""
+    order = sorted(cells, key=lambda key: (list(SETS).index(key[0]), key[1]))
+    return {key[:2]: cells[key] for key in order}
+
+
+def format_scores_table(cells: Mapping[Key, Runs]) -> str:
+    """Markdown: a row for each set and number of images, a column for each method."""
+    methods = [method for method in LOOKS if any(key[2] == method for key in cells)]
     lines = [
-        "**Accuracy by labeled images of each class**, DeiT-Tiny: test top-1 in %, mean ± standard deviation of n "
-        "draws of the training images. Rates are chosen on val once for each set, at five images; that of VPT-deep + "
-        "LoRA is one for both sets, tried once on val at 20 images. With one image of each class the penalty of the "
-        "ridge probe is fixed, and no ridge head joins a trained one.",
+        "**Test top-1**, DeiT-Tiny, in %: mean ± standard deviation of n draws of the training images. Rates are "
+        "chosen on val once for each set, at five images of each class; that of VPT-deep + LoRA on sign digits and "
+        "RSSCN7 is one for both, tried once on val at 20 images. With one image of each class the penalty of the ridge "
+        "probe is fixed, and no ridge head joins a trained one.",
         "",
-        f"| method | {' | '.join(titles)} |",
-        f"|---|{'---:|' * len(columns)}",
+        f"| set | images | n | {' | '.join(methods)} |",
+        f"|---|---:|---:|{'---:|' * len(methods)}",
     ]
-    for method in LOOKS:
-        found = [cells.get((*column, method)) for column in columns]
-        if any(found):
-            texts = [format_scores([100 * score for score in cell.scores]) if cell else "–" for cell in found]
-            lines.append(f"| {method} | {' | '.join(texts)} |")
-    kinds = " or ".join(sorted({str(row["over"]) for row in differences}))
-    for own, method in product(OURS, OTHERS):
-        pairs = {
-            (row["set"], row["images"]): row for row in differences if (row["ours"], row["above"]) == (own, method)
+    for (name, count), one in columns_of(cells).items():
+        found = [cells.get((name, count, method)) for method in methods]
+        texts = [format_scores(list(runs.top1)) if runs else "–" for runs in found]
+        lines.append(f"| {title(name, one.size)} | {count} | {len(one.top1)} | {' | '.join(texts)} |")
+    processors = sorted(frozenset().union(*(runs.processors for runs in cells.values())))
+    lines += ["", f"Runs in bf16 on {' and '.join(processors)}."]
+    return "\n".join(lines)
+
+
+def format_differences(cells: Mapping[Key, Runs], differences: Sequence[Mapping[str, Any]], own: str) -> str:
+    """Markdown: points of one of ours above others, a row for each set and number of images."""
+    lines = [
+        f"**{own} ({OURS[own][0]}), minus others**, in points (95 % interval):",
+        "",
+        f"| set | images | {' | '.join(OTHERS)} | paired over |",
+        f"|---|---:|{'---:|' * len(OTHERS)}---|",
+    ]
+    for (name, count), one in columns_of(cells).items():
+        rows = {
+            row["above"]: row for row in differences if (row["set"], row["images"], row["ours"]) == (name, count, own)
         }
         texts = [
-            f"{row['points']:+.1f} ({row['low']:+.1f} to {row['high']:+.1f})" if (row := pairs.get(column)) else "–"
-            for column in columns
+            f"{row['points']:+.1f} ({row['low']:+.1f} to {row['high']:+.1f})" if (row := rows.get(method)) else "–"
+            for method in OTHERS
         ]
-        if pairs:
-            lines.append(f"| {OURS[own][0]}, with a ridge head, above {method} | {' | '.join(texts)} |")
-    return "\n".join([*lines, "", f"In brackets: 95 % intervals, paired over {kinds}."])
+        if rows:
+            kinds = " or ".join(sorted({str(row["over"]) for row in rows.values()}))
+            lines.append(f"| {title(name, one.size)} | {count} | {' | '.join(texts)} | {kinds} |")
+    return "\n".join(lines)
 
 
-def draw(cells: Mapping[Key, Cell]) -> None:
+def draw(cells: Mapping[Key, Runs]) -> None:
     """A panel for each set: a line for each method, with the standard deviation over draws."""
     names = [name for name in SETS if any(key[0] == name for key in cells)]
     with mpl.rc_context({"svg.hashsalt": "vpt", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
@@ -129,7 +221,7 @@ def draw(cells: Mapping[Key, Cell]) -> None:
         figure.savefig(FIGURE, metadata={"Date": None}, facecolor="white")
 
 
-def make_figure(cells: Mapping[Key, Cell], names: Sequence[str]) -> Figure:
+def make_figure(cells: Mapping[Key, Runs], names: Sequence[str]) -> Figure:
     """Return the figure."""
     figure = canvas.make_figure(4.2 * len(names) + 1.6, 3.4)
     panels = figure.subplots(1, len(names), squeeze=False)[0]
@@ -137,7 +229,7 @@ def make_figure(cells: Mapping[Key, Cell], names: Sequence[str]) -> Figure:
         counts = sorted({key[1] for key in cells if key[0] == name})
         for number, (method, (label, color, marker)) in enumerate(LOOKS.items()):
             shown = [count for count in counts if (name, count, method) in cells]
-            scores = [[100 * score for score in cells[name, count, method].scores] for count in shown]
+            scores = [cells[name, count, method].top1 for count in shown]
             means = [statistics.fmean(one) for one in scores]
             spread = [statistics.stdev(one) if len(one) > 1 else 0.0 for one in scores]
             places = [
@@ -148,7 +240,7 @@ def make_figure(cells: Mapping[Key, Cell], names: Sequence[str]) -> Figure:
         axes.set_xticks(counts, [str(count) for count in counts])
         axes.minorticks_off()
         axes.set_xlabel("labeled images of each class")
-        axes.set_title(SETS[name])
+        axes.set_title(title(name, next(runs.size for key, runs in cells.items() if key[0] == name)))
     panels[0].set_ylabel("test top-1, %")
     panels[-1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5))
     return figure
@@ -156,22 +248,26 @@ def make_figure(cells: Mapping[Key, Cell], names: Sequence[str]) -> Figure:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+", help="folders of the runs of both plans")
+    parser.add_argument("runs", type=Path, nargs="*", help="folders of runs, or of their runs.csv; default: results/")
     parser.add_argument("--answers", type=Path, help="folder of the answers that prompt_family.py stored")
     options = parser.parse_args()
-    cells = read_cells(options.runs)
-    differences = compare(cells, options.answers)
+    stored = [RESULTS_DIR / plan for plan in PLANS if (RESULTS_DIR / plan / "runs.csv").exists()]
+    cells = read_all(options.runs or stored)
+    if options.answers:
+        keep_answers(options.answers, [run_id for runs in cells.values() for run_id in runs.ids])
+    differences = compare(cells, read_json(ANSWERS) if ANSWERS.exists() else {})
     if not differences:
-        sys.exit(f"{', '.join(map(str, options.runs))}: no cell of prompts and of another method is complete")
-    table = format_table(cells, differences)
+        sys.exit(f"{', '.join(map(str, options.runs or stored))}: no prompts beside another method with all draws")
+    main_recipe, *others = OURS
+    short = f"{format_scores_table(cells)}\n\n{format_differences(cells, differences, main_recipe)}"
+    table = "\n\n".join([short, *(format_differences(cells, differences, own) for own in others)])
     scores = [
-        {"set": name, "images": count, "method": method, "top1": [100 * score for score in cell.scores]}
-        for (name, count, method), cell in sorted(cells.items())
+        {"set": name, "images": count, "method": method, "size": runs.size, "top1": runs.top1}
+        for (name, count, method), runs in sorted(cells.items())
     ]
-    command = "python benchmarks/images_per_class.py FOLDER ONE" + (" --answers ANSWERS" if options.answers else "")
-    write_section("images_per_class", "accuracy", {"scores": scores, "differences": differences}, command, table)
-    text = (RESULTS_DIR / "images_per_class.md").read_text(encoding="utf-8").rstrip()
-    write_between_marks(BENCHMARKS_DIR.parent / "README.md", "images_per_class", text)
+    values = {"scores": scores, "differences": differences}
+    write_section("images_per_class", "accuracy", values, "python benchmarks/images_per_class.py", table)
+    write_between_marks(BENCHMARKS_DIR.parent / "README.md", "images_per_class", short)
     draw(cells)
     print(table)
 

@@ -20,6 +20,7 @@ import sys
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +43,15 @@ REFERENCE = "VPT-deep, p = 50"
 Answers = Mapping[tuple[str, str], NDArray[np.bool_]]  # set, method -> (seeds, images)
 
 
-def read_test_images(folder: Path) -> tuple[Examples, list[str], str]:
+@cache
+def read_test_images(folder: Path, size: int = SIZE) -> tuple[Examples, list[str], str]:
     """All test images of a set, scaled as the plans do, the names of their classes, and a checksum."""
     classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
     paths = sorted(folder.rglob("*.jpg"))
-    pixels = np.empty((len(paths), 3, SIZE, SIZE), np.uint8)
+    pixels = np.empty((len(paths), 3, size, size), np.uint8)
     for i, path in enumerate(paths):
         with Image.open(path) as image:
-            scaled = image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+            scaled = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
         pixels[i] = np.asarray(scaled).transpose(2, 0, 1)
     labels = np.array([classes.index(path.parent.name) for path in paths])
     checksum = zlib.crc32(pixels[::50].tobytes(), zlib.crc32(labels.tobytes()))
@@ -59,13 +61,13 @@ def read_test_images(folder: Path) -> tuple[Examples, list[str], str]:
 def score(folders: Sequence[Path], data: Path, answers: Path) -> None:
     """Write, for every tuned file of the plans' final runs, which answers are right."""
     answers.mkdir(parents=True, exist_ok=True)
-    images = {name: read_test_images(data / name / "test") for name in SETS}
     for folder in map(Store, folders):
         plan = folder.load_experiment()
-        backbone = vpt.load_backbone(plan.backbone, weights=plan.weights)
+        size = plan.protocol.image_size or SIZE
+        backbone = vpt.load_backbone(plan.backbone, weights=plan.weights, image_size=size)
         for cell in load_results(folder).cells.values():
             for record in cell.final_records:
-                examples, classes, checksum = images[set_of(cell)]
+                examples, classes, checksum = read_test_images(data / set_of(cell) / "test", size)
                 path, out = folder.tuned_path(record.id), answers / f"{record.id}.json"
                 if not path.exists() or (out.exists() and read_json(out)["images"] == checksum):
                     continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import shutil
 import statistics
 import subprocess
@@ -298,24 +299,58 @@ def test_rate_curves_have_a_point_for_each_rate(
     assert "| probe | RSSCN7 | 0.005: 25.0, 0.01: **60.0** |" in curves.format_table(found)
 
 
-def test_images_per_class_pairs_prompts_with_others_by_draw(script: Callable[[str], Any]) -> None:
+def test_images_per_class_pairs_prompts_with_others_by_draw(
+    script: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module = script("images_per_class")
     ours, prompts = "VPT-deep, p = 50, with a ridge head", "VPT-deep, p = 50"
-    cells = {
-        ("signdigits", 5, ours): SimpleNamespace(scores=(0.6, 0.7)),
-        ("signdigits", 5, "Full"): SimpleNamespace(scores=(0.5, 0.5)),
-        ("signdigits", 1, ours): SimpleNamespace(scores=(0.2, 0.2)),
-        ("signdigits", 1, prompts): SimpleNamespace(scores=(0.2, 0.2)),
-        ("rsscn7", 5, "LoRA"): SimpleNamespace(scores=(0.9, 0.9)),  # prompts are not done there
-    }
-    (row,) = module.compare(cells, None)
+    runs = {
+        ("signdigits-5", ours, 224): (0.6, 0.7), ("signdigits-5", "Full", 224): (0.5, 0.5),
+        ("signdigits-5", "LoRA", 224): (0.9,),  # lacks a draw
+        ("signdigits-1", prompts, 224): (0.2, 0.2),
+        ("caltech101-5", "LoRA", 160): (0.9, 0.9),  # prompts are not done there
+    }  # fmt: skip
+    lines = ["run_id,task,method,stage,seed,image_size,processor,gpus,metric,value"] + [
+        f'"{task}{method}{seed}",{task},"{method}",final,{seed},{size},CPU,{"GPU" if size == 160 else ""},top1,{score}'
+        for (task, method, size), scores in runs.items()
+        for seed, score in reversed(list(enumerate(scores)))
+    ]
+    (tmp_path / "runs.csv").write_text("\n".join(lines), encoding="utf-8")
+    cells = module.read_all([tmp_path])
+    assert {key: list(one.top1) for key, one in cells.items() if key[0] == "signdigits"} == {
+        ("signdigits", 5, ours): [60, 70], ("signdigits", 5, "Full"): [50, 50],
+        ("signdigits", 1, ours): [20, 20], ("signdigits", 1, prompts): [20, 20],
+    }  # fmt: skip
+    (row,) = module.compare(cells, {})
     assert (row["set"], row["images"], row["above"], row["over"]) == ("signdigits", 5, "Full", "seeds")
     half = 12.7062 * statistics.stdev([10, 20]) / 2**0.5
     assert [row[name] for name in ("points", "low", "high")] == pytest.approx([15, 15 - half, 15 + half], abs=1e-3)
-    table = module.format_table(cells, [row])
-    assert "| method | sign digits, 1 (n = 2) | sign digits, 5 (n = 2) | RSSCN7, 5 (n = 2) |" in table
-    assert "| Full | – | 50.0 ± 0.0 | – |" in table and "| LoRA | – | – | 90.0 ± 0.0 |" in table
-    assert f"| prompts, with a ridge head, above Full | – | +15.0 ({15 - half:+.1f} to {15 + half:+.1f}) | – |" in table
+    table = module.format_scores_table(cells)
+    assert "| set | images | n | VPT-deep, p = 50 | VPT-deep, p = 50, with a ridge head | LoRA | Full |" in table
+    assert "| sign digits | 5 | 2 | – | 65.0 ± 7.1 | – | 50.0 ± 0.0 |" in table
+    assert "| Caltech-101, 160 px | 5 | 2 | – | – | 90.0 ± 0.0 | – |" in table
+    assert table.endswith("Runs in bf16 on CPU and GPU.")
+    differences = module.format_differences(cells, [row], ours)
+    assert f"| sign digits | 5 | +15.0 ({15 - half:+.1f} to {15 + half:+.1f}) | – | – | – | seeds |" in differences
+
+    monkeypatch.setattr(module, "ANSWERS", tmp_path / "answers.json")
+    for method, rights in ((ours, (6, 7)), ("Full", (5, 5))):
+        for seed, right in enumerate(rights):
+            answers = {"images": "0", "right": [1] * right + [0] * (10 - right)}
+            (tmp_path / f"signdigits-5{method}{seed}.json").write_text(json.dumps(answers), encoding="utf-8")
+    module.keep_answers(tmp_path, [run_id for one in cells.values() for run_id in one.ids])
+    kept = json.loads((tmp_path / "answers.json").read_text(encoding="utf-8"))
+    (row,) = module.compare(cells, kept)
+    assert row["points"] == pytest.approx(15) and row["low"] < 10 < 20 < row["high"], "over images, too"
+    assert row["over"] == "seeds and images"
+    (tmp_path / f"signdigits-5{ours}0.json").write_text('{"images": "0", "right": [1, 1, 0, 0]}', encoding="utf-8")
+    module.keep_answers(tmp_path, [f"signdigits-5{ours}0"])
+    kept = json.loads((tmp_path / "answers.json").read_text(encoding="utf-8"))
+    with pytest.raises(SystemExit, match=r"scored 60.0 %, and 50.0 % of its answers are right"):
+        module.compare(cells, kept)
+    kept[f"signdigits-5{ours}0"]["images"] = "1"
+    with pytest.raises(SystemExit, match="answered different images: score them again"):
+        module.compare(cells, kept)
 
 
 def test_defaults_choose_a_rate_by_all_sets_and_check_it_on_each(script: Callable[[str], Any]) -> None:
