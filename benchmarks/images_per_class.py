@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from corruptions import SETS, bootstrap
 from prompt_family import format_scores
-from report import BENCHMARKS_DIR, RESULTS_DIR, write_between_marks, write_section
+from report import BENCHMARKS_DIR, RESULTS_DIR, format_provenance, write_between_marks, write_section
 from vpt.core.io import write_atomic
 from vpt.experiments.run_table import to_csv
 from vpt.experiments.significance import paired_interval
@@ -259,15 +259,18 @@ def main() -> None:
     if not differences:
         sys.exit(f"{', '.join(map(str, options.runs or stored))}: no prompts beside another method with all draws")
     main_recipe, *others = OURS
-    short = f"{format_scores_table(cells)}\n\n{format_differences(cells, differences, main_recipe)}"
-    table = "\n\n".join([short, *(format_differences(cells, differences, own) for own in others)])
+    table = f"{format_scores_table(cells)}\n\n{format_differences(cells, differences, main_recipe)}"
     scores = [
         {"set": name, "images": count, "method": method, "size": runs.size, "top1": runs.top1}
         for (name, count, method), runs in sorted(cells.items())
     ]
-    values = {"scores": scores, "differences": differences}
-    write_section("images_per_class", "accuracy", values, "python benchmarks/images_per_class.py", table)
-    write_between_marks(BENCHMARKS_DIR.parent / "README.md", "images_per_class", short)
+    command = "python benchmarks/images_per_class.py"
+    write_section("images_per_class", "accuracy", {"scores": scores, "differences": differences}, command, table)
+    for own in others:  # its values are among those above
+        name, _ = OURS[own]
+        write_section("images_per_class", name, {}, command, format_differences(cells, differences, own))
+    text = f"{table}\n\n{format_provenance(read_json(RESULTS_DIR / 'images_per_class.json')['accuracy'])}"
+    write_between_marks(BENCHMARKS_DIR.parent / "README.md", "images_per_class", text)
     draw(cells)
     print(table)
 

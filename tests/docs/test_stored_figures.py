@@ -24,11 +24,12 @@ BLOCKS = [
 ]
 
 
-def record(name: str) -> tuple[str, str]:
-    """The tables of a record, and the same with their provenance."""
+def record(name: str) -> tuple[str, ...]:
+    """The tables of a record, the same with their provenance, and each section with its own."""
     sections = json.loads((RESULTS_DIR / f"{name}.json").read_text(encoding="utf-8")).values()
     tables = "\n\n".join(entry["table"] for entry in sections)
-    return tables, "\n\n".join(f"{entry['table']}\n\n{format_provenance(entry)}" for entry in sections)
+    texts = [f"{entry['table']}\n\n{format_provenance(entry)}" for entry in sections]
+    return tables, "\n\n".join(texts), *texts
 
 
 def test_pages_have_marked_figures() -> None:

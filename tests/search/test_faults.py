@@ -227,7 +227,7 @@ def test_advice_says_which_weights_are_here_already(tmp_path: Path, monkeypatch:
     (repository / "refs" / "main").write_text("0" * 40)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     text = advise(torch.device("cpu"))
-    assert "88 MB that are here already, Apache-2.0" in text and "346 MB, Apache-2.0" in text
+    assert "120 MB that are here already, Apache-2.0" in text and "410 MB, Apache-2.0" in text
 
 
 def test_search_of_arrays_has_no_command_that_repeats_it(search: Search) -> None:

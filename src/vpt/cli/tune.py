@@ -141,8 +141,9 @@ def command(
     DATA is a folder of class folders (with or without train/val/test), tables of labels (labels.csv or
     train.csv,test.csv; also JSON Lines and Parquet), a folder with VTAB list files, a folder of images/ and masks/ (or
     laid out like CamVid, ADE20K, Cityscapes, VOC), or a built-in task (`vpt list tasks`).
-    Without --epochs, --iterations and --lr, the best model for --minutes is searched for: a probe of the frozen
-    backbone first, then prompts and other methods. Stopped by Ctrl-C or a crash, the same command resumes.
+    Without --epochs, --iterations, --lr, --folds, --init and --ridge, the best model for --minutes is searched for: a
+    probe of the frozen backbone first, then prompts and other methods. Stopped by Ctrl-C or a crash, the same command
+    resumes.
 
     \b
     vpt tune photos/ --out photos.safetensors

@@ -32,8 +32,8 @@ _HEADS = 3  # simplest heads of the grid that ranking tries
 
 # Name, parameters in millions, megabytes of the download, license of the weights, and 10^9 multiply-adds of an image.
 _BETTER = (
-    ("vit_small_patch16_224.augreg_in21k", 22, 88, "Apache-2.0", 4.25),
-    ("vit_base_patch16_224.augreg_in21k", 86, 346, "Apache-2.0", 16.9),
+    ("vit_small_patch16_224.augreg_in21k", 22, 120, "Apache-2.0", 4.25),
+    ("vit_base_patch16_224.augreg_in21k", 86, 410, "Apache-2.0", 16.9),
 )
 _EFFICIENCY = 0.5  # of the rate of a large matrix product that a whole backbone reaches
 
