@@ -42,7 +42,7 @@ def test_statistic_with_and_without_weights_equals_scikit_learn(metric: str) -> 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_compare_equals_the_paired_bootstrap_of_scipy(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vpt.training.bootstrap._RESAMPLES", 200)
+    monkeypatch.setattr("vpt.training.bootstrap.RESAMPLES", 200)
     (ours, labels), (theirs, _) = draw(metric, 0.8, 60, seed=1), draw(metric, 1.0, 60, seed=2)
     sign = -1 if metric == "mae" else 1
 

@@ -113,9 +113,7 @@ def test_search_with_one_image_of_each_class_fixes_the_penalty_and_says_so(searc
 
 
 @pytest.mark.usefixtures("few_steps")
-@pytest.mark.parametrize(
-    ("option", "value"), [("layer_decay", 0.9), ("block_rates", "1-2=0"), ("grad_accum_steps", 32)]
-)
+@pytest.mark.parametrize(("option", "value"), [("layer_decay", 0.9), ("block_rates", "1-2=0")])
 def test_option_that_a_candidate_cannot_take_leaves_it_out_with_the_reason(
     search: Search, option: str, value: Any
 ) -> None:

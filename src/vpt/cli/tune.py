@@ -179,7 +179,8 @@ def command(
             target = distributed.resolve_device(device)
             request = SearchRequest.create(data, device=target, task=task, **asked, **options)
             job = request.job(request.backbones[0], method or "vpt")
-            with log_job(callbacks, logger_spec if is_main else None, job) as logged, follow(logged, job) as callback:
+            logger = log_job(callbacks, logger_spec if is_main else None, job, searches=True)
+            with logger as logged, follow(logged, job) as callback:
                 result = run_search(request, callback, overwrite=overwrite, device=device, started=started)
         else:
             is_auto = options["batch_size"] == "auto"

@@ -2,21 +2,24 @@
 
 import math
 
-import scipy  # loads its parts when they are used
+_Z = 1.959963984540054  # quantile .975 of the standard normal distribution
 
 
-def wilson(successes: int, trials: int) -> tuple[float, float]:
+def wilson(successes: float, trials: int) -> tuple[float, float]:
     """Return Wilson's 95 % interval of a probability.
 
     Args:
-        successes: Number of successes.
+        successes: Number of successes; a fraction for the mean of rates.
         trials: Number of trials, at least 1.
 
     Returns:
         Lower and upper bound.
     """
-    found = scipy.stats.binomtest(successes, trials).proportion_ci(method="wilson")
-    return float(found.low), float(found.high)
+    rate, squared = successes / trials, _Z * _Z
+    center = rate + squared / (2 * trials)
+    half = _Z * math.sqrt(rate * (1 - rate) / trials + squared / (4 * trials * trials))
+    low, high = ((center + sign * half) / (1 + squared / trials) for sign in (-1, 1))
+    return (0.0 if rate == 0 else low), (1.0 if rate == 1 else high)
 
 
 def difference_interval(rate: float, trials: int, other_rate: float, other_trials: int) -> tuple[float, float]:

@@ -8,7 +8,7 @@ import huggingface_hub
 import numpy as np
 import torch
 
-from vpt.backbones import DEFAULT
+from vpt.backbones import DEFAULT, Backbone
 from vpt.core.text import format_duration
 from vpt.data.dataset import Dataset, Split
 from vpt.data.images import decode
@@ -102,13 +102,16 @@ def _rank(context: SearchContext, dataset: Dataset) -> dict[str, Any]:
     least = 2 * len(dataset.classes)
     count = max(_MOST_IMAGES, least)
     for job in jobs.values():  # a few images tell how many fit for all
+        backbone = ClassificationTask().load_backbone(job)  # which may be a download
+        _frozen_features(context, job, backbone, images.select(tried), len(dataset.classes))  # allocates memory
         with measure(budget.clock) as watch:
-            _frozen_features(context, job, images.select(tried), len(dataset.classes))
+            _frozen_features(context, job, backbone, images.select(tried), len(dataset.classes))
         count = min(count, max(least, int(_TRIED * share / max(1e-9, watch.seconds))))
     chosen = stratified_subset(images, dataset.classes, min(1.0, count / len(images)), seed)
     logits, rows = dict[str, Any](), list[dict[str, Any]]()
     for name, job in jobs.items():
-        features = _frozen_features(context, job, chosen, len(dataset.classes))
+        backbone = ClassificationTask().load_backbone(job)
+        features = _frozen_features(context, job, backbone, chosen, len(dataset.classes))
         heads = [request.options["head"]] if "head" in request.options else head_grid(features.table)[:_HEADS]
         solved = (features.ridge(head).best(features.groups) for head in heads)
         best = min(solved, key=lambda found: found.smoothed_loss)
@@ -130,9 +133,8 @@ def _rank(context: SearchContext, dataset: Dataset) -> dict[str, Any]:
     return {"chosen": first["backbone"], "rows": rows, "margin": against.to_dict(), "words": words}
 
 
-def _frozen_features(context: SearchContext, job: Job, images: Split, num_classes: int) -> Features:
+def _frozen_features(context: SearchContext, job: Job, backbone: Backbone, images: Split, num_classes: int) -> Features:
     device, report = context.device, context.callback.on_data_progress
-    backbone = ClassificationTask().load_backbone(job)
     network = BlockFeatureNetwork(backbone, device)
     progress, skips = partial(report, f"images for {job.backbone}"), bool(job.to_dict()["skip_corrupt"])
     pixels = decode(images, backbone.preprocessing, skip_corrupt=skips, progress=progress)

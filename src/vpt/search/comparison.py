@@ -9,14 +9,18 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from vpt.core.intervals import wilson
+from vpt.core.metrics import PLAIN_METRICS
 from vpt.core.text import pluralize
 from vpt.search.metrics import describe_bounds, describe_gain, make_statistic
 from vpt.tasks.classification.metrics import METRICS
-from vpt.training.bootstrap import bootstrap, percentile_interval
+from vpt.training.bootstrap import RESAMPLES, bootstrap, percentile_interval, rate_interval
 from vpt.training.ridge import log_loss
 
 _FLIPS = 9999
+_ONE_BELOW = 0.1587  # quantile of a normal distribution that is one standard error below its mean
 _MIN_DISCORDANT = 10  # images that one model classifies correctly and the other does not
+_MIN_GROUPS = 3  # that have an interval
+_FEW_RESAMPLES, _WORK = 200, 40_000_000  # of several labels, whose metric is slow: draws times labels of all images
 
 
 def interval(
@@ -35,9 +39,18 @@ def interval(
     """
     if metric == "top1" and groups is None:
         return wilson(int((outputs.argmax(1) == labels).sum()), len(labels))
-    return percentile_interval(
-        bootstrap(np.arange(len(labels)), make_statistic(outputs, labels, metric), groups=groups)
-    )
+    statistic = make_statistic(outputs, labels, metric)
+    values = bootstrap(np.arange(len(labels)), statistic, groups=groups, resamples=_resamples(labels))
+    if metric not in PLAIN_METRICS:
+        return rate_interval(values, len(labels) if groups is None else len(np.unique(groups)))
+    low, high = percentile_interval(values)
+    return (statistic(None), statistic(None)) if np.isnan(low) else (low, high)
+
+
+def _resamples(labels: NDArray[Any]) -> int | None:
+    """Return the number of draws of a bootstrap, None for the usual one."""
+    fewer = labels.ndim > 1 and _WORK // labels.size < RESAMPLES
+    return max(_FEW_RESAMPLES, _WORK // labels.size) if fewer else None
 
 
 @dataclass(frozen=True)
@@ -50,7 +63,7 @@ class Comparison:
         gain: Metric of the model minus that of the baseline; of an error, that of the baseline minus the model's.
         low: Lower bound of the 95 % interval of the gain.
         high: Upper bound.
-        error: Standard error of the gain.
+        error: Standard error of the gain; for R² and MAE, how far the 16 % quantile of the resampled gains is below it.
         wins: Images that only the model classifies correctly (c), if the metric is top-1; None for other metrics.
         losses: Images that only the baseline classifies correctly (b), or None.
         p: p of McNemar's exact test, two-sided; over groups, that of the sign-flip test; for other metrics than top-1,
@@ -79,15 +92,27 @@ class Comparison:
         return (self.wins - self.losses) / math.sqrt(max(1, self.wins + self.losses))
 
     @property
-    def convinces(self) -> bool:
-        """True if the model is to replace the baseline: a gain of 1 standard error, c + b >= 10, no greater loss.
+    def doubt(self) -> str:
+        """Why the model is not to replace the baseline; empty if it is.
 
+        It needs a gain of 1 standard error, c + b >= 10, no greater loss, and three groups where there are groups.
         Where the metric is not top-1, all images are counted instead of c + b.
         """
         differing = self.images if self.wins is None or self.losses is None else self.wins + self.losses
-        if differing < _MIN_DISCORDANT or self.loss_gain < 0 or self.gain <= 0:
-            return False
-        return self.gain_in_errors >= 1
+        if self.gain <= 0:
+            return "no gain"
+        if self.groups is not None and self.groups < _MIN_GROUPS:
+            return f"{pluralize(self.groups, 'group')} cannot tell"
+        if differing < _MIN_DISCORDANT:
+            return f"{pluralize(differing, 'image')} that tell them apart are too few"
+        if self.loss_gain < 0:
+            return f"its {'squared error' if self.metric in PLAIN_METRICS else 'log loss'} is higher"
+        return "" if self.gain_in_errors >= 1 else "the gain is below its standard error"
+
+    @property
+    def convinces(self) -> bool:
+        """True if the model is to replace the baseline."""
+        return not self.doubt
 
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison as JSON values."""
@@ -106,9 +131,12 @@ class Comparison:
         by = f" by {describe_gain(self.metric, abs(self.gain))}" if self.gain else ""
         bounds = (self.low, self.high) if self.gain >= 0 else (-self.high, -self.low)
         among = "" if self.groups is None else f" in {pluralize(self.groups, 'group')}"
+        images = f"{pluralize(self.images, 'image')}{among}"
+        if self.groups is not None and self.groups < _MIN_GROUPS:
+            return f"{name} {verb} the probe{by} ({images}, too few for an interval)"
         test = "bootstrap" if self.wins is None else "McNemar" if self.groups is None else "sign flips"
-        return f"{name} {verb} the probe{by} (95 % interval {describe_bounds(self.metric, *bounds)}, "\
-               f"{test} {format_p(self.p)}, {pluralize(self.images, 'image')}{among})"  # fmt: skip
+        interval_text = f"95 % interval {describe_bounds(self.metric, *bounds)}"
+        return f"{name} {verb} the probe{by} ({interval_text}, {test} {format_p(self.p)}, {images})"
 
 
 def compare(
@@ -132,8 +160,15 @@ def compare(
     """
     sign = METRICS[metric].sign
     model, other = make_statistic(outputs, labels, metric), make_statistic(baseline, labels, metric)
-    gains = bootstrap(np.arange(len(labels)), lambda weights: sign * (model(weights) - other(weights)), groups=groups)
+    gain, draws = sign * (model(None) - other(None)), _resamples(labels)
+    gains = bootstrap(
+        np.arange(len(labels)), lambda weights: sign * (model(weights) - other(weights)), groups=groups, resamples=draws
+    )
+    gains = gains[~np.isnan(gains)] if not np.isnan(gains).all() else np.array([gain])
     low, high = percentile_interval(gains)
+    error = gains.std()
+    if metric in PLAIN_METRICS:  # a few draws of nearly equal numbers, whose R² is far below 0, would rule it
+        error = max(0.0, gain - np.quantile(gains, _ONE_BELOW))
     wins, losses, p = None, None, _share_beyond(gains)
     if metric == "top1":
         ours, theirs = outputs.argmax(1) == labels, baseline.argmax(1) == labels
@@ -141,8 +176,8 @@ def compare(
         p = mcnemar(wins, losses) if groups is None else sign_flip(ours.astype(np.int64) - theirs, groups)
     losses_of = [log_loss(np.asarray(given, np.float64), labels) for given in (baseline, outputs)]
     return Comparison(
-        images=len(labels), metric=metric, gain=sign * (model(None) - other(None)), low=low, high=high,
-        error=float(gains.std()), wins=wins, losses=losses, p=p,
+        images=len(labels), metric=metric, gain=gain, low=low, high=high,
+        error=float(error), wins=wins, losses=losses, p=p,
         groups=None if groups is None else len(np.unique(groups)), loss_gain=losses_of[0] - losses_of[1],
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from vpt.core import environment
 from vpt.core.io import write_atomic
 from vpt.core.text import format_duration
 from vpt.data.dataset import Dataset
-from vpt.errors import TrainingError
+from vpt.errors import TrainingError, is_out_of_memory
 from vpt.model.label_kinds import Regression
 from vpt.model.tuned_model import TunedModel
 from vpt.plots import figures
@@ -104,8 +104,15 @@ def finish(
         The result.
     """
     request, callback, device = selection.request, selection.callback, selection.pool.device
-    best = best_row(rows)
-    shipped = _train_winner(selection, best) if best is not None else None
+    best, failure = best_row(rows), ""
+    shipped = None
+    if best is not None:
+        try:
+            shipped = _train_winner(selection, best)
+        except (TrainingError, MemoryError, RuntimeError) as error:
+            failure = _describe_failure(error)
+            for path in (probe.job.checkpoint, probe.job.run_dir / "metrics.jsonl"):  # of that training
+                path.unlink(missing_ok=True)
     final = shipped or Model(probe.job, probe.data, probe.model, [])
     selection.pool.write_job(final.job)
 
@@ -134,7 +141,7 @@ def finish(
         pictures = partial(final.data.pictures, final.model, evaluation.scores, "test")
         evaluation = replace(evaluation, pictures=pictures)
     low, high = interval(outputs, labels, request.metric, groups)
-    words = _words(selection, rows, comparison, shipped is not None)
+    words = _words(selection, rows, comparison, shipped is not None, failure)
     if shipped is not None and test is None:
         words += " out of fold, on images that took part in the choice"
     search = {
@@ -171,7 +178,8 @@ def _train_winner(selection: Selection, best: dict[str, Any]) -> Model | None:
     def plan() -> dict[str, Any]:
         against = Comparison(**best["comparison"])
         if not against.convinces:
-            return {"epochs": 0, "reason": ", which is not certain enough" if against.gain > 0 else ""}
+            reason = f", which is not certain enough ({against.doubt})" if against.gain > 0 else ""
+            return {"epochs": 0, "reason": reason}
         if best["folds"] == 1:
             return {"epochs": best["epochs"], "reason": ""}
         per_epoch = max(best["step"], best["seconds"] / best["epochs"] / len(pool.examples)) * len(pool.examples)
@@ -191,17 +199,21 @@ def _train_winner(selection: Selection, best: dict[str, Any]) -> Model | None:
     if best["folds"] == 1 and trial.exists() and not job.checkpoint.exists():
         write_atomic(job.checkpoint, trial.read_bytes())  # the trial was this very training
     recorder = MetricsRecorder(job.run_dir / "metrics.jsonl")
-    try:
-        callbacks = CallbackList([recorder, selection.callback])
-        model, history = train_model(job, data, callbacks, pool.device, job.checkpoint)
-    except TrainingError as error:
-        selection.callback.on_note(f"{candidate.name} diverged on all images ({error}), so the probe is kept")
-        job.checkpoint.unlink(missing_ok=True)
-        return None
+    callbacks = CallbackList([recorder, selection.callback])
+    model, history = train_model(job, data, callbacks, pool.device, job.checkpoint)
     if data.labels.calibrates:
         out_of_fold = torch.from_numpy(selection.outputs(best)), torch.from_numpy(selection.labels(best))
         model.label_kind = data.labels.calibrate(*out_of_fold)
     return Model(job, data, model, history)
+
+
+def _describe_failure(error: Exception) -> str:
+    """Return why the final training failed, or raise what is no failure of a training."""
+    if isinstance(error, TrainingError):
+        return f", and its training on all images diverged ({error})"
+    if is_out_of_memory(error):
+        return ", and its training on all images does not fit into memory"
+    raise error
 
 
 def _evaluate(
@@ -218,7 +230,9 @@ def _evaluate(
     return with_metric_first(make_evaluation(split, len(labels), scores, final.data.classes), metric)
 
 
-def _words(selection: Selection, rows: list[dict[str, Any]], comparison: Comparison | None, shipped: bool) -> str:
+def _words(
+    selection: Selection, rows: list[dict[str, Any]], comparison: Comparison | None, shipped: bool, failure: str
+) -> str:
     best = best_row(rows)
     if best is None or comparison is None:
         return f"{_why_nothing_else(selection, rows)}: the probe was kept"
@@ -226,7 +240,7 @@ def _words(selection: Selection, rows: list[dict[str, Any]], comparison: Compari
     if shipped:
         return words
     decision: dict[str, Any] = selection.decisions.decide("shipped", dict)
-    return f"{words} out of fold{decision['reason']}: the probe was kept"
+    return f"{words} out of fold{failure or decision['reason']}: the probe was kept"
 
 
 def _why_nothing_else(selection: Selection, rows: list[dict[str, Any]]) -> str:

@@ -9,6 +9,8 @@ from vpt.core.text import pluralize
 from vpt.tasks.segmentation.prediction import PixelScores
 from vpt.training.bootstrap import bootstrap, percentile_interval
 
+FEWEST_IMAGES = 3  # that can tell two models apart
+
 
 def count_pixels(scores: Sequence[PixelScores]) -> NDArray[np.int64]:
     """Return what the IoU of each class is made of.
@@ -60,5 +62,8 @@ def describe_masks(comparison: dict[str, float], noun: str, images: int) -> str:
         return f"{noun} have the mean IoU of the head alone ({pluralize(images, 'image')})"
     verb, sign = ("beat", 1) if gain > 0 else ("are below", -1)
     bounds = sorted((100 * sign * comparison["low"], 100 * sign * comparison["high"]))
+    if images < FEWEST_IMAGES:
+        gained = f"{abs(100 * gain):.1f} points of mean IoU"
+        return f"{noun} {verb} the head alone by {gained} ({pluralize(images, 'image')}, too few for an interval)"
     return f"{noun} {verb} the head alone by {abs(100 * gain):.1f} points of mean IoU (95 % interval "\
            f"{bounds[0]:.1f} to {bounds[1]:.1f}, {pluralize(images, 'image')})"  # fmt: skip

@@ -23,7 +23,8 @@ def make_statistic(outputs: NDArray[Any], labels: NDArray[Any], metric: str) -> 
         metric: A key of `METRICS`, of the kind of the labels.
 
     Returns:
-        Function of how often each image counts (n,), or of None for once. Without any case, the metric is 0.
+        Function of how often each image counts (n,), or of None for once. Without any case, the metric is 0; R² of a
+        draw of equal numbers is NaN.
     """
     kind, ones = METRICS[metric].kind, np.ones(len(labels), np.int64)
     if kind == "single_label":
@@ -39,7 +40,10 @@ def make_statistic(outputs: NDArray[Any], labels: NDArray[Any], metric: str) -> 
         if metric == "mae":
             return float(given @ np.abs(errors) / given.sum())
         deviations = truth - given @ truth / given.sum()
-        return float(1 - (given @ errors**2) / max(float(given @ deviations**2), 1e-12))
+        squares = float(given @ deviations**2)
+        if weights is not None and squares < 1e-12:  # R² of equal numbers is not defined
+            return float("nan")
+        return float(1 - (given @ errors**2) / max(squares, 1e-12))
 
     return of_numbers
 
@@ -61,7 +65,7 @@ def score(
         weights: How often each image counts (n,). Default: once.
 
     Returns:
-        The metric, between 0 and 1, over the classes that occur.
+        The metric, between 0 and 1, over the classes that occur, and for F1 those that are predicted.
     """
     hits = predicted == labels
     given = np.ones(len(labels), np.int64) if weights is None else weights
@@ -72,8 +76,8 @@ def score(
         for rows, counts in ((labels, given * hits), (labels, given), (predicted, given))
     )
     values = right / np.maximum(1, true) if metric == "balanced_accuracy" else 2 * right / np.maximum(1, true + found)
-    occurs = true > 0
-    return float((values * occurs).sum() / max(1, occurs.sum()))
+    counts = true > 0 if metric == "balanced_accuracy" else true + found > 0
+    return float((values * counts).sum() / max(1, counts.sum()))
 
 
 def describe_value(metric: str, value: float) -> str:

@@ -53,6 +53,16 @@ class Features:
         """True if no class has a second image, so that none can be left out."""
         return self.labels.ndim == 1 and self.labels.dtype.kind in "iu" and int(np.bincount(self.labels).max()) == 1
 
+    @property
+    def one_group(self) -> bool:
+        """True if all images are of one group, so that none can be left out."""
+        return int(self.groups.min()) == int(self.groups.max())
+
+    @property
+    def can_leave_out(self) -> bool:
+        """True if images can be left out, and predicted from others."""
+        return not (self.one_of_each_class or self.one_group)
+
     def select(self, rows: NDArray[np.int64]) -> Features:
         """Return the features of some images."""
         known = None if self.known_groups is None else self.known_groups[rows]
@@ -94,8 +104,8 @@ def choose_probe(
     """Choose a head and its penalty by predictions for images that are left out.
 
     The penalty of a head has the lowest smoothed log loss, or squared error. A head replaces a simpler one if its
-    paired gain is above one standard error. Where each class has one image, nothing can be left out: the largest head
-    is taken, with a fixed penalty.
+    paired gain is above one standard error. Where each class has one image, or all are of one group, nothing can be
+    left out: the largest head is taken, with a fixed penalty.
 
     Args:
         features: Features of the images.
@@ -129,17 +139,19 @@ def choose_probe(
             continue
         with measure(budget.clock) as watch:
             ridge = features.ridge(head)
-            found = ridge.leave_out(FIXED_PENALTY, groups) if features.one_of_each_class else ridge.best(groups)
+            found = ridge.best(groups) if features.can_leave_out else ridge.leave_out(FIXED_PENALTY, groups)
+            value = make_statistic(found.logits, features.labels, metric)(None)
+            against: dict[str, float] = {}
+            if chosen is not None:
+                gain = compare(found.logits, chosen[1].logits, features.labels, metric, features.known_groups)
+                against = {"gain": gain.gain, "error": gain.error}
         pace = max(pace, watch.seconds / work)
-        value = make_statistic(found.logits, features.labels, metric)(None)
-        row = {"method": "linear", "head": head, "penalty": found.penalty, "score": value, "log_loss": found.log_loss,
-               "images": len(features.labels), "seconds": watch.seconds, "status": "tried"}  # fmt: skip
-        if chosen is not None:
-            gain = compare(found.logits, chosen[1].logits, features.labels, metric, features.known_groups)
-            row |= {"gain": gain.gain, "error": gain.error}
-        if chosen is None or features.one_of_each_class or gain.gain > gain.error:
+        tried.append({
+            "method": "linear", "head": head, "penalty": found.penalty, "score": value, "log_loss": found.log_loss,
+            "images": len(features.labels), "seconds": watch.seconds, "status": "tried", **against,
+        })  # fmt: skip
+        if chosen is None or not features.can_leave_out or gain.gain > gain.error:
             chosen = (head, found)
-        tried.append(row)
     assert chosen is not None
     return {"head": chosen[0], "penalty": chosen[1].penalty, "tried": tried}
 

@@ -128,13 +128,13 @@ class SearchRequest:
         if found.name != "classification" and metric != "auto":
             raise SpecError(f"metric is {metric!r}, and {found.name} counts {next(iter(found.metrics))}; leave it out")
         for name in ("loss", "class_weights", "label_smoothing", "balanced_sampling"):
-            if options.get(name) not in (None, False, 0, "auto"):
+            if options.get(name) not in (None, False, 0, "auto", "none"):
                 raise SpecError(
-                    f"{name} is {options[name]!r}, and the probe of a search has no such option; give a length such as "
-                    "epochs, or leave it out"
+                    f"{name} is {options[name]!r}, and a search has no such option, as its baseline has none; give a "
+                    "length such as epochs or iterations, or leave it out"
                 )
         for name in ("patience", "keep", "batch_size", "calibrate"):
-            if options.get(name) and (name != "batch_size" or options[name] == "auto"):
+            if options.get(name) not in (None, False, "last") and (name != "batch_size" or options[name] == "auto"):
                 raise SpecError(
                     f"{name} is {options[name]!r}, and a search itself finds how to train, and how long; give a length "
                     "such as epochs, or leave it out"

@@ -123,6 +123,11 @@ def _search_classification(context: SearchContext, finished: RunResult | None) -
             f"{found['penalty']:g}, no other method is compared with it, and scores out of fold say nothing; give more "
             "images to choose by"
         )
+    elif features.one_group:
+        context.callback.on_note(
+            "the training images are one group, so none can be left out: the penalty of the probe is "
+            f"{found['penalty']:g}, and scores out of fold say nothing; give images of other groups to choose by"
+        )
 
     fixed = {**pool.options, **dict.fromkeys(NOT_FOR_RIDGE), "head": found["head"], "ridge": found["penalty"]}
     job = request.job(backbone, "linear", {**fixed, "train_on": pool.train_on})
@@ -139,7 +144,7 @@ def _search_classification(context: SearchContext, finished: RunResult | None) -
     value = chosen["score"]
 
     def save() -> str:
-        scores = {} if features.one_of_each_class else {f"out_of_fold_{metric}": value}
+        scores = {f"out_of_fold_{metric}": value} if features.can_leave_out else {}
         tuned_file.save(model, job.out, scores=scores, split_options=job.split_options, save_dtype=job.save_dtype)
         pool.write_job(job)
         return str(job.out)
@@ -147,7 +152,7 @@ def _search_classification(context: SearchContext, finished: RunResult | None) -
     decisions.decide("saved", save)
     known = f": {describe_value(metric, value)} out of fold (95 % interval {describe_bounds(metric, low, high)}, "\
             f"{len(pool.labels)} images)"  # fmt: skip
-    known = "" if features.one_of_each_class else known
+    known = known if features.can_leave_out else ""
     context.callback.on_note(f"the probe, {found['head']}{known}; saved to {job.out}")
     selection = Selection(
         **vars(context), backbone=backbone, pool=pool, head=found["head"], penalty=found["penalty"],

@@ -27,7 +27,7 @@ from vpt.search.mask_candidates import (
     plan_lengths,
     sample_test,
 )
-from vpt.search.mask_comparison import compare_masks, count_pixels, describe_masks
+from vpt.search.mask_comparison import FEWEST_IMAGES, compare_masks, count_pixels, describe_masks
 from vpt.search.precision import choose_precision
 from vpt.search.trials import Deadline, OutOfTimeError
 from vpt.tasks.evaluation import make_evaluation
@@ -39,8 +39,6 @@ from vpt.training import Callback, CallbackList
 from vpt.training.job import RunResult
 from vpt.training.run_directory import MetricsRecorder, repeat_command, write_job
 from vpt.tuning import finish_job, train_model
-
-_FEWEST_VAL = 3  # images that can tell two methods apart
 
 
 def search(context: SearchContext, finished: RunResult | None) -> RunResult:
@@ -163,7 +161,7 @@ def _why_one(this: MaskSearch, rows: list[dict[str, Any]]) -> str:
 def _convinces(row: dict[str, Any]) -> bool:
     """Return True where a method is above the head alone by more than the error, on enough images to know that."""
     against = row["comparison"]
-    return bool(row["images"] >= _FEWEST_VAL and against["gain"] > against["error"])
+    return bool(row["images"] >= FEWEST_IMAGES and against["gain"] > against["error"])
 
 
 def _finish(this: MaskSearch, rows: list[dict[str, Any]]) -> RunResult:

@@ -38,6 +38,8 @@ from vpt.search.trials import (
     measure_step,
     run_trial,
 )
+from vpt.tasks.classification.config import SMALL_BATCH
+from vpt.tasks.classification.metrics import METRICS, choose_metric
 from vpt.training import CallbackList
 from vpt.training.job import Job
 from vpt.training.ridge import log_loss
@@ -90,7 +92,11 @@ class Selection(SearchContext):
 
     def job(self, candidate: Candidate, epochs: int, train_on: str) -> Job:
         """Return the job of a candidate."""
-        fixed = {**self.pool.options, "epochs": epochs, "train_on": train_on}
+        metric = (
+            self.request.metric
+        )  # which the command that repeats the winner has to know, unless it is the usual one
+        named = {} if metric == choose_metric(METRICS[metric].kind) else {"metric": metric}
+        fixed = {**self.pool.options, "epochs": epochs, "train_on": train_on, **named}
         return self.request.job(self.backbone, candidate.method, fixed, **candidate.recipe)
 
     def try_all(self) -> list[dict[str, Any]]:
@@ -102,10 +108,10 @@ class Selection(SearchContext):
         rows: list[dict[str, Any]] = []
         request, classes = self.request, len(self.pool.data.classes)
         bare = load_backbone(self.backbone, image_size=request.options.get("image_size"), device="meta")
-        kind = self.pool.data.labels.kind.name
+        kind, micro_batches = self.pool.data.labels.kind.name, request.options.get("grad_accum_steps") or 1
         given: dict[str, Any] = {
             "joins": request.options.get("ridge") != "none",
-            "batch_size": request.options.get("batch_size"),
+            "batch_size": request.options.get("batch_size") or max(SMALL_BATCH, micro_batches),
             "save_dtype": request.options.get("save_dtype", "fp32"),
         }
         for candidate in list_candidates(bare, classes, request.method, request.max_size, self.head, kind, **given):
@@ -163,7 +169,7 @@ class Selection(SearchContext):
         left, count, num_train = self.budget.remaining - self.end_seconds, len(pool.examples), pool.num_train
         held_out = 0 if pool.held_out is None else len(pool.held_out)
         short = left < 2 * full_epochs(count, batch) * count * step
-        one_fold = held_out > 0 and (not pool.takes_all or (held_out >= _ENOUGH_HELD_OUT and short))
+        one_fold = held_out >= _ENOUGH_HELD_OUT and (short or not pool.takes_all)
         can_halve = all(len(half.rows) for half in self.halves)
         folds = best["folds"] if best is not None else 1 if one_fold or (held_out and not can_halve) else 2
         if folds == 2 and not can_halve:

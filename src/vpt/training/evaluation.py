@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vpt.training.batches import DeviceDataset, iter_batches
-from vpt.training.bootstrap import bootstrap, percentile_interval
+from vpt.training.bootstrap import bootstrap, rate_interval
 from vpt.training.calibration import calibration_error, confidence_bins
 from vpt.training.callbacks import Progress
 
@@ -124,8 +124,9 @@ class Scores:
             totals = weights @ hits, weights @ true, weights @ predicted
             return self.main_metric(*totals), nan_mean(make_rates(*totals)["f1"])
 
-        values = bootstrap(np.arange(counts.shape[0]), statistic)
-        return {name: percentile_interval(column) for name, column in zip((first, "macro_f1"), values.T, strict=True)}
+        units = counts.shape[0]
+        values = bootstrap(np.arange(units), statistic)
+        return {name: rate_interval(column, units) for name, column in zip((first, "macro_f1"), values.T, strict=True)}
 
 
 def _totals(counts: Any, num_classes: int) -> "list[scipy.sparse.csr_array]":

@@ -16,7 +16,7 @@ from vpt.core.text import did_you_mean
 from vpt.errors import SpecError
 from vpt.training.callbacks import Callback, CallbackList, EpochMetrics
 from vpt.training.job import Job
-from vpt.training.run_directory import flatten
+from vpt.training.run_directory import flatten, read_job_record
 from vpt.training.task_config import TaskConfig
 
 Values = Mapping[str, float]
@@ -235,14 +235,37 @@ class LoggerCallback(Callback):
         self.started = False
 
 
+@dataclass
+class SearchLogger(Callback):
+    """Callback that logs what a search ships, once that is scored. What the search only tries is not logged.
+
+    Attributes:
+        logger: The logger.
+        job: A job of the search. What ships has its run directory.
+    """
+
+    logger: FailSafeLogger
+    job: Job
+
+    def on_train_end(self, metrics: Mapping[str, float]) -> None:  # noqa: D102
+        record, epochs = read_job_record(self.job), self.job.run_dir / "metrics.jsonl"
+        if not metrics or record is None:
+            return
+        self.logger.begin(self.job.out.stem, record["job"])
+        for line in epochs.read_text(encoding="utf-8").splitlines() if epochs.exists() else ():  # a probe has none
+            self.logger.log_epoch(json.loads(line))
+        self.logger.end(metrics)
+
+
 @contextmanager
-def log_job(callback: Callback, text: str | None, job: Job) -> Iterator[Callback]:
+def log_job(callback: Callback, text: str | None, job: Job, *, searches: bool = False) -> Iterator[Callback]:
     """Add the logger that `text` names to a callback, for the time of one job.
 
     Args:
         callback: The callback that receives every event of the job.
         text: Name of a logger, such as "tensorboard:runs", or None for no logger.
         job: The job that is logged.
+        searches: True for a search, which ends with a job in the same run directory. Default: False.
 
     Yields:
         The combined callback.
@@ -250,7 +273,8 @@ def log_job(callback: Callback, text: str | None, job: Job) -> Iterator[Callback
     if text is None:
         yield callback
         return
-    logger = LoggerCallback(FailSafeLogger(make_logger(text), callback.on_note), job.out.stem, job.to_dict())
+    fail_safe = FailSafeLogger(make_logger(text), callback.on_note)
+    logger = SearchLogger(fail_safe, job) if searches else LoggerCallback(fail_safe, job.out.stem, job.to_dict())
     try:
         yield CallbackList([logger, callback])
     finally:

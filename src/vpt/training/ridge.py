@@ -261,11 +261,18 @@ def near_copies(features: NDArray[np.floating], groups: NDArray[np.int64] | None
         groups: Known group of each image (n,), whose images stay together. Default: none are known.
 
     Returns:
-        Group of each image (n,); images without a copy are alone. More than 8,192 images are not compared.
+        Group of each image (n,); images without a copy are alone. More than 8,192 images are not compared. Where chains
+        join more than half of the images, they say nothing, and the groups are the known ones.
     """
     count = len(features)
-    if count > MAX_COMPARED:
-        return np.arange(count) if groups is None else np.unique(groups, return_inverse=True)[1].astype(np.int64)
+    known = np.arange(count) if groups is None else np.unique(groups, return_inverse=True)[1].astype(np.int64)
+    linked = known if count > MAX_COMPARED else _link_copies(features, groups)
+    return known if np.bincount(linked).max() > max(count / 2, np.bincount(known).max()) else linked
+
+
+def _link_copies(features: NDArray[np.floating], groups: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """Return the group of each image in chains of copies and of known groups (n,)."""
+    count = len(features)
     values = np.asarray(features, np.float32)
     values = (values - values.mean(0)) / np.maximum(values.std(0), 1e-6)
     values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-6)

@@ -15,7 +15,7 @@ from vpt.tasks.classification.config import ClassificationConfig
 from vpt.tasks.classification.labels.base import LabelTask, rank_classes
 from vpt.tasks.classification.losses import Loss, binary_cross_entropy, binary_focal_loss, parse_class_weights
 from vpt.tasks.prediction import Prediction
-from vpt.training.bootstrap import bootstrap, percentile_interval
+from vpt.training.bootstrap import bootstrap, rate_interval
 from vpt.training.evaluation import NO_CONFUSION, Scores, make_rates, nan_mean
 
 
@@ -76,7 +76,8 @@ class MultiLabelScores(Scores):
             return nan_mean(average_precision(weights)), nan_mean(rates["f1"])
 
         values = bootstrap(np.arange(len(self.labels)), statistic, groups=groups)
-        return {name: percentile_interval(column) for name, column in zip(("map", "macro_f1"), values.T, strict=True)}
+        units = len(self.labels) if groups is None else len(np.unique(groups))
+        return {name: rate_interval(column, units) for name, column in zip(("map", "macro_f1"), values.T, strict=True)}
 
     @property
     def num_images(self) -> int:

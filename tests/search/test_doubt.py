@@ -1,0 +1,175 @@
+"""What too few images, groups or resamples can say: intervals with a width, and choices that wait for evidence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from simulation import SimulatedClock, write_images
+from sklearn import metrics as reference
+
+import vpt
+from vpt.cli.tune import command
+from vpt.core.intervals import wilson
+from vpt.errors import SpecError, TrainingError
+from vpt.search import finish
+from vpt.search.comparison import Comparison, compare, interval
+from vpt.search.mask_comparison import describe_masks
+from vpt.search.metrics import score
+from vpt.training import loggers
+from vpt.training.evaluation import score_logits
+from vpt.training.ridge import near_copies
+
+Search = Callable[..., tuple[vpt.RunResult, SimulatedClock]]
+
+
+def logits(predicted: np.ndarray[Any, Any], classes: int = 3) -> np.ndarray[Any, Any]:
+    return np.asarray(4.0 * (np.arange(classes) == predicted[:, None]))
+
+
+def test_macro_f1_counts_a_class_that_is_only_predicted_as_scikit_learn() -> None:
+    labels, predicted = np.array([0, 0, 1, 1]), np.array([0, 0, 1, 2])
+    expected = reference.f1_score(labels, predicted, average="macro")
+    assert score(predicted, labels, 3, "macro_f1") == pytest.approx(expected)
+    low, high = interval(logits(predicted), labels, "macro_f1")
+    assert low <= expected <= high
+
+
+@pytest.mark.parametrize("metric", ["top1", "macro_f1", "balanced_accuracy"])
+def test_interval_of_one_group_is_that_of_one_answer(metric: str) -> None:
+    labels, groups = np.array([0, 1] * 8), np.zeros(16, np.int64)
+    assert interval(logits(labels, 2), labels, metric, groups) == pytest.approx(wilson(1, 1))
+    assert interval(logits(labels, 2), labels, metric) == pytest.approx(wilson(16, 16)), "every image is right"
+
+
+def test_scores_of_one_group_have_the_same_interval() -> None:
+    import torch
+
+    labels, groups = np.array([0, 1] * 8), np.zeros(16, np.int64)
+    scores = score_logits(torch.from_numpy(logits(labels, 2)), torch.from_numpy(labels), groups)
+    assert scores.intervals()["top1"] == scores.intervals()["macro_f1"] == pytest.approx(wilson(1, 1))
+
+
+def test_comparison_of_one_group_convinces_nobody() -> None:
+    labels = np.array([0, 1] * 10)
+    found = compare(logits(labels, 2), logits(np.zeros(20, np.int64), 2), labels, groups=np.zeros(20, np.int64))
+    assert found.gain == 0.5 and not found.convinces and found.doubt == "1 group cannot tell"
+    assert found.describe("prompts") == (
+        "prompts beat the probe by 50.0 points (20 images in 1 group, too few for an interval)"
+    )
+    masks = {"gain": 0.1, "low": 0.1, "high": 0.1}
+    text = "prompts beat the head alone by 10.0 points of mean IoU (1 image, too few for an interval)"
+    assert describe_masks(masks, "prompts", 1) == text
+
+
+@pytest.mark.parametrize(
+    ("values", "doubt"),
+    [
+        ({}, ""),
+        ({"gain": 0.0}, "no gain"),
+        ({"wins": 8, "losses": 1}, "9 images that tell them apart are too few"),
+        ({"wins": 20, "losses": 17}, "the gain is below its standard error"),
+        ({"loss_gain": -0.1}, "its log loss is higher"),
+        ({"loss_gain": -0.1, "metric": "r2"}, "its squared error is higher"),
+    ],
+)
+def test_doubt_names_what_is_missing(values: dict[str, Any], doubt: str) -> None:
+    given = {"metric": "top1", "gain": 0.02, "error": 0.01, "wins": 30, "losses": 15, "loss_gain": 0.1}
+    assert Comparison(images=400, low=0.0, high=0.04, p=0.04, **{**given, **values}).doubt == doubt
+
+
+def test_r2_of_draws_without_variance_does_not_rule_the_error() -> None:
+    """Four patients of one age each: a draw of one patient has no R²."""
+    groups = np.repeat(np.arange(4), 10)
+    labels, rng = np.array([20.0, 40.0, 60.0, 80.0], np.float32)[groups], np.random.default_rng(0)
+    theirs = labels[:, None] + rng.normal(0, 10, (40, 1))
+    found = compare(labels[:, None] + rng.normal(0, 5, (40, 1)), theirs, labels, "r2", groups)
+    assert 0 < found.error < 1 and found.low <= found.gain <= found.high and found.convinces
+    low, high = interval(theirs, labels, "r2", groups)
+    assert -10 < low < high <= 1
+    assert interval(theirs[:10], labels[:10], "r2")[0] == interval(theirs[:10], labels[:10], "r2")[1], "is not defined"
+
+
+def test_chains_of_copies_that_join_most_images_leave_the_known_groups() -> None:
+    features = np.random.default_rng(0).normal(size=(20, 30))
+    features[4::4] = features[0]  # copies of one image, in every group
+    known = np.arange(20) // 4
+    assert near_copies(features, known).tolist() == known.tolist()
+    assert len(set(near_copies(features).tolist())) == 16, "five copies of twenty images are a group"
+
+
+@pytest.mark.usefixtures("few_steps")
+def test_search_of_one_group_says_that_none_can_be_left_out(
+    search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VPT_ALLOW_OUTSIDE", "1")
+    write_images(tmp_path / "photos", 24)
+    files = sorted((tmp_path / "photos").rglob("*.png"))
+    lines = [f"{path.as_posix()},{path.parent.name},patient\n" for path in files]
+    (tmp_path / "labels.csv").write_text("image,label,group\n" + "".join(lines))
+    result, clock = search(str(tmp_path / "labels.csv"), step=0.1, method="vpt(length=4)")
+    assert any("the training images are one group, so none can be left out" in note for note in clock.notes)
+    assert result.search is not None and result.search["optimistic"]
+    assert result.search["tried"][-1]["status"].endswith("of which none can be left out")
+
+
+@pytest.mark.usefixtures("few_steps")
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (TrainingError("loss is nan"), "its training on all images diverged (loss is nan): the probe was kept"),
+        (MemoryError(), "its training on all images does not fit into memory: the probe was kept"),
+    ],
+)
+def test_final_training_that_fails_keeps_the_probe_and_says_why(
+    search: Search, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Comparison, "doubt", "")  # whatever was tried is to ship
+    monkeypatch.setattr(finish, "train_model", fail)
+    result, _ = search(step=0.1, method="vpt(length=4)")
+    assert result.search is not None and result.search["shipped"] == "the probe"
+    assert result.search["words"].endswith(words) and result.method == "linear"
+
+
+@pytest.mark.usefixtures("few_steps")
+def test_search_takes_options_that_say_what_it_does_anyway(search: Search) -> None:
+    result, _ = search(step=0.1, method="vpt(length=4)", keep="last", grad_accum_steps=32)
+    assert result.search is not None
+    assert not result.search["tried"][-1]["status"].startswith("not begun")
+    with pytest.raises(SpecError, match="keep is 'best', and a search itself finds how to train"):
+        search(out="b.safetensors", keep="best")
+    with pytest.raises(SpecError, match="class_weights is 'balanced', and a search has no such option"):
+        search(out="b.safetensors", class_weights="balanced")
+
+
+def test_search_with_a_logger_logs_what_ships(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+
+    class Recording:
+        def __init__(self, place: str) -> None: ...
+
+        def begin(self, name: str, config: Any) -> None:
+            calls.append((name, config["method"].partition("(")[0]))
+
+        def log(self, step: int, values: Any) -> None:
+            calls.append(step)
+
+        def end(self, scores: Any) -> None:
+            calls.append(sorted(scores)[-1])
+
+    monkeypatch.setitem(loggers.LOGGERS, "recording", Recording)
+    line = [str(images), "--minutes", "0.1", "--method", "vpt(length=4)", "--logger", "recording", "--json"]
+    answer = CliRunner().invoke(command, [*line, "--out", str(tmp_path / "a.safetensors")])
+    assert answer.exit_code == 0, answer.output
+    method = json.loads(answer.output[answer.output.index("{") :])["method"]
+    name, *epochs, last = calls
+    assert name == ("a", method.partition("(")[0]) and last == "test_top1"
+    assert epochs == list(range(1, len(epochs) + 1))
