@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from vpt.core.text import comma_list, format_number, pluralize, printable, refuse
+from vpt.data.copies import describe_copies
 from vpt.data.dataset import Dataset, Split
 from vpt.data.image_files import UnreadableImageError
 from vpt.data.image_inputs import read_image, read_size
@@ -153,7 +154,8 @@ def _check_classes(root: Path, dataset: Dataset, value_range: ValueRange | None)
     faults = [fault for split in dataset.splits.values() for fault in _unreadable(split, value_range)]
     refuse(faults, f"{root}: {pluralize(len(faults), 'image')} cannot be used", "replace or delete them")
     overview = overview_of_classes(dataset)
-    return replace(overview, notes=(*overview.notes, *value_range_notes(dataset.train.images, value_range)))
+    found = (*value_range_notes(dataset.train.images, value_range), *describe_copies(dataset.splits))
+    return replace(overview, notes=(*overview.notes, *found))
 
 
 def _describe_labels(dataset: Dataset) -> str:

@@ -15,6 +15,7 @@ import torch
 from vpt.backbones import DEFAULT
 from vpt.core import environment
 from vpt.core.damage import damage_named
+from vpt.data.copies import describe_copies
 from vpt.data.dataset import Dataset
 from vpt.errors import DataError, SpecError
 from vpt.methods.registry import parse_method
@@ -98,6 +99,8 @@ def _search_classification(context: SearchContext, finished: RunResult | None) -
             f"classes of one or two {unit}s are too small to split off test images, so the score is of training images "
             "that are left out, and optimistic; a split test/ of its own gives an honest one"
         )
+    for note in describe_copies(dataset.splits):
+        context.callback.on_note(note)
     metric = choose_metric(dataset.label_kind, context.request.metric)
     context = replace(context, request=replace(context.request, metric=metric))
     backbone, ranking = choose_backbone(context, dataset)
