@@ -16,6 +16,7 @@ import argparse
 import csv
 import io
 import json
+import math
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -223,9 +224,13 @@ def draw(cells: Mapping[Key, Runs]) -> None:
 
 def make_figure(cells: Mapping[Key, Runs], names: Sequence[str]) -> Figure:
     """Return the figure."""
-    figure = canvas.make_figure(4.2 * len(names) + 1.6, 3.4)
-    panels = figure.subplots(1, len(names), squeeze=False)[0]
-    for axes, name in zip(panels, names, strict=True):
+    columns = min(2, len(names))
+    rows = math.ceil(len(names) / columns)
+    figure = canvas.make_figure(4.2 * columns + 1.6, 3.3 * rows)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[len(names) :]:
+        axes.set_axis_off()
+    for axes, name in zip(grid.flat, names, strict=False):
         counts = sorted({key[1] for key in cells if key[0] == name})
         for number, (method, (label, color, marker)) in enumerate(LOOKS.items()):
             shown = [count for count in counts if (name, count, method) in cells]
@@ -241,8 +246,9 @@ def make_figure(cells: Mapping[Key, Runs], names: Sequence[str]) -> Figure:
         axes.minorticks_off()
         axes.set_xlabel("labeled images of each class")
         axes.set_title(title(name, next(runs.size for key, runs in cells.items() if key[0] == name)))
-    panels[0].set_ylabel("test top-1, %")
-    panels[-1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5))
+    for axes in grid[:, 0]:
+        axes.set_ylabel("test top-1, %")
+    grid[0, -1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5))
     return figure
 
 
