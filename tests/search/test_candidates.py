@@ -95,3 +95,11 @@ def test_block_features_of_one_pass_equal_those_of_each_head(name: str) -> None:
             expected = model.network(dataset.inputs(np.arange(3))).numpy()
         columns = np.concatenate([found[:, group] for group in network.table.columns(model.readout)], axis=1)
         np.testing.assert_allclose(columns, expected, rtol=2e-3, atol=2e-3)
+
+
+def test_candidate_from_a_probe_is_slower_and_has_a_name_of_its_own() -> None:
+    candidate = make_candidate("vpt(length=50)").from_probe()
+    assert candidate.start == "probe" and candidate.name == f"{candidate.method}, from a linear probe"
+    assert candidate.with_factor(3.0).name == f"{candidate.method}, from a linear probe, rate x 3"
+    assert candidate.recipe["learning_rate"] == make_candidate("vpt(length=50)").recipe["learning_rate"] / 4
+    assert candidate.recipe["probe_epochs"] == 100

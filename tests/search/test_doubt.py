@@ -173,3 +173,21 @@ def test_search_with_a_logger_logs_what_ships(images: Path, tmp_path: Path, monk
     name, *epochs, last = calls
     assert name == ("a", method.partition("(")[0]) and last == "test_top1"
     assert epochs == list(range(1, len(epochs) + 1))
+
+
+@pytest.mark.usefixtures("few_steps")
+@pytest.mark.parametrize("convinces", [False, True])
+def test_prompts_that_are_not_above_the_probe_also_start_as_one(
+    search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, convinces: bool
+) -> None:
+    monkeypatch.setattr(Comparison, "doubt", "" if convinces else "no gain")
+    result, _ = search(step=0.1, minutes=2.0, method="vpt(length=4)")
+    assert result.search is not None
+    others = [row for row in result.search["tried"] if "head" not in row]
+    assert [row.get("start") for row in others[:2]] == [None, None if convinces else "probe"]
+    lines = (tmp_path / "a.run" / "decisions.jsonl").read_text().splitlines()
+    decided = {line["decision"]: line["value"] for line in map(json.loads, lines)}
+    assert any(name.endswith("from a linear probe") for name in decided) != convinces
+    if not convinces:
+        recipe = decided["trial vpt(length=4), from a linear probe"]["recipe"]
+        assert recipe["probe_epochs"] == 100 and others[1]["status"] == "tried"

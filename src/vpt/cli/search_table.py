@@ -20,7 +20,7 @@ def print_search(search: dict[str, Any], console: Console) -> None:
     from rich.table import Table
 
     from vpt.core.metrics import PLAIN_METRICS
-    from vpt.core.text import at_rate, format_duration
+    from vpt.core.text import describe_trial, format_duration
     from vpt.search.metrics import describe_signed
 
     metric, is_plain = search["metric"], search["metric"] in PLAIN_METRICS
@@ -28,7 +28,8 @@ def print_search(search: dict[str, Any], console: Console) -> None:
     images, rival = ("images of val", "the head alone") if metric == "miou" else ("out of fold", "the probe")
     tried = Table("tried", *columns, "seconds", "", title=images)
     for row in search["tried"]:
-        name = f"probe: {_blocks(row['head'])}" if "head" in row else at_rate(row["method"], row.get("factor", 1))
+        name = describe_trial(row["method"], row.get("factor", 1), row.get("start", ""))
+        name = f"probe: {_blocks(row['head'])}" if "head" in row else name
         known, figures = "score" in row, ("", "")
         if known:
             score = f"{row['score']:.3g}" if is_plain else f"{100 * row['score']:.1f}"

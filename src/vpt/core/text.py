@@ -187,14 +187,16 @@ def to_toml(values: Mapping[str, Any]) -> bytes:
     return "".join(lines).encode()
 
 
-def at_rate(method: str, factor: float) -> str:
-    """Return the name of a method that trains at another rate than usual.
+def describe_trial(method: str, factor: float = 1.0, start: str = "") -> str:
+    """Return the name of a method that trains in another way than usual.
 
     Args:
         method: Text of the method.
-        factor: Factor of its usual rate.
+        factor: Factor of its usual rate. Default: 1.
+        start: "probe" for a head that starts as a linear probe. Default: a head that starts at random.
 
     Returns:
-        Such as "vpt, rate x 3"; the method alone at its usual rate.
+        Such as "vpt, rate x 3" or "vpt, from a linear probe"; the method alone where nothing is unusual.
     """
-    return method if factor == 1 else f"{method}, rate x {factor:.3g}"
+    rate = "" if factor == 1 else f", rate x {factor:.3g}"
+    return f"{method}{', from a linear probe' if start else ''}{rate}"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vpt.backbones import Backbone
-from vpt.core.text import at_rate
+from vpt.core.text import describe_trial
 from vpt.data.label_kinds import KindName
 from vpt.errors import SpecError, UnsupportedError
 from vpt.methods.base import Method, Sum
@@ -37,6 +37,7 @@ _METHODS = (  # the most promising first
     "vpt(length=10)",
 )  # fmt: skip
 RATE_FACTORS = (3.0, 1 / 3)
+_PROBE_EPOCHS, _SLOWER_FROM_PROBE = 100, 4.0  # benchmarks/images_per_class_dtd10.toml
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,12 @@ class Candidate:
     @property
     def name(self) -> str:
         """Name in the record of the search and in the table."""
-        return at_rate(self.method, self.factor)
+        return describe_trial(self.method, self.factor, self.start)
+
+    @property
+    def start(self) -> str:
+        """What the head starts as: "probe", or "" for values at random."""
+        return "probe" if self.recipe.get("probe_epochs") else ""
 
     @property
     def noun(self) -> str:
@@ -72,6 +78,11 @@ class Candidate:
         """Return this candidate at another rate."""
         rate = self.recipe["learning_rate"] * factor
         return replace(self, recipe={**self.recipe, "learning_rate": rate}, factor=factor)
+
+    def from_probe(self) -> Candidate:
+        """Return this candidate with a head that starts as a linear probe, at a rate that leaves features nearer."""
+        rate = self.recipe["learning_rate"] / _SLOWER_FROM_PROBE
+        return replace(self, recipe={**self.recipe, "learning_rate": rate, "probe_epochs": _PROBE_EPOCHS})
 
 
 def make_candidate(method: str, kind: KindName = "single_label", batch_size: int | None = None) -> Candidate:

@@ -45,6 +45,7 @@ from vpt.training.job import Job
 from vpt.training.ridge import log_loss
 
 OUT_OF_TIME = (f"{NOT_BEGUN}needs ", f"{NOT_BEGUN}no time")  # starts of statuses
+DROPPED = "dropped after one fold"
 ONE_OF_EACH = f"{NOT_BEGUN}each half has one image of each class, which is too few to learn from"
 ONE_GROUP = f"{NOT_BEGUN}the images are one group, of which none can be left out"
 _ENOUGH_HELD_OUT = 100  # images of val that can tell two models apart; with fewer, every image is predicted
@@ -116,10 +117,21 @@ class Selection(SearchContext):
         }
         for candidate in list_candidates(bare, classes, request.method, request.max_size, self.head, kind, **given):
             rows.append(self._try(candidate, rows))
+            if len(rows) == 1 and self._needs_other_start(rows[0]):
+                rows.append(self._try(candidate.from_probe(), rows))
         if best := best_row(rows):
             for candidate in self._at_other_rates(best):
                 rows.append(self._try(candidate, rows))
         return rows
+
+    def _needs_other_start(self, row: dict[str, Any]) -> bool:
+        """Return whether a candidate that was tried is not above the probe, so that it may start too far from it."""
+        given = self.request.options.keys() & {"head", "probe_epochs"}
+        if given or "ridge" not in row["recipe"] or self.pool.data.labels.kind.name != "single_label":
+            return False
+        if row["status"] == "tried":
+            return not Comparison(**row["comparison"]).convinces
+        return bool(row["status"] == DROPPED)
 
     def _at_other_rates(self, best: dict[str, Any]) -> Iterator[Candidate]:
         """Yield the best candidate at other rates, unless the rate was given."""
@@ -134,7 +146,9 @@ class Selection(SearchContext):
         plan = self.decisions.decide(
             f"plan {candidate.name}", lambda: _in_memory(lambda: self._plan_or_refuse(candidate, rows), {"epochs": 0})
         )
-        known = {"method": candidate.method, "recipe": dict(candidate.recipe), "factor": candidate.factor, **plan}
+        start = {"start": candidate.start} if candidate.start else {}
+        known = {"method": candidate.method, "recipe": dict(candidate.recipe), "factor": candidate.factor, **start,
+                 **plan}  # fmt: skip
         if not plan["epochs"]:
             return known
         row = self.decisions.decide(
@@ -179,6 +193,7 @@ class Selection(SearchContext):
         trained, predicted = (count, count) if folds == 2 else (num_train, held_out)
         joins = "ridge" in candidate.recipe
         joining = _PASSES_OF_RIDGE * trained * forward + self.ridge_seconds if joins else 0.0
+        joining += trained * forward if candidate.start else 0.0  # of the linear probe
         beside = predicted * forward + 2 * joining  # the second one for the final model
         seconds = (left - beside) / folds  # of two folds, the final training takes as long
         epochs = int(best["epochs"]) if best is not None else epochs_that_fit(seconds, trained, batch, step)
@@ -254,7 +269,7 @@ class Selection(SearchContext):
                 receiver = CallbackList([self.callback, deadline])
                 found.append(run_trial(self.pool, job, fold, self.checkpoint(candidate, index), receiver))
                 if index == 0 and len(folds) > 1 and self._is_hopeless(found[0], fold, best):
-                    return {**row, "status": "dropped after one fold", "seconds": self.budget.elapsed - start}
+                    return {**row, "status": DROPPED, "seconds": self.budget.elapsed - start}
         except OutOfTimeError:
             return {**row, "status": "stopped: slower than planned", "seconds": self.budget.elapsed - start}
         except TrainingError as error:

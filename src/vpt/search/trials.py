@@ -137,7 +137,9 @@ def measure_step(pool: Pool, job: Job, budget: Budget, callback: Callback) -> fl
     batch, timer = job.config.training.batch_size, StepTimer(budget)
     rows = np.resize(np.arange(len(pool.examples)), 2 * batch)
     options = replace(job.options, ridge=None)  # type: ignore[call-arg]
-    short = replace(job, config=job.config.replace(epochs=1, warmup_epochs=0), head=None, options=options)
+    short = replace(
+        job, config=job.config.replace(epochs=1, warmup_epochs=0, probe_epochs=0), head=None, options=options
+    )
     steps = CallbackList([StepsOnly(callback), timer])
     train_model(short, pool.job_data(short, select(pool.examples, rows)), steps, pool.device)
     return (timer.times[-1] - timer.times[0]) / (batch * (len(timer.times) - 1))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vpt.core.io import write_atomic
 from vpt.core.metrics import format_metric
-from vpt.core.text import at_rate, format_duration, pluralize, printable
+from vpt.core.text import describe_trial, format_duration, pluralize, printable
 from vpt.data.table_columns import TableColumns
 from vpt.plots import run_charts
 from vpt.plots.pages import data_uri, page_environment
@@ -211,7 +211,9 @@ def _tried(search: Mapping[str, Any] | None) -> list[tuple[str, str, str, str]]:
     rows = []
     for row in () if search is None else search["tried"]:
         score = format_metric(search["metric"], row["score"]) if search and "score" in row else ""
-        name = at_rate(row["method"], row.get("factor", 1)) if "method" in row else f"linear probe, {row['head']}"
+        name = f"linear probe, {row.get('head')}"
+        if "method" in row:
+            name = describe_trial(row["method"], row.get("factor", 1), row.get("start", ""))
         seconds = format_duration(row["seconds"]) if "seconds" in row else ""
         rows.append((name, score, seconds, f"{row['status']}, {pluralize(row['images'], 'image')}" if "images" in row
                      else row["status"]))  # fmt: skip
