@@ -38,10 +38,7 @@ from vpt.experiments.run_table import to_csv
 from vpt.experiments.significance import paired_interval
 from vpt.plots import canvas, style
 
-PLANS = (
-    "images_per_class", "images_per_class_dtd10", "images_per_class_caltech101", "one_image_per_class",
-    "one_image_per_class_dtd10", "one_image_per_class_caltech101",
-)  # fmt: skip
+PLANS = ("images_per_class", "images_per_class_dtd10", "images_per_class_caltech101", "one_image_per_class")
 ANSWERS = RESULTS_DIR / "images_per_class" / "answers.json"
 OURS = {  # with a ridge head -> name in a sentence, and the same method without, which stands for it at one image
     "VPT-deep + LoRA, with a ridge head": ("prompts + LoRA", "VPT-deep + LoRA"),
@@ -66,12 +63,13 @@ Key = tuple[str, int, str]  # set, images of each class, method
 class Runs:
     """The final runs of a method on a set with as many images of each class.
 
-    size: Side of the images in pixels. processors: Where they ran. top1: Test top-1 in %, in the order of the draws.
-    ids: Ids of the runs.
+    size: Side of the images in pixels. processors: Where they ran. seeds: The draws. top1: Test top-1 in %, in their
+    order. ids: Ids of the runs.
     """
 
     size: int
     processors: frozenset[str]
+    seeds: tuple[int, ...]
     top1: tuple[float, ...]
     ids: tuple[str, ...]
 
@@ -92,7 +90,7 @@ def read_runs(folder: Path) -> dict[Key, Runs]:
             top1 = tuple(100 * float(run["value"]) for run in in_order)
             processors = frozenset(run["gpus"] or run["processor"] for run in in_order)
             ids = tuple(run["run_id"] for run in in_order)
-            found[key] = Runs(int(in_order[0]["image_size"]), processors, top1, ids)
+            found[key] = Runs(int(in_order[0]["image_size"]), processors, tuple(sorted(runs)), top1, ids)
     return found
 
 
@@ -148,6 +146,10 @@ def compare(cells: Mapping[Key, Runs], kept: Mapping[str, Any]) -> list[dict[str
         ours, theirs = cells.get((name, count, own)), cells[name, count, method]
         if ours is None or method not in OTHERS:
             continue
+        if ours.seeds != theirs.seeds:
+            sys.exit(
+                f"{name}-{count}: {own} has the draws {ours.seeds}, and {method} {theirs.seeds}; do the others, too"
+            )
         answers = pair_answers(ours, theirs, kept)
         if answers is not None:
             points, low, high = bootstrap(answers)

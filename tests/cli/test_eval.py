@@ -10,6 +10,7 @@ from PIL import Image
 
 import vpt as library
 from helpers.command_line import exit_code, vpt
+from vpt.core.intervals import wilson
 
 
 def test_eval_with_confusion_shows_counts_or_percent(
@@ -19,7 +20,7 @@ def test_eval_with_confusion_shows_counts_or_percent(
     values = json.loads(capsys.readouterr().out)
     assert values["confusion"] == [[100.0, 0.0], [0.0, 100.0]]
     assert values["class_rates"]["disc"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0}
-    assert values["macro"]["f1"] == 1.0 and values["intervals"]["top1"] == [1.0, 1.0]
+    assert values["macro"]["f1"] == 1.0 and values["intervals"]["top1"] == pytest.approx(wilson(6, 6))
     assert 0 < values["calibration_error"] < 1
     with Image.open(tmp_path / "confusion.png") as picture:
         assert min(picture.size) > 200
@@ -27,7 +28,7 @@ def test_eval_with_confusion_shows_counts_or_percent(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "| class | images | precision, % | recall, % | F1, % |"
     assert "| disc | 3 | 100.0 | 100.0 | 100.0 |" in lines and "| disc | 0 | 3 |" in lines
-    assert lines[-3:-1] == ["95 % interval of top-1: 100.0 to 100.0 %", "95 % interval of macro F1: 100.0 to 100.0 %"]
+    assert lines[-3:-1] == ["95 % interval of top-1: 61.0 to 100.0 %", "95 % interval of macro F1: 61.0 to 100.0 %"]
     assert lines[-1].startswith("calibration error ")
 
 

@@ -98,8 +98,9 @@ def test_block_features_of_one_pass_equal_those_of_each_head(name: str) -> None:
 
 
 def test_candidate_from_a_probe_is_slower_and_has_a_name_of_its_own() -> None:
-    candidate = make_candidate("vpt(length=50)").from_probe()
+    candidate = make_candidate("vpt(length=50)").from_probe(1000)
     assert candidate.start == "probe" and candidate.name == f"{candidate.method}, from a linear probe"
     assert candidate.with_factor(3.0).name == f"{candidate.method}, from a linear probe, rate x 3"
     assert candidate.recipe["learning_rate"] == make_candidate("vpt(length=50)").recipe["learning_rate"] / 4
     assert candidate.recipe["probe_epochs"] == 100
+    assert make_candidate("vpt").from_probe(50_000).recipe["probe_epochs"] == 2, "as long as with fewer images"

@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+import torch
 from simulation import SimulatedClock, write_images
 from sklearn import metrics as reference
 
 import vpt
-from vpt.cli.tune import command
 from vpt.core.intervals import wilson
 from vpt.errors import SpecError, TrainingError
-from vpt.search import finish
+from vpt.search import SearchRequest, finish, run_search
 from vpt.search.comparison import Comparison, compare, interval
 from vpt.search.mask_comparison import describe_masks
 from vpt.search.metrics import score
@@ -48,8 +47,6 @@ def test_interval_of_one_group_is_that_of_one_answer(metric: str) -> None:
 
 
 def test_scores_of_one_group_have_the_same_interval() -> None:
-    import torch
-
     labels, groups = np.array([0, 1] * 8), np.zeros(16, np.int64)
     scores = score_logits(torch.from_numpy(logits(labels, 2)), torch.from_numpy(labels), groups)
     assert scores.intervals()["top1"] == scores.intervals()["macro_f1"] == pytest.approx(wilson(1, 1))
@@ -72,7 +69,7 @@ def test_comparison_of_one_group_convinces_nobody() -> None:
     [
         ({}, ""),
         ({"gain": 0.0}, "no gain"),
-        ({"wins": 8, "losses": 1}, "9 images that tell them apart are too few"),
+        ({"wins": 8, "losses": 1}, "9 differing answers cannot tell"),
         ({"wins": 20, "losses": 17}, "the gain is below its standard error"),
         ({"loss_gain": -0.1}, "its log loss is higher"),
         ({"loss_gain": -0.1, "metric": "r2"}, "its squared error is higher"),
@@ -99,8 +96,14 @@ def test_chains_of_copies_that_join_most_images_leave_the_known_groups() -> None
     features = np.random.default_rng(0).normal(size=(20, 30))
     features[4::4] = features[0]  # copies of one image, in every group
     known = np.arange(20) // 4
+    found = near_copies(features, known)
+    assert len(set(found.tolist())) == 1, "which are truly copies, in every group"
+    rng = np.random.default_rng(1)
+    features[4::4] += rng.normal(0, 0.08, (4, 30))  # look alike, and are others
     assert near_copies(features, known).tolist() == known.tolist()
-    assert len(set(near_copies(features).tolist())) == 16, "five copies of twenty images are a group"
+    assert len(set(near_copies(features).tolist())) == 16, "five of twenty images are a group"
+    pair = np.concatenate([features, features[1:2]])
+    assert near_copies(pair, np.append(known, 9))[-1] == near_copies(pair, np.append(known, 9))[1]
 
 
 @pytest.mark.usefixtures("few_steps")
@@ -150,29 +153,54 @@ def test_search_takes_options_that_say_what_it_does_anyway(search: Search) -> No
         search(out="b.safetensors", class_weights="balanced")
 
 
-def test_search_with_a_logger_logs_what_ships(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[Any] = []
+class Recording:
+    """A logger that keeps its calls."""
 
-    class Recording:
-        def __init__(self, place: str) -> None: ...
+    calls: ClassVar[list[Any]] = []
 
-        def begin(self, name: str, config: Any) -> None:
-            calls.append((name, config["method"].partition("(")[0]))
+    def __init__(self, place: str) -> None:
+        self.calls.clear()
 
-        def log(self, step: int, values: Any) -> None:
-            calls.append(step)
+    def begin(self, name: str, config: Any) -> None:
+        self.calls.append((name, config["method"].partition("(")[0]))
 
-        def end(self, scores: Any) -> None:
-            calls.append(sorted(scores)[-1])
+    def log(self, step: int, values: Any) -> None:
+        self.calls.append(step)
 
+    def end(self, scores: Any) -> None:
+        self.calls.append(sorted(scores)[-1])
+
+
+@pytest.mark.usefixtures("few_steps")
+@pytest.mark.parametrize("ships", [True, False])
+def test_logger_of_a_search_sees_what_ships(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ships: bool
+) -> None:
     monkeypatch.setitem(loggers.LOGGERS, "recording", Recording)
-    line = [str(images), "--minutes", "0.1", "--method", "vpt(length=4)", "--logger", "recording", "--json"]
-    answer = CliRunner().invoke(command, [*line, "--out", str(tmp_path / "a.safetensors")])
-    assert answer.exit_code == 0, answer.output
-    method = json.loads(answer.output[answer.output.index("{") :])["method"]
-    name, *epochs, last = calls
-    assert name == ("a", method.partition("(")[0]) and last == "test_top1"
-    assert epochs == list(range(1, len(epochs) + 1))
+    monkeypatch.setattr(Comparison, "doubt", "" if ships else "no gain")
+    clock, out, cpu = SimulatedClock(0.01, 0.1), tmp_path / "a.safetensors", torch.device("cpu")
+    request = SearchRequest.create(images, out, device=cpu, minutes=1.0, method="vpt(length=4)")
+    with loggers.log_job(clock, "recording:here", request.job(request.backbones[0], "vpt"), searches=True) as callback:
+        result = run_search(request, callback, device="cpu", clock=clock)
+    name, *epochs, last = Recording.calls
+    assert name == ("a", "vpt" if ships else "linear") and last == "test_top1"
+    lines = (tmp_path / "a.run" / "metrics.jsonl").read_text().splitlines() if ships else []
+    assert epochs == list(range(1, len(lines) + 1)) and bool(epochs) is ships
+    with loggers.log_job(clock, "recording:here", request.job(request.backbones[0], "vpt"), searches=True) as callback:
+        assert run_search(request, callback, device="cpu", clock=clock) == result
+    assert Recording.calls == [], "nothing is logged twice"
+
+
+def test_logger_of_a_search_that_cannot_read_the_run_becomes_a_note(tmp_path: Path) -> None:
+    clock = SimulatedClock(0.01, 0.1)
+    job = SearchRequest.create("digits", tmp_path / "a.safetensors", device=torch.device("cpu")).job("", "linear")
+    logger = loggers.SearchLogger(loggers.FailSafeLogger(Recording("here"), clock.on_note), job)
+    job.run_dir.mkdir()
+    (job.run_dir / "job.json").write_text("{", encoding="utf-8")
+    logger.on_train_end({})  # of a search that failed, which is not logged
+    assert not clock.notes
+    logger.on_train_end({"test_top1": 0.5})
+    assert len(clock.notes) == 1 and clock.notes[0].startswith("Recording failed and is told nothing more: DataError")
 
 
 @pytest.mark.usefixtures("few_steps")
@@ -181,7 +209,7 @@ def test_prompts_that_are_not_above_the_probe_also_start_as_one(
     search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, convinces: bool
 ) -> None:
     monkeypatch.setattr(Comparison, "doubt", "" if convinces else "no gain")
-    result, _ = search(step=0.1, minutes=2.0, method="vpt(length=4)")
+    result, _ = search(step=0.3, minutes=1.0, method="vpt(length=4)")
     assert result.search is not None
     others = [row for row in result.search["tried"] if "head" not in row]
     assert [row.get("start") for row in others[:2]] == [None, None if convinces else "probe"]
@@ -190,4 +218,4 @@ def test_prompts_that_are_not_above_the_probe_also_start_as_one(
     assert any(name.endswith("from a linear probe") for name in decided) != convinces
     if not convinces:
         recipe = decided["trial vpt(length=4), from a linear probe"]["recipe"]
-        assert recipe["probe_epochs"] == 100 and others[1]["status"] == "tried"
+        assert recipe["probe_epochs"] == 100 and not others[1]["status"].startswith("not begun")

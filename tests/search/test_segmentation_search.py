@@ -77,8 +77,11 @@ def test_search_of_masks_tries_more_methods_where_time_allows(
     assert result.search is not None and clock.now <= 1.1 * 60
     rows = result.search["tried"]
     in_order = ["linear", "vpt", "full", "lora", "vpt + bias", "vpt x 3", "vpt x 0.33"]
-    assert [name_of(row) for row in rows] == in_order[:expected]
-    assert {row["status"] for row in rows} == {"tried"} and len({row["iterations"] for row in rows}) == 1
+    others = [row for row in rows if row["status"] != "tried"]
+    assert {row["status"] for row in others} <= {"not begun: too few iterations fit"}
+    rows = [row for row in rows if row["status"] == "tried"]
+    assert [name_of(row) for row in rows] == in_order[:expected] and len({row["iterations"] for row in rows}) == 1
+    assert [row["method"] for row in others] == [name for name in in_order[expected:] if " x " not in name]
     assert rows[0]["iterations"] >= (25 if expected > 2 else 20)
     gains = {name_of(row): row["comparison"] for row in rows[1:]}
     convincing = {name: one["gain"] for name, one in gains.items() if one["gain"] > one["error"]}

@@ -9,7 +9,7 @@ from pathlib import Path
 from vpt.core.text import pluralize
 from vpt.data.dataset import Split
 
-_MOST_FILES = 50_000  # whose sizes are looked up
+_MOST_FILES = 20_000  # whose sizes are looked up
 _START = 4096  # bytes that are compared first
 
 
@@ -20,7 +20,7 @@ def describe_copies(splits: Mapping[str, Split]) -> tuple[str, ...]:
         splits: Split by name, among them "train".
 
     Returns:
-        A note for each split that has such files; none for images that are no files, and for more than 50,000 files.
+        A note for each split that has such files; none for images that are no files, and for more than 20,000 files.
     """
     if sum(len(split) for split in splits.values()) > _MOST_FILES:
         return ()
@@ -35,9 +35,10 @@ def describe_copies(splits: Mapping[str, Split]) -> tuple[str, ...]:
         if pairs:
             copy, original = pairs[0]
             verb = "is a copy" if len(pairs) == 1 else "are copies"
+            example = f"{copy} of {original}" if copy != original else f"{copy}, which both list"
             notes.append(
-                f"{pluralize(len(pairs), 'image')} of {name} {verb} of training images, such as {copy} of {original}: "
-                "the score there is optimistic; remove one of both"
+                f"{pluralize(len(pairs), 'image')} of {name} {verb} of training images, such as {example}: the score "
+                "there is optimistic; remove one of both"
             )
     return tuple(notes)
 
@@ -59,10 +60,11 @@ def _pairs(files: Mapping[Path, str], train: Mapping[int, Mapping[Path, str]]) -
     for size, same_size in _by_size(files).items():
         if size not in train:
             continue
-        starts = {_digest(path, _START) for path in train[size]} & {_digest(path, _START) for path in same_size}
-        wholes = {_digest(path): name for path, name in train[size].items() if _digest(path, _START) in starts}
-        for path, name in same_size.items() if wholes else ():
-            if (whole := _digest(path)) in wholes:
+        ours, theirs = ({path: _digest(path, _START) for path in found} for found in (same_size, train[size]))
+        both = set(ours.values()) & set(theirs.values())
+        wholes = {_digest(path): name for path, name in train[size].items() if theirs[path] in both}
+        for path, name in same_size.items():
+            if ours[path] in both and (whole := _digest(path)) in wholes:
                 yield name, wholes[whole]
 
 

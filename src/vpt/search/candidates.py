@@ -37,7 +37,8 @@ _METHODS = (  # the most promising first
     "vpt(length=10)",
 )  # fmt: skip
 RATE_FACTORS = (3.0, 1 / 3)
-_PROBE_EPOCHS, _SLOWER_FROM_PROBE = 100, 4.0  # benchmarks/images_per_class_dtd10.toml
+_PROBE_EPOCHS, _PROBE_VISITS, _SLOWER_FROM_PROBE = 100, 100_000, 4.0  # as benchmarks/images_per_class_dtd10.toml
+PROBE_SECONDS = 4.0  # for so many visits of images, on a CPU core
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,18 @@ class Candidate:
         rate = self.recipe["learning_rate"] * factor
         return replace(self, recipe={**self.recipe, "learning_rate": rate}, factor=factor)
 
-    def from_probe(self) -> Candidate:
-        """Return this candidate with a head that starts as a linear probe, at a rate that leaves features nearer."""
-        rate = self.recipe["learning_rate"] / _SLOWER_FROM_PROBE
-        return replace(self, recipe={**self.recipe, "learning_rate": rate, "probe_epochs": _PROBE_EPOCHS})
+    def from_probe(self, images: int) -> Candidate:
+        """Return this candidate with a head that starts as a linear probe, at a rate that leaves features nearer.
+
+        Args:
+            images: Number of training images. The probe trains for 100 epochs, and for fewer with many images.
+
+        Returns:
+            The candidate.
+        """
+        rate, epochs = self.recipe["learning_rate"] / _SLOWER_FROM_PROBE, _PROBE_VISITS // max(1, images)
+        probe_epochs = min(_PROBE_EPOCHS, max(1, epochs))
+        return replace(self, recipe={**self.recipe, "learning_rate": rate, "probe_epochs": probe_epochs})
 
 
 def make_candidate(method: str, kind: KindName = "single_label", batch_size: int | None = None) -> Candidate:

@@ -13,14 +13,13 @@ from vpt.core.metrics import PLAIN_METRICS
 from vpt.core.text import pluralize
 from vpt.search.metrics import describe_bounds, describe_gain, make_statistic
 from vpt.tasks.classification.metrics import METRICS
-from vpt.training.bootstrap import RESAMPLES, bootstrap, percentile_interval, rate_interval
+from vpt.training.bootstrap import bootstrap, percentile_interval, rate_interval, resamples_for
 from vpt.training.ridge import log_loss
 
 _FLIPS = 9999
 _ONE_BELOW = 0.1587  # quantile of a normal distribution that is one standard error below its mean
 _MIN_DISCORDANT = 10  # images that one model classifies correctly and the other does not
 _MIN_GROUPS = 3  # that have an interval
-_FEW_RESAMPLES, _WORK = 200, 40_000_000  # of several labels, whose metric is slow: draws times labels of all images
 
 
 def interval(
@@ -40,17 +39,11 @@ def interval(
     if metric == "top1" and groups is None:
         return wilson(int((outputs.argmax(1) == labels).sum()), len(labels))
     statistic = make_statistic(outputs, labels, metric)
-    values = bootstrap(np.arange(len(labels)), statistic, groups=groups, resamples=_resamples(labels))
+    values = bootstrap(np.arange(len(labels)), statistic, groups=groups, resamples=resamples_for(labels))
     if metric not in PLAIN_METRICS:
         return rate_interval(values, len(labels) if groups is None else len(np.unique(groups)))
     low, high = percentile_interval(values)
     return (statistic(None), statistic(None)) if np.isnan(low) else (low, high)
-
-
-def _resamples(labels: NDArray[Any]) -> int | None:
-    """Return the number of draws of a bootstrap, None for the usual one."""
-    fewer = labels.ndim > 1 and _WORK // labels.size < RESAMPLES
-    return max(_FEW_RESAMPLES, _WORK // labels.size) if fewer else None
 
 
 @dataclass(frozen=True)
@@ -63,7 +56,8 @@ class Comparison:
         gain: Metric of the model minus that of the baseline; of an error, that of the baseline minus the model's.
         low: Lower bound of the 95 % interval of the gain.
         high: Upper bound.
-        error: Standard error of the gain; for R² and MAE, how far the 16 % quantile of the resampled gains is below it.
+        error: Standard error of the gain; for R² and MAE, how far the quantile of the resampled gains that a normal
+            distribution has one standard error nearer to 0 is from it.
         wins: Images that only the model classifies correctly (c), if the metric is top-1; None for other metrics.
         losses: Images that only the baseline classifies correctly (b), or None.
         p: p of McNemar's exact test, two-sided; over groups, that of the sign-flip test; for other metrics than top-1,
@@ -104,9 +98,12 @@ class Comparison:
         if self.groups is not None and self.groups < _MIN_GROUPS:
             return f"{pluralize(self.groups, 'group')} cannot tell"
         if differing < _MIN_DISCORDANT:
-            return f"{pluralize(differing, 'image')} that tell them apart are too few"
+            few = pluralize(differing, "image") if self.wins is None else f"{differing} differing answers"
+            return f"{few} cannot tell"
         if self.loss_gain < 0:
             return f"its {'squared error' if self.metric in PLAIN_METRICS else 'log loss'} is higher"
+        if self.metric in PLAIN_METRICS and self.error == 0:
+            return "resampled images do not differ"
         return "" if self.gain_in_errors >= 1 else "the gain is below its standard error"
 
     @property
@@ -160,15 +157,18 @@ def compare(
     """
     sign = METRICS[metric].sign
     model, other = make_statistic(outputs, labels, metric), make_statistic(baseline, labels, metric)
-    gain, draws = sign * (model(None) - other(None)), _resamples(labels)
+    gain = sign * (model(None) - other(None))
     gains = bootstrap(
-        np.arange(len(labels)), lambda weights: sign * (model(weights) - other(weights)), groups=groups, resamples=draws
+        np.arange(len(labels)),
+        lambda weights: sign * (model(weights) - other(weights)),
+        groups=groups,
+        resamples=resamples_for(labels),
     )
     gains = gains[~np.isnan(gains)] if not np.isnan(gains).all() else np.array([gain])
     low, high = percentile_interval(gains)
     error = gains.std()
     if metric in PLAIN_METRICS:  # a few draws of nearly equal numbers, whose R² is far below 0, would rule it
-        error = max(0.0, gain - np.quantile(gains, _ONE_BELOW))
+        error = abs(gain - np.quantile(gains, _ONE_BELOW if gain > 0 else 1 - _ONE_BELOW))
     wins, losses, p = None, None, _share_beyond(gains)
     if metric == "top1":
         ours, theirs = outputs.argmax(1) == labels, baseline.argmax(1) == labels

@@ -52,6 +52,18 @@ class Decisions:
         """
         return any(line["decision"] == name for line in self._lines)
 
+    def names_after(self, name: str) -> list[str]:
+        """Return the names of the decisions after one, in their order.
+
+        Args:
+            name: Name of the decision.
+
+        Returns:
+            The names; none where it is the last, or not made.
+        """
+        names = [line["decision"] for line in self._lines]
+        return names[names.index(name) + 1 :] if name in names else []
+
     def decide(self, name: str, compute: Callable[[], _Value], *, later: bool = False) -> _Value:
         """Return a decision, which is made only if the file does not have it.
 

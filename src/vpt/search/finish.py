@@ -22,7 +22,7 @@ from vpt.search.comparison import Comparison, compare, interval
 from vpt.search.selection import ONE_GROUP, OUT_OF_TIME, Selection, best_row
 from vpt.search.trials import NOT_BEGUN, outputs_of, select
 from vpt.tasks.classification.labels import label_task
-from vpt.tasks.classification.metrics import METRICS, with_metric_first
+from vpt.tasks.classification.metrics import METRICS, choose_metric, with_metric_first
 from vpt.tasks.classification.prepared_data import ClassificationData
 from vpt.tasks.classification.task import ClassificationTask
 from vpt.tasks.evaluation import Evaluation, make_evaluation
@@ -113,7 +113,7 @@ def finish(
             failure = _describe_failure(error)
             for path in (probe.job.checkpoint, probe.job.run_dir / "metrics.jsonl"):  # of that training
                 path.unlink(missing_ok=True)
-    final = shipped or Model(probe.job, probe.data, probe.model, [])
+    final = _naming_metric(shipped, request.metric) if shipped else Model(probe.job, probe.data, probe.model, [])
     selection.pool.write_job(final.job)
 
     test = final.data.decoded.get("test")
@@ -169,6 +169,12 @@ def finish(
     )  # fmt: skip
     shutil.rmtree(final.job.run_dir / "search", ignore_errors=True)
     return result
+
+
+def _naming_metric(model: Model, metric: str) -> Model:
+    """Return a model whose job says what counted, for the command that repeats it: it changes no training here."""
+    usual = metric == choose_metric(METRICS[metric].kind)
+    return model if usual else replace(model, job=replace(model.job, config=model.job.config.replace(metric=metric)))
 
 
 def _train_winner(selection: Selection, best: dict[str, Any]) -> Model | None:

@@ -121,14 +121,13 @@ def measure_costs(this: MaskSearch) -> dict[str, Any]:
     costs["score"] = watch.seconds
     for name, candidate in list(this.candidates.items())[1:] if "val" in this.data.images else ():
         several, first = len(steps) > 1, Candidate(candidate.method).name
-        if several and not _fits(this, costs, {**steps, name: steps.get(first, min(steps.values()))}):
-            refused.setdefault(name, TOO_FEW)  # though its steps took no longer than the fastest
+        if several and not _fits(this, costs, {**steps, name: steps.get(first, list(steps.values())[1])}):
+            if name == first:  # another rate is no method of its own
+                refused[name] = TOO_FEW  # though its steps take no longer than those of the first method
             continue
         if name != first:  # whose step takes as long at another rate
             if first in steps:
                 steps[name] = steps[first]
-            else:
-                refused.setdefault(name, refused[first])
             continue
         try:
             if reason := _refusal(this, candidate):

@@ -41,9 +41,9 @@ def make_statistic(outputs: NDArray[Any], labels: NDArray[Any], metric: str) -> 
             return float(given @ np.abs(errors) / given.sum())
         deviations = truth - given @ truth / given.sum()
         squares = float(given @ deviations**2)
-        if weights is not None and squares < 1e-12:  # R² of equal numbers is not defined
-            return float("nan")
-        return float(1 - (given @ errors**2) / max(squares, 1e-12))
+        if squares < 1e-12:  # R² of equal numbers is not defined
+            return float(not errors.any()) if weights is None else float("nan")
+        return float(1 - (given @ errors**2) / squares)
 
     return of_numbers
 

@@ -128,7 +128,8 @@ class SearchRequest:
         if found.name != "classification" and metric != "auto":
             raise SpecError(f"metric is {metric!r}, and {found.name} counts {next(iter(found.metrics))}; leave it out")
         for name in ("loss", "class_weights", "label_smoothing", "balanced_sampling"):
-            if options.get(name) not in (None, False, 0, "auto", "none"):
+            is_none = name == "class_weights" and options.get(name) == "none" and found.name == "segmentation"
+            if not is_none and options.get(name) not in (None, False, 0, "auto"):
                 raise SpecError(
                     f"{name} is {options[name]!r}, and a search has no such option, as its baseline has none; give a "
                     "length such as epochs or iterations, or leave it out"

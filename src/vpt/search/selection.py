@@ -15,6 +15,7 @@ from vpt.core.text import format_bytes, format_duration
 from vpt.errors import SpecError, TrainingError, UnsupportedError, is_out_of_memory
 from vpt.search.candidates import (
     MIN_STEPS,
+    PROBE_SECONDS,
     RATE_FACTORS,
     Candidate,
     epochs_that_fit,
@@ -39,7 +40,6 @@ from vpt.search.trials import (
     run_trial,
 )
 from vpt.tasks.classification.config import SMALL_BATCH
-from vpt.tasks.classification.metrics import METRICS, choose_metric
 from vpt.training import CallbackList
 from vpt.training.job import Job
 from vpt.training.ridge import log_loss
@@ -93,11 +93,7 @@ class Selection(SearchContext):
 
     def job(self, candidate: Candidate, epochs: int, train_on: str) -> Job:
         """Return the job of a candidate."""
-        metric = (
-            self.request.metric
-        )  # which the command that repeats the winner has to know, unless it is the usual one
-        named = {} if metric == choose_metric(METRICS[metric].kind) else {"metric": metric}
-        fixed = {**self.pool.options, "epochs": epochs, "train_on": train_on, **named}
+        fixed = {**self.pool.options, "epochs": epochs, "train_on": train_on}
         return self.request.job(self.backbone, candidate.method, fixed, **candidate.recipe)
 
     def try_all(self) -> list[dict[str, Any]]:
@@ -118,7 +114,7 @@ class Selection(SearchContext):
         for candidate in list_candidates(bare, classes, request.method, request.max_size, self.head, kind, **given):
             rows.append(self._try(candidate, rows))
             if len(rows) == 1 and self._needs_other_start(rows[0]):
-                rows.append(self._try(candidate.from_probe(), rows))
+                rows.append(self._try(candidate.from_probe(len(self.pool.examples)), rows))
         if best := best_row(rows):
             for candidate in self._at_other_rates(best):
                 rows.append(self._try(candidate, rows))
@@ -126,6 +122,9 @@ class Selection(SearchContext):
 
     def _needs_other_start(self, row: dict[str, Any]) -> bool:
         """Return whether a candidate that was tried is not above the probe, so that it may start too far from it."""
+        later = self.decisions.names_after(f"trial {self.candidate(row).name}")
+        if later and not later[0].startswith(f"plan {row['method']}, from"):
+            return False  # an earlier version, which knew no other start, has gone on
         given = self.request.options.keys() & {"head", "probe_epochs"}
         if given or "ridge" not in row["recipe"] or self.pool.data.labels.kind.name != "single_label":
             return False
@@ -193,7 +192,7 @@ class Selection(SearchContext):
         trained, predicted = (count, count) if folds == 2 else (num_train, held_out)
         joins = "ridge" in candidate.recipe
         joining = _PASSES_OF_RIDGE * trained * forward + self.ridge_seconds if joins else 0.0
-        joining += trained * forward if candidate.start else 0.0  # of the linear probe
+        joining += trained * forward + PROBE_SECONDS if candidate.start else 0.0
         beside = predicted * forward + 2 * joining  # the second one for the final model
         seconds = (left - beside) / folds  # of two folds, the final training takes as long
         epochs = int(best["epochs"]) if best is not None else epochs_that_fit(seconds, trained, batch, step)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from vpt.core.intervals import wilson
 
 RESAMPLES = 1000
+_FEWEST, _WORK = 200, 40_000_000  # draws of several labels, and draws times labels of all images
 _LEVELS = (0.025, 0.975)
 
 
@@ -35,6 +36,18 @@ def bootstrap(
     rng, n = np.random.default_rng(seed), int(index.max()) + 1
     draws = (np.bincount(rng.integers(n, size=n), minlength=n)[index] for _ in range(resamples or RESAMPLES))
     return np.array([statistic(weights) for weights in draws])
+
+
+def resamples_for(labels: NDArray[Any]) -> int:
+    """Return the number of draws for images with labels: fewer of many images with several labels, which take long.
+
+    Args:
+        labels: Labels of the images (n, ...).
+
+    Returns:
+        The number, 200 to 1000.
+    """
+    return RESAMPLES if labels.ndim == 1 else min(RESAMPLES, max(_FEWEST, _WORK // labels.size))
 
 
 def percentile_interval(values: NDArray[np.float64]) -> tuple[float, float]:

@@ -172,7 +172,7 @@ class FailSafeLogger:
             name: Name of the run.
             config: Everything that decides its result, as JSON values.
         """
-        self._call(self.logger.begin, name, config)
+        self.attempt(self.logger.begin, name, config)
 
     def log_epoch(self, epoch: Mapping[str, Any]) -> None:
         """Log the metrics of an epoch that are not None.
@@ -182,7 +182,7 @@ class FailSafeLogger:
         """
         known = {**epoch, **epoch.get("metrics", {})}
         values = {key: float(x) for key, x in known.items() if key not in ("epoch", "metrics") and x is not None}
-        self._call(self.logger.log, int(epoch["epoch"]), values)
+        self.attempt(self.logger.log, int(epoch["epoch"]), values)
 
     def end(self, scores: Values) -> None:
         """End the run.
@@ -190,9 +190,15 @@ class FailSafeLogger:
         Args:
             scores: Final metrics by name; none for a run that failed.
         """
-        self._call(self.logger.end, scores)
+        self.attempt(self.logger.end, scores)
 
-    def _call(self, method: Callable[..., None], *args: object) -> None:
+    def attempt(self, method: Callable[..., None], *args: object) -> None:
+        """Call a function. Its error becomes a note, and nothing is called from then on.
+
+        Args:
+            method: The function.
+            *args: Its arguments.
+        """
         if self.failed:
             return
         try:
@@ -248,9 +254,12 @@ class SearchLogger(Callback):
     job: Job
 
     def on_train_end(self, metrics: Mapping[str, float]) -> None:  # noqa: D102
+        if metrics:  # of a job that did not fail
+            self.logger.attempt(self._log, metrics)
+
+    def _log(self, metrics: Mapping[str, float]) -> None:
         record, epochs = read_job_record(self.job), self.job.run_dir / "metrics.jsonl"
-        if not metrics or record is None:
-            return
+        assert record is not None, "a search that has ended has written its job"
         self.logger.begin(self.job.out.stem, record["job"])
         for line in epochs.read_text(encoding="utf-8").splitlines() if epochs.exists() else ():  # a probe has none
             self.logger.log_epoch(json.loads(line))

@@ -22,6 +22,7 @@ PENALTIES: tuple[float, ...] = tuple(float(f"{penalty:.3g}") for penalty in np.l
 MAX_COMPARED = 8192  # images whose pairs `near_copies` compares
 
 _NEAR_COPY = 0.98  # cosine of features from which two images are copies of one another
+_SAME_IMAGE = 0.9995  # cosine of features of one image, decoded or scaled otherwise
 _JITTER = 1e-9  # added to the diagonal of I - H_gg, which is singular for a group of all images
 _TEMPERATURES = (-3.0, 7.0)  # bounds of the logarithm of the factor of the logits
 
@@ -256,33 +257,39 @@ def log_losses(logits: NDArray[np.float64], labels: NDArray[Any], smoothing: flo
 def near_copies(features: NDArray[np.floating], groups: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
     """Group images that are nearly copies of one another: chains of standardized features with a cosine above 0.98.
 
+    Where a chain joins more than half of the images, which then look alike, only those of it are joined whose cosine is
+    above 0.9995.
+
     Args:
         features: Features (n, width).
         groups: Known group of each image (n,), whose images stay together. Default: none are known.
 
     Returns:
-        Group of each image (n,); images without a copy are alone. More than 8,192 images are not compared. Where chains
-        join more than half of the images, they say nothing, and the groups are the known ones.
+        Group of each image (n,); images without a copy are alone. More than 8,192 images are not compared.
     """
     count = len(features)
     known = np.arange(count) if groups is None else np.unique(groups, return_inverse=True)[1].astype(np.int64)
-    linked = known if count > MAX_COMPARED else _link_copies(features, groups)
-    return known if np.bincount(linked).max() > max(count / 2, np.bincount(known).max()) else linked
-
-
-def _link_copies(features: NDArray[np.floating], groups: NDArray[np.int64] | None) -> NDArray[np.int64]:
-    """Return the group of each image in chains of copies and of known groups (n,)."""
-    count = len(features)
+    if count > MAX_COMPARED:
+        return known
     values = np.asarray(features, np.float32)
     values = (values - values.mean(0)) / np.maximum(values.std(0), 1e-6)
     values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-6)
-    links = []
+    found = _link(values, known, _NEAR_COPY)
+    sizes = np.bincount(found)
+    if sizes.max() > max(count / 2, np.bincount(known).max()):
+        rows = np.flatnonzero(found == sizes.argmax())
+        found[rows] = count + _link(values[rows], known[rows], _SAME_IMAGE)
+    return np.unique(found, return_inverse=True)[1].astype(np.int64)
+
+
+def _link(values: NDArray[np.float32], known: NDArray[np.int64], least: float) -> NDArray[np.int64]:
+    """Return the group of each image in chains of a cosine above `least` and of known groups (n,)."""
+    count, links = len(values), list[tuple[NDArray[np.int64], NDArray[np.int64]]]()
     for start in range(0, count, 512):
-        rows, columns = np.nonzero(values[start : start + 512] @ values.T > _NEAR_COPY)
+        rows, columns = np.nonzero(values[start : start + 512] @ values.T > least)
         links.append((rows + start, columns))
-    if groups is not None:
-        _, first, index = np.unique(groups, return_index=True, return_inverse=True)
-        links.append((np.arange(count), first[index]))
+    _, first, index = np.unique(known, return_index=True, return_inverse=True)
+    links.append((np.arange(count), first[index]))
     pairs = np.concatenate(links, axis=1)
     graph = scipy.sparse.coo_array((np.ones(pairs.shape[1], bool), (pairs[0], pairs[1])), (count, count))
     found: NDArray[np.int64] = scipy.sparse.csgraph.connected_components(graph, directed=False)[1].astype(np.int64)

@@ -15,7 +15,7 @@ from vpt.tasks.classification.config import ClassificationConfig
 from vpt.tasks.classification.labels.base import LabelTask, rank_classes
 from vpt.tasks.classification.losses import Loss, binary_cross_entropy, binary_focal_loss, parse_class_weights
 from vpt.tasks.prediction import Prediction
-from vpt.training.bootstrap import bootstrap, rate_interval
+from vpt.training.bootstrap import bootstrap, rate_interval, resamples_for
 from vpt.training.evaluation import NO_CONFUSION, Scores, make_rates, nan_mean
 
 
@@ -75,7 +75,7 @@ class MultiLabelScores(Scores):
             rates = make_rates(weights @ hits, weights @ self.labels, weights @ self.decided)
             return nan_mean(average_precision(weights)), nan_mean(rates["f1"])
 
-        values = bootstrap(np.arange(len(self.labels)), statistic, groups=groups)
+        values = bootstrap(np.arange(len(self.labels)), statistic, groups=groups, resamples=resamples_for(self.labels))
         units = len(self.labels) if groups is None else len(np.unique(groups))
         return {name: rate_interval(column, units) for name, column in zip(("map", "macro_f1"), values.T, strict=True)}
 

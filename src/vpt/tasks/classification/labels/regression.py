@@ -89,9 +89,12 @@ class RegressionScores(Scores):
         def statistic(weights: NDArray[np.int64]) -> tuple[float, float]:
             drawn = np.repeat(np.arange(len(weights)), weights)
             resampled = replace(self, labels=self.labels[drawn], predicted=self.predicted[drawn])
-            return resampled.r2, resampled.mean_absolute_error
+            r2 = resampled.r2 if np.ptp(resampled.labels) else float("nan")  # which equal numbers do not have
+            return r2, resampled.mean_absolute_error
 
         values = bootstrap(np.arange(len(self.labels)), statistic, groups=groups)
+        if np.isnan(values[:, 0]).all():
+            values[:, 0] = self.r2
         return {name: percentile_interval(column) for name, column in zip(("r2", "mae"), values.T, strict=True)}
 
 
