@@ -115,7 +115,7 @@ def test_search_of_one_group_says_that_none_can_be_left_out(
     files = sorted((tmp_path / "photos").rglob("*.png"))
     lines = [f"{path.as_posix()},{path.parent.name},patient\n" for path in files]
     (tmp_path / "labels.csv").write_text("image,label,group\n" + "".join(lines))
-    result, clock = search(str(tmp_path / "labels.csv"), step=0.1, method="vpt(length=4)")
+    result, clock = search(str(tmp_path / "labels.csv"), step=0.5, method="vpt(length=4)")
     assert any("the training images are one group, so none can be left out" in note for note in clock.notes)
     assert result.search is not None and result.search["optimistic"]
     assert result.search["tried"][-1]["status"].endswith("of which none can be left out")
@@ -137,14 +137,14 @@ def test_final_training_that_fails_keeps_the_probe_and_says_why(
 
     monkeypatch.setattr(Comparison, "doubt", "")  # whatever was tried is to ship
     monkeypatch.setattr(finish, "train_model", fail)
-    result, _ = search(step=0.1, method="vpt(length=4)")
+    result, _ = search(step=0.5, method="vpt(length=4)")
     assert result.search is not None and result.search["shipped"] == "the probe"
     assert result.search["words"].endswith(words) and result.method == "linear"
 
 
 @pytest.mark.usefixtures("few_steps")
 def test_search_takes_options_that_say_what_it_does_anyway(search: Search) -> None:
-    result, _ = search(step=0.1, method="vpt(length=4)", keep="last", grad_accum_steps=32)
+    result, _ = search(step=0.5, method="vpt(length=4)", keep="last", grad_accum_steps=32)
     assert result.search is not None
     assert not result.search["tried"][-1]["status"].startswith("not begun")
     with pytest.raises(SpecError, match="keep is 'best', and a search itself finds how to train"):
@@ -178,7 +178,7 @@ def test_logger_of_a_search_sees_what_ships(
 ) -> None:
     monkeypatch.setitem(loggers.LOGGERS, "recording", Recording)
     monkeypatch.setattr(Comparison, "doubt", "" if ships else "no gain")
-    clock, out, cpu = SimulatedClock(0.01, 0.1), tmp_path / "a.safetensors", torch.device("cpu")
+    clock, out, cpu = SimulatedClock(0.01, 0.5), tmp_path / "a.safetensors", torch.device("cpu")
     request = SearchRequest.create(images, out, device=cpu, minutes=1.0, method="vpt(length=4)")
     with loggers.log_job(clock, "recording:here", request.job(request.backbones[0], "vpt"), searches=True) as callback:
         result = run_search(request, callback, device="cpu", clock=clock)
