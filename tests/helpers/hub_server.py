@@ -116,6 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         self.hub.requests.append(f"{self.command} {path}")
         if path == "/stop":  # no more answers
+            self.server.shutdown()  # first: a socket that is still waited on takes a connection after it was closed
             self.server.socket.close()
             self._answer(200)
             return
