@@ -160,6 +160,8 @@ def test_search_ships_a_candidate_and_its_command_repeats_it(search: Search, tmp
     result, _ = search(method=PROMPTS)
     assert result.method == PROMPTS and result.search is not None
     assert result.search["shipped"] == PROMPTS and "the probe" in result.search["words"]
+    assert result.search["comparison_split"] == "test"
+    assert result.search["comparison"]["images"] == result.images["test"]
     assert (tmp_path / "a.run" / "search.png").exists()
     assert result.search["repeat"].endswith(f"--config {tmp_path / 'a.run' / 'run.toml'} --out again.safetensors")
     command("tune", "--config", tmp_path / "a.run" / "run.toml", "--out", tmp_path / "again.safetensors")

@@ -65,6 +65,8 @@ def test_search_of_other_kinds_chooses_by_their_metric(search: Search, tables: P
     label = {"r2": r"R² ", "mae": "MAE ", "map": "mAP"}[counted]
     assert any(label in note and "out of fold" in note for note in clock.notes)
     assert "bootstrap p" in result.search["words"]
+    kept = result.search["shipped"] == "the probe"
+    assert result.search["comparison_split"] == ("out_of_fold" if kept else "test")
     scores = vpt.evaluate(result.file, str(tables / f"{name}.csv"), progress=False)
     assert scores.metrics[counted] == pytest.approx(result.score, abs=1e-4)
     assert (Path(result.run_dir) / ("scatter.png" if name == "light" else "classes.png")).exists()

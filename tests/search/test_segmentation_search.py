@@ -87,6 +87,7 @@ def test_search_of_masks_tries_more_methods_where_time_allows(
     convincing = {name: one["gain"] for name, one in gains.items() if one["gain"] > one["error"]}
     best = max(convincing, key=convincing.__getitem__) if convincing else "linear"
     assert result.search["shipped"] == best.replace(" x 0.33", " x 0.333").replace(" x ", ", rate x ")
+    assert result.search["comparison_split"] == ("test" if convincing else "val" if gains else None)
 
 
 @pytest.mark.parametrize(("max_size", "refused"), [(10.0, False), (0.1, True)])

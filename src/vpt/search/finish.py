@@ -156,6 +156,7 @@ def finish(
         "images": len(labels),
         "optimistic": test is None,
         "comparison": None if comparison is None else comparison.to_dict(),
+        "comparison_split": None if comparison is None else split if shipped is not None else OUT_OF_FOLD,
         "words": words,
         "repeat": None if isinstance(request.data, Dataset) else repeat_command(final.job),
     }

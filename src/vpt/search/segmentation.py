@@ -170,7 +170,7 @@ def _finish(this: MaskSearch, rows: list[dict[str, Any]]) -> RunResult:
     tried = [row for row in rows if row["status"] == "tried"]
     if not tried:
         raise TrainingError(f"{alone['method']} is {alone['status']}; give --iterations and a smaller --lr")
-    shipped, comparison, words = tried[0], None, _why_one(this, rows)
+    shipped, comparison, compared_on, words = tried[0], None, "val", _why_one(this, rows)
     compared = [row for row in others if "score" in row and "score" in alone]
     for row in compared:
         files = [folder / f"{each['name']}-pixels.npy" for each in (row, alone)]
@@ -197,6 +197,7 @@ def _finish(this: MaskSearch, rows: list[dict[str, Any]]) -> RunResult:
         other, _ = train_model(  # which is in its checkpoint
             baseline, this.training_data(baseline), Callback(), this.device, folder / f"{alone['name']}.safetensors"
         )
+        compared_on = split
         comparison = compare_masks(count_pixels(scores), count_pixels(this.score(other, this.data.dataset, split)))
         words = f"{describe_masks(comparison, _candidate(this, shipped).noun, len(scores))} on test"
     evaluation = make_evaluation(split, len(scores), total, this.data.classes)
@@ -212,6 +213,7 @@ def _finish(this: MaskSearch, rows: list[dict[str, Any]]) -> RunResult:
         "images": len(scores),
         "optimistic": split != "test",
         "comparison": comparison,
+        "comparison_split": None if comparison is None else compared_on,
         "words": words,
         "repeat": repeat_command(job),
     }
