@@ -38,7 +38,15 @@ from vpt.experiments.run_table import to_csv
 from vpt.experiments.significance import paired_interval
 from vpt.plots import canvas, style
 
-PLANS = ("images_per_class", "images_per_class_dtd10", "images_per_class_caltech101", "one_image_per_class")
+PLANS = (
+    "images_per_class",
+    "images_per_class_dtd10",
+    "images_per_class_caltech101",
+    "one_image_per_class",
+    "all_images_signdigits",
+    "all_images_rsscn7",
+)
+ALL = 100  # in place of the number of images of each class where all of them train; its place in the picture, too
 ANSWERS = RESULTS_DIR / "images_per_class" / "answers.json"
 OURS = {  # with a ridge head -> name in a sentence, and the same method without, which stands for it at one image
     "VPT-deep + LoRA, with a ridge head": ("prompts + LoRA", "VPT-deep + LoRA"),
@@ -82,7 +90,8 @@ def read_runs(folder: Path) -> dict[Key, Runs]:
     for row in csv.DictReader(io.StringIO(text)):
         if row["stage"] == "final" and row["metric"] == "top1":
             name, count = row["task"].rsplit("-", 1)
-            rows.setdefault((name, int(count), row["method"]), {})[int(row["seed"])] = row
+            key = (name, ALL if count == "all" else int(count), row["method"])
+            rows.setdefault(key, {})[int(row["seed"])] = row
     found = {}
     for key, runs in rows.items():
         if len(runs) == max(len(other) for column, other in rows.items() if column[:2] == key[:2]):
@@ -156,10 +165,15 @@ def compare(cells: Mapping[Key, Runs], kept: Mapping[str, Any]) -> list[dict[str
         else:
             points = statistics.fmean(ours.top1) - statistics.fmean(theirs.top1)
             low, high = paired_interval(ours.top1, theirs.top1) or (points, points)
-        over = "seeds" if answers is None else "seeds and images"
+        over = "seeds" if answers is None else "seeds and images" if len(ours.seeds) > 1 else "images"
         rows.append({"set": name, "images": count, "ours": own, "above": method, "points": points, "low": low,
                      "high": high, "over": over})  # fmt: skip
     return rows
+
+
+def format_count(count: int) -> str:
+    """Images of each class, as the table and the picture have them."""
+    return "all" if count == ALL else str(count)
 
 
 def title(name: str, size: int) -> str:
@@ -190,7 +204,7 @@ def format_scores_table(cells: Mapping[Key, Runs]) -> str:
     for (name, count), one in columns_of(cells).items():
         found = [cells.get((name, count, method)) for method in methods]
         texts = [format_scores(list(runs.top1)) if runs else "–" for runs in found]
-        lines.append(f"| {title(name, one.size)} | {count} | {len(one.top1)} | {' | '.join(texts)} |")
+        lines.append(f"| {title(name, one.size)} | {format_count(count)} | {len(one.top1)} | {' | '.join(texts)} |")
     processors = sorted(frozenset().union(*(runs.processors for runs in cells.values())))
     lines += ["", f"Runs in bf16 on {' and '.join(processors)}."]
     return "\n".join(lines)
@@ -208,14 +222,17 @@ def format_differences(cells: Mapping[Key, Runs], differences: Sequence[Mapping[
         rows = {
             row["above"]: row for row in differences if (row["set"], row["images"], row["ours"]) == (name, count, own)
         }
-        texts = [
-            f"{row['points']:+.1f} ({row['low']:+.1f} to {row['high']:+.1f})" if (row := rows.get(method)) else "–"
-            for method in OTHERS
-        ]
+        texts = [format_difference(rows[method]) if method in rows else "–" for method in OTHERS]
         if rows:
             kinds = " or ".join(sorted({str(row["over"]) for row in rows.values()}))
-            lines.append(f"| {title(name, one.size)} | {count} | {' | '.join(texts)} | {kinds} |")
+            lines.append(f"| {title(name, one.size)} | {format_count(count)} | {' | '.join(texts)} | {kinds} |")
     return "\n".join(lines)
+
+
+def format_difference(row: Mapping[str, Any]) -> str:
+    """Points with their interval; one draw without answers has none."""
+    known = row["low"] < row["high"]
+    return f"{row['points']:+.1f}" + (f" ({row['low']:+.1f} to {row['high']:+.1f})" if known else "")
 
 
 def draw(cells: Mapping[Key, Runs]) -> None:
@@ -247,7 +264,7 @@ def make_figure(cells: Mapping[Key, Runs], names: Sequence[str]) -> Figure:
             axes.errorbar(places, means, yerr=spread, color=color, marker=marker, label=label, capsize=2, linewidth=1.2)
         axes.set_xscale("log")
         axes.set_xlim(0.8 * every[0], every[-1] / 0.8)
-        axes.set_xticks(every, [str(count) for count in every])
+        axes.set_xticks(every, [format_count(count) for count in every])
         axes.minorticks_off()
         axes.set_xlabel("labeled images of each class")
         axes.set_title(title(name, next(runs.size for key, runs in cells.items() if key[0] == name)))

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from corruptions import SETS
 from report import RESULTS_DIR, write_section
 from vpt.core import environment
 from vpt.core.io import write_atomic
@@ -63,7 +64,7 @@ def tabulate(records: list[dict[str, Any]]) -> str:
                 gains = [100 * r["gain"] for r in found]
                 other = sum(r["shipped"] != "the probe" for r in found)
                 rows.append(
-                    f"| {name} | {count} | {len(found)} | {other} | {np.mean(gains):+.1f} | {min(gains):+.1f} "
+                    f"| {SETS[name]} | {count} | {len(found)} | {other} | {np.mean(gains):+.1f} | {min(gains):+.1f} "
                     f"| {max(gains):+.1f} |"
                 )
     gains = [r["gain"] for r in records]

@@ -100,6 +100,7 @@ def test_images_per_class_pairs_prompts_with_others_by_draw(
         ("signdigits-5", "LoRA", 224): (0.9,),  # lacks a draw
         ("signdigits-1", prompts, 224): (0.2, 0.2),
         ("caltech101-5", "LoRA", 160): (0.9, 0.9),  # prompts are not done there
+        ("signdigits-all", ours, 224): (0.9,), ("signdigits-all", "Full", 224): (0.8,),
     }  # fmt: skip
     lines = ["run_id,task,method,stage,seed,image_size,processor,gpus,metric,value"] + [
         f'"{task}{method}{seed}",{task},"{method}",final,{seed},{size},CPU,{"GPU" if size == 160 else ""},top1,{score}'
@@ -111,8 +112,9 @@ def test_images_per_class_pairs_prompts_with_others_by_draw(
     assert {key: list(one.top1) for key, one in cells.items() if key[0] == "signdigits"} == {
         ("signdigits", 5, ours): [60, 70], ("signdigits", 5, "Full"): [50, 50],
         ("signdigits", 1, ours): [20, 20], ("signdigits", 1, prompts): [20, 20],
+        ("signdigits", module.ALL, ours): [90], ("signdigits", module.ALL, "Full"): [80],
     }  # fmt: skip
-    (row,) = module.compare(cells, {})
+    row, one = module.compare(cells, {})
     assert (row["set"], row["images"], row["above"], row["over"]) == ("signdigits", 5, "Full", "seeds")
     half = 12.7062 * statistics.stdev([10, 20]) / 2**0.5
     assert [row[name] for name in ("points", "low", "high")] == pytest.approx([15, 15 - half, 15 + half], abs=1e-3)
@@ -121,7 +123,9 @@ def test_images_per_class_pairs_prompts_with_others_by_draw(
     assert "| sign digits | 5 | 2 | – | 65.0 ± 7.1 | – | 50.0 ± 0.0 |" in table
     assert "| Caltech-101, 160 px | 5 | 2 | – | – | 90.0 ± 0.0 | – |" in table
     assert table.endswith("Runs in bf16 on CPU and GPU.")
-    differences = module.format_differences(cells, [row], ours)
+    assert "| sign digits | all | 1 | – | 90.0 | – | 80.0 |" in table
+    differences = module.format_differences(cells, [row, one], ours)
+    assert "| sign digits | all | +10.0 | – | – | – | seeds |" in differences
     assert f"| sign digits | 5 | +15.0 ({15 - half:+.1f} to {15 + half:+.1f}) | – | – | – | seeds |" in differences
 
     monkeypatch.setattr(module, "ANSWERS", tmp_path / "answers.json")
@@ -131,7 +135,7 @@ def test_images_per_class_pairs_prompts_with_others_by_draw(
             (tmp_path / f"signdigits-5{method}{seed}.json").write_text(json.dumps(answers), encoding="utf-8")
     module.keep_answers(tmp_path, [run_id for one in cells.values() for run_id in one.ids])
     kept = json.loads((tmp_path / "answers.json").read_text(encoding="utf-8"))
-    (row,) = module.compare(cells, kept)
+    row, _ = module.compare(cells, kept)
     assert row["points"] == pytest.approx(15) and row["low"] < 10 < 20 < row["high"], "over images, too"
     assert row["over"] == "seeds and images"
     (tmp_path / f"signdigits-5{ours}0.json").write_text('{"images": "0", "right": [1, 1, 0, 0]}', encoding="utf-8")
@@ -170,3 +174,35 @@ def test_defaults_choose_a_rate_by_all_sets_and_check_it_on_each(script: Callabl
     results["dtd10", "full", 3, 0, 1.0] = {head: 90.0}  # one rate alone
     assert defaults.rates_of(results)["vpt"]["caltech101"] == pytest.approx({0.005: 80.0, 0.01: 50.0})
     assert list(defaults.rates_of(results)) == ["vpt"]
+
+
+def test_curves_of_all_images_have_their_quarters(
+    script: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    module = script("all_images")
+    validated = {2: 0.5, 3: 0.75, 4: 0.8}
+    history = [{"epoch": epoch, "train_loss": 2.0 / epoch, "val_metric": validated.get(epoch)} for epoch in range(1, 5)]
+
+    def cell(method: str, history: list[dict[str, Any]]) -> SimpleNamespace:
+        records = [SimpleNamespace(history=history)]
+        return SimpleNamespace(method=method, task=SimpleNamespace(name="rsscn7-all"), final_records=records)
+
+    cells = {1: cell("Full", history), 2: cell("class token probe", [])}
+    monkeypatch.setattr(module, "load_results", lambda *stores: SimpleNamespace(cells=cells))
+    curves = module.read_curves([tmp_path])
+    assert list(curves["rsscn7"]) == ["Full"]
+    assert "| RSSCN7 | Full | 4 | 50.0 | 75.0 | 80.0 | 0.500 |" in module.format_table(curves)
+    module.draw(curves, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").exists()
+
+
+def test_risk_counts_searches_that_lose_to_their_probe(script: Callable[[str], Any]) -> None:
+    risk = script("risk")
+    searched = {"minutes": 10, "score": 0.5, "images": 400, "seconds": 500.0, "words": "", "tried": []}
+    kept = risk.summarize({**searched, "shipped": "the probe", "comparison": {"gain": 0.5}})
+    assert kept["gain"] == 0, "a comparison of what was not shipped"
+    shipped = risk.summarize({**searched, "shipped": "vpt", "comparison": {"gain": -0.02}})
+    gains = [{"set": "dtd10", "images": 10, "draw": draw, **one} for draw, one in enumerate((kept, shipped))]
+    table = risk.tabulate(gains)
+    assert "| DTD-10 | 10 | 2 | 1 | -1.0 | -2.0 | +0.0 |" in table
+    assert "All 2: mean -1.0 points" in table and "1 lose more than 1 point" in table
