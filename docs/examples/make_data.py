@@ -47,7 +47,7 @@ def draw_road(rng: np.random.Generator) -> tuple[Image.Image, Image.Image]:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), mask
 
 
-def make_flowers(folder: Path, images: int = 40, seed: int = 0) -> None:
+def make_flowers(folder: Path, images: int = 15, seed: int = 0) -> None:
     """Write `images` JPEG files of each class to `folder/CLASS/`."""
     rng = np.random.default_rng(seed)
     for name in PETALS:
@@ -68,7 +68,7 @@ def make_roads(folder: Path, images: int = 24, seed: int = 0) -> None:
     (folder / "classes.txt").write_text("sky\ngrass\nroad\n", encoding="utf-8")
 
 
-def main(root: Path, images: int = 40) -> None:
+def main(root: Path, images: int = 15) -> None:
     """Write photos/, roads/, inbox/ and new.jpg below `root`."""
     make_flowers(root / "photos", images)
     make_roads(root / "roads", images)

@@ -91,7 +91,7 @@ CONSTANTS: dict[str, tuple[str, ...]] = {
         "| paper | 35.12 | 42.11 | 43.40 | 44.04 | 48.31 |",
         "A backbone of 5.5 M parameters at 160 px has less to adapt than one of 304 M at 512",
     ),
-    "docs/tutorials/serving.md": ("incomplete after 30 s", "more than 33 MB (for `PUT`, 537 MB)"),
+    "docs/tutorials/serving.md": ("incomplete after 30 s", "more than 32 MiB (for `PUT`, 512 MiB)"),
 }
 
 
@@ -166,7 +166,8 @@ def _accuracy() -> Iterator[tuple[str, str]]:
     )
     yield "README.md", text
     text = (
-        f"{means['VPT-deep']:.1f} % for VPT-deep, {means['full fine-tuning']:.1f} % for full fine-tuning, "
+        f"{means['VPT-deep']:.1f} % for VPT-deep (p = 10, from the head of the linear probe), "
+        f"{means['full fine-tuning']:.1f} % for full fine-tuning, "
         f"{means['linear probe']:.1f} % for a linear probe"
     )
     yield "docs/faq.md", text
@@ -300,6 +301,12 @@ def _corruptions() -> Iterator[tuple[str, str]]:
         page,
         f"to contrast there: {min(contrast(*prompts)):.0f} to {max(contrast(*prompts)):.0f} points, LoRA and full "
         f"fine-tuning {min(contrast(*others)):.0f} to {max(contrast(*others)):.0f}.",
+    )
+    full, probe = contrast("Full, with a ridge head"), contrast("ridge probe, all blocks")
+    yield (
+        page,
+        f"With a ridge head, full fine-tuning loses {min(full):.0f} to {max(full):.0f}, and the ridge probe on all "
+        f"blocks {min(probe):.0f} to {max(probe):.0f}, so the ridge head may be part of the cause.",
     )
     of = {(row["set"], row["method"]): mean(row, "clean") - mean(row, "contrast") for row in rows}
     dtd, caltech = (of[name, prompts[0]] for name in ("dtd10", "caltech101"))
