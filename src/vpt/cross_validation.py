@@ -48,7 +48,7 @@ def cross_validate(
     Args:
         job: The job.
         callback: Receiver of progress. Default: none.
-        overwrite: True deletes what an earlier run left. Default: False.
+        overwrite: True begins anew; the tuned file stays until another one replaces it. Default: False.
         device: "auto", "cpu", "cuda" or "mps". Default: "auto".
         auto_batch_size: True is refused, as each fold would find a batch size of its own. Default: False.
 

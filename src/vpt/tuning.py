@@ -97,6 +97,13 @@ def make_job(
         chosen["label_kind"] = kind_of_source(data, columns)
         given.setdefault("ridge", "default")
     config = found.config_class.for_method(parse_method(method), **chosen)
+    if "optimizer" in chosen and "learning_rate" not in chosen:
+        usual = found.config_class.for_method(parse_method(method), **{**chosen, "optimizer": None}).training.optimizer
+        if config.training.optimizer != usual:
+            raise SpecError(
+                f"optimizer is {config.training.optimizer}, and the default learning rate of {method} is for {usual}; "
+                "give a learning_rate"
+            )
     out = Path(out or f"{name_of_source(str(data)) or 'tuned'}.safetensors")
     if "init" in given and os.path.realpath(out) == os.path.realpath(given["init"]):
         raise SpecError(f"init and out are {out}; give another --out, as the file that training starts from stays")
@@ -122,7 +129,7 @@ def run_job(
     Args:
         job: The job.
         callback: Receiver of progress. Default: none.
-        overwrite: True deletes what an earlier run left. Default: False.
+        overwrite: True begins anew; the tuned file stays until another one replaces it. Default: False.
         draw: True draws curve.png and confusion.png. Default: True.
         device: "auto", "cpu", "cuda" or "mps". Default: "auto".
         auto_batch_size: True finds the largest batch size that fits into memory, or takes that of the run that it

@@ -109,6 +109,13 @@ def test_tune_onto_foreign_files_is_refused(
     assert {path: path.read_bytes() for path in before} == before
     vpt("tune", photos, "--out", alone, *SMALL, "--seed", 1, "--overwrite")
     assert alone.read_bytes() != before[alone]
+    trained = alone.read_bytes()
+    damaged = tmp_path / "damaged"
+    for name in ("a", "b"):
+        (damaged / name).mkdir(parents=True)
+        (damaged / name / "0.png").write_bytes(photo.read_bytes()[:50])
+    assert exit_code("tune", damaged, "--out", alone, *SMALL, "--overwrite") == ExitCode.DATA
+    assert alone.read_bytes() == trained, "nothing has replaced it"
     assert exit_code("explain", tuned, photo, "--out", photo) == ExitCode.USAGE
     assert photo.read_bytes() == before[photo]
 

@@ -12,7 +12,7 @@ from vpt import attach
 from vpt.backbones import load_backbone
 from vpt.model.readout import Pooled, parse_readout
 from vpt.model.tuned_model import TunedModel
-from vpt.search.candidates import is_too_large, list_candidates, make_candidate
+from vpt.search.candidates import is_probe, is_too_large, list_candidates, make_candidate
 from vpt.search.probe import head_grid
 from vpt.training import DeviceDataset, Examples
 from vpt.training.block_features import BlockFeatureNetwork, compute_block_features
@@ -36,6 +36,12 @@ def test_candidates_of_a_small_backbone_depend_on_the_size_of_their_file() -> No
     assert names(None, 1) == ["vpt(length=50)", small, both, "vpt(length=50) + bias", "vpt"]
     assert names(None, 0.1) == ["vpt"]
     assert names(None, 0.045) == ["vpt"] and names(None, 0.045, BLOCKS) == []  # with the head of the probe
+
+
+def test_probe_stands_for_a_linear_head_without_options_alone() -> None:
+    assert is_probe(vpt.parse_method("linear"))
+    assert not is_probe(vpt.parse_method("linear(output=image_mean)"))
+    assert names("linear(output=image_mean)", 10) == ['linear(output="image_mean")']
 
 
 def test_size_of_a_candidate_is_that_of_its_file() -> None:

@@ -333,6 +333,8 @@ def test_wants_search_depends_on_what_is_given() -> None:
         ({"metric": "macrof1"}, "metric is 'macrof1'; did you mean 'macro_f1'"),
         ({"backbone": "a, b", "weights": "w.pth"}, "weights belong to one backbone, and 2 are given"),
         ({"method": "vtp"}, "vtp"),
+        ({"backbone": "vit_nano_patch12_48,"}, "backbone is 'vit_nano_patch12_48,', with a comma beside which"),
+        ({"optimizer": "sgd"}, "optimizer is 'sgd', and a search itself finds how to train"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"train_on": "trainval"}, "train_on is 'trainval', and a search itself decides which images train"),
     ],

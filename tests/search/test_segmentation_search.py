@@ -138,6 +138,22 @@ def test_search_of_masks_goes_on_where_a_method_cannot_be_measured(
         search(scenes, out="b.safetensors", method="vpt", **given)
 
 
+def test_search_of_masks_goes_on_where_a_candidate_does_not_fit_into_memory(
+    search: Search, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = segmentation.train_model
+
+    def fail(job: Any, *given: Any) -> Any:
+        if job.method != "linear":
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return train(job, *given)
+
+    monkeypatch.setattr(segmentation, "train_model", fail)
+    result, _ = search(scenes, **OPTIONS)
+    assert result.search is not None and result.search["shipped"] == "linear"
+    assert result.search["tried"][1]["status"].startswith("stopped: its training does not fit into memory")
+
+
 def test_search_of_masks_with_another_rate_ships_and_repeats_it(
     search: Search, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,7 +32,7 @@ from vpt.tuning import make_job
         ("lora", {"optimizer": "adamw"}, 16, 5e-4),
         ("vpt", {"learning_rate": 0.02}, 64, 0.005),  # a rate that is given is per 256 images
         ("vpt", {"learning_rate": 0.02, "batch_size": 32}, 32, 0.0025),
-        ("vpt", {"optimizer": "sgd"}, 64, 0.005),
+        ("vpt", {"optimizer": "sgd", "learning_rate": 2.0}, 64, 0.5),
         ("vpt", {"batch_size": "auto"}, 16, 0.005),  # until the run has found it
         ("linear", {}, 64, 0.125),
         ("mlp", {"batch_size": 32}, 32, 0.0125),

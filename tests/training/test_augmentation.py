@@ -158,3 +158,8 @@ def test_parse_augmentation_tells_crop_flip_and_mixing():
     assert (crop.crop, crop.flips, crop.mixing) == ("random_crop", True, None)
     assert (flip.crop, flip.flips) == (None, True)
     assert parse_augmentation("vertical_flip").flips is False
+
+
+def test_images_are_on_the_device_of_the_model():
+    dataset = DeviceDataset(examples(2), PLAIN, torch.device("meta"))  # as MPS, neither CPU nor CUDA
+    assert dataset.inputs(np.arange(2)).device.type == "meta"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from vpt import METHODS, VPT, Full, Linear, attach
 from vpt.errors import SpecError
 from vpt.tasks.classification import ClassificationConfig, train
 from vpt.training import Callback, TrainingConfig
+from vpt.tuning import make_job
 
 
 class TestConfig:
@@ -45,6 +47,10 @@ class TestConfig:
             ({"head_lr_scale": -1}, "head_lr_scale is -1"),
             ({"probe_weight_decay": math.nan}, "probe_weight_decay is nan"),
             ({"val_interval": 0}, "val_interval is 0; it must be at least 1"),
+            ({"learning_rate": "1e-3"}, "learning_rate is '1e-3'; it must be a number"),
+            ({"ema": "0.9"}, "ema is '0.9'; it must be a number"),
+            ({"block_rates": 3}, "block_rates is 3; it must be a text"),
+            ({"learning_rate": True}, "learning_rate is True; it must be a number"),
         ],
     )
     def test_config_with_invalid_value_is_refused(self, choice, message):
@@ -185,6 +191,36 @@ class TestOptimizer:
                 decay = config.training.weight_decay if weight.dim() > 1 else 0.0
                 weight -= lr * (weight.grad + decay * weight)
         assert max_relative_difference(tuned, plain) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"train_on": "train+val"}, "train_on is 'train\\+val'; did you mean 'trainval'"),
+        ({"save_dtype": "float16"}, "save_dtype is 'float16'"),
+        ({"workers": "2"}, "workers is '2'; it must be a whole number"),
+        ({"loading": "chache"}, "loading is 'chache'; did you mean 'cache'"),
+        ({"label_kind": "single"}, "label_kind is 'single'"),
+        ({"test": "yes"}, "test is 'yes'; it must be True or False"),
+    ],
+)
+def test_job_with_an_option_of_another_type_is_refused(option, message):
+    with pytest.raises(SpecError, match=message):
+        make_job("digits", epochs=1, **option)
+
+
+def test_job_keeps_paths_that_are_given_as_texts():
+    job = make_job("digits", epochs=1, cache="folder", weights="a.safetensors")
+    assert (job.options.cache, job.weights) == (Path("folder"), Path("a.safetensors"))
+
+
+def test_job_with_another_optimizer_needs_its_rate():
+    with pytest.raises(SpecError, match="optimizer is sgd, and the default learning rate of vpt is for adamw; give"):
+        make_job("digits", method="vpt", epochs=1, optimizer="sgd")
+    assert (
+        make_job("digits", method="vpt", epochs=1, optimizer="sgd", learning_rate=1.0).config.training.peak_lr == 0.25
+    )
+    assert make_job("digits", method="linear", epochs=1, optimizer="sgd").config.training.optimizer == "sgd"
 
 
 def test_config_for_each_method_has_a_learning_rate():

@@ -87,7 +87,7 @@ def tune(
         device: "auto" for the GPU if there is one, "cpu", "cuda" or "mps". Default: "auto".
         progress: True shows progress in a terminal or a notebook; False prints nothing. Default: True.
         callback: Receiver of events. Default: none.
-        overwrite: True deletes what an earlier run left. Default: False.
+        overwrite: True begins anew; the tuned file stays until another one replaces it. Default: False.
         **options: Options that are needed less often, see `vpt.TuneOptions`.
 
     Returns:

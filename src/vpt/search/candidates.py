@@ -19,6 +19,7 @@ from vpt.data.label_kinds import KindName
 from vpt.errors import SpecError, UnsupportedError
 from vpt.methods.base import Method, Sum
 from vpt.methods.full import Full
+from vpt.methods.linear import Linear
 from vpt.methods.registry import parse_method
 from vpt.methods.vpt import VPT
 from vpt.model.attach import attach
@@ -193,8 +194,8 @@ def is_too_large(candidate: Candidate, max_size: float) -> bool:
 
 
 def is_probe(method: Method) -> bool:
-    """Return True for the method that the probe stands for: a linear head on the frozen feature."""
-    return method.name == "linear"
+    """Return True for the method that the probe stands for: a linear head on the frozen feature, without options."""
+    return method == Linear()
 
 
 def full_epochs(images: int, batch_size: int) -> int:

@@ -134,7 +134,7 @@ class SearchRequest:
                     f"{name} is {options[name]!r}, and a search has no such option, as its baseline has none; give a "
                     "length such as epochs or iterations, or leave it out"
                 )
-        for name in ("patience", "keep", "batch_size", "calibrate"):
+        for name in ("patience", "keep", "batch_size", "calibrate", "optimizer"):
             if options.get(name) not in (None, False, "last") and (name != "batch_size" or options[name] == "auto"):
                 raise SpecError(
                     f"{name} is {options[name]!r}, and a search itself finds how to train, and how long; give a length "
@@ -150,6 +150,8 @@ class SearchRequest:
                 "such as epochs, or leave it out"
             )
         names = tuple(dict.fromkeys(name.strip() for name in (backbone or DEFAULT).split(",")))
+        if "" in names:
+            raise SpecError(f"backbone is {backbone!r}, with a comma beside which there is no name; leave it out")
         if len(names) > 1 and options.get("weights") is not None:
             raise SpecError(f"weights belong to one backbone, and {len(names)} are given; leave them to be downloaded")
         given = {name: value for name, value in options.items() if value is not None and name != "train_on"}

@@ -59,7 +59,7 @@ def run_search(
     Args:
         request: What is asked for.
         callback: Receiver of progress. Default: none.
-        overwrite: True deletes what an earlier run left. Default: False.
+        overwrite: True begins anew; the tuned file stays until another one replaces it. Default: False.
         device: "auto", "cpu", "cuda" or "mps". Default: "auto".
         clock: Function that returns seconds. Default: `time.monotonic`.
         started: Time of the start by that clock. Default: now.
@@ -182,7 +182,6 @@ def _open(request: SearchRequest, job: Job, budget: Budget, overwrite: bool) -> 
         check_output_path(job, overwrite)
     if overwrite:
         shutil.rmtree(job.run_dir, ignore_errors=True)
-        job.out.unlink(missing_ok=True)
     if not path.exists() and (job.run_dir / "job.json").exists():
         raise SpecError(
             f"{job.run_dir} holds a run of fixed length, and no search; give its --epochs, --iterations or --lr to go "

@@ -14,7 +14,7 @@ from vpt.core.array_file import read_array, write_array
 from vpt.core.io import make_folder, write_atomic
 from vpt.core.text import format_duration
 from vpt.data.images import MEMORY_LIMIT
-from vpt.errors import SpecError, TrainingError
+from vpt.errors import SpecError, TrainingError, is_out_of_memory
 from vpt.model import tuned_file
 from vpt.search.candidates import Candidate
 from vpt.search.context import SearchContext
@@ -29,7 +29,7 @@ from vpt.search.mask_candidates import (
 )
 from vpt.search.mask_comparison import FEWEST_IMAGES, compare_masks, count_pixels, describe_masks
 from vpt.search.precision import choose_precision
-from vpt.search.trials import Deadline, OutOfTimeError
+from vpt.search.trials import OUT_OF_MEMORY, Deadline, OutOfTimeError
 from vpt.tasks.evaluation import make_evaluation
 from vpt.tasks.registry import TASKS
 from vpt.tasks.segmentation.pair_reader import PairReader, decoded_bytes
@@ -106,11 +106,21 @@ def _candidate(this: MaskSearch, row: dict[str, Any]) -> Candidate:
 
 
 def _try(this: MaskSearch, candidate: Candidate, iterations: int) -> dict[str, Any]:
-    """Train a candidate on train, and score it on each image of val."""
+    """Return the row of a candidate. One that does not fit into memory leaves the others to be tried."""
     row = _row(candidate, iterations)
     if not iterations:
         return {**row, "status": TOO_FEW}
-    start, job, folder = this.budget.elapsed, this.job(candidate, iterations), _folder(this)
+    try:
+        return _carry_out(this, candidate, row)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+    return {**row, "status": OUT_OF_MEMORY}
+
+
+def _carry_out(this: MaskSearch, candidate: Candidate, row: dict[str, Any]) -> dict[str, Any]:
+    """Train a candidate on train, and score it on each image of val."""
+    start, job, folder = this.budget.elapsed, this.job(candidate, row["iterations"]), _folder(this)
     name = "".join(char if char.isalnum() else "_" for char in candidate.name)
     is_alone, receivers = candidate == HEAD_ALONE, [this.callback]
     if not is_alone:  # which has to end, so that there is a model

@@ -1,6 +1,6 @@
 """The choice among candidates: which are tried within the time left, how they do against the probe, which one ships."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -116,8 +116,8 @@ class Selection(SearchContext):
             if len(rows) == 1 and self._needs_other_start(rows[0]):
                 rows.append(self._try(candidate.from_probe(len(self.pool.examples)), rows))
         if best := best_row(rows):
-            for candidate in self._at_other_rates(best):
-                rows.append(self._try(candidate, rows))
+            for factor in RATE_FACTORS:
+                rows.append(self._try(self.candidate(best).with_factor(factor), rows))
         return rows
 
     def _needs_other_start(self, row: dict[str, Any]) -> bool:
@@ -131,11 +131,6 @@ class Selection(SearchContext):
         if row["status"] == "tried":
             return not Comparison(**row["comparison"]).convinces
         return bool(row["status"] == DROPPED)
-
-    def _at_other_rates(self, best: dict[str, Any]) -> Iterator[Candidate]:
-        """Yield the best candidate at other rates, unless the rate was given."""
-        for factor in RATE_FACTORS:
-            yield self.candidate(best).with_factor(factor)
 
     def candidate(self, row: dict[str, Any]) -> Candidate:
         """Return the candidate of a row."""
@@ -163,18 +158,19 @@ class Selection(SearchContext):
             size = f"its file has {format_bytes(candidate.size)}"
             return {"epochs": 0, "status": f"{NOT_BEGUN}{size}, above --max-size {self.request.max_size:g}"}
         try:
-            return self._plan(candidate, best_row(rows))
+            return self._plan(candidate, _row_to_refit(rows))
         except (SpecError, UnsupportedError) as error:
             if self.request.method is not None:
                 raise
             return {"epochs": 0, "status": f"{NOT_BEGUN}{error}"}
 
     def _plan(self, candidate: Candidate, best: dict[str, Any] | None) -> dict[str, Any]:
-        """Return the folds and the length of a trial, or the reason why it is not begun."""
+        """Return the folds and the length of a trial, or the reason why it is not begun.
+
+        `best` is the row that is to be trained on all images so far. Without one, other lengths may do better.
+        """
         pool, probe_job = self.pool, self.job(candidate, 1, "train")
         batch, forward = probe_job.config.training.batch_size, pool.costs.forward
-        if best is not None and not Comparison(**best["comparison"]).convinces:
-            best = None  # nothing has to be trained on all images so far, and other lengths may do better
         least = 4 * batch * pool.costs.step if best is None else best["refit"]
         if self.budget.remaining - self.end_seconds < least:
             return {"epochs": 0, "status": f"{NOT_BEGUN}no time left"}
@@ -258,9 +254,10 @@ class Selection(SearchContext):
 
     def _carry_out(self, candidate: Candidate, row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Train and predict on each fold, and compare the predictions with those of the probe."""
-        best, start, folds = best_row(rows), self.budget.elapsed, self.folds(row["folds"])
+        best, to_refit = best_row(rows), _row_to_refit(rows)
+        start, folds = self.budget.elapsed, self.folds(row["folds"])
         job = self.job(candidate, row["epochs"], "train")
-        refit = max(row["refit"], best["refit"] if best else 0.0)
+        refit = max(row["refit"], to_refit["refit"] if to_refit else 0.0)
         deadline = Deadline(self.budget, self.budget.seconds - self.end_seconds - refit)
         found: list[NDArray[np.float64]] = []
         try:
@@ -300,6 +297,12 @@ def best_row(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
         return against.convinces, against.gain, against.loss_gain
 
     return max((row for row in rows if row["status"] == "tried"), key=rank, default=None)
+
+
+def _row_to_refit(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the row of the candidate that is to be trained on all images so far, or None where the probe is kept."""
+    best = best_row(rows)
+    return best if best is not None and Comparison(**best["comparison"]).convinces else None
 
 
 def _in_memory(carry_out: Callable[[], dict[str, Any]], otherwise: dict[str, Any]) -> dict[str, Any]:

@@ -253,4 +253,4 @@ def _to_device(pixels: Tensor, device: torch.device) -> Tensor:
     """Return pixels on a device."""
     if device.type == "cuda" and not pixels.is_cuda:
         return pixels.pin_memory().to(device, non_blocking=True)
-    return pixels
+    return pixels.to(device)

@@ -4,9 +4,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from numbers import Integral
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from numbers import Integral, Real
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
@@ -16,6 +19,10 @@ from vpt.errors import SpecError
 from vpt.training.block_rates import parse_block_rates
 
 MAX_INT = 2**63 - 1  # torch's generators and NumPy's arrays hold no larger numbers
+_CLASSES: dict[Any, Any] = {
+    int: Integral, float: Real, bool: (bool, np.bool_), str: str, Path: (str, Path), NoneType: NoneType,
+}  # fmt: skip
+_KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text", Path: "a path"}
 _type_hints = cache(get_type_hints)  # of the classes below; plans have thousands of configurations
 
 
@@ -30,16 +37,33 @@ def check_options(config: Any, **minimums: int) -> None:
         SpecError: A field has another value.
     """
     for name, hint in _type_hints(config.__class__).items():
-        value, known = getattr(config, name, None), get_args(hint)
-        if get_origin(hint) is Literal and value not in known:
-            raise SpecError(f"{name} is {value!r}; {did_you_mean(str(value), known)}")
-        if hint is int and not isinstance(value, Integral):
-            raise SpecError(f"{name} is {value!r}; it must be a whole number")
-        if hint is int and isinstance(value, Integral) and int(value) > MAX_INT:
+        if get_origin(hint) is ClassVar:
+            continue
+        value, parts = getattr(config, name, None), _parts(hint)
+        if not any(_accepts(part, value) for part in parts):
+            choices = [choice for part in parts if get_origin(part) is Literal for choice in get_args(part)]
+            kinds = [_KINDS[part] for part in parts if part in _KINDS]
+            reason = f"it must be {' or '.join(kinds)}" if kinds else did_you_mean(str(value), choices)
+            raise SpecError(f"{name} is {value!r}; {reason}")
+        if int in parts and isinstance(value, Integral) and int(value) > MAX_INT:
             raise SpecError(f"{name} is {value}; it must be at most {MAX_INT}, a number of 63 bits")
         if name in minimums and not minimums[name] <= getattr(config, name) < math.inf:
             expected = f"at least {minimums[name]}" + ("" if hint is int else ", and finite")
             raise SpecError(f"{name} is {value!r}; it must be {expected}")
+
+
+def _parts(hint: Any) -> tuple[Any, ...]:
+    """Return the types of a union, or the type itself."""
+    return get_args(hint) if isinstance(hint, UnionType) or get_origin(hint) is Union else (hint,)
+
+
+def _accepts(hint: Any, value: Any) -> bool:
+    """Return whether a value is of a type; True for types other than those of numbers, texts and choices."""
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if hint is float and isinstance(value, bool):
+        return False
+    return isinstance(value, _CLASSES[hint]) if hint in _CLASSES else True
 
 
 @dataclass(frozen=True)
@@ -48,8 +72,8 @@ class TrainingConfig:
 
     Attributes:
         optimizer: "sgd" with momentum 0.9, or "adamw".
-        learning_rate: Learning rate per 256 images: the peak is learning_rate * batch_size / 256. Where there are fewer
-            training images than that, their number takes its place.
+        learning_rate: Learning rate per 256 images: the peak is learning_rate * batch_size / 256. With fewer training
+            images than batch_size, it is learning_rate * images / 256.
         weight_decay: Weight decay, passed to the optimizer as given.
         decay: The tensors that weight decay is for. "matrices": those of at least two dimensions, so no biases, norms,
             scales or gates. "official": as in the paper's code, with AdamW all without "bias" in their names, with SGD

@@ -22,7 +22,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 def init_process_group() -> None:
     """Join the process group that `torchrun` announces in the environment, if there is one."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")  # for either device
 
 
 def rank() -> int:
@@ -96,7 +96,6 @@ def all_reduce_sum(value: float) -> float:
     """
     if world_size() == 1:
         return value
-    device = resolve_device() if dist.get_backend() == "nccl" else torch.device("cpu")
-    total = torch.tensor(value, dtype=torch.float64, device=device)
+    total = torch.tensor(value, dtype=torch.float64)
     dist.all_reduce(total)
     return float(total)

@@ -101,7 +101,8 @@ def collect_features(
     """
     layout = model.layout
     names = FEATURES if layout.kind == "tokens" and layout.num_prefix_tokens > 0 else FEATURES[1:]
-    frozen = TunedModel(model.backbone, Linear(), 1, readout=MultiBlock("all", "+".join(names)))
+    readout = MultiBlock("all", "+".join(names))
+    frozen = TunedModel(model.backbone, Linear(), 1, readout=readout).to(next(model.parameters()).device)
     images = np.sort(np.random.default_rng((seed, len(examples))).permutation(len(examples))[:max_images])
     dataset = DeviceDataset.for_model(model, examples)
     batches = list(iter_batches(images, batch_size))

@@ -13,6 +13,7 @@ from vpt.data.table_columns import TableColumns
 from vpt.data.value_range import parse_value_range
 from vpt.errors import SpecError
 from vpt.methods.registry import parse_method
+from vpt.training.config import check_options
 from vpt.training.task_config import TaskConfig, TaskOptions
 
 
@@ -65,7 +66,10 @@ class Job:
     activation_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        """Check the preprocessing before weights are downloaded."""
+        """Check the options before images are read and weights are downloaded."""
+        check_options(self)
+        if self.weights is not None:
+            object.__setattr__(self, "weights", Path(self.weights))
         read_normalization(self.normalization)
         if self.value_range is not None:
             parse_value_range(self.value_range)

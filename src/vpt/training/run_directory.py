@@ -73,7 +73,7 @@ def open_run(job: Job, callback: Callback, *, overwrite: bool = False) -> RunRes
     Args:
         job: The job.
         callback: Receiver of notes.
-        overwrite: True deletes what an earlier run left. Default: False.
+        overwrite: True begins anew; the tuned file stays until another one replaces it. Default: False.
 
     Returns:
         The result of the job if it is finished, or None.
@@ -83,8 +83,7 @@ def open_run(job: Job, callback: Callback, *, overwrite: bool = False) -> RunRes
     if distributed.rank() == 0:
         check_output_path(job, overwrite)
         if overwrite:
-            shutil.rmtree(job.run_dir, ignore_errors=True)
-            job.out.unlink(missing_ok=True)
+            shutil.rmtree(job.run_dir, ignore_errors=True)  # the tuned file stays until another one replaces it
     distributed.all_reduce_sum(0.0)  # the others wait, or they might find the old run finished
     finished = load_finished_result(job)
     if finished is not None:

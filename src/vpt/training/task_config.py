@@ -5,15 +5,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Literal, Self
 
-from vpt.core.text import did_you_mean
 from vpt.errors import SpecError
 from vpt.methods.base import Method
-from vpt.training.config import TrainingConfig
+from vpt.training.config import TrainingConfig, check_options
 
 _COMMON_OPTIONS = frozenset(option.name for option in fields(TrainingConfig))
-
-
-_LOADINGS = ("auto", "cache", "stream")
 
 
 @dataclass(frozen=True)
@@ -33,8 +29,7 @@ class TaskOptions:
 
     def __post_init__(self) -> None:
         """Check the values. A SpecError is raised for a value out of range."""
-        if self.loading not in _LOADINGS:
-            raise SpecError(f"loading is {self.loading!r}; {did_you_mean(str(self.loading), _LOADINGS)}")
+        check_options(self)
         if self.workers is not None and self.workers < 0:
             raise SpecError(f"workers is {self.workers}; it must be at least 0, for none")
 

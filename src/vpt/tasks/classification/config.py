@@ -93,6 +93,13 @@ class ClassificationOptions(TaskOptions):
     calibrate: bool = False
     init: Path | None = None
 
+    def __post_init__(self) -> None:
+        """Check the values. A SpecError is raised for a value out of range."""
+        super().__post_init__()
+        for name in ("cache", "init"):
+            if (given := getattr(self, name)) is not None:
+                object.__setattr__(self, name, Path(given))
+
     @property
     def penalty(self) -> float | Literal["auto"] | None:
         """Penalty of a ridge head that was asked for, or None."""
@@ -205,7 +212,7 @@ class ClassificationConfig(TaskConfig):
         """
         given = {name: value for name, value in options.items() if value is not None}
         defaults = {name: getattr(method, name) for name in ("optimizer", "learning_rate", "weight_decay")}
-        if label_kind == "regression" and method.optimizer == "sgd" and "optimizer" not in given:
+        if label_kind == "regression" and method.optimizer == "sgd" and given.get("optimizer", "adamw") == "adamw":
             defaults |= {"optimizer": "adamw", "learning_rate": _REGRESSION_LEARNING_RATE}
         config = cls.from_dict({**defaults, **given})
         return config if "warmup_epochs" in given else config.replace(warmup_epochs=min(10.0, config.epochs / 10))

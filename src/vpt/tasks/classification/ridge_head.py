@@ -11,7 +11,7 @@ from torch import nn
 
 from vpt.attention.detection import FeatureExtractor, structural_copy
 from vpt.core.text import format_bytes
-from vpt.errors import SpecError, TrainingError
+from vpt.errors import SpecError, TrainingError, is_out_of_memory
 from vpt.methods.base import Method
 from vpt.methods.linear import Linear
 from vpt.model.readout import MultiBlock, Pooled, Readout
@@ -94,10 +94,8 @@ def add_ridge_head_if_better(
     if needed <= _MAX_BYTES:
         try:
             joined, left_out = add_ridge_head(model, model.readout, examples, "auto", bf16=bf16, on_batch=on_batch)
-        except MemoryError:
-            reason = "memory does not suffice"
-        except RuntimeError as error:  # what torch raises where a tensor does not fit, on a CPU and on a GPU
-            if "memory" not in str(error):
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
                 raise
             reason = "memory does not suffice"
         except TrainingError as error:

@@ -148,7 +148,7 @@ class ClassificationObjective:
             metrics[self.metric] = scores.metrics[self.metric]
         elif self.metric not in metrics:
             metrics[self.metric] = self.labels.train_metric(logits, targets) / len(targets)
-        if self.config.loss == "auto":
+        if self.config.loss in ("auto", self.labels.losses[0]):
             return scores.loss, metrics
         return float(self.criterion(logits, targets)) / len(targets), metrics
 
