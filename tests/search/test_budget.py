@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vpt.search.budget import Budget, Costs, images_that_fit, measure
-from vpt.search.candidates import epochs_that_fit, full_epochs
+from vpt.search.candidates import epochs_that_fit, full_epochs, least_epochs
 from vpt.search.decisions import Decisions
 
 
@@ -56,6 +56,7 @@ def test_epochs_that_fit_are_whole_and_worth_their_time() -> None:
     assert epochs_that_fit(1e6, 1000, 16, 0.15) == 20
     assert epochs_that_fit(100.0, 1000, 16, 0.15) == 0  # not even one
     assert epochs_that_fit(60.0, 100, 16, 0.15) == 0  # 28 steps
+    assert [least_epochs(images, 16) for images in (16, 100, 466, 1000)] == [40, 6, 2, 1]
 
 
 def test_decisions_of_an_interrupted_search_are_read_with_its_seconds(tmp_path: Path) -> None:
@@ -73,4 +74,3 @@ def test_decisions_of_an_interrupted_search_are_read_with_its_seconds(tmp_path: 
     assert budget.elapsed == 7.5
     assert again.decide("second", lambda: pytest.fail("a decision is made twice")) == 0.1 + 0.2
     assert again.decide("third", lambda: 3) == 3
-    assert again.replayed == ["second"]

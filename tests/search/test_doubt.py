@@ -200,7 +200,8 @@ def test_logger_of_a_search_that_cannot_read_the_run_becomes_a_note(tmp_path: Pa
     logger.on_train_end({})  # of a search that failed, which is not logged
     assert not clock.notes
     logger.on_train_end({"test_top1": 0.5})
-    assert len(clock.notes) == 1 and clock.notes[0].startswith("Recording failed and is told nothing more: DataError")
+    (note,) = clock.notes
+    assert note.startswith("Recording failed, and nothing more is logged: DataError")
 
 
 @pytest.mark.usefixtures("few_steps")

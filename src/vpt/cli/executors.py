@@ -1,4 +1,4 @@
-"""Where the runs of a comparison take place, by the options of the command."""
+"""Executors of the runs of a comparison, by the options of the command."""
 
 from typing import TYPE_CHECKING
 

@@ -38,7 +38,7 @@ class _Messages(io.FileIO):
 
 
 def guard_streams() -> None:
-    """Make standard output and error bear what may happen to them.
+    """Keep standard output and error usable when they are closed, full or unread.
 
     A closed stream goes nowhere, and no file that is opened later gets its number. A character that a stream cannot
     show is written as its code. Streams that are not the process's own, as in tests, only get that.

@@ -1,6 +1,6 @@
 """Arrays that caches and runs keep on disk, with a checksum behind them.
 
-A damaged file is told from a whole one: that of a cache is computed again, any other is refused.
+The checksum detects a damaged file: that of a cache is computed again, any other is refused.
 """
 
 import zlib

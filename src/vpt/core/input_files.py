@@ -1,4 +1,4 @@
-"""Files that a user names: what is there instead of a file is told before it is opened."""
+"""Checks of files that a user names, before they are opened."""
 
 import os
 from pathlib import Path

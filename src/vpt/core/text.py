@@ -187,6 +187,18 @@ def to_toml(values: Mapping[str, Any]) -> bytes:
     return "".join(lines).encode()
 
 
+def file_stem(name: str) -> str:
+    """Return a name for files in which every character but letters and digits is "_".
+
+    Args:
+        name: The name, such as the text of a method.
+
+    Returns:
+        The name of a file without suffix.
+    """
+    return "".join(char if char.isalnum() else "_" for char in name)
+
+
 def describe_trial(method: str, factor: float = 1.0, start: str = "") -> str:
     """Return the name of a method that trains in another way than usual.
 

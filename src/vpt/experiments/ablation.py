@@ -11,6 +11,7 @@ from typing import Any
 from vpt.backbones import DEFAULT, load_backbone
 from vpt.backbones.layout import read_layout
 from vpt.core.io import write_atomic
+from vpt.core.text import file_stem
 from vpt.data.loading import load_dataset
 from vpt.errors import SpecError
 from vpt.experiments.ablation_report import Ablation, PointResult, write_ablation
@@ -159,8 +160,7 @@ def _reuse_results(experiment: Experiment, data: str, folder: Path) -> None:
         return
     experiment = experiment.with_all_decaying()
     for run in resolved_runs(experiment, {}).values():
-        slug = "".join(c if c.isalnum() else "_" for c in run.method)
-        out = folder / f"{slug}-{run.setting.config.training.seed}.safetensors"
+        out = folder / f"{file_stem(run.method)}-{run.setting.config.training.seed}.safetensors"
         if run.members or store.has_record(run.id) or not out.exists():
             continue
         try:

@@ -100,6 +100,19 @@ def units(trunk: nn.Module, layout: BackboneLayout) -> dict[str, int]:
     return {str(stage["module"]): int(stage["num_chs"]) for stage in feature_stages(trunk)}
 
 
+def features_of(layout: BackboneLayout) -> tuple[str, ...]:
+    """Return the features that the blocks or stages of a backbone have.
+
+    Args:
+        layout: The layout of the backbone.
+
+    Returns:
+        Names, of `FEATURES`.
+    """
+    has_class_token = layout.kind == "tokens" and layout.num_prefix_tokens > 0
+    return FEATURES if has_class_token else FEATURES[1:]
+
+
 def parse_features(text: str) -> tuple[str, ...]:
     """Return the names of features.
 

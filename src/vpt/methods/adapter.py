@@ -59,11 +59,14 @@ def _linear_in_input_dtype(x: Tensor, layer: nn.Linear) -> Tensor:
 class Adapter(Method, name="adapter", optimizer="adamw", learning_rate=2e-3, identity_at_init=True):
     """A bottleneck MLP after the MLP of each block: d -> d/r -> GELU -> d with a skip, before the residual.
 
-    reduction: r. init: "identity" begins as the frozen backbone and learns; "zero" sets both projections to zero as
-    the paper's code does, so that of every adapter only the last bias ever changes; "houlsby" draws both from a normal
-    distribution of width 0.01, cut off at 0.02. position: after the "mlp", or "post", after the whole block.
-    scale: "channel" multiplies the output by a learned vector (d,). drop_path: probability that a sample skips an
-    adapter in training.
+    Args:
+        reduction: Ratio r of the width d to that of the bottleneck. Default: 8.
+        init: "identity" begins as the frozen backbone and learns; "zero" sets both projections to zero as the paper's
+            code does, so that of every adapter only the last bias ever changes; "houlsby" draws both from a normal
+            distribution of width 0.01, cut off at 0.02. Default: "identity".
+        position: After the "mlp", or "post", after the whole block. Default: "mlp".
+        scale: "channel" multiplies the output by a learned vector (d,). Default: "none".
+        drop_path: Probability that a sample skips an adapter in training. Default: 0.
     """
 
     reduction: int = 8

@@ -19,9 +19,12 @@ class AdaptFormer(Method, name="adaptformer", optimizer="adamw", learning_rate=2
 
     x + mlp(norm(x)) + scale * up(dropout(relu(down(x)))), as the authors' code computes it.
 
-    bottleneck: inner width of the branch. scale: factor of the branch (0.1 in the AdaptFormer paper). dropout: inside
-    the branch, in training. before_norm: the branch reads what the norm before the MLP reads; False, as the authors'
-    figure has it and as blocks of an unknown layout do, reads the MLP's input.
+    Args:
+        bottleneck: Inner width of the branch. Default: 64.
+        scale: Factor of the branch. Default: 0.1, as in the AdaptFormer paper.
+        dropout: Dropout inside the branch, in training. Default: 0.1.
+        before_norm: The branch reads what the norm before the MLP reads; False, as the authors' figure has it and as
+            blocks of an unknown layout do, reads the MLP's input. Default: True.
     """
 
     bottleneck: int = 64
@@ -33,7 +36,7 @@ class AdaptFormer(Method, name="adaptformer", optimizer="adamw", learning_rate=2
         if self.bottleneck < 1:
             raise SpecError(f"bottleneck is {self.bottleneck}; it must be at least 1")
         if self.scale == 0:
-            raise SpecError("scale is 0; the branch would never speak")
+            raise SpecError("scale is 0, so that the branch has no effect; give another number, such as 0.1")
         if not 0 <= self.dropout < 1:
             raise SpecError(f"dropout is {self.dropout}; it must be at least 0 and below 1")
 

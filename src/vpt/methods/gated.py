@@ -24,9 +24,13 @@ class Gated(Method, name="gated", optimizer="adamw", learning_rate=0.02):
 
     P_i = g_i * block_i(P_(i-1)) + (1 - g_i) * P_(i-1), g_i = sigmoid(a_i), a_i learned per block.
 
-    length: p. gate: g at the start, sigmoid(-5) in the authors' example: blocks read prompts before they change them.
-    temperature: attention is softmax(q k / (sqrt(d) T)), T learned per block, from 1 and within 0.01 to 10.
-    dropout: on the prompts, in training.
+    Args:
+        length: Number of prompts p. Default: 10.
+        gate: g at the start: blocks read prompts before they change them. Default: 0.0067, which is the sigmoid(-5) of
+            the authors' example.
+        temperature: Attention is softmax(q k / (sqrt(d) T)), T learned per block, from 1 and within 0.01 to 10.
+            Default: True.
+        dropout: Dropout of the prompts in training. Default: 0.1.
     """
 
     length: int = 10

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vpt.backbones.layout import BackboneLayout
 from vpt.core.text import comma_list
 from vpt.errors import SpecError, UnsupportedError
-from vpt.heads.multi_block import FEATURES, MultiBlockFeatures, units
+from vpt.heads.multi_block import MultiBlockFeatures, features_of, units
 from vpt.methods.base import NETWORK, Injection, Method
 from vpt.methods.init_inputs import InitInput, InitInputs
 from vpt.methods.references import refer
@@ -41,7 +41,7 @@ class Head2Toe(Method, name="head2toe", learning_rate=0.5):
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
         """Plan the selected features; raise UnsupportedError if there are fewer."""
-        names = FEATURES if layout.kind == "tokens" and layout.num_prefix_tokens > 0 else FEATURES[1:]
+        names = features_of(layout)
         widths = [len(names) * width for width in units(trunk, layout).values()]
         total, size = sum(widths), self.keep * layout.feature_width
         if size > total:

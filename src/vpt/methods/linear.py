@@ -13,8 +13,10 @@ from vpt.methods.base import Injection, Method
 class Linear(Method, name="linear", learning_rate=0.5, identity_at_init=True):
     """A linear classifier on the frozen feature.
 
-    output: what it reads: the backbone's "default", "cls", the mean or maximum of the image's tokens ("image_mean",
-    "image_max"), or CLS and that mean side by side ("cls_image_mean", 2 d wide: DINOv2's linear evaluation).
+    Args:
+        output: What it reads: the backbone's "default", "cls", the mean or maximum of the image's tokens ("image_mean",
+            "image_max"), or CLS and that mean side by side ("cls_image_mean", 2 d wide: DINOv2's linear evaluation).
+            Default: "default".
     """
 
     output: PromptFreePool = "default"

@@ -23,10 +23,16 @@ _QUERIES_VALUES = re.compile(r"(qkv|[qv](_proj)?|query|value)")
 class LoRA(Method, name="lora", optimizer="adamw", learning_rate=2e-3, identity_at_init=True):
     """Low-rank updates of linear layers: W + (alpha / rank) B A, with A (rank, in) random and B (out, rank) 0 at first.
 
-    targets: "attention" (queries, keys, values and output projection), "queries_values" (as in the LoRA paper), "mlp",
-    or "all" linear layers of every block. rank_dropout: probability that a rank-1 term is left out of a training step;
-    the terms then have learned coefficients, which begin at 1 (MLAE, Wang et al., 2024). Where queries, keys or the
-    prompts of another term are projected apart, each projection draws its own. Can be merged into plain weights.
+    The updates can be merged into plain weights.
+
+    Args:
+        rank: Rank of the updates. Default: 8.
+        alpha: The updates are scaled by alpha / rank. Default: 8.
+        targets: "attention" (queries, keys, values and output projection), "queries_values" (as in the LoRA paper),
+            "mlp", or "all" linear layers of every block. Default: "attention".
+        rank_dropout: Probability that a rank-1 term is left out of a training step; the terms then have learned
+            coefficients, which begin at 1 (MLAE, Wang et al., 2024). Where queries, keys or the prompts of another term
+            are projected apart, each projection draws its own. Default: 0.
     """
 
     rank: int = 8

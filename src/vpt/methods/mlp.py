@@ -17,6 +17,10 @@ class MLP(Method, name="mlp", learning_rate=0.1, identity_at_init=True):
     """A head of `layers` layers: all but the last are Linear d -> d, ReLU, BatchNorm, Dropout.
 
     The paper's MLP-3, its best, has two hidden layers.
+
+    Args:
+        layers: Number of layers. Default: 3.
+        dropout: Dropout behind each hidden layer, in training. Default: 0.1.
     """
 
     layers: int = 3

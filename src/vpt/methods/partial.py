@@ -11,7 +11,11 @@ from vpt.methods.base import Injection, Method
 
 @dataclass(frozen=True)
 class Partial(Method, name="partial", optimizer="adamw", learning_rate=5e-4, identity_at_init=True):
-    """The last `k` blocks train, the merging of patches between them, and the norm after them."""
+    """The last `k` blocks train, the merging of patches between them, and the norm after them.
+
+    Args:
+        k: Number of blocks. Default: 1.
+    """
 
     k: int = 1
 

@@ -1,4 +1,4 @@
-"""How prompts begin, if not at random: at class prototypes, or at tokens of training images."""
+"""Initialization of prompts at class prototypes, or at tokens of training images."""
 
 from collections.abc import Iterable, Mapping
 

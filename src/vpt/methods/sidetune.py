@@ -23,9 +23,13 @@ class SideTune(Method, name="sidetune", learning_rate=0.1):
 
     sigmoid(a) * f + (1 - sigmoid(a)) * s: f the frozen feature, s the side network's, a learned from 0.
 
-    network: "alexnet", as in the paper, or any timm name. pretrained: begin at the network's published weights, which
-    are fetched; else at random. weights: begin at those of a file: torchvision's of AlexNet, or timm's. bias: of the
-    projection; the paper's code has none. Everything of the side network trains, with a projection of its feature to d.
+    Everything of the side network trains, with a projection of its feature to d.
+
+    Args:
+        network: "alexnet", as in the paper, or any timm name. Default: "alexnet".
+        pretrained: Begin at the network's published weights, which are fetched; else at random. Default: False.
+        weights: File of weights to begin at: torchvision's of AlexNet, or timm's. Default: none.
+        bias: Bias of the projection; the paper's code has none. Default: False.
     """
 
     network: str = "alexnet"

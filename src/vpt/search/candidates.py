@@ -30,7 +30,7 @@ from vpt.tasks.classification.task import ClassificationTask
 _PEAK_RATES = {"vpt": 5e-3, "gated": 5e-3, "full": 1e-4, "lora": 1e-3, "adapter": 1e-3, "adaptformer": 1e-3,
                "ssf": 1e-2, "bias": 1e-3, "norm": 1e-3, "partial": 1e-4}  # fmt: skip
 _HEAD_SCALES = {"ssf": 0.1}
-MIN_STEPS = 40  # of a training that is worth its time: as many are above a linear probe (benchmarks/defaults.py)
+_MIN_STEPS = 40  # of a training that is worth its time: as many are above a linear probe (benchmarks/defaults.py)
 _MAX_STEPS, _MAX_EPOCHS, _FULL_EPOCHS = 200, 100, 20
 _LORA, _SMALL_LORA = "lora(rank=32, targets=all)", "lora(rank=8, alpha=2, targets=all)"  # the same alpha / rank
 _METHODS = (  # the most promising first
@@ -65,7 +65,7 @@ class Candidate:
 
     @property
     def start(self) -> str:
-        """What the head starts as: "probe", or "" for values at random."""
+        """Start of the head: "probe", or "" for values at random."""
         return "probe" if self.recipe.get("probe_epochs") else ""
 
     @property
@@ -225,4 +225,17 @@ def epochs_that_fit(seconds: float, images: int, batch_size: int, step: float) -
         The number of epochs; 0 where fewer steps fit than are worth the while, 40.
     """
     epochs = min(full_epochs(images, batch_size), int(seconds / max(1e-9, images * step)))
-    return epochs if epochs * math.ceil(images / batch_size) >= MIN_STEPS else 0
+    return epochs if epochs >= least_epochs(images, batch_size) else 0
+
+
+def least_epochs(images: int, batch_size: int) -> int:
+    """Return the length of the shortest training that is worth the while.
+
+    Args:
+        images: Number of training images.
+        batch_size: Images per step.
+
+    Returns:
+        The number of epochs, in which there are at least 40 steps.
+    """
+    return math.ceil(_MIN_STEPS / math.ceil(images / batch_size))

@@ -1,4 +1,4 @@
-"""What every stage of a search needs."""
+"""State that the stages of a search share."""
 
 from dataclasses import dataclass
 

@@ -18,7 +18,6 @@ class Decisions:
 
     Attributes:
         path: The file.
-        replayed: Names of the decisions that were read instead of made.
         resumed: True if the file was there.
     """
 
@@ -30,7 +29,6 @@ class Decisions:
             budget: The budget.
         """
         self.path = path
-        self.replayed: list[str] = []
         self.resumed: bool = path.exists()
         self._budget = budget
         self._lines: list[dict[str, Any]] = []
@@ -77,7 +75,6 @@ class Decisions:
         """
         for line in self._lines:
             if line["decision"] == name:
-                self.replayed.append(name)
                 return line["value"]  # type: ignore[no-any-return]
         value = json.loads(json.dumps(compute()))
         self._lines.append({"decision": name, "seconds": round(self._budget.elapsed, 3), "value": value})

@@ -96,132 +96,116 @@ class MaskSearch(SearchContext):
         seconds = 2 * self.data.images.get("test", 0) * self.costs["score"]
         return float(min(seconds, _TEST_SHARE * self.budget.seconds))
 
+    def measure_costs(self) -> dict[str, Any]:
+        """Measure candidates one after the other, as long as there is time for one more.
 
-def measure_costs(this: MaskSearch) -> dict[str, Any]:
-    """Measure candidates one after the other, as long as there is time for one more.
+        Returns:
+            "steps", the seconds of an optimizer step by name of candidate; "score", those of scoring an image;
+            "refused", the reasons of candidates that are not tried, by name.
 
-    Args:
-        this: The search.
-
-    Returns:
-        "steps", the seconds of an optimizer step by name of candidate; "score", those of scoring an image; "refused",
-        the reasons of candidates that are not tried, by name.
-
-    Raises:
-        SpecError: The only method, or the head alone, cannot take an option.
-        UnsupportedError: The only method does not fit the backbone.
-    """
-    costs: dict[str, Any] = {"steps": {}, "score": 0.0, "refused": {}}
-    steps, refused = costs["steps"], costs["refused"]
-    steps[HEAD_ALONE.name], model = _measure_step(this, HEAD_ALONE)
-    pairs = this.data.dataset.splits["train"]
-    one = replace(this.data.dataset, splits={"train": pairs.select(range(1))})
-    with measure(this.budget.clock) as watch:
-        this.score(model, one, "train")
-    costs["score"] = watch.seconds
-    for name, candidate in list(this.candidates.items())[1:] if "val" in this.data.images else ():
-        several, first = len(steps) > 1, Candidate(candidate.method).name
-        if several and not _fits(this, costs, {**steps, name: steps.get(first, list(steps.values())[1])}):
-            if name == first:  # another rate is no method of its own
-                refused[name] = TOO_FEW  # though its steps take no longer than those of the first method
-            continue
-        if name != first:  # whose step takes as long at another rate
-            if first in steps:
-                steps[name] = steps[first]
-            continue
-        try:
-            if reason := _refusal(this, candidate):
-                refused[name] = reason
+        Raises:
+            SpecError: The only method, or the head alone, cannot take an option.
+            UnsupportedError: The only method does not fit the backbone.
+        """
+        costs: dict[str, Any] = {"steps": {}, "score": 0.0, "refused": {}}
+        steps, refused = costs["steps"], costs["refused"]
+        steps[HEAD_ALONE.name], model = self._measure_step(HEAD_ALONE)
+        pairs = self.data.dataset.splits["train"]
+        one = replace(self.data.dataset, splits={"train": pairs.select(range(1))})
+        with measure(self.budget.clock) as watch:
+            self.score(model, one, "train")
+        costs["score"] = watch.seconds
+        for name, candidate in list(self.candidates.items())[1:] if "val" in self.data.images else ():
+            several, first = len(steps) > 1, Candidate(candidate.method).name
+            if several and not self._fits(costs, {**steps, name: steps.get(first, list(steps.values())[1])}):
+                if name == first:  # another rate is no method of its own
+                    refused[name] = TOO_FEW  # though its steps take no longer than those of the first method
                 continue
-            seconds, _ = _measure_step(this, candidate)
-        except (SpecError, UnsupportedError) as error:
-            if this.request.method:
-                raise
-            refused[name] = f"{NOT_BEGUN}{error}"
-        except (TrainingError, MemoryError, RuntimeError) as error:
-            if not isinstance(error, TrainingError) and not is_out_of_memory(error):
-                raise
-            refused[name] = f"diverged: {error}" if isinstance(error, TrainingError) else OUT_OF_MEMORY
-        else:
-            if several and not _fits(this, costs, {**steps, name: seconds}):
-                refused[name] = TOO_FEW
+            if name != first:  # whose step takes as long at another rate
+                if first in steps:
+                    steps[name] = steps[first]
+                continue
+            try:
+                if reason := self._refusal(candidate):
+                    refused[name] = reason
+                    continue
+                seconds, _ = self._measure_step(candidate)
+            except (SpecError, UnsupportedError) as error:
+                if self.request.method:
+                    raise
+                refused[name] = f"{NOT_BEGUN}{error}"
+            except (TrainingError, MemoryError, RuntimeError) as error:
+                if not isinstance(error, TrainingError) and not is_out_of_memory(error):
+                    raise
+                refused[name] = f"diverged: {error}" if isinstance(error, TrainingError) else OUT_OF_MEMORY
             else:
-                steps[name] = seconds
-    return costs
+                if several and not self._fits(costs, {**steps, name: seconds}):
+                    refused[name] = TOO_FEW
+                else:
+                    steps[name] = seconds
+        return costs
 
+    def _measure_step(self, candidate: Candidate) -> tuple[float, TunedModel]:
+        """Return the seconds of an optimizer step, by the second of two, and the model."""
+        job, timer = self.job(candidate, 2), StepTimer(self.budget)
+        callbacks = CallbackList([StepsOnly(self.callback), timer])
+        model, _ = train_model(job, self.training_data(job), callbacks, self.device)
+        return timer.times[-1] - timer.times[0], model
 
-def _measure_step(this: MaskSearch, candidate: Candidate) -> tuple[float, TunedModel]:
-    """Return the seconds of an optimizer step, by the second of two, and the model."""
-    job, timer = this.job(candidate, 2), StepTimer(this.budget)
-    callbacks = CallbackList([StepsOnly(this.callback), timer])
-    model, _ = train_model(job, this.training_data(job), callbacks, this.device)
-    return timer.times[-1] - timer.times[0], model
+    def _fits(self, costs: dict[str, Any], steps: Mapping[str, float]) -> bool:
+        """Return whether each of these candidates, where there are more than two, gets a training long enough."""
+        return min(self._lengths(costs, steps).values()) >= _LONG_ENOUGH
 
+    def _refusal(self, candidate: Candidate) -> str | None:
+        """Return why a candidate is not tried, if it adds more to the head than `max_size`; all have the head."""
+        if self.request.method:
+            return None
+        model, alone = (attach(self.bare_backbone, one.method, 1) for one in (candidate, HEAD_ALONE))
+        added = model.counts().trainable - alone.counts().trainable
+        sized = replace(candidate, size=bytes_of(added, self.request.options.get("save_dtype", "fp32")))
+        if not is_too_large(sized, self.request.max_size):
+            return None
+        words = f"it adds {format_bytes(sized.size)} to the file of the head"
+        return f"{NOT_BEGUN}{words}, above --max-size {self.request.max_size:g}"
 
-def _fits(this: MaskSearch, costs: dict[str, Any], steps: Mapping[str, float]) -> bool:
-    """Return whether each of these candidates gets a training that is long enough, where there are more than two."""
-    return min(_lengths(this, costs, steps).values()) >= _LONG_ENOUGH
+    def sample_test(self) -> SegmentationData:
+        """Return the data with as many test images as fit.
 
+        Returns:
+            The data.
+        """
+        pairs = self.data.dataset.splits.get("test")
+        if pairs is None:
+            return self.data
+        fitting = max(1, int(_TEST_SHARE * self.budget.seconds / max(1e-9, 2 * self.costs["score"])))
+        if fitting >= len(pairs):
+            return self.data
+        rng = np.random.default_rng(self.data.config.training.seed)
+        chosen = np.sort(rng.permutation(len(pairs))[:fitting]).tolist()
+        self.callback.on_note(f"{fitting} of {len(pairs)} test images measure; a larger --minutes takes all")
+        splits = {**self.data.dataset.splits, "test": pairs.select(chosen)}
+        sizes = {**self.data.images, "test": fitting}
+        return replace(self.data, dataset=replace(self.data.dataset, splits=splits), images=sizes)
 
-def _refusal(this: MaskSearch, candidate: Candidate) -> str | None:
-    """Return why a candidate is not tried, if it adds more to the head, which all have, than a search may choose."""
-    if this.request.method:
-        return None
-    model, alone = (attach(this.bare_backbone, one.method, 1) for one in (candidate, HEAD_ALONE))
-    added = model.counts().trainable - alone.counts().trainable
-    sized = replace(candidate, size=bytes_of(added, this.request.options.get("save_dtype", "fp32")))
-    if not is_too_large(sized, this.request.max_size):
-        return None
-    words = f"it adds {format_bytes(sized.size)} to the file of the head"
-    return f"{NOT_BEGUN}{words}, above --max-size {this.request.max_size:g}"
+    def _lengths(self, costs: dict[str, Any], steps: Mapping[Any, float]) -> dict[Any, int]:
+        """Return the iterations that fit into equal times, in which images of val are scored, too, if there are any."""
+        images = self.data.images
+        tests = replace(self, costs=costs).seconds_of_tests()
+        left = self.budget.remaining - tests - END_SHARE * self.budget.seconds
+        share = left / len(steps) - images.get("val", 0) * costs["score"]
+        return {name: min(_MAX_ITERATIONS, int(share / max(1e-9, seconds))) for name, seconds in steps.items()}
 
+    def plan_lengths(self) -> dict[str, int]:
+        """Give each candidate as much time. Without val, the head alone trains.
 
-def sample_test(this: MaskSearch) -> SegmentationData:
-    """Return the data with as many test images as fit.
-
-    Args:
-        this: The search, with its costs.
-
-    Returns:
-        The data.
-    """
-    pairs = this.data.dataset.splits.get("test")
-    if pairs is None:
-        return this.data
-    fitting = max(1, int(_TEST_SHARE * this.budget.seconds / max(1e-9, 2 * this.costs["score"])))
-    if fitting >= len(pairs):
-        return this.data
-    rng = np.random.default_rng(this.data.config.training.seed)
-    chosen = np.sort(rng.permutation(len(pairs))[:fitting]).tolist()
-    this.callback.on_note(f"{fitting} of {len(pairs)} test images measure; a larger --minutes takes all")
-    splits = {**this.data.dataset.splits, "test": pairs.select(chosen)}
-    sizes = {**this.data.images, "test": fitting}
-    return replace(this.data, dataset=replace(this.data.dataset, splits=splits), images=sizes)
-
-
-def _lengths(this: MaskSearch, costs: dict[str, Any], steps: Mapping[Any, float]) -> dict[Any, int]:
-    """Return the iterations that fit into equal times, in which images of val are scored, too, if there are any."""
-    images = this.data.images
-    tests = replace(this, costs=costs).seconds_of_tests()
-    left = this.budget.remaining - tests - END_SHARE * this.budget.seconds
-    share = left / len(steps) - images.get("val", 0) * costs["score"]
-    return {name: min(_MAX_ITERATIONS, int(share / max(1e-9, seconds))) for name, seconds in steps.items()}
-
-
-def plan_lengths(this: MaskSearch) -> dict[str, int]:
-    """Give each candidate as much time. Without val, the head alone trains.
-
-    Args:
-        this: The search, with its costs.
-
-    Returns:
-        The iterations by name of those that were measured; 0 where too few fit.
-    """
-    steps, none = list(this.costs["steps"].items()), dict.fromkeys(this.costs["steps"], 0)
-    for count in range(len(steps), 1, -1) if "val" in this.data.images else ():
-        found = _lengths(this, this.costs, dict(steps[:count]))
-        if min(found.values()) >= (_MIN_ITERATIONS if count == 2 else _LONG_ENOUGH):
-            return none | found
-    images = {name: count for name, count in this.data.images.items() if name != "val"}
-    (length,) = _lengths(replace(this, data=replace(this.data, images=images)), this.costs, dict(steps[:1])).values()
-    return none | {HEAD_ALONE.name: max(1, length)}
+        Returns:
+            The iterations by name of those that were measured; 0 where too few fit.
+        """
+        steps, none = list(self.costs["steps"].items()), dict.fromkeys(self.costs["steps"], 0)
+        for count in range(len(steps), 1, -1) if "val" in self.data.images else ():
+            found = self._lengths(self.costs, dict(steps[:count]))
+            if min(found.values()) >= (_MIN_ITERATIONS if count == 2 else _LONG_ENOUGH):
+                return none | found
+        images = {name: count for name, count in self.data.images.items() if name != "val"}
+        (length,) = replace(self, data=replace(self.data, images=images))._lengths(self.costs, dict(steps[:1])).values()
+        return none | {HEAD_ALONE.name: max(1, length)}

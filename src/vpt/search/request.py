@@ -1,4 +1,4 @@
-"""What a search is asked for: data, a budget, and the options that it is not to decide."""
+"""Request of a search: data, a budget, and the options that it is not to decide."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def wants_search(minutes: float | None, options: Mapping[str, Any], max_size: fl
         max_size: Largest tuned file in megabytes. Default: not given.
 
     Returns:
-        True for a budget, and where neither epochs, iterations nor a rate are given.
+        True for a budget, and where none of `epochs`, `iterations`, `learning_rate`, `folds`, `init` and a penalty
+        `ridge` is given.
 
     Raises:
         SpecError: A budget, or `max_size`, is given together with one of these.

@@ -1,4 +1,4 @@
-"""The procedure of a search: open its record, choose backbone and probe, try candidates, end honestly.
+"""The procedure of a search: open its record, choose backbone and probe, try candidates, write the result.
 
 Every decision stands in decisions.jsonl of the run directory, so that the same command goes on after a kill.
 """
@@ -26,7 +26,7 @@ from vpt.search.budget import Budget, Clock
 from vpt.search.candidates import is_probe
 from vpt.search.comparison import interval
 from vpt.search.context import SearchContext
-from vpt.search.data import list_images, load_pool
+from vpt.search.data import Pool, list_images, load_pool
 from vpt.search.decisions import Decisions
 from vpt.search.finish import Probe, finish
 from vpt.search.metrics import describe_bounds, describe_value
@@ -86,7 +86,7 @@ def _run_search(
         callback.on_note(f"{job.out} was made by this very search before; --overwrite does it again")
         return finished
     callback.on_note(_first_line(request, target))
-    search = segmentation.search if request.task == "segmentation" else _search_classification
+    search = segmentation.search_masks if request.task == "segmentation" else _search_classification
     return search(SearchContext(request, budget, decisions, callback, target), finished)
 
 
@@ -105,7 +105,7 @@ def _search_classification(context: SearchContext, finished: RunResult | None) -
     context = replace(context, request=replace(context.request, metric=metric))
     backbone, ranking = choose_backbone(context, dataset)
     context = choose_precision(context, backbone)
-    request, decisions = context.request, context.decisions
+    request = context.request
     job = request.job(backbone, "linear")
     pool = load_pool(context, job, dataset, fractions)
     context.check_images(job, pool.data.digest())
@@ -113,12 +113,25 @@ def _search_classification(context: SearchContext, finished: RunResult | None) -
         shutil.rmtree(job.run_dir / "search", ignore_errors=True)
         return finished
     features = Features(pool.features, pool.table, pool.labels, len(pool.data.classes), pool.groups)
-    heads = [request.options["head"]] if "head" in request.options else head_grid(pool.table)
-    found = decisions.decide(
-        "probe",
-        lambda: choose_probe(
-            features, heads, request.metric, context.budget, request.max_size, request.options.get("save_dtype", "fp32")
-        ),
+    found = _choose_head(context, features)
+    probe = _fit_probe(context, pool, features, backbone, found)
+    chosen = next(row for row in found["tried"] if row["head"] == found["head"])
+    selection = Selection(
+        **vars(context), backbone=backbone, pool=pool, features=features, head=found["head"], penalty=found["penalty"],
+        ridge_seconds=chosen["seconds"], folder=job.run_dir / "search",
+    )  # fmt: skip
+    only_probe = request.method is not None and is_probe(parse_method(request.method))
+    rows = [] if only_probe or features.one_of_each_class else selection.try_all()
+    return finish(selection, probe, found["tried"], rows, ranking)
+
+
+def _choose_head(context: SearchContext, features: Features) -> dict[str, Any]:
+    """Return head and penalty of the probe, with a row for each head that was tried."""
+    request = context.request
+    heads = [request.options["head"]] if "head" in request.options else head_grid(features.table)
+    dtype = request.options.get("save_dtype", "fp32")
+    found: dict[str, Any] = context.decisions.decide(
+        "probe", lambda: choose_probe(features, heads, request.metric, context.budget, request.max_size, dtype)
     )
     if features.one_of_each_class:
         context.callback.on_note(
@@ -131,20 +144,25 @@ def _search_classification(context: SearchContext, finished: RunResult | None) -
             "the training images are one group, so none can be left out: the penalty of the probe is "
             f"{found['penalty']:g}, and scores out of fold say nothing; give images of other groups to choose by"
         )
+    return found
 
+
+def _fit_probe(context: SearchContext, pool: Pool, features: Features, backbone: str, found: dict[str, Any]) -> Probe:
+    """Fit the probe and save it, so that from here on there is a model to use."""
     fixed = {**pool.options, **dict.fromkeys(NOT_FOR_RIDGE), "head": found["head"], "ridge": found["penalty"]}
-    job = request.job(backbone, "linear", {**fixed, "train_on": pool.train_on})
+    job = context.request.job(backbone, "linear", {**fixed, "train_on": pool.train_on})
     data = pool.job_data(job, pool.examples)
     torch.manual_seed(job.config.training.seed)
     model = TASKS[job.config.task].attach(job, data).to(context.device)
-    left_out = solve_head_on(model, pool.features, pool.table, pool.labels, found["penalty"], pool.groups)
+    left_out = solve_head_on(
+        model, features.values, features.table, features.labels, found["penalty"], copies=features.groups
+    )
     if data.labels.calibrates:
         model.label_kind = data.labels.calibrate(torch.from_numpy(left_out.logits), torch.from_numpy(pool.labels))
     model.eval()
     probe = Probe(job, data, model, in_unit_of_labels(model, left_out.logits))
-    low, high = interval(probe.left_out, pool.labels, metric, pool.groups)
-    chosen = next(row for row in found["tried"] if row["head"] == found["head"])
-    value = chosen["score"]
+    metric = context.request.metric
+    value = next(row for row in found["tried"] if row["head"] == found["head"])["score"]
 
     def save() -> str:
         scores = {f"out_of_fold_{metric}": value} if features.can_leave_out else {}
@@ -152,18 +170,14 @@ def _search_classification(context: SearchContext, finished: RunResult | None) -
         pool.write_job(job)
         return str(job.out)
 
-    decisions.decide("saved", save)
-    known = f": {describe_value(metric, value)} out of fold (95 % interval {describe_bounds(metric, low, high)}, "\
-            f"{len(pool.labels)} images)"  # fmt: skip
-    known = known if features.can_leave_out else ""
+    context.decisions.decide("saved", save)
+    known = ""
+    if features.can_leave_out:
+        bounds = describe_bounds(metric, *interval(probe.left_out, pool.labels, metric, pool.groups))
+        images = f"{len(pool.labels)} images"
+        known = f": {describe_value(metric, value)} out of fold (95 % interval {bounds}, {images})"
     context.callback.on_note(f"the probe, {found['head']}{known}; saved to {job.out}")
-    selection = Selection(
-        **vars(context), backbone=backbone, pool=pool, head=found["head"], penalty=found["penalty"],
-        ridge_seconds=chosen["seconds"], folder=job.run_dir / "search",
-    )  # fmt: skip
-    only_probe = request.method is not None and is_probe(parse_method(request.method))
-    rows = [] if only_probe or features.one_of_each_class else selection.try_all()
-    return finish(selection, probe, found["tried"], rows, ranking)
+    return probe
 
 
 def _open(request: SearchRequest, job: Job, budget: Budget, overwrite: bool) -> Decisions:

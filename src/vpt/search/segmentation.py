@@ -12,7 +12,7 @@ from typing import Any
 from vpt.core import environment
 from vpt.core.array_file import read_array, write_array
 from vpt.core.io import make_folder, write_atomic
-from vpt.core.text import format_duration
+from vpt.core.text import file_stem, format_duration
 from vpt.data.images import MEMORY_LIMIT
 from vpt.errors import SpecError, TrainingError, is_out_of_memory
 from vpt.model import tuned_file
@@ -23,9 +23,6 @@ from vpt.search.mask_candidates import (
     HEAD_ALONE,
     TOO_FEW,
     MaskSearch,
-    measure_costs,
-    plan_lengths,
-    sample_test,
 )
 from vpt.search.mask_comparison import FEWEST_IMAGES, compare_masks, count_pixels, describe_masks
 from vpt.search.precision import choose_precision
@@ -41,7 +38,7 @@ from vpt.training.run_directory import MetricsRecorder, repeat_command, write_jo
 from vpt.tuning import finish_job, train_model
 
 
-def search(context: SearchContext, finished: RunResult | None) -> RunResult:
+def search_masks(context: SearchContext, finished: RunResult | None) -> RunResult:
     """Find the best of the head alone and other methods within a budget.
 
     Args:
@@ -65,20 +62,20 @@ def search(context: SearchContext, finished: RunResult | None) -> RunResult:
         callback.on_note(note)
     context.check_images(job, data.digest())
     context = choose_precision(context, request.backbones[0])
-    this = MaskSearch(**vars(context), data=_share_pairs(data), costs={})
+    search = MaskSearch(**vars(context), data=_share_pairs(data), costs={})
     if finished is not None:
         return finished
-    costs = {"refused": {}, **decisions.decide("costs", lambda: measure_costs(this))}
-    this = replace(this, costs=costs)
-    this = replace(this, data=sample_test(this))
-    lengths = decisions.decide("iterations", lambda: plan_lengths(this))
+    costs = {"refused": {}, **decisions.decide("costs", lambda: search.measure_costs())}
+    search = replace(search, costs=costs)
+    search = replace(search, data=search.sample_test())
+    lengths = decisions.decide("iterations", lambda: search.plan_lengths())
     rows = list[dict[str, Any]]()
-    for name, candidate in this.candidates.items():
+    for name, candidate in search.candidates.items():
         if name in costs["refused"]:
             rows.append({**_row(candidate, 0), "status": costs["refused"][name]})
         elif name in lengths:
-            rows.append(decisions.decide(f"trial {name}", partial(_try, this, candidate, lengths[name])))
-    return _finish(this, rows)
+            rows.append(decisions.decide(f"trial {name}", partial(_try, search, candidate, lengths[name])))
+    return _finish(search, rows)
 
 
 def _share_pairs(data: SegmentationData) -> SegmentationData:
@@ -98,74 +95,74 @@ def _row(candidate: Candidate, iterations: int) -> dict[str, Any]:
     return {"method": candidate.method, **factor, "iterations": iterations}
 
 
-def _candidate(this: MaskSearch, row: dict[str, Any]) -> Candidate:
+def _candidate(search: MaskSearch, row: dict[str, Any]) -> Candidate:
     """Return the candidate of a row."""
-    return next(one for one in this.candidates.values() if (one.method, one.factor) == (
+    return next(one for one in search.candidates.values() if (one.method, one.factor) == (
         row["method"], row.get("factor", 1)
     ))  # fmt: skip
 
 
-def _try(this: MaskSearch, candidate: Candidate, iterations: int) -> dict[str, Any]:
+def _try(search: MaskSearch, candidate: Candidate, iterations: int) -> dict[str, Any]:
     """Return the row of a candidate. One that does not fit into memory leaves the others to be tried."""
     row = _row(candidate, iterations)
     if not iterations:
         return {**row, "status": TOO_FEW}
     try:
-        return _carry_out(this, candidate, row)
+        return _carry_out(search, candidate, row)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
     return {**row, "status": OUT_OF_MEMORY}
 
 
-def _carry_out(this: MaskSearch, candidate: Candidate, row: dict[str, Any]) -> dict[str, Any]:
+def _carry_out(search: MaskSearch, candidate: Candidate, row: dict[str, Any]) -> dict[str, Any]:
     """Train a candidate on train, and score it on each image of val."""
-    start, job, folder = this.budget.elapsed, this.job(candidate, row["iterations"]), _folder(this)
-    name = "".join(char if char.isalnum() else "_" for char in candidate.name)
-    is_alone, receivers = candidate == HEAD_ALONE, [this.callback]
+    start, job, folder = search.budget.elapsed, search.job(candidate, row["iterations"]), _folder(search)
+    name = file_stem(candidate.name)
+    is_alone, receivers = candidate == HEAD_ALONE, [search.callback]
     if not is_alone:  # which has to end, so that there is a model
-        scoring = this.seconds_of_tests() + this.data.images.get("val", 0) * this.costs["score"]
-        receivers.append(Deadline(this.budget, this.budget.seconds * (1 - END_SHARE) - scoring))
+        scoring = search.seconds_of_tests() + search.data.images.get("val", 0) * search.costs["score"]
+        receivers.append(Deadline(search.budget, search.budget.seconds * (1 - END_SHARE) - scoring))
     try:
         checkpoint = folder / f"{name}.safetensors"
-        model, _ = train_model(job, this.training_data(job), CallbackList(receivers), this.device, checkpoint)
+        model, _ = train_model(job, search.training_data(job), CallbackList(receivers), search.device, checkpoint)
     except OutOfTimeError:
-        return {**row, "status": "stopped: slower than planned", "seconds": this.budget.elapsed - start}
+        return {**row, "status": "stopped: slower than planned", "seconds": search.budget.elapsed - start}
     except TrainingError as error:
-        return {**row, "status": f"diverged: {error}", "seconds": this.budget.elapsed - start}
+        return {**row, "status": f"diverged: {error}", "seconds": search.budget.elapsed - start}
     row |= {"status": "tried", "name": name}
     if is_alone:  # from here on there is a model to use
         tuned_file.save(model, job.out, split_options=job.split_options, save_dtype=job.save_dtype)
-        write_job(job, this.data.digest())
+        write_job(job, search.data.digest())
     saved = f"; saved to {job.out}" if is_alone else ""
-    if "val" not in this.data.images:
-        this.callback.on_note(f"{candidate.name}: trained{saved}")
-        return {**row, "seconds": this.budget.elapsed - start}
-    scores = this.score(model, this.data.dataset, "val")
+    if "val" not in search.data.images:
+        search.callback.on_note(f"{candidate.name}: trained{saved}")
+        return {**row, "seconds": search.budget.elapsed - start}
+    scores = search.score(model, search.data.dataset, "val")
     write_array(folder / f"{name}-pixels.npy", count_pixels(scores))
     total = sum_scores(scores, model.num_classes)
     score = f"{100 * total.mean_per_class:.1f} % mean IoU on val, {len(scores)} images"
-    this.callback.on_note(f"{candidate.name}: {score}{saved}")
+    search.callback.on_note(f"{candidate.name}: {score}{saved}")
     return {**row, "score": total.mean_per_class, "log_loss": total.loss, "images": len(scores),
-            "seconds": this.budget.elapsed - start}  # fmt: skip
+            "seconds": search.budget.elapsed - start}  # fmt: skip
 
 
-def _folder(this: MaskSearch) -> Path:
-    folder = this.job(HEAD_ALONE, 1).run_dir / "search"
+def _folder(search: MaskSearch) -> Path:
+    folder = search.job(HEAD_ALONE, 1).run_dir / "search"
     make_folder(folder)
     return folder
 
 
-def _why_one(this: MaskSearch, rows: list[dict[str, Any]]) -> str:
+def _why_one(search: MaskSearch, rows: list[dict[str, Any]]) -> str:
     """Return why one method alone was tried to its end."""
-    if this.request.method == HEAD_ALONE.method:
+    if search.request.method == HEAD_ALONE.method:
         return "the head alone is all that was asked for"
-    if "val" not in this.data.images:
+    if "val" not in search.data.images:
         return "there are no images of val to choose by, so the head alone was trained"
     failed = [row for row in rows if row["status"] not in ("tried", TOO_FEW)]
     if failed:
-        return "; ".join(f"{_candidate(this, row).name} {row['status']}" for row in failed)
-    return f"nothing but the head alone fits {format_duration(this.budget.seconds)}"
+        return "; ".join(f"{_candidate(search, row).name} {row['status']}" for row in failed)
+    return f"nothing but the head alone fits {format_duration(search.budget.seconds)}"
 
 
 def _convinces(row: dict[str, Any]) -> bool:
@@ -174,13 +171,13 @@ def _convinces(row: dict[str, Any]) -> bool:
     return bool(row["images"] >= FEWEST_IMAGES and against["gain"] > against["error"])
 
 
-def _finish(this: MaskSearch, rows: list[dict[str, Any]]) -> RunResult:
-    folder, callback = _folder(this), this.callback
+def _finish(search: MaskSearch, rows: list[dict[str, Any]]) -> RunResult:
+    folder, callback = _folder(search), search.callback
     alone, others = rows[0], rows[1:]
     tried = [row for row in rows if row["status"] == "tried"]
     if not tried:
         raise TrainingError(f"{alone['method']} is {alone['status']}; give --iterations and a smaller --lr")
-    shipped, comparison, compared_on, words = tried[0], None, "val", _why_one(this, rows)
+    shipped, comparison, compared_on, words = tried[0], None, "val", _why_one(search, rows)
     compared = [row for row in others if "score" in row and "score" in alone]
     for row in compared:
         files = [folder / f"{each['name']}-pixels.npy" for each in (row, alone)]
@@ -189,35 +186,35 @@ def _finish(this: MaskSearch, rows: list[dict[str, Any]]) -> RunResult:
     if compared:
         best = max(compared, key=lambda row: (_convinces(row), row["comparison"]["gain"]))
         comparison, shipped = best["comparison"], best if _convinces(best) else alone
-        words = f"{describe_masks(comparison, _candidate(this, best).noun, best['images'])} on val"
+        words = f"{describe_masks(comparison, _candidate(search, best).noun, best['images'])} on val"
         words += ", whose images took part in the choice" if shipped is best else ": the head alone was kept"
-    job = this.job(_candidate(this, shipped), shipped["iterations"])
-    write_job(job, this.data.digest())
+    job = search.job(_candidate(search, shipped), shipped["iterations"])
+    write_job(job, search.data.digest())
     checkpoint = folder / f"{shipped['name']}.safetensors"
     if checkpoint.exists() and not job.checkpoint.exists():
         write_atomic(job.checkpoint, checkpoint.read_bytes())
     recorder = MetricsRecorder(job.run_dir / "metrics.jsonl")
     callbacks = CallbackList([recorder, callback])
-    model, history = train_model(job, this.training_data(job), callbacks, this.device, job.checkpoint)
-    split = this.data.eval_split
-    scores = this.score(model, this.data.dataset, split)
+    model, history = train_model(job, search.training_data(job), callbacks, search.device, job.checkpoint)
+    split = search.data.eval_split
+    scores = search.score(model, search.data.dataset, split)
     total = sum_scores(scores, model.num_classes)
     if comparison is not None and shipped is not alone and split == "test":
-        baseline = this.job(HEAD_ALONE, alone["iterations"])
+        baseline = search.job(HEAD_ALONE, alone["iterations"])
         other, _ = train_model(  # which is in its checkpoint
-            baseline, this.training_data(baseline), Callback(), this.device, folder / f"{alone['name']}.safetensors"
+            baseline, search.training_data(baseline), Callback(), search.device, folder / f"{alone['name']}.safetensors"
         )
         compared_on = split
-        comparison = compare_masks(count_pixels(scores), count_pixels(this.score(other, this.data.dataset, split)))
-        words = f"{describe_masks(comparison, _candidate(this, shipped).noun, len(scores))} on test"
-    evaluation = make_evaluation(split, len(scores), total, this.data.classes)
+        comparison = compare_masks(count_pixels(scores), count_pixels(search.score(other, search.data.dataset, split)))
+        words = f"{describe_masks(comparison, _candidate(search, shipped).noun, len(scores))} on test"
+    evaluation = make_evaluation(split, len(scores), total, search.data.classes)
     found = {
-        "minutes": this.request.minutes,
+        "minutes": search.request.minutes,
         "metric": "miou",
-        "seconds": this.budget.elapsed,
+        "seconds": search.budget.elapsed,
         "backbones": None,
         "tried": rows,
-        "shipped": _candidate(this, shipped).name,
+        "shipped": _candidate(search, shipped).name,
         "score": total.mean_per_class,
         "interval": list(total.intervals()["miou"]),
         "images": len(scores),
@@ -228,7 +225,7 @@ def _finish(this: MaskSearch, rows: list[dict[str, Any]]) -> RunResult:
         "repeat": repeat_command(job),
     }
     result = finish_job(
-        job, this.data, model, history, evaluation, callback, environment.peak_memory(this.device), search=found
+        job, search.data, model, history, evaluation, callback, environment.peak_memory(search.device), search=found
     )
     shutil.rmtree(folder, ignore_errors=True)
     return result

@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 
 from vpt.backbones import load_backbone
 from vpt.core.array_file import read_array, write_array
-from vpt.core.text import format_bytes, format_duration
+from vpt.core.text import file_stem, format_bytes, format_duration
 from vpt.errors import SpecError, TrainingError, UnsupportedError, is_out_of_memory
 from vpt.search.candidates import (
-    MIN_STEPS,
     PROBE_SECONDS,
     RATE_FACTORS,
     Candidate,
     epochs_that_fit,
     full_epochs,
     is_too_large,
+    least_epochs,
     list_candidates,
 )
 from vpt.search.comparison import Comparison, compare
@@ -61,6 +61,7 @@ class Selection(SearchContext):
     Attributes:
         backbone: Name of the backbone.
         pool: The images.
+        features: Features of the images that the probe learns from.
         head: Head of the probe.
         penalty: Its penalty.
         ridge_seconds: Seconds that the regression of this head took.
@@ -69,16 +70,11 @@ class Selection(SearchContext):
 
     backbone: str
     pool: Pool
+    features: Features
     head: str
     penalty: float
     ridge_seconds: float
     folder: Path
-
-    @cached_property
-    def features(self) -> Features:
-        """Features of the images that the probe learns from."""
-        classes = len(self.pool.data.classes)
-        return Features(self.pool.features, self.pool.table, self.pool.labels, classes, self.pool.groups)
 
     @cached_property
     def halves(self) -> list[Fold]:
@@ -197,7 +193,7 @@ class Selection(SearchContext):
         needed = trial + max(refit, best["refit"] if best is not None else 0.0)
         if epochs and needed <= left:
             return {"epochs": epochs, "folds": folds, "step": step, "refit": refit, "status": "planned"}
-        needed = needed if epochs else beside + folds * MIN_STEPS * batch * step
+        needed = needed if epochs else beside + folds * least_epochs(trained, batch) * trained * step
         status = f"{NOT_BEGUN}needs {format_duration(needed)}, {format_duration(max(0.0, left))} are left"
         return {"epochs": 0, "step": step, "status": status}
 
@@ -249,8 +245,7 @@ class Selection(SearchContext):
         return self._file(candidate, f"-{fold}.safetensors")
 
     def _file(self, candidate: Candidate, suffix: str) -> Path:
-        name = "".join(char if char.isalnum() else "_" for char in candidate.name)
-        return self.folder / f"{name}{suffix}"
+        return self.folder / f"{file_stem(candidate.name)}{suffix}"
 
     def _carry_out(self, candidate: Candidate, row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Train and predict on each fold, and compare the predictions with those of the probe."""

@@ -22,14 +22,14 @@ from vpt.attention.joint_attention import GatedPrompts, KeyValues
 from vpt.attention.kv_attention import KVAttention, KVPrompts, PromptGroups
 from vpt.backbones import Backbone
 from vpt.errors import UnsupportedError
-from vpt.heads.multi_block import units
+from vpt.heads.multi_block import features_of, units
 from vpt.methods import VPT, Linear
 from vpt.methods.kv_prompts import PromptKeys
 from vpt.model.batch_parts import BatchParts, learned_modules
 from vpt.model.readout import MultiBlock
 from vpt.model.shared_prompts import shared_prompts
 from vpt.model.tuned_model import TunedModel
-from vpt.training.block_features import FeatureTable, features_of
+from vpt.training.block_features import FeatureTable
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,12 +10,11 @@ from torch import Tensor, nn
 
 from vpt.attention.detection import FeatureExtractor, detect_layout, structural_copy
 from vpt.backbones import Backbone
-from vpt.backbones.layout import BackboneLayout
 from vpt.core.array_file import append_checksum, map_array
 from vpt.core.io import move_into_place
 from vpt.data.images import allocate
 from vpt.errors import UnsupportedError
-from vpt.heads.multi_block import FEATURES, MultiBlockFeatures, parse_features, select_blocks, units
+from vpt.heads.multi_block import MultiBlockFeatures, features_of, parse_features, select_blocks, units
 from vpt.model.readout import MultiBlock, Readout
 from vpt.model.tuned_model import TunedModel
 from vpt.training.batches import DeviceDataset, iter_batches
@@ -68,19 +67,6 @@ class FeatureTable:
                 start = int(starts[block]) + self.features.index(name) * self.widths[block]
                 found.append(slice(start, start + self.widths[block]))
         return found
-
-
-def features_of(layout: BackboneLayout) -> tuple[str, ...]:
-    """Return the features that the blocks or stages of a backbone have.
-
-    Args:
-        layout: The layout of the backbone.
-
-    Returns:
-        Names, of `vpt.heads.multi_block.FEATURES`.
-    """
-    has_class_token = layout.kind == "tokens" and layout.num_prefix_tokens > 0
-    return FEATURES if has_class_token else FEATURES[1:]
 
 
 class BlockFeatureNetwork(nn.Module):

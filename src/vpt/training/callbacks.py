@@ -21,10 +21,11 @@ class EpochMetrics:
     Attributes:
         epoch: Number of the epoch, from 1.
         train_loss: Mean training loss per image.
-        train_metric: Top-1 accuracy in training, between 0 and 1; pixel accuracy for segmentation.
+        train_metric: Metric in training: top-1, the fraction of correct labels where an image has several, or R²;
+            pixel accuracy for segmentation. At most 1.
         val_loss: Mean validation loss, or None without validation images.
-        val_metric: The metric that counts on validation images: top-1 accuracy, between 0 and 1; mean IoU for
-            segmentation; None without them.
+        val_metric: The metric that counts on validation images, such as top-1 or R²; mean IoU for segmentation; None
+            without them.
         lr: Learning rate of the last step.
         seconds: Wall time of the epoch, validation included.
         metrics: Split and name of a metric -> value, such as "train_top1" and "val_top1". What training counts is there

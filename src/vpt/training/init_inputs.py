@@ -1,4 +1,4 @@
-"""What methods can be initialized from: properties of the training images under the frozen backbone."""
+"""Properties of the training images under the frozen backbone, from which methods can be initialized."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -12,7 +12,7 @@ from vpt.attention.detection import FeatureExtractor, structural_copy
 from vpt.backbones.layout import BackboneLayout
 from vpt.data.label_kinds import kind_of_labels
 from vpt.errors import DataError
-from vpt.heads.multi_block import FEATURES
+from vpt.heads.multi_block import features_of
 from vpt.methods.init_inputs import InitInputs
 from vpt.methods.linear import Linear
 from vpt.model.readout import MultiBlock
@@ -99,9 +99,7 @@ def collect_features(
         Class token, mean and standard deviation of the patches of each block (n, width), on the model's device, and
         targets (n, outputs), on the CPU.
     """
-    layout = model.layout
-    names = FEATURES if layout.kind == "tokens" and layout.num_prefix_tokens > 0 else FEATURES[1:]
-    readout = MultiBlock("all", "+".join(names))
+    readout = MultiBlock("all", "+".join(features_of(model.layout)))
     frozen = TunedModel(model.backbone, Linear(), 1, readout=readout).to(next(model.parameters()).device)
     images = np.sort(np.random.default_rng((seed, len(examples))).permutation(len(examples))[:max_images])
     dataset = DeviceDataset.for_model(model, examples)

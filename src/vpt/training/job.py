@@ -156,7 +156,7 @@ class RunResult:
         head: Text of the head, or None for the default head of classification.
         eval_split: Split that is scored: test, or val where there is no test, or train where there is neither.
         metric: Name of the main metric in `metrics`, such as "test_top1".
-        metrics: Metrics by name, between 0 and 1, such as "test_top1" or "test_miou".
+        metrics: Metrics by name, such as "test_top1" or "test_miou": fractions, except r2 and mae.
         per_class: Recall or IoU by class name, between 0 and 1; None for a class that does not occur.
         images: Number of images of each split.
         total_parameters: Number of all parameters.
@@ -206,7 +206,7 @@ class RunResult:
 
     @property
     def score(self) -> float:
-        """The main metric, between 0 and 1."""
+        """The main metric: a fraction, except r2 and mae."""
         return self.metrics[self.metric]
 
     @property

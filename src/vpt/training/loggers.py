@@ -23,7 +23,7 @@ Values = Mapping[str, float]
 
 
 class Logger(Protocol):
-    """A logger of runs, one after the other. Steps are epochs, from 1; accuracies are between 0 and 1."""
+    """A logger of runs, one after the other. Steps are epochs, from 1; metrics are fractions, except r2 and mae."""
 
     def begin(self, name: str, config: Mapping[str, Any]) -> None:
         """Start a run.
@@ -205,7 +205,8 @@ class FailSafeLogger:
             method(*args)
         except Exception as error:  # a server that is down, a folder that is full: whatever its package raises
             self.failed = True
-            self.note(f"{type(self.logger).__name__} failed and is told nothing more: {type(error).__name__}: {error}")
+            reason = f"{type(error).__name__}: {error}"
+            self.note(f"{type(self.logger).__name__} failed, and nothing more is logged: {reason}")
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What is chosen on val after training: the temperature of probabilities, and thresholds of labels."""
+"""Choices on val after training: the temperature of probabilities, and thresholds of labels."""
 
 from torch import Tensor
 

@@ -63,7 +63,7 @@ class ClassificationData(PreparedData):
 
     @property
     def labels(self) -> LabelTask[Any]:
-        """How the labels are learned, scored and answered, before thresholds are chosen."""
+        """Label task of the training labels, before thresholds are chosen."""
         return label_task(fit_label_kind(self.decoded["train"].labels))
 
     def digest(self) -> str:  # noqa: D102

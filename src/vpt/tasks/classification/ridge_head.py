@@ -150,6 +150,8 @@ def solve_head_on(
     labels: NDArray[Any],
     penalty: Penalty,
     groups: NDArray[np.int64] | None = None,
+    *,
+    copies: NDArray[np.int64] | None = None,
 ) -> LeftOut:
     """Give a linear head its weights by ridge regression on features that are computed already.
 
@@ -160,13 +162,15 @@ def solve_head_on(
         labels: Labels of the images, of the kind that the model predicts.
         penalty: Penalty of the squared weights, or "auto", as for `solve_head`.
         groups: Group of each image (n,), which is left out whole. Default: every image is on its own.
+        copies: Group of each image with its near copies (n,), where it is known. Default: found from `groups`.
 
     Returns:
         The predictions for images that are left out, together with their group and near copies.
     """
     targets = label_task(model.label_kind).targets(torch.from_numpy(labels)).numpy()
     ridge = Ridge(features, table.columns(model.readout), targets, model.num_classes)
-    copies = near_copies(features[:, : table.pooled], groups)
+    if copies is None:
+        copies = near_copies(features[:, : table.pooled], groups)
     left_out = ridge.best(copies) if penalty == "auto" else ridge.leave_out(penalty, copies)
     weight, bias = ridge.solve(left_out.penalty, left_out.scale)
     with torch.no_grad():

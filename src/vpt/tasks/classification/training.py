@@ -85,7 +85,7 @@ class ClassificationObjective:
 
     @cached_property
     def labels(self) -> LabelTask[Any]:
-        """How the labels are learned and scored."""
+        """Label task of the model."""
         return label_task(self.model.label_kind)
 
     @cached_property

@@ -20,7 +20,7 @@ Kind = TypeVar("Kind", bound=LabelKind)
 
 
 class LabelTask(ABC, Generic[Kind]):
-    """How models learn labels of one kind, how predictions are scored, and what an answer is.
+    """Learning, scoring and answers of labels of one kind.
 
     Attributes:
         losses: Names of the losses, the default first.
