@@ -118,6 +118,15 @@ def test_write_report_of_missing_runs_lists_them_and_averages_none(broken: Store
     assert r"disk\_is full \& 100 \% of it" in paths["failures.tex"]
 
 
+def test_write_report_again_leaves_no_table_of_an_earlier_one(broken: Store, done: Store, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    write_report(broken.folder, out)
+    assert (out / "failures.csv").exists()
+    (out / "notes.csv").touch()
+    written = write_report(done.folder, out)
+    assert {path.name for path in out.iterdir()} == {path.name for path in written} | {"notes.csv"}
+
+
 def test_cost_table_has_no_share_above_all_and_says_whose_memory_it_is(done: Store, tmp_path: Path) -> None:
     shutil.copytree(done.folder, tmp_path / "runs")
     for path in (tmp_path / "runs" / "runs").glob("[!.]*.json"):

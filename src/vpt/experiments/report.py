@@ -20,7 +20,7 @@ from vpt.experiments.results import ExperimentResults, load_results
 from vpt.experiments.significance import group_mean
 from vpt.experiments.store import Store
 from vpt.experiments.table import MISSING, Table, to_csv, to_document, to_latex
-from vpt.experiments.tables import PROTOCOL_DESCRIPTION, build_tables
+from vpt.experiments.tables import PROTOCOL_DESCRIPTION, TABLE_NAMES, build_tables
 from vpt.plots.inline_svg import difference_bars, labeled_scatter, sparkline
 from vpt.plots.pages import page_environment
 
@@ -51,6 +51,9 @@ def write_report(folder: Path, out: Path, *others: Path) -> list[Path]:
     for table in tables:
         texts[f"{table.name}.csv"] = to_csv(table.header, table.rows)
         texts[f"{table.name}.tex"] = to_latex(table)
+    own = {f"{table}.{suffix}" for table in TABLE_NAMES for suffix in ("csv", "tex")}
+    for name in (own | {"paper.tex", "paper.md", "paper.html"}) - texts.keys():
+        (out / name).unlink(missing_ok=True)  # of an earlier report, such as failures that are mended
     for name, text in texts.items():
         write_atomic(out / name, text.encode())
     return [out / name for name in texts]

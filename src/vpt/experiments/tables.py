@@ -17,6 +17,7 @@ from vpt.protocols import describe_protocol
 
 _TEXTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 PROTOCOL_DESCRIPTION: str = _TEXTS["protocol"]
+TABLE_NAMES = tuple(name for name, text in _TEXTS.items() if isinstance(text, dict))
 Row = tuple[str, ...]
 _FEWEST_TASKS = 6  # of a test over tasks: with five, no p is below 0.03
 _OF_CELLS = ("main", "tasks", "published", "tests")  # tables whose figures are scores of cells
