@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from corruptions import SETS
-from report import RESULTS_DIR, write_section
+from report import write_section
 from vpt.core import environment
 from vpt.core.io import write_atomic
 
@@ -87,7 +87,7 @@ def tabulate(records: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of the sets")
-    parser.add_argument("--records", type=Path, default=RESULTS_DIR / "risk")
+    parser.add_argument("--records", type=Path, required=True, help="folder of the records")
     parser.add_argument("--sets", nargs="+", choices=CELLS, default=list(CELLS))
     parser.add_argument("--draws", type=int, nargs="+", default=list(range(DRAWS)))
     parser.add_argument("--minutes", type=float, default=10)
@@ -114,7 +114,8 @@ def main() -> None:
         raise SystemExit(f"no records in {options.records}")
     table = tabulate(records)
     if options.report:
-        write_section("risk", "risk", {"searches": records}, "python benchmarks/risk.py --report", table)
+        command = "python benchmarks/risk.py --records RECORDS --report"
+        write_section("risk", "risk", {"searches": records}, command, table)
     print(table)
 
 

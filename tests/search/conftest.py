@@ -26,7 +26,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """A training of few steps is worth its time, and is kept however it does, so that tests are short."""
-    monkeypatch.setattr("vpt.search.candidates.MIN_STEPS", 4)
+    monkeypatch.setattr("vpt.search.candidates._MIN_STEPS", 4)
     monkeypatch.setattr("vpt.search.selection._HOPELESS", -float("inf"))
 
 

@@ -225,7 +225,7 @@ SCRIPT = """
 import sys, pathlib
 sys.path.insert(0, sys.argv[1])
 import simulation, vpt.search.candidates
-vpt.search.candidates.MIN_STEPS = 4
+vpt.search.candidates._MIN_STEPS = 4
 result, clock = simulation.run(sys.argv[2], pathlib.Path(sys.argv[3]), method="vpt(length=4)")
 print(result.search["shipped"], clock.notes[0])
 """

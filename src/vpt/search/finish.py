@@ -72,16 +72,26 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """The images that score the result, for its picture.
+class Scored:
+    """The images that score the result, with the outputs for them.
 
     Attributes:
+        split: Name of the images: "test", or "out_of_fold".
         source: Images among which they are.
         rows: Their rows there, in the order of the outputs (n,).
+        outputs: Outputs of the model that ships (n, classes), see `vpt.search.trials.outputs_of`.
+        baseline: Outputs of the probe.
+        labels: Labels of the images (n, ...).
+        groups: Group of each image (n,), or None if every image is on its own.
     """
 
+    split: str
     source: Examples
     rows: NDArray[np.int64]
+    outputs: NDArray[np.float64]
+    baseline: NDArray[np.float64]
+    labels: NDArray[Any]
+    groups: NDArray[np.int64] | None
 
 
 def finish(
@@ -116,33 +126,18 @@ def finish(
     final = _naming_metric(shipped, request.metric) if shipped else Model(probe.job, probe.data, probe.model, [])
     selection.pool.write_job(final.job)
 
-    test = final.data.decoded.get("test")
+    scored = _score(selection, probe, shipped, best)
     comparison: Comparison | None = None
-    if test is not None:
-        split, labels, groups, shown = "test", test.labels, test.groups, Shown(test, np.arange(len(test)))
-        outputs = baseline = outputs_of(probe.model, test, probe.job, callback, "test")
-        if shipped is not None:
-            outputs = outputs_of(shipped.model, test, shipped.job, callback, "test")
-    else:
-        train = probe.data.decoded["train"]
-        split, labels, groups, outputs = OUT_OF_FOLD, train.labels, train.groups, probe.left_out
-        shown = Shown(train, np.arange(len(train)))
-        if shipped is not None and best is not None:
-            folds = selection.folds(best["folds"])
-            shown = Shown(folds[0].source, np.concatenate([fold.rows for fold in folds]))
-            labels, groups, outputs = selection.labels(best), selection.groups(best), selection.outputs(best)
-            baseline = selection.probe_outputs(best["folds"])
     if shipped is not None:
-        comparison = compare(outputs, baseline, labels, request.metric, groups)
+        comparison = compare(scored.outputs, scored.baseline, scored.labels, request.metric, scored.groups)
     elif best is not None:
         comparison = Comparison(**best["comparison"])
-    evaluation = _evaluate(split, outputs, labels, groups, final, request.metric)
-    if test is not None and evaluation.scores is not None:
+    evaluation = _evaluate(scored, final, request.metric)
+    if scored.split == "test" and evaluation.scores is not None:
         pictures = partial(final.data.pictures, final.model, evaluation.scores, "test")
         evaluation = replace(evaluation, pictures=pictures)
-    low, high = interval(outputs, labels, request.metric, groups)
     words = _words(selection, rows, comparison, shipped is not None, failure)
-    if shipped is not None and test is None:
+    if shipped is not None and scored.split != "test":
         words += " out of fold, on images that took part in the choice"
     search = {
         "minutes": request.minutes,
@@ -152,18 +147,18 @@ def finish(
         "tried": [*heads, *({k: v for k, v in row.items() if k != "recipe"} for row in rows)],
         "shipped": "the probe" if shipped is None or best is None else selection.candidate(best).name,
         "score": evaluation.metrics[request.metric],
-        "interval": [low, high],
-        "images": len(labels),
-        "optimistic": test is None,
+        "interval": list(interval(scored.outputs, scored.labels, request.metric, scored.groups)),
+        "images": len(scored.labels),
+        "optimistic": scored.split != "test",
         "comparison": None if comparison is None else comparison.to_dict(),
-        "comparison_split": None if comparison is None else split if shipped is not None else OUT_OF_FOLD,
+        "comparison_split": None if comparison is None else scored.split if shipped is not None else OUT_OF_FOLD,
         "words": words,
         "repeat": None if isinstance(request.data, Dataset) else repeat_command(final.job),
     }
-    data = replace(final.data, images={**final.data.images, split: len(labels)})
+    data = replace(final.data, images={**final.data.images, scored.split: len(scored.labels)})
     single = METRICS[request.metric].kind == "single_label"
     if single:
-        _draw(final, shown, outputs, evaluation, callback)
+        _draw(final, scored, evaluation, callback)
     result = finish_job(
         final.job, data, final.model, final.history, evaluation, callback, environment.peak_memory(device),
         draw=not single, search=search,
@@ -223,18 +218,28 @@ def _describe_failure(error: Exception) -> str:
     raise error
 
 
-def _evaluate(
-    split: str,
-    outputs: NDArray[np.float64],
-    labels: NDArray[Any],
-    groups: NDArray[np.int64] | None,
-    final: Model,
-    metric: str,
-) -> Evaluation:
-    kind, found = final.model.label_kind, torch.from_numpy(outputs)
+def _score(selection: Selection, probe: Probe, shipped: Model | None, best: dict[str, Any] | None) -> Scored:
+    """Return the outputs of the probe, and of what ships, for the test images, or else for images that are left out."""
+    callback, test = selection.callback, probe.data.decoded.get("test")
+    if test is not None:
+        outputs = baseline = outputs_of(probe.model, test, probe.job, callback, "test")
+        if shipped is not None:
+            outputs = outputs_of(shipped.model, test, shipped.job, callback, "test")
+        return Scored("test", test, np.arange(len(test)), outputs, baseline, test.labels, test.groups)
+    if shipped is None or best is None:
+        train, outputs = probe.data.decoded["train"], probe.left_out
+        return Scored(OUT_OF_FOLD, train, np.arange(len(train)), outputs, outputs, train.labels, train.groups)
+    folds = selection.folds(best["folds"])
+    rows = np.concatenate([fold.rows for fold in folds])
+    outputs, baseline = selection.outputs(best), selection.probe_outputs(best["folds"])
+    return Scored(OUT_OF_FOLD, folds[0].source, rows, outputs, baseline, selection.labels(best), selection.groups(best))
+
+
+def _evaluate(scored: Scored, final: Model, metric: str) -> Evaluation:
+    kind, found = final.model.label_kind, torch.from_numpy(scored.outputs)
     logits = kind.standardize(found) if isinstance(kind, Regression) else found
-    scores = label_task(kind).score(logits, torch.from_numpy(labels), groups)
-    return with_metric_first(make_evaluation(split, len(labels), scores, final.data.classes), metric)
+    scores = label_task(kind).score(logits, torch.from_numpy(scored.labels), scored.groups)
+    return with_metric_first(make_evaluation(scored.split, len(scored.labels), scores, final.data.classes), metric)
 
 
 def _words(
@@ -267,27 +272,27 @@ def _why_nothing_else(selection: Selection, rows: list[dict[str, Any]]) -> str:
     return f"nothing but the probe fits {format_duration(60 * selection.request.minutes)}"
 
 
-def _draw(final: Model, shown: Shown, logits: NDArray[np.float64], evaluation: Evaluation, callback: Callback) -> None:
+def _draw(final: Model, scored: Scored, evaluation: Evaluation, callback: Callback) -> None:
     """Draw the picture of a search. A failure becomes a note, as the result is complete without it."""
     path = final.job.run_dir / "search.png"
     try:
-        _draw_summary(path, final, shown, logits, evaluation)
+        _draw_summary(path, final, scored, evaluation)
         path = path.with_name("examples.png")
         figures.class_examples(path, final.data.examples(), f"Training images of {final.data.name}")
     except Exception as error:
         callback.on_note(f"{path} could not be drawn: {error}; the result is complete without it")
 
 
-def _draw_summary(path: Path, final: Model, shown: Shown, logits: NDArray[np.float64], evaluation: Evaluation) -> None:
+def _draw_summary(path: Path, final: Model, scored: Scored, evaluation: Evaluation) -> None:
     """Draw curve, confusion matrix and the most confident mistakes in one picture."""
-    classes, labels = final.data.classes, shown.source.labels[shown.rows]
+    classes, labels, logits = final.data.classes, scored.labels, scored.outputs
     probabilities = torch.from_numpy(logits).softmax(1).numpy()
     wrong = np.flatnonzero(logits.argmax(1) != labels)
     worst = wrong[np.argsort(-probabilities[wrong].max(1), kind="stable")][:_NUM_MISTAKES]
     size = final.model.backbone.preprocessing.size
     mistakes = []
     for index in worst:
-        pixels = shown.source.pixels[shown.rows[index]]
+        pixels = scored.source.pixels[scored.rows[index]]
         start = (pixels.shape[-1] - size) // 2
         cropped = pixels[:, start : start + size, start : start + size].transpose(1, 2, 0)
         predicted = int(logits[index].argmax())

@@ -66,6 +66,12 @@ def run_search(
 
     Returns:
         The result. Its `search` has the candidates, the comparison with the probe, and the time.
+
+    Raises:
+        SpecError: The output belongs to another run, or an option does not fit the data.
+        DataError: Images cannot be used, or have changed since an interrupted search.
+        BackboneError: The backbone cannot be loaded.
+        StorageError: Another process writes this output, or a file cannot be written.
     """
     callback, target = callback or Callback(), distributed.resolve_device(device)
     budget = Budget(60 * request.minutes, clock, clock() if started is None else started)

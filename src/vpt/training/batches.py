@@ -16,6 +16,7 @@ from vpt.data.image_inputs import require_uint8
 from vpt.data.image_stream import StreamedImages
 from vpt.data.preprocessing import Preprocessing
 from vpt.data.whole_images import WholeImages
+from vpt.errors import SpecError
 from vpt.model.tuned_model import TunedModel
 from vpt.training.augmentation import ImageAugmentation, parse_augmentation, random_box, resize_crop
 
@@ -165,18 +166,27 @@ class DeviceDataset:
         if self.stream is not None and self.features is None:
             self.stream.plan(batches, seed)
 
-    def inputs(self, indices: NDArray[np.int64], augment: str = "none", rng: Any = None) -> Tensor:
+    def inputs(
+        self, indices: NDArray[np.int64], augment: str = "none", rng: np.random.Generator | None = None
+    ) -> Tensor:
         """Return the model inputs of some images.
 
         Args:
             indices: Indices of the images, or of their draws, see `number_draws`.
             augment: Text of the augmentation. What mixes images does nothing here. Default: none.
-            rng: Random generator of the augmentation. Default: none.
+            rng: Random generator of the augmentation, which needs one. Default: none.
 
         Returns:
             Normalized images, (batch, 3, size, size), or cached features, (batch, d). Of several cached views of an
             image, augmentation takes one at random.
+
+        Raises:
+            SpecError: There is an augmentation and no generator.
         """
+        if rng is None:
+            if augment != "none" and self.stream is None:
+                raise SpecError(f"augment is {augment!r} and rng is None; give a generator, which draws the changes")
+            rng = np.random.default_rng(0)  # from which nothing is drawn
         draws, indices = indices, indices % len(self)
         if self.features is not None:
             views = 0 if augment == "none" else torch.from_numpy(rng.integers(len(self.features), size=len(indices)))
