@@ -132,3 +132,14 @@ def test_load_backbone_with_published_weights_has_no_notes(shared):
     assert sum(weight.numel() for weight in backbone.module.parameters()) == 5_524_416
     with torch.no_grad():
         assert torch.isfinite(backbone.module(torch.zeros(1, 3, 224, 224))).all()
+
+
+def test_repository_that_cannot_be_fetched_is_named_with_an_image_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> nn.Module:
+        raise OSError("no such repository")
+
+    monkeypatch.setattr(timm, "create_model", fail)
+    with pytest.raises(
+        BackboneError, match="the weights of 'hf-hub:owner/typo' could not be fetched: no such repository"
+    ):
+        load_backbone("hf-hub:owner/typo", image_size=96)

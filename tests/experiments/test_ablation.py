@@ -92,6 +92,7 @@ def test_point_method_for_base_keeps_its_other_options() -> None:
 def test_series_context_of_backbone_and_data_sets_the_points() -> None:
     assert replace(CONTEXT, blocks=12).quarters == [1, 3, 6, 9, 12]
     assert replace(CONTEXT, size=224, patch=16).scaled_size(1.5) == 336
+    assert replace(CONTEXT, size=100, patch=0).scaled_size(1.25) == 128, "a ConvNet, whose stride is 32"
     assert [point.x for point in SERIES["resolution"].points(CONTEXT)] == [48, 60, 72, 48]
     assert {point.fields["length"] for point in SERIES["init"].points(CONTEXT)} == {4}
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu, linear, relu
 from torchvision.models import alexnet
 
+import vpt
 from helpers.families import backbone_of, images, model_of
 from helpers.references import LABELS, compare, trainable_tensors, tuned
 from vpt import Full, attach, inspect, load, load_backbone, save
@@ -234,3 +235,26 @@ def test_lora_on_each_target_equals_reference(family: str, targets: str) -> None
         return model.head(torch.func.functional_call(Whole(), weights, (x,)))
 
     compare(model, reference)
+
+
+@pytest.mark.parametrize("method", [
+    "vpt(location=prepend_pixel, depth=shallow, length=2)", "vpt(location=concat_channel, depth=shallow, length=2)",
+    "vpt(location=pad, depth=shallow, length=2)", "sidetune(network=test_convnext)",
+])  # fmt: skip
+def test_methods_in_pixels_train_on_a_backbone_in_bf16(method: str) -> None:
+    model = attach(load_backbone("test_vit", pretrained=False, dtype=torch.bfloat16), method, 3)
+    model(torch.randn(2, 3, 160, 160, dtype=torch.bfloat16)).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.trainable_parameters())
+
+
+def test_side_network_outside_the_list_of_timm_is_refused() -> None:
+    with pytest.raises(
+        SpecError, match="network is 'hf-hub:someone/model'; give alexnet, or the name of one of timm's"
+    ):
+        vpt.parse_method('sidetune(network="hf-hub:someone/model")')
+
+
+@pytest.mark.parametrize("first", ["sidetune(network=test_convnext)", "vpt(location=pad, depth=shallow)"])
+def test_head2toe_behind_a_replaced_network_is_refused(first: str) -> None:
+    with pytest.raises(UnsupportedError, match="another method of the sum replaces the network"):
+        attach(backbone_of("vit"), f"{first} + head2toe", 3)

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from helpers.families import backbone_of, images
-from vpt import METHODS, TunedModel, attach
+from vpt import METHODS, TunedModel, attach, load_backbone
 from vpt.errors import SpecError
 from vpt.model.ensemble import Ensemble
-from vpt.model.label_kinds import SingleLabel
+from vpt.model.label_kinds import LabelKind, MultiLabel, Regression, SingleLabel
 
 
 def members(family: str, method: str, count: int = 5) -> list[TunedModel]:
@@ -101,3 +101,18 @@ def test_ensemble_of_incompatible_models_is_refused() -> None:
         Ensemble([one, attach(one.backbone, "vpt(length=4)", 3)])
     with pytest.raises(SpecError, match="other classes"):
         Ensemble([one, attach(one.backbone, "vpt(length=3)", 4)])
+
+
+@pytest.mark.parametrize("kind", [MultiLabel((0.5, 0.5, 0.5)), Regression()])
+def test_ensemble_of_other_labels_is_refused(kind: LabelKind) -> None:
+    models = [attach(backbone_of("vit"), "vpt(length=2)", 1 if kind.name == "regression" else 3) for _ in range(2)]
+    for model in models:
+        model.label_kind = kind
+    with pytest.raises(SpecError, match=f"model 1 predicts {kind.name}, and an ensemble averages the probabilities"):
+        Ensemble(models)
+
+
+def test_ensemble_on_a_backbone_of_another_type_answers() -> None:
+    backbone = load_backbone("test_vit", pretrained=False, dtype=torch.bfloat16)
+    models = [attach(backbone, "vpt(length=2)", 3).eval() for _ in range(2)]
+    assert Ensemble(models)(torch.randn(2, 3, 160, 160, dtype=torch.bfloat16)).isfinite().all()

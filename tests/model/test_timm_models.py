@@ -165,6 +165,8 @@ def test_merge_that_timm_computes_otherwise_is_refused() -> None:
     disturb(tuned)
     with pytest.raises(UnsupportedError, match=r"ssf on .* does not merge: timm gives other logits"):
         tuned.merge()
+    with torch.no_grad():
+        assert torch.allclose(tuned.plain()(images()), tuned(images()), atol=1e-5), "plain() and exports keep the scale"
 
 
 def test_merge_where_timm_classifies_by_several_layers_is_refused() -> None:

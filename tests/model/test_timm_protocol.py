@@ -1,5 +1,6 @@
 """timm's tools on a tuned model: data configuration, groups of parameters, intermediate features, classifier."""
 
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from helpers.families import SIZE, backbone_of, images, model_of
 from vpt import attach, load_backbone
 from vpt.errors import SpecError, UnsupportedError
+from vpt.model.label_kinds import MultiLabel, Regression
 
 
 @pytest.mark.parametrize("size", [48, 96])
@@ -115,3 +117,20 @@ def test_reset_classifier_makes_a_head_of_other_classes() -> None:
     for arguments in ((0,), (3, "avg")):
         with pytest.raises(SpecError, match="needs a class and no pooling"):
             tuned.reset_classifier(*arguments)
+
+
+def test_reset_classifier_leaves_nothing_of_the_old_labels() -> None:
+    tuned = attach(backbone_of("vit"), "linear", 3).eval()
+    tuned.label_kind, tuned.class_colors = MultiLabel((0.1, 0.2, 0.3)), ("#000000", "#111111", "#222222")
+    tuned.reset_classifier(5)
+    assert tuned.label_kind == MultiLabel() and tuned.class_colors is None and not tuned.head.training
+    tuned.label_kind = Regression(1.0, 2.0)
+    with pytest.raises(SpecError, match=r"reset_classifier\(2\): the model predicts a number"):
+        tuned.reset_classifier(2)
+
+
+def test_tuned_model_can_be_pickled() -> None:
+    tuned = attach(backbone_of("vit"), "vpt(length=2)", 3).eval()
+    copied = pickle.loads(pickle.dumps(tuned))
+    batch = images(2)
+    assert torch.equal(copied(batch), tuned(batch))

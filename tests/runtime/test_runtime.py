@@ -18,7 +18,7 @@ from vpt import TunedModel, attach, predict
 from vpt.cli import main
 from vpt.data.image_files import open_rgb
 from vpt.data.preprocessing import Preprocessing
-from vpt.errors import DataError, TunedFileError
+from vpt.errors import DataError, SpecError, TunedFileError
 from vpt.export import export_backbone, export_task
 from vpt.model.label_kinds import MultiLabel, Regression, SingleLabel
 from vpt.runtime import ExportedModel, SharedModel
@@ -159,3 +159,6 @@ def test_files_of_other_kinds_are_refused(tmp_path: Path, photos: list[Path]) ->
     Image.fromarray(np.full((20, 20), 4000, np.uint16)).save(deep)
     with pytest.raises(DataError, match="more than 8 bits per channel"):
         ExportedModel(graph).predict([deep])
+    for single in (str(deep), deep):
+        with pytest.raises(SpecError, match="images is one image; give a list of them"):
+            ExportedModel(graph).predict(single)

@@ -61,3 +61,11 @@ def test_replica_of_data_parallel_is_refused() -> None:
     model._is_replica = True
     with pytest.raises(UnsupportedError, match="use DistributedDataParallel"):
         model(torch.zeros(1, 3, 32, 32))
+
+
+def test_formats_that_start_other_programs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("subprocess.check_call", lambda *_: pytest.fail("a program was started"))
+    path = tmp_path / "photo.png"
+    Image.new("RGB", (20, 20)).save(path, format="EPS")
+    with pytest.raises(DataError, match="is not an image that Pillow reads"):
+        read_image(path)

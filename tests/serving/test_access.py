@@ -74,7 +74,7 @@ def test_read_token_of_file_or_variable_returns_it(tmp_path, monkeypatch):
 
 
 def test_server_with_strange_host_or_origin_headers_refuses_them(folder):
-    with running_server(Bank([folder]), allowed_hosts={"127.0.0.1"}) as address:
+    with running_server(Bank([folder]), allowed_hosts={"127.0.0.1:80"}) as address:
         for headers in ({"Host": "[::1"}, {"Host": ""}, {"Origin": "null"}, {"Origin": "http://[::1"}):
             assert refusal(f"{address}/tasks", headers)[0] == 403
         assert get(f"{address}/tasks", {"Origin": address})

@@ -186,6 +186,8 @@ def test_name_that_is_too_long_in_bytes_is_refused(tmp_path: Path) -> None:
 
     for longest in ("猫" * 47, "a" * 100):
         assert server._writable_task(SimpleNamespace(path_params={"task": longest}), "token") == longest
+    with pytest.raises(server.RequestError, match=r"ends in \.task, as files for exported graphs do"):
+        server._writable_task(SimpleNamespace(path_params={"task": "pets.task"}), "token")
     request = SimpleNamespace(path_params={"task": "猫" * 48})
     with pytest.raises(server.RequestError, match="is no file name"):
         server._writable_task(request, "token")

@@ -147,7 +147,7 @@ def embed(
         before, after = (predict_logits(network, dataset) for network in networks)
         small = np.stack([_shrink(image) for image in pixels.images]) if thumbnails else None
     with torch.no_grad():
-        answers = model.label_kind.activate(copied.head(match_dtype(after.to(device), copied.head)).float())
+        answers = model.label_kind.activate(copied.head(match_dtype(after.to(device), copied.head)).float().cpu())
     names = model.classes or (data.classes if len(data.classes) == model.num_classes else None)
     predicts_classes = names is not None and model.label_kind.name != "regression"
     perplexity = min(30.0, (len(pixels.labels) - 1) / 3)  # less than the number of images, as t-SNE demands

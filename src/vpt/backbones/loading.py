@@ -133,9 +133,9 @@ def create_model(name: str, image_size: int | None, pretrained: bool) -> nn.Modu
     if ":" not in name and not is_timm_model(name):
         raise BackboneError(f"the backbone {name!r} is unknown; {_suggest_model(name)}")
     options: dict[str, Any] = {"num_classes": 0}
-    if image_size is not None and _accepts_img_size(name):
-        options["img_size"] = image_size
     try:
+        if image_size is not None and _accepts_img_size(name):
+            options["img_size"] = image_size
         model: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
     except Exception as error:  # timm and the hub raise many kinds; each ends in the same advice
         if not pretrained:

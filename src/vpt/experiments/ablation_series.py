@@ -23,7 +23,7 @@ class SeriesContext:
         backbones: Names of the backbones.
         blocks: Number of blocks of the first backbone.
         size: Side of its images in pixels.
-        patch: Side of its patches in pixels.
+        patch: Side of its patches in pixels; 0 without patches.
     """
 
     base: str
@@ -40,7 +40,8 @@ class SeriesContext:
 
     def scaled_size(self, factor: float) -> int:
         """Return the side of the image times a factor, rounded to whole patches."""
-        return round(self.size * factor / self.patch) * self.patch
+        patch = self.patch or 32  # the stride of ConvNets
+        return round(self.size * factor / patch) * patch
 
 
 @dataclass(frozen=True)

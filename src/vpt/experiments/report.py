@@ -51,9 +51,10 @@ def write_report(folder: Path, out: Path, *others: Path) -> list[Path]:
     for table in tables:
         texts[f"{table.name}.csv"] = to_csv(table.header, table.rows)
         texts[f"{table.name}.tex"] = to_latex(table)
-    own = {f"{table}.{suffix}" for table in TABLE_NAMES for suffix in ("csv", "tex")}
-    for name in (own | {"paper.tex", "paper.md", "paper.html"}) - texts.keys():
-        (out / name).unlink(missing_ok=True)  # of an earlier report, such as failures that are mended
+    if (out / "report.html").exists():  # of an earlier report, some of whose tables may be empty now
+        own = {f"{table}.{suffix}" for table in TABLE_NAMES for suffix in ("csv", "tex")}
+        for name in (own | {"paper.tex", "paper.md", "paper.html"}) - texts.keys():
+            (out / name).unlink(missing_ok=True)
     for name, text in texts.items():
         write_atomic(out / name, text.encode())
     return [out / name for name in texts]

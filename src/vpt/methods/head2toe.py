@@ -127,7 +127,10 @@ class _SelectedFeatures(MultiBlockFeatures):
     selection: _Selection
 
     def __init__(self, network: Any, layout: BackboneLayout, names: Sequence[str], selection: _Selection) -> None:
-        super().__init__(network.trunk, layout, range(len(units(network.trunk, layout))), names)
+        trunk = getattr(network, "trunk", None)
+        if trunk is None:
+            raise UnsupportedError("another method of the sum replaces the network, whose blocks it cannot read then")
+        super().__init__(trunk, layout, range(len(units(trunk, layout))), names)
         refer(self, selection=selection)
 
     def forward(self, images: Tensor) -> Tensor:

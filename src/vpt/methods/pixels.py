@@ -34,7 +34,10 @@ class FramePrompt(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the features of images (batch, 3, s, s), each inside the learned frame."""
         if images.shape[-1] != self.inner_size:
-            images = F.interpolate(images, self.inner_size, mode="bilinear", antialias=True)
+            scaled = F.interpolate(
+                images.float(), self.inner_size, mode="bilinear", antialias=True
+            )  # CPUs have no bf16
+            images = scaled.to(images.dtype)
         top, bottom = self.rows.to(images.dtype).unsqueeze(1).expand(-1, images.shape[0], -1, -1, -1)
         left, right = self.columns.to(images.dtype).unsqueeze(1).expand(-1, images.shape[0], -1, -1, -1)
         middle = torch.cat([left, images, right], dim=3)
@@ -60,7 +63,8 @@ class ConcatChannel(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the patches of images (batch, 3, s, s) with the learned channels: (batch, d, rows, columns)."""
         extra = F.conv2d(self.channels[None], self.further, stride=self.projection.stride)
-        return self.projection(images) + extra  # type: ignore[no-any-return]
+        patches = self.projection(images)
+        return patches + extra.to(patches.dtype)  # type: ignore[no-any-return]
 
 
 class PixelPatches(nn.Module):
@@ -76,4 +80,5 @@ class PixelPatches(nn.Module):
 
     def forward(self, batch: int) -> Tensor:
         """Return the tokens (p, d) of the learned patches, the same for a batch of any size."""
-        return self.projection(self.patches).flatten(1)  # type: ignore[no-any-return]
+        patches = self.patches.to(self.projection.weight.dtype)
+        return self.projection(patches).flatten(1)  # type: ignore[no-any-return]

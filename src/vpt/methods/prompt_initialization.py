@@ -110,11 +110,11 @@ def leave_row_space(vectors: Tensor, means: AttentionMeans) -> Tensor:
         The prompts (p, d).
     """
     weight, bias = means.value_weight, means.value_bias
-    basis: Tensor = torch.linalg.qr(means.outputs.T).Q
+    basis: Tensor = torch.linalg.qr(means.outputs.T.cpu()).Q.to(vectors)  # which Apple's GPUs lack, and so pinv
     values = vectors @ weight.T + bias
     values = values - values @ basis @ basis.T
     # The authors' code does not transpose the inverse, which W^T of the line above would ask for.
-    inverse: Tensor = torch.linalg.pinv(weight)
+    inverse: Tensor = torch.linalg.pinv(weight.cpu()).to(vectors)
     return (values - bias) @ inverse
 
 

@@ -40,6 +40,8 @@ class SideTune(Method, name="sidetune", learning_rate=0.1):
     def __post_init__(self) -> None:
         if self.pretrained and self.weights is not None:
             raise SpecError(f"weights is {self.weights!r}, and pretrained is true; keep one of the two")
+        if ":" in self.network:  # which a tuned file would make its reader fetch
+            raise SpecError(f"network is {self.network!r}; give alexnet, or the name of one of timm's own models")
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
         """Build the side network, and plan to blend its features with those of the frozen network."""
@@ -64,7 +66,8 @@ class _SideTuned(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         frozen = self.network(images)
-        return torch.lerp(self.projection(self.side(images)).to(frozen.dtype), frozen, torch.sigmoid(self.alpha))
+        side = self.projection(self.side(images.to(self.projection.weight.dtype)))
+        return torch.lerp(side.to(frozen.dtype), frozen, torch.sigmoid(self.alpha))
 
 
 def side_network(

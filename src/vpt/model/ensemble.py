@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from vpt.attention.kv_attention import KVAttention
 from vpt.errors import SpecError
 from vpt.model.batch_parts import BatchParts, PromptParts, learned_modules
+from vpt.model.plain import match_dtype
 from vpt.model.tuned_model import TunedModel
 
 
@@ -19,8 +20,9 @@ class Ensemble(nn.Module):
     what the members have learned runs member by member: prompts, adapters, or, where a method trains weights of the
     backbone itself, the network.
 
-    models: tuned models on the very same backbone, with the same method and the same classes; only what they have
-    learned differs. They are not changed. Raises SpecError where they differ in more, naming it.
+    models: tuned models of one class for each image on the very same backbone, with the same method and the same
+    classes; only what they have learned differs. They are not changed. Raises SpecError where they differ in more,
+    naming it.
     """
 
     def __init__(self, models: Sequence[TunedModel]) -> None:
@@ -64,13 +66,19 @@ class Ensemble(nn.Module):
         """
         features = self.network(images.repeat(len(self.heads), 1, 1, 1)).chunk(len(self.heads))
         members = zip(self._kinds, self.heads, features, strict=True)
-        log_probs = [kind.scale(head(x)).log_softmax(-1) for kind, head, x in members]
+        log_probs = [kind.scale(head(match_dtype(x, head))).log_softmax(-1) for kind, head, x in members]
         return torch.stack(log_probs).logsumexp(0) - math.log(len(log_probs))
 
 
 def _require_compatible(models: Sequence[TunedModel]) -> TunedModel:
     if len(models) < 2:
         raise SpecError(f"{len(models)} models make no ensemble; give at least two")
+    for position, model in enumerate(models, 1):
+        if model.label_kind.name != "single_label":
+            raise SpecError(
+                f"model {position} predicts {model.label_kind.name}, and an ensemble averages the probabilities of one "
+                "class for each image; average the answers of the models instead"
+            )
     first = models[0]
     for position, model in enumerate(models[1:], 2):
         if model.backbone.module is not first.backbone.module:

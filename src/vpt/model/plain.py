@@ -92,6 +92,11 @@ class ConstantPrompts(nn.Module):
         return prompts if self.gate is None else GatedPrompts(prompts, self.gate)
 
 
+def _standardizes(layer: nn.Module) -> bool:
+    """Return whether a convolution standardizes its weight, which undoes what is folded into it."""
+    return "StdConv" in type(layer).__name__
+
+
 @torch.no_grad()
 def fold_constants(
     network: nn.Module,
@@ -122,7 +127,7 @@ def fold_constants(
     memo: dict[int, Any] = {}  # identity of a module -> what stands for it in the copy
     for path, wrapper in wrappers.items():
         merged_state: Any = getattr(wrapper, "merged_state", None)
-        if merged_state is not None:
+        if merged_state is not None and not _standardizes(original_modules[path]):
             memo[id(wrapper)] = _merged(original_modules[path], merged_state())
     for module in network.modules():
         prompts = module.kv_prompts if isinstance(module, (KVAttention, KVWindowAttention)) else None

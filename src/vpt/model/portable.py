@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from vpt.core.environment import versions
 from vpt.errors import SpecError
 from vpt.model.exporting import ExportFormat, export_model
-from vpt.model.label_kinds import LabelKind
 from vpt.model.merging import merge
 from vpt.model.plain import PlainModel, fold_constants
 from vpt.model.readout import Readout
@@ -23,8 +22,6 @@ class Portable(TimmProtocol, TrainableState):
     """Base of a tuned model that can leave this library."""
 
     readout: Readout
-    label_kind: LabelKind
-    class_colors: tuple[str, ...] | None
     reads_backbone_feature: bool
     _original_modules: dict[str, nn.Module]
     _wrappers: dict[str, nn.Module]

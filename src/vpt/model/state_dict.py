@@ -1,6 +1,7 @@
 """State dicts: one name per tensor where a module's tree contains shared modules, and tensors that fit."""
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -53,20 +54,24 @@ def accept_equal_weights(module: nn.Module, backbone: Backbone) -> None:
         backbone: The backbone whose weights are in the module.
     """
     answers: list[bool] = []
+    module.register_load_state_dict_pre_hook(partial(_compare_frozen, backbone, answers))
+    module.register_load_state_dict_post_hook(partial(_accept_equal, backbone, answers))
 
-    def compare(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
-        shared = {tensor.data_ptr() for tensor in backbone.module.state_dict().values()}
-        pairs = [(tensor, state.get(prefix + name)) for name, tensor in module.state_dict().items()]
-        frozen = ((own, given) for own, given in pairs if given is not None and own.data_ptr() in shared)
-        equal = all(own.shape == given.shape and torch.equal(own, given.to(own)) for own, given in frozen)
-        answers.append(equal and not backbone.changed_weights())
 
-    def accept(*_: Any) -> None:
-        if answers and answers.pop():
-            backbone.accept_writes()
+def _compare_frozen(
+    backbone: Backbone, answers: list[bool], module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any
+) -> None:
+    """Add to the answers whether a state has the values of the backbone, which nothing else has written to."""
+    shared = {tensor.data_ptr() for tensor in backbone.module.state_dict().values()}
+    pairs = [(tensor, state.get(prefix + name)) for name, tensor in module.state_dict().items()]
+    frozen = ((own, given) for own, given in pairs if given is not None and own.data_ptr() in shared)
+    equal = all(own.shape == given.shape and torch.equal(own, given.to(own)) for own, given in frozen)
+    answers.append(equal and not backbone.changed_weights())
 
-    module.register_load_state_dict_pre_hook(compare)
-    module.register_load_state_dict_post_hook(accept)
+
+def _accept_equal(backbone: Backbone, answers: list[bool], *_: Any) -> None:
+    if answers and answers.pop():
+        backbone.accept_writes()
 
 
 def _aliases(module: nn.Module) -> dict[str, str]:

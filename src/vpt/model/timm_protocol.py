@@ -13,6 +13,7 @@ from vpt.backbones.layout import BackboneLayout
 from vpt.errors import SpecError, UnsupportedError
 from vpt.methods.base import Method
 from vpt.methods.prompt_tokens import InsertPrompts
+from vpt.model.label_kinds import LabelKind, Regression
 
 
 class TimmProtocol(nn.Module):
@@ -23,6 +24,8 @@ class TimmProtocol(nn.Module):
     layout: BackboneLayout
     num_classes: int
     classes: tuple[str, ...] | None
+    label_kind: LabelKind
+    class_colors: tuple[str, ...] | None
     network: nn.Module
     width: int
     head: nn.Module
@@ -64,8 +67,11 @@ class TimmProtocol(nn.Module):
         if num_classes < 1 or global_pool is not None:
             options = f"num_classes={num_classes}, global_pool={global_pool!r}"
             raise SpecError(f"reset_classifier({options}) needs a class and no pooling; `features` is without a head")
-        self.num_classes, self.classes = num_classes, None
-        self.head = self.new_head()
+        if isinstance(self.label_kind, Regression) and num_classes != 1:
+            raise SpecError(f"reset_classifier({num_classes}): the model predicts a number; give 1, or a new model")
+        self.num_classes, self.classes, self.class_colors = num_classes, None, None
+        self.label_kind = type(self.label_kind)()  # temperature, thresholds or scale were those of the old labels
+        self.head = self.new_head().train(self.training)
 
     def no_weight_decay(self) -> set[str]:
         """Return the names of the parameters that the backbone's authors trained without weight decay."""

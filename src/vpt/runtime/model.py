@@ -105,10 +105,12 @@ class ExportedModel:
 
         Raises:
             DataError: An image cannot be used.
-            SpecError: `top` or `batch_size` is below 1.
+            SpecError: `top` or `batch_size` is below 1, or a single image is given.
             TrainingError: The model answers with NaN or infinity.
         """
         require_positive(top=top, batch_size=batch_size)
+        if isinstance(images, str | Path | Image.Image):
+            raise SpecError("images is one image; give a list of them, such as [image]")
         sources, answers = list(images), []
         for start in range(0, len(sources), batch_size):
             logits = self._logits(sources[start : start + batch_size])

@@ -12,6 +12,8 @@ from PIL import Image, ImageOps
 from vpt.core.input_files import require_regular_file
 from vpt.errors import DataError
 
+# Raster formats. Pillow opens more, such as EPS, for which it starts another program.
+_FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "QOI", "TIFF", "WEBP")
 _MAX_ASPECT = 16  # of a longer strip the middle is used, as in training
 
 
@@ -34,7 +36,10 @@ def read_image(source: str | Path | Image.Image) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of damaged EXIF data
-            image = source if isinstance(source, Image.Image) else Image.open(source)
+            warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+            Image.init()
+            formats = [name for name in _FORMATS if name in Image.OPEN]
+            image = source if isinstance(source, Image.Image) else Image.open(source, formats=formats)
             is_deep = image.mode.startswith(("I", "F")) or ";16" in str(getattr(image, "tile", ""))
             image.load()
             image.getexif()

@@ -59,7 +59,9 @@ class AccessControl:
             token: The token of the server. Default: none is needed.
         """
         self._app = app
-        self._allowed_hosts = allowed_hosts
+        self._allowed_hosts: frozenset[str] | None = None
+        if allowed_hosts is not None:  # as requests are compared: in lower case, without a port
+            self._allowed_hosts = frozenset(_host_name(host) or host.lower() for host in allowed_hosts)
         self._token = token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

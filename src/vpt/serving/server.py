@@ -250,6 +250,10 @@ def _writable_task(request: Request, token: str | None) -> str:
         raise RequestError(403, "tasks are written with a token only; start the server with --token-file")
     if not _TASK_NAME.fullmatch(name):
         raise RequestError(400, f"the task name {name[:100]!r} is no file name; use letters, digits and _ . + -")
+    if name.endswith(".task"):
+        raise RequestError(
+            400, f"the task name {name[:100]!r} ends in .task, as files for exported graphs do; rename it"
+        )
     return name
 
 
