@@ -198,3 +198,16 @@ def test_missing_ray_is_refused_before_the_plan_is_read(
     monkeypatch.setitem(sys.modules, "ray", None)
     assert exit_code("bench", "run", tmp_path / "missing.toml", "--executor", "ray") == ExitCode.FAILED
     assert 'pip install ".[ray]"' in capsys.readouterr().err
+
+
+def test_cluster_without_a_node_for_a_run_is_named() -> None:
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": 8.0}},
+        {"Alive": True, "Resources": {"CPU": 2.0, "GPU": 1.0}},
+        {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}},
+    ]
+    ray = SimpleNamespace(nodes=lambda: nodes)
+    assert not RayExecutor(cpus=8).describe_missing_node(ray) and not RayExecutor(gpus=0.5).describe_missing_node(ray)
+    assert RayExecutor(cpus=4, gpus=1).describe_missing_node(ray) == (
+        "a run asks for 4 CPU and 1 GPU, and no node of the cluster has that (at most 8 CPU, 1 GPU); runs wait for one"
+    )

@@ -56,7 +56,26 @@ class RayExecutor:
             VptError: Ray is not installed, or no cluster answers.
         """
         with connect_cluster(self.address, lambda text: reporter.callback.on_note(text), verbose=self.verbose) as ray:
+            if missing := self.describe_missing_node(ray):
+                reporter.callback.on_note(missing)
             _ClusterRuns(self, ray, experiment, store, reporter).run_all()
+
+    def describe_missing_node(self, ray: Any) -> str:
+        """Return a note if no node has what a run asks for, so that the runs wait.
+
+        Args:
+            ray: The module `ray`.
+
+        Returns:
+            The note; empty where a node has it.
+        """
+        requested = {"CPU": self.cpus, "GPU": self.gpus}
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if any(all(node.get(name, 0.0) >= amount for name, amount in requested.items()) for node in nodes):
+            return ""
+        asked = " and ".join(f"{amount:g} {name}" for name, amount in requested.items() if amount)
+        most = ", ".join(f"{max((node.get(name, 0.0) for node in nodes), default=0):g} {name}" for name in requested)
+        return f"a run asks for {asked}, and no node of the cluster has that (at most {most}); runs wait for one"
 
     def max_parallel_runs(self, ray: Any) -> int:
         """Return the number of runs that the cluster can do at the same time.
