@@ -246,6 +246,19 @@ def finish_job(
     return result
 
 
+def marked_splits(job: Job, data: PreparedData) -> dict[str, Any]:
+    """Return the options of the split of a job, with marks of its training images.
+
+    Args:
+        job: The job.
+        data: Its data.
+
+    Returns:
+        What a tuned file records, so that later commands score no training image.
+    """
+    return {**job.split_options, **({"trained_on": data.trained_on} if data.trained_on else {})}
+
+
 def _option_names(task: Task) -> frozenset[str]:
     """Names of all options that a task takes besides the attributes of `Job`."""
     return task.config_class.option_names() | {option.name for option in fields(task.config_class.options_class)}
@@ -270,8 +283,8 @@ def save_result(
     metrics = {f"{scores.split}_{name}": value for name, value in scores.metrics.items()}
     is_main, counts = distributed.rank() == 0, model.counts()
     if is_main:
-        split_options = {**job.split_options, **({"trained_on": data.trained_on} if data.trained_on else {})}
-        tuned_file.save(model, job.out, scores=metrics, split_options=split_options, save_dtype=job.save_dtype)
+        options = marked_splits(job, data)
+        tuned_file.save(model, job.out, scores=metrics, split_options=options, save_dtype=job.save_dtype)
     return RunResult(
         task=job.config.task,
         data=data.name,

@@ -191,3 +191,27 @@ def test_data_import_command_writes_the_data_folder(hub, tmp_path, capsys):
     captured = capsys.readouterr()
     assert json.loads(captured.out)["images"] == {"train": 12, "test": 2}
     assert "12 of train, 2 of test; 3 classes" in captured.err
+
+
+def test_import_parquet_of_a_file_without_the_label_column_leaves_its_rows_out(tmp_path):
+    root = tmp_path / "in"
+    write(root / "train-0.parquet", [(image(i), i % 3) for i in range(6)])
+    write(root / "test-0.parquet", [(image(i), 0) for i in range(10, 13)])
+    table = parquet.read_table(root / "test-0.parquet").drop_columns(["label"])
+    parquet.write_table(table, root / "test-0.parquet")
+    made = import_parquet(root, tmp_path / "out")
+    assert made["images"] == {"train": 6} and made["notes"] == ["3 images of test have no label and were left out"]
+    write(root / "train-1.parquet", [(image(i), i % 3) for i in range(6, 8)])
+    table = parquet.read_table(root / "train-1.parquet").rename_columns({"image": "picture"})
+    parquet.write_table(table, root / "train-1.parquet")
+    with pytest.raises(DataError, match=r"train-1\.parquet of train: there is no column 'image' for the image"):
+        import_parquet(root, tmp_path / "other")
+
+
+@pytest.mark.parametrize("in_struct", [True, False])
+def test_import_parquet_with_large_binary_images_detects_them(in_struct, tmp_path):
+    contents = [image(i) for i in range(4)]
+    kind = arrow.struct([("bytes", arrow.large_binary())]) if in_struct else arrow.large_binary()
+    images = arrow.array([{"bytes": content} for content in contents] if in_struct else contents, kind)
+    parquet.write_table(arrow.table({"photo": images, "label": [0, 1, 0, 1]}), tmp_path / "train.parquet")
+    assert import_parquet(tmp_path / "train.parquet", tmp_path / "out")["images"] == {"train": 4}

@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.metrics import confusion_matrix as reference_confusion_matrix
 from torch import nn
 
@@ -16,8 +17,9 @@ from vpt import attach
 from vpt.data.mask_files import load_pair
 from vpt.data.masks import IGNORE_INDEX
 from vpt.data.segmentation_folder import load_segmentation_dataset
+from vpt.errors import DataError
 from vpt.tasks.segmentation.objective import cross_entropy, dice_loss, median_frequency_weights
-from vpt.tasks.segmentation.prediction import PixelScores, score_split
+from vpt.tasks.segmentation.prediction import PixelScores, predict_masks, score_split
 from vpt.tasks.segmentation.sliding_window import (
     InferenceConfig,
     predict_rows,
@@ -106,3 +108,15 @@ def test_losses_with_ignored_pixels_equal_reference():
     perfect = 50.0 * nn.functional.one_hot(masks.where(masks != IGNORE_INDEX, 0), 3).permute(0, 3, 1, 2)
     assert dice_loss(perfect, masks) < 1e-4 < dice_loss(logits, masks)
     assert torch.equal(median_frequency_weights(np.array([50, 25, 0, 100])), torch.tensor([1.0, 2.0, 0.0, 0.5]))
+
+
+def test_predict_masks_of_images_that_share_a_name_names_each(ade20k, tmp_path):
+    model, _ = new_model(ade20k)
+    paths = [tmp_path / folder / f"{name}.png" for folder in "ab" for name in ("same", folder)]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (48, 48)).save(path)
+    with pytest.raises(DataError, match="2 images cannot be used") as caught:
+        predict_masks(model, paths, tmp_path / "out", InferenceConfig())
+    assert str(caught.value).count("another image is also named same") == 2
+    assert len(predict_masks(model, paths, None, InferenceConfig())) == 4

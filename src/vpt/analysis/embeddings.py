@@ -197,7 +197,7 @@ def write_table(embedding: Embedding, path: Path) -> None:
     columns = (embedding.names, embedding.labels, embedding.predicted, points)
     for name, label, predicted, row in zip(*columns, strict=True):
         table.writerow([name, embedding.classes[label], predicted, *(f"{value:.6g}" for value in row)])
-    write_atomic(path, text.getvalue().encode())
+    write_atomic(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def draw(embedding: Embedding, path: Path) -> None:

@@ -16,6 +16,7 @@ from vpt.analysis.occlusion import Occlusion
 from vpt.api.models import Data, Device, Model, SplitName, open_model, scored_data, show_progress
 from vpt.data.dataset import Split
 from vpt.data.image_inputs import ImageInput
+from vpt.data.listings import tables_in
 from vpt.data.loading import load_scored_dataset
 from vpt.errors import SpecError
 from vpt.plots.canvas import check_plot_path
@@ -114,7 +115,8 @@ def _check_picture(out: str | Path | None, image: ImageInput) -> None:
 def _check_written(paths: Sequence[Path], model: Model, data: Data, weights: str | Path | None) -> None:
     """Raise SpecError where a file that is written would replace one that is read."""
     given = [Path(file) for file in (model, weights) if isinstance(file, str | Path)]
-    given += map(Path, str(data).split(",")) if isinstance(data, str | Path) else ()
+    if isinstance(data, str | Path):
+        given += [*map(Path, str(data).split(",")), *tables_in(Path(str(data)))]
     for path, file in product(paths, given):
         if path.exists() and file.exists() and path.samefile(file):
             raise SpecError(f"{path} would be written, and {file} is read from; give `out` another name")

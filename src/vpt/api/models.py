@@ -10,6 +10,7 @@ from typing import Any, Literal, TypedDict
 from vpt.api.progress import ConsoleCallback
 from vpt.core.hub import local_path
 from vpt.data.dataset import Dataset
+from vpt.data.image_folder import has_split_folders
 from vpt.data.in_memory import InMemoryData, dataset_from_memory, split_mapping
 from vpt.errors import DataError, SpecError
 from vpt.model.load import load
@@ -269,7 +270,9 @@ def scored_data(
         return dataset, {"val_fraction": 0.0, "test_fraction": 0.0}
     if classes is not None:
         raise SpecError(f"classes belongs to data in memory, and {str(data)!r} is a folder or a built-in task")
-    options = {} if isinstance(model, TunedModel) else dict(read_header(model).split_options)
+    options = dict(tuned.split_options)
+    if not isinstance(data, Dataset) and not has_split_folders(Path(str(data)), options.get("split_names")):
+        del options["split_names"]  # those of the training, which other data need not have
     return (data if isinstance(data, Dataset) else str(data)), options
 
 

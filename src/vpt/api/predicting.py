@@ -92,6 +92,8 @@ def predict(
         raise SpecError(f"top is {top}; it must be at least 1")
     if task.name == "classification":
         options.setdefault("top", 3)
+    if not len(images):
+        return []
     with show_progress(progress, callback) as receiver:
         predictions = task.predict(tuned, images, options, receiver)
     return predictions[0] if is_single else predictions

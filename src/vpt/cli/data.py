@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -182,39 +183,41 @@ def check(
     """
     from vpt.cli.progress import DataProgress
     from vpt.data import overview
-    from vpt.data.list_files import has_list_files
     from vpt.data.value_range import parse_value_range
-    from vpt.datasets.catalog import BENCHMARKS, TASKS, resolve_tasks, task_folder, task_for_folder
+    from vpt.datasets.catalog import BENCHMARKS, TASKS, is_folder_of_task, resolve_tasks, task_folder, task_for_folder
     from vpt.datasets.preparation import check_folder
     from vpt.datasets.task import BenchmarkTask
     from vpt.tasks.registry import find_task
     from vpt.training.events import open_events
 
     limits = None if value_range is None else parse_value_range(value_range)
-    folders: list[tuple[Path, BenchmarkTask | None]] = []
+    folders: list[tuple[Path, BenchmarkTask | None, bool]] = []
     for name in names:
         if name in TASKS or name in BENCHMARKS:
-            folders += [(task_folder(root, task), task) for task in resolve_tasks([name])]
+            folders += [(task_folder(root, task), task, name in BENCHMARKS) for task in resolve_tasks([name])]
         else:
-            folders.append((Path(name), task_for_folder(Path(name))))
+            folders.append((Path(name), task_for_folder(Path(name)), False))
     rows, errors = list[dict[str, Any]](), list[str]()
     with open_events(events) as event_writer, DataProgress(event_writer) as progress:
-        for folder, benchmark_task in folders:
+        for folder, benchmark_task, is_of_benchmark in folders:
             with _collect(errors):
-                if benchmark_task is None and not (folder.is_dir() and has_list_files(folder)):
-                    found_task = find_task(task, str(folder), options).name
-                    own = own_options(options, found_task, str(folder))
-                    screen = overview.check_folder(folder, found_task, value_range=limits, **own)
-                    rows.append({"folder": str(folder), **screen.to_dict()})
-                    for line in [] if as_json else screen.lines():
-                        echo_line(line)
+                if benchmark_task is not None and (is_of_benchmark or is_folder_of_task(folder, benchmark_task)):
+                    found = check_folder(folder, benchmark_task, progress)
+                    images = {name: len(split) for name, split in found.splits.items()}
+                    counts = "/".join(map(str, images.values()))
+                    progress.print_line(f"{folder}: {counts} images of {len(found.classes)} classes, no faults")
+                    rows.append({"folder": str(folder), "task": "classification", "images": images,
+                                 "classes": len(found.classes), "notes": list(found.notes)})  # fmt: skip
                     continue
-                found = check_folder(folder, benchmark_task, progress)
-                images = {name: len(split) for name, split in found.splits.items()}
-                counts = "/".join(map(str, images.values()))
-                progress.print_line(f"{folder}: {counts} images of {len(found.classes)} classes, no faults")
-                rows.append({"folder": str(folder), "task": "classification", "images": images,
-                             "classes": len(found.classes), "notes": list(found.notes)})  # fmt: skip
+                found_task = find_task(task, str(folder), options).name
+                own = own_options(options, found_task, str(folder))
+                screen = overview.check_folder(folder, found_task, value_range=limits, **own)
+                if benchmark_task is not None:
+                    note = f"the folder {folder} is checked as it is, not as the benchmark task {benchmark_task.name}"
+                    screen = replace(screen, notes=(*screen.notes, note))
+                rows.append({"folder": str(folder), **screen.to_dict()})
+                for line in [] if as_json else screen.lines():
+                    echo_line(line)
     if errors:
         raise DataError("\n\n".join(errors))
     if as_json:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from vpt.cli import options as common
 from vpt.cli.options import TaskCommand, option, own_options, print_result
@@ -73,6 +74,10 @@ def command(
     task = task_of_file(header)
     if confusion is not None and header.label_kind.name != "single_label":
         raise click.UsageError(f"--confusion: for one class for each image, and {file} is {header.label_kind.name}")
+    context = click.get_current_context()
+    for name in ("labels", "reduce_zero_label", "mask_orientation"):  # FILE records those of its training
+        if context.get_parameter_source(name) is ParameterSource.DEFAULT:
+            del options[name]
     options = own_options(options, task.name, str(file))
     with ConsoleCallback() as console, open_events(events) as event_writer:
         evaluation = evaluate(file, data, pictures=is_report, callback=CallbackList([console, event_writer]), **options)

@@ -98,7 +98,7 @@ def _cache_key(
             state = f"{status.st_size} {status.st_mtime_ns}"
         except OSError:  # decoding reports the fault
             state = "unreadable"
-        digest.update(f"{path.absolute()}\0{state}\n".encode())
+        digest.update(f"{path.absolute()}\0{state}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:32]
 
 

@@ -4,6 +4,7 @@ Hidden files and folders are passed over: names that begin with a dot (AppleDoub
 those that archives and file servers leave, such as `__MACOSX`.
 """
 
+import errno
 import hashlib
 import os
 from collections.abc import Sequence
@@ -19,6 +20,35 @@ _SYSTEM_FILES = frozenset(
     ("thumbs.db", "desktop.ini", "__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information")
 )
 TABLE_SUFFIXES = frozenset((".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"))
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a path is a folder. A text too long for a path, such as a list of many tables, is none.
+
+    Args:
+        path: The path.
+
+    Returns:
+        True or False.
+    """
+    return exists(path) and path.is_dir()
+
+
+def exists(path: Path) -> bool:
+    """Return whether there is a file or folder. A text too long for a path stands for none.
+
+    Args:
+        path: The path.
+
+    Returns:
+        True or False.
+    """
+    try:
+        return path.exists()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return False
 
 
 def is_run_directory(folder: Path) -> bool:

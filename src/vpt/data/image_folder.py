@@ -96,6 +96,20 @@ def find_images_by_class(root: Path, split_names: str | None = None) -> tuple[di
     return {"train": _find_classes("train", _unwrap(root), root, ignored)}, ignored
 
 
+def has_split_folders(root: Path, split_names: str | None) -> bool:
+    """Return whether a folder has the folders of splits that are named.
+
+    Args:
+        root: The data folder.
+        split_names: Names of the split folders, see `parse_split_names`.
+
+    Returns:
+        True or False; True where none are named.
+    """
+    named = parse_split_names(split_names) or {}
+    return all((root / name).is_dir() for name in named.values())
+
+
 def find_class_names(root: Path) -> list[str]:
     """Return the names of the class folders of a folder.
 
@@ -174,11 +188,24 @@ def _find_splits_in_classes(
         )
     found: defaultdict[str, ClassImages] = defaultdict(dict)
     for folder, splits in inside.items():
+        used = {name for names in splits.values() for name in names}
+        unused = [path for path in visible_entries(folder) if path.name not in used]
+        beside = [path for path in unused if path in image_entries(folder) or (path.is_dir() and walk_images(path))]
+        if beside:
+            shown = comma_list([path.name for path in beside])
+            raise DataError(
+                f"{folder} holds {shown} beside {comma_list(sorted(used))}, and images there are of no split; move "
+                "them into one, or read all as classes with --split-names none"
+            )
+        ignored += [str(path.relative_to(root)) for path in unused]
         for split, names in splits.items():
             walked = (path for name in names for path in walk_images(folder / name, ignored, root))
             images = FilePaths(folder, tuple(path.relative_to(folder).as_posix() for path in walked))
+            name = _class_name(folder)
             if images:
-                found[split][_class_name(folder)] = images
+                found[split][name] = [*found[split][name], *images] if name in found[split] else images
+            elif split == "train":
+                raise DataError(f"{folder / names[0]} holds no image; add some, or remove the class {name!r}")
     return {split: found[split] for split in SPLITS if split in found}
 
 

@@ -70,7 +70,12 @@ def read_image(image: ImageInput, value_range: ValueRange | None = None) -> tupl
         return read_rgb(image, value_range), []
     if isinstance(image, Image.Image):
         require_min_side(*image.size)
-        return to_rgb(image.copy(), value_range=value_range), []
+        try:
+            return to_rgb(image.copy(), value_range=value_range), []
+        except UnreadableImageError:
+            raise
+        except Exception as error:  # Pillow raises any kind of error where it decodes a damaged file only now
+            raise UnreadableImageError(f"damaged, or of another kind: {error}") from error
     if isinstance(image, Tensor):
         try:
             tensor = image.detach().cpu()

@@ -104,6 +104,8 @@ def dataset_from_memory(
     if any(isinstance(split.labels, np.ndarray) for split in given.values()):
         return _numeric_dataset(given, names[first], groups, notes)
     known = names[first] or _known_classes(given[first].labels)
+    if repeated := sorted({name for name in known if known.count(name) > 1}):
+        raise DataError(f"several classes have the name {comma_list(list(map(repr, repeated)))}; give each its own")
     label_of = {name: index for index, name in enumerate(known)}
     built = {}
     for name, split in given.items():
@@ -175,6 +177,8 @@ def _read(data: Any, split: str) -> _LabeledImages:
     groups: Any = ()
     if isinstance(data, tuple) and len(data) in (2, 3):
         images, labels, *rest = data
+        if labels is None:
+            raise DataError(f"{split} has no labels: they are None; give one for each image")
         groups = rest[0] if rest else ()
     elif hasattr(data, "column_names") and hasattr(data, "features"):  # a Hugging Face dataset
         if not {"image", "label"} <= set(data.column_names):
@@ -182,10 +186,14 @@ def _read(data: Any, split: str) -> _LabeledImages:
                 f"the dataset has the columns {comma_list(list(data.column_names))}; rename those of the images and "
                 "labels to image and label, with rename_column"
             )
+        if not hasattr(data, "__len__"):
+            raise DataError("the dataset is streamed, and has no length; load it without streaming=True")
         images, labels = [_Row(data, index) for index in range(len(data))], list(data["label"])
         groups = list(data["group"]) if "group" in data.column_names else ()
         classes = getattr(data.features["label"], "names", None)
         name = getattr(getattr(data, "info", None), "dataset_name", None)
+    elif hasattr(data, "iloc"):
+        raise DataError("a table of pandas says not which columns are images and labels; give (df.image, df.label)")
     elif hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, str | bytes | Mapping):
         items = [data[index] for index in range(len(data))]  # of a torch dataset, or a sequence of pairs
         for index, item in enumerate(items):
@@ -214,6 +222,8 @@ def _read(data: Any, split: str) -> _LabeledImages:
 
 def _as_sequence(images: Any) -> tuple[ImageInput, ...] | NDArray[np.uint8]:
     """Return images as an array for uint8 RGB, and one by one otherwise."""
+    if isinstance(images, np.ndarray) and images.ndim == 1 and images.dtype.kind in "OU":  # paths, or images of sizes
+        return tuple(images.tolist())
     if isinstance(images, np.ndarray | Tensor):
         if images.ndim not in (3, 4):
             raise DataError(f"images have the shape {tuple(images.shape)}; give (n, height, width, 3)")
@@ -288,7 +298,10 @@ def _content(image: ImageInput) -> bytes:
     if isinstance(image, bytes):
         return image
     if isinstance(image, Image.Image):
-        return f"{image.mode}{image.size}".encode() + image.tobytes()
+        try:
+            return f"{image.mode}{image.size}".encode() + image.tobytes()
+        except Exception:  # a damaged file that is decoded only now; decoding reports the fault
+            return b"unreadable"
     if isinstance(image, Tensor) and (image.is_complex() or image.is_meta or image.layout != torch.strided):
         return b"unreadable"  # decoding reports the fault
     pixels = image.detach().cpu().float().numpy() if isinstance(image, Tensor) else np.asarray(image)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vpt.data.dataset import Dataset
-from vpt.data.folder_walk import is_table_name
+from vpt.data.folder_walk import exists, is_folder, is_table_name
 from vpt.data.label_kinds import KindName
 from vpt.data.label_tables import read_tables
 from vpt.data.list_files import has_list_files, read_list_files
@@ -25,7 +25,7 @@ def is_listing(source: str | Path, columns: TableColumns | None = None, *, named
         True if `read_listing` can read the source.
     """
     root = Path(str(source))
-    if root.is_dir():
+    if is_folder(root):
         return has_list_files(root) or bool(find_tables(root, columns or TableColumns(), named=named))
     return bool(given_tables(source))
 
@@ -42,7 +42,7 @@ def read_listing(source: str | Path, columns: TableColumns | None = None, *, com
         The dataset. A split without images is empty.
     """
     root, columns = Path(str(source)), columns or TableColumns()
-    if root.is_dir():
+    if is_folder(root):
         if has_list_files(root):
             return read_list_files(root)
         return read_tables(find_tables(root, columns), root, columns, complete=complete)
@@ -67,7 +67,7 @@ def name_of_source(source: str | Path) -> str:
     root = Path(str(source))
     if not is_table_name(root.name):
         return root.name
-    return root.parent.resolve().name if "," in str(source) and not root.exists() else root.stem
+    return root.parent.resolve().name if "," in str(source) and not exists(root) else root.stem
 
 
 def kind_of_source(source: str | Path | Dataset, columns: TableColumns) -> KindName:
@@ -87,6 +87,18 @@ def kind_of_source(source: str | Path | Dataset, columns: TableColumns) -> KindN
     return read_listing(source, columns, complete=False).label_kind
 
 
+def tables_in(folder: Path) -> list[Path]:
+    """Return the tables of labels that a folder is read by.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        The files; none for a folder without tables, or what is no folder.
+    """
+    return find_tables(folder, TableColumns()) if is_folder(folder) and not has_list_files(folder) else []
+
+
 def listed_files(source: str | Path, columns: TableColumns) -> list[Path]:
     """Return the tables of a source, and the images that they list outside of its folder.
 
@@ -98,10 +110,10 @@ def listed_files(source: str | Path, columns: TableColumns) -> list[Path]:
         The files; none for a source without tables.
     """
     root = Path(str(source))
-    is_folder = root.is_dir()
-    tables = find_tables(root, columns) if is_folder and not has_list_files(root) else given_tables(source)
+    in_folder = is_folder(root)
+    tables = find_tables(root, columns) if in_folder and not has_list_files(root) else given_tables(source)
     if not tables:
         return []
     dataset = read_listing(source, columns, complete=False)
     images = [path for split in dataset.splits.values() for path in split.paths]
-    return [*tables, *(path for path in images if not (is_folder and path.is_relative_to(root)))]
+    return [*tables, *(path for path in images if not (in_folder and path.is_relative_to(root)))]

@@ -11,6 +11,7 @@ from vpt.data import synthetic
 from vpt.data.checks import class_notes, leakage_notes
 from vpt.data.dataset import Dataset, Split
 from vpt.data.folder_names import SPLITS
+from vpt.data.folder_walk import exists, is_folder
 from vpt.data.foreign_labels import describe_foreign_labels
 from vpt.data.image_folder import (
     LAYOUT_HELP,
@@ -83,7 +84,7 @@ def load_dataset(
     if not include_test:  # before leakage_notes, which opens images
         dataset = replace(dataset, test=Split())
     notes = (*dataset.notes, *class_notes(dataset), *leakage_notes(dataset))
-    if root.is_dir() and str(source) in synthetic.TASKS:
+    if is_folder(root) and str(source) in synthetic.TASKS:
         notes = (f"the folder {source} is used, not the built-in task of that name", *notes)
     return replace(dataset, notes=notes)
 
@@ -137,7 +138,7 @@ def load_scored_dataset(
                 on_note(describe_whole(root, whole_as, len(scored[whole_as])))
         train, val, test = (scored.get(name, Split()) for name in SPLITS)
         return Dataset(listed.name, listed.classes, train, val, test, listed.source)
-    if not root.is_dir():
+    if not is_folder(root):
         return load_dataset(source, **options)
     found, ignored = find_images_by_class(root, options.get("split_names"))
     if has_marked((path for by_class in found.values() for paths in by_class.values() for path in paths), trained_on):
@@ -168,7 +169,7 @@ def _read(root: Path, source: str, seed: int, split_names: str | None, columns: 
     """Read a folder or tables, or draw a built-in task."""
     if _is_sharded(root, columns):
         return read_shards(root)
-    if root.is_dir():
+    if is_folder(root):
         notes = [*read_manifest(root).get("notes", ()), *_notes_on_tables(root, columns)]
         dataset = read_listing(root, columns) if is_listing(root, columns) else _read_folder(root, split_names, columns)
         return replace(dataset, notes=(*dataset.notes, *notes))
@@ -179,7 +180,7 @@ def _read(root: Path, source: str, seed: int, split_names: str | None, columns: 
         train, val, test = (Split(*drawn[split_name]) for split_name in ("train", "val", "test"))
         origin = f"built-in task {source}, drawn with seed {seed}"
         return Dataset(source, synthetic.TASKS[source].classes, train, val, test, origin)
-    if root.exists():
+    if exists(root):
         raise DataError(f"{source} is a file, not a folder; {LAYOUT_HELP}; extract archives first")
     raise DataError(
         f"{source!r} is neither a folder nor a built-in task; {LAYOUT_HELP}. "
@@ -194,7 +195,7 @@ def _require_columns(source: str | Path | Dataset, columns: TableColumns, given:
     if not wanted.given or isinstance(source, Dataset):
         return
     root = Path(source)
-    for path in find_tables(root, columns) if root.is_dir() else given_tables(source):
+    for path in find_tables(root, columns) if is_folder(root) else given_tables(source):
         for option in ("split_column", "group_column"):
             if option in wanted.given:
                 table = read_table(path, [])  # whole: a key of JSON Lines may come late; faults are named later
@@ -222,8 +223,8 @@ def refuse_columns(source: str | Path | Dataset, columns: TableColumns, dataset:
         raise SpecError(f"{name} is {value!r}, and {source.name} is in memory, without a table of labels; leave it out")
     root = Path(source)
     has_table = is_listing(source, columns) and not _is_sharded(root, columns)
-    if not has_table or (root.is_dir() and has_list_files(root)):
-        reason = explain_unclear(root, columns) if root.is_dir() else ""
+    if not has_table or (is_folder(root) and has_list_files(root)):
+        reason = explain_unclear(root, columns) if is_folder(root) else ""
         if reason:
             raise DataError(reason)
         described = (dataset and dataset.source) or "a folder"

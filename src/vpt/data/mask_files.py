@@ -238,7 +238,7 @@ def _read_mask(path: Path, mask_format: MaskFormat) -> _MaskFile:
         ids = (ids[..., 0] << 16) | (ids[..., 1] << 8) | ids[..., 2]
     elif ids.ndim == 3 and (ids == ids[..., :1]).all():  # gray, saved in colors
         ids = ids[..., 0]
-    elif ids.ndim == 3 or mode not in ("P", "L", "1", "I", "I;16", "LA"):
+    elif ids.ndim == 3 or not (mode in ("P", "L", "1", "I", "LA") or mode.startswith("I;16")):
         raise UnreadableImageError(
             f"a mask of mode {mode}, whose pixels are colors; read them as classes with --labels colors, or save it "
             "with one number per pixel (index or gray PNG)"

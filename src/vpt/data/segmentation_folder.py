@@ -1,6 +1,7 @@
 """Segmentation datasets, read from folders of images and masks and checked completely."""
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from vpt.data.mask_checks import (
 )
 from vpt.data.mask_files import MaskFormat, MaskStats, Orientation, scan_masks
 from vpt.data.masks import IGNORE_INDEX, LabelScheme, parse_labels
-from vpt.data.segmentation_layouts import LAYOUT_HELP, ImageMaskPairs
+from vpt.data.segmentation_layouts import LAYOUT_HELP, ImageMaskPairs, read_utf8
 from vpt.data.segmentation_pairs import PairNames, find_pairs
 from vpt.data.training_marks import describe_whole, has_marked
 from vpt.data.value_checks import value_range_notes
@@ -168,7 +169,7 @@ def load_segmentation_dataset(
         faults += unusable
     ids = all_ids(mask_stats)
     if scheme.is_colors and not scheme.colors:
-        colors = [int(name[1:], 16) for name in classes] if classes else ids
+        colors = _colors_of_names(classes) if classes else ids
         scheme = replace(scheme, colors=tuple(colors), classes=tuple(describe_id(color, scheme) for color in colors))
     if scheme.is_colors:
         mask_format = replace(mask_format, nearest=tuple(sorted(scheme.colors)))
@@ -204,7 +205,8 @@ def load_segmentation_dataset(
     missing = [found[k] for k in np.flatnonzero(pixel_counts == 0)]
     if missing:
         notes.append(f"train has no pixel of {pluralize(len(missing), 'class')}: {comma_list(missing)}")
-    digest = hashlib.sha256("".join(f"{name} {stats.key}\n" for name, stats in sorted(mask_stats.items())).encode())
+    keys = "".join(f"{name} {stats.key}\n" for name, stats in sorted(mask_stats.items()))
+    digest = hashlib.sha256(keys.encode("utf-8", "surrogateescape"))
     return SegmentationDataset(
         root.resolve().name, found, splits, lookup_table, pixel_counts, digest.hexdigest(), tuple(notes), mask_format,
         mask_stats, value_range, dropped,
@@ -218,6 +220,16 @@ def _label_scheme(name: str, ignore_index: int | None, reduce_zero_label: bool) 
             raise SpecError(f"ignore_index is {ignore_index}; ids in masks are 0 to 65535")
         scheme = replace(scheme, ignore_ids=(*scheme.ignore_ids, ignore_index))
     return replace(scheme, reduce_zero_label=True) if reduce_zero_label else scheme
+
+
+def _colors_of_names(classes: Sequence[str]) -> list[int]:
+    """Return the colors that classes of a model are named by, as `describe_id` writes them. Refuse other names."""
+    if not all(re.fullmatch(r"#[0-9a-fA-F]{6}", name) for name in classes):
+        raise DataError(
+            f"labels is colors, and the classes of the model are {comma_list(classes)}, which are no colors; write "
+            "NAME=#rrggbb for each class in their order, such as --labels ground=#000000,road=#ff0000"
+        )
+    return [int(name[1:], 16) for name in classes]
 
 
 def _resolve_orientation(root: Path, given: Orientation, mask_stats: Mapping[str, MaskStats]) -> Orientation:
@@ -238,7 +250,11 @@ def _resolve_orientation(root: Path, given: Orientation, mask_stats: Mapping[str
 
 def _read_classes_file(root: Path) -> tuple[str, ...]:
     path = root / "classes.txt"
-    names = tuple(path.read_text(encoding="utf-8-sig").strip().splitlines()) if path.is_file() else ()
+    names = tuple(map(str.strip, read_utf8(path).rstrip().splitlines())) if path.is_file() else ()
+    if "" in names:
+        raise DataError(
+            f"{path}: line {names.index('') + 1} is empty; name a class on each line, in the order of their numbers"
+        )
     duplicates = sorted({name for name in names if names.count(name) > 1})
     if duplicates:
         raise DataError(f"{path} names {comma_list(duplicates)} more than once; give each class a name of its own")

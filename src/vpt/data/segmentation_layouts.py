@@ -8,6 +8,7 @@ from itertools import permutations
 from pathlib import Path
 
 from vpt.data.folder_walk import walk_images
+from vpt.errors import DataError
 
 LAYOUT_HELP = (
     "a segmentation folder holds images/ and masks/ (with or without train/, val/, test/ inside or around them), masks "
@@ -111,6 +112,24 @@ def find_published_pairs(root: Path, wanted: Sequence[str]) -> tuple[str, dict[s
     return layout.labels, splits, faults
 
 
+def read_utf8(path: Path) -> str:
+    """Return the contents of a text file, without the byte order mark.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The text.
+
+    Raises:
+        DataError: The file is not UTF-8 text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+
+
 def _detect_layout(root: Path) -> tuple[FolderLayout, dict[str, str]] | None:
     """Return the layout of a segmentation folder.
 
@@ -173,7 +192,7 @@ def _find_layout_pairs(root: Path, layout: FolderLayout, name: str, faults: list
     images = _files_by_key(root, layout.images.format(split=name), layout.image_suffix, faults)
     masks = _files_by_key(root, layout.masks.format(split=name), layout.mask_suffix, faults)
     if layout.lists:
-        stems = (root / layout.lists.format(split=name)).read_text(encoding="utf-8-sig").split()
+        stems = read_utf8(root / layout.lists.format(split=name)).split()
         faults += [f"{stem}: in the list, but there is no such image" for stem in stems if stem not in images]
         images, masks = ({k: found[k] for k in stems if k in found} for found in (images, masks))
     faults += [f"{path.relative_to(root)}: an image without a mask" for k, path in images.items() if k not in masks]

@@ -19,7 +19,7 @@ from vpt.core.text import comma_list, pluralize, refuse
 from vpt.data.checks import check_classes
 from vpt.data.dataset import Dataset, Split
 from vpt.data.folder_names import SPLITS, find_split_names, split_words
-from vpt.data.folder_walk import walk_images
+from vpt.data.folder_walk import exists, walk_images
 from vpt.data.image_files import IMAGE_SUFFIXES
 from vpt.data.image_inputs import StoredImage
 from vpt.errors import DataError
@@ -60,10 +60,10 @@ def find_shards(source: Path) -> list[Path]:
     Returns:
         The shards in the order of their names; none if the source is something else.
     """
+    if not exists(source):
+        return []
     if source.is_file():
         return [source] if source.suffix == SHARD_SUFFIX else []
-    if not source.is_dir():
-        return []
     found = sorted((*source.glob(f"[!.]*{SHARD_SUFFIX}"), *source.glob(f"[!.]*/[!.]*{SHARD_SUFFIX}")))
     return [] if found and walk_images(source) else found
 

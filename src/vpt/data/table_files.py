@@ -5,7 +5,7 @@ from pathlib import Path
 
 from vpt.core.text import comma_list, refuse
 from vpt.data.folder_names import find_split_names, split_words
-from vpt.data.folder_walk import is_table_name, subfolders, visible_entries
+from vpt.data.folder_walk import exists, is_table_name, subfolders, visible_entries
 from vpt.data.image_folder import find_class_names
 from vpt.data.table_columns import TableColumns, choose_columns, has_labels, lists_images
 from vpt.data.table_rows import Table, read_table
@@ -25,10 +25,10 @@ def given_tables(source: str | Path) -> list[Path]:
         DataError: A part of a text with commas is no table.
     """
     whole = Path(str(source))
-    if whole.is_file():
-        return [whole] if is_table_name(whole.name) else []
     parts = [Path(part.strip()) for part in str(source).split(",")]
-    if len(parts) == 1 or whole.exists() or not any(is_table_name(part.name) for part in parts):
+    if exists(whole) and whole.is_file():
+        return [whole] if is_table_name(whole.name) else []
+    if len(parts) == 1 or exists(whole) or not any(is_table_name(part.name) for part in parts):
         return []
     faults = [str(part) for part in parts if not (part.is_file() and is_table_name(part.name))]
     refuse(faults, f"{source!r} names several files, of which these are no tables that exist", "correct their names")

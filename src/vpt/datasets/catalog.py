@@ -1,12 +1,14 @@
 """All benchmark tasks by name, read from the TOML files of this package, and their folders."""
 
 import pkgutil
+import re
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from vpt.core.text import did_you_mean
+from vpt.data.manifest import read_manifest
 from vpt.datasets.download_dir import RemoteFile
 from vpt.datasets.split_spec import SplitSpec
 from vpt.datasets.task import BenchmarkTask, DataSource
@@ -88,3 +90,26 @@ def task_for_folder(folder: Path) -> BenchmarkTask | None:
     """
     name = folder.resolve().name
     return next((task for task in TASKS.values() if name in (task.name, task.community_name)), None)
+
+
+def is_folder_of_task(folder: Path, task: BenchmarkTask) -> bool:
+    """Return True if a folder is meant as a prepared task, not as data of the same name, such as "flowers".
+
+    Args:
+        folder: A folder.
+        task: The task that it is named after.
+
+    Returns:
+        True if the folder does not exist, if prepared.json is that of a task, or if there is no prepared.json and the
+        folder holds a list with the numbers of the task in its name, or all of its lists.
+
+    Raises:
+        DataError: The preparation of the folder is not complete, or prepared.json is damaged.
+    """
+    if not folder.exists():
+        return True
+    manifest = read_manifest(folder)
+    if manifest:  # that of `vpt data import` names no task
+        return "task" in manifest
+    found = [name for name in task.list_files if (folder / name).is_file()]
+    return len(found) == len(task.list_files) or any(re.search(r"\d", name) for name in found)

@@ -25,6 +25,7 @@ HUB_PREFIX = "hub:"  # hub:OWNER/NAME or hub:OWNER/NAME@REVISION
 _CONVERTED_REVISION = "refs/convert/parquet"  # the branch where the hub keeps its own conversion of other formats
 _SPLIT_NAMES = {"train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test"}
 _WORD = re.compile(r"[A-Za-z]+")
+_IMAGE_TYPE = re.compile(r"(large_)?binary$|struct<bytes: (large_)?binary\b")
 
 
 def import_parquet(
@@ -37,8 +38,8 @@ def import_parquet(
 ) -> dict[str, Any]:
     """Create a data folder from Parquet files.
 
-    Splits and order follow the file names. Rows without a label (None or -1) are left out and noted. After an
-    interruption, the same call resumes.
+    Splits and order follow the file names. Rows without a label (None or -1, or of a file without that column) are
+    left out and noted. After an interruption, the same call resumes.
 
     Args:
         source: A Parquet file, a folder of them, or "hub:OWNER/NAME", optionally with "@REVISION".
@@ -141,6 +142,7 @@ class _ParquetRows:
 
     def __init__(self, files: list[Path]) -> None:
         parquet = import_optional("pyarrow.parquet", "parquet", "a Parquet file")
+        self.paths = files
         try:
             self.files = [parquet.ParquetFile(file) for file in files]
         except (ValueError, OSError) as error:  # an ArrowInvalid is a ValueError
@@ -153,8 +155,17 @@ class _ParquetRows:
         self._cached_group: tuple[int, list[Any]] = (-1, [])
 
     def read_column(self, column: str) -> list[Any]:
-        """Return all values of a small column."""
-        return [value for file in self.files for value in file.read([column])[column].to_pylist()]
+        """Return all values of a small column, None for the rows of a file that lacks it."""
+        values: list[Any] = []
+        for file in self.files:
+            has_column = column in file.schema_arrow.names
+            values += file.read([column])[column].to_pylist() if has_column else [None] * file.metadata.num_rows
+        return values
+
+    def paths_without(self, column: str) -> list[Path]:
+        """Return the files that lack a column."""
+        found = zip(self.paths, self.files, strict=True)
+        return [path for path, file in found if column not in file.schema_arrow.names]
 
     def read_value(self, column: str, row: int) -> Any:
         """Return one value of a large column. The last row group is kept in memory."""
@@ -177,7 +188,7 @@ def _choose_columns(table: _ParquetRows, image: str | None, label: str | None) -
     hub_metadata = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
     features = hub_metadata.get("info", {}).get("features", {})
     types = {field.name: str(field.type) for field in table.schema}
-    images = [name for name, kind in types.items() if kind == "binary" or kind.startswith("struct<bytes: binary")]
+    images = [name for name, kind in types.items() if _IMAGE_TYPE.match(kind)]
     class_labels = [name for name in types if features.get(name, {}).get("_type") == "ClassLabel"]
     labels = class_labels or [name for name, kind in types.items() if re.fullmatch(r"u?int\d+|(large_)?string", kind)]
     selected = {}
@@ -215,6 +226,12 @@ def _read_records(
     values = table.read_column(columns.label)
     labels = {row: class_indices[value] for row, value in enumerate(values) if value in class_indices}
     rows = list(labels)
+    lacking = table.paths_without(columns.image) if rows else []
+    if lacking:
+        raise DataError(
+            f"{comma_list(list(map(str, lacking)))} of {split_name}: there is no column {columns.image!r} for the "
+            "image, as in the other files; give the columns one name in all files, or leave these files out"
+        )
 
     def read_encoded(row: int) -> bytes:
         value = table.read_value(columns.image, row)

@@ -2,13 +2,16 @@
 
 import warnings
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from vpt.core.text import bullets, pluralize, refuse
 from vpt.data.dataset import Dataset
+from vpt.data.deep_colors import read_deep_colors
+from vpt.data.image_files import supported_formats
 from vpt.data.list_files import has_list_files, read_list_files
 from vpt.data.manifest import preparation, read_manifest
 from vpt.datasets.download_dir import DownloadDir, MissingFilesError, RemoteFile, check_download, extract_archive
@@ -202,10 +205,11 @@ def check_folder(folder: Path, task: BenchmarkTask | None = None, progress: Prog
         DataError: The folder is faulty. The message names every fault.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} does not exist\n{_prepare_hint(task)}".rstrip())
+        raise DataError(f"{folder} does not exist\n{_prepare_hint(task, {})}".rstrip())
     manifest = read_manifest(folder)
     if not has_list_files(folder):
-        raise DataError(f"{folder} contains no list files such as train800.txt\n{_prepare_hint(task)}".rstrip())
+        hint = _prepare_hint(task, manifest)
+        raise DataError(f"{folder} contains no list files such as train800.txt\n{hint}".rstrip())
     dataset = read_list_files(folder)
     faults = []
     if task is not None:
@@ -220,22 +224,33 @@ def check_folder(folder: Path, task: BenchmarkTask | None = None, progress: Prog
         if fault:
             faults.append(f"{name}: {fault}")
         progress(f"checking {folder.name}", done, len(images))
-    refuse(faults, f"{folder}: {pluralize(len(faults), 'fault')}", _prepare_hint(task), limit=len(faults))
+    refuse(faults, f"{folder}: {pluralize(len(faults), 'fault')}", _prepare_hint(task, manifest), limit=len(faults))
     return dataset
 
 
 def _header_error(path: Path) -> str | None:
-    """Return the fault of an image header, or None. Pixels are not decoded."""
+    """Return the fault of an image header, or None. Pixels are decoded only of what Pillow cannot open."""
+    if path.exists() and not path.is_file():  # opening a pipe blocks
+        return "not a regular file"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # decoding reports them
-            with Image.open(path) as image:
-                return None if min(image.size) > 0 else "no pixels"
+            try:
+                with Image.open(path, formats=supported_formats()) as image:
+                    return None if min(image.size) > 0 else "no pixels"
+            except UnidentifiedImageError:
+                with path.open("rb") as file:
+                    if read_deep_colors(file, None) is None:
+                        raise
+                return None
     except Exception as error:  # Pillow raises any kind of error on damaged files
         return f"cannot be read as an image: {error}"
 
 
-def _prepare_hint(task: BenchmarkTask | None) -> str:
+def _prepare_hint(task: BenchmarkTask | None, manifest: Mapping[str, Any]) -> str:
+    """Return what creates the folder of a task. Only what `vpt data prepare` made is to be deleted."""
     if task is None:
         return ""
-    return f"to create it: delete the folder, then run `vpt data prepare {task.name} --from DOWNLOADS --out FOLDER`"
+    is_own = manifest.get("task") == task.name
+    start = "to create it again: delete the folder, then" if is_own else f"to create {task.name} in a new folder:"
+    return f"{start} run `vpt data prepare {task.name} --from DOWNLOADS --out FOLDER`"

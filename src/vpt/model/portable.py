@@ -23,6 +23,7 @@ class Portable(TimmProtocol, TrainableState):
 
     readout: Readout
     reads_backbone_feature: bool
+    split_options: dict[str, Any]
     _original_modules: dict[str, nn.Module]
     _wrappers: dict[str, nn.Module]
 

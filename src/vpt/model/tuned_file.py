@@ -154,6 +154,7 @@ def load_as(
             f"{path} was made for images of {size} px, which this {found.name} does not take ({error}); load the "
             f"backbone with image_size={size}"
         ) from error
+    model.split_options = dict(header.split_options)
     return model
 
 

@@ -80,6 +80,7 @@ class TunedModel(HubModel):
         self.classes: tuple[str, ...] | None = None if classes is None else class_names(classes, self.num_classes)
         self.label_kind: LabelKind = SingleLabel()
         self.class_colors: tuple[str, ...] | None = None
+        self.split_options: dict[str, Any] = {}  # of the file that the model is loaded from
         self.readout: Readout = readout or Pooled()
         check = None if state is None else partial(check_planned, state, method, self.num_classes)
         injected = inject(backbone, method, self.readout, check)

@@ -43,6 +43,7 @@ from vpt.training import Callback, distributed
 from vpt.training.job import Job, RunResult
 from vpt.training.output_lock import lock_run
 from vpt.training.run_directory import check_output_path, files_may_differ, flatten
+from vpt.tuning import marked_splits
 
 
 def run_search(
@@ -172,7 +173,9 @@ def _fit_probe(context: SearchContext, pool: Pool, features: Features, backbone:
 
     def save() -> str:
         scores = {f"out_of_fold_{metric}": value} if features.can_leave_out else {}
-        tuned_file.save(model, job.out, scores=scores, split_options=job.split_options, save_dtype=job.save_dtype)
+        tuned_file.save(
+            model, job.out, scores=scores, split_options=marked_splits(job, data), save_dtype=job.save_dtype
+        )
         pool.write_job(job)
         return str(job.out)
 

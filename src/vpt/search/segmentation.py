@@ -35,7 +35,7 @@ from vpt.tasks.segmentation.task import SegmentationData
 from vpt.training import Callback, CallbackList
 from vpt.training.job import RunResult
 from vpt.training.run_directory import MetricsRecorder, repeat_command, write_job
-from vpt.tuning import finish_job, train_model
+from vpt.tuning import finish_job, marked_splits, train_model
 
 
 def search_masks(context: SearchContext, finished: RunResult | None) -> RunResult:
@@ -132,7 +132,7 @@ def _carry_out(search: MaskSearch, candidate: Candidate, row: dict[str, Any]) ->
         return {**row, "status": f"diverged: {error}", "seconds": search.budget.elapsed - start}
     row |= {"status": "tried", "name": name}
     if is_alone:  # from here on there is a model to use
-        tuned_file.save(model, job.out, split_options=job.split_options, save_dtype=job.save_dtype)
+        tuned_file.save(model, job.out, split_options=marked_splits(job, search.data), save_dtype=job.save_dtype)
         write_job(job, search.data.digest())
     saved = f"; saved to {job.out}" if is_alone else ""
     if "val" not in search.data.images:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from vpt.core.text import did_you_mean
+from vpt.data.folder_walk import is_folder
 from vpt.data.segmentation_pairs import PairNames
 from vpt.data.task_detection import detect_task
-from vpt.errors import SpecError
+from vpt.errors import DataError, SpecError
 from vpt.model.tuned_file import Header
 from vpt.tasks.base import Task
 from vpt.tasks.classification.task import ClassificationTask
@@ -30,11 +31,15 @@ def find_task(name: str, data: str, options: Mapping[str, Any] | None = None) ->
 
     Raises:
         SpecError: There is no such task.
+        DataError: The folder cannot be read.
     """
     if name == "auto":
         named = {option.name: (options or {}).get(option.name) for option in fields(PairNames)}
-        is_folder = bool(data) and Path(data).is_dir()
-        name = detect_task(Path(data), PairNames(**named)) if is_folder else "classification"
+        try:
+            in_folder = bool(data) and is_folder(Path(data))
+            name = detect_task(Path(data), PairNames(**named)) if in_folder else "classification"
+        except OSError as error:
+            raise DataError(f"{data} cannot be read: {error.strerror}; correct its permissions") from error
     if name not in TASKS:
         raise SpecError(f"there is no task {name!r}; {did_you_mean(name, TASKS)}")
     return TASKS[name]

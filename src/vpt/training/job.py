@@ -9,7 +9,6 @@ from vpt.backbones import DEFAULT
 from vpt.core.text import did_you_mean
 from vpt.data.dataset import Dataset
 from vpt.data.preprocessing import Preprocessing, read_normalization
-from vpt.data.table_columns import TableColumns
 from vpt.data.value_range import parse_value_range
 from vpt.errors import SpecError
 from vpt.methods.registry import parse_method
@@ -116,8 +115,7 @@ class Job:
         if hasattr(self.options, "test_fraction"):
             fractions["test_fraction"] = self.options.test_fraction
         names = {} if self.split_names is None else {"split_names": self.split_names}
-        columns = TableColumns.of(vars(self.options)).given
-        return {"seed": seed, **fractions, **names, **columns}
+        return {"seed": seed, **fractions, **names, **self.options.reading}
 
     def preprocess(self, backbone: Preprocessing) -> Preprocessing:
         """Return the preprocessing with the options that every task has.

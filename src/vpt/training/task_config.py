@@ -27,6 +27,11 @@ class TaskOptions:
     workers: int | None = None
     skip_corrupt: bool = False
 
+    @property
+    def reading(self) -> dict[str, Any]:
+        """Options that other commands need to read labels as training did; a tuned file records them."""
+        return {}
+
     def __post_init__(self) -> None:
         """Check the values. A SpecError is raised for a value out of range."""
         check_options(self)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from vpt.data.label_kinds import KindName
+from vpt.data.table_columns import TableColumns
 from vpt.errors import SpecError
 from vpt.methods.base import Method
 from vpt.tasks.classification.metrics import METRICS
@@ -92,6 +93,10 @@ class ClassificationOptions(TaskOptions):
     folds: int | None = None
     calibrate: bool = False
     init: Path | None = None
+
+    @property
+    def reading(self) -> dict[str, Any]:  # noqa: D102
+        return dict(TableColumns.of(vars(self)).given)
 
     def __post_init__(self) -> None:
         """Check the values. A SpecError is raised for a value out of range."""

@@ -38,6 +38,11 @@ class SegmentationOptions(TaskOptions):
     mask_orientation: Literal["auto", "upright", "stored"] = "auto"
     val_as_test: bool = False
 
+    @property
+    def reading(self) -> dict[str, Any]:  # noqa: D102
+        names = ("labels", "ignore_index", "reduce_zero_label", "mask_orientation")
+        return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(type(self), name)}
+
 
 @dataclass(frozen=True)
 class SegmentationConfig(TaskConfig):

@@ -1,5 +1,6 @@
 """Scores of segmentation models, and the masks and overlays that they predict."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,8 @@ def predict_masks(
     """
     labels = [str(image) if isinstance(image, str | Path) else f"image {i}" for i, image in enumerate(images)]
     stems = [Path(label).stem for label in labels]
-    repeated = [pair for pair in zip(labels, stems, strict=True) if stems.count(pair[1]) > 1 and out_dir is not None]
+    counts = Counter(stems if out_dir is not None else ())
+    repeated = [pair for pair in zip(labels, stems, strict=True) if counts[pair[1]] > 1]
     errors = [f"{label}: another image is also named {stem}" for label, stem in repeated]
     value_range = model.backbone.preprocessing.value_range
     unreadable: dict[int, str] = {}

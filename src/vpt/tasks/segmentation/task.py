@@ -146,8 +146,8 @@ class SegmentationTask(Task):
             on_note=callback.on_note,
             **load_options,
         )
-        for fault in dataset.dropped:
-            callback.on_note(f"left out {fault}")
+        for note in (*dataset.notes, *(f"left out {fault}" for fault in dataset.dropped)):
+            callback.on_note(note)
         progress = partial(callback.on_data_progress, split)
         inference = _inference(options)
         scores = score_split(model, dataset, split, inference, progress)

@@ -1,0 +1,69 @@
+"""What training read from, and how, is known to later commands, whether they get the file or the loaded model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vpt
+from vpt.cli import main
+
+
+def write_roads(folder: Path, count: int = 8) -> None:
+    """Images whose right half is road, with masks of the ids 0 and 255."""
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        mask = np.zeros((48, 48), np.uint8)
+        mask[:, int(rng.integers(16, 32)) :] = 255
+        pixels = np.where(mask[..., None] > 0, 200, 40) + rng.integers(0, 20, (48, 48, 3))
+        for name, array in (("images", pixels.astype(np.uint8)), ("masks", mask)):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(folder / name / f"{number}.png")
+
+
+def test_eval_reads_masks_as_training_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_roads(tmp_path / "roads")
+    out = tmp_path / "roads.safetensors"
+    trained = vpt.tune(
+        tmp_path / "roads", out, labels="ground=0,road=255", method="linear", iterations=4, batch_size=2, head="linear",
+        progress=False,
+    )  # fmt: skip
+    assert vpt.inspect(out).split_options["labels"] == "ground=0,road=255"
+    given = vpt.evaluate(out, tmp_path / "roads", split="val", labels="ground=0,road=255")
+    assert vpt.evaluate(out, tmp_path / "roads", split="val").metrics == given.metrics
+    assert vpt.evaluate(vpt.load(out), tmp_path / "roads", split="val").metrics == given.metrics
+    assert trained.metrics["val_miou"] == pytest.approx(given.metrics["miou"])
+    main(["eval", str(out), str(tmp_path / "roads"), "--split", "val", "--json"])
+    assert f'"miou": {given.metrics["miou"]}' in capsys.readouterr().out
+
+
+def test_loaded_model_measures_what_its_file_does(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for folder in ("photos", "new"):
+        for label, name in enumerate(("dark", "light")):
+            (tmp_path / folder / name).mkdir(parents=True)
+            for number in range(10):
+                pixels = rng.integers(0, 60, (16, 16, 3)) + 150 * label
+                Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / folder / name / f"{number}.png")
+    out = tmp_path / "photos.safetensors"
+    vpt.tune(tmp_path / "photos", out, method="linear", epochs=1, seed=3, progress=False)
+    model = vpt.load(out)
+    for folder, images in (("photos", 4), ("new", 20)):
+        by_file, by_model = (vpt.evaluate(one, tmp_path / folder) for one in (out, model))
+        assert by_file.images == by_model.images == images and by_file.metrics == by_model.metrics
+
+
+def test_names_of_splits_are_those_of_the_training_alone(tmp_path: Path) -> None:
+    for offset, part in enumerate(("part_A", "part_B")):
+        for label, name in enumerate(("dark", "light")):
+            (tmp_path / "photos" / part / name).mkdir(parents=True)
+            for number in range(6):
+                pixels = np.full((16, 16, 3), 60 + 100 * label + 2 * number + offset, np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "photos" / part / name / f"{part}{number}.png")
+    out, names = tmp_path / "photos.safetensors", "train=part_A,test=part_B"
+    vpt.tune(tmp_path / "photos", out, method="linear", epochs=1, split_names=names, progress=False)
+    assert vpt.evaluate(out, tmp_path / "photos").images == 12
+    assert vpt.evaluate(out, tmp_path / "photos" / "part_B").images == 12
