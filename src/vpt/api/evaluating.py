@@ -55,7 +55,7 @@ def evaluate(
             whole, unless they are a mapping of split names to data.
         split: "train", "val" or "test". Default: "test".
         classes: Names of the classes of data in memory. Default: those of the data, or those of the model.
-        seed: Seed of missing splits. Default: the one that the file names; 0 for a model.
+        seed: Seed of missing splits. Default: the one that the file names, also of a loaded model; else 0.
         min_confidence: Least probability of the most likely class, in classification; `rejection` says how many images
             reach it. Default: none, or the one that `false_accept` gives.
         foreign: Folder of images of none of the classes, in classification, whose acceptance is measured. Default:
@@ -68,14 +68,15 @@ def evaluate(
         scales: Scales of the image whose probabilities are averaged, in segmentation. Default: (1.0,).
         flip: True averages with the mirrored image, in segmentation. Default: False.
         labels: Scheme of the mask ids, in segmentation: "ade20k", "cityscapes", "voc", "camvid", "plain", "auto", ids
-            such as "0,255", or "colors". Default: "auto", by layout.
-        ignore_index: Another id in masks that stands for no class, in segmentation. Default: none.
-        reduce_zero_label: True if id 0 stands for no class and id 1 for the first, in segmentation. Default: False.
+            such as "0,255", or "colors". Default: that of the training, else "auto", by layout.
+        ignore_index: Another id in masks that stands for no class, in segmentation. Default: that of the training.
+        reduce_zero_label: True if id 0 stands for no class and id 1 for the first, in segmentation. Default: that of
+            the training.
         images: Name of the folder of images, in segmentation. Default: recognized.
         masks: Name of the folder of masks, in segmentation. Default: recognized.
         mask_suffix: End of the name of a mask after that of its image, in segmentation. Default: recognized.
         mask_orientation: Masks of images that EXIF data turn, in segmentation: drawn on the "upright" image or on its
-            pixels as "stored". Default: "auto", what the sizes prove.
+            pixels as "stored". Default: that of the training, else "auto", what the sizes prove.
         split_names: Names of the folders of splits, such as "train=Training,test=Testing", or "none". Default:
             recognized.
         image_column: Column of the paths of images, in tables of labels. Default: that of the training, else
