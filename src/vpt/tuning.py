@@ -84,6 +84,7 @@ def make_job(
     given = init_options(given)
     if "head" in given and found.parse_head(given["head"]).spec() is None:
         del given["head"]  # the default by name is the same job
+    method = None if method is None else str(method)
     if method is None:
         method = tuned_file.read_header(given["init"]).method if "init" in given else "vpt"
     chosen = {name: given.pop(name) for name in found.config_class.option_names() & given.keys()}

@@ -67,3 +67,30 @@ def test_names_of_splits_are_those_of_the_training_alone(tmp_path: Path) -> None
     vpt.tune(tmp_path / "photos", out, method="linear", epochs=1, split_names=names, progress=False)
     assert vpt.evaluate(out, tmp_path / "photos").images == 12
     assert vpt.evaluate(out, tmp_path / "photos" / "part_B").images == 12
+
+
+def test_splits_inside_images_and_masks_stay_those_of_the_training(tmp_path: Path) -> None:
+    for name in ("aa", "bb", "cc"):
+        write_roads(tmp_path / name, 4)
+        for part in ("images", "masks"):
+            (tmp_path / "roads" / part).mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / part).rename(tmp_path / "roads" / part / name)
+    out = tmp_path / "roads.safetensors"
+    vpt.tune(
+        tmp_path / "roads", out, labels="0,255", reduce_zero_label=False, split_names="train=aa,val=bb,test=cc",
+        method="linear", iterations=2, batch_size=2, head="linear", progress=False,
+    )  # fmt: skip
+    assert vpt.inspect(out).split_options["split_names"] == "train=aa,val=bb,test=cc"
+    assert [vpt.evaluate(out, tmp_path / "roads", split=split).images for split in ("val", "test")] == [4, 4]
+
+
+def test_labels_that_are_given_anew_leave_out_what_changed_the_old_ones(tmp_path: Path) -> None:
+    write_roads(tmp_path / "roads")
+    out = tmp_path / "roads.safetensors"
+    vpt.tune(
+        tmp_path / "roads", out, labels="0,255", ignore_index=7, method="linear", iterations=2, batch_size=2,
+        head="linear", progress=False,
+    )  # fmt: skip
+    assert vpt.inspect(out).split_options["ignore_index"] == 7
+    given = vpt.evaluate(out, tmp_path / "roads", split="val", labels="0,255")
+    assert given.metrics == vpt.evaluate(out, tmp_path / "roads", split="val").metrics

@@ -120,6 +120,9 @@ def evaluate(
     source, split_options = scored_data(model, tuned, data, split, classes)
     given = {"seed": seed, "split_names": split_names}
     split_options |= {name: value for name, value in given.items() if value is not None}
+    if labels is not None:  # which say anew what the ids stand for
+        split_options.pop("ignore_index", None)
+        split_options.pop("reduce_zero_label", None)
     if task.name == "classification":
         options["given_columns"] = tuple(TableColumns.of(options).given)
     with show_progress(progress, callback) as receiver:

@@ -23,7 +23,7 @@ from vpt.data.folder_names import (
     refuse_names_of_no_class,
     split_words,
 )
-from vpt.data.folder_walk import image_entries, subfolders, visible_entries, walk_images
+from vpt.data.folder_walk import image_entries, is_folder, subfolders, visible_entries, walk_images
 from vpt.data.image_files import IMAGE_SUFFIXES
 from vpt.data.mask_evidence import drop_masks
 from vpt.errors import DataError
@@ -97,7 +97,7 @@ def find_images_by_class(root: Path, split_names: str | None = None) -> tuple[di
 
 
 def has_split_folders(root: Path, split_names: str | None) -> bool:
-    """Return whether a folder has the folders of splits that are named.
+    """Return whether a folder has the folders of splits that are named, in itself or one level down.
 
     Args:
         root: The data folder.
@@ -107,7 +107,8 @@ def has_split_folders(root: Path, split_names: str | None) -> bool:
         True or False; True where none are named.
     """
     named = parse_split_names(split_names) or {}
-    return all((root / name).is_dir() for name in named.values())
+    parents = [root, *subfolders(root)] if named and is_folder(root) else []  # masks/train lies beside images/train
+    return all(any((parent / name).is_dir() for parent in parents) for name in named.values())
 
 
 def find_class_names(root: Path) -> list[str]:
@@ -189,8 +190,8 @@ def _find_splits_in_classes(
     found: defaultdict[str, ClassImages] = defaultdict(dict)
     for folder, splits in inside.items():
         used = {name for names in splits.values() for name in names}
-        unused = [path for path in visible_entries(folder) if path.name not in used]
-        beside = [path for path in unused if path in image_entries(folder) or (path.is_dir() and walk_images(path))]
+        unused, images_here = [p for p in visible_entries(folder) if p.name not in used], set(image_entries(folder))
+        beside = [path for path in unused if path in images_here or (path.is_dir() and walk_images(path))]
         if beside:
             shown = comma_list([path.name for path in beside])
             raise DataError(

@@ -1,6 +1,7 @@
 """Datasets of a Python program, such as arrays and torch datasets, converted to the `Dataset` of a folder."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -104,7 +105,7 @@ def dataset_from_memory(
     if any(isinstance(split.labels, np.ndarray) for split in given.values()):
         return _numeric_dataset(given, names[first], groups, notes)
     known = names[first] or _known_classes(given[first].labels)
-    if repeated := sorted({name for name in known if known.count(name) > 1}):
+    if repeated := sorted(name for name, count in Counter(known).items() if count > 1):
         raise DataError(f"several classes have the name {comma_list(list(map(repr, repeated)))}; give each its own")
     label_of = {name: index for index, name in enumerate(known)}
     built = {}

@@ -1,11 +1,14 @@
 """Attach a method to a backbone by name or text."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from torch import nn
 
 from vpt.backbones import Backbone, load_backbone
 from vpt.backbones.activation_checkpointing import enable_activation_checkpointing
+from vpt.core.text import comma_list
+from vpt.errors import SpecError
 from vpt.heads.dense import DenseHead
 from vpt.methods.base import Method
 from vpt.methods.registry import parse_method
@@ -47,6 +50,8 @@ def attach(
         SpecError: An argument cannot be read.
         BackboneError: The backbone cannot be loaded.
     """
+    if repeated := sorted(name for name, count in Counter(classes or ()).items() if count > 1):
+        raise SpecError(f"several classes have the name {comma_list(list(map(repr, repeated)))}; give each its own")
     model = TunedModel(load_backbone(backbone), parse_method(method), num_classes, classes, parse_readout(head))
     if activation_checkpointing:
         enable_activation_checkpointing(model.trunk, model.layout.blocks)

@@ -20,7 +20,6 @@ from safetensors import SafetensorError, safe_open
 from vpt._version import __version__
 from vpt.core.hub import local_path
 from vpt.core.input_files import require_regular_file
-from vpt.core.text import comma_list
 from vpt.data.preprocessing import Preprocessing
 from vpt.errors import SpecError, TunedFileError
 from vpt.model import header_v1
@@ -196,8 +195,6 @@ def class_names(classes: Sequence[str], num_classes: int) -> tuple[str, ...]:
     for name in classes:
         if not isinstance(name, str) or len(name) > _MAX_NAME:
             raise SpecError(f"a class has the name {name!r}; give a text of at most {_MAX_NAME:,} characters")
-    if repeated := sorted({name for name in classes if list(classes).count(name) > 1}):
-        raise SpecError(f"several classes have the name {comma_list(list(map(repr, repeated)))}; give each its own")
     return tuple(classes)
 
 

@@ -13,7 +13,7 @@ from vpt.core.input_files import require_regular_file
 from vpt.errors import DataError
 
 # Raster formats. Pillow opens more, such as EPS, for which it starts another program.
-_FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "QOI", "TIFF", "WEBP")
+_FORMATS = ("AVIF", "BMP", "DIB", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "QOI", "TIFF", "WEBP")
 _MAX_ASPECT = 16  # of a longer strip the middle is used, as in training
 
 

@@ -104,7 +104,7 @@ def check_output_path(job: Job, overwrite: bool) -> None:
     has_job_file = (job.run_dir / "job.json").exists()
     if job.out.suffix == job.run_dir.suffix or job.out.is_dir():
         raise SpecError(f"{job.out} cannot be the tuned file: it is a folder, or its run's; give another --out")
-    # Killed while it read images, or while --overwrite deleted, a job has left some of its files without job.json.
+    # Killed while it read images, a job has left some of its files without job.json.
     foreign = [path.name for path in job.run_dir.glob("*") if not path.name.startswith(_RUN_FILE_PREFIXES)]
     if foreign and not has_job_file:
         raise SpecError(f"{job.run_dir} already exists and is not a vpt run directory (it contains {foreign[0]!r}); "
@@ -120,7 +120,7 @@ def check_output_path(job: Job, overwrite: bool) -> None:
     if not has_job_file and not overwrite:
         raise SpecError(
             f"{job.out} already exists and its run directory {job.run_dir} is missing, so its settings are not known; "
-            "choose another --out, or replace it with --overwrite"
+            "choose another --out, or replace it with --overwrite (again, if that was interrupted)"
         )
 
 

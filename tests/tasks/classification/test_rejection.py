@@ -124,6 +124,7 @@ def test_threshold_at_a_share_accepts_no_more() -> None:
     thresholds = [threshold_at(confidences, share) for share in (0, 0.2, 0.4, 0.6)]
     assert thresholds == [0.900001, 0.800001, 0.800001, 0.500001]
     assert 0.71 < threshold_at(np.arange(1, 101) / 100, 0.29) < 0.72, "29 of 100, though 0.29 * 100 is below 29"
+    assert threshold_at(np.arange(10) / 10, 1 - 1e-11) == 0.000001
     values = np.arange(1, 1000) / 1000
     assert all(threshold_at(values[:count], 0) > values[count - 1] for count in range(1, 1000))
 

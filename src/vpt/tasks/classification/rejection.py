@@ -60,7 +60,7 @@ def threshold_at(foreign: NDArray[Any], false_accept: float) -> float:
         The threshold; above 1 where too many confidences are 1.
     """
     highest = np.sort(np.asarray(foreign, np.float64))[::-1]
-    accepted = math.floor(false_accept * len(highest) + 1e-9)  # 0.29 * 100 is 28.999999999999996
+    accepted = min(len(highest) - 1, math.floor(false_accept * len(highest) + 1e-9))  # 0.29 * 100 is below 29
     refused = float(highest[accepted])
     return (math.floor(1e6 * refused + 1e-6) + 1) / 1e6  # 1e-6: products such as 289999.99999999994
 
