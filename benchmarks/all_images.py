@@ -30,7 +30,7 @@ PANELS = {"val_metric": "top-1 on val, %", "train_loss": "training loss"}
 def read_curves(folders: Sequence[Path]) -> Curves:
     """The curves of all final trainings through the backbone, which have an entry for each epoch."""
     found: dict[str, dict[str, Curve]] = {}
-    for cell in load_results(*map(Store, folders)).cells.values():
+    for cell in (cell for folder in folders for cell in load_results(Store(folder)).cells.values()):
         for record in cell.final_records:
             curve = {name: read_values(record.history, name) for name in PANELS}
             if len(curve["val_metric"]) > 1:

@@ -193,6 +193,8 @@ def _few_images() -> Iterator[tuple[str, str]]:
     full, probe = "Full", "ridge probe, all blocks"
     yield "README.md", f"{above(full, 5)} at five images, {above(full, 20)} at 20"
     yield "README.md", f"{above(probe, 5)} at five images, {above(probe, 20)} at 20"
+    signs, scenes = (points[full, name, 100] for name in ("signdigits", "rsscn7"))  # ALL in images_per_class.py
+    yield "README.md", f"prompts + LoRA minus full fine-tuning is {signs} (sign digits) and {scenes} (RSSCN7; one draw"
     yield (
         "README.md",
         f"{above('Full, with a ridge head', 5)} at five images, {above('Full, with a ridge head', 20)} at 20",
