@@ -24,15 +24,13 @@ from vpt.tasks.classification.config import ClassificationOptions
 from vpt.tasks.classification.continuation import class_names, join_classes
 from vpt.tasks.classification.earlier_defaults import as_begun
 from vpt.tasks.classification.prediction import evaluate
-from vpt.tasks.evaluation import make_evaluation
+from vpt.tasks.evaluation import OUT_OF_FOLD, make_evaluation
 from vpt.training import Callback, Scores, distributed
 from vpt.training.job import Job, RunResult
 from vpt.training.output_lock import lock_run
 from vpt.training.run_directory import files_may_differ, open_run, write_result
 from vpt.training.run_inputs import stamp_data
 from vpt.tuning import run_job
-
-OUT_OF_FOLD = "out_of_fold"
 
 
 def cross_validate(

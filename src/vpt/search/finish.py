@@ -25,7 +25,7 @@ from vpt.tasks.classification.labels import label_task
 from vpt.tasks.classification.metrics import METRICS, choose_metric, with_metric_first
 from vpt.tasks.classification.prepared_data import ClassificationData
 from vpt.tasks.classification.task import ClassificationTask
-from vpt.tasks.evaluation import Evaluation, make_evaluation
+from vpt.tasks.evaluation import OUT_OF_FOLD, Evaluation, make_evaluation
 from vpt.training import Callback, CallbackList, EpochMetrics, Examples
 from vpt.training.job import Job, RunResult
 from vpt.training.run_directory import MetricsRecorder, repeat_command
@@ -34,7 +34,6 @@ from vpt.tuning import finish_job, train_model
 _LEAST_LENGTH = 0.5  # of the trial's epochs that the final training must have
 _NOTHING_FITS = "no other method fits the backbone and --max-size"
 _NUM_MISTAKES = 6
-OUT_OF_FOLD = "out_of_fold"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from vpt.tasks.pictures import Picture
 from vpt.training import Scores
 
+OUT_OF_FOLD = "out_of_fold"  # name of the images that are scored by models that did not train on them
+
 
 @dataclass(frozen=True)
 class Evaluation:
