@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -32,8 +31,10 @@ def use_draws_of(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> N
     def rand() -> float:
         return certain.pop() if certain else rng.random()
 
+    # Attributes are replaced one by one: the module is numpy's own, which other code calls at the same time.
     draws = {"rand": rand, "beta": rng.beta, "randint": lambda low, high, size: rng.integers(low, high)}
-    monkeypatch.setattr(timm.data.mixup.np, "random", SimpleNamespace(**draws))
+    for name, draw in draws.items():
+        monkeypatch.setattr(timm.data.mixup.np.random, name, draw)
 
 
 @pytest.mark.parametrize("alphas", [(0.8, 0.0), (0.0, 1.0), (0.8, 1.0), (0.2, 0.3)])
