@@ -283,6 +283,18 @@ def test_columns_for_data_without_a_table_are_refused(draw, options, name):
         load_dataset(root, **options)
 
 
+def test_split_names_for_data_without_folders_of_splits_are_refused(draw):
+    root = draw(*(f"{split}/{kind}/{i}.png" for split in ("fit", "check") for kind in "ab" for i in range(5)))
+    names = "train=fit,test=check"
+    assert len(load_dataset(root, split_names=names).test) == 10
+    (root / "train.txt").write_text("".join(f"fit/a/{i}.png 0\nfit/b/{i}.png 1\n" for i in range(5)))
+    (root / "test.txt").write_text("check/a/4.png 0\ncheck/b/4.png 1\n")
+    for source in (root, "digits", load_dataset(root)):
+        with pytest.raises(SpecError, match=f"split_names is '{names}', and .*; these data are .*; leave it out"):
+            load_dataset(source, split_names=names)
+    assert len(load_dataset(root, split_names=names, columns_are_recorded=True).test) == 2
+
+
 def test_columns_of_the_training_are_not_asked_of_other_folders(draw):
     root = draw(*(f"{kind}/{i}.png" for kind in "ab" for i in range(5)))
     scored = load_scored_dataset(root, "test", trained_on=["1:0"], label_column="kind", group_column="patient")

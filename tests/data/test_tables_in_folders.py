@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,18 @@ def test_folder_without_classes_reads_the_only_other_column(draw):
     root = draw(*(f"images/{i}.png" for i in range(4)))
     write_csv(root / "breeds.csv", [{"filename": f"{i}.png", "breed": "ab"[i % 2]} for i in range(4)])
     assert set(labels_of(root).values()) == {"a", "b"}
+
+
+@pytest.mark.parametrize(("stored", "written"), [("NFD", "NFC"), ("NFC", "NFD")])
+@pytest.mark.parametrize("ending", [".png", ""])
+@pytest.mark.parametrize("folder", ["", "médias/"])
+def test_table_and_files_may_write_accents_in_either_way(draw, stored, written, ending, folder):
+    if folder and not ending:
+        pytest.skip("a path with a folder has an ending")
+    root = draw(*(unicodedata.normalize(stored, f"médias/été {i}.png") for i in range(4)))
+    images = [unicodedata.normalize(written, f"{folder}été {i}{ending}") for i in range(4)]
+    write_csv(root / "labels.csv", [{"image": image, "label": "ab"[i % 2]} for i, image in enumerate(images)])
+    assert list(labels_of(root).values()) == ["a", "b", "a", "b"]
 
 
 def test_folder_of_masks_with_a_table_of_photographers_is_for_segmentation(draw):

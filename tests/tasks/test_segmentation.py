@@ -88,7 +88,8 @@ def test_predict_of_image_in_memory_returns_mask_and_writes_on_request(
     assert found.label == found.top[0][0] and sum(fraction for _, fraction in found.top) == pytest.approx(1)
     assert (found.mask_file, found.overlay_file) == (None, None)
     (written,) = vpt.predict(vpt.load(tuned), [picture], out=tmp_path / "masks")
-    assert written.mask is not None and np.array_equal(written.mask, found.mask)
+    assert written.mask is not None and np.array_equal(written.mask, found.mask) and written.mask.dtype == np.uint16
+    assert written.mask_in_memory is None and "mask" in written.to_dict()
     assert {path.name for path in (tmp_path / "masks").iterdir()} == {
         f"{picture.stem}.mask.png", f"{picture.stem}.overlay.png",
     }  # fmt: skip

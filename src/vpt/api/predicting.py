@@ -65,8 +65,8 @@ def predict(
         skip_corrupt: True leaves unreadable images out. Default: False.
         scales: Scales of the image whose probabilities are averaged, in segmentation. Default: (1.0,).
         flip: True averages with the mirrored image, in segmentation. Default: False.
-        out: Folder for masks (NAME.mask.png) and overlays (NAME.overlay.png), in segmentation. Default: none are
-            written.
+        out: Folder for masks (NAME.mask.png) and overlays (NAME.overlay.png), in segmentation. `Prediction.mask` reads
+            a written mask; without files, masks stay in memory. Default: none are written.
         backbone: Name of the backbone. Default: the one that the file names.
         weights: File with local weights of the backbone. Default: timm's download.
         device: "auto" for the GPU if there is one, "cpu", "cuda" or "mps". A given model stays where it is with "auto".

@@ -57,14 +57,15 @@ def load_dataset(
         test_fraction: Fraction of each class to move from train to test if there is no test; 0 for none. Default: 0.2.
         include_test: False for a dataset without a test split, of which no image is opened. Default: True.
         split_names: Names of the split folders, see `parse_split_names`. Default: recognized.
-        columns_are_recorded: True for columns of an earlier run, which data without tables do not need. Default: False.
+        columns_are_recorded: True for columns and `split_names` of an earlier run, which other data do not need.
+            Default: False.
         **columns: Columns of tables, see `TableColumns`. Default: recognized.
 
     Returns:
         The dataset.
 
     Raises:
-        SpecError: Columns are given for data without a table.
+        SpecError: Columns are given for data without a table, or `split_names` for data without folders of classes.
         DataError: The source does not exist, is not completely prepared, or cannot be used.
     """
     root = Path(str(source))
@@ -75,8 +76,10 @@ def load_dataset(
     try:
         known = TableColumns.of(columns)
         dataset = source if isinstance(source, Dataset) else _read(root, str(source), seed, split_names, known)
-        if not isinstance(source, Dataset) and not columns_are_recorded:
-            refuse_columns(source, known, dataset)
+        if not columns_are_recorded:
+            _refuse_split_names(source, split_names, known, dataset)
+            if not isinstance(source, Dataset):
+                refuse_columns(source, known, dataset)
     except OSError as error:
         raise DataError(f"{str(source)!r} cannot be read: {error}; check the path and its permissions") from error
     dataset = replace(dataset, name=dataset.name.encode("utf-8", "replace").decode())  # may be invalid UTF-8
@@ -200,6 +203,20 @@ def _require_columns(source: str | Path | Dataset, columns: TableColumns, given:
             if option in wanted.given:
                 table = read_table(path, [])  # whole: a key of JSON Lines may come late; faults are named later
                 require_column(table, wanted.given[option], option)
+
+
+def _refuse_split_names(
+    source: str | Path | Dataset, split_names: str | None, columns: TableColumns, dataset: Dataset
+) -> None:
+    """Refuse names of split folders for data whose splits are no folders."""
+    if split_names is None:
+        return
+    root = Path() if isinstance(source, Dataset) else Path(source)
+    has_folders = is_folder(root) and not _is_sharded(root, columns) and not is_listing(root, columns)
+    if isinstance(source, Dataset) or not has_folders:
+        described = dataset.source or f"{dataset.name}, in memory"
+        raise SpecError(f"split_names is {split_names!r}, and names folders of splits; these data are {described}; "
+                        "leave it out")  # fmt: skip
 
 
 def refuse_columns(source: str | Path | Dataset, columns: TableColumns, dataset: Dataset | None) -> None:

@@ -3,16 +3,19 @@
 import os
 import posixpath
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import takewhile
 from pathlib import Path
+from typing import Literal
 
 from vpt.data.folder_names import split_words
 from vpt.data.folder_walk import subfolders, walk_images
 
 _NUM_TRIED = 100  # paths that tell where the images are
+_FORMS: tuple[Literal["NFC"], Literal["NFD"]] = ("NFC", "NFD")
 
 
 class ImageFinder:
@@ -20,7 +23,7 @@ class ImageFinder:
 
     A text is a path from the folder of the table. If no such file exists, all of them are paths from the working folder
     or of another machine, of which the end exists below the folder. A name without a folder is that of a file anywhere
-    below the folder, with or without its ending.
+    below the folder, with or without its ending. An accented letter may be one character or two, as macOS stores it.
     """
 
     def __init__(self, folder: Path, texts: Sequence[str]) -> None:
@@ -44,20 +47,20 @@ class ImageFinder:
             The image; none if there is no such file, or several that the text may mean.
         """
         parts = _parts(text)
-        for path in (self.folder / text, self._base.joinpath(*parts[self._cut :])):
-            if os.path.lexists(path) and not path.is_dir():
+        for path in (_existing(self.folder, text), _existing(self._base, *parts[self._cut :])):
+            if path is not None and not path.is_dir():
                 return [path]
-        found = self._by_name[parts[0]] if len(parts) == 1 else []
+        found = self._by_name[unicodedata.normalize("NFC", parts[0])] if len(parts) == 1 else []
         of_split = [path for path in found if split in split_words(path.parent.name)]
         return of_split or found
 
     def _find_base(self, paths: list[tuple[str, ...]]) -> tuple[Path, int]:
         """Return the folder that the paths begin at, and how many of their first parts lead there."""
         tried = [parts for parts in paths[:_NUM_TRIED] if parts]
-        if any(os.path.lexists(self.folder.joinpath(*parts)) for parts in tried):
+        if any(_existing(self.folder, *parts) for parts in tried):
             return self.folder, 0
         for base, cut in self._guesses(paths):
-            if all(os.path.lexists(base.joinpath(*parts[cut:])) for parts in tried):
+            if all(_existing(base, *parts[cut:]) for parts in tried):
                 return base, cut
         return self.folder, 0
 
@@ -79,9 +82,16 @@ class ImageFinder:
         """The images below the folder by name, and by name without ending."""
         found: defaultdict[str, list[Path]] = defaultdict(list)
         for path in walk_images(self.folder):
-            found[path.name].append(path)
-            found[path.stem].append(path)
+            found[unicodedata.normalize("NFC", path.name)].append(path)
+            found[unicodedata.normalize("NFC", path.stem)].append(path)
         return found
+
+
+def _existing(folder: Path, *parts: str) -> Path | None:
+    """Return what lies at a path below a folder, whichever way either writes accents, or None."""
+    paths = (folder.joinpath(*parts), *(folder.joinpath(*map(partial(unicodedata.normalize, form), parts))
+                                        for form in _FORMS))  # fmt: skip
+    return next((path for path in paths if os.path.lexists(path)), None)
 
 
 def _parts(text: str) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from vpt.core.text import format_number, printable
 
@@ -20,7 +21,7 @@ class Prediction:
         image: Path of the image, or "image 0" and so on for images in memory.
         top: Pairs of a class and its probability, most likely first; in segmentation, pairs of a class and its fraction
             of the pixels, largest first, without absent classes. Empty where a number is predicted.
-        mask: Class of each pixel, uint16 (height, width), in segmentation; else None.
+        mask_in_memory: Class of each pixel, uint16 (height, width), in segmentation, where no file holds it; else None.
         mask_file: File of the mask, if written.
         overlay_file: File of the image under the colors of the mask, if written.
         labels: Pairs of a class that the image has and its probability, most likely first, where an image may have
@@ -31,12 +32,25 @@ class Prediction:
 
     image: str
     top: tuple[tuple[str, float], ...]
-    mask: NDArray[np.uint16] | None = field(default=None, compare=False, repr=False)
+    mask_in_memory: NDArray[np.uint16] | None = field(default=None, compare=False, repr=False)
     mask_file: str | None = None
     overlay_file: str | None = None
     labels: tuple[tuple[str, float], ...] | None = None
     value: float | None = None
     rejected: bool = False
+
+    @property
+    def mask(self) -> NDArray[np.uint16] | None:
+        """Class of each pixel, uint16 (height, width), in segmentation; else None. A written mask is read again."""
+        if self.mask_file is None:
+            return self.mask_in_memory
+        with Image.open(self.mask_file) as image:
+            return np.asarray(image).astype(np.uint16)
+
+    @property
+    def has_mask(self) -> bool:
+        """True in segmentation."""
+        return self.mask_in_memory is not None or self.mask_file is not None
 
     @property
     def label(self) -> str:
@@ -52,7 +66,7 @@ class Prediction:
         """Return the prediction as JSON values, without the mask itself."""
         if self.value is not None:
             return {"image": self.image, "value": self.value}
-        if self.mask is None:
+        if not self.has_mask:
             labels = {} if self.labels is None else {"labels": _to_dicts(self.labels)}
             label = {"label": NONE_OF_THESE} if self.rejected else {}
             return {"image": self.image, **label, **labels, "top": _to_dicts(self.top)}
@@ -66,7 +80,7 @@ class Prediction:
         if self.labels == ():
             name, probability = self.top[0]
             return printable(f"{self.image}: no label ({name} {100 * probability:.1f} %)")
-        shown = self.labels or (self.top if self.mask is None else self.top[:_MAX_DESCRIBED])
+        shown = self.labels or (self.top[:_MAX_DESCRIBED] if self.has_mask else self.top)
         classes = ", ".join(f"{name} {100 * value:.1f} %" for name, value in shown)
         classes = f"{NONE_OF_THESE} ({classes})" if self.rejected else classes
         files = ", ".join(file for file in (self.mask_file, self.overlay_file) if file is not None)

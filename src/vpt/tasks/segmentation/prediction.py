@@ -54,7 +54,7 @@ def predict_masks(
         on_note: Function that receives a note on each of them. Default: none.
 
     Returns:
-        A prediction with a mask for each image.
+        A prediction with a mask for each image. Masks that are written are not kept in memory.
 
     Raises:
         DataError: Images cannot be read, or share a name.
@@ -94,7 +94,8 @@ def predict_masks(
                     path = Path(out_dir) / f"{stem}.{kind}.png"
                     write_atomic(path, encode_png(picture))
                     files[kind] = str(path)
-            predictions.append(Prediction(label, top, mask, files.get("mask"), files.get("overlay")))
+            held = None if files else mask  # a thousand photos of 12 megapixels have masks of 24 GB
+            predictions.append(Prediction(label, top, held, files.get("mask"), files.get("overlay")))
             if on_image is not None:
                 on_image(done, len(images))
     return predictions
