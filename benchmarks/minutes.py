@@ -5,7 +5,7 @@
 
 Every search is a process of its own, on a machine that does nothing else. `--methods` gives each of these methods the
 same minutes, too: the search is narrowed to it and the probe. The model of the whole search is compared with each of
-theirs on every test image. With `--records` the searches and their files stay in a folder, and are not done again.
+theirs on every test image, in classification. With `--records` the searches and their files stay in a folder, and are not done again.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def measure(minutes: float, data: Path, options: list[str], method: str | None, 
     tried = sum("score" in row for row in search["tried"])
     return {"minutes": minutes, "asked": method or "all", "seconds": seconds, "share": seconds / (60 * minutes),
             "tried": tried, "shipped": search["shipped"], "method": result["method"], "head": result["head"],
-            "score": search["score"], "interval": search["interval"], "images": result["images"]}  # fmt: skip
+            "metric": search["metric"], "score": search["score"], "interval": search["interval"], "images": result["images"]}  # fmt: skip
 
 
 def measure_once(folder: Path, minutes: float, data: Path, options: list[str], method: str | None) -> dict[str, Any]:
@@ -100,14 +100,14 @@ def main() -> None:
         folder = options.records or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         figures = [measure_once(folder, minutes, options.data, flags, method) for minutes, method in asked]
-        if options.methods and (options.data / "test").is_dir():
+        if options.methods and (options.data / "test").is_dir() and figures[0].get("metric") != "miou":
             compare(figures, folder, options.data, backbone=options.backbone, weights=options.weights)
     late = [f for f in figures if f["share"] > 1 + TOLERANCE]
     lines = [
         f"**Budgets** on {options.data.name}, {options.backbone or 'the embedded backbone'}: seconds from the command "
-        "to the end of its process.",
+        f"to the end of its process.{' The score is mean IoU.' if figures[0].get('metric') == 'miou' else ''}",
         "",
-        "| minutes | methods | seconds | of the budget | tried | shipped | top-1, % (95 % interval) | test images "
+        "| minutes | methods | seconds | of the budget | tried | shipped | score, % (95 % interval) | test images "
         "| all methods minus this one, points |",
         "|---:|---|---:|---:|---:|---|---:|---:|---:|",
         *(

@@ -117,6 +117,8 @@ class TuneOptions(TypedDict, total=False):
         mask_orientation: Segmentation: masks of images that EXIF data turn are drawn on the "upright" image or on its
             pixels as "stored". Default: "auto", what the sizes prove.
         val_as_test: Segmentation: True scores on val and splits another val off train. Default: False.
+        lda: Segmentation: number of training images, or "all", whose linear discriminant a head `linear` becomes, in
+            closed form: with the method `linear` instead of training, with others after it. Default: it is trained.
     """
 
     weights: str | Path | None
@@ -180,6 +182,7 @@ class TuneOptions(TypedDict, total=False):
     mask_suffix: str | None
     mask_orientation: Literal["auto", "upright", "stored"] | None
     val_as_test: bool | None
+    lda: int | Literal["all"] | None
 
 
 class PredictOptions(TypedDict, total=False):

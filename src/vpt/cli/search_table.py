@@ -25,11 +25,15 @@ def print_search(search: dict[str, Any], console: Console) -> None:
 
     metric, is_plain = search["metric"], search["metric"] in PLAIN_METRICS
     columns = (metric, "squared error") if is_plain else (f"{metric}, %", "log loss")
-    images, rival = ("images of val", "the head alone") if metric == "miou" else ("out of fold", "the probe")
+    has_masks = metric == "miou"
+    images = "images of val" if has_masks else "out of fold"
+    rival = "the head alone" if has_masks and "lda" not in search["tried"][0] else "the probe"
     tried = Table("tried", *columns, "seconds", "", title=images)
     for row in search["tried"]:
-        name = describe_trial(row["method"], row.get("factor", 1), row.get("start", ""))
-        name = f"probe: {_blocks(row['head'])}" if "head" in row else name
+        head = row.get("head", "")
+        name = describe_trial(row["method"], row.get("factor", 1), row.get("start", ""), head if has_masks else "")
+        if "lda" in row or (head and not has_masks):
+            name = f"probe: {head if has_masks else _blocks(head)}"
         known, figures = "score" in row, ("", "")
         if known:
             score = f"{row['score']:.3g}" if is_plain else f"{100 * row['score']:.1f}"

@@ -17,7 +17,7 @@ from vpt.cli.lines import echo_line
 from vpt.cli.options import TaskCommand, classification, option, own_options, read_config_file, segmentation
 from vpt.cli.paths import FILE, FOLDER, TUNED_FILE
 from vpt.cli.search_table import print_search
-from vpt.cli.values import number_or_word, parse_batch_size
+from vpt.cli.values import count_or_all, number_or_word, parse_batch_size
 
 if TYPE_CHECKING:
     from vpt.training.job import RunResult
@@ -119,6 +119,8 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @segmentation("--warmup-iterations", "Length of the warm-up [default: 0].", int)
 @segmentation("--power", "Exponent of the learning rate schedule [default: 0.9].", float)
 @segmentation("--auxiliary-weight", "Weight of the loss of auxiliary heads [default: 0.4].", float)
+@segmentation("--lda", "Solve for a head `linear` on so many training images [default: it is trained].",
+              count_or_all, metavar="NUMBER|all")  # fmt: skip
 @common.mask_options
 @segmentation("--val-as-test", "Score on val, and split another val off train.", is_flag=True)
 def command(
@@ -141,9 +143,9 @@ def command(
     DATA is a folder of class folders (with or without train/val/test), tables of labels (labels.csv or
     train.csv,test.csv; also JSON Lines and Parquet), a folder with VTAB list files, a folder of images/ and masks/ (or
     laid out like CamVid, ADE20K, Cityscapes, VOC), or a built-in task (`vpt list tasks`).
-    Without --epochs, --iterations, --lr, --folds, --init and --ridge, the best model for --minutes is searched for: a
-    probe of the frozen backbone first, then prompts and other methods. Stopped by Ctrl-C or a crash, the same command
-    resumes.
+    Without --epochs, --iterations, --lr, --folds, --init, --ridge and --lda, the best model for --minutes is searched
+    for: a probe of the frozen backbone first, then prompts and other methods. Stopped by Ctrl-C or a crash, the same
+    command resumes.
 
     \b
     vpt tune photos/ --out photos.safetensors

@@ -15,6 +15,14 @@ def number_or_word(text: str) -> float | str:
         raise ValueError(f"{text!r} is no number; give a penalty above 0, auto, default or none") from error
 
 
+def count_or_all(text: str) -> int | str:
+    """Return the whole number that a text spells, or "all"."""
+    try:
+        return text if text == "all" else int(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no whole number; give a number of training images, or all") from error
+
+
 def percentage(text: str) -> float:
     """Return the fraction that a percentage above 0 spells, such as "5%"."""
     number = text.removesuffix("%").rstrip()

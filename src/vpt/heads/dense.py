@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self, TypeVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.convnext import LayerNorm2d  # type: ignore[import-untyped]
 from torchvision.ops import Conv2dNormActivation  # type: ignore[import-untyped]
 
+from vpt.core import spec
 from vpt.core.spec import Parsable
 from vpt.errors import SpecError
 from vpt.heads.feature_maps import FeatureMaps
@@ -67,13 +69,30 @@ class DenseHead(Parsable, ABC):
 
 @dataclass(frozen=True)
 class LinearHead(DenseHead):
-    """One linear layer on every token of the last map."""
+    """One linear layer on every position of one map or several.
+
+    levels: maps that it reads. With 1, the last one. With k, the last one and those of k - 1 blocks at even depths
+    before, or of the last k stages: each normalized by position, enlarged to the finest, side by side.
+    """
 
     name: ClassVar[str] = "linear"
 
+    levels: int = spec.later_field(1)
+
+    def __post_init__(self) -> None:
+        if self.levels < 1:
+            raise SpecError(f"levels is {self.levels}; it must be at least 1")
+
+    @property
+    def auxiliary_depths(self) -> tuple[float, ...]:
+        """Depths, between 0 and 1, of the blocks that the layer reads before the last."""
+        return tuple(level / self.levels for level in range(1, self.levels))
+
     def build(self, channels: Sequence[int], num_classes: int) -> Decoder:
-        """Build a linear layer on the last map."""
-        return _LinearDecoder(channels[-1], num_classes)
+        """Build a linear layer on the last maps."""
+        if len(channels) < self.levels:
+            raise SpecError(f"levels is {self.levels}, and the backbone has {len(channels)} maps; ask for fewer")
+        return LinearDecoder(channels[-self.levels :], num_classes)
 
 
 @dataclass(frozen=True)
@@ -155,13 +174,43 @@ def init_classifier(layer: Layer) -> Layer:
     return layer
 
 
-class _LinearDecoder(Decoder):
-    def __init__(self, width: int, num_classes: int) -> None:
+class LinearDecoder(Decoder):
+    """One linear layer on every position of the last maps.
+
+    Args:
+        channels: Channels of each map that it reads.
+        num_classes: Number of classes.
+    """
+
+    def __init__(self, channels: Sequence[int], num_classes: int) -> None:
         super().__init__()
-        self.scores = init_classifier(nn.Conv2d(width, num_classes, 1))
+        self.levels: int = len(channels)
+        self.scores: nn.Conv2d = init_classifier(nn.Conv2d(sum(channels), num_classes, 1))
+
+    def inputs(self, maps: FeatureMaps) -> Tensor:
+        """Return what the layer reads.
+
+        Args:
+            maps: Maps (batch, d_k, h_k, w_k).
+
+        Returns:
+            The last map, or several side by side, (batch, sum of d_k, h, w).
+        """
+        if self.levels == 1:
+            return maps[-1]
+        read = maps[-self.levels :]
+        size = max((feature_map.shape[-2:] for feature_map in read), key=lambda shape: shape[0])
+        normalized = (_normalize(feature_map) for feature_map in read)
+        return torch.cat([one if one.shape[-2:] == size else upsample(one, size) for one in normalized], 1)
 
     def forward(self, maps: FeatureMaps) -> Tensor:
-        return self.scores(maps[-1])  # type: ignore[no-any-return]
+        """Maps (batch, d_k, h_k, w_k) -> logits (batch, classes, h, w)."""
+        return self.scores(self.inputs(maps))  # type: ignore[no-any-return]
+
+
+def _normalize(feature_map: Tensor) -> Tensor:
+    """Return a map with mean 0 and variance 1 at each position, so that maps of all depths have one scale."""
+    return F.layer_norm(feature_map.permute(0, 2, 3, 1), feature_map.shape[1:2]).permute(0, 3, 1, 2)
 
 
 class _UpsamplingHead(nn.Module):

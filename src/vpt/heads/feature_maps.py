@@ -152,8 +152,7 @@ def build_feature_maps(trunk: nn.Module, layout: BackboneLayout, auxiliary_depth
     num_blocks = len(layout.blocks)
     paths = [layout.blocks[max(1, round(depth * num_blocks)) - 1] for depth in auxiliary_depths]
     if len({*paths, layout.blocks[-1]}) != len(paths) + 1:
-        heads = f"{len(paths)} auxiliary heads"
-        raise UnsupportedError(f"{num_blocks} blocks are too few for {heads}; ask for fewer of them")
+        raise UnsupportedError(f"{num_blocks} blocks are too few for {len(paths)} further maps; ask for fewer of them")
     return MapNetwork(trunk, layout, paths, [(layout.width, layout.patch_size)] * (len(paths) + 1))
 
 

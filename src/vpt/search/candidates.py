@@ -61,7 +61,7 @@ class Candidate:
     @property
     def name(self) -> str:
         """Name in the record of the search and in the table."""
-        return describe_trial(self.method, self.factor, self.start)
+        return describe_trial(self.method, self.factor, self.start, self.recipe.get("head", ""))
 
     @property
     def start(self) -> str:

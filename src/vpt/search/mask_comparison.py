@@ -46,24 +46,25 @@ def compare_masks(ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> dict[st
     return {"gain": whole, "low": low, "high": high, "error": float(values.std())}
 
 
-def describe_masks(comparison: dict[str, float], noun: str, images: int) -> str:
-    """Return the comparison with the head alone in words.
+def describe_masks(comparison: dict[str, float], noun: str, images: int, rival: str = "the head alone") -> str:
+    """Return the comparison with the head alone, or with the probe, in words.
 
     Args:
         comparison: That of `compare_masks`.
         noun: The other models, a plural such as "prompts".
         images: Number of images.
+        rival: What they are compared with. Default: "the head alone".
 
     Returns:
         Such as "prompts beat the head alone by 2.3 points of mean IoU (95 % interval 0.4 to 4.1, 50 images)".
     """
     gain = comparison["gain"]
     if gain == 0:
-        return f"{noun} have the mean IoU of the head alone ({pluralize(images, 'image')})"
+        return f"{noun} have the mean IoU of {rival} ({pluralize(images, 'image')})"
     verb, sign = ("beat", 1) if gain > 0 else ("are below", -1)
     bounds = sorted((100 * sign * comparison["low"], 100 * sign * comparison["high"]))
     if images < FEWEST_IMAGES:
         gained = f"{abs(100 * gain):.1f} points of mean IoU"
-        return f"{noun} {verb} the head alone by {gained} ({pluralize(images, 'image')}, too few for an interval)"
-    return f"{noun} {verb} the head alone by {abs(100 * gain):.1f} points of mean IoU (95 % interval "\
+        return f"{noun} {verb} {rival} by {gained} ({pluralize(images, 'image')}, too few for an interval)"
+    return f"{noun} {verb} {rival} by {abs(100 * gain):.1f} points of mean IoU (95 % interval "\
            f"{bounds[0]:.1f} to {bounds[1]:.1f}, {pluralize(images, 'image')})"  # fmt: skip

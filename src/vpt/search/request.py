@@ -19,7 +19,15 @@ from vpt.tasks.registry import find_task
 from vpt.training.job import Job
 from vpt.tuning import make_job
 
-_FIXED_LENGTH = ("epochs", "iterations", "learning_rate", "ridge", "folds", "init")  # options that say how to train
+_FIXED_LENGTH = (
+    "epochs",
+    "iterations",
+    "learning_rate",
+    "ridge",
+    "lda",
+    "folds",
+    "init",
+)  # options that say how to train
 _MINUTES, _MINUTES_ON_GPU = 10.0, 5.0
 
 
@@ -32,8 +40,8 @@ def wants_search(minutes: float | None, options: Mapping[str, Any], max_size: fl
         max_size: Largest tuned file in megabytes. Default: not given.
 
     Returns:
-        True for a budget, and where none of `epochs`, `iterations`, `learning_rate`, `folds`, `init` and a penalty
-        `ridge` is given.
+        True for a budget, and where none of `epochs`, `iterations`, `learning_rate`, `folds`, `init`, `lda` and a
+        penalty `ridge` is given.
 
     Raises:
         SpecError: A budget, or `max_size`, is given together with one of these.

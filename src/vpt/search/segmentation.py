@@ -1,6 +1,7 @@
 """The search in segmentation: the head alone and other methods, in equal times, compared on the images of val.
 
-The head alone is saved as soon as it is trained. If another method replaces it, both are compared on the test images.
+The head alone, a probe that is solved for unless a head is asked for, is saved as soon as it is there. If another
+method replaces it, both are compared on the test images.
 """
 
 import shutil
@@ -14,10 +15,11 @@ from vpt.core.array_file import read_array, write_array
 from vpt.core.io import make_folder, write_atomic
 from vpt.core.text import file_stem, format_duration
 from vpt.data.images import MEMORY_LIMIT
-from vpt.errors import SpecError, TrainingError, is_out_of_memory
+from vpt.errors import TrainingError, is_out_of_memory
 from vpt.model import tuned_file
 from vpt.search.candidates import Candidate
 from vpt.search.context import SearchContext
+from vpt.search.mask_backbones import choose_backbone_of_masks
 from vpt.search.mask_candidates import (
     END_SHARE,
     HEAD_ALONE,
@@ -49,22 +51,20 @@ def search_masks(context: SearchContext, finished: RunResult | None) -> RunResul
         The result.
 
     Raises:
-        SpecError: Several backbones are given.
         DataError: The images have changed since an interrupted search.
     """
     request, callback, decisions = context.request, context.callback, context.decisions
-    if len(request.backbones) > 1:
-        raise SpecError(f"{', '.join(request.backbones)} are given, and segmentation ranks no backbones; give one")
     job = request.job(request.backbones[0], HEAD_ALONE.method)
     data = TASKS["segmentation"].prepare(job, callback)
     assert isinstance(data, SegmentationData)
     for note in data.notes:
         callback.on_note(note)
     context.check_images(job, data.digest())
-    context = choose_precision(context, request.backbones[0])
-    search = MaskSearch(**vars(context), data=_share_pairs(data), costs={})
     if finished is not None:
         return finished
+    data, backbone, ranking = choose_backbone_of_masks(context, _share_pairs(data))
+    context = choose_precision(context, backbone)
+    search = MaskSearch(**vars(context), data=data, backbone=backbone, costs={})
     costs = {"refused": {}, **decisions.decide("costs", lambda: search.measure_costs())}
     search = replace(search, costs=costs)
     search = replace(search, data=search.sample_test())
@@ -72,10 +72,10 @@ def search_masks(context: SearchContext, finished: RunResult | None) -> RunResul
     rows = list[dict[str, Any]]()
     for name, candidate in search.candidates.items():
         if name in costs["refused"]:
-            rows.append({**_row(candidate, 0), "status": costs["refused"][name]})
+            rows.append({**_row(search, candidate, 0), "status": costs["refused"][name]})
         elif name in lengths:
             rows.append(decisions.decide(f"trial {name}", partial(_try, search, candidate, lengths[name])))
-    return _finish(search, rows)
+    return _finish(search, rows, ranking)
 
 
 def _share_pairs(data: SegmentationData) -> SegmentationData:
@@ -89,23 +89,26 @@ def _share_pairs(data: SegmentationData) -> SegmentationData:
     return replace(data, reader=PairReader(data.dataset, splits))
 
 
-def _row(candidate: Candidate, iterations: int) -> dict[str, Any]:
+def _row(search: MaskSearch, candidate: Candidate, iterations: int) -> dict[str, Any]:
     """Return what is known of a candidate before it trains."""
     factor = {} if candidate.factor == 1 else {"factor": candidate.factor}
-    return {"method": candidate.method, **factor, "iterations": iterations}
+    head = {"head": head} if (head := candidate.recipe.get("head")) else {}
+    if candidate == HEAD_ALONE and search.solved_images is not None:
+        head = {"head": search.solved_head, "lda": search.solved_images}
+    return {"method": candidate.method, **head, **factor, "iterations": iterations}
 
 
 def _candidate(search: MaskSearch, row: dict[str, Any]) -> Candidate:
     """Return the candidate of a row."""
-    return next(one for one in search.candidates.values() if (one.method, one.factor) == (
-        row["method"], row.get("factor", 1)
+    return next(one for one in search.candidates.values() if (one.method, one.factor, one.recipe.get("head")) == (
+        row["method"], row.get("factor", 1), None if "lda" in row else row.get("head")
     ))  # fmt: skip
 
 
 def _try(search: MaskSearch, candidate: Candidate, iterations: int) -> dict[str, Any]:
     """Return the row of a candidate. One that does not fit into memory leaves the others to be tried."""
-    row = _row(candidate, iterations)
-    if not iterations:
+    row = _row(search, candidate, iterations)
+    if not iterations and "lda" not in row:
         return {**row, "status": TOO_FEW}
     try:
         return _carry_out(search, candidate, row)
@@ -121,8 +124,9 @@ def _carry_out(search: MaskSearch, candidate: Candidate, row: dict[str, Any]) ->
     name = file_stem(candidate.name)
     is_alone, receivers = candidate == HEAD_ALONE, [search.callback]
     if not is_alone:  # which has to end, so that there is a model
-        scoring = search.seconds_of_tests() + search.data.images.get("val", 0) * search.costs["score"]
-        receivers.append(Deadline(search.budget, search.budget.seconds * (1 - END_SHARE) - scoring))
+        after = search.seconds_of_tests() + search.data.images.get("val", 0) * search.costs["score"]
+        after += 3 * search.solving_seconds  # of this candidate, and at the end of the one that ships and the probe
+        receivers.append(Deadline(search.budget, search.budget.seconds * (1 - END_SHARE) - after))
     try:
         checkpoint = folder / f"{name}.safetensors"
         model, _ = train_model(job, search.training_data(job), CallbackList(receivers), search.device, checkpoint)
@@ -135,14 +139,15 @@ def _carry_out(search: MaskSearch, candidate: Candidate, row: dict[str, Any]) ->
         tuned_file.save(model, job.out, split_options=marked_splits(job, search.data), save_dtype=job.save_dtype)
         write_job(job, search.data.digest())
     saved = f"; saved to {job.out}" if is_alone else ""
+    named = f"the probe, {row['head']}" if "lda" in row else candidate.name
     if "val" not in search.data.images:
-        search.callback.on_note(f"{candidate.name}: trained{saved}")
+        search.callback.on_note(f"{named}: {'solved for' if 'lda' in row else 'trained'}{saved}")
         return {**row, "seconds": search.budget.elapsed - start}
     scores = search.score(model, search.data.dataset, "val")
     write_array(folder / f"{name}-pixels.npy", count_pixels(scores))
     total = sum_scores(scores, model.num_classes)
     score = f"{100 * total.mean_per_class:.1f} % mean IoU on val, {len(scores)} images"
-    search.callback.on_note(f"{candidate.name}: {score}{saved}")
+    search.callback.on_note(f"{named}: {score}{saved}")
     return {**row, "score": total.mean_per_class, "log_loss": total.loss, "images": len(scores),
             "seconds": search.budget.elapsed - start}  # fmt: skip
 
@@ -156,13 +161,13 @@ def _folder(search: MaskSearch) -> Path:
 def _why_one(search: MaskSearch, rows: list[dict[str, Any]]) -> str:
     """Return why one method alone was tried to its end."""
     if search.request.method == HEAD_ALONE.method:
-        return "the head alone is all that was asked for"
+        return f"{search.rival} is all that was asked for"
     if "val" not in search.data.images:
-        return "there are no images of val to choose by, so the head alone was trained"
+        return f"there are no images of val to choose by, so {search.rival} was kept"
     failed = [row for row in rows if row["status"] not in ("tried", TOO_FEW)]
     if failed:
         return "; ".join(f"{_candidate(search, row).name} {row['status']}" for row in failed)
-    return f"nothing but the head alone fits {format_duration(search.budget.seconds)}"
+    return f"nothing but {search.rival} fits {format_duration(search.budget.seconds)}"
 
 
 def _convinces(row: dict[str, Any]) -> bool:
@@ -171,7 +176,7 @@ def _convinces(row: dict[str, Any]) -> bool:
     return bool(row["images"] >= FEWEST_IMAGES and against["gain"] > against["error"])
 
 
-def _finish(search: MaskSearch, rows: list[dict[str, Any]]) -> RunResult:
+def _finish(search: MaskSearch, rows: list[dict[str, Any]], ranking: dict[str, Any] | None) -> RunResult:
     folder, callback = _folder(search), search.callback
     alone, others = rows[0], rows[1:]
     tried = [row for row in rows if row["status"] == "tried"]
@@ -186,8 +191,8 @@ def _finish(search: MaskSearch, rows: list[dict[str, Any]]) -> RunResult:
     if compared:
         best = max(compared, key=lambda row: (_convinces(row), row["comparison"]["gain"]))
         comparison, shipped = best["comparison"], best if _convinces(best) else alone
-        words = f"{describe_masks(comparison, _candidate(search, best).noun, best['images'])} on val"
-        words += ", whose images took part in the choice" if shipped is best else ": the head alone was kept"
+        words = f"{describe_masks(comparison, _candidate(search, best).noun, best['images'], search.rival)} on val"
+        words += ", whose images took part in the choice" if shipped is best else f": {search.rival} was kept"
     job = search.job(_candidate(search, shipped), shipped["iterations"])
     write_job(job, search.data.digest())
     checkpoint = folder / f"{shipped['name']}.safetensors"
@@ -206,13 +211,13 @@ def _finish(search: MaskSearch, rows: list[dict[str, Any]]) -> RunResult:
         )
         compared_on = split
         comparison = compare_masks(count_pixels(scores), count_pixels(search.score(other, search.data.dataset, split)))
-        words = f"{describe_masks(comparison, _candidate(search, shipped).noun, len(scores))} on test"
+        words = f"{describe_masks(comparison, _candidate(search, shipped).noun, len(scores), search.rival)} on test"
     evaluation = make_evaluation(split, len(scores), total, search.data.classes)
     found = {
         "minutes": search.request.minutes,
         "metric": "miou",
         "seconds": search.budget.elapsed,
-        "backbones": None,
+        "backbones": ranking,
         "tried": rows,
         "shipped": _candidate(search, shipped).name,
         "score": total.mean_per_class,

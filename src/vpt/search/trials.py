@@ -113,6 +113,14 @@ class StepsOnly(Callback):
         self.callback.on_step(epoch, step, loss, lr)
 
 
+class ImagesOnly(Callback):
+    """Callback that passes on images that are read, and nothing else of a measurement."""
+
+    def __init__(self, callback: Callback) -> None:
+        """Pass on images to another callback."""
+        self.on_data_progress = callback.on_data_progress  # type: ignore[method-assign]
+
+
 def select(examples: Examples, rows: NDArray[np.int64]) -> Examples:
     """Return some of the images, without a copy where they are the first."""
     groups = None if examples.groups is None else examples.groups[rows]

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
+from vpt.errors import SpecError
 from vpt.methods.base import Method
 from vpt.training.augmentation import parse_augmentation
 from vpt.training.config import check_options
@@ -27,6 +28,9 @@ class SegmentationOptions(TaskOptions):
         mask_orientation: Masks of images that EXIF data turn are drawn on the "upright" image or on its pixels as
             "stored"; "auto" for what the sizes prove.
         val_as_test: True scores on the published val, and splits another val off train.
+        lda: Number of training images, or "all", whose linear discriminant a head `linear` becomes, in closed form, see
+            `vpt.tasks.segmentation.discriminant`. With the method `linear` nothing is trained; with others, this
+            follows the training. None leaves the head as it is trained.
     """
 
     labels: str = "auto"
@@ -37,6 +41,13 @@ class SegmentationOptions(TaskOptions):
     mask_suffix: str | None = None
     mask_orientation: Literal["auto", "upright", "stored"] = "auto"
     val_as_test: bool = False
+    lda: int | Literal["all"] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values. A SpecError is raised for a value out of range."""
+        super().__post_init__()
+        if isinstance(self.lda, int) and self.lda < 1:
+            raise SpecError(f'lda is {self.lda}; give the number of training images, at least 1, or "all"')
 
     @property
     def reading(self) -> dict[str, Any]:  # noqa: D102

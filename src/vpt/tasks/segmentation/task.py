@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from vpt.backbones import load_backbone
+from vpt.backbones import Backbone, load_backbone
 from vpt.data.dataset import Dataset
 from vpt.data.image_files import capture_warnings
 from vpt.data.image_inputs import ImageInput
@@ -19,6 +20,7 @@ from vpt.data.segmentation_folder import SegmentationDataset, load_segmentation_
 from vpt.data.training_marks import make_marks
 from vpt.errors import SpecError
 from vpt.heads.dense import HEADS, DenseHead
+from vpt.methods.linear import Linear
 from vpt.model.readout import Readout
 from vpt.model.tuned_model import TunedModel
 from vpt.plots.figures import MAX_NAMED_CLASSES
@@ -27,12 +29,13 @@ from vpt.tasks.evaluation import Evaluation, make_evaluation
 from vpt.tasks.pictures import Picture
 from vpt.tasks.prediction import Prediction
 from vpt.tasks.segmentation.config import SegmentationConfig
+from vpt.tasks.segmentation.discriminant import check_head, solve_head
 from vpt.tasks.segmentation.objective import SegmentationObjective
 from vpt.tasks.segmentation.pair_reader import PairReader
 from vpt.tasks.segmentation.prediction import choose_colors, compare_masks, predict_masks, score_split
 from vpt.tasks.segmentation.sliding_window import InferenceConfig
 from vpt.tasks.segmentation.streaming import choose_crop_loading
-from vpt.training import Callback, Objective, Progress, Scores, TaskConfig
+from vpt.training import Callback, EpochMetrics, Objective, Progress, Scores, TaskConfig
 from vpt.training.job import Job
 
 _EXAMPLE_SIDE = 160  # pixels
@@ -50,6 +53,7 @@ class SegmentationData(PreparedData):
         workers: Number of processes that decode a stream, or None for the default.
         reader: Reader of the images and masks, which all trainings on these data share.
         colors: Color of each class, see `choose_colors`.
+        lda: Option of `SegmentationOptions`.
     """
 
     dataset: SegmentationDataset
@@ -58,6 +62,7 @@ class SegmentationData(PreparedData):
     workers: int | None
     reader: PairReader
     colors: tuple[str, ...] | None
+    lda: int | Literal["all"] | None = None
 
     def digest(self) -> str:  # noqa: D102
         return self.dataset.digest
@@ -75,6 +80,22 @@ class SegmentationData(PreparedData):
                 shown = np.where((mask == k)[..., None], pixels.transpose(1, 2, 0), pale)
                 found.setdefault(name, []).append(shown[::step, ::step])
         return found
+
+    def train(  # noqa: D102
+        self, model: TunedModel, config: TaskConfig, callback: Callback, checkpoint: Path | None = None
+    ) -> tuple[TunedModel, list[EpochMetrics]]:
+        if self.lda is None:
+            return super().train(model, config, callback, checkpoint)
+        history: list[EpochMetrics] = []
+        if model.method == Linear():
+            model.class_colors = self.colors
+        else:
+            model, history = super().train(model, config, callback, checkpoint)
+        bf16 = config.training.use_bf16(next(model.parameters()).device)
+        count, progress = None if self.lda == "all" else self.lda, partial(callback.on_data_progress, "features")
+        callback.on_note(solve_head(model, self.reader, self.dataset.splits["train"], count, bf16=bf16,
+                                    on_image=progress))  # fmt: skip
+        return model, history
 
     def objective(self, model: TunedModel, callback: Callback, *, resumed: bool) -> Objective:  # noqa: D102
         model.class_colors = self.colors
@@ -113,12 +134,25 @@ class SegmentationTask(Task):
         resolutions = {stage["reduction"] for stage in getattr(module, "feature_info", [])}
         return "fpn" if len(resolutions) > 1 else "setr_pup"
 
+    def load_backbone(self, job: Job) -> Backbone:
+        """Return the backbone of a job, with its preprocessing.
+
+        Args:
+            job: The job.
+
+        Returns:
+            The backbone.
+        """
+        backbone = load_backbone(job.backbone, weights=job.weights, image_size=job.image_size)
+        return replace(backbone, preprocessing=job.preprocess(backbone.preprocessing))
+
     def prepare(self, job: Job, callback: Callback) -> SegmentationData:  # noqa: D102
         assert isinstance(job.config, SegmentationConfig)
         options = asdict(job.options)
-        loading, workers = options.pop("loading"), options.pop("workers")
-        backbone = load_backbone(job.backbone, weights=job.weights, image_size=job.image_size)
-        backbone = replace(backbone, preprocessing=job.preprocess(backbone.preprocessing))
+        loading, workers, lda = (options.pop(name) for name in ("loading", "workers", "lda"))
+        backbone = self.load_backbone(job)
+        if lda is not None:
+            check_head(self.make_readout(job.head, backbone))
         options |= {**job.split_options, "include_test": job.test, "train_on": job.train_on}
         options["value_range"] = backbone.preprocessing.value_range
         progress = partial(callback.on_data_progress, "images and masks")
@@ -131,7 +165,7 @@ class SegmentationTask(Task):
         marks = make_marks(dataset.splits["train"].images)
         return SegmentationData(
             backbone, dataset.name, dataset.classes, images, notes, marks, dataset, job.config, streams, workers,
-            PairReader(dataset, () if streams else ["train"]), choose_colors(dataset),
+            PairReader(dataset, () if streams else ["train"]), choose_colors(dataset), lda,
         )  # fmt: skip
 
     def evaluate(  # noqa: D102

@@ -1,0 +1,112 @@
+"""Searches in segmentation that begin with a probe: a linear head on several maps, in closed form."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from simulation import Interrupted, SimulatedClock
+
+import vpt
+from helpers.segmentation import write_split
+from vpt.backbones import DEFAULT
+from vpt.search import mask_backbones, mask_candidates, segmentation
+from vpt.search.mask_comparison import compare_masks
+
+Search = Callable[..., tuple[vpt.RunResult, SimulatedClock]]
+OPTIONS: dict[str, Any] = {"image_size": 48, "batch_size": 2, "image": 0.02}
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 8 training, 3 validation and 4 test scenes of two classes."""
+    root = tmp_path_factory.mktemp("scenes")
+    for split, count in (("train", 8), ("val", 3), ("test", 4)):
+        write_split(root / "images" / split, root / "masks" / split, count, first_id=0)
+    return root
+
+
+@pytest.mark.parametrize(("step", "minutes"), [(0.3, 0.5), (5.0, 0.5), (0.3, 0.03)])
+def test_search_of_masks_begins_with_a_probe(
+    search: Search, scenes: Path, tmp_path: Path, step: float, minutes: float
+) -> None:
+    result, clock = search(scenes, step=step, minutes=minutes, method="vpt(length=2)", **OPTIONS)
+    assert result.search is not None and clock.now <= 1.1 * 60 * minutes
+    probe, *others = result.search["tried"]
+    assert probe["head"] == "linear(levels=4)" and probe["lda"] in range(1, 9) and probe["score"] > 0.8
+    assert probe["iterations"] == 0 and (probe["lda"] == 8) is (minutes == 0.5)
+    assert any(note.startswith("the probe, linear(levels=4): ") and "saved to" in note for note in clock.notes)
+    assert [row["status"] == "tried" for row in others[:1]] == [step < 5 and minutes == 0.5]
+    assert "the probe" in result.search["words"]
+    repeated = tomllib.loads((tmp_path / "a.run" / "run.toml").read_text(encoding="utf-8"))
+    assert repeated["lda"] == probe["lda"] and repeated["head"] == "linear(levels=4)"
+    again = vpt.tune(out=tmp_path / "again.safetensors", progress=False, **{
+        name: value for name, value in repeated.items() if name != "out"
+    })  # fmt: skip
+    assert Path(again.file).read_bytes() == Path(result.file).read_bytes()
+
+
+def test_search_of_masks_tries_the_usual_decoder_too(
+    search: Search, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mask_candidates, "_LONG_ENOUGH", 20)
+    result, clock = search(scenes, step=0.2, minutes=0.5, method="vpt(length=2)", **OPTIONS)
+    assert result.search is not None and clock.now <= 1.1 * 30
+    _, prompts, decoder, *others = result.search["tried"]
+    assert [row["status"] for row in (prompts, decoder, *others)] == ["tried"] * 4
+    assert decoder["method"] == "vpt(length=2)" and decoder["head"] == "setr_pup" and "lda" not in decoder
+    assert "head" not in prompts and prompts["iterations"] == decoder["iterations"] >= 20
+    assert [row["factor"] for row in others] == [3, pytest.approx(1 / 3)]
+
+
+def test_search_of_masks_from_a_probe_goes_on_to_the_same_file(
+    search: Search, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compare(ours: Any, theirs: Any) -> dict[str, float]:
+        return {**compare_masks(ours, theirs), "gain": 0.1, "error": 0.01}
+
+    monkeypatch.setattr(segmentation, "compare_masks", compare)
+    options = {**OPTIONS, "method": "vpt(length=2)", "step": 0.3, "minutes": 0.5}
+    whole, _ = search(scenes, out="whole.safetensors", **options)
+    with pytest.raises(KeyboardInterrupt):
+        search(scenes, clock=Interrupted(0.02, 0.3, 7), **options)
+    assert (tmp_path / "a.safetensors").exists()  # the probe, which was saved at once
+    resumed, _ = search(scenes, **options)
+    assert resumed.method == "vpt(length=2)" and resumed.search is not None
+    assert resumed.search["words"].startswith("prompts beat the probe by 10.0 points")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+    assert resumed.metrics == whole.metrics
+
+
+def test_search_of_masks_ranks_backbones_by_their_probes(
+    search: Search, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = mask_candidates.load_backbone
+
+    def load_either(name: str, **options: Any) -> Any:
+        backbone = load(DEFAULT if name == "blind" else name, **options)
+        if name == "blind" and options.get("device") != "meta":
+            for weight in backbone.module.parameters():
+                torch.nn.init.zeros_(weight.data)
+        return backbone
+
+    for module in ("vpt.search.mask_candidates", "vpt.tasks.segmentation.task"):
+        monkeypatch.setattr(f"{module}.load_backbone", load_either)
+    result, clock = search(scenes, backbone=f"blind,{DEFAULT}", minutes=0.5, step=0.3, method="linear", **OPTIONS)
+    assert result.search is not None and clock.now <= 33 and result.backbone == DEFAULT
+    ranking = result.search["backbones"]
+    assert ranking["chosen"] == DEFAULT and ranking["margin"]["gain"] > 0.2
+    assert [row["backbone"] for row in ranking["rows"]] == ["blind", DEFAULT]
+    assert any(note == ranking["words"] and "above blind on 3 images of val" in note for note in clock.notes)
+    lines = (tmp_path / "a.run" / "decisions.jsonl").read_text().splitlines()
+    assert "backbone" in {json.loads(line)["decision"] for line in lines}
+    monkeypatch.setattr(mask_backbones, "FEWEST_IMAGES", 4)
+    result, _ = search(scenes, "b.safetensors", backbone=f"{DEFAULT},blind", minutes=0.5, method="linear",
+                       **OPTIONS)  # fmt: skip
+    assert result.search is not None and result.search["backbones"]["margin"] is None
+    assert "the first: 3 images of val rank no backbones" in result.search["backbones"]["words"]
