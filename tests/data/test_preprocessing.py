@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,15 @@ def test_job_with_normalization_of_numbers_is_used_by_each_reader(tmp_path: Path
     assert dict(predicted.top) == pytest.approx(top, abs=1e-5)
     assert dict(served.ranking) == pytest.approx(top, abs=1e-5)
     assert evaluate(job.out, "digits", split="test").metrics == pytest.approx(result.eval_metrics)
+
+
+@pytest.mark.parametrize(("size", "fraction"), [(224, 1e-300), (224, 0.027), (8192, 0.875)])
+def test_crop_fraction_that_enlarges_images_beyond_the_largest_size_raises(size: int, fraction: float) -> None:
+    least = re.escape(f"it must be at least {size / 8192}")
+    with pytest.raises(SpecError, match=rf"more than 8,192 px for a size of {size} px; {least}"):
+        Preprocessing(size=size, resize="crop", crop_fraction=fraction)
+    Preprocessing(size=size, resize="squash", crop_fraction=fraction)  # which does not use it
+    Preprocessing(size=size, resize="crop", crop_fraction=size / 8192)
 
 
 def test_run_job_with_normalization_and_crop_fraction_writes_them_to_the_tuned_file(tmp_path: Path) -> None:

@@ -162,3 +162,17 @@ def test_files_of_other_kinds_are_refused(tmp_path: Path, photos: list[Path]) ->
     for single in (str(deep), deep):
         with pytest.raises(SpecError, match="images is one image; give a list of them"):
             ExportedModel(graph).predict(single)
+
+
+def test_shared_model_takes_any_iterables_and_refuses_single_ones(tmp_path: Path, photos: list[Path]) -> None:
+    export_backbone(backbone_of("vit"), tmp_path / "backbone.onnx")
+    export_task(trained(), tmp_path / "one.task.safetensors")
+    engine = SharedModel(tmp_path / "backbone.onnx")
+    task = engine.load(tmp_path / "one.task.safetensors")
+    expected = engine.predict(photos, [task] * len(photos))
+    assert engine.predict(iter(photos), (task for _ in photos), batch_size=2) == expected
+    for single in (str(photos[0]), photos[0], open_rgb(photos[0])[0]):
+        with pytest.raises(SpecError, match="images is one image; give a list of them"):
+            engine.predict(single, [task])
+    with pytest.raises(SpecError, match="tasks is one task; give a list with the task of each image"):
+        engine.predict(photos[:1], task)

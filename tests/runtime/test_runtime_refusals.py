@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,13 @@ from PIL import Image
 from helpers.families import backbone_of
 from vpt import attach, save
 from vpt.cli import main
-from vpt.errors import DataError, ExitCode, UnsupportedError
+from vpt.data.preprocessing import Preprocessing
+from vpt.errors import DataError, ExitCode, TunedFileError, UnsupportedError
 from vpt.model.exporting import _half
+from vpt.runtime import ExportedModel, SharedModel
+from vpt.runtime.metadata import read_metadata
 from vpt.runtime.pixels import read_image
+from vpt.runtime.shared import Task
 
 
 def test_deep_colors_are_refused(tmp_path: Path) -> None:
@@ -61,6 +67,31 @@ def test_replica_of_data_parallel_is_refused() -> None:
     model._is_replica = True
     with pytest.raises(UnsupportedError, match="use DistributedDataParallel"):
         model(torch.zeros(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize("fraction", [1e-300, 0.027])
+def test_crop_fraction_that_enlarges_images_beyond_the_largest_size_is_refused(fraction: float) -> None:
+    preprocessing = Preprocessing(resize="crop").to_dict()
+    values = {"format": 1, "backbone": "vit", "fingerprint": "sha256:0", "preprocessing": preprocessing}
+    assert read_metadata(json.dumps(values), "a.onnx", is_model=False) == json.loads(json.dumps(values))
+    preprocessing["crop_fraction"] = fraction
+    message = rf"crop_fraction is {fraction}; it must be at least 0\.02734375"
+    with pytest.raises(TunedFileError, match=message):
+        read_metadata(json.dumps(values), "a.onnx", is_model=False)
+    preprocessing["resize"] = "squash"
+    read_metadata(json.dumps(values), "a.onnx", is_model=False)
+
+
+def test_advice_for_files_that_are_missing_is_a_command_that_makes_them(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    path = save(attach(backbone_of("vit"), "linear", 2).eval(), tmp_path / "photos.safetensors")
+    for missing in (tmp_path / "none.safetensors", path):
+        with pytest.raises(TunedFileError, match=r"`vpt export FILE --out NAME\.task\.safetensors` makes one"):
+            Task(missing)
+    graph = tmp_path / "none.onnx"
+    for engine, source in ((ExportedModel, "FILE"), (SharedModel, "BACKBONE --shared")):
+        with pytest.raises(TunedFileError, match=re.escape(f"`vpt export {source} --out {graph}` makes one")):
+            engine(graph)
 
 
 def test_formats_that_start_other_programs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
+import subprocess
+import sys
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -71,6 +74,30 @@ def test_read_token_of_file_or_variable_returns_it(tmp_path, monkeypatch):
         assert not faulty or faulty not in str(caught.value)
     with pytest.raises(SpecError, match="cannot be read"):
         read_token(tmp_path)
+
+
+@pytest.fixture
+def served_behind_proxy(folder):
+    command = [sys.executable, "-m", "vpt", "serve", str(folder), "--port", "0", "--allowed-host", "Photos.example:443"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout is not None
+            found = re.search(r"http://127.0.0.1:\d+", process.stdout.readline())
+            assert found
+            yield found[0]
+        finally:
+            process.kill()
+
+
+def test_pages_of_a_named_host_may_send_requests_though_a_proxy_replaces_the_host(served_behind_proxy):
+    tasks = f"{served_behind_proxy}/tasks"
+    for origin in ("https://photos.example", "https://photos.example:8443", served_behind_proxy):
+        assert get(tasks, {"Origin": origin})
+    for origin in ("https://evil.example", "https://photos.example.evil.example", "http://localhost:3000", "null"):
+        status, text = refusal(tasks, {"Origin": origin})
+        assert status == 403 and text.endswith("only pages of this server may send requests, see --allowed-host")
+    # A page under a foreign name whose address leads here now.
+    assert refusal(tasks, {"Origin": "https://photos.example", "Host": "evil.example"})[0] == 403
 
 
 def test_server_with_strange_host_or_origin_headers_refuses_them(folder):

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin, TiffTags
 
 from helpers.serving import png, predict, refused_predict, running_server
+from vpt.data.image_files import read_rgb
 from vpt.serving.bank import Bank
 from vpt.serving.memory import ByteBudget, read_size
 
@@ -101,6 +102,25 @@ def test_read_size_bounds_what_decoding_takes(name, taken):
 def test_read_size_of_anything_else_is_zero():
     for data in (b"", b"text", b"II*\0", FILES["rgb.png"][:20], b"\x89PNG\r\n\x1a\n" * 9):
         assert read_size(data).num_bytes == 0
+
+
+def test_read_size_of_a_tiff_with_a_tag_that_only_pillow_passes_over_is_not_zero():
+    tifffile = pytest.importorskip("tifffile", reason="tifffile is not installed")
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags.tagtype[34412], tags[34412] = TiffTags.DOUBLE, (1e300, 2.0)  # metadata of a microscope, as tifffile reads it
+    data = saved(RGB, "TIFF", compression="tiff_adobe_deflate", tiffinfo=tags)
+    with pytest.raises(IndexError):
+        tifffile.TiffFile(io.BytesIO(data))
+    assert read_rgb(data).size == (SIDE, SIDE)
+    assert read_size(data) == read_size(FILES["rgb.tif"])
+
+
+def test_read_size_of_a_tiff_with_many_channels_is_the_larger_estimate():
+    tifffile = pytest.importorskip("tifffile", reason="tifffile is not installed")
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.zeros((SIDE, SIDE, 4), np.uint16), photometric="rgb")
+    size = read_size(file.getvalue())
+    assert (size.width, size.height) == (SIDE, SIDE) and size.num_bytes >= SIDE * SIDE * 4 * 36
 
 
 def test_predict_of_many_pixels_in_a_small_file_gets_413(folder, pictures):

@@ -13,7 +13,7 @@ import torch
 
 from helpers.serving import get, png, predict, refusal, running_server, wait_until
 from vpt import attach, load_backbone, save
-from vpt.errors import SpecError, TunedFileError
+from vpt.errors import SpecError, StorageError, TunedFileError
 from vpt.serving.bank import Bank
 from vpt.serving.tuned_files import TaskReplacedError, TunedFile
 
@@ -136,6 +136,67 @@ def test_put_and_delete_of_tasks_need_the_token_and_take_effect_at_once(folder, 
         assert get(f"{address}/healthz") == get(f"{address}/readyz") == {"status": "ok"}
 
 
+def test_put_and_delete_of_a_served_task_take_its_name_as_it_is(folder, served):
+    shutil.copy(folder / "plants.safetensors", served / "photos (1).safetensors")
+    lora = (folder / "lora.safetensors").read_bytes()
+    with running_server(Bank([served]), token=TOKEN, watch_seconds=600) as address:
+        status, described = request("PUT", f"{address}/tasks/photos%20(1)", AUTHORIZED, lora)
+        assert (status, described["name"], described["num_classes"]) == (200, "photos (1)", 2)
+        assert (served / "photos (1).safetensors").read_bytes() == lora
+        assert request("DELETE", f"{address}/tasks/photos%20(1)", AUTHORIZED)[0] == 204
+        assert request("PUT", f"{address}/tasks/photos%20(1)", AUTHORIZED, lora)[0] == 400  # it is new
+
+
+def test_put_and_delete_leave_the_cache_of_the_hub_as_it_is(folder, tmp_path):
+    snapshot = tmp_path / "models--owner--pets" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    cached = Path(shutil.copy(folder / "plants.safetensors", snapshot / "model.safetensors"))
+    link = tmp_path / "own" / "plants.safetensors"
+    link.parent.mkdir()
+    link.symlink_to(cached)
+    before, lora = cached.read_bytes(), (folder / "lora.safetensors").read_bytes()
+    with running_server(Bank([cached, link.parent]), token=TOKEN, watch_seconds=600) as address:
+        for method, body in (("PUT", lora), ("DELETE", None)):
+            status, answer = request(method, f"{address}/tasks/pets", AUTHORIZED, body)
+            assert status == 400 and "lies in the cache of the Hugging Face Hub" in answer["error"]
+        assert request("PUT", f"{address}/tasks/plants", AUTHORIZED, lora)[0] == 200  # the link is the user's
+    assert cached.read_bytes() == before and link.read_bytes() == lora
+    (tmp_path / "linked").symlink_to(snapshot)
+    with pytest.raises(TunedFileError, match="serve a copy in a folder of your own"):
+        Bank([tmp_path / "linked"]).files.put("new", lora)
+    assert [path.name for path in snapshot.iterdir()] == ["model.safetensors"]
+
+
+def test_remove_of_a_file_that_the_system_protects_names_the_reason(served, monkeypatch):
+    bank = Bank([served])
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    with pytest.raises(StorageError, match=r"animals\.safetensors could not be deleted: Permission denied; make its"):
+        bank.files.remove("animals")
+    assert "animals" in bank.files.current
+
+
+def test_refresh_names_a_file_with_the_name_of_another_task_once(folder, served, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    shutil.copy(folder / "plants.safetensors", other)
+    bank = Bank([other, served])
+    for _ in range(2):  # also when it comes again
+        second = Path(shutil.copy(folder / "animals.safetensors", other))
+        (line,) = bank.files.refresh()
+        assert line.startswith(f"refused animals: {second}: {served / 'animals.safetensors'} is also named animals; ")
+        assert bank.files.refresh() == []
+        assert bank.files["animals"].path.parent == served
+        second.unlink()
+        assert bank.files.refresh() == []
+    shutil.copy(folder / "animals.safetensors", other)
+    bank.files.refresh()
+    (served / "animals.safetensors").unlink()
+    assert bank.files.refresh() == ["replaced animals"] and bank.files["animals"].path == second
+
+
 def request(method: str, address: str, headers: dict[str, str], body: bytes | None = None) -> tuple[int, Any]:
     """Status and JSON of the answer to a request of any method."""
     import json
@@ -185,9 +246,9 @@ def test_name_that_is_too_long_in_bytes_is_refused(tmp_path: Path) -> None:
     from vpt.serving import server
 
     for longest in ("猫" * 47, "a" * 100):
-        assert server._writable_task(SimpleNamespace(path_params={"task": longest}), "token") == longest
+        assert server._writable_task(SimpleNamespace(path_params={"task": longest}), "token", ()) == longest
     with pytest.raises(server.RequestError, match=r"ends in \.task, as files for exported graphs do"):
-        server._writable_task(SimpleNamespace(path_params={"task": "pets.task"}), "token")
+        server._writable_task(SimpleNamespace(path_params={"task": "pets.task"}), "token", ())
     request = SimpleNamespace(path_params={"task": "猫" * 48})
     with pytest.raises(server.RequestError, match="is no file name"):
-        server._writable_task(request, "token")
+        server._writable_task(request, "token", ())

@@ -83,7 +83,7 @@ def _class_file(classes: str) -> Path | None:
 def _read_names(file: Path) -> list[str]:
     """Return the lines of a file that are not empty."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise click.UsageError(f"--classes {file} cannot be read as text: {error}") from error
     return [line.strip() for line in lines if line.strip()]

@@ -39,8 +39,8 @@ def _parse_thresholds(context: click.Context, param: click.Parameter, texts: tup
 @option("--image-memory-mb", "Maximum memory of images that are decoded.", click.IntRange(min=64), default=1024)
 @option("--token-file", "File with a token that requests must send, `Authorization: Bearer TOKEN`. Without it, the "
         "token is that of the variable VPT_SERVE_TOKEN, if it is set.", FILE)  # fmt: skip
-@option("--allowed-host extra_hosts", "A further accepted `Host` header, for example behind a proxy; repeatable.",
-        multiple=True, metavar="HOST")  # fmt: skip
+@option("--allowed-host extra_hosts", "A further name of this server, such as that of a proxy in front of it, which is "
+        "accepted in the headers `Host` and `Origin`; repeatable.", multiple=True, metavar="HOST")  # fmt: skip
 @option("--log-requests", "Log each request with its id, status and seconds, and each change of a task.", is_flag=True)
 @option("--preload", "Read all weights at the start, not at the first request.", is_flag=True)
 @option("--min-confidence thresholds", "Answer `none of these` under this probability, for all tasks or as TASK=0.8; "
@@ -111,6 +111,7 @@ def command(
             image_memory=image_memory_mb * 2**20,
             allowed_hosts={*own_hosts, *extra_hosts} or None,
             token=token,
+            origin_hosts=extra_hosts,
         )
         Server(application).run(sockets=[server_socket])
     click.echo("stopped")

@@ -46,7 +46,7 @@ class Preprocessing:
         resize: "squash" scales both sides to `size` (the VTAB-1k protocol). "crop" scales the short side to
             `size / crop_fraction` and crops the center, as `Resize` and `CenterCrop` of torchvision do (FGVC: 224 /
             0.875 = 256). Default: "squash".
-        crop_fraction: See `resize`. Default: 0.875.
+        crop_fraction: See `resize`; with "crop", `size / crop_fraction` is at most 8192. Default: 0.875.
         value_range: Values of black and white in images with more than 8 bits. Default: the range of their type.
 
     Raises:
@@ -75,6 +75,11 @@ class Preprocessing:
             )
         if not 0 < self.crop_fraction <= 1:
             raise SpecError(f"crop_fraction is {self.crop_fraction}; it must be above 0 and at most 1")
+        if self.resize == "crop" and self.size > MAX_SIZE * self.crop_fraction:  # the quotient may overflow
+            raise SpecError(
+                f"crop_fraction is {self.crop_fraction}, which scales images to more than {MAX_SIZE:,} px for a size "
+                f"of {self.size} px; it must be at least {self.size / MAX_SIZE}"
+            )
 
     def resize_image(self, image: Image.Image) -> NDArray[np.uint8]:
         """Return an image as an array of the input size.

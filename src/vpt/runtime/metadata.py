@@ -52,6 +52,9 @@ def _check_preprocessing(values: Any) -> None:
     for name, known in (("resize", ("squash", "crop")), ("interpolation", _INTERPOLATIONS)):
         _require(values[name] in known, name, values[name], f"one of {', '.join(known)}")
     _require(_is_number(fraction) and 0 < fraction <= 1, "crop_fraction", fraction, "above 0 and at most 1")
+    if values["resize"] == "crop":  # the quotient may overflow
+        least = f"at least {size / _MAX_SIZE}, so that images are scaled to at most {_MAX_SIZE:,} px"
+        _require(size <= _MAX_SIZE * fraction, "crop_fraction", fraction, least)
     for name in ("mean", "std"):
         numbers = values[name]
         is_list = isinstance(numbers, list) and len(numbers) in (1, 3) and all(map(_is_number, numbers))

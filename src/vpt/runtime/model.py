@@ -17,12 +17,13 @@ from vpt.runtime.pixels import read_image, to_input
 ImageSource = str | Path | Image.Image
 
 
-def open_session(path: str | Path, threads: int | None = None) -> tuple[Any, str]:
+def open_session(path: str | Path, threads: int | None = None, *, source: str = "FILE") -> tuple[Any, str]:
     """Open a graph of this library in onnxruntime.
 
     Args:
         path: The file, .onnx.
         threads: Threads of an operation. Default: those of onnxruntime.
+        source: What `vpt export` makes such a graph of, for messages. Default: "FILE".
 
     Returns:
         The session, and what the graph says of itself as JSON.
@@ -37,7 +38,7 @@ def open_session(path: str | Path, threads: int | None = None) -> tuple[Any, str
         raise VptError(
             "an exported graph needs onnxruntime, which is not installed: pip install onnxruntime"
         ) from error
-    advice = f"`vpt export FILE --out {path}` makes one"
+    advice = f"`vpt export {source} --out {path}` makes one"
     require_regular_file(Path(path), "graph", advice, TunedFileError)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
@@ -48,7 +49,7 @@ def open_session(path: str | Path, threads: int | None = None) -> tuple[Any, str
         raise TunedFileError(f"{path} cannot be read as a graph ({reason:.200}); export it again") from error
     text = session.get_modelmeta().custom_metadata_map.get("vpt")
     if text is None:
-        raise TunedFileError(f"{path} is a graph but not one of vpt's; `vpt export FILE --out model.onnx` makes one")
+        raise TunedFileError(f"{path} is a graph but not one of vpt's; `vpt export {source} --out NAME.onnx` makes one")
     return session, str(text)
 
 
@@ -65,6 +66,19 @@ def require_positive(**values: object) -> None:
         is_whole = isinstance(value, Integral) and not isinstance(value, bool)  # also numpy's
         if not is_whole or int(value) < 1:  # type: ignore[call-overload]
             raise SpecError(f"{name} is {value!r}; it must be a whole number of at least 1")
+
+
+def require_several(images: Iterable[ImageSource]) -> None:
+    """Refuse a single image, whose path would be taken for a list of characters.
+
+    Args:
+        images: The images.
+
+    Raises:
+        SpecError: It is one image.
+    """
+    if isinstance(images, str | Path | Image.Image):
+        raise SpecError("images is one image; give a list of them, such as [image]")
 
 
 class ExportedModel:
@@ -109,8 +123,7 @@ class ExportedModel:
             TrainingError: The model answers with NaN or infinity.
         """
         require_positive(top=top, batch_size=batch_size)
-        if isinstance(images, str | Path | Image.Image):
-            raise SpecError("images is one image; give a list of them, such as [image]")
+        require_several(images)
         sources, answers = list(images), []
         for start in range(0, len(sources), batch_size):
             logits = self._logits(sources[start : start + batch_size])

@@ -1,6 +1,6 @@
 """One graph of a backbone for any number of tasks, whose images share a pass."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from vpt.core.input_files import require_regular_file
 from vpt.errors import SpecError, TunedFileError
 from vpt.runtime.answers import Answer, answer
 from vpt.runtime.metadata import read_metadata
-from vpt.runtime.model import ImageSource, open_session, require_positive
+from vpt.runtime.model import ImageSource, open_session, require_positive, require_several
 from vpt.runtime.pixels import read_image, to_input
 
 _MASKED = -1e4  # added to the score of a missing prompt
@@ -31,7 +31,7 @@ class Task:
         Raises:
             TunedFileError: The file is missing, damaged, or not that of a task.
         """
-        advice = "`vpt export FILE --out task.safetensors` makes one"
+        advice = "`vpt export FILE --out NAME.task.safetensors` makes one"
         require_regular_file(Path(path), "task", advice, TunedFileError)
         try:
             with safe_open(path, framework="np") as file:
@@ -46,9 +46,7 @@ class Task:
         ) as error:  # also of a type unknown to numpy
             raise TunedFileError(f"{path} is damaged ({error!s:.200}); export the task again") from error
         if text is None:
-            raise TunedFileError(
-                f"{path} is not the file of a task; `vpt export FILE --out task.safetensors` makes one of a tuned file"
-            )
+            raise TunedFileError(f"{path} is not the file of a task; {advice} of a tuned file")
         fault = _find_fault(tensors)
         if fault:
             raise TunedFileError(f"{path} is damaged: {fault}; export the task again")
@@ -91,10 +89,12 @@ class SharedModel:
             TunedFileError: The file is missing, damaged, or not the graph of a backbone.
             VptError: onnxruntime is not installed.
         """
-        self._session, text = open_session(path, threads)
+        self._session, text = open_session(path, threads, source="BACKBONE --shared")
         self._shapes = {each.name: each.shape for each in self._session.get_inputs()}
         if not self._shapes.keys() >= {"images", "keys", "weight"}:
-            raise TunedFileError(f"{path} is the graph of one task; `vpt export --shared BACKBONE` makes one for all")
+            raise TunedFileError(
+                f"{path} is the graph of one task; `vpt export BACKBONE --shared --out backbone.onnx` makes one for all"
+            )
         self.metadata: dict[str, Any] = read_metadata(text, path, is_model=False)
 
     def load(self, path: str | Path) -> Task:
@@ -134,7 +134,7 @@ class SharedModel:
         return task
 
     def predict(
-        self, images: Sequence[ImageSource], tasks: Sequence[Task], *, top: int = 3, batch_size: int = 32
+        self, images: Iterable[ImageSource], tasks: Iterable[Task], *, top: int = 3, batch_size: int = 32
     ) -> list[Answer]:
         """Classify images of different tasks.
 
@@ -149,10 +149,15 @@ class SharedModel:
 
         Raises:
             DataError: An image cannot be used.
-            SpecError: `top` or `batch_size` is below 1, or there is not one task for each image.
+            SpecError: `top` or `batch_size` is below 1, a single image or task is given, or there is not one task for
+                each image.
             TrainingError: A model answers with NaN or infinity.
         """
         require_positive(top=top, batch_size=batch_size)
+        require_several(images)
+        if isinstance(tasks, Task):
+            raise SpecError("tasks is one task; give a list with the task of each image")
+        images, tasks = list(images), list(tasks)
         if len(images) != len(tasks):
             raise SpecError(f"there are {len(images)} images and {len(tasks)} tasks; give the task of each image")
         answers = []

@@ -50,18 +50,20 @@ def read_token(path: Path | None) -> str | None:
 class AccessControl:
     """Middleware that refuses foreign hosts, foreign origins, and requests without the token."""
 
-    def __init__(self, app: ASGIApp, allowed_hosts: Collection[str] | None, token: str | None) -> None:
+    def __init__(
+        self, app: ASGIApp, allowed_hosts: Collection[str] | None, token: str | None, origin_hosts: Collection[str] = ()
+    ) -> None:
         """Wrap an application.
 
         Args:
             app: The application.
             allowed_hosts: Accepted `Host` headers. Default: any.
             token: The token of the server. Default: none is needed.
+            origin_hosts: Hosts of pages that may send requests, beside that of the `Host` header. Default: none.
         """
         self._app = app
-        self._allowed_hosts: frozenset[str] | None = None
-        if allowed_hosts is not None:  # as requests are compared: in lower case, without a port
-            self._allowed_hosts = frozenset(_host_name(host) or host.lower() for host in allowed_hosts)
+        self._allowed_hosts = None if allowed_hosts is None else _host_names(allowed_hosts)
+        self._origin_hosts = _host_names(origin_hosts)
         self._token = token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,8 +88,11 @@ class AccessControl:
         if self._allowed_hosts is not None and path not in _PROBES and _host_name(host) not in self._allowed_hosts:
             known = ", ".join(sorted(self._allowed_hosts))
             raise RequestError(403, f"the host is {host!r}; allowed are {known}, see --allowed-host")
-        if origin is not None and origin.partition("://")[2] != host:
-            raise RequestError(403, f"the origin is {origin!r}; only pages of this server may send requests")
+        page = None if origin is None else origin.partition("://")[2]
+        if page is not None and page != host and _host_name(page) not in self._origin_hosts:
+            raise RequestError(
+                403, f"the origin is {origin!r}; only pages of this server may send requests, see --allowed-host"
+            )
         if self._token is not None and path not in _PUBLIC:
             kind, _, given = request.headers.get("authorization", "").partition(" ")
             if kind.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._token.encode()):
@@ -95,6 +100,11 @@ class AccessControl:
                     401, "the token is missing or wrong; send the header Authorization: Bearer TOKEN",
                     headers={"WWW-Authenticate": "Bearer"},
                 )  # fmt: skip
+
+
+def _host_names(hosts: Collection[str]) -> frozenset[str]:
+    """Return hosts as those of requests are compared: in lower case, without a port."""
+    return frozenset(_host_name(host) or host.lower() for host in hosts)
 
 
 def _host_name(host: str) -> str | None:

@@ -5,13 +5,12 @@ import io
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from PIL import Image
 
 from vpt.core.optional import import_optional
 from vpt.data.image_files import has_deep_pixels, supported_formats
-from vpt.errors import VptError
 
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG_BIT_DEPTH = 24  # offset in the file
@@ -51,10 +50,18 @@ def read_size(data: bytes) -> ImageSize:
     Returns:
         The size; 0 for anything else than an image, which decoding refuses without memory.
     """
+    size = _read_pillow_size(data)
+    if data.startswith(_TIFF_STARTS):
+        # Either library may decode the file, and a tag that one of them cannot read does not stop the other.
+        with suppress(Exception):
+            other = _read_tiff_size(data)
+            return ImageSize(*map(max, astuple(size), astuple(other)))
+    return size
+
+
+def _read_pillow_size(data: bytes) -> ImageSize:
+    """Return the size of an image that Pillow opens, or 0."""
     try:
-        if data.startswith(_TIFF_STARTS):
-            with suppress(VptError):  # without the extra, only Pillow decodes them
-                return _read_tiff_size(data)
         with Image.open(io.BytesIO(data), formats=supported_formats()) as image:
             is_deep = has_deep_pixels(image) or (image.format == "PNG" and data[_PNG_BIT_DEPTH] > 8)
             each = _BYTES_PER_DEEP_PIXEL if is_deep else _BYTES_PER_PIXEL

@@ -19,7 +19,7 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Container, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
 
@@ -77,6 +77,7 @@ def create_app(
     watch_seconds: float = 1.0,
     allowed_hosts: Collection[str] | None = None,
     token: str | None = None,
+    origin_hosts: Collection[str] = (),
 ) -> Starlette:
     """Return an ASGI application that serves a bank. Its lifespan must be run.
 
@@ -92,6 +93,8 @@ def create_app(
         allowed_hosts: Accepted `Host` headers, which protects a local server from DNS rebinding. Default: any.
         token: Token that requests must have, `Authorization: Bearer TOKEN`. Default: none is needed, and tasks come
             and go by their files alone.
+        origin_hosts: Hosts of pages that may send requests, beside that of the `Host` header, which a reverse proxy
+            may have replaced. Default: none.
 
     Returns:
         The application. Its `state.deadlines` are shortened by `stop()` when a server begins to stop.
@@ -120,22 +123,23 @@ def create_app(
         return json_response({**describe_task(name, header), **more})
 
     async def put_task(request: Request) -> Response:
-        name = _writable_task(request, token)
+        name = _writable_task(request, token, bank.files.current)
         async with bodies.read(request, MAX_TASK_BYTES) as body:
-            try:
-                is_new = name not in bank.files.current
-                _record(await asyncio.to_thread(bank.files.put, name, body), metrics)
-            except TunedFileError as error:
-                raise RequestError(400, str(error)) from error
+            is_new = name not in bank.files.current
+            _record(await asyncio.to_thread(bank.files.put, name, body), metrics)
         return json_response(describe_task(name, bank.header(name)), 201 if is_new else 200)
 
     async def delete_task(request: Request) -> Response:
-        _record(await asyncio.to_thread(bank.files.remove, _writable_task(request, token)), metrics)
+        name = _writable_task(request, token, bank.files.current)
+        _record(await asyncio.to_thread(bank.files.remove, name), metrics)
         return Response(status_code=204)
 
     async def one_task(request: Request) -> Response:
         """Answer any method: of several routes with a path, only the first would name its methods in `Allow`."""
-        return await {"PUT": put_task, "DELETE": delete_task}.get(request.method, task)(request)
+        try:
+            return await {"PUT": put_task, "DELETE": delete_task}.get(request.method, task)(request)
+        except TunedFileError as error:  # of the request; only for a prediction is it one of the server
+            raise RequestError(400, str(error)) from error
 
     async def healthz(request: Request) -> Response:
         is_alive = request.app.state.batcher.is_alive
@@ -198,7 +202,7 @@ def create_app(
             Middleware(SecureHeaders),
             Middleware(Monitoring, metrics),
             Middleware(DrainedBodies, deadlines),
-            Middleware(AccessControl, allowed_hosts, token),
+            Middleware(AccessControl, allowed_hosts, token, origin_hosts),
         ],
         lifespan=lifespan,
         exception_handlers=dict.fromkeys(
@@ -243,11 +247,13 @@ def _record(lines: Sequence[str], metrics: Metrics) -> None:
         _logger.log(logging.INFO if change in ("added", "replaced", "removed") else logging.WARNING, "%s", line)
 
 
-def _writable_task(request: Request, token: str | None) -> str:
-    """Return the name of the task that a request may write."""
+def _writable_task(request: Request, token: str | None, served: Container[str]) -> str:
+    """Return the name of the task that a request may write. One that is served has the name of its file."""
     name = str(request.path_params["task"])
     if token is None:
         raise RequestError(403, "tasks are written with a token only; start the server with --token-file")
+    if name in served:
+        return name
     if not _TASK_NAME.fullmatch(name):
         raise RequestError(400, f"the task name {name[:100]!r} is no file name; use letters, digits and _ . + -")
     if name.endswith(".task"):

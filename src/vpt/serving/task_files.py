@@ -1,13 +1,14 @@
 """The tuned files of a bank, which come, change and go while it is in use."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from itertools import pairwise
 from pathlib import Path
 from threading import Lock
 from typing import IO
 
 from vpt.core.io import write_atomic_with
 from vpt.core.text import did_you_mean
-from vpt.errors import SpecError, TunedFileError, VptError
+from vpt.errors import SpecError, StorageError, TunedFileError, VptError
 from vpt.serving.tuned_files import (
     TaskReplacedError,
     TunedFile,
@@ -47,6 +48,7 @@ class TaskFiles:
         self._forget = forget
         self.current: Mapping[str, TunedFile] = read_headers(self._paths)
         self._refused: dict[Path, tuple[Version, int, str]] = {}  # with the time of change and the reason
+        self._duplicates: Set[Path] = frozenset()  # files whose names are those of tasks that other files have
         self._refreshing = Lock()
 
     def __getitem__(self, task: str) -> TunedFile:
@@ -92,11 +94,18 @@ class TaskFiles:
 
         Returns:
             A line for each of them, such as "added pets", "replaced pets", "removed pets" or "refused pets: REASON". A
-            file is refused once, until it or its permissions change.
+            file is refused once, until it or its permissions change, and one with the name of another until it goes.
         """
         with self._refreshing:
             found = find_files(self._paths, self.current)
-            lines = [line for name, path in found.items() for line in self._take(name, path)]
+            lines = [line for name, (path, *_) in found.items() for line in self._take(name, path)]
+            duplicates = {other: name for name, (_, *others) in found.items() for other in others}
+            lines += [
+                f"refused {name}: {other}: {found[name][0]} is also named {name}; rename one of them"
+                for other, name in duplicates.items()
+                if other not in self._duplicates
+            ]
+            self._duplicates = duplicates.keys()
             for name in self.current.keys() - found.keys():
                 self._forget(self.current[name])
                 self.current = {other: file for other, file in self.current.items() if other != name}
@@ -135,6 +144,7 @@ class TaskFiles:
 
         Raises:
             SpecError: The task is new, and there is no folder.
+            TunedFileError: The contents cannot be used, or the file would lie in the cache of the Hugging Face Hub.
         """
         old, folder = self.current.get(task), next((path for path in self._paths if path.is_dir()), None)
         if old is not None:
@@ -143,6 +153,7 @@ class TaskFiles:
             path = folder / f"{task}.safetensors"
         else:
             raise SpecError(f"there is no folder for the new task {task!r}; serve a folder of tuned files")
+        _require_own_file(path)
         write_atomic_with(path, lambda file: self._write(file, task, content), size=len(content))
         return self.refresh()
 
@@ -166,6 +177,27 @@ class TaskFiles:
 
         Returns:
             What `refresh` returns, with this task and what else has changed.
+
+        Raises:
+            TunedFileError: The file lies in the cache of the Hugging Face Hub.
+            StorageError: The file cannot be deleted.
         """
-        self[task].path.unlink(missing_ok=True)
+        path = self[task].path
+        _require_own_file(path)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"{path} could not be deleted: {error.strerror or error}; make its folder writable for the server"
+            ) from error
         return self.refresh()
+
+
+def _require_own_file(path: Path) -> None:
+    """Refuse to write where a program that asks for an address on the Hub would get the new file."""
+    folders = path.parent.resolve().parts  # a link to such a file is the user's own
+    if any(repo.startswith("models--") and name == "snapshots" for repo, name in pairwise(folders)):
+        raise TunedFileError(
+            f"{path} lies in the cache of the Hugging Face Hub, where it stands for its address; serve a copy in a "
+            "folder of your own to replace or delete it"
+        )

@@ -90,22 +90,22 @@ def read_tuned_file(path: Path) -> TunedFile:
     return TunedFile(path, read_header(path), version)
 
 
-def find_files(paths: Iterable[Path], current: Mapping[str, TunedFile]) -> dict[str, Path]:
+def find_files(paths: Iterable[Path], current: Mapping[str, TunedFile]) -> dict[str, list[Path]]:
     """Return the tuned files that are there now.
 
     Args:
         paths: Tuned files, and folders of them.
-        current: Known files by name. A name that several files have is that of the known one, or of the first.
+        current: Known files by name.
 
     Returns:
-        The files by name.
+        The files by name. A name that several files have is that of the first of them, the known one if there is one.
     """
-    found: dict[str, Path] = {}
+    found: dict[str, list[Path]] = {}
     for given in paths:
         for path in _files_in(given) if given.is_dir() else [given] * given.is_file():
             name = task_name(path)
-            if name not in found or (name in current and current[name].path == path):
-                found[name] = path
+            same = found.setdefault(name, [])
+            same.insert(0 if name in current and current[name].path == path else len(same), path)
     return found
 
 
