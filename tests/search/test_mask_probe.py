@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from simulation import Interrupted, SimulatedClock
 
 import vpt
 from helpers.segmentation import write_split
 from vpt.backbones import DEFAULT
-from vpt.search import mask_backbones, mask_candidates, segmentation
+from vpt.search import SearchRequest, mask_backbones, mask_candidates, segmentation
+from vpt.search.budget import Budget
 from vpt.search.mask_comparison import compare_masks
 
 Search = Callable[..., tuple[vpt.RunResult, SimulatedClock]]
@@ -62,6 +66,49 @@ def test_search_of_masks_tries_the_usual_decoder_too(
     assert decoder["method"] == "vpt(length=2)" and decoder["head"] == "setr_pup" and "lda" not in decoder
     assert "head" not in prompts and prompts["iterations"] == decoder["iterations"] >= 20
     assert [row["factor"] for row in others] == [3, pytest.approx(1 / 3)]
+
+
+def test_decoder_that_is_slower_gets_fewer_steps_in_as_much_time(
+    search: Search, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimulatedClock(0.02, 0.1)
+
+    def slow(train: Any) -> Any:
+        def train_slowly(job: Any, *given: Any) -> Any:
+            clock.step = 0.4 if str(job.head).startswith("setr_pup") else 0.1
+            return train(job, *given)
+
+        return train_slowly
+
+    monkeypatch.setattr(mask_candidates, "_LONG_ENOUGH", 20)
+    for module in (mask_candidates, segmentation):
+        monkeypatch.setattr(module, "train_model", slow(module.train_model))
+    result, _ = search(scenes, minutes=1.0, method="vpt(length=2)", clock=clock, **OPTIONS)
+    assert result.search is not None and clock.now <= 66
+    _, prompts, decoder, *others = result.search["tried"]
+    assert [row["status"] for row in (prompts, decoder, *others)] == ["tried"] * 4
+    assert decoder["iterations"] == pytest.approx(prompts["iterations"] / 4, abs=1)
+
+
+def test_search_of_masks_passes_over_masks_without_a_class(search: Search, scenes: Path, tmp_path: Path) -> None:
+    shutil.copytree(scenes, tmp_path / "void")
+    mask = min((tmp_path / "void/masks/train").iterdir())
+    with Image.open(mask) as image:
+        Image.new("L", image.size, 255).save(mask)
+    result, _ = search(tmp_path / "void", minutes=0.5, method="linear", **OPTIONS)
+    assert result.search is not None and result.search["tried"][0]["lda"] == 7 and result.score > 0.8
+
+
+def test_search_of_masks_that_an_earlier_version_began_keeps_its_head(scenes: Path) -> None:
+    request = SearchRequest.create(scenes, "a.safetensors", device=torch.device("cpu"), minutes=1.0)
+    given: dict[str, Any] = {"decisions": None, "data": None, "device": torch.device("cpu"), "backbone": DEFAULT}
+    found = mask_candidates.MaskSearch(
+        request=request, budget=Budget(60.0, SimulatedClock(0.0, 0.0)), callback=vpt.Callback(), costs={}, **given
+    )
+    assert found.solved_head == "linear(levels=4)"
+    begun = replace(found, costs={"steps": {"linear": 0.1}, "score": 0.1, "refused": {}})
+    assert begun.solved_head is None and begun.rival == "the head alone"
+    assert begun.job(mask_candidates.HEAD_ALONE, 20).head is None
 
 
 def test_search_of_masks_from_a_probe_goes_on_to_the_same_file(

@@ -63,6 +63,19 @@ def test_discriminant_of_a_class_without_positions_is_finite_and_unlikely(positi
     assert not ((features @ weights.T + biases).argmax(1) == 3).any()
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_feature_that_does_not_change_says_nothing(seed):
+    rng = np.random.default_rng(seed)
+    features, shares = rng.normal(size=(300, 5)), rng.dirichlet([0.3] * 3, 300)
+    features[:, 2] = 7.3
+    whole, without = Moments.empty(5, 3), Moments.empty(4, 3)
+    whole.add(features, shares)
+    without.add(np.delete(features, 2, 1), shares)
+    (weights, biases), (expected, others) = whole.discriminant(1e-3), without.discriminant(1e-3)
+    assert not weights[:, 2].any() and np.allclose(biases, others)
+    assert np.allclose(np.delete(weights, 2, 1), expected)
+
+
 def test_positions_without_a_class_count_for_nothing(positions):
     features, labels = positions
     shares, whole, known = np.eye(3)[labels], Moments.empty(6, 3), Moments.empty(6, 3)
@@ -127,6 +140,7 @@ def test_linear_head_on_several_maps_equals_one_on_their_parts():
     ("options", "reason"),
     [
         ({"head": "setr_pup(channels=8)"}, r"lda solves for a linear head, and the head is setr_pup\(channels=8\)"),
+        ({"loss": "dice"}, "loss is 'dice' and lda is 'all': with the method linear, nothing is trained"),
         ({"lda": 0}, "lda is 0; give the number of training images, at least 1, or"),
         ({"lda": "some"}, "lda is 'some'"),
         ({"head": "linear(levels=0)"}, "levels is 0; it must be at least 1"),
@@ -142,6 +156,9 @@ def test_features_that_are_not_finite_and_masks_without_a_class_are_refused(scen
     dataset = load_segmentation_dataset(scenes)
     model = vpt.attach(vpt.load_backbone(image_size=48), "linear", 2, head="linear")
     nothing = replace(dataset, lookup_table=np.full_like(dataset.lookup_table, IGNORE_INDEX))
+    wider = vpt.attach(vpt.load_backbone(image_size=48), "linear", 3, head="linear")
+    solve_head(wider, PairReader(dataset), dataset.splits["train"])
+    assert wider.head.scores.bias[2] == -1e4 and not wider.head.scores.weight[2].abs().max() > 1  # no pixel has it
     with pytest.raises(vpt.TrainingError, match="no mask has a pixel of a class"):
         solve_head(model, PairReader(nothing), dataset.splits["train"])
     torch.nn.init.constant_(model.trunk.norm.bias, float("nan"))

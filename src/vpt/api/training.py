@@ -45,9 +45,9 @@ def tune(
 ) -> RunResult:
     """Adapt a frozen backbone to data and write one small file.
 
-    Without `epochs`, `iterations`, `learning_rate`, `folds`, `init` and a penalty `ridge`, the best model for `minutes`
-    is searched for: a probe of the frozen backbone first, then prompts and other methods. The `search` of the result
-    says what was tried.
+    Without `epochs`, `iterations`, `learning_rate`, `folds`, `init`, `lda` and a penalty `ridge`, the best model for
+    `minutes` is searched for: a probe of the frozen backbone first, then prompts and other methods. The `search` of the
+    result says what was tried.
 
     The same call again resumes an interrupted run, and reads the result of a finished one. Next to the tuned file
     (pets.safetensors), a run directory (pets.run/) has the metrics, the curve, the confusion matrix and the result.
@@ -69,7 +69,7 @@ def tune(
             themselves.
         task: "classification", "segmentation", or "auto" for segmentation of folders with masks. Default: "auto".
         minutes: Time of a search, from the call to the written file. Default: 10, on a GPU 5; no search if `epochs`,
-            `iterations`, `learning_rate`, `folds`, `init` or a penalty `ridge` is given.
+            `iterations`, `learning_rate`, `folds`, `init`, `lda` or a penalty `ridge` is given.
         method: Text of a method, such as "vpt(length=10)" or "lora(rank=4)". Default: "vpt"; in a search, all that fit.
         metric: Classification: what a search counts, or, with a length, val for `keep` and `patience`: "top1",
             "macro_f1" or "balanced_accuracy"; several labels: "map"; numbers: "r2" or "mae". Default: the first.

@@ -73,7 +73,7 @@ class Candidate:
         """Name in a sentence, a plural."""
         method = parse_method(self.method)
         if isinstance(method, VPT):
-            return "prompts"
+            return f"prompts with the head {self.recipe['head']}" if "head" in self.recipe else "prompts"
         return "weights after full fine-tuning" if isinstance(method, Full) else f"models with {self.method}"
 
     def with_factor(self, factor: float) -> Candidate:

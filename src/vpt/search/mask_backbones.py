@@ -41,25 +41,32 @@ def choose_backbone_of_masks(
 def _search(context: SearchContext, data: SegmentationData, backbone: str) -> MaskSearch:
     """Return a search with the data of another backbone."""
     job = context.request.job(backbone, HEAD_ALONE.method)
-    data = replace(data, backbone=SegmentationTask().load_backbone(job))  # which may be a download
+    loaded = SegmentationTask().load_backbone(job)  # which may be a download
+    notes = [*loaded.notes, *(note for note in data.notes if note not in data.backbone.notes)]
+    data = replace(data, backbone=loaded, notes=notes)
     return MaskSearch(**vars(context), data=data, backbone=backbone, costs={})
 
 
 def _rank(context: SearchContext, data: SegmentationData) -> dict[str, Any]:
     names = context.request.backbones
-    train, val = (data.images.get(split, 0) for split in ("train", "val"))
+    val = data.images.get("val", 0)
     if val < FEWEST_IMAGES:
         words = f"backbone {names[0]}, the first: {val} images of val rank no backbones"
         return {"chosen": names[0], "rows": [], "margin": None, "words": words}
-    seconds = [_search(context, data, name).measure_features()[0] for name in names]
-    fitting = int(_SHARE * context.budget.seconds / max(1e-9, 2 * sum(seconds)))  # scoring takes about as long
-    count = max(FEWEST_IMAGES, min(_MOST_IMAGES, fitting))
+    seconds = _SHARE * context.budget.seconds
+    each = 0.0  # of an image of train and one of val, for all backbones
+    for name in names:
+        search = _search(context, data, name)
+        features, solving, model = search.measure_solving()
+        each += features + search.measure_scoring(model)
+        seconds -= solving
+    count = max(FEWEST_IMAGES, min(_MOST_IMAGES, int(seconds / max(1e-9, each))))
     scored = data.dataset.splits["val"].select(evenly(val, min(val, count)))
     counts, rows = dict[str, NDArray[np.int64]](), list[dict[str, Any]]()
     for name in names:
         search = _search(context, data, name)
         head = find_linear_head(search.bare_backbone)
-        job = search.job(HEAD_ALONE, 0, head=head, lda=min(train, count))
+        job = search.job(HEAD_ALONE, 0, head=head, lda=min(len(data.labeled), count))
         model, _ = train_model(job, search.training_data(job), context.callback, context.device)
         images = search.score(model, replace(data.dataset, splits={"val": scored}), "val")
         counts[name], total = count_pixels(images), sum_scores(images, model.num_classes)

@@ -41,6 +41,7 @@ _MOST_LEVELS = 4  # maps that the probe reads
 _MIN_ITERATIONS, _MAX_ITERATIONS, _CHECKPOINTS = 20, 2000, 10
 _LONG_ENOUGH = 400  # iterations of every candidate, where there are more than two
 _TEST_SHARE = 0.15  # of the budget at most, for the test images
+_MEASURED = 5  # images of which features are computed to measure it
 _SOLVING_SHARE = 0.08  # of the budget at most, for one pass over training images whose features a head is solved on
 END_SHARE = 0.02  # of the budget, for files and pictures
 TOO_FEW = f"{NOT_BEGUN}too few iterations fit"
@@ -79,21 +80,28 @@ class MaskSearch(SearchContext):
 
     @cached_property
     def solved_head(self) -> str | None:
-        """Text of the linear head that is solved for, on as many maps as there are; None where a head is given."""
-        return None if "head" in self.request.options else find_linear_head(self.bare_backbone)
+        """Text of the linear head that is solved for, on as many maps as there are; None where a head is given.
+
+        A search that an earlier version has begun goes on as it was begun.
+        """
+        is_earlier = bool(self.costs) and "features" not in self.costs
+        return None if is_earlier or "head" in self.request.options else find_linear_head(self.bare_backbone)
 
     @property
     def solved_images(self) -> int | None:
         """Number of training images whose features a head is solved on; None where no head is solved for."""
-        if "features" not in self.costs:  # a head is given, or an earlier version has measured
+        if "features" not in self.costs:
             return None
-        fitting = int(_SOLVING_SHARE * self.budget.seconds / max(1e-9, self.costs["features"]))
-        return min(len(self.data.dataset.splits["train"]), max(1, fitting))
+        seconds = _SOLVING_SHARE * self.budget.seconds - self.costs["solving"]
+        fitting = int(seconds / max(1e-9, self.costs["features"]))
+        return min(len(self.data.labeled), max(1, fitting))
 
     @property
     def solving_seconds(self) -> float:
         """Seconds in which a head is solved for."""
-        return (self.solved_images or 0) * float(self.costs.get("features", 0.0))
+        if self.solved_images is None:
+            return 0.0
+        return float(self.costs["solving"] + self.solved_images * self.costs["features"])
 
     @property
     def rival(self) -> str:
@@ -163,8 +171,8 @@ class MaskSearch(SearchContext):
 
         Returns:
             "steps", the seconds of an optimizer step by name of candidate, 0 where nothing is trained; "score", those
-            of scoring an image; "features", those of an image that a head is solved on, where one is; "refused", the
-            reasons of candidates that are not tried, by name.
+            of scoring an image; where a head is solved for, "features", those of an image that it is solved on, and
+            "solving", those of the rest; "refused", the reasons of candidates that are not tried, by name.
 
         Raises:
             SpecError: The only method, or the head alone, cannot take an option.
@@ -176,14 +184,10 @@ class MaskSearch(SearchContext):
             steps[HEAD_ALONE.name], model = self._measure_step(HEAD_ALONE)
         else:
             steps[HEAD_ALONE.name] = 0.0
-            costs["features"], model = self.measure_features()
-        pairs = self.data.dataset.splits["train"]
-        one = replace(self.data.dataset, splits={"train": pairs.select(range(1))})
-        with measure(self.budget.clock) as watch:
-            self.score(model, one, "train")
-        costs["score"] = watch.seconds
+            costs["features"], costs["solving"], model = self.measure_solving()
+        costs["score"] = self.measure_scoring(model)
         for name, candidate in list(self.candidates.items())[1:] if "val" in self.data.images else ():
-            several, first = len(steps) > 1, Candidate(candidate.method).name
+            several, first = len(steps) > 1, replace(candidate, factor=1.0).name
             if several and not self._fits(costs, {**steps, name: steps.get(first, list(steps.values())[1])}):
                 if name == first:  # another rate is no method of its own
                     refused[name] = TOO_FEW  # though its steps take no longer than those of the first method
@@ -219,13 +223,30 @@ class MaskSearch(SearchContext):
         model, _ = train_model(job, self.training_data(job), callbacks, self.device)
         return timer.times[-1] - timer.times[0], model
 
-    def measure_features(self) -> tuple[float, TunedModel]:
-        """Return the seconds of an image that a head is solved on, by the second of two, and the model."""
-        job = self.job(HEAD_ALONE, 0, head=find_linear_head(self.bare_backbone), lda=1)
-        for _ in range(2):  # the first allocates memory
+    def measure_scoring(self, model: TunedModel) -> float:
+        """Return the seconds in which a model scores an image."""
+        pairs = self.data.dataset.splits["train"]
+        one = replace(self.data.dataset, splits={"train": pairs.select(range(1))})
+        with measure(self.budget.clock) as watch:
+            self.score(model, one, "train")
+        return watch.seconds
+
+    def measure_solving(self) -> tuple[float, float, TunedModel]:
+        """Measure what it takes to solve for a head.
+
+        Returns:
+            The seconds of an image, decoding included, those of the rest, and the model.
+        """
+        head, seconds = find_linear_head(self.bare_backbone), list[float]()
+        few = min(_MEASURED, len(self.data.labeled))
+        for count in (1, 1, few):  # the first allocates memory
+            job = self.job(HEAD_ALONE, 0, head=head, lda=count)
             with measure(self.budget.clock) as watch:
                 model, _ = train_model(job, self.training_data(job), ImagesOnly(self.callback), self.device)
-        return watch.seconds, model
+            seconds.append(watch.seconds)
+        _, first, last = seconds
+        each = (last - first) / (few - 1) if few > 1 and last > first else first
+        return each, max(0.0, first - each), model
 
     def _fits(self, costs: dict[str, Any], steps: Mapping[str, float]) -> bool:
         """Return whether each of these candidates, where there are more than two, gets a training long enough."""
@@ -235,7 +256,11 @@ class MaskSearch(SearchContext):
         """Return why a candidate is not tried, if it adds more to the head than `max_size`; all have the head."""
         if self.request.method:
             return None
-        model, alone = (attach(self.bare_backbone, one.method, 1) for one in (candidate, HEAD_ALONE))
+        task, backbone, classes = TASKS["segmentation"], self.bare_backbone, len(self.data.classes)
+        model, alone = (
+            attach(backbone, one.method, classes, head=task.make_readout(self.job(one, 1).head, backbone))
+            for one in (candidate, HEAD_ALONE)
+        )
         added = model.counts().trainable - alone.counts().trainable
         sized = replace(candidate, size=bytes_of(added, self.request.options.get("save_dtype", "fp32")))
         if not is_too_large(sized, self.request.max_size):

@@ -213,7 +213,8 @@ def _tried(search: Mapping[str, Any] | None) -> list[tuple[str, str, str, str]]:
         score = format_metric(search["metric"], row["score"]) if search and "score" in row else ""
         name = f"linear probe, {row.get('head')}"
         if "method" in row:
-            name = describe_trial(row["method"], row.get("factor", 1), row.get("start", ""))
+            head = row.get("head", "") if search and search["metric"] == "miou" else ""
+            name = describe_trial(row["method"], row.get("factor", 1), row.get("start", ""), head)
         seconds = format_duration(row["seconds"]) if "seconds" in row else ""
         rows.append((name, score, seconds, f"{row['status']}, {pluralize(row['images'], 'image')}" if "images" in row
                      else row["status"]))  # fmt: skip

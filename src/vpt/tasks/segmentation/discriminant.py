@@ -16,7 +16,6 @@ import scipy  # loads its parts when they are used
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 from vpt.data.image_files import capture_warnings
 from vpt.data.joint_augmentation import resize_pair
@@ -24,12 +23,15 @@ from vpt.data.masks import IGNORE_INDEX
 from vpt.data.segmentation_layouts import ImageMaskPairs
 from vpt.errors import SpecError, TrainingError
 from vpt.heads.dense import LinearDecoder
+from vpt.methods.linear import Linear
+from vpt.methods.registry import parse_method
 from vpt.model.readout import Readout
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.segmentation.pair_reader import PairReader
 from vpt.tasks.segmentation.prediction import evenly
 from vpt.tasks.segmentation.sliding_window import InferenceConfig, window_starts
 from vpt.training.callbacks import Progress
+from vpt.training.job import Job
 from vpt.training.ridge import find_scale, log_loss
 
 SHRINKAGES = (1e-3, 1e-2, 1e-1, 1.0)  # added to the covariance of standardized features
@@ -37,7 +39,10 @@ _USUAL = 1e-1  # where no image can be left out
 _MOST_LEFT_OUT, _EVERY = 20, 5  # images: at most so many, one of so many
 _JUDGED = 128  # positions of a window of these that choose the shrinkage
 _FINEST = 32  # positions along a side of a window; finer maps are averaged
-_UNSEEN = 0.5  # positions of a class that no image has
+_UNSEEN = 0.5  # positions of a class that no image has, for its prior
+_NEVER = -1e4  # logit of such a class; half precision has it
+_CONSTANT = 1e-10  # variance of a feature that does not change, by its squared mean
+_OF_TRAINING = ("loss", "class_weights", "keep", "patience")  # options that a search refuses, too
 
 
 @dataclass
@@ -81,37 +86,49 @@ class Moments:
             shrinkage: What is added to the diagonal of the covariance of standardized features.
 
         Returns:
-            Weights (classes, width) and biases (classes,) of logits. A class that no position has gets those of the
-            mean of all, and the prior of half a position.
+            Weights (classes, width) and biases (classes,) of logits. A class that no position has gets the mean of all,
+            and the prior of half a position.
         """
         total = self.counts.sum()
         mean = self.sums.sum(0) / total
-        deviations = np.sqrt(np.maximum(np.diag(self.products) / total - mean**2, 1e-12))
+        variances = np.diag(self.products) / total - mean**2
+        varies = variances > _CONSTANT * (1 + mean**2)
+        factors = np.where(varies, 1 / np.sqrt(np.where(varies, variances, 1)), 0)  # a constant feature says nothing
         present = self.counts > 0
         means = np.where(present[:, None], self.sums / np.where(present, self.counts, 1)[:, None], mean)
-        means = (means - mean) / deviations
-        scatter = (self.products / total - np.outer(mean, mean)) / np.outer(deviations, deviations)
+        means = (means - mean) * factors
+        scatter = (self.products / total - np.outer(mean, mean)) * np.outer(factors, factors)
         scatter -= (means.T * (self.counts / total)) @ means
         scatter[np.diag_indices_from(scatter)] += shrinkage
         weights = scipy.linalg.solve(scatter, means.T, assume_a="pos").T
         priors = np.log(np.where(present, self.counts, _UNSEEN) / total)
         biases = priors - (weights * means).sum(1) / 2
-        weights = weights / deviations
+        weights = weights * factors
         return weights, biases - weights @ mean
 
 
-def check_head(readout: Readout) -> None:
-    """Refuse a head that is not one linear layer on feature maps.
+def check_solvable(job: Job, readout: Readout) -> None:
+    """Refuse a head that is not one linear layer on feature maps, and options of training where nothing is trained.
 
     Args:
-        readout: The readout of the head.
+        job: The job, with `lda`.
+        readout: The readout of its head.
 
     Raises:
-        SpecError: It is another head.
+        SpecError: It is another head, or has such an option.
     """
     if not (text := str(readout.spec())).startswith("linear"):
         raise SpecError(f'lda solves for a linear head, and the head is {text}; give --head "linear(levels=4)", or '
                         "leave lda out")  # fmt: skip
+    if parse_method(job.method) != Linear():
+        return
+    chosen, defaults = job.config.to_dict(), job.config.for_method(Linear()).to_dict()
+    for name in _OF_TRAINING:
+        if chosen[name] != defaults[name]:
+            raise SpecError(
+                f"{name} is {chosen[name]!r} and lda is {job.to_dict()['lda']!r}: with the method linear, nothing is "
+                "trained; leave one out"
+            )
 
 
 def solve_head(
@@ -145,7 +162,8 @@ def solve_head(
     head = model.head
     assert isinstance(head, LinearDecoder)
     chosen = evenly(len(pairs), len(pairs) if images is None else images)
-    left_out = set(chosen[_EVERY - 1 :: _EVERY][:_MOST_LEFT_OUT])
+    others_of = chosen[_EVERY - 1 :: _EVERY]
+    left_out = {others_of[i] for i in evenly(len(others_of), _MOST_LEFT_OUT)}
     fitted, others = (Moments.empty(head.scores.in_channels, model.num_classes) for _ in range(2))
     kept: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
     model.eval()
@@ -161,15 +179,19 @@ def solve_head(
     if not whole.counts.sum():
         raise TrainingError("no mask has a pixel of a class, so that there is nothing to learn; check --labels")
     if not np.isfinite(whole.products).all():
-        raise TrainingError("the features are NaN or infinite, so that no head can be solved for; lower --lr")
+        raise TrainingError(
+            "the features are NaN or infinite, so that no head can be solved for; look at the weights of the backbone, "
+            "and lower --lr where a method was trained"
+        )
     shrinkage, scale = _USUAL, 1.0
     if kept and fitted.counts.sum() and others.counts.sum():
         shrinkage, scale = _choose(fitted, *(np.concatenate(parts) for parts in zip(*kept, strict=True)))
     weights, biases = whole.discriminant(shrinkage)
+    biases = np.where(whole.counts > 0, scale * biases, _NEVER)
     with torch.no_grad():
         head.scores.weight.copy_(torch.from_numpy(scale * weights)[:, :, None, None])
         assert head.scores.bias is not None
-        head.scores.bias.copy_(torch.from_numpy(scale * biases))
+        head.scores.bias.copy_(torch.from_numpy(biases))
     return f"the head is the linear discriminant of {len(chosen)} training images, with the shrinkage {shrinkage:g}"
 
 
@@ -201,19 +223,14 @@ def _positions(
         pixels, classes = reader.read(pairs, index)
     image, mask = resize_pair(torch.from_numpy(pixels), torch.from_numpy(classes), side)
     inputs = preprocessing.normalize(image[None].to(device))
-    one_hot = _one_hot(mask, model.num_classes)
+    classes_there = torch.arange(model.num_classes, dtype=torch.int16)[:, None, None]
+    known = mask.short().where(mask != IGNORE_INDEX, -1)
     for top, left in product(*(window_starts(length, side, InferenceConfig().overlap) for length in mask.shape)):
         window = (..., slice(top, top + side), slice(left, left + side))
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             features = head.inputs(model.features(inputs[window])).float()
+        one_hot = (known[window] == classes_there).float()[None]  # 0 throughout where there is no class
         size = min(features.shape[-2], _FINEST), min(features.shape[-1], _FINEST)
         yield tuple(  # type: ignore[misc]
-            F.adaptive_avg_pool2d(values, size)[0].flatten(1).T.cpu().double().numpy()
-            for values in (features, one_hot[None][window])
+            F.adaptive_avg_pool2d(values, size)[0].flatten(1).T.cpu().double().numpy() for values in (features, one_hot)
         )
-
-
-def _one_hot(mask: Tensor, num_classes: int) -> Tensor:
-    """Return 1 for the class of each pixel, and 0 else and where there is none, (classes, height, width)."""
-    known = mask != IGNORE_INDEX
-    return F.one_hot(mask.long().where(known, num_classes), num_classes + 1)[..., :num_classes].permute(2, 0, 1).float()

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -17,6 +17,7 @@ from vpt.data.image_inputs import ImageInput
 from vpt.data.mask_files import load_pair
 from vpt.data.overview import overview_of_masks
 from vpt.data.segmentation_folder import SegmentationDataset, load_segmentation_dataset
+from vpt.data.segmentation_layouts import ImageMaskPairs
 from vpt.data.training_marks import make_marks
 from vpt.errors import SpecError
 from vpt.heads.dense import HEADS, DenseHead
@@ -29,7 +30,7 @@ from vpt.tasks.evaluation import Evaluation, make_evaluation
 from vpt.tasks.pictures import Picture
 from vpt.tasks.prediction import Prediction
 from vpt.tasks.segmentation.config import SegmentationConfig
-from vpt.tasks.segmentation.discriminant import check_head, solve_head
+from vpt.tasks.segmentation.discriminant import check_solvable, solve_head
 from vpt.tasks.segmentation.objective import SegmentationObjective
 from vpt.tasks.segmentation.pair_reader import PairReader
 from vpt.tasks.segmentation.prediction import choose_colors, compare_masks, predict_masks, score_split
@@ -64,6 +65,12 @@ class SegmentationData(PreparedData):
     colors: tuple[str, ...] | None
     lda: int | Literal["all"] | None = None
 
+    @cached_property
+    def labeled(self) -> ImageMaskPairs:
+        """The training images with a class in their mask."""
+        train = self.dataset.splits["train"]
+        return train.select([i for i, name in enumerate(train.names) if self.dataset.classes_of(name)])
+
     def digest(self) -> str:  # noqa: D102
         return self.dataset.digest
 
@@ -93,8 +100,8 @@ class SegmentationData(PreparedData):
             model, history = super().train(model, config, callback, checkpoint)
         bf16 = config.training.use_bf16(next(model.parameters()).device)
         count, progress = None if self.lda == "all" else self.lda, partial(callback.on_data_progress, "features")
-        callback.on_note(solve_head(model, self.reader, self.dataset.splits["train"], count, bf16=bf16,
-                                    on_image=progress))  # fmt: skip
+        note = solve_head(model, self.reader, self.labeled, count, bf16=bf16, on_image=progress)
+        callback.on_note(f"{note}; the curves are those of the head that was trained before" if history else note)
         return model, history
 
     def objective(self, model: TunedModel, callback: Callback, *, resumed: bool) -> Objective:  # noqa: D102
@@ -152,7 +159,7 @@ class SegmentationTask(Task):
         loading, workers, lda = (options.pop(name) for name in ("loading", "workers", "lda"))
         backbone = self.load_backbone(job)
         if lda is not None:
-            check_head(self.make_readout(job.head, backbone))
+            check_solvable(job, self.make_readout(job.head, backbone))
         options |= {**job.split_options, "include_test": job.test, "train_on": job.train_on}
         options["value_range"] = backbone.preprocessing.value_range
         progress = partial(callback.on_data_progress, "images and masks")
