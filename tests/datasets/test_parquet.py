@@ -215,3 +215,24 @@ def test_import_parquet_with_large_binary_images_detects_them(in_struct, tmp_pat
     images = arrow.array([{"bytes": content} for content in contents] if in_struct else contents, kind)
     parquet.write_table(arrow.table({"photo": images, "label": [0, 1, 0, 1]}), tmp_path / "train.parquet")
     assert import_parquet(tmp_path / "train.parquet", tmp_path / "out")["images"] == {"train": 4}
+
+
+def test_import_parquet_of_other_columns_into_the_same_folder_is_refused(tmp_path):
+    table = arrow.table({
+        "large": [image(i) for i in range(6)], "small": [image(10 + i) for i in range(6)],
+        "genus": [i % 2 for i in range(6)], "species": [i % 3 for i in range(6)],
+    })  # fmt: skip
+    parquet.write_table(table, tmp_path / "train.parquet")
+    source, out, named = tmp_path / "train.parquet", tmp_path / "out", {"image": "large", "label": "genus"}
+    with pytest.raises(KeyboardInterrupt):
+        import_parquet(source, out, **named, progress=interrupt_at_fifth_image)
+    with pytest.raises(DataError, match="was started from another source"):
+        import_parquet(source, out, **{**named, "image": "small"})
+    made = import_parquet(source, out, **named)
+    assert import_parquet(source, out) == import_parquet(source, out, **named) == made
+    with pytest.raises(DataError, match="out was made with label column genus, not species; choose another --out"):
+        import_parquet(source, out, label="species")
+    with pytest.raises(DataError, match="out was made with image column large, not small; choose another --out"):
+        import_parquet(source, out, image="small")
+    (out / "prepared.json").write_text(json.dumps({key: value for key, value in made.items() if key != "image"}))
+    assert "image" not in import_parquet(source, out, image="small")  # of an earlier version, which did not write it

@@ -211,6 +211,16 @@ def test_prepare_task_with_published_names_selects_them(tmp_path: Path) -> None:
     assert "has no entry for svhn" in refusal(other, tmp_path / "svhn", split_files=file)
 
 
+def test_prepare_task_again_with_another_split_is_refused(tmp_path: Path) -> None:
+    task, file = miniature("resisc45", tmp_path / "source", limits=(3, 2)), tmp_path / "names.json"
+    done = prepare_task(task, tmp_path / "out", tmp_path / "source")
+    with pytest.raises(
+        DataError, match=r"resisc45 was made with the split 'train.*, not 'published names in names\.json'"
+    ):
+        prepare_task(task, tmp_path / "out", tmp_path / "source", file)
+    assert prepare_task(task, tmp_path / "out", tmp_path / "source") == done
+
+
 def write_bird_lists(folder: Path) -> None:
     """Lists as the paper's authors publish them, with class names in place of numbers."""
 
@@ -230,6 +240,7 @@ def test_prepare_task_with_published_fgvc_lists_uses_them(beside: bool, tmp_path
     done = prepare_task(task, tmp_path / "out", tmp_path / "source", None if beside else tmp_path / "lists")
     found = load_dataset(tmp_path / "out" / "cub")
     assert done["split"] == "lists train.json, val.json, test.json"
+    assert prepare_task(task, tmp_path / "out", tmp_path / "source", tmp_path / "lists") == done
     assert {Path(name).name for name in found.val.names} == {"04.jpg", "05.jpg", "14.jpg", "15.jpg"}
     assert {part: len(split) for part, split in found.splits.items()} == {"train": 8, "val": 4, "test": 8}
 

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from vpt.cli.bench import command
-from vpt.errors import SpecError
+from vpt.errors import DataError, SpecError, StorageError
 from vpt.experiments.cell_verdicts import judge_cells, summarize
 from vpt.experiments.experiment import Experiment
 from vpt.experiments.grid_extension import extend_grid
@@ -177,3 +178,45 @@ def test_extend_by_two_values_of_one_key_tries_both(doubtful: Store, monkeypatch
 def test_extend_of_no_number_is_a_usage_error(doubtful: Store) -> None:
     result = CliRunner().invoke(command, ["extend", str(doubtful.folder), "VPT", "learning_rate"])
     assert result.exit_code == 2 and "is no KEY=VALUE with a number; write learning_rate=2.5" in result.output
+
+
+def test_extend_of_a_method_whose_runs_have_splits_of_their_own_is_refused(
+    experiment_of: Callable[..., Experiment], tmp_path: Path
+) -> None:
+    store = Store(tmp_path / "out")
+    store.save_experiment(experiment_of(("seeds = 2", 'seeds = 2\nsplit_seed = "run"'), ("[0.1, 0.01]", "0.1")))
+    plan = (store.folder / "plan.json").read_bytes()
+    result = CliRunner().invoke(command, ["extend", str(store.folder), "VPT", "learning_rate=1"])
+    assert isinstance(result.exception, SpecError)
+    assert "the method 'VPT' has several settings, and with split_seed" in str(result.exception)
+    assert (store.folder / "plan.json").read_bytes() == plan
+
+
+@pytest.mark.parametrize(
+    ("split", "message"), [("val", "no val images to choose settings on"), ("test", "no test images to be scored on")]
+)
+def test_extend_grid_without_images_to_choose_or_score_is_refused(
+    experiment_of: Callable[..., Experiment], split: str, message: str
+) -> None:
+    experiment = experiment_of(("[0.1, 0.01]", "0.1"), ("seeds = 2", 'seeds = 2\ntrain_on = "train"'))
+    shade, hue = experiment.tasks
+    experiment = replace(experiment, tasks=(shade, replace(hue, images={**hue.images, split: 0})))
+    assert extend_grid(experiment, "VPT", {"learning_rate": 0.1}) == experiment
+    with pytest.raises(DataError, match=f"the task 'hue' has {message}"):
+        extend_grid(experiment, "VPT", {"learning_rate": 1})
+
+
+@pytest.mark.parametrize("words", [["run", "PLAN", "--out", "FOLDER"], ["extend", "FOLDER", "VPT", "learning_rate=1"]])
+def test_commands_whose_runs_ended_in_error_fail_after_their_summary(
+    words: list[str], doubtful: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = list(doubtful.records().values())[-1]
+    places = {"PLAN": str(doubtful.folder.parent / "plan.toml"), "FOLDER": str(doubtful.folder)}
+    monkeypatch.setattr("vpt.experiments.runner.run_experiment", lambda *_: Store(doubtful.folder).records())
+    arguments = [*(places.get(word, word) for word in words), "--json"]
+    doubtful.write(replace(last, status="failed", scores={}, error="the loss became nan"))
+    assert CliRunner().invoke(command, arguments).exit_code == 0
+    doubtful.write(replace(last, status="error", scores={}, error="StorageError: the disk is full"))
+    result = CliRunner().invoke(command, arguments)
+    assert json.loads(result.stdout)["error"] == 1
+    assert isinstance(result.exception, StorageError) and str(result.exception).startswith("the disk is full\n1 run ")

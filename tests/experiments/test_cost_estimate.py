@@ -73,6 +73,17 @@ def test_estimate_cost_of_each_setting_adds_its_runs(
     assert len(measured) == 4, "rates cost the same: two methods, once for each plan"
 
 
+@pytest.mark.parametrize(
+    ("own", "final"), [("train_fraction = 0.5", 8), ("images_per_class = 1", 2), ("images_per_class = 7", 14)]
+)
+def test_estimate_cost_of_a_row_with_images_of_its_own_counts_them(
+    experiment_of: Callable[..., Experiment], own: str, final: int
+) -> None:
+    """Of each task two seeds train on some of 12 + 4 images, and 8 are scored."""
+    found = estimate_cost(experiment_of(('spec = "full"', f'spec = "full", {own}')))
+    assert found.seconds["Full"] == 2 * 2 * (final + 8)
+
+
 def test_hours_name_the_tasks_that_they_suffice_for() -> None:
     """A row that is refused has no tasks, and stands in no way."""
     cells = {"Linear": {"a": 600.0, "b": 300.0}, "Full": {"a": 5400.0, "b": 7200.0}, "Refused": {}}

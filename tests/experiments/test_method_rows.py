@@ -56,6 +56,7 @@ def test_method_with_job_options_applies_them_to_its_runs_only(experiment_of: Ex
     assert (other.image_size, other.to_dict()["train_fraction"], other.split_seed) == (None, 1.0, 0)
     row = experiment.methods[0]
     assert row.fingerprint not in (None, experiment.fingerprint) and experiment.methods[1].fingerprint is None
+    assert row.parameters == experiment.parameters + 9 * 128 and experiment.methods[1].parameters is None
     ours = {run.id for run in experiment.final_runs(experiment.tasks[0], row, row.settings[0])}
     whole = experiment_of(('"small"', '"small"\nimage_size = 60\ntrain_fraction = 0.5\nsplit_seed = 3'))
     assert ours == {run.id for run in whole.final_runs(whole.tasks[0], whole.methods[0], row.settings[0])}

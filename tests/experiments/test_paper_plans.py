@@ -172,6 +172,15 @@ def test_load_experiment_with_data_in_the_plan_uses_that_folder(data: Path) -> N
     assert plan_file.builtin_plans()["fgvc"].is_file()
 
 
+def test_load_experiment_of_a_benchmark_and_a_file_has_the_tasks_of_both(data: Path) -> None:
+    (data.parent / "tasks.toml").write_text('tasks = [{ name = "mine", data = "data/dtd" }]')
+    path = data.parent / "mine.toml"
+    path.write_text('benchmark = ["tasks.toml", "fgvc"]\ndata = "data"\nmethods = ["linear"]\n')
+    assert {task.name: task.data for task in load_experiment(path).tasks} == {
+        "cub": str(data / "cub"), "mine": str(data / "dtd"),
+    }  # fmt: skip
+
+
 def test_family_plan_gives_every_method_the_same_epochs_and_rates_to_choose_from(data: Path) -> None:
     """Twenty rows; VIPAMIN's share outside of attention needs more channels than the embedded backbone has."""
     narrow = {"VIPAMIN": "vpt(length=50, init=vipamin, expansion=0)"}

@@ -99,3 +99,21 @@ def test_report_latex_of_hostile_names_compiles(ranked: Store, tmp_path: Path) -
     )
     assert done.returncode == 0, done.stdout.decode("latin-1")[-3000:]
     assert (tmp_path / "all.pdf").stat().st_size > 10_000
+
+
+def test_rows_of_another_backbone_are_named_and_counted_in_it(done: Store, tmp_path: Path) -> None:
+    results = load_results(done)
+    assert "of their own" not in make_paper_table(results).caption
+    full, prompts = results.experiment.methods
+    full = replace(full, job_options={"backbone": "other", "image_size": 96}, fingerprint="x", parameters=10_000_000)
+    prompts = replace(prompts, job_options={"train_fraction": 0.5, "backbone": results.experiment.backbone})
+    changed = replace(results, experiment=replace(results.experiment, methods=(full, prompts)))
+    expected = (
+        "Rows with a backbone or images of their own: Full (backbone other, image size 96), VPT (train fraction 0.5)"
+    )
+    assert f"Backbone: {results.experiment.backbone}. {expected}." in make_paper_table(changed).caption
+    ours, theirs = results.parameters("Full"), changed.parameters("Full")
+    assert ours is not None and theirs == pytest.approx(ours * results.experiment.parameters / 10_000_000)
+    assert changed.parameters("VPT") == results.parameters("VPT")
+    unknown = replace(changed.experiment, methods=(replace(full, parameters=None), prompts))  # of an earlier version
+    assert replace(changed, experiment=unknown).parameters("Full") is None

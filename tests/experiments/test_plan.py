@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from vpt.experiments.plan_validation import ErrorCollector, read_toml, validate
 from vpt.experiments.search import remaining_runs, runnable_runs
 from vpt.experiments.store import Store
 from vpt.experiments.worker import run_worker
-from vpt.protocols import apply_protocol
+from vpt.protocols import Departure, apply_protocol
 
 ExperimentOf = Callable[..., Experiment]
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -95,6 +96,15 @@ def test_plan_with_benchmark_file_reads_its_tasks(folder: Path) -> None:
             ('spec = "full"', 'spec = "full", head = "fpn"'),
             "'fpn' is no head of classification; known: linear, multi_bl",
         ),
+        (
+            ('{ name = "Full"', '{ name = "Both", ensemble_of = "Full", epochs = 9 }, { name = "Full"'),
+            "the ensemble 'Both' gives epochs, which changes nothing: it scores the runs of 'Full'; give it there",
+        ),
+        (
+            ("[training]", '[benchmarks.vtabb]\nresize = "crop"\n[training]'),
+            "has keys for the benchmark 'vtabb', which is none; did you mean 'vtab'",
+        ),
+        (("seeds = 2", 'seeds = 2\ndata = "vtab/"'), "has no benchmark of vpt, and vtab/ is the folder of the tasks"),
         (("seeds = 2", "seeds ="), "is not TOML"),
     ],
 )
@@ -107,6 +117,37 @@ def test_plan_of_task_without_val_images_is_refused(experiment_of: ExperimentOf,
     (folder / "hue" / "val").rename(folder / "val of hue")
     with pytest.raises(DataError, match=r"'hue' has no val images to choose settings on.*val_fraction"):
         experiment_of(("seeds = 2", "val_fraction = 0.0"))
+
+
+@pytest.mark.parametrize("source", ["", 'settings_from = "shade", ', 'settings_from = "shade", train_on = "train", '])
+def test_plan_that_would_score_the_images_that_choose_is_refused(
+    source: str, experiment_of: ExperimentOf, folder: Path
+) -> None:
+    shutil.rmtree(folder / "hue" / "test")
+    plan = ("seeds = 2", "seeds = 2\ntest_fraction = 0.0" + ("" if "train_on" in source else '\ntrain_on = "train"'))
+    task = ('name = "hue", data', f'name = "hue", {source}data')
+    if "shade" in source:
+        shutil.rmtree(folder / "shade" / "val")
+        shutil.copytree(folder / "hue" / "val", folder / "shade" / "val")
+    with pytest.raises(DataError, match=r"'hue' has no test .* scored on, and its val images choose .*test_fraction"):
+        experiment_of(plan, task)
+    assert experiment_of(plan, task, ("[0.1, 0.01]", "0.1")).tasks[1].images["test"] == 0
+    with pytest.raises(DataError, match="'hue' has no test images to be scored on; bring some"):
+        experiment_of(plan, ('name = "hue", data', 'name = "hue", train_on = "trainval", data'))
+    if "shade" in source:
+        (folder / "shade" / "val" / "a" / "0.png").rename(folder / "shade" / "val" / "a" / "other.png")
+        assert experiment_of(plan, task).tasks[1].settings_from == "shade"  # whose val has other images
+
+
+def test_plan_whose_setting_for_one_task_is_chosen_needs_val_images_of_it(
+    experiment_of: ExperimentOf, folder: Path
+) -> None:
+    shutil.rmtree(folder / "hue" / "val")
+    rates = ("learning_rate = [0.1, 0.01]", "task = { %s = { learning_rate = [0.1, 0.01] } }")
+    fraction = ("seeds = 2", "val_fraction = 0.0")
+    with pytest.raises(DataError, match="'hue' has no val images to choose settings on"):
+        experiment_of((rates[0], rates[1] % "hue"), fraction)
+    assert experiment_of((rates[0], rates[1] % "shade"), fraction).tasks[1].images["val"] == 0
 
 
 def test_plan_of_task_with_numbers_as_labels_is_refused(experiment_of: ExperimentOf, folder: Path) -> None:
@@ -235,3 +276,14 @@ def test_task_row_with_images_per_class_and_epochs_applies_them_to_its_runs_only
     before, after = ({(run.task.name, run.id) for run in runnable_runs(one, {})} for one in (plain, experiment))
     assert {task for task, _ in before & after} == {"hue"} and {task for task, _ in after - before} == {"shade"}
     assert Experiment.from_dict(json.loads(json.dumps(experiment.to_dict()))) == experiment
+
+
+def test_plan_under_a_protocol_names_the_tasks_of_a_file_as_departures(folder: Path) -> None:
+    (folder / "tasks.toml").write_text('tasks = [{ name = "cub", data = "hue" }]')
+    plan = 'protocol = "paper"\nbackbone = "vit_nano_patch12_48"\nimage_size = 48\nmethods = ["Linear"]\n'
+    found = []
+    for tasks in ('benchmark = "tasks.toml"', 'tasks = [{ name = "cub", data = "hue" }]'):
+        (folder / "mine.toml").write_text(plan + tasks)
+        found.append(load_experiment(folder / "mine.toml").departures)
+    assert sorted(found[0], key=str) == sorted(found[1], key=str)
+    assert Departure("tasks.cub", None, {"name": "cub", "data": "hue"}) in found[0]

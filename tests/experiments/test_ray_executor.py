@@ -7,6 +7,8 @@ import re
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +22,7 @@ from vpt.core.ray_cluster import check_cluster, connect_cluster
 from vpt.errors import ExitCode, SpecError, VptError
 from vpt.experiments.experiment import Experiment
 from vpt.experiments.ray_executor import RayExecutor, _run_remotely
+from vpt.experiments.runner import run_experiment
 from vpt.experiments.store import Store
 
 # In a process of its own: Ray installs handlers and warns of things that are not ours to mend.
@@ -101,6 +104,44 @@ def test_ray_executor_without_shared_folder_sends_the_tuned_file(done: Store, tm
     )
     assert not (tmp_path / "unseen").exists()
     assert record.scores == again.scores
+
+
+class InlineRay:
+    """Stands for the module `ray`: a task is done when it is asked for, by a node that does not see the folder."""
+
+    exceptions = SimpleNamespace(RayError=VptError)
+
+    def remote(self, **resources: float) -> Callable[[Any], Any]:
+        return lambda do: SimpleNamespace(options=lambda name: SimpleNamespace(remote=lambda *args: partial(do, *args)))
+
+    def put(self, value: Any) -> Any:
+        return value
+
+    def wait(self, tasks: list[Any], timeout: float) -> tuple[list[Any], list[Any]]:
+        return tasks[:1], tasks[1:]
+
+    def get(self, task: Any) -> Any:
+        return task()
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 1.0}
+
+    def nodes(self) -> list[Any]:
+        return []
+
+
+def test_ray_executor_without_shared_folder_scores_ensembles(
+    experiment_of: Callable[..., Experiment], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ensemble = ('{ name = "Full"', '{ name = "Both", ensemble_of = "Full" }, { name = "Full"')
+    experiment = experiment_of(ensemble, ("[0.1, 0.01]", "0.1"))
+    monkeypatch.setattr("vpt.experiments.ray_executor._sees_lock", lambda lock: False)
+    monkeypatch.setattr("torch.set_num_threads", lambda threads: None)
+    monkeypatch.setattr("vpt.experiments.ray_executor.connect_cluster", lambda *_, **__: nullcontext(InlineRay()))
+    records = run_experiment(experiment, tmp_path / "out", RayExecutor())
+    assert [record.status for record in records.values()] == ["done"] * 10
+    assert sorted(record.task for record in records.values() if record.stage == "ensemble") == ["hue", "shade"]
+    assert not list((tmp_path / "out" / "locks").iterdir())
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -21,13 +22,16 @@ from vpt.cli.bench import command
 from vpt.cli.console_table import to_console
 from vpt.errors import SpecError
 from vpt.experiments.experiment import Experiment
+from vpt.experiments.live_page import ExperimentPage
 from vpt.experiments.report import write_report
 from vpt.experiments.results import load_results
 from vpt.experiments.run_table import METRIC_COLUMNS, metric_rows, query, to_csv, to_parquet
+from vpt.experiments.search import resolved_runs, runnable_runs
 from vpt.experiments.status import read_status
-from vpt.experiments.store import Store
+from vpt.experiments.store import Record, Store
 from vpt.experiments.table import Table, format_mean_std, format_percent
 from vpt.experiments.tables import build_tables, settings_table
+from vpt.experiments.worker import run_worker
 from vpt.plots import style
 from vpt.plots.inline_svg import difference_bars, labeled_scatter, sparkline
 from vpt.training.verdicts import KINDS
@@ -301,3 +305,48 @@ def test_to_console_of_markup_shows_it_as_text(capsys: pytest.CaptureFixture[str
 
     Console(width=80).print(to_console(Table("x", "[red]t", ("method", "top-1"), (("[bold]m[/bold]", "1"),))))
     assert "[bold]m[/bold]" in (text := capsys.readouterr().out) and "[red]t" in text
+
+
+def test_report_of_a_plan_scored_on_val_says_so(
+    experiment_of: Callable[..., Experiment], folder: Path, tmp_path: Path
+) -> None:
+    shutil.rmtree(folder / "hue" / "test")
+    one = ("[0.1, 0.01]", "0.1"), ("seeds = 2", 'seeds = 1\ntest_fraction = 0.0\ntrain_on = "train"')
+    store, experiment = Store(tmp_path / "out"), experiment_of(*one)
+    for tasks, split in (
+        (experiment.tasks[1:], "val"),
+        (experiment.tasks, "test, or val where a task has no test images,"),
+    ):
+        store.save_experiment(replace(experiment, tasks=tasks))
+        run_worker(replace(experiment, tasks=tasks), store)
+        texts = {path.name: path.read_text() for path in write_report(store.folder, tmp_path / "report")}
+        assert f"Top-1 on {split} in %, means over tasks" in texts["report.md"]
+        assert f"Top-1 on {split} in %, n = 4" in texts["paper.md"]
+
+
+def test_tables_of_runs_have_runs_that_two_rows_share_for_both(
+    experiment_of: Callable[..., Experiment], tmp_path: Path
+) -> None:
+    again = ('{ name = "Full"', '{ name = "Again", spec = "full" }, { name = "Full"')
+    experiment, store = experiment_of(again), Store(tmp_path / "out")
+    store.save_experiment(experiment)
+    for run in runnable_runs(experiment, {}):
+        store.write(Record.of_run(run, "done", scores={"split": "test", "top1": 0.5}))
+    counts = "SELECT method, count(*), count(DISTINCT {}) FROM {} WHERE stage = 'final' GROUP BY method"
+    for columns in (("id", "runs"), ("run_id", "metrics")):
+        assert query(store.folder, counts.format(*columns))[1] == [("Again", 4, 4), ("Full", 4, 4)]
+    assert query(store.folder, "SELECT count(DISTINCT id) FROM runs WHERE stage = 'final'")[1] == [(4,)]
+
+
+def test_status_and_live_page_of_a_dead_process_count_no_run_of_it(doubtful: Store, tmp_path: Path) -> None:
+    dead, alive = list(doubtful.records())[:2]
+    for run_id in (dead, alive):
+        assert doubtful.locks.acquire(run_id)
+    lock = doubtful.folder / "locks" / f"{dead}.0"
+    lock.write_text("another-machine 1 token")
+    os.utime(lock, (0, 0))
+    assert read_status(doubtful.folder).running == 1
+    ExperimentPage(doubtful, tmp_path / "page.html", pytest.fail).on_progress(11, 12, 90.0)
+    runs = resolved_runs(doubtful.load_experiment(), doubtful.records())
+    page = (tmp_path / "page.html").read_text()
+    assert f"<p>{runs[alive].label}" in page and f"<p>{runs[dead].label}" not in page

@@ -277,3 +277,21 @@ def test_run_experiment_with_unwritable_record_fails_with_a_message(
         run_experiment(experiment_of(), folder / "out", LocalExecutor())
     assert "could not be written" in capfd.readouterr().err
     assert not list((folder / "out" / "locks").iterdir())
+
+
+def test_clean_up_leaves_the_batch_of_a_live_process_alone(done: Store, tmp_path: Path) -> None:
+    """The lock of the first run holds for the batch, which is done again as a whole, whichever runs have a record."""
+    shutil.copytree(done.folder, tmp_path / "out")
+    store = Store(tmp_path / "out")
+    first, second = list(store.records())[:2]
+    lock, files = store.locks.acquire(first), [store.work_path(run_id) for run_id in (first, second)]
+    assert lock is not None
+    for path in files:
+        path.write_bytes(b"half")
+    Store(store.folder).clean_up()
+    assert lock.refresh() and all(path.exists() for path in files)
+    lock.path.write_text("another-machine 1 token")
+    os.utime(lock.path, (time.time() - 180, time.time() - 180))
+    assert store.locks.live() == set() and store.locks.held() == {first: 0}
+    Store(store.folder).clean_up()
+    assert not lock.path.exists() and not any(path.exists() for path in files)

@@ -146,6 +146,24 @@ def test_ensemble_that_is_not_done_yet_has_not_failed(experiment_of: Any, tmp_pa
 
 
 @pytest.mark.parametrize(
+    ("of", "stage", "reason"),
+    [("Full", "final", "a run of Full diverged"), ("VPT", "search", "all settings failed")],
+)
+def test_ensemble_that_cannot_be_made_says_why(
+    experiment_of: Any, tmp_path: Path, of: str, stage: str, reason: str
+) -> None:
+    row = f'{{ name = "Both", ensemble_of = "{of}" }}, {{ name = "Full"'
+    experiment, store = experiment_of(('{ name = "Full"', row)), Store(tmp_path / "out")
+    store.save_experiment(experiment)
+    for run in runnable_runs(experiment, {}):
+        failed = (run.method, run.stage) == (of, stage) and run.setting.config.training.seed == 0
+        store.write(record_of(run, 0.5, "failed" if failed else "done"))
+    write_report(store.folder, tmp_path / "report")
+    lines = (tmp_path / "report" / "report.md").read_text().splitlines()
+    assert [f"1 runs: {reason}" in line for line in lines if "| Both | final |" in line] == [True, True]
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ([(FROM[0], 'name = "hue", settings_from = "shad", data')], "which is no task; did you mean 'shade'"),

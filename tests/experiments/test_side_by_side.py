@@ -58,3 +58,14 @@ def test_load_results_across_protocols_or_conditions_is_refused(
 def test_load_results_of_equal_methods_is_refused(done: Store) -> None:
     with pytest.raises(DataError, match="small and small both have the method 'Full'; rename one"):
         load_results(done, done)
+
+
+@pytest.mark.parametrize(
+    "change", [{"classes": 3}, {"augment": "flip"}, {"epochs": 9}, {"mask_options": {"reduce_zero_label": True}}]
+)
+def test_load_results_of_tasks_with_other_conditions_is_refused(
+    done: Store, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    shade, hue = done.load_experiment().tasks
+    with pytest.raises(DataError, match="cannot be compared: tasks is"):
+        load_results(done, copy_of(done, tmp_path / "other", tasks=(replace(shade, **change), hue)))

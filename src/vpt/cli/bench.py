@@ -122,7 +122,7 @@ def run(
     from vpt.cli.progress import BenchProgress
     from vpt.experiments.live_page import ExperimentPage
     from vpt.experiments.plan_file import find_plan_file, load_experiment
-    from vpt.experiments.runner import LoggedRuns, run_experiment
+    from vpt.experiments.runner import LoggedRuns, raise_errors, run_experiment
     from vpt.experiments.store import Store
     from vpt.training import CallbackList
     from vpt.training.events import open_events
@@ -141,6 +141,7 @@ def run(
             for live in pages:
                 live.close()
     print_runs(folder, records, as_json)
+    raise_errors(records)
 
 
 @command.command()
@@ -165,7 +166,7 @@ def extend(
     from vpt.cli.progress import BenchProgress
     from vpt.experiments.grid_extension import extend_grid
     from vpt.experiments.local_executor import LocalExecutor
-    from vpt.experiments.runner import run_experiment
+    from vpt.experiments.runner import raise_errors, run_experiment
     from vpt.experiments.store import Store
     from vpt.training import CallbackList
     from vpt.training.events import open_events
@@ -176,6 +177,7 @@ def extend(
     with BenchProgress() as console, open_events(events) as event_writer:
         records = run_experiment(experiment, folder, LocalExecutor(workers), CallbackList([console, event_writer]))
     print_runs(folder, records, as_json)
+    raise_errors(records)
 
 
 def _parse_value(text: str) -> tuple[str, float]:

@@ -52,7 +52,8 @@ def import_parquet(
         The manifest (prepared.json).
 
     Raises:
-        DataError: The source does not exist, its columns are not clear, or `folder` was made from another source.
+        DataError: The source does not exist, its columns are not clear, or `folder` was made from another source or
+            from other columns.
     """
     with preparation(folder) as is_missing:
         if is_missing:
@@ -60,6 +61,10 @@ def import_parquet(
     manifest = read_manifest(folder)
     if str(source) not in (manifest.get("asked"), manifest["source"]):
         raise DataError(f"{folder} was made from {manifest['source']}, not from {source}; choose another --out")
+    for role, requested in (("image", image), ("label", label)):
+        made_with = manifest.get(role)  # earlier versions did not write the column of images
+        if None not in (requested, made_with) and made_with != f"column {requested}":
+            raise DataError(f"{folder} was made with {role} {made_with}, not {requested}; choose another --out")
     return manifest
 
 
@@ -83,7 +88,7 @@ def _import(source: Path | str, folder: Path, image: str | None, label: str | No
     if "train" not in splits:
         raise DataError(f"{source} has no labeled image for train, only files for {comma_list(list(tables))}; add some")
     list_files = {f"{split_name}.txt": (split_name,) for split_name in splits}
-    metadata = {"label": f"column {columns.label}", **origin, "notes": notes}
+    metadata = {"image": f"column {columns.image}", "label": f"column {columns.label}", **origin, "notes": notes}
     write_data_folder(folder, splits, classes, list_files, metadata, progress)
 
 

@@ -20,6 +20,7 @@ from vpt.datasets.published_splits import find_fgvc_lists, split_by_lists, split
 from vpt.datasets.task import BenchmarkTask
 from vpt.errors import DataError
 
+_PUBLISHED_LISTS = "lists train.json, val.json, test.json"
 UNKNOWN_CHECKSUM = "no published checksum is known; the count is verified"
 
 
@@ -47,13 +48,18 @@ def prepare_task(
         The manifest (prepared.json).
 
     Raises:
-        DataError: Files are missing or damaged, or the source or the split differs from the published one.
+        DataError: Files are missing or damaged, the source or the split differs from the published one, or the folder
+            was made with another split than that of `split_files`.
     """
     folder = out / task.name
     with preparation(folder) as is_missing:
         if is_missing:
             _prepare(task, out, source, split_files, progress)
-    return read_manifest(folder)
+    manifest = read_manifest(folder)
+    asked = None if split_files is None else _describe_split_files(task, split_files)
+    if asked not in (None, manifest.get("split", asked)):
+        raise DataError(f"{folder} was made with the split {manifest['split']!r}, not {asked!r}; choose another --out")
+    return manifest
 
 
 def _prepare(task: BenchmarkTask, out: Path, source: Path | None, split_files: Path | None, progress: Progress) -> None:
@@ -171,12 +177,12 @@ def _make_splits(
     if spec.limits is not None:
         splits = spec.apply(source_data.splits)
         if split_files is not None:
-            return split_by_names(task, splits, source_data, split_files), f"published names in {split_files.name}"
+            return split_by_names(task, splits, source_data, split_files), _describe_split_files(task, split_files)
         slices = ", ".join(f"{split_name} {text}" for split_name, text in spec.slices.items())
         return splits, f"{slices}; of train and val the first {spec.limits}, all in published order"
     lists = find_fgvc_lists(split_files or source_data.folder)
     if lists:
-        return split_by_lists(lists, source_data), "lists " + ", ".join(file.name for file in lists.values())
+        return split_by_lists(lists, source_data), _PUBLISHED_LISTS
     if split_files is not None:
         raise DataError(
             f"{split_files} does not contain train.json, val.json and test.json; give the folder of these lists"
@@ -186,6 +192,11 @@ def _make_splits(
         if "[" in spec.val
         else "the publisher's splits"
     )
+
+
+def _describe_split_files(task: BenchmarkTask, split_files: Path) -> str:
+    """Return the description of a split by published files."""
+    return _PUBLISHED_LISTS if task.split_spec.limits is None else f"published names in {split_files.name}"
 
 
 def check_folder(folder: Path, task: BenchmarkTask | None = None, progress: Progress = no_progress) -> Dataset:

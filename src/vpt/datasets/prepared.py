@@ -196,7 +196,8 @@ def write_data_folder(
     for name, split_names in list_files.items():
         listed = (file for split_name in split_names for file in files[split_name])
         list_texts[name] = "".join(f"{path} {records.labels[i]}\n" for path, records, i in listed)
-    digest = hashlib.sha256("".join([str(metadata["source"]), *list_texts.values()]).encode())
+    origin = [str(metadata["source"]), str(metadata.get("image", ""))]  # the lists are equal for each column of images
+    digest = hashlib.sha256("".join([*origin, *list_texts.values()]).encode())
     begin_preparation(folder, digest.hexdigest())
     _write(folder, [file for split_files in files.values() for file in split_files], progress)
     for name, text in list_texts.items():

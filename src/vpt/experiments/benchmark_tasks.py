@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from vpt.core.text import bullets
+from vpt.core.text import bullets, did_you_mean
 from vpt.datasets.catalog import BENCHMARKS, TASKS, resolve_tasks, task_folder
 from vpt.datasets.task import BenchmarkTask
 from vpt.errors import DataError, SpecError
@@ -13,38 +13,59 @@ from vpt.experiments.plan_validation import ErrorCollector, named_path, read_tom
 from vpt.experiments.tasks import list_task
 
 
+def read_task_files(tables: PlanTables, path: Path, collector: ErrorCollector) -> list[tuple[TaskTable, Path]]:
+    """Return the rows of the files that a plan names as `benchmark`.
+
+    Args:
+        tables: Tables of the plan.
+        path: File of the plan.
+        collector: Receives every error.
+
+    Returns:
+        Each row with the file that it is in.
+    """
+    rows: list[tuple[TaskTable, Path]] = []
+    for name in (name for name in getattr(tables, "benchmark", []) if name not in BENCHMARKS):
+        with collector.collect():
+            file = named_path(name, path, path)
+            rows += [(row, file) for row in validate(BenchmarkTables, read_toml(file), str(file), collector).tasks]
+    return rows
+
+
 def list_tasks(
     tables: PlanTables,
+    file_rows: Sequence[tuple[TaskTable, Path]],
     path: Path,
     data: Path | None,
     protocol: Protocol,
     collector: ErrorCollector,
     *,
-    choosing: bool,
     for_estimate: bool = False,
 ) -> tuple[Task, ...]:
     """List the data of all tasks of a plan, those of its benchmark first.
 
     Args:
         tables: Tables of the plan.
+        file_rows: Rows of the files that the plan names.
         path: File of the plan.
         data: Folder with the prepared tasks of a benchmark; None takes the one that the plan names.
         protocol: Protocol of the plan, which says how data are split.
         collector: Receives every error.
-        choosing: Settings are selected on val, so that each task must have some.
         for_estimate: Take tasks of benchmarks that are not prepared from the catalog. Default: False.
 
     Returns:
         The tasks whose data can be used.
     """
-    rows: list[tuple[TaskTable, Path]] = []
     builtin_rows: list[ClassificationTaskTable] = []
     missing: set[str] = set()
     root: Path | None = None
-    names: list[str] = getattr(tables, "benchmark", [])
-    builtin = bool(names) and all(name in BENCHMARKS for name in names)
-    if builtin:
-        named = getattr(tables, "data", None)
+    names = [name for name in getattr(tables, "benchmark", []) if name in BENCHMARKS]
+    named = getattr(tables, "data", None)
+    for table in getattr(tables, "benchmarks", {}):
+        if table not in BENCHMARKS:
+            hint = did_you_mean(table, BENCHMARKS)
+            collector.errors.append(SpecError(f"{path} has keys for the benchmark {table!r}, which is none; {hint}"))
+    if names:
         with collector.collect():
             root = data or (named and named_path(named, path, path))
             known = resolve_tasks(names)
@@ -52,13 +73,12 @@ def list_tasks(
             if missing and not for_estimate:
                 raise _missing_error([task.name for task in known if task.name in missing], root, path)
             builtin_rows = [_builtin_row(task, tables, root) for task in known]
-    else:
-        for name in names:
-            with collector.collect():
-                file = named_path(name, path, path)
-                benchmark = validate(BenchmarkTables, read_toml(file), str(file), collector)
-                rows += [(row, file) for row in benchmark.tasks]
-    rows += [(row, path) for row in tables.tasks]
+    elif data or named:
+        text = f"{path} has no benchmark of vpt, and {data or named} is the folder of the tasks of one"
+        collector.errors.append(
+            SpecError(f"{text}; leave data out, or add benchmark = {' or '.join(map(repr, BENCHMARKS))}")
+        )
+    rows = [*file_rows, *((row, path) for row in tables.tasks)]
     tasks = []
     for row, file in [*((row, path) for row in builtin_rows), *rows]:
         with collector.collect():
@@ -67,9 +87,9 @@ def list_tasks(
             if row.name in missing and row.data is None:
                 tasks.append(_catalog_task(row, root))
             else:
-                tasks.append(list_task(row, file, protocol, choosing=choosing))
+                tasks.append(list_task(row, file, protocol))
     with collector.collect():
-        if builtin:
+        if names:
             _check_sizes(names, tasks, path)
         elif not rows and not collector.errors:
             raise SpecError(f"{path} names no tasks; add [[tasks]] tables, or benchmark = a file that has them")

@@ -135,7 +135,7 @@ def estimate_cost(experiment: Experiment, images_per_second: float | None = None
         file_bytes = 0
         for task in experiment.tasks:
             costs = timer.setting_costs(row, task)
-            cell_images, seconds = _cell_cost(experiment, task, costs)
+            cell_images, seconds = _cell_cost(experiment, task, row, costs)
             images += cell_images
             cell_seconds[row.name][task.name] = seconds
             file_bytes = max(file_bytes, *(cost.file_bytes for cost, _ in costs))
@@ -179,14 +179,15 @@ class _MethodTimer:
         return costs
 
 
-def _cell_cost(experiment: Experiment, task: Task, costs: SettingCosts) -> tuple[float, float]:
+def _cell_cost(experiment: Experiment, task: Task, row: MethodRow, costs: SettingCosts) -> tuple[float, float]:
     """Return the training images and the time of all runs of a cell.
 
     Final runs take the mean of all settings, as the selection is unknown.
     """
-    fraction, sizes = experiment.protocol.train_fraction, task.images
+    options, sizes = experiment.job_fields(task, row), task.images
+    fraction = options["train_fraction"]
     searched = len(costs) > 1 and task.settings_from is None
-    limit = task.classes * (task.images_per_class or experiment.protocol.images_per_class or max(sizes["train"], 1))
+    limit = task.classes * (options["images_per_class"] or max(sizes["train"], 1))
     train = min(limit, fraction * sizes["train"])
     final = min(limit, train + fraction * sizes["val"] * (experiment.train_on(task) == "trainval"))
     finals = experiment.protocol.seeds / len(costs)  # of each setting

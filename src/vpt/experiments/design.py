@@ -91,6 +91,8 @@ class MethodRow:
         ensemble_of: Name of the row whose final runs are scored together as one model; no run of this row trains then.
         refusal: Reason why the row has no runs; empty where it has.
         source: Fingerprint of the backbone of this row, where that size is not its own; else None.
+        parameters: Number of parameters of the backbone of this row at its image size; None takes that of the
+            experiment, and is unknown for a row with a fingerprint in plans of earlier versions.
     """
 
     name: str
@@ -102,6 +104,7 @@ class MethodRow:
     ensemble_of: str | None = None
     refusal: str = ""
     source: str | None = None
+    parameters: int | None = None
 
     def settings_for(self, task: Task) -> tuple[Setting, ...]:
         """Return the settings to choose from on a task."""

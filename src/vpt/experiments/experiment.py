@@ -154,13 +154,20 @@ class Experiment:
 
     def is_head_grid(self, task: Task, row: MethodRow, runs: Sequence[Run]) -> bool:
         """Return whether these runs of a cell can train at once: heads on the same images, which never vary."""
-        options = self._job_fields(task, row)
+        options = self.job_fields(task, row)
         augments = any(task.resolve_config(run.setting.config).augment != "none" for run in runs)
         one_seed = len({run.setting.config.training.seed for run in runs}) == 1
         every_image = options["train_fraction"] == 1 and options["images_per_class"] is None
         same_images = one_seed or (every_image and options["split_seed"] is not None)
         solved = "ridge" in row.job_options
         return row.is_head_grid and not solved and len(runs) > 1 and not augments and same_images
+
+    def job_fields(self, task: Task, row: MethodRow) -> dict[str, Any]:
+        """Return the fields of the jobs of a cell that the protocol, the task and the row decide."""
+        own = {name: value for name, value in row.job_options.items() if name != "backbone"}
+        of_task = {key: getattr(task, key) for key in ("resize", "crop_fraction", "images_per_class")}
+        given = {name: value for name, value in of_task.items() if value is not None}
+        return {**self.protocol.job_fields(), **given, **own}
 
     @cached_property
     def _run_cache(self) -> dict[tuple[str, str, Stage, Setting], Run]:
@@ -179,7 +186,7 @@ class Experiment:
             The job of a run.
         """
         row = self.row(run.method)
-        options = {"cache": cache, **self._segmentation_fields(run.task), **self._job_fields(run.task, row)}
+        options = {"cache": cache, **self._segmentation_fields(run.task), **self.job_fields(run.task, row)}
         if self.segmentation is not None:
             options = {name: value for name, value in options.items() if name not in ("cache", *CLASSIFICATION_ONLY)}
         return Job.create(
@@ -263,7 +270,7 @@ class Experiment:
     def _run_config(self, task: Task, row: MethodRow, stage: Stage, setting: Setting) -> dict[str, Any]:
         shared = {"augment": task.augment, "epochs": task.epochs}  # training has the plan's
         own: dict[str, Any] = {key: value for key, value in shared.items() if value is not None}
-        job_fields = self._job_fields(task, row)
+        job_fields = self.job_fields(task, row)
         if self.segmentation is not None:
             own["segmentation"] = self._segmentation_fields(task)
         elif job_fields["resize"] == "crop" or parse_augmentation(task.resolve_config(setting.config).augment).crop:
@@ -284,13 +291,6 @@ class Experiment:
             **job_fields,
             **own,
         }
-
-    def _job_fields(self, task: Task, row: MethodRow) -> dict[str, Any]:
-        """Return the fields of the jobs of a cell that the protocol, the task and the row decide."""
-        own = {name: value for name, value in row.job_options.items() if name != "backbone"}
-        of_task = {key: getattr(task, key) for key in ("resize", "crop_fraction", "images_per_class")}
-        given = {name: value for name, value in of_task.items() if value is not None}
-        return {**self.protocol.job_fields(), **given, **own}
 
     def _segmentation_fields(self, task: Task) -> dict[str, Any]:
         """Return the fields that only a segmentation job has."""

@@ -9,6 +9,7 @@ from vpt.errors import SpecError
 from vpt.experiments.design import MethodRow, Setting
 from vpt.experiments.experiment import Experiment
 from vpt.experiments.plan_schema import SEARCHED_KEYS
+from vpt.experiments.selection_checks import check_split_seed, check_splits
 from vpt.methods.registry import parse_method
 from vpt.protocols import Departure
 
@@ -65,7 +66,8 @@ def extend_grid(experiment: Experiment, method: str, values: Mapping[str, float]
         The experiment. Under a protocol, the longer axes are departures from it.
 
     Raises:
-        SpecError: There is no such row, it has no grid, or a value is not possible.
+        SpecError: There is no such row, it has no grid, a value is not possible, or each run has a split of its own.
+        DataError: A task has no val images to choose settings on, or no others to be scored on.
     """
     names = [row.name for row in experiment.methods if row.settings]
     if method not in names:
@@ -83,6 +85,9 @@ def extend_grid(experiment: Experiment, method: str, values: Mapping[str, float]
             path = f"methods.{method}.{key}"
             protocol = departures[path].protocol if path in departures else before
             departures[path] = Departure(path, protocol, _values(row, key))
+    check_split_seed(row, experiment.protocol, experiment.name)
+    for task in experiment.tasks:
+        check_splits(task, experiment.tasks, [row], experiment.protocol, experiment.name)
     methods = tuple(row if other.name == method else other for other in experiment.methods)
     return replace(experiment, methods=methods, departures=tuple(departures.values()))
 

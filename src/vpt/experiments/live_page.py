@@ -89,7 +89,7 @@ class ExperimentPage(LivePage):
     def _running(self, experiment: Experiment) -> list[tuple[str, int, list[float], Markup]]:
         """Return the name, the number of epochs, the losses and their curve of each run that a process does."""
         runs, shown = resolved_runs(experiment, self.store.records()), []
-        for run_id in self.store.locks.held():
+        for run_id in sorted(self.store.locks.live()):
             if run_id in runs:
                 losses = _read_losses(self.store.work_path(run_id).with_suffix(".run") / "metrics.jsonl")
                 curve = Markup(sparkline("training loss", [losses], 0.0, max(losses))) if losses else Markup()

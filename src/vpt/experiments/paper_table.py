@@ -16,6 +16,7 @@ from vpt.protocols import describe_protocol
 
 _WIDE = 7  # columns of scores, above which a table takes both columns of a page
 _SHRUNK = 12  # columns of scores, above which it is scaled to the page
+_SHOWN_OPTIONS = ("backbone", "image_size", "train_fraction", "images_per_class")  # of a row, where they are its own
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,8 @@ def _figure(results: ExperimentResults, method: str, column: Column) -> tuple[fl
 
 def _caption(results: ExperimentResults) -> str:
     experiment = results.experiment
-    counts = sorted({count for task in experiment.tasks if (count := task.images.get("test")) is not None})
+    scored = (task.images.get("test") or task.images.get("val") for task in experiment.tasks)
+    counts = sorted({count for count in scored if count})
     images = f", n = {counts[0]:,}{f' to {counts[-1]:,}' if counts[1:] else ''} images a task" if counts else ""
     dates = sorted(str(record.provenance["ended"])[:10] for record in results.records if record.provenance.get("ended"))
     named = [f"† {kind}: {cells}." for kind, cells in summarize(judge_cells(results))]
@@ -180,13 +182,26 @@ def _caption(results: ExperimentResults) -> str:
     spread = " underlined: within one standard deviation of the best over seeds." if seeds > 1 else ""
     sentences = [
         *named,
-        f"{begin_sentence(results.metric)} on test in %{images}; mean of {pluralize(seeds, 'seed')}.",
+        f"{begin_sentence(results.metric)} on {results.scored_split} in %{images}; mean of {pluralize(seeds, 'seed')}.",
         f"Best in bold{';' if spread else '.'}{spread}",
         f"Backbone: {experiment.backbone}.",
+        *_differing_rows(results),
         *(describe_protocol(experiment.protocol_name, experiment.departures) or ["Protocol: that of the plan."]),
         *([f"Date: {dates[-1]}."] if dates else []),
     ]
     return " ".join(sentences)
+
+
+def _differing_rows(results: ExperimentResults) -> list[str]:
+    """Return a sentence on the rows whose backbone or images are not those of the plan; none without such rows."""
+    experiment, found = results.experiment, []
+    shared = {"backbone": experiment.backbone, **experiment.protocol.job_fields()}
+    for row in experiment.methods:
+        own = [f"{key.replace('_', ' ')} {row.job_options[key]}" for key in _SHOWN_OPTIONS
+               if row.job_options.get(key, shared[key]) != shared[key]]  # fmt: skip
+        if own:
+            found.append(f"{row.name} ({', '.join(own)})")
+    return [f"Rows with a backbone or images of their own: {', '.join(found)}."] if found else []
 
 
 def _latex_groups(table: PaperTable) -> list[str]:

@@ -15,16 +15,17 @@ from vpt.backbones import DEFAULT, load_backbone
 from vpt.backbones.backbone import Backbone
 from vpt.core.text import did_you_mean
 from vpt.errors import BackboneError, SpecError, UnsupportedError, VptError
-from vpt.experiments.benchmark_tasks import list_tasks
+from vpt.experiments.benchmark_tasks import list_tasks, read_task_files
 from vpt.experiments.design import CLASSIFICATION_ONLY, MethodRow, Protocol, SegmentationOptions, Setting, Task
 from vpt.experiments.experiment import Experiment
 from vpt.experiments.plan_schema import JOB_KEYS, SEARCHED_KEYS, MethodTable, PlanTables, plan_model
 from vpt.experiments.plan_validation import ErrorCollector, named_path, validate
+from vpt.experiments.selection_checks import check_split_seed, check_splits
 from vpt.methods.init_inputs import InitInputs
 from vpt.methods.registry import parse_method
 from vpt.model.attach import attach
 from vpt.model.tuned_model import TunedModel
-from vpt.protocols import apply_protocol
+from vpt.protocols import Departure, apply_protocol
 from vpt.tasks.classification.ridge_head import trains_first, wide_model
 from vpt.tasks.registry import TASKS
 from vpt.tasks.segmentation.config import SegmentationConfig
@@ -58,8 +59,13 @@ def resolve_plan(
     options = getattr(tables, "segmentation", None)
     segmentation = None if options is None else SegmentationOptions(**options.model_dump())
     rows = _read_methods(tables, protocol, path, collector)
-    choosing = any(len(row.settings) > 1 for row in rows)
-    tasks = list_tasks(tables, path, data, protocol, collector, choosing=choosing, for_estimate=for_estimate)
+    file_rows = read_task_files(tables, path, collector)
+    if tables.protocol is not None:  # it has no such task, as it has none of the rows of the plan itself
+        departures += tuple(Departure(f"tasks.{row.name}", None, row.given()) for row, _ in file_rows)
+    tasks = list_tasks(tables, file_rows, path, data, protocol, collector, for_estimate=for_estimate)
+    for task in tasks:
+        with collector.collect():
+            check_splits(task, tasks, rows, protocol, str(path))
     _check_distinct("tasks", [task.name for task in tasks], path, collector)
     _check_distinct("methods", [row.name for row in rows], path, collector)
     baseline = None
@@ -90,7 +96,9 @@ def resolve_plan(
     for index, row in enumerate(rows):
         if not row.refusal and not for_estimate and {"backbone", "image_size"} & row.job_options.keys():
             own = load(row.job_options, weights=weights)
-            rows[index] = replace(row, fingerprint=own.weights_digest(), source=own.source)
+            rows[index] = replace(
+                row, fingerprint=own.weights_digest(), source=own.source, parameters=_count_parameters(own)
+            )
     base = load({}, device="meta") if for_estimate else load({}, weights=weights)
     return Experiment(
         name=tables.name or path.stem,
@@ -98,7 +106,7 @@ def resolve_plan(
         weights=None if weights is None else str(weights),
         fingerprint="" if for_estimate else base.weights_digest(),
         source=base.source,
-        parameters=sum(weight.numel() for weight in base.module.parameters()),
+        parameters=_count_parameters(base),
         protocol=protocol,
         tasks=tasks,
         methods=tuple(rows),
@@ -115,6 +123,10 @@ def _load(
 ) -> Backbone:
     """Return the backbone of a row: that of the plan, unless the options of the row have another name or size."""
     return load_cached(options.get("backbone", name), image_size=options.get("image_size", size), **more)
+
+
+def _count_parameters(backbone: Backbone) -> int:
+    return sum(weight.numel() for weight in backbone.module.parameters())
 
 
 def _read_methods(tables: PlanTables, protocol: Protocol, path: Path, collector: ErrorCollector) -> list[MethodRow]:
@@ -142,6 +154,11 @@ def _read_method(table: MethodTable, tables: PlanTables, protocol: Protocol, pat
             f'{path}: the method {name!r} needs one of spec, variants and ensemble_of; write spec = "vpt(length=10)"'
         )
     if table.ensemble_of is not None:
+        if unused := given.keys() - {"name", "ensemble_of"}:
+            raise SpecError(
+                f"{path}: the ensemble {name!r} gives {min(unused)}, which changes nothing: it scores the runs of "
+                f"{table.ensemble_of!r}; give it there"
+            )
         return MethodRow(name, (), job_options=options, ensemble_of=table.ensemble_of)
     if table.grid is not None and table.grid not in tables.grids:
         raise SpecError(f"{path}: there is no grid {table.grid!r}; {did_you_mean(table.grid, tables.grids)}")
@@ -165,12 +182,9 @@ def _read_method(table: MethodTable, tables: PlanTables, protocol: Protocol, pat
         own_settings = {task: settings_with(more.given()) for task, more in table.task.items()}
     except SpecError as error:
         raise SpecError(f"{path}: the method {name!r}: {error}") from error
-    if options.get("split_seed", protocol.split_seed) is None and max(map(len, (settings, *own_settings.values()))) > 1:
-        raise SpecError(
-            f'{path}: the method {name!r} has several settings, and with split_seed = "run" the test images of one run '
-            "select the setting of another; give split_seed a number"
-        )
-    return MethodRow(name, settings, task_settings=own_settings, job_options=options)
+    row = MethodRow(name, settings, task_settings=own_settings, job_options=options)
+    check_split_seed(row, protocol, str(path))
+    return row
 
 
 def _training_keys(given: Mapping[str, Any], tables: PlanTables) -> dict[str, Any]:

@@ -1,13 +1,15 @@
 """Workers on a Ray cluster: a run is a Ray task, and a task whose node is lost is done again elsewhere.
 
 Only the process that calls `work` writes to the folder, so that nodes need vpt, the data and the weights at the same
-paths, but not the folder. Where they see it (a shared file system), a run that is moved goes on from its checkpoint.
+paths, but not the folder; that process scores ensembles itself. Where nodes see the folder (a shared file system), a
+run that is moved goes on from its checkpoint.
 """
 
 import hashlib
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from vpt.core.io import write_atomic
 from vpt.core.ray_cluster import NodeWatch, connect_cluster
 from vpt.core.text import one_line
 from vpt.experiments.experiment import Experiment, Run
-from vpt.experiments.run_lock import HEARTBEAT_INTERVAL, RunLock
+from vpt.experiments.run_lock import HEARTBEAT_INTERVAL, RunLock, heartbeat
 from vpt.experiments.runner import ProgressReporter
 from vpt.experiments.search import run_batches
 from vpt.experiments.store import Record, Store
@@ -135,10 +137,25 @@ class _ClusterRuns:
             lock = None if runs[0].id in held else self.store.claim(runs)
             if lock is None:
                 continue
+            if runs[0].members:
+                self._score_here(runs, lock)
+                continue
             arguments = (self.experiment_ref, runs, lock, self.store.folder, max(1, int(self.executor.cpus)))
             self.pending[self.task.options(name=runs[0].label).remote(*arguments)] = (runs, lock)
             room -= 1
         return bool(self.pending)
+
+    def _score_here(self, runs: Sequence[Run], lock: RunLock) -> None:
+        """Score an ensemble in this process: its members' tuned files are in the folder, which nodes may not see."""
+        try:
+            with ExitStack() as stack:
+                for held in (lock, *(pending for _, pending in self.pending.values())):
+                    stack.enter_context(heartbeat(held, lambda: None))  # `_refresh_locks` finds locks that were lost
+                records = execute_runs(self.experiment, runs, self.store)
+            for record in records:
+                self.store.add(record)
+        finally:
+            lock.release()
 
     def _collect(self, task: Any) -> None:
         runs, lock = self.pending.pop(task)

@@ -16,7 +16,10 @@ from vpt.experiments.run_identity import training_options
 from vpt.experiments.search import Records, best_setting, cell_runs, resolved_runs
 from vpt.experiments.store import Record, Store
 
-_TASK_CONDITIONS = ("train_on", "images_per_class", "resize", "crop_fraction", "settings_from")
+_TASK_CONDITIONS = (
+    "classes", "train_on", "images_per_class", "resize", "crop_fraction", "augment", "epochs", "settings_from",
+    "mask_options",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,14 @@ class ExperimentResults:
         return METRICS[self.experiment.metric]
 
     @property
+    def scored_split(self) -> str:
+        """The split that final runs are scored on, in words; test before there is a run."""
+        scored = {record.scores["split"] for record in self.records if record.stage != "search" and record.scores}
+        if "val" not in scored:
+            return "test"
+        return "val" if len(scored) == 1 else "test, or val where a task has no test images,"
+
+    @property
     def groups(self) -> dict[str, list[Task]]:
         """The groups in the order of the plan with their tasks."""
         found: dict[str, list[Task]] = {}
@@ -155,14 +166,17 @@ class ExperimentResults:
             method: Name of the row.
 
         Returns:
-            The parameters to store for all tasks, as a multiple of the backbone (paper, table 1).
+            The parameters to store for all tasks, as a multiple of the backbone of the row (paper, table 1); None
+            before there is a run on each task, and where the size of that backbone is not known.
         """
         trainable_parameters = [cell.trainable_parameters for cell in self.cells_of(method)]
-        if None in trainable_parameters:
+        row = self.experiment.row(method)
+        backbone = self.experiment.parameters if row.fingerprint is None else row.parameters
+        if None in trainable_parameters or backbone is None:
             return None
         records = [record for cell in self.cells_of(method) for record in cell.final_records if record.parameters]
         shared = any(record.parameters["trainable"] < record.parameters["total"] for record in records)
-        return sum(filter(None, trainable_parameters)) / self.experiment.parameters + shared
+        return sum(filter(None, trainable_parameters)) / backbone + shared
 
 
 def load_results(*stores: Store) -> ExperimentResults:

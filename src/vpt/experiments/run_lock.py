@@ -106,6 +106,11 @@ class RunLocks:
             found[path.stem] = process if host == socket.gethostname() else 0
         return found
 
+    def live(self) -> set[str]:
+        """Return the ids of the runs whose lock has not expired; earlier locks on a run do not count."""
+        highest = {run_id: max(_generations(self.folder, run_id), default=-1) for run_id in self.held()}
+        return {run_id for run_id, last in highest.items() if _expired_token(self.folder / f"{run_id}.{last}") is None}
+
     def release_process(self, process: int) -> list[str]:
         """Release the locks of a process of this machine that has ended.
 

@@ -14,7 +14,7 @@ from vpt.errors import BackboneError, SpecError
 from vpt.experiments import table
 from vpt.experiments.cell_verdicts import OF_CELLS, judge_cells, judge_record
 from vpt.experiments.results import load_results
-from vpt.experiments.search import resolved_runs
+from vpt.experiments.search import cell_runs
 from vpt.experiments.store import Record, Store
 from vpt.training.verdicts import Verdict
 
@@ -77,6 +77,7 @@ def metric_rows(folder: Path) -> Iterator[dict[str, Any]]:
 def _read_runs(folder: Path) -> Iterator[tuple[Record, dict[str, Any], str | None]]:
     """Yield the records in the order of the plan, each with the columns that both tables have, and its verdicts.
 
+    A run that two rows of the plan share is in the tables once for each of them.
     Verdicts on a cell (its grid, its scores on val and test) are those of its final runs.
     """
     store = Store(folder)
@@ -85,7 +86,8 @@ def _read_runs(folder: Path) -> Iterator[tuple[Record, dict[str, Any], str | Non
     of_cells: dict[tuple[str, str], list[Verdict]] = {}
     for one in judge_cells(results):
         of_cells.setdefault((one.task, one.method), []).append(one)
-    for run in resolved_runs(experiment, records).values():
+    cells = (cell_runs(experiment, task, row, records) for task, row in experiment.cells())
+    for run in (run for stages in cells for runs in stages for run in runs):
         if run.id not in records:
             continue
         record, environment = records[run.id], records[run.id].provenance

@@ -23,7 +23,7 @@ class Status:
         failed: Number of runs that diverged and have no result.
         diverged: Number of runs that diverged, with a result or without.
         error: Number of runs that ended in an error.
-        running: Number of runs that a process holds.
+        running: Number of runs that a process does; a batch of runs that are trained at once counts as one.
         rows: Task, method, runs with a record, and all runs of each cell.
         error_messages: A line for each run that is not done and has a record.
         verdicts: Verdicts on the cells, the heaviest first.
@@ -114,7 +114,7 @@ def read_status(folder: Path) -> Status:
         failed=states["failed"],
         diverged=sum(any(verdict.kind == "diverged" for verdict in found) for found in verdicts),
         error=states["error"],
-        running=len(store.locks.held()),
+        running=len(store.locks.live()),
         rows=tuple(rows),
         error_messages=tuple(f"{runs[r.id].label}  {r.status}: {r.error}" for r in results.records if r.error),
         verdicts=tuple(judge_cells(results)),

@@ -180,11 +180,18 @@ class Store:
         return len(errors)
 
     def clean_up(self) -> None:
-        """Remove what killed processes left: unfinished files, and the locks and files of runs that have a record."""
+        """Remove what killed processes left: unfinished files, and the locks and files of runs that have a record.
+
+        While a process does a run, no file of a run is removed: one lock may hold for a batch of runs, of which some
+        have a record and are done again.
+        """
         sweep_abandoned(self.folder)
-        for run_id in self.locks.held():
+        live = self.locks.live()
+        for run_id in self.locks.held().keys() - live:
             if self.has_record(run_id):
                 self.locks.force_release(run_id)
+        if live:
+            return
         for path in (self.folder / "work").glob("*"):
             run_id = path.name.lstrip(".").partition(".")[0]
             if self.has_record(run_id):

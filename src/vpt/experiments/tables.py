@@ -48,7 +48,8 @@ def _make_table(
     """Return a table with its title and note."""
     experiment, metric, source = results.experiment, results.metric, describe_published(results.experiment)
     values = {"metric": metric, "Metric": begin_sentence(metric), "baseline": experiment.baseline,
-              "num_tasks": len(experiment.tasks), "seeds": experiment.protocol.seeds, "source": source}  # fmt: skip
+              "num_tasks": len(experiment.tasks), "seeds": experiment.protocol.seeds, "source": source,
+              "split": results.scored_split}  # fmt: skip
     title, text = (_TEXTS[name][key].format(**values) for key in ("title", note))
     named = [f"{begin_sentence(kind)}: {cells}." for kind, cells in summarize(judge_cells(results))]
     verdicts = [f"† {' '.join(named)}"] if named and name in _OF_CELLS else []
@@ -264,17 +265,23 @@ def failures_table(results: ExperimentResults) -> Table:
         if cell.refusal:
             rows.append((task, method, "", "refused", "", "", "", one_line(cell.refusal)))
         if missing := cell.expected_runs - len(cell.final_records):
-            why = "all settings failed" if _all_settings_failed(results, cell) else "not done yet"
-            rows.append((task, method, "final", "missing", "", "", "", f"{missing} runs: {why}"))
+            reason = f"{missing} runs: {_why_missing(results, cell)}"
+            rows.append((task, method, "final", "missing", "", "", "", reason))
     header = ("task", "method", "stage", "status", "learning rate", "weight decay", "seed", "message")
     return _make_table("failures", results, header, rows, texts=len(header))
 
 
-def _all_settings_failed(results: ExperimentResults, cell: Cell) -> bool:
-    selecting = results.experiment.selecting_task(cell.task)
-    searched = results.cells[selecting.name, cell.method].search_records
+def _why_missing(results: ExperimentResults, cell: Cell) -> str:
+    """Return why a cell lacks final runs; an ensemble lacks its own because of those of its row."""
+    experiment = results.experiment
+    selecting, ensemble_of = experiment.selecting_task(cell.task), experiment.row(cell.method).ensemble_of
+    method = ensemble_of or cell.method
+    searched = results.cells[selecting.name, method].search_records
     failed = [record for record in searched if record.status == "failed"]
-    return bool(failed) and len(failed) == len(results.experiment.row(cell.method).settings_for(selecting))
+    if failed and len(failed) == len(experiment.row(method).settings_for(selecting)):
+        return "all settings failed"
+    members = results.cells[cell.task.name, method].final_records if ensemble_of else ()
+    return f"a run of {method} diverged" if any(one.status == "failed" for one in members) else "not done yet"
 
 
 def _p_value_over_tasks(results: ExperimentResults, method: str) -> str:

@@ -23,14 +23,13 @@ from vpt.experiments.plan_schema import ClassificationTaskTable, SegmentationTas
 _MASK_KEYS = ("labels", "ignore_index", "reduce_zero_label", "val_as_test")  # keys of a row that say how masks are read
 
 
-def list_task(row: TaskTable, path: Path, protocol: Protocol, *, choosing: bool) -> Task:
+def list_task(row: TaskTable, path: Path, protocol: Protocol) -> Task:
     """List the data of a task. No image is opened for classification, every image and mask for segmentation.
 
     Args:
         row: Row of [[tasks]].
         path: File of the row, which its paths are relative to.
         protocol: Protocol of the plan, which says how data are split.
-        choosing: Settings are selected on val.
 
     Returns:
         The task.
@@ -41,8 +40,6 @@ def list_task(row: TaskTable, path: Path, protocol: Protocol, *, choosing: bool)
     folder = (path.parent / (row.data or row.name)).resolve()
     data = str(folder) if folder.is_dir() else row.data or row.name
     has_masks = folder.is_dir() and detect_task(folder) == "segmentation"
-    selects = choosing and getattr(row, "settings_from", None) is None
-    needed = {"val": "to choose settings on"} if selects or isinstance(row, SegmentationTaskTable) else {}
     task, its_data = f"{path}: the task {row.name!r}", f"{path}: the data of task {row.name!r}"
     own: dict[str, Any]
     dataset: Dataset | SegmentationDataset
@@ -51,6 +48,9 @@ def list_task(row: TaskTable, path: Path, protocol: Protocol, *, choosing: bool)
             raise DataError(f"{its_data} are not a segmentation folder ({folder}); {LAYOUT_HELP}")
         own = {"mask_options": {key: value for key, value in row.given().items() if key in _MASK_KEYS}}
         dataset = _load_masks(task, folder, protocol, own["mask_options"])
+        if not len(dataset.splits.get("val", ())):
+            text = f"{task} has no val images to choose settings on; bring some, or set val_fraction above 0"
+            raise DataError(text)
     else:
         own = row.model_dump(include=set(ClassificationTaskTable.model_fields) - set(TaskTable.model_fields))
         if not folder.is_dir() and data not in synthetic.TASKS:
@@ -67,11 +67,6 @@ def list_task(row: TaskTable, path: Path, protocol: Protocol, *, choosing: bool)
                 f"{its_data} have labels of the kind {dataset.label_kind}, and a plan compares top-1; give one class "
                 "for each image"
             )
-        if protocol.train_on == "trainval" or not len(dataset.val):  # else val is scored where there is no test
-            needed["test"] = "to be scored on"
-    for split, use in needed.items():
-        if not len(dataset.splits.get(split, ())):
-            raise DataError(f"{task} has no {split} images {use}; bring some, or set {split}_fraction above 0")
     return Task(
         name=row.name,
         data=data,
