@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from simulation import SimulatedClock
+from simulation import SimulatedClock, write_images
 
 import vpt
 from helpers.command_line import vpt as command
@@ -244,3 +244,19 @@ def test_outputs_of_a_trial_are_compared_on_equal_folds(monkeypatch: pytest.Monk
     object.__setattr__(selection, "request", type("Request", (), {"metric": "top1"}))
     fold = type("Fold", (), {"labels": np.zeros(4, np.int64), "groups": None})
     assert not selection._is_hopeless(logits(np.zeros(4, np.int64)), fold(), {"folds": 1})  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("few_steps")
+def test_candidate_of_one_fold_is_compared_with_a_probe_that_learns_from_val(search: Search, tmp_path: Path) -> None:
+    root = tmp_path / "swapped"
+    write_images(root / "train", 12)
+    for name, other in (("gray", "other"), ("light", "gray"), ("other", "light")):  # train has wrong labels
+        (root / "train" / name).rename(root / "train" / other)
+    write_images(root / "val", 120, seed=1)
+    write_images(root / "test", 30, seed=2)
+    result, _ = search(root, method="vpt(length=2)", image=0.01, step=0.3)
+    assert result.search is not None
+    row = next(row for row in result.search["tried"] if row["method"] == "vpt(length=2)")
+    assert row["folds"] == 1 and row["status"] == "tried" and row["images"] == 120
+    assert row["score"] - row["comparison"]["gain"] > 0.7  # of a probe that learns from train alone, a third is right
+    assert result.search["shipped"] == "the probe"

@@ -215,11 +215,19 @@ class Selection(SearchContext):
         return np.concatenate([self._outputs_of_probe(count, index) for index in range(count)])
 
     def _outputs_of_probe(self, count: int, index: int) -> NDArray[np.float64]:
-        """Return the outputs of the probe for the images of one fold, fitted once to the others."""
+        """Return the outputs of the probe for the images of one fold, fitted once to the others.
+
+        A candidate of one fold ships as it was trained, on train alone. The probe that it would replace learns from
+        val, too, so each image of val is left out alone, with its group.
+        """
         if (count, index) not in self._fitted:
             fold = self.folds(count)[index]
-            train = self.features.select(fold.train)
-            self._fitted[count, index] = held_out_outputs(train, fold.features, self.head, self.penalty)
+            if count == 1 and self.pool.takes_all:
+                left_out = self.features.ridge(self.head).leave_out(self.penalty, self.features.groups)
+                self._fitted[count, index] = left_out.logits[self.pool.num_train :]
+            else:
+                train = self.features.select(fold.train)
+                self._fitted[count, index] = held_out_outputs(train, fold.features, self.head, self.penalty)
         return self._fitted[count, index]
 
     @cached_property
