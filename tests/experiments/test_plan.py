@@ -249,6 +249,11 @@ def test_plan_of_each_project_file_has_no_unknown_keys(path: Path) -> None:
     assert not collector.errors
 
 
+def test_row_with_lda_in_a_plan_of_classification_is_refused(experiment_of: ExperimentOf) -> None:
+    with pytest.raises(SpecError, match="gives lda, which classification does not have"):
+        experiment_of(('{ name = "Full", spec = "full" }', '{ name = "Probe", spec = "linear", lda = "all" }'))
+
+
 def test_row_with_ridge_solves_for_its_head_one_run_at_a_time(experiment_of: ExperimentOf, folder: Path) -> None:
     row = '{ name = "Probe", spec = "linear", head = "multi_block(blocks=all)", ridge = "auto" }'
     experiment = experiment_of(('{ name = "Full", spec = "full" }', row))

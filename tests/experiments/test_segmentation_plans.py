@@ -195,6 +195,12 @@ def test_run_ids_of_segmentation_with_changed_options_change(folder: Path, tmp_p
             SpecError,
             "gives ridge, which segmentation does not have",
         ),
+        (('spec = "linear" }', 'spec = "linear", lda = 0 }'), SpecError, "lda"),
+        (
+            ('spec = "linear" }', 'spec = "linear", head = "setr_pup", lda = 2 }'),
+            SpecError,
+            "lda solves for a linear head, and the head is setr_pup",
+        ),
         (("[{ name", '[{ resize = "crop", name'), SpecError, "resize"),
         (("[{ name", '[{ labels = "ade", name'), SpecError, "ade20k"),
         (('[segmentation]\nhead = "linear"', ""), VptError, r"hold masks .* has a table \[segmentation\]"),
@@ -205,6 +211,19 @@ def test_segmentation_plan_with_invalid_options_is_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         load_experiment(changed(folder, tmp_path, change))
+
+
+def test_rows_of_a_segmentation_plan_with_lda_solve_for_their_heads(folder: Path, tmp_path: Path) -> None:
+    solved = ('spec = "linear" }', 'spec = "linear", lda = "all", head = "linear(levels=2)" }')
+    prompts = ("learning_rate = [0.1, 0.01]", "learning_rate = 0.1, lda = 3")
+    experiment, store = load_experiment(changed(folder, tmp_path, solved, prompts)), Store(tmp_path / "out")
+    store.save_experiment(experiment)
+    run_worker(experiment, store)
+    records = list(store.records().values())
+    heads = [record for record in records if record.method == "Head only"]
+    assert [bool(record.history) for record in records] == [record.method == "VPT" for record in records]
+    assert {record.config["lda"] for record in records} == {"all", 3} and len(heads) == 2
+    assert len({record.score for record in heads}) == 1 and heads[0].score > 0.5
 
 
 def test_segmentation_plan_without_test_masks_uses_val_as_test(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ class MethodRow:
         is_head_grid: Only heads train, with settings that `train_head_grid` lets differ.
         task_settings: Task -> settings on this task, where they are not `settings`.
         job_options: Fields of the job that differ from the experiment: backbone, image_size, head, split_seed,
-            train_fraction, images_per_class and ridge.
+            train_fraction, images_per_class, ridge and lda.
         fingerprint: Digest of the weights of the backbone of this row at its image size; None takes that of the
             experiment.
         ensemble_of: Name of the row whose final runs are scored together as one model; no run of this row trains then.

@@ -29,6 +29,7 @@ from vpt.protocols import Departure, apply_protocol
 from vpt.tasks.classification.ridge_head import trains_first, wide_model
 from vpt.tasks.registry import TASKS
 from vpt.tasks.segmentation.config import SegmentationConfig
+from vpt.tasks.segmentation.discriminant import check_head
 from vpt.training import TaskConfig
 from vpt.training.head_grid import check_head_grid
 
@@ -146,9 +147,11 @@ def _read_method(table: MethodTable, tables: PlanTables, protocol: Protocol, pat
     specs = [str(parse_method(spec)) for variant in variants for spec in variant.spec or ()]
     name, given = table.name or " | ".join(specs or [f"ensemble {table.ensemble_of}"]), table.given()
     options = {key: value for key, value in given.items() if key in JOB_KEYS}
-    foreign = [key for key in ("ridge", *CLASSIFICATION_ONLY) if key in options]
-    if foreign and tables.config_class is SegmentationConfig:
-        raise SpecError(f"{path}: the method {name!r} gives {foreign[0]}, which segmentation does not have; remove it")
+    has_masks = tables.config_class is SegmentationConfig
+    foreign = [key for key in (("ridge", *CLASSIFICATION_ONLY) if has_masks else ("lda",)) if key in options]
+    if foreign:
+        kind = "segmentation" if has_masks else "classification"
+        raise SpecError(f"{path}: the method {name!r} gives {foreign[0]}, which {kind} does not have; remove it")
     if sum(map(bool, (table.spec, table.ensemble_of, table.variants))) != 1:
         raise SpecError(
             f'{path}: the method {name!r} needs one of spec, variants and ensemble_of; write spec = "vpt(length=10)"'
@@ -219,6 +222,8 @@ def _try_methods(
         structure = load()
         method = parse_method(spec).without_initial_weights()
         readout = task.make_readout(head, structure)
+        if "lda" in row.job_options:
+            check_head(readout)
         joins = trains_first(method, row.job_options.get("ridge"))
         models[spec] = model = attach(structure, method, classes, head=None if joins else readout)
         if joins:

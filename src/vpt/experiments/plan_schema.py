@@ -20,7 +20,7 @@ from vpt.training import TaskConfig, TrainingConfig, parse_augmentation
 T = TypeVar("T")
 SEARCHED_KEYS = ("learning_rate", "weight_decay")  # keys of a training table that take a list of choices
 # Keys of a method that replace those of the plan.
-JOB_KEYS = ("backbone", "image_size", "head", "split_seed", "train_fraction", "images_per_class", "ridge")
+JOB_KEYS = ("backbone", "image_size", "head", "split_seed", "train_fraction", "images_per_class", "ridge", "lda")
 
 
 def _as_list(value: Any) -> Any:
@@ -147,6 +147,8 @@ class MethodTable(PlanTable):
         head: Head of this row.
         ridge: Penalty of a linear head that is solved for by ridge regression, or "auto": instead of the trained head
             of `linear`, beside that of other methods. None trains the head alone.
+        lda: Number of training images, or "all", whose linear discriminant a head `linear` of segmentation becomes:
+            instead of training with the method `linear`, after the training of others. None keeps the trained head.
     """
 
     name: str | None = None
@@ -162,6 +164,7 @@ class MethodTable(PlanTable):
     train_fraction: Number | None = None
     images_per_class: Annotated[int, Field(ge=1)] | None = None
     ridge: Number | Literal["auto"] | None = None
+    lda: Annotated[int, Field(ge=1)] | Literal["all"] | None = None
 
 
 class PlanTables(PlanTable):

@@ -107,19 +107,29 @@ class Moments:
         return weights, biases - weights @ mean
 
 
-def check_solvable(job: Job, readout: Readout) -> None:
-    """Refuse a head that is not one linear layer on feature maps, and options of training where nothing is trained.
+def check_head(readout: Readout) -> None:
+    """Refuse a head that is not one linear layer on feature maps.
 
     Args:
-        job: The job, with `lda`.
-        readout: The readout of its head.
+        readout: The readout of the head.
 
     Raises:
-        SpecError: It is another head, or has such an option.
+        SpecError: It is another head.
     """
     if not (text := str(readout.spec())).startswith("linear"):
         raise SpecError(f'lda solves for a linear head, and the head is {text}; give --head "linear(levels=4)", or '
                         "leave lda out")  # fmt: skip
+
+
+def check_options(job: Job) -> None:
+    """Refuse options of training where nothing is trained.
+
+    Args:
+        job: The job, with `lda`.
+
+    Raises:
+        SpecError: It has such an option.
+    """
     if parse_method(job.method) != Linear():
         return
     chosen, defaults = job.config.to_dict(), job.config.for_method(Linear()).to_dict()

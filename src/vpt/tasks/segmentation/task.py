@@ -30,7 +30,7 @@ from vpt.tasks.evaluation import Evaluation, make_evaluation
 from vpt.tasks.pictures import Picture
 from vpt.tasks.prediction import Prediction
 from vpt.tasks.segmentation.config import SegmentationConfig
-from vpt.tasks.segmentation.discriminant import check_solvable, solve_head
+from vpt.tasks.segmentation.discriminant import check_head, check_options, solve_head
 from vpt.tasks.segmentation.objective import SegmentationObjective
 from vpt.tasks.segmentation.pair_reader import PairReader
 from vpt.tasks.segmentation.prediction import choose_colors, compare_masks, predict_masks, score_split
@@ -159,7 +159,8 @@ class SegmentationTask(Task):
         loading, workers, lda = (options.pop(name) for name in ("loading", "workers", "lda"))
         backbone = self.load_backbone(job)
         if lda is not None:
-            check_solvable(job, self.make_readout(job.head, backbone))
+            check_head(self.make_readout(job.head, backbone))
+            check_options(job)
         options |= {**job.split_options, "include_test": job.test, "train_on": job.train_on}
         options["value_range"] = backbone.preprocessing.value_range
         progress = partial(callback.on_data_progress, "images and masks")
