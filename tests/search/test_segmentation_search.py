@@ -8,6 +8,7 @@ import shutil
 import tomllib
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,12 @@ from vpt.tasks.segmentation.prediction import PixelScores
 
 Search = Callable[..., tuple[vpt.RunResult, SimulatedClock]]
 OPTIONS: dict[str, Any] = {"head": "linear", "image_size": 48, "batch_size": 2, "method": "vpt(length=2)", "image": 0.1}
+
+
+@pytest.fixture
+def search(search: Search) -> Search:
+    """Searches whose steps are short enough for two trainings in a minute."""
+    return partial(search, step=0.85)
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +74,7 @@ def name_of(row: dict[str, Any]) -> str:
     return row["method"] + (f" x {row['factor']:.2g}" if "factor" in row else "")
 
 
-@pytest.mark.parametrize(("step", "expected"), [(0.15, 7), (0.35, 5), (0.45, 4), (0.6, 3), (0.9, 2)])
+@pytest.mark.parametrize(("step", "expected"), [(0.13, 7), (0.3, 5), (0.38, 4), (0.51, 3), (0.77, 2)])
 def test_search_of_masks_tries_more_methods_where_time_allows(
     search: Search, scenes: Path, monkeypatch: pytest.MonkeyPatch, step: float, expected: int
 ) -> None:
@@ -96,7 +103,7 @@ def test_search_of_masks_tries_full_fine_tuning_where_its_size_is_accepted(
 ) -> None:
     monkeypatch.setattr(mask_candidates, "_LONG_ENOUGH", 25)
     options = {name: value for name, value in OPTIONS.items() if name != "method"}
-    result, _ = search(scenes, step=0.35, minutes=1.0, max_size=max_size, **options)
+    result, _ = search(scenes, step=0.3, minutes=1.0, max_size=max_size, **options)
     assert result.search is not None
     rows = {row["method"]: row for row in result.search["tried"]}
     assert list(rows) == ["linear", "vpt", "full", "lora", "vpt + bias"]
@@ -106,7 +113,7 @@ def test_search_of_masks_tries_full_fine_tuning_where_its_size_is_accepted(
 
 def test_search_of_masks_with_nothing_else_gives_the_reason(search: Search, scenes: Path) -> None:
     given = {name: value for name, value in OPTIONS.items() if name != "method"}
-    result, _ = search(scenes, step=0.35, minutes=1.0, max_size=1e-3, **given)
+    result, _ = search(scenes, step=0.3, minutes=1.0, max_size=1e-3, **given)
     assert result.search is not None and "vpt not begun: it adds" in result.search["words"]
     assert [row["status"].partition(":")[0] for row in result.search["tried"]] == ["tried", *["not begun"] * 4]
 
@@ -129,7 +136,7 @@ def test_search_of_masks_goes_on_where_a_method_cannot_be_measured(
     monkeypatch.setattr(mask_candidates, "train_model", fail)
     monkeypatch.setattr(mask_candidates, "_LONG_ENOUGH", 25)
     given = {name: value for name, value in OPTIONS.items() if name != "method"}
-    result, _ = search(scenes, step=0.35, minutes=1.0, **given)
+    result, _ = search(scenes, step=0.3, minutes=1.0, **given)
     assert result.search is not None
     found = {row["method"]: row["status"] for row in result.search["tried"]}
     assert found["vpt"] == "not begun: no tokens" and found["lora"] == "diverged: the loss is nan"
@@ -178,7 +185,7 @@ def test_search_of_masks_with_another_rate_ships_and_repeats_it(
 def test_search_of_masks_interrupted_goes_on_to_the_same_file(search: Search, scenes: Path, tmp_path: Path) -> None:
     whole, _ = search(scenes, out="whole.safetensors", **OPTIONS)
     with pytest.raises(KeyboardInterrupt):
-        search(scenes, clock=Interrupted(0.1, 1.0, 7), **OPTIONS)
+        search(scenes, clock=Interrupted(0.1, 0.85, 7), **OPTIONS)
     before = decisions(tmp_path / "a.safetensors")
     resumed, _ = search(scenes, **OPTIONS)
     assert before.items() <= decisions(tmp_path / "a.safetensors").items()
@@ -258,7 +265,7 @@ def test_search_of_masks_that_ships_prompts_compares_them_on_test_images(
         return {**compare_masks(ours, theirs), "gain": 0.1, "error": 0.01}
 
     monkeypatch.setattr(segmentation, "compare_masks", compare)
-    result, _ = search(scenes, clock=Watch(0.1, 1.0), **OPTIONS)
+    result, _ = search(scenes, clock=Watch(0.1, 0.85), **OPTIONS)
     assert result.method == "vpt(length=2)" and result.search is not None
     assert compared == [3, 4] and result.search["words"].endswith("4 images) on test")
     assert saved == [True]

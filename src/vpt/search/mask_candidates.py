@@ -41,6 +41,7 @@ _MOST_LEVELS = 4  # maps that the probe reads
 _MIN_ITERATIONS, _MAX_ITERATIONS, _CHECKPOINTS = 20, 2000, 10
 _LONG_ENOUGH = 400  # iterations of every candidate, where there are more than two
 _TEST_SHARE = 0.15  # of the budget at most, for the test images
+_STEADY = 0.85  # of the time of a training is planned; where steps slow down, the rest keeps it from being lost
 _MEASURED = 5  # images of which features are computed to measure it
 _SOLVING_SHARE = 0.08  # of the budget at most, for one pass over training images whose features a head is solved on
 END_SHARE = 0.02  # of the budget, for files and pictures
@@ -299,7 +300,7 @@ class MaskSearch(SearchContext):
         trained = {name: seconds for name, seconds in steps.items() if not (is_solved and name == HEAD_ALONE.name)}
         left = self.budget.remaining - search.seconds_of_tests() - END_SHARE * self.budget.seconds
         left -= 2 * search.solving_seconds + (len(steps) - len(trained)) * each
-        share = left / max(1, len(trained)) - each
+        share = _STEADY * (left / max(1, len(trained)) - each)
         return {
             name: min(_MAX_ITERATIONS, max(0, int(share / max(1e-9, seconds)))) for name, seconds in trained.items()
         }
