@@ -61,7 +61,12 @@ class Candidate:
     @property
     def name(self) -> str:
         """Name in the record of the search and in the table."""
-        return describe_trial(self.method, self.factor, self.start, self.recipe.get("head", ""))
+        return describe_trial(self.method, self.factor, self.start, self.decoder)
+
+    @property
+    def decoder(self) -> str:
+        """Head that trains where those of other candidates are solved for, in segmentation; else ""."""
+        return str(self.recipe["head"]) if "lda" in self.recipe else ""
 
     @property
     def start(self) -> str:
@@ -73,7 +78,7 @@ class Candidate:
         """Name in a sentence, a plural."""
         method = parse_method(self.method)
         if isinstance(method, VPT):
-            return f"prompts with the head {self.recipe['head']}" if "head" in self.recipe else "prompts"
+            return f"prompts with the head {self.decoder}" if self.decoder else "prompts"
         return "weights after full fine-tuning" if isinstance(method, Full) else f"models with {self.method}"
 
     def with_factor(self, factor: float) -> Candidate:
