@@ -59,6 +59,7 @@ def test_candidates_join_the_head_of_the_probe_where_their_own_is_linear() -> No
         next(list_candidates(structure, 5, name, 1, BLOCKS.replace("4", "2"))).recipe
         for name in ("vpt", "mlp", "sidetune(network=test_convnext)")
     )
+    assert next(list_candidates(structure, 5, "vpt", 1, BLOCKS.replace("4", "2"))).name == "vpt"
     assert (joined["head"], joined["ridge"]) == ("multi_block(blocks=last2)", "auto")
     alone = next(list_candidates(structure, 5, "vpt", 1, BLOCKS.replace("4", "2"), joins=False)).recipe
     assert alone == {name: value for name, value in joined.items() if name not in ("head", "ridge")}
