@@ -4,8 +4,9 @@
     python benchmarks/minutes.py --data FOLDER --minutes 10 --methods linear vpt lora full --records RECORDS
 
 Every search is a process of its own, on a machine that does nothing else. `--methods` gives each of these methods the
-same minutes, too: the search is narrowed to it and the probe. The model of the whole search is compared with each of
-theirs on every test image, in classification. With `--records` the searches and their files stay in a folder, and are not done again.
+same minutes, too: the search is narrowed to it and the probe. In classification, the model of the whole search is
+compared with each of theirs on every test image. With `--records`, searches and their files stay in a folder, and are
+not done again.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def measure(minutes: float, data: Path, options: list[str], method: str | None, 
     tried = sum("score" in row for row in search["tried"])
     return {"minutes": minutes, "asked": method or "all", "seconds": seconds, "share": seconds / (60 * minutes),
             "tried": tried, "shipped": search["shipped"], "method": result["method"], "head": result["head"],
-            "metric": search["metric"], "score": search["score"], "interval": search["interval"], "images": result["images"]}  # fmt: skip
+            "metric": search["metric"], "score": search["score"], "interval": search["interval"],
+            "images": result["images"]}  # fmt: skip
 
 
 def measure_once(folder: Path, minutes: float, data: Path, options: list[str], method: str | None) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from simulation import Interrupted, SimulatedClock
 import vpt
 from helpers.segmentation import write_split
 from vpt.backbones import DEFAULT
-from vpt.search import SearchRequest, mask_backbones, mask_candidates, segmentation
+from vpt.search import SearchRequest, mask_backbones, mask_candidates, mask_costs, segmentation
 from vpt.search.budget import Budget
 from vpt.search.mask_comparison import compare_masks
 
@@ -58,7 +58,7 @@ def test_search_of_masks_begins_with_a_probe(
 def test_search_of_masks_tries_the_usual_decoder_too(
     search: Search, scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mask_candidates, "_LONG_ENOUGH", 20)
+    monkeypatch.setattr(mask_costs, "_LONG_ENOUGH", 20)
     result, clock = search(scenes, step=0.2, minutes=0.5, method="vpt(length=2)", **OPTIONS)
     assert result.search is not None and clock.now <= 1.1 * 30
     _, prompts, decoder, *others = result.search["tried"]
@@ -80,8 +80,8 @@ def test_decoder_that_is_slower_gets_fewer_steps_in_as_much_time(
 
         return train_slowly
 
-    monkeypatch.setattr(mask_candidates, "_LONG_ENOUGH", 20)
-    for module in (mask_candidates, segmentation):
+    monkeypatch.setattr(mask_costs, "_LONG_ENOUGH", 20)
+    for module in (mask_costs, segmentation):
         monkeypatch.setattr(module, "train_model", slow(module.train_model))
     result, _ = search(scenes, minutes=1.0, method="vpt(length=2)", clock=clock, **OPTIONS)
     assert result.search is not None and clock.now <= 66

@@ -20,7 +20,7 @@ from simulation import Interrupted, SimulatedClock
 
 import vpt
 from helpers.segmentation import write_split
-from vpt.search import mask_candidates, segmentation
+from vpt.search import mask_costs, segmentation
 from vpt.search.mask_comparison import compare_masks, count_pixels, describe_masks
 from vpt.tasks.segmentation import pair_reader
 from vpt.tasks.segmentation.config import SegmentationConfig
@@ -78,7 +78,7 @@ def name_of(row: dict[str, Any]) -> str:
 def test_search_of_masks_tries_more_methods_where_time_allows(
     search: Search, scenes: Path, monkeypatch: pytest.MonkeyPatch, step: float, expected: int
 ) -> None:
-    monkeypatch.setattr(mask_candidates, "_LONG_ENOUGH", 25)
+    monkeypatch.setattr(mask_costs, "_LONG_ENOUGH", 25)
     options = {name: value for name, value in OPTIONS.items() if name != "method"}
     result, clock = search(scenes, step=step, minutes=1.0, **options)
     assert result.search is not None and clock.now <= 1.1 * 60
@@ -101,7 +101,7 @@ def test_search_of_masks_tries_more_methods_where_time_allows(
 def test_search_of_masks_tries_full_fine_tuning_where_its_size_is_accepted(
     search: Search, scenes: Path, monkeypatch: pytest.MonkeyPatch, max_size: float, refused: bool
 ) -> None:
-    monkeypatch.setattr(mask_candidates, "_LONG_ENOUGH", 25)
+    monkeypatch.setattr(mask_costs, "_LONG_ENOUGH", 25)
     options = {name: value for name, value in OPTIONS.items() if name != "method"}
     result, _ = search(scenes, step=0.3, minutes=1.0, max_size=max_size, **options)
     assert result.search is not None
@@ -121,7 +121,7 @@ def test_search_of_masks_with_nothing_else_gives_the_reason(search: Search, scen
 def test_search_of_masks_goes_on_where_a_method_cannot_be_measured(
     search: Search, scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train = mask_candidates.train_model
+    train = mask_costs.train_model
 
     def fail(job: Any, *given: Any) -> Any:
         if job.method in faults:
@@ -133,8 +133,8 @@ def test_search_of_masks_goes_on_where_a_method_cannot_be_measured(
         "full": MemoryError(),
         "lora": vpt.TrainingError("the loss is nan"),
     }
-    monkeypatch.setattr(mask_candidates, "train_model", fail)
-    monkeypatch.setattr(mask_candidates, "_LONG_ENOUGH", 25)
+    monkeypatch.setattr(mask_costs, "train_model", fail)
+    monkeypatch.setattr(mask_costs, "_LONG_ENOUGH", 25)
     given = {name: value for name, value in OPTIONS.items() if name != "method"}
     result, _ = search(scenes, step=0.3, minutes=1.0, **given)
     assert result.search is not None
@@ -170,7 +170,7 @@ def test_search_of_masks_with_another_rate_ships_and_repeats_it(
 
     compared = list[int]()
     monkeypatch.setattr(segmentation, "compare_masks", compare)
-    monkeypatch.setattr(mask_candidates, "_LONG_ENOUGH", 20)
+    monkeypatch.setattr(mask_costs, "_LONG_ENOUGH", 20)
     result, _ = search(scenes, step=0.2, minutes=1.0, **OPTIONS)
     assert result.search is not None and [name_of(row) for row in result.search["tried"]] == [
         "linear", "vpt(length=2)", "vpt(length=2) x 3", "vpt(length=2) x 0.33",

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from vpt.search.context import SearchContext
 from vpt.search.mask_candidates import HEAD_ALONE, MaskSearch, find_linear_head
 from vpt.search.mask_comparison import FEWEST_IMAGES, compare_masks, count_pixels
+from vpt.search.mask_costs import measure_scoring, measure_solving
 from vpt.tasks.segmentation.prediction import evenly, sum_scores
 from vpt.tasks.segmentation.task import SegmentationData, SegmentationTask
 from vpt.tuning import train_model
@@ -57,8 +58,8 @@ def _rank(context: SearchContext, data: SegmentationData) -> dict[str, Any]:
     each = 0.0  # of an image of train and one of val, for all backbones
     for name in names:
         search = _search(context, data, name)
-        features, solving, model = search.measure_solving()
-        each += features + search.measure_scoring(model)
+        features, solving, model = measure_solving(search)
+        each += features + measure_scoring(search, model)
         seconds -= solving
     count = max(FEWEST_IMAGES, min(_MOST_IMAGES, int(seconds / max(1e-9, each))))
     scored = data.dataset.splits["val"].select(evenly(val, min(val, count)))

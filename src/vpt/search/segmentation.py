@@ -20,13 +20,9 @@ from vpt.model import tuned_file
 from vpt.search.candidates import Candidate
 from vpt.search.context import SearchContext
 from vpt.search.mask_backbones import choose_backbone_of_masks
-from vpt.search.mask_candidates import (
-    END_SHARE,
-    HEAD_ALONE,
-    TOO_FEW,
-    MaskSearch,
-)
+from vpt.search.mask_candidates import HEAD_ALONE, MaskSearch
 from vpt.search.mask_comparison import FEWEST_IMAGES, compare_masks, count_pixels, describe_masks
+from vpt.search.mask_costs import END_SHARE, TOO_FEW, measure_costs, plan_lengths, sample_test, seconds_of_tests
 from vpt.search.precision import choose_precision
 from vpt.search.trials import OUT_OF_MEMORY, Deadline, OutOfTimeError
 from vpt.tasks.evaluation import make_evaluation
@@ -65,10 +61,10 @@ def search_masks(context: SearchContext, finished: RunResult | None) -> RunResul
     data, backbone, ranking = choose_backbone_of_masks(context, _share_pairs(data))
     context = choose_precision(context, backbone)
     search = MaskSearch(**vars(context), data=data, backbone=backbone, costs={})
-    costs = {"refused": {}, **decisions.decide("costs", lambda: search.measure_costs())}
+    costs = {"refused": {}, **decisions.decide("costs", lambda: measure_costs(search))}
     search = replace(search, costs=costs)
-    search = replace(search, data=search.sample_test())
-    lengths = decisions.decide("iterations", lambda: search.plan_lengths())
+    search = replace(search, data=sample_test(search))
+    lengths = decisions.decide("iterations", lambda: plan_lengths(search))
     rows = list[dict[str, Any]]()
     for name, candidate in search.candidates.items():
         if name in costs["refused"]:
@@ -124,7 +120,7 @@ def _carry_out(search: MaskSearch, candidate: Candidate, row: dict[str, Any]) ->
     name = file_stem(candidate.name)
     is_alone, receivers = candidate == HEAD_ALONE, [search.callback]
     if not is_alone:  # which has to end, so that there is a model
-        after = search.seconds_of_tests() + search.data.images.get("val", 0) * search.costs["score"]
+        after = seconds_of_tests(search) + search.data.images.get("val", 0) * search.costs["score"]
         after += 3 * search.solving_seconds  # of this candidate, and at the end of the one that ships and the probe
         receivers.append(Deadline(search.budget, search.budget.seconds * (1 - END_SHARE) - after))
     try:
