@@ -124,7 +124,8 @@ def main() -> None:
     names += ["--methods", *(f'"{method}"' for method in options.methods)] if options.methods else []
     times = ["--minutes", *(f"{minutes:g}" for minutes in options.minutes)]
     command = " ".join(["python benchmarks/minutes.py --data", options.data.name, *times, *names])
-    write_section("minutes", f"minutes on {options.data.name}", {"runs": figures}, command, table)
+    section = f"{'methods' if options.methods else 'minutes'} on {options.data.name}"
+    write_section("minutes", section, {"runs": figures}, command, table)
     print(table)
     if late:
         print(f"{len(late)} of {len(figures)} took more than {100 * TOLERANCE:.0f} % above the budget", file=sys.stderr)
