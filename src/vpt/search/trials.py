@@ -118,7 +118,10 @@ class ImagesOnly(Callback):
 
     def __init__(self, callback: Callback) -> None:
         """Pass on images to another callback."""
-        self.on_data_progress = callback.on_data_progress  # type: ignore[method-assign]
+        self.callback = callback
+
+    def on_data_progress(self, split: str, done: int, total: int) -> None:  # noqa: D102
+        self.callback.on_data_progress(split, done, total)
 
 
 def select(examples: Examples, rows: NDArray[np.int64]) -> Examples:
