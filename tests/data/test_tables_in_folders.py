@@ -73,11 +73,8 @@ def test_folder_without_classes_reads_the_only_other_column(draw):
 
 
 @pytest.mark.parametrize(("stored", "written"), [("NFD", "NFC"), ("NFC", "NFD")])
-@pytest.mark.parametrize("ending", [".png", ""])
-@pytest.mark.parametrize("folder", ["", "médias/"])
-def test_table_and_files_may_write_accents_in_either_way(draw, stored, written, ending, folder):
-    if folder and not ending:
-        pytest.skip("a path with a folder has an ending")
+@pytest.mark.parametrize(("folder", "ending"), [("", ".png"), ("", ""), ("médias/", ".png")])
+def test_table_and_files_may_write_accents_in_either_way(draw, stored, written, folder, ending):
     root = draw(*(unicodedata.normalize(stored, f"médias/été {i}.png") for i in range(4)))
     images = [unicodedata.normalize(written, f"{folder}été {i}{ending}") for i in range(4)]
     write_csv(root / "labels.csv", [{"image": image, "label": "ab"[i % 2]} for i, image in enumerate(images)])
