@@ -23,7 +23,8 @@ from vpt.errors import TrainingError
 from vpt.search.backbones import advise
 from vpt.search.candidates import make_candidate
 from vpt.search.comparison import Comparison, compare
-from vpt.search.selection import Selection, best_row
+from vpt.search.rows import best_row
+from vpt.search.selection import Selection
 
 Search = Callable[..., tuple[vpt.RunResult, SimulatedClock]]
 PROMPTS = "vpt(length=4)"

@@ -19,7 +19,8 @@ from vpt.model.label_kinds import Regression
 from vpt.model.tuned_model import TunedModel
 from vpt.plots import figures
 from vpt.search.comparison import Comparison, compare, interval
-from vpt.search.selection import ONE_GROUP, OUT_OF_TIME, Selection, best_row
+from vpt.search.rows import best_row
+from vpt.search.selection import ONE_GROUP, OUT_OF_TIME, Selection
 from vpt.search.trials import NOT_BEGUN, outputs_of, select
 from vpt.tasks.classification.labels import label_task
 from vpt.tasks.classification.metrics import METRICS, choose_metric, with_metric_first

@@ -26,8 +26,9 @@ from vpt.search.candidates import (
 from vpt.search.comparison import Comparison, compare
 from vpt.search.context import SearchContext
 from vpt.search.data import Pool
-from vpt.search.metrics import describe_signed, describe_value, make_statistic
+from vpt.search.metrics import make_statistic
 from vpt.search.probe import Features, held_out_outputs
+from vpt.search.rows import best_row, describe_row, row_to_refit
 from vpt.search.trials import (
     NOT_BEGUN,
     OUT_OF_MEMORY,
@@ -154,7 +155,7 @@ class Selection(SearchContext):
             size = f"its file has {format_bytes(candidate.size)}"
             return {"epochs": 0, "status": f"{NOT_BEGUN}{size}, above --max-size {self.request.max_size:g}"}
         try:
-            return self._plan(candidate, _row_to_refit(rows))
+            return self._plan(candidate, row_to_refit(rows))
         except (SpecError, UnsupportedError) as error:
             if self.request.method is not None:
                 raise
@@ -257,7 +258,7 @@ class Selection(SearchContext):
 
     def _carry_out(self, candidate: Candidate, row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Train and predict on each fold, and compare the predictions with those of the probe."""
-        best, to_refit = best_row(rows), _row_to_refit(rows)
+        best, to_refit = best_row(rows), row_to_refit(rows)
         start, folds = self.budget.elapsed, self.folds(row["folds"])
         job = self.job(candidate, row["epochs"], "train")
         refit = max(row["refit"], to_refit["refit"] if to_refit else 0.0)
@@ -282,32 +283,6 @@ class Selection(SearchContext):
                 "comparison": against_probe.to_dict(), "seconds": self.budget.elapsed - start}  # fmt: skip
 
 
-def best_row(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the best of the candidates that were tried, or None where there is none.
-
-    Those that convince come first, then those that gain most over the probe on their images: candidates that were tried
-    on other images are comparable by nothing else. Of equals, the one whose log loss gains most is taken.
-
-    Args:
-        rows: Rows of the candidates.
-
-    Returns:
-        The row of the best.
-    """
-
-    def rank(row: dict[str, Any]) -> tuple[bool, float, float]:
-        against = Comparison(**row["comparison"])
-        return against.convinces, against.gain, against.loss_gain
-
-    return max((row for row in rows if row["status"] == "tried"), key=rank, default=None)
-
-
-def _row_to_refit(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the row of the candidate that is to be trained on all images so far, or None where the probe is kept."""
-    best = best_row(rows)
-    return best if best is not None and Comparison(**best["comparison"]).convinces else None
-
-
 def _in_memory(carry_out: Callable[[], dict[str, Any]], otherwise: dict[str, Any]) -> dict[str, Any]:
     """Return a row, or what else is known of it where memory runs out: the other candidates go on."""
     try:
@@ -316,10 +291,3 @@ def _in_memory(carry_out: Callable[[], dict[str, Any]], otherwise: dict[str, Any
         if not is_out_of_memory(error):
             raise
     return {**otherwise, "status": OUT_OF_MEMORY}
-
-
-def describe_row(row: dict[str, Any]) -> str:
-    """Return the scores of a row in words."""
-    metric, gain = row["comparison"]["metric"], describe_signed(row["comparison"]["metric"], row["comparison"]["gain"])
-    return f"{describe_value(metric, row['score'])} out of fold ({gain} against the probe on the same "\
-           f"{row['images']} images)"  # fmt: skip

@@ -1,0 +1,53 @@
+"""Rows of candidates, as JSON values: which is the best, which is trained again, and what to say of one."""
+
+from typing import Any
+
+from vpt.search.comparison import Comparison
+from vpt.search.metrics import describe_signed, describe_value
+
+
+def best_row(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the best of the candidates that were tried, or None where there is none.
+
+    Those that convince come first, then those that gain most over the probe on their images: candidates that were tried
+    on other images are comparable by nothing else. Of equals, the one whose log loss gains most is taken.
+
+    Args:
+        rows: Rows of the candidates.
+
+    Returns:
+        The row of the best.
+    """
+
+    def rank(row: dict[str, Any]) -> tuple[bool, float, float]:
+        against = Comparison(**row["comparison"])
+        return against.convinces, against.gain, against.loss_gain
+
+    return max((row for row in rows if row["status"] == "tried"), key=rank, default=None)
+
+
+def row_to_refit(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the row of the candidate that is to be trained on all images so far, or None where the probe is kept.
+
+    Args:
+        rows: Rows of the candidates.
+
+    Returns:
+        The row.
+    """
+    best = best_row(rows)
+    return best if best is not None and Comparison(**best["comparison"]).convinces else None
+
+
+def describe_row(row: dict[str, Any]) -> str:
+    """Return the scores of a row in words.
+
+    Args:
+        row: The row of a candidate that was tried.
+
+    Returns:
+        Such as "91.0 % top-1 out of fold (+2.5 points against the probe on the same 200 images)".
+    """
+    metric, gain = row["comparison"]["metric"], describe_signed(row["comparison"]["metric"], row["comparison"]["gain"])
+    return f"{describe_value(metric, row['score'])} out of fold ({gain} against the probe on the same "\
+           f"{row['images']} images)"  # fmt: skip
