@@ -10,6 +10,7 @@ import pytest
 from simulation import SimulatedClock, run, write_images
 
 import vpt
+from helpers.segmentation import write_scenes
 
 Search = Callable[..., tuple[vpt.RunResult, SimulatedClock]]
 
@@ -21,6 +22,11 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_images(root / "train", 60)
     write_images(root / "test", 30, seed=1)
     return root
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_scenes(tmp_path_factory.mktemp("scenes"))
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from PIL import Image
 from simulation import Interrupted, SimulatedClock
 
 import vpt
-from helpers.segmentation import write_split
 from vpt.backbones import DEFAULT
 from vpt.search import SearchRequest, mask_backbones, mask_candidates, mask_costs, segmentation
 from vpt.search.budget import Budget
@@ -24,15 +23,6 @@ from vpt.search.mask_comparison import compare_masks
 
 Search = Callable[..., tuple[vpt.RunResult, SimulatedClock]]
 OPTIONS: dict[str, Any] = {"image_size": 48, "batch_size": 2, "image": 0.02}
-
-
-@pytest.fixture(scope="session")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 8 training, 3 validation and 4 test scenes of two classes."""
-    root = tmp_path_factory.mktemp("scenes")
-    for split, count in (("train", 8), ("val", 3), ("test", 4)):
-        write_split(root / "images" / split, root / "masks" / split, count, first_id=0)
-    return root
 
 
 @pytest.mark.parametrize(("step", "minutes"), [(0.3, 0.5), (5.0, 0.5), (0.3, 0.03)])

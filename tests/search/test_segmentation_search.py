@@ -19,7 +19,6 @@ from PIL import Image
 from simulation import Interrupted, SimulatedClock
 
 import vpt
-from helpers.segmentation import write_split
 from vpt.search import mask_costs, segmentation
 from vpt.search.mask_comparison import compare_masks, count_pixels, describe_masks
 from vpt.tasks.segmentation import pair_reader
@@ -34,15 +33,6 @@ OPTIONS: dict[str, Any] = {"head": "linear", "image_size": 48, "batch_size": 2, 
 def search(search: Search) -> Search:
     """Searches whose steps are short enough for two trainings in a minute."""
     return partial(search, step=0.85)
-
-
-@pytest.fixture(scope="session")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 8 training, 3 validation and 4 test scenes of two classes."""
-    root = tmp_path_factory.mktemp("scenes")
-    for split, count in (("train", 8), ("val", 3), ("test", 4)):
-        write_split(root / "images" / split, root / "masks" / split, count, first_id=0)
-    return root
 
 
 def decisions(out: Path) -> dict[str, Any]:

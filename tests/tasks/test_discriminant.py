@@ -12,7 +12,7 @@ import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 import vpt
-from helpers.segmentation import write_split
+from helpers.segmentation import write_scenes
 from vpt.data.masks import IGNORE_INDEX
 from vpt.data.segmentation_folder import load_segmentation_dataset
 from vpt.heads.dense import LinearDecoder
@@ -22,11 +22,7 @@ from vpt.tasks.segmentation.pair_reader import PairReader
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 8 training, 3 validation and 4 test scenes of two classes."""
-    root = tmp_path_factory.mktemp("scenes")
-    for split, count in (("train", 8), ("val", 3), ("test", 4)):
-        write_split(root / "images" / split, root / "masks" / split, count, first_id=0)
-    return root
+    return write_scenes(tmp_path_factory.mktemp("scenes"))
 
 
 def tune(scenes: Path, out: Path, **options: object) -> vpt.RunResult:
