@@ -15,7 +15,6 @@ from torchvision.models.convnext import LayerNorm2d  # type: ignore[import-untyp
 from torchvision.ops import Conv2dNormActivation  # type: ignore[import-untyped]
 
 from vpt.core import spec
-from vpt.core.spec import Parsable
 from vpt.errors import SpecError
 from vpt.heads.feature_maps import FeatureMaps
 
@@ -43,7 +42,7 @@ class Decoder(nn.Module, ABC):
 
 
 @dataclass(frozen=True)
-class DenseHead(Parsable, ABC):
+class DenseHead(spec.Parsable, ABC):
     """Base of all dense heads: a frozen dataclass of hyper-parameters.
 
     Attributes:
