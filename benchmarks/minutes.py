@@ -44,7 +44,12 @@ def measure(minutes: float, data: Path, options: list[str], method: str | None, 
     return {"minutes": minutes, "asked": method or "all", "seconds": seconds, "share": seconds / (60 * minutes),
             "tried": tried, "shipped": search["shipped"], "method": result["method"], "head": result["head"],
             "metric": search["metric"], "score": search["score"], "interval": search["interval"],
-            "images": result["images"]}  # fmt: skip
+            "images": result["images"], "image_size": result["job"]["image_size"]}  # fmt: skip
+
+
+def format_size(figures: dict[str, Any]) -> str:
+    """The size of the images, where the search has chosen another one than that of the backbone."""
+    return f", {figures['image_size']} px" if figures.get("image_size") else ""
 
 
 def measure_once(folder: Path, minutes: float, data: Path, options: list[str], method: str | None) -> dict[str, Any]:
@@ -114,7 +119,8 @@ def main() -> None:
         "|---:|---|---:|---:|---:|---|---:|---:|---:|",
         *(
             f"| {f['minutes']:g} | {f['asked']} | {f['seconds']:.0f} | {100 * f['share']:.0f} % | {f['tried']} "
-            f"| {f['shipped']} | {100 * f['score']:.1f} ({100 * f['interval'][0]:.1f} to {100 * f['interval'][1]:.1f}) "
+            f"| {f['shipped']}{format_size(f)} "
+            f"| {100 * f['score']:.1f} ({100 * f['interval'][0]:.1f} to {100 * f['interval'][1]:.1f}) "
             f"| {f['images'].get('test', 0)} | {format_below(f)} |"
             for f in figures
         ),

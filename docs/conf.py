@@ -100,6 +100,14 @@ COPIED = (
     "benchmarks/results/segmentation.md",
     "benchmarks/results/four_sets/README.md",
     "benchmarks/results/ablations/README.md",
+    "benchmarks/results/probes/README.md",
+    "benchmarks/results/low_data/README.md",
+    "benchmarks/results/images_per_class.md",
+    "benchmarks/results/low_data_fixed/report.md",
+    "benchmarks/results/many_tasks.md",
+    "benchmarks/results/export.md",
+    "benchmarks/results/start.md",
+    "README.md",
 )
 _LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^]]*)\]\((?P<path>[^)\s#:]+)(?P<anchor>#[^)\s]*)?\)")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from vpt.search.comparison import Comparison, compare, format_p, interval, mcnemar
+from vpt.search.comparison import Comparison, compare, format_p, interval, mcnemar, paired_interval
 from vpt.search.metrics import make_statistic
 
 METRICS = ("top1", "macro_f1", "balanced_accuracy")  # of one class for each image
@@ -52,6 +52,30 @@ def test_compare_counts_the_images_that_differ() -> None:
     assert found.gain == pytest.approx((found.wins - found.losses) / 300)
     assert found.low < found.gain < found.high and found.convinces
     assert not compare(theirs, ours, labels).convinces
+
+
+@pytest.mark.parametrize(("wins", "losses"), [(0, 0), (5, 0), (12, 3), (20, 18)])
+def test_interval_of_a_paired_gain_has_a_width_and_covers_it(wins: int, losses: int) -> None:
+    rng, images = np.random.default_rng(0), 60
+    low, high = paired_interval(wins, losses, images)
+    assert low < (wins - losses) / images < high and high - low > 0.05
+    rates = np.array([wins, losses, images - wins - losses]) / images
+    if losses:  # so does the interval of other draws from these rates
+        drawn = rng.multinomial(images, rates, 2000)
+        bounds = np.array([paired_interval(int(b), int(c), images) for b, c, _ in drawn])
+        assert 0.93 < np.mean((bounds[:, 0] < rates[0] - rates[1]) & (rates[0] - rates[1] < bounds[:, 1])) < 0.99
+
+
+def test_paired_interval_of_a_known_table_is_that_of_the_formula() -> None:
+    low, high = paired_interval(6, 2, 98)  # (6 - 2) / 100 and 1.96 * sqrt(9 / 100 - .04**2) / 10
+    assert (low, high) == pytest.approx((0.04 - 0.058274, 0.04 + 0.058274), abs=1e-5)
+
+
+def test_one_image_of_a_rare_class_convinces_of_nothing() -> None:
+    labels = np.repeat([0, 1, 2], [180, 18, 2])
+    theirs = np.where(np.arange(200) == 199, 0, labels)
+    found = compare(np.eye(3)[labels], np.eye(3)[theirs], labels, "balanced_accuracy")
+    assert found.gain > found.error and found.differing == 1 and found.doubt == "1 differing answers cannot tell"
 
 
 def comparison(**values: float) -> Comparison:

@@ -20,6 +20,7 @@ from vpt.search import SearchRequest, finish, run_search
 from vpt.search.comparison import Comparison, compare, interval
 from vpt.search.mask_comparison import describe_masks
 from vpt.search.metrics import score
+from vpt.search.trials import OutOfTimeError
 from vpt.training import loggers
 from vpt.training.evaluation import score_logits
 from vpt.training.ridge import near_copies
@@ -127,6 +128,7 @@ def test_search_of_one_group_says_that_none_can_be_left_out(
     [
         (TrainingError("loss is nan"), "its training on all images diverged (loss is nan): the probe was kept"),
         (MemoryError(), "its training on all images does not fit into memory: the probe was kept"),
+        (OutOfTimeError(), "its training on all images was slower than planned: the probe was kept"),
     ],
 )
 def test_final_training_that_fails_keeps_the_probe_and_says_why(

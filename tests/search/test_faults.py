@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,14 @@ import vpt
 from helpers.command_line import vpt as command
 from vpt.backbones import load_backbone
 from vpt.data.in_memory import dataset_from_memory
+from vpt.data.training_marks import has_marked
 from vpt.errors import TrainingError
 from vpt.search.backbones import advise
 from vpt.search.candidates import make_candidate
 from vpt.search.comparison import Comparison, compare
 from vpt.search.rows import best_row
 from vpt.search.selection import Selection
+from vpt.training.ridge import Ridge
 
 Search = Callable[..., tuple[vpt.RunResult, SimulatedClock]]
 PROMPTS = "vpt(length=4)"
@@ -112,6 +115,18 @@ def test_search_whose_candidate_fails_keeps_the_probe_and_says_why(
     result, _ = search(method=PROMPTS)
     assert result.method == "linear" and result.search is not None
     assert result.search["words"] == f"{words}: the probe was kept"
+
+
+def test_search_whose_candidate_diverges_while_it_is_measured_keeps_the_probe(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise TrainingError("the loss is nan")
+
+    monkeypatch.setattr("vpt.search.selection.measure_step", fail)
+    result, _ = search(method=PROMPTS)
+    assert result.search is not None
+    assert result.search["words"] == f"{PROMPTS}: diverged: the loss is nan: the probe was kept"
 
 
 def test_tune_from_the_command_line_searches(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -214,6 +229,13 @@ def test_one_image_of_each_class_ranks_no_backbones(search: Search, two_backbone
     assert any("one image of each class ranks no backbones" in note for note in clock.notes)
 
 
+def test_search_too_short_to_rank_backbones_takes_the_first(search: Search, two_backbones: str) -> None:
+    result, _ = search(method="linear", backbone=two_backbones, image=0.4, minutes=0.2)
+    assert result.search is not None and result.search["backbones"]["rows"] == []
+    assert result.backbone == "vit_nano_patch12_48"
+    assert "and two of each class are 6; give more --minutes" in result.search["backbones"]["words"]
+
+
 def test_search_among_one_backbone_named_twice_ranks_nothing(search: Search) -> None:
     result, _ = search(method="linear", backbone="vit_nano_patch12_48,vit_nano_patch12_48")
     assert result.search is not None and result.search["backbones"] is None
@@ -261,3 +283,29 @@ def test_candidate_of_one_fold_is_compared_with_a_probe_that_learns_from_val(sea
     assert row["folds"] == 1 and row["status"] == "tried" and row["images"] == 120
     assert row["score"] - row["comparison"]["gain"] > 0.7  # of a probe that learns from train alone, a third is right
     assert result.search["shipped"] == "the probe"
+
+
+def test_probe_against_a_candidate_of_one_fold_learns_from_copies_in_train() -> None:
+    rng = np.random.default_rng(0)
+    ridge = Ridge(rng.normal(size=(30, 8)).astype(np.float16), [slice(0, 8)], rng.integers(3, size=30), 3)
+    groups = np.where(np.arange(30) == 25, 3, np.arange(30))  # an image of val is a near copy of one of train
+    selection = Selection.__new__(Selection)
+    for name, value in {
+        "pool": SimpleNamespace(takes_all=True, num_train=20), "head": "linear", "penalty": 1.0,
+        "features": SimpleNamespace(groups=groups, ridge=lambda head: ridge), "folds": lambda count: [None],
+    }.items():  # fmt: skip
+        object.__setattr__(selection, name, value)
+    found = selection._outputs_of_probe(1, 0)
+    np.testing.assert_allclose(found, ridge.leave_out(1.0, np.arange(30)).logits[20:], rtol=1e-10)
+    assert not np.allclose(found[5], ridge.leave_out(1.0, groups).logits[25])
+
+
+@pytest.mark.usefixtures("few_steps")
+def test_file_of_a_search_knows_the_images_of_val_that_it_learned_from(search: Search, tmp_path: Path) -> None:
+    write_images(tmp_path / "data/train", 30)
+    write_images(tmp_path / "data/val", 12, seed=1)
+    write_images(tmp_path / "data/test", 12, seed=2)
+    result, _ = search(tmp_path / "data", method="linear")
+    marks = vpt.inspect(result.file).split_options["trained_on"]
+    assert has_marked((tmp_path / "data/val").rglob("*.png"), marks)
+    assert not has_marked((tmp_path / "data/test").rglob("*.png"), marks)

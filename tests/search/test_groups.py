@@ -43,7 +43,7 @@ def test_interval_of_groups_equals_the_bootstrap_of_scipy():
 @pytest.mark.parametrize("metric", ["top1", "macro_f1", "balanced_accuracy"])
 def test_compare_of_groups_of_copies_equals_that_of_the_images(metric):
     (ours, labels, _), (theirs, _, _) = draw(0.8, seed=1, n=60, groups=60), draw(0.6, seed=2, n=60, groups=60)
-    alone = compare(ours, theirs, labels, metric)
+    alone = compare(ours, theirs, labels, metric, np.arange(60))
     copies = compare(*(np.repeat(x, 5, axis=0) for x in (ours, theirs, labels)), metric, np.repeat(np.arange(60), 5))
     assert copies.gain == pytest.approx(alone.gain) and copies.error == pytest.approx(alone.error)
     assert (copies.low, copies.high) == pytest.approx((alone.low, alone.high))

@@ -6,7 +6,6 @@ import json
 import shutil
 import tomllib
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,9 @@ from PIL import Image
 from simulation import Interrupted, SimulatedClock
 
 import vpt
+from helpers.segmentation import write_split
 from vpt.backbones import DEFAULT
-from vpt.search import SearchRequest, mask_backbones, mask_candidates, mask_costs, segmentation
-from vpt.search.budget import Budget
+from vpt.search import mask_candidates, mask_costs, mask_ranking, segmentation
 from vpt.search.mask_comparison import compare_masks
 
 Search = Callable[..., tuple[vpt.RunResult, SimulatedClock]]
@@ -89,18 +88,6 @@ def test_search_of_masks_passes_over_masks_without_a_class(search: Search, scene
     assert result.search is not None and result.search["tried"][0]["lda"] == 7 and result.score > 0.8
 
 
-def test_search_of_masks_that_an_earlier_version_began_keeps_its_head(scenes: Path) -> None:
-    request = SearchRequest.create(scenes, "a.safetensors", device=torch.device("cpu"), minutes=1.0)
-    given: dict[str, Any] = {"decisions": None, "data": None, "device": torch.device("cpu"), "backbone": DEFAULT}
-    found = mask_candidates.MaskSearch(
-        request=request, budget=Budget(60.0, SimulatedClock(0.0, 0.0)), callback=vpt.Callback(), costs={}, **given
-    )
-    assert found.solved_head == "linear(levels=4)"
-    begun = replace(found, costs={"steps": {"linear": 0.1}, "score": 0.1, "refused": {}})
-    assert begun.solved_head is None and begun.rival == "the head alone"
-    assert begun.job(mask_candidates.HEAD_ALONE, 20).head is None
-
-
 def test_search_of_masks_from_a_probe_goes_on_to_the_same_file(
     search: Search, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,8 +129,87 @@ def test_search_of_masks_ranks_backbones_by_their_probes(
     assert any(note == ranking["words"] and "above blind on 3 images of val" in note for note in clock.notes)
     lines = (tmp_path / "a.run" / "decisions.jsonl").read_text().splitlines()
     assert "backbone" in {json.loads(line)["decision"] for line in lines}
-    monkeypatch.setattr(mask_backbones, "FEWEST_IMAGES", 4)
+    monkeypatch.setattr(mask_ranking, "FEWEST_IMAGES", 4)
     result, _ = search(scenes, "b.safetensors", backbone=f"{DEFAULT},blind", minutes=0.5, method="linear",
                        **OPTIONS)  # fmt: skip
     assert result.search is not None and result.search["backbones"]["margin"] is None
     assert "the first: 3 images of val rank no backbones" in result.search["backbones"]["words"]
+
+
+SIZED: dict[str, Any] = {"batch_size": 2, "image": 0.02, "step": 0.3, "method": "linear"}
+
+
+def favor(monkeypatch: pytest.MonkeyPatch, gain: float) -> None:
+    """Let the gain of one probe above another be known."""
+
+    def compare(ours: Any, theirs: Any) -> dict[str, float]:
+        return {**compare_masks(ours, theirs), "gain": gain, "error": 0.01}
+
+    monkeypatch.setattr(mask_ranking, "compare_masks", compare)
+
+
+def test_search_of_masks_chooses_larger_images_where_their_probe_is_above(
+    search: Search, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    favor(monkeypatch, 0.1)
+    result, clock = search(scenes, minutes=0.5, **SIZED)
+    assert result.search is not None and clock.now <= 33
+    ranking = result.search["image_sizes"]
+    assert [row["image_size"] for row in ranking["rows"]] == [48, 72, 96] and ranking["chosen"] == 72
+    assert all(row["score"] > 0.8 and row["images"] == 3 for row in ranking["rows"])
+    assert ranking["words"] in clock.notes and "10.0 points" in ranking["words"]
+    assert "above 48 px on 3 images of val" in ranking["words"] and "(--image-size 48 keeps" in ranking["words"]
+    assert vpt.load(result.file).backbone.preprocessing.size == 72
+    repeated = tomllib.loads((tmp_path / "a.run" / "run.toml").read_text(encoding="utf-8"))
+    assert repeated["image_size"] == 72
+    again = vpt.tune(**{**repeated, "out": tmp_path / "again.safetensors"}, progress=False)
+    assert Path(again.file).read_bytes() == Path(result.file).read_bytes()
+
+
+@pytest.mark.parametrize(("gain", "own"), [(0.005, 48), (-0.1, 48)])
+def test_search_of_masks_keeps_the_size_of_the_backbone_without_a_certain_gain(
+    search: Search, scenes: Path, monkeypatch: pytest.MonkeyPatch, gain: float, own: int
+) -> None:
+    favor(monkeypatch, gain)
+    result, _ = search(scenes, minutes=0.5, **SIZED)
+    assert result.search is not None and result.search["image_sizes"]["chosen"] == own
+    assert "not above that by more than the error on 3 images" in result.search["image_sizes"]["words"]
+    assert vpt.load(result.file).backbone.preprocessing.size == own
+
+
+@pytest.mark.parametrize(("image", "sizes"), [(0.15, [48, 72]), (0.5, None)])
+def test_search_of_masks_tries_sizes_where_time_allows(
+    search: Search, scenes: Path, image: float, sizes: list[int] | None
+) -> None:
+    result, clock = search(scenes, minutes=0.5, **{**SIZED, "image": image})
+    assert result.search is not None and clock.now <= 33
+    ranking = result.search["image_sizes"]
+    assert (None if ranking is None else [row["image_size"] for row in ranking["rows"]]) == sizes
+    assert ("image size" in decided(Path(result.file))) and vpt.load(result.file) is not None
+
+
+def decided(file: Path) -> list[str]:
+    lines = file.with_suffix(".run").joinpath("decisions.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["decision"] for line in lines]
+
+
+def test_search_of_masks_interrupted_keeps_its_image_size(
+    search: Search, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    favor(monkeypatch, 0.1)
+    options = {**SIZED, "method": "vpt(length=2)", "minutes": 0.5}
+    search(scenes, out="whole.safetensors", **options)
+    with pytest.raises(KeyboardInterrupt):
+        search(scenes, clock=Interrupted(0.02, 0.3, 7), **options)
+    favor(monkeypatch, -0.1)
+    resumed, _ = search(scenes, **options)
+    assert resumed.search is not None and resumed.search["image_sizes"]["chosen"] == 72
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+
+
+def test_search_of_masks_with_many_images_of_val_chooses_by_some_of_them(search: Search, tmp_path: Path) -> None:
+    for split, count in (("train", 8), ("val", 30), ("test", 4)):
+        write_split(tmp_path / "many/images" / split, tmp_path / "many/masks" / split, count, first_id=0)
+    result, clock = search(tmp_path / "many", minutes=0.5, **{**OPTIONS, "image": 0.11}, method="linear")
+    assert result.search is not None and result.search["tried"][0]["images"] == 10 and clock.now <= 33
+    assert "10 of 30 images of val choose; a larger --minutes takes all" in clock.notes

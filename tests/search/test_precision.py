@@ -88,14 +88,6 @@ def test_resumed_search_keeps_its_precision_on_another_cpu(
     assert precision_of(tmp_path) == "bf16"
 
 
-def test_search_that_an_earlier_version_began_stays_in_fp32(tmp_path: Path, fast_bf16: Callable[[bool], None]) -> None:
-    fast_bf16(True)
-    begun = context_of(tmp_path)
-    begun.decisions.decide("request", dict)
-    again = context_of(tmp_path)
-    assert choose_precision(again, NANO) is again
-
-
 def test_precision_is_left_alone_on_other_devices(tmp_path: Path, fast_bf16: Callable[[bool], None]) -> None:
     fast_bf16(True)
     given = context_of(tmp_path, device="meta")

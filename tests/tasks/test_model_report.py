@@ -107,7 +107,14 @@ def test_report_of_segmentation_shows_truth_prediction_and_error(pages: dict[str
 
 def test_report_of_a_search_and_of_a_number_leaves_out_what_is_unknown(tmp_path: Path) -> None:
     tried = [
-        {"head": "pooled", "score": 0.5, "log_loss": 1.0, "status": "tried", "seconds": 3.0},
+        {
+            "method": "linear",
+            "head": "multi_block(blocks=last4)",
+            "score": 0.5,
+            "log_loss": 1.0,
+            "status": "tried",
+            "seconds": 3.0,
+        },
         {"method": "vpt(length=2)", "status": "does not fit the time"},
         {"method": "vpt(length=2)", "factor": 1 / 3, "status": "does not fit the time"},
     ]
@@ -118,7 +125,7 @@ def test_report_of_a_search_and_of_a_number_leaves_out_what_is_unknown(tmp_path:
     write_report(tmp_path / "report.html", report, numbers, TASKS["classification"])
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert re.findall("<h2>(.*?)</h2>", text) == ["What to do next", "The search", "Made with"]
-    assert "the probe was &lt;kept&gt;" in text and "linear probe, pooled" in text and "50.00 %" in text
+    assert "the probe was &lt;kept&gt;" in text and "probe, multi_block(blocks=last4)" in text and "50.00 %" in text
     assert "vpt(length=2), rate x 0.333" in text
     assert (
         '<p class="verdict">at chance: top-1 50.0 %</p>' in text

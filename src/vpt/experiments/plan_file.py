@@ -1,4 +1,4 @@
-"""Plan files: TOML in, an experiment out. docs/how-to/compare-methods.md describes every key.
+"""Plan files: TOML in, an experiment out. docs/reference/plan-file.md describes every key.
 
     name = "two tasks"                     methods = [
     backbone = "vit_nano_patch12_48"         "linear",

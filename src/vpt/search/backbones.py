@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from vpt.backbones import DEFAULT, Backbone
-from vpt.core.text import format_duration
+from vpt.core.text import format_duration, pluralize
 from vpt.data.dataset import Dataset, Split
 from vpt.data.images import decode
 from vpt.data.splits import stratified_subset
@@ -106,7 +106,13 @@ def _rank(context: SearchContext, dataset: Dataset) -> dict[str, Any]:
         _frozen_features(context, job, backbone, images.select(tried), len(dataset.classes))  # allocates memory
         with measure(budget.clock) as watch:
             _frozen_features(context, job, backbone, images.select(tried), len(dataset.classes))
-        count = min(count, max(least, int(_TRIED * share / max(1e-9, watch.seconds))))
+        count = min(count, int(_TRIED * share / max(1e-9, watch.seconds)))
+    if count < least:
+        words = (
+            f"backbone {request.backbones[0]}, the first: the time suffices for {pluralize(count, 'image')} of each "
+            f"backbone, and two of each class are {least}; give more --minutes"
+        )
+        return {"chosen": request.backbones[0], "rows": [], "margin": None, "words": words}
     chosen = stratified_subset(images, dataset.classes, min(1.0, count / len(images)), seed)
     logits, rows = dict[str, Any](), list[dict[str, Any]]()
     for name, job in jobs.items():

@@ -17,6 +17,7 @@ from vpt.training.bootstrap import bootstrap, percentile_interval, rate_interval
 from vpt.training.ridge import log_loss
 
 _FLIPS = 9999
+_QUANTILE = 1.959964  # of a normal distribution, for 95 %
 _ONE_BELOW = 0.1587  # quantile of a normal distribution that is one standard error below its mean
 _MIN_DISCORDANT = 10  # images that one model classifies correctly and the other does not
 _MIN_GROUPS = 3  # that have an interval
@@ -64,6 +65,7 @@ class Comparison:
             twice the share of resampled gains on the other side of 0.
         loss_gain: Log loss, or squared error, of the baseline minus that of the model.
         groups: Number of groups that the interval, the error and p are over, or None if every image is on its own.
+        differing: Images that the two classify differently, where each has one class; None for other labels.
     """
 
     images: int
@@ -77,6 +79,7 @@ class Comparison:
     p: float
     loss_gain: float
     groups: int | None = None
+    differing: int | None = None
 
     @property
     def gain_in_errors(self) -> float:
@@ -89,16 +92,20 @@ class Comparison:
     def doubt(self) -> str:
         """Why the model is not to replace the baseline; empty if it is.
 
-        It needs a gain of 1 standard error, c + b >= 10, no greater loss, and three groups where there are groups.
-        Where the metric is not top-1, all images are counted instead of c + b.
+        It needs a gain of 1 standard error, c + b >= 10, no greater loss, and three groups where there are groups. For
+        macro F1 and balanced accuracy, all images that are classified differently are counted instead of c + b; for
+        several labels and numbers, all images.
         """
-        differing = self.images if self.wins is None or self.losses is None else self.wins + self.losses
+        differing = self.images if self.differing is None else self.differing
+        if self.wins is not None and self.losses is not None:
+            differing = self.wins + self.losses
         if self.gain <= 0:
             return "no gain"
         if self.groups is not None and self.groups < _MIN_GROUPS:
             return f"{pluralize(self.groups, 'group')} cannot tell"
         if differing < _MIN_DISCORDANT:
-            few = pluralize(differing, "image") if self.wins is None else f"{differing} differing answers"
+            by_images = self.wins is None and self.differing is None
+            few = pluralize(differing, "image") if by_images else f"{differing} differing answers"
             return f"{few} cannot tell"
         if self.loss_gain < 0:
             return f"its {'squared error' if self.metric in PLAIN_METRICS else 'log loss'} is higher"
@@ -126,7 +133,7 @@ class Comparison:
         """
         verb = "beat" if self.gain > 0 else "are below" if self.gain < 0 else "equal"
         by = f" by {describe_gain(self.metric, abs(self.gain))}" if self.gain else ""
-        bounds = (self.low, self.high) if self.gain >= 0 else (-self.high, -self.low)
+        bounds = (self.low, self.high) if self.gain >= 0 else (0.0 - self.high, 0.0 - self.low)  # no -0.0
         among = "" if self.groups is None else f" in {pluralize(self.groups, 'group')}"
         images = f"{pluralize(self.images, 'image')}{among}"
         if self.groups is not None and self.groups < _MIN_GROUPS:
@@ -169,16 +176,22 @@ def compare(
     error = gains.std()
     if metric in PLAIN_METRICS:  # a few draws of nearly equal numbers, whose R² is far below 0, would rule it
         error = abs(gain - np.quantile(gains, _ONE_BELOW if gain > 0 else 1 - _ONE_BELOW))
-    wins, losses, p = None, None, _share_beyond(gains)
+    wins, losses, differing, p = None, None, None, _share_beyond(gains)
+    if METRICS[metric].kind == "single_label":
+        differing = int((outputs.argmax(1) != baseline.argmax(1)).sum())
     if metric == "top1":
         ours, theirs = outputs.argmax(1) == labels, baseline.argmax(1) == labels
         wins, losses = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
-        p = mcnemar(wins, losses) if groups is None else sign_flip(ours.astype(np.int64) - theirs, groups)
+        if groups is None:
+            p, (low, high) = mcnemar(wins, losses), paired_interval(wins, losses, len(labels))
+        else:
+            p = sign_flip(ours.astype(np.int64) - theirs, groups)
     losses_of = [log_loss(np.asarray(given, np.float64), labels) for given in (baseline, outputs)]
     return Comparison(
         images=len(labels), metric=metric, gain=gain, low=low, high=high,
         error=float(error), wins=wins, losses=losses, p=p,
         groups=None if groups is None else len(np.unique(groups)), loss_gain=losses_of[0] - losses_of[1],
+        differing=differing,
     )  # fmt: skip
 
 
@@ -199,6 +212,25 @@ def mcnemar(wins: int, losses: int) -> float:
         The p-value; 1 where there is no such image.
     """
     return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+
+
+def paired_interval(wins: int, losses: int, images: int) -> tuple[float, float]:
+    """Return the 95 % interval of a difference of two accuracies on the same images (Agresti and Min, 2005).
+
+    It has a width where resampled images have none: where few answers differ, or all of them to one side.
+
+    Args:
+        wins: Images that only one model classifies correctly.
+        losses: Images that only the other classifies correctly.
+        images: Number of images.
+
+    Returns:
+        Lower and upper bound.
+    """
+    count = images + 2  # half an image more in each of the four cells
+    middle = (wins - losses) / count
+    width = _QUANTILE * math.sqrt((wins + losses + 1) / count - middle**2) / math.sqrt(count)
+    return max(-1.0, middle - width), min(1.0, middle + width)
 
 
 def sign_flip(differences: NDArray[np.int64], groups: NDArray[np.int64]) -> float:

@@ -13,6 +13,7 @@ from vpt.data.dataset import Dataset, Split
 from vpt.data.images import decode
 from vpt.data.loading import load_dataset
 from vpt.data.splits import fill_missing_splits, stratified_subset
+from vpt.data.training_marks import make_marks
 from vpt.search.budget import Costs, images_that_fit, measure
 from vpt.search.context import SearchContext
 from vpt.tasks.classification.config import ClassificationConfig, ClassificationOptions
@@ -47,6 +48,7 @@ class Pool:
         table: Columns of the features.
         costs: Seconds of an image.
         device: Device of the models.
+        marks: Marks of all images that the probe learns from, see `vpt.data.training_marks`.
     """
 
     data: ClassificationData
@@ -59,6 +61,7 @@ class Pool:
     table: FeatureTable
     costs: Costs
     device: torch.device
+    marks: list[str]
 
     @property
     def labels(self) -> NDArray[Any]:
@@ -101,9 +104,10 @@ class Pool:
         config, options = job.config, job.options
         assert isinstance(config, ClassificationConfig) and isinstance(options, ClassificationOptions)
         readout = ClassificationTask().make_readout(job.head, self.data.backbone)
+        marks = self.data.trained_on if job.train_on == "train" else self.marks
         return replace(
             self.data, decoded=decoded, images=sizes, config=config, readout=readout, ridge=options.penalty,
-            notes=list(self.data.notes),
+            notes=list(self.data.notes), trained_on=marks,
         )  # fmt: skip
 
     def write_job(self, job: Job) -> None:
@@ -199,14 +203,16 @@ def load_pool(context: SearchContext, job: Job, dataset: Dataset, fractions: dic
     per_class = _FEWEST_OF_EACH if sample.get("scarce") and dataset.label_kind == "single_label" else None
     if sample.get("scarce") and not limited:  # so few that those of val have to train, too
         limited, dataset = True, replace(dataset, train=whole, val=Split())
-    if sample["train"] < 1 or 0 < sample["test"] < 1:
+    if sample["train"] < 1:
         total = len(dataset.train) + len(dataset.val)
-        tests = f" and {100 * sample['test']:.0f} % of the test images measure" if len(dataset.test) else ""
+        seconds = format_duration(total * (costs.decode + costs.forward))
+        share = f"{_FEWEST_OF_EACH} images" if per_class else f"{100 * fraction:.0f} %"
         callback.on_note(
-            f"decoding and one pass over {total} training images take "
-            f"{format_duration(total * (costs.decode + costs.forward))}, so {100 * sample['train']:.0f} % of each "
-            f"class train{tests}; a larger --minutes takes all"
+            f"{share} of each class train, as decoding and one pass over {total} training images take {seconds}, and "
+            "an epoch of training about three times as long; a larger --minutes takes all"
         )
+    if 0 < sample["test"] < 1:
+        callback.on_note(f"{100 * sample['test']:.0f} % of the test images measure; a larger --minutes takes all")
     splits = {name: _subset(dataset, name, sample["test"] if name == "test" else fraction, seed) for name in _SPLITS}
     if limited:
         splits["train"] = _limit(whole, dataset, job, fraction, per_class)
@@ -217,6 +223,7 @@ def load_pool(context: SearchContext, job: Job, dataset: Dataset, fractions: dic
     for note in prepared.notes:
         callback.on_note(note)
 
+    context.check_images(job, prepared.digest())  # before features of earlier images can be taken for theirs
     examples, val = prepared.decoded["train"], prepared.decoded.get("val")
     crops = parse_augmentation(job.config.augment).crop is not None
     takes_all = val is not None and fraction == 1 and not crops and not isinstance(examples.pixels, np.memmap)
@@ -226,6 +233,11 @@ def load_pool(context: SearchContext, job: Job, dataset: Dataset, fractions: dic
         both = examples.groups is not None and val.groups is not None
         groups = np.concatenate([examples.groups, val.groups]) if both else None
         examples = Examples(pixels, np.concatenate([examples.labels, val.labels]), groups=groups)
+        kept = {  # which share the memory of the pixels
+            "train": replace(prepared.decoded["train"], pixels=pixels[:num_train]),
+            "val": replace(val, pixels=pixels[num_train:]),
+        }
+        prepared = replace(prepared, decoded={**prepared.decoded, **kept})
     folder = job.run_dir / "search"
 
     def features(name: str, given: Examples) -> NDArray[np.float16]:
@@ -238,9 +250,20 @@ def load_pool(context: SearchContext, job: Job, dataset: Dataset, fractions: dic
     options = {**fractions, **_limits(job, fraction, per_class)}
     val_features = None if takes_all or val is None else features("val", val)
     train_on = "trainval" if limited or takes_all else "train"
+    marks = make_marks(listed.trainval().images) if takes_all else prepared.trained_on
     train_features = features("train", examples)
     return Pool(
-        prepared, options, train_on, examples, num_train, train_features, val_features, network.table, costs, device
+        prepared,
+        options,
+        train_on,
+        examples,
+        num_train,
+        train_features,
+        val_features,
+        network.table,
+        costs,
+        device,
+        marks,
     )
 
 

@@ -18,7 +18,6 @@ class Decisions:
 
     Attributes:
         path: The file.
-        resumed: True if the file was there.
     """
 
     def __init__(self, path: Path, budget: Budget) -> None:
@@ -29,10 +28,9 @@ class Decisions:
             budget: The budget.
         """
         self.path = path
-        self.resumed: bool = path.exists()
         self._budget = budget
         self._lines: list[dict[str, Any]] = []
-        if self.resumed:
+        if path.exists():
             with damage_named(path, "file of decisions", "--overwrite begins the search anew", DataError):
                 found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
                 self._lines = [{name: line[name] for name in ("decision", "seconds", "value")} for line in found]
@@ -49,18 +47,6 @@ class Decisions:
             True if it is made.
         """
         return any(line["decision"] == name for line in self._lines)
-
-    def names_after(self, name: str) -> list[str]:
-        """Return the names of the decisions after one, in their order.
-
-        Args:
-            name: Name of the decision.
-
-        Returns:
-            The names; none where it is the last, or not made.
-        """
-        names = [line["decision"] for line in self._lines]
-        return names[names.index(name) + 1 :] if name in names else []
 
     def decide(self, name: str, compute: Callable[[], _Value], *, later: bool = False) -> _Value:
         """Return a decision, which is made only if the file does not have it.

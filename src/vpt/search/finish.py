@@ -21,7 +21,7 @@ from vpt.plots import figures
 from vpt.search.comparison import Comparison, compare, interval
 from vpt.search.rows import best_row
 from vpt.search.selection import ONE_GROUP, OUT_OF_TIME, Selection
-from vpt.search.trials import NOT_BEGUN, outputs_of, select
+from vpt.search.trials import NOT_BEGUN, Deadline, OutOfTimeError, outputs_of, select
 from vpt.tasks.classification.labels import label_task
 from vpt.tasks.classification.metrics import METRICS, choose_metric, with_metric_first
 from vpt.tasks.classification.prepared_data import ClassificationData
@@ -32,6 +32,7 @@ from vpt.training.job import Job, RunResult
 from vpt.training.run_directory import MetricsRecorder, repeat_command
 from vpt.tuning import finish_job, train_model
 
+_LATEST = 1.03  # of the budget, at which the final training is given up
 _LEAST_LENGTH = 0.5  # of the trial's epochs that the final training must have
 _NOTHING_FITS = "no other method fits the backbone and --max-size"
 _NUM_MISTAKES = 6
@@ -119,7 +120,7 @@ def finish(
     if best is not None:
         try:
             shipped = _train_winner(selection, best)
-        except (TrainingError, MemoryError, RuntimeError) as error:
+        except (OutOfTimeError, TrainingError, MemoryError, RuntimeError) as error:
             failure = _describe_failure(error)
             for path in (probe.job.checkpoint, probe.job.run_dir / "metrics.jsonl"):  # of that training
                 path.unlink(missing_ok=True)
@@ -201,7 +202,8 @@ def _train_winner(selection: Selection, best: dict[str, Any]) -> Model | None:
     if best["folds"] == 1 and trial.exists() and not job.checkpoint.exists():
         write_atomic(job.checkpoint, trial.read_bytes())  # the trial was this very training
     recorder = MetricsRecorder(job.run_dir / "metrics.jsonl")
-    callbacks = CallbackList([recorder, selection.callback])
+    deadline = Deadline(budget, _LATEST * budget.seconds)
+    callbacks = CallbackList([recorder, selection.callback, deadline])
     model, history = train_model(job, data, callbacks, pool.device, job.checkpoint)
     if data.labels.calibrates:
         out_of_fold = torch.from_numpy(selection.outputs(best)), torch.from_numpy(selection.labels(best))
@@ -211,6 +213,8 @@ def _train_winner(selection: Selection, best: dict[str, Any]) -> Model | None:
 
 def _describe_failure(error: Exception) -> str:
     """Return why the final training failed, or raise what is no failure of a training."""
+    if isinstance(error, OutOfTimeError):
+        return ", and its training on all images was slower than planned"
     if isinstance(error, TrainingError):
         return f", and its training on all images diverged ({error})"
     if is_out_of_memory(error):
@@ -250,7 +254,7 @@ def _words(
         return f"{_why_nothing_else(selection, rows)}: the probe was kept"
     words = comparison.describe(selection.candidate(best).noun)
     if shipped:
-        return words
+        return words if comparison.gain > 0 else f"{words}; they were chosen on images out of fold, before these"
     decision: dict[str, Any] = selection.decisions.decide("shipped", dict)
     return f"{words} out of fold{failure or decision['reason']}: the probe was kept"
 

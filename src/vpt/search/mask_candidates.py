@@ -67,12 +67,8 @@ class MaskSearch(SearchContext):
 
     @cached_property
     def solved_head(self) -> str | None:
-        """Text of the linear head that is solved for, on as many maps as there are; None where a head is given.
-
-        A search that an earlier version has begun goes on as it was begun.
-        """
-        is_earlier = bool(self.costs) and "features" not in self.costs
-        return None if is_earlier or "head" in self.request.options else find_linear_head(self.bare_backbone)
+        """Text of the linear head that is solved for, on as many maps as there are; None where a head is given."""
+        return None if "head" in self.request.options else find_linear_head(self.bare_backbone)
 
     @property
     def solved_images(self) -> int | None:

@@ -13,6 +13,7 @@ from vpt.model.tuned_model import TunedModel
 from vpt.search.budget import measure
 from vpt.search.candidates import Candidate, bytes_of, is_too_large
 from vpt.search.mask_candidates import HEAD_ALONE, MaskSearch, find_linear_head
+from vpt.search.mask_comparison import FEWEST_IMAGES
 from vpt.search.trials import NOT_BEGUN, OUT_OF_MEMORY, ImagesOnly, StepsOnly, StepTimer
 from vpt.tasks.registry import TASKS
 from vpt.tasks.segmentation.task import SegmentationData
@@ -22,6 +23,7 @@ from vpt.tuning import train_model
 _MIN_ITERATIONS, _MAX_ITERATIONS = 20, 2000
 _LONG_ENOUGH = 400  # iterations of every candidate, where there are more than two
 _TEST_SHARE = 0.15  # of the budget at most, for the test images
+_VAL_SHARE = 0.04  # of the budget at most, for scoring the images of val once
 _STEADY = 0.85  # of the time of a training is planned; where steps slow down, the rest keeps it from being lost
 _MEASURED = 5  # images of which features are computed to measure it
 END_SHARE = 0.02  # of the budget, for files and pictures
@@ -163,8 +165,8 @@ def _refusal(search: MaskSearch, candidate: Candidate) -> str | None:
     return f"{NOT_BEGUN}{words}, above --max-size {search.request.max_size:g}"
 
 
-def sample_test(search: MaskSearch) -> SegmentationData:
-    """Return the data with as many test images as fit.
+def sample_scored(search: MaskSearch) -> SegmentationData:
+    """Return the data with as many images of val and of test as can be scored.
 
     Args:
         search: The search.
@@ -172,18 +174,20 @@ def sample_test(search: MaskSearch) -> SegmentationData:
     Returns:
         The data.
     """
-    pairs = search.data.dataset.splits.get("test")
-    if pairs is None:
-        return search.data
-    fitting = max(1, int(_TEST_SHARE * search.budget.seconds / max(1e-9, 2 * search.costs["score"])))
-    if fitting >= len(pairs):
-        return search.data
-    rng = np.random.default_rng(search.data.config.training.seed)
-    chosen = np.sort(rng.permutation(len(pairs))[:fitting]).tolist()
-    search.callback.on_note(f"{fitting} of {len(pairs)} test images measure; a larger --minutes takes all")
-    splits = {**search.data.dataset.splits, "test": pairs.select(chosen)}
-    sizes = {**search.data.images, "test": fitting}
-    return replace(search.data, dataset=replace(search.data.dataset, splits=splits), images=sizes)
+    data, each = search.data, max(1e-9, search.costs["score"])
+    for name, least, seconds, verb in (
+        ("val", FEWEST_IMAGES, _VAL_SHARE * search.budget.seconds, "choose"),
+        ("test", 1, _TEST_SHARE * search.budget.seconds / 2, "measure"),
+    ):
+        pairs, fitting = data.dataset.splits.get(name), max(least, int(seconds / each))
+        if pairs is None or fitting >= len(pairs):
+            continue
+        rng = np.random.default_rng(data.config.training.seed)
+        chosen = np.sort(rng.permutation(len(pairs))[:fitting]).tolist()
+        search.callback.on_note(f"{fitting} of {len(pairs)} images of {name} {verb}; a larger --minutes takes all")
+        splits = {**data.dataset.splits, name: pairs.select(chosen)}
+        data = replace(data, dataset=replace(data.dataset, splits=splits), images={**data.images, name: fitting})
+    return data
 
 
 def _lengths(search: MaskSearch, costs: dict[str, Any], steps: Mapping[Any, float]) -> dict[Any, int]:

@@ -14,8 +14,7 @@ _FEWEST_PARAMETERS = 4_000_000  # of a backbone that gains: products of small ma
 def choose_precision(context: SearchContext, name: str) -> SearchContext:
     """Choose bf16 on a CPU that is faster in it, unless a precision is given: outside of searches "auto" is fp32 there.
 
-    A search keeps its choice when it is resumed on another device. One that a version without this choice has begun, or
-    that was stopped before it, goes on in fp32.
+    A search keeps its choice when it is resumed on another device.
 
     Args:
         context: The search.
@@ -27,11 +26,8 @@ def choose_precision(context: SearchContext, name: str) -> SearchContext:
     request, decisions = context.request, context.decisions
     if request.options.get("precision", "auto") != "auto":
         return context
-    is_new = context.device.type == "cpu" and not decisions.resumed
-    if not is_new and not decisions.has("precision"):
-        return context
     later = not decisions.path.exists()
-    if decisions.decide("precision", lambda: _faster_precision(context, name), later=later) == "fp32":
+    if decisions.decide("precision", lambda: _faster_precision(context, name), later=later) != "bf16":
         return context
     context.callback.on_note(
         "this CPU multiplies matrices in bf16 (AMX or AVX512-BF16), so the search runs in bf16, up to twice as fast "
@@ -41,11 +37,11 @@ def choose_precision(context: SearchContext, name: str) -> SearchContext:
 
 
 def _faster_precision(context: SearchContext, name: str) -> str:
-    if not has_fast_bf16():
-        return "fp32"
+    if context.device.type != "cpu" or not has_fast_bf16():
+        return "auto"
     structure = load_backbone(name, image_size=context.request.options.get("image_size"), device="meta")
     count = sum(weight.numel() for weight in structure.module.parameters())
-    return "bf16" if count >= _FEWEST_PARAMETERS else "fp32"
+    return "bf16" if count >= _FEWEST_PARAMETERS else "auto"
 
 
 def has_fast_bf16() -> bool:

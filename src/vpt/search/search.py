@@ -115,7 +115,6 @@ def _search_classification(context: SearchContext, finished: RunResult | None) -
     request = context.request
     job = request.job(backbone, "linear")
     pool = load_pool(context, job, dataset, fractions)
-    context.check_images(job, pool.data.digest())
     if finished is not None:
         shutil.rmtree(job.run_dir / "search", ignore_errors=True)
         return finished
@@ -238,7 +237,7 @@ def _first_line(request: SearchRequest, device: torch.device) -> str:
     fixed = "--iterations or --lr" if request.task == "segmentation" else "--epochs or --lr"
     unit = "minute" if request.minutes == 1 else "minutes"
     text = f"{request.minutes:g} {unit} on {name} for the best model (--minutes; {fixed} train without a search)"
-    is_own_data = isinstance(request.data, Dataset) or Path(str(request.data)).exists()
+    is_own_data = isinstance(request.data, Dataset) or Path(str(request.data).partition(",")[0]).exists()
     if request.backbones == (DEFAULT,) and is_own_data:
         return f"{text}; {advise(device)}"
     return text

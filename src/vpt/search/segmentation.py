@@ -19,10 +19,10 @@ from vpt.errors import TrainingError, is_out_of_memory
 from vpt.model import tuned_file
 from vpt.search.candidates import Candidate
 from vpt.search.context import SearchContext
-from vpt.search.mask_backbones import choose_backbone_of_masks
 from vpt.search.mask_candidates import HEAD_ALONE, MaskSearch
 from vpt.search.mask_comparison import FEWEST_IMAGES, compare_masks, count_pixels, describe_masks
-from vpt.search.mask_costs import END_SHARE, TOO_FEW, measure_costs, plan_lengths, sample_test, seconds_of_tests
+from vpt.search.mask_costs import END_SHARE, TOO_FEW, measure_costs, plan_lengths, sample_scored, seconds_of_tests
+from vpt.search.mask_ranking import choose_backbone_of_masks, choose_image_size
 from vpt.search.precision import choose_precision
 from vpt.search.trials import OUT_OF_MEMORY, Deadline, OutOfTimeError
 from vpt.tasks.evaluation import make_evaluation
@@ -60,10 +60,11 @@ def search_masks(context: SearchContext, finished: RunResult | None) -> RunResul
         return finished
     data, backbone, ranking = choose_backbone_of_masks(context, _share_pairs(data))
     context = choose_precision(context, backbone)
+    context, data, sizes = choose_image_size(context, data, backbone)
     search = MaskSearch(**vars(context), data=data, backbone=backbone, costs={})
-    costs = {"refused": {}, **decisions.decide("costs", lambda: measure_costs(search))}
+    costs = decisions.decide("costs", lambda: measure_costs(search))
     search = replace(search, costs=costs)
-    search = replace(search, data=sample_test(search))
+    search = replace(search, data=sample_scored(search))
     lengths = decisions.decide("iterations", lambda: plan_lengths(search))
     rows = list[dict[str, Any]]()
     for name, candidate in search.candidates.items():
@@ -71,7 +72,7 @@ def search_masks(context: SearchContext, finished: RunResult | None) -> RunResul
             rows.append({**_row(search, candidate, 0), "status": costs["refused"][name]})
         elif name in lengths:
             rows.append(decisions.decide(f"trial {name}", partial(_try, search, candidate, lengths[name])))
-    return _finish(search, rows, ranking)
+    return _finish(search, rows, backbones=ranking, image_sizes=sizes)
 
 
 def _share_pairs(data: SegmentationData) -> SegmentationData:
@@ -172,7 +173,7 @@ def _convinces(row: dict[str, Any]) -> bool:
     return bool(row["images"] >= FEWEST_IMAGES and against["gain"] > against["error"])
 
 
-def _finish(search: MaskSearch, rows: list[dict[str, Any]], ranking: dict[str, Any] | None) -> RunResult:
+def _finish(search: MaskSearch, rows: list[dict[str, Any]], **rankings: dict[str, Any] | None) -> RunResult:
     folder, callback = _folder(search), search.callback
     alone, others = rows[0], rows[1:]
     tried = [row for row in rows if row["status"] == "tried"]
@@ -213,7 +214,7 @@ def _finish(search: MaskSearch, rows: list[dict[str, Any]], ranking: dict[str, A
         "minutes": search.request.minutes,
         "metric": "miou",
         "seconds": search.budget.elapsed,
-        "backbones": ranking,
+        **rankings,
         "tried": rows,
         "shipped": _candidate(search, shipped).name,
         "score": total.mean_per_class,

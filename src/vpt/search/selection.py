@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vpt.backbones import load_backbone
 from vpt.core.array_file import read_array, write_array
-from vpt.core.text import file_stem, format_bytes, format_duration
+from vpt.core.text import file_stem, format_bytes, format_duration, pluralize
 from vpt.errors import SpecError, TrainingError, UnsupportedError, is_out_of_memory
 from vpt.search.candidates import (
     PROBE_SECONDS,
@@ -119,9 +119,6 @@ class Selection(SearchContext):
 
     def _needs_other_start(self, row: dict[str, Any]) -> bool:
         """Return whether a candidate that was tried is not above the probe, so that it may start too far from it."""
-        later = self.decisions.names_after(f"trial {self.candidate(row).name}")
-        if later and not later[0].startswith(f"plan {row['method']}, from"):
-            return False  # an earlier version, which knew no other start, has gone on
         given = self.request.options.keys() & {"head", "probe_epochs"}
         if given or "ridge" not in row["recipe"] or self.pool.data.labels.kind.name != "single_label":
             return False
@@ -142,11 +139,13 @@ class Selection(SearchContext):
                  **plan}  # fmt: skip
         if not plan["epochs"]:
             return known
-        row = self.decisions.decide(
-            f"trial {candidate.name}", lambda: _in_memory(lambda: self._carry_out(candidate, known, rows), known)
-        )
-        if row["status"] == "tried":
-            self.callback.on_note(f"{candidate.name}: {describe_row(row)}")
+        trial = f"trial {candidate.name}"
+        if not self.decisions.has(trial):
+            folds = "two halves" if plan["folds"] == 2 else "train"
+            self.callback.on_note(f"{candidate.name}: {pluralize(plan['epochs'], 'epoch')} on {folds}")
+        row = self.decisions.decide(trial, lambda: _in_memory(lambda: self._carry_out(candidate, known, rows), known))
+        words = describe_row(row) if row["status"] == "tried" else row["status"]
+        self.callback.on_note(f"{candidate.name}: {words}")
         return row
 
     def _plan_or_refuse(self, candidate: Candidate, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -160,6 +159,8 @@ class Selection(SearchContext):
             if self.request.method is not None:
                 raise
             return {"epochs": 0, "status": f"{NOT_BEGUN}{error}"}
+        except TrainingError as error:  # in the steps that are measured
+            return {"epochs": 0, "status": f"diverged: {error}"}
 
     def _plan(self, candidate: Candidate, best: dict[str, Any] | None) -> dict[str, Any]:
         """Return the folds and the length of a trial, or the reason why it is not begun.
@@ -219,13 +220,15 @@ class Selection(SearchContext):
         """Return the outputs of the probe for the images of one fold, fitted once to the others.
 
         A candidate of one fold ships as it was trained, on train alone. The probe that it would replace learns from
-        val, too, so each image of val is left out alone, with its group.
+        val, too, so each image of val is left out with its group in val: the candidate learns from all of train.
         """
         if (count, index) not in self._fitted:
             fold = self.folds(count)[index]
             if count == 1 and self.pool.takes_all:
-                left_out = self.features.ridge(self.head).leave_out(self.penalty, self.features.groups)
-                self._fitted[count, index] = left_out.logits[self.pool.num_train :]
+                groups, num_train = self.features.groups.copy(), self.pool.num_train
+                groups[:num_train] = groups.max() + 1 + np.arange(num_train)
+                left_out = self.features.ridge(self.head).leave_out(self.penalty, groups)
+                self._fitted[count, index] = left_out.logits[num_train:]
             else:
                 train = self.features.select(fold.train)
                 self._fitted[count, index] = held_out_outputs(train, fold.features, self.head, self.penalty)

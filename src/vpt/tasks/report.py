@@ -211,10 +211,10 @@ def _tried(search: Mapping[str, Any] | None) -> list[tuple[str, str, str, str]]:
     rows = []
     for row in () if search is None else search["tried"]:
         score = format_metric(search["metric"], row["score"]) if search and "score" in row else ""
-        name = f"linear probe, {row.get('head')}"
-        if "method" in row:
-            head = row.get("head", "") if search and search["metric"] == "miou" else ""
-            name = describe_trial(row["method"], row.get("factor", 1), row.get("start", ""), head)
+        head, has_masks = row.get("head", ""), bool(search and search["metric"] == "miou")
+        name = describe_trial(row["method"], row.get("factor", 1), row.get("start", ""), head if has_masks else "")
+        if "lda" in row or (head and not has_masks):
+            name = f"probe, {head}"
         seconds = format_duration(row["seconds"]) if "seconds" in row else ""
         rows.append((name, score, seconds, f"{row['status']}, {pluralize(row['images'], 'image')}" if "images" in row
                      else row["status"]))  # fmt: skip

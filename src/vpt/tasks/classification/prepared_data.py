@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -120,6 +121,9 @@ class ClassificationData(PreparedData):
             note = describe_joined(left_out)
         else:
             left_out = solve_head(model, train, self.ridge, **passes)
+            if self.labels.calibrates and "val" not in self.decoded:
+                out_of_fold = torch.from_numpy(left_out.logits), torch.from_numpy(train.labels)
+                model.label_kind = self.labels.calibrate(*out_of_fold)
             if self.ridge == "auto":
                 note = f"the penalty {left_out.penalty:g} predicts training images that are left out best"
         if note:
