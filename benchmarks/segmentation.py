@@ -1,6 +1,9 @@
-"""Table and picture of the segmentation benchmark, from the runs of benchmarks/segmentation.toml.
+"""Table and picture of a segmentation benchmark, from the runs of segmentation.toml or segmentation_solved.toml.
 
 python benchmarks/segmentation.py FOLDER
+python benchmarks/segmentation.py FOLDER --one-scale
+
+The results have the name of the plan. `--one-scale` leaves out the scores over several scales, which take long.
 """
 
 from __future__ import annotations
@@ -25,15 +28,16 @@ from vpt.tasks.segmentation.sliding_window import InferenceConfig
 
 SCALES = (0.75, 1.0, 1.25)
 PAPER = {"head only": 35.12, "bias": 43.40, "VPT-deep": 42.11, "VPT + bias": 44.04, "full": 48.31}  # ADE20K, ViT-L
-NOTE = f"""In %, mean ± standard deviation over the seeds, on test images of their original size.
-Several scales: {SCALES}, and flips.
-The paper's figures are of ADE20K, ViT-L/16 at 512 px and 160,000 iterations: only the order compares.
+SEVERAL = f"Several scales: {SCALES}, and flips.\n"
+NOTE = """In %, mean ± standard deviation over the seeds, on test images of their original size.
+{scales}The paper's figures are of ADE20K, ViT-L/16 at 512 px and 160,000 iterations: only the order compares.
 """
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder of the runs")
+    parser.add_argument("--one-scale", action="store_true", help="no scores over several scales")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
     store = Store(options.folder)
@@ -45,29 +49,26 @@ def main() -> None:
         models = [load(store.tuned_path(record.id), backbone) for record in cell.final_records]
         dataset = load_segmentation_dataset(task.data, classes=models[0].classes, **task.mask_options)
         test = InferenceConfig(scales=SCALES, flip=True)
-        several = [score_split(model, dataset, "test", test).metrics["miou"] for model in models]
+        scored = [] if options.one_scale else models
+        several = [score_split(model, dataset, "test", test).metrics["miou"] for model in scored]
         head_parameters = sum(weight.numel() for weight in models[0].head.parameters())
         rows.append(table_row(cell, head_parameters, several))
         images = dataset.splits["test"].images
         with tempfile.TemporaryDirectory() as folder:
             predict_masks(models[0], [images[i * len(images) // 3] for i in range(3)], Path(folder), InferenceConfig())
             pictures.append((cell.method, [Image.open(path).copy() for path in Path(folder).glob("*.overlay.png")]))
+    several_header = () if options.one_scale else ("mIoU, several",)
     header = (
-        "method",
-        "trained",
-        "of which head",
-        "mIoU, one scale",
-        "mIoU, several",
-        "pixels",
-        "peak memory",
+        "method", "trained", "of which head", "mIoU, one scale", *several_header, "pixels", "peak memory",
         "paper, ADE20K",
-    )
+    )  # fmt: skip
     facts = "".join(f"- {name}: {value}\n" for name, value in provenance(results))
-    table = markdown_rows(Table("segmentation", "", header, tuple(rows)))
+    table, name = markdown_rows(Table("segmentation", "", header, tuple(rows))), experiment.name
+    note = NOTE.format(scales="" if options.one_scale else SEVERAL)
     options.results.mkdir(parents=True, exist_ok=True)
-    text = f"# Segmentation of CamVid, DeiT-Tiny/16\n\n{table}\n{NOTE}\n{facts}\n![Predictions](segmentation.png)\n"
-    (options.results / "segmentation.md").write_text(text)
-    draw_predictions(pictures, options.results / "segmentation.png")
+    text = f"# Segmentation of CamVid, DeiT-Tiny/16\n\n{table}\n{note}\n{facts}\n![Predictions]({name}.png)\n"
+    (options.results / f"{name}.md").write_text(text)
+    draw_predictions(pictures, options.results / f"{name}.png")
     print(text)
 
 
@@ -79,7 +80,7 @@ def table_row(cell: Cell, head_parameters: int, several_scales: list[float]) -> 
         f"{cell.trainable_parameters:,}",
         f"{head_parameters:,}",
         format_mean_std(cell.mean, cell.std),
-        format_mean_std(statistics.fmean(several_scales), std(several_scales)),
+        *([format_mean_std(statistics.fmean(several_scales), std(several_scales))] if several_scales else []),
         format_mean_std(statistics.fmean(accuracies), std(accuracies)),
         f"{max(record.cost['peak_memory_bytes'] for record in cell.final_records) / 1e9:.2f} GB",
         f"{PAPER[cell.method]:.2f}",

@@ -192,7 +192,8 @@ class SearchRequest:
         return make_job(self.data, self.out, task=self.task, method=method, backbone=backbone, **options)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything that was asked for as JSON values."""
-        options = {name: str(value) if isinstance(value, Path) else value for name, value in self.options.items()}
+        """Return everything that was asked for as JSON values, options that are defaults included."""
+        job = self.job(self.backbones[0], "linear").to_dict()
+        options = {name: value for name, value in job.items() if name not in ("method", "backbone")}
         return {**vars(self), "data": str(self.data), "out": str(self.out), "backbones": list(self.backbones),
                 "options": options}  # fmt: skip

@@ -211,10 +211,9 @@ def _open(request: SearchRequest, job: Job, budget: Budget, overwrite: bool) -> 
         )
     decisions = Decisions(path, budget)
     now = json.loads(json.dumps(request.to_dict()))
-    before = flatten(decisions.decide("request", lambda: now, later=True))
-    after = flatten(now)
-    names = sorted(before.keys() | after.keys())
-    differing = [f"{k}: {before.get(k)} then, {after.get(k)} now" for k in names if before.get(k) != after.get(k)]
+    recorded, after = flatten(decisions.decide("request", lambda: now, later=True)), flatten(now)
+    before = {**flatten({"options": job.default_dict()}), **recorded}  # options that were added since had their defaults
+    differing = [f"{k}: {before.get(k)} then, {v} now" for k, v in sorted(after.items()) if before.get(k) != v]
     if differing:
         raise SpecError(
             f"{job.run_dir} holds a search with other settings ({', '.join(differing)}); give another --out, or "
