@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from vpt.plots import figures
-from vpt.search.finish import Scored, _draw
+from vpt.search.outcome import Scored
+from vpt.search.pictures import draw_search
 from vpt.training import Callback, Examples
 
 EXAMPLES = Examples(np.zeros((2, 3, 8, 8), np.uint8), np.zeros(2, np.int64))
@@ -43,7 +44,7 @@ def finished(tmp_path: Path) -> tuple[Any, Any]:
 
 def test_draw_of_a_search_writes_its_picture(finished: tuple[Any, Any], tmp_path: Path) -> None:
     notes = Notes()
-    _draw(finished[0], SCORED, finished[1], notes)
+    draw_search(finished[0], SCORED, finished[1], notes)
     assert all((tmp_path / f"{name}.png").stat().st_size > 1000 for name in ("search", "examples"))
     assert not notes.texts
 
@@ -51,7 +52,7 @@ def test_draw_of_a_search_writes_its_picture(finished: tuple[Any, Any], tmp_path
 def test_draw_of_a_search_names_its_metrics(finished: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Any] = []
     monkeypatch.setattr(figures, "search_summary", lambda *arguments: given.extend(arguments))
-    _draw(finished[0], SCORED, finished[1], Notes())
+    draw_search(finished[0], SCORED, finished[1], Notes())
     assert given[-1]["balanced_accuracy"] == "balanced accuracy"
 
 
@@ -63,6 +64,6 @@ def test_draw_of_a_search_that_fails_becomes_a_note(
 
     monkeypatch.setattr(figures, "search_summary", fail)
     notes = Notes()
-    _draw(finished[0], SCORED, finished[1], notes)
+    draw_search(finished[0], SCORED, finished[1], notes)
     (text,) = notes.texts
     assert "search.png could not be drawn: No space left on device; the result is complete without it" in text

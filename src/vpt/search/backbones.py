@@ -16,9 +16,9 @@ from vpt.data.splits import stratified_subset
 from vpt.search.budget import measure
 from vpt.search.comparison import compare
 from vpt.search.context import SearchContext
-from vpt.search.data import labeled_images
 from vpt.search.metrics import describe_bounds, describe_gain, describe_value, make_statistic
 from vpt.search.probe import Features, head_grid
+from vpt.search.sampling import labeled_images
 from vpt.tasks.classification.metrics import METRICS
 from vpt.tasks.classification.task import ClassificationTask
 from vpt.training import DeviceDataset, Examples

@@ -12,10 +12,11 @@ from vpt.core.text import format_duration
 from vpt.data.dataset import Dataset, Split
 from vpt.data.images import decode
 from vpt.data.loading import load_dataset
-from vpt.data.splits import fill_missing_splits, stratified_subset
+from vpt.data.splits import fill_missing_splits
 from vpt.data.training_marks import make_marks
 from vpt.search.budget import Costs, images_that_fit, measure
 from vpt.search.context import SearchContext
+from vpt.search.sampling import choose_subset, is_limited, labeled_images, limit_images, limits_of
 from vpt.tasks.classification.config import ClassificationConfig, ClassificationOptions
 from vpt.tasks.classification.label_checks import check_options_of_labels
 from vpt.tasks.classification.prepared_data import ClassificationData
@@ -146,19 +147,6 @@ def list_images(job: Job) -> tuple[Dataset, dict[str, Any]]:
     return fill_missing_splits(dataset, seed=seed, **fractions), fractions
 
 
-def labeled_images(dataset: Dataset, job: Job) -> Split:
-    """Return the images of train and val that a job may learn and choose from.
-
-    Args:
-        dataset: The images of `list_images`.
-        job: The job, with `images_per_class` and `train_fraction`.
-
-    Returns:
-        The images.
-    """
-    return _limit(dataset.trainval(), dataset, job, 1.0) if _is_limited(job) else dataset.trainval()
-
-
 def load_pool(context: SearchContext, job: Job, dataset: Dataset, fractions: dict[str, Any]) -> Pool:
     """Decode the images that fit the budget, and compute the features of every block in one pass.
 
@@ -177,7 +165,7 @@ def load_pool(context: SearchContext, job: Job, dataset: Dataset, fractions: dic
     backbone = task.load_backbone(job)
     network, bf16 = BlockFeatureNetwork(backbone, device), job.config.training.use_bf16(device)
 
-    limited, whole = _is_limited(job), dataset.trainval()
+    limited, whole = is_limited(job), dataset.trainval()
     if limited:  # no other labels take part in the choice
         dataset = replace(dataset, train=labeled_images(dataset, job), val=Split())
 
@@ -213,9 +201,11 @@ def load_pool(context: SearchContext, job: Job, dataset: Dataset, fractions: dic
         )
     if 0 < sample["test"] < 1:
         callback.on_note(f"{100 * sample['test']:.0f} % of the test images measure; a larger --minutes takes all")
-    splits = {name: _subset(dataset, name, sample["test"] if name == "test" else fraction, seed) for name in _SPLITS}
+    splits = {
+        name: choose_subset(dataset, name, sample["test"] if name == "test" else fraction, seed) for name in _SPLITS
+    }
     if limited:
-        splits["train"] = _limit(whole, dataset, job, fraction, per_class)
+        splits["train"] = limit_images(whole, dataset, job, fraction, per_class)
     listed = replace(dataset, train=splits["train"], val=splits["val"], test=splits["test"])
     plain = replace(job.options, test_fraction=0.0, train_fraction=1.0, images_per_class=None, loading="cache")
     prepared = task.prepare(replace(job, data=listed, val_fraction=0.0, train_on="train", options=plain), callback)
@@ -247,7 +237,7 @@ def load_pool(context: SearchContext, job: Job, dataset: Dataset, fractions: dic
             network, images, bf16=bf16, path=folder / f"features-{name}.npy", on_batch=progress
         )
 
-    options = {**fractions, **_limits(job, fraction, per_class)}
+    options = {**fractions, **limits_of(job, fraction, per_class)}
     val_features = None if takes_all or val is None else features("val", val)
     train_on = "trainval" if limited or takes_all else "train"
     marks = make_marks(listed.trainval().images) if takes_all else prepared.trained_on
@@ -265,38 +255,3 @@ def load_pool(context: SearchContext, job: Job, dataset: Dataset, fractions: dic
         device,
         marks,
     )
-
-
-def _subset(dataset: Dataset, name: str, share: float, seed: int) -> Split:
-    split = dataset.splits[name]
-    if not len(split) or share == 1:
-        return split
-    if name == "test" and share * len(split) < len(dataset.classes):  # of which not all can have an image
-        count = max(1, round(share * len(split)))
-        return split.select(np.sort(np.random.default_rng(seed).permutation(len(split))[:count]))
-    return stratified_subset(split, dataset.classes, share, seed)
-
-
-def _is_limited(job: Job) -> bool:
-    """Return whether options leave out labels of training images."""
-    assert isinstance(job.options, ClassificationOptions)
-    return job.options.images_per_class is not None or job.options.train_fraction < 1
-
-
-def _limits(job: Job, share: float, per_class: int | None) -> dict[str, Any]:
-    """Return the options that select a share of the training images of a job, or some of each class."""
-    options = job.options
-    assert isinstance(options, ClassificationOptions)
-    if per_class is not None:
-        least = min(per_class, options.images_per_class or per_class)
-        return {"images_per_class": least, "train_fraction": options.train_fraction}
-    limits: dict[str, Any] = {"train_fraction": options.train_fraction * share}
-    if options.images_per_class is not None:
-        limits["images_per_class"] = max(1, round(options.images_per_class * share))
-    return limits
-
-
-def _limit(images: Split, dataset: Dataset, job: Job, share: float, per_class: int | None = None) -> Split:
-    limits = _limits(job, share, per_class)
-    seed, limit = job.config.training.seed, limits.get("images_per_class")
-    return stratified_subset(images, dataset.classes, limits["train_fraction"], seed, limit)

@@ -1,14 +1,12 @@
 """The end of a search: the final training, test images that took no part in any choice, and the report."""
 
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from vpt.core import environment
 from vpt.core.io import write_atomic
@@ -16,83 +14,23 @@ from vpt.core.text import format_duration
 from vpt.data.dataset import Dataset
 from vpt.errors import TrainingError, is_out_of_memory
 from vpt.model.label_kinds import Regression
-from vpt.model.tuned_model import TunedModel
-from vpt.plots import figures
 from vpt.search.comparison import Comparison, compare, interval
+from vpt.search.outcome import Model, Probe, Scored
+from vpt.search.pictures import draw_search
 from vpt.search.rows import best_row
 from vpt.search.selection import ONE_GROUP, OUT_OF_TIME, Selection
 from vpt.search.trials import NOT_BEGUN, Deadline, OutOfTimeError, outputs_of, select
 from vpt.tasks.classification.labels import label_task
 from vpt.tasks.classification.metrics import METRICS, choose_metric, with_metric_first
-from vpt.tasks.classification.prepared_data import ClassificationData
-from vpt.tasks.classification.task import ClassificationTask
 from vpt.tasks.evaluation import OUT_OF_FOLD, Evaluation, make_evaluation
-from vpt.training import Callback, CallbackList, EpochMetrics, Examples
-from vpt.training.job import Job, RunResult
+from vpt.training import CallbackList
+from vpt.training.job import RunResult
 from vpt.training.run_directory import MetricsRecorder, repeat_command
 from vpt.tuning import finish_job, train_model
 
 _LATEST = 1.03  # of the budget, at which the final training is given up
 _LEAST_LENGTH = 0.5  # of the trial's epochs that the final training must have
 _NOTHING_FITS = "no other method fits the backbone and --max-size"
-_NUM_MISTAKES = 6
-
-
-@dataclass(frozen=True)
-class Model:
-    """A trained model with its job.
-
-    Attributes:
-        job: The job.
-        data: Its data.
-        model: The model.
-        history: Metrics of each epoch.
-    """
-
-    job: Job
-    data: ClassificationData
-    model: TunedModel
-    history: list[EpochMetrics]
-
-
-@dataclass(frozen=True)
-class Probe:
-    """The probe.
-
-    Attributes:
-        job: Its job.
-        data: The data of the job.
-        model: The model.
-        left_out: Outputs for its training images, each left out (n, classes), see `vpt.search.trials.outputs_of`.
-    """
-
-    job: Job
-    data: ClassificationData
-    model: TunedModel
-    left_out: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Scored:
-    """The images that score the result, with the outputs for them.
-
-    Attributes:
-        split: Name of the images: "test", or "out_of_fold".
-        source: Images among which they are.
-        rows: Their rows there, in the order of the outputs (n,).
-        outputs: Outputs of the model that ships (n, classes), see `vpt.search.trials.outputs_of`.
-        baseline: Outputs of the probe.
-        labels: Labels of the images (n, ...).
-        groups: Group of each image (n,), or None if every image is on its own.
-    """
-
-    split: str
-    source: Examples
-    rows: NDArray[np.int64]
-    outputs: NDArray[np.float64]
-    baseline: NDArray[np.float64]
-    labels: NDArray[Any]
-    groups: NDArray[np.int64] | None
 
 
 def finish(
@@ -159,7 +97,7 @@ def finish(
     data = replace(final.data, images={**final.data.images, scored.split: len(scored.labels)})
     single = METRICS[request.metric].kind == "single_label"
     if single:
-        _draw(final, scored, evaluation, callback)
+        draw_search(final, scored, evaluation, callback)
     result = finish_job(
         final.job, data, final.model, final.history, evaluation, callback, environment.peak_memory(device),
         draw=not single, search=search,
@@ -274,37 +212,3 @@ def _why_nothing_else(selection: Selection, rows: list[dict[str, Any]]) -> str:
         reasons = (f"{selection.candidate(row).name}: {row['status'].removeprefix(NOT_BEGUN)}" for row in rows)
         return "; ".join(reasons)
     return f"nothing but the probe fits {format_duration(60 * selection.request.minutes)}"
-
-
-def _draw(final: Model, scored: Scored, evaluation: Evaluation, callback: Callback) -> None:
-    """Draw the picture of a search. A failure becomes a note, as the result is complete without it."""
-    path = final.job.run_dir / "search.png"
-    try:
-        _draw_summary(path, final, scored, evaluation)
-        path = path.with_name("examples.png")
-        figures.class_examples(path, final.data.examples(), f"Training images of {final.data.name}")
-    except Exception as error:
-        callback.on_note(f"{path} could not be drawn: {error}; the result is complete without it")
-
-
-def _draw_summary(path: Path, final: Model, scored: Scored, evaluation: Evaluation) -> None:
-    """Draw curve, confusion matrix and the most confident mistakes in one picture."""
-    classes, labels, logits = final.data.classes, scored.labels, scored.outputs
-    probabilities = torch.from_numpy(logits).softmax(1).numpy()
-    wrong = np.flatnonzero(logits.argmax(1) != labels)
-    worst = wrong[np.argsort(-probabilities[wrong].max(1), kind="stable")][:_NUM_MISTAKES]
-    size = final.model.backbone.preprocessing.size
-    mistakes = []
-    for index in worst:
-        pixels = scored.source.pixels[scored.rows[index]]
-        start = (pixels.shape[-1] - size) // 2
-        cropped = pixels[:, start : start + size, start : start + size].transpose(1, 2, 0)
-        predicted = int(logits[index].argmax())
-        title = f"{classes[labels[index]]}\nas {classes[predicted]}, {100 * probabilities[index, predicted]:.0f} %"
-        mistakes.append((cropped, title))
-    images = "test images" if evaluation.split == "test" else "images, each left out of training"
-    accuracy = f"{100 * evaluation.metrics['top1']:.1f} % of {evaluation.images} {images}"
-    title = f"{final.job.method} on {final.data.name}: {accuracy}"
-    history = [vars(epoch) for epoch in final.history]
-    metrics = ClassificationTask.metrics
-    figures.search_summary(path, history, evaluation.confusion, classes, mistakes, title, metrics)

@@ -28,8 +28,9 @@ from vpt.search.comparison import interval
 from vpt.search.context import SearchContext
 from vpt.search.data import Pool, list_images, load_pool
 from vpt.search.decisions import Decisions
-from vpt.search.finish import Probe, finish
+from vpt.search.finish import finish
 from vpt.search.metrics import describe_bounds, describe_value
+from vpt.search.outcome import Probe
 from vpt.search.precision import choose_precision
 from vpt.search.probe import Features, choose_probe, head_grid
 from vpt.search.request import SearchRequest
@@ -212,7 +213,10 @@ def _open(request: SearchRequest, job: Job, budget: Budget, overwrite: bool) -> 
     decisions = Decisions(path, budget)
     now = json.loads(json.dumps(request.to_dict()))
     recorded, after = flatten(decisions.decide("request", lambda: now, later=True)), flatten(now)
-    before = {**flatten({"options": job.default_dict()}), **recorded}  # options that were added since had their defaults
+    before = {
+        **flatten({"options": job.default_dict()}),
+        **recorded,
+    }  # of options added since
     differing = [f"{k}: {before.get(k)} then, {v} now" for k, v in sorted(after.items()) if before.get(k) != v]
     if differing:
         raise SpecError(
