@@ -9,6 +9,7 @@ The results have the name of the plan. `--one-scale` leaves out the scores over 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import tempfile
 from pathlib import Path
@@ -68,6 +69,12 @@ def main() -> None:
     options.results.mkdir(parents=True, exist_ok=True)
     text = f"# Segmentation of CamVid, DeiT-Tiny/16\n\n{table}\n{note}\n{facts}\n![Predictions]({name}.png)\n"
     (options.results / f"{name}.md").write_text(text)
+    figures = {
+        "command": f"vpt bench run benchmarks/{name}.toml --out FOLDER && python benchmarks/segmentation.py FOLDER",
+        "facts": [list(fact) for fact in provenance(results)],
+        "methods": {cell.method: {"miou": cell.scores} for cell in results.cells.values()},
+    }
+    (options.results / f"{name}_scores.json").write_text(json.dumps(figures, indent=1) + "\n")
     draw_predictions(pictures, options.results / f"{name}.png")
     print(text)
 
@@ -76,7 +83,7 @@ def table_row(cell: Cell, head_parameters: int, several_scales: list[float]) -> 
     """Return the row of a method: scores, memory and the paper's figure."""
     accuracies = [record.scores["pixel_accuracy"] for record in cell.final_records]
     return (
-        f"{cell.method} (`{cell.final_records[0].config['method']}`)",
+        cell.method,
         f"{cell.trainable_parameters:,}",
         f"{head_parameters:,}",
         format_mean_std(cell.mean, cell.std),

@@ -438,6 +438,10 @@ def _road_scenes() -> Iterator[tuple[str, str]]:
         "the head alone"
     )
     yield page, text
+    solved = {name: found["miou"] for name, found in _record("segmentation_solved_scores")["methods"].items()}
+    names = ("head only", "VPT-deep", "bias", "VPT + bias", "full")
+    yield page, f"| here | {' | '.join(_mean_and_std(solved[name], 2) for name in names)} |"
+    assert all(min(solved[name]) > max(solved["head only"]) for name in names[1:]), "above the head alone"
 
 
 def _counts_beside_the_paper() -> Iterator[tuple[str, str]]:
