@@ -9,11 +9,16 @@ from vpt._version import __version__ as __version__
 if TYPE_CHECKING:
     from vpt import analysis as analysis
     from vpt import backbones as backbones
+    from vpt import conversion as conversion
     from vpt import data as data
+    from vpt import datasets as datasets
     from vpt import errors as errors
+    from vpt import export as export
     from vpt import heads as heads
     from vpt import methods as methods
     from vpt import model as model
+    from vpt import runtime as runtime
+    from vpt import schemas as schemas
     from vpt import serving as serving
     from vpt import tasks as tasks
     from vpt import testing as testing
@@ -95,8 +100,8 @@ _MODULES = {
 }
 # Documented submodules: `vpt.testing` works after `import vpt`.
 _SUBMODULES = (
-    "analysis", "backbones", "data", "errors", "heads", "methods", "model", "serving", "tasks", "testing", "training",
-    "tuning",
+    "analysis", "backbones", "conversion", "data", "datasets", "errors", "export", "heads", "methods", "model",
+    "runtime", "schemas", "serving", "tasks", "testing", "training", "tuning",
 )  # fmt: skip
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 __all__ = sorted(["__version__", *_HOMES])

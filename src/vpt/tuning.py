@@ -248,7 +248,7 @@ def finish_job(
 
 
 def marked_splits(job: Job, data: PreparedData) -> dict[str, Any]:
-    """Return the options of the split of a job, with marks of its training images.
+    """Return the options of the split of a job, with marks of its training images, or the digest of data in memory.
 
     Args:
         job: The job.
@@ -257,7 +257,10 @@ def marked_splits(job: Job, data: PreparedData) -> dict[str, Any]:
     Returns:
         What a tuned file records, so that later commands score no training image.
     """
-    return {**job.split_options, **({"trained_on": data.trained_on} if data.trained_on else {})}
+    marks: dict[str, Any] = {"trained_on": data.trained_on} if data.trained_on else {}
+    if isinstance(job.data, Dataset) and job.data.digest:
+        marks["digest"] = job.data.digest
+    return {**job.split_options, **marks}
 
 
 def _option_names(task: Task) -> frozenset[str]:

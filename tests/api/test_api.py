@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import inspect
+import operator
+import re
 import subprocess
 import sys
 import weakref
@@ -32,7 +34,7 @@ def test_explain_image_in_memory_draws_and_returns_maps(result: vpt.RunResult, d
 
 
 def test_embed_arrays_draws_and_returns_points(result: vpt.RunResult, data: Any, tmp_path: Path) -> None:
-    found = vpt.embed(result.file, data, limit=12, out=tmp_path / "points.svg")
+    found = vpt.embed(result.file, {"test": data}, limit=12, out=tmp_path / "points.svg")
     assert found.after.points.shape == (12, 2) and found.classes == CLASSES
     assert {path.name for path in tmp_path.iterdir()} == {"points.svg", "points.csv"}
 
@@ -98,6 +100,16 @@ def test_import_gives_names_and_submodules_without_torch() -> None:
         "for name in dir(vpt): getattr(vpt, name)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_names_of_the_reference_are_reached_from_the_package() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
+    names = re.findall(r"^\.\. (?:auto|py:)\w+:: vpt\.([\w.]+)$", page, re.MULTILINE)
+    assert len(names) > 50 and "conversion.read_peft" in names
+    assert {name.partition(".")[0] for name in names} | {"datasets", "export", "runtime"} <= set(dir(vpt))
+    for name in names:
+        if name.count(".") < 2:  # deeper modules are imported by name
+            operator.attrgetter(name)(vpt)
 
 
 def test_unknown_name_is_an_attribute_error() -> None:

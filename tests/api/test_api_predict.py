@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import vpt
-from helpers.brightness import CLASSES, FAST, PairDataset, encoded
+from helpers.brightness import CLASSES, FAST, PairDataset, draw, draw_numbers, draw_tags, encoded
 
 
 def test_predict_every_form_of_an_image_gives_the_same(result: vpt.RunResult, data: Any, tmp_path: Path) -> None:
@@ -69,15 +69,30 @@ def test_predict_unusable_arguments_are_refused(result: vpt.RunResult, data: Any
 def test_evaluate_matches_classes_by_name(result: vpt.RunResult, data: Any) -> None:
     pixels, labels = data
     model = vpt.load(result.file)
-    by_number = vpt.evaluate(model, (pixels, labels))
+    by_number = vpt.evaluate(model, {"test": (pixels, labels)})
     assert by_number.images == 40 and by_number.split == "test" and by_number.metrics["top1"] == 1
     assert by_number.per_class == {"dark": 1, "light": 1}
-    for same in (PairDataset(pixels, labels), ([*pixels], [CLASSES[k] for k in labels]), {"test": (pixels, labels)}):
-        assert vpt.evaluate(model, same).metrics == by_number.metrics
+    for same in (PairDataset(pixels, labels), ([*pixels], [CLASSES[k] for k in labels])):
+        assert vpt.evaluate(model, {"test": same}).metrics == by_number.metrics
     flipped = vpt.evaluate(result.file, (pixels, labels), classes=CLASSES[::-1])
     assert flipped.metrics["top1"] == 0
     with pytest.raises(vpt.DataError, match="the data have no split val; they have test"):
         vpt.evaluate(model, {"test": (pixels, labels)}, split="val")
+
+
+@pytest.mark.parametrize("number_of_labels", [0, 1, 3])
+def test_evaluate_of_training_data_in_memory_scores_their_test_split(number_of_labels: int, tmp_path: Path) -> None:
+    pixels, labels = {0: draw_numbers, 1: draw, 3: draw_tags}[number_of_labels](40)
+    given = (pixels, labels, [f"patient {index // 2}" for index in range(40)])
+    found = vpt.tune(given, tmp_path / "a.safetensors", seed=3, test_fraction=0.3, **FAST)
+    model = vpt.load(found.file)
+    scores = vpt.evaluate(model, (list(pixels), labels.tolist(), given[2]))
+    assert scores.images == found.images["test"] < 20
+    assert {f"test_{name}": value for name, value in scores.metrics.items()} == pytest.approx(found.metrics)
+    assert vpt.evaluate(model, given, split="train").images == found.images["train"]
+    assert vpt.embed_to_file(model, given, tmp_path / "all.csv", split="all").images == 40
+    for other in ({"test": given}, (pixels[:-1], labels[:-1]), (pixels[::-1], labels[::-1])):
+        assert vpt.evaluate(model, other).images == len(other["test"][0] if isinstance(other, dict) else other[0])
 
 
 def test_evaluate_folder_scores_the_split_of_training(data: Any, tmp_path: Path) -> None:

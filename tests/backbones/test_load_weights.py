@@ -196,3 +196,26 @@ def test_load_weights_of_absent_or_empty_file_is_refused(tmp_path):
 def tiny(**options: Any) -> nn.Module:
     """A fresh model: what a weights file must turn into `model_of("vit")`."""
     return timm.create_model("vit_base_patch16_224", num_classes=0, **{**TINY, **options})
+
+
+@pytest.mark.parametrize("file_classes", [0, 7])
+def test_load_weights_into_a_model_with_a_classifier_leaves_it(tmp_path, file_classes):
+    """Whether the file has none or one for other classes: a tuned model has a head of its own."""
+    head = {"head.weight": torch.randn(7, 32), "head.bias": torch.randn(7)} if file_classes else {}
+    save_file({**state(), **head}, tmp_path / "w.safetensors")
+    model = model_of("vit")
+    model.reset_classifier(10)
+    before = model.head.weight.clone()
+    assert load_weights(model, tmp_path / "w.safetensors") == ()
+    assert torch.equal(model.head.weight, before)
+    model.reset_classifier(0)
+    assert_loaded(model)
+
+
+def test_load_weights_of_npz_into_a_model_with_a_classifier_leaves_it(tmp_path):
+    np.savez(tmp_path / "w.npz", **google(model_of("vit")))
+    model = model_of("vit")
+    model.reset_classifier(10)
+    load_weights(model, tmp_path / "w.npz")
+    model.reset_classifier(0)
+    assert_loaded(model)

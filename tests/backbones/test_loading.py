@@ -143,3 +143,25 @@ def test_repository_that_cannot_be_fetched_is_named_with_an_image_size(monkeypat
         BackboneError, match="the weights of 'hf-hub:owner/typo' could not be fetched: no such repository"
     ):
         load_backbone("hf-hub:owner/typo", image_size=96)
+
+
+def test_load_backbone_of_a_convnet_at_hand_takes_any_size():
+    model = model_of("resnet")
+    for given in (model, load_backbone(model)):
+        backbone = load_backbone(given, image_size=96)
+        assert backbone.preprocessing.size == 96 and backbone.module is model
+
+
+def test_load_backbone_of_a_model_whose_base_has_an_image_size_keeps_it():
+    with pytest.raises(BackboneError, match="made for 224 px, and 96 are asked for"):
+        load_backbone(timm.create_model("levit_128s", pretrained=False), image_size=96)
+
+
+def test_load_backbone_of_the_embedded_model_with_another_pooling_averages():
+    backbone = load_backbone(f"{DEFAULT}(global_pool=avg)")
+    assert backbone.module.global_pool == "avg" and isinstance(backbone.module.norm, nn.Identity)
+
+
+def test_load_backbone_with_parallel_first_convolutions_reads_their_channels():
+    model = timm.create_model("mobileone_s0", pretrained=False, num_classes=0, in_chans=1)
+    assert load_backbone(model).preprocessing.channels == 1

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors
 import safetensors.torch
 import timm
+import timm.data
 import torch
+from PIL import Image
 
 from helpers.command_line import exit_code, vpt
-from vpt import attach, inspect, load_backbone, save
+from vpt import Backbone, attach, inspect, load_backbone, save
+from vpt.data.preprocessing import Preprocessing
 from vpt.errors import ExitCode
-from vpt.model.label_kinds import Regression
+from vpt.model.label_kinds import MultiLabel, Regression, parse_label_kind
 from vpt.model.tuned_model import TunedModel
 
 NAME = "test_vit"  # the smallest of timm's transformers
@@ -55,6 +60,39 @@ def test_merged_file_loads_strictly_in_plain_timm(
     assert (plain(images) - expected).abs().max() <= 1e-5 * expected.abs().max()
     called = eval(answer["load"], {"timm": timm}).eval()
     assert torch.equal(called(images), plain(images))
+
+
+def resized(backbone: Backbone, kind: str) -> Backbone:
+    """Return the backbone with a preprocessing of the user's: all of it, or a crop by timm's own values."""
+    own = backbone.preprocessing
+    if kind == "cropped":
+        return replace(backbone, preprocessing=replace(own, resize="crop"))
+    changed = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "interpolation": "bilinear"}
+    return replace(backbone, preprocessing=replace(own, **changed))
+
+
+@pytest.mark.parametrize("kind", ["squashed", "cropped"])
+def test_merged_file_keeps_classes_and_preprocessing(
+    tmp_path: Path, weights: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backbone = resized(load_backbone(NAME, weights=weights, image_size=96), kind)
+    model, out = attach(backbone, "linear", 3, classes=["a", "b", "c"]).eval(), tmp_path / "timm.safetensors"
+    model.label_kind = MultiLabel((0.2, 0.3, 0.4))
+    file = save(model, tmp_path / "photos.safetensors", scores={"test_map": 0.5}, license="MIT")
+    vpt("merge", file, "--weights", weights, "--out", out)
+    _, call, *words = capsys.readouterr().out.splitlines()
+    assert (kind == "squashed") == bool(words) == ("mean=(0.1, 0.2, 0.3)" in call) == ("crop_mode='squash'" in call)
+    with safetensors.safe_open(out, framework="np") as opened:
+        settings = json.loads(opened.metadata()["vpt-settings"])
+    assert settings["classes"] == ["a", "b", "c"] and parse_label_kind(settings["label_kind"]) == model.label_kind
+    assert Preprocessing.from_dict(settings["preprocessing"]) == backbone.preprocessing
+    assert (settings["scores"], settings["license"]) == ({"test_map": 0.5}, "MIT")
+    # timm's own transform of the model that the call makes is the preprocessing of the training.
+    plain = eval(call, {"timm": timm}).eval()
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(plain))
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (150, 120, 3), np.uint8))
+    expected = backbone.preprocessing.normalize(torch.from_numpy(backbone.preprocessing.resize_image(photo)[None]))
+    torch.testing.assert_close(transform(photo)[None], expected, atol=1e-6, rtol=1e-5)
 
 
 def test_merge_of_prompts_is_refused(tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:

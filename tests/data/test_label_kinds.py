@@ -16,6 +16,7 @@ from vpt.data.splits import fill_missing_splits
 from vpt.errors import DataError
 
 PIXELS = draw(12)[0]
+TAGS = np.array([[1, 0, 0], [0, 1, 0], [0, 1, 1], [0, 0, 0]])[np.arange(12) % 4]
 
 
 @pytest.mark.parametrize(
@@ -23,10 +24,11 @@ PIXELS = draw(12)[0]
     [
         (np.arange(12) % 3, "single_label", np.int64),
         (np.arange(12).astype(np.uint8) % 3, "single_label", np.int64),
-        (np.eye(3)[np.arange(12) % 3], "multi_label", np.float32),
-        (np.eye(3, dtype=int)[np.arange(12) % 3], "multi_label", np.float32),
-        (np.eye(3, dtype=int)[np.arange(12) % 3].tolist(), "multi_label", np.float32),
-        (torch.eye(3)[torch.arange(12) % 3], "multi_label", np.float32),
+        (TAGS, "multi_label", np.float32),
+        (TAGS > 0, "multi_label", np.float32),
+        (TAGS.astype(np.float64), "multi_label", np.float32),
+        (TAGS.tolist(), "multi_label", np.float32),
+        (torch.from_numpy(TAGS), "multi_label", np.float32),
         (np.linspace(0, 1, 12), "regression", np.float64),
         (np.linspace(0, 1, 12).tolist(), "regression", np.float64),
     ],
@@ -36,6 +38,31 @@ def test_labels_in_memory_have_the_kind_that_they_show(labels: Any, kind: str, d
     assert found.label_kind == kind and found.train.labels.dtype == dtype
     assert found.classes == (("value",) if kind == "regression" else ("0", "1", "2"))
     np.testing.assert_allclose(found.train.labels, np.asarray(labels), atol=1e-6)
+
+
+@pytest.mark.parametrize("convert", [np.asarray, np.ndarray.tolist, torch.from_numpy, lambda labels: labels > 0])
+def test_columns_of_which_one_is_1_for_each_image_are_single_labels_as_in_a_table(convert: Any) -> None:
+    labels = np.arange(12) % 3
+    columns = convert(np.eye(4)[labels])
+    found = dataset_from_memory({"train": (PIXELS, columns), "val": (PIXELS[:2], columns[:2])})
+    assert found.label_kind == "single_label" and found.classes == ("0", "1", "2", "3")
+    assert found.train.labels.tolist() == labels.tolist() and found.val.labels.tolist() == [0, 1]
+    assert dataset_from_memory({"train": (PIXELS, columns)}, classes=[*"abcd"]).classes == (*"abcd",)
+    with pytest.raises(DataError, match="the labels have 4 columns, and there are 3 names of classes"):
+        dataset_from_memory({"train": (PIXELS, columns)}, classes=[*"abc"])
+    several = dataset_from_memory({"train": (PIXELS, columns)}, label_kind="multi_label")
+    assert several.label_kind == "multi_label" and several.train.labels.shape == (12, 4)
+
+
+def test_columns_of_several_labels_in_one_split_are_several_in_all() -> None:
+    found = dataset_from_memory({"train": (PIXELS, np.eye(3)[np.arange(12) % 3]), "val": (PIXELS, TAGS)})
+    assert found.label_kind == "multi_label"
+
+
+@pytest.mark.parametrize("labels", [[True] * 6 + [False] * 6, np.arange(12) < 6, torch.arange(12) < 6])
+def test_booleans_are_the_classes_0_and_1(labels: Any) -> None:
+    found = dataset_from_memory({"train": (PIXELS, labels)}, classes=["no", "yes"])
+    assert found.classes == ("no", "yes") and found.train.labels.tolist() == [1] * 6 + [0] * 6
 
 
 def test_labels_of_a_torch_dataset_are_stacked() -> None:
@@ -59,7 +86,6 @@ def test_integers_are_numbers_to_predict_if_asked() -> None:
         ([0.5] * 11 + [float("nan")], "a label is nan; numbers to predict are finite"),
         (np.zeros(12), "all images of train have the label 0.0, so there is nothing to learn"),
         (np.ones((12, 2)), r"all images of train have the label \[1. 1.\]"),
-        ([True] * 6 + [False] * 6, "a label is True; labels are integers from 0, names of classes, or floats"),
     ],
 )
 def test_labels_of_no_kind_are_refused(labels: Any, message: str) -> None:
@@ -74,7 +100,7 @@ def test_splits_with_labels_of_two_kinds_are_refused() -> None:
         Dataset("a", ("x",), Split(PIXELS, np.ones((12, 2))), Split(), Split())
 
 
-@pytest.mark.parametrize("labels", [np.linspace(0, 1, 12), np.eye(3)[np.arange(12) % 3]])
+@pytest.mark.parametrize("labels", [np.linspace(0, 1, 12), TAGS])
 def test_missing_splits_of_other_kinds_are_drawn_from_all_images(labels: Any) -> None:
     whole = dataset_from_memory({"train": (PIXELS, labels)})
     filled = fill_missing_splits(whole, seed=1, val_fraction=0.25, test_fraction=0.25)
@@ -88,7 +114,7 @@ def test_overview_of_other_kinds_names_what_is_predicted() -> None:
     assert overview_of_classes(numbers).lines()[0] == (
         "images: regression of age (0 to 11, mean 5.5), 12 images (train 12)"
     )
-    tags = dataset_from_memory({"train": (PIXELS, np.eye(3)[np.arange(12) % 3])})
+    tags = dataset_from_memory({"train": (PIXELS, TAGS)})
     lines = overview_of_classes(tags).lines()
     assert lines[0] == "images: multi-label classification, 3 classes, 12 images (train 12)"
-    assert lines[1] == "  0  train 4"
+    assert lines[1] == "  0  train 3"

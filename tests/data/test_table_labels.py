@@ -93,6 +93,13 @@ def test_table_of_numbers_is_for_regression(root, name):
     assert {len(split) for split in load_dataset(path).splits.values()} == {8, 2}
 
 
+def test_table_of_names_with_underscores_has_classes(root):
+    data = whole(write(root, {"label": ["1_5", "2_5"] * 6}))
+    assert data.label_kind == "single_label" and data.classes == ("1_5", "2_5")
+    mixed = write(root, {"weight": ["1_5", *["0.5"] * 11]})
+    assert "line 2: weight is '1_5'; give a finite number" in refusal(mixed, label_kind="regression")
+
+
 def test_table_of_integers_is_for_regression_if_told(root):
     path = write(root, {"age": [20, 31, 42] * 4})
     assert whole(path).classes == ("20", "31", "42")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,17 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from helpers.brightness import ColumnDataset
 from vpt import evaluate, inspect, load, predict
 from vpt.data.dataset import Split
 from vpt.data.decode_cache import decode_cached
 from vpt.data.image_files import UnreadableImageError, open_rgb
 from vpt.data.image_inputs import read_image
+from vpt.data.in_memory import dataset_from_memory
 from vpt.data.mask_files import load_pair
 from vpt.data.preprocessing import Preprocessing
 from vpt.data.segmentation_folder import load_segmentation_dataset
+from vpt.data.shards import TarImage
 from vpt.data.value_checks import value_range_notes
 from vpt.data.value_range import parse_value_range
 from vpt.errors import SpecError
@@ -93,6 +97,27 @@ def test_value_range_notes_of_deep_images_name_the_fitting_range(
     assert [f"--value-range {fitting} reads" in note for note in notes] == [True] * (fitting is not None)
     if fitting is not None:
         assert value_range_notes(paths, parse_value_range(fitting)) == ()
+
+
+def test_value_range_notes_look_into_every_form_of_image(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.png", TWELVE_BITS)
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(path, "a.png")
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        (member,) = tar.getmembers()
+    in_shard = TarImage(tmp_path / "a.tar", member.offset_data, member.size)
+    rows = ColumnDataset(TWELVE_BITS[None], np.zeros(1, np.int64), None)
+    row = dataset_from_memory({"val": rows}).val.images[0]
+    for form in (path, str(path), path.read_bytes(), Image.open(path), in_shard, row):
+        assert ["--value-range 0,4095 reads" in note for note in value_range_notes([form])] == [True], form
+
+
+def test_value_range_notes_of_a_float_tiff_that_pillow_cannot_open(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile", reason="the extra deep is not installed")
+    tifffile.imwrite(tmp_path / "a.tif", TWELVE_BITS / 40950)
+    tifffile.imwrite(tmp_path / "b.tif", np.full((8, 8, 3), 0.05, np.float32), photometric="rgb")
+    (note,) = value_range_notes([tmp_path / "a.tif", tmp_path / "b.tif"])
+    assert "--value-range 0,0.1 reads" in note
 
 
 def test_value_range_notes_with_a_range_that_is_too_wide_name_a_smaller_one(tmp_path: Path) -> None:

@@ -184,6 +184,28 @@ def test_import_parquet_from_hub_without_parquet_uses_its_conversion(hub, tmp_pa
         import_parquet("hub:not/a/name", tmp_path / "other")
 
 
+def test_import_parquet_of_a_partial_conversion_is_refused(hub, tmp_path, monkeypatch):
+    """The hub's own conversion holds the first gigabytes of a large split, in a folder of another name."""
+    import huggingface_hub
+
+    def info(repo, revision):
+        files = ["default/partial-train/0000.parquet", "default/test/0000.parquet"] if revision else ["train.zip"]
+        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=file) for file in files], sha="abc", card_data=None)
+
+    monkeypatch.setattr(huggingface_hub, "dataset_info", info)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("gigabytes are fetched"))
+    message = r"has only the beginning of the data, in partial-train: .* download its original files"
+    with pytest.raises(DataError, match=f"^hub:owner/flowers {message}"):
+        import_parquet("hub:owner/flowers", tmp_path / "out")
+    part = tmp_path / "in/default/partial-train"
+    write(part / "0000.parquet", [(image(i), i % 2) for i in range(4)])
+    with pytest.raises(DataError, match=message):
+        import_parquet(tmp_path / "in", tmp_path / "out")
+    part.rename(part.with_name("train"))
+    write(part.with_name("partial-occlusion") / "test.parquet", [(image(i), i % 2) for i in range(2)])
+    assert import_parquet(tmp_path / "in", tmp_path / "out")["images"] == {"train": 4, "test": 2}
+
+
 def test_data_import_command_writes_the_data_folder(hub, tmp_path, capsys):
     vpt("data", "import", hub, "--out", tmp_path / "out", "--events", tmp_path / "events.jsonl", "--json")
     events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]

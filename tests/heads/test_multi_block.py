@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers.families import backbone_of, images, model_of
-from vpt import SpecError, TunedModel, UnsupportedError, attach, inspect, load, save
+from vpt import SpecError, TunedModel, UnsupportedError, attach, inspect, load, load_backbone, save
 from vpt.heads.multi_block import parse_features, select_blocks
 from vpt.model.readout import MultiBlock, parse_readout
 from vpt.training.feature_cache import _cache_key
@@ -156,3 +156,28 @@ def test_cache_key_of_each_head_differs() -> None:
         dataset = DeviceDataset(examples(), model.backbone.preprocessing, torch.device("cpu"))
         keys.add(_cache_key(model, dataset, False))
     assert len(keys) == 3
+
+
+@pytest.mark.parametrize(
+    ("method", "head"), [("linear", "multi_block(blocks=last1, features=mean)"), ("head2toe", None)]
+)
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("convit_tiny", "a stage of ConVit puts out .* features of stages are read of maps"),
+        ("mambaout_femto", "a stage of MambaOut puts out .* features of stages are read of maps"),
+        ("mvitv2_tiny", "timm names block.0 as a stage of MultiScaleVit, which has no such module"),
+    ],
+)
+def test_features_of_stages_that_put_out_no_maps_are_refused(
+    name: str, reason: str, method: str, head: str | None
+) -> None:
+    backbone = load_backbone(name, pretrained=False)
+    with pytest.raises(UnsupportedError, match=reason):
+        attach(backbone, method, 3, head=head)
+
+
+def test_last_stage_that_is_widened_behind_it_is_read_in_its_width() -> None:
+    model = attach(load_backbone("test_efficientnet", pretrained=False), "linear", 3, head=GRID_HEAD).eval()
+    size = model.backbone.preprocessing.size
+    assert model(torch.zeros(1, 3, size, size)).shape == (1, 3) and model.width == 2 * (48 + 256)

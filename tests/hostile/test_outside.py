@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from vpt.core.input_files import OUTSIDE_VARIABLE
-from vpt.data.label_tables import read_table_images
 from vpt.data.loading import load_dataset
+from vpt.data.table_images import read_table_images
 from vpt.errors import VptError
 from vpt.experiments.plan_file import load_experiment
 

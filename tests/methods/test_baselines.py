@@ -258,3 +258,16 @@ def test_side_network_outside_the_list_of_timm_is_refused() -> None:
 def test_head2toe_behind_a_replaced_network_is_refused(first: str) -> None:
     with pytest.raises(UnsupportedError, match="another method of the sum replaces the network"):
         attach(backbone_of("vit"), f"{first} + head2toe", 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("tiny_vit_5m_224", "attn.qkv .Attention. makes queries, keys and"),
+        ("pvt_v2_b0", "attn makes queries in q, and no layer there is known to make values"),
+    ],
+)
+def test_lora_of_queries_and_values_in_unknown_layers_is_refused(name: str, reason: str) -> None:
+    model = timm.create_model(name, pretrained=False, num_classes=0, depths=(1, 1, 1, 1))
+    with pytest.raises(UnsupportedError, match=reason):
+        attach(model, "lora(rank=2, targets=queries_values)", 3)

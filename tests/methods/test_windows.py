@@ -143,3 +143,16 @@ def test_vpt_on_swin_v2_is_refused_and_names_methods_that_fit() -> None:
     ):
         attach(model, "vpt", 3)
     assert attach(model, "vpt(length=2, location=pad, depth=shallow)", 3).injected_modules == ("images",)
+
+
+@pytest.mark.parametrize(
+    ("family", "method"),
+    [
+        ("vit", "vpt(pool_prompts=true)"),
+        ("resnet", "vpt(location=pad, depth=shallow, pool_prompts=true)"),
+        ("swin", "vpt(location=pad, depth=shallow, pool_prompts=true)"),
+    ],
+)
+def test_pool_prompts_where_no_window_has_them_is_refused(family: str, method: str) -> None:
+    with pytest.raises(UnsupportedError, match="pool_prompts=true is for prompts that are prepended in the windows"):
+        attach(backbone_of(family), method, 3)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
 from helpers.families import backbone_of, images
 from vpt import METHODS, TunedModel, attach, load_backbone
+from vpt.data.in_memory import dataset_from_memory
 from vpt.errors import SpecError
 from vpt.model.ensemble import Ensemble
 from vpt.model.label_kinds import LabelKind, MultiLabel, Regression, SingleLabel
+from vpt.tasks.classification.prediction import evaluate_ensemble
 
 
 def members(family: str, method: str, count: int = 5) -> list[TunedModel]:
@@ -68,12 +73,17 @@ def test_ensemble_of_models_equals_their_mean_in_one_pass(family: str, method: s
 
 
 @pytest.mark.parametrize(("family", "method"), CASES)
-def test_ensemble_contains_all_that_its_members_learned(family: str, method: str) -> None:
+def test_ensemble_contains_copies_of_all_that_its_members_learned_and_can_be_cast(family: str, method: str) -> None:
     models = members(family, method, 2)
     ensemble = Ensemble(models)
-    contained = {id(tensor) for tensor in (*ensemble.parameters(), *ensemble.buffers())}
+    contained = [*ensemble.parameters(), *ensemble.buffers()]
     learned = [item for model in models for item in model.trainable_state_dict().items()]
-    assert learned and [name for name, tensor in learned if id(tensor) not in contained] == []
+    assert not {id(tensor) for tensor in contained} & {id(tensor) for _, tensor in learned}
+    assert learned and [name for name, x in learned if not any(torch.equal(x, y) for y in contained)] == []
+    with torch.no_grad():
+        expected = ensemble(images())
+        torch.testing.assert_close(ensemble.double()(images().double()).float(), expected, rtol=1e-3, atol=1e-4)
+        assert models[0](images()).dtype == torch.float32
 
 
 def test_ensemble_of_calibrated_models_averages_their_probabilities() -> None:
@@ -87,7 +97,10 @@ def test_ensemble_of_calibrated_models_averages_their_probabilities() -> None:
 def test_ensemble_of_two_models_leaves_them_unchanged() -> None:
     models = members("vit", "vpt(length=3)", 2)
     before = [model(images()) for model in models]
+    models[0].train()
     Ensemble(models)
+    assert models[0].training and models[0].head.training
+    models[0].eval()
     assert all(torch.equal(model(images()), answer) for model, answer in zip(models, before, strict=True))
 
 
@@ -99,6 +112,9 @@ def test_ensemble_of_incompatible_models_is_refused() -> None:
         Ensemble([one, *members("vit", "vpt(length=3)", 1)])
     with pytest.raises(SpecError, match=r"is vpt\(length=4\)"):
         Ensemble([one, attach(one.backbone, "vpt(length=4)", 3)])
+    other = replace(one.backbone, preprocessing=replace(one.backbone.preprocessing, mean=(0.1, 0.2, 0.3)))
+    with pytest.raises(SpecError, match=r"model 2 reads images by .*; all members see the same images"):
+        Ensemble([one, attach(other, "vpt(length=3)", 3)])
     with pytest.raises(SpecError, match="other classes"):
         Ensemble([one, attach(one.backbone, "vpt(length=3)", 4)])
 
@@ -116,3 +132,20 @@ def test_ensemble_on_a_backbone_of_another_type_answers() -> None:
     backbone = load_backbone("test_vit", pretrained=False, dtype=torch.bfloat16)
     models = [attach(backbone, "vpt(length=2)", 3).eval() for _ in range(2)]
     assert Ensemble(models)(torch.randn(2, 3, 160, 160, dtype=torch.bfloat16)).isfinite().all()
+
+
+@pytest.mark.parametrize("method", ["vpt(length=2, depth=2-3, impl=concat)", "gated(length=2)"])
+def test_ensemble_with_a_head_of_several_blocks_reads_what_their_wrappers_put_out(method: str) -> None:
+    backbone = backbone_of("vit")
+    models = [attach(backbone, method, 3, head="multi_block(blocks=last2)").eval() for _ in range(2)]
+    with torch.no_grad():
+        apart = torch.stack([model(images()).softmax(-1) for model in models]).mean(0)
+        torch.testing.assert_close(Ensemble(models)(images()).exp(), apart, rtol=1e-4, atol=1e-5)
+
+
+def test_scores_of_an_ensemble_need_one_way_to_read_images() -> None:
+    one = attach(backbone_of("vit"), "linear", 3)
+    squashed = replace(one.backbone, preprocessing=replace(one.backbone.preprocessing, mean=(0.1, 0.2, 0.3)))
+    data = dataset_from_memory({"test": (np.zeros((3, 32, 32, 3), np.uint8), ["a", "b", "c"])})
+    with pytest.raises(SpecError, match="read images in different ways"):
+        evaluate_ensemble([one, attach(squashed, "bias", 3)], data)

@@ -182,6 +182,20 @@ def test_merge_of_keys_that_timm_lacks_is_refused() -> None:
         attach(model, "linear").merge()
 
 
+def test_merge_of_prompts_around_the_image_names_the_place() -> None:
+    tuned = attach(make("test_vit", img_size=SIZE), "vpt(length=2, location=pad, depth=shallow)")
+    with pytest.raises(UnsupportedError, match="the module at images is no linear change of a weight"):
+        tuned.merge()
+
+
+def test_merge_of_weights_that_are_no_numbers_is_refused() -> None:
+    tuned = attach(make("test_vit", img_size=SIZE), "bias")
+    with torch.no_grad():
+        tuned.head.weight.fill_(float("nan"))
+    with pytest.raises(UnsupportedError, match="does not merge: timm gives other logits"):
+        tuned.merge()
+
+
 def test_merge_leaves_mode_and_weights() -> None:
     tuned = attach(make("test_efficientnet"), "full").train()
     before = copy.deepcopy(tuned.state_dict())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from vpt import TunedModel, attach, predict
 from vpt.cli import main
 from vpt.data.image_files import open_rgb
 from vpt.data.preprocessing import Preprocessing
-from vpt.errors import DataError, SpecError, TunedFileError
+from vpt.errors import DataError, ExitCode, SpecError, TunedFileError
 from vpt.export import export_backbone, export_task
 from vpt.model.label_kinds import MultiLabel, Regression, SingleLabel
 from vpt.runtime import ExportedModel, SharedModel
@@ -116,6 +117,7 @@ def test_predict_command_answers_from_a_graph_without_torch(tmp_path: Path, phot
     for name in ("one.png", "two.png"):
         (tmp_path / "inbox").mkdir(exist_ok=True)
         (tmp_path / "inbox" / name).write_bytes(photos[0].read_bytes())
+    (tmp_path / "inbox" / "list.csv").write_text("image\none.png\ntwo.png\n")
     code = (
         "import sys\n"
         "from vpt.cli import main\n"
@@ -123,12 +125,53 @@ def test_predict_command_answers_from_a_graph_without_torch(tmp_path: Path, phot
         "except SystemExit as exit: assert not exit.code, exit.code\n"
         "assert not {'torch', 'timm', 'torchvision', 'scipy', 'sklearn'} & set(sys.modules)"
     )
-    arguments = ["predict", str(tmp_path / "model.onnx"), str(tmp_path / "inbox"), "--json", "--top", "2"]
+    sources = [str(tmp_path / "inbox"), str(tmp_path / "inbox" / "list.csv")]
+    arguments = ["predict", str(tmp_path / "model.onnx"), *sources, "--json", "--top", "2"]
     done = subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True, text=True)
     expected = predict(trained(), tmp_path / "inbox" / "one.png", top=2).to_dict()
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [line["image"] for line in lines] == [str(tmp_path / "inbox" / name) for name in ("one.png", "two.png")]
+    assert [line["image"] for line in lines] == 2 * [str(tmp_path / "inbox" / name) for name in ("one.png", "two.png")]
     assert [each["class"] for each in lines[0]["top"]] == [each["class"] for each in expected["top"]]
+
+
+def test_predict_command_keeps_answers_before_a_corrupt_image(tmp_path: Path, photos: list[Path], capsys) -> None:
+    graph, inbox = trained().export(tmp_path / "model.onnx"), tmp_path / "inbox"
+    inbox.mkdir()
+    for index in range(34):  # more than a batch
+        (inbox / f"{index:02}.png").write_bytes(photos[0].read_bytes())
+    (inbox / "33.png").write_bytes(b"no image")
+    given = ["predict", str(graph), str(inbox), "--json"]
+    with pytest.raises(SystemExit) as ended:
+        main(given)
+    out, err = capsys.readouterr()
+    *answers, last = map(json.loads, out.splitlines())
+    assert ended.value.code == ExitCode.DATA and len(answers) == 32 and last.keys() == {"error"}
+    assert "33.png is not an image" in err and "or leave it out with --skip-corrupt" in err
+    main([*given, "--skip-corrupt"])
+    out, err = capsys.readouterr()
+    assert [Path(json.loads(line)["image"]).stem for line in out.splitlines()] == [f"{k:02}" for k in range(33)]
+    assert f"note: left out: {inbox / '33.png'} is not an image" in err
+    with pytest.raises(SystemExit) as ended:
+        main(["predict", str(graph), str(inbox / "33.png"), "--skip-corrupt"])
+    assert ended.value.code == ExitCode.DATA and "1 of 1 image cannot be used" in capsys.readouterr().err
+
+
+def test_stream_reads_images_when_their_batch_is_due(tmp_path: Path, photos: list[Path]) -> None:
+    model, read, left_out = ExportedModel(trained().export(tmp_path / "model.onnx")), [], []
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no image")
+
+    def given() -> Iterator[Path]:
+        for path in (bad, *photos):
+            read.append(path)
+            yield path
+
+    answers = model.stream(given(), batch_size=2, on_corrupt=left_out.append)
+    assert next(answers)[0] == photos[0] and read == [bad, *photos[:2]]
+    assert [path for path, _ in answers] == photos[1:] and len(left_out) == 1
+    assert [answer for _, answer in model.stream(photos)] == model.predict(photos)
+    with pytest.raises(DataError, match=r"bad\.png is not an image"):
+        list(model.stream([bad]))
 
 
 def test_predict_command_refuses_options_that_a_graph_has_not(tmp_path: Path, photos: list[Path], capsys) -> None:

@@ -51,8 +51,9 @@ def evaluate(
     Args:
         model: The tuned file, or a model that `vpt.load` or `vpt.attach` returned.
         data: As for `tune`. A folder without the split is measured whole; if it holds images that the file was trained
-            on, it is split as in training instead, so that no training image is measured. Data in memory are measured
-            whole, unless they are a mapping of split names to data.
+            on, it is split as in training instead, so that no training image is measured. So are the data in memory of
+            the training, given in the same form. Other data in memory are measured whole, and of a mapping of split
+            names to data, the split.
         split: "train", "val" or "test". Default: "test".
         classes: Names of the classes of data in memory. Default: those of the data, or those of the model.
         seed: Seed of missing splits. Default: the one that the file names, also of a loaded model; else 0.

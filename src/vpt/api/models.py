@@ -4,14 +4,16 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from vpt.api.progress import ConsoleCallback
 from vpt.core.hub import local_path
-from vpt.data.dataset import Dataset
+from vpt.data.dataset import Dataset, Split
 from vpt.data.image_folder import has_split_folders
 from vpt.data.in_memory import InMemoryData, dataset_from_memory, split_mapping
+from vpt.data.memory_digest import digest_splits
 from vpt.errors import DataError, SpecError
 from vpt.model.load import load
 from vpt.model.named_backbone import backbone_for
@@ -249,6 +251,8 @@ def scored_data(
 ) -> tuple[str | Dataset, dict[str, Any]]:
     """Return data to be scored, and options of the splits that they lack.
 
+    Data in memory are of the split, unless they are those of the training, which are split as they were then.
+
     Args:
         model: The tuned file, which knows the split of its training, or a model.
         tuned: The model of the file.
@@ -263,6 +267,8 @@ def scored_data(
         SpecError: `classes` comes with a folder.
         DataError: Data in memory lack the split, or cannot be read.
     """
+    options = dict(tuned.split_options)
+    digest = options.pop("digest", None)  # of training data in memory
     if not isinstance(data, str | Path | Dataset):
         name = "test" if split == "all" else split
         splits = split_mapping(data) if isinstance(data, Mapping) else {name: data}
@@ -270,10 +276,13 @@ def scored_data(
             raise DataError(f"the data have no split {split}; they have {', '.join(splits)}")
         chosen = splits if split == "all" else {name: splits[name]}
         dataset = dataset_from_memory(chosen, classes, tuned.classes, tuned.label_kind.name)
+        images = dataset.splits[name]
+        may_be_training = digest is not None and not isinstance(data, Mapping)
+        if may_be_training and digest_splits({"train": images}, dataset.classes) == digest:
+            return replace(dataset, train=images, val=Split(), test=Split()), options
         return dataset, {"val_fraction": 0.0, "test_fraction": 0.0}
     if classes is not None:
         raise SpecError(f"classes belongs to data in memory, and {str(data)!r} is a folder or a built-in task")
-    options = dict(tuned.split_options)
     if not isinstance(data, Dataset) and not has_split_folders(Path(str(data)), options.get("split_names")):
         del options["split_names"]  # those of the training, which other data need not have
     return (data if isinstance(data, Dataset) else str(data)), options

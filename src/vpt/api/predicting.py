@@ -1,6 +1,6 @@
 """The calls that predict."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack, overload
@@ -83,7 +83,8 @@ def predict(
         TunedFileError: The tuned file is damaged, or made for another backbone.
         BackboneError: The backbone cannot be loaded.
     """
-    images, is_single = _images(source)
+    notes: list[str] = []
+    images, is_single = _images(source, notes.append)
     tuned = open_model(model, backbone, weights, device)
     of_classes, of_masks = {"top": top, "min_confidence": min_confidence}, {"scales": scales, "flip": flip, "out": out}
     task, options = task_and_options(tuned, classification=of_classes, segmentation=of_masks)
@@ -95,6 +96,8 @@ def predict(
     if not len(images):
         return []
     with show_progress(progress, callback) as receiver:
+        for note in notes:
+            receiver.on_note(note)
         predictions = task.predict(tuned, images, options, receiver)
     return predictions[0] if is_single else predictions
 
@@ -157,9 +160,13 @@ def predict_to_file(
         raise SpecError("verbose shows the log lines of a cluster; give the executor ray, too, or leave it out")
     address = cluster_address(executor)
     paths = [source] if isinstance(source, str | Path) else source
-    tuned, images = open_model(model, backbone, weights, device), find_images([Path(path) for path in paths])
+    notes: list[str] = []
+    tuned = open_model(model, backbone, weights, device)
+    images = find_images([Path(path) for path in paths], notes.append)
     options = {"probabilities": probabilities, "skip_corrupt": skip_corrupt, "overwrite": overwrite}
     with show_progress(progress, callback) as receiver:
+        for note in notes:
+            receiver.on_note(note)
         classify: ClassifyChunks = classify_here
         if executor is not None:
             classify = partial(classify_on_ray, address=address, verbose=verbose, on_note=receiver.on_note)
@@ -168,15 +175,16 @@ def predict_to_file(
         )
 
 
-def _images(source: Any) -> tuple[list[ImageInput], bool]:
+def _images(source: Any, on_note: Callable[[str], None]) -> tuple[list[ImageInput], bool]:
     """Return the images of a source, and True if it is a single image."""
     if isinstance(source, str | Path):
-        return list(find_images([Path(source)])), not (Path(source).is_dir() or is_table_name(Path(source).name))
+        path = Path(source)
+        return list(find_images([path], on_note)), not (path.is_dir() or is_table_name(path.name))
     if isinstance(source, bytes | Image.Image):
         return [source], True
     if isinstance(source, np.ndarray | Tensor):
         return (list(source), False) if source.ndim == 4 else ([source], True)
     images: list[ImageInput] = []
     for image in source:
-        images += find_images([Path(image)]) if isinstance(image, str | Path) else [image]
+        images += find_images([Path(image)], on_note) if isinstance(image, str | Path) else [image]
     return images, False

@@ -59,8 +59,9 @@ def tune(
             uint8 array (n, height, width, 3) or a list of paths, Pillow images, arrays or tensors; a torch `Dataset` of
             (image, label); a Hugging Face `Dataset` with the columns image, label and perhaps group; or a mapping of
             split names to these. Labels are integers from 0, or names of classes; 0 and 1 for each class (n, classes),
-            where an image has several; or floats (n,), numbers to predict. Groups, texts or integers such as patients,
-            stay whole in splits, folds and intervals.
+            which are single labels if each image has exactly one class (`label_kind="multi_label"` keeps them); or
+            floats (n,), numbers to predict. Groups, texts or integers such as patients, stay whole in splits, folds and
+            intervals.
         out: The tuned file, required for data in memory. Default: the name of the folder or task with the suffix
             ".safetensors".
         val: Validation images in memory. Default: a fraction of each class of `data`, see `val_fraction`.

@@ -23,6 +23,8 @@ from vpt.backbones.layout import BackboneLayout, read_layout
 from vpt.data.preprocessing import Preprocessing
 from vpt.errors import DataError
 
+_DTYPE_MARKER = "_frozen_dtype"
+
 
 def structural_copy(model: nn.Module, num_classes: int | None = 0) -> nn.Module:
     """A frozen copy of the module tree in eval mode with the same weights, and a new classifier, none, or its own."""
@@ -31,11 +33,18 @@ def structural_copy(model: nn.Module, num_classes: int | None = 0) -> nn.Module:
     trunk: Any = copy.deepcopy(model, shared)
     if num_classes is not None and hasattr(trunk, "reset_classifier"):
         trunk.reset_classifier(num_classes)
+    weight = next(trunk.parameters(), None)
+    if weight is not None:
+        # A buffer follows casts of the whole model, as an attribute would not; it is empty and stands in no file.
+        trunk.register_buffer(_DTYPE_MARKER, weight.new_empty(0), persistent=False)
     return trunk.train().eval()  # type: ignore[no-any-return] # biases that LeViT keeps from an earlier pass are forgotten
 
 
 def compute_dtype(trunk: nn.Module) -> torch.dtype:
     """Return the dtype of the frozen weights; injected modules may come first and have a wider dtype."""
+    marker = getattr(trunk, _DTYPE_MARKER, None)
+    if marker is not None:
+        return marker.dtype  # type: ignore[no-any-return]
     frozen = (weight for weight in trunk.parameters() if not weight.requires_grad)
     return next(frozen, next(trunk.parameters())).dtype
 
@@ -101,7 +110,7 @@ def detect_layout(trunk: nn.Module, preprocessing: Preprocessing) -> BackboneLay
     if layout.kind == "windows":
         return replace(layout, supports_kv_prompts=_supports_window_prompts(trunk, image, layout, blocks))
     x, context = capture_block_input(blocks[0], FeatureExtractor(trunk), image)
-    layout = replace(layout, num_tokens=x.shape[1])
+    layout = _measure_patches(replace(layout, num_tokens=x.shape[1]))
     if layout.reads_class_token and not _pools_class_token_alone(trunk, x, x[:, :1]):
         layout = replace(layout, reads_class_token=False)
     block_layouts = {layout.block_layout(block) for block in blocks}
@@ -127,6 +136,15 @@ def detect_layout(trunk: nn.Module, preprocessing: Preprocessing) -> BackboneLay
         )
     )
     return replace(layout, supports_kv_prompts=True, cls_only=cls_only)
+
+
+def _measure_patches(layout: BackboneLayout) -> BackboneLayout:
+    """Return the layout with the patch size that its number of tokens tells, where the model's own says otherwise.
+
+    A hybrid names the patches of its feature maps, and NaFlexViT none.
+    """
+    size, side = layout.preprocessing.size, math.isqrt(max(1, layout.num_tokens - layout.num_prefix_tokens))
+    return layout if size // layout.patch_size == side else replace(layout, patch_size=size // side)
 
 
 def _attend_concatenated(attention: Any, x: Tensor, prompts: Tensor, context: dict[str, Any]) -> Tensor:

@@ -91,9 +91,10 @@ class BackboneLayout:
         blocks: Paths of the blocks, first to last; empty where the family is unknown.
         patch_size: Side of a patch in pixels.
         num_prefix_tokens: Number of tokens before the first patch: class token and registers.
+        has_class_token: True if the first of these is a class token; registers alone are none.
         reads_class_token: True if the pooled feature is the class token alone.
         final_norms: Paths of the norms after the last block.
-        stem: Path of the convolution that reads the image.
+        stem: Path of the convolution that reads the image itself; None where there is none.
         downsamples: Paths of the layers between stages.
         num_tokens: Number of tokens that enter the first block, the prefix included; 0 where there are none.
         feature_width: Channels of the features that the head reads.
@@ -108,6 +109,7 @@ class BackboneLayout:
     blocks: tuple[str, ...] = ()
     patch_size: int = 0
     num_prefix_tokens: int = 0
+    has_class_token: bool = False
     reads_class_token: bool = False
     final_norms: tuple[str, ...] = ()
     stem: str | None = None
@@ -258,7 +260,8 @@ def parameter_paths(trunk: nn.Module, select: Callable[[nn.Module, str], bool]) 
 def is_norm(module: nn.Module) -> bool:
     """Return whether a module is one of torch's or timm's normalization layers."""
     kinds = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
-    return isinstance(module, kinds) or any(name.startswith("RmsNorm") for name in class_names(module))
+    names = ("RmsNorm", "RMSNorm", "SimpleNorm")
+    return isinstance(module, kinds) or any(name.startswith(names) for name in class_names(module))
 
 
 def read_layout(model: nn.Module, preprocessing: Preprocessing) -> BackboneLayout:
@@ -271,6 +274,8 @@ def read_layout(model: nn.Module, preprocessing: Preprocessing) -> BackboneLayou
     if family.kind == "tokens":
         width = int(getattr(model, "embed_dim", width))
     patch_size = getattr(getattr(model, "patch_embed", None), "patch_size", 16)
+    stem = _submodule_or_identity(model, family.stem)
+    reads_image = isinstance(stem, nn.Conv2d) and stem.in_channels == preprocessing.channels  # a hybrid's reads maps
     norms = {path: list(_submodule_or_identity(model, path).parameters()) for path in family.final_norms}
     return BackboneLayout(
         family,
@@ -280,9 +285,10 @@ def read_layout(model: nn.Module, preprocessing: Preprocessing) -> BackboneLayou
         feature_width=width,
         patch_size=int(patch_size[0] if isinstance(patch_size, tuple) else patch_size),
         num_prefix_tokens=int(getattr(model, "num_prefix_tokens", 1)) if family.kind == "tokens" else 0,
+        has_class_token=family.kind == "tokens" and _has_class_token(model),
         reads_class_token=_reads_class_token(model),
         final_norms=tuple(path for path, weights in norms.items() if weights),
-        stem=family.stem if isinstance(_submodule_or_identity(model, family.stem), nn.Conv2d) else None,
+        stem=family.stem if reads_image else None,
         downsamples=_match_paths(model, family.downsamples) if family.downsamples else (),
     )
 
@@ -298,6 +304,11 @@ def _submodule_or_identity(model: nn.Module, path: str) -> nn.Module:
         return model.get_submodule(path)
     except AttributeError:
         return nn.Identity()
+
+
+def _has_class_token(model: nn.Module) -> bool:
+    holders = (model, getattr(model, "embeds", None))  # NaFlexViT keeps it with its embeddings
+    return any(getattr(holder, "cls_token", None) is not None for holder in holders)
 
 
 def _reads_class_token(model: nn.Module) -> bool:

@@ -44,7 +44,7 @@ def load_backbone(
             applies the final norm to the average.
         weights: Local .safetensors, .pth or .npz file that replaces timm's download. A given model is filled with it.
         image_size: Side of the input in pixels; position embeddings are resized. Default: the model's own. A given
-            model keeps its own.
+            model keeps its own, unless it takes any.
         pretrained: False leaves the weights random, for tests. Default: True.
         dtype: Type of the frozen weights. torch.bfloat16 halves their memory, for ViT-H/14 and larger. Prompts,
             adapters, LoRA, SSF and heads stay in fp32; backbone weights that train are rounded at every step. A given
@@ -76,7 +76,7 @@ def load_backbone(
     is_meta = torch.device(device).type == "meta"
     if is_meta and weights is not None:
         raise BackboneError(f"the device meta holds no weights, and {weights} is given; leave out one of the two")
-    if name == embedded.NAME and pretrained and not is_meta:
+    if _split_pool(name)[0] == embedded.NAME and pretrained and not is_meta:
         weights = weights or embedded.WEIGHTS
     pretrained = pretrained and weights is None and not is_meta
     with meta_device() if is_meta else nullcontext():
@@ -112,7 +112,11 @@ def _native_model(name: str, model: nn.Module, pretrained: bool) -> nn.Module | 
 
 def _create_known(name: str, image_size: int | None, pretrained: bool) -> nn.Module:
     """Return the embedded model, without its weights, or one of timm's."""
-    return embedded.create_model(image_size) if name == embedded.NAME else create_model(name, image_size, pretrained)
+    architecture, pool = _split_pool(name)
+    if architecture != embedded.NAME:
+        return create_model(name, image_size, pretrained)
+    model = embedded.create_model(image_size)
+    return model if pool is None else _pool_by(model, pool, architecture)
 
 
 def list_backbones(pattern: str = "*") -> list[str]:
@@ -129,7 +133,7 @@ def list_backbones(pattern: str = "*") -> list[str]:
 
 def create_model(name: str, image_size: int | None, pretrained: bool) -> nn.Module:
     """A timm model without its classifier. Raises BackboneError for an unknown name, or weights that do not come."""
-    name, pool = _POOLED_NAME.fullmatch(name).groups()  # type: ignore[union-attr]  # which matches every text
+    name, pool = _split_pool(name)
     if ":" not in name and not is_timm_model(name):
         raise BackboneError(f"the backbone {name!r} is unknown; {_suggest_model(name)}")
     options: dict[str, Any] = {"num_classes": 0}
@@ -147,6 +151,11 @@ def create_model(name: str, image_size: int | None, pretrained: bool) -> nn.Modu
     return model if pool is None else _pool_by(model, pool, name)
 
 
+def _split_pool(name: str) -> tuple[str, str | None]:
+    """Return a name without the pooling in it, and the pooling."""
+    return _POOLED_NAME.fullmatch(name).groups()  # type: ignore[return-value, union-attr]  # which matches every text
+
+
 def _pool_by(model: Any, pool: str, name: str) -> nn.Module:
     """Let a model pool in another way; its final norm moves behind an average, as in MAE's own fine-tuning."""
     try:
@@ -159,22 +168,29 @@ def _pool_by(model: Any, pool: str, name: str) -> nn.Module:
 
 
 def _require_image_size(backbone: Backbone, image_size: int | None) -> Backbone:
-    """A backbone at hand, as it is. Raises BackboneError where another size is asked for."""
+    """A backbone at hand, for images of that size. Raises BackboneError where its model has a size of its own."""
     size = backbone.preprocessing.size
-    if image_size not in (None, size):
-        raise BackboneError(
-            f"{backbone.name} is made for {size} px, and {image_size} are asked for; give its name, or make the timm "
-            f"model with img_size={image_size}"
-        )
-    return backbone
+    if image_size is None or image_size == size:
+        return backbone
+    if not _has_image_size(backbone.module):
+        return replace(backbone, preprocessing=replace(backbone.preprocessing, size=image_size))
+    raise BackboneError(
+        f"{backbone.name} is made for {size} px, and {image_size} are asked for; give its name, or make the timm "
+        f"model with img_size={image_size}"
+    )
 
 
 def _accepts_img_size(name: str) -> bool:
     """Return whether a model has a size of its own to be changed: transformers do, ConvNets take any image."""
     with meta_device():
         model = timm.create_model(name, pretrained=False, num_classes=0)
+    return _has_image_size(model)
+
+
+def _has_image_size(model: nn.Module) -> bool:
     in_patches = hasattr(getattr(model, "patch_embed", None), "img_size")
-    return in_patches or "img_size" in inspect.signature(type(model)).parameters
+    kinds = [kind for kind in type(model).__mro__ if issubclass(kind, nn.Module)]  # a subclass may hide it in **kwargs
+    return in_patches or any("img_size" in inspect.signature(kind).parameters for kind in kinds)
 
 
 def is_timm_model(name: str) -> bool:
@@ -223,7 +239,8 @@ def _read_preprocessing(model: nn.Module) -> Preprocessing:
 
 def _input_channels(model: nn.Module, size: int) -> int:
     """Return the channels of the images that a timm model reads: those of its first convolution, if it fails with 3."""
-    name = (getattr(model, "pretrained_cfg", None) or {}).get("first_conv")
+    named = (getattr(model, "pretrained_cfg", None) or {}).get("first_conv")
+    name = named[0] if isinstance(named, (tuple, list)) and named else named  # parallel branches read the same image
     channels: int = getattr(dict(model.named_modules()).get(str(name)), "in_channels", 3)
     if channels != 3:  # some models put pixels into channels before it
         shapes: Any = copy.deepcopy(model).to("meta").eval()

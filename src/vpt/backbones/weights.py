@@ -47,8 +47,9 @@ _ADVICE = "is the backbone's name the one these weights were trained with?"
 
 
 def load_weights(model: nn.Module, path: Path, native: nn.Module | None = None) -> tuple[str, ...]:
-    """Load a weights file into a timm model made without its classifier. Returns notes on what was left over.
+    """Load a weights file into a timm model. Returns notes on what was left over.
 
+    A classifier that the file has not, or for other classes, stays as it is: a tuned model has a head of its own.
     Positions are resized where the file has another grid (by timm's own filter of the model's family). `native` is the
     same model for images of its own size, on the device "meta", if `model` is for others; it gets the weights, too.
     Raises BackboneError with the list of keys when a weight of the model is missing or has another shape.
@@ -84,6 +85,7 @@ def load_weights(model: nn.Module, path: Path, native: nn.Module | None = None) 
 
 def _fit(state: dict[str, Tensor], model: nn.Module, path: Path) -> dict[str, Tensor]:
     """Return weights under the names and in the shapes of a model. Raises BackboneError where some are missing."""
+    classifier = classifier_prefixes(model)
     model_state = model.state_dict()
     try:
         fitted = _convert(_expand_shared_bias_table(state, model_state), model)
@@ -91,6 +93,11 @@ def _fit(state: dict[str, Tensor], model: nn.Module, path: Path) -> dict[str, Te
         raise BackboneError(f"{path} does not fit {type(model).__name__}: {error}; {_ADVICE}") from error
     for model_norm, file_norm, _ in _norm_renames(fitted, model_state):
         fitted = {re.sub(f"^{re.escape(file_norm)}", model_norm, key): value for key, value in fitted.items()}
+    fitted = {
+        key: value
+        for key, value in fitted.items()
+        if not (key.startswith(classifier) and key in model_state and value.shape != model_state[key].shape)
+    }
     mismatched = [
         f"{key}: {tuple(fitted[key].shape)} in the file, {tuple(weight.shape)} in the model"
         for key, weight in model_state.items()
@@ -106,7 +113,8 @@ def _fit(state: dict[str, Tensor], model: nn.Module, path: Path) -> dict[str, Te
         ),
         "",
     ) if len(mismatched) == 1 else ""  # fmt: skip
-    missing = [key for key in model_state if key not in fitted and not key.endswith(_BATCH_COUNTER)]
+    required = [key for key in model_state if not key.endswith(_BATCH_COUNTER) and not key.startswith(classifier)]
+    missing = [key for key in required if key not in fitted]
     if missing or mismatched:
         faults = _list_keys("missing in the file", missing) + _list_keys("of another shape", mismatched)
         raise BackboneError(f"{path} does not fit {type(model).__name__}{faults}{channels or f'; {_ADVICE}'}")
@@ -266,7 +274,9 @@ def _load_npz(model: Any, path: Path) -> tuple[str, ...]:
             "(ViT-B_16.npz is vit_base_patch16_224)?"
         ) from error
     # timm fills what the layout knows, and is silent about the rest: a weight that nothing was written to.
-    missing = [key for key, version in versions().items() if version == before.get(key)]
+    classifier = classifier_prefixes(model)
+    unwritten = [key for key, version in versions().items() if version == before.get(key)]
+    missing = [key for key in unwritten if not key.startswith(classifier)]
     if missing:
         raise BackboneError(f"{path} does not fit {type(model).__name__}{_list_keys('missing in the file', missing)}")
     return tuple(notes)

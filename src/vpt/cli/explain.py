@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vpt.cli.lines import echo_line
+from vpt.cli.lines import echo_line, echo_note
 from vpt.cli.options import COUNT, model_options, option, print_json
 from vpt.cli.paths import PATH, TUNED_FILE, require_other_output
 
@@ -60,7 +60,7 @@ def command(
     from vpt.data.find_images import find_images
     from vpt.plots.canvas import check_plot_path
 
-    paths = find_images(images)
+    paths = find_images(images, echo_note)
     several = len(paths) > 1
     out = out or Path(f"{(file if several else paths[0]).stem}-explained.png")
     check_plot_path(out)

@@ -7,7 +7,7 @@ import click
 from click.core import ParameterSource
 
 from vpt.cli import options as common
-from vpt.cli.lines import echo_line
+from vpt.cli.lines import echo_line, echo_note
 from vpt.cli.options import TaskCommand, option, own_options
 from vpt.cli.paths import PATH, TUNED_FILE
 
@@ -48,7 +48,7 @@ def command(
     vpt predict photos.onnx new.jpg
     """
     if file.suffix == ".onnx":
-        _predict_from_graph(file, images, as_json, options["top"])
+        _predict_from_graph(file, images, as_json, options["top"], options["skip_corrupt"])
         return
     from vpt.api.predicting import predict, predict_to_file
     from vpt.api.progress import ConsoleCallback
@@ -60,7 +60,8 @@ def command(
     from vpt.training.callbacks import CallbackList
     from vpt.training.events import open_events
 
-    image_paths = find_images(images)
+    notes: list[str] = []
+    image_paths = find_images(images, notes.append)
     task = task_of_file(read_header(file)).name
     options = own_options(options, task, str(file))
     table_options = {name: options.pop(name) for name in _TABLE_OPTIONS if name in options}
@@ -86,7 +87,10 @@ def command(
             raise click.UsageError(f"--out {out}: a segmentation writes masks to a folder; give the name of a folder")
         options["out"] = out or Path("predicted")
     with ConsoleCallback() as console, open_events(events) as event_writer:
-        predictions = predict(file, image_paths, callback=CallbackList([console, event_writer]), **options)
+        callback = CallbackList([console, event_writer])
+        for note in notes:
+            callback.on_note(note)
+        predictions = predict(file, image_paths, callback=callback, **options)
     for prediction in predictions:
         if as_json:
             common.print_json(prediction.to_dict(), one_line=True)
@@ -94,18 +98,29 @@ def command(
             echo_line(prediction.describe())
 
 
-def _predict_from_graph(file: Path, images: tuple[Path, ...], as_json: bool, top: int) -> None:
-    from vpt.core.text import printable
+def _predict_from_graph(file: Path, images: tuple[Path, ...], as_json: bool, top: int, skip_corrupt: bool) -> None:
+    from vpt.core.text import pluralize, printable
     from vpt.data.find_images import find_images
+    from vpt.errors import DataError
     from vpt.runtime import ExportedModel
 
     context = click.get_current_context()
-    for name in context.params.keys() - {"file", "images", "as_json", "top"}:
+    for name in context.params.keys() - {"file", "images", "as_json", "top", "skip_corrupt"}:
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise click.UsageError(f"--{name.replace('_', '-')} has no effect on a graph; give the tuned file instead")
-    paths = find_images(images)
-    for path, answer in zip(paths, ExportedModel(file).predict(paths, top=top), strict=True):
+    paths = find_images(images, echo_note)
+    left_out: list[DataError] = []
+
+    def leave_out(error: DataError) -> None:
+        if not skip_corrupt:
+            raise DataError(f"{error}" + ", or leave it out with --skip-corrupt" * (len(paths) > 1)) from error
+        left_out.append(error)
+        echo_note(printable(f"left out: {error}"))
+
+    for path, answer in ExportedModel(file).stream(paths, top=top, on_corrupt=leave_out):
         if as_json:
             common.print_json({"image": str(path), **answer.to_dict()}, one_line=True)
         else:
             echo_line(printable(f"{path}: {answer.describe()}"))
+    if len(left_out) == len(paths):
+        raise DataError(f"{len(left_out)} of {pluralize(len(paths), 'image')} cannot be used; replace them")

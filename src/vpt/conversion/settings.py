@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import ConfigDict, JsonValue, TypeAdapter, ValidationError
-from pydantic_core import to_json
 
 from vpt.core.input_files import require_regular_file
 from vpt.data.preprocessing import Preprocessing
 from vpt.errors import SpecError, TunedFileError
-from vpt.model.header import Name, ParsedLabelKind
+from vpt.model.header import Name, ParsedLabelKind, to_plain_json
 from vpt.model.tuned_model import TunedModel
 
 SETTINGS = "vpt.json"
@@ -62,7 +61,7 @@ def settings_json(model: TunedModel, **record: Any) -> bytes:
     """
     preprocessing, kind = model.backbone.preprocessing.to_dict(), model.label_kind.to_dict()
     values = {"preprocessing": preprocessing, "classes": model.classes, "label_kind": kind}
-    return to_json({**values, "fingerprint": model.backbone.fingerprint(), **record}, indent=2, inf_nan_mode="null")
+    return to_plain_json({**values, "fingerprint": model.backbone.fingerprint(), **record}, indent=2)
 
 
 def read_settings(folder: Path) -> Settings | None:

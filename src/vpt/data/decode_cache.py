@@ -26,7 +26,7 @@ from vpt.data.images import DecodedImages, decode
 from vpt.data.preprocessing import Preprocessing
 from vpt.data.whole_images import WholeImages
 
-CACHE_VERSION = {"squash": 2, "crop": 3}  # to be increased when the same files decode to different pixels
+CACHE_VERSION = {"squash": 3, "crop": 4}  # to be increased when the same files decode to different pixels
 
 
 def decode_cached(
@@ -72,16 +72,18 @@ def decode_cached(
     sweep_abandoned(cache_dir)
     pixels = decode_split(memory_limit=0, spill_dir=cache_dir)
     assert isinstance(pixels.images, np.memmap) and pixels.images.filename is not None
+    unfinished = Path(pixels.images.filename)
     pixels.images.flush()
     record: dict[str, Any] = {
         "indices": pixels.indices.tolist(), "notes": pixels.notes, "dropped": pixels.dropped
     }  # fmt: skip
     if pixels.whole is not None:
         record |= {"starts": pixels.whole.starts.tolist(), "shapes": pixels.whole.shapes.tolist()}
-    append_checksum(Path(pixels.images.filename))
-    move_into_place(Path(pixels.images.filename), array_path)
+    del pixels  # closes the file, which Windows renames only then
+    append_checksum(unfinished)
+    move_into_place(unfinished, array_path)
     write_atomic(array_path.with_suffix(".json"), json.dumps({**record, "crc32": _checksum(record)}).encode())
-    return load_entry() or pixels
+    return load_entry() or decode_split(spill_dir=spill_dir)  # if the entry is gone already
 
 
 def _cache_key(

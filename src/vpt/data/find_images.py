@@ -1,18 +1,20 @@
 """Images that are to be predicted: files, folders, and tables of images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from vpt.data.folder_walk import is_table_name, walk_images
+from vpt.core.text import comma_list, printable
+from vpt.data.folder_walk import describe_foreign, is_table_name, walk_images
 from vpt.data.image_files import IMAGE_SUFFIXES
 from vpt.errors import DataError
 
 
-def find_images(paths: Sequence[Path]) -> list[Path]:
+def find_images(paths: Sequence[Path], on_note: Callable[[str], None] | None = None) -> list[Path]:
     """Find image files.
 
     Args:
         paths: Image files, folders, and tables of images.
+        on_note: Called for each folder with entries that are not used. Default: they are passed over.
 
     Returns:
         The files, all images below the folders, sorted, and those that the tables list.
@@ -28,13 +30,20 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
             raise DataError(f"{path} cannot be opened ({error.strerror}); give an image or a folder") from error
         if not exists:
             raise DataError(f"{path} does not exist; give an image or a folder of images")
+        ignored: list[str] = []
         if is_table_name(path.name) and not path.is_dir():
-            from vpt.data.label_tables import read_table_images  # which needs more than walking folders does
+            from vpt.data.table_images import read_table_images  # which needs more than walking folders does
 
             files: Sequence[Path] = read_table_images(path)
         else:
-            files = walk_images(path) if path.is_dir() else [path]
+            files = walk_images(path, ignored) if path.is_dir() else [path]
+        unused = sorted(map(printable, ignored))  # a line end in a name must not end the note
+        kinds = describe_foreign(unused)
         if not files:
-            raise DataError(f"there is no image below {path}; known endings: {', '.join(sorted(IMAGE_SUFFIXES))}")
+            endings = ", ".join(sorted(IMAGE_SUFFIXES))
+            raise DataError(f"there is no image below {path}; known endings: {endings}{kinds}")
+        if unused and on_note is not None:
+            entries = "1 entry" if len(unused) == 1 else f"{len(unused)} entries"
+            on_note(printable(f"not used: {entries} of {path}: {comma_list(unused)}{kinds}"))
         found += files
     return found

@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
+from vpt.core.foreign_files import describe_foreign_name
 from vpt.data.file_paths import FilePaths
 from vpt.data.image_files import IMAGE_SUFFIXES
 from vpt.errors import DataError
@@ -162,6 +163,22 @@ def walk_images(folder: Path, ignored: list[str] | None = None, root: Path | Non
     # In the order of Path objects, which compare folder by folder: no character comes before the one that parts them.
     images.sort(key=lambda name: os.path.normcase(name).replace(os.sep, "\0"))
     return FilePaths(folder, tuple(images))
+
+
+def describe_foreign(ignored: Sequence[str]) -> str:
+    """Return what to do with files of known kinds that are not read, such as videos.
+
+    Args:
+        ignored: Files that are no images by their names.
+
+    Returns:
+        The end of a message, which names one file of each kind; "" without any.
+    """
+    first: dict[str, str] = {}
+    for name in ignored:
+        if (kind := describe_foreign_name(name)) is not None:
+            first.setdefault(kind, name)
+    return "".join(f"; {name} is {kind}" for kind, name in first.items())
 
 
 def stamp_files(root: Path, others: Sequence[Path] = ()) -> str:

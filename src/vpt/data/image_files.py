@@ -22,7 +22,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vpt.core.foreign_files import describe_foreign_name
 from vpt.core.optional import import_optional
-from vpt.data.deep_colors import DeepColors, NoColorsError, channel_notes, read_deep_colors
+from vpt.data.deep_colors import SEVERAL_FRAMES, DeepColors, NoColorsError, channel_notes, gray_values, read_deep_colors
 from vpt.data.unidentified_images import describe_unidentified
 from vpt.data.value_range import ValueRange, scale_to_uint8
 from vpt.errors import VptError
@@ -175,31 +175,33 @@ def _open_image(file: IO[bytes], value_range: ValueRange | None, notes: list[str
             raise UnreadableImageError(str(error)) from None
         if deep is None:
             raise UnreadableImageError(describe_unidentified(file, supported_formats())) from None
-        return to_rgb(_from_deep_colors(deep, value_range, notes))
+        return to_rgb(_from_deep_colors(deep, value_range, notes), notes)
     with opened as image:
         require_min_side(*image.size)
         if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
             raise Image.DecompressionBombError
         # The second image of an MPO file is a depth map or a preview, not a frame.
         if getattr(image, "is_animated", False) and image.format != "MPO":
-            notes.append("several frames or pages, of which the first is used")
+            notes.append(SEVERAL_FRAMES)
         if (deep := read_deep_colors(file, image)) is not None:
-            converted = _from_deep_colors(deep, value_range, notes)
-            converted.getexif()[_ORIENTATION] = image.getexif().get(_ORIENTATION, 1)
-            return to_rgb(converted, notes)
+            return to_rgb(_from_deep_colors(deep, value_range, notes), notes)
         image.load()
         notes += channel_notes(image)
         return to_rgb(image, notes, value_range)
 
 
 def _from_deep_colors(deep: DeepColors, value_range: ValueRange | None, notes: list[str]) -> Image.Image:
-    """Return an image with 8 bits per channel."""
+    """Return an image with 8 bits per channel, and the orientation in its EXIF data."""
     require_min_side(deep.values.shape[1], deep.values.shape[0])
-    notes += deep.notes
+    notes += [note for note in deep.notes if note not in notes]
     values = deep.values if deep.values.dtype == np.uint8 else _scale(deep.values, value_range)
+    if values.shape[2] == 1:
+        values = values.repeat(3, axis=2)
     if deep.alpha is not None:
         values = np.concatenate([values, np.rint(255 * deep.alpha).astype(np.uint8)[..., None]], axis=2)
-    return Image.fromarray(np.ascontiguousarray(values))
+    image = Image.fromarray(np.ascontiguousarray(values))
+    image.getexif()[_ORIENTATION] = deep.orientation
+    return image
 
 
 def require_min_side(width: int, height: int) -> None:
@@ -249,25 +251,28 @@ def to_rgb(image: Image.Image, notes: list[str] | None = None, value_range: Valu
     Pixels outside the range of their type raise UnreadableImageError, unless a value range is given.
 
     Args:
-        image: An image of any mode. Its EXIF orientation is applied in place.
+        image: An image of any mode, which stays as it is.
         notes: Receives a note if the EXIF data cannot be read.
         value_range: Values of black and white in images with more than 8 bits. Default: the range of their type.
 
     Returns:
         The RGB image, without transparency.
     """
-    try:  # after load(): PNG keeps the orientation after the pixels
-        ImageOps.exif_transpose(image, in_place=True)
+    image.load()  # PNG keeps the orientation after the pixels
+    upright = image
+    try:
+        if image.getexif().get(_ORIENTATION, 1) != 1:
+            upright = ImageOps.exif_transpose(image)
     except Exception:  # Pillow raises any kind of error on damaged data; the pixels are sound
         if notes is not None:
             notes.append("EXIF data that cannot be read")
-    if has_deep_pixels(image):
-        return Image.fromarray(_to_uint8(image, value_range)).convert("RGB")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
+    if has_deep_pixels(upright):
+        return Image.fromarray(_scale(gray_values(upright, image), value_range)).convert("RGB")
+    if upright.has_transparency_data:
+        rgba = upright.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+    return upright.convert("RGB")
 
 
 def has_deep_pixels(image: Image.Image) -> bool:
@@ -275,12 +280,8 @@ def has_deep_pixels(image: Image.Image) -> bool:
     return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
 
-def _to_uint8(image: Image.Image, value_range: ValueRange | None) -> NDArray[np.uint8]:
-    """Return a gray image with more than 8 bits as uint8 (height, width), scaled from a range or that of its type."""
-    return _scale(np.asarray(image), value_range)
-
-
 def _scale(stored: NDArray[Any], value_range: ValueRange | None) -> NDArray[np.uint8]:
+    """Return values with more than 8 bits as uint8 of the same shape, scaled from a range or that of their type."""
     values = stored.astype(np.float64)
     low, high = values.min(), values.max()
     if not np.isfinite([low, high]).all():

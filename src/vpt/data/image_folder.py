@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vpt.core.foreign_files import describe_foreign_name
 from vpt.core.text import bullets, comma_list, pluralize
 from vpt.data.checks import check_classes
 from vpt.data.dataset import Dataset, Split
@@ -23,7 +22,7 @@ from vpt.data.folder_names import (
     refuse_names_of_no_class,
     split_words,
 )
-from vpt.data.folder_walk import image_entries, is_folder, subfolders, visible_entries, walk_images
+from vpt.data.folder_walk import describe_foreign, image_entries, is_folder, subfolders, visible_entries, walk_images
 from vpt.data.image_files import IMAGE_SUFFIXES
 from vpt.data.mask_evidence import drop_masks
 from vpt.errors import DataError
@@ -245,15 +244,9 @@ def _find_classes(split_name: str, folder: Path, root: Path, ignored: list[str])
         raise DataError(
             f"{folder}: {pluralize(len(empty), 'class folder')} without any image:{listing}\n"
             f"add images or delete the folder; images are files that end in {', '.join(sorted(IMAGE_SUFFIXES))}"
-            + _describe_foreign(ignored)
+            + describe_foreign(ignored)
         )
     return {name: paths for name, paths in images.items() if paths}
-
-
-def _describe_foreign(ignored: list[str]) -> str:
-    """Return the first file of a known kind that is not read, and what to do, or ""."""
-    kinds = ((name, describe_foreign_name(name)) for name in ignored)
-    return next((f"; {name} is {kind}" for name, kind in kinds if kind is not None), "")
 
 
 def _class_name(folder: Path) -> str:

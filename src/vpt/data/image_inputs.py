@@ -1,12 +1,13 @@
 """Images in every form that Python programs hold them, as upright RGB images with 8 bits per channel."""
 
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from vpt.data.image_files import UnreadableImageError, open_rgb, read_rgb, require_min_side, supported_formats, to_rgb
@@ -71,7 +72,7 @@ def read_image(image: ImageInput, value_range: ValueRange | None = None) -> tupl
     if isinstance(image, Image.Image):
         require_min_side(*image.size)
         try:
-            return to_rgb(image.copy(), value_range=value_range), []
+            return to_rgb(image, value_range=value_range), []
         except UnreadableImageError:
             raise
         except Exception as error:  # Pillow raises any kind of error where it decodes a damaged file only now
@@ -89,21 +90,21 @@ def read_image(image: ImageInput, value_range: ValueRange | None = None) -> tupl
     )
 
 
-def read_size(image: ImageInput) -> tuple[int, int]:
-    """Return the sides of an image of any form, for a file without decoding it.
+def read_size(image: ImageInput, value_range: ValueRange | None = None) -> tuple[int, int]:
+    """Return the sides of an image of any form, for a file that Pillow opens without decoding it.
 
     Args:
-        image: A path, the bytes of an image file, a Pillow image, an array or a tensor.
+        image: A path, the bytes of an image file, a Pillow image, an array, a tensor or a stored image.
+        value_range: Values of black and white in images with more than 8 bits. Default: the range of their type.
 
     Returns:
         Width and height in pixels, which the EXIF orientation may exchange; (1, 1) for an image that cannot be read.
     """
     try:
-        if not isinstance(image, str | Path):
-            return read_image(image)[0].size
-        if Path(image).is_file():  # opening a pipe blocks
-            with Image.open(image, formats=supported_formats()) as opened:
+        if isinstance(image, str | Path) and Path(image).is_file():  # opening a pipe blocks
+            with suppress(UnidentifiedImageError), Image.open(image, formats=supported_formats()) as opened:
                 return opened.size
+        return read_image(image, value_range)[0].size
     except Exception:  # Pillow raises any kind of error on damaged files; `read_image` reports it
         pass
     return 1, 1

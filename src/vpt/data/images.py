@@ -7,7 +7,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from errno import ENOSPC
 from pathlib import Path
@@ -105,7 +105,9 @@ def decode(
     if whole_side is None:
         images = allocate((total, 3, preprocessing.size, preprocessing.size), memory_limit, spill_dir)
     else:
-        sizes = map_images(lambda i: read_size(split.images[i]), range(total), threads=threads)
+        sizes = map_images(
+            lambda i: read_size(split.images[i], preprocessing.value_range), range(total), threads=threads
+        )
         capacities = np.array([3 * math.prod(preprocessing.whole_size(*size, whole_side)) for size in sizes], np.int64)
         images = allocate((int(capacities.sum()),), memory_limit, spill_dir)
         whole = WholeImages(images, capacities.cumsum() - capacities, np.zeros((total, 2), np.int64))
@@ -131,8 +133,11 @@ def decode(
         faults = {i: result for i, result in enumerate(results) if isinstance(result, str)}
         dropped = describe_dropped(split, faults, skip_corrupt)
     except BaseException:
-        if isinstance(images, np.memmap):
-            Path(str(images.filename)).unlink(missing_ok=True)
+        file = Path(str(images.filename)) if isinstance(images, np.memmap) else None
+        del images, whole  # closes the file, which Windows removes only then
+        if file is not None:
+            with suppress(OSError):  # the error before says more
+                file.unlink(missing_ok=True)
         raise
     kept = np.array([i for i in range(total) if i not in faults], dtype=np.int64)
     if whole is not None:

@@ -1,6 +1,5 @@
 """Datasets of a Python program, such as arrays and torch datasets, converted to the `Dataset` of a folder."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,8 @@ from torch import Tensor
 from vpt.core.text import comma_list, did_you_mean, pluralize
 from vpt.data.dataset import Dataset, Split
 from vpt.data.image_inputs import ImageInput, StoredImage
-from vpt.data.label_kinds import KindName
+from vpt.data.label_kinds import KindName, kind_of_columns
+from vpt.data.memory_digest import digest_splits
 from vpt.data.memory_groups import number_groups, read_groups
 from vpt.errors import DataError
 
@@ -75,16 +75,22 @@ def dataset_from_memory(
 ) -> Dataset:
     """Convert data in memory to a dataset. Images are kept at their size; rows of Hugging Face are read when used.
 
+    The items of a torch dataset are all read here, once, and kept in memory with the one draw of its random transforms:
+    images are decoded in threads, which few torch datasets allow. Images that exceed the memory can be given as paths
+    or as a Hugging Face dataset.
+
     Args:
         splits: Data of "train", "val" and "test"; a missing key stands for an empty split. Data are `(images, labels)`
             or `(images, labels, groups)` with images in any form that `vpt.data.image_inputs.read_image` takes; a torch
             `Dataset` of (image, label); or a Hugging Face `Dataset` with the columns image and label, and perhaps
-            group. Labels are integers from 0, or class names; 0 and 1 for each class, where an image has several; or
-            floats, numbers to predict. Groups, texts or integers, stay whole in splits and folds.
+            group. Labels are integers from 0, or class names; 0 and 1 for each class, which are single labels if each
+            image has exactly one class; or floats, numbers to predict. Groups, texts or integers, stay whole in splits
+            and folds.
         classes: Names of the classes, so that label k is `classes[k]`, or the name of the number. Default: those of the
             data (`classes` of a torch dataset, `ClassLabel` names of a Hugging Face dataset), else `default_classes`.
         default_classes: Names of the classes of data without names. Default: the labels themselves, or "value".
-        label_kind: "regression" takes integers as numbers to predict. Default: by the type of the labels.
+        label_kind: "regression" takes integers as numbers to predict, "multi_label" takes 0 and 1 for each class as
+            several labels, even if each image has one. Default: by the labels.
 
     Returns:
         The dataset. Its text is a digest of all images and labels.
@@ -98,13 +104,20 @@ def dataset_from_memory(
             given = {name: replace(split, labels=_as_labels(map(float, split.labels))) for name, split in given.items()}
         except (TypeError, ValueError) as error:
             raise DataError(f"the labels are no numbers ({error}); give one number for each image") from None
+    given, columns = (given, 0) if label_kind == "multi_label" else _join_columns(given)
     sizes = {name: len(split.labels) for name, split in given.items()}
     groups, notes = number_groups({name: split.groups for name, split in given.items()}, sizes)
-    names = {name: tuple(classes or split.classes or default_classes or ()) for name, split in given.items()}
     first = "train" if "train" in given else next(iter(given))
+    shared = given[first].classes or default_classes or ()
+    names = {name: tuple(classes or split.classes or shared) for name, split in given.items()}
     if any(isinstance(split.labels, np.ndarray) for split in given.values()):
         return _numeric_dataset(given, names[first], groups, notes)
-    known = names[first] or _known_classes(given[first].labels)
+    known = names[first] or tuple(map(str, range(columns))) or _known_classes(given[first].labels)
+    if columns not in (0, len(known)):
+        raise DataError(
+            f"the labels have {columns} columns, and there are {pluralize(len(known), 'name')} of classes; give one "
+            "name for each column"
+        )
     if repeated := sorted(name for name, count in Counter(known).items() if count > 1):
         raise DataError(f"several classes have the name {comma_list(list(map(repr, repeated)))}; give each its own")
     label_of = {name: index for index, name in enumerate(known)}
@@ -129,8 +142,19 @@ def dataset_from_memory(
         test=built.get("test", Split()),
         source="data in memory",
         notes=notes,
-        digest=_digest(built, known),
+        digest=digest_splits(built, known),
     )
+
+
+def _join_columns(given: dict[str, _LabeledImages]) -> tuple[dict[str, _LabeledImages], int]:
+    """Return columns of which one is 1 for each image as single labels, and their number; other labels as they are."""
+    columns = {name: split.labels for name, split in given.items() if isinstance(split.labels, np.ndarray)}
+    widths = {labels.shape[1] if labels.ndim == 2 else 1 for labels in columns.values()}
+    width = widths.pop() if len(widths) == 1 and len(columns) == len(given) else 1
+    if width == 1 or kind_of_columns(columns.values()) != "single_label":
+        return given, 0
+    single = {name: tuple(labels.argmax(axis=1).tolist()) for name, labels in columns.items()}
+    return {name: replace(given[name], labels=labels) for name, labels in single.items()}, width
 
 
 def _numeric_dataset(
@@ -150,7 +174,7 @@ def _numeric_dataset(
         raise DataError(f"all images of train have the label {labels[0]}, so there is nothing to learn")
     train, val, test = (built.get(name, Split()) for name in ("train", "val", "test"))
     name = next((split.name for split in given.values() if split.name), "images")
-    return Dataset(name, classes, train, val, test, "data in memory", notes, digest=_digest(built, classes))
+    return Dataset(name, classes, train, val, test, "data in memory", notes, digest=digest_splits(built, classes))
 
 
 def split_mapping(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,6 +221,7 @@ def _read(data: Any, split: str) -> _LabeledImages:
         raise DataError("a table of pandas says not which columns are images and labels; give (df.image, df.label)")
     elif hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, str | bytes | Mapping):
         items = [data[index] for index in range(len(data))]  # of a torch dataset, or a sequence of pairs
+        data = _named(data)
         for index, item in enumerate(items):
             if not isinstance(item, tuple | list) or len(item) != 2:
                 kind = type(item).__name__
@@ -221,6 +246,17 @@ def _read(data: Any, split: str) -> _LabeledImages:
     return found
 
 
+def _named(data: Any) -> Any:
+    """Return the dataset that names the classes of a part of it, or of several together."""
+    if isinstance(data, torch.utils.data.Subset):
+        return _named(data.dataset)
+    if isinstance(data, torch.utils.data.ConcatDataset):
+        parts = [_named(part) for part in data.datasets]
+        if len({tuple(getattr(part, "classes", None) or ()) for part in parts}) == 1:
+            return parts[0]
+    return data
+
+
 def _as_sequence(images: Any) -> tuple[ImageInput, ...] | NDArray[np.uint8]:
     """Return images as an array for uint8 RGB, and one by one otherwise."""
     if isinstance(images, np.ndarray) and images.ndim == 1 and images.dtype.kind in "OU":  # paths, or images of sizes
@@ -239,7 +275,8 @@ def _as_sequence(images: Any) -> tuple[ImageInput, ...] | NDArray[np.uint8]:
 
 def _as_labels(labels: Iterable[Any]) -> tuple[str | int, ...] | NDArray[np.float64]:
     """Return integers and names one by one, and several labels of an image, or floats, as an array."""
-    values: tuple[Any, ...] = tuple(label.tolist() if hasattr(label, "tolist") else label for label in labels)
+    plain = (label.tolist() if hasattr(label, "tolist") else label for label in labels)
+    values: tuple[Any, ...] = tuple(int(label) if isinstance(label, bool) else label for label in plain)
     if any(isinstance(label, float | list | tuple) for label in values):
         try:
             return np.array(values, np.float64)
@@ -250,7 +287,7 @@ def _as_labels(labels: Iterable[Any]) -> tuple[str | int, ...] | NDArray[np.floa
             ) from error
     if not all(isinstance(label, str) for label in values):
         for label in values:
-            if not isinstance(label, int) or isinstance(label, bool) or label < 0:
+            if not isinstance(label, int) or label < 0:
                 raise DataError(f"a label is {label!r}; labels are integers from 0, names of classes, or floats")
     return values
 
@@ -269,41 +306,3 @@ def _known_classes(labels: Collection[str | int]) -> tuple[str, ...]:
             f"numbers below {_MAX_CLASSES:,}"
         )
     return tuple(map(str, range(max(numbers) + 1))) if numbers else tuple(sorted(set(map(str, labels))))
-
-
-def _digest(splits: Mapping[str, Split], classes: Sequence[str]) -> str:
-    """Return a digest of images, labels and names of classes."""
-    digest = hashlib.sha256("\0".join(classes).encode())
-    for name, split in sorted(splits.items()):
-        digest.update(f"\0{name}\0{len(split)}".encode())
-        digest.update(split.labels.data)
-        if split.groups is not None:
-            digest.update(split.groups.data)
-        for image in split.images:
-            digest.update(_content(image))
-    return digest.hexdigest()
-
-
-def _content(image: ImageInput) -> bytes:
-    """Return what identifies an image: the bytes of a file, or the pixels with their shape."""
-    if isinstance(image, StoredImage):
-        try:
-            return _content(image.read())
-        except Exception:  # decoding reports the fault
-            return b"unreadable"
-    if isinstance(image, str | Path):
-        try:
-            return Path(image).read_bytes()
-        except OSError:  # decoding reports the fault
-            return str(image).encode()
-    if isinstance(image, bytes):
-        return image
-    if isinstance(image, Image.Image):
-        try:
-            return f"{image.mode}{image.size}".encode() + image.tobytes()
-        except Exception:  # a damaged file that is decoded only now; decoding reports the fault
-            return b"unreadable"
-    if isinstance(image, Tensor) and (image.is_complex() or image.is_meta or image.layout != torch.strided):
-        return b"unreadable"  # decoding reports the fault
-    pixels = image.detach().cpu().float().numpy() if isinstance(image, Tensor) else np.asarray(image)
-    return f"{pixels.dtype}{pixels.shape}".encode() + pixels.tobytes()

@@ -1,6 +1,6 @@
 """Kinds of labels, which the array of labels shows by its type and shape."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +24,19 @@ def kind_of_labels(labels: NDArray[Any]) -> KindName:
     if labels.dtype.kind != "f":
         return "single_label"
     return "multi_label" if labels.ndim == 2 else "regression"
+
+
+def kind_of_columns(parts: Iterable[NDArray[Any]]) -> KindName:
+    """Return the kind of labels in several columns, one for each class.
+
+    Args:
+        parts: The labels (n, classes) of each table or split.
+
+    Returns:
+        "single_label" if all are 0 or 1 and exactly one is 1 for each image, else "multi_label".
+    """
+    are_one_hot = all(np.isin(part, (0, 1)).all() and (part.sum(axis=1) == 1).all() for part in parts)
+    return "single_label" if are_one_hot else "multi_label"
 
 
 def check_labels(labels: NDArray[Any]) -> NDArray[Any]:

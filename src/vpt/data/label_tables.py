@@ -6,7 +6,6 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
-from vpt.core.input_files import OUTSIDE_ADVICE, lies_outside
 from vpt.core.text import comma_list, pluralize, refuse
 from vpt.data.checks import check_classes
 from vpt.data.dataset import Dataset, Split
@@ -14,9 +13,9 @@ from vpt.data.entries import Entry, check_labels_agree, group_ids, name_of, uniq
 from vpt.data.folder_names import SPLITS, find_split_names
 from vpt.data.folder_walk import image_entries
 from vpt.data.label_kinds import KindName
-from vpt.data.table_columns import ChosenColumns, TableColumns, choose_columns, find_image_column
+from vpt.data.table_columns import ChosenColumns, TableColumns, choose_columns
 from vpt.data.table_files import splits_of_files
-from vpt.data.table_images import ImageFinder
+from vpt.data.table_images import ImageFinder, find_image, texts_of
 from vpt.data.table_labels import (
     Label,
     classes_of,
@@ -26,7 +25,7 @@ from vpt.data.table_labels import (
     read_label,
     require_variety,
 )
-from vpt.data.table_rows import Row, Table, read_table, with_decimal_points
+from vpt.data.table_rows import Table, read_table, with_decimal_points
 from vpt.errors import DataError
 
 _THOUSANDS = re.compile(r"-?[1-9]\d{0,2}(,\d{3})+")  # as in 1,200, which could also be 1.2
@@ -132,28 +131,6 @@ def _with_clear_commas(table: Table, chosen: ChosenColumns, kind: KindName | Non
     return with_decimal_points(table, unclear)
 
 
-def read_table_images(path: Path, image_column: str | None = None) -> list[Path]:
-    """Return the images that a table lists, with or without labels.
-
-    Args:
-        path: The table.
-        image_column: Column of the paths of images. Default: recognized.
-
-    Returns:
-        The files.
-
-    Raises:
-        DataError: A line cannot be read, or an image does not exist.
-    """
-    faults: list[str] = []
-    table = read_table(path, faults)
-    column = image_column or find_image_column(table)
-    finder = ImageFinder(path.parent, _texts(table, column))
-    found = [_find_image(finder, row, column, path.parent, None, faults) for row in table.rows]
-    refuse(faults, f"{path}: {pluralize(len(faults), 'fault')}", "correct these lines")
-    return [image for image in found if image is not None]
-
-
 def _unlisted(root: Path, listed: Set[str]) -> list[str]:
     """Return the images that no table lists, in the folders below the data folder that hold listed ones."""
     found = []
@@ -183,7 +160,7 @@ def _entries(
     table: Table, chosen: ChosenColumns, kind: KindName, split: str | None, root: Path, faults: list[str]
 ) -> list[tuple[str, Entry[Label]]]:
     """Return the valid rows of a table with their splits, and add the others to `faults`."""
-    finder = ImageFinder(table.path.parent, _texts(table, chosen.image))
+    finder = ImageFinder(table.path.parent, texts_of(table, chosen.image))
     named = _named_splits(table, chosen.split)
     found = []
     for row in table.rows:
@@ -194,7 +171,7 @@ def _entries(
                 faults.append(f"{row.place}: {chosen.split} is {text!r}; a split is train, val or test")
                 continue
             own = named[str(text)]
-        image = _find_image(finder, row, chosen.image, root, own, faults)
+        image = find_image(finder, row, chosen.image, root, own, faults)
         label = read_label(row, chosen.labels, kind, faults)
         if image is not None and label is not None:
             group = row.cells.get(chosen.group) if chosen.group is not None else None
@@ -214,30 +191,6 @@ def _named_splits(table: Table, column: str | None) -> Mapping[str, str]:
         return {}
     texts = list(dict.fromkeys(str(value) for value in table.values(column)))
     return {text: split for split, names in find_split_names(texts).items() for text in names}
-
-
-def _texts(table: Table, column: str) -> list[str]:
-    return [str(value) for value in table.values(column) if value is not None]
-
-
-def _find_image(
-    finder: ImageFinder, row: Row, column: str, root: Path, split: str | None, faults: list[str]
-) -> Path | None:
-    text = row.cells.get(column)
-    if text is None:
-        faults.append(f"{row.place}: no image: the column {column} is empty")
-        return None
-    found = finder.find(str(text), split)
-    if len(found) == 1 and lies_outside(found[0], root):
-        faults.append(f"{row.place}: {text!r} lies outside the folder {root}; {OUTSIDE_ADVICE}")
-    elif len(found) == 1:
-        return found[0]
-    elif found:
-        several = comma_list([name_of(path, finder.folder) for path in found])
-        faults.append(f"{row.place}: {text!r} can be {several}; write the path")
-    else:
-        faults.append(f"{row.place}: no such image: {text!r}")
-    return None
 
 
 def _present(splits: Mapping[str, list[Entry[Label]]]) -> list[str]:

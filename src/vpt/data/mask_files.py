@@ -8,8 +8,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from vpt.data.deep_colors import tiff_orientation
 from vpt.data.image_files import UnreadableImageError, open_rgb, supported_formats
 from vpt.data.images import map_images
 from vpt.data.segmentation_layouts import ImageMaskPairs
@@ -206,9 +207,12 @@ def _turned(mask: _MaskFile, orientation: int, image: Image.Image) -> _MaskFile:
 
 
 def _orientation(path: Path) -> int:
-    """Return the EXIF orientation of an image file, 1 for upright."""
-    with Image.open(path, formats=supported_formats()) as image:
-        return _exif_orientation(image)
+    """Return the EXIF orientation of an image file that `open_rgb` has read, 1 for upright."""
+    try:
+        with Image.open(path, formats=supported_formats()) as image:
+            return _exif_orientation(image)
+    except UnidentifiedImageError:
+        return tiff_orientation(path)
 
 
 def _exif_orientation(image: Image.Image) -> int:

@@ -11,8 +11,13 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
+from vpt.core.input_files import OUTSIDE_ADVICE, lies_outside
+from vpt.core.text import comma_list, pluralize, refuse
+from vpt.data.entries import name_of
 from vpt.data.folder_names import split_words
 from vpt.data.folder_walk import subfolders, walk_images
+from vpt.data.table_columns import find_image_column
+from vpt.data.table_rows import Row, Table, read_table
 
 _NUM_TRIED = 100  # paths that tell where the images are
 _FORMS: tuple[Literal["NFC"], Literal["NFD"]] = ("NFC", "NFD")
@@ -85,6 +90,74 @@ class ImageFinder:
             found[unicodedata.normalize("NFC", path.name)].append(path)
             found[unicodedata.normalize("NFC", path.stem)].append(path)
         return found
+
+
+def read_table_images(path: Path, image_column: str | None = None) -> list[Path]:
+    """Return the images that a table lists, with or without labels. Nothing here imports torch.
+
+    Args:
+        path: The table.
+        image_column: Column of the paths of images. Default: recognized.
+
+    Returns:
+        The files.
+
+    Raises:
+        DataError: A line cannot be read, or an image does not exist.
+    """
+    faults: list[str] = []
+    table = read_table(path, faults)
+    column = image_column or find_image_column(table)
+    finder = ImageFinder(path.parent, texts_of(table, column))
+    found = [find_image(finder, row, column, path.parent, None, faults) for row in table.rows]
+    refuse(faults, f"{path}: {pluralize(len(faults), 'fault')}", "correct these lines")
+    return [image for image in found if image is not None]
+
+
+def find_image(
+    finder: ImageFinder, row: Row, column: str, root: Path, split: str | None, faults: list[str]
+) -> Path | None:
+    """Return the image of a row, or None with a fault.
+
+    Args:
+        finder: The finder of the table.
+        row: The row.
+        column: Column of the paths of images.
+        root: Folder that the image has to lie in.
+        split: Split of the image, or None.
+        faults: List that a fault is added to.
+
+    Returns:
+        The file.
+    """
+    text = row.cells.get(column)
+    if text is None:
+        faults.append(f"{row.place}: no image: the column {column} is empty")
+        return None
+    found = finder.find(str(text), split)
+    if len(found) == 1 and lies_outside(found[0], root):
+        faults.append(f"{row.place}: {text!r} lies outside the folder {root}; {OUTSIDE_ADVICE}")
+    elif len(found) == 1:
+        return found[0]
+    elif found:
+        several = comma_list([name_of(path, finder.folder) for path in found])
+        faults.append(f"{row.place}: {text!r} can be {several}; write the path")
+    else:
+        faults.append(f"{row.place}: no such image: {text!r}")
+    return None
+
+
+def texts_of(table: Table, column: str) -> list[str]:
+    """Return the cells of a column that are not empty, as texts.
+
+    Args:
+        table: The table.
+        column: The column.
+
+    Returns:
+        The texts.
+    """
+    return [str(value) for value in table.values(column) if value is not None]
 
 
 def _existing(folder: Path, *parts: str) -> Path | None:

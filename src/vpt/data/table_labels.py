@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpt.core.text import comma_list
-from vpt.data.label_kinds import KindName
+from vpt.data.label_kinds import KindName, kind_of_columns
 from vpt.data.table_rows import Row, Table
 from vpt.errors import DataError
 
@@ -33,12 +33,7 @@ def detect_label_kind(tables: Sequence[tuple[Table, tuple[str, ...]]]) -> KindNa
         single labels.
     """
     if len(tables[0][1]) > 1:
-        are_one_hot = all(
-            sum(binary_value(row.cells.get(column)) or False for column in columns) == 1
-            for table, columns in tables
-            for row in table.rows
-        )
-        return "single_label" if are_one_hot else "multi_label"
+        return kind_of_columns(_binary_cells(table, columns) for table, columns in tables)
     values = [value for table, (column,) in tables for value in table.values(column) if value is not None]
     if any(isinstance(value, list) or (isinstance(value, str) and _is_joined(value)) for value in values):
         return "multi_label"
@@ -172,7 +167,9 @@ def _classes_of(value: Any) -> tuple[str, ...] | None:
 
 def _number(value: Any) -> float | None:
     try:
-        return None if isinstance(value, bool | list | dict) or value is None else float(value)
+        # Python reads "1_5" as 15, in a table it is a name.
+        is_other = isinstance(value, bool | list | dict) or value is None or "_" in str(value)
+        return None if is_other else float(value)
     except (ValueError, OverflowError):  # an integer of hundreds of digits
         return None
 
@@ -180,6 +177,12 @@ def _number(value: Any) -> float | None:
 def _finite_number(value: Any) -> float | None:
     number = _number(value)
     return number if number is not None and math.isfinite(number) else None
+
+
+def _binary_cells(table: Table, columns: tuple[str, ...]) -> NDArray[np.bool_]:
+    """Return which cells are 1 (rows, columns)."""
+    cells = [[bool(binary_value(row.cells.get(column))) for column in columns] for row in table.rows]
+    return np.array(cells, np.bool_).reshape(-1, len(columns))
 
 
 def _read_binary(row: Row, columns: tuple[str, ...], kind: KindName, faults: list[str]) -> Label | None:

@@ -1,16 +1,17 @@
 """A look for images that use a small share of the range of values that is black to white."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from vpt.data.deep_colors import read_deep_colors
+from vpt.data.deep_colors import gray_values, read_deep_colors
 from vpt.data.image_files import has_deep_pixels, supported_formats
-from vpt.data.image_inputs import ImageInput
+from vpt.data.image_inputs import ImageInput, StoredImage
 from vpt.data.images import map_images
 from vpt.data.value_range import ValueRange
 
@@ -24,7 +25,7 @@ def value_range_notes(
     """Return notes on images with more than 8 bits that would be nearly black, or nearly one gray.
 
     Args:
-        images: The images, of which some are read: files and Pillow images.
+        images: The images, of which some are read: files, their bytes and Pillow images, stored or not.
         value_range: The values that count as black and white. Default: the range of the type.
 
     Returns:
@@ -57,17 +58,31 @@ def value_range_notes(
 def _extremes(image: ImageInput) -> tuple[float, float, bool] | None:
     """Return the smallest and the largest value of an image with more than 8 bits, and True for floats."""
     try:
-        if isinstance(image, Path) and image.is_file():  # opening a pipe blocks
-            with image.open("rb") as file, Image.open(file, formats=supported_formats()) as opened:
-                deep = read_deep_colors(file, opened)
-                return _extremes(opened) if deep is None else _extremes_of(deep.values)
-        if isinstance(image, Image.Image) and has_deep_pixels(image):
-            return _extremes_of(np.asarray(image))
+        values = _deep_values(image.read() if isinstance(image, StoredImage) else image)
     except Exception:  # Pillow raises any kind of error on damaged files; decoding reports it
-        pass
-    return None
-
-
-def _extremes_of(values: NDArray[Any]) -> tuple[float, float, bool] | None:
+        return None
+    if values is None or values.dtype == np.uint8:
+        return None
     low, high = float(values.min()), float(values.max())
     return (low, high, values.dtype.kind == "f") if np.isfinite([low, high]).all() else None
+
+
+def _deep_values(image: ImageInput) -> NDArray[Any] | None:
+    """Return the values of a file or a Pillow image with more than 8 bits."""
+    if isinstance(image, bytes):
+        return _values_of_file(io.BytesIO(image))
+    if isinstance(image, str | Path) and Path(image).is_file():  # opening a pipe blocks
+        with Path(image).open("rb") as file:
+            return _values_of_file(file)
+    return gray_values(image) if isinstance(image, Image.Image) and has_deep_pixels(image) else None
+
+
+def _values_of_file(file: IO[bytes]) -> NDArray[Any] | None:
+    try:
+        opened = Image.open(file, formats=supported_formats())
+    except UnidentifiedImageError:
+        deep = read_deep_colors(file, None)
+        return None if deep is None else deep.values
+    with opened:
+        deep = read_deep_colors(file, opened)
+        return _deep_values(opened) if deep is None else deep.values

@@ -7,8 +7,9 @@ import io
 import json
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from vpt.errors import DataError
 HUB_PREFIX = "hub:"  # hub:OWNER/NAME or hub:OWNER/NAME@REVISION
 _CONVERTED_REVISION = "refs/convert/parquet"  # the branch where the hub keeps its own conversion of other formats
 _SPLIT_NAMES = {"train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test"}
+_PARTIAL = re.compile(f"partial-({'|'.join(_SPLIT_NAMES)})", re.IGNORECASE)  # a folder of that conversion
 _WORD = re.compile(r"[A-Za-z]+")
 _IMAGE_TYPE = re.compile(r"(large_)?binary$|struct<bytes: (large_)?binary\b")
 
@@ -105,6 +107,7 @@ def _download(name: str) -> tuple[Path, str, str]:
                 break
         else:
             raise DataError(f"{repo} on the hub has no Parquet files; download it, and give its folder of images")
+        _refuse_partial((PurePath(file.rfilename) for file in info.siblings or ()), f"{HUB_PREFIX}{name}")
         snapshot = huggingface_hub.snapshot_download(
             repo, repo_type="dataset", revision=info.sha, allow_patterns=["*.parquet"]
         )
@@ -121,6 +124,7 @@ def _find_files(root: Path) -> dict[str, list[Path]]:
     found = [file for file in found if not any(part.startswith(".") for part in file.relative_to(root).parts)]
     if not found:
         raise DataError(f"{root} is not a Parquet file or a folder of them; give one of these")
+    _refuse_partial((file.relative_to(root) for file in found), str(root))
     by_split: defaultdict[str | None, list[Path]] = defaultdict(list)
     for file in found:
         by_split[_split_of_file(file, root)].append(file)
@@ -133,6 +137,17 @@ def _find_files(root: Path) -> dict[str, list[Path]]:
         if len(folders) > 1:
             raise DataError(f"{root} has {split_name} in {comma_list(folders)}; give one of these folders")
     return {split_name: by_split[split_name] for split_name in ("train", "val", "test") if split_name in by_split}
+
+
+def _refuse_partial(files: Iterable[PurePath], source: str) -> None:
+    """Refuse the folders `partial-SPLIT`, in which the hub puts the first gigabytes of a split that it cut off."""
+    partial = sorted({part for file in files for part in file.parts[:-1] if _PARTIAL.fullmatch(part)})
+    if partial:
+        raise DataError(
+            f"{source} has only the beginning of the data, in {comma_list(partial)}: the hub converts no more than the "
+            "first gigabytes of a large dataset; download its original files, and give their folder (to import this "
+            "part alone, download it, and rename its folders to train, val or test)"
+        )
 
 
 def _split_of_file(file: Path, root: Path) -> str | None:

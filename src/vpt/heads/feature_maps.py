@@ -149,6 +149,12 @@ def build_feature_maps(trunk: nn.Module, layout: BackboneLayout, auxiliary_depth
         stages = feature_stages(trunk)
         shapes = [(int(stage["num_chs"]), int(stage["reduction"])) for stage in stages]
         return MapNetwork(trunk, layout, [stage["module"] for stage in stages[:-1]], shapes)
+    num_patches = layout.num_tokens - layout.num_prefix_tokens
+    if (layout.preprocessing.size // layout.patch_size) ** 2 != num_patches:
+        raise UnsupportedError(
+            f"{type(trunk).__name__} has {num_patches} patches, which make no square map; give a backbone whose "
+            "patches are a grid"
+        )
     num_blocks = len(layout.blocks)
     paths = [layout.blocks[max(1, round(depth * num_blocks)) - 1] for depth in auxiliary_depths]
     if len({*paths, layout.blocks[-1]}) != len(paths) + 1:
@@ -166,10 +172,17 @@ def feature_stages(trunk: nn.Module) -> list[dict[str, Any]]:
         Entries with the keys `module` (path), `num_chs` and `reduction` (stride in pixels), the finest first.
 
     Raises:
-        UnsupportedError: timm does not describe the stages of this backbone.
+        UnsupportedError: timm does not describe the stages of this backbone, or names modules that it has not.
     """
     stages = [stage for stage in getattr(trunk, "feature_info", None) or [] if stage["reduction"] >= 4]
     if not stages:
         name = type(trunk).__name__
         raise UnsupportedError(f"{name} tells neither tokens nor stages, so it has no maps for a dense head")
+    modules = dict(trunk.named_modules())
+    absent = [stage["module"] for stage in stages[:-1] if stage["module"] not in modules]  # the last is read behind all
+    if absent:
+        raise UnsupportedError(
+            f"timm names {absent[0]} as a stage of {type(trunk).__name__}, which has no such module, so its maps "
+            "cannot be read; give another backbone, or a head of the pooled feature"
+        )
     return stages

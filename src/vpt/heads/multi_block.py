@@ -41,10 +41,12 @@ class MultiBlockFeatures(HookedTrunk):
         *,
         pooled: bool = False,
     ) -> None:
-        *inner, _ = units(trunk, layout)
+        widths = units(trunk, layout)
+        *inner, _ = widths
         super().__init__(trunk, layout, [inner[index] for index in indices if index < len(inner)])
         self.features: tuple[str, ...] = tuple(features)
         self.num_patches: int = layout.num_tokens - layout.num_prefix_tokens
+        self.widths: tuple[int, ...] = tuple(list(widths.values())[index] for index in indices)
         self.reads_last: bool = len(inner) in indices
         self.reads_pooled: bool = pooled
 
@@ -57,6 +59,9 @@ class MultiBlockFeatures(HookedTrunk):
         Returns:
             Features (batch, sum of the widths): the pooled feature if it is read, then block after block, and of a
             block in the order of `features`.
+
+        Raises:
+            UnsupportedError: A stage puts out no map of the channels that timm tells.
         """
         *outputs, tokens = self.run_trunk(images)
         pooled: list[Tensor] = []
@@ -67,12 +72,14 @@ class MultiBlockFeatures(HookedTrunk):
             norm: Any = self.trunk.get_submodule("norm")
             outputs = [self.normalize_pooled(norm.forward(tokens), hooks=False) for tokens in outputs]
         outputs += [final] * self.reads_last
-        return torch.cat(pooled + [feature for output in outputs for feature in self._pool(output)], dim=1)
+        pairs = zip(outputs, self.widths, strict=True)
+        return torch.cat(pooled + [feature for output, width in pairs for feature in self._pool(output, width)], dim=1)
 
-    def _pool(self, x: Tensor) -> list[Tensor]:
+    def _pool(self, x: Tensor, width: int) -> list[Tensor]:
         if self.kind == "tokens":
             cls, patches = x[:, 0], x[:, -self.num_patches :]
         else:
+            self._check_map(x, width)
             cls, patches = x, x.flatten(1, 2) if self.kind == "windows" else x.flatten(2).transpose(1, 2)
         pools = {
             "cls": lambda: cls,
@@ -80,6 +87,15 @@ class MultiBlockFeatures(HookedTrunk):
             "std": lambda: patches.var(1, correction=0).clamp_min(1e-12).sqrt(),  # a gradient where all are equal
         }
         return [pools[name]() for name in self.features]
+
+    def _check_map(self, x: Tensor, width: int) -> None:
+        """Raise UnsupportedError for tokens, and for channels elsewhere: a mean over other axes would be wrong."""
+        axes, channels = ("height, width, channels", 3) if self.kind == "windows" else ("channels, height, width", 1)
+        if x.dim() != 4 or x.shape[channels] != width:
+            raise UnsupportedError(
+                f"a stage of {type(self.trunk).__name__} puts out {tuple(x.shape)}, and features of stages are read of "
+                f"maps (batch, {axes}) with {width} channels; give another backbone, or a head of the pooled feature"
+            )
 
 
 def units(trunk: nn.Module, layout: BackboneLayout) -> dict[str, int]:
@@ -97,7 +113,10 @@ def units(trunk: nn.Module, layout: BackboneLayout) -> dict[str, int]:
     """
     if layout.kind == "tokens":
         return dict.fromkeys(layout.blocks, layout.width)
-    return {str(stage["module"]): int(stage["num_chs"]) for stage in feature_stages(trunk)}
+    widths = {str(stage["module"]): int(stage["num_chs"]) for stage in feature_stages(trunk)}
+    # The last unit is read behind all layers, and some models widen the map of their last stage (EfficientNet).
+    *_, last = widths
+    return {**widths, last: layout.width or widths[last]}
 
 
 def features_of(layout: BackboneLayout) -> tuple[str, ...]:
@@ -109,8 +128,7 @@ def features_of(layout: BackboneLayout) -> tuple[str, ...]:
     Returns:
         Names, of `FEATURES`.
     """
-    has_class_token = layout.kind == "tokens" and layout.num_prefix_tokens > 0
-    return FEATURES if has_class_token else FEATURES[1:]
+    return FEATURES if layout.has_class_token else FEATURES[1:]
 
 
 def parse_features(text: str) -> tuple[str, ...]:

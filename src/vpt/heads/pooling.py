@@ -63,6 +63,6 @@ def make_pool(output: str, layout: BackboneLayout, num_prompts: int) -> TokenPoo
         return None
     if layout.kind != "tokens":
         raise UnsupportedError(f"output={output} reads single tokens, which only plain transformers have")
-    if output.startswith("cls") and layout.num_prefix_tokens == 0:
+    if output.startswith("cls") and not layout.has_class_token:
         raise UnsupportedError(f"output={output}, but it has no class token")
     return TokenPool(output, layout.num_prefix_tokens, num_prompts)

@@ -1,7 +1,7 @@
 """LoRA: low-rank changes of linear layers (Hu et al., ICLR 2022)."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -17,6 +17,16 @@ from vpt.methods.base import Injection, Method
 from vpt.methods.mergeable import Mergeable
 
 _QUERIES_VALUES = re.compile(r"(qkv|[qv](_proj)?|query|value)")
+_VALUES = re.compile(r"(qkv|v(_proj)?|value)")
+# Beside the known families, where timm's qkv layers make queries, keys and values one after the other. In others, such
+# as TinyViT and MaxViT, each head has its own three.
+_IN_THIRDS = frozenset(
+    f"timm.models.{name}"
+    for name in (
+        *("cait", "coat", "convit", "davit", "edgenext", "gcvit", "hiera", "hieradet_sam2", "metaformer", "mvitv2"),
+        *("nest", "swin_transformer_v2_cr", "twins", "vision_transformer_relpos", "vision_transformer_sam", "xcit"),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,28 @@ class LoRA(Method, name="lora", optimizer="adamw", learning_rate=2e-3, identity_
         if not wrappers:
             found = ", ".join(sorted(set(names.values())))
             raise UnsupportedError(f"none of its layers {found} is known to make queries; write targets=attention")
+        _require_values(trunk, layout, wrappers)
         return Injection(wrappers=wrappers)
+
+
+def _require_values(trunk: nn.Module, layout: BackboneLayout, paths: Iterable[str]) -> None:
+    """Raise UnsupportedError where the layers at these paths make no values, or it is not known where."""
+    layers: dict[str, list[str]] = {}
+    for path in paths:
+        owner, _, name = path.rpartition(".")
+        layers.setdefault(owner, []).append(name)
+    for path, names in layers.items():
+        if not any(map(_VALUES.fullmatch, names)):
+            raise UnsupportedError(
+                f"{path} makes queries in {names[0]}, and no layer there is known to make values alone; write "
+                "targets=attention"
+            )
+        kind = type(trunk.get_submodule(path))
+        if "qkv" in names and not layout.has_token_blocks and kind.__module__ not in _IN_THIRDS:
+            raise UnsupportedError(
+                f"the order in which {path}.qkv ({kind.__name__}) makes queries, keys and values is not known; write "
+                "targets=attention"
+            )
 
 
 class _LoRALinear(Mergeable):

@@ -90,6 +90,10 @@ class VPT(Method, name="vpt", optimizer="adamw", learning_rate=0.02):
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
         """Plan prompts at `location`; raise UnsupportedError if the backbone has no blocks that take them."""
+        if self.pool_prompts and (layout.kind != "windows" or self.location != "prepend"):
+            raise UnsupportedError(
+                "pool_prompts=true is for prompts that are prepended in the windows of Swin; leave it out"
+            )
         if self.location == "pad":
             return frame_image(layout, self.length, self.output)
         if not layout.has_token_blocks:

@@ -20,6 +20,7 @@ from vpt.model.tuned_file import read_header
 
 _TEMPLATE = Path(__file__).with_name("card.md")
 _MAX_CLASSES = 100  # names in a card
+_SPLITS = ("train", "val", "test", "out_of_fold")  # what the name of a metric may begin with
 # Names of metrics -> those of the Hub.
 _METRICS = {"top1": "accuracy", "macro_f1": "f1", "miou": "mean_iou", "mae": "mae", "r2": "r_squared"}
 
@@ -47,7 +48,7 @@ def model_card(file: Path, address: HubAddress | None = None) -> str:
             task_type=task,
             dataset_type=name,
             dataset_name=name,
-            dataset_split=score["split"],
+            dataset_split=score["split"] or None,
             metric_type=_METRICS.get(score["metric"], score["metric"]),
             metric_value=score["value"],
         )
@@ -98,9 +99,11 @@ def _scores(header: Header, run: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return a row for each score: metric, split, value, its text, the number of images, and the interval's text."""
     rows = []
     for key, value in header.scores.items():
-        split, _, metric = key.partition("_")
+        # A name of the caller's own, such as macro_f1, has no split.
+        split = next((name for name in _SPLITS if key.startswith(f"{name}_")), "")
+        metric = key.removeprefix(f"{split}_") if split else key
         count = run.get("images", {}).get(split)
-        row: dict[str, Any] = {"metric": metric or key, "split": split, "value": value, "images": count, "interval": ""}
+        row: dict[str, Any] = {"metric": metric, "split": split, "value": value, "images": count, "interval": ""}
         row["text"] = str(value)
         if isinstance(value, float):
             row["text"] = format_metric(metric, value)

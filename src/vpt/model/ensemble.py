@@ -1,7 +1,10 @@
 """Several models on one frozen backbone, in one forward pass (paper, section 4.3, "prompt ensembling")."""
 
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +24,8 @@ class Ensemble(nn.Module):
     backbone itself, the network.
 
     models: tuned models of one class for each image on the very same backbone, with the same method and the same
-    classes; only what they have learned differs. They are not changed. Raises SpecError where they differ in more,
-    naming it.
+    classes; only what they have learned differs. Raises SpecError where they differ in more, naming it. They are not
+    changed: the ensemble holds copies of what they have learned, so it can be moved and cast apart from them.
     """
 
     def __init__(self, models: Sequence[TunedModel]) -> None:
@@ -32,24 +35,32 @@ class Ensemble(nn.Module):
         first = _require_compatible(models)
         template = TunedModel(first.backbone, first.method, first.num_classes, first.classes, first.readout)
         learned = [learned_modules(model) for model in models]
+        whole = any(each is None for each in learned)
+        pairs = zip(models, learned, strict=True)
+        copies = [_copy_learned(model, template, model.network if whole else each) for model, each in pairs]
         # Networks and wrappers refer to added modules, which are in the tree by this place alone.
-        self.members: nn.ModuleList = nn.ModuleList(model.added_modules for model in models)
+        self.members: nn.ModuleList = nn.ModuleList(member.added_modules for member in copies)
         self.network: nn.Module
-        if any(one is None for one in learned):
-            self.members.extend(model.network for model in models)
-            self.network = BatchParts([(1, model.network) for model in models])
+        if whole:
+            self.members.extend(member.learned for member in copies)
+            self.network = BatchParts([(1, member.learned) for member in copies])
         else:
             self.network = template.network
             paths = {id(module): path for path, module in template.network.named_modules()}
-            for path in learned[0] or ():
-                members = [one[path] for one in learned if one is not None]
-                self.members.extend(members)
-                wrapper, parts = template.wrappers()[path], [(1, member) for member in members]
+            for path in copies[0].learned:
+                parts = [(1, member.learned[path]) for member in copies]
+                self.members.extend(module for _, module in parts)
+                wrapper = template.wrappers()[path]
                 if isinstance(wrapper, KVAttention) and wrapper.kv_prompts is not None:
                     wrapper.kv_prompts = PromptParts(parts)
                 else:
-                    template.network.set_submodule(paths[id(wrapper)], BatchParts(parts))
-        self.heads: nn.ModuleList = nn.ModuleList(model.head for model in models)
+                    joined = BatchParts(parts)
+                    for hook in wrapper._forward_hooks.values():  # a head may read the outputs of blocks
+                        joined.register_forward_hook(hook)
+                    for _, module in parts:
+                        module._forward_hooks.clear()  # those of the members' own heads
+                    template.network.set_submodule(paths[id(wrapper)], joined)
+        self.heads: nn.ModuleList = nn.ModuleList(member.head for member in copies)
         self._kinds = [model.label_kind for model in models]
         self.classes: tuple[str, ...] | None = first.classes
         self.to(next(first.parameters()).device)
@@ -70,6 +81,40 @@ class Ensemble(nn.Module):
         return torch.stack(log_probs).logsumexp(0) - math.log(len(log_probs))
 
 
+@dataclass(frozen=True)
+class _Learned:
+    """What a model has learned: its head, and `learned` as `learned_modules` returns it, or the whole network."""
+
+    added_modules: nn.Module
+    head: nn.Module
+    learned: Any
+
+
+def _copy_learned(model: TunedModel, template: TunedModel, learned: Any) -> _Learned:
+    """Return copies of what a model has learned; what they refer to of the frozen modules is the template's."""
+    trained = {id(tensor) for tensor in model.trainable_state_dict().values()}
+    originals, theirs = model._original_modules, template._original_modules
+    known = {id(module) for module in originals.values()}
+    memo: dict[int, Any] = {}  # identity of a module or tensor -> what stands for it in the copy
+    for path, module in originals.items():
+        own, other = dict(_own_tensors(module)), dict(_own_tensors(theirs[path]))
+        memo |= {id(tensor): other[name] for name, tensor in own.items() if id(tensor) not in trained and name in other}
+        if not any(_is_changed(inner, known, trained) for inner in module.modules()):
+            memo[id(module)] = theirs[path]
+    return _Learned(*copy.deepcopy((model.added_modules, model.head, learned), memo))
+
+
+def _is_changed(module: nn.Module, originals: set[int], trained: set[int]) -> bool:
+    """Return whether a module was injected, trains, or has hooks, which would call the members' modules."""
+    hooked = bool(module._forward_hooks or module._forward_pre_hooks)
+    return id(module) not in originals or hooked or any(id(tensor) in trained for _, tensor in _own_tensors(module))
+
+
+def _own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters(recurse=False, remove_duplicate=False)
+    yield from module.named_buffers(recurse=False, remove_duplicate=False)
+
+
 def _require_compatible(models: Sequence[TunedModel]) -> TunedModel:
     if len(models) < 2:
         raise SpecError(f"{len(models)} models make no ensemble; give at least two")
@@ -84,6 +129,11 @@ def _require_compatible(models: Sequence[TunedModel]) -> TunedModel:
         if model.backbone.module is not first.backbone.module:
             raise SpecError(
                 f"model {position} stands on another backbone object than the first; load them on the same one"
+            )
+        if model.backbone.preprocessing != first.backbone.preprocessing:
+            raise SpecError(
+                f"model {position} reads images by {model.backbone.preprocessing}, the first by "
+                f"{first.backbone.preprocessing}; all members see the same images, so load them with one preprocessing"
             )
         if model.method != first.method:
             raise SpecError(f"model {position} is {model.method}, the first is {first.method}; they must be the same")

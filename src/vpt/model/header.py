@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, InstanceOf, JsonValue, TypeAdapter, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import PydanticSerializationError, from_json, to_json
 from safetensors import SafetensorError, safe_open
 
 from vpt._version import __version__
@@ -116,10 +116,17 @@ class Header:
         return backbone.weights_digest() if self.format == header_v1.FORMAT else backbone.fingerprint()
 
     def to_json(self) -> str:
-        """One line of JSON with every field, the checksum first. Scores that are no numbers become null."""
+        """Return one line of JSON with every field, the checksum first. NaN and infinity become null.
+
+        Returns:
+            The text.
+
+        Raises:
+            SpecError: A score, or an option of the split, has no form in JSON.
+        """
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         values |= {"preprocessing": self.preprocessing.to_dict(), "label_kind": self.label_kind.to_dict()}
-        return to_json({"checksum": values.pop("checksum"), **values}, inf_nan_mode="null").decode()
+        return to_plain_json({"checksum": values.pop("checksum"), **values}).decode()
 
     @classmethod
     def from_json(cls, text: str, path: Path) -> Self:
@@ -152,6 +159,35 @@ class Header:
             raise TunedFileError(f"{path} has a damaged header ({place}: {first['msg']}); fetch it again") from error
         except (KeyError, TypeError, ValueError, AttributeError, SpecError) as error:
             raise TunedFileError(f"{path} has a damaged header ({error}); fetch the file again") from error
+
+
+def to_plain_json(values: Mapping[str, Any], indent: int | None = None) -> bytes:
+    """Return values as JSON. Tensors and arrays become numbers or lists of them, NaN and infinity null.
+
+    Args:
+        values: Values by name.
+        indent: Spaces of a level. Default: all in one line.
+
+    Returns:
+        JSON text in UTF-8.
+
+    Raises:
+        SpecError: A value has no form in JSON.
+    """
+    try:
+        return to_json(values, indent=indent, inf_nan_mode="null", fallback=_to_numbers)
+    except (PydanticSerializationError, ValueError, TypeError, RuntimeError) as error:
+        raise SpecError(
+            f"scores or split_options cannot be written as JSON ({error}); give numbers, texts, None, and lists and "
+            "mappings of these"
+        ) from error
+
+
+def _to_numbers(value: Any) -> Any:
+    """Return a tensor or an array as a number or lists of numbers."""
+    if not hasattr(value, "tolist"):
+        raise TypeError(f"{value!r:.80} is of type {type(value).__name__}")
+    return value.tolist()
 
 
 def inspect(path: str | Path) -> Header:

@@ -43,8 +43,9 @@ def merge(
     unmergeable = [path for path, module in wrappers.items() if not hasattr(module, "merged_state")]
     if unmergeable:
         raise UnsupportedError(
-            f"{method} cannot be merged into the weights of {backbone.name}: the module at {unmergeable[0]} "
-            "is no linear change of a weight; lora, ssf, bias, norm, partial, full, class_token and linear can"
+            f"{method} cannot be merged into the weights of {backbone.name}: the module at "
+            f"{unmergeable[0] or 'images'} is no linear change of a weight; "
+            "lora, ssf, bias, norm, partial, full, class_token and linear can"
         )
     classifier = classifier_prefixes(backbone.module)
     if not isinstance(head, nn.Linear) or len(classifier) != 1:
@@ -81,7 +82,8 @@ def merge(
     except RuntimeError as error:
         raise UnsupportedError(f"{method} on {backbone.name} does not merge: timm cannot load it ({error})") from error
     tolerance = 1e-3 if image.dtype == torch.float32 else 5e-2
-    if not logits.is_meta and (logits - expected).abs().max() > tolerance * expected.abs().max():
+    # Written so that NaN, which compares as False, is refused.
+    if not logits.is_meta and not ((logits - expected).abs().max() <= tolerance * expected.abs().max()):
         raise UnsupportedError(f"{method} on {backbone.name} does not merge: timm gives other logits with its weights")
     return state
 

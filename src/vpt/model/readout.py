@@ -148,7 +148,7 @@ class MultiBlock(spec.Parsable, Readout):
     def adapt(self, trunk: nn.Module, layout: BackboneLayout) -> BackboneLayout:
         """Return the layout with the width of the joined features; raise UnsupportedError if one is missing."""
         features = parse_features(self.features)
-        if "cls" in features and (layout.kind != "tokens" or layout.num_prefix_tokens == 0):
+        if "cls" in features and not layout.has_class_token:
             raise UnsupportedError(
                 f"{self} reads the class token, and {type(trunk).__name__} has none; write features=mean"
             )
@@ -173,8 +173,11 @@ class MultiBlock(spec.Parsable, Readout):
 
     @torch.no_grad()
     def verify(self, method: Method, network: nn.Module, trunk: nn.Module, layout: BackboneLayout) -> None:
-        """Raise UnsupportedError if prompts are joined to the last map of a backbone with windows."""
+        """Raise UnsupportedError if a stage puts out no map, or prompts are joined to the last map of windows."""
+        if layout.kind == "tokens":
+            return
         if layout.kind != "windows":
+            network(probe_image(trunk, layout.preprocessing))  # which refuses other outputs
             return
         shapes: list[tuple[int, ...]] = []
         last_block = trunk.get_submodule(layout.blocks[-1])

@@ -48,7 +48,7 @@ def save(
     Args:
         model: A tuned model, or a wrapper with one inside: torch.compile, DDP, a LightningModule.
         path: The file.
-        scores: Metrics for the header. Default: none.
+        scores: Metrics for the header; tensors and arrays become numbers. Default: none.
         split_options: Seed and fractions of the split of the data. Default: none.
         save_dtype: "fp16" halves the file and rounds the weights; "fp32" keeps every bit. Default: "fp32".
         protocol: Name of the protocol of the training, for the header. Default: none.
@@ -59,7 +59,7 @@ def save(
 
     Raises:
         StorageError: The file cannot be written, or another process has been writing it for ten seconds.
-        SpecError: `save_dtype` is unknown, or a text of the header is too long.
+        SpecError: `save_dtype` is unknown, a score has no form in JSON, or a text of the header is too long.
         TrainingError: A tensor holds NaN or infinity, or does in fp16.
         VptError: There is no tuned model inside, or more than one.
     """

@@ -1,15 +1,16 @@
 """A model in an ONNX file that `vpt export` wrote."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from vpt.core.input_files import require_regular_file
-from vpt.errors import SpecError, TunedFileError, VptError
+from vpt.errors import DataError, SpecError, TunedFileError, VptError
 from vpt.runtime.answers import Answer, answer
 from vpt.runtime.metadata import read_metadata
 from vpt.runtime.pixels import read_image, to_input
@@ -122,15 +123,51 @@ class ExportedModel:
             SpecError: `top` or `batch_size` is below 1, or a single image is given.
             TrainingError: The model answers with NaN or infinity.
         """
+        return [found for _, found in self.stream(images, top=top, batch_size=batch_size)]
+
+    def stream(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        top: int = 3,
+        batch_size: int = 32,
+        on_corrupt: Callable[[DataError], None] | None = None,
+    ) -> Iterator[tuple[ImageSource, Answer]]:
+        """Classify images, and give their answers batch by batch. Images are read when their batch is due.
+
+        Args:
+            images: Paths of images, or Pillow images.
+            top: Number of classes to name. Default: 3.
+            batch_size: Images in one pass. Default: 32.
+            on_corrupt: Called with the error of an image that cannot be used, which is left out. Default: it is raised.
+
+        Yields:
+            Each image with its answer, in order.
+
+        Raises:
+            DataError: An image cannot be used.
+            SpecError: `top` or `batch_size` is below 1, or a single image is given.
+            TrainingError: The model answers with NaN or infinity.
+        """
         require_positive(top=top, batch_size=batch_size)
         require_several(images)
-        sources, answers = list(images), []
-        for start in range(0, len(sources), batch_size):
-            logits = self._logits(sources[start : start + batch_size])
-            answers += [answer(row, self.metadata["classes"], self.metadata["label_kind"], top) for row in logits]
-        return answers
+        batch: list[tuple[ImageSource, NDArray[np.float32]]] = []
+        for image in images:
+            try:
+                batch.append((image, to_input(read_image(image), self.metadata["preprocessing"])))
+            except DataError as error:
+                if on_corrupt is None:
+                    raise
+                on_corrupt(error)
+            if len(batch) == batch_size:
+                yield from self._answers(batch, top)
+                batch = []
+        if batch:
+            yield from self._answers(batch, top)
 
-    def _logits(self, images: Sequence[ImageSource]) -> Any:
-        inputs = np.stack([to_input(read_image(image), self.metadata["preprocessing"]) for image in images])
-        (logits,) = self._session.run(None, {"images": inputs})
-        return logits
+    def _answers(
+        self, batch: list[tuple[ImageSource, NDArray[np.float32]]], top: int
+    ) -> Iterator[tuple[ImageSource, Answer]]:
+        (logits,) = self._session.run(None, {"images": np.stack([pixels for _, pixels in batch])})
+        for (image, _), row in zip(batch, logits, strict=True):
+            yield image, answer(row, self.metadata["classes"], self.metadata["label_kind"], top)

@@ -1,5 +1,6 @@
 """The features of every block of a frozen backbone, computed in one pass and kept in half precision."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,6 +130,7 @@ def compute_block_features(
     known = None if path is None else map_array(path)
     if known is not None and known.shape == shape and known.dtype == np.float16:
         return known
+    known = None  # closes the file, which Windows replaces only then
     if path is None:
         return compute_features(network, network.table.width, dataset, bf16=bf16, on_batch=on_batch)
     values = allocate(shape, 0, path.parent, np.float16)
@@ -141,7 +143,8 @@ def compute_block_features(
         append_checksum(unfinished)
         move_into_place(unfinished, path)
     except BaseException:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # on Windows, where the file may still be open; the error before says more
+            unfinished.unlink(missing_ok=True)
         raise
     return np.lib.format.open_memmap(path, mode="r")
 

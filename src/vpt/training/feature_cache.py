@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -144,20 +145,27 @@ def _map_outputs(views: Sequence[_Outputs], dataset: DeviceDataset, path: Path) 
     shape = (len(views), len(dataset))
     known = map_array(path, "c")  # torch warns of arrays that cannot be written
     if known is None or known.dtype != np.float32 or known.shape[:2] != shape:
+        known = None  # closes the file, which Windows replaces only then
         sweep_abandoned(path.parent)
         array: Any = None
+        unfinished: Path | None = None
         try:
             for view, outputs in enumerate(views):
                 for indices, values in outputs():
                     if array is None:
                         array = allocate((*shape, *values.shape[1:]), 0, path.parent, np.float32)
+                        unfinished = Path(array.filename)
                     array[view, indices] = values.numpy()
             array.flush()
-            append_checksum(Path(array.filename))
-            move_into_place(Path(array.filename), path)
+            array = None  # closes the file, which Windows renames and removes only then
+            assert unfinished is not None
+            append_checksum(unfinished)
+            move_into_place(unfinished, path)
         except BaseException:
-            if array is not None:
-                Path(array.filename).unlink(missing_ok=True)
+            array = None
+            if unfinished is not None:
+                with suppress(OSError):  # the error before says more
+                    unfinished.unlink(missing_ok=True)
             raise
         known = np.lib.format.open_memmap(path, mode="c")
     return torch.from_numpy(known)

@@ -148,10 +148,15 @@ def evaluate_ensemble(
         The scores.
 
     Raises:
-        SpecError: The models do not know the same classes.
+        SpecError: The models do not know the same classes, or read images in different ways.
     """
     if len({(model.num_classes, model.classes) for model in models}) > 1:
         raise SpecError("the models do not know the same classes, so their answers have no mean")
+    if len({model.backbone.preprocessing for model in models}) > 1:
+        raise SpecError(
+            "the models read images in different ways (size, mean, std or resize), and an ensemble reads each once; "
+            "load them with one preprocessing"
+        )
     if models[0].label_kind.name != "single_label":
         raise SpecError(f"the models predict {models[0].label_kind.name}, and an ensemble one class for each image")
     images = _select_split(models[0], data, split)

@@ -158,7 +158,7 @@ class ClassificationTask(Task):
         rejection = {name: options.get(name) for name in ("min_confidence", "foreign", "false_accept")}
         check_rejection(model.label_kind, **rejection)
         min_confidence, folder = rejection["min_confidence"], rejection["foreign"]
-        foreign = None if folder is None else find_images([Path(folder)])
+        foreign = None if folder is None else find_images([Path(folder)], callback.on_note)
         split_options = {name: value for name, value in options.items() if name not in {*_SCORING, *rejection}}
         split_options.setdefault("label_kind", model.label_kind.name)
         dataset = load_scored_dataset(data, split, on_note=callback.on_note, **split_options)

@@ -150,7 +150,7 @@ def test_tune_numbers_that_32_bits_round_keeps_them(tmp_path: Path) -> None:
     times = 1.7e9 + numbers.astype(np.float64)  # seconds, within a minute
     result = vpt.tune((pixels, times), tmp_path / "a.safetensors", method="linear", ridge=0.1, progress=False)
     assert result.score > 0.8 and result.metrics["test_mae"] < 6
-    found = vpt.evaluate(result.file, (pixels, times))
+    found = vpt.evaluate(result.file, {"test": (pixels, times)})  # all of them, also those of the training
     assert isinstance(found.scores, RegressionScores) and found.scores.labels.tolist() == times.tolist()
     predictions = vpt.predict(result.file, pixels)
     values = np.array([one.value for one in predictions])
