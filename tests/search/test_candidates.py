@@ -54,14 +54,15 @@ def test_size_of_a_candidate_is_that_of_its_file() -> None:
 
 
 def test_candidates_join_the_head_of_the_probe_where_their_own_is_linear() -> None:
+    head = "multi_block(blocks=last2, features=mean)"  # of a backbone with a register and no class token
     structure = load_backbone(timm.create_model("test_vit3", num_classes=0))
     joined, mlp, side = (
-        next(list_candidates(structure, 5, name, 1, BLOCKS.replace("4", "2"))).recipe
+        next(list_candidates(structure, 5, name, 1, head)).recipe
         for name in ("vpt", "mlp", "sidetune(network=test_convnext)")
     )
-    assert next(list_candidates(structure, 5, "vpt", 1, BLOCKS.replace("4", "2"))).name == "vpt"
-    assert (joined["head"], joined["ridge"]) == ("multi_block(blocks=last2)", "auto")
-    alone = next(list_candidates(structure, 5, "vpt", 1, BLOCKS.replace("4", "2"), joins=False)).recipe
+    assert next(list_candidates(structure, 5, "vpt", 1, head)).name == "vpt"
+    assert (joined["head"], joined["ridge"]) == (head, "auto")
+    alone = next(list_candidates(structure, 5, "vpt", 1, head, joins=False)).recipe
     assert alone == {name: value for name, value in joined.items() if name not in ("head", "ridge")}
     assert not {"head", "ridge"} & (mlp.keys() | side.keys())  # the projection of SideTune is as wide as the feature
 
@@ -102,6 +103,14 @@ def test_block_features_of_one_pass_equal_those_of_each_head(name: str) -> None:
             expected = model.network(dataset.inputs(np.arange(3))).numpy()
         columns = np.concatenate([found[:, group] for group in network.table.columns(model.readout)], axis=1)
         np.testing.assert_allclose(columns, expected, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", ["mambaout_femto", "convit_tiny", "mvitv2_tiny"])
+def test_block_features_of_stages_that_put_out_no_maps_are_the_pooled_one_alone(name: str) -> None:
+    network = BlockFeatureNetwork(load_backbone(name, pretrained=False), CPU)
+    assert network.table.widths == () and head_grid(network.table) == ["linear"]
+    with torch.no_grad():
+        assert network(torch.zeros(1, 3, 224, 224)).shape == (1, network.table.width)
 
 
 def test_candidate_from_a_probe_is_slower_and_has_a_name_of_its_own() -> None:

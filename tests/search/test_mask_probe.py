@@ -139,11 +139,12 @@ def test_search_of_masks_ranks_backbones_by_their_probes(
 SIZED: dict[str, Any] = {"batch_size": 2, "image": 0.02, "step": 0.3, "method": "linear"}
 
 
-def favor(monkeypatch: pytest.MonkeyPatch, gain: float) -> None:
-    """Let the gain of one probe above another be known."""
+def favor(monkeypatch: pytest.MonkeyPatch, *gains: float) -> None:
+    """Let the gains of larger sizes be known, in their order."""
+    left = list(gains)
 
     def compare(ours: Any, theirs: Any) -> dict[str, float]:
-        return {**compare_masks(ours, theirs), "gain": gain, "error": 0.01}
+        return {**compare_masks(ours, theirs), "gain": left.pop(0), "error": 0.01}
 
     monkeypatch.setattr(mask_ranking, "compare_masks", compare)
 
@@ -151,7 +152,7 @@ def favor(monkeypatch: pytest.MonkeyPatch, gain: float) -> None:
 def test_search_of_masks_chooses_larger_images_where_their_probe_is_above(
     search: Search, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    favor(monkeypatch, 0.1)
+    favor(monkeypatch, 0.1, 0.05)
     result, clock = search(scenes, minutes=0.5, **SIZED)
     assert result.search is not None and clock.now <= 33
     ranking = result.search["image_sizes"]
@@ -166,15 +167,33 @@ def test_search_of_masks_chooses_larger_images_where_their_probe_is_above(
     assert Path(again.file).read_bytes() == Path(result.file).read_bytes()
 
 
-@pytest.mark.parametrize(("gain", "own"), [(0.005, 48), (-0.1, 48)])
+@pytest.mark.parametrize(("gains", "chosen"), [((0.005, 0.009), 48), ((-0.1, -0.2), 48), ((0.02, 0.03), 96)])
 def test_search_of_masks_keeps_the_size_of_the_backbone_without_a_certain_gain(
-    search: Search, scenes: Path, monkeypatch: pytest.MonkeyPatch, gain: float, own: int
+    search: Search, scenes: Path, monkeypatch: pytest.MonkeyPatch, gains: tuple[float, float], chosen: int
 ) -> None:
-    favor(monkeypatch, gain)
+    favor(monkeypatch, *gains)
     result, _ = search(scenes, minutes=0.5, **SIZED)
-    assert result.search is not None and result.search["image_sizes"]["chosen"] == own
-    assert "not above that by more than the error on 3 images" in result.search["image_sizes"]["words"]
-    assert vpt.load(result.file).backbone.preprocessing.size == own
+    assert result.search is not None and result.search["image_sizes"]["chosen"] == chosen
+    is_kept = "not above that by more than the error on 3 images" in result.search["image_sizes"]["words"]
+    assert is_kept is (chosen == 48) and vpt.load(result.file).backbone.preprocessing.size == chosen
+
+
+def test_search_of_masks_whose_larger_images_do_not_fit_into_memory_keeps_the_own_size(
+    search: Search, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = mask_ranking.train_model
+
+    def fail(job: Any, *given: Any) -> Any:
+        if job.image_size == limit:
+            raise MemoryError
+        return train(job, *given)
+
+    monkeypatch.setattr(mask_ranking, "train_model", fail)
+    for limit, sizes in ((96, [48, 72]), (72, None)):
+        result, _ = search(scenes, f"{limit}.safetensors", minutes=0.5, **SIZED)
+        assert result.search is not None
+        ranking = result.search["image_sizes"]
+        assert (None if ranking is None else [row["image_size"] for row in ranking["rows"]]) == sizes
 
 
 @pytest.mark.parametrize(("image", "sizes"), [(0.15, [48, 72]), (0.5, None)])
@@ -185,7 +204,10 @@ def test_search_of_masks_tries_sizes_where_time_allows(
     assert result.search is not None and clock.now <= 33
     ranking = result.search["image_sizes"]
     assert (None if ranking is None else [row["image_size"] for row in ranking["rows"]]) == sizes
-    assert ("image size" in decided(Path(result.file))) and vpt.load(result.file) is not None
+    assert "image size" in decided(Path(result.file))
+    if ranking is not None:
+        own, larger = (row["score"] for row in ranking["rows"])
+        assert ranking["margin"]["gain"] == pytest.approx(larger - own)
 
 
 def decided(file: Path) -> list[str]:
@@ -196,12 +218,12 @@ def decided(file: Path) -> list[str]:
 def test_search_of_masks_interrupted_keeps_its_image_size(
     search: Search, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    favor(monkeypatch, 0.1)
+    favor(monkeypatch, 0.1, 0.05, 0.1, 0.05)
     options = {**SIZED, "method": "vpt(length=2)", "minutes": 0.5}
     search(scenes, out="whole.safetensors", **options)
     with pytest.raises(KeyboardInterrupt):
         search(scenes, clock=Interrupted(0.02, 0.3, 7), **options)
-    favor(monkeypatch, -0.1)
+    favor(monkeypatch)
     resumed, _ = search(scenes, **options)
     assert resumed.search is not None and resumed.search["image_sizes"]["chosen"] == 72
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()

@@ -292,6 +292,8 @@ def test_search_finished_is_read_and_other_requests_are_refused(search: Search, 
     assert again == result and clock.notes[-1].endswith("--overwrite does it again")
     same = {"val_fraction": 0.2, "skip_corrupt": False, "workers": 2}  # as the command line gives them, or no result
     assert search(method="linear", **same)[0] == result
+    with pytest.raises(vpt.SpecError, match=r"options.given.ridge: None then, none now"):
+        search(method="linear", ridge="none")
     with pytest.raises(vpt.SpecError, match=r"holds a search with other settings \(minutes: 1.0 then, 2.0 now\)"):
         search(method="linear", minutes=2.0)
     search(method="linear", minutes=2.0, overwrite=True)

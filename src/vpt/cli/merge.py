@@ -27,8 +27,8 @@ def command(file: Path, out: Path, backbone: str | None, weights: Path | None, a
     """Write the model of a tuned FILE as a whole weights file for plain timm.
 
     This needs a method that changes weights alone: lora, ssf, bias, norm, partial, full, class_token or linear. The
-    file has every weight of the backbone and the head as timm's classifier. Classes, kind of labels and preprocessing
-    are in its metadata.
+    file has every weight of the backbone and the head as timm's classifier. Classes, kind of labels,
+    preprocessing, scores and license are in its metadata.
 
     \b
     vpt merge photos.safetensors --out timm.safetensors
@@ -47,7 +47,7 @@ def command(file: Path, out: Path, backbone: str | None, weights: Path | None, a
     require_other_output(out, (file, weights))
     model = open_model(file, backbone, weights, "cpu")
     header = inspect(file)
-    record = {name: getattr(header, name) for name in ("scores", "split_options", "protocol", "license")}
+    record = {name: getattr(header, name) for name in ("scores", "protocol", "license")}
     metadata = {"format": "pt", _SETTINGS: settings_json(model, **record).decode()}
     write_atomic(out, safetensors.torch.save(model.merge(), metadata))
     what, size = f"{model.method} on {model.backbone.name}", out.stat().st_size

@@ -23,8 +23,8 @@ _VALUES = re.compile(r"(qkv|v(_proj)?|value)")
 _IN_THIRDS = frozenset(
     f"timm.models.{name}"
     for name in (
-        *("cait", "coat", "convit", "davit", "edgenext", "gcvit", "hiera", "hieradet_sam2", "metaformer", "mvitv2"),
-        *("nest", "swin_transformer_v2_cr", "twins", "vision_transformer_relpos", "vision_transformer_sam", "xcit"),
+        *("cait", "coat", "convit", "davit", "edgenext", "hiera", "hieradet_sam2", "metaformer", "mvitv2"),
+        *("nest", "swin_transformer_v2_cr", "vision_transformer_relpos", "vision_transformer_sam", "xcit"),
     )
 )
 

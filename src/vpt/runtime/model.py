@@ -141,8 +141,8 @@ class ExportedModel:
             batch_size: Images in one pass. Default: 32.
             on_corrupt: Called with the error of an image that cannot be used, which is left out. Default: it is raised.
 
-        Yields:
-            Each image with its answer, in order.
+        Returns:
+            Iterator over each image with its answer, in order.
 
         Raises:
             DataError: An image cannot be used.
@@ -151,6 +151,11 @@ class ExportedModel:
         """
         require_positive(top=top, batch_size=batch_size)
         require_several(images)
+        return self._stream(images, top, batch_size, on_corrupt)
+
+    def _stream(
+        self, images: Iterable[ImageSource], top: int, batch_size: int, on_corrupt: Callable[[DataError], None] | None
+    ) -> Iterator[tuple[ImageSource, Answer]]:
         batch: list[tuple[ImageSource, NDArray[np.float32]]] = []
         for image in images:
             try:

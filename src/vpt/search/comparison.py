@@ -105,7 +105,7 @@ class Comparison:
             return f"{pluralize(self.groups, 'group')} cannot tell"
         if differing < _MIN_DISCORDANT:
             by_images = self.wins is None and self.differing is None
-            few = pluralize(differing, "image") if by_images else f"{differing} differing answers"
+            few = pluralize(differing, "image" if by_images else "differing answer")
             return f"{few} cannot tell"
         if self.loss_gain < 0:
             return f"its {'squared error' if self.metric in PLAIN_METRICS else 'log loss'} is higher"

@@ -175,11 +175,10 @@ def sample_scored(search: MaskSearch) -> SegmentationData:
         The data.
     """
     data, each = search.data, max(1e-9, search.costs["score"])
-    for name, least, seconds, verb in (
-        ("val", FEWEST_IMAGES, _VAL_SHARE * search.budget.seconds, "choose"),
-        ("test", 1, _TEST_SHARE * search.budget.seconds / 2, "measure"),
-    ):
-        pairs, fitting = data.dataset.splits.get(name), max(least, int(seconds / each))
+    for_test = _TEST_SHARE / 2  # two models are scored
+    val = (_VAL_SHARE, "choose") if "test" in data.dataset.splits else (for_test, "choose and measure")
+    for name, least, share, verb in (("val", FEWEST_IMAGES, *val), ("test", 1, for_test, "measure")):
+        pairs, fitting = data.dataset.splits.get(name), max(least, int(share * search.budget.seconds / each))
         if pairs is None or fitting >= len(pairs):
             continue
         rng = np.random.default_rng(data.config.training.seed)

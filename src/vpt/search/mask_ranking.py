@@ -1,6 +1,6 @@
 """What frozen probes choose in segmentation, by forward passes only: a backbone, and the size of its images."""
 
-from collections.abc import Mapping
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from vpt.backbones import load_backbone
 from vpt.data.preprocessing import MAX_SIZE
-from vpt.search.budget import measure
+from vpt.errors import BackboneError, UnsupportedError, is_out_of_memory
 from vpt.search.context import SearchContext
 from vpt.search.mask_candidates import HEAD_ALONE, MaskSearch, find_linear_head
 from vpt.search.mask_comparison import FEWEST_IMAGES, compare_masks, count_pixels
@@ -51,7 +51,8 @@ def choose_image_size(
     """Choose the size of the images by the mean IoU of the frozen probe on the same images of val.
 
     A larger size is chosen where the probe is above that of the backbone's own size by more than the error. None is
-    tried where the size was given, or there are too few images, or too little time.
+    tried where the size was given, or there are too few images, or too little time; nor one that does not fit into
+    memory, or that the backbone cannot take.
 
     Args:
         context: The search.
@@ -104,8 +105,10 @@ def _rank_backbones(context: SearchContext, data: SegmentationData) -> dict[str,
     costs = [_measure_image(_search(context, data, name)) for name in names]
     seconds = _SHARE * context.budget.seconds - sum(solving for _, solving in costs)
     count = max(FEWEST_IMAGES, _images_in(seconds, sum(each for each, _ in costs)))
-    rows, counts = _score_probes(data, {name: (context, name) for name in names}, count)
-    rows = {name: {"backbone": name, **row} for name, row in rows.items()}
+    rows, counts = dict[str, dict[str, Any]](), dict[str, NDArray[np.int64]]()
+    for name in names:
+        row, counts[name] = _score_probe(_search(context, data, name), count)
+        rows[name] = {"backbone": name, **row}
     best, second = sorted(rows, key=lambda name: -rows[name]["score"])[:2]
     margin = compare_masks(counts[best], counts[second])
     words = (
@@ -126,20 +129,28 @@ def _rank_sizes(context: SearchContext, data: SegmentationData, backbone: str) -
         count = _images_in(seconds, each * sum((size / own) ** 2 for size in sizes))
         if count < fewest:
             sizes.pop()
-    if len(sizes) == 1:
+    rows, counts = dict[int, dict[str, Any]](), dict[int, NDArray[np.int64]]()
+    for size in sizes if len(sizes) > 1 else ():
+        try:
+            row, counts[size] = _score_probe(_search(_at_size(context, size), data, backbone), count)
+        except (BackboneError, UnsupportedError, MemoryError, RuntimeError) as error:
+            refused = isinstance(error, BackboneError | UnsupportedError)
+            if size == own or not (refused or is_out_of_memory(error)):
+                raise
+            break  # a still larger size would not fit either
+        rows[size] = {"image_size": size, **row}
+    if len(rows) < 2:
         return {"chosen": own, "rows": [], "margin": None, "words": ""}
-    rows, counts = _score_probes(data, {size: (_at_size(context, size), backbone) for size in sizes}, count)
-    rows = {size: {"image_size": size, **row} for size, row in rows.items()}
+    sizes = list(rows)
     margins = {size: compare_masks(counts[size], counts[own]) for size in sizes[1:]}
     best = max(margins, key=lambda size: margins[size]["gain"])
     margin = margins[best]
     is_above = margin["gain"] > margin["error"]
     images = f"{rows[own]['images']} images of val"
-    slower = rows[best]["seconds"] / max(1e-9, rows[own]["seconds"])
     words = (
         f"images of {best} px: the probe has {100 * rows[best]['score']:.1f} % mean IoU, {100 * margin['gain']:.1f} "
         f"points (95 % interval {100 * margin['low']:.1f} to {100 * margin['high']:.1f}) above {own} px on {images}; a "
-        f"prediction takes {slower:.1f} times as long (--image-size {own} keeps {own} px)"
+        f"prediction computes about {(best / own) ** 2:.1f} times as much (--image-size {own} keeps {own} px)"
         if is_above
         else f"images of {own} px: the probe at {' and '.join(map(str, sizes[1:]))} px is not above that by more than "
         f"the error on {images}"
@@ -151,7 +162,7 @@ def _larger_sizes(backbone: str, own: int) -> list[int]:
     """Return larger sides of an image, multiples of the stride of the deepest map."""
     module = load_backbone(backbone, device="meta").module
     stride = max((stage["reduction"] for stage in getattr(module, "feature_info", [])), default=32)
-    sides = [stride * round(factor * own / stride) for factor in _ENLARGEMENTS]
+    sides = [stride * math.floor(factor * own / stride + 0.5) for factor in _ENLARGEMENTS]
     return [side for side in sides if own < side <= MAX_SIZE]
 
 
@@ -160,20 +171,13 @@ def _images_in(seconds: float, each: float) -> int:
     return min(_MOST_IMAGES, int(max(0.0, seconds) / max(1e-9, each)))
 
 
-def _score_probes(
-    data: SegmentationData, choices: Mapping[Any, tuple[SearchContext, str]], count: int
-) -> tuple[dict[Any, dict[str, Any]], dict[Any, NDArray[np.int64]]]:
-    """Return a row of JSON values for the probe of each choice, and its counts of the pixels of each image."""
+def _score_probe(search: MaskSearch, count: int) -> tuple[dict[str, Any], NDArray[np.int64]]:
+    """Return a row of JSON values for a probe of some images, and the counts of the pixels of each image of val."""
+    data, head = search.data, find_linear_head(search.bare_backbone)
     val = data.images["val"]
     scored = data.dataset.splits["val"].select(evenly(val, min(val, count)))
-    rows, counts = dict[Any, dict[str, Any]](), dict[Any, NDArray[np.int64]]()
-    for choice, (context, backbone) in choices.items():
-        search = _search(context, data, backbone)
-        head = find_linear_head(search.bare_backbone)
-        job = search.job(HEAD_ALONE, 0, head=head, lda=min(len(data.labeled), count))
-        model, _ = train_model(job, search.training_data(job), context.callback, context.device)
-        with measure(context.budget.clock) as watch:
-            images = search.score(model, replace(data.dataset, splits={"val": scored}), "val")
-        counts[choice], total = count_pixels(images), sum_scores(images, model.num_classes)
-        rows[choice] = {"head": head, "score": total.mean_per_class, "images": len(images), "seconds": watch.seconds}
-    return rows, counts
+    job = search.job(HEAD_ALONE, 0, head=head, lda=min(len(data.labeled), count))
+    model, _ = train_model(job, search.training_data(job), search.callback, search.device)
+    images = search.score(model, replace(data.dataset, splits={"val": scored}), "val")
+    score = sum_scores(images, model.num_classes).mean_per_class
+    return {"head": head, "score": score, "images": len(images)}, count_pixels(images)

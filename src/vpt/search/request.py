@@ -28,6 +28,7 @@ _FIXED_LENGTH = (
     "folds",
     "init",
 )  # options that say how to train
+_MORE_THAN_DEFAULTS = ("batch_size", "head_lr_scale", "probe_epochs", "ridge")  # replace recipes where they are given
 _MINUTES, _MINUTES_ON_GPU = 10.0, 5.0
 
 
@@ -195,5 +196,6 @@ class SearchRequest:
         """Return everything that was asked for as JSON values, options that are defaults included."""
         job = self.job(self.backbones[0], "linear").to_dict()
         options = {name: value for name, value in job.items() if name not in ("method", "backbone")}
+        options["given"] = {name: self.options.get(name) for name in _MORE_THAN_DEFAULTS}
         return {**vars(self), "data": str(self.data), "out": str(self.out), "backbones": list(self.backbones),
                 "options": options}  # fmt: skip

@@ -213,10 +213,8 @@ def _open(request: SearchRequest, job: Job, budget: Budget, overwrite: bool) -> 
     decisions = Decisions(path, budget)
     now = json.loads(json.dumps(request.to_dict()))
     recorded, after = flatten(decisions.decide("request", lambda: now, later=True)), flatten(now)
-    before = {
-        **flatten({"options": job.default_dict()}),
-        **recorded,
-    }  # of options added since
+    defaults = flatten({"options": job.default_dict()})  # of options that were added since
+    before = {**defaults, **recorded}
     differing = [f"{k}: {before.get(k)} then, {v} now" for k, v in sorted(after.items()) if before.get(k) != v]
     if differing:
         raise SpecError(

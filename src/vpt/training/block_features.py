@@ -9,11 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vpt.attention.detection import FeatureExtractor, detect_layout, structural_copy
+from vpt.attention.detection import FeatureExtractor, detect_layout, probe_image, structural_copy
 from vpt.backbones import Backbone
+from vpt.backbones.layout import BackboneLayout
 from vpt.core.array_file import append_checksum, map_array
 from vpt.core.io import move_into_place
 from vpt.data.images import allocate
+from vpt.data.preprocessing import Preprocessing
 from vpt.errors import UnsupportedError
 from vpt.heads.multi_block import MultiBlockFeatures, features_of, parse_features, select_blocks, units
 from vpt.model.readout import MultiBlock, Readout
@@ -82,15 +84,10 @@ class BlockFeatureNetwork(nn.Module):
         super().__init__()
         trunk = structural_copy(backbone.module).to(device)
         layout = detect_layout(trunk, backbone.preprocessing)
-        try:
-            widths = tuple(units(trunk, layout).values())
-        except UnsupportedError:
-            widths = ()
-        features = features_of(layout)
-        self.table: FeatureTable = FeatureTable(layout.feature_width, widths, features if widths else ())
-        self.network: nn.Module = FeatureExtractor(trunk)
-        if widths:
-            self.network = MultiBlockFeatures(trunk, layout, range(len(widths)), features, pooled=True)
+        blocks = _read_blocks(structural_copy(backbone.module).to(device), layout, backbone.preprocessing)
+        widths, features = ((), ()) if blocks is None else (blocks.widths, blocks.features)
+        self.table: FeatureTable = FeatureTable(layout.feature_width, widths, features)
+        self.network: nn.Module = FeatureExtractor(trunk) if blocks is None else blocks
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the features.
@@ -102,6 +99,18 @@ class BlockFeatureNetwork(nn.Module):
             Features (batch, `table.width`).
         """
         return self.network(images)  # type: ignore[no-any-return]
+
+
+def _read_blocks(trunk: nn.Module, layout: BackboneLayout, preprocessing: Preprocessing) -> MultiBlockFeatures | None:
+    """Return the features of all blocks or stages, or None for a backbone whose own cannot be read."""
+    try:
+        features, count = features_of(layout), len(units(trunk, layout))
+        blocks = MultiBlockFeatures(trunk, layout, range(count), features, pooled=True)
+        with torch.no_grad():
+            blocks(probe_image(trunk, preprocessing))  # the only way to see what stages put out
+    except UnsupportedError:
+        return None
+    return blocks
 
 
 @torch.inference_mode()
