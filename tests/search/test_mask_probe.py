@@ -178,7 +178,7 @@ def test_search_of_masks_keeps_the_size_of_the_backbone_without_a_certain_gain(
     assert is_kept is (chosen == 48) and vpt.load(result.file).backbone.preprocessing.size == chosen
 
 
-def test_search_of_masks_whose_larger_images_do_not_fit_into_memory_keeps_the_own_size(
+def test_search_of_masks_whose_larger_images_do_not_fit_keeps_the_own_size(
     search: Search, scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train = mask_ranking.train_model
