@@ -105,28 +105,17 @@ def test_search_of_images_of_one_group_tries_nothing_beside_the_probe(
         (TrainingError("the loss is nan"), f"{PROMPTS}: diverged: the loss is nan"),
     ],
 )
+@pytest.mark.parametrize("stage", ["measure_step", "run_trial"])
 def test_search_whose_candidate_fails_keeps_the_probe_and_says_why(
-    search: Search, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+    search: Search, monkeypatch: pytest.MonkeyPatch, stage: str, error: Exception, words: str
 ) -> None:
     def fail(*arguments: Any) -> None:
         raise error
 
-    monkeypatch.setattr("vpt.search.selection.run_trial", fail)
+    monkeypatch.setattr(f"vpt.search.selection.{stage}", fail)
     result, _ = search(method=PROMPTS)
     assert result.method == "linear" and result.search is not None
     assert result.search["words"] == f"{words}: the probe was kept"
-
-
-def test_search_whose_candidate_diverges_while_it_is_measured_keeps_the_probe(
-    search: Search, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*arguments: Any) -> None:
-        raise TrainingError("the loss is nan")
-
-    monkeypatch.setattr("vpt.search.selection.measure_step", fail)
-    result, _ = search(method=PROMPTS)
-    assert result.search is not None
-    assert result.search["words"] == f"{PROMPTS}: diverged: the loss is nan: the probe was kept"
 
 
 def test_tune_from_the_command_line_searches(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
