@@ -40,9 +40,9 @@ def measure(minutes: float, data: Path, options: list[str], method: str | None, 
     seconds = time.perf_counter() - start
     result = json.loads(done.stdout)
     search = result["search"]
-    tried = sum("score" in row for row in search["tried"])
+    tried = sum("score" in row for row in search["candidates"])
     return {"minutes": minutes, "asked": method or "all", "seconds": seconds, "share": seconds / (60 * minutes),
-            "tried": tried, "shipped": search["shipped"], "method": result["method"], "head": result["head"],
+            "tried": tried, "shipped": search["selected"], "method": result["method"], "head": result["head"],
             "metric": search["metric"], "score": search["score"], "interval": search["interval"],
             "images": result["images"], "image_size": result["job"]["image_size"]}  # fmt: skip
 

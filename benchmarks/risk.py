@@ -40,14 +40,14 @@ def run_search(data: Path, images: int, draw: int, minutes: float, options: list
 
 def summarize(search: dict[str, Any]) -> dict[str, Any]:
     """Return what the record of a search has: its gain over its probe, 0 where it keeps the probe."""
-    kept = search["shipped"] == "the probe"
+    kept = search["selected"] == "the probe"
     return {
-        "minutes": search["minutes"], "shipped": search["shipped"],
+        "minutes": search["minutes"], "shipped": search["selected"],
         "score": search["score"], "gain": 0.0 if kept else search["comparison"]["gain"],
         "comparison": search["comparison"], "test_images": search["images"], "seconds": search["seconds"],
-        "words": search["words"], "environment": environment.describe(),
-        "tried": [{k: row[k] for k in ("method", "head", "factor", "status", "score") if k in row}
-                  for row in search["tried"]],
+        "words": search["summary"], "environment": environment.describe(),
+        "tried": [{k: row[k] for k in ("method", "head", "factor", "status", "reason", "score") if k in row}
+                  for row in search["candidates"]],
     }  # fmt: skip
 
 

@@ -115,18 +115,18 @@ def test_images_per_class_pairs_prompts_with_others_by_draw(
         ("signdigits", module.ALL, ours): [90], ("signdigits", module.ALL, "Full"): [80],
     }  # fmt: skip
     row, one = module.compare(cells, {})
-    assert (row["set"], row["images"], row["above"], row["over"]) == ("signdigits", 5, "Full", "seeds")
+    assert (row["set"], row["images"], row["above"], row["over"]) == ("signdigits", 5, "Full", "draws")
     half = 12.7062 * statistics.stdev([10, 20]) / 2**0.5
     assert [row[name] for name in ("points", "low", "high")] == pytest.approx([15, 15 - half, 15 + half], abs=1e-3)
     table = module.format_scores_table(cells)
-    assert "| set | images | n | VPT-deep, p = 50 | VPT-deep, p = 50, with a ridge head | LoRA | Full |" in table
+    assert "| dataset | images | n | VPT-deep, p = 50 | VPT-deep, p = 50, with a ridge head | LoRA | Full |" in table
     assert "| sign digits | 5 | 2 | – | 65.0 ± 7.1 | – | 50.0 ± 0.0 |" in table
     assert "| Caltech-101, 160 px | 5 | 2 | – | – | 90.0 ± 0.0 | – |" in table
     assert table.endswith("Runs in bf16 on CPU and GPU.")
     assert "| sign digits | all | 1 | – | 90.0 | – | 80.0 |" in table
     differences = module.format_differences(cells, [row, one], ours)
-    assert "| sign digits | all | +10.0 | – | – | – | seeds |" in differences
-    assert f"| sign digits | 5 | +15.0 ({15 - half:+.1f} to {15 + half:+.1f}) | – | – | – | seeds |" in differences
+    assert "| sign digits | all | +10.0 | – | – | – | draws |" in differences
+    assert f"| sign digits | 5 | +15.0 ({15 - half:+.1f} to {15 + half:+.1f}) | – | – | – | draws |" in differences
 
     monkeypatch.setattr(module, "ANSWERS", tmp_path / "answers.json")
     for method, rights in ((ours, (6, 7)), ("Full", (5, 5))):
@@ -137,7 +137,7 @@ def test_images_per_class_pairs_prompts_with_others_by_draw(
     kept = json.loads((tmp_path / "answers.json").read_text(encoding="utf-8"))
     row, _ = module.compare(cells, kept)
     assert row["points"] == pytest.approx(15) and row["low"] < 10 < 20 < row["high"], "over images, too"
-    assert row["over"] == "seeds and images"
+    assert row["over"] == "draws and images"
     (tmp_path / f"signdigits-5{ours}0.json").write_text('{"images": "0", "right": [1, 1, 0, 0]}', encoding="utf-8")
     module.keep_answers(tmp_path, [f"signdigits-5{ours}0"])
     kept = json.loads((tmp_path / "answers.json").read_text(encoding="utf-8"))
@@ -198,10 +198,10 @@ def test_curves_of_all_images_have_their_quarters(
 
 def test_risk_counts_searches_that_lose_to_their_probe(script: Callable[[str], Any]) -> None:
     risk = script("risk")
-    searched = {"minutes": 10, "score": 0.5, "images": 400, "seconds": 500.0, "words": "", "tried": []}
-    kept = risk.summarize({**searched, "shipped": "the probe", "comparison": {"gain": 0.5}})
+    searched = {"minutes": 10, "score": 0.5, "images": 400, "seconds": 500.0, "summary": "", "candidates": []}
+    kept = risk.summarize({**searched, "selected": "the probe", "comparison": {"gain": 0.5}})
     assert kept["gain"] == 0, "a comparison of what was not shipped"
-    shipped = risk.summarize({**searched, "shipped": "vpt", "comparison": {"gain": -0.02}})
+    shipped = risk.summarize({**searched, "selected": "vpt", "comparison": {"gain": -0.02}})
     gains = [{"set": "dtd10", "images": 10, "draw": draw, **one} for draw, one in enumerate((kept, shipped))]
     table = risk.tabulate(gains)
     assert "| DTD-10 | 10 | 2 | 1 | -1.0 | -2.0 | +0.0 |" in table

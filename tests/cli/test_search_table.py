@@ -25,7 +25,7 @@ def test_table_of_a_search_names_rates_and_what_candidates_are_compared_with(
         {**ROW, "factor": 3.0, "comparison": {"gain": -0.021}},
     ]
     console = Console(file=io.StringIO(), width=200)
-    print_search({"metric": metric, "tried": rows, "words": "prompts were kept"}, console)
+    print_search({"metric": metric, "candidates": rows, "summary": "prompts were kept"}, console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert title in text and "not begun: no time left" in text
     assert f"+2.1 against {rival} on these 9 images" in text

@@ -33,9 +33,10 @@ def schemas_of(command_line: str) -> list[str]:
 
 
 @cache
-def closed_validator(name: str) -> Draft202012Validator:
-    """A validator that accepts no key beyond those of the schema."""
-    return Draft202012Validator(_close(read_schema(name)))
+def closed_validator(name: str, key: str = "") -> Draft202012Validator:
+    """A validator of an answer, or of what it has under a key, that accepts no key beyond those of the schema."""
+    schema = read_schema(name)
+    return Draft202012Validator(_close(schema["properties"][key] if key else schema))
 
 
 def _command_line(command: click.Command) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 import vpt
+from helpers.json_answers import closed_validator
 from vpt.search import SearchRequest, run_search
 from vpt.training import Callback, EpochMetrics
 
@@ -71,4 +73,6 @@ def run(
     """Search by a simulated clock."""
     clock = clock or SimulatedClock(image, step)
     request = SearchRequest.create(data, out, device=torch.device("cpu"), minutes=minutes, **options)
-    return run_search(request, clock, overwrite=overwrite, device="cpu", clock=clock), clock
+    result = run_search(request, clock, overwrite=overwrite, device="cpu", clock=clock)
+    closed_validator("run", "search").validate(json.loads(json.dumps(result.search)))
+    return result, clock

@@ -71,6 +71,16 @@ def test_paired_interval_of_a_known_table_is_that_of_the_formula() -> None:
     assert (low, high) == pytest.approx((0.04 - 0.058274, 0.04 + 0.058274), abs=1e-5)
 
 
+def test_paired_interval_of_wins_alone_ends_at_one() -> None:
+    assert paired_interval(3, 0, 3)[1] == 1 and paired_interval(0, 3, 3)[0] == -1
+
+
+def test_compare_of_equal_models_has_the_p_of_chance() -> None:
+    logits, labels = draw(0.6)
+    found = compare(logits, logits, labels, "macro_f1")
+    assert (found.gain, found.p, found.doubt) == (0, 1, "no gain")
+
+
 def test_one_image_of_a_rare_class_convinces_of_nothing() -> None:
     labels = np.repeat([0, 1, 2], [180, 18, 2])
     theirs = np.where(np.arange(200) == 199, 0, labels)
@@ -115,4 +125,5 @@ def test_describe_of_a_gain_and_a_loss_reads_as_a_sentence() -> None:
 
 
 def test_format_p_of_values_drops_the_zero() -> None:
-    assert [format_p(p) for p in (0.04, 0.00001, 0.2188, 1.0)] == ["p = .04", "p < .001", "p = .22", "p = 1"]
+    texts = ["p = .04", "p < .001", "p = .22", "p = .97", "p = 1"]
+    assert [format_p(p) for p in (0.04, 0.00001, 0.2188, 0.97, 1.0)] == texts

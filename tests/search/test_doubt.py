@@ -20,6 +20,7 @@ from vpt.search import SearchRequest, finish, run_search
 from vpt.search.comparison import Comparison, compare, interval
 from vpt.search.mask_comparison import describe_masks
 from vpt.search.metrics import score
+from vpt.search.status import NOT_BEGUN
 from vpt.search.trials import OutOfTimeError
 from vpt.training import loggers
 from vpt.training.evaluation import score_logits
@@ -71,9 +72,15 @@ def test_comparison_of_one_group_convinces_nobody() -> None:
         ({}, ""),
         ({"gain": 0.0}, "no gain"),
         ({"wins": 8, "losses": 1}, "9 differing answers cannot tell"),
+        ({"wins": 9, "losses": 1}, ""),
         ({"wins": 20, "losses": 17}, "the gain is below its standard error"),
+        ({"wins": 28, "losses": 22}, "the gain is below its standard error"),
+        ({"wins": 10, "losses": 6}, ""),  # 4 / sqrt(16): one standard error
+        ({"groups": 2}, "2 groups cannot tell"),
+        ({"groups": 3}, ""),
         ({"loss_gain": -0.1}, "its log loss is higher"),
         ({"loss_gain": -0.1, "metric": "r2"}, "its squared error is higher"),
+        ({"metric": "mae", "error": 0.0, "wins": None, "losses": None}, "resampled images do not differ"),
     ],
 )
 def test_doubt_names_what_is_missing(values: dict[str, Any], doubt: str) -> None:
@@ -86,7 +93,9 @@ def test_r2_of_draws_without_variance_does_not_rule_the_error() -> None:
     groups = np.repeat(np.arange(4), 10)
     labels, rng = np.array([20.0, 40.0, 60.0, 80.0], np.float32)[groups], np.random.default_rng(0)
     theirs = labels[:, None] + rng.normal(0, 10, (40, 1))
-    found = compare(labels[:, None] + rng.normal(0, 5, (40, 1)), theirs, labels, "r2", groups)
+    ours = labels[:, None] + rng.normal(0, 5, (40, 1))
+    found = compare(ours, theirs, labels, "r2", groups)
+    assert compare(theirs, ours, labels, "r2", groups).error == pytest.approx(found.error)
     assert 0 < found.error < 1 and found.low <= found.gain <= found.high and found.convinces
     low, high = interval(theirs, labels, "r2", groups)
     assert -10 < low < high <= 1
@@ -119,7 +128,7 @@ def test_search_of_one_group_says_that_none_can_be_left_out(
     result, clock = search(str(tmp_path / "labels.csv"), step=0.5, method="vpt(length=4)")
     assert any("the training images are one group, so none can be left out" in note for note in clock.notes)
     assert result.search is not None and result.search["optimistic"]
-    assert result.search["tried"][-1]["status"].endswith("of which none can be left out")
+    assert result.search["candidates"][-1]["reason"].endswith("of which none can be left out")
 
 
 @pytest.mark.usefixtures("few_steps")
@@ -140,16 +149,16 @@ def test_final_training_that_fails_keeps_the_probe_and_says_why(
     monkeypatch.setattr(Comparison, "doubt", "")  # whatever was tried is to ship
     monkeypatch.setattr(finish, "train_model", fail)
     result, _ = search(step=0.5, method="vpt(length=4)")
-    assert result.search is not None and result.search["shipped"] == "the probe"
-    assert result.search["words"].endswith(words) and result.method == "linear"
+    assert result.search is not None and result.search["selected"] == "the probe"
+    assert result.search["summary"].endswith(words) and result.method == "linear"
 
 
 @pytest.mark.usefixtures("few_steps")
 def test_search_takes_options_that_say_what_it_does_anyway(search: Search) -> None:
     result, _ = search(step=0.5, method="vpt(length=4)", keep="last", grad_accum_steps=32)
     assert result.search is not None
-    first = next(row for row in result.search["tried"] if row["method"] == "vpt(length=4)")
-    assert not first["status"].startswith("not begun")
+    first = next(row for row in result.search["candidates"] if row["method"] == "vpt(length=4)")
+    assert first["status"] not in NOT_BEGUN
     with pytest.raises(SpecError, match="keep is 'best', and a search itself finds how to train"):
         search(out="b.safetensors", keep="best")
     with pytest.raises(SpecError, match="class_weights is 'balanced', and a search has no such option"):
@@ -215,11 +224,11 @@ def test_prompts_that_are_not_above_the_probe_also_start_as_one(
     monkeypatch.setattr(Comparison, "doubt", "" if convinces else "no gain")
     result, _ = search(step=0.3, minutes=1.0, method="vpt(length=4)")
     assert result.search is not None
-    others = [row for row in result.search["tried"] if "head" not in row]
+    others = [row for row in result.search["candidates"] if "head" not in row]
     assert [row.get("start") for row in others[:2]] == [None, None if convinces else "probe"]
     lines = (tmp_path / "a.run" / "decisions.jsonl").read_text().splitlines()
     decided = {line["decision"]: line["value"] for line in map(json.loads, lines)}
     assert any(name.endswith("from a linear probe") for name in decided) != convinces
     if not convinces:
         recipe = decided["trial vpt(length=4), from a linear probe"]["recipe"]
-        assert recipe["probe_epochs"] == 100 and not others[1]["status"].startswith("not begun")
+        assert recipe["probe_epochs"] == 100 and others[1]["status"] not in NOT_BEGUN

@@ -19,6 +19,7 @@ from simulation import SimulatedClock, write_images
 import vpt
 from helpers.command_line import vpt as command
 from vpt.backbones import load_backbone
+from vpt.core.text import describe_status
 from vpt.data.in_memory import dataset_from_memory
 from vpt.data.training_marks import has_marked
 from vpt.errors import TrainingError
@@ -35,7 +36,7 @@ PROMPTS = "vpt(length=4)"
 
 def rows_of(result: vpt.RunResult) -> dict[str, dict[str, Any]]:
     assert result.search is not None
-    return {row["method"]: row for row in result.search["tried"]}
+    return {row["method"]: row for row in result.search["candidates"]}
 
 
 def logits(predicted: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -61,7 +62,7 @@ def row_of(name: str, gain: float, loss_gain: float, folds: int = 1) -> dict[str
 
 def test_best_row_convinces_before_it_scores() -> None:
     rows = [row_of("loud", 0.05, -0.1), row_of("sound", 0.03, 0.1), row_of("late", 0.02, 0.2, folds=2)]
-    best = best_row([{"method": "none", "status": "dropped after one fold"}, *rows])
+    best = best_row([{"method": "none", "status": "dropped"}, *rows])
     assert best is not None and best["method"] == "sound"
     assert best_row([]) is None
 
@@ -92,16 +93,16 @@ def test_search_of_images_of_one_group_tries_nothing_beside_the_probe(
         rows = [(path, path.parent.name, path.parts[-3], "a" if "train" in path.parts else path.stem) for path in paths]
         csv.writer(file).writerows([("image", "label", "split", "group"), *rows])
     result, _ = search(table, val_fraction=0.0, group_column="group")
-    statuses = {row["status"] for row in rows_of(result).values() if row["method"] != "linear"}
-    assert statuses == {"not begun: the images are one group, of which none can be left out"}
-    assert result.search is not None and result.search["words"].startswith("the images are one group")
+    statuses = {describe_status(row) for row in rows_of(result).values() if row["method"] != "linear"}
+    assert statuses == {"skipped: the images are one group, of which none can be left out"}
+    assert result.search is not None and result.search["summary"].startswith("the images are one group")
 
 
 @pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (MemoryError(), f"{PROMPTS}: stopped: its training does not fit into memory; give a smaller --batch-size"),
+        (MemoryError(), f"{PROMPTS}: out of memory: give a smaller --batch-size"),
         (TrainingError("the loss is nan"), f"{PROMPTS}: diverged: the loss is nan"),
     ],
 )
@@ -115,19 +116,19 @@ def test_search_whose_candidate_fails_keeps_the_probe_and_says_why(
     monkeypatch.setattr(f"vpt.search.selection.{stage}", fail)
     result, _ = search(method=PROMPTS)
     assert result.method == "linear" and result.search is not None
-    assert result.search["words"] == f"{words}: the probe was kept"
+    assert result.search["summary"] == f"{words}: the probe was kept"
 
 
 def test_tune_from_the_command_line_searches(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "a.safetensors"
     command("tune", images, "--out", out, "--method", "linear", "--minutes", 1)
-    assert "the probe is all that was asked for" in capsys.readouterr().out and out.exists()
+    assert "only the probe was requested" in capsys.readouterr().out and out.exists()
 
 
 def test_search_for_the_probe_alone_says_so(search: Search) -> None:
     result, _ = search(method="linear")
     assert result.search is not None
-    assert result.search["words"] == "the probe is all that was asked for: the probe was kept"
+    assert result.search["summary"] == "only the probe was requested: the probe was kept"
 
 
 @pytest.mark.usefixtures("few_steps")
@@ -136,7 +137,7 @@ def test_search_drops_what_is_far_below_the_probe_after_one_fold(
 ) -> None:
     monkeypatch.setattr("vpt.search.selection._HOPELESS", float("inf"))
     result, _ = search(method=PROMPTS)
-    assert rows_of(result)[PROMPTS]["status"] == "dropped after one fold"
+    assert rows_of(result)[PROMPTS]["status"] == "dropped"
 
 
 @pytest.mark.usefixtures("few_steps")
@@ -146,7 +147,7 @@ def test_search_without_test_images_marks_its_comparison(
     monkeypatch.setattr(Comparison, "convinces", property(lambda self: True))
     result, _ = search(images / "train", method=PROMPTS, test_fraction=0.0, val_fraction=0.0)
     assert result.method == PROMPTS and result.search is not None and result.search["optimistic"]
-    assert result.search["words"].endswith("out of fold, on images that took part in the choice")
+    assert result.search["summary"].endswith("out of fold, on images that took part in the choice")
     assert Path(result.run_dir, "search.png").stat().st_size > 1000
 
 
@@ -198,7 +199,7 @@ def two_backbones(monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_ranking_of_backbones_reads_only_the_labels_that_may_be_used(search: Search, two_backbones: str) -> None:
     result, _ = search(method="linear", backbone=two_backbones, images_per_class=4)
-    assert result.search is not None and {row["images"] for row in result.search["backbones"]["rows"]} == {12}
+    assert result.search is not None and {row["images"] for row in result.search["backbones"]["candidates"]} == {12}
 
 
 def test_ranking_of_backbones_leaves_out_what_cannot_be_read(
@@ -207,12 +208,12 @@ def test_ranking_of_backbones_leaves_out_what_cannot_be_read(
     shutil.copytree(images, tmp_path / "data")
     next((tmp_path / "data" / "train" / "dark").iterdir()).write_bytes(b"no image")
     result, _ = search(tmp_path / "data", method="linear", backbone=two_backbones, skip_corrupt=True)
-    assert result.search is not None and {row["images"] for row in result.search["backbones"]["rows"]} == {59}
+    assert result.search is not None and {row["images"] for row in result.search["backbones"]["candidates"]} == {59}
 
 
 def test_one_image_of_each_class_ranks_no_backbones(search: Search, two_backbones: str) -> None:
     result, clock = search(backbone=two_backbones, images_per_class=1)
-    assert result.search is not None and result.search["backbones"]["rows"] == []
+    assert result.search is not None and result.search["backbones"]["candidates"] == []
     assert result.backbone == "vit_nano_patch12_48"
     assert not any("test_vit" in note for note in clock.notes)
     assert any("one image of each class ranks no backbones" in note for note in clock.notes)
@@ -220,9 +221,9 @@ def test_one_image_of_each_class_ranks_no_backbones(search: Search, two_backbone
 
 def test_search_too_short_to_rank_backbones_takes_the_first(search: Search, two_backbones: str) -> None:
     result, _ = search(method="linear", backbone=two_backbones, image=0.4, minutes=0.2)
-    assert result.search is not None and result.search["backbones"]["rows"] == []
+    assert result.search is not None and result.search["backbones"]["candidates"] == []
     assert result.backbone == "vit_nano_patch12_48"
-    assert "and two of each class are 6; give more --minutes" in result.search["backbones"]["words"]
+    assert "and two of each class are 6; give more --minutes" in result.search["backbones"]["summary"]
 
 
 def test_search_among_one_backbone_named_twice_ranks_nothing(search: Search) -> None:
@@ -246,7 +247,7 @@ def test_search_of_arrays_has_no_command_that_repeats_it(search: Search) -> None
     rng = np.random.default_rng(0)
     data = dataset_from_memory({"train": (rng.integers(0, 256, (30, 48, 48, 3), dtype=np.uint8), [*"abc"] * 10)})
     result, clock = search(data, method="linear")
-    assert result.search is not None and result.search["repeat"] is None
+    assert result.search is not None and result.search["repeat_command"] is None
     assert "is for trying" in clock.notes[0]
 
 
@@ -256,6 +257,18 @@ def test_outputs_of_a_trial_are_compared_on_equal_folds(monkeypatch: pytest.Monk
     object.__setattr__(selection, "request", type("Request", (), {"metric": "top1"}))
     fold = type("Fold", (), {"labels": np.zeros(4, np.int64), "groups": None})
     assert not selection._is_hopeless(logits(np.zeros(4, np.int64)), fold(), {"folds": 1})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("gain", "expected"), [(-1.9, False), (-2.1, True)])
+def test_trial_is_hopeless_two_standard_errors_behind(
+    monkeypatch: pytest.MonkeyPatch, gain: float, expected: bool
+) -> None:
+    monkeypatch.setattr(Selection, "_outputs_of_probe", lambda self, *fold: np.zeros((4, 3)))
+    monkeypatch.setattr("vpt.search.selection.compare", lambda *args: SimpleNamespace(gain_in_errors=gain))
+    selection: Any = Selection.__new__(Selection)
+    object.__setattr__(selection, "request", SimpleNamespace(metric="top1"))
+    fold = SimpleNamespace(labels=np.zeros(4, np.int64), groups=None)
+    assert selection._is_hopeless(np.zeros((4, 3)), fold, None) is expected
 
 
 @pytest.mark.usefixtures("few_steps")
@@ -268,10 +281,10 @@ def test_candidate_of_one_fold_is_compared_with_a_probe_that_learns_from_val(sea
     write_images(root / "test", 30, seed=2)
     result, _ = search(root, method="vpt(length=2)", image=0.01, step=0.3)
     assert result.search is not None
-    row = next(row for row in result.search["tried"] if row["method"] == "vpt(length=2)")
+    row = next(row for row in result.search["candidates"] if row["method"] == "vpt(length=2)")
     assert row["folds"] == 1 and row["status"] == "tried" and row["images"] == 120
     assert row["score"] - row["comparison"]["gain"] > 0.7  # of a probe that learns from train alone, a third is right
-    assert result.search["shipped"] == "the probe"
+    assert result.search["selected"] == "the probe"
 
 
 def test_probe_against_a_candidate_of_one_fold_learns_from_copies_in_train() -> None:

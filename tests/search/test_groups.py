@@ -116,8 +116,8 @@ def test_search_keeps_the_groups_of_a_table_whole(
     lines = [f"{path.as_posix()},{path.parent.name},{path.parent.name}-{i % 20 // 4}\n" for i, path in enumerate(files)]
     (tmp_path / "labels.csv").write_text("image,label,group\n" + "".join(lines))
     result, _ = search(str(tmp_path / "labels.csv"), image=0.01, step=0.1, method="vpt(length=4)")
-    compared = [row["comparison"] for row in result.search["tried"] if "comparison" in row]
+    compared = [row["comparison"] for row in result.search["candidates"] if "comparison" in row]
     # of 5 groups of each class, one measures; the others are predicted out of fold. How many candidates are compared
     # depends on which of them is ahead, and thus on the machine.
     assert result.images["test"] == 12 and {found["groups"] for found in compared} == {12}
-    assert "48 images in 12 groups" in result.search["words"] or "12 images in 3 groups" in result.search["words"]
+    assert "48 images in 12 groups" in result.search["summary"] or "12 images in 3 groups" in result.search["summary"]

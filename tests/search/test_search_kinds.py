@@ -60,12 +60,12 @@ def test_search_of_other_kinds_chooses_by_their_metric(search: Search, tables: P
     assert result.metric == f"test_{counted}" and result.search["score"] == result.score
     low, high = result.search["interval"]
     assert low <= result.score <= high
-    rows = {row["method"]: row for row in result.search["tried"] if row["status"] == "tried"}
+    rows = {row["method"]: row for row in result.search["candidates"] if row["status"] == "tried"}
     assert rows["vpt(length=4)"]["comparison"]["metric"] == counted and "linear" in rows
     label = {"r2": r"R² ", "mae": "MAE ", "map": "mAP"}[counted]
     assert any(label in note and "out of fold" in note for note in clock.notes)
-    assert "bootstrap p" in result.search["words"]
-    kept = result.search["shipped"] == "the probe"
+    assert "bootstrap p" in result.search["summary"]
+    kept = result.search["selected"] == "the probe"
     assert result.search["comparison_split"] == ("out_of_fold" if kept else "test")
     scores = vpt.evaluate(result.file, str(tables / f"{name}.csv"), progress=False)
     assert scores.metrics[counted] == pytest.approx(result.score, abs=1e-4)

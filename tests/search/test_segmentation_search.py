@@ -19,6 +19,7 @@ from PIL import Image
 from simulation import Interrupted, SimulatedClock
 
 import vpt
+from vpt.core.text import describe_status
 from vpt.search import mask_costs, segmentation
 from vpt.search.mask_comparison import compare_masks, count_pixels, describe_masks
 from vpt.tasks.segmentation import pair_reader
@@ -44,18 +45,18 @@ def decisions(out: Path) -> dict[str, Any]:
 def test_search_of_masks_ends_within_the_budget(search: Search, scenes: Path, step: float, minutes: float) -> None:
     result, clock = search(scenes, step=step, minutes=minutes, **OPTIONS)
     assert result.search is not None and clock.now <= 1.1 * 60 * minutes
-    rows = {row["method"]: row for row in result.search["tried"]}
+    rows = {row["method"]: row for row in result.search["candidates"]}
     assert list(rows) == ["linear", "vpt(length=2)"]
     both = step < 5
-    assert [row["status"] for row in rows.values()] == [
+    assert [describe_status(row) for row in rows.values()] == [
         "tried",
-        "tried" if both else "not begun: too few iterations fit",
+        "tried" if both else "no time: too few iterations fit",
     ]
     if both:
         assert rows["linear"]["iterations"] == rows["vpt(length=2)"]["iterations"] >= 20
-        assert "the head alone" in result.search["words"] and "3 images) on val" in result.search["words"]
+        assert "the head alone" in result.search["summary"] and "3 images) on val" in result.search["summary"]
         better = max(rows.values(), key=lambda row: row["score"])
-        assert result.search["shipped"] in (better["method"], "linear")
+        assert result.search["selected"] in (better["method"], "linear")
     assert result.metric == "test_miou" and result.images == {"train": 8, "val": 3, "test": 4}
     assert vpt.evaluate(result.file, scenes, progress=False).metrics["miou"] == pytest.approx(result.score)
 
@@ -72,10 +73,10 @@ def test_search_of_masks_tries_more_methods_where_time_allows(
     options = {name: value for name, value in OPTIONS.items() if name != "method"}
     result, clock = search(scenes, step=step, minutes=1.0, **options)
     assert result.search is not None and clock.now <= 1.1 * 60
-    rows = result.search["tried"]
+    rows = result.search["candidates"]
     in_order = ["linear", "vpt", "full", "lora", "vpt + bias", "vpt x 3", "vpt x 0.33"]
     others = [row for row in rows if row["status"] != "tried"]
-    assert {row["status"] for row in others} <= {"not begun: too few iterations fit"}
+    assert {describe_status(row) for row in others} <= {"no time: too few iterations fit"}
     rows = [row for row in rows if row["status"] == "tried"]
     assert [name_of(row) for row in rows] == in_order[:expected] and len({row["iterations"] for row in rows}) == 1
     assert [row["method"] for row in others] == [name for name in in_order[expected:] if " x " not in name]
@@ -83,7 +84,7 @@ def test_search_of_masks_tries_more_methods_where_time_allows(
     gains = {name_of(row): row["comparison"] for row in rows[1:]}
     convincing = {name: one["gain"] for name, one in gains.items() if one["gain"] > one["error"]}
     best = max(convincing, key=convincing.__getitem__) if convincing else "linear"
-    assert result.search["shipped"] == best.replace(" x 0.33", " x 0.333").replace(" x ", ", rate x ")
+    assert result.search["selected"] == best.replace(" x 0.33", " x 0.333").replace(" x ", ", rate x ")
     assert result.search["comparison_split"] == ("test" if convincing else "val" if gains else None)
 
 
@@ -95,17 +96,17 @@ def test_search_of_masks_tries_full_fine_tuning_where_its_size_is_accepted(
     options = {name: value for name, value in OPTIONS.items() if name != "method"}
     result, _ = search(scenes, step=0.3, minutes=1.0, max_size=max_size, **options)
     assert result.search is not None
-    rows = {row["method"]: row for row in result.search["tried"]}
+    rows = {row["method"]: row for row in result.search["candidates"]}
     assert list(rows) == ["linear", "vpt", "full", "lora", "vpt + bias"]
-    assert rows["full"]["status"].endswith("above --max-size 0.1" if refused else "tried")
+    assert describe_status(rows["full"]).endswith("above --max-size 0.1" if refused else "tried")
     assert ("score" in rows["full"]) is not refused
 
 
 def test_search_of_masks_with_nothing_else_gives_the_reason(search: Search, scenes: Path) -> None:
     given = {name: value for name, value in OPTIONS.items() if name != "method"}
     result, _ = search(scenes, step=0.3, minutes=1.0, max_size=1e-3, **given)
-    assert result.search is not None and "vpt not begun: it adds" in result.search["words"]
-    assert [row["status"].partition(":")[0] for row in result.search["tried"]] == ["tried", *["not begun"] * 4]
+    assert result.search is not None and "vpt: skipped: it adds" in result.search["summary"]
+    assert [row["status"] for row in result.search["candidates"]] == ["tried", *["skipped"] * 4]
 
 
 def test_search_of_masks_goes_on_where_a_method_cannot_be_measured(
@@ -128,9 +129,9 @@ def test_search_of_masks_goes_on_where_a_method_cannot_be_measured(
     given = {name: value for name, value in OPTIONS.items() if name != "method"}
     result, _ = search(scenes, step=0.3, minutes=1.0, **given)
     assert result.search is not None
-    found = {row["method"]: row["status"] for row in result.search["tried"]}
-    assert found["vpt"] == "not begun: no tokens" and found["lora"] == "diverged: the loss is nan"
-    assert found["full"].startswith("stopped: its training does not fit") and found["vpt + bias"] == "tried"
+    found = {row["method"]: describe_status(row) for row in result.search["candidates"]}
+    assert found["vpt"] == "skipped: no tokens" and found["lora"] == "diverged: the loss is nan"
+    assert found["full"].startswith("out of memory: give") and found["vpt + bias"] == "tried"
     with pytest.raises(vpt.UnsupportedError, match="no tokens"):
         search(scenes, out="b.safetensors", method="vpt", **given)
 
@@ -147,8 +148,8 @@ def test_search_of_masks_goes_on_where_a_candidate_does_not_fit_into_memory(
 
     monkeypatch.setattr(segmentation, "train_model", fail)
     result, _ = search(scenes, **OPTIONS)
-    assert result.search is not None and result.search["shipped"] == "linear"
-    assert result.search["tried"][1]["status"].startswith("stopped: its training does not fit into memory")
+    assert result.search is not None and result.search["selected"] == "linear"
+    assert result.search["candidates"][1]["status"] == "out_of_memory"
 
 
 def test_search_of_masks_with_another_rate_ships_and_repeats_it(
@@ -162,14 +163,14 @@ def test_search_of_masks_with_another_rate_ships_and_repeats_it(
     monkeypatch.setattr(segmentation, "compare_masks", compare)
     monkeypatch.setattr(mask_costs, "_LONG_ENOUGH", 20)
     result, _ = search(scenes, step=0.2, minutes=1.0, **OPTIONS)
-    assert result.search is not None and [name_of(row) for row in result.search["tried"]] == [
+    assert result.search is not None and [name_of(row) for row in result.search["candidates"]] == [
         "linear", "vpt(length=2)", "vpt(length=2) x 3", "vpt(length=2) x 0.33",
     ]  # fmt: skip
     default = SegmentationConfig.for_method(vpt.parse_method("vpt(length=2)"))
     options = tomllib.loads((tmp_path / "a.run" / "run.toml").read_text(encoding="utf-8"))
     rate, usual = options["learning_rate"], default.training.learning_rate
     assert options["learning_rate"] * options["head_lr_scale"] == pytest.approx(0.03)
-    assert result.search["shipped"] == "vpt(length=2), rate x 0.333" and rate == pytest.approx(usual / 3)
+    assert result.search["selected"] == "vpt(length=2), rate x 0.333" and rate == pytest.approx(usual / 3)
 
 
 def test_search_of_masks_interrupted_goes_on_to_the_same_file(search: Search, scenes: Path, tmp_path: Path) -> None:
@@ -196,7 +197,7 @@ def test_search_of_masks_decodes_each_image_once_for_all_candidates(
 
     monkeypatch.setattr(pair_reader, "load_pair", count)
     result, _ = search(scenes, **OPTIONS)
-    assert result.search is not None and [row["status"] for row in result.search["tried"]] == ["tried"] * 2
+    assert result.search is not None and [row["status"] for row in result.search["candidates"]] == ["tried"] * 2
     assert len(read) == 15 and set(read.values()) == {1}
     read.clear()
     search(scenes, out="streamed.safetensors", loading="stream", workers=0, **OPTIONS)
@@ -236,7 +237,7 @@ def test_search_of_masks_whose_head_alone_diverges_ships_prompts(
     monkeypatch.setattr(segmentation, "train_model", diverge)
     result, _ = search(scenes, **OPTIONS)
     assert result.method == "vpt(length=2)" and result.search is not None
-    assert result.search["words"] == "linear diverged: the loss is nan"
+    assert result.search["summary"] == "linear: diverged: the loss is nan"
 
 
 def test_search_of_masks_that_ships_prompts_compares_them_on_test_images(
@@ -257,7 +258,7 @@ def test_search_of_masks_that_ships_prompts_compares_them_on_test_images(
     monkeypatch.setattr(segmentation, "compare_masks", compare)
     result, _ = search(scenes, clock=Watch(0.1, 0.85), **OPTIONS)
     assert result.method == "vpt(length=2)" and result.search is not None
-    assert compared == [3, 4] and result.search["words"].endswith("4 images) on test")
+    assert compared == [3, 4] and result.search["summary"].endswith("4 images) on test")
     assert saved == [True]
 
 
@@ -271,8 +272,8 @@ def test_search_of_masks_ends_a_training_that_is_slower_than_planned(search: Sea
     options = {name: value for name, value in OPTIONS.items() if name != "image"}
     result, clock = search(scenes, minutes=1.5, clock=Slowing(0.1, 1.0), **options)
     assert result.search is not None and clock.now <= 1.1 * 90
-    assert [row["status"] for row in result.search["tried"]] == ["tried", "stopped: slower than planned"]
-    assert result.search["shipped"] == "linear" and "stopped: slower than planned" in result.search["words"]
+    assert [describe_status(row) for row in result.search["candidates"]] == ["tried", "stopped: slower than planned"]
+    assert result.search["selected"] == "linear" and "stopped: slower than planned" in result.search["summary"]
 
 
 def test_one_val_image_convinces_of_nothing() -> None:

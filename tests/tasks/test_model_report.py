@@ -115,10 +115,10 @@ def test_report_of_a_search_and_of_a_number_leaves_out_what_is_unknown(tmp_path:
             "status": "tried",
             "seconds": 3.0,
         },
-        {"method": "vpt(length=2)", "status": "does not fit the time"},
-        {"method": "vpt(length=2)", "factor": 1 / 3, "status": "does not fit the time"},
+        {"method": "vpt(length=2)", "status": "no_time", "reason": "needs 1 h"},
+        {"method": "vpt(length=2)", "factor": 1 / 3, "status": "no_time", "reason": "needs 1 h"},
     ]
-    search = {"metric": "top1", "tried": tried, "words": "the probe was <kept>", "optimistic": True}
+    search = {"metric": "top1", "candidates": tried, "summary": "the probe was <kept>", "optimistic": True}
     numbers = Evaluation("val", 3, {"r2": -0.5}, {}, np.zeros((0, 0), np.int64))
     verdicts = [Verdict("at chance", "top-1 50.0 %")]
     report = Report("ages", "a.safetensors", "", [], search=search, verdicts=verdicts)
@@ -126,7 +126,7 @@ def test_report_of_a_search_and_of_a_number_leaves_out_what_is_unknown(tmp_path:
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert re.findall("<h2>(.*?)</h2>", text) == ["What to do next", "The search", "Made with"]
     assert "the probe was &lt;kept&gt;" in text and "probe, multi_block(blocks=last4)" in text and "50.00 %" in text
-    assert "vpt(length=2), rate x 0.333" in text
+    assert "vpt(length=2), rate x 0.333" in text and "no time: needs 1 h" in text
     assert (
         '<p class="verdict">at chance: top-1 50.0 %</p>' in text
         and "Optimistic" in text

@@ -29,8 +29,8 @@ _METHOD_TEXTS = frozenset({"method", "spec"})  # keys whose value is the text of
 # Options of classification that configurations of segmentation had without effect.
 _OTHER_TASK = ("epochs", "warmup_epochs", "probe_epochs", "probe_weight_decay")
 
-# Mappings whose keys are names of classes, packages or metrics; they stay as they are.
-_CHOSEN_BY_USERS = frozenset({"metrics", "per_class", "scores", "versions"})
+# Mappings that stay as they are: their keys are names of classes, packages or metrics, or no earlier version wrote them.
+_CURRENT = frozenset({"metrics", "per_class", "scores", "search", "versions"})
 
 
 def upgrade(kind: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def upgrade(kind: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
     renamed: dict[str, Any] = {}
     for old, value in sorted(mapping.items(), key=lambda item: item[0] in keys):
         key = keys.get(old, old)
-        renamed[key] = value if key in _CHOSEN_BY_USERS else _upgrade_value(kind, key, value)
+        renamed[key] = value if key in _CURRENT else _upgrade_value(kind, key, value)
     if {"iterations", *_OTHER_TASK} <= renamed.keys():  # as vpt wrote them; a user's key is left to be refused
         for key in _OTHER_TASK:
             del renamed[key]

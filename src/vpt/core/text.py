@@ -16,14 +16,14 @@ def comma_list(items: Sequence[str], limit: int = 5) -> str:
     """Return items joined by commas, such as "a, b, c and 12 more".
 
     Args:
-        items: The items.
+        items: The items. A line end or another control character in a name from a disk is written as an escape.
         limit: Maximum number of items to name. Default: 5.
 
     Returns:
         One line of text.
     """
     more = len(items) - limit
-    return ", ".join(items[:limit]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(map(printable, items[:limit])) + (f" and {more} more" if more > 0 else "")
 
 
 def bullets(items: Sequence[str], limit: int = MAX_LISTED) -> str:
@@ -213,3 +213,16 @@ def describe_trial(method: str, factor: float = 1.0, start: str = "", head: str 
     """
     rate = "" if factor == 1 else f", rate x {factor:.3g}"
     return f"{method}{', from a linear probe' if start else ''}{f', head {head}' if head else ''}{rate}"
+
+
+def describe_status(row: Mapping[str, Any]) -> str:
+    """Return what became of a candidate of a search.
+
+    Args:
+        row: Its "status", and the "reason" for it, if there is one.
+
+    Returns:
+        Such as "tried" or "no time: needs 3 min, 2 min are left".
+    """
+    status = str(row["status"]).replace("_", " ")
+    return f"{status}: {row['reason']}" if row.get("reason") else status

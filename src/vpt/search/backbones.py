@@ -85,8 +85,8 @@ def choose_backbone(context: SearchContext, dataset: Dataset) -> tuple[str, dict
     if len(context.request.backbones) == 1:
         return context.request.backbones[0], None
     ranking = context.decisions.decide("backbone", lambda: _rank(context, dataset))
-    context.callback.on_note(ranking["words"])
-    return str(ranking["chosen"]), ranking
+    context.callback.on_note(ranking["summary"])
+    return str(ranking["selected"]), ranking
 
 
 def _rank(context: SearchContext, dataset: Dataset) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def _rank(context: SearchContext, dataset: Dataset) -> dict[str, Any]:
     images = labeled_images(dataset, job)
     if dataset.label_kind == "single_label" and int(np.bincount(images.strata).max()) == 1:
         words = f"backbone {job.backbone}, the first: one image of each class ranks no backbones"
-        return {"chosen": job.backbone, "rows": [], "margin": None, "words": words}
+        return {"selected": job.backbone, "candidates": [], "margin": None, "summary": words}
     tried = np.random.default_rng(seed).permutation(len(images))[:_TRIED].astype(np.int64)
     least = 2 * len(dataset.classes)
     count = max(_MOST_IMAGES, least)
@@ -112,7 +112,7 @@ def _rank(context: SearchContext, dataset: Dataset) -> dict[str, Any]:
             f"backbone {request.backbones[0]}, the first: the time suffices for {pluralize(count, 'image')} of each "
             f"backbone, and two of each class are {least}; give more --minutes"
         )
-        return {"chosen": request.backbones[0], "rows": [], "margin": None, "words": words}
+        return {"selected": request.backbones[0], "candidates": [], "margin": None, "summary": words}
     chosen = stratified_subset(images, dataset.classes, min(1.0, count / len(images)), seed)
     logits, rows = dict[str, Any](), list[dict[str, Any]]()
     for name, job in jobs.items():
@@ -136,7 +136,7 @@ def _rank(context: SearchContext, dataset: Dataset) -> dict[str, Any]:
         f"{describe_bounds(request.metric, against.low, against.high)}) {'above' if sign > 0 else 'below'} "
         f"{second['backbone']} on {len(labels)} images"
     )
-    return {"chosen": first["backbone"], "rows": rows, "margin": against.to_dict(), "words": words}
+    return {"selected": first["backbone"], "candidates": rows, "margin": against.to_dict(), "summary": words}
 
 
 def _frozen_features(context: SearchContext, job: Job, backbone: Backbone, images: Split, num_classes: int) -> Features:

@@ -11,6 +11,8 @@ from vpt.errors import DataError
 from vpt.search.budget import Budget
 
 _Value = TypeVar("_Value")
+_MOST_KILLS = 2  # of the process within one decision, before it is given up
+_ADVICE = "--overwrite begins the search anew"
 
 
 class Decisions:
@@ -28,10 +30,11 @@ class Decisions:
             budget: The budget.
         """
         self.path = path
+        self._begun = path.with_name("begun.json")
         self._budget = budget
         self._lines: list[dict[str, Any]] = []
         if path.exists():
-            with damage_named(path, "file of decisions", "--overwrite begins the search anew", DataError):
+            with damage_named(path, "file of decisions", _ADVICE, DataError):
                 found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
                 self._lines = [{name: line[name] for name in ("decision", "seconds", "value")} for line in found]
                 if found:
@@ -68,3 +71,30 @@ class Decisions:
             return value  # type: ignore[no-any-return]
         write_atomic(self.path, "".join(json.dumps(line) + "\n" for line in self._lines).encode())
         return value  # type: ignore[no-any-return]
+
+    def decide_or_give_up(self, name: str, compute: Callable[[], _Value], given_up: _Value) -> _Value:
+        """Return a decision, or another one where the process was killed twice while this one was made.
+
+        The system kills a process that takes too much memory, and would do so each time. Errors and Ctrl-C do not
+        count.
+
+        Args:
+            name: Name of the decision.
+            compute: Function that makes it: a JSON value.
+            given_up: The other decision.
+
+        Returns:
+            The decision.
+        """
+        if self.has(name):
+            return self.decide(name, compute)
+        kills = 0
+        if self._begun.exists():
+            with damage_named(self._begun, "file of a decision", _ADVICE, DataError):
+                begun = json.loads(self._begun.read_text(encoding="utf-8"))
+                kills = int(begun["times"]) if begun["decision"] == name else 0
+        write_atomic(self._begun, json.dumps({"decision": name, "times": kills + 1}).encode())
+        try:
+            return self.decide(name, compute if kills < _MOST_KILLS else lambda: given_up)
+        finally:
+            self._begun.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ import torch
 
 from vpt.core import environment
 from vpt.core.io import write_atomic
-from vpt.core.text import format_duration
+from vpt.core.text import describe_status, format_duration
 from vpt.data.dataset import Dataset
 from vpt.errors import TrainingError, is_out_of_memory
 from vpt.model.label_kinds import Regression
@@ -18,8 +18,9 @@ from vpt.search.comparison import Comparison, compare, interval
 from vpt.search.outcome import Model, Probe, Scored
 from vpt.search.pictures import draw_search
 from vpt.search.rows import best_row
-from vpt.search.selection import ONE_GROUP, OUT_OF_TIME, Selection
-from vpt.search.trials import NOT_BEGUN, Deadline, OutOfTimeError, outputs_of, select
+from vpt.search.selection import Selection
+from vpt.search.status import NOT_BEGUN, Status
+from vpt.search.trials import Deadline, OutOfTimeError, outputs_of, select
 from vpt.tasks.classification.labels import label_task
 from vpt.tasks.classification.metrics import METRICS, choose_metric, with_metric_first
 from vpt.tasks.evaluation import OUT_OF_FOLD, Evaluation, make_evaluation
@@ -28,6 +29,7 @@ from vpt.training.job import RunResult
 from vpt.training.run_directory import MetricsRecorder, repeat_command
 from vpt.tuning import finish_job, train_model
 
+_INTERNAL = ("recipe", "step", "refit")  # of rows
 _LATEST = 1.03  # of the budget, at which the final training is given up
 _LEAST_LENGTH = 0.5  # of the trial's epochs that the final training must have
 _NOTHING_FITS = "no other method fits the backbone and --max-size"
@@ -83,16 +85,16 @@ def finish(
         "metric": request.metric,
         "seconds": selection.budget.elapsed,
         "backbones": ranking,
-        "tried": [*heads, *({k: v for k, v in row.items() if k != "recipe"} for row in rows)],
-        "shipped": "the probe" if shipped is None or best is None else selection.candidate(best).name,
+        "candidates": [*heads, *({k: v for k, v in row.items() if k not in _INTERNAL} for row in rows)],
+        "selected": "the probe" if shipped is None or best is None else selection.candidate(best).name,
         "score": evaluation.metrics[request.metric],
         "interval": list(interval(scored.outputs, scored.labels, request.metric, scored.groups)),
         "images": len(scored.labels),
         "optimistic": scored.split != "test",
         "comparison": None if comparison is None else comparison.to_dict(),
         "comparison_split": None if comparison is None else scored.split if shipped is not None else OUT_OF_FOLD,
-        "words": words,
-        "repeat": None if isinstance(request.data, Dataset) else repeat_command(final.job),
+        "summary": words,
+        "repeat_command": None if isinstance(request.data, Dataset) else repeat_command(final.job),
     }
     data = replace(final.data, images={**final.data.images, scored.split: len(scored.labels)})
     single = METRICS[request.metric].kind == "single_label"
@@ -129,7 +131,7 @@ def _train_winner(selection: Selection, best: dict[str, Any]) -> Model | None:
             return {"epochs": 0, "reason": ", and no time is left to train on all images"}
         return {"epochs": epochs, "reason": ""}
 
-    decision = selection.decisions.decide("shipped", plan)
+    decision = selection.decisions.decide("selected", plan)
     if not decision["epochs"]:
         return None
     job = selection.job(candidate, decision["epochs"], pool.train_on if best["folds"] == 2 else "train")
@@ -193,7 +195,7 @@ def _words(
     words = comparison.describe(selection.candidate(best).noun)
     if shipped:
         return words if comparison.gain > 0 else f"{words}; they were chosen on images out of fold, before these"
-    decision: dict[str, Any] = selection.decisions.decide("shipped", dict)
+    decision: dict[str, Any] = selection.decisions.decide("selected", dict)
     return f"{words} out of fold{failure or decision['reason']}: the probe was kept"
 
 
@@ -202,13 +204,13 @@ def _why_nothing_else(selection: Selection, rows: list[dict[str, Any]]) -> str:
     if selection.features.one_of_each_class:
         return "each class has one training image, so nothing can be compared"
     if not rows:
-        return "the probe is all that was asked for" if selection.request.method else _NOTHING_FITS
-    begun = [row for row in rows if not row["status"].startswith(NOT_BEGUN)]
+        return "only the probe was requested" if selection.request.method else _NOTHING_FITS
+    begun = [row for row in rows if row["status"] not in NOT_BEGUN]
     if begun:
-        return "; ".join(f"{selection.candidate(row).name}: {row['status']}" for row in begun)
-    if any(row["status"] == ONE_GROUP for row in rows):
-        return ONE_GROUP.removeprefix(NOT_BEGUN)
-    if not any(row["status"].startswith(OUT_OF_TIME) for row in rows):
-        reasons = (f"{selection.candidate(row).name}: {row['status'].removeprefix(NOT_BEGUN)}" for row in rows)
-        return "; ".join(reasons)
+        return "; ".join(f"{selection.candidate(row).name}: {describe_status(row)}" for row in begun)
+    reasons = {row["reason"] for row in rows}
+    if not any(row["status"] == Status.NO_TIME for row in rows):
+        if len(reasons) == 1:
+            return str(reasons.pop())
+        return "; ".join(f"{selection.candidate(row).name}: {row['reason']}" for row in rows)
     return f"nothing but the probe fits {format_duration(60 * selection.request.minutes)}"

@@ -14,7 +14,8 @@ from vpt.search.budget import measure
 from vpt.search.candidates import Candidate, bytes_of, is_too_large
 from vpt.search.mask_candidates import HEAD_ALONE, MaskSearch, find_linear_head
 from vpt.search.mask_comparison import FEWEST_IMAGES
-from vpt.search.trials import NOT_BEGUN, OUT_OF_MEMORY, ImagesOnly, StepsOnly, StepTimer
+from vpt.search.status import OUT_OF_MEMORY, Status, end
+from vpt.search.trials import ImagesOnly, StepsOnly, StepTimer
 from vpt.tasks.registry import TASKS
 from vpt.tasks.segmentation.task import SegmentationData
 from vpt.training import CallbackList
@@ -27,7 +28,7 @@ _VAL_SHARE = 0.04  # of the budget at most, for scoring the images of val once
 _STEADY = 0.85  # of the time of a training is planned; where steps slow down, the rest keeps it from being lost
 _MEASURED = 5  # images of which features are computed to measure it
 END_SHARE = 0.02  # of the budget, for files and pictures
-TOO_FEW = f"{NOT_BEGUN}too few iterations fit"
+TOO_FEW = end(Status.NO_TIME, "too few iterations fit")
 
 
 def seconds_of_tests(search: MaskSearch) -> float:
@@ -52,7 +53,7 @@ def measure_costs(search: MaskSearch) -> dict[str, Any]:
     Returns:
         "steps", the seconds of an optimizer step by name of candidate, 0 where nothing is trained; "score", those
         of scoring an image; where a head is solved for, "features", those of an image that it is solved on, and
-        "solving", those of the rest; "refused", the reasons of candidates that are not tried, by name.
+        "solving", those of the rest; "refused", the ends of candidates that are not tried, by name.
 
     Raises:
         SpecError: The only method, or the head alone, cannot take an option.
@@ -78,17 +79,17 @@ def measure_costs(search: MaskSearch) -> dict[str, Any]:
             continue
         try:
             if reason := _refusal(search, candidate):
-                refused[name] = reason
+                refused[name] = end(Status.SKIPPED, reason)
                 continue
             seconds, _ = _measure_step(search, candidate)
         except (SpecError, UnsupportedError) as error:
             if search.request.method:
                 raise
-            refused[name] = f"{NOT_BEGUN}{error}"
+            refused[name] = end(Status.SKIPPED, str(error))
         except (TrainingError, MemoryError, RuntimeError) as error:
             if not isinstance(error, TrainingError) and not is_out_of_memory(error):
                 raise
-            refused[name] = f"diverged: {error}" if isinstance(error, TrainingError) else OUT_OF_MEMORY
+            refused[name] = end(Status.DIVERGED, str(error)) if isinstance(error, TrainingError) else OUT_OF_MEMORY
         else:
             if several and not _fits(search, costs, {**steps, name: seconds}):
                 refused[name] = TOO_FEW
@@ -162,7 +163,7 @@ def _refusal(search: MaskSearch, candidate: Candidate) -> str | None:
     if not is_too_large(sized, search.request.max_size):
         return None
     words = f"it adds {format_bytes(sized.size)} to the file of the head"
-    return f"{NOT_BEGUN}{words}, above --max-size {search.request.max_size:g}"
+    return f"{words}, above --max-size {search.request.max_size:g}"
 
 
 def sample_scored(search: MaskSearch) -> SegmentationData:

@@ -41,8 +41,8 @@ def choose_backbone_of_masks(
     if not others:
         return data, first, None
     ranking = context.decisions.decide("backbone", lambda: _rank_backbones(context, data))
-    context.callback.on_note(ranking["words"])
-    return _search(context, data, ranking["chosen"]).data, str(ranking["chosen"]), ranking
+    context.callback.on_note(ranking["summary"])
+    return _search(context, data, ranking["selected"]).data, str(ranking["selected"]), ranking
 
 
 def choose_image_size(
@@ -66,12 +66,12 @@ def choose_image_size(
     if "image_size" in context.request.options or data.images.get("val", 0) < FEWEST_IMAGES:
         return context, data, None
     ranking = context.decisions.decide("image size", lambda: _rank_sizes(context, data, backbone))
-    if not ranking["rows"]:
+    if not ranking["candidates"]:
         return context, data, None
-    context.callback.on_note(ranking["words"])
-    if ranking["chosen"] == ranking["rows"][0]["image_size"]:
+    context.callback.on_note(ranking["summary"])
+    if ranking["selected"] == ranking["candidates"][0]["image_size"]:
         return context, data, ranking
-    context = _at_size(context, ranking["chosen"])
+    context = _at_size(context, ranking["selected"])
     return context, _search(context, data, backbone).data, ranking
 
 
@@ -101,7 +101,7 @@ def _rank_backbones(context: SearchContext, data: SegmentationData) -> dict[str,
     val = data.images.get("val", 0)
     if val < FEWEST_IMAGES:
         words = f"backbone {names[0]}, the first: {val} images of val rank no backbones"
-        return {"chosen": names[0], "rows": [], "margin": None, "words": words}
+        return {"selected": names[0], "candidates": [], "margin": None, "summary": words}
     costs = [_measure_image(_search(context, data, name)) for name in names]
     seconds = _SHARE * context.budget.seconds - sum(solving for _, solving in costs)
     count = max(FEWEST_IMAGES, _images_in(seconds, sum(each for each, _ in costs)))
@@ -116,7 +116,7 @@ def _rank_backbones(context: SearchContext, data: SegmentationData) -> dict[str,
         f"{100 * margin['gain']:.1f} points (95 % interval {100 * margin['low']:.1f} to {100 * margin['high']:.1f}) "
         f"above {second} on {rows[best]['images']} images of val"
     )
-    return {"chosen": best, "rows": list(rows.values()), "margin": margin, "words": words}
+    return {"selected": best, "candidates": list(rows.values()), "margin": margin, "summary": words}
 
 
 def _rank_sizes(context: SearchContext, data: SegmentationData, backbone: str) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def _rank_sizes(context: SearchContext, data: SegmentationData, backbone: str) -
             break  # a still larger size would not fit either
         rows[size] = {"image_size": size, **row}
     if len(rows) < 2:
-        return {"chosen": own, "rows": [], "margin": None, "words": ""}
+        return {"selected": own, "candidates": [], "margin": None, "summary": ""}
     sizes = list(rows)
     margins = {size: compare_masks(counts[size], counts[own]) for size in sizes[1:]}
     best = max(margins, key=lambda size: margins[size]["gain"])
@@ -155,7 +155,12 @@ def _rank_sizes(context: SearchContext, data: SegmentationData, backbone: str) -
         else f"images of {own} px: the probe at {' and '.join(map(str, sizes[1:]))} px is not above that by more than "
         f"the error on {images}"
     )
-    return {"chosen": best if is_above else own, "rows": list(rows.values()), "margin": margin, "words": words}
+    return {
+        "selected": best if is_above else own,
+        "candidates": list(rows.values()),
+        "margin": margin,
+        "summary": words,
+    }
 
 
 def _larger_sizes(backbone: str, own: int) -> list[int]:

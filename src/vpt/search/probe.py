@@ -15,6 +15,7 @@ from vpt.model.readout import parse_readout
 from vpt.search.budget import Budget, measure
 from vpt.search.comparison import compare
 from vpt.search.metrics import make_statistic
+from vpt.search.status import Status, end
 from vpt.tasks.classification.task import ClassificationTask
 from vpt.training.block_features import FeatureTable
 from vpt.training.ridge import LeftOut, Ridge, near_copies
@@ -116,7 +117,7 @@ def choose_probe(
         save_dtype: "fp32" or "fp16", of the tuned file. Default: "fp32".
 
     Returns:
-        The "head" that is chosen, its "penalty", and in "tried" a row for each head, as JSON values.
+        The "head" that is chosen, its "penalty", and in "candidates" a row for each head, as JSON values.
     """
     groups, tried = features.groups, list[dict[str, Any]]()
     chosen: tuple[str, LeftOut] | None = None
@@ -135,7 +136,7 @@ def choose_probe(
                 reason = (
                     f"its features take {format_bytes(memory)}" if in_memory else f"its file has {format_bytes(size)}"
                 )
-            tried.append({"method": "linear", "head": head, "status": f"not begun: {reason}"})
+            tried.append({"method": "linear", "head": head, **end(Status.SKIPPED, reason)})
             continue
         with measure(budget.clock) as watch:
             ridge = features.ridge(head)
@@ -148,12 +149,12 @@ def choose_probe(
         pace = max(pace, watch.seconds / work)
         tried.append({
             "method": "linear", "head": head, "penalty": found.penalty, "score": value, "log_loss": found.log_loss,
-            "images": len(features.labels), "seconds": watch.seconds, "status": "tried", **against,
+            "images": len(features.labels), "seconds": watch.seconds, "status": Status.TRIED.value, **against,
         })  # fmt: skip
         if chosen is None or not features.can_leave_out or gain.gain > gain.error:
             chosen = (head, found)
     assert chosen is not None
-    return {"head": chosen[0], "penalty": chosen[1].penalty, "tried": tried}
+    return {"head": chosen[0], "penalty": chosen[1].penalty, "candidates": tried}
 
 
 def held_out_outputs(fitted: Features, others: NDArray[np.float16], head: str, penalty: float) -> NDArray[np.float64]:

@@ -41,8 +41,8 @@ def wants_search(minutes: float | None, options: Mapping[str, Any], max_size: fl
         max_size: Largest tuned file in megabytes. Default: not given.
 
     Returns:
-        True for a budget, and where none of `epochs`, `iterations`, `learning_rate`, `folds`, `init`, `lda` and a
-        penalty `ridge` is given.
+        True for a budget, and where none of `epochs`, `iterations`, `learning_rate`, `folds`, `init`, `lda` and
+        `ridge` (a number or "auto") is given.
 
     Raises:
         SpecError: A budget, or `max_size`, is given together with one of these.

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from vpt.core.text import describe_status
 from vpt.search.comparison import Comparison
 from vpt.search.metrics import describe_signed, describe_value
+from vpt.search.status import Status
 
 
 def best_row(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -23,7 +25,7 @@ def best_row(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
         against = Comparison(**row["comparison"])
         return against.convinces, against.gain, against.loss_gain
 
-    return max((row for row in rows if row["status"] == "tried"), key=rank, default=None)
+    return max((row for row in rows if row["status"] == Status.TRIED), key=rank, default=None)
 
 
 def row_to_refit(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -40,14 +42,17 @@ def row_to_refit(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def describe_row(row: dict[str, Any]) -> str:
-    """Return the scores of a row in words.
+    """Return what became of a candidate in words.
 
     Args:
-        row: The row of a candidate that was tried.
+        row: Its row.
 
     Returns:
-        Such as "91.0 % top-1 out of fold (+2.5 points against the probe on the same 200 images)".
+        Such as "91.0 % top-1 out of fold (+2.5 points against the probe on the same 200 images)", or what is in
+        `describe_status` where it was not tried to its end.
     """
+    if row["status"] != Status.TRIED:
+        return describe_status(row)
     metric, gain = row["comparison"]["metric"], describe_signed(row["comparison"]["metric"], row["comparison"]["gain"])
     return f"{describe_value(metric, row['score'])} out of fold ({gain} against the probe on the same "\
            f"{row['images']} images)"  # fmt: skip

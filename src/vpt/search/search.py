@@ -122,14 +122,14 @@ def _search_classification(context: SearchContext, finished: RunResult | None) -
     features = Features(pool.features, pool.table, pool.labels, len(pool.data.classes), pool.groups)
     found = _choose_head(context, features)
     probe = _fit_probe(context, pool, features, backbone, found)
-    chosen = next(row for row in found["tried"] if row["head"] == found["head"])
+    chosen = next(row for row in found["candidates"] if row["head"] == found["head"])
     selection = Selection(
         **vars(context), backbone=backbone, pool=pool, features=features, head=found["head"], penalty=found["penalty"],
         ridge_seconds=chosen["seconds"], folder=job.run_dir / "search",
     )  # fmt: skip
     only_probe = request.method is not None and is_probe(parse_method(request.method))
     rows = [] if only_probe or features.one_of_each_class else selection.try_all()
-    return finish(selection, probe, found["tried"], rows, ranking)
+    return finish(selection, probe, found["candidates"], rows, ranking)
 
 
 def _choose_head(context: SearchContext, features: Features) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def _fit_probe(context: SearchContext, pool: Pool, features: Features, backbone:
     model.eval()
     probe = Probe(job, data, model, in_unit_of_labels(model, left_out.logits))
     metric = context.request.metric
-    value = next(row for row in found["tried"] if row["head"] == found["head"])["score"]
+    value = next(row for row in found["candidates"] if row["head"] == found["head"])["score"]
 
     def save() -> str:
         scores = {f"out_of_fold_{metric}": value} if features.can_leave_out else {}

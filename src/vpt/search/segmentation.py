@@ -13,7 +13,7 @@ from typing import Any
 from vpt.core import environment
 from vpt.core.array_file import read_array, write_array
 from vpt.core.io import make_folder, write_atomic
-from vpt.core.text import file_stem, format_duration
+from vpt.core.text import describe_status, file_stem, format_duration
 from vpt.data.images import MEMORY_LIMIT
 from vpt.errors import TrainingError, is_out_of_memory
 from vpt.model import tuned_file
@@ -24,7 +24,8 @@ from vpt.search.mask_comparison import FEWEST_IMAGES, compare_masks, count_pixel
 from vpt.search.mask_costs import END_SHARE, TOO_FEW, measure_costs, plan_lengths, sample_scored, seconds_of_tests
 from vpt.search.mask_ranking import choose_backbone_of_masks, choose_image_size
 from vpt.search.precision import choose_precision
-from vpt.search.trials import OUT_OF_MEMORY, Deadline, OutOfTimeError
+from vpt.search.status import KILLED, OUT_OF_MEMORY, SLOWER_THAN_PLANNED, Status, end
+from vpt.search.trials import Deadline, OutOfTimeError
 from vpt.tasks.evaluation import make_evaluation
 from vpt.tasks.registry import TASKS
 from vpt.tasks.segmentation.pair_reader import PairReader, decoded_bytes
@@ -69,9 +70,11 @@ def search_masks(context: SearchContext, finished: RunResult | None) -> RunResul
     rows = list[dict[str, Any]]()
     for name, candidate in search.candidates.items():
         if name in costs["refused"]:
-            rows.append({**_row(search, candidate, 0), "status": costs["refused"][name]})
+            rows.append({**_row(search, candidate, 0), **costs["refused"][name]})
         elif name in lengths:
-            rows.append(decisions.decide(f"trial {name}", partial(_try, search, candidate, lengths[name])))
+            killed = {**_row(search, candidate, lengths[name]), **KILLED}
+            carry_out = partial(_try, search, candidate, lengths[name])
+            rows.append(decisions.decide_or_give_up(f"trial {name}", carry_out, killed))
     return _finish(search, rows, backbones=ranking, image_sizes=sizes)
 
 
@@ -106,13 +109,13 @@ def _try(search: MaskSearch, candidate: Candidate, iterations: int) -> dict[str,
     """Return the row of a candidate. One that does not fit into memory leaves the others to be tried."""
     row = _row(search, candidate, iterations)
     if not iterations and "lda" not in row:
-        return {**row, "status": TOO_FEW}
+        return {**row, **TOO_FEW}
     try:
         return _carry_out(search, candidate, row)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-    return {**row, "status": OUT_OF_MEMORY}
+    return {**row, **OUT_OF_MEMORY}
 
 
 def _carry_out(search: MaskSearch, candidate: Candidate, row: dict[str, Any]) -> dict[str, Any]:
@@ -128,10 +131,10 @@ def _carry_out(search: MaskSearch, candidate: Candidate, row: dict[str, Any]) ->
         checkpoint = folder / f"{name}.safetensors"
         model, _ = train_model(job, search.training_data(job), CallbackList(receivers), search.device, checkpoint)
     except OutOfTimeError:
-        return {**row, "status": "stopped: slower than planned", "seconds": search.budget.elapsed - start}
+        return {**row, **SLOWER_THAN_PLANNED, "seconds": search.budget.elapsed - start}
     except TrainingError as error:
-        return {**row, "status": f"diverged: {error}", "seconds": search.budget.elapsed - start}
-    row |= {"status": "tried", "name": name}
+        return {**row, **end(Status.DIVERGED, str(error)), "seconds": search.budget.elapsed - start}
+    row |= {"status": Status.TRIED.value, "name": name}
     if is_alone:  # from here on there is a model to use
         tuned_file.save(model, job.out, split_options=marked_splits(job, search.data), save_dtype=job.save_dtype)
         write_job(job, search.data.digest())
@@ -158,12 +161,12 @@ def _folder(search: MaskSearch) -> Path:
 def _why_one(search: MaskSearch, rows: list[dict[str, Any]]) -> str:
     """Return why one method alone was tried to its end."""
     if search.request.method == HEAD_ALONE.method:
-        return f"{search.rival} is all that was asked for"
+        return f"{search.rival} is all that was requested"
     if "val" not in search.data.images:
         return f"there are no images of val to choose by, so {search.rival} was kept"
-    failed = [row for row in rows if row["status"] not in ("tried", TOO_FEW)]
+    failed = [row for row in rows if row["status"] not in (Status.TRIED, Status.NO_TIME)]
     if failed:
-        return "; ".join(f"{_candidate(search, row).name} {row['status']}" for row in failed)
+        return "; ".join(f"{_candidate(search, row).name}: {describe_status(row)}" for row in failed)
     return f"nothing but {search.rival} fits {format_duration(search.budget.seconds)}"
 
 
@@ -176,9 +179,9 @@ def _convinces(row: dict[str, Any]) -> bool:
 def _finish(search: MaskSearch, rows: list[dict[str, Any]], **rankings: dict[str, Any] | None) -> RunResult:
     folder, callback = _folder(search), search.callback
     alone, others = rows[0], rows[1:]
-    tried = [row for row in rows if row["status"] == "tried"]
+    tried = [row for row in rows if row["status"] == Status.TRIED]
     if not tried:
-        raise TrainingError(f"{alone['method']} is {alone['status']}; give --iterations and a smaller --lr")
+        raise TrainingError(f"{alone['method']}: {describe_status(alone)}; give --iterations and a smaller --lr")
     shipped, comparison, compared_on, words = tried[0], None, "val", _why_one(search, rows)
     compared = [row for row in others if "score" in row and "score" in alone]
     for row in compared:
@@ -215,16 +218,16 @@ def _finish(search: MaskSearch, rows: list[dict[str, Any]], **rankings: dict[str
         "metric": "miou",
         "seconds": search.budget.elapsed,
         **rankings,
-        "tried": rows,
-        "shipped": _candidate(search, shipped).name,
+        "candidates": [{key: value for key, value in row.items() if key != "name"} for row in rows],
+        "selected": _candidate(search, shipped).name,
         "score": total.mean_per_class,
         "interval": list(total.intervals()["miou"]),
         "images": len(scores),
         "optimistic": split != "test",
         "comparison": comparison,
         "comparison_split": None if comparison is None else compared_on,
-        "words": words,
-        "repeat": repeat_command(job),
+        "summary": words,
+        "repeat_command": repeat_command(job),
     }
     result = finish_job(
         job, search.data, model, history, evaluation, callback, environment.peak_memory(search.device), search=found

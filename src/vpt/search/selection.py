@@ -29,9 +29,8 @@ from vpt.search.data import Pool
 from vpt.search.metrics import make_statistic
 from vpt.search.probe import Features, held_out_outputs
 from vpt.search.rows import best_row, describe_row, row_to_refit
+from vpt.search.status import KILLED, OUT_OF_MEMORY, SLOWER_THAN_PLANNED, Status, end
 from vpt.search.trials import (
-    NOT_BEGUN,
-    OUT_OF_MEMORY,
     Deadline,
     Fold,
     OutOfTimeError,
@@ -45,10 +44,8 @@ from vpt.training import CallbackList
 from vpt.training.job import Job
 from vpt.training.ridge import log_loss
 
-OUT_OF_TIME = (f"{NOT_BEGUN}needs ", f"{NOT_BEGUN}no time")  # starts of statuses
-DROPPED = "dropped after one fold"
-ONE_OF_EACH = f"{NOT_BEGUN}each half has one image of each class, which is too few to learn from"
-ONE_GROUP = f"{NOT_BEGUN}the images are one group, of which none can be left out"
+_ONE_OF_EACH = "each half has one image of each class, which is too few to learn from"
+_ONE_GROUP = "the images are one group, of which none can be left out"
 _ENOUGH_HELD_OUT = 100  # images of val that can tell two models apart; with fewer, every image is predicted
 _HOPELESS = -2.0  # gain in standard errors against the best so far at which a trial is dropped after one fold
 _PASSES_OF_RIDGE = 2  # over the training images: trained and frozen features
@@ -122,17 +119,19 @@ class Selection(SearchContext):
         given = self.request.options.keys() & {"head", "probe_epochs"}
         if given or "ridge" not in row["recipe"] or self.pool.data.labels.kind.name != "single_label":
             return False
-        if row["status"] == "tried":
+        if row["status"] == Status.TRIED:
             return not Comparison(**row["comparison"]).convinces
-        return bool(row["status"] == DROPPED)
+        return bool(row["status"] == Status.DROPPED)
 
     def candidate(self, row: dict[str, Any]) -> Candidate:
         """Return the candidate of a row."""
         return Candidate(row["method"], row["recipe"], row["factor"])
 
     def _try(self, candidate: Candidate, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        plan = self.decisions.decide(
-            f"plan {candidate.name}", lambda: _in_memory(lambda: self._plan_or_refuse(candidate, rows), {"epochs": 0})
+        plan: dict[str, Any] = self.decisions.decide_or_give_up(
+            f"plan {candidate.name}",
+            lambda: _in_memory(lambda: self._plan_or_refuse(candidate, rows), {"epochs": 0}),
+            {"epochs": 0, **KILLED},
         )
         start = {"start": candidate.start} if candidate.start else {}
         known = {"method": candidate.method, "recipe": dict(candidate.recipe), "factor": candidate.factor, **start,
@@ -143,24 +142,25 @@ class Selection(SearchContext):
         if not self.decisions.has(trial):
             folds = "two halves" if plan["folds"] == 2 else "train"
             self.callback.on_note(f"{candidate.name}: {pluralize(plan['epochs'], 'epoch')} on {folds}")
-        row = self.decisions.decide(trial, lambda: _in_memory(lambda: self._carry_out(candidate, known, rows), known))
-        words = describe_row(row) if row["status"] == "tried" else row["status"]
-        self.callback.on_note(f"{candidate.name}: {words}")
+        row = self.decisions.decide_or_give_up(
+            trial, lambda: _in_memory(lambda: self._carry_out(candidate, known, rows), known), {**known, **KILLED}
+        )
+        self.callback.on_note(f"{candidate.name}: {describe_row(row)}")
         return row
 
     def _plan_or_refuse(self, candidate: Candidate, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the plan of a trial. An option that a method cannot take leaves it out, unless it was asked for."""
         if self.request.method is None and is_too_large(candidate, self.request.max_size):
             size = f"its file has {format_bytes(candidate.size)}"
-            return {"epochs": 0, "status": f"{NOT_BEGUN}{size}, above --max-size {self.request.max_size:g}"}
+            return {"epochs": 0, **end(Status.SKIPPED, f"{size}, above --max-size {self.request.max_size:g}")}
         try:
             return self._plan(candidate, row_to_refit(rows))
         except (SpecError, UnsupportedError) as error:
             if self.request.method is not None:
                 raise
-            return {"epochs": 0, "status": f"{NOT_BEGUN}{error}"}
+            return {"epochs": 0, **end(Status.SKIPPED, str(error))}
         except TrainingError as error:  # in the steps that are measured
-            return {"epochs": 0, "status": f"diverged: {error}"}
+            return {"epochs": 0, **end(Status.DIVERGED, str(error))}
 
     def _plan(self, candidate: Candidate, best: dict[str, Any] | None) -> dict[str, Any]:
         """Return the folds and the length of a trial, or the reason why it is not begun.
@@ -171,7 +171,7 @@ class Selection(SearchContext):
         batch, forward = probe_job.config.training.batch_size, pool.costs.forward
         least = 4 * batch * pool.costs.step if best is None else best["refit"]
         if self.budget.remaining - self.end_seconds < least:
-            return {"epochs": 0, "status": f"{NOT_BEGUN}no time left"}
+            return {"epochs": 0, **end(Status.NO_TIME, "nothing is left")}
         step = measure_step(pool, probe_job, self.budget, self.callback)
         left, count, num_train = self.budget.remaining - self.end_seconds, len(pool.examples), pool.num_train
         held_out = 0 if pool.held_out is None else len(pool.held_out)
@@ -180,9 +180,9 @@ class Selection(SearchContext):
         can_halve = all(len(half.rows) for half in self.halves)
         folds = best["folds"] if best is not None else 1 if one_fold or (held_out and not can_halve) else 2
         if folds == 2 and not can_halve:
-            return {"epochs": 0, "step": step, "status": ONE_GROUP}
+            return {"epochs": 0, "step": step, **end(Status.SKIPPED, _ONE_GROUP)}
         if folds == 2 and all(self.features.select(half.train).one_of_each_class for half in self.halves):
-            return {"epochs": 0, "step": step, "status": ONE_OF_EACH}
+            return {"epochs": 0, "step": step, **end(Status.SKIPPED, _ONE_OF_EACH)}
         trained, predicted = (count, count) if folds == 2 else (num_train, held_out)
         joins = "ridge" in candidate.recipe
         joining = _PASSES_OF_RIDGE * trained * forward + self.ridge_seconds if joins else 0.0
@@ -194,10 +194,10 @@ class Selection(SearchContext):
         trial, refit = training + predicted * forward, training if folds == 2 else joining
         needed = trial + max(refit, best["refit"] if best is not None else 0.0)
         if epochs and needed <= left:
-            return {"epochs": epochs, "folds": folds, "step": step, "refit": refit, "status": "planned"}
+            return {"epochs": epochs, "folds": folds, "step": step, "refit": refit, "status": Status.PLANNED.value}
         needed = needed if epochs else beside + folds * least_epochs(trained, batch) * trained * step
-        status = f"{NOT_BEGUN}needs {format_duration(needed)}, {format_duration(max(0.0, left))} are left"
-        return {"epochs": 0, "step": step, "status": status}
+        reason = f"needs {format_duration(needed)}, {format_duration(max(0.0, left))} are left"
+        return {"epochs": 0, "step": step, **end(Status.NO_TIME, reason)}
 
     def folds(self, count: int) -> list[Fold]:
         """Return the folds of a trial: two halves of the pool, or train against val."""
@@ -272,18 +272,21 @@ class Selection(SearchContext):
                 receiver = CallbackList([self.callback, deadline])
                 found.append(run_trial(self.pool, job, fold, self.checkpoint(candidate, index), receiver))
                 if index == 0 and len(folds) > 1 and self._is_hopeless(found[0], fold, best):
-                    return {**row, "status": DROPPED, "seconds": self.budget.elapsed - start}
+                    dropped = end(Status.DROPPED, "too far behind after one fold")
+                    return {**row, **dropped, "seconds": self.budget.elapsed - start}
         except OutOfTimeError:
-            return {**row, "status": "stopped: slower than planned", "seconds": self.budget.elapsed - start}
+            return {**row, **SLOWER_THAN_PLANNED, "seconds": self.budget.elapsed - start}
         except TrainingError as error:
-            return {**row, "status": f"diverged: {error}", "seconds": self.budget.elapsed - start}
+            return {**row, **end(Status.DIVERGED, str(error)), "seconds": self.budget.elapsed - start}
         outputs, labels = np.concatenate(found), self.labels(row)
         write_array(self._file(candidate, ".npy"), outputs)
         baseline, metric = self.probe_outputs(row["folds"]), self.request.metric
         against_probe = compare(outputs, baseline, labels, metric, self.groups(row))
         value = make_statistic(outputs, labels, metric)(None)
-        return {**row, "status": "tried", "score": value, "log_loss": log_loss(outputs, labels), "images": len(labels),
-                "comparison": against_probe.to_dict(), "seconds": self.budget.elapsed - start}  # fmt: skip
+        return {
+            **row, "status": Status.TRIED.value, "score": value, "log_loss": log_loss(outputs, labels),
+            "images": len(labels), "comparison": against_probe.to_dict(), "seconds": self.budget.elapsed - start,
+        }  # fmt: skip
 
 
 def _in_memory(carry_out: Callable[[], dict[str, Any]], otherwise: dict[str, Any]) -> dict[str, Any]:
@@ -293,4 +296,4 @@ def _in_memory(carry_out: Callable[[], dict[str, Any]], otherwise: dict[str, Any
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-    return {**otherwise, "status": OUT_OF_MEMORY}
+    return {**otherwise, **OUT_OF_MEMORY}

@@ -18,8 +18,6 @@ from vpt.training import Callback, CallbackList, DeviceDataset, Examples, predic
 from vpt.training.job import Job
 from vpt.tuning import train_model
 
-NOT_BEGUN = "not begun: "  # start of a status
-OUT_OF_MEMORY = "stopped: its training does not fit into memory; give a smaller --batch-size"  # a status
 _TENTHS = 10  # strata of numbers
 
 

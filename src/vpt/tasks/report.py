@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vpt.core.io import write_atomic
 from vpt.core.metrics import format_metric
-from vpt.core.text import describe_trial, format_duration, pluralize, printable
+from vpt.core.text import describe_status, describe_trial, format_duration, pluralize, printable
 from vpt.data.table_columns import TableColumns
 from vpt.plots import run_charts
 from vpt.plots.pages import data_uri, page_environment
@@ -209,13 +209,13 @@ def _confused_pairs(evaluation: Evaluation) -> list[tuple[str, str, float]]:
 def _tried(search: Mapping[str, Any] | None) -> list[tuple[str, str, str, str]]:
     """Return the candidates of a search: name, score out of fold, time and state."""
     rows = []
-    for row in () if search is None else search["tried"]:
+    for row in () if search is None else search["candidates"]:
         score = format_metric(search["metric"], row["score"]) if search and "score" in row else ""
         head, has_masks = row.get("head", ""), bool(search and search["metric"] == "miou")
         name = describe_trial(row["method"], row.get("factor", 1), row.get("start", ""), head if has_masks else "")
         if "lda" in row or (head and not has_masks):
             name = f"probe, {head}"
         seconds = format_duration(row["seconds"]) if "seconds" in row else ""
-        rows.append((name, score, seconds, f"{row['status']}, {pluralize(row['images'], 'image')}" if "images" in row
-                     else row["status"]))  # fmt: skip
+        images = f", {pluralize(row['images'], 'image')}" if "images" in row else ""
+        rows.append((name, score, seconds, f"{describe_status(row)}{images}"))
     return rows
