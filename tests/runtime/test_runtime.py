@@ -1,4 +1,4 @@
-"""The runtime without torch answers as the library does."""
+"""The runtime without torch predicts as the library does."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from PIL import Image
 from helpers.families import backbone_of
 from vpt import TunedModel, attach, predict
 from vpt.cli import main
+from vpt.core.text import format_number
 from vpt.data.image_files import open_rgb
 from vpt.data.preprocessing import Preprocessing
 from vpt.errors import DataError, ExitCode, SpecError, TunedFileError
 from vpt.export import export_backbone, export_task
 from vpt.model.label_kinds import MultiLabel, Regression, SingleLabel
-from vpt.runtime import ExportedModel, SharedModel
+from vpt.runtime import ExportedModel, Prediction, SharedModel
 from vpt.runtime.pixels import read_image, resize
 
 CLASSES = ("ant", "bee", "cat")
@@ -74,33 +75,39 @@ def test_pixels_equal_those_of_the_preprocessing(photos: list[Path], resize_mode
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_answers_equal_those_of_the_library(tmp_path: Path, photos: list[Path], kind: object, num_classes: int) -> None:
+def test_predictions_equal_those_of_the_library(
+    tmp_path: Path, photos: list[Path], kind: object, num_classes: int
+) -> None:
     model = trained(num_classes)
     model.label_kind = kind
     found = ExportedModel(model.export(tmp_path / "model.onnx")).predict(photos, top=2, batch_size=2)
-    for answer, expected in zip(found, predict(model, photos, top=2), strict=True):
+    for prediction, expected in zip(found, predict(model, photos, top=2), strict=True):
         if expected.value is not None:
-            assert answer.value == pytest.approx(expected.value, abs=1e-3)
+            assert prediction.value == pytest.approx(expected.value, abs=1e-3)
             continue
-        assert [name for name, _ in answer.top] == [name for name, _ in expected.top]
-        np.testing.assert_allclose([p for _, p in answer.top], [p for _, p in expected.top], atol=1e-4)
-        assert (answer.labels is None) == (expected.labels is None)
-        assert [name for name, _ in answer.labels or ()] == [name for name, _ in expected.labels or ()]
+        assert [name for name, _ in prediction.top] == [name for name, _ in expected.top]
+        np.testing.assert_allclose([p for _, p in prediction.top], [p for _, p in expected.top], atol=1e-4)
+        assert (prediction.labels is None) == (expected.labels is None)
+        assert [name for name, _ in prediction.labels or ()] == [name for name, _ in expected.labels or ()]
 
 
-def test_shared_graph_answers_images_of_two_tasks(tmp_path: Path, photos: list[Path]) -> None:
+def test_prediction_of_a_large_number_is_described_as_by_the_library() -> None:
+    assert Prediction(value=1_700_000_123.0).describe() == format_number(1_700_000_123.0) == "1700000123"
+
+
+def test_shared_graph_predicts_images_of_two_tasks(tmp_path: Path, photos: list[Path]) -> None:
     export_backbone(backbone_of("vit"), tmp_path / "backbone.onnx")
     engine, model = SharedModel(tmp_path / "backbone.onnx"), trained()
     other = attach(replace(backbone_of("vit")), "linear", 2, classes=("x", "y")).eval()
     for name, one in (("first", model), ("second", other)):
         export_task(one, tmp_path / f"{name}.safetensors")
     tasks = [engine.load(tmp_path / f"{name}.safetensors") for name in ("first", "second")]
-    answers = engine.predict([photos[0], photos[0]], tasks)
-    for answer, one in zip(answers, (model, other), strict=True):
-        assert answer.top[0][0] == predict(one, photos[0]).label
+    predictions = engine.predict([photos[0], photos[0]], tasks)
+    for prediction, one in zip(predictions, (model, other), strict=True):
+        assert prediction.top[0][0] == predict(one, photos[0]).label
 
 
-def test_runtime_answers_without_torch(tmp_path: Path, photos: list[Path]) -> None:
+def test_runtime_predicts_without_torch(tmp_path: Path, photos: list[Path]) -> None:
     trained().export(tmp_path / "model.onnx")
     code = (
         "import sys\n"
@@ -112,7 +119,7 @@ def test_runtime_answers_without_torch(tmp_path: Path, photos: list[Path]) -> No
     assert predict(trained(), photos[0]).label in done.stdout
 
 
-def test_predict_command_answers_from_a_graph_without_torch(tmp_path: Path, photos: list[Path]) -> None:
+def test_predict_command_predicts_from_a_graph_without_torch(tmp_path: Path, photos: list[Path]) -> None:
     trained().export(tmp_path / "model.onnx")
     for name in ("one.png", "two.png"):
         (tmp_path / "inbox").mkdir(exist_ok=True)
@@ -134,7 +141,7 @@ def test_predict_command_answers_from_a_graph_without_torch(tmp_path: Path, phot
     assert [each["class"] for each in lines[0]["top"]] == [each["class"] for each in expected["top"]]
 
 
-def test_predict_command_keeps_answers_before_a_corrupt_image(tmp_path: Path, photos: list[Path], capsys) -> None:
+def test_predict_command_keeps_predictions_before_a_corrupt_image(tmp_path: Path, photos: list[Path], capsys) -> None:
     graph, inbox = trained().export(tmp_path / "model.onnx"), tmp_path / "inbox"
     inbox.mkdir()
     for index in range(34):  # more than a batch
@@ -144,8 +151,8 @@ def test_predict_command_keeps_answers_before_a_corrupt_image(tmp_path: Path, ph
     with pytest.raises(SystemExit) as ended:
         main(given)
     out, err = capsys.readouterr()
-    *answers, last = map(json.loads, out.splitlines())
-    assert ended.value.code == ExitCode.DATA and len(answers) == 32 and last.keys() == {"error"}
+    *predictions, last = map(json.loads, out.splitlines())
+    assert ended.value.code == ExitCode.DATA and len(predictions) == 32 and last.keys() == {"error"}
     assert "33.png is not an image" in err and "or leave it out with --skip-corrupt" in err
     main([*given, "--skip-corrupt"])
     out, err = capsys.readouterr()
@@ -166,10 +173,10 @@ def test_stream_reads_images_when_their_batch_is_due(tmp_path: Path, photos: lis
             read.append(path)
             yield path
 
-    answers = model.stream(given(), batch_size=2, on_corrupt=left_out.append)
-    assert next(answers)[0] == photos[0] and read == [bad, *photos[:2]]
-    assert [path for path, _ in answers] == photos[1:] and len(left_out) == 1
-    assert [answer for _, answer in model.stream(photos)] == model.predict(photos)
+    predictions = model.stream(given(), batch_size=2, on_corrupt=left_out.append)
+    assert next(predictions)[0] == photos[0] and read == [bad, *photos[:2]]
+    assert [path for path, _ in predictions] == photos[1:] and len(left_out) == 1
+    assert [prediction for _, prediction in model.stream(photos)] == model.predict(photos)
     with pytest.raises(DataError, match=r"bad\.png is not an image"):
         list(model.stream([bad]))
 

@@ -38,6 +38,14 @@ def test_deep_colors_are_refused(tmp_path: Path) -> None:
         read_image(tmp_path / "deep.png")
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # as in a program that has no filters
+def test_image_of_more_pixels_than_pillow_allows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (12, 12)).save(tmp_path / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(DataError, match=r"bomb\.png is not an image that Pillow reads .*144 pixels"):
+        read_image(tmp_path / "bomb.png")
+
+
 def test_damaged_exif_leaves_the_pixels(tmp_path: Path) -> None:
     image = Image.fromarray(np.full((20, 30, 3), 120, np.uint8))
     image.save(tmp_path / "photo.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\xff\xff\xff\xff\0\0\0\0")

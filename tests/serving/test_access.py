@@ -1,4 +1,4 @@
-"""Access: token, hosts, and headers of every answer."""
+"""Access: token, hosts, and headers of every response."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def address(folder):
         yield found
 
 
-def test_server_with_token_answers_only_those_who_have_it(address, pictures, caplog):
+def test_server_with_token_serves_only_those_who_have_it(address, pictures, caplog):
     image = png(pictures[0])
     caplog.set_level(logging.DEBUG)
     for given in (None, "Bearer", "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer é"):
@@ -37,11 +37,11 @@ def test_server_with_token_answers_only_those_who_have_it(address, pictures, cap
     assert TOKEN not in caplog.text
 
 
-def test_every_answer_has_the_headers_for_browsers(address):
+def test_every_response_has_the_headers_for_browsers(address):
     for path, status in (("/", 200), ("/page.js", 200), ("/page.css", 200), ("/tasks", 401), ("/nowhere", 401)):
         try:
-            with urlopen(Request(f"{address}{path}")) as answer:
-                headers, found = answer.headers, answer.status
+            with urlopen(Request(f"{address}{path}")) as response:
+                headers, found = response.headers, response.status
         except HTTPError as error:
             headers, found = error.headers, error.code
             error.close()
@@ -53,8 +53,8 @@ def test_every_answer_has_the_headers_for_browsers(address):
 
 
 def test_page_has_no_inline_script_or_style(address):
-    with urlopen(address) as answer:
-        text = answer.read().decode()
+    with urlopen(address) as response:
+        text = response.read().decode()
     assert '<script src="page.js" defer></script>' in text
     assert text.count("<script") == 1 and "<style" not in text and " style=" not in text and " on" not in text.lower()
 

@@ -46,13 +46,13 @@ def test_files_of_one_method_are_read_into_one_model(method, head, tmp_path: Pat
     bank = Bank([tmp_path], backbone=backbone)
     bank.preload()
     assert [path.stem for path in loads] == ["a"]
-    answers = bank.predict([bank.make_request(name, pictures[0]) for name in "cabcba"])
-    for name, answer in zip("cabcba", answers, strict=True):
+    predictions = bank.predict([bank.make_request(name, pictures[0]) for name in "cabcba"])
+    for name, prediction in zip("cabcba", predictions, strict=True):
         model = vpt.load(tmp_path / f"{name}.safetensors", backbone)
         pixels = torch.from_numpy(model.backbone.preprocessing.resize_image(pictures[0]))[None]
         with torch.no_grad():
             expected = model(model.backbone.preprocessing.normalize(pixels)).softmax(1)[0]
-        found = [dict(answer.ranking)[f"{name}{index}"] for index in range(2)]
+        found = [dict(prediction.top)[f"{name}{index}"] for index in range(2)]
         assert found == pytest.approx(expected.tolist(), abs=1e-4)
 
 
@@ -65,7 +65,7 @@ def test_other_classes_or_methods_get_a_model_of_their_own(tmp_path: Path, loads
 
 
 @pytest.mark.parametrize("fault", ["nan", "shape", "name", "dtype"])
-def test_damaged_file_is_refused_and_the_others_answer(fault: str, tmp_path: Path, pictures) -> None:
+def test_damaged_file_is_refused_and_the_others_predict(fault: str, tmp_path: Path, pictures) -> None:
     backbone = vpt.load_backbone()
     write(tmp_path, "vpt(length=3)", "abc", backbone)
     path = tmp_path / "b.safetensors"

@@ -1,10 +1,12 @@
-"""The bank: many files, one backbone, answers as `vpt.load` gives them."""
+"""The bank: many files, one backbone, predictions as `vpt.load` gives them."""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from vpt import attach, load, load_backbone, save
 from vpt.errors import SpecError, TunedFileError
 from vpt.serving.adapter_reader import AdapterReader
 from vpt.serving.bank import Bank
+from vpt.serving.model_cache import ModelCache
 from vpt.serving.predictions import MaskPrediction
 from vpt.serving.tuned_files import TaskReplacedError
 from vpt.tasks.segmentation.sliding_window import InferenceConfig, predict_classes
@@ -23,16 +26,16 @@ from vpt.tasks.segmentation.sliding_window import InferenceConfig, predict_class
 def test_bank_predict_of_mixed_batch_equals_single_files(folder, pictures):
     bank, backbone = Bank([folder]), load_backbone()
     names = ["animals", "scenes", "plants", "probe", "biased", "deeper", "lora", "ssf", "plants", "animals"]
-    answers = bank.predict([bank.make_request(name, pictures[i % 6]) for i, name in enumerate(names)])
-    assert [answer.task for answer in answers] == names
-    for i, (name, answer) in enumerate(zip(names, answers, strict=True)):
+    predictions = bank.predict([bank.make_request(name, pictures[i % 6]) for i, name in enumerate(names)])
+    assert [prediction.task for prediction in predictions] == names
+    for i, (name, prediction) in enumerate(zip(names, predictions, strict=True)):
         model, image = load(folder / f"{name}.safetensors", backbone), pictures[i % 6]
-        if isinstance(answer, MaskPrediction):
+        if isinstance(prediction, MaskPrediction):
             assert name == "scenes"
             pixels = torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy())
             mask = predict_classes(model, pixels, InferenceConfig()).numpy()
-            assert np.array_equal(answer.mask, mask)
-            assert dict(answer.class_fractions) == {
+            assert np.array_equal(prediction.mask, mask)
+            assert dict(prediction.top) == {
                 model.classes[k]: pytest.approx((mask == k).mean()) for k in np.unique(mask)
             }
             continue
@@ -40,8 +43,8 @@ def test_bank_predict_of_mixed_batch_equals_single_files(folder, pictures):
         pixels = torch.from_numpy(preprocessing.resize_image(image))[None]
         with torch.no_grad():
             expected = model(preprocessing.normalize(pixels)).softmax(1)[0]
-        assert answer.ranking[0][1] == max(probability for _, probability in answer.ranking)
-        assert dict(answer.ranking) == {
+        assert prediction.top[0][1] == max(probability for _, probability in prediction.top)
+        assert dict(prediction.top) == {
             c: pytest.approx(float(p), abs=1e-4) for c, p in zip(model.classes, expected, strict=True)
         }
 
@@ -103,18 +106,18 @@ def test_bank_of_files_with_another_backbone_is_refused(folder, tmp_path):
         Bank([path])
 
 
-def test_bank_predict_with_damaged_task_answers_the_others(folder, tmp_path, pictures):
+def test_bank_predict_with_damaged_task_predictions_the_others(folder, tmp_path, pictures):
     for name in ("animals", "plants"):
         shutil.copy(folder / f"{name}.safetensors", tmp_path)
     raw = bytearray((tmp_path / "plants.safetensors").read_bytes())
     raw[-1] ^= 1
     (tmp_path / "plants.safetensors").write_bytes(raw)
     bank = Bank([tmp_path])
-    answers = dict(
+    predictions = dict(
         bank.iter_predictions([bank.make_request(name, pictures[0]) for name in ("plants", "animals", "plants")])
     )
-    assert isinstance(answers[0], TunedFileError) and isinstance(answers[2], TunedFileError)
-    assert answers[1] == Bank([folder]).predict([bank.make_request("animals", pictures[0])])[0]
+    assert isinstance(predictions[0], TunedFileError) and isinstance(predictions[2], TunedFileError)
+    assert predictions[1] == Bank([folder]).predict([bank.make_request("animals", pictures[0])])[0]
     with pytest.raises(TunedFileError, match="altered or damaged"):
         bank.preload()
 
@@ -125,7 +128,7 @@ def test_bank_with_given_backbone_uses_it(tmp_path, pictures):
     bank = Bank([tmp_path], backbone=backbone)
     progress = []
     bank.preload(lambda done, total: progress.append((done, total)))
-    assert progress == [(1, 1)] and len(bank.predict([bank.make_request("one", pictures[0])])[0].ranking) == 2
+    assert progress == [(1, 1)] and len(bank.predict([bank.make_request("one", pictures[0])])[0].top) == 2
     with pytest.raises(TunedFileError, match="cannot be used"):  # its name is no name of timm's, or its weights differ
         Bank([tmp_path], weights=tmp_path / "none.safetensors")
 
@@ -133,6 +136,26 @@ def test_bank_with_given_backbone_uses_it(tmp_path, pictures):
 def test_bank_with_cache_size_of_0_is_refused(folder):
     with pytest.raises(SpecError, match="cache_size is 0"):
         Bank([folder], cache_size=0)
+
+
+@dataclass(frozen=True)
+class NamedFile:
+    """What the cache needs of a tuned file."""
+
+    name: str
+
+    def check(self) -> None:
+        pass
+
+
+def test_model_cache_keeps_the_models_that_were_used_last() -> None:
+    read: list[str] = []
+    cache: Any = ModelCache(2, lambda file: read.append(file.name) or file.name)  # type: ignore[attr-defined,func-returns-value]
+    for name in "ABACA":
+        assert cache.get(NamedFile(name)) == name
+    assert read == ["A", "B", "C"] and len(cache) == 2
+    cache.get(NamedFile("B"))
+    assert read[-1] == "B"
 
 
 def test_bank_predict_of_replaced_file_is_refused(folder, tmp_path, pictures):
@@ -144,7 +167,7 @@ def test_bank_predict_of_replaced_file_is_refused(folder, tmp_path, pictures):
     with pytest.raises(TaskReplacedError, match="has changed since the request was made"):
         bank.predict([request])
     assert bank.files.refresh() == ["replaced task"]
-    assert bank.predict([bank.make_request("task", pictures[0])])[0].ranking[0][0] in ("oak", "rose", "fern")
+    assert bank.predict([bank.make_request("task", pictures[0])])[0].top[0][0] in ("oak", "rose", "fern")
 
 
 @pytest.mark.parametrize("family", ["swin", "convnext"])
@@ -163,5 +186,5 @@ def test_bank_with_one_backbone_at_two_sizes_predicts_with_both(family, tmp_path
             expected[name] = model(model.backbone.preprocessing.normalize(pixels)).softmax(1)[0].max()
     bank = Bank([tmp_path])
     assert len({header.fingerprint for header in bank.tasks.values()}) == 1
-    for answer in bank.predict([bank.make_request(name, pictures[0]) for name in names]):
-        assert answer.ranking[0][1] == pytest.approx(float(expected[answer.task]), abs=1e-4)
+    for prediction in bank.predict([bank.make_request(name, pictures[0]) for name in names]):
+        assert prediction.top[0][1] == pytest.approx(float(expected[prediction.task]), abs=1e-4)

@@ -1,4 +1,4 @@
-"""The batcher: one failing, cancelled or unanswered request does not disturb the others."""
+"""The batcher: one failing, cancelled or unprocessed request does not disturb the others."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 from vpt.serving.batcher import Batcher
 
 
-def test_batcher_with_failing_request_answers_the_others():
-    def answers(requests: Any) -> Iterator[tuple[int, Any]]:
+def test_batcher_with_failing_request_processes_the_others():
+    def process(requests: Any) -> Iterator[tuple[int, Any]]:
         for index, number in reversed(list(enumerate(requests))):
             if number == 3:
                 raise ValueError("three")
             yield index, KeyError(1) if number == 1 else 2 * number
 
-    batcher = Batcher[int, int](answers, batch_size=8, max_delay=0.2)
+    batcher = Batcher[int, int](process, batch_size=8, max_delay=0.2)
     futures = [batcher.submit(number) for number in range(5)]
     batcher.close()
     assert [future.result() for i, future in enumerate(futures) if i not in (1, 3)] == [0, 4, 8]
@@ -29,14 +29,14 @@ def test_batcher_with_failing_request_answers_the_others():
         batcher.submit(1)
 
 
-def test_batcher_with_cancelled_or_unanswered_request_answers_the_others():
+def test_batcher_with_cancelled_or_unprocessed_request_processes_the_others():
     go = threading.Event()
 
-    def answers(requests: Any) -> Iterator[tuple[int, Any]]:
+    def process(requests: Any) -> Iterator[tuple[int, Any]]:
         go.wait(60)
         yield from ((index, number) for index, number in enumerate(requests) if number < 2)
 
-    batcher = Batcher[int, int](answers, batch_size=1, max_delay=0)
+    batcher = Batcher[int, int](process, batch_size=1, max_delay=0)
     futures = [batcher.submit(number) for number in range(3)]
     assert futures[1].cancel()
     go.set()

@@ -1,4 +1,4 @@
-"""Bodies of requests: too slow, too long, answered before they are read, and the forms in which an image may come."""
+"""Bodies of requests: too slow, too long, refused before they are read, and the forms in which an image may come."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def address(bank):
         yield found
 
 
-def test_stalled_bodies_take_no_slots_and_are_answered_in_time(bank, pictures):
+def test_stalled_bodies_take_no_slots_and_are_refused_in_time(bank, pictures):
     with running_server(bank, max_requests=2, body_seconds=3) as address:
         stalled = [connect(address, START, b"x" * 10) for _ in range(70)]
         assert predict(address, "animals", png(pictures[0]))["task"] == "animals"
@@ -62,12 +62,12 @@ def test_put_of_more_than_the_shared_memory_gets_413(bank):
 
 
 def put(address: str, headers: dict[str, str], body: Any) -> tuple[int, str]:
-    """Status and text of the answer to a PUT."""
+    """Status and text of the response to a PUT."""
     parts = urlsplit(address)
     connection = HTTPConnection(parts.netloc, timeout=60)
     connection.request("PUT", parts.path, body, headers)
-    answer = connection.getresponse()
-    found = answer.status, answer.read().decode()
+    response = connection.getresponse()
+    found = response.status, response.read().decode()
     connection.close()
     return found
 
@@ -91,7 +91,7 @@ def test_body_is_in_memory_once_and_its_length_is_counted():
 
 
 @pytest.mark.parametrize("path", ["/predict/animals", "/predict/nothing", "/tasks", "/nowhere"])
-def test_long_body_gets_the_answer_and_no_reset(address, path, monkeypatch):
+def test_long_body_gets_the_response_and_no_reset(address, path, monkeypatch):
     monkeypatch.setattr(serving, "MAX_IMAGE_BYTES", 10_000)
     expected = {"/predict/animals": 413, "/predict/nothing": 404, "/tasks": 405, "/nowhere": 404}
     for headers in ({}, {"Transfer-Encoding": "chunked"}):
@@ -103,9 +103,9 @@ def test_long_body_gets_the_answer_and_no_reset(address, path, monkeypatch):
 def test_announced_length_above_the_limit_is_refused_before_the_body(address):
     sent = f"POST /predict/animals HTTP/1.1|Host: x|Content-Length: {2**40}|Expect: 100-continue||"
     client = connect(address, sent)
-    answer = client.recv(65536)
+    response = client.recv(65536)
     client.close()
-    assert answer.startswith(b"HTTP/1.1 413") and b"100 Continue" not in answer
+    assert response.startswith(b"HTTP/1.1 413") and b"100 Continue" not in response
 
 
 def form(parts: list[tuple[str, bytes]], boundary: str = "limit") -> tuple[bytes, dict[str, str]]:

@@ -44,7 +44,7 @@ def test_connections_beyond_the_maximum_are_closed_at_once(bank, monkeypatch):
         assert len(connections_of) == len(bank.tasks)
 
 
-def test_answer_that_is_taken_slowly_goes_on_and_one_that_is_not_is_cut_off(monkeypatch):
+def test_response_that_is_taken_slowly_goes_on_and_one_that_is_not_is_cut_off(monkeypatch):
     monkeypatch.setattr(connections, "STALL_SECONDS", 0.05)
     sizes = iter([90_000, 60_000, 30_000, 29_000])
 
@@ -60,7 +60,7 @@ def test_answer_that_is_taken_slowly_goes_on_and_one_that_is_not_is_cut_off(monk
     assert asyncio.run(read()) == 0  # not before a part is too small
 
 
-def test_answer_that_goes_on_is_cut_off_when_the_server_stops(monkeypatch):
+def test_response_that_goes_on_is_cut_off_when_the_server_stops(monkeypatch):
     monkeypatch.setattr(connections, "GRACE_SECONDS", 1.1)
 
     async def stop() -> None:
@@ -84,19 +84,19 @@ def test_serve_command_terminated_under_load_ends_without_an_error(folder, pictu
         assert process.stdout is not None
         found = re.search(r"at (http://127.0.0.1:\d+)/", process.stdout.readline())
         assert found
-        address, answers = found[1], []
+        address, predicted = found[1], []
 
         def ask() -> None:
             while not stop.is_set():
                 try:
-                    answers.append(predict(address, "plants", image)["task"])
+                    predicted.append(predict(address, "plants", image)["task"])
                 except (URLError, ConnectionError):
                     return
 
         clients = [threading.Thread(target=ask) for _ in range(4)]
         for client in clients:
             client.start()
-        while len(answers) < 8:
+        while len(predicted) < 8:
             time.sleep(0.05)
         stalled = [connect(address, "POST /predict/plants HTTP/1.1|Host: 127.0.0.1|Content-Length: 99||")] * 3
         stalled += [connect(address, "GET /tas"), connect(address, "")]

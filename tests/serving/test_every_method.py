@@ -1,4 +1,4 @@
-"""Files of every method stand in one bank and are answered in one batch as each alone."""
+"""Files of every method share one bank, and one batch of them is predicted as each alone."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ HEADS = {  # of vpt(length=4)
 APART = {"bias", "norm", "ssf", "full", "partial", "class_token", "gated", "sidetune", "lora", "head2toe"}
 
 
-def test_bank_with_every_method_answers_one_batch_as_each_file_alone(tmp_path: Path, pictures: list[Any]) -> None:
+def test_bank_with_every_method_predicts_one_batch_as_each_file_alone(tmp_path: Path, pictures: list[Any]) -> None:
     backbone = load_backbone()
     names = {name: SPECS.get(name, name) for name in METHODS} | {f"option{i}": spec for i, spec in enumerate(OPTIONS)}
     names |= dict.fromkeys(HEADS, "vpt(length=4)")
@@ -61,11 +61,11 @@ def test_bank_with_every_method_answers_one_batch_as_each_file_alone(tmp_path: P
     bank = Bank([tmp_path])
     tasks = list(bank.tasks)
     requests = [bank.make_request(name, pictures[i % 6]) for i, name in enumerate([*tasks, *tasks])]
-    for i, answer in enumerate(bank.predict(requests)):
-        assert answer.task == tasks[i % len(tasks)]
+    for i, prediction in enumerate(bank.predict(requests)):
+        assert prediction.task == tasks[i % len(tasks)]
         with torch.no_grad():
-            alone = models[answer.task](pixels[i % 6 : i % 6 + 1]).softmax(1)[0].tolist()
-        assert dict(answer.ranking) == pytest.approx(dict(zip("ab", alone, strict=True)), abs=1e-4)
+            alone = models[prediction.task](pixels[i % 6 : i % 6 + 1]).softmax(1)[0].tolist()
+        assert dict(prediction.top) == pytest.approx(dict(zip("ab", alone, strict=True)), abs=1e-4)
     apart = {name for name in tasks if not isinstance(bank._models.get(bank.files.current[name]), TaskAdapter)}
     assert apart == {*APART & {*tasks}, "adapter", "option6"}
     assert load(tmp_path / "cross.safetensors", backbone).method == METHODS["cross"]()

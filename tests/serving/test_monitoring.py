@@ -1,4 +1,4 @@
-"""Ids of requests, the log, figures for Prometheus, and answers where the application fails."""
+"""Ids of requests, the log, figures for Prometheus, and responses where the application fails."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from helpers.serving import png, predict, refusal, running_server, wait_until
 from vpt.serving.bank import Bank
 
 
-def answer_id(address: str, given: str | None = None) -> str:
+def response_id(address: str, given: str | None = None) -> str:
     headers = {} if given is None else {"X-Request-ID": given}
     try:
-        with urlopen(Request(address, headers=headers)) as answer:
-            return str(answer.headers["X-Request-ID"])
+        with urlopen(Request(address, headers=headers)) as response:
+            return str(response.headers["X-Request-ID"])
     except HTTPError as error:
         error.close()
         return str(error.headers["X-Request-ID"])
@@ -25,8 +25,8 @@ def answer_id(address: str, given: str | None = None) -> str:
 def test_request_ids_come_back_and_are_logged(folder, caplog):
     with running_server(Bank([folder])) as address:
         caplog.set_level(logging.INFO, "vpt.serving")
-        assert answer_id(f"{address}/tasks", "a-1.b") == answer_id(f"{address}/nowhere", "a-1.b") == "a-1.b"
-        made = [answer_id(f"{address}/tasks", given) for given in (None, "with space", "x" * 129, "")]
+        assert response_id(f"{address}/tasks", "a-1.b") == response_id(f"{address}/nowhere", "a-1.b") == "a-1.b"
+        made = [response_id(f"{address}/tasks", given) for given in (None, "with space", "x" * 129, "")]
         assert len(set(made)) == 4 and all(len(one) == 32 for one in made)
         wait_until(lambda: caplog.text.count("a-1.b GET '/") == 2 and made[-1] in caplog.text)
 
@@ -37,16 +37,16 @@ def test_metrics_count_requests_and_tasks(folder, pictures):
         assert refusal(f"{address}/tasks/nothing")[0] == 404
 
         def lines() -> set[str]:
-            with urlopen(f"{address}/metrics") as answer:
-                assert answer.headers["Content-Type"].startswith("text/plain; version=")
-                return set(answer.read().decode().splitlines())
+            with urlopen(f"{address}/metrics") as response:
+                assert response.headers["Content-Type"].startswith("text/plain; version=")
+                return set(response.read().decode().splitlines())
 
         wait_until(lambda: 'vpt_requests_total{endpoint="tasks",method="GET",status="404"} 1.0' in lines())
         assert 'vpt_requests_total{endpoint="predict",method="POST",status="200"} 1.0' in lines()
         assert "vpt_tasks 8.0" in lines()
 
 
-def test_failing_application_answers_500_with_the_id_of_the_log(folder, monkeypatch, caplog):
+def test_failing_application_responds_500_with_the_id_of_the_log(folder, monkeypatch, caplog):
     bank = Bank([folder])
     with running_server(bank) as address:
         monkeypatch.setattr(bank, "header", lambda task: 1 / 0)

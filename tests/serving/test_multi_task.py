@@ -1,4 +1,4 @@
-"""A batch that mixes tasks answers as each task alone."""
+"""A batch that mixes tasks gives the logits of each task alone."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ def test_multi_task_backbone_with_mixed_tasks_equals_single_models(family: str) 
     batch = images(len(task_numbers))
     passes: list[int] = []
     multi_task.network.register_forward_hook(lambda *_: passes.append(1))
-    answers = multi_task(batch, [tasks[number % len(tasks)] for number in task_numbers])
+    mixed = multi_task(batch, [tasks[number % len(tasks)] for number in task_numbers])
     assert passes == [1]
-    for number, image, answer in zip(task_numbers, batch, answers, strict=True):
+    for number, image, logits in zip(task_numbers, batch, mixed, strict=True):
         with torch.no_grad():
             alone = models[number % len(models)](image[None])[0]
-        assert torch.allclose(answer, alone, rtol=1e-4, atol=1e-4)
+        assert torch.allclose(logits, alone, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The OpenAPI description names every route, and answers fit it."""
+"""The OpenAPI description names every route, and responses fit it."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def test_openapi_description_names_every_route_and_method(folder) -> None:
     assert described == routes
 
 
-def test_answers_fit_the_openapi_description(folder, pictures) -> None:
+def test_responses_fit_the_openapi_description(folder, pictures) -> None:
     jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
     with running_server(Bank([folder])) as address:
         assert get(f"{address}/openapi.json") == DESCRIPTION
-        answers = {"DescribedTask": [get(f"{address}/tasks/{name}") for name in ("animals", "scenes", "probe")]}
-        answers["Classification"] = [predict(address, "animals", png(pictures[0]))]
-        answers["Segmentation"] = [predict(address, "scenes", png(pictures[0]))]
-    for name, found in answers.items():
+        responses = {"DescribedTask": [get(f"{address}/tasks/{name}") for name in ("animals", "scenes", "probe")]}
+        responses["Classification"] = [predict(address, "animals", png(pictures[0]))]
+        responses["Segmentation"] = [predict(address, "scenes", png(pictures[0]))]
+    for name, found in responses.items():
         schema = {**DESCRIPTION, "$ref": f"#/components/schemas/{name}"}
-        for answer in found:
-            jsonschema.validate(answer, schema)
+        for response in found:
+            jsonschema.validate(response, schema)
 
 
 def test_405_names_all_methods_of_the_path(folder) -> None:

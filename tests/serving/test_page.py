@@ -41,7 +41,7 @@ def ask(browser: Any, task: str, file: Path) -> str:
     browser.execute_script(
         "const s = document.getElementById('task'); s.value = arguments[0]; s.dispatchEvent(new Event('change'));", task
     )
-    browser.execute_script("document.getElementById('answers').replaceChildren()")
+    browser.execute_script("document.getElementById('predictions').replaceChildren()")
     browser.find_element("id", "images").send_keys(str(file))
     wait_until(lambda: browser.execute_script(ARTICLE) in ("yes", "no"))
     return str(browser.execute_script("return document.querySelector('article').innerText"))
@@ -53,7 +53,7 @@ def test_page_as_drawn_is_readable(
     browser: Any, address: str, files: tuple[Path, Path], scheme: str, width: int
 ) -> None:
     open_server(browser, address, scheme, width)
-    assert shown_faults(browser, width) == []  # before there is an answer
+    assert shown_faults(browser, width) == []  # before there is a prediction
     for task in ("plants", "scenes"):
         ask(browser, task, files[0])
         assert shown_faults(browser, width) == []

@@ -1,4 +1,4 @@
-"""The server over a real socket: answers, errors, company in a batch, and the page in a real browser."""
+"""The server over a real socket: predictions, errors, company in a batch, and the page in a real browser."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ def test_predict_endpoint_with_concurrent_requests_batches_them(address, bank, p
     bank.batches = []
     names = ["animals", "plants", "probe", "deeper", "biased", "animals"]
     with ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(lambda i: predict(address, names[i], png(pictures[i])), range(6)))
+        predictions = list(pool.map(lambda i: predict(address, names[i], png(pictures[i])), range(6)))
     assert sum(bank.batches) == 6 and max(bank.batches) > 1
-    for name, picture, answer in zip(names, pictures, answers, strict=True):
+    for name, picture, prediction in zip(names, pictures, predictions, strict=True):
         (alone,) = bank.predict([bank.make_request(name, picture)])
-        assert [(t["class"], pytest.approx(t["probability"], abs=1e-4)) for t in answer["top"]] == list(alone.ranking)
+        assert [(t["class"], pytest.approx(t["probability"], abs=1e-4)) for t in prediction["top"]] == list(alone.top)
 
 
 def test_predict_endpoint_with_top_limits_the_classes(address, pictures):
@@ -73,15 +73,15 @@ def test_predict_endpoint_with_top_limits_the_classes(address, pictures):
 
 
 def test_predict_endpoint_of_segmentation_returns_mask_and_overlay(address, bank, pictures):
-    answer = predict(address, "scenes", png(pictures[1]))
+    prediction = predict(address, "scenes", png(pictures[1]))
     mask, overlay = (
-        Image.open(io.BytesIO(base64.b64decode(answer[key].removeprefix("data:image/png;base64,"))))
+        Image.open(io.BytesIO(base64.b64decode(prediction[key].removeprefix("data:image/png;base64,"))))
         for key in ("mask", "overlay")
     )
     (alone,) = bank.predict([bank.make_request("scenes", pictures[1])])
     assert np.array_equal(np.asarray(mask), alone.mask) and mask.size == pictures[1].size
     assert overlay.width > mask.width
-    assert [part["class"] for part in answer["classes"]] == [name for name, _ in alone.class_fractions]
+    assert [part["class"] for part in prediction["classes"]] == [name for name, _ in alone.top]
 
 
 def test_predict_endpoint_with_invalid_request_returns_the_reason(address, pictures, monkeypatch):
@@ -95,7 +95,7 @@ def test_predict_endpoint_with_invalid_request_returns_the_reason(address, pictu
     status, text = refused_predict(address, "animals", png(pictures[0]))
     assert status == 413 and "send a smaller file" in text
     monkeypatch.undo()
-    assert predict(address, "animals", png(pictures[0]))["top"]  # it still answers
+    assert predict(address, "animals", png(pictures[0]))["top"]  # it still responds
 
 
 def refused_text(body: bytes) -> str:
@@ -124,12 +124,12 @@ def test_server_with_unknown_path_or_internal_error_returns_json(bank, pictures,
 def test_server_beyond_max_requests_returns_503(bank, pictures, monkeypatch):
     begun, go = threading.Event(), threading.Event()
 
-    def answers(requests: Any) -> Any:
+    def process(requests: Any) -> Any:
         begun.set()
         go.wait(60)
         return Bank.iter_predictions(bank, requests)
 
-    monkeypatch.setattr(bank, "iter_predictions", answers)
+    monkeypatch.setattr(bank, "iter_predictions", process)
     with running_server(bank, max_requests=1) as address, ThreadPoolExecutor(1) as pool:
         first = pool.submit(predict, address, "animals", png(pictures[0]))
         assert begun.wait(60)
@@ -140,7 +140,7 @@ def test_server_beyond_max_requests_returns_503(bank, pictures, monkeypatch):
         assert predict(address, "animals", png(pictures[0]))["task"] == "animals"
 
 
-def test_serve_command_until_interrupt_answers_requests(folder, pictures, tmp_path):
+def test_serve_command_until_interrupt_serves_requests(folder, pictures, tmp_path):
     command = [sys.executable, "-m", "vpt", "serve", str(folder), "--port", "0", "--preload"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -154,7 +154,7 @@ def test_serve_command_until_interrupt_answers_requests(folder, pictures, tmp_pa
     assert "stopped" in out
 
 
-# Of each bar of the newest answer: its drawn width, the width of 100 %, and the percentage beside it.
+# Of each bar of the newest prediction: its drawn width, the width of 100 %, and the percentage beside it.
 BARS = """
 return [...document.querySelectorAll("article:first-child .bar")].map(bar => [bar.getBoundingClientRect().width,
   bar.parentElement.getBoundingClientRect().width, parseFloat(bar.parentElement.nextElementSibling.textContent)]);

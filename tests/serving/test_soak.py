@@ -1,4 +1,4 @@
-"""A short soak: no request fails, and every answer is of a file that was served."""
+"""A short soak: no request fails, and every prediction is of a file that was served."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 
-def test_soak_of_some_seconds_fails_and_answers_wrongly_never(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_soak_of_some_seconds_fails_and_predicts_wrongly_never(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     soak = importlib.import_module("soak")
     monkeypatch.setattr(soak, "SETTLING", 4.0)

@@ -45,11 +45,11 @@ def test_refresh_takes_over_files_that_come_change_and_go(folder, served, pictur
     assert bank.files.refresh() == []
     shutil.copy(folder / "plants.safetensors", served)
     assert bank.files.refresh() == ["added plants"]
-    assert len(bank.predict([bank.make_request("plants", pictures[0])])[0].ranking) == 3
+    assert len(bank.predict([bank.make_request("plants", pictures[0])])[0].top) == 3
     shutil.copy(folder / "lora.safetensors", served / "next")
     (served / "next").replace(served / "plants.safetensors")
     assert bank.files.refresh() == ["replaced plants"]
-    assert {name for name, _ in bank.predict([bank.make_request("plants", pictures[0])])[0].ranking} == {"in", "out"}
+    assert {name for name, _ in bank.predict([bank.make_request("plants", pictures[0])])[0].top} == {"in", "out"}
     (served / "plants.safetensors").unlink()
     assert bank.files.refresh() == ["removed plants"]
     with pytest.raises(SpecError, match="no task 'plants'"):
@@ -92,7 +92,7 @@ def test_request_after_a_refused_replacement_of_an_unread_task_gets_the_reason(f
     assert str(found.value).endswith(line.removeprefix("refused animals: "))
     shutil.copy(folder / "plants.safetensors", served / "animals.safetensors")
     assert bank.files.refresh() == ["replaced animals"]
-    assert len(bank.predict([bank.make_request("animals", pictures[0])])[0].ranking) == 3
+    assert len(bank.predict([bank.make_request("animals", pictures[0])])[0].top) == 3
 
 
 def test_model_of_a_file_replaced_while_it_was_read_is_not_kept(folder, served):
@@ -157,8 +157,8 @@ def test_put_and_delete_leave_the_cache_of_the_hub_as_it_is(folder, tmp_path):
     before, lora = cached.read_bytes(), (folder / "lora.safetensors").read_bytes()
     with running_server(Bank([cached, link.parent]), token=TOKEN, watch_seconds=600) as address:
         for method, body in (("PUT", lora), ("DELETE", None)):
-            status, answer = request(method, f"{address}/tasks/pets", AUTHORIZED, body)
-            assert status == 400 and "lies in the cache of the Hugging Face Hub" in answer["error"]
+            status, values = request(method, f"{address}/tasks/pets", AUTHORIZED, body)
+            assert status == 400 and "lies in the cache of the Hugging Face Hub" in values["error"]
         assert request("PUT", f"{address}/tasks/plants", AUTHORIZED, lora)[0] == 200  # the link is the user's
     assert cached.read_bytes() == before and link.read_bytes() == lora
     (tmp_path / "linked").symlink_to(snapshot)
@@ -198,7 +198,7 @@ def test_refresh_names_a_file_with_the_name_of_another_task_once(folder, served,
 
 
 def request(method: str, address: str, headers: dict[str, str], body: bytes | None = None) -> tuple[int, Any]:
-    """Status and JSON of the answer to a request of any method."""
+    """Status and JSON of the response to a request of any method."""
     import json
     from http.client import HTTPConnection
     from urllib.parse import urlsplit
@@ -206,10 +206,10 @@ def request(method: str, address: str, headers: dict[str, str], body: bytes | No
     parts = urlsplit(address)
     connection = HTTPConnection(parts.netloc, timeout=60)
     connection.request(method, parts.path, body, headers)
-    answer = connection.getresponse()
-    content = answer.read()
+    response = connection.getresponse()
+    content = response.read()
     connection.close()
-    return answer.status, json.loads(content) if content else None
+    return response.status, json.loads(content) if content else None
 
 
 def test_predict_while_files_are_replaced_is_of_the_old_or_the_new_file(served, tmp_path_factory, pictures):
@@ -219,13 +219,13 @@ def test_predict_while_files_are_replaced_is_of_the_old_or_the_new_file(served, 
     expected = []
     for path in paths:
         alone = Bank([path])
-        (answer,) = alone.predict([alone.make_request(path.stem, pictures[0])])
-        expected.append({name: pytest.approx(value, abs=1e-4) for name, value in answer.ranking})
-    stop, answers = threading.Event(), []
+        (prediction,) = alone.predict([alone.make_request(path.stem, pictures[0])])
+        expected.append({name: pytest.approx(value, abs=1e-4) for name, value in prediction.top})
+    stop, predictions = threading.Event(), []
 
     def ask(address: str) -> None:
         while not stop.is_set():
-            answers.append(predict(address, "changing", image)["top"])
+            predictions.append(predict(address, "changing", image)["top"])
 
     with running_server(bank, watch_seconds=0.02) as address:
         clients = [threading.Thread(target=ask, args=(address,)) for _ in range(3)]
@@ -234,12 +234,12 @@ def test_predict_while_files_are_replaced_is_of_the_old_or_the_new_file(served, 
         for number in (1, 2, 3, 0, 1, 2, 3):
             shutil.copy(paths[number], served / "next")
             (served / "next").replace(served / "changing.safetensors")
-            wait_until(lambda number=number: answers and answers[-1][0]["class"][0] == str(number))
+            wait_until(lambda number=number: predictions and predictions[-1][0]["class"][0] == str(number))
         stop.set()
         for client in clients:
             client.join(60)
-    assert all({one["class"]: one["probability"] for one in top} in expected for top in answers)
-    assert len({top[0]["class"][0] for top in answers}) == 4
+    assert all({one["class"]: one["probability"] for one in top} in expected for top in predictions)
+    assert len({top[0]["class"][0] for top in predictions}) == 4
 
 
 def test_name_that_is_too_long_in_bytes_is_refused(tmp_path: Path) -> None:

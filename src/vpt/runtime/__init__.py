@@ -1,7 +1,7 @@
-"""Answers from exported graphs without torch: numpy, Pillow, onnxruntime and safetensors are all that this needs."""
+"""Predictions of exported graphs without torch: numpy, Pillow, onnxruntime and safetensors are all that this needs."""
 
-from vpt.runtime.answers import Answer
 from vpt.runtime.model import ExportedModel
+from vpt.runtime.predictions import Prediction
 from vpt.runtime.shared import SharedModel, Task
 
-__all__ = ["Answer", "ExportedModel", "SharedModel", "Task"]
+__all__ = ["ExportedModel", "Prediction", "SharedModel", "Task"]

@@ -37,7 +37,7 @@ def read_metadata(text: str, path: str | Path, *, is_model: bool, num_outputs: i
             _require(isinstance(values[name], str), name, values[name], "text")
         _check_preprocessing(values["preprocessing"])
         if is_model:
-            _check_answers(values["classes"], values["label_kind"], num_outputs)
+            _check_outputs(values["classes"], values["label_kind"], num_outputs)
     except KeyError as error:
         raise TunedFileError(f"{path} is damaged: its metadata has no {error.args[0]}; export it again") from error
     except (ValueError, RecursionError) as error:
@@ -62,7 +62,7 @@ def _check_preprocessing(values: Any) -> None:
     _require(len(values["mean"]) == len(values["std"]), "std", values["std"], "as long as mean")
 
 
-def _check_answers(classes: Any, kind: Any, num_outputs: int | None) -> None:
+def _check_outputs(classes: Any, kind: Any, num_outputs: int | None) -> None:
     count = num_outputs
     if classes is not None:
         is_list = isinstance(classes, list) and all(isinstance(name, str) for name in classes)

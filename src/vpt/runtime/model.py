@@ -11,9 +11,9 @@ from PIL import Image
 
 from vpt.core.input_files import require_regular_file
 from vpt.errors import DataError, SpecError, TunedFileError, VptError
-from vpt.runtime.answers import Answer, answer
 from vpt.runtime.metadata import read_metadata
 from vpt.runtime.pixels import read_image, to_input
+from vpt.runtime.predictions import Prediction, to_prediction
 
 ImageSource = str | Path | Image.Image
 
@@ -107,7 +107,7 @@ class ExportedModel:
         num_outputs = shape[1] if isinstance(shape[1], int) else None
         self.metadata: dict[str, Any] = read_metadata(text, path, is_model=True, num_outputs=num_outputs)
 
-    def predict(self, images: Iterable[ImageSource], *, top: int = 3, batch_size: int = 32) -> list[Answer]:
+    def predict(self, images: Iterable[ImageSource], *, top: int = 3, batch_size: int = 32) -> list[Prediction]:
         """Classify images.
 
         Args:
@@ -116,12 +116,12 @@ class ExportedModel:
             batch_size: Images in one pass. Default: 32.
 
         Returns:
-            An answer for each image, in order.
+            A prediction for each image, in order.
 
         Raises:
             DataError: An image cannot be used.
             SpecError: `top` or `batch_size` is below 1, or a single image is given.
-            TrainingError: The model answers with NaN or infinity.
+            TrainingError: Outputs of the model are NaN or infinite.
         """
         return [found for _, found in self.stream(images, top=top, batch_size=batch_size)]
 
@@ -132,8 +132,8 @@ class ExportedModel:
         top: int = 3,
         batch_size: int = 32,
         on_corrupt: Callable[[DataError], None] | None = None,
-    ) -> Iterator[tuple[ImageSource, Answer]]:
-        """Classify images, and give their answers batch by batch. Images are read when their batch is due.
+    ) -> Iterator[tuple[ImageSource, Prediction]]:
+        """Classify images, and yield their predictions batch by batch. Images are read when their batch is due.
 
         Args:
             images: Paths of images, or Pillow images.
@@ -142,12 +142,12 @@ class ExportedModel:
             on_corrupt: Called with the error of an image that cannot be used, which is left out. Default: it is raised.
 
         Returns:
-            Iterator over each image with its answer, in order.
+            Iterator over each image with its prediction, in order.
 
         Raises:
             DataError: An image cannot be used.
             SpecError: `top` or `batch_size` is below 1, or a single image is given.
-            TrainingError: The model answers with NaN or infinity.
+            TrainingError: Outputs of the model are NaN or infinite.
         """
         require_positive(top=top, batch_size=batch_size)
         require_several(images)
@@ -155,7 +155,7 @@ class ExportedModel:
 
     def _stream(
         self, images: Iterable[ImageSource], top: int, batch_size: int, on_corrupt: Callable[[DataError], None] | None
-    ) -> Iterator[tuple[ImageSource, Answer]]:
+    ) -> Iterator[tuple[ImageSource, Prediction]]:
         batch: list[tuple[ImageSource, NDArray[np.float32]]] = []
         for image in images:
             try:
@@ -165,14 +165,14 @@ class ExportedModel:
                     raise
                 on_corrupt(error)
             if len(batch) == batch_size:
-                yield from self._answers(batch, top)
+                yield from self._predict_batch(batch, top)
                 batch = []
         if batch:
-            yield from self._answers(batch, top)
+            yield from self._predict_batch(batch, top)
 
-    def _answers(
+    def _predict_batch(
         self, batch: list[tuple[ImageSource, NDArray[np.float32]]], top: int
-    ) -> Iterator[tuple[ImageSource, Answer]]:
+    ) -> Iterator[tuple[ImageSource, Prediction]]:
         (logits,) = self._session.run(None, {"images": np.stack([pixels for _, pixels in batch])})
         for (image, _), row in zip(batch, logits, strict=True):
-            yield image, answer(row, self.metadata["classes"], self.metadata["label_kind"], top)
+            yield image, to_prediction(row, self.metadata["classes"], self.metadata["label_kind"], top)

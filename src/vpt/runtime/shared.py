@@ -11,10 +11,10 @@ from safetensors import SafetensorError, safe_open
 
 from vpt.core.input_files import require_regular_file
 from vpt.errors import SpecError, TunedFileError
-from vpt.runtime.answers import Answer, answer
 from vpt.runtime.metadata import read_metadata
 from vpt.runtime.model import ImageSource, open_session, require_positive, require_several
 from vpt.runtime.pixels import read_image, to_input
+from vpt.runtime.predictions import Prediction, to_prediction
 
 _MASKED = -1e4  # added to the score of a missing prompt
 
@@ -135,7 +135,7 @@ class SharedModel:
 
     def predict(
         self, images: Iterable[ImageSource], tasks: Iterable[Task], *, top: int = 3, batch_size: int = 32
-    ) -> list[Answer]:
+    ) -> list[Prediction]:
         """Classify images of different tasks.
 
         Args:
@@ -145,13 +145,13 @@ class SharedModel:
             batch_size: Images in one pass. Default: 32.
 
         Returns:
-            An answer for each image, in order.
+            A prediction for each image, in order.
 
         Raises:
             DataError: An image cannot be used.
             SpecError: `top` or `batch_size` is below 1, a single image or task is given, or there is not one task for
                 each image.
-            TrainingError: A model answers with NaN or infinity.
+            TrainingError: Outputs of a model are NaN or infinite.
         """
         require_positive(top=top, batch_size=batch_size)
         require_several(images)
@@ -160,13 +160,14 @@ class SharedModel:
         images, tasks = list(images), list(tasks)
         if len(images) != len(tasks):
             raise SpecError(f"there are {len(images)} images and {len(tasks)} tasks; give the task of each image")
-        answers = []
+        predictions = []
         for start in range(0, len(images), batch_size):
             part = list(zip(images[start : start + batch_size], tasks[start : start + batch_size], strict=True))
             inputs = np.stack([to_input(read_image(image), task.metadata["preprocessing"]) for image, task in part])
             for (_, task), logits in zip(part, self.logits(inputs, [task for _, task in part]), strict=True):
-                answers.append(answer(logits, task.metadata["classes"], task.metadata["label_kind"], top))
-        return answers
+                found = to_prediction(logits, task.metadata["classes"], task.metadata["label_kind"], top)
+                predictions.append(found)
+        return predictions
 
     def logits(self, images: NDArray[np.float32], tasks: Sequence[Task]) -> list[NDArray[np.float32]]:
         """Return the logits of normalized images of different tasks, in one pass.

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vpt.errors import SpecError
-from vpt.serving.answers import RequestError, error_response
+from vpt.serving.responses import RequestError, error_response
 
 TOKEN_VARIABLE = "VPT_SERVE_TOKEN"
 _MIN_TOKEN_LENGTH = 16
@@ -67,12 +67,12 @@ class AccessControl:
         self._token = token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request.
+        """Handle a request.
 
         Args:
             scope: The request.
             receive: Returns the next part of the body.
-            send: Sends a part of the answer.
+            send: Sends a part of the response.
         """
         app = self._app
         if scope["type"] == "http":

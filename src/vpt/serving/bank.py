@@ -27,9 +27,7 @@ from vpt.serving.tuned_files import BackboneKey, TunedFile, backbone_key, load_b
 from vpt.tasks.classification.labels import label_task
 from vpt.tasks.classification.rejection import check_rejection
 from vpt.tasks.segmentation.prediction import predict_mask
-from vpt.tasks.segmentation.sliding_window import InferenceConfig
-
-_MAX_ASPECT_RATIO = 16  # the short side is scaled to the input size, so a long strip would become very large
+from vpt.tasks.segmentation.sliding_window import InferenceConfig, refuse_strip
 
 
 class Bank:
@@ -130,11 +128,7 @@ class Bank:
             raise DataError(f"the image is {kind}; give an image of Pillow with pixels, of mode RGB")
         if not file.header.is_dense:
             return PredictionRequest(task, torch.from_numpy(file.header.preprocessing.resize_image(image)), file)
-        if max(image.size) > _MAX_ASPECT_RATIO * min(image.size):
-            raise DataError(
-                f"the image is {image.width} x {image.height} px; for segmentation, the long side must be at most "
-                f"{_MAX_ASPECT_RATIO} times the short side; crop it"
-            )
+        refuse_strip(image.size)
         return PredictionRequest(task, torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy()), file)
 
     def predict(self, requests: Sequence[PredictionRequest]) -> list[Prediction]:
@@ -147,7 +141,7 @@ class Bank:
             The predictions, in the same order.
 
         Raises:
-            VptError: The error of the first request that cannot be answered.
+            VptError: The error of the first request that fails.
         """
         predictions: list[Prediction] = []
         for _, prediction in sorted(self.iter_predictions(requests), key=itemgetter(0)):
@@ -229,7 +223,7 @@ class Bank:
         if not (changed := shared.changed_weights()):
             return
         if file.header.fingerprint_of(shared) != file.header.fingerprint:
-            raise BackboneError(f"{task_name(file.path)} is not answered: {shared.describe_change(changed)}")
+            raise BackboneError(f"{task_name(file.path)} cannot be predicted: {shared.describe_change(changed)}")
         self._backbones[key] = replace(shared, versions=None)  # the values are the same
 
     def _check_thresholds(self, given: Mapping[str, float]) -> Mapping[str, float]:

@@ -1,4 +1,4 @@
-"""Bodies of requests: read within a time and a size, and discarded where the answer comes first."""
+"""Bodies of requests: read within a time and a size, and discarded where the response comes first."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager, suppress
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vpt.serving.answers import RequestError
 from vpt.serving.deadlines import Deadlines
+from vpt.serving.responses import RequestError
 
 _DRAIN_SECONDS = 10.0
 
@@ -79,9 +79,9 @@ def _too_long(max_bytes: int) -> RequestError:
 
 
 class DrainedBodies:
-    """Middleware that reads what is left of a body after an early answer.
+    """Middleware that reads what is left of a body after an early response.
 
-    A connection that closes while data arrive is reset, and the client loses the answer.
+    A connection that closes while data arrive is reset, and the client loses the response.
     """
 
     def __init__(self, app: ASGIApp, deadlines: Deadlines) -> None:
@@ -95,12 +95,12 @@ class DrainedBodies:
         self._deadlines = deadlines
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request.
+        """Handle a request.
 
         Args:
             scope: The request.
             receive: Returns the next part of the body.
-            send: Sends a part of the answer.
+            send: Sends a part of the response.
         """
         names = {name for name, _ in scope["headers"]} if scope["type"] == "http" else set()
         is_incomplete, is_late = bool(names & {b"content-length", b"transfer-encoding"}), False

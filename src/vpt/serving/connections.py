@@ -15,7 +15,7 @@ from uvicorn.server import ServerState
 from vpt.serving.deadlines import GRACE_SECONDS
 
 MAX_CONNECTIONS = 512
-STALL_SECONDS = 20.0  # until the headers of a request have come, or a part of an answer is taken
+STALL_SECONDS = 20.0  # until the headers of a request have come, or a part of a response is taken
 _PART_BYTES = 2**14  # of such a part, at least: a client that takes single bytes would keep its connection for ever
 
 
@@ -30,7 +30,7 @@ class _Connection(H11Protocol):
 
     server_state: _State
     _headers_timer: asyncio.TimerHandle | None = None
-    _answer_timer: asyncio.TimerHandle | None = None
+    _response_timer: asyncio.TimerHandle | None = None
     _shutdown_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -53,12 +53,12 @@ class _Connection(H11Protocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._answer_timer = _canceled(self._answer_timer)
+        self._response_timer = _canceled(self._response_timer)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._headers_timer = _canceled(self._headers_timer)
-        self._answer_timer = _canceled(self._answer_timer)
+        self._response_timer = _canceled(self._response_timer)
         self._shutdown_timer = _canceled(self._shutdown_timer)
 
     def shutdown(self) -> None:
@@ -66,7 +66,7 @@ class _Connection(H11Protocol):
         self._shutdown_timer = self._close_after(GRACE_SECONDS - 1, self.transport.abort)
 
     def _require_progress(self, waiting: int) -> None:
-        """Close the connection if the client takes too little of an answer, of which some bytes are waiting."""
+        """Close the connection if the client takes too little of a response, of which some bytes are waiting."""
 
         def check() -> None:
             if (left := self.transport.get_write_buffer_size()) <= waiting - _PART_BYTES:
@@ -74,7 +74,7 @@ class _Connection(H11Protocol):
             else:
                 self.transport.abort()
 
-        self._answer_timer = self._close_after(STALL_SECONDS, check)
+        self._response_timer = self._close_after(STALL_SECONDS, check)
 
     def _close_after(self, seconds: float, close: Callable[[], None]) -> asyncio.TimerHandle:
         return self.loop.call_later(seconds, close)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from vpt.serving.answers import RequestError
+from vpt.serving.responses import RequestError
 
 GRACE_SECONDS = 10  # for requests in progress when the server stops
 
@@ -50,5 +50,7 @@ class Deadlines:
         self.stopping = True
         now = asyncio.get_running_loop().time()
         for timeout, seconds in self._limits.items():
+            if timeout.expired():  # its block is about to end, and it can no longer be changed
+                continue
             end = timeout.when()
             timeout.reschedule(now + seconds if end is None else min(end, now + seconds))

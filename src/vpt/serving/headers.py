@@ -16,7 +16,7 @@ _HEADERS = {
 
 
 class SecureHeaders:
-    """Middleware that adds the headers to every answer."""
+    """Middleware that adds the headers to every response."""
 
     def __init__(self, app: ASGIApp) -> None:
         """Wrap an application.
@@ -27,12 +27,12 @@ class SecureHeaders:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request.
+        """Handle a request.
 
         Args:
             scope: The request.
             receive: Returns the next part of the body.
-            send: Sends a part of the answer.
+            send: Sends a part of the response.
         """
 
         async def send_part(message: Message) -> None:

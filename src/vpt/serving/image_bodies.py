@@ -9,7 +9,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from vpt.serving.answers import RequestError
+from vpt.serving.responses import RequestError
 
 _MAX_FIELDS = 16  # of a form, beside the file
 _WANTED = 'send the image file itself, a form with one file, or JSON: {"image": "BASE64"}'

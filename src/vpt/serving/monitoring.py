@@ -10,8 +10,8 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vpt.serving.answers import error_response
 from vpt.serving.bank import Bank
+from vpt.serving.responses import error_response
 
 _ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
 _ENDPOINTS = ("predict", "tasks", "healthz", "readyz", "metrics")
@@ -31,9 +31,9 @@ class Metrics:
         self.registry: CollectorRegistry = CollectorRegistry()
         labels = ("endpoint", "method")
         counted = (*labels, "status")
-        self.requests: Counter = Counter("vpt_requests", "Answered requests.", counted, registry=self.registry)
+        self.requests: Counter = Counter("vpt_requests", "Completed requests.", counted, registry=self.registry)
         self.seconds: Histogram = Histogram(
-            "vpt_request_seconds", "Time to the end of an answer.", labels, registry=self.registry
+            "vpt_request_seconds", "Time to the end of the response.", labels, registry=self.registry
         )
         tasks = Gauge("vpt_tasks", "Tasks that are served.", registry=self.registry)
         tasks.set_function(lambda: len(bank.files.current))
@@ -47,7 +47,7 @@ class Metrics:
 
 
 class Monitoring:
-    """Middleware that gives each request an id, counts it, logs it, and answers where the application fails."""
+    """Middleware that gives each request an id, counts it, logs it, and responds where the application fails."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         """Wrap an application.
@@ -60,12 +60,12 @@ class Monitoring:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request.
+        """Handle a request.
 
         Args:
             scope: The request.
             receive: Returns the next part of the body.
-            send: Sends a part of the answer.
+            send: Sends a part of the response.
         """
         if scope["type"] != "http":
             await self._app(scope, receive, send)

@@ -132,16 +132,16 @@ class MultiTaskBackbone:
             runs = groupby(ordered, key=lambda task: task.modules.get(path, frozen))
             parts.parts = [(len(list(run)), module) for module, run in runs]
         features = self.network(images[torch.tensor(batch_order, device=images.device)])
-        answers: dict[int, Tensor] = {}
-        for task in dict.fromkeys(tasks):  # heads of a task answer together
+        results: dict[int, Tensor] = {}
+        for task in dict.fromkeys(tasks):  # the head of a task runs once
             rows = [position for position, other in enumerate(ordered) if other is task]
             dtype = next(task.head.parameters()).dtype
             read = features[torch.tensor(rows, device=features.device)]
             if self._table is not None and task.blocks is not None:
                 read = torch.cat([read[:, columns] for columns in self._table.columns(task.blocks)], dim=1)
             logits = task.head(read.to(dtype)).float()
-            answers.update((batch_order[position], row) for position, row in zip(rows, logits, strict=True))
-        return [answers[i] for i in range(len(tasks))]
+            results.update((batch_order[position], row) for position, row in zip(rows, logits, strict=True))
+        return [results[i] for i in range(len(tasks))]
 
     def _insert_parts(self, path: str) -> None:
         """Insert a slot at a part of a block, if there is none."""

@@ -11,9 +11,9 @@ async function ask(path, options = {}) {
     byId("token").type = "password";
     byId("login").hidden = false;
   }
-  const answer = await response.json();
-  if (!response.ok) throw new Error(answer.error);
-  return answer;
+  const values = await response.json();
+  if (!response.ok) throw new Error(values.error);
+  return values;
 }
 
 function filterTasks() {
@@ -32,8 +32,9 @@ async function describeTask() {
   try {
     const task = await ask(`tasks/${encodeURIComponent(name)}`);
     const classes = task.classes.slice(0, 12).join(", ") + (task.classes.length > 12 ? ", ..." : "");
+    const described = `${task.kind}, ${task.classes.length} classes: ${classes}`;
     if (name === byId("task").value) note.textContent =
-      `${task.kind}, ${task.classes.length} classes: ${classes}; ${task.method} on ${task.backbone}`;
+      `${task.label_kind === "regression" ? `regression: ${classes}` : described}; ${task.method} on ${task.backbone}`;
   } catch (error) {
     note.className = "note bad";
     note.textContent = `The task cannot be read: ${error.message}`;
@@ -68,18 +69,19 @@ async function predict(file) {
   image.alt = file.name;
   const note = createElement("p", `${file.name}, ${task}: ...`, "note");
   article.append(image, note);
-  byId("answers").prepend(article);
+  byId("predictions").prepend(article);
   try {
-    const answer = await ask(`predict/${encodeURIComponent(task)}`, {method: "POST", body: file});
-    if (answer.overlay) {
+    const prediction = await ask(`predict/${encodeURIComponent(task)}`, {method: "POST", body: file});
+    if (prediction.overlay) {
       URL.revokeObjectURL(image.src);
-      image.src = answer.overlay;
+      image.src = prediction.overlay;
       article.className = "";
     }
-    const heading = answer.label ?? (answer.labels?.length === 0 ? "no label" : "");
+    const heading = prediction.label ?? (prediction.labels?.length === 0 ? "no label" : "");
     if (heading) note.before(createElement("p", heading));
-    note.before(predictionRows(answer.labels?.length ? answer.labels : answer.top ?? answer.classes ?? []));
-    note.textContent = `${file.name}, ${task}${"value" in answer ? `: ${formatNumber(answer.value)}` : ""}`;
+    const {labels, top, classes} = prediction;
+    note.before(predictionRows(labels?.length ? labels : top ?? classes ?? []));
+    note.textContent = `${file.name}, ${task}${"value" in prediction ? `: ${formatNumber(prediction.value)}` : ""}`;
     article.dataset.done = "yes";
   } catch (error) {
     note.textContent = `${file.name}: ${error.message}`;

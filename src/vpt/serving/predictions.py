@@ -17,7 +17,7 @@ class PredictionRequest:
         task: Name of the task.
         pixels: uint8 (3, size, size), the input size of the backbone. For segmentation (3, height, width), the original
             size.
-        file: The file that answers.
+        file: The file of the task.
     """
 
     task: str
@@ -31,14 +31,14 @@ class ClassPrediction:
 
     Args:
         task: Name of the task.
-        ranking: (class, probability) of all classes, most likely first; none where a number is predicted.
+        top: (class, probability) of all classes, most likely first; empty where a number is predicted.
         labels: (class, probability) of the classes that the image has, where it may have several; else None.
         value: The predicted number; None where classes are predicted.
-        rejected: True if the first class is less likely than was asked for: the answer is "none of these".
+        rejected: True if the first class is less likely than was asked for: the label is "none of these".
     """
 
     task: str
-    ranking: tuple[tuple[str, float], ...]
+    top: tuple[tuple[str, float], ...]
     labels: tuple[tuple[str, float], ...] | None = None
     value: float | None = None
     rejected: bool = False
@@ -50,12 +50,12 @@ class MaskPrediction:
 
     Args:
         task: Name of the task.
-        class_fractions: (class, fraction of the image) of the classes in the mask, largest first.
+        top: (class, fraction of the image) of the classes in the mask, largest first.
         mask: Class of each pixel, (height, width).
     """
 
     task: str
-    class_fractions: tuple[tuple[str, float], ...]
+    top: tuple[tuple[str, float], ...]
     mask: NDArray[np.uint16]
 
 

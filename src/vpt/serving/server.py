@@ -35,7 +35,6 @@ from starlette.routing import Route
 from vpt.data.image_files import UnreadableImageError, read_rgb
 from vpt.errors import TunedFileError, VptError
 from vpt.serving.access import AccessControl
-from vpt.serving.answers import RequestError, describe_task, error_response, json_response, prediction_response
 from vpt.serving.bank import Bank, class_names
 from vpt.serving.batcher import Batcher
 from vpt.serving.bodies import BodyReader, DrainedBodies
@@ -45,6 +44,7 @@ from vpt.serving.image_bodies import find_image
 from vpt.serving.memory import SEGMENTATION_BYTES_PER_PIXEL, ByteBudget, read_size
 from vpt.serving.monitoring import Metrics, Monitoring
 from vpt.serving.predictions import PredictionRequest
+from vpt.serving.responses import RequestError, describe_task, error_response, json_response, prediction_response
 from vpt.serving.tuned_files import TaskReplacedError
 
 MAX_IMAGE_BYTES = 32 * 2**20
@@ -135,7 +135,7 @@ def create_app(
         return Response(status_code=204)
 
     async def one_task(request: Request) -> Response:
-        """Answer any method: of several routes with a path, only the first would name its methods in `Allow`."""
+        """Handle any method: of several routes with a path, only the first would name its methods in `Allow`."""
         try:
             return await {"PUT": put_task, "DELETE": delete_task}.get(request.method, task)(request)
         except TunedFileError as error:  # of the request; only for a prediction is it one of the server
@@ -160,11 +160,11 @@ def create_app(
             async with at_work, deadlines.limit(None, stop_after=GRACE_SECONDS - 2):
                 for _ in range(_MAX_REPLACEMENTS):
                     with contextlib.suppress(TaskReplacedError):
-                        return await answer(request, name, data, top)
+                        return await respond(request, name, data, top)
                     await _refresh(bank, metrics)
-                return await answer(request, name, data, top)
+                return await respond(request, name, data, top)
 
-    async def answer(request: Request, name: str, data: bytes, top: int) -> Response:
+    async def respond(request: Request, name: str, data: bytes, top: int) -> Response:
         is_dense = bank.header(name).is_dense
 
         async def finish(image: Image.Image | None, prepared: PredictionRequest) -> Response:
@@ -179,7 +179,7 @@ def create_app(
             raise RequestError(413, f"{size} needs more than {memory.total / 1e6:.0f} MB; scale it down")
         async with memory.hold(needed):
             image, prepared = await asyncio.to_thread(_prepare, bank, name, data)
-            if prepared.file.header.is_dense:  # the answer is drawn on the image
+            if prepared.file.header.is_dense:  # the mask is drawn on the image
                 return await finish(image, prepared)
             del image  # before its memory is given to others
         return await finish(None, prepared)

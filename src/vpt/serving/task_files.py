@@ -95,6 +95,9 @@ class TaskFiles:
         Returns:
             A line for each of them, such as "added pets", "replaced pets", "removed pets" or "refused pets: REASON". A
             file is refused once, until it or its permissions change, and one with the name of another until it goes.
+
+        Raises:
+            StorageError: A folder cannot be listed. Its files stay in use.
         """
         with self._refreshing:
             found = find_files(self._paths, self.current)

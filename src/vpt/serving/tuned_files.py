@@ -10,7 +10,7 @@ from torch import nn
 from vpt.backbones import Backbone
 from vpt.core.hub import task_name
 from vpt.core.text import pluralize, refuse
-from vpt.errors import TunedFileError, VptError
+from vpt.errors import StorageError, TunedFileError, VptError
 from vpt.model.named_backbone import backbone_for
 from vpt.model.tuned_file import Header, read_header
 
@@ -84,8 +84,15 @@ def read_tuned_file(path: Path) -> TunedFile:
         path: The file.
 
     Returns:
-        The file. A file that cannot be used raises TunedFileError.
+        The file.
+
+    Raises:
+        TunedFileError: The file cannot be used, or its name is not UTF-8.
     """
+    try:
+        path.name.encode()
+    except UnicodeEncodeError as error:  # neither JSON nor an address can name the task
+        raise TunedFileError(f"the name of {path} is not UTF-8; rename the file") from error
     version = file_version(path)  # before the header: if the file is replaced in between, `check` notices
     return TunedFile(path, read_header(path), version)
 
@@ -99,6 +106,9 @@ def find_files(paths: Iterable[Path], current: Mapping[str, TunedFile]) -> dict[
 
     Returns:
         The files by name. A name that several files have is that of the first of them, the known one if there is one.
+
+    Raises:
+        StorageError: A folder cannot be listed.
     """
     found: dict[str, list[Path]] = {}
     for given in paths:
@@ -123,8 +133,13 @@ def backbone_key(header: Header) -> BackboneKey:
 
 def _files_in(folder: Path) -> list[Path]:
     """Return the tuned files of a folder; those that add a task to an exported graph are none."""
-    found = (path for path in folder.glob("[!.]*.safetensors") if not path.name.endswith(".task.safetensors"))
-    return sorted(found)
+    try:  # `glob` returns nothing for a folder that cannot be listed, as if its files had gone
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        reason = error.strerror or error
+        raise StorageError(f"the folder {folder} cannot be listed: {reason}; make it readable") from error
+    visible = (path for path in paths if path.suffix == ".safetensors" and not path.name.startswith("."))
+    return [path for path in visible if not path.name.endswith(".task.safetensors")]
 
 
 def read_headers(paths: Iterable[Path]) -> dict[str, TunedFile]:
@@ -137,12 +152,17 @@ def read_headers(paths: Iterable[Path]) -> dict[str, TunedFile]:
         The files, by `vpt.core.hub.task_name`.
 
     Raises:
-        TunedFileError: There is no file, or files have no header or equal names. The message names every such file.
+        TunedFileError: There is no file, a folder cannot be listed, or files have no header or equal names. The
+            message names every such file.
     """
     files: dict[str, TunedFile] = {}
     faults = []
     for given in paths:
-        found = _files_in(given) if given.is_dir() else [given]
+        try:
+            found = _files_in(given) if given.is_dir() else [given]
+        except StorageError as error:
+            faults.append(str(error))
+            continue
         if not found:
             faults.append(f"{given}: a folder without *.safetensors files")
         for path in found:

@@ -1,4 +1,4 @@
-"""Answers from the logits of a model, by the kind of its labels."""
+"""Predictions from the logits of a model, by the kind of its labels."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vpt.core.text import format_number
 from vpt.errors import TrainingError
 
 
 @dataclass(frozen=True)
-class Answer:
-    """The answer for one image.
+class Prediction:
+    """The prediction for one image: its class, its labels or its number.
 
     Attributes:
         top: Pairs of a class and its probability, most likely first; empty where a number is predicted.
@@ -26,23 +27,25 @@ class Answer:
     value: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the answer as JSON values."""
+        """Return the prediction as JSON values."""
         if self.value is not None:
             return {"value": self.value}
         labels = {} if self.labels is None else {"labels": _to_dicts(self.labels)}
         return {**labels, "top": _to_dicts(self.top)}
 
     def describe(self) -> str:
-        """Return the answer as a few words."""
+        """Return the prediction as a few words."""
         if self.value is not None:
-            return f"{self.value:.4g}"
+            return format_number(self.value)
         if self.labels == ():
             return f"no label ({self.top[0][0]} {100 * self.top[0][1]:.1f} %)"
         return ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in self.labels or self.top)
 
 
-def answer(logits: NDArray[Any], classes: Sequence[str] | None, label_kind: Mapping[str, Any], top: int) -> Answer:
-    """Return the answer for one image.
+def to_prediction(
+    logits: NDArray[Any], classes: Sequence[str] | None, label_kind: Mapping[str, Any], top: int
+) -> Prediction:
+    """Return the prediction for one image.
 
     Args:
         logits: Outputs of the model (classes,).
@@ -51,32 +54,32 @@ def answer(logits: NDArray[Any], classes: Sequence[str] | None, label_kind: Mapp
         top: Number of classes to name.
 
     Returns:
-        The answer.
+        The prediction.
 
     Raises:
         TrainingError: An output is NaN or infinite.
     """
     values = _require_finite(logits.astype(np.float64))
     if label_kind["name"] == "regression":
-        return Answer(value=float(_require_finite(values * label_kind["std"] + label_kind["mean"])[0]))
+        return Prediction(value=float(_require_finite(values * label_kind["std"] + label_kind["mean"])[0]))
     names = [str(index) for index in range(len(values))] if classes is None else list(classes)
     if label_kind["name"] == "multi_label":
         with np.errstate(over="ignore"):  # of a probability that is 0
             probabilities = 1 / (1 + np.exp(-values))
         has = dict(zip(names, probabilities >= np.array(label_kind["thresholds"] or 0.5), strict=True))
         ranked = _rank(probabilities, names, len(names))
-        return Answer(ranked[:top], tuple(pair for pair in ranked if has[pair[0]]))
+        return Prediction(ranked[:top], tuple(pair for pair in ranked if has[pair[0]]))
     with np.errstate(over="ignore"):
         scaled = _require_finite(values / label_kind.get("temperature", 1.0))
     exponentials = np.exp(scaled - scaled.max())
-    return Answer(_rank(exponentials / exponentials.sum(), names, top))
+    return Prediction(_rank(exponentials / exponentials.sum(), names, top))
 
 
 def _require_finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
     if not np.isfinite(values).all():
         raise TrainingError(
-            "the model answers with NaN or infinity, so there is no prediction: its weights are too large, or the file "
-            "is damaged; export it again from the tuned file"
+            "outputs of the model are NaN or infinite, so there is no prediction: its weights are too large, or the "
+            "file is damaged; export it again from the tuned file"
         )
     return values
 

@@ -1,4 +1,4 @@
-"""Answers in JSON: predictions, descriptions of tasks, and errors with their HTTP status."""
+"""Responses in JSON: predictions, descriptions of tasks, and errors with their HTTP status."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from vpt.tasks.segmentation.drawing import draw_overlay, indexed_mask
 
 
 class RequestError(HTTPException):
-    """A request that is answered with a given HTTP status and message."""
+    """A request that fails with a given HTTP status and message."""
 
 
 def json_response(values: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -81,7 +81,7 @@ def describe_task(name: str, header: Header) -> dict[str, Any]:
 
 
 def prediction_response(
-    answer: Prediction,
+    prediction: Prediction,
     image: Image.Image | None,
     classes: tuple[str, ...],
     colors: Sequence[str] | None,
@@ -90,7 +90,7 @@ def prediction_response(
     """Return a prediction as JSON. Masks and overlays are PNG images in data URIs.
 
     Args:
-        answer: The prediction.
+        prediction: The prediction.
         image: The image, if it is segmented.
         classes: Names of the classes.
         colors: Colors of the classes in their tuned file, or None.
@@ -99,25 +99,25 @@ def prediction_response(
     Returns:
         The response.
     """
-    if isinstance(answer, ClassPrediction):
+    if isinstance(prediction, ClassPrediction):
         found = {
-            "label": NONE_OF_THESE if answer.rejected else None,
-            "value": answer.value,
-            "labels": answer.labels and _to_dicts(answer.labels),
+            "label": NONE_OF_THESE if prediction.rejected else None,
+            "value": prediction.value,
+            "labels": prediction.labels and _to_dicts(prediction.labels),
         }
         known = {key: value for key, value in found.items() if value is not None}
-        ranking = {} if answer.value is not None else {"top": _to_dicts(answer.ranking[:top])}
-        return json_response({"task": answer.task, **known, **ranking})
+        top_classes = {} if prediction.value is not None else {"top": _to_dicts(prediction.top[:top])}
+        return json_response({"task": prediction.task, **known, **top_classes})
     palette = class_colors(classes, colors)
     return json_response(
         {
-            "task": answer.task,
+            "task": prediction.task,
             "classes": [
                 {"class": name, "fraction": fraction, "color": f"#{bytes(palette[classes.index(name)]).hex()}"}
-                for name, fraction in answer.class_fractions[:top]
+                for name, fraction in prediction.top[:top]
             ],
-            "mask": _data_uri(indexed_mask(answer.mask, palette)),
-            "overlay": _data_uri(draw_overlay(np.asarray(image), answer.mask, classes, palette)),
+            "mask": _data_uri(indexed_mask(prediction.mask, palette)),
+            "overlay": _data_uri(draw_overlay(np.asarray(image), prediction.mask, classes, palette)),
         }
     )
 

@@ -1,4 +1,4 @@
-"""Answers for several labels, numbers and rejected images: the same from Python, the command line and the server."""
+"""Predictions of several labels, numbers and rejected images: the same from Python, the command line and the server."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("task", KINDS)
-def test_answers_of_python_command_and_server_agree(
+def test_predictions_of_python_command_and_server_agree(
     task: str, files: dict[str, Path], address: str, image: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     least = LEAST.get(task)
@@ -72,19 +72,18 @@ def test_answers_of_python_command_and_server_agree(
     assert predict(address, task, image.read_bytes()) == {"task": task, **close}
 
 
-def test_answers_have_the_fields_of_their_kind(address: str, image: Path) -> None:
-    answers = {task: predict(address, task, image.read_bytes(), "?top=2") for task in KINDS}
-    assert {task: set(answer) - {"task"} for task, answer in answers.items()} == {
+def test_predictions_have_the_fields_of_their_kind(address: str, image: Path) -> None:
+    predictions = {task: predict(address, task, image.read_bytes(), "?top=2") for task in KINDS}
+    assert {task: set(prediction) - {"task"} for task, prediction in predictions.items()} == {
         "tags": {"labels", "top"},
         "untagged": {"labels", "top"},
         "age": {"value"},
         "sure": {"top"},
         "unsure": {"label", "top"},
     }
-    assert {pair["class"] for pair in answers["tags"]["labels"]} == {"red", "green"} and not answers["untagged"][
-        "labels"
-    ]
-    assert len(answers["tags"]["top"]) == 2 and answers["unsure"]["label"] == "none of these"
+    assert {pair["class"] for pair in predictions["tags"]["labels"]} == {"red", "green"}
+    assert not predictions["untagged"]["labels"]
+    assert len(predictions["tags"]["top"]) == 2 and predictions["unsure"]["label"] == "none of these"
     assert get(f"{address}/tasks/age")["label_kind"] == "regression"
 
 
@@ -127,3 +126,8 @@ def test_page_shows_labels_numbers_and_rejected_images(browser: Any, address: st
     assert f"a.png, age: {value:.0f}" in shown["age"][0]
     assert "no label" not in shown["tags"][0] and "none of these" not in shown["sure"][0]
     assert min(browser.execute_script(CONTRAST)) >= 4.5 and not browser.get_log("browser")
+    browser.execute_script(
+        "const s = document.getElementById('task'); s.value = 'age'; s.dispatchEvent(new Event('change'));"
+    )
+    about = "return document.getElementById('about').textContent"
+    wait_until(lambda: browser.execute_script(about).startswith("regression: age; vpt("))
