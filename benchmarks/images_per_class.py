@@ -165,7 +165,7 @@ def compare(cells: Mapping[Key, Runs], kept: Mapping[str, Any]) -> list[dict[str
         else:
             points = statistics.fmean(ours.top1) - statistics.fmean(theirs.top1)
             low, high = paired_interval(ours.top1, theirs.top1) or (points, points)
-        over = "seeds" if answers is None else "seeds and images" if len(ours.seeds) > 1 else "images"
+        over = "draws" if answers is None else "draws and images" if len(ours.seeds) > 1 else "images"
         rows.append({"set": name, "images": count, "ours": own, "above": method, "points": points, "low": low,
                      "high": high, "over": over})  # fmt: skip
     return rows
@@ -191,14 +191,14 @@ def format_scores_table(cells: Mapping[Key, Runs]) -> str:
     """Markdown: a row for each set and number of images, a column for each method."""
     methods = [method for method in LOOKS if any(key[2] == method for key in cells)]
     lines = [
-        "**Test top-1**, DeiT-Tiny, in %: mean ± standard deviation of n draws of the training images. Rates are "
-        "chosen on val once for each set, at five images of each class; that of VPT-deep + LoRA on sign digits and "
-        "RSSCN7 is one for both, tried once on val at 20 images. On DTD-10 and Caltech-101 what the head starts as is "
-        "chosen, too: values at random, or a linear probe; on the others it starts at random. With one image of each "
-        "class the penalty of the ridge probe is fixed, and no ridge head joins a trained one: the rows of prompts "
-        "with such a head are without it there.",
+        "**Test top-1**, DeiT-Tiny, in %: mean ± standard deviation of n draws of the training images. Learning "
+        "rates were selected on val once for each dataset, at five images per class. VPT-deep + LoRA has one rate for "
+        "sign digits and RSSCN7, which was tried once on val at 20 images per class. On DTD-10 and Caltech-101, the "
+        "initialization of the head (random or linear probe) was also selected on val. On the other datasets it is "
+        "random. With one image per class, the penalty of the ridge probe is fixed, and there is no ridge head, so "
+        "the columns of prompts 'with a ridge head' show the trained head alone.",
         "",
-        f"| set | images | n | {' | '.join(methods)} |",
+        f"| dataset | images | n | {' | '.join(methods)} |",
         f"|---|---:|---:|{'---:|' * len(methods)}",
     ]
     for (name, count), one in columns_of(cells).items():
@@ -215,7 +215,7 @@ def format_differences(cells: Mapping[Key, Runs], differences: Sequence[Mapping[
     lines = [
         f"**{own} ({OURS[own][0]}), minus others**, in points (95 % interval):",
         "",
-        f"| set | images | {' | '.join(OTHERS)} | paired over |",
+        f"| dataset | images | {' | '.join(OTHERS)} | paired over |",
         f"|---|---:|{'---:|' * len(OTHERS)}---|",
     ]
     for (name, count), one in columns_of(cells).items():

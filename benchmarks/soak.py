@@ -53,7 +53,7 @@ class Tasks:
         self.answers = []
         for file in self.files:
             ranked = bank.predict([bank.make_request(file.stem, image) for image in pixels])
-            self.answers.append([dict(one.ranking) for one in ranked])  # type: ignore[union-attr]
+            self.answers.append([dict(one.top) for one in ranked])
         self.intervals: dict[str, list[list[float]]] = {}  # name of a task -> [version or -1, begin, end]
         self.lock = threading.Lock()
 

@@ -64,7 +64,7 @@ CONSTANTS: dict[str, tuple[str, ...]] = {
         "more than 5 % of its whole rise",
     ),
     "docs/how-to/large-data.md": (
-        "150 kB an image at 224 px. Above 4 GiB (28,000 such images)",
+        "150 kB per image at 224 px. Above 4 GiB (28,000 such images)",
         "1.14 or 1.41 times as large as the input",
         "what exceeds 4 GiB",
     ),
@@ -82,15 +82,16 @@ CONSTANTS: dict[str, tuple[str, ...]] = {
         "| `linear`, `head2toe` | SGD | 64 | 0.125 | 0.125 |",
         "| `mlp`, `sidetune` | SGD | 64 | 0.025 | 0.025 |",
         "0.75 times the rate of the next one",
-        "it does not where its arrays would take more than 2 GiB",
+        "skipped if its arrays exceed 2 GiB",
     ),
     "docs/methods.md": ("| `expansion` | 0.1 |", "| `dropout` | 0.1 |"),
     "docs/reference/official-code.md": ("| rates of prompts on FGVC | 0.05 is left out",),
     "docs/reliability.md": ("a file system of 4 MB with 0 to 320 kB free", "with 0, 4 and 32 kB free"),
     "docs/tutorials/segmentation.md": (
         "scaled to 0.5 to 2 times that",
+        "refuses images whose long side is more than 16 times the short side",
         "asserts them to 2 %",
-        "The 0.04 M that the paper's heads have in addition",
+        "The paper's head has 0.04 M more parameters",
         "its VPT + bias is 0.13 M less than the sum of its own terms",
         "| paper | 35.12 | 42.11 | 43.40 | 44.04 | 48.31 |",
         "A backbone of 5.5 M parameters at 160 px has less to adapt than one of 304 M at 512",
@@ -218,8 +219,8 @@ def _defaults() -> Iterator[tuple[str, str]]:
 
     yield (
         "docs/how-to/training-options.md",
-        f"it has {with_ridge(3)} points at three epochs, {with_ridge(10)} at ten (mean of four sets, three draws) and "
-        f"{with_ridge(30)} at 30 (one draw)",
+        f"changes by {with_ridge(3)} points at three epochs and {with_ridge(10)} at ten (mean of four datasets, three "
+        f"draws), and by {with_ridge(30)} at 30 (one draw)",
     )
     three, ten, thirty = above(3, 3), above(10, 3), above(30, 1)
     deviations = [statistics.stdev(difference(results, name, "vpt", 10, 1.0, SHIPPED)) for name in TASKS]
@@ -251,15 +252,16 @@ def _minutes() -> Iterator[tuple[str, str]]:
     gain, low, high = full["below"]
     yield (
         "docs/how-to/minutes.md",
-        f"narrowed to `vpt`, `lora` or `full` have {100 * prompts['score']:.1f}, {100 * lora['score']:.1f} and "
-        f"{100 * full['score']:.1f} % (full fine-tuning: a file above the default `--max-size`; the whole search minus "
-        f"this one: {gain:.1f} points, 95 % interval {low:.1f} to {high:+.1f})",
+        "| search | top-1, % | file | whole search minus this one, points (95 % interval) | |---|---:|---|---| "
+        f"| all methods | {100 * whole['score']:.1f} | | | | `vpt` | {100 * prompts['score']:.1f} | | | | `lora` | "
+        f"{100 * lora['score']:.1f} | | | | `full` | {100 * full['score']:.1f} | above the default `--max-size` | "
+        f"{gain:.1f} ({low:.1f} to {high:+.1f}) |",
     )
     scenes = {run["minutes"]: run for run in record["minutes on camvid"]["values"]["runs"]}
     low, high = (f"{100 * bound:.1f}" for bound in scenes[10]["interval"])
     yield (
         "docs/how-to/minutes.md",
-        f"chooses images of {scenes[10]['image_size']} px and saves prompts with {100 * scenes[10]['score']:.1f} % "
+        f"selects images of {scenes[10]['image_size']} px and saves prompts with {100 * scenes[10]['score']:.1f} % "
         f"mean IoU (95 % interval {low} to {high}, {scenes[10]['images']['test']} test images)",
     )
     assert all(run["shipped"] == "the probe" for run in runs if run["minutes"] < 10), "shorter budgets keep the probe"
@@ -275,7 +277,7 @@ def _minutes() -> Iterator[tuple[str, str]]:
     yield (
         "docs/how-to/minutes.md",
         f"Of {len(searches)} searches with {min(one['images'] for one in searches)} to "
-        f"{max(one['images'] for one in searches)} images of each class on four sets, {len(searches) - 3} keep the "
+        f"{max(one['images'] for one in searches)} images of each class on four datasets, {len(searches) - 3} keep the "
         f"probe, so they equal it. Three save another model: {100 * second['gain']:.1f} and {100 * first['gain']:.1f} "
         f"points above their probe on test images of sign digits, and {100 * third['gain']:.1f} on those of "
         "Caltech-101",
@@ -413,8 +415,8 @@ def _start() -> Iterator[tuple[str, str]]:
         for name in ("vpt predict model.onnx", "vpt predict model.onnx, DeiT-Tiny", "vpt predict")
     )
     text = (
-        f"From the shell to the answer it takes {graph:.1f} s with the embedded backbone and {graph_224:.1f} s with "
-        f"DeiT-Tiny, on one thread; with a tuned file of the embedded backbone it takes {tuned:.1f} s"
+        f"From the shell to the prediction it takes {graph:.1f} s with the embedded backbone and {graph_224:.1f} s "
+        f"with DeiT-Tiny, on one thread; with a tuned file of the embedded backbone it takes {tuned:.1f} s"
     )
     yield "docs/how-to/export.md", text
 

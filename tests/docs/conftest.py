@@ -44,10 +44,11 @@ def tuned(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def workspace(sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The current folder of a page: a copy of the sample data."""
+    """The current folder of a page: a copy of the sample data, and the script that draws them, as in a checkout."""
     monkeypatch.setenv("COLUMNS", "120")
     folder = tmp_path / "page"
     shutil.copytree(sample, folder)
+    shutil.copytree(ROOT / "docs" / "examples", folder / "docs" / "examples")
     monkeypatch.chdir(folder)
     with ray_settings() as settings:
         for name, value in settings.items():

@@ -15,6 +15,11 @@ import vpt
 _OURS = "vpt"
 
 
+def is_written_in_python(member: object) -> bool:
+    """Return whether a member of a class is a function or, of a class method, bound to it."""
+    return inspect.isfunction(member) or inspect.ismethod(member)
+
+
 def public_callables() -> Iterator[tuple[str, Callable[..., Any]]]:
     """Yield the functions of `vpt`, and the public methods of its classes, by name."""
     for name in vpt.__all__:
@@ -22,7 +27,7 @@ def public_callables() -> Iterator[tuple[str, Callable[..., Any]]]:
         if inspect.isfunction(value):
             yield name, value
         elif inspect.isclass(value):
-            for method, function in inspect.getmembers(value, inspect.isfunction):
+            for method, function in inspect.getmembers(value, is_written_in_python):
                 inherited = any(method in vars(base) for base in value.__mro__[1:])  # documented there
                 if not method.startswith("_") and function.__module__.startswith(_OURS) and not inherited:
                     yield f"{name}.{method}", function

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,28 @@ def test_prose_lines_wrap_at_120() -> None:
                 written = bool(re.fullmatch(r"<!-- \w+ -->", line))
             if not fenced and not written and not line.startswith(("|", "!")) and "](" not in line:
                 assert len(line) <= 120, f"{page.name}:{number} has {len(line)} characters"
+
+
+def _list_items(lines: list[str]) -> Iterator[tuple[int, str, str]]:
+    """Yield the items of lists outside code: the line number, the line above, and the text."""
+    fenced, above, start, text = False, "", 0, ""
+    for number, line in enumerate([*lines, ""], 1):
+        marked = not fenced and re.match(r" *([-*+]|\d+[.)]) ", line)
+        fenced ^= line.lstrip().startswith("```")
+        if text and (marked or fenced or not line.strip()):
+            yield start, above, text
+            above, text = ("" if marked else line), ""  # the next item continues the list
+        if marked:
+            start, text = number, line
+        elif text:
+            text += f" {line}"
+        else:
+            above = line
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_wrapped_line_becomes_a_list_item_by_accident(page: Path) -> None:
+    for number, above, text in _list_items(page.read_text(encoding="utf-8").splitlines()):
+        assert not above.strip(), f"{page.name}:{number} begins a list within a paragraph: {text[:40]!r}"
+        balanced = text.count("(") == text.count(")") and text.count("`") % 2 == 0
+        assert balanced, f"{page.name}:{number} ends within parentheses or code: {text[-40:]!r}"
