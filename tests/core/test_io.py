@@ -117,7 +117,7 @@ def test_sweep_removes_what_is_of_the_output_alone(tmp_path: Path) -> None:
     assert list(folder.iterdir()) != [] and not list(folder.glob(".*"))
 
 
-def test_sweep_abandoned_spares_processes_that_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sweep_abandoned_spares_processes_that_live(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     left = abandoned(tmp_path / "runs" / "x.json")
     mine = temporary_path(tmp_path / "plan.json")

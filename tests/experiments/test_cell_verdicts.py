@@ -218,5 +218,5 @@ def test_commands_whose_runs_ended_in_error_fail_after_their_summary(
     assert CliRunner().invoke(command, arguments).exit_code == 0
     doubtful.write(replace(last, status="error", scores={}, error="StorageError: the disk is full"))
     result = CliRunner().invoke(command, arguments)
-    assert json.loads(result.stdout)["error"] == 1
+    assert json.loads(result.stdout)["errors"] == 1
     assert isinstance(result.exception, StorageError) and str(result.exception).startswith("the disk is full\n1 run ")

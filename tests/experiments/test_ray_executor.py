@@ -223,11 +223,11 @@ def test_address_where_nobody_answers_is_refused_before_the_plan_is_read(
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         given = ("bench", "run", tmp_path / "missing.toml", "--executor", f"ray://{address}")
         assert exit_code(*given) == ExitCode.FAILED
-        assert f"no Ray cluster answers at ray://{address}: no answer within" in capsys.readouterr().err
+        assert f"no Ray cluster responds at ray://{address}: no response within" in capsys.readouterr().err
     monkeypatch.setenv("RAY_ADDRESS", address)  # nobody listens any more
-    with pytest.raises(VptError, match=rf"no Ray cluster answers at {address} \(from RAY_ADDRESS\): .*refused"):
+    with pytest.raises(VptError, match=rf"no Ray cluster responds at {address} \(from RAY_ADDRESS\): .*refused"):
         check_cluster(None)
-    with pytest.raises(VptError, match=r"no Ray cluster answers at a\.\.b:6379: .*label"):  # no name of a host
+    with pytest.raises(VptError, match=r"no Ray cluster responds at a\.\.b:6379: .*label"):  # no name of a host
         check_cluster("a..b:6379")
     with pytest.raises(SpecError, match=r"write ray://HOST:10001"):
         check_cluster("ray://head")

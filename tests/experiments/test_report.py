@@ -250,7 +250,7 @@ def test_metric_rows_of_each_run_name_all_that_made_them(done: Store) -> None:
 @pytest.mark.parametrize(
     "sql", ["DELETE FROM runs", "UPDATE runs SET top1 = 1", "ATTACH 'x.db' AS x", "PRAGMA query_only = 0", "BEGIN", ""]
 )
-def test_query_that_is_no_select_is_refused(sql: str, done: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_query_that_is_no_select_is_refused(sql: str, done: Store) -> None:
     with pytest.raises(SpecError, match="write one SELECT statement"):
         query(done.folder, sql)
     result = CliRunner().invoke(command, ["query", str(done.folder), sql])

@@ -132,7 +132,7 @@ def test_bench_run_of_finished_segmentation_plan_repeats_nothing(folder: Path, d
     answer = CliRunner().invoke(command, words)
     assert answer.exit_code == 0 and "6 runs" in answer.output
     answer = CliRunner().invoke(command, [*words, "--json", "--events", str(done.folder / "events.jsonl")])
-    counts = {"runs": 6, "done": 6, "failed": 0, "error": 0}
+    counts = {"runs": 6, "done": 6, "failed": 0, "errors": 0}
     found = json.loads(answer.stdout)
     verdicts = found.pop("verdicts", [])  # so short a training may well be no good one
     assert found == {"folder": str(done.folder), **counts}

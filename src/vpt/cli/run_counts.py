@@ -35,7 +35,9 @@ def print_runs(folder: Path, records: "Mapping[str, Record]", as_json: bool) -> 
     values = {
         "folder": str(folder),
         "runs": len(records),
-        **{name: counts[name] for name in ("done", "failed", "error")},
+        "done": counts["done"],
+        "failed": counts["failed"],
+        "errors": counts["error"],
         "verdicts": [asdict(verdict) for verdict in verdicts],
     }
     print_result(as_json, values, lines)

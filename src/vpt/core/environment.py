@@ -16,6 +16,7 @@ from vpt._version import __version__
 
 _PROC = Path("/proc")
 _POWERCAP = Path("/sys/class/powercap")
+_CGROUPS = Path("/sys/fs/cgroup")
 
 
 def describe() -> dict[str, Any]:
@@ -60,15 +61,31 @@ def available_memory() -> int:
     """Return the memory that this process can still take without swapping, in bytes, or that of the machine.
 
     Returns:
-        Bytes: what Linux says is available, elsewhere all physical memory, or 4 GiB if the system does not report it.
+        Bytes: on Linux, what the kernel and the limits of a container leave; elsewhere all physical memory, or 4 GiB if
+        the system does not report it.
     """
     available_kib = _proc_value("meminfo", "MemAvailable")
     if available_kib is not None:
-        return int(available_kib.split()[0]) * 1024
+        return min([int(available_kib.split()[0]) * 1024, *_room_in_cgroups()])
     memory = 4 * 2**30
     if sys.platform != "win32":
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return memory
+
+
+def _room_in_cgroups() -> list[int]:
+    """Return the bytes that each limit of a control group (version 2) of this process leaves, as in a container."""
+    group, room = (_proc_value("self/cgroup", "0") or "").removeprefix(":").strip("/"), list[int]()
+    for folder in (_CGROUPS / group, *(_CGROUPS / group).parents):
+        if not folder.is_relative_to(_CGROUPS):
+            break
+        with suppress(OSError, ValueError):  # "max" is no limit
+            limit, used = (int((folder / f"memory.{name}").read_text()) for name in ("max", "current"))
+            files = [
+                line for line in (folder / "memory.stat").read_text().splitlines() if line.startswith("inactive_file")
+            ]
+            room.append(max(0, limit - used + sum(int(line.split()[1]) for line in files)))  # which the kernel drops
+    return room
 
 
 def reset_peak_memory(device: torch.device) -> None:

@@ -48,7 +48,7 @@ def ablate(
     callback: Callback | None = None,
     overwrite: bool = False,
 ) -> Ablation:
-    """Run a series on a data set, or resume it.
+    """Run a series on a dataset, or resume it.
 
     A point that the backbone does not support is found before any training; the table gives the reason.
 

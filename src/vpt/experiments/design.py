@@ -15,7 +15,7 @@ CLASSIFICATION_ONLY = (
 
 @dataclass(frozen=True)
 class Task:
-    """A data set of an experiment.
+    """A dataset of an experiment.
 
     Attributes:
         name: Name in all tables.

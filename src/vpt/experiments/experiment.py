@@ -82,7 +82,7 @@ class Experiment:
         fingerprint: Digest of the weights of the backbone at the image size of the plan.
         parameters: Number of parameters of the backbone.
         protocol: Conditions of all runs.
-        tasks: Data sets.
+        tasks: Datasets.
         methods: Rows of the tables.
         baseline: Row that the others are compared with; None compares with no row.
         keep_tuned: Keep the tuned files of the final runs.

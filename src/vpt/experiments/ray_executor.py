@@ -55,7 +55,7 @@ class RayExecutor:
             reporter: Reports the runs.
 
         Raises:
-            VptError: Ray is not installed, or no cluster answers.
+            VptError: Ray is not installed, or no cluster responds.
         """
         with connect_cluster(self.address, lambda text: reporter.callback.on_note(text), verbose=self.verbose) as ray:
             if missing := self.describe_missing_node(ray):

@@ -1,4 +1,4 @@
-"""All runs of an experiment as tables: CSV, Parquet, or the answer to an SQL query."""
+"""All runs of an experiment as tables: CSV, Parquet, or the result of an SQL query."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -155,19 +155,19 @@ def to_parquet(folder: Path) -> bytes:
 
 
 def query(folder: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """Answer a SELECT statement about the runs of a folder.
+    """Run a SELECT statement on the runs of a folder.
 
-    The statement is answered by SQLite from read-only tables in memory.
+    SQLite runs the statement on read-only tables in memory.
 
     Args:
         folder: Folder of the experiment.
         sql: SELECT statement on the tables `runs`, which has `RUN_COLUMNS`, and `metrics`, which has `METRIC_COLUMNS`.
 
     Returns:
-        The names of the columns of the answer, and its rows: texts, numbers and None; bytes as hexadecimal digits.
+        The names of the columns of the result, and its rows: texts, numbers and None; bytes as hexadecimal digits.
 
     Raises:
-        SpecError: SQLite cannot answer the statement, or it is not a SELECT statement.
+        SpecError: SQLite cannot run the statement, or it is not a SELECT statement.
     """
     with closing(sqlite3.connect(":memory:")) as database:
         tables = {"runs": (RUN_COLUMNS, run_rows), "metrics": (METRIC_COLUMNS, metric_rows)}
@@ -183,7 +183,7 @@ def query(folder: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
             cursor = database.execute(sql)
             rows = [tuple(each.hex() if isinstance(each, bytes) else each for each in row) for row in cursor]
         except (sqlite3.Error, sqlite3.Warning) as error:
-            raise SpecError(f"the query {sql!r} cannot be answered: {error}; {_QUERY_HELP}") from error
+            raise SpecError(f"the query {sql!r} cannot be run: {error}; {_QUERY_HELP}") from error
         if cursor.description is None:
             raise SpecError(f"the query {sql!r} has no result; {_QUERY_HELP}")
         return [column[0] for column in cursor.description], rows

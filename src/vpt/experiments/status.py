@@ -22,7 +22,7 @@ class Status:
         done: Number of runs that are done.
         failed: Number of runs that diverged and have no result.
         diverged: Number of runs that diverged, with a result or without.
-        error: Number of runs that ended in an error.
+        errors: Number of runs that ended in an error.
         running: Number of runs that a process does; a batch of runs that are trained at once counts as one.
         rows: Task, method, runs with a record, and all runs of each cell.
         error_messages: A line for each run that is not done and has a record.
@@ -36,7 +36,7 @@ class Status:
     done: int
     failed: int
     diverged: int
-    error: int
+    errors: int
     running: int
     rows: tuple[tuple[str, str, int, int], ...]
     error_messages: tuple[str, ...]
@@ -55,7 +55,7 @@ class Status:
         """
         task_width, method_width = max(len(row[0]) for row in self.rows), max(len(row[1]) for row in self.rows)
         first = (
-            f"{self.name}: {self.done} of {self.total} runs done, {self.diverged} diverged, {self.error} in error, "
+            f"{self.name}: {self.done} of {self.total} runs done, {self.diverged} diverged, {self.errors} in error, "
             f"{self.running} running"
         )
         lines = [
@@ -113,7 +113,7 @@ def read_status(folder: Path) -> Status:
         done=states["done"],
         failed=states["failed"],
         diverged=sum(any(verdict.kind == "diverged" for verdict in found) for found in verdicts),
-        error=states["error"],
+        errors=states["error"],
         running=len(store.locks.live()),
         rows=tuple(rows),
         error_messages=tuple(f"{runs[r.id].label}  {r.status}: {r.error}" for r in results.records if r.error),

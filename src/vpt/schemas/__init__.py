@@ -1,6 +1,6 @@
-"""JSON Schemas: one file for each kind of answer that commands print with `--json`.
+"""JSON Schemas: one file for each kind of result that commands print with `--json`.
 
-A file is named after its schema. `x-commands` names the commands whose answer it describes, and `$id` ends in the
+A file is named after its schema. `x-commands` names the commands whose result it describes, and `$id` ends in the
 version, which is raised when a key is renamed or removed. New keys may come at any time.
 """
 
