@@ -205,6 +205,14 @@ def test_foreign_file_is_refused_with_what_reads_it(tmp_path, name):
         open_rgb(path)
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])  # Pillow opens the first, tifffile alone the second
+def test_deep_tiff_of_too_many_pixels_is_refused(tmp_path, monkeypatch, dtype):
+    tifffile.imwrite(tmp_path / "bomb.tif", deep(3).astype(dtype), photometric="rgb")  # 12 x 10 px
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(UnreadableImageError, match="more than 100 pixels, which may exhaust memory"):
+        open_rgb(tmp_path / "bomb.tif")
+
+
 def test_raw_camera_file_with_a_preview_is_refused(tmp_path):
     buffer = io.BytesIO()
     Image.new("RGB", (16, 16)).save(buffer, "TIFF")

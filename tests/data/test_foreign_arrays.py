@@ -59,7 +59,7 @@ def test_array_that_is_no_image_is_refused_by_every_call(name: str, model: vpt.T
             call()
 
 
-def test_value_range_reads_no_booleans_or_texts(model: vpt.TunedModel) -> None:
+def test_value_range_reads_no_booleans_or_texts() -> None:
     from vpt.data.image_files import UnreadableImageError
     from vpt.data.image_inputs import read_image
 

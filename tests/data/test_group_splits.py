@@ -7,6 +7,7 @@ import pytest
 from sklearn.model_selection import GroupShuffleSplit, StratifiedGroupKFold
 
 from vpt.data.dataset import Dataset, Split
+from vpt.data.group_splits import split_groups
 from vpt.data.loading import load_dataset
 from vpt.data.splits import fill_missing_splits, stratified_split
 from vpt.errors import DataError
@@ -49,6 +50,18 @@ def test_fill_missing_splits_keeps_groups_whole_as_scikit_learn(seed, mixed):
         assert len(set(groups[rows])) + len(set(np.delete(groups, rows))) == len(set(groups))
         theirs = np.abs(np.bincount(labels[rows], minlength=3) - wanted).sum()
         assert ours <= theirs + 10
+
+
+def test_split_groups_of_six_groups_equals_the_split_by_hand():
+    counts = [(3, 0), (3, 1), (0, 2), (2, 0), (0, 1), (4, 1)]  # images of each class in each group, in this order
+    labels = np.concatenate([np.repeat([0, 1], pair) for pair in counts])
+    groups = np.repeat(np.arange(6), [sum(pair) for pair in counts])
+    sizes = {"test": np.array([1, 2]), "val": np.array([9, 2])}
+    found = split_groups(labels, groups, range(len(labels)), sizes)
+    # Test: group 2 alone is nearer than nothing; then class 0 is missing, and group 3 fits best. Val: 0, 1 and 4 come
+    # nearer; so would 5, which is the last with class 0, for train.
+    expected = {"test": {2, 3}, "val": {0, 1, 4}, "train": {5}}
+    assert {name: set(groups[rows].tolist()) for name, rows in found.items()} == expected
 
 
 def test_stratified_split_of_groups_of_one_equals_that_without_groups():

@@ -108,7 +108,7 @@ def test_masks_of_jpeg_whose_ids_are_not_listed_name_the_option(tmp_path):
 def test_masks_of_colors_name_the_option(tmp_path):
     with pytest.raises(DataError, match=r"mode RGB, whose pixels are colors; .*--labels colors"):
         load_segmentation_dataset(write(tmp_path, [colored(RED, BLUE)] * 2))
-    with pytest.raises(DataError, match=r"ids #0000ff of the mask have no class"):
+    with pytest.raises(DataError, match=r"(?s)ids #0000ff of the mask have no class.*list every color with --labels"):
         load_segmentation_dataset(tmp_path, "#ff0000,#00ff00")
 
 
@@ -251,3 +251,13 @@ def test_masks_with_exif_data_of_their_own_are_turned(tmp_path):
             mask.save(path, exif=exif)
     dataset = load_segmentation_dataset(root, val_fraction=0)
     assert overlap(dataset, 0) == 1.0
+
+
+@pytest.mark.parametrize("labels", ["colors", "#ff0000,#0000ff"])
+@pytest.mark.parametrize("options", [{"ignore_index": 0}, {"reduce_zero_label": True}])
+def test_options_of_ids_with_labels_of_colors_are_refused(tmp_path, labels, options):
+    write(tmp_path, [colored(RED, BLUE)] * 2)
+    with pytest.raises(
+        SpecError, match=f"{next(iter(options))} is .* for masks of ids, and labels '{labels}' reads col"
+    ):
+        load_segmentation_dataset(tmp_path, labels, **options)

@@ -77,7 +77,7 @@ def test_job_with_normalization_of_numbers_is_used_by_each_reader(tmp_path: Path
     bank = Bank([job.out])
     (served,) = bank.predict([bank.make_request("digits", image)])
     assert dict(predicted.top) == pytest.approx(top, abs=1e-5)
-    assert dict(served.ranking) == pytest.approx(top, abs=1e-5)
+    assert dict(served.top) == pytest.approx(top, abs=1e-5)
     assert evaluate(job.out, "digits", split="test").metrics == pytest.approx(result.eval_metrics)
 
 

@@ -169,3 +169,50 @@ def test_load_segmentation_dataset_of_postscript_mask_is_refused(tmp_path):
     Image.fromarray(mask).save(tmp_path / "masks/0.png", "EPS")
     with pytest.raises(DataError, match=r"0: a mask that cannot be read"):
         load_segmentation_dataset(tmp_path)
+
+
+def test_joint_augmentation_draws_crops_without_labels_again():
+    mask = torch.full((64, 64), IGNORE_INDEX, dtype=torch.uint8)
+    mask[:24, :24] = 1
+    for augmentation in (JointAugmentation(1.9, 2.0), JointAugmentation(2.0, 2.0, max_class_fraction=1.0)):
+        crops = [augmentation(mask.repeat(3, 1, 1), mask, 32, np.random.default_rng(seed))[1] for seed in range(40)]
+        assert sum(bool((crop == 1).any()) for crop in crops) >= 35
+
+
+def test_classes_file_names_listed_ids_in_their_order(tmp_path):
+    mask = np.zeros((16, 16), np.uint8)
+    mask[4:] = 255
+    (write_scene(tmp_path, mask) / "classes.txt").write_text("road\nground\n")
+    listed = load_segmentation_dataset(tmp_path, "255,0")
+    assert listed.classes == ("road", "ground") and listed.lookup_table[[0, 255]].tolist() == [1, 0]
+    for labels, names in (("a=0,b=255", ("a", "b")), ("0,255,7", ("0", "255", "7"))):
+        dataset = load_segmentation_dataset(tmp_path, labels)
+        assert dataset.classes == names
+        assert any(note.startswith("classes.txt is not used: ") and labels in note for note in dataset.notes)
+
+
+def test_classes_file_with_many_unused_classes_is_read(tmp_path):
+    mask = np.zeros((16, 16), np.uint8)
+    mask[4:12], mask[12:] = 1, 2
+    names = tuple(f"c{k}" for k in range(12))
+    (write_scene(tmp_path, mask) / "classes.txt").write_text("\n".join(names))
+    dataset = load_segmentation_dataset(tmp_path)
+    assert dataset.classes == names and any("train has no pixel of 9 classes" in note for note in dataset.notes)
+
+
+def test_masks_of_another_format_are_named(tmp_path):
+    mask = np.zeros((16, 16), np.uint8)
+    write_scene(tmp_path, mask)
+    for path in (tmp_path / "masks").iterdir():
+        np.save(path.with_suffix(".npy"), mask)
+        path.unlink()
+    for options in ({}, {"masks": "masks"}):
+        with pytest.raises(
+            DataError, match=r"masks/\d\.npy is a NumPy array; write its images, and masks of one number"
+        ):
+            load_segmentation_dataset(tmp_path, **options)
+
+
+def test_mask_suffix_that_is_empty_is_refused(tmp_path):
+    with pytest.raises(SpecError, match=r"mask_suffix is empty, .*; move the masks to a folder of their own"):
+        load_segmentation_dataset(tmp_path, mask_suffix="")

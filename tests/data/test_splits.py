@@ -55,6 +55,20 @@ def test_fill_missing_splits_of_too_few_images_is_refused():
     assert fill_missing_splits(dataset(1, 1), val_fraction=0, test_fraction=0).test.class_counts(2).tolist() == [0, 0]
 
 
+@pytest.mark.parametrize(
+    ("val", "test", "message"),
+    [
+        (0.5, 0.5, "val_fraction 0.5 and test_fraction 0.5 leave nothing to train on"),
+        (1.0, 0.0, "val_fraction is 1.0; it must be at least 0 and below 1"),
+        (-0.1, 0.0, "val_fraction is -0.1; it must be"),
+        (0.0, float("nan"), "test_fraction is nan; it must be"),
+    ],
+)
+def test_fill_missing_splits_of_fractions_out_of_range_is_refused(val, test, message):
+    with pytest.raises(SpecError, match=message):
+        fill_missing_splits(dataset(8, 8), val_fraction=val, test_fraction=test)
+
+
 def test_trainval_after_fill_missing_splits_restores_the_images():
     filled = fill_missing_splits(dataset(5, 5), test_fraction=0)
     assert sorted(filled.trainval().names) == sorted(dataset(5, 5).train.names)

@@ -171,7 +171,7 @@ def test_job_with_value_range_is_read_alike_by_each_reader(tmp_path: Path) -> No
     assert dict(predict(job.out, path).top) == pytest.approx(top, abs=1e-5)
     bank = Bank([job.out])
     (served,) = bank.predict([_prepare(bank, "deep", path.read_bytes())[1]])
-    assert dict(served.ranking) == pytest.approx(top, abs=1e-5)
+    assert dict(served.top) == pytest.approx(top, abs=1e-5)
     assert evaluate(job.out, tmp_path / "data").metrics == pytest.approx(result.eval_metrics)
 
 

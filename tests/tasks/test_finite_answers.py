@@ -32,7 +32,7 @@ def test_prediction_that_is_no_number_is_refused_everywhere(
             weight.fill_(3e38)  # finite, and any output overflows
     path = vpt.save(model, tmp_path / "a.safetensors")
     Image.fromarray(PIXELS).save(tmp_path / "a.png")
-    words = "the model answers with NaN or infinity, so there is no prediction"
+    words = "outputs of the model are NaN or infinite, so there is no prediction"
     with pytest.raises(TrainingError, match=words):
         vpt.predict(path, PIXELS)
     bank = Bank([path])

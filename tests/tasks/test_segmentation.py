@@ -14,7 +14,7 @@ import vpt
 from helpers.segmentation import new_model, write_split
 from vpt import inspect, load
 from vpt.cli import main
-from vpt.errors import ExitCode, SpecError
+from vpt.errors import ExitCode, SpecError, UnsupportedError
 from vpt.methods import parse_method
 from vpt.tasks.segmentation import SegmentationConfig, SegmentationObjective
 from vpt.tasks.segmentation.sliding_window import InferenceConfig, predict_classes
@@ -54,7 +54,7 @@ def test_segmentation_commands_on_ade20k_tune_eval_and_predict(ade20k, tuned, tm
         with Image.open(tuned.with_suffix(".run") / name) as picture_of_the_run:
             assert min(picture_of_the_run.size) > 300
     header = inspect(tuned)
-    assert header.head == "linear()" or header.head == "linear"
+    assert header.head == "linear"
     assert header.parameter_counts["head"] == result["head_parameters"]
     capsys.readouterr()
     run_main("inspect", tuned)
@@ -95,6 +95,12 @@ def test_predict_of_image_in_memory_returns_mask_and_writes_on_request(
     }  # fmt: skip
     with pytest.raises(vpt.SpecError, match="top: for classification, and the model is for segmentation"):
         vpt.predict(tuned, pixels, top=1)
+
+
+def test_embed_with_a_segmentation_model_is_refused_before_data_are_read(ade20k, tuned, tmp_path):
+    for call in (lambda: vpt.embed(tuned, ade20k), lambda: vpt.embed_to_file(tuned, ade20k, tmp_path / "features.csv")):
+        with pytest.raises(UnsupportedError, match=r"embed.* is for models that classify images"):
+            call()
 
 
 def test_classification_options_for_segmentation_are_refused(ade20k, tuned, tmp_path, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +18,14 @@ from vpt import attach
 from vpt.data.mask_files import load_pair
 from vpt.data.masks import IGNORE_INDEX
 from vpt.data.segmentation_folder import load_segmentation_dataset
-from vpt.errors import DataError
-from vpt.tasks.segmentation.objective import cross_entropy, dice_loss, median_frequency_weights
+from vpt.errors import DataError, SpecError
+from vpt.tasks.segmentation.config import SegmentationConfig
+from vpt.tasks.segmentation.objective import (
+    SegmentationObjective,
+    cross_entropy,
+    dice_loss,
+    median_frequency_weights,
+)
 from vpt.tasks.segmentation.prediction import PixelScores, predict_masks, score_split
 from vpt.tasks.segmentation.sliding_window import (
     InferenceConfig,
@@ -90,6 +97,43 @@ def test_sliding_window_logits_with_overlap_equal_the_mean_of_passes(ade20k):
     assert torch.allclose(found[..., 24:48], (left[..., 24:] + right[..., :24]) / 2, atol=1e-5)
 
 
+def test_predict_rows_with_scales_and_flip_equals_the_mean_of_passes_by_hand():
+    model = attach("vit_nano_patch12_48", "linear", 3, head="linear").eval()
+    image = torch.randint(0, 256, (3, 52, 70), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+
+    def window(pixels, top, left):
+        return model(pixels[..., top : top + 48, left : left + 48])
+
+    def small(pixels):  # 24 x 32 px: a part of one window
+        return window(nn.functional.pad(pixels, (0, 16, 0, 24)), 0, 0)[..., :24, :32]
+
+    def large(pixels):  # 96 x 129 px: windows that overlap by a third or more
+        total, count = torch.zeros(1, 3, 96, 129), torch.zeros(96, 129)
+        for top in (0, 24, 48):
+            for left in (0, 27, 54, 81):
+                total[..., top : top + 48, left : left + 48] += window(pixels, top, left)
+                count[top : top + 48, left : left + 48] += 1
+        return total / count
+
+    with torch.no_grad():
+        for weight in model.trainable_parameters():
+            weight.normal_(generator=torch.Generator().manual_seed(1))
+        maps = []
+        for size, f in (((24, 32), small), ((96, 129), large)):
+            pixels = nn.functional.interpolate(image[None].float(), size, mode="bilinear", antialias=True)
+            x = model.backbone.preprocessing.normalize(pixels)
+            maps += [f(x), f(x.flip(-1)).flip(-1)]
+        expected = sum(nn.functional.interpolate(each, (52, 70), mode="bilinear").softmax(1)[0] for each in maps) / 4
+        ((_, found),) = predict_rows(model, image, InferenceConfig(scales=(0.5, 2.0), flip=True))
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("values", [{"overlap": 1.0}, {"overlap": -0.1}, {"scales": ()}, {"scales": (1.0, 0.0)}])
+def test_inference_options_out_of_range_are_refused(values):
+    with pytest.raises(SpecError, match=next(iter(values))):
+        InferenceConfig(**values)
+
+
 def test_losses_with_ignored_pixels_equal_reference():
     torch.manual_seed(0)
     logits, masks = torch.randn(2, 3, 4, 5), torch.randint(0, 3, (2, 4, 5))
@@ -105,9 +149,32 @@ def test_losses_with_ignored_pixels_equal_reference():
         for a, b in zip(logits, masks, strict=True)
     )
     assert torch.allclose(cross_entropy(logits, masks, weights), own)
+    masks[1][masks[1] == 2] = 0  # an image without the last class
+    dice = 0.0
+    for shares, mask in zip(logits.softmax(1).double().numpy(), masks.numpy(), strict=True):
+        known, of_classes = mask != IGNORE_INDEX, []
+        for k in range(3):
+            inside, shared = (mask == k).sum(), shares[k][mask == k].sum()
+            of_classes += [(2 * shared + 1) / (shares[k][known].sum() + inside + 1)] if inside else []
+        dice += 1 - np.mean(of_classes)
+    assert len(of_classes) == 2 and dice_loss(logits, masks).item() == pytest.approx(dice, rel=1e-5)
     perfect = 50.0 * nn.functional.one_hot(masks.where(masks != IGNORE_INDEX, 0), 3).permute(0, 3, 1, 2)
     assert dice_loss(perfect, masks) < 1e-4 < dice_loss(logits, masks)
-    assert torch.equal(median_frequency_weights(np.array([50, 25, 0, 100])), torch.tensor([1.0, 2.0, 0.0, 0.5]))
+
+
+def test_loss_adds_the_weighted_losses_of_auxiliary_heads(ade20k):
+    dataset = load_segmentation_dataset(ade20k, "plain", ignore_index=0)
+    model = attach("vit_nano_patch12_48", "linear", len(dataset.classes), head="setr_pup(channels=8, auxiliary=2)")
+    model.eval()
+    objective = SegmentationObjective(model, dataset, SegmentationConfig(auxiliary_weight=0.3))
+    (draws, *_) = objective.batches(0)
+    objective.plan(0, [draws])
+    with torch.no_grad():
+        loss, _ = objective.loss(draws, np.random.default_rng(0))
+        images, masks = objective.crops.load(draws, (0, 0))
+        logits = model.logits_with_auxiliary(model.backbone.preprocessing.normalize(images))
+        main, *others = (cross_entropy(each, masks.long()) for each in logits)
+    assert len(others) == 2 and loss.item() == pytest.approx((main + 0.3 * sum(others)).item(), rel=1e-5)
 
 
 def test_predict_masks_of_images_that_share_a_name_names_each(ade20k, tmp_path):
@@ -120,3 +187,39 @@ def test_predict_masks_of_images_that_share_a_name_names_each(ade20k, tmp_path):
         predict_masks(model, paths, tmp_path / "out", InferenceConfig())
     assert str(caught.value).count("another image is also named same") == 2
     assert len(predict_masks(model, paths, None, InferenceConfig())) == 4
+
+
+def test_median_frequency_weights_count_the_images_of_a_class_alone():
+    counts = np.array([[50, 50, 0, 0], [25, 0, 75, 0]])  # frequencies 75 / 200, 50 / 100, 75 / 100
+    expected = torch.tensor([0.5 / 0.375, 1.0, 0.5 / 0.75, 0.0])
+    assert torch.allclose(median_frequency_weights(counts), expected)
+
+
+def test_class_weights_without_cross_entropy_are_refused():
+    with pytest.raises(SpecError, match=r"class_weights is balanced, .* and loss is dice; give the loss ce or ce"):
+        SegmentationConfig(loss="dice", class_weights="balanced")
+    assert SegmentationConfig(loss="ce+dice", class_weights="balanced").class_weights == "balanced"
+
+
+def test_predict_masks_of_a_long_strip_is_refused(ade20k, tmp_path):
+    model, _ = new_model(ade20k)
+    strip, image, notes = tmp_path / "strip.png", tmp_path / "image.png", []
+    Image.new("RGB", (850, 50)).save(strip)
+    Image.new("RGB", (800, 50)).save(image)
+    with pytest.raises(DataError, match=r"strip\.png: the image is 850 x 50 px; .* at most 16 times .*; crop it"):
+        predict_masks(model, [strip, image], None, InferenceConfig())
+    kept = predict_masks(model, [strip, image], None, InferenceConfig(), skip_corrupt=True, on_note=notes.append)
+    assert [one.image for one in kept] == [str(image)] and "left out" in notes[0]
+
+
+def test_predict_masks_leaves_its_own_pictures_out(ade20k, tmp_path):
+    model, _ = new_model(ade20k)
+    for name in ("a", "b.mask"):
+        Image.new("RGB", (48, 48)).save(tmp_path / f"{name}.png")
+    names, notes = [], []
+    for _ in range(2):
+        images = sorted(tmp_path.iterdir())
+        found = predict_masks(model, images, tmp_path, InferenceConfig(), on_note=notes.append)
+        names.append([Path(one.image).name for one in found])
+    assert names == [["a.png", "b.mask.png"]] * 2
+    assert len(notes) == 1 and "earlier predictions" in notes[0] and "a.overlay.png" in notes[0]

@@ -182,11 +182,11 @@ def describe_foreign(ignored: Sequence[str]) -> str:
 
 
 def stamp_files(root: Path, others: Sequence[Path] = ()) -> str:
-    """Return a hash of the names, sizes and times of change of the files that a data set is read from.
+    """Return a hash of the names, sizes and times of change of the files that a dataset is read from.
 
     Args:
-        root: The folder of the data set, or a tar file. Of another path, nothing is read.
-        others: Other files of the data set. Default: none.
+        root: The folder of the dataset, or a tar file. Of another path, nothing is read.
+        others: Other files of the dataset. Default: none.
 
     Returns:
         The hash, or "" if there are no files.

@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vpt.data.masks import IGNORE_INDEX
 
-_MAX_CROP_ATTEMPTS = 10  # the last crop is used even if one class dominates it
+_MAX_CROP_ATTEMPTS = 10  # the last one with a label is used even if one class dominates it
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,8 @@ class JointAugmentation:
     def __call__(self, image: Tensor, mask: Tensor, size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Return a random crop of an image and its mask.
 
-        Crops that extend beyond the image are filled with its mean color, and with IGNORE_INDEX in the mask.
+        Crops that extend beyond the image are filled with its mean color, and with IGNORE_INDEX in the mask. Crops
+        without a label are drawn again.
 
         Args:
             image: uint8 (3, height, width).
@@ -52,14 +52,15 @@ class JointAugmentation:
             fill = image.mean(dim=(1, 2), keepdim=True)
             image = F.pad(image - fill, (0, pad_right, 0, pad_bottom)) + fill
             mask = F.pad(mask, (0, pad_right, 0, pad_bottom), value=IGNORE_INDEX)
-        for _ in range(_MAX_CROP_ATTEMPTS):
+        for attempt in range(_MAX_CROP_ATTEMPTS):
             top, left = (int(rng.integers(0, side - size + 1)) for side in mask.shape)
-            mask_crop = mask[top : top + size, left : left + size]
-            known = mask_crop[mask_crop != IGNORE_INDEX].int()
-            counts = known.bincount() if self.max_class_fraction < 1 else torch.zeros(0)
-            if not counts.numel() or counts.max() <= self.max_class_fraction * counts.sum():
+            known = mask[top : top + size, left : left + size]
+            known = known[known != IGNORE_INDEX].int()
+            if known.numel() or not attempt:
+                window = (..., slice(top, top + size), slice(left, left + size))
+            if known.numel() and known.bincount().max() <= self.max_class_fraction * known.numel():
                 break
-        image = image[:, top : top + size, left : left + size]
+        image, mask_crop = image[window], mask[window]
         if self.flip and rng.random() < 0.5:
             image, mask_crop = image.flip(-1), mask_crop.flip(-1)
         if self.vertical_flip and rng.random() < 0.5:

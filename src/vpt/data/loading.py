@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from vpt.core.text import comma_list, did_you_mean
 from vpt.data import synthetic
@@ -28,7 +28,7 @@ from vpt.data.splits import fill_missing_splits
 from vpt.data.table_columns import TableColumns, require_column
 from vpt.data.table_files import explain_unclear, find_tables, given_tables, unread_tables
 from vpt.data.table_rows import read_table
-from vpt.data.training_marks import describe_whole, has_marked
+from vpt.data.training_marks import describe_trained_val, describe_whole, has_marked
 from vpt.errors import DataError, SpecError
 
 _T = TypeVar("_T")
@@ -97,6 +97,7 @@ def load_scored_dataset(
     split: str,
     *,
     trained_on: Sequence[str] = (),
+    train_on: Literal["train", "trainval"] = "train",
     on_note: Callable[[str], None] | None = None,
     given_columns: Collection[str] = (),
     **options: Any,
@@ -110,6 +111,8 @@ def load_scored_dataset(
         source: A folder, the name of a built-in task, or a dataset in memory.
         split: Name of the split that is scored. "all" keeps the splits; without any, all images are test.
         trained_on: Marks of the training images, see `make_marks`. Default: none, a folder is split as in training.
+        train_on: "trainval" if the training took val, too; then it is none where data are split as in training.
+            Default: "train".
         on_note: Called with a note if all images of a folder are read. Default: none.
         given_columns: Those of the options of columns that a user gives, which the data must have. Default: none, all
             are those of the training, which other data need not have.
@@ -120,19 +123,28 @@ def load_scored_dataset(
 
     Raises:
         SpecError: Columns are given for data without a table.
-        DataError: A column that is given does not exist, or the data cannot be read.
+        DataError: A column that is given does not exist, val is scored and was trained on, or the data cannot be read.
     """
     root = Path(str(source))
     columns = TableColumns.of(options)
     _require_columns(source, columns, given_columns)
     options["columns_are_recorded"] = True
+
+    def split_as_in_training() -> Dataset:
+        if train_on == "train":
+            return load_dataset(source, **options)
+        if split == "val":
+            raise DataError(describe_trained_val(source))
+        dataset = load_dataset(source, **options)
+        return replace(dataset, train=dataset.trainval(), val=Split())
+
     if isinstance(source, Dataset) or not trained_on or not str(source).strip():
-        return load_dataset(source, **options)
+        return split_as_in_training()
     is_sharded = _is_sharded(root, columns)
     if is_sharded or is_listing(source, columns):
         listed = read_shards(root, complete=False) if is_sharded else read_listing(source, columns, complete=False)
         if has_marked(listed.trainval().images, trained_on):
-            return load_dataset(source, **options)
+            return split_as_in_training()
         present = {name: images for name, images in listed.splits.items() if len(images)}
         scored, whole_as = _scored_splits(present, split)
         if whole_as is not None:
@@ -142,10 +154,10 @@ def load_scored_dataset(
         train, val, test = (scored.get(name, Split()) for name in SPLITS)
         return Dataset(listed.name, listed.classes, train, val, test, listed.source)
     if not is_folder(root):
-        return load_dataset(source, **options)
+        return split_as_in_training()
     found, ignored = find_images_by_class(root, options.get("split_names"))
     if has_marked((path for by_class in found.values() for paths in by_class.values() for path in paths), trained_on):
-        return load_dataset(source, **options)
+        return split_as_in_training()
     by_split, whole_as = _scored_splits(found, split)
     if whole_as is not None:
         whole: defaultdict[str, list[Path]] = defaultdict(list)

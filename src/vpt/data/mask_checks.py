@@ -64,6 +64,7 @@ def refuse_degenerate_ids(
     pixel_counts: NDArray[np.int64],
     ids: list[int],
     *,
+    are_counted: bool,
     are_lossy: bool = False,
 ) -> None:
     """Refuse masks whose reading leaves one class, or makes many classes that no pixel has.
@@ -75,6 +76,7 @@ def refuse_degenerate_ids(
         classes: Names of the classes.
         pixel_counts: Pixels of each class in train.
         ids: The ids of all masks.
+        are_counted: True if nothing but the largest id says how many classes there are.
         are_lossy: True if there are JPEGs among the masks. Default: False.
 
     Raises:
@@ -98,9 +100,8 @@ def refuse_degenerate_ids(
     if are_lossy:
         option = "they are JPEGs or the like, whose values are blurred: --labels with the ids that are meant, such as "\
                  "0,255, reads each other one as the nearest, and"  # fmt: skip
-    is_numbered = not scheme.classes and not scheme.is_colors
     known = [k for k in ids if k not in scheme.ignore_ids]
-    if is_numbered and len(classes) > _MIN_RATIO * len(known):
+    if are_counted and len(classes) > _MIN_RATIO * len(known):
         raise DataError(
             f"{root}: the masks hold the {pluralize(len(texts), 'id')} {comma_list(texts, MAX_SUGGESTED)}, and read as "
             f"{reading} they make {len(classes)} classes, most of which no pixel has; {option} makes one class of each "

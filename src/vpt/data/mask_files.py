@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from vpt.data.deep_colors import tiff_orientation
 from vpt.data.image_files import UnreadableImageError, open_rgb, supported_formats
 from vpt.data.images import map_images
+from vpt.data.masks import IGNORE_INDEX
 from vpt.data.segmentation_layouts import ImageMaskPairs
 from vpt.data.value_range import ValueRange
 
@@ -126,6 +127,26 @@ def load_mask(path: Path, lookup_table: NDArray[np.int16], mask_format: MaskForm
 def _classes(mask: _MaskFile, lookup_table: NDArray[np.int16], mask_format: MaskFormat) -> NDArray[np.uint8]:
     ids = np.searchsorted(mask_format.nearest, mask.ids) if mask_format.colors else mask.ids
     return lookup_table[ids].astype(np.uint8)
+
+
+def count_classes(
+    stats: MaskStats, lookup_table: NDArray[np.int16], mask_format: MaskFormat, num_classes: int
+) -> NDArray[np.int64]:
+    """Return the number of pixels of each class in a mask. Its ids must be known.
+
+    Args:
+        stats: Ids of the mask.
+        lookup_table: As for `load_pair`.
+        mask_format: As for `load_pair`.
+        num_classes: Number of classes.
+
+    Returns:
+        int64 (classes,).
+    """
+    classes = lookup_table[np.searchsorted(mask_format.nearest, stats.ids) if mask_format.colors else stats.ids]
+    counts, labeled = np.zeros(num_classes, np.int64), classes != IGNORE_INDEX
+    np.add.at(counts, classes[labeled], stats.counts[labeled])
+    return counts
 
 
 def scan_masks(

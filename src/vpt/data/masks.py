@@ -21,7 +21,7 @@ class LabelScheme:
     """A mapping of mask ids to classes.
 
     Args:
-        classes: Name of each class. Default: unknown, to be counted in the masks.
+        classes: Name of each class. Default: unknown; those of `classes.txt` or of `ids`, or counted in the masks.
         ignore_ids: Ids of pixels without a class. Default: 255.
         ids: Id of each class, if they differ. All other ids that are not ignored are faults.
         reduce_zero_label: Id 0 is ignored, and class k has the id k + 1. Default: False.
@@ -95,7 +95,8 @@ def parse_labels(text: str) -> LabelScheme:
         return LabelScheme(is_colors=True, ignore_ids=())
     entries = [entry.strip().rpartition("=") for entry in text.split(",")]
     values = [value.strip() for _, _, value in entries]
-    names = tuple(name.strip() or value for (name, _, _), value in zip(entries, values, strict=True))
+    given = tuple(name.strip() for name, _, _ in entries)
+    names = tuple(name or value for name, value in zip(given, values, strict=True))
     are_colors = all(re.fullmatch(r"#[0-9a-fA-F]{6}", value) for value in values)
     if not are_colors and not all(value.isdecimal() and len(value) <= 5 and int(value) <= 65535 for value in values):
         hint = did_you_mean(text, ["auto", "colors", *LABEL_SCHEMES])
@@ -106,6 +107,7 @@ def parse_labels(text: str) -> LabelScheme:
     numbers = tuple(int(value.removeprefix("#"), 16 if are_colors else 10) for value in values)
     if len(set(numbers)) < max(2, len(numbers)) or len(set(names)) < len(names):
         raise SpecError(f"labels is {text!r}; give at least two ids, each once and with a name of its own")
+    names = names if any(given) else ()  # a file may name them
     if are_colors:
         return LabelScheme(names, ignore_ids=(), colors=numbers, is_colors=True)
     return LabelScheme(names, ignore_ids=tuple({IGNORE_INDEX} - set(numbers)), ids=numbers)

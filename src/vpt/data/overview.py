@@ -1,4 +1,4 @@
-"""One screen about a data set before anything is trained on it: classes with counts, splits, sizes, what is odd."""
+"""One screen about a dataset before anything is trained on it: classes with counts, splits, sizes, what is odd."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +29,7 @@ _FEW_IMAGES = 5  # training images of a class
 
 @dataclass(frozen=True)
 class Overview:
-    """Facts on a data set.
+    """Facts on a dataset.
 
     Args:
         name: Name of the data.

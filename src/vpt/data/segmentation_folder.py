@@ -1,7 +1,6 @@
 """Segmentation datasets, read from folders of images and masks and checked completely."""
 
 import hashlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from vpt.core.text import comma_list, pluralize, refuse
 from vpt.data.folder_names import SPLITS
+from vpt.data.folder_walk import describe_foreign, walk_images
 from vpt.data.mask_checks import (
     all_ids,
     describe_id,
@@ -21,11 +21,12 @@ from vpt.data.mask_checks import (
     too_many_classes,
     unknown_id_faults,
 )
-from vpt.data.mask_files import MaskFormat, MaskStats, Orientation, scan_masks
+from vpt.data.mask_classes import ClassNames, colors_of_names, name_classes
+from vpt.data.mask_files import MaskFormat, MaskStats, Orientation, count_classes, scan_masks
 from vpt.data.masks import IGNORE_INDEX, LabelScheme, parse_labels
-from vpt.data.segmentation_layouts import LAYOUT_HELP, ImageMaskPairs, read_utf8
+from vpt.data.segmentation_layouts import LAYOUT_HELP, ImageMaskPairs
 from vpt.data.segmentation_pairs import PairNames, find_pairs
-from vpt.data.training_marks import describe_whole, has_marked
+from vpt.data.training_marks import describe_trained_val, describe_whole, has_marked
 from vpt.data.value_checks import value_range_notes
 from vpt.data.value_range import ValueRange
 from vpt.errors import DataError, SpecError
@@ -47,6 +48,7 @@ class SegmentationDataset:
         mask_stats: Name of each pair to the ids of its mask, and facts on its image.
         value_range: Values of black and white in images with more than 8 bits, or None for the range of their type.
         dropped: "name: reason" of each pair that is left out.
+        labels: Text of `parse_labels` that gives the ids their classes.
     """
 
     name: str
@@ -60,6 +62,18 @@ class SegmentationDataset:
     mask_stats: Mapping[str, MaskStats] = field(default_factory=dict)
     value_range: ValueRange | None = None
     dropped: tuple[str, ...] = ()
+    labels: str = "plain"
+
+    def class_counts(self, name: str) -> NDArray[np.int64]:
+        """Return the number of pixels of each class in a mask.
+
+        Args:
+            name: Name of the pair.
+
+        Returns:
+            int64 (classes,).
+        """
+        return count_classes(self.mask_stats[name], self.lookup_table, self.mask_format, len(self.classes))
 
     def classes_of(self, name: str) -> set[int]:
         """Return the classes that have a pixel in a mask.
@@ -70,9 +84,7 @@ class SegmentationDataset:
         Returns:
             Numbers of classes.
         """
-        ids = self.mask_stats[name].ids
-        ids = np.searchsorted(self.mask_format.nearest, ids) if self.mask_format.colors else ids
-        return set(self.lookup_table[ids].tolist()) & set(range(len(self.classes)))
+        return set(np.flatnonzero(self.class_counts(name)).tolist())
 
 
 def load_segmentation_dataset(
@@ -104,8 +116,8 @@ def load_segmentation_dataset(
     Args:
         source: The data folder.
         labels: Text of `parse_labels`, or "auto" for the scheme of the layout. Default: "auto".
-        ignore_index: A further id of pixels without a class. Default: none.
-        reduce_zero_label: Id 0 has no class, and class k has the id k + 1. Default: False.
+        ignore_index: A further id of pixels without a class; not for colors. Default: none.
+        reduce_zero_label: Id 0 has no class, and class k has the id k + 1; not for colors. Default: False.
         images: Folder of the images, see `PairNames`. Default: recognized.
         masks: Folder of the masks. Default: recognized.
         mask_suffix: End of the stem of a mask after the stem of its image. Default: recognized.
@@ -119,9 +131,9 @@ def load_segmentation_dataset(
         train_on: "trainval" adds val to train. Default: "train".
         val_as_test: Use val as test, for datasets without public masks of test, and take another val from train.
             Default: False.
-        classes: Class names. Default: those of the scheme, else of `classes.txt` (one name per line), else numbers.
+        classes: Class names. Default: those of the scheme, see `name_classes`.
         scored_split: The only split that is read of a folder without an image that has a mark of `trained_on`; if there
-            is no such split, it is all pairs. Default: none.
+            is no such split, it is all pairs. `val_as_test` does not apply to such a folder. Default: none.
         trained_on: Marks of training images, see `make_marks`. Default: none.
         progress: Called as (done, total) after each pair.
         on_note: Called with a note if all pairs are read because there is no `scored_split`. Default: none.
@@ -132,17 +144,23 @@ def load_segmentation_dataset(
 
     Raises:
         DataError: Files cannot be used. The message names every fault: missing images or masks, unreadable files, masks
-            of a different size, ids without a class; or the reading of the ids leaves one class.
+            of a different size, ids without a class; or the reading of the ids leaves one class; or `scored_split` is
+            val, and the training took it, too.
         SpecError: An option is out of range.
     """
     root = Path(source)
     if not 0 <= val_fraction < 1:
         raise SpecError(f"val_fraction is {val_fraction}; it must be at least 0 and below 1")
+    is_own = scored_split is None or not trained_on or not root.is_dir() or has_marked(walk_images(root), trained_on)
+    val_as_test = val_as_test and is_own
     wanted = [split for split in SPLITS if (include_test or split != "test") and not (val_as_test and split == "test")]
     names = PairNames(images, masks, mask_suffix, split_names)
     found_pairs = find_pairs(root, names, wanted) if root.is_dir() else None
     if found_pairs is None:
-        raise DataError(f"{str(source)!r} is not a segmentation folder; {LAYOUT_HELP}")
+        unread: list[str] = []
+        if root.is_dir():
+            walk_images(root, unread)
+        raise DataError(f"{str(source)!r} is not a segmentation folder; {LAYOUT_HELP}{describe_foreign(unread)}")
     scheme_name = found_pairs.labels if labels == "auto" else labels
     scheme = _label_scheme(scheme_name, ignore_index, reduce_zero_label)
     notes = [f"masks are read as {scheme_name}; --labels selects another scheme"] if labels == "auto" else []
@@ -152,12 +170,11 @@ def load_segmentation_dataset(
         if "val" not in splits:
             raise DataError(f"{root} has no val split to use as test; {LAYOUT_HELP}")
         splits["test"] = splits.pop("val")
-    if scored_split is not None and trained_on:
+    if scored_split is not None and not is_own:
         whole = sum(splits.values(), ImageMaskPairs())
-        if not has_marked(whole.images, trained_on):
-            if scored_split not in splits and on_note is not None:
-                on_note(describe_whole(root, scored_split, len(whole)))
-            splits, val_fraction = {scored_split: splits.get(scored_split, whole)}, 0.0
+        if scored_split not in splits and on_note is not None:
+            on_note(describe_whole(root, scored_split, len(whole)))
+        splits, val_fraction = {scored_split: splits.get(scored_split, whole)}, 0.0
     mask_format = MaskFormat(scheme.is_colors, scheme.ids, mask_orientation)
     unusable: list[str] = []
     mask_stats = scan_masks(splits.values(), mask_format, unusable, progress, value_range)
@@ -169,37 +186,43 @@ def load_segmentation_dataset(
         faults += unusable
     ids = all_ids(mask_stats)
     if scheme.is_colors and not scheme.colors:
-        colors = _colors_of_names(classes) if classes else ids
+        colors = colors_of_names(classes) if classes else ids
         scheme = replace(scheme, colors=tuple(colors), classes=tuple(describe_id(color, scheme) for color in colors))
     if scheme.is_colors:
         mask_format = replace(mask_format, nearest=tuple(sorted(scheme.colors)))
-    found = tuple(classes or scheme.classes or _read_classes_file(root) or _numbered_classes(scheme, ids))
+    named = ClassNames(tuple(classes)) if classes else name_classes(root, scheme, ids, scheme_name)
+    notes += named.notes
+    found = named.names
     if len(found) > IGNORE_INDEX:
         raise too_many_classes(root, len(found), ids)
     lookup_table = scheme.lookup_table(len(found))
     faults += unknown_id_faults(mask_stats, lookup_table, scheme, f"{len(found)} classes read as {scheme_name}")
     skip = ", or leave out what cannot be read with --skip-corrupt" if unusable and not skip_corrupt else ""
-    advice = f"correct or delete these files{skip}; for ids, see --labels, --ignore-index and --reduce-zero-label"
+    help_on_ids = "for ids, see --labels, --ignore-index and --reduce-zero-label"
+    if scheme.is_colors:
+        help_on_ids = "list every color with --labels (ground=#000000,road=#ff0000), or read all with --labels colors"
+    advice = f"correct or delete these files{skip}; {help_on_ids}"
     refuse(faults, f"{root}: {pluralize(len(faults), 'fault')}", advice)
     mask_format = replace(mask_format, orientation=_resolve_orientation(root, mask_orientation, mask_stats))
     if train_on == "trainval" and "train" in splits:
+        if scored_split == "val":
+            raise DataError(describe_trained_val(root))
         splits["train"] += splits.pop("val", ImageMaskPairs())
     elif "val" not in splits and val_fraction > 0 and len(splits.get("train", ())) > 1:
         splits |= _split_off_val(splits["train"], val_fraction, seed)
         notes.append(f"{pluralize(len(splits['val']), 'image')} of train moved to val (seed {seed})")
     pixel_counts = np.zeros(len(found), dtype=np.int64)
     for name in splits["train"].names if "train" in splits else ():
-        stats = mask_stats[name]
-        positions = np.searchsorted(mask_format.nearest, stats.ids) if scheme.is_colors else stats.ids
-        labeled = lookup_table[positions] != IGNORE_INDEX
-        np.add.at(pixel_counts, lookup_table[positions[labeled]], stats.counts[labeled])
+        pixel_counts += count_classes(mask_stats[name], lookup_table, mask_format, len(found))
     if classes is None:  # of a model, they are what it was trained with
         if "train" not in splits:
             raise DataError(f"{root} has no images for train; {LAYOUT_HELP}")
         are_lossy = any(stats.is_lossy for stats in mask_stats.values())
-        if not (are_lossy or scheme.ids or scheme.classes or scheme.is_colors or _read_classes_file(root)):
+        if named.are_counted and not are_lossy:
             refuse_blurred_masks(root, mask_stats)
-        refuse_degenerate_ids(root, scheme, scheme_name, found, pixel_counts, ids, are_lossy=are_lossy)
+        refuse_degenerate_ids(
+            root, scheme, scheme_name, found, pixel_counts, ids, are_counted=named.are_counted, are_lossy=are_lossy
+        )
     notes += reading_notes(scheme_name, scheme, ids, mask_stats)
     notes += value_range_notes([path for pairs in splits.values() for path in pairs.images], value_range)
     missing = [found[k] for k in np.flatnonzero(pixel_counts == 0)]
@@ -209,27 +232,20 @@ def load_segmentation_dataset(
     digest = hashlib.sha256(keys.encode("utf-8", "surrogateescape"))
     return SegmentationDataset(
         root.resolve().name, found, splits, lookup_table, pixel_counts, digest.hexdigest(), tuple(notes), mask_format,
-        mask_stats, value_range, dropped,
+        mask_stats, value_range, dropped, scheme_name,
     )  # fmt: skip
 
 
 def _label_scheme(name: str, ignore_index: int | None, reduce_zero_label: bool) -> LabelScheme:
     scheme = parse_labels(name)
+    if scheme.is_colors and (ignore_index is not None or reduce_zero_label):
+        option = f"ignore_index is {ignore_index}" if ignore_index is not None else "reduce_zero_label is True"
+        raise SpecError(f"{option}, which is for masks of ids, and labels {name!r} reads colors; leave it out")
     if ignore_index is not None:
         if not 0 <= ignore_index <= 65535:
             raise SpecError(f"ignore_index is {ignore_index}; ids in masks are 0 to 65535")
         scheme = replace(scheme, ignore_ids=(*scheme.ignore_ids, ignore_index))
     return replace(scheme, reduce_zero_label=True) if reduce_zero_label else scheme
-
-
-def _colors_of_names(classes: Sequence[str]) -> list[int]:
-    """Return the colors that classes of a model are named by, as `describe_id` writes them. Refuse other names."""
-    if not all(re.fullmatch(r"#[0-9a-fA-F]{6}", name) for name in classes):
-        raise DataError(
-            f"labels is colors, and the classes of the model are {comma_list(classes)}, which are no colors; write "
-            "NAME=#rrggbb for each class in their order, such as --labels ground=#000000,road=#ff0000"
-        )
-    return [int(name[1:], 16) for name in classes]
 
 
 def _resolve_orientation(root: Path, given: Orientation, mask_stats: Mapping[str, MaskStats]) -> Orientation:
@@ -246,25 +262,6 @@ def _resolve_orientation(root: Path, given: Orientation, mask_stats: Mapping[str
         "pixels as they are stored (--mask-orientation stored). Open an image and its mask in two programs, and give "
         "the option that fits"
     )
-
-
-def _read_classes_file(root: Path) -> tuple[str, ...]:
-    path = root / "classes.txt"
-    names = tuple(map(str.strip, read_utf8(path).rstrip().splitlines())) if path.is_file() else ()
-    if "" in names:
-        raise DataError(
-            f"{path}: line {names.index('') + 1} is empty; name a class on each line, in the order of their numbers"
-        )
-    duplicates = sorted({name for name in names if names.count(name) > 1})
-    if duplicates:
-        raise DataError(f"{path} names {comma_list(duplicates)} more than once; give each class a name of its own")
-    return names
-
-
-def _numbered_classes(scheme: LabelScheme, ids: Sequence[int]) -> tuple[str, ...]:
-    """Return numbers as class names, up to the largest id in any mask."""
-    known = set(ids) - set(scheme.ignore_ids)
-    return tuple(str(k) for k in range(max([1, *(k + 1 - scheme.reduce_zero_label for k in known)])))
 
 
 def _split_off_val(train: ImageMaskPairs, fraction: float, seed: int) -> dict[str, ImageMaskPairs]:

@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from vpt.core.text import comma_list, pluralize
 from vpt.data.folder_names import SPLITS, find_split_names, own_words, parse_split_names, role_of
-from vpt.data.folder_walk import walk_images
+from vpt.data.folder_walk import describe_foreign, walk_images
 from vpt.data.pair_matching import match_beside, match_stems
 from vpt.data.segmentation_layouts import ImageMaskPairs, find_published_pairs
-from vpt.errors import DataError
+from vpt.errors import DataError, SpecError
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,29 @@ class PairNames:
     masks: str | None = None
     mask_suffix: str | None = None
     split_names: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values. A SpecError is raised for an empty end of names."""
+        if self.mask_suffix == "":
+            raise SpecError(
+                "mask_suffix is empty, and an image and its mask in one folder need different names; move the masks to "
+                "a folder of their own (masks/), or give their names an end such as _mask"
+            )
+
+    def are_in(self, root: Path) -> bool:
+        """Return whether a folder has the folders of images and masks, and the end of names, that are given.
+
+        Args:
+            root: The data folder.
+
+        Returns:
+            True or False; True where none are given.
+        """
+        files = [path.relative_to(root) for path in walk_images(root)]
+        folders = {folder.parts for file in files for folder in file.parents}
+        wanted = [PurePosixPath(name).parts for name in (self.images, self.masks) if name is not None]
+        has_folders = all(any(parts[len(parts) - len(end) :] == end for parts in folders) for end in wanted)
+        return has_folders and (self.mask_suffix is None or any(file.stem.endswith(self.mask_suffix) for file in files))
 
     @property
     def are_given(self) -> bool:
@@ -96,7 +119,8 @@ def find_pairs(root: Path, names: PairNames | None = None, wanted: Sequence[str]
         if published is not None:
             labels, splits, layout_faults = published
             return FoundPairs(splits, labels, tuple(layout_faults))
-    paths = walk_images(root)
+    unread: list[str] = []
+    paths = walk_images(root, unread)
     if not names.are_given and not _name_masks(root, paths):
         return None
     files = [file for file in _read_names(root, paths, names) if file.split in wanted]
@@ -104,7 +128,7 @@ def find_pairs(root: Path, names: PairNames | None = None, wanted: Sequence[str]
     images = [file for file in files if file.role == "image"] or [file for file in files if file.role is None]
     if not masks or not images:
         if names.images or names.masks or names.mask_suffix:
-            raise DataError(_nothing_found(root, names, len(images), len(masks)))
+            raise DataError(_nothing_found(root, names, len(images), len(masks)) + describe_foreign(unread))
         return None
     _refuse_two_folders(root, masks)
     groups: defaultdict[tuple[str, str], _Group] = defaultdict(_Group)

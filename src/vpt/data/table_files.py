@@ -1,4 +1,4 @@
-"""The tables of labels of a data set: given by name, or found in a folder."""
+"""The tables of labels of a dataset: given by name, or found in a folder."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

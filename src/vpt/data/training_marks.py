@@ -62,6 +62,20 @@ def describe_whole(root: Path, split: str, num_images: int) -> str:
     )
 
 
+def describe_trained_val(source: object) -> str:
+    """Say that val is not scored because the training took it, too.
+
+    Args:
+        source: The data.
+
+    Returns:
+        One sentence.
+    """
+    return (
+        f"{source}: the training took val, too (train_on is trainval), so val is not scored; score test or other data"
+    )
+
+
 def _size(image: Path | TarImage) -> int:
     if isinstance(image, TarImage):
         return image.size

@@ -51,6 +51,11 @@ class PreparedData(ABC):
     trained_on: list[str]
 
     @property
+    def reading(self) -> dict[str, Any]:
+        """What was recognized in the data that other commands need to read labels as training did."""
+        return {}
+
+    @property
     def eval_split(self) -> str:
         """The split that is scored: test, or val where there is no test, or train where there is neither."""
         return next(split for split in ("test", "val", "train") if split in self.images)
@@ -126,7 +131,7 @@ class PreparedData(ABC):
         return replace(evaluation, pictures=partial(self.pictures, model, scores, split))
 
     def pictures(self, model: TunedModel, scores: Scores, split: str) -> list[Picture]:
-        """Return pictures of what a model answers.
+        """Return pictures of what a model predicts.
 
         Args:
             model: The model.

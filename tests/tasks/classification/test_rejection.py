@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.sparse import csr_array
 from sklearn.metrics import roc_auc_score
 
 import vpt
@@ -17,9 +18,10 @@ from helpers.brightness import CLASSES, draw, draw_tags, encoded
 from helpers.command_line import exit_code
 from helpers.command_line import vpt as command
 from vpt.model.label_kinds import MultiLabel, Regression, SingleLabel
-from vpt.serving.answers import prediction_response
 from vpt.serving.bank import Bank
-from vpt.tasks.classification.rejection import check_rejection, threshold_at
+from vpt.serving.responses import prediction_response
+from vpt.tasks.classification.rejection import check_rejection, measure_rejection, threshold_at
+from vpt.training import Scores
 
 OPTIONS: dict[str, Any] = {"method": "linear", "ridge": 1.0, "progress": False}
 
@@ -69,7 +71,7 @@ def test_calibrate_keeps_a_temperature_that_predictions_use(
     assert odds[1] * kind.temperature == pytest.approx(odds[0], rel=1e-3)
     bank = Bank([Path(result.file)])
     (served,) = bank.predict([bank.make_request("a", Image.open(image).convert("RGB"))])
-    assert dict(served.ranking) == pytest.approx(dict(scaled), abs=1e-5)  # type: ignore[union-attr]
+    assert dict(served.top) == pytest.approx(dict(scaled), abs=1e-5)
 
 
 def test_calibrate_with_every_val_prediction_right_keeps_the_temperature(tmp_path: Path) -> None:
@@ -127,6 +129,13 @@ def test_threshold_at_a_share_accepts_no_more() -> None:
     assert threshold_at(np.arange(10) / 10, 1 - 1e-11) == 0.000001
     values = np.arange(1, 1000) / 1000
     assert all(threshold_at(values[:count], 0) > values[count - 1] for count in range(1, 1000))
+
+
+def test_confidences_at_the_threshold_are_accepted() -> None:
+    cells = csr_array(([1, 1], ([0, 1], [0, 3])), shape=(2, 4))  # both images are right
+    scores = Scores(np.eye(2, dtype=np.int64), 0.0, counts=cells, confidences=np.array([0.5, 0.4]))
+    found = measure_rejection(scores, 0.5, np.array([0.3, 0.5]), 0.1)
+    assert (found["accepted"], found["top1"], found["false_accept"]) == (0.5, 1.0, 0.5)
 
 
 def test_rejection_options_without_a_meaning_are_refused() -> None:
@@ -212,6 +221,17 @@ def test_predict_to_file_at_a_threshold_between_decimals_rejects_as_predict(
     vpt.predict_to_file(result.file, image, tmp_path / "a.csv", min_confidence=least)
     with (tmp_path / "a.csv").open(newline="") as file:
         assert [row["label"] for row in csv.DictReader(file)] == ["none of these"]
+
+
+def test_prediction_with_the_probability_of_the_threshold_is_kept(
+    result: vpt.RunResult, photos: Path, tmp_path: Path
+) -> None:
+    image = photos / "light" / "01.png"
+    least = vpt.predict(result.file, image).probability
+    assert not vpt.predict(result.file, image, min_confidence=least).rejected
+    vpt.predict_to_file(result.file, image, tmp_path / "a.csv", min_confidence=least)
+    with (tmp_path / "a.csv").open(newline="") as file:
+        assert [row["label"] for row in csv.DictReader(file)] == ["light"]
 
 
 def test_tune_from_a_calibrated_file_begins_without_its_temperature(

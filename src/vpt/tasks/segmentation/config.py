@@ -51,7 +51,9 @@ class SegmentationOptions(TaskOptions):
 
     @property
     def reading(self) -> dict[str, Any]:  # noqa: D102
-        names = ("labels", "ignore_index", "reduce_zero_label", "mask_orientation")
+        names = (
+            "ignore_index", "reduce_zero_label", "images", "masks", "mask_suffix", "mask_orientation", "val_as_test",
+        )  # fmt: skip
         return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(type(self), name)}
 
 
@@ -68,7 +70,7 @@ class SegmentationConfig(TaskConfig):
         power: Exponent of the learning rate schedule.
         warmup_iterations: Length of the warm-up in iterations.
         loss: "ce" for cross-entropy, "dice", or "ce+dice" for their sum.
-        class_weights: "balanced" weights a class by the median of all class frequencies over its own.
+        class_weights: "balanced" weights a class in cross-entropy, see `median_frequency_weights`.
         auxiliary_weight: Weight of the loss of each auxiliary head.
         augment: "full" scales by 0.5 to 2, crops, flips and jitters colors; "flip"; "vertical_flip"; terms joined by +;
             or "none", a crop at scale 1.
@@ -90,6 +92,11 @@ class SegmentationConfig(TaskConfig):
     def __post_init__(self) -> None:
         """Check the values. A SpecError is raised for a value out of range."""
         check_options(self, iterations=1, eval_every=1)
+        if self.class_weights != "none" and "ce" not in self.loss.split("+"):
+            raise SpecError(
+                f"class_weights is {self.class_weights}, which belongs to cross-entropy, and loss is {self.loss}; give "
+                "the loss ce or ce+dice, or leave class_weights out"
+            )
         object.__setattr__(self, "augment", str(parse_augmentation(self.augment, self.task)))
 
     @classmethod

@@ -1,6 +1,7 @@
 """Pictures of masks: indexed images, overlays with a legend, and prediction beside truth."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +59,20 @@ def draw_overlay(
         draw.rectangle((left, top, left + _ROW - 5, top + _ROW - 5), tuple(colors[k].tolist()), "black")
         draw.text((left + _ROW, top + _ROW // 2 - 2), text, "black", font, "lm")
     return canvas
+
+
+def is_drawing(path: Path, stems: Collection[str]) -> bool:
+    """Return whether a file has the name of a mask or an overlay that a prediction writes, NAME.mask.png.
+
+    Args:
+        path: The file.
+        stems: NAME of each image.
+
+    Returns:
+        True or False.
+    """
+    stem, _, kind = path.stem.rpartition(".")
+    return path.suffix == ".png" and kind in ("mask", "overlay") and stem in stems
 
 
 def blend(image: NDArray[np.uint8], mask: NDArray[np.integer], colors: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -65,7 +65,8 @@ class SegmentationObjective:
         self._seed: tuple[int, ...] = (config.training.seed, 0)
         self.weights: Tensor | None = None
         if config.class_weights == "balanced":
-            self.weights = median_frequency_weights(dataset.pixel_counts).to(self.device)
+            counts = np.stack([dataset.class_counts(name) for name in self.train.names])
+            self.weights = median_frequency_weights(counts).to(self.device)
 
     def batches(self, epoch: int) -> Sequence[NDArray[np.int64]]:
         """Return batches of one size, which run through one permutation after another whatever the interval.
@@ -176,13 +177,17 @@ def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
 def median_frequency_weights(pixel_counts: NDArray[np.int64]) -> Tensor:
     """Return class weights: median frequency over own frequency (Eigen and Fergus, 2015), 0 for an absent class.
 
+    The frequency of a class is its share of the labeled pixels of the images in which it occurs.
+
     Args:
-        pixel_counts: Number of pixels of each class.
+        pixel_counts: Number of pixels of each class in each image (images, classes).
 
     Returns:
         Weights, float32 (classes,).
     """
-    frequencies = pixel_counts / max(1, pixel_counts.sum())
-    present = frequencies > 0
+    pixels = pixel_counts.sum(0)
+    of_images = ((pixel_counts > 0) * pixel_counts.sum(1, keepdims=True)).sum(0)
+    present = pixels > 0
+    frequencies = pixels / of_images.clip(min=1)
     weights = np.divide(np.median(frequencies[present]), frequencies, out=np.zeros(len(frequencies)), where=present)
     return torch.from_numpy(weights).float()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vpt.core.io import write_atomic
-from vpt.core.text import pluralize, refuse
+from vpt.core.text import comma_list, pluralize, refuse
 from vpt.data.class_colors import arrange_colors, class_colors, count_borders, publisher
 from vpt.data.image_files import UnreadableImageError, capture_warnings, encode_png
 from vpt.data.image_inputs import ImageInput, read_image
@@ -24,9 +24,9 @@ from vpt.errors import DataError
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.pictures import Picture
 from vpt.tasks.prediction import Prediction
-from vpt.tasks.segmentation.drawing import blend, draw_overlay, error_map, indexed_mask
+from vpt.tasks.segmentation.drawing import blend, draw_overlay, error_map, indexed_mask, is_drawing
 from vpt.tasks.segmentation.pair_reader import PairReader
-from vpt.tasks.segmentation.sliding_window import InferenceConfig, predict_classes, predict_rows
+from vpt.tasks.segmentation.sliding_window import InferenceConfig, predict_classes, predict_rows, refuse_strip
 from vpt.training import Progress
 from vpt.training.calibration import NUM_BINS, confidence_bins
 from vpt.training.evaluation import Scores, confusion_matrix, divide_or_nan, nan_mean
@@ -46,20 +46,27 @@ def predict_masks(
 
     Args:
         model: The model.
-        images: The images. All of them are checked before the first is segmented.
+        images: The images. All of them are checked before the first is segmented. Masks and overlays that an earlier
+            call wrote beside them are left out.
         out_dir: Folder of the files, or None to write none.
         inference: Scales and flips that are averaged.
         on_image: Function that receives the number of finished images and of all images. Default: none.
         skip_corrupt: True leaves unreadable images out. Default: False.
-        on_note: Function that receives a note on each of them. Default: none.
+        on_note: Function that receives a note on each image that is left out. Default: none.
 
     Returns:
         A prediction with a mask for each image. Masks that are written are not kept in memory.
 
     Raises:
-        DataError: Images cannot be read, or share a name.
+        DataError: Images cannot be read, are long strips, or share a name.
     """
     labels = [str(image) if isinstance(image, str | Path) else f"image {i}" for i, image in enumerate(images)]
+    given = {Path(label).stem for label in labels}
+    earlier = [label for label in labels if is_drawing(Path(label), given)]
+    if earlier:
+        on_note(f"left out masks and overlays of earlier predictions: {comma_list(earlier)}")
+        kept = [index for index, label in enumerate(labels) if not is_drawing(Path(label), given)]
+        labels, images = [labels[i] for i in kept], [images[i] for i in kept]
     stems = [Path(label).stem for label in labels]
     counts = Counter(stems if out_dir is not None else ())
     repeated = [pair for pair in zip(labels, stems, strict=True) if counts[pair[1]] > 1]
@@ -69,8 +76,8 @@ def predict_masks(
     with capture_warnings():
         for index, source in enumerate(images):
             try:
-                read_image(source, value_range)
-            except UnreadableImageError as error:
+                refuse_strip(read_image(source, value_range)[0].size)
+            except (UnreadableImageError, DataError) as error:
                 unreadable[index] = f"{labels[index]}: {error}"
         if skip_corrupt and len(unreadable) < len(images):
             for fault in unreadable.values():

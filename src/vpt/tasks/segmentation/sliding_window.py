@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vpt.data.joint_augmentation import resize_tensor
-from vpt.errors import SpecError
+from vpt.errors import DataError, SpecError
 from vpt.heads.dense import upsample
 from vpt.model.label_kinds import require_finite
 from vpt.model.tuned_model import TunedModel
@@ -45,6 +45,23 @@ class InferenceConfig:
 
 
 _MAX_PROBABILITIES = 2**25  # probabilities at once: 128 MB
+_MAX_ASPECT_RATIO = 16  # the short side is scaled to the input size, so a long strip would become very large
+
+
+def refuse_strip(size: tuple[int, int]) -> None:
+    """Refuse an image that is too long and narrow to be segmented.
+
+    Args:
+        size: Width and height in pixels.
+
+    Raises:
+        DataError: The long side is more than 16 times the short side.
+    """
+    if max(size) > _MAX_ASPECT_RATIO * min(size):
+        raise DataError(
+            f"the image is {size[0]} x {size[1]} px; for segmentation, the long side must be at most "
+            f"{_MAX_ASPECT_RATIO} times the short side; crop it"
+        )
 
 
 @torch.inference_mode()

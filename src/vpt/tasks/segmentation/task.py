@@ -18,6 +18,7 @@ from vpt.data.mask_files import load_pair
 from vpt.data.overview import overview_of_masks
 from vpt.data.segmentation_folder import SegmentationDataset, load_segmentation_dataset
 from vpt.data.segmentation_layouts import ImageMaskPairs
+from vpt.data.segmentation_pairs import PairNames
 from vpt.data.training_marks import make_marks
 from vpt.errors import SpecError
 from vpt.heads.dense import HEADS, DenseHead
@@ -41,6 +42,7 @@ from vpt.training.job import Job
 
 _EXAMPLE_SIDE = 160  # pixels
 _INFERENCE_OPTIONS = ("scales", "flip")
+_NAME_OPTIONS = ("images", "masks", "mask_suffix")
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,10 @@ class SegmentationData(PreparedData):
         """The training images with a class in their mask."""
         train = self.dataset.splits["train"]
         return train.select([i for i, name in enumerate(train.names) if self.dataset.classes_of(name)])
+
+    @property
+    def reading(self) -> dict[str, Any]:  # noqa: D102
+        return {"labels": self.dataset.labels}
 
     def digest(self) -> str:  # noqa: D102
         return self.dataset.digest
@@ -179,9 +185,14 @@ class SegmentationTask(Task):
     def evaluate(  # noqa: D102
         self, model: TunedModel, data: str | Dataset, split: str, options: Mapping[str, Any], callback: Callback
     ) -> Evaluation:
-        load_options = {name: value for name, value in options.items() if name not in _INFERENCE_OPTIONS}
+        folder, left_out = _folder(data), set(_INFERENCE_OPTIONS)
+        of_training = {name: model.split_options.get(name) for name in _NAME_OPTIONS if name in options}
+        recorded = {name: value for name, value in of_training.items() if options[name] == value}
+        if Path(folder).is_dir() and not PairNames(**recorded).are_in(Path(folder)):  # other data need not have them
+            left_out |= recorded.keys()
+        load_options = {name: value for name, value in options.items() if name not in left_out}
         dataset = load_segmentation_dataset(
-            _folder(data),
+            folder,
             classes=model.classes,
             scored_split=split,
             value_range=model.backbone.preprocessing.value_range,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -144,20 +143,6 @@ def test_evaluate_several_labels_matches_classes_by_name(result: vpt.RunResult) 
         vpt.evaluate(result.file, (pixels, np.arange(40) % 3))
     with pytest.raises(vpt.DataError, match="classes the model was not tuned for: pink"):
         vpt.evaluate(result.file, (pixels, tags), classes=("red", "green", "pink"))
-
-
-@pytest.mark.parametrize("method", ["linear", "vpt(length=2)"])
-def test_tune_several_labels_interrupted_resumes_to_the_same_file(method: str, tmp_path: Path) -> None:
-    class Interrupt(vpt.Callback):
-        def on_epoch(self, record: Any) -> None:
-            raise KeyboardInterrupt
-
-    options: dict[str, Any] = {**FAST, "method": method, "classes": NAMES, "class_weights": "balanced"}
-    whole = vpt.tune(draw_tags(24), tmp_path / "a.safetensors", **options)
-    with pytest.raises(KeyboardInterrupt):
-        vpt.tune(draw_tags(24), tmp_path / "b.safetensors", callback=Interrupt(), **options)
-    vpt.tune(draw_tags(24), tmp_path / "b.safetensors", **options)
-    assert (tmp_path / "b.safetensors").read_bytes() == Path(whole.file).read_bytes()
 
 
 def test_tune_several_labels_refuses_options_of_single_ones(tmp_path: Path) -> None:

@@ -95,20 +95,6 @@ def test_evaluate_numbers_has_an_interval_of_the_error(result: vpt.RunResult) ->
     assert whole.metrics["mae"] == pytest.approx(found.metrics["mae"], abs=0.5)
 
 
-@pytest.mark.parametrize("loss", ["l1", "mse"])
-def test_tune_numbers_interrupted_resumes_to_the_same_file(loss: Any, tmp_path: Path) -> None:
-    class Interrupt(vpt.Callback):
-        def on_epoch(self, record: Any) -> None:
-            raise KeyboardInterrupt
-
-    options: dict[str, Any] = {**OPTIONS, "epochs": 2, "loss": loss}
-    whole = vpt.tune(draw_numbers(24), tmp_path / "a.safetensors", **options)
-    with pytest.raises(KeyboardInterrupt):
-        vpt.tune(draw_numbers(24), tmp_path / "b.safetensors", callback=Interrupt(), **options)
-    vpt.tune(draw_numbers(24), tmp_path / "b.safetensors", **options)
-    assert (tmp_path / "b.safetensors").read_bytes() == Path(whole.file).read_bytes()
-
-
 def test_ridge_head_of_numbers_predicts_them(tmp_path: Path) -> None:
     found = vpt.tune(draw_numbers(60), tmp_path / "a.safetensors", method="linear", ridge=0.1, progress=False)
     assert found.score > 0.8
