@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from helpers.families import backbone_of, images
-from vpt import TunedModel, attach
+from helpers.families import images
+from helpers.references import tuned
 
 DEEP = "vpt(length=3)"
 FORMS = [
@@ -33,15 +33,6 @@ WRAPPED = re.compile(r"\.(attention|block)\b|(?<=[12])\.(norm|drop_path)\b")  # 
 LABELS = torch.tensor([0, 2, 1, 0])
 
 
-def trained(method: str, family: str) -> TunedModel:
-    torch.manual_seed(0)
-    model = attach(backbone_of(family), method, 3).eval()
-    with torch.no_grad():
-        for weight in model.trainable_parameters():
-            weight.add_(0.3 * torch.randn_like(weight))
-    return model
-
-
 def trainable(model: nn.Module) -> dict[str, Tensor]:
     return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
@@ -49,7 +40,7 @@ def trainable(model: nn.Module) -> dict[str, Tensor]:
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch's, of its own attention
 @pytest.mark.parametrize(("method", "family"), FORMS)
 def test_per_sample_gradients_by_vmap_equal_those_of_single_images(method: str, family: str) -> None:
-    model, batch = trained(method, family), images()
+    model, batch = tuned(family, method, 0.3), images()
     weights = {name: weight.detach() for name, weight in trainable(model).items()}
 
     def loss(weights: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
@@ -66,7 +57,7 @@ def test_per_sample_gradients_by_vmap_equal_those_of_single_images(method: str, 
 
 @pytest.mark.parametrize("family", ["vit", "swin", "beit"])
 def test_second_derivative_equals_that_of_the_math_kernel(family: str) -> None:
-    model, batch = trained(DEEP, family), images()
+    model, batch = tuned(family, DEEP, 0.3), images()
     prompts = [weight for name, weight in trainable(model).items() if "prompts" in name]
 
     def second() -> tuple[Tensor, ...]:
@@ -85,7 +76,7 @@ def test_second_derivative_equals_that_of_the_math_kernel(family: str) -> None:
     ("method", "family"), [*(form for form in FORMS if form[1] != "swin"), ("lora(rank=2)", "vit")]
 )
 def test_attention_without_fusion_gives_the_same_logits_and_gradients(method: str, family: str) -> None:
-    model, batch = trained(method, family), images()
+    model, batch = tuned(family, method, 0.3), images()
     answers = []
     for fused in (True, False):
         for module in model.modules():
@@ -98,7 +89,7 @@ def test_attention_without_fusion_gives_the_same_logits_and_gradients(method: st
 
 
 def test_windows_without_fusion_give_the_same_logits() -> None:
-    model, batch = trained(DEEP, "swin"), images()
+    model, batch = tuned("swin", DEEP, 0.3), images()
     expected = model(batch)
     timm.layers.set_fused_attn(False)
     try:
@@ -112,7 +103,7 @@ def test_windows_without_fusion_give_the_same_logits() -> None:
 def test_math_attention_steps_around_the_kernel_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     from vpt.attention import joint_attention
 
-    model, batch = trained(DEEP, "vit"), images()
+    model, batch = tuned("vit", DEEP, 0.3), images()
     expected = model(batch)
     monkeypatch.setattr(joint_attention, "_FORWARD", None)
     with pytest.raises(TypeError):
@@ -147,7 +138,7 @@ def count_calls(network: nn.Module, trunk: nn.Module) -> dict[str, int]:
     ],
 )
 def test_hook_of_each_layer_fires_once_a_pass(method: str, family: str) -> None:
-    model: Any = trained(method, family)
+    model: Any = tuned(family, method, 0.3)
     plain: Any = model.plain()
     expected = count_calls(model.backbone.module, model.backbone.module)
     # Fused attention forms no weights, and neither classifier nor what is only before it belongs to the trunk here.
@@ -161,7 +152,7 @@ def test_hook_of_each_layer_fires_once_a_pass(method: str, family: str) -> None:
 
 @pytest.mark.parametrize(("method", "family"), [(DEEP, "vit"), (DEEP, "swin"), ("vpt(length=3, depth=shallow)", "vit")])
 def test_exported_program_takes_any_batch_size(method: str, family: str) -> None:
-    model, batch = trained(method, family), images()
+    model, batch = tuned(family, method, 0.3), images()
     program = torch.export.export(model, (batch,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False)
     for count in (1, 3):
         torch.testing.assert_close(program.module()(batch[:count]), model(batch[:count]), rtol=1e-4, atol=1e-5)
@@ -169,6 +160,6 @@ def test_exported_program_takes_any_batch_size(method: str, family: str) -> None
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::torch.jit.TracerWarning")
 def test_traced_model_takes_any_batch_size() -> None:
-    model, batch = trained(DEEP, "vit"), images()
+    model, batch = tuned("vit", DEEP, 0.3), images()
     traced = torch.jit.trace(model, batch)
     torch.testing.assert_close(traced(batch[:1]), model(batch[:1]), rtol=1e-4, atol=1e-5)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
 import timm
 import torch
+import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
@@ -109,6 +111,33 @@ def test_load_backbone_of_model_instance_keeps_it():
     assert load_backbone(backbone) is backbone
     assert backbone.preprocessing.size == 32
     assert backbone.name.startswith("vit_base_patch16_224")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: timm.create_model("resnet10t", pretrained=False, features_only=True),
+        lambda: torchvision.models.VisionTransformer(32, 8, 1, 2, 16, 32),
+    ],
+)
+def test_load_backbone_of_a_model_without_the_interface_of_timm_is_refused(make):
+    with pytest.raises(BackboneError, match="has no forward_features; give a timm model made without features_only"):
+        load_backbone(make())
+
+
+def test_load_backbone_of_a_compiled_model_is_refused():
+    with pytest.raises(BackboneError, match="is compiled; give the model itself, and compile the tuned model"):
+        load_backbone(torch.compile(model_of("vit"), backend="eager"))
+
+
+def test_load_backbone_of_a_quantized_model_is_refused():
+    model = nn.Sequential(nn.Linear(2, 2)).eval()
+    model.forward_features = model.forward_head = model.forward
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch will drop its own quantization
+        quantized = torch.ao.quantization.quantize_dynamic(model, {nn.Linear})
+    with pytest.raises(BackboneError, match=r"is no tensor, as in quantized layers; .* quantize `model.plain\(\)`"):
+        load_backbone(quantized)
 
 
 def test_load_backbone_of_non_square_model_is_refused():

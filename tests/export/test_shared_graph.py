@@ -1,7 +1,8 @@
-"""One graph of a backbone answers for every task as the task's own model does."""
+"""One graph of a backbone predicts for every task as the task's own model does."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,14 @@ def test_images_of_different_tasks_in_one_pass_equal_each_model_alone(tmp_path: 
         with torch.no_grad():
             expected = models[index % len(models)](image[None]).squeeze(0).numpy()
         np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4 * max(1, np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("method", ["vpt(length=2)", "lora(rank=2)"])
+def test_export_of_a_task_leaves_the_mode_of_the_model(tmp_path: Path, method: str) -> None:
+    model = trained(method, "vit", 3).train()
+    with suppress(UnsupportedError):
+        export_task(model, tmp_path / "task.safetensors")
+    assert model.training and model.head.training
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
-from helpers.families import backbone_of, images, model_of
+from helpers.families import TINY, backbone_of, images, model_of
 from vpt import SpecError, TunedModel, UnsupportedError, attach, inspect, load, load_backbone, save
 from vpt.heads.multi_block import parse_features, select_blocks
 from vpt.model.readout import MultiBlock, parse_readout
@@ -79,6 +80,19 @@ def test_multi_block_on_stages_equals_the_statistics_of_their_maps(family: str) 
         expected += [tokens.mean(1), tokens.std(1, correction=0)]
     assert torch.allclose(actual, torch.cat(expected, dim=1), rtol=1e-4, atol=1e-5)
     assert actual.shape == (4, model.width)
+
+
+@pytest.mark.parametrize("size", [16, 64])
+def test_multi_block_of_images_of_another_size_reads_all_patches_and_no_prompt(size: int) -> None:
+    vit = timm.create_model("vit_base_patch16_224", num_classes=0, dynamic_img_size=True, **TINY)
+    model = attach(vit, "vpt(length=3, depth=shallow)", 3, head='multi_block(blocks="2", features=mean)').eval()
+    trunk: Any = model.trunk
+    outputs: list[Tensor] = []
+    trunk.blocks[1].register_forward_hook(lambda *args: outputs.append(args[2]))
+    with torch.no_grad():
+        actual = model.features(torch.randn(2, 3, size, size))
+        assert outputs[0].shape[1] == 1 + 3 + (size // 8) ** 2
+        torch.testing.assert_close(actual, trunk.norm(outputs[0])[:, 1 + 3 :].mean(1))
 
 
 def test_multi_block_of_last_class_token_equals_the_default_feature() -> None:

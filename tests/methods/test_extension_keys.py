@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from helpers.extensions import P, tuned
+from helpers.extensions import P
 from helpers.families import backbone_of, images, model_of
+from helpers.references import tuned
 from vpt import TunedModel, attach
 from vpt.attention.class_token_block import ClassTokenBlock
 from vpt.serving.multi_task import MultiTaskBackbone, TaskAdapter
@@ -48,7 +49,7 @@ def concat_reference(model: TunedModel, timms: Any, gated: bool) -> Tensor:
 @pytest.mark.parametrize("method", ["gated_keys(gate=0.7)", "of_image"])
 def test_kv_prompts_with_gate_or_image_equal_concatenation(family: str, method: str) -> None:
     """With the class token alone in the last block (vit, dinov2-reg) and with all tokens (vit-avg)."""
-    model = tuned(family, method)
+    model = tuned(family, method, 0.5)
     cls_only = any(isinstance(module, ClassTokenBlock) for module in model.network.modules())
     assert cls_only == (family != "vit-avg")
     results = []
@@ -62,7 +63,7 @@ def test_kv_prompts_with_gate_or_image_equal_concatenation(family: str, method: 
 
 def test_gated_keys_on_swin_equal_reference() -> None:
     """In each window: timm's own attention, plus the gate times a softmax over prompts."""
-    model, timms = tuned("swin", "gated_keys(gate=0.7)"), model_of("swin")
+    model, timms = tuned("swin", "gated_keys(gate=0.7)", 0.5), model_of("swin")
     state = model.trainable_state_dict()
     blocks = [block for stage in timms.layers for block in stage.blocks]
 
@@ -98,7 +99,7 @@ def test_gated_keys_with_gate_of_zero_equal_the_frozen_feature() -> None:
 
 
 def test_attention_weights_of_gated_keys_sum_to_one_plus_the_gate() -> None:
-    model = tuned("vit", "gated_keys(gate=0.7)")
+    model = tuned("vit", "gated_keys(gate=0.7)", 0.5)
     attention = model.wrappers()["blocks.0.attn"]
     gate = float(model.trainable_state_dict()["gates.0"].detach())
     weights = attention.attention_weights(torch.randn(2, 17, 32))

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers.extensions import P, tuned
+from helpers.extensions import P
 from helpers.families import backbone_of, model_of
+from helpers.references import tuned
 from vpt import attach
 from vpt.errors import UnsupportedError
 from vpt.testing import CHECKS, Check, check_compile
@@ -77,7 +78,7 @@ def test_penalty_of_method_without_one_is_none() -> None:
 
 
 def test_penalty_of_prompts_equals_their_squared_norm() -> None:
-    model = tuned("vit", "penalized")
+    model = tuned("vit", "penalized", 0.5)
     prompts = [weight for name, weight in model.trainable_state_dict().items() if name.startswith("prompts.")]
     expected = sum(float(weight.detach().square().sum()) for weight in prompts)
     penalty = model.penalty()

@@ -104,6 +104,14 @@ def test_ensemble_of_two_models_leaves_them_unchanged() -> None:
     assert all(torch.equal(model(images()), answer) for model, answer in zip(models, before, strict=True))
 
 
+def test_ensemble_asked_to_train_keeps_the_statistics_of_the_shared_backbone() -> None:
+    models = members("resnet", "linear", 2)
+    ensemble = Ensemble(models).train()
+    ensemble(images())
+    assert not any(module.training for module in ensemble.modules())
+    assert not models[0].backbone.changed_weights()
+
+
 def test_ensemble_of_incompatible_models_is_refused() -> None:
     (one,) = members("vit", "vpt(length=3)", 1)
     with pytest.raises(SpecError, match="make no ensemble"):

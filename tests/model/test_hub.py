@@ -266,7 +266,7 @@ def test_push_to_a_missing_branch_makes_it_from_main(done: Session) -> None:
         (
             "unreachable",
             ExitCode.TUNED_FILE,
-            "the Hub does not answer, and the cache has no copy; check the connection",
+            "the Hub does not respond, and the cache has no copy; check the connection",
         ),
     ],
 )

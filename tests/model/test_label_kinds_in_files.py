@@ -45,6 +45,8 @@ def test_activate_gives_probabilities_and_numbers() -> None:
     torch.testing.assert_close(SingleLabel(4.0).activate(logits), (logits / 4).softmax(1))
     torch.testing.assert_close(MultiLabel().activate(logits), logits.sigmoid())
     assert MultiLabel((0.6, 0.6)).decide(torch.tensor([[0.5, 0.7]])).tolist() == [[False, True]]
+    for several in (MultiLabel((0.5, 0.75)), MultiLabel()):
+        assert several.decide(torch.tensor([0.5, 0.75])).all(), "a probability at the threshold reaches it"
     kind = Regression(10.0, 2.0)
     assert kind.activate(logits).tolist() == [[10.0, 14.0]]
     torch.testing.assert_close(kind.activate(kind.standardize(logits)), logits.double())

@@ -64,7 +64,7 @@ def test_bank_whose_backbone_was_changed_refuses_to_answer(backbone: Backbone, t
     before = bank.predict([bank.make_request("a", picture)])
     weights = copy.deepcopy(backbone.module.state_dict())
     optimize(model, torch.optim.SGD)
-    with pytest.raises(BackboneError, match=f"a is not answered: .* {WORDS}"):
+    with pytest.raises(BackboneError, match=f"a cannot be predicted: .* {WORDS}"):
         bank.predict([bank.make_request("a", picture)])
     backbone.module.load_state_dict(weights)  # the very same values are no change
     assert bank.predict([bank.make_request("a", picture)]) == before

@@ -121,6 +121,24 @@ def test_merge_gives_logits_of_timm_alone(method: str, name: str, options: dict[
         assert not torch.allclose(fresh.train().eval()(images()), tuned(images()), rtol=1e-2, atol=1e-2)
 
 
+@torch.no_grad()
+def test_plain_and_merge_forget_attention_biases_of_earlier_passes() -> None:
+    options: dict[str, Any] = {"img_size": 224}
+    tuned = vpt.attach(make("efficientvit_m0", **options), "full", 3).eval()
+    x = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    before = tuned(x)
+    for name, weight in tuned.named_parameters():
+        if "attention_biases" in name:
+            weight.add_(torch.randn_like(weight))
+    merged = create("efficientvit_m0", num_classes=3, **options).eval()
+    merged.load_state_dict(tuned.merge())
+    plain = tuned.plain()
+    expected = tuned.train().eval()(x)
+    assert not torch.allclose(before, expected, rtol=1e-2, atol=1e-2)
+    assert torch.allclose(plain(x), expected, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(merged(x), expected, rtol=1e-3, atol=1e-4)
+
+
 def test_load_forgets_attention_biases_of_earlier_passes(tmp_path) -> None:
     backbone = vpt.load_backbone(make("efficientvit_m0", img_size=224))  # in eval mode attention keeps its biases
     tuned = vpt.attach(backbone, "full", 3).eval()

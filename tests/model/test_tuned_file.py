@@ -244,7 +244,6 @@ def test_save_of_the_same_model_is_byte_identical(model, path, tmp_path):
     assert save(model, tmp_path / "again.safetensors", scores=SCORES).read_bytes() == path.read_bytes()
 
 
-@pytest.mark.skipif(not embedded.WEIGHTS.exists(), reason="the embedded backbone's weights are not in the package")
 def test_load_on_backbone_of_another_image_size_is_refused(tmp_path):
     path = save(attach(resized("swin", 64), "linear", 2), tmp_path / "large.safetensors")
     with pytest.raises(TunedFileError, match=r"images of 64 px, which this swin does not take .*image_size=64"):

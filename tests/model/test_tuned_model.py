@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from itertools import product
+from typing import Any
 
 import pytest
+import timm
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from helpers.families import backbone_of, images
+from helpers.families import TINY, backbone_of, images
 from vpt import TunedModel, attach, load_backbone
+from vpt.errors import DataError
 
 LABELS = torch.tensor([0, 1, 2, 1])
 
@@ -47,10 +52,49 @@ def test_activation_checkpointing_in_training_saves_memory_and_equals_plain(fami
     assert kept_then < 0.5 * kept
 
 
+@pytest.mark.parametrize(("family", "method"), [("vit", "cross"), ("vit", "adaptive"), ("swin", "vpt(depth=shallow)")])
+def test_step_with_activation_checkpointing_leaves_no_graph_and_a_model_to_copy(family: str, method: str) -> None:
+    model = attach(backbone_of(family), method, 3, activation_checkpointing=True).train()
+    outputs: list[weakref.ref[Tensor]] = []
+
+    def note(_: Any, __: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and not output.is_leaf:
+            outputs.append(weakref.ref(output))
+
+    for module in model.network.modules():
+        module.register_forward_hook(note)
+    cross_entropy(model(images()), LABELS).backward()
+    gc.collect()
+    assert outputs and not [output for output in outputs if output() is not None]
+    copy.deepcopy(model)
+
+
 def test_activation_checkpointing_of_a_model_leaves_the_backbone_unchanged() -> None:
     backbone = backbone_of("vit")
     attach(backbone, "vpt", 3, activation_checkpointing=True)
     assert not any("forward" in vars(module) for module in backbone.module.modules())
+
+
+@pytest.mark.parametrize("method", ["vpt(length=2) + ssf + partial(k=1)", "prefix(length=2) + partial(k=1)"])
+def test_plain_of_a_bf16_backbone_whose_last_block_trains_equals_the_model(method: str) -> None:
+    backbone = load_backbone(backbone_of("vit").module.to(torch.bfloat16))
+    model = attach(backbone, method, 3).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(model.plain()(images()), model(images()), rtol=0.05, atol=0.05)
+
+
+FIXED = ["adaptive", "vpt(location=add)", "vpt(location=concat_channel, depth=shallow)"]
+
+
+@pytest.mark.parametrize("method", [*FIXED, "vpt(location=add_1)", "cross", "linear"])
+def test_images_of_another_size_are_refused_by_methods_of_one_size_alone(method: str) -> None:
+    vit = timm.create_model("vit_base_patch16_224", num_classes=0, dynamic_img_size=True, **TINY)
+    model = attach(vit, method, 3).eval()
+    if method in FIXED:
+        with pytest.raises(DataError, match=r"images are 64x64 px, and .* for the patches of 32x32 px; resize them"):
+            model(torch.randn(1, 3, 64, 64))
+    else:
+        assert model(torch.randn(1, 3, 64, 64)).isfinite().all()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ the original lacks:
 
 - `kv_prompts`: tokens that serve as keys and values only. In VPT-deep the output of a prompt is never read, so a
   prompt needs neither query nor output (first identity). `GatedPrompts` have a softmax and a gate of their own.
-- `num_queries`: compute the answer for the first few tokens only. Where the head reads CLS alone, so does the
+- `num_queries`: compute the output for the first few tokens only. Where the head reads CLS alone, so does the
   last block (second identity). So few queries need no keys and values either (`absorbed.py`).
 - `num_positionless`: the number of tokens after the prefix that have no position in the image, so neither rotary
   position nor relative bias, such as VPT-shallow's prompts.

@@ -10,6 +10,7 @@ import torch
 from timm.layers import use_fused_attn
 from torch import Tensor, nn
 
+from vpt.attention.forward_state import ForwardState
 from vpt.attention.joint_attention import GatedPrompts, KeyValues, attend_with_prompts, keys_and_values, weigh_values
 from vpt.attention.projections import project, project_output
 
@@ -110,7 +111,7 @@ class PromptedWindowAttention(nn.Module):
     def __init__(self, attention: nn.Module) -> None:
         super().__init__()
         self.attention = attention
-        self._prompts: Tensor | None = None
+        self._prompts: ForwardState[Tensor] = ForwardState()
 
     def set_prompts(self, prompts: Tensor) -> None:
         """Set the prompts of the next call.
@@ -118,13 +119,11 @@ class PromptedWindowAttention(nn.Module):
         Args:
             prompts: Prompts (batch, p, d), already normalized.
         """
-        self._prompts = prompts
+        self._prompts.set(prompts)
 
     def pop_prompts(self) -> Tensor:
         """Return the outputs of the prompts, (batch, p, d), and forget them."""
-        outputs, self._prompts = self._prompts, None
-        assert outputs is not None
-        return outputs
+        return self._prompts.pop()
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the output of attention for the tokens.
@@ -136,7 +135,9 @@ class PromptedWindowAttention(nn.Module):
         Returns:
             The output (batch * windows, n, d).
         """
-        out, self._prompts = attend_windows(
-            self.attention, x, mask=mask, kv_prompts=self._prompts, return_prompt_outputs=True
+        out, prompt_out = attend_windows(
+            self.attention, x, mask=mask, kv_prompts=self._prompts.pop(), return_prompt_outputs=True
         )
+        assert prompt_out is not None
+        self._prompts.set(prompt_out)
         return out

@@ -5,11 +5,12 @@ large images need. Exact: dropout draws the same again.
 """
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 
 def enable_activation_checkpointing(trunk: nn.Module, blocks: Iterable[str]) -> None:
@@ -34,4 +35,7 @@ class _CheckpointedForward:
         original_forward = type(self.block).forward
         if not torch.is_grad_enabled():
             return original_forward(self.block, *args, **context)
-        return checkpoint(original_forward, self.block, *args, use_reentrant=False, **context)
+        # Stopped early, a recomputation would leave what a module hands on to another, and the graph of its gradient.
+        # The compiler, which does not run through Python again, traces no such switch.
+        with nullcontext() if torch.compiler.is_compiling() else set_checkpoint_early_stop(False):
+            return checkpoint(original_forward, self.block, *args, use_reentrant=False, **context)

@@ -98,7 +98,7 @@ class Backbone:
         """
         return (
             f"{pluralize(len(names), 'weight')} of the backbone {self.name} ({comma_list(names, 3)}) were written to "
-            "after it was loaded; where their values changed, so did the answers of every model that shares them; "
+            "after it was loaded; where their values changed, so did the predictions of every model that shares them; "
             "train and load_state_dict what `trainable_parameters()` returns, or attach to `backbone.copy()`, which "
             "has weights of its own"
         )

@@ -58,7 +58,8 @@ def load_backbone(
     Raises:
         SpecError: `image_size` is below 1 or above 8192.
         BackboneError: The name is unknown, the weights cannot be loaded or do not fit, or the image size is below one
-            patch or differs from that of a given model, or the device "meta" comes with weights.
+            patch or differs from that of a given model, or the device "meta" comes with weights, or a given model lacks
+            timm's interface, is compiled or is quantized.
     """
     if image_size is not None and not 1 <= image_size <= MAX_SIZE:
         raise SpecError(f"image_size is {image_size}; it must be at least 1 px and at most {MAX_SIZE:,}")
@@ -68,6 +69,7 @@ def load_backbone(
             raise BackboneError(f"{name.name} is loaded already; give its name, or its module, with {weights}")
         return _require_image_size(name, image_size)
     if isinstance(name, nn.Module):
+        _require_timm_interface(name)
         notes = load_weights(name, file) if file is not None else ()
         made = Backbone(name, _name_of(name), _read_preprocessing(name), notes, file=file)
         return _require_image_size(made, image_size)
@@ -165,6 +167,23 @@ def _pool_by(model: Any, pool: str, name: str) -> nn.Module:
     if pool == "avg" and isinstance(getattr(model, "fc_norm", None), nn.Identity):
         model.norm, model.fc_norm = model.fc_norm, model.norm
     return model  # type: ignore[no-any-return]
+
+
+def _require_timm_interface(model: nn.Module) -> None:
+    """Raise BackboneError for a module that is no timm model, or a compiled one, or whose weights are no tensors."""
+    if hasattr(model, "_orig_mod"):
+        raise BackboneError("the backbone is compiled; give the model itself, and compile the tuned model")
+    absent = [name for name in ("forward_features", "forward_head") if not hasattr(model, name)]
+    if absent:
+        raise BackboneError(
+            f"the backbone {type(model).__name__} has no {absent[0]}; give a timm model made without features_only"
+        )
+    packed = [name for name, weight in model.state_dict().items() if not isinstance(weight, torch.Tensor)]
+    if packed:
+        raise BackboneError(
+            f"{packed[0]} of the backbone {_name_of(model)} is no tensor, as in quantized layers; tune the model "
+            "before it is quantized, and quantize `model.plain()` instead"
+        )
 
 
 def _require_image_size(backbone: Backbone, image_size: int | None) -> Backbone:

@@ -142,7 +142,7 @@ def export_backbone(backbone: Backbone, out: Path) -> None:
 
     Raises:
         UnsupportedError: The attention of the backbone cannot take prompts as keys and values, or the graph gives other
-            answers.
+            outputs.
         VptError: A package that is needed is not installed.
     """
     network = PromptedBackbone(backbone).to("cpu").eval()

@@ -17,7 +17,6 @@ from vpt.model.shared_prompts import shared_prompts
 from vpt.model.tuned_model import TunedModel
 
 
-@torch.no_grad()
 def export_task(model: TunedModel, out: Path) -> None:
     """Write the keys and values of a model's prompts and its head, for the graph that `export_backbone` writes.
 
@@ -29,7 +28,28 @@ def export_task(model: TunedModel, out: Path) -> None:
     Raises:
         UnsupportedError: The method or the head is another one.
     """
+    training = model.training
     model.eval()
+    try:
+        tensors = _tensors_of(model)
+    finally:
+        model.train(training)
+    metadata = {
+        "format": 1,
+        "backbone": model.backbone.name,
+        "fingerprint": model.backbone.weights_digest(),
+        "method": model.method.spec(full=True),
+        "classes": model.classes,
+        "label_kind": model.label_kind.to_dict(),
+        "preprocessing": model.layout.preprocessing.to_dict(),
+    }
+    contiguous = {name: tensor.float().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomic(out, safetensors.torch.save(contiguous, {"vpt-task": json.dumps(metadata)}))
+
+
+@torch.no_grad()
+def _tensors_of(model: TunedModel) -> dict[str, Tensor]:
+    """Return the tensors of `export_task`, of a model in eval mode."""
     prompts = shared_prompts(model)
     layers = _linear_layers(model.head)
     if prompts is None or layers is None:
@@ -42,10 +62,10 @@ def export_task(model: TunedModel, out: Path) -> None:
     for path, keys in prompts.items():
         attention: Any = model.wrappers()[path]
         weight = next(attention.parameters())
-        answer = keys(torch.empty(1, 1, 1, dtype=weight.dtype, device=weight.device))
-        if isinstance(answer, GatedPrompts):
+        prompt = keys(torch.empty(1, 1, 1, dtype=weight.dtype, device=weight.device))
+        if isinstance(prompt, GatedPrompts):
             raise UnsupportedError(f"{model.method} gives its prompts a softmax of their own; write .onnx")
-        pair = answer if isinstance(answer, KeyValues) else keys_and_values(attention.attention, answer)
+        pair = prompt if isinstance(prompt, KeyValues) else keys_and_values(attention.attention, prompt)
         found[block_index(path, model.layout)] = KeyValues(
             *(each.reshape(each.shape[-3:]).float().cpu() for each in pair)
         )
@@ -60,17 +80,7 @@ def export_task(model: TunedModel, out: Path) -> None:
         tensors["bias"][index, : 0 if one is None else one.keys.shape[1]] = 0
     for index, (weight, bias) in enumerate(layers):
         tensors |= {f"head.{index}.weight": weight, f"head.{index}.bias": bias}
-    metadata = {
-        "format": 1,
-        "backbone": model.backbone.name,
-        "fingerprint": model.backbone.weights_digest(),
-        "method": model.method.spec(full=True),
-        "classes": model.classes,
-        "label_kind": model.label_kind.to_dict(),
-        "preprocessing": model.layout.preprocessing.to_dict(),
-    }
-    contiguous = {name: tensor.float().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomic(out, safetensors.torch.save(contiguous, {"vpt-task": json.dumps(metadata)}))
+    return tensors
 
 
 def _padded(tensor: Tensor | None, shape: tuple[int, int, int]) -> Tensor:

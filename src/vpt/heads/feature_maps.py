@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vpt.attention.detection import as_input
+from vpt.attention.forward_state import ForwardState
 from vpt.backbones.layout import BackboneLayout
 from vpt.errors import UnsupportedError
 
@@ -20,17 +21,22 @@ class FeatureHook:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self.output: Any = None
+        self._output: ForwardState[Any] = ForwardState()
         module.register_forward_hook(self)
 
     def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
         """Keep the output of a module, as a forward hook does."""
-        self.output = output
+        self._output.set(output)
 
     def pop(self) -> Tensor:
         """Return the last output and forget it; prompts that accompany a grid (Swin) are left out."""
-        output, self.output = self.output, None
-        feature_map: Tensor = output[0] if isinstance(output, tuple) else output
+        if not self._output.is_set:
+            raise UnsupportedError("a stage of the backbone is never called, so its features cannot be read")
+        output = self._output.pop()
+        feature_map = output[0] if isinstance(output, tuple) else output
+        if not isinstance(feature_map, Tensor):
+            kind = type(feature_map).__name__
+            raise UnsupportedError(f"a stage of the backbone puts out a {kind}, so its features cannot be read")
         return feature_map
 
 

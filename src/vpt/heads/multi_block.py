@@ -46,6 +46,7 @@ class MultiBlockFeatures(HookedTrunk):
         super().__init__(trunk, layout, [inner[index] for index in indices if index < len(inner)])
         self.features: tuple[str, ...] = tuple(features)
         self.num_patches: int = layout.num_tokens - layout.num_prefix_tokens
+        self.image_size: int = layout.preprocessing.size
         self.widths: tuple[int, ...] = tuple(list(widths.values())[index] for index in indices)
         self.reads_last: bool = len(inner) in indices
         self.reads_pooled: bool = pooled
@@ -72,12 +73,15 @@ class MultiBlockFeatures(HookedTrunk):
             norm: Any = self.trunk.get_submodule("norm")
             outputs = [self.normalize_pooled(norm.forward(tokens), hooks=False) for tokens in outputs]
         outputs += [final] * self.reads_last
-        pairs = zip(outputs, self.widths, strict=True)
-        return torch.cat(pooled + [feature for output, width in pairs for feature in self._pool(output, width)], dim=1)
+        height, width = images.shape[-2:]
+        num_patches = self.num_patches * height * width // self.image_size**2  # dynamic_img_size takes others
+        for output, channels in zip(outputs, self.widths, strict=True):
+            pooled += self._pool(output, channels, num_patches)
+        return torch.cat(pooled, dim=1)
 
-    def _pool(self, x: Tensor, width: int) -> list[Tensor]:
+    def _pool(self, x: Tensor, width: int, num_patches: int) -> list[Tensor]:
         if self.kind == "tokens":
-            cls, patches = x[:, 0], x[:, -self.num_patches :]
+            cls, patches = x[:, 0], x[:, -num_patches:]
         else:
             self._check_map(x, width)
             cls, patches = x, x.flatten(1, 2) if self.kind == "windows" else x.flatten(2).transpose(1, 2)

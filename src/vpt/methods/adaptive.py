@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vpt.attention.forward_state import ForwardState
 from vpt.backbones.layout import BackboneLayout
 from vpt.errors import SpecError, UnsupportedError
 from vpt.methods.base import Injection, Method, Wrapper, compose
@@ -71,7 +72,8 @@ class Adaptive(Method, name="adaptive", optimizer="adamw", learning_rate=0.02):
         for index, prompts in enumerate(maps, 1):
             _, names = prompted_block(trunk, layout, index)
             wrappers[f"{layout.blocks[index]}.{names.norm1}"] = partial(_KeepInput, prompts=prompts)
-        return Injection(modules={"prompts": nn.ModuleList([first, *maps])}, wrappers=wrappers)
+        modules = {"prompts": nn.ModuleList([first, *maps])}
+        return Injection(modules=modules, wrappers=wrappers, fixed_image_size=True)
 
 
 class _SkipMLP(nn.Module):
@@ -105,12 +107,10 @@ class _MapPrompts(nn.Module):
         nn.init.zeros_(self.weights.weight)
         nn.init.zeros_(self.weights.bias)
         refer(self, mlp=mlp)
-        self.tokens: Tensor | None = None  # from the norm to attention of one forward pass
+        self.tokens: ForwardState[Tensor] = ForwardState()  # from the norm to attention
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens, self.tokens = self.tokens, None
-        assert tokens is not None
-        patches = self.norm(tokens.to(self.kernel.dtype))[:, self.num_prefix_tokens :]
+        patches = self.norm(self.tokens.pop().to(self.kernel.dtype))[:, self.num_prefix_tokens :]
         maps = patches.transpose(1, 2).unflatten(2, (self.side, self.side))
         width = maps.shape[1]
         filtered = F.conv2d(maps, self.kernel.expand(width, -1, -1, -1), groups=width)
@@ -129,7 +129,7 @@ class _KeepInput(nn.Module):
         refer(self, prompts=prompts)
 
     def forward(self, x: Tensor) -> Tensor:
-        self.prompts.tokens = x
+        self.prompts.tokens.set(x)
         return self.norm(x)  # type: ignore[no-any-return]
 
 

@@ -43,6 +43,7 @@ class Injection:
             or a `functools.partial` over modules or weights, so that a deep copy of the model has one of its own.
         before_step: Function that training calls before each step of the optimizer, when the gradients of the batch are
             there, with the share of all steps that end with this one, above 0 and at most 1; made as `penalty` is.
+        fixed_image_size: True if the modules fit images of the backbone's size alone, such as a prompt for each patch.
     """
 
     trainable: tuple[str, ...] = ()
@@ -53,6 +54,7 @@ class Injection:
     make_head: Callable[[int, int], nn.Module] | None = None
     penalty: Penalty | None = None
     before_step: BeforeStep | None = None
+    fixed_image_size: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ class Method(Parsable, ABC):
         """
 
     def without_initial_weights(self) -> Self:
-        """Return this method without files and downloads that it begins at, for weights that are trained already.
+        """Return a variant that does not read initial weights, for loading trained weights.
 
         Returns:
             The method; by default, this one.
@@ -212,6 +214,7 @@ class Sum(Method, name="sum"):
             make_head=at_most_one((each.make_head for each in injections), "has a head of its own"),
             penalty=partial(_sum_penalties, penalties) if penalties else None,
             before_step=partial(_call_each, before_steps) if before_steps else None,
+            fixed_image_size=any(each.fixed_image_size for each in injections),
         )
 
     @property
@@ -231,7 +234,7 @@ class Sum(Method, name="sum"):
             term.check_values(modules)
 
     def without_initial_weights(self) -> Self:
-        """Return the sum of the terms without files and downloads that they begin at."""
+        """Return a sum whose terms do not read initial weights."""
         return replace(self, terms=tuple(term.without_initial_weights() for term in self.terms))
 
     def spec(self, *, full: bool = False) -> str:

@@ -11,7 +11,7 @@ from vpt.methods.base import Injection, Method
 
 @dataclass(frozen=True)
 class ClassToken(Method, name="class_token", optimizer="adamw", learning_rate=0.02, identity_at_init=True):
-    """The class token trains, as a prompt that was there already."""
+    """Training of the backbone's class token."""
 
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
         """Plan to train the class token; raise UnsupportedError if there is none."""

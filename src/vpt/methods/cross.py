@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from vpt.attention.forward_state import ForwardState
 from vpt.attention.joint_attention import weigh_values
 from vpt.attention.projections import expand_kv_groups, project, project_output
 from vpt.backbones.layout import BackboneLayout
@@ -72,7 +73,7 @@ class _CrossAttention(nn.Module):
         super().__init__()
         refer(self, attention=attention, prompts=prompts)
         self.gate: nn.Parameter | None = nn.Parameter(torch.zeros(())) if gate else None
-        self.change: Tensor | None = None  # from the norm to the residual of one forward pass
+        self.change: ForwardState[Tensor] = ForwardState()  # from the norm to the residual
 
     def forward(self, x: Tensor) -> Tensor:
         attention: Any = self.attention
@@ -96,7 +97,7 @@ class _CrossNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         change = self.cross(x)
-        self.cross.change = change
+        self.cross.change.set(change)
         return self.norm(x + change)  # type: ignore[no-any-return]
 
 
@@ -111,5 +112,4 @@ class _CrossResidual(nn.Module):
         refer(self, cross=cross)
 
     def forward(self, branch: Tensor) -> Tensor:
-        change, self.cross.change = self.cross.change, None
-        return self.drop_path(branch) + change  # type: ignore[no-any-return]
+        return self.drop_path(branch) + self.cross.change.pop()  # type: ignore[no-any-return]

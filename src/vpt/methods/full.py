@@ -46,7 +46,7 @@ class Full(Method, name="full", optimizer="adamw", learning_rate=5e-4, identity_
         return Injection(("",), wrappers={path: partial(_TrainingOnly, layer) for path, layer in layers.items()})
 
     def spec(self, *, full: bool = False) -> str:
-        """Return the text; without dropout it is that of earlier versions, as ids of runs are made of it."""
+        """Return the method string. If both options are 0, it omits them, as run ids are hashes of it."""
         return super().spec(full=full and bool(self.dropout or self.drop_path))
 
 

@@ -20,7 +20,7 @@ from vpt.methods.vpt import VPT
 
 @dataclass(frozen=True)
 class Gated(Method, name="gated", optimizer="adamw", learning_rate=0.02):
-    """Prompts that pass through all blocks, each of which changes them as far as its learned gate is open.
+    """Shallow prompts with a learned gate per block that scales the update of the prompts.
 
     P_i = g_i * block_i(P_(i-1)) + (1 - g_i) * P_(i-1), g_i = sigmoid(a_i), a_i learned per block.
 

@@ -117,7 +117,7 @@ class _Prefix(nn.Module):
 class _PrunedPrefix(_Prefix):
     """Keys and values of which the least important part is dropped.
 
-    From the first ranking on, only the most important prompts answer in eval mode, so that what is validated is what
+    From the first ranking on, only the most important prompts are used in eval mode, so that what is validated is what
     will be left. In train mode all take part until they are dropped.
     """
 

@@ -97,14 +97,15 @@ def gate_prompts(
 
 
 def add_to_tokens(
-    layout: BackboneLayout, prompts: Sequence[nn.Module], *, first: int, output: str = "default"
+    layout: BackboneLayout, prompts: Sequence[nn.Module], *, first: int, length: int, output: str = "default"
 ) -> Injection:
     """Add prompts to the tokens of consecutive blocks.
 
     Args:
         layout: The layout of a plain transformer.
-        prompts: The prompts of the blocks, from the first: one for each token, or one for all.
+        prompts: The prompts of the blocks, from the first.
         first: Index of the first block with prompts, from 0.
+        length: Number of prompts of a block: one for each token, or one for all.
         output: Tokens that the head reads, see `make_pool`. Default: the backbone's own.
 
     Returns:
@@ -115,6 +116,7 @@ def add_to_tokens(
         modules={"prompts": nn.ModuleList(dict.fromkeys(prompts))},
         wrappers={path: partial(AddPrompts, prompts=own) for path, own in zip(paths, prompts, strict=True)},
         pool=make_pool(output, layout, 0),
+        fixed_image_size=length > 1,
     )
 
 
@@ -156,7 +158,12 @@ def concat_channels(layout: BackboneLayout, channels: int, output: str = "defaul
         raise UnsupportedError("its patches are not made by one convolution")
     size, init_range = layout.preprocessing.size, xavier_range(layout.patch_size, layout.width)
     wrapper = partial(ConcatChannel, channels=channels, image_size=size, init_range=init_range)
-    return Injection(trainable=(layout.stem,), wrappers={layout.stem: wrapper}, pool=make_pool(output, layout, 0))
+    return Injection(
+        trainable=(layout.stem,),
+        wrappers={layout.stem: wrapper},
+        pool=make_pool(output, layout, 0),
+        fixed_image_size=True,
+    )
 
 
 def _positionless_attention(block: nn.Module, layout: BackboneLayout, path: str, length: int) -> dict[str, Wrapper]:

@@ -50,7 +50,7 @@ class SideTune(Method, name="sidetune", learning_rate=0.1):
         return Injection(wrappers={NETWORK: partial(_SideTuned, side=side, projection=projection)})
 
     def without_initial_weights(self) -> Self:
-        """Return this method with a side network that begins at random."""
+        """Return a variant whose side network starts from random weights."""
         return replace(self, pretrained=False, weights=None)
 
 

@@ -127,7 +127,8 @@ class VPT(Method, name="vpt", optimizer="adamw", learning_rate=0.02):
             return gate_prompts(trunk, layout, new_prompts(widths, length=self.length), first=first, output=self.output)
         if self.location in ("add", "add_1"):
             length = layout.num_tokens if self.location == "add" else 1
-            return add_to_tokens(layout, new_prompts(widths, length=length), first=first, output=self.output)
+            added = new_prompts(widths, length=length)
+            return add_to_tokens(layout, added, first=first, length=length, output=self.output)
         prepend = partial(
             prepend_tokens,
             trunk,

@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,8 @@ class Ensemble(nn.Module):
 
     models: tuned models of one class for each image on the very same backbone, with the same method and the same
     classes; only what they have learned differs. Raises SpecError where they differ in more, naming it. They are not
-    changed: the ensemble holds copies of what they have learned, so it can be moved and cast apart from them.
+    changed: the ensemble holds copies of what they have learned, so it can be moved and cast apart from them. It stays
+    in eval mode, as it trains nothing.
     """
 
     def __init__(self, models: Sequence[TunedModel]) -> None:
@@ -65,6 +66,17 @@ class Ensemble(nn.Module):
         self.classes: tuple[str, ...] | None = first.classes
         self.to(next(first.parameters()).device)
         self.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in eval mode: `train` would reach modules of the backbone that the members share.
+
+        Args:
+            mode: Has no effect. Default: True.
+
+        Returns:
+            This ensemble.
+        """
+        return super().train(False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits of the ensemble.
@@ -122,7 +134,7 @@ def _require_compatible(models: Sequence[TunedModel]) -> TunedModel:
         if model.label_kind.name != "single_label":
             raise SpecError(
                 f"model {position} predicts {model.label_kind.name}, and an ensemble averages the probabilities of one "
-                "class for each image; average the answers of the models instead"
+                "class for each image; average the predictions of the models instead"
             )
     first = models[0]
     for position, model in enumerate(models[1:], 2):
@@ -142,5 +154,5 @@ def _require_compatible(models: Sequence[TunedModel]) -> TunedModel:
                 f"model {position} has the head {model.readout}, the first has {first.readout}; they must be the same"
             )
         if (model.num_classes, model.classes) != (first.num_classes, first.classes):
-            raise SpecError(f"model {position} has other classes than the first; an ensemble answers one question")
+            raise SpecError(f"model {position} has other classes than the first; all members must have the same")
     return first

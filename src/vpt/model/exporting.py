@@ -155,7 +155,7 @@ def save_graph(
     *,
     tolerance: float = 1e-4,
 ) -> None:
-    """Write a network as a graph, run the graph, and compare its answers with those of the network.
+    """Write a network as a graph, run the graph, and compare its outputs with those of the network.
 
     Args:
         network: The network, on the CPU.
@@ -166,10 +166,10 @@ def save_graph(
         inputs: Names of the inputs.
         outputs: Names of the outputs.
         metadata: What else a user of the file needs, as JSON values.
-        tolerance: Largest difference from the network, relative to its largest answer, or to 1. Default: 1e-4.
+        tolerance: Largest difference from the network, relative to its largest output, or to 1. Default: 1e-4.
 
     Raises:
-        UnsupportedError: The network cannot be exported, or the graph gives other answers.
+        UnsupportedError: The network cannot be exported, or the graph gives other outputs.
         VptError: A package that is needed is not installed.
     """
     text, program = json.dumps(metadata), _trace(network.eval(), example, dims)

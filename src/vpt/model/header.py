@@ -130,7 +130,18 @@ class Header:
 
     @classmethod
     def from_json(cls, text: str, path: Path) -> Self:
-        """The inverse; raises TunedFileError for another format version or a header that is no header."""
+        """Return the header of its text, the inverse of `to_json`.
+
+        Args:
+            text: The text.
+            path: The file, for errors.
+
+        Returns:
+            The header.
+
+        Raises:
+            TunedFileError: The text is no header, or has another format version.
+        """
         try:
             if len(text) > _MAX_TEXT:
                 raise ValueError(f"it has {len(text):,} characters, more than {_MAX_TEXT:,}")

@@ -41,14 +41,14 @@ class LabelKind(ABC):
         return logits
 
     def activate(self, logits: Tensor) -> Tensor:
-        """Return answers from the outputs of a model.
+        """Return predictions from the outputs of a model.
 
         Args:
             logits: Outputs (..., classes).
 
         Returns:
             Probabilities, or numbers in the unit of the labels, float64 (..., classes). A TrainingError is raised for
-            outputs that are no answer: NaN, or infinite.
+            outputs that are NaN or infinite.
         """
         return require_finite(self._activate(require_finite(logits)))
 
@@ -151,11 +151,11 @@ _KINDS: dict[str, type[LabelKind]] = {kind.name: kind for kind in (SingleLabel, 
 _SCHEMAS: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(kind) for name, kind in _KINDS.items()}
 
 
-def require_finite(answers: Tensor) -> Tensor:
-    """Return answers of a model, if they are numbers.
+def require_finite(outputs: Tensor) -> Tensor:
+    """Return outputs of a model, if they are finite.
 
     Args:
-        answers: Probabilities, logits or numbers of any shape.
+        outputs: Probabilities, logits or numbers of any shape.
 
     Returns:
         The same.
@@ -163,12 +163,12 @@ def require_finite(answers: Tensor) -> Tensor:
     Raises:
         TrainingError: A value is NaN or infinite.
     """
-    if not bool(answers.isfinite().all()):
+    if not bool(outputs.isfinite().all()):
         raise TrainingError(
-            "the model answers with NaN or infinity, so there is no prediction: its weights, or those of its backbone, "
-            "are too large; train it again with a smaller learning rate, or load the backbone in float32"
+            "outputs of the model are NaN or infinite, so there is no prediction: its weights, or those of its "
+            "backbone, are too large; train it again with a smaller learning rate, or load the backbone in float32"
         )
-    return answers
+    return outputs
 
 
 def parse_label_kind(values: Mapping[str, Any]) -> LabelKind:

@@ -76,9 +76,10 @@ def merge(
     # A norm of the classifier, in front of its linear layer, stays as timm makes it: it does nothing.
     state = {name: tensor.detach().clone() for name, tensor in (plain.state_dict() | state).items()}
     image = probe_image(plain, backbone.preprocessing)
+    features = structural_copy(network, None)(image)  # without what modules keep of their weights in eval mode
     try:
         plain.load_state_dict(state, assign=True)
-        logits, expected = plain.to(image.dtype)(image), head(network(image).to(head.weight.dtype))
+        logits, expected = plain.to(image.dtype)(image), head(features.to(head.weight.dtype))
     except RuntimeError as error:
         raise UnsupportedError(f"{method} on {backbone.name} does not merge: timm cannot load it ({error})") from error
     tolerance = 1e-3 if image.dtype == torch.float32 else 5e-2

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from vpt.attention.class_token_block import ClassTokenBlock
-from vpt.attention.detection import compute_dtype
 from vpt.attention.joint_attention import GatedPrompts, KeyValues, keys_and_values
 from vpt.attention.kv_attention import KVAttention
 from vpt.attention.windows import KVWindowAttention
@@ -105,6 +104,7 @@ def fold_constants(
     original_modules: Mapping[str, nn.Module],
     wrappers: Mapping[str, nn.Module],
     *,
+    dtype: torch.dtype,
     all_tokens: bool,
 ) -> PlainModel:
     """Return a copy of a tuned model in which all that does not depend on the image is computed.
@@ -118,6 +118,7 @@ def fold_constants(
         readout: The readout.
         original_modules: Path -> module of the trunk before injection.
         wrappers: Path -> the module that replaced the one there.
+        dtype: The dtype of the tokens.
         all_tokens: True lets the last block compute all tokens, as in the backbone, where it computes the class token
             alone.
 
@@ -132,7 +133,7 @@ def fold_constants(
     for module in network.modules():
         prompts = module.kv_prompts if isinstance(module, (KVAttention, KVWindowAttention)) else None
         if type(prompts) is PromptKeys:
-            memo[id(prompts)] = _constant(module, prompts, all_tokens=all_tokens)
+            memo[id(prompts)] = _constant(module, prompts, dtype, all_tokens=all_tokens)
     if all_tokens:
         for block in [module for module in network.modules() if isinstance(module, ClassTokenBlock)]:
             plain_block = copy.deepcopy(block.block, memo)
@@ -140,7 +141,7 @@ def fold_constants(
             memo[id(block)] = plain_block
     plain = PlainModel(copy.deepcopy(network, memo), copy.deepcopy(head, memo), readout)
     _adopt(plain)
-    return plain.requires_grad_(False).eval()
+    return plain.requires_grad_(False).train().eval()  # what modules keep of their weights in eval mode is forgotten
 
 
 def _adopt(root: nn.Module) -> None:
@@ -156,10 +157,10 @@ def _adopt(root: nn.Module) -> None:
                 queue += value.modules()
 
 
-def _constant(attention: Any, prompts: PromptKeys, *, all_tokens: bool) -> ConstantPrompts:
+def _constant(attention: Any, prompts: PromptKeys, dtype: torch.dtype, *, all_tokens: bool) -> ConstantPrompts:
     """Return the prompts of an attention: tokens where it forms no keys, as few queries ask, else keys and values."""
     device = next(attention.parameters()).device
-    found: Any = prompts(torch.empty(prompts.windows_per_image, 1, 1, dtype=compute_dtype(attention), device=device))
+    found: Any = prompts(torch.empty(prompts.windows_per_image, 1, 1, dtype=dtype, device=device))
     forms_no_keys = not all_tokens and getattr(attention, "num_queries", None) is not None
     inner, gate = found if isinstance(found, GatedPrompts) else (found, None)
     if not forms_no_keys and not isinstance(inner, KeyValues):

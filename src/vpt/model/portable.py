@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vpt.attention.detection import compute_dtype
 from vpt.core.environment import versions
 from vpt.errors import SpecError
 from vpt.model.exporting import ExportFormat, export_model
@@ -40,7 +41,7 @@ class Portable(TimmProtocol, TrainableState):
             UnsupportedError: The method is no linear change of weights, or timm has no such head.
         """
         head, training = self.head if self.reads_backbone_feature else None, self.training
-        self.train().eval()
+        self.eval()
         try:
             return merge(self.method, self.backbone, self._original_modules, self._wrappers, head, self.network)
         finally:
@@ -77,7 +78,8 @@ class Portable(TimmProtocol, TrainableState):
             VptError: A package that is needed is not installed.
         """
         out = Path(out)
-        if out.suffix not in _FORMATS:
+        suffix = out.suffix.casefold()
+        if suffix not in _FORMATS:
             raise SpecError(f"{out} has the suffix {out.suffix!r}; write .onnx or .pt2")
         metadata: dict[str, Any] = {
             "format": 1,
@@ -91,15 +93,21 @@ class Portable(TimmProtocol, TrainableState):
         }
         model = self._fold(all_tokens=False).to("cpu", torch.float32)
         images = self.layout.preprocessing
-        export_model(model, out, _FORMATS[out.suffix], images, metadata, pixels=pixels, half=half)
+        export_model(model, out, _FORMATS[suffix], images, metadata, pixels=pixels, half=half)
         return out
 
     def _fold(self, *, all_tokens: bool) -> PlainModel:
         training = self.training
-        self.train().eval()  # what modules keep of their weights between passes in eval mode is forgotten
+        self.eval()
         try:
             return fold_constants(
-                self.network, self.head, self.readout, self._original_modules, self._wrappers, all_tokens=all_tokens
+                self.network,
+                self.head,
+                self.readout,
+                self._original_modules,
+                self._wrappers,
+                dtype=compute_dtype(self.trunk),
+                all_tokens=all_tokens,
             )
         finally:
             self.train(training)

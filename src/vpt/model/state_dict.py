@@ -53,24 +53,24 @@ def accept_equal_weights(module: nn.Module, backbone: Backbone) -> None:
         module: The module; the hooks are registered on it.
         backbone: The backbone whose weights are in the module.
     """
-    answers: list[bool] = []
-    module.register_load_state_dict_pre_hook(partial(_compare_frozen, backbone, answers))
-    module.register_load_state_dict_post_hook(partial(_accept_equal, backbone, answers))
+    equal_states: list[bool] = []
+    module.register_load_state_dict_pre_hook(partial(_compare_frozen, backbone, equal_states))
+    module.register_load_state_dict_post_hook(partial(_accept_equal, backbone, equal_states))
 
 
 def _compare_frozen(
-    backbone: Backbone, answers: list[bool], module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any
+    backbone: Backbone, equal_states: list[bool], module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any
 ) -> None:
-    """Add to the answers whether a state has the values of the backbone, which nothing else has written to."""
+    """Append True if a state has the values of the backbone, which nothing else has written to."""
     shared = {tensor.data_ptr() for tensor in backbone.module.state_dict().values()}
     pairs = [(tensor, state.get(prefix + name)) for name, tensor in module.state_dict().items()]
     frozen = ((own, given) for own, given in pairs if given is not None and own.data_ptr() in shared)
     equal = all(own.shape == given.shape and torch.equal(own, given.to(own)) for own, given in frozen)
-    answers.append(equal and not backbone.changed_weights())
+    equal_states.append(equal and not backbone.changed_weights())
 
 
-def _accept_equal(backbone: Backbone, answers: list[bool], *_: Any) -> None:
-    if answers and answers.pop():
+def _accept_equal(backbone: Backbone, equal_states: list[bool], *_: Any) -> None:
+    if equal_states and equal_states.pop():
         backbone.accept_writes()
 
 

@@ -17,7 +17,7 @@ from vpt.model.label_kinds import LabelKind, Regression
 
 
 class TimmProtocol(nn.Module):
-    """Base of a tuned model that answers to timm's names as its backbone does."""
+    """Base of a tuned model that has timm's attributes and methods as its backbone does."""
 
     backbone: Backbone
     method: Method

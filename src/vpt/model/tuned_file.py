@@ -179,7 +179,7 @@ def load_values(path: Path, header: Header, model: Portable) -> None:
 
 
 def _fill(path: Path, header: Header, tensors: Mapping[str, Tensor], model: Portable) -> None:
-    """Check tensors and copy them into a model, with what the header says of its answers."""
+    """Check tensors and copy them into a model, with what the header says of its predictions."""
     _check_values(path, header, tensors, model)
     model.label_kind, model.class_colors = header.label_kind, header.class_colors
     model.load_trainable_state_dict(tensors)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vpt.attention.detection import FeatureExtractor
 from vpt.backbones.backbone import Backbone
 from vpt.backbones.layout import BackboneLayout
-from vpt.errors import SpecError, UnsupportedError
+from vpt.errors import DataError, SpecError, UnsupportedError
 from vpt.methods.base import Method
 from vpt.methods.init_inputs import InitInputs
 from vpt.model.header import class_names
@@ -36,6 +36,8 @@ class TunedModel(HubModel):
 
     Exactly the tensors that do not belong to the backbone are trained and saved. They are identified by object
     identity at injection, never by name. Use `attach` or `load` to make one; the constructor leaves it in eval mode.
+
+    In eval mode, several threads may use a model at once. Training and attaching need a thread to themselves.
 
     Args:
         backbone: The backbone.
@@ -88,6 +90,7 @@ class TunedModel(HubModel):
         self.layout: BackboneLayout = injected.layout
         self.added_modules: nn.ModuleDict = nn.ModuleDict(injection.modules)
         self._make_head = injected.make_head
+        self._fixed_image_size: bool = injection.fixed_image_size
         self._penalty, self._before_step = injection.penalty, injection.before_step
         self.width: int = injection.num_pooled * self.layout.feature_width
         self.head: nn.Module = injected.make_head(self.width, self.num_classes)
@@ -153,7 +156,16 @@ class TunedModel(HubModel):
 
         Returns:
             Features (batch, width), or a tuple of feature maps where the head is dense.
+
+        Raises:
+            DataError: The method is made for images of one size, and these have another.
         """
+        size, (height, width) = self.layout.preprocessing.size, images.shape[-2:]
+        if self._fixed_image_size and (height, width) != (size, size):
+            raise DataError(
+                f"images are {height}x{width} px, and {self.method} learns parameters for the patches of {size}x{size} "
+                "px; resize them, or attach to a backbone of their size"
+            )
         return match_dtype(self.network(images), self.head)
 
     def train(self, mode: bool = True) -> Self:
@@ -203,13 +215,13 @@ class TunedModel(HubModel):
         return None if self._penalty is None else self._penalty()
 
     def before_step(self, done: float) -> None:
-        """Tell the method that gradients are there, before a step of the optimizer.
+        """Run the method's hook after the backward pass, before `optimizer.step()`.
 
-        A loop of your own calls it where the method needs it, as pruning does. A gradient scaler has to unscale the
-        gradients before (`scaler.unscale_`).
+        Call it in a training loop of your own if the method has such a hook, as pruning does. With a gradient scaler,
+        unscale the gradients first (`scaler.unscale_`).
 
         Args:
-            done: The share of all steps of the training that end with this one, above 0 and at most 1.
+            done: Fraction of all training steps that are done after this one, above 0 and at most 1.
         """
         if self._before_step is not None:
             self._before_step(done)

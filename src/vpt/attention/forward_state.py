@@ -1,0 +1,38 @@
+"""State of a forward pass: what one module hands to another that runs later in the same pass."""
+
+import threading
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class ForwardState(Generic[T]):
+    """A value of one forward pass, apart for each thread, so that several threads can predict with one model.
+
+    It is no part of the model: copies and pickles of a model begin without it.
+    """
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+
+    def set(self, value: T) -> None:
+        """Set the value.
+
+        Args:
+            value: The value, which stays until `pop`.
+        """
+        self._local.value = value
+
+    @property
+    def is_set(self) -> bool:
+        """Whether this thread has set a value that it has not popped."""
+        return getattr(self._local, "value", None) is not None
+
+    def pop(self) -> T:
+        """Return the value that this thread set last, and forget it, with the graph of its gradient."""
+        value: T = self._local.value
+        self._local.value = None
+        return value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), ()
