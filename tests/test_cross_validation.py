@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,8 @@ import numpy as np
 import pytest
 
 import vpt
-from helpers.brightness import CLASSES, draw, encoded
+from helpers.brightness import write_photos
+from helpers.free_port import free_port
 from vpt import cross_validation
 from vpt.data.dataset import Dataset
 from vpt.model import tuned_file
@@ -20,12 +24,7 @@ OPTIONS: dict[str, Any] = {"method": "linear", "ridge": 1.0, "folds": 3, "progre
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("photos")
-    for number, (pixels, label) in enumerate(zip(*draw(20), strict=True)):
-        folder = root / CLASSES[label]
-        folder.mkdir(exist_ok=True)
-        (folder / f"{number:02}.png").write_bytes(encoded(pixels))
-    return root
+    return write_photos(tmp_path_factory.mktemp("photos"), 20)
 
 
 def test_folds_score_every_image_once_by_a_model_that_did_not_train_on_it(
@@ -60,6 +59,17 @@ def test_folds_score_every_image_once_by_a_model_that_did_not_train_on_it(
     assert tuned_file.read_header(tmp_path / "a.safetensors").scores["out_of_fold_top1"] == pytest.approx(pooled)
 
 
+@pytest.mark.parametrize(
+    "option", [{"val_fraction": 0.1}, {"test_fraction": 0.5}, {"train_on": "trainval", "test_fraction": 1}]
+)
+def test_folds_with_options_that_split_images_off_are_refused(
+    option: dict[str, Any], photos: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(vpt.SpecError, match=r"_fraction is .*, and folds test every image and train on all; leave it"):
+        vpt.tune(photos, tmp_path / "a.safetensors", **OPTIONS, **option)
+    assert not list(tmp_path.iterdir())
+
+
 def test_folds_interrupted_are_not_trained_again(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = vpt.tune(photos, tmp_path / "whole.safetensors", **OPTIONS)
     evaluate, calls = cross_validation.evaluate, []
@@ -83,6 +93,63 @@ def test_folds_interrupted_are_not_trained_again(photos: Path, tmp_path: Path, m
     assert vpt.tune(photos, out, **OPTIONS).folds == whole.folds and out.stat().st_mtime_ns == again
     with pytest.raises(vpt.SpecError, match="folds: 3 then, 2 now"):
         vpt.tune(photos, out, **{**OPTIONS, "folds": 2})
+
+
+def test_folds_begun_anew_replace_the_file_and_go_on_where_they_stopped(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, evaluate = tmp_path / "a.safetensors", cross_validation.evaluate
+    whole = vpt.tune(photos, out, **OPTIONS)
+    before = out.stat().st_mtime_ns
+    assert vpt.tune(photos, out, overwrite=True, **OPTIONS).folds == whole.folds
+    again = out.stat().st_mtime_ns
+    assert again > before
+
+    def stop(*args: Any, **options: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cross_validation, "evaluate", stop)
+    with pytest.raises(KeyboardInterrupt):
+        vpt.tune(photos, out, overwrite=True, **OPTIONS)
+    monkeypatch.setattr(cross_validation, "evaluate", evaluate)
+    first = (tmp_path / "a.run" / "fold-1.safetensors").stat().st_mtime_ns
+    assert out.stat().st_mtime_ns == again
+    assert vpt.tune(photos, out, **OPTIONS).folds == whole.folds
+    assert (tmp_path / "a.run" / "fold-1.safetensors").stat().st_mtime_ns == first and out.stat().st_mtime_ns > again
+
+
+def test_folds_in_two_processes_score_as_one_process_does(photos: Path, tmp_path: Path) -> None:
+    names = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+    out = tmp_path / "two.safetensors"
+    command = [sys.executable, "-m", "vpt", "tune", photos, "--out", out, "--method", "linear", "--ridge", "1"]
+    processes = [
+        subprocess.Popen(
+            [*command, "--folds", "3"],
+            env={**os.environ, **names, "RANK": rank, "LOCAL_RANK": rank, "CUDA_VISIBLE_DEVICES": ""},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    try:
+        for process in processes:
+            _, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    together = json.loads((tmp_path / "two.run" / "result.json").read_text())
+    assert together["folds"]["scores"] == vpt.tune(photos, tmp_path / "one.safetensors", **OPTIONS).folds["scores"]
+
+
+@pytest.mark.parametrize("option", [{"patience": 2}, {"keep": "best"}, {"calibrate": True}])
+def test_folds_with_options_that_need_val_images_are_refused(
+    option: dict[str, Any], photos: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(vpt.SpecError, match=f"{next(iter(option))} is .*, and --folds leaves no val images"):
+        vpt.tune(photos, tmp_path / "a.safetensors", epochs=2, **OPTIONS, **option)
+    assert not list(tmp_path.iterdir())
 
 
 def test_folds_of_data_with_a_test_split_are_refused(photos: Path, tmp_path: Path) -> None:

@@ -32,6 +32,15 @@ from vpt.training.run_directory import files_may_differ, open_run, write_result
 from vpt.training.run_inputs import stamp_data
 from vpt.tuning import run_job
 
+# Of options that folds decide on.
+_DEFAULTS: dict[str, Any] = {
+    "val_fraction": Job.val_fraction,
+    "train_on": Job.train_on,
+    "test_fraction": ClassificationOptions.test_fraction,
+}
+# Of options that need val images.
+_DEFAULTS_WITHOUT_VAL = {"patience": 0, "keep": "last", "calibrate": False}
+
 
 def cross_validate(
     job: Job,
@@ -55,16 +64,24 @@ def cross_validate(
         `folds` has the main metric of each fold, its mean and its 95 % interval.
 
     Raises:
-        SpecError: The batch size is to be found.
+        SpecError: The batch size is to be found, or options split images off or need val images.
         DataError: The data have a test split, or a class with too few images.
     """
     if auto_batch_size:
         raise SpecError("batch_size is 'auto', and each fold would find one of its own; give a number with folds")
     receiver, options = callback or Callback(), job.options
     assert isinstance(options, ClassificationOptions) and options.folds is not None
-    job = replace(job, val_fraction=0.0, train_on="trainval", options=replace(options, test_fraction=0.0))
-    with lock_run(job):
-        return _cross_validate(job, options, receiver, overwrite, device)
+    whole = replace(job, val_fraction=0.0, train_on="trainval", options=replace(options, test_fraction=0.0))
+    asked, used = job.to_dict(), whole.to_dict()
+    for name, default in _DEFAULTS.items():
+        if asked[name] not in (default, used[name]):
+            raise SpecError(f"{name} is {asked[name]!r}, and folds test every image and train on all; leave it out")
+    for name, default in _DEFAULTS_WITHOUT_VAL.items():
+        value = (asked | asked["config"])[name]
+        if value != default:
+            raise SpecError(f"{name} is {value!r}, and --folds leaves no val images for it; leave one of them out")
+    with lock_run(whole):
+        return _cross_validate(whole, options, receiver, overwrite, device)
 
 
 def _cross_validate(

@@ -24,7 +24,7 @@ from vpt.model import tuned_file
 from vpt.model.tuned_model import TunedModel
 from vpt.tasks.base import PreparedData, Task
 from vpt.tasks.batch_size import with_batch_size, with_largest_batch
-from vpt.tasks.classification.config import default_steps
+from vpt.tasks.classification.config import default_steps, refuse_ineffective_crop
 from vpt.tasks.classification.continuation import init_options
 from vpt.tasks.classification.earlier_defaults import as_begun, note_on_defaults
 from vpt.tasks.evaluation import Evaluation
@@ -91,6 +91,7 @@ def make_job(
     if chosen.get("batch_size") == "auto":
         del chosen["batch_size"]  # which the run finds
     if found.name == "classification":
+        refuse_ineffective_crop(given)
         columns = TableColumns.of(given)
         if isinstance(data, Dataset):
             refuse_columns(data, columns, data)
@@ -242,6 +243,8 @@ def finish_job(
         if draw or search is not None:
             report_run(job, data, result, evaluation, callback)
         write_result(job, result)  # last, as it marks the job as finished
+    distributed.all_reduce_sum(0.0)  # from here on, all processes may read the files, and none needs decoded images
+    if distributed.rank() == 0:
         remove_pixels(job)
     callback.on_train_end(result.metrics)
     return result
@@ -255,12 +258,14 @@ def marked_splits(job: Job, data: PreparedData) -> dict[str, Any]:
         data: Its data.
 
     Returns:
-        What a tuned file records, so that later commands score no training image.
+        What a tuned file records, so that later commands read labels as training did and score no training image.
     """
     marks: dict[str, Any] = {"trained_on": data.trained_on} if data.trained_on else {}
     if isinstance(job.data, Dataset) and job.data.digest:
         marks["digest"] = job.data.digest
-    return {**job.split_options, **marks}
+    if job.train_on != "train":
+        marks["train_on"] = job.train_on
+    return {**job.split_options, **data.reading, **marks}
 
 
 def _option_names(task: Task) -> frozenset[str]:

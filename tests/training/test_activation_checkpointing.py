@@ -6,36 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 
+from helpers.jobs import classification_job, segmentation_job
 from vpt.backbones import activation_checkpointing
-from vpt.data.in_memory import dataset_from_memory
 from vpt.training import Callback
 from vpt.training.job import Job
-from vpt.tuning import make_job, run_job
-
-RNG = np.random.default_rng(0)
-PIXELS = RNG.integers(0, 256, (12, 48, 48, 3), np.uint8)
-
-
-def classification(folder: Path, name: str, **options: Any) -> Job:
-    split = (PIXELS, [k % 2 for k in range(12)])
-    data = dataset_from_memory({"train": split, "val": split, "test": split})
-    return make_job(data, folder / name, method="vpt(length=2)", epochs=2, batch_size=4, **options)
-
-
-def segmentation(folder: Path, name: str, **options: Any) -> Job:
-    root = folder / "scenes"
-    for kind, arrays in (("images", PIXELS), ("masks", PIXELS[..., 0] // 128)):
-        (root / kind).mkdir(parents=True, exist_ok=True)
-        for k, array in enumerate(arrays):
-            Image.fromarray(array).save(root / kind / f"{k}.png")
-    options |= {"method": "vpt(length=2)", "head": "linear", "image_size": 48, "iterations": 4, "eval_every": 2}
-    return make_job(root, folder / name, batch_size=2, **options)
+from vpt.tuning import run_job
 
 
 class Interrupt(Callback):
@@ -44,7 +23,7 @@ class Interrupt(Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("make", [classification, segmentation])
+@pytest.mark.parametrize("make", [classification_job, segmentation_job])
 def test_job_with_activation_checkpointing_ends_with_equal_weights(
     make: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,7 +35,8 @@ def test_job_with_activation_checkpointing_ends_with_equal_weights(
         return real(*args, **options)
 
     monkeypatch.setattr(activation_checkpointing, "checkpoint", checkpoint)
-    plain, job = make(tmp_path, "a.safetensors"), make(tmp_path, "b.safetensors", activation_checkpointing=True)
+    plain = make(tmp_path, "a.safetensors", method="vpt(length=2)")
+    job = make(tmp_path, "b.safetensors", method="vpt(length=2)", activation_checkpointing=True)
     run_job(plain, draw=False)
     assert not calls and job.to_dict()["activation_checkpointing"] is True
     with pytest.raises(KeyboardInterrupt):

@@ -47,6 +47,8 @@ def test_calibration_error_equals_the_sum_over_bins_by_hand() -> None:
     correct = torch.tensor([True, False, True, True, False])
     bins = confidence_bins(confidences, correct)
     assert bins[:, 0].nonzero()[0].tolist() == [7, 13, 14]  # 7/15 = .467, 13/15 = .867, 14/15 = .933
+    exact = confidence_bins(torch.tensor([0.6], dtype=torch.float64), torch.tensor([True]))
+    assert exact[:, 0].nonzero()[0].tolist() == [9]  # 9/15: a bin includes its lower bound
     by_hand = (abs(1 - 1.02) + abs(2 - 1.81) + abs(0 - 1)) / 5
     assert calibration_error(bins) == pytest.approx(by_hand, abs=1e-6)
 
@@ -54,13 +56,18 @@ def test_calibration_error_equals_the_sum_over_bins_by_hand() -> None:
 def test_intervals_equal_those_of_scipy() -> None:
     logits, labels = draw()
     predicted, found = logits.argmax(1).numpy(), score_logits(logits, labels).intervals()
+    each_alone = score_logits(logits, labels).intervals(np.arange(len(labels)))
     references = {"top1": metrics.accuracy_score, "macro_f1": lambda y, p: metrics.f1_score(y, p, average="macro")}
     for name, reference in references.items():
         expected = stats.bootstrap(
             (labels.numpy(), predicted), reference, n_resamples=1000, paired=True, vectorized=False,
             method="percentile", random_state=np.random.default_rng(0),
         ).confidence_interval  # fmt: skip
-        assert found[name] == pytest.approx((expected.low, expected.high), abs=1e-12)
+        assert each_alone[name] == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert found["macro_f1"] == each_alone["macro_f1"]
+    right = int((predicted == labels.numpy()).sum())
+    expected = stats.binomtest(right, len(labels)).proportion_ci(method="wilson")
+    assert found["top1"] == pytest.approx((expected.low, expected.high))
 
 
 def test_intervals_by_groups_draw_whole_groups() -> None:
@@ -68,7 +75,7 @@ def test_intervals_by_groups_draw_whole_groups() -> None:
     logits, labels = draw(30)
     copied = score_logits(logits.repeat(4, 1), labels.repeat(4))
     groups = np.tile(np.arange(30), 4)
-    alone = score_logits(logits, labels).intervals()
+    alone = score_logits(logits, labels).intervals(np.arange(30))
     grouped = copied.intervals(groups)
     assert all(grouped[name] == pytest.approx(bounds) for name, bounds in alone.items())
     narrow, wide = (found["top1"][1] - found["top1"][0] for found in (copied.intervals(), alone))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from helpers.json_answers import closed_validator
-from vpt.errors import StorageError
+from vpt.errors import SpecError, StorageError
 from vpt.training.callbacks import Callback, EpochMetrics
 from vpt.training.events import open_events
 
@@ -49,16 +49,27 @@ def test_open_events_of_an_existing_file_appends_after_its_last_whole_line(tmp_p
     with open_events(path) as callback:
         callback.on_note("first")
     with path.open("a") as file:
-        file.write('{"event": "no' + "x" * 100_000)  # a kill cut it short
+        file.write('{"event":"no' + "x" * 100_000)  # a kill cut it short
     with open_events(path) as callback:
         callback.on_note("second")
     assert [event.get("text", event["event"]) for event in read_events(path)] == [
         "start", "first", "end", "start", "second", "end",
     ]  # fmt: skip
-    path.write_text("no line at all")
+    path.write_text('{"event":"sta')
     with open_events(path):
         pass
     assert [event["event"] for event in read_events(path)] == ["start", "end"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"no line at all", b"\x89PNG\r\n\x1a\n", b"path,label\n1.png,a\n", b'{"epoch": 1}\n']
+)
+def test_open_events_of_another_file_refuses_it_and_leaves_it(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_bytes(content)
+    with pytest.raises(SpecError, match=r"labels\.csv is no file of events; choose another"), open_events(path):
+        raise AssertionError("it is not opened")
+    assert path.read_bytes() == content
 
 
 @pytest.mark.parametrize("error", [ValueError("wrong"), KeyboardInterrupt()])

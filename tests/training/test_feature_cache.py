@@ -61,6 +61,24 @@ def test_train_linear_with_cache_computes_features_once_and_equals_uncached(monk
     assert [e.val_loss for e in history] == pytest.approx([e.val_loss for e in uncached], rel=1e-5)
 
 
+@pytest.mark.parametrize("cached", [False, True])
+def test_train_with_arrays_in_any_layout_equals_contiguous_ones(cached, tmp_path):
+    data, plain, other = examples(), model("linear"), model("linear")
+    pixels = np.ascontiguousarray(data.pixels.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    train(plain, data, CONFIG)
+    train(other, Examples(pixels, data.labels.astype(np.int32)), CONFIG, cache=tmp_path if cached else None)
+    assert max_relative_difference(other, plain) == 0
+
+
+def test_train_without_images_is_refused():
+    data = examples()
+    for method in ("linear", "vpt(length=3)"):
+        with pytest.raises(DataError, match="there are no training images; give at least one"):
+            train(model(method), Examples(data.pixels[:0], data.labels[:0]), CONFIG)
+    with pytest.raises(DataError, match=r"24 images and labels of shape \(23,\) do not match; give one label"):
+        Examples(data.pixels, data.labels[1:])
+
+
 def test_feature_cache_of_frozen_prompts_has_its_own_entry(tmp_path):
     """Frozen prompts change the features: the cache must not return those of the backbone alone or of another seed."""
     for number, name in enumerate(("linear", "vpt(length=5, frozen=true)", "vpt(length=5, frozen=true)")):

@@ -118,6 +118,23 @@ def test_best_epoch_is_the_first_of_equals_and_never_one_without_a_metric():
     assert best_epoch([]) == 0
     assert best_epoch(records(None, 0.25, 0.5, None, 0.5, math.nan)) == 3
     assert best_epoch(records(math.nan, 0.0)) == 2
+    assert best_epoch(records(None, math.nan, None, math.nan)) == 2
+    assert best_epoch(records(None, None)) == 0
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_train_whose_metric_is_undefined_in_every_epoch_keeps_the_last_weights(ema, monkeypatch):
+    monkeypatch.setitem(globals(), "VAL", [math.nan] * 4)
+    tuned, _, callback = run(keep="best", epochs=4, val_interval=2, ema=ema)
+    assert callback.notes == ["the metric on val is undefined in every epoch, so none is the best: the last is kept"]
+    for name, tensor in tuned.trainable_state_dict().items():
+        assert torch.equal(tensor, callback.weights[-1][name]), name
+
+
+def test_train_whose_metric_is_undefined_at_first_keeps_the_best_later_epoch(monkeypatch):
+    monkeypatch.setitem(globals(), "VAL", [0.0, math.nan, 0.0, 0.5])
+    _, _, callback = run(keep="best", epochs=4, val_interval=2)
+    assert callback.notes == ["the weights of epoch 4 of 4 are kept, the best on val"]
 
 
 def test_config_with_negative_patience_is_refused():

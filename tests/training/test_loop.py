@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from vpt.tasks.classification import ClassificationConfig, train
 from vpt.tasks.classification.training import make_objective
 from vpt.training import Callback, EpochMetrics, Examples, fit
 from vpt.training.batches import DeviceDataset, epoch_order, join_last
+from vpt.training.loop import epoch_seed
 
 
 def without_time(history: list[EpochMetrics]) -> list[EpochMetrics]:
@@ -55,6 +57,26 @@ def test_train_with_val_interval_validates_in_some_epochs_and_the_last():
     assert [epoch.val_metric is None for epoch in intervals[3]] == [True, True, False, False]
     assert intervals[3][2].val_loss == intervals[1][2].val_loss
     assert all(torch.equal(weights[1][name], weights[3][name]) for name in weights[1])
+
+
+def test_train_draws_other_crops_in_each_epoch(monkeypatch):
+    seen, usual = [], DeviceDataset.inputs
+
+    def inputs(self, indices, *options):
+        found = usual(self, indices, *options)
+        seen.append(found[list(indices).index(0)])
+        return found
+
+    monkeypatch.setattr(DeviceDataset, "inputs", inputs)
+    config = CONFIG.replace(epochs=2, batch_size=24, augment="random_resized_crop")
+    train(model(), examples(), config)
+    again = config.replace(seed=1)
+    train(model(), examples(), again)
+    assert len(seen) == 4 and len({tuple(pixels.flatten().tolist()) for pixels in seen}) == 4
+
+
+def test_epoch_seed_differs_by_seed_epoch_and_rank():
+    assert len({epoch_seed(*values) for values in product(range(3), repeat=3)}) == 27
 
 
 class TestProbe:
@@ -143,6 +165,22 @@ def test_train_that_diverges_names_step_and_advice():
     assert "loss became nan in epoch 1, step 1 of 3" in message
     assert f"at a learning rate of {CONFIG.lr_at(0, 9, 3):.3g}" in message
     assert "try learning_rate 0.1," in message
+
+
+def test_train_whose_last_step_destroys_the_weights_raises_training_error(tmp_path):
+    tuned, checkpoint = model(), tmp_path / "c.safetensors"
+
+    class Destroyer(Callback):
+        def on_step(self, epoch: int, step: int, loss: float, lr: float) -> None:
+            if (epoch, step) == (2, 3):
+                with torch.no_grad():
+                    tuned.head.weight.fill_(math.nan)
+
+    validation, config = examples(seed=1), CONFIG.replace(epochs=2)
+    with pytest.raises(TrainingError, match="the loss on val became nan in epoch 2, step 3 of 3"):
+        train(tuned, examples(), config, validation=validation, checkpoint=checkpoint, callback=Destroyer())
+    history = train(model(), examples(), config, validation=validation, checkpoint=checkpoint)
+    assert len(history) == 2  # it goes on from the epoch before
 
 
 def test_train_with_huge_learning_rate_raises_training_error():

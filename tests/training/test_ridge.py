@@ -103,6 +103,32 @@ def test_near_copies_of_an_image_form_one_group() -> None:
     assert len(np.unique(groups)) == 18
 
 
+def with_cosine(row: np.ndarray, cosine: float, seed: int) -> np.ndarray:
+    """Return other features of the same length, with a cosine to `row`."""
+    other = np.random.default_rng(seed).normal(size=row.shape)
+    other -= row * (other @ row) / (row @ row)
+    length = np.linalg.norm(row)
+    return np.asarray(cosine * row + np.sqrt(1 - cosine**2) * length * other / np.linalg.norm(other))
+
+
+def test_near_copies_begin_at_the_cosine_of_the_docs() -> None:
+    features = np.random.default_rng(0).normal(size=(600, 64))
+    for row, cosine in ((0, 0.95), (2, 0.97), (4, 0.99)):
+        features[row + 1] = with_cosine(features[row], cosine, row)
+    groups = near_copies(features)
+    assert groups[0] != groups[1] and groups[2] != groups[3] and groups[4] == groups[5]
+
+
+def test_near_copy_of_a_known_group_of_most_images_stays_alone() -> None:
+    features, known = np.random.default_rng(0).normal(size=(200, 64)), np.arange(200)
+    known[:120] = 0
+    features[150] = with_cosine(features[0], 0.99, 1)  # looks alike
+    features[160] = features[0]  # the same image
+    groups = near_copies(features, known)
+    assert len(set(groups[:120])) == 1 and groups[160] == groups[0] and groups[150] != groups[0]
+    assert near_copies(features, np.arange(200))[150] == near_copies(features, np.arange(200))[0]
+
+
 def test_scale_is_finite_where_all_left_out_images_are_right() -> None:
     """The plain log loss has no minimum there; the smoothed one leaves each image a doubt of about 1 / (n + 2)."""
     labels = np.arange(60) % 3
@@ -113,7 +139,8 @@ def test_scale_is_finite_where_all_left_out_images_are_right() -> None:
 
 def test_leave_out_of_one_image_of_each_class_is_at_chance() -> None:
     features, _ = draw(3)
-    assert Ridge(features, COLUMNS, np.arange(3), 3).best().is_at_chance
+    alone = Ridge(features, COLUMNS, np.arange(3), 3).best()
+    assert alone.is_at_chance and alone.scale == 1
     features, labels = draw(40)
     assert not Ridge(features, COLUMNS, labels, 3).best().is_at_chance
 

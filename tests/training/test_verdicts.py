@@ -94,6 +94,22 @@ def test_judge_run_of_splits_apart_gives_their_joint_interval() -> None:
     assert judge_run(scores(0.60), curve, IMAGES, joined=True) == []  # val is that of the trained head alone
 
 
+def test_judge_run_at_its_thresholds() -> None:
+    loss = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]
+    for before, expected in ((0.96, []), (0.94, ["not converged"])):  # of a curve that rises by 1
+        curve = [0.0, 0.3, 0.6, 0.9, before, before, 1.0, 1.0]
+        assert kinds(judge_run({}, epochs(loss, val=curve), {})) == expected
+    (found,) = judge_run({}, epochs(loss, val=[0.0, 0.3, 0.5, 0.7, 0.7, 0.9, 0.9, 0.9]), {})
+    assert found.evidence.endswith("0.8 to 0.9 in the last 2 epochs of 8")
+    for metric, expected in ((0.86, []), (0.84, ["diverged"])):  # of 0.9, while the loss rises by 5 %
+        assert kinds(judge_run({}, epochs([1.0, 1.05], [0.9, metric]), {})) == expected
+
+
+def test_judge_run_whose_interval_begins_at_chance_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vpt.training.verdicts.wilson", lambda *counts: (0.5, 0.6))
+    assert kinds(judge_run(scores(0.55), [], IMAGES)) == ["at chance"]
+
+
 def test_joins_ridge_of_options_and_of_the_note_of_the_default() -> None:
     note = "a ridge head joins the trained head, with the penalty 1; ..."
     assert joins_ridge("auto", []) and joins_ridge(0.1, []) and joins_ridge("default", ["another", note])

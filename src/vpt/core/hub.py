@@ -141,14 +141,14 @@ def hub_errors(what: str, kind: type[VptError]) -> Iterator[None]:
     except errors.RevisionNotFoundError as error:
         raise kind(f"{what}: the repository has no such revision; give a branch, a tag or a commit") from error
     except errors.LocalEntryNotFoundError as error:
-        raise kind(f"{what}: the Hub does not answer, and the cache has no copy; check the connection") from error
+        raise kind(f"{what}: the Hub does not respond, and the cache has no copy; check the connection") from error
     except errors.EntryNotFoundError as error:
         raise kind(f"{what}: the repository has no such file; write hf://owner/name/file.safetensors") from error
     except errors.HfHubHTTPError as error:
         status = error.response.status_code
         if status in (401, 403):
             raise kind(f"{what}: the Hub refuses the token (status {status}); {_LOG_IN}, with one that may") from error
-        raise kind(f"{what}: the Hub answers with status {status}; try again later") from error
+        raise kind(f"{what}: the Hub responds with status {status}; try again later") from error
     except ValueError as error:  # a name or a model card that the Hub refuses
         raise kind(f"{what}: {' '.join(str(error).split())}; correct what it names") from error
     except TypeError as error:  # an argument of another type

@@ -119,6 +119,27 @@ def make_folder(folder: Path) -> None:
         raise StorageError(describe_write_error(folder, error)) from error
 
 
+def empty_folder(folder: Path) -> None:
+    """Remove what is in a folder. The folder stays, as it may be a link to another disk.
+
+    Args:
+        folder: The folder, which need not exist.
+
+    Raises:
+        StorageError: A file or folder cannot be removed.
+    """
+    try:
+        for path in list(folder.glob("*")):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+    except OSError as error:
+        raise StorageError(
+            f"{folder} could not be emptied: {error.strerror or error}; remove it, or choose another output"
+        ) from error
+
+
 def sweep(output: Path) -> None:
     """Remove the temporary files of an output, and those in a folder of that name.
 

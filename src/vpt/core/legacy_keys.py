@@ -29,7 +29,7 @@ _METHOD_TEXTS = frozenset({"method", "spec"})  # keys whose value is the text of
 # Options of classification that configurations of segmentation had without effect.
 _OTHER_TASK = ("epochs", "warmup_epochs", "probe_epochs", "probe_weight_decay")
 
-# Mappings that stay as they are: their keys are names of classes, packages or metrics, or no earlier version wrote them.
+# Mappings that stay as they are: keys that users chose (classes, packages, metrics), or that no earlier version wrote.
 _CURRENT = frozenset({"metrics", "per_class", "scores", "search", "versions"})
 
 

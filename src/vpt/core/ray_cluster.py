@@ -1,4 +1,4 @@
-"""A Ray cluster: whether one answers, and whether this process joins it or starts one of its own."""
+"""A Ray cluster: whether one responds, and whether this process joins it or starts one of its own."""
 
 import os
 import re
@@ -12,18 +12,18 @@ from vpt.core.text import pluralize
 from vpt.errors import SpecError, VptError
 
 _ADDRESS = re.compile(r"(?P<client>ray://)?(?P<host>\[[^\]]+\]|[^:/\[\]]+):(?P<port>\d+)")
-_TIMEOUT = 10.0  # seconds for an answer; Ray itself tries for minutes
+_TIMEOUT = 10.0  # seconds for a response; Ray itself tries for minutes
 
 
 def check_cluster(address: str | None) -> None:
-    """Check that Ray is installed and, where there is an address, that something answers there.
+    """Check that Ray is installed and, where there is an address, that something responds there.
 
     Args:
         address: Address of a cluster, such as "ray://host:10001". Default: that of the variable RAY_ADDRESS, if it is
             set; otherwise nothing is asked.
 
     Raises:
-        VptError: Ray is not installed, or nobody answers within 10 s.
+        VptError: Ray is not installed, or nothing responds within 10 s.
         SpecError: The address cannot be read.
     """
     import_optional("ray", "ray", "work on a cluster")
@@ -41,7 +41,7 @@ def check_cluster(address: str | None) -> None:
             socket.create_connection((host, port), timeout=_TIMEOUT).close()
     except (OSError, UnicodeError) as error:  # UnicodeError: a name that no host can have
         raise VptError(
-            f"no Ray cluster answers at {given}{_source(address)}: {error}; run `ray status` on its head, which "
+            f"no Ray cluster responds at {given}{_source(address)}: {error}; run `ray status` on its head, which "
             "listens at port 10001 for ray:// and at 6379 without it, and correct the address"
         ) from error
 
@@ -57,7 +57,7 @@ def cluster_address(executor: str | None) -> str | None:
 
     Raises:
         SpecError: The text is neither.
-        VptError: Ray is not installed, or nobody answers.
+        VptError: Ray is not installed, or nothing responds.
     """
     if executor is None:
         return None
@@ -81,7 +81,7 @@ def connect_cluster(address: str | None, on_note: Callable[[str], object], *, ve
         The module `ray`.
 
     Raises:
-        VptError: Ray is not installed, or no cluster answers.
+        VptError: Ray is not installed, or no cluster responds.
     """
     ray = import_optional("ray", "ray", "work on a cluster")
     if ray.is_initialized():
@@ -104,7 +104,7 @@ def connect_cluster(address: str | None, on_note: Callable[[str], object], *, ve
     except Exception as error:  # a plain one, where the processes of a new cluster do not start within 30 s
         ray.shutdown()
         ray._private.worker._worker_logs_enabled = True
-        what = f"no Ray cluster answers at {named}" if named else "Ray cannot be started on this machine"
+        what = f"no Ray cluster responds at {named}" if named else "Ray cannot be started on this machine"
         raise VptError(f"{what}: {error}") from error
     resources = ray.cluster_resources()
     cores, gpus = (int(resources.get(name, 0)) for name in ("CPU", "GPU"))
@@ -152,4 +152,4 @@ def _await_grpc(target: str) -> None:
         try:
             grpc.channel_ready_future(channel).result(timeout=_TIMEOUT)
         except grpc.FutureTimeoutError as error:
-            raise OSError(f"no answer within {_TIMEOUT:.0f} s") from error
+            raise OSError(f"no response within {_TIMEOUT:.0f} s") from error

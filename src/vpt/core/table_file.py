@@ -27,9 +27,10 @@ def check_table_path(path: Path, suffixes: Sequence[str] = TABLE_SUFFIXES) -> No
     Raises:
         SpecError: The suffix is unknown.
     """
-    if path.suffix not in suffixes:
+    suffix = path.suffix.casefold()
+    if suffix not in suffixes:
         raise SpecError(f"{path} cannot be a table; give a name that ends in {', '.join(suffixes)}")
-    if path.suffix == ".parquet":
+    if suffix == ".parquet":
         import_optional("pyarrow.parquet", "parquet", "a table in Parquet")
 
 
@@ -41,7 +42,7 @@ def write_table(path: Path, batches: Iterable[Sequence[Row]]) -> None:
         batches: Rows, all with the same columns: text, numbers, or lists of floats. CSV has a column for each element
             of a list: "feature" becomes "feature_0", "feature_1" and so on.
     """
-    write = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[path.suffix]
+    write = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[path.suffix.casefold()]
     write_atomic_with(path, lambda file: write(file, batches))
 
 

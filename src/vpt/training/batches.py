@@ -14,9 +14,10 @@ from torch import Tensor
 
 from vpt.data.image_inputs import require_uint8
 from vpt.data.image_stream import StreamedImages
+from vpt.data.label_kinds import check_labels
 from vpt.data.preprocessing import Preprocessing
 from vpt.data.whole_images import WholeImages
-from vpt.errors import SpecError
+from vpt.errors import DataError, SpecError
 from vpt.model.tuned_model import TunedModel
 from vpt.training.augmentation import ImageAugmentation, parse_augmentation, random_box, resize_crop
 
@@ -27,7 +28,8 @@ class Examples:
 
     Attributes:
         pixels: Images, uint8 (n, 3, side, side), with a side of at least the input size; or a stream of them.
-        labels: Class of each image, int64 (n,); several labels, float32 (n, classes); or a number, float64 (n,).
+        labels: Class of each image, int64 (n,); several labels, float32 (n, classes); or a number, float64 (n,). Other
+            types are converted.
         oversized: The same images, whole and larger, which random crops are taken from, or None to crop `pixels`.
         groups: Group of each image, int64 (n,), or None if every image is on its own.
     """
@@ -38,10 +40,16 @@ class Examples:
     groups: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
-        """Check that the pixels are uint8. A DataError is raised for other arrays."""
+        """Check pixels and labels. A DataError is raised for others."""
+        object.__setattr__(self, "labels", check_labels(np.asarray(self.labels)))
         for pixels in (self.pixels, self.oversized):
             if pixels is not None and not isinstance(pixels, WholeImages | StreamedImages):
                 require_uint8(pixels, "NCHW")
+        if len(self.pixels) != len(self.labels):
+            raise DataError(
+                f"{len(self.pixels)} images and labels of shape {self.labels.shape} do not match; give one label per "
+                "image"
+            )
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -50,7 +58,9 @@ class Examples:
     @property
     def content(self) -> memoryview | bytes:
         """The pixels as they enter digests: their bytes, or the digest of a stream."""
-        return self.pixels.digest if isinstance(self.pixels, StreamedImages) else self.pixels.data
+        if isinstance(self.pixels, StreamedImages):
+            return self.pixels.digest
+        return np.ascontiguousarray(self.pixels).data  # no copy of what is contiguous, as mapped files are
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:

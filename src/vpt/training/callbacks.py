@@ -64,7 +64,7 @@ class Callback:
 
         Args:
             split: Name of the split or of the stage, such as "train" or "scoring test".
-            done: Number of images that are finished.
+            done: Number of images done.
             total: Number of all images of the split.
         """
 
@@ -90,14 +90,14 @@ class Callback:
         """
 
     def on_epoch(self, record: EpochMetrics) -> None:
-        """Receive the end of an epoch, after its checkpoint is written.
+        """Receive the metrics of an epoch, after its checkpoint is written.
 
         Args:
             record: Metrics of the epoch.
         """
 
     def on_train_end(self, metrics: Mapping[str, float]) -> None:
-        """Receive the end of a job, after the model is scored and saved. A job that fails has no such event.
+        """Receive the final metrics, after the model is scored and saved. Not called if the job fails.
 
         Args:
             metrics: Final metrics by name, such as "test_top1", between 0 and 1.

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vpt.core.intervals import wilson
 from vpt.training.batches import DeviceDataset, iter_batches
 from vpt.training.bootstrap import bootstrap, rate_interval
 from vpt.training.calibration import calibration_error, confidence_bins
@@ -104,6 +105,8 @@ class Scores:
     def intervals(self, groups: NDArray[np.int64] | None = None) -> dict[str, tuple[float, float]]:
         """Return the 95 % intervals of the main metric and of macro F1, by the bootstrap over images.
 
+        That of top-1 is Wilson's where images have no groups: a rate of few images has few values when it is resampled.
+
         Args:
             groups: Group of each image (n,); images of a group are drawn together. Default: those of the scores.
 
@@ -126,7 +129,11 @@ class Scores:
 
         units = counts.shape[0]
         values = bootstrap(np.arange(units), statistic)
-        return {name: rate_interval(column, units) for name, column in zip((first, "macro_f1"), values.T, strict=True)}
+        names = (first, "macro_f1")
+        found = {name: rate_interval(column, units) for name, column in zip(names, values.T, strict=True)}
+        if first == "top1" and groups is None:
+            found[first] = wilson(int(self.confusion.trace()), units)
+        return found
 
 
 def _totals(counts: Any, num_classes: int) -> "list[scipy.sparse.csr_array]":

@@ -13,10 +13,12 @@ from pydantic_core import to_json
 
 from vpt._version import __version__
 from vpt.core.io import describe_write_error
-from vpt.errors import StorageError
+from vpt.errors import SpecError, StorageError
 from vpt.training import distributed
 from vpt.training.callbacks import Callback, EpochMetrics
 from vpt.training.task_config import TaskConfig
+
+_START = b'{"event":'  # of each line
 
 
 class EventWriter(Callback):
@@ -89,6 +91,7 @@ def open_events(path: Path | None) -> Iterator[Callback]:
         The callback that writes the events.
 
     Raises:
+        SpecError: The file holds something else than events.
         StorageError: The file cannot be written.
     """
     if path is None or distributed.rank() != 0:
@@ -106,10 +109,14 @@ def open_events(path: Path | None) -> Iterator[Callback]:
 
 
 def _open(path: Path) -> FileIO:
-    """Open a file to append whole lines."""
+    """Open a file to append whole lines. One that holds something else is left as it is."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = FileIO(path, "a+")
+        file.seek(0)
+        if not _START.startswith(file.read(len(_START))):  # a kill may have cut even this short
+            file.close()
+            raise SpecError(f"{path} is no file of events; choose another name")
         _drop_unfinished_line(file)
     except OSError as error:
         raise StorageError(describe_write_error(path, error)) from error

@@ -19,6 +19,7 @@ from vpt.core.array_file import append_checksum, map_array
 from vpt.core.damage import FAULTS
 from vpt.core.io import move_into_place, sweep_abandoned, write_atomic
 from vpt.data.images import allocate
+from vpt.errors import DataError
 from vpt.model.header import KEY, NO_CHECKSUM, checksum_of_file, seal
 from vpt.model.injection import named_tensors
 from vpt.model.split_forward import SplitForward
@@ -59,8 +60,13 @@ def cache_frozen_features(
 
     Returns:
         The module that maps the inputs of the datasets to logits.
+
+    Raises:
+        DataError: The first dataset has no images.
     """
     present = [dataset for dataset in datasets if dataset is not None]
+    if not len(present[0]):
+        raise DataError("there are no training images; give at least one")
     if model.only_head_trains and augment in ("none", "random_resized_crop"):
         for index, dataset in enumerate(present):
             if dataset.features is None:
@@ -120,17 +126,21 @@ def compute_features(
         augment = "random_resized_crop" if view else "none"
         return iter_logits(model.network, dataset, bf16=bf16, augment=augment, seed=(view, len(dataset)))
 
+    views = [partial(compute, view) for view in range(1 + num_views)]
+    if cache is None and dataset.stream is None:
+        return torch.stack([_join(view) for view in views]).to(dataset.device)
     keys = [_cache_key(model, dataset, bf16)]
     if num_views:
         crop_key = _cache_key(model, dataset, bf16, crops=True)
         keys += [f"{crop_key}-view{view}" for view in range(1, num_views + 1)]
-    views = [partial(compute, view) for view in range(1 + num_views)]
     if dataset.stream is not None:
         # Views of a stream are augmented by all that its loader does.
         text = hashlib.sha256(dataset.stream.augment.encode()).hexdigest()[:8] if num_views else "whole"
         return _map_outputs(views, dataset, (cache or dataset.stream.folder) / f"features-{keys[-1]}-{text}.npy")
+    assert cache is not None
     found = [
-        _load_or_compute(cache, key, len(dataset), partial(_join, view)) for key, view in zip(keys, views, strict=True)
+        _load_or_compute(cache / f"features-{key}.safetensors", len(dataset), partial(_join, view))
+        for key, view in zip(keys, views, strict=True)
     ]
     return torch.stack(found).to(dataset.device)
 
@@ -171,16 +181,14 @@ def _map_outputs(views: Sequence[_Outputs], dataset: DeviceDataset, path: Path) 
     return torch.from_numpy(known)
 
 
-def _load_or_compute(cache: Path | None, key: str, count: int, compute: Callable[[], Tensor]) -> Tensor:
-    """Return the features (count, d) of the file with this key in `cache`, or compute and write them."""
-    path = None if cache is None else cache / f"features-{key}.safetensors"
-    if path is not None and path.is_file():
+def _load_or_compute(path: Path, count: int, compute: Callable[[], Tensor]) -> Tensor:
+    """Return the features (count, d) of a file, or compute and write them."""
+    if path.is_file():
         known = _read_features(path)
         if known is not None and known.ndim == 2 and len(known) == count and known.is_floating_point():
             return known
     features = compute()
-    if path is not None:
-        write_atomic(path, seal(save({"features": features}, {KEY: json.dumps({"checksum": NO_CHECKSUM})})))
+    write_atomic(path, seal(save({"features": features}, {KEY: json.dumps({"checksum": NO_CHECKSUM})})))
     return features
 
 
@@ -202,7 +210,7 @@ def _cache_key(model: TunedModel, dataset: DeviceDataset, bf16: bool, crops: boo
     if crops and oversized is not None:
         for index in range(len(oversized)):
             digest.update(str(oversized[index].shape).encode())
-            digest.update(oversized[index].data)
+            digest.update(np.ascontiguousarray(oversized[index]).data)
     if model.injected_modules or not model.reads_backbone_feature:  # fixed prompts, for one, change the features
         digest.update(model.method.spec(full=True).encode())
         digest.update((model.readout.spec(full=True) or "").encode())

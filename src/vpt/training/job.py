@@ -1,6 +1,7 @@
 """A job and its result, for every task."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -93,7 +94,8 @@ class Job:
         job_names = {option.name for option in fields(cls)} - {"data", "out", "config", "options"}
         unknown = next((name for name in options if name not in task_names | job_names), None)
         if unknown is not None:
-            raise SpecError(f"{unknown} is no option of {config.task}; {did_you_mean(unknown, task_names | job_names)}")
+            known = task_names | job_names | config.option_names()
+            raise SpecError(f"{unknown} is no option of {config.task}; {did_you_mean(unknown, known)}")
         own = config.options_class(**{name: options.pop(name) for name in task_names & options.keys()})
         return cls(data if isinstance(data, Dataset) else str(data), Path(out), config, own, **options)
 
@@ -154,7 +156,7 @@ class RunResult:
         head: Text of the head, or None for the default head of classification.
         eval_split: Split that is scored: test, or val where there is no test, or train where there is neither.
         metric: Name of the main metric in `metrics`, such as "test_top1".
-        metrics: Metrics by name, such as "test_top1" or "test_miou": fractions, except r2 and mae.
+        metrics: Metrics by name, such as "test_top1" or "test_miou": fractions, except r2 and mae. NaN is undefined.
         per_class: Recall or IoU by class name, between 0 and 1; None for a class that does not occur.
         images: Number of images of each split.
         total_parameters: Number of all parameters.
@@ -172,7 +174,8 @@ class RunResult:
         status: "done".
         search: The search that chose the job: its candidates, its comparison and the time it took; None without one.
         folds: The main metric of each fold of a cross-validation, its mean and its 95 % interval; None without one.
-        init: The tuned file that training went on from, and top-1 of its classes before and after; None without one.
+        init: The tuned file that training continued from, and the top-1 of its classes before and after training; None
+            without one.
     """
 
     task: str
@@ -201,6 +204,11 @@ class RunResult:
     search: dict[str, Any] | None = None
     folds: dict[str, Any] | None = None
     init: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Make metrics NaN that are null in JSON, which has no NaN."""
+        metrics = {name: math.nan if value is None else value for name, value in self.metrics.items()}
+        object.__setattr__(self, "metrics", metrics)
 
     @property
     def score(self) -> float:

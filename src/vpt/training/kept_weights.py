@@ -14,18 +14,18 @@ from vpt.training.weight_average import WeightAverage
 
 
 def best_epoch(history: Sequence[EpochMetrics], sign: int = 1) -> int:
-    """Return the number of the epoch with the best metric on val, of equals the first.
+    """Return the number of the epoch with the best metric on val, of equals the first. An undefined one is the worst.
 
     Args:
         history: The metrics of each epoch.
         sign: 1 if more of the metric is better, -1 if less is. Default: 1.
 
     Returns:
-        The number, from 1; 0 for an empty history.
+        The number, from 1; 0 without an evaluation on val.
     """
-    metrics = [math.nan if record.val_metric is None else record.val_metric for record in history]
-    scores = [-math.inf if math.isnan(metric) else sign * metric for metric in metrics]
-    return max(range(len(scores)), key=lambda index: scores[index], default=-1) + 1
+    metrics = {record.epoch: record.val_metric for record in history if record.val_metric is not None}
+    scores = {epoch: -math.inf if math.isnan(metric) else sign * metric for epoch, metric in metrics.items()}
+    return max(scores, key=scores.__getitem__, default=0)
 
 
 class KeptWeights:
@@ -83,8 +83,9 @@ class KeptWeights:
         Args:
             history: The metrics of each epoch.
         """
-        is_best = history[-1].val_metric is not None and best_epoch(history, self._sign) == len(history)
-        if self._training.keep == "best" and is_best:
+        metric = history[-1].val_metric
+        is_defined = metric is not None and not math.isnan(metric)
+        if self._training.keep == "best" and is_defined and best_epoch(history, self._sign) == len(history):
             current = self._model.trainable_state_dict() if self._average is None else self._average.state_dict()
             self._best = {name: tensor.detach().clone() for name, tensor in current.items()}
 
@@ -117,7 +118,9 @@ class KeptWeights:
                 f"training stopped after epoch {len(history)} of {num_epochs}: {patience} evaluations on val were no "
                 f"better than that of epoch {best_epoch(history, self._sign)}"
             )
-        if self._training.keep == "best":
+        if self._training.keep == "best" and not self._best:
+            callback.on_note("the metric on val is undefined in every epoch, so none is the best: the last is kept")
+        if self._best:
             best = best_epoch(history, self._sign)
             callback.on_note(f"the weights of epoch {best} of {len(history)} are kept, the best on val")
             self._model.load_trainable_state_dict(self._best)

@@ -102,7 +102,7 @@ def fit(
         The metrics of each epoch.
 
     Raises:
-        TrainingError: The loss is NaN or infinite.
+        TrainingError: The loss, or that on val, is NaN or infinite.
         SpecError: Batches of one image cannot train the batch normalization of the model, or validation images are
             missing that decide which weights are kept, or `layer_decay` or `block_rates` has no meaning for the method.
         TunedFileError: The checkpoint is damaged, or of another configuration or method.
@@ -180,6 +180,9 @@ def fit(
         train_loss, train_metric = total_loss / num_seen, total_metric / num_seen
         with kept.applied():
             val_loss, scores = (config.validates_after(epoch) and objective.validate()) or (None, {})
+        if val_loss is not None and not math.isfinite(val_loss):  # the last step may have destroyed the weights
+            last = steps_per_epoch - 1
+            raise divergence_error(val_loss, epoch, last, steps_per_epoch, lr, training, name="loss on val")
         seconds, val_metric = time.perf_counter() - start_time, next(iter(scores.values()), None)
         metrics = {f"train_{objective.metric}": train_metric, **{f"val_{name}": x for name, x in scores.items()}}
         history.append(EpochMetrics(epoch + 1, train_loss, train_metric, val_loss, val_metric, lr, seconds, metrics))
@@ -256,7 +259,7 @@ def epoch_seed(seed: int, epoch: int, rank: int) -> int:
 
 
 def divergence_error(
-    loss: float, epoch: int, step: int, num_steps: int, lr: float, training: TrainingConfig
+    loss: float, epoch: int, step: int, num_steps: int, lr: float, training: TrainingConfig, *, name: str = "loss"
 ) -> TrainingError:
     """Return the error for a loss that is NaN or infinite.
 
@@ -267,13 +270,14 @@ def divergence_error(
         num_steps: Number of steps of an epoch.
         lr: Learning rate of the step.
         training: The configuration.
+        name: Name of the loss. Default: that of training.
 
     Returns:
         The error, whose message has advice.
     """
     rate, batch = training.learning_rate, training.batch_size
     return TrainingError(
-        f"the loss became {loss} in epoch {epoch + 1}, step {step + 1} of {num_steps}, at a learning rate "
+        f"the {name} became {loss} in epoch {epoch + 1}, step {step + 1} of {num_steps}, at a learning rate "
         f"of {lr:.3g} (learning_rate {rate:g}); try learning_rate {rate / 10:g}, with batch_size {batch} as here, or a "
         "longer warm-up"
     )

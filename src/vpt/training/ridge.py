@@ -238,7 +238,7 @@ def log_losses(logits: NDArray[np.float64], labels: NDArray[Any], smoothing: flo
     Args:
         logits: Logits (n, classes), or predicted numbers (n, 1).
         labels: Class of each image (n,), several labels (n, classes), or numbers, float (n,).
-        smoothing: Share of each target that goes to all classes alike, or to both answers of each label. Default: 0.
+        smoothing: Share of each target that goes to all classes alike, or to both values of each label. Default: 0.
 
     Returns:
         The losses (n,).

@@ -1,17 +1,19 @@
 """The run directory beside a tuned file: its job, its progress and its result."""
 
 import json
+import os
 import shlex
-import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from vpt.core import environment
 from vpt.core.damage import damage_named
-from vpt.core.io import write_atomic
+from vpt.core.io import empty_folder, write_atomic
+from vpt.core.json_values import to_finite
 from vpt.core.legacy_keys import upgrade, upgrade_result
 from vpt.core.text import to_toml
 from vpt.errors import DataError, SpecError, TrainingError, TunedFileError
@@ -60,7 +62,7 @@ class MetricsRecorder(HistoryCallback):
 
     def _write(self) -> None:
         if distributed.rank() == 0:
-            lines = (json.dumps(asdict(epoch)) + "\n" for epoch in self.history)
+            lines = (json.dumps(to_finite(asdict(epoch))) + "\n" for epoch in self.history)
             write_atomic(self.path, "".join(lines).encode())
 
 
@@ -83,7 +85,7 @@ def open_run(job: Job, callback: Callback, *, overwrite: bool = False) -> RunRes
     if distributed.rank() == 0:
         check_output_path(job, overwrite)
         if overwrite:
-            shutil.rmtree(job.run_dir, ignore_errors=True)  # the tuned file stays until another one replaces it
+            empty_folder(job.run_dir)  # the tuned file stays until another one replaces it
     distributed.all_reduce_sum(0.0)  # the others wait, or they might find the old run finished
     finished = load_finished_result(job)
     if finished is not None:
@@ -99,9 +101,10 @@ def check_output_path(job: Job, overwrite: bool) -> None:
         overwrite: True accepts a tuned file without its run directory.
 
     Raises:
-        SpecError: Another file or folder is in the way.
+        SpecError: Another file or folder is in the way, or the run directory is that of another tuned file.
     """
-    has_job_file = (job.run_dir / "job.json").exists()
+    job_file = job.run_dir / "job.json"
+    has_job_file = job_file.exists()
     if job.out.suffix == job.run_dir.suffix or job.out.is_dir():
         raise SpecError(f"{job.out} cannot be the tuned file: it is a folder, or its run's; give another --out")
     # Killed while it read images, a job has left some of its files without job.json.
@@ -109,6 +112,13 @@ def check_output_path(job: Job, overwrite: bool) -> None:
     if foreign and not has_job_file:
         raise SpecError(f"{job.run_dir} already exists and is not a vpt run directory (it contains {foreign[0]!r}); "
                         "choose another --out")  # fmt: skip
+    with suppress(DataError):  # a damaged record may be overwritten
+        record = read_job_record(job)
+        owner = job.out.name if record is None else Path(record["job"].get("out", job.out)).name
+        if owner != job.out.name:  # names that differ after their last dot alone have one run directory
+            raise SpecError(
+                f"{job.run_dir} holds the run of {owner}; choose another --out, such as {job.out}.safetensors"
+            )
     if not job.out.exists():
         return
     try:
@@ -117,9 +127,10 @@ def check_output_path(job: Job, overwrite: bool) -> None:
         raise SpecError(
             f"{job.out} already exists and is no tuned file, or a damaged one; choose another --out, or move it away"
         ) from error
-    if not has_job_file and not overwrite:
+    # A cross-validation that was begun anew has no job.json until all folds are trained.
+    if not (has_job_file or overwrite or any(job.run_dir.glob("fold-*"))):
         raise SpecError(
-            f"{job.out} already exists and its run directory {job.run_dir} is missing, so its settings are not known; "
+            f"{job.out} already exists and {job_file} is missing, so its settings are not known; "
             "choose another --out, or replace it with --overwrite (again, if that was interrupted)"
         )
 
@@ -145,6 +156,8 @@ def load_finished_result(job: Job) -> RunResult | None:
         before, now = {**earlier, **flatten(record["job"])}, flatten(job.to_dict())
         if before.get("ridge") is None:
             before["ridge"] = "none" if now.get("ridge") == "none" else None
+        for values in (before, now):  # "photos/" is "photos"
+            values["data"] = os.path.normpath(values["data"])
         differing = [f"{key}: {before.get(key)} then, {now[key]} now" for key in now if now[key] != before.get(key)]
         if differing:
             raise SpecError(
@@ -241,7 +254,7 @@ def write_result(job: Job, result: RunResult) -> None:
         job: The job.
         result: Its result.
     """
-    write_atomic(job.run_dir / "result.json", json.dumps(asdict(result), indent=1).encode())
+    write_atomic(job.run_dir / "result.json", json.dumps(to_finite(asdict(result)), indent=1).encode())
 
 
 def repeat_command(job: Job, *options: str) -> str:

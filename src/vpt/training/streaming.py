@@ -1,4 +1,4 @@
-"""The splits of a data set as streams of images: checked before training, decoded and augmented while it runs."""
+"""The splits of a dataset as streams of images: checked before training, decoded and augmented while it runs."""
 
 import hashlib
 from collections.abc import Mapping
