@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +144,9 @@ def test_tune_arguments_that_contradict_are_refused(data: Any, tmp_path: Path) -
         vpt.tune(data, out, head="fpn", **FAST)
     with pytest.raises(vpt.SpecError, match="iterations: for segmentation"):
         vpt.tune(data, out, iterations=3, **FAST)
+
+
+@pytest.mark.parametrize(("option", "hint"), [("lr", "learning_rate, "), ("num_epochs", "did you mean 'epochs'?")])
+def test_tune_unknown_option_names_those_of_training(data: Any, tmp_path: Path, option: str, hint: str) -> None:
+    with pytest.raises(vpt.SpecError, match=rf"^{option} is no option of classification; .*{re.escape(hint)}"):
+        vpt.tune(data, tmp_path / "a.safetensors", **{option: 1})

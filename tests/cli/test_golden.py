@@ -44,7 +44,7 @@ CASES: dict[str, list[Any]] = {
     "demo": ["demo", "--draws", 2, "--workers", 1, "--out", "demo"],
     "tune": ["tune", "photos", "--out", FILE, *SMALL],
     "predict": ["predict", FILE, IMAGE, "photos/bars/0.png"],
-    "predict-table": ["predict", FILE, "photos", "--out", "answers.csv", "--overwrite"],
+    "predict-table": ["predict", FILE, "photos", "--out", "predictions.csv", "--overwrite"],
     "eval": ["eval", FILE, "photos", "--confusion", "counts"],
     "inspect": ["inspect", FILE],
     "export": ["export", FILE, "--out", "photos.task.safetensors"],

@@ -27,6 +27,15 @@ def write_classes(root: Path, *names: str) -> Path:
     return root
 
 
+def test_names_in_refusals_stay_on_their_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a\nnote: all is well.png").write_bytes(b"")
+    assert exit_code("tune", tmp_path, "--out", tmp_path / "x.safetensors", "--epochs", 1) == 3
+    assert r"a\nnote: all is well.png" in capsys.readouterr().err
+    assert exit_code("explain", "x", tmp_path / "a.png", "--out", "\x1b[2Ja.png", "--block", "b") == 2
+    assert exit_code("inspect", "\x1b[2J", "more") == 2
+    assert "\x1b" not in capsys.readouterr().err
+
+
 @pytest.mark.filterwarnings("ignore:Glyph")
 @pytest.mark.parametrize(
     "name",

@@ -189,9 +189,7 @@ def test_convert_to_peft_and_back_gives_an_equal_file(
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_prompts_of_the_papers_code_are_a_start_of_training(
-    tmp_path: Path, weights: Path, photos: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_prompts_of_the_papers_code_are_a_start_of_training(tmp_path: Path, weights: Path, photos: Path) -> None:
     rng, module = np.random.default_rng(0), timm.create_model(NAME, num_classes=0)
     given = rng.normal(size=(len(module.blocks), 3, module.embed_dim)).astype(np.float32)
     prompts, start = tmp_path / "prompt_ep100.pth", tmp_path / "start.safetensors"

@@ -25,19 +25,20 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 def test_predict_to_each_format_has_the_rows_of_predict(
     photos: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for suffix in ("csv", "jsonl", "parquet"):
-        vpt("predict", tuned, photos, "--out", tmp_path / f"answers.{suffix}", "--probabilities")
-    assert capsys.readouterr().out.splitlines()[0] == f"{tmp_path / 'answers.csv'}: 32 images"
-    rows = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
-    table = pytest.importorskip("pyarrow.parquet").read_table(tmp_path / "answers.parquet").to_pylist()
+    for suffix in ("csv", "jsonl", "parquet", "CSV"):
+        vpt("predict", tuned, photos, "--out", tmp_path / f"predictions.{suffix}", "--probabilities")
+    assert (tmp_path / "predictions.CSV").read_bytes() == (tmp_path / "predictions.csv").read_bytes()
+    assert capsys.readouterr().out.splitlines()[0] == f"{tmp_path / 'predictions.csv'}: 32 images"
+    rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    table = pytest.importorskip("pyarrow.parquet").read_table(tmp_path / "predictions.parquet").to_pylist()
     texts = [{name: str(value) for name, value in row.items()} for row in rows]
-    assert table == rows and read_csv(tmp_path / "answers.csv") == texts
+    assert table == rows and read_csv(tmp_path / "predictions.csv") == texts
     assert list(rows[0]) == ["path", "label", "probability", "p_bars", "p_disc"]
     for row, expected in zip(rows, library.predict(tuned, photos), strict=True):
         assert (row["path"], row["label"]) == (expected.image, expected.label)
         assert row["probability"] == pytest.approx(expected.probability, abs=1e-6)
         assert row["p_bars"] + row["p_disc"] == pytest.approx(1, abs=1e-6)
-    assert {path.name for path in tmp_path.iterdir()} == {"answers.csv", "answers.jsonl", "answers.parquet"}
+    assert {path.suffix for path in tmp_path.iterdir()} == {".csv", ".jsonl", ".parquet", ".CSV"}
 
 
 def test_commands_with_events_write_their_progress(photos: Path, tuned: Path, tmp_path: Path) -> None:
@@ -55,7 +56,7 @@ def test_predict_resumed_computes_only_rows_that_are_missing(
     photos: Path, tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prediction_file, "_CHUNK", 5)
-    whole, out = tmp_path / "whole.csv", tmp_path / "answers.csv"
+    whole, out = tmp_path / "whole.csv", tmp_path / "predictions.csv"
     seen: list[int] = []
     classify_chunk = prediction_file.classify_chunk
     library.predict_to_file(tuned, photos, whole)
@@ -69,7 +70,7 @@ def test_predict_resumed_computes_only_rows_that_are_missing(
     monkeypatch.setattr(prediction_file, "classify_chunk", stop_after_two)
     with pytest.raises(KeyboardInterrupt):
         library.predict_to_file(tuned, photos, out)
-    journal = tmp_path / "answers.csv.partial"
+    journal = tmp_path / "predictions.csv.partial"
     assert not out.exists() and len(journal.read_text().splitlines()) == 11
     journal.write_bytes(journal.read_bytes()[:-9])  # a kill within a line
     seen.clear()
@@ -91,7 +92,7 @@ def test_predict_killed_leaves_no_table_and_is_resumed(tuned: Path, photos: Path
     many.mkdir()
     for number in range(1200):
         (many / f"{number:04}.png").hardlink_to(photos / ("disc" if number % 2 else "bars") / f"{number % 16}.png")
-    out, journal = tmp_path / "answers.csv", tmp_path / "answers.csv.partial"
+    out, journal = tmp_path / "predictions.csv", tmp_path / "predictions.csv.partial"
     process = start_command("predict", tuned, many, "--out", out)
     end = time.monotonic() + 200
     while time.monotonic() < end and not (journal.exists() and journal.read_bytes().count(b"\n") > 256):
@@ -114,7 +115,7 @@ def test_predict_to_file_with_unreadable_images_leaves_them_out(
         Image.open(photos / "disc" / "0.png").save(tmp_path / f"{name}.png")
     for name in ("b", "e"):  # one beside a good image, one alone
         (tmp_path / f"{name}.png").write_bytes(b"no image")
-    out = tmp_path / "answers.csv"
+    out = tmp_path / "predictions.csv"
     assert exit_code("predict", tuned, tmp_path, "--out", out) == 3
     assert "b.png" in capsys.readouterr().err and not out.exists()
     vpt("predict", tuned, tmp_path, "--out", out, "--skip-corrupt", "--json")
@@ -125,7 +126,7 @@ def test_predict_to_file_with_unreadable_images_leaves_them_out(
 def test_predict_to_file_refuses_what_it_would_overwrite_or_mix(
     photos: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "answers.csv"
+    out = tmp_path / "predictions.csv"
     vpt("predict", tuned, photos / "disc", "--out", out)
     assert exit_code("predict", tuned, photos, "--out", out) == 2
     assert "already exists" in capsys.readouterr().err
@@ -137,7 +138,7 @@ def test_predict_to_file_refuses_what_it_would_overwrite_or_mix(
     assert "another model or other options" in capsys.readouterr().err
     assert exit_code("predict", tuned, photos, "--probabilities") == 2
     assert "give --out" in capsys.readouterr().err
-    assert exit_code("predict", tuned, photos, "--out", tmp_path / "answers.txt") == 2
+    assert exit_code("predict", tuned, photos, "--out", tmp_path / "predictions.txt") == 2
     assert "ends in .csv, .jsonl, .parquet" in capsys.readouterr().err
 
 
@@ -166,7 +167,7 @@ def test_predict_resumed_after_an_image_was_replaced_is_refused(
     photos: Path, tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prediction_file, "_CHUNK", 2)
-    inbox, out = tmp_path / "inbox", tmp_path / "answers.csv"
+    inbox, out = tmp_path / "inbox", tmp_path / "predictions.csv"
     inbox.mkdir()
     for name in "abcd":
         (inbox / f"{name}.png").write_bytes((photos / "disc" / "0.png").read_bytes())

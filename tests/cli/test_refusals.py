@@ -65,7 +65,8 @@ def test_tune_with_other_settings_on_existing_run_is_refused(
         (("tune", "digits", "--seed", -1), "seed is -1"),
         (("summary", "vit_base_patch16_224", "vpt", "--classes", 0), "num_classes is 0"),
         (("summary", "vit_base_patch16_224", "vpt", "--classes", -1), "num_classes is -1"),
-        (("tune", "digits", "--image-size", -1), "image_size is -1"),
+        (("tune", "digits", "--image-size", -1), "--image-size is -1"),
+        (("tune", "digits", "--epochs", 1, "--crop-fraction", 0.5), "--crop-fraction is 0.5, and images are squashed"),
     ],
 )
 def test_commands_with_out_of_range_numbers_are_refused(
@@ -76,16 +77,23 @@ def test_commands_with_out_of_range_numbers_are_refused(
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("out", ["labels.csv", "labels.png", "tuned.png"])
-def test_embed_over_a_table_that_it_reads_is_refused(
-    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_option_of_another_task_names_what_decided_on_the_task(
+    photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("labels.csv", "tuned.csv"):
-        (tmp_path / name).write_text("path,label\n")
-    assert exit_code("embed", "tuned.csv", "labels.csv,more.csv", "--out", out) == ExitCode.USAGE
-    read = "tuned.csv" if out == "tuned.png" else "labels.csv"
-    assert f"--out {out} would overwrite {read}, which is read; choose another name" in capsys.readouterr().err
+    assert exit_code("tune", photos, "--task", "segmentation", "--epochs", 1) == ExitCode.USAGE
+    assert "--epochs: for classification, and --task is segmentation" in capsys.readouterr().err
+    assert exit_code("tune", photos, "--iterations", 1) == ExitCode.USAGE
+    assert f"--iterations: for segmentation, and {photos} is for classification" in capsys.readouterr().err
+
+
+def test_advice_of_an_error_names_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.png").write_bytes(b"")
+    assert exit_code("tune", tmp_path, "--epochs", 1, "--out", tmp_path / "x.safetensors", "--json") == ExitCode.DATA
+    printed = capsys.readouterr()
+    advice = "or set --val-fraction 0 and --test-fraction 0"
+    assert advice in printed.err and advice in json.loads(printed.out)["error"]["message"]
 
 
 def test_tune_onto_foreign_files_is_refused(

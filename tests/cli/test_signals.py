@@ -38,10 +38,14 @@ def reader_gone() -> int:
 
 
 def wait_for_epochs(command: ForkedCommand, run: Path, count: int) -> None:
-    metrics, deadline = run / "metrics.jsonl", time.monotonic() + 120
-    while not (metrics.exists() and metrics.read_text().count("\n") >= count):
+    wait_for_lines(command, run / "metrics.jsonl", count)
+
+
+def wait_for_lines(command: ForkedCommand, path: Path, count: int) -> None:
+    deadline = time.monotonic() + 120
+    while not (path.exists() and path.read_text().count("\n") >= count):
         os.kill(command.pid, 0)
-        assert time.monotonic() < deadline, "no epoch in two minutes"
+        assert time.monotonic() < deadline, f"{path.name} has fewer than {count} lines after two minutes"
         time.sleep(0.02)
 
 
@@ -78,6 +82,25 @@ def test_tune_ended_by_signals_says_what_is_kept(
     assert "Traceback" not in text and not leftovers(tmp_path)
     epochs = len((tmp_path / "a.run" / "metrics.jsonl").read_text().splitlines())
     assert epochs >= 2 and (tmp_path / "a.run" / "checkpoint.safetensors").exists()
+
+
+def test_predict_whose_terminal_is_closed_stops_and_says_that_it_resumes(
+    commands: CommandServer, photos: Path, tuned: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "many").mkdir()
+    for number in range(3000):
+        os.link(photos / "disc" / "0.png", tmp_path / "many" / f"{number}.png")
+    messages, journal = tmp_path / "messages.txt", tmp_path / "a.csv.partial"
+    command = commands.start(
+        "predict", tuned, tmp_path / "many", "--out", tmp_path / "a.csv",
+        stdout=to_file(tmp_path / "answer.txt"), stderr=to_file(messages),
+    )  # fmt: skip
+    wait_for_lines(command, journal, 2)  # the first describes the call
+    command.send_signal(signal.SIGHUP)
+    assert command.wait() == ExitCode.HANGUP == 129
+    text = "stopped by SIGHUP; with --out, what is done is kept, and the same command resumes from there\n"
+    assert messages.read_text().endswith(text)
+    assert journal.exists() and not (tmp_path / "a.csv").exists() and not leftovers(tmp_path)
 
 
 def test_tune_with_a_terminal_that_is_gone_ends_with_its_file(

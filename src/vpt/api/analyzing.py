@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -14,9 +13,9 @@ from vpt.analysis.explanation_grid import draw_grid
 from vpt.analysis.features import FeatureFile, write_features
 from vpt.analysis.occlusion import Occlusion
 from vpt.api.models import Data, Device, Model, SplitName, open_model, scored_data, show_progress
+from vpt.api.outputs import require_other_files, require_outside_data
 from vpt.data.dataset import Split
 from vpt.data.image_inputs import ImageInput
-from vpt.data.listings import tables_in
 from vpt.data.loading import load_scored_dataset
 from vpt.errors import SpecError
 from vpt.plots.canvas import check_plot_path
@@ -75,7 +74,7 @@ def occlude(
 ) -> Occlusion:
     """Measure how much less probable the most likely class of an image becomes where a square of it is covered.
 
-    It works with every backbone, and runs the model 122 times.
+    It works with every backbone, and runs the model on 122 images: the image itself, and 121 with a covered square.
 
     Args:
         model: The tuned file, or a model that `vpt.load` or `vpt.attach` returned.
@@ -110,16 +109,6 @@ def _check_picture(out: str | Path | None, image: ImageInput) -> None:
         check_plot_path(Path(out))
         if isinstance(image, str | Path) and Path(out).exists() and Path(image).exists() and Path(out).samefile(image):
             raise SpecError(f"out is {out}, the image itself, which would be lost; choose another name")
-
-
-def _check_written(paths: Sequence[Path], model: Model, data: Data, weights: str | Path | None) -> None:
-    """Raise SpecError where a file that is written would replace one that is read."""
-    given = [Path(file) for file in (model, weights) if isinstance(file, str | Path)]
-    if isinstance(data, str | Path):
-        given += [*map(Path, str(data).split(",")), *tables_in(Path(str(data)))]
-    for path, file in product(paths, given):
-        if path.exists() and file.exists() and path.samefile(file):
-            raise SpecError(f"{path} would be written, and {file} is read from; give `out` another name")
 
 
 def embed(
@@ -163,15 +152,20 @@ def embed(
     Raises:
         DataError: The split has fewer than 5 images, or images cannot be used.
         UnsupportedError: The model segments.
-        SpecError: `out` is neither .png, .svg nor .html, or it or the table beside it is a file that is read.
+        SpecError: `out` is neither .png, .svg nor .html, or it or the table beside it is a file that is read, lies
+            among the images, or replaces a table that this function has not written.
         TunedFileError: The tuned file is damaged, or made for another backbone.
         BackboneError: The backbone cannot be loaded.
     """
     if out is not None:
         check_plot_path(Path(out), ".html")
-        _check_written((Path(out), Path(out).with_suffix(".csv")), model, data, weights)
+        table = Path(out).with_suffix(".csv")
+        require_other_files((Path(out), table), (model, weights))
+        require_outside_data((Path(out), table), data)
+        embeddings.check_table(table)
     is_page = out is not None and Path(out).suffix.casefold() == ".html"
     tuned = open_model(model, backbone, weights, device)
+    tuned.require_classifier("embed")
     source, split_options = scored_data(model, tuned, data, split, classes)
     dataset = load_scored_dataset(source, split, **split_options)
     with show_progress(progress, callback) as receiver:
@@ -226,12 +220,14 @@ def embed_to_file(
     Raises:
         DataError: The split is empty, or images cannot be used.
         UnsupportedError: The model segments.
-        SpecError: The suffix of `out` is unknown, or it is a file that is read.
+        SpecError: The suffix of `out` is unknown, or it is a file that is read, or lies in a folder of images.
         TunedFileError: The tuned file is damaged, or made for another backbone.
         BackboneError: The backbone cannot be loaded.
     """
-    _check_written((Path(out),), model, data, weights)
+    require_other_files((Path(out),), (model, weights))
+    require_outside_data((Path(out),), data)
     tuned = open_model(model, backbone, weights, device)
+    tuned.require_classifier("vpt.embed_to_file")
     source, split_options = scored_data(model, tuned, data, split, classes)
     with show_progress(progress, callback) as receiver:
         dataset = load_scored_dataset(source, split, on_note=receiver.on_note, **split_options)

@@ -73,20 +73,21 @@ def evaluate(
         ignore_index: Another id in masks that stands for no class, in segmentation. Default: that of the training.
         reduce_zero_label: True if id 0 stands for no class and id 1 for the first, in segmentation. Default: that of
             the training.
-        images: Name of the folder of images, in segmentation. Default: recognized.
-        masks: Name of the folder of masks, in segmentation. Default: recognized.
-        mask_suffix: End of the name of a mask after that of its image, in segmentation. Default: recognized.
+        images: Name of the folder of images, in segmentation. Default: that of the training, else recognized.
+        masks: Name of the folder of masks, in segmentation. Default: that of the training, else recognized.
+        mask_suffix: End of the name of a mask after that of its image, in segmentation. Default: that of the training,
+            else recognized.
         mask_orientation: Masks of images that EXIF data turn, in segmentation: drawn on the "upright" image or on its
             pixels as "stored". Default: that of the training, else "auto", what the sizes prove.
         split_names: Names of the folders of splits, such as "train=Training,test=Testing", or "none". Default:
-            recognized.
+            those of the training, else recognized.
         image_column: Column of the paths of images, in tables of labels. Default: that of the training, else
             recognized.
         label_column: Column of the labels. Default: that of the training, else recognized.
         label_kind: Kind of the labels of tables. Default: that of the training.
         split_column: Column of train, val and test. Default: that of the training, else recognized.
         group_column: Column of groups of images that splits keep whole. Default: that of the training, else "group".
-        pictures: True lets `Evaluation.pictures` return pictures of answers; the scores then hold the model and the
+        pictures: True lets `Evaluation.pictures` return pictures of predictions; the scores then hold the model and the
             images in memory. Default: False.
         backbone: Name of the backbone. Default: the one that the file names.
         weights: File with local weights of the backbone. Default: timm's download.

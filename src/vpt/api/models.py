@@ -73,7 +73,7 @@ class TuneOptions(TypedDict, total=False):
             scored by a model that did not train on it; the file is trained on all images. Default: none.
         calibrate: Classification: True scales the probabilities on val after training (temperature scaling). Default:
             False.
-        init: Classification: tuned file that training goes on from, with more images or new classes. Its method,
+        init: Classification: tuned file that training continues from, with more images or new classes. Its method,
             backbone and preprocessing are kept, and the rows of its head by class name. Default: none.
         train_fraction: Classification: fraction of each class that trains. Default: 1.
         images_per_class: Classification: number of images of each class that train at most. Default: all.
@@ -86,17 +86,17 @@ class TuneOptions(TypedDict, total=False):
         loading: "cache" decodes every image once, "stream" whenever it is used. Default: "auto", which streams above
             4 GiB of decoded images.
         workers: Number of processes that decode a stream. Default: one a core, at most 8.
-        ridge: Classification: penalty of a head that is solved for by ridge regression; "auto" takes the one that
-            predicts training images that are left out best, and "none" leaves the head out. With the method "linear",
-            it is not trained; with others, it joins the trained head: the mean of the logits. Default: "auto" for one
-            class an image, beside a linear head of a method that trains more than it, unless a `head` of several
-            blocks, `init` or weights of classes are given, and where it helps on images that are left out.
+        ridge: Classification: penalty of a head that is solved by ridge regression; "auto" selects the one that
+            predicts left-out training images best, and "none" adds no such head. With the method "linear", it replaces
+            training; with others, its logits are averaged with those of the trained head. Default: "auto" for one class
+            per image and a linear head of a method that trains more than it, unless a `head` of several blocks, `init`
+            or class weights are given, and if it helps on left-out images.
         image_column: Classification: column of the paths of images, in tables of labels. Default: recognized.
         label_column: Classification: column of the labels, or columns of 0 and 1 joined by commas. Default: recognized.
         label_kind: Classification: "single_label", "multi_label" or "regression" in tables. Default: by the labels.
         split_column: Classification: column of train, val and test. Default: recognized.
-        group_column: Classification: column of groups of images that splits and folds keep whole, such as patients.
-            Default: "group", if there is one.
+        group_column: Classification: column of group ids, such as patients; splits and folds that vpt makes never
+            divide a group. Default: "group", if there is one.
         eval_every: Segmentation: steps between evaluations on val. Default: 200.
         warmup_iterations: Segmentation. Default: 0.
         power: Segmentation: exponent of the learning rate schedule. Default: 0.9.
@@ -104,9 +104,8 @@ class TuneOptions(TypedDict, total=False):
             segmentation: "ce", "dice" or "ce+dice". Default: the first of these.
         class_weights: "balanced" by the number of images, or a number for each class, such as "1,5"; segmentation:
             "none" or "balanced". Default: none.
-        label_smoothing: Classification: fraction of the target that is spread over all classes. Default: 0.
-        balanced_sampling: Classification: True draws the images of an epoch with replacement, each class as often.
-            Default: False.
+        label_smoothing: Classification: label smoothing factor, as in `torch.nn.CrossEntropyLoss`. Default: 0.
+        balanced_sampling: Classification: True samples all classes equally often, with replacement. Default: False.
         auxiliary_weight: Segmentation: weight of the loss of auxiliary heads. Default: 0.4.
         labels: Segmentation: "ade20k", "cityscapes", "voc", "camvid", "plain", ids such as "0,255", "colors" or "auto".
             Default: "auto", by layout.
@@ -116,8 +115,8 @@ class TuneOptions(TypedDict, total=False):
         masks: Segmentation: name of the folder of masks. Default: recognized.
         mask_suffix: Segmentation: end of the name of a mask after that of its image, such as "_mask". Default:
             recognized.
-        mask_orientation: Segmentation: masks of images that EXIF data turn are drawn on the "upright" image or on its
-            pixels as "stored". Default: "auto", what the sizes prove.
+        mask_orientation: Segmentation: orientation of masks for images with EXIF rotation: "upright" matches the
+            rotated image, "stored" the stored pixels. Default: "auto", decided by the image sizes.
         val_as_test: Segmentation: True scores on val and splits another val off train. Default: False.
         lda: Segmentation: number of training images, or "all", whose linear discriminant a head `linear` becomes, in
             closed form: with the method `linear` instead of training, with others after it. Default: it is trained.

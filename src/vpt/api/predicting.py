@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from vpt.api.models import Device, Model, PredictOptions, open_model, show_progress, task_and_options
+from vpt.api.outputs import require_other_files
 from vpt.core.ray_cluster import cluster_address
 from vpt.data.find_images import find_images
 from vpt.data.folder_walk import is_table_name
@@ -145,7 +146,8 @@ def predict_to_file(
         The table, with its number of rows.
 
     Raises:
-        SpecError: The table exists, its suffix is unknown, `device` comes with an executor, or `verbose` without one.
+        SpecError: The table exists, or is a file that is read, its suffix is unknown, `device` comes with an executor,
+            or `verbose` without one.
         DataError: Images cannot be used, or are not those of the interrupted call.
         UnsupportedError: The model segments.
         TunedFileError: The tuned file is damaged, or made for another backbone.
@@ -160,6 +162,7 @@ def predict_to_file(
         raise SpecError("verbose shows the log lines of a cluster; give the executor ray, too, or leave it out")
     address = cluster_address(executor)
     paths = [source] if isinstance(source, str | Path) else source
+    require_other_files([Path(out)], [model, weights, *paths])
     notes: list[str] = []
     tuned = open_model(model, backbone, weights, device)
     images = find_images([Path(path) for path in paths], notes.append)

@@ -45,9 +45,9 @@ def tune(
 ) -> RunResult:
     """Adapt a frozen backbone to data and write one small file.
 
-    Without `epochs`, `iterations`, `learning_rate`, `folds`, `init`, `lda` and a penalty `ridge`, the best model for
-    `minutes` is searched for: a probe of the frozen backbone first, then prompts and other methods. The `search` of the
-    result says what was tried.
+    Without `epochs`, `iterations`, `learning_rate`, `folds`, `init`, `lda` and `ridge` (a number or "auto"), search for
+    the best model within `minutes`: first a probe of the frozen backbone, then prompts and other methods. The `search`
+    of the result lists what was tried.
 
     The same call again resumes an interrupted run, and reads the result of a finished one. Next to the tuned file
     (pets.safetensors), a run directory (pets.run/) has the metrics, the curve, the confusion matrix and the result.
@@ -70,15 +70,15 @@ def tune(
             themselves.
         task: "classification", "segmentation", or "auto" for segmentation of folders with masks. Default: "auto".
         minutes: Time of a search, from the call to the written file. Default: 10, on a GPU 5; no search if `epochs`,
-            `iterations`, `learning_rate`, `folds`, `init`, `lda` or a penalty `ridge` is given.
+            `iterations`, `learning_rate`, `folds`, `init`, `lda` or `ridge` (a number or "auto") is given.
         method: Text of a method, such as "vpt(length=10)" or "lora(rank=4)". Default: "vpt"; in a search, all that fit.
         metric: Classification: what a search counts, or, with a length, val for `keep` and `patience`: "top1",
             "macro_f1" or "balanced_accuracy"; several labels: "map"; numbers: "r2" or "mae". Default: the first.
         max_size: Largest tuned file of a search, in megabytes. Default: 10.
         backbone: A timm name, such as "vit_base_patch16_224.augreg_in21k", or several with commas, from which a search
             chooses. Default: the small embedded one, which needs no download and is meant for trying out.
-        epochs: Passes over the training images, in classification. Default: a search; 100 if a rate is given.
-        iterations: Optimizer steps, in segmentation. Default: a search; 2000 if a rate is given.
+        epochs: Passes over the training images, in classification. Default: a search; 100 without a search.
+        iterations: Optimizer steps, in segmentation. Default: a search; 2000 without a search.
         head: Text of the head: "linear" or "multi_block(blocks=last4, features=cls+mean)"; in segmentation "setr_pup",
             "linear" or "fpn". Default: "linear"; segmentation: by backbone.
         batch_size: Images per step, or "auto" for the largest batch that fits into memory. Default: 16 for methods
@@ -89,7 +89,7 @@ def tune(
         device: "auto" for the GPU if there is one, "cpu", "cuda" or "mps". Default: "auto".
         progress: True shows progress in a terminal or a notebook; False prints nothing. Default: True.
         callback: Receiver of events. Default: none.
-        overwrite: True begins anew; the tuned file stays until another one replaces it. Default: False.
+        overwrite: True discards an earlier run; its tuned file stays until a new one replaces it. Default: False.
         **options: Options that are needed less often, see `vpt.TuneOptions`.
 
     Returns:

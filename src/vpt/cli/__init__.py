@@ -7,6 +7,7 @@ import atexit
 import gc
 import importlib
 import io
+import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ from vpt.cli.options import print_json
 from vpt.cli.signals import raise_on_signals
 from vpt.cli.streams import ReaderGoneError, guard_streams
 from vpt.core.terminal import fit_width
-from vpt.errors import ExitCode, VptError, is_out_of_memory
+from vpt.errors import DataError, ExitCode, SpecError, VptError, is_out_of_memory, printable
 
 # Each is the attribute `command` of the module of that name.
 COMMANDS = (
@@ -70,13 +71,14 @@ def main(args: Sequence[str] | None = None) -> None:
     command_name = next((word for word in words if word in COMMANDS), "")
     with raise_on_signals(ignore_hangup=command_name in _RESUMABLE):
         try:
-            with _json_errors(words):
+            with _json_errors(words), _options_named(words):
                 app.main(words, prog_name="vpt", standalone_mode=False)
             sys.stdout.flush()
         except click.ClickException as error:
             text = io.StringIO()
             error.show(text)
-            click.echo(fit_width(text.getvalue().rstrip("\n"), sys.stderr), err=True)
+            lines = map(printable, text.getvalue().rstrip("\n").split("\n"))
+            click.echo(fit_width("\n".join(lines), sys.stderr), err=True)
             sys.exit(error.exit_code)
         except VptError as error:
             click.echo(fit_width(f"error: {error}", sys.stderr), err=True)
@@ -110,6 +112,27 @@ def _json_errors(words: Sequence[str]) -> Iterator[None]:
         if "--json" in words:
             code, message = _describe_error(error)
             print_json({"error": {"code": code, "name": ExitCode(code).name, "message": message}}, one_line=True)
+        raise
+
+
+@contextmanager
+def _options_named(words: Sequence[str]) -> Iterator[None]:
+    """Name options in an error of the library, in place of the parameters of its functions.
+
+    A parameter is recognized as the subject of the message, "val_fraction is 2", and as advice, "set val_fraction=0".
+    """
+    try:
+        yield
+    except (SpecError, DataError) as error:
+        command: click.Command = app
+        for word in words:
+            if isinstance(command, click.Group) and word in command.commands:
+                command = command.commands[word]
+        message = str(error)
+        for option in [param for param in command.params if isinstance(param, click.Option)]:
+            message = re.sub(rf"^{option.name}(?= is )", option.opts[0], message)
+            message = re.sub(rf"(?<=set |and ){option.name}=(?=\d)", f"{option.opts[0]} ", message)
+        error.args = (message,)
         raise
 
 

@@ -43,8 +43,8 @@ def command() -> None:
 )
 @option(
     "--hours",
-    "Name the tasks that these hours suffice for, with all methods and with each alone [default: 10, a night, for a "
-    "plan that takes longer].",
+    "List the tasks that fit into this many hours, for all methods together and for each method [default: 10, a "
+    "night, for a plan that takes longer].",
     click.FloatRange(min=0, min_open=True),
 )
 @json_option
@@ -97,9 +97,7 @@ def plan(plan: str, data: Path | None, images_per_second: float | None, hours: f
 @_DATA
 @option("-v --verbose", "On a cluster: show the log lines of Ray.", is_flag=True)
 @option("--logger", "Log each run: tensorboard[:FOLDER], mlflow[:URI] or wandb[:PROJECT].")
-@option(
-    "--page", "Keep page.html in the folder up to date: cells, the curve at hand, time left, failures.", is_flag=True
-)
+@option("--page", "Keep page.html in the folder up to date: cells, current curves, time left, failures.", is_flag=True)
 @events_option
 @json_option
 def run(
@@ -112,7 +110,7 @@ def run(
     as_json: bool,
     **executor_options: Any,
 ) -> None:
-    """Do the missing runs of PLAN. The same command resumes; several may share a folder.
+    """Execute the missing runs of PLAN. The same command resumes; several processes may share a folder.
 
     \b
     vpt bench run smoke --out smoke/ --workers 2
@@ -154,10 +152,10 @@ def run(
 def extend(
     folder: Path, method: str, values: tuple[str, ...], workers: int, events: Path | None, as_json: bool
 ) -> None:
-    """Try further values in the grid of METHOD in FOLDER, where the best one is at the edge.
+    """Add values to the grid of METHOD in FOLDER, if its best value is at the edge.
 
-    KEY is learning_rate, weight_decay, or a numeric option of the method. The runs that there are stay; the final runs
-    are done again where another setting wins. The plan in FOLDER has the values from then on; your plan file does not.
+    KEY is learning_rate, weight_decay, or a numeric option of the method. Existing runs are kept. Final runs are
+    repeated only if a different setting is selected. The values are added to the plan in FOLDER, not to your plan file.
 
     \b
     vpt bench extend smoke/ VPT learning_rate=2.5
@@ -191,14 +189,15 @@ def _parse_value(text: str) -> tuple[str, float]:
 
 @command.command()
 @click.argument("folder", type=FOLDER)
-@option("--sample", "Part of the runs that is done again, such as 5%.", percentage, default="5%")
+@option("--sample", "Percentage of runs to repeat, such as 5%.", percentage, default="5%")
 @option("--seed", "Seed of the choice.", int, default=0)
 @events_option
 @json_option
 def verify(folder: Path, sample: float, seed: int, events: Path | None, as_json: bool) -> None:
-    """Do a random part of the runs in FOLDER again, and say whether the scores are within their spread over seeds.
+    """Repeat a random sample of the runs in FOLDER and compare the scores.
 
-    The exit code is 1 where one is not. FOLDER is only read; data and weights must be where they were.
+    The exit code is 1 if a score is outside the spread over seeds. FOLDER is only read; data and weights must be where
+    they were.
 
     \b
     vpt bench verify smoke/ --sample 5%
@@ -260,7 +259,7 @@ def export(folder: Path, csv: Path | None, parquet: Path | None) -> None:
 @click.argument("sql")
 @json_option
 def query(folder: Path, sql: str, as_json: bool) -> None:
-    """Answer a SELECT statement about the runs in FOLDER, as CSV.
+    """Run a SELECT statement on the runs in FOLDER, as CSV.
 
     The table `runs` has a row for each run; `metrics` is that of `vpt bench export`.
 
@@ -284,7 +283,7 @@ def query(folder: Path, sql: str, as_json: bool) -> None:
 def report(folders: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     """Write the tables and charts of FOLDER: report.html, report.md, and each table as CSV and LaTeX.
 
-    Several folders stand side by side; they must have the same protocol, tasks and backbone.
+    Several folders are shown side by side; they must have the same protocol, tasks and backbone.
 
     \b
     vpt bench report smoke/

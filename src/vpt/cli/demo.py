@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @option("--draws", "Draws of the images, each with a run per method [default: 3].", COUNT)
 @option("--workers", "Runs at once [default: one a core, at most 4].", COUNT)
 @option("--out", "Folder of the comparison.", FOLDER, default=Path("vpt-demo"))
-@option("--overwrite", "Do all runs again.", is_flag=True)
+@option("--overwrite", "Discard earlier runs and start from scratch.", is_flag=True)
 @events_option
 @json_option
 def command(

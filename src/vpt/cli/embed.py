@@ -14,7 +14,7 @@ from vpt.cli.options import (
     print_result,
     skip_corrupt_option,
 )
-from vpt.cli.paths import PATH, TUNED_FILE, require_other_output
+from vpt.cli.paths import PATH, TUNED_FILE
 
 
 @click.command()
@@ -26,7 +26,7 @@ from vpt.cli.paths import PATH, TUNED_FILE, require_other_output
     "Picture, .png or .svg, page, .html, or table, .csv, .jsonl, .parquet or .npz [default: FILE-SPLIT.png].",
     PATH,
 )
-@option("--seed", "Of the layout and the choice, for a picture [default: 0].", NATURAL)
+@option("--seed", "Seed of the layout and of the choice of images, for a picture [default: 0].", NATURAL)
 @option("--limit", "Images at most, for a picture [default: 2000].", click.IntRange(min=5))
 @events_option
 @skip_corrupt_option
@@ -46,9 +46,8 @@ def command(
 ) -> None:
     """Draw features of labeled images (t-SNE) before and after tuning, or write them to a table.
 
-    DATA is what `vpt tune` takes. A page shows the image, label and answer of the dot that is pointed at or focused.
-    The points of both are also written as a table (.csv) beside them. A table alone has the features themselves, a row
-    for each image.
+    DATA is what `vpt tune` takes. The HTML page shows image, label and prediction of the selected point. Points are
+    also saved as CSV, next to the picture or page. A table has the features themselves, one row per image.
 
     \b
     vpt embed photos.safetensors photos/
@@ -64,11 +63,9 @@ def command(
     from vpt.training.events import open_events
 
     out = out or Path(f"{file.stem}-{split}.png")
-    written = (out,) if out.suffix in FEATURE_SUFFIXES else (out, out.with_suffix(".csv"))
-    require_other_output(out, (file, options["weights"], *filter(Path.is_file, map(Path, data.split(",")))), written)
     given = {"seed": seed, "limit": limit}
     drawing: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    if out.suffix in FEATURE_SUFFIXES:
+    if out.suffix.casefold() in FEATURE_SUFFIXES:
         if drawing:
             flags = ", ".join(f"--{name}" for name in drawing)
             raise click.UsageError(f"{flags}: for a picture, and {out} is a table of all images; leave it out")

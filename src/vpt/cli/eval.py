@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 @common.json_option
 @common.events_option
 @common.min_confidence_option
-@common.classification("--foreign", "Folder of images of none of the classes, to find a threshold.", PATH)
-@common.classification("--false-accept", "Share of them that may be accepted [default: 0.05].", float)
+@common.classification("--foreign", "Folder of out-of-distribution images, used to select a confidence threshold.",
+                       PATH)  # fmt: skip
+@common.classification("--false-accept", "Fraction of them that may be accepted [default: 0.05].", float)
 @common.skip_corrupt_option
 @common.loading_options(common.classification)
 @common.table_options
@@ -48,8 +49,8 @@ def command(
 ) -> None:
     """Measure a tuned FILE on labeled images. DATA is what `vpt tune` takes.
 
-    A folder without such a split is measured whole, unless it holds images that FILE was trained on: then it is
-    split as in training.
+    A folder without such a split is measured whole. If it contains images that FILE was trained on, it is split as in
+    training instead.
 
     \b
     vpt eval photos.safetensors photos/
@@ -57,8 +58,10 @@ def command(
     vpt eval photos.safetensors photos/ --out report.html
     """
     from vpt.api.evaluating import evaluate
+    from vpt.api.outputs import require_other_files, require_outside_data
     from vpt.api.progress import ConsoleCallback
     from vpt.cli.console_table import print_table
+    from vpt.data.table_columns import TableColumns
     from vpt.model.tuned_file import read_header
     from vpt.plots.canvas import check_plot_path
     from vpt.tasks.drawing import draw_evaluation
@@ -69,6 +72,8 @@ def command(
 
     if out is not None:
         check_plot_path(out, ".html")
+        require_other_files([out], [file, options["weights"]])
+        require_outside_data([out], data, TableColumns.of(options))
     is_report = out is not None and out.suffix.casefold() == ".html"
     header = read_header(file)
     task = task_of_file(header)

@@ -26,7 +26,7 @@ def make_executor(
     Raises:
         UsageError: The options contradict each other.
         SpecError: The text of `executor` is neither "ray" nor an address.
-        VptError: Ray is not installed, or nobody answers at the address.
+        VptError: Ray is not installed, or nothing responds at the address.
     """
     from vpt.core.ray_cluster import cluster_address
     from vpt.experiments.local_executor import LocalExecutor

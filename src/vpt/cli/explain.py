@@ -37,13 +37,13 @@ def command(
     file: Path, images: tuple[Path, ...], out: Path | None, method: str, block: int | None, limit: int, as_json: bool,
     **options: Any,
 ) -> None:  # fmt: skip
-    """Draw where a tuned FILE looks in IMAGES, beside its frozen backbone.
+    """Plot attention maps of a tuned FILE and its frozen backbone for IMAGES.
 
     IMAGES are files, folders or tables of images. One image has all its maps in the picture, also those to and from the
     prompts; several have a row each.
 
-    Attention shows what a block reads, not what decides the answer. Occlusion shows that, on every backbone, and takes
-    121 passes.
+    Attention shows what a block reads, not what determines the prediction. Use occlusion to see which regions determine
+    the prediction. It works on every backbone, and runs the model on 122 images.
 
     \b
     vpt explain photos.safetensors new.jpg

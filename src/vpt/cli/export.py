@@ -58,7 +58,7 @@ def command(
     if not shared and out.suffix == ".safetensors" and not out.name.endswith(".task.safetensors"):
         raise click.UsageError(f"--out {out}: a file that adds a task to a graph ends in .task.safetensors")
     if shared:
-        if out.suffix != ".onnx":
+        if out.suffix.casefold() != ".onnx":
             raise click.UsageError(f"--out {out}: the graph of a backbone is a file .onnx")
         made = load_backbone(source, weights=weights, image_size=image_size)
         export_backbone(made, out)

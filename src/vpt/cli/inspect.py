@@ -13,7 +13,7 @@ from vpt.cli.paths import TUNED_FILE
 @click.argument("file", type=TUNED_FILE)
 @json_option
 def command(file: Path, as_json: bool) -> None:
-    """Print what a tuned FILE says of itself. Only its header is read.
+    """Print the header of a tuned FILE. No weights are read.
 
     \b
     vpt inspect photos.safetensors

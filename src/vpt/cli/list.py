@@ -1,4 +1,4 @@
-"""The command `vpt list`. It imports neither torch nor timm, so that it answers at once."""
+"""The command `vpt list`. It imports neither torch nor timm, so that it starts at once."""
 
 from collections.abc import Iterator
 from fnmatch import fnmatch

@@ -1,4 +1,4 @@
-"""The methods as their source files describe them, for commands that answer at once: importing them takes torch."""
+"""The methods as their source files describe them, for commands that start at once: importing them takes torch."""
 
 import ast
 from dataclasses import field, make_dataclass

@@ -4,7 +4,6 @@ An option of one task is a usage error where another task is at work.
 """
 
 import json
-import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from vpt.cli.completion import complete_backbones
 from vpt.cli.lines import echo_line
 from vpt.cli.paths import FILE, PATH
 from vpt.cli.values import parse_scales
+from vpt.core.json_values import to_finite
 
 COUNT = click.IntRange(min=1)
 NATURAL = click.IntRange(min=0)
@@ -80,7 +80,7 @@ def own_options(options: Mapping[str, Any], task: str, subject: str) -> dict[str
     Args:
         options: Values by parameter name.
         task: Name of the task at work.
-        subject: The data or file that decides on the task, for the message.
+        subject: The data or file that decides on the task where `--task` does not, for the message.
 
     Returns:
         The values by parameter name.
@@ -94,7 +94,8 @@ def own_options(options: Mapping[str, Any], task: str, subject: str) -> dict[str
     given = [p for name, p in foreign.items() if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
     if given:
         flags = ", ".join(param.opts[0] for param in given)
-        raise click.UsageError(f"{flags}: for {given[0].task}, and {subject} is for {task}")
+        reason = f"{subject} is for" if context.params.get("task", "auto") == "auto" else "--task is"
+        raise click.UsageError(f"{flags}: for {given[0].task}, and {reason} {task}")
     return {name: value for name, value in options.items() if name not in foreign}
 
 
@@ -175,10 +176,13 @@ table_options: _Decorator = _join(
         ["single_label", "multi_label", "regression"],
     ),
     classification("--split-column", "Column of train, val and test [default: recognized]."),
-    classification("--group-column", "Column of what splits and folds keep whole, such as patients [default: group]."),
+    classification(
+        "--group-column",
+        "Column of group ids, such as patients. Splits and folds that vpt makes never divide a group [default: group].",
+    ),
 )
 min_confidence_option: _Decorator = classification(
-    "--min-confidence", "Answer `none of these` under this probability.", click.FloatRange(min=0)
+    "--min-confidence", "Predict `none of these` under this probability.", click.FloatRange(min=0)
 )
 skip_corrupt_option: _Decorator = option("--skip-corrupt", "Leave unreadable images out.", is_flag=True)
 
@@ -218,8 +222,8 @@ mask_options: _Decorator = _join(
     segmentation("--mask-suffix", "What follows the name of an image in that of its mask, such as _mask."),
     segmentation(
         "--mask-orientation",
-        "Masks of images that EXIF data turn: drawn on the upright image, or on its pixels as stored; auto: what the "
-        "sizes prove.",
+        "Orientation of masks for images with EXIF rotation. upright: matches the rotated image; stored: matches the "
+        "stored pixels; auto: decided by the image sizes.",
         ["auto", "upright", "stored"],
         default="auto",
     ),
@@ -242,24 +246,15 @@ def print_result(as_json: bool, values: Any, lines: Iterable[str]) -> None:
 
 
 def print_json(values: Any, *, one_line: bool = False) -> None:
-    """Print an answer for programs. `vpt.schemas` has a schema for each.
+    """Print a result for programs. `vpt.schemas` has a schema for each.
 
     Args:
         values: JSON values.
-        one_line: True prints one line, for answers that come one after the other. Default: False.
+        one_line: True prints one line, for results that come one after the other. Default: False.
     """
-    click.echo(to_json(_to_finite(values), indent=None if one_line else 1))
+    click.echo(to_json(to_finite(values), indent=None if one_line else 1))
 
 
 def to_json(values: Any, indent: int | None = 1) -> str:
-    """Return an answer as JSON text."""
+    """Return a result as JSON text."""
     return json.dumps(values, indent=indent, allow_nan=False)
-
-
-def _to_finite(values: Any) -> Any:
-    """Return JSON values with null for NaN and infinity, which JSON does not have."""
-    if isinstance(values, float):
-        return values if math.isfinite(values) else None
-    if isinstance(values, dict):
-        return {key: _to_finite(value) for key, value in values.items()}
-    return [_to_finite(value) for value in values] if isinstance(values, list | tuple) else values

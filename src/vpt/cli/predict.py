@@ -23,7 +23,7 @@ _TABLE_OPTIONS = ("probabilities", "overwrite", "executor", "verbose")
         "folder for masks and overlays [default: predicted].", PATH)  # fmt: skip
 @common.classification("--top", "How many classes to name.", common.COUNT, default=3)
 @common.classification("--probabilities", "Add the probability of each class to the table.", is_flag=True)
-@common.classification("--overwrite", "Replace the table, and begin anew.", is_flag=True)
+@common.classification("--overwrite", "Replace the table and start from scratch.", is_flag=True)
 @common.events_option
 @common.classification("--executor", "Classify for the table on a cluster: ray, or its address (ray://HOST:10001).")
 @common.classification("-v --verbose", "On a cluster: show the log lines of Ray.", is_flag=True)
@@ -35,19 +35,19 @@ def command(
 ) -> None:
     """Classify IMAGES with a tuned FILE, or segment them.
 
-    FILE may be a graph that `vpt export` wrote, .onnx, which answers sooner, as nothing loads torch.
+    FILE may be a graph that `vpt export` wrote, .onnx, which starts sooner, as nothing loads torch.
 
     IMAGES are files, whole folders, or tables of images (.csv, .jsonl, .parquet). A segmentation writes masks and
-    overlays. With --out, a classification writes a table; stopped by Ctrl-C or a crash, the same command resumes where
-    it was.
+    overlays. With --out, a classification writes a table. If it is interrupted, run the same command again to
+    resume.
 
     \b
     vpt predict photos.safetensors new.jpg
     vpt predict photos.safetensors inbox/ --json > predictions.jsonl
-    vpt predict photos.safetensors archive/ --out answers.csv
+    vpt predict photos.safetensors archive/ --out predictions.csv
     vpt predict photos.onnx new.jpg
     """
-    if file.suffix == ".onnx":
+    if file.suffix.casefold() == ".onnx":
         _predict_from_graph(file, images, as_json, options["top"], options["skip_corrupt"])
         return
     from vpt.api.predicting import predict, predict_to_file
@@ -81,9 +81,9 @@ def command(
         return
     given = [f"--{name}" for name, value in table_options.items() if value]
     if given:
-        raise click.UsageError(f"{', '.join(given)}: for a table; give --out, such as --out answers.csv")
+        raise click.UsageError(f"{', '.join(given)}: for a table; give --out, such as --out predictions.csv")
     if task == "segmentation":
-        if out is not None and out.suffix in TABLE_SUFFIXES:
+        if out is not None and out.suffix.casefold() in TABLE_SUFFIXES:
             raise click.UsageError(f"--out {out}: a segmentation writes masks to a folder; give the name of a folder")
         options["out"] = out or Path("predicted")
     with ConsoleCallback() as console, open_events(events) as event_writer:
@@ -117,10 +117,10 @@ def _predict_from_graph(file: Path, images: tuple[Path, ...], as_json: bool, top
         left_out.append(error)
         echo_note(printable(f"left out: {error}"))
 
-    for path, answer in ExportedModel(file).stream(paths, top=top, on_corrupt=leave_out):
+    for path, prediction in ExportedModel(file).stream(paths, top=top, on_corrupt=leave_out):
         if as_json:
-            common.print_json({"image": str(path), **answer.to_dict()}, one_line=True)
+            common.print_json({"image": str(path), **prediction.to_dict()}, one_line=True)
         else:
-            echo_line(printable(f"{path}: {answer.describe()}"))
+            echo_line(printable(f"{path}: {prediction.describe()}"))
     if len(left_out) == len(paths):
         raise DataError(f"{len(left_out)} of {pluralize(len(paths), 'image')} cannot be used; replace them")

@@ -43,7 +43,7 @@ def _parse_thresholds(context: click.Context, param: click.Parameter, texts: tup
         "accepted in the headers `Host` and `Origin`; repeatable.", multiple=True, metavar="HOST")  # fmt: skip
 @option("--log-requests", "Log each request with its id, status and seconds, and each change of a task.", is_flag=True)
 @option("--preload", "Read all weights at the start, not at the first request.", is_flag=True)
-@option("--min-confidence thresholds", "Answer `none of these` under this probability, for all tasks or as TASK=0.8; "
+@option("--min-confidence thresholds", "Predict `none of these` under this probability, for all tasks or as TASK=0.8; "
         "repeatable.", multiple=True, metavar="[TASK=]NUMBER", callback=_parse_thresholds)  # fmt: skip
 @option("--cache-size", "Maximum number of tasks with weights in memory.", common.COUNT, default=1000)
 def command(

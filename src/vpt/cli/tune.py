@@ -84,12 +84,12 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @common.skip_corrupt_option
 @option("--save-dtype", "Data type in the tuned file; fp16 halves it.", ["fp32", "fp16"], default="fp32")
 @common.device_option
-@option("--overwrite", "Begin anew, whatever an earlier run left.", is_flag=True)
+@option("--overwrite", "Discard an earlier run and start from scratch.", is_flag=True)
 @option("--logger logger_spec", "Log to: tensorboard[:FOLDER], mlflow[:URI] or wandb[:PROJECT].")
 @option("--page", "Keep page.html in the run directory up to date: curves, time left, failure.", is_flag=True)
 @common.events_option
 @common.json_option
-@classification("--epochs", "Passes over the training images [default: a search; with --lr: 100].", int)
+@classification("--epochs", "Passes over the training images [default: a search; without a search: 100].", int)
 @classification("--metric", "Metric of the search, or with --epochs of val; several labels: map; a number: r2 or mae "
                 "[default: auto, the first].",
                 ["auto", "top1", "macro_f1", "balanced_accuracy", "map", "r2", "mae"])  # fmt: skip
@@ -97,11 +97,11 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @classification("--probe-epochs", "First train the head alone, on frozen features [default: 0].", int)
 @classification("--probe-weight-decay", "Weight decay of those epochs [default: 0.01].", float)
 @classification("--val-interval", "Epochs between evaluations on val [default: 1].", int)
-@classification("--label-smoothing", "Fraction of the target that all classes share [default: 0].", float)
-@classification("--balanced-sampling", "Draw each class as often, with replacement.", is_flag=True)
+@classification("--label-smoothing", "Label smoothing factor, as in `torch.nn.CrossEntropyLoss` [default: 0].", float)
+@classification("--balanced-sampling", "Sample all classes equally often, with replacement.", is_flag=True)
 @classification("--test-fraction", "Fraction of each class for test, if DATA has no test split.", default=0.2)
-@classification("--folds", "Score every image by a model that did not train on it, then train on all.",
-                click.IntRange(min=2))  # fmt: skip
+@classification("--folds", "Score every image by a model that did not train on it, then train on all; without "
+                "--test-fraction, --val-fraction and --train-on.", click.IntRange(min=2))  # fmt: skip
 @classification("--calibrate", "Fit a temperature of the probabilities on val after training.", is_flag=True)
 @classification("--init", "Continue training from this tuned file, with more images or new classes.", TUNED_FILE)
 @classification("--train-fraction", "Train on this fraction of each class.", default=1.0)
@@ -111,15 +111,15 @@ _MAX_CLASSES = 30  # rows of the table of classes
 @classification("--interpolation", "Interpolation of resized images [default: the backbone's].",
                 ["nearest", "bilinear", "bicubic", "lanczos"])  # fmt: skip
 @classification("--cache", "Keep decoded images and frozen features here.", FOLDER)
-@classification("--ridge", "Penalty of a ridge head beside the trained one [default: auto, where one fits].",
+@classification("--ridge", "Penalty of a ridge head in addition to the trained head [default: auto, if possible].",
                 number_or_word, metavar="NUMBER|auto|none")  # fmt: skip
 @common.table_options
-@segmentation("--iterations", "Steps [default: a search; with --lr: 2000].", int)
+@segmentation("--iterations", "Steps [default: a search; without a search: 2000].", int)
 @segmentation("--eval-every", "Steps between evaluations on val [default: 200].", int)
 @segmentation("--warmup-iterations", "Length of the warm-up [default: 0].", int)
 @segmentation("--power", "Exponent of the learning rate schedule [default: 0.9].", float)
 @segmentation("--auxiliary-weight", "Weight of the loss of auxiliary heads [default: 0.4].", float)
-@segmentation("--lda", "Solve for a head `linear` on so many training images [default: it is trained].",
+@segmentation("--lda", "Fit the `linear` head in closed form (LDA) on this many training images [default: train it].",
               count_or_all, metavar="NUMBER|all")  # fmt: skip
 @common.mask_options
 @segmentation("--val-as-test", "Score on val, and split another val off train.", is_flag=True)
@@ -143,9 +143,9 @@ def command(
     DATA is a folder of class folders (with or without train/val/test), tables of labels (labels.csv or
     train.csv,test.csv; also JSON Lines and Parquet), a folder with VTAB list files, a folder of images/ and masks/ (or
     laid out like CamVid, ADE20K, Cityscapes, VOC), or a built-in task (`vpt list tasks`).
-    Without --epochs, --iterations, --lr, --folds, --init, --ridge and --lda, the best model for --minutes is searched
-    for: a probe of the frozen backbone first, then prompts and other methods. Stopped by Ctrl-C or a crash, the same
-    command resumes.
+    Without --epochs, --iterations, --lr, --folds, --init, --lda and --ridge (a number or auto), the command searches
+    for the best model within --minutes: first a probe of the frozen backbone, then prompts and other methods. If
+    training is interrupted, run the same command again to resume.
 
     \b
     vpt tune photos/ --out photos.safetensors
@@ -242,7 +242,7 @@ def _print_summary(result: RunResult, device: str) -> None:
         ("file", f"{result.file}, {format_bytes(result.file_bytes)}"),
         ("time", f"{duration}, peak memory of the {'GPU' if device == 'cuda' else 'process'} {memory}"),
         ("more", describe_outputs(result.run_dir)),
-        *([("repeat", result.search["repeat"])] if result.search and result.search["repeat"] else []),
+        *([("repeat", result.search["repeat_command"])] if result.search and result.search["repeat_command"] else []),
         ("next", f"vpt predict {shlex.quote(result.file)} IMAGE"),
     ]
     if result.eval_split in ("train", "val", "test"):
