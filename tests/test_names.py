@@ -1,8 +1,9 @@
-"""Tests are named `test_<unit>_<condition>_<result>`, and no name occurs twice in a module."""
+"""Tests are named `test_<unit>_<condition>_<result>`, no name occurs twice in a module, and slow ones are there."""
 
 from __future__ import annotations
 
 import ast
+import runpy
 from collections import Counter
 from pathlib import Path
 
@@ -37,6 +38,13 @@ def test_names_in_each_module_have_unit_condition_and_result(module: str) -> Non
 def test_names_in_each_module_are_unique(module: str) -> None:
     repeated = [name for name, count in Counter(names_of_tests(MODULES[module])).items() if count > 1]
     assert not repeated, f"{module} defines {', '.join(repeated)} more than once, so only the last one runs"
+
+
+@pytest.mark.parametrize("start", runpy.run_path(str(TESTS / "conftest.py"))["SLOW"])
+def test_start_of_slow_names_begins_the_id_of_a_test(start: str) -> None:
+    modules = [name for name in MODULES if name.startswith(start.partition("::")[0])]
+    ids = [f"{name}::{test}" for name in modules for test in names_of_tests(MODULES[name])]
+    assert any(each.startswith(start) for each in ids), f"tests/conftest.py: no test begins with {start}"
 
 
 def test_names_of_all_modules_are_unique() -> None:

@@ -100,10 +100,13 @@ export async function predict({session, fingerprint}, tasks, bitmap) {
   return tasks.map((task, at) => logits.data.slice(at * classes, at * classes + task.shapes["head.0.bias"][0]));
 }
 
-// Return an answer in words.
+// Return a prediction in words.
 export function describe(logits, {classes, label_kind: kind}) {
   const percent = (value, index) => `${classes?.[index] ?? index} ${(100 * value).toFixed(1)} %`;
-  if (kind.name === "regression") return (logits[0] * kind.std + kind.mean).toPrecision(4);
+  if (kind.name === "regression") {  // four digits, and at least the whole number
+    const value = logits[0] * kind.std + kind.mean;
+    return Math.abs(value) < 1000 ? value.toPrecision(4) : value.toFixed(0);
+  }
   if (kind.name === "multi_label") {
     const values = [...logits].map(value => 1 / (1 + Math.exp(-value))), limit = at => kind.thresholds?.[at] ?? .5;
     return values.map((value, at) => value >= limit(at) && percent(value, at)).filter(Boolean).join(", ") || "no label";

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import vpt
-from helpers.brightness import CLASSES, draw, encoded
+from helpers.brightness import CLASSES, draw, encoded, write_photos
 from helpers.command_line import exit_code
 from helpers.command_line import vpt as command
 from vpt.analysis import features
@@ -26,12 +26,7 @@ from vpt.model.label_kinds import LabelKind, MultiLabel, Regression
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("photos")
-    for number, (pixels, label) in enumerate(zip(*draw(20), strict=True)):
-        folder = root / CLASSES[label]
-        folder.mkdir(exist_ok=True)
-        (folder / f"{number:02}.png").write_bytes(encoded(pixels))
-    return root
+    return write_photos(tmp_path_factory.mktemp("photos"), 20)
 
 
 @pytest.fixture(scope="module")

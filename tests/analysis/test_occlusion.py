@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,15 @@ from vpt.analysis.occlusion import CELLS
 from vpt.cli.explain import command
 
 NOISE = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("look", [vpt.explain, vpt.occlude])
+def test_folder_in_place_of_an_image_is_refused_with_the_command_for_folders(
+    look: Callable[..., Any], tmp_path: Path
+) -> None:
+    model = vpt.attach("vit_nano_patch12_48", "linear", 2).eval()
+    with pytest.raises(vpt.DataError, match="is a folder; pass one image; for a folder use `vpt explain`"):
+        look(model, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["resnet", "convnext", "swin", "vit"])

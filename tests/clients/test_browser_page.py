@@ -1,4 +1,4 @@
-"""The page of examples/browser answers in a browser as the runtime in Python does."""
+"""The page of examples/browser predicts in a browser as the runtime in Python does."""
 
 from __future__ import annotations
 
@@ -126,15 +126,15 @@ def test_dropped_image_gets_the_logits_of_the_runtime_for_each_task(
     image = draw(tmp_path / "new.png", size, mode)
     drop(browser, image)
     wait_for(browser, "new.png: ")
-    rows = browser.find_elements("css selector", "#answers tbody tr")
+    rows = browser.find_elements("css selector", "#predictions tbody tr")
     engine = SharedModel(folder / "backbone.onnx")
     tasks = [engine.load(folder / file) for file in files]
-    for row, task, answer in zip(rows, tasks, engine.predict([image, image], tasks), strict=True):
+    for row, task, prediction in zip(rows, tasks, engine.predict([image, image], tasks), strict=True):
         (expected,) = engine.logits(prepared(image, task), [task])
         found = json.loads(row.get_attribute("data-logits"))
         # The browser blends transparent pixels, and rounds, to another gray level here and there.
         np.testing.assert_allclose(found, expected, rtol=0, atol=5e-3 * np.abs(expected).max())
-        assert answer.top[0][0] in row.text
+        assert prediction.top[0][0] in row.text
 
 
 def prepared(image: Path, task: Any) -> Any:
@@ -159,7 +159,7 @@ def test_file_that_is_no_image_is_named(site: tuple[Path, str], browser: Any, tm
     wait_for(browser, "Ready")
     (tmp_path / "notes.txt").write_text("no image")
     browser.find_element("id", "file").send_keys(str(tmp_path / "notes.txt"))
-    wait_for(browser, "notes.txt cannot be answered")
+    wait_for(browser, "notes.txt cannot be predicted")
 
 
 def test_task_of_other_weights_is_refused(site: tuple[Path, str], browser: Any, tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_data_check_of_lists_takes_the_options_of_tune(tmp_path: Path, capsys: p
     vpt("data", "check", root, "--value-range", "0,4095")
     assert "8 bits" not in capsys.readouterr().out
     assert exit_code("data", "check", root, "--label-kind", "multi_label") == 2
-    assert "label_kind is 'multi_label'" in capsys.readouterr().err
+    assert "--label-kind is 'multi_label'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["heif", "deep"])

@@ -71,7 +71,7 @@ def test_import_parquet_of_a_hub_folder_keeps_bytes_and_labels(hub, tmp_path):
     assert any("1 image of test have no label" in note for note in data.notes)
 
 
-def test_import_parquet_after_an_interrupt_resumes(hub, tmp_path, monkeypatch):
+def test_import_parquet_after_an_interrupt_resumes(hub, tmp_path):
     seen = []
 
     with pytest.raises(KeyboardInterrupt):

@@ -125,7 +125,7 @@ def test_prepare_task_of_shared_archive_extracts_it_once(tmp_path: Path) -> None
     (source / "CLEVR_v1.0.zip").unlink()
     done = prepare_task(other, tmp_path / "out", source)
     assert done["checksums"] == {"CLEVR_v1.0.zip": "not needed: already extracted"}
-    assert not list((tmp_path / "out" / ".unpacked" / "clevr").glob(".tmp-*"))
+    assert not list((tmp_path / "out" / ".unpacked" / "clevr").glob(".*"))
 
 
 def test_prepare_task_of_two_archives_extracts_both(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -67,6 +68,15 @@ def encoded(pixels: NDArray[np.uint8]) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
+
+
+def write_photos(root: Path, count: int) -> Path:
+    """Write dark and light images into a folder for each class, and return their root."""
+    for number, (pixels, label) in enumerate(zip(*draw(count), strict=True)):
+        folder = root / CLASSES[label]
+        folder.mkdir(exist_ok=True)
+        (folder / f"{number:02}.png").write_bytes(encoded(pixels))
+    return root
 
 
 def draw_tags(n: int, seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:

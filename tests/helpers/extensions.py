@@ -8,8 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from helpers.families import backbone_of
-from vpt import Injection, Method, TunedModel, attach
+from vpt import Injection, Method
 from vpt.backbones.layout import BackboneLayout
 from vpt.methods.init_inputs import InitInput, InitInputs
 from vpt.methods.kv_prompts import inject_keys
@@ -100,12 +99,3 @@ class OtherKeys(Method):
     def plan(self, trunk: nn.Module, layout: BackboneLayout) -> Injection:
         keys = nn.ModuleList(make_prompts(layout.block_widths(trunk), layout, P))
         return Injection(modules={"keys": keys}, wrappers=inject_keys(trunk, layout, dict(enumerate(keys))))
-
-
-def tuned(family: str, method: str) -> TunedModel:
-    torch.manual_seed(0)
-    model = attach(backbone_of(family), method, 3).eval()
-    with torch.no_grad():
-        for weight in model.trainable_parameters():
-            weight.add_(0.5 * torch.randn_like(weight))
-    return model

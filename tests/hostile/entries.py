@@ -77,12 +77,19 @@ def _write_counts() -> None:
         Path(os.environ[COUNTS_VARIABLE]).write_text(json.dumps(_TRIED))
 
 
-def raw_errors(name: str, entries: dict[str, Callable[[], object]], path: Path | None = None) -> list[str]:
-    """Call every entry; return what is no error of vpt, or is too long, or lacks the name of an unreadable file."""
+def raw_errors(
+    name: str, entries: dict[str, Callable[[], object]], path: Path | None = None, *, is_damaged: bool = False
+) -> list[str]:
+    """Call every entry; return what is no error of vpt, or is too long, or lacks the name of an unreadable file.
+
+    With `is_damaged`, a call that returns is one of them: it read what it must refuse.
+    """
     found = []
     for entry, call in entries.items():
         try:
             call()
+            if is_damaged:
+                found.append(f"{name}, {entry}: a damaged file is read")
             path = None  # it can be read, so that errors of the others are about something else
         except (VptError, click.ClickException) as error:
             text = error.format_message() if isinstance(error, click.ClickException) else str(error)

@@ -61,6 +61,11 @@ def no_files() -> Iterator[tuple[str, Writer]]:
     yield "link to nothing", lambda path: path.symlink_to("absent")
 
 
+def names_of_damage(original: bytes) -> set[str]:
+    """Return the names of the inputs that are no whole file, which a checksum tells."""
+    return {name for name, _ in (*damaged(original), *no_files())}
+
+
 def json_texts(original: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
     """Other JSON: of other types, deeply nested, with huge numbers, foreign keys, and text of no encoding."""
     for value in (None, True, 3, "text", [], [[]], {}, [1, 2], {"format": 1}, {"format": {}}):

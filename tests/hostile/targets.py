@@ -99,10 +99,10 @@ def _seal_members(data: bytes) -> bytes:
     return bytes(content)
 
 
-def _finish(answer: Coroutine[Any, Any, bytes]) -> bytes:
+def _finish(coroutine: Coroutine[Any, Any, bytes]) -> bytes:
     """Run a coroutine that waits for nothing: a loop of events for each input takes longer than the reader."""
     try:
-        answer.send(None)
+        coroutine.send(None)
     except StopIteration as end:
         return bytes(end.value)
     raise AssertionError("the reader of a body waits for something")

@@ -1,4 +1,4 @@
-"""Exported graphs and files of tasks that strangers wrote are refused by the runtime without torch, or answer."""
+"""Exported graphs and files of tasks that strangers wrote are refused by the runtime without torch, or predict."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_hostile_graphs_are_refused_at_every_entry(photo: Path, tmp_path: Path) 
             "SharedModel": lambda path=path: SharedModel(path),
             "vpt predict": command("predict", path, photo),
         }
-        found += raw_errors(name, entries, path)
+        found += raw_errors(name, entries, path, is_damaged=name.startswith("cut to "))
     assert not found, "\n".join(found)
     assert len(inputs) > 100
 
@@ -135,7 +135,7 @@ def test_hostile_tasks_are_refused(photo: Path, tmp_path: Path) -> None:
         path = tmp_path / f"{number}.safetensors"
         write(path)
         entries = {"SharedModel": lambda path=path: engine.predict([photo], [engine.load(path)])}
-        found += raw_errors(name, entries, path)
+        found += raw_errors(name, entries, path, is_damaged=name.startswith("cut to "))
     assert not found, "\n".join(found)
     with pytest.raises(TunedFileError, match=r"has keys of shape \(3, 1, 4, 3\)"):
         engine.load(path)
@@ -156,7 +156,7 @@ def test_label_kind_that_cannot_be_used_is_named(kind: dict[str, Any], message: 
         read_metadata(json.dumps({**MODEL, "label_kind": kind}), "a.onnx", is_model=True, num_outputs=2)
 
 
-def test_wrong_arguments_and_answers_that_are_no_numbers_are_refused(photo: Path, tmp_path: Path) -> None:
+def test_wrong_arguments_and_outputs_that_are_no_numbers_are_refused(photo: Path, tmp_path: Path) -> None:
     model = ExportedModel(write_graph(tmp_path / "model.onnx", json.dumps(MODEL)))
     for options in ({"top": 0}, {"batch_size": 0}, {"top": "3"}):
         with pytest.raises(SpecError, match="must be a whole number of at least 1"):
@@ -175,7 +175,7 @@ def test_wrong_arguments_and_answers_that_are_no_numbers_are_refused(photo: Path
         Task("x" * 300)
     kind = {"name": "single_label", "temperature": 1e-320}
     cold = ExportedModel(write_graph(tmp_path / "cold.onnx", json.dumps({**MODEL, "label_kind": kind})))
-    with pytest.raises(TrainingError, match="NaN or infinity"):
+    with pytest.raises(TrainingError, match="NaN or infinite"):
         cold.predict([photo])
     engine = SharedModel(write_graph(tmp_path / "shared.onnx", json.dumps(BACKBONE), shared=True))
     with pytest.raises(SpecError, match="1 images and 0 tasks"):

@@ -6,7 +6,7 @@ scripts/oracles/ writes the files; scripts/oracles/authors.py describes their te
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,8 +25,6 @@ TOLERANCE = 1e-5  # of the largest value of a tensor
 CLASSES = 5
 
 Tensors = dict[str, Tensor]
-# The authors' names and shapes -> those of timm and of a tuned model, for weights and for gradients alike.
-Translation = Callable[[Tensors], Tensors]
 
 
 @dataclass(frozen=True)

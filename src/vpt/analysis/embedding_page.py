@@ -1,4 +1,4 @@
-"""An embedding as one HTML file: a dot that is pointed at or focused shows its image, its label and the answer.
+"""An embedding as one HTML file: a dot that is pointed at or focused shows its image, its label and the prediction.
 
 The dots of a picture are radio buttons. So they are one stop of the Tab key, the arrow keys go from image to image, and
 the page needs no script.
@@ -33,7 +33,7 @@ def write_page(embedding: Embedding, path: Path) -> None:
         for label, look in zip(present, style.series_styles(len(present)), strict=True)
     ]
     labels = [embedding.classes[label] for label in embedding.labels]
-    wrong = sum(label != answer for label, answer in zip(labels, embedding.predicted, strict=True))
+    wrong = sum(label != predicted for label, predicted in zip(labels, embedding.predicted, strict=True))
     arrow_keys = sorted(range(len(labels)), key=lambda i: (embedding.labels[i], embedding.predicted[i]))
     environment = page_environment("vpt.analysis")
     environment.filters["visible"] = printable

@@ -18,7 +18,7 @@ from vpt.core.io import write_atomic
 from vpt.core.text import pluralize
 from vpt.data.dataset import Dataset
 from vpt.data.images import decode_to_tempdir
-from vpt.errors import DataError
+from vpt.errors import DataError, SpecError
 from vpt.methods.linear import Linear
 from vpt.model.plain import match_dtype
 from vpt.model.tuned_model import TunedModel
@@ -28,6 +28,7 @@ from vpt.training import DeviceDataset, Examples, predict_logits
 MIN_IMAGES = 5
 NUM_NEIGHBORS = 5
 _THUMBNAIL = 72  # pixels; some 3 kB in the page
+_TABLE_HEADER = b"image,class,predicted,before_x,before_y,after_x,after_y"
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +53,7 @@ class Embedding:
         names: Name of each of the n images.
         labels: int64 (n,), indices into `classes`.
         classes: Class names.
-        predicted: What the tuned model answers for each image: a class, or a number as text.
+        predicted: What the tuned model predicts for each image: a class, or a number as text.
         before: Features of the frozen backbone.
         after: Features of the tuned model.
         perplexity: Perplexity of t-SNE.
@@ -147,7 +148,7 @@ def embed(
         before, after = (predict_logits(network, dataset) for network in networks)
         small = np.stack([_shrink(image) for image in pixels.images]) if thumbnails else None
     with torch.no_grad():
-        answers = model.label_kind.activate(copied.head(match_dtype(after.to(device), copied.head)).float().cpu())
+        predicted = model.label_kind.activate(copied.head(match_dtype(after.to(device), copied.head)).float().cpu())
     names = model.classes or (data.classes if len(data.classes) == model.num_classes else None)
     predicts_classes = names is not None and model.label_kind.name != "regression"
     perplexity = min(30.0, (len(pixels.labels) - 1) / 3)  # less than the number of images, as t-SNE demands
@@ -155,7 +156,7 @@ def embed(
         names=pixels.names,
         labels=pixels.labels,
         classes=data.classes,
-        predicted=_name_answers(model, answers, names),
+        predicted=_name_predictions(model, predicted, names),
         before=_embed_features(before.numpy(), pixels.labels, perplexity, seed),
         after=_embed_features(after.numpy(), pixels.labels, perplexity, seed),
         perplexity=perplexity,
@@ -183,8 +184,24 @@ def knn_top1(features: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
     return float((votes.argmax(1) == labels).mean())
 
 
+def check_table(path: Path) -> None:
+    """Refuse a file that `write_table` would replace, and that it has not written.
+
+    Args:
+        path: The CSV file.
+
+    Raises:
+        SpecError: There is such a file.
+    """
+    if path.is_file():
+        with path.open("rb") as file:
+            first = file.readline(len(_TABLE_HEADER) + 2).rstrip(b"\r\n")  # as spreadsheets save it
+        if first != _TABLE_HEADER:
+            raise SpecError(f"the points would be written to {path}, which holds something else; choose another name")
+
+
 def write_table(embedding: Embedding, path: Path) -> None:
-    """Write a CSV file: image, class, answer of the model, and coordinates before and after tuning.
+    """Write a CSV file: image, class, prediction of the model, and coordinates before and after tuning.
 
     Args:
         embedding: The embedding.
@@ -192,7 +209,7 @@ def write_table(embedding: Embedding, path: Path) -> None:
     """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["image", "class", "predicted", "before_x", "before_y", "after_x", "after_y"])
+    text.write(f"{_TABLE_HEADER.decode()}\n")
     points = np.concatenate([embedding.before.points, embedding.after.points], axis=1)
     columns = (embedding.names, embedding.labels, embedding.predicted, points)
     for name, label, predicted, row in zip(*columns, strict=True):
@@ -215,11 +232,11 @@ def _shrink(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(image.transpose(1, 2, 0)).resize((_THUMBNAIL, _THUMBNAIL)))
 
 
-def _name_answers(model: TunedModel, answers: Tensor, classes: Sequence[str] | None) -> tuple[str, ...]:
+def _name_predictions(model: TunedModel, predicted: Tensor, classes: Sequence[str] | None) -> tuple[str, ...]:
     """Return the most likely class of each image, or its number."""
     if model.label_kind.name == "regression":
-        return tuple(f"{number:.4g}" for number in answers.flatten().tolist())
-    return tuple(classes[i] if classes else str(i) for i in answers.argmax(1).tolist())
+        return tuple(f"{number:.4g}" for number in predicted.flatten().tolist())
+    return tuple(classes[i] if classes else str(i) for i in predicted.argmax(1).tolist())
 
 
 def _embed_features(

@@ -81,7 +81,7 @@ def write_features(
         if not written:
             raise DataError(f"none of {total} images can be used, so {out} would be empty; give other images")
 
-    if out.suffix == ".npz":
+    if out.suffix.casefold() == ".npz":
         found = [row for batch in counted() for row in batch]
         features = np.array([row["feature"] for row in found], np.float32)
         texts: dict[str, Any] = {name: np.array([row[name] for row in found]) for name in ("path", "label", "split")}

@@ -1,5 +1,7 @@
 """One image as the input of a model, and the most likely class."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -8,12 +10,12 @@ from torch import Tensor
 from vpt.data.dataset import Split
 from vpt.data.image_inputs import ImageInput
 from vpt.data.images import decode
-from vpt.errors import UnsupportedError
+from vpt.errors import DataError, UnsupportedError
 from vpt.model.tuned_model import TunedModel
 
 
 def read_input(model: TunedModel, image: ImageInput) -> tuple[NDArray[np.uint8], Tensor]:
-    """Read an image as a model does. An image that cannot be read raises DataError.
+    """Read an image as a model does.
 
     Args:
         model: The model, whose most likely class is to be explained.
@@ -24,10 +26,13 @@ def read_input(model: TunedModel, image: ImageInput) -> tuple[NDArray[np.uint8],
 
     Raises:
         UnsupportedError: The model segments or predicts a number.
+        DataError: The image is a folder or cannot be read.
     """
     model.require_classifier("explain")
     if model.label_kind.name == "regression":
         raise UnsupportedError("explain names the most likely class, and the model predicts a number")
+    if isinstance(image, str | Path) and Path(image).is_dir():
+        raise DataError(f"{image} is a folder; pass one image; for a folder use `vpt explain`")
     preprocessing = model.backbone.preprocessing
     pixels = decode(Split((image,), np.zeros(1, dtype=np.int64)), preprocessing).images
     device = next(model.parameters()).device

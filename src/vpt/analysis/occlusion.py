@@ -53,15 +53,15 @@ def occlude(model: TunedModel, image: ImageInput) -> Occlusion:
     best, name, probability = most_likely(model, network(inputs)[0])
     edges = np.linspace(0, len(pixels), CELLS + 1).round().astype(int)
     corners = list(product(range(CELLS - 1), repeat=2))
-    answers: list[float] = []
+    probabilities: list[float] = []
     for start in range(0, len(corners), _BATCH):
         part = corners[start : start + _BATCH]
         covered = inputs.repeat(len(part), 1, 1, 1)
         for each, (row, column) in zip(covered, part, strict=True):
             each[:, edges[row] : edges[row + 2], edges[column] : edges[column + 2]] = 0  # normalized: the mean color
-        answers += model.label_kind.activate(network(covered).float())[:, best].tolist()
+        probabilities += model.label_kind.activate(network(covered).float())[:, best].tolist()
     total, count = np.zeros((2, CELLS, CELLS))
-    for (row, column), answer in zip(corners, answers, strict=True):
-        total[row : row + 2, column : column + 2] += probability - answer
+    for (row, column), covered_probability in zip(corners, probabilities, strict=True):
+        total[row : row + 2, column : column + 2] += probability - covered_probability
         count[row : row + 2, column : column + 2] += 1
     return Occlusion(pixels, (name, probability), int(edges[2]), total / count)

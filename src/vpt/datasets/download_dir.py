@@ -9,7 +9,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from vpt.core.damage import forward_members
 from vpt.core.input_files import require_regular_file
@@ -148,7 +148,8 @@ def check_download(file: Path, remote: RemoteFile, progress: Progress) -> str | 
 def extract_archive(archive: Path, destination: Path) -> Path:
     """Extract a .zip, .tar, .tar.gz or .gz into the folder `destination / archive.name`, if it does not exist yet.
 
-    The folder appears when the extraction is complete. Members with a path outside the folder are refused.
+    The folder appears when the extraction is complete. An archive with a member whose path is absolute, has a drive or
+    has `..` in it is refused before anything is extracted.
 
     Args:
         archive: The archive.
@@ -158,7 +159,7 @@ def extract_archive(archive: Path, destination: Path) -> Path:
         The new folder.
 
     Raises:
-        DataError: The archive is damaged.
+        DataError: The archive is damaged, or a member leads outside the folder.
         StorageError: The folder cannot be written.
     """
     target = destination / archive.name
@@ -171,6 +172,7 @@ def extract_archive(archive: Path, destination: Path) -> Path:
         sweep_abandoned(destination)
         if archive.name.endswith(".zip"):
             with zipfile.ZipFile(archive) as zip_file:
+                _require_inside(zip_file.namelist())
                 zip_file.extractall(tmp_dir)
         elif archive.name.endswith(".gz") and not archive.name.endswith(".tar.gz"):
             with gzip.open(archive) as gzip_file, (tmp_dir / archive.name.removesuffix(".gz")).open("wb") as output:
@@ -191,14 +193,22 @@ def extract_archive(archive: Path, destination: Path) -> Path:
     return target
 
 
+def _require_inside(members: Iterable[str]) -> None:
+    """Refuse the paths of members that lead outside on any system, which zipfile and tarfile cut to ones inside."""
+    for member in members:
+        path = PureWindowsPath(member)  # its separators and roots include those of other systems
+        if path.anchor or ".." in path.parts:
+            raise ValueError(f"its member {member!r} leads outside the archive's folder")
+
+
 def _extract_tar(tar_file: tarfile.TarFile, folder: Path) -> None:
-    """Extract the members into the folder; one that would leave it raises tarfile.TarError."""
+    """Extract the members into the folder; a link that would leave it raises tarfile.TarError."""
     members = list(forward_members(tar_file))  # all at once: a link lets tarfile itself read to the end
+    _require_inside(member.name for member in members)
     if hasattr(tarfile, "data_filter"):
         tar_file.extractall(folder, members=members, filter="data")
         return
     for member in members:  # Python 3.11.0 to 3.11.3
-        is_inside = (folder / member.name).resolve().is_relative_to(folder.resolve())
-        if not is_inside or not (member.isfile() or member.isdir()):
-            raise tarfile.ExtractError(f"{member.name!r} is outside of the archive's folder, or a link or device")
+        if not (member.isfile() or member.isdir()):
+            raise tarfile.ExtractError(f"{member.name!r} is a link or device")
         tar_file.extract(member, folder)

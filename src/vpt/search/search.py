@@ -4,6 +4,7 @@ Every decision stands in decisions.jsonl of the run directory, so that the same 
 """
 
 import json
+import os
 import shutil
 import time
 from dataclasses import replace
@@ -15,6 +16,7 @@ import torch
 from vpt.backbones import DEFAULT
 from vpt.core import environment
 from vpt.core.damage import damage_named
+from vpt.core.io import empty_folder
 from vpt.data.copies import describe_copies
 from vpt.data.dataset import Dataset
 from vpt.errors import DataError, SpecError
@@ -204,7 +206,7 @@ def _open(request: SearchRequest, job: Job, budget: Budget, overwrite: bool) -> 
     if not path.exists():
         check_output_path(job, overwrite)
     if overwrite:
-        shutil.rmtree(job.run_dir, ignore_errors=True)
+        empty_folder(job.run_dir)
     if not path.exists() and (job.run_dir / "job.json").exists():
         raise SpecError(
             f"{job.run_dir} holds a run of fixed length, and no search; give its --epochs, --iterations or --lr to go "
@@ -215,6 +217,8 @@ def _open(request: SearchRequest, job: Job, budget: Budget, overwrite: bool) -> 
     recorded, after = flatten(decisions.decide("request", lambda: now, later=True)), flatten(now)
     defaults = flatten({"options": job.default_dict()})  # of options that were added since
     before = {**defaults, **recorded}
+    for values in (before, after):  # "photos/" is "photos"
+        values["data"] = os.path.normpath(values["data"])
     differing = [f"{k}: {before.get(k)} then, {v} now" for k, v in sorted(after.items()) if before.get(k) != v]
     if differing:
         raise SpecError(

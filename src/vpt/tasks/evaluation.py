@@ -29,8 +29,8 @@ class Evaluation:
         scores: The scores by number of the class, or None where only their values are known.
         rejection: What a threshold of the confidence accepts, of these images and of foreign ones; None without one.
         notes: What readers of the scores should know, one sentence each.
-        pictures: Function that returns pictures of answers, such as mistakes. It computes them when it is called, and
-            returns none where `vpt.evaluate` was not asked for them.
+        pictures: Function that returns pictures of predictions, such as mistakes. It computes them when it is called,
+            and returns none where `vpt.evaluate` was not asked for them.
     """
 
     split: str
@@ -76,7 +76,10 @@ class Evaluation:
 
     @cached_property
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """The 95 % intervals of the main metric and of macro F1, by the bootstrap over images or over groups."""
+        """The 95 % intervals of the main metric and of macro F1.
+
+        That of top-1 is Wilson's, where images have no groups; others are of the bootstrap over images or over groups.
+        """
         return {} if self.scores is None else self.scores.intervals()
 
     def confusion_table(self, unit: str = "counts") -> list[list[float]]:

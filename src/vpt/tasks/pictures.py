@@ -1,4 +1,4 @@
-"""Pictures of what a model answers, for a report."""
+"""Pictures of what a model predicts, for a report."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -145,17 +145,17 @@ def check_counts(case: Case) -> None:
 def check_two_tasks(case: Case) -> None:
     """Check that training one model leaves another on the same backbone unchanged."""
     first, second, images = case.eval_model(seed=0), case.eval_model(seed=1), case.images()
-    answer = logits_of(second, images)
+    before = logits_of(second, images)
     case.train(first)
-    expect(torch.equal(logits_of(second, images), answer), "training one task disturbed another")
+    expect(torch.equal(logits_of(second, images), before), "training one task disturbed another")
 
 
 @register
 def check_deepcopy(case: Case) -> None:
     """Check that a deep copy gives the same logits and penalty, and trains independently."""
     model, images = case.trained_model(), case.images()
-    answer, copied = logits_of(model, images), copy.deepcopy(model)
-    expect(torch.equal(logits_of(copied, images), answer), "the copy gives other logits")
+    before, copied = logits_of(model, images), copy.deepcopy(model)
+    expect(torch.equal(logits_of(copied, images), before), "the copy gives other logits")
     same_names = list(copied.trainable_state_dict()) == list(model.trainable_state_dict())
     expect(same_names, "the copy has other trainable tensors")
     penalty = model.penalty()
@@ -167,17 +167,17 @@ def check_deepcopy(case: Case) -> None:
     if penalty is not None:
         expect(torch.equal(model.penalty(), penalty), "training the copy changed the penalty of the original")  # type: ignore[arg-type]
         expect(not torch.equal(copied.penalty(), penalty), "the penalty of the copy is that of the original")  # type: ignore[arg-type]
-    expect(not torch.equal(logits_of(copied, images), answer), "the copy does not train")
-    expect(torch.equal(logits_of(model, images), answer), "training the copy changed the original")
+    expect(not torch.equal(logits_of(copied, images), before), "the copy does not train")
+    expect(torch.equal(logits_of(model, images), before), "training the copy changed the original")
 
 
 @register
 def check_mixed_precision(case: Case) -> None:
     """Check that logits and gradients under bf16 autocast are finite and close."""
     model, (images, labels) = case.eval_model(), case.batch()
-    answer = logits_of(model, images)
+    before = logits_of(model, images)
     with torch.autocast(images.device.type, torch.bfloat16):
-        expect_close(logits_of(model, images).float(), answer, 0.15, "bf16 changes the logits")
+        expect_close(logits_of(model, images).float(), before, 0.15, "bf16 changes the logits")
         loss_of(model, images, labels).backward()
     for name, weight in model.named_parameters():
         if weight.grad is not None:

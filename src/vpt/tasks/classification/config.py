@@ -74,7 +74,7 @@ class ClassificationOptions(TaskOptions):
         group_column: Column of groups of images that splits and folds keep whole, or None where it is recognized.
         folds: Number of folds of a cross-validation, for data without a test split, or None for none.
         calibrate: True scales the probabilities on val after training.
-        init: Tuned file that training goes on from, with more images or new classes, or None.
+        init: Tuned file that training continues from, with more images or new classes, or None.
     """
 
     test_fraction: float = 0.2
@@ -109,6 +109,24 @@ class ClassificationOptions(TaskOptions):
     def penalty(self) -> float | Literal["auto"] | None:
         """Penalty of a ridge head that was asked for, or None."""
         return None if self.ridge == "default" or self.ridge == "none" else self.ridge
+
+
+def refuse_ineffective_crop(options: Mapping[str, Any]) -> None:
+    """Refuse the side of a crop where images are not cropped.
+
+    Plans may have such options together, as some of their tasks crop.
+
+    Args:
+        options: Options that a user gives, by name.
+
+    Raises:
+        SpecError: There is a side, and images are squashed.
+    """
+    fraction = options.get("crop_fraction")
+    if fraction is not None and options.get("resize", ClassificationOptions.resize) != "crop":
+        raise SpecError(
+            f"crop_fraction is {fraction}, and images are squashed, not cropped; set resize to crop, or leave it out"
+        )
 
 
 def default_steps(method: Method, given: Mapping[str, Any], *, fresh_head: bool = True) -> dict[str, Any]:

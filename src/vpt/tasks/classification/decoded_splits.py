@@ -1,4 +1,4 @@
-"""The splits of a data set as arrays, which are decoded once."""
+"""The splits of a dataset as arrays, which are decoded once."""
 
 from collections.abc import Callable, Mapping
 from functools import partial

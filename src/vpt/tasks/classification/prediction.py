@@ -51,9 +51,9 @@ def predict(
     check_rejection(model.label_kind, min_confidence)
     split = Split(tuple(images), np.zeros(len(images), dtype=np.int64))
     with _decode(model, split, "images", callback, skip_corrupt) as (pixels, dataset):
-        answers = model.label_kind.activate(predict_logits(model, dataset))
+        predicted = model.label_kind.activate(predict_logits(model, dataset))
     labels, names = label_task(model.label_kind), model.classes or tuple(map(str, range(model.num_classes)))
-    found = [labels.predict(split.names[k], row, names, top) for k, row in zip(pixels.indices, answers, strict=True)]
+    found = [labels.predict(split.names[k], row, names, top) for k, row in zip(pixels.indices, predicted, strict=True)]
     if min_confidence is None:
         return found
     return [replace(one, rejected=one.probability < min_confidence) for one in found]
@@ -151,7 +151,7 @@ def evaluate_ensemble(
         SpecError: The models do not know the same classes, or read images in different ways.
     """
     if len({(model.num_classes, model.classes) for model in models}) > 1:
-        raise SpecError("the models do not know the same classes, so their answers have no mean")
+        raise SpecError("the models do not know the same classes, so their predictions have no mean")
     if len({model.backbone.preprocessing for model in models}) > 1:
         raise SpecError(
             "the models read images in different ways (size, mean, std or resize), and an ensemble reads each once; "

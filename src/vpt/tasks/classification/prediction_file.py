@@ -1,6 +1,6 @@
 """Predictions of any number of images, streamed to a table.
 
-Finished rows are appended to a journal beside the table, `answers.csv.partial`, so that an interrupted call goes on
+Finished rows are appended to a journal beside the table, `predictions.csv.partial`, so that an interrupted call goes on
 where it was. The table itself appears at the end, whole.
 """
 
@@ -160,8 +160,8 @@ def _predict(
     count = sum(1 for _, row in journal.rows() if len(row) > 1)
     if not count:
         raise DataError(f"none of {len(images)} images can be used, so {out} would be empty; give other images")
-    answered = (row for _, row in journal.rows() if len(row) > 1)  # others have the path alone
-    write_table(out, _batches(answered))
+    predicted = (row for _, row in journal.rows() if len(row) > 1)  # others have the path alone
+    write_table(out, _batches(predicted))
     journal.path.unlink()
     return PredictionFile(str(out), count, resumed, len(images) - count)
 
@@ -175,10 +175,10 @@ def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 def _describe(model: TunedModel, options: RowOptions) -> dict[str, Any]:
     """Return what rows of one table have in common."""
     digest = digest_tensors(model.inference_state_dict().items())
-    answers = {"labels": str(model.label_kind), "classes": model.classes and list(model.classes)}
+    labels = {"labels": str(model.label_kind), "classes": model.classes and list(model.classes)}
     asked = {"probabilities": options.probabilities, "min_confidence": options.min_confidence or None}
     inputs = {"backbone": model.backbone.name, "preprocessing": str(model.backbone.preprocessing)}
-    return {**inputs, "tensors": digest, **answers, **asked}
+    return {**inputs, "tensors": digest, **labels, **asked}
 
 
 def classify_chunk(model: TunedModel, images: Sequence[Path], options: RowOptions) -> tuple[Rows, list[str]]:
@@ -243,8 +243,8 @@ class _Journal:
                 )
             if stamp != stamp_files(images[number], [images[number]]):
                 raise DataError(
-                    f"{images[number]} has changed since the call was interrupted, and {self.path} has the answer for "
-                    "the old image; begin anew with --overwrite"
+                    f"{images[number]} has changed since the call was interrupted, and {self.path} has the prediction "
+                    "for the old image; begin anew with --overwrite"
                 )
         return lines - 1
 

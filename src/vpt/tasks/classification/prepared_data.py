@@ -46,7 +46,7 @@ class ClassificationData(PreparedData):
         decoded: Decoded images and labels of each split.
         config: Training configuration.
         cache: Folder for frozen features, or None.
-        init: Tuned file that training goes on from, or None.
+        init: Tuned file that training continues from, or None.
         calibrated: True if the temperature of probabilities is fitted on val.
         readout: What the head reads.
         ridge: Penalty of a head that was asked for and is solved for, see `ClassificationOptions`, "auto", or None.

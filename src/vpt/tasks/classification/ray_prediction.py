@@ -44,7 +44,7 @@ def classify_on_ray(
         The rows of a chunk, in the order of the chunks, and notes.
 
     Raises:
-        VptError: Ray is not installed, no cluster answers, or Ray gives no result.
+        VptError: Ray is not installed, no cluster responds, or Ray gives no result.
         DataError: Images cannot be used.
     """
     all_chunks = list(chunks)
@@ -61,11 +61,11 @@ def classify_on_ray(
         nodes = NodeWatch(ray)
         with _in_order(data, verbose):
             dataset = data.from_items(items, override_num_blocks=len(items))
-            answers = dataset.map(_classify, fn_kwargs=arguments, **resources).iter_rows()
+            results = dataset.map(_classify, fn_kwargs=arguments, **resources).iter_rows()
             try:
-                for chunk, answer in zip(all_chunks, answers, strict=True):
+                for chunk, result in zip(all_chunks, results, strict=True):
                     nodes.report_lost("images", on_note)
-                    rows, notes, error = json.loads(answer["answer"])
+                    rows, notes, error = json.loads(result["result"])
                     if error is not None:
                         raise DataError(error)
                     yield [{**row, "path": str(path)} for path, row in zip(chunk, rows, strict=True)], notes
@@ -92,7 +92,7 @@ def _in_order(data: Any, verbose: bool) -> Iterator[None]:
 
 
 def _classify(item: dict[str, Any], model: list[Any], options: RowOptions) -> dict[str, str]:
-    """Classify a chunk in a task of Ray; errors of ours are part of the answer, so that Ray does not try again."""
+    """Classify a chunk in a task of Ray; errors of ours are part of the result, so that Ray does not try again."""
     import ray
 
     key = model[0].hex()
@@ -102,5 +102,5 @@ def _classify(item: dict[str, Any], model: list[Any], options: RowOptions) -> di
     try:
         rows, notes = classify_chunk(_models[key], [Path(path) for path in json.loads(item["chunk"])], options)
     except VptError as error:
-        return {"answer": json.dumps([[], [], str(error)])}
-    return {"answer": json.dumps([rows, notes, None])}
+        return {"result": json.dumps([[], [], str(error)])}
+    return {"result": json.dumps([rows, notes, None])}

@@ -1,4 +1,4 @@
-"""Kinds of labels: how models learn them, how predictions are scored, and what an answer is."""
+"""Kinds of labels: how models learn them, how predictions are scored, and what a prediction is."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ LABEL_TASKS: dict[str, type[LabelTask[Any]]] = {
 
 
 def label_task(kind: LabelKind) -> LabelTask[Any]:
-    """Return how labels of a kind are learned, scored and answered.
+    """Return how labels of a kind are learned, scored and predicted.
 
     Args:
         kind: The kind of a model's labels.

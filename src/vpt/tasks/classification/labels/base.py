@@ -20,7 +20,7 @@ Kind = TypeVar("Kind", bound=LabelKind)
 
 
 class LabelTask(ABC, Generic[Kind]):
-    """Learning, scoring and answers of labels of one kind.
+    """Learning, scoring and prediction of labels of one kind.
 
     Attributes:
         losses: Names of the losses, the default first.
@@ -154,12 +154,12 @@ class LabelTask(ABC, Generic[Kind]):
         return self.kind
 
     @abstractmethod
-    def predict(self, image: str, answers: Tensor, classes: Sequence[str], top: int) -> Prediction:
+    def predict(self, image: str, predicted: Tensor, classes: Sequence[str], top: int) -> Prediction:
         """Return the prediction of an image.
 
         Args:
             image: Name of the image.
-            answers: Probabilities or numbers of the image (classes,).
+            predicted: Probabilities or numbers of the image (classes,).
             classes: Names of the classes.
             top: Number of classes to name.
 
@@ -167,18 +167,18 @@ class LabelTask(ABC, Generic[Kind]):
             The prediction.
         """
 
-    def columns(self, answers: Sequence[float], classes: Sequence[str]) -> dict[str, Any]:
-        """Return the answer for an image as columns of a table.
+    def columns(self, predicted: Sequence[float], classes: Sequence[str]) -> dict[str, Any]:
+        """Return the prediction for an image as columns of a table.
 
         Args:
-            answers: Probability of each class, or the number.
+            predicted: Probability of each class, or the number.
             classes: Names of the classes.
 
         Returns:
             The most likely class and its probability.
         """
-        best = max(range(len(answers)), key=answers.__getitem__)
-        return {"label": classes[best], "probability": answers[best]}
+        best = max(range(len(predicted)), key=predicted.__getitem__)
+        return {"label": classes[best], "probability": predicted[best]}
 
 
 def rank_classes(probabilities: Tensor, classes: Sequence[str], top: int) -> tuple[tuple[str, float], ...]:

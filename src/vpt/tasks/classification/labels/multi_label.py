@@ -179,17 +179,17 @@ class MultiLabelTask(LabelTask[MultiLabel]):
         columns = zip(probabilities.T, labels.numpy().T, strict=True)
         return MultiLabel(tuple(best_threshold(found, true) for found, true in columns))
 
-    def predict(self, image: str, answers: Tensor, classes: Sequence[str], top: int) -> Prediction:  # noqa: D102
-        ranking = rank_classes(answers, classes, len(classes))
-        decided = {classes[index] for index in self.kind.decide(answers).nonzero().flatten().tolist()}
+    def predict(self, image: str, predicted: Tensor, classes: Sequence[str], top: int) -> Prediction:  # noqa: D102
+        ranking = rank_classes(predicted, classes, len(classes))
+        decided = {classes[index] for index in self.kind.decide(predicted).nonzero().flatten().tolist()}
         labels = tuple((name, probability) for name, probability in ranking if name in decided)
         return Prediction(image, ranking[:top], labels=labels)
 
-    def columns(self, answers: Sequence[float], classes: Sequence[str]) -> dict[str, Any]:
+    def columns(self, predicted: Sequence[float], classes: Sequence[str]) -> dict[str, Any]:
         """Return the labels of an image, joined by |, and the highest of the probabilities."""
-        decided = self.kind.decide(torch.tensor(answers)).tolist()
+        decided = self.kind.decide(torch.tensor(predicted)).tolist()
         names = [name for name, is_decided in zip(classes, decided, strict=True) if is_decided]
-        return {"label": "|".join(names), "probability": max(answers)}
+        return {"label": "|".join(names), "probability": max(predicted)}
 
 
 def best_threshold(probabilities: NDArray[np.float64], true: NDArray[np.floating]) -> float:

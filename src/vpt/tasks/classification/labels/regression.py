@@ -137,9 +137,9 @@ class RegressionTask(LabelTask[Regression]):
         predicted = self.kind.activate(outputs).numpy()
         return RegressionScores(NO_CONFUSION, loss, groups=groups, predicted=predicted, labels=labels.double().numpy())
 
-    def predict(self, image: str, answers: Tensor, classes: Sequence[str], top: int) -> Prediction:  # noqa: D102
-        return Prediction(image, (), value=float(answers.squeeze(-1)))
+    def predict(self, image: str, predicted: Tensor, classes: Sequence[str], top: int) -> Prediction:  # noqa: D102
+        return Prediction(image, (), value=float(predicted.squeeze(-1)))
 
-    def columns(self, answers: Sequence[float], classes: Sequence[str]) -> dict[str, Any]:
+    def columns(self, predicted: Sequence[float], classes: Sequence[str]) -> dict[str, Any]:
         """Return the number of an image."""
-        return {"prediction": answers[0]}  # no "label", so that no folder is read by such a table
+        return {"prediction": predicted[0]}  # no "label", so that no folder is read by such a table

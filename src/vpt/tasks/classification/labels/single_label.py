@@ -62,5 +62,5 @@ class SingleLabelTask(LabelTask[SingleLabel]):
         temperature = fit_temperature(logits, labels)
         return SingleLabel() if temperature is None else SingleLabel(temperature)
 
-    def predict(self, image: str, answers: Tensor, classes: Sequence[str], top: int) -> Prediction:  # noqa: D102
-        return Prediction(image, rank_classes(answers, classes, top))
+    def predict(self, image: str, predicted: Tensor, classes: Sequence[str], top: int) -> Prediction:  # noqa: D102
+        return Prediction(image, rank_classes(predicted, classes, top))
