@@ -30,6 +30,7 @@ from vpt.tasks.classification.earlier_defaults import as_begun, note_on_defaults
 from vpt.tasks.evaluation import Evaluation
 from vpt.tasks.registry import TASKS, find_task
 from vpt.tasks.run_pictures import draw_run, report_run
+from vpt.tasks.segmentation.config import refuse_ineffective_weights
 from vpt.training import Callback, CallbackList, EpochMetrics, distributed
 from vpt.training.callbacks import LoggingCallback
 from vpt.training.job import Job, RunResult
@@ -98,6 +99,8 @@ def make_job(
         chosen = default_steps(parse_method(method), chosen, fresh_head="init" not in given)
         chosen["label_kind"] = kind_of_source(data, columns)
         given.setdefault("ridge", "default")
+    else:
+        refuse_ineffective_weights(chosen)
     config = found.config_class.for_method(parse_method(method), **chosen)
     if "optimizer" in chosen and "learning_rate" not in chosen:
         usual = found.config_class.for_method(parse_method(method), **{**chosen, "optimizer": None}).training.optimizer

@@ -13,6 +13,7 @@ from PIL import Image
 import vpt
 from helpers.segmentation import write_split
 from vpt.cli import main
+from vpt.data.loading import load_dataset
 from vpt.errors import DataError
 
 OF_MASKS: dict[str, Any] = {
@@ -133,6 +134,11 @@ def test_val_that_was_trained_on_is_not_scored(tmp_path: Path) -> None:
     for path in (tmp_path / "new/images").iterdir():
         path.write_bytes(path.read_bytes() + b" ")  # another file
     assert vpt.evaluate(tmp_path / "roads.safetensors", tmp_path / "new", split="val").images == 3
+    shutil.copytree(tmp_path / "photos", tmp_path / "others")
+    for path in (tmp_path / "others").rglob("*.png"):
+        path.write_bytes(path.read_bytes() + b" ")
+    others = load_dataset(tmp_path / "others")
+    assert vpt.evaluate(tmp_path / "photos.safetensors", others, split="val").images == 8
 
 
 def test_val_as_test_is_scored_again_as_test(tmp_path: Path) -> None:

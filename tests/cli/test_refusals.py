@@ -244,3 +244,8 @@ def test_tune_with_events_inside_its_run_directory_is_refused(tmp_path, photos, 
     assert exit_code("tune", photos, "--out", tmp_path / "photos.safetensors", "--events", events) == ExitCode.USAGE
     assert "lies in a run directory" in capsys.readouterr().err
     assert not events.parent.exists()
+
+
+def test_error_about_several_parameters_names_their_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("tune", "photos", "--minutes", "1", "--lr", "0.1") == ExitCode.USAGE
+    assert "error: --minutes is 1" in (text := capsys.readouterr().err) and "and --lr is" in text

@@ -216,3 +216,11 @@ def test_masks_of_another_format_are_named(tmp_path):
 def test_mask_suffix_that_is_empty_is_refused(tmp_path):
     with pytest.raises(SpecError, match=r"mask_suffix is empty, .*; move the masks to a folder of their own"):
         load_segmentation_dataset(tmp_path, mask_suffix="")
+
+
+def test_masks_read_otherwise_than_their_layout_are_noted(tmp_path):
+    mask = np.arange(256, dtype=np.uint8).reshape(16, 16) % 19
+    root = write_scene(tmp_path, mask)
+    dataset = load_segmentation_dataset(root, labels="cityscapes")
+    assert any("read as cityscapes; by the layout of" in note and "they are plain" in note for note in dataset.notes)
+    assert not any("by the layout" in note for note in load_segmentation_dataset(root, labels="plain").notes)

@@ -19,7 +19,7 @@ from vpt.data.mask_files import load_pair
 from vpt.data.masks import IGNORE_INDEX
 from vpt.data.segmentation_folder import load_segmentation_dataset
 from vpt.errors import DataError, SpecError
-from vpt.tasks.segmentation.config import SegmentationConfig
+from vpt.tasks.segmentation.config import SegmentationConfig, refuse_ineffective_weights
 from vpt.tasks.segmentation.objective import (
     SegmentationObjective,
     cross_entropy,
@@ -197,8 +197,8 @@ def test_median_frequency_weights_count_the_images_of_a_class_alone():
 
 def test_class_weights_without_cross_entropy_are_refused():
     with pytest.raises(SpecError, match=r"class_weights is balanced, .* and loss is dice; give the loss ce or ce"):
-        SegmentationConfig(loss="dice", class_weights="balanced")
-    assert SegmentationConfig(loss="ce+dice", class_weights="balanced").class_weights == "balanced"
+        refuse_ineffective_weights({"loss": "dice", "class_weights": "balanced"})
+    refuse_ineffective_weights({"loss": "ce+dice", "class_weights": "balanced"})
 
 
 def test_predict_masks_of_a_long_strip_is_refused(ade20k, tmp_path):
@@ -223,3 +223,4 @@ def test_predict_masks_leaves_its_own_pictures_out(ade20k, tmp_path):
         names.append([Path(one.image).name for one in found])
     assert names == [["a.png", "b.mask.png"]] * 2
     assert len(notes) == 1 and "earlier predictions" in notes[0] and "a.overlay.png" in notes[0]
+    assert len(predict_masks(model, images, None, InferenceConfig())) == len(images)

@@ -120,6 +120,7 @@ def _options_named(words: Sequence[str]) -> Iterator[None]:
     """Name options in an error of the library, in place of the parameters of its functions.
 
     A parameter is recognized as the subject of the message, "val_fraction is 2", and as advice, "set val_fraction=0".
+    In such a message, other names with an underscore, which are no English words, are replaced, too.
     """
     try:
         yield
@@ -129,9 +130,13 @@ def _options_named(words: Sequence[str]) -> Iterator[None]:
             if isinstance(command, click.Group) and word in command.commands:
                 command = command.commands[word]
         message = str(error)
-        for option in [param for param in command.params if isinstance(param, click.Option)]:
-            message = re.sub(rf"^{option.name}(?= is )", option.opts[0], message)
-            message = re.sub(rf"(?<=set |and ){option.name}=(?=\d)", f"{option.opts[0]} ", message)
+        options = {str(param.name): param.opts[0] for param in command.params if isinstance(param, click.Option)}
+        for name, flag in options.items():
+            message = re.sub(rf"^{name}(?= is )", flag, message)
+            message = re.sub(rf"(?<=set |and ){name}=(?=\d)", f"{flag} ", message)
+        for name, flag in options.items() if message != str(error) else ():
+            if "_" in name:
+                message = re.sub(rf"(?<![\w'\"-]){name}(?![\w'\"=-])", flag, message)
         error.args = (message,)
         raise
 

@@ -23,7 +23,7 @@ from vpt.data.image_folder import (
 from vpt.data.list_files import has_list_files
 from vpt.data.listings import is_listing, read_listing
 from vpt.data.manifest import read_manifest
-from vpt.data.shards import find_shards, read_shards
+from vpt.data.shards import TarImage, find_shards, read_shards
 from vpt.data.splits import fill_missing_splits
 from vpt.data.table_columns import TableColumns, require_column
 from vpt.data.table_files import explain_unclear, find_tables, given_tables, unread_tables
@@ -131,11 +131,14 @@ def load_scored_dataset(
     options["columns_are_recorded"] = True
 
     def split_as_in_training() -> Dataset:
-        if train_on == "train":
-            return load_dataset(source, **options)
+        dataset = load_dataset(source, **options)
+        images = dataset.trainval().images
+        are_files = any(isinstance(image, Path | TarImage) for image in images)
+        is_foreign = bool(trained_on) and are_files and not has_marked(images, trained_on)
+        if train_on == "train" or is_foreign:
+            return dataset
         if split == "val":
             raise DataError(describe_trained_val(source))
-        dataset = load_dataset(source, **options)
         return replace(dataset, train=dataset.trainval(), val=Split())
 
     if isinstance(source, Dataset) or not trained_on or not str(source).strip():

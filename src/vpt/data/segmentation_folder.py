@@ -23,7 +23,7 @@ from vpt.data.mask_checks import (
 )
 from vpt.data.mask_classes import ClassNames, colors_of_names, name_classes
 from vpt.data.mask_files import MaskFormat, MaskStats, Orientation, count_classes, scan_masks
-from vpt.data.masks import IGNORE_INDEX, LabelScheme, parse_labels
+from vpt.data.masks import IGNORE_INDEX, LABEL_SCHEMES, LabelScheme, parse_labels
 from vpt.data.segmentation_layouts import LAYOUT_HELP, ImageMaskPairs
 from vpt.data.segmentation_pairs import PairNames, find_pairs
 from vpt.data.training_marks import describe_trained_val, describe_whole, has_marked
@@ -164,6 +164,8 @@ def load_segmentation_dataset(
     scheme_name = found_pairs.labels if labels == "auto" else labels
     scheme = _label_scheme(scheme_name, ignore_index, reduce_zero_label)
     notes = [f"masks are read as {scheme_name}; --labels selects another scheme"] if labels == "auto" else []
+    if labels in LABEL_SCHEMES and labels != found_pairs.labels:  # as a model may have been trained on another layout
+        notes = [f"masks are read as {labels}; by the layout of {root.name}, they are {found_pairs.labels} (--labels)"]
     notes += found_pairs.notes
     splits, faults = dict(found_pairs.splits), list(found_pairs.faults)
     if val_as_test:

@@ -115,10 +115,9 @@ def check_output_path(job: Job, overwrite: bool) -> None:
     with suppress(DataError):  # a damaged record may be overwritten
         record = read_job_record(job)
         owner = job.out.name if record is None else Path(record["job"].get("out", job.out)).name
-        if owner != job.out.name:  # names that differ after their last dot alone have one run directory
-            raise SpecError(
-                f"{job.run_dir} holds the run of {owner}; choose another --out, such as {job.out}.safetensors"
-            )
+        # Names that differ after their last dot alone have one run directory; a file that was renamed keeps its own.
+        if owner != job.out.name and job.out.with_name(owner).exists():
+            raise SpecError(f"{job.run_dir} holds the run of {owner}; choose another name for --out")
     if not job.out.exists():
         return
     try:

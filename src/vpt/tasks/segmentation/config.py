@@ -1,6 +1,7 @@
 """Options of semantic segmentation."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
@@ -87,16 +88,11 @@ class SegmentationConfig(TaskConfig):
 
     task: ClassVar[str] = "segmentation"
     options_class: ClassVar[type[TaskOptions]] = SegmentationOptions
-    crop_version: ClassVar[int] = 2  # 2: a crop depends on the seed, the epoch and the image alone
+    crop_version: ClassVar[int] = 3  # 3: a crop without a labeled pixel is drawn again
 
     def __post_init__(self) -> None:
         """Check the values. A SpecError is raised for a value out of range."""
         check_options(self, iterations=1, eval_every=1)
-        if self.class_weights != "none" and "ce" not in self.loss.split("+"):
-            raise SpecError(
-                f"class_weights is {self.class_weights}, which belongs to cross-entropy, and loss is {self.loss}; give "
-                "the loss ce or ce+dice, or leave class_weights out"
-            )
         object.__setattr__(self, "augment", str(parse_augmentation(self.augment, self.task)))
 
     @classmethod
@@ -126,3 +122,22 @@ class SegmentationConfig(TaskConfig):
     def lr_at(self, step: int, num_steps: int, steps_per_epoch: int) -> float:  # noqa: D102
         warmup_factor = min(1.0, (step + 1) / (self.warmup_iterations + 1))
         return float(self.training.peak_lr * warmup_factor * (1 - step / self.iterations) ** self.power)
+
+
+def refuse_ineffective_weights(options: Mapping[str, Any]) -> None:
+    """Refuse weights of classes where the loss has no term that they weigh.
+
+    Plans may have such options together, as some of their rows have another loss.
+
+    Args:
+        options: Options that a user gives, by name.
+
+    Raises:
+        SpecError: There are weights, and the loss is Dice alone.
+    """
+    weights, loss = options.get("class_weights", "none"), options.get("loss", SegmentationConfig.loss)
+    if weights != "none" and "ce" not in str(loss).split("+"):
+        raise SpecError(
+            f"class_weights is {weights}, which belongs to cross-entropy, and loss is {loss}; give the loss ce or "
+            "ce+dice, or leave class_weights out"
+        )

@@ -46,8 +46,8 @@ def predict_masks(
 
     Args:
         model: The model.
-        images: The images. All of them are checked before the first is segmented. Masks and overlays that an earlier
-            call wrote beside them are left out.
+        images: The images. All of them are checked before the first is segmented. If files are
+            written, masks and overlays that an earlier call wrote beside them are left out.
         out_dir: Folder of the files, or None to write none.
         inference: Scales and flips that are averaged.
         on_image: Function that receives the number of finished images and of all images. Default: none.
@@ -62,7 +62,7 @@ def predict_masks(
     """
     labels = [str(image) if isinstance(image, str | Path) else f"image {i}" for i, image in enumerate(images)]
     given = {Path(label).stem for label in labels}
-    earlier = [label for label in labels if is_drawing(Path(label), given)]
+    earlier = [label for label in labels if out_dir is not None and is_drawing(Path(label), given)]
     if earlier:
         on_note(f"left out masks and overlays of earlier predictions: {comma_list(earlier)}")
         kept = [index for index, label in enumerate(labels) if not is_drawing(Path(label), given)]
