@@ -195,3 +195,12 @@ def test_last_stage_that_is_widened_behind_it_is_read_in_its_width() -> None:
     model = attach(load_backbone("test_efficientnet", pretrained=False), "linear", 3, head=GRID_HEAD).eval()
     size = model.backbone.preprocessing.size
     assert model(torch.zeros(1, 3, size, size)).shape == (1, 3) and model.width == 2 * (48 + 256)
+
+
+@pytest.mark.parametrize("size", [(90, 90), (96, 96), (100, 64)])
+def test_mean_of_patches_of_padded_images_is_over_all_of_them(size: tuple[int, int]) -> None:
+    trunk = timm.create_model("test_vit", num_classes=0, img_size=96, dynamic_img_size=True, dynamic_img_pad=True)
+    model = attach(trunk, "linear", 3, head="multi_block(blocks=last1, features=mean)").eval()
+    images = torch.rand(1, 3, *size)
+    expected = trunk.eval().forward_features(images)[:, trunk.num_prefix_tokens :].mean(1)
+    assert torch.allclose(model.features(images), expected, atol=1e-6)

@@ -219,7 +219,7 @@ def test_search_of_masks_with_other_test_images_decides_the_same(search: Search,
     records = [decisions(Path(result.file)) for result in found]
     for record in records:
         del record["request"], record["digest"]
-    assert records[0] == records[1] and len(records[0]) == 5
+    assert records[0] == records[1] and len(records[0]) == 6
     tensors = [vpt.load(result.file).trainable_state_dict() for result in found]
     assert all(torch.equal(tensor, tensors[1][name]) for name, tensor in tensors[0].items())
 

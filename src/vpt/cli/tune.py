@@ -273,6 +273,8 @@ def _interval(result: RunResult) -> str:
         return f" (95 % interval {low:.1f} to {high:.1f}; mean of {count} folds {mean:.1f})"
     if search is None:
         return ""
-    bounds = describe_bounds(search["metric"], *search["interval"])
-    text = f" (95 % interval {bounds}, {search['images']} images)"
+    text = f" ({search['images']} images)"
+    if search["interval"] is not None:  # which an undefined metric has not
+        bounds = describe_bounds(search["metric"], *search["interval"])
+        text = f" (95 % interval {bounds}, {search['images']} images)"
     return text + ("; optimistic: these images took part in the choice" if search["optimistic"] else "")

@@ -40,6 +40,25 @@ class FeatureHook:
         return feature_map
 
 
+def patch_grid(trunk: nn.Module, patch_size: int, height: int, width: int) -> tuple[int, int]:
+    """Return the rows and columns of the patches of an image.
+
+    Args:
+        trunk: A plain transformer.
+        patch_size: Its patch size in pixels.
+        height: Height of the image in pixels.
+        width: Width of the image.
+
+    Returns:
+        Rows and columns, as timm's `PatchEmbed` counts them: with `dynamic_img_pad` it pads the last patches.
+    """
+    embed: Any = getattr(trunk, "patch_embed", None)
+    if hasattr(embed, "dynamic_feat_size"):
+        rows, columns = embed.dynamic_feat_size((height, width))
+        return rows, columns
+    return height // patch_size, width // patch_size
+
+
 class HookedTrunk(nn.Module):
     """Base of networks that read outputs of several modules of a trunk.
 
@@ -133,7 +152,7 @@ class MapNetwork(HookedTrunk):
             return tuple(grid.permute(0, 3, 1, 2) for grid in outputs)
         if self.kind != "tokens":
             return tuple(outputs)
-        height, width = (side // self.patch_size for side in images.shape[-2:])
+        height, width = patch_grid(self.trunk, self.patch_size, *images.shape[-2:])
         return tuple(tokens[:, -height * width :].transpose(1, 2).unflatten(2, (height, width)) for tokens in outputs)
 
 

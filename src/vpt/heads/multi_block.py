@@ -1,5 +1,6 @@
 """Features of several blocks: class token, mean and standard deviation of the patches."""
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from vpt.backbones.layout import BackboneLayout
 from vpt.core.text import did_you_mean
 from vpt.errors import SpecError, UnsupportedError
-from vpt.heads.feature_maps import HookedTrunk, feature_stages
+from vpt.heads.feature_maps import HookedTrunk, feature_stages, patch_grid
 
 FEATURES = ("cls", "mean", "std")
 _LAST = re.compile(r"last(\d+)")
@@ -47,6 +48,7 @@ class MultiBlockFeatures(HookedTrunk):
         self.features: tuple[str, ...] = tuple(features)
         self.num_patches: int = layout.num_tokens - layout.num_prefix_tokens
         self.image_size: int = layout.preprocessing.size
+        self.patch_size: int = layout.patch_size
         self.widths: tuple[int, ...] = tuple(list(widths.values())[index] for index in indices)
         self.reads_last: bool = len(inner) in indices
         self.reads_pooled: bool = pooled
@@ -73,11 +75,25 @@ class MultiBlockFeatures(HookedTrunk):
             norm: Any = self.trunk.get_submodule("norm")
             outputs = [self.normalize_pooled(norm.forward(tokens), hooks=False) for tokens in outputs]
         outputs += [final] * self.reads_last
-        height, width = images.shape[-2:]
-        num_patches = self.num_patches * height * width // self.image_size**2  # dynamic_img_size takes others
+        num_patches = self.count_patches(*images.shape[-2:]) if self.kind == "tokens" else 0
         for output, channels in zip(outputs, self.widths, strict=True):
             pooled += self._pool(output, channels, num_patches)
         return torch.cat(pooled, dim=1)
+
+    def count_patches(self, height: int, width: int) -> int:
+        """Return the number of patches of an image: models with `dynamic_img_size` take other sizes than their own.
+
+        Args:
+            height: Height in pixels.
+            width: Width in pixels.
+
+        Returns:
+            The number.
+        """
+        own = math.prod(patch_grid(self.trunk, self.patch_size, self.image_size, self.image_size))
+        if own != self.num_patches:  # patches are merged, or made in another way
+            return self.num_patches * height * width // self.image_size**2
+        return math.prod(patch_grid(self.trunk, self.patch_size, height, width))
 
     def _pool(self, x: Tensor, width: int, num_patches: int) -> list[Tensor]:
         if self.kind == "tokens":

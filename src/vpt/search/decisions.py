@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vpt.core.damage import damage_named
-from vpt.core.io import write_atomic
+from vpt.core.io import make_folder, write_atomic
 from vpt.errors import DataError
 from vpt.search.budget import Budget
 
@@ -30,7 +30,7 @@ class Decisions:
             budget: The budget.
         """
         self.path = path
-        self._begun = path.with_name("begun.json")
+        self._begun = path.parent / "search" / "begun.json"
         self._budget = budget
         self._lines: list[dict[str, Any]] = []
         if path.exists():
@@ -93,6 +93,7 @@ class Decisions:
             with damage_named(self._begun, "file of a decision", _ADVICE, DataError):
                 begun = json.loads(self._begun.read_text(encoding="utf-8"))
                 kills = int(begun["times"]) if begun["decision"] == name else 0
+        make_folder(self._begun.parent)
         write_atomic(self._begun, json.dumps({"decision": name, "times": kills + 1}).encode())
         try:
             return self.decide(name, compute if kills < _MOST_KILLS else lambda: given_up)

@@ -1,5 +1,6 @@
 """The end of a search: the final training, test images that took no part in any choice, and the report."""
 
+import math
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -80,6 +81,8 @@ def finish(
     words = _words(selection, rows, comparison, shipped is not None, failure)
     if shipped is not None and scored.split != "test":
         words += " out of fold, on images that took part in the choice"
+    value = evaluation.metrics[request.metric]
+    bounds = list(interval(scored.outputs, scored.labels, request.metric, scored.groups))
     search = {
         "minutes": request.minutes,
         "metric": request.metric,
@@ -87,8 +90,8 @@ def finish(
         "backbones": ranking,
         "candidates": [*heads, *({k: v for k, v in row.items() if k not in _INTERNAL} for row in rows)],
         "selected": "the probe" if shipped is None or best is None else selection.candidate(best).name,
-        "score": evaluation.metrics[request.metric],
-        "interval": list(interval(scored.outputs, scored.labels, request.metric, scored.groups)),
+        "score": value,
+        "interval": None if math.isnan(value) else bounds,
         "images": len(scored.labels),
         "optimistic": scored.split != "test",
         "comparison": None if comparison is None else comparison.to_dict(),

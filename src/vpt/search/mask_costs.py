@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from vpt.search.budget import measure
 from vpt.search.candidates import Candidate, bytes_of, is_too_large
 from vpt.search.mask_candidates import HEAD_ALONE, MaskSearch, find_linear_head
 from vpt.search.mask_comparison import FEWEST_IMAGES
-from vpt.search.status import OUT_OF_MEMORY, Status, end
+from vpt.search.status import KILLED, OUT_OF_MEMORY, Status, end
 from vpt.search.trials import ImagesOnly, StepsOnly, StepTimer
 from vpt.tasks.registry import TASKS
 from vpt.tasks.segmentation.task import SegmentationData
@@ -77,25 +78,34 @@ def measure_costs(search: MaskSearch) -> dict[str, Any]:
             if first in steps:
                 steps[name] = steps[first]
             continue
-        try:
-            if reason := _refusal(search, candidate):
-                refused[name] = end(Status.SKIPPED, reason)
-                continue
-            seconds, _ = _measure_step(search, candidate)
-        except (SpecError, UnsupportedError) as error:
-            if search.request.method:
-                raise
-            refused[name] = end(Status.SKIPPED, str(error))
-        except (TrainingError, MemoryError, RuntimeError) as error:
-            if not isinstance(error, TrainingError) and not is_out_of_memory(error):
-                raise
-            refused[name] = end(Status.DIVERGED, str(error)) if isinstance(error, TrainingError) else OUT_OF_MEMORY
+        measured: dict[str, Any] = search.decisions.decide_or_give_up(
+            f"step {name}", partial(_measure_or_refuse, search, candidate), KILLED
+        )
+        if "seconds" not in measured:
+            refused[name] = measured
+        elif several and not _fits(search, costs, {**steps, name: measured["seconds"]}):
+            refused[name] = TOO_FEW
         else:
-            if several and not _fits(search, costs, {**steps, name: seconds}):
-                refused[name] = TOO_FEW
-            else:
-                steps[name] = seconds
+            steps[name] = measured["seconds"]
     return costs
+
+
+def _measure_or_refuse(search: MaskSearch, candidate: Candidate) -> dict[str, Any]:
+    """Return the "seconds" of a step of a candidate, or the end of one that cannot be tried."""
+    try:
+        if reason := _refusal(search, candidate):
+            return end(Status.SKIPPED, reason)
+        return {"seconds": _measure_step(search, candidate)[0]}
+    except (SpecError, UnsupportedError) as error:
+        if search.request.method:
+            raise
+        return end(Status.SKIPPED, str(error))
+    except TrainingError as error:
+        return end(Status.DIVERGED, str(error))
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return OUT_OF_MEMORY
 
 
 def _measure_step(search: MaskSearch, candidate: Candidate) -> tuple[float, TunedModel]:

@@ -28,6 +28,7 @@ _FIXED_LENGTH = (
     "folds",
     "init",
 )  # options that say how to train
+_FORMAT = 2  # of the record of a search: another one cannot be resumed or read
 _MORE_THAN_DEFAULTS = ("batch_size", "head_lr_scale", "probe_epochs", "ridge")  # replace recipes where they are given
 _MINUTES, _MINUTES_ON_GPU = 10.0, 5.0
 
@@ -197,5 +198,5 @@ class SearchRequest:
         job = self.job(self.backbones[0], "linear").to_dict()
         options = {name: value for name, value in job.items() if name not in ("method", "backbone")}
         options["given"] = {name: self.options.get(name) for name in _MORE_THAN_DEFAULTS}
-        return {**vars(self), "data": str(self.data), "out": str(self.out), "backbones": list(self.backbones),
-                "options": options}  # fmt: skip
+        as_json = {"data": str(self.data), "out": str(self.out), "backbones": list(self.backbones), "options": options}
+        return {"format": _FORMAT, **vars(self), **as_json}
