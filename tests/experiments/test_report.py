@@ -172,7 +172,7 @@ def test_to_csv_of_a_store_has_a_row_for_each_run_and_metric(done: Store, broken
 def test_read_status_of_a_store_counts_its_runs(done: Store, broken: Store) -> None:
     whole, part = read_status(done.folder), read_status(broken.folder)
     assert (whole.done, whole.total, whole.running, whole.error_messages) == (12, 12, 0, ())
-    assert (part.done, part.failed, part.error, part.total) == (9, 1, 1, 12)
+    assert (part.done, part.failed, part.errors, part.total) == (9, 1, 1, 12)
     assert "small: 9 of 12 runs done, 1 diverged, 1 in error, 0 running" in part.text()
     assert "hue    VPT   3/4" in part.text() and "the disk_is full" in part.text()
 

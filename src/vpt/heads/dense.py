@@ -198,7 +198,7 @@ class LinearDecoder(Decoder):
         if self.levels == 1:
             return maps[-1]
         read = maps[-self.levels :]
-        size = max((feature_map.shape[-2:] for feature_map in read), key=lambda shape: shape[0])
+        size = (max(feature_map.shape[-2] for feature_map in read), max(feature_map.shape[-1] for feature_map in read))
         normalized = (_normalize(feature_map) for feature_map in read)
         return torch.cat([one if one.shape[-2:] == size else upsample(one, size) for one in normalized], 1)
 

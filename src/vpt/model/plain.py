@@ -53,10 +53,10 @@ def match_dtype(features: Any, head: nn.Module) -> Any:
     Returns:
         The features, or a tuple of them.
     """
-    weight = next(head.parameters(), None)  # a quantized layer has none
-    if weight is None:
+    weights = list(head.parameters())
+    if not weights:  # as in quantized layers
         return features
-    dtype = weight.dtype
+    dtype = weights[0].dtype
     return features.to(dtype) if isinstance(features, Tensor) else tuple(each.to(dtype) for each in features)
 
 

@@ -4,6 +4,7 @@ Each head ends as `train` alone would train it, to rounding: same start, order o
 """
 
 import copy
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -171,13 +172,16 @@ class _GridTrainer:
             for point, config in enumerate(self.flat_configs):
                 if not all_finite[point] and errors[point] is None:
                     step = int(finite[:, point].int().argmin())
-                    loss, lr = float(losses[step, point]), self._lr(config, epoch, step)
-                    errors[point] = divergence_error(loss, epoch, step, num_steps, lr, config.training)
+                    loss, rate = float(losses[step, point]), self._lr(config, epoch, step)
+                    errors[point] = divergence_error(loss, epoch, step, num_steps, rate, config.training)
+                (val_loss, val_metric), last = val_scores[point], num_steps - 1
+                lr = self._lr(config, epoch, last)
+                if errors[point] is None and val_loss is not None and not math.isfinite(val_loss):
+                    name = "loss on val"
+                    errors[point] = divergence_error(val_loss, epoch, last, num_steps, lr, config.training, name=name)
                 if errors[point] is None:
-                    val_loss, val_metric = val_scores[point]
                     values = (mean_losses[point], top1[point], val_loss, val_metric)
                     metrics = {"train_top1": top1[point]} | ({} if val_metric is None else {"val_top1": val_metric})
-                    lr = self._lr(config, epoch, num_steps - 1)
                     histories[point].append(EpochMetrics(epoch + 1, *values, lr, seconds, metrics))
         self.heads.unstack()
         heads = [head.eval() for head in chain.from_iterable(self.head_groups)]
