@@ -85,7 +85,7 @@ def test_one_image_of_a_rare_class_convinces_of_nothing() -> None:
     labels = np.repeat([0, 1, 2], [180, 18, 2])
     theirs = np.where(np.arange(200) == 199, 0, labels)
     found = compare(np.eye(3)[labels], np.eye(3)[theirs], labels, "balanced_accuracy")
-    assert found.gain > found.error and found.differing == 1 and found.doubt == "1 differing answer cannot tell"
+    assert found.gain > found.error and found.differing == 1 and found.doubt == "1 differing prediction cannot tell"
 
 
 def comparison(**values: float) -> Comparison:

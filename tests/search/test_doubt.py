@@ -71,7 +71,7 @@ def test_comparison_of_one_group_convinces_nobody() -> None:
     [
         ({}, ""),
         ({"gain": 0.0}, "no gain"),
-        ({"wins": 8, "losses": 1}, "9 differing answers cannot tell"),
+        ({"wins": 8, "losses": 1}, "9 differing predictions cannot tell"),
         ({"wins": 9, "losses": 1}, ""),
         ({"wins": 20, "losses": 17}, "the gain is below its standard error"),
         ({"wins": 28, "losses": 22}, "the gain is below its standard error"),

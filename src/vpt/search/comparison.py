@@ -105,7 +105,7 @@ class Comparison:
             return f"{pluralize(self.groups, 'group')} cannot tell"
         if differing < _MIN_DISCORDANT:
             by_images = self.wins is None and self.differing is None
-            few = pluralize(differing, "image" if by_images else "differing answer")
+            few = pluralize(differing, "image" if by_images else "differing prediction")
             return f"{few} cannot tell"
         if self.loss_gain < 0:
             return f"its {'squared error' if self.metric in PLAIN_METRICS else 'log loss'} is higher"
@@ -217,7 +217,7 @@ def mcnemar(wins: int, losses: int) -> float:
 def paired_interval(wins: int, losses: int, images: int) -> tuple[float, float]:
     """Return the 95 % interval of a difference of two accuracies on the same images (Agresti and Min, 2005).
 
-    It has a width where resampled images have none: where few answers differ, or all of them to one side.
+    It has a width where resampled images have none: where few predictions differ, or all of them to one side.
 
     Args:
         wins: Images that only one model classifies correctly.
