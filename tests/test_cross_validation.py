@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import pytest
 
 import vpt
 from helpers.brightness import write_photos
-from helpers.free_port import free_port
+from helpers.two_ranks import run_on_two_ranks
 from vpt import cross_validation
 from vpt.data.dataset import Dataset
 from vpt.model import tuned_file
@@ -119,26 +117,9 @@ def test_folds_begun_anew_replace_the_file_and_go_on_where_they_stopped(
 
 
 def test_folds_in_two_processes_score_as_one_process_does(photos: Path, tmp_path: Path) -> None:
-    names = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
     out = tmp_path / "two.safetensors"
     command = [sys.executable, "-m", "vpt", "tune", photos, "--out", out, "--method", "linear", "--ridge", "1"]
-    processes = [
-        subprocess.Popen(
-            [*command, "--folds", "3"],
-            env={**os.environ, **names, "RANK": rank, "LOCAL_RANK": rank, "CUDA_VISIBLE_DEVICES": ""},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in "01"
-    ]
-    try:
-        for process in processes:
-            _, errors = process.communicate(timeout=300)
-            assert process.returncode == 0, errors
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
+    run_on_two_ranks(lambda rank: [*command, "--folds", "3"])
     together = json.loads((tmp_path / "two.run" / "result.json").read_text())
     assert together["folds"]["scores"] == vpt.tune(photos, tmp_path / "one.safetensors", **OPTIONS).folds["scores"]
 

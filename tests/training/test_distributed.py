@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,8 +12,8 @@ from torch import nn
 
 from helpers.comparison import max_relative_difference
 from helpers.families import images
-from helpers.free_port import free_port
 from helpers.two_processes import CONFIG, examples, model, streamed_examples
+from helpers.two_ranks import run_on_two_ranks
 from vpt.tasks.classification import train
 
 TESTS = Path(__file__).parents[1]
@@ -23,26 +21,9 @@ TESTS = Path(__file__).parents[1]
 
 @pytest.mark.parametrize("augment", [None, "none", "random_resized_crop"], ids=["cache", "stream", "augmented stream"])
 def test_train_in_two_processes_equals_one_process(tmp_path, augment):
-    port = str(free_port())
-    common = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "helpers.two_processes", tmp_path / f"{rank}.safetensors", *filter(None, [augment])],
-            cwd=TESTS,
-            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank), "CUDA_VISIBLE_DEVICES": ""},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        for process in processes:
-            _, errors = process.communicate(timeout=300)
-            assert process.returncode == 0, errors
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
+    module = [sys.executable, "-m", "helpers.two_processes"]
+    options = [augment] if augment else []
+    run_on_two_ranks(lambda rank: [*module, tmp_path / f"{rank}.safetensors", *options], TESTS)
     alone, together = model(), model()
     if augment is None:
         train(alone, examples(), CONFIG)
